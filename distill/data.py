@@ -1,0 +1,126 @@
+"""From a corpus to batches: rows with their stored distributions, in an order that is a function of the step.
+
+Kept rows teach by cross-entropy and by the stored distribution; rejected rows that are not degenerate by the
+distribution alone. Logits are matched to rows by id and by their alignment hash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from synthgen import corpus, logits
+from synthgen.errors import CorpusError
+from synthgen.records import DEGENERATE, Message, Record
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row to learn from; `prompt` in the student's tokens, `target` for each completion token."""
+
+    id: str
+    prompt: list[int]
+    completion: list[int]
+    target: logits.Target
+    kept: bool
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """`meta` is the logits' own: kind, temperature, vocabulary, tokenizer. `left_out` counts rows by reason."""
+
+    examples: list[Example]
+    meta: dict[str, Any]
+    left_out: dict[str, int]
+
+
+def rows(folder: Path, split: str) -> list[tuple[Record, bool]]:
+    """(record, kept) of one split of a curated corpus, ordered by shard and id; degenerate rows left out."""
+    found = [
+        (name, record, part == "data")
+        for part in ("data", "rejected")
+        for name, records in corpus.records(folder, part, split)
+        for record in records
+        if not DEGENERATE & {v["check"] for v in record.verdicts}
+    ]
+    return [(record, kept) for _, record, kept in sorted(found, key=lambda f: (f[0], f[1].id))]
+
+
+def load(
+    folder: Path, render: Callable[[Sequence[Message]], list[int]], max_length: int, split: str = "train"
+) -> TrainingSet:
+    """The examples of a curated corpus. Raises CorpusError when logits are missing or belong to other rows."""
+    left_out = {"longer than max_length": 0, "degenerate": 0}
+    for _, records in corpus.records(folder, "rejected", split):
+        left_out["degenerate"] += sum(bool(DEGENERATE & {v["check"] for v in r.verdicts}) for r in records)
+    where = _logits_index(folder)
+    examples: list[Example] = []
+    meta: dict[str, Any] = {}
+    for record, kept in rows(folder, split):
+        prompt, completion = render(record.prompt), list(record.token_ids or ())
+        if len(prompt) + len(completion) > max_length:
+            left_out["longer than max_length"] += 1
+            continue
+        if record.id not in where:
+            raise CorpusError(
+                f"no logits for record {record.id} of {folder}",
+                "generate with a `logits` section, or repair: `synthgen generate … --repair`",
+            )
+        path, shard, row = where[record.id]
+        logits.check_aligned(shard, row, record.id, completion, path)
+        if meta and shard.meta != meta:
+            raise CorpusError(f"{path}: logits of another kind, teacher or temperature than the other shards'")
+        meta = shard.meta
+        examples.append(Example(record.id, prompt, completion, shard.target(row), kept))
+    if not examples:
+        raise CorpusError(f"{folder} has no rows to train on in split '{split}'", "look at the rejects: `synthgen show --rejected`")
+    return TrainingSet(examples, meta, left_out)
+
+
+def _logits_index(folder: Path) -> dict[str, tuple[Path, logits.Shard, int]]:
+    root = next((p for p in (folder / "logits", folder.parent / "generated" / "logits") if p.is_dir()), None)
+    if root is None:
+        raise CorpusError(f"{folder} has no logits beside it", "generate with a `logits` section in the recipe")
+    teachers = sorted(p for p in root.iterdir() if p.is_dir())
+    if len(teachers) != 1:
+        raise CorpusError(f"{root} has logits of {len(teachers)} teachers; one is expected")
+    found = {}
+    for path in sorted(teachers[0].glob("*.parquet")):
+        shard = logits.read(path)
+        for row, record_id in enumerate(shard.ids):
+            found[record_id] = (path, shard, row)
+    return found
+
+
+def batch_rows(step: int, count: int, batch_size: int, seed: int) -> list[int]:
+    """Row numbers of optimizer step `step`: each epoch is a permutation of all rows, a function of (seed, epoch)."""
+    per_epoch = -(-count // batch_size)
+    epoch, number = divmod(step, per_epoch)
+    order = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
+    return [int(i) for i in order[number * batch_size : (number + 1) * batch_size]]
+
+
+def sampled_batch(targets: Sequence[logits.Sampled], draws: int) -> tuple[Tensor, Tensor]:
+    """ids and weights (N, U) over all positions of all rows, padded with weight 0."""
+    uniques = np.concatenate([t.uniques for t in targets]).astype(np.int64)
+    place = np.arange(uniques.max())[None, :] < uniques[:, None]
+    ids, weights = np.zeros(place.shape, np.int64), np.zeros(place.shape, np.float32)
+    ids[place] = np.concatenate([t.ids for t in targets])
+    weights[place] = np.concatenate([t.counts for t in targets]) / draws
+    return torch.from_numpy(ids), torch.from_numpy(weights)
+
+
+def topk_batch(targets: Sequence[logits.TopK]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """ids, log-probabilities (N, K), log of the mass left out, log-normaliser (N,)."""
+    return (
+        torch.from_numpy(np.concatenate([t.ids for t in targets]).astype(np.int64)),
+        torch.from_numpy(np.concatenate([t.logprobs for t in targets])),
+        torch.from_numpy(np.concatenate([t.log_tail for t in targets])),
+        torch.from_numpy(np.concatenate([t.log_z for t in targets])),
+    )

@@ -1,0 +1,104 @@
+"""Speed and peak memory of one model, in a process of its own: `measure(job)` starts it, `main` is it.
+
+Peak memory is the process's peak resident set, so each model needs its own process. The child ends with its
+parent: it watches its standard input, which the kernel closes when the parent dies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from synthgen.errors import SynthgenError
+
+
+def measure(job: dict[str, Any]) -> dict[str, Any]:
+    """Run a job in a child process and return what it measured.
+
+    Jobs: {"what": "sample", "teacher": section, "requests": [...]}, {"what": "classify", ...} or
+    {"what": "student", "folder": path, "texts": [...]}. Raises SynthgenError when the child fails.
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-m", "distill.measure"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert child.stdin and child.stdout and child.stderr
+        child.stdin.write(json.dumps(job) + "\n")
+        child.stdin.flush()
+        output = child.stdout.read()
+        errors = child.stderr.read()
+        if child.wait() != 0 or not output:
+            raise SynthgenError(f"measuring failed: {errors.strip().splitlines()[-1] if errors.strip() else child.returncode}")
+        return dict(json.loads(output.splitlines()[-1]))
+    finally:
+        child.kill()
+        child.wait()
+        for pipe in (child.stdin, child.stdout, child.stderr):
+            if pipe:
+                pipe.close()
+
+
+def main() -> None:
+    """Read one job from standard input, print one JSON line."""
+    job = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    result = {"sample": _local, "classify": _local, "student": _student}[job["what"]](job)
+    result["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    sys.stdout.write(json.dumps(result) + "\n")
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()  # returns when the parent closes its end, or dies
+    os._exit(1)
+
+
+def _local(job: dict[str, Any]) -> dict[str, Any]:
+    from synthgen.recipe import TeacherSection
+    from synthgen.records import Request
+    from synthgen.teachers.transformers import LocalModel
+
+    model = LocalModel.open(TeacherSection.model_validate(job["teacher"]))
+    requests = [Request(**{**r, "labels": tuple(r.get("labels", ()))}) for r in job["requests"]]
+    act = model.classify if job["what"] == "classify" else lambda some: model.sample(some, None)
+    act(requests[:2])  # warm
+    began = time.perf_counter()
+    replies = act(requests)
+    seconds = time.perf_counter() - began
+    tokens = sum(len(r.token_ids) for r in replies)
+    return {
+        "texts": [r.text for r in replies],
+        "tokens_per_second": tokens / seconds,
+        "rows_per_second": len(replies) / seconds,
+        "parameters": sum(p.numel() for p in model.model.parameters()),
+        "weights_bytes": sum(p.numel() * p.element_size() for p in model.model.parameters()),
+    }
+
+
+def _student(job: dict[str, Any]) -> dict[str, Any]:
+    from distill.classifier import Classifier
+
+    classifier = Classifier.load(job["folder"])
+    texts = job["texts"]
+    classifier.predict(texts[:8])
+    runs = 5
+    began = time.perf_counter()
+    for _ in range(runs):
+        classifier.predict(texts)
+    seconds = (time.perf_counter() - began) / runs
+    return {
+        "rows_per_second": len(texts) / seconds,
+        "parameters": sum(a.size for a in (classifier.embed, classifier.bias, classifier.out, classifier.out_bias)),
+        "weights_bytes": (Path(job["folder"]) / "model.safetensors").stat().st_size,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""synthgen: make a distillation corpus from a teacher model, curate and audit it, and train a student from it.
+
+    import synthgen
+    recipe = synthgen.load_recipe("reasoning")
+    synthgen.run(recipe, "runs/first")
+
+Each command of the same name is one of these functions. Importing this loads none of torch, pandas, datasets.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from synthgen.audit import audit
+    from synthgen.curate import curate
+    from synthgen.errors import SynthgenError, UserError
+    from synthgen.generate import generate
+    from synthgen.generate.plan import plan
+    from synthgen.pipeline import run
+    from synthgen.recipe import Recipe, load_recipe
+    from synthgen.records import Record, Verdict
+    from synthgen.report import write_report
+    from synthgen.show import show
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Recipe",
+    "Record",
+    "SynthgenError",
+    "UserError",
+    "Verdict",
+    "audit",
+    "curate",
+    "generate",
+    "load_recipe",
+    "plan",
+    "run",
+    "show",
+    "write_report",
+]
+
+_HOMES = {
+    "Recipe": "recipe",
+    "Record": "records",
+    "SynthgenError": "errors",
+    "UserError": "errors",
+    "Verdict": "records",
+    "audit": "audit",
+    "curate": "curate",
+    "generate": "generate",
+    "load_recipe": "recipe",
+    "plan": "generate.plan",
+    "run": "pipeline",
+    "show": "show",
+    "write_report": "report",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'synthgen' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"synthgen.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+class _Package(ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Importing the module `synthgen.generate` must not hide the function `synthgen.generate`."""
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,264 @@
+"""The `synthgen` command: commands without logic. Each calls the function of its name.
+
+Exit codes: 0 done · 1 a gate said no · 2 the user can mend it · 70 a bug of ours · 130 interrupted, resumable.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+import synthgen
+from synthgen.errors import SynthgenError
+from synthgen.ui import UI
+
+_DISK = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EROFS: "the disk is read-only"}
+
+
+def report_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --json and --quiet to a command, hand it a UI, and turn what it raises into a line and an exit code."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Result as one JSON document on stdout.")
+    @click.option("-q", "--quiet", is_flag=True, help="No progress, notes or hints.")
+    @functools.wraps(command)
+    def wrapped(as_json: bool, quiet: bool, **options: Any) -> None:
+        ui = UI(quiet=quiet, as_json=as_json)
+        signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            command(ui=ui, **options)
+        except SynthgenError as error:
+            ui.error(error.message, error.hint)
+            code = error.exit_code
+        except KeyboardInterrupt:
+            ui.error("interrupted; what is committed is kept", "the same command goes on from there")
+            code = 130
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except Exception as error:
+            code = _unexpected(ui, error)
+        else:
+            return
+        sys.stdout.flush()
+        sys.exit(code)
+
+    return wrapped
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _unexpected(ui: UI, error: Exception) -> int:
+    """A full disk or a file that may not be read is the user's to mend; the rest is ours."""
+    number = error.errno if isinstance(error, OSError) else None
+    full = "no space left" in str(error).lower() or "os error 28" in str(error).lower()
+    if number in _DISK or full:
+        where = f" at {error.filename}" if isinstance(error, OSError) and error.filename else ""
+        what = _DISK.get(number or errno.ENOSPC, _DISK[errno.ENOSPC])
+        ui.error(f"{what}{where}; what is committed is kept", "free some space, then give the same command")
+        return 2
+    if isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError | IsADirectoryError):
+        ui.error(f"{error.filename}: {error.strerror}", "check the path and its permissions")
+        return 2
+    if os.environ.get("SYNTHGEN_DEBUG"):
+        traceback.print_exc()
+    ui.error(
+        f"a bug of ours: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+        "please report it with the command, the recipe, and what the command prints with SYNTHGEN_DEBUG=1",
+    )
+    return 70
+
+
+_FRESH = click.option("--fresh", is_flag=True, help="Discard what this command made there, and begin anew.")
+_REPAIR = click.option("--repair", is_flag=True, help="Make damaged shards again.")
+_OUT = click.option("-o", "--out", "run", required=True, type=click.Path(path_type=Path), help="The run's folder.")
+_RUN = click.argument("run", type=click.Path(path_type=Path))
+
+
+@click.group(context_settings={"auto_envvar_prefix": "SYNTHGEN", "help_option_names": ["-h", "--help"]})
+@click.version_option(synthgen.__version__)
+def main() -> None:
+    """Make a distillation corpus from a teacher, and a student from the corpus.
+
+    \b
+    synthgen plan reasoning                   what it would do; nothing is sent
+    synthgen run reasoning -o runs/first      all stages; again resumes
+    synthgen show runs/first -n 3             rows, or --rejected with reasons
+
+    A RECIPE is a YAML file or the name of a shipped task.
+    """
+
+
+@main.command()
+@click.argument("recipe")
+@report_errors
+def plan(recipe: str, ui: UI) -> None:
+    """Counts, tokens, cost and one rendered prompt; nothing is sent.
+
+    \b
+    synthgen plan reasoning
+    synthgen plan my/recipe.yaml --json
+    """
+    found = synthgen.plan(synthgen.load_recipe(recipe))
+    prompt = "\n".join(f"  {m['role']}: {m['content']}" for m in found.prompt)
+    requests = ", ".join(f"{split} {count:,}" for split, count in found.requests.items())
+    text = (
+        f"task: {found.task} ({found.strategy}), teacher: {found.teacher}\n"
+        f"seeds: {found.seeds:,}; requests: {requests}; shards: {found.shards}\n"
+        f"tokens: about {found.prompt_tokens:,} in prompts (4 characters a token), "
+        f"at most {found.completion_tokens:,} in completions\n"
+        f"cost: ${found.cost_usd:.2f}\n"
+        f"first prompt:\n{prompt}"
+    )
+    ui.result(found.to_dict(), text)
+    ui.hint(f"synthgen run {recipe} -o runs/{found.task}")
+
+
+@main.command()
+@click.argument("recipe")
+@_OUT
+@_FRESH
+@_REPAIR
+@report_errors
+def generate(recipe: str, run: Path, fresh: bool, repair: bool, ui: UI) -> None:
+    """Ask the teacher: seeds → RUN/generated. Again resumes.
+
+    \b
+    synthgen generate reasoning -o runs/first
+    synthgen generate reasoning -o runs/first --repair
+    """
+    from synthgen.durable import lock
+    from synthgen.pipeline import begin
+
+    loaded = synthgen.load_recipe(recipe)
+    with lock(run):
+        begin(loaded, run, fresh)
+        folder = synthgen.generate(loaded, run, fresh=fresh, repair=repair, ui=ui)
+    _corpus_result(ui, folder)
+    ui.hint(f"synthgen curate {run}")
+
+
+@main.command()
+@_RUN
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder of the curated corpus; RUN/curated.")
+@click.option("--recipe", help="Recipe with the thresholds; RUN/recipe.yaml.")
+@_FRESH
+@_REPAIR
+@report_errors
+def curate(run: Path, out: Path | None, recipe: str | None, fresh: bool, repair: bool, ui: UI) -> None:
+    """Judge every row: RUN/generated → RUN/curated; rejects keep their reasons.
+
+    \b
+    synthgen curate runs/first
+    synthgen curate runs/first --recipe stricter.yaml -o runs/first/strict
+    """
+    from synthgen.durable import lock
+
+    loaded = synthgen.load_recipe(recipe or _recipe_of(run))
+    with lock(out or run):
+        folder = synthgen.curate(loaded, run, out, fresh=fresh, repair=repair, ui=ui)
+    _corpus_result(ui, folder)
+    ui.hint(f"synthgen audit {run}, or look: synthgen show {run} --rejected")
+
+
+@main.command()
+@_RUN
+@click.option("--use", type=click.Choice(["research", "commercial"]), help="Intended use; the recipe's audit.use.")
+@click.option("--recipe", help="Recipe with the intent; RUN/recipe.yaml.")
+@report_errors
+def audit(run: Path, use: str | None, recipe: str | None, ui: UI) -> None:
+    """What the terms of teacher and seeds say of the intended use; exit 1 when they deny it or nobody knows.
+
+    \b
+    synthgen audit runs/first
+    synthgen audit runs/first --use research
+    """
+    found = synthgen.audit(synthgen.load_recipe(recipe or _recipe_of(run)), run, use=use, ui=ui)
+    lines = [f"{found.status} for {found.intent['use']} use ({', '.join(found.intent['actions'])})"]
+    for f in found.findings:
+        lines.append(f"  {f.status:<9} {f.source} ({f.role}, {f.terms})" + "".join(f"; {r}" for r in f.reasons + f.notes))
+    ui.result(found.to_dict(), "\n".join(lines))
+    if not found.passed:
+        sys.exit(1)
+    ui.hint(f"distill train {run}")
+
+
+@main.command()
+@_RUN
+@click.option("-n", "count", default=5, show_default=True, help="How many rows.")
+@click.option("--rejected", is_flag=True, help="Rejected rows, with their reasons.")
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Rows of one split.")
+@report_errors
+def show(run: Path, count: int, rejected: bool, split: str | None, ui: UI) -> None:
+    """Rows of a run or corpus, and its counts.
+
+    \b
+    synthgen show runs/first -n 3
+    synthgen show runs/first --rejected --json
+    """
+    found = synthgen.show(run, count, rejected=rejected, split=split)
+    ui.result(found.to_dict(), found.text())
+
+
+@main.command()
+@click.argument("recipe")
+@_OUT
+@_FRESH
+@_REPAIR
+@report_errors
+def run(recipe: str, run: Path, fresh: bool, repair: bool, ui: UI) -> None:
+    """All stages, student and report included. Again resumes, and does nothing when all is there.
+
+    \b
+    synthgen run reasoning -o runs/first
+    synthgen run runs/first/recipe.yaml -o runs/first
+    """
+    done = synthgen.run(synthgen.load_recipe(recipe), run, fresh=fresh, repair=repair, ui=ui)
+    times = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in done.seconds.items())
+    state = "" if done.worked else "everything was there; no work done. "
+    ui.result(done.to_dict(), f"{run}: {state}audit {done.audit}. {times}")
+    ui.hint(f"open {run}/report.html")
+
+
+@main.command()
+@_RUN
+@report_errors
+def report(run: Path, ui: UI) -> None:
+    """Write RUN/report.html again from what the run holds.
+
+    \b
+    synthgen report runs/first
+    """
+    path = synthgen.write_report(run)
+    ui.result({"report": str(path)}, str(path))
+
+
+def _recipe_of(run: Path) -> str:
+    from synthgen.errors import RecipeError
+
+    for folder in (run, run.parent):
+        if (folder / "recipe.yaml").is_file():
+            return str(folder / "recipe.yaml")
+    raise RecipeError(f"'{run}' has no recipe.yaml" if run.exists() else f"'{run}' does not exist", "name one with --recipe")
+
+
+def _corpus_result(ui: UI, folder: Path) -> None:
+    from synthgen.corpus import manifest
+
+    found = manifest(folder)
+    counts = ", ".join(f"{name} {count:,}" for name, count in found["counts"].items())
+    ui.result({"folder": str(folder), **found}, f"{folder}: {counts}")
+
+
+if __name__ == "__main__":
+    main()

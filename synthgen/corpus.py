@@ -1,0 +1,227 @@
+"""A corpus: a folder of Parquet shards that is also a valid Hugging Face dataset repository.
+
+    README.md  manifest.json  inputs.json  data/<split>-NNNNN.parquet
+    generated/: logits/<teacher>/<same names>  failures/<same names>     curated/: rejected/<same names>
+
+A shard is a contiguous range of requests of one split. Its companions (logits, failures, rejects) are written
+first and its data file last: the data file under its real name is the commit. `inputs.json` says what the
+folder was begun with; `manifest.json`, written when every shard is there, gives rows, bytes and sha256 of each
+file. Progress is read from the files, never from a counter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from synthgen import durable, logits
+from synthgen.errors import CorpusError, RunChanged
+from synthgen.recipe import differences
+from synthgen.records import SCHEMA_VERSION, SPLITS, Record, from_rows
+
+_INPUTS_KEY = b"synthgen.inputs"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Requests `start` to `stop` of the whole run, all of one split; `name` is the file name without suffix."""
+
+    name: str
+    split: str
+    start: int
+    stop: int
+
+
+def plan_shards(splits: Sequence[str], size: int) -> list[Shard]:
+    """Cut requests, given by the split of each and ordered by split, into ranges of at most `size`."""
+    shards: list[Shard] = []
+    start = 0
+    for split in SPLITS:
+        total = sum(s == split for s in splits[start:])
+        for number, begin in enumerate(range(start, start + total, size)):
+            shards.append(Shard(f"{split}-{number:05d}", split, begin, min(begin + size, start + total)))
+        start += total
+    return shards
+
+
+def claim(folder: Path, inputs: dict[str, Any], what: str) -> None:
+    """Begin or go on with `folder` for exactly these inputs. Raises RunChanged naming what differs."""
+    path = folder / "inputs.json"
+    if path.exists():
+        old = _load_json(path)
+        if old != inputs:
+            changed = differences(old, inputs)
+            raise RunChanged(
+                f"{folder} was made from other inputs: {'; '.join(changed[:5])}"
+                + (f"; and {len(changed) - 5} more" if len(changed) > 5 else ""),
+                f"give another folder with -o, or --fresh to discard what `{what}` made there",
+            )
+        return
+    if (folder / "manifest.json").exists() or any(folder.glob("data/*.parquet")):
+        raise RunChanged(f"{folder} holds a corpus of unknown origin (no inputs.json)", "give another folder with -o")
+    durable.write_json(path, inputs)
+
+
+def commit(folder: Path, name: str, tables: dict[str, pa.Table]) -> None:
+    """Write one shard: every companion first, `data` last."""
+    inputs = durable.digest(_load_json(folder / "inputs.json"))
+    for part in sorted(tables, key=lambda part: part == "data"):
+        table = tables[part]
+        metadata = {**(table.schema.metadata or {}), _INPUTS_KEY: inputs.encode()}
+        sink = pa.BufferOutputStream()
+        pq.write_table(
+            table.replace_schema_metadata(metadata),
+            sink,
+            compression="zstd",
+            use_dictionary=not part.startswith("logits"),
+            row_group_size=logits.row_group_rows(table),
+            write_page_checksum=True,
+        )
+        durable.write_bytes(folder / part / f"{name}.parquet", sink.getvalue().to_pybytes())
+
+
+def committed(folder: Path, parts: Sequence[str] = ()) -> set[str]:
+    """Names of the shards that are whole: data file readable, of these inputs, required companions there.
+
+    Raises CorpusError naming a damaged file.
+    """
+    done = set()
+    expected = durable.digest(_load_json(folder / "inputs.json")).encode()
+    for path in sorted(folder.glob("data/*.parquet")):
+        table = _read(path)
+        if (table.schema.metadata or {}).get(_INPUTS_KEY) != expected:
+            raise CorpusError(f"{path}: made from other inputs than {folder}/inputs.json", _repair_hint())
+        for part in parts:
+            companion = folder / part / path.name
+            if not companion.exists():
+                raise CorpusError(f"{companion} is missing beside {path}", _repair_hint())
+            if part.startswith("logits") and _read(companion)["id"].to_pylist() != table["id"].to_pylist():
+                raise CorpusError(f"{companion} does not match the rows of {path}", _repair_hint())
+        done.add(path.stem)
+    return done
+
+
+def finish(folder: Path, kind: str, facts: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Write the manifest over all files of the shards `names`; returns it."""
+    files: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*.parquet")):
+        if path.stem in names and not path.name.startswith("."):
+            rows = pq.read_metadata(path).num_rows
+            files[path.relative_to(folder).as_posix()] = {
+                "rows": rows,
+                "bytes": path.stat().st_size,
+                "sha256": durable.sha256(path),
+            }
+    manifest = {"schema_version": SCHEMA_VERSION, "kind": kind, **facts, "files": files}
+    durable.write_json(folder / "manifest.json", manifest)
+    return manifest
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a finished corpus. Raises CorpusError when there is none."""
+    path = folder / "manifest.json"
+    if not path.exists():
+        if not folder.exists():
+            raise CorpusError(f"there is no corpus at {folder}", "make one: `synthgen generate RECIPE -o RUN`")
+        raise CorpusError(f"{folder} is not finished (no manifest.json)", "go on with the command that began it")
+    return dict(_load_json(path))
+
+
+def damaged(folder: Path) -> list[str]:
+    """Files of a finished corpus that are missing or not the bytes that the manifest names."""
+    bad = []
+    for name, entry in manifest(folder)["files"].items():
+        path = folder / name
+        if not path.exists() or path.stat().st_size != entry["bytes"] or durable.sha256(path) != entry["sha256"]:
+            bad.append(name)
+    return bad
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """The manifest, once every file has been checked against it. Raises CorpusError naming damaged files."""
+    found = manifest(folder)
+    bad = damaged(folder)
+    if bad:
+        raise CorpusError(
+            f"{folder}: {', '.join(bad[:3])}{' and more' if len(bad) > 3 else ''} damaged (sha256 or size is not the "
+            "manifest's)",
+            _repair_hint(),
+        )
+    return found
+
+
+def discard_damaged(folder: Path) -> list[str]:
+    """Remove every shard that has a damaged or missing file, and the manifest, so that they are made again."""
+    if (folder / "manifest.json").exists():
+        names = {Path(name).stem for name in damaged(folder)}
+        if not names:
+            return []
+    else:
+        names = set()
+        for path in [p for p in folder.rglob("*.parquet") if not p.name.startswith(".")]:
+            try:
+                _read(path)
+            except CorpusError:
+                names.add(path.stem)
+        for path in folder.glob("data/*.parquet"):
+            for part in folder.glob("logits/*"):
+                companion = part / path.name
+                if (
+                    path.stem not in names
+                    and not (companion.exists() and _read(companion)["id"].to_pylist() == _read(path)["id"].to_pylist())
+                ):
+                    names.add(path.stem)
+    (folder / "manifest.json").unlink(missing_ok=True)
+    for name in sorted(names):
+        for path in sorted(folder.rglob(f"{name}.parquet"), key=lambda p: p.parent.name != "data"):
+            path.unlink()  # the data file first: without it the shard does not count as made
+    return sorted(names)
+
+
+def records(folder: Path, part: str = "data", split: str | None = None) -> Iterator[tuple[str, list[Record]]]:
+    """(shard name, its records) for every shard of a part ('data', 'rejected'), in order of split and number."""
+    names = [p.stem for p in (folder / part).glob("*.parquet") if not p.name.startswith(".")]
+    for name in sorted(names, key=lambda n: (SPLITS.index(n.rsplit("-", 1)[0]), n)):
+        if split is None or name.startswith(f"{split}-"):
+            yield name, from_rows(_read(folder / part / f"{name}.parquet").to_pylist())
+
+
+def resolve(path: Path, prefer: Sequence[str] = ("curated", "generated")) -> Path:
+    """The corpus meant by a run folder or a corpus folder. Raises CorpusError."""
+    if (path / "data").is_dir():
+        return path
+    for name in prefer:
+        if (path / name / "manifest.json").exists():
+            return path / name
+    for name in prefer:
+        if (path / name).is_dir():
+            return path / name
+    raise CorpusError(
+        f"there is no corpus in '{path}'" if path.exists() else f"'{path}' does not exist",
+        "give a run folder, or make one: `synthgen generate RECIPE -o RUN`",
+    )
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        return pq.ParquetFile(path, page_checksum_verification=True).read()
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise CorpusError(f"{path} is damaged: {reason}", _repair_hint()) from None
+
+
+def _load_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise CorpusError(f"{path} is damaged: {error}", _repair_hint()) from None
+
+
+def _repair_hint() -> str:
+    return "repair: run the command that made it again with --repair; only damaged shards are made again"

@@ -1,0 +1,128 @@
+"""Writing that survives SIGKILL and power loss: temporary name, fsync, rename, fsync of the folder.
+
+A reader sees the old file, the new file, or no file; never half of one. `lock` keeps two processes out of
+one folder, and `sweep` removes what a killed process left under a temporary name.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from synthgen.errors import UserError
+
+TEMPORARY = ".tmp-"
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(TEMPORARY + path.name)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        temporary.unlink(missing_ok=True)  # a full disk gets its bytes back
+        raise
+    os.replace(temporary, path)
+    fsync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_text` of indented JSON with a final newline; keys keep their order."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames inside `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def publish(temporary: Path, final: Path) -> None:
+    """Make a finished temporary file or folder durable under its real name; an old one is replaced."""
+    for path in sorted(temporary.rglob("*")) if temporary.is_dir() else [temporary]:
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        else:
+            fsync_folder(path)
+    if final.is_dir():
+        remove(final)
+    os.replace(temporary, final)
+    fsync_folder(final.parent)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or folder in one step for readers: rename it away first."""
+    if not path.exists() and not path.is_symlink():
+        return
+    gone = path.with_name(TEMPORARY + "gone-" + path.name)
+    if gone.exists():
+        _delete(gone)
+    os.replace(path, gone)
+    _delete(gone)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left under temporary names, anywhere below `folder`."""
+    if folder.is_dir():
+        for path in list(folder.rglob(TEMPORARY + "*")):
+            _delete(path)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(value: Any) -> str:
+    """Hex sha256 of a JSON value, independent of key order."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process; the kernel lets go when the process dies, however it dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            raise UserError(
+                f"{folder}: another process (pid {owner}) is writing here",
+                "wait for it, or give this run another folder with -o",
+            ) from None
+        file.seek(0)
+        file.truncate()
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

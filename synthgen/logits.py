@@ -1,0 +1,240 @@
+"""Teacher distributions beside the rows: what is stored, in how many bytes, and with what error.
+
+Two kinds, for a row of T completion tokens (entry t is the distribution that `token_ids[t]` was drawn from):
+
+- `Sampled`: N draws a position from softmax(logits / temperature), as unique ids and counts. counts / N is an
+  unbiased estimate of every probability, so the gradient of the cross-entropy against it is that of the full
+  KL in expectation (random-sampling distillation, ACL 2025). Exact as stored.
+- `TopK`: the K largest log-probabilities at temperature 1, the log of the mass left out, and the
+  log-normaliser at the training temperature, without which a cached top-k cannot be re-tempered.
+  Log-probabilities are fixed point in steps of 1/2048 nat: error at most `STORAGE_ERROR` down to `FLOOR`.
+
+A shard is a Parquet file, one row a record, one binary blob an array; dtypes, shapes and layout are in the
+file's metadata. Nothing here loops over tokens in Python. Every row carries `align`, a hash over token ids,
+teacher, tokenizer and temperature: a row that is laid beside the wrong tokens fails instead of teaches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from synthgen.errors import CorpusError
+
+FORMAT = "logits-v1"
+_STEP = 1 / 2048
+STORAGE_ERROR = _STEP / 2  # nats, for log-probabilities above FLOOR
+FLOOR = -65535 * _STEP  # about -32 nats: a probability of 1e-14; smaller ones are stored as this
+_ROW_GROUP_BYTES = 64 << 20
+
+Ints = np.ndarray[Any, np.dtype[Any]]
+Floats = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Draws from the teacher: flat `ids` and `counts` (position by position, ids ascending), `uniques` (T,)."""
+
+    ids: Ints
+    counts: Ints
+    uniques: Ints
+
+    def __len__(self) -> int:
+        return len(self.uniques)
+
+
+@dataclass(frozen=True)
+class TopK:
+    """`ids` and `logprobs` (T, K), largest first, at temperature 1; `log_tail` (T,) log of the mass left out
+    (-inf when K is the vocabulary); `log_z` (T,) = logsumexp(log p / temperature) over the whole vocabulary."""
+
+    ids: Ints
+    logprobs: Floats
+    log_tail: Floats
+    log_z: Floats
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+Target = Sampled | TopK
+
+
+def count_draws(draws_TN: Ints) -> Sampled:
+    """Unique ids and their counts for each row of N draws."""
+    positions, n = draws_TN.shape
+    if positions == 0:
+        return Sampled(np.zeros(0, np.int32), np.zeros(0, np.uint16), np.zeros(0, np.uint16))
+    ordered = np.sort(draws_TN, axis=1)
+    first = np.ones(ordered.shape, bool)
+    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    starts = np.flatnonzero(first.ravel())
+    ends = np.append(starts[1:], positions * n)  # a run never crosses a row: each row begins one
+    return Sampled(
+        ordered.ravel()[starts].astype(np.int32),
+        (ends - starts).astype(np.uint16),
+        first.sum(axis=1).astype(np.uint16),
+    )
+
+
+def align(token_ids: Sequence[int], teacher: str, tokenizer: str, temperature: float) -> bytes:
+    """16 bytes that change when tokens, teacher, tokenizer or temperature do."""
+    head = json.dumps([FORMAT, teacher, tokenizer, float(temperature)]).encode()
+    return hashlib.blake2b(head + np.asarray(token_ids, np.int32).tobytes(), digest_size=16).digest()
+
+
+def meta(spec: dict[str, Any], vocab_size: int, teacher: str, tokenizer: str) -> dict[str, Any]:
+    """What a shard says of itself: kind, draws or k, temperature, vocabulary, layout, teacher, tokenizer."""
+    return {
+        "format": FORMAT,
+        **spec,
+        "vocab_size": vocab_size,
+        "id_bytes": 2 if vocab_size <= 1 << 16 else 3 if vocab_size <= 1 << 24 else 4,
+        "layout": {
+            "sampled": "ids: difference to the id before it in the position, byte planes; counts, uniques: u8 or u16",
+            "topk": "slot-major; ids: byte planes; logprobs: u16 fixed point, differences down the slots, "
+            "byte planes; log_tail: u16 fixed point; log_z: f32",
+        }[spec["kind"]],
+        "logprob_step": _STEP,
+        "teacher": teacher,
+        "tokenizer": tokenizer,
+    }
+
+
+def _planes(values: Ints, width: int) -> bytes:
+    """Unsigned integers as byte planes, lowest byte first: bytes of one significance lie together."""
+    return values.astype("<u4").reshape(-1, 1).view(np.uint8)[:, :width].T.tobytes()
+
+
+def _from_planes(blob: bytes, width: int) -> Ints:
+    planes = np.frombuffer(blob, np.uint8).reshape(width, -1)
+    out = np.zeros((planes.shape[1], 4), np.uint8)
+    out[:, :width] = planes.T
+    return out.view("<u4").ravel().astype(np.int64)
+
+
+def _quantise(logprobs: Floats) -> Ints:
+    """Log-probabilities (<= 0) as steps below zero; -inf becomes the floor."""
+    return np.clip(np.rint(np.maximum(-logprobs, 0) / _STEP), 0, 65535).astype(np.int64)
+
+
+def encode(target: Target, meta: dict[str, Any]) -> dict[str, bytes]:
+    """The blobs of one row."""
+    width = int(meta["id_bytes"])
+    if isinstance(target, Sampled):
+        ids = target.ids.astype(np.int64)
+        starts = np.cumsum(target.uniques, dtype=np.int64) - target.uniques
+        deltas = np.diff(ids, prepend=0)
+        deltas[starts] = ids[starts]
+        small = "u1" if meta["draws"] < 256 else "<u2"
+        return {
+            "ids": _planes(deltas, width),
+            "counts": target.counts.astype(small).tobytes(),
+            "uniques": target.uniques.astype(small).tobytes(),
+        }
+    steps_KT = _quantise(target.logprobs).T
+    steps_KT = np.diff(steps_KT, axis=0, prepend=0)
+    if (steps_KT < 0).any():
+        raise ValueError("top-k log-probabilities must be sorted, largest first")
+    return {
+        "ids": _planes(target.ids.T.ravel(), width),
+        "logprobs": _planes(steps_KT.ravel(), 2),
+        "log_tail": _quantise(target.log_tail).astype("<u2").tobytes(),
+        "log_z": target.log_z.astype("<f4").tobytes(),
+    }
+
+
+def decode(blobs: dict[str, bytes], meta: dict[str, Any]) -> Target:
+    """The arrays of one row; the inverse of `encode` (top-k: to within `STORAGE_ERROR`)."""
+    width = int(meta["id_bytes"])
+    if meta["kind"] == "sampled":
+        small = "u1" if meta["draws"] < 256 else "<u2"
+        uniques = np.frombuffer(blobs["uniques"], small).astype(np.int64)
+        sums = np.cumsum(_from_planes(blobs["ids"], width))
+        starts = np.cumsum(uniques) - uniques
+        before = np.where(starts > 0, sums[starts - 1], 0) if len(starts) else starts
+        return Sampled(
+            (sums - np.repeat(before, uniques)).astype(np.int32),
+            np.frombuffer(blobs["counts"], small).astype(np.uint16),
+            uniques.astype(np.uint16),
+        )
+    k = int(meta["k"])
+    steps = np.cumsum(_from_planes(blobs["logprobs"], 2).reshape(k, -1), axis=0).T
+    tail = np.frombuffer(blobs["log_tail"], "<u2").astype(np.float32) * -np.float32(_STEP)
+    if k == meta["vocab_size"]:
+        tail = np.full_like(tail, -np.inf)
+    return TopK(
+        _from_planes(blobs["ids"], width).reshape(k, -1).T.astype(np.int32),
+        steps.astype(np.float32) * -np.float32(_STEP),
+        tail,
+        np.frombuffer(blobs["log_z"], "<f4"),
+    )
+
+
+def to_table(ids: Sequence[str], aligns: Sequence[bytes], targets: Sequence[Target], meta: dict[str, Any]) -> pa.Table:
+    """One shard's rows as a table; write it with `corpus`."""
+    names = ("ids", "counts", "uniques") if meta["kind"] == "sampled" else ("ids", "logprobs", "log_tail", "log_z")
+    rows = [encode(target, meta) for target in targets]
+    columns: dict[str, pa.Array] = {
+        "id": pa.array(ids, pa.string()),
+        "align": pa.array(aligns, pa.binary()),
+        "tokens": pa.array([len(target) for target in targets], pa.int32()),
+    }
+    columns |= {name: pa.array([row[name] for row in rows], pa.large_binary()) for name in names}
+    return pa.table(columns).replace_schema_metadata({FORMAT: json.dumps(meta)})
+
+
+def row_group_rows(table: pa.Table) -> int:
+    """Rows a row group may hold so that it stays under 64 MiB."""
+    return max(1, int(_ROW_GROUP_BYTES / max(1.0, table.nbytes / max(1, table.num_rows))))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard in memory: `meta`, and rows by position. `target(row)` decodes one."""
+
+    meta: dict[str, Any]
+    ids: list[str]
+    aligns: list[bytes]
+    columns: dict[str, list[bytes]]
+
+    def target(self, row: int) -> Target:
+        """The arrays of row `row`."""
+        return decode({name: column[row] for name, column in self.columns.items()}, self.meta)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def read(path: Path) -> Shard:
+    """Open a shard. Raises CorpusError for a file that is not one."""
+    try:
+        table = pq.read_table(path)
+        found = json.loads((table.schema.metadata or {})[FORMAT.encode()])
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        raise CorpusError(f"{path}: not a {FORMAT} shard ({error})", "make it again: `synthgen generate --repair`") from None
+    names = [name for name in table.column_names if name not in ("id", "align", "tokens")]
+    return Shard(
+        found,
+        table["id"].to_pylist(),
+        table["align"].to_pylist(),
+        {name: table[name].to_pylist() for name in names},
+    )
+
+
+def check_aligned(shard: Shard, row: int, record_id: str, token_ids: Sequence[int], where: Path) -> None:
+    """Raise CorpusError unless logits row `row` was made for exactly this record."""
+    expected = align(token_ids, shard.meta["teacher"], shard.meta["tokenizer"], shard.meta["temperature"])
+    if row >= len(shard) or shard.ids[row] != record_id or shard.aligns[row] != expected:
+        raise CorpusError(
+            f"{where}: logits row {row} does not belong to record {record_id}",
+            "the logits folder does not match its rows; make it again: `synthgen generate --repair`",
+        )

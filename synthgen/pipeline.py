@@ -1,0 +1,135 @@
+"""`run`: all stages of a recipe in order, each resumed or skipped by what its files say."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from synthgen import durable
+from synthgen.audit import audit
+from synthgen.curate import curate
+from synthgen.errors import GateDenied, RunChanged
+from synthgen.generate import generate
+from synthgen.recipe import Recipe, differences, dump_recipe, load_recipe
+from synthgen.report import write_report
+from synthgen.ui import UI
+
+
+@dataclass
+class Run:
+    """What `run` did: the folder, seconds a stage, and the audit's status."""
+
+    folder: Path
+    seconds: dict[str, float] = field(default_factory=dict)
+    audit: str = ""
+    worked: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {"folder": str(self.folder), "seconds": self.seconds, "audit": self.audit, "worked": self.worked}
+
+
+def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
+    """Write RUN/recipe.yaml, or check that it is this recipe. Raises RunChanged naming the keys that differ."""
+    path = run / "recipe.yaml"
+    if path.exists() and not fresh:
+        old = load_recipe(path)
+        if old != recipe:
+            changed = differences(old.model_dump(mode="json"), recipe.model_dump(mode="json"))
+            raise RunChanged(
+                f"{run} belongs to another recipe: {'; '.join(changed[:5])}"
+                + (f"; and {len(changed) - 5} more" if len(changed) > 5 else ""),
+                "give another folder with -o, or --fresh to begin this one anew from the first stage that changed",
+            )
+        return
+    if run.is_dir() and not path.exists() and any(p for p in run.iterdir() if p.name != ".lock"):
+        raise RunChanged(f"{run} is not empty and holds no run", "give another folder with -o")
+    durable.write_text(path, dump_recipe(recipe))
+
+
+def run(
+    recipe: Recipe, out: str | Path, *, fresh: bool = False, repair: bool = False, ui: UI | None = None
+) -> Run:
+    """Generate, curate, audit, train, evaluate and report into `out`. Doing it again resumes.
+
+    With `fresh`, stages whose inputs changed are made anew (all of them when none did). Raises GateDenied, after
+    the report is written, when the audit says no.
+    """
+    ui = ui or UI(quiet=True)
+    folder = Path(out)
+    result = Run(folder)
+    with durable.lock(folder):
+        same = (folder / "recipe.yaml").exists() and load_recipe(folder / "recipe.yaml") == recipe
+        begin(recipe, folder, fresh)
+        log = _Log(folder / "log.jsonl")
+
+        def stage(name: str, act: Callable[[bool], Any]) -> Any:
+            began, before = time.monotonic(), _state(folder)
+            try:
+                value = act(fresh and same)
+            except RunChanged:
+                if not fresh:
+                    raise
+                value = act(True)
+            result.seconds[name] = round(time.monotonic() - began, 2)
+            worked = _state(folder) != before
+            result.worked |= worked
+            log.write(name, result.seconds[name], worked)
+            return value
+
+        stage("generate", lambda again: generate(recipe, folder, fresh=again, repair=repair, ui=ui))
+        stage("curate", lambda again: curate(recipe, folder, fresh=again, repair=repair, ui=ui))
+        verdict = stage("audit", lambda again: audit(recipe, folder, ui=ui))
+        result.audit = verdict.status
+        if recipe.train and verdict.passed:
+            _train(recipe, folder, stage, ui)
+        stage("report", lambda again: write_report(folder))
+    if not verdict.passed:
+        raise GateDenied(
+            f"the audit says {verdict.status} for {verdict.intent['use']} use; no student was trained",
+            f"read {folder}/audit/report.md",
+        )
+    return result
+
+
+def _train(recipe: Recipe, folder: Path, stage: Callable[[str, Callable[[bool], Any]], Any], ui: UI) -> None:
+    """The one place where synthgen calls distill."""
+    from synthgen.errors import missing_extra
+
+    try:
+        from distill.card import write_model_card
+        from distill.evaluate import evaluate
+        from distill.train import train
+    except ModuleNotFoundError as error:
+        raise missing_extra(str(error.name), "train") from None
+    stage("train", lambda again: train(recipe, folder, fresh=again, ui=ui))
+    stage("evaluate", lambda again: evaluate(recipe, folder, fresh=again, ui=ui))
+    manifest = json.loads((folder / "curated" / "manifest.json").read_text())
+    write_model_card(folder / "student", recipe, manifest)
+
+
+def _state(folder: Path) -> list[tuple[str, int]]:
+    """Names and times of what the stages make (the report and the audit are rewritten each time)."""
+    made = ("generated", "curated", "student")
+    return [
+        (p.as_posix(), p.stat().st_mtime_ns)
+        for name in made
+        for p in sorted((folder / name).rglob("*"))
+        if p.is_file() and p.name != "README.md"
+    ]
+
+
+class _Log:
+    """log.jsonl: one line a stage."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, stage: str, seconds: float, worked: bool) -> None:
+        line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "stage": stage, "seconds": seconds, "worked": worked}
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")

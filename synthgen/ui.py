@@ -1,0 +1,143 @@
+"""The only place that prints. Results go to stdout; progress, notes and hints to stderr.
+
+On a terminal progress is one rich bar; elsewhere plain lines, a few a minute. `quiet` silences all but results
+and errors; `as_json` makes the result one JSON document.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_LINE_EVERY = 10.0  # seconds between plain progress lines
+
+
+class UI:
+    """How a command talks. Library functions take one, and are silent without it."""
+
+    def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
+        self.quiet = quiet
+        self.as_json = as_json
+
+    def result(self, value: dict[str, Any], text: str) -> None:
+        """What the command was asked for."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+        elif text:
+            sys.stdout.write(text.rstrip("\n") + "\n")
+
+    def note(self, text: str) -> None:
+        """Something worth a line while working."""
+        if not self.quiet:
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+
+    def hint(self, text: str) -> None:
+        """The next command."""
+        if not self.as_json:
+            self.note(f"Next: {text}")
+
+    def error(self, message: str, hint: str = "") -> None:
+        """One line on what is wrong, and one on what to do."""
+        sys.stderr.write(f"Error: {message}\n" + (f"  → {hint}\n" if hint else ""))
+
+    @contextmanager
+    def progress(self, what: str, total: int, unit: str) -> Iterator[Progress]:
+        """Progress over `total` units; call `advance` and `tokens` on what it yields."""
+        if self.quiet:
+            yield Progress(what, total, unit)
+        elif sys.stderr.isatty():
+            bar = _RichBar(what, total, unit)
+            with bar.live:
+                yield bar
+        else:
+            lines = _Lines(what, total, unit)
+            yield lines
+            lines.last()
+
+
+class Progress:
+    """Counts without showing them."""
+
+    def __init__(self, what: str, total: int, unit: str) -> None:
+        self.what, self.total, self.unit = what, total, unit
+        self.done = self.failed = self.made_tokens = self.resumed = 0
+        self.began = time.monotonic()
+
+    def advance(self, count: int, *, failed: int = 0, resumed: bool = False) -> None:
+        """`count` more units are finished; `resumed` ones were there already."""
+        self.done += count
+        self.failed += failed
+        self.resumed += count if resumed else 0
+        self.show()
+
+    def tokens(self, count: int) -> None:
+        """`count` more tokens were made."""
+        self.made_tokens += count
+        self.show()
+
+    def show(self) -> None:
+        """Nothing here; bars override it."""
+
+    def rate(self) -> str:
+        """'N tokens/s', or '' before there are any."""
+        seconds = max(time.monotonic() - self.began, 1e-9)
+        return f"{self.made_tokens / seconds:,.0f} tokens/s" if self.made_tokens else ""
+
+    def eta(self) -> str:
+        """'ETA m:ss' from the units done in this process, or ''."""
+        fresh = self.done - self.resumed
+        if not fresh or self.done >= self.total:
+            return ""
+        left = (time.monotonic() - self.began) / fresh * (self.total - self.done)
+        return f"ETA {int(left) // 60}:{int(left) % 60:02d}"
+
+
+class _Lines(Progress):
+    def __init__(self, what: str, total: int, unit: str) -> None:
+        super().__init__(what, total, unit)
+        self.shown = time.monotonic()
+
+    def show(self) -> None:
+        if time.monotonic() - self.shown >= _LINE_EVERY:
+            self.line()
+
+    def last(self) -> None:
+        if self.done:
+            self.line()
+
+    def line(self) -> None:
+        self.shown = time.monotonic()
+        parts = [f"{self.what}: {self.done}/{self.total} {self.unit}"]
+        parts += [f"{self.resumed} were there"] if self.resumed else []
+        parts += [f"{self.failed} failed"] if self.failed else []
+        parts += [part for part in (self.rate(), self.eta()) if part]
+        sys.stderr.write("  " + " · ".join(parts) + "\n")
+        sys.stderr.flush()
+
+
+class _RichBar(Progress):
+    def __init__(self, what: str, total: int, unit: str) -> None:
+        super().__init__(what, total, unit)
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+        from rich.progress import Progress as Live
+
+        self.live = Live(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(unit),
+            TextColumn("{task.fields[more]}"),
+            console=Console(stderr=True),
+        )
+        self.task = self.live.add_task(what, total=total, more="")
+
+    def show(self) -> None:
+        more = [f"{self.failed} failed"] if self.failed else []
+        more += [part for part in (self.rate(), self.eta()) if part]
+        self.live.update(self.task, completed=self.done, more=" · ".join(more))
