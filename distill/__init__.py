@@ -1,11 +1,15 @@
 """distill: train, evaluate and measure students on a corpus.
 
-    from distill import train, evaluate
+    import distill
+    distill.train(recipe, "runs/first")
+    distill.evaluate(recipe, "runs/first")
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from synthgen.lazy import publish
 
 if TYPE_CHECKING:
     from distill.evaluate import evaluate
@@ -13,11 +17,4 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate", "train"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import torch only when something is used."""
-    import importlib
-
-    if name in __all__:
-        return getattr(importlib.import_module(f"distill.{name}"), name)
-    raise AttributeError(f"module 'distill' has no attribute '{name}'")
+publish(__name__, {"evaluate": "evaluate", "train": "train"})

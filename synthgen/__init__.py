@@ -9,10 +9,9 @@ Each command of the same name is one of these functions. Importing this loads no
 
 from __future__ import annotations
 
-import importlib
-import sys
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from synthgen.lazy import publish
 
 if TYPE_CHECKING:
     from synthgen.audit import audit
@@ -60,21 +59,4 @@ _HOMES = {
     "write_report": "report",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from its module when it is first used."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'synthgen' has no attribute '{name}'")
-    value = getattr(importlib.import_module(f"synthgen.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-class _Package(ModuleType):
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Importing the module `synthgen.generate` must not hide the function `synthgen.generate`."""
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
+publish(__name__, _HOMES)

@@ -41,6 +41,10 @@ class Prompt:
         """Messages that the student sees."""
         return [*self._system("system", fields), _message("user", self._render("user", fields))]
 
+    def question(self, fields: dict[str, Any]) -> str:
+        """The student's user message: what a seed asks."""
+        return self._render("user", fields)
+
     def teacher(self, fields: dict[str, Any]) -> list[Message]:
         """Messages that the teacher is sent: its own system message, the examples, the question."""
         messages = self._system("teacher_system" if "teacher_system" in self.templates else "system", fields)

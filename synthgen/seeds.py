@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,14 +34,17 @@ class Seed:
     source: SeedSource
 
 
-def load_seeds(sources: Sequence[SeedSource], split: Split) -> list[Seed]:
-    """All seeds in file order. Raises RecipeError naming file and line."""
+def load_seeds(
+    sources: Sequence[SeedSource], split: Split, text: Callable[[dict[str, Any]], str]
+) -> list[Seed]:
+    """All seeds in file order. `text` renders what a seed asks; seeds that ask the same but for names and
+    numbers form a group, unless the recipe names a column for it. Raises RecipeError naming file and line."""
     seeds: list[Seed] = []
     seen: dict[str, str] = {}
     for source in sources:
         count = 0
         for where, row in itertools.islice(_rows(source), source.limit):
-            seed = _seed(row, where, source, split)
+            seed = _seed(row, where, source, split, text)
             if seed.id in seen:
                 raise RecipeError(
                     f"{where}: seed id '{seed.id}' is already used at {seen[seed.id]}",
@@ -74,16 +77,15 @@ def mask(text: str) -> str:
     return " ".join(_NUMBERS.sub("0", re.sub(r"\b[A-Z][\w'-]*", "N", lowered)).split())
 
 
-def _seed(row: dict[str, Any], where: str, source: SeedSource, split: Split) -> Seed:
+def _seed(
+    row: dict[str, Any], where: str, source: SeedSource, split: Split, text: Callable[[dict[str, Any]], str]
+) -> Seed:
     fields = dict(row)
     for variable, column in source.fields.items():
         fields[variable] = _column(row, column, where)
     seed_id = str(_column(row, source.id, where)) if source.id else digest(row)[:16]
     reference = _column(row, source.reference, where) if source.reference else None
-    if source.group:
-        group = str(_column(row, source.group, where))
-    else:
-        group = mask(next((v for k, v in fields.items() if isinstance(v, str) and k != source.id), seed_id))
+    group = str(_column(row, source.group, where)) if source.group else mask(text(fields))
     return Seed(seed_id, _side(group, split), fields, None if reference is None else str(reference), source)
 
 

@@ -35,8 +35,8 @@ def generate(
     """
     ui = ui or UI(quiet=True)
     folder = Path(run) / "generated"
-    seeds = load_seeds(recipe.seeds, recipe.split)
     prompt = load_prompt(recipe.prompts, recipe.task)
+    seeds = load_seeds(recipe.seeds, recipe.split, prompt.question)
     inputs = {
         "recipe": {name: recipe.model_dump(mode="json")[name] for name in SECTIONS},
         "prompt_version": prompt.version,

@@ -40,8 +40,8 @@ def plan(recipe: Recipe) -> Plan:
     """Read seeds and templates and count; the teacher is not loaded and nothing is sent."""
     from synthgen.corpus import plan_shards
 
-    seeds = load_seeds(recipe.seeds, recipe.split)
     prompt = load_prompt(recipe.prompts, recipe.task)
+    seeds = load_seeds(recipe.seeds, recipe.split, prompt.question)
     asked = requests(recipe, seeds, prompt, recipe.teacher.model)
     characters = sum(len(m["content"]) for r in asked for m in r.teacher_prompt)
     return Plan(

@@ -9,6 +9,7 @@ requests: a shard of the same requests is the same bits, whenever and however of
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,25 @@ from synthgen import logits
 from synthgen.errors import TeacherError
 from synthgen.recipe import TeacherSection
 from synthgen.records import Message, Request
-from synthgen.teachers import Reply
+from synthgen.teachers import Reply, prefix
 from synthgen.teachers.load import load_weights, pick_device, tokenizer_hash
 
 _RANDOM_STEPS = 32  # random numbers are drawn for this many steps at a time
+_NUCLEUS_FIRST = 1024  # top-p looks among this many ids before it sorts them all
 _SHARED_PREFIX = 16  # fewer shared tokens are not worth a pass of their own
+
+
+@dataclass
+class _Prefilled:
+    """Distinct prompts after their pass: cache and mask without the shared prefix, last logits (U, V), for each
+    prompt its row among the distinct, tokens of the shared prefix, and what further passes must be given."""
+
+    cache: Any
+    mask: torch.Tensor
+    logits_UV: torch.Tensor
+    rows: list[int]
+    shared: int
+    more: dict[str, Any]
 
 
 class LocalModel:
@@ -38,6 +53,7 @@ class LocalModel:
         eos = model.generation_config.eos_token_id if model.generation_config else None
         eos = eos if isinstance(eos, list) else [eos]
         self.eos = {int(i) for i in [*eos, tokenizer.eos_token_id] if i is not None}
+        self.shares_prefix = prefix.enable(model)
         self.context = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
 
     @classmethod
@@ -123,37 +139,40 @@ class LocalModel:
             return None
         return "context", f"prompt of {len(prompt)} tokens and {new} new ones exceed the context of {self.context}"
 
-    def _prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Any, torch.Tensor, torch.Tensor, list[int]]:
-        """(cache, mask, last logits) of the distinct prompts, and for each prompt its row among them."""
+    def _prefill(self, prompts: Sequence[Sequence[int]]) -> _Prefilled:
+        """Run the distinct prompts once, their shared prefix once for all."""
         device = self.model.device
         distinct = list(dict.fromkeys(tuple(p) for p in prompts))
         row_of = {prompt: row for row, prompt in enumerate(distinct)}
-        shared = _shared_prefix(distinct) if len(distinct) > 1 else 0
-        cache = DynamicCache(config=self.model.config)
+        shared = _shared_prefix(distinct) if self.shares_prefix and len(distinct) > 1 else 0
+        more: dict[str, Any] = {}
         if shared >= _SHARED_PREFIX:
-            self.model(torch.tensor([distinct[0][:shared]], device=device), past_key_values=cache, logits_to_keep=1)
-            cache.batch_repeat_interleave(len(distinct))
-        else:
-            shared = 0
+            more["shared_prefix"] = prefix.compute(self.model, list(distinct[0][:shared]))
+        if more.get("shared_prefix") is None:
+            shared, more = 0, {}
         longest = max(len(p) for p in distinct) - shared
         ids = torch.full((len(distinct), longest), min(self.eos, default=0))
-        mask = torch.zeros((len(distinct), shared + longest), dtype=torch.long)
-        mask[:, :shared] = 1
+        mask = torch.zeros((len(distinct), longest), dtype=torch.long)
         for row, prompt in enumerate(distinct):
             rest = prompt[shared:]
             ids[row, longest - len(rest) :] = torch.tensor(rest)
-            mask[row, shared + longest - len(rest) :] = 1
+            mask[row, longest - len(rest) :] = 1
         ids, mask = ids.to(device), mask.to(device)
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, shared:]
+        cache = DynamicCache(config=self.model.config)
         try:
             out = self.model(
-                ids, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1
+                ids,
+                attention_mask=mask,
+                position_ids=shared + (mask.cumsum(-1) - 1).clamp(min=0),
+                past_key_values=cache,
+                logits_to_keep=1,
+                **more,
             )
         except torch.OutOfMemoryError:
             raise TeacherError(
                 f"out of memory with batches of {self.batch_size}", "lower teacher.batch_size in the recipe"
             ) from None
-        return cache, mask, out.logits[:, -1].float(), [row_of[tuple(p)] for p in prompts]
+        return _Prefilled(cache, mask, out.logits[:, -1].float(), [row_of[tuple(p)] for p in prompts], shared, more)
 
     def _sample(
         self,
@@ -166,10 +185,10 @@ class LocalModel:
             return []
         device = self.model.device
         limits = np.array([r.sampling["max_new_tokens"] for r in requests])
-        cache, mask, z_BV, rows = self._prefill(prompts)
-        select = torch.tensor(rows, device=device)
-        _grow_in_place(cache, select, int(limits.max()))
-        mask, z_BV = mask[select], z_BV[select]
+        start = self._prefill(prompts)
+        select = torch.tensor(start.rows, device=device)
+        _grow_in_place(start.cache, select, int(limits.max()))
+        mask, z_BV = start.mask[select], start.logits_UV[select]
         draws = int(spec["draws"]) if spec and spec["kind"] == "sampled" else 0
         random = [np.random.Generator(np.random.Philox(key=int(r.id, 16))) for r in requests]
         live = list(range(len(requests)))  # request at each row of the batch
@@ -193,15 +212,16 @@ class LocalModel:
                 break
             if len(stay) < 0.75 * len(live):  # until the copy pays, ended rows ride along, and are cut off below
                 index = torch.tensor(stay, device=device)
-                cache.batch_select_indices(index)
+                start.cache.batch_select_indices(index)
                 mask, next_B, live = mask[index], next_B[index], [live[row] for row in stay]
             mask = torch.cat([mask, mask.new_ones(len(live), 1)], 1)
             z_BV = self.model(
                 next_B[:, None],
                 attention_mask=mask,
-                position_ids=mask.sum(-1, keepdim=True) - 1,
-                past_key_values=cache,
+                position_ids=start.shared + mask.sum(-1, keepdim=True) - 1,
+                past_key_values=start.cache,
                 logits_to_keep=1,
+                **start.more,
             ).logits[:, -1].float()
         targets = _targets(steps, len(requests), spec)
         return [
@@ -225,22 +245,23 @@ class LocalModel:
         labels = [self.tokenizer(name, add_special_tokens=False)["input_ids"] for name in names]
         if len({tuple(ids) for ids in labels}) < len(labels) or not all(labels):
             raise TeacherError(f"labels {', '.join(names)} are not distinct token sequences", "rename generate.labels")
-        cache, mask, z_UV, rows = self._prefill(prompts)
-        logp_UV = z_UV.log_softmax(-1)
+        start = self._prefill(prompts)
+        logp_UV = start.logits_UV.log_softmax(-1)
         score_UL = logp_UV[:, [ids[0] for ids in labels]].double()
         longer = [n for n, ids in enumerate(labels) if len(ids) > 1]
         if longer:  # the later tokens of all longer labels in one pass, right-padded
             device, many = self.model.device, len(logp_UV)
-            cache.batch_select_indices(torch.arange(many, device=device).repeat_interleave(len(longer)))
+            start.cache.batch_select_indices(torch.arange(many, device=device).repeat_interleave(len(longer)))
             width = max(len(labels[n]) for n in longer) - 1
             ids = torch.tensor([(labels[n][:-1] + [0] * width)[:width] for n in longer], device=device).repeat(many, 1)
-            wide = mask.repeat_interleave(len(longer), 0)
+            wide = start.mask.repeat_interleave(len(longer), 0)
             wide = torch.cat([wide, wide.new_ones(len(wide), width)], 1)
             z = self.model(
                 ids,
                 attention_mask=wide,
-                position_ids=(wide.cumsum(-1) - 1)[:, -width:],
-                past_key_values=cache,
+                position_ids=start.shared + (wide.cumsum(-1) - 1)[:, -width:],
+                past_key_values=start.cache,
+                **start.more,
             ).logits
             logp = z.float().log_softmax(-1).view(many, len(longer), width, -1)
             for column, n in enumerate(longer):
@@ -250,7 +271,7 @@ class LocalModel:
         best = probs.argmax(-1).tolist()
         return [
             Reply(names[best[row]], prompt, labels[best[row]], "stop", None, probs[row].tolist())
-            for prompt, row in zip(prompts, rows, strict=True)
+            for prompt, row in zip(prompts, start.rows, strict=True)
         ]
 
 
@@ -348,11 +369,19 @@ def _choose(
     if cdf is None or temperature != capture or top_p < 1:
         p_BV = (z_BV / temperature).softmax(-1)
         if top_p < 1:
-            ordered, order = p_BV.sort(-1, descending=True)
-            outside = ordered.cumsum(-1) - ordered >= top_p
-            p_BV = p_BV.masked_fill(outside.scatter(-1, order, outside), 0)
+            p_BV = _nucleus(p_BV, top_p)
         cdf = p_BV.double().cumsum(-1)
     return _invert(cdf, u_BN[:, :1])[:, 0], kept
+
+
+def _nucleus(p_BV: torch.Tensor, top_p: float) -> torch.Tensor:
+    """The fewest likeliest ids whose mass reaches `top_p`; zero elsewhere."""
+    size = min(_NUCLEUS_FIRST, p_BV.shape[-1])
+    best, ids = p_BV.topk(size, dim=-1)
+    if bool((best.sum(-1) < top_p).any()):  # rare: some row is so flat that only a full sort will do
+        best, ids = p_BV.sort(-1, descending=True)
+    inside = best.cumsum(-1) - best < top_p
+    return torch.zeros_like(p_BV).scatter_(-1, ids, best * inside)
 
 
 def _invert(cdf_BV: torch.Tensor, u_BN: torch.Tensor) -> torch.Tensor:

