@@ -1,8 +1,8 @@
 """distill: train, evaluate and measure students on a corpus.
 
-    import distill
-    distill.train(recipe, "runs/first")
-    distill.evaluate(recipe, "runs/first")
+import distill
+distill.train(recipe, "runs/first")
+distill.evaluate(recipe, "runs/first")
 """
 
 from __future__ import annotations

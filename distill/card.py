@@ -14,11 +14,15 @@ from synthgen.recipe import Recipe
 def write_model_card(folder: Path, recipe: Recipe, made: dict[str, Any]) -> None:
     """Write README.md from training.json and, where it is there, evaluation.json."""
     evaluation = folder / "evaluation.json"
-    text = environment().get_template("model_card.md.j2").render(
-        recipe=recipe,
-        made=made,
-        corpus_sha256=durable.digest(made["files"]),
-        training=json.loads((folder / "training.json").read_text()),
-        evaluation=json.loads(evaluation.read_text()) if evaluation.exists() else None,
+    text = (
+        environment()
+        .get_template("model_card.md.j2")
+        .render(
+            recipe=recipe,
+            made=made,
+            corpus_sha256=durable.digest(made["files"]),
+            training=json.loads((folder / "training.json").read_text()),
+            evaluation=json.loads(evaluation.read_text()) if evaluation.exists() else None,
+        )
     )
     durable.write_text(folder / "README.md", text)

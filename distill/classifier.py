@@ -1,7 +1,7 @@
 """The basic student: an MLP on hashed word and character n-grams. Trained with torch, run with numpy alone.
 
-    classifier = Classifier.load("runs/demo-classify/student")
-    classifier.predict(["where is my parcel?"])          # (1, labels) probabilities
+classifier = Classifier.load("runs/demo-classify/student")
+classifier.predict(["where is my parcel?"])          # (1, labels) probabilities
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def features(text: str, buckets: int) -> tuple[Array, Array]:
     """(bucket ids, weights) of words, word pairs and 3- to 5-character pieces; weights log(1 + count), unit length."""
     words = "".join(c if c.isalnum() else " " for c in text.lower()).split()
-    pieces = [f"w {w}" for w in words] + [f"p {a} {b}" for a, b in zip(words, words[1:], strict=False)]
+    pieces = [f"w {w}" for w in words] + [f"p {a} {b}" for a, b in pairwise(words)]
     for word in words:
         padded = f"<{word}>"
         pieces += [padded[i : i + n] for n in (3, 4, 5) for i in range(len(padded) - n + 1)]
@@ -91,9 +92,7 @@ def prompt_text(record: Record) -> str:
     return str(next(m["content"] for m in reversed(record.prompt) if m["role"] == "user"))
 
 
-def train_classifier(
-    section: TrainSection, source: Path, made: dict[str, Any], folder: Path, ui: UI
-) -> dict[str, Any]:
+def train_classifier(section: TrainSection, source: Path, made: dict[str, Any], folder: Path, ui: UI) -> dict[str, Any]:
     """Train on the teacher's class probabilities; with `baseline`, also on its hard labels alone."""
     from distill.data import rows
 

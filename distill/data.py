@@ -79,7 +79,9 @@ def load(
         meta = shard.meta
         examples.append(Example(record.id, prompt, completion, shard.target(row), kept))
     if not examples:
-        raise CorpusError(f"{folder} has no rows to train on in split '{split}'", "look at the rejects: `synthgen show --rejected`")
+        raise CorpusError(
+            f"{folder} has no rows to train on in split '{split}'", "look at the rejects: `synthgen show --rejected`"
+        )
     return TrainingSet(examples, meta, left_out)
 
 

@@ -203,22 +203,24 @@ def _answers(
     first = list({r.seed_id: r for r in held_out}.values())[: section.max_prompts]
     ui.note(f"evaluate: {len(first)} prompts answered greedily by the teacher and each student")
     found: dict[str, dict[str, Any]] = {}
-    for name, section_or_model in (
-        ("teacher", recipe.teacher),
-        ("distilled", TeacherSection(model=str(folder.resolve()), batch_size=recipe.teacher.batch_size)),
-        *((n, m) for n, m in models.items() if n != "distilled"),
-    ):
+    apart = {
+        "teacher": recipe.teacher,
+        "distilled": TeacherSection(model=str(folder.resolve()), batch_size=recipe.teacher.batch_size),
+    }
+    for name in ("teacher", *models):
         asked = [_greedy(r, section, teacher_prompt=name == "teacher") for r in first]
-        if isinstance(section_or_model, TeacherSection):
-            job = {"what": "sample", "teacher": section_or_model.model_dump(mode="json")}
+        if name in apart:
+            job = {"what": "sample", "teacher": apart[name].model_dump(mode="json")}
             measured = measure({**job, "requests": [vars(r) for r in asked]})
             texts = measured.pop("texts")
             found[name] = measured
         else:
-            texts = [r.text for r in section_or_model.sample(asked, None)]
+            texts = [r.text for r in models[name].sample(asked, None)]
             found[name] = {}
         found[name]["accuracy"] = _accuracy(recipe, first, texts, section.seed)
-        found[name]["samples"] = [{"prompt": r.prompt[-1]["content"], "text": t} for r, t in list(zip(first, texts, strict=True))[:4]]
+        found[name]["samples"] = [
+            {"prompt": r.prompt[-1]["content"], "text": t} for r, t in list(zip(first, texts, strict=True))[:4]
+        ]
     return found, len(first)
 
 
@@ -280,7 +282,9 @@ def _evaluate_classifier(recipe: Recipe, folder: Path, held_out: list[Record], u
         "speed-up": table["distilled"]["rows_per_second"] / table["teacher"]["rows_per_second"],
         "confusion": np.histogram2d(
             choice, Classifier.load(folder).predict(texts).argmax(-1), bins=[np.arange(len(labels) + 1) - 0.5] * 2
-        )[0].astype(int).tolist(),
+        )[0]
+        .astype(int)
+        .tolist(),
     }
     for entry in table.values():
         entry.pop("_agree", None)
@@ -299,7 +303,9 @@ def _agreement(
     kl = (teacher_RL * (np.log(teacher_RL.clip(floor)) - np.log(probs_RL.clip(floor)))).sum(-1)
     return {
         "agreement": _interval(agree, ones, clusters, seed),
-        "accuracy": _interval((choice == references)[known].astype(float), ones[known], list(np.array(clusters)[known]), seed)
+        "accuracy": _interval(
+            (choice == references)[known].astype(float), ones[known], list(np.array(clusters)[known]), seed
+        )
         if known.any()
         else None,
         "kl": _interval(kl, ones, clusters, seed),

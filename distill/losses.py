@@ -78,9 +78,7 @@ def kl_topk(
     return temperature**2 * value
 
 
-def sampled_cross_entropy(
-    z_NV: Tensor, ids_NU: Tensor, weights_NU: Tensor, temperature: float = 1.0
-) -> Tensor:
+def sampled_cross_entropy(z_NV: Tensor, ids_NU: Tensor, weights_NU: Tensor, temperature: float = 1.0) -> Tensor:
     """−Σ p̂ log q_T · T² for p̂ = counts / draws at the same temperature (weight 0 pads).
 
     E[p̂] = p_T, so the expected gradient is that of the full KL; the value is the KL plus the teacher's entropy.

@@ -26,17 +26,24 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     {"what": "student", "folder": path, "texts": [...]}. Raises SynthgenError when the child fails.
     """
     child = subprocess.Popen(
-        [sys.executable, "-m", "distill.measure"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, "-m", "distill.measure"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
     try:
-        assert child.stdin and child.stdout and child.stderr
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stderr is not None
         child.stdin.write(json.dumps(job) + "\n")
         child.stdin.flush()
         output = child.stdout.read()
         errors = child.stderr.read()
         if child.wait() != 0 or not output:
-            raise SynthgenError(f"measuring failed: {errors.strip().splitlines()[-1] if errors.strip() else child.returncode}")
+            raise SynthgenError(
+                f"measuring failed: {errors.strip().splitlines()[-1] if errors.strip() else child.returncode}"
+            )
         return dict(json.loads(output.splitlines()[-1]))
     finally:
         child.kill()

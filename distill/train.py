@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from distill import losses
 from distill.card import write_model_card
@@ -94,7 +94,8 @@ def _train_decoder(
     data = load(source, teacher.render, section.max_length)
     if data.meta["tokenizer"] != teacher.identity["tokenizer"]:
         raise CorpusError(
-            f"{source}: its logits were made with another tokenizer than the teacher's", "use the teacher that made them"
+            f"{source}: its logits were made with another tokenizer than the teacher's",
+            "use the teacher that made them",
         )
     steps = section.epochs * -(-len(data.examples) // section.batch_size)
     steps = min(steps, section.max_steps or steps)
@@ -152,7 +153,9 @@ def _fit(
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        metrics.append({"step": step, **parts, "grad_norm": float(norm), "tokens": sum(len(e.completion) for e in batch)})
+        metrics.append(
+            {"step": step, **parts, "grad_norm": float(norm), "tokens": sum(len(e.completion) for e in batch)}
+        )
         bar.tokens(len(z_NV))
         bar.advance(1)
         if (step + 1) % section.checkpoint_every == 0 and step + 1 < steps:
@@ -178,8 +181,8 @@ def batch_loss(
         ids, weights = (t.to(device) for t in sampled_batch(targets, meta["draws"]))  # type: ignore[arg-type]
         kd = losses.sampled_cross_entropy(z_NV, ids, weights, meta["temperature"]).mean()
     else:
-        parts = [t.to(device) for t in topk_batch(targets)]  # type: ignore[arg-type]
-        kd = losses.kl_topk(z_NV, *parts, temperature=meta["temperature"]).mean()
+        ids, logp, tail, log_z = (t.to(device) for t in topk_batch(targets))  # type: ignore[arg-type]
+        kd = losses.kl_topk(z_NV, ids, logp, tail, log_z, meta["temperature"]).mean()
     kept = torch.tensor([e.kept for e in batch for _ in e.completion], device=device).nonzero()[:, 0]
     ce = losses.cross_entropy(z_NV[kept], labels[kept]).sum() / max(1, len(kept))
     loss = kd_weight * kd + (1 - kd_weight) * ce
@@ -197,7 +200,7 @@ def _schedule(step: int, steps: int, warmup: float) -> float:
 def _checkpoint(
     model: Any, optimizer: torch.optim.Optimizer, step: int, metrics: list[dict[str, float]], path: Path
 ) -> None:
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for name, parameter in model.named_parameters():
         state = optimizer.state[parameter]
         tensors |= {

@@ -43,7 +43,9 @@ def write_dataset_card(folder: Path, manifest: dict[str, Any], title: str) -> No
             if sum(e["rows"] for name, e in manifest["files"].items() if name.startswith(prefix)):
                 files.append({"split": split, "path": f"{prefix}*.parquet"})
         if files:  # a config without rows fails to load
-            configs.append({"config_name": config, "data_files": files, **({"default": True} if part == "data" else {})})
+            configs.append(
+                {"config_name": config, "data_files": files, **({"default": True} if part == "data" else {})}
+            )
     licences = sorted({source["licence"] for source in manifest["sources"]})
     head = {
         "pretty_name": title,
@@ -51,7 +53,9 @@ def write_dataset_card(folder: Path, manifest: dict[str, Any], title: str) -> No
         "tags": ["synthetic", "distillation", "synthgen"],
         "configs": configs,
     }
-    text = environment().get_template("dataset_card.md.j2").render(
-        head=yaml.safe_dump(head, sort_keys=False).strip(), title=title, manifest=manifest, configs=configs
+    text = (
+        environment()
+        .get_template("dataset_card.md.j2")
+        .render(head=yaml.safe_dump(head, sort_keys=False).strip(), title=title, manifest=manifest, configs=configs)
     )
     durable.write_text(folder / "README.md", text)

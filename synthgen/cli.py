@@ -22,7 +22,11 @@ import synthgen
 from synthgen.errors import SynthgenError
 from synthgen.ui import UI
 
-_DISK = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EROFS: "the disk is read-only"}
+_DISK = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the disk is read-only",
+}
 
 
 def report_errors(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -186,7 +190,9 @@ def audit(run: Path, use: str | None, recipe: str | None, ui: UI) -> None:
     found = synthgen.audit(synthgen.load_recipe(recipe or _recipe_of(run)), run, use=use, ui=ui)
     lines = [f"{found.status} for {found.intent['use']} use ({', '.join(found.intent['actions'])})"]
     for f in found.findings:
-        lines.append(f"  {f.status:<9} {f.source} ({f.role}, {f.terms})" + "".join(f"; {r}" for r in f.reasons + f.notes))
+        lines.append(
+            f"  {f.status:<9} {f.source} ({f.role}, {f.terms})" + "".join(f"; {r}" for r in f.reasons + f.notes)
+        )
     ui.result(found.to_dict(), "\n".join(lines))
     if not found.passed:
         sys.exit(1)
@@ -249,7 +255,9 @@ def _recipe_of(run: Path) -> str:
     for folder in (run, run.parent):
         if (folder / "recipe.yaml").is_file():
             return str(folder / "recipe.yaml")
-    raise RecipeError(f"'{run}' has no recipe.yaml" if run.exists() else f"'{run}' does not exist", "name one with --recipe")
+    raise RecipeError(
+        f"'{run}' has no recipe.yaml" if run.exists() else f"'{run}' does not exist", "name one with --recipe"
+    )
 
 
 def _corpus_result(ui: UI, folder: Path) -> None:

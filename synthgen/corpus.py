@@ -172,9 +172,8 @@ def discard_damaged(folder: Path) -> list[str]:
         for path in folder.glob("data/*.parquet"):
             for part in folder.glob("logits/*"):
                 companion = part / path.name
-                if (
-                    path.stem not in names
-                    and not (companion.exists() and _read(companion)["id"].to_pylist() == _read(path)["id"].to_pylist())
+                if path.stem not in names and not (
+                    companion.exists() and _read(companion)["id"].to_pylist() == _read(path)["id"].to_pylist()
                 ):
                     names.add(path.stem)
     (folder / "manifest.json").unlink(missing_ok=True)

@@ -220,7 +220,9 @@ def read(path: Path) -> Shard:
         table = pq.read_table(path)
         found = json.loads((table.schema.metadata or {})[FORMAT.encode()])
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-        raise CorpusError(f"{path}: not a {FORMAT} shard ({error})", "make it again: `synthgen generate --repair`") from None
+        raise CorpusError(
+            f"{path}: not a {FORMAT} shard ({error})", "make it again: `synthgen generate --repair`"
+        ) from None
     names = [name for name in table.column_names if name not in ("id", "align", "tokens")]
     return Shard(
         found,

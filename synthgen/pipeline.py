@@ -51,9 +51,7 @@ def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
     durable.write_text(path, dump_recipe(recipe))
 
 
-def run(
-    recipe: Recipe, out: str | Path, *, fresh: bool = False, repair: bool = False, ui: UI | None = None
-) -> Run:
+def run(recipe: Recipe, out: str | Path, *, fresh: bool = False, repair: bool = False, ui: UI | None = None) -> Run:
     """Generate, curate, audit, train, evaluate and report into `out`. Doing it again resumes.
 
     With `fresh`, stages whose inputs changed are made anew (all of them when none did). Raises GateDenied, after
@@ -130,6 +128,11 @@ class _Log:
         self.path = path
 
     def write(self, stage: str, seconds: float, worked: bool) -> None:
-        line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "stage": stage, "seconds": seconds, "worked": worked}
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "stage": stage,
+            "seconds": seconds,
+            "worked": worked,
+        }
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")

@@ -77,7 +77,9 @@ def _message(role: str, content: str) -> Message:
 def load_prompt(folder: str, name: str) -> Prompt:
     """Read a folder of templates. Raises RecipeError when one is missing or broken."""
     root = Path(folder)
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False)
+    environment = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False
+    )
     hasher = hashlib.sha256()
     templates: dict[str, Template] = {}
     for key in _TEMPLATES:

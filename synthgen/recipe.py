@@ -236,9 +236,7 @@ def find_recipe(name: str | Path) -> Path:
         if candidate.is_file():
             return candidate
     tasks = sorted(p.parent.name for p in shipped("prompts").glob("*/recipe.yaml"))
-    raise RecipeError(
-        f"no recipe at '{name}'", f"give a YAML file, or one of the shipped tasks: {', '.join(tasks)}"
-    )
+    raise RecipeError(f"no recipe at '{name}'", f"give a YAML file, or one of the shipped tasks: {', '.join(tasks)}")
 
 
 def load_recipe(name: str | Path) -> Recipe:
@@ -270,9 +268,7 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def _resolve(recipe: Recipe, base: Path) -> Recipe:
-    seeds = tuple(
-        s.model_copy(update={"path": str((base / s.path).resolve())}) if s.path else s for s in recipe.seeds
-    )
+    seeds = tuple(s.model_copy(update={"path": str((base / s.path).resolve())}) if s.path else s for s in recipe.seeds)
     teacher = recipe.teacher
     model = teacher.model
     if model.startswith((".", "/", "~")):  # a path; a hub id never begins so

@@ -198,8 +198,6 @@ def with_verdicts(record: Record, verdicts: Iterable[Verdict]) -> Record:
     """The record with the reasons it was dropped for, and every score that the checks measured."""
     values = asdict(record)
     verdicts = list(verdicts)
-    values["verdicts"] = [
-        {"check": v.check, "reason": v.reason, "score": v.score} for v in verdicts if not v.keep
-    ]
+    values["verdicts"] = [{"check": v.check, "reason": v.reason, "score": v.score} for v in verdicts if not v.keep]
     values["scores"] = [*record.scores, *({"name": v.check, "value": v.score} for v in verdicts if v.score is not None)]
     return Record(**values)

@@ -34,9 +34,7 @@ class Seed:
     source: SeedSource
 
 
-def load_seeds(
-    sources: Sequence[SeedSource], split: Split, text: Callable[[dict[str, Any]], str]
-) -> list[Seed]:
+def load_seeds(sources: Sequence[SeedSource], split: Split, text: Callable[[dict[str, Any]], str]) -> list[Seed]:
     """All seeds in file order. `text` renders what a seed asks; seeds that ask the same but for names and
     numbers form a group, unless the recipe names a column for it. Raises RecipeError naming file and line."""
     seeds: list[Seed] = []
@@ -91,7 +89,9 @@ def _seed(
 
 def _column(row: dict[str, Any], column: str, where: str) -> Any:
     if column not in row:
-        raise RecipeError(f"{where}: no column '{column}'{nearest(column, row)}", "mend the seed or the recipe's `seeds`")
+        raise RecipeError(
+            f"{where}: no column '{column}'{nearest(column, row)}", "mend the seed or the recipe's `seeds`"
+        )
     return row[column]
 
 

@@ -25,7 +25,7 @@ def smol():
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
-    """A folder with a 2-layer Llama of random float32 weights and SmolLM2's tokenizer: a real engine, in milliseconds."""
+    """A folder with a 2-layer Llama of random weights and SmolLM2's tokenizer: a real engine, in milliseconds."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -65,7 +65,11 @@ def task(tmp_path, tiny):
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         rows = [
-            {"id": f"q{i}", "question": f"What is {i} plus {i + 1}, said thing {chr(97 + i % 26)}{i // 26}?", "answer": str(2 * i + 1)}
+            {
+                "id": f"q{i}",
+                "question": f"What is {i} plus {i + 1}, said thing {chr(97 + i % 26)}{i // 26}?",
+                "answer": str(2 * i + 1),
+            }
             for i in range(seeds)
         ]
         (folder / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

