@@ -56,17 +56,15 @@ def kl_topk(
 
         Σ_S p (log p − log q) + ρ (log ρ − log σ),   ρ = 1 − Σ_S p,   σ = 1 − Σ_S q
 
-    `logp_NK` at T = 1, `log_tail_N` the log of the mass left out at T = 1, `log_z_N` the teacher's
+    `logp_NK` at T = 1; `log_tail_N` the log of the teacher's mass left out at T (−inf: none), `log_z_N` its
     logsumexp(log p / T). A lower bound on the full KL; equal to it when K = V.
     """
     scaled = z_NV.float() / temperature
     lse = scaled.logsumexp(-1)
     logq = scaled.gather(-1, ids_NK) - lse[:, None]
     logp = logp_NK.float() / temperature - log_z_N.float()[:, None]
-    kept = logp.logsumexp(-1)
-    # The mass left out at T: stored exactly at T = 1, else what the kept entries leave of one.
-    log_rho = log_tail_N.float() if temperature == 1.0 else _log1mexp(kept)
-    total = torch.logaddexp(kept, log_rho)  # one, but for the storage error
+    log_rho = log_tail_N.float()
+    total = torch.logaddexp(logp.logsumexp(-1), log_rho)  # one, but for the storage error
     logp, log_rho = logp - total[:, None], log_rho - total
     value = (logp.exp() * (logp - logq)).sum(-1)
     has_tail = log_rho.exp() > _NO_TAIL
@@ -85,9 +83,3 @@ def sampled_cross_entropy(z_NV: Tensor, ids_NU: Tensor, weights_NU: Tensor, temp
     """
     scaled = z_NV.float() if temperature == 1.0 else z_NV.float() / temperature
     return temperature**2 * _SparseCrossEntropy.apply(scaled, ids_NU, weights_NU.float())
-
-
-def _log1mexp(x: Tensor) -> Tensor:
-    """log(1 − exp(x)) for x ≤ 0 without cancellation; −inf at 0 (and where rounding put x above 0)."""
-    x = x.clamp(max=0)
-    return torch.where(x > -0.6931, torch.log(-torch.expm1(x)), torch.log1p(-x.exp()))

@@ -5,8 +5,8 @@ Two kinds, for a row of T completion tokens (entry t is the distribution that `t
 - `Sampled`: N draws a position from softmax(logits / temperature), as unique ids and counts. counts / N is an
   unbiased estimate of every probability, so the gradient of the cross-entropy against it is that of the full
   KL in expectation (random-sampling distillation, ACL 2025). Exact as stored.
-- `TopK`: the K largest log-probabilities at temperature 1, the log of the mass left out, and the
-  log-normaliser at the training temperature, without which a cached top-k cannot be re-tempered.
+- `TopK`: the K largest log-probabilities at temperature 1; and, at the training temperature, the log of the
+  mass left out and the log-normaliser, without which a cached top-k cannot be re-tempered.
   Log-probabilities are fixed point in steps of 1/2048 nat: error at most `STORAGE_ERROR` down to `FLOOR`.
 
 A shard is a Parquet file, one row a record, one binary blob an array; dtypes, shapes and layout are in the
@@ -53,8 +53,9 @@ class Sampled:
 
 @dataclass(frozen=True)
 class TopK:
-    """`ids` and `logprobs` (T, K), largest first, at temperature 1; `log_tail` (T,) log of the mass left out
-    (-inf when K is the vocabulary); `log_z` (T,) = logsumexp(log p / temperature) over the whole vocabulary."""
+    """`ids` and `logprobs` (T, K), largest first, at temperature 1. At the training temperature: `log_tail` (T,),
+    log of the mass left out (-inf when K is the vocabulary), and `log_z` (T,) = logsumexp(log p / temperature)
+    over the whole vocabulary."""
 
     ids: Ints
     logprobs: Floats

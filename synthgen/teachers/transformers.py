@@ -394,11 +394,13 @@ def _invert(cdf_BV: torch.Tensor, u_BN: torch.Tensor) -> torch.Tensor:
 
 
 def top_k(z_NV: torch.Tensor, k: int, temperature: float) -> tuple[torch.Tensor, ...]:
-    """ids (N, k), log-probabilities (N, k), log of the mass left out (N,), log-normaliser at `temperature` (N,)."""
+    """The parts of `logits.TopK`: ids (N, k), log-probabilities (N, k), log of the mass left out (N,) and
+    log-normaliser (N,), the last two at `temperature`."""
     logp_NV = z_NV.log_softmax(-1)
     logp, ids = logp_NV.topk(k, dim=-1)
-    tail = logp_NV.scatter(-1, ids, -torch.inf).logsumexp(-1)
-    return ids.to(torch.int32), logp, tail, (logp_NV / temperature).logsumexp(-1)
+    scaled = logp_NV / temperature
+    log_z = scaled.logsumexp(-1)
+    return ids.to(torch.int32), logp, scaled.scatter(-1, ids, -torch.inf).logsumexp(-1) - log_z, log_z
 
 
 def _targets(
