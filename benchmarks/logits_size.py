@@ -1,0 +1,111 @@
+"""Bytes per token of stored distributions, on disk, for real completions of the real model.
+
+    python benchmarks/logits_size.py
+
+Writes shards with the product's own code (Parquet, zstd) at k = 20, 64, 128 and for 50 draws, and the same top-k
+as flat int32 + float16 lists, as JSON and as nested dictionaries beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from synthgen import corpus, durable, logits
+from synthgen.prompts import load_prompt
+from synthgen.recipe import load_recipe
+from synthgen.records import Request
+from synthgen.seeds import load_seeds
+from synthgen.teachers.transformers import LocalModel
+
+ROWS = 96
+
+
+def completions(spec: dict) -> list:
+    """Replies of the demo's teacher to the first seeds of the reasoning task, with what `spec` keeps."""
+    prompt = load_prompt(RECIPE.prompts, RECIPE.task)
+    seeds = load_seeds(RECIPE.seeds, RECIPE.split, prompt.question)[:ROWS]
+    sampling = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 48}
+    requests = [
+        Request("sample", s.id, s.split, [], prompt.teacher(s.fields), sampling, [], id=f"{n:032x}")
+        for n, s in enumerate(seeds)
+    ]
+    return TEACHER.sample(requests, spec)
+
+
+def on_disk(table: pa.Table, **options: object) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "part.parquet"
+        pq.write_table(table, path, compression="zstd", **options)
+        return path.stat().st_size
+
+
+def shard_size(spec: dict, replies: list) -> tuple[int, float]:
+    """(bytes on disk, tokens a second to write and read back) through `corpus.commit`."""
+    meta = logits.meta(spec, TEACHER.identity["vocab_size"], "teacher", "tokenizer")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        durable.write_json(folder / "inputs.json", {})
+        began = time.perf_counter()
+        table = logits.to_table(
+            [str(n) for n in range(len(replies))],
+            [logits.align(r.token_ids, "teacher", "tokenizer", 1.0) for r in replies],
+            [r.target for r in replies],
+            meta,
+        )
+        corpus.commit(folder, "train-00000", {"logits/teacher": table})
+        path = folder / "logits" / "teacher" / "train-00000.parquet"
+        shard = logits.read(path)
+        for row in range(len(shard)):
+            shard.target(row)
+        tokens = sum(len(r.token_ids) for r in replies)
+        return path.stat().st_size, tokens / (time.perf_counter() - began)
+
+
+if __name__ == "__main__":
+    RECIPE = load_recipe("reasoning")
+    TEACHER = LocalModel.open(RECIPE.teacher)
+    out = sys.stdout
+    out.write(f"{TEACHER.identity['model']}, V = {TEACHER.identity['vocab_size']:,}, {ROWS} completions at temperature 1\n\n")
+    out.write("| kept | ours, B/token | flat int32 + float16 | nested dictionaries | JSON | write + read, tokens/s |\n|---|---|---|---|---|---|\n")
+    wide = completions({"kind": "topk", "k": 128, "temperature": 1.0})
+    tokens = sum(len(r.token_ids) for r in wide)
+    for k in (20, 64, 128):
+        cut = [
+            type(r)(
+                token_ids=r.token_ids,
+                target=logits.TopK(r.target.ids[:, :k], r.target.logprobs[:, :k], r.target.log_tail, r.target.log_z),
+            )
+            for r in wide
+        ]
+        size, speed = shard_size({"kind": "topk", "k": k, "temperature": 1.0}, cut)
+        ids = np.concatenate([r.target.ids for r in cut])
+        logp = np.concatenate([r.target.logprobs for r in cut])
+        flat = pa.table(
+            {
+                "ids": pa.FixedSizeListArray.from_arrays(pa.array(ids.ravel()), k),
+                "logprobs": pa.FixedSizeListArray.from_arrays(pa.array(logp.astype(np.float16).ravel()), k),
+            }
+        )
+        rows = [
+            [{"token": str(i), "logprob": float(v)} for i, v in zip(a, b, strict=True)]
+            for a, b in zip(ids.tolist(), logp.tolist(), strict=True)
+        ]
+        nested = pa.table({"top": pa.array(rows)})
+        out.write(
+            f"| top-{k} | {size / tokens:.1f} | {on_disk(flat, use_dictionary=False) / tokens:.1f} | "
+            f"{on_disk(nested) / tokens:.1f} | {len(json.dumps(rows)) / tokens:.0f} | {speed:,.0f} |\n"
+        )
+    drawn = completions({"kind": "sampled", "draws": 50, "temperature": 1.0})
+    size, speed = shard_size({"kind": "sampled", "draws": 50, "temperature": 1.0}, drawn)
+    tokens = sum(len(r.token_ids) for r in drawn)
+    unique = np.concatenate([r.target.uniques for r in drawn]).mean()
+    out.write(f"| 50 draws ({unique:.1f} unique) | {size / tokens:.1f} | – | – | – | {speed:,.0f} |\n")
+    out.write(f"\nStorage error of log-probabilities: at most {logits.STORAGE_ERROR:.2e} nat above {logits.FLOOR:.0f}; draws are exact.\n")

@@ -1,0 +1,78 @@
+"""The logits format: exact where it says exact, within the stated error where it does not, and never misaligned."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from synthgen import logits
+from synthgen.errors import CorpusError
+
+
+def draws(t: int, n: int, vocabulary: int, seed: int = 0) -> np.ndarray:
+    """Zipf-like draws, so that ids repeat."""
+    return np.minimum(np.random.default_rng(seed).zipf(1.3, (t, n)) - 1, vocabulary - 1)
+
+
+@pytest.mark.parametrize("vocabulary", [300, 49_152, 70_000, 2**24 + 5])
+@pytest.mark.parametrize("n", [1, 50, 300])
+@pytest.mark.parametrize("t", [0, 1, 17])
+def test_sampled_is_exact(t, n, vocabulary):
+    drawn = draws(t, n, vocabulary)
+    target = logits.count_draws(drawn)
+    meta = logits.meta({"kind": "sampled", "draws": n, "temperature": 1.0}, vocabulary, "t", "k")
+    back = logits.decode(logits.encode(target, meta), meta)
+    start = 0
+    for row in range(t):
+        ids, counts = np.unique(drawn[row], return_counts=True)
+        stop = start + int(back.uniques[row])
+        assert np.array_equal(back.ids[start:stop], ids)
+        assert np.array_equal(back.counts[start:stop], counts)
+        start = stop
+    assert start == len(back.ids)
+
+
+@pytest.mark.parametrize("vocabulary", [300, 49_152, 70_000])
+@pytest.mark.parametrize("t", [0, 1, 17])
+def test_topk_is_within_the_stated_error(t, vocabulary):
+    generator = np.random.default_rng(0)
+    logprobs = -np.sort(generator.exponential(3, (t, 20)).astype(np.float32), axis=1)
+    ids = generator.integers(0, vocabulary, (t, 20)).astype(np.int32)
+    target = logits.TopK(ids, logprobs, -generator.random(t).astype(np.float32), generator.random(t).astype(np.float32))
+    meta = logits.meta({"kind": "topk", "k": 20, "temperature": 2.0}, vocabulary, "t", "k")
+    back = logits.decode(logits.encode(target, meta), meta)
+    assert np.array_equal(back.ids, ids)
+    assert np.array_equal(back.log_z, target.log_z)
+    assert np.abs(back.logprobs - np.maximum(logprobs, logits.FLOOR)).max(initial=0) <= logits.STORAGE_ERROR + 1e-6
+    assert np.abs(back.log_tail - target.log_tail).max(initial=0) <= logits.STORAGE_ERROR + 1e-6
+
+
+def test_unsorted_topk_is_refused():
+    meta = logits.meta({"kind": "topk", "k": 2, "temperature": 1.0}, 300, "t", "k")
+    target = logits.TopK(np.array([[1, 2]]), np.array([[-2.0, -1.0]]), np.array([-1.0]), np.array([0.0]))
+    with pytest.raises(ValueError, match="sorted"):
+        logits.encode(target, meta)
+
+
+def test_a_row_beside_the_wrong_tokens_fails(tmp_path):
+    meta = logits.meta({"kind": "sampled", "draws": 5, "temperature": 1.0}, 300, "teacher", "tokenizer")
+    tokens = [[1, 2, 3], [4, 5]]
+    targets = [logits.count_draws(draws(len(t), 5, 300)) for t in tokens]
+    aligns = [logits.align(t, "teacher", "tokenizer", 1.0) for t in tokens]
+    path = tmp_path / "part.parquet"
+    pq.write_table(logits.to_table(["a", "b"], aligns, targets, meta), path)
+    shard = logits.read(path)
+    logits.check_aligned(shard, 0, "a", [1, 2, 3], path)
+    for row, name, ids in ((0, "a", [1, 2, 4]), (0, "b", [1, 2, 3]), (1, "a", [1, 2, 3]), (2, "c", [1])):
+        with pytest.raises(CorpusError, match="does not belong"):
+            logits.check_aligned(shard, row, name, ids, path)
+    for other in (("x", "tokenizer", 1.0), ("teacher", "x", 1.0), ("teacher", "tokenizer", 2.0)):
+        assert logits.align([1, 2, 3], *other) != aligns[0]
+
+
+def test_a_file_that_is_no_shard_is_named(tmp_path):
+    path = tmp_path / "x.parquet"
+    path.write_bytes(b"PAR1 not really")
+    with pytest.raises(CorpusError, match="x.parquet"):
+        logits.read(path)

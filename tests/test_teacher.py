@@ -1,0 +1,213 @@
+"""The transformers teacher against direct computation with the real model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from synthgen import logits
+from synthgen.prompts import load_prompt
+from synthgen.recipe import shipped
+from synthgen.records import Request
+from synthgen.seeds import load_seeds
+
+QUESTIONS = [
+    "Tom has 3 apples and buys 2 more. How many apples does he have?",
+    "Is ice cold?",
+    "Which is larger, a cat or a horse?",
+    "What day comes after Monday?",
+    "The cup is on the table. Where is the cup?",
+    "What comes next: 2, 4, 6?",
+]
+
+
+def ask(question: str, index: int, temperature: float = 1.0, few_shot: bool = True, tokens: int = 24, top_p: float = 1.0):
+    prompt = load_prompt(str(shipped("prompts") / "reasoning"), "reasoning")
+    fields = {"question": question}
+    messages = prompt.teacher(fields) if few_shot else prompt.student(fields)
+    sampling = {"temperature": temperature, "top_p": top_p, "max_new_tokens": tokens}
+    return Request("sample", f"s{index}", "train", prompt.student(fields), messages, sampling, [], id=f"{index + 1:032x}")
+
+
+def direct(smol, prompt_ids, token_ids) -> torch.Tensor:
+    """Log-probabilities of the completion's positions from one plain float32 pass over one row."""
+    with torch.inference_mode():
+        ids = torch.tensor([[*prompt_ids, *token_ids]])
+        z = smol.model(ids).logits[0, len(prompt_ids) - 1 : -1]
+    return z.float().log_softmax(-1)
+
+
+def test_top64_of_a_thousand_tokens_equals_a_direct_computation(smol):
+    """Ids and log-probabilities, stored and read back, against a plain pass; batched, padded, prefix shared."""
+    requests = [ask(q, i * 10 + n, tokens=40) for i, q in enumerate(QUESTIONS) for n in range(8)]
+    spec = {"kind": "topk", "k": 64, "temperature": 1.0}
+    replies = smol.sample(requests, spec)
+    meta = logits.meta(spec, 49_152, "t", "k")
+    tokens, worst, order = 0, 0.0, 0
+    for reply in replies:
+        stored = logits.decode(logits.encode(reply.target, meta), meta)
+        logp = direct(smol, reply.prompt_token_ids, reply.token_ids)
+        kept, ids = logp.topk(64)
+        rounding = 2e-3  # float32 sums in another order: batch, padding and prefix differ from the plain pass
+        at_stored = logp.gather(-1, torch.from_numpy(stored.ids).long()).numpy()
+        worst = max(worst, float(np.abs(at_stored - stored.logprobs).max()))
+        # ids are equal wherever neighbours are farther apart than rounding
+        swapped = stored.ids != ids.numpy()
+        order += int(swapped.sum())
+        assert np.abs(kept.numpy() - stored.logprobs).max() < logits.STORAGE_ERROR + rounding
+        tail = logp.scatter(-1, ids, -torch.inf).logsumexp(-1).numpy()
+        assert np.abs(tail - stored.log_tail).max() < logits.STORAGE_ERROR + rounding
+        tokens += len(reply.token_ids)
+        if tokens >= 1000:
+            break
+    print(f"{tokens} tokens: largest difference {worst:.1e} nat (storage {logits.STORAGE_ERROR:.1e}), {order} near-ties")
+    assert tokens >= 1000
+    assert worst < logits.STORAGE_ERROR + 2e-3
+    assert order < tokens * 64 * 0.001
+
+
+def test_random_numbers_belong_to_the_request(smol):
+    """The same request gives the same completion alone, in a batch, and in another order."""
+    requests = [ask(q, i) for i, q in enumerate(QUESTIONS)]
+    together = {q.id: r for q, r in zip(requests, smol.sample(requests, None), strict=True)}
+    backwards = list(reversed(requests))
+    again = {q.id: r for q, r in zip(backwards, smol.sample(backwards, None), strict=True)}
+    alone = {q.id: smol.sample([q], None)[0] for q in requests[:3]}
+    assert all(list(again[i].token_ids) == list(together[i].token_ids) for i in together)
+    assert all(list(alone[i].token_ids) == list(together[i].token_ids) for i in alone)
+    assert len({tuple(r.token_ids) for r in together.values()}) == len(requests)
+
+
+def test_same_batch_same_bits(smol):
+    requests = [ask(q, i) for i, q in enumerate(QUESTIONS)]
+    spec = {"kind": "topk", "k": 8, "temperature": 1.0}
+    first, second = smol.sample(requests, spec), smol.sample(requests, spec)
+    for a, b in zip(first, second, strict=True):
+        assert a.text == b.text
+        assert np.array_equal(a.target.logprobs, b.target.logprobs)
+
+
+def test_greedy_is_the_likeliest_token(smol):
+    reply = smol.sample([ask(QUESTIONS[0], 0, temperature=0.0)], {"kind": "topk", "k": 2, "temperature": 1.0})[0]
+    assert list(reply.token_ids) == reply.target.ids[:, 0].tolist()
+    assert direct(smol, reply.prompt_token_ids, reply.token_ids).argmax(-1).tolist() == list(reply.token_ids)
+
+
+def test_sampling_follows_the_distribution(smol):
+    """First tokens of 400 samples against the model's own probabilities: chi-square of the likely ones."""
+    requests = [ask(QUESTIONS[1], n, tokens=1) for n in range(400)]
+    replies = smol.sample(requests, {"kind": "sampled", "draws": 50, "temperature": 1.0})
+    p = direct(smol, replies[0].prompt_token_ids, [0]).exp()[0].double()
+    likely = (p * 400 > 5).nonzero()[:, 0]
+    for what, ids, n in (
+        ("completion", [r.token_ids[0] for r in replies], 400),
+        ("targets", [i for r in replies for i, c in zip(r.target.ids, r.target.counts, strict=True) for _ in range(c)], 20_000),
+    ):
+        counts = np.bincount(ids, minlength=len(p))[likely]
+        expected = p[likely].numpy() * n
+        chi = float(((counts - expected) ** 2 / (expected * (1 - expected / n))).mean())
+        print(f"{what}: mean squared z-score over {len(likely)} likely tokens {chi:.2f}")
+        assert chi < 1 + 4 * (2 / len(likely)) ** 0.5 + 0.5
+
+
+def test_nucleus_keeps_the_fewest_that_reach_the_mass():
+    from synthgen.teachers.transformers import _nucleus
+
+    p = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.25, 0.25, 0.25, 0.25]])
+    kept = _nucleus(p, 0.7)
+    assert kept[0].tolist() == pytest.approx([0.5, 0.3, 0, 0])
+    assert int((kept[1] > 0).sum()) == 3
+    flat = torch.full((1, 49_152), 1 / 49_152)
+    assert abs(float(_nucleus(flat, 0.9).sum()) - 0.9) < 1e-3  # needs the full sort
+
+
+def test_end_token_and_limit(smol):
+    replies = smol.sample([ask(q, i, temperature=0.0, tokens=60) for i, q in enumerate(QUESTIONS)], None)
+    for reply in replies:
+        ended = reply.token_ids[-1] in smol.eos
+        assert reply.finish_reason == ("stop" if ended else "length")
+        assert not any(token in smol.eos for token in reply.token_ids[:-1])
+        assert ended or len(reply.token_ids) == 60
+    assert any(r.finish_reason == "stop" for r in replies)
+
+
+def test_targets_have_a_row_for_each_token(smol):
+    for spec in ({"kind": "sampled", "draws": 10, "temperature": 2.0}, {"kind": "topk", "k": 5, "temperature": 2.0}):
+        for reply in smol.sample([ask(q, i) for i, q in enumerate(QUESTIONS)], spec):
+            assert len(reply.target) == len(reply.token_ids)
+
+
+def test_draws_are_taken_at_the_temperature_of_the_loss(smol):
+    """At a high temperature the draws spread over many more ids."""
+    request = ask(QUESTIONS[0], 0, temperature=0.0, tokens=8)
+    unique = [
+        smol.sample([request], {"kind": "sampled", "draws": 200, "temperature": t})[0].target.uniques.mean()
+        for t in (0.5, 1.0, 2.0)
+    ]
+    assert unique[0] < unique[1] < unique[2]
+
+
+def test_classify_equals_the_product_of_token_probabilities(smol):
+    prompt = load_prompt(str(shipped("prompts") / "classify"), "classify")
+    labels = ("payment", "delivery", "technical", "billing issue")  # the last has several tokens
+    texts = ["I was charged twice.", "Where is my parcel?", "It crashes."]
+    requests = [
+        Request("classify", str(i), "train", [], prompt.teacher({"text": t}), {}, [], labels=labels, id=f"{i:032x}")
+        for i, t in enumerate(texts)
+    ]
+    replies = smol.classify(requests)
+    for request, reply in zip(requests, replies, strict=True):
+        ids = smol.render(request.teacher_prompt)
+        scores = []
+        for label in labels:
+            tokens = smol.tokenizer(label, add_special_tokens=False)["input_ids"]
+            logp = direct(smol, ids, tokens)
+            scores.append(float(logp[range(len(tokens)), tokens].double().sum()))
+        expected = torch.tensor(scores, dtype=torch.float64).softmax(-1)
+        assert np.abs(np.array(reply.label_probs) - expected.numpy()).max() < 1e-4
+        assert reply.text == labels[int(expected.argmax())]
+
+
+def test_a_prompt_beyond_the_context_is_a_failure_not_an_error(smol):
+    long = ask("word " * 9000, 0, few_shot=False)
+    replies = smol.sample([ask(QUESTIONS[0], 1, tokens=2), long, ask(QUESTIONS[1], 2, tokens=2)], None)
+    assert [r.failure is None for r in replies] == [True, False, True]
+    assert replies[1].failure[0] == "context"
+
+
+def test_completion_logits_do_not_depend_on_the_batch(smol):
+    from synthgen.teachers.transformers import completion_logits
+
+    texts = [("The cat sat on", " the mat."), ("Two and two", " make four, and two more make six."), ("Ice", " is cold")]
+    rows = [tuple(smol.tokenizer(t, add_special_tokens=False)["input_ids"] for t in pair) for pair in texts]
+    with torch.inference_mode():
+        together = completion_logits(smol.model, [p for p, _ in rows], [c for _, c in rows])
+        for (p, c), z in zip(rows, together, strict=True):
+            assert z.shape == (len(c), 49_152)
+            assert (z.log_softmax(-1) - direct(smol, p, c)).abs().max() < 2e-3
+
+
+def test_shared_prefix_changes_nothing(smol):
+    requests = [ask(q, i) for i, q in enumerate(QUESTIONS)]
+    assert smol.shares_prefix
+    shared = smol._prefill(smol._render_each(requests)[:1] * 1 + smol._render_each(requests))
+    smol.shares_prefix = False
+    try:
+        with torch.inference_mode():
+            plain = smol._prefill(smol._render_each(requests)[:1] * 1 + smol._render_each(requests))
+    finally:
+        smol.shares_prefix = True
+    assert shared.shared > 100
+    assert plain.shared == 0
+    assert (shared.logits_UV.log_softmax(-1) - plain.logits_UV.log_softmax(-1)).abs().max() < 1e-3
+
+
+def test_seeds_reach_the_teacher_whole(smol):
+    """Every shipped reasoning seed renders and fits."""
+    from synthgen.recipe import load_recipe
+
+    recipe = load_recipe("reasoning")
+    prompt = load_prompt(recipe.prompts, recipe.task)
+    for seed in load_seeds(recipe.seeds, recipe.split, prompt.question):
+        assert len(smol.render(prompt.teacher(seed.fields))) < 1000
