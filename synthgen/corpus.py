@@ -26,6 +26,7 @@ from synthgen.recipe import differences
 from synthgen.records import SCHEMA_VERSION, SPLITS, Record, from_rows
 
 _INPUTS_KEY = b"synthgen.inputs"
+_LEVEL = 15  # zstd; against level 1, logits take 4% less and writing still outruns any teacher
 
 
 @dataclass(frozen=True)

@@ -399,7 +399,7 @@ def top_k(z_NV: torch.Tensor, k: int, temperature: float) -> tuple[torch.Tensor,
     logp_NV = z_NV.log_softmax(-1)
     logp, ids = logp_NV.topk(k, dim=-1)
     scaled = logp_NV / temperature
-    log_z = scaled.logsumexp(-1)
+    log_z = scaled.logsumexp(-1) if temperature != 1.0 else torch.zeros_like(logp[:, 0])
     return ids.to(torch.int32), logp, scaled.scatter(-1, ids, -torch.inf).logsumexp(-1) - log_z, log_z
 
 
