@@ -1,6 +1,176 @@
-"""placeholder until the run exists"""
+"""The run's page: one self-contained HTML file with plots inline, readable without a server or a network.
+
+    write_report("runs/demo")             # → runs/demo/report.html
+
+It shows what the run's files say, at whatever stage the run is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from synthgen import corpus, durable
+from synthgen.errors import CorpusError
+from synthgen.records import Record
+
+_ROWS = 6  # rows to read, kept and rejected each
 
 
 def write_report(run: str | Path) -> Path:
-    return Path(run)
+    """Write RUN/report.html from what the run holds; returns its path.
+
+    Raises CorpusError when there is no corpus, UserError when matplotlib is not installed.
+    """
+    from synthgen import plots
+
+    folder = Path(run)
+    page = _gather(folder)
+    page["plots"] = {name: plots.svg(figure) for name, figure in plots.figures(page).items()}
+    environment = Environment(
+        loader=PackageLoader("synthgen", "templates"), undefined=StrictUndefined, autoescape=True, trim_blocks=True
+    )
+    environment.filters.update(pct=_pct, num=_num, spread=_spread)
+    durable.write_text(folder / "report.html", environment.get_template("report.html.j2").render(**page))
+    return folder / "report.html"
+
+
+def _gather(folder: Path) -> dict[str, Any]:
+    """Everything the template and the plots need, from the run's files."""
+    generated = _json(folder / "generated" / "manifest.json")
+    if generated is None:
+        raise CorpusError(f"{folder} has no finished corpus to report on", "make one: `synthgen run RECIPE -o RUN`")
+    curated = _json(folder / "curated" / "manifest.json")
+    evaluation = _json(folder / "student" / "evaluation.json")
+    training = _json(folder / "student" / "training.json")
+    source = folder / ("curated" if curated else "generated")
+    kept = _records(source, "data")
+    rejected = _records(source, "rejected") if curated else []
+    return {
+        "task": generated["task"],
+        "description": generated["description"],
+        "generated": generated,
+        "curated": curated,
+        "audit": _json(folder / "audit" / "report.json"),
+        "training": training,
+        "evaluation": evaluation,
+        "figures": _figures(generated, curated, evaluation),
+        "headline": _headline(evaluation),
+        "kept": _spread_out(kept),
+        "rejected": _spread_out(rejected),
+        "lengths": {"kept": [len(r.token_ids or ()) for r in kept], "rejected": [len(r.token_ids or ()) for r in rejected]},
+        "kinds": _kinds(kept, rejected),
+        "splits": Counter((r.split, "kept" if side is kept else "rejected") for side in (kept, rejected) for r in side),
+        "disk": _disk(folder, generated),
+        "stages": _stages(folder),
+        "recipe": (folder / "recipe.yaml").read_text() if (folder / "recipe.yaml").exists() else "",
+    }
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _records(source: Path, part: str) -> list[Record]:
+    return [r for _, records in corpus.records(source, part) for r in records]
+
+
+def _spread_out(records: list[Record]) -> list[Record]:
+    """A few rows from all over the corpus."""
+    step = max(1, len(records) // _ROWS)
+    return records[::step][:_ROWS]
+
+
+def _kinds(kept: list[Record], rejected: list[Record]) -> list[tuple[str, int, int]]:
+    """(kind, rows verified right, rows checked) by the part of the seed's id before its number."""
+    right: Counter[str] = Counter()
+    all_: Counter[str] = Counter()
+    for record in (*kept, *rejected):
+        score = next((s["value"] for s in record.scores if s["name"] == "answer"), None)
+        if score is not None and "-" in record.seed_id:
+            kind = record.seed_id.rsplit("-", 1)[0]
+            all_[kind] += 1
+            right[kind] += int(score)
+    return [(kind, right[kind], all_[kind]) for kind in sorted(all_)] if len(all_) <= 20 else []
+
+
+def _figures(generated: Any, curated: Any, evaluation: Any) -> list[tuple[str, str]]:
+    """(label, value) of the row of key figures under the title."""
+    found = [("rows generated", _num(generated["counts"]["rows"]))]
+    if curated:
+        counts = curated["counts"]
+        found += [("rows kept", _num(counts.get("kept", 0))), ("tokens kept", _num(counts.get("tokens kept", 0)))]
+        if counts.get("answers checked"):
+            found.append(("answers right", _pct(counts.get("answers correct", 0) / counts["answers checked"])))
+    if evaluation and evaluation["kind"] == "decoder" and "distilled" in evaluation["table"]:
+        found.append(("KL to the teacher, nats a token", f"{evaluation['table']['distilled']['kl']['mean']:.2f}"))
+    if evaluation and evaluation["kind"] == "classifier":
+        found.append(("agrees with the teacher", _pct(evaluation["table"]["distilled"]["agreement"]["mean"])))
+        found.append(("times the teacher's speed", _num(evaluation["speed-up"])))
+    return found
+
+
+def _headline(evaluation: Any) -> str:
+    """The result in one sentence."""
+    if not evaluation:
+        return ""
+    if evaluation["kind"] == "classifier":
+        above = evaluation["agreement above majority"]
+        return (
+            f"On {evaluation['rows']} held-out texts the student agrees with the teacher "
+            f"{100 * above['mean']:.1f} points [{100 * above['low']:.1f}, {100 * above['high']:.1f}] more often than "
+            f"the majority class does, at {_num(evaluation['speed-up'])} times the teacher's speed."
+        )
+    difference = evaluation["kl differences"].get("distilled − cross-entropy")
+    if difference is None:
+        return ""
+    word = "nearer to" if difference["mean"] < 0 else "farther from"
+    sure = "" if difference["low"] * difference["high"] > 0 else " (the interval includes zero)"
+    return (
+        f"On {evaluation['rows']} held-out completions the distilled student is {abs(difference['mean']):.3f} nats a "
+        f"token {word} the teacher than the student of the same tokens without logits: paired difference "
+        f"{_spread(difference)}{sure}."
+    )
+
+
+def _disk(folder: Path, generated: Any) -> list[tuple[str, int, str]]:
+    """(part, bytes, remark) of the run."""
+    parts: Counter[str] = Counter()
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.name.startswith("."):
+            inner = path.relative_to(folder).parts
+            parts["/".join(inner[:2]) if inner[0] in ("generated", "curated") and len(inner) > 2 else inner[0]] += (
+                path.stat().st_size
+            )
+    tokens = generated["counts"].get("tokens", 0)
+    return [
+        (name, size, f"{size / tokens:.1f} bytes a token" if name == "generated/logits" and tokens else "")
+        for name, size in sorted(parts.items())
+    ]
+
+
+def _stages(folder: Path) -> list[tuple[str, float]]:
+    """Seconds of the last time each stage did work."""
+    path = folder / "log.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    last = {line["stage"]: line["seconds"] for line in lines if line["worked"]}
+    return list(last.items())
+
+
+def _pct(value: float) -> str:
+    return f"{100 * value:.1f}%"
+
+
+def _num(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:,.1f}"
+
+
+def _spread(interval: dict[str, float] | None, digits: int = 3) -> str:
+    """'mean [low, high]', or '–'."""
+    if not interval:
+        return "–"
+    return f"{interval['mean']:.{digits}f} [{interval['low']:.{digits}f}, {interval['high']:.{digits}f}]"
