@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 import synthgen
-from synthgen.cli import _recipe_of, report_errors
+from synthgen.cli import recipe_of, report_errors
 from synthgen.durable import lock
 from synthgen.ui import UI
 
@@ -17,7 +17,7 @@ _RECIPE = click.option("--recipe", help="Recipe with the settings; RUN/recipe.ya
 _FRESH = click.option("--fresh", is_flag=True, help="Discard what this command made there, and begin anew.")
 
 
-@click.group(context_settings={"auto_envvar_prefix": "DISTILL", "help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"auto_envvar_prefix": "SYNTHGEN_DISTILL", "help_option_names": ["-h", "--help"]})
 @click.version_option(synthgen.__version__)
 def main() -> None:
     """Train a student on a corpus, and measure it against its teacher.
@@ -25,6 +25,9 @@ def main() -> None:
     \b
     distill train runs/first
     distill eval runs/first
+
+    Every option is also an environment variable: SYNTHGEN_DISTILL_, the command, the option's long name, as in
+    SYNTHGEN_DISTILL_TRAIN_FRESH=1.
     """
 
 
@@ -44,7 +47,7 @@ def train(run: Path, out: Path | None, recipe: str | None, fresh: bool, override
     """
     from distill.train import train as train_
 
-    loaded = synthgen.load_recipe(recipe or _recipe_of(run))
+    loaded = synthgen.load_recipe(recipe_of(run, recipe))
     with lock(out or run):
         folder = train_(loaded, run, out, fresh=fresh, override_audit=override_audit, ui=ui)
     ui.result({"student": str(folder)}, str(folder))
@@ -65,7 +68,7 @@ def evaluate(run: Path, student: Path | None, recipe: str | None, fresh: bool, u
     """
     from distill.evaluate import evaluate as evaluate_
 
-    found = evaluate_(synthgen.load_recipe(recipe or _recipe_of(run)), run, student, fresh=fresh, ui=ui)
+    found = evaluate_(synthgen.load_recipe(recipe_of(run, recipe)), run, student, fresh=fresh, ui=ui)
     lines = []
     for name, row in found["table"].items():
         kl, agreement, accuracy = row.get("kl"), row.get("agreement"), row.get("accuracy")

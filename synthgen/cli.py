@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 import synthgen
-from synthgen.errors import SynthgenError
+from synthgen.errors import RecipeError, SynthgenError
 from synthgen.ui import UI
 
 _DISK = {
@@ -32,11 +32,11 @@ _DISK = {
 def report_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --json and --quiet to a command, hand it a UI, and turn what it raises into a line and an exit code."""
 
-    @click.option("--json", "as_json", is_flag=True, help="Result as one JSON document on stdout.")
+    @click.option("--json", is_flag=True, help="Result as one JSON document on stdout.")
     @click.option("-q", "--quiet", is_flag=True, help="No progress, notes or hints.")
     @functools.wraps(command)
-    def wrapped(as_json: bool, quiet: bool, **options: Any) -> None:
-        ui = UI(quiet=quiet, as_json=as_json)
+    def wrapped(json: bool, quiet: bool, **options: Any) -> None:
+        ui = UI(quiet=quiet, as_json=json)
         signal.signal(signal.SIGTERM, _interrupt)
         try:
             command(ui=ui, **options)
@@ -52,7 +52,6 @@ def report_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             code = _unexpected(ui, error)
         else:
             return
-        sys.stdout.flush()
         sys.exit(code)
 
     return wrapped
@@ -63,7 +62,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def _unexpected(ui: UI, error: Exception) -> int:
-    """A full disk or a file that may not be read is the user's to mend; the rest is ours."""
+    """A full disk or a path that cannot be used is the user's to mend; the rest is ours."""
     number = error.errno if isinstance(error, OSError) else None
     full = "no space left" in str(error).lower() or "os error 28" in str(error).lower()
     if number in _DISK or full:
@@ -71,7 +70,7 @@ def _unexpected(ui: UI, error: Exception) -> int:
         what = _DISK.get(number or errno.ENOSPC, _DISK[errno.ENOSPC])
         ui.error(f"{what}{where}; what is committed is kept", "free some space, then give the same command")
         return 2
-    if isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError | IsADirectoryError):
+    if isinstance(error, OSError) and error.filename:
         ui.error(f"{error.filename}: {error.strerror}", "check the path and its permissions")
         return 2
     if os.environ.get("SYNTHGEN_DEBUG"):
@@ -85,7 +84,7 @@ def _unexpected(ui: UI, error: Exception) -> int:
 
 _FRESH = click.option("--fresh", is_flag=True, help="Discard what this command made there, and begin anew.")
 _REPAIR = click.option("--repair", is_flag=True, help="Make damaged shards again.")
-_OUT = click.option("-o", "--out", "run", required=True, type=click.Path(path_type=Path), help="The run's folder.")
+_OUT = click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The run's folder.")
 _RUN = click.argument("run", type=click.Path(path_type=Path))
 
 
@@ -99,7 +98,8 @@ def main() -> None:
     synthgen run reasoning -o runs/first      all stages; again resumes
     synthgen show runs/first -n 3             rows, or --rejected with reasons
 
-    A RECIPE is a YAML file or the name of a shipped task.
+    A RECIPE is a YAML file or the name of a shipped task. Every option is also an environment variable:
+    SYNTHGEN_, the command, the option's long name, as in SYNTHGEN_SHOW_COUNT=3.
     """
 
 
@@ -134,7 +134,7 @@ def plan(recipe: str, ui: UI) -> None:
 @_FRESH
 @_REPAIR
 @report_errors
-def generate(recipe: str, run: Path, fresh: bool, repair: bool, ui: UI) -> None:
+def generate(recipe: str, out: Path, fresh: bool, repair: bool, ui: UI) -> None:
     """Ask the teacher: seeds → RUN/generated. Again resumes.
 
     \b
@@ -145,11 +145,11 @@ def generate(recipe: str, run: Path, fresh: bool, repair: bool, ui: UI) -> None:
     from synthgen.pipeline import begin
 
     loaded = synthgen.load_recipe(recipe)
-    with lock(run):
-        begin(loaded, run, fresh)
-        folder = synthgen.generate(loaded, run, fresh=fresh, repair=repair, ui=ui)
+    with lock(out):
+        begin(loaded, out, fresh)
+        folder = synthgen.generate(loaded, out, fresh=fresh, repair=repair, ui=ui)
     _corpus_result(ui, folder)
-    ui.hint(f"synthgen curate {run}")
+    ui.hint(f"synthgen curate {out}")
 
 
 @main.command()
@@ -168,7 +168,7 @@ def curate(run: Path, out: Path | None, recipe: str | None, fresh: bool, repair:
     """
     from synthgen.durable import lock
 
-    loaded = synthgen.load_recipe(recipe or _recipe_of(run))
+    loaded = synthgen.load_recipe(recipe_of(run, recipe))
     with lock(out or run):
         folder = synthgen.curate(loaded, run, out, fresh=fresh, repair=repair, ui=ui)
     _corpus_result(ui, folder)
@@ -187,7 +187,7 @@ def audit(run: Path, use: str | None, recipe: str | None, ui: UI) -> None:
     synthgen audit runs/first
     synthgen audit runs/first --use research
     """
-    found = synthgen.audit(synthgen.load_recipe(recipe or _recipe_of(run)), run, use=use, ui=ui)
+    found = synthgen.audit(synthgen.load_recipe(recipe_of(run, recipe)), run, use=use, ui=ui)
     lines = [f"{found.status} for {found.intent['use']} use ({', '.join(found.intent['actions'])})"]
     for f in found.findings:
         lines.append(
@@ -201,7 +201,7 @@ def audit(run: Path, use: str | None, recipe: str | None, ui: UI) -> None:
 
 @main.command()
 @_RUN
-@click.option("-n", "count", default=5, show_default=True, help="How many rows.")
+@click.option("-n", "--count", type=click.IntRange(min=0), default=5, show_default=True, help="How many rows.")
 @click.option("--rejected", is_flag=True, help="Rejected rows, with their reasons.")
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Rows of one split.")
 @report_errors
@@ -222,18 +222,18 @@ def show(run: Path, count: int, rejected: bool, split: str | None, ui: UI) -> No
 @_FRESH
 @_REPAIR
 @report_errors
-def run(recipe: str, run: Path, fresh: bool, repair: bool, ui: UI) -> None:
+def run(recipe: str, out: Path, fresh: bool, repair: bool, ui: UI) -> None:
     """All stages, student and report included. Again resumes, and does nothing when all is there.
 
     \b
     synthgen run reasoning -o runs/first
     synthgen run runs/first/recipe.yaml -o runs/first
     """
-    done = synthgen.run(synthgen.load_recipe(recipe), run, fresh=fresh, repair=repair, ui=ui)
+    done = synthgen.run(synthgen.load_recipe(recipe), out, fresh=fresh, repair=repair, ui=ui)
     times = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in done.seconds.items())
     state = "" if done.worked else "everything was there; no work done. "
-    ui.result(done.to_dict(), f"{run}: {state}audit {done.audit}. {times}")
-    ui.hint(f"open {run}/report.html")
+    ui.result(done.to_dict(), f"{out}: {state}audit {done.audit}. {times}")
+    ui.hint(f"open {out}/report.html")
 
 
 @main.command()
@@ -249,15 +249,14 @@ def report(run: Path, ui: UI) -> None:
     ui.result({"report": str(path)}, str(path))
 
 
-def _recipe_of(run: Path) -> str:
-    from synthgen.errors import RecipeError
-
-    for folder in (run, run.parent):
-        if (folder / "recipe.yaml").is_file():
-            return str(folder / "recipe.yaml")
-    raise RecipeError(
-        f"'{run}' has no recipe.yaml" if run.exists() else f"'{run}' does not exist", "name one with --recipe"
-    )
+def recipe_of(run: Path, named: str | None) -> str:
+    """The recipe a command on a run goes by: the one named, or the run's own."""
+    if not run.exists():
+        raise RecipeError(f"'{run}' does not exist", "give a run's folder, or make one: `synthgen run RECIPE -o RUN`")
+    found = next((f / "recipe.yaml" for f in (run, run.parent) if (f / "recipe.yaml").is_file()), None)
+    if not named and not found:
+        raise RecipeError(f"'{run}' has no recipe.yaml", "name one with --recipe")
+    return named or str(found)
 
 
 def _corpus_result(ui: UI, folder: Path) -> None:

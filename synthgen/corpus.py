@@ -4,13 +4,15 @@
     generated/: logits/<teacher>/<same names>  failures/<same names>     curated/: rejected/<same names>
 
 A shard is a contiguous range of requests of one split. Its companions (logits, failures, rejects) are written
-first and its data file last: the data file under its real name is the commit. `inputs.json` says what the
+first and its data file last: the data file under its real name is the commit, and names the sha256 of each
+companion, so that an altered or exchanged one is seen before there is a manifest. `inputs.json` says what the
 folder was begun with; `manifest.json`, written last of all, gives rows, bytes and sha256 of each shard's files.
 Progress is read from the files, never from a counter.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,9 +26,10 @@ from synthgen import durable, logits
 from synthgen.card import write_dataset_card
 from synthgen.errors import CorpusError, RunChanged
 from synthgen.recipe import differences
-from synthgen.records import SCHEMA_VERSION, SPLITS, Record, from_rows
+from synthgen.records import SCHEMA, SCHEMA_VERSION, SPLITS, Record, from_rows
 
 _INPUTS_KEY = b"synthgen.inputs"
+_COMPANIONS_KEY = b"synthgen.companions"
 _LEVEL = 15  # zstd; against level 1, logits take 4% less and writing still outruns any teacher
 
 
@@ -53,10 +56,14 @@ def plan_shards(splits: Sequence[str], size: int) -> list[Shard]:
 
 
 def claim(folder: Path, inputs: dict[str, Any], what: str) -> None:
-    """Begin or go on with `folder` for exactly these inputs. Raises RunChanged naming what differs."""
+    """Begin or go on with `folder` for exactly these inputs. Raises RunChanged naming what differs.
+
+    A folder in which nothing has been made yet, since the first inputs had a mistake, is begun anew.
+    """
     path = folder / "inputs.json"
-    if path.exists():
-        old = _load_json(path)
+    begun = any(p.is_file() for p in folder.rglob("*") if p != path and not p.name.startswith("."))
+    if path.exists() and begun:
+        old = load_json(path)
         if old != inputs:
             changed = differences(old, inputs)
             raise RunChanged(
@@ -74,10 +81,13 @@ def commit(folder: Path, name: str, tables: dict[str, pa.Table]) -> None:
     """Write one shard: every companion first, `data` last."""
     if "failures" not in tables:  # those of a killed attempt, if this one has none
         (folder / "failures" / f"{name}.parquet").unlink(missing_ok=True)
-    inputs = durable.digest(_load_json(folder / "inputs.json"))
-    for part in sorted(tables, key=lambda part: part == "data"):
+    inputs = durable.digest(load_json(folder / "inputs.json"))
+    companions: dict[str, str] = {}
+    for part in sorted(tables, key=lambda part: (part == "data", part)):
         table = tables[part]
         metadata = {**(table.schema.metadata or {}), _INPUTS_KEY: inputs.encode()}
+        if part == "data":
+            metadata[_COMPANIONS_KEY] = json.dumps(companions).encode()
         sink = pa.BufferOutputStream()
         pq.write_table(
             table.replace_schema_metadata(metadata),
@@ -87,28 +97,38 @@ def commit(folder: Path, name: str, tables: dict[str, pa.Table]) -> None:
             row_group_size=logits.row_group_rows(table),
             write_page_checksum=True,
         )
-        durable.write_bytes(folder / part / f"{name}.parquet", sink.getvalue().to_pybytes())
+        data = sink.getvalue().to_pybytes()
+        companions[part] = hashlib.sha256(data).hexdigest()
+        durable.write_bytes(folder / part / f"{name}.parquet", data)
 
 
 def committed(folder: Path, parts: Sequence[str] = ()) -> set[str]:
-    """Names of the shards that are whole: data file readable, of these inputs, required companions there.
+    """Names of the shards that are whole, with the companions `parts`. Raises CorpusError naming a damaged file."""
+    expected = durable.digest(load_json(folder / "inputs.json")).encode()
+    paths = [p for p in sorted(folder.glob("data/*.parquet")) if not p.name.startswith(".")]
+    for path in paths:
+        _check_whole(folder, path, expected, parts)
+    return {path.stem for path in paths}
 
-    Raises CorpusError naming a damaged file.
-    """
-    done = set()
-    expected = durable.digest(_load_json(folder / "inputs.json")).encode()
-    for path in sorted(folder.glob("data/*.parquet")):
-        table = _read(path)
-        if (table.schema.metadata or {}).get(_INPUTS_KEY) != expected:
-            raise CorpusError(f"{path}: made from other inputs than {folder}/inputs.json", _repair_hint())
-        for part in parts:
-            companion = folder / part / path.name
-            if not companion.exists():
-                raise CorpusError(f"{companion} is missing beside {path}", _repair_hint())
-            if part.startswith("logits") and _read(companion)["id"].to_pylist() != table["id"].to_pylist():
-                raise CorpusError(f"{companion} does not match the rows of {path}", _repair_hint())
-        done.add(path.stem)
-    return done
+
+def _check_whole(folder: Path, path: Path, expected: bytes, parts: Sequence[str] = ()) -> None:
+    """Raise CorpusError unless a data file is readable, of these inputs, and its companions are those it names."""
+    table = _read(path)
+    metadata = table.schema.metadata or {}
+    if metadata.get(_INPUTS_KEY) != expected:
+        raise CorpusError(f"{path}: made from other inputs than {folder}/inputs.json", _repair_hint())
+    try:
+        companions = dict(json.loads(metadata[_COMPANIONS_KEY]))
+    except (KeyError, ValueError, TypeError):
+        companions = {}
+    if not table.schema.equals(SCHEMA) or not companions.keys() >= set(parts):
+        raise CorpusError(f"{path} is damaged: its schema or metadata is not that of a corpus", _repair_hint())
+    for part, sha256 in companions.items():
+        companion = folder / part / path.name
+        if not companion.exists():
+            raise CorpusError(f"{companion} is missing beside {path}", _repair_hint())
+        if durable.sha256(companion) != sha256:
+            raise CorpusError(f"{companion} is damaged or does not match the rows of {path}", _repair_hint())
 
 
 def finish(folder: Path, kind: str, facts: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -138,7 +158,10 @@ def manifest(folder: Path) -> dict[str, Any]:
         if not folder.exists():
             raise CorpusError(f"there is no corpus at {folder}", "make one: `synthgen generate RECIPE -o RUN`")
         raise CorpusError(f"{folder} is not finished (no manifest.json)", "go on with the command that began it")
-    return dict(_load_json(path))
+    found = load_json(path)
+    if not isinstance(found, dict) or not found.keys() >= {"kind", "counts", "files"}:
+        raise CorpusError(f"{path} is damaged: it is no manifest", _repair_hint())
+    return found
 
 
 def damaged(folder: Path) -> list[str]:
@@ -169,24 +192,18 @@ def discard_damaged(folder: Path) -> list[str]:
 
     The manifest goes last: it alone knows which files are damaged, should this be interrupted.
     """
-    if (folder / "manifest.json").exists():
+    try:
         names = {Path(name).stem for name in damaged(folder)}
         if not names:
             return []
-    else:
+    except CorpusError:  # no manifest, or it is itself damaged: the shards say what they should be
         names = set()
-        for path in [p for p in folder.rglob("*.parquet") if not p.name.startswith(".")]:
+        expected = durable.digest(load_json(folder / "inputs.json")).encode()
+        for path in folder.glob("data/*.parquet"):
             try:
-                _read(path)
+                _check_whole(folder, path, expected)
             except CorpusError:
                 names.add(path.stem)
-        for path in folder.glob("data/*.parquet"):
-            for part in folder.glob("logits/*"):
-                companion = part / path.name
-                if path.stem not in names and not (
-                    companion.exists() and _read(companion)["id"].to_pylist() == _read(path)["id"].to_pylist()
-                ):
-                    names.add(path.stem)
     for name in sorted(names):
         for path in sorted(folder.rglob(f"{name}.parquet"), key=lambda p: p.parent.name != "data"):
             path.unlink()  # the data file first: without it the shard does not count as made
@@ -226,11 +243,13 @@ def _read(path: Path) -> pa.Table:
         raise CorpusError(f"{path} is damaged: {reason}", _repair_hint()) from None
 
 
-def _load_json(path: Path) -> Any:
+def load_json(path: Path) -> Any:
+    """A JSON file of a run. Raises CorpusError when it is damaged."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CorpusError(f"{path} is damaged: {error}", _repair_hint()) from None
+        flag = "--repair" if path.name == "manifest.json" else "--fresh"
+        raise CorpusError(f"{path} is damaged: {error}", f"give the command that made it again with {flag}") from None
 
 
 def _repair_hint() -> str:

@@ -30,9 +30,9 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-    except OSError:
+    except OSError as error:
         temporary.unlink(missing_ok=True)  # a full disk gets its bytes back
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from None  # writing knows no name; the user wants one
     os.replace(temporary, path)
     fsync_folder(path.parent)
 

@@ -218,7 +218,7 @@ class Shard:
 def read(path: Path) -> Shard:
     """Open a shard. Raises CorpusError for a file that is not one."""
     try:
-        table = pq.read_table(path)
+        table = pq.ParquetFile(path, page_checksum_verification=True).read()
         found = json.loads((table.schema.metadata or {})[FORMAT.encode()])
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise CorpusError(

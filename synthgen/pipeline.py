@@ -34,9 +34,12 @@ class Run:
 
 
 def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
-    """Write RUN/recipe.yaml, or check that it is this recipe. Raises RunChanged naming the keys that differ."""
+    """Write RUN/recipe.yaml, or check that it is this recipe. Raises RunChanged naming the keys that differ.
+
+    A run without a single row belongs to no recipe yet: a mistake that was mended since may be written over.
+    """
     path = run / "recipe.yaml"
-    if path.exists() and not fresh:
+    if path.exists() and not fresh and any((run / "generated").rglob("*.parquet")):
         old = load_recipe(path)
         if old != recipe:
             changed = differences(old.model_dump(mode="json"), recipe.model_dump(mode="json"))

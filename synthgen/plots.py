@@ -51,7 +51,8 @@ def figures(page: dict[str, Any]) -> dict[str, Figure]:
             found["loss"] = _losses(training)
         if page["curated"] and page["curated"]["rejected_by"]:
             found["rejected"] = _bars(page["curated"]["rejected_by"])
-        if page["training"] is None or page["training"]["kind"] == "decoder":
+        drawn = any(page["lengths"].values())
+        if drawn and (page["training"] is None or page["training"]["kind"] == "decoder"):
             found["lengths"] = _lengths(page["lengths"])
     return found
 
@@ -124,14 +125,15 @@ def _bars(counts: dict[str, int]) -> Figure:
     return figure
 
 
-def _lengths(lengths: dict[str, list[int]]) -> Figure:
+def _lengths(lengths: dict[str, dict[int, int]]) -> Figure:
     """Completion tokens, kept and rejected."""
     figure, axes = _axes(2.6)
     top = max([1, *lengths["kept"], *lengths["rejected"]])
     bins = [top * i / 24 for i in range(25)]
     sides = [(side, colour) for side, colour in (("kept", _MAIN), ("rejected", _DROP)) if lengths[side]]
     axes.hist(
-        [lengths[side] for side, _ in sides],
+        [list(lengths[side]) for side, _ in sides],
+        weights=[list(lengths[side].values()) for side, _ in sides],
         bins=bins,
         stacked=True,
         color=[colour for _, colour in sides],

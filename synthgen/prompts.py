@@ -97,7 +97,9 @@ def load_prompt(folder: str, name: str) -> Prompt:
         raise RecipeError(f"no user.j2 in '{root}'", "a task's folder needs at least user.j2; see prompts/README.md")
     examples = _examples(root / "examples.jsonl")
     if examples and "assistant" not in templates:
-        raise RecipeError(f"'{root}' has examples.jsonl but no assistant.j2 to render their answers")
+        raise RecipeError(
+            f"'{root}' has examples.jsonl but no assistant.j2", "write assistant.j2: what a good answer looks like"
+        )
     hasher.update(json.dumps(examples, sort_keys=True).encode())
     return Prompt(name, f"{name}@{hasher.hexdigest()[:12]}", templates, examples)
 

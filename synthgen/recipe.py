@@ -283,10 +283,12 @@ def _resolve(recipe: Recipe, base: Path) -> Recipe:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """'key: old → new' for every leaf that differs."""
+    """'key: old → new' for every leaf that differs; a list's entries are numbered."""
     found: list[str] = []
     for key in [*old, *(k for k in new if k not in old)]:
         a, b = old.get(key), new.get(key)
+        if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+            a, b = ({str(place): value for place, value in enumerate(side)} for side in (a, b))
         if isinstance(a, dict) and isinstance(b, dict):
             found += differences(a, b, f"{prefix}{key}.")
         elif a != b:

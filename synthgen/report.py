@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from synthgen.errors import CorpusError
 from synthgen.records import Record
 
 _ROWS = 6  # rows to read, kept and rejected each
+_KINDS = 20  # kinds of seeds in the table
 
 
 def write_report(run: str | Path) -> Path:
@@ -41,65 +43,80 @@ def write_report(run: str | Path) -> Path:
 
 def _gather(folder: Path) -> dict[str, Any]:
     """Everything the template and the plots need, from the run's files."""
-    generated = _json(folder / "generated" / "manifest.json")
-    if generated is None:
-        raise CorpusError(f"{folder} has no finished corpus to report on", "make one: `synthgen run RECIPE -o RUN`")
-    curated = _json(folder / "curated" / "manifest.json")
+    if not (folder / "generated" / "manifest.json").exists():
+        raise CorpusError(
+            f"{folder} has no finished corpus to report on" if folder.exists() else f"'{folder}' does not exist",
+            "make one: `synthgen run RECIPE -o RUN`",
+        )
+    generated = corpus.manifest(folder / "generated")
+    curated = corpus.manifest(folder / "curated") if (folder / "curated" / "manifest.json").exists() else None
     evaluation = _json(folder / "student" / "evaluation.json")
-    training = _json(folder / "student" / "training.json")
-    source = folder / ("curated" if curated else "generated")
-    kept = _records(source, "data")
-    rejected = _records(source, "rejected") if curated else []
+    source, made = (folder / "curated", curated) if curated else (folder / "generated", generated)
+    kept = _look(source, "data", made, generated["labels"])
+    rejected = _look(source, "rejected", made, generated["labels"])
     return {
         "task": generated["task"],
         "description": generated["description"],
         "generated": generated,
         "curated": curated,
         "audit": _json(folder / "audit" / "report.json"),
-        "training": training,
+        "training": _json(folder / "student" / "training.json"),
         "evaluation": evaluation,
         "figures": _figures(generated, curated, evaluation),
         "headline": _headline(evaluation),
-        "kept": _spread_out(kept),
-        "rejected": _spread_out(rejected),
-        "lengths": {
-            "kept": [len(r.token_ids or ()) for r in kept],
-            "rejected": [len(r.token_ids or ()) for r in rejected],
-        },
-        "kinds": _kinds(kept, rejected, generated["labels"]),
-        "splits": Counter((r.split, "kept" if side is kept else "rejected") for side in (kept, rejected) for r in side),
+        "kept": kept.few,
+        "rejected": rejected.few,
+        "lengths": {"kept": kept.lengths, "rejected": rejected.lengths},
+        "kinds": _kinds(kept, rejected),
+        "splits": Counter(
+            {(split, "kept"): count for split, count in kept.splits.items()}
+            | {(split, "rejected"): count for split, count in rejected.splits.items()}
+        ),
         "disk": _disk(folder, generated),
         "stages": _stages(folder),
-        "recipe": (folder / "recipe.yaml").read_text() if (folder / "recipe.yaml").exists() else "",
+        "recipe": (folder / "recipe.yaml").read_text(encoding="utf-8") if (folder / "recipe.yaml").exists() else "",
     }
 
 
 def _json(path: Path) -> Any:
-    return json.loads(path.read_text()) if path.exists() else None
+    return corpus.load_json(path) if path.exists() else None
 
 
-def _records(source: Path, part: str) -> list[Record]:
-    return [r for _, records in corpus.records(source, part) for r in records]
+@dataclass
+class _Seen:
+    """What one pass over a part of a corpus leaves: a few rows, and counts. It does not grow with the corpus."""
+
+    few: list[Record] = field(default_factory=list)
+    lengths: Counter[int] = field(default_factory=Counter)
+    splits: Counter[str] = field(default_factory=Counter)
+    checked: Counter[str] = field(default_factory=Counter)
+    right: Counter[str] = field(default_factory=Counter)
 
 
-def _spread_out(records: list[Record]) -> list[Record]:
-    """A few rows from all over the corpus."""
-    step = max(1, len(records) // _ROWS)
-    return records[::step][:_ROWS]
-
-
-def _kinds(kept: list[Record], rejected: list[Record], labels: list[str]) -> list[tuple[str, int, int]]:
-    """(kind, rows verified right, rows checked): by the right label, or by the part of the seed's id before its
-    number."""
-    right: Counter[str] = Counter()
-    all_: Counter[str] = Counter()
-    for record in (*kept, *rejected):
+def _look(source: Path, part: str, made: dict[str, Any], labels: list[str]) -> _Seen:
+    """Read a part once. A row's kind is its right label, or the part of its seed's id before the number."""
+    seen = _Seen()
+    total = sum(entry["rows"] for name, entry in made["files"].items() if name.startswith(f"{part}/"))
+    wanted = {total * i // _ROWS for i in range(_ROWS)}  # from all over the corpus
+    records = (record for _, records in corpus.records(source, part) for record in records)
+    for place, record in enumerate(records):
+        if place in wanted:
+            seen.few.append(record)
+        seen.lengths[len(record.token_ids or ())] += 1
+        seen.splits[record.split] += 1
         score = next((s["value"] for s in record.scores if s["name"] == "answer"), None)
         kind = record.reference if labels else record.seed_id.rpartition("-")[0]
-        if score is not None and kind:
-            all_[kind] += 1
-            right[kind] += int(score)
-    return [(kind, right[kind], all_[kind]) for kind in sorted(all_)] if len(all_) <= 20 else []
+        if score is not None and kind and (kind in seen.checked or len(seen.checked) <= _KINDS):
+            seen.checked[kind] += 1
+            seen.right[kind] += int(score)
+    return seen
+
+
+def _kinds(*sides: _Seen) -> list[tuple[str, int, int]]:
+    """(kind, rows verified right, rows checked), unless there are too many kinds to be any."""
+    checked = sum((side.checked for side in sides), Counter[str]())
+    right = sum((side.right for side in sides), Counter[str]())
+    return [(kind, right[kind], checked[kind]) for kind in sorted(checked)] if len(checked) <= _KINDS else []
 
 
 def _figures(generated: Any, curated: Any, evaluation: Any) -> list[tuple[str, str]]:
@@ -161,7 +178,7 @@ def _stages(folder: Path) -> list[tuple[str, float]]:
     """Seconds of the last time each stage did work."""
     path = folder / "log.jsonl"
     last: dict[str, float] = {}
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             entry = json.loads(line)
         except ValueError:

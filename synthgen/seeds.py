@@ -64,7 +64,6 @@ def fingerprint(seeds: Sequence[Seed]) -> str:
     return digest([[s.id, s.split, s.fields, s.reference] for s in seeds])
 
 
-_SENTENCE_START = re.compile(r"(^|[.!?]\s+)([A-Z])")
 _NUMBERS = re.compile(
     r"\d[\d,.]*|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty|fifty|"
     r"hundred|thousand)\b",
@@ -73,9 +72,11 @@ _NUMBERS = re.compile(
 
 
 def mask(text: str) -> str:
-    """The text with names (capitalised words inside a sentence) as N and numbers as 0: its structure."""
-    lowered = _SENTENCE_START.sub(lambda m: m.group(1) + m.group(2).lower(), text)
-    return " ".join(_NUMBERS.sub("0", re.sub(r"\b[A-Z][\w'-]*", "N", lowered)).split())
+    """The text with capitalised words as N and numbers as 0: its structure.
+
+    The first word of a sentence is masked too: it may be a name, and a group too wide never leaks.
+    """
+    return " ".join(_NUMBERS.sub("0", re.sub(r"\b[A-Z][\w'-]*", "N", text)).split())
 
 
 def _seed(
@@ -182,9 +183,11 @@ def _parquet(path: Path, skip: bool) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _stream(source: SeedSource) -> Iterator[tuple[str, dict[str, Any]]]:
     import datasets
+    from huggingface_hub.utils import logging as hub_logging
 
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity_error()
+    for talker in (datasets.logging, hub_logging):
+        talker.set_verbosity_error()
     try:
         stream = datasets.load_dataset(
             source.dataset, source.config, split=source.dataset_split, revision=source.revision, streaming=True

@@ -7,10 +7,11 @@ and errors; `as_json` makes the result one JSON document.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 _LINE_EVERY = 10.0  # seconds between plain progress lines
@@ -25,16 +26,19 @@ class UI:
 
     def result(self, value: dict[str, Any], text: str) -> None:
         """What the command was asked for."""
-        if self.as_json:
-            sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
-        elif text:
-            sys.stdout.write(text.rstrip("\n") + "\n")
+        try:
+            if self.as_json:
+                sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+            elif text:
+                sys.stdout.write(text.rstrip("\n") + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:  # `| head`: the reader has enough, and the work is done
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def note(self, text: str) -> None:
         """Something worth a line while working."""
         if not self.quiet:
-            sys.stderr.write(text + "\n")
-            sys.stderr.flush()
+            _tell(text)
 
     def hint(self, text: str) -> None:
         """The next command."""
@@ -43,7 +47,7 @@ class UI:
 
     def error(self, message: str, hint: str = "") -> None:
         """One line on what is wrong, and one on what to do."""
-        sys.stderr.write(f"Error: {message}\n" + (f"  → {hint}\n" if hint else ""))
+        _tell(f"Error: {' '.join(message.splitlines())}" + (f"\n  → {' '.join(hint.splitlines())}" if hint else ""))
 
     @contextmanager
     def progress(self, what: str, total: int, unit: str) -> Iterator[Progress]:
@@ -58,6 +62,12 @@ class UI:
             lines = _Lines(what, total, unit)
             yield lines
             lines.last()
+
+
+def _tell(text: str) -> None:
+    with suppress(BrokenPipeError):  # nobody reads it; the work goes on
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
 
 
 class Progress:
@@ -116,8 +126,7 @@ class _Lines(Progress):
         parts += [f"{self.resumed} were there"] if self.resumed else []
         parts += [f"{self.failed} failed"] if self.failed else []
         parts += [part for part in (self.rate(), self.eta()) if part]
-        sys.stderr.write("  " + " · ".join(parts) + "\n")
-        sys.stderr.flush()
+        _tell("  " + " · ".join(parts))
 
 
 class _RichBar(Progress):

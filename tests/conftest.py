@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -105,3 +106,40 @@ def task(tmp_path, tiny):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A run with every stage done, each by its own command with --json and -q, while it had work to do.
+
+    Both samples of a seed are greedy, so that half of the 48 rows are kept and half rejected as copies.
+    `recipe`, `run` (copy it before you change it), `teacher`, and `done`: the outcome of each command by its verb.
+    """
+    from commands import call, warm
+    from small import small_task, small_teacher
+
+    folder = tmp_path_factory.mktemp("finished")
+    call(small_teacher, folder / "teacher")
+    recipe = small_task(
+        folder / "task",
+        folder / "teacher",
+        seeds=24,
+        generate={"samples": 2, "max_new_tokens": 5, "shard_size": 8, "temperature": 0.0},
+        curate={"answer": False, "truncated": False, "repetition": None, "min_words": None},
+        evaluate={"max_rows": 8, "max_prompts": 2},
+    )
+    run = folder / "run"
+    commands = {
+        "plan": ["synthgen", "plan", recipe],
+        "generate": ["synthgen", "generate", recipe, "-o", run],
+        "curate": ["synthgen", "curate", run],
+        "audit": ["synthgen", "audit", run],
+        "show": ["synthgen", "show", run],
+        "train": ["distill", "train", run],
+        "eval": ["distill", "eval", run],
+        "report": ["synthgen", "report", run],
+    }
+    done = {verb: warm(*command, "--json", "-q") for verb, command in commands.items()}
+    for verb, outcome in done.items():
+        assert outcome.code == 0, (verb, outcome)
+    return SimpleNamespace(recipe=recipe, run=run, teacher=folder / "teacher", done=done)

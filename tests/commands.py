@@ -1,0 +1,121 @@
+"""Commands as a user gives them, each in a process of its own.
+
+    done = cold("synthgen", "plan", recipe)                    # python -m synthgen.cli plan …
+    done = warm("synthgen", "generate", recipe, "-o", run)     # the same in a fork of a process that has imported torch
+
+A warm command is a real process with its own signals, streams and exit code; it saves the seconds that importing
+torch and transformers takes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_LIMIT = 180.0  # seconds until a command counts as hung
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(
+    [
+        "distill.train",
+        "distill.evaluate",
+        "synthgen.report",
+        "synthgen.plots",
+        # What these import when used:
+        "pandas",
+        "pyarrow.parquet",
+        "torch._dynamo",
+        "transformers.masking_utils",
+        "transformers.models.llama.modeling_llama",
+    ]
+)
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+
+
+@dataclass(frozen=True)
+class Done:
+    """Exit code and what was written to each stream."""
+
+    code: int
+    out: str
+    err: str
+
+
+def cold(*command: Any, env: dict[str, str] | None = None, cwd: Path | None = None) -> Done:
+    """`python -m synthgen.cli …` or `python -m distill.cli …`."""
+    program, *rest = map(str, command)
+    found = subprocess.run(
+        [sys.executable, "-m", f"{program}.cli", *rest],
+        env=_environment(env),
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_LIMIT,
+    )
+    return Done(found.returncode, found.stdout, found.stderr)
+
+
+def warm(*command: Any, env: dict[str, str] | None = None) -> Done:
+    """The same, forked."""
+    return start(*command, env=env).wait()
+
+
+def start(*command: Any, env: dict[str, str] | None = None) -> Running:
+    """A warm command that goes on while the test does something to it."""
+    return Running([str(part) for part in command], env or {})
+
+
+class Running:
+    """A command under way; `pid` is its process."""
+
+    def __init__(self, command: list[str], env: dict[str, str]) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        self.streams = [Path(self.folder.name) / name for name in ("out", "err")]
+        self.process = _SERVER.Process(target=_main, args=(command, env, [str(s) for s in self.streams]))
+        self.process.start()
+        self.pid = self.process.pid
+
+    def wait_for(self, *paths: Path) -> None:
+        """Return once one of the files is there; fail when the command ends without it."""
+        while not any(path.exists() for path in paths):
+            assert self.process.is_alive(), self.wait()
+            time.sleep(0.002)
+
+    def wait(self) -> Done:
+        """Its outcome."""
+        self.process.join(_LIMIT)
+        if self.process.exitcode is None:
+            self.process.kill()
+            raise AssertionError("the command hangs")
+        out, err = (stream.read_text(encoding="utf-8") for stream in self.streams)
+        self.folder.cleanup()
+        return Done(self.process.exitcode, out, err)
+
+
+def call(function: Any, *args: Any) -> None:
+    """Call a function of an importable module in a warm process."""
+    process = _SERVER.Process(target=function, args=args)
+    process.start()
+    process.join(_LIMIT)
+    assert process.exitcode == 0
+
+
+def _main(command: list[str], env: dict[str, str], streams: list[str]) -> None:
+    os.environ.update(_environment(env))
+    for number, path in enumerate(streams, 1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+    sys.argv = command
+    importlib.import_module(f"{command[0]}.cli").main()
+
+
+def _environment(more: dict[str, str] | None) -> dict[str, str]:
+    mine = {k: v for k, v in os.environ.items() if not k.startswith("SYNTHGEN_") or k == "SYNTHGEN_CACHE"}
+    return {**mine, **ENVIRONMENT, **(more or {})}

@@ -1,0 +1,353 @@
+"""Commands run, and killed, in forks of one process that has imported everything: a trial costs tenths of a second.
+
+    server = Server()
+    server.run(["synthgen", "generate", recipe, "-o", run], cut=(7, "before"))   # SIGKILL before the 8th call
+    server.run(["synthgen", "generate", recipe, "-o", run])                      # undisturbed
+
+`python killing.py FD…` is the server's process: on each socket a request a line in, an outcome a line out. A trial is a real process killed by a real SIGKILL; it calls the command's own function. `fault` breaks a
+promise of the package on purpose, to show that what watches the promise sees it broken.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+HOOKED = ("fsync", "replace", "rename", "unlink", "rmdir")  # what makes or unmakes a file under its real name
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}  # no pool to lose
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`code` is the exit code, or minus the signal; `calls` the hooked calls of a process that ended by itself."""
+
+    code: int
+    seconds: float
+    calls: list[str]
+    output: str
+    orphans: list[int]
+
+
+class Server:
+    """The process that forks, with `lanes` loops that take requests side by side. `close` ends it."""
+
+    def __init__(self, lanes: int = min(2, os.cpu_count() or 1)) -> None:
+        pairs = [socket.socketpair() for _ in range(lanes)]
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, *(str(there.fileno()) for _, there in pairs)],
+            pass_fds=[there.fileno() for _, there in pairs],
+            env={**os.environ, **ONE_THREAD, "TOKENIZERS_PARALLELISM": "false"},
+        )
+        self.lanes: queue.Queue[Any] = queue.Queue()
+        for here, there in pairs:
+            there.close()
+            self.lanes.put(here.makefile("rw"))
+            here.close()
+        self.pool = ThreadPoolExecutor(lanes)
+
+    def run(
+        self,
+        command: list[Any],
+        *,
+        cut: tuple[int, str] | None = None,
+        after: float | None = None,
+        fault: str = "",
+    ) -> Outcome:
+        """Run a command to its end, or kill it 'before' or 'after' hooked call number `cut`, or `after` seconds."""
+        request = {"command": [str(part) for part in command], "cut": cut, "after": after, "fault": fault}
+        lane = self.lanes.get()
+        try:
+            lane.write(json.dumps(request) + "\n")
+            lane.flush()
+            line = lane.readline()
+        finally:
+            self.lanes.put(lane)
+        assert line, "the server ended"
+        return Outcome(**json.loads(line))
+
+    def map(self, act: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        """`act` of each item, as many at a time as there are lanes."""
+        return list(self.pool.map(act, items))
+
+    def close(self) -> None:
+        """End the process, and see that it ends."""
+        self.pool.shutdown()
+        while not self.lanes.empty():
+            self.lanes.get().close()
+        assert self.process.wait(timeout=30) == 0
+
+
+def left_behind(session: int, patience: float = 2.0) -> list[int]:
+    """Processes of a session that are still alive after `patience` seconds at most."""
+    until = time.monotonic() + patience
+    while True:
+        found = [pid for pid in psutil.pids() if _session(pid) == session and _alive(pid)]
+        if not found or time.monotonic() > until:
+            return found
+        time.sleep(0.05)
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return -1
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def serve(sockets: list[int]) -> None:
+    """Import everything, then take requests on each socket in a fork of its own."""
+    import torch
+
+    import distill.classifier
+    import distill.cli
+    import distill.train
+    import synthgen.cli
+    from synthgen.teachers import load, transformers  # noqa: F401
+
+    torch.set_num_threads(1)
+    _import_what_a_run_imports()
+    gc.collect()
+    gc.freeze()  # pages that forks need not copy
+    lanes = [socket.socket(fileno=number) for number in sockets]
+    for lane in lanes:
+        if os.fork() == 0:
+            for other in lanes:
+                if other is not lane:
+                    other.close()
+            _take_requests(lane)
+            os._exit(0)
+    for lane in lanes:
+        lane.close()
+    for _ in lanes:
+        os.wait()
+
+
+def _take_requests(lane: socket.socket) -> None:
+    with lane, lane.makefile("r") as requests, lane.makefile("w") as replies:
+        for line in requests:
+            request = json.loads(line)
+            with tempfile.TemporaryDirectory() as scratch:
+                output, calls = Path(scratch) / "output", Path(scratch) / "calls"
+                began = time.monotonic()
+                child = os.fork()
+                if child == 0:
+                    _child(request, output, calls)
+                if request["after"] is not None:
+                    _kill_after(child, request["after"])
+                _, status = os.waitpid(child, 0)
+                outcome = {
+                    "code": os.waitstatus_to_exitcode(status),
+                    "seconds": time.monotonic() - began,
+                    "calls": json.loads(calls.read_text()) if calls.exists() else [],
+                    "output": output.read_text() if output.exists() else "",
+                    "orphans": left_behind(child),
+                }
+            replies.write(json.dumps(outcome) + "\n")
+            replies.flush()
+
+
+def _import_what_a_run_imports() -> None:
+    """Modules that the package and its libraries import when used, so that forks need not."""
+    import importlib
+
+    for name in (
+        "jinja2.ext",
+        "pandas",
+        "pyarrow.dataset",
+        "pyarrow.parquet",
+        "safetensors.numpy",
+        "safetensors.torch",
+        "torch._dynamo",
+        "transformers.models.llama.modeling_llama",
+        "transformers.masking_utils",
+        "matplotlib.pyplot",
+        "synthgen.plots",
+    ):
+        importlib.import_module(name)
+
+
+def _kill_after(child: int, seconds: float) -> None:
+    """SIGKILL, unless the child has ended before."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return
+        time.sleep(min(left, 0.002))
+    os.kill(child, signal.SIGKILL)
+
+
+def _child(request: dict[str, Any], output: Path, calls: Path) -> None:
+    """Run the command and end the process; never returns."""
+    code = 70
+    try:
+        os.setsid()  # descendants share the session: that is how the ones left behind are found
+        log = os.open(output, os.O_WRONLY | os.O_CREAT)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        for target, source in ((0, nothing), (1, log), (2, log)):
+            os.dup2(source, target)
+        made: list[str] = []
+        _hook(made, request["cut"])
+        if request["fault"]:
+            FAULTS[request["fault"]]()
+        code = _command(request["command"])
+        calls.write_text(json.dumps(made))
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _command(command: list[str]) -> int:
+    import distill.cli
+    import synthgen.cli
+
+    main = {"synthgen": synthgen.cli.main, "distill": distill.cli.main}[command[0]]
+    try:
+        main(command[1:], standalone_mode=False)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def _hook(made: list[str], cut: list[Any] | None) -> None:
+    """Count the calls of `HOOKED`, and die at the one that `cut` names."""
+    number, side = cut or (-1, "")
+
+    def hooked(name: str, act: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            made.append(name)
+            here = len(made) - 1 == number
+            if here and side == "before":
+                os.kill(os.getpid(), signal.SIGKILL)
+            value = act(*args, **kwargs)
+            if here:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return value
+
+        return call
+
+    for name in HOOKED:
+        setattr(os, name, hooked(name, getattr(os, name)))
+
+
+def _plain_write() -> None:
+    """Files written in place, in two halves."""
+    from synthgen import durable
+
+    def write(path: Path, data: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            for half in (data[: len(data) // 2], data[len(data) // 2 :]):
+                file.write(half)
+                file.flush()
+                os.fsync(file.fileno())
+
+    durable.write_bytes = write
+
+
+def _data_first() -> None:
+    """A shard's data file before its companions."""
+    from synthgen import corpus
+
+    commit = corpus.commit
+
+    def backwards(folder: Path, name: str, tables: dict[str, Any]) -> None:
+        for part in sorted(tables, key=lambda part: part != "data"):
+            commit(folder, name, {part: tables[part]})
+
+    corpus.commit = backwards
+
+
+def _no_sweep() -> None:
+    """Temporary names stay."""
+    from synthgen import durable
+
+    durable.sweep = lambda folder: None
+
+
+def _forgets() -> None:
+    """Shards that are there are made again."""
+    from synthgen import corpus
+
+    corpus.committed = lambda folder, parts=(): set()
+
+
+def _manifest_first() -> None:
+    """The card after the manifest."""
+    from synthgen import card, corpus, durable
+
+    write, late = durable.write_json, []
+    corpus.write_dataset_card = lambda *args: late.append(args)
+
+    def write_json(path: Path, value: Any) -> None:
+        write(path, value)
+        while late and path.name == "manifest.json":
+            card.write_dataset_card(*late.pop())
+
+    durable.write_json = write_json
+
+
+def _no_moments() -> None:
+    """A checkpoint without the optimizer's state."""
+    train = sys.modules["distill.train"]  # the name in the package is the function's
+    restore = train._restore
+
+    def weights_alone(model: Any, optimizer: Any, path: Path) -> Any:
+        found = restore(model, optimizer, path)
+        optimizer.state.clear()
+        return found
+
+    train._restore = weights_alone
+
+
+def _no_checkpoints() -> None:
+    """Checkpoints that are not read."""
+    train = sys.modules["distill.train"]
+    train._restore = lambda model, optimizer, path: (0, [])
+
+
+def _leaves_a_child() -> None:
+    """A process that outlives its parent."""
+    subprocess.Popen(["sleep", "30"])
+
+
+FAULTS = {
+    "plain write": _plain_write,
+    "data first": _data_first,
+    "no sweep": _no_sweep,
+    "forgets shards": _forgets,
+    "manifest first": _manifest_first,
+    "no moments": _no_moments,
+    "no checkpoints": _no_checkpoints,
+    "leaves a child": _leaves_a_child,
+}
+
+
+if __name__ == "__main__":
+    serve([int(number) for number in sys.argv[1:]])

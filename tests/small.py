@@ -1,0 +1,87 @@
+"""A real teacher of 20 thousand weights and a tokenizer of bytes, for tests that need many whole runs.
+
+    folder = small_teacher(tmp_path / "teacher")
+    recipe = small_task(tmp_path / "task", folder, seeds=12)
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def small_teacher(folder: Path, seed: int = 0, layers: int = 2, **more: Any) -> Path:
+    """A Llama with random weights and byte tokens, saved as any model is."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    tokens.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokens.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=tokens, bos_token="<|im_start|>", eos_token="<|im_end|>", chat_template=_TEMPLATE
+    )
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.5,
+        **more,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def small_task(folder: Path, teacher: Path, seeds: int = 9, long: int = 0, **sections: Any) -> Path:
+    """Write a recipe with its seeds and template; returns the recipe's path. `sections` replace top-level keys.
+
+    The first `long` seeds do not fit the teacher's context: they become failures.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {"id": f"q{i}", "question": f"{i} + {i + 1} {'and ' * (80 if i < long else 0)}?", "answer": "ab"[i % 2]}
+        for i in range(seeds)
+    ]
+    (folder / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "user.j2").write_text("{{ question }}\n")
+    source = {"path": "seeds.jsonl", "source": "tests", "licence": "CC0-1.0", "id": "id", "group": "id"}
+    recipe = {
+        "task": "sums",
+        "seeds": [{**source, "reference": "answer"}],
+        "split": {"test": 0.25},
+        "teacher": {"model": str(teacher), "licence": "Apache-2.0", "batch_size": 4, "device": "cpu"},
+        "generate": {"samples": 2, "max_new_tokens": 4, "shard_size": 6},
+        "logits": {"kind": "sampled", "draws": 12},
+        "curate": {"answer": False, "truncated": True, "repetition": None, "min_words": None},
+        "train": {
+            "student": {"kind": "decoder", "layers": 1},
+            "batch_size": 4,
+            "epochs": 4,
+            "max_steps": 5,
+            "checkpoint_every": 2,
+            "learning_rate": 1e-3,
+        },
+        **sections,
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    return path

