@@ -2,10 +2,11 @@
 
     python benchmarks/losses.py [--tokens 2048] [--vocabulary 49152] [--width 576] [--compiled]
 
-Each row is a process of its own: hidden states and output weight are made, one pass warms up, then passes are
-timed in processor seconds (other programs do not count); peak memory is the process's own high-water mark less what it held before the loss. "whole" makes the
-logits of all tokens and calls `losses.divergence`; "chunked" goes through `head.through_head`. With --compiled,
-"whole" is also run through `torch.compile`.
+Each row is a process of its own: hidden states and output weight are made, one pass warms up, then passes are timed
+in processor seconds (other programs do not count); peak memory is the process's own high-water mark less what it held
+before the loss, and so holds the gradient of the weight. "whole" makes the logits of all tokens and calls
+`losses.divergence`; "chunked" goes through `head.through_head`. With --compiled, "whole" is also run through
+`torch.compile`, timed without its first pass, which compiles.
 """
 
 from __future__ import annotations
@@ -109,7 +110,8 @@ if __name__ == "__main__":
         f"{given.tokens:,} tokens × {given.vocabulary:,} ids, hidden size {given.width}, float32, "
         f"{torch.get_num_threads()} thread(s), torch {torch.__version__}\n"
     )
-    print("| divergence, target | whole, s | chunked, s | ratio | whole, MiB | chunked, MiB | ratio | gradients differ by |")
+    columns = ("divergence, target", "whole, s", "chunked, s", "ratio", "whole, MiB", "chunked, MiB", "ratio")
+    print(f"| {' | '.join(columns)} | gradients differ by |")
     print("|---|---|---|---|---|---|---|---|")
     for name, kind in CASES:
         whole, chunked = run(given, name, kind, "whole"), run(given, name, kind, "chunked")

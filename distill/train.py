@@ -25,6 +25,7 @@ from distill.data import Example, TrainingSet, batch_rows, load, target_batch
 from distill.head import Head, completion_states, output_head, through_head
 from distill.students import from_layers, layer_map
 from synthgen import corpus, durable
+from synthgen.divergences import refusal
 from synthgen.errors import CorpusError, GateDenied, UserError
 from synthgen.recipe import DecoderStudent, Recipe, TrainSection
 from synthgen.teachers.transformers import LocalModel
@@ -98,6 +99,9 @@ def _train_decoder(
             f"{source}: its logits were made with another tokenizer than the teacher's",
             "use the teacher that made them",
         )
+    reason = refusal(section.loss, data.meta["kind"])
+    if reason:  # the recipe's own logits section may say otherwise than the corpus
+        raise CorpusError(f"{source}: {reason}", "change train.loss, or generate with another logits.kind")
     steps = section.epochs * -(-len(data.examples) // section.batch_size)
     steps = min(steps, section.max_steps or steps)
     tokens = sum(len(data.examples[i].completion) for s in range(steps) for i in _rows(data, section, s))
