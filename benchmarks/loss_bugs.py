@@ -1,6 +1,6 @@
 """Plants nineteen bugs, one at a time, in a copy of the source, and shows that the test named after each goes red.
 
-    python benchmarks/loss_bugs.py [--only 07]        # or: make loss-bugs
+    python benchmarks/loss_bugs.py [--only 07 13]        # or: make loss-bugs
 
 A bug is a list of (file, text, text in its place). A text that is not found exactly once is an error: the source
 moved on, and the bug must be planted anew. Exit 1 when a test stays green with its bug, or is red without.
@@ -123,8 +123,8 @@ def plant(folder: Path, bug: list[tuple[str, str, str]]) -> None:
         path.write_text(source.replace(text, instead))
 
 
-def run(number: str | None, bug: list[tuple[str, str, str]]) -> tuple[int, str]:
-    """(pytest's exit status, its last lines) for the tests of one bug (of all: None) in a fresh copy of the source."""
+def run(numbers: list[str] | None, bug: list[tuple[str, str, str]]) -> tuple[int, str]:
+    """(pytest's exit status, its output) for the tests of some bugs (None: of all) in a fresh copy of the source."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part in COPIED:
@@ -141,7 +141,9 @@ def run(number: str | None, bug: list[tuple[str, str, str]]) -> tuple[int, str]:
                 os.chdir(folder)
                 sys.path.insert(0, str(folder))
                 arguments = [TESTS, "-q", "-x", "--tb=line", "-p", "no:cacheprovider", "--durations=0"]
-                status = pytest.main([*arguments, *(["-k", f"test_bug_{number}_"] if number else [])])
+                status = pytest.main(
+                    [*arguments, *(["-k", " or ".join(f"test_bug_{n}_" for n in numbers)] if numbers else [])]
+                )
                 import distill
 
                 if not str(distill.__file__).startswith(str(folder)):
@@ -153,17 +155,17 @@ def run(number: str | None, bug: list[tuple[str, str, str]]) -> tuple[int, str]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", help="number of one bug, as 07")
+    parser.add_argument("--only", nargs="+", help="numbers of some bugs, as 07 13")
     only = parser.parse_args().only
     torch.set_num_threads(1)  # a forked child must not wait for threads that its parent had
-    chosen = {name: bug for name, bug in BUGS.items() if only in (None, name[:2])}
+    chosen = {name: bug for name, bug in BUGS.items() if not only or name[:2] in only}
     status, log = run(only, [])
     if status != 0:
         sys.exit(f"the tests are red without a bug (status {status}):\n{log[-3000:]}")
     print("| bug | test | without it | with it | first failure |\n|---|---|---|---|---|")
     stayed_green = 0
     for name, bug in chosen.items():
-        status, log = run(name[:2], bug)
+        status, log = run([name[:2]], bug)
         failed = [
             line.split(" - ")[0].removeprefix("FAILED ") for line in log.splitlines() if line.startswith("FAILED")
         ]
