@@ -1,5 +1,5 @@
 # make demo   two runs with a real model, from nothing: install, generate, curate, audit, train, evaluate, report
-# make test   the tests, from nothing
+# make test   the tests, from nothing; make test-slow: those of many minutes
 # make check  lint, types, docs, tests
 # make bench  the tables that the docs quote
 # make loss-bugs  nineteen known bugs planted in a copy of the source, each turning its test red
@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 export PYTHONUNBUFFERED = 1
 
-.PHONY: demo test check lint types docs bench loss-bugs clean
+.PHONY: demo test test-slow check lint types docs bench loss-bugs clean
 
 demo: $(VENV)/.demo
 	@began=$$(date +%s); \
@@ -21,6 +21,9 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
 
 check: lint types docs test
 

@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).parent.parent
 COPIED = ("synthgen", "distill", "tests", "prompts", "data", "pyproject.toml")
 TESTS = "tests/test_loss_bugs.py"
 LOSSES, HEAD, TRAIN = "distill/losses.py", "distill/head.py", "distill/train.py"
-DATA, STUDENTS, TEACHER = "distill/data.py", "distill/students.py", "synthgen/teachers/transformers.py"
+DATA, STUDENTS, FORWARD = "distill/data.py", "distill/students.py", "synthgen/teachers/forward.py"
 
 BUGS: dict[str, list[tuple[str, str, str]]] = {
     "01 padding in the loss": [
@@ -38,9 +38,11 @@ BUGS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "02 mean of micro-batch means": [(TRAIN, "step, device = step or batch, ", "step, device = batch, ")],
     "03 shift by one": [
-        (TEACHER, "        ids[:, :-1],\n", "        ids,\n"),
-        (TEACHER, "attention_mask=mask[:, :-1]", "attention_mask=mask"),
-        (TEACHER, "clamp(min=0)[:, :-1],\n        logits_to_keep=right", "clamp(min=0),\n        logits_to_keep=right"),
+        (FORWARD, "rows = [[*p, *c][:-1] for", "rows = [[*p, *c] for"),
+        (FORWARD, "torch.arange(start + len(prompts[r]) - 1, stop)", "torch.arange(start + len(prompts[r]), stop)"),
+        (FORWARD, "        ids[:, :-1],\n", "        ids,\n"),
+        (FORWARD, "attention_mask=mask[:, :-1]", "attention_mask=mask"),
+        (FORWARD, "clamp(min=0)[:, :-1],\n        logits_to_keep=right", "clamp(min=0),\n        logits_to_keep=right"),
     ],
     "04 reduction over the vocabulary": [
         (
@@ -79,7 +81,11 @@ BUGS: dict[str, list[tuple[str, str, str]]] = {
     "11 fused but materialised": [(HEAD, "size = chunk or max(1, _CHUNK_ELEMENTS // width)", "size = len(states_ND)")],
     "12 wrapper bypassed": [
         (HEAD, "    layer, config = model", '    model = getattr(model, "module", model)\n    layer, config = model'),
-        (HEAD, "= model.base_model, model.device", '= getattr(model, "module", model).base_model, torch.device("cpu")'),
+        (
+            HEAD,
+            "= model.base_model, model.device, model.config",
+            '= getattr(model, "module", model).base_model, torch.device("cpu"), None',
+        ),
     ],
     "13 softcap or scale ignored": [
         (HEAD, "if head is not None and head.scale != 1.0:", "if False:"),
@@ -92,7 +98,7 @@ BUGS: dict[str, list[tuple[str, str, str]]] = {
     "15 NaN gradient from minus infinity": [(LOSSES, "values.masked_fill(logw == -torch.inf, 0)", "values")],
     "16 absolute position": [
         (
-            TEACHER,
+            FORWARD,
             "position_ids=(mask.cumsum(-1) - 1).clamp(min=0)[:, :-1]",
             "position_ids=torch.arange(ids.shape[1] - 1)[None].expand(len(ids), -1)",
         ),

@@ -2,8 +2,8 @@
 
     python benchmarks/targets.py [--tokens 400]
 
-Real distributions: the demo's teacher on its own replies to the reasoning seeds. The student is the same model with
-half its layers. Every target goes through the product's own bytes (`synthgen.logits.encode` and `decode`) and loss;
+Real distributions: the demo's teacher on its own replies to the reasoning seeds. Two students: the same model with
+half its layers (untrained, far away) and with all but two (near). Every target goes through the product's own bytes (`synthgen.logits.encode` and `decode`) and loss;
 bytes are those of a Parquet shard with zstd. "Angle" is between the sum over all tokens of the gradient for the
 logits and that of the full KL (what a step sees), and the mean of the same for each token alone. "Renormalised" is
 what other tools do with top-k: kept ids scaled to mass one, full softmax of the student, no bucket.
@@ -27,13 +27,15 @@ from synthgen.prompts import load_prompt
 from synthgen.recipe import load_recipe
 from synthgen.records import Request
 from synthgen.seeds import load_seeds
-from synthgen.teachers.transformers import LocalModel, _invert, completion_logits, top_k
+from synthgen.teachers.forward import completion_logits
+from synthgen.teachers.sampling import invert, top_k
+from synthgen.teachers.transformers import LocalModel
 
 CHUNK = 32  # tokens whose full distributions are in memory at once
 
 
-def distributions(teacher: LocalModel, tokens: int) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
-    """Teacher's log-probabilities and student's logits (N, V), and the tokens of each row."""
+def distributions(teacher: LocalModel, tokens: int) -> tuple[torch.Tensor, dict[str, torch.Tensor], list[int]]:
+    """Teacher's log-probabilities and each student's logits (N, V), and the tokens of each row."""
     recipe = load_recipe("reasoning")
     prompt = load_prompt(recipe.prompts, recipe.task)
     seeds = load_seeds(recipe.seeds, recipe.split, prompt.question)[: 2 + tokens // 40]
@@ -44,18 +46,24 @@ def distributions(teacher: LocalModel, tokens: int) -> tuple[torch.Tensor, torch
     ]
     replies = teacher.sample(requests, None)
     depth = teacher.model.config.num_hidden_layers
-    student = from_layers(teacher.model, layer_map(depth // 2, depth)).eval()
+    students = {
+        f"{count} of {depth} layers": from_layers(teacher.model, layer_map(count, depth)).eval()
+        for count in (depth // 2, depth - 2)
+    }
     asked = [teacher.render(r.teacher_prompt) for r in requests]
-    logp, z, rows = [], [], []
+    logp: list[torch.Tensor] = []
+    z: dict[str, list[torch.Tensor]] = {name: [] for name in students}
+    rows: list[int] = []
     for prompt_ids, reply in zip(asked, replies, strict=True):
         ids = list(reply.token_ids)
         with torch.inference_mode():
             logp.append(completion_logits(teacher.model, [prompt_ids], [ids])[0].float().log_softmax(-1))
-            z.append(completion_logits(student, [prompt_ids], [ids])[0].float())
+            for name, student in students.items():
+                z[name].append(completion_logits(student, [prompt_ids], [ids])[0].float())
         rows.append(len(ids))
         if sum(rows) >= tokens:
             break
-    return torch.cat(logp).clone(), torch.cat(z).clone(), rows
+    return torch.cat(logp).clone(), {name: torch.cat(parts).clone() for name, parts in z.items()}, rows
 
 
 def stored(logp_NV: torch.Tensor, rows: list[int], spec: dict) -> tuple[Target, float]:
@@ -65,7 +73,7 @@ def stored(logp_NV: torch.Tensor, rows: list[int], spec: dict) -> tuple[Target, 
     for row, part in enumerate(logp_NV.split(rows)):
         if spec["kind"] == "sampled":
             u = torch.from_numpy(np.random.default_rng([row, spec["draws"]]).random((len(part), spec["draws"])))
-            targets.append(logits.count_draws(_invert(part.softmax(-1).double().cumsum(-1), u).numpy()))
+            targets.append(logits.count_draws(invert(part.softmax(-1).double().cumsum(-1), u).numpy()))
         else:
             targets.append(logits.TopK(*(t.numpy() for t in top_k(part, spec["k"], 1.0))))
     with tempfile.TemporaryDirectory() as name:
@@ -126,7 +134,7 @@ if __name__ == "__main__":
     parser.add_argument("--tokens", type=int, default=400)
     wanted = parser.parse_args().tokens
     model = LocalModel.open(load_recipe("reasoning").teacher)
-    logp, z, rows = distributions(model, wanted)
+    logp, students, rows = distributions(model, wanted)
     arms: list[tuple[str, Target, float]] = []
     for draws in (12, 50):
         target, size = stored(logp, rows, {"kind": "sampled", "draws": draws, "temperature": 1.0})
@@ -135,15 +143,14 @@ if __name__ == "__main__":
         kept, size = stored(logp, rows, {"kind": "topk", "k": k, "temperature": 1.0})
         assert isinstance(kept, TopK)
         arms += [(f"top-{k} renormalised", renormalised(kept), size), (f"top-{k} + residual", kept, size)]
-    print(
-        f"{model.identity['model']}, V = {logp.shape[-1]:,}, {len(logp)} tokens of {len(rows)} replies; student: half "
-        f"its layers, KL {float(divergence(z, Dense(logp)).mean()):.2f} nats\n"
-    )
-    print("| target | bytes a token | angle to full KL, all tokens | one token, mean |\n|---|---|---|---|")
-    for name, target, size in arms:
-        angles = Angles(logp.shape[-1])
-        for a in range(0, len(z), CHUNK):
-            b = min(a + CHUNK, len(z))
-            angles.add(gradients(z[a:b], cut(target, a, b)), gradients(z[a:b], Dense(logp[a:b])))
-        summed, single = angles.summary()
-        print(f"| {name} | {size:.1f} | {summed:.1f}° | {single:.1f}° |")
+    print(f"{model.identity['model']}, V = {logp.shape[-1]:,}, {len(logp)} tokens of {len(rows)} replies")
+    for student, z in students.items():
+        print(f"\nStudent: {student}, KL {float(divergence(z, Dense(logp)).mean()):.2f} nats a token\n")
+        print("| target | bytes a token | angle to full KL, all tokens | one token, mean |\n|---|---|---|---|")
+        for name, target, size in arms:
+            angles = Angles(logp.shape[-1])
+            for a in range(0, len(z), CHUNK):
+                b = min(a + CHUNK, len(z))
+                angles.add(gradients(z[a:b], cut(target, a, b)), gradients(z[a:b], Dense(logp[a:b])))
+            summed, single = angles.summary()
+            print(f"| {name} | {size:.1f} | {summed:.1f}° | {single:.1f}° |", flush=True)

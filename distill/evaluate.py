@@ -25,7 +25,8 @@ from synthgen import corpus, durable
 from synthgen.errors import CorpusError, UserError
 from synthgen.recipe import EvaluateSection, Recipe, TeacherSection
 from synthgen.records import Record, Request
-from synthgen.teachers.transformers import LocalModel, completion_logits
+from synthgen.teachers.forward import completion_logits
+from synthgen.teachers.transformers import LocalModel
 from synthgen.ui import UI
 from synthgen.verify import matches
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from synthgen.teachers.transformers import completion_logits
+from synthgen.teachers.forward import completion_logits
 
 _CHUNK_ELEMENTS = 1 << 23  # logits at once, 32 MiB in float32; fewer make the matrix products slow
 
@@ -173,7 +173,13 @@ class _Body:
     """A model without its output layer, whose hidden states stand where the logits would."""
 
     def __init__(self, model: Any) -> None:
-        self.body, self.device = model.base_model, model.device
+        self.body, self.device, self.config = model.base_model, model.device, model.config
+
+    def get_decoder(self) -> Any:
+        return self.body
+
+    def get_output_embeddings(self) -> Callable[[Tensor], Tensor]:
+        return lambda hidden: hidden
 
     def __call__(self, ids_BT: Tensor, *, logits_to_keep: int = 0, **inputs: Any) -> SimpleNamespace:
         hidden_BTD = self.body(ids_BT, **inputs).last_hidden_state

@@ -15,14 +15,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from synthgen.divergences import Divergence, refusal
-from synthgen.errors import RecipeError, nearest
+from synthgen.errors import RecipeError
+from synthgen.explain import explain, parse
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
 class SeedSource(_Section):
@@ -31,7 +32,7 @@ class SeedSource(_Section):
     path: str | None = None
     """JSONL, CSV or Parquet file, or a folder of them."""
     dataset: str | None = None
-    """Hugging Face dataset id; streamed."""
+    """Hugging Face dataset id, or a dataset's folder; streamed."""
     config: str | None = None
     dataset_split: str = "train"
     revision: str | None = None
@@ -63,6 +64,12 @@ class Split(_Section):
     validation: Share = 0.0
     test: Share = 0.2
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _at_most_all(self) -> Split:
+        if self.validation + self.test > 1:
+            raise ValueError(f"validation {self.validation} and test {self.test} are more than the whole")
+        return self
 
 
 class TeacherSection(_Section):
@@ -265,20 +272,13 @@ def find_recipe(name: str | Path) -> Path:
 def load_recipe(name: str | Path) -> Recipe:
     """Read, validate and resolve a recipe. Raises RecipeError naming the line and key."""
     path = find_recipe(name)
-    text = path.read_text()
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise RecipeError(f"{path}{where}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    node, values = parse(path)
     if not isinstance(values, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping of keys to values")
+        raise RecipeError(f"{path}: a recipe is a mapping of keys to values", "see prompts/README.md for one")
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(*_explain(path, node, error)) from None
+        raise RecipeError(*explain(path, node, error, Recipe)) from None
     return _resolve(recipe, path.parent.resolve())
 
 
@@ -291,76 +291,18 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def _resolve(recipe: Recipe, base: Path) -> Recipe:
-    seeds = tuple(s.model_copy(update={"path": str((base / s.path).resolve())}) if s.path else s for s in recipe.seeds)
-    teacher = recipe.teacher
-    model = teacher.model
-    if model.startswith((".", "/", "~")):  # a path; a hub id never begins so
-        model = str((base / Path(model).expanduser()).resolve())
-    return recipe.model_copy(
-        update={
-            "seeds": seeds,
-            "prompts": str((base / recipe.prompts).resolve()),
-            "teacher": teacher.model_copy(update={"model": model}),
-        }
+    def place(name: str) -> str:
+        return str((base / Path(name).expanduser()).resolve())
+
+    def place_of(name: str | None) -> str | None:  # a hub id never begins so
+        return place(name) if name and name.startswith((".", "/", "~")) else name
+
+    seeds = tuple(
+        s.model_copy(update={"path": place(s.path) if s.path else None, "dataset": place_of(s.dataset)})
+        for s in recipe.seeds
     )
-
-
-def _explain(path: Path, node: Any, error: ValidationError) -> tuple[str, str]:
-    """One line for the first problem (and how many more there are): file, line, key, value, what is allowed."""
-    problems = error.errors()
-    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    loc = tuple(part for part in problem["loc"] if part not in ("decoder", "classifier"))
-    key = ".".join(str(part) for part in loc) or "recipe"
-    line = _line(node, loc)
-    if problem["type"] == "extra_forbidden":
-        message = f"unknown key '{key}'{nearest(str(loc[-1]), _known(loc[:-1]))}"
-    elif problem["type"] == "missing":
-        message = f"key '{key}' is missing"
-    elif problem["type"] == "value_error":
-        message = f"{key}: {problem['ctx']['error']}"
-    else:
-        message = f"key '{key}' is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{path}, line {line}: {message}{more}", "mend that line of the recipe"
-
-
-def _line(node: Any, loc: tuple[int | str, ...]) -> int:
-    """Line of the innermost key of `loc` that the YAML has."""
-    line = node.start_mark.line + 1
-    for part in loc:
-        if isinstance(node, yaml.MappingNode):
-            pair = next(((k, v) for k, v in node.value if k.value == part), None)
-            if pair is None:
-                return line
-            line, node = pair[0].start_mark.line + 1, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-    return line
-
-
-_CHILDREN: dict[str, type[BaseModel]] = {
-    "seeds": SeedSource,
-    "split": Split,
-    "teacher": TeacherSection,
-    "generate": GenerateSection,
-    "logits": LogitsSection,
-    "curate": CurateSection,
-    "audit": AuditSection,
-    "train": TrainSection,
-    "evaluate": EvaluateSection,
-}
-
-
-def _known(parents: tuple[int | str, ...]) -> list[str]:
-    """Keys allowed inside the section at `parents`."""
-    names = [part for part in parents if isinstance(part, str)]
-    if not names:
-        return list(Recipe.model_fields)
-    if names == ["train", "student"]:
-        return sorted({*DecoderStudent.model_fields, *ClassifierStudent.model_fields})
-    section = _CHILDREN.get(names[0])
-    return list(section.model_fields) if section else []
+    teacher = recipe.teacher.model_copy(update={"model": place_of(recipe.teacher.model)})
+    return recipe.model_copy(update={"seeds": seeds, "prompts": place(recipe.prompts), "teacher": teacher})
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

@@ -19,7 +19,7 @@ from distill.students import from_layers
 from distill.train import batch_loss
 from synthgen import logits
 from synthgen.recipe import TrainSection
-from synthgen.teachers.transformers import _invert, top_k
+from synthgen.teachers.sampling import invert, top_k
 
 V, K, DRAWS = 97, 8, 20
 SMALL = {"vocab_size": V, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "initializer_range": 0.4}
@@ -57,7 +57,7 @@ def examples(kind: str = "topk", temperature: float = 1.0) -> tuple[list[Example
             target = logits.TopK(*(part.numpy() for part in top_k(logp, K, temperature)))
         else:
             cdf = (logp / temperature).softmax(-1).double().cumsum(-1)
-            target = logits.count_draws(_invert(cdf, torch.from_numpy(random.random((completion, DRAWS)))).numpy())
+            target = logits.count_draws(invert(cdf, torch.from_numpy(random.random((completion, DRAWS)))).numpy())
         tokens = [random.integers(3, V, n).tolist() for n in (prompt, completion)]
         found.append(Example(str(row), *tokens, target, kept))
     size = {"k": K} if kind == "topk" else {"draws": DRAWS}
@@ -132,10 +132,12 @@ def test_bug_02_mean_of_micro_batch_means(kind):
         assert torch.allclose(sum(f[2] for f in found), whole[2], atol=1e-5)
 
 
-def test_bug_03_shift_by_one():
-    """State t predicts token t: the cross-entropy is the one that transformers computes from ids and labels."""
+@pytest.mark.parametrize("name", ["Llama", "GPT2"])
+def test_bug_03_shift_by_one(name):
+    """State t predicts token t, packed (Llama) or padded (GPT-2): the cross-entropy is the one that transformers
+    computes from ids and labels."""
     batch, meta, _ = examples()
-    model = model_of()
+    model = model_of(name)
     for example in batch:
         ids = torch.tensor([example.prompt + example.completion])
         labels = ids.clone()

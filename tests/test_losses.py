@@ -16,7 +16,7 @@ from distill.head import Head, logits_of, through_head
 from distill.losses import Dense, Labels, Sampled, TopK, cut, divergence
 from synthgen import logits
 from synthgen.divergences import TABLE, Divergence, refusal
-from synthgen.teachers.transformers import _invert, top_k
+from synthgen.teachers.sampling import invert, top_k
 
 V, N, DRAWS = 257, 40, 20
 TEMPERATURES = [0.5, 1.0, 2.0]
@@ -54,7 +54,7 @@ def exact_of(name: str, target: losses.Target, logp: torch.Tensor, temperature: 
 def draw(logp: torch.Tensor, draws: int, temperature: float, seed: int) -> logits.Sampled:
     u = torch.from_numpy(np.random.default_rng(seed).random((len(logp), draws)))
     cdf = (logp / temperature).softmax(-1).double().cumsum(-1)
-    return logits.count_draws(_invert(cdf, u).numpy())
+    return logits.count_draws(invert(cdf, u).numpy())
 
 
 def target_of(kind: str, logp: torch.Tensor, temperature: float, k: int = 8) -> losses.Target:
