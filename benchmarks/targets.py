@@ -3,10 +3,11 @@
     python benchmarks/targets.py [--tokens 400]
 
 Real distributions: the demo's teacher on its own replies to the reasoning seeds. Two students: the same model with
-half its layers (untrained, far away) and with all but two (near). Every target goes through the product's own bytes (`synthgen.logits.encode` and `decode`) and loss;
-bytes are those of a Parquet shard with zstd. "Angle" is between the sum over all tokens of the gradient for the
-logits and that of the full KL (what a step sees), and the mean of the same for each token alone. "Renormalised" is
-what other tools do with top-k: kept ids scaled to mass one, full softmax of the student, no bucket.
+half its layers (untrained, far away) and with all but two (near). Every target goes through the product's own bytes
+(`synthgen.logits.encode` and `decode`) and loss; bytes are those of a Parquet shard with zstd. "Angle" is between the
+sum over all tokens of the gradient for the logits and that of the full KL (what a step sees), and the mean of the
+same for each token alone. "Renormalised" is what other tools do with top-k: kept ids scaled to mass one, full softmax
+of the student, no bucket.
 """
 
 from __future__ import annotations
