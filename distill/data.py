@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distill import losses
 from synthgen import corpus, logits
 from synthgen.errors import CorpusError
 from synthgen.records import DEGENERATE, Message, Record
@@ -106,6 +107,16 @@ def batch_rows(step: int, count: int, batch_size: int, seed: int) -> list[int]:
     epoch, number = divmod(step, per_epoch)
     order = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
     return [int(i) for i in order[number * batch_size : (number + 1) * batch_size]]
+
+
+def target_batch(targets: Sequence[logits.Target], meta: dict[str, Any]) -> losses.Target:
+    """All positions of all rows, row after row, as the loss takes them; `meta` is the shards' own."""
+    kind = logits.Sampled if meta["kind"] == "sampled" else logits.TopK
+    if not all(isinstance(target, kind) for target in targets):
+        raise ValueError(f"targets are not of the kind that their shards state: {meta['kind']}")
+    if meta["kind"] == "sampled":
+        return losses.Sampled(*sampled_batch(targets, meta["draws"]))  # type: ignore[arg-type]
+    return losses.TopK(*topk_batch(targets))  # type: ignore[arg-type]
 
 
 def sampled_batch(targets: Sequence[logits.Sampled], draws: int) -> tuple[Tensor, Tensor]:

@@ -21,12 +21,13 @@ from safetensors.torch import save_file
 
 from distill import losses
 from distill.card import write_model_card
-from distill.data import Example, TrainingSet, batch_rows, load, sampled_batch, topk_batch
+from distill.data import Example, TrainingSet, batch_rows, load, target_batch
+from distill.head import Head, completion_states, output_head, through_head
 from distill.students import from_layers, layer_map
 from synthgen import corpus, durable
+from synthgen.divergences import refusal
 from synthgen.errors import CorpusError, GateDenied, UserError
 from synthgen.recipe import DecoderStudent, Recipe, TrainSection
-from synthgen.teachers.forward import completion_logits
 from synthgen.teachers.transformers import LocalModel
 from synthgen.ui import UI, Progress
 
@@ -101,6 +102,9 @@ def _train_decoder(
                 f"{source}: its logits were made with {what} {value}; the teacher's is {teacher.identity[what]}",
                 "name the teacher that made them in the recipe, or generate again",
             )
+    reason = refusal(section.loss, data.meta["kind"])
+    if reason:  # the recipe's own logits section may say otherwise than the corpus
+        raise CorpusError(f"{source}: {reason}", "change train.loss, or generate with another logits.kind")
     steps = section.epochs * -(-len(data.examples) // section.batch_size)
     steps = min(steps, section.max_steps or steps)
     tokens = sum(len(data.examples[i].completion) for s in range(steps) for i in _rows(data, section, s))
@@ -141,6 +145,7 @@ def _fit(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=section.learning_rate, weight_decay=section.weight_decay, betas=(0.9, 0.95), fused=True
     )
+    head = output_head(model)
     model.train()
     start, metrics = _restore(model, optimizer, checkpoint)
     bar.advance(start, resumed=True)
@@ -149,19 +154,23 @@ def _fit(
         batch = [data.examples[i] for i in _rows(data, section, step)]
         for group in optimizer.param_groups:
             group["lr"] = section.learning_rate * _schedule(step, steps, section.warmup)
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=section.dtype == "bfloat16"):
-            z_NV = torch.cat(completion_logits(model, [e.prompt for e in batch], [e.completion for e in batch]))
-        loss, parts = batch_loss(z_NV, batch, data.meta, 0.0 if arm == "cross-entropy" else section.kd_weight)
-        if not math.isfinite(float(loss.detach())):
-            raise UserError(f"the loss of step {step} is {float(loss.detach())}", "lower train.learning_rate")
-        loss.backward()
+        parts: dict[str, float] = {}
+        for begin in range(0, len(batch), section.micro_batch or len(batch)):
+            micro = batch[begin : begin + (section.micro_batch or len(batch))]
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=section.dtype == "bfloat16"):
+                states_ND = completion_states(model, head, [e.prompt for e in micro], [e.completion for e in micro])
+                loss, found = batch_loss(states_ND, head, micro, data.meta, section, arm == "cross-entropy", batch)
+            if not math.isfinite(found["loss"]):
+                raise UserError(f"the loss of step {step} is {found['loss']}", "lower train.learning_rate")
+            loss.backward()
+            parts = {key: parts.get(key, 0.0) + value for key, value in found.items()}
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         metrics.append(
             {"step": step, **parts, "grad_norm": float(norm), "tokens": sum(len(e.completion) for e in batch)}
         )
-        bar.tokens(len(z_NV))
+        bar.tokens(sum(len(e.completion) for e in batch))
         bar.advance(1)
         if (step + 1) % section.checkpoint_every == 0 and step + 1 < steps:
             _checkpoint(model, optimizer, step + 1, metrics, checkpoint)
@@ -169,29 +178,49 @@ def _fit(
 
 
 def batch_loss(
-    z_NV: torch.Tensor, batch: list[Example], meta: dict[str, Any], kd_weight: float
+    states_ND: torch.Tensor,
+    head: Head | None,
+    batch: list[Example],
+    meta: dict[str, Any],
+    section: TrainSection,
+    labels_alone: bool = False,
+    step: list[Example] | None = None,
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """kd_weight · distillation + (1 − kd_weight) · cross-entropy, each a mean over its own tokens of the batch.
+    """kd_weight · divergence + (1 − kd_weight) · cross-entropy, each a mean over its own tokens of the whole step.
 
-    Distillation is over every row, cross-entropy over the rows that curation kept; with kd_weight 0 it is over
-    every row (the baseline). Returns the loss and its parts.
+    The divergence is over every row, cross-entropy over the rows that curation kept; with `labels_alone` (the
+    baseline) it is over every row and all there is. `batch` is a part of the rows `step` of one optimizer step (all
+    of them by default): losses and gradients of its parts add up to the step's. Returns the loss and its parts.
     """
-    device = z_NV.device
-    labels = torch.tensor([t for e in batch for t in e.completion], device=device)
-    if kd_weight == 0:
-        ce = losses.cross_entropy(z_NV, labels).mean()
+    step, device = step or batch, states_ND.device
+    labels = losses.Labels(torch.tensor([t for e in batch for t in e.completion], device=device))
+    tokens = sum(len(e.completion) for e in step)
+    if labels_alone or section.kd_weight == 0:
+
+        def label_loss(z_CV: torch.Tensor, chunk: tuple[int, int]) -> torch.Tensor:
+            return losses.divergence(z_CV, losses.cut(labels, *chunk), "cross_entropy")
+
+        weights_N = torch.full((len(states_ND),), 1 / tokens, device=device)
+        ce, _ = through_head(states_ND, head, label_loss, weights_N)
         return ce, {"loss": float(ce.detach()), "cross_entropy": float(ce.detach())}
-    targets = [e.target for e in batch]
-    if meta["kind"] == "sampled":
-        ids, weights = (t.to(device) for t in sampled_batch(targets, meta["draws"]))  # type: ignore[arg-type]
-        kd = losses.sampled_cross_entropy(z_NV, ids, weights, meta["temperature"]).mean()
-    else:
-        ids, logp, tail, log_z = (t.to(device) for t in topk_batch(targets))  # type: ignore[arg-type]
-        kd = losses.kl_topk(z_NV, ids, logp, tail, log_z, meta["temperature"]).mean()
-    kept = torch.tensor([e.kept for e in batch for _ in e.completion], device=device).nonzero()[:, 0]
-    ce = losses.cross_entropy(z_NV[kept], labels[kept]).sum() / max(1, len(kept))
-    loss = kd_weight * kd + (1 - kd_weight) * ce
-    return loss, {k: float(v.detach()) for k, v in (("loss", loss), ("distillation", kd), ("cross_entropy", ce))}
+    target = losses.moved(target_batch([e.target for e in batch], meta), device)
+    kept_N = torch.tensor([float(e.kept) for e in batch for _ in e.completion], device=device)
+    kept = max(1, sum(len(e.completion) for e in step if e.kept))
+    shape = {} if section.beta is None else {"beta": section.beta}
+    shape |= {} if section.alpha is None else {"alpha": section.alpha}
+
+    def both(z_CV: torch.Tensor, chunk: tuple[int, int]) -> torch.Tensor:
+        here, vocabulary = losses.cut(target, *chunk), min(meta["vocab_size"], z_CV.shape[-1])
+        kd_C = losses.divergence(
+            z_CV, here, section.loss, temperature=meta["temperature"], vocabulary=vocabulary, **shape
+        )
+        return torch.stack([kd_C, losses.divergence(z_CV, losses.cut(labels, *chunk), "cross_entropy")], -1)
+
+    means_N2 = torch.stack([torch.full_like(kept_N, 1 / tokens), kept_N / kept], -1)
+    mixed = torch.tensor([section.kd_weight, 1 - section.kd_weight], device=device)
+    loss, values_N2 = through_head(states_ND, head, both, means_N2 * mixed)
+    kd, ce = (values_N2 * means_N2).sum(0).tolist()
+    return loss, {"loss": float(loss.detach()), "distillation": kd, "cross_entropy": ce}
 
 
 def _schedule(step: int, steps: int, warmup: float) -> float:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from synthgen.divergences import Divergence, refusal
 from synthgen.errors import RecipeError
 from synthgen.explain import explain, parse
 
@@ -167,13 +168,22 @@ class ClassifierStudent(_Section):
 
 
 class TrainSection(_Section):
-    """How the student learns. Loss = kd_weight · KL to the stored distribution + (1 − kd_weight) · cross-entropy."""
+    """How the student learns: kd_weight · divergence from the stored distribution + (1 − kd_weight) · cross-entropy."""
 
     student: Annotated[DecoderStudent | ClassifierStudent, Field(discriminator="kind")] = DecoderStudent()
     kd_weight: Share = 0.9
+    loss: Divergence = "forward_kl"
+    """The divergence; with logits of kind 'sampled', forward_kl alone is defined (and the same as cross_entropy)."""
+    beta: Share | None = None
+    """jsd: 0 is forward, 1 reverse KL; 0.5 when left out."""
+    alpha: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """skew_kl, skew_reverse_kl: share of the other distribution mixed in; 0.1 when left out."""
     epochs: Count = 1
     max_steps: Count | None = None
     batch_size: Count = 16
+    """Rows an optimizer step."""
+    micro_batch: Count | None = None
+    """Rows at once in memory; a step is summed over them, with the same result. All of them when left out."""
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup: Share = 0.1
@@ -184,6 +194,13 @@ class TrainSection(_Section):
     baseline: bool = True
     """Also train the same student on cross-entropy alone, on the same batches."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+
+    @model_validator(mode="after")
+    def _meant(self) -> TrainSection:
+        for key, users in (("beta", ("jsd",)), ("alpha", ("skew_kl", "skew_reverse_kl"))):
+            if getattr(self, key) is not None and self.loss not in users:
+                raise ValueError(f"'{key}' belongs to loss {' and '.join(users)}, and loss is '{self.loss}'")
+        return self
 
 
 class EvaluateSection(_Section):
@@ -227,6 +244,12 @@ class Recipe(_Section):
             raise ValueError("a classifier student needs strategy 'classify'")
         if wants == "decoder" and (self.strategy == "classify" or self.logits is None):
             raise ValueError("a decoder student needs sampled completions and a 'logits' section")
+        if self.train and wants == "decoder" and self.logits:
+            reason = refusal(self.train.loss, self.logits.kind)
+            if reason:
+                raise ValueError(f"train.loss and logits.kind do not go together: {reason}")
+        if self.train and wants == "classifier" and self.train.loss != "forward_kl":
+            raise ValueError(f"train.loss '{self.train.loss}' is for decoders; a classifier learns by forward_kl")
         return self
 
 

@@ -1,0 +1,189 @@
+"""Plants nineteen bugs, one at a time, in a copy of the source, and shows that the test named after each goes red.
+
+    python benchmarks/loss_bugs.py [--only 07 13]        # or: make loss-bugs
+
+A bug is a list of (file, text, text in its place). A text that is not found exactly once is an error: the source
+moved on, and the bug must be planted anew. Exit 1 when a test stays green with its bug, or is red without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import datasets  # noqa: F401  Loaded once here, and shared with every forked run: loading is most of its time.
+import pyarrow.parquet  # noqa: F401
+import pytest
+import torch
+import transformers  # noqa: F401
+
+REPOSITORY = Path(__file__).parent.parent
+COPIED = ("synthgen", "distill", "tests", "prompts", "data", "pyproject.toml")
+TESTS = "tests/test_loss_bugs.py"
+LOSSES, HEAD, TRAIN = "distill/losses.py", "distill/head.py", "distill/train.py"
+DATA, STUDENTS, FORWARD = "distill/data.py", "distill/students.py", "synthgen/teachers/forward.py"
+
+BUGS: dict[str, list[tuple[str, str, str]]] = {
+    "01 padding in the loss": [
+        (
+            TRAIN,
+            "tokens = sum(len(e.completion) for e in step)",
+            "tokens = len(step) * max(len(e.completion) for e in step)",
+        ),
+    ],
+    "02 mean of micro-batch means": [(TRAIN, "step, device = step or batch, ", "step, device = batch, ")],
+    "03 shift by one": [
+        (FORWARD, "rows = [[*p, *c][:-1] for", "rows = [[*p, *c] for"),
+        (FORWARD, "torch.arange(start + len(prompts[r]) - 1, stop)", "torch.arange(start + len(prompts[r]), stop)"),
+        (FORWARD, "        ids[:, :-1],\n", "        ids,\n"),
+        (FORWARD, "attention_mask=mask[:, :-1]", "attention_mask=mask"),
+        (FORWARD, "clamp(min=0)[:, :-1],\n        logits_to_keep=right", "clamp(min=0),\n        logits_to_keep=right"),
+    ],
+    "04 reduction over the vocabulary": [
+        (
+            LOSSES,
+            "values.masked_fill(logw == -torch.inf, 0)).sum(-1)",
+            "values.masked_fill(logw == -torch.inf, 0)).mean(-1)",
+        ),
+    ],
+    "05 temperature unused": [(TRAIN, 'temperature=meta["temperature"]', "temperature=1.0")],
+    "06 JSD mixture swapped": [(LOSSES, "logm = _mixture(logp, logq, beta)", "logm = _mixture(logq, logp, beta)")],
+    "07 top-k renormalised on both sides": [
+        (
+            LOSSES,
+            "return logp.log_softmax(-1), logq  #",
+            "return logp[:, :-1].log_softmax(-1), logq[:, :-1].log_softmax(-1)  #",
+        ),
+    ],
+    "08 truncated reverse KL": [
+        (LOSSES, "return logp.log_softmax(-1), logq  #", "return logp.log_softmax(-1)[:, :-1], logq[:, :-1]  #"),
+    ],
+    "09 vocabulary padding as zero logits": [
+        (
+            LOSSES,
+            "z_NV = z_NV[:, :vocabulary]",
+            "z_NV = functional.pad(z_NV[:, :vocabulary], (0, z_NV.shape[-1] - vocabulary))",
+        ),
+        (
+            LOSSES,
+            "_float(target.logits_NV)[:, :vocabulary]",
+            "functional.pad(_float(target.logits_NV), (0, z_NV.shape[-1] - target.logits_NV.shape[-1]))",
+        ),
+    ],
+    "10 softmax in bfloat16": [
+        (LOSSES, "return values if values.dtype == torch.float64 else values.float()", "return values"),
+    ],
+    "11 fused but materialised": [(HEAD, "size = chunk or max(1, _CHUNK_ELEMENTS // width)", "size = len(states_ND)")],
+    "12 wrapper bypassed": [
+        (HEAD, "    layer, config = model", '    model = getattr(model, "module", model)\n    layer, config = model'),
+        (
+            HEAD,
+            "= model.base_model, model.device, model.config",
+            '= getattr(model, "module", model).base_model, torch.device("cpu"), None',
+        ),
+    ],
+    "13 softcap or scale ignored": [
+        (HEAD, "if head is not None and head.scale != 1.0:", "if False:"),
+        (HEAD, "if head is not None and head.softcap is not None:", "if False:"),
+        (HEAD, "return head if same else None", "return head"),
+    ],
+    "14 stored rows against shuffled batches": [
+        (DATA, "completion, shard.target(row), kept", "completion, shard.target(len(examples) % len(shard)), kept")
+    ],
+    "15 NaN gradient from minus infinity": [(LOSSES, "values.masked_fill(logw == -torch.inf, 0)", "values")],
+    "16 absolute position": [
+        (
+            FORWARD,
+            "position_ids=(mask.cumsum(-1) - 1).clamp(min=0)[:, :-1]",
+            "position_ids=torch.arange(ids.shape[1] - 1)[None].expand(len(ids), -1)",
+        ),
+    ],
+    "17 student and teacher end differently": [
+        (STUDENTS, "    student.generation_config = copy.deepcopy(teacher.generation_config)\n", ""),
+    ],
+    "18 logits and labels chunked differently": [
+        (HEAD, "h = states[a : a + size]", "h = states.tensor_split(-(-len(states) // size))[a // size]"),
+    ],
+    "19 large negative values as a mask": [
+        (
+            LOSSES,
+            "both = (teacher_NV > -torch.inf) & (z_NV > -torch.inf)",
+            "both = (teacher_NV > -1e3) & (z_NV > -1e3)",
+        ),
+    ],
+}
+
+
+def plant(folder: Path, bug: list[tuple[str, str, str]]) -> None:
+    """Substitute in the copy. Exits when a text does not occur exactly once."""
+    for name, text, instead in bug:
+        path = folder / name
+        source = path.read_text()
+        if source.count(text) != 1:
+            sys.exit(f"{name}: found {source.count(text)} times, not once: {text!r}. Plant this bug anew.")
+        path.write_text(source.replace(text, instead))
+
+
+def run(numbers: list[str] | None, bug: list[tuple[str, str, str]]) -> tuple[int, str]:
+    """(pytest's exit status, its output) for the tests of some bugs (None: of all) in a fresh copy of the source."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in COPIED:
+            origin = REPOSITORY / part
+            if origin.is_dir():
+                shutil.copytree(origin, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(origin, folder / part)
+        plant(folder, bug)
+        log = folder / "log"
+        child = os.fork()
+        if child == 0:
+            with log.open("w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+                os.chdir(folder)
+                sys.path.insert(0, str(folder))
+                arguments = [TESTS, "-q", "-x", "--tb=line", "-p", "no:cacheprovider", "--durations=0"]
+                status = pytest.main(
+                    [*arguments, *(["-k", " or ".join(f"test_bug_{n}_" for n in numbers)] if numbers else [])]
+                )
+                import distill
+
+                if not str(distill.__file__).startswith(str(folder)):
+                    status = 90  # the copy was not what ran
+            os._exit(int(status))
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return status, log.read_text()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", help="numbers of some bugs, as 07 13")
+    only = parser.parse_args().only
+    torch.set_num_threads(1)  # a forked child must not wait for threads that its parent had
+    chosen = {name: bug for name, bug in BUGS.items() if not only or name[:2] in only}
+    status, log = run(only, [])
+    if status != 0:
+        sys.exit(f"the tests are red without a bug (status {status}):\n{log[-3000:]}")
+    print("| bug | test | without it | with it | first failure |\n|---|---|---|---|---|")
+    stayed_green = 0
+    for name, bug in chosen.items():
+        status, log = run([name[:2]], bug)
+        failed = [
+            line.split(" - ")[0].removeprefix("FAILED ") for line in log.splitlines() if line.startswith("FAILED")
+        ]
+        red = status == 1 and bool(failed)
+        stayed_green += not red
+        test = failed[0].split("::")[-1] if failed else f"test_bug_{name[:2]}_…"
+        reason = next(
+            (line.split(": ", 1)[-1] for line in log.splitlines() if line.startswith(("E ", str(Path("/"))))), ""
+        )
+        reason = reason.removeprefix("E ").strip()
+        print(
+            f"| {name} | {test} | green | {'red' if red else f'GREEN (status {status})'} | {reason[:70]} |", flush=True
+        )
+    print(f"\n{len(chosen) - stayed_green} of {len(chosen)} bugs turn their test red.")
+    sys.exit(bool(stayed_green))

@@ -1,0 +1,45 @@
+"""Which divergence can be computed from which kind of stored or live distribution: one literal table.
+
+    refusal("reverse_kl", "sampled")      # why not, in one line; None when it is defined
+
+Free of torch, so that a recipe is refused before anything is loaded. The formulas are in `distill.losses`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Divergence = Literal[
+    "forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "adaptive_kl", "mse", "cross_entropy"
+]
+TargetKind = Literal["dense", "topk", "sampled", "labels"]
+
+_ZEROS = "draws are a histogram with zeros, and student mass on a zero makes it infinite"
+_BIASED = "it is not linear in the teacher's probabilities, so draws in their place are biased"
+_SORTED = "its head and tail are parts of the teacher's sorted distribution, which draws do not give"
+_LOGITS = "it compares every logit, and those left out are not known"
+_LABEL = "a label is one token, not a distribution; use cross_entropy"
+
+# dense: every log-probability. topk: K of them and one bucket for the rest, at one temperature (the divergence is
+# between the two distributions over K + 1 outcomes, a lower bound on the full one). sampled: counts of draws (the
+# value lies above the divergence by the teacher's entropy, which draws do not tell; the gradient is unbiased).
+# labels: one token each. None: defined; a line: refused, and why.
+TABLE: dict[Divergence, dict[TargetKind, str | None]] = {
+    "forward_kl": {"dense": None, "topk": None, "sampled": None, "labels": _LABEL},
+    "reverse_kl": {"dense": None, "topk": None, "sampled": _ZEROS, "labels": _LABEL},
+    "jsd": {"dense": None, "topk": None, "sampled": _BIASED, "labels": _LABEL},
+    "skew_kl": {"dense": None, "topk": None, "sampled": _BIASED, "labels": _LABEL},
+    "skew_reverse_kl": {"dense": None, "topk": None, "sampled": _BIASED, "labels": _LABEL},
+    "adaptive_kl": {"dense": None, "topk": None, "sampled": _SORTED, "labels": _LABEL},
+    "mse": {"dense": None, "topk": _LOGITS, "sampled": _LOGITS, "labels": _LABEL},
+    "cross_entropy": {"dense": None, "topk": None, "sampled": None, "labels": None},
+}
+
+
+def refusal(divergence: Divergence, target: TargetKind) -> str | None:
+    """Why `divergence` is not defined for targets of kind `target`, in one line; None when it is."""
+    reason = TABLE[divergence][target]
+    if reason is None:
+        return None
+    others = [name for name in get_args(Divergence) if TABLE[name][target] is None]
+    return f"{divergence} is not defined for {target} targets: {reason} (defined: {', '.join(others)})"
