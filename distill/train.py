@@ -81,7 +81,7 @@ def train(
 def check_audit(run: Path, override: bool) -> bool:
     """Whether the run's audit said no and is overridden (no audit is no denial). Raises GateDenied if it is not."""
     report = run / "audit" / "report.json"
-    audit = corpus.load_json(report) if report.exists() else {"passed": True}
+    audit: dict[str, Any] = corpus.load_json(report) if report.exists() else {"passed": True}
     if not audit["passed"] and not override:
         raise GateDenied(
             f"the audit of {run} says {audit['status']} for {audit['intent']['use']} use",

@@ -4,9 +4,9 @@
     server.run(["synthgen", "generate", recipe, "-o", run], cut=(7, "before"))   # SIGKILL before the 8th call
     server.run(["synthgen", "generate", recipe, "-o", run])                      # undisturbed
 
-`python killing.py FD…` is the server's process: on each socket a request a line in, an outcome a line out. A trial
-is a real process killed by a real SIGKILL; it calls the command's own function. `fault` breaks a promise of the
-package on purpose, to show that what watches the promise sees it broken.
+`python killing.py FD…` is the server's process: on each socket a request a line in, an outcome a line out. A trial is
+a real process killed by a real SIGKILL; it calls the command's own function. `fault` breaks a promise of the package
+on purpose, to show that what watches the promise sees it broken.
 """
 
 from __future__ import annotations
@@ -121,10 +121,8 @@ def serve(sockets: list[int]) -> None:
     """Import everything, then take requests on each socket in a fork of its own."""
     import torch
 
-    from synthgen.teachers import load, transformers  # noqa: F401
-
     torch.set_num_threads(1)
-    _import_what_a_run_imports()
+    _import_everything()
     gc.collect()
     gc.freeze()  # pages that forks need not copy
     lanes = [socket.socket(fileno=number) for number in sockets]
@@ -165,8 +163,8 @@ def _take_requests(lane: socket.socket) -> None:
             replies.flush()
 
 
-def _import_what_a_run_imports() -> None:
-    """Modules that the package and its libraries import when used, so that forks need not."""
+def _import_everything() -> None:
+    """The commands, and what they and their libraries import when used, so that forks need not."""
     import importlib
 
     for name in (
@@ -180,7 +178,15 @@ def _import_what_a_run_imports() -> None:
         "transformers.models.llama.modeling_llama",
         "transformers.masking_utils",
         "matplotlib.pyplot",
+        "synthgen.cli",
+        "synthgen.pipeline",
         "synthgen.plots",
+        "synthgen.teachers.transformers",
+        "distill.classifier",
+        "distill.cli",
+        "distill.evaluate",
+        "distill.fidelity",
+        "distill.train",
     ):
         importlib.import_module(name)
 
