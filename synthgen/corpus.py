@@ -12,7 +12,7 @@ file. Progress is read from the files, never from a counter.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,8 @@ def claim(folder: Path, inputs: dict[str, Any], what: str) -> None:
 def commit(folder: Path, name: str, tables: dict[str, pa.Table]) -> None:
     """Write one shard: every companion first, `data` last."""
     inputs = durable.digest(_load_json(folder / "inputs.json"))
+    if "failures" not in tables:  # of an earlier try that was killed before its rows were there
+        (folder / "failures" / f"{name}.parquet").unlink(missing_ok=True)
     for part in sorted(tables, key=lambda part: part == "data"):
         table = tables[part]
         metadata = {**(table.schema.metadata or {}), _INPUTS_KEY: inputs.encode()}
@@ -177,11 +179,25 @@ def discard_damaged(folder: Path) -> list[str]:
                     companion.exists() and _read(companion)["id"].to_pylist() == _read(path)["id"].to_pylist()
                 ):
                     names.add(path.stem)
+    discard(folder, names)
+    return sorted(names)
+
+
+def discard(folder: Path, names: Iterable[str]) -> None:
+    """Remove shards, and the manifest, so that they are made again."""
     (folder / "manifest.json").unlink(missing_ok=True)
     for name in sorted(names):
         for path in sorted(folder.rglob(f"{name}.parquet"), key=lambda p: p.parent.name != "data"):
             path.unlink()  # the data file first: without it the shard does not count as made
-    return sorted(names)
+
+
+def failed(folder: Path) -> dict[str, int]:
+    """Failures of every committed shard that has some."""
+    return {
+        path.stem: pq.read_metadata(path).num_rows
+        for path in sorted(folder.glob("failures/*.parquet"))
+        if not path.name.startswith(".") and (folder / "data" / path.name).exists()
+    }
 
 
 def records(folder: Path, part: str = "data", split: str | None = None) -> Iterator[tuple[str, list[Record]]]:

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from synthgen.errors import RecipeError, nearest
 
@@ -78,6 +87,85 @@ class TeacherSection(_Section):
     batch_size: Count = 64
 
 
+class Prices(_Section):
+    """Dollars per million tokens."""
+
+    input: Annotated[float, Field(ge=0)]
+    output: Annotated[float, Field(ge=0)]
+    cached_input: Annotated[float, Field(ge=0)] | None = None
+    """Of prompt tokens that the provider had cached; the price of the others unless given."""
+
+
+class ApiTeacher(_Section):
+    """A server that speaks OpenAI's chat completions: OpenAI itself, vLLM, llama.cpp and most providers."""
+
+    engine: Literal["openai"]
+    model: str
+    base_url: str = "https://api.openai.com/v1"
+    api_key_env: str | None = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the key; null for a server without keys."""
+    revision: str | None = None
+    """What you know of the version behind the name; it is part of every row's id."""
+    licence: str = "unknown"
+    tokenizer: str | None = None
+    """Hub id or folder of the model's tokenizer: turns the server's tokens into ids; needed for logits."""
+    rpm: Count | None = None
+    """Requests a minute that your account allows."""
+    tpm: Count | None = None
+    """Tokens a minute that your account allows."""
+    max_in_flight: Count = 64
+    timeout: Annotated[float, Field(gt=0)] = 300.0
+    """Seconds for one answer."""
+    attempts: Count = 5
+    """Times a request is sent before it is a failure; refusals for pace (429) are not counted."""
+    prices: Prices | None = None
+    extra: dict[str, Any] = {}
+    """Further parameters of the request's body; null takes out one that is sent otherwise."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _no_secrets(cls, url: str) -> str:
+        host = url.partition("://")[2].partition("/")[0]
+        if not url.startswith(("http://", "https://")) or not host:
+            raise ValueError("an address begins with http:// or https://")
+        if "@" in host or "?" in url:
+            raise ValueError("no password or key in an address: name its environment variable in api_key_env")
+        return url.rstrip("/")
+
+
+class ReplayTeacher(_Section):
+    """Recorded replies, by the text that was asked: for benchmarks, tests, and rows made elsewhere."""
+
+    engine: Literal["replay"]
+    path: str
+    """A corpus folder, or JSONL of {"prompt": text of the last message, "text": reply}."""
+    model: str = "replay"
+    revision: str | None = None
+    licence: str = "unknown"
+    max_in_flight: Count = 64
+    latency: Annotated[float, Field(ge=0)] = 0.0
+    """Seconds that every reply takes."""
+
+
+def _engine(value: Any) -> str:
+    return str(value.get("engine", "transformers") if isinstance(value, dict) else value.engine)
+
+
+AnyTeacher = Annotated[
+    Annotated[TeacherSection, Tag("transformers")]
+    | Annotated[ApiTeacher, Tag("openai")]
+    | Annotated[ReplayTeacher, Tag("replay")],
+    Discriminator(_engine),
+]
+
+
+class Budget(_Section):
+    """The most that a run may spend, however often it is resumed."""
+
+    usd: Annotated[float, Field(ge=0)] | None = None
+    tokens: Count | None = None
+
+
 class GenerateSection(_Section):
     """How it is asked."""
 
@@ -94,6 +182,23 @@ class GenerateSection(_Section):
     """Text before it is the rationale, the line after it the answer."""
     labels: tuple[str, ...] = ()
     """Strategy 'classify': the classes, as the teacher would say them."""
+    json_schema: dict[str, Any] | None = None
+    """The answer must be JSON of this schema; for teachers that can be held to one."""
+    budget: Budget | None = None
+    max_failures: Annotated[str | int, Field(union_mode="left_to_right")] | None = None
+    """Stop when more requests than this have failed: a number, or a share of all: "5%"."""
+
+    @field_validator("max_failures")
+    @classmethod
+    def _count_or_percent(cls, value: str | int | None) -> str | int | None:
+        text = str(0 if value is None else value)
+        try:
+            number = float(text.removesuffix("%"))
+        except ValueError:
+            number = -1.0
+        if not 0 <= number or (text.endswith("%") and number > 100) or (not text.endswith("%") and not text.isdigit()):
+            raise ValueError('give a number of rows, or a share of all like "5%"')
+        return value
 
 
 class LogitsSection(_Section):
@@ -201,7 +306,7 @@ class Recipe(_Section):
     prompts: str = "."
     """Folder with the templates."""
     split: Split = Split()
-    teacher: TeacherSection
+    teacher: AnyTeacher
     generate: GenerateSection = GenerateSection()
     logits: LogitsSection | None = LogitsSection()
     curate: CurateSection = CurateSection()
@@ -209,8 +314,21 @@ class Recipe(_Section):
     train: TrainSection | None = None
     evaluate: EvaluateSection = EvaluateSection()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _api_has_no_distribution(cls, values: Any) -> Any:
+        """Without a `logits` section an API gives none; the default is for teachers that have the distribution."""
+        if isinstance(values, dict) and "logits" not in values and isinstance(values.get("teacher"), dict):
+            if values["teacher"].get("engine", "transformers") != "transformers":
+                return {**values, "logits": None}
+        return values
+
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
+        if self.logits and self.strategy != "classify":
+            _check_logits(self.teacher, self.logits)
+        if self.generate.json_schema and not isinstance(self.teacher, ApiTeacher):
+            raise ValueError(f"generate.json_schema: the '{self.teacher.engine}' teacher cannot be held to a schema")
         if self.strategy == "classify" and len(self.generate.labels) < 2:
             raise ValueError("strategy 'classify' needs two or more generate.labels")
         if self.strategy == "rationale" and not self.generate.answer_marker:
@@ -221,6 +339,26 @@ class Recipe(_Section):
         if wants == "decoder" and (self.strategy == "classify" or self.logits is None):
             raise ValueError("a decoder student needs sampled completions and a 'logits' section")
         return self
+
+
+def _check_logits(teacher: Any, wanted: LogitsSection) -> None:
+    """An API shows the top of the distribution at temperature 1, as text. Raises ValueError for anything else."""
+    if isinstance(teacher, TeacherSection):
+        return
+    if wanted.kind == "sampled":
+        raise ValueError(
+            "logits.kind: 'sampled' needs the whole distribution, which an API does not give; "
+            "use kind: topk (k at most 20 at most providers), or logits: null"
+        )
+    if wanted.temperature != 1.0:
+        raise ValueError(
+            f"logits.temperature is {wanted.temperature}: the normaliser at another temperature than 1 needs the "
+            "whole distribution, which an API does not give; use 1"
+        )
+    if isinstance(teacher, ApiTeacher) and teacher.tokenizer is None:
+        raise ValueError("logits: an API gives tokens as text; name the model's tokenizer in teacher.tokenizer")
+    if isinstance(teacher, ApiTeacher) and "api.openai.com" in teacher.base_url and wanted.k > 20:
+        raise ValueError(f"logits.k is {wanted.k}: this server gives 20 at most")
 
 
 def shipped(kind: Literal["prompts", "data"]) -> Path:
@@ -267,17 +405,30 @@ def dump_recipe(recipe: Recipe) -> str:
     )
 
 
+# What may change while a run goes on: it decides how fast, how patiently and for how much, not what is made.
+_HOW = {"teacher": ("api_key_env", "rpm", "tpm", "max_in_flight", "timeout", "attempts"), "generate": ("budget", "max_failures")}
+
+
+def deciding(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's values that decide what is made."""
+    values = recipe.model_dump(mode="json")
+    for section, keys in _HOW.items():
+        values[section] = {key: value for key, value in values[section].items() if key not in keys}
+    return values
+
+
 def _resolve(recipe: Recipe, base: Path) -> Recipe:
     seeds = tuple(s.model_copy(update={"path": str((base / s.path).resolve())}) if s.path else s for s in recipe.seeds)
-    teacher = recipe.teacher
-    model = teacher.model
-    if model.startswith((".", "/", "~")):  # a path; a hub id never begins so
-        model = str((base / Path(model).expanduser()).resolve())
+    places = {}
+    for key in ("model", "tokenizer", "path"):
+        place = getattr(recipe.teacher, key, None)
+        if place and (key == "path" or place.startswith((".", "/", "~"))):  # a path; a hub id never begins so
+            places[key] = str((base / Path(place).expanduser()).resolve())
     return recipe.model_copy(
         update={
             "seeds": seeds,
             "prompts": str((base / recipe.prompts).resolve()),
-            "teacher": teacher.model_copy(update={"model": model}),
+            "teacher": recipe.teacher.model_copy(update=places),
         }
     )
 
@@ -286,13 +437,17 @@ def _explain(path: Path, node: Any, error: ValidationError) -> tuple[str, str]:
     """One line for the first problem (and how many more there are): file, line, key, value, what is allowed."""
     problems = error.errors()
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    loc = tuple(part for part in problem["loc"] if part not in ("decoder", "classifier"))
+    loc = tuple(part for part in problem["loc"] if part not in ("decoder", "classifier", *_TEACHERS))
     key = ".".join(str(part) for part in loc) or "recipe"
     line = _line(node, loc)
     if problem["type"] == "extra_forbidden":
-        message = f"unknown key '{key}'{nearest(str(loc[-1]), _known(loc[:-1]))}"
+        message = f"unknown key '{key}'{nearest(str(loc[-1]), _known(loc[:-1], problem['loc']))}"
     elif problem["type"] == "missing":
         message = f"key '{key}' is missing"
+    elif problem["type"] == "union_tag_invalid":
+        loc = (*loc, "engine")
+        line = _line(node, loc)
+        message = f"teacher.engine is '{problem['ctx']['tag']}'{nearest(problem['ctx']['tag'], _TEACHERS)}"
     elif problem["type"] == "value_error":
         message = f"{key}: {problem['ctx']['error']}"
     else:
@@ -316,10 +471,10 @@ def _line(node: Any, loc: tuple[int | str, ...]) -> int:
     return line
 
 
+_TEACHERS: dict[str, type[BaseModel]] = {"transformers": TeacherSection, "openai": ApiTeacher, "replay": ReplayTeacher}
 _CHILDREN: dict[str, type[BaseModel]] = {
     "seeds": SeedSource,
     "split": Split,
-    "teacher": TeacherSection,
     "generate": GenerateSection,
     "logits": LogitsSection,
     "curate": CurateSection,
@@ -327,16 +482,19 @@ _CHILDREN: dict[str, type[BaseModel]] = {
     "train": TrainSection,
     "evaluate": EvaluateSection,
 }
+_NESTED: dict[tuple[str, ...], type[BaseModel]] = {("teacher", "prices"): Prices, ("generate", "budget"): Budget}
 
 
-def _known(parents: tuple[int | str, ...]) -> list[str]:
-    """Keys allowed inside the section at `parents`."""
+def _known(parents: tuple[int | str, ...], loc: tuple[int | str, ...]) -> list[str]:
+    """Keys allowed inside the section at `parents`; the raw `loc` of the problem says which teacher is meant."""
     names = [part for part in parents if isinstance(part, str)]
     if not names:
         return list(Recipe.model_fields)
     if names == ["train", "student"]:
         return sorted({*DecoderStudent.model_fields, *ClassifierStudent.model_fields})
-    section = _CHILDREN.get(names[0])
+    section = _NESTED.get(tuple(names)) or _CHILDREN.get(names[0])
+    if names == ["teacher"]:
+        section = next((_TEACHERS[str(part)] for part in loc if part in _TEACHERS), TeacherSection)
     return list(section.model_fields) if section else []
 
 
