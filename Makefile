@@ -1,5 +1,5 @@
 # make demo   two runs with a real model, from nothing: install, generate, curate, audit, train, evaluate, report
-# make test   the tests, from nothing
+# make test   the tests, from nothing; make test-slow: those of many minutes
 # make check  lint, types, docs, tests
 # make bench  the tables that the docs quote
 
@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 export PYTHONUNBUFFERED = 1
 
-.PHONY: demo test check lint types docs bench clean
+.PHONY: demo test test-slow check lint types docs bench clean
 
 demo: $(VENV)/.demo
 	@began=$$(date +%s); \
@@ -20,6 +20,9 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
 
 check: lint types docs test
 

@@ -73,8 +73,13 @@ if __name__ == "__main__":
     RECIPE = load_recipe("reasoning")
     TEACHER = LocalModel.open(RECIPE.teacher)
     out = sys.stdout
-    out.write(f"{TEACHER.identity['model']}, V = {TEACHER.identity['vocab_size']:,}, {ROWS} completions at temperature 1\n\n")
-    out.write("| kept | ours, B/token | flat int32 + float16 | nested dictionaries | JSON | write + read, tokens/s |\n|---|---|---|---|---|---|\n")
+    out.write(
+        f"{TEACHER.identity['model']}, V = {TEACHER.identity['vocab_size']:,}, {ROWS} completions at temperature 1\n\n"
+    )
+    out.write(
+        "| kept | ours, B/token | flat int32 + float16 | nested dictionaries | JSON | write + read, tokens/s |\n"
+        "|---|---|---|---|---|---|\n"
+    )
     wide = completions({"kind": "topk", "k": 128, "temperature": 1.0})
     tokens = sum(len(r.token_ids) for r in wide)
     for k in (20, 64, 128):
@@ -108,4 +113,7 @@ if __name__ == "__main__":
     tokens = sum(len(r.token_ids) for r in drawn)
     unique = np.concatenate([r.target.uniques for r in drawn]).mean()
     out.write(f"| 50 draws ({unique:.1f} unique) | {size / tokens:.1f} | – | – | – | {speed:,.0f} |\n")
-    out.write(f"\nStorage error of log-probabilities: at most {logits.STORAGE_ERROR:.2e} nat above {logits.FLOOR:.0f}; draws are exact.\n")
+    out.write(
+        f"\nStorage error of log-probabilities: at most {logits.STORAGE_ERROR:.2e} nat above {logits.FLOOR:.0f}; "
+        "draws are exact.\n"
+    )

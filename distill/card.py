@@ -11,8 +11,11 @@ from synthgen.card import environment
 from synthgen.recipe import Recipe
 
 
-def write_model_card(folder: Path, recipe: Recipe, made: dict[str, Any]) -> None:
-    """Write README.md from training.json and, where it is there, evaluation.json."""
+def write_model_card(
+    folder: Path, recipe: Recipe, made: dict[str, Any], training: dict[str, Any] | None = None
+) -> None:
+    """Write README.md from `training` (training.json, if that is there) and, where it is there, evaluation.json."""
+    training = training or json.loads((folder / "training.json").read_text())
     evaluation = folder / "evaluation.json"
     text = (
         environment()
@@ -21,7 +24,7 @@ def write_model_card(folder: Path, recipe: Recipe, made: dict[str, Any]) -> None
             recipe=recipe,
             made=made,
             corpus_sha256=durable.digest(made["files"]),
-            training=json.loads((folder / "training.json").read_text()),
+            training=training,
             evaluation=json.loads(evaluation.read_text()) if evaluation.exists() else None,
         )
     )

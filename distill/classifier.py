@@ -108,10 +108,13 @@ def train_classifier(section: TrainSection, source: Path, made: dict[str, Any], 
     steps = min(steps, section.max_steps or steps)
     with ui.progress("train", len(arms), "students") as bar:
         for arm, (target, kd_weight) in arms.items():
-            classifier, curves[arm] = _fit(section, section.student, found, made["labels"], kd_weight, steps)
-            classifier.save(target)
-            durable.write_json(target / "metrics.json", curves[arm])
-            bar.advance(1)
+            there = (target / "metrics.json").exists()
+            if not there:
+                classifier, metrics = _fit(section, section.student, found, made["labels"], kd_weight, steps)
+                classifier.save(target)
+                durable.write_json(target / "metrics.json", metrics)
+            curves[arm] = json.loads((target / "metrics.json").read_text())
+            bar.advance(1, resumed=there)
     return {
         "kind": "classifier",
         "steps": steps,

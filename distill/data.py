@@ -93,7 +93,7 @@ def _logits_index(folder: Path) -> dict[str, tuple[Path, logits.Shard, int]]:
     if len(teachers) != 1:
         raise CorpusError(f"{root} has logits of {len(teachers)} teachers; one is expected")
     found = {}
-    for path in sorted(teachers[0].glob("*.parquet")):
+    for path in sorted(p for p in teachers[0].glob("*.parquet") if not p.name.startswith(".")):
         shard = logits.read(path)
         for row, record_id in enumerate(shard.ids):
             found[record_id] = (path, shard, row)

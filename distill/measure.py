@@ -58,8 +58,20 @@ def main() -> None:
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     result = {"sample": _local, "classify": _local, "student": _student}[job["what"]](job)
-    result["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    result["peak_rss_bytes"] = peak_rss()
     sys.stdout.write(json.dumps(result) + "\n")
+
+
+def peak_rss() -> int:
+    """Largest resident set of this process so far, in bytes.
+
+    Not `ru_maxrss` where the kernel gives the figure itself: that one survives exec, so the child of a large
+    parent would report its parent's.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * next(int(line.split()[1]) for line in status.open() if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _end_with_parent() -> None:
@@ -68,8 +80,8 @@ def _end_with_parent() -> None:
 
 
 def _local(job: dict[str, Any]) -> dict[str, Any]:
-    from synthgen.recipe import TeacherSection
     from synthgen.records import Request
+    from synthgen.sections import TeacherSection
     from synthgen.teachers.transformers import LocalModel
 
     model = LocalModel.open(TeacherSection.model_validate(job["teacher"]))

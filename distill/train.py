@@ -25,8 +25,9 @@ from distill.data import Example, TrainingSet, batch_rows, load, sampled_batch, 
 from distill.students import from_layers, layer_map
 from synthgen import corpus, durable
 from synthgen.errors import CorpusError, GateDenied, UserError
-from synthgen.recipe import DecoderStudent, Recipe, TrainSection
-from synthgen.teachers.transformers import LocalModel, completion_logits
+from synthgen.recipe import DecoderStudent, Recipe, TrainSection, local_teacher
+from synthgen.teachers.forward import completion_logits
+from synthgen.teachers.transformers import LocalModel
 from synthgen.ui import UI, Progress
 
 
@@ -67,10 +68,11 @@ def train(
 
         facts = train_classifier(section, source, made, folder, ui)
     else:
-        teacher = teacher or LocalModel.open(recipe.teacher)
+        teacher = teacher or LocalModel.open(local_teacher(recipe))
         facts = _train_decoder(section, section.student, source, folder, teacher, ui)
-    durable.write_json(folder / "training.json", {**facts, **inputs, "audit_overridden": override_audit})
-    write_model_card(folder, recipe, made)
+    facts = {**facts, **inputs, "audit_overridden": override_audit}
+    write_model_card(folder, recipe, made, facts)
+    durable.write_json(folder / "training.json", facts)  # last: it says that the student is finished
     return folder
 
 
@@ -92,11 +94,13 @@ def _train_decoder(
     """Both arms on the same batches; returns what training.json says."""
     layers = layer_map(student.layers, teacher.model.config.num_hidden_layers)
     data = load(source, teacher.render, section.max_length)
-    if data.meta["tokenizer"] != teacher.identity["tokenizer"]:
-        raise CorpusError(
-            f"{source}: its logits were made with another tokenizer than the teacher's",
-            "use the teacher that made them",
-        )
+    made_by = {"tokenizer": data.meta["tokenizer"], "revision": data.meta["teacher"].rpartition("@")[2]}
+    for what, value in made_by.items():
+        if value != teacher.identity[what]:
+            raise CorpusError(
+                f"{source}: its logits were made with {what} {value}; the teacher's is {teacher.identity[what]}",
+                "name the teacher that made them in the recipe, or generate again",
+            )
     steps = section.epochs * -(-len(data.examples) // section.batch_size)
     steps = min(steps, section.max_steps or steps)
     tokens = sum(len(data.examples[i].completion) for s in range(steps) for i in _rows(data, section, s))
@@ -135,12 +139,13 @@ def _fit(
 ) -> list[dict[str, float]]:
     """The loop. `arm` 'cross-entropy' learns the teacher's tokens alone, on every row of the same batches."""
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=section.learning_rate, weight_decay=section.weight_decay, betas=(0.9, 0.95)
+        model.parameters(), lr=section.learning_rate, weight_decay=section.weight_decay, betas=(0.9, 0.95), fused=True
     )
     model.train()
     start, metrics = _restore(model, optimizer, checkpoint)
     bar.advance(start, resumed=True)
     for step in range(start, steps):
+        torch.manual_seed((section.seed << 32 | step) % 2**63)  # dropout, where there is any, belongs to the step too
         batch = [data.examples[i] for i in _rows(data, section, step)]
         for group in optimizer.param_groups:
             group["lr"] = section.learning_rate * _schedule(step, steps, section.warmup)
@@ -208,7 +213,7 @@ def _checkpoint(
             f"exp_avg.{name}": state["exp_avg"],
             f"exp_avg_sq.{name}": state["exp_avg_sq"],
         }
-    path.parent.mkdir(parents=True, exist_ok=True)
+    durable.make_folder(path.parent)
     temporary = path.with_name(f"{durable.TEMPORARY}{path.name}")
     save_file(tensors, temporary, {"step": str(step), "metrics": json.dumps(metrics)})
     durable.publish(temporary, path)
@@ -234,7 +239,7 @@ def _restore(model: Any, optimizer: torch.optim.Optimizer, path: Path) -> tuple[
 def _save(model: Any, tokenizer: Any, folder: Path, metrics: list[dict[str, float]]) -> None:
     """Weights, config and tokenizer under their usual names; metrics.json last, as the sign that all are there."""
     temporary = folder / f"{durable.TEMPORARY}model-{os.getpid()}"
-    temporary.mkdir(parents=True, exist_ok=True)
+    durable.make_folder(temporary)
     model.eval().save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
     for path in sorted(temporary.iterdir()):

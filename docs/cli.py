@@ -1,6 +1,6 @@
 """Write docs/cli.md from the commands' own help; with --check, fail when it is stale.
 
-    python docs/cli.py
+python docs/cli.py
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ def render() -> str:
 
 
 def _block(title: str, command: click.Command, parent: click.Context | None) -> str:
-    context = click.Context(command, info_name=title.split()[-1], parent=parent, max_content_width=100, terminal_width=100)
+    context = click.Context(
+        command, info_name=title.split()[-1], parent=parent, max_content_width=100, terminal_width=100
+    )
     return f"## {title}\n\n```\n{command.get_help(context)}\n```\n"
 
 

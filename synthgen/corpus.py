@@ -5,8 +5,8 @@
 
 A shard is a contiguous range of requests of one split. Its companions (logits, failures, rejects) are written
 first and its data file last: the data file under its real name is the commit. `inputs.json` says what the
-folder was begun with; `manifest.json`, written when every shard is there, gives rows, bytes and sha256 of each
-file. Progress is read from the files, never from a counter.
+folder was begun with; `manifest.json`, written last of all, gives rows, bytes and sha256 of each shard's files.
+Progress is read from the files, never from a counter.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synthgen import durable, logits
+from synthgen.card import write_dataset_card
 from synthgen.errors import CorpusError, RunChanged
 from synthgen.recipe import differences
 from synthgen.records import SCHEMA_VERSION, SPLITS, Record, from_rows
@@ -71,9 +72,9 @@ def claim(folder: Path, inputs: dict[str, Any], what: str) -> None:
 
 def commit(folder: Path, name: str, tables: dict[str, pa.Table]) -> None:
     """Write one shard: every companion first, `data` last."""
-    inputs = durable.digest(_load_json(folder / "inputs.json"))
-    if "failures" not in tables:  # of an earlier try that was killed before its rows were there
+    if "failures" not in tables:  # those of a killed attempt, if this one has none
         (folder / "failures" / f"{name}.parquet").unlink(missing_ok=True)
+    inputs = durable.digest(_load_json(folder / "inputs.json"))
     for part in sorted(tables, key=lambda part: part == "data"):
         table = tables[part]
         metadata = {**(table.schema.metadata or {}), _INPUTS_KEY: inputs.encode()}
@@ -111,7 +112,10 @@ def committed(folder: Path, parts: Sequence[str] = ()) -> set[str]:
 
 
 def finish(folder: Path, kind: str, facts: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Write the manifest over all files of the shards `names`; returns it."""
+    """Write the card and then the manifest over all files of the shards `names`; returns it.
+
+    The manifest says that the corpus is finished, so nothing is written after it.
+    """
     files: dict[str, Any] = {}
     for path in sorted(folder.rglob("*.parquet")):
         if path.stem in names and not path.name.startswith("."):
@@ -122,6 +126,7 @@ def finish(folder: Path, kind: str, facts: dict[str, Any], names: Sequence[str])
                 "sha256": durable.sha256(path),
             }
     manifest = {"schema_version": SCHEMA_VERSION, "kind": kind, **facts, "files": files}
+    write_dataset_card(folder, manifest, f"{facts['task']}: {kind}")
     durable.write_json(folder / "manifest.json", manifest)
     return manifest
 
@@ -160,7 +165,10 @@ def verify(folder: Path) -> dict[str, Any]:
 
 
 def discard_damaged(folder: Path) -> list[str]:
-    """Remove every shard that has a damaged or missing file, and the manifest, so that they are made again."""
+    """Remove every shard that has a damaged or missing file, then the manifest, so that they are made again.
+
+    The manifest goes last: it alone knows which files are damaged, should this be interrupted.
+    """
     if (folder / "manifest.json").exists():
         names = {Path(name).stem for name in damaged(folder)}
         if not names:
@@ -185,10 +193,10 @@ def discard_damaged(folder: Path) -> list[str]:
 
 def discard(folder: Path, names: Iterable[str]) -> None:
     """Remove shards, and the manifest, so that they are made again."""
-    (folder / "manifest.json").unlink(missing_ok=True)
     for name in sorted(names):
         for path in sorted(folder.rglob(f"{name}.parquet"), key=lambda p: p.parent.name != "data"):
             path.unlink()  # the data file first: without it the shard does not count as made
+    (folder / "manifest.json").unlink(missing_ok=True)
 
 
 def failed(folder: Path) -> dict[str, int]:

@@ -30,7 +30,7 @@ def cache_folder() -> Path:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path` whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(TEMPORARY + path.name)
     try:
         with temporary.open("wb") as file:
@@ -54,6 +54,14 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and the ones above it, each with its name durable."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        fsync_folder(folder.parent)
+
+
 def fsync_folder(folder: Path) -> None:
     """Make renames inside `folder` durable."""
     handle = os.open(folder, os.O_RDONLY)
@@ -65,7 +73,7 @@ def fsync_folder(folder: Path) -> None:
 
 def publish(temporary: Path, final: Path) -> None:
     """Make a finished temporary file or folder durable under its real name; an old one is replaced."""
-    for path in sorted(temporary.rglob("*")) if temporary.is_dir() else [temporary]:
+    for path in [temporary, *sorted(temporary.rglob("*"))]:
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
@@ -81,11 +89,15 @@ def remove(path: Path) -> None:
     """Delete a file or folder in one step for readers: rename it away first."""
     if not path.exists() and not path.is_symlink():
         return
-    gone = path.with_name(TEMPORARY + "gone-" + path.name)
-    if gone.exists():
-        _delete(gone)
-    os.replace(path, gone)
+    gone = _gone(path)
     _delete(gone)
+    os.replace(path, gone)
+    fsync_folder(path.parent)
+    _delete(gone)
+
+
+def _gone(path: Path) -> Path:
+    return path.absolute().with_name(TEMPORARY + "gone-" + path.name)
 
 
 def _delete(path: Path) -> None:
@@ -96,7 +108,8 @@ def _delete(path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed process left under temporary names, anywhere below `folder`."""
+    """Remove what a killed process left under temporary names: anywhere below `folder`, and `folder` half removed."""
+    _delete(_gone(folder))
     if folder.is_dir():
         for path in list(folder.rglob(TEMPORARY + "*")):
             _delete(path)
@@ -117,7 +130,7 @@ def digest(value: Any) -> str:
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process; the kernel lets go when the process dies, however it dies."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with (folder / ".lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -48,7 +48,8 @@ def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
         if old != recipe:
             durable.write_text(path, dump_recipe(recipe))  # another pace, patience or budget
         return
-    if run.is_dir() and not path.exists() and any(p for p in run.iterdir() if p.name != ".lock"):
+    there = {p.name for p in run.iterdir()} if run.is_dir() else set()
+    if not path.exists() and there - {".lock", durable.TEMPORARY + path.name}:  # the latter: killed right here
         raise RunChanged(f"{run} is not empty and holds no run", "give another folder with -o")
     durable.write_text(path, dump_recipe(recipe))
 
@@ -137,5 +138,5 @@ class _Log:
             "seconds": seconds,
             "worked": worked,
         }
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        before = self.path.read_text() if self.path.exists() else ""
+        durable.write_text(self.path, before + json.dumps(line) + "\n")

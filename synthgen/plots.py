@@ -43,7 +43,9 @@ def figures(page: dict[str, Any]) -> dict[str, Figure]:
         if evaluation and evaluation["kind"] == "decoder":
             found["kl"] = _dots(evaluation["table"], "kl", "KL(teacher ‖ model), nats a token (log scale)", log=True)
         if evaluation and evaluation["kind"] == "classifier":
-            found["agreement"] = _dots(evaluation["table"], "agreement", "share of held-out texts, same label as the teacher")
+            found["agreement"] = _dots(
+                evaluation["table"], "agreement", "share of held-out texts, same label as the teacher"
+            )
             found["confusion"] = _confusion(evaluation["confusion"], evaluation["labels"])
         if training:
             found["loss"] = _losses(training)
@@ -100,7 +102,9 @@ def _losses(training: dict[str, Any]) -> Figure:
     for arm, colour in (("distilled", _MAIN), ("cross-entropy", _OTHER)):
         points = training["metrics"].get(arm)
         if points:
-            axes.plot([p["step"] + 1 for p in points], [p["loss"] for p in points], color=colour, label=arm, linewidth=1.6)
+            axes.plot(
+                [p["step"] + 1 for p in points], [p["loss"] for p in points], color=colour, label=arm, linewidth=1.6
+            )
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("training loss, nats a token" if training["kind"] == "decoder" else "training loss, nats")
     axes.set_ylim(bottom=0)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -50,30 +49,32 @@ class Prompt:
         messages = self._system("teacher_system" if "teacher_system" in self.templates else "system", fields)
         user = "teacher_user" if "teacher_user" in self.templates else "user"
         for example in self.examples:
-            messages.append(_message("user", self._render(user, example)))
-            messages.append(_message("assistant", self._render("assistant", example)))
+            messages.append(_message("user", self._render(user, example, "example")))
+            messages.append(_message("assistant", self._render("assistant", example, "example")))
         return [*messages, _message("user", self._render(user, fields))]
 
     def _system(self, name: str, fields: dict[str, Any]) -> list[Message]:
         return [_message("system", self._render(name, fields))] if name in self.templates else []
 
-    def _render(self, name: str, fields: dict[str, Any]) -> str:
+    def _render(self, name: str, fields: dict[str, Any], whose: str = "seed") -> str:
+        where = f"template {self.name}/{name}.j2"
         try:
             return self.templates[name].render(**fields).strip()
         except UndefinedError as error:
             raise RecipeError(
-                f"template {self.name}/{name}.j2: {error.message}; the seed has: {', '.join(sorted(fields))}",
-                "add the field to the seed, or map a column to it with `seeds.fields`",
+                f"{where}: {error.message}; the {whose} has: {', '.join(sorted(fields))}",
+                "add the field to the seed, or map a column to it with `seeds.fields`"
+                if whose == "seed"
+                else "add the field to examples.jsonl",
             ) from None
-        except TemplateError as error:
-            raise RecipeError(f"template {self.name}/{name}.j2: {error}", "mend the template") from None
+        except Exception as error:  # a template is the user's program: it can raise anything
+            raise RecipeError(f"{where}: {error}", "mend the template") from None
 
 
 def _message(role: str, content: str) -> Message:
     return {"role": role, "content": content}
 
 
-@lru_cache
 def load_prompt(folder: str, name: str) -> Prompt:
     """Read a folder of templates. Raises RecipeError when one is missing or broken."""
     root = Path(folder)
@@ -85,7 +86,7 @@ def load_prompt(folder: str, name: str) -> Prompt:
     for key in _TEMPLATES:
         path = root / f"{key}.j2"
         if path.is_file():
-            text = path.read_text()
+            text = _read(path)
             hasher.update(f"{key}\0{text}\0".encode())
             try:
                 templates[key] = environment.from_string(text)
@@ -102,12 +103,20 @@ def load_prompt(folder: str, name: str) -> Prompt:
 
 
 def _examples(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    rows = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    rows: list[dict[str, Any]] = []
+    # Not splitlines: a JSON string may hold U+2028.
+    for number, line in enumerate(_read(path).split("\n") if path.is_file() else [], 1):
+        if not line.strip():
+            continue
         try:
             rows.append(dict(json.loads(line)))
         except (ValueError, TypeError) as error:
             raise RecipeError(f"{path}, line {number}: {error}", "one JSON object a line") from None
     return rows
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 text ({error.reason})", "save it as UTF-8") from None

@@ -12,34 +12,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from synthgen.errors import RecipeError, nearest
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+from synthgen.errors import RecipeError
+from synthgen.explain import explain, parse
+from synthgen.sections import AnyTeacher, ApiTeacher, Budget, Count, ReplayTeacher, Section, Share, TeacherSection
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class SeedSource(_Section):
+class SeedSource(Section):
     """Where seeds come from and under whose terms. Exactly one of `path` and `dataset`."""
 
     path: str | None = None
     """JSONL, CSV or Parquet file, or a folder of them."""
     dataset: str | None = None
-    """Hugging Face dataset id; streamed."""
+    """Hugging Face dataset id, or a dataset's folder; streamed."""
     config: str | None = None
     dataset_split: str = "train"
     revision: str | None = None
@@ -65,108 +51,21 @@ class SeedSource(_Section):
         return self
 
 
-class Split(_Section):
+class Split(Section):
     """Shares of seed groups held out; a group is never on two sides."""
 
     validation: Share = 0.0
     test: Share = 0.2
     seed: int = 0
 
-
-class TeacherSection(_Section):
-    """Who is asked."""
-
-    engine: Literal["transformers"] = "transformers"
-    model: str
-    """Hub id, folder, .gguf file, or package:NAME[/FILE] for a GGUF inside an installed package."""
-    revision: str | None = None
-    licence: str = "unknown"
-    """Terms of the teacher: SPDX id or a key of data/licences.yaml."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    batch_size: Count = 64
+    @model_validator(mode="after")
+    def _at_most_all(self) -> Split:
+        if self.validation + self.test > 1:
+            raise ValueError(f"validation {self.validation} and test {self.test} are more than the whole")
+        return self
 
 
-class Prices(_Section):
-    """Dollars per million tokens."""
-
-    input: Annotated[float, Field(ge=0)]
-    output: Annotated[float, Field(ge=0)]
-    cached_input: Annotated[float, Field(ge=0)] | None = None
-    """Of prompt tokens that the provider had cached; the price of the others unless given."""
-
-
-class ApiTeacher(_Section):
-    """A server that speaks OpenAI's chat completions: OpenAI itself, vLLM, llama.cpp and most providers."""
-
-    engine: Literal["openai"]
-    model: str
-    base_url: str = "https://api.openai.com/v1"
-    api_key_env: str | None = "OPENAI_API_KEY"
-    """Name of the environment variable that holds the key; null for a server without keys."""
-    revision: str | None = None
-    """What you know of the version behind the name; it is part of every row's id."""
-    licence: str = "unknown"
-    tokenizer: str | None = None
-    """Hub id or folder of the model's tokenizer: turns the server's tokens into ids; needed for logits."""
-    rpm: Count | None = None
-    """Requests a minute that your account allows."""
-    tpm: Count | None = None
-    """Tokens a minute that your account allows."""
-    max_in_flight: Count = 64
-    timeout: Annotated[float, Field(gt=0)] = 300.0
-    """Seconds for one answer."""
-    attempts: Count = 5
-    """Times a request is sent before it is a failure; refusals for pace (429) are not counted."""
-    prices: Prices | None = None
-    extra: dict[str, Any] = {}
-    """Further parameters of the request's body; null takes out one that is sent otherwise."""
-
-    @field_validator("base_url")
-    @classmethod
-    def _no_secrets(cls, url: str) -> str:
-        host = url.partition("://")[2].partition("/")[0]
-        if not url.startswith(("http://", "https://")) or not host:
-            raise ValueError("an address begins with http:// or https://")
-        if "@" in host or "?" in url:
-            raise ValueError("no password or key in an address: name its environment variable in api_key_env")
-        return url.rstrip("/")
-
-
-class ReplayTeacher(_Section):
-    """Recorded replies, by the text that was asked: for benchmarks, tests, and rows made elsewhere."""
-
-    engine: Literal["replay"]
-    path: str
-    """A corpus folder, or JSONL of {"prompt": text of the last message, "text": reply}."""
-    model: str = "replay"
-    revision: str | None = None
-    licence: str = "unknown"
-    max_in_flight: Count = 64
-    latency: Annotated[float, Field(ge=0)] = 0.0
-    """Seconds that every reply takes."""
-
-
-def _engine(value: Any) -> str:
-    return str(value.get("engine", "transformers") if isinstance(value, dict) else value.engine)
-
-
-AnyTeacher = Annotated[
-    Annotated[TeacherSection, Tag("transformers")]
-    | Annotated[ApiTeacher, Tag("openai")]
-    | Annotated[ReplayTeacher, Tag("replay")],
-    Discriminator(_engine),
-]
-
-
-class Budget(_Section):
-    """The most that a run may spend, however often it is resumed."""
-
-    usd: Annotated[float, Field(ge=0)] | None = None
-    tokens: Count | None = None
-
-
-class GenerateSection(_Section):
+class GenerateSection(Section):
     """How it is asked."""
 
     samples: Count = 1
@@ -196,12 +95,13 @@ class GenerateSection(_Section):
             number = float(text.removesuffix("%"))
         except ValueError:
             number = -1.0
-        if not 0 <= number or (text.endswith("%") and number > 100) or (not text.endswith("%") and not text.isdigit()):
+        share = text.endswith("%")
+        if number < 0 or (share and number > 100) or not (share or text.isdigit()):
             raise ValueError('give a number of rows, or a share of all like "5%"')
         return value
 
 
-class LogitsSection(_Section):
+class LogitsSection(Section):
     """Which part of the teacher's distribution is kept beside each row."""
 
     kind: Literal["sampled", "topk"] = "sampled"
@@ -216,7 +116,7 @@ class LogitsSection(_Section):
         return {"kind": self.kind, **size, "temperature": self.temperature}
 
 
-class CurateSection(_Section):
+class CurateSection(Section):
     """Checks; null or false switches one off. Thresholds are of the score the check writes."""
 
     answer: bool = True
@@ -231,7 +131,7 @@ class CurateSection(_Section):
     """Drop later copies of the same prompt with the same completion, whitespace and case aside."""
 
 
-class AuditSection(_Section):
+class AuditSection(Section):
     """The intended use that the audit judges."""
 
     use: Literal["research", "commercial"] = "commercial"
@@ -247,7 +147,7 @@ class AuditSection(_Section):
     student_name: str = ""
 
 
-class DecoderStudent(_Section):
+class DecoderStudent(Section):
     """A causal language model made from the teacher's own layers."""
 
     kind: Literal["decoder"] = "decoder"
@@ -255,7 +155,7 @@ class DecoderStudent(_Section):
     """The teacher's layers to keep, by index; a number keeps that many, spread evenly, first and last included."""
 
 
-class ClassifierStudent(_Section):
+class ClassifierStudent(Section):
     """An MLP on hashed word and character n-grams; runs on numpy alone."""
 
     kind: Literal["classifier"] = "classifier"
@@ -264,7 +164,7 @@ class ClassifierStudent(_Section):
     dropout: Share = 0.3
 
 
-class TrainSection(_Section):
+class TrainSection(Section):
     """How the student learns. Loss = kd_weight · KL to the stored distribution + (1 − kd_weight) · cross-entropy."""
 
     student: Annotated[DecoderStudent | ClassifierStudent, Field(discriminator="kind")] = DecoderStudent()
@@ -284,7 +184,7 @@ class TrainSection(_Section):
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 
-class EvaluateSection(_Section):
+class EvaluateSection(Section):
     """What is measured on the held-out split."""
 
     max_rows: Count | None = None
@@ -295,7 +195,7 @@ class EvaluateSection(_Section):
     seed: int = 0
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """One task, its corpus, one student."""
 
     task: str
@@ -316,11 +216,13 @@ class Recipe(_Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _api_has_no_distribution(cls, values: Any) -> Any:
-        """Without a `logits` section an API gives none; the default is for teachers that have the distribution."""
-        if isinstance(values, dict) and "logits" not in values and isinstance(values.get("teacher"), dict):
-            if values["teacher"].get("engine", "transformers") != "transformers":
-                return {**values, "logits": None}
+    def _by_teacher(cls, values: Any) -> Any:
+        """`engine` may be left out; an API has no distribution, so `logits` must be asked for."""
+        teacher = values.get("teacher") if isinstance(values, dict) else None
+        if isinstance(teacher, dict):
+            teacher = {"engine": "transformers", **teacher}
+            given = {} if teacher["engine"] == "transformers" else {"logits": None}
+            return {**given, **values, "teacher": teacher}
         return values
 
     @model_validator(mode="after")
@@ -333,12 +235,24 @@ class Recipe(_Section):
             raise ValueError("strategy 'classify' needs two or more generate.labels")
         if self.strategy == "rationale" and not self.generate.answer_marker:
             raise ValueError("strategy 'rationale' needs generate.answer_marker")
+        if self.train and not isinstance(self.teacher, TeacherSection):
+            raise ValueError(
+                f"train: a student is made from and compared with a teacher in this process, and '{self.teacher.engine}' "
+                "is not; leave out train to make and curate the corpus"
+            )
         wants = self.train.student.kind if self.train else None
         if wants == "classifier" and self.strategy != "classify":
             raise ValueError("a classifier student needs strategy 'classify'")
         if wants == "decoder" and (self.strategy == "classify" or self.logits is None):
             raise ValueError("a decoder student needs sampled completions and a 'logits' section")
         return self
+
+
+def local_teacher(recipe: Recipe) -> TeacherSection:
+    """The teacher's section where only a local engine will do. Raises RecipeError for another."""
+    if not isinstance(recipe.teacher, TeacherSection):
+        raise RecipeError(f"teacher.engine is '{recipe.teacher.engine}'; this needs a teacher in this process")
+    return recipe.teacher
 
 
 def _check_logits(teacher: Any, wanted: LogitsSection) -> None:
@@ -380,20 +294,13 @@ def find_recipe(name: str | Path) -> Path:
 def load_recipe(name: str | Path) -> Recipe:
     """Read, validate and resolve a recipe. Raises RecipeError naming the line and key."""
     path = find_recipe(name)
-    text = path.read_text()
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise RecipeError(f"{path}{where}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    node, values = parse(path)
     if not isinstance(values, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping of keys to values")
+        raise RecipeError(f"{path}: a recipe is a mapping of keys to values", "see prompts/README.md for one")
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(*_explain(path, node, error)) from None
+        raise RecipeError(*explain(path, node, error, Recipe)) from None
     return _resolve(recipe, path.parent.resolve())
 
 
@@ -406,7 +313,10 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 # What may change while a run goes on: it decides how fast, how patiently and for how much, not what is made.
-_HOW = {"teacher": ("api_key_env", "rpm", "tpm", "max_in_flight", "timeout", "attempts"), "generate": ("budget", "max_failures")}
+_HOW = {
+    "teacher": ("api_key_env", "rpm", "tpm", "max_in_flight", "timeout", "attempts"),
+    "generate": ("budget", "max_failures"),
+}
 
 
 def deciding(recipe: Recipe) -> dict[str, Any]:
@@ -418,84 +328,21 @@ def deciding(recipe: Recipe) -> dict[str, Any]:
 
 
 def _resolve(recipe: Recipe, base: Path) -> Recipe:
-    seeds = tuple(s.model_copy(update={"path": str((base / s.path).resolve())}) if s.path else s for s in recipe.seeds)
-    places = {}
-    for key in ("model", "tokenizer", "path"):
-        place = getattr(recipe.teacher, key, None)
-        if place and (key == "path" or place.startswith((".", "/", "~"))):  # a path; a hub id never begins so
-            places[key] = str((base / Path(place).expanduser()).resolve())
-    return recipe.model_copy(
-        update={
-            "seeds": seeds,
-            "prompts": str((base / recipe.prompts).resolve()),
-            "teacher": recipe.teacher.model_copy(update=places),
-        }
+    def place(name: str) -> str:
+        return str((base / Path(name).expanduser()).resolve())
+
+    def place_of(name: str | None) -> str | None:  # a hub id never begins so
+        return place(name) if name and name.startswith((".", "/", "~")) else name
+
+    seeds = tuple(
+        s.model_copy(update={"path": place(s.path) if s.path else None, "dataset": place_of(s.dataset)})
+        for s in recipe.seeds
     )
-
-
-def _explain(path: Path, node: Any, error: ValidationError) -> tuple[str, str]:
-    """One line for the first problem (and how many more there are): file, line, key, value, what is allowed."""
-    problems = error.errors()
-    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    loc = tuple(part for part in problem["loc"] if part not in ("decoder", "classifier", *_TEACHERS))
-    key = ".".join(str(part) for part in loc) or "recipe"
-    line = _line(node, loc)
-    if problem["type"] == "extra_forbidden":
-        message = f"unknown key '{key}'{nearest(str(loc[-1]), _known(loc[:-1], problem['loc']))}"
-    elif problem["type"] == "missing":
-        message = f"key '{key}' is missing"
-    elif problem["type"] == "union_tag_invalid":
-        loc = (*loc, "engine")
-        line = _line(node, loc)
-        message = f"teacher.engine is '{problem['ctx']['tag']}'{nearest(problem['ctx']['tag'], _TEACHERS)}"
-    elif problem["type"] == "value_error":
-        message = f"{key}: {problem['ctx']['error']}"
-    else:
-        message = f"key '{key}' is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{path}, line {line}: {message}{more}", "mend that line of the recipe"
-
-
-def _line(node: Any, loc: tuple[int | str, ...]) -> int:
-    """Line of the innermost key of `loc` that the YAML has."""
-    line = node.start_mark.line + 1
-    for part in loc:
-        if isinstance(node, yaml.MappingNode):
-            pair = next(((k, v) for k, v in node.value if k.value == part), None)
-            if pair is None:
-                return line
-            line, node = pair[0].start_mark.line + 1, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-    return line
-
-
-_TEACHERS: dict[str, type[BaseModel]] = {"transformers": TeacherSection, "openai": ApiTeacher, "replay": ReplayTeacher}
-_CHILDREN: dict[str, type[BaseModel]] = {
-    "seeds": SeedSource,
-    "split": Split,
-    "generate": GenerateSection,
-    "logits": LogitsSection,
-    "curate": CurateSection,
-    "audit": AuditSection,
-    "train": TrainSection,
-    "evaluate": EvaluateSection,
-}
-_NESTED: dict[tuple[str, ...], type[BaseModel]] = {("teacher", "prices"): Prices, ("generate", "budget"): Budget}
-
-
-def _known(parents: tuple[int | str, ...], loc: tuple[int | str, ...]) -> list[str]:
-    """Keys allowed inside the section at `parents`; the raw `loc` of the problem says which teacher is meant."""
-    names = [part for part in parents if isinstance(part, str)]
-    if not names:
-        return list(Recipe.model_fields)
-    if names == ["train", "student"]:
-        return sorted({*DecoderStudent.model_fields, *ClassifierStudent.model_fields})
-    section = _NESTED.get(tuple(names)) or _CHILDREN.get(names[0])
-    if names == ["teacher"]:
-        section = next((_TEACHERS[str(part)] for part in loc if part in _TEACHERS), TeacherSection)
-    return list(section.model_fields) if section else []
+    places = {key: place_of(getattr(recipe.teacher, key, None)) for key in ("model", "tokenizer")}
+    if isinstance(recipe.teacher, ReplayTeacher):
+        places = {"path": place(recipe.teacher.path)}
+    teacher = recipe.teacher.model_copy(update={key: value for key, value in places.items() if value})
+    return recipe.model_copy(update={"seeds": seeds, "prompts": place(recipe.prompts), "teacher": teacher})
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

@@ -62,8 +62,11 @@ def _gather(folder: Path) -> dict[str, Any]:
         "headline": _headline(evaluation),
         "kept": _spread_out(kept),
         "rejected": _spread_out(rejected),
-        "lengths": {"kept": [len(r.token_ids or ()) for r in kept], "rejected": [len(r.token_ids or ()) for r in rejected]},
-        "kinds": _kinds(kept, rejected),
+        "lengths": {
+            "kept": [len(r.token_ids or ()) for r in kept],
+            "rejected": [len(r.token_ids or ()) for r in rejected],
+        },
+        "kinds": _kinds(kept, rejected, generated["labels"]),
         "splits": Counter((r.split, "kept" if side is kept else "rejected") for side in (kept, rejected) for r in side),
         "disk": _disk(folder, generated),
         "stages": _stages(folder),
@@ -85,14 +88,15 @@ def _spread_out(records: list[Record]) -> list[Record]:
     return records[::step][:_ROWS]
 
 
-def _kinds(kept: list[Record], rejected: list[Record]) -> list[tuple[str, int, int]]:
-    """(kind, rows verified right, rows checked) by the part of the seed's id before its number."""
+def _kinds(kept: list[Record], rejected: list[Record], labels: list[str]) -> list[tuple[str, int, int]]:
+    """(kind, rows verified right, rows checked): by the right label, or by the part of the seed's id before its
+    number."""
     right: Counter[str] = Counter()
     all_: Counter[str] = Counter()
     for record in (*kept, *rejected):
         score = next((s["value"] for s in record.scores if s["name"] == "answer"), None)
-        if score is not None and "-" in record.seed_id:
-            kind = record.seed_id.rsplit("-", 1)[0]
+        kind = record.reference if labels else record.seed_id.rpartition("-")[0]
+        if score is not None and kind:
             all_[kind] += 1
             right[kind] += int(score)
     return [(kind, right[kind], all_[kind]) for kind in sorted(all_)] if len(all_) <= 20 else []
@@ -156,8 +160,14 @@ def _disk(folder: Path, generated: Any) -> list[tuple[str, int, str]]:
 def _stages(folder: Path) -> list[tuple[str, float]]:
     """Seconds of the last time each stage did work."""
     path = folder / "log.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    last = {line["stage"]: line["seconds"] for line in lines if line["worked"]}
+    last: dict[str, float] = {}
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue  # half a line: the machine went down while it was written
+        if entry["worked"]:
+            last[entry["stage"]] = entry["seconds"]
     return list(last.items())
 
 

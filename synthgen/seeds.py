@@ -7,10 +7,13 @@ before anything is generated, and the same however many seeds are added later.
 from __future__ import annotations
 
 import csv
+import datetime
+import decimal
 import hashlib
 import itertools
 import json
 import re
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +86,11 @@ def _seed(
         fields[variable] = _column(row, column, where)
     seed_id = str(_column(row, source.id, where)) if source.id else digest(row)[:16]
     reference = _column(row, source.reference, where) if source.reference else None
-    group = str(_column(row, source.group, where)) if source.group else mask(text(fields))
+    try:
+        question = text(fields)
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error.message}", error.hint) from None
+    group = str(_column(row, source.group, where)) if source.group else mask(question)
     return Seed(seed_id, _side(group, split), fields, None if reference is None else str(reference), source)
 
 
@@ -123,37 +130,39 @@ def _rows(source: SeedSource) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _jsonl(path: Path, skip: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             where = f"{path}, line {number}"
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode("utf-8-sig"))
                 if not isinstance(row, dict):
                     raise ValueError("not a JSON object")
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 if skip:
                     continue
-                raise RecipeError(
-                    f"{where}: {error}", "mend the line, or keep the others with `on_bad_line: skip` under seeds"
-                ) from None
+                raise _bad_line(where, str(error)) from None
             yield where, row
 
 
 def _csv(path: Path, skip: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    with path.open(encoding="utf-8", newline="") as lines:
+    with path.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines)
-        for row in reader:
-            where = f"{path}, line {reader.line_num}"
-            if None in row or None in row.values():
-                if skip:
-                    continue
-                raise RecipeError(
-                    f"{where}: more or fewer cells than the header has",
-                    "mend the line, or keep the others with `on_bad_line: skip` under seeds",
-                )
-            yield where, dict(row)
+        try:
+            for row in reader:
+                where = f"{path}, line {reader.line_num}"
+                if None in row or None in row.values():
+                    if skip:
+                        continue
+                    raise _bad_line(where, "more or fewer cells than the header has")
+                yield where, dict(row)
+        except (csv.Error, UnicodeDecodeError) as error:  # nothing can be read after it
+            raise RecipeError(f"{path}, after line {reader.line_num}: {error}", "mend the file") from None
+
+
+def _bad_line(where: str, what: str) -> RecipeError:
+    return RecipeError(f"{where}: {what}", "mend the line, or keep the others with `on_bad_line: skip` under seeds")
 
 
 def _parquet(path: Path, skip: bool) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -166,7 +175,7 @@ def _parquet(path: Path, skip: bool) -> Iterator[tuple[str, dict[str, Any]]]:
             for batch in file.iter_batches():
                 for row in batch.to_pylist():
                     number += 1
-                    yield f"{path}, row {number}", row
+                    yield f"{path}, row {number}", _plain(row)
     except (pa.ArrowException, OSError) as error:
         raise RecipeError(f"{path}: not a readable Parquet file ({error})", "check the file") from None
 
@@ -174,14 +183,34 @@ def _parquet(path: Path, skip: bool) -> Iterator[tuple[str, dict[str, Any]]]:
 def _stream(source: SeedSource) -> Iterator[tuple[str, dict[str, Any]]]:
     import datasets
 
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
     try:
         stream = datasets.load_dataset(
             source.dataset, source.config, split=source.dataset_split, revision=source.revision, streaming=True
         )
         for number, row in enumerate(stream, 1):
-            yield f"{source.dataset}, row {number}", dict(row)
-    except (OSError, ValueError, RuntimeError) as error:
+            yield f"{source.dataset}, row {number}", _plain(row)
+    except Exception as error:  # the hub client, its HTTP library and every file format raise their own kinds
+        lines = str(error).splitlines() or [type(error).__name__]
         raise RecipeError(
-            f"dataset '{source.dataset}' cannot be read: {str(error).splitlines()[0]}",
-            "check the id, the split and the network; a local file works with seeds.path",
+            f"dataset '{source.dataset}' cannot be read: {lines[0]}",
+            "check the id, the config, the split and the network; a local file works with seeds.path",
         ) from None
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """The row as JSON has it: times and decimals as text; columns that are no text (bytes, images) left out."""
+    kept = {}
+    for name, value in row.items():
+        try:
+            kept[name] = json.loads(json.dumps(value, default=_as_text))
+        except TypeError:
+            continue
+    return kept
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, datetime.date | datetime.time | datetime.timedelta | decimal.Decimal | uuid.UUID):
+        return str(value)
+    raise TypeError(f"no text: {type(value)}")

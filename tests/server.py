@@ -10,7 +10,6 @@ It counts what it was asked, what it would bill, and what it refused: GET /contr
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import email.utils
 import hashlib
@@ -21,7 +20,26 @@ import time
 from collections import Counter
 from typing import Any
 
-WORDS = "one two three four five six seven eight nine ten red blue green river stone cloud bread lamp".split()
+WORDS = [
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "red",
+    "blue",
+    "green",
+    "river",
+    "stone",
+    "cloud",
+    "bread",
+    "lamp",
+]
 DEFAULTS: dict[str, Any] = {
     "latency": 0.0,
     "jitter": 0.0,
@@ -308,7 +326,10 @@ class Server:
             return 200, {"object": "list", "data": [b["public"] for b in self.batches.values()], "has_more": False}
         batch = self.batches[parts[1]]
         batch["polls"] += 1
-        if batch["polls"] > self.c["batch"].get("polls", 1) and batch["public"]["status"] in ("validating", "in_progress"):
+        if batch["polls"] > self.c["batch"].get("polls", 1) and batch["public"]["status"] in (
+            "validating",
+            "in_progress",
+        ):
             self.finish_batch(batch["public"])
         elif batch["public"]["status"] == "validating":
             batch["public"]["status"] = "in_progress"

@@ -34,7 +34,13 @@ def keeps(check, record: Record, **thresholds) -> bool:
 def test_answer():
     assert keeps(text.answer, row("9", reference="9"))
     assert not keeps(text.answer, row("8", reference="9"))
-    assert not keeps(text.answer, row("", reference="9", ))
+    assert not keeps(
+        text.answer,
+        row(
+            "",
+            reference="9",
+        ),
+    )
     assert keeps(text.answer, row("anything"))
 
 

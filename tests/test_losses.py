@@ -9,7 +9,7 @@ import torch
 from distill import losses
 from distill.data import sampled_batch, topk_batch
 from synthgen import logits
-from synthgen.teachers.transformers import _invert, top_k
+from synthgen.teachers.sampling import invert, top_k
 
 V, N = 257, 40
 
@@ -116,13 +116,15 @@ def test_storage_error_of_topk_is_as_stated(temperature):
     print(f"T = {temperature}: storage moves the loss by at most {error:.1e} nats")
     assert error < 5e-3
     same = losses.kl_topk(logp, *topk_batch([stored]), temperature=temperature)
-    assert float(same.abs().max()) / temperature**2 < 1e-6, "storage error squared: a student equal to the teacher is still at zero"
+    assert float(same.abs().max()) / temperature**2 < 1e-6, (
+        "storage error squared: a student equal to the teacher is still at zero"
+    )
 
 
 def draw(logp: torch.Tensor, draws: int, temperature: float, seed: int) -> logits.Sampled:
     u = torch.from_numpy(np.random.default_rng(seed).random((len(logp), draws)))
     cdf = (logp / temperature).softmax(-1).double().cumsum(-1)
-    return logits.count_draws(_invert(cdf, u).numpy())
+    return logits.count_draws(invert(cdf, u).numpy())
 
 
 def z_scores(logp: torch.Tensor, temperature: float, target: logits.Sampled, draws: int) -> torch.Tensor:

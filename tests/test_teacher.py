@@ -22,12 +22,16 @@ QUESTIONS = [
 ]
 
 
-def ask(question: str, index: int, temperature: float = 1.0, few_shot: bool = True, tokens: int = 24, top_p: float = 1.0):
+def ask(
+    question: str, index: int, temperature: float = 1.0, few_shot: bool = True, tokens: int = 24, top_p: float = 1.0
+):
     prompt = load_prompt(str(shipped("prompts") / "reasoning"), "reasoning")
     fields = {"question": question}
     messages = prompt.teacher(fields) if few_shot else prompt.student(fields)
     sampling = {"temperature": temperature, "top_p": top_p, "max_new_tokens": tokens}
-    return Request("sample", f"s{index}", "train", prompt.student(fields), messages, sampling, [], id=f"{index + 1:032x}")
+    return Request(
+        "sample", f"s{index}", "train", prompt.student(fields), messages, sampling, [], id=f"{index + 1:032x}"
+    )
 
 
 def direct(smol, prompt_ids, token_ids) -> torch.Tensor:
@@ -61,7 +65,9 @@ def test_top64_of_a_thousand_tokens_equals_a_direct_computation(smol):
         tokens += len(reply.token_ids)
         if tokens >= 1000:
             break
-    print(f"{tokens} tokens: largest difference {worst:.1e} nat (storage {logits.STORAGE_ERROR:.1e}), {order} near-ties")
+    print(
+        f"{tokens} tokens: largest difference {worst:.1e} nat (storage {logits.STORAGE_ERROR:.1e}), {order} near-ties"
+    )
     assert tokens >= 1000
     assert worst < logits.STORAGE_ERROR + 2e-3
     assert order < tokens * 64 * 0.001
@@ -102,7 +108,11 @@ def test_sampling_follows_the_distribution(smol):
     likely = (p * 400 > 5).nonzero()[:, 0]
     for what, ids, n in (
         ("completion", [r.token_ids[0] for r in replies], 400),
-        ("targets", [i for r in replies for i, c in zip(r.target.ids, r.target.counts, strict=True) for _ in range(c)], 20_000),
+        (
+            "targets",
+            [i for r in replies for i, c in zip(r.target.ids, r.target.counts, strict=True) for _ in range(c)],
+            20_000,
+        ),
     ):
         counts = np.bincount(ids, minlength=len(p))[likely]
         expected = p[likely].numpy() * n
@@ -112,14 +122,38 @@ def test_sampling_follows_the_distribution(smol):
 
 
 def test_nucleus_keeps_the_fewest_that_reach_the_mass():
-    from synthgen.teachers.transformers import _nucleus
+    from synthgen.teachers.sampling import nucleus
 
-    p = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.25, 0.25, 0.25, 0.25]])
-    kept = _nucleus(p, 0.7)
-    assert kept[0].tolist() == pytest.approx([0.5, 0.3, 0, 0])
-    assert int((kept[1] > 0).sum()) == 3
-    flat = torch.full((1, 49_152), 1 / 49_152)
-    assert abs(float(_nucleus(flat, 0.9).sum()) - 0.9) < 1e-3  # needs the full sort
+    def kept(p: torch.Tensor, top_p: float) -> dict[int, float]:
+        ids, mass = nucleus(p.log(), 1.0, top_p)
+        return {int(i): float(m) for i, m in zip(ids[0], mass[0], strict=True) if m > 0}
+
+    assert kept(torch.tensor([[0.1, 0.5, 0.15, 0.25]]), 0.7).keys() == {1, 3}
+    assert kept(torch.tensor([[0.1, 0.5, 0.15, 0.25]]), 0.4).keys() == {1}
+    for size in (200, 2_000, 5_000):  # within the first look, the second, and the whole vocabulary
+        flat = kept(torch.full((1, 6_000), 1 / 6_000), size / 6_000 - 1e-5)
+        assert len(flat) == size
+        assert abs(sum(flat.values()) - size / 6_000) < 1e-3
+
+
+def test_nucleus_sampling_follows_the_cut_distribution():
+    """Draws of one distribution against its nucleus, renormalised: chi-square, at two temperatures."""
+    from synthgen.teachers.sampling import choose
+
+    z = torch.randn(1, 500, generator=torch.Generator().manual_seed(0)) * 2
+    u = torch.from_numpy(np.random.default_rng(0).random((20_000, 1)))
+    for temperature in (0.7, 1.3):
+        p = (z[0].double() / temperature).softmax(-1)
+        order = p.argsort(descending=True)
+        size = int((p[order].cumsum(-1) < 0.9).sum()) + 1
+        expected = torch.zeros_like(p).index_copy(0, order[:size], p[order[:size]])
+        expected = (expected / expected.sum()).numpy()
+        drawn, _ = choose(z.expand(len(u), -1), u, [{"temperature": temperature, "top_p": 0.9}], None)
+        counts = np.bincount(drawn.numpy(), minlength=500)
+        assert counts[expected == 0].sum() == 0
+        inside = expected * len(u) > 5
+        score = (counts - expected * len(u))[inside] ** 2 / (expected * len(u) * (1 - expected))[inside]
+        assert score.mean() < 1 + 4 * (2 / inside.sum()) ** 0.5
 
 
 def test_end_token_and_limit(smol):
@@ -177,9 +211,13 @@ def test_a_prompt_beyond_the_context_is_a_failure_not_an_error(smol):
 
 
 def test_completion_logits_do_not_depend_on_the_batch(smol):
-    from synthgen.teachers.transformers import completion_logits
+    from synthgen.teachers.forward import completion_logits
 
-    texts = [("The cat sat on", " the mat."), ("Two and two", " make four, and two more make six."), ("Ice", " is cold")]
+    texts = [
+        ("The cat sat on", " the mat."),
+        ("Two and two", " make four, and two more make six."),
+        ("Ice", " is cold"),
+    ]
     rows = [tuple(smol.tokenizer(t, add_special_tokens=False)["input_ids"] for t in pair) for pair in texts]
     with torch.inference_mode():
         together = completion_logits(smol.model, [p for p, _ in rows], [c for _, c in rows])
@@ -211,3 +249,72 @@ def test_seeds_reach_the_teacher_whole(smol):
     prompt = load_prompt(recipe.prompts, recipe.task)
     for seed in load_seeds(recipe.seeds, recipe.split, prompt.question):
         assert len(smol.render(prompt.teacher(seed.fields))) < 1000
+
+
+PLAIN = ["llama", "mistral", "qwen2", "qwen3", "phi", "gpt2", "olmo", "olmo2", "stablelm", "starcoder2", "smollm3"]
+ODD = ["gemma2", "cohere", "granite"]  # soft caps or scaled outputs: padded batches, no shared prefix
+
+
+@pytest.mark.parametrize("kind", [*PLAIN, *ODD])
+def test_packing_and_prefix_change_nothing_for_any_family(kind):
+    """Random small models of each family: packed, padded, alone and after a shared prefix, the same logits."""
+    import transformers
+
+    from synthgen.teachers import forward, prefix
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    if kind == "gpt2":
+        sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4}
+    elif kind in ("llama", "mistral", "qwen2", "qwen3", "olmo2", "gemma2", "smollm3", "starcoder2"):
+        sizes |= {"num_key_value_heads": 2}
+    if kind == "mistral":
+        sizes["sliding_window"] = None
+    if kind == "stablelm":
+        sizes["num_key_value_heads"] = 4
+    config = transformers.AutoConfig.for_model(
+        kind, vocab_size=97, pad_token_id=0, bos_token_id=1, eos_token_id=2, **sizes
+    )
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    generator = np.random.default_rng(0)
+    head = generator.integers(3, 97, 20).tolist()
+    prompts = [head + generator.integers(3, 97, n).tolist() for n in (5, 9, 1, 260)]
+    completions = [generator.integers(3, 97, n).tolist() for n in (4, 1, 7, 3)]
+    with torch.no_grad():
+        alone = [
+            model(torch.tensor([[*p, *c]])).logits[0, len(p) - 1 : -1]
+            for p, c in zip(prompts, completions, strict=True)
+        ]
+        assert forward._packs(model) == (kind in PLAIN), kind
+        assert prefix.enable(model) == (kind in PLAIN), kind
+        for share in (False, True):
+            found = forward.completion_logits(model, prompts, completions, share=share)
+            for a, b in zip(alone, found, strict=True):
+                assert a.shape == b.shape
+                assert (a - b).abs().max() < 1e-4, (kind, share)
+
+
+def test_gradients_are_the_same_packed_and_padded(tiny):
+    from transformers import AutoModelForCausalLM
+
+    from synthgen.teachers import forward
+
+    model = AutoModelForCausalLM.from_pretrained(tiny)
+    prompts, completions = [[5, 6, 7], [8, 9], [10]], [[11, 12], [13], [14, 15, 16]]
+    gradients = []
+    for act in (forward.completion_logits, forward._padded):
+        model.zero_grad()
+        sum(z.log_softmax(-1)[:, 3].sum() for z in act(model, prompts, completions)).backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    for a, b in zip(*gradients, strict=True):
+        assert (a - b).abs().max() < 1e-4 * max(1.0, float(b.abs().max()))
+
+
+def test_bins_hold_every_row_once_within_their_room():
+    from synthgen.teachers.forward import bins
+
+    for seed in range(20):
+        lengths = np.random.default_rng(seed).integers(1, 400, 30).tolist()
+        packed = bins(lengths)
+        assert sorted(row for some in packed for row in some) == list(range(30))
+        assert all(sum(lengths[row] for row in some) <= max(256, *lengths) for some in packed)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from synthgen import corpus, durable
-from synthgen.card import write_dataset_card
 from synthgen.curate import dedup, text
 from synthgen.errors import CorpusError
 from synthgen.recipe import CurateSection, Recipe
@@ -75,8 +74,7 @@ def curate(
                 kept, rejected = _judge(records, copies, recipe.curate)
                 corpus.commit(folder, name, {"rejected": to_table(rejected), "data": to_table(kept)})
             bar.advance(len(records), resumed=name in done)
-    manifest = corpus.finish(folder, "curated", _facts(folder, made, recipe), names)
-    write_dataset_card(folder, manifest, f"{recipe.task}: curated")
+    corpus.finish(folder, "curated", _facts(folder, made, recipe), names)
     return folder
 
 

@@ -15,7 +15,8 @@ import yaml
 
 from synthgen.errors import RecipeError
 from synthgen.generate.cache import Spent
-from synthgen.recipe import ApiTeacher, Recipe, shipped
+from synthgen.recipe import Recipe, shipped
+from synthgen.sections import ApiTeacher
 
 PICO = 10**12
 

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-
 from synthgen import corpus, durable
 from synthgen.errors import CorpusError, GateDenied
 from synthgen.generate.budget import open_budget, prices
@@ -117,11 +115,7 @@ class Filling:
         if reply.failure is not None:
             self.failed += 1
             if self.failed > self.most_failures:
-                raise GateDenied(
-                    f"{self.failed:,} requests failed, more than generate.max_failures allows; "
-                    f"last: {reply.failure[0]}: {reply.failure[1]}",
-                    "see failures/ of the corpus; go on with a higher --max-failures",
-                )
+                raise too_many_failures(self.failed, reply.failure)
         if not place.missing:
             task = asyncio.get_running_loop().create_task(self._commit(item.shard))
             self.commits.add(task)
@@ -210,6 +204,14 @@ def most_failures(wanted: str | int | None, total: int) -> float:
     return float(text[:-1]) / 100 * total if text.endswith("%") else float(text)
 
 
+def too_many_failures(count: int, last: tuple[str, str]) -> GateDenied:
+    """The error for more failures than the recipe allows."""
+    return GateDenied(
+        f"{count:,} requests failed, more than generate.max_failures allows; last: {last[0]}: {last[1]}",
+        "mend the cause and ask again with --retry-failed, or go on with a higher --max-failures",
+    )
+
+
 async def _view(live: Live, bar: Progress) -> None:
     while True:
         _look(live, bar)
@@ -234,8 +236,3 @@ def _size(reply: Reply) -> int:
     target = reply.target
     arrays = 0 if target is None else sum(value.nbytes for value in vars(target).values())
     return 1024 + len(reply.text) + 32 * len(reply.token_ids) + arrays
-
-
-def tables_failed(tables: dict[str, pa.Table]) -> int:
-    """Failures among the tables of a shard."""
-    return tables["failures"].num_rows if "failures" in tables else 0

@@ -91,8 +91,7 @@ def record(recipe: Recipe, request: Request, reply: Reply, prompt: Prompt, teach
         token_ids=reply.token_ids,
         label_probs=reply.label_probs,
         finish_reason=reply.finish_reason,
-        usage=reply.usage
-        or {"prompt_tokens": len(reply.prompt_token_ids), "completion_tokens": len(reply.token_ids)},
+        usage=reply.usage or {"prompt_tokens": len(reply.prompt_token_ids), "completion_tokens": len(reply.token_ids)},
         cost_usd=reply.cost_usd,
         sources=request.sources,
         scores=[{"name": name, "value": value} for name, value in reply.scores],

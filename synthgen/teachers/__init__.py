@@ -21,7 +21,8 @@ from synthgen.records import Request
 
 if TYPE_CHECKING:
     from synthgen.logits import Target
-    from synthgen.recipe import Recipe, TeacherSection
+    from synthgen.recipe import Recipe
+    from synthgen.sections import TeacherSection
 
 FAILURES = (
     "timeout",  # no answer in time

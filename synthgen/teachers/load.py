@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from synthgen import durable
 from synthgen.durable import cache_folder
 from synthgen.errors import TeacherError, missing_extra
-from synthgen.recipe import TeacherSection
+from synthgen.sections import TeacherSection
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()

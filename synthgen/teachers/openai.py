@@ -21,8 +21,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from synthgen.errors import TeacherError, missing_extra
-from synthgen.recipe import ApiTeacher, Recipe
+from synthgen.recipe import Recipe
 from synthgen.records import Message, Request
+from synthgen.sections import ApiTeacher
 from synthgen.teachers import Call, Refused, Reply
 from synthgen.teachers.tokens import TokenMap, UnknownToken
 
@@ -383,7 +384,7 @@ def _why_empty(finish: str, usage: dict[str, int | None] | None) -> str:
 
 
 def _mismatch(text: str, schema: dict[str, Any]) -> str:
-    """Why a text is not an answer of the schema, or ''. Types at the top and required keys; the server does the rest."""
+    """Why a text is not an answer of the schema, or ''. Type and required keys at the top; the server does the rest."""
     try:
         value = json.loads(text)
     except ValueError:

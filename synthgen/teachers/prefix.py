@@ -8,6 +8,7 @@ sinks) are left alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,22 +18,44 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+WORTH_SHARING = 16  # tokens; fewer are not worth a pass of their own
+
 _NAME = "synthgen_shared_prefix"
+# Decoders known to be rotary or absolute attention, a gated or plain MLP and an output layer, and nothing else.
+_PLAIN = {"llama", "mistral", "qwen2", "qwen3", "phi", "gpt2", "olmo", "olmo2", "stablelm", "starcoder2", "smollm3"}
 Prefix = list[tuple[Tensor, Tensor]]  # keys and values (1, kv heads, P, head size) of each layer
+
+
+def plain(model: Any) -> bool:
+    """Is every layer full softmax attention without caps, windows or sinks?"""
+    config = model.config.get_text_config()
+    odd = ("attn_logit_softcapping", "sliding_window", "attention_chunk_size", "attention_sink")
+    if model.config._attn_implementation not in ("sdpa", _NAME) or any(getattr(config, name, None) for name in odd):
+        return False
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    return kinds == {"full_attention"} and config.model_type in _PLAIN
 
 
 def enable(model: Any) -> bool:
     """Let `model` take `shared_prefix=`; False when its attention is not plain and it is left as it is."""
-    config = model.config.get_text_config()
-    odd = ("attn_logit_softcapping", "sliding_window", "attention_chunk_size", "attention_sink")
-    plain = model.config._attn_implementation == "sdpa" and not any(getattr(config, name, None) for name in odd)
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if not plain or kinds != {"full_attention"} or "gpt_oss" in config.model_type:
+    if not plain(model):
         return False
     AttentionInterface.register(_NAME, _attend)
     AttentionMaskInterface.register(_NAME, sdpa_mask)
     model.set_attn_implementation(_NAME)
     return True
+
+
+def enabled(model: Any) -> bool:
+    """Has `enable` been said of this model, with success?"""
+    return bool(model.config._attn_implementation == _NAME)
+
+
+def common(prompts: Sequence[tuple[int, ...]]) -> int:
+    """Tokens that all prompts begin with; at least one token of each is left."""
+    low, high = min(prompts), max(prompts)  # lexicographic extremes share what all share
+    count = next((n for n, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
+    return min(count, min(len(p) for p in prompts) - 1)
 
 
 def compute(model: Any, ids: list[int]) -> Prefix | None:

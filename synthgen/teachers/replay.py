@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synthgen.errors import TeacherError
-from synthgen.recipe import Recipe, ReplayTeacher
+from synthgen.recipe import Recipe
 from synthgen.records import Request
+from synthgen.sections import ReplayTeacher
 from synthgen.teachers import Call, Refused, Reply
 
 
@@ -45,7 +46,9 @@ class Replay:
         if not isinstance(section, ReplayTeacher):
             raise TypeError(f"not a replay teacher: {section.engine}")
         if recipe.logits or recipe.strategy == "classify":
-            raise TeacherError("a replay teacher has text alone", "set logits: null, and another strategy than classify")
+            raise TeacherError(
+                "a replay teacher has text alone", "set logits: null, and another strategy than classify"
+            )
         path = Path(section.path)
         if not path.exists():
             raise TeacherError(f"'{path}' does not exist", "mend teacher.path in the recipe")

@@ -1,0 +1,51 @@
+"""A key-value cache with room allocated ahead, so that a decoding step writes one column and copies nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers.cache_utils import DynamicLayer
+
+
+class GrowingLayer(DynamicLayer):
+    """A cache layer with room allocated ahead: a step writes one column instead of copying the past."""
+
+    def __init__(self, layer: DynamicLayer, select: torch.Tensor, room: int) -> None:
+        super().__init__()
+        self.dtype, self.device, self.is_initialized = layer.dtype, layer.device, True
+        self.used = layer.keys.shape[2]
+        self._slabs = []
+        for past in (layer.keys, layer.values):
+            slab = past.new_empty((len(select), past.shape[1], self.used + room, past.shape[3]))
+            slab[:, :, : self.used] = past[select]
+            self._slabs.append(slab)
+        self._show()
+
+    def _show(self) -> None:
+        self.keys, self.values = (slab[:, :, : self.used] for slab in self._slabs)
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append and return all keys and values (views)."""
+        end = self.used + key_states.shape[2]
+        for slab, new in zip(self._slabs, (key_states, value_states), strict=True):
+            slab[:, :, self.used : end] = new
+        self.used = end
+        self._show()
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep these rows."""
+        self._slabs = [slab[indices] for slab in self._slabs]
+        self._show()
+
+
+def grow_in_place(cache: Any, select: torch.Tensor, room: int) -> None:
+    """Rows `select` of the cache; plain layers get room for `room` more tokens, other kinds stay as they are."""
+    for number, layer in enumerate(cache.layers):
+        if type(layer) is DynamicLayer:
+            cache.layers[number] = GrowingLayer(layer, select, room)
+        else:
+            layer.batch_select_indices(select)
