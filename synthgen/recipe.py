@@ -237,8 +237,8 @@ class Recipe(Section):
             raise ValueError("strategy 'rationale' needs generate.answer_marker")
         if self.train and not isinstance(self.teacher, TeacherSection):
             raise ValueError(
-                f"train: a student is made from and compared with a teacher in this process, and '{self.teacher.engine}' "
-                "is not; leave out train to make and curate the corpus"
+                f"train: a student is made from and compared with a teacher in this process, and "
+                f"'{self.teacher.engine}' is not; leave out train to make and curate the corpus"
             )
         wants = self.train.student.kind if self.train else None
         if wants == "classifier" and self.strategy != "classify":
@@ -246,6 +246,20 @@ class Recipe(Section):
         if wants == "decoder" and (self.strategy == "classify" or self.logits is None):
             raise ValueError("a decoder student needs sampled completions and a 'logits' section")
         return self
+
+
+def with_limits(recipe: Recipe, usd: float | None, max_failures: str | None) -> Recipe:
+    """The recipe with another budget in dollars and another bound on failures. Raises RecipeError."""
+    values = recipe.generate.model_dump()
+    if usd is not None:
+        values["budget"] = {**(values["budget"] or {}), "usd": usd}
+    if max_failures is not None:
+        values["max_failures"] = max_failures
+    try:
+        return recipe.model_copy(update={"generate": GenerateSection.model_validate(values)})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise RecipeError(f"{problem['loc'][0]}: {problem['msg']}", "see synthgen generate --help") from None
 
 
 def local_teacher(recipe: Recipe) -> TeacherSection:

@@ -81,6 +81,7 @@ class Server:
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict[str, Any]] = {}
         self.uploads = 0
+        self.bodies: dict[str, Any] = {}
 
     async def connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -128,6 +129,8 @@ class Server:
             self.statuses["429 quota"] += 1
             return self.send(writer, 429, error("rate limit"), {"Retry-After": str(max(1, round(refused)))})
         self.seen[key] += 1
+        if len(self.bodies) < 100:
+            self.bodies.setdefault(key, asked)
         if self.c["dead_after"] is not None and sum(self.seen.values()) > self.c["dead_after"]:
             writer.transport.abort()
             return False
@@ -290,6 +293,7 @@ class Server:
             "statuses": dict(self.statuses),
             "accepted": self.accepted if self.c["rpm"] or self.c["tpm"] else [],
             "seen": dict(self.seen),
+            "bodies_text": list(self.bodies.values()),
             "batches": {name: b["public"]["status"] for name, b in self.batches.items()},
             "uploads": self.uploads,
         }
