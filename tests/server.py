@@ -14,6 +14,7 @@ import contextlib
 import email.utils
 import hashlib
 import json
+import math
 import random
 import sys
 import time
@@ -101,6 +102,8 @@ class Server:
             return self.send(writer, 200, self.stats())
         if path == "/control/set":
             self.c.update(json.loads(body))
+            if self.c.pop("reset", False):
+                self.__init__(self.c)  # type: ignore[misc]
             return self.send(writer, 200, {})
         if self.c["key"] and headers.get("authorization") != f"Bearer {self.c['key']}":
             self.statuses["401"] += 1
@@ -233,7 +236,9 @@ class Server:
             k = asked.get("top_logprobs") or 1
             for _ in range(count):
                 chosen = draw.sample(vocab, k)
-                scores = sorted((-abs(draw.gauss(2, 1)) - 0.5 * i for i in range(k)), reverse=True)
+                weights = sorted((draw.random() ** 4 for _ in range(k)), reverse=True)
+                rest = draw.random()  # of the mass, on tokens that are not shown
+                scores = [math.log(max(w, 1e-9) / sum(weights) * (1 - rest)) for w in weights]
                 top.append([(i, t, s) for (i, t), s in zip(chosen, scores, strict=True)])
             text = "".join(entries[0][1] for entries in top)
         elif self.c["labels"]:
