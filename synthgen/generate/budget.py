@@ -88,8 +88,8 @@ class Budget:
         self.spent = Spent(self.spent.usd + spent.usd, self.spent.tokens + spent.tokens)
 
     def said(self) -> str:
-        """'$0.4987 of $0.50', or tokens."""
-        parts = [f"${self.spent.usd / PICO:.4f} of ${self.usd / PICO:.2f}"] if self.usd is not None else []
+        """'$0.4987 of $0.5000', or tokens."""
+        parts = [f"${self.spent.usd / PICO:.4f} of ${self.usd / PICO:.4f}"] if self.usd is not None else []
         if self.tokens is not None:
             parts.append(f"{self.spent.tokens:,} of {self.tokens:,} tokens")
         return ", ".join(parts)
