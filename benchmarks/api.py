@@ -21,6 +21,8 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -54,15 +56,11 @@ class Watch(Progress):
 class Watching(UI):
     """A silent UI whose progress is a Watch."""
 
-    def progress(self, what: str, total: int, unit: str):
-        from contextlib import contextmanager
-
-        @contextmanager
-        def show():
-            self.watch = Watch(what, total, unit)
-            yield self.watch
-
-        return show()
+    @contextmanager
+    def progress(self, what: str, total: int, unit: str) -> Iterator[Progress]:
+        """The Watch, kept as `watch`."""
+        self.watch = Watch(what, total, unit)
+        yield self.watch
 
 
 def end_to_start(marks: list[tuple[float, int]]) -> float:
@@ -97,8 +95,9 @@ def full(folder: Path, requests: int, latency: float, in_flight: list[int]) -> N
         if limit in in_flight:
             ideal = count / limit * latency
             print(
-                f"full: {count} requests, {latency * 1e3:.0f} ms, {limit} in flight (reached {stats['most_in_flight']}): "
-                f"{seconds:.1f} s, {count / seconds:.0f} requests/s, {ideal / seconds:.2f} of the ideal, "
+                f"full: {count} requests, {latency * 1e3:.0f} ms, {limit} in flight "
+                f"(reached {stats['most_in_flight']}): {seconds:.1f} s, "
+                f"{count / seconds:.0f} requests/s, {ideal / seconds:.2f} of the ideal, "
                 f"{cpu / count * 1e6:.0f} µs CPU a request"
             )
 
@@ -172,9 +171,9 @@ def report(what: str, recipe: synthgen.Recipe, folder: Path, count: int) -> None
     seconds, cpu = time.monotonic() - began, time.process_time() - cpu
     disk = sum(p.stat().st_size for p in (folder / "run").rglob("*.parquet"))
     print(
-        f"{what}: {count:,} rows in {seconds:.0f} s, {count / seconds:,.0f} rows/s, {cpu / count * 1e6:.0f} µs CPU a row "
-        f"with reading seeds and writing {disk / count:.0f} B a row; peak {peak():.2f} GB; "
-        f"rate at the end / at the start {end_to_start(ui.watch.marks):.2f}"
+        f"{what}: {count:,} rows in {seconds:.0f} s, {count / seconds:,.0f} rows/s, "
+        f"{cpu / count * 1e6:.0f} µs CPU a row with reading seeds and writing {disk / count:.0f} B a row; "
+        f"peak {peak():.2f} GB; rate at the end / at the start {end_to_start(ui.watch.marks):.2f}"
     )
 
 
@@ -183,7 +182,7 @@ def loop(count: int) -> None:
 
     class Echo:
         paid = False
-        identity = {"model": "echo", "engine": "replay"}  # noqa: RUF012
+        identity = {"model": "echo", "engine": "replay"}
 
         async def send(self, call: Call) -> bytes:
             return b"answer"
@@ -200,7 +199,7 @@ def loop(count: int) -> None:
         if done[0] % (count // 8) == 0:
             marks.append((time.monotonic(), done[0]))
 
-    def work():
+    def work() -> Iterator[Item]:
         for i in range(count):
             yield Item(0, i, request, Call(b"", i.to_bytes(8), 10, 100, 16))
 

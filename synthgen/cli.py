@@ -139,6 +139,7 @@ def plan(recipe: str, ui: UI) -> None:
 @_REPAIR
 @click.option("--retry-failed", is_flag=True, help="Make shards with failures again; what was paid is not paid again.")
 @click.option("--shard", metavar="I/N", help="Make every N-th shard, from the I-th: one of N machines.")
+@click.option("--batch", is_flag=True, help="Through the provider's Batch API: within a day, at half the price.")
 @click.option("--budget", type=float, metavar="USD", help="The recipe's generate.budget.usd.")
 @click.option("--max-failures", metavar="N|N%", help="The recipe's generate.max_failures.")
 @report_errors
@@ -149,6 +150,7 @@ def generate(
     repair: bool,
     retry_failed: bool,
     shard: str | None,
+    batch: bool,
     budget: float | None,
     max_failures: str | None,
     ui: UI,
@@ -169,7 +171,7 @@ def generate(
     with lock(run):
         begin(loaded, run, fresh)
         folder = synthgen.generate(
-            loaded, run, fresh=fresh, repair=repair, retry_failed=retry_failed, part=_part(shard), ui=ui
+            loaded, run, fresh=fresh, repair=repair, retry_failed=retry_failed, part=_part(shard), batch=batch, ui=ui
         )
     if not (folder / "manifest.json").exists():
         ui.result({"folder": str(folder), "finished": False}, f"{folder}: this part is done")

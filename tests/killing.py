@@ -73,9 +73,7 @@ def main() -> None:
     for line in sys.stdin:
         job = json.loads(line)
         file = f"{job['run']}.points"
-        with open(file, "wb"):
-            pass
-        pipe = os.open(file, os.O_RDWR)
+        pipe = os.open(file, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         pid = os.fork()
         if pid == 0:
             os.dup2(2, 1)

@@ -144,7 +144,9 @@ class Server:
             await asyncio.sleep(wait)
         return await self.act(kind, reply, key, writer)
 
-    async def act(self, kind: str, reply: dict[str, Any], key: str, writer: Any) -> bool:
+    async def act(  # noqa: C901
+        self, kind: str, reply: dict[str, Any], key: str, writer: Any
+    ) -> bool:
         name, _, value = kind.partition(":")
         if name == "429":
             after = {"Retry-After": value} if value else {}
@@ -360,6 +362,9 @@ class Server:
                 continue
             reply = self.reply(row["body"], key)
             self.paid[key] += 1
+            usage = reply["usage"]
+            self.tokens += usage["total_tokens"]
+            self.pico += usage["prompt_tokens"] * self.in_price + usage["completion_tokens"] * self.out_price
             good.append({"custom_id": row["custom_id"], "response": {"status_code": 200, "body": reply}, "error": None})
         draw.shuffle(good)
         for field, rows in (("output_file_id", good), ("error_file_id", bad)):

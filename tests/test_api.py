@@ -334,7 +334,7 @@ def test_extra_parameters_and_tools_are_sent(serve, tmp_path):
 def test_logprobs_become_topk(serve, tmp_path, tokens, tiny, vllm):
     vocab = [[i, piece.decode()] for piece, i in list(tokens.by_bytes.items())[1000:1400] if _is_text(piece)]
     server = serve(vocab=vocab, vllm=vllm, tokens=6)
-    rows, failures, manifest = make(
+    _, failures, manifest = make(
         tmp_path,
         server,
         seeds=6,
@@ -516,10 +516,10 @@ def test_a_damaged_cache_is_one_clear_line(serve, tmp_path):
     for offset in range(4096, len(blob)):
         blob[offset] = 0x5A
     path.write_bytes(blob)
-    with pytest.raises(UserError, match="reply cache .* is damaged"):
+    with pytest.raises(UserError, match=r"reply cache .* is damaged"):
         make(tmp_path, server, name="second", seeds=30)
     path.write_bytes(b"this is no database at all" * 100)
-    with pytest.raises(UserError, match="reply cache .* is damaged"):
+    with pytest.raises(UserError, match=r"reply cache .* is damaged"):
         Cache(path)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,16 @@ import pyarrow.parquet as pq
 
 from synthgen import corpus, durable, logits
 from synthgen.card import write_dataset_card
-from synthgen.errors import CorpusError
+from synthgen.errors import CorpusError, UserError
+from synthgen.generate.budget import Budget, prices
+from synthgen.generate.cache import Cache
 from synthgen.generate.remote import Asked, fill, most_failures, too_many_failures
 from synthgen.generate.strategies import record
 from synthgen.prompts import Prompt, load_prompt
 from synthgen.recipe import Recipe, deciding, local_teacher
 from synthgen.records import FAILURE_SCHEMA, Request, to_table
 from synthgen.seeds import fingerprint, load_seeds
-from synthgen.teachers import Reply, Teacher, open_remote, open_teacher
+from synthgen.teachers import RemoteTeacher, Reply, Teacher, open_remote, open_teacher
 from synthgen.ui import UI, Progress
 
 # What decides the rows. Of the seeds, their content decides (`seeds_sha256`), not where they lie.
@@ -35,14 +37,16 @@ def generate(
     repair: bool = False,
     retry_failed: bool = False,
     part: tuple[int, int] = (1, 1),
+    batch: bool = False,
     ui: UI | None = None,
 ) -> Path:
     """Ask the teacher for every row of the recipe that `run`/generated does not have yet; returns that folder.
 
     `retry_failed` makes shards with failures again (paid replies come from the cache); `part` (i, n) makes every
-    n-th shard alone, and the manifest is written by whoever finds all shards there. Raises RunChanged when the
-    folder was begun with other inputs, CorpusError when a shard is damaged (`repair=True` makes just those again),
-    RecipeError and TeacherError for what the recipe names, BudgetReached, and GateDenied for too many failures.
+    n-th shard alone, and the manifest is written by whoever finds all shards there; `batch` sends what is missing
+    through the provider's Batch API. Raises RunChanged when the folder was begun with other inputs, CorpusError when
+    a shard is damaged (`repair=True` makes just those again), RecipeError and TeacherError for what the recipe names,
+    BudgetReached, and GateDenied for too many failures.
     """
     ui = ui or UI(quiet=True)
     folder = Path(run) / "generated"
@@ -93,8 +97,19 @@ def generate(
         if local is not None:
             _locally(recipe, asked, mine, local, spec, write, bar, failed)
         elif remote is not None and mine:
+            first = _by_batch(recipe, folder, asked, mine, remote, ui) if batch else None
             fill(
-                recipe, folder, asked, mine, remote, write, bar, retry_failed=retry_failed, parts=part[1], failed=failed
+                recipe,
+                folder,
+                asked,
+                mine,
+                remote,
+                write,
+                bar,
+                retry_failed=retry_failed,
+                parts=part[1],
+                failed=failed,
+                first=first,
             )
     missing = {s.name for s in shards} - done - {s.name for s in mine}
     if missing:
@@ -104,6 +119,24 @@ def generate(
     manifest = corpus.finish(folder, "generated", _facts(recipe, folder, prompt, key, who), names)
     write_dataset_card(folder, manifest, f"{recipe.task}: generated")
     return folder
+
+
+def _by_batch(
+    recipe: Recipe, folder: Path, asked: Asked, shards: Sequence[corpus.Shard], teacher: RemoteTeacher, ui: UI
+) -> Callable[[Cache, Budget, str], Awaitable[None]]:
+    """What `fill` does first: bring the replies into the cache by batches. Raises UserError for another teacher."""
+    from synthgen.generate.batch import Batches, ask
+    from synthgen.teachers.openai import ApiModel
+
+    if not isinstance(teacher, ApiModel):
+        raise UserError(f"--batch is for teachers behind an API, not for '{recipe.teacher.engine}'", "leave it out")
+
+    async def first(cache: Cache, budget: Budget, run: str) -> None:
+        journal = folder / "batches.json"
+        found = Batches(teacher, cache, budget, prices(recipe.teacher), run, journal, ui, teacher.client())
+        await ask(found, asked, shards)
+
+    return first
 
 
 def _locally(

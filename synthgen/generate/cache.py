@@ -37,9 +37,10 @@ _SPEND = (
     "INSERT INTO spent VALUES (?, ?, ?) "
     "ON CONFLICT(run) DO UPDATE SET usd = usd + excluded.usd, tokens = tokens + excluded.tokens"
 )
-_MOST_A_COMMIT = 1024
+_SMALL = 2048  # bytes of a body that compressing would not make worth it
 
 Statement = tuple[str, Sequence[Any]]
+Batch = list[tuple[list[Statement], asyncio.Future[None]]]
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,9 @@ class Cache:
                 "set SYNTHGEN_CACHE to another folder, or upgrade synthgen",
             )
         self._next_id = time.time_ns()
-        self._queue: queue.SimpleQueue[tuple[list[Statement], asyncio.Future[None]] | None] = queue.SimpleQueue()
+        self._pending: Batch = []
+        self._busy = False
+        self._queue: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="reply-cache", daemon=True)
         self._thread.start()
 
@@ -104,8 +107,7 @@ class Cache:
     def put(self, key: bytes, entry: Entry, model: str) -> Statement:
         """The statement that keeps an entry; hand it to `commit`."""
         kind, reason = entry.failure or (None, None)
-        body = _pack(entry.body) if entry.body is not None else None
-        return _PUT, (key, kind, reason, body, model, int(time.time()))
+        return _PUT, (key, kind, reason, entry.body, model, int(time.time()))
 
     def reserve(self, run: str, most: Spent) -> tuple[int, Statement]:
         """(id of the reservation, statement)."""
@@ -122,10 +124,34 @@ class Cache:
         return found
 
     def commit(self, statements: list[Statement]) -> asyncio.Future[None]:
-        """Done once the statements are on the disk, all or none of them. Raises OSError or UserError."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.put((statements, future))
+        """Done once the statements are on the disk, all or none of them. Raises OSError or UserError.
+
+        What is asked for while the writer is busy goes into one transaction after it.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self._pending.append((statements, future))
+        if not self._busy:
+            self._busy = True
+            loop.call_soon(self._flush)
         return future
+
+    def _flush(self) -> None:
+        self._queue.put(self._pending)
+        self._pending = []
+
+    def _told(self, batch: Batch, error: Exception | None) -> None:
+        """In the loop, after a commit: the next batch first, then those who waited."""
+        if self._pending:
+            self._flush()
+        else:
+            self._busy = False
+        for _, future in batch:
+            if not future.done():
+                if error is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(error)
 
     def spent(self, run: str) -> Spent:
         """What a run has spent, with everything a killed process had reserved: that may have been billed."""
@@ -144,6 +170,8 @@ class Cache:
 
     def close(self) -> None:
         """Commit what waits, and let go of the file."""
+        if self._pending:
+            self._flush()
         self._queue.put(None)
         self._thread.join()
         self._reader.close()
@@ -155,29 +183,20 @@ class Cache:
         return connection
 
     def _write(self) -> None:
-        """The writer thread: gather, commit, tell the waiting tasks."""
+        """The writer thread: a batch, a transaction, word to the loop."""
         connection: sqlite3.Connection | None = None
-        ended = False
-        while not ended:
-            batch = []
-            item = self._queue.get()
-            while item is not None:
-                batch.append(item)
-                if len(batch) == _MOST_A_COMMIT:
-                    break
-                try:
-                    item = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-            ended = item is None
+        while (batch := self._queue.get()) is not None:
             error: Exception | None = None
-            if batch:
-                try:
-                    connection = connection or self._connect()
-                    self._transaction(connection, [s for statements, _ in batch for s in statements])
-                except sqlite3.Error as problem:
-                    error = self._broken(problem)
-                _tell([future for _, future in batch], error)
+            try:
+                connection = connection or self._connect()
+                self._transaction(connection, [s for statements, _ in batch for s in statements])
+            except sqlite3.Error as problem:
+                error = self._broken(problem)
+            loop = batch[0][1].get_loop()
+            try:
+                loop.call_soon_threadsafe(self._told, batch, error)
+            except RuntimeError:  # closed by an interruption: nobody is left to tell, and the commit stands
+                continue
         if connection is not None:
             connection.close()
 
@@ -185,7 +204,7 @@ class Cache:
         connection.execute("BEGIN IMMEDIATE")
         try:
             for sql, values in statements:
-                connection.execute(sql, values)
+                connection.execute(sql, _packed(values) if sql is _PUT else values)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -205,31 +224,24 @@ class Cache:
         )
 
 
-def _tell(futures: list[asyncio.Future[None]], error: Exception | None) -> None:
-    def resolve() -> None:
-        for future in futures:
-            if not future.done():
-                if error is None:
-                    future.set_result(None)
-                else:
-                    future.set_exception(error)
-
-    # A loop that was closed by an interruption has nobody left to tell; the commit stands.
-    loop = futures[0].get_loop()
-    if not loop.is_closed():
-        try:
-            loop.call_soon_threadsafe(resolve)
-        except RuntimeError:
-            return
+def _packed(values: Sequence[Any]) -> list[Any]:
+    """The values of _PUT with the body compressed; here, since it is the writer's thread that has time for it."""
+    key, kind, reason, body, model, made = values
+    return [key, kind, reason, None if body is None else _pack(body), model, made]
 
 
 def _pack(body: bytes) -> bytes:
+    """A large body compressed after its length, a small one as it is after a zero."""
+    if len(body) < _SMALL:
+        return struct.pack("<I", 0) + body
     return struct.pack("<I", len(body)) + pa.compress(body, codec="zstd", asbytes=True)
 
 
 def _unpack(blob: bytes, path: Path) -> bytes:
     try:
         (size,) = struct.unpack_from("<I", blob)
+        if size == 0:
+            return blob[4:]
         return bytes(pa.decompress(blob[4:], decompressed_size=size, codec="zstd", asbytes=True))
     except (struct.error, pa.ArrowException, OSError) as error:
         raise UserError(f"the reply cache {path} is damaged: {error}", "restore a copy, or move it away") from None

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from synthgen import corpus, durable
 from synthgen.errors import CorpusError, GateDenied
-from synthgen.generate.budget import open_budget, prices
+from synthgen.generate.budget import Budget, open_budget, prices
 from synthgen.generate.cache import Cache, Spent
 from synthgen.generate.scheduler import Item, Live, Scheduler
 from synthgen.generate.strategies import in_order, of_seed, per_seed
@@ -50,9 +50,16 @@ class Asked:
 
     def range(self, start: int, stop: int) -> list[Request]:
         """Requests `start` to `stop`."""
-        first, last = start // self.each, -(-stop // self.each)
-        found = [r for seed in self.seeds[first:last] for r in of_seed(self.recipe, seed, self.prompt, self.teacher)]
-        return found[start - first * self.each : stop - first * self.each]
+        return list(self.one_by_one(start, stop))
+
+    def one_by_one(self, start: int, stop: int) -> Iterator[Request]:
+        """The same, a seed's requests at a time."""
+        place = start - start % self.each
+        for seed in self.seeds[start // self.each : -(-stop // self.each)]:
+            for request in of_seed(self.recipe, seed, self.prompt, self.teacher):
+                if start <= place < stop:
+                    yield request
+                place += 1
 
 
 @dataclass
@@ -89,11 +96,12 @@ class Filling:
         self.error: Exception | None = None
 
     def items(self) -> Iterator[Item]:
-        """Every request of the shards in order; a shard's requests are made when its first is wanted."""
+        """Every request of the shards in order, each made when it is wanted."""
         for number, shard in enumerate(self.shards):
-            requests = self.asked.range(shard.start, shard.stop)
-            self.open[number] = _Open(shard, requests, [None] * len(requests), len(requests))
-            for row, request in enumerate(requests):
+            size = shard.stop - shard.start
+            place = self.open[number] = _Open(shard, [], [None] * size, size)
+            for row, request in enumerate(self.asked.one_by_one(shard.start, shard.stop)):
+                place.requests.append(request)
                 yield Item(number, row, request, self.teacher.call(request))
 
     def room(self) -> bool:
@@ -148,10 +156,12 @@ def fill(
     retry_failed: bool = False,
     parts: int = 1,
     failed: int = 0,
+    first: Callable[[Cache, Budget, str], Awaitable[None]] | None = None,
 ) -> Live:
     """Make `shards` (those that are not there yet); `write` commits one and says how many of its rows failed.
 
-    `failed` have failed in the shards that are there. Raises BudgetReached, GateDenied, TeacherError.
+    `failed` have failed in the shards that are there; `first` may fill the cache before anything is asked. Raises
+    BudgetReached, GateDenied, TeacherError.
     """
     cache = Cache(durable.cache_folder() / "replies.sqlite", retry_failed=retry_failed) if teacher.paid else None
     try:
@@ -161,6 +171,8 @@ def fill(
         most = most_failures(recipe.generate.max_failures, len(asked))
 
         async def main() -> Live:
+            if first is not None and cache is not None:
+                await first(cache, budget, name)
             filling = Filling(asked, shards, teacher, write, bar, most, failed)
             scheduler = Scheduler(
                 teacher,

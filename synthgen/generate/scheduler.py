@@ -376,7 +376,7 @@ class Scheduler:
     def _cost(self, reply: Reply) -> int:
         if self.prices is None or reply.usage is None:
             return 0
-        return self.prices.cost({key: value or 0 for key, value in reply.usage.items()})
+        return int(self.prices.cost({key: value or 0 for key, value in reply.usage.items()}) * reply.price_share)
 
     def _priced(self, reply: Reply) -> Reply:
         if self.prices is None or (reply.usage is None and self.teacher.paid):

@@ -42,7 +42,8 @@ class Reply:
     """What came back for one request: an answer, or `failure` = (kind, reason).
 
     `label_probs` sums to 1 over the request's labels (strategy 'classify' only). `tool_calls` is JSON text.
-    `usage` is what the server counted, where there is a server; `cost_usd` is None where the price is unknown.
+    `usage` is what the server counted, where there is a server; `cost_usd` is None where the price is unknown;
+    `price_share` of the price is what such a reply costs.
     """
 
     text: str = ""
@@ -57,6 +58,7 @@ class Reply:
     usage: dict[str, int | None] | None = None
     cost_usd: float | None = 0.0
     scores: Sequence[tuple[str, float]] = ()
+    price_share: float = 1.0
 
 
 class Teacher(Protocol):

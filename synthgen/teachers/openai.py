@@ -17,8 +17,13 @@ import json
 import math
 import os
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from pydantic_core import from_json
 
 from synthgen.errors import TeacherError, missing_extra
 from synthgen.recipe import Recipe
@@ -36,6 +41,8 @@ _TEMPLATE_TOKENS = 256  # more than any chat template adds by itself
 _MESSAGE_TOKENS = 16
 _ERROR_BYTES = 1 << 16
 _CONTEXT = ("context length", "context_length", "context window", "maximum context", "too many tokens", "too long")
+BATCH_SHARE = 0.5  # of the price
+_BATCHED = b'"synthgen_batch":true'
 _QUOTA = ("insufficient_quota", "billing", "credit balance", "payment")
 
 
@@ -128,14 +135,14 @@ class ApiModel:
                 body = await self._read(response, self._most_bytes(call) if good else _ERROR_BYTES, good)
                 if good:
                     return body
-                raise self._refusal(response.status, response.headers, body)
+                raise self.refusal(response.status, response.headers, body)
         except TimeoutError as error:
             connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
             raise Refused(
                 "timeout", f"no answer in {self.section.timeout:g} s", retry=True, billed=not connecting
             ) from None
         except aiohttp.ClientConnectorError as error:
-            raise Refused("connection", self._clean(f"no connection: {error.strerror or error}"), retry=True) from None
+            raise Refused("connection", self.clean(f"no connection: {error.strerror or error}"), retry=True) from None
         except (aiohttp.ClientError, ConnectionError) as error:
             reason = f"the connection broke: {type(error).__name__}"
             raise Refused("connection", reason, retry=True, billed=True) from None
@@ -143,17 +150,18 @@ class ApiModel:
     def read(self, request: Request, body: bytes) -> Reply:
         """The reply in a chat completion; see `synthgen.teachers.RemoteTeacher.read`."""
         try:
-            value = json.loads(body)
-        except (ValueError, RecursionError):
+            value = from_json(body)
+        except ValueError:
             return Reply(failure=("schema", "the server's answer is not JSON"), cost_usd=None)
-        usage = _usage(value.get("usage")) if isinstance(value, dict) else None
+        usage = usage_of(value)
         try:
-            return self._reply(request, value, usage)
+            reply = self._reply(request, value, usage)
+            return replace(reply, price_share=BATCH_SHARE) if body.endswith(_BATCHED + b"}") else reply
         except UnknownToken as problem:
-            return Reply(failure=("schema", self._clean(str(problem))), usage=usage)
+            return Reply(failure=("schema", self.clean(str(problem))), usage=usage)
         except (KeyError, TypeError, IndexError, AttributeError, ValueError) as problem:
             reason = f"the server's answer is not a chat completion ({type(problem).__name__}: {problem})"
-            return Reply(failure=("schema", self._clean(reason)), usage=usage)
+            return Reply(failure=("schema", self.clean(reason)), usage=usage)
 
     def _reply(self, request: Request, value: dict[str, Any], usage: dict[str, int | None] | None) -> Reply:
         if not value["choices"]:
@@ -169,7 +177,7 @@ class ApiModel:
         if finish == "content_filter":
             return Reply(failure=("content_filter", "the provider withheld the answer"), usage=usage)
         if message.get("refusal") and not text:
-            return Reply(failure=("content_filter", self._clean(f"refused: {message['refusal']}")), usage=usage)
+            return Reply(failure=("content_filter", self.clean(f"refused: {message['refusal']}")), usage=usage)
         if not text.strip() and not calls:
             return Reply(failure=("empty", _why_empty(finish, usage)), usage=usage)
         content = (choice.get("logprobs") or {}).get("content") or []
@@ -257,7 +265,8 @@ class ApiModel:
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=60),
             timeout=aiohttp.ClientTimeout(total=self.section.timeout, sock_connect=min(30.0, self.section.timeout)),
             headers=headers,
-            trust_env=True,
+            # What trust_env would look up in a thread for every request.
+            proxy=_proxy(self.section.base_url),
         )
         if self.k and self._vllm is None:
             self._vllm = await self._is_vllm()
@@ -287,9 +296,10 @@ class ApiModel:
                 break
         return b"".join(parts)
 
-    def _refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> Refused:
+    def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> Refused:
+        """What an answer of another status than 200 means."""
         message, code = _error(body)
-        reason = self._clean(f"{status}: {message}")[:500]
+        reason = self.clean(f"{status}: {message}")[:500]
         words = f"{code} {message}".lower()
         if status in (401, 404) or (status in (402, 429) and any(word in words for word in _QUOTA)):
             return Refused("bad_request", reason, fatal=True)
@@ -306,8 +316,22 @@ class ApiModel:
             return Refused("context", reason)
         return Refused("bad_request", reason)
 
-    def _clean(self, text: str) -> str:
+    def clean(self, text: str) -> str:
+        """The text without the key."""
         return text.replace(self._key, "[key]") if self._key else text
+
+
+def _proxy(url: str) -> str | None:
+    """The proxy that the environment names for a server."""
+    parts = urllib.parse.urlsplit(url)
+    if urllib.request.proxy_bypass(parts.netloc):
+        return None
+    return urllib.request.getproxies().get(parts.scheme)
+
+
+def as_batched(body: bytes) -> bytes:
+    """A reply with the mark that it came from a batch, at a batch's price."""
+    return body[:-1] + b"," + _BATCHED + b"}"
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -363,7 +387,9 @@ def _reasoning(message: dict[str, Any]) -> str | None:
     return None
 
 
-def _usage(value: Any) -> dict[str, int | None] | None:
+def usage_of(reply: Any) -> dict[str, int | None] | None:
+    """Tokens that the server counted, or None when it does not say."""
+    value = reply.get("usage") if isinstance(reply, dict) else None
     if not isinstance(value, dict) or not isinstance(value.get("prompt_tokens"), int):
         return None
     if not isinstance(value.get("completion_tokens"), int):

@@ -18,6 +18,7 @@ from synthgen.logits import FLOOR, TopK
 
 _SENTINEL = -9998.0
 _ID = "token_id:"
+_LOST = "\ufffd"
 _NO_TAIL = 1e-14  # the smallest probability that is stored
 
 
@@ -39,9 +40,11 @@ class TokenMap:
         self.by_text: dict[str, int] = {}
         for piece, token in self.by_bytes.items():
             try:
-                self.by_text[piece.decode()] = token
+                text = piece.decode()
             except UnicodeDecodeError:
                 continue
+            if _LOST not in text:  # a server writes it for bytes that are no text, too
+                self.by_text[text] = token
 
     @classmethod
     def open(cls, name: str) -> TokenMap:
@@ -75,10 +78,8 @@ class TokenMap:
             number = text[len(_ID) :]
             if number.isdigit():
                 return int(number) if int(number) < self.size else -1
-        if "\ufffd" not in text:  # else it stands for bytes that are no text
-            found = self.by_text.get(text)
-            if found is not None:
-                return found
+        if text in self.by_text:
+            return self.by_text[text]
         return self.by_bytes.get(bytes(entry.get("bytes") or b""), -1)
 
     def topk(self, content: Sequence[dict[str, Any]], k: int, text: str) -> tuple[list[int], TopK, int]:
@@ -90,12 +91,16 @@ class TokenMap:
         if -1 in sampled:
             sampled = self._by_retokenising(sampled, content, text)
         tops = [entry["top_logprobs"] for entry in content]
-        wide = max([k, *(len(top) for top in tops)])
-        ids = np.full((len(tops), wide), -1, np.int64)
-        logprobs = np.full((len(tops), wide), -np.inf, np.float32)
-        for row, top in enumerate(tops):
-            ids[row, : len(top)] = [self.id(entry) for entry in top]
-            logprobs[row, : len(top)] = [entry["logprob"] for entry in top]
+        lengths = np.array([len(top) for top in tops])
+        place = np.arange(max(k, lengths.max(initial=0)))[None, :] < lengths[:, None]
+        entries = [entry for top in tops for entry in top]
+        find = self.by_text.get  # most are there; the others are looked at one by one
+        found = [find(entry["token"], -2) for entry in entries]
+        if -2 in found:
+            found = [self.id(entry) if i == -2 else i for i, entry in zip(found, entries, strict=True)]
+        ids = np.full(place.shape, -1, np.int64)
+        logprobs = np.full(place.shape, -np.inf, np.float32)
+        ids[place], logprobs[place] = found, [entry["logprob"] for entry in entries]
         known = logprobs > _SENTINEL
         unmapped = int((known & (ids < 0)).sum())
         logprobs[ids < 0] = -np.inf
