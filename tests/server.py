@@ -82,6 +82,7 @@ class Server:
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict[str, Any]] = {}
         self.uploads = 0
+        self.times: dict[str, list[float]] = {}
         self.bodies: dict[str, Any] = {}
 
     async def connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -105,6 +106,9 @@ class Server:
             if self.c.pop("reset", False):
                 self.__init__(self.c)  # type: ignore[misc]
             return self.send(writer, 200, {})
+        if self.c["dead_after"] is not None and sum(self.seen.values()) > self.c["dead_after"]:
+            writer.transport.abort()
+            return False
         if self.c["key"] and headers.get("authorization") != f"Bearer {self.c['key']}":
             self.statuses["401"] += 1
             # Some servers quote the key they were given.
@@ -132,6 +136,7 @@ class Server:
             self.statuses["429 quota"] += 1
             return self.send(writer, 429, error("rate limit"), {"Retry-After": str(max(1, round(refused)))})
         self.seen[key] += 1
+        self.times.setdefault(key, []).append(time.monotonic())
         if len(self.bodies) < 100:
             self.bodies.setdefault(key, asked)
         if self.c["dead_after"] is not None and sum(self.seen.values()) > self.c["dead_after"]:
@@ -303,6 +308,7 @@ class Server:
             "bodies_text": list(self.bodies.values()),
             "batches": {name: b["public"]["status"] for name, b in self.batches.items()},
             "uploads": self.uploads,
+            "again_after": [times[1] - times[0] for times in self.times.values() if len(times) > 1],
         }
 
     def batch_api(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, Any]:

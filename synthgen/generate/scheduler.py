@@ -26,7 +26,8 @@ from synthgen.records import Request
 from synthgen.teachers import Call, Refused, RemoteTeacher, Reply
 
 _PATIENCE = 600.0  # seconds without one answer from a server that only refuses; and the longest wait it may ask for
-_DEAD = 3  # requests given up in a row, with no answer between them
+_DOUBT = 3  # requests given up in a row, with no answer between them: is the server there at all?
+_DEAD = 20  # … and when it is, but answers none
 _HOPELESS = 20  # refused in a row, with no answer ever
 _PAID_TRIES = 3  # for answers that came and are no use: each was paid
 _TURN = 32  # cached rows before others get a turn
@@ -272,7 +273,7 @@ class Scheduler:
         failure = (problem.kind, problem.reason)
         kept = None
         if problem.retry:
-            self._gave_up(item, problem)
+            await self._gave_up(item, problem)
         elif not self._answers:
             self._hopeless += 1
             if self._hopeless >= _HOPELESS:
@@ -304,10 +305,12 @@ class Scheduler:
     def _may_retry(self, item: Item) -> bool:
         return item.tries < self.attempts and time.monotonic() - item.began < 3 * self.timeout
 
-    def _gave_up(self, item: Item, problem: Refused) -> None:
-        """A request has used up its tries. Several in a row, and no answer since: it is the server."""
+    async def _gave_up(self, item: Item, problem: Refused) -> None:
+        """A request has used up its tries. Several in a row and no answer since: it may be the server, not they."""
         self._given_up += 1
-        if self._given_up >= _DEAD and self._answers == item.answers:
+        if self._given_up < _DOUBT or self._answers != item.answers:
+            return
+        if self._given_up >= _DEAD or not await self.teacher.alive():
             self._stop = self._stop or TeacherError(
                 f"{self._where()} is not answering; last: {problem.reason}",
                 "see that it is up, then give the same command; what is committed or in the cache is not asked again",

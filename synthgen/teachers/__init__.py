@@ -132,6 +132,9 @@ class RemoteTeacher(Protocol):
     def read(self, request: Request, body: bytes) -> Reply:
         """The reply that a body holds; never raises: what is wrong with it is its `failure`."""
 
+    async def alive(self) -> bool:
+        """Whether the other side is there at all; never raises."""
+
     async def close(self) -> None:
         """Let go of connections."""
 

@@ -11,6 +11,7 @@ server says.
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
 import hashlib
 import json
@@ -232,6 +233,14 @@ class ApiModel:
         return Reply(
             text=best, label_probs=probs, finish_reason=finish, usage=usage, reasoning=reasoning, scores=scores
         )
+
+    async def alive(self) -> bool:
+        """Whether the server answers another question than those that fail."""
+        try:
+            async with asyncio.timeout(10), self._http.get(f"{self.section.base_url}/models") as response:
+                return bool(response.status < 500)
+        except Exception:  # whatever it is, it is no answer
+            return False
 
     async def close(self) -> None:
         """Close the connections."""

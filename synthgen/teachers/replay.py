@@ -77,6 +77,10 @@ class Replay:
         """The text as a reply."""
         return Reply(text=body.decode(), finish_reason="stop")
 
+    async def alive(self) -> bool:
+        """It is."""
+        return True
+
     async def close(self) -> None:
         """Nothing to close."""
 
