@@ -98,6 +98,7 @@ def full(folder: Path, requests: int, latency: float, in_flight: list[int]) -> N
                 f"full: {count} requests, {latency * 1e3:.0f} ms, {limit} in flight "
                 f"(reached {stats['most_in_flight']}): {seconds:.1f} s, "
                 f"{count / seconds:.0f} requests/s, {ideal / seconds:.2f} of the ideal, "
+                f"{ideal / stats['seconds']:.2f} from the first request to the last answer, "
                 f"{cpu / count * 1e6:.0f} µs CPU a request"
             )
 

@@ -82,6 +82,7 @@ class Server:
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict[str, Any]] = {}
         self.uploads = 0
+        self.first = self.last = 0.0
         self.times: dict[str, list[float]] = {}
         self.bodies: dict[str, Any] = {}
 
@@ -119,12 +120,14 @@ class Server:
             return self.send(writer, *self.batch_api(method, path, headers, body))
         if path != "/v1/chat/completions":
             return self.send(writer, 404, error("no such path"))
+        self.first = self.first or time.monotonic()
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             return await self.chat(body, writer)
         finally:
             self.in_flight -= 1
+            self.last = time.monotonic()
 
     async def chat(self, body: bytes, writer: Any) -> bool:
         asked = json.loads(body)
@@ -308,6 +311,7 @@ class Server:
             "bodies_text": list(self.bodies.values()),
             "batches": {name: b["public"]["status"] for name, b in self.batches.items()},
             "uploads": self.uploads,
+            "seconds": self.last - self.first,
             "again_after": [times[1] - times[0] for times in self.times.values() if len(times) > 1],
         }
 
