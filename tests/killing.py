@@ -120,10 +120,6 @@ def serve(sockets: list[int]) -> None:
     """Import everything, then take requests on each socket in a fork of its own."""
     import torch
 
-    import distill.classifier
-    import distill.cli
-    import distill.train
-    import synthgen.cli
     from synthgen.teachers import load, transformers  # noqa: F401
 
     torch.set_num_threads(1)
