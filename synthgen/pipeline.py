@@ -142,4 +142,5 @@ class _Log:
             "worked": worked,
         }
         before = self.path.read_text() if self.path.exists() else ""
-        durable.write_text(self.path, before + json.dumps(line) + "\n")
+        lines = before.splitlines() + [json.dumps(line)]  # after half a line, too, a new one begins
+        durable.write_text(self.path, "\n".join(lines) + "\n")

@@ -64,11 +64,11 @@ def test_every_divergence_trains_and_differs(run):
 def test_micro_batches_add_up_to_the_step(run, dtype):
     whole, metrics = run(f"whole-{dtype}", loss="reverse_kl", dtype=dtype)
     split, split_metrics = run(f"split-{dtype}", loss="reverse_kl", micro_batch=2, dtype=dtype)
-    near = 1e-4 if dtype == "float32" else 0.02
+    near = 1e-3 if dtype == "float32" else 0.02
     for a, b in zip(metrics, split_metrics, strict=True):
         assert a["tokens"] == b["tokens"]
         assert all(a[key] == pytest.approx(b[key], rel=near) for key in ("loss", "distillation", "cross_entropy"))
-        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=10 * near)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=near)
     if dtype == "float32":  # AdamW's first steps are signs: a gradient of nearly zero may go either way
         moved = max(float((whole[name] - split[name]).abs().max()) for name in whole)
         assert moved < 2 * 3 * 3e-4

@@ -22,7 +22,7 @@ WORTH_SHARING = 16  # tokens; fewer are not worth a pass of their own
 
 _NAME = "synthgen_shared_prefix"
 # Decoders known to be rotary or absolute attention, a gated or plain MLP and an output layer, and nothing else.
-_PLAIN = {"llama", "mistral", "qwen2", "qwen3", "phi", "gpt2", "olmo", "olmo2", "stablelm", "starcoder2", "smollm3"}
+_PLAIN = {"llama", "mistral", "qwen2", "qwen3", "phi", "gpt2", "olmo", "olmo2", "starcoder2", "smollm3"}
 Prefix = list[tuple[Tensor, Tensor]]  # keys and values (1, kv heads, P, head size) of each layer
 
 
