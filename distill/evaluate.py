@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distill.data import rows
 from distill.intervals import RESAMPLES, Array, interval
 from distill.measure import measure
 from synthgen import corpus, durable
@@ -57,6 +56,8 @@ def evaluate(
         if old["inputs"] == inputs:
             ui.note(f"{folder} is evaluated; nothing to do")
             return dict(old)
+    from distill.data import rows  # loads torch: not for a student that is evaluated already
+
     facts = json.loads(training)
     held_out = [record for record, _ in rows(source, "test")]
     if not held_out:

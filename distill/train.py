@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from distill import losses
 from distill.card import write_model_card
 from distill.data import Example, TrainingSet, batch_rows, load, target_batch
+from distill.finished import made_from
 from distill.head import Head, completion_states, output_head, through_head
 from distill.students import from_layers, layer_map
 from synthgen import corpus, durable
@@ -55,8 +56,8 @@ def train(
     source = corpus.resolve(Path(run), prefer=("curated",))
     folder = Path(out) if out else source.parent / "student"
     made = corpus.verify(source)
-    check_audit(source.parent, override_audit)
-    inputs = {"train": section.model_dump(mode="json"), "curated_sha256": durable.digest(made["files"])}
+    overridden = check_audit(source.parent, override_audit)
+    inputs = made_from(section, made)
     if fresh:
         durable.remove(folder)
     durable.sweep(folder)
@@ -71,22 +72,22 @@ def train(
     else:
         teacher = teacher or LocalModel.open(local_teacher(recipe))
         facts = _train_decoder(section, section.student, source, folder, teacher, ui)
-    facts = {**facts, **inputs, "audit_overridden": override_audit}
+    facts = {**facts, **inputs, "audit_overridden": overridden}
     write_model_card(folder, recipe, made, facts)
     durable.write_json(folder / "training.json", facts)  # last: it says that the student is finished
     return folder
 
 
-def check_audit(run: Path, override: bool) -> None:
-    """Raise GateDenied when the run's audit did not pass (no audit is no denial)."""
+def check_audit(run: Path, override: bool) -> bool:
+    """Whether the run's audit said no and is overridden (no audit is no denial). Raises GateDenied if it is not."""
     report = run / "audit" / "report.json"
-    if report.exists() and not override:
-        audit = json.loads(report.read_text())
-        if not audit["passed"]:
-            raise GateDenied(
-                f"the audit of {run} says {audit['status']} for {audit['intent']['use']} use",
-                f"read {run}/audit/report.md; --override-audit trains all the same, and the model card will say so",
-            )
+    audit = corpus.load_json(report) if report.exists() else {"passed": True}
+    if not audit["passed"] and not override:
+        raise GateDenied(
+            f"the audit of {run} says {audit['status']} for {audit['intent']['use']} use",
+            f"read {run}/audit/report.md; --override-audit trains all the same, and the model card will say so",
+        )
+    return not audit["passed"]
 
 
 def _train_decoder(

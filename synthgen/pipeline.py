@@ -102,17 +102,26 @@ def run(recipe: Recipe, out: str | Path, *, fresh: bool = False, repair: bool = 
 
 
 def _train(recipe: Recipe, folder: Path, stage: Callable[[str, Callable[[bool], Any]], Any], ui: UI) -> None:
-    """The one place where synthgen calls distill."""
+    """The one place where synthgen calls distill. A student that is there already is known without loading torch."""
     from synthgen.errors import missing_extra
+
+    def trained(again: bool) -> Path:
+        if recipe.train and not again and is_trained(recipe.train, folder / "curated", folder / "student"):
+            ui.note(f"{folder / 'student'} is trained; nothing to do")
+            return folder / "student"
+        from distill.train import train
+
+        return train(recipe, folder, fresh=again, ui=ui)
 
     try:
         from distill.card import write_model_card
         from distill.evaluate import evaluate
-        from distill.train import train
+        from distill.finished import is_trained
+
+        stage("train", trained)
+        stage("evaluate", lambda again: evaluate(recipe, folder, fresh=again, ui=ui))
     except ModuleNotFoundError as error:
         raise missing_extra(str(error.name), "train") from None
-    stage("train", lambda again: train(recipe, folder, fresh=again, ui=ui))
-    stage("evaluate", lambda again: evaluate(recipe, folder, fresh=again, ui=ui))
     manifest = json.loads((folder / "curated" / "manifest.json").read_text())
     write_model_card(folder / "student", recipe, manifest)
 
@@ -142,5 +151,5 @@ class _Log:
             "worked": worked,
         }
         before = self.path.read_text() if self.path.exists() else ""
-        lines = before.splitlines() + [json.dumps(line)]  # after half a line, too, a new one begins
+        lines = [*before.splitlines(), json.dumps(line)]  # after half a line, too, a new one begins
         durable.write_text(self.path, "\n".join(lines) + "\n")

@@ -1,12 +1,13 @@
 """A real teacher of 20 thousand weights and a tokenizer of bytes, for tests that need many whole runs.
 
-    folder = small_teacher(tmp_path / "teacher")
-    recipe = small_task(tmp_path / "task", folder, seeds=12)
+folder = small_teacher(tmp_path / "teacher")
+recipe = small_task(tmp_path / "task", folder, seeds=12)
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +86,19 @@ def small_task(folder: Path, teacher: Path, seeds: int = 9, long: int = 0, **sec
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe, sort_keys=False))
     return path
+
+
+def small_runs(folder: Path) -> Callable[..., tuple[Any, Path]]:
+    """A function that generates and curates with one small teacher: (recipe, run). The same name is the same run."""
+    import synthgen
+
+    teacher = small_teacher(folder / "teacher")
+
+    def make(name: str, **sections: Any) -> tuple[Any, Path]:
+        recipe = synthgen.load_recipe(small_task(folder / f"task-{name}", teacher, **sections))
+        recipe = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"batch_size": 64})})
+        synthgen.generate(recipe, folder / name)
+        synthgen.curate(recipe, folder / name)
+        return recipe, folder / name
+
+    return make

@@ -310,8 +310,9 @@ def test_a_seed_keeps_its_side_as_seeds_are_added_and_moved(tmp_path):
     shuffled = random.Random(0).sample(rows, len(rows))
     for more in (sides(rows, "all.jsonl"), sides(shuffled, "shuffled.jsonl")):
         assert {k: more[k] for k in few} == few
-    other = {s.id: s.split for s in load(source(tmp_path / "all.jsonl", id="id"), split=Split(test=0.25, seed=8))}
-    assert other != sides(rows, "again.jsonl"), "the split's seed decides"
+    other = split.model_copy(update={"seed": 8})
+    moved = {s.id: s.split for s in load(source(tmp_path / "all.jsonl", id="id"), split=other)}
+    assert moved != sides(rows, "again.jsonl"), "the split's seed decides"
 
 
 def test_shares_are_those_of_the_recipe(tmp_path):

@@ -1,7 +1,7 @@
 """Trials: a command killed and given again, and everything that can be wrong with the run afterwards.
 
-    setup = undisturbed(server, recipe, folder)
-    trial(server, setup, "generate", [(7, "before")])     # → [] when all is well
+setup = undisturbed(server, recipe, folder)
+trial(server, setup, "generate", [(7, "before")])     # → [] when all is well
 """
 
 from __future__ import annotations

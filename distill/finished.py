@@ -1,0 +1,21 @@
+"""What a student was made from, and whether it is there already: asked without loading torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from synthgen import corpus, durable
+from synthgen.recipe import TrainSection
+
+
+def made_from(section: TrainSection, made: dict[str, Any]) -> dict[str, Any]:
+    """What decides a student: its settings, and the corpus whose manifest is `made`. A student's inputs.json."""
+    return {"train": section.model_dump(mode="json"), "curated_sha256": durable.digest(made["files"])}
+
+
+def is_trained(section: TrainSection, source: Path, folder: Path) -> bool:
+    """Does `folder` hold the finished student of these settings and of the curated corpus `source`?"""
+    if not ((folder / "training.json").exists() and (folder / "inputs.json").exists()):
+        return False
+    return bool(corpus.load_json(folder / "inputs.json") == made_from(section, corpus.verify(source)))
