@@ -4,8 +4,9 @@
     server.run(["synthgen", "generate", recipe, "-o", run], cut=(7, "before"))   # SIGKILL before the 8th call
     server.run(["synthgen", "generate", recipe, "-o", run])                      # undisturbed
 
-`python killing.py FD…` is the server's process: on each socket a request a line in, an outcome a line out. A trial is a real process killed by a real SIGKILL; it calls the command's own function. `fault` breaks a
-promise of the package on purpose, to show that what watches the promise sees it broken.
+`python killing.py FD…` is the server's process: on each socket a request a line in, an outcome a line out. A trial
+is a real process killed by a real SIGKILL; it calls the command's own function. `fault` breaks a promise of the
+package on purpose, to show that what watches the promise sees it broken.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def disk(monkeypatch):
     fsync, replace, mkdir = os.fsync, os.replace, os.mkdir
 
     def record(handle):
-        log.append(("sync", Path(os.readlink(f"/proc/self/fd/{handle}"))))
+        log.append(("sync", Path(f"/proc/self/fd/{handle}").readlink()))
         fsync(handle)
 
     def rename(source, target, **more):

@@ -74,5 +74,5 @@ def test_a_row_beside_the_wrong_tokens_fails(tmp_path):
 def test_a_file_that_is_no_shard_is_named(tmp_path):
     path = tmp_path / "x.parquet"
     path.write_bytes(b"PAR1 not really")
-    with pytest.raises(CorpusError, match="x.parquet"):
+    with pytest.raises(CorpusError, match=r"x\.parquet"):
         logits.read(path)

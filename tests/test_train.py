@@ -108,7 +108,7 @@ def test_a_batch_without_kept_rows_has_no_cross_entropy(made):
 
 
 def test_rows_longer_than_max_length_are_left_out_and_counted(made):
-    recipe, run, teacher, data = rows_of_three_kinds(made, "topk")
+    _, run, teacher, data = rows_of_three_kinds(made, "topk")
     longest = max(len(e.prompt) + len(e.completion) for e in data.examples)
     shorter = load(run / "curated", teacher.render, longest - 1)
     missing = {e.id for e in data.examples} - {e.id for e in shorter.examples}
