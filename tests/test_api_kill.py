@@ -18,6 +18,8 @@ from serving import KEY, Serving, write_recipe
 
 from synthgen import corpus
 
+pytestmark = pytest.mark.slow
+
 KILLING = Path(__file__).with_name("killing_api.py")
 LIMIT = 8  # in flight
 SEEDS = 60

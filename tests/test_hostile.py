@@ -12,6 +12,8 @@ import synthgen
 from synthgen.generate.scheduler import BudgetReached
 from synthgen.teachers import FAILURES
 
+pytestmark = pytest.mark.slow
+
 # Thirty in a hundred, of every kind.
 FAULTS = {
     "429": 0.03,
