@@ -105,10 +105,17 @@ def committed(folder: Path, parts: Sequence[str] = ()) -> set[str]:
             companion = folder / part / path.name
             if not companion.exists():
                 raise CorpusError(f"{companion} is missing beside {path}", _repair_hint())
-            if part.startswith("logits") and _read(companion)["id"].to_pylist() != table["id"].to_pylist():
+            if part.startswith("logits") and not _fits(_read(companion), table):
                 raise CorpusError(f"{companion} does not match the rows of {path}", _repair_hint())
         done.add(path.stem)
     return done
+
+
+def _fits(companion: pa.Table, rows: pa.Table) -> bool:
+    """Are logits of these rows, or of some of them (a mixture of teachers), in their order?"""
+    theirs = companion["id"].to_pylist()
+    known = set(theirs)
+    return theirs == [i for i in rows["id"].to_pylist() if i in known]
 
 
 def finish(folder: Path, kind: str, facts: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -183,9 +190,7 @@ def discard_damaged(folder: Path) -> list[str]:
         for path in folder.glob("data/*.parquet"):
             for part in folder.glob("logits/*"):
                 companion = part / path.name
-                if path.stem not in names and not (
-                    companion.exists() and _read(companion)["id"].to_pylist() == _read(path)["id"].to_pylist()
-                ):
+                if path.stem not in names and not (companion.exists() and _fits(_read(companion), _read(path))):
                     names.add(path.stem)
     for name in sorted(names):
         for path in sorted(folder.rglob(f"{name}.parquet"), key=lambda p: p.parent.name != "data"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,18 @@ import pyarrow.parquet as pq
 from synthgen import corpus, durable, logits
 from synthgen.card import write_dataset_card
 from synthgen.errors import CorpusError
-from synthgen.generate.strategies import record, requests
+from synthgen.generate import catalogue
+from synthgen.generate.job import Jobs, answerers, cast, key, refuse_incapable, score_too, who
+from synthgen.generate.rounds import Failure, Made, Row, ask_batch, lockstep
 from synthgen.prompts import Prompt, load_prompt
 from synthgen.recipe import Recipe
-from synthgen.records import FAILURE_SCHEMA, Request, to_table
+from synthgen.records import FAILURE_SCHEMA, to_table
 from synthgen.seeds import fingerprint, load_seeds
-from synthgen.teachers import Reply, Teacher, open_teacher
+from synthgen.teachers import Teacher, open_teacher
 from synthgen.ui import UI
 
 # What decides the rows. Of the seeds, their content decides (`seeds_sha256`), not where they lie.
-SECTIONS = ("task", "strategy", "split", "teacher", "generate", "logits")
+SECTIONS = ("task", "strategy", "split", "teacher", "teachers", "mixture", "generate", "steps", "logits")
 
 
 def generate(
@@ -36,7 +40,9 @@ def generate(
     ui = ui or UI(quiet=True)
     folder = Path(run) / "generated"
     prompt = load_prompt(recipe.prompts, recipe.task)
-    seeds = load_seeds(recipe.seeds, recipe.split, prompt.question)
+    seeds = load_seeds(recipe.seeds, recipe.split, catalogue.question(recipe, prompt))
+    for _ in catalogue.first_requests(recipe, seeds, prompt):  # a template that does not fit a seed is said now
+        pass
     inputs = {
         "recipe": {name: recipe.model_dump(mode="json")[name] for name in SECTIONS},
         "prompt_version": prompt.version,
@@ -53,69 +59,59 @@ def generate(
         corpus.verify(folder)
         ui.note(f"{folder} is complete; nothing to do")
         return folder
-    key = recipe.teacher.model.rsplit("/", 1)[-1].removeprefix("package:")
-    # Row ids hold the teacher's revision, which only the loaded teacher knows; the number of rows does not.
-    teacher = open_teacher(recipe.teacher)
-    asked = requests(recipe, seeds, prompt, f"{key}@{teacher.identity['revision'][:19]}")
-    shards = corpus.plan_shards([r.split for r in asked], recipe.generate.shard_size)
+    # Row ids hold the teacher's revision, which only the loaded teacher knows; the number of jobs does not.
+    teachers = {name: open_teacher(section) for name, section in cast(recipe).items()}
+    jobs = Jobs(recipe, seeds, prompt, who(recipe, teachers))
+    refuse_incapable(recipe, teachers, catalogue.needs(recipe, jobs.range(0, 1)[0]))
+    shards = corpus.plan_shards(jobs.splits, recipe.generate.shard_size)
     spec = recipe.logits.spec() if recipe.logits and recipe.strategy != "classify" else None
-    done = corpus.committed(folder, [f"logits/{key}"] if spec else [])
-    with ui.progress("generate", len(asked), "rows") as bar:
+    speakers = [*answerers(recipe), *(recipe.logits.score_by if recipe.logits else ())] if spec else []
+    done = corpus.committed(folder, [f"logits/{name}" for name in speakers])
+    with ui.progress("generate", len(jobs), "jobs" if catalogue.many(recipe) else "rows") as bar:
         for shard in shards:
-            batch = asked[shard.start : shard.stop]
             if shard.name in done:
-                bar.advance(len(batch), resumed=True)
+                bar.advance(shard.stop - shard.start, resumed=True)
                 continue
-            if spec:
-                replies = teacher.sample(batch, spec, bar.tokens)
-            elif recipe.strategy == "classify":
-                replies = teacher.classify(batch)
-            else:
-                replies = teacher.sample(batch, None, bar.tokens)
-            tables = _tables(recipe, batch, replies, prompt, key, teacher, spec)
+            ask = partial(ask_batch, teachers, spec, bar.tokens)
+            some = jobs.range(shard.start, shard.stop)
+            made = lockstep([catalogue.STRATEGIES[recipe.strategy].make(job) for job in some], ask)
+            made = score_too(some, made, recipe.logits.score_by, ask) if spec and recipe.logits else made
+            tables = _tables([one for several in made for one in several], teachers, spec, speakers)
             corpus.commit(folder, shard.name, tables)
-            bar.advance(len(batch), failed=tables["failures"].num_rows if "failures" in tables else 0)
-    manifest = corpus.finish(
-        folder, "generated", _facts(recipe, folder, prompt, key, teacher), [s.name for s in shards]
-    )
+            bar.advance(len(some), failed=tables["failures"].num_rows if "failures" in tables else 0)
+    manifest = corpus.finish(folder, "generated", _facts(recipe, folder, prompt, teachers), [s.name for s in shards])
     write_dataset_card(folder, manifest, f"{recipe.task}: generated")
     return folder
 
 
 def _tables(
-    recipe: Recipe,
-    batch: Sequence[Request],
-    replies: Sequence[Reply],
-    prompt: Prompt,
-    key: str,
-    teacher: Teacher,
-    spec: dict[str, Any] | None,
+    made: Sequence[Made], teachers: Mapping[str, Teacher], spec: dict[str, Any] | None, speakers: Sequence[str]
 ) -> dict[str, pa.Table]:
-    """The files of one shard: data, and logits and failures where there are any."""
-    good = [(q, r) for q, r in zip(batch, replies, strict=True) if r.failure is None]
-    bad = [(q, r.failure) for q, r in zip(batch, replies, strict=True) if r.failure is not None]
-    tables = {"data": to_table(record(recipe, q, r, prompt, key) for q, r in good)}
-    if spec:
-        who = teacher.identity
-        meta = logits.meta(spec, who["vocab_size"], f"{key}@{who['revision']}", who["tokenizer"])
-        tables[f"logits/{key}"] = logits.to_table(
-            [q.id for q, _ in good],
-            [logits.align(r.token_ids, meta["teacher"], meta["tokenizer"], meta["temperature"]) for _, r in good],
-            [r.target for _, r in good if r.target is not None],
+    """The files of one shard: data, logits of each of `speakers`, and failures where there are any."""
+    rows = [one for one in made if isinstance(one, Row)]
+    bad = [asdict(one) for one in made if isinstance(one, Failure)]
+    tables = {"data": to_table(row.record for row in rows)}
+    for name in speakers:
+        said = teachers[name].identity
+        meta = logits.meta(
+            spec or {}, said["vocab_size"], f"{key(said['model'])}@{said['revision']}", said["tokenizer"]
+        )
+        spoken = [(row.record, row.targets[name]) for row in rows if name in row.targets]
+        tables[f"logits/{name}"] = logits.to_table(
+            [record.id for record, _ in spoken],
+            [
+                logits.align(record.token_ids or (), meta["teacher"], meta["tokenizer"], meta["temperature"])
+                for record, _ in spoken
+            ],
+            [target for _, target in spoken],
             meta,
         )
     if bad:
-        tables["failures"] = pa.Table.from_pylist(
-            [
-                {"id": q.id, "seed_id": q.seed_id, "split": q.split, "kind": failure[0], "reason": failure[1]}
-                for q, failure in bad
-            ],
-            schema=FAILURE_SCHEMA,
-        )
+        tables["failures"] = pa.Table.from_pylist(bad, schema=FAILURE_SCHEMA)
     return tables
 
 
-def _facts(recipe: Recipe, folder: Path, prompt: Prompt, key: str, teacher: Teacher) -> dict[str, Any]:
+def _facts(recipe: Recipe, folder: Path, prompt: Prompt, teachers: Mapping[str, Teacher]) -> dict[str, Any]:
     """What the manifest says besides the files; the same for the same rows, however they came about."""
     rows: Counter[str] = Counter()
     ids: set[str] = set()
@@ -135,10 +131,10 @@ def _facts(recipe: Recipe, folder: Path, prompt: Prompt, key: str, teacher: Teac
         "strategy": recipe.strategy,
         "prompt_version": prompt.version,
         "labels": list(recipe.generate.labels),
-        "teachers": {key: teacher.identity},
+        "teachers": {name: teacher.identity for name, teacher in teachers.items()},
         "sources": [
             *({"role": "seed", "source": source, "licence": licence} for source, licence in sorted(terms)),
-            {"role": "generator", "source": recipe.teacher.model, "licence": recipe.teacher.licence},
+            *catalogue.roles(recipe),
         ],
         "counts": {**dict(sorted(rows.items())), "failures": failed},
     }

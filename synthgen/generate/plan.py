@@ -6,7 +6,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from synthgen.generate.strategies import requests
+from synthgen.corpus import plan_shards
+from synthgen.errors import RecipeError
+from synthgen.generate import catalogue
+from synthgen.generate.job import cast
 from synthgen.prompts import load_prompt
 from synthgen.recipe import Recipe
 from synthgen.records import Message
@@ -17,7 +20,7 @@ _CHARACTERS_PER_TOKEN = 4  # English prose; stated beside every estimate made wi
 
 @dataclass(frozen=True)
 class Plan:
-    """`prompt_tokens` is an estimate from characters; `completion_tokens` is the most there can be."""
+    """`requests` and `completion_tokens` are the most there can be; `prompt_tokens` is an estimate from characters."""
 
     task: str
     strategy: str
@@ -38,22 +41,34 @@ class Plan:
 
 def plan(recipe: Recipe) -> Plan:
     """Read seeds and templates and count; the teacher is not loaded and nothing is sent."""
-    from synthgen.corpus import plan_shards
-
     prompt = load_prompt(recipe.prompts, recipe.task)
-    seeds = load_seeds(recipe.seeds, recipe.split, prompt.question)
-    asked = requests(recipe, seeds, prompt, recipe.teacher.model)
-    characters = sum(len(m["content"]) for r in asked for m in r.teacher_prompt)
+    seeds = load_seeds(recipe.seeds, recipe.split, catalogue.question(recipe, prompt))
+    strategy, steps, g = catalogue.STRATEGIES[recipe.strategy], recipe.steps, recipe.generate
+    most = strategy.most(steps, len(recipe.teachers))
+    longest = max(g.max_new_tokens, steps.max_new_tokens if most > 1 else 0)
+    splits: list[str] = []
+    characters = completion_tokens = 0
+    first = None
+    for split, asked in catalogue.first_requests(recipe, seeds, prompt):
+        splits.append(split)
+        if not asked:
+            continue
+        first = first or asked[0]
+        sent = sum(len(m["content"]) for r in asked for m in r.teacher_prompt)
+        characters += sent * most // len(asked)  # later rounds are taken to be as long as the first
+        completion_tokens += longest * most if asked[0].kind == "sample" else 0
+    if first is None:
+        raise RecipeError(f"strategy '{recipe.strategy}' asks nothing about these seeds", "do they have what it needs?")
     return Plan(
         task=recipe.task,
         strategy=recipe.strategy,
-        teacher=recipe.teacher.model,
+        teacher=", ".join(section.model for section in cast(recipe).values()),
         seeds=len(seeds),
-        requests=dict(Counter(r.split for r in asked)),
-        shards=len(plan_shards([r.split for r in asked], recipe.generate.shard_size)),
+        requests={split: count * most for split, count in Counter(splits).items()},
+        shards=len(plan_shards(splits, g.shard_size)),
         prompt_tokens=characters // _CHARACTERS_PER_TOKEN,
-        completion_tokens=sum(r.sampling["max_new_tokens"] for r in asked),
+        completion_tokens=completion_tokens,
         cost_usd=0.0,  # a local model; an engine that costs money brings its prices
-        prompt=asked[0].teacher_prompt,
-        student_prompt=asked[0].prompt,
+        prompt=first.teacher_prompt,
+        student_prompt=first.prompt,
     )

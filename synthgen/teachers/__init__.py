@@ -3,6 +3,7 @@
 teacher = open_teacher(recipe.teacher)
 replies = teacher.sample(requests, spec)      # text, token ids, and the distribution `spec` asks for
 probs = teacher.classify(requests)            # probabilities of each request's labels
+given = teacher.score(requests, spec)         # the distributions along completions that are given
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 class Reply:
     """What came back for one request: an answer, or `failure` = (kind, reason) and nothing else.
 
-    `label_probs` sums to 1 over the request's labels (strategy 'classify' only).
+    `label_probs` sums to 1 over the request's labels (kind 'classify' only). `token_logprobs` are those of the
+    given completion's tokens, in nats (kind 'score' only).
     """
 
     text: str = ""
@@ -33,6 +35,7 @@ class Reply:
     target: Target | None = None
     label_probs: Sequence[float] | None = None
     failure: tuple[str, str] | None = None
+    token_logprobs: Sequence[float] | None = None
 
 
 class Teacher(Protocol):
@@ -42,6 +45,10 @@ class Teacher(Protocol):
     def identity(self) -> dict[str, Any]:
         """engine, model, exact revision, dtype, tokenizer hash, vocabulary size, terms: what a manifest stores."""
 
+    @property
+    def can(self) -> frozenset[str]:
+        """Of "sample", "classify", "score", "open_turn" (going on with an unfinished message): what it offers."""
+
     def sample(
         self, requests: Sequence[Request], spec: dict[str, Any] | None, tick: Callable[[int], None] = ...
     ) -> list[Reply]:
@@ -49,6 +56,11 @@ class Teacher(Protocol):
 
     def classify(self, requests: Sequence[Request]) -> list[Reply]:
         """Probabilities of each request's `labels`."""
+
+    def score(
+        self, requests: Sequence[Request], spec: dict[str, Any] | None, tick: Callable[[int], None] = ...
+    ) -> list[Reply]:
+        """Log-probabilities of each request's `completion`, and its distributions as `spec` says."""
 
 
 def open_teacher(section: TeacherSection) -> Teacher:
