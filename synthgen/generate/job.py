@@ -308,6 +308,11 @@ def refuse_incapable(recipe: Recipe, teachers: Mapping[str, Teacher], needs: Seq
     """Raise TeacherError when a teacher cannot do what the recipe wants of it, or cannot score the tokens of another.
 
     `needs`: (teacher's name, capability)."""
+    models = who(recipe, teachers)
+    for name, model in models.items():
+        first = next(other for other, same in models.items() if same == model)
+        if first != name:
+            raise TeacherError(f"teachers '{first}' and '{name}' are the same model", "name each model once")
     for name, wanted in needs:
         if wanted not in teachers[name].can:
             raise TeacherError(
