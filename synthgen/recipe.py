@@ -12,18 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from synthgen.errors import RecipeError, nearest
+from synthgen.errors import RecipeError
 from synthgen.explain import explain, parse
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # of a teacher, and of its logits' folder
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+from synthgen.section import Count, Name, Share
+from synthgen.section import Section as _Section
+from synthgen.steps import StepsSection, Strategy, check
 
 
 class SeedSource(_Section):
@@ -46,7 +41,7 @@ class SeedSource(_Section):
     """Column whose equal values stay on one side of the split; without it, the text with names and numbers masked."""
     reference: str | None = None
     """Column with the known right answer."""
-    fields: dict[str, str] = {}
+    fields: dict[str, str] = Field({})
     """Template variable -> column, where they differ."""
     limit: Count | None = None
     on_bad_line: Literal["error", "skip"] = "error"
@@ -102,28 +97,6 @@ class GenerateSection(_Section):
     """Text before it is the rationale, the line after it the answer."""
     labels: tuple[str, ...] = ()
     """Strategy 'classify': the classes, as the teacher would say them."""
-
-
-class StepsSection(_Section):
-    """What strategies of several steps need besides; prompts/README.md says which strategy uses what."""
-
-    candidates: Count = 4
-    """Completions asked for a seed, at most (vote, best_of_n, preference); new questions at most (extract)."""
-    rounds: Count = 2
-    """Rewritings one after another (evolve); turns of the user (conversation)."""
-    shown: Count = 4
-    """Seeds that self_instruct shows as examples."""
-    choose: Literal["judge", "probability", "likelihood", "reference"] = "judge"
-    """What best_of_n and preference go by: the judge's mark; its probability of 'yes'; the mean log-probability of
-    the completion's tokens under it; or whether the answer matches the reference."""
-    temperature: Annotated[float, Field(ge=0)] = 0.8
-    """Of rewriting steps; judges answer greedily."""
-    max_new_tokens: Count = 96
-    """Of rewriting and judging steps."""
-    judge: str | None = None
-    """Name of the teacher that judges; the first one unless given."""
-    rewriter: str | None = None
-    """Name of the teacher that writes new questions; the one that answers unless given."""
 
 
 class LogitsSection(_Section):
@@ -222,29 +195,6 @@ class EvaluateSection(_Section):
     seed: int = 0
 
 
-Strategy = Literal[
-    "answer",
-    "rationale",
-    "classify",
-    "score",
-    "rationalise",
-    "vote",
-    "best_of_n",
-    "preference",
-    "consensus",
-    "disagreement",
-    "self_instruct",
-    "evolve",
-    "magpie",
-    "personas",
-    "paraphrase",
-    "back_translation",
-    "counterfactual",
-    "extract",
-    "conversation",
-]
-
-
 class Recipe(_Section):
     """One task, its corpus, one student."""
 
@@ -257,9 +207,9 @@ class Recipe(_Section):
     """Folder with the templates."""
     split: Split = Split()
     teacher: TeacherSection
-    teachers: dict[Name, TeacherSection] = {}
+    teachers: dict[Name, TeacherSection] = Field({})
     """Several teachers by name, in place of `teacher`; the first is asked unless another key says otherwise."""
-    mixture: dict[str, Annotated[float, Field(gt=0)]] = {}
+    mixture: dict[str, Annotated[float, Field(gt=0)]] = Field({})
     """Teacher -> weight: which of `teachers` answers a seed."""
     generate: GenerateSection = GenerateSection()
     steps: StepsSection = StepsSection()
@@ -282,45 +232,10 @@ class Recipe(_Section):
         return values
 
     @model_validator(mode="after")
-    def _teachers_known(self) -> Recipe:
-        by = self.logits.score_by if self.logits else ()
-        used = {
-            "mixture": tuple(self.mixture),
-            "steps.judge": (self.steps.judge,),
-            "steps.rewriter": (self.steps.rewriter,),
-        }
-        for key, names in {**used, "logits.score_by": by}.items():
-            for name in names:
-                if name is not None and name not in self.teachers:
-                    raise ValueError(f"{key} names the teacher '{name}'{nearest(name, self.teachers)}")
-        if set(by) & (set(self.mixture) or set(list(self.teachers)[:1])):
-            raise ValueError("logits.score_by names a teacher that answers; its distributions are kept anyway")
-        if self.strategy in ("consensus", "disagreement"):
-            if len(self.teachers) < 2:
-                raise ValueError(f"strategy '{self.strategy}' needs two or more 'teachers'")
-            if by or self.mixture:
-                raise ValueError(f"strategy '{self.strategy}' asks every teacher: no 'mixture', no logits.score_by")
-        if by and self.strategy == "classify":
-            raise ValueError("logits.score_by: strategy 'classify' has no completions to score")
-        several = len(self.mixture) > 1 or bool(by) or self.strategy in ("consensus", "disagreement")
-        if self.train and self.train.student.kind == "decoder" and several:
-            raise ValueError("a decoder student learns from the logits of one teacher; leave 'train' out")
-        return self
-
-    @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if self.strategy == "classify" and len(self.generate.labels) < 2:
             raise ValueError("strategy 'classify' needs two or more generate.labels")
-        if self.strategy == "rationale" and not self.generate.answer_marker:
-            raise ValueError("strategy 'rationale' needs generate.answer_marker")
-        if self.strategy == "rationalise" and not self.generate.answer_marker:
-            raise ValueError("strategy 'rationalise' needs generate.answer_marker")
-        if self.strategy == "score" and (self.logits is None or self.logits.score_by or len(self.mixture) > 1):
-            raise ValueError("strategy 'score' needs a 'logits' section, and one teacher")
-        if self.strategy in ("preference", "best_of_n") and self.steps.candidates < 2:
-            raise ValueError(f"strategy '{self.strategy}' needs two or more steps.candidates")
-        if self.strategy == "preference" and self.train:
-            raise ValueError("no student here learns from preference pairs; leave 'train' out")
+        check(self)
         wants = self.train.student.kind if self.train else None
         if wants == "classifier" and self.strategy != "classify":
             raise ValueError("a classifier student needs strategy 'classify'")

@@ -29,9 +29,10 @@ from synthgen.generate.rounds import Failure, Row, ask_batch, lockstep, run_job
 from synthgen.generate.strategies import split_rationale
 from synthgen.generate.swaps import swap
 from synthgen.prompts import load_prompt
-from synthgen.recipe import StepsSection, load_recipe, shipped
+from synthgen.recipe import load_recipe, shipped
 from synthgen.records import Request, identify
 from synthgen.seeds import load_seeds
+from synthgen.steps import StepsSection
 from synthgen.teachers import Reply, open_teacher
 from synthgen.verify import matches
 

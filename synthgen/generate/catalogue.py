@@ -14,9 +14,10 @@ from synthgen.generate import asking, choosing, strategies
 from synthgen.generate.job import Job, Jobs, answerers, cast, who
 from synthgen.generate.rounds import Rounds
 from synthgen.prompts import Prompt
-from synthgen.recipe import Recipe, StepsSection
+from synthgen.recipe import Recipe
 from synthgen.records import Request
 from synthgen.seeds import Seed
+from synthgen.steps import StepsSection
 
 
 @dataclass(frozen=True)
