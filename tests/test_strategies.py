@@ -756,7 +756,7 @@ def test_rationalise_keeps_what_the_teacher_knows(shrunk, tmp_path):
 
 
 def test_unparsable_marks_of_a_real_judge_are_failures(shrunk, tmp_path):
-    recipe = shrunk("preference", limit=4)
+    recipe = shrunk("preference", limit=4, steps={"choose": "judge", "max_new_tokens": 8})
     folder = synthgen.generate(recipe, tmp_path / "run")
     assert not read(folder)
     assert {f["kind"] for f in failures(folder)} == {"judge"}
