@@ -23,7 +23,7 @@ from distill.measure import measure
 from distill.students import from_layers
 from synthgen import corpus, durable
 from synthgen.errors import CorpusError, UserError
-from synthgen.recipe import EvaluateSection, Recipe, TeacherSection
+from synthgen.recipe import EvaluateSection, Recipe, TeacherSection, local_teacher
 from synthgen.records import Record, Request
 from synthgen.teachers.forward import completion_logits
 from synthgen.teachers.transformers import LocalModel
@@ -88,7 +88,7 @@ def _evaluate_decoder(
 ) -> dict[str, Any]:
     section = recipe.evaluate
     held_out = held_out[: section.max_rows]
-    teacher = teacher or LocalModel.open(recipe.teacher)
+    teacher = teacher or LocalModel.open(local_teacher(recipe))
     models: dict[str, LocalModel] = {"untrained": _wrap(from_layers(teacher.model, facts["layers"]), teacher)}
     names = {"cross-entropy": folder / "baseline", "distilled": folder}
     for name, path in names.items():
@@ -205,8 +205,8 @@ def _answers(
     ui.note(f"evaluate: {len(first)} prompts answered greedily by the teacher and each student")
     found: dict[str, dict[str, Any]] = {}
     apart = {
-        "teacher": recipe.teacher,
-        "distilled": TeacherSection(model=str(folder.resolve()), batch_size=recipe.teacher.batch_size),
+        "teacher": local_teacher(recipe),
+        "distilled": TeacherSection(model=str(folder.resolve()), batch_size=local_teacher(recipe).batch_size),
     }
     for name in ("teacher", *models):
         asked = [_greedy(r, section, teacher_prompt=name == "teacher") for r in first]

@@ -85,6 +85,33 @@ class TeacherSection(_Section):
     batch_size: Count = 64
 
 
+class VllmTeacher(_Section):
+    """A model that vLLM runs in this process: one GPU, all GPUs of the machine, or the CPU."""
+
+    engine: Literal["vllm"]
+    model: str
+    """As of the 'transformers' teacher."""
+    revision: str | None = None
+    licence: str = "unknown"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """'auto' is the checkpoint's own."""
+    tensor_parallel: Count = 1
+    """GPUs that one copy of the model is cut over."""
+    data_parallel: Count = 1
+    """Copies of the model."""
+    quantization: str | None = None
+    """vLLM's name of the method; the checkpoint's own unless given."""
+    memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Of each GPU's memory; leave room for the log-probabilities of long prompts when you score."""
+    max_model_len: Count | None = None
+    """Tokens of prompt and completion; the model's own limit unless given."""
+    max_num_seqs: Count | None = None
+    """Rows that one copy writes at once; vLLM's own choice unless given."""
+
+
+AnyTeacher = Annotated[TeacherSection | VllmTeacher, Field(discriminator="engine")]
+
+
 class GenerateSection(_Section):
     """How it is asked."""
 
@@ -101,6 +128,16 @@ class GenerateSection(_Section):
     """Text before it is the rationale, the line after it the answer."""
     labels: tuple[str, ...] = ()
     """Strategy 'classify': the classes, as the teacher would say them."""
+    json_schema: dict[str, Any] | None = None
+    """The answer must be JSON of this schema; for teachers that can be held to one."""
+    regex: str | None = None
+    """The answer must match this whole pattern; for teachers that can be held to one."""
+
+    @model_validator(mode="after")
+    def _one_form(self) -> GenerateSection:
+        if self.json_schema is not None and self.regex is not None:
+            raise ValueError("give at most one of 'json_schema' and 'regex'")
+        return self
 
 
 class LogitsSection(_Section):
@@ -208,7 +245,7 @@ class Recipe(_Section):
     prompts: str = "."
     """Folder with the templates."""
     split: Split = Split()
-    teacher: TeacherSection
+    teacher: AnyTeacher
     generate: GenerateSection = GenerateSection()
     logits: LogitsSection | None = LogitsSection()
     curate: CurateSection = CurateSection()
@@ -216,12 +253,22 @@ class Recipe(_Section):
     train: TrainSection | None = None
     evaluate: EvaluateSection = EvaluateSection()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _by_teacher(cls, values: Any) -> Any:
+        """`engine` may be left out."""
+        teacher = values.get("teacher") if isinstance(values, dict) else None
+        return {**values, "teacher": {"engine": "transformers", **teacher}} if isinstance(teacher, dict) else values
+
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if self.strategy == "classify" and len(self.generate.labels) < 2:
             raise ValueError("strategy 'classify' needs two or more generate.labels")
         if self.strategy == "rationale" and not self.generate.answer_marker:
             raise ValueError("strategy 'rationale' needs generate.answer_marker")
+        for key in ("json_schema", "regex"):
+            if getattr(self.generate, key) is not None and self.teacher.engine != "vllm":
+                raise ValueError(f"generate.{key}: the '{self.teacher.engine}' teacher cannot be held to a form")
         wants = self.train.student.kind if self.train else None
         if wants == "classifier" and self.strategy != "classify":
             raise ValueError("a classifier student needs strategy 'classify'")
@@ -257,6 +304,15 @@ def load_recipe(name: str | Path) -> Recipe:
     except ValidationError as error:
         raise RecipeError(*explain(path, node, error, Recipe)) from None
     return _resolve(recipe, path.parent.resolve())
+
+
+def local_teacher(recipe: Recipe) -> TeacherSection:
+    """The recipe's teacher as `transformers` loads it, where its layers or its whole distribution are wanted."""
+    teacher = recipe.teacher
+    if isinstance(teacher, TeacherSection):
+        return teacher
+    dtype = "float32" if teacher.dtype == "auto" else teacher.dtype
+    return TeacherSection(model=teacher.model, revision=teacher.revision, licence=teacher.licence, dtype=dtype)
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,12 @@ def generate(
         return folder
     key = recipe.teacher.model.rsplit("/", 1)[-1].removeprefix("package:")
     # Row ids hold the teacher's revision, which only the loaded teacher knows; the number of rows does not.
-    teacher = open_teacher(recipe.teacher)
+    teacher = open_teacher(recipe.teacher, recipe.generate)
     asked = requests(recipe, seeds, prompt, f"{key}@{teacher.identity['revision'][:19]}")
     shards = corpus.plan_shards([r.split for r in asked], recipe.generate.shard_size)
     spec = recipe.logits.spec() if recipe.logits and recipe.strategy != "classify" else None
     done = corpus.committed(folder, [f"logits/{key}"] if spec else [])
-    with ui.progress("generate", len(asked), "rows") as bar:
+    with closing(teacher), ui.progress("generate", len(asked), "rows") as bar:
         for shard in shards:
             batch = asked[shard.start : shard.stop]
             if shard.name in done:

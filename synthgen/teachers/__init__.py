@@ -16,7 +16,7 @@ from synthgen.records import Request
 
 if TYPE_CHECKING:
     from synthgen.logits import Target
-    from synthgen.recipe import TeacherSection
+    from synthgen.recipe import GenerateSection, TeacherSection, VllmTeacher
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,21 @@ class Teacher(Protocol):
     def classify(self, requests: Sequence[Request]) -> list[Reply]:
         """Probabilities of each request's `labels`."""
 
+    def close(self) -> None:
+        """Let go of the model and its memory."""
 
-def open_teacher(section: TeacherSection) -> Teacher:
-    """Load the teacher a recipe names. Raises TeacherError, or UserError naming a missing extra."""
+
+def open_teacher(section: TeacherSection | VllmTeacher, generate: GenerateSection | None = None) -> Teacher:
+    """Load the teacher a recipe names; `generate` says which form answers must have, if any.
+
+    Raises TeacherError, or UserError naming a missing extra.
+    """
+    if section.engine == "vllm":
+        try:
+            from synthgen.teachers.vllm import VllmModel
+        except ModuleNotFoundError as error:
+            raise missing_extra(str(error.name), "vllm") from None
+        return VllmModel.open(section, generate)
     try:
         from synthgen.teachers.transformers import LocalModel
     except ModuleNotFoundError as error:

@@ -83,6 +83,9 @@ class LocalModel:
         )
         return list(self.tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
+    def close(self) -> None:
+        """Nothing: the memory goes with the object."""
+
     @torch.inference_mode()
     def sample(
         self,
