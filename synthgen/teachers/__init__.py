@@ -63,7 +63,7 @@ def open_teacher(section: TeacherSection | VllmTeacher, generate: GenerateSectio
         try:
             from synthgen.teachers.vllm import VllmModel
         except ModuleNotFoundError as error:
-            raise missing_extra(str(error.name), "vllm") from None
+            raise missing_extra(str(error.name).partition(".")[0], "vllm") from None
         return VllmModel.open(section, generate)
     try:
         from synthgen.teachers.transformers import LocalModel
