@@ -150,7 +150,8 @@ class Engine:
         suspects, self._suspects = self._suspects, []
         try:
             self._restart()
-            await self._try(suspects)
+            for part in _halves(suspects):
+                await self._try(part)
         except BaseException as error:
             for job in suspects:
                 if job.answer and not job.answer.done():
@@ -187,10 +188,8 @@ class Engine:
                     "its own messages above say why; less memory_fraction, max_model_len or max_num_seqs may help",
                 )
             return
-        half = (len(dead) + 1) // 2
-        for part in (dead[:half], dead[half:]):
-            if part:
-                await self._try(part)
+        for part in _halves(dead):
+            await self._try(part)
 
     def _start(self) -> None:
         try:
@@ -226,6 +225,11 @@ class Engine:
         if self._collector:
             self._collector.close()
             self._collector = None
+
+
+def _halves(jobs: list[Job]) -> list[list[Job]]:
+    half = (len(jobs) + 1) // 2
+    return [part for part in (jobs[:half], jobs[half:]) if part]
 
 
 def largest(flat: Any) -> Floats:
