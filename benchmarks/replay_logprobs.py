@@ -11,6 +11,7 @@ CPU microseconds a token for each part; the rate is of wall time, all parts, one
 from __future__ import annotations
 
 import argparse
+import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -69,7 +70,7 @@ def once(flats: list[FlatLogprobs], k: int, folder: Path) -> dict[str, tuple[flo
     mark("encode")
     corpus.commit(folder, "train-00000", {"logits/teacher": table})
     mark("compress, write, fsync")
-    return {b[0]: (b[1] - a[1], b[2] - a[2]) for a, b in zip(marks, marks[1:], strict=False)}
+    return {b[0]: (b[1] - a[1], b[2] - a[2]) for a, b in itertools.pairwise(marks)}
 
 
 def main() -> None:
@@ -87,7 +88,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             runs.append(once(flats, asked.k, Path(folder)))
             size = sum(path.stat().st_size for path in Path(folder).rglob("*.parquet"))
-    print(f"{total} tokens, k = {asked.k}, V = {VOCABULARY}; medians of {asked.repeats} runs; {size / total:.0f} B/token")
+    print(
+        f"{total} tokens, k = {asked.k}, V = {VOCABULARY}; medians of {asked.repeats} runs; {size / total:.0f} B/token"
+    )
     for name in runs[0]:
         print(f"  {name:30} {np.median([run[name][0] for run in runs]) / total * 1e6:6.2f} µs CPU a token")
     cpu = np.array([sum(part[0] for part in run.values()) for run in runs]) / total

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
@@ -38,3 +45,37 @@ def request_maker():
         return Request("sample", f"s{number}", "train", said, said, values, [], id=f"{number:032x}")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """The same model behind vLLM's own HTTP server on loopback: its address, ending in /v1; it serves 'smol'."""
+    from synthgen.teachers.load import find_weights
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder, _ = find_weights(MODEL)
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
+    command += ["--served-model-name", "smol", "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
+    command += ["--max-model-len", "1024", "--max-num-seqs", "8", "--max-logprobs", "20", "--enforce-eager"]
+    log = tmp_path_factory.mktemp("server") / "log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+    try:
+        until = time.monotonic() + 900
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                    break
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                if process.poll() is not None or time.monotonic() > until:
+                    pytest.fail(f"vLLM's server did not start:\n{log.read_text()[-3000:]}")
+                time.sleep(1)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)

@@ -46,8 +46,8 @@ def test_log_probabilities_are_those_of_transformers(greedy, smol):
         np.put_along_axis(rest, reply.target.ids, -np.inf, 1)
         assert (rest.max(1) <= reply.target.logprobs[:, -1] + CLOSE).all()
         left = np.logaddexp.reduce(rest, axis=1)
-        big = left > np.log(1e-4)
-        assert np.abs(reply.target.log_tail - left)[big].max() < 0.02
+        # What is missing to one is known to float32's rounding of the log-probabilities, and no better.
+        assert np.abs(np.exp(reply.target.log_tail) - np.exp(left)).max() < 2e-5
         assert (reply.target.log_z == 0).all()
 
 

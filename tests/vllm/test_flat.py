@@ -51,7 +51,9 @@ def test_dictionaries_of_the_same_positions_agree():
     target = top_k(*positions(flat), V)
     for t in range(10):
         entries = {i: p.logprob for i, p in flat[t].items()}
-        assert entries == pytest.approx(dict(zip(target.ids[t].tolist(), target.logprobs[t].tolist(), strict=True)), abs=1e-6)
+        assert entries == pytest.approx(
+            dict(zip(target.ids[t].tolist(), target.logprobs[t].tolist(), strict=True)), abs=1e-6
+        )
 
 
 def test_prompt_positions_begin_at_the_second_token():

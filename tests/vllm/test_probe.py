@@ -64,7 +64,7 @@ def test_engine_arguments_are_vllms_own_and_eight_gpus_are_one_key():
 def test_top_k_at_another_temperature_is_refused_before_the_engine_starts(tiny):
     model = VllmModel.open(VllmTeacher(engine="vllm", model=str(tiny)), GenerateSection(regex="[a-z]+"))
     assert model.form == {"regex": "[a-z]+"}
-    with pytest.raises(TeacherError, match="temperature of 2.0"):
+    with pytest.raises(TeacherError, match=r"temperature of 2\.0"):
         model.sample([_request()], {"kind": "topk", "k": 4, "temperature": 2.0})
     with pytest.raises(TeacherError, match="no full distribution"):
         model.score([[1]], [[2]], {"kind": "sampled", "draws": 5, "temperature": 1.0})
