@@ -29,11 +29,6 @@ _NEEDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
             "vllm.v1.sample.logits_processor.builtin:process_dict_updates",
         ),
     ),
-    "hidden": (
-        (),
-        ("speculative_config", "kv_transfer_config"),
-        ("vllm.distributed.kv_transfer.kv_connector.v1.example_hidden_states_connector:ExampleHiddenStatesConnector",),
-    ),
 }
 _WHAT = {
     "generate": "be driven in process",
@@ -42,7 +37,6 @@ _WHAT = {
     "classify": "give the probabilities of labels",
     "structured": "hold answers to a schema or pattern",
     "sampled": "draw from the full distribution inside the engine",
-    "hidden": "give hidden states",
 }
 
 
