@@ -46,8 +46,8 @@ def test_log_probabilities_are_those_of_transformers(greedy, smol):
         np.put_along_axis(rest, reply.target.ids, -np.inf, 1)
         assert (rest.max(1) <= reply.target.logprobs[:, -1] + CLOSE).all()
         left = np.logaddexp.reduce(rest, axis=1)
-        # What is missing to one is known to float32's rounding of the log-probabilities, and no better.
-        assert np.abs(np.exp(reply.target.log_tail) - np.exp(left)).max() < 2e-5
+        # What is missing to one is known as well as the mass that was kept, and no better.
+        assert np.abs(np.exp(reply.target.log_tail) - np.exp(left)).max() < CLOSE
         assert (reply.target.log_z == 0).all()
 
 
@@ -74,27 +74,26 @@ def test_score_gives_generated_rows_their_log_probabilities_back(model, greedy, 
 
 
 def test_draws_are_those_of_the_transformers_teacher(model, smol, request_maker):
-    asked = [request_maker(n, q, max_new_tokens=40) for n, q in enumerate(QUESTIONS)]
+    """The same random numbers, so that a draw differs only where rounding puts it past the edge to the next id."""
+    asked = [request_maker(n, q, max_new_tokens=24) for n, q in enumerate(QUESTIONS)]
     for temperature in (1.0, 2.0):
         spec = {"kind": "sampled", "draws": 50, "temperature": temperature}
-        ours, theirs = model.sample(asked, spec), smol.sample(asked, spec)
-        same = total = 0
-        for a, b in zip(ours, theirs, strict=True):
-            length = next((t for t, (x, y) in enumerate(zip(a.token_ids, b.token_ids, strict=False)) if x != y), None)
-            length = min(len(a.token_ids), len(b.token_ids)) if length is None else length + 1
-            assert len(a.target) == len(a.token_ids)
-            for t in range(length):
-                one, two = _counts(a.target, t), _counts(b.target, t)
-                assert sum(one.values()) == 50
-                same += sum(min(n, two.get(token, 0)) for token, n in one.items())
-                total += 50
-        assert same / total > 0.999  # the same random numbers: only draws at a rounding's edge differ
+        apart = []
+        for ours, theirs in zip(model.sample(asked, spec), smol.sample(asked, spec), strict=True):
+            assert len(ours.target) == len(ours.token_ids)
+            same = [a == b for a, b in zip(ours.token_ids, theirs.token_ids, strict=False)]
+            length = len(same) if all(same) else same.index(False) + 1
+            for a, b in zip(_draws(ours.target)[:length], _draws(theirs.target)[:length], strict=True):
+                below = [np.searchsorted(one, np.union1d(a, b), side="right") / 50 for one in (a, b)]
+                apart.append(np.abs(below[0] - below[1]).max())
+        assert np.mean(apart) < 0.02  # draws that only share the distribution are 0.15 apart
+        assert np.max(apart) < 0.12
 
 
-def _counts(target: logits.Sampled, position: int) -> dict[int, int]:
-    ends = np.cumsum(target.uniques, dtype=int)
-    part = slice(ends[position] - target.uniques[position], ends[position])
-    return dict(zip(target.ids[part].tolist(), target.counts[part].tolist(), strict=True))
+def _draws(target: logits.Sampled) -> list[np.ndarray]:
+    """The draws of each position, ascending."""
+    ends = np.cumsum(target.uniques, dtype=int)[:-1]
+    return [np.repeat(i, c) for i, c in zip(np.split(target.ids, ends), np.split(target.counts, ends), strict=True)]
 
 
 def test_label_probabilities_are_those_of_transformers(model, smol, request_maker):
