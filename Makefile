@@ -38,7 +38,7 @@ test-vllm: $(VLLM_VENV)/.vllm
 
 bench-vllm: $(VLLM_VENV)/.vllm
 	$(VLLM_VENV)/bin/python benchmarks/replay_logprobs.py
-	$(VLLM_VENV)/bin/python benchmarks/vllm.py
+	$(VLLM_VENV)/bin/python benchmarks/vllm_capture.py
 
 check: lint types docs test
 

@@ -1,6 +1,6 @@
 """What capturing the distribution costs: `generate` with top-k on disk against vLLM alone without log-probabilities.
 
-    python benchmarks/vllm.py [--pairs 20] [--rows 16] [--tokens 32] [-k 64] [--kind topk|sampled] [--eager]
+    python benchmarks/vllm_capture.py [--pairs 20] [--rows 16] [--tokens 32] [-k 64] [--kind topk|sampled] [--eager]
 
 Each pair runs both on the same prompts, in turns of who is first: the whole `generate` stage of a recipe (render,
 ask, decode, encode, Parquet, manifest) with its engine, and bare `vllm.LLM.chat` with its own, both already started
