@@ -78,4 +78,4 @@ synthgen.cli.main(["plan", "reasoning", "--json"])
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
     assert plan["task"] == "reasoning"
-    assert plan["seeds"] >= 200
+    assert plan["seeds"] >= 100
