@@ -19,8 +19,9 @@ demo: $(VENV)/.demo
 	$(BIN)/synthgen show runs/demo -n 1 -q && \
 	echo "demo: $$(( $$(date +%s) - began )) s after the install. Pages: runs/demo/report.html runs/demo-classify/report.html"
 
+# Two processes of one thread each, a file of tests to one of them: two pools of threads would wait for each other.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow

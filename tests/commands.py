@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -112,6 +113,7 @@ def _main(command: list[str], env: dict[str, str], streams: list[str]) -> None:
     os.environ.update(_environment(env))
     for number, path in enumerate(streams, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts in the background ignore it
     sys.argv = command
     importlib.import_module(f"{command[0]}.cli").main()
 
