@@ -14,8 +14,9 @@ from distill.data import rows
 from distill.intervals import RESAMPLES, Array, interval
 from distill.measure import measure
 from distill.students import from_layers
-from synthgen.recipe import EvaluateSection, Recipe, TeacherSection
+from synthgen.recipe import EvaluateSection, Recipe, local_teacher
 from synthgen.records import Record, Request
+from synthgen.sections import TeacherSection
 from synthgen.teachers.forward import completion_logits
 from synthgen.teachers.transformers import LocalModel
 from synthgen.ui import UI
@@ -35,7 +36,7 @@ def evaluate_decoder(
 ) -> dict[str, Any]:
     section = recipe.evaluate
     held_out = held_out[: section.max_rows]
-    teacher = teacher or LocalModel.open(recipe.teacher)
+    teacher = teacher or LocalModel.open(local_teacher(recipe))
     models: dict[str, LocalModel] = {"untrained": _wrap(from_layers(teacher.model, facts["layers"]), teacher)}
     names = {"cross-entropy": folder / "baseline", "distilled": folder}
     for name, path in names.items():
@@ -142,7 +143,7 @@ def _answers(
     found: dict[str, dict[str, Any]] = {}
     apart = {
         "teacher": recipe.teacher,
-        "distilled": TeacherSection(model=str(folder.resolve()), batch_size=recipe.teacher.batch_size),
+        "distilled": TeacherSection(model=str(folder.resolve()), batch_size=local_teacher(recipe).batch_size),
     }
     for name in ("teacher", *models):
         asked = [_greedy(r, section, teacher_prompt=name == "teacher") for r in first]

@@ -80,8 +80,8 @@ def _end_with_parent() -> None:
 
 
 def _local(job: dict[str, Any]) -> dict[str, Any]:
-    from synthgen.recipe import TeacherSection
     from synthgen.records import Request
+    from synthgen.sections import TeacherSection
     from synthgen.teachers.transformers import LocalModel
 
     model = LocalModel.open(TeacherSection.model_validate(job["teacher"]))

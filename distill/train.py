@@ -28,7 +28,7 @@ from distill.students import from_layers, layer_map
 from synthgen import corpus, durable
 from synthgen.divergences import refusal
 from synthgen.errors import CorpusError, GateDenied, UserError
-from synthgen.recipe import DecoderStudent, Recipe, TrainSection
+from synthgen.recipe import DecoderStudent, Recipe, TrainSection, local_teacher
 from synthgen.teachers.transformers import LocalModel
 from synthgen.ui import UI, Progress
 
@@ -70,7 +70,7 @@ def train(
 
         facts = train_classifier(section, source, made, folder, ui)
     else:
-        teacher = teacher or LocalModel.open(recipe.teacher)
+        teacher = teacher or LocalModel.open(local_teacher(recipe))
         facts = _train_decoder(section, section.student, source, folder, teacher, ui)
     facts = {**facts, **inputs, "audit_overridden": overridden}
     write_model_card(folder, recipe, made, facts)

@@ -116,12 +116,16 @@ def plan(recipe: str, ui: UI) -> None:
     found = synthgen.plan(synthgen.load_recipe(recipe))
     prompt = "\n".join(f"  {m['role']}: {m['content']}" for m in found.prompt)
     requests = ", ".join(f"{split} {count:,}" for split, count in found.requests.items())
+    cost = "unknown; give teacher.prices"
+    if found.cost_usd is not None and found.most_usd is not None:
+        cost = f"about ${found.cost_usd:.2f}, at most ${found.most_usd:.2f} (retries aside)"
+        cost = cost if found.most_usd else "$0.00"
     text = (
         f"task: {found.task} ({found.strategy}), teacher: {found.teacher}\n"
         f"seeds: {found.seeds:,}; requests: {requests}; shards: {found.shards}\n"
         f"tokens: about {found.prompt_tokens:,} in prompts (4 characters a token), "
         f"at most {found.completion_tokens:,} in completions\n"
-        f"cost: ${found.cost_usd:.2f}\n"
+        f"cost: {cost}\n"
         f"first prompt:\n{prompt}"
     )
     ui.result(found.to_dict(), text)
@@ -133,21 +137,46 @@ def plan(recipe: str, ui: UI) -> None:
 @_OUT
 @_FRESH
 @_REPAIR
+@click.option("--retry-failed", is_flag=True, help="Make shards with failures again; what was paid is not paid again.")
+@click.option("--shard", metavar="I/N", help="Make every N-th shard, from the I-th: one of N machines.")
+@click.option("--batch", is_flag=True, help="Through the provider's Batch API: within a day, at half the price.")
+@click.option("--budget", type=float, metavar="USD", help="The recipe's generate.budget.usd.")
+@click.option("--max-failures", metavar="N|N%", help="The recipe's generate.max_failures.")
 @report_errors
-def generate(recipe: str, out: Path, fresh: bool, repair: bool, ui: UI) -> None:
+def generate(
+    recipe: str,
+    out: Path,
+    fresh: bool,
+    repair: bool,
+    retry_failed: bool,
+    shard: str | None,
+    batch: bool,
+    budget: float | None,
+    max_failures: str | None,
+    ui: UI,
+) -> None:
     """Ask the teacher: seeds → RUN/generated. Again resumes.
 
     \b
     synthgen generate reasoning -o runs/first
     synthgen generate reasoning -o runs/first --repair
+    synthgen generate mine.yaml -o runs/mine --budget 5 --max-failures 5%
+    synthgen generate mine.yaml -o runs/part-1 --shard 1/4
     """
     from synthgen.durable import lock
     from synthgen.pipeline import begin
+    from synthgen.recipe import with_limits
 
-    loaded = synthgen.load_recipe(recipe)
+    loaded = with_limits(synthgen.load_recipe(recipe), budget, max_failures)
     with lock(out):
         begin(loaded, out, fresh)
-        folder = synthgen.generate(loaded, out, fresh=fresh, repair=repair, ui=ui)
+        folder = synthgen.generate(
+            loaded, out, fresh=fresh, repair=repair, retry_failed=retry_failed, part=_part(shard), batch=batch, ui=ui
+        )
+    if not (folder / "manifest.json").exists():
+        ui.result({"folder": str(folder), "finished": False}, f"{folder}: this part is done")
+        ui.hint(f"copy data/, logits/ and failures/ of all parts into one {folder}, then generate without --shard")
+        return
     _corpus_result(ui, folder)
     ui.hint(f"synthgen curate {out}")
 
@@ -257,6 +286,14 @@ def recipe_of(run: Path, named: str | None) -> str:
     if not named and not found:
         raise RecipeError(f"'{run}' has no recipe.yaml", "name one with --recipe")
     return named or str(found)
+
+
+def _part(text: str | None) -> tuple[int, int]:
+    """(i, n) of 'i/n'."""
+    first, slash, of = (text or "1/1").partition("/")
+    if not (slash and first.isdigit() and of.isdigit() and 1 <= int(first) <= int(of)):
+        raise click.BadParameter(f"'{text}' is not I/N with I from 1 to N", param_hint="--shard")
+    return int(first), int(of)
 
 
 def _corpus_result(ui: UI, folder: Path) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -204,11 +204,25 @@ def discard_damaged(folder: Path) -> list[str]:
                 _check_whole(folder, path, expected)
             except CorpusError:
                 names.add(path.stem)
+    discard(folder, names)
+    return sorted(names)
+
+
+def discard(folder: Path, names: Iterable[str]) -> None:
+    """Remove shards, and the manifest, so that they are made again."""
     for name in sorted(names):
         for path in sorted(folder.rglob(f"{name}.parquet"), key=lambda p: p.parent.name != "data"):
             path.unlink()  # the data file first: without it the shard does not count as made
     (folder / "manifest.json").unlink(missing_ok=True)
-    return sorted(names)
+
+
+def failed(folder: Path) -> dict[str, int]:
+    """Failures of every committed shard that has some."""
+    return {
+        path.stem: pq.read_metadata(path).num_rows
+        for path in sorted(folder.glob("failures/*.parquet"))
+        if not path.name.startswith(".") and (folder / "data" / path.name).exists()
+    }
 
 
 def records(folder: Path, part: str = "data", split: str | None = None) -> Iterator[tuple[str, list[Record]]]:

@@ -21,6 +21,13 @@ from synthgen.errors import UserError
 TEMPORARY = ".tmp-"
 
 
+def cache_folder() -> Path:
+    """What is kept between runs: SYNTHGEN_CACHE, or synthgen under the user's cache folder."""
+    if "SYNTHGEN_CACHE" in os.environ:
+        return Path(os.environ["SYNTHGEN_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "synthgen"
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path` whole or not at all."""
     make_folder(path.parent)

@@ -14,7 +14,7 @@ from synthgen.audit import audit
 from synthgen.curate import curate
 from synthgen.errors import GateDenied, RunChanged
 from synthgen.generate import generate
-from synthgen.recipe import Recipe, differences, dump_recipe, load_recipe
+from synthgen.recipe import Recipe, deciding, differences, dump_recipe, load_recipe
 from synthgen.report import write_report
 from synthgen.ui import UI
 
@@ -41,13 +41,15 @@ def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
     path = run / "recipe.yaml"
     if path.exists() and not fresh and any((run / "generated").rglob("*.parquet")):
         old = load_recipe(path)
-        if old != recipe:
-            changed = differences(old.model_dump(mode="json"), recipe.model_dump(mode="json"))
+        changed = differences(deciding(old), deciding(recipe))
+        if changed:
             raise RunChanged(
                 f"{run} belongs to another recipe: {'; '.join(changed[:5])}"
                 + (f"; and {len(changed) - 5} more" if len(changed) > 5 else ""),
                 "give another folder with -o, or --fresh to begin this one anew from the first stage that changed",
             )
+        if old != recipe:
+            durable.write_text(path, dump_recipe(recipe))  # another pace, patience or budget
         return
     there = {p.name for p in run.iterdir()} if run.is_dir() else set()
     if not path.exists() and there - {".lock", durable.TEMPORARY + path.name}:  # the latter: killed right here
@@ -65,7 +67,8 @@ def run(recipe: Recipe, out: str | Path, *, fresh: bool = False, repair: bool = 
     folder = Path(out)
     result = Run(folder)
     with durable.lock(folder):
-        same = (folder / "recipe.yaml").exists() and load_recipe(folder / "recipe.yaml") == recipe
+        path = folder / "recipe.yaml"
+        same = path.exists() and deciding(load_recipe(path)) == deciding(recipe)
         begin(recipe, folder, fresh)
         log = _Log(folder / "log.jsonl")
 

@@ -12,21 +12,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from synthgen.divergences import Divergence, refusal
 from synthgen.errors import RecipeError
 from synthgen.explain import explain, parse
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+from synthgen.sections import AnyTeacher, ApiTeacher, Budget, Count, ReplayTeacher, Section, Share, TeacherSection
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
-
-
-class SeedSource(_Section):
+class SeedSource(Section):
     """Where seeds come from and under whose terms. Exactly one of `path` and `dataset`."""
 
     path: str | None = None
@@ -58,7 +52,7 @@ class SeedSource(_Section):
         return self
 
 
-class Split(_Section):
+class Split(Section):
     """Shares of seed groups held out; a group is never on two sides."""
 
     validation: Share = 0.0
@@ -72,21 +66,7 @@ class Split(_Section):
         return self
 
 
-class TeacherSection(_Section):
-    """Who is asked."""
-
-    engine: Literal["transformers"] = "transformers"
-    model: str
-    """Hub id, folder, .gguf file, or package:NAME[/FILE] for a GGUF inside an installed package."""
-    revision: str | None = None
-    licence: str = "unknown"
-    """Terms of the teacher: SPDX id or a key of data/licences.yaml."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    batch_size: Count = 64
-
-
-class GenerateSection(_Section):
+class GenerateSection(Section):
     """How it is asked."""
 
     samples: Count = 1
@@ -102,9 +82,27 @@ class GenerateSection(_Section):
     """Text before it is the rationale, the line after it the answer."""
     labels: tuple[str, ...] = ()
     """Strategy 'classify': the classes, as the teacher would say them."""
+    json_schema: dict[str, Any] | None = None
+    """The answer must be JSON of this schema; for teachers that can be held to one."""
+    budget: Budget | None = None
+    max_failures: Annotated[str | int, Field(union_mode="left_to_right")] | None = None
+    """Stop when more requests than this have failed: a number, or a share of all: "5%"."""
+
+    @field_validator("max_failures")
+    @classmethod
+    def _count_or_percent(cls, value: str | int | None) -> str | int | None:
+        text = str(0 if value is None else value)
+        try:
+            number = float(text.removesuffix("%"))
+        except ValueError:
+            number = -1.0
+        share = text.endswith("%")
+        if number < 0 or (share and number > 100) or not (share or text.isdigit()):
+            raise ValueError('give a number of rows, or a share of all like "5%"')
+        return value
 
 
-class LogitsSection(_Section):
+class LogitsSection(Section):
     """Which part of the teacher's distribution is kept beside each row."""
 
     kind: Literal["sampled", "topk"] = "sampled"
@@ -119,7 +117,7 @@ class LogitsSection(_Section):
         return {"kind": self.kind, **size, "temperature": self.temperature}
 
 
-class CurateSection(_Section):
+class CurateSection(Section):
     """Checks; null or false switches one off. Thresholds are of the score the check writes."""
 
     answer: bool = True
@@ -134,7 +132,7 @@ class CurateSection(_Section):
     """Drop later copies of the same prompt with the same completion, whitespace and case aside."""
 
 
-class AuditSection(_Section):
+class AuditSection(Section):
     """The intended use that the audit judges."""
 
     use: Literal["research", "commercial"] = "commercial"
@@ -150,7 +148,7 @@ class AuditSection(_Section):
     student_name: str = ""
 
 
-class DecoderStudent(_Section):
+class DecoderStudent(Section):
     """A causal language model made from the teacher's own layers."""
 
     kind: Literal["decoder"] = "decoder"
@@ -158,7 +156,7 @@ class DecoderStudent(_Section):
     """The teacher's layers to keep, by index; a number keeps that many, spread evenly, first and last included."""
 
 
-class ClassifierStudent(_Section):
+class ClassifierStudent(Section):
     """An MLP on hashed word and character n-grams; runs on numpy alone."""
 
     kind: Literal["classifier"] = "classifier"
@@ -167,7 +165,7 @@ class ClassifierStudent(_Section):
     dropout: Share = 0.3
 
 
-class TrainSection(_Section):
+class TrainSection(Section):
     """How the student learns: kd_weight · divergence from the stored distribution + (1 − kd_weight) · cross-entropy."""
 
     student: Annotated[DecoderStudent | ClassifierStudent, Field(discriminator="kind")] = DecoderStudent()
@@ -203,7 +201,7 @@ class TrainSection(_Section):
         return self
 
 
-class EvaluateSection(_Section):
+class EvaluateSection(Section):
     """What is measured on the held-out split."""
 
     max_rows: Count | None = None
@@ -214,7 +212,7 @@ class EvaluateSection(_Section):
     seed: int = 0
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """One task, its corpus, one student."""
 
     task: str
@@ -225,7 +223,7 @@ class Recipe(_Section):
     prompts: str = "."
     """Folder with the templates."""
     split: Split = Split()
-    teacher: TeacherSection
+    teacher: AnyTeacher
     generate: GenerateSection = GenerateSection()
     logits: LogitsSection | None = LogitsSection()
     curate: CurateSection = CurateSection()
@@ -233,12 +231,32 @@ class Recipe(_Section):
     train: TrainSection | None = None
     evaluate: EvaluateSection = EvaluateSection()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _by_teacher(cls, values: Any) -> Any:
+        """`engine` may be left out; an API has no distribution, so `logits` must be asked for."""
+        teacher = values.get("teacher") if isinstance(values, dict) else None
+        if isinstance(teacher, dict):
+            teacher = {"engine": "transformers", **teacher}
+            given = {} if teacher["engine"] == "transformers" else {"logits": None}
+            return {**given, **values, "teacher": teacher}
+        return values
+
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
+        if self.logits and self.strategy != "classify":
+            _check_logits(self.teacher, self.logits)
+        if self.generate.json_schema and not isinstance(self.teacher, ApiTeacher):
+            raise ValueError(f"generate.json_schema: the '{self.teacher.engine}' teacher cannot be held to a schema")
         if self.strategy == "classify" and len(self.generate.labels) < 2:
             raise ValueError("strategy 'classify' needs two or more generate.labels")
         if self.strategy == "rationale" and not self.generate.answer_marker:
             raise ValueError("strategy 'rationale' needs generate.answer_marker")
+        if self.train and not isinstance(self.teacher, TeacherSection):
+            raise ValueError(
+                f"train: a student is made from and compared with a teacher in this process, and "
+                f"'{self.teacher.engine}' is not; leave out train to make and curate the corpus"
+            )
         wants = self.train.student.kind if self.train else None
         if wants == "classifier" and self.strategy != "classify":
             raise ValueError("a classifier student needs strategy 'classify'")
@@ -251,6 +269,47 @@ class Recipe(_Section):
         if self.train and wants == "classifier" and self.train.loss != "forward_kl":
             raise ValueError(f"train.loss '{self.train.loss}' is for decoders; a classifier learns by forward_kl")
         return self
+
+
+def with_limits(recipe: Recipe, usd: float | None, max_failures: str | None) -> Recipe:
+    """The recipe with another budget in dollars and another bound on failures. Raises RecipeError."""
+    values = recipe.generate.model_dump()
+    if usd is not None:
+        values["budget"] = {**(values["budget"] or {}), "usd": usd}
+    if max_failures is not None:
+        values["max_failures"] = max_failures
+    try:
+        return recipe.model_copy(update={"generate": GenerateSection.model_validate(values)})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise RecipeError(f"{problem['loc'][0]}: {problem['msg']}", "see synthgen generate --help") from None
+
+
+def local_teacher(recipe: Recipe) -> TeacherSection:
+    """The teacher's section where only a local engine will do. Raises RecipeError for another."""
+    if not isinstance(recipe.teacher, TeacherSection):
+        raise RecipeError(f"teacher.engine is '{recipe.teacher.engine}'; this needs a teacher in this process")
+    return recipe.teacher
+
+
+def _check_logits(teacher: Any, wanted: LogitsSection) -> None:
+    """An API shows the top of the distribution at temperature 1, as text. Raises ValueError for anything else."""
+    if isinstance(teacher, TeacherSection):
+        return
+    if wanted.kind == "sampled":
+        raise ValueError(
+            "logits.kind: 'sampled' needs the whole distribution, which an API does not give; "
+            "use kind: topk (k at most 20 at most providers), or logits: null"
+        )
+    if wanted.temperature != 1.0:
+        raise ValueError(
+            f"logits.temperature is {wanted.temperature}: the normaliser at another temperature than 1 needs the "
+            "whole distribution, which an API does not give; use 1"
+        )
+    if isinstance(teacher, ApiTeacher) and teacher.tokenizer is None:
+        raise ValueError("logits: an API gives tokens as text; name the model's tokenizer in teacher.tokenizer")
+    if isinstance(teacher, ApiTeacher) and "api.openai.com" in teacher.base_url and wanted.k > 20:
+        raise ValueError(f"logits.k is {wanted.k}: this server gives 20 at most")
 
 
 def shipped(kind: Literal["prompts", "data"]) -> Path:
@@ -290,6 +349,21 @@ def dump_recipe(recipe: Recipe) -> str:
     )
 
 
+# What may change while a run goes on: it decides how fast, how patiently and for how much, not what is made.
+_HOW = {
+    "teacher": ("api_key_env", "rpm", "tpm", "max_in_flight", "timeout", "attempts"),
+    "generate": ("budget", "max_failures"),
+}
+
+
+def deciding(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's values that decide what is made."""
+    values = recipe.model_dump(mode="json")
+    for section, keys in _HOW.items():
+        values[section] = {key: value for key, value in values[section].items() if key not in keys}
+    return values
+
+
 def _resolve(recipe: Recipe, base: Path) -> Recipe:
     def place(name: str) -> str:
         return str((base / Path(name).expanduser()).resolve())
@@ -301,7 +375,10 @@ def _resolve(recipe: Recipe, base: Path) -> Recipe:
         s.model_copy(update={"path": place(s.path) if s.path else None, "dataset": place_of(s.dataset)})
         for s in recipe.seeds
     )
-    teacher = recipe.teacher.model_copy(update={"model": place_of(recipe.teacher.model)})
+    places = {key: place_of(getattr(recipe.teacher, key, None)) for key in ("model", "tokenizer")}
+    if isinstance(recipe.teacher, ReplayTeacher):
+        places = {"path": place(recipe.teacher.path)}
+    teacher = recipe.teacher.model_copy(update={key: value for key, value in places.items() if value})
     return recipe.model_copy(update={"seeds": seeds, "prompts": place(recipe.prompts), "teacher": teacher})
 
 

@@ -65,7 +65,17 @@ SCHEMA = pa.schema(
         pa.field("token_ids", pa.list_(pa.int32())),
         pa.field("label_probs", pa.list_(pa.float32())),
         pa.field("finish_reason", pa.string()),
-        pa.field("usage", pa.struct([("prompt_tokens", pa.int32()), ("completion_tokens", pa.int32())])),
+        pa.field(
+            "usage",
+            pa.struct(
+                [
+                    ("prompt_tokens", pa.int32()),
+                    ("completion_tokens", pa.int32()),
+                    ("reasoning_tokens", pa.int32()),  # of the completion's
+                    ("cached_tokens", pa.int32()),  # of the prompt's
+                ]
+            ),
+        ),
         pa.field("cost_usd", pa.float64()),
         pa.field(
             "sources",
@@ -130,6 +140,8 @@ class Request:
     labels: tuple[str, ...] = ()
     parents: tuple[str, ...] = ()
     id: str = ""
+    tools: tuple[dict[str, Any], ...] = ()
+    """Tools that the teacher may call, as its API takes them."""
 
 
 def identify(request: Request, teacher: str) -> str:
@@ -143,6 +155,8 @@ def identify(request: Request, teacher: str) -> str:
         request.sampling,
         list(request.labels),
     ]
+    if request.tools:
+        parts.append(list(request.tools))
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -170,7 +184,7 @@ class Record:
     token_ids: Sequence[int] | None = None
     label_probs: Sequence[float] | None = None
     finish_reason: str | None = None
-    usage: dict[str, int] | None = None
+    usage: dict[str, int | None] | None = None
     cost_usd: float | None = None
     sources: list[dict[str, Any]] = field(default_factory=list)
     scores: list[dict[str, Any]] = field(default_factory=list)

@@ -76,6 +76,7 @@ class Progress:
     def __init__(self, what: str, total: int, unit: str) -> None:
         self.what, self.total, self.unit = what, total, unit
         self.done = self.failed = self.made_tokens = self.resumed = 0
+        self.live_parts: list[str] = []
         self.began = time.monotonic()
 
     def advance(self, count: int, *, failed: int = 0, resumed: bool = False) -> None:
@@ -92,6 +93,15 @@ class Progress:
 
     def show(self) -> None:
         """Nothing here; bars override it."""
+
+    def remote(self, in_flight: int, limit: int, idle: str, usd: float | None) -> None:
+        """How a remote teacher is doing: requests in flight of at most `limit`, why not more, dollars spent."""
+        flight = f"{in_flight}/{limit} in flight" + (f" (idle: {idle})" if idle and in_flight < limit else "")
+        self.live_parts = [flight]
+        if usd:
+            rows = self.done - self.resumed
+            self.live_parts.append(f"${usd:.4f}" + (f", ${usd / rows:.6f} a row" if rows else ""))
+        self.show()
 
     def rate(self) -> str:
         """'N tokens/s', or '' before there are any."""
@@ -125,7 +135,7 @@ class _Lines(Progress):
         parts = [f"{self.what}: {self.done}/{self.total} {self.unit}"]
         parts += [f"{self.resumed} were there"] if self.resumed else []
         parts += [f"{self.failed} failed"] if self.failed else []
-        parts += [part for part in (self.rate(), self.eta()) if part]
+        parts += [part for part in (*self.live_parts, self.rate(), self.eta()) if part]
         _tell("  " + " · ".join(parts))
 
 
@@ -148,5 +158,5 @@ class _RichBar(Progress):
 
     def show(self) -> None:
         more = [f"{self.failed} failed"] if self.failed else []
-        more += [part for part in (self.rate(), self.eta()) if part]
+        more += [part for part in (*self.live_parts, self.rate(), self.eta()) if part]
         self.live.update(self.task, completed=self.done, more=" · ".join(more))

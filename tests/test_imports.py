@@ -26,7 +26,7 @@ FLOORS = [
     {"corpus", "prompts", "seeds", "teachers", "engine", "plots"},
     {"card", "logits", "verify"},
     {"recipe", "records", "durable", "ui"},
-    {"explain", "divergences"},
+    {"explain", "divergences", "sections"},
     {"errors", "lazy"},
 ]
 BELOW_THE_STAGES = set.union(*FLOORS[3:])  # what `distill` may import of `synthgen`

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from synthgen.prompts import Prompt
 from synthgen.recipe import Recipe
@@ -16,40 +17,60 @@ from synthgen.seeds import Seed
 from synthgen.teachers import Reply
 
 
+def in_order(seeds: Sequence[Seed]) -> list[Seed]:
+    """Seeds by split, in file order inside each: the order of their requests."""
+    return sorted(seeds, key=lambda s: SPLITS.index(s.split))
+
+
 def requests(recipe: Recipe, seeds: Sequence[Seed], prompt: Prompt, teacher: str) -> list[Request]:
     """All requests of the recipe, ordered by split, then seed, then sample; `teacher` is its manifest key."""
+    return [request for seed in in_order(seeds) for request in of_seed(recipe, seed, prompt, teacher)]
+
+
+def per_seed(recipe: Recipe) -> int:
+    """How many requests a seed makes."""
+    return 1 if recipe.strategy == "classify" else recipe.generate.samples
+
+
+def of_seed(recipe: Recipe, seed: Seed, prompt: Prompt, teacher: str) -> list[Request]:
+    """The requests of one seed, a function of it alone."""
     kind = "classify" if recipe.strategy == "classify" else "sample"
+    student, asked = prompt.student(seed.fields), prompt.teacher(seed.fields)
+    tools = seed.fields.get("tools") if recipe.teacher.engine == "openai" else None
+    sources = [
+        _source(seed.source.source, "seed", seed.source.licence),
+        _source(prompt.version, "template", "CC0-1.0"),
+        _source(teacher, "generator", recipe.teacher.licence),
+    ]
     found: list[Request] = []
-    for seed in sorted(seeds, key=lambda s: SPLITS.index(s.split)):  # stable: file order inside a split
-        student, asked = prompt.student(seed.fields), prompt.teacher(seed.fields)
-        sources = [
-            _source(seed.source.source, "seed", seed.source.licence),
-            _source(prompt.version, "template", "CC0-1.0"),
-            _source(teacher, "generator", recipe.teacher.licence),
-        ]
-        for index in range(recipe.generate.samples if kind == "sample" else 1):
-            request = Request(
-                kind=kind,
-                seed_id=seed.id,
-                split=seed.split,
-                prompt=student,
-                teacher_prompt=asked,
-                sampling=_sampling(recipe, kind, index),
-                sources=sources,
-                reference=seed.reference,
-                labels=recipe.generate.labels if kind == "classify" else (),
-            )
-            object.__setattr__(request, "id", identify(request, teacher))
-            found.append(request)
+    for index in range(per_seed(recipe)):
+        request = Request(
+            kind=kind,
+            seed_id=seed.id,
+            split=seed.split,
+            prompt=student,
+            teacher_prompt=asked,
+            sampling=_sampling(recipe, kind, index),
+            sources=sources,
+            reference=seed.reference,
+            labels=recipe.generate.labels if kind == "classify" else (),
+            tools=tuple(tools) if isinstance(tools, list) else (),
+        )
+        object.__setattr__(request, "id", identify(request, teacher))
+        found.append(request)
     return found
 
 
 def record(recipe: Recipe, request: Request, reply: Reply, prompt: Prompt, teacher: str) -> Record:
     """The row that a good reply makes."""
-    rationale: str | None = None
+    rationale: str | None = reply.reasoning
     answer: str | None = reply.text.strip()
+    said: dict[str, Any] = {"role": "assistant", "content": reply.text}
+    said |= {"reasoning_content": reply.reasoning} if reply.reasoning else {}
+    said |= {"tool_calls": reply.tool_calls} if reply.tool_calls else {}
     if recipe.strategy == "rationale":
-        rationale, answer = split_rationale(reply.text, recipe.generate.answer_marker or "")
+        before, answer = split_rationale(reply.text, recipe.generate.answer_marker or "")
+        rationale = "\n\n".join(part for part in (reply.reasoning, before) if part) or None
     return Record(
         id=request.id,
         seed_id=request.seed_id,
@@ -59,7 +80,7 @@ def record(recipe: Recipe, request: Request, reply: Reply, prompt: Prompt, teach
         strategy=recipe.strategy,
         prompt_version=prompt.version,
         prompt=request.prompt,
-        completion=[{"role": "assistant", "content": reply.text}],
+        completion=[said],
         teacher_prompt=request.teacher_prompt if request.teacher_prompt != request.prompt else None,
         rationale=rationale,
         answer=answer,
@@ -70,9 +91,10 @@ def record(recipe: Recipe, request: Request, reply: Reply, prompt: Prompt, teach
         token_ids=reply.token_ids,
         label_probs=reply.label_probs,
         finish_reason=reply.finish_reason,
-        usage={"prompt_tokens": len(reply.prompt_token_ids), "completion_tokens": len(reply.token_ids)},
-        cost_usd=0.0,
+        usage=reply.usage or {"prompt_tokens": len(reply.prompt_token_ids), "completion_tokens": len(reply.token_ids)},
+        cost_usd=reply.cost_usd,
         sources=request.sources,
+        scores=[{"name": name, "value": value} for name, value in reply.scores],
     )
 
 

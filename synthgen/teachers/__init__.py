@@ -1,8 +1,13 @@
-"""Teachers: who is asked. One protocol; capabilities are probed, never assumed.
+"""Teachers: who is asked. Two protocols; capabilities are probed, never assumed.
 
-teacher = open_teacher(recipe.teacher)
-replies = teacher.sample(requests, spec)      # text, token ids, and the distribution `spec` asks for
-probs = teacher.classify(requests)            # probabilities of each request's labels
+A local engine (`Teacher`) answers a shard at a time:
+
+    teacher = open_teacher(recipe.teacher)
+    replies = teacher.sample(requests, spec)      # text, token ids, and the distribution `spec` asks for
+    probs = teacher.classify(requests)            # probabilities of each request's labels
+
+A remote one (`RemoteTeacher`) is asked one request at a time by `synthgen.generate.scheduler`, which keeps what
+comes back and decides when and how often to ask.
 """
 
 from __future__ import annotations
@@ -16,14 +21,29 @@ from synthgen.records import Request
 
 if TYPE_CHECKING:
     from synthgen.logits import Target
-    from synthgen.recipe import TeacherSection
+    from synthgen.recipe import Recipe
+    from synthgen.sections import TeacherSection
+
+FAILURES = (
+    "timeout",  # no answer in time
+    "connection",  # the connection broke, or half a body came
+    "server",  # 5xx
+    "bad_request",  # the server will not take this request
+    "context",  # prompt and answer do not fit the model
+    "content_filter",  # the provider withheld the answer
+    "schema",  # not the JSON that was due, of the server or of the answer
+    "empty",  # no answer in the reply
+    "too_large",  # more bytes than such an answer can have
+)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back for one request: an answer, or `failure` = (kind, reason) and nothing else.
+    """What came back for one request: an answer, or `failure` = (kind, reason).
 
-    `label_probs` sums to 1 over the request's labels (strategy 'classify' only).
+    `label_probs` sums to 1 over the request's labels (strategy 'classify' only). `tool_calls` is JSON text.
+    `usage` is what the server counted, where there is a server; `cost_usd` is None where the price is unknown;
+    `price_share` of the price is what such a reply costs.
     """
 
     text: str = ""
@@ -33,10 +53,16 @@ class Reply:
     target: Target | None = None
     label_probs: Sequence[float] | None = None
     failure: tuple[str, str] | None = None
+    reasoning: str | None = None
+    tool_calls: str | None = None
+    usage: dict[str, int | None] | None = None
+    cost_usd: float | None = 0.0
+    scores: Sequence[tuple[str, float]] = ()
+    price_share: float = 1.0
 
 
 class Teacher(Protocol):
-    """What every engine offers."""
+    """What every local engine offers."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -51,10 +77,85 @@ class Teacher(Protocol):
         """Probabilities of each request's `labels`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What one request sends. `key` hashes all that decides the reply. Tokens: an estimate of the prompt, and the
+    most that prompt and completion can have."""
+
+    payload: bytes
+    key: bytes
+    prompt_tokens: int
+    most_prompt: int
+    most_completion: int
+
+
+class Refused(Exception):
+    """An attempt that brought no reply.
+
+    `after`: seconds that the server asks to wait. `pace`: it was too fast (429), which is no failure. `retry`:
+    another attempt may work. `billed`: the model may have worked. `fatal`: no request can work (a wrong key).
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        reason: str,
+        *,
+        retry: bool = False,
+        after: float | None = None,
+        pace: bool = False,
+        billed: bool = False,
+        fatal: bool = False,
+    ) -> None:
+        super().__init__(reason)
+        self.kind, self.reason = kind, reason
+        self.retry, self.after, self.pace, self.billed, self.fatal = retry, after, pace, billed, fatal
+
+
+class RemoteTeacher(Protocol):
+    """What every engine behind a wire offers."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """As of `Teacher`."""
+
+    @property
+    def paid(self) -> bool:
+        """Whether replies must be kept before they count."""
+
+    def call(self, request: Request) -> Call:
+        """What to send; the same request makes the same call in any run."""
+
+    async def send(self, call: Call) -> bytes:
+        """One attempt; the body of the reply. Raises Refused."""
+
+    def read(self, request: Request, body: bytes) -> Reply:
+        """The reply that a body holds; never raises: what is wrong with it is its `failure`."""
+
+    async def alive(self) -> bool:
+        """Whether the other side is there at all; never raises."""
+
+    async def close(self) -> None:
+        """Let go of connections."""
+
+
 def open_teacher(section: TeacherSection) -> Teacher:
-    """Load the teacher a recipe names. Raises TeacherError, or UserError naming a missing extra."""
+    """Load the local teacher a recipe names. Raises TeacherError, or UserError naming a missing extra."""
     try:
         from synthgen.teachers.transformers import LocalModel
     except ModuleNotFoundError as error:
         raise missing_extra(str(error.name), "train") from None
     return LocalModel.open(section)
+
+
+def open_remote(recipe: Recipe) -> RemoteTeacher | None:
+    """The remote teacher a recipe names, or None when it is local. Raises TeacherError."""
+    if recipe.teacher.engine == "openai":
+        from synthgen.teachers.openai import ApiModel
+
+        return ApiModel.open(recipe)
+    if recipe.teacher.engine == "replay":
+        from synthgen.teachers.replay import Replay
+
+        return Replay.open(recipe)
+    return None

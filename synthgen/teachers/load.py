@@ -17,20 +17,14 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from synthgen import durable
+from synthgen.durable import cache_folder
 from synthgen.errors import TeacherError, missing_extra
-from synthgen.recipe import TeacherSection
+from synthgen.sections import TeacherSection
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
-
-
-def cache_folder() -> Path:
-    """SYNTHGEN_CACHE, or synthgen under the user's cache folder."""
-    if "SYNTHGEN_CACHE" in os.environ:
-        return Path(os.environ["SYNTHGEN_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "synthgen"
 
 
 def pick_device(name: str) -> torch.device:

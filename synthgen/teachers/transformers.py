@@ -18,8 +18,8 @@ from transformers import DynamicCache
 
 from synthgen import logits
 from synthgen.errors import TeacherError
-from synthgen.recipe import TeacherSection
 from synthgen.records import Message, Request
+from synthgen.sections import TeacherSection
 from synthgen.teachers import Reply, prefix
 from synthgen.teachers.forward import completion_logits
 from synthgen.teachers.growing import grow_in_place

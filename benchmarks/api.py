@@ -1,0 +1,250 @@
+"""The paid path: how full it keeps a server, what a request and a row cost, and whether it slows or grows.
+
+    python benchmarks/api.py full   [--requests 5000] [--latency 0.2] [--in-flight 50 400]
+    python benchmarks/api.py rows   [--rows 1000000]          short rows from a replay teacher, to disk
+    python benchmarks/api.py logits [--rows 100000]           64 tokens, k = 64, through the cached API path, to disk
+    python benchmarks/api.py loop   [--rows 200000]           the scheduler alone: nothing asked, nothing written
+
+The server is tests/server.py in a process of its own. CPU is that of this process, all threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import json
+import os
+import random
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from serving import KEY, Serving, write_recipe
+
+import synthgen
+from synthgen.generate.budget import Budget, Prices
+from synthgen.generate.cache import Spent
+from synthgen.generate.scheduler import Item, Scheduler
+from synthgen.records import Request
+from synthgen.teachers import Call, Reply
+from synthgen.teachers.openai import ApiModel
+from synthgen.teachers.tokens import TokenMap
+from synthgen.ui import UI, Progress
+
+
+class Watch(Progress):
+    """Notes when rows were committed."""
+
+    def __init__(self, what: str, total: int, unit: str) -> None:
+        super().__init__(what, total, unit)
+        self.marks: list[tuple[float, int]] = []
+
+    def show(self) -> None:
+        if not self.marks or self.marks[-1][1] != self.done:
+            self.marks.append((time.monotonic(), self.done))
+
+
+class Watching(UI):
+    """A silent UI whose progress is a Watch."""
+
+    @contextmanager
+    def progress(self, what: str, total: int, unit: str) -> Iterator[Progress]:
+        """The Watch, kept as `watch`."""
+        self.watch = Watch(what, total, unit)
+        yield self.watch
+
+
+def end_to_start(marks: list[tuple[float, int]]) -> float:
+    """Rate over the last quarter of the rows by the rate over the first quarter, the first shard left out."""
+    marks = marks[1:]
+    quarter = len(marks) // 4
+
+    def rate(a: int, b: int) -> float:
+        return (marks[b][1] - marks[a][1]) / (marks[b][0] - marks[a][0])
+
+    return rate(-1 - quarter, -1) / rate(0, quarter)
+
+
+def peak() -> float:
+    """Peak resident memory of this process in GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def full(folder: Path, requests: int, latency: float, in_flight: list[int]) -> None:
+    """Share of the ideal against a server of a given latency, and CPU per request."""
+    for limit in [8, *in_flight]:  # the first one warms
+        server = Serving(latency=latency)
+        count = requests if limit in in_flight else 64
+        teacher = {"max_in_flight": limit, "timeout": 60}
+        path = write_recipe(folder / f"task{limit}", server.url, count, {"shard_size": 256}, teacher)
+        recipe = synthgen.load_recipe(path)
+        cpu, began = time.process_time(), time.monotonic()
+        synthgen.generate(recipe, folder / f"run{limit}", ui=UI(quiet=True))
+        seconds, cpu = time.monotonic() - began, time.process_time() - cpu
+        stats = server.stats()
+        server.stop()
+        if limit in in_flight:
+            ideal = count / limit * latency
+            print(
+                f"full: {count} requests, {latency * 1e3:.0f} ms, {limit} in flight "
+                f"(reached {stats['most_in_flight']}): {seconds:.1f} s, "
+                f"{count / seconds:.0f} requests/s, {ideal / seconds:.2f} of the ideal, "
+                f"{ideal / stats['seconds']:.2f} from the first request to the last answer, "
+                f"{cpu / count * 1e6:.0f} µs CPU a request"
+            )
+
+
+def rows(folder: Path, count: int) -> None:
+    """Short rows from a replay teacher through the scheduler, to disk."""
+    each = 10
+    task = folder / "task"
+    path = write_recipe(task, "http://127.0.0.1:1/v1", count // each, {"samples": each, "shard_size": 4096})
+    with (task / "replies.jsonl").open("w") as file:
+        for i in range(count // each):
+            file.write(json.dumps({"prompt": f"What is {i}?", "text": f"It is {i}, of course."}) + "\n")
+    import yaml
+
+    values = yaml.safe_load(path.read_text())
+    values["teacher"] = {"engine": "replay", "path": str(task / "replies.jsonl"), "licence": "CC0-1.0"}
+    path.write_text(yaml.safe_dump(values))
+    report("rows", synthgen.load_recipe(path), folder, count)
+
+
+def logits(folder: Path, count: int, tokens: int = 64, k: int = 64) -> None:
+    """Recorded chat completions with logprobs, through the API teacher, the cache, the scheduler, to disk."""
+    teacher = {"max_in_flight": 64, "tokenizer": "recorded"}
+    path = write_recipe(
+        folder / "task",
+        "http://127.0.0.1:1/v1",
+        count,
+        {"shard_size": 256, "max_new_tokens": tokens},
+        teacher,
+        logits={"kind": "topk", "k": k},
+    )
+    recipe = synthgen.load_recipe(path)
+    draw = random.Random(0)
+    bodies = [completion(draw, tokens, k) for _ in range(32)]
+    print(f"logits: a reply is {len(bodies[0]):,} bytes of JSON")
+
+    class Recorded(ApiModel):
+        async def send(self, call: Call) -> bytes:
+            await asyncio.sleep(0)
+            return bodies[call.key[0] % len(bodies)]
+
+    map_ = TokenMap.__new__(TokenMap)
+    map_.tokenizer, map_.hash, map_.size = SimpleNamespace(chat_template=None), "recorded", 49152
+    map_.by_text = {f"t{i}": i for i in range(49152)}
+    map_.by_bytes = {text.encode(): i for text, i in map_.by_text.items()}
+    module = importlib.import_module("synthgen.generate")
+    module.open_remote = lambda recipe: Recorded(recipe, recipe.teacher, "key", map_)  # type: ignore[attr-defined]
+    report("logits", recipe, folder, count)
+
+
+def completion(draw: random.Random, tokens: int, k: int) -> bytes:
+    """A chat completion as a server would send it."""
+    content = []
+    for _ in range(tokens):
+        logprob, top = -0.3, []
+        for i in draw.sample(range(49152), k):
+            top.append({"token": f"t{i}", "logprob": round(logprob, 6), "bytes": list(f"t{i}".encode())})
+            logprob -= draw.random() * 0.5
+        content.append({**top[0], "top_logprobs": top})
+    text = "".join(entry["token"] for entry in content)
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 20, "completion_tokens": tokens, "total_tokens": 20 + tokens}
+    return json.dumps({"choices": [{**choice, "logprobs": {"content": content}}], "usage": usage}).encode()
+
+
+def report(what: str, recipe: synthgen.Recipe, folder: Path, count: int) -> None:
+    """Run it, and print rate, CPU, memory, and end against start."""
+    ui = Watching(quiet=True)
+    cpu, began = time.process_time(), time.monotonic()
+    synthgen.generate(recipe, folder / "run", ui=ui)
+    seconds, cpu = time.monotonic() - began, time.process_time() - cpu
+    disk = sum(p.stat().st_size for p in (folder / "run").rglob("*.parquet"))
+    print(
+        f"{what}: {count:,} rows in {seconds:.0f} s, {count / seconds:,.0f} rows/s, "
+        f"{cpu / count * 1e6:.0f} µs CPU a row with reading seeds and writing {disk / count:.0f} B a row; "
+        f"peak {peak():.2f} GB; rate at the end / at the start {end_to_start(ui.watch.marks):.2f}"
+    )
+
+
+def loop(count: int) -> None:
+    """The scheduler and nothing else: items that are answered at once."""
+
+    class Echo:
+        paid = False
+        identity = {"model": "echo", "engine": "replay"}
+
+        async def send(self, call: Call) -> bytes:
+            return b"answer"
+
+        def read(self, request: Request, body: bytes) -> Reply:
+            return reply
+
+    reply = Reply(text="answer", finish_reason="stop")
+    request = Request("sample", "s", "train", [], [], {}, [])
+    done = [0]
+
+    def deliver(item: Item, found: Reply) -> None:
+        done[0] += 1
+        if done[0] % (count // 8) == 0:
+            marks.append((time.monotonic(), done[0]))
+
+    def work() -> Iterator[Item]:
+        for i in range(count):
+            yield Item(0, i, request, Call(b"", i.to_bytes(8), 10, 100, 16))
+
+    marks = [(time.monotonic(), 0), (time.monotonic(), 0)]
+    scheduler = Scheduler(
+        Echo(),
+        None,
+        run="",
+        budget=Budget(None, None, Spent()),
+        prices=Prices(0, 0, 0),
+        deliver=deliver,
+        room=lambda: True,
+        max_in_flight=64,
+        rpm=10**9,
+        tpm=10**11,
+    )
+    cpu = time.process_time()
+    asyncio.run(scheduler.run(work()))
+    cpu = time.process_time() - cpu
+    print(f"loop: {count:,} requests, {cpu / count * 1e6:.1f} µs CPU each; end / start {end_to_start(marks):.2f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["full", "rows", "logits", "loop"])
+    parser.add_argument("--requests", type=int, default=5000)
+    parser.add_argument("--latency", type=float, default=0.2)
+    parser.add_argument("--in-flight", type=int, nargs="+", default=[50, 400])
+    parser.add_argument("--rows", type=int)
+    given = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="api-"))
+    os.environ["SYNTHGEN_CACHE"], os.environ["LOOPBACK_KEY"] = str(folder / "cache"), KEY
+    try:
+        if given.what == "full":
+            full(folder, given.requests, given.latency, given.in_flight)
+        elif given.what == "rows":
+            rows(folder, given.rows or 1_000_000)
+        elif given.what == "logits":
+            logits(folder, given.rows or 100_000)
+        else:
+            loop(given.rows or 200_000)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,444 @@
+"""The teacher behind an OpenAI-compatible server: chat completions, with logprobs where the server gives them.
+
+One attempt at a time, no retries and no pacing: those are the scheduler's. The few calls beside the answers (what
+server is this, files, batches) go through the `openai` package; the answers themselves through aiohttp, which the
+package can run on too, without the package's own layers: they cost seven times the CPU of the request (measured:
+2.8 ms against 0.4 ms), and one process would feed a server with a seventh of the requests.
+
+The key is read from the environment when the teacher is opened, is in no file, and is cut out of whatever the
+server says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import hashlib
+import json
+import math
+import os
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import from_json
+
+from synthgen.errors import TeacherError, missing_extra
+from synthgen.recipe import Recipe
+from synthgen.records import Message, Request
+from synthgen.sections import ApiTeacher
+from synthgen.teachers import Call, Refused, Reply
+from synthgen.teachers.tokens import TokenMap, UnknownToken
+
+if TYPE_CHECKING:
+    import aiohttp
+
+_PATH = "/chat/completions"
+_LABEL_TOKENS = 16  # of an answer that is one label
+_TEMPLATE_TOKENS = 256  # more than any chat template adds by itself
+_MESSAGE_TOKENS = 16
+_ERROR_BYTES = 1 << 16
+_CONTEXT = ("context length", "context_length", "context window", "maximum context", "too many tokens", "too long")
+BATCH_SHARE = 0.5  # of the price
+_BATCHED = b'"synthgen_batch":true'
+_QUOTA = ("insufficient_quota", "billing", "credit balance", "payment")
+
+
+class ApiModel:
+    """One model on one server; see `synthgen.teachers.RemoteTeacher`."""
+
+    paid = True
+
+    def __init__(self, recipe: Recipe, section: ApiTeacher, key: str | None, tokens: TokenMap | None) -> None:
+        self.section, self.tokens = section, tokens
+        self.labels = recipe.generate.labels
+        self.schema = recipe.generate.json_schema
+        self.classifying = recipe.strategy == "classify"
+        self.k = recipe.logits.k if recipe.logits and not self.classifying else 0
+        self.name = recipe.task
+        self._key = key
+        self._session: aiohttp.ClientSession | None = None
+        self._vllm: bool | None = None
+        self.identity = {
+            "engine": "openai",
+            "model": section.model,
+            "base_url": section.base_url,
+            "revision": section.revision or "unversioned",
+            "dtype": "unknown",
+            "tokenizer": tokens.hash if tokens else "",
+            "vocab_size": tokens.size if tokens else 0,
+            "terms": section.licence,
+        }
+
+    @classmethod
+    def open(cls, recipe: Recipe) -> ApiModel:
+        """Read the key and the tokenizer; nothing is sent. Raises TeacherError."""
+        section = recipe.teacher
+        if not isinstance(section, ApiTeacher):
+            raise TypeError(f"not an API teacher: {section.engine}")
+        key = os.environ.get(section.api_key_env) if section.api_key_env else None
+        if section.api_key_env and not key:
+            raise TeacherError(
+                f"the environment variable {section.api_key_env} is not set; the teacher's key is read from it",
+                f"export {section.api_key_env}=…, or api_key_env: null for a server without keys",
+            )
+        return cls(recipe, section, key, TokenMap.open(section.tokenizer) if section.tokenizer else None)
+
+    def call(self, request: Request) -> Call:
+        """The request's body, in a fixed order of keys; the key is a hash over endpoint, body and sample index."""
+        body = self._body(request)
+        most = body.get("max_completion_tokens") or body.get("max_tokens") or 1 << 20
+        payload = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        index = request.sampling.get("sample_index", 0)
+        key = hashlib.blake2b(f"{self.section.base_url}{_PATH}\0{index}\0".encode() + payload, digest_size=20).digest()
+        bound = len(payload) + _TEMPLATE_TOKENS + _MESSAGE_TOKENS * len(body["messages"])
+        return Call(payload, key, len(payload) // 4, bound, int(most))
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        sampling = request.sampling
+        limit = "max_completion_tokens" if "api.openai.com" in self.section.base_url else "max_tokens"
+        body: dict[str, Any] = {
+            "model": self.section.model,
+            "messages": [_message(m) for m in request.teacher_prompt],
+            limit: _LABEL_TOKENS if self.classifying else sampling["max_new_tokens"],
+        }
+        if self.classifying:
+            body |= {"temperature": 0, "logprobs": True, "top_logprobs": 20}
+        else:
+            body |= {"temperature": sampling["temperature"], "top_p": sampling["top_p"]}
+            body["seed"] = sampling["seed"] * 1_000_003 + sampling["sample_index"]
+        if self.k:
+            body |= {"logprobs": True, "top_logprobs": self.k}
+        if self.schema is not None:
+            named = {"name": self.name, "schema": self.schema, "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": named}
+        if request.tools:
+            body["tools"] = list(request.tools)
+        body |= self.section.extra
+        return {key: value for key, value in body.items() if value is not None}
+
+    async def send(self, call: Call) -> bytes:
+        """One POST. Raises Refused for everything that is not a whole body with status 200."""
+        import aiohttp
+
+        if self._session is None:
+            await self._begin()
+        payload = call.payload
+        if self._vllm and self.k:
+            # How tokens are written is not part of the answer, nor of the cache's key.
+            payload = payload[:-1] + b',"return_tokens_as_token_ids":true}'
+        try:
+            async with self._http.post(self.section.base_url + _PATH, data=payload, allow_redirects=False) as response:
+                good = response.status == 200
+                body = await self._read(response, self._most_bytes(call) if good else _ERROR_BYTES, good)
+                if good:
+                    return body
+                raise self.refusal(response.status, response.headers, body)
+        except TimeoutError as error:
+            connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
+            raise Refused(
+                "timeout", f"no answer in {self.section.timeout:g} s", retry=True, billed=not connecting
+            ) from None
+        except aiohttp.ClientConnectorError as error:
+            raise Refused("connection", self.clean(f"no connection: {error.strerror or error}"), retry=True) from None
+        except (aiohttp.ClientError, ConnectionError) as error:
+            reason = f"the connection broke: {type(error).__name__}"
+            raise Refused("connection", reason, retry=True, billed=True) from None
+
+    def read(self, request: Request, body: bytes) -> Reply:
+        """The reply in a chat completion; see `synthgen.teachers.RemoteTeacher.read`."""
+        try:
+            value = from_json(body)
+        except ValueError:
+            return Reply(failure=("schema", "the server's answer is not JSON"), cost_usd=None)
+        usage = usage_of(value)
+        try:
+            reply = self._reply(request, value, usage)
+            return replace(reply, price_share=BATCH_SHARE) if body.endswith(_BATCHED + b"}") else reply
+        except UnknownToken as problem:
+            return Reply(failure=("schema", self.clean(str(problem))), usage=usage)
+        except (KeyError, TypeError, IndexError, AttributeError, ValueError) as problem:
+            reason = f"the server's answer is not a chat completion ({type(problem).__name__}: {problem})"
+            return Reply(failure=("schema", self.clean(reason)), usage=usage)
+
+    def _reply(self, request: Request, value: dict[str, Any], usage: dict[str, int | None] | None) -> Reply:
+        if not value["choices"]:
+            return Reply(failure=("empty", "no choices in the reply"), usage=usage)
+        choice = value["choices"][0]
+        message = choice["message"]
+        finish = str(choice.get("finish_reason") or "")
+        text = message.get("content") or ""
+        if not isinstance(text, str):
+            raise TypeError("content is not text")
+        reasoning = _reasoning(message)
+        calls = message.get("tool_calls") or None
+        if finish == "content_filter":
+            return Reply(failure=("content_filter", "the provider withheld the answer"), usage=usage)
+        if message.get("refusal") and not text:
+            return Reply(failure=("content_filter", self.clean(f"refused: {message['refusal']}")), usage=usage)
+        if not text.strip() and not calls:
+            return Reply(failure=("empty", _why_empty(finish, usage)), usage=usage)
+        content = (choice.get("logprobs") or {}).get("content") or []
+        if self.classifying:
+            return self._classified(request, text, content, finish, usage, reasoning)
+        if self.schema is not None and not calls and (wrong := _mismatch(text, self.schema)):
+            return Reply(failure=("schema", wrong), usage=usage)
+        more: dict[str, Any] = {}
+        if self.k and self.tokens:
+            if not content:
+                return Reply(failure=("schema", "the server gave no logprobs"), usage=usage)
+            ids, target, unmapped = self.tokens.topk(content, self.k, text)
+            more = {
+                "token_ids": ids,
+                "target": target,
+                "prompt_token_ids": self.tokens.prompt(request.teacher_prompt),
+                "scores": (("unmapped_tokens", float(unmapped)),),
+            }
+        return Reply(
+            text=text,
+            finish_reason=finish,
+            reasoning=reasoning,
+            tool_calls=json.dumps(calls, ensure_ascii=False) if calls else None,
+            usage=usage,
+            **more,
+        )
+
+    def _classified(
+        self,
+        request: Request,
+        text: str,
+        content: list[dict[str, Any]],
+        finish: str,
+        usage: dict[str, int | None] | None,
+        reasoning: str | None,
+    ) -> Reply:
+        found = label_probs(content[0]["top_logprobs"], request.labels) if content else None
+        if found is not None:
+            probs, mass = found
+            best = request.labels[max(range(len(probs)), key=probs.__getitem__)]
+            scores = (("label_mass", mass), ("label_from_answer", 0.0))
+        else:
+            said = text.strip().strip(".\"'*").casefold()
+            matches = [label for label in request.labels if said == label.casefold()] or [
+                label for label in request.labels if label.casefold() in said
+            ]
+            if len(matches) != 1:
+                return Reply(failure=("schema", f"the answer is not one of the labels: {text[:80]!r}"), usage=usage)
+            best = matches[0]
+            probs = [float(label == best) for label in request.labels]
+            scores = (("label_mass", 1.0), ("label_from_answer", 1.0))
+        return Reply(
+            text=best, label_probs=probs, finish_reason=finish, usage=usage, reasoning=reasoning, scores=scores
+        )
+
+    async def alive(self) -> bool:
+        """Whether the server answers another question than those that fail."""
+        try:
+            async with asyncio.timeout(10), self._http.get(f"{self.section.base_url}/models") as response:
+                return bool(response.status < 500)
+        except Exception:  # whatever it is, it is no answer
+            return False
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def client(self) -> Any:
+        """An `openai.AsyncOpenAI` for the same server and key, without retries of its own."""
+        import openai
+
+        return openai.AsyncOpenAI(
+            api_key=self._key or "none", base_url=self.section.base_url, max_retries=0, timeout=self.section.timeout
+        )
+
+    @property
+    def _http(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise RuntimeError("the session is not open")
+        return self._session
+
+    async def _begin(self) -> None:
+        try:
+            import aiohttp
+        except ModuleNotFoundError as error:
+            raise missing_extra(str(error.name), "api") from None
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=60),
+            timeout=aiohttp.ClientTimeout(total=self.section.timeout, sock_connect=min(30.0, self.section.timeout)),
+            headers=headers,
+            # What trust_env would look up in a thread for every request.
+            proxy=_proxy(self.section.base_url),
+        )
+        if self.k and self._vllm is None:
+            self._vllm = await self._is_vllm()
+
+    async def _is_vllm(self) -> bool:
+        """Whether the server can give token ids; only vLLM says that it owns its models."""
+        try:
+            async with self._http.get(f"{self.section.base_url}/models") as response:
+                found = json.loads(await response.content.read(_ERROR_BYTES))
+            return any(model.get("owned_by") == "vllm" for model in found["data"])
+        except Exception:  # no list of models, or no server: the first answer will tell
+            return False
+
+    def _most_bytes(self, call: Call) -> int:
+        """No honest answer is larger: a token takes at most 64 bytes, and 192 for each of its alternatives."""
+        return (1 << 20) + call.most_completion * (64 + 192 * (max(self.k, 20 * self.classifying) + 1))
+
+    async def _read(self, response: Any, most: int, good: bool) -> bytes:
+        parts, size = [], 0
+        async for part in response.content.iter_any():
+            parts.append(part)
+            size += len(part)
+            if size > most:
+                response.close()
+                if good:
+                    raise Refused("too_large", f"the answer is larger than {most:,} bytes", billed=True)
+                break
+        return b"".join(parts)
+
+    def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> Refused:
+        """What an answer of another status than 200 means."""
+        message, code = _error(body)
+        reason = self.clean(f"{status}: {message}")[:500]
+        words = f"{code} {message}".lower()
+        if status in (401, 404) or (status in (402, 429) and any(word in words for word in _QUOTA)):
+            return Refused("bad_request", reason, fatal=True)
+        if status == 429:
+            return Refused("server", reason, retry=True, pace=True, after=retry_after(headers))
+        if status in (408, 409, 425) or status >= 500:
+            unknown = status in (408, 504, 524)  # a gateway gave up on a model that may have gone on
+            return Refused("server", reason, retry=True, after=retry_after(headers), billed=unknown)
+        if status == 413:
+            return Refused("too_large", reason)
+        if "content_filter" in words or "content_policy" in words or "content management policy" in words:
+            return Refused("content_filter", reason)
+        if any(phrase in words for phrase in _CONTEXT):
+            return Refused("context", reason)
+        return Refused("bad_request", reason)
+
+    def clean(self, text: str) -> str:
+        """The text without the key."""
+        return text.replace(self._key, "[key]") if self._key else text
+
+
+def _proxy(url: str) -> str | None:
+    """The proxy that the environment names for a server."""
+    parts = urllib.parse.urlsplit(url)
+    if urllib.request.proxy_bypass(parts.netloc):
+        return None
+    return urllib.request.getproxies().get(parts.scheme)
+
+
+def as_batched(body: bytes) -> bytes:
+    """A reply with the mark that it came from a batch, at a batch's price."""
+    return body[:-1] + b"," + _BATCHED + b"}"
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that `retry-after-ms` or `Retry-After` (seconds or a date) asks for, or None."""
+    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        value = headers.get(name)
+        if value is None:
+            continue
+        try:
+            seconds = float(value) * scale
+        except ValueError:
+            try:
+                seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+            except (ValueError, TypeError, OverflowError):
+                continue
+        if math.isfinite(seconds):
+            return max(0.0, seconds)
+    return None
+
+
+def label_probs(top: list[dict[str, Any]], labels: tuple[str, ...]) -> tuple[list[float], float] | None:
+    """(probabilities of the labels, their mass) from the candidates for the first token.
+
+    A candidate belongs to the label that begins with it. None when one that could begin two labels has weight, or
+    no candidate begins any.
+    """
+    mass = [0.0] * len(labels)
+    for entry in top:
+        start = entry["token"].strip().casefold()
+        owners = [i for i, label in enumerate(labels) if start and label.casefold().startswith(start)]
+        p = math.exp(entry["logprob"]) if entry["logprob"] > -9998 else 0.0
+        if len(owners) > 1 and p > 0.01:
+            return None
+        if len(owners) == 1:
+            mass[owners[0]] += p
+    total = sum(mass)
+    return ([p / total for p in mass], total) if total > 0 else None
+
+
+def _message(message: Message) -> dict[str, Any]:
+    found = {key: value for key, value in message.items() if value is not None}
+    if isinstance(found.get("tool_calls"), str):
+        found["tool_calls"] = json.loads(found["tool_calls"])
+    return found
+
+
+def _reasoning(message: dict[str, Any]) -> str | None:
+    """What the model thought, whatever the server calls it."""
+    for name in ("reasoning_content", "reasoning", "thinking"):
+        value = message.get(name)
+        if isinstance(value, str) and value.strip():
+            return value
+    return None
+
+
+def usage_of(reply: Any) -> dict[str, int | None] | None:
+    """Tokens that the server counted, or None when it does not say."""
+    value = reply.get("usage") if isinstance(reply, dict) else None
+    if not isinstance(value, dict) or not isinstance(value.get("prompt_tokens"), int):
+        return None
+    if not isinstance(value.get("completion_tokens"), int):
+        return None
+    spent, held = value.get("completion_tokens_details") or {}, value.get("prompt_tokens_details") or {}
+    return {
+        "prompt_tokens": value["prompt_tokens"],
+        "completion_tokens": value["completion_tokens"],
+        "reasoning_tokens": spent.get("reasoning_tokens"),
+        "cached_tokens": held.get("cached_tokens"),
+    }
+
+
+def _why_empty(finish: str, usage: dict[str, int | None] | None) -> str:
+    if finish == "length" and usage and usage.get("reasoning_tokens"):
+        return f"all {usage['completion_tokens']} tokens went into reasoning; raise generate.max_new_tokens"
+    return f"the answer is empty (finish_reason {finish or 'not given'})"
+
+
+def _mismatch(text: str, schema: dict[str, Any]) -> str:
+    """Why a text is not an answer of the schema, or ''. Type and required keys at the top; the server does the rest."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return "the answer is not JSON"
+    kinds = {"object": dict, "array": list, "string": str, "number": (int, float), "integer": int, "boolean": bool}
+    wanted = kinds.get(str(schema.get("type")))
+    if wanted is not None and not isinstance(value, wanted):  # type: ignore[arg-type]
+        return f"the answer is not of type {schema['type']}"
+    missing = [key for key in schema.get("required", ()) if isinstance(value, dict) and key not in value]
+    return f"the answer lacks {', '.join(missing)}" if missing else ""
+
+
+def _error(body: bytes) -> tuple[str, str]:
+    """(message, code) of an error's body, whatever its form."""
+    try:
+        value = json.loads(body)
+        found = value.get("error", value)
+        if isinstance(found, str):
+            return found, ""
+        return str(found.get("message") or found)[:500], str(found.get("code") or found.get("type") or "")
+    except (ValueError, AttributeError):
+        return body[:200].decode(errors="replace"), ""

@@ -1,0 +1,102 @@
+"""A teacher that says again what was said before: recorded replies by the text that was asked.
+
+From JSONL ({"prompt", "text"}) or a corpus folder (one reply a prompt, the first). For benchmarks and tests of
+everything behind a teacher, and for rows that were made elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from synthgen.errors import TeacherError
+from synthgen.recipe import Recipe
+from synthgen.records import Request
+from synthgen.sections import ReplayTeacher
+from synthgen.teachers import Call, Refused, Reply
+
+
+class Replay:
+    """Replies by prompt; see `synthgen.teachers.RemoteTeacher`."""
+
+    paid = False
+
+    def __init__(self, section: ReplayTeacher, replies: dict[str, str]) -> None:
+        self.section, self.replies = section, replies
+        self.identity = {
+            "engine": "replay",
+            "model": section.model,
+            "revision": section.revision or "recorded",
+            "dtype": "unknown",
+            "tokenizer": "",
+            "vocab_size": 0,
+            "terms": section.licence,
+        }
+
+    @classmethod
+    def open(cls, recipe: Recipe) -> Replay:
+        """Read the recording. Raises TeacherError."""
+        section = recipe.teacher
+        if not isinstance(section, ReplayTeacher):
+            raise TypeError(f"not a replay teacher: {section.engine}")
+        if recipe.logits or recipe.strategy == "classify":
+            raise TeacherError(
+                "a replay teacher has text alone", "set logits: null, and another strategy than classify"
+            )
+        path = Path(section.path)
+        if not path.exists():
+            raise TeacherError(f"'{path}' does not exist", "mend teacher.path in the recipe")
+        try:
+            return cls(section, _folder(path) if path.is_dir() else _jsonl(path))
+        except (ValueError, KeyError, TypeError, OSError, pa.ArrowException) as error:
+            raise TeacherError(f"'{path}' holds no recorded replies: {error}", "see teacher.path") from None
+
+    def call(self, request: Request) -> Call:
+        """The last message is what is looked up."""
+        text = request.teacher_prompt[-1]["content"]
+        index = request.sampling.get("sample_index", 0)
+        key = hashlib.blake2b(f"{self.section.path}\0{index}\0{text}".encode(), digest_size=20).digest()
+        return Call(text.encode(), key, len(text) // 4, len(text), int(request.sampling["max_new_tokens"]))
+
+    async def send(self, call: Call) -> bytes:
+        """The recorded text."""
+        if self.section.latency:
+            await asyncio.sleep(self.section.latency)
+        text = self.replies.get(call.payload.decode())
+        if text is None:
+            raise Refused("bad_request", "nothing was recorded for this prompt")
+        return text.encode()
+
+    def read(self, request: Request, body: bytes) -> Reply:
+        """The text as a reply."""
+        return Reply(text=body.decode(), finish_reason="stop")
+
+    async def alive(self) -> bool:
+        """It is."""
+        return True
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+def _jsonl(path: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    with path.open() as lines:
+        for line in lines:
+            row: dict[str, Any] = json.loads(line)
+            found.setdefault(str(row["prompt"]), str(row["text"]))
+    return found
+
+
+def _folder(path: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for file in sorted((path / "data").glob("*.parquet")):
+        for row in pq.read_table(file, columns=["prompt", "completion"]).to_pylist():
+            found.setdefault(row["prompt"][-1]["content"], row["completion"][-1]["content"])
+    return found

@@ -1,0 +1,73 @@
+"""The loopback server of `server.py` from a test's side, and recipes that ask it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import yaml
+
+SERVER = Path(__file__).with_name("server.py")
+KEY = "sk-loopback-Zq81-not-to-be-found"
+
+
+class Serving:
+    """A running server. `stats()` is what it counted; `set(...)` changes how it behaves."""
+
+    def __init__(self, **config) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(SERVER), json.dumps({"key": KEY, **config})],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.port = int(self.process.stdout.readline())
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+
+    def _post(self, path: str, value: dict | None) -> dict:
+        data = None if value is None else json.dumps(value).encode()
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", data=data, timeout=30) as response:
+            return json.load(response)
+
+    def stats(self) -> dict:
+        return self._post("/control/stats", None)
+
+    def set(self, **config) -> None:
+        self._post("/control/set", config)
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+
+def write_recipe(folder: Path, url: str, seeds=24, generate=None, teacher=None, **sections) -> Path:
+    """A recipe folder that asks the server at `url`; `seeds` is a number, or rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = seeds if isinstance(seeds, list) else [{"id": f"q{i}", "question": f"What is {i}?"} for i in range(seeds)]
+    (folder / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "user.j2").write_text("{{ question }}\n")
+    recipe = {
+        "task": "sums",
+        "seeds": [{"path": "seeds.jsonl", "source": "tests", "licence": "CC0-1.0", "id": "id", "group": "id"}],
+        "split": {"test": 0.25},
+        "teacher": {
+            "engine": "openai",
+            "model": "m",
+            "base_url": url,
+            "api_key_env": "LOOPBACK_KEY",
+            "licence": "Apache-2.0",
+            "prices": {"input": 0.15, "output": 0.60},
+            "timeout": 20,
+            **(teacher or {}),
+        },
+        "generate": {"max_new_tokens": 16, "shard_size": 8, **(generate or {})},
+        **sections,
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    return path
