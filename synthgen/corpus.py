@@ -216,13 +216,14 @@ def discard(folder: Path, names: Iterable[str]) -> None:
     (folder / "manifest.json").unlink(missing_ok=True)
 
 
-def failed(folder: Path) -> dict[str, int]:
-    """Failures of every committed shard that has some."""
-    return {
-        path.stem: pq.read_metadata(path).num_rows
-        for path in sorted(folder.glob("failures/*.parquet"))
-        if not path.name.startswith(".") and (folder / "data" / path.name).exists()
-    }
+def failed(folder: Path, kinds: Sequence[str]) -> dict[str, int]:
+    """Failures of these kinds, of every committed shard that has some."""
+    found: dict[str, int] = {}
+    for path in sorted(folder.glob("failures/*.parquet")):
+        if not path.name.startswith(".") and (folder / "data" / path.name).exists():
+            count = sum(kind in kinds for kind in _read(path)["kind"].to_pylist())
+            found |= {path.stem: count} if count else {}
+    return found
 
 
 def records(folder: Path, part: str = "data", split: str | None = None) -> Iterator[tuple[str, list[Record]]]:

@@ -6,6 +6,7 @@
     teacher_user.j2    what the teacher is asked, where it differs
     examples.jsonl     few-shot turns for the teacher alone: rendered with user.j2 and …
     assistant.j2       … the answer to an example
+    NAME.j2            a further step of the recipe's strategy (a judge, a rewriting), and NAME_system.j2
 
 Templates are sandboxed, and a variable that the seed does not have is an error, not an empty string.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,14 +46,33 @@ class Prompt:
         """The student's user message: what a seed asks."""
         return self._render("user", fields)
 
-    def teacher(self, fields: dict[str, Any]) -> list[Message]:
-        """Messages that the teacher is sent: its own system message, the examples, the question."""
+    def teacher(self, fields: dict[str, Any], user: str = "") -> list[Message]:
+        """Messages that the teacher is sent: its own system message, the examples, the question.
+
+        `user` is the template of question and examples, where it is not teacher_user or user."""
         messages = self._system("teacher_system" if "teacher_system" in self.templates else "system", fields)
-        user = "teacher_user" if "teacher_user" in self.templates else "user"
+        user = user or ("teacher_user" if "teacher_user" in self.templates else "user")
         for example in self.examples:
             messages.append(_message("user", self._render(user, example, "example")))
             messages.append(_message("assistant", self._render("assistant", example, "example")))
         return [*messages, _message("user", self._render(user, fields))]
+
+    def step(self, name: str, fields: dict[str, Any]) -> list[Message]:
+        """Messages of a strategy's own step: NAME_system.j2 if there is one, and NAME.j2."""
+        return [*self._system(f"{name}_system", fields), _message("user", self._render(name, fields))]
+
+    def text(self, name: str, fields: dict[str, Any]) -> str:
+        """One template, rendered."""
+        return self._render(name, fields)
+
+    def need(self, names: Iterable[str], strategy: str) -> None:
+        """Raise RecipeError when a template that `strategy` needs is not there."""
+        for name in names:
+            if name not in self.templates:
+                raise RecipeError(
+                    f"strategy '{strategy}' needs the template {name}.j2, and the folder of '{self.name}' has none",
+                    f"see prompts/{strategy}/ for one",
+                )
 
     def _system(self, name: str, fields: dict[str, Any]) -> list[Message]:
         return [_message("system", self._render(name, fields))] if name in self.templates else []
@@ -83,7 +104,8 @@ def load_prompt(folder: str, name: str) -> Prompt:
     )
     hasher = hashlib.sha256()
     templates: dict[str, Template] = {}
-    for key in _TEMPLATES:
+    others = sorted(path.stem for path in root.glob("*.j2") if path.stem not in _TEMPLATES)
+    for key in (*_TEMPLATES, *others):  # in this order: `version` is a hash over it
         path = root / f"{key}.j2"
         if path.is_file():
             text = _read(path)

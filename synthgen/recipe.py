@@ -17,7 +17,19 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from synthgen.divergences import Divergence, refusal
 from synthgen.errors import RecipeError
 from synthgen.explain import explain, parse
-from synthgen.sections import AnyTeacher, ApiTeacher, Budget, Count, ReplayTeacher, Section, Share, TeacherSection
+from synthgen.sections import (
+    AnyTeacher,
+    ApiTeacher,
+    Budget,
+    Count,
+    Name,
+    ReplayTeacher,
+    Section,
+    Share,
+    TeacherSection,
+    with_engine,
+)
+from synthgen.steps import StepsSection, Strategy, check, speakers
 
 
 class SeedSource(Section):
@@ -40,7 +52,7 @@ class SeedSource(Section):
     """Column whose equal values stay on one side of the split; without it, the text with names and numbers masked."""
     reference: str | None = None
     """Column with the known right answer."""
-    fields: dict[str, str] = {}
+    fields: dict[str, str] = Field({})
     """Template variable -> column, where they differ."""
     limit: Count | None = None
     on_bad_line: Literal["error", "skip"] = "error"
@@ -110,6 +122,8 @@ class LogitsSection(Section):
     k: Count = 64
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Temperature of the distillation loss: draws are taken, or the normaliser stored, at it."""
+    score_by: tuple[str, ...] = ()
+    """Further teachers that give their distributions on the same tokens, each in a folder of its own."""
 
     def spec(self) -> dict[str, Any]:
         """What the shards' metadata says: kind, its size, temperature."""
@@ -218,13 +232,18 @@ class Recipe(Section):
     task: str
     """Name of the run's task; also the folder under prompts/ unless `prompts` says otherwise."""
     description: str = ""
-    strategy: Literal["answer", "rationale", "classify"] = "answer"
+    strategy: Strategy = "answer"
     seeds: tuple[SeedSource, ...] = Field(min_length=1)
     prompts: str = "."
     """Folder with the templates."""
     split: Split = Split()
     teacher: AnyTeacher
+    teachers: dict[Name, AnyTeacher] = Field({})
+    """Several teachers by name, in place of `teacher`; the first is asked unless another key says otherwise."""
+    mixture: dict[str, Annotated[float, Field(gt=0)]] = Field({})
+    """Teacher -> weight: which of `teachers` answers a seed."""
     generate: GenerateSection = GenerateSection()
+    steps: StepsSection = StepsSection()
     logits: LogitsSection | None = LogitsSection()
     curate: CurateSection = CurateSection()
     audit: AuditSection = AuditSection()
@@ -234,24 +253,32 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _by_teacher(cls, values: Any) -> Any:
-        """`engine` may be left out; an API has no distribution, so `logits` must be asked for."""
-        teacher = values.get("teacher") if isinstance(values, dict) else None
-        if isinstance(teacher, dict):
-            teacher = {"engine": "transformers", **teacher}
-            given = {} if teacher["engine"] == "transformers" else {"logits": None}
-            return {**given, **values, "teacher": teacher}
-        return values
+        """`engine` may be left out; `teacher` is the first of `teachers` where they are given; an API has no
+        distribution, so where one answers `logits` must be asked for."""
+        if not isinstance(values, dict):
+            return values
+        named = values.get("teachers")
+        if isinstance(named, dict) and named:
+            named = {name: with_engine(teacher) for name, teacher in named.items()}
+            first = next(iter(named.values()))
+            if "teacher" in values and with_engine(values["teacher"]) != first:
+                raise ValueError("give 'teacher' or 'teachers', not both")
+            values = {**values, "teachers": named, "teacher": first}
+        elif "teacher" in values:
+            values = {**values, "teacher": with_engine(values["teacher"])}
+        return values if _whole(values) else {"logits": None, **values}
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
-        if self.logits and self.strategy != "classify":
-            _check_logits(self.teacher, self.logits)
-        if self.generate.json_schema and not isinstance(self.teacher, ApiTeacher):
-            raise ValueError(f"generate.json_schema: the '{self.teacher.engine}' teacher cannot be held to a schema")
+        everybody = self.teachers or {"": self.teacher}
+        for teacher in (everybody[name] for name in speakers(self)):
+            if self.logits and self.strategy != "classify":
+                _check_logits(teacher, self.logits)
+            if self.generate.json_schema and not isinstance(teacher, ApiTeacher):
+                raise ValueError(f"generate.json_schema: the '{teacher.engine}' teacher cannot be held to a schema")
         if self.strategy == "classify" and len(self.generate.labels) < 2:
             raise ValueError("strategy 'classify' needs two or more generate.labels")
-        if self.strategy == "rationale" and not self.generate.answer_marker:
-            raise ValueError("strategy 'rationale' needs generate.answer_marker")
+        check(self)
         if self.train and not isinstance(self.teacher, TeacherSection):
             raise ValueError(
                 f"train: a student is made from and compared with a teacher in this process, and "
@@ -292,10 +319,23 @@ def local_teacher(recipe: Recipe) -> TeacherSection:
     return recipe.teacher
 
 
+def _whole(values: dict[str, Any]) -> bool:
+    """Does everybody whose completions become rows show whole distributions? Of a recipe's raw values."""
+    named, mixture = values.get("teachers"), values.get("mixture")
+    answering = [values.get("teacher")]
+    if isinstance(named, dict) and named:
+        everybody = values.get("strategy") in ("consensus", "disagreement")
+        names = [*named] if everybody else [*mixture] if isinstance(mixture, dict) and mixture else [*named][:1]
+        answering = [named.get(name) for name in names]
+    return all(not isinstance(t, dict) or t.get("engine") == "transformers" for t in answering)
+
+
 def _check_logits(teacher: Any, wanted: LogitsSection) -> None:
     """An API shows the top of the distribution at temperature 1, as text. Raises ValueError for anything else."""
     if isinstance(teacher, TeacherSection):
         return
+    if isinstance(teacher, ReplayTeacher):
+        raise ValueError("logits: a replay teacher has text alone; set logits: null")
     if wanted.kind == "sampled":
         raise ValueError(
             "logits.kind: 'sampled' needs the whole distribution, which an API does not give; "
@@ -361,6 +401,10 @@ def deciding(recipe: Recipe) -> dict[str, Any]:
     values = recipe.model_dump(mode="json")
     for section, keys in _HOW.items():
         values[section] = {key: value for key, value in values[section].items() if key not in keys}
+    values["teachers"] = {
+        name: {key: value for key, value in teacher.items() if key not in _HOW["teacher"]}
+        for name, teacher in values["teachers"].items()
+    }
     return values
 
 
@@ -375,11 +419,21 @@ def _resolve(recipe: Recipe, base: Path) -> Recipe:
         s.model_copy(update={"path": place(s.path) if s.path else None, "dataset": place_of(s.dataset)})
         for s in recipe.seeds
     )
-    places = {key: place_of(getattr(recipe.teacher, key, None)) for key in ("model", "tokenizer")}
-    if isinstance(recipe.teacher, ReplayTeacher):
-        places = {"path": place(recipe.teacher.path)}
-    teacher = recipe.teacher.model_copy(update={key: value for key, value in places.items() if value})
-    return recipe.model_copy(update={"seeds": seeds, "prompts": place(recipe.prompts), "teacher": teacher})
+
+    def placed(teacher: AnyTeacher) -> AnyTeacher:
+        places = {key: place_of(getattr(teacher, key, None)) for key in ("model", "tokenizer")}
+        if isinstance(teacher, ReplayTeacher):
+            places = {"path": place(teacher.path)}
+        return teacher.model_copy(update={key: value for key, value in places.items() if value})
+
+    return recipe.model_copy(
+        update={
+            "seeds": seeds,
+            "prompts": place(recipe.prompts),
+            "teacher": placed(recipe.teacher),
+            "teachers": {name: placed(teacher) for name, teacher in recipe.teachers.items()},
+        }
+    )
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

@@ -125,8 +125,12 @@ class Verdict:
 class Request:
     """One question to one teacher.
 
-    `kind` is "sample" (write a completion) or "classify" (give probabilities of `labels`).
+    `kind` is "sample" (write a completion), "classify" (give probabilities of `labels`) or "score" (give the
+    log-probabilities of `completion`; `completion_ids` are its tokens where they are known).
     `id` is set by `identify`; the random numbers of a sample are a function of it alone.
+    `teacher` is the name, in the recipe, of who is asked. `target`: the distribution is wanted too.
+    `open_turn`: the last message of `teacher_prompt` is left open, and the model goes on writing it.
+    `tools`: what the teacher may call, as its API takes them.
     """
 
     kind: str
@@ -140,13 +144,18 @@ class Request:
     labels: tuple[str, ...] = ()
     parents: tuple[str, ...] = ()
     id: str = ""
+    teacher: str = ""
+    target: bool = True
+    open_turn: bool = False
+    completion: tuple[Message, ...] = ()
+    completion_ids: tuple[int, ...] = ()
     tools: tuple[dict[str, Any], ...] = ()
-    """Tools that the teacher may call, as its API takes them."""
 
 
 def identify(request: Request, teacher: str) -> str:
-    """32 hex digits over kind, seed, teacher (with its revision), messages and every sampling parameter."""
-    parts = [
+    """32 hex digits over kind, seed, teacher (with its revision), messages, every sampling parameter, and, where
+    they are given, the tools, the completion and its tokens."""
+    parts: list[Any] = [
         request.kind,
         request.seed_id,
         teacher,
@@ -156,7 +165,11 @@ def identify(request: Request, teacher: str) -> str:
         list(request.labels),
     ]
     if request.tools:
-        parts.append(list(request.tools))
+        parts.append({"tools": list(request.tools)})
+    if request.completion:
+        parts += [list(request.completion), list(request.completion_ids)]
+    if request.open_turn:
+        parts.append("open_turn")
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

@@ -9,8 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # of a teacher, and of its logits' folder
+
 
 class Section(BaseModel):
+    """A mapping of the recipe."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
@@ -97,6 +101,11 @@ class ReplayTeacher(Section):
 
 
 AnyTeacher = Annotated[TeacherSection | ApiTeacher | ReplayTeacher, Field(discriminator="engine")]
+
+
+def with_engine(teacher: Any) -> Any:
+    """A teacher's raw values with the engine that is meant when none is named."""
+    return {"engine": "transformers", **teacher} if isinstance(teacher, dict) else teacher
 
 
 class Budget(Section):

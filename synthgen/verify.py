@@ -54,12 +54,13 @@ def matches(answer: str | None, reference: str) -> bool:
     wanted = gold(reference)
     bare = re.sub(r"[$%,.\s]+$", "", wanted)
     value = number(bare)
-    if value is not None and _is_number(bare):
+    if value is not None and is_number(bare):
         return number(answer.split("\n", 1)[0]) == value
     words, expected = normalise(answer).split(), normalise(wanted).split()
     return bool(expected) and words[: len(expected)] == expected
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Is the text a number and nothing else?"""
     text = text.strip().lower()
     return text in _WORDS or _NUMBER.fullmatch(text) is not None

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +17,22 @@ import pyarrow.parquet as pq
 from synthgen import corpus, durable, logits
 from synthgen.card import write_dataset_card
 from synthgen.errors import CorpusError, UserError
+from synthgen.generate import catalogue
 from synthgen.generate.budget import Budget, prices
 from synthgen.generate.cache import Cache
-from synthgen.generate.remote import Asked, fill, most_failures, too_many_failures
-from synthgen.generate.strategies import record
+from synthgen.generate.job import Jobs, answerers, cast, key, refuse_incapable, score_too, who
+from synthgen.generate.remote import Gate, Remotes, Write
+from synthgen.generate.rounds import Failure, Made, Row, ask_batch, lockstep
 from synthgen.prompts import Prompt, load_prompt
-from synthgen.recipe import Recipe, deciding, local_teacher
+from synthgen.recipe import Recipe, deciding
 from synthgen.records import FAILURE_SCHEMA, Request, to_table
+from synthgen.sections import TeacherSection
 from synthgen.seeds import fingerprint, load_seeds
-from synthgen.teachers import RemoteTeacher, Reply, Teacher, open_remote, open_teacher
+from synthgen.teachers import FAILURES, RemoteTeacher, Reply, Teacher, open_remote, open_teacher
 from synthgen.ui import UI, Progress
 
 # What decides the rows. Of the seeds, their content decides (`seeds_sha256`), not where they lie.
-SECTIONS = ("task", "strategy", "split", "teacher", "generate", "logits")
+SECTIONS = ("task", "strategy", "split", "teacher", "teachers", "mixture", "generate", "steps", "logits")
 
 
 def generate(
@@ -51,7 +57,9 @@ def generate(
     ui = ui or UI(quiet=True)
     folder = Path(run) / "generated"
     prompt = load_prompt(recipe.prompts, recipe.task)
-    seeds = load_seeds(recipe.seeds, recipe.split, prompt.question)
+    seeds = load_seeds(recipe.seeds, recipe.split, catalogue.question(recipe, prompt))
+    for _ in catalogue.first_requests(recipe, seeds, prompt):  # a template that does not fit a seed is said now
+        pass
     decides = deciding(recipe)
     inputs = {
         "recipe": {name: decides[name] for name in SECTIONS},
@@ -66,139 +74,157 @@ def generate(
         for name in corpus.discard_damaged(folder):
             ui.note(f"{folder}: shard {name} was damaged and is made again")
     if retry_failed:
-        corpus.discard(folder, corpus.failed(folder))
+        corpus.discard(folder, corpus.failed(folder, FAILURES))
     if (folder / "manifest.json").exists():
         corpus.verify(folder)
         ui.note(f"{folder} is complete; nothing to do")
         return folder
-    key = recipe.teacher.model.rsplit("/", 1)[-1].removeprefix("package:")
-    # Row ids hold the teacher's revision, which only the loaded teacher knows; the number of rows does not.
-    remote = open_remote(recipe)
-    local: Teacher | None = None
-    if remote is None:
-        local = open_teacher(local_teacher(recipe))
-        who = local.identity
-    else:
-        who = remote.identity
-    asked = Asked(recipe, seeds, prompt, f"{key}@{who['revision'][:19]}")
-    shards = corpus.plan_shards(asked.splits, recipe.generate.shard_size)
+    # Row ids hold the teachers' revisions, which only opened teachers know; the number of jobs does not.
+    local: dict[str, Teacher] = {}
+    remote: dict[str, RemoteTeacher] = {}
+    for name, section in cast(recipe).items():
+        if isinstance(section, TeacherSection):
+            local[name] = open_teacher(section)
+        else:
+            remote[name] = open_remote(recipe, section)
+    teachers: dict[str, Teacher | RemoteTeacher] = {
+        name: local[name] if name in local else remote[name] for name in cast(recipe)
+    }
+    jobs = Jobs(recipe, seeds, prompt, who(recipe, teachers))
+    refuse_incapable(recipe, teachers, catalogue.needs(recipe, jobs.range(0, 1)[0]))
+    shards = corpus.plan_shards(jobs.splits, recipe.generate.shard_size)
     spec = recipe.logits.spec() if recipe.logits and recipe.strategy != "classify" else None
-    done = corpus.committed(folder, [f"logits/{key}"] if spec else [])
+    speakers = [*answerers(recipe), *(recipe.logits.score_by if recipe.logits else ())] if spec else []
+    done = corpus.committed(folder, [f"logits/{name}" for name in speakers])
     mine = [s for s in shards[part[0] - 1 :: part[1]] if s.name not in done]
-    failed = sum(corpus.failed(folder).values())
+    gate = Gate(recipe, len(jobs), sum(corpus.failed(folder, FAILURES).values()))
 
-    def write(shard: corpus.Shard, batch: Sequence[Request], replies: Sequence[Reply]) -> int:
-        tables = _tables(recipe, batch, replies, prompt, key, who, spec)
+    def write(shard: corpus.Shard, made: Sequence[Sequence[Made]]) -> None:
+        tables = _tables([one for several in made for one in several], teachers, spec, speakers)
         corpus.commit(folder, shard.name, tables)
-        return tables["failures"].num_rows if "failures" in tables else 0
 
-    with ui.progress("generate", sum(s.stop - s.start for s in shards[part[0] - 1 :: part[1]]), "rows") as bar:
+    unit = "jobs" if catalogue.many(recipe) else "rows"
+    with ui.progress("generate", sum(s.stop - s.start for s in shards[part[0] - 1 :: part[1]]), unit) as bar:
         bar.advance(bar.total - sum(s.stop - s.start for s in mine), resumed=True)
-        if local is not None:
-            _locally(recipe, asked, mine, local, spec, write, bar, failed)
-        elif remote is not None and mine:
-            first = _by_batch(recipe, folder, asked, mine, remote, ui) if batch else None
-            fill(
-                recipe,
-                folder,
-                asked,
-                mine,
-                remote,
-                write,
-                bar,
-                retry_failed=retry_failed,
-                parts=part[1],
-                failed=failed,
-                first=first,
-            )
+        if mine and not remote:
+            _locally(jobs, mine, partial(ask_batch, local, spec, bar.tokens), spec, write, bar, gate)
+        elif mine:
+            first = _by_batch(recipe, folder, jobs, mine, remote, ui) if batch and not local else None
+            with closing(Remotes(recipe, folder, remote, bar, retry_failed=retry_failed, parts=part[1])) as remotes:
+                if local:
+                    ask = partial(_ask_all, partial(ask_batch, local, spec, bar.tokens), local, remotes)
+                    _locally(jobs, mine, ask, spec, write, bar, gate)
+                else:
+                    remotes.fill(jobs, mine, write, gate, first)
     missing = {s.name for s in shards} - done - {s.name for s in mine}
     if missing:
         ui.note(f"{folder}: part {part[0]} of {part[1]} is done; {len(missing)} shards are left to the others")
         return folder
     names = [s.name for s in shards]
-    manifest = corpus.finish(folder, "generated", _facts(recipe, folder, prompt, key, who), names)
+    manifest = corpus.finish(folder, "generated", _facts(recipe, folder, prompt, teachers), names)
     write_dataset_card(folder, manifest, f"{recipe.task}: generated")
     return folder
 
 
 def _by_batch(
-    recipe: Recipe, folder: Path, asked: Asked, shards: Sequence[corpus.Shard], teacher: RemoteTeacher, ui: UI
+    recipe: Recipe,
+    folder: Path,
+    jobs: Jobs,
+    shards: Sequence[corpus.Shard],
+    teachers: Mapping[str, RemoteTeacher],
+    ui: UI,
 ) -> Callable[[Cache, Budget, str], Awaitable[None]]:
-    """What `fill` does first: bring the replies into the cache by batches. Raises UserError for another teacher."""
+    """What `fill` does first: bring the replies into the cache by batches. Raises UserError for other teachers."""
     from synthgen.generate.batch import Batches, ask
     from synthgen.teachers.openai import ApiModel
 
-    if not isinstance(teacher, ApiModel):
-        raise UserError(f"--batch is for teachers behind an API, not for '{recipe.teacher.engine}'", "leave it out")
+    teacher, *others = teachers.values()
+    if others or not isinstance(teacher, ApiModel):
+        raise UserError(f"--batch is for one teacher behind an API, not for {_engines(recipe)}", "leave it out")
 
     async def first(cache: Cache, budget: Budget, run: str) -> None:
         journal = folder / "batches.json"
-        found = Batches(teacher, cache, budget, prices(recipe.teacher), run, journal, ui, teacher.client())
-        await ask(found, asked, shards)
+        found = Batches(teacher, cache, budget, prices(teacher.section), run, journal, ui, teacher.client())
+        await ask(found, jobs, shards)
 
     return first
 
 
+def _engines(recipe: Recipe) -> str:
+    return ", ".join(f"'{section.engine}'" for section in cast(recipe).values())
+
+
+def _ask_all(
+    ask_local: Callable[[list[Request]], list[Reply]],
+    local: Mapping[str, Teacher],
+    remotes: Remotes,
+    requests: list[Request],
+) -> list[Reply]:
+    """Replies in order, of local and remote teachers together."""
+    places: dict[bool, list[int]] = {True: [], False: []}
+    for place, request in enumerate(requests):
+        places[request.teacher in local].append(place)
+    replies: list[Reply] = [Reply()] * len(requests)
+    for here, ask in ((True, ask_local), (False, remotes.ask)):
+        if places[here]:
+            for place, reply in zip(places[here], ask([requests[p] for p in places[here]]), strict=True):
+                replies[place] = reply
+    return replies
+
+
 def _locally(
-    recipe: Recipe,
-    asked: Asked,
+    jobs: Jobs,
     shards: Sequence[corpus.Shard],
-    teacher: Teacher,
+    ask: Callable[[list[Request]], list[Reply]],
     spec: dict[str, Any] | None,
-    write: Callable[[corpus.Shard, Sequence[Request], Sequence[Reply]], int],
+    write: Write,
     bar: Progress,
-    failed: int,
+    gate: Gate,
 ) -> None:
-    """A local engine answers a shard at a time."""
-    most = most_failures(recipe.generate.max_failures, len(asked))
+    """A shard at a time, its jobs side by side."""
+    recipe = jobs.recipe
     for shard in shards:
-        batch = asked.range(shard.start, shard.stop)
-        if spec:
-            replies = teacher.sample(batch, spec, bar.tokens)
-        elif recipe.strategy == "classify":
-            replies = teacher.classify(batch)
-        else:
-            replies = teacher.sample(batch, None, bar.tokens)
-        bad = write(shard, batch, replies)
-        bar.advance(len(batch), failed=bad)
-        failed += bad
-        if failed > most:
-            raise too_many_failures(failed, next(r.failure for r in replies if r.failure))
+        some = jobs.range(shard.start, shard.stop)
+        made = lockstep([catalogue.STRATEGIES[recipe.strategy].make(job) for job in some], ask)
+        made = score_too(some, made, recipe.logits.score_by, ask) if spec and recipe.logits else made
+        write(shard, made)
+        bar.advance(len(some), failed=sum(isinstance(one, Failure) for several in made for one in several))
+        gate.count([one for several in made for one in several])
 
 
 def _tables(
-    recipe: Recipe,
-    batch: Sequence[Request],
-    replies: Sequence[Reply],
-    prompt: Prompt,
-    key: str,
-    who: dict[str, Any],
+    made: Sequence[Made],
+    teachers: Mapping[str, Teacher | RemoteTeacher],
     spec: dict[str, Any] | None,
+    speakers: Sequence[str],
 ) -> dict[str, pa.Table]:
-    """The files of one shard: data, and logits and failures where there are any."""
-    good = [(q, r) for q, r in zip(batch, replies, strict=True) if r.failure is None]
-    bad = [(q, r.failure) for q, r in zip(batch, replies, strict=True) if r.failure is not None]
-    tables = {"data": to_table(record(recipe, q, r, prompt, key) for q, r in good)}
-    if spec:
-        meta = logits.meta(spec, who["vocab_size"], f"{key}@{who['revision']}", who["tokenizer"])
-        tables[f"logits/{key}"] = logits.to_table(
-            [q.id for q, _ in good],
-            [logits.align(r.token_ids, meta["teacher"], meta["tokenizer"], meta["temperature"]) for _, r in good],
-            [r.target for _, r in good if r.target is not None],
+    """The files of one shard: data, logits of each of `speakers`, and failures where there are any."""
+    rows = [one for one in made if isinstance(one, Row)]
+    bad = [asdict(one) for one in made if isinstance(one, Failure)]
+    tables = {"data": to_table(row.record for row in rows)}
+    for name in speakers:
+        said = teachers[name].identity
+        meta = logits.meta(
+            spec or {}, said["vocab_size"], f"{key(said['model'])}@{said['revision']}", said["tokenizer"]
+        )
+        spoken = [(row.record, row.targets[name]) for row in rows if name in row.targets]
+        tables[f"logits/{name}"] = logits.to_table(
+            [record.id for record, _ in spoken],
+            [
+                logits.align(record.token_ids or (), meta["teacher"], meta["tokenizer"], meta["temperature"])
+                for record, _ in spoken
+            ],
+            [target for _, target in spoken],
             meta,
         )
     if bad:
-        tables["failures"] = pa.Table.from_pylist(
-            [
-                {"id": q.id, "seed_id": q.seed_id, "split": q.split, "kind": failure[0], "reason": failure[1]}
-                for q, failure in bad
-            ],
-            schema=FAILURE_SCHEMA,
-        )
+        tables["failures"] = pa.Table.from_pylist(bad, schema=FAILURE_SCHEMA)
     return tables
 
 
-def _facts(recipe: Recipe, folder: Path, prompt: Prompt, key: str, who: dict[str, Any]) -> dict[str, Any]:
+def _facts(
+    recipe: Recipe, folder: Path, prompt: Prompt, teachers: Mapping[str, Teacher | RemoteTeacher]
+) -> dict[str, Any]:
     """What the manifest says besides the files; the same for the same rows, however they came about."""
     rows: Counter[str] = Counter()
     cost = 0.0
@@ -225,11 +251,11 @@ def _facts(recipe: Recipe, folder: Path, prompt: Prompt, key: str, who: dict[str
         "strategy": recipe.strategy,
         "prompt_version": prompt.version,
         "labels": list(recipe.generate.labels),
-        "teachers": {key: who},
+        "teachers": {name: teacher.identity for name, teacher in teachers.items()},
         "sources": [
             *({"role": "seed", "source": source, "licence": licence} for source, licence in sorted(terms)),
-            {"role": "generator", "source": recipe.teacher.model, "licence": recipe.teacher.licence},
+            *catalogue.roles(recipe),
         ],
         "counts": {**dict(sorted(rows.items())), "failures": failed},
-        **({} if who["engine"] == "transformers" else {"cost_usd": round(cost, 6)}),
+        **({} if all(isinstance(t, TeacherSection) for t in cast(recipe).values()) else {"cost_usd": round(cost, 6)}),
     }

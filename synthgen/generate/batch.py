@@ -19,8 +19,10 @@ from synthgen import corpus, durable
 from synthgen.errors import TeacherError, UserError
 from synthgen.generate.budget import Budget, Prices
 from synthgen.generate.cache import Cache, Entry, Spent, Statement
-from synthgen.generate.remote import Asked
-from synthgen.teachers import Call
+from synthgen.generate.catalogue import STRATEGIES
+from synthgen.generate.job import Job, Jobs
+from synthgen.records import Request
+from synthgen.teachers import Call, Reply
 from synthgen.teachers.openai import BATCH_SHARE, ApiModel, as_batched, usage_of
 from synthgen.ui import UI
 
@@ -55,24 +57,26 @@ class Batches:
         durable.write_json(self.path, entries)
 
 
-async def ask(batches: Batches, asked: Asked, shards: Sequence[corpus.Shard]) -> None:
-    """Bring a reply for every request of `shards` into the cache.
+async def ask(batches: Batches, jobs: Jobs, shards: Sequence[corpus.Shard]) -> None:
+    """Bring a reply for every request of `shards` into the cache; a strategy of several steps takes as many rounds.
 
     Raises UserError when the budget allows no request, or the batches left some unanswered; TeacherError.
     """
     try:
         await _recover(batches)
+        recipe = jobs.recipe
+        most = _ROUNDS - 1 + STRATEGIES[recipe.strategy].most(recipe.steps, len(recipe.teachers))
         rounds = 0
-        while rounds < _ROUNDS:
-            sent, short = await _submit(batches, asked, shards)
+        while rounds < most:
+            sent, short = await _submit(batches, jobs, shards)
             if not sent:
                 return
             answered = await _wait(batches)
             rounds += not (short and answered)  # a budget that is given back goes on
-        left = sum(1 for _ in _missing(batches, asked, shards))
+        left = sum(1 for _ in _missing(batches, jobs, shards))
         if left:
             raise UserError(
-                f"{left:,} requests are unanswered after {_ROUNDS} rounds of batches",
+                f"{left:,} requests are unanswered after {most} rounds of batches",
                 "the same command tries again; without --batch they are asked one by one",
             )
     except Exception as error:
@@ -93,22 +97,47 @@ def _translated(batches: Batches, error: Exception) -> Exception:
     )
 
 
-def _missing(batches: Batches, asked: Asked, shards: Sequence[corpus.Shard]) -> Iterator[Call]:
-    """The calls that the cache cannot answer, each once."""
+def _missing(batches: Batches, jobs: Jobs, shards: Sequence[corpus.Shard]) -> Iterator[Call]:
+    """The calls that the cache cannot answer, each once, of every job as far as its replies are there."""
     seen: set[bytes] = set()
     for shard in shards:
-        for request in asked.one_by_one(shard.start, shard.stop):
-            call = batches.teacher.call(request)
-            if call.key not in seen and batches.cache.get(call.key) is None:
-                seen.add(call.key)
-                yield call
+        for job in jobs.one_by_one(shard.start, shard.stop):
+            for call in _next_calls(batches, job):
+                if call.key not in seen:
+                    seen.add(call.key)
+                    yield call
 
 
-async def _submit(batches: Batches, asked: Asked, shards: Sequence[corpus.Shard]) -> tuple[bool, bool]:
+def _next_calls(batches: Batches, job: Job) -> list[Call]:
+    """The calls a job waits for, after all rounds that the cache answers; none when it is at its end."""
+    rounds = STRATEGIES[job.recipe.strategy].make(job)
+    try:
+        wanted = next(rounds)
+        while True:
+            calls = [batches.teacher.call(request) for request in wanted]
+            kept = [batches.cache.get(call.key) for call in calls]
+            lacking = [call for call, entry in zip(calls, kept, strict=True) if entry is None]
+            if lacking:
+                rounds.close()
+                return lacking
+            wanted = rounds.send(
+                [_said(batches, q, entry) for q, entry in zip(wanted, kept, strict=True) if entry is not None]
+            )
+    except StopIteration:
+        return []
+
+
+def _said(batches: Batches, request: Request, entry: Entry) -> Reply:
+    if entry.failure is not None:
+        return Reply(failure=entry.failure)
+    return batches.teacher.read(request, entry.body or b"")
+
+
+async def _submit(batches: Batches, jobs: Jobs, shards: Sequence[corpus.Shard]) -> tuple[bool, bool]:
     """Send what is missing as far as the budget reaches: (whether anything was, whether the budget was short)."""
     lines: list[bytes] = []
     size, most, some, short = 0, Spent(), False, False
-    for call in _missing(batches, asked, shards):
+    for call in _missing(batches, jobs, shards):
         line = _line(call)
         more = _most(batches, call)
         both = Spent(most.usd + more.usd, most.tokens + more.tokens)

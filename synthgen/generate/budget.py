@@ -72,6 +72,11 @@ class Budget:
         """Whether there is a limit at all."""
         return self.usd is not None or self.tokens is not None
 
+    @property
+    def holds(self) -> bool:
+        """Whether a reservation is out that may come back."""
+        return self.held != Spent()
+
     def fits(self, most: Spent) -> bool:
         """Whether a request that costs `most` can be sent now."""
         usd = self.spent.usd + self.held.usd + most.usd
@@ -98,15 +103,16 @@ class Budget:
 def open_budget(recipe: Recipe, spent: Spent, parts: int = 1) -> Budget:
     """The recipe's budget, less what the run has spent; one of `parts` machines gets its share.
 
-    Raises RecipeError for dollars without prices.
+    Raises RecipeError for dollars without the prices of everybody who is asked.
     """
     wanted = recipe.generate.budget
     if wanted is None:
         return Budget(None, None, spent)
-    if wanted.usd is not None and prices(recipe.teacher) is None:
-        raise RecipeError(
-            f"generate.budget.usd is {wanted.usd}, and the price of '{recipe.teacher.model}' is not known",
-            "give teacher.prices: {input: …, output: …} in dollars per million tokens, or a budget in tokens",
-        )
+    for teacher in recipe.teachers.values() or (recipe.teacher,):
+        if wanted.usd is not None and prices(teacher) is None:
+            raise RecipeError(
+                f"generate.budget.usd is {wanted.usd}, and the price of '{teacher.model}' is not known",
+                "give teacher.prices: {input: …, output: …} in dollars per million tokens, or a budget in tokens",
+            )
     usd = None if wanted.usd is None else int(wanted.usd * PICO) // parts
     return Budget(usd, None if wanted.tokens is None else wanted.tokens // parts, spent)

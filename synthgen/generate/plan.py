@@ -6,8 +6,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from synthgen.corpus import plan_shards
+from synthgen.errors import RecipeError
+from synthgen.generate import catalogue
 from synthgen.generate.budget import PICO, prices
-from synthgen.generate.remote import Asked
+from synthgen.generate.job import cast
 from synthgen.prompts import load_prompt
 from synthgen.recipe import Recipe
 from synthgen.records import Message
@@ -20,7 +23,10 @@ _CHARACTERS_PER_TOKEN = 4  # English prose; stated beside every estimate made wi
 
 @dataclass(frozen=True)
 class Plan:
-    """`prompt_tokens` is an estimate from characters; `completion_tokens` is the most there can be."""
+    """`requests` and `completion_tokens` are the most there can be; `prompt_tokens` is an estimate from characters.
+
+    Of a strategy of several rounds only the first can be read beforehand: later ones are taken to be as long.
+    """
 
     task: str
     strategy: str
@@ -44,36 +50,47 @@ class Plan:
 
 def plan(recipe: Recipe) -> Plan:
     """Read seeds and templates and count; the teacher is not loaded and nothing is sent."""
-    from synthgen.corpus import plan_shards
-
     prompt = load_prompt(recipe.prompts, recipe.task)
-    seeds = load_seeds(recipe.seeds, recipe.split, prompt.question)
-    asked = Asked(recipe, seeds, prompt, recipe.teacher.model)
-    splits = asked.splits
-    api = ApiModel(recipe, recipe.teacher, None, None) if isinstance(recipe.teacher, ApiTeacher) else None
-    characters = longest = completions = 0
-    for request in (r for start in range(0, len(asked), 1024) for r in asked.range(start, start + 1024)):
-        characters += sum(len(m["content"]) for m in request.teacher_prompt)
-        call = api.call(request) if api else None
-        longest += call.most_prompt if call else 0
-        completions += call.most_completion if call else request.sampling["max_new_tokens"]
-    first = asked.range(0, 1)[0]
-    price = prices(recipe.teacher)
-    estimate = most = None
-    if price is not None:
-        estimate = price.most(characters // _CHARACTERS_PER_TOKEN, completions // 2) / PICO
-        most = price.most(longest, completions) / PICO
+    seeds = load_seeds(recipe.seeds, recipe.split, catalogue.question(recipe, prompt))
+    sections, steps, g = cast(recipe), recipe.steps, recipe.generate
+    apis = {n: ApiModel(recipe, s, None, None) for n, s in sections.items() if isinstance(s, ApiTeacher)}
+    known = {name: prices(section) for name, section in sections.items()}
+    most = catalogue.STRATEGIES[recipe.strategy].most(steps, len(recipe.teachers))
+    longest = max(g.max_new_tokens, steps.max_new_tokens) if most > 1 else g.max_new_tokens
+    splits: list[str] = []
+    characters = completions = 0
+    estimate: int | None = 0
+    bound: int | None = 0
+    first = None
+    for split, asked in catalogue.first_requests(recipe, seeds, prompt):
+        splits.append(split)
+        for request in asked:
+            first = first or request
+            times = most / len(asked)
+            call = apis[request.teacher].call(request) if request.teacher in apis else None
+            sent = sum(len(m["content"] or "") for m in request.teacher_prompt)
+            made = longest if request.kind == "sample" else call.most_completion if call else 0
+            characters += round(sent * times)
+            completions += round(made * times)
+            price = known[request.teacher]
+            if price is None or estimate is None or bound is None:
+                estimate = bound = None
+                continue
+            estimate += round(price.most(sent // _CHARACTERS_PER_TOKEN, made // 2) * times)
+            bound += round(price.most(call.most_prompt if call else 0, made) * times)
+    if first is None:
+        raise RecipeError(f"strategy '{recipe.strategy}' asks nothing about these seeds", "do they have what it needs?")
     return Plan(
         task=recipe.task,
         strategy=recipe.strategy,
-        teacher=recipe.teacher.model,
+        teacher=", ".join(section.model for section in sections.values()),
         seeds=len(seeds),
-        requests=dict(Counter(splits)),
-        shards=len(plan_shards(splits, recipe.generate.shard_size)),
+        requests={split: count * most for split, count in Counter(splits).items()},
+        shards=len(plan_shards(splits, g.shard_size)),
         prompt_tokens=characters // _CHARACTERS_PER_TOKEN,
         completion_tokens=completions,
-        cost_usd=estimate,
-        most_usd=most,
+        cost_usd=None if estimate is None else estimate / PICO,
+        most_usd=None if bound is None else bound / PICO,
         prompt=first.teacher_prompt,
         student_prompt=first.prompt,
     )

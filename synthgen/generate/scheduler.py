@@ -1,4 +1,4 @@
-"""Keeping a remote teacher full: one loop that sends, waits, keeps, retries, and stops in a clear state.
+"""Keeping a remote teacher full: a loop for each that sends, waits, keeps, retries, and stops in a clear state.
 
 The loop takes the next request (one that is due again first, else a new one), answers it from the cache if it
 can, and sends it when concurrency, quota, budget and the server's own word allow. There are no barriers: a slow
@@ -15,8 +15,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from synthgen.errors import SynthgenError, TeacherError, UserError
 from synthgen.generate.budget import PICO, Budget, Prices
@@ -30,16 +30,16 @@ _DOUBT = 3  # requests given up in a row, with no answer between them: is the se
 _DEAD = 20  # … and when it is, but answers none
 _HOPELESS = 20  # refused in a row, with no answer ever
 _PAID_TRIES = 3  # for answers that came and are no use: each was paid
+_LOOK = 0.5  # seconds between looks at a budget that is all reserved
 _TURN = 32  # cached rows before others get a turn
 _KEPT = ("bad_request", "context", "content_filter", "schema", "empty", "too_large")  # would be the same again
 
 
 @dataclass(slots=True)
 class Item:
-    """One request on its way: `shard` and `row` say where its reply belongs."""
+    """One request on its way; `place` is its sender's word for where the reply belongs."""
 
-    shard: int
-    row: int
+    place: Any
     request: Request
     call: Call
     tries: int = 0
@@ -64,35 +64,47 @@ class Live:
     failures: dict[str, int] = field(default_factory=dict)
 
 
+class Work(Protocol):
+    """Where requests come from and replies go; schedulers of several teachers may share it."""
+
+    def take(self, teacher: str) -> Item | None:
+        """The next request for a teacher; None when there is none now."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether none will ever come again."""
+
+    def deliver(self, item: Item, reply: Reply) -> None:
+        """A reply, once for each item. May raise to stop the run."""
+
+
 class BudgetReached(UserError):
     """The next request could cost more than the budget has left."""
 
 
 class Scheduler:
-    """Asks `teacher` for every item of `work` and hands each reply, once, to `deliver`.
-
-    `room` says whether new requests may be begun: their replies wait in memory for their shard. `run` is the
-    ledger's name of this run. Raises what `deliver` raises, BudgetReached, TeacherError.
+    """Asks `teacher`, whose name is `name`, for every item that `work` has for it. `run` is the ledger's name of
+    this run. Raises what `work` raises, BudgetReached, TeacherError.
     """
 
     def __init__(
         self,
+        name: str,
         teacher: RemoteTeacher,
+        work: Work,
         cache: Cache | None,
         *,
         run: str,
         budget: Budget,
         prices: Prices | None,
-        deliver: Callable[[Item, Reply], None],
-        room: Callable[[], bool],
         max_in_flight: int,
         rpm: int | None = None,
         tpm: int | None = None,
         timeout: float = 300.0,
         attempts: int = 5,
     ) -> None:
-        self.teacher, self.cache, self.run_name, self.budget, self.prices = teacher, cache, run, budget, prices
-        self.deliver, self.room = deliver, room
+        self.name, self.teacher, self.work = name, teacher, work
+        self.cache, self.run_name, self.budget, self.prices = cache, run, budget, prices
         self.timeout, self.attempts = timeout, attempts
         self.pace = Concurrency(max_in_flight)
         self.quota = Quota(rpm, tpm, time.monotonic())
@@ -111,24 +123,23 @@ class Scheduler:
         self._last_answer = time.monotonic()
         self._stop: Exception | None = None
 
-    async def run(self, work: Iterator[Item]) -> None:
+    async def run(self) -> None:
         """Until every item is delivered. On an error, what is in flight is awaited, kept, and the error raised."""
-        more = True
         try:
             while self._stop is None:
                 item: Item | None = None
                 if self._waiting and self._waiting[0][0] <= time.monotonic():
                     item = heapq.heappop(self._waiting)[2]
-                elif more and self._open() and self.room():
-                    item = next(work, None)
-                    more = item is not None
+                elif self._open():
+                    item = self.work.take(self.name)
                 if item is not None:
                     await self._begin(item)
-                elif not (more or self._waiting or self._tasks):
+                elif not (self._waiting or self._tasks) and self.work.finished:
                     break
                 else:
                     due = self._waiting[0][0] - time.monotonic() if self._waiting else None
-                    await self._pause("server slow" if self._tasks or not more else "retries", due)
+                    why = "server slow" if self._tasks else "retries" if self._waiting else "no question yet"
+                    await self._pause(why, due)
         except SynthgenError as error:
             self._stop = self._stop or error
         except BaseException:
@@ -142,7 +153,12 @@ class Scheduler:
             raise self._stop
 
     def wake(self) -> None:
-        """There may be room again."""
+        """There may be work or room again."""
+        self._wake.set()
+
+    def stop(self, error: Exception) -> None:
+        """End with this error, after what is in flight."""
+        self._stop = self._stop or error
         self._wake.set()
 
     def _open(self) -> bool:
@@ -154,7 +170,7 @@ class Scheduler:
         self._count += 1
         if self._count % _TURN == 0:
             await asyncio.sleep(0)
-        kept = self.cache.get(item.call.key) if self.cache and not item.tries else None
+        kept = self.cache.get(item.call.key) if self.cache and self.teacher.paid and not item.tries else None
         if kept is not None:
             self.live.cached += 1
             self._finish(item, self._from_entry(item, kept))
@@ -193,10 +209,10 @@ class Scheduler:
             elif self._resume_at > now:
                 await self._pause("retry-after", self._resume_at - now)
             elif not self.budget.fits(most):
-                if not self.live.in_flight:
+                if not self.budget.holds:
                     self._stop = self._out_of_budget()
                     return False
-                await self._pause("budget")
+                await self._pause("budget", _LOOK)  # another teacher's reply may give some back
             elif wait > 0:
                 await self._pause(why, wait)
             else:
@@ -343,7 +359,7 @@ class Scheduler:
         if reply.failure is not None:
             self.live.failures[reply.failure[0]] = self.live.failures.get(reply.failure[0], 0) + 1
         self.live.made += int((reply.usage or {}).get("completion_tokens") or 0)
-        self.deliver(item, reply)
+        self.work.deliver(item, reply)
 
     def _from_entry(self, item: Item, kept: Entry) -> Reply:
         if kept.failure is not None:

@@ -1,75 +1,85 @@
-"""Strategies: how seeds become requests and replies become rows. Each is a small function in a dictionary.
+"""Strategies of one round, and the record that a reply makes. `catalogue` lists all strategies.
 
 - `answer`: the teacher's completion as it is.
 - `rationale`: reasoning, then a marker, then the answer, taken apart.
 - `classify`: probabilities of the recipe's labels; the likeliest is the answer.
+- `score`: the distributions along completions that the seeds bring.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
+from synthgen.generate.rounds import Rounds, failure
 from synthgen.prompts import Prompt
 from synthgen.recipe import Recipe
-from synthgen.records import SPLITS, Record, Request, identify
-from synthgen.seeds import Seed
+from synthgen.records import Message, Record, Request
 from synthgen.teachers import Reply
 
-
-def in_order(seeds: Sequence[Seed]) -> list[Seed]:
-    """Seeds by split, in file order inside each: the order of their requests."""
-    return sorted(seeds, key=lambda s: SPLITS.index(s.split))
+if TYPE_CHECKING:
+    from synthgen.generate.job import Job
 
 
-def requests(recipe: Recipe, seeds: Sequence[Seed], prompt: Prompt, teacher: str) -> list[Request]:
-    """All requests of the recipe, ordered by split, then seed, then sample; `teacher` is its manifest key."""
-    return [request for seed in in_order(seeds) for request in of_seed(recipe, seed, prompt, teacher)]
+def answer(job: Job) -> Rounds:
+    """One completion."""
+    request = job.answer()
+    [reply] = yield [request]
+    return [failure(request, *reply.failure) if reply.failure else job.row(request, reply)]
 
 
-def per_seed(recipe: Recipe) -> int:
-    """How many requests a seed makes."""
-    return 1 if recipe.strategy == "classify" else recipe.generate.samples
+def classify(job: Job) -> Rounds:
+    """Probabilities of the recipe's labels."""
+    labels = job.recipe.generate.labels
+    request = job.classify(job.asked(), labels, job.teacher, prompt=job.student(), reference=job.seed.reference)
+    [reply] = yield [request]
+    return [failure(request, *reply.failure) if reply.failure else job.row(request, reply)]
 
 
-def of_seed(recipe: Recipe, seed: Seed, prompt: Prompt, teacher: str) -> list[Request]:
-    """The requests of one seed, a function of it alone."""
-    kind = "classify" if recipe.strategy == "classify" else "sample"
-    student, asked = prompt.student(seed.fields), prompt.teacher(seed.fields)
-    tools = seed.fields.get("tools") if recipe.teacher.engine == "openai" else None
-    sources = [
-        _source(seed.source.source, "seed", seed.source.licence),
-        _source(prompt.version, "template", "CC0-1.0"),
-        _source(teacher, "generator", recipe.teacher.licence),
-    ]
-    found: list[Request] = []
-    for index in range(per_seed(recipe)):
-        request = Request(
-            kind=kind,
-            seed_id=seed.id,
-            split=seed.split,
-            prompt=student,
-            teacher_prompt=asked,
-            sampling=_sampling(recipe, kind, index),
-            sources=sources,
-            reference=seed.reference,
-            labels=recipe.generate.labels if kind == "classify" else (),
-            tools=tuple(tools) if isinstance(tools, list) else (),
-        )
-        object.__setattr__(request, "id", identify(request, teacher))
-        found.append(request)
-    return found
+def score(job: Job) -> Rounds:
+    """The distributions along the seed's `completion`: text or messages; `prompt` is messages, or what user.j2 renders.
+
+    A corpus made here can be scored again: its `teacher_prompt` and `token_ids` are used."""
+    fields = job.fields
+    given = fields.get("completion")
+    messages: list[Message] = given if isinstance(given, list) else [{"role": "assistant", "content": given}]
+    student = plain(fields["prompt"]) if isinstance(fields.get("prompt"), list) else job.student()
+    sent = fields.get("teacher_prompt")
+    if isinstance(sent, list):
+        asked = plain(sent)
+    else:
+        asked = student if isinstance(fields.get("prompt"), list) else job.asked()
+    text = messages[0].get("content") if len(messages) == 1 else None
+    request = job.score(
+        asked,
+        text if isinstance(text, str) else "",
+        fields.get("token_ids") or (),
+        job.teacher,
+        target=True,
+        prompt=student,
+        reference=job.seed.reference,
+    )
+    if not isinstance(text, str) or messages[0].get("role") != "assistant" or messages[0].get("tool_calls"):
+        return [failure(request, "completion", "the seed's completion is not one message of text by the assistant")]
+    request.sources[2]["role"] = "logits"  # the completion is the seed's
+    [reply] = yield [request]
+    return [failure(request, *reply.failure) if reply.failure else job.row(request, reply)]
+
+
+def plain(messages: Sequence[Message]) -> list[Message]:
+    """Messages of a file without their empty parts."""
+    return [{key: value for key, value in message.items() if value is not None} for message in messages]
 
 
 def record(recipe: Recipe, request: Request, reply: Reply, prompt: Prompt, teacher: str) -> Record:
     """The row that a good reply makes."""
     rationale: str | None = reply.reasoning
     answer: str | None = reply.text.strip()
-    said: dict[str, Any] = {"role": "assistant", "content": reply.text}
+    said: Message = {"role": "assistant", "content": reply.text}
     said |= {"reasoning_content": reply.reasoning} if reply.reasoning else {}
     said |= {"tool_calls": reply.tool_calls} if reply.tool_calls else {}
-    if recipe.strategy == "rationale":
-        before, answer = split_rationale(reply.text, recipe.generate.answer_marker or "")
+    if recipe.generate.answer_marker and recipe.strategy not in ("answer", "classify"):
+        before, answer = split_rationale(reply.text, recipe.generate.answer_marker)
         rationale = "\n\n".join(part for part in (reply.reasoning, before) if part) or None
     return Record(
         id=request.id,
@@ -104,20 +114,3 @@ def split_rationale(text: str, marker: str) -> tuple[str | None, str | None]:
     if not found:
         return text.strip() or None, None
     return before.strip() or None, after.strip().split("\n", 1)[0].strip() or None
-
-
-def _source(name: str, role: str, terms: str) -> dict[str, object]:
-    return {"id": name, "role": role, "terms": terms, "terms_date": None, "tools": [], "account": None}
-
-
-def _sampling(recipe: Recipe, kind: str, index: int) -> dict[str, object]:
-    g = recipe.generate
-    if kind == "classify":
-        return {"temperature": None, "top_p": None, "max_new_tokens": 0, "seed": g.seed, "sample_index": 0}
-    return {
-        "temperature": g.temperature,
-        "top_p": g.top_p,
-        "max_new_tokens": g.max_new_tokens,
-        "seed": g.seed,
-        "sample_index": index,
-    }

@@ -1,10 +1,11 @@
 """Teachers: who is asked. Two protocols; capabilities are probed, never assumed.
 
-A local engine (`Teacher`) answers a shard at a time:
+A local engine (`Teacher`) answers many requests at a time:
 
     teacher = open_teacher(recipe.teacher)
     replies = teacher.sample(requests, spec)      # text, token ids, and the distribution `spec` asks for
     probs = teacher.classify(requests)            # probabilities of each request's labels
+    given = teacher.score(requests, spec)         # the distributions along completions that are given
 
 A remote one (`RemoteTeacher`) is asked one request at a time by `synthgen.generate.scheduler`, which keeps what
 comes back and decides when and how often to ask.
@@ -22,7 +23,7 @@ from synthgen.records import Request
 if TYPE_CHECKING:
     from synthgen.logits import Target
     from synthgen.recipe import Recipe
-    from synthgen.sections import TeacherSection
+    from synthgen.sections import ApiTeacher, ReplayTeacher, TeacherSection
 
 FAILURES = (
     "timeout",  # no answer in time
@@ -41,9 +42,10 @@ FAILURES = (
 class Reply:
     """What came back for one request: an answer, or `failure` = (kind, reason).
 
-    `label_probs` sums to 1 over the request's labels (strategy 'classify' only). `tool_calls` is JSON text.
-    `usage` is what the server counted, where there is a server; `cost_usd` is None where the price is unknown;
-    `price_share` of the price is what such a reply costs.
+    `label_probs` sums to 1 over the request's labels (kind 'classify' only). `token_logprobs` are those of the
+    given completion's tokens, in nats (kind 'score' only). `tool_calls` is JSON text. `usage` is what the server
+    counted, where there is a server; `cost_usd` is None where the price is unknown; `price_share` of the price is
+    what such a reply costs.
     """
 
     text: str = ""
@@ -59,6 +61,7 @@ class Reply:
     cost_usd: float | None = 0.0
     scores: Sequence[tuple[str, float]] = ()
     price_share: float = 1.0
+    token_logprobs: Sequence[float] | None = None
 
 
 class Teacher(Protocol):
@@ -68,6 +71,10 @@ class Teacher(Protocol):
     def identity(self) -> dict[str, Any]:
         """engine, model, exact revision, dtype, tokenizer hash, vocabulary size, terms: what a manifest stores."""
 
+    @property
+    def can(self) -> frozenset[str]:
+        """Of "sample", "classify", "score", "open_turn" (going on with an unfinished message): what it offers."""
+
     def sample(
         self, requests: Sequence[Request], spec: dict[str, Any] | None, tick: Callable[[int], None] = ...
     ) -> list[Reply]:
@@ -76,17 +83,25 @@ class Teacher(Protocol):
     def classify(self, requests: Sequence[Request]) -> list[Reply]:
         """Probabilities of each request's `labels`."""
 
+    def score(
+        self, requests: Sequence[Request], spec: dict[str, Any] | None, tick: Callable[[int], None] = ...
+    ) -> list[Reply]:
+        """Log-probabilities of each request's `completion`, and its distributions as `spec` says."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """What one request sends. `key` hashes all that decides the reply. Tokens: an estimate of the prompt, and the
-    most that prompt and completion can have."""
+    most that prompt and completion can have. `alternatives` come with each token of the reply; `token_ids`: as ids,
+    where the server can."""
 
     payload: bytes
     key: bytes
     prompt_tokens: int
     most_prompt: int
     most_completion: int
+    alternatives: int = 0
+    token_ids: bool = False
 
 
 class Refused(Exception):
@@ -120,6 +135,10 @@ class RemoteTeacher(Protocol):
         """As of `Teacher`."""
 
     @property
+    def can(self) -> frozenset[str]:
+        """As of `Teacher`."""
+
+    @property
     def paid(self) -> bool:
         """Whether replies must be kept before they count."""
 
@@ -140,7 +159,7 @@ class RemoteTeacher(Protocol):
 
 
 def open_teacher(section: TeacherSection) -> Teacher:
-    """Load the local teacher a recipe names. Raises TeacherError, or UserError naming a missing extra."""
+    """Load a local teacher. Raises TeacherError, or UserError naming a missing extra."""
     try:
         from synthgen.teachers.transformers import LocalModel
     except ModuleNotFoundError as error:
@@ -148,14 +167,12 @@ def open_teacher(section: TeacherSection) -> Teacher:
     return LocalModel.open(section)
 
 
-def open_remote(recipe: Recipe) -> RemoteTeacher | None:
-    """The remote teacher a recipe names, or None when it is local. Raises TeacherError."""
-    if recipe.teacher.engine == "openai":
+def open_remote(recipe: Recipe, section: ApiTeacher | ReplayTeacher) -> RemoteTeacher:
+    """Open one of the recipe's remote teachers; nothing is sent. Raises TeacherError."""
+    if section.engine == "openai":
         from synthgen.teachers.openai import ApiModel
 
-        return ApiModel.open(recipe)
-    if recipe.teacher.engine == "replay":
-        from synthgen.teachers.replay import Replay
+        return ApiModel.open(recipe, section)
+    from synthgen.teachers.replay import Replay
 
-        return Replay.open(recipe)
-    return None
+    return Replay.open(section)

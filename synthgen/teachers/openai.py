@@ -51,13 +51,12 @@ class ApiModel:
     """One model on one server; see `synthgen.teachers.RemoteTeacher`."""
 
     paid = True
+    can = frozenset({"sample", "classify"})
 
     def __init__(self, recipe: Recipe, section: ApiTeacher, key: str | None, tokens: TokenMap | None) -> None:
         self.section, self.tokens = section, tokens
-        self.labels = recipe.generate.labels
         self.schema = recipe.generate.json_schema
-        self.classifying = recipe.strategy == "classify"
-        self.k = recipe.logits.k if recipe.logits and not self.classifying else 0
+        self.k = recipe.logits.k if recipe.logits and section.tokenizer else 0
         self.name = recipe.task
         self._key = key
         self._session: aiohttp.ClientSession | None = None
@@ -74,11 +73,8 @@ class ApiModel:
         }
 
     @classmethod
-    def open(cls, recipe: Recipe) -> ApiModel:
+    def open(cls, recipe: Recipe, section: ApiTeacher) -> ApiModel:
         """Read the key and the tokenizer; nothing is sent. Raises TeacherError."""
-        section = recipe.teacher
-        if not isinstance(section, ApiTeacher):
-            raise TypeError(f"not an API teacher: {section.engine}")
         key = os.environ.get(section.api_key_env) if section.api_key_env else None
         if section.api_key_env and not key:
             raise TeacherError(
@@ -95,30 +91,39 @@ class ApiModel:
         index = request.sampling.get("sample_index", 0)
         key = hashlib.blake2b(f"{self.section.base_url}{_PATH}\0{index}\0".encode() + payload, digest_size=20).digest()
         bound = len(payload) + _TEMPLATE_TOKENS + _MESSAGE_TOKENS * len(body["messages"])
-        return Call(payload, key, len(payload) // 4, bound, int(most))
+        shown = body.get("top_logprobs") or 0
+        return Call(payload, key, len(payload) // 4, bound, int(most), shown, self._shows(request) > 0)
+
+    def _shows(self, request: Request) -> int:
+        """How many candidates for each token become the row's logits."""
+        return self.k if request.kind == "sample" and request.target else 0
 
     def _body(self, request: Request) -> dict[str, Any]:
-        sampling = request.sampling
+        sampling, classifying, k = request.sampling, request.kind == "classify", self._shows(request)
         limit = "max_completion_tokens" if "api.openai.com" in self.section.base_url else "max_tokens"
         body: dict[str, Any] = {
             "model": self.section.model,
             "messages": [_message(m) for m in request.teacher_prompt],
-            limit: _LABEL_TOKENS if self.classifying else sampling["max_new_tokens"],
+            limit: _LABEL_TOKENS if classifying else sampling["max_new_tokens"],
         }
-        if self.classifying:
+        if classifying:
             body |= {"temperature": 0, "logprobs": True, "top_logprobs": 20}
         else:
             body |= {"temperature": sampling["temperature"], "top_p": sampling["top_p"]}
             body["seed"] = sampling["seed"] * 1_000_003 + sampling["sample_index"]
-        if self.k:
-            body |= {"logprobs": True, "top_logprobs": self.k}
-        if self.schema is not None:
+        if k:
+            body |= {"logprobs": True, "top_logprobs": k}
+        if self._held(request):
             named = {"name": self.name, "schema": self.schema, "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": named}
         if request.tools:
             body["tools"] = list(request.tools)
         body |= self.section.extra
         return {key: value for key, value in body.items() if value is not None}
+
+    def _held(self, request: Request) -> bool:
+        """Whether the answer is held to the recipe's schema: what becomes a row is, a step on the way is not."""
+        return self.schema is not None and request.kind == "sample" and request.target
 
     async def send(self, call: Call) -> bytes:
         """One POST. Raises Refused for everything that is not a whole body with status 200."""
@@ -127,7 +132,7 @@ class ApiModel:
         if self._session is None:
             await self._begin()
         payload = call.payload
-        if self._vllm and self.k:
+        if self._vllm and call.token_ids:
             # How tokens are written is not part of the answer, nor of the cache's key.
             payload = payload[:-1] + b',"return_tokens_as_token_ids":true}'
         try:
@@ -182,15 +187,15 @@ class ApiModel:
         if not text.strip() and not calls:
             return Reply(failure=("empty", _why_empty(finish, usage)), usage=usage)
         content = (choice.get("logprobs") or {}).get("content") or []
-        if self.classifying:
+        if request.kind == "classify":
             return self._classified(request, text, content, finish, usage, reasoning)
-        if self.schema is not None and not calls and (wrong := _mismatch(text, self.schema)):
+        if self.schema is not None and self._held(request) and not calls and (wrong := _mismatch(text, self.schema)):
             return Reply(failure=("schema", wrong), usage=usage)
         more: dict[str, Any] = {}
-        if self.k and self.tokens:
+        if (k := self._shows(request)) and self.tokens:
             if not content:
                 return Reply(failure=("schema", "the server gave no logprobs"), usage=usage)
-            ids, target, unmapped = self.tokens.topk(content, self.k, text)
+            ids, target, unmapped = self.tokens.topk(content, k, text)
             more = {
                 "token_ids": ids,
                 "target": target,
@@ -291,7 +296,7 @@ class ApiModel:
 
     def _most_bytes(self, call: Call) -> int:
         """No honest answer is larger: a token takes at most 64 bytes, and 192 for each of its alternatives."""
-        return (1 << 20) + call.most_completion * (64 + 192 * (max(self.k, 20 * self.classifying) + 1))
+        return (1 << 20) + call.most_completion * (64 + 192 * (call.alternatives + 1))
 
     async def _read(self, response: Any, most: int, good: bool) -> bytes:
         parts, size = [], 0

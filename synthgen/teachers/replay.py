@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synthgen.errors import TeacherError
-from synthgen.recipe import Recipe
 from synthgen.records import Request
 from synthgen.sections import ReplayTeacher
 from synthgen.teachers import Call, Refused, Reply
@@ -26,6 +25,7 @@ class Replay:
     """Replies by prompt; see `synthgen.teachers.RemoteTeacher`."""
 
     paid = False
+    can = frozenset({"sample"})
 
     def __init__(self, section: ReplayTeacher, replies: dict[str, str]) -> None:
         self.section, self.replies = section, replies
@@ -40,15 +40,8 @@ class Replay:
         }
 
     @classmethod
-    def open(cls, recipe: Recipe) -> Replay:
+    def open(cls, section: ReplayTeacher) -> Replay:
         """Read the recording. Raises TeacherError."""
-        section = recipe.teacher
-        if not isinstance(section, ReplayTeacher):
-            raise TypeError(f"not a replay teacher: {section.engine}")
-        if recipe.logits or recipe.strategy == "classify":
-            raise TeacherError(
-                "a replay teacher has text alone", "set logits: null, and another strategy than classify"
-            )
         path = Path(section.path)
         if not path.exists():
             raise TeacherError(f"'{path}' does not exist", "mend teacher.path in the recipe")

@@ -26,7 +26,7 @@ def choose(
     kept: tuple[np.ndarray[Any, Any], ...] = ()
     cdf = None
     if spec and spec["kind"] == "sampled":
-        cdf = _cumulative(z_BV, capture)
+        cdf = cumulative(z_BV, capture)
         kept = (invert(cdf, u_BN[:, 1:]).to(torch.int32).cpu().numpy(),)
     elif spec:
         kept = tuple(part.cpu().numpy() for part in top_k(z_BV, min(int(spec["k"]), z_BV.shape[-1]), capture))
@@ -36,11 +36,12 @@ def choose(
         ids, p = nucleus(z_BV, temperature, top_p)
         return ids.gather(-1, invert(p.double().cumsum(-1), u_BN[:, :1]))[:, 0], kept
     if cdf is None or temperature != capture:
-        cdf = _cumulative(z_BV, temperature)
+        cdf = cumulative(z_BV, temperature)
     return invert(cdf, u_BN[:, :1])[:, 0], kept
 
 
-def _cumulative(z_BV: torch.Tensor, temperature: float) -> torch.Tensor:
+def cumulative(z_BV: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Cumulative probabilities (B, V) in float64, for `invert`."""
     return (z_BV if temperature == 1.0 else z_BV / temperature).softmax(-1).double().cumsum(-1)
 
 

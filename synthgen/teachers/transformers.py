@@ -25,6 +25,7 @@ from synthgen.teachers.forward import completion_logits
 from synthgen.teachers.growing import grow_in_place
 from synthgen.teachers.load import load_weights, pick_device, tokenizer_hash
 from synthgen.teachers.sampling import choose, cut, targets
+from synthgen.teachers.score import score
 
 _RANDOM_STEPS = 32  # random numbers are drawn for this many steps at a time
 _LABEL_TOKENS = 16  # room kept in the context for a label
@@ -45,7 +46,9 @@ class _Prefilled:
 
 
 class LocalModel:
-    """A loaded model. `sample`, `classify` and `logprobs` are exact; see `synthgen.teachers.Teacher`."""
+    """A loaded model. `sample`, `classify`, `score` and `logprobs` are exact; see `synthgen.teachers.Teacher`."""
+
+    can = frozenset({"sample", "classify", "score", "open_turn"})
 
     def __init__(self, model: Any, tokenizer: Any, identity: dict[str, Any], batch_size: int) -> None:
         self.model = model
@@ -83,6 +86,17 @@ class LocalModel:
         )
         return list(self.tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
+    def render_open(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a conversation whose last message is not finished: the template up to where its text ends."""
+        mark = "\ue000"  # private use: no template and no vocabulary has it
+        *before, last = messages
+        said = [*before, {**last, "content": f"{last['content']}{mark}"}]
+        rendered = self.tokenizer.apply_chat_template(said, add_generation_prompt=False, tokenize=False)
+        before_mark, found, _ = rendered.partition(mark)
+        if not found:
+            raise TeacherError("the model's chat template does not show the last message", "use another model")
+        return list(self.tokenizer(before_mark, add_special_tokens=False)["input_ids"])
+
     @torch.inference_mode()
     def sample(
         self,
@@ -111,8 +125,8 @@ class LocalModel:
         act: Callable[[list[Request], list[list[int]]], list[Reply]],
     ) -> list[Reply]:
         """Replies in order of `requests`; prompts of like length go together, so that little of a batch is padding."""
-        prompts = self._render_each(requests)
-        replies = [Reply(failure=self._too_long(prompt, new)) for prompt, new in zip(prompts, new_tokens, strict=True)]
+        prompts = self.render_each(requests)
+        replies = [Reply(failure=self.too_long(prompt, new)) for prompt, new in zip(prompts, new_tokens, strict=True)]
         asked = sorted((i for i, r in enumerate(replies) if r.failure is None), key=lambda i: len(prompts[i]))
         for begin in range(0, len(asked), self.batch_size):
             batch = asked[begin : begin + self.batch_size]
@@ -121,21 +135,32 @@ class LocalModel:
         return replies
 
     @torch.inference_mode()
+    def score(
+        self,
+        requests: Sequence[Request],
+        spec: dict[str, Any] | None,
+        tick: Callable[[int], None] = lambda tokens: None,
+    ) -> list[Reply]:
+        """Teacher-forced passes over given completions; see `synthgen.teachers.score`."""
+        return score(self, requests, spec, tick)
+
+    @torch.inference_mode()
     def logprobs(self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         """Teacher-forced log-probabilities, one (T, V) float32 tensor a row; entry t is the distribution of
         completion[t]."""
         return [z.float().log_softmax(-1) for z in completion_logits(self.model, prompts, completions, share=True)]
 
-    def _render_each(self, requests: Sequence[Request]) -> list[list[int]]:
-        cache: dict[int, list[int]] = {}  # samples of one seed share their messages object
-        return [
-            cache[id(r.teacher_prompt)]
-            if id(r.teacher_prompt) in cache
-            else cache.setdefault(id(r.teacher_prompt), self.render(r.teacher_prompt))
-            for r in requests
-        ]
+    def render_each(self, requests: Sequence[Request]) -> list[list[int]]:
+        """Token ids of each request's prompt."""
+        cache: dict[tuple[int, bool], list[int]] = {}  # samples of one seed share their messages object
+        for r in requests:
+            key = (id(r.teacher_prompt), r.open_turn)
+            if key not in cache:
+                cache[key] = self.render_open(r.teacher_prompt) if r.open_turn else self.render(r.teacher_prompt)
+        return [cache[id(r.teacher_prompt), r.open_turn] for r in requests]
 
-    def _too_long(self, prompt: Sequence[int], new: int) -> tuple[str, str] | None:
+    def too_long(self, prompt: Sequence[int], new: int) -> tuple[str, str] | None:
+        """The failure of a request whose prompt and `new` tokens do not fit the context."""
         if len(prompt) + new <= self.context:
             return None
         return "context", f"prompt of {len(prompt)} tokens and {new} new ones exceed the context of {self.context}"

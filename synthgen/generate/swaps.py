@@ -1,0 +1,56 @@
+"""Counterfactual swaps: the same text with the other names and pronouns, from the word list in data/swaps.yaml.
+
+Names are swapped pair by pair wherever they stand as words, so that swapping twice gives them back. English has
+one word for two pronouns ("her" is him or his, "his" is her or hers): a following noun phrase decides.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+import yaml
+
+from synthgen.recipe import shipped
+
+_WORD = re.compile(r"[A-Za-z]+(?:'(?!s\b)[A-Za-z]+)*")
+
+
+@lru_cache
+def _pairs() -> tuple[dict[str, str], dict[str, str], frozenset[str]]:
+    """(names, words in lower case, words that do not begin a noun phrase)."""
+    found = yaml.safe_load((shipped("data") / "swaps.yaml").read_text(encoding="utf-8"))
+    names: dict[str, str] = {}
+    words: dict[str, str] = {}
+    for into, pairs in ((names, found["names"]), (words, found["words"])):
+        for a, b in pairs:
+            into |= {a: b, b: a}
+    return names, words | found["one_way"], frozenset(found["after_object"])
+
+
+def swap(text: str) -> str:
+    """The text with every name and pronoun of the list replaced by its pair."""
+    names, words, after_object = _pairs()
+
+    def other(match: re.Match[str]) -> str:
+        word = match.group()
+        if word in names:
+            return names[word]
+        low = word.lower()
+        if low in ("her", "his"):
+            rest = text[match.end() :]
+            follower = re.match(r"\s+([A-Za-z]+)", rest)
+            owns = follower is not None and follower.group(1).lower() not in after_object
+            new = {"her": "his" if owns else "him", "his": "her" if owns else "hers"}[low]
+        else:
+            new = words.get(low, word)
+        return _like(new, word) if new is not word else word
+
+    return _WORD.sub(other, text)
+
+
+def _like(new: str, old: str) -> str:
+    """`new` in the case of `old`."""
+    if len(old) > 1 and old.isupper():
+        return new.upper()
+    return new[:1].upper() + new[1:] if old[:1].isupper() else new
