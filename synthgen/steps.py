@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from synthgen.errors import nearest
 from synthgen.sections import Count, Section
-
-if TYPE_CHECKING:
-    from synthgen.recipe import Recipe
 
 Strategy = Literal[
     "answer",
@@ -57,9 +54,9 @@ class StepsSection(Section):
     """Name of the teacher that writes new questions; the one that answers unless given."""
 
 
-def speakers(recipe: Recipe) -> list[str]:
+def speakers(recipe: Any) -> list[str]:
     """Names, in `recipe.teachers`, of those whose completions become rows or whose distributions are kept; [""] for
-    a single teacher. A name that nobody has is left to `check`."""
+    a single teacher. A name that nobody has is left to `check`. (`recipe` is a Recipe, which imports this module.)"""
     if not recipe.teachers:
         return [""]
     everybody = recipe.strategy in ("consensus", "disagreement")
@@ -67,7 +64,7 @@ def speakers(recipe: Recipe) -> list[str]:
     return [name for name in [*names, *(recipe.logits.score_by if recipe.logits else ())] if name in recipe.teachers]
 
 
-def check(recipe: Recipe) -> None:
+def check(recipe: Any) -> None:
     """Raise ValueError when strategy, teachers and steps do not go together."""
     marked = ("rationale", "rationalise")
     if recipe.strategy in marked and not recipe.generate.answer_marker:
@@ -92,7 +89,7 @@ def check(recipe: Recipe) -> None:
         raise ValueError("a decoder student learns from the logits of one teacher; leave 'train' out")
 
 
-def _check_names(recipe: Recipe) -> None:
+def _check_names(recipe: Any) -> None:
     """Raise ValueError for a teacher that nobody has named, or that is to score its own tokens."""
     by = recipe.logits.score_by if recipe.logits else ()
     named = [("mixture", name) for name in recipe.mixture] + [("logits.score_by", name) for name in by]

@@ -26,7 +26,8 @@ FLOORS = [
     {"corpus", "prompts", "seeds", "teachers", "engine", "plots"},
     {"card", "logits", "verify"},
     {"recipe", "records", "durable", "ui"},
-    {"explain", "divergences", "sections"},
+    {"explain", "divergences", "steps"},
+    {"sections"},
     {"errors", "lazy"},
 ]
 BELOW_THE_STAGES = set.union(*FLOORS[3:])  # what `distill` may import of `synthgen`

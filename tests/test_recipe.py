@@ -92,7 +92,7 @@ def test_an_unknown_key_like_no_other_gets_the_list(tmp_path):
         ("split.test", 1.5, ["1.5", "less than or equal to 1"]),
         ("teacher", "gpt", ["'gpt'", "a mapping of keys to values is wanted"]),
         ("teacher.device", "tpu", ["'tpu'", "'auto', 'cpu', 'cuda' or 'mps'"]),
-        ("strategy", "guess", ["'guess'", "'answer', 'rationale' or 'classify'"]),
+        ("strategy", "guess", ["'guess'", "'extract' or 'conversation'"]),
         ("seeds", [], ["the list is too short"]),
         ("seeds.0", 3, ["a mapping of keys to values is wanted"]),
         ("audit.actions", ["train", "sell"], ["'sell'", "'share_data'"]),
