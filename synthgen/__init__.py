@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from synthgen.errors import SynthgenError, UserError
     from synthgen.generate import generate
     from synthgen.generate.plan import plan
+    from synthgen.generate.tune import tune
     from synthgen.pipeline import run
     from synthgen.recipe import Recipe, load_recipe
     from synthgen.records import Record, Verdict
@@ -40,6 +41,7 @@ __all__ = [
     "plan",
     "run",
     "show",
+    "tune",
     "write_report",
 ]
 
@@ -56,6 +58,7 @@ _HOMES = {
     "plan": "generate.plan",
     "run": "pipeline",
     "show": "show",
+    "tune": "generate.tune",
     "write_report": "report",
 }
 

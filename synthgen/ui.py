@@ -77,6 +77,7 @@ class Progress:
         self.what, self.total, self.unit = what, total, unit
         self.done = self.failed = self.made_tokens = self.resumed = 0
         self.live_parts: list[str] = []
+        self.spent_before: float | None = None
         self.began = time.monotonic()
 
     def advance(self, count: int, *, failed: int = 0, resumed: bool = False) -> None:
@@ -98,9 +99,12 @@ class Progress:
         """How a remote teacher is doing: requests in flight of at most `limit`, why not more, dollars spent."""
         flight = f"{in_flight}/{limit} in flight" + (f" (idle: {idle})" if idle and in_flight < limit else "")
         self.live_parts = [flight]
-        if usd:
+        if usd is not None and self.spent_before is None:
+            self.spent_before = usd  # by earlier commands of the run
+        if usd and self.spent_before is not None:
             rows = self.done - self.resumed
-            self.live_parts.append(f"${usd:.4f}" + (f", ${usd / rows:.6f} a row" if rows else ""))
+            each = f", ${(usd - self.spent_before) / rows:.6f} a row" if rows else ""
+            self.live_parts.append(f"${usd:.4f}{each}")
         self.show()
 
     def rate(self) -> str:

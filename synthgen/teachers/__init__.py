@@ -65,7 +65,9 @@ class Reply:
 
 
 class Teacher(Protocol):
-    """What every local engine offers."""
+    """What every local engine offers. `batch_size`: requests at a time; may be set between calls."""
+
+    batch_size: int
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -1,0 +1,207 @@
+"""Yield and novelty of every strategy with the demo's teacher, beside plain resampling of the same teacher.
+
+    python benchmarks/strategies.py                         shipped recipes
+    python benchmarks/strategies.py --data FOLDER           and public sets: self-instruct, gsm8k, palm-rationales
+    python benchmarks/strategies.py --only vote evolve --rows 3
+
+yield         rows that curation kept, of the rows asked for (a failure counts as a row that was not made)
+new 4-grams   of the kept rows' word 4-grams (question and completion), those in no seed and no earlier row
+new question  kept rows whose question has ROUGE-L below 0.7 with every seed's and every earlier one's, which is the
+              filter of Self-Instruct (Wang et al. 2022, section 2.1)
+
+Plain resampling is the same recipe with strategy `answer` (`rationale` where answers are checked), as many rows,
+and no other text than the seeds' own; there is none where the seeds are no questions (personas, magpie, extract).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import yaml
+
+import synthgen
+from synthgen import corpus
+from synthgen.prompts import load_prompt
+from synthgen.recipe import Recipe, load_recipe, shipped
+from synthgen.records import Record
+from synthgen.seeds import load_seeds
+
+STUDENTS = ("reasoning", "classify", "instruct")  # shown by the demo
+NO_QUESTION = ("personas", "magpie", "extract")
+SIMILAR = 0.7
+
+
+def main() -> None:
+    """Print the table, and rows to read."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--only", nargs="*", default=())
+    parser.add_argument("--rows", type=int, default=0, help="kept rows to print of each")
+    options = parser.parse_args()
+    print(f"{'recipe':18} {'made':>5} {'failed':>6} {'kept':>5} {'yield':>6} {'new 4-grams':>12} {'plain':>6} "
+          f"{'new question':>12} {'plain':>6} {'seconds':>8}  not kept because")  # fmt: skip
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, path in recipes(options.data, Path(scratch)).items():
+            if not options.only or name in options.only:
+                line(name, load_recipe(path), Path(scratch) / name, options.rows)
+
+
+def recipes(data: Path | None, scratch: Path) -> dict[str, Any]:
+    """Name → recipe: what is shipped, and with `data` three tasks on public sets."""
+    found: dict[str, Any] = {
+        path.parent.name: path
+        for path in sorted(shipped("prompts").glob("*/recipe.yaml"))
+        if path.parent.name not in STUDENTS
+    }
+    if data:
+        found["self_instruct 175"] = public(scratch, "self_instruct", self_instruct(data), {"samples": 1})
+        found["gsm8k"] = public(scratch, "reasoning", gsm8k(data), {"max_new_tokens": 128})
+        found["commonsense_qa"] = public(scratch, "reasoning", commonsense(data), {})
+    return found
+
+
+def public(scratch: Path, task: str, rows: Iterable[dict[str, Any]], generate: dict[str, Any]) -> Path:
+    """A shipped recipe on other seeds; its path."""
+    values = yaml.safe_load((shipped("prompts") / task / "recipe.yaml").read_text())
+    seeds = scratch / f"{task}-{len(list(scratch.iterdir()))}"
+    seeds.mkdir()
+    rows = list(rows)
+    (seeds / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    one = {"path": "seeds.jsonl", "source": "a public set", "licence": "unknown", "id": "id"}
+    values["seeds"] = [{**one, **({"reference": "answer"} if "answer" in rows[0] else {})}]
+    values["prompts"] = str(shipped("prompts") / task)
+    values["generate"] |= generate
+    values.pop("train", None)
+    (seeds / "recipe.yaml").write_text(yaml.safe_dump(values))
+    return seeds / "recipe.yaml"
+
+
+def self_instruct(data: Path) -> Iterable[dict[str, Any]]:
+    """The 175 seed tasks: instruction and input."""
+    for text in (data / "self-instruct/seed_tasks.jsonl").read_text().splitlines():
+        row = json.loads(text)
+        given = row["instances"][0]["input"]
+        yield {"id": row["id"], "question": row["instruction"] + (f"\n{given}" if given else "")}
+
+
+def gsm8k(data: Path, count: int = 64) -> Iterable[dict[str, Any]]:
+    """The first training questions."""
+    for number, text in enumerate((data / "gsm8k/train.jsonl").read_text().splitlines()[:count]):
+        row = json.loads(text)
+        yield {"id": f"gsm8k-{number}", "question": row["question"], "answer": row["answer"]}
+
+
+def commonsense(data: Path, count: int = 64) -> Iterable[dict[str, Any]]:
+    """The first training questions with their choices."""
+    for text in (data / "palm-rationales/commonsense_qa_train.jsonl").read_text().splitlines()[:count]:
+        row = json.loads(text)
+        choices = ", ".join(row["choices"])
+        yield {"id": row["id"], "question": f"{row['question']} Choose one of: {choices}.", "answer": row["answer"]}
+
+
+def line(name: str, recipe: Recipe, run: Path, show: int) -> None:
+    """Run one recipe and its plain counterpart; print their figures."""
+    began = time.monotonic()
+    kept, made, failed, why = run_once(recipe, run)
+    seconds = time.monotonic() - began
+    known = questions(recipe) if recipe.strategy not in NO_QUESTION else []
+    fresh, asked = novelty(kept, known)
+    plain: tuple[float | None, float | None] = (None, None)
+    if known and kept and recipe.strategy != "score":
+        plain = novelty(run_once(resampled(recipe, made), run / "plain")[0], known)
+    reasons = ", ".join(f"{reason} {count}" for reason, count in why.most_common(5))
+    print(
+        f"{name:18} {made:5} {failed:6} {len(kept):5} {len(kept) / max(1, made + failed):6.0%} {part(fresh):>12} "
+        f"{part(plain[0]):>6} {part(asked):>12} {part(plain[1]):>6} {seconds:8.1f}  {reasons}",
+        flush=True,
+    )
+    for record in kept[:show]:
+        print(f"    Q {record.prompt[-1]['content']!r}\n    A {record.text!r}")
+
+
+def run_once(recipe: Recipe, run: Path) -> tuple[list[Record], int, int, Counter[str]]:
+    """(kept rows, rows made, failures, why rows were lost)."""
+    folder = synthgen.generate(recipe, run)
+    curated = synthgen.curate(recipe, run)
+    counts = corpus.manifest(folder)["counts"]
+    why: Counter[str] = Counter(corpus.manifest(curated)["rejected_by"])
+    for path in folder.glob("failures/*.parquet"):
+        why.update(pq.read_table(path, columns=["kind"])["kind"].to_pylist())
+    kept = [record for _, records in corpus.records(curated) for record in records]
+    return kept, counts["rows"], counts["failures"], why
+
+
+def resampled(recipe: Recipe, rows: int) -> Recipe:
+    """The recipe with the teacher asked the seeds themselves, about `rows` times in all."""
+    seeds = len(questions(recipe))
+    strategy = "rationale" if recipe.generate.answer_marker else "answer"
+    generate = recipe.generate.model_copy(update={"samples": max(1, -(-rows // max(1, seeds)))})
+    one = {"teachers": {}, "mixture": {}} if recipe.teachers else {}
+    return recipe.model_copy(update={"strategy": strategy, "generate": generate, **one})
+
+
+def questions(recipe: Recipe) -> list[str]:
+    """What the seeds ask."""
+    prompt = load_prompt(recipe.prompts, recipe.task)
+    return [prompt.question(seed.fields) for seed in load_seeds(recipe.seeds, recipe.split, prompt.question)]
+
+
+def novelty(records: list[Record], known: list[str]) -> tuple[float | None, float | None]:
+    """(share of new 4-grams, share of rows with a new question); None without rows."""
+    if not records:
+        return None, None
+    seen = {gram for text in known for gram in grams(text)}
+    asked = [words(text) for text in known]
+    new = every = fresh = 0
+    for record in records:
+        question = record.prompt[-1]["content"]
+        found = grams(f"{question} {record.text}")
+        every += len(found)
+        new += len(found - seen)
+        seen |= found
+        mine = words(question)
+        if all(rouge_l(mine, other) < SIMILAR for other in asked):
+            fresh += 1
+        asked.append(mine)
+    return new / max(1, every), fresh / len(records)
+
+
+def words(text: str) -> list[str]:
+    """Words in lower case."""
+    return re.findall(r"\w+", text.lower())
+
+
+def grams(text: str, n: int = 4) -> set[tuple[str, ...]]:
+    """The different n-grams of a text's words."""
+    found = words(text)
+    return {tuple(found[i : i + n]) for i in range(len(found) - n + 1)}
+
+
+def rouge_l(a: list[str], b: list[str]) -> float:
+    """F1 of the longest common subsequence (Lin 2004)."""
+    if not a or not b:
+        return 0.0
+    row = [0] * (len(b) + 1)
+    for x in a:
+        last = 0
+        for j, y in enumerate(b):
+            last, row[j + 1] = row[j + 1], last + 1 if x == y else max(row[j + 1], row[j])
+    return 2 * row[-1] / (len(a) + len(b))
+
+
+def part(value: float | None) -> str:
+    """A share, or a dash."""
+    return "–" if value is None else f"{value:.0%}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""The engine's batch setting on a sample of the recipe: tried in turn, timed, the best one named."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from synthgen.errors import UserError
+from synthgen.generate import catalogue
+from synthgen.generate.job import Jobs, cast, who
+from synthgen.generate.rounds import ask_batch
+from synthgen.prompts import load_prompt
+from synthgen.recipe import Recipe
+from synthgen.records import Request
+from synthgen.sections import TeacherSection
+from synthgen.seeds import load_seeds
+from synthgen.teachers import Teacher, open_teacher
+from synthgen.ui import UI
+
+_SIZES = (4, 8, 16, 32, 64, 128, 256)
+_AS_GOOD = 0.97  # of the fastest: of settings that fast the smallest needs least memory
+_TIMES = 2  # each, the better one counts
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One setting; rates are of the better of two tries; `problem` says why there is none."""
+
+    batch_size: int
+    rows_per_second: float
+    tokens_per_second: float
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """All that was tried on `requests` requests of `teacher`, and the best batch size."""
+
+    teacher: str
+    requests: int
+    tried: list[Tried]
+    best: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def tune(recipe: Recipe, *, requests: int = 64, ui: UI | None = None) -> Tuned:
+    """Time the first teacher's first questions at several batch sizes; nothing is written.
+
+    Raises UserError for a teacher without a batch of its own, and what `generate` raises for a recipe that it
+    could not run.
+    """
+    ui = ui or UI(quiet=True)
+    prompt = load_prompt(recipe.prompts, recipe.task)
+    seeds = load_seeds(recipe.seeds, recipe.split, catalogue.question(recipe, prompt))
+    name, section = next(iter(cast(recipe).items()))
+    if not isinstance(section, TeacherSection):
+        raise UserError(
+            f"teacher '{name}' ({section.engine}) has no batch of its own",
+            "requests in flight find their number by themselves; teacher.max_in_flight is the most",
+        )
+    some = sample(Jobs(recipe, seeds, prompt, who(recipe)), name, requests)
+    if not some:
+        raise UserError(
+            f"the first questions of this recipe are not for teacher '{name}'", "tune it in a recipe of its own"
+        )
+    teacher = open_teacher(section)
+    spec = recipe.logits.spec() if recipe.logits and recipe.strategy != "classify" else None
+    sizes = [size for size in _SIZES if size < len(some)] + [next((s for s in _SIZES if s >= len(some)), _SIZES[-1])]
+    tried: list[Tried] = []
+    with ui.progress("tune", len(sizes), "settings") as bar:
+        for size in sizes:
+            tried.append(attempt(teacher, name, size, some, spec, bar.tokens))
+            bar.advance(1)
+            if tried[-1].problem:
+                break
+    good = [one for one in tried if not one.problem]
+    if not good:
+        raise UserError(
+            f"batch size {sizes[0]} fails: {tried[0].problem}", "give a smaller model, dtype or max_new_tokens"
+        )
+    fastest = max(one.rows_per_second for one in good)
+    best = next(one.batch_size for one in good if one.rows_per_second >= _AS_GOOD * fastest)
+    return Tuned(section.model, len(some), tried, best)
+
+
+def sample(jobs: Jobs, name: str, count: int) -> list[Request]:
+    """First requests of jobs all over the recipe, as many as `count`, of those that ask `name`."""
+    step = max(1, len(jobs) // count)
+    found: list[Request] = []
+    for place in range(0, len(jobs), step):
+        [job] = jobs.range(place, place + 1)
+        rounds = catalogue.STRATEGIES[jobs.recipe.strategy].make(job)
+        try:
+            found += [request for request in next(rounds) if request.teacher == name]
+        except StopIteration:
+            continue
+        rounds.close()
+        if len(found) >= count:
+            break
+    return found[:count]
+
+
+def attempt(
+    teacher: Teacher,
+    name: str,
+    size: int,
+    requests: Sequence[Request],
+    spec: dict[str, Any] | None,
+    tick: Callable[[int], None],
+) -> Tried:
+    """Answer all requests in batches of `size`, after a first batch that is not timed."""
+    teacher.batch_size = size
+    best, tokens = float("inf"), 0
+    try:
+        ask_batch({name: teacher}, spec, tick, requests[:size])
+        for _ in range(_TIMES):
+            began = time.perf_counter()
+            replies = ask_batch({name: teacher}, spec, tick, requests)
+            best = min(best, time.perf_counter() - began)
+            tokens = sum(len(reply.token_ids) for reply in replies)
+    except (MemoryError, RuntimeError) as error:  # torch's own is a RuntimeError
+        if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+            raise
+        return Tried(size, 0.0, 0.0, str(error).splitlines()[0][:200])
+    return Tried(size, len(requests) / best, tokens / best)
