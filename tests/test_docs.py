@@ -116,7 +116,8 @@ def test_every_recipe_in_a_page_is_one(page):
     for text in blocks(page, "yaml"):
         values = yaml.safe_load(text)
         assert isinstance(values, dict)
-        Recipe.model_validate(values if "task" in values else {**WHOLE, **values})
+        rest = {key: value for key, value in WHOLE.items() if key != "teacher" or "teachers" not in values}
+        Recipe.model_validate(values if "task" in values else {**rest, **values})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(REPOSITORY).as_posix())

@@ -27,7 +27,8 @@ from small import small_task, small_teacher
 from trials import COMMANDS, STAGES, Setup, all_well, differences, row_ids, trial, undisturbed
 
 from synthgen import corpus
-from synthgen.generate.strategies import requests
+from synthgen.generate.catalogue import STRATEGIES
+from synthgen.generate.job import Jobs
 from synthgen.prompts import load_prompt
 from synthgen.recipe import load_recipe
 from synthgen.seeds import load_seeds
@@ -91,7 +92,8 @@ def test_undisturbed_run_has_every_id_once(setups, kind):
     prompt = load_prompt(recipe.prompts, recipe.task)
     seeds = load_seeds(recipe.seeds, recipe.split, prompt.question)
     (teacher,) = corpus.manifest(run / "generated")["teachers"].items()
-    asked = requests(recipe, seeds, prompt, f"{teacher[0]}@{teacher[1]['revision'][:19]}")
+    jobs = Jobs(recipe, seeds, prompt, {teacher[0]: f"{teacher[0]}@{teacher[1]['revision'][:19]}"})
+    asked = [next(STRATEGIES[recipe.strategy].make(job))[0] for job in jobs.range(0, len(jobs))]
     made = [i for p in run.glob("generated/data/*.parquet") for i in row_ids(p)]
     failed = [i for p in run.glob("generated/failures/*.parquet") for i in row_ids(p)]
     judged = [i for part in ("data", "rejected") for p in run.glob(f"curated/{part}/*.parquet") for i in row_ids(p)]

@@ -229,11 +229,11 @@ def test_completion_logits_do_not_depend_on_the_batch(smol):
 def test_shared_prefix_changes_nothing(smol):
     requests = [ask(q, i) for i, q in enumerate(QUESTIONS)]
     assert smol.shares_prefix
-    shared = smol._prefill(smol._render_each(requests)[:1] * 1 + smol._render_each(requests))
+    shared = smol._prefill(smol.render_each(requests)[:1] * 1 + smol.render_each(requests))
     smol.shares_prefix = False
     try:
         with torch.inference_mode():
-            plain = smol._prefill(smol._render_each(requests)[:1] * 1 + smol._render_each(requests))
+            plain = smol._prefill(smol.render_each(requests)[:1] * 1 + smol.render_each(requests))
     finally:
         smol.shares_prefix = True
     assert shared.shared > 100
