@@ -82,9 +82,9 @@ def _end_with_parent() -> None:
 def _local(job: dict[str, Any]) -> dict[str, Any]:
     from synthgen.records import Request
     from synthgen.sections import TeacherSection
-    from synthgen.teachers.transformers import LocalModel
+    from synthgen.teachers import open_teacher
 
-    model = LocalModel.open(TeacherSection.model_validate(job["teacher"]))
+    model: Any = open_teacher(TeacherSection.model_validate(job["teacher"]))
     requests = [Request(**{**r, "labels": tuple(r.get("labels", ()))}) for r in job["requests"]]
     act = model.classify if job["what"] == "classify" else lambda some: model.sample(some, None)
     act(requests[:2])  # warm

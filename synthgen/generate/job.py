@@ -328,7 +328,7 @@ def refuse_incapable(
             raise TeacherError(
                 f"teacher '{name}' ({teachers[name].identity['engine']}) does not offer '{wanted}', which this recipe "
                 "needs of it",
-                "use the transformers engine for it",
+                "give another model or engine for it",
             )
     for name in recipe.logits.score_by if recipe.logits else ():
         for first in answerers(recipe):

@@ -163,10 +163,12 @@ class RemoteTeacher(Protocol):
 def open_teacher(section: TeacherSection) -> Teacher:
     """Load a local teacher. Raises TeacherError, or UserError naming a missing extra."""
     try:
+        from synthgen.teachers.encoder import EncoderModel
+        from synthgen.teachers.load import is_classifier
         from synthgen.teachers.transformers import LocalModel
     except ModuleNotFoundError as error:
         raise missing_extra(str(error.name), "train") from None
-    return LocalModel.open(section)
+    return EncoderModel.open(section) if is_classifier(section) else LocalModel.open(section)
 
 
 def open_remote(recipe: Recipe, section: ApiTeacher | ReplayTeacher) -> RemoteTeacher:

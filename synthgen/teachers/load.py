@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from synthgen import durable
 from synthgen.durable import cache_folder
@@ -51,6 +51,25 @@ def load_weights(section: TeacherSection) -> tuple[Any, Any, str]:
     if section.model.startswith(("/", ".")):
         raise TeacherError(f"model folder '{path}' does not exist", "mend teacher.model in the recipe")
     return _load_hub(section, dtype)
+
+
+def is_classifier(section: TeacherSection) -> bool:
+    """Whether the model says that it has a classification head. What cannot be read is left to `load_weights`."""
+    if section.model.startswith("package:") or section.model.endswith(".gguf"):
+        return False
+    try:
+        config = AutoConfig.from_pretrained(section.model, revision=section.revision)
+    except Exception:  # it will be said where the weights are loaded
+        return False
+    return any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
+
+
+def load_classifier(section: TeacherSection) -> tuple[Any, Any, str]:
+    """The same as `load_weights` of a model with a classification head."""
+    dtype = getattr(torch, section.dtype)
+    if Path(section.model).is_dir():
+        return _load_folder(Path(section.model), dtype, AutoModelForSequenceClassification)
+    return _load_hub(section, dtype, AutoModelForSequenceClassification)
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
@@ -111,7 +130,7 @@ def _dequantise(path: Path, folder: Path) -> None:
         durable.remove(temporary)
 
 
-def _load_folder(path: Path, dtype: torch.dtype) -> tuple[Any, Any, str]:
+def _load_folder(path: Path, dtype: torch.dtype, kind: Any = AutoModelForCausalLM) -> tuple[Any, Any, str]:
     if not (path / "config.json").is_file():
         raise TeacherError(f"'{path}' is not a model folder (no config.json)", "mend teacher.model in the recipe")
     if not any((path / name).is_file() for name in _TOKENIZER_FILES):
@@ -122,28 +141,28 @@ def _load_folder(path: Path, dtype: torch.dtype) -> tuple[Any, Any, str]:
     weights = sorted(path.glob("*.safetensors"))
     if not weights:
         raise TeacherError(f"model folder '{path}' has no .safetensors weights", "convert them; pickles are not loaded")
-    model, tokenizer = _from_pretrained(str(path), dtype, {})
+    model, tokenizer = _from_pretrained(str(path), dtype, {}, kind)
     hasher = hashlib.sha256()
     for file in [path / "config.json", *weights]:
         hasher.update(f"{file.name}\0{durable.sha256(file)}\0".encode())
     return model, tokenizer, f"sha256:{hasher.hexdigest()}"
 
 
-def _load_hub(section: TeacherSection, dtype: torch.dtype) -> tuple[Any, Any, str]:
-    model, tokenizer = _from_pretrained(section.model, dtype, {"revision": section.revision})
+def _load_hub(section: TeacherSection, dtype: torch.dtype, kind: Any = AutoModelForCausalLM) -> tuple[Any, Any, str]:
+    model, tokenizer = _from_pretrained(section.model, dtype, {"revision": section.revision}, kind)
     return model, tokenizer, str(getattr(model.config, "_commit_hash", None) or section.revision or "unknown")
 
 
-def _from_pretrained(name: str, dtype: torch.dtype, more: dict[str, Any]) -> tuple[Any, Any]:
+def _from_pretrained(name: str, dtype: torch.dtype, more: dict[str, Any], kind: Any) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **more)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True, **more)
+        model = kind.from_pretrained(name, dtype=dtype, use_safetensors=True, **more)
     except Exception as error:  # the hub client, safetensors and tokenizers each raise their own kinds
         raise TeacherError(
             f"model '{name}' cannot be loaded: {_first_line(error)}",
             "check the name and the network; a local folder or GGUF file works offline",
         ) from None
-    if tokenizer.chat_template is None:
+    if kind is AutoModelForCausalLM and tokenizer.chat_template is None:
         raise TeacherError(f"the tokenizer of '{name}' has no chat template", "use an instruction-tuned model")
     return model.eval(), tokenizer
 

@@ -1,0 +1,106 @@
+"""Encoder classifiers as teachers: the probabilities of a model with a classification head.
+
+Such a model reads the text alone: the student's question (user.j2), without examples or instructions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from synthgen.errors import TeacherError
+from synthgen.records import Request
+from synthgen.sections import TeacherSection
+from synthgen.teachers import Reply
+from synthgen.teachers.load import load_classifier, pick_device, tokenizer_hash
+
+
+class EncoderModel:
+    """A loaded classifier; see `synthgen.teachers.Teacher`. It classifies, and nothing else."""
+
+    can = frozenset({"classify"})
+
+    def __init__(self, model: Any, tokenizer: Any, identity: dict[str, Any], batch_size: int) -> None:
+        self.model, self.tokenizer, self.identity, self.batch_size = model, tokenizer, identity, batch_size
+        names = model.config.id2label or {}
+        self.ids = {str(name).casefold(): int(i) for i, name in names.items()}
+        room = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
+        # RoBERTa and its kin count positions from the padding token's id on.
+        offset = int(model.config.pad_token_id or 0) + 1 if "roberta" in model.config.model_type else 0
+        self.context = min(room - offset, int(tokenizer.model_max_length or room))
+
+    @classmethod
+    def open(cls, section: TeacherSection) -> EncoderModel:
+        """Load what the recipe names. Raises TeacherError."""
+        model, tokenizer, revision = load_classifier(section)
+        model.to(pick_device(section.device))
+        identity = {
+            "engine": "transformers",
+            "model": section.model,
+            "revision": revision,
+            "dtype": section.dtype,
+            "tokenizer": tokenizer_hash(tokenizer),
+            "vocab_size": int(model.config.vocab_size),
+            "terms": section.licence,
+        }
+        return cls(model, tokenizer, identity, section.batch_size)
+
+    @torch.inference_mode()
+    def classify(self, requests: Sequence[Request]) -> list[Reply]:
+        """Softmax over the classes of each request's labels; score `label_mass` is what they have of all classes.
+
+        Raises TeacherError for a label that is none of the model's.
+        """
+        if not requests:
+            return []
+        columns = self._columns(requests[0].labels)
+        encoded = [list(self.tokenizer(str(r.prompt[-1]["content"]))["input_ids"]) for r in requests]
+        replies = [Reply(failure=self._too_long(ids)) for ids in encoded]
+        asked = sorted((i for i, r in enumerate(replies) if r.failure is None), key=lambda i: len(encoded[i]))
+        for begin in range(0, len(asked), self.batch_size):
+            batch = asked[begin : begin + self.batch_size]
+            padded = self.tokenizer.pad({"input_ids": [encoded[i] for i in batch]}, return_tensors="pt")
+            z_BL = self.model(**padded.to(self.model.device)).logits.double()
+            all_BL = z_BL.softmax(-1)[:, columns].cpu()
+            mass_B = all_BL.sum(-1)
+            probs_BL = z_BL[:, columns].softmax(-1).cpu()
+            for row, i in enumerate(batch):
+                probs = probs_BL[row].tolist()
+                best = requests[i].labels[max(range(len(probs)), key=probs.__getitem__)]
+                scores = (("label_mass", float(mass_B[row])),)
+                replies[i] = Reply(best, encoded[i], [], "stop", None, probs, scores=scores)
+        return replies
+
+    def sample(
+        self,
+        requests: Sequence[Request],
+        spec: dict[str, Any] | None,
+        tick: Callable[[int], None] = lambda tokens: None,
+    ) -> list[Reply]:
+        """Raises TeacherError: a classifier writes no text."""
+        raise TeacherError(f"'{self.identity['model']}' is a classifier and writes no text", "use strategy classify")
+
+    def score(
+        self,
+        requests: Sequence[Request],
+        spec: dict[str, Any] | None,
+        tick: Callable[[int], None] = lambda tokens: None,
+    ) -> list[Reply]:
+        """Raises TeacherError: a classifier has no distribution over tokens."""
+        raise TeacherError(f"'{self.identity['model']}' is a classifier and scores no text", "use strategy classify")
+
+    def _columns(self, labels: Sequence[str]) -> list[int]:
+        unknown = [label for label in labels if label.casefold() not in self.ids]
+        if unknown:
+            raise TeacherError(
+                f"'{self.identity['model']}' has no class '{unknown[0]}'; its classes: {', '.join(self.ids)}",
+                "name the model's own classes in generate.labels",
+            )
+        return [self.ids[label.casefold()] for label in labels]
+
+    def _too_long(self, ids: Sequence[int]) -> tuple[str, str] | None:
+        if len(ids) <= self.context:
+            return None
+        return "context", f"text of {len(ids)} tokens exceeds the context of {self.context}"
