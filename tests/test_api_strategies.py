@@ -204,6 +204,17 @@ def test_a_reservation_is_on_the_disk_before_the_request_is_on_the_wire(serve, t
     ledger.close()
 
 
+@pytest.mark.parametrize("shard_size", [1, 7, 1000])
+def test_a_full_memory_slows_the_run_and_never_stops_it(serve, tmp_path, monkeypatch, shard_size):  # noqa: F811
+    from synthgen.generate import remote
+
+    monkeypatch.setattr(remote, "_HELD_BYTES", 5000)  # two rows
+    server = serve(latency=0.002)
+    path = write_recipe(tmp_path / "task", server.url, seeds=50, generate={"shard_size": shard_size})
+    rows, failures, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run"))
+    assert (len(rows), failures) == (50, [])
+
+
 def test_nothing_counts_before_it_is_durable(serve, tmp_path):  # noqa: F811
     """While the cache's disk stands still, no more is asked than may be in flight."""
     server = serve(latency=0.02)

@@ -177,7 +177,9 @@ class Filling:
             task.add_done_callback(self._committed)
 
     def _room(self) -> bool:
-        """Whether another job may begin."""
+        """Whether another job may begin. A shard that is open alone is filled, however large: it frees nothing else."""
+        if len(self.open) <= 1 and not self.commits:
+            return True
         return self.held < _HELD_BYTES and len(self.open) < _OPEN_SHARDS and len(self.commits) < _COMMITTING
 
     async def _commit(self, number: int) -> None:
