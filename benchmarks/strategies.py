@@ -30,6 +30,7 @@ import yaml
 
 import synthgen
 from synthgen import corpus
+from synthgen.errors import TeacherError
 from synthgen.prompts import load_prompt
 from synthgen.recipe import Recipe, load_recipe, shipped
 from synthgen.records import Record
@@ -52,7 +53,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for name, path in recipes(options.data, Path(scratch)).items():
             if not options.only or name in options.only:
-                line(name, load_recipe(path), Path(scratch) / name, options.rows)
+                try:
+                    line(name, load_recipe(path), Path(scratch) / name, options.rows)
+                except TeacherError as error:
+                    print(f"{name:18} cannot run here: {error.message}", flush=True)
 
 
 def recipes(data: Path | None, scratch: Path) -> dict[str, Any]:
