@@ -38,6 +38,11 @@ class Prompt:
     templates: dict[str, Template]
     examples: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def alike(self) -> bool:
+        """Whether student and teacher are asked the same."""
+        return not self.examples and not {"teacher_system", "teacher_user"} & self.templates.keys()
+
     def student(self, fields: dict[str, Any]) -> list[Message]:
         """Messages that the student sees."""
         return [*self._system("system", fields), _message("user", self._render("user", fields))]
@@ -112,6 +117,8 @@ def load_prompt(folder: str, name: str) -> Prompt:
             hasher.update(f"{key}\0{text}\0".encode())
             try:
                 templates[key] = environment.from_string(text)
+                # As a plain dictionary: jinja's ChainMap is copied, slowly, for every rendering.
+                templates[key].globals = dict(templates[key].globals)
             except TemplateError as error:
                 line = getattr(error, "lineno", "?")
                 raise RecipeError(f"{path}, line {line}: {error}", "mend the template") from None
