@@ -17,6 +17,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Prompt:
     templates: dict[str, Template]
     examples: list[dict[str, Any]] = field(default_factory=list)
 
-    @property
+    @cached_property
     def alike(self) -> bool:
         """Whether student and teacher are asked the same."""
         return not self.examples and not {"teacher_system", "teacher_user"} & self.templates.keys()
