@@ -2,6 +2,7 @@
 # make test   the tests, from nothing; make test-slow: those of many minutes
 # make check  lint, types, docs, tests
 # make bench  the tables that the docs quote
+# make bench-rivals  beside distilabel, Curator and DataDesigner, each in an environment of its own: half an hour
 # make loss-bugs  nineteen known bugs planted in a copy of the source, each turning its test red
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 export PYTHONUNBUFFERED = 1
 
-.PHONY: demo test test-slow check lint types docs bench loss-bugs clean
+.PHONY: demo test test-slow check lint types docs bench bench-rivals loss-bugs clean
 
 demo: $(VENV)/.demo
 	@began=$$(date +%s); \
@@ -41,6 +42,9 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/logits_size.py
 	$(BIN)/python benchmarks/targets.py
 	$(BIN)/python benchmarks/losses.py
+
+bench-rivals: $(VENV)/.dev
+	$(BIN)/python benchmarks/rivals.py
 
 loss-bugs: $(VENV)/.dev
 	$(BIN)/python benchmarks/loss_bugs.py

@@ -145,7 +145,7 @@ def logits(folder: Path, count: int, tokens: int = 64, k: int = 64) -> None:
     map_.by_text = {f"t{i}": i for i in range(49152)}
     map_.by_bytes = {text.encode(): i for text, i in map_.by_text.items()}
     module = importlib.import_module("synthgen.generate")
-    module.open_remote = lambda recipe: Recorded(recipe, recipe.teacher, "key", map_)  # type: ignore[attr-defined]
+    module.open_remote = lambda recipe, section: Recorded(recipe, section, "key", map_)  # type: ignore[attr-defined]
     report("logits", recipe, folder, count)
 
 
@@ -193,32 +193,43 @@ def loop(count: int) -> None:
 
     reply = Reply(text="answer", finish_reason="stop")
     request = Request("sample", "s", "train", [], [], {}, [])
-    done = [0]
-
-    def deliver(item: Item, found: Reply) -> None:
-        done[0] += 1
-        if done[0] % (count // 8) == 0:
-            marks.append((time.monotonic(), done[0]))
-
-    def work() -> Iterator[Item]:
-        for i in range(count):
-            yield Item(0, i, request, Call(b"", i.to_bytes(8), 10, 100, 16))
-
     marks = [(time.monotonic(), 0), (time.monotonic(), 0)]
+
+    class Numbers:
+        """A `Work` of `count` requests; notes when each eighth was answered."""
+
+        def __init__(self) -> None:
+            self.taken = self.done = 0
+
+        @property
+        def finished(self) -> bool:
+            return self.taken == count
+
+        def take(self, teacher: str) -> Item | None:
+            if self.taken == count:
+                return None
+            self.taken += 1
+            return Item(self.taken, request, Call(b"", self.taken.to_bytes(8), 10, 100, 16))
+
+        def deliver(self, item: Item, found: Reply) -> None:
+            self.done += 1
+            if self.done % (count // 8) == 0:
+                marks.append((time.monotonic(), self.done))
+
     scheduler = Scheduler(
+        "echo",
         Echo(),
+        Numbers(),
         None,
         run="",
         budget=Budget(None, None, Spent()),
         prices=Prices(0, 0, 0),
-        deliver=deliver,
-        room=lambda: True,
         max_in_flight=64,
         rpm=10**9,
         tpm=10**11,
     )
     cpu = time.process_time()
-    asyncio.run(scheduler.run(work()))
+    asyncio.run(scheduler.run())
     cpu = time.process_time() - cpu
     print(f"loop: {count:,} requests, {cpu / count * 1e6:.1f} µs CPU each; end / start {end_to_start(marks):.2f}")
 

@@ -17,6 +17,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ class Prompt:
     version: str
     templates: dict[str, Template]
     examples: list[dict[str, Any]] = field(default_factory=list)
+
+    @cached_property
+    def alike(self) -> bool:
+        """Whether student and teacher are asked the same."""
+        return not self.examples and not {"teacher_system", "teacher_user"} & self.templates.keys()
 
     def student(self, fields: dict[str, Any]) -> list[Message]:
         """Messages that the student sees."""
@@ -112,6 +118,8 @@ def load_prompt(folder: str, name: str) -> Prompt:
             hasher.update(f"{key}\0{text}\0".encode())
             try:
                 templates[key] = environment.from_string(text)
+                # As a plain dictionary: jinja's ChainMap is copied, slowly, for every rendering.
+                templates[key].globals = dict(templates[key].globals)
             except TemplateError as error:
                 line = getattr(error, "lineno", "?")
                 raise RecipeError(f"{path}, line {line}: {error}", "mend the template") from None

@@ -20,6 +20,8 @@ SPLITS = ("train", "validation", "test")
 # wrong answer, say) still show the teacher's distribution, and distillation uses it.
 DEGENERATE = frozenset({"length", "repetition"})
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
 Message = dict[str, Any]  # {"role", "content"} and, where they exist, "reasoning_content", "tool_calls"
 
 _MESSAGES = pa.list_(
@@ -170,7 +172,7 @@ def identify(request: Request, teacher: str) -> str:
         parts += [list(request.completion), list(request.completion_ids)]
     if request.open_turn:
         parts.append("open_turn")
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    text = _CANONICAL.encode(parts)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 

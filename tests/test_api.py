@@ -109,6 +109,16 @@ def test_identical_requests_in_flight_are_sent_once(serve, tmp_path):
     assert server.stats()["requests"] == 1
 
 
+def test_identical_requests_one_after_another_are_sent_once(serve, tmp_path):
+    # The cache is read for several requests at a time: what came to be in it since must be seen.
+    server = serve()
+    rows = [{"id": f"q{i}", "question": f"What is {i % 4}?"} for i in range(60)]
+    for name in ("run", "all-from-the-cache"):
+        made, _, _ = make(tmp_path, server, name=name, seeds=rows, teacher={"max_in_flight": 1})
+        assert len(made) == 60
+        assert server.stats()["requests"] == server.stats()["paid"] == 4
+
+
 def test_budget_is_never_exceeded_and_more_goes_on(serve, tmp_path):
     server = serve(latency=0.02)
     limit = 0.0010

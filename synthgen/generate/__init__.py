@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from synthgen import corpus, durable, logits
-from synthgen.card import write_dataset_card
 from synthgen.errors import CorpusError, UserError
 from synthgen.generate import catalogue
 from synthgen.generate.budget import Budget, prices
@@ -121,8 +120,7 @@ def generate(
         ui.note(f"{folder}: part {part[0]} of {part[1]} is done; {len(missing)} shards are left to the others")
         return folder
     names = [s.name for s in shards]
-    manifest = corpus.finish(folder, "generated", _facts(recipe, folder, prompt, teachers), names)
-    write_dataset_card(folder, manifest, f"{recipe.task}: generated")
+    corpus.finish(folder, "generated", _facts(recipe, folder, prompt, teachers), names)
     return folder
 
 

@@ -17,7 +17,7 @@ import sqlite3
 import struct
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,9 @@ CREATE TABLE reply(key BLOB PRIMARY KEY, failure TEXT, reason TEXT, body BLOB, m
 CREATE TABLE spent(run TEXT PRIMARY KEY, usd INTEGER NOT NULL, tokens INTEGER NOT NULL);
 CREATE TABLE reserved(id INTEGER PRIMARY KEY, run TEXT NOT NULL, usd INTEGER NOT NULL, tokens INTEGER NOT NULL);
 """
-_PUT = "INSERT OR REPLACE INTO reply VALUES (?, ?, ?, ?, ?, ?)"
+_PLACES = "(?, ?, ?, ?, ?, ?)"
+_PUT = f"INSERT OR REPLACE INTO reply VALUES {_PLACES}"
+_ROWS = 64  # replies in one statement
 _SPEND = (
     "INSERT INTO spent VALUES (?, ?, ?) "
     "ON CONFLICT(run) DO UPDATE SET usd = usd + excluded.usd, tokens = tokens + excluded.tokens"
@@ -95,14 +97,24 @@ class Cache:
 
     def get(self, key: bytes) -> Entry | None:
         """What is kept for a request, or None."""
+        return self.find([key]).get(key)
+
+    def find(self, keys: Sequence[bytes]) -> dict[bytes, Entry]:
+        """What is kept for some requests, by key: one query for all costs little more than one for each."""
+        marks = ", ".join("?" * len(keys))
         try:
-            row = self._reader.execute("SELECT failure, reason, body FROM reply WHERE key = ?", (key,)).fetchone()
+            rows = self._reader.execute(
+                f"SELECT key, failure, reason, body FROM reply WHERE key IN ({marks})", keys
+            ).fetchall()
         except sqlite3.Error as error:
             raise self._broken(error) from None
-        if row is None or (row[0] is not None and self.retry_failed):
-            return None
-        body = _unpack(row[2], self.path) if row[2] is not None else None
-        return Entry(body, (row[0], row[1]) if row[0] is not None else None)
+        return {
+            key: Entry(
+                None if body is None else _unpack(body, self.path), None if failure is None else (failure, reason)
+            )
+            for key, failure, reason, body in rows
+            if failure is None or not self.retry_failed
+        }
 
     def put(self, key: bytes, entry: Entry, model: str) -> Statement:
         """The statement that keeps an entry; hand it to `commit`."""
@@ -203,8 +215,8 @@ class Cache:
     def _transaction(self, connection: sqlite3.Connection, statements: list[Statement]) -> None:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            for sql, values in statements:
-                connection.execute(sql, _packed(values) if sql is _PUT else values)
+            for sql, values in _together(statements):
+                connection.execute(sql, values)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -222,6 +234,29 @@ class Cache:
             f"the reply cache {self.path} is damaged: {text}",
             "restore a copy, or move the file away: what it held is then paid for again when asked again",
         )
+
+
+def _together(statements: list[Statement]) -> Iterator[Statement]:
+    """The same done in fewer statements: between two the interpreter goes from thread to thread.
+
+    Replies go in many at a time, and what a run spent is summed; nothing else needs these to come in their order.
+    """
+    puts: list[Sequence[Any]] = []
+    spent: dict[str, list[int]] = {}
+    for sql, values in statements:
+        if sql is _PUT:
+            puts.append(values)
+        elif sql is _SPEND:
+            total = spent.setdefault(values[0], [0, 0])
+            total[0] += values[1]
+            total[1] += values[2]
+        else:
+            yield sql, values
+    for start in range(0, len(puts), _ROWS):
+        some = puts[start : start + _ROWS]
+        yield _PUT + f", {_PLACES}" * (len(some) - 1), [value for put in some for value in _packed(put)]
+    for run, (usd, tokens) in spent.items():
+        yield _SPEND, (run, usd, tokens)
 
 
 def _packed(values: Sequence[Any]) -> list[Any]:

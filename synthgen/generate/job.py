@@ -43,21 +43,24 @@ def answerers(recipe: Recipe) -> list[str]:
 
 @dataclass(frozen=True)
 class Job:
-    """`who` gives for each teacher's name its model and revision as row ids have it; `pool` are all seeds of the
-    same split; `shared` holds what jobs of one seed render only once."""
+    """`who` gives for each teacher's name its model and revision as row ids have it, `cast` its section; `answerers`
+    are the names of those whose completions become rows; `pool` are all seeds of the same split; `shared` holds what
+    jobs of one seed render only once."""
 
     recipe: Recipe
     prompt: Prompt
     seed: Seed
     index: int
     who: Mapping[str, str]
+    cast: Mapping[str, AnyTeacher]
+    answerers: Sequence[str]
     pool: Sequence[Seed] = ()
     shared: dict[str, list[Message]] = field(default_factory=dict)
 
     @property
     def teacher(self) -> str:
         """Name of the teacher that answers this seed: by the weights of the mixture, and the same in any run."""
-        names = answerers(self.recipe)
+        names = self.answerers
         if len(names) == 1 or not self.recipe.mixture:
             return names[0]
         weights = self.recipe.mixture
@@ -89,6 +92,8 @@ class Job:
 
     def asked(self) -> list[Message]:
         """What the teacher is asked, of the seed as it is."""
+        if self.prompt.alike:
+            return self.student()
         return self._once("asked", lambda: self.prompt.teacher(self.fields))
 
     def _once(self, name: str, make: Any) -> list[Message]:
@@ -109,7 +114,7 @@ class Job:
         """A request whose reply can become a row: the seed's own question unless messages are given."""
         g = self.recipe.generate
         teacher = teacher or self.teacher
-        tools = self.fields.get("tools") if cast(self.recipe)[teacher].engine == "openai" else None
+        tools = self.fields.get("tools") if self.cast[teacher].engine == "openai" else None
         return self._request(
             "sample",
             asked or self.asked(),
@@ -204,7 +209,7 @@ class Job:
 
     def source(self, role: str, teacher: str) -> Source:
         """The source entry of a teacher in a role."""
-        return source(self.who[teacher], role, cast(self.recipe)[teacher].licence)
+        return source(self.who[teacher], role, self.cast[teacher].licence)
 
     def answer_of(self, reply: Reply) -> str | None:
         """The answer in a reply: what follows the marker, where the recipe has one; None when it is missing."""
@@ -227,12 +232,9 @@ class Job:
     ) -> Row:
         """The row of a good reply."""
         made = record(self.recipe, request, reply, self.prompt, request.teacher)
-        made = replace(
-            made,
-            parents=list(request.parents if parents is None else parents),
-            sources=[*request.sources, *sources],
-            scores=[*made.scores, *({"name": name, "value": float(value)} for name, value in (scores or {}).items())],
-        )
+        made.parents = list(request.parents if parents is None else parents)
+        made.sources = [*request.sources, *sources]
+        made.scores += ({"name": name, "value": float(value)} for name, value in (scores or {}).items())
         return Row(made, {request.teacher: reply.target} if reply.target is not None else {})
 
 
@@ -252,6 +254,7 @@ class Jobs:
 
     def __init__(self, recipe: Recipe, seeds: Sequence[Seed], prompt: Prompt, who: Mapping[str, str]) -> None:
         self.recipe, self.prompt, self.who = recipe, prompt, who
+        self.cast, self.answerers = cast(recipe), answerers(recipe)
         self.seeds = sorted(seeds, key=lambda s: SPLITS.index(s.split))  # stable: file order inside a split
         self.pools = {split: [s for s in self.seeds if s.split == split] for split in SPLITS}
         self.each = 1 if recipe.strategy in ("classify", "score") else recipe.generate.samples
@@ -274,7 +277,8 @@ class Jobs:
         for place in range(start, min(stop, len(self))):
             seed, index = self.seeds[place // self.each], place % self.each
             shared = last.shared if last and last.seed is seed else {}
-            last = Job(self.recipe, self.prompt, seed, index, self.who, self.pools[seed.split], shared)
+            pool = self.pools[seed.split]
+            last = Job(self.recipe, self.prompt, seed, index, self.who, self.cast, self.answerers, pool, shared)
             yield last
 
 

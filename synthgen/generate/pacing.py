@@ -80,7 +80,7 @@ class Concurrency:
     """How many may be in flight: doubles each round trip until the first refusal, then additive up, ×0.75 down."""
 
     most: int
-    limit: float = 16.0
+    limit: float = 32.0
     ceiling: float | None = None
     cuts: int = 0
     _cut_at: float = -1.0

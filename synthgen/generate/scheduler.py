@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import time
+from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -31,6 +32,7 @@ _DEAD = 20  # … and when it is, but answers none
 _HOPELESS = 20  # refused in a row, with no answer ever
 _PAID_TRIES = 3  # for answers that came and are no use: each was paid
 _LOOK = 0.5  # seconds between looks at a budget that is all reserved
+_AHEAD = 16  # requests looked up in the cache together
 _TURN = 32  # cached rows before others get a turn
 _KEPT = ("bad_request", "context", "content_filter", "schema", "empty", "too_large")  # would be the same again
 
@@ -110,6 +112,9 @@ class Scheduler:
         self.quota = Quota(rpm, tpm, time.monotonic())
         self.model = str(teacher.identity["model"])
         self.live = Live(usd=None if prices is None else budget.spent.usd / PICO)
+        self._ahead: deque[Item] = deque()  # taken, and not begun
+        self._kept: dict[bytes, Entry] = {}  # what the cache held for these when it was read
+        self._since: set[bytes] = set()  # keys of what has been put there since
         self._waiting: list[tuple[float, int, Item]] = []  # heap of those due again
         self._flying: dict[bytes, list[Item]] = {}  # by key; further ones that asked the same
         self._tasks: set[asyncio.Task[None]] = set()
@@ -128,12 +133,13 @@ class Scheduler:
         try:
             while self._stop is None:
                 item: Item | None = None
-                if self._waiting and self._waiting[0][0] <= time.monotonic():
+                again = bool(self._waiting) and self._waiting[0][0] <= time.monotonic()
+                if again:
                     item = heapq.heappop(self._waiting)[2]
                 elif self._open():
-                    item = self.work.take(self.name)
+                    item = self._next()
                 if item is not None:
-                    await self._begin(item)
+                    await self._begin(item, again)
                 elif not (self._waiting or self._tasks) and self.work.finished:
                     break
                 else:
@@ -165,12 +171,30 @@ class Scheduler:
         """New requests may begin while not too many wait to be asked again."""
         return len(self._waiting) < 4 * self.pace.most
 
-    async def _begin(self, item: Item) -> None:
+    def _next(self) -> Item | None:
+        """The next new request. Some are taken at a time, so that the cache is read once for all of them."""
+        if not self._ahead:
+            while len(self._ahead) < _AHEAD and (item := self.work.take(self.name)) is not None:
+                self._ahead.append(item)
+            self._since.clear()
+            if self._ahead and self.cache and self.teacher.paid:
+                self._kept = self.cache.find([item.call.key for item in self._ahead])
+        return self._ahead.popleft() if self._ahead else None
+
+    def _look_up(self, item: Item, again: bool) -> Entry | None:
+        """What the cache holds for a new request, or one that waited before it was ever sent (`again`)."""
+        if self.cache is None or not self.teacher.paid or item.tries:
+            return None
+        if again or item.call.key in self._since:
+            return self.cache.get(item.call.key)
+        return self._kept.get(item.call.key)
+
+    async def _begin(self, item: Item, again: bool) -> None:
         """Answer from the cache, join an identical request in flight, or send when all limits allow."""
         self._count += 1
         if self._count % _TURN == 0:
             await asyncio.sleep(0)
-        kept = self.cache.get(item.call.key) if self.cache and self.teacher.paid and not item.tries else None
+        kept = self._look_up(item, again)
         if kept is not None:
             self.live.cached += 1
             self._finish(item, self._from_entry(item, kept))
@@ -387,6 +411,8 @@ class Scheduler:
             statements.append(self.cache.put(*entry, self.model))
         if statements:
             await self.cache.commit(statements)
+        if entry is not None:  # not before: a reading in the meantime did not see it
+            self._since.add(entry[0])
 
     def _most(self, call: Call) -> Spent:
         usd = self.prices.most(call.most_prompt, call.most_completion) if self.prices else 0

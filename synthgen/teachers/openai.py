@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 _PATH = "/chat/completions"
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _LABEL_TOKENS = 16  # of an answer that is one label
 _TEMPLATE_TOKENS = 256  # more than any chat template adds by itself
 _MESSAGE_TOKENS = 16
@@ -87,7 +88,7 @@ class ApiModel:
         """The request's body, in a fixed order of keys; the key is a hash over endpoint, body and sample index."""
         body = self._body(request)
         most = body.get("max_completion_tokens") or body.get("max_tokens") or 1 << 20
-        payload = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        payload = _COMPACT.encode(body).encode()
         index = request.sampling.get("sample_index", 0)
         key = hashlib.blake2b(f"{self.section.base_url}{_PATH}\0{index}\0".encode() + payload, digest_size=20).digest()
         bound = len(payload) + _TEMPLATE_TOKENS + _MESSAGE_TOKENS * len(body["messages"])

@@ -1,0 +1,38 @@
+"""synthgen: a recipe as in the README. Its cache of paid replies is on, as it is by default, and empty."""
+
+from __future__ import annotations
+
+import json
+
+from clock import FOLDER, GIVEN, asking, questions, say
+
+# isort: split
+import pyarrow.parquet as pq
+
+from synthgen import generate, load_recipe
+
+(FOLDER / "questions.jsonl").write_text("".join(json.dumps({"question": text}) + "\n" for text in questions()))
+(FOLDER / "user.j2").write_text("{{ question }}\n")
+(FOLDER / "recipe.yaml").write_text(
+    f"""
+task: questions
+seeds: [{{path: questions.jsonl, source: benchmark, licence: CC0-1.0}}]
+teacher:
+  engine: openai
+  model: {GIVEN["model"]}
+  base_url: {GIVEN["url"]}
+  api_key_env: LOOPBACK_KEY
+  licence: CC0-1.0
+  max_in_flight: {GIVEN["in_flight"]}
+generate: {{max_new_tokens: 16, temperature: 1.0, top_p: 1.0}}
+logits: null
+"""
+)
+recipe = load_recipe(FOLDER / "recipe.yaml")
+with asking():
+    generate(recipe, FOLDER / "run")
+found = pq.read_table(FOLDER / "run" / "generated" / "data").select(["prompt", "completion"]).to_pylist()
+say(
+    f"max_in_flight={GIVEN['in_flight']}, own cache on",
+    ((row["prompt"][-1]["content"], row["completion"][-1]["content"]) for row in found),
+)
