@@ -304,7 +304,7 @@ KINDS = {
 def test_each_fault_has_its_kind(serve, tmp_path):
     script = [[f"What is {10 + i}?", [fault]] for i, fault in enumerate(KINDS)]
     server = serve(latency=0.01, script=script)
-    teacher = {"timeout": 1, "attempts": 2, "max_in_flight": 8}
+    teacher = {"timeout": 3, "attempts": 2, "max_in_flight": 8}
     rows, failures, _ = make(tmp_path, server, seeds=30, teacher=teacher)
     assert len(rows) == 30 - len(KINDS)
     kinds = {f["seed_id"]: f["kind"] for f in failures}
