@@ -22,8 +22,8 @@ from synthgen.records import Request
 
 if TYPE_CHECKING:
     from synthgen.logits import Target
-    from synthgen.recipe import Recipe
-    from synthgen.sections import ApiTeacher, ReplayTeacher, TeacherSection
+    from synthgen.recipe import GenerateSection, Recipe
+    from synthgen.sections import ApiTeacher, LocalTeacher, ReplayTeacher
 
 FAILURES = (
     "timeout",  # no answer in time
@@ -35,6 +35,8 @@ FAILURES = (
     "schema",  # not the JSON that was due, of the server or of the answer
     "empty",  # no answer in the reply
     "too_large",  # more bytes than such an answer can have
+    "engine",  # the engine ended the request without an answer
+    "engine_died",  # it died, and died again with this request alone
 )
 
 
@@ -87,6 +89,9 @@ class Teacher(Protocol):
         self, requests: Sequence[Request], spec: dict[str, Any] | None, tick: Callable[[int], None] = ...
     ) -> list[Reply]:
         """Log-probabilities of each request's `completion`, and its distributions as `spec` says."""
+
+    def close(self) -> None:
+        """Let go of the model, its memory and its processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +163,17 @@ class RemoteTeacher(Protocol):
         """Let go of connections."""
 
 
-def open_teacher(section: TeacherSection) -> Teacher:
-    """Load a local teacher. Raises TeacherError, or UserError naming a missing extra."""
+def open_teacher(section: LocalTeacher, generate: GenerateSection | None = None) -> Teacher:
+    """Load a local teacher; `generate` says which form answers must have, if any.
+
+    Raises TeacherError, or UserError naming a missing extra.
+    """
+    if section.engine == "vllm":
+        try:
+            from synthgen.teachers.vllm import VllmModel
+        except ModuleNotFoundError as error:
+            raise missing_extra(str(error.name).partition(".")[0], "vllm") from None
+        return VllmModel.open(section, generate)
     try:
         from synthgen.teachers.transformers import LocalModel
     except ModuleNotFoundError as error:
