@@ -32,6 +32,16 @@ class TeacherSection(Section):
     batch_size: Count = 64
 
 
+_SET = "synthgen sets it"
+_VLLM_OURS = {
+    **dict.fromkeys(("max_logprobs", "logprobs_mode", "generation_config", "logits_processors"), _SET),
+    "tensor_parallel_size": "its key is tensor_parallel",
+    "data_parallel_size": "its key is data_parallel",
+    "gpu_memory_utilization": "its key is memory_fraction",
+    "trust_remote_code": "code from a model's repository is not run",
+}
+
+
 class VllmTeacher(Section):
     """A model that vLLM runs in this process: one GPU, all GPUs of the machine, or the CPU."""
 
@@ -54,6 +64,16 @@ class VllmTeacher(Section):
     """Tokens of prompt and completion; the model's own limit unless given."""
     max_num_seqs: Count | None = None
     """Rows that one copy writes at once; vLLM's own choice unless given."""
+    extra: dict[str, Any] = {}
+    """Further arguments of vLLM's engine, by its own names."""
+
+    @field_validator("extra")
+    @classmethod
+    def _not_ours(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        for key in extra:
+            if key in _VLLM_OURS or key in cls.model_fields:
+                raise ValueError(f"'{key}' cannot be set here: {_VLLM_OURS.get(key, 'it has a key of its own')}")
+        return extra
 
 
 class Prices(Section):

@@ -23,12 +23,21 @@ from synthgen.generate.cache import Cache
 from synthgen.generate.job import Jobs, answerers, cast, key, refuse_incapable, score_too, who
 from synthgen.generate.remote import Gate, Remotes, Write
 from synthgen.generate.rounds import Failure, Made, Row, ask_batch, lockstep
+from synthgen.generate.stream import stream
 from synthgen.prompts import Prompt, load_prompt
 from synthgen.recipe import Recipe, deciding
 from synthgen.records import FAILURE_SCHEMA, Request, to_table
 from synthgen.sections import LocalTeacher
 from synthgen.seeds import fingerprint, load_seeds
-from synthgen.teachers import FAILURES, RemoteTeacher, Reply, Teacher, open_remote, open_teacher
+from synthgen.teachers import (
+    FAILURES,
+    RemoteTeacher,
+    Reply,
+    StreamingTeacher,
+    Teacher,
+    open_remote,
+    open_teacher,
+)
 from synthgen.ui import UI, Progress
 
 # What decides the rows. Of the seeds, their content decides (`seeds_sha256`), not where they lie.
@@ -103,7 +112,10 @@ def generate(
         for teacher in local.values():
             opened.callback(teacher.close)
         bar.advance(bar.total - sum(s.stop - s.start for s in mine), resumed=True)
-        if mine and not remote:
+        streaming = {name: teacher for name, teacher in local.items() if isinstance(teacher, StreamingTeacher)}
+        if mine and len(streaming) == len(teachers) and not (recipe.logits and recipe.logits.score_by):
+            stream(jobs, mine, streaming, spec, write, bar, gate)
+        elif mine and not remote:
             _locally(jobs, mine, partial(ask_batch, local, spec, bar.tokens), spec, write, bar, gate)
         elif mine:
             first = _by_batch(recipe, folder, jobs, mine, remote, ui) if batch and not local else None

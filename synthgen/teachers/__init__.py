@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from synthgen.errors import missing_extra
 from synthgen.records import Request
@@ -92,6 +92,17 @@ class Teacher(Protocol):
 
     def close(self) -> None:
         """Let go of the model, its memory and its processes."""
+
+
+@runtime_checkable
+class StreamingTeacher(Teacher, Protocol):
+    """A local engine that is fastest when requests come one at a time, and another as soon as one is done."""
+
+    async def start(self) -> int:
+        """Start the engine; how many requests it should have at once to be full."""
+
+    async def ask(self, request: Request, spec: dict[str, Any] | None, tick: Callable[[int], None]) -> Reply:
+        """The reply to one request of any kind, from any event loop."""
 
 
 @dataclass(frozen=True, slots=True)

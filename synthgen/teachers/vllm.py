@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
@@ -29,7 +30,7 @@ from synthgen.teachers.load import find_weights, tokenizer_hash
 from synthgen.teachers.render import completion_ids, render, render_each
 from synthgen.teachers.vllm_engine import Engine, Job, Poison
 from synthgen.teachers.vllm_flat import positions, top_k
-from synthgen.teachers.vllm_probe import missing, require, version
+from synthgen.teachers.vllm_probe import known, missing, require, version
 
 _MOST_IDS = 128  # token ids that one request may ask the log-probabilities of
 _LABEL_TOKENS = 16  # room kept in the context for a label
@@ -60,6 +61,10 @@ class VllmModel:
     def open(cls, section: VllmTeacher, generate: GenerateSection | None = None) -> VllmModel:
         """Find the model that the recipe names; its weights are loaded later. Raises TeacherError."""
         require("generate")
+        if strange := [name for name in section.extra if name not in known(section.extra, AsyncEngineArgs)]:
+            raise TeacherError(
+                f"teacher.extra: vLLM {version()} has no engine argument '{strange[0]}'", "mend its name"
+            )
         folder, revision = find_weights(section.model)
         name = str(folder or section.model)
         more = {} if folder else {"revision": section.revision}
@@ -125,6 +130,10 @@ class VllmModel:
         which the context must have room.
         """
         return self._together(requests, spec, tick)
+
+    async def start(self) -> int:
+        """Start the engine; a tenth more requests than it writes at once, so that the next is there when one ends."""
+        return await self.engine.ask(self.engine.ready())
 
     async def ask(self, request: Request, spec: dict[str, Any] | None, tick: Callable[[int], None]) -> Reply:
         """The reply to one request of any kind, from any event loop; many may be asked at once."""
@@ -291,6 +300,7 @@ def arguments(section: VllmTeacher, model: str) -> dict[str, Any]:
         "enable_prefix_caching": True,
         "generation_config": "vllm",  # the checkpoint's own would change the sampling behind our back
         "use_tqdm_on_load": False,
+        **section.extra,
     }
     return {name: value for name, value in wanted.items() if value is not None}
 

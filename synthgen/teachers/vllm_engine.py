@@ -33,6 +33,7 @@ from synthgen.errors import TeacherError
 from synthgen.logits import Floats, Sampled
 from synthgen.teachers.vllm_draws import ARGUMENT, Collector
 from synthgen.teachers.vllm_flat import positions
+from synthgen.teachers.vllm_parent import children_follow
 from synthgen.teachers.vllm_probe import known, missing, version
 
 _FILL = 1.1  # requests in flight, against what the engine writes at once: the next is there when one ends
@@ -64,6 +65,7 @@ class Engine:
         self._llm: Any = None
         self._collector: Collector | None = None
         self._slots: asyncio.Semaphore | None = None
+        self._most = 0
         self._starting = asyncio.Lock()
         self._flying: set[Job] = set()
         self._suspects: list[Job] = []
@@ -93,14 +95,19 @@ class Engine:
         if self._loop.is_running():
             self.call(self._stop())
 
+    async def ready(self) -> int:
+        """Start the engine if there is none; how many requests may be in flight. Raises TeacherError."""
+        async with self._starting:
+            if self._llm is None:
+                self._start()
+        return self._most
+
     async def run(self, job: Job) -> tuple[Any, Sampled | None]:
         """The finished RequestOutput, and the draws where the job asks for them.
 
         On the engine's loop only. Raises Poison, TeacherError, or vLLM's own error for a request that it refuses.
         """
-        async with self._starting:
-            if self._llm is None:
-                self._start()
+        await self.ready()
         assert self._slots is not None
         async with self._slots:
             while self._recovery is not None:
@@ -197,7 +204,8 @@ class Engine:
             if not missing("sampled"):  # each of the two model runners has its own interface
                 name = "SlotDraws" if getattr(config, "use_v2_model_runner", False) else "BatchDraws"
                 config.model_config.logits_processors = [f"{Collector.__module__}:{name}"]
-            self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+            with children_follow(config):
+                self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
         except Exception as error:  # vLLM, torch and the model's code each raise their own kinds
             raise TeacherError(
                 f"vLLM {version()} does not start with '{self.arguments['model']}': {str(error).strip()[:300]}",
@@ -205,7 +213,8 @@ class Engine:
             ) from None
         if self._slots is None:
             at_once = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
-            self._slots = asyncio.Semaphore(math.ceil(_FILL * at_once))
+            self._most = math.ceil(_FILL * at_once)
+            self._slots = asyncio.Semaphore(self._most)
         if self._collector is None:
             self._collector = Collector()
 

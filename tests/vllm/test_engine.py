@@ -61,16 +61,43 @@ def test_greedy_text_is_the_same_until_a_near_tie(greedy, smol, request_maker):
             assert (ours.text, ours.finish_reason) == (other.text, other.finish_reason)
 
 
-def test_score_gives_generated_rows_their_log_probabilities_back(model, greedy, smol):
-    prompts, completions = [r.prompt_token_ids for r in greedy], [r.token_ids for r in greedy]
-    scored = model.score(prompts, completions, TOPK)
-    for reply, found, exact in zip(greedy, scored, smol.logprobs(prompts, completions), strict=True):
-        own = exact[range(len(reply.token_ids)), list(reply.token_ids)].numpy()
-        assert np.abs(found.logprobs - own).max() < CLOSE
+def test_score_gives_generated_rows_their_log_probabilities_back(model, greedy, smol, request_maker):
+    asked = [
+        dataclasses.replace(
+            request_maker(n, q),
+            kind="score",
+            completion=({"role": "assistant", "content": reply.text},),
+            completion_ids=tuple(reply.token_ids),
+        )
+        for n, (q, reply) in enumerate(zip(QUESTIONS, greedy, strict=True))
+    ]
+    scored = model.score(asked, TOPK)
+    for reply, found, exact in zip(greedy, scored, smol.score(asked, TOPK), strict=True):
+        assert list(found.token_ids) == list(exact.token_ids) == list(reply.token_ids)
+        assert list(found.prompt_token_ids) == list(reply.prompt_token_ids)
+        assert np.abs(np.array(found.token_logprobs) - exact.token_logprobs).max() < CLOSE
         assert np.abs(found.target.logprobs - reply.target.logprobs).max() < CLOSE
-    plain = model.score(prompts[:1], completions[:1])[0]
+        # What was drawn greedily is the first of the top-k, so the row's own log-probability is there too.
+        assert np.abs(np.array(found.token_logprobs) - reply.target.logprobs[:, 0]).max() < CLOSE
+    plain = model.score(asked[:1], None)[0]
     assert plain.target is None
-    assert np.abs(plain.logprobs - scored[0].logprobs).max() < CLOSE
+    assert np.abs(np.array(plain.token_logprobs) - scored[0].token_logprobs).max() < CLOSE
+
+
+def test_a_text_by_somebody_else_is_scored_as_by_transformers(model, smol, request_maker):
+    """Without token ids, after a prompt that is already in the prefix cache."""
+    said = ("Blue, most of the time.", "I do not know!", "")
+    asked = [
+        dataclasses.replace(
+            request_maker(n, QUESTIONS[1]), kind="score", completion=({"role": "assistant", "content": text},)
+        )
+        for n, text in enumerate(said)
+    ]
+    for ours, theirs in zip(model.score(asked, TOPK), smol.score(asked, TOPK), strict=True):
+        assert list(ours.token_ids) == list(theirs.token_ids)
+        assert np.abs(np.array(ours.token_logprobs) - theirs.token_logprobs).max() < CLOSE
+        assert np.abs(ours.target.logprobs - theirs.target.logprobs).max() < CLOSE
+        assert np.abs(np.exp(ours.target.log_tail) - np.exp(theirs.target.log_tail)).max() < CLOSE
 
 
 def test_draws_are_those_of_the_transformers_teacher(model, smol, request_maker):
@@ -98,7 +125,7 @@ def _draws(target: logits.Sampled) -> list[np.ndarray]:
 
 def test_label_probabilities_are_those_of_transformers(model, smol, request_maker):
     labels = (" yes", " no", " maybe so", " maybe not")
-    asked = [dataclasses.replace(request_maker(n, q), labels=labels) for n, q in enumerate(QUESTIONS)]
+    asked = [dataclasses.replace(request_maker(n, q), kind="classify", labels=labels) for n, q in enumerate(QUESTIONS)]
     for ours, theirs in zip(model.classify(asked), smol.classify(asked), strict=True):
         np.testing.assert_allclose(ours.label_probs, theirs.label_probs, atol=CLOSE)
         assert (ours.text, list(ours.token_ids)) == (theirs.text, list(theirs.token_ids))
@@ -111,9 +138,21 @@ def test_answers_keep_to_a_pattern_and_a_schema(model, request_maker):
         assert re.fullmatch("(red|green), [0-9]{3}", model.sample([request_maker(1, "A colour?")], None)[0].text)
         model.form = {"json": schema}
         found = model.sample([request_maker(1, "Give a small number as JSON.", max_new_tokens=64)], None)[0]
-        assert found.finish_reason == "length" or isinstance(json.loads(found.text)["n"], int)
+        assert isinstance(json.loads(found.text)["n"], int)
+        step = dataclasses.replace(request_maker(1, "Give a small number as JSON."), target=False)
+        assert "{" not in model.sample([step], None)[0].text  # a step on the way is not held to it
+        cut = model.sample([request_maker(1, "Give a small number as JSON.", max_new_tokens=2)], None)[0]
+        assert cut.failure == ("schema", "the answer is not JSON")
     finally:
         model.form = {}
+
+
+def test_a_turn_that_is_left_open_is_gone_on_with(model, smol, request_maker):
+    said = [{"role": "user", "content": "Name a colour."}, {"role": "assistant", "content": "My favourite colour is"}]
+    asked = dataclasses.replace(request_maker(1, ""), prompt=said, teacher_prompt=said, open_turn=True)
+    ours, theirs = model.sample([asked], None)[0], smol.sample([asked], None)[0]
+    assert list(ours.prompt_token_ids) == list(theirs.prompt_token_ids)
+    assert list(ours.token_ids)[:3] == list(theirs.token_ids)[:3]
 
 
 def test_a_prompt_too_long_is_a_failure_and_the_rest_go_on(model, request_maker):
@@ -124,7 +163,7 @@ def test_a_prompt_too_long_is_a_failure_and_the_rest_go_on(model, request_maker)
 
 def test_any_event_loop_may_ask(model, request_maker):
     async def several():
-        return await asyncio.gather(*(model.ask(request_maker(n, q), None) for n, q in enumerate(QUESTIONS)))
+        return await asyncio.gather(*(model.ask(request_maker(n, q), None, print) for n, q in enumerate(QUESTIONS)))
 
     assert [r.failure for r in asyncio.run(several())] == [None] * len(QUESTIONS)
 

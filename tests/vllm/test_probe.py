@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 
 import pytest
@@ -37,6 +38,26 @@ def test_a_missing_field_is_named_with_the_version(monkeypatch):
     assert "vllm.logprobs:Rounds" in caught.value.message
 
 
+def test_a_capability_that_is_missing_is_not_offered(monkeypatch, tiny):
+    monkeypatch.setitem(vllm_probe._NEEDS, "classify", (("label_probs",), (), ()))
+    vllm_probe.missing.cache_clear()
+    try:
+        model = VllmModel.open(VllmTeacher(engine="vllm", model=str(tiny)))
+        assert model.can == {"sample", "score", "open_turn"}
+        with pytest.raises(TeacherError, match=r"cannot give the probabilities of labels: it has no SamplingParams\."):
+            model.classify([dataclasses.replace(_request(), kind="classify", labels=("a", "b"))])
+        model.close()
+    finally:
+        vllm_probe.missing.cache_clear()
+
+
+def test_further_arguments_are_the_engines_own(tiny):
+    section = VllmTeacher(engine="vllm", model=str(tiny), extra={"enforce_eager": True, "max_num_batched_tokens": 64})
+    assert arguments(section, "folder")["enforce_eager"] is True
+    with pytest.raises(TeacherError, match=r"teacher\.extra.*'enforce_eagre'"):
+        VllmModel.open(VllmTeacher(engine="vllm", model=str(tiny), extra={"enforce_eagre": True}))
+
+
 def test_request_asks_for_raw_flat_log_probabilities_and_no_text():
     params = sample_params(_request(), {"kind": "topk", "k": 64, "temperature": 1.0}, {2, 0}, 49152, {})
     assert isinstance(params, SamplingParams)
@@ -67,6 +88,8 @@ def test_top_k_at_another_temperature_is_refused_before_the_engine_starts(tiny):
     with pytest.raises(TeacherError, match=r"temperature of 2\.0"):
         model.sample([_request()], {"kind": "topk", "k": 4, "temperature": 2.0})
     with pytest.raises(TeacherError, match="no full distribution"):
-        model.score([[1]], [[2]], {"kind": "sampled", "draws": 5, "temperature": 1.0})
+        model.score(
+            [dataclasses.replace(_request(), kind="score")], {"kind": "sampled", "draws": 5, "temperature": 1.0}
+        )
     assert model.engine._llm is None
     model.close()
