@@ -13,6 +13,7 @@ comes back and decides when and how often to ask.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -180,6 +181,8 @@ def open_teacher(section: LocalTeacher, generate: GenerateSection | None = None)
     Raises TeacherError, or UserError naming a missing extra.
     """
     if section.engine == "vllm":
+        if importlib.util.find_spec("vllm") is None:  # said at once: what else it needs takes long to import
+            raise missing_extra("vllm", "vllm")
         try:
             from synthgen.teachers.vllm import VllmModel
         except ModuleNotFoundError as error:
