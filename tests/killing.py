@@ -4,14 +4,15 @@
     server.run(["synthgen", "generate", recipe, "-o", run], cut=(7, "before"))   # SIGKILL before the 8th call
     server.run(["synthgen", "generate", recipe, "-o", run])                      # undisturbed
 
-`python killing.py FD…` is the server's process: on each socket a request a line in, an outcome a line out. A trial is
-a real process killed by a real SIGKILL; it calls the command's own function. `fault` breaks a promise of the package
-on purpose, to show that what watches the promise sees it broken.
+`python killing.py FD… MODULE…` is the server's process: on each socket a request a line in, an outcome a line out. A
+trial is a real process killed by a real SIGKILL; it calls the command's own function. `fault` breaks a promise of the
+package on purpose, to show that what watches the promise sees it broken.
 """
 
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import queue
@@ -30,6 +31,27 @@ from typing import Any
 import psutil
 
 HOOKED = ("fsync", "replace", "rename", "unlink", "rmdir")  # what makes or unmakes a file under its real name
+IMPORTS = (
+    "jinja2.ext",
+    "pandas",
+    "pyarrow.dataset",
+    "pyarrow.parquet",
+    "safetensors.numpy",
+    "safetensors.torch",
+    "torch._dynamo",
+    "transformers.models.llama.modeling_llama",
+    "transformers.masking_utils",
+    "matplotlib.pyplot",
+    "synthgen.cli",
+    "synthgen.pipeline",
+    "synthgen.plots",
+    "synthgen.teachers.transformers",
+    "distill.classifier",
+    "distill.cli",
+    "distill.evaluate",
+    "distill.fidelity",
+    "distill.train",
+)
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}  # no pool to lose
 
 
@@ -45,12 +67,14 @@ class Outcome:
 
 
 class Server:
-    """The process that forks, with `lanes` loops that take requests side by side. `close` ends it."""
+    """The process that forks, with `lanes` loops that take requests side by side. `close` ends it.
 
-    def __init__(self, lanes: int = min(2, os.cpu_count() or 1)) -> None:
+    `imports`: the commands, and what they and their libraries import when used, so that forks need not."""
+
+    def __init__(self, lanes: int = min(2, os.cpu_count() or 1), imports: Iterable[str] = IMPORTS) -> None:
         pairs = [socket.socketpair() for _ in range(lanes)]
         self.process = subprocess.Popen(
-            [sys.executable, __file__, *(str(there.fileno()) for _, there in pairs)],
+            [sys.executable, __file__, *(str(there.fileno()) for _, there in pairs), *imports],
             pass_fds=[there.fileno() for _, there in pairs],
             env={**os.environ, **ONE_THREAD, "TOKENIZERS_PARALLELISM": "false"},
         )
@@ -67,10 +91,20 @@ class Server:
         *,
         cut: tuple[int, str] | None = None,
         after: float | None = None,
+        once: Path | None = None,
+        patience: float = 2.0,
         fault: str = "",
     ) -> Outcome:
-        """Run a command to its end, or kill it 'before' or 'after' hooked call number `cut`, or `after` seconds."""
-        request = {"command": [str(part) for part in command], "cut": cut, "after": after, "fault": fault}
+        """Run a command to its end, or kill it 'before' or 'after' hooked call number `cut`, or `after` seconds;
+        those count from the moment when there is a file `once`. Orphans are what is left after `patience` seconds."""
+        request = {
+            "command": [str(part) for part in command],
+            "cut": cut,
+            "after": after,
+            "once": str(once) if once else None,
+            "patience": patience,
+            "fault": fault,
+        }
         lane = self.lanes.get()
         try:
             lane.write(json.dumps(request) + "\n")
@@ -117,12 +151,13 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def serve(sockets: list[int]) -> None:
+def serve(sockets: list[int], imports: list[str]) -> None:
     """Import everything, then take requests on each socket in a fork of its own."""
     import torch
 
     torch.set_num_threads(1)
-    _import_everything()
+    for name in imports:
+        importlib.import_module(name)
     gc.collect()
     gc.freeze()  # pages that forks need not copy
     lanes = [socket.socket(fileno=number) for number in sockets]
@@ -150,51 +185,25 @@ def _take_requests(lane: socket.socket) -> None:
                 if child == 0:
                     _child(request, output, calls)
                 if request["after"] is not None:
-                    _kill_after(child, request["after"])
+                    _kill_after(child, request["after"], request["once"])
                 _, status = os.waitpid(child, 0)
                 outcome = {
                     "code": os.waitstatus_to_exitcode(status),
                     "seconds": time.monotonic() - began,
                     "calls": json.loads(calls.read_text()) if calls.exists() else [],
                     "output": output.read_text() if output.exists() else "",
-                    "orphans": left_behind(child),
+                    "orphans": left_behind(child, request["patience"]),
                 }
             replies.write(json.dumps(outcome) + "\n")
             replies.flush()
 
 
-def _import_everything() -> None:
-    """The commands, and what they and their libraries import when used, so that forks need not."""
-    import importlib
-
-    for name in (
-        "jinja2.ext",
-        "pandas",
-        "pyarrow.dataset",
-        "pyarrow.parquet",
-        "safetensors.numpy",
-        "safetensors.torch",
-        "torch._dynamo",
-        "transformers.models.llama.modeling_llama",
-        "transformers.masking_utils",
-        "matplotlib.pyplot",
-        "synthgen.cli",
-        "synthgen.pipeline",
-        "synthgen.plots",
-        "synthgen.teachers.transformers",
-        "distill.classifier",
-        "distill.cli",
-        "distill.evaluate",
-        "distill.fidelity",
-        "distill.train",
-    ):
-        importlib.import_module(name)
-
-
-def _kill_after(child: int, seconds: float) -> None:
+def _kill_after(child: int, seconds: float, once: str | None) -> None:
     """SIGKILL, unless the child has ended before."""
-    until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0:
+    until = None if once else time.monotonic() + seconds
+    while until is None or (left := until - time.monotonic()) > 0:
+        if until is None:
+            until, left = time.monotonic() + seconds if Path(once).exists() else None, 0.002
         if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             return
         time.sleep(min(left, 0.002))
@@ -240,10 +249,12 @@ def _command(command: list[str]) -> int:
 
 def _hook(made: list[str], cut: list[Any] | None) -> None:
     """Count the calls of `HOOKED`, and die at the one that `cut` names."""
-    number, side = cut or (-1, "")
+    (number, side), me = cut or (-1, ""), os.getpid()
 
     def hooked(name: str, act: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
+            if os.getpid() != me:  # a process that this one has forked
+                return act(*args, **kwargs)
             made.append(name)
             here = len(made) - 1 == number
             if here and side == "before":
@@ -340,6 +351,15 @@ def _leaves_a_child() -> None:
     subprocess.Popen(["sleep", "30"])
 
 
+def _engine_stays() -> None:
+    """vLLM's engine not tied to its parent."""
+    from contextlib import nullcontext
+
+    from synthgen.teachers import vllm_engine
+
+    vllm_engine.children_follow = lambda config: nullcontext()
+
+
 FAULTS = {
     "plain write": _plain_write,
     "data first": _data_first,
@@ -349,8 +369,9 @@ FAULTS = {
     "no moments": _no_moments,
     "no checkpoints": _no_checkpoints,
     "leaves a child": _leaves_a_child,
+    "engine stays": _engine_stays,
 }
 
 
 if __name__ == "__main__":
-    serve([int(number) for number in sys.argv[1:]])
+    serve([int(n) for n in sys.argv[1:] if n.isdigit()], [name for name in sys.argv[1:] if not name.isdigit()])

@@ -52,7 +52,7 @@ def small_teacher(folder: Path, seed: int = 0, layers: int = 2, **more: Any) -> 
     return folder
 
 
-def small_task(folder: Path, teacher: Path, seeds: int = 9, long: int = 0, **sections: Any) -> Path:
+def small_task(folder: Path, teacher: Path, /, seeds: int = 9, long: int = 0, **sections: Any) -> Path:
     """Write a recipe with its seeds and template; returns the recipe's path. `sections` replace top-level keys.
 
     The first `long` seeds do not fit the teacher's context: they become failures.

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import copy
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
-from synthgen.errors import RecipeError
-from synthgen.recipe import Recipe, differences, dump_recipe, find_recipe, load_recipe, shipped
+from synthgen.errors import RecipeError, UserError
+from synthgen.recipe import (
+    LogitsSection,
+    Recipe,
+    deciding,
+    differences,
+    dump_recipe,
+    find_recipe,
+    load_recipe,
+    local_teacher,
+    shipped,
+)
+from synthgen.sections import VllmTeacher
+from synthgen.teachers import open_teacher
 
 PLAIN = {
     "task": "sums",
@@ -253,6 +266,70 @@ def test_differences_name_every_leaf():
     new = {"a": {"b": 1, "c": 3}, "d": [1, 2], "e": [{"f": 1, "g": "y"}], "new": None}
     assert differences(old, new) == ["a.c: 2 → 3", "d: [1] → [1, 2]", "e.0.g: 'x' → 'y'", "gone: 0 → None"]
     assert differences(old, old) == []
+
+
+VLLM = {"engine": "vllm", "model": "./teacher", "licence": "Apache-2.0"}
+TWO = {"small": PLAIN["teacher"], "large": VLLM}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"logits": {"kind": "topk", "temperature": 2.0}}, "logits.temperature is 2.0"),
+        ({"logits": {"kind": "sampled", "temperature": 2.0}}, ""),
+        ({"strategy": "score", "logits": {"kind": "sampled"}}, "no draws along completions"),
+        ({"strategy": "score", "logits": {"kind": "topk"}}, ""),
+        ({"teacher": None, "teachers": TWO, "logits": {"kind": "sampled", "score_by": ["large"]}}, "no draws along"),
+        ({"teacher": None, "teachers": TWO, "logits": {"kind": "topk", "score_by": ["large"]}}, ""),
+        ({"generate": {"json_schema": {"type": "object"}}}, ""),
+        ({"generate": {"regex": "[a-z]+"}}, ""),
+        ({"generate": {"regex": "[a-z"}}, "not a pattern"),
+        ({"generate": {"regex": "a", "json_schema": {}}}, "at most one of 'json_schema' and 'regex'"),
+        (
+            {"generate": {"regex": "a"}, "teacher": PLAIN["teacher"]},
+            "'transformers' teacher cannot be held to a pattern",
+        ),
+        ({"generate": {"json_schema": {}}, "teacher": PLAIN["teacher"]}, "teacher cannot be held to a schema"),
+        ({"teacher": {**VLLM, "extra": {"enforce_eager": True}}}, ""),
+        ({"teacher": {**VLLM, "extra": {"trust_remote_code": True}}}, "code from a model's repository is not run"),
+        ({"teacher": {**VLLM, "extra": {"dtype": "float16"}}}, "it has a key of its own"),
+        ({"teacher": {**VLLM, "extra": {"tensor_parallel_size": 8}}}, "its key is tensor_parallel"),
+        ({"teacher": {**VLLM, "batch_size": 8}}, "batch_size"),
+    ],
+)
+def test_what_vllm_gives_is_known_when_the_recipe_is_read(tmp_path, values, said):
+    wanted = {"teacher": VLLM, "train": None, **values}
+    path = write(tmp_path, {**PLAIN, **{k: v for k, v in wanted.items() if v is not None}, "train": None})
+    if said:
+        assert said in refused(path)
+    else:
+        load_recipe(path)
+
+
+def test_a_student_of_a_vllm_teacher_is_made_from_the_same_weights(tmp_path):
+    recipe = load_recipe(write(tmp_path, {**PLAIN, "teacher": {**VLLM, "revision": "abc"}}))
+    assert recipe.logits == LogitsSection()  # vLLM has the whole distribution
+    local = local_teacher(recipe)
+    assert (local.engine, local.model, local.revision) == ("transformers", str(tmp_path / "teacher"), "abc")
+    assert (local.licence, local.dtype) == ("Apache-2.0", "float32")
+
+
+def test_how_many_gpus_is_not_what_is_made(tmp_path):
+    few, many = (
+        deciding(load_recipe(write(tmp_path, {**PLAIN, "teacher": {**VLLM, **more}})))
+        for more in ({}, {"tensor_parallel": 8, "data_parallel": 2, "memory_fraction": 0.5, "max_num_seqs": 512})
+    )
+    assert few == many
+    assert few != deciding(load_recipe(write(tmp_path, {**PLAIN, "teacher": {**VLLM, "max_model_len": 512}})))
+
+
+def test_a_teacher_without_its_engine_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    for name in [name for name in sys.modules if name.startswith("synthgen.teachers.vllm")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(UserError, match="needs the package 'vllm', which is not installed") as caught:
+        open_teacher(VllmTeacher(**VLLM))
+    assert "synthgen-distill[vllm]" in caught.value.hint
 
 
 def test_every_section_refuses_unknown_keys_and_is_frozen():

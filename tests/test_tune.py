@@ -32,6 +32,9 @@ class Timed:
         time.sleep(batches * (0.01 + 0.004 * max(0, self.batch_size - 16)))
         return [Reply("x", token_ids=[1, 2, 3]) for _ in requests]
 
+    def close(self):
+        self.seen.append("closed")
+
 
 @pytest.fixture
 def timed(monkeypatch):
@@ -39,7 +42,7 @@ def timed(monkeypatch):
 
     def put(most: int = 1 << 20) -> Timed:
         engine = Timed(most)
-        monkeypatch.setattr(module, "open_teacher", lambda section: engine)
+        monkeypatch.setattr(module, "open_teacher", lambda section, generate: engine)
         return engine
 
     return put
@@ -48,22 +51,23 @@ def timed(monkeypatch):
 def test_the_best_is_the_smallest_of_the_fastest(task, timed):
     engine = timed()
     found = tune(synthgen.load_recipe(task(40)), requests=64)
-    assert [one.batch_size for one in found.tried] == [4, 8, 16, 32, 64]
+    assert [one.value for one in found.tried] == [4, 8, 16, 32, 64]
     assert found.best == 16
     assert found.requests == 64
-    by = {one.batch_size: one for one in found.tried}
+    by = {one.value: one for one in found.tried}
     assert by[16].rows_per_second > by[4].rows_per_second > 0
     assert by[16].tokens_per_second == pytest.approx(3 * by[16].rows_per_second)
+    assert engine.seen.pop() == "closed"
     assert {size for size, count in engine.seen if count == 64} == {4, 8, 16, 32, 64}
 
 
 def test_out_of_memory_ends_the_trials_and_is_said(task, timed):
     timed(most=8)
     found = tune(synthgen.load_recipe(task(40)), requests=64)
-    assert [(one.batch_size, bool(one.problem)) for one in found.tried] == [(4, False), (8, False), (16, True)]
+    assert [(one.value, bool(one.problem)) for one in found.tried] == [(4, False), (8, False), (16, True)]
     assert found.best == 8
     timed(most=2)
-    with pytest.raises(UserError, match="batch size 4 fails: CUDA out of memory"):
+    with pytest.raises(UserError, match="batch_size 4 fails: CUDA out of memory"):
         tune(synthgen.load_recipe(task(40)), requests=64)
 
 
@@ -78,7 +82,7 @@ def test_on_a_real_engine_nothing_is_written(task, tmp_path):
     path = task(10, generate={"samples": 1, "max_new_tokens": 4})
     before = sorted(tmp_path.rglob("*"))
     found = synthgen.tune(synthgen.load_recipe(path), requests=8)
-    assert [one.batch_size for one in found.tried] == [4, 8]
+    assert [one.value for one in found.tried] == [4, 8]
     assert all(one.tokens_per_second > 0 for one in found.tried)
     assert found.best in (4, 8)
     assert sorted(tmp_path.rglob("*")) == before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -22,12 +22,21 @@ from synthgen.generate.cache import Cache
 from synthgen.generate.job import Jobs, answerers, cast, key, refuse_incapable, score_too, who
 from synthgen.generate.remote import Gate, Remotes, Write
 from synthgen.generate.rounds import Failure, Made, Row, ask_batch, lockstep
+from synthgen.generate.stream import stream
 from synthgen.prompts import Prompt, load_prompt
 from synthgen.recipe import Recipe, deciding
 from synthgen.records import FAILURE_SCHEMA, Request, to_table
-from synthgen.sections import TeacherSection
+from synthgen.sections import LocalTeacher
 from synthgen.seeds import fingerprint, load_seeds
-from synthgen.teachers import FAILURES, RemoteTeacher, Reply, Teacher, open_remote, open_teacher
+from synthgen.teachers import (
+    FAILURES,
+    RemoteTeacher,
+    Reply,
+    StreamingTeacher,
+    Teacher,
+    open_remote,
+    open_teacher,
+)
 from synthgen.ui import UI, Progress
 
 # What decides the rows. Of the seeds, their content decides (`seeds_sha256`), not where they lie.
@@ -79,13 +88,7 @@ def generate(
         ui.note(f"{folder} is complete; nothing to do")
         return folder
     # Row ids hold the teachers' revisions, which only opened teachers know; the number of jobs does not.
-    local: dict[str, Teacher] = {}
-    remote: dict[str, RemoteTeacher] = {}
-    for name, section in cast(recipe).items():
-        if isinstance(section, TeacherSection):
-            local[name] = open_teacher(section)
-        else:
-            remote[name] = open_remote(recipe, section)
+    local, remote = _open(recipe)
     teachers: dict[str, Teacher | RemoteTeacher] = {
         name: local[name] if name in local else remote[name] for name in cast(recipe)
     }
@@ -103,9 +106,15 @@ def generate(
         corpus.commit(folder, shard.name, tables)
 
     unit = "jobs" if catalogue.many(recipe) else "rows"
-    with ui.progress("generate", sum(s.stop - s.start for s in shards[part[0] - 1 :: part[1]]), unit) as bar:
+    count = sum(s.stop - s.start for s in shards[part[0] - 1 :: part[1]])
+    with ExitStack() as opened, ui.progress("generate", count, unit) as bar:
+        for teacher in local.values():
+            opened.callback(teacher.close)
         bar.advance(bar.total - sum(s.stop - s.start for s in mine), resumed=True)
-        if mine and not remote:
+        streaming = {name: teacher for name, teacher in local.items() if isinstance(teacher, StreamingTeacher)}
+        if mine and len(streaming) == len(teachers) and not (recipe.logits and recipe.logits.score_by):
+            stream(jobs, mine, streaming, spec, write, bar, gate)
+        elif mine and not remote:
             _locally(jobs, mine, partial(ask_batch, local, spec, bar.tokens), spec, write, bar, gate)
         elif mine:
             first = _by_batch(recipe, folder, jobs, mine, remote, ui) if batch and not local else None
@@ -122,6 +131,18 @@ def generate(
     names = [s.name for s in shards]
     corpus.finish(folder, "generated", _facts(recipe, folder, prompt, teachers), names)
     return folder
+
+
+def _open(recipe: Recipe) -> tuple[dict[str, Teacher], dict[str, RemoteTeacher]]:
+    """The recipe's teachers in this process, and those behind a wire, by name."""
+    local: dict[str, Teacher] = {}
+    remote: dict[str, RemoteTeacher] = {}
+    for name, section in cast(recipe).items():
+        if isinstance(section, LocalTeacher):
+            local[name] = open_teacher(section, recipe.generate)
+        else:
+            remote[name] = open_remote(recipe, section)
+    return local, remote
 
 
 def _by_batch(
@@ -255,5 +276,5 @@ def _facts(
             *catalogue.roles(recipe),
         ],
         "counts": {**dict(sorted(rows.items())), "failures": failed},
-        **({} if all(isinstance(t, TeacherSection) for t in cast(recipe).values()) else {"cost_usd": round(cost, 6)}),
+        **({} if all(isinstance(t, LocalTeacher) for t in cast(recipe).values()) else {"cost_usd": round(cost, 6)}),
     }

@@ -13,6 +13,7 @@ from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from synthgen import corpus, durable
 from synthgen.errors import CorpusError, GateDenied, SynthgenError
@@ -24,7 +25,7 @@ from synthgen.generate.rounds import Failure, Made, Rounds, costed
 from synthgen.generate.scheduler import Item, Live, Scheduler, Work
 from synthgen.recipe import Recipe
 from synthgen.records import Request
-from synthgen.teachers import FAILURES, RemoteTeacher, Reply
+from synthgen.teachers import FAILURES, Call, RemoteTeacher, Reply
 from synthgen.ui import Progress
 
 _HELD_BYTES = 256 << 20  # rows that wait for the rest of their shard
@@ -89,6 +90,13 @@ class _Open:
     held: int = 0
 
 
+class Caller(Protocol):
+    """What `Filling` wants of a teacher."""
+
+    def call(self, request: Request) -> Call:
+        """As of `RemoteTeacher`."""
+
+
 class Filling:
     """The open shards of one run: hands out requests, takes replies, commits what is complete. A `Work`."""
 
@@ -96,7 +104,7 @@ class Filling:
         self,
         jobs: Jobs,
         shards: Sequence[corpus.Shard],
-        teachers: Mapping[str, RemoteTeacher],
+        teachers: Mapping[str, Caller],
         write: Write,
         bar: Progress,
         gate: Gate,

@@ -1,4 +1,4 @@
-"""The engine's batch setting on a sample of the recipe: tried in turn, timed, the best one named."""
+"""The engine's batch setting (batch_size, vLLM's max_num_seqs) on a sample of the recipe: tried in turn and timed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from synthgen.generate.rounds import ask_batch
 from synthgen.prompts import load_prompt
 from synthgen.recipe import Recipe
 from synthgen.records import Request
-from synthgen.sections import TeacherSection
+from synthgen.sections import LocalTeacher, TeacherSection
 from synthgen.seeds import load_seeds
 from synthgen.teachers import Teacher, open_teacher
 from synthgen.ui import UI
@@ -28,7 +28,7 @@ _TIMES = 2  # each, the better one counts
 class Tried:
     """One setting; rates are of the better of two tries; `problem` says why there is none."""
 
-    batch_size: int
+    value: int
     rows_per_second: float
     tokens_per_second: float
     problem: str = ""
@@ -36,9 +36,10 @@ class Tried:
 
 @dataclass(frozen=True)
 class Tuned:
-    """All that was tried on `requests` requests of `teacher`, and the best batch size."""
+    """All that was tried on `requests` requests of `teacher`, and the best value of the recipe's key `key`."""
 
     teacher: str
+    key: str
     requests: int
     tried: list[Tried]
     best: int
@@ -58,7 +59,7 @@ def tune(recipe: Recipe, *, requests: int = 64, ui: UI | None = None) -> Tuned:
     prompt = load_prompt(recipe.prompts, recipe.task)
     seeds = load_seeds(recipe.seeds, recipe.split, catalogue.question(recipe, prompt))
     name, section = next(iter(cast(recipe).items()))
-    if not isinstance(section, TeacherSection):
+    if not isinstance(section, LocalTeacher):
         raise UserError(
             f"teacher '{name}' ({section.engine}) has no batch of its own",
             "requests in flight find their number by themselves; teacher.max_in_flight is the most",
@@ -68,24 +69,29 @@ def tune(recipe: Recipe, *, requests: int = 64, ui: UI | None = None) -> Tuned:
         raise UserError(
             f"the first questions of this recipe are not for teacher '{name}'", "tune it in a recipe of its own"
         )
-    teacher = open_teacher(section)
+    key = "batch_size" if isinstance(section, TeacherSection) else "max_num_seqs"
     spec = recipe.logits.spec() if recipe.logits and recipe.strategy != "classify" else None
     sizes = [size for size in _SIZES if size < len(some)] + [next((s for s in _SIZES if s >= len(some)), _SIZES[-1])]
     tried: list[Tried] = []
+    teacher: Any = None
     with ui.progress("tune", len(sizes), "settings") as bar:
         for size in sizes:
+            if teacher is None or key != "batch_size":  # vLLM must be started anew
+                teacher = open_teacher(section.model_copy(update={key: size}), recipe.generate)
+            teacher.batch_size = size
             tried.append(attempt(teacher, name, size, some, spec, bar.tokens))
+            if key != "batch_size":
+                teacher.close()
             bar.advance(1)
             if tried[-1].problem:
                 break
+    teacher.close()
     good = [one for one in tried if not one.problem]
     if not good:
-        raise UserError(
-            f"batch size {sizes[0]} fails: {tried[0].problem}", "give a smaller model, dtype or max_new_tokens"
-        )
+        raise UserError(f"{key} {sizes[0]} fails: {tried[0].problem}", "give a smaller model, dtype or max_new_tokens")
     fastest = max(one.rows_per_second for one in good)
-    best = next(one.batch_size for one in good if one.rows_per_second >= _AS_GOOD * fastest)
-    return Tuned(section.model, len(some), tried, best)
+    best = next(one.value for one in good if one.rows_per_second >= _AS_GOOD * fastest)
+    return Tuned(section.model, key, len(some), tried, best)
 
 
 def sample(jobs: Jobs, name: str, count: int) -> list[Request]:
@@ -113,8 +119,7 @@ def attempt(
     spec: dict[str, Any] | None,
     tick: Callable[[int], None],
 ) -> Tried:
-    """Answer all requests in batches of `size`, after a first batch that is not timed."""
-    teacher.batch_size = size
+    """Answer all requests, after a first batch of `size` that is not timed."""
     best, tokens = float("inf"), 0
     try:
         ask_batch({name: teacher}, spec, tick, requests[:size])

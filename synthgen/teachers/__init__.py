@@ -13,17 +13,18 @@ comes back and decides when and how often to ask.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from synthgen.errors import missing_extra
 from synthgen.records import Request
 
 if TYPE_CHECKING:
     from synthgen.logits import Target
-    from synthgen.recipe import Recipe
-    from synthgen.sections import ApiTeacher, ReplayTeacher, TeacherSection
+    from synthgen.recipe import GenerateSection, Recipe
+    from synthgen.sections import ApiTeacher, LocalTeacher, ReplayTeacher
 
 FAILURES = (
     "timeout",  # no answer in time
@@ -35,6 +36,8 @@ FAILURES = (
     "schema",  # not the JSON that was due, of the server or of the answer
     "empty",  # no answer in the reply
     "too_large",  # more bytes than such an answer can have
+    "engine",  # the engine ended the request without an answer
+    "engine_died",  # it died, and died again with this request alone
 )
 
 
@@ -65,9 +68,7 @@ class Reply:
 
 
 class Teacher(Protocol):
-    """What every local engine offers. `batch_size`: requests at a time; may be set between calls."""
-
-    batch_size: int
+    """What every local engine offers."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -89,6 +90,20 @@ class Teacher(Protocol):
         self, requests: Sequence[Request], spec: dict[str, Any] | None, tick: Callable[[int], None] = ...
     ) -> list[Reply]:
         """Log-probabilities of each request's `completion`, and its distributions as `spec` says."""
+
+    def close(self) -> None:
+        """Let go of the model, its memory and its processes."""
+
+
+@runtime_checkable
+class StreamingTeacher(Teacher, Protocol):
+    """A local engine that is fastest when requests come one at a time, and another as soon as one is done."""
+
+    async def start(self) -> int:
+        """Start the engine; how many requests it should have at once to be full."""
+
+    async def ask(self, request: Request, spec: dict[str, Any] | None, tick: Callable[[int], None]) -> Reply:
+        """The reply to one request of any kind, from any event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +175,19 @@ class RemoteTeacher(Protocol):
         """Let go of connections."""
 
 
-def open_teacher(section: TeacherSection) -> Teacher:
-    """Load a local teacher. Raises TeacherError, or UserError naming a missing extra."""
+def open_teacher(section: LocalTeacher, generate: GenerateSection | None = None) -> Teacher:
+    """Load a local teacher; `generate` says which form answers must have, if any.
+
+    Raises TeacherError, or UserError naming a missing extra.
+    """
+    if section.engine == "vllm":
+        if importlib.util.find_spec("vllm") is None:  # said at once: what else it needs takes long to import
+            raise missing_extra("vllm", "vllm")
+        try:
+            from synthgen.teachers.vllm import VllmModel
+        except ModuleNotFoundError as error:
+            raise missing_extra(str(error.name).partition(".")[0], "vllm") from None
+        return VllmModel.open(section, generate)
     try:
         from synthgen.teachers.encoder import EncoderModel
         from synthgen.teachers.load import is_classifier

@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from transformers import AutoModelForSequenceClassification
 
 from synthgen.errors import TeacherError
 from synthgen.records import Request
 from synthgen.sections import TeacherSection
 from synthgen.teachers import Reply
-from synthgen.teachers.load import load_classifier, pick_device, tokenizer_hash
+from synthgen.teachers.load import load_weights, pick_device, tokenizer_hash
 
 
 class EncoderModel:
@@ -34,7 +35,7 @@ class EncoderModel:
     @classmethod
     def open(cls, section: TeacherSection) -> EncoderModel:
         """Load what the recipe names. Raises TeacherError."""
-        model, tokenizer, revision = load_classifier(section)
+        model, tokenizer, revision = load_weights(section, AutoModelForSequenceClassification)
         model.to(pick_device(section.device))
         identity = {
             "engine": "transformers",
@@ -90,6 +91,9 @@ class EncoderModel:
     ) -> list[Reply]:
         """Raises TeacherError: a classifier has no distribution over tokens."""
         raise TeacherError(f"'{self.identity['model']}' is a classifier and scores no text", "use strategy classify")
+
+    def close(self) -> None:
+        """The model goes when nobody holds it."""
 
     def _columns(self, labels: Sequence[str]) -> list[int]:
         unknown = [label for label in labels if label.casefold() not in self.ids]

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from synthgen import durable
 from synthgen.durable import cache_folder
@@ -36,21 +36,39 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def load_weights(section: TeacherSection) -> tuple[Any, Any, str]:
-    """(model in eval mode, tokenizer, exact revision). Raises TeacherError with one line on what is wrong."""
+def load_weights(section: TeacherSection, kind: Any = AutoModelForCausalLM) -> tuple[Any, Any, str]:
+    """(model in eval mode, tokenizer, exact revision); `kind` is the transformers class that loads the model.
+
+    Raises TeacherError with one line on what is wrong.
+    """
     dtype = getattr(torch, section.dtype)
-    if section.model.startswith("package:"):
-        return _load_gguf(_in_package(section.model), dtype)
-    path = Path(section.model)
+    folder, revision = find_weights(section.model)
+    if folder is not None:
+        model, tokenizer = _from_pretrained(str(folder), dtype, {}, kind)
+        return model, tokenizer, revision
+    model, tokenizer = _from_pretrained(section.model, dtype, {"revision": section.revision}, kind)
+    return model, tokenizer, str(getattr(model.config, "_commit_hash", None) or section.revision or "unknown")
+
+
+def find_weights(name: str) -> tuple[Path | None, str]:
+    """(folder of weights that any engine can read, exact revision) of a folder or GGUF; (None, "") for a hub id.
+
+    Raises TeacherError for a file or folder that is missing or incomplete.
+    """
+    path = _in_package(name) if name.startswith("package:") else Path(name)
     if path.suffix == ".gguf":
         if not path.is_file():
             raise TeacherError(f"model file '{path}' does not exist", "mend teacher.model in the recipe")
-        return _load_gguf(path, dtype)
+        digest = durable.sha256(path)
+        folder = cache_folder() / "gguf" / f"{digest[:32]}-float32"
+        if not (folder / "config.json").exists():
+            _dequantise(path, folder)
+        return folder, f"sha256:{digest}"
     if path.is_dir():
-        return _load_folder(path, dtype)
-    if section.model.startswith(("/", ".")):
+        return path, _folder_revision(path)
+    if name.startswith(("/", ".")):
         raise TeacherError(f"model folder '{path}' does not exist", "mend teacher.model in the recipe")
-    return _load_hub(section, dtype)
+    return None, ""
 
 
 def is_classifier(section: TeacherSection) -> bool:
@@ -62,14 +80,6 @@ def is_classifier(section: TeacherSection) -> bool:
     except Exception:  # it will be said where the weights are loaded
         return False
     return any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
-
-
-def load_classifier(section: TeacherSection) -> tuple[Any, Any, str]:
-    """The same as `load_weights` of a model with a classification head."""
-    dtype = getattr(torch, section.dtype)
-    if Path(section.model).is_dir():
-        return _load_folder(Path(section.model), dtype, AutoModelForSequenceClassification)
-    return _load_hub(section, dtype, AutoModelForSequenceClassification)
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
@@ -97,15 +107,6 @@ def _in_package(name: str) -> Path:
     return files[0]
 
 
-def _load_gguf(path: Path, dtype: torch.dtype) -> tuple[Any, Any, str]:
-    digest = durable.sha256(path)
-    folder = cache_folder() / "gguf" / f"{digest[:32]}-float32"
-    if not (folder / "config.json").exists():
-        _dequantise(path, folder)
-    model, tokenizer, _ = _load_folder(folder, dtype)
-    return model, tokenizer, f"sha256:{digest}"
-
-
 def _dequantise(path: Path, folder: Path) -> None:
     if importlib.util.find_spec("gguf") is None:
         raise missing_extra("gguf", "train")
@@ -130,7 +131,8 @@ def _dequantise(path: Path, folder: Path) -> None:
         durable.remove(temporary)
 
 
-def _load_folder(path: Path, dtype: torch.dtype, kind: Any = AutoModelForCausalLM) -> tuple[Any, Any, str]:
+def _folder_revision(path: Path) -> str:
+    """Hash of configuration and weights. Raises TeacherError for a folder that is not a whole model."""
     if not (path / "config.json").is_file():
         raise TeacherError(f"'{path}' is not a model folder (no config.json)", "mend teacher.model in the recipe")
     if not any((path / name).is_file() for name in _TOKENIZER_FILES):
@@ -141,16 +143,10 @@ def _load_folder(path: Path, dtype: torch.dtype, kind: Any = AutoModelForCausalL
     weights = sorted(path.glob("*.safetensors"))
     if not weights:
         raise TeacherError(f"model folder '{path}' has no .safetensors weights", "convert them; pickles are not loaded")
-    model, tokenizer = _from_pretrained(str(path), dtype, {}, kind)
     hasher = hashlib.sha256()
     for file in [path / "config.json", *weights]:
         hasher.update(f"{file.name}\0{durable.sha256(file)}\0".encode())
-    return model, tokenizer, f"sha256:{hasher.hexdigest()}"
-
-
-def _load_hub(section: TeacherSection, dtype: torch.dtype, kind: Any = AutoModelForCausalLM) -> tuple[Any, Any, str]:
-    model, tokenizer = _from_pretrained(section.model, dtype, {"revision": section.revision}, kind)
-    return model, tokenizer, str(getattr(model.config, "_commit_hash", None) or section.revision or "unknown")
+    return f"sha256:{hasher.hexdigest()}"
 
 
 def _from_pretrained(name: str, dtype: torch.dtype, more: dict[str, Any], kind: Any) -> tuple[Any, Any]:

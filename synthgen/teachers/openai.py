@@ -31,6 +31,7 @@ from synthgen.recipe import Recipe
 from synthgen.records import Message, Request
 from synthgen.sections import ApiTeacher
 from synthgen.teachers import Call, Refused, Reply
+from synthgen.teachers.form import mismatch
 from synthgen.teachers.tokens import TokenMap, UnknownToken
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ class ApiModel:
         content = (choice.get("logprobs") or {}).get("content") or []
         if request.kind == "classify":
             return self._classified(request, text, content, finish, usage, reasoning)
-        if self.schema is not None and self._held(request) and not calls and (wrong := _mismatch(text, self.schema)):
+        if self.schema is not None and self._held(request) and not calls and (wrong := mismatch(text, self.schema)):
             return Reply(failure=("schema", wrong), usage=usage)
         more: dict[str, Any] = {}
         if (k := self._shows(request)) and self.tokens:
@@ -422,20 +423,6 @@ def _why_empty(finish: str, usage: dict[str, int | None] | None) -> str:
     if finish == "length" and usage and usage.get("reasoning_tokens"):
         return f"all {usage['completion_tokens']} tokens went into reasoning; raise generate.max_new_tokens"
     return f"the answer is empty (finish_reason {finish or 'not given'})"
-
-
-def _mismatch(text: str, schema: dict[str, Any]) -> str:
-    """Why a text is not an answer of the schema, or ''. Type and required keys at the top; the server does the rest."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return "the answer is not JSON"
-    kinds = {"object": dict, "array": list, "string": str, "number": (int, float), "integer": int, "boolean": bool}
-    wanted = kinds.get(str(schema.get("type")))
-    if wanted is not None and not isinstance(value, wanted):  # type: ignore[arg-type]
-        return f"the answer is not of type {schema['type']}"
-    missing = [key for key in schema.get("required", ()) if isinstance(value, dict) and key not in value]
-    return f"the answer lacks {', '.join(missing)}" if missing else ""
 
 
 def _error(body: bytes) -> tuple[str, str]:

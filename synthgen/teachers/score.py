@@ -1,8 +1,4 @@
-"""Scoring: the teacher's distributions along completions that somebody else wrote, by teacher-forced passes.
-
-Tokens that a request brings are used when this teacher's tokenizer turns them into exactly the completion's text
-(a corpus made with the same tokenizer); otherwise the text is tokenized, and closed with the end token.
-"""
+"""Scoring: the teacher's distributions along completions that somebody else wrote, by teacher-forced passes."""
 
 from __future__ import annotations
 
@@ -16,6 +12,7 @@ from synthgen import logits
 from synthgen.records import Request
 from synthgen.teachers import Reply
 from synthgen.teachers.forward import completion_logits
+from synthgen.teachers.render import completion_ids
 from synthgen.teachers.sampling import cumulative, invert, top_k
 
 if TYPE_CHECKING:
@@ -30,7 +27,7 @@ def score(
 ) -> list[Reply]:
     """One reply a request: its completion's tokens, their log-probabilities, and what `spec` keeps."""
     prompts = teacher.render_each(requests)
-    completions = [completion_ids(teacher, request) for request in requests]
+    completions = [completion_ids(teacher.tokenizer, teacher.eos, request) for request in requests]
     replies = [
         Reply(failure=teacher.too_long(p, len(c)) if c else ("empty", "the completion has no tokens"))
         for p, c in zip(prompts, completions, strict=True)
@@ -46,19 +43,6 @@ def score(
             replies[i] = _reply(teacher, requests[i], prompts[i], completions[i], z_TV.float(), spec)
         tick(sum(len(completions[i]) for i in batch))
     return replies
-
-
-def completion_ids(teacher: LocalModel, request: Request) -> list[int]:
-    """The tokens of a request's completion in this teacher's tokenizer."""
-    text = request.completion[0]["content"]
-    given = list(request.completion_ids)
-    if given and max(given) < len(teacher.tokenizer):
-        spoken = [token for token in given if token not in teacher.eos]
-        if teacher.tokenizer.decode(spoken, skip_special_tokens=True) == text:
-            return given
-    end = teacher.tokenizer.eos_token_id
-    tokens = list(teacher.tokenizer(text, add_special_tokens=False)["input_ids"])
-    return tokens if end is None else [*tokens, int(end)]
 
 
 def _batches(order: Sequence[int], lengths: Sequence[int], most: int) -> Iterator[list[int]]:

