@@ -119,6 +119,19 @@ class GenerateSection(Section):
             raise ValueError('give a number of rows, or a share of all like "5%"')
         return value
 
+    @field_validator("json_schema")
+    @classmethod
+    def _schema(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None:
+            from jsonschema.exceptions import SchemaError
+            from jsonschema.validators import validator_for
+
+            try:
+                validator_for(value).check_schema(value)
+            except SchemaError as error:
+                raise ValueError(f"not a JSON schema: {error.message}") from None
+        return value
+
     @field_validator("regex")
     @classmethod
     def _pattern(cls, value: str | None) -> str | None:

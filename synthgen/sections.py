@@ -155,9 +155,9 @@ def with_engine(teacher: Any) -> Any:
 
 def refuse_form(teacher: Any, wanted: Any) -> None:
     """Raise ValueError for a form of answers that this teacher cannot be held to. `wanted` is recipe.generate."""
-    if wanted.json_schema is not None and not isinstance(teacher, ApiTeacher | VllmTeacher):
+    if wanted.json_schema is not None and isinstance(teacher, ReplayTeacher):
         raise ValueError(f"generate.json_schema: the '{teacher.engine}' teacher cannot be held to a schema")
-    if wanted.regex is not None and not isinstance(teacher, VllmTeacher):
+    if wanted.regex is not None and not isinstance(teacher, LocalTeacher):
         raise ValueError(f"generate.regex: the '{teacher.engine}' teacher cannot be held to a pattern")
 
 

@@ -194,7 +194,7 @@ def open_teacher(section: LocalTeacher, generate: GenerateSection | None = None)
         from synthgen.teachers.transformers import LocalModel
     except ModuleNotFoundError as error:
         raise missing_extra(str(error.name), "train") from None
-    return EncoderModel.open(section) if is_classifier(section) else LocalModel.open(section)
+    return EncoderModel.open(section) if is_classifier(section) else LocalModel.open(section, generate)
 
 
 def open_remote(recipe: Recipe, section: ApiTeacher | ReplayTeacher) -> RemoteTeacher:

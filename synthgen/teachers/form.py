@@ -1,24 +1,92 @@
-"""Answers that are held to a form: why one does not have it."""
+"""Answers that are held to a form, a JSON schema or a pattern: which tokens may come next, and why a text has it not.
+
+Which tokens may come next is llguidance's to say (vLLM has its own way). The distribution that is stored beside a
+row is the teacher's own, before anything was ruled out.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
+
+import numpy as np
+
+from synthgen.errors import TeacherError, missing_extra
+
+_JSON: Any = {
+    "whitespace_flexible": False,
+    "item_separator": ", ",
+    "key_separator": ": ",
+}  # else small models write spaces
+
+
+class Form:
+    """What a model's answers are held to. `eos` ends an answer, and only a whole one."""
+
+    def __init__(self, tokenizer: Any, eos: set[int], size: int, schema: Any, regex: str | None) -> None:
+        try:
+            from llguidance import LLMatcher
+            from llguidance.hf import from_tokenizer
+        except ModuleNotFoundError as error:
+            raise missing_extra(str(error.name), "train") from None
+        try:
+            self._tokens = from_tokenizer(tokenizer, n_vocab=size, eos_token=sorted(eos))
+        except ValueError as error:
+            raise TeacherError(f"this model's tokenizer cannot hold answers to a form: {error}") from None
+        grammar = LLMatcher.grammar_from_json_schema(schema, overrides=_JSON) if regex is None else None
+        self._grammar = grammar or LLMatcher.grammar_from_regex(regex or "")
+        self._eos = sorted(eos)
+        self._schema, self._regex, self._size, self._matcher = schema, regex, size, LLMatcher
+        problem = LLMatcher.validate_grammar(self._grammar, self._tokens)
+        if problem and not problem.startswith("WARNING"):
+            key = "json_schema" if regex is None else "regex"
+            raise TeacherError(f"answers cannot be held to generate.{key}: {problem.splitlines()[0]}", "simplify it")
+
+    def begin(self) -> Any:
+        """The state of one answer."""
+        return self._matcher(self._tokens, self._grammar, log_level=0)
+
+    def allowed(self, answers: Sequence[Any]) -> np.ndarray[Any, Any]:
+        """(B, V) True where a token may be next; the end alone where an answer is whole."""
+        from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
+
+        bits = allocate_token_bitmask(len(answers), self._size)
+        over = [answer.is_stopped() or answer.is_error() for answer in answers]
+        for row, answer in enumerate(answers):
+            if not over[row]:
+                fill_next_token_bitmask(answer, bits, row)
+        found = np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little")[:, : self._size].astype(bool)
+        found[over] = False
+        found[np.ix_(over, self._eos)] = True
+        return found
+
+    def wrong(self, text: str) -> str:
+        """Why a whole text does not have the form, or ''."""
+        return mismatch(text, self._schema) if self._regex is None else unmatched(text, self._regex)
 
 
 def mismatch(text: str, schema: dict[str, Any]) -> str:
-    """Why a text is not an answer of the schema, or ''. Type and required keys at the top; the server does the rest."""
+    """Why a text is not an answer of the schema, or ''."""
     try:
         value = json.loads(text)
     except ValueError:
         return "the answer is not JSON"
-    kinds = {"object": dict, "array": list, "string": str, "number": (int, float), "integer": int, "boolean": bool}
-    wanted = kinds.get(str(schema.get("type")))
-    if wanted is not None and not isinstance(value, wanted):  # type: ignore[arg-type]
-        return f"the answer is not of type {schema['type']}"
-    missing = [key for key in schema.get("required", ()) if isinstance(value, dict) and key not in value]
-    return f"the answer lacks {', '.join(missing)}" if missing else ""
+    problem = next(iter(_validator(json.dumps(schema)).iter_errors(value)), None)
+    if problem is None:
+        return ""
+    where = "".join(f"[{part!r}]" for part in problem.absolute_path)
+    return f"the answer is not of the schema: {where}{': ' if where else ''}{problem.message[:200]}"
+
+
+@lru_cache(maxsize=8)
+def _validator(schema: str) -> Any:
+    from jsonschema.validators import validator_for
+
+    value = json.loads(schema)
+    return validator_for(value)(value)
 
 
 def unmatched(text: str, regex: str) -> str:

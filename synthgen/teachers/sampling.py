@@ -18,9 +18,14 @@ _NUCLEUS_FIRST = 64  # top-p looks among this many ids, then among sixteen times
 
 
 def choose(
-    z_BV: torch.Tensor, u_BN: torch.Tensor, sampling: Sequence[dict[str, Any]], spec: dict[str, Any] | None
+    z_BV: torch.Tensor,
+    u_BN: torch.Tensor,
+    sampling: Sequence[dict[str, Any]],
+    spec: dict[str, Any] | None,
+    allowed_BV: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, tuple[np.ndarray[Any, Any], ...]]:
-    """Next tokens by the first random number of each row, and what `spec` keeps of the distribution."""
+    """Next tokens by the first random number of each row, among those allowed, and what `spec` keeps of the whole
+    distribution."""
     temperature, top_p = float(sampling[0]["temperature"]), float(sampling[0]["top_p"])
     capture = float(spec["temperature"]) if spec else 0.0
     kept: tuple[np.ndarray[Any, Any], ...] = ()
@@ -30,6 +35,8 @@ def choose(
         kept = (invert(cdf, u_BN[:, 1:]).to(torch.int32).cpu().numpy(),)
     elif spec:
         kept = tuple(part.cpu().numpy() for part in top_k(z_BV, min(int(spec["k"]), z_BV.shape[-1]), capture))
+    if allowed_BV is not None:
+        z_BV, cdf = z_BV.masked_fill(~allowed_BV, -torch.inf), None
     if temperature == 0:
         return z_BV.argmax(-1), kept
     if top_p < 1:

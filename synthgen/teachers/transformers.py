@@ -18,9 +18,11 @@ from transformers import DynamicCache
 
 from synthgen import logits
 from synthgen.errors import TeacherError
+from synthgen.recipe import GenerateSection
 from synthgen.records import Message, Request
 from synthgen.sections import TeacherSection
 from synthgen.teachers import Reply, prefix
+from synthgen.teachers.form import Form
 from synthgen.teachers.forward import completion_logits
 from synthgen.teachers.growing import grow_in_place
 from synthgen.teachers.load import load_weights, pick_device, tokenizer_hash
@@ -51,6 +53,9 @@ class LocalModel:
 
     can = frozenset({"sample", "classify", "score", "open_turn"})
 
+    form: Form | None = None
+    """What completions that become rows are held to."""
+
     def __init__(self, model: Any, tokenizer: Any, identity: dict[str, Any], batch_size: int) -> None:
         self.model = model
         self.tokenizer = tokenizer
@@ -63,8 +68,8 @@ class LocalModel:
         self.context = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
 
     @classmethod
-    def open(cls, section: TeacherSection) -> LocalModel:
-        """Load what the recipe names. Raises TeacherError."""
+    def open(cls, section: TeacherSection, generate: GenerateSection | None = None) -> LocalModel:
+        """Load what the recipe names; `generate` says which form answers must have, if any. Raises TeacherError."""
         model, tokenizer, revision = load_weights(section)
         model.to(pick_device(section.device))
         identity = {
@@ -76,7 +81,11 @@ class LocalModel:
             "vocab_size": int(model.config.get_text_config().vocab_size),
             "terms": section.licence,
         }
-        return cls(model, tokenizer, identity, section.batch_size)
+        found = cls(model, tokenizer, identity, section.batch_size)
+        if generate and (generate.json_schema is not None or generate.regex is not None):
+            size = int(model.config.get_text_config().vocab_size)
+            found.form = Form(tokenizer, found.eos, size, generate.json_schema, generate.regex)
+        return found
 
     def render(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a prompt in the model's own chat template, ready for the answer."""
@@ -206,14 +215,21 @@ class LocalModel:
         tokens: list[list[int]] = [[] for _ in requests]
         ended = [False] * len(requests)
         steps: list[tuple[list[int], tuple[np.ndarray[Any, Any], ...]]] = []
+        form = self.form if requests[0].target else None
+        answers = [form.begin() for _ in requests] if form else []
+        allowed = None
         for step in range(int(limits.max())):
             if step % _RANDOM_STEPS == 0:
                 block = {i: random[i].random((_RANDOM_STEPS, 1 + draws)) for i in live}
             u = torch.from_numpy(np.stack([block[i][step % _RANDOM_STEPS] for i in live])).to(device)
-            next_B, kept = choose(z_BV, u, [requests[i].sampling for i in live], spec)
+            if form:
+                allowed = torch.from_numpy(form.allowed([answers[i] for i in live])).to(device)
+            next_B, kept = choose(z_BV, u, [requests[i].sampling for i in live], spec, allowed)
             steps.append((list(live), kept))
             stay = []
             for row, (i, token) in enumerate(zip(live, next_B.tolist(), strict=True)):
+                if form and not ended[i]:
+                    answers[i].consume_token(token)
                 tokens[i].append(token)
                 ended[i] = ended[i] or token in self.eos or len(tokens[i]) >= limits[i]
                 if not ended[i]:
@@ -240,17 +256,21 @@ class LocalModel:
             )
         kept_rows = targets(steps, len(requests), spec)
         return [
-            self._reply(prompt, tokens[i][: limits[i]], kept_rows[i] if kept_rows else None)
+            self._reply(prompt, tokens[i][: limits[i]], kept_rows[i] if kept_rows else None, form)
             for i, prompt in enumerate(prompts)
         ]
 
-    def _reply(self, prompt: Sequence[int], tokens: list[int], target: logits.Target | None) -> Reply:
+    def _reply(
+        self, prompt: Sequence[int], tokens: list[int], target: logits.Target | None, form: Form | None
+    ) -> Reply:
         length = next((n + 1 for n, token in enumerate(tokens) if token in self.eos), len(tokens))
         tokens = tokens[:length]
         finish = "stop" if tokens[-1] in self.eos else "length"
         if target is not None:
             target = cut(target, length)
         text = self.tokenizer.decode([t for t in tokens if t not in self.eos], skip_special_tokens=True)
+        if form and (wrong := form.wrong(text)):
+            return Reply(failure=("schema", wrong))
         return Reply(text, prompt, tokens, finish, target)
 
     def _classify(self, requests: Sequence[Request], prompts: Sequence[Sequence[int]]) -> list[Reply]:
