@@ -363,7 +363,7 @@ def test_structured_output_is_asked_for_and_checked(serve, tmp_path):
     rows, failures, _ = make(tmp_path, server, name="wrong", seeds=2, generate={"json_schema": wrong})
     assert not rows
     assert {f["kind"] for f in failures} == {"schema"}
-    assert "lacks other" in failures[0]["reason"]
+    assert "'other' is a required property" in failures[0]["reason"]
     assert server.stats()["requests"] == 4 + 2 * 3  # three tries each: every one is paid
 
 

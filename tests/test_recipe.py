@@ -285,11 +285,8 @@ TWO = {"small": PLAIN["teacher"], "large": VLLM}
         ({"generate": {"regex": "[a-z]+"}}, ""),
         ({"generate": {"regex": "[a-z"}}, "not a pattern"),
         ({"generate": {"regex": "a", "json_schema": {}}}, "at most one of 'json_schema' and 'regex'"),
-        (
-            {"generate": {"regex": "a"}, "teacher": PLAIN["teacher"]},
-            "'transformers' teacher cannot be held to a pattern",
-        ),
-        ({"generate": {"json_schema": {}}, "teacher": PLAIN["teacher"]}, "teacher cannot be held to a schema"),
+        ({"generate": {"regex": "a"}, "teacher": {"engine": "openai", "model": "m"}}, "cannot be held to a pattern"),
+        ({"generate": {"json_schema": {}}, "teacher": {"engine": "replay", "path": "x"}}, "be held to a schema"),
         ({"teacher": {**VLLM, "extra": {"enforce_eager": True}}}, ""),
         ({"teacher": {**VLLM, "extra": {"trust_remote_code": True}}}, "code from a model's repository is not run"),
         ({"teacher": {**VLLM, "extra": {"dtype": "float16"}}}, "it has a key of its own"),
