@@ -158,7 +158,7 @@ class ApiModel:
     def read(self, request: Request, body: bytes) -> Reply:
         """The reply in a chat completion; see `synthgen.teachers.RemoteTeacher.read`."""
         try:
-            value = _parsed(body)
+            value = parsed(body)
         except ValueError:
             return Reply(failure=("schema", "the server's answer is not JSON"), cost_usd=None)
         usage = usage_of(value)
@@ -337,7 +337,7 @@ class ApiModel:
         return text.replace(self._key, "[key]") if self._key else text
 
 
-def _parsed(body: bytes) -> Any:
+def parsed(body: bytes) -> Any:
     """The JSON of a reply. Raises ValueError.
 
     One with distributions is thousands of objects, and Python's search for cycles would go through them again and again
