@@ -284,8 +284,8 @@ def main() -> None:
     for (_, tool), some in runs.items():
         print(row(some, names[tool]))
     print()
-    for tool in dict.fromkeys(tool for _, tool in runs):
-        print(f"{names[tool]}: {runs[given.in_flight[0], tool][0].settings}")
+    for (_, tool), some in runs.items():
+        print(f"{names[tool]}: {some[0].settings}")
     for what, why in broken.items():
         print(f"NOT MEASURED: {what}: {why}")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from synthgen.errors import GateDenied, RecipeError, TeacherError, UserError
 from synthgen.generate.cache import Cache
 from synthgen.generate.pacing import Bucket, Concurrency, Quota
 from synthgen.generate.scheduler import BudgetReached
-from synthgen.teachers.openai import label_probs, retry_after
+from synthgen.teachers.openai import label_probs, parsed, retry_after
 from synthgen.teachers.tokens import TokenMap, UnknownToken
 
 
@@ -341,6 +343,17 @@ def test_no_key_is_one_line(serve, tmp_path, monkeypatch):
     monkeypatch.delenv("LOOPBACK_KEY")
     with pytest.raises(TeacherError, match="LOOPBACK_KEY is not set"):
         make(tmp_path, server)
+
+
+def test_reading_leaves_the_collector_as_it_was():
+    for body in (b'{"a": [1]}', b'{"a": '):
+        for before in (True, False):
+            (gc.enable if before else gc.disable)()
+            with contextlib.suppress(ValueError):
+                parsed(body)
+            after = gc.isenabled()
+            gc.enable()
+            assert after == before
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "thinking"])

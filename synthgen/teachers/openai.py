@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import gc
 import hashlib
 import json
 import math
@@ -158,7 +159,7 @@ class ApiModel:
     def read(self, request: Request, body: bytes) -> Reply:
         """The reply in a chat completion; see `synthgen.teachers.RemoteTeacher.read`."""
         try:
-            value = from_json(body)
+            value = parsed(body)
         except ValueError:
             return Reply(failure=("schema", "the server's answer is not JSON"), cost_usd=None)
         usage = usage_of(value)
@@ -335,6 +336,21 @@ class ApiModel:
     def clean(self, text: str) -> str:
         """The text without the key."""
         return text.replace(self._key, "[key]") if self._key else text
+
+
+def parsed(body: bytes) -> Any:
+    """The JSON of a reply. Raises ValueError.
+
+    One with distributions is thousands of objects, and Python's search for cycles would go through them again and again
+    while they are made, which takes longer than making them: it rests meanwhile. Texts rarely repeat; keys do.
+    """
+    searching = gc.isenabled()
+    gc.disable()
+    try:
+        return from_json(body, cache_strings="keys")
+    finally:
+        if searching:
+            gc.enable()
 
 
 def _proxy(url: str) -> str | None:
