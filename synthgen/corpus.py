@@ -93,6 +93,7 @@ def commit(folder: Path, name: str, tables: dict[str, pa.Table]) -> None:
             table.replace_schema_metadata(metadata),
             sink,
             compression="zstd",
+            compression_level=_LEVEL,
             use_dictionary=not part.startswith("logits"),
             row_group_size=logits.row_group_rows(table),
             write_page_checksum=True,

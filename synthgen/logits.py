@@ -7,10 +7,11 @@ Two kinds, for a row of T completion tokens (entry t is the distribution that `t
   KL in expectation (random-sampling distillation, ACL 2025). Exact as stored.
 - `TopK`: the K largest log-probabilities at temperature 1; and, at the training temperature, the log of the
   mass left out and the log-normaliser, without which a cached top-k cannot be re-tempered.
-  Log-probabilities are fixed point in steps of 1/2048 nat: error at most `STORAGE_ERROR` down to `FLOOR`.
+  Log-probabilities are fixed point in steps of 1/512 nat: error at most `STORAGE_ERROR` down to `FLOOR`.
 
-A shard is a Parquet file, one row a record, one binary blob an array; dtypes, shapes and layout are in the
-file's metadata. Nothing here loops over tokens in Python. Every row carries `align`, a hash over token ids,
+A shard is a Parquet file, one row a record, one binary blob an array or a byte plane of one (bytes of one
+significance lie together in a column, and compress for themselves); dtypes, shapes and layout are in the file's
+metadata. Nothing here loops over tokens in Python. Every row carries `align`, a hash over token ids,
 teacher, tokenizer and temperature: a row that is laid beside the wrong tokens fails instead of teaches.
 """
 
@@ -29,10 +30,10 @@ import pyarrow.parquet as pq
 
 from synthgen.errors import CorpusError
 
-FORMAT = "logits-v1"
-_STEP = 1 / 2048
+FORMAT = "logits-v2"
+_STEP = 1 / 512
 STORAGE_ERROR = _STEP / 2  # nats, for log-probabilities above FLOOR
-FLOOR = -65535 * _STEP  # about -32 nats: a probability of 1e-14; smaller ones are stored as this
+FLOOR = -32.0  # nats: a probability of 1e-14; smaller ones are stored as this
 _ROW_GROUP_BYTES = 64 << 20
 
 Ints = np.ndarray[Any, np.dtype[Any]]
@@ -100,9 +101,10 @@ def meta(spec: dict[str, Any], vocab_size: int, teacher: str, tokenizer: str) ->
         "vocab_size": vocab_size,
         "id_bytes": 2 if vocab_size <= 1 << 16 else 3 if vocab_size <= 1 << 24 else 4,
         "layout": {
-            "sampled": "ids: difference to the id before it in the position, byte planes; counts, uniques: u8 or u16",
-            "topk": "slot-major; ids: byte planes; logprobs: u16 fixed point, differences down the slots, "
-            "byte planes; log_tail: u16 fixed point; log_z: f32",
+            "sampled": "NAME_0, NAME_1, …: byte planes, lowest first; ids: difference to the id before it in the "
+            "position; counts, uniques: u8 or u16",
+            "topk": "NAME_0, NAME_1, …: byte planes, lowest first; slot-major; logprobs: steps below zero, differences "
+            "down the slots; log_tail: steps below zero; log_z: f32",
         }[spec["kind"]],
         "logprob_step": _STEP,
         "teacher": teacher,
@@ -110,21 +112,22 @@ def meta(spec: dict[str, Any], vocab_size: int, teacher: str, tokenizer: str) ->
     }
 
 
-def _planes(values: Ints, width: int) -> bytes:
-    """Unsigned integers as byte planes, lowest byte first: bytes of one significance lie together."""
-    return values.astype("<u4").reshape(-1, 1).view(np.uint8)[:, :width].T.tobytes()
+def _planes(name: str, values: Ints, width: int) -> dict[str, bytes]:
+    """Unsigned integers as byte planes, lowest byte first."""
+    planes = values.astype("<u4").reshape(-1, 1).view(np.uint8)[:, :width].T
+    return {f"{name}_{byte}": plane.tobytes() for byte, plane in enumerate(planes)}
 
 
-def _from_planes(blob: bytes, width: int) -> Ints:
-    planes = np.frombuffer(blob, np.uint8).reshape(width, -1)
-    out = np.zeros((planes.shape[1], 4), np.uint8)
-    out[:, :width] = planes.T
+def _from_planes(blobs: dict[str, bytes], name: str, width: int) -> Ints:
+    out = np.zeros((len(blobs[f"{name}_0"]), 4), np.uint8)
+    for byte in range(width):
+        out[:, byte] = np.frombuffer(blobs[f"{name}_{byte}"], np.uint8)
     return out.view("<u4").ravel().astype(np.int64)
 
 
 def _quantise(logprobs: Floats) -> Ints:
     """Log-probabilities (<= 0) as steps below zero; -inf becomes the floor."""
-    return np.clip(np.rint(np.maximum(-logprobs, 0) / _STEP), 0, 65535).astype(np.int64)
+    return np.clip(np.rint(np.maximum(-logprobs, 0) / _STEP), 0, -FLOOR / _STEP).astype(np.int64)
 
 
 def encode(target: Target, meta: dict[str, Any]) -> dict[str, bytes]:
@@ -137,7 +140,7 @@ def encode(target: Target, meta: dict[str, Any]) -> dict[str, bytes]:
         deltas[starts] = ids[starts]
         small = "u1" if meta["draws"] < 256 else "<u2"
         return {
-            "ids": _planes(deltas, width),
+            **_planes("ids", deltas, width),
             "counts": target.counts.astype(small).tobytes(),
             "uniques": target.uniques.astype(small).tobytes(),
         }
@@ -146,9 +149,9 @@ def encode(target: Target, meta: dict[str, Any]) -> dict[str, bytes]:
     if (steps_KT < 0).any():
         raise ValueError("top-k log-probabilities must be sorted, largest first")
     return {
-        "ids": _planes(target.ids.T.ravel(), width),
-        "logprobs": _planes(steps_KT.ravel(), 2),
-        "log_tail": _quantise(target.log_tail).astype("<u2").tobytes(),
+        **_planes("ids", target.ids.T.ravel(), width),
+        **_planes("logprobs", steps_KT.ravel(), 2),
+        **_planes("log_tail", _quantise(target.log_tail), 2),
         "log_z": target.log_z.astype("<f4").tobytes(),
     }
 
@@ -159,7 +162,7 @@ def decode(blobs: dict[str, bytes], meta: dict[str, Any]) -> Target:
     if meta["kind"] == "sampled":
         small = "u1" if meta["draws"] < 256 else "<u2"
         uniques = np.frombuffer(blobs["uniques"], small).astype(np.int64)
-        sums = np.cumsum(_from_planes(blobs["ids"], width))
+        sums = np.cumsum(_from_planes(blobs, "ids", width))
         starts = np.cumsum(uniques) - uniques
         before = np.where(starts > 0, sums[starts - 1], 0) if len(starts) else starts
         return Sampled(
@@ -168,12 +171,12 @@ def decode(blobs: dict[str, bytes], meta: dict[str, Any]) -> Target:
             uniques.astype(np.uint16),
         )
     k = int(meta["k"])
-    steps = np.cumsum(_from_planes(blobs["logprobs"], 2).reshape(k, -1), axis=0).T
-    tail = np.frombuffer(blobs["log_tail"], "<u2").astype(np.float32) * -np.float32(_STEP)
+    steps = np.cumsum(_from_planes(blobs, "logprobs", 2).reshape(k, -1), axis=0).T
+    tail = _from_planes(blobs, "log_tail", 2).astype(np.float32) * -np.float32(_STEP)
     if k == meta["vocab_size"]:
         tail = np.full_like(tail, -np.inf)
     return TopK(
-        _from_planes(blobs["ids"], width).reshape(k, -1).T.astype(np.int32),
+        _from_planes(blobs, "ids", width).reshape(k, -1).T.astype(np.int32),
         steps.astype(np.float32) * -np.float32(_STEP),
         tail,
         np.frombuffer(blobs["log_z"], "<f4"),
@@ -182,8 +185,8 @@ def decode(blobs: dict[str, bytes], meta: dict[str, Any]) -> Target:
 
 def to_table(ids: Sequence[str], aligns: Sequence[bytes], targets: Sequence[Target], meta: dict[str, Any]) -> pa.Table:
     """One shard's rows as a table; write it with `corpus`."""
-    names = ("ids", "counts", "uniques") if meta["kind"] == "sampled" else ("ids", "logprobs", "log_tail", "log_z")
     rows = [encode(target, meta) for target in targets]
+    names = list(rows[0] if rows else encode(_nothing(meta), meta))
     columns: dict[str, pa.Array] = {
         "id": pa.array(ids, pa.string()),
         "align": pa.array(aligns, pa.binary()),
@@ -191,6 +194,15 @@ def to_table(ids: Sequence[str], aligns: Sequence[bytes], targets: Sequence[Targ
     }
     columns |= {name: pa.array([row[name] for row in rows], pa.large_binary()) for name in names}
     return pa.table(columns).replace_schema_metadata({FORMAT: json.dumps(meta)})
+
+
+def _nothing(meta: dict[str, Any]) -> Target:
+    """A row without tokens: what a shard without rows has columns for."""
+    ids, floats = np.zeros(0, np.int32), np.zeros(0, np.float32)
+    if meta["kind"] == "sampled":
+        return Sampled(ids, ids, ids)
+    k = int(meta["k"])
+    return TopK(ids.reshape(0, k), floats.reshape(0, k), floats, floats)
 
 
 def row_group_rows(table: pa.Table) -> int:
