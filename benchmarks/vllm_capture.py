@@ -44,7 +44,7 @@ def _task(folder: Path, asked: argparse.Namespace) -> Path:
         "seeds": [{"path": "seeds.jsonl", "source": "benchmark", "licence": "CC0-1.0", "id": "id", "group": "id"}],
         "split": {"test": 0.0},
         "teacher": {"engine": "vllm", "model": MODEL, "dtype": "float32"},
-        "generate": {"max_new_tokens": asked.tokens, "temperature": 1.0, "shard_size": asked.rows},
+        "generate": {"max_new_tokens": asked.tokens, "temperature": 1.0, "shard_size": max(1, asked.rows // 4)},
         "logits": {"kind": asked.kind, **size},
     }
     path = folder / "recipe.yaml"

@@ -75,7 +75,7 @@ class Server:
         self.statuses: Counter[str] = Counter()
         self.pico = 0  # 1e-12 dollars
         self.tokens = 0
-        self.in_flight = self.most_in_flight = 0
+        self.in_flight = self.most_in_flight = self.as_ids = 0
         self.accepted: list[tuple[float, int]] = []
         self.levels: dict[str, tuple[float, float]] = {}
         self.in_price, self.out_price = (round(p * 1e6) for p in self.c["prices"])
@@ -131,7 +131,7 @@ class Server:
 
     async def chat(self, body: bytes, writer: Any) -> bool:
         asked = json.loads(body)
-        asked.pop("return_tokens_as_token_ids", None)
+        self.as_ids += bool(asked.pop("return_tokens_as_token_ids", False))
         key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
         reply = self.reply(asked, key)
         refused = self.over_quota(reply["usage"]["total_tokens"])
@@ -305,6 +305,7 @@ class Server:
             "tokens": self.tokens,
             "most_in_flight": self.most_in_flight,
             "in_flight": self.in_flight,
+            "as_ids": self.as_ids,
             "statuses": dict(self.statuses),
             "accepted": self.accepted if self.c["rpm"] or self.c["tpm"] else [],
             "seen": dict(self.seen),

@@ -63,6 +63,7 @@ class ApiModel:
         self.name = recipe.task
         self._key = key
         self._session: aiohttp.ClientSession | None = None
+        self._opening: asyncio.Future[None] | None = None
         self._vllm: bool | None = None
         self.identity = {
             "engine": "openai",
@@ -132,8 +133,9 @@ class ApiModel:
         """One POST. Raises Refused for everything that is not a whole body with status 200."""
         import aiohttp
 
-        if self._session is None:
-            await self._begin()
+        if self._opening is None:
+            self._opening = asyncio.ensure_future(self._begin())
+        await asyncio.shield(self._opening)  # all the first requests wait until it is known what server this is
         payload = call.payload
         if self._vllm and call.token_ids:
             # How tokens are written is not part of the answer, nor of the cache's key.
@@ -254,7 +256,7 @@ class ApiModel:
         """Close the connections."""
         if self._session is not None:
             await self._session.close()
-            self._session = None
+        self._session = self._opening = None
 
     def client(self) -> Any:
         """An `openai.AsyncOpenAI` for the same server and key, without retries of its own."""

