@@ -90,7 +90,9 @@ def evaluate(run: Path, student: Path | None, recipe: str | None, fresh: bool, u
 @click.option("--corpus", type=click.Path(path_type=Path), help="Run or corpus with held-out rows; the student's run.")
 @_FRESH
 @report_errors
-def export(student: Path, to: Literal["onnx", "gguf"], out: Path | None, corpus: Path | None, fresh: bool, ui: UI) -> None:
+def export(
+    student: Path, to: Literal["onnx", "gguf"], out: Path | None, corpus: Path | None, fresh: bool, ui: UI
+) -> None:
     """Write a student (its folder or its run) for other runtimes, in full and in eight bits, and compare each with it.
 
     Exit 1 when one agrees with the student on the likeliest token at fewer than 99% of held-out positions.
@@ -123,8 +125,11 @@ def _row(row: dict[str, Any]) -> str:
     if "token_ms" in row:
         parts.append(f"a token {row['token_ms']['p50']:.1f} ms (p95 {row['token_ms']['p95']:.1f})")
         parts.append(f"a prompt {row['prompt_ms']['p50']:.1f} ms (p95 {row['prompt_ms']['p95']:.1f})")
-    if "tokens_per_second" in row:
-        parts.append(f"{row['tokens_per_second']:.1f} tokens/s")
+    if "text_ms" in row:
+        parts.append(f"a text {row['text_ms']['p50']:.2f} ms (p95 {row['text_ms']['p95']:.2f})")
+    for unit in ("tokens", "texts"):
+        if f"{unit}_per_second" in row:
+            parts.append(f"{row[f'{unit}_per_second']:,.1f} {unit}/s")
     if "peak_rss_bytes" in row:
         parts.append(f"peak {row['peak_rss_bytes'] / 1e6:.0f} MB")
     return ", ".join(parts)

@@ -36,7 +36,7 @@ class Int8:
 
 @torch.no_grad()
 def quantise(model: Any, rows: Sequence[Sequence[int]]) -> dict[str, Int8]:
-    """Every linear layer and embedding whose rows are whole blocks, by module name; `rows` are token ids to calibrate on.
+    """Every linear layer and embedding whose rows are whole blocks, by module name; `rows` are token ids to go by.
 
     A table that embeds and puts out is rounded for the output. Without rows, to the nearest.
     """

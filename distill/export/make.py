@@ -1,17 +1,14 @@
 """The command: a student's files → a folder that runs without this package, and what the change costs.
 
-    export("runs/demo", "onnx")           # → runs/demo/student/onnx, runs/demo/student/export-onnx.json
+export("runs/demo", "onnx")           # → runs/demo/student/onnx, runs/demo/student/export-onnx.json
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from distill.measure import measure
 from synthgen import corpus, durable
@@ -19,9 +16,6 @@ from synthgen.card import environment
 from synthgen.errors import CorpusError, RunChanged, UserError, missing_extra
 from synthgen.recipe import differences
 from synthgen.ui import UI
-
-if TYPE_CHECKING:
-    from synthgen.records import Record
 
 Format = Literal["onnx", "gguf"]
 
@@ -84,7 +78,9 @@ def _student(path: Path) -> Path:
         raise CorpusError(f"there is {what} at {folder}", f"train it: `distill train {run}`")
     for name in ("model.safetensors", "config.json"):
         if not (folder / name).exists():
-            raise CorpusError(f"the student at {folder} has no {name}", f"make it again: `distill train {folder.parent} --fresh`")
+            raise CorpusError(
+                f"the student at {folder} has no {name}", f"make it again: `distill train {folder.parent} --fresh`"
+            )
     return folder
 
 
@@ -139,8 +135,10 @@ def _make(
                 **found,
             }
             card = (folder / "README.md").read_text(encoding="utf-8") if (folder / "README.md").exists() else ""
-            text = environment().get_template("export_card.md.j2").render(
-                **result, to=inputs["to"], card=_body(card), example=_EXAMPLE
+            text = (
+                environment()
+                .get_template("export_card.md.j2")
+                .render(**result, to=inputs["to"], card=_body(card), example=_EXAMPLE)
             )
             durable.write_text(temporary / "README.md", text)
             durable.write_json(temporary / "export.json", result)
@@ -158,37 +156,52 @@ def _body(card: str) -> str:
 
 
 def _decoder(folder: Path, source: Path, temporary: Path, to: str, ui: UI) -> dict[str, Any]:
+    """Both files of a decoder, compared and measured."""
     from distill.export import parity
     from distill.export.int8 import quantise
+    from distill.export.running import open_model
     from synthgen.sections import TeacherSection
     from synthgen.teachers.transformers import LocalModel
 
     student = LocalModel.open(TeacherSection(model=str(folder.resolve()), device="cpu"))
-    student.model.set_attn_implementation("sdpa")  # the exporter knows it, which it does not the one with shared prefixes
+    student.model.set_attn_implementation(
+        "sdpa"
+    )  # the exporter knows it, which it does not the one with shared prefixes
+    if to == "gguf":
+        from distill.export.gguf import check, write_decoder
+
+        check(student)
+        runtime = "llama.cpp" if importlib.util.find_spec("llama_cpp") else "transformers"
+    else:
+        from distill.export.onnx import write_decoder
+
+        runtime = "onnxruntime"
     pairs = _pairs(source, "test", student, _ROWS)
     if not pairs:
-        raise UserError(f"{source} has no held-out rows to compare on", "set split.test in the recipe, or name a corpus")
-    ui.note(f"export: weights of eight bits, rounded by {_CALIBRATE} training rows")
+        raise UserError(
+            f"{source} has no held-out rows to compare on", "set split.test in the recipe, or name a corpus"
+        )
+    ui.note(f"export: weights of eight bits, rounded by {_CALIBRATE} training rows at most")
     weights = quantise(student.model, [p + c for p, c in _pairs(source, "train", student, _CALIBRATE)])
     ui.note(f"export: {to}")
-    if to == "onnx":
-        from distill.export.onnx import write_decoder
-    else:
-        from distill.export.gguf import write_decoder
     files = write_decoder(student, weights, temporary)
-    table: dict[str, dict[str, Any]] = {"student": {"runtime": "torch", "file": "model.safetensors"}}
+    table: dict[str, dict[str, Any]] = {}
     with ui.progress("compare", len(files) * len(pairs), "rows") as bar:
-        for name, (runtime, file) in files.items():
-            model = parity.open_model(runtime, temporary / file)
+        for name, file in files.items():
+            model = open_model(runtime, temporary / file)
             table[name] = {"runtime": runtime, "file": file, **parity.agreement(student.model, model, pairs, bar)}
-            del model
+    del model
+    if runtime == "transformers":
+        ui.note("export: compared through transformers; for speed and memory as well: pip install llama-cpp-python")
     ui.note("export: speed and memory, each file in a process of its own")
     prompts = list({tuple(p): p for p, _ in pairs}.values())[:_TIMED]
+    table = {"student": {"runtime": "torch", "file": "model.safetensors"}, **table}
     for name, row in table.items():
-        home = temporary if name != "student" else folder.resolve()
-        path = home / row["file"] if name != "student" else home
+        home = folder.resolve() if name == "student" else temporary
         row["bytes"] = sum(p.stat().st_size for p in home.glob(f"{row['file']}*"))
-        row |= measure({"what": "exported", "runtime": row["runtime"], "path": str(path), "prompts": prompts})
+        if row["runtime"] != "transformers":
+            path = home if name == "student" else home / row["file"]
+            row |= measure({"what": "exported", "runtime": row["runtime"], "path": str(path), "prompts": prompts})
     return {"rows": len(pairs), "least_agreement": parity.LEAST, "table": table}
 
 

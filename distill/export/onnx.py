@@ -1,8 +1,8 @@
 """Decoders as ONNX: one graph for prompt and next token, in float32 and with weights of eight bits.
 
 Inputs: input_ids (batch, new), attention_mask (batch, past + new), position_ids (batch, new), and for each layer
-past_key_values.N.key and .value (batch, heads, past, width). Outputs: logits (batch, new, vocabulary), present.N.key and
-.value (batch, heads, past + new, width). The names are Optimum's, which runtimes and browsers know.
+past_key_values.N.key and .value (batch, heads, past, width). Outputs: logits (batch, new, vocabulary), present.N.key
+and .value (batch, heads, past + new, width). The names are Optimum's, which runtimes and browsers know.
 """
 
 from __future__ import annotations
@@ -28,17 +28,14 @@ _ONE_FILE = 1_900_000_000  # bytes: protobuf ends at 2 GiB, and the weights of l
 _CACHE = re.compile(r"(input|output)\.past_key_values\.layers\.(\d+)\.(key|value)s")
 
 
-def write_decoder(student: Any, weights: Mapping[str, Int8], folder: Path) -> dict[str, tuple[str, str]]:
-    """model.onnx and model_int8.onnx; returns for each the name of its row, its runtime and its file."""
+def write_decoder(student: Any, weights: Mapping[str, Int8], folder: Path) -> dict[str, str]:
+    """model.onnx and model_int8.onnx; returns the file of each row."""
     with _quiet():
         graph = decoder_graph(student.model)
     save(graph, folder / "model.onnx")
     to_int8(graph, student.model, weights)
     save(graph, folder / "model_int8.onnx")
-    return {
-        "ONNX, float32": ("onnxruntime", "model.onnx"),
-        "ONNX, 8-bit weights": ("onnxruntime", "model_int8.onnx"),
-    }
+    return {"ONNX, float32": "model.onnx", "ONNX, 8-bit weights": "model_int8.onnx"}
 
 
 @contextmanager
@@ -58,6 +55,7 @@ def decoder_graph(model: Any) -> ir.Model:
     """The float32 graph of a transformers decoder, in standard operators, by transformers' own exporter."""
     from transformers import DynamicCache
     from transformers.exporters import OnnxConfig, OnnxExporter
+    from transformers.exporters.exporter_dynamo import get_auto_dynamic_shapes
 
     ids = torch.zeros((2, 5), dtype=torch.long)  # two rows, three past and two new tokens: no dimension is special
     past = DynamicCache(config=model.config)
@@ -69,7 +67,8 @@ def decoder_graph(model: Any) -> ir.Model:
         "position_ids": torch.arange(3, 5).expand(2, 2),
         "past_key_values": past,
     }
-    graph = OnnxExporter().export(model, inputs, OnnxConfig(dynamic=True)).program
+    shapes = _varying(get_auto_dynamic_shapes(inputs))
+    graph = OnnxExporter().export(model, inputs, OnnxConfig(dynamic=True, dynamic_shapes=shapes)).program
     for value in [*graph.graph.inputs, *graph.graph.outputs]:
         found = _CACHE.fullmatch(value.name)
         if found:
@@ -77,6 +76,15 @@ def decoder_graph(model: Any) -> ir.Model:
             value.name = f"{side}.{found[2]}.{found[3]}"
             value.shape = ir.Shape([int(d) if str(d).isdigit() else d for d in map(_dimension, value.shape)])
     return graph
+
+
+def _varying(shapes: Any) -> Any:
+    """Of every dimension, those that do vary: rows, and tokens. Fewer unknowns are several times faster to trace."""
+    if isinstance(shapes, dict) and all(isinstance(key, int) for key in shapes):
+        return {key: shapes[key] for key in ((0, 2) if len(shapes) == 4 else (0, 1))}
+    if isinstance(shapes, dict):
+        return {key: _varying(value) for key, value in shapes.items()}
+    return [_varying(value) for value in shapes]
 
 
 def _dimension(dimension: Any) -> Any:
@@ -214,4 +222,21 @@ def _split(x: ir.Value, k: int) -> list[ir.Node]:
     both = ir.node("Concat", [coarse.outputs[0], rest.outputs[0]], {"axis": 0})
     shape = ir.node("Constant", [], {"value": ir.tensor(np.array([0, 0, k]))})
     flat = ir.node("Reshape", [both.outputs[0], shape.outputs[0]])
-    return [blocked, blocks, size, last, peak, steps, step, least, safe, scaled, rounded, coarse, rest, both, shape, flat]
+    return [
+        blocked,
+        blocks,
+        size,
+        last,
+        peak,
+        steps,
+        step,
+        least,
+        safe,
+        scaled,
+        rounded,
+        coarse,
+        rest,
+        both,
+        shape,
+        flat,
+    ]

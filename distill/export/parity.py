@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from distill.export.running import Array, Model, open_model, threads
+from distill.export.running import Array, Model, open_classifier, open_model, threads
 from synthgen.ui import Progress
 
 LEAST = 0.99  # share of positions with the same likeliest token
@@ -59,7 +59,10 @@ def _logprobs(z_TV: Array) -> Array:
 
 
 def timed(job: dict[str, Any]) -> dict[str, Any]:
-    """Milliseconds of a prompt and of each token after it, for a job {"runtime", "path", "prompts": token ids}."""
+    """Milliseconds of a prompt and of each token after it, for a job {"runtime", "path", "prompts": token ids}; of a
+    text, for a job with "texts"."""
+    if "texts" in job:
+        return _timed_classifier(job)
     model = open_model(job["runtime"], Path(job["path"]))
     prompts, steps = [], []
     for number, prompt in enumerate([job["prompts"][0], *job["prompts"]]):
@@ -79,6 +82,23 @@ def timed(job: dict[str, Any]) -> dict[str, Any]:
         "prompt_ms": quantiles(prompts),
         "token_ms": quantiles(steps),
         "tokens_per_second": 1000 * len(steps) / sum(steps),
+        "threads": threads(),
+    }
+
+
+def _timed_classifier(job: dict[str, Any]) -> dict[str, Any]:
+    predict = open_classifier(job["runtime"], Path(job["path"]))
+    predict(job["texts"][:8])
+    spent = []
+    for text in job["texts"]:
+        began = time.perf_counter()
+        predict([text])
+        spent.append(1000 * (time.perf_counter() - began))
+    began = time.perf_counter()
+    predict(job["texts"])
+    return {
+        "text_ms": quantiles(spent),
+        "texts_per_second": len(job["texts"]) / (time.perf_counter() - began),
         "threads": threads(),
     }
 

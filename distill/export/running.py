@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,8 +39,10 @@ def threads() -> int:
 
 
 def open_model(runtime: str, path: str | Path) -> Model:
-    """A folder for 'torch', a file for 'onnxruntime' and 'llama.cpp'."""
-    return {"torch": _Torch, "onnxruntime": _OnnxRuntime, "llama.cpp": _LlamaCpp}[runtime](Path(path))
+    """A folder for 'torch'; a file for 'onnxruntime', 'llama.cpp' and 'transformers' (GGUF, dequantised)."""
+    kinds: dict[str, Callable[[Path], Model]]
+    kinds = {"torch": _Torch, "transformers": _Torch, "onnxruntime": _OnnxRuntime, "llama.cpp": _LlamaCpp}
+    return kinds[runtime](Path(path))
 
 
 class _Torch:
@@ -71,11 +73,7 @@ class _OnnxRuntime:
     """A graph as `distill.export.onnx` writes it: past keys and values go in and come out."""
 
     def __init__(self, path: Path) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads()
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.session = _session(path)
         self.past = [i for i in self.session.get_inputs() if i.name.startswith("past_key_values.")]
         self.reset()
 
@@ -116,3 +114,36 @@ class _LlamaCpp:
         before = self.model.n_tokens
         self.model.eval(list(ids))
         return np.array(self.model.scores[before : self.model.n_tokens])
+
+
+def open_classifier(runtime: str, folder: Path) -> Callable[[Sequence[str]], Array]:
+    """Texts → probabilities (texts, labels): by 'numpy' the student itself, by 'onnxruntime' its export."""
+    from distill.classifier import Classifier, features
+
+    if runtime == "numpy":
+        return Classifier.load(folder).predict
+    session = _session(folder / "model.onnx")
+    buckets = json.loads((folder / "config.json").read_text())["buckets"]
+
+    def predict(texts: Sequence[str]) -> Array:
+        ids, weights = padded([features(text, buckets) for text in texts])
+        return np.asarray(session.run(None, {"ids": ids, "weights": weights})[0])
+
+    return predict
+
+
+def padded(bags: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
+    """(ids, weights) of texts, (texts, pieces) each: a text with fewer pieces than another has some of weight 0."""
+    shape = (len(bags), max([1, *(len(ids) for ids, _ in bags)]))
+    ids, weights = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+    for row, (some, theirs) in enumerate(bags):
+        ids[row, : len(some)], weights[row, : len(theirs)] = some, theirs
+    return ids, weights
+
+
+def _session(path: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads()
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
