@@ -117,7 +117,7 @@ def _make(
             for left in temporary.iterdir():  # of an export that was killed
                 if left.name != ".lock":
                     durable.remove(left)
-            for path in _carried(folder):
+            for path in _carried(folder) if inputs["to"] == "onnx" else ():  # a GGUF file holds all that itself
                 shutil.copy(path, temporary / path.name)
             if facts["kind"] == "classifier":
                 from distill.export.classifier import write_classifier
@@ -191,15 +191,19 @@ def _decoder(folder: Path, source: Path, temporary: Path, to: str, ui: UI) -> di
             model = open_model(runtime, temporary / file)
             table[name] = {"runtime": runtime, "file": file, **parity.agreement(student.model, model, pairs, bar)}
     del model
-    if runtime == "transformers":
-        ui.note("export: compared through transformers; for speed and memory as well: pip install llama-cpp-python")
-    ui.note("export: speed and memory, each file in a process of its own")
-    prompts = list({tuple(p): p for p, _ in pairs}.values())[:_TIMED]
     table = {"student": {"runtime": "torch", "file": "model.safetensors"}, **table}
+    prompts = list({tuple(p): p for p, _ in pairs}.values())[:_TIMED]
+    timed = runtime != "transformers"
+    ui.note(
+        "export: speed and memory, each file in a process of its own"
+        if timed
+        else "export: compared through transformers; for llama.cpp's own words, speed and memory: "
+        "pip install llama-cpp-python, then export again with --fresh"
+    )
     for name, row in table.items():
         home = folder.resolve() if name == "student" else temporary
         row["bytes"] = sum(p.stat().st_size for p in home.glob(f"{row['file']}*"))
-        if row["runtime"] != "transformers":
+        if timed:
             path = home if name == "student" else home / row["file"]
             row |= measure({"what": "exported", "runtime": row["runtime"], "path": str(path), "prompts": prompts})
     return {"rows": len(pairs), "least_agreement": parity.LEAST, "table": table}

@@ -10,9 +10,11 @@ Each runtime is imported when it is opened, so that a process which measures one
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -53,8 +55,9 @@ class _Torch:
         from transformers import AutoModelForCausalLM
 
         torch.set_num_threads(threads())
-        where = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (path, {"use_safetensors": True})
-        self.model = AutoModelForCausalLM.from_pretrained(where[0], dtype=torch.float32, **where[1]).eval()
+        where, more = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (path, {})
+        with redirect_stderr(io.StringIO()):  # it shows a bar of its own
+            self.model = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, **more).eval()
         self.torch = torch
         self.reset()
 
