@@ -24,6 +24,7 @@ import distill
 import distill.cli
 import synthgen
 from distill.classifier import Classifier
+from distill.export import classifier as exporter
 from distill.export import gguf, int8
 from distill.export.int8 import BLOCK, gptq, quantise
 from distill.export.running import open_model
@@ -170,7 +171,8 @@ def test_gguf_is_the_student(run, result):
     half = copy.deepcopy(student.model)
     with torch.no_grad():
         for parameter in half.parameters():
-            parameter.copy_(parameter.half())
+            if parameter.dim() > 1:  # norms keep float32
+                parameter.copy_(parameter.half())
     for file, wanted in (("model-f16.gguf", logits(half, IDS)), ("model-q8_0.gguf", logits(rounded(run).model, IDS))):
         assert np.abs(in_two_parts(folder / file, "transformers", IDS) - wanted).max() < 1e-3, file
     assert np.abs(expected - logits(half, IDS)).max() > 1e-5
@@ -224,7 +226,7 @@ def test_each_file_has_its_figures(run, result):
         for name, row in found["table"].items():
             where = run / "student" if name == "student" else run / "student" / to
             assert row["bytes"] == (where / row["file"]).stat().st_size
-            if row["runtime"] != "transformers":  # GGUF where llama.cpp is not installed
+            if to == "onnx" or importlib.util.find_spec("llama_cpp"):
                 assert 0 < row["token_ms"]["p50"] <= row["token_ms"]["p95"]
                 assert row["tokens_per_second"] > 0
                 assert row["peak_rss_bytes"] > row["bytes"]
@@ -278,7 +280,7 @@ def test_done_again_it_does_nothing_and_other_inputs_are_refused(classifier, run
 
 
 def test_below_the_threshold_is_exit_1_and_written_all_the_same(classifier, run, tmp_path, monkeypatch):
-    monkeypatch.setattr("distill.export.classifier.LEAST", 1.5)
+    monkeypatch.setattr(exporter, "LEAST", 1.5)
     out = tmp_path / "edge"
     command = ["export", str(classifier), "--to", "onnx", "-o", str(out), "--corpus", str(run), "--json", "-q"]
     for _ in range(2):  # the second time it is there already, and as wanting as before

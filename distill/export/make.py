@@ -210,8 +210,9 @@ def _decoder(folder: Path, source: Path, temporary: Path, to: str, ui: UI) -> di
 
 
 def _pairs(source: Path, split: str, student: Any, most: int) -> list[tuple[list[int], list[int]]]:
-    """(prompt, completion) in the student's tokens, of the first rows of a split that fit its context."""
+    """(prompt, completion) in the student's tokens, of the first rows of a split that are not too long."""
     from distill.data import rows
+    from distill.export.running import CONTEXT
 
     pairs = [(student.render(r.prompt), list(r.token_ids or ())) for r, _ in rows(source, split)[:most]]
-    return [(p, c) for p, c in pairs if c and student.too_long(p, len(c)) is None]
+    return [(p, c) for p, c in pairs if c and len(p + c) < CONTEXT - 32 and student.too_long(p, len(c)) is None]

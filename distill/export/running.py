@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
+CONTEXT = 2048  # tokens that llama.cpp, which takes memory for them all at once, is opened for
 
 
 class Model(Protocol):
@@ -107,7 +108,7 @@ class _LlamaCpp:
         import llama_cpp
 
         self.model = llama_cpp.Llama(
-            str(path), n_ctx=2048, n_threads=threads(), n_threads_batch=threads(), logits_all=True, verbose=False
+            str(path), n_ctx=CONTEXT, n_threads=threads(), n_threads_batch=threads(), logits_all=True, verbose=False
         )
 
     def reset(self) -> None:
