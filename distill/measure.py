@@ -22,8 +22,9 @@ from synthgen.errors import SynthgenError
 def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Run a job in a child process and return what it measured.
 
-    Jobs: {"what": "sample", "teacher": section, "requests": [...]}, {"what": "classify", ...} or
-    {"what": "student", "folder": path, "texts": [...]}. Raises SynthgenError when the child fails.
+    Jobs: {"what": "sample", "teacher": section, "requests": [...]}, {"what": "classify", ...},
+    {"what": "student", "folder": path, "texts": [...]} or {"what": "exported", ...}, which distill.export.parity
+    describes. Raises SynthgenError when the child fails.
     """
     child = subprocess.Popen(
         [sys.executable, "-m", "distill.measure"],
@@ -57,7 +58,7 @@ def main() -> None:
     """Read one job from standard input, print one JSON line."""
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    result = {"sample": _local, "classify": _local, "student": _student}[job["what"]](job)
+    result = {"sample": _local, "classify": _local, "student": _student, "exported": _exported}[job["what"]](job)
     result["peak_rss_bytes"] = peak_rss()
     sys.stdout.write(json.dumps(result) + "\n")
 
@@ -117,6 +118,12 @@ def _student(job: dict[str, Any]) -> dict[str, Any]:
         "parameters": sum(a.size for a in (classifier.embed, classifier.bias, classifier.out, classifier.out_bias)),
         "weights_bytes": (Path(job["folder"]) / "model.safetensors").stat().st_size,
     }
+
+
+def _exported(job: dict[str, Any]) -> dict[str, Any]:
+    from distill.export.parity import timed
+
+    return timed(job)
 
 
 if __name__ == "__main__":
