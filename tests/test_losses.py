@@ -383,7 +383,7 @@ def test_storage_error_of_topk_is_as_stated(temperature):
         )
         error = float(moved.abs().max())
         print(f"{name}, T = {temperature}: storage moves the loss by at most {error:.1e} nats")
-        assert error < 5e-3
+        assert error < 20 * logits.STORAGE_ERROR
         if name not in ("cross_entropy", "adaptive_kl"):
             same = divergence(logp, lossy, name, temperature=temperature)
             assert float(same.abs().max()) / temperature**2 < 1e-6, "the square of the storage error"
