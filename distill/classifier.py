@@ -21,8 +21,8 @@ from synthgen import durable
 from synthgen.errors import CorpusError
 
 if TYPE_CHECKING:
-    from synthgen.recipe import ClassifierStudent, TrainSection
     from synthgen.records import Record
+    from synthgen.training import ClassifierStudent, TrainSection
     from synthgen.ui import UI
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -14,11 +14,12 @@ from distill.data import rows
 from distill.intervals import RESAMPLES, Array, interval
 from distill.measure import measure
 from distill.students import from_layers
-from synthgen.recipe import EvaluateSection, Recipe, local_teacher
+from synthgen.recipe import Recipe, local_teacher
 from synthgen.records import Record, Request
 from synthgen.sections import TeacherSection
 from synthgen.teachers.forward import completion_logits
 from synthgen.teachers.transformers import LocalModel
+from synthgen.training import EvaluateSection
 from synthgen.ui import UI
 from synthgen.verify import matches
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from synthgen import corpus, durable
-from synthgen.recipe import TrainSection
+from synthgen.training import TrainSection
 
 
 def made_from(section: TrainSection, made: dict[str, Any]) -> dict[str, Any]:

@@ -28,8 +28,9 @@ from distill.students import from_layers, layer_map
 from synthgen import corpus, durable
 from synthgen.divergences import refusal
 from synthgen.errors import CorpusError, GateDenied, UserError
-from synthgen.recipe import DecoderStudent, Recipe, TrainSection, local_teacher
+from synthgen.recipe import Recipe, local_teacher
 from synthgen.teachers.transformers import LocalModel
+from synthgen.training import DecoderStudent, TrainSection
 from synthgen.ui import UI, Progress
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from synthgen.divergences import Divergence, refusal
+from synthgen.divergences import refusal
 from synthgen.errors import RecipeError
 from synthgen.explain import explain, parse
 from synthgen.sections import (
@@ -34,6 +34,7 @@ from synthgen.sections import (
     with_engine,
 )
 from synthgen.steps import StepsSection, Strategy, check, speakers
+from synthgen.training import EvaluateSection, TrainSection
 
 
 class SeedSource(Section):
@@ -194,70 +195,6 @@ class AuditSection(Section):
     student_family: str = ""
     """Model family of the student, for terms that allow training only within their own."""
     student_name: str = ""
-
-
-class DecoderStudent(Section):
-    """A causal language model made from the teacher's own layers."""
-
-    kind: Literal["decoder"] = "decoder"
-    layers: tuple[int, ...] | int = 6
-    """The teacher's layers to keep, by index; a number keeps that many, spread evenly, first and last included."""
-
-
-class ClassifierStudent(Section):
-    """An MLP on hashed word and character n-grams; runs on numpy alone."""
-
-    kind: Literal["classifier"] = "classifier"
-    buckets: Count = 16384
-    hidden: Count = 64
-    dropout: Share = 0.3
-
-
-class TrainSection(Section):
-    """How the student learns: kd_weight · divergence from the stored distribution + (1 − kd_weight) · cross-entropy."""
-
-    student: Annotated[DecoderStudent | ClassifierStudent, Field(discriminator="kind")] = DecoderStudent()
-    kd_weight: Share = 0.9
-    loss: Divergence = "forward_kl"
-    """The divergence; with logits of kind 'sampled', forward_kl alone is defined (and the same as cross_entropy)."""
-    beta: Share | None = None
-    """jsd: 0 is forward, 1 reverse KL; 0.5 when left out."""
-    alpha: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """skew_kl, skew_reverse_kl: share of the other distribution mixed in; 0.1 when left out."""
-    epochs: Count = 1
-    max_steps: Count | None = None
-    batch_size: Count = 16
-    """Rows an optimizer step."""
-    micro_batch: Count | None = None
-    """Rows at once in memory; a step is summed over them, with the same result. All of them when left out."""
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    warmup: Share = 0.1
-    max_length: Count = 512
-    """Rows with more tokens than this (prompt and completion) are left out, and counted."""
-    seed: int = 0
-    checkpoint_every: Count = 50
-    baseline: bool = True
-    """Also train the same student on cross-entropy alone, on the same batches."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-
-    @model_validator(mode="after")
-    def _meant(self) -> TrainSection:
-        for key, users in (("beta", ("jsd",)), ("alpha", ("skew_kl", "skew_reverse_kl"))):
-            if getattr(self, key) is not None and self.loss not in users:
-                raise ValueError(f"'{key}' belongs to loss {' and '.join(users)}, and loss is '{self.loss}'")
-        return self
-
-
-class EvaluateSection(Section):
-    """What is measured on the held-out split."""
-
-    max_rows: Count | None = None
-    """Rows for the full-vocabulary comparison."""
-    max_prompts: Count | None = None
-    """Prompts answered greedily for accuracy and speed."""
-    max_new_tokens: Count = 64
-    seed: int = 0
 
 
 class Recipe(Section):

@@ -18,7 +18,8 @@ from synthgen.errors import GateDenied, RecipeError, TeacherError, UserError
 from synthgen.generate.cache import Cache
 from synthgen.generate.pacing import Bucket, Concurrency, Quota
 from synthgen.generate.scheduler import BudgetReached
-from synthgen.teachers.openai import label_probs, parsed, retry_after
+from synthgen.teachers.chat import label_probs, retry_after
+from synthgen.teachers.openai import parsed
 from synthgen.teachers.tokens import TokenMap, UnknownToken
 
 

@@ -26,8 +26,8 @@ FLOORS = [
     {"corpus", "prompts", "seeds", "teachers", "engine", "plots"},
     {"card", "logits", "verify"},
     {"recipe", "records", "durable", "ui"},
-    {"explain", "divergences", "steps"},
-    {"sections"},
+    {"explain", "steps", "training"},
+    {"sections", "divergences"},
     {"errors", "lazy"},
 ]
 BELOW_THE_STAGES = set.union(*FLOORS[3:])  # what `distill` may import of `synthgen`

@@ -18,8 +18,8 @@ from distill.losses import Dense, Labels, TopK, cut, divergence
 from distill.students import from_layers
 from distill.train import batch_loss
 from synthgen import logits
-from synthgen.recipe import TrainSection
 from synthgen.teachers.sampling import invert, top_k
+from synthgen.training import TrainSection
 
 V, K, DRAWS = 97, 8, 20
 SMALL = {"vocab_size": V, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "initializer_range": 0.4}

@@ -23,7 +23,8 @@ from synthgen.generate.catalogue import STRATEGIES
 from synthgen.generate.job import Job, Jobs
 from synthgen.records import Request
 from synthgen.teachers import Call, Reply
-from synthgen.teachers.openai import BATCH_SHARE, ApiModel, as_batched, usage_of
+from synthgen.teachers.chat import usage_of
+from synthgen.teachers.openai import BATCH_SHARE, ApiModel, as_batched
 from synthgen.ui import UI
 
 _MOST_REQUESTS, _MOST_BYTES = 50_000, 100 << 20  # of one file; the providers' limits are 50,000 and 200 MB

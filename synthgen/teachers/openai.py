@@ -12,13 +12,10 @@ server says.
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import gc
 import hashlib
 import json
-import math
 import os
-import time
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
@@ -29,9 +26,10 @@ from pydantic_core import from_json
 
 from synthgen.errors import TeacherError, missing_extra
 from synthgen.recipe import Recipe
-from synthgen.records import Message, Request
+from synthgen.records import Request
 from synthgen.sections import ApiTeacher
 from synthgen.teachers import Call, Refused, Reply
+from synthgen.teachers.chat import error_of, label_probs, outgoing, reasoning_of, retry_after, usage_of, why_empty
 from synthgen.teachers.form import mismatch
 from synthgen.teachers.tokens import TokenMap, UnknownToken
 
@@ -107,7 +105,7 @@ class ApiModel:
         limit = "max_completion_tokens" if "api.openai.com" in self.section.base_url else "max_tokens"
         body: dict[str, Any] = {
             "model": self.section.model,
-            "messages": [_message(m) for m in request.teacher_prompt],
+            "messages": [outgoing(m) for m in request.teacher_prompt],
             limit: _LABEL_TOKENS if classifying else sampling["max_new_tokens"],
         }
         if classifying:
@@ -183,14 +181,14 @@ class ApiModel:
         text = message.get("content") or ""
         if not isinstance(text, str):
             raise TypeError("content is not text")
-        reasoning = _reasoning(message)
+        reasoning = reasoning_of(message)
         calls = message.get("tool_calls") or None
         if finish == "content_filter":
             return Reply(failure=("content_filter", "the provider withheld the answer"), usage=usage)
         if message.get("refusal") and not text:
             return Reply(failure=("content_filter", self.clean(f"refused: {message['refusal']}")), usage=usage)
         if not text.strip() and not calls:
-            return Reply(failure=("empty", _why_empty(finish, usage)), usage=usage)
+            return Reply(failure=("empty", why_empty(finish, usage)), usage=usage)
         content = (choice.get("logprobs") or {}).get("content") or []
         if request.kind == "classify":
             return self._classified(request, text, content, finish, usage, reasoning)
@@ -317,7 +315,7 @@ class ApiModel:
 
     def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> Refused:
         """What an answer of another status than 200 means."""
-        message, code = _error(body)
+        message, code = error_of(body)
         reason = self.clean(f"{status}: {message}")[:500]
         words = f"{code} {message}".lower()
         if status in (401, 404) or (status in (402, 429) and any(word in words for word in _QUOTA)):
@@ -366,90 +364,3 @@ def _proxy(url: str) -> str | None:
 def as_batched(body: bytes) -> bytes:
     """A reply with the mark that it came from a batch, at a batch's price."""
     return body[:-1] + b"," + _BATCHED + b"}"
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that `retry-after-ms` or `Retry-After` (seconds or a date) asks for, or None."""
-    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        value = headers.get(name)
-        if value is None:
-            continue
-        try:
-            seconds = float(value) * scale
-        except ValueError:
-            try:
-                seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-            except (ValueError, TypeError, OverflowError):
-                continue
-        if math.isfinite(seconds):
-            return max(0.0, seconds)
-    return None
-
-
-def label_probs(top: list[dict[str, Any]], labels: tuple[str, ...]) -> tuple[list[float], float] | None:
-    """(probabilities of the labels, their mass) from the candidates for the first token.
-
-    A candidate belongs to the label that begins with it. None when one that could begin two labels has weight, or
-    no candidate begins any.
-    """
-    mass = [0.0] * len(labels)
-    for entry in top:
-        start = entry["token"].strip().casefold()
-        owners = [i for i, label in enumerate(labels) if start and label.casefold().startswith(start)]
-        p = math.exp(entry["logprob"]) if entry["logprob"] > -9998 else 0.0
-        if len(owners) > 1 and p > 0.01:
-            return None
-        if len(owners) == 1:
-            mass[owners[0]] += p
-    total = sum(mass)
-    return ([p / total for p in mass], total) if total > 0 else None
-
-
-def _message(message: Message) -> dict[str, Any]:
-    found = {key: value for key, value in message.items() if value is not None}
-    if isinstance(found.get("tool_calls"), str):
-        found["tool_calls"] = json.loads(found["tool_calls"])
-    return found
-
-
-def _reasoning(message: dict[str, Any]) -> str | None:
-    """What the model thought, whatever the server calls it."""
-    for name in ("reasoning_content", "reasoning", "thinking"):
-        value = message.get(name)
-        if isinstance(value, str) and value.strip():
-            return value
-    return None
-
-
-def usage_of(reply: Any) -> dict[str, int | None] | None:
-    """Tokens that the server counted, or None when it does not say."""
-    value = reply.get("usage") if isinstance(reply, dict) else None
-    if not isinstance(value, dict) or not isinstance(value.get("prompt_tokens"), int):
-        return None
-    if not isinstance(value.get("completion_tokens"), int):
-        return None
-    spent, held = value.get("completion_tokens_details") or {}, value.get("prompt_tokens_details") or {}
-    return {
-        "prompt_tokens": value["prompt_tokens"],
-        "completion_tokens": value["completion_tokens"],
-        "reasoning_tokens": spent.get("reasoning_tokens"),
-        "cached_tokens": held.get("cached_tokens"),
-    }
-
-
-def _why_empty(finish: str, usage: dict[str, int | None] | None) -> str:
-    if finish == "length" and usage and usage.get("reasoning_tokens"):
-        return f"all {usage['completion_tokens']} tokens went into reasoning; raise generate.max_new_tokens"
-    return f"the answer is empty (finish_reason {finish or 'not given'})"
-
-
-def _error(body: bytes) -> tuple[str, str]:
-    """(message, code) of an error's body, whatever its form."""
-    try:
-        value = json.loads(body)
-        found = value.get("error", value)
-        if isinstance(found, str):
-            return found, ""
-        return str(found.get("message") or found)[:500], str(found.get("code") or found.get("type") or "")
-    except (ValueError, AttributeError):
-        return body[:200].decode(errors="replace"), ""

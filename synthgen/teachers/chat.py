@@ -1,0 +1,101 @@
+"""What chat completions say, whoever serves them: usage, reasoning, probabilities of labels, waiting times, errors."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from synthgen.records import Message
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that `retry-after-ms` or `Retry-After` (seconds or a date) asks for, or None."""
+    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        value = headers.get(name)
+        if value is None:
+            continue
+        try:
+            seconds = float(value) * scale
+        except ValueError:
+            try:
+                seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+            except (ValueError, TypeError, OverflowError):
+                continue
+        if math.isfinite(seconds):
+            return max(0.0, seconds)
+    return None
+
+
+def label_probs(top: list[dict[str, Any]], labels: tuple[str, ...]) -> tuple[list[float], float] | None:
+    """(probabilities of the labels, their mass) from the candidates for the first token.
+
+    A candidate belongs to the label that begins with it. None when one that could begin two labels has weight, or
+    no candidate begins any.
+    """
+    mass = [0.0] * len(labels)
+    for entry in top:
+        start = entry["token"].strip().casefold()
+        owners = [i for i, label in enumerate(labels) if start and label.casefold().startswith(start)]
+        p = math.exp(entry["logprob"]) if entry["logprob"] > -9998 else 0.0
+        if len(owners) > 1 and p > 0.01:
+            return None
+        if len(owners) == 1:
+            mass[owners[0]] += p
+    total = sum(mass)
+    return ([p / total for p in mass], total) if total > 0 else None
+
+
+def outgoing(message: Message) -> dict[str, Any]:
+    """A message as the API takes it."""
+    found = {key: value for key, value in message.items() if value is not None}
+    if isinstance(found.get("tool_calls"), str):
+        found["tool_calls"] = json.loads(found["tool_calls"])
+    return found
+
+
+def reasoning_of(message: dict[str, Any]) -> str | None:
+    """What the model thought, whatever the server calls it."""
+    for name in ("reasoning_content", "reasoning", "thinking"):
+        value = message.get(name)
+        if isinstance(value, str) and value.strip():
+            return value
+    return None
+
+
+def usage_of(reply: Any) -> dict[str, int | None] | None:
+    """Tokens that the server counted, or None when it does not say."""
+    value = reply.get("usage") if isinstance(reply, dict) else None
+    if not isinstance(value, dict) or not isinstance(value.get("prompt_tokens"), int):
+        return None
+    if not isinstance(value.get("completion_tokens"), int):
+        return None
+    spent, held = value.get("completion_tokens_details") or {}, value.get("prompt_tokens_details") or {}
+    return {
+        "prompt_tokens": value["prompt_tokens"],
+        "completion_tokens": value["completion_tokens"],
+        "reasoning_tokens": spent.get("reasoning_tokens"),
+        "cached_tokens": held.get("cached_tokens"),
+    }
+
+
+def why_empty(finish: str, usage: dict[str, int | None] | None) -> str:
+    """Why an answer has no text."""
+    if finish == "length" and usage and usage.get("reasoning_tokens"):
+        return f"all {usage['completion_tokens']} tokens went into reasoning; raise generate.max_new_tokens"
+    return f"the answer is empty (finish_reason {finish or 'not given'})"
+
+
+def error_of(body: bytes) -> tuple[str, str]:
+    """(message, code) of an error's body, whatever its form."""
+    try:
+        value = json.loads(body)
+        found = value.get("error", value)
+        if isinstance(found, str):
+            return found, ""
+        return str(found.get("message") or found)[:500], str(found.get("code") or found.get("type") or "")
+    except (ValueError, AttributeError):
+        return body[:200].decode(errors="replace"), ""
