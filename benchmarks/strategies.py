@@ -191,9 +191,12 @@ def grams(text: str, n: int = 4) -> set[tuple[str, ...]]:
 
 
 def rouge_l(a: list[str], b: list[str]) -> float:
-    """F1 of the longest common subsequence (Lin 2004)."""
+    """F1 of the longest common subsequence (Lin 2004); where shared words alone put it below SIMILAR, that bound."""
     if not a or not b:
         return 0.0
+    most = 2 * (Counter(a) & Counter(b)).total() / (len(a) + len(b))
+    if most < SIMILAR:
+        return most
     row = [0] * (len(b) + 1)
     for x in a:
         last = 0
