@@ -167,6 +167,10 @@ def test_what_an_api_cannot_do_is_said_before_anything_is_sent(serve, tmp_path, 
     with pytest.raises(UserError, match="--batch is for one teacher"):
         synthgen.generate(synthgen.load_recipe(two), tmp_path / "run2", batch=True)
     local = {"engine": "transformers", "model": str(tiny)}
+    write(tmp_path / "own", server.url, "answer", seeds=4)
+    alone = several(tmp_path / "own/recipe.yaml", {"a": local})
+    with pytest.raises(UserError, match="--batch is for one teacher behind an API, not for 'transformers'"):
+        synthgen.generate(synthgen.load_recipe(alone), tmp_path / "run3", batch=True)
     several(
         write(tmp_path / "three", server.url, "answer", seeds=4),
         {"a": local, "b": {}},

@@ -88,7 +88,7 @@ def generate(
         ui.note(f"{folder} is complete; nothing to do")
         return folder
     # Row ids hold the teachers' revisions, which only opened teachers know; the number of jobs does not.
-    local, remote = _open(recipe)
+    local, remote = _open(recipe, batch)
     teachers: dict[str, Teacher | RemoteTeacher] = {
         name: local[name] if name in local else remote[name] for name in cast(recipe)
     }
@@ -117,7 +117,7 @@ def generate(
         elif mine and not remote:
             _locally(jobs, mine, partial(ask_batch, local, spec, bar.tokens), spec, write, bar, gate)
         elif mine:
-            first = _by_batch(recipe, folder, jobs, mine, remote, ui) if batch and not local else None
+            first = _by_batch(recipe, folder, jobs, mine, remote, ui) if batch else None
             with closing(Remotes(recipe, folder, remote, bar, retry_failed=retry_failed, parts=part[1])) as remotes:
                 if local:
                     ask = partial(_ask_all, partial(ask_batch, local, spec, bar.tokens), local, remotes)
@@ -133,8 +133,10 @@ def generate(
     return folder
 
 
-def _open(recipe: Recipe) -> tuple[dict[str, Teacher], dict[str, RemoteTeacher]]:
-    """The recipe's teachers in this process, and those behind a wire, by name."""
+def _open(recipe: Recipe, batch: bool) -> tuple[dict[str, Teacher], dict[str, RemoteTeacher]]:
+    """The recipe's teachers in this process, which know no `batch`, and those behind a wire, by name."""
+    if batch and any(isinstance(section, LocalTeacher) for section in cast(recipe).values()):
+        raise _no_batch(recipe)
     local: dict[str, Teacher] = {}
     remote: dict[str, RemoteTeacher] = {}
     for name, section in cast(recipe).items():
@@ -159,7 +161,7 @@ def _by_batch(
 
     teacher, *others = teachers.values()
     if others or not isinstance(teacher, ApiModel):
-        raise UserError(f"--batch is for one teacher behind an API, not for {_engines(recipe)}", "leave it out")
+        raise _no_batch(recipe)
 
     async def first(cache: Cache, budget: Budget, run: str) -> None:
         journal = folder / "batches.json"
@@ -169,8 +171,9 @@ def _by_batch(
     return first
 
 
-def _engines(recipe: Recipe) -> str:
-    return ", ".join(f"'{section.engine}'" for section in cast(recipe).values())
+def _no_batch(recipe: Recipe) -> UserError:
+    engines = ", ".join(f"'{section.engine}'" for section in cast(recipe).values())
+    return UserError(f"--batch is for one teacher behind an API, not for {engines}", "leave it out")
 
 
 def _ask_all(
