@@ -25,7 +25,7 @@ import transformers  # noqa: F401
 REPOSITORY = Path(__file__).parent.parent
 COPIED = ("synthgen", "distill", "tests", "prompts", "data", "pyproject.toml")
 TESTS = "tests/test_loss_bugs.py"
-LOSSES, HEAD, TRAIN = "distill/losses.py", "distill/head.py", "distill/train.py"
+LOSSES, HEAD, TRAIN = "distill/losses.py", "distill/head.py", "distill/objective.py"
 DATA, STUDENTS, FORWARD = "distill/data.py", "distill/students.py", "synthgen/teachers/forward.py"
 
 BUGS: dict[str, list[tuple[str, str, str]]] = {

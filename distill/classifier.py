@@ -108,12 +108,12 @@ def train_classifier(section: TrainSection, source: Path, made: dict[str, Any], 
     steps = min(steps, section.max_steps or steps)
     with ui.progress("train", len(arms), "students") as bar:
         for arm, (target, kd_weight) in arms.items():
-            there = (target / "metrics.json").exists()
+            there = (target / "metrics.jsonl").exists()
             if not there:
                 classifier, metrics = _fit(section, section.student, found, made["labels"], kd_weight, steps)
                 classifier.save(target)
-                durable.write_json(target / "metrics.json", metrics)
-            curves[arm] = json.loads((target / "metrics.json").read_text())
+                durable.write_text(target / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in metrics))
+            curves[arm] = [json.loads(line) for line in (target / "metrics.jsonl").read_text().splitlines()]
             bar.advance(1, resumed=there)
     return {
         "kind": "classifier",

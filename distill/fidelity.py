@@ -13,7 +13,7 @@ from distill import losses
 from distill.data import rows
 from distill.intervals import RESAMPLES, Array, interval
 from distill.measure import measure
-from distill.students import from_layers
+from distill.students import decoder
 from synthgen.recipe import Recipe, local_teacher
 from synthgen.records import Record, Request
 from synthgen.sections import TeacherSection
@@ -38,7 +38,7 @@ def evaluate_decoder(
     section = recipe.evaluate
     held_out = held_out[: section.max_rows]
     teacher = teacher or LocalModel.open(local_teacher(recipe))
-    models: dict[str, LocalModel] = {"untrained": _wrap(from_layers(teacher.model, facts["layers"]), teacher)}
+    models: dict[str, LocalModel] = {"untrained": _wrap(_untrained(recipe, teacher), teacher)}
     names = {"cross-entropy": folder / "baseline", "distilled": folder}
     for name, path in names.items():
         if (path / "model.safetensors").exists():
@@ -72,6 +72,12 @@ def evaluate_decoder(
         "table": table,
         "kl differences": comparisons,
     }
+
+
+def _untrained(recipe: Recipe, teacher: LocalModel) -> Any:
+    assert recipe.train is not None
+    assert recipe.train.student.kind == "decoder"
+    return decoder(recipe.train.student, teacher, recipe.train.seed).model
 
 
 def _wrap(model: Any, teacher: LocalModel) -> LocalModel:

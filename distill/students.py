@@ -1,18 +1,120 @@
-"""Students made from a teacher: a stock `transformers` model with some of the teacher's own layers."""
+"""Students: stock `transformers` models with some of the teacher's own layers, from a checkpoint, or from a config."""
 
 from __future__ import annotations
 
 import copy
 import re
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoModelForCausalLM
 
-from synthgen.errors import RecipeError
+from synthgen.errors import RecipeError, missing_extra
+from synthgen.sections import TeacherSection
+from synthgen.training import DecoderStudent, Lora
+
+if TYPE_CHECKING:
+    from synthgen.teachers.transformers import LocalModel
+
+DEFAULT_LAYERS = 6
 
 _LAYER = re.compile(r"^(.*\blayers\.)(\d+)(\..*)$")
+
+
+@dataclass
+class Student:
+    """`model` as it is trained; `adapter` is the same weights as peft holds them, where low-rank ones are trained."""
+
+    model: Any
+    adapter: Any = None
+
+
+def decoder(student: DecoderStudent, teacher: LocalModel, seed: int) -> Student:
+    """The student that a recipe names, before training: the same weights whenever it is called.
+
+    Raises RecipeError for one that cannot be, or whose vocabulary is not the teacher's.
+    """
+    if student.model is not None:
+        from synthgen.teachers.load import load_weights
+
+        model, tokenizer, _ = load_weights(TeacherSection(model=student.model))
+        check_vocabulary(tokenizer, teacher.tokenizer, student.model)
+        model = model.float()
+    elif student.config is not None:
+        model = from_config(teacher.model.config, student.config, seed)
+    else:
+        layers = DEFAULT_LAYERS if student.layers is None else student.layers
+        model = from_layers(teacher.model, layer_map(layers, teacher.model.config.num_hidden_layers))
+    model.train()
+    return Student(model) if student.lora is None else with_adapter(model, student.lora, seed)
+
+
+def describe(student: DecoderStudent, depth: int) -> str:
+    """What the student of a teacher of `depth` layers was made from, for cards."""
+    if student.model is not None:
+        made = f"the checkpoint {student.model}"
+    elif student.config is not None:
+        made = "random weights, the teacher's config but for " + ", ".join(
+            f"{k} {v}" for k, v in student.config.items()
+        )
+    else:
+        layers = layer_map(DEFAULT_LAYERS if student.layers is None else student.layers, depth)
+        made = f"the teacher's layers {layers}, its embeddings and output"
+    return made if student.lora is None else f"{made}; low-rank adapters (r = {student.lora.r}), merged"
+
+
+def check_vocabulary(tokenizer: Any, teachers: Any, name: str) -> None:
+    """Raises RecipeError when a token id does not mean the same to student and teacher."""
+    mine, its = tokenizer.get_vocab(), teachers.get_vocab()
+    if mine != its:
+        other = sum(its.get(token) != place for token, place in mine.items())
+        raise RecipeError(
+            f"the tokenizer of train.student.model '{name}' gives {other:,} of its {len(mine):,} tokens another "
+            "id than the teacher's: the stored distributions mean nothing to it",
+            "name a student of the teacher's family, or make one: student.layers or student.config",
+        )
+
+
+def from_config(teachers: Any, changes: dict[str, Any], seed: int) -> Any:
+    """A float32 model of random weights whose config is the teacher's with `changes`. Raises RecipeError."""
+    values = teachers.to_dict() | {"layer_types": None, "dtype": "float32", "quantization_config": None}
+    unknown = sorted(set(changes) - set(values))
+    if unknown:
+        raise RecipeError(
+            f"train.student.config: {teachers.model_type} models have no '{unknown[0]}'",
+            "the keys are those of the teacher's config.json",
+        )
+    values = {key: value for key, value in (values | changes).items() if value is not None or key in changes}
+    torch.manual_seed(seed)
+    try:
+        return AutoModelForCausalLM.from_config(type(teachers).from_dict(values), dtype=torch.float32)
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise RecipeError(
+            f"train.student.config: no such model can be made: {str(error).splitlines()[0]}", "mend its sizes"
+        ) from None
+
+
+def with_adapter(model: Any, lora: Lora, seed: int) -> Student:
+    """Freeze `model` and add low-rank weights to its linear layers (LoRA, arXiv 2106.09685). Raises RecipeError."""
+    try:
+        import peft
+    except ImportError:
+        raise missing_extra("peft", "train") from None
+    torch.manual_seed(seed)
+    config = peft.LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.lora_alpha,
+        lora_dropout=lora.lora_dropout,
+        target_modules=list(lora.target_modules) if lora.target_modules else "all-linear",
+        task_type="CAUSAL_LM",
+    )
+    try:
+        adapter = peft.get_peft_model(model, config)
+    except ValueError as error:
+        raise RecipeError(f"train.student.lora: {str(error).splitlines()[0]}", "mend target_modules") from None
+    return Student(adapter.base_model.model, adapter)
 
 
 def layer_map(layers: Sequence[int] | int, depth: int) -> list[int]:

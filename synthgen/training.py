@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,12 +10,34 @@ from synthgen.divergences import Divergence
 from synthgen.sections import Count, Section, Share
 
 
+class Lora(Section):
+    """Low-rank adapters: only they are trained, and they are merged into the weights at the end. Keys as peft's."""
+
+    r: Count = 16
+    lora_alpha: Count = 32
+    lora_dropout: Share = 0.0
+    target_modules: tuple[str, ...] = ()
+    """Names of the layers that get one; all linear ones when left out."""
+
+
 class DecoderStudent(Section):
-    """A causal language model made from the teacher's own layers."""
+    """A causal language model: some of the teacher's own layers, a checkpoint, or random weights."""
 
     kind: Literal["decoder"] = "decoder"
-    layers: tuple[int, ...] | int = 6
-    """The teacher's layers to keep, by index; a number keeps that many, spread evenly, first and last included."""
+    layers: tuple[int, ...] | int | None = None
+    """The teacher's layers to keep, by index; a number keeps that many, spread evenly, first and last included. 6."""
+    model: str | None = None
+    """A checkpoint with the teacher's tokenizer, named like teacher.model."""
+    config: dict[str, Any] | None = None
+    """Random weights: the teacher's config.json with these keys changed, such as hidden_size."""
+    lora: Lora | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> DecoderStudent:
+        given = [key for key in ("layers", "model", "config") if getattr(self, key) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give at most one of 'layers', 'model' and 'config', not {' and '.join(given)}")
+        return self
 
 
 class ClassifierStudent(Section):
@@ -51,12 +73,25 @@ class TrainSection(Section):
     """Rows with more tokens than this (prompt and completion) are left out, and counted."""
     seed: int = 0
     checkpoint_every: Count = 50
+    """Steps."""
+    keep_checkpoints: Count = 1
+    """The newest so many; all go when the student is there."""
+    validate_every: Count | None = None
+    """Steps between measurements of the loss on the validation split."""
+    patience: Count | None = None
+    """Stop when so many measurements in a row brought nothing better, and take the best weights."""
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Also report each step to these, through accelerate; what they write lies in the student's folder."""
+    activation_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, a third more time, the same gradients."""
     baseline: bool = True
     """Also train the same student on cross-entropy alone, on the same batches."""
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     @model_validator(mode="after")
     def _meant(self) -> TrainSection:
+        if self.patience and not self.validate_every:
+            raise ValueError("'patience' counts measurements: set 'validate_every' too")
         for key, users in (("beta", ("jsd",)), ("alpha", ("skew_kl", "skew_reverse_kl"))):
             if getattr(self, key) is not None and self.loss not in users:
                 raise ValueError(f"'{key}' belongs to loss {' and '.join(users)}, and loss is '{self.loss}'")

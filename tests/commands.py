@@ -25,6 +25,7 @@ _LIMIT = 180.0  # seconds until a command counts as hung
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
     [
+        "distill.decoder",
         "distill.train",
         "distill.evaluate",
         "synthgen.report",

@@ -50,6 +50,7 @@ IMPORTS = (
     "distill.cli",
     "distill.evaluate",
     "distill.fidelity",
+    "distill.decoder",
     "distill.train",
 )
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}  # no pool to lose
@@ -329,21 +330,23 @@ def _manifest_first() -> None:
 
 def _no_moments() -> None:
     """A checkpoint without the optimizer's state."""
-    train = sys.modules["distill.train"]  # the name in the package is the function's
-    restore = train._restore
+    from distill import loop
 
-    def weights_alone(model: Any, optimizer: Any, path: Path) -> Any:
-        found = restore(model, optimizer, path)
+    restore = loop._restore
+
+    def weights_alone(objective: Any, weights: Any, optimizer: Any, checkpoints: Any) -> Any:
+        found = restore(objective, weights, optimizer, checkpoints)
         optimizer.state.clear()
         return found
 
-    train._restore = weights_alone
+    loop._restore = weights_alone
 
 
 def _no_checkpoints() -> None:
     """Checkpoints that are not read."""
-    train = sys.modules["distill.train"]
-    train._restore = lambda model, optimizer, path: (0, [])
+    from distill import loop
+
+    loop._restore = lambda *args: (0, [])
 
 
 def _leaves_a_child() -> None:

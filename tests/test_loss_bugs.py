@@ -15,8 +15,8 @@ from distill import losses
 from distill.data import Example
 from distill.head import Head, completion_states, logits_of, output_head, through_head
 from distill.losses import Dense, Labels, TopK, cut, divergence
+from distill.objective import batch_loss
 from distill.students import from_layers
-from distill.train import batch_loss
 from synthgen import logits
 from synthgen.teachers.sampling import invert, top_k
 from synthgen.training import TrainSection

@@ -15,8 +15,8 @@ from distill import train
 from distill.classifier import Classifier, features
 from distill.data import load, rows
 from distill.intervals import interval
+from distill.objective import batch_loss
 from distill.students import from_layers, layer_map
-from distill.train import batch_loss
 from synthgen import corpus
 from synthgen.errors import RecipeError
 from synthgen.recipe import Recipe
@@ -136,7 +136,7 @@ def held_out_kl(teacher: LocalModel, model, run: Path) -> float:
 def test_a_student_learns(learned):
     recipe, run, student = learned
     teacher = LocalModel.open(recipe.teacher)
-    curve = [m["distillation"] for m in json.loads((student / "metrics.json").read_text())]
+    curve = [m["distillation"] for m in map(json.loads, (student / "metrics.jsonl").read_text().splitlines())]
     first, last = float(np.mean(curve[:5])), float(np.mean(curve[-5:]))
     kl = {
         "untrained": held_out_kl(teacher, from_layers(teacher.model, [0]), run),

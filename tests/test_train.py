@@ -17,7 +17,7 @@ from small import small_runs, small_task, small_teacher
 import synthgen
 from distill import losses, train
 from distill.data import batch_rows, load, rows, target_batch
-from distill.train import batch_loss
+from distill.objective import batch_loss
 from synthgen import corpus, logits
 from synthgen.errors import CorpusError, GateDenied, UserError
 from synthgen.records import DEGENERATE
@@ -273,7 +273,7 @@ def test_resume_is_exact_wherever_it_was_cut(tmp_path, dropout):
     model = LocalModel.open(recipe.teacher)
     whole = train(recipe, run, tmp_path / "whole", teacher=model)
     steps = 2 * recipe.train.max_steps
-    names = ("model.safetensors", "metrics.json", "training.json", "README.md")
+    names = ("model.safetensors", "metrics.jsonl", "training.json", "README.md")
     for every, again in (*((n, False) for n in range(1, steps)), (3, True)):
         folder = tmp_path / f"cut-{every}-{again}"
         cuts = 0

@@ -48,7 +48,9 @@ def run(tmp_path_factory, tiny):
             synthgen.generate(made, folder / corpus)
             synthgen.curate(made, folder / corpus)
         out = train(load({"train": {**STUDENT, **section}}), folder / corpus, folder / name, teacher=teacher)
-        return load_file(out / "model.safetensors"), json.loads((out / "metrics.json").read_text())
+        return load_file(out / "model.safetensors"), [
+            json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()
+        ]
 
     return trained
 

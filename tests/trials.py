@@ -6,7 +6,6 @@ trial(server, setup, "generate", [(7, "before")])     # → [] when all is well
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections import Counter
@@ -114,7 +113,7 @@ def committed(run: Path) -> dict[Path, tuple[int, int]]:
     files = []
     for data in (p for p in run.glob("*/data/*.parquet") if not p.name.startswith(".")):
         files += [p for p in data.parent.parent.rglob(data.name)]
-    for metrics in run.rglob("metrics.json"):
+    for metrics in run.rglob("metrics.jsonl"):
         files += [metrics, metrics.with_name("model.safetensors")]
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
@@ -150,13 +149,14 @@ def checkpointed(run: Path) -> dict[str, int]:
     """Step of the checkpoint that each unfinished arm has."""
     found = {}
     for path in run.glob("student/checkpoints/*.safetensors"):
-        target = run / "student" / ("" if path.stem == "distilled" else "baseline")
-        if not path.name.startswith(".") and not (target / "metrics.json").exists():
+        arm = path.stem.rpartition("-")[0]
+        target = run / "student" / ("" if arm == "distilled" else "baseline")
+        if not path.name.startswith(".") and not (target / "metrics.jsonl").exists():
             with safe_open(path, "np") as file:
                 # the other arm, where it is finished, counts as resumed too
-                before = run / "student" / "metrics.json"
-                whole = len(json.loads(before.read_text())) if before.exists() else 0
-                found[path.stem] = int(file.metadata()["step"]) + whole
+                before = run / "student" / "metrics.jsonl"
+                whole = len(before.read_text().splitlines()) if before.exists() else 0
+                found[arm] = int(file.metadata()["step"]) + whole
     return found
 
 

@@ -1,0 +1,172 @@
+"""Decoders: causal language models trained on stored distributions, beside their baseline on the same batches."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from distill.data import TrainingSet, batch_rows, load
+from distill.loop import Checkpoints, Metrics, Objective, accelerator_of, fit
+from distill.objective import FromShards
+from distill.students import Student, decoder, describe
+from synthgen import durable
+from synthgen.divergences import refusal
+from synthgen.errors import CorpusError, UserError
+from synthgen.recipe import Recipe, local_teacher
+from synthgen.teachers.transformers import LocalModel
+from synthgen.training import DecoderStudent, TrainSection
+from synthgen.ui import UI
+
+
+def train_decoder(
+    recipe: Recipe, student: DecoderStudent, source: Path, folder: Path, teacher: LocalModel | None, ui: UI
+) -> dict[str, Any]:
+    """Both arms on the same batches; returns what training.json says."""
+    section = recipe.train
+    assert section is not None
+    teacher = teacher or LocalModel.open(local_teacher(recipe))
+    data = load(source, teacher.render, section.max_length)
+    check_made_by(source, data.meta, teacher)
+    reason = refusal(section.loss, data.meta["kind"])
+    if reason:  # the recipe's own logits section may say otherwise than the corpus
+        raise CorpusError(f"{source}: {reason}", "change train.loss, or generate with another logits.kind")
+    validation = validation_rows(source, teacher, section)
+    steps = steps_of(len(data.examples), section)
+    kept = sum(len(data.examples[i].completion) for s in range(steps) for i in _rows(data, section, s))
+    arms: dict[str, Callable[[Any], Objective]] = {"distilled": lambda m: FromShards(m, data.meta, section)}
+    if section.baseline:
+        arms["cross-entropy"] = lambda m: FromShards(m, data.meta, section, labels_alone=True)
+    curves = train_arms(
+        arms,
+        lambda: decoder(student, teacher, section.seed),
+        lambda step: [data.examples[i] for i in _rows(data, section, step)],
+        section,
+        steps,
+        folder,
+        teacher,
+        ui,
+        validation,
+    )
+    return {
+        "kind": "decoder",
+        "student": describe(student, teacher.model.config.num_hidden_layers),
+        "steps": steps,
+        "rows": len(data.examples),
+        "rows kept by curation": sum(e.kept for e in data.examples),
+        "rows left out": data.left_out,
+        "completion tokens trained on": kept,
+        "targets": data.meta,
+        "metrics": curves,
+    }
+
+
+def train_arms(
+    arms: dict[str, Callable[[Any], Objective]],
+    begin: Callable[[], Student],
+    batch_of: Callable[[int], list[Any]],
+    section: TrainSection,
+    steps: int,
+    folder: Path,
+    teacher: LocalModel,
+    ui: UI,
+    validation: Sequence[Any] = (),
+) -> dict[str, Metrics]:
+    """Train the same student, which `begin` makes, by each arm's objective; the first is `folder`, the second
+    `folder`/baseline. Arms that are finished are left alone. Returns each arm's metrics."""
+    accelerator = accelerator_of(section, teacher.model.device, folder)
+    curves: dict[str, Metrics] = {}
+    with ui.progress("train", steps * len(arms), "steps") as bar:
+        for number, (arm, objective_of) in enumerate(arms.items()):
+            target = folder if number == 0 else folder / "baseline"
+            if (target / "metrics.jsonl").exists():
+                bar.advance(steps, resumed=True)
+            else:
+                if section.trackers:
+                    accelerator.init_trackers(arm)
+                student = begin()
+                if section.activation_checkpointing:
+                    student.model.gradient_checkpointing_enable()
+                objective = objective_of(student.model)
+                checkpoints = Checkpoints(folder / "checkpoints", arm, section.keep_checkpoints)
+                metrics = fit(
+                    objective,
+                    batch_of,
+                    section,
+                    steps,
+                    checkpoints,
+                    bar,
+                    accelerator=accelerator,
+                    validation=validation,
+                )
+                if accelerator.is_main_process:
+                    save(student, teacher.tokenizer, target, metrics)
+                accelerator.wait_for_everyone()
+                accelerator.free_memory()
+            curves[arm] = read_metrics(target)
+    if section.trackers:
+        accelerator.end_training()
+    if accelerator.is_main_process:
+        durable.remove(folder / "checkpoints")
+    return curves
+
+
+def steps_of(rows: int, section: TrainSection) -> int:
+    """Optimizer steps of a training set of so many rows."""
+    steps = section.epochs * -(-rows // section.batch_size)
+    return min(steps, section.max_steps or steps)
+
+
+def check_made_by(source: Path, meta: dict[str, Any], teacher: LocalModel) -> None:
+    """Raises CorpusError when the logits are another teacher's or of another tokenizer."""
+    made_by = {"tokenizer": meta["tokenizer"], "revision": meta["teacher"].rpartition("@")[2]}
+    for what, value in made_by.items():
+        if value != teacher.identity[what]:
+            raise CorpusError(
+                f"{source}: its logits were made with {what} {value}; the teacher's is {teacher.identity[what]}",
+                "name the teacher that made them in the recipe, or generate again",
+            )
+
+
+def validation_rows(source: Path, teacher: LocalModel, section: TrainSection) -> list[Any]:
+    """Rows of the validation split, where training measures on them."""
+    if not section.validate_every:
+        return []
+    try:
+        return load(source, teacher.render, section.max_length, "validation").examples
+    except CorpusError as error:
+        if "no rows to train on" not in str(error):
+            raise
+        raise UserError(
+            f"train.validate_every is set, and {source} has no validation rows", "set split.validation in the recipe"
+        ) from None
+
+
+def _rows(data: TrainingSet, section: TrainSection, step: int) -> list[int]:
+    return batch_rows(step, len(data.examples), section.batch_size, section.seed)
+
+
+def read_metrics(folder: Path) -> Metrics:
+    """The metrics of a finished student, a row a step."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def save(student: Student, tokenizer: Any, folder: Path, metrics: Metrics) -> None:
+    """Weights, config and tokenizer under their usual names; metrics.jsonl last, as the sign that all are there.
+
+    An adapter is saved as it is, in `folder`/adapter, and merged into the weights."""
+    temporary = folder / f"{durable.TEMPORARY}model-{os.getpid()}"
+    durable.make_folder(temporary)
+    model = student.model.eval().float()
+    if student.adapter is not None:
+        student.adapter.save_pretrained(temporary / "adapter")
+        model = student.adapter.merge_and_unload()
+    model.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    for path in sorted(temporary.iterdir()):
+        durable.publish(path, folder / path.name)
+    shutil.rmtree(temporary)
+    durable.write_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in metrics))

@@ -1,0 +1,81 @@
+"""What a decoder learns by: a divergence from the stored distributions, and cross-entropy on the tokens.
+
+loss, parts = FromShards(model, data.meta, section)(rows, rows_of_the_step)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill import losses
+from distill.data import Example, target_batch
+from distill.head import Head, completion_states, output_head, through_head
+from distill.loop import Objective
+from synthgen.training import TrainSection
+
+
+class FromShards(Objective):
+    """A causal language model on the stored distributions of a training set whose metadata is `meta`.
+
+    With `labels_alone` (the baseline), on its tokens alone, every row of them.
+    """
+
+    def __init__(self, model: Any, meta: dict[str, Any], section: TrainSection, labels_alone: bool = False) -> None:
+        super().__init__()
+        self.model, self.meta, self.section, self.labels_alone = model, meta, section, labels_alone
+        self.head = output_head(model)
+
+    def forward(self, rows: Sequence[Example], step: Sequence[Example]) -> tuple[Tensor, dict[str, float]]:
+        """See `Objective.forward` and `batch_loss`."""
+        states_ND = completion_states(self.model, self.head, [e.prompt for e in rows], [e.completion for e in rows])
+        return batch_loss(states_ND, self.head, rows, self.meta, self.section, self.labels_alone, step)
+
+
+def batch_loss(
+    states_ND: Tensor,
+    head: Head | None,
+    batch: Sequence[Example],
+    meta: dict[str, Any],
+    section: TrainSection,
+    labels_alone: bool = False,
+    step: Sequence[Example] | None = None,
+) -> tuple[Tensor, dict[str, float]]:
+    """kd_weight · divergence + (1 − kd_weight) · cross-entropy, each a mean over its own tokens of the whole step.
+
+    The divergence is over every row, cross-entropy over the rows that curation kept; with `labels_alone` (the
+    baseline) it is over every row and all there is. `batch` is a part of the rows `step` of one optimizer step (all
+    of them by default): losses and gradients of its parts add up to the step's. Returns the loss and its parts.
+    """
+    step, device = step or batch, states_ND.device
+    labels = losses.Labels(torch.tensor([t for e in batch for t in e.completion], device=device))
+    tokens = sum(len(e.completion) for e in step)
+    if labels_alone or section.kd_weight == 0:
+
+        def label_loss(z_CV: Tensor, chunk: tuple[int, int]) -> Tensor:
+            return losses.divergence(z_CV, losses.cut(labels, *chunk), "cross_entropy")
+
+        weights_N = torch.full((len(states_ND),), 1 / tokens, device=device)
+        ce, _ = through_head(states_ND, head, label_loss, weights_N)
+        return ce, {"loss": float(ce.detach()), "cross_entropy": float(ce.detach())}
+    target = losses.moved(target_batch([e.target for e in batch], meta), device)
+    kept_N = torch.tensor([float(e.kept) for e in batch for _ in e.completion], device=device)
+    kept = max(1, sum(len(e.completion) for e in step if e.kept))
+    shape = {} if section.beta is None else {"beta": section.beta}
+    shape |= {} if section.alpha is None else {"alpha": section.alpha}
+
+    def both(z_CV: Tensor, chunk: tuple[int, int]) -> Tensor:
+        here, vocabulary = losses.cut(target, *chunk), min(meta["vocab_size"], z_CV.shape[-1])
+        kd_C = losses.divergence(
+            z_CV, here, section.loss, temperature=meta["temperature"], vocabulary=vocabulary, **shape
+        )
+        return torch.stack([kd_C, losses.divergence(z_CV, losses.cut(labels, *chunk), "cross_entropy")], -1)
+
+    means_N2 = torch.stack([torch.full_like(kept_N, 1 / tokens), kept_N / kept], -1)
+    mixed = torch.tensor([section.kd_weight, 1 - section.kd_weight], device=device)
+    loss, values_N2 = through_head(states_ND, head, both, means_N2 * mixed)
+    kd, ce = (values_N2 * means_N2).sum(0).tolist()
+    return loss, {"loss": float(loss.detach()), "distillation": kd, "cross_entropy": ce}
