@@ -89,7 +89,7 @@ def train_arms(
                     accelerator.init_trackers(arm)
                 student = begin()
                 if section.activation_checkpointing:
-                    student.model.gradient_checkpointing_enable()
+                    student.model.activation_checkpointing_enable()
                 objective = objective_of(student.model)
                 checkpoints = Checkpoints(folder / "checkpoints", arm, section.keep_checkpoints)
                 metrics = fit(

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from synthgen import corpus, durable
-from synthgen.training import TrainSection
+from synthgen.training import HOW, TrainSection
 
 
 def made_from(section: TrainSection, made: dict[str, Any]) -> dict[str, Any]:
     """What decides a student: its settings, and the corpus whose manifest is `made`. A student's inputs.json."""
-    return {"train": section.model_dump(mode="json"), "curated_sha256": durable.digest(made["files"])}
+    return {"train": section.model_dump(mode="json", exclude=set(HOW)), "curated_sha256": durable.digest(made["files"])}
 
 
 def is_trained(section: TrainSection, source: Path, folder: Path) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForCausalLM
 
 from synthgen.errors import RecipeError, missing_extra
@@ -90,10 +91,9 @@ def from_config(teachers: Any, changes: dict[str, Any], seed: int) -> Any:
     torch.manual_seed(seed)
     try:
         return AutoModelForCausalLM.from_config(type(teachers).from_dict(values), dtype=torch.float32)
-    except (ValueError, RuntimeError, TypeError) as error:
-        raise RecipeError(
-            f"train.student.config: no such model can be made: {str(error).splitlines()[0]}", "mend its sizes"
-        ) from None
+    except (ValueError, RuntimeError, TypeError, StrictDataclassError) as error:
+        what = str(error.__cause__ or error).splitlines()[0]
+        raise RecipeError(f"train.student.config: no such model can be made: {what}", "mend its sizes") from None
 
 
 def with_adapter(model: Any, lora: Lora, seed: int) -> Student:

@@ -34,7 +34,7 @@ from synthgen.sections import (
     with_engine,
 )
 from synthgen.steps import StepsSection, Strategy, check, speakers
-from synthgen.training import EvaluateSection, TrainSection
+from synthgen.training import HOW, EvaluateSection, TrainSection
 
 
 class SeedSource(Section):
@@ -351,6 +351,7 @@ _HOW = {
         *("tensor_parallel", "data_parallel", "memory_fraction", "max_num_seqs"),
     ),
     "generate": ("budget", "max_failures"),
+    "train": HOW,
 }
 
 
@@ -358,6 +359,8 @@ def deciding(recipe: Recipe) -> dict[str, Any]:
     """The recipe's values that decide what is made."""
     values = recipe.model_dump(mode="json")
     for section, keys in _HOW.items():
+        if values[section] is None:
+            continue
         values[section] = {key: value for key, value in values[section].items() if key not in keys}
     values["teachers"] = {
         name: {key: value for key, value in teacher.items() if key not in _HOW["teacher"]}

@@ -10,6 +10,10 @@ from synthgen.divergences import Divergence
 from synthgen.sections import Count, Section, Share
 
 
+HOW = ("checkpoint_every", "keep_checkpoints", "trackers")
+"""Keys of `train` that may change while a student is made: they decide what is kept and shown, not what is learnt."""
+
+
 class Lora(Section):
     """Low-rank adapters: only they are trained, and they are merged into the weights at the end. Keys as peft's."""
 
