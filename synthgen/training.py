@@ -9,7 +9,6 @@ from pydantic import Field, model_validator
 from synthgen.divergences import Divergence
 from synthgen.sections import Count, Section, Share
 
-
 HOW = ("checkpoint_every", "keep_checkpoints", "trackers")
 """Keys of `train` that may change while a student is made: they decide what is kept and shown, not what is learnt."""
 

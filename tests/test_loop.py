@@ -1,4 +1,4 @@
-"""The loop and the students it trains: from a checkpoint, from random weights, low-rank; stopped early; on two processes."""
+"""The loop and its students: from a checkpoint, random weights, low-rank; stopped early; on two processes."""
 
 from __future__ import annotations
 
