@@ -23,13 +23,16 @@ from synthgen.records import DEGENERATE, Message, Record
 
 @dataclass(frozen=True)
 class Example:
-    """One row to learn from; `prompt` in the student's tokens, `target` for each completion token."""
+    """One row to learn from; `prompt` in the student's tokens, `target` for each completion token (None: the tokens
+    alone). `task` and `also` are for rows that teach more than one thing: see `distill.rationale`."""
 
     id: str
     prompt: list[int]
     completion: list[int]
-    target: logits.Target
+    target: logits.Target | None
     kept: bool
+    task: str = ""
+    also: tuple[Example, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,19 +57,39 @@ def rows(folder: Path, split: str) -> list[tuple[Record, bool]]:
 
 
 def load(
-    folder: Path, render: Callable[[Sequence[Message]], list[int]], max_length: int, split: str = "train"
+    folder: Path,
+    render: Callable[[Sequence[Message]], list[int]],
+    max_length: int,
+    split: str = "train",
+    *,
+    labels_alone: bool = False,
+    shape: Callable[[Record, Example], Example | None] | None = None,
 ) -> TrainingSet:
-    """The examples of a curated corpus. Raises CorpusError when logits are missing or belong to other rows."""
+    """The examples of a curated corpus. Raises CorpusError when logits are missing or belong to other rows.
+
+    With `labels_alone`, kept rows without their distributions. `shape` makes of a row what it teaches; None leaves it
+    out.
+    """
     left_out = {"longer than max_length": 0, "degenerate": 0}
     for _, records in corpus.records(folder, "rejected", split):
         left_out["degenerate"] += sum(bool(DEGENERATE & {v["check"] for v in r.verdicts}) for r in records)
-    where = _logits_index(folder)
+    where = {} if labels_alone else _logits_index(folder)
     examples: list[Example] = []
     meta: dict[str, Any] = {}
     for record, kept in rows(folder, split):
+        if labels_alone and not kept:
+            continue
         prompt, completion = render(record.prompt), list(record.token_ids or ())
+        if not completion:
+            raise CorpusError(
+                f"{folder}: record {record.id} has no tokens: its teacher sent none",
+                f"train on its rows as a dataset (`distill train {folder}/data`), or score them: strategy: score",
+            )
         if len(prompt) + len(completion) > max_length:
             left_out["longer than max_length"] += 1
+            continue
+        if labels_alone:
+            _add(examples, left_out, record, Example(record.id, prompt, completion, None, kept), shape)
             continue
         if record.id not in where:
             raise CorpusError(
@@ -78,7 +101,7 @@ def load(
         if meta and shard.meta != meta:
             raise CorpusError(f"{path}: logits of another kind, teacher or temperature than the other shards'")
         meta = shard.meta
-        examples.append(Example(record.id, prompt, completion, shard.target(row), kept))
+        _add(examples, left_out, record, Example(record.id, prompt, completion, shard.target(row), kept), shape)
     if not examples:
         raise CorpusError(
             f"{folder} has no rows to train on in split '{split}'", "look at the rejects: `synthgen show --rejected`"
@@ -86,10 +109,28 @@ def load(
     return TrainingSet(examples, meta, left_out)
 
 
+def _add(
+    examples: list[Example],
+    left_out: dict[str, int],
+    record: Record,
+    example: Example,
+    shape: Callable[[Record, Example], Example | None] | None,
+) -> None:
+    shaped = shape(record, example) if shape else example
+    if shaped is None:
+        left_out["nothing to learn from"] = left_out.get("nothing to learn from", 0) + 1
+    else:
+        examples.append(shaped)
+
+
 def _logits_index(folder: Path) -> dict[str, tuple[Path, logits.Shard, int]]:
     root = next((p for p in (folder / "logits", folder.parent / "generated" / "logits") if p.is_dir()), None)
     if root is None:
-        raise CorpusError(f"{folder} has no logits beside it", "generate with a `logits` section in the recipe")
+        raise CorpusError(
+            f"{folder} has no logits beside it",
+            "generate with a `logits` section (or score the rows: strategy: score), or learn from the tokens alone: "
+            "train.kd_weight: 0",
+        )
     teachers = sorted(p for p in root.iterdir() if p.is_dir())
     if len(teachers) != 1:
         raise CorpusError(f"{root} has logits of {len(teachers)} teachers; one is expected")

@@ -12,6 +12,7 @@ from typing import Any
 from distill.data import TrainingSet, batch_rows, load
 from distill.loop import Checkpoints, Metrics, Objective, accelerator_of, fit
 from distill.objective import FromShards
+from distill.rationale import StepByStep, expand, shape
 from distill.students import Student, decoder, describe
 from synthgen import durable
 from synthgen.divergences import refusal
@@ -29,17 +30,24 @@ def train_decoder(
     section = recipe.train
     assert section is not None
     teacher = teacher or LocalModel.open(local_teacher(recipe))
-    data = load(source, teacher.render, section.max_length)
-    check_made_by(source, data.meta, teacher)
-    reason = refusal(section.loss, data.meta["kind"])
-    if reason:  # the recipe's own logits section may say otherwise than the corpus
-        raise CorpusError(f"{source}: {reason}", "change train.loss, or generate with another logits.kind")
-    validation = validation_rows(source, teacher, section)
+    alone = section.kd_weight == 0 or (section.rationale is not None and section.rationale.mode == "dropped")
+    marker = recipe.generate.answer_marker
+    settings: dict[str, Any] = {"labels_alone": alone, "shape": shape(section, teacher, marker)}
+    data = load(source, teacher.render, section.max_length, **settings)
+    if not alone:
+        check_made_by(source, data.meta, teacher)
+        reason = refusal(section.loss, data.meta["kind"])
+        if reason:  # the recipe's own logits section may say otherwise than the corpus
+            raise CorpusError(f"{source}: {reason}", "change train.loss, or generate with another logits.kind")
+    validation = validation_rows(source, teacher, section, settings)
     steps = steps_of(len(data.examples), section)
-    kept = sum(len(data.examples[i].completion) for s in range(steps) for i in _rows(data, section, s))
-    arms: dict[str, Callable[[Any], Objective]] = {"distilled": lambda m: FromShards(m, data.meta, section)}
-    if section.baseline:
-        arms["cross-entropy"] = lambda m: FromShards(m, data.meta, section, labels_alone=True)
+    learn = StepByStep if section.rationale and section.rationale.mode == "step_by_step" else FromShards
+    tokens = sum(
+        len(e.completion) for s in range(steps) for e in expand([data.examples[i] for i in _rows(data, section, s)])
+    )
+    arms: dict[str, Callable[[Any], Objective]] = {"distilled": lambda m: learn(m, data.meta, section, alone)}
+    if section.baseline and not alone:
+        arms["cross-entropy"] = lambda m: learn(m, data.meta, section, labels_alone=True)
     curves = train_arms(
         arms,
         lambda: decoder(student, teacher, section.seed),
@@ -58,7 +66,8 @@ def train_decoder(
         "rows": len(data.examples),
         "rows kept by curation": sum(e.kept for e in data.examples),
         "rows left out": data.left_out,
-        "completion tokens trained on": kept,
+        "completion tokens trained on": tokens,
+        "learns by": learns_by(section, data.meta),
         "targets": data.meta,
         "metrics": curves,
     }
@@ -131,12 +140,30 @@ def check_made_by(source: Path, meta: dict[str, Any], teacher: LocalModel) -> No
             )
 
 
-def validation_rows(source: Path, teacher: LocalModel, section: TrainSection) -> list[Any]:
+def learns_by(section: TrainSection, meta: dict[str, Any]) -> str:
+    """One line on the objective, for cards."""
+    if meta:
+        size = f"{meta['draws']} draws" if meta["kind"] == "sampled" else f"the likeliest {meta['k']}"
+        what = f"{section.kd_weight:g} · {section.loss} from {size} a token (temperature {meta['temperature']:g})"
+        what += f" + {1 - section.kd_weight:g} · cross-entropy" if section.kd_weight < 1 else ""
+    else:
+        what = "cross-entropy on the completions' tokens"
+    if section.rationale:
+        what += {
+            "then_answer": "; rationale, then answer",
+            "step_by_step": f"; step by step: answers {section.rationale.weight:g}, rationales "
+            f"{1 - section.rationale.weight:g}, asked for by '{section.rationale.explain.strip()}'",
+            "dropped": "; answers alone, rationales dropped",
+        }[section.rationale.mode]
+    return what
+
+
+def validation_rows(source: Path, teacher: LocalModel, section: TrainSection, settings: dict[str, Any]) -> list[Any]:
     """Rows of the validation split, where training measures on them."""
     if not section.validate_every:
         return []
     try:
-        return load(source, teacher.render, section.max_length, "validation").examples
+        return load(source, teacher.render, section.max_length, "validation", **settings).examples
     except CorpusError as error:
         if "no rows to train on" not in str(error):
             raise

@@ -39,7 +39,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure `run`/student (or `student`) on the held-out split; returns and writes evaluation.json."""
     ui = ui or UI(quiet=True)
-    source = corpus.resolve(Path(run), prefer=("curated",))
+    if student and (Path(student) / "corpus" / "manifest.json").exists():  # trained on a dataset's rows
+        source = Path(student) / "corpus"
+    else:
+        source = corpus.resolve(Path(run), prefer=("curated",))
     folder = Path(student) if student else source.parent / "student"
     if not (folder / "training.json").exists():
         raise CorpusError(f"there is no trained student at {folder}", f"train one: `distill train {run}`")

@@ -13,13 +13,14 @@ from distill import losses
 from distill.data import rows
 from distill.intervals import RESAMPLES, Array, interval
 from distill.measure import measure
+from distill.rationale import explaining
 from distill.students import decoder
 from synthgen.recipe import Recipe, local_teacher
 from synthgen.records import Record, Request
 from synthgen.sections import TeacherSection
 from synthgen.teachers.forward import completion_logits
 from synthgen.teachers.transformers import LocalModel
-from synthgen.training import EvaluateSection
+from synthgen.training import EvaluateSection, RationaleSection
 from synthgen.ui import UI
 from synthgen.verify import matches
 
@@ -45,7 +46,9 @@ def evaluate_decoder(
             models[name] = LocalModel.open(TeacherSection(model=str(path.resolve()), batch_size=teacher.batch_size))
     unigram = _unigram(source, teacher.identity["vocab_size"])
     ui.note(f"evaluate: {len(held_out)} held-out completions")
-    kl, agree, nll = _compare(teacher, models, unigram, held_out, ui)
+    rationale = recipe.train.rationale if recipe.train else None
+    step_by_step = rationale if rationale and rationale.mode == "step_by_step" else None
+    kl, agree, nll = _compare(teacher, models, unigram, held_out, ui, step_by_step)
     tokens_R = np.array([len(r.token_ids or ()) for r in held_out])
     clusters = [r.seed_id for r in held_out]
     table: dict[str, dict[str, Any]] = {}
@@ -94,11 +97,17 @@ def _unigram(source: Path, vocab_size: int) -> torch.Tensor:
 
 @torch.inference_mode()
 def _compare(
-    teacher: LocalModel, models: dict[str, LocalModel], unigram_V: torch.Tensor, held_out: list[Record], ui: UI
+    teacher: LocalModel,
+    models: dict[str, LocalModel],
+    unigram_V: torch.Tensor,
+    held_out: list[Record],
+    ui: UI,
+    rationale: RationaleSection | None = None,
 ) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
     """Sums over each row's tokens: KL(teacher ‖ model), agreements of the likeliest token, −log q(token).
 
-    The teacher is conditioned on the prompt it was sent, each student on the prompt a student sees. "teacher,
+    The teacher is conditioned on the prompt it was sent, each student on the prompt a student sees (with `rationale`,
+    the one that asks for it). "teacher,
     student's prompt" is the teacher conditioned like a student.
     """
     others = {"teacher, student's prompt": teacher, **models}
@@ -108,7 +117,7 @@ def _compare(
             chunk = held_out[begin : begin + _CHUNK]
             completions = [list(r.token_ids or ()) for r in chunk]
             teacher_rows = teacher.logprobs([list(r.prompt_token_ids or ()) for r in chunk], completions)
-            asked = [teacher.render(r.prompt) for r in chunk]
+            asked = [teacher.render(explaining(r.prompt, rationale) if rationale else r.prompt) for r in chunk]
             for name, model in others.items():
                 for row, z_TV in enumerate(completion_logits(model.model, asked, completions)):
                     sums[name][:, begin + row] = _row(z_TV, teacher_rows[row], completions[row])
@@ -144,7 +153,7 @@ def _answers(
     Teacher and distilled student answer in a process of their own, which gives peak memory; the other students
     share the distilled one's architecture.
     """
-    section = recipe.evaluate
+    section, rationale = recipe.evaluate, recipe.train.rationale if recipe.train else None
     first = list({r.seed_id: r for r in held_out}.values())[: section.max_prompts]
     ui.note(f"evaluate: {len(first)} prompts answered greedily by the teacher and each student")
     found: dict[str, dict[str, Any]] = {}
@@ -162,7 +171,9 @@ def _answers(
         else:
             texts = [r.text for r in models[name].sample(asked, None)]
             found[name] = {}
-        found[name]["accuracy"] = _accuracy(recipe, first, texts, section.seed)
+        bare = name != "teacher" and rationale is not None and rationale.mode != "then_answer"
+        marker = None if bare else recipe.generate.answer_marker  # such students answer without their reasons
+        found[name]["accuracy"] = _accuracy(marker, first, texts, section.seed)
         found[name]["samples"] = [
             {"prompt": r.prompt[-1]["content"], "text": t} for r, t in list(zip(first, texts, strict=True))[:4]
         ]
@@ -182,12 +193,13 @@ def _greedy(record: Record, section: EvaluateSection, teacher_prompt: bool) -> R
     )
 
 
-def _accuracy(recipe: Recipe, records: Sequence[Record], texts: Sequence[str], seed: int) -> dict[str, float] | None:
+def _accuracy(
+    marker: str | None, records: Sequence[Record], texts: Sequence[str], seed: int
+) -> dict[str, float] | None:
     """Share of right answers with its interval; None when the seeds have no references."""
     checked = [(r, t) for r, t in zip(records, texts, strict=True) if r.reference is not None]
     if not checked:
         return None
-    marker = recipe.generate.answer_marker
     right = []
     for record, text in checked:
         answer = text.rpartition(marker)[2].strip().split("\n", 1)[0] if marker and marker in text else text

@@ -61,7 +61,7 @@ def batch_loss(
         weights_N = torch.full((len(states_ND),), 1 / tokens, device=device)
         ce, _ = through_head(states_ND, head, label_loss, weights_N)
         return ce, {"loss": float(ce.detach()), "cross_entropy": float(ce.detach())}
-    target = losses.moved(target_batch([e.target for e in batch], meta), device)
+    target = losses.moved(target_batch([e.target for e in batch if e.target is not None], meta), device)
     kept_N = torch.tensor([float(e.kept) for e in batch for _ in e.completion], device=device)
     kept = max(1, sum(len(e.completion) for e in step if e.kept))
     shape = {} if section.beta is None else {"beta": section.beta}

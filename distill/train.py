@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.card import write_model_card
+from distill.dataset import adopt, is_dataset
 from distill.finished import made_from
 from synthgen import corpus, durable
 from synthgen.errors import GateDenied, UserError
@@ -41,15 +42,22 @@ def train(
     section = recipe.train
     if section is None:
         raise UserError("the recipe has no `train` section", "add one; prompts/README.md shows what it holds")
-    source = corpus.resolve(Path(run), prefer=("curated",))
-    folder = Path(out) if out else source.parent / "student"
+    alone = os.environ.get("RANK", "0") == "0"  # of several processes (`accelerate launch`) one writes
+    if is_dataset(Path(run)):
+        if out is None:
+            raise UserError(f"'{run}' is a dataset, not a run", "say where the student goes: -o FOLDER")
+        folder = Path(out)
+        teacher = teacher or opened(recipe)
+        source = adopt(Path(run), recipe, folder / "corpus", teacher)
+    else:
+        source = corpus.resolve(Path(run), prefer=("curated",))
+        folder = Path(out) if out else source.parent / "student"
     made = corpus.verify(source)
     overridden = check_audit(source.parent, override_audit)
     inputs = made_from(section, made)
-    alone = os.environ.get("RANK", "0") == "0"  # of several processes (`accelerate launch`) one writes
     if alone:
         if fresh:
-            durable.remove(folder)
+            _begin_anew(folder)
         durable.sweep(folder)
         corpus.claim(folder, inputs, "train")
     if (folder / "training.json").exists() and not fresh:
@@ -69,6 +77,24 @@ def train(
     write_model_card(folder, recipe, made, facts)
     durable.write_json(folder / "training.json", facts)  # last: it says that the student is finished
     return folder
+
+
+def _begin_anew(folder: Path) -> None:
+    """Remove a student, what says that it is finished first; a dataset's rows do not depend on the training."""
+    if not (folder / "corpus").exists():
+        durable.remove(folder)
+        return
+    for path in sorted(folder.iterdir(), key=lambda p: p.name != "training.json"):
+        if path.name != "corpus":
+            durable.remove(path)
+
+
+def opened(recipe: Recipe) -> LocalModel:
+    """The recipe's teacher, loaded."""
+    from synthgen.recipe import local_teacher
+    from synthgen.teachers.transformers import LocalModel
+
+    return LocalModel.open(local_teacher(recipe))
 
 
 def check_audit(run: Path, override: bool) -> bool:

@@ -258,8 +258,15 @@ class Recipe(Section):
         wants = self.train.student.kind if self.train else None
         if wants == "classifier" and self.strategy != "classify":
             raise ValueError("a classifier student needs strategy 'classify'")
-        if wants == "decoder" and (self.strategy == "classify" or self.logits is None):
-            raise ValueError("a decoder student needs sampled completions and a 'logits' section")
+        if self.train and wants == "decoder":
+            if self.strategy == "classify":
+                raise ValueError("a decoder student needs completions, and strategy 'classify' makes none")
+            dropped = self.train.rationale is not None and self.train.rationale.mode == "dropped"
+            if self.logits is None and self.train.kd_weight > 0 and not dropped:
+                raise ValueError(
+                    "a decoder student learns from a 'logits' section's distributions; without one set "
+                    "train.kd_weight to 0: the tokens alone"
+                )
         if self.train and wants == "decoder" and self.logits:
             reason = refusal(self.train.loss, self.logits.kind)
             if reason:

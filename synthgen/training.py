@@ -52,11 +52,24 @@ class ClassifierStudent(Section):
     dropout: Share = 0.3
 
 
+class RationaleSection(Section):
+    """How the rationales of a corpus teach (their answers are taken apart by `generate.answer_marker`)."""
+
+    mode: Literal["then_answer", "step_by_step", "dropped"] = "then_answer"
+    """Before the answer; as a task of their own beside the answers (Hsieh et al. 2023); not at all, as a control."""
+    weight: Share = 0.5
+    """step_by_step: share of the answers' loss."""
+    explain: str = "Explain: "
+    """step_by_step: goes before a prompt that asks for the rationale."""
+
+
 class TrainSection(Section):
     """How the student learns: kd_weight · divergence from the stored distribution + (1 − kd_weight) · cross-entropy."""
 
     student: Annotated[DecoderStudent | ClassifierStudent, Field(discriminator="kind")] = DecoderStudent()
+    rationale: RationaleSection | None = None
     kd_weight: Share = 0.9
+    """0: the tokens alone teach, and no stored distributions are needed."""
     loss: Divergence = "forward_kl"
     """The divergence; with logits of kind 'sampled', forward_kl alone is defined (and the same as cross_entropy)."""
     beta: Share | None = None
