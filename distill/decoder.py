@@ -87,6 +87,8 @@ def train_arms(
     """Train the same student, which `begin` makes, by each arm's objective; the first is `folder`, the second
     `folder`/baseline. Arms that are finished are left alone. Returns each arm's metrics."""
     accelerator = accelerator_of(section, teacher.model.device, folder)
+    if accelerator.num_processes > 1 and accelerator.is_main_process:
+        ui.note(f"train: {accelerator.num_processes} processes share every batch")
     curves: dict[str, Metrics] = {}
     with ui.progress("train", steps * len(arms), "steps") as bar:
         for number, (arm, objective_of) in enumerate(arms.items()):

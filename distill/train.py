@@ -6,7 +6,7 @@ train(recipe, "runs/demo")            # → runs/demo/student
 
 from __future__ import annotations
 
-import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,20 +42,23 @@ def train(
     section = recipe.train
     if section is None:
         raise UserError("the recipe has no `train` section", "add one; prompts/README.md shows what it holds")
-    alone = os.environ.get("RANK", "0") == "0"  # of several processes (`accelerate launch`) one writes
     if is_dataset(Path(run)):
         if out is None:
             raise UserError(f"'{run}' is a dataset, not a run", "say where the student goes: -o FOLDER")
         folder = Path(out)
         teacher = teacher or opened(recipe)
-        source = adopt(Path(run), recipe, folder / "corpus", teacher)
+        source = folder / "corpus"
+        if durable.writes():
+            adopt(Path(run), recipe, source, teacher)
+        while not (source / "manifest.json").exists():  # another process writes it
+            time.sleep(0.1)
     else:
         source = corpus.resolve(Path(run), prefer=("curated",))
         folder = Path(out) if out else source.parent / "student"
     made = corpus.verify(source)
     overridden = check_audit(source.parent, override_audit)
     inputs = made_from(section, made)
-    if alone:
+    if durable.writes():
         if fresh:
             _begin_anew(folder)
         durable.sweep(folder)
@@ -71,7 +74,7 @@ def train(
         from distill.decoder import train_decoder
 
         facts = train_decoder(recipe, section.student, source, folder, teacher, ui)
-    if not alone:
+    if not durable.writes():
         return folder
     facts = {**facts, **inputs, "audit_overridden": overridden}
     write_model_card(folder, recipe, made, facts)

@@ -209,27 +209,18 @@ def test_trackers_do_not_decide_what_a_student_is(made, tmp_path):
 
 @pytest.mark.parametrize("micro", [None, 1])
 def test_two_processes_train_the_same_student(made, tmp_path, micro):
-    """Under `accelerate launch`, gradients are those of the whole step: batches of 4 and 3 rows over 2 processes."""
+    """Under `torchrun` (or `accelerate launch`) gradients are the whole step's: 4 or 3 rows over 2 processes."""
     recipe, run = made("ddp", seeds=20)
     section = recipe.train.model_dump(exclude_none=True) | {"batch_size": 4, "max_steps": 6, "micro_batch": micro}
     task = small_task(tmp_path / "task", Path(recipe.teacher.model), seeds=20, train={**section, "max_steps": 6})
     one = train(synthgen.load_recipe(task), run, tmp_path / "one")
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launch, "-m", "distill.cli", "train", str(run), "-o", str(tmp_path / "two"), "--recipe", str(task)]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "2 processes share every batch" in done.stderr
     for arm in ("", "baseline"):
         a, b = (load_file(tmp_path / name / arm / "model.safetensors") for name in ("one", "two"))
         assert all(torch.allclose(a[name], b[name], atol=1e-5) for name in a)

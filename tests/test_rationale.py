@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,15 @@ def test_dropped_teaches_answers_alone(made):
     data = data_of(made, section, labels_alone=True)
     assert {text(teacher, e.completion).replace("<|im_end|>", "").isdigit() for e in data.examples} == {True}
     assert all(e.target is None and not e.also for e in data.examples)
+
+
+def test_a_rejected_answer_is_not_taught(made):
+    recipe, run, teacher = made
+    row = next(e for e in data_of(made, section_of(recipe, mode="step_by_step")).examples if e.also)
+    record = next(r for _, rs in corpus.records(run / "curated") for r in rs if r.id == row.id)
+    for mode, left in (("step_by_step", ()), ("dropped", None)):
+        found = shape(section_of(recipe, mode=mode), teacher, MARKER)(record, replace(row, kept=False))
+        assert (found and found.also) == left
 
 
 def test_each_task_is_a_mean_over_its_own_tokens(made):
