@@ -258,9 +258,11 @@ class Recipe(Section):
         wants = self.train.student.kind if self.train else None
         if wants == "classifier" and self.strategy != "classify":
             raise ValueError("a classifier student needs strategy 'classify'")
-        if wants == "decoder" and (self.strategy == "classify" or self.logits is None):
-            raise ValueError("a decoder student needs sampled completions and a 'logits' section")
-        if self.train and wants == "decoder" and self.logits:
+        if wants == "decoder" and (
+            self.strategy == "classify" or (self.logits is None and not self.train.online)  # type: ignore[union-attr]
+        ):
+            raise ValueError("a decoder student needs sampled completions and a 'logits' section, or train.online")
+        if self.train and wants == "decoder" and self.logits and not self.train.online:
             reason = refusal(self.train.loss, self.logits.kind)
             if reason:
                 raise ValueError(f"train.loss and logits.kind do not go together: {reason}")
