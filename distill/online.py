@@ -34,6 +34,12 @@ from synthgen.teachers.transformers import LocalModel
 from synthgen.training import DecoderStudent, OnlineSection, TrainSection
 from synthgen.ui import UI
 
+LEARNED = {
+    "teacher": "learned from its live teacher's distributions",
+    "on_policy": "learned from its live teacher's distributions, on texts of its own too",
+    "mutual": "learned from its teacher while that learned from it; the trained teacher is in teacher/",
+}  # for cards
+
 
 @dataclass(frozen=True)
 class Text(Example):
@@ -220,7 +226,7 @@ def train_online(
     )
     return {
         "kind": "decoder",
-        "student": describe(student, teacher.model.config.num_hidden_layers),
+        "student": f"{describe(student, teacher.model.config.num_hidden_layers)}; {LEARNED[online.mode]}",
         "steps": steps,
         "rows": len(data),
         "rows kept by curation": sum(row.kept for row in data),
