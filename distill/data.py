@@ -150,7 +150,7 @@ def batch_rows(step: int, count: int, batch_size: int, seed: int) -> list[int]:
     return [int(i) for i in order[number * batch_size : (number + 1) * batch_size]]
 
 
-def target_batch(targets: Sequence[logits.Target], meta: dict[str, Any]) -> losses.Target:
+def target_batch(targets: Sequence[logits.Target | None], meta: dict[str, Any]) -> losses.Target:
     """All positions of all rows, row after row, as the loss takes them; `meta` is the shards' own."""
     kind = logits.Sampled if meta["kind"] == "sampled" else logits.TopK
     if not all(isinstance(target, kind) for target in targets):

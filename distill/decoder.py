@@ -114,6 +114,8 @@ def train_arms(
                     validation=validation,
                 )
                 if accelerator.is_main_process:
+                    for name, model in objective.beside().items():
+                        save(Student(model), teacher.tokenizer, target / name)
                     save(student, teacher.tokenizer, target, metrics)
                 accelerator.wait_for_everyone()
                 accelerator.free_memory()
@@ -183,7 +185,7 @@ def read_metrics(folder: Path) -> Metrics:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def save(student: Student, tokenizer: Any, folder: Path, metrics: Metrics) -> None:
+def save(student: Student, tokenizer: Any, folder: Path, metrics: Metrics | None = None) -> None:
     """Weights, config and tokenizer under their usual names; metrics.jsonl last, as the sign that all are there.
 
     An adapter is saved as it is, in `folder`/adapter, and merged into the weights."""
@@ -198,4 +200,5 @@ def save(student: Student, tokenizer: Any, folder: Path, metrics: Metrics) -> No
     for path in sorted(temporary.iterdir()):
         durable.publish(path, folder / path.name)
     shutil.rmtree(temporary)
-    durable.write_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in metrics))
+    if metrics is not None:
+        durable.write_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in metrics))

@@ -40,7 +40,7 @@ def evaluate_decoder(
     held_out = held_out[: section.max_rows]
     teacher = teacher or LocalModel.open(local_teacher(recipe))
     models: dict[str, LocalModel] = {"untrained": _wrap(_untrained(recipe, teacher), teacher)}
-    names = {"cross-entropy": folder / "baseline", "distilled": folder}
+    names = {"cross-entropy": folder / "baseline", "distilled": folder, "teacher, trained too": folder / "teacher"}
     for name, path in names.items():
         if (path / "model.safetensors").exists():
             models[name] = LocalModel.open(TeacherSection(model=str(path.resolve()), batch_size=teacher.batch_size))

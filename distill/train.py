@@ -70,6 +70,10 @@ def train(
         from distill.classifier import train_classifier
 
         facts = train_classifier(section, source, made, folder, ui)
+    elif section.online:
+        from distill.online import train_online
+
+        facts = train_online(recipe, section.student, source, folder, teacher, ui)
     else:
         from distill.decoder import train_decoder
 

@@ -262,12 +262,12 @@ class Recipe(Section):
             if self.strategy == "classify":
                 raise ValueError("a decoder student needs completions, and strategy 'classify' makes none")
             dropped = self.train.rationale is not None and self.train.rationale.mode == "dropped"
-            if self.logits is None and self.train.kd_weight > 0 and not dropped:
+            if self.logits is None and self.train.kd_weight > 0 and not (dropped or self.train.online):
                 raise ValueError(
-                    "a decoder student learns from a 'logits' section's distributions; without one set "
-                    "train.kd_weight to 0: the tokens alone"
+                    "a decoder student learns from a 'logits' section's distributions, or train.online's; without "
+                    "them set train.kd_weight to 0: the tokens alone"
                 )
-        if self.train and wants == "decoder" and self.logits:
+        if self.train and wants == "decoder" and self.logits and not self.train.online:
             reason = refusal(self.train.loss, self.logits.kind)
             if reason:
                 raise ValueError(f"train.loss and logits.kind do not go together: {reason}")

@@ -63,6 +63,36 @@ class RationaleSection(Section):
     """step_by_step: goes before a prompt that asks for the rationale."""
 
 
+class OnlineSection(Section):
+    """The teacher is in the loop: its whole distribution is made as it is needed, no stored one is read.
+
+    `teacher` scores the corpus's completions; `on_policy` also those that the student writes itself (GKD, arXiv
+    2306.13649); with `mutual` the teacher is trained too, from the student (arXiv 1706.00384), into student/teacher.
+    """
+
+    mode: Literal["teacher", "on_policy", "mutual"] = "teacher"
+    loss_temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Of both distributions in the divergence."""
+    lmbda: Share | tuple[Share, Share] = 0.5
+    """on_policy: how likely the student writes a step's completions; two numbers go from first to last step."""
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """on_policy: of what the student writes; 0 is greedy."""
+    max_new_tokens: Count = 128
+    """on_policy: the longest completion that the student may write."""
+    reuse: Count = 1
+    """on_policy: steps that learn from the same written completions."""
+    teacher_kd_weight: Share = 0.5
+    """mutual: the teacher's own kd_weight."""
+
+    @model_validator(mode="after")
+    def _of_its_mode(self) -> OnlineSection:
+        users = dict.fromkeys(("lmbda", "temperature", "max_new_tokens", "reuse"), "on_policy")
+        for key, mode in {**users, "teacher_kd_weight": "mutual"}.items():
+            if self.mode != mode and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"'{key}' belongs to mode {mode}, and mode is '{self.mode}'")
+        return self
+
+
 class TrainSection(Section):
     """How the student learns: kd_weight · divergence from the stored distribution + (1 − kd_weight) · cross-entropy."""
 
@@ -76,6 +106,8 @@ class TrainSection(Section):
     """jsd: 0 is forward, 1 reverse KL; 0.5 when left out."""
     alpha: Annotated[float, Field(ge=0, lt=1)] | None = None
     """skew_kl, skew_reverse_kl: share of the other distribution mixed in; 0.1 when left out."""
+    online: OnlineSection | None = None
+    """Learn from the live teacher; no `logits` are needed then."""
     epochs: Count = 1
     max_steps: Count | None = None
     batch_size: Count = 16
@@ -108,6 +140,10 @@ class TrainSection(Section):
     def _meant(self) -> TrainSection:
         if self.patience and not self.validate_every:
             raise ValueError("'patience' counts measurements: set 'validate_every' too")
+        if self.online and self.student.kind != "decoder":
+            raise ValueError("'online' is for decoders: a classifier learns from the corpus's label probabilities")
+        if self.online and self.kd_weight == 0:
+            raise ValueError("'online' with kd_weight 0 would never ask the teacher: leave it out")
         for key, users in (("beta", ("jsd",)), ("alpha", ("skew_kl", "skew_reverse_kl"))):
             if getattr(self, key) is not None and self.loss not in users:
                 raise ValueError(f"'{key}' belongs to loss {' and '.join(users)}, and loss is '{self.loss}'")
