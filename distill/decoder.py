@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from distill.data import TrainingSet, batch_rows, load
 from distill.loop import Checkpoints, Metrics, Objective, accelerator_of, fit
@@ -20,6 +20,13 @@ from synthgen.recipe import Recipe, local_teacher
 from synthgen.teachers.transformers import LocalModel
 from synthgen.training import DecoderStudent, TrainSection
 from synthgen.ui import UI
+
+
+class Loaded(Protocol):
+    """A model where it computes, and its tokenizer."""
+
+    model: Any
+    tokenizer: Any
 
 
 def train_decoder(
@@ -71,12 +78,13 @@ def train_arms(
     section: TrainSection,
     steps: int,
     folder: Path,
-    teacher: LocalModel,
+    teacher: Loaded,
     ui: UI,
     validation: Sequence[Any] = (),
 ) -> dict[str, Metrics]:
     """Train the same student, which `begin` makes, by each arm's objective; the first is `folder`, the second
-    `folder`/baseline. Arms that are finished are left alone. Returns each arm's metrics."""
+    `folder`/baseline, on `teacher`'s device and saved with its tokenizer. Arms that are finished are left alone.
+    Returns each arm's metrics."""
     accelerator = accelerator_of(section, teacher.model.device, folder)
     curves: dict[str, Metrics] = {}
     with ui.progress("train", steps * len(arms), "steps") as bar:

@@ -23,8 +23,8 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Run a job in a child process and return what it measured.
 
     Jobs: {"what": "sample", "teacher": section, "requests": [...]}, {"what": "classify", ...},
-    {"what": "student", "folder": path, "texts": [...]} or {"what": "exported", ...}, which distill.export.parity
-    describes. Raises SynthgenError when the child fails.
+    {"what": "student", "kind": kind, "folder": path, "texts": [...]} or {"what": "exported", ...}, which
+    distill.export.parity describes. Raises SynthgenError when the child fails.
     """
     child = subprocess.Popen(
         [sys.executable, "-m", "distill.measure"],
@@ -103,9 +103,9 @@ def _local(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _student(job: dict[str, Any]) -> dict[str, Any]:
-    from distill.classifier import Classifier
+    from distill.classifier import open_classifier
 
-    classifier = Classifier.load(job["folder"])
+    classifier = open_classifier(job["kind"], job["folder"])
     texts = job["texts"]
     classifier.predict(texts[:8])
     runs = 5
@@ -115,7 +115,7 @@ def _student(job: dict[str, Any]) -> dict[str, Any]:
     seconds = (time.perf_counter() - began) / runs
     return {
         "rows_per_second": len(texts) / seconds,
-        "parameters": sum(a.size for a in (classifier.embed, classifier.bias, classifier.out, classifier.out_bias)),
+        "parameters": classifier.parameters,
         "weights_bytes": (Path(job["folder"]) / "model.safetensors").stat().st_size,
     }
 

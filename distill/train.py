@@ -59,6 +59,10 @@ def train(
         from distill.classifier import train_classifier
 
         facts = train_classifier(section, source, made, folder, ui)
+    elif section.student.kind == "encoder":
+        from distill.encoder import train_encoder
+
+        facts = train_encoder(recipe, source, made, folder, ui)
     else:
         from distill.decoder import train_decoder
 

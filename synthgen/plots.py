@@ -42,7 +42,7 @@ def figures(page: dict[str, Any]) -> dict[str, Figure]:
         evaluation, training = page["evaluation"], page["training"]
         if evaluation and evaluation["kind"] == "decoder":
             found["kl"] = _dots(evaluation["table"], "kl", "KL(teacher ‖ model), nats a token (log scale)", log=True)
-        if evaluation and evaluation["kind"] == "classifier":
+        if evaluation and evaluation["kind"] in ("classifier", "encoder"):
             found["agreement"] = _dots(
                 evaluation["table"], "agreement", "share of held-out texts, same label as the teacher"
             )

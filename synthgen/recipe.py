@@ -256,8 +256,8 @@ class Recipe(Section):
                 f"'{self.teacher.engine}' is not; leave out train to make and curate the corpus"
             )
         wants = self.train.student.kind if self.train else None
-        if wants == "classifier" and self.strategy != "classify":
-            raise ValueError("a classifier student needs strategy 'classify'")
+        if wants in ("classifier", "encoder") and self.strategy != "classify":
+            raise ValueError(f"a student of kind '{wants}' needs strategy 'classify'")
         if wants == "decoder" and (self.strategy == "classify" or self.logits is None):
             raise ValueError("a decoder student needs sampled completions and a 'logits' section")
         if self.train and wants == "decoder" and self.logits:
@@ -384,8 +384,14 @@ def _resolve(recipe: Recipe, base: Path) -> Recipe:
             places = {"path": place(teacher.path)}
         return teacher.model_copy(update={key: value for key, value in places.items() if value})
 
+    train = recipe.train
+    if train:
+        places = {key: place_of(getattr(train.student, key, None)) for key in ("model", "tokenizer")}
+        student = train.student.model_copy(update={key: value for key, value in places.items() if value})
+        train = train.model_copy(update={"student": student})
     return recipe.model_copy(
         update={
+            "train": train,
             "seeds": seeds,
             "prompts": place(recipe.prompts),
             "teacher": placed(recipe.teacher),

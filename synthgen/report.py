@@ -130,7 +130,7 @@ def _figures(generated: Any, curated: Any, evaluation: Any) -> list[tuple[str, s
             found.append(("answers right", _pct(counts.get("answers correct", 0) / counts["answers checked"])))
     if evaluation and evaluation["kind"] == "decoder" and "distilled" in evaluation["table"]:
         found.append(("KL to the teacher, nats a token", f"{evaluation['table']['distilled']['kl']['mean']:.2f}"))
-    if evaluation and evaluation["kind"] == "classifier":
+    if evaluation and evaluation["kind"] in ("classifier", "encoder"):
         found.append(("agrees with the teacher", _pct(evaluation["table"]["distilled"]["agreement"]["mean"])))
         found.append(("times the teacher's speed", _num(evaluation["speed-up"])))
     return found
@@ -140,7 +140,7 @@ def _headline(evaluation: Any) -> str:
     """The result in one sentence."""
     if not evaluation:
         return ""
-    if evaluation["kind"] == "classifier":
+    if evaluation["kind"] in ("classifier", "encoder"):
         above = evaluation["agreement above majority"]
         return (
             f"On {evaluation['rows']} held-out texts the student agrees with the teacher "

@@ -49,10 +49,39 @@ class ClassifierStudent(Section):
     dropout: Share = 0.3
 
 
+def _one_of(student: Section, *keys: str) -> None:
+    given = [key for key in keys if getattr(student, key) is not None]
+    if len(given) != 1:
+        raise ValueError(f"give exactly one of {' and '.join(repr(key) for key in keys)}")
+
+
+class EncoderStudent(Section):
+    """A transformers encoder with a classification head on top, from a checkpoint or of random weights."""
+
+    kind: Literal["encoder"] = "encoder"
+    model: str | None = None
+    """A checkpoint with its own tokenizer, named like teacher.model; its head is made anew for the recipe's labels."""
+    config: dict[str, Any] | None = None
+    """Random weights: `model_type`, such as bert, and whichever keys of its config.json are to differ."""
+    tokenizer: str | None = None
+    """With `config`, whose tokenizer: a hub id or folder; the teacher's when left out."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> EncoderStudent:
+        _one_of(self, "model", "config")
+        if self.config is not None and "model_type" not in self.config:
+            raise ValueError("'config' needs a 'model_type', such as bert")
+        if self.model is not None and self.tokenizer is not None:
+            raise ValueError("a checkpoint has its own tokenizer: leave out 'tokenizer'")
+        return self
+
+
 class TrainSection(Section):
     """How the student learns: kd_weight · divergence from the stored distribution + (1 − kd_weight) · cross-entropy."""
 
-    student: Annotated[DecoderStudent | ClassifierStudent, Field(discriminator="kind")] = DecoderStudent()
+    student: Annotated[DecoderStudent | ClassifierStudent | EncoderStudent, Field(discriminator="kind")] = (
+        DecoderStudent()
+    )
     kd_weight: Share = 0.9
     loss: Divergence = "forward_kl"
     """The divergence; with logits of kind 'sampled', forward_kl alone is defined (and the same as cross_entropy)."""

@@ -18,6 +18,14 @@ from synthgen.teachers import Reply
 from synthgen.teachers.load import load_weights, pick_device, tokenizer_hash
 
 
+def context_of(config: Any, tokenizer: Any) -> int:
+    """Tokens that an encoder can read at once."""
+    room = int(getattr(config, "max_position_embeddings", 0) or 1 << 30)
+    # RoBERTa and its kin count positions from the padding token's id on.
+    offset = int(config.pad_token_id or 0) + 1 if "roberta" in config.model_type else 0
+    return min(room - offset, int(tokenizer.model_max_length or room))
+
+
 class EncoderModel:
     """A loaded classifier; see `synthgen.teachers.Teacher`. It classifies, and nothing else."""
 
@@ -27,10 +35,7 @@ class EncoderModel:
         self.model, self.tokenizer, self.identity, self.batch_size = model, tokenizer, identity, batch_size
         names = model.config.id2label or {}
         self.ids = {str(name).casefold(): int(i) for i, name in names.items()}
-        room = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
-        # RoBERTa and its kin count positions from the padding token's id on.
-        offset = int(model.config.pad_token_id or 0) + 1 if "roberta" in model.config.model_type else 0
-        self.context = min(room - offset, int(tokenizer.model_max_length or room))
+        self.context = context_of(model.config, tokenizer)
 
     @classmethod
     def open(cls, section: TeacherSection) -> EncoderModel:

@@ -36,18 +36,30 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def load_weights(section: TeacherSection, kind: Any = AutoModelForCausalLM) -> tuple[Any, Any, str]:
-    """(model in eval mode, tokenizer, exact revision); `kind` is the transformers class that loads the model.
+def load_weights(section: TeacherSection, kind: Any = AutoModelForCausalLM, **changes: Any) -> tuple[Any, Any, str]:
+    """(model in eval mode, tokenizer, exact revision); `kind` is the transformers class that loads the model, with
+    `changes` to its config.
 
     Raises TeacherError with one line on what is wrong.
     """
     dtype = getattr(torch, section.dtype)
     folder, revision = find_weights(section.model)
     if folder is not None:
-        model, tokenizer = _from_pretrained(str(folder), dtype, {}, kind)
+        model, tokenizer = _from_pretrained(str(folder), dtype, {}, kind, changes)
         return model, tokenizer, revision
-    model, tokenizer = _from_pretrained(section.model, dtype, {"revision": section.revision}, kind)
+    model, tokenizer = _from_pretrained(section.model, dtype, {"revision": section.revision}, kind, changes)
     return model, tokenizer, str(getattr(model.config, "_commit_hash", None) or section.revision or "unknown")
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of a model that is named like a teacher. Raises TeacherError."""
+    folder, _ = find_weights(name)
+    try:
+        return AutoTokenizer.from_pretrained(str(folder or name))
+    except Exception as error:
+        raise TeacherError(
+            f"the tokenizer of '{name}' cannot be loaded: {_first_line(error)}", "check the name and the network"
+        ) from None
 
 
 def find_weights(name: str) -> tuple[Path | None, str]:
@@ -149,10 +161,12 @@ def _folder_revision(path: Path) -> str:
     return f"sha256:{hasher.hexdigest()}"
 
 
-def _from_pretrained(name: str, dtype: torch.dtype, more: dict[str, Any], kind: Any) -> tuple[Any, Any]:
+def _from_pretrained(
+    name: str, dtype: torch.dtype, more: dict[str, Any], kind: Any, changes: dict[str, Any]
+) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **more)
-        model = kind.from_pretrained(name, dtype=dtype, use_safetensors=True, **more)
+        model = kind.from_pretrained(name, dtype=dtype, use_safetensors=True, **more, **changes)
     except Exception as error:  # the hub client, safetensors and tokenizers each raise their own kinds
         raise TeacherError(
             f"model '{name}' cannot be loaded: {_first_line(error)}",
