@@ -82,7 +82,7 @@ class FromProbabilities(Objective):
         if self.labels_alone or section.kd_weight == 0:
             ce = ce_B.sum() / len(step)
             return ce, {"loss": float(ce.detach()), "cross_entropy": float(ce.detach())}
-        shape = {k: v for k, v in (("beta", section.beta), ("alpha", section.alpha)) if v is not None}
+        shape: dict[str, Any] = {k: v for k, v in (("beta", section.beta), ("alpha", section.alpha)) if v is not None}
         kd = losses.divergence(z_BL, losses.Dense(p_BL.log()), section.loss, **shape).sum() / len(step)
         kept_B = torch.tensor([float(row.kept) for row in rows], device=z_BL.device)
         ce = (ce_B * kept_B).sum() / max(1, sum(row.kept for row in step))

@@ -262,7 +262,7 @@ def test_a_corpus_without_probabilities(run, tmp_path):
 
 
 def test_another_strategy_and_missing_validation_rows(run, tmp_path):
-    task, teacher, work = run
+    _, teacher, work = run
     section = {"student": {"kind": "encoder", "config": TINY}}
     with pytest.raises(RecipeError, match="kind 'encoder' needs strategy 'classify'"):
         synthgen.load_recipe(sorting_task(tmp_path / "task", teacher, strategy="answer", train=section))
