@@ -12,13 +12,13 @@ from typing import Any, Protocol
 from distill.data import TrainingSet, batch_rows, load
 from distill.loop import Checkpoints, Metrics, Objective, accelerator_of, fit
 from distill.objective import FromShards
-from distill.students import Student, decoder, describe
+from distill.students import Student, describe, student_of
 from synthgen import durable
 from synthgen.divergences import refusal
 from synthgen.errors import CorpusError, UserError
 from synthgen.recipe import Recipe, local_teacher
 from synthgen.teachers.transformers import LocalModel
-from synthgen.training import DecoderStudent, TrainSection
+from synthgen.training import DecoderStudent, Seq2SeqStudent, TrainSection
 from synthgen.ui import UI
 
 
@@ -30,7 +30,12 @@ class Loaded(Protocol):
 
 
 def train_decoder(
-    recipe: Recipe, student: DecoderStudent, source: Path, folder: Path, teacher: LocalModel | None, ui: UI
+    recipe: Recipe,
+    student: DecoderStudent | Seq2SeqStudent,
+    source: Path,
+    folder: Path,
+    teacher: LocalModel | None,
+    ui: UI,
 ) -> dict[str, Any]:
     """Both arms on the same batches; returns what training.json says."""
     section = recipe.train
@@ -49,7 +54,7 @@ def train_decoder(
         arms["cross-entropy"] = lambda m: FromShards(m, data.meta, section, labels_alone=True)
     curves = train_arms(
         arms,
-        lambda: decoder(student, teacher, section.seed),
+        lambda: student_of(student, teacher, section.seed, data.examples),
         lambda step: [data.examples[i] for i in _rows(data, section, step)],
         section,
         steps,
@@ -59,7 +64,7 @@ def train_decoder(
         validation,
     )
     return {
-        "kind": "decoder",
+        "kind": student.kind,
         "student": describe(student, teacher.model.config.num_hidden_layers),
         "steps": steps,
         "rows": len(data.examples),

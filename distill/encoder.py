@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from distill import losses
 from distill.classifier import prompt_text
@@ -23,7 +23,7 @@ from distill.data import batch_rows, rows
 from distill.decoder import steps_of, train_arms
 from distill.intervals import Array
 from distill.loop import Objective
-from distill.students import Student
+from distill.students import Student, describe_origin, random_weights
 from synthgen.errors import CorpusError, RecipeError, UserError
 from synthgen.recipe import Recipe, local_teacher
 from synthgen.sections import TeacherSection
@@ -111,7 +111,7 @@ def encoder(student: EncoderStudent, teacher: TeacherSection, labels: Sequence[s
     else:
         tokenizer = load_tokenizer(student.tokenizer or teacher.model)
         _padding(tokenizer)
-        model = from_config(AutoModelForSequenceClassification, student.config or {}, tokenizer, classes)
+        model = random_weights(AutoModelForSequenceClassification, student.config or {}, tokenizer, classes)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     return model.train(), tokenizer
@@ -126,41 +126,6 @@ def _padding(tokenizer: Any) -> None:
             "the student's tokenizer has no token to pad with", "name another one in train.student.tokenizer"
         )
     tokenizer.padding_side = "right"
-
-
-def from_config(kind: Any, given: dict[str, Any], tokenizer: Any, more: dict[str, Any]) -> Any:
-    """A float32 model of the auto class `kind`, of random weights, with the tokenizer's vocabulary and special tokens.
-
-    `given` is the recipe's train.student.config. Raises RecipeError.
-    """
-    values = dict(given)
-    name = str(values.pop("model_type"))
-    try:
-        known = AutoConfig.for_model(name)
-    except ValueError:
-        raise RecipeError(
-            f"train.student.config: transformers knows no model_type '{name}'", "give one such as bert or t5"
-        ) from None
-    allowed = set(known.to_dict()) | set(known.attribute_map)
-    unknown = sorted(set(values) - allowed)
-    if unknown:
-        raise RecipeError(
-            f"train.student.config: {name} models have no '{unknown[0]}'", "the keys are those of its config.json"
-        )
-    special = {key: getattr(tokenizer, key) for key in ("pad_token_id", "bos_token_id", "eos_token_id")}
-    try:
-        config = AutoConfig.for_model(name, **{"vocab_size": len(tokenizer), **special, **more, **values})
-        return kind.from_config(config, dtype=torch.float32)
-    except (ValueError, RuntimeError, TypeError, AssertionError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise RecipeError(f"train.student.config: no such model can be made: {reason}", "mend its keys") from None
-
-
-def describe(student: Any, what: str) -> str:
-    """What a student of `model` or `config` was made from, for cards; `what` it is."""
-    if student.model is not None:
-        return f"{what} from the checkpoint {student.model}"
-    return f"{what} of random weights: " + ", ".join(f"{key} {value}" for key, value in student.config.items())
 
 
 def train_encoder(recipe: Recipe, source: Path, made: dict[str, Any], folder: Path, ui: UI) -> dict[str, Any]:
@@ -196,7 +161,7 @@ def train_encoder(recipe: Recipe, source: Path, made: dict[str, Any], folder: Pa
     )
     return {
         "kind": "encoder",
-        "student": describe(student, f"{first.config.model_type} encoder with a classification head"),
+        "student": describe_origin(student, f"{first.config.model_type} encoder with a classification head"),
         "steps": steps,
         "rows": len(data),
         "rows kept by curation": sum(row.kept for row in data),

@@ -13,7 +13,8 @@ from distill import losses
 from distill.data import rows
 from distill.intervals import RESAMPLES, Array, interval
 from distill.measure import measure
-from distill.students import decoder
+from distill.seq2seq import Seq2SeqModel
+from distill.students import student_of
 from synthgen.recipe import Recipe, local_teacher
 from synthgen.records import Record, Request
 from synthgen.sections import TeacherSection
@@ -38,11 +39,11 @@ def evaluate_decoder(
     section = recipe.evaluate
     held_out = held_out[: section.max_rows]
     teacher = teacher or LocalModel.open(local_teacher(recipe))
-    models: dict[str, LocalModel] = {"untrained": _wrap(_untrained(recipe, teacher), teacher)}
+    models: dict[str, Any] = {"untrained": _wrap(_untrained(recipe, teacher), teacher)}
     names = {"cross-entropy": folder / "baseline", "distilled": folder}
     for name, path in names.items():
         if (path / "model.safetensors").exists():
-            models[name] = LocalModel.open(TeacherSection(model=str(path.resolve()), batch_size=teacher.batch_size))
+            models[name] = _open(path, facts["kind"], teacher)
     unigram = _unigram(source, teacher.identity["vocab_size"])
     ui.note(f"evaluate: {len(held_out)} held-out completions")
     kl, agree, nll = _compare(teacher, models, unigram, held_out, ui)
@@ -76,11 +77,19 @@ def evaluate_decoder(
 
 def _untrained(recipe: Recipe, teacher: LocalModel) -> Any:
     assert recipe.train is not None
-    assert recipe.train.student.kind == "decoder"
-    return decoder(recipe.train.student, teacher, recipe.train.seed).model
+    assert recipe.train.student.kind in ("decoder", "seq2seq")
+    return student_of(recipe.train.student, teacher, recipe.train.seed).model
 
 
-def _wrap(model: Any, teacher: LocalModel) -> LocalModel:
+def _open(folder: Path, kind: str, teacher: LocalModel) -> Any:
+    if kind == "seq2seq":
+        return Seq2SeqModel.open(folder, teacher.batch_size, teacher.model.device)
+    return LocalModel.open(TeacherSection(model=str(folder.resolve()), batch_size=teacher.batch_size))
+
+
+def _wrap(model: Any, teacher: LocalModel) -> Any:
+    if model.config.is_encoder_decoder:
+        return Seq2SeqModel(model.eval().to(teacher.model.device), teacher.tokenizer, teacher.batch_size)
     return LocalModel(model.eval().to(teacher.model.device), teacher.tokenizer, teacher.identity, teacher.batch_size)
 
 
@@ -94,14 +103,14 @@ def _unigram(source: Path, vocab_size: int) -> torch.Tensor:
 
 @torch.inference_mode()
 def _compare(
-    teacher: LocalModel, models: dict[str, LocalModel], unigram_V: torch.Tensor, held_out: list[Record], ui: UI
+    teacher: LocalModel, models: dict[str, Any], unigram_V: torch.Tensor, held_out: list[Record], ui: UI
 ) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
     """Sums over each row's tokens: KL(teacher ‖ model), agreements of the likeliest token, −log q(token).
 
     The teacher is conditioned on the prompt it was sent, each student on the prompt a student sees. "teacher,
     student's prompt" is the teacher conditioned like a student.
     """
-    others = {"teacher, student's prompt": teacher, **models}
+    others: dict[str, Any] = {"teacher, student's prompt": teacher, **models}
     sums = {name: np.zeros((3, len(held_out))) for name in ("teacher", "unigram", *others)}
     with ui.progress("evaluate", len(held_out), "rows") as bar:
         for begin in range(0, len(held_out), _CHUNK):
@@ -134,7 +143,7 @@ def _row(z_TV: torch.Tensor, logp_TV: torch.Tensor, tokens: list[int]) -> list[f
 def _answers(
     recipe: Recipe,
     teacher: LocalModel,
-    models: dict[str, LocalModel],
+    models: dict[str, Any],
     folder: Path,
     held_out: list[Record],
     ui: UI,
@@ -156,6 +165,8 @@ def _answers(
         asked = [_greedy(r, section, teacher_prompt=name == "teacher") for r in first]
         if name in apart:
             job = {"what": "sample", "teacher": apart[name].model_dump(mode="json")}
+            if isinstance(models.get(name), Seq2SeqModel):
+                job["what"] = "seq2seq"
             measured = measure({**job, "requests": [vars(r) for r in asked]})
             texts = measured.pop("texts")
             found[name] = measured

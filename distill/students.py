@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from synthgen.errors import RecipeError, missing_extra
 from synthgen.sections import TeacherSection
-from synthgen.training import DecoderStudent, Lora
+from synthgen.training import DecoderStudent, Lora, Seq2SeqStudent
 
 if TYPE_CHECKING:
     from synthgen.teachers.transformers import LocalModel
@@ -51,8 +51,21 @@ def decoder(student: DecoderStudent, teacher: LocalModel, seed: int) -> Student:
     return Student(model) if student.lora is None else with_adapter(model, student.lora, seed)
 
 
-def describe(student: DecoderStudent, depth: int) -> str:
+def student_of(
+    student: DecoderStudent | Seq2SeqStudent, teacher: LocalModel, seed: int, rows: Sequence[Any] = ()
+) -> Student:
+    """The student that a recipe names, of either kind, which is to read `rows`. Raises RecipeError."""
+    if student.kind == "decoder":
+        return decoder(student, teacher, seed)
+    from distill.seq2seq import seq2seq
+
+    return seq2seq(student, teacher, seed, rows)
+
+
+def describe(student: DecoderStudent | Seq2SeqStudent, depth: int) -> str:
     """What the student of a teacher of `depth` layers was made from, for cards."""
+    if student.kind == "seq2seq":
+        return describe_origin(student, "encoder and decoder")
     if student.model is not None:
         made = f"the checkpoint {student.model}"
     elif student.config is not None:
@@ -148,3 +161,38 @@ def from_layers(teacher: Any, layers: Sequence[int]) -> Any:
             parameter.copy_(source[origin])
     student.generation_config = copy.deepcopy(teacher.generation_config)
     return student
+
+
+def random_weights(kind: Any, given: dict[str, Any], tokenizer: Any, more: dict[str, Any]) -> Any:
+    """A float32 model of the auto class `kind`, of random weights, with the tokenizer's vocabulary and special tokens.
+
+    `given` is the recipe's train.student.config. Raises RecipeError.
+    """
+    values = dict(given)
+    name = str(values.pop("model_type"))
+    try:
+        known = AutoConfig.for_model(name)
+    except ValueError:
+        raise RecipeError(
+            f"train.student.config: transformers knows no model_type '{name}'", "give one such as bert or t5"
+        ) from None
+    allowed = set(known.to_dict()) | set(known.attribute_map)
+    unknown = sorted(set(values) - allowed)
+    if unknown:
+        raise RecipeError(
+            f"train.student.config: {name} models have no '{unknown[0]}'", "the keys are those of its config.json"
+        )
+    special = {key: getattr(tokenizer, key) for key in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    try:
+        config = AutoConfig.for_model(name, **{"vocab_size": len(tokenizer), **special, **more, **values})
+        return kind.from_config(config, dtype=torch.float32)
+    except (ValueError, RuntimeError, TypeError, AssertionError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise RecipeError(f"train.student.config: no such model can be made: {reason}", "mend its keys") from None
+
+
+def describe_origin(student: Any, what: str) -> str:
+    """What a student of `model` or `config` was made from, for cards; `what` it is."""
+    if student.model is not None:
+        return f"{what} from the checkpoint {student.model}"
+    return f"{what} of random weights: " + ", ".join(f"{key} {value}" for key, value in student.config.items())

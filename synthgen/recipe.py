@@ -258,9 +258,10 @@ class Recipe(Section):
         wants = self.train.student.kind if self.train else None
         if wants in ("classifier", "encoder") and self.strategy != "classify":
             raise ValueError(f"a student of kind '{wants}' needs strategy 'classify'")
-        if wants == "decoder" and (self.strategy == "classify" or self.logits is None):
-            raise ValueError("a decoder student needs sampled completions and a 'logits' section")
-        if self.train and wants == "decoder" and self.logits:
+        writes = wants in ("decoder", "seq2seq")
+        if writes and (self.strategy == "classify" or self.logits is None):
+            raise ValueError(f"a {wants} student needs sampled completions and a 'logits' section")
+        if self.train and writes and self.logits:
             reason = refusal(self.train.loss, self.logits.kind)
             if reason:
                 raise ValueError(f"train.loss and logits.kind do not go together: {reason}")

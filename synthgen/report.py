@@ -128,7 +128,7 @@ def _figures(generated: Any, curated: Any, evaluation: Any) -> list[tuple[str, s
         found += [("rows kept", _num(counts.get("kept", 0))), ("tokens kept", _num(counts.get("tokens kept", 0)))]
         if counts.get("answers checked"):
             found.append(("answers right", _pct(counts.get("answers correct", 0) / counts["answers checked"])))
-    if evaluation and evaluation["kind"] == "decoder" and "distilled" in evaluation["table"]:
+    if evaluation and evaluation["kind"] in ("decoder", "seq2seq") and "distilled" in evaluation["table"]:
         found.append(("KL to the teacher, nats a token", f"{evaluation['table']['distilled']['kl']['mean']:.2f}"))
     if evaluation and evaluation["kind"] in ("classifier", "encoder"):
         found.append(("agrees with the teacher", _pct(evaluation["table"]["distilled"]["agreement"]["mean"])))

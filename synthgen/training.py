@@ -76,12 +76,30 @@ class EncoderStudent(Section):
         return self
 
 
+class Seq2SeqStudent(Section):
+    """An encoder that reads the prompt and a decoder that writes, both in the teacher's tokens."""
+
+    kind: Literal["seq2seq"] = "seq2seq"
+    model: str | None = None
+    """A checkpoint with the teacher's tokenizer, named like teacher.model."""
+    config: dict[str, Any] | None = None
+    """Random weights: `model_type`, such as t5, and whichever keys of its config.json are to differ."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Seq2SeqStudent:
+        _one_of(self, "model", "config")
+        if self.config is not None and "model_type" not in self.config:
+            raise ValueError("'config' needs a 'model_type', such as t5")
+        return self
+
+
+Student = DecoderStudent | ClassifierStudent | EncoderStudent | Seq2SeqStudent
+
+
 class TrainSection(Section):
     """How the student learns: kd_weight · divergence from the stored distribution + (1 − kd_weight) · cross-entropy."""
 
-    student: Annotated[DecoderStudent | ClassifierStudent | EncoderStudent, Field(discriminator="kind")] = (
-        DecoderStudent()
-    )
+    student: Annotated[Student, Field(discriminator="kind")] = DecoderStudent()
     kd_weight: Share = 0.9
     loss: Divergence = "forward_kl"
     """The divergence; with logits of kind 'sampled', forward_kl alone is defined (and the same as cross_entropy)."""
