@@ -125,7 +125,7 @@ def made(tmp_path_factory):
 
 @pytest.mark.parametrize("config", [T5, BART])
 def test_gradients_through_the_head_are_those_of_whole_logits(made, config):
-    recipe, run = made("full", logits=FULL)
+    recipe, run = made("longer", seeds=16, logits=FULL)
     teacher = LocalModel.open(recipe.teacher)
     data = load(run / "curated", teacher.render, 512)
     model = seq2seq(Seq2SeqStudent(config=config), teacher, 0).model.eval()
@@ -136,7 +136,10 @@ def test_gradients_through_the_head_are_those_of_whole_logits(made, config):
         if whole:
             objective.head = None
         model.zero_grad()
-        loss, _ = objective(data.examples[:5], data.examples[:5])
+        rows = sorted(data.examples, key=lambda e: len(e.prompt))
+        rows = [*rows[:2], *rows[-2:]]
+        assert len(rows[0].prompt) < len(rows[-1].prompt), "one is padded"
+        loss, _ = objective(rows, rows)
         loss.backward()
         grads.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
     assert float((grads[0] - grads[1]).norm() / grads[1].norm()) < 1e-5
@@ -198,22 +201,36 @@ def test_a_student_learns_and_is_measured(learned):
     assert json.loads((run / "student" / "training.json").read_text())["kind"] == "seq2seq"
 
 
-def test_it_is_a_stock_model_and_writes_the_same_in_a_batch(learned):
-    _, run, _ = learned
-    folder = run / "student"
+def same_alone(folder: Path, model: Seq2SeqModel) -> list[list[int]]:
+    """Token ids of answers in one batch, once they are those of stock transformers, one by one."""
     stock, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    asked = [[{"role": "user", "content": text}] for text in ("1 + 2?", "17 + 18 and and ?", "x")]
-    limits = [5, 8, 6]
+    asked = [[{"role": "user", "content": text}] for text in ("1 + 2?", "17 + 18 and and and so on for long ?", "x")]
     requests = [
-        Request("sample", "s", "test", a, a, {"max_new_tokens": n}, []) for a, n in zip(asked, limits, strict=True)
+        Request("sample", "s", "test", a, a, {"max_new_tokens": n}, []) for a, n in zip(asked, [5, 8, 6], strict=True)
     ]
-    together = Seq2SeqModel.open(folder, 8).sample(requests)
-    for request, reply in zip(requests, together, strict=True):
+    replies = model.sample(requests)
+    for request, reply in zip(requests, replies, strict=True):
         ids = tokenizer.apply_chat_template(request.prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
         made = stock.generate(torch.tensor([ids]), max_new_tokens=request.sampling["max_new_tokens"], do_sample=False)
         assert list(reply.token_ids) == made[0, 1:].tolist()
         assert reply.prompt_token_ids == list(ids)
         assert (reply.finish_reason == "stop") == (reply.token_ids[-1] == tokenizer.eos_token_id)
+    return [list(reply.token_ids) for reply in replies]
+
+
+def test_it_is_a_stock_model_and_writes_the_same_in_a_batch(learned):
+    folder = learned[1] / "student"
+    same_alone(folder, Seq2SeqModel.open(folder, 8))
+
+
+def test_what_pads_a_prompt_is_not_read(made, tmp_path):
+    """Of random weights so large that every token counts."""
+    teacher = LocalModel.open(made("full", logits=FULL)[0].teacher)
+    for seed in range(8):
+        model = seq2seq(Seq2SeqStudent(config=BART | {"init_std": 0.5}), teacher, seed).model.eval()
+        model.save_pretrained(tmp_path)
+        teacher.tokenizer.save_pretrained(tmp_path)
+        same_alone(tmp_path, Seq2SeqModel.open(tmp_path, 8))
 
 
 def test_page_and_card_say_it(learned, tmp_path):
