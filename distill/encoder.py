@@ -27,7 +27,7 @@ from distill.students import Student, describe_origin, random_weights
 from synthgen.errors import CorpusError, RecipeError, UserError
 from synthgen.recipe import Recipe, local_teacher
 from synthgen.sections import TeacherSection
-from synthgen.teachers.encoder import EncoderModel, context_of
+from synthgen.teachers.encoder import EncoderModel, context_of, padded, token_ids
 from synthgen.teachers.load import load_tokenizer, load_weights, pick_device
 from synthgen.training import EncoderStudent, TrainSection
 from synthgen.ui import UI
@@ -42,23 +42,6 @@ class Text:
     ids: list[int]
     probs: Sequence[float]
     kept: bool
-
-
-def padded(ids: Sequence[Sequence[int]], pad: int, device: torch.device) -> dict[str, Tensor]:
-    """input_ids and attention_mask (B, T), padded on the right."""
-    width = max(map(len, ids))
-    ids_BT = torch.tensor([[*row, *[pad] * (width - len(row))] for row in ids], device=device)
-    lengths_B = torch.tensor([len(row) for row in ids], device=device)
-    mask_BT = torch.arange(width, device=device)[None] < lengths_B[:, None]
-    return {"input_ids": ids_BT, "attention_mask": mask_BT.long()}
-
-
-def token_ids(tokenizer: Any, texts: Sequence[str], most: int | None = None) -> list[list[int]]:
-    """Tokens of each text with the tokenizer's own special ones, cut to `most`; a text of none is one of padding."""
-    if not texts:
-        return []
-    found = tokenizer(list(texts), truncation=most is not None, max_length=most, verbose=False)["input_ids"]
-    return [list(ids) or [tokenizer.pad_token_id] for ids in found]
 
 
 class FromProbabilities(Objective):

@@ -64,6 +64,10 @@ def evaluate(
         raise UserError(f"{source} has no held-out rows", "set split.test in the recipe")
     if facts["kind"] in ("classifier", "encoder"):
         found = _evaluate_classifier(recipe, facts["kind"], folder, held_out, ui)
+    elif facts["kind"] == "sentence":
+        from distill.similarity import evaluate_sentence
+
+        found = evaluate_sentence(recipe, folder, held_out, ui)
     else:
         from distill.fidelity import evaluate_decoder
 

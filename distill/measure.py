@@ -23,8 +23,9 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Run a job in a child process and return what it measured.
 
     Jobs: {"what": "sample", "teacher": section, "requests": [...]}, {"what": "seq2seq", ...},
-    {"what": "classify", ...}, {"what": "student", "kind": kind, "folder": path, "texts": [...]} or
-    {"what": "exported", ...}, which distill.export.parity describes. Raises SynthgenError when the child fails.
+    {"what": "classify", ...}, {"what": "student", "kind": kind, "folder": path, "texts": [...]},
+    {"what": "embed", "teacher": section, "texts": [...]} or {"what": "exported", ...}, which
+    distill.export.parity describes. Raises SynthgenError when the child fails.
     """
     child = subprocess.Popen(
         [sys.executable, "-m", "distill.measure"],
@@ -58,9 +59,14 @@ def main() -> None:
     """Read one job from standard input, print one JSON line."""
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    result = {"sample": _local, "seq2seq": _local, "classify": _local, "student": _student, "exported": _exported}[
-        job["what"]
-    ](job)
+    result = {
+        "sample": _local,
+        "seq2seq": _local,
+        "classify": _local,
+        "student": _student,
+        "embed": _embed,
+        "exported": _exported,
+    }[job["what"]](job)
     result["peak_rss_bytes"] = peak_rss()
     sys.stdout.write(json.dumps(result) + "\n")
 
@@ -126,6 +132,25 @@ def _student(job: dict[str, Any]) -> dict[str, Any]:
         "rows_per_second": len(texts) / seconds,
         "parameters": classifier.parameters,
         "weights_bytes": (Path(job["folder"]) / "model.safetensors").stat().st_size,
+    }
+
+
+def _embed(job: dict[str, Any]) -> dict[str, Any]:
+    from synthgen.sections import TeacherSection
+    from synthgen.teachers.embedding import EmbeddingModel
+
+    section = TeacherSection.model_validate(job["teacher"])
+    model = EmbeddingModel.open(section).model
+    model.vectors(job["texts"][:8], section.batch_size)
+    runs = 3
+    began = time.perf_counter()
+    for _ in range(runs):
+        model.vectors(job["texts"], section.batch_size)
+    seconds = (time.perf_counter() - began) / runs
+    return {
+        "rows_per_second": len(job["texts"]) / seconds,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "weights_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
     }
 
 

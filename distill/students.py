@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 DEFAULT_LAYERS = 6
 
-_LAYER = re.compile(r"^(.*\blayers\.)(\d+)(\..*)$")
+_LAYER = re.compile(r"^(.*\blayers?\.)(\d+)(\..*)$")
 
 
 @dataclass
@@ -90,7 +90,7 @@ def check_vocabulary(tokenizer: Any, teachers: Any, name: str) -> None:
         )
 
 
-def from_config(teachers: Any, changes: dict[str, Any], seed: int) -> Any:
+def from_config(teachers: Any, changes: dict[str, Any], seed: int, kind: Any = AutoModelForCausalLM) -> Any:
     """A float32 model of random weights whose config is the teacher's with `changes`. Raises RecipeError."""
     values = teachers.to_dict() | {"layer_types": None, "dtype": "float32", "quantization_config": None}
     unknown = sorted(set(changes) - set(values))
@@ -102,7 +102,7 @@ def from_config(teachers: Any, changes: dict[str, Any], seed: int) -> Any:
     values = {key: value for key, value in (values | changes).items() if value is not None or key in changes}
     torch.manual_seed(seed)
     try:
-        return AutoModelForCausalLM.from_config(type(teachers).from_dict(values), dtype=torch.float32)
+        return kind.from_config(type(teachers).from_dict(values), dtype=torch.float32)
     except (ValueError, RuntimeError, TypeError) as error:
         raise RecipeError(
             f"train.student.config: no such model can be made: {str(error).splitlines()[0]}", "mend its sizes"
@@ -143,7 +143,7 @@ def layer_map(layers: Sequence[int] | int, depth: int) -> list[int]:
     return list(layers)
 
 
-def from_layers(teacher: Any, layers: Sequence[int]) -> Any:
+def from_layers(teacher: Any, layers: Sequence[int], kind: Any = AutoModelForCausalLM) -> Any:
     """A float32 model of the teacher's class whose layer i is a copy of the teacher's layer `layers[i]`.
 
     Everything else (embeddings, norms, output) is copied as it is.
@@ -152,14 +152,15 @@ def from_layers(teacher: Any, layers: Sequence[int]) -> Any:
     config.num_hidden_layers = len(layers)
     if getattr(config, "layer_types", None):
         config.layer_types = [config.layer_types[i] for i in layers]
-    student = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    student = kind.from_config(config, dtype=torch.float32)
     source = dict(teacher.named_parameters())
     with torch.no_grad():
         for name, parameter in student.named_parameters():
             found = _LAYER.match(name)
             origin = f"{found[1]}{layers[int(found[2])]}{found[3]}" if found else name
             parameter.copy_(source[origin])
-    student.generation_config = copy.deepcopy(teacher.generation_config)
+    if teacher.can_generate():
+        student.generation_config = copy.deepcopy(teacher.generation_config)
     return student
 
 

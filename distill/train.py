@@ -63,6 +63,10 @@ def train(
         from distill.encoder import train_encoder
 
         facts = train_encoder(recipe, source, made, folder, ui)
+    elif section.student.kind == "sentence":
+        from distill.sentence import train_sentence
+
+        facts = train_sentence(recipe, source, folder, ui)
     else:
         from distill.decoder import train_decoder
 

@@ -47,6 +47,8 @@ def figures(page: dict[str, Any]) -> dict[str, Figure]:
                 evaluation["table"], "agreement", "share of held-out texts, same label as the teacher"
             )
             found["confusion"] = _confusion(evaluation["confusion"], evaluation["labels"])
+        if evaluation and evaluation["kind"] == "sentence":
+            found["spearman"] = _dots(evaluation["table"], "spearman", "Spearman's ρ with the teacher, held-out pairs")
         if training:
             found["loss"] = _losses(training)
         if page["curated"] and page["curated"]["rejected_by"]:
@@ -107,9 +109,8 @@ def _losses(training: dict[str, Any]) -> Figure:
                 [p["step"] + 1 for p in points], [p["loss"] for p in points], color=colour, label=arm, linewidth=1.6
             )
     axes.set_xlabel("optimizer step")
-    axes.set_ylabel(
-        "training loss, nats a token" if training["kind"] in ("decoder", "seq2seq") else "training loss, nats"
-    )
+    units = {"decoder": ", nats a token", "seq2seq": ", nats a token", "sentence": f" ({training.get('distance')})"}
+    axes.set_ylabel(f"training loss{units.get(training['kind'], ', nats')}")
     axes.set_ylim(bottom=0)
     axes.legend()
     return figure

@@ -244,7 +244,7 @@ class Recipe(Section):
         everybody = self.teachers or {"": self.teacher}
         for name in speakers(self):
             teacher = everybody[name]
-            if self.logits and self.strategy != "classify":
+            if self.logits and self.strategy not in ("classify", "embed"):
                 refuse_logits(teacher, self.logits, self.strategy == "score" or name in self.logits.score_by)
             refuse_form(teacher, self.generate)
         if self.strategy == "classify" and len(self.generate.labels) < 2:
@@ -256,10 +256,14 @@ class Recipe(Section):
                 f"'{self.teacher.engine}' is not; leave out train to make and curate the corpus"
             )
         wants = self.train.student.kind if self.train else None
+        if (wants == "sentence") != (self.strategy == "embed") and self.train:
+            raise ValueError("a student of kind 'sentence' and strategy 'embed' go together")
+        if self.train and wants == "sentence" and self.train.loss != "forward_kl":
+            raise ValueError("train.loss is between distributions; a sentence student has student.distance")
         if wants in ("classifier", "encoder") and self.strategy != "classify":
             raise ValueError(f"a student of kind '{wants}' needs strategy 'classify'")
         writes = wants in ("decoder", "seq2seq")
-        if writes and (self.strategy == "classify" or self.logits is None):
+        if writes and (self.strategy in ("classify", "embed") or self.logits is None):
             raise ValueError(f"a {wants} student needs sampled completions and a 'logits' section")
         if self.train and writes and self.logits:
             reason = refusal(self.train.loss, self.logits.kind)

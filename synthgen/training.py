@@ -93,7 +93,28 @@ class Seq2SeqStudent(Section):
         return self
 
 
-Student = DecoderStudent | ClassifierStudent | EncoderStudent | Seq2SeqStudent
+class SentenceStudent(Section):
+    """A vector a text: some of the teacher's own layers, a checkpoint, or random weights, pooled as it pools."""
+
+    kind: Literal["sentence"] = "sentence"
+    layers: tuple[int, ...] | int | None = None
+    """As of a decoder; half of the teacher's when left out."""
+    model: str | None = None
+    """A checkpoint with its own tokenizer, named like teacher.model."""
+    config: dict[str, Any] | None = None
+    """Random weights: the teacher's config.json with these keys changed, such as hidden_size."""
+    distance: Literal["cosine", "mse"] = "cosine"
+    """From the teacher's vector: 1 − cosine, or the mean over the width of squared differences."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> SentenceStudent:
+        given = [key for key in ("layers", "model", "config") if getattr(self, key) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give at most one of 'layers', 'model' and 'config', not {' and '.join(given)}")
+        return self
+
+
+Student = DecoderStudent | ClassifierStudent | EncoderStudent | Seq2SeqStudent | SentenceStudent
 
 
 class TrainSection(Section):

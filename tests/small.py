@@ -126,13 +126,13 @@ def word_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def small_encoder(folder: Path, headless: bool = False, layers: int = 2, width: int = 16, seed: int = 0) -> Path:
+def small_encoder(folder: Path, headless: bool = False, layers: int = 2, width: int = 16, spread: float = 0.5) -> Path:
     """A BERT of random weights with a tokenizer of a few words; with a classification head unless `headless`."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification, BertModel
 
     tokenizer = word_tokenizer(folder)
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
@@ -140,7 +140,7 @@ def small_encoder(folder: Path, headless: bool = False, layers: int = 2, width: 
         num_attention_heads=2,
         intermediate_size=32,
         max_position_embeddings=24,
-        initializer_range=0.5,
+        initializer_range=spread,
         id2label=dict(enumerate(CLASSES)),
         label2id={name: i for i, name in enumerate(CLASSES)},
     )

@@ -18,9 +18,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import distill
 import synthgen
 from distill.card import write_model_card
-from distill.encoder import Encoder, FromProbabilities, Text, encoder, load_texts, padded
+from distill.encoder import Encoder, FromProbabilities, Text, encoder, load_texts
 from synthgen import corpus
 from synthgen.errors import CorpusError, RecipeError, UserError
+from synthgen.teachers.encoder import padded
 from synthgen.training import EncoderStudent, TrainSection
 
 TINY = {

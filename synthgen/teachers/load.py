@@ -85,13 +85,22 @@ def find_weights(name: str) -> tuple[Path | None, str]:
 
 def is_classifier(section: TeacherSection) -> bool:
     """Whether the model says that it has a classification head. What cannot be read is left to `load_weights`."""
+    return any(name.endswith("ForSequenceClassification") for name in _architectures(section))
+
+
+def is_embedder(section: TeacherSection) -> bool:
+    """Whether the model says that it ends with its last hidden states."""
+    named = _architectures(section)
+    return bool(named) and all(name.endswith("Model") and "Head" not in name for name in named)
+
+
+def _architectures(section: TeacherSection) -> list[str]:
     if section.model.startswith("package:") or section.model.endswith(".gguf"):
-        return False
+        return []
     try:
-        config = AutoConfig.from_pretrained(section.model, revision=section.revision)
+        return list(AutoConfig.from_pretrained(section.model, revision=section.revision).architectures or ())
     except Exception:  # it will be said where the weights are loaded
-        return False
-    return any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
+        return []
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
