@@ -7,24 +7,36 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from distill.data import TrainingSet, batch_rows, load
 from distill.loop import Checkpoints, Metrics, Objective, accelerator_of, fit
 from distill.objective import FromShards
 from distill.rationale import StepByStep, expand, shape
-from distill.students import Student, decoder, describe
+from distill.students import Student, describe, student_of
 from synthgen import durable
 from synthgen.divergences import refusal
 from synthgen.errors import CorpusError, UserError
 from synthgen.recipe import Recipe, local_teacher
 from synthgen.teachers.transformers import LocalModel
-from synthgen.training import DecoderStudent, TrainSection
+from synthgen.training import DecoderStudent, Seq2SeqStudent, TrainSection
 from synthgen.ui import UI
 
 
+class Loaded(Protocol):
+    """A model where it computes, and its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+
+
 def train_decoder(
-    recipe: Recipe, student: DecoderStudent, source: Path, folder: Path, teacher: LocalModel | None, ui: UI
+    recipe: Recipe,
+    student: DecoderStudent | Seq2SeqStudent,
+    source: Path,
+    folder: Path,
+    teacher: LocalModel | None,
+    ui: UI,
 ) -> dict[str, Any]:
     """Both arms on the same batches; returns what training.json says."""
     section = recipe.train
@@ -50,7 +62,7 @@ def train_decoder(
         arms["cross-entropy"] = lambda m: learn(m, data.meta, section, labels_alone=True)
     curves = train_arms(
         arms,
-        lambda: decoder(student, teacher, section.seed),
+        lambda: student_of(student, teacher, section.seed, data.examples),
         lambda step: [data.examples[i] for i in _rows(data, section, step)],
         section,
         steps,
@@ -60,7 +72,7 @@ def train_decoder(
         validation,
     )
     return {
-        "kind": "decoder",
+        "kind": student.kind,
         "student": describe(student, teacher.model.config.num_hidden_layers),
         "steps": steps,
         "rows": len(data.examples),
@@ -80,12 +92,13 @@ def train_arms(
     section: TrainSection,
     steps: int,
     folder: Path,
-    teacher: LocalModel,
+    teacher: Loaded,
     ui: UI,
     validation: Sequence[Any] = (),
 ) -> dict[str, Metrics]:
     """Train the same student, which `begin` makes, by each arm's objective; the first is `folder`, the second
-    `folder`/baseline. Arms that are finished are left alone. Returns each arm's metrics."""
+    `folder`/baseline, on `teacher`'s device and saved with its tokenizer. Arms that are finished are left alone.
+    Returns each arm's metrics."""
     accelerator = accelerator_of(section, teacher.model.device, folder)
     if accelerator.num_processes > 1 and accelerator.is_main_process:
         ui.note(f"train: {accelerator.num_processes} processes share every batch")

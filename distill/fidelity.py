@@ -14,7 +14,8 @@ from distill.data import rows
 from distill.intervals import RESAMPLES, Array, interval
 from distill.measure import measure
 from distill.rationale import explaining
-from distill.students import decoder
+from distill.seq2seq import Seq2SeqModel
+from distill.students import student_of
 from synthgen.recipe import Recipe, local_teacher
 from synthgen.records import Record, Request
 from synthgen.sections import TeacherSection
@@ -39,11 +40,11 @@ def evaluate_decoder(
     section = recipe.evaluate
     held_out = held_out[: section.max_rows]
     teacher = teacher or LocalModel.open(local_teacher(recipe))
-    models: dict[str, LocalModel] = {"untrained": _wrap(_untrained(recipe, teacher), teacher)}
+    models: dict[str, Any] = {"untrained": _wrap(_untrained(recipe, teacher), teacher)}
     names = {"cross-entropy": folder / "baseline", "distilled": folder, "teacher, trained too": folder / "teacher"}
     for name, path in names.items():
         if (path / "model.safetensors").exists():
-            models[name] = LocalModel.open(TeacherSection(model=str(path.resolve()), batch_size=teacher.batch_size))
+            models[name] = _open(path, facts["kind"], teacher)
     unigram = _unigram(source, teacher.identity["vocab_size"])
     ui.note(f"evaluate: {len(held_out)} held-out completions")
     rationale = recipe.train.rationale if recipe.train else None
@@ -79,11 +80,19 @@ def evaluate_decoder(
 
 def _untrained(recipe: Recipe, teacher: LocalModel) -> Any:
     assert recipe.train is not None
-    assert recipe.train.student.kind == "decoder"
-    return decoder(recipe.train.student, teacher, recipe.train.seed).model
+    assert recipe.train.student.kind in ("decoder", "seq2seq")
+    return student_of(recipe.train.student, teacher, recipe.train.seed).model
 
 
-def _wrap(model: Any, teacher: LocalModel) -> LocalModel:
+def _open(folder: Path, kind: str, teacher: LocalModel) -> Any:
+    if kind == "seq2seq":
+        return Seq2SeqModel.open(folder, teacher.batch_size, teacher.model.device)
+    return LocalModel.open(TeacherSection(model=str(folder.resolve()), batch_size=teacher.batch_size))
+
+
+def _wrap(model: Any, teacher: LocalModel) -> Any:
+    if model.config.is_encoder_decoder:
+        return Seq2SeqModel(model.eval().to(teacher.model.device), teacher.tokenizer, teacher.batch_size)
     return LocalModel(model.eval().to(teacher.model.device), teacher.tokenizer, teacher.identity, teacher.batch_size)
 
 
@@ -98,7 +107,7 @@ def _unigram(source: Path, vocab_size: int) -> torch.Tensor:
 @torch.inference_mode()
 def _compare(
     teacher: LocalModel,
-    models: dict[str, LocalModel],
+    models: dict[str, Any],
     unigram_V: torch.Tensor,
     held_out: list[Record],
     ui: UI,
@@ -110,7 +119,7 @@ def _compare(
     the one that asks for it). "teacher,
     student's prompt" is the teacher conditioned like a student.
     """
-    others = {"teacher, student's prompt": teacher, **models}
+    others: dict[str, Any] = {"teacher, student's prompt": teacher, **models}
     sums = {name: np.zeros((3, len(held_out))) for name in ("teacher", "unigram", *others)}
     with ui.progress("evaluate", len(held_out), "rows") as bar:
         for begin in range(0, len(held_out), _CHUNK):
@@ -143,7 +152,7 @@ def _row(z_TV: torch.Tensor, logp_TV: torch.Tensor, tokens: list[int]) -> list[f
 def _answers(
     recipe: Recipe,
     teacher: LocalModel,
-    models: dict[str, LocalModel],
+    models: dict[str, Any],
     folder: Path,
     held_out: list[Record],
     ui: UI,
@@ -165,6 +174,8 @@ def _answers(
         asked = [_greedy(r, section, teacher_prompt=name == "teacher") for r in first]
         if name in apart:
             job = {"what": "sample", "teacher": apart[name].model_dump(mode="json")}
+            if isinstance(models.get(name), Seq2SeqModel):
+                job["what"] = "seq2seq"
             measured = measure({**job, "requests": [vars(r) for r in asked]})
             texts = measured.pop("texts")
             found[name] = measured

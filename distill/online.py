@@ -26,7 +26,7 @@ from distill.decoder import steps_of, train_arms
 from distill.head import Head, completion_states, logits_of, output_head
 from distill.loop import Objective
 from distill.objective import FromShards, batch_loss
-from distill.students import decoder, describe
+from distill.students import describe, student_of
 from synthgen import corpus
 from synthgen.errors import CorpusError, UserError
 from synthgen.recipe import Recipe, local_teacher
@@ -134,7 +134,7 @@ class OnPolicy(LiveTeacher):
 
     def restore(self, state: Any) -> None:
         """See `Objective.restore`."""
-        self.buffer = [Text(**row) for row in state]
+        self.buffer = [Text(**{**row, "also": ()}) for row in state]
 
 
 class Mutual(LiveTeacher):
@@ -220,7 +220,7 @@ def train_online(
         arms["cross-entropy"] = lambda model: FromShards(model, {}, section, labels_alone=True)
     curves = train_arms(
         arms,
-        lambda: decoder(student, teacher, section.seed),
+        lambda: student_of(student, teacher, section.seed),
         lambda step: [data[i] for i in batch_rows(step, len(data), section.batch_size, section.seed)],
         section,
         steps,

@@ -70,10 +70,18 @@ def train(
         from distill.classifier import train_classifier
 
         facts = train_classifier(section, source, made, folder, ui)
-    elif section.online:
+    elif section.online and section.student.kind == "decoder":
         from distill.online import train_online
 
         facts = train_online(recipe, section.student, source, folder, teacher, ui)
+    elif section.student.kind == "encoder":
+        from distill.encoder import train_encoder
+
+        facts = train_encoder(recipe, source, made, folder, ui)
+    elif section.student.kind == "sentence":
+        from distill.sentence import train_sentence
+
+        facts = train_sentence(recipe, source, folder, ui)
     else:
         from distill.decoder import train_decoder
 

@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from synthgen.divergences import refusal
 from synthgen.errors import RecipeError
 from synthgen.explain import explain, parse
 from synthgen.sections import (
@@ -34,7 +33,7 @@ from synthgen.sections import (
     with_engine,
 )
 from synthgen.steps import StepsSection, Strategy, check, speakers
-from synthgen.training import HOW, EvaluateSection, TrainSection
+from synthgen.training import HOW, EvaluateSection, TrainSection, refuse_student
 
 
 class SeedSource(Section):
@@ -244,7 +243,7 @@ class Recipe(Section):
         everybody = self.teachers or {"": self.teacher}
         for name in speakers(self):
             teacher = everybody[name]
-            if self.logits and self.strategy != "classify":
+            if self.logits and self.strategy not in ("classify", "embed"):
                 refuse_logits(teacher, self.logits, self.strategy == "score" or name in self.logits.score_by)
             refuse_form(teacher, self.generate)
         if self.strategy == "classify" and len(self.generate.labels) < 2:
@@ -255,24 +254,8 @@ class Recipe(Section):
                 f"train: a student is made from and compared with a teacher in this process, and "
                 f"'{self.teacher.engine}' is not; leave out train to make and curate the corpus"
             )
-        wants = self.train.student.kind if self.train else None
-        if wants == "classifier" and self.strategy != "classify":
-            raise ValueError("a classifier student needs strategy 'classify'")
-        if self.train and wants == "decoder":
-            if self.strategy == "classify":
-                raise ValueError("a decoder student needs completions, and strategy 'classify' makes none")
-            dropped = self.train.rationale is not None and self.train.rationale.mode == "dropped"
-            if self.logits is None and self.train.kd_weight > 0 and not (dropped or self.train.online):
-                raise ValueError(
-                    "a decoder student learns from a 'logits' section's distributions, or train.online's; without "
-                    "them set train.kd_weight to 0: the tokens alone"
-                )
-        if self.train and wants == "decoder" and self.logits and not self.train.online:
-            reason = refusal(self.train.loss, self.logits.kind)
-            if reason:
-                raise ValueError(f"train.loss and logits.kind do not go together: {reason}")
-        if self.train and wants == "classifier" and self.train.loss != "forward_kl":
-            raise ValueError(f"train.loss '{self.train.loss}' is for decoders; a classifier learns by forward_kl")
+        if self.train:
+            refuse_student(self.train, self.strategy, self.logits.kind if self.logits else None)
         return self
 
 
@@ -394,8 +377,14 @@ def _resolve(recipe: Recipe, base: Path) -> Recipe:
             places = {"path": place(teacher.path)}
         return teacher.model_copy(update={key: value for key, value in places.items() if value})
 
+    train = recipe.train
+    if train:
+        places = {key: place_of(getattr(train.student, key, None)) for key in ("model", "tokenizer")}
+        student = train.student.model_copy(update={key: value for key, value in places.items() if value})
+        train = train.model_copy(update={"student": student})
     return recipe.model_copy(
         update={
+            "train": train,
             "seeds": seeds,
             "prompts": place(recipe.prompts),
             "teacher": placed(recipe.teacher),

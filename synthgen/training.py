@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from synthgen.divergences import Divergence
+from synthgen.divergences import Divergence, TargetKind, refusal
 from synthgen.sections import Count, Section, Share
 
 HOW = ("checkpoint_every", "keep_checkpoints", "trackers")
@@ -93,10 +93,78 @@ class OnlineSection(Section):
         return self
 
 
+def _one_of(student: Section, *keys: str) -> None:
+    given = [key for key in keys if getattr(student, key) is not None]
+    if len(given) != 1:
+        raise ValueError(f"give exactly one of {' and '.join(repr(key) for key in keys)}")
+
+
+class EncoderStudent(Section):
+    """A transformers encoder with a classification head on top, from a checkpoint or of random weights."""
+
+    kind: Literal["encoder"] = "encoder"
+    model: str | None = None
+    """A checkpoint with its own tokenizer, named like teacher.model; its head is made anew for the recipe's labels."""
+    config: dict[str, Any] | None = None
+    """Random weights: `model_type`, such as bert, and whichever keys of its config.json are to differ."""
+    tokenizer: str | None = None
+    """With `config`, whose tokenizer: a hub id or folder; the teacher's when left out."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> EncoderStudent:
+        _one_of(self, "model", "config")
+        if self.config is not None and "model_type" not in self.config:
+            raise ValueError("'config' needs a 'model_type', such as bert")
+        if self.model is not None and self.tokenizer is not None:
+            raise ValueError("a checkpoint has its own tokenizer: leave out 'tokenizer'")
+        return self
+
+
+class Seq2SeqStudent(Section):
+    """An encoder that reads the prompt and a decoder that writes, both in the teacher's tokens."""
+
+    kind: Literal["seq2seq"] = "seq2seq"
+    model: str | None = None
+    """A checkpoint with the teacher's tokenizer, named like teacher.model."""
+    config: dict[str, Any] | None = None
+    """Random weights: `model_type`, such as t5, and whichever keys of its config.json are to differ."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Seq2SeqStudent:
+        _one_of(self, "model", "config")
+        if self.config is not None and "model_type" not in self.config:
+            raise ValueError("'config' needs a 'model_type', such as t5")
+        return self
+
+
+class SentenceStudent(Section):
+    """A vector a text: some of the teacher's own layers, a checkpoint, or random weights, pooled as it pools."""
+
+    kind: Literal["sentence"] = "sentence"
+    layers: tuple[int, ...] | int | None = None
+    """As of a decoder; half of the teacher's when left out."""
+    model: str | None = None
+    """A checkpoint with its own tokenizer, named like teacher.model."""
+    config: dict[str, Any] | None = None
+    """Random weights: the teacher's config.json with these keys changed, such as hidden_size."""
+    distance: Literal["cosine", "mse"] = "cosine"
+    """From the teacher's vector: 1 − cosine, or the mean over the width of squared differences."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> SentenceStudent:
+        given = [key for key in ("layers", "model", "config") if getattr(self, key) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give at most one of 'layers', 'model' and 'config', not {' and '.join(given)}")
+        return self
+
+
+Student = DecoderStudent | ClassifierStudent | EncoderStudent | Seq2SeqStudent | SentenceStudent
+
+
 class TrainSection(Section):
     """How the student learns: kd_weight · divergence from the stored distribution + (1 − kd_weight) · cross-entropy."""
 
-    student: Annotated[DecoderStudent | ClassifierStudent, Field(discriminator="kind")] = DecoderStudent()
+    student: Annotated[Student, Field(discriminator="kind")] = DecoderStudent()
     rationale: RationaleSection | None = None
     kd_weight: Share = 0.9
     """0: the tokens alone teach, and no stored distributions are needed."""
@@ -148,6 +216,33 @@ class TrainSection(Section):
             if getattr(self, key) is not None and self.loss not in users:
                 raise ValueError(f"'{key}' belongs to loss {' and '.join(users)}, and loss is '{self.loss}'")
         return self
+
+
+def refuse_student(train: TrainSection, strategy: str, logits: TargetKind | None) -> None:
+    """Raises ValueError for a student that cannot learn from what such a recipe makes; `logits` is their kind."""
+    wants = train.student.kind
+    if (wants == "sentence") != (strategy == "embed"):
+        raise ValueError("a student of kind 'sentence' and strategy 'embed' go together")
+    if wants in ("classifier", "encoder") and strategy != "classify":
+        raise ValueError(f"a student of kind '{wants}' needs strategy 'classify'")
+    if wants == "sentence" and train.loss != "forward_kl":
+        raise ValueError("train.loss is between distributions; a sentence student has student.distance")
+    if wants == "classifier" and train.loss != "forward_kl":
+        raise ValueError(f"train.loss '{train.loss}' is for decoders; a classifier learns by forward_kl")
+    if wants not in ("decoder", "seq2seq"):
+        if train.rationale:
+            raise ValueError(f"train.rationale is for students that write, and a {wants} does not")
+        return
+    if strategy in ("classify", "embed"):
+        raise ValueError(f"a {wants} student needs completions, and strategy '{strategy}' makes none")
+    dropped = train.rationale is not None and train.rationale.mode == "dropped"
+    if logits is None and train.kd_weight > 0 and not (dropped or train.online):
+        raise ValueError(
+            f"a {wants} student learns from a 'logits' section's distributions, or train.online's; without them set "
+            "train.kd_weight to 0: the tokens alone"
+        )
+    if logits and not train.online and (reason := refusal(train.loss, logits)):
+        raise ValueError(f"train.loss and logits.kind do not go together: {reason}")
 
 
 class EvaluateSection(Section):
