@@ -15,6 +15,7 @@ from distill.intervals import RESAMPLES, Array, interval
 from distill.measure import measure
 from distill.rationale import explaining
 from distill.seq2seq import Seq2SeqModel
+from distill.slices import BINS, calibration, calibration_bins, slices
 from distill.students import student_of
 from synthgen.recipe import Recipe, local_teacher
 from synthgen.records import Record, Request
@@ -49,7 +50,7 @@ def evaluate_decoder(
     ui.note(f"evaluate: {len(held_out)} held-out completions")
     rationale = recipe.train.rationale if recipe.train else None
     step_by_step = rationale if rationale and rationale.mode == "step_by_step" else None
-    kl, agree, nll = _compare(teacher, models, unigram, held_out, ui, step_by_step)
+    kl, agree, nll, bins = _compare(teacher, models, unigram, held_out, ui, step_by_step)
     tokens_R = np.array([len(r.token_ids or ()) for r in held_out])
     clusters = [r.seed_id for r in held_out]
     table: dict[str, dict[str, Any]] = {}
@@ -58,6 +59,8 @@ def evaluate_decoder(
             "kl": interval(kl[name], tokens_R, clusters, section.seed),
             "agreement": interval(agree[name], tokens_R, clusters, section.seed) if name in agree else None,
             "nll": interval(nll[name], tokens_R, clusters, section.seed),
+            "perplexity": float(np.exp(nll[name].sum() / tokens_R.sum())),
+            "calibration": calibration(bins[name], clusters, section.seed),
         }
     answers, prompts = _answers(recipe, teacher, models, folder, held_out, ui)
     for name, found in answers.items():
@@ -75,7 +78,19 @@ def evaluate_decoder(
         "bootstrap": {"resamples": RESAMPLES, "seed": section.seed, "unit": "held-out seed", "interval": 0.95},
         "table": table,
         "kl differences": comparisons,
+        "slices": _slices(kl, tokens_R, held_out, section.seed),
     }
+
+
+def _slices(kl: dict[str, Array], tokens_R: Array, held_out: list[Record], seed: int) -> dict[str, Any]:
+    """KL of each student in each part of the rows."""
+    found = {}
+    for name, some in slices(held_out).items():
+        clusters = [held_out[n].seed_id for n in some]
+        shown = [model for model in ("distilled", "cross-entropy") if model in kl]
+        spread = {model: interval(kl[model][some], tokens_R[some], clusters, seed) for model in shown}
+        found[name] = {"rows": len(some), "tokens": int(tokens_R[some].sum()), "kl": spread}
+    return found
 
 
 def _untrained(recipe: Recipe, teacher: LocalModel) -> Any:
@@ -112,15 +127,21 @@ def _compare(
     held_out: list[Record],
     ui: UI,
     rationale: RationaleSection | None = None,
-) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
-    """Sums over each row's tokens: KL(teacher ‖ model), agreements of the likeliest token, −log q(token).
+) -> tuple[dict[str, Array], ...]:
+    """Sums over each row's tokens: KL(teacher ‖ model), agreements of the likeliest token, −log q(token); and the
+    bins of its calibration.
 
     The teacher is conditioned on the prompt it was sent, each student on the prompt a student sees (with `rationale`,
-    the one that asks for it). "teacher,
-    student's prompt" is the teacher conditioned like a student.
+    the one that asks for it). "teacher, student's prompt" is the teacher conditioned like a student.
     """
     others: dict[str, Any] = {"teacher, student's prompt": teacher, **models}
     sums = {name: np.zeros((3, len(held_out))) for name in ("teacher", "unigram", *others)}
+    bins = {name: np.zeros((len(held_out), BINS, 3)) for name in sums}
+
+    def take(name: str, row: int, z_TV: torch.Tensor, logp_TV: torch.Tensor, tokens: list[int]) -> None:
+        sums[name][:, row] = _row(z_TV, logp_TV, tokens)
+        bins[name][row] = calibration_bins(z_TV, torch.tensor(tokens, device=z_TV.device))
+
     with ui.progress("evaluate", len(held_out), "rows") as bar:
         for begin in range(0, len(held_out), _CHUNK):
             chunk = held_out[begin : begin + _CHUNK]
@@ -129,15 +150,13 @@ def _compare(
             asked = [teacher.render(explaining(r.prompt, rationale) if rationale else r.prompt) for r in chunk]
             for name, model in others.items():
                 for row, z_TV in enumerate(completion_logits(model.model, asked, completions)):
-                    sums[name][:, begin + row] = _row(z_TV, teacher_rows[row], completions[row])
+                    take(name, begin + row, z_TV, teacher_rows[row], completions[row])
             for row, logp_TV in enumerate(teacher_rows):
-                sums["teacher"][:, begin + row] = _row(logp_TV, logp_TV, completions[row])
-                sums["unigram"][:, begin + row] = _row(
-                    unigram_V.to(logp_TV.device).expand_as(logp_TV), logp_TV, completions[row]
-                )
+                take("teacher", begin + row, logp_TV, logp_TV, completions[row])
+                unigram_TV = unigram_V.to(logp_TV.device).expand_as(logp_TV)
+                take("unigram", begin + row, unigram_TV, logp_TV, completions[row])
             bar.advance(len(chunk))
-    kl, agree, nll = ({name: s[i] for name, s in sums.items()} for i in range(3))
-    return kl, agree, nll
+    return *({name: s[i] for name, s in sums.items()} for i in range(3)), bins
 
 
 def _row(z_TV: torch.Tensor, logp_TV: torch.Tensor, tokens: list[int]) -> list[float]:
