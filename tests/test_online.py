@@ -175,6 +175,7 @@ def test_written_texts_are_a_function_of_seed_step_and_row(corpus_):
     assert [row.completion for row in again.begin(3, data[:6])] == [row.completion for row in first]
     assert [row.completion for row in again.begin(3, data[:3])] == [row.completion for row in first[:3]]
     assert [row.completion for row in again.begin(4, data[:6])] != [row.completion for row in first]
+    assert len({tuple(row.completion) for row in objective.begin(3, data[:1] * 6)}) == 6, "rows of one prompt differ"
     other, *_ = ready(corpus_, WRITES, seed=1)
     assert [row.completion for row in other.begin(3, data[:6])] != [row.completion for row in first]
     assert len({key(0, step, row) for step in range(9) for row in range(9)} | {key(0, 1), key(1, 0)}) == 83
