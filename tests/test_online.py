@@ -190,7 +190,11 @@ def test_writing_follows_the_student_and_its_temperature(corpus_):
     for module in objective.model.modules():
         if hasattr(module, "attention_dropout"):
             module.attention_dropout = 0.9
-    written = objective.begin(0, data[:4])
+    longest = sorted(data, key=lambda row: -len(row.prompt))
+    rows = [longest[0], longest[-1], longest[1], longest[-2]]
+    assert len(rows[0].prompt) > len(rows[1].prompt)
+    written = objective.begin(0, rows)
+    assert [row.id for row in written] == [row.id for row in rows]
     assert objective.model.training, "and is trained on with what was dropped before"
     for row in written:
         ids = torch.tensor([[*row.prompt, *row.completion]])
