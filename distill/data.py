@@ -17,7 +17,7 @@ from torch import Tensor
 
 from distill import losses
 from synthgen import corpus, logits
-from synthgen.errors import CorpusError
+from synthgen.errors import CorpusError, nearest
 from synthgen.records import DEGENERATE, Message, Record
 
 
@@ -53,14 +53,26 @@ def rows(folder: Path, split: str) -> list[tuple[Record, bool]]:
     return [(record, kept) for _, record, kept in sorted(found, key=lambda f: (f[0], f[1].id))]
 
 
+Merge = Callable[[Sequence[logits.Target], Sequence[dict[str, Any]]], tuple[logits.Target, dict[str, Any]]]
+
+
 def load(
-    folder: Path, render: Callable[[Sequence[Message]], list[int]], max_length: int, split: str = "train"
+    folder: Path,
+    render: Callable[[Sequence[Message]], list[int]],
+    max_length: int,
+    split: str = "train",
+    teachers: Sequence[str] = (),
+    merge: Merge | None = None,
 ) -> TrainingSet:
-    """The examples of a curated corpus. Raises CorpusError when logits are missing or belong to other rows."""
+    """The examples of a curated corpus. Raises CorpusError when logits are missing or belong to other rows.
+
+    `teachers` names whose logits are read, where there are several; `merge` makes one target of several, from them
+    and their metadata, in that order (`distill.ensemble`).
+    """
     left_out = {"longer than max_length": 0, "degenerate": 0}
     for _, records in corpus.records(folder, "rejected", split):
         left_out["degenerate"] += sum(bool(DEGENERATE & {v["check"] for v in r.verdicts}) for r in records)
-    where = _logits_index(folder)
+    indices = _logits_indices(folder, teachers)
     examples: list[Example] = []
     meta: dict[str, Any] = {}
     for record, kept in rows(folder, split):
@@ -68,17 +80,22 @@ def load(
         if len(prompt) + len(completion) > max_length:
             left_out["longer than max_length"] += 1
             continue
-        if record.id not in where:
-            raise CorpusError(
-                f"no logits for record {record.id} of {folder}",
-                "generate with a `logits` section, or repair: `synthgen generate … --repair`",
-            )
-        path, shard, row = where[record.id]
-        logits.check_aligned(shard, row, record.id, completion, path)
-        if meta and shard.meta != meta:
+        targets, metas = [], []
+        for where in indices:
+            if record.id not in where:
+                raise CorpusError(
+                    f"no logits for record {record.id} of {folder}",
+                    "generate with a `logits` section, or repair: `synthgen generate … --repair`",
+                )
+            path, shard, row = where[record.id]
+            logits.check_aligned(shard, row, record.id, completion, path)
+            targets.append(shard.target(row))
+            metas.append(shard.meta)
+        target, found = merge(targets, metas) if merge else (targets[0], metas[0])
+        if meta and found != meta:
             raise CorpusError(f"{path}: logits of another kind, teacher or temperature than the other shards'")
-        meta = shard.meta
-        examples.append(Example(record.id, prompt, completion, shard.target(row), kept))
+        meta = found
+        examples.append(Example(record.id, prompt, completion, target, kept))
     if not examples:
         raise CorpusError(
             f"{folder} has no rows to train on in split '{split}'", "look at the rejects: `synthgen show --rejected`"
@@ -86,15 +103,29 @@ def load(
     return TrainingSet(examples, meta, left_out)
 
 
-def _logits_index(folder: Path) -> dict[str, tuple[Path, logits.Shard, int]]:
+def _logits_indices(folder: Path, teachers: Sequence[str]) -> list[dict[str, tuple[Path, logits.Shard, int]]]:
+    """For each of `teachers`, or for the only one there is: where a record's logits lie, by its id."""
     root = next((p for p in (folder / "logits", folder.parent / "generated" / "logits") if p.is_dir()), None)
     if root is None:
         raise CorpusError(f"{folder} has no logits beside it", "generate with a `logits` section in the recipe")
-    teachers = sorted(p for p in root.iterdir() if p.is_dir())
-    if len(teachers) != 1:
-        raise CorpusError(f"{root} has logits of {len(teachers)} teachers; one is expected")
+    there = {p.name: p for p in sorted(root.iterdir()) if p.is_dir()}
+    if not teachers and len(there) != 1:
+        raise CorpusError(
+            f"{root} has logits of {len(there)} teachers: {', '.join(there)}",
+            "name one in train.teacher, or merge them: train.ensemble",
+        )
+    for name in teachers:
+        if name not in there:
+            raise CorpusError(
+                f"{root} has no logits of a teacher '{name}'{nearest(name, there)}",
+                "generate with logits.score_by in the recipe",
+            )
+    return [_logits_index(there[name]) for name in teachers or there]
+
+
+def _logits_index(folder: Path) -> dict[str, tuple[Path, logits.Shard, int]]:
     found = {}
-    for path in sorted(p for p in teachers[0].glob("*.parquet") if not p.name.startswith(".")):
+    for path in sorted(p for p in folder.glob("*.parquet") if not p.name.startswith(".")):
         shard = logits.read(path)
         for row, record_id in enumerate(shard.ids):
             found[record_id] = (path, shard, row)

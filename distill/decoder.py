@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.data import TrainingSet, batch_rows, load
+from distill.ensemble import Merge, described, sources
 from distill.loop import Checkpoints, Metrics, Objective, accelerator_of, fit
 from distill.objective import FromShards
 from distill.students import Student, decoder, describe
@@ -29,12 +30,14 @@ def train_decoder(
     section = recipe.train
     assert section is not None
     teacher = teacher or LocalModel.open(local_teacher(recipe))
-    data = load(source, teacher.render, section.max_length)
-    check_made_by(source, data.meta, teacher)
+    names, merge = sources(recipe, source, teacher.render)
+    data = load(source, teacher.render, section.max_length, teachers=names, merge=merge)
+    check_made_by(source, data.meta, teacher, itself=not names or next(iter(recipe.teachers)) in names)
+    learnt_from = {"ensemble": merge.facts()} if merge else {"teacher": section.teacher} if section.teacher else {}
     reason = refusal(section.loss, data.meta["kind"])
     if reason:  # the recipe's own logits section may say otherwise than the corpus
         raise CorpusError(f"{source}: {reason}", "change train.loss, or generate with another logits.kind")
-    validation = validation_rows(source, teacher, section)
+    validation = validation_rows(source, teacher, section, names, merge)
     steps = steps_of(len(data.examples), section)
     kept = sum(len(data.examples[i].completion) for s in range(steps) for i in _rows(data, section, s))
     arms: dict[str, Callable[[Any], Objective]] = {"distilled": lambda m: FromShards(m, data.meta, section)}
@@ -51,7 +54,7 @@ def train_decoder(
         ui,
         validation,
     )
-    return {
+    facts = {
         "kind": "decoder",
         "student": describe(student, teacher.model.config.num_hidden_layers),
         "steps": steps,
@@ -60,8 +63,10 @@ def train_decoder(
         "rows left out": data.left_out,
         "completion tokens trained on": kept,
         "targets": data.meta,
+        **learnt_from,
         "metrics": curves,
     }
+    return {**facts, "learnt from": described(facts)}
 
 
 def train_arms(
@@ -120,23 +125,28 @@ def steps_of(rows: int, section: TrainSection) -> int:
     return min(steps, section.max_steps or steps)
 
 
-def check_made_by(source: Path, meta: dict[str, Any], teacher: LocalModel) -> None:
-    """Raises CorpusError when the logits are another teacher's or of another tokenizer."""
-    made_by = {"tokenizer": meta["tokenizer"], "revision": meta["teacher"].rpartition("@")[2]}
-    for what, value in made_by.items():
-        if value != teacher.identity[what]:
+def check_made_by(source: Path, meta: dict[str, Any], teacher: LocalModel, itself: bool = True) -> None:
+    """Raises CorpusError when the logits are of another tokenizer or, if by the teacher `itself`, another revision."""
+    made_by = {"tokenizer": [meta["tokenizer"]]}
+    if itself:
+        made_by["revision"] = [by.rpartition("@")[2] for by in meta.get("teachers", [meta["teacher"]])]
+    for what, values in made_by.items():
+        if teacher.identity[what] not in values:
             raise CorpusError(
-                f"{source}: its logits were made with {what} {value}; the teacher's is {teacher.identity[what]}",
+                f"{source}: its logits were made with {what} {' and '.join(values)}; the teacher's is "
+                f"{teacher.identity[what]}",
                 "name the teacher that made them in the recipe, or generate again",
             )
 
 
-def validation_rows(source: Path, teacher: LocalModel, section: TrainSection) -> list[Any]:
+def validation_rows(
+    source: Path, teacher: LocalModel, section: TrainSection, names: Sequence[str] = (), merge: Merge | None = None
+) -> list[Any]:
     """Rows of the validation split, where training measures on them."""
     if not section.validate_every:
         return []
     try:
-        return load(source, teacher.render, section.max_length, "validation").examples
+        return load(source, teacher.render, section.max_length, "validation", names, merge).examples
     except CorpusError as error:
         if "no rows to train on" not in str(error):
             raise

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from distill import losses
-from distill.data import rows
+from distill.data import TrainingSet, load, rows, target_batch
+from distill.ensemble import Merge
 from distill.intervals import RESAMPLES, Array, interval
 from distill.measure import measure
 from distill.students import decoder
@@ -45,7 +46,8 @@ def evaluate_decoder(
             models[name] = LocalModel.open(TeacherSection(model=str(path.resolve()), batch_size=teacher.batch_size))
     unigram = _unigram(source, teacher.identity["vocab_size"])
     ui.note(f"evaluate: {len(held_out)} held-out completions")
-    kl, agree, nll = _compare(teacher, models, unigram, held_out, ui)
+    taught = _taught(facts, source, teacher)
+    kl, agree, nll, far = _compare(teacher, models, unigram, held_out, ui, taught)
     tokens_R = np.array([len(r.token_ids or ()) for r in held_out])
     clusters = [r.seed_id for r in held_out]
     table: dict[str, dict[str, Any]] = {}
@@ -55,6 +57,8 @@ def evaluate_decoder(
             "agreement": interval(agree[name], tokens_R, clusters, section.seed) if name in agree else None,
             "nll": interval(nll[name], tokens_R, clusters, section.seed),
         }
+        if taught:
+            table[name]["from targets"] = interval(far[name], tokens_R, clusters, section.seed)
     answers, prompts = _answers(recipe, teacher, models, folder, held_out, ui)
     for name, found in answers.items():
         table.setdefault(name, {}).update(found)
@@ -69,9 +73,18 @@ def evaluate_decoder(
         "seeds": len(set(clusters)),
         "prompts answered": prompts,
         "bootstrap": {"resamples": RESAMPLES, "seed": section.seed, "unit": "held-out seed", "interval": 0.95},
+        "learnt from": facts["learnt from"],
         "table": table,
         "kl differences": comparisons,
     }
+
+
+def _taught(facts: dict[str, Any], source: Path, teacher: LocalModel) -> TrainingSet | None:
+    """Held-out rows with the targets that a student of an ensemble, or of another teacher than the first, learnt by."""
+    if "ensemble" not in facts and "teacher" not in facts:
+        return None
+    merge = Merge.again(facts["ensemble"]) if "ensemble" in facts else None
+    return load(source, teacher.render, 1 << 30, "test", merge.names if merge else (facts["teacher"],), merge)
 
 
 def _untrained(recipe: Recipe, teacher: LocalModel) -> Any:
@@ -94,40 +107,60 @@ def _unigram(source: Path, vocab_size: int) -> torch.Tensor:
 
 @torch.inference_mode()
 def _compare(
-    teacher: LocalModel, models: dict[str, LocalModel], unigram_V: torch.Tensor, held_out: list[Record], ui: UI
-) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
-    """Sums over each row's tokens: KL(teacher ‖ model), agreements of the likeliest token, −log q(token).
+    teacher: LocalModel,
+    models: dict[str, LocalModel],
+    unigram_V: torch.Tensor,
+    held_out: list[Record],
+    ui: UI,
+    taught: TrainingSet | None = None,
+) -> tuple[dict[str, Array], ...]:
+    """Sums over each row's tokens: KL(teacher ‖ model), agreements of the likeliest token, −log q(token), and how far
+    the model is from the targets `taught`: KL of a top-k, cross-entropy of draws.
 
     The teacher is conditioned on the prompt it was sent, each student on the prompt a student sees. "teacher,
     student's prompt" is the teacher conditioned like a student.
     """
     others = {"teacher, student's prompt": teacher, **models}
-    sums = {name: np.zeros((3, len(held_out))) for name in ("teacher", "unigram", *others)}
+    sums = {name: np.zeros((4, len(held_out))) for name in ("teacher", "unigram", *others)}
+    targets = {e.id: target_batch([e.target], taught.meta) for e in taught.examples} if taught else {}
+    meta = taught.meta if taught else {}
     with ui.progress("evaluate", len(held_out), "rows") as bar:
         for begin in range(0, len(held_out), _CHUNK):
             chunk = held_out[begin : begin + _CHUNK]
             completions = [list(r.token_ids or ()) for r in chunk]
+            ends = [targets.get(r.id) for r in chunk]
             teacher_rows = teacher.logprobs([list(r.prompt_token_ids or ()) for r in chunk], completions)
             asked = [teacher.render(r.prompt) for r in chunk]
             for name, model in others.items():
                 for row, z_TV in enumerate(completion_logits(model.model, asked, completions)):
-                    sums[name][:, begin + row] = _row(z_TV, teacher_rows[row], completions[row])
+                    sums[name][:, begin + row] = _row(z_TV, teacher_rows[row], completions[row], ends[row], meta)
             for row, logp_TV in enumerate(teacher_rows):
-                sums["teacher"][:, begin + row] = _row(logp_TV, logp_TV, completions[row])
+                sums["teacher"][:, begin + row] = _row(logp_TV, logp_TV, completions[row], ends[row], meta)
                 sums["unigram"][:, begin + row] = _row(
-                    unigram_V.to(logp_TV.device).expand_as(logp_TV), logp_TV, completions[row]
+                    unigram_V.to(logp_TV.device).expand_as(logp_TV), logp_TV, completions[row], ends[row], meta
                 )
             bar.advance(len(chunk))
-    kl, agree, nll = ({name: s[i] for name, s in sums.items()} for i in range(3))
-    return kl, agree, nll
+    return tuple({name: s[i] for name, s in sums.items()} for i in range(4))
 
 
-def _row(z_TV: torch.Tensor, logp_TV: torch.Tensor, tokens: list[int]) -> list[float]:
+def _row(
+    z_TV: torch.Tensor,
+    logp_TV: torch.Tensor,
+    tokens: list[int],
+    target: losses.Target | None,
+    meta: dict[str, Any],
+) -> list[float]:
     labels = torch.tensor(tokens, device=z_TV.device)
+    far = 0.0
+    if target is not None:
+        t, size = float(meta["temperature"]), min(meta["vocab_size"], z_TV.shape[-1])
+        target = losses.moved(target, z_TV.device)
+        far = float(losses.divergence(z_TV, target, temperature=t, vocabulary=size).double().sum()) / t**2
     return [
         float(losses.kl_full(z_TV, logp_TV).double().sum()),
         float((z_TV.argmax(-1) == logp_TV.argmax(-1)).sum()),
         float(losses.cross_entropy(z_TV, labels).double().sum()),
+        far,
     ]
 
 

@@ -34,7 +34,7 @@ from synthgen.sections import (
     with_engine,
 )
 from synthgen.steps import StepsSection, Strategy, check, speakers
-from synthgen.training import EvaluateSection, TrainSection
+from synthgen.training import EvaluateSection, TrainSection, check_targets
 
 
 class SeedSource(Section):
@@ -250,6 +250,7 @@ class Recipe(Section):
         if self.strategy == "classify" and len(self.generate.labels) < 2:
             raise ValueError("strategy 'classify' needs two or more generate.labels")
         check(self)
+        check_targets(self)
         if self.train and not isinstance(self.teacher, LocalTeacher):
             raise ValueError(
                 f"train: a student is made from and compared with a teacher in this process, and "

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from synthgen.divergences import Divergence
-from synthgen.sections import Count, Section, Share
+from synthgen.errors import nearest
+from synthgen.sections import Count, Name, Section, Share
 
 
 class Lora(Section):
@@ -49,6 +50,34 @@ class ClassifierStudent(Section):
     dropout: Share = 0.3
 
 
+class Ensemble(Section):
+    """Distributions of several teachers on the same tokens (logits.score_by), merged into one."""
+
+    teachers: dict[Name, Annotated[float, Field(gt=0)]] | tuple[Name, ...] = ()
+    """Names, or names with weights; all that have logits when left out."""
+    merge: Literal["mean", "pool"] = "mean"
+    """mean: Σ w p. pool: Π p^w, normalised; what averaging the logits gives."""
+    by: Literal["uniform", "validation", "agreement"] | None = None
+    """Where weights come from: all the same; the highest likelihood of the validation rows; or, row by row, agreement
+    with the other teachers. uniform unless weights are given."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.teachers)
+
+    @property
+    def weights(self) -> tuple[float, ...] | None:
+        return tuple(self.teachers.values()) if isinstance(self.teachers, dict) else None
+
+    @model_validator(mode="after")
+    def _meant(self) -> Ensemble:
+        if self.weights is not None and self.by is not None:
+            raise ValueError(f"teachers have weights already; leave out by: {self.by}, or give their names alone")
+        if len(set(self.names)) < len(self.names):
+            raise ValueError("a teacher is named twice")
+        return self
+
+
 class TrainSection(Section):
     """How the student learns: kd_weight · divergence from the stored distribution + (1 − kd_weight) · cross-entropy."""
 
@@ -60,6 +89,10 @@ class TrainSection(Section):
     """jsd: 0 is forward, 1 reverse KL; 0.5 when left out."""
     alpha: Annotated[float, Field(ge=0, lt=1)] | None = None
     """skew_kl, skew_reverse_kl: share of the other distribution mixed in; 0.1 when left out."""
+    teacher: Name | None = None
+    """Whose distributions are learnt from, where several have been stored (logits.score_by). The student is made from
+    the recipe's first teacher and compared with it all the same."""
+    ensemble: Ensemble | None = None
     epochs: Count = 1
     max_steps: Count | None = None
     batch_size: Count = 16
@@ -95,7 +128,53 @@ class TrainSection(Section):
         for key, users in (("beta", ("jsd",)), ("alpha", ("skew_kl", "skew_reverse_kl"))):
             if getattr(self, key) is not None and self.loss not in users:
                 raise ValueError(f"'{key}' belongs to loss {' and '.join(users)}, and loss is '{self.loss}'")
+        if self.teacher and self.ensemble:
+            raise ValueError("give 'teacher', whose distributions alone are learnt from, or 'ensemble', not both")
+        for key in ("teacher", "ensemble"):
+            if getattr(self, key) and (self.student.kind != "decoder" or self.kd_weight == 0):
+                raise ValueError(f"'{key}' is about stored distributions, and this student learns from none")
         return self
+
+
+def check_targets(recipe: Any) -> None:
+    """Raise ValueError when the section cannot have the distributions it wants. (`recipe` is a Recipe.)"""
+    train, kept = recipe.train, recipe.logits
+    if train is None or kept is None or train.student.kind != "decoder":
+        return
+    there = [*(recipe.mixture or list(recipe.teachers)[:1]), *kept.score_by]
+    several = len(recipe.mixture) > 1 or recipe.strategy in ("consensus", "disagreement")
+    if several or (kept.score_by and not (train.teacher or train.ensemble)):
+        how = "leave 'train' out" if several else "name one in train.teacher, or merge them: train.ensemble"
+        raise ValueError(f"a decoder student learns from the logits of one teacher; {how}")
+    named = [("train.teacher", train.teacher)] if train.teacher else []
+    ensemble = train.ensemble
+    if ensemble:
+        named = [("train.ensemble.teachers", name) for name in ensemble.names]
+    for key, name in named:
+        if name not in there:
+            raise ValueError(f"{key} names '{name}', whose logits are not stored{nearest(name, there)}")
+    if not ensemble:
+        return
+    count = len(ensemble.names or there)
+    if count < 2:
+        raise ValueError("train.ensemble is of two or more teachers; add others to logits.score_by")
+    if ensemble.by == "agreement" and count < 3:
+        raise ValueError(
+            "train.ensemble.by: of two teachers each agrees with the other as much; name three, or uniform"
+        )
+    if ensemble.by == "validation" and not recipe.split.validation:
+        raise ValueError("train.ensemble.by is 'validation': set split.validation, so that there are such rows")
+    if kept.kind == "sampled":
+        if ensemble.merge == "pool":
+            raise ValueError(
+                "train.ensemble.merge: a pool is not linear in the probabilities, so draws in their place are biased, "
+                "and an id that one teacher never drew would end it; use merge: mean, or logits.kind: topk"
+            )
+        if ensemble.by in ("validation", "agreement"):
+            raise ValueError(
+                f"train.ensemble.by is '{ensemble.by}': it needs probabilities, and draws give most of them as zero; "
+                "use uniform, give weights, or logits.kind: topk"
+            )
 
 
 class EvaluateSection(Section):
