@@ -23,13 +23,15 @@ from synthgen.records import DEGENERATE, Message, Record
 
 @dataclass(frozen=True)
 class Example:
-    """One row to learn from; `prompt` in the student's tokens, `target` for each completion token."""
+    """One row to learn from; `prompt` in the student's tokens, `target` for each completion token. `teacher_prompt` is
+    what the teacher was sent, in its tokens; empty where nobody knows."""
 
     id: str
     prompt: list[int]
     completion: list[int]
     target: logits.Target
     kept: bool
+    teacher_prompt: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def load(
         if meta and found != meta:
             raise CorpusError(f"{path}: logits of another kind, teacher or temperature than the other shards'")
         meta = found
-        examples.append(Example(record.id, prompt, completion, target, kept))
+        asked = tuple(record.prompt_token_ids or ())
+        examples.append(Example(record.id, prompt, completion, target, kept, asked))
     if not examples:
         raise CorpusError(
             f"{folder} has no rows to train on in split '{split}'", "look at the rejects: `synthgen show --rejected`"

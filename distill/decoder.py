@@ -11,6 +11,7 @@ from typing import Any
 
 from distill.data import TrainingSet, batch_rows, load
 from distill.ensemble import Merge, described, sources
+from distill.hidden import Inside
 from distill.loop import Checkpoints, Metrics, Objective, accelerator_of, fit
 from distill.objective import FromShards
 from distill.students import Student, decoder, describe
@@ -33,14 +34,25 @@ def train_decoder(
     names, merge = sources(recipe, source, teacher.render)
     data = load(source, teacher.render, section.max_length, teachers=names, merge=merge)
     check_made_by(source, data.meta, teacher, itself=not names or next(iter(recipe.teachers)) in names)
-    learnt_from = {"ensemble": merge.facts()} if merge else {"teacher": section.teacher} if section.teacher else {}
+    learnt_from: dict[str, Any] = (
+        {"ensemble": merge.facts()} if merge else {"teacher": section.teacher} if section.teacher else {}
+    )
     reason = refusal(section.loss, data.meta["kind"])
     if reason:  # the recipe's own logits section may say otherwise than the corpus
         raise CorpusError(f"{source}: {reason}", "change train.loss, or generate with another logits.kind")
     validation = validation_rows(source, teacher, section, names, merge)
     steps = steps_of(len(data.examples), section)
     kept = sum(len(data.examples[i].completion) for s in range(steps) for i in _rows(data, section, s))
-    arms: dict[str, Callable[[Any], Objective]] = {"distilled": lambda m: FromShards(m, data.meta, section)}
+
+    def inside(model: Any) -> Inside | None:
+        return Inside(model, teacher.model, section) if section.hidden or section.relations else None
+
+    if section.hidden or section.relations:  # refused before anything is trained
+        first = inside(decoder(student, teacher, section.seed).model)
+        learnt_from["inside"] = first.describe() if first else ""
+    arms: dict[str, Callable[[Any], Objective]] = {
+        "distilled": lambda m: FromShards(m, data.meta, section, inside=inside(m))
+    }
     if section.baseline:
         arms["cross-entropy"] = lambda m: FromShards(m, data.meta, section, labels_alone=True)
     curves = train_arms(

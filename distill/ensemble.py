@@ -89,12 +89,14 @@ class Merge:
 
 def described(facts: dict[str, Any]) -> str:
     """In words, for cards: whose distributions a student whose training.json is `facts` learnt from."""
+    inside = f", and {facts['inside']} of the live teacher" if "inside" in facts else ""
     if "ensemble" not in facts:
-        return f"the stored distributions of {facts.get('teacher') or facts['targets']['teacher'].rpartition('@')[0]}"
+        name = facts.get("teacher") or facts["targets"]["teacher"].rpartition("@")[0]
+        return f"the stored distributions of {name}{inside}"
     made = facts["ensemble"]
     shares = ", ".join(f"{name} {weight:.3f}" for name, weight in made["weights"].items())
     what = {"mean": "mean", "pool": "log-opinion pool"}[made["merge"]]
-    return f"the {what} of several teachers' stored distributions, weights by {made['by']}: {shares}"
+    return f"the {what} of several teachers' stored distributions, weights by {made['by']}: {shares}{inside}"
 
 
 def _named(names: Sequence[str], values: Array) -> dict[str, float]:

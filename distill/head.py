@@ -155,7 +155,7 @@ def output_head(model: Any) -> Head | None:
     model.eval()
     with torch.inference_mode():
         expected = model(ids, use_cache=False).logits[0].float()
-        found = logits_of(_Body(model)(ids, use_cache=False).logits[0], head).float()
+        found = logits_of(Body(model)(ids, use_cache=False).logits[0], head).float()
     model.train(training)
     same = found.shape == expected.shape and torch.allclose(found, expected, atol=1e-3, rtol=1e-2)
     return head if same else None
@@ -166,10 +166,10 @@ def completion_states(
 ) -> Tensor:
     """What `through_head` takes, row after row of the batch: (N, D) last hidden states, or (N, V) logits without a
     head. State n predicts completion token n; prompts and padding are left out. Gradients flow."""
-    return torch.cat(completion_logits(_Body(model) if head else model, prompts, completions))
+    return torch.cat(completion_logits(Body(model) if head else model, prompts, completions))
 
 
-class _Body:
+class Body:
     """A model without its output layer, whose hidden states stand where the logits would."""
 
     def __init__(self, model: Any) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from distill import losses
 from distill.data import Example, target_batch
 from distill.head import Head, completion_states, output_head, through_head
+from distill.hidden import Inside
 from distill.loop import Objective
 from synthgen.training import TrainSection
 
@@ -21,18 +22,30 @@ from synthgen.training import TrainSection
 class FromShards(Objective):
     """A causal language model on the stored distributions of a training set whose metadata is `meta`.
 
-    With `labels_alone` (the baseline), on its tokens alone, every row of them.
+    With `labels_alone` (the baseline), on its tokens alone, every row of them. `inside`: and on these terms.
     """
 
-    def __init__(self, model: Any, meta: dict[str, Any], section: TrainSection, labels_alone: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any,
+        meta: dict[str, Any],
+        section: TrainSection,
+        labels_alone: bool = False,
+        inside: Inside | None = None,
+    ) -> None:
         super().__init__()
         self.model, self.meta, self.section, self.labels_alone = model, meta, section, labels_alone
+        self.inside = inside
         self.head = output_head(model)
 
     def forward(self, rows: Sequence[Example], step: Sequence[Example]) -> tuple[Tensor, dict[str, float]]:
         """See `Objective.forward` and `batch_loss`."""
-        states_ND = completion_states(self.model, self.head, [e.prompt for e in rows], [e.completion for e in rows])
-        return batch_loss(states_ND, self.head, rows, self.meta, self.section, self.labels_alone, step)
+        if self.inside is None:
+            states_ND = completion_states(self.model, self.head, [e.prompt for e in rows], [e.completion for e in rows])
+            return batch_loss(states_ND, self.head, rows, self.meta, self.section, self.labels_alone, step)
+        states_ND, more, terms = self.inside(self.model, self.head, rows, step)
+        loss, parts = batch_loss(states_ND, self.head, rows, self.meta, self.section, self.labels_alone, step)
+        return loss + more, {**parts, **terms, "loss": parts["loss"] + float(more.detach())}
 
 
 def batch_loss(

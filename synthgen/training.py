@@ -78,6 +78,28 @@ class Ensemble(Section):
         return self
 
 
+class Hidden(Section):
+    """Hidden states after some layers are to be the teacher's, token by token, through a learned projection."""
+
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    loss: Literal["mse", "cosine"] = "mse"
+    """mse: of layer-normalised states. cosine: 1 − cos."""
+    layers: Literal["uniform"] | dict[int, int] = "uniform"
+    """Student layer → teacher layer, from 0; uniform: every student layer, and the teacher's as deep in proportion."""
+    projection: bool = True
+    """false: none, where student and teacher are equally wide."""
+
+
+class Relations(Section):
+    """MiniLMv2: how like each other the queries of two tokens are is to be as in the teacher; keys and values too."""
+
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    heads: Count | None = None
+    """Relation heads that each is cut into, in both models; the teacher's key-value heads when left out."""
+    layer: Annotated[int, Field(ge=0)] | None = None
+    """The teacher's layer, from 0; the last when left out. The student's is its last."""
+
+
 class TrainSection(Section):
     """How the student learns: kd_weight · divergence from the stored distribution + (1 − kd_weight) · cross-entropy."""
 
@@ -93,6 +115,10 @@ class TrainSection(Section):
     """Whose distributions are learnt from, where several have been stored (logits.score_by). The student is made from
     the recipe's first teacher and compared with it all the same."""
     ensemble: Ensemble | None = None
+    hidden: Hidden | None = None
+    """Added to the loss; needs the live teacher, and so costs a pass of it a step."""
+    relations: Relations | None = None
+    """Likewise."""
     epochs: Count = 1
     max_steps: Count | None = None
     batch_size: Count = 16
@@ -130,6 +156,9 @@ class TrainSection(Section):
                 raise ValueError(f"'{key}' belongs to loss {' and '.join(users)}, and loss is '{self.loss}'")
         if self.teacher and self.ensemble:
             raise ValueError("give 'teacher', whose distributions alone are learnt from, or 'ensemble', not both")
+        for key in ("hidden", "relations"):
+            if getattr(self, key) and self.student.kind != "decoder":
+                raise ValueError(f"'{key}' is about the layers of a decoder")
         for key in ("teacher", "ensemble"):
             if getattr(self, key) and (self.student.kind != "decoder" or self.kd_weight == 0):
                 raise ValueError(f"'{key}' is about stored distributions, and this student learns from none")
