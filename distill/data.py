@@ -32,6 +32,8 @@ class Example:
     target: logits.Target
     kept: bool
     teacher_prompt: Sequence[int] = ()
+    parts: Sequence[Any] = ()
+    """`distill.align.Part`s: where a teacher with another tokenizer cuts the text differently."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def load(
     left_out = {"longer than max_length": 0, "degenerate": 0}
     for _, records in corpus.records(folder, "rejected", split):
         left_out["degenerate"] += sum(bool(DEGENERATE & {v["check"] for v in r.verdicts}) for r in records)
-    indices = _logits_indices(folder, teachers)
+    indices = stored(folder, teachers)
     examples: list[Example] = []
     meta: dict[str, Any] = {}
     for record, kept in rows(folder, split):
@@ -106,7 +108,7 @@ def load(
     return TrainingSet(examples, meta, left_out)
 
 
-def _logits_indices(folder: Path, teachers: Sequence[str]) -> list[dict[str, tuple[Path, logits.Shard, int]]]:
+def stored(folder: Path, teachers: Sequence[str]) -> list[dict[str, tuple[Path, logits.Shard, int]]]:
     """For each of `teachers`, or for the only one there is: where a record's logits lie, by its id."""
     root = next((p for p in (folder / "logits", folder.parent / "generated" / "logits") if p.is_dir()), None)
     if root is None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from distill import align
 from distill.data import TrainingSet, batch_rows, load
 from distill.ensemble import Merge, described, sources
 from distill.hidden import Inside
@@ -32,11 +33,14 @@ def train_decoder(
     assert section is not None
     teacher = teacher or LocalModel.open(local_teacher(recipe))
     names, merge = sources(recipe, source, teacher.render)
-    data = load(source, teacher.render, section.max_length, teachers=names, merge=merge)
-    check_made_by(source, data.meta, teacher, itself=not names or next(iter(recipe.teachers)) in names)
+    data = _load(source, teacher, section, "train", names, merge)
+    itself = not section.across and (not names or next(iter(recipe.teachers)) in names)
+    check_made_by(source, data.meta, teacher, itself)
     learnt_from: dict[str, Any] = (
         {"ensemble": merge.facts()} if merge else {"teacher": section.teacher} if section.teacher else {}
     )
+    if section.across:
+        learnt_from["across"] = align.facts(data, section.across)
     reason = refusal(section.loss, data.meta["kind"])
     if reason:  # the recipe's own logits section may say otherwise than the corpus
         raise CorpusError(f"{source}: {reason}", "change train.loss, or generate with another logits.kind")
@@ -158,13 +162,21 @@ def validation_rows(
     if not section.validate_every:
         return []
     try:
-        return load(source, teacher.render, section.max_length, "validation", names, merge).examples
+        return _load(source, teacher, section, "validation", names, merge).examples
     except CorpusError as error:
         if "no rows to train on" not in str(error):
             raise
         raise UserError(
             f"train.validate_every is set, and {source} has no validation rows", "set split.validation in the recipe"
         ) from None
+
+
+def _load(
+    source: Path, teacher: LocalModel, section: TrainSection, split: str, names: Sequence[str], merge: Merge | None
+) -> TrainingSet:
+    if section.across:
+        return align.load_across(source, teacher.render, section.max_length, section.across, teacher.tokenizer, split)
+    return load(source, teacher.render, section.max_length, split, names, merge)
 
 
 def _rows(data: TrainingSet, section: TrainSection, step: int) -> list[int]:

@@ -90,6 +90,13 @@ class Merge:
 def described(facts: dict[str, Any]) -> str:
     """In words, for cards: whose distributions a student whose training.json is `facts` learnt from."""
     inside = f", and {facts['inside']} of the live teacher" if "inside" in facts else ""
+    if "across" in facts:
+        found = facts["across"]
+        total = max(1, sum(found[f"tokens {how}"] for how in ("by divergence", "by ULD", "without a target")))
+        shares = ", ".join(
+            f"{found[f'tokens {how}'] / total:.1%} of the tokens {how}" for how in ("by divergence", "by ULD")
+        )
+        return f"the stored distributions of {found['teacher']}, which has another tokenizer ({shares}){inside}"
     if "ensemble" not in facts:
         name = facts.get("teacher") or facts["targets"]["teacher"].rpartition("@")[0]
         return f"the stored distributions of {name}{inside}"

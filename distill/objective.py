@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from distill import losses
+from distill.align import uld
 from distill.data import Example, target_batch
 from distill.head import Head, completion_states, output_head, through_head
 from distill.hidden import Inside
@@ -40,12 +41,24 @@ class FromShards(Objective):
 
     def forward(self, rows: Sequence[Example], step: Sequence[Example]) -> tuple[Tensor, dict[str, float]]:
         """See `Objective.forward` and `batch_loss`."""
+        more, terms = 0.0, dict[str, float]()
         if self.inside is None:
             states_ND = completion_states(self.model, self.head, [e.prompt for e in rows], [e.completion for e in rows])
-            return batch_loss(states_ND, self.head, rows, self.meta, self.section, self.labels_alone, step)
-        states_ND, more, terms = self.inside(self.model, self.head, rows, step)
+        else:
+            states_ND, more, terms = self.inside(self.model, self.head, rows, step)
+        across = self.section.across
+        if across and not self.labels_alone:
+            size = min(self.meta["vocab_size"], len(self.head.weight_VD) if self.head else states_ND.shape[-1])
+            apart = uld(states_ND, self.head, rows, size) / sum(len(e.completion) for e in step)
+            more, terms = (
+                more + self.section.kd_weight * across.uld_weight * apart,
+                {**terms, "uld": float(apart.detach())},
+            )
         loss, parts = batch_loss(states_ND, self.head, rows, self.meta, self.section, self.labels_alone, step)
-        return loss + more, {**parts, **terms, "loss": parts["loss"] + float(more.detach())}
+        if not terms:
+            return loss, parts
+        total = loss + more
+        return total, {**parts, **terms, "loss": float(total.detach())}
 
 
 def batch_loss(

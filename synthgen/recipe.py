@@ -257,12 +257,13 @@ class Recipe(Section):
                 f"'{self.teacher.engine}' is not; leave out train to make and curate the corpus"
             )
         wants = self.train.student.kind if self.train else None
+        across = self.train.across if self.train else None
         if wants == "classifier" and self.strategy != "classify":
             raise ValueError("a classifier student needs strategy 'classify'")
-        if wants == "decoder" and (self.strategy == "classify" or self.logits is None):
+        if wants == "decoder" and (self.strategy == "classify" or not (self.logits or across)):
             raise ValueError("a decoder student needs sampled completions and a 'logits' section")
         if self.train and wants == "decoder" and self.logits:
-            reason = refusal(self.train.loss, self.logits.kind)
+            reason = refusal(self.train.loss, "topk" if across else self.logits.kind)
             if reason:
                 raise ValueError(f"train.loss and logits.kind do not go together: {reason}")
         if self.train and wants == "classifier" and self.train.loss != "forward_kl":
@@ -385,8 +386,15 @@ def _resolve(recipe: Recipe, base: Path) -> Recipe:
             places = {"path": place(teacher.path)}
         return teacher.model_copy(update={key: value for key, value in places.items() if value})
 
+    train = recipe.train
+    if train and train.across:
+        across = train.across.model_copy(
+            update={"run": place(train.across.run), "tokenizer": place_of(train.across.tokenizer)}
+        )
+        train = train.model_copy(update={"across": across})
     return recipe.model_copy(
         update={
+            "train": train,
             "seeds": seeds,
             "prompts": place(recipe.prompts),
             "teacher": placed(recipe.teacher),

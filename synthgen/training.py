@@ -78,6 +78,17 @@ class Ensemble(Section):
         return self
 
 
+class Across(Section):
+    """A teacher with another tokenizer, which scored these rows' text in a run of its own (strategy score, seeds from
+    this corpus with id: id)."""
+
+    run: str
+    tokenizer: str | None = None
+    """Its tokenizer, a hub id or folder; the scoring model's own when left out."""
+    uld_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Of the distance where the two cut the text in different places."""
+
+
 class Hidden(Section):
     """Hidden states after some layers are to be the teacher's, token by token, through a learned projection."""
 
@@ -115,6 +126,7 @@ class TrainSection(Section):
     """Whose distributions are learnt from, where several have been stored (logits.score_by). The student is made from
     the recipe's first teacher and compared with it all the same."""
     ensemble: Ensemble | None = None
+    across: Across | None = None
     hidden: Hidden | None = None
     """Added to the loss; needs the live teacher, and so costs a pass of it a step."""
     relations: Relations | None = None
@@ -159,7 +171,9 @@ class TrainSection(Section):
         for key in ("hidden", "relations"):
             if getattr(self, key) and self.student.kind != "decoder":
                 raise ValueError(f"'{key}' is about the layers of a decoder")
-        for key in ("teacher", "ensemble"):
+        if self.across and (self.teacher or self.ensemble):
+            raise ValueError("'across' learns from another run's teacher; leave out 'teacher' and 'ensemble'")
+        for key in ("teacher", "ensemble", "across"):
             if getattr(self, key) and (self.student.kind != "decoder" or self.kd_weight == 0):
                 raise ValueError(f"'{key}' is about stored distributions, and this student learns from none")
         return self
@@ -172,7 +186,7 @@ def check_targets(recipe: Any) -> None:
         return
     there = [*(recipe.mixture or list(recipe.teachers)[:1]), *kept.score_by]
     several = len(recipe.mixture) > 1 or recipe.strategy in ("consensus", "disagreement")
-    if several or (kept.score_by and not (train.teacher or train.ensemble)):
+    if several or (kept.score_by and not (train.teacher or train.ensemble or train.across)):
         how = "leave 'train' out" if several else "name one in train.teacher, or merge them: train.ensemble"
         raise ValueError(f"a decoder student learns from the logits of one teacher; {how}")
     named = [("train.teacher", train.teacher)] if train.teacher else []
