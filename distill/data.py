@@ -17,22 +17,26 @@ from torch import Tensor
 
 from distill import losses
 from synthgen import corpus, logits
-from synthgen.errors import CorpusError
+from synthgen.errors import CorpusError, nearest
 from synthgen.records import DEGENERATE, Message, Record
 
 
 @dataclass(frozen=True)
 class Example:
     """One row to learn from; `prompt` in the student's tokens, `target` for each completion token (None: the tokens
-    alone). `task` and `also` are for rows that teach more than one thing: see `distill.rationale`."""
+    alone). `teacher_prompt` is what the teacher was sent, in its tokens; empty where nobody knows. `task` and `also`
+    are for rows that teach more than one thing: see `distill.rationale`."""
 
     id: str
     prompt: list[int]
     completion: list[int]
     target: logits.Target | None
     kept: bool
+    teacher_prompt: Sequence[int] = ()
     task: str = ""
     also: tuple[Example, ...] = ()
+    parts: Sequence[Any] = ()
+    """`distill.align.Part`s: where a teacher with another tokenizer cuts the text differently."""
 
 
 @dataclass(frozen=True)
@@ -56,24 +60,30 @@ def rows(folder: Path, split: str) -> list[tuple[Record, bool]]:
     return [(record, kept) for _, record, kept in sorted(found, key=lambda f: (f[0], f[1].id))]
 
 
+Merge = Callable[[Sequence[logits.Target], Sequence[dict[str, Any]]], tuple[logits.Target, dict[str, Any]]]
+
+
 def load(
     folder: Path,
     render: Callable[[Sequence[Message]], list[int]],
     max_length: int,
     split: str = "train",
+    teachers: Sequence[str] = (),
+    merge: Merge | None = None,
     *,
     labels_alone: bool = False,
     shape: Callable[[Record, Example], Example | None] | None = None,
 ) -> TrainingSet:
     """The examples of a curated corpus. Raises CorpusError when logits are missing or belong to other rows.
 
-    With `labels_alone`, kept rows without their distributions. `shape` makes of a row what it teaches; None leaves it
-    out.
+    `teachers` names whose logits are read, where there are several; `merge` makes one target of several, from them
+    and their metadata, in that order (`distill.ensemble`). With `labels_alone`, kept rows without their
+    distributions. `shape` makes of a row what it teaches; None leaves it out.
     """
     left_out = {"longer than max_length": 0, "degenerate": 0}
     for _, records in corpus.records(folder, "rejected", split):
         left_out["degenerate"] += sum(bool(DEGENERATE & {v["check"] for v in r.verdicts}) for r in records)
-    where = {} if labels_alone else _logits_index(folder)
+    indices = [] if labels_alone else stored(folder, teachers)
     examples: list[Example] = []
     meta: dict[str, Any] = {}
     for record, kept in rows(folder, split):
@@ -88,20 +98,26 @@ def load(
         if len(prompt) + len(completion) > max_length:
             left_out["longer than max_length"] += 1
             continue
+        asked = tuple(record.prompt_token_ids or ())
         if labels_alone:
-            _add(examples, left_out, record, Example(record.id, prompt, completion, None, kept), shape)
+            _add(examples, left_out, record, Example(record.id, prompt, completion, None, kept, asked), shape)
             continue
-        if record.id not in where:
-            raise CorpusError(
-                f"no logits for record {record.id} of {folder}",
-                "generate with a `logits` section, or repair: `synthgen generate … --repair`",
-            )
-        path, shard, row = where[record.id]
-        logits.check_aligned(shard, row, record.id, completion, path)
-        if meta and shard.meta != meta:
+        targets, metas = [], []
+        for where in indices:
+            if record.id not in where:
+                raise CorpusError(
+                    f"no logits for record {record.id} of {folder}",
+                    "generate with a `logits` section, or repair: `synthgen generate … --repair`",
+                )
+            path, shard, row = where[record.id]
+            logits.check_aligned(shard, row, record.id, completion, path)
+            targets.append(shard.target(row))
+            metas.append(shard.meta)
+        target, found = merge(targets, metas) if merge else (targets[0], metas[0])
+        if meta and found != meta:
             raise CorpusError(f"{path}: logits of another kind, teacher or temperature than the other shards'")
-        meta = shard.meta
-        _add(examples, left_out, record, Example(record.id, prompt, completion, shard.target(row), kept), shape)
+        meta = found
+        _add(examples, left_out, record, Example(record.id, prompt, completion, target, kept, asked), shape)
     if not examples:
         raise CorpusError(
             f"{folder} has no rows to train on in split '{split}'", "look at the rejects: `synthgen show --rejected`"
@@ -123,7 +139,8 @@ def _add(
         examples.append(shaped)
 
 
-def _logits_index(folder: Path) -> dict[str, tuple[Path, logits.Shard, int]]:
+def stored(folder: Path, teachers: Sequence[str]) -> list[dict[str, tuple[Path, logits.Shard, int]]]:
+    """For each of `teachers`, or for the only one there is: where a record's logits lie, by its id."""
     root = next((p for p in (folder / "logits", folder.parent / "generated" / "logits") if p.is_dir()), None)
     if root is None:
         raise CorpusError(
@@ -131,11 +148,24 @@ def _logits_index(folder: Path) -> dict[str, tuple[Path, logits.Shard, int]]:
             "generate with a `logits` section (or score the rows: strategy: score), or learn from the tokens alone: "
             "train.kd_weight: 0",
         )
-    teachers = sorted(p for p in root.iterdir() if p.is_dir())
-    if len(teachers) != 1:
-        raise CorpusError(f"{root} has logits of {len(teachers)} teachers; one is expected")
+    there = {p.name: p for p in sorted(root.iterdir()) if p.is_dir()}
+    if not teachers and len(there) != 1:
+        raise CorpusError(
+            f"{root} has logits of {len(there)} teachers: {', '.join(there)}",
+            "name one in train.teacher, or merge them: train.ensemble",
+        )
+    for name in teachers:
+        if name not in there:
+            raise CorpusError(
+                f"{root} has no logits of a teacher '{name}'{nearest(name, there)}",
+                "generate with logits.score_by in the recipe",
+            )
+    return [_logits_index(there[name]) for name in teachers or there]
+
+
+def _logits_index(folder: Path) -> dict[str, tuple[Path, logits.Shard, int]]:
     found = {}
-    for path in sorted(p for p in teachers[0].glob("*.parquet") if not p.name.startswith(".")):
+    for path in sorted(p for p in folder.glob("*.parquet") if not p.name.startswith(".")):
         shard = logits.read(path)
         for row, record_id in enumerate(shard.ids):
             found[record_id] = (path, shard, row)

@@ -9,7 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from distill import align
 from distill.data import TrainingSet, batch_rows, load
+from distill.ensemble import described, sources
+from distill.hidden import Inside
 from distill.loop import Checkpoints, Metrics, Objective, accelerator_of, fit
 from distill.objective import FromShards
 from distill.rationale import StepByStep, expand, shape
@@ -43,23 +46,41 @@ def train_decoder(
     assert section is not None
     teacher = teacher or LocalModel.open(local_teacher(recipe))
     alone = section.kd_weight == 0 or (section.rationale is not None and section.rationale.mode == "dropped")
-    marker = recipe.generate.answer_marker
-    settings: dict[str, Any] = {"labels_alone": alone, "shape": shape(section, teacher, marker)}
-    data = load(source, teacher.render, section.max_length, **settings)
+    names, merge = ((), None) if alone else sources(recipe, source, teacher.render)
+    more: dict[str, Any] = {"teachers": names, "merge": merge, "labels_alone": alone}
+    more["shape"] = shape(section, teacher, recipe.generate.answer_marker)
+    data = _load(source, teacher, section, "train", more)
+    learnt_from: dict[str, Any] = {}
     if not alone:
-        check_made_by(source, data.meta, teacher)
+        itself = not section.across and (not names or next(iter(recipe.teachers)) in names)
+        check_made_by(source, data.meta, teacher, itself)
+        learnt_from = {"ensemble": merge.facts()} if merge else {"teacher": section.teacher} if section.teacher else {}
+        if section.across:
+            learnt_from["across"] = align.facts(data, section.across)
         reason = refusal(section.loss, data.meta["kind"])
         if reason:  # the recipe's own logits section may say otherwise than the corpus
             raise CorpusError(f"{source}: {reason}", "change train.loss, or generate with another logits.kind")
-    validation = validation_rows(source, teacher, section, settings)
+    validation = validation_rows(source, teacher, section, more)
     steps = steps_of(len(data.examples), section)
-    learn = StepByStep if section.rationale and section.rationale.mode == "step_by_step" else FromShards
     tokens = sum(
         len(e.completion) for s in range(steps) for e in expand([data.examples[i] for i in _rows(data, section, s)])
     )
-    arms: dict[str, Callable[[Any], Objective]] = {"distilled": lambda m: learn(m, data.meta, section, alone)}
-    if section.baseline and not alone:
-        arms["cross-entropy"] = lambda m: learn(m, data.meta, section, labels_alone=True)
+
+    def inside(model: Any) -> Inside | None:
+        return Inside(model, teacher.model, section) if section.hidden or section.relations else None
+
+    if section.hidden or section.relations:  # refused before anything is trained
+        first = inside(student_of(student, teacher, section.seed, data.examples).model)
+        learnt_from["inside"] = first.describe() if first else ""
+    arms: dict[str, Callable[[Any], Objective]]
+    if section.rationale and section.rationale.mode == "step_by_step":
+        arms = {"distilled": lambda m: StepByStep(m, data.meta, section, alone)}
+        arms["cross-entropy"] = lambda m: StepByStep(m, data.meta, section, labels_alone=True)
+    else:
+        arms = {"distilled": lambda m: FromShards(m, data.meta, section, alone, inside=inside(m))}
+        arms["cross-entropy"] = lambda m: FromShards(m, data.meta, section, labels_alone=True)
+    if alone or not section.baseline:  # it would be the same student
+        del arms["cross-entropy"]
     curves = train_arms(
         arms,
         lambda: student_of(student, teacher, section.seed, data.examples),
@@ -71,7 +92,7 @@ def train_decoder(
         ui,
         validation,
     )
-    return {
+    facts = {
         "kind": student.kind,
         "student": describe(student, teacher.model.config.num_hidden_layers),
         "steps": steps,
@@ -81,8 +102,10 @@ def train_decoder(
         "completion tokens trained on": tokens,
         "learns by": learns_by(section, data.meta),
         "targets": data.meta,
+        **learnt_from,
         "metrics": curves,
     }
+    return {**facts, "learnt from": described(facts) if data.meta else "the completions' tokens alone"}
 
 
 def train_arms(
@@ -146,13 +169,16 @@ def steps_of(rows: int, section: TrainSection) -> int:
     return min(steps, section.max_steps or steps)
 
 
-def check_made_by(source: Path, meta: dict[str, Any], teacher: LocalModel) -> None:
-    """Raises CorpusError when the logits are another teacher's or of another tokenizer."""
-    made_by = {"tokenizer": meta["tokenizer"], "revision": meta["teacher"].rpartition("@")[2]}
-    for what, value in made_by.items():
-        if value != teacher.identity[what]:
+def check_made_by(source: Path, meta: dict[str, Any], teacher: LocalModel, itself: bool = True) -> None:
+    """Raises CorpusError when the logits are of another tokenizer or, if by the teacher `itself`, another revision."""
+    made_by = {"tokenizer": [meta["tokenizer"]]}
+    if itself:
+        made_by["revision"] = [by.rpartition("@")[2] for by in meta.get("teachers", [meta["teacher"]])]
+    for what, values in made_by.items():
+        if teacher.identity[what] not in values:
             raise CorpusError(
-                f"{source}: its logits were made with {what} {value}; the teacher's is {teacher.identity[what]}",
+                f"{source}: its logits were made with {what} {' and '.join(values)}; the teacher's is "
+                f"{teacher.identity[what]}",
                 "name the teacher that made them in the recipe, or generate again",
             )
 
@@ -175,18 +201,24 @@ def learns_by(section: TrainSection, meta: dict[str, Any]) -> str:
     return what
 
 
-def validation_rows(source: Path, teacher: LocalModel, section: TrainSection, settings: dict[str, Any]) -> list[Any]:
+def validation_rows(source: Path, teacher: LocalModel, section: TrainSection, more: dict[str, Any]) -> list[Any]:
     """Rows of the validation split, where training measures on them."""
     if not section.validate_every:
         return []
     try:
-        return load(source, teacher.render, section.max_length, "validation", **settings).examples
+        return _load(source, teacher, section, "validation", more).examples
     except CorpusError as error:
         if "no rows to train on" not in str(error):
             raise
         raise UserError(
             f"train.validate_every is set, and {source} has no validation rows", "set split.validation in the recipe"
         ) from None
+
+
+def _load(source: Path, teacher: LocalModel, section: TrainSection, split: str, more: dict[str, Any]) -> TrainingSet:
+    if section.across:
+        return align.load_across(source, teacher.render, section.max_length, section.across, teacher.tokenizer, split)
+    return load(source, teacher.render, section.max_length, split, **more)
 
 
 def _rows(data: TrainingSet, section: TrainSection, step: int) -> list[int]:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from distill import losses
-from distill.data import rows
+from distill.data import TrainingSet, load, rows, target_batch
+from distill.ensemble import Merge
 from distill.intervals import RESAMPLES, Array, interval
 from distill.measure import measure
 from distill.rationale import explaining
@@ -50,7 +51,8 @@ def evaluate_decoder(
     ui.note(f"evaluate: {len(held_out)} held-out completions")
     rationale = recipe.train.rationale if recipe.train else None
     step_by_step = rationale if rationale and rationale.mode == "step_by_step" else None
-    kl, agree, nll, bins = _compare(teacher, models, unigram, held_out, ui, step_by_step)
+    taught = _taught(facts, source, teacher)
+    kl, agree, nll, far, bins = _compare(teacher, models, unigram, held_out, ui, taught, step_by_step)
     tokens_R = np.array([len(r.token_ids or ()) for r in held_out])
     clusters = [r.seed_id for r in held_out]
     table: dict[str, dict[str, Any]] = {}
@@ -62,6 +64,8 @@ def evaluate_decoder(
             "perplexity": float(np.exp(nll[name].sum() / tokens_R.sum())),
             "calibration": calibration(bins[name], clusters, section.seed),
         }
+        if taught:
+            table[name]["from targets"] = interval(far[name], tokens_R, clusters, section.seed)
     answers, prompts = _answers(recipe, teacher, models, folder, held_out, ui)
     for name, found in answers.items():
         table.setdefault(name, {}).update(found)
@@ -76,6 +80,7 @@ def evaluate_decoder(
         "seeds": len(set(clusters)),
         "prompts answered": prompts,
         "bootstrap": {"resamples": RESAMPLES, "seed": section.seed, "unit": "held-out seed", "interval": 0.95},
+        "learnt from": facts["learnt from"],
         "table": table,
         "kl differences": comparisons,
         "slices": _slices(kl, tokens_R, held_out, section.seed),
@@ -91,6 +96,14 @@ def _slices(kl: dict[str, Array], tokens_R: Array, held_out: list[Record], seed:
         spread = {model: interval(kl[model][some], tokens_R[some], clusters, seed) for model in shown}
         found[name] = {"rows": len(some), "tokens": int(tokens_R[some].sum()), "kl": spread}
     return found
+
+
+def _taught(facts: dict[str, Any], source: Path, teacher: LocalModel) -> TrainingSet | None:
+    """Held-out rows with the targets that a student of an ensemble, or of another teacher than the first, learnt by."""
+    if "ensemble" not in facts and "teacher" not in facts:
+        return None
+    merge = Merge.again(facts["ensemble"]) if "ensemble" in facts else None
+    return load(source, teacher.render, 1 << 30, "test", merge.names if merge else (facts["teacher"],), merge)
 
 
 def _untrained(recipe: Recipe, teacher: LocalModel) -> Any:
@@ -126,20 +139,24 @@ def _compare(
     unigram_V: torch.Tensor,
     held_out: list[Record],
     ui: UI,
+    taught: TrainingSet | None = None,
     rationale: RationaleSection | None = None,
 ) -> tuple[dict[str, Array], ...]:
-    """Sums over each row's tokens: KL(teacher ‖ model), agreements of the likeliest token, −log q(token); and the
-    bins of its calibration.
+    """Sums over each row's tokens: KL(teacher ‖ model), agreements of the likeliest token, −log q(token), and how far
+    the model is from the targets `taught`: KL of a top-k, cross-entropy of draws. And the bins of its calibration.
 
     The teacher is conditioned on the prompt it was sent, each student on the prompt a student sees (with `rationale`,
     the one that asks for it). "teacher, student's prompt" is the teacher conditioned like a student.
     """
     others: dict[str, Any] = {"teacher, student's prompt": teacher, **models}
-    sums = {name: np.zeros((3, len(held_out))) for name in ("teacher", "unigram", *others)}
+    sums = {name: np.zeros((4, len(held_out))) for name in ("teacher", "unigram", *others)}
     bins = {name: np.zeros((len(held_out), BINS, 3)) for name in sums}
+    targets = {e.id: target_batch([e.target], taught.meta) for e in taught.examples if e.target} if taught else {}
+    meta = taught.meta if taught else {}
 
-    def take(name: str, row: int, z_TV: torch.Tensor, logp_TV: torch.Tensor, tokens: list[int]) -> None:
-        sums[name][:, row] = _row(z_TV, logp_TV, tokens)
+    def take(name: str, row: int, z_TV: torch.Tensor, logp_TV: torch.Tensor) -> None:
+        tokens = list(held_out[row].token_ids or ())
+        sums[name][:, row] = _row(z_TV, logp_TV, tokens, targets.get(held_out[row].id), meta)
         bins[name][row] = calibration_bins(z_TV, torch.tensor(tokens, device=z_TV.device))
 
     with ui.progress("evaluate", len(held_out), "rows") as bar:
@@ -150,21 +167,32 @@ def _compare(
             asked = [teacher.render(explaining(r.prompt, rationale) if rationale else r.prompt) for r in chunk]
             for name, model in others.items():
                 for row, z_TV in enumerate(completion_logits(model.model, asked, completions)):
-                    take(name, begin + row, z_TV, teacher_rows[row], completions[row])
+                    take(name, begin + row, z_TV, teacher_rows[row])
             for row, logp_TV in enumerate(teacher_rows):
-                take("teacher", begin + row, logp_TV, logp_TV, completions[row])
-                unigram_TV = unigram_V.to(logp_TV.device).expand_as(logp_TV)
-                take("unigram", begin + row, unigram_TV, logp_TV, completions[row])
+                take("teacher", begin + row, logp_TV, logp_TV)
+                take("unigram", begin + row, unigram_V.to(logp_TV.device).expand_as(logp_TV), logp_TV)
             bar.advance(len(chunk))
-    return *({name: s[i] for name, s in sums.items()} for i in range(3)), bins
+    return *({name: s[i] for name, s in sums.items()} for i in range(4)), bins
 
 
-def _row(z_TV: torch.Tensor, logp_TV: torch.Tensor, tokens: list[int]) -> list[float]:
+def _row(
+    z_TV: torch.Tensor,
+    logp_TV: torch.Tensor,
+    tokens: list[int],
+    target: losses.Target | None,
+    meta: dict[str, Any],
+) -> list[float]:
     labels = torch.tensor(tokens, device=z_TV.device)
+    far = 0.0
+    if target is not None:
+        t, size = float(meta["temperature"]), min(meta["vocab_size"], z_TV.shape[-1])
+        target = losses.moved(target, z_TV.device)
+        far = float(losses.divergence(z_TV, target, temperature=t, vocabulary=size).double().sum()) / t**2
     return [
         float(losses.kl_full(z_TV, logp_TV).double().sum()),
         float((z_TV.argmax(-1) == logp_TV.argmax(-1)).sum()),
         float(losses.cross_entropy(z_TV, labels).double().sum()),
+        far,
     ]
 
 

@@ -11,7 +11,12 @@ from synthgen.training import HOW, TrainSection
 
 def made_from(section: TrainSection, made: dict[str, Any]) -> dict[str, Any]:
     """What decides a student: its settings, and the corpus whose manifest is `made`. A student's inputs.json."""
-    return {"train": section.model_dump(mode="json", exclude=set(HOW)), "curated_sha256": durable.digest(made["files"])}
+    train = section.model_dump(mode="json", exclude=set(HOW))
+    found = {"train": train, "curated_sha256": durable.digest(made["files"])}
+    if section.across:
+        other = corpus.resolve(Path(section.across.run), prefer=("generated", "curated"))
+        found["across_sha256"] = durable.digest(corpus.manifest(other)["files"])
+    return found
 
 
 def is_trained(section: TrainSection, source: Path, folder: Path) -> bool:

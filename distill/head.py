@@ -160,7 +160,7 @@ def output_head(model: Any) -> Head | None:
     model.eval()
     with torch.inference_mode():
         expected = model(ids, use_cache=False, **more).logits[0].float()
-        states = _Body(model)(ids, use_cache=False, **more).logits[0]
+        states = Body(model)(ids, use_cache=False, **more).logits[0]
         softcap = getattr(config, "final_logit_softcapping", None)
         heads = [Head(layer.weight, bias, scale, softcap) for scale in scales]
         made = [logits_of(states, head).float() for head in heads]
@@ -176,10 +176,10 @@ def completion_states(
 ) -> Tensor:
     """What `through_head` takes, row after row of the batch: (N, D) last hidden states, or (N, V) logits without a
     head. State n predicts completion token n; prompts and padding are left out. Gradients flow."""
-    return torch.cat(completion_logits(_Body(model) if head else model, prompts, completions))
+    return torch.cat(completion_logits(Body(model) if head else model, prompts, completions))
 
 
-class _Body:
+class Body:
     """A model without its output layer, whose hidden states stand where the logits would."""
 
     def __init__(self, model: Any) -> None:

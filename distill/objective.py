@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from distill import losses
+from distill.align import uld
 from distill.data import Example, target_batch
 from distill.head import Head, completion_states, output_head, through_head
+from distill.hidden import Inside
 from distill.loop import Objective
 from synthgen.training import TrainSection
 
@@ -21,18 +23,42 @@ from synthgen.training import TrainSection
 class FromShards(Objective):
     """A causal language model on the stored distributions of a training set whose metadata is `meta`.
 
-    With `labels_alone` (the baseline), on its tokens alone, every row of them.
+    With `labels_alone` (the baseline), on its tokens alone, every row of them. `inside`: and on these terms.
     """
 
-    def __init__(self, model: Any, meta: dict[str, Any], section: TrainSection, labels_alone: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any,
+        meta: dict[str, Any],
+        section: TrainSection,
+        labels_alone: bool = False,
+        inside: Inside | None = None,
+    ) -> None:
         super().__init__()
         self.model, self.meta, self.section, self.labels_alone = model, meta, section, labels_alone
+        self.inside = inside
         self.head = output_head(model)
 
     def forward(self, rows: Sequence[Example], step: Sequence[Example]) -> tuple[Tensor, dict[str, float]]:
         """See `Objective.forward` and `batch_loss`."""
-        states_ND = completion_states(self.model, self.head, [e.prompt for e in rows], [e.completion for e in rows])
-        return batch_loss(states_ND, self.head, rows, self.meta, self.section, self.labels_alone, step)
+        more, terms = 0.0, dict[str, float]()
+        if self.inside is None:
+            states_ND = completion_states(self.model, self.head, [e.prompt for e in rows], [e.completion for e in rows])
+        else:
+            states_ND, more, terms = self.inside(self.model, self.head, rows, step)
+        across = self.section.across
+        if across and not self.labels_alone:
+            size = min(self.meta["vocab_size"], len(self.head.weight_VD) if self.head else states_ND.shape[-1])
+            apart = uld(states_ND, self.head, rows, size) / sum(len(e.completion) for e in step)
+            more, terms = (
+                more + self.section.kd_weight * across.uld_weight * apart,
+                {**terms, "uld": float(apart.detach())},
+            )
+        loss, parts = batch_loss(states_ND, self.head, rows, self.meta, self.section, self.labels_alone, step)
+        if not terms:
+            return loss, parts
+        total = loss + more
+        return total, {**parts, **terms, "loss": float(total.detach())}
 
 
 def batch_loss(

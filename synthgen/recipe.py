@@ -33,7 +33,7 @@ from synthgen.sections import (
     with_engine,
 )
 from synthgen.steps import StepsSection, Strategy, check, speakers
-from synthgen.training import HOW, EvaluateSection, TrainSection, refuse_student
+from synthgen.training import HOW, EvaluateSection, TrainSection, check_targets, refuse_student
 
 
 class SeedSource(Section):
@@ -249,6 +249,7 @@ class Recipe(Section):
         if self.strategy == "classify" and len(self.generate.labels) < 2:
             raise ValueError("strategy 'classify' needs two or more generate.labels")
         check(self)
+        check_targets(self)
         if self.train and not isinstance(self.teacher, LocalTeacher):
             raise ValueError(
                 f"train: a student is made from and compared with a teacher in this process, and "
@@ -382,6 +383,11 @@ def _resolve(recipe: Recipe, base: Path) -> Recipe:
         places = {key: place_of(getattr(train.student, key, None)) for key in ("model", "tokenizer")}
         student = train.student.model_copy(update={key: value for key, value in places.items() if value})
         train = train.model_copy(update={"student": student})
+    if train and train.across:
+        across = train.across.model_copy(
+            update={"run": place(train.across.run), "tokenizer": place_of(train.across.tokenizer)}
+        )
+        train = train.model_copy(update={"across": across})
     return recipe.model_copy(
         update={
             "train": train,

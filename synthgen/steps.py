@@ -85,9 +85,6 @@ def check(recipe: Any) -> None:
             raise ValueError(f"strategy '{recipe.strategy}' asks every teacher: no 'mixture', no logits.score_by")
     if by and recipe.strategy in ("classify", "embed"):
         raise ValueError(f"logits.score_by: strategy '{recipe.strategy}' has no completions to score")
-    several = len(recipe.mixture) > 1 or bool(by) or recipe.strategy in ("consensus", "disagreement")
-    if recipe.train and recipe.train.student.kind == "decoder" and several:
-        raise ValueError("a decoder student learns from the logits of one teacher; leave 'train' out")
 
 
 def _check_names(recipe: Any) -> None:

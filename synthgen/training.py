@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from synthgen.divergences import Divergence, TargetKind, refusal
-from synthgen.sections import Count, Section, Share
+from synthgen.errors import nearest
+from synthgen.sections import Count, Name, Section, Share
 
 HOW = ("checkpoint_every", "keep_checkpoints", "trackers")
 """Keys of `train` that may change while a student is made: they decide what is kept and shown, not what is learnt."""
@@ -158,6 +159,67 @@ class SentenceStudent(Section):
         return self
 
 
+class Ensemble(Section):
+    """Distributions of several teachers on the same tokens (logits.score_by), merged into one."""
+
+    teachers: dict[Name, Annotated[float, Field(gt=0)]] | tuple[Name, ...] = ()
+    """Names, or names with weights; all that have logits when left out."""
+    merge: Literal["mean", "pool"] = "mean"
+    """mean: Σ w p. pool: Π p^w, normalised; what averaging the logits gives."""
+    by: Literal["uniform", "validation", "agreement"] | None = None
+    """Where weights come from: all the same; the highest likelihood of the validation rows; or, row by row, agreement
+    with the other teachers. uniform unless weights are given."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.teachers)
+
+    @property
+    def weights(self) -> tuple[float, ...] | None:
+        return tuple(self.teachers.values()) if isinstance(self.teachers, dict) else None
+
+    @model_validator(mode="after")
+    def _meant(self) -> Ensemble:
+        if self.weights is not None and self.by is not None:
+            raise ValueError(f"teachers have weights already; leave out by: {self.by}, or give their names alone")
+        if len(set(self.names)) < len(self.names):
+            raise ValueError("a teacher is named twice")
+        return self
+
+
+class Across(Section):
+    """A teacher with another tokenizer, which scored these rows' text in a run of its own (strategy score, seeds from
+    this corpus with id: id)."""
+
+    run: str
+    tokenizer: str | None = None
+    """Its tokenizer, a hub id or folder; the scoring model's own when left out."""
+    uld_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Of the distance where the two cut the text in different places."""
+
+
+class Hidden(Section):
+    """Hidden states after some layers are to be the teacher's, token by token, through a learned projection."""
+
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    loss: Literal["mse", "cosine"] = "mse"
+    """mse: of layer-normalised states. cosine: 1 − cos."""
+    layers: Literal["uniform"] | dict[int, int] = "uniform"
+    """Student layer → teacher layer, from 0; uniform: every student layer, and the teacher's as deep in proportion."""
+    projection: bool = True
+    """false: none, where student and teacher are equally wide."""
+
+
+class Relations(Section):
+    """MiniLMv2: how like each other the queries of two tokens are is to be as in the teacher; keys and values too."""
+
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    heads: Count | None = None
+    """Relation heads that each is cut into, in both models; the teacher's key-value heads when left out."""
+    layer: Annotated[int, Field(ge=0)] | None = None
+    """The teacher's layer, from 0; the last when left out. The student's is its last."""
+
+
 Student = DecoderStudent | ClassifierStudent | EncoderStudent | Seq2SeqStudent | SentenceStudent
 
 
@@ -176,6 +238,15 @@ class TrainSection(Section):
     """skew_kl, skew_reverse_kl: share of the other distribution mixed in; 0.1 when left out."""
     online: OnlineSection | None = None
     """Learn from the live teacher; no `logits` are needed then."""
+    teacher: Name | None = None
+    """Whose distributions are learnt from, where several have been stored (logits.score_by). The student is made from
+    the recipe's first teacher and compared with it all the same."""
+    ensemble: Ensemble | None = None
+    across: Across | None = None
+    hidden: Hidden | None = None
+    """Added to the loss; needs the live teacher, and so costs a pass of it a step."""
+    relations: Relations | None = None
+    """Likewise."""
     epochs: Count = 1
     max_steps: Count | None = None
     batch_size: Count = 16
@@ -205,6 +276,14 @@ class TrainSection(Section):
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     @model_validator(mode="after")
+    def _whole_completions(self) -> TrainSection:
+        apart = self.rationale is not None and self.rationale.mode != "then_answer"
+        for key in ("online", "across", "hidden", "relations"):
+            if apart and getattr(self, key):
+                raise ValueError(f"'{key}' is about whole completions: rationale.mode must be then_answer")
+        return self
+
+    @model_validator(mode="after")
     def _meant(self) -> TrainSection:
         if self.patience and not self.validate_every:
             raise ValueError("'patience' counts measurements: set 'validate_every' too")
@@ -218,6 +297,16 @@ class TrainSection(Section):
         for key, users in (("beta", ("jsd",)), ("alpha", ("skew_kl", "skew_reverse_kl"))):
             if getattr(self, key) is not None and self.loss not in users:
                 raise ValueError(f"'{key}' belongs to loss {' and '.join(users)}, and loss is '{self.loss}'")
+        if self.teacher and self.ensemble:
+            raise ValueError("give 'teacher', whose distributions alone are learnt from, or 'ensemble', not both")
+        for key in ("hidden", "relations"):
+            if getattr(self, key) and self.student.kind != "decoder":
+                raise ValueError(f"'{key}' is about the layers of a decoder")
+        if self.across and (self.teacher or self.ensemble):
+            raise ValueError("'across' learns from another run's teacher; leave out 'teacher' and 'ensemble'")
+        for key in ("teacher", "ensemble", "across"):
+            if getattr(self, key) and (self.student.kind != "decoder" or self.kd_weight == 0):
+                raise ValueError(f"'{key}' is about stored distributions, and this student learns from none")
         return self
 
 
@@ -239,13 +328,56 @@ def refuse_student(train: TrainSection, strategy: str, logits: TargetKind | None
     if strategy in ("classify", "embed"):
         raise ValueError(f"a {wants} student needs completions, and strategy '{strategy}' makes none")
     dropped = train.rationale is not None and train.rationale.mode == "dropped"
-    if logits is None and train.kd_weight > 0 and not (dropped or train.online):
+    if logits is None and train.kd_weight > 0 and not (dropped or train.online or train.across):
         raise ValueError(
             f"a {wants} student learns from a 'logits' section's distributions, or train.online's; without them set "
             "train.kd_weight to 0: the tokens alone"
         )
+    if train.across:
+        logits = "topk"
     if logits and not train.online and (reason := refusal(train.loss, logits)):
         raise ValueError(f"train.loss and logits.kind do not go together: {reason}")
+
+
+def check_targets(recipe: Any) -> None:
+    """Raise ValueError when the section cannot have the distributions it wants. (`recipe` is a Recipe.)"""
+    train, kept = recipe.train, recipe.logits
+    if train is None or kept is None or train.student.kind != "decoder":
+        return
+    there = [*(recipe.mixture or list(recipe.teachers)[:1]), *kept.score_by]
+    several = len(recipe.mixture) > 1 or recipe.strategy in ("consensus", "disagreement")
+    if several or (kept.score_by and not (train.teacher or train.ensemble or train.across)):
+        how = "leave 'train' out" if several else "name one in train.teacher, or merge them: train.ensemble"
+        raise ValueError(f"a decoder student learns from the logits of one teacher; {how}")
+    named = [("train.teacher", train.teacher)] if train.teacher else []
+    ensemble = train.ensemble
+    if ensemble:
+        named = [("train.ensemble.teachers", name) for name in ensemble.names]
+    for key, name in named:
+        if name not in there:
+            raise ValueError(f"{key} names '{name}', whose logits are not stored{nearest(name, there)}")
+    if not ensemble:
+        return
+    count = len(ensemble.names or there)
+    if count < 2:
+        raise ValueError("train.ensemble is of two or more teachers; add others to logits.score_by")
+    if ensemble.by == "agreement" and count < 3:
+        raise ValueError(
+            "train.ensemble.by: of two teachers each agrees with the other as much; name three, or uniform"
+        )
+    if ensemble.by == "validation" and not recipe.split.validation:
+        raise ValueError("train.ensemble.by is 'validation': set split.validation, so that there are such rows")
+    if kept.kind == "sampled":
+        if ensemble.merge == "pool":
+            raise ValueError(
+                "train.ensemble.merge: a pool is not linear in the probabilities, so draws in their place are biased, "
+                "and an id that one teacher never drew would end it; use merge: mean, or logits.kind: topk"
+            )
+        if ensemble.by in ("validation", "agreement"):
+            raise ValueError(
+                f"train.ensemble.by is '{ensemble.by}': it needs probabilities, and draws give most of them as zero; "
+                "use uniform, give weights, or logits.kind: topk"
+            )
 
 
 class EvaluateSection(Section):

@@ -7,7 +7,7 @@ recipe = small_task(tmp_path / "task", folder, seeds=12)
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,17 @@ _TEMPLATE = (
 )
 
 
-def small_teacher(folder: Path, seed: int = 0, layers: int = 2, **more: Any) -> Path:
-    """A Llama with random weights and byte tokens, saved as any model is."""
+def small_teacher(
+    folder: Path, seed: int = 0, layers: int = 2, merges: Sequence[tuple[str, str]] = (), **more: Any
+) -> Path:
+    """A Llama with random weights and byte tokens, and those that `merges` make of them, saved as any model is."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    vocabulary = [*alphabet, *(a + b for a, b in merges)]
+    tokens = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(vocabulary)}, merges=list(merges)))
     tokens.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokens.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(

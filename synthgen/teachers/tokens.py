@@ -32,7 +32,7 @@ class TokenMap:
     def __init__(self, tokenizer: Any, digest: str) -> None:
         self.tokenizer = tokenizer
         self.hash = digest
-        pieces = _pieces(tokenizer)
+        pieces = pieces_of(tokenizer)
         self.size = max(pieces.values()) + 1
         self.by_bytes: dict[bytes, int] = {}
         for piece, token in sorted(pieces.items(), key=lambda item: item[1]):
@@ -123,7 +123,7 @@ class TokenMap:
         raise UnknownToken(f"the tokenizer has no token {token!r}")
 
 
-def _pieces(tokenizer: Any) -> dict[bytes, int]:
+def pieces_of(tokenizer: Any) -> dict[bytes, int]:
     """Bytes of every token. Byte-level vocabularies write each byte as a letter, others a space as ▁."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     byte_level = '"ByteLevel"' in json.dumps([backend.get("decoder"), backend.get("pre_tokenizer")])

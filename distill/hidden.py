@@ -1,0 +1,299 @@
+"""What a student learns from inside its teacher: hidden states of some layers, and attention relations of one.
+
+    inside = Inside(student, teacher, section)            # None of it is in the student: dropped on export
+    states_ND, loss, parts = inside(student, head, rows, step)
+
+Both terms are means over the tokens that teach (`n_valid`, completion tokens of the whole optimizer step), in float32,
+and zero when the student is the teacher and reads the same prompt:
+
+    hidden      Σ ‖LN(W h_s) − LN(h_t)‖² / (n_valid · d_t)  or  Σ (1 − cos) / n_valid;  a mean over layer pairs (s, t)
+                LN without gain or bias; W a bias-free projection a pair, trained with the student (TinyBERT, arXiv
+                1909.10351, has one for all and no LN); the identity at first where the widths are equal
+    relations   Σ_{Q,K,V} Σ_a KL(R_a^T ‖ R_a^S) / (A_r · n_valid),  R_a = softmax(A_a A_aᵀ / √d_r)
+                A_a: queries, keys or values of one layer cut into A_r relation heads (MiniLMv2, arXiv 2012.15828), as
+                they leave their projections, before rotary positions; a token is related to itself and those before it
+
+The live teacher makes its states in each step. It reads the prompt that it was sent, as when its distributions were
+stored, and the student its own. Where the two are the same tokens, relations reach into the prompt; where they are not,
+they are among completion tokens alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from distill.data import Example
+from distill.head import Body, Head
+from synthgen.errors import RecipeError
+from synthgen.teachers.forward import completion_logits
+from synthgen.training import Hidden, TrainSection
+
+
+class Inside(nn.Module):
+    """The terms `section.hidden` and `section.relations` for one student of one teacher (a causal model, frozen).
+
+    Raises RecipeError for layers, widths or heads that do not fit the two models.
+    """
+
+    def __init__(self, student: Any, teacher: Any, section: TrainSection) -> None:
+        super().__init__()
+        self.teacher = (teacher,)  # no submodule: neither trained nor saved
+        self.hidden, self.relations = section.hidden, section.relations
+        self.pairs: list[tuple[int, int]] = []
+        self.projections = nn.ModuleList()
+        self.heads = self.layer = 0
+        if self.hidden:
+            self.pairs = layer_pairs(self.hidden, len(layers_of(student)), len(layers_of(teacher)))
+            own, its = (int(model.config.get_text_config().hidden_size) for model in (student, teacher))
+            if self.hidden.projection:
+                generator = torch.Generator().manual_seed(section.seed)
+                self.projections.extend(projection(own, its, generator) for _ in self.pairs)
+            elif own != its:
+                raise RecipeError(
+                    f"train.hidden.projection is false, but the student is {own} wide and the teacher {its}",
+                    "leave it out: a projection is learned",
+                )
+        if self.relations:
+            self.layer = len(layers_of(teacher)) - 1 if self.relations.layer is None else self.relations.layer
+            if self.layer >= len(layers_of(teacher)):
+                raise RecipeError(
+                    f"train.relations.layer is {self.layer}; the teacher has layers 0 to {len(layers_of(teacher)) - 1}",
+                    "name a layer it has",
+                )
+            config = teacher.config.get_text_config()
+            few = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+            self.heads = self.relations.heads or few
+            for model, layer in ((student, len(layers_of(student)) - 1), (teacher, self.layer)):
+                for width in attention_parts(layers_of(model)[layer])[1]:
+                    if width % self.heads:
+                        raise RecipeError(
+                            f"train.relations.heads is {self.heads}, which does not divide a width of {width}",
+                            "set it to a number that divides the widths of queries, keys and values of both models",
+                        )
+
+    def describe(self) -> str:
+        """In words, for cards."""
+        found = []
+        if self.hidden:
+            pairs = ", ".join(f"{s} from {t}" for s, t in self.pairs)
+            how = "learned projections" if len(self.projections) else "no projection"
+            found.append(f"hidden states ({self.hidden.loss}, layers {pairs}, {how}, weight {self.hidden.weight:g})")
+        if self.relations:
+            found.append(
+                f"attention relations (the last layer from {self.layer}, {self.heads} heads, "
+                f"weight {self.relations.weight:g})"
+            )
+        return " and ".join(found)
+
+    def forward(
+        self, model: Any, head: Head | None, rows: Sequence[Example], step: Sequence[Example]
+    ) -> tuple[Tensor, Tensor, dict[str, float]]:
+        """What `completion_states` gives for the student `model`; and the weighted terms with their values by name.
+
+        `rows` are some of the rows of `step`, by whose tokens the terms are divided.
+        """
+        completions = [e.completion for e in rows]
+        student_prompts = [e.prompt for e in rows]
+        teacher_prompts = [list(e.teacher_prompt) or e.prompt for e in rows]
+        states, mine = self._see(model, head, student_prompts, completions, [s for s, _ in self.pairs], -1)
+        (teacher,) = self.teacher
+        device = states[0].device
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            depths = [t for _, t in self.pairs]
+            _, its = self._see(teacher, _NO_HEAD, teacher_prompts, completions, depths, self.layer)
+        tokens = sum(len(e.completion) for e in step)
+        total = torch.zeros((), device=device)
+        parts: dict[str, float] = {}
+        with torch.autocast(device.type, enabled=False):
+            if self.hidden:
+                found = total
+                for n in range(len(self.pairs)):
+                    w = self.projections[n].weight if len(self.projections) else None
+                    h_s = torch.cat([row[n][-len(c) :] for row, c in zip(mine, completions, strict=True)])
+                    h_t = torch.cat([row[n][-len(c) :] for row, c in zip(its, completions, strict=True)])
+                    found = found + hidden_term(h_s, h_t.to(device), w, self.hidden.loss) / len(self.pairs)
+                parts["hidden"] = float(found.detach()) / tokens
+                total = total + self.hidden.weight / tokens * found
+            if self.relations:
+                found = torch.zeros((), device=device)
+                for n, (own, other) in enumerate(zip(mine, its, strict=True)):
+                    count = len(completions[n])
+                    keys = None if student_prompts[n] == teacher_prompts[n] else count
+                    for a, b in zip(own[-3:], other[-3:], strict=True):
+                        found = found + relation_term(a, b.to(device), self.heads, count, keys)
+                parts["relations"] = float(found.detach()) / tokens
+                total = total + self.relations.weight / tokens * found
+        return torch.cat(states), total, parts
+
+    def _see(
+        self,
+        model: Any,
+        head: Head | None,
+        prompts: Sequence[Sequence[int]],
+        completions: Sequence[Sequence[int]],
+        depths: Sequence[int],
+        attention: int,
+    ) -> tuple[list[Tensor], list[list[Tensor]]]:
+        """For each row: what the output layer takes for completion tokens (logits without a head); and (n, D) states
+        after layers `depths`, then queries, keys and values of layer `attention`, of whole sequences if those are
+        wanted, else of the positions that predict completion tokens."""
+        layers = layers_of(model)
+        modules, widths = [layers[i] for i in depths], [model.config.get_text_config().hidden_size] * len(depths)
+        if self.relations:
+            some, sizes = attention_parts(layers[attention])
+            modules, widths = [*modules, *some], [*widths, *sizes]
+            whole = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
+            found = completion_logits(
+                _Watched(model, head, modules), [row[:1] for row in whole], [row[1:] for row in whole]
+            )
+        else:
+            share = not torch.is_grad_enabled()
+            found = completion_logits(_Watched(model, head, modules), prompts, completions, share=share)
+        width = sum(widths)
+        outputs = [row[-len(c) :, :-width] for row, c in zip(found, completions, strict=True)]
+        return outputs, [list(row[:, -width:].split(widths, -1)) for row in found]
+
+
+_NO_HEAD = Head(torch.zeros(0))  # of the teacher only what is inside is wanted: not its logits
+
+
+class _Watched:
+    """A model whose logits are followed by what the modules gave: `completion_logits` picks positions out of both."""
+
+    def __init__(self, model: Any, head: Head | None, modules: Sequence[nn.Module]) -> None:
+        self.inner: Any = Body(model) if head else model
+        self.modules, self.device, self.config, self.width = modules, model.device, model.config, 0
+
+    def get_decoder(self) -> Any:
+        return self._decode
+
+    def _decode(self, *some: Any, **more: Any) -> SimpleNamespace:
+        with watching(self.modules) as seen:
+            last = self.inner.get_decoder()(*some, **more).last_hidden_state
+        self.width = last.shape[-1]
+        return SimpleNamespace(last_hidden_state=torch.cat([last, *seen], -1))
+
+    def get_output_embeddings(self) -> Any:
+        layer = self.inner.get_output_embeddings()
+        return lambda h: torch.cat([layer(h[..., : self.width]), h[..., self.width :]], -1)
+
+    def __call__(self, ids: Tensor, *, logits_to_keep: int = 0, **more: Any) -> SimpleNamespace:
+        with watching(self.modules) as seen:
+            z = self.inner(ids, logits_to_keep=logits_to_keep, **more).logits
+        return SimpleNamespace(logits=torch.cat([z, *(s[:, -logits_to_keep:] for s in seen)], -1))
+
+
+@contextmanager
+def watching(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """A list that holds each module's output once the model has run."""
+    seen: list[Any] = [None] * len(modules)
+
+    def keep(place: int) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            seen[place] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    handles = [module.register_forward_hook(keep(n)) for n, module in enumerate(modules)]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def hidden_term(h_s: Tensor, h_t: Tensor, weight: Tensor | None, loss: str) -> Tensor:
+    """Sum over tokens of the distance of `h_s` (N, d_s), through `weight` (d_t, d_s), from `h_t` (N, d_t)."""
+    h_s, h_t = _float(h_s), _float(h_t)
+    if weight is not None:
+        h_s = functional.linear(h_s, weight.to(h_s.dtype))
+    if loss == "cosine":
+        return (1 - functional.cosine_similarity(h_s, h_t, dim=-1)).sum()
+    size = h_t.shape[-1:]
+    return (functional.layer_norm(h_s, size) - functional.layer_norm(h_t, size)).square().sum() / size[0]
+
+
+def relation_term(a_s: Tensor, a_t: Tensor, heads: int, queries: int, keys: int | None = None) -> Tensor:
+    """Σ over heads and the last `queries` positions of KL(R^T ‖ R^S), divided by `heads`.
+
+    `a_s` (L_s, D_s), `a_t` (L_t, D_t) are queries, keys or values of one sequence. `keys`: relate only the last so
+    many positions; without it all, and then L_s = L_t.
+    """
+    logr_s, logr_t = (_relations(_float(a if keys is None else a[-keys:]), heads, queries) for a in (a_s, a_t))
+    past = logr_t > -torch.inf
+    return (logr_t.exp() * (logr_t - logr_s).masked_fill(~past, 0)).sum() / heads
+
+
+def _relations(a_LD: Tensor, heads: int, queries: int) -> Tensor:
+    """Log-relations (heads, queries, L) of the last `queries` positions to themselves and those before."""
+    length = len(a_LD)
+    a = a_LD.view(length, heads, -1).transpose(0, 1)
+    scores = a[:, length - queries :] @ a.transpose(1, 2) / a.shape[-1] ** 0.5
+    past = torch.ones(queries, length, dtype=torch.bool, device=a.device).tril(length - queries)
+    return scores.masked_fill(~past, -torch.inf).log_softmax(-1)
+
+
+def _float(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def layer_pairs(section: Hidden, student: int, teacher: int) -> list[tuple[int, int]]:
+    """(student layer, teacher layer), from 0, of models of so many layers. Raises RecipeError."""
+    if section.layers == "uniform":
+        return [(s, max(1, round((s + 1) * teacher / student)) - 1) for s in range(student)]
+    pairs = sorted(section.layers.items())
+    for s, t in pairs:
+        if not (0 <= s < student and 0 <= t < teacher):
+            raise RecipeError(
+                f"train.hidden.layers pairs {s} with {t}; the student has layers 0 to {student - 1}, the teacher 0 to "
+                f"{teacher - 1}",
+                "name layers they have",
+            )
+    if not pairs:
+        raise RecipeError("train.hidden.layers is empty", "name pairs of layers, or leave it out")
+    return pairs
+
+
+def projection(student: int, teacher: int, generator: torch.Generator) -> nn.Linear:
+    """A bias-free map from the student's width to the teacher's: the identity where they are equal, else random."""
+    layer = nn.Linear(student, teacher, bias=False)
+    with torch.no_grad():
+        if student == teacher:
+            layer.weight.copy_(torch.eye(student))
+        else:
+            layer.weight.copy_(torch.randn(teacher, student, generator=generator) / student**0.5)
+    return layer
+
+
+def layers_of(model: Any) -> Sequence[nn.Module]:
+    """A decoder's layers. Raises RecipeError for one whose layers are not where they usually are."""
+    body = model.get_decoder()
+    for name in ("layers", "h"):
+        if hasattr(body, name):
+            return list(getattr(body, name))
+    raise RecipeError(
+        f"{type(model).__name__} models keep their layers elsewhere than others: train.hidden and train.relations "
+        "cannot see them",
+        "leave these sections out",
+    )
+
+
+def attention_parts(layer: nn.Module) -> tuple[list[nn.Module], list[int]]:
+    """The modules of one layer whose outputs, side by side, are queries, keys and values; and the three widths."""
+    attention: Any = getattr(layer, "self_attn", None) or getattr(layer, "attn", None)
+    if hasattr(attention, "q_proj"):
+        modules = [attention.q_proj, attention.k_proj, attention.v_proj]
+        return modules, [int(module.out_features) for module in modules]
+    if hasattr(attention, "c_attn"):
+        return [attention.c_attn], [int(attention.c_attn.nf) // 3] * 3
+    raise RecipeError(
+        f"{type(attention).__name__} has no separate queries, keys and values: train.relations cannot see them",
+        "leave it out",
+    )
