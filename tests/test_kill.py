@@ -52,7 +52,13 @@ KINDS = {
 }
 _ONLINE = {"student": {"kind": "decoder", "layers": 1}, "batch_size": 4, "max_steps": 5, "epochs": 4}
 _ON_POLICY = {"mode": "on_policy", "lmbda": 1.0, "max_new_tokens": 5, "reuse": 4}
-ONLINE = {
+_LORA = {"kind": "decoder", "layers": 1, "lora": {"r": 2, "lora_dropout": 0.3}}
+TRAINED = {  # ways of training that keep other state than a decoder's weights
+    "lora": {"train": {**_ONLINE, "checkpoint_every": 2, "student": _LORA}},
+    "ensemble": {
+        "logits": {"kind": "topk", "k": 7, "score_by": ["other"]},
+        "train": {**_ONLINE, "checkpoint_every": 2, "ensemble": {"merge": "pool"}},
+    },
     "on_policy": {"logits": None, "train": {**_ONLINE, "checkpoint_every": 2, "online": _ON_POLICY}},
     "mutual": {"logits": None, "train": {**_ONLINE, "checkpoint_every": 2, "online": {"mode": "mutual"}}},
 }
@@ -81,7 +87,15 @@ def setups(server, folder):
 
     def setup(kind: str) -> Setup:
         if kind not in made:
-            recipe = small_task(folder / f"task-{kind}", teacher, long=1, **{**KINDS, **ONLINE}[kind])
+            sections = {**KINDS, **TRAINED}[kind]
+            if kind == "ensemble":
+                one = {"licence": "Apache-2.0", "batch_size": 4, "device": "cpu"}
+                other = small_teacher(folder / "other", seed=1)
+                sections = {
+                    **sections,
+                    "teachers": {"one": {"model": str(teacher), **one}, "other": {"model": str(other), **one}},
+                }
+            recipe = small_task(folder / f"task-{kind}", teacher, long=1, **sections)
             made[kind] = undisturbed(server, recipe, folder / kind)
         return made[kind]
 
@@ -116,7 +130,7 @@ def test_undisturbed_run_has_every_id_once(setups, kind):
     [
         *(("sampled", stage, 1) for stage in STAGES),
         *((kind, stage, 6) for kind in ("topk", "classify") for stage in ("generate", "train")),
-        *((kind, "train", 4) for kind in ONLINE),
+        *((kind, "train", 4) for kind in TRAINED),
     ],
 )
 def test_sigkill_at_every_rename_and_fsync(server, setups, kind, stage, every):
@@ -130,7 +144,7 @@ def test_sigkill_at_every_rename_and_fsync(server, setups, kind, stage, every):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "stage"), [*((kind, stage) for kind in KINDS for stage in STAGES), *((kind, "train") for kind in ONLINE)]
+    ("kind", "stage"), [*((kind, stage) for kind in KINDS for stage in STAGES), *((kind, "train") for kind in TRAINED)]
 )
 def test_sigkill_on_both_sides_of_every_call_twice(server, setups, kind, stage):
     """Killed at the call, and the resumed command killed at the same number again."""
@@ -159,8 +173,9 @@ def test_sigkill_at_ten_random_moments(server, setups, stage):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", list(KINDS))
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    ("kind", "stage"), [*((kind, stage) for kind in KINDS for stage in STAGES), *((kind, "train") for kind in TRAINED)]
+)
 def test_sigkill_three_times_at_random_moments(server, setups, kind, stage):
     at_random(server, setups(kind), stage, 30, 3)
 

@@ -227,3 +227,46 @@ def test_two_processes_train_the_same_student(made, tmp_path, micro):
         for mine, theirs in zip(read_metrics(one / arm), read_metrics(tmp_path / "two" / arm), strict=True):
             assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
             assert mine["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
+
+
+_STARVED = """
+import resource, sys
+import synthgen
+from distill import train
+from distill.loop import fit
+from synthgen.errors import UserError
+from synthgen.teachers.transformers import LocalModel
+
+recipe = synthgen.load_recipe(sys.argv[1])
+teacher = LocalModel.open(recipe.teacher)
+train(recipe, sys.argv[2], sys.argv[3] + "-warm", teacher=teacher)  # what is loaded on the way is loaded
+big = recipe.train.model_copy(update={"batch_size": 64, "seed": 1})
+recipe = recipe.model_copy(update={"train": big})
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + int(sys.argv[4]), resource.RLIM_INFINITY))
+try:
+    train(recipe, sys.argv[2], sys.argv[3], teacher=teacher)
+    print("trained")
+except UserError as error:
+    print(error, "->", error.hint)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="address space is counted and limited on Linux")
+def test_out_of_memory_is_one_line_that_says_what_to_do(made, tmp_path):
+    recipe, run = made("wide", seeds=64)
+    config = {"hidden_size": 256, "intermediate_size": 8192, "num_hidden_layers": 2}
+    section = recipe.train.model_dump(exclude_none=True) | {"student": {"kind": "decoder", "config": config}}
+    section |= {"baseline": False, "max_steps": 2, "batch_size": 2}
+    task = small_task(tmp_path / "task", Path(recipe.teacher.model), seeds=64, train=section)
+    script = tmp_path / "starved.py"
+    script.write_text(_STARVED)
+    for room, says in ((120 << 20, "out of memory in step 0, with"), (8 << 30, "trained")):
+        command = [sys.executable, str(script), str(task), str(run), str(tmp_path / f"student-{room}"), str(room)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+        assert done.stdout.startswith(says), done.stdout + done.stderr[-1500:]
+        if says != "trained":
+            assert "lower train.micro_batch" in done.stdout
+            assert "\n" not in done.stdout.strip()
