@@ -260,6 +260,12 @@ class Recipe(Section):
             raise ValueError("a student of kind 'sentence' and strategy 'embed' go together")
         if self.train and wants == "sentence" and self.train.loss != "forward_kl":
             raise ValueError("train.loss is between distributions; a sentence student has student.distance")
+        if (
+            self.train
+            and wants == "sentence"
+            and self.train.kd_weight != TrainSection.model_fields["kd_weight"].default
+        ):
+            raise ValueError("train.kd_weight mixes in labels, and texts of strategy 'embed' have none")
         if wants in ("classifier", "encoder") and self.strategy != "classify":
             raise ValueError(f"a student of kind '{wants}' needs strategy 'classify'")
         writes = wants in ("decoder", "seq2seq")
