@@ -78,11 +78,13 @@ def evaluate(run: Path, student: Path | None, recipe: str | None, fresh: bool, u
     lines = []
     for name, row in found["table"].items():
         kl, agreement, accuracy = row.get("kl"), row.get("agreement"), row.get("accuracy")
-        parts = [f"KL {kl['mean']:.3f} [{kl['low']:.3f}, {kl['high']:.3f}]"] if kl else []
+        rho = row.get("spearman")
+        parts = [f"Spearman's ρ {rho['mean']:.3f} [{rho['low']:.3f}, {rho['high']:.3f}]"] if rho else []
+        parts += [f"KL {kl['mean']:.3f} [{kl['low']:.3f}, {kl['high']:.3f}]"] if kl else []
         parts += [f"from what was taught {row['from targets']['mean']:.3f}"] if "from targets" in row else []
         parts += [f"agreement {agreement['mean']:.1%}"] if agreement else []
         parts += [f"right {accuracy['mean']:.1%}"] if accuracy else []
-        lines.append(f"{name}: {', '.join(parts)}")
+        lines.append(f"{name}: {', '.join(parts) or '–'}")
     if "learnt from" in found:
         lines.append(f"the distilled student learnt from {found['learnt from']}")
     ui.result(found, "\n".join(lines))

@@ -319,6 +319,8 @@ def refuse_student(train: TrainSection, strategy: str, logits: TargetKind | None
         raise ValueError(f"a student of kind '{wants}' needs strategy 'classify'")
     if wants == "sentence" and train.loss != "forward_kl":
         raise ValueError("train.loss is between distributions; a sentence student has student.distance")
+    if wants == "sentence" and train.kd_weight != TrainSection.model_fields["kd_weight"].default:
+        raise ValueError("train.kd_weight mixes in labels, and texts of strategy 'embed' have none")
     if wants == "classifier" and train.loss != "forward_kl":
         raise ValueError(f"train.loss '{train.loss}' is for decoders; a classifier learns by forward_kl")
     if wants not in ("decoder", "seq2seq"):

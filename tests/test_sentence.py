@@ -9,18 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import save_file
 from small import WORDS, small_encoder, sorting_task
 from test_train import Cut
 from transformers import AutoModel, AutoTokenizer
 
 import distill
+import distill.cli
 import synthgen
 from distill.card import write_model_card
 from distill.sentence import FromVectors, Sentence, sentence
 from distill.similarity import bootstrap, cosines, ranks, spearman
 from synthgen import corpus
 from synthgen.errors import RecipeError, TeacherError, UserError
+from synthgen.recipe import dump_recipe
 from synthgen.records import Request
 from synthgen.sections import TeacherSection
 from synthgen.teachers import open_teacher
@@ -242,6 +245,9 @@ def test_a_student_learns_and_is_measured(learned):
     assert "a projection (Dense) of its 8 numbers to 16 is kept" in card
     assert "library_name: sentence-transformers" in card
     assert f"{rho['mean']:.3f} [{rho['low']:.3f}, {rho['high']:.3f}]" in page
+    (work / "recipe.yaml").write_text(dump_recipe(recipe))
+    said = CliRunner().invoke(distill.cli.main, ["eval", str(work)])
+    assert f"distilled: Spearman's ρ {rho['mean']:.3f} [{rho['low']:.3f}, {rho['high']:.3f}]" in said.output, said
 
 
 def test_the_folder_is_one_of_sentence_transformers(learned):
@@ -313,6 +319,7 @@ def test_a_text_is_no_pair_with_itself():
         ),
         ({"train": {"student": {"kind": "classifier"}}}, "kind 'sentence' and strategy 'embed' go together"),
         ({"train": {"student": {"kind": "sentence"}, "loss": "mse"}}, "a sentence student has student.distance"),
+        ({"train": {"student": {"kind": "sentence"}, "kd_weight": 0.5}}, "mixes in labels, and texts"),
         ({"train": {"student": {"kind": "sentence", "layers": 1, "model": "x"}}}, "give at most one of"),
     ],
 )

@@ -763,7 +763,7 @@ ROLES = {
     "conversation": set(),
     **{n: {"rewriter"} for n in ("evolve", "magpie", "personas", "paraphrase", "back_translation", "extract")},
 }
-MULTI = [name for name in SHIPPED if load_recipe(name).strategy not in ("answer", "rationale", "classify")]
+MULTI = [name for name in SHIPPED if load_recipe(name).strategy not in ("answer", "rationale", "classify", "embed")]
 
 
 @pytest.mark.parametrize("name", MULTI)

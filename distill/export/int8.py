@@ -110,6 +110,9 @@ def _hessians(model: Any, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
     head = model.get_output_embeddings()
     try:
         for row in rows:
+            if head is None:  # a classifier, whose head is a layer like others
+                model(torch.tensor([list(row)]))
+                continue
             states_1SD = model.get_decoder()(torch.tensor([list(row)]), use_cache=False).last_hidden_state
             for name, module in linear:
                 if module is head:  # its input is all that is wanted of it

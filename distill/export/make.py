@@ -20,6 +20,11 @@ from synthgen.ui import UI
 Format = Literal["onnx", "gguf"]
 
 _NEEDS = {"onnx": ("onnx", "onnx_ir", "onnxscript", "onnxruntime"), "gguf": ("gguf",)}
+_NOT_YET = {"seq2seq": "an encoder with a decoder", "sentence": "a sentence encoder"}
+_RUNS = {
+    "seq2seq": "transformers runs its folder as it is",
+    "sentence": "sentence-transformers runs its folder as it is; SentenceTransformer(…, backend='onnx') exports it",
+}
 _ROWS = 256  # held-out rows compared, at most
 _CALIBRATE = 64  # training rows that rounding goes by
 _TIMED = 8  # prompts whose speed is measured
@@ -46,8 +51,10 @@ def export(
     ui = ui or UI(quiet=True)
     folder = _student(Path(student))
     facts = corpus.load_json(folder / "training.json")
-    if to == "gguf" and facts["kind"] == "classifier":
+    if to == "gguf" and facts["kind"] in ("classifier", "encoder"):
         raise UserError(f"{folder} is a classifier, and GGUF holds language models", "export it with --to onnx")
+    if facts["kind"] in _NOT_YET:
+        raise UserError(f"{folder} is {_NOT_YET[facts['kind']]}, which is not exported to {to}", _RUNS[facts["kind"]])
     for package in _NEEDS[to]:
         if importlib.util.find_spec(package) is None:
             raise missing_extra(package, "export")
@@ -123,6 +130,10 @@ def _make(
                 from distill.export.classifier import write_classifier
 
                 found = write_classifier(folder, source, temporary, ui)
+            elif facts["kind"] == "encoder":
+                from distill.export.encoder import write_encoder
+
+                found = write_encoder(folder, source, temporary, _CALIBRATE, ui)
             else:
                 found = _decoder(folder, source, temporary, inputs["to"], ui)
             table = found["table"]

@@ -30,7 +30,7 @@ _CACHE = re.compile(r"(input|output)\.past_key_values\.layers\.(\d+)\.(key|value
 
 def write_decoder(student: Any, weights: Mapping[str, Int8], folder: Path) -> dict[str, str]:
     """model.onnx and model_int8.onnx; returns the file of each row."""
-    with _quiet():
+    with quiet():
         graph = decoder_graph(student.model)
     save(graph, folder / "model.onnx")
     to_int8(graph, student.model, weights)
@@ -39,7 +39,7 @@ def write_decoder(student: Any, weights: Mapping[str, Int8], folder: Path) -> di
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The exporters print to stdout, which is for results."""
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -121,7 +121,14 @@ class _LlamaCpp:
 
 
 def open_classifier(runtime: str, folder: Path) -> Callable[[Sequence[str]], Array]:
-    """Texts → probabilities (texts, labels): by 'numpy' the student itself, by 'onnxruntime' its export."""
+    """Texts → probabilities (texts, labels): by 'numpy' or 'torch' the student itself, by 'onnxruntime' its export,
+    which for an encoder is a file."""
+    if runtime == "torch":
+        from distill.encoder import Encoder
+
+        return Encoder.load(folder).predict
+    if folder.suffix == ".onnx":
+        return _encoder(folder)
     from distill.classifier import Classifier, features
 
     if runtime == "numpy":
@@ -134,6 +141,41 @@ def open_classifier(runtime: str, folder: Path) -> Callable[[Sequence[str]], Arr
         return np.asarray(session.run(None, {"ids": ids, "weights": weights})[0])
 
     return predict
+
+
+def _encoder(path: Path) -> Callable[[Sequence[str]], Array]:
+    session, read = _session(path), reader(path.parent)
+
+    def predict(texts: Sequence[str]) -> Array:
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        found = []
+        for begin in range(0, len(order), 64):  # texts of like length together
+            ids, mask = read([texts[i] for i in order[begin : begin + 64]])
+            found.append(session.run(None, {"input_ids": ids, "attention_mask": mask})[0])
+        z = np.concatenate(found)[np.argsort(order)].astype(np.float64)
+        z = np.exp(z - z.max(-1, keepdims=True))
+        return np.asarray(z / z.sum(-1, keepdims=True))
+
+    return predict
+
+
+def reader(folder: Path) -> Callable[[Sequence[str]], tuple[Array, Array]]:
+    """Texts → input_ids and attention_mask (texts, tokens), by tokenizer.json and predict.json alone."""
+    from tokenizers import Tokenizer
+
+    tokens = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    facts = json.loads((folder / "predict.json").read_text())
+    tokens.enable_truncation(min(facts["max_length"], 1 << 30))
+    tokens.no_padding()
+
+    def read(texts: Sequence[str]) -> tuple[Array, Array]:
+        rows = [found.ids or [facts["pad"]] for found in tokens.encode_batch(list(texts))]
+        width = max(len(row) for row in rows)
+        ids = np.array([row + [facts["pad"]] * (width - len(row)) for row in rows], np.int64)
+        mask = np.array([[1] * len(row) + [0] * (width - len(row)) for row in rows], np.int64)
+        return ids, mask
+
+    return read
 
 
 def padded(bags: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
