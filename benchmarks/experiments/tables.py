@@ -62,7 +62,6 @@ TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
         [*_TEXT[:4], ("teacher's loss", "teacher loss", "{:.3f}"), _TIME],
     ),
     "ensemble": ("ensemble", ["logits/full", "second", "mean", "pool"], "loss", [*_TEXT[:4], _TIME]),
-    "hidden": ("hidden", ["logits", "hidden", "relations"], "loss", [*_TEXT, _TIME]),
 }
 
 
