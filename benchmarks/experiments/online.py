@@ -25,7 +25,7 @@ from synthgen.teachers.transformers import LocalModel
 ON_POLICY = ("on-policy-forward", "on-policy-reverse", "on-policy-jsd")
 ARMS = ("weak", "sft", "offline", *ON_POLICY, "sft-long", "offline-long")
 BITS, TRAIN, TEST, NEW = 20, 2000, 500, 24
-STEPS, BATCH, RATE = 80, 32, 1e-3
+STEPS, BATCH, RATE = 90, 32, 1e-3
 ROUND, ENOUGH, TEACHER_STEPS = 20, 0.5, 300
 LOSSES = {"on-policy-reverse": "reverse_kl", "on-policy-jsd": "jsd"}
 

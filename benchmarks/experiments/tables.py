@@ -53,7 +53,22 @@ TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
             "offline-long",
         ],
         "right",
-        [("steps", "training.steps", "{:,.0f}"), *_RIGHT, ("length", "length", "{:.1f}"), _TIME],
+        [("steps", "training.steps", "{:,.0f}"), *_RIGHT, ("links right", "links", "{:.1%}"), _TIME],
+    ),
+    "online, links": (
+        "online",
+        [
+            "offline",
+            "weak",
+            "sft",
+            "on-policy-forward",
+            "on-policy-reverse",
+            "on-policy-jsd",
+            "sft-long",
+            "offline-long",
+        ],
+        "links",
+        [("links right", "links", "{:.1%}")],
     ),
     "mutual": (
         "mutual",
