@@ -8,49 +8,54 @@ favour it: compare the loss.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from harness import run, section_of, train
-from python_code import BATCH, STEPS, batches, scores, student, teacher, texts, windows
+from python_code import BATCH, STEPS, VOCABULARY, batches, distributions, scores, student, teacher, texts, windows
 from torch import Tensor
 
+from distill.head import completion_states
 from distill.losses import Dense, Target
-from distill.objective import batch_loss
-from distill.online import LiveTeacher, Text
-from synthgen.teachers.forward import completion_logits
+from distill.objective import FromShards, batch_loss
+from distill.online import Text
 
 ARMS = ("mean", "pool", "second")
 
 
-class Merged(LiveTeacher):
-    """Two live teachers of equal weight: log Σ p / 2, or Σ log p / 2 normalised."""
+@functools.cache
+def logp(number: int) -> dict[str, torch.Tensor]:
+    """Each window's log-probabilities (56, V) by a teacher, in float16: made once for all arms and seeds."""
+    return {str(n): z.half() for n, z in enumerate(distributions.__wrapped__(number, "student"))}
+
+
+class Merged(FromShards):
+    """Two teachers of equal weight: log Σ p / 2, or Σ log p / 2 normalised; or the second one alone."""
 
     how = "mean"
 
     def forward(self, rows: Sequence[Text], step: Sequence[Text]) -> tuple[Tensor, dict[str, float]]:
-        prompts, completions = [r.prompt for r in rows], [r.completion for r in rows]
-        with torch.no_grad():
-            each = [torch.cat(completion_logits(teacher(n).model, prompts, completions)) for n in (0, 1)]
-            logp = torch.stack([z.log_softmax(-1) for z in each])
-            merged = logp.logsumexp(0) - math.log(2) if self.how == "mean" else logp.mean(0).log_softmax(-1)
+        if self.how == "second":
+            merged = torch.cat([logp(1)[r.id] for r in rows]).float()
+        else:
+            each = torch.stack([torch.cat([logp(n)[r.id] for r in rows]).float() for n in (0, 1)])
+            merged = each.logsumexp(0) - math.log(2) if self.how == "mean" else each.mean(0)
 
         def live(chunk: tuple[int, int]) -> Target:
-            return Dense(merged[slice(*chunk)])
+            return Dense(merged[slice(*chunk)])  # logits: the loss normalises the pool
 
-        states = torch.cat(completion_logits(self.model, prompts, completions))
-        return batch_loss(states, None, rows, self.meta, self.section, step=step, live=live)
+        states = completion_states(self.model, self.head, [r.prompt for r in rows], [r.completion for r in rows])
+        return batch_loss(states, self.head, rows, self.meta, self.section, step=step, live=live)
 
 
 def arm_of(arm: str, seed: int) -> dict[str, Any]:
-    model, section = student(seed), section_of(STEPS, BATCH, seed, online={"mode": "teacher"})
-    if arm == "second":
-        objective = LiveTeacher(model, teacher(1), section)
-    else:
-        objective = Merged(model, teacher(0), section)
-        objective.how = arm
+    section = section_of(STEPS, BATCH, seed)
+    model, meta = student(seed), {"temperature": 1.0, "vocab_size": VOCABULARY}
+    objective = Merged(model, meta, section)
+    objective.how = arm
     found = train(objective, batches(texts(windows()["student"]), seed), section)
     return {**scores(model), "training": found}
 

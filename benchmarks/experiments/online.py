@@ -2,10 +2,10 @@
 
     python benchmarks/experiments/online.py            # and tables.py for the tables
 
-The student begins weak (a few steps of cross-entropy), the same in every arm of a seed. `sft`: cross-entropy on the
-teacher's texts. `offline`: the live teacher's distributions on the same texts. `on-policy-*`: on the student's own
-texts, λ = 1. All of these take as many updates of as many rows; the `-long` arms take as many more as fill the
-processor time of `on-policy-forward`.
+The student begins weak (its cross-entropy has just left the plateau of guessing), the same in every arm of a seed.
+`sft`: cross-entropy on the teacher's texts. `offline`: the live teacher's distributions on the same texts.
+`on-policy-*`: on the student's own texts, λ = 1. All of these take as many updates of as many rows; the `-long` arms
+take as many more as fill the processor time of `on-policy-forward`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from synthgen.teachers.transformers import LocalModel
 ON_POLICY = ("on-policy-forward", "on-policy-reverse", "on-policy-jsd")
 ARMS = ("weak", "sft", "offline", *ON_POLICY, "sft-long", "offline-long")
 BITS, TRAIN, TEST, NEW = 20, 2000, 500, 24
-STEPS, BATCH, RATE = 170, 32, 1e-3
-WEAK_STEPS, TEACHER_STEPS = 60, 300
+STEPS, BATCH, RATE = 90, 32, 1e-3
+ROUND, ENOUGH, TEACHER_STEPS = 20, 0.5, 300
 LOSSES = {"on-policy-reverse": "reverse_kl", "on-policy-jsd": "jsd"}
 
 
@@ -74,9 +74,14 @@ def held_out(writer: LocalModel) -> dict[str, list[float]]:
 
 @functools.cache
 def weak(seed: int) -> Any:
-    """The student that all arms begin with."""
-    made, section = model(48, 2, seed), section_of(WEAK_STEPS, BATCH, 50 + seed, learning_rate=RATE)
-    train(FromShards(made, {}, section, labels_alone=True), batches(written(), 50 + seed), section)
+    """The student that all arms begin with: rounds of cross-entropy until its loss leaves the plateau of guessing."""
+    made, loss = model(48, 2, seed), 1.0
+    for number in range(40):
+        if loss < ENOUGH:
+            break
+        section = section_of(ROUND, BATCH, 100 * seed + number, learning_rate=2e-3)
+        objective = FromShards(made, {}, section, labels_alone=True)
+        loss = train(objective, batches(written(), 100 * seed + number), section)["last"]["loss"]
     return made
 
 

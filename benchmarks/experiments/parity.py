@@ -52,11 +52,20 @@ def model(width: int, layers: int, seed: int) -> Any:
 
 
 def right(writer: LocalModel, asked: list[list[int]], bits: list[list[int]], new: int) -> dict[str, list[float]]:
-    """Of greedy completions: is the last token before the end the parity, did it end, and how long is it?"""
+    """Of greedy completions: is the last token before the end the parity, did it end, how long is it; and what share
+    of the running parities follow from the one written before and the next bit (`links`, where there is a rationale)?
+    """
     replies = writer.complete(asked, ["0"] * len(asked), 0.0, new)
     last = [[t for t in r.token_ids if t != END][-1:] for r in replies]
     return {
         "right": [float(t == [answer(b)]) for t, b in zip(last, bits, strict=True)],
         "ended": [float(r.finish_reason == "stop") for r in replies],
         "length": [float(len(r.token_ids)) for r in replies],
+        "links": [links(list(r.token_ids), b) for r, b in zip(replies, bits, strict=True)] if new > 4 else [],
     }
+
+
+def links(tokens: list[int], bits: list[int]) -> float:
+    """Share of the bits after which `tokens` go on with the right running parity."""
+    before = [0, *tokens]
+    return sum(t == b ^ p for t, b, p in zip(tokens, bits, before, strict=False)) / len(bits)

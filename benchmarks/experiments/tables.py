@@ -53,7 +53,22 @@ TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
             "offline-long",
         ],
         "right",
-        [("steps", "training.steps", "{:,.0f}"), *_RIGHT, ("length", "length", "{:.1f}"), _TIME],
+        [("steps", "training.steps", "{:,.0f}"), *_RIGHT, ("links right", "links", "{:.1%}"), _TIME],
+    ),
+    "online, links": (
+        "online",
+        [
+            "offline",
+            "weak",
+            "sft",
+            "on-policy-forward",
+            "on-policy-reverse",
+            "on-policy-jsd",
+            "sft-long",
+            "offline-long",
+        ],
+        "links",
+        [("links right", "links", "{:.1%}")],
     ),
     "mutual": (
         "mutual",
@@ -62,7 +77,6 @@ TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
         [*_TEXT[:4], ("teacher's loss", "teacher loss", "{:.3f}"), _TIME],
     ),
     "ensemble": ("ensemble", ["logits/full", "second", "mean", "pool"], "loss", [*_TEXT[:4], _TIME]),
-    "hidden": ("hidden", ["logits", "hidden", "relations"], "loss", [*_TEXT, _TIME]),
 }
 
 
