@@ -3,6 +3,7 @@
     python benchmarks/strategies.py                         shipped recipes
     python benchmarks/strategies.py --data FOLDER           and public sets: self-instruct, gsm8k, palm-rationales
     python benchmarks/strategies.py --only vote evolve --rows 3
+    python benchmarks/strategies.py --only consensus disagreement --second FOLDER    another model in place of the hub's
 
 yield         rows that curation kept, of the rows asked for (a failure counts as a row that was not made)
 new 4-grams   of the kept rows' word 4-grams (question and completion), those in no seed and no earlier row
@@ -45,6 +46,7 @@ def main() -> None:
     """Print the table, and rows to read."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--second", help="a model's folder, in place of what the recipes of two teachers name")
     parser.add_argument("--only", nargs="*", default=())
     parser.add_argument("--rows", type=int, default=0, help="kept rows to print of each")
     options = parser.parse_args()
@@ -54,7 +56,7 @@ def main() -> None:
         for name, path in recipes(options.data, Path(scratch)).items():
             if not options.only or name in options.only:
                 try:
-                    line(name, load_recipe(path), Path(scratch) / name, options.rows)
+                    line(name, with_second(load_recipe(path), options.second), Path(scratch) / name, options.rows)
                 except TeacherError as error:
                     print(f"{name:18} cannot run here: {error.message}", flush=True)
 
@@ -71,6 +73,15 @@ def recipes(data: Path | None, scratch: Path) -> dict[str, Any]:
         found["gsm8k"] = public(scratch, "reasoning", gsm8k(data), {"max_new_tokens": 128})
         found["commonsense_qa"] = public(scratch, "reasoning", commonsense(data), {})
     return found
+
+
+def with_second(recipe: Recipe, model: str | None) -> Recipe:
+    """The recipe with another model as its second teacher, where it has two."""
+    if model is None or len(recipe.teachers) != 2:
+        return recipe
+    first, second = recipe.teachers.items()
+    other = second[1].model_copy(update={"model": str(Path(model).resolve())})
+    return recipe.model_copy(update={"teachers": {first[0]: first[1], second[0]: other}})
 
 
 def public(scratch: Path, task: str, rows: Iterable[dict[str, Any]], generate: dict[str, Any]) -> Path:

@@ -264,7 +264,7 @@ def load_across(
         target: Any = shard.target(row)
         topk, ulds = translated(target, tokens, parts, len(completion), ids, meta)
         asked = tuple(record.prompt_token_ids or ())
-        examples.append(Example(record.id, prompt, completion, topk, kept, asked, tuple(ulds)))
+        examples.append(Example(record.id, prompt, completion, topk, kept, teacher_prompt=asked, parts=tuple(ulds)))
     if not examples:
         raise CorpusError(
             f"{other} has scored no rows of {folder}: " + ", ".join(f"{n} {why}" for why, n in left_out.items() if n),

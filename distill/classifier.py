@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -41,7 +41,7 @@ def features(text: str, buckets: int) -> tuple[Array, Array]:
     return ids, weights / max(float(np.linalg.norm(weights)), 1e-9)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Classifier:
     """softmax(relu(Σ wᵢ E[i] + b) · O + c) over `labels`."""
 
@@ -50,6 +50,10 @@ class Classifier:
     bias: Array
     out: Array
     out_bias: Array
+
+    @property
+    def parameters(self) -> int:
+        return sum(a.size for a in (self.embed, self.bias, self.out, self.out_bias))
 
     def predict(self, texts: Sequence[str]) -> Array:
         """Probabilities, (texts, labels)."""
@@ -85,6 +89,26 @@ class Classifier:
         }
         durable.write_bytes(folder / "model.safetensors", save(tensors))
         durable.write_json(folder / "config.json", config)
+
+
+class Predicts(Protocol):
+    """A student that gives probabilities of `labels`; `parameters` is how many numbers it holds."""
+
+    labels: list[str]
+
+    @property
+    def parameters(self) -> int: ...
+
+    def predict(self, texts: Sequence[str]) -> Array: ...
+
+
+def open_classifier(kind: str, folder: str | Path) -> Predicts:
+    """A trained student of kind 'classifier' or 'encoder'."""
+    if kind == "classifier":
+        return Classifier.load(folder)
+    from distill.encoder import Encoder
+
+    return Encoder.load(folder)
 
 
 def prompt_text(record: Record) -> str:

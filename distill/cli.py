@@ -9,7 +9,7 @@ import click
 
 import synthgen
 from synthgen.cli import recipe_of, report_errors
-from synthgen.durable import lock
+from synthgen.durable import lock, writes
 from synthgen.errors import GateDenied
 from synthgen.ui import UI
 
@@ -51,6 +51,9 @@ def train(run: Path, out: Path | None, recipe: str | None, fresh: bool, override
     from distill.train import train as train_
 
     loaded = synthgen.load_recipe(recipe_of(run, recipe))
+    if not writes():
+        train_(loaded, run, out, fresh=fresh, override_audit=override_audit)
+        return
     with lock(out or run):
         folder = train_(loaded, run, out, fresh=fresh, override_audit=override_audit, ui=ui)
     ui.result({"student": str(folder)}, str(folder))

@@ -23,14 +23,17 @@ from synthgen.records import DEGENERATE, Message, Record
 
 @dataclass(frozen=True)
 class Example:
-    """One row to learn from; `prompt` in the student's tokens, `target` for each completion token. `teacher_prompt` is
+    """One row to learn from; `prompt` in the student's tokens, `target` for each completion token (None: the tokens
+    alone). `task` and `also` are for rows that teach more than one thing: see `distill.rationale`. `teacher_prompt` is
     what the teacher was sent, in its tokens; empty where nobody knows."""
 
     id: str
     prompt: list[int]
     completion: list[int]
-    target: logits.Target
+    target: logits.Target | None
     kept: bool
+    task: str = ""
+    also: tuple[Example, ...] = ()
     teacher_prompt: Sequence[int] = ()
     parts: Sequence[Any] = ()
     """`distill.align.Part`s: where a teacher with another tokenizer cuts the text differently."""
@@ -67,22 +70,38 @@ def load(
     split: str = "train",
     teachers: Sequence[str] = (),
     merge: Merge | None = None,
+    *,
+    labels_alone: bool = False,
+    shape: Callable[[Record, Example], Example | None] | None = None,
 ) -> TrainingSet:
     """The examples of a curated corpus. Raises CorpusError when logits are missing or belong to other rows.
 
     `teachers` names whose logits are read, where there are several; `merge` makes one target of several, from them
-    and their metadata, in that order (`distill.ensemble`).
+    and their metadata, in that order (`distill.ensemble`). With `labels_alone`, kept rows without their distributions.
+    `shape` makes of a row what it teaches; None leaves it out.
     """
     left_out = {"longer than max_length": 0, "degenerate": 0}
     for _, records in corpus.records(folder, "rejected", split):
         left_out["degenerate"] += sum(bool(DEGENERATE & {v["check"] for v in r.verdicts}) for r in records)
-    indices = stored(folder, teachers)
+    indices = [] if labels_alone else stored(folder, teachers)
     examples: list[Example] = []
     meta: dict[str, Any] = {}
     for record, kept in rows(folder, split):
+        if labels_alone and not kept:
+            continue
         prompt, completion = render(record.prompt), list(record.token_ids or ())
+        if not completion:
+            raise CorpusError(
+                f"{folder}: record {record.id} has no tokens: its teacher sent none",
+                f"train on its rows as a dataset (`distill train {folder}/data`), or score them: strategy: score",
+            )
         if len(prompt) + len(completion) > max_length:
             left_out["longer than max_length"] += 1
+            continue
+        asked = tuple(record.prompt_token_ids or ())
+        if labels_alone:
+            alone = Example(record.id, prompt, completion, None, kept, teacher_prompt=asked)
+            _add(examples, left_out, record, alone, shape)
             continue
         targets, metas = [], []
         for where in indices:
@@ -99,8 +118,8 @@ def load(
         if meta and found != meta:
             raise CorpusError(f"{path}: logits of another kind, teacher or temperature than the other shards'")
         meta = found
-        asked = tuple(record.prompt_token_ids or ())
-        examples.append(Example(record.id, prompt, completion, target, kept, asked))
+        example = Example(record.id, prompt, completion, target, kept, teacher_prompt=asked)
+        _add(examples, left_out, record, example, shape)
     if not examples:
         raise CorpusError(
             f"{folder} has no rows to train on in split '{split}'", "look at the rejects: `synthgen show --rejected`"
@@ -112,7 +131,11 @@ def stored(folder: Path, teachers: Sequence[str]) -> list[dict[str, tuple[Path, 
     """For each of `teachers`, or for the only one there is: where a record's logits lie, by its id."""
     root = next((p for p in (folder / "logits", folder.parent / "generated" / "logits") if p.is_dir()), None)
     if root is None:
-        raise CorpusError(f"{folder} has no logits beside it", "generate with a `logits` section in the recipe")
+        raise CorpusError(
+            f"{folder} has no logits beside it",
+            "generate with a `logits` section (or score the rows: strategy: score), or learn from the tokens alone: "
+            "train.kd_weight: 0",
+        )
     there = {p.name: p for p in sorted(root.iterdir()) if p.is_dir()}
     if not teachers and len(there) != 1:
         raise CorpusError(
@@ -126,6 +149,20 @@ def stored(folder: Path, teachers: Sequence[str]) -> list[dict[str, tuple[Path, 
                 "generate with logits.score_by in the recipe",
             )
     return [_logits_index(there[name]) for name in teachers or there]
+
+
+def _add(
+    examples: list[Example],
+    left_out: dict[str, int],
+    record: Record,
+    example: Example,
+    shape: Callable[[Record, Example], Example | None] | None,
+) -> None:
+    shaped = shape(record, example) if shape else example
+    if shaped is None:
+        left_out["nothing to learn from"] = left_out.get("nothing to learn from", 0) + 1
+    else:
+        examples.append(shaped)
 
 
 def _logits_index(folder: Path) -> dict[str, tuple[Path, logits.Shard, int]]:
@@ -145,7 +182,7 @@ def batch_rows(step: int, count: int, batch_size: int, seed: int) -> list[int]:
     return [int(i) for i in order[number * batch_size : (number + 1) * batch_size]]
 
 
-def target_batch(targets: Sequence[logits.Target], meta: dict[str, Any]) -> losses.Target:
+def target_batch(targets: Sequence[logits.Target | None], meta: dict[str, Any]) -> losses.Target:
     """All positions of all rows, row after row, as the loss takes them; `meta` is the shards' own."""
     kind = logits.Sampled if meta["kind"] == "sampled" else logits.TopK
     if not all(isinstance(target, kind) for target in targets):

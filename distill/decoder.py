@@ -7,61 +7,86 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from distill import align
 from distill.data import TrainingSet, batch_rows, load
-from distill.ensemble import Merge, described, sources
+from distill.ensemble import described, sources
 from distill.hidden import Inside
 from distill.loop import Checkpoints, Metrics, Objective, accelerator_of, fit
 from distill.objective import FromShards
-from distill.students import Student, decoder, describe
+from distill.rationale import StepByStep, expand, shape
+from distill.students import Student, describe, student_of
 from synthgen import durable
 from synthgen.divergences import refusal
 from synthgen.errors import CorpusError, UserError
 from synthgen.recipe import Recipe, local_teacher
 from synthgen.teachers.transformers import LocalModel
-from synthgen.training import DecoderStudent, TrainSection
+from synthgen.training import DecoderStudent, Seq2SeqStudent, TrainSection
 from synthgen.ui import UI
 
 
+class Loaded(Protocol):
+    """A model where it computes, and its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+
+
 def train_decoder(
-    recipe: Recipe, student: DecoderStudent, source: Path, folder: Path, teacher: LocalModel | None, ui: UI
+    recipe: Recipe,
+    student: DecoderStudent | Seq2SeqStudent,
+    source: Path,
+    folder: Path,
+    teacher: LocalModel | None,
+    ui: UI,
 ) -> dict[str, Any]:
     """Both arms on the same batches; returns what training.json says."""
     section = recipe.train
     assert section is not None
     teacher = teacher or LocalModel.open(local_teacher(recipe))
-    names, merge = sources(recipe, source, teacher.render)
-    data = _load(source, teacher, section, "train", names, merge)
-    itself = not section.across and (not names or next(iter(recipe.teachers)) in names)
-    check_made_by(source, data.meta, teacher, itself)
-    learnt_from: dict[str, Any] = (
-        {"ensemble": merge.facts()} if merge else {"teacher": section.teacher} if section.teacher else {}
-    )
+    alone = section.kd_weight == 0 or (section.rationale is not None and section.rationale.mode == "dropped")
+    marker = recipe.generate.answer_marker
+    names, merge = ((), None) if alone else sources(recipe, source, teacher.render)
+    settings: dict[str, Any] = {
+        "teachers": names,
+        "merge": merge,
+        "labels_alone": alone,
+        "shape": shape(section, teacher, marker),
+    }
+    data = _load(source, teacher, section, "train", settings)
+    learnt_from: dict[str, Any] = {"ensemble": merge.facts()} if merge else {}
+    if names and not merge:
+        learnt_from = {"teacher": section.teacher}
     if section.across:
-        learnt_from["across"] = align.facts(data, section.across)
-    reason = refusal(section.loss, data.meta["kind"])
-    if reason:  # the recipe's own logits section may say otherwise than the corpus
-        raise CorpusError(f"{source}: {reason}", "change train.loss, or generate with another logits.kind")
-    validation = validation_rows(source, teacher, section, names, merge)
+        learnt_from = {"across": align.facts(data, section.across)}
+    if not alone:
+        itself = not section.across and (not names or next(iter(recipe.teachers)) in names)
+        check_made_by(source, data.meta, teacher, itself)
+        reason = refusal(section.loss, data.meta["kind"])
+        if reason:  # the recipe's own logits section may say otherwise than the corpus
+            raise CorpusError(f"{source}: {reason}", "change train.loss, or generate with another logits.kind")
+    validation = validation_rows(source, teacher, section, settings)
     steps = steps_of(len(data.examples), section)
-    kept = sum(len(data.examples[i].completion) for s in range(steps) for i in _rows(data, section, s))
+    learn = StepByStep if section.rationale and section.rationale.mode == "step_by_step" else FromShards
+    tokens = sum(
+        len(e.completion) for s in range(steps) for e in expand([data.examples[i] for i in _rows(data, section, s)])
+    )
 
     def inside(model: Any) -> Inside | None:
         return Inside(model, teacher.model, section) if section.hidden or section.relations else None
 
     if section.hidden or section.relations:  # refused before anything is trained
-        first = inside(decoder(student, teacher, section.seed).model)
+        first = inside(student_of(student, teacher, section.seed, data.examples).model)
         learnt_from["inside"] = first.describe() if first else ""
     arms: dict[str, Callable[[Any], Objective]] = {
-        "distilled": lambda m: FromShards(m, data.meta, section, inside=inside(m))
+        "distilled": lambda m: learn(m, data.meta, section, alone, inside(m))
     }
-    if section.baseline:
-        arms["cross-entropy"] = lambda m: FromShards(m, data.meta, section, labels_alone=True)
+    if section.baseline and not alone:
+        arms["cross-entropy"] = lambda m: learn(m, data.meta, section, labels_alone=True)
     curves = train_arms(
         arms,
-        lambda: decoder(student, teacher, section.seed),
+        lambda: student_of(student, teacher, section.seed, data.examples),
         lambda step: [data.examples[i] for i in _rows(data, section, step)],
         section,
         steps,
@@ -71,13 +96,14 @@ def train_decoder(
         validation,
     )
     facts = {
-        "kind": "decoder",
+        "kind": student.kind,
         "student": describe(student, teacher.model.config.num_hidden_layers),
         "steps": steps,
         "rows": len(data.examples),
         "rows kept by curation": sum(e.kept for e in data.examples),
         "rows left out": data.left_out,
-        "completion tokens trained on": kept,
+        "completion tokens trained on": tokens,
+        "learns by": learns_by(section, data.meta),
         "targets": data.meta,
         **learnt_from,
         "metrics": curves,
@@ -92,13 +118,16 @@ def train_arms(
     section: TrainSection,
     steps: int,
     folder: Path,
-    teacher: LocalModel,
+    teacher: Loaded,
     ui: UI,
     validation: Sequence[Any] = (),
 ) -> dict[str, Metrics]:
     """Train the same student, which `begin` makes, by each arm's objective; the first is `folder`, the second
-    `folder`/baseline. Arms that are finished are left alone. Returns each arm's metrics."""
+    `folder`/baseline, on `teacher`'s device and saved with its tokenizer. Arms that are finished are left alone.
+    Returns each arm's metrics."""
     accelerator = accelerator_of(section, teacher.model.device, folder)
+    if accelerator.num_processes > 1 and accelerator.is_main_process:
+        ui.note(f"train: {accelerator.num_processes} processes share every batch")
     curves: dict[str, Metrics] = {}
     with ui.progress("train", steps * len(arms), "steps") as bar:
         for number, (arm, objective_of) in enumerate(arms.items()):
@@ -110,7 +139,7 @@ def train_arms(
                     accelerator.init_trackers(arm)
                 student = begin()
                 if section.activation_checkpointing:
-                    student.model.gradient_checkpointing_enable()
+                    student.model.activation_checkpointing_enable()
                 objective = objective_of(student.model)
                 checkpoints = Checkpoints(folder / "checkpoints", arm, section.keep_checkpoints)
                 metrics = fit(
@@ -124,6 +153,8 @@ def train_arms(
                     validation=validation,
                 )
                 if accelerator.is_main_process:
+                    for name, model in objective.beside().items():
+                        save(Student(model), teacher.tokenizer, target / name)
                     save(student, teacher.tokenizer, target, metrics)
                 accelerator.wait_for_everyone()
                 accelerator.free_memory()
@@ -155,14 +186,30 @@ def check_made_by(source: Path, meta: dict[str, Any], teacher: LocalModel, itsel
             )
 
 
-def validation_rows(
-    source: Path, teacher: LocalModel, section: TrainSection, names: Sequence[str] = (), merge: Merge | None = None
-) -> list[Any]:
+def learns_by(section: TrainSection, meta: dict[str, Any]) -> str:
+    """One line on the objective, for cards."""
+    if meta:
+        size = f"{meta['draws']} draws" if meta["kind"] == "sampled" else f"the likeliest {meta['k']}"
+        what = f"{section.kd_weight:g} · {section.loss} from {size} a token (temperature {meta['temperature']:g})"
+        what += f" + {1 - section.kd_weight:g} · cross-entropy" if section.kd_weight < 1 else ""
+    else:
+        what = "cross-entropy on the completions' tokens"
+    if section.rationale:
+        what += {
+            "then_answer": "; rationale, then answer",
+            "step_by_step": f"; step by step: answers {section.rationale.weight:g}, rationales "
+            f"{1 - section.rationale.weight:g}, asked for by '{section.rationale.explain.strip()}'",
+            "dropped": "; answers alone, rationales dropped",
+        }[section.rationale.mode]
+    return what
+
+
+def validation_rows(source: Path, teacher: LocalModel, section: TrainSection, settings: dict[str, Any]) -> list[Any]:
     """Rows of the validation split, where training measures on them."""
     if not section.validate_every:
         return []
     try:
-        return _load(source, teacher, section, "validation", names, merge).examples
+        return _load(source, teacher, section, "validation", settings).examples
     except CorpusError as error:
         if "no rows to train on" not in str(error):
             raise
@@ -172,11 +219,11 @@ def validation_rows(
 
 
 def _load(
-    source: Path, teacher: LocalModel, section: TrainSection, split: str, names: Sequence[str], merge: Merge | None
+    source: Path, teacher: LocalModel, section: TrainSection, split: str, settings: dict[str, Any]
 ) -> TrainingSet:
     if section.across:
         return align.load_across(source, teacher.render, section.max_length, section.across, teacher.tokenizer, split)
-    return load(source, teacher.render, section.max_length, split, names, merge)
+    return load(source, teacher.render, section.max_length, split, **settings)
 
 
 def _rows(data: TrainingSet, section: TrainSection, step: int) -> list[int]:
@@ -188,7 +235,7 @@ def read_metrics(folder: Path) -> Metrics:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def save(student: Student, tokenizer: Any, folder: Path, metrics: Metrics) -> None:
+def save(student: Student, tokenizer: Any, folder: Path, metrics: Metrics | None = None) -> None:
     """Weights, config and tokenizer under their usual names; metrics.jsonl last, as the sign that all are there.
 
     An adapter is saved as it is, in `folder`/adapter, and merged into the weights."""
@@ -203,4 +250,5 @@ def save(student: Student, tokenizer: Any, folder: Path, metrics: Metrics) -> No
     for path in sorted(temporary.iterdir()):
         durable.publish(path, folder / path.name)
     shutil.rmtree(temporary)
-    durable.write_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in metrics))
+    if metrics is not None:
+        durable.write_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in metrics))

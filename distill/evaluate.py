@@ -39,7 +39,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure `run`/student (or `student`) on the held-out split; returns and writes evaluation.json."""
     ui = ui or UI(quiet=True)
-    source = corpus.resolve(Path(run), prefer=("curated",))
+    if student and (Path(student) / "corpus" / "manifest.json").exists():  # trained on a dataset's rows
+        source = Path(student) / "corpus"
+    else:
+        source = corpus.resolve(Path(run), prefer=("curated",))
     folder = Path(student) if student else source.parent / "student"
     if not (folder / "training.json").exists():
         raise CorpusError(f"there is no trained student at {folder}", f"train one: `distill train {run}`")
@@ -62,8 +65,12 @@ def evaluate(
     held_out = [record for record, _ in rows(source, "test")]
     if not held_out:
         raise UserError(f"{source} has no held-out rows", "set split.test in the recipe")
-    if facts["kind"] == "classifier":
-        found = _evaluate_classifier(recipe, folder, held_out, ui)
+    if facts["kind"] in ("classifier", "encoder"):
+        found = _evaluate_classifier(recipe, facts["kind"], folder, held_out, ui)
+    elif facts["kind"] == "sentence":
+        from distill.similarity import evaluate_sentence
+
+        found = evaluate_sentence(recipe, folder, held_out, ui)
     else:
         from distill.fidelity import evaluate_decoder
 
@@ -73,14 +80,15 @@ def evaluate(
     return result
 
 
-def _evaluate_classifier(recipe: Recipe, folder: Path, held_out: list[Record], ui: UI) -> dict[str, Any]:
-    from distill.classifier import Classifier, prompt_text
+def _evaluate_classifier(recipe: Recipe, kind: str, folder: Path, held_out: list[Record], ui: UI) -> dict[str, Any]:
+    from distill.classifier import open_classifier, prompt_text
 
     texts = [prompt_text(r) for r in held_out]
     clusters, ones, seed = [r.seed_id for r in held_out], np.ones(len(held_out)), recipe.evaluate.seed
     teacher_RL = np.array([r.label_probs for r in held_out], np.float64)
     choice = teacher_RL.argmax(-1)
-    labels = Classifier.load(folder).labels
+    student = open_classifier(kind, folder)
+    labels = student.labels
     references = np.array([labels.index(r.reference) if r.reference in labels else -1 for r in held_out])
     table: dict[str, dict[str, Any]] = {"teacher": _agreement(teacher_RL, teacher_RL, references, clusters, seed)}
     majority = np.zeros_like(teacher_RL)
@@ -88,14 +96,20 @@ def _evaluate_classifier(recipe: Recipe, folder: Path, held_out: list[Record], u
     table["majority class"] = _agreement(majority, teacher_RL, references, clusters, seed)
     for name, path in (("cross-entropy", folder / "baseline"), ("distilled", folder)):
         if (path / "model.safetensors").exists():
-            table[name] = _agreement(Classifier.load(path).predict(texts), teacher_RL, references, clusters, seed)
+            probs_RL = open_classifier(kind, path).predict(texts)
+            table[name] = _agreement(probs_RL, teacher_RL, references, clusters, seed)
+    if kind == "encoder":
+        from distill.encoder import untrained
+
+        probs_RL = untrained(recipe, labels).predict(texts)
+        table["untrained"] = _agreement(probs_RL, teacher_RL, references, clusters, seed)
     ui.note("evaluate: speed and memory of teacher and student, each in a process of its own")
     asked = [vars(_labelled(r, labels)) for r in held_out[: recipe.evaluate.max_prompts]]
     job = {"what": "classify", "teacher": recipe.teacher.model_dump(mode="json"), "requests": asked}
     measured = measure(job)
     measured.pop("texts")
     table["teacher"] |= measured
-    table["distilled"] |= measure({"what": "student", "folder": str(folder.resolve()), "texts": texts})
+    table["distilled"] |= measure({"what": "student", "kind": kind, "folder": str(folder.resolve()), "texts": texts})
     margin = (table["distilled"]["_agree"] - table["majority class"]["_agree"]).astype(float)
     result = {
         "rows": len(held_out),
@@ -104,7 +118,7 @@ def _evaluate_classifier(recipe: Recipe, folder: Path, held_out: list[Record], u
         "agreement above majority": interval(margin, ones, clusters, seed),
         "speed-up": table["distilled"]["rows_per_second"] / table["teacher"]["rows_per_second"],
         "confusion": np.histogram2d(
-            choice, Classifier.load(folder).predict(texts).argmax(-1), bins=[np.arange(len(labels) + 1) - 0.5] * 2
+            choice, student.predict(texts).argmax(-1), bins=[np.arange(len(labels) + 1) - 0.5] * 2
         )[0]
         .astype(int)
         .tolist(),

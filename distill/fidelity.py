@@ -14,13 +14,15 @@ from distill.data import TrainingSet, load, rows, target_batch
 from distill.ensemble import Merge
 from distill.intervals import RESAMPLES, Array, interval
 from distill.measure import measure
-from distill.students import decoder
+from distill.rationale import explaining
+from distill.seq2seq import Seq2SeqModel
+from distill.students import student_of
 from synthgen.recipe import Recipe, local_teacher
 from synthgen.records import Record, Request
 from synthgen.sections import TeacherSection
 from synthgen.teachers.forward import completion_logits
 from synthgen.teachers.transformers import LocalModel
-from synthgen.training import EvaluateSection
+from synthgen.training import EvaluateSection, RationaleSection
 from synthgen.ui import UI
 from synthgen.verify import matches
 
@@ -39,15 +41,17 @@ def evaluate_decoder(
     section = recipe.evaluate
     held_out = held_out[: section.max_rows]
     teacher = teacher or LocalModel.open(local_teacher(recipe))
-    models: dict[str, LocalModel] = {"untrained": _wrap(_untrained(recipe, teacher), teacher)}
-    names = {"cross-entropy": folder / "baseline", "distilled": folder}
+    models: dict[str, Any] = {"untrained": _wrap(_untrained(recipe, teacher), teacher)}
+    names = {"cross-entropy": folder / "baseline", "distilled": folder, "teacher, trained too": folder / "teacher"}
     for name, path in names.items():
         if (path / "model.safetensors").exists():
-            models[name] = LocalModel.open(TeacherSection(model=str(path.resolve()), batch_size=teacher.batch_size))
+            models[name] = _open(path, facts["kind"], teacher)
     unigram = _unigram(source, teacher.identity["vocab_size"])
     ui.note(f"evaluate: {len(held_out)} held-out completions")
+    rationale = recipe.train.rationale if recipe.train else None
+    step_by_step = rationale if rationale and rationale.mode == "step_by_step" else None
     taught = _taught(facts, source, teacher)
-    kl, agree, nll, far = _compare(teacher, models, unigram, held_out, ui, taught)
+    kl, agree, nll, far = _compare(teacher, models, unigram, held_out, ui, step_by_step, taught)
     tokens_R = np.array([len(r.token_ids or ()) for r in held_out])
     clusters = [r.seed_id for r in held_out]
     table: dict[str, dict[str, Any]] = {}
@@ -73,7 +77,7 @@ def evaluate_decoder(
         "seeds": len(set(clusters)),
         "prompts answered": prompts,
         "bootstrap": {"resamples": RESAMPLES, "seed": section.seed, "unit": "held-out seed", "interval": 0.95},
-        "learnt from": facts["learnt from"],
+        **({"learnt from": facts["learnt from"]} if "learnt from" in facts else {}),
         "table": table,
         "kl differences": comparisons,
     }
@@ -89,11 +93,19 @@ def _taught(facts: dict[str, Any], source: Path, teacher: LocalModel) -> Trainin
 
 def _untrained(recipe: Recipe, teacher: LocalModel) -> Any:
     assert recipe.train is not None
-    assert recipe.train.student.kind == "decoder"
-    return decoder(recipe.train.student, teacher, recipe.train.seed).model
+    assert recipe.train.student.kind in ("decoder", "seq2seq")
+    return student_of(recipe.train.student, teacher, recipe.train.seed).model
 
 
-def _wrap(model: Any, teacher: LocalModel) -> LocalModel:
+def _open(folder: Path, kind: str, teacher: LocalModel) -> Any:
+    if kind == "seq2seq":
+        return Seq2SeqModel.open(folder, teacher.batch_size, teacher.model.device)
+    return LocalModel.open(TeacherSection(model=str(folder.resolve()), batch_size=teacher.batch_size))
+
+
+def _wrap(model: Any, teacher: LocalModel) -> Any:
+    if model.config.is_encoder_decoder:
+        return Seq2SeqModel(model.eval().to(teacher.model.device), teacher.tokenizer, teacher.batch_size)
     return LocalModel(model.eval().to(teacher.model.device), teacher.tokenizer, teacher.identity, teacher.batch_size)
 
 
@@ -108,21 +120,23 @@ def _unigram(source: Path, vocab_size: int) -> torch.Tensor:
 @torch.inference_mode()
 def _compare(
     teacher: LocalModel,
-    models: dict[str, LocalModel],
+    models: dict[str, Any],
     unigram_V: torch.Tensor,
     held_out: list[Record],
     ui: UI,
+    rationale: RationaleSection | None = None,
     taught: TrainingSet | None = None,
 ) -> tuple[dict[str, Array], ...]:
     """Sums over each row's tokens: KL(teacher ‖ model), agreements of the likeliest token, −log q(token), and how far
     the model is from the targets `taught`: KL of a top-k, cross-entropy of draws.
 
-    The teacher is conditioned on the prompt it was sent, each student on the prompt a student sees. "teacher,
+    The teacher is conditioned on the prompt it was sent, each student on the prompt a student sees (with `rationale`,
+    the one that asks for it). "teacher,
     student's prompt" is the teacher conditioned like a student.
     """
-    others = {"teacher, student's prompt": teacher, **models}
+    others: dict[str, Any] = {"teacher, student's prompt": teacher, **models}
     sums = {name: np.zeros((4, len(held_out))) for name in ("teacher", "unigram", *others)}
-    targets = {e.id: target_batch([e.target], taught.meta) for e in taught.examples} if taught else {}
+    targets = {e.id: target_batch([e.target], taught.meta) for e in taught.examples if e.target} if taught else {}
     meta = taught.meta if taught else {}
     with ui.progress("evaluate", len(held_out), "rows") as bar:
         for begin in range(0, len(held_out), _CHUNK):
@@ -130,7 +144,7 @@ def _compare(
             completions = [list(r.token_ids or ()) for r in chunk]
             ends = [targets.get(r.id) for r in chunk]
             teacher_rows = teacher.logprobs([list(r.prompt_token_ids or ()) for r in chunk], completions)
-            asked = [teacher.render(r.prompt) for r in chunk]
+            asked = [teacher.render(explaining(r.prompt, rationale) if rationale else r.prompt) for r in chunk]
             for name, model in others.items():
                 for row, z_TV in enumerate(completion_logits(model.model, asked, completions)):
                     sums[name][:, begin + row] = _row(z_TV, teacher_rows[row], completions[row], ends[row], meta)
@@ -167,7 +181,7 @@ def _row(
 def _answers(
     recipe: Recipe,
     teacher: LocalModel,
-    models: dict[str, LocalModel],
+    models: dict[str, Any],
     folder: Path,
     held_out: list[Record],
     ui: UI,
@@ -177,7 +191,7 @@ def _answers(
     Teacher and distilled student answer in a process of their own, which gives peak memory; the other students
     share the distilled one's architecture.
     """
-    section = recipe.evaluate
+    section, rationale = recipe.evaluate, recipe.train.rationale if recipe.train else None
     first = list({r.seed_id: r for r in held_out}.values())[: section.max_prompts]
     ui.note(f"evaluate: {len(first)} prompts answered greedily by the teacher and each student")
     found: dict[str, dict[str, Any]] = {}
@@ -189,13 +203,17 @@ def _answers(
         asked = [_greedy(r, section, teacher_prompt=name == "teacher") for r in first]
         if name in apart:
             job = {"what": "sample", "teacher": apart[name].model_dump(mode="json")}
+            if isinstance(models.get(name), Seq2SeqModel):
+                job["what"] = "seq2seq"
             measured = measure({**job, "requests": [vars(r) for r in asked]})
             texts = measured.pop("texts")
             found[name] = measured
         else:
             texts = [r.text for r in models[name].sample(asked, None)]
             found[name] = {}
-        found[name]["accuracy"] = _accuracy(recipe, first, texts, section.seed)
+        bare = name != "teacher" and rationale is not None and rationale.mode != "then_answer"
+        marker = None if bare else recipe.generate.answer_marker  # such students answer without their reasons
+        found[name]["accuracy"] = _accuracy(marker, first, texts, section.seed)
         found[name]["samples"] = [
             {"prompt": r.prompt[-1]["content"], "text": t} for r, t in list(zip(first, texts, strict=True))[:4]
         ]
@@ -215,12 +233,13 @@ def _greedy(record: Record, section: EvaluateSection, teacher_prompt: bool) -> R
     )
 
 
-def _accuracy(recipe: Recipe, records: Sequence[Record], texts: Sequence[str], seed: int) -> dict[str, float] | None:
+def _accuracy(
+    marker: str | None, records: Sequence[Record], texts: Sequence[str], seed: int
+) -> dict[str, float] | None:
     """Share of right answers with its interval; None when the seeds have no references."""
     checked = [(r, t) for r, t in zip(records, texts, strict=True) if r.reference is not None]
     if not checked:
         return None
-    marker = recipe.generate.answer_marker
     right = []
     for record, text in checked:
         answer = text.rpartition(marker)[2].strip().split("\n", 1)[0] if marker and marker in text else text

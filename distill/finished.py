@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from synthgen import corpus, durable
-from synthgen.training import TrainSection
+from synthgen.training import HOW, TrainSection
 
 
 def made_from(section: TrainSection, made: dict[str, Any]) -> dict[str, Any]:
     """What decides a student: its settings, and the corpus whose manifest is `made`. A student's inputs.json."""
-    found = {"train": section.model_dump(mode="json"), "curated_sha256": durable.digest(made["files"])}
+    settings = section.model_dump(mode="json", exclude=set(HOW))
+    found = {"train": settings, "curated_sha256": durable.digest(made["files"])}
     if section.across:
         other = corpus.resolve(Path(section.across.run), prefer=("generated", "curated"))
         found["across_sha256"] = durable.digest(corpus.manifest(other)["files"])

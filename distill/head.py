@@ -138,7 +138,7 @@ def _add(grads: Sequence[Tensor | None], dz: Tensor, h: Tensor, weight: Tensor |
 
 
 def output_head(model: Any) -> Head | None:
-    """The head of a causal language model, with what its config says is done to the logits after it.
+    """The head of a language model, with what its config says is done to the logits after it.
 
     None when logits made with it are not the model's own: something unknown is done to them, and a loss from
     hidden states would teach another model. Such a model is trained on whole logits.
@@ -149,16 +149,26 @@ def output_head(model: Any) -> Head | None:
         value = getattr(config, name, None)
         if value is not None:  # Granite divides by what HyperCLOVA X multiplies with
             scale *= 1 / value if name == "logits_scaling" and config.model_type.startswith("granite") else value
-    head = Head(layer.weight, getattr(layer, "bias", None), scale, getattr(config, "final_logit_softcapping", None))
+    bias = getattr(layer, "bias", None)
+    scales = [scale]
+    if config.is_encoder_decoder:
+        scales.append(scale * config.hidden_size**-0.5)  # T5 with one table for input and output
+        bias = model.final_logits_bias[0] if bias is None and hasattr(model, "final_logits_bias") else bias
     ids = torch.arange(4, device=model.device)[None] + 1
+    more = {"decoder_input_ids": ids} if config.is_encoder_decoder else {}
     training = model.training
     model.eval()
     with torch.inference_mode():
-        expected = model(ids, use_cache=False).logits[0].float()
-        found = logits_of(Body(model)(ids, use_cache=False).logits[0], head).float()
+        expected = model(ids, use_cache=False, **more).logits[0].float()
+        states = Body(model)(ids, use_cache=False, **more).logits[0]
+        softcap = getattr(config, "final_logit_softcapping", None)
+        heads = [Head(layer.weight, bias, scale, softcap) for scale in scales]
+        made = [logits_of(states, head).float() for head in heads]
     model.train(training)
-    same = found.shape == expected.shape and torch.allclose(found, expected, atol=1e-3, rtol=1e-2)
-    return head if same else None
+    if made[0].shape != expected.shape:
+        return None
+    found, head = min(zip(made, heads, strict=True), key=lambda pair: float((pair[0] - expected).abs().max()))
+    return head if torch.allclose(found, expected, atol=1e-3, rtol=1e-2) else None
 
 
 def completion_states(
@@ -173,7 +183,7 @@ class Body:
     """A model without its output layer, whose hidden states stand where the logits would."""
 
     def __init__(self, model: Any) -> None:
-        self.body, self.device, self.config = model.base_model, model.device, model.config
+        self.model, self.body, self.device, self.config = model, model.base_model, model.device, model.config
 
     def get_decoder(self) -> Any:
         return self.body
@@ -182,5 +192,20 @@ class Body:
         return lambda hidden: hidden
 
     def __call__(self, ids_BT: Tensor, *, logits_to_keep: int = 0, **inputs: Any) -> SimpleNamespace:
+        if self.config.is_encoder_decoder:
+            return SimpleNamespace(logits=self._decoded(ids_BT, **inputs))
         hidden_BTD = self.body(ids_BT, **inputs).last_hidden_state
         return SimpleNamespace(logits=hidden_BTD[:, -logits_to_keep:])
+
+    def _decoded(
+        self, ids_BS: Tensor, decoder_input_ids: Tensor, attention_mask: Tensor | None = None, use_cache: bool = False
+    ) -> Tensor:
+        """(B, T, D): what the decoder makes of what the encoder read."""
+        read_BSD = self.model.get_encoder()(ids_BS, attention_mask=attention_mask).last_hidden_state
+        hidden: Tensor = self.model.get_decoder()(
+            decoder_input_ids,
+            encoder_hidden_states=read_BSD,
+            encoder_attention_mask=attention_mask,
+            use_cache=use_cache,
+        ).last_hidden_state
+        return hidden

@@ -47,6 +47,14 @@ class Objective(nn.Module):
         """
         raise NotImplementedError
 
+    def begin(self, step: int, rows: list[Any]) -> list[Any]:
+        """The rows that optimizer step `step` learns from, given those whose turn it is; the same in every process."""
+        return rows
+
+    def beside(self) -> dict[str, nn.Module]:
+        """Models trained beside the student, by the name of the folder in which they are saved."""
+        return {}
+
     def tokens(self, rows: Sequence[Any]) -> int:
         """Tokens that `rows` teach."""
         return sum(len(row.completion) for row in rows)
@@ -132,7 +140,7 @@ def fit(
             break
         # Dropout, and whatever else is drawn, belongs to the step, and to the process.
         torch.manual_seed((section.seed << 32 | step << 8 | accelerator.process_index) % 2**63)
-        batch = batch_of(step)
+        batch = objective.begin(step, batch_of(step))
         for group in optimizer.param_groups:
             group["lr"] = section.learning_rate * schedule(step, steps, section.warmup)
         row = _step(wrapped, objective, optimizer, batch, section, step, accelerator)

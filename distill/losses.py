@@ -117,7 +117,7 @@ def divergence(
             return _mse(teacher_NV, z_NV)
         logp, logq = (teacher_NV / temperature).log_softmax(-1), (z_NV / temperature).log_softmax(-1)
     elif isinstance(target, TopK):
-        logp, logq = _with_bucket(z_NV / temperature, target, temperature)
+        logp, logq = _with_bucket(z_NV if temperature == 1.0 else z_NV / temperature, target, temperature)
     else:
         ids, weights = _weighted(target, z_NV)
         scaled = z_NV if temperature == 1.0 else z_NV / temperature
@@ -222,15 +222,34 @@ def _with_bucket(scaled_NV: Tensor, target: TopK, temperature: float) -> tuple[T
     if ids.numel() and int(ids.max()) >= width:  # kept ids that the student has not: no mass on either side
         scaled_NV = functional.pad(scaled_NV, (0, int(ids.max()) + 1 - width), value=-torch.inf)
         logp = logp.masked_fill(ids >= width, -torch.inf)
-    lse_N = scaled_NV.logsumexp(-1)
-    outside_NV = scaled_NV.scatter(-1, ids, -torch.inf)
-    nothing = outside_NV.amax(-1) == -torch.inf
-    # Summed outside the kept ids, never log(1 − Σ q), which cancels. logsumexp has no gradient at −inf alone.
-    log_sigma = outside_NV.masked_fill(nothing[:, None], 0).logsumexp(-1) - lse_N
-    log_sigma = log_sigma.masked_fill(nothing, -torch.inf)
     logp = torch.cat([logp, target.log_tail_N.to(logp.dtype)[:, None]], -1)
-    logq = torch.cat([scaled_NV.gather(-1, ids) - lse_N[:, None], log_sigma[:, None]], -1)
+    logq = _Bucketed.apply(scaled_NV, ids)
     return logp.log_softmax(-1), logq  # the teacher's sums to one already, but for the storage error
+
+
+class _Bucketed(torch.autograd.Function):
+    """log softmax(z) at the kept ids and, last, the log of the mass of all others: (N, K + 1).
+
+    That mass is summed outside the kept ids, never 1 − Σ q, which cancels. With its own backward, for S the kept ids
+    and G the sum of the gradients: g_k − G q_k in S, and g_σ z's softmax over the others − G q_j outside."""
+
+    @staticmethod
+    def forward(ctx: Any, z_NV: Tensor, ids_NK: Tensor) -> Tensor:
+        lse_N = z_NV.logsumexp(-1, keepdim=True)
+        others_N = z_NV.scatter(-1, ids_NK, -torch.inf).logsumexp(-1, keepdim=True)
+        ctx.save_for_backward(z_NV, ids_NK, lse_N, others_N)
+        return torch.cat([z_NV.gather(-1, ids_NK) - lse_N, others_N - lse_N], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (grad_NK,) = grads
+        z_NV, ids_NK, lse_N, others_N = ctx.saved_tensors
+        total_N, tail_N = grad_NK.sum(-1, keepdim=True), grad_NK[:, -1:]
+        out = (z_NV - lse_N).exp_().mul_(-total_N)
+        kept_NK = out.gather(-1, ids_NK) + grad_NK[:, :-1]
+        # exp(z − lse of the others) is at most 1 outside S; in S it may be anything, and is written over.
+        out.add_((z_NV - others_N.masked_fill(others_N == -torch.inf, torch.inf)).exp_().mul_(tail_N))
+        return out.scatter_(-1, ids_NK, kept_NK), None
 
 
 def _weighted(target: Sampled | Labels, z_NV: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,9 +22,10 @@ from synthgen.errors import SynthgenError
 def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Run a job in a child process and return what it measured.
 
-    Jobs: {"what": "sample", "teacher": section, "requests": [...]}, {"what": "classify", ...},
-    {"what": "student", "folder": path, "texts": [...]} or {"what": "exported", ...}, which distill.export.parity
-    describes. Raises SynthgenError when the child fails.
+    Jobs: {"what": "sample", "teacher": section, "requests": [...]}, {"what": "seq2seq", ...},
+    {"what": "classify", ...}, {"what": "student", "kind": kind, "folder": path, "texts": [...]},
+    {"what": "embed", "teacher": section, "texts": [...]} or {"what": "exported", ...}, which
+    distill.export.parity describes. Raises SynthgenError when the child fails.
     """
     child = subprocess.Popen(
         [sys.executable, "-m", "distill.measure"],
@@ -58,7 +59,14 @@ def main() -> None:
     """Read one job from standard input, print one JSON line."""
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    result = {"sample": _local, "classify": _local, "student": _student, "exported": _exported}[job["what"]](job)
+    result = {
+        "sample": _local,
+        "seq2seq": _local,
+        "classify": _local,
+        "student": _student,
+        "embed": _embed,
+        "exported": _exported,
+    }[job["what"]](job)
     result["peak_rss_bytes"] = peak_rss()
     sys.stdout.write(json.dumps(result) + "\n")
 
@@ -85,7 +93,14 @@ def _local(job: dict[str, Any]) -> dict[str, Any]:
     from synthgen.sections import TeacherSection
     from synthgen.teachers import open_teacher
 
-    model: Any = open_teacher(TeacherSection.model_validate(job["teacher"]))
+    section = TeacherSection.model_validate(job["teacher"])
+    model: Any
+    if job["what"] == "seq2seq":
+        from distill.seq2seq import Seq2SeqModel
+
+        model = Seq2SeqModel.open(section.model, section.batch_size)
+    else:
+        model = open_teacher(section)
     requests = [Request(**{**r, "labels": tuple(r.get("labels", ()))}) for r in job["requests"]]
     act = model.classify if job["what"] == "classify" else lambda some: model.sample(some, None)
     act(requests[:2])  # warm
@@ -103,9 +118,9 @@ def _local(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _student(job: dict[str, Any]) -> dict[str, Any]:
-    from distill.classifier import Classifier
+    from distill.classifier import open_classifier
 
-    classifier = Classifier.load(job["folder"])
+    classifier = open_classifier(job["kind"], job["folder"])
     texts = job["texts"]
     classifier.predict(texts[:8])
     runs = 5
@@ -115,8 +130,27 @@ def _student(job: dict[str, Any]) -> dict[str, Any]:
     seconds = (time.perf_counter() - began) / runs
     return {
         "rows_per_second": len(texts) / seconds,
-        "parameters": sum(a.size for a in (classifier.embed, classifier.bias, classifier.out, classifier.out_bias)),
+        "parameters": classifier.parameters,
         "weights_bytes": (Path(job["folder"]) / "model.safetensors").stat().st_size,
+    }
+
+
+def _embed(job: dict[str, Any]) -> dict[str, Any]:
+    from synthgen.sections import TeacherSection
+    from synthgen.teachers.embedding import EmbeddingModel
+
+    section = TeacherSection.model_validate(job["teacher"])
+    model = EmbeddingModel.open(section).model
+    model.vectors(job["texts"][:8], section.batch_size)
+    runs = 3
+    began = time.perf_counter()
+    for _ in range(runs):
+        model.vectors(job["texts"], section.batch_size)
+    seconds = (time.perf_counter() - began) / runs
+    return {
+        "rows_per_second": len(job["texts"]) / seconds,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "weights_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
     }
 
 

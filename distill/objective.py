@@ -5,7 +5,7 @@ loss, parts = FromShards(model, data.meta, section)(rows, rows_of_the_step)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -69,16 +69,18 @@ def batch_loss(
     section: TrainSection,
     labels_alone: bool = False,
     step: Sequence[Example] | None = None,
+    live: Callable[[tuple[int, int]], losses.Target] | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """kd_weight · divergence + (1 − kd_weight) · cross-entropy, each a mean over its own tokens of the whole step.
 
     The divergence is over every row, cross-entropy over the rows that curation kept; with `labels_alone` (the
     baseline) it is over every row and all there is. `batch` is a part of the rows `step` of one optimizer step (all
-    of them by default): losses and gradients of its parts add up to the step's. Returns the loss and its parts.
+    of them by default): losses and gradients of its parts add up to the step's. `live` gives the target of tokens
+    (begin, end) in place of the stored ones. Returns the loss and its parts.
     """
     step, device = step or batch, states_ND.device
     labels = losses.Labels(torch.tensor([t for e in batch for t in e.completion], device=device))
-    tokens = sum(len(e.completion) for e in step)
+    tokens = max(1, sum(len(e.completion) for e in step))
     if labels_alone or section.kd_weight == 0:
 
         def label_loss(z_CV: Tensor, chunk: tuple[int, int]) -> Tensor:
@@ -87,14 +89,16 @@ def batch_loss(
         weights_N = torch.full((len(states_ND),), 1 / tokens, device=device)
         ce, _ = through_head(states_ND, head, label_loss, weights_N)
         return ce, {"loss": float(ce.detach()), "cross_entropy": float(ce.detach())}
-    target = losses.moved(target_batch([e.target for e in batch], meta), device)
+    if live is None:
+        target = losses.moved(target_batch([e.target for e in batch if e.target is not None], meta), device)
     kept_N = torch.tensor([float(e.kept) for e in batch for _ in e.completion], device=device)
     kept = max(1, sum(len(e.completion) for e in step if e.kept))
     shape = {} if section.beta is None else {"beta": section.beta}
     shape |= {} if section.alpha is None else {"alpha": section.alpha}
 
     def both(z_CV: Tensor, chunk: tuple[int, int]) -> Tensor:
-        here, vocabulary = losses.cut(target, *chunk), min(meta["vocab_size"], z_CV.shape[-1])
+        here = losses.cut(target, *chunk) if live is None else live(chunk)
+        vocabulary = min(meta["vocab_size"], z_CV.shape[-1])
         kd_C = losses.divergence(
             z_CV, here, section.loss, temperature=meta["temperature"], vocabulary=vocabulary, **shape
         )

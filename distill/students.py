@@ -9,18 +9,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from synthgen.errors import RecipeError, missing_extra
 from synthgen.sections import TeacherSection
-from synthgen.training import DecoderStudent, Lora
+from synthgen.training import DecoderStudent, Lora, Seq2SeqStudent
 
 if TYPE_CHECKING:
     from synthgen.teachers.transformers import LocalModel
 
 DEFAULT_LAYERS = 6
 
-_LAYER = re.compile(r"^(.*\blayers\.)(\d+)(\..*)$")
+_LAYER = re.compile(r"^(.*\blayers?\.)(\d+)(\..*)$")
 
 
 @dataclass
@@ -51,8 +52,21 @@ def decoder(student: DecoderStudent, teacher: LocalModel, seed: int) -> Student:
     return Student(model) if student.lora is None else with_adapter(model, student.lora, seed)
 
 
-def describe(student: DecoderStudent, depth: int) -> str:
+def student_of(
+    student: DecoderStudent | Seq2SeqStudent, teacher: LocalModel, seed: int, rows: Sequence[Any] = ()
+) -> Student:
+    """The student that a recipe names, of either kind, which is to read `rows`. Raises RecipeError."""
+    if student.kind == "decoder":
+        return decoder(student, teacher, seed)
+    from distill.seq2seq import seq2seq
+
+    return seq2seq(student, teacher, seed, rows)
+
+
+def describe(student: DecoderStudent | Seq2SeqStudent, depth: int) -> str:
     """What the student of a teacher of `depth` layers was made from, for cards."""
+    if student.kind == "seq2seq":
+        return describe_origin(student, "encoder and decoder")
     if student.model is not None:
         made = f"the checkpoint {student.model}"
     elif student.config is not None:
@@ -77,7 +91,7 @@ def check_vocabulary(tokenizer: Any, teachers: Any, name: str) -> None:
         )
 
 
-def from_config(teachers: Any, changes: dict[str, Any], seed: int) -> Any:
+def from_config(teachers: Any, changes: dict[str, Any], seed: int, kind: Any = AutoModelForCausalLM) -> Any:
     """A float32 model of random weights whose config is the teacher's with `changes`. Raises RecipeError."""
     values = teachers.to_dict() | {"layer_types": None, "dtype": "float32", "quantization_config": None}
     unknown = sorted(set(changes) - set(values))
@@ -89,11 +103,10 @@ def from_config(teachers: Any, changes: dict[str, Any], seed: int) -> Any:
     values = {key: value for key, value in (values | changes).items() if value is not None or key in changes}
     torch.manual_seed(seed)
     try:
-        return AutoModelForCausalLM.from_config(type(teachers).from_dict(values), dtype=torch.float32)
-    except (ValueError, RuntimeError, TypeError) as error:
-        raise RecipeError(
-            f"train.student.config: no such model can be made: {str(error).splitlines()[0]}", "mend its sizes"
-        ) from None
+        return kind.from_config(type(teachers).from_dict(values), dtype=torch.float32)
+    except (ValueError, RuntimeError, TypeError, StrictDataclassError) as error:
+        what = str(error.__cause__ or error).splitlines()[0]
+        raise RecipeError(f"train.student.config: no such model can be made: {what}", "mend its sizes") from None
 
 
 def with_adapter(model: Any, lora: Lora, seed: int) -> Student:
@@ -130,7 +143,7 @@ def layer_map(layers: Sequence[int] | int, depth: int) -> list[int]:
     return list(layers)
 
 
-def from_layers(teacher: Any, layers: Sequence[int]) -> Any:
+def from_layers(teacher: Any, layers: Sequence[int], kind: Any = AutoModelForCausalLM) -> Any:
     """A float32 model of the teacher's class whose layer i is a copy of the teacher's layer `layers[i]`.
 
     Everything else (embeddings, norms, output) is copied as it is.
@@ -139,12 +152,48 @@ def from_layers(teacher: Any, layers: Sequence[int]) -> Any:
     config.num_hidden_layers = len(layers)
     if getattr(config, "layer_types", None):
         config.layer_types = [config.layer_types[i] for i in layers]
-    student = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    student = kind.from_config(config, dtype=torch.float32)
     source = dict(teacher.named_parameters())
     with torch.no_grad():
         for name, parameter in student.named_parameters():
             found = _LAYER.match(name)
             origin = f"{found[1]}{layers[int(found[2])]}{found[3]}" if found else name
             parameter.copy_(source[origin])
-    student.generation_config = copy.deepcopy(teacher.generation_config)
+    if teacher.can_generate():
+        student.generation_config = copy.deepcopy(teacher.generation_config)
     return student
+
+
+def random_weights(kind: Any, given: dict[str, Any], tokenizer: Any, more: dict[str, Any]) -> Any:
+    """A float32 model of the auto class `kind`, of random weights, with the tokenizer's vocabulary and special tokens.
+
+    `given` is the recipe's train.student.config. Raises RecipeError.
+    """
+    values = dict(given)
+    name = str(values.pop("model_type"))
+    try:
+        known = AutoConfig.for_model(name)
+    except ValueError:
+        raise RecipeError(
+            f"train.student.config: transformers knows no model_type '{name}'", "give one such as bert or t5"
+        ) from None
+    allowed = set(known.to_dict()) | set(known.attribute_map)
+    unknown = sorted(set(values) - allowed)
+    if unknown:
+        raise RecipeError(
+            f"train.student.config: {name} models have no '{unknown[0]}'", "the keys are those of its config.json"
+        )
+    special = {key: getattr(tokenizer, key) for key in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    try:
+        config = AutoConfig.for_model(name, **{"vocab_size": len(tokenizer), **special, **more, **values})
+        return kind.from_config(config, dtype=torch.float32)
+    except (ValueError, RuntimeError, TypeError, AssertionError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise RecipeError(f"train.student.config: no such model can be made: {reason}", "mend its keys") from None
+
+
+def describe_origin(student: Any, what: str) -> str:
+    """What a student of `model` or `config` was made from, for cards; `what` it is."""
+    if student.model is not None:
+        return f"{what} from the checkpoint {student.model}"
+    return f"{what} of random weights: " + ", ".join(f"{key} {value}" for key, value in student.config.items())

@@ -6,11 +6,12 @@ train(recipe, "runs/demo")            # → runs/demo/student
 
 from __future__ import annotations
 
-import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.card import write_model_card
+from distill.dataset import adopt, is_dataset
 from distill.finished import made_from
 from synthgen import corpus, durable
 from synthgen.errors import GateDenied, UserError
@@ -41,15 +42,25 @@ def train(
     section = recipe.train
     if section is None:
         raise UserError("the recipe has no `train` section", "add one; prompts/README.md shows what it holds")
-    source = corpus.resolve(Path(run), prefer=("curated",))
-    folder = Path(out) if out else source.parent / "student"
+    if is_dataset(Path(run)):
+        if out is None:
+            raise UserError(f"'{run}' is a dataset, not a run", "say where the student goes: -o FOLDER")
+        folder = Path(out)
+        teacher = teacher or opened(recipe)
+        source = folder / "corpus"
+        if durable.writes():
+            adopt(Path(run), recipe, source, teacher)
+        while not (source / "manifest.json").exists():  # another process writes it
+            time.sleep(0.1)
+    else:
+        source = corpus.resolve(Path(run), prefer=("curated",))
+        folder = Path(out) if out else source.parent / "student"
     made = corpus.verify(source)
     overridden = check_audit(source.parent, override_audit)
     inputs = made_from(section, made)
-    alone = os.environ.get("RANK", "0") == "0"  # of several processes (`accelerate launch`) one writes
-    if alone:
+    if durable.writes():
         if fresh:
-            durable.remove(folder)
+            _begin_anew(folder)
         durable.sweep(folder)
         corpus.claim(folder, inputs, "train")
     if (folder / "training.json").exists() and not fresh:
@@ -59,16 +70,46 @@ def train(
         from distill.classifier import train_classifier
 
         facts = train_classifier(section, source, made, folder, ui)
+    elif section.online and section.student.kind == "decoder":
+        from distill.online import train_online
+
+        facts = train_online(recipe, section.student, source, folder, teacher, ui)
+    elif section.student.kind == "encoder":
+        from distill.encoder import train_encoder
+
+        facts = train_encoder(recipe, source, made, folder, ui)
+    elif section.student.kind == "sentence":
+        from distill.sentence import train_sentence
+
+        facts = train_sentence(recipe, source, folder, ui)
     else:
         from distill.decoder import train_decoder
 
         facts = train_decoder(recipe, section.student, source, folder, teacher, ui)
-    if not alone:
+    if not durable.writes():
         return folder
     facts = {**facts, **inputs, "audit_overridden": overridden}
     write_model_card(folder, recipe, made, facts)
     durable.write_json(folder / "training.json", facts)  # last: it says that the student is finished
     return folder
+
+
+def _begin_anew(folder: Path) -> None:
+    """Remove a student, what says that it is finished first; a dataset's rows do not depend on the training."""
+    if not (folder / "corpus").exists():
+        durable.remove(folder)
+        return
+    for path in sorted(folder.iterdir(), key=lambda p: p.name != "training.json"):
+        if path.name != "corpus":
+            durable.remove(path)
+
+
+def opened(recipe: Recipe) -> LocalModel:
+    """The recipe's teacher, loaded."""
+    from synthgen.recipe import local_teacher
+    from synthgen.teachers.transformers import LocalModel
+
+    return LocalModel.open(local_teacher(recipe))
 
 
 def check_audit(run: Path, override: bool) -> bool:

@@ -127,6 +127,11 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def writes() -> bool:
+    """Is this the process that writes, of those that `torchrun` or `accelerate launch` started side by side?"""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process; the kernel lets go when the process dies, however it dies."""

@@ -40,19 +40,21 @@ def figures(page: dict[str, Any]) -> dict[str, Figure]:
     found = {}
     with matplotlib.rc_context(_STYLE):
         evaluation, training = page["evaluation"], page["training"]
-        if evaluation and evaluation["kind"] == "decoder":
+        if evaluation and evaluation["kind"] in ("decoder", "seq2seq"):
             found["kl"] = _dots(evaluation["table"], "kl", "KL(teacher ‖ model), nats a token (log scale)", log=True)
-        if evaluation and evaluation["kind"] == "classifier":
+        if evaluation and evaluation["kind"] in ("classifier", "encoder"):
             found["agreement"] = _dots(
                 evaluation["table"], "agreement", "share of held-out texts, same label as the teacher"
             )
             found["confusion"] = _confusion(evaluation["confusion"], evaluation["labels"])
+        if evaluation and evaluation["kind"] == "sentence":
+            found["spearman"] = _dots(evaluation["table"], "spearman", "Spearman's ρ with the teacher, held-out pairs")
         if training:
             found["loss"] = _losses(training)
         if page["curated"] and page["curated"]["rejected_by"]:
             found["rejected"] = _bars(page["curated"]["rejected_by"])
         drawn = any(page["lengths"].values())
-        if drawn and (page["training"] is None or page["training"]["kind"] == "decoder"):
+        if drawn and (page["training"] is None or page["training"]["kind"] in ("decoder", "seq2seq")):
             found["lengths"] = _lengths(page["lengths"])
     return found
 
@@ -107,7 +109,8 @@ def _losses(training: dict[str, Any]) -> Figure:
                 [p["step"] + 1 for p in points], [p["loss"] for p in points], color=colour, label=arm, linewidth=1.6
             )
     axes.set_xlabel("optimizer step")
-    axes.set_ylabel("training loss, nats a token" if training["kind"] == "decoder" else "training loss, nats")
+    units = {"decoder": ", nats a token", "seq2seq": ", nats a token", "sentence": f" ({training.get('distance')})"}
+    axes.set_ylabel(f"training loss{units.get(training['kind'], ', nats')}")
     axes.set_ylim(bottom=0)
     axes.legend()
     return figure

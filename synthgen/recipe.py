@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from synthgen.divergences import refusal
 from synthgen.errors import RecipeError
 from synthgen.explain import explain, parse
 from synthgen.sections import (
@@ -34,7 +33,7 @@ from synthgen.sections import (
     with_engine,
 )
 from synthgen.steps import StepsSection, Strategy, check, speakers
-from synthgen.training import EvaluateSection, TrainSection, check_targets
+from synthgen.training import HOW, EvaluateSection, TrainSection, check_targets, refuse_student
 
 
 class SeedSource(Section):
@@ -244,7 +243,7 @@ class Recipe(Section):
         everybody = self.teachers or {"": self.teacher}
         for name in speakers(self):
             teacher = everybody[name]
-            if self.logits and self.strategy != "classify":
+            if self.logits and self.strategy not in ("classify", "embed"):
                 refuse_logits(teacher, self.logits, self.strategy == "score" or name in self.logits.score_by)
             refuse_form(teacher, self.generate)
         if self.strategy == "classify" and len(self.generate.labels) < 2:
@@ -256,18 +255,9 @@ class Recipe(Section):
                 f"train: a student is made from and compared with a teacher in this process, and "
                 f"'{self.teacher.engine}' is not; leave out train to make and curate the corpus"
             )
-        wants = self.train.student.kind if self.train else None
-        across = self.train.across if self.train else None
-        if wants == "classifier" and self.strategy != "classify":
-            raise ValueError("a classifier student needs strategy 'classify'")
-        if wants == "decoder" and (self.strategy == "classify" or not (self.logits or across)):
-            raise ValueError("a decoder student needs sampled completions and a 'logits' section")
-        if self.train and wants == "decoder" and self.logits:
-            reason = refusal(self.train.loss, "topk" if across else self.logits.kind)
-            if reason:
-                raise ValueError(f"train.loss and logits.kind do not go together: {reason}")
-        if self.train and wants == "classifier" and self.train.loss != "forward_kl":
-            raise ValueError(f"train.loss '{self.train.loss}' is for decoders; a classifier learns by forward_kl")
+        if self.train:
+            kept = self.logits.kind if self.logits else None
+            refuse_student(self.train, self.strategy, "topk" if self.train.across else kept)
         return self
 
 
@@ -353,6 +343,7 @@ _HOW = {
         *("tensor_parallel", "data_parallel", "memory_fraction", "max_num_seqs"),
     ),
     "generate": ("budget", "max_failures"),
+    "train": HOW,
 }
 
 
@@ -360,6 +351,8 @@ def deciding(recipe: Recipe) -> dict[str, Any]:
     """The recipe's values that decide what is made."""
     values = recipe.model_dump(mode="json")
     for section, keys in _HOW.items():
+        if values[section] is None:
+            continue
         values[section] = {key: value for key, value in values[section].items() if key not in keys}
     values["teachers"] = {
         name: {key: value for key, value in teacher.items() if key not in _HOW["teacher"]}
@@ -387,6 +380,10 @@ def _resolve(recipe: Recipe, base: Path) -> Recipe:
         return teacher.model_copy(update={key: value for key, value in places.items() if value})
 
     train = recipe.train
+    if train:
+        places = {key: place_of(getattr(train.student, key, None)) for key in ("model", "tokenizer")}
+        student = train.student.model_copy(update={key: value for key, value in places.items() if value})
+        train = train.model_copy(update={"student": student})
     if train and train.across:
         across = train.across.model_copy(
             update={"run": place(train.across.run), "tokenizer": place_of(train.across.tokenizer)}

@@ -127,8 +127,9 @@ class Verdict:
 class Request:
     """One question to one teacher.
 
-    `kind` is "sample" (write a completion), "classify" (give probabilities of `labels`) or "score" (give the
-    log-probabilities of `completion`; `completion_ids` are its tokens where they are known).
+    `kind` is "sample" (write a completion), "classify" (give probabilities of `labels`), "embed"
+    (read the text) or "score" (give the log-probabilities of `completion`; `completion_ids` are its
+    tokens where they are known).
     `id` is set by `identify`; the random numbers of a sample are a function of it alone.
     `teacher` is the name, in the recipe, of who is asked. `target`: the distribution is wanted too.
     `open_turn`: the last message of `teacher_prompt` is left open, and the model goes on writing it.
@@ -207,7 +208,9 @@ class Record:
 
     @property
     def text(self) -> str:
-        """The completion as plain text."""
+        """The completion as plain text; of a row that has none (strategy embed) the text that was read."""
+        if not self.completion:
+            return str(self.prompt[-1]["content"])
         return "\n".join(message["content"] or "" for message in self.completion)
 
 

@@ -128,9 +128,12 @@ def _figures(generated: Any, curated: Any, evaluation: Any) -> list[tuple[str, s
         found += [("rows kept", _num(counts.get("kept", 0))), ("tokens kept", _num(counts.get("tokens kept", 0)))]
         if counts.get("answers checked"):
             found.append(("answers right", _pct(counts.get("answers correct", 0) / counts["answers checked"])))
-    if evaluation and evaluation["kind"] == "decoder" and "distilled" in evaluation["table"]:
+    if evaluation and evaluation["kind"] in ("decoder", "seq2seq") and "distilled" in evaluation["table"]:
         found.append(("KL to the teacher, nats a token", f"{evaluation['table']['distilled']['kl']['mean']:.2f}"))
-    if evaluation and evaluation["kind"] == "classifier":
+    if evaluation and evaluation["kind"] == "sentence":
+        found.append(("Spearman's ρ with the teacher", f"{evaluation['table']['distilled']['spearman']['mean']:.3f}"))
+        found.append(("times the teacher's speed", _num(evaluation["speed-up"])))
+    if evaluation and evaluation["kind"] in ("classifier", "encoder"):
         found.append(("agrees with the teacher", _pct(evaluation["table"]["distilled"]["agreement"]["mean"])))
         found.append(("times the teacher's speed", _num(evaluation["speed-up"])))
     return found
@@ -140,12 +143,18 @@ def _headline(evaluation: Any) -> str:
     """The result in one sentence."""
     if not evaluation:
         return ""
-    if evaluation["kind"] == "classifier":
+    if evaluation["kind"] in ("classifier", "encoder"):
         above = evaluation["agreement above majority"]
         return (
             f"On {evaluation['rows']} held-out texts the student agrees with the teacher "
             f"{100 * above['mean']:.1f} points [{100 * above['low']:.1f}, {100 * above['high']:.1f}] more often than "
             f"the majority class does, at {_num(evaluation['speed-up'])} times the teacher's speed."
+        )
+    if evaluation["kind"] == "sentence":
+        rho = evaluation["table"]["distilled"]["spearman"]
+        return (
+            f"On {evaluation['rows']} held-out texts the student orders pairs as the teacher does with Spearman's ρ "
+            f"{_spread(rho)}, at {_num(evaluation['speed-up'])} times the teacher's speed."
         )
     difference = evaluation["kl differences"].get("distilled − cross-entropy")
     if difference is None:

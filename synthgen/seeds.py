@@ -44,7 +44,7 @@ def load_seeds(sources: Sequence[SeedSource], split: Split, text: Callable[[dict
     seen: dict[str, str] = {}
     for source in sources:
         count = 0
-        for where, row in itertools.islice(_rows(source), source.limit):
+        for where, row in itertools.islice(read_rows(source), source.limit):
             seed = _seed(row, where, source, split, text)
             if seed.id in seen:
                 raise RecipeError(
@@ -92,7 +92,7 @@ def _seed(
     except RecipeError as error:
         raise RecipeError(f"{where}: {error.message}", error.hint) from None
     group = str(_column(row, source.group, where)) if source.group else mask(question)
-    return Seed(seed_id, _side(group, split), fields, None if reference is None else str(reference), source)
+    return Seed(seed_id, side(group, split), fields, None if reference is None else str(reference), source)
 
 
 def _column(row: dict[str, Any], column: str, where: str) -> Any:
@@ -103,7 +103,8 @@ def _column(row: dict[str, Any], column: str, where: str) -> Any:
     return row[column]
 
 
-def _side(group: str, split: Split) -> str:
+def side(group: str, split: Split) -> str:
+    """'train', 'validation' or 'test': a function of the group and the split's seed."""
     key = hashlib.blake2b(f"{split.seed}\0{group}".encode(), digest_size=8).digest()
     point = int.from_bytes(key, "big") / 2**64
     if point < split.test:
@@ -111,7 +112,8 @@ def _side(group: str, split: Split) -> str:
     return "validation" if point < split.test + split.validation else "train"
 
 
-def _rows(source: SeedSource) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_rows(source: SeedSource) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where, row) for every row of a source, streamed. Raises RecipeError naming file and line."""
     if source.dataset:
         yield from _stream(source)
         return

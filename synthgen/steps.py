@@ -13,6 +13,7 @@ Strategy = Literal[
     "answer",
     "rationale",
     "classify",
+    "embed",
     "score",
     "rationalise",
     "vote",
@@ -82,8 +83,8 @@ def check(recipe: Any) -> None:
             raise ValueError(f"strategy '{recipe.strategy}' needs two or more 'teachers'")
         if by or recipe.mixture:
             raise ValueError(f"strategy '{recipe.strategy}' asks every teacher: no 'mixture', no logits.score_by")
-    if by and recipe.strategy == "classify":
-        raise ValueError("logits.score_by: strategy 'classify' has no completions to score")
+    if by and recipe.strategy in ("classify", "embed"):
+        raise ValueError(f"logits.score_by: strategy '{recipe.strategy}' has no completions to score")
 
 
 def _check_names(recipe: Any) -> None:

@@ -6,9 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from synthgen.divergences import Divergence
+from synthgen.divergences import Divergence, TargetKind, refusal
 from synthgen.errors import nearest
 from synthgen.sections import Count, Name, Section, Share
+
+HOW = ("checkpoint_every", "keep_checkpoints", "trackers")
+"""Keys of `train` that may change while a student is made: they decide what is kept and shown, not what is learnt."""
 
 
 class Lora(Section):
@@ -111,11 +114,122 @@ class Relations(Section):
     """The teacher's layer, from 0; the last when left out. The student's is its last."""
 
 
+class RationaleSection(Section):
+    """How the rationales of a corpus teach (their answers are taken apart by `generate.answer_marker`)."""
+
+    mode: Literal["then_answer", "step_by_step", "dropped"] = "then_answer"
+    """Before the answer; as a task of their own beside the answers (Hsieh et al. 2023); not at all, as a control."""
+    weight: Share = 0.5
+    """step_by_step: share of the answers' loss."""
+    explain: str = "Explain: "
+    """step_by_step: goes before a prompt that asks for the rationale."""
+
+
+class OnlineSection(Section):
+    """The teacher is in the loop: its whole distribution is made as it is needed, no stored one is read.
+
+    `teacher` scores the corpus's completions; `on_policy` also those that the student writes itself (GKD, arXiv
+    2306.13649); with `mutual` the teacher is trained too, from the student (arXiv 1706.00384), into student/teacher.
+    """
+
+    mode: Literal["teacher", "on_policy", "mutual"] = "teacher"
+    loss_temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Of both distributions in the divergence."""
+    lmbda: Share | tuple[Share, Share] = 0.5
+    """on_policy: how likely the student writes a step's completions; two numbers go from first to last step."""
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """on_policy: of what the student writes; 0 is greedy."""
+    max_new_tokens: Count = 128
+    """on_policy: the longest completion that the student may write."""
+    reuse: Count = 1
+    """on_policy: steps that learn from the same written completions."""
+    teacher_kd_weight: Share = 0.5
+    """mutual: the teacher's own kd_weight."""
+
+    @model_validator(mode="after")
+    def _of_its_mode(self) -> OnlineSection:
+        users = dict.fromkeys(("lmbda", "temperature", "max_new_tokens", "reuse"), "on_policy")
+        for key, mode in {**users, "teacher_kd_weight": "mutual"}.items():
+            if self.mode != mode and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"'{key}' belongs to mode {mode}, and mode is '{self.mode}'")
+        return self
+
+
+def _one_of(student: Section, *keys: str) -> None:
+    given = [key for key in keys if getattr(student, key) is not None]
+    if len(given) != 1:
+        raise ValueError(f"give exactly one of {' and '.join(repr(key) for key in keys)}")
+
+
+class EncoderStudent(Section):
+    """A transformers encoder with a classification head on top, from a checkpoint or of random weights."""
+
+    kind: Literal["encoder"] = "encoder"
+    model: str | None = None
+    """A checkpoint with its own tokenizer, named like teacher.model; its head is made anew for the recipe's labels."""
+    config: dict[str, Any] | None = None
+    """Random weights: `model_type`, such as bert, and whichever keys of its config.json are to differ."""
+    tokenizer: str | None = None
+    """With `config`, whose tokenizer: a hub id or folder; the teacher's when left out."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> EncoderStudent:
+        _one_of(self, "model", "config")
+        if self.config is not None and "model_type" not in self.config:
+            raise ValueError("'config' needs a 'model_type', such as bert")
+        if self.model is not None and self.tokenizer is not None:
+            raise ValueError("a checkpoint has its own tokenizer: leave out 'tokenizer'")
+        return self
+
+
+class Seq2SeqStudent(Section):
+    """An encoder that reads the prompt and a decoder that writes, both in the teacher's tokens."""
+
+    kind: Literal["seq2seq"] = "seq2seq"
+    model: str | None = None
+    """A checkpoint with the teacher's tokenizer, named like teacher.model."""
+    config: dict[str, Any] | None = None
+    """Random weights: `model_type`, such as t5, and whichever keys of its config.json are to differ."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Seq2SeqStudent:
+        _one_of(self, "model", "config")
+        if self.config is not None and "model_type" not in self.config:
+            raise ValueError("'config' needs a 'model_type', such as t5")
+        return self
+
+
+class SentenceStudent(Section):
+    """A vector a text: some of the teacher's own layers, a checkpoint, or random weights, pooled as it pools."""
+
+    kind: Literal["sentence"] = "sentence"
+    layers: tuple[int, ...] | int | None = None
+    """As of a decoder; half of the teacher's when left out."""
+    model: str | None = None
+    """A checkpoint with its own tokenizer, named like teacher.model."""
+    config: dict[str, Any] | None = None
+    """Random weights: the teacher's config.json with these keys changed, such as hidden_size."""
+    distance: Literal["cosine", "mse"] = "cosine"
+    """From the teacher's vector: 1 − cosine, or the mean over the width of squared differences."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> SentenceStudent:
+        given = [key for key in ("layers", "model", "config") if getattr(self, key) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give at most one of 'layers', 'model' and 'config', not {' and '.join(given)}")
+        return self
+
+
+Student = DecoderStudent | ClassifierStudent | EncoderStudent | Seq2SeqStudent | SentenceStudent
+
+
 class TrainSection(Section):
     """How the student learns: kd_weight · divergence from the stored distribution + (1 − kd_weight) · cross-entropy."""
 
-    student: Annotated[DecoderStudent | ClassifierStudent, Field(discriminator="kind")] = DecoderStudent()
+    student: Annotated[Student, Field(discriminator="kind")] = DecoderStudent()
+    rationale: RationaleSection | None = None
     kd_weight: Share = 0.9
+    """0: the tokens alone teach, and no stored distributions are needed."""
     loss: Divergence = "forward_kl"
     """The divergence; with logits of kind 'sampled', forward_kl alone is defined (and the same as cross_entropy)."""
     beta: Share | None = None
@@ -131,6 +245,8 @@ class TrainSection(Section):
     """Added to the loss; needs the live teacher, and so costs a pass of it a step."""
     relations: Relations | None = None
     """Likewise."""
+    online: OnlineSection | None = None
+    """Learn from the live teacher; no `logits` are needed then."""
     epochs: Count = 1
     max_steps: Count | None = None
     batch_size: Count = 16
@@ -163,32 +279,79 @@ class TrainSection(Section):
     def _meant(self) -> TrainSection:
         if self.patience and not self.validate_every:
             raise ValueError("'patience' counts measurements: set 'validate_every' too")
+        if self.online and self.student.kind != "decoder":
+            raise ValueError("'online' is for decoders: a classifier learns from the corpus's label probabilities")
+        if self.online and self.kd_weight == 0:
+            raise ValueError("'online' with kd_weight 0 would never ask the teacher: leave it out")
         for key, users in (("beta", ("jsd",)), ("alpha", ("skew_kl", "skew_reverse_kl"))):
             if getattr(self, key) is not None and self.loss not in users:
                 raise ValueError(f"'{key}' belongs to loss {' and '.join(users)}, and loss is '{self.loss}'")
         if self.teacher and self.ensemble:
             raise ValueError("give 'teacher', whose distributions alone are learnt from, or 'ensemble', not both")
+        return self
+
+    @model_validator(mode="after")
+    def _targets_meant(self) -> TrainSection:
+        step_by_step = self.rationale is not None and self.rationale.mode == "step_by_step"
         for key in ("hidden", "relations"):
             if getattr(self, key) and self.student.kind != "decoder":
                 raise ValueError(f"'{key}' is about the layers of a decoder")
+            if getattr(self, key) and step_by_step:
+                raise ValueError(
+                    f"'{key}' and rationale.mode step_by_step do not go together: the teacher does one task"
+                )
+        for key in ("teacher", "ensemble", "across", "hidden", "relations"):
+            if getattr(self, key) and self.online:
+                raise ValueError(f"'{key}' goes with stored distributions, and 'online' reads none")
+        if self.across and self.rationale:
+            raise ValueError("'across' aligns whole completions; leave out 'rationale'")
         if self.across and (self.teacher or self.ensemble):
             raise ValueError("'across' learns from another run's teacher; leave out 'teacher' and 'ensemble'")
         for key in ("teacher", "ensemble", "across"):
-            if getattr(self, key) and (self.student.kind != "decoder" or self.kd_weight == 0):
+            if getattr(self, key) and (self.student.kind not in ("decoder", "seq2seq") or self.kd_weight == 0):
                 raise ValueError(f"'{key}' is about stored distributions, and this student learns from none")
         return self
+
+
+def refuse_student(train: TrainSection, strategy: str, logits: TargetKind | None) -> None:
+    """Raises ValueError for a student that cannot learn from what such a recipe makes; `logits` is their kind."""
+    wants = train.student.kind
+    if (wants == "sentence") != (strategy == "embed"):
+        raise ValueError("a student of kind 'sentence' and strategy 'embed' go together")
+    if wants in ("classifier", "encoder") and strategy != "classify":
+        raise ValueError(f"a student of kind '{wants}' needs strategy 'classify'")
+    if wants == "sentence" and train.loss != "forward_kl":
+        raise ValueError("train.loss is between distributions; a sentence student has student.distance")
+    if wants == "classifier" and train.loss != "forward_kl":
+        raise ValueError(f"train.loss '{train.loss}' is for decoders; a classifier learns by forward_kl")
+    if wants not in ("decoder", "seq2seq"):
+        if train.rationale:
+            raise ValueError(f"train.rationale is for students that write, and a {wants} does not")
+        return
+    if strategy in ("classify", "embed"):
+        raise ValueError(f"a {wants} student needs completions, and strategy '{strategy}' makes none")
+    dropped = train.rationale is not None and train.rationale.mode == "dropped"
+    if logits is None and train.kd_weight > 0 and not (dropped or train.online):
+        raise ValueError(
+            f"a {wants} student learns from a 'logits' section's distributions, or train.online's; without them set "
+            "train.kd_weight to 0: the tokens alone"
+        )
+    if logits and not train.online and (reason := refusal(train.loss, logits)):
+        raise ValueError(f"train.loss and logits.kind do not go together: {reason}")
 
 
 def check_targets(recipe: Any) -> None:
     """Raise ValueError when the section cannot have the distributions it wants. (`recipe` is a Recipe.)"""
     train, kept = recipe.train, recipe.logits
-    if train is None or kept is None or train.student.kind != "decoder":
+    if train is None or kept is None or train.online or train.kd_weight == 0:
+        return
+    if train.student.kind not in ("decoder", "seq2seq"):
         return
     there = [*(recipe.mixture or list(recipe.teachers)[:1]), *kept.score_by]
     several = len(recipe.mixture) > 1 or recipe.strategy in ("consensus", "disagreement")
     if several or (kept.score_by and not (train.teacher or train.ensemble or train.across)):
         how = "leave 'train' out" if several else "name one in train.teacher, or merge them: train.ensemble"
-        raise ValueError(f"a decoder student learns from the logits of one teacher; {how}")
+        raise ValueError(f"a {train.student.kind} student learns from the logits of one teacher; {how}")
     named = [("train.teacher", train.teacher)] if train.teacher else []
     ensemble = train.ensemble
     if ensemble:

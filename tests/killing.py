@@ -51,6 +51,7 @@ IMPORTS = (
     "distill.evaluate",
     "distill.fidelity",
     "distill.decoder",
+    "distill.online",
     "distill.train",
 )
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}  # no pool to lose
@@ -349,6 +350,13 @@ def _no_checkpoints() -> None:
     loop._restore = lambda *args: (0, [])
 
 
+def _forgets_texts() -> None:
+    """What the student wrote is not taken back from a checkpoint."""
+    from distill import online
+
+    online.OnPolicy.restore = lambda self, state: None
+
+
 def _leaves_a_child() -> None:
     """A process that outlives its parent."""
     subprocess.Popen(["sleep", "30"])
@@ -371,6 +379,7 @@ FAULTS = {
     "manifest first": _manifest_first,
     "no moments": _no_moments,
     "no checkpoints": _no_checkpoints,
+    "forgets texts": _forgets_texts,
     "leaves a child": _leaves_a_child,
     "engine stays": _engine_stays,
 }

@@ -105,3 +105,73 @@ def small_runs(folder: Path) -> Callable[..., tuple[Any, Path]]:
         return recipe, folder / name
 
     return make
+
+
+WORDS = ["where", "is", "my", "parcel", "card", "was", "charged", "twice", "the", "app", "crashes", "lost", "bill"]
+CLASSES = ["Delivery", "Payment", "Technical"]
+
+
+def word_tokenizer(folder: Path) -> Any:
+    """Save, and return, a tokenizer of a few words that puts [CLS] and [SEP] around a text."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocab = {word: i for i, word in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", *WORDS])}
+    tokens = Tokenizer(models.WordLevel(vocab, unk_token="[UNK]"))
+    tokens.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokens.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=tokens, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    )
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def small_encoder(folder: Path, headless: bool = False, layers: int = 2, width: int = 16, spread: float = 0.5) -> Path:
+    """A BERT of random weights with a tokenizer of a few words; with a classification head unless `headless`."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification, BertModel
+
+    tokenizer = word_tokenizer(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=24,
+        initializer_range=spread,
+        id2label=dict(enumerate(CLASSES)),
+        label2id={name: i for i, name in enumerate(CLASSES)},
+    )
+    (BertModel if headless else BertForSequenceClassification)(config).save_pretrained(folder)
+    return folder
+
+
+def sorting_task(folder: Path, teacher: Path, seeds: int = 60, **sections: Any) -> Path:
+    """A recipe that has an encoder sort texts into its three classes; returns the recipe's path.
+
+    From the 120th on, texts are copies of earlier ones.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = [" ".join(WORDS[(i * 7 + j * (1 + i % 5)) % len(WORDS)] for j in range(2 + i % 6)) for i in range(120)]
+    rows = [{"id": f"t{i}", "text": texts[i % 120]} for i in range(seeds)]
+    (folder / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "user.j2").write_text("{{ text }}\n")
+    values = {
+        "task": "sort",
+        "strategy": "classify",
+        "seeds": [{"path": "seeds.jsonl", "source": "tests", "licence": "CC0-1.0", "id": "id", "group": "id"}],
+        "split": {"test": 0.3},
+        "teacher": {"model": str(teacher), "licence": "Apache-2.0", "batch_size": 8, "device": "cpu"},
+        "generate": {"labels": ["delivery", "payment", "technical"], "shard_size": 16},
+        "curate": {"duplicates": False},
+        "train": {"student": {"kind": "classifier", "buckets": 512, "hidden": 16}, "epochs": 30, "batch_size": 8},
+        **sections,
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path

@@ -78,7 +78,7 @@ def example(a: list[int], b: list[int], k: int, seed: int = 0) -> tuple[Example,
     )
     parts = cuts(a, MINE, b, ITS)
     topk, ulds = translated(stored(logp, k), b, parts, len(a), shared(MINE, ITS, 8), META)
-    return Example("x", [], a, topk, True, (), tuple(ulds)), logp, parts
+    return Example("x", [], a, topk, True, parts=tuple(ulds)), logp, parts
 
 
 A, B = [0, 1, 3, 2, 3, 0, 6], [1, 0, 1, 0, 4, 6, 5]  # a b ab _ ab a end;  a b a b _ aba end
@@ -180,7 +180,7 @@ def test_uld_against_float64(k, with_head, monkeypatch):
 
 def test_uld_is_zero_when_both_spread_alike():
     p = np.sort(np.random.default_rng(0).dirichlet(np.ones(7)))[::-1].astype(np.float32)
-    e = Example("x", [], [3], None, True, (), (Part(0, 1, p, 0.0, 0),))
+    e = Example("x", [], [3], None, True, parts=(Part(0, 1, p, 0.0, 0),))
     z = torch.log(torch.from_numpy(p.copy()))[torch.randperm(7)][None]
     assert uld(z, None, [e], 7).item() == pytest.approx(0, abs=1e-6)
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
+from small import small_encoder, sorting_task
 
 import synthgen
 from synthgen import corpus
@@ -15,41 +15,10 @@ from synthgen.recipe import TeacherSection
 from synthgen.records import Request
 from synthgen.teachers import open_teacher
 
-WORDS = ["where", "is", "my", "parcel", "card", "was", "charged", "twice", "the", "app", "crashes", "lost", "bill"]
-CLASSES = ["Delivery", "Payment", "Technical"]
-
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory) -> Path:
-    """A folder with a tiny BERT with a classification head of random weights, and a tokenizer of a few words."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("encoder")
-    vocab = {word: i for i, word in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
-    ).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(vocab),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=24,
-        initializer_range=0.5,
-        id2label=dict(enumerate(CLASSES)),
-        label2id={name: i for i, name in enumerate(CLASSES)},
-    )
-    BertForSequenceClassification(config).save_pretrained(folder)
-    return folder
+    return small_encoder(tmp_path_factory.mktemp("encoder"))
 
 
 def request(text: str, labels: tuple[str, ...] = ("payment", "delivery", "technical")) -> Request:
@@ -101,30 +70,7 @@ def test_what_it_cannot_do_is_said(encoder):
 @pytest.fixture
 def recipe(encoder, tmp_path):
     """A function: the path of a recipe that asks the encoder."""
-
-    def write(**sections) -> Path:
-        rows = [
-            {"id": f"t{i}", "text": " ".join(WORDS[(i * 7 + j * (1 + i % 5)) % len(WORDS)] for j in range(2 + i % 6))}
-            for i in range(60)
-        ]
-        (tmp_path / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        (tmp_path / "user.j2").write_text("{{ text }}\n")
-        values = {
-            "task": "sort",
-            "strategy": "classify",
-            "seeds": [{"path": "seeds.jsonl", "source": "tests", "licence": "CC0-1.0", "id": "id", "group": "id"}],
-            "split": {"test": 0.3},
-            "teacher": {"model": str(encoder), "licence": "Apache-2.0", "batch_size": 8, "device": "cpu"},
-            "generate": {"labels": ["delivery", "payment", "technical"], "shard_size": 16},
-            "curate": {"duplicates": False},
-            "train": {"student": {"kind": "classifier", "buckets": 512, "hidden": 16}, "epochs": 30, "batch_size": 8},
-            **sections,
-        }
-        path = tmp_path / "recipe.yaml"
-        path.write_text(yaml.safe_dump(values))
-        return path
-
-    return write
+    return lambda **sections: sorting_task(tmp_path, encoder, **sections)
 
 
 def test_a_student_of_an_encoder(recipe, tmp_path):

@@ -50,6 +50,12 @@ KINDS = {
         },
     },
 }
+_ONLINE = {"student": {"kind": "decoder", "layers": 1}, "batch_size": 4, "max_steps": 5, "epochs": 4}
+_ON_POLICY = {"mode": "on_policy", "lmbda": 1.0, "max_new_tokens": 5, "reuse": 4}
+ONLINE = {
+    "on_policy": {"logits": None, "train": {**_ONLINE, "checkpoint_every": 2, "online": _ON_POLICY}},
+    "mutual": {"logits": None, "train": {**_ONLINE, "checkpoint_every": 2, "online": {"mode": "mutual"}}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +81,7 @@ def setups(server, folder):
 
     def setup(kind: str) -> Setup:
         if kind not in made:
-            recipe = small_task(folder / f"task-{kind}", teacher, long=1, **KINDS[kind])
+            recipe = small_task(folder / f"task-{kind}", teacher, long=1, **{**KINDS, **ONLINE}[kind])
             made[kind] = undisturbed(server, recipe, folder / kind)
         return made[kind]
 
@@ -110,6 +116,7 @@ def test_undisturbed_run_has_every_id_once(setups, kind):
     [
         *(("sampled", stage, 1) for stage in STAGES),
         *((kind, stage, 6) for kind in ("topk", "classify") for stage in ("generate", "train")),
+        *((kind, "train", 4) for kind in ONLINE),
     ],
 )
 def test_sigkill_at_every_rename_and_fsync(server, setups, kind, stage, every):
@@ -122,8 +129,9 @@ def test_sigkill_at_every_rename_and_fsync(server, setups, kind, stage, every):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", list(KINDS))
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    ("kind", "stage"), [*((kind, stage) for kind in KINDS for stage in STAGES), *((kind, "train") for kind in ONLINE)]
+)
 def test_sigkill_on_both_sides_of_every_call_twice(server, setups, kind, stage):
     """Killed at the call, and the resumed command killed at the same number again."""
     setup = setups(kind)
@@ -306,11 +314,12 @@ def test_no_process_outlives_a_run_killed_later(server, setups, seconds):
         ("manifest first", "generate", "missing: generated/README.md"),
         ("no moments", "train", "differs: student/model.safetensors"),
         ("no checkpoints", "train", "was not used"),
+        ("forgets texts", "train", "differs: student/model.safetensors"),
         ("leaves a child", "curate", "left behind"),
     ],
 )
 def test_a_broken_promise_is_seen(server, setups, fault, stage, seen):
-    setup = setups("sampled")
+    setup = setups("on_policy" if fault == "forgets texts" else "sampled")
     run = Path(tempfile.mkdtemp(dir=setup.folder)) / "run"
     if setup.before(stage):
         shutil.copytree(setup.before(stage), run)

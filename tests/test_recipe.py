@@ -155,7 +155,7 @@ def test_several_mistakes_are_counted(tmp_path):
         ({"strategy": "classify", "train": None}, "needs two or more generate.labels"),
         ({"strategy": "rationale"}, "needs generate.answer_marker"),
         ({"train": {"student": {"kind": "classifier"}}}, "needs strategy 'classify'"),
-        ({"logits": None}, "needs sampled completions and a 'logits' section"),
+        ({"logits": None}, "without them set train.kd_weight to 0"),
         ({"seeds": [{"source": "s", "licence": "MIT"}]}, "exactly one of 'path' and 'dataset'"),
         ({"seeds": [{"source": "s", "licence": "MIT", "path": "a", "dataset": "b"}]}, "exactly one of"),
         ({"split": {"test": 0.6, "validation": 0.6}}, "more than the whole"),

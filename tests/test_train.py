@@ -314,3 +314,11 @@ def test_a_finished_student_is_left_alone_and_fresh_makes_it_again(made):
     train(recipe, run, fresh=True)
     assert (student / "model.safetensors").stat().st_mtime_ns != before[student / "model.safetensors"]
     assert (student / "model.safetensors").read_bytes() == weights
+
+
+def test_tokens_alone_are_those_of_kept_rows(made):
+    """A student that learns no distribution learns nothing from a rejected row."""
+    _, run, teacher, data = rows_of_three_kinds(made, "topk")
+    alone = load(run / "curated", teacher.render, 512, labels_alone=True)
+    assert {e.id for e in alone.examples} == {e.id for e in data.examples if e.kept} != {e.id for e in data.examples}
+    assert all(e.target is None for e in alone.examples)

@@ -146,7 +146,7 @@ def row_ids(path: Path) -> list[str]:
 
 
 def checkpointed(run: Path) -> dict[str, int]:
-    """Step of the checkpoint that each unfinished arm has."""
+    """Step of the newest checkpoint of each unfinished arm: a kill between two leaves both."""
     found = {}
     for path in run.glob("student/checkpoints/*.safetensors"):
         arm = path.stem.rpartition("-")[0]
@@ -156,7 +156,7 @@ def checkpointed(run: Path) -> dict[str, int]:
                 # the other arm, where it is finished, counts as resumed too
                 before = run / "student" / "metrics.jsonl"
                 whole = len(before.read_text().splitlines()) if before.exists() else 0
-                found[arm] = int(file.metadata()["step"]) + whole
+                found[arm] = max(found.get(arm, 0), int(file.metadata()["step"]) + whole)
     return found
 
 

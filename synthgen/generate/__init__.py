@@ -95,7 +95,7 @@ def generate(
     jobs = Jobs(recipe, seeds, prompt, who(recipe, teachers))
     refuse_incapable(recipe, teachers, catalogue.needs(recipe, jobs.range(0, 1)[0]))
     shards = corpus.plan_shards(jobs.splits, recipe.generate.shard_size)
-    spec = recipe.logits.spec() if recipe.logits and recipe.strategy != "classify" else None
+    spec = recipe.logits.spec() if recipe.logits and recipe.strategy not in ("classify", "embed") else None
     speakers = [*answerers(recipe), *(recipe.logits.score_by if recipe.logits else ())] if spec else []
     done = corpus.committed(folder, [f"logits/{name}" for name in speakers])
     mine = [s for s in shards[part[0] - 1 :: part[1]] if s.name not in done]

@@ -46,6 +46,7 @@ STRATEGIES: dict[str, Strategy] = {
     "answer": Strategy(strategies.answer),
     "rationale": Strategy(strategies.answer),
     "classify": Strategy(strategies.classify, needs=lambda job: {job.teacher: "classify"}),
+    "embed": Strategy(strategies.embed, needs=lambda job: {job.teacher: "embed"}),
     "score": Strategy(strategies.score, needs=lambda job: {job.teacher: "score"}),
     "rationalise": Strategy(choosing.rationalise, ("hint",), most=lambda steps, teachers: 2),
     "vote": Strategy(choosing.vote, most=lambda steps, teachers: steps.candidates),
@@ -119,7 +120,7 @@ def first_requests(recipe: Recipe, seeds: Sequence[Seed], prompt: Prompt) -> Ite
 def needs(recipe: Recipe, job: Job) -> list[tuple[str, str]]:
     """(teacher's name, capability) for all that the recipe wants, as far as one job shows it."""
     found = [*STRATEGIES[recipe.strategy].needs(job).items()]
-    if recipe.strategy not in ("classify", "score"):
+    if recipe.strategy not in ("classify", "embed", "score"):
         found += [(name, "sample") for name in answerers(recipe)]
     return [*found, *((name, "score") for name in (recipe.logits.score_by if recipe.logits else ()))]
 

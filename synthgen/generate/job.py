@@ -157,6 +157,10 @@ class Job:
         """A request for the probabilities of labels."""
         return self._request("classify", asked, self._no_sampling(), teacher, labels=labels, **more)
 
+    def embed(self, asked: list[Message], teacher: str, **more: Any) -> Request:
+        """A request to read a text."""
+        return self._request("embed", asked, self._no_sampling(), teacher, **more)
+
     def score(
         self,
         asked: list[Message],
@@ -257,7 +261,7 @@ class Jobs:
         self.cast, self.answerers = cast(recipe), answerers(recipe)
         self.seeds = sorted(seeds, key=lambda s: SPLITS.index(s.split))  # stable: file order inside a split
         self.pools = {split: [s for s in self.seeds if s.split == split] for split in SPLITS}
-        self.each = 1 if recipe.strategy in ("classify", "score") else recipe.generate.samples
+        self.each = 1 if recipe.strategy in ("classify", "embed", "score") else recipe.generate.samples
 
     def __len__(self) -> int:
         return len(self.seeds) * self.each

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from synthgen.logits import Target
 from synthgen.records import Record, Request
-from synthgen.teachers import Reply, Teacher
+from synthgen.teachers import Embeds, Reply, Teacher
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,8 @@ def ask_batch(
         some = [requests[place] for place in places]
         if kind == "classify":
             found = teachers[name].classify(some)
+        elif kind == "embed":
+            found = cast(Embeds, teachers[name]).embed(some)
         elif kind == "score":
             found = teachers[name].score(some, spec if target else None, tick)
         else:

@@ -3,6 +3,7 @@
 - `answer`: the teacher's completion as it is.
 - `rationale`: reasoning, then a marker, then the answer, taken apart.
 - `classify`: probabilities of the recipe's labels; the likeliest is the answer.
+- `embed`: the text alone, for a student of sentences: its teacher is asked while the student is trained.
 - `score`: the distributions along completions that the seeds bring.
 """
 
@@ -32,6 +33,13 @@ def classify(job: Job) -> Rounds:
     """Probabilities of the recipe's labels."""
     labels = job.recipe.generate.labels
     request = job.classify(job.asked(), labels, job.teacher, prompt=job.student(), reference=job.seed.reference)
+    [reply] = yield [request]
+    return [failure(request, *reply.failure) if reply.failure else job.row(request, reply)]
+
+
+def embed(job: Job) -> Rounds:
+    """The text, if it fits the model."""
+    request = job.embed(job.student(), job.teacher)
     [reply] = yield [request]
     return [failure(request, *reply.failure) if reply.failure else job.row(request, reply)]
 
@@ -90,7 +98,7 @@ def record(recipe: Recipe, request: Request, reply: Reply, prompt: Prompt, teach
         strategy=recipe.strategy,
         prompt_version=prompt.version,
         prompt=request.prompt,
-        completion=[said],
+        completion=[] if request.kind == "embed" else [said],
         teacher_prompt=request.teacher_prompt if request.teacher_prompt != request.prompt else None,
         rationale=rationale,
         answer=answer,

@@ -70,7 +70,7 @@ def tune(recipe: Recipe, *, requests: int = 64, ui: UI | None = None) -> Tuned:
             f"the first questions of this recipe are not for teacher '{name}'", "tune it in a recipe of its own"
         )
     key = "batch_size" if isinstance(section, TeacherSection) else "max_num_seqs"
-    spec = recipe.logits.spec() if recipe.logits and recipe.strategy != "classify" else None
+    spec = recipe.logits.spec() if recipe.logits and recipe.strategy not in ("classify", "embed") else None
     sizes = [size for size in _SIZES if size < len(some)] + [next((s for s in _SIZES if s >= len(some)), _SIZES[-1])]
     tried: list[Tried] = []
     teacher: Any = None

@@ -76,7 +76,7 @@ class Teacher(Protocol):
 
     @property
     def can(self) -> frozenset[str]:
-        """Of "sample", "classify", "score", "open_turn" (going on with an unfinished message): what it offers."""
+        """Of "sample", "classify", "score", "embed", "open_turn" (going on with an open message): what it offers."""
 
     def sample(
         self, requests: Sequence[Request], spec: dict[str, Any] | None, tick: Callable[[int], None] = ...
@@ -93,6 +93,13 @@ class Teacher(Protocol):
 
     def close(self) -> None:
         """Let go of the model, its memory and its processes."""
+
+
+class Embeds(Teacher, Protocol):
+    """A local engine that reads texts."""
+
+    def embed(self, requests: Sequence[Request]) -> list[Reply]:
+        """The tokens of each text, or why it cannot be read whole."""
 
 
 @runtime_checkable
@@ -190,10 +197,14 @@ def open_teacher(section: LocalTeacher, generate: GenerateSection | None = None)
         return VllmModel.open(section, generate)
     try:
         from synthgen.teachers.encoder import EncoderModel
-        from synthgen.teachers.load import is_classifier
+        from synthgen.teachers.load import is_classifier, is_embedder
         from synthgen.teachers.transformers import LocalModel
     except ModuleNotFoundError as error:
         raise missing_extra(str(error.name), "train") from None
+    if is_embedder(section):
+        from synthgen.teachers.embedding import EmbeddingModel
+
+        return EmbeddingModel.open(section)
     return EncoderModel.open(section) if is_classifier(section) else LocalModel.open(section, generate)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from synthgen.errors import TeacherError
@@ -16,6 +17,31 @@ from synthgen.records import Request
 from synthgen.sections import TeacherSection
 from synthgen.teachers import Reply
 from synthgen.teachers.load import load_weights, pick_device, tokenizer_hash
+
+
+def context_of(config: Any, tokenizer: Any) -> int:
+    """Tokens that an encoder can read at once."""
+    room = int(getattr(config, "max_position_embeddings", 0) or 1 << 30)
+    # RoBERTa and its kin count positions from the padding token's id on.
+    offset = int(config.pad_token_id or 0) + 1 if "roberta" in config.model_type else 0
+    return min(room - offset, int(tokenizer.model_max_length or room))
+
+
+def padded(ids: Sequence[Sequence[int]], pad: int, device: torch.device) -> dict[str, Tensor]:
+    """input_ids and attention_mask (B, T), padded on the right."""
+    width = max(map(len, ids))
+    ids_BT = torch.tensor([[*row, *[pad] * (width - len(row))] for row in ids], device=device)
+    lengths_B = torch.tensor([len(row) for row in ids], device=device)
+    mask_BT = torch.arange(width, device=device)[None] < lengths_B[:, None]
+    return {"input_ids": ids_BT, "attention_mask": mask_BT.long()}
+
+
+def token_ids(tokenizer: Any, texts: Sequence[str], most: int | None = None) -> list[list[int]]:
+    """Tokens of each text with the tokenizer's own special ones, cut to `most`; a text of none is one of padding."""
+    if not texts:
+        return []
+    found = tokenizer(list(texts), truncation=most is not None, max_length=most, verbose=False)["input_ids"]
+    return [list(ids) or [tokenizer.pad_token_id] for ids in found]
 
 
 class EncoderModel:
@@ -27,10 +53,7 @@ class EncoderModel:
         self.model, self.tokenizer, self.identity, self.batch_size = model, tokenizer, identity, batch_size
         names = model.config.id2label or {}
         self.ids = {str(name).casefold(): int(i) for i, name in names.items()}
-        room = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
-        # RoBERTa and its kin count positions from the padding token's id on.
-        offset = int(model.config.pad_token_id or 0) + 1 if "roberta" in model.config.model_type else 0
-        self.context = min(room - offset, int(tokenizer.model_max_length or room))
+        self.context = context_of(model.config, tokenizer)
 
     @classmethod
     def open(cls, section: TeacherSection) -> EncoderModel:

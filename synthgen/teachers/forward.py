@@ -2,6 +2,7 @@
 
 Rows are packed end to end into bins under a block-diagonal causal mask, and the output layer runs on completion
 positions alone. Models whose attention or output layer is not plain get a padded batch instead: the same values.
+Where an encoder reads the prompt, the decoder reads its start token and the completion.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ def completion_logits(
 
     Gradients flow. `share`: tokens that all prompts begin with are computed once (without gradients).
     """
+    if model.config.is_encoder_decoder:
+        return _encoded(model, prompts, completions)
     if not _packs(model):
         return _padded(model, prompts, completions)
     distinct = list(dict.fromkeys(tuple(p) for p in prompts))
@@ -107,3 +110,21 @@ def _padded(model: Any, prompts: Sequence[Sequence[int]], completions: Sequence[
         use_cache=False,
     ).logits
     return [z_TV[: len(completion)] for z_TV, completion in zip(z_BTV, completions, strict=True)]
+
+
+def _encoded(model: Any, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+    """Prompts and completions padded on the right; the decoder reads the start token and all but the last."""
+    shifted = [[model.config.decoder_start_token_id, *completion[:-1]] for completion in completions]
+    ids, mask = _right(prompts, model.device)
+    z_BTV = model(ids, attention_mask=mask, decoder_input_ids=_right(shifted, model.device)[0], use_cache=False).logits
+    return [z_TV[: len(completion)] for z_TV, completion in zip(z_BTV, completions, strict=True)]
+
+
+def _right(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask (B, T); padding has id 0, which the mask hides or, in a decoder, comes after all that counts."""
+    ids = torch.zeros((len(rows), max(map(len, rows))), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for place, row in enumerate(rows):
+        ids[place, : len(row)] = torch.tensor(row)
+        mask[place, : len(row)] = 1
+    return ids.to(device), mask.to(device)

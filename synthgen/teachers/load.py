@@ -36,18 +36,30 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def load_weights(section: TeacherSection, kind: Any = AutoModelForCausalLM) -> tuple[Any, Any, str]:
-    """(model in eval mode, tokenizer, exact revision); `kind` is the transformers class that loads the model.
+def load_weights(section: TeacherSection, kind: Any = AutoModelForCausalLM, **changes: Any) -> tuple[Any, Any, str]:
+    """(model in eval mode, tokenizer, exact revision); `kind` is the transformers class that loads the model, with
+    `changes` to its config.
 
     Raises TeacherError with one line on what is wrong.
     """
     dtype = getattr(torch, section.dtype)
     folder, revision = find_weights(section.model)
     if folder is not None:
-        model, tokenizer = _from_pretrained(str(folder), dtype, {}, kind)
+        model, tokenizer = _from_pretrained(str(folder), dtype, {}, kind, changes)
         return model, tokenizer, revision
-    model, tokenizer = _from_pretrained(section.model, dtype, {"revision": section.revision}, kind)
+    model, tokenizer = _from_pretrained(section.model, dtype, {"revision": section.revision}, kind, changes)
     return model, tokenizer, str(getattr(model.config, "_commit_hash", None) or section.revision or "unknown")
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of a model that is named like a teacher. Raises TeacherError."""
+    folder, _ = find_weights(name)
+    try:
+        return AutoTokenizer.from_pretrained(str(folder or name))
+    except Exception as error:
+        raise TeacherError(
+            f"the tokenizer of '{name}' cannot be loaded: {_first_line(error)}", "check the name and the network"
+        ) from None
 
 
 def find_weights(name: str) -> tuple[Path | None, str]:
@@ -73,13 +85,22 @@ def find_weights(name: str) -> tuple[Path | None, str]:
 
 def is_classifier(section: TeacherSection) -> bool:
     """Whether the model says that it has a classification head. What cannot be read is left to `load_weights`."""
+    return any(name.endswith("ForSequenceClassification") for name in _architectures(section))
+
+
+def is_embedder(section: TeacherSection) -> bool:
+    """Whether the model says that it ends with its last hidden states."""
+    named = _architectures(section)
+    return bool(named) and all(name.endswith("Model") and "Head" not in name for name in named)
+
+
+def _architectures(section: TeacherSection) -> list[str]:
     if section.model.startswith("package:") or section.model.endswith(".gguf"):
-        return False
+        return []
     try:
-        config = AutoConfig.from_pretrained(section.model, revision=section.revision)
+        return list(AutoConfig.from_pretrained(section.model, revision=section.revision).architectures or ())
     except Exception:  # it will be said where the weights are loaded
-        return False
-    return any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
+        return []
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
@@ -149,10 +170,12 @@ def _folder_revision(path: Path) -> str:
     return f"sha256:{hasher.hexdigest()}"
 
 
-def _from_pretrained(name: str, dtype: torch.dtype, more: dict[str, Any], kind: Any) -> tuple[Any, Any]:
+def _from_pretrained(
+    name: str, dtype: torch.dtype, more: dict[str, Any], kind: Any, changes: dict[str, Any]
+) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **more)
-        model = kind.from_pretrained(name, dtype=dtype, use_safetensors=True, **more)
+        model = kind.from_pretrained(name, dtype=dtype, use_safetensors=True, **more, **changes)
     except Exception as error:  # the hub client, safetensors and tokenizers each raise their own kinds
         raise TeacherError(
             f"model '{name}' cannot be loaded: {_first_line(error)}",

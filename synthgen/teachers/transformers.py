@@ -115,6 +115,21 @@ class LocalModel:
         )
 
     @torch.inference_mode()
+    def complete(
+        self, prompts: Sequence[Sequence[int]], keys: Sequence[str], temperature: float, max_new_tokens: int
+    ) -> list[Reply]:
+        """One reply a prompt of token ids; its random numbers come from its key, up to 32 hexadecimal digits."""
+        sampling = {"temperature": temperature, "top_p": 1.0, "max_new_tokens": max_new_tokens}
+        asked = [Request("sample", "", "", [], [], sampling, [], id=key, target=False) for key in keys]
+        order = sorted(range(len(asked)), key=lambda i: len(prompts[i]))
+        replies: dict[int, Reply] = {}
+        for begin in range(0, len(order), self.batch_size):
+            some = order[begin : begin + self.batch_size]
+            found = self._sample([asked[i] for i in some], [prompts[i] for i in some], None, lambda tokens: None)
+            replies |= zip(some, found, strict=True)
+        return [replies[i] for i in range(len(asked))]
+
+    @torch.inference_mode()
     def classify(self, requests: Sequence[Request]) -> list[Reply]:
         """p(label) = product of the probabilities of its tokens after the prompt, normalised over the labels."""
         return self._in_batches(requests, [_LABEL_TOKENS] * len(requests), self._classify)

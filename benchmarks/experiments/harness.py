@@ -1,0 +1,128 @@
+"""What all experiments share: small Llamas, the product's loop, arms × seeds that are made once, each one JSON.
+
+    run("logits", ARMS, lambda arm, seed: {"items": {...}, ...})
+
+`results/<name>/<arm>-<seed>.json` holds, an item (a held-out text, a problem) a number, what the tables are made of.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from distill.loop import Checkpoints, Objective, accelerator_of, fit
+from synthgen import durable
+from synthgen.teachers.transformers import LocalModel
+from synthgen.training import TrainSection
+from synthgen.ui import UI, Progress
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+CACHE = HERE.parent.parent / "runs" / "experiments"
+SEEDS = (0, 1, 2)
+
+torch.set_num_threads(1)
+
+
+def llama(vocabulary: int, width: int, layers: int, heads: int, seed: int, eos: int, context: int = 64) -> Any:
+    """A Llama of random weights with tied embeddings."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=context,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=eos,
+        pad_token_id=None,
+    )
+    return LlamaForCausalLM(config)
+
+
+def as_teacher(model: Any, tokenizer: Any, batch_size: int = 128) -> LocalModel:
+    """The model as the product asks it."""
+    identity = {"vocab_size": model.config.vocab_size, "revision": "", "tokenizer": ""}
+    return LocalModel(model.eval().requires_grad_(False), tokenizer, identity, batch_size)
+
+
+def parameters(model: Any) -> int:
+    """How many weights."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def section_of(steps: int, batch_size: int, seed: int, **more: Any) -> TrainSection:
+    """A recipe's `train` section, as a recipe would give it."""
+    values = {"learning_rate": 2e-3, "kd_weight": 1.0, "checkpoint_every": 1 << 20, "baseline": False, **more}
+    return TrainSection.model_validate({"max_steps": steps, "batch_size": batch_size, "seed": seed, **values})
+
+
+def train(objective: Objective, batch_of: Callable[[int], list[Any]], section: TrainSection) -> dict[str, Any]:
+    """Through the product's loop; what it took, and the last losses."""
+    steps = section.max_steps or 0
+    with tempfile.TemporaryDirectory() as folder:
+        accelerator = accelerator_of(section, torch.device("cpu"), Path(folder))
+        wall, cpu = time.perf_counter(), time.process_time()
+        metrics = fit(
+            objective,
+            batch_of,
+            section,
+            steps,
+            Checkpoints(Path(folder), "arm"),
+            Progress("train", steps, "steps"),
+            accelerator=accelerator,
+        )
+        spent = {"wall_s": round(time.perf_counter() - wall, 1), "cpu_s": round(time.process_time() - cpu, 1)}
+        accelerator.free_memory()
+    last = metrics[-max(1, steps // 20) :]
+    means = {key: round(sum(m.get(key, 0.0) for m in last) / len(last), 4) for key in last[-1] if key != "step"}
+    return {"steps": steps, "tokens": int(sum(m["tokens"] for m in metrics)), **spent, "last": means}
+
+
+def run(
+    name: str, arms: Sequence[str], act: Callable[[str, int], dict[str, Any]], seeds: Sequence[int] = SEEDS
+) -> None:
+    """`act` of every arm and seed that has no JSON yet; then the tables are written anew."""
+    ui = UI()
+    for seed in SEEDS:
+        for arm in arms:
+            path = RESULTS / name / f"{arm}-{seed}.json"
+            if path.exists():
+                continue
+            began = time.perf_counter()
+            found = act(arm, seed)
+            found["items"] = {key: [round(float(v), 4) for v in values] for key, values in found["items"].items()}
+            made_with = {"python": platform.python_version(), "torch": torch.__version__.split("+")[0]}
+            text = json.dumps({"experiment": name, "arm": arm, "seed": seed, **found, "made_with": made_with})
+            durable.write_text(path, text + "\n")
+            means = {key: round(sum(v) / len(v), 4) for key, v in found["items"].items() if v}
+            ui.note(f"{name} {arm} seed {seed}: {means} in {time.perf_counter() - began:.0f} s")
+
+
+def cached(name: str, make: Callable[[], Any]) -> Any:
+    """A model that `make` makes once, kept among the runs."""
+    folder = CACHE / name
+    if not (folder / "config.json").exists():
+        temporary = folder.with_name(f"{durable.TEMPORARY}{name}")
+        make().save_pretrained(temporary)
+        temporary.rename(folder)
+    return LlamaForCausalLM.from_pretrained(folder).eval()
+
+
+def read(name: str, arm: str, seed: int) -> dict[str, Any]:
+    """The JSON of an arm and seed."""
+    return dict(json.loads((RESULTS / name / f"{arm}-{seed}.json").read_text()))

@@ -1,0 +1,109 @@
+"""Which part of the teacher's distribution to learn from: hard labels, all of it, draws, the likeliest ids.
+
+    python benchmarks/experiments/logits.py            # and tables.py for the tables
+
+Language modelling on the standard library (`python_code`), the same student, windows, steps and order in all arms.
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from harness import run, section_of, train
+from python_code import (
+    BATCH,
+    PROMPT,
+    STEPS,
+    VOCABULARY,
+    batches,
+    distributions,
+    examples,
+    scores,
+    student,
+    teacher,
+    texts,
+    windows,
+)
+
+from distill.objective import FromShards
+from distill.online import LiveTeacher, key
+from synthgen import logits
+from synthgen.teachers.sampling import invert, top_k
+
+KEPT, DRAWS = 13, 50  # as many likeliest ids as fill the bytes of fifty draws
+ARMS = ("hard", "samples", "full", "sampled", "top-k", "top-k-renormalised")
+
+
+@functools.cache
+def stored(kind: str, size: int) -> tuple[list[Any], dict[str, Any], float]:
+    """(targets as they come back from Parquet, their metadata, bytes a token)."""
+    spec = {"kind": kind, "temperature": 1.0, **({"k": size} if kind == "topk" else {"draws": size})}
+    meta = logits.meta(spec, VOCABULARY, "teacher", "tokenizer")
+    targets: list[Any] = []
+    for n, logp in enumerate(distributions(0, "student")):
+        if kind == "topk":
+            targets.append(logits.TopK(*(part.numpy() for part in top_k(logp, size, 1.0))))
+        else:
+            u = np.random.Generator(np.random.Philox(key=int(key(n, size), 16))).random((len(logp), size))
+            draws = invert(logp.exp().double().cumsum(-1), torch.from_numpy(u))
+            targets.append(logits.count_draws(draws.to(torch.int32).numpy()))
+    ids = [str(n) for n in range(len(targets))]
+    table = logits.to_table(ids, [b"\0" * 16] * len(ids), targets, meta)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "part.parquet"
+        pq.write_table(table, path, compression="zstd")
+        shard = logits.read(path)
+        return [shard.target(n) for n in range(len(ids))], shard.meta, path.stat().st_size / (len(ids) * 56)
+
+
+def renormalised(targets: list[Any]) -> list[Any]:
+    """What others store: nothing is left out, the kept ids share all the mass. For this comparison alone."""
+    found = []
+    for t in targets:
+        whole = np.log(np.exp(t.logprobs.astype(np.float64)).sum(-1, keepdims=True))
+        found.append(
+            logits.TopK(t.ids, (t.logprobs - whole).astype(np.float32), np.full_like(t.log_tail, -np.inf), t.log_z)
+        )
+    return found
+
+
+def hard_texts() -> list[Any]:
+    return texts(windows()["student"])
+
+
+@functools.cache
+def written() -> list[Any]:
+    """The teacher's own continuations of the windows' first tokens, as many tokens."""
+    prompts = [w[:PROMPT] for w in windows()["student"]]
+    replies = teacher(0).complete(prompts, [key(7, n) for n in range(len(prompts))], 1.0, 56)
+    return texts([[*p, *r.token_ids] for p, r in zip(prompts, replies, strict=True)])
+
+
+def arm_of(arm: str, seed: int) -> dict[str, Any]:
+    model, section, bytes_ = student(seed), section_of(STEPS, BATCH, seed), 2.0
+    rows: list[Any]
+    objective: Any
+    if arm in ("hard", "samples"):
+        rows = hard_texts() if arm == "hard" else written()
+        objective = FromShards(model, {}, section, labels_alone=True)
+    elif arm == "full":
+        rows, bytes_ = hard_texts(), 2.0 * VOCABULARY
+        live = section_of(STEPS, BATCH, seed, online={"mode": "teacher"})
+        objective = LiveTeacher(model, teacher(0), live)
+    else:
+        targets, meta, bytes_ = stored("sampled", DRAWS) if arm == "sampled" else stored("topk", KEPT)
+        if arm == "top-k-renormalised":
+            targets = renormalised(targets)
+        rows, objective = examples(targets), FromShards(model, meta, section)
+    found = train(objective, batches(rows, seed), section)
+    return {**scores(model), "bytes_per_token": round(bytes_, 1), "training": found}
+
+
+if __name__ == "__main__":
+    run("logits", ARMS, arm_of)

@@ -1,0 +1,155 @@
+"""Language modelling on the standard library's own source: windows of tokens, held-out files, two teachers.
+
+Prompts are the first 8 tokens of a window of 64, completions the other 56.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from harness import CACHE, as_teacher, cached, llama, section_of, train
+
+from distill.data import Example, batch_rows
+from distill.objective import FromShards
+from distill.online import Text
+from synthgen.teachers.forward import completion_logits
+from synthgen.teachers.transformers import LocalModel
+
+VOCABULARY, WINDOW, PROMPT = 2048, 64, 8
+TEACHER_ROWS, ROWS, HELD_OUT = 16_000, 3_000, 240
+TEACHER = {"width": 160, "layers": 3, "heads": 5}
+STUDENT = {"width": 96, "layers": 2, "heads": 3}
+STEPS, BATCH = 375, 16  # two passes over the rows
+_BINS = 15
+
+
+def sources() -> list[tuple[str, str]]:
+    """(relative path, text) of the library's modules, without tests and what is installed beside."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        name = str(path.relative_to(root))
+        if not any(part in name for part in ("site-packages", "test", "lib2to3", "idlelib", "pydoc_data", "encodings")):
+            found.append((name, path.read_text(encoding="utf-8", errors="replace")))
+    return found
+
+
+@functools.cache
+def tokenizer() -> Any:
+    """Byte-level BPE of the training files."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    path = CACHE / "python-tokenizer.json"
+    if not path.exists():
+        made = Tokenizer(models.BPE())
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=["<end>"], show_progress=False)
+        made.train_from_iterator([text for name, text in sources() if not held_out(name)], trainer)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made.save(str(path))
+    return PreTrainedTokenizerFast(tokenizer_file=str(path), eos_token="<end>")
+
+
+def held_out(name: str) -> bool:
+    """Every tenth file, by its name."""
+    return hashlib.blake2b(name.encode()).digest()[0] % 10 == 0
+
+
+@functools.cache
+def windows() -> dict[str, list[list[int]]]:
+    """'teacher', 'student' and 'test' windows; no file is on two sides of the last, no window in two."""
+    order = np.random.default_rng(0)
+    found: dict[bool, list[list[int]]] = {True: [], False: []}
+    for name, text in sources():
+        ids = tokenizer()(text)["input_ids"]
+        found[held_out(name)] += [ids[a : a + WINDOW] for a in range(0, len(ids) - WINDOW, WINDOW)]
+    train_, test = ([part[i] for i in order.permutation(len(part))] for part in (found[False], found[True]))
+    assert len(train_) >= TEACHER_ROWS + ROWS, len(train_)
+    return {
+        "student": train_[:ROWS],
+        "teacher": train_[ROWS : ROWS + TEACHER_ROWS],
+        "test": test[:HELD_OUT],
+    }
+
+
+def texts(part: list[list[int]]) -> list[Text]:
+    """Windows as rows for a live teacher."""
+    return [Text(str(n), w[:PROMPT], w[PROMPT:], None, True, w[:PROMPT]) for n, w in enumerate(part)]
+
+
+def batches(rows: list[Any], seed: int, batch: int = BATCH) -> Any:
+    """A function of the step, as in the product."""
+    return lambda step: [rows[i] for i in batch_rows(step, len(rows), batch, seed)]
+
+
+def student(seed: int) -> Any:
+    """The student before training."""
+    return llama(VOCABULARY, **STUDENT, seed=1000 + seed, eos=0)
+
+
+@functools.cache
+def teacher(number: int) -> LocalModel:
+    """A larger model trained by cross-entropy on windows of its own."""
+
+    def make() -> Any:
+        model = llama(VOCABULARY, **TEACHER, seed=number, eos=0)
+        steps = TEACHER_ROWS // 16
+        section = section_of(steps, 16, number)
+        objective = FromShards(model, {}, section, labels_alone=True)
+        print("teacher", number, train(objective, batches(texts(windows()["teacher"]), number), section))
+        return model
+
+    return as_teacher(cached(f"python-teacher-{number}", make), tokenizer())
+
+
+@functools.cache
+def distributions(number: int, part: str) -> list[torch.Tensor]:
+    """Log-probabilities (56, V) of each window, of a teacher."""
+    model, found = teacher(number).model, []
+    rows = texts(windows()[part])
+    with torch.no_grad():
+        for a in range(0, len(rows), 64):
+            some = rows[a : a + 64]
+            z = completion_logits(model, [r.prompt for r in some], [r.completion for r in some])
+            found += [part_.log_softmax(-1) for part_ in z]
+    return found
+
+
+def scores(model: Any, number: int = 0) -> dict[str, Any]:
+    """Held-out loss and accuracy on the text, agreement with and KL from the teacher, calibration error."""
+    rows, items = texts(windows()["test"]), {"loss": [], "top1": [], "agreement": [], "kl": []}
+    sure, right = [], []
+    model.eval()
+    with torch.no_grad():
+        for a in range(0, len(rows), 48):
+            some = rows[a : a + 48]
+            found = completion_logits(model, [r.prompt for r in some], [r.completion for r in some])
+            for row, z, logp in zip(some, found, distributions(number, "test")[a : a + 48], strict=True):
+                labels, logq = torch.tensor(row.completion), z.log_softmax(-1)
+                best = logq.max(-1)
+                items["loss"].append(-float(logq.gather(-1, labels[:, None]).mean()))
+                items["top1"].append(float((best.indices == labels).float().mean()))
+                items["agreement"].append(float((best.indices == logp.argmax(-1)).float().mean()))
+                items["kl"].append(float((logp.exp() * (logp - logq)).sum(-1).mean()))
+                sure += best.values.exp().tolist()
+                right += (best.indices == labels).tolist()
+    return {"items": items, "ece": round(ece(np.array(sure), np.array(right, float)), 4)}
+
+
+def ece(sure: Any, right: Any) -> float:
+    """Expected calibration error of the likeliest token, fifteen bins of equal width."""
+    place = np.minimum((sure * _BINS).astype(int), _BINS - 1)
+    return float(sum(abs((sure - right)[place == b].sum()) for b in range(_BINS)) / len(sure))
+
+
+def examples(targets: list[Any]) -> list[Example]:
+    """Windows beside stored targets."""
+    rows = texts(windows()["student"])
+    return [Example(r.id, r.prompt, r.completion, t, True) for r, t in zip(rows, targets, strict=True)]

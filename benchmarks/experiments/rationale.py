@@ -1,0 +1,84 @@
+"""Do rationales teach what answers alone do not? Running parity of 12 bits, from random weights.
+
+    python benchmarks/experiments/rationale.py         # and tables.py for the tables
+
+`answer`: the answer alone. `rationale`: rationale, then answer, as one completion. `step-by-step`: two tasks, each
+with its own prompt and half of the loss (arXiv 2305.02301), asked for the answer alone in the end. The `shuffled`
+arms have the rationale of another string, with the string's own answer: as many tokens of the same kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from harness import as_teacher, parameters, run, section_of, train
+from parity import ANSWER_TASK, ASK, END, EXPLAIN_TASK, Nothing, answer, model, rationale, right, strings
+from torch import Tensor
+
+from distill.data import Example, batch_rows
+from distill.head import completion_states
+from distill.objective import FromShards, batch_loss
+
+ARMS = ("answer", "rationale", "step-by-step", "rationale-shuffled", "step-by-step-shuffled")
+BITS, TRAIN, TEST = 12, 2000, 500
+WIDTH, LAYERS = 64, 4
+STEPS, BATCH = 300, 48
+
+
+class StepByStep(FromShards):
+    """Half the mean loss of the answers' tokens and half that of the rationales'; a row is both tasks' texts."""
+
+    def forward(self, rows: Sequence[Any], step: Sequence[Any]) -> tuple[Tensor, dict[str, float]]:
+        total, parts = torch.zeros(()), {"loss": 0.0}
+        for task in ("answer", "explain"):
+            some, all_ = ([r for r in part if r.id == task] for part in (rows, step))
+            states = completion_states(self.model, self.head, [r.prompt for r in some], [r.completion for r in some])
+            loss, found = batch_loss(states, self.head, some, self.meta, self.section, True, all_)
+            total = total + 0.5 * loss
+            parts |= {task: found["loss"], "loss": parts["loss"] + 0.5 * found["loss"]}
+        return total, parts
+
+
+def rows_of(arm: str, seed: int) -> list[list[Example]]:
+    """What each string teaches: one text, or one a task."""
+    bits = strings(BITS, TRAIN, TEST)[0]
+    whose = list(range(len(bits)))
+    if arm.endswith("shuffled"):
+        order = np.random.default_rng(seed).permutation(len(bits))
+        whose = [int(order[(list(order).index(i) + 1) % len(order)]) for i in whose]  # a cycle: nobody's own
+    found = []
+    for b, other in zip(bits, whose, strict=True):
+        why = rationale(bits[other])
+        if arm == "answer":
+            texts = [("answer", [*b, ASK], [answer(b), END])]
+        elif arm.startswith("rationale"):
+            texts = [("both", [*b, ASK], [*why, answer(b), END])]
+        else:
+            texts = [
+                ("answer", [ANSWER_TASK, *b, ASK], [answer(b), END]),
+                ("explain", [EXPLAIN_TASK, *b, ASK], [*why, END]),
+            ]
+        found.append([Example(task, prompt, text, None, True) for task, prompt, text in texts])
+    return found
+
+
+def arm_of(arm: str, seed: int) -> dict[str, Any]:
+    student, section = model(WIDTH, LAYERS, seed), section_of(STEPS, BATCH, seed, learning_rate=2e-3)
+    rows = rows_of(arm, seed)
+    kind = StepByStep if arm.startswith("step") else FromShards
+
+    def batch_of(step: int) -> list[Example]:
+        return [text for i in batch_rows(step, len(rows), BATCH, seed) for text in rows[i]]
+
+    found = train(kind(student, {}, section, labels_alone=True), batch_of, section)
+    bits = strings(BITS, TRAIN, TEST)[1]
+    asked = [[*([ANSWER_TASK] if arm.startswith("step") else []), *b, ASK] for b in bits]
+    items = right(as_teacher(student, Nothing(), 500), asked, bits, BITS + 4)
+    return {"items": items, "parameters": parameters(student), "training": found}
+
+
+if __name__ == "__main__":
+    run("rationale", ARMS, arm_of)

@@ -1,0 +1,142 @@
+"""The tables of docs/experiments.md, from the JSONs of the arms.
+
+    python benchmarks/experiments/tables.py            # --check: exit 1 when the page is not what it would be
+
+Means are over held-out items and seeds. Differences from the first arm of a table are paired: the same items and
+seeds on both sides; their 95% intervals are percentile bootstraps that draw seeds and items with replacement.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent.parent / "docs" / "experiments.md"
+RESAMPLES = 2000
+
+# Of each experiment: its arms, the first being what the others are compared with; the item measured by differences;
+# columns as (title, key of the items or of the JSON, format); tables as {marker: ...}.
+_TIME = ("CPU s", "training.cpu_s", "{:.0f}")
+_TEXT = [("loss", "loss", "{:.3f}"), ("top-1", "top1", "{:.3f}"), ("ECE", "ece", "{:.1%}")]
+_TEXT += [("agreement", "agreement", "{:.3f}"), ("KL", "kl", "{:.3f}")]
+_RIGHT = [("right", "right", "{:.1%}"), ("ended", "ended", "{:.1%}"), ("tokens learned", "training.tokens", "{:,.0f}")]
+TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
+    "logits": (
+        "logits",
+        ["hard", "samples", "full", "sampled", "top-k", "top-k-renormalised"],
+        "loss",
+        [*_TEXT, ("bytes a token", "bytes_per_token", "{:,.0f}"), _TIME],
+    ),
+    "logits against all of it": ("logits", ["full", "sampled", "top-k", "top-k-renormalised"], "loss", _TEXT[:1]),
+    "rationale": (
+        "rationale",
+        ["answer", "rationale", "step-by-step", "rationale-shuffled", "step-by-step-shuffled"],
+        "right",
+        [*_RIGHT, _TIME],
+    ),
+    "online": (
+        "online",
+        [
+            "offline",
+            "weak",
+            "sft",
+            "on-policy-forward",
+            "on-policy-reverse",
+            "on-policy-jsd",
+            "sft-long",
+            "offline-long",
+        ],
+        "right",
+        [("steps", "training.steps", "{:,.0f}"), *_RIGHT, ("length", "length", "{:.1f}"), _TIME],
+    ),
+    "mutual": (
+        "mutual",
+        ["frozen", "mutual", "alone"],
+        "loss",
+        [*_TEXT[:4], ("teacher's loss", "teacher loss", "{:.3f}"), _TIME],
+    ),
+    "ensemble": ("ensemble", ["single-0", "single-1", "mean", "pool"], "loss", [*_TEXT[:4], _TIME]),
+    "hidden": ("hidden", ["logits", "hidden", "relations"], "loss", [*_TEXT, _TIME]),
+}
+
+
+def results(name: str, arm: str) -> list[dict[str, Any]]:
+    """The JSONs of an arm, by seed."""
+    found = [json.loads(path.read_text()) for path in (HERE / "results" / name).glob(f"{arm}-[0-9]*.json")]
+    return sorted((f for f in found if f["arm"] == arm), key=lambda f: f["seed"])
+
+
+def value(found: dict[str, Any], key: str) -> float | None:
+    """Mean of the items called `key`, or the number at that place of the JSON."""
+    if key in found["items"]:
+        return float(np.mean(found["items"][key]))
+    here: Any = found
+    for part in key.split("."):
+        here = here.get(part) if isinstance(here, dict) else None
+    return None if here is None else float(here)
+
+
+def paired(arm: list[dict[str, Any]], base: list[dict[str, Any]], item: str) -> tuple[float, float, float]:
+    """(mean, low, high) of arm − base over the seeds that both have."""
+    seeds = sorted({f["seed"] for f in arm} & {f["seed"] for f in base})
+    sides = [{f["seed"]: f["items"][item] for f in side} for side in (arm, base)]
+    gap_SI = np.array([np.subtract(sides[0][s], sides[1][s]) for s in seeds])
+    draw = np.random.default_rng(0)
+    means = []
+    for _ in range(RESAMPLES):
+        rows = draw.integers(0, len(gap_SI), len(gap_SI))
+        columns = draw.integers(0, gap_SI.shape[1], gap_SI.shape[1])
+        means.append(gap_SI[np.ix_(rows, columns)].mean())
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(gap_SI.mean()), float(low), float(high)
+
+
+def table(marker: str) -> str:
+    """One Markdown table; empty where there are no results."""
+    name, arms, item, columns = TABLES[marker]
+    there = {arm: found for arm in arms if (found := results(name, arm))}
+    if arms[0] not in there:
+        return "No results yet.\n"
+    base = there[arms[0]]
+    title = next(title for title, key, _ in columns if key == item)
+    lines = [f"| arm | {' | '.join(t for t, _, _ in columns)} | {title} − {arms[0]}'s | by seed | seeds |"]
+    lines.append("|---" * (len(columns) + 4) + "|")
+    shape = next(shape for _, key, shape in columns if key == item)
+    points = shape.endswith("%}")
+    for arm, found in there.items():
+        cells = []
+        for _, key, form in columns:
+            values = [v for f in found if (v := value(f, key)) is not None]
+            cells.append(form.format(float(np.mean(values))) if values else "–")
+        if arm == arms[0]:
+            gap = "–"
+        else:
+            mean, low, high = (x * (100 if points else 1) for x in paired(found, base, item))
+            form = "{:+.1f}" if points else "{:+.3f}"
+            gap = f"{form.format(mean)} [{form.format(low)}, {form.format(high)}]{' points' if points else ''}"
+        each = " ".join(shape.format(value(f, item) or 0.0) for f in found)
+        lines.append(f"| {arm} | {' | '.join(cells)} | {gap} | {each} | {len(found)} |")
+    return "\n".join(lines) + "\n"
+
+
+def page(text: str) -> str:
+    """The page with every table between its markers made anew."""
+    for marker in re.findall(r"<!-- table: (.*?) -->", text):
+        begin, end = f"<!-- table: {marker} -->\n", "<!-- end -->"
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(end)
+        text = f"{before}{begin}\n{table(marker)}\n{end}{after}"
+    return text
+
+
+if __name__ == "__main__":
+    old = PAGE.read_text()
+    if "--check" in sys.argv:
+        sys.exit("docs/experiments.md is not what its results say" if page(old) != old else 0)
+    PAGE.write_text(page(old))

@@ -1,0 +1,260 @@
+"""What distillation from shards costs beside plain cross-entropy, and beside TRL with a live teacher.
+
+    python benchmarks/training_cost.py [--rows 48] [--steps 8] [--pairs 5] [--arms cross-entropy sampled topk trl]
+
+The demo's teacher answers the shipped instructions once for each kind of stored target. Then every arm trains the same
+student (six of the teacher's layers) on the same batches of eight rows, in a process of its own, arms in turn: seconds
+and CPU of the steps after the first, completion tokens a second, peak memory of the process (VmHWM). An interval is of
+the ratio to cross-entropy over the rounds, a bootstrap. "trl" is TRL's GKDTrainer with lmbda 0 (the corpus's own
+tokens, a live teacher: the stable DistillationTrainer writes its own) and beta 0 (forward KL), without gradient
+checkpointing, in an environment of its own under .venv-rivals/; its loss of the first batch is compared with ours over
+the full vocabulary.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+HOME = ROOT / ".venv-rivals" / "trl"
+TRL = "trl==1.16.0"
+KINDS = {"sampled": {"kind": "sampled", "draws": 50}, "topk": {"kind": "topk", "k": 64}}
+
+
+def corpus(kind: str, rows: int, folder: Path) -> Path:
+    """A curated run of the shipped instructions with one kind of logits."""
+    import synthgen
+    from synthgen.recipe import Recipe
+
+    recipe = synthgen.load_recipe("instruct")
+    values = recipe.model_dump(mode="json")
+    values["seeds"][0]["limit"] = rows
+    values |= {"split": {"test": 0.0}, "logits": {**KINDS[kind], "temperature": 1.0}}
+    values["generate"] |= {"max_new_tokens": 96, "samples": -(-rows // 48)}
+    values["curate"] |= {"truncated": False, "repetition": None, "duplicates": False}
+    found = Recipe.model_validate({k: v for k, v in values.items() if k != "teachers"})
+    synthgen.generate(found, folder / kind)
+    synthgen.curate(found, folder / kind)
+    (folder / kind / "recipe.yaml").write_text(synthgen.recipe.dump_recipe(found))
+    return folder / kind
+
+
+def ours(arm: str, run: Path, steps: int) -> dict[str, Any]:
+    """One arm of the product's own training."""
+    from dataclasses import dataclass, field
+
+    import torch
+
+    from distill.data import batch_rows, load
+    from distill.loop import Checkpoints, accelerator_of, fit
+    from distill.losses import kl_full
+    from distill.measure import peak_rss
+    from distill.objective import FromShards
+    from distill.students import decoder
+    from synthgen.recipe import load_recipe, local_teacher
+    from synthgen.teachers.forward import completion_logits
+    from synthgen.teachers.transformers import LocalModel
+    from synthgen.ui import Progress
+
+    recipe = load_recipe(run / "recipe.yaml")
+    section = recipe.train.model_copy(update={"batch_size": 8, "checkpoint_every": 10**6})
+    teacher = LocalModel.open(local_teacher(recipe))
+    data = load(run / "curated", teacher.render, section.max_length)
+
+    def batch(step: int) -> list[Any]:
+        return [data.examples[i] for i in batch_rows(step, len(data.examples), section.batch_size, section.seed)]
+
+    model = decoder(recipe.train.student, teacher, 0).model
+    if arm == "export":  # for TRL: student and teacher as folders, rows as token ids
+        model.save_pretrained(run / "student-0")
+        teacher.model.save_pretrained(run / "teacher")
+        for name in ("student-0", "teacher"):
+            teacher.tokenizer.save_pretrained(run / name)
+        batches = [[{"prompt": e.prompt, "completion": e.completion} for e in batch(step)] for step in range(steps)]
+        (run / "batches.json").write_text(json.dumps(batches))
+        some = batch(0)
+        with torch.inference_mode():
+            asked, given = [e.prompt for e in some], [e.completion for e in some]
+            pairs = zip(completion_logits(model, asked, given), teacher.logprobs(asked, given), strict=True)
+            total = sum(float(kl_full(z, logp).double().sum()) for z, logp in pairs)
+        return {"first_loss": total / sum(len(e.completion) for e in some)}
+    del teacher
+
+    @dataclass
+    class Clock(Progress):
+        times: list[tuple[float, float]] = field(default_factory=list)
+
+        def __init__(self) -> None:
+            super().__init__("train", steps, "steps")
+            self.times = [(time.perf_counter(), time.process_time())]
+
+        def advance(self, count: int, **more: Any) -> None:
+            if count:
+                self.times.append((time.perf_counter(), time.process_time()))
+
+    objective, clock = FromShards(model, data.meta, section, labels_alone=arm == "cross-entropy"), Clock()
+    accelerator = accelerator_of(section, torch.device("cpu"), run)
+    with tempfile.TemporaryDirectory() as scratch:
+        where = Checkpoints(Path(scratch), arm)
+        metrics = fit(objective, batch, section, steps, where, clock, accelerator=accelerator)
+    return result(clock.times, [int(row["tokens"]) for row in metrics], metrics[0]["loss"], peak_rss())
+
+
+def result(times: list[tuple[float, float]], tokens: list[int], first_loss: float, peak: int) -> dict[str, Any]:
+    """Of the steps after the first."""
+    (began, cpu_began), (ended, cpu_ended) = times[1], times[-1]
+    count = sum(tokens[1:])
+    return {
+        "tokens_per_second": count / (ended - began),
+        "tokens_per_cpu_second": count / (cpu_ended - cpu_began),
+        "peak": peak,
+        "first_loss": first_loss,
+    }
+
+
+def trl(run: Path) -> dict[str, Any]:
+    """GKDTrainer on the same batches."""
+    import torch
+    from datasets import Dataset
+    from torch.utils.data import SequentialSampler
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from trl.experimental.gkd import GKDConfig, GKDTrainer
+
+    batches = json.loads((run / "batches.json").read_text())
+    rows = [row for batch in batches for row in batch]
+    tokenizer = AutoTokenizer.from_pretrained(run / "student-0")
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    times: list[tuple[float, float]] = [(time.perf_counter(), time.process_time())]
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, *args: Any, **more: Any) -> None:
+            times.append((time.perf_counter(), time.process_time()))
+
+    def collate(some: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        width = max(len(r["prompt"]) + len(r["completion"]) for r in some)
+        ids = torch.full((len(some), width), tokenizer.pad_token_id)
+        mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
+        for n, r in enumerate(some):
+            whole = torch.tensor(r["prompt"] + r["completion"])
+            ids[n, : len(whole)], mask[n, : len(whole)] = whole, 1
+            labels[n, len(r["prompt"]) : len(whole)] = whole[len(r["prompt"]) :]
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+    class Trainer(GKDTrainer):
+        def _get_train_sampler(self, *args: Any) -> SequentialSampler:
+            return SequentialSampler(self.train_dataset)
+
+    settings = GKDConfig(
+        output_dir=str(run / "trl"), lmbda=0.0, beta=0.0, temperature=1.0, per_device_train_batch_size=8,
+        max_steps=len(batches), learning_rate=5e-4, gradient_checkpointing=False, bf16=False, use_cpu=True,
+        optim="adamw_torch_fused", logging_steps=1, save_strategy="no", report_to=[], disable_tqdm=True,
+        dataloader_num_workers=0,
+    )  # fmt: skip
+    trainer = Trainer(
+        model=AutoModelForCausalLM.from_pretrained(run / "student-0", dtype=torch.float32),
+        teacher_model=AutoModelForCausalLM.from_pretrained(run / "teacher", dtype=torch.float32),
+        args=settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, data_collator=collate,
+        callbacks=[Clock()],
+    )  # fmt: skip
+    trainer.train()
+    status = Path("/proc/self/status").read_text().splitlines()
+    peak = 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return result(times, [sum(len(r["completion"]) for r in batch) for batch in batches], losses[0], peak)
+
+
+@contextmanager
+def timed(what: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    print(f"{what}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+
+
+def child(python: Path | str, arm: str, run: Path, steps: int) -> dict[str, Any]:
+    command = [str(python), __file__, "--child", arm, "--run", str(run), "--steps", str(steps)]
+    with timed(arm):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{arm}: {done.stderr[-2000:]}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def install() -> Path:
+    python = HOME / "bin" / "python"
+    if not (HOME / ".ready").exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(HOME)], check=True)
+        pins = ["-c", str(ROOT / "constraints.txt")]
+        subprocess.run([str(python), "-m", "pip", "-q", "install", *pins, "torch", TRL], check=True)
+        (HOME / ".ready").touch()
+    return python
+
+
+def interval(ratios: list[float]) -> str:
+    """Mean of the rounds' ratios with a 95% bootstrap interval."""
+    values = np.array(ratios)
+    drawn = np.random.default_rng(0).choice(values, (2000, len(values))).mean(-1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return f"{values.mean():.2f} [{low:.2f}, {high:.2f}]"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=48)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--arms", nargs="*", default=["cross-entropy", "sampled", "topk", "trl"])
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        found = trl(options.run) if options.child == "trl" else ours(options.child, options.run, options.steps)
+        print(json.dumps(found))
+        return
+    python = install() if "trl" in options.arms else Path(sys.executable)
+    with tempfile.TemporaryDirectory() as scratch:
+        with timed("corpora"):
+            runs = {kind: corpus(kind, options.rows, Path(scratch)) for kind in KINDS}
+        reference = child(sys.executable, "export", runs["sampled"], options.steps)["first_loss"]
+        found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in options.arms}
+        for _ in range(options.pairs):
+            for arm in options.arms:
+                where = runs.get(arm, runs["sampled"])
+                found[arm].append(child(python if arm == "trl" else sys.executable, arm, where, options.steps))
+    print(f"{'arm':14} {'tokens/s':>9} {'beside cross-entropy':>22} {'by CPU':>20} {'peak GB':>8} {'beside':>7}")
+    base = found["cross-entropy"]
+    for arm, results in found.items():
+        ratio, cpu = (
+            interval([mine[key] / its[key] for mine, its in zip(results, base, strict=True)])
+            for key in ("tokens_per_second", "tokens_per_cpu_second")
+        )
+        rate = statistics.median(r["tokens_per_second"] for r in results)
+        peak, beside = (statistics.median(r["peak"] for r in some) for some in (results, base))
+        print(f"{arm:14} {rate:9.0f} {ratio:>22} {cpu:>20} {peak / 1e9:8.2f} {peak / beside:7.2f}")
+    if "trl" in found and "sampled" in found:
+        ratio = interval(
+            [
+                a["tokens_per_second"] / b["tokens_per_second"]
+                for a, b in zip(found["sampled"], found["trl"], strict=True)
+            ]
+        )
+        print(f"sampled beside trl: {ratio} times the tokens a second")
+        print(
+            f"first batch, KL over the full vocabulary: ours {reference:.6f}, trl {found['trl'][0]['first_loss']:.6f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""Embedding models: a transformers encoder whose last hidden states are pooled to one vector a text.
+
+A folder (or repository) of sentence-transformers says in modules.json how it pools, whether it projects (Dense) and
+normalises; without one, vectors are means over the tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModel
+from transformers.utils import cached_file
+
+from synthgen.errors import TeacherError
+from synthgen.records import Request
+from synthgen.sections import TeacherSection
+from synthgen.teachers import Reply
+from synthgen.teachers.encoder import context_of, padded, token_ids
+from synthgen.teachers.load import load_weights, pick_device, tokenizer_hash
+
+_POOLINGS = ("mean", "cls", "max")
+_TYPES = "sentence_transformers.models."
+
+
+class SentenceEncoder(nn.Module):
+    """`model`'s last hidden states, pooled ('mean', 'cls' or 'max'), projected by `dense`, normalised."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        pooling: str = "mean",
+        normalise: bool = False,
+        dense: nn.Linear | None = None,
+        context: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.dense = model, dense
+        self.tokenizer, self.pooling, self.normalise = tokenizer, pooling, normalise
+        self.context = min(context or 1 << 30, context_of(model.config, tokenizer))
+
+    @classmethod
+    def open(cls, section: TeacherSection) -> tuple[SentenceEncoder, str]:
+        """(the encoder, its exact revision). Raises TeacherError for modules that are none of these."""
+        model, tokenizer, revision = load_weights(section, AutoModel)
+        if tokenizer.pad_token_id is None:
+            raise TeacherError(f"the tokenizer of '{section.model}' has no token to pad with", "name another model")
+        more: dict[str, Any] = {}
+        for module in _json(section, "modules.json") or []:
+            name, path = module["type"].rpartition(".")[2], module["path"]
+            config = _json(section, f"{path}/config.json") or {}
+            if name == "Pooling":
+                more["pooling"] = _pooling(config, section.model)
+            elif name == "Normalize":
+                more["normalise"] = True
+            elif name == "Dense" and config.get("activation_function", "").endswith("Identity"):
+                more["dense"] = _dense(section, path, config)
+            elif name != "Transformer":
+                raise TeacherError(
+                    f"'{section.model}' has a module of type {module['type']}, which is not known here",
+                    "use a model of Transformer, Pooling, Dense without activation, and Normalize",
+                )
+        lengths = _json(section, "sentence_bert_config.json") or {}
+        return cls(model, tokenizer, context=lengths.get("max_seq_length"), **more), revision
+
+    @property
+    def width(self) -> int:
+        """Numbers in a vector."""
+        return int(self.model.config.hidden_size if self.dense is None else self.dense.out_features)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return torch.device(self.model.device)
+
+    def forward(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        """Vectors (B, D) of texts that are given as tokens."""
+        batch = padded(ids, self.tokenizer.pad_token_id, self.device)
+        h_BTD = self.model(**batch).last_hidden_state
+        mask_BT1 = batch["attention_mask"][..., None].to(h_BTD.dtype)
+        if self.pooling == "cls":
+            pooled_BD = h_BTD[:, 0]
+        elif self.pooling == "max":
+            pooled_BD = h_BTD.masked_fill(mask_BT1 == 0, -torch.inf).amax(1)
+        else:
+            pooled_BD = (h_BTD * mask_BT1).sum(1) / mask_BT1.sum(1)
+        if self.dense is not None:
+            pooled_BD = self.dense(pooled_BD)
+        return nn.functional.normalize(pooled_BD, dim=-1) if self.normalise else pooled_BD
+
+    def tokens(self, texts: Sequence[str], whole: bool = False) -> list[list[int]]:
+        """Token ids of each text, cut to what the model reads unless `whole`."""
+        return token_ids(self.tokenizer, texts, None if whole else self.context)
+
+    @torch.no_grad()
+    def vectors(self, texts: Sequence[str], batch_size: int = 64) -> Tensor:
+        """(N, D) float32, on the CPU."""
+        ids = self.tokens(texts)
+        out = torch.empty(len(ids), self.width)
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        for begin in range(0, len(order), batch_size):
+            places = order[begin : begin + batch_size]
+            out[places] = self([ids[i] for i in places]).float().cpu()
+        return out
+
+    def gradient_checkpointing_enable(self) -> None:
+        """As of transformers' models."""
+        self.model.gradient_checkpointing_enable()
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write weights and modules.json as sentence-transformers reads them; the tokenizer is saved apart."""
+        self.model.save_pretrained(folder)
+        width = int(self.model.config.hidden_size)
+        pooling = {"word_embedding_dimension": width, "pooling_mode_cls_token": self.pooling == "cls"}
+        pooling |= {
+            "pooling_mode_mean_tokens": self.pooling == "mean",
+            "pooling_mode_max_tokens": self.pooling == "max",
+        }
+        parts: list[tuple[str, dict[str, Any]]] = [("Pooling", pooling)]
+        if self.dense is not None:
+            identity = "torch.nn.modules.linear.Identity"
+            sizes = {"in_features": width, "out_features": self.width, "bias": self.dense.bias is not None}
+            parts.append(("Dense", {**sizes, "activation_function": identity}))
+        if self.normalise:
+            parts.append(("Normalize", {}))
+        modules = [{"idx": 0, "name": "0", "path": "", "type": f"{_TYPES}Transformer"}]
+        for number, (name, config) in enumerate(parts, 1):
+            path = folder / f"{number}_{name}"
+            path.mkdir(parents=True)
+            (path / "config.json").write_text(json.dumps(config, indent=2))
+            if name == "Dense" and self.dense is not None:
+                save_file({f"linear.{k}": v for k, v in self.dense.state_dict().items()}, path / "model.safetensors")
+            modules.append({"idx": number, "name": str(number), "path": path.name, "type": f"{_TYPES}{name}"})
+        (folder / "modules.json").write_text(json.dumps(modules, indent=2))
+        lengths = {"max_seq_length": self.context, "do_lower_case": False}
+        (folder / "sentence_bert_config.json").write_text(json.dumps(lengths, indent=2))
+
+
+def _pooling(config: dict[str, Any], name: str) -> str:
+    """From either of the forms that sentence-transformers has written."""
+    flags = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max"}
+    known = [value for flag, value in flags.items() if config.get(flag)]
+    others = [
+        flag for flag, on in config.items() if flag.startswith("pooling_mode_") and on is True and flag not in flags
+    ]
+    found = [*known, *others] if "pooling_mode" not in config else [str(config["pooling_mode"])]
+    if len(found) != 1 or found[0] not in _POOLINGS:
+        raise TeacherError(f"'{name}' pools by {' and '.join(found) or 'nothing'}", "use one of mean, cls and max")
+    return found[0]
+
+
+def _dense(section: TeacherSection, path: str, config: dict[str, Any]) -> nn.Linear:
+    layer = nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
+    file = _file(section, f"{path}/model.safetensors")
+    if file is None:
+        raise TeacherError(f"'{section.model}' has no {path}/model.safetensors", "convert it; pickles are not loaded")
+    layer.load_state_dict({k.removeprefix("linear."): v for k, v in load_file(file).items()})
+    return layer
+
+
+def _file(section: TeacherSection, name: str) -> str | None:
+    try:
+        found = cached_file(section.model, name, revision=section.revision, _raise_exceptions_for_missing_entries=False)
+    except OSError:  # a hub that cannot be reached, after the weights have been
+        found = None
+    return str(found) if found else None
+
+
+def _json(section: TeacherSection, name: str) -> Any:
+    path = _file(section, name)
+    return json.loads(Path(path).read_text()) if path else None
+
+
+class EmbeddingModel:
+    """A loaded embedding model; see `synthgen.teachers.Teacher`. It reads texts, and nothing else.
+
+    A run keeps the texts that it can read whole; their vectors are made when a student is trained.
+    """
+
+    can = frozenset({"embed"})
+
+    def __init__(self, model: SentenceEncoder, identity: dict[str, Any], batch_size: int) -> None:
+        self.model, self.tokenizer, self.identity, self.batch_size = model, model.tokenizer, identity, batch_size
+
+    @classmethod
+    def open(cls, section: TeacherSection) -> EmbeddingModel:
+        """Load what the recipe names. Raises TeacherError."""
+        model, revision = SentenceEncoder.open(section)
+        identity = {
+            "engine": "transformers",
+            "model": section.model,
+            "revision": revision,
+            "dtype": section.dtype,
+            "tokenizer": tokenizer_hash(model.tokenizer),
+            "vocab_size": int(model.model.config.vocab_size),
+            "terms": section.licence,
+        }
+        return cls(model.eval().to(pick_device(section.device)), identity, section.batch_size)
+
+    def embed(self, requests: Sequence[Request]) -> list[Reply]:
+        """The tokens of each text; a failure for one that the model would cut."""
+        replies = []
+        for ids in self.model.tokens([str(r.prompt[-1]["content"]) for r in requests], whole=True):
+            reason = f"text of {len(ids)} tokens exceeds the context of {self.model.context}"
+            fits = len(ids) <= self.model.context
+            replies.append(Reply("", ids, [], "stop") if fits else Reply(failure=("context", reason)))
+        return replies
+
+    def sample(
+        self,
+        requests: Sequence[Request],
+        spec: dict[str, Any] | None,
+        tick: Callable[[int], None] = lambda tokens: None,
+    ) -> list[Reply]:
+        """Raises TeacherError: an embedding model writes no text."""
+        raise self._only_embeds("writes no text")
+
+    def classify(self, requests: Sequence[Request]) -> list[Reply]:
+        """Raises TeacherError: an embedding model has no classes."""
+        raise self._only_embeds("has no classes")
+
+    def score(
+        self,
+        requests: Sequence[Request],
+        spec: dict[str, Any] | None,
+        tick: Callable[[int], None] = lambda tokens: None,
+    ) -> list[Reply]:
+        """Raises TeacherError: an embedding model has no distribution over tokens."""
+        raise self._only_embeds("scores no text")
+
+    def close(self) -> None:
+        """The model goes when nobody holds it."""
+
+    def _only_embeds(self, what: str) -> TeacherError:
+        return TeacherError(f"'{self.identity['model']}' is an embedding model and {what}", "use strategy embed")
