@@ -5,6 +5,7 @@
 # make check  lint, types, docs, tests
 # make bench  the tables that the docs quote; make bench-vllm: those of the vLLM teacher
 # make bench-rivals  beside distilabel, Curator and DataDesigner, each in an environment of its own: half an hour
+# make experiment-logits  (-rationale, -online, -mutual, -ensemble): the arms of docs/experiments.md that are not there yet
 # make loss-bugs  nineteen known bugs planted in a copy of the source, each turning its test red
 
 PYTHON ?= python3
@@ -67,6 +68,10 @@ bench: $(VENV)/.dev
 
 bench-rivals: $(VENV)/.dev
 	$(BIN)/python benchmarks/rivals.py
+
+experiment-%: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/experiments/$*.py
+	$(BIN)/python benchmarks/experiments/tables.py
 
 loss-bugs: $(VENV)/.dev
 	$(BIN)/python benchmarks/loss_bugs.py

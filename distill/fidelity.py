@@ -16,6 +16,7 @@ from distill.intervals import RESAMPLES, Array, interval
 from distill.measure import measure
 from distill.rationale import explaining
 from distill.seq2seq import Seq2SeqModel
+from distill.slices import BINS, calibration, calibration_bins, slices
 from distill.students import student_of
 from synthgen.recipe import Recipe, local_teacher
 from synthgen.records import Record, Request
@@ -51,7 +52,7 @@ def evaluate_decoder(
     rationale = recipe.train.rationale if recipe.train else None
     step_by_step = rationale if rationale and rationale.mode == "step_by_step" else None
     taught = _taught(facts, source, teacher)
-    kl, agree, nll, far = _compare(teacher, models, unigram, held_out, ui, step_by_step, taught)
+    kl, agree, nll, far, bins = _compare(teacher, models, unigram, held_out, ui, step_by_step, taught)
     tokens_R = np.array([len(r.token_ids or ()) for r in held_out])
     clusters = [r.seed_id for r in held_out]
     table: dict[str, dict[str, Any]] = {}
@@ -60,6 +61,8 @@ def evaluate_decoder(
             "kl": interval(kl[name], tokens_R, clusters, section.seed),
             "agreement": interval(agree[name], tokens_R, clusters, section.seed) if name in agree else None,
             "nll": interval(nll[name], tokens_R, clusters, section.seed),
+            "perplexity": float(np.exp(nll[name].sum() / tokens_R.sum())),
+            "calibration": calibration(bins[name], clusters, section.seed),
         }
         if taught:
             table[name]["from targets"] = interval(far[name], tokens_R, clusters, section.seed)
@@ -80,6 +83,7 @@ def evaluate_decoder(
         **({"learnt from": facts["learnt from"]} if "learnt from" in facts else {}),
         "table": table,
         "kl differences": comparisons,
+        "slices": _slices(kl, tokens_R, held_out, section.seed),
     }
 
 
@@ -89,6 +93,17 @@ def _taught(facts: dict[str, Any], source: Path, teacher: LocalModel) -> Trainin
         return None
     merge = Merge.again(facts["ensemble"]) if "ensemble" in facts else None
     return load(source, teacher.render, 1 << 30, "test", merge.names if merge else (facts["teacher"],), merge)
+
+
+def _slices(kl: dict[str, Array], tokens_R: Array, held_out: list[Record], seed: int) -> dict[str, Any]:
+    """KL of each student in each part of the rows."""
+    found = {}
+    for name, some in slices(held_out).items():
+        clusters = [held_out[n].seed_id for n in some]
+        shown = [model for model in ("distilled", "cross-entropy") if model in kl]
+        spread = {model: interval(kl[model][some], tokens_R[some], clusters, seed) for model in shown}
+        found[name] = {"rows": len(some), "tokens": int(tokens_R[some].sum()), "kl": spread}
+    return found
 
 
 def _untrained(recipe: Recipe, teacher: LocalModel) -> Any:
@@ -127,54 +142,53 @@ def _compare(
     rationale: RationaleSection | None = None,
     taught: TrainingSet | None = None,
 ) -> tuple[dict[str, Array], ...]:
-    """Sums over each row's tokens: KL(teacher ‖ model), agreements of the likeliest token, −log q(token), and how far
-    the model is from the targets `taught`: KL of a top-k, cross-entropy of draws.
+    """Sums over each row's tokens: KL(teacher ‖ model), agreements of the likeliest token, −log q(token), how far the
+    model is from the targets `taught` (KL of a top-k, cross-entropy of draws); and the bins of its calibration.
 
     The teacher is conditioned on the prompt it was sent, each student on the prompt a student sees (with `rationale`,
-    the one that asks for it). "teacher,
-    student's prompt" is the teacher conditioned like a student.
+    the one that asks for it). "teacher, student's prompt" is the teacher conditioned like a student.
     """
     others: dict[str, Any] = {"teacher, student's prompt": teacher, **models}
     sums = {name: np.zeros((4, len(held_out))) for name in ("teacher", "unigram", *others)}
+    bins = {name: np.zeros((len(held_out), BINS, 3)) for name in sums}
     targets = {e.id: target_batch([e.target], taught.meta) for e in taught.examples if e.target} if taught else {}
-    meta = taught.meta if taught else {}
+
+    def take(name: str, row: int, z_TV: torch.Tensor, logp_TV: torch.Tensor, tokens: list[int]) -> None:
+        sums[name][:3, row] = _row(z_TV, logp_TV, tokens)
+        target = targets.get(held_out[row].id)
+        sums[name][3, row] = _far(z_TV, target, taught.meta) if taught and target else 0
+        bins[name][row] = calibration_bins(z_TV, torch.tensor(tokens, device=z_TV.device))
+
     with ui.progress("evaluate", len(held_out), "rows") as bar:
         for begin in range(0, len(held_out), _CHUNK):
             chunk = held_out[begin : begin + _CHUNK]
             completions = [list(r.token_ids or ()) for r in chunk]
-            ends = [targets.get(r.id) for r in chunk]
             teacher_rows = teacher.logprobs([list(r.prompt_token_ids or ()) for r in chunk], completions)
             asked = [teacher.render(explaining(r.prompt, rationale) if rationale else r.prompt) for r in chunk]
             for name, model in others.items():
                 for row, z_TV in enumerate(completion_logits(model.model, asked, completions)):
-                    sums[name][:, begin + row] = _row(z_TV, teacher_rows[row], completions[row], ends[row], meta)
+                    take(name, begin + row, z_TV, teacher_rows[row], completions[row])
             for row, logp_TV in enumerate(teacher_rows):
-                sums["teacher"][:, begin + row] = _row(logp_TV, logp_TV, completions[row], ends[row], meta)
-                sums["unigram"][:, begin + row] = _row(
-                    unigram_V.to(logp_TV.device).expand_as(logp_TV), logp_TV, completions[row], ends[row], meta
-                )
+                take("teacher", begin + row, logp_TV, logp_TV, completions[row])
+                unigram_TV = unigram_V.to(logp_TV.device).expand_as(logp_TV)
+                take("unigram", begin + row, unigram_TV, logp_TV, completions[row])
             bar.advance(len(chunk))
-    return tuple({name: s[i] for name, s in sums.items()} for i in range(4))
+    return *({name: s[i] for name, s in sums.items()} for i in range(4)), bins
 
 
-def _row(
-    z_TV: torch.Tensor,
-    logp_TV: torch.Tensor,
-    tokens: list[int],
-    target: losses.Target | None,
-    meta: dict[str, Any],
-) -> list[float]:
+def _far(z_TV: torch.Tensor, target: losses.Target, meta: dict[str, Any]) -> float:
+    """Σ over tokens of the forward KL from the target, at its temperature (of draws: the cross-entropy)."""
+    t, size = float(meta["temperature"]), min(meta["vocab_size"], z_TV.shape[-1])
+    target = losses.moved(target, z_TV.device)
+    return float(losses.divergence(z_TV, target, temperature=t, vocabulary=size).double().sum()) / t**2
+
+
+def _row(z_TV: torch.Tensor, logp_TV: torch.Tensor, tokens: list[int]) -> list[float]:
     labels = torch.tensor(tokens, device=z_TV.device)
-    far = 0.0
-    if target is not None:
-        t, size = float(meta["temperature"]), min(meta["vocab_size"], z_TV.shape[-1])
-        target = losses.moved(target, z_TV.device)
-        far = float(losses.divergence(z_TV, target, temperature=t, vocabulary=size).double().sum()) / t**2
     return [
         float(losses.kl_full(z_TV, logp_TV).double().sum()),
         float((z_TV.argmax(-1) == logp_TV.argmax(-1)).sum()),
         float(losses.cross_entropy(z_TV, labels).double().sum()),
-        far,
     ]
 
 

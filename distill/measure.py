@@ -16,7 +16,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from synthgen.errors import SynthgenError
+
+_ALONE = 8  # requests that are also answered one at a time, for their latency
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
@@ -83,6 +87,15 @@ def peak_rss() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def energy(folder: Path = Path("/sys/class/powercap")) -> float | None:
+    """Joules that the processor packages have used so far, where the kernel counts them (RAPL) and lets us read."""
+    try:
+        counters = [path / "energy_uj" for path in sorted(folder.glob("intel-rapl:*")) if path.name.count(":") == 1]
+        return sum(int(path.read_text()) for path in counters) / 1e6 if counters else None
+    except OSError:
+        return None
+
+
 def _end_with_parent() -> None:
     sys.stdin.read()  # returns when the parent closes its end, or dies
     os._exit(1)
@@ -104,14 +117,22 @@ def _local(job: dict[str, Any]) -> dict[str, Any]:
     requests = [Request(**{**r, "labels": tuple(r.get("labels", ()))}) for r in job["requests"]]
     act = model.classify if job["what"] == "classify" else lambda some: model.sample(some, None)
     act(requests[:2])  # warm
-    began = time.perf_counter()
+    joules, began = energy(), time.perf_counter()
     replies = act(requests)
     seconds = time.perf_counter() - began
+    spent = None if joules is None else (energy() or joules) - joules
+    alone = []
+    for request in requests[:_ALONE]:
+        began = time.perf_counter()
+        act([request])
+        alone.append(1e3 * (time.perf_counter() - began))
     tokens = sum(len(r.token_ids) for r in replies)
     return {
         "texts": [r.text for r in replies],
         "tokens_per_second": tokens / seconds,
         "rows_per_second": len(replies) / seconds,
+        "answer_ms": {"p50": float(np.quantile(alone, 0.5)), "p95": float(np.quantile(alone, 0.95))},
+        **({"joules_per_token": spent / tokens} if spent and tokens else {}),
         "parameters": sum(p.numel() for p in model.model.parameters()),
         "weights_bytes": sum(p.numel() * p.element_size() for p in model.model.parameters()),
     }

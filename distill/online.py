@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class Text(Example):
     `written`: by the student. Then `ended` says whether it came to its end, and no cross-entropy is taken on it.
     """
 
-    teacher_prompt: list[int]
+    teacher_prompt: Sequence[int] = ()
     written: bool = False
     ended: bool = False
 
@@ -106,14 +106,10 @@ class OnPolicy(LiveTeacher):
             )
         self.model.train(training)
         return [
-            Text(
-                *(row.id, row.prompt, list(reply.token_ids), None, False),
-                teacher_prompt=row.teacher_prompt,
-                written=True,
-                ended=ended,
+            replace(
+                row, completion=list(reply.token_ids), kept=False, written=True, ended=reply.finish_reason == "stop"
             )
             for row, reply in zip(rows, replies, strict=True)
-            for ended in [reply.finish_reason == "stop"]
         ]
 
     def forward(self, rows: Sequence[Text], step: Sequence[Text]) -> tuple[Tensor, dict[str, float]]:

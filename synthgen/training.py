@@ -283,6 +283,9 @@ class TrainSection(Section):
             raise ValueError("'online' is for decoders: a classifier learns from the corpus's label probabilities")
         if self.online and self.kd_weight == 0:
             raise ValueError("'online' with kd_weight 0 would never ask the teacher: leave it out")
+        for key in ("teacher", "ensemble", "across", "hidden", "relations"):
+            if self.online and getattr(self, key, None):
+                raise ValueError(f"'{key}' and 'online' do not go together: give one of them")
         for key, users in (("beta", ("jsd",)), ("alpha", ("skew_kl", "skew_reverse_kl"))):
             if getattr(self, key) is not None and self.loss not in users:
                 raise ValueError(f"'{key}' belongs to loss {' and '.join(users)}, and loss is '{self.loss}'")

@@ -175,6 +175,7 @@ def test_written_texts_are_a_function_of_seed_step_and_row(corpus_):
     assert [row.completion for row in again.begin(3, data[:6])] == [row.completion for row in first]
     assert [row.completion for row in again.begin(3, data[:3])] == [row.completion for row in first[:3]]
     assert [row.completion for row in again.begin(4, data[:6])] != [row.completion for row in first]
+    assert len({tuple(row.completion) for row in objective.begin(3, data[:1] * 6)}) == 6, "rows of one prompt differ"
     other, *_ = ready(corpus_, WRITES, seed=1)
     assert [row.completion for row in other.begin(3, data[:6])] != [row.completion for row in first]
     assert len({key(0, step, row) for step in range(9) for row in range(9)} | {key(0, 1), key(1, 0)}) == 83
@@ -189,7 +190,11 @@ def test_writing_follows_the_student_and_its_temperature(corpus_):
     for module in objective.model.modules():
         if hasattr(module, "attention_dropout"):
             module.attention_dropout = 0.9
-    written = objective.begin(0, data[:4])
+    longest = sorted(data, key=lambda row: -len(row.prompt))
+    rows = [longest[0], longest[-1], longest[1], longest[-2]]
+    assert len(rows[0].prompt) > len(rows[1].prompt)
+    written = objective.begin(0, rows)
+    assert [row.id for row in written] == [row.id for row in rows]
     assert objective.model.training, "and is trained on with what was dropped before"
     for row in written:
         ids = torch.tensor([[*row.prompt, *row.completion]])
@@ -309,12 +314,15 @@ def test_the_trained_teacher_is_evaluated(corpus_, tmp_path):
     [
         {**WRITES, "lmbda": (1.0, 0.4), "reuse": 3, "max_new_tokens": 6},
         {"mode": "mutual"},
+        {**WRITES, "reuse": 2, "max_new_tokens": 6},
     ],
-    ids=["on_policy", "mutual"],
+    ids=["on_policy", "mutual", "on_policy, lora"],
 )
-def test_resume_is_exact_wherever_it_was_cut(tmp_path, online):
+def test_resume_is_exact_wherever_it_was_cut(tmp_path, online, request):
     teacher = small_teacher(tmp_path / "teacher", attention_dropout=0.2)
     more = {"baseline": False, "checkpoint_every": 1, "max_steps": 6}
+    if "lora" in request.node.name:
+        more["student"] = {"kind": "decoder", "layers": 1, "lora": {"r": 2, "lora_dropout": 0.1}}
     recipe = synthgen.load_recipe(small_task(tmp_path / "task", teacher, logits=None, train=_train(online, more)))
     run = tmp_path / "run"
     synthgen.generate(recipe, run)
@@ -327,6 +335,7 @@ def test_resume_is_exact_wherever_it_was_cut(tmp_path, online):
         assert sum("length" in row for row in metrics) >= 3, "the test needs steps that the student wrote"
     files = [p.relative_to(whole) for p in whole.rglob("*") if p.is_file() and p.suffix != ".lock"]
     assert len([f for f in files if f.name == "model.safetensors"]) == (2 if online["mode"] == "mutual" else 1)
+    assert ((whole / "adapter").exists()) == ("lora" in request.node.name)
     for every, again in (*((n, False) for n in range(1, 6)), (2, True)):
         folder, cuts = tmp_path / f"cut-{every}-{again}", 0
         while True:
@@ -349,6 +358,30 @@ def _train(online: dict, more: dict) -> dict:
         "online": online,
         **more,
     }
+
+
+@pytest.mark.parametrize("online", [{"mode": "teacher"}, WRITES, {"mode": "mutual"}], ids=["teacher", "writes", "both"])
+def test_half_floats_and_small_portions_teach_nearly_the_same(corpus_, tmp_path, online):
+    """bfloat16 by autocast: the frozen teacher stays as exact as it was loaded."""
+    recipe, run = corpus_
+    found = []
+    for name, more in (("whole", {}), ("half", {"dtype": "bfloat16", "micro_batch": 3})):
+        if online["mode"] == "on_policy":  # or bfloat16 would write other texts
+            more = {key: value for key, value in more.items() if key != "dtype"}
+        section = section_of(recipe, online, baseline=False, max_steps=3, **more)
+        folder = train(recipe.model_copy(update={"train": section}), run, tmp_path / name)
+        found.append([json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()])
+    for a, b in zip(*found, strict=True):
+        assert a["tokens"] == b["tokens"]
+        assert a["loss"] == pytest.approx(b["loss"], rel=0.02)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=0.05)
+
+
+def test_the_student_writes_in_half_floats_too(corpus_):
+    objective, data, *_ = ready(corpus_, WRITES, dtype="bfloat16")
+    batch = objective.begin(0, data[:4])
+    assert all(1 <= len(row.completion) <= 12 for row in batch)
+    assert all(p.dtype == torch.float32 for p in objective.model.parameters())
 
 
 # What is refused

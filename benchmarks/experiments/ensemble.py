@@ -2,7 +2,8 @@
 
     python benchmarks/experiments/ensemble.py          # and tables.py for the tables
 
-The set-up of logits.py. Agreement and KL are with the first teacher, so they favour `single-0`; compare the loss.
+The set-up of logits.py, whose `full` is the first teacher alone. Agreement and KL are with the first teacher, so they
+favour it: compare the loss.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from distill.objective import batch_loss
 from distill.online import LiveTeacher, Text
 from synthgen.teachers.forward import completion_logits
 
-ARMS = ("single-0", "single-1", "mean", "pool")
+ARMS = ("mean", "pool", "second")
 
 
 class Merged(LiveTeacher):
@@ -45,8 +46,8 @@ class Merged(LiveTeacher):
 
 def arm_of(arm: str, seed: int) -> dict[str, Any]:
     model, section = student(seed), section_of(STEPS, BATCH, seed, online={"mode": "teacher"})
-    if arm.startswith("single"):
-        objective = LiveTeacher(model, teacher(int(arm[-1])), section)
+    if arm == "second":
+        objective = LiveTeacher(model, teacher(1), section)
     else:
         objective = Merged(model, teacher(0), section)
         objective.how = arm

@@ -57,17 +57,18 @@ TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
     ),
     "mutual": (
         "mutual",
-        ["frozen", "mutual", "alone"],
+        ["frozen", "mutual", "logits/hard"],
         "loss",
         [*_TEXT[:4], ("teacher's loss", "teacher loss", "{:.3f}"), _TIME],
     ),
-    "ensemble": ("ensemble", ["single-0", "single-1", "mean", "pool"], "loss", [*_TEXT[:4], _TIME]),
+    "ensemble": ("ensemble", ["logits/full", "second", "mean", "pool"], "loss", [*_TEXT[:4], _TIME]),
     "hidden": ("hidden", ["logits", "hidden", "relations"], "loss", [*_TEXT, _TIME]),
 }
 
 
 def results(name: str, arm: str) -> list[dict[str, Any]]:
-    """The JSONs of an arm, by seed."""
+    """The JSONs of an arm, by seed; `other/arm` is one of another experiment."""
+    name, _, arm = arm.rpartition("/") if "/" in arm else (name, "", arm)
     found = [json.loads(path.read_text()) for path in (HERE / "results" / name).glob(f"{arm}-[0-9]*.json")]
     return sorted((f for f in found if f["arm"] == arm), key=lambda f: f["seed"])
 

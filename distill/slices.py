@@ -1,0 +1,66 @@
+"""Where a student is near its teacher and where it is not: parts of the held-out rows, and calibration.
+
+slices(records)                       # → {"strategy: answer": [0, 2, …], "length: longest third": […], …}
+calibration(bins_RBX, clusters, 0)    # → {"mean": 0.031, "low": …, "high": …}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from distill.intervals import RESAMPLES, Array
+from synthgen.records import Record
+
+BINS = 15
+_FEWEST = 8  # rows that a slice must have
+
+
+def slices(records: Sequence[Record]) -> dict[str, list[int]]:
+    """Rows of each part, by strategy, by whether the answer was right, and by thirds of the completion's length.
+
+    A division that puts all rows in one part is left out, and so is a part of fewer than eight rows.
+    """
+    lengths = [len(r.token_ids or ()) for r in records]
+    edges: Array = np.quantile(lengths or [0], [1 / 3, 2 / 3])
+    thirds = ("shortest third", "middle third", "longest third")
+    answers = {r.id: next((s["value"] for s in r.scores if s["name"] == "answer"), None) for r in records}
+    found: dict[str, list[int]] = {}
+    for name, values in (
+        ("strategy", [r.strategy for r in records]),
+        ("answer", ["unchecked" if answers[r.id] is None else "right" if answers[r.id] else "wrong" for r in records]),
+        ("length", [thirds[int(np.searchsorted(edges, length))] for length in lengths]),
+    ):
+        if len(set(values)) > 1:
+            for value in sorted(set(values)):
+                rows = [n for n, other in enumerate(values) if other == value]
+                if len(rows) >= _FEWEST:
+                    found[f"{name}: {value}"] = rows
+    return found
+
+
+def calibration_bins(z_TV: torch.Tensor, labels_T: torch.Tensor) -> Array:
+    """(15, 3): tokens, summed probability and hits of the likeliest token, in equal bins of that probability."""
+    best_T, choice_T = z_TV.float().softmax(-1).max(-1)
+    place = (best_T * BINS).long().clamp(max=BINS - 1)
+    columns = torch.stack([torch.ones_like(best_T), best_T, (choice_T == labels_T).float()], -1).double()
+    return np.asarray(torch.zeros(BINS, 3, dtype=torch.float64).index_add_(0, place.cpu(), columns.cpu()).numpy())
+
+
+def calibration(bins_RBX: Array, clusters: Sequence[str], seed: int) -> dict[str, float]:
+    """Expected calibration error (Guo et al. 2017, arXiv 1706.04599) of the next token, with its 95% bootstrap
+    interval over clusters. It is biased upwards in small samples: compare models on the same rows."""
+    names, place = np.unique(np.asarray(clusters), return_inverse=True)
+    each = np.zeros((len(names), BINS, 3))
+    np.add.at(each, place, bins_RBX)
+    drawn = np.random.default_rng(seed).integers(0, len(names), (RESAMPLES, len(names)))
+    counts = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
+    low, high = np.quantile(_error(np.tensordot(counts, each, 1)), [0.025, 0.975])
+    return {"mean": float(_error(each.sum(0))), "low": float(low), "high": float(high)}
+
+
+def _error(bins: Array) -> Array:
+    """Σ |hits − probability| / Σ tokens over the bins; (…, 15, 3) → (…)."""
+    return np.asarray(np.abs(bins[..., 2] - bins[..., 1]).sum(-1) / bins[..., 0].sum(-1))

@@ -1,0 +1,82 @@
+"""Calibration against planted errors, parts of the held-out rows, and the meters of a measuring process."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from distill.measure import energy
+from distill.slices import BINS, calibration, calibration_bins, slices
+
+
+def planted(rows: int, tokens: int, shift: float, seed: int = 0) -> tuple[np.ndarray, list[str], float]:
+    """Bins of rows whose likeliest token is right as often as it says, less `shift`; clusters; the error by hand."""
+    random = np.random.default_rng(seed)
+    bins, gaps = [], np.zeros((BINS, 2))
+    for _ in range(rows):
+        confidence = random.uniform(0.4, 0.95, tokens)
+        hit = random.random(tokens) < confidence - shift
+        logits = torch.full((tokens, 40), 0.0)
+        logits[:, 0] = torch.from_numpy(np.log(confidence / (1 - confidence) * 39)).float()
+        labels = torch.from_numpy(np.where(hit, 0, 1))
+        bins.append(calibration_bins(logits, labels))
+        for c, h in zip(confidence, hit, strict=True):
+            gaps[min(BINS - 1, int(c * BINS))] += (h - c, 1)
+    return np.stack(bins), [str(n // 2) for n in range(rows)], float(np.abs(gaps[:, 0]).sum() / gaps[:, 1].sum())
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.2])
+def test_calibration_sees_what_was_planted(shift):
+    bins, clusters, expected = planted(200, 50, shift)
+    found = calibration(bins, clusters, 0)
+    assert found["mean"] == pytest.approx(expected, abs=1e-3)
+    assert found["mean"] == pytest.approx(shift, abs=0.02)
+    assert found["low"] - 0.02 < found["mean"] < found["high"]
+    assert found["high"] - found["low"] < 0.06
+
+
+def test_one_token_of_each_kind():
+    """Sure and right: no error. Sure and wrong: all of it."""
+    sure = torch.tensor([[50.0, 0.0]])
+    right, wrong = (calibration_bins(sure, torch.tensor([n])) for n in (0, 1))
+    assert right[-1].tolist() == [1, 1, 1]
+    assert wrong[-1].tolist() == [1, 1, 0]
+    assert calibration(np.stack([right]), ["a"], 0)["mean"] == pytest.approx(0)
+    assert calibration(np.stack([wrong]), ["a"], 0)["mean"] == pytest.approx(1)
+
+
+def row(n: int, strategy: str = "answer", length: int = 5, right: float | None = None) -> SimpleNamespace:
+    scores = [] if right is None else [{"name": "answer", "value": right}]
+    return SimpleNamespace(id=str(n), strategy=strategy, token_ids=[0] * length, scores=scores)
+
+
+def test_parts_of_the_rows():
+    records = [row(n, "answer" if n < 10 else "vote", length=1 + n, right=float(n % 2)) for n in range(30)]
+    found = slices(records)
+    assert found["strategy: answer"] == list(range(10))
+    assert found["strategy: vote"] == list(range(10, 30))
+    assert found["answer: right"] == list(range(1, 30, 2))
+    assert found["length: shortest third"] == list(range(10))
+    assert found["length: longest third"] == list(range(20, 30))
+    lengths = [found[name] for name in found if name.startswith("length")]
+    assert sorted(n for some in lengths for n in some) == list(range(30))
+
+
+def test_a_division_into_one_part_is_none_and_small_parts_are_left_out():
+    assert slices([row(n) for n in range(30)]) == {}
+    found = slices([row(n, "rare" if n < 3 else "answer") for n in range(30)])
+    assert list(found) == ["strategy: answer"]
+    assert slices([]) == {}
+
+
+def test_energy_is_of_the_packages_alone(tmp_path):
+    assert energy(tmp_path) is None
+    for name, value in (("intel-rapl:0", 5_000_000), ("intel-rapl:1", 2_500_000), ("intel-rapl:0:0", 9_000_000)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "energy_uj").write_text(f"{value}\n")
+    assert energy(tmp_path) == 7.5
+    (tmp_path / "intel-rapl:1" / "energy_uj").unlink()
+    assert energy(tmp_path) is None
