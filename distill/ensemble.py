@@ -97,6 +97,8 @@ def described(facts: dict[str, Any]) -> str:
             f"{found[f'tokens {how}'] / total:.1%} of the tokens {how}" for how in ("by divergence", "by ULD")
         )
         return f"the stored distributions of {found['teacher']}, which has another tokenizer ({shares}){inside}"
+    if not facts["targets"]:
+        return f"the tokens alone{inside}"
     if "ensemble" not in facts:
         name = facts.get("teacher") or facts["targets"]["teacher"].rpartition("@")[0]
         return f"the stored distributions of {name}{inside}"

@@ -299,13 +299,27 @@ class TrainSection(Section):
                 raise ValueError(f"'{key}' belongs to loss {' and '.join(users)}, and loss is '{self.loss}'")
         if self.teacher and self.ensemble:
             raise ValueError("give 'teacher', whose distributions alone are learnt from, or 'ensemble', not both")
+        return self
+
+    @model_validator(mode="after")
+    def _targets_meant(self) -> TrainSection:
+        step_by_step = self.rationale is not None and self.rationale.mode == "step_by_step"
         for key in ("hidden", "relations"):
             if getattr(self, key) and self.student.kind != "decoder":
                 raise ValueError(f"'{key}' is about the layers of a decoder")
+            if getattr(self, key) and step_by_step:
+                raise ValueError(
+                    f"'{key}' and rationale.mode step_by_step do not go together: the teacher does one task"
+                )
+        for key in ("teacher", "ensemble", "across", "hidden", "relations"):
+            if getattr(self, key) and self.online:
+                raise ValueError(f"'{key}' goes with stored distributions, and 'online' reads none")
+        if self.across and self.rationale:
+            raise ValueError("'across' aligns whole completions; leave out 'rationale'")
         if self.across and (self.teacher or self.ensemble):
             raise ValueError("'across' learns from another run's teacher; leave out 'teacher' and 'ensemble'")
         for key in ("teacher", "ensemble", "across"):
-            if getattr(self, key) and (self.student.kind != "decoder" or self.kd_weight == 0):
+            if getattr(self, key) and (self.student.kind not in ("decoder", "seq2seq") or self.kd_weight == 0):
                 raise ValueError(f"'{key}' is about stored distributions, and this student learns from none")
         return self
 
@@ -344,13 +358,15 @@ def refuse_student(train: TrainSection, strategy: str, logits: TargetKind | None
 def check_targets(recipe: Any) -> None:
     """Raise ValueError when the section cannot have the distributions it wants. (`recipe` is a Recipe.)"""
     train, kept = recipe.train, recipe.logits
-    if train is None or kept is None or train.student.kind != "decoder":
+    if train is None or kept is None or train.online or train.kd_weight == 0:
+        return
+    if train.student.kind not in ("decoder", "seq2seq"):
         return
     there = [*(recipe.mixture or list(recipe.teachers)[:1]), *kept.score_by]
     several = len(recipe.mixture) > 1 or recipe.strategy in ("consensus", "disagreement")
     if several or (kept.score_by and not (train.teacher or train.ensemble or train.across)):
         how = "leave 'train' out" if several else "name one in train.teacher, or merge them: train.ensemble"
-        raise ValueError(f"a decoder student learns from the logits of one teacher; {how}")
+        raise ValueError(f"a {train.student.kind} student learns from the logits of one teacher; {how}")
     named = [("train.teacher", train.teacher)] if train.teacher else []
     ensemble = train.ensemble
     if ensemble:

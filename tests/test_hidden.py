@@ -53,7 +53,7 @@ def rows(same_prompt: bool = True, count: int = 7) -> list[Example]:
             np.full(len(completion), np.log(0.1), np.float32),
             np.zeros(len(completion), np.float32),
         )
-        found.append(Example(str(n), prompt, completion, target, True, () if same_prompt else asked))
+        found.append(Example(str(n), prompt, completion, target, True, teacher_prompt=() if same_prompt else asked))
     return found
 
 
