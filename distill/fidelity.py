@@ -141,7 +141,6 @@ def _compare(
     ui: UI,
     taught: TrainingSet | None = None,
     rationale: RationaleSection | None = None,
-    taught: TrainingSet | None = None,
 ) -> tuple[dict[str, Array], ...]:
     """Sums over each row's tokens: KL(teacher ‖ model), agreements of the likeliest token, −log q(token), and how far
     the model is from the targets `taught`: KL of a top-k, cross-entropy of draws. And the bins of its calibration.
@@ -176,19 +175,24 @@ def _compare(
     return *({name: s[i] for name, s in sums.items()} for i in range(4)), bins
 
 
-def _far(z_TV: torch.Tensor, target: losses.Target, meta: dict[str, Any]) -> float:
-    """Σ over tokens of the forward KL from the target, at its temperature (of draws: the cross-entropy)."""
-    t, size = float(meta["temperature"]), min(meta["vocab_size"], z_TV.shape[-1])
-    target = losses.moved(target, z_TV.device)
-    return float(losses.divergence(z_TV, target, temperature=t, vocabulary=size).double().sum()) / t**2
-
-
-def _row(z_TV: torch.Tensor, logp_TV: torch.Tensor, tokens: list[int]) -> list[float]:
+def _row(
+    z_TV: torch.Tensor,
+    logp_TV: torch.Tensor,
+    tokens: list[int],
+    target: losses.Target | None,
+    meta: dict[str, Any],
+) -> list[float]:
     labels = torch.tensor(tokens, device=z_TV.device)
+    far = 0.0
+    if target is not None:
+        t, size = float(meta["temperature"]), min(meta["vocab_size"], z_TV.shape[-1])
+        target = losses.moved(target, z_TV.device)
+        far = float(losses.divergence(z_TV, target, temperature=t, vocabulary=size).double().sum()) / t**2
     return [
         float(losses.kl_full(z_TV, logp_TV).double().sum()),
         float((z_TV.argmax(-1) == logp_TV.argmax(-1)).sum()),
         float(losses.cross_entropy(z_TV, labels).double().sum()),
+        far,
     ]
 
 

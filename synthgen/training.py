@@ -276,14 +276,6 @@ class TrainSection(Section):
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     @model_validator(mode="after")
-    def _whole_completions(self) -> TrainSection:
-        apart = self.rationale is not None and self.rationale.mode != "then_answer"
-        for key in ("online", "across", "hidden", "relations"):
-            if apart and getattr(self, key):
-                raise ValueError(f"'{key}' is about whole completions: rationale.mode must be then_answer")
-        return self
-
-    @model_validator(mode="after")
     def _meant(self) -> TrainSection:
         if self.patience and not self.validate_every:
             raise ValueError("'patience' counts measurements: set 'validate_every' too")
@@ -291,9 +283,6 @@ class TrainSection(Section):
             raise ValueError("'online' is for decoders: a classifier learns from the corpus's label probabilities")
         if self.online and self.kd_weight == 0:
             raise ValueError("'online' with kd_weight 0 would never ask the teacher: leave it out")
-        for key in ("teacher", "ensemble", "across", "hidden", "relations"):
-            if self.online and getattr(self, key, None):
-                raise ValueError(f"'{key}' and 'online' do not go together: give one of them")
         for key, users in (("beta", ("jsd",)), ("alpha", ("skew_kl", "skew_reverse_kl"))):
             if getattr(self, key) is not None and self.loss not in users:
                 raise ValueError(f"'{key}' belongs to loss {' and '.join(users)}, and loss is '{self.loss}'")
@@ -314,6 +303,8 @@ class TrainSection(Section):
         for key in ("teacher", "ensemble", "across", "hidden", "relations"):
             if getattr(self, key) and self.online:
                 raise ValueError(f"'{key}' goes with stored distributions, and 'online' reads none")
+        if self.online and self.rationale and self.rationale.mode != "then_answer":
+            raise ValueError("'online' is about whole completions: rationale.mode must be then_answer")
         if self.across and self.rationale:
             raise ValueError("'across' aligns whole completions; leave out 'rationale'")
         if self.across and (self.teacher or self.ensemble):
