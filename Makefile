@@ -6,6 +6,7 @@
 # make bench  the tables that the docs quote; make bench-vllm: those of the vLLM teacher
 # make bench-rivals  beside distilabel, Curator and DataDesigner, each in an environment of its own: half an hour
 # make experiment-logits  (-rationale, -online, -mutual, -ensemble): the arms of docs/experiments.md that are not there yet
+# make bench-training  distillation from shards beside cross-entropy and TRL
 # make loss-bugs  nineteen known bugs planted in a copy of the source, each turning its test red
 
 PYTHON ?= python3
@@ -19,7 +20,7 @@ VLLM_PIP := $(VLLM_VENV)/bin/python -m pip --disable-pip-version-check -q
 LLAMA_VENV ?= .venv-llama
 LLAMA_PIP := $(LLAMA_VENV)/bin/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test test-slow test-vllm bench-vllm test-llama check lint types docs bench bench-rivals loss-bugs clean
+.PHONY: demo test test-slow test-vllm bench-vllm test-llama check lint types docs bench bench-rivals bench-training loss-bugs clean
 
 demo: $(VENV)/.demo
 	@began=$$(date +%s); \
@@ -72,6 +73,10 @@ bench-rivals: $(VENV)/.dev
 experiment-%: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/experiments/$*.py
 	$(BIN)/python benchmarks/experiments/tables.py
+
+# Beside TRL, in an environment of its own: a quarter of an hour.
+bench-training: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training_cost.py
 
 loss-bugs: $(VENV)/.dev
 	$(BIN)/python benchmarks/loss_bugs.py
