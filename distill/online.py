@@ -35,9 +35,9 @@ from synthgen.training import DecoderStudent, OnlineSection, TrainSection
 from synthgen.ui import UI
 
 LEARNED = {
-    "teacher": "learned from its live teacher's distributions",
-    "on_policy": "learned from its live teacher's distributions, on texts of its own too",
-    "mutual": "learned from its teacher while that learned from it; the trained teacher is in teacher/",
+    "teacher": "the live teacher's distributions",
+    "on_policy": "the live teacher's distributions, on texts of its own too",
+    "mutual": "a teacher that learnt from it at the same time and is saved in teacher/",
 }  # for cards
 
 
@@ -130,7 +130,7 @@ class OnPolicy(LiveTeacher):
 
     def restore(self, state: Any) -> None:
         """See `Objective.restore`."""
-        self.buffer = [Text(**{**row, "also": ()}) for row in state]
+        self.buffer = [Text(**{**row, "also": (), "parts": ()}) for row in state]
 
 
 class Mutual(LiveTeacher):
@@ -227,7 +227,7 @@ def train_online(
     )
     return {
         "kind": "decoder",
-        "student": f"{describe(student, teacher.model.config.num_hidden_layers)}; {LEARNED[online.mode]}",
+        "student": describe(student, teacher.model.config.num_hidden_layers),
         "steps": steps,
         "rows": len(data),
         "rows kept by curation": sum(row.kept for row in data),
@@ -235,6 +235,7 @@ def train_online(
         "completion tokens trained on": int(sum(row["tokens"] for row in curves["distilled"])),
         "learns by": f"{section.kd_weight:g} · {section.loss} from the live teacher"
         + (f" + {1 - section.kd_weight:g} · cross-entropy" if section.kd_weight < 1 else ""),
+        "learnt from": LEARNED[online.mode],
         "targets": {"kind": "dense", "temperature": online.loss_temperature, "online": online.mode},
         "metrics": curves,
     }

@@ -185,7 +185,7 @@ def test_a_teacher_is_nowhere_from_itself(learned):
     }
     held_out = [r for r, _ in rows(run / "curated", "test")]
     tokens = sum(len(r.token_ids) for r in held_out)
-    kl, agree, nll = _compare(teacher, models, _unigram(run / "curated", 258), held_out, UI(quiet=True))
+    kl, agree, nll, *_ = _compare(teacher, models, _unigram(run / "curated", 258), held_out, UI(quiet=True))
     for name in ("teacher", "teacher, student's prompt", "copy"):
         assert abs(kl[name].sum()) / tokens < 1e-6
         assert agree[name].sum() > 0.999 * tokens
