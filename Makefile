@@ -5,7 +5,7 @@
 # make check  lint, types, docs, tests
 # make bench  the tables that the docs quote; make bench-vllm: those of the vLLM teacher
 # make bench-rivals  beside distilabel, Curator and DataDesigner, each in an environment of its own: half an hour
-# make experiment-logits  (-rationale, -online, -mutual, -ensemble): the arms of docs/experiments.md that are not there yet
+# make experiment-logits  (-rationale, -online, -mutual, -ensemble, -hidden): the arms of docs/experiments.md that are not there yet
 # make bench-training  distillation from shards beside cross-entropy and TRL
 # make loss-bugs  nineteen known bugs planted in a copy of the source, each turning its test red
 

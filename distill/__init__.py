@@ -3,6 +3,7 @@
 import distill
 distill.train(recipe, "runs/first")
 distill.evaluate(recipe, "runs/first")
+distill.curve(recipe, "runs/first")
 distill.export("runs/first", "onnx")
 """
 
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING
 from synthgen.lazy import publish
 
 if TYPE_CHECKING:
+    from distill.curve import curve
     from distill.evaluate import evaluate
     from distill.export.make import export
     from distill.train import train
 
-__all__ = ["evaluate", "export", "train"]
+__all__ = ["curve", "evaluate", "export", "train"]
 
-publish(__name__, {"evaluate": "evaluate", "export": "export.make", "train": "train"})
+publish(__name__, {"curve": "curve", "evaluate": "evaluate", "export": "export.make", "train": "train"})

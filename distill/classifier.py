@@ -121,7 +121,7 @@ def train_classifier(section: TrainSection, source: Path, made: dict[str, Any], 
     from distill.data import rows
 
     assert section.student.kind == "classifier"
-    found = rows(source, "train")
+    found = rows(source, "train", section.share)
     if not found or any(not record.label_probs for record, _ in found):
         raise CorpusError(f"{source} has no class probabilities to learn from", "generate with strategy: classify")
     curves = {}

@@ -92,6 +92,38 @@ def evaluate(run: Path, student: Path | None, recipe: str | None, fresh: bool, u
 
 
 @main.command()
+@_RUN
+@click.option(
+    "--share", "shares", type=float, multiple=True, help="Of the training seeds; again for more. 0.25, 0.5, 1."
+)
+@_RECIPE
+@_FRESH
+@report_errors
+def curve(run: Path, share: tuple[float, ...], recipe: str | None, fresh: bool, ui: UI) -> None:
+    """Train and measure the run's student on growing shares of its data. Again goes on where it was.
+
+    \b
+    distill curve runs/first
+    distill curve runs/first --share 0.1 --share 0.3
+    """
+    from distill.curve import SHARES
+    from distill.curve import curve as curve_
+
+    loaded = synthgen.load_recipe(recipe_of(run, recipe))
+    with lock(run):
+        found = curve_(loaded, run, share or SHARES, fresh=fresh, ui=ui)
+    lines = []
+    for point in found["points"]:
+        measures = point["table"]["distilled"]
+        parts = [
+            f"{key} {value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]" for key, value in measures.items()
+        ]
+        lines.append(f"{point['share']:.0%}, {point['rows']} rows, {point['steps']} steps: {', '.join(parts)}")
+    ui.result(found, "\n".join(lines))
+    ui.hint(f"synthgen report {run}")
+
+
+@main.command()
 @click.argument("student", type=click.Path(path_type=Path))
 @click.option("--to", type=click.Choice(["onnx", "gguf"]), required=True, help="The format.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="The export's folder; STUDENT/onnx or STUDENT/gguf.")

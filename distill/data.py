@@ -6,6 +6,7 @@ distribution alone. Logits are matched to rows by id and by their alignment hash
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,16 +49,25 @@ class TrainingSet:
     left_out: dict[str, int]
 
 
-def rows(folder: Path, split: str) -> list[tuple[Record, bool]]:
-    """(record, kept) of one split of a curated corpus, ordered by shard and id; degenerate rows left out."""
+def rows(folder: Path, split: str, share: float = 1.0) -> list[tuple[Record, bool]]:
+    """(record, kept) of one split of a curated corpus, ordered by shard and id; degenerate rows left out.
+
+    `share` of the training seeds, by a hash of each: a smaller share is part of a larger one.
+    """
     found = [
         (name, record, part == "data")
         for part in ("data", "rejected")
         for name, records in corpus.records(folder, part, split)
         for record in records
         if not DEGENERATE & {v["check"] for v in record.verdicts}
+        and (split != "train" or _place(record.seed_id) < share)
     ]
     return [(record, kept) for _, record, kept in sorted(found, key=lambda f: (f[0], f[1].id))]
+
+
+def _place(seed_id: str) -> float:
+    """In [0, 1), a function of the seed alone."""
+    return int.from_bytes(hashlib.blake2b(seed_id.encode(), digest_size=8).digest()) / 2**64
 
 
 Merge = Callable[[Sequence[logits.Target], Sequence[dict[str, Any]]], tuple[logits.Target, dict[str, Any]]]
@@ -72,13 +82,14 @@ def load(
     merge: Merge | None = None,
     *,
     labels_alone: bool = False,
+    share: float = 1.0,
     shape: Callable[[Record, Example], Example | None] | None = None,
 ) -> TrainingSet:
     """The examples of a curated corpus. Raises CorpusError when logits are missing or belong to other rows.
 
     `teachers` names whose logits are read, where there are several; `merge` makes one target of several, from them
     and their metadata, in that order (`distill.ensemble`). With `labels_alone`, kept rows without their
-    distributions. `shape` makes of a row what it teaches; None leaves it out.
+    distributions. `share`: see `rows`. `shape` makes of a row what it teaches; None leaves it out.
     """
     left_out = {"longer than max_length": 0, "degenerate": 0}
     for _, records in corpus.records(folder, "rejected", split):
@@ -86,7 +97,7 @@ def load(
     indices = [] if labels_alone else stored(folder, teachers)
     examples: list[Example] = []
     meta: dict[str, Any] = {}
-    for record, kept in rows(folder, split):
+    for record, kept in rows(folder, split, share):
         if labels_alone and not kept:
             continue
         prompt, completion = render(record.prompt), list(record.token_ids or ())

@@ -47,7 +47,7 @@ def train_decoder(
     teacher = teacher or LocalModel.open(local_teacher(recipe))
     alone = section.kd_weight == 0 or (section.rationale is not None and section.rationale.mode == "dropped")
     names, merge = ((), None) if alone else sources(recipe, source, teacher.render)
-    more: dict[str, Any] = {"teachers": names, "merge": merge, "labels_alone": alone}
+    more: dict[str, Any] = {"teachers": names, "merge": merge, "labels_alone": alone, "share": section.share}
     more["shape"] = shape(section, teacher, recipe.generate.answer_marker)
     data = _load(source, teacher, section, "train", more)
     learnt_from: dict[str, Any] = {}

@@ -119,7 +119,7 @@ def train_encoder(recipe: Recipe, source: Path, made: dict[str, Any], folder: Pa
     assert isinstance(student, EncoderStudent)
     first, tokenizer = encoder(student, local_teacher(recipe), labels, section.seed)
     context = context_of(first.config, tokenizer)
-    data, too_long = load_texts(source, tokenizer, min(section.max_length, context), "train")
+    data, too_long = load_texts(source, tokenizer, min(section.max_length, context), "train", section.share)
     if not data:
         raise CorpusError(f"{source} has no rows to train on", "look at the rejects: `synthgen show --rejected`")
     validation = load_texts(source, tokenizer, context, "validation")[0] if section.validate_every else []
@@ -153,12 +153,12 @@ def train_encoder(recipe: Recipe, source: Path, made: dict[str, Any], folder: Pa
     }
 
 
-def load_texts(source: Path, tokenizer: Any, most: int, split: str) -> tuple[list[Text], int]:
+def load_texts(source: Path, tokenizer: Any, most: int, split: str, share: float = 1.0) -> tuple[list[Text], int]:
     """The rows of a split, and how many were left out for having more tokens than `most`.
 
     Raises CorpusError when one has no class probabilities.
     """
-    found = rows(source, split)
+    found = rows(source, split, share)
     if any(not record.label_probs for record, _ in found):
         raise CorpusError(f"{source} has no class probabilities to learn from", "generate with strategy: classify")
     ids = token_ids(tokenizer, [prompt_text(record) for record, _ in found])

@@ -262,7 +262,7 @@ def texts(
     new = online.max_new_tokens if online.mode == "on_policy" else 0
     left_out = {"longer than max_length": 0, "no room to write": 0}
     found = []
-    for record, kept in rows(folder, split):
+    for record, kept in rows(folder, split, section.share):
         completion = list(record.token_ids or ())
         if not completion:
             raise CorpusError(f"record {record.id} of {folder} has no tokens", "generate with a teacher in process")

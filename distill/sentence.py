@@ -119,7 +119,7 @@ def train_sentence(recipe: Recipe, source: Path, folder: Path, ui: UI) -> dict[s
     first = sentence(student, teacher.model, section.seed)
     ui.note("train: the teacher's vectors")
     most = min(section.max_length, first.context)
-    data, too_long = load_sentences(source, teacher, first, most, "train")
+    data, too_long = load_sentences(source, teacher, first, most, "train", section.share)
     if not data:
         raise CorpusError(f"{source} has no texts to train on", "look at the rejects: `synthgen show --rejected`")
     validation = load_sentences(source, teacher, first, most, "validation")[0] if section.validate_every else []
@@ -150,13 +150,13 @@ def train_sentence(recipe: Recipe, source: Path, folder: Path, ui: UI) -> dict[s
 
 
 def load_sentences(
-    source: Path, teacher: EmbeddingModel, student: SentenceEncoder, most: int, split: str
+    source: Path, teacher: EmbeddingModel, student: SentenceEncoder, most: int, split: str, share: float = 1.0
 ) -> tuple[list[Sentence], int]:
     """The texts of a split with the teacher's vectors, and how many were left out for having more tokens than `most`.
 
     A vector is a function of the texts alone: of those of one corpus it is the same bits whenever it is made.
     """
-    texts = [prompt_text(record) for record, _ in rows(source, split)]
+    texts = [prompt_text(record) for record, _ in rows(source, split, share)]
     ids = student.tokens(texts, whole=True)
     vectors_ND = teacher.model.vectors(texts, teacher.batch_size)
     data = [Sentence(i, vector_D) for i, vector_D in zip(ids, vectors_ND, strict=True) if len(i) <= most]

@@ -51,6 +51,8 @@ def figures(page: dict[str, Any]) -> dict[str, Figure]:
             found["spearman"] = _dots(evaluation["table"], "spearman", "Spearman's ρ with the teacher, held-out pairs")
         if training:
             found["loss"] = _losses(training)
+        if page["curve"]:
+            found["curve"] = _curve(page["curve"])
         if page["curated"] and page["curated"]["rejected_by"]:
             found["rejected"] = _bars(page["curated"]["rejected_by"])
         drawn = any(page["lengths"].values())
@@ -112,6 +114,35 @@ def _losses(training: dict[str, Any]) -> Figure:
     units = {"decoder": ", nats a token", "seq2seq": ", nats a token", "sentence": f" ({training.get('distance')})"}
     axes.set_ylabel(f"training loss{units.get(training['kind'], ', nats')}")
     axes.set_ylim(bottom=0)
+    axes.legend()
+    return figure
+
+
+_CURVE = {
+    "decoder": ("kl", "KL(teacher ‖ student), nats a token"),
+    "seq2seq": ("kl", "KL(teacher ‖ student), nats a token"),
+    "sentence": ("spearman", "Spearman's ρ with the teacher"),
+    "classifier": ("agreement", "same label as the teacher"),
+    "encoder": ("agreement", "same label as the teacher"),
+}
+
+
+def _curve(curve: dict[str, Any]) -> Figure:
+    """The measure that matters by rows trained on, with its interval."""
+    key, label = _CURVE[curve["kind"]]
+    figure, axes = _axes(2.8)
+    for arm, colour in (("distilled", _MAIN), ("cross-entropy", _OTHER)):
+        points = [(p["rows"], p["table"][arm][key]) for p in curve["points"] if key in p["table"].get(arm, {})]
+        if points:
+            rows, values = zip(*points, strict=True)
+            axes.plot(rows, [v["mean"] for v in values], "o-", color=colour, label=arm, linewidth=1.6)
+            axes.fill_between(rows, [v["low"] for v in values], [v["high"] for v in values], color=colour, alpha=0.15)
+    axes.set_xscale("log")
+    ticks = [p["rows"] for p in curve["points"]]
+    axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("rows trained on")
+    axes.set_ylabel(label)
     axes.legend()
     return figure
 

@@ -62,6 +62,7 @@ def _gather(folder: Path) -> dict[str, Any]:
         "audit": _json(folder / "audit" / "report.json"),
         "training": _json(folder / "student" / "training.json"),
         "evaluation": evaluation,
+        "curve": _json(folder / "student" / "curve.json"),
         "exports": [_json(path) for path in sorted((folder / "student").glob("export-*.json"))],
         "figures": _figures(generated, curated, evaluation),
         "headline": _headline(evaluation),

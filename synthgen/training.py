@@ -247,6 +247,8 @@ class TrainSection(Section):
     """Added to the loss; needs the live teacher, and so costs a pass of it a step."""
     relations: Relations | None = None
     """Likewise."""
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of the training seeds, by a hash of each: how much data is worth (`distill curve`)."""
     epochs: Count = 1
     max_steps: Count | None = None
     batch_size: Count = 16
@@ -307,6 +309,8 @@ class TrainSection(Section):
             raise ValueError("'online' is about whole completions: rationale.mode must be then_answer")
         if self.across and self.rationale:
             raise ValueError("'across' aligns whole completions; leave out 'rationale'")
+        if self.across and self.share < 1:
+            raise ValueError("'across' takes every row: leave out 'share'")
         if self.across and (self.teacher or self.ensemble):
             raise ValueError("'across' learns from another run's teacher; leave out 'teacher' and 'ensemble'")
         for key in ("teacher", "ensemble", "across"):

@@ -76,6 +76,7 @@ TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
         "loss",
         [*_TEXT[:4], ("teacher's loss", "teacher loss", "{:.3f}"), _TIME],
     ),
+    "hidden": ("hidden", ["logits/sampled", "hidden", "relations"], "loss", [*_TEXT[:5], _TIME]),
     "ensemble": ("ensemble", ["logits/full", "second", "mean", "pool"], "loss", [*_TEXT[:4], _TIME]),
 }
 
