@@ -93,9 +93,7 @@ def evaluate(run: Path, student: Path | None, recipe: str | None, fresh: bool, u
 
 @main.command()
 @_RUN
-@click.option(
-    "--share", "shares", type=float, multiple=True, help="Of the training seeds; again for more. 0.25, 0.5, 1."
-)
+@click.option("--share", type=float, multiple=True, help="Of the training seeds; again for more. 0.25, 0.5, 1.")
 @_RECIPE
 @_FRESH
 @report_errors
