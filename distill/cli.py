@@ -42,11 +42,12 @@ def main() -> None:
 @click.option("--override-audit", is_flag=True, help="Train although the audit said no; the card will say so.")
 @report_errors
 def train(run: Path, out: Path | None, recipe: str | None, fresh: bool, override_audit: bool, ui: UI) -> None:
-    """Train the recipe's student on a curated run. Again resumes from the last checkpoint.
+    """Train the recipe's student on a curated run, or on any rows with `prompt` and `completion`. Again resumes.
 
     \b
     distill train runs/first
     distill train runs/first --recipe longer.yaml -o students/longer
+    distill train my-rows/ --recipe tokens-alone.yaml -o students/mine
     """
     from distill.train import train as train_
 

@@ -16,7 +16,7 @@ from synthgen import corpus, durable
 from synthgen.errors import CorpusError, RecipeError
 from synthgen.recipe import Recipe, SeedSource
 from synthgen.records import Message, Record, Request, to_table
-from synthgen.seeds import mask, read_rows, side
+from synthgen.seeds import SUFFIXES, mask, read_rows, side
 from synthgen.teachers.render import completion_ids
 from synthgen.teachers.transformers import LocalModel
 
@@ -24,17 +24,20 @@ _SHARD = 1024
 
 
 def is_dataset(path: Path) -> bool:
-    """Is this a folder (or file) of rows that no command here made?"""
+    """Is this a folder (or file) of rows, and no run or corpus? A run that holds no corpus yet has its recipe."""
+    if (path / "recipe.yaml").exists() or not (path.is_file() or any(p.suffix in SUFFIXES for p in path.rglob("*"))):
+        return False
     places = (path, path / "curated", path / "generated")
     made = any((place / name).exists() for place in places for name in ("manifest.json", "inputs.json"))
-    return path.exists() and not made
+    return not made
 
 
 def adopt(path: Path, recipe: Recipe, folder: Path, teacher: LocalModel) -> Path:
     """Write a dataset's rows as a curated corpus in `folder`. `prompt` and `completion` are text or messages."""
     named = next((s for s in recipe.seeds if s.path and Path(s.path).resolve() == path.resolve()), None)
     source = named or SeedSource(path=str(path.resolve()), licence="unknown", source=path.name, fields={})
-    inputs = {"dataset": str(path.resolve()), "split": recipe.split.model_dump(mode="json"), **_identity(teacher)}
+    inputs = {"dataset": str(path.resolve()), "split": recipe.split.model_dump(mode="json")}
+    inputs["tokenizer"] = teacher.identity["tokenizer"]
     durable.sweep(folder)
     corpus.claim(folder, inputs, "train")
     if (folder / "manifest.json").exists():
@@ -68,10 +71,6 @@ def adopt(path: Path, recipe: Recipe, folder: Path, teacher: LocalModel) -> Path
     }
     corpus.finish(folder, "curated", facts, names)
     return folder
-
-
-def _identity(teacher: LocalModel) -> dict[str, Any]:
-    return {"tokenizer": teacher.identity["tokenizer"]}
 
 
 def _record(where: str, row: dict[str, Any], source: SeedSource, recipe: Recipe, teacher: LocalModel) -> Record:

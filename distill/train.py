@@ -34,6 +34,8 @@ def train(
 ) -> Path:
     """Train the recipe's student on `run`/curated; returns the student's folder (`run`/student).
 
+    `run` may also be a folder of rows with `prompt` and `completion`, which are written as a corpus to `out`/corpus.
+
     With `train.baseline`, the same student is also trained by cross-entropy alone on the same batches, into
     student/baseline. Refuses a corpus whose audit says no, unless `override_audit`. Raises RunChanged when the
     folder was begun with another corpus or other settings.
@@ -56,7 +58,9 @@ def train(
         source = corpus.resolve(Path(run), prefer=("curated",))
         folder = Path(out) if out else source.parent / "student"
     made = corpus.verify(source)
-    overridden = check_audit(source.parent, override_audit)
+    # A dataset may be a part of a run: its rows are not freed by naming their folder.
+    near = (source.parent, Path(run), *Path(run).resolve().parents[:2])
+    overridden = check_audit(next((f for f in near if (f / "audit").is_dir()), source.parent), override_audit)
     inputs = made_from(section, made)
     if durable.writes():
         if fresh:

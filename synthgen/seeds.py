@@ -23,7 +23,7 @@ from synthgen.durable import digest
 from synthgen.errors import RecipeError, nearest
 from synthgen.recipe import SeedSource, Split
 
-_SUFFIXES = (".jsonl", ".csv", ".parquet")
+SUFFIXES = (".jsonl", ".csv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -122,13 +122,13 @@ def read_rows(source: SeedSource) -> Iterator[tuple[str, dict[str, Any]]]:
         raise RecipeError(f"seed file '{path}' does not exist", "mend seeds.path in the recipe")
     files = [path]
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES)
+        files = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES)
         if not files:
-            raise RecipeError(f"no seeds in folder '{path}'", f"it must hold files of {', '.join(_SUFFIXES)}")
+            raise RecipeError(f"no seeds in folder '{path}'", f"it must hold files of {', '.join(SUFFIXES)}")
     for file in files:
         readers = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
         if file.suffix not in readers:
-            raise RecipeError(f"seed file '{file}' is of no known kind", f"use one of {', '.join(_SUFFIXES)}")
+            raise RecipeError(f"seed file '{file}' is of no known kind", f"use one of {', '.join(SUFFIXES)}")
         yield from readers[file.suffix](file, source.on_bad_line == "skip")
 
 

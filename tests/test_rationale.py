@@ -19,7 +19,7 @@ from distill.decoder import read_metrics
 from distill.objective import FromShards
 from distill.rationale import StepByStep, expand, explaining, rationale_tokens, shape
 from synthgen import corpus
-from synthgen.errors import CorpusError, RecipeError, UserError
+from synthgen.errors import CorpusError, GateDenied, RecipeError, UserError
 from synthgen.records import to_table
 from synthgen.teachers.transformers import LocalModel
 from synthgen.training import RationaleSection, TrainSection
@@ -285,3 +285,28 @@ def test_rows_without_tokens(made, tmp_path):
         pq.write_table(to_table(records).replace_schema_metadata(schema.metadata), path)
     with pytest.raises(CorpusError, match="has no tokens: its teacher sent none"):
         load(copy / "curated", teacher.render, 256, labels_alone=True)
+
+
+def test_a_run_that_holds_nothing_yet_is_no_dataset(made, tmp_path):
+    recipe, _, teacher = made
+    (tmp_path / "run").mkdir()
+    for name in ("recipe.yaml", "log.jsonl"):
+        (tmp_path / "run" / name).write_text("{}\n")
+    (tmp_path / "empty").mkdir()
+    for folder in ("run", "empty"):
+        with pytest.raises(CorpusError, match="there is no corpus in"):
+            train(recipe, tmp_path / folder, teacher=teacher)
+
+
+def test_an_audit_that_says_no_holds_for_the_rows_of_its_run(made, tmp_path):
+    """Naming the folder of a run's rows is no way around its audit."""
+    recipe, run, teacher = made
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    denied = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"licence": "CC-BY-NC-4.0"})})
+    assert synthgen.audit(denied, copy).status == "DENY"
+    with pytest.raises(GateDenied, match="says DENY"):
+        train(tokens_alone(recipe), copy / "curated" / "data", tmp_path / "student", teacher=teacher)
+    student = train(
+        tokens_alone(recipe), copy / "curated" / "data", tmp_path / "student", teacher=teacher, override_audit=True
+    )
+    assert "training was forced with `--override-audit`" in (student / "README.md").read_text()

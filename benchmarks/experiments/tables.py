@@ -26,6 +26,14 @@ _TIME = ("CPU s", "training.cpu_s", "{:.0f}")
 _TEXT = [("loss", "loss", "{:.3f}"), ("top-1", "top1", "{:.3f}"), ("ECE", "ece", "{:.1%}")]
 _TEXT += [("agreement", "agreement", "{:.3f}"), ("KL", "kl", "{:.3f}")]
 _RIGHT = [("right", "right", "{:.1%}"), ("ended", "ended", "{:.1%}"), ("tokens learned", "training.tokens", "{:,.0f}")]
+_ONLINE = [
+    "offline",
+    "weak",
+    "sft",
+    *(f"on-policy-{d}" for d in ("forward", "reverse", "jsd")),
+    "sft-long",
+    "offline-long",
+]
 TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
     "logits": (
         "logits",
@@ -42,31 +50,13 @@ TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
     ),
     "online": (
         "online",
-        [
-            "offline",
-            "weak",
-            "sft",
-            "on-policy-forward",
-            "on-policy-reverse",
-            "on-policy-jsd",
-            "sft-long",
-            "offline-long",
-        ],
+        _ONLINE,
         "right",
         [("steps", "training.steps", "{:,.0f}"), *_RIGHT, ("links right", "links", "{:.1%}"), _TIME],
     ),
     "online, links": (
         "online",
-        [
-            "offline",
-            "weak",
-            "sft",
-            "on-policy-forward",
-            "on-policy-reverse",
-            "on-policy-jsd",
-            "sft-long",
-            "offline-long",
-        ],
+        _ONLINE,
         "links",
         [("links right", "links", "{:.1%}")],
     ),
