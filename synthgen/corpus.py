@@ -30,7 +30,6 @@ from synthgen.records import SCHEMA, SCHEMA_VERSION, SPLITS, Record, from_rows
 
 _INPUTS_KEY = b"synthgen.inputs"
 _COMPANIONS_KEY = b"synthgen.companions"
-_LEVEL = 15  # zstd; against level 1, logits take 4% less and writing still outruns any teacher
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def commit(folder: Path, name: str, tables: dict[str, pa.Table]) -> None:
             table.replace_schema_metadata(metadata),
             sink,
             compression="zstd",
-            compression_level=_LEVEL,
+            compression_level=logits.compression_level(table),
             use_dictionary=not part.startswith("logits"),
             row_group_size=logits.row_group_rows(table),
             write_page_checksum=True,

@@ -205,6 +205,13 @@ def _nothing(meta: dict[str, Any]) -> Target:
     return TopK(ids.reshape(0, k), floats.reshape(0, k), floats, floats)
 
 
+def compression_level(table: pa.Table) -> int:
+    """zstd's level for a shard of whatever rows. Beside 9, 15 saves 3% of twenty log-probabilities and of
+    draws; of 64 it saves 2%, of 128 nothing, and takes more time than all else that is done to them."""
+    found = json.loads((table.schema.metadata or {}).get(FORMAT.encode(), b"{}"))
+    return 9 if found.get("k", 0) > 32 else 15
+
+
 def row_group_rows(table: pa.Table) -> int:
     """Rows a row group may hold so that it stays under 64 MiB."""
     return max(1, int(_ROW_GROUP_BYTES / max(1.0, table.nbytes / max(1, table.num_rows))))

@@ -76,3 +76,32 @@ def test_a_file_that_is_no_shard_is_named(tmp_path):
     path.write_bytes(b"PAR1 not really")
     with pytest.raises(CorpusError, match=r"x\.parquet"):
         logits.read(path)
+
+
+@pytest.mark.parametrize(("k", "level"), [(20, 15), (64, 9)])
+def test_wide_shards_are_packed_faster(tmp_path, k, level):
+    """The level reaches the file: its bytes are those of pyarrow at that level, and of no other."""
+    from synthgen import corpus, durable
+
+    random = np.random.default_rng(0)
+    logp = np.sort(-random.exponential(3, (200, k)), axis=-1)[:, ::-1].astype(np.float32)
+    ids = np.stack([random.choice(49152, k, replace=False) for _ in range(200)]).astype(np.int32)
+    target = logits.TopK(ids, logp, np.full(200, -1.0, np.float32), np.zeros(200, np.float32))
+    meta = logits.meta({"kind": "topk", "k": k, "temperature": 1.0}, 49152, "teacher", "tokenizer")
+    table = logits.to_table(["a"], [b"\0" * 16], [target], meta)
+    durable.write_json(tmp_path / "inputs.json", {})
+    corpus.commit(tmp_path, "train-00000", {"logits/teacher": table})
+    path = tmp_path / "logits" / "teacher" / "train-00000.parquet"
+    size = {}
+    for other in (1, 9, 15):
+        pq.write_table(
+            pq.read_table(path),
+            tmp_path / "other.parquet",
+            compression="zstd",
+            compression_level=other,
+            use_dictionary=False,
+            write_page_checksum=True,
+        )
+        size[other] = (tmp_path / "other.parquet").stat().st_size
+    assert path.stat().st_size == size[level]
+    assert len(set(size.values())) == 3
