@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,17 +69,22 @@ def _tokenizer(student: Any) -> dict[str, Any]:
 def write_decoder(student: Any, weights: Mapping[str, Int8], folder: Path) -> dict[str, str]:
     """model-f16.gguf and model-q8_0.gguf; returns the file of each row."""
     files = {"GGUF, float16": "model-f16.gguf", "GGUF, q8_0": "model-q8_0.gguf"}
-    _write(student, {}, folder / files["GGUF, float16"], gguf.LlamaFileType.MOSTLY_F16)
-    _write(student, weights, folder / files["GGUF, q8_0"], gguf.LlamaFileType.MOSTLY_Q8_0)
+    for file, some, kind in zip(
+        files.values(), ({}, weights), (gguf.LlamaFileType.MOSTLY_F16, gguf.LlamaFileType.MOSTLY_Q8_0), strict=True
+    ):
+        with write_file(folder / file, "llama", kind) as writer:
+            _add_config(writer, student.model.config)
+            _add_tokenizer(writer, student)
+            _add_tensors(writer, student.model, some)
     return files
 
 
-def _write(student: Any, weights: Mapping[str, Int8], path: Path, kind: gguf.LlamaFileType) -> None:
-    writer = gguf.GGUFWriter(path, "llama")
+@contextmanager
+def write_file(path: Path, architecture: str, kind: gguf.LlamaFileType) -> Iterator[gguf.GGUFWriter]:
+    """A writer for metadata and tensors; the file is written at the end of the block."""
+    writer = gguf.GGUFWriter(path, architecture)
     writer.add_file_type(kind)
-    _add_config(writer, student.model.config)
-    _add_tokenizer(writer, student)
-    _add_tensors(writer, student.model, weights)
+    yield writer
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -138,7 +144,7 @@ def _add_tensors(writer: gguf.GGUFWriter, model: Any, weights: Mapping[str, Int8
         if found is not None:
             values = _pairs(found.values_NK.numpy(), heads)
             scales = _pairs(found.scales_NB.numpy(), heads)
-            writer.add_tensor(name, _packed(values, scales), raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+            writer.add_tensor(name, packed(values, scales), raw_dtype=gguf.GGMLQuantizationType.Q8_0)
         else:
             data = _pairs(parameter.detach().float().numpy(), heads)
             writer.add_tensor(name, data.astype(np.float16) if data.ndim > 1 else data)
@@ -151,7 +157,7 @@ def _pairs(data: Array, heads: int | None) -> Array:
     return data.reshape(heads, 2, len(data) // heads // 2, *data.shape[1:]).swapaxes(1, 2).reshape(data.shape)
 
 
-def _packed(values_NK: Array, scales_NB: Array) -> Array:
+def packed(values_NK: Array, scales_NB: Array) -> Array:
     """The bytes of q8_0: for each block a float16 scale and 32 int8."""
     rows = len(values_NK)
     blocks = values_NK.reshape(rows, -1, BLOCK).view(np.uint8)

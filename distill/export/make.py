@@ -51,8 +51,8 @@ def export(
     ui = ui or UI(quiet=True)
     folder = _student(Path(student))
     facts = corpus.load_json(folder / "training.json")
-    if to == "gguf" and facts["kind"] in ("classifier", "encoder"):
-        raise UserError(f"{folder} is a classifier, and GGUF holds language models", "export it with --to onnx")
+    if to == "gguf" and facts["kind"] == "classifier":
+        raise UserError(f"{folder} is no transformer, and GGUF holds those alone", "export it with --to onnx")
     if facts["kind"] in _NOT_YET:
         raise UserError(f"{folder} is {_NOT_YET[facts['kind']]}, which is not exported to {to}", _RUNS[facts["kind"]])
     for package in _NEEDS[to]:
@@ -133,7 +133,7 @@ def _make(
             elif facts["kind"] == "encoder":
                 from distill.export.encoder import write_encoder
 
-                found = write_encoder(folder, source, temporary, _CALIBRATE, ui)
+                found = write_encoder(folder, source, temporary, inputs["to"], _CALIBRATE, ui)
             else:
                 found = _decoder(folder, source, temporary, inputs["to"], ui)
             table = found["table"]

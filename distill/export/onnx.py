@@ -1,13 +1,18 @@
-"""Decoders as ONNX: one graph for prompt and next token, in float32 and with weights of eight bits.
+"""Decoders and encoder classifiers as ONNX, in float32 and with weights of eight bits.
 
-Inputs: input_ids (batch, new), attention_mask (batch, past + new), position_ids (batch, new), and for each layer
-past_key_values.N.key and .value (batch, heads, past, width). Outputs: logits (batch, new, vocabulary), present.N.key
-and .value (batch, heads, past + new, width). The names are Optimum's, which runtimes and browsers know.
+A decoder is one graph for prompt and next token. Inputs: input_ids (batch, new), attention_mask (batch, past + new),
+position_ids (batch, new), and for each layer past_key_values.N.key and .value (batch, heads, past, width). Outputs:
+logits (batch, new, vocabulary), present.N.key and .value (batch, heads, past + new, width). The names are Optimum's,
+which runtimes and browsers know.
+
+An encoder has inputs input_ids and attention_mask (texts, tokens), output logits (texts, labels), and a script
+beside it that runs it without torch.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import io
 import logging
 import re
@@ -22,7 +27,43 @@ import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from distill.encoder import Encoder
 from distill.export.int8 import BLOCK, Int8
+from distill.export.running import reader
+from synthgen import durable
+from synthgen.errors import UserError
+from synthgen.teachers.encoder import context_of
+
+_PREDICT = '''"""Labels of texts. python predict.py TEXT..."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+HERE = Path(__file__).parent
+
+
+{reader}
+
+def main(texts):
+    facts = json.loads((HERE / "predict.json").read_text())
+    session = onnxruntime.InferenceSession(HERE / "model_int8.onnx", providers=["CPUExecutionProvider"])
+    ids, mask = reader(HERE)(texts)
+    (z,) = session.run(None, {{"input_ids": ids, "attention_mask": mask}})
+    z = np.exp(z - z.max(-1, keepdims=True))
+    for text, row in zip(texts, z / z.sum(-1, keepdims=True)):
+        print(json.dumps({{"text": text, "probabilities": dict(zip(facts["labels"], map(float, row)))}}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
+'''
 
 _ONE_FILE = 1_900_000_000  # bytes: protobuf ends at 2 GiB, and the weights of larger graphs lie beside them
 _CACHE = re.compile(r"(input|output)\.past_key_values\.layers\.(\d+)\.(key|value)s")
@@ -35,6 +76,24 @@ def write_decoder(student: Any, weights: Mapping[str, Int8], folder: Path) -> di
     save(graph, folder / "model.onnx")
     to_int8(graph, student.model, weights)
     save(graph, folder / "model_int8.onnx")
+    return {"ONNX, float32": "model.onnx", "ONNX, 8-bit weights": "model_int8.onnx"}
+
+
+def write_encoder(folder: Path, student: Encoder, weights: Mapping[str, Int8], temporary: Path) -> dict[str, str]:
+    """model.onnx, model_int8.onnx, predict.py and predict.json in `temporary`; returns the file of each row."""
+    if not (folder / "tokenizer.json").exists():
+        raise UserError(
+            f"{folder} has no tokenizer.json, which a folder without transformers needs", "use another base"
+        )
+    context = context_of(student.model.config, student.tokenizer)
+    facts = {"labels": student.labels, "max_length": context, "pad": student.tokenizer.pad_token_id}
+    durable.write_json(temporary / "predict.json", facts)
+    durable.write_text(temporary / "predict.py", _PREDICT.format(reader=inspect.getsource(reader)))
+    with quiet():
+        graph = encoder_graph(student.model)
+    save(graph, temporary / "model.onnx")
+    to_int8(graph, student.model, weights)
+    save(graph, temporary / "model_int8.onnx")
     return {"ONNX, float32": "model.onnx", "ONNX, 8-bit weights": "model_int8.onnx"}
 
 
@@ -75,6 +134,18 @@ def decoder_graph(model: Any) -> ir.Model:
             side = "past_key_values" if found[1] == "input" else "present"
             value.name = f"{side}.{found[2]}.{found[3]}"
             value.shape = ir.Shape([int(d) if str(d).isdigit() else d for d in map(_dimension, value.shape)])
+    return graph
+
+
+def encoder_graph(model: Any) -> ir.Model:
+    """The float32 graph of a transformers classifier, in standard operators, by transformers' own exporter."""
+    from transformers.exporters import OnnxConfig, OnnxExporter
+
+    ids = torch.ones((2, 5), dtype=torch.long)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    varying = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    shapes = {name: dict(varying) for name in inputs}
+    graph: ir.Model = OnnxExporter().export(model, inputs, OnnxConfig(dynamic=True, dynamic_shapes=shapes)).program
     return graph
 
 

@@ -20,6 +20,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from synthgen.errors import UserError
+
 Array = np.ndarray[Any, np.dtype[Any]]
 CONTEXT = 2048  # tokens that llama.cpp, which takes memory for them all at once, is opened for
 
@@ -121,12 +123,14 @@ class _LlamaCpp:
 
 
 def open_classifier(runtime: str, folder: Path) -> Callable[[Sequence[str]], Array]:
-    """Texts → probabilities (texts, labels): by 'numpy' or 'torch' the student itself, by 'onnxruntime' its export,
-    which for an encoder is a file."""
+    """Texts → probabilities (texts, labels): by 'numpy' or 'torch' the student itself, by 'onnxruntime' and 'llama.cpp'
+    its export, which for an encoder is a file."""
     if runtime == "torch":
         from distill.encoder import Encoder
 
         return Encoder.load(folder).predict
+    if runtime == "llama.cpp":
+        return _bert(folder)
     if folder.suffix == ".onnx":
         return _encoder(folder)
     from distill.classifier import Classifier, features
@@ -152,11 +156,49 @@ def _encoder(path: Path) -> Callable[[Sequence[str]], Array]:
         for begin in range(0, len(order), 64):  # texts of like length together
             ids, mask = read([texts[i] for i in order[begin : begin + 64]])
             found.append(session.run(None, {"input_ids": ids, "attention_mask": mask})[0])
-        z = np.concatenate(found)[np.argsort(order)].astype(np.float64)
-        z = np.exp(z - z.max(-1, keepdims=True))
-        return np.asarray(z / z.sum(-1, keepdims=True))
+        return _softmax(np.concatenate(found)[np.argsort(order)])
 
     return predict
+
+
+def _bert(path: Path) -> Callable[[Sequence[str]], Array]:
+    """llama.cpp reads the texts itself; of one that is too long, as many tokens as fit, with [SEP] at the end."""
+    import gguf
+    import llama_cpp
+
+    most = int(gguf.GGUFReader(path).fields["bert.context_length"].contents())
+    model = llama_cpp.Llama(
+        str(path),
+        embedding=True,
+        pooling_type=llama_cpp.LLAMA_POOLING_TYPE_RANK,
+        n_ctx=most,
+        n_batch=most,
+        n_ubatch=most,  # a text goes in at once
+        n_threads=threads(),
+        n_threads_batch=threads(),
+        verbose=False,
+    )
+    labels = int(llama_cpp.llama_model_n_cls_out(model.model))
+    batch = llama_cpp.llama_batch_init(most, 0, 1)
+
+    def scores(text: str) -> Array:
+        ids = model.tokenize(text.encode(), special=True)
+        ids = ids if len(ids) <= most else [*ids[: most - 1], ids[-1]]
+        batch.n_tokens = len(ids)
+        for i, token in enumerate(ids):
+            batch.token[i], batch.pos[i], batch.logits[i] = token, i, True
+            batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
+        if llama_cpp.llama_encode(model.ctx, batch):
+            raise UserError(f"llama.cpp could not read a text of {len(ids)} tokens")
+        return np.array(llama_cpp.llama_get_embeddings_seq(model.ctx, 0)[:labels])
+
+    return lambda texts: _softmax(np.stack([scores(text) for text in texts]))
+
+
+def _softmax(z: Array) -> Array:
+    z = z.astype(np.float64)
+    z = np.exp(z - z.max(-1, keepdims=True))
+    return np.asarray(z / z.sum(-1, keepdims=True))
 
 
 def reader(folder: Path) -> Callable[[Sequence[str]], tuple[Array, Array]]:
