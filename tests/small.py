@@ -175,3 +175,38 @@ def sorting_task(folder: Path, teacher: Path, seeds: int = 60, **sections: Any) 
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(values))
     return path
+
+
+def bert_run(folder: Path) -> Path:
+    """A run whose student is a small BERT classifier with BERT's own uncased tokenizer, trained."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    import distill
+    import synthgen
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, "a", "b", "c", "##a", "##b", "##s", "?", "-", "中"]
+    tokenizer = BertTokenizerFast(vocab={word: i for i, word in enumerate(words)}, model_max_length=24)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=32,
+    )
+    BertModel(config).save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    section = {
+        "student": {"kind": "encoder", "model": str(folder / "base")},
+        "epochs": 12,
+        "batch_size": 16,
+        "learning_rate": 3e-3,
+        "baseline": False,
+    }
+    recipe = synthgen.load_recipe(sorting_task(folder / "task", small_encoder(folder / "teacher"), 120, train=section))
+    synthgen.generate(recipe, folder / "run")
+    synthgen.curate(recipe, folder / "run")
+    distill.train(recipe, folder / "run")
+    return folder / "run"

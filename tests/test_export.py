@@ -326,7 +326,7 @@ def test_mistakes(run, classifier, tmp_path, monkeypatch):
     refused(CorpusError, "an unfinished student", "distill train", tmp_path / "half", "onnx")
     refused(CorpusError, r"has no model\.safetensors", "--fresh", tmp_path / "no weights", "onnx")
     refused(CorpusError, "no corpus", "", classifier, "onnx")
-    refused(UserError, "is a classifier", "--to onnx", classifier, "gguf", held_out=run)
+    refused(UserError, "is no transformer", "--to onnx", classifier, "gguf", held_out=run)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     for fresh in (False, True):
