@@ -39,7 +39,9 @@ IMPORTS = (
     "safetensors.numpy",
     "safetensors.torch",
     "torch._dynamo",
+    "transformers.models.bert.modeling_bert",
     "transformers.models.llama.modeling_llama",
+    "transformers.models.t5.modeling_t5",
     "transformers.masking_utils",
     "matplotlib.pyplot",
     "synthgen.cli",
@@ -51,7 +53,9 @@ IMPORTS = (
     "distill.evaluate",
     "distill.fidelity",
     "distill.decoder",
+    "distill.encoder",
     "distill.online",
+    "distill.sentence",
     "distill.train",
 )
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}  # no pool to lose

@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 import pytest
 from killing import ONE_THREAD, Server, left_behind
-from small import small_task, small_teacher
+from small import small_encoder, small_task, small_teacher, sorting_task
 from trials import COMMANDS, STAGES, Setup, all_well, differences, row_ids, trial, undisturbed
 
 from synthgen import corpus
@@ -62,6 +62,27 @@ TRAINED = {  # ways of training that keep other state than a decoder's weights
     "on_policy": {"logits": None, "train": {**_ONLINE, "checkpoint_every": 2, "online": _ON_POLICY}},
     "mutual": {"logits": None, "train": {**_ONLINE, "checkpoint_every": 2, "online": {"mode": "mutual"}}},
 }
+_FEW = {"batch_size": 4, "max_steps": 5, "epochs": 4, "checkpoint_every": 2, "baseline": False}
+_SMALL = {"num_hidden_layers": 1, "hidden_size": 8, "intermediate_size": 12}
+_BERT = {"model_type": "bert", "num_attention_heads": 2, "max_position_embeddings": 24, **_SMALL}
+_T5 = {"model_type": "t5", "d_model": 8, "d_kv": 4, "d_ff": 12, "num_layers": 1, "num_heads": 2}
+OTHERS = {  # students of other kinds, and what a decoder learns besides; T5 and BERT drop out one in ten
+    "encoder": {"train": {**_FEW, "student": {"kind": "encoder", "config": _BERT}}},
+    "seq2seq": {"train": {**_FEW, "student": {"kind": "seq2seq", "config": _T5}}},
+    "sentence": {
+        "strategy": "embed",
+        "generate": {"shard_size": 16},
+        "train": {**_FEW, "student": {"kind": "sentence", "config": _SMALL}},
+    },
+    "step_by_step": {
+        "strategy": "score",
+        "generate": {"shard_size": 6, "answer_marker": "#"},
+        "logits": {"kind": "topk", "k": 9},
+        "train": {**_FEW, "student": {"kind": "decoder", "layers": 1}, "rationale": {"mode": "step_by_step"}},
+    },
+    "hidden": {"train": {**_FEW, "student": {"kind": "decoder", "config": _SMALL}, "hidden": {}, "relations": {}}},
+}
+TRAINING = {**TRAINED, **OTHERS}
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +108,7 @@ def setups(server, folder):
 
     def setup(kind: str) -> Setup:
         if kind not in made:
-            sections = {**KINDS, **TRAINED}[kind]
+            sections = {**KINDS, **TRAINING}[kind]
             if kind == "ensemble":
                 one = {"licence": "Apache-2.0", "batch_size": 4, "device": "cpu"}
                 other = small_teacher(folder / "other", seed=1)
@@ -95,11 +116,24 @@ def setups(server, folder):
                     **sections,
                     "teachers": {"one": {"model": str(teacher), **one}, "other": {"model": str(other), **one}},
                 }
-            recipe = small_task(folder / f"task-{kind}", teacher, long=1, **sections)
+            task = folder / f"task-{kind}"
+            if kind in ("encoder", "sentence"):
+                other = small_encoder(folder / f"teacher-{kind}", headless=kind == "sentence")
+                recipe = sorting_task(task, other, seeds=24, **sections)
+            else:
+                recipe = small_task(task, teacher, long=1, **sections)
+            if kind == "step_by_step":
+                with_reasons(task / "seeds.jsonl")
             made[kind] = undisturbed(server, recipe, folder / kind)
         return made[kind]
 
     return setup
+
+
+def with_reasons(path: Path) -> None:
+    """Give each seed a completion: a rationale, a marker, an answer."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({**row, "completion": f"as {row['id']} # 7"}) + "\n" for row in rows))
 
 
 # The undisturbed run is the measure of all others, so it is checked by itself.
@@ -131,6 +165,7 @@ def test_undisturbed_run_has_every_id_once(setups, kind):
         *(("sampled", stage, 1) for stage in STAGES),
         *((kind, stage, 6) for kind in ("topk", "classify") for stage in ("generate", "train")),
         *((kind, "train", 4) for kind in TRAINED),
+        *((kind, "train", 12) for kind in OTHERS),
     ],
 )
 def test_sigkill_at_every_rename_and_fsync(server, setups, kind, stage, every):
@@ -144,7 +179,7 @@ def test_sigkill_at_every_rename_and_fsync(server, setups, kind, stage, every):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "stage"), [*((kind, stage) for kind in KINDS for stage in STAGES), *((kind, "train") for kind in TRAINED)]
+    ("kind", "stage"), [*((kind, stage) for kind in KINDS for stage in STAGES), *((kind, "train") for kind in TRAINING)]
 )
 def test_sigkill_on_both_sides_of_every_call_twice(server, setups, kind, stage):
     """Killed at the call, and the resumed command killed at the same number again."""
@@ -174,7 +209,7 @@ def test_sigkill_at_ten_random_moments(server, setups, stage):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "stage"), [*((kind, stage) for kind in KINDS for stage in STAGES), *((kind, "train") for kind in TRAINED)]
+    ("kind", "stage"), [*((kind, stage) for kind in KINDS for stage in STAGES), *((kind, "train") for kind in TRAINING)]
 )
 def test_sigkill_three_times_at_random_moments(server, setups, kind, stage):
     at_random(server, setups(kind), stage, 30, 3)
