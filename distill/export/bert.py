@@ -16,7 +16,7 @@ import gguf
 import torch
 
 from distill.encoder import Encoder
-from distill.export.gguf import packed, write_file
+from distill.export.gguf import add_special, packed, write_both
 from distill.export.int8 import Int8
 from synthgen.errors import UserError
 from synthgen.teachers.encoder import context_of
@@ -27,35 +27,41 @@ _FLOAT32 = ("token_types", "position_embd")  # llama.cpp adds them to others, wh
 
 def check(student: Encoder) -> None:
     """Raises UserError for what cannot be written."""
-    config = student.model.config
+    config, tokenizer = student.model.config, student.tokenizer
     plain = {
         "architecture": (config.model_type, "bert"),
-        "activation": (config.hidden_act, "gelu"),
+        "activation": (getattr(config, "hidden_act", None), "gelu"),
         "positions": (getattr(config, "position_embedding_type", "absolute"), "absolute"),
     }
     for what, (value, wanted) in plain.items():
         if value != wanted:
-            raise UserError(f"GGUF is written of plain BERT classifiers alone; {what}: {value}", "use --to onnx")
-    backend = getattr(student.tokenizer, "backend_tokenizer", None)
+            raise UserError(
+                f"GGUF is written of plain BERT classifiers alone; {what}: {value}", "export it with --to onnx"
+            )
+    backend = getattr(tokenizer, "backend_tokenizer", None)
     found = json.loads(backend.to_str()) if backend is not None else {}
     cuts, words = found.get("normalizer") or {}, found.get("model") or {}
-    uncased = cuts.get("type") == "BertNormalizer" and cuts.get("lowercase") and cuts.get("strip_accents") is not False
-    pieces = words.get("type") == "WordPiece" and words.get("continuing_subword_prefix") == "##"
-    if not (uncased and pieces and (found.get("pre_tokenizer") or {}).get("type") == "BertPreTokenizer"):
-        raise UserError("GGUF: the student's tokenizer is not BERT's uncased one, which llama.cpp has", "use --to onnx")
+    cleans = all(cuts.get(name) for name in ("lowercase", "clean_text", "handle_chinese_chars"))
+    if not (
+        (cuts.get("type") == "BertNormalizer" and cleans and cuts.get("strip_accents") is not False)
+        and (words.get("type") == "WordPiece" and words.get("continuing_subword_prefix") == "##")
+        and (found.get("pre_tokenizer") or {}).get("type") == "BertPreTokenizer"
+        and tokenizer("")["input_ids"] == [tokenizer.cls_token_id, tokenizer.sep_token_id]
+    ):
+        raise UserError(
+            "GGUF: the student's tokenizer is not BERT's uncased one, which llama.cpp has", "export it with --to onnx"
+        )
 
 
 def write_bert(student: Encoder, weights: Mapping[str, Int8], folder: Path) -> dict[str, str]:
-    """model-f16.gguf and model-q8_0.gguf; returns the file of each row."""
-    files = {"GGUF, float16": "model-f16.gguf", "GGUF, q8_0": "model-q8_0.gguf"}
-    for file, some, kind in zip(
-        files.values(), ({}, weights), (gguf.LlamaFileType.MOSTLY_F16, gguf.LlamaFileType.MOSTLY_Q8_0), strict=True
-    ):
-        with write_file(folder / file, "bert", kind) as writer:
-            _add_config(writer, student)
-            _add_tokenizer(writer, student)
-            _add_tensors(writer, student, some)
-    return files
+    """Both files; returns the file of each row."""
+
+    def add(writer: gguf.GGUFWriter, some: Mapping[str, Int8]) -> None:
+        _add_config(writer, student)
+        _add_tokenizer(writer, student)
+        _add_tensors(writer, student, some)
+
+    return write_both(folder, "bert", weights, add)
 
 
 def _add_config(writer: gguf.GGUFWriter, student: Encoder) -> None:
@@ -86,10 +92,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, student: Encoder) -> None:
     writer.add_token_types([kinds.get(i, gguf.TokenType.UNUSED) for i in range(size)])
     writer.add_token_type_count(student.model.config.type_vocab_size)
     writer.add_bos_token_id(tokenizer.cls_token_id)
-    for name in ("sep", "unk", "pad", "mask"):
-        i = getattr(tokenizer, f"{name}_token_id")
-        if i is not None:
-            getattr(writer, f"add_{name}_token_id")(i)
+    add_special(writer, tokenizer, ("sep", "unk", "pad", "mask"))
 
 
 def _add_tensors(writer: gguf.GGUFWriter, student: Encoder, weights: Mapping[str, Int8]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from distill.classifier import Classifier, features, prompt_text
-from distill.export.parity import LEAST
+from distill.export.parity import LEAST, same_labels
 from distill.export.running import open_classifier, padded
 from distill.measure import measure
 from synthgen import durable
@@ -73,8 +73,7 @@ def write_classifier(folder: Path, source: Path, temporary: Path, ui: UI) -> dic
         "ONNX, float32": {
             "runtime": "onnxruntime",
             "file": "model.onnx",
-            "agreement": float((theirs.argmax(-1) == ours.argmax(-1)).mean()),
-            "max_logprob_difference": float(np.abs(np.log(theirs) - np.log(ours)).max()),
+            **same_labels(theirs, ours),
         },
     }
     for name, row in table.items():

@@ -7,16 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from distill.classifier import prompt_text
 from distill.encoder import Encoder
 from distill.export.int8 import Int8, quantise
-from distill.export.parity import LEAST
+from distill.export.parity import LEAST, same_labels, weigh
 from distill.export.running import open_classifier
 from distill.intervals import Array
-from distill.measure import measure
 from synthgen.errors import UserError
 from synthgen.teachers.encoder import context_of
 from synthgen.ui import UI
@@ -58,22 +56,9 @@ def write_encoder(folder: Path, source: Path, temporary: Path, to: str, calibrat
         table[name] = {
             "runtime": runtime,
             "file": file,
-            "agreement": float((theirs.argmax(-1) == ours.argmax(-1)).mean()),
-            "max_logprob_difference": float(np.abs(np.log(theirs) - np.log(ours)).max()),
+            **same_labels(theirs, ours),
         }
-    timed = runtime != "torch"
-    ui.note(
-        "export: speed and memory, each file in a process of its own"
-        if timed
-        else "export: compared through torch; for llama.cpp's own words, speed and memory: "
-        "pip install llama-cpp-python, then export again with --fresh"
-    )
-    for name, row in table.items():
-        home = folder.resolve() if name == "student" else temporary
-        row["bytes"] = sum(p.stat().st_size for p in home.glob(f"{row['file']}*"))
-        if timed:
-            path = home if name == "student" else home / row["file"]
-            row |= measure({"what": "exported", "runtime": row["runtime"], "path": str(path), "texts": texts})
+    weigh(table, folder, temporary, {"texts": texts}, runtime != "torch", ui)
     return {"rows": len(texts), "least_agreement": LEAST, "table": table}
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,24 +66,37 @@ def _tokenizer(student: Any) -> dict[str, Any]:
 
 
 def write_decoder(student: Any, weights: Mapping[str, Int8], folder: Path) -> dict[str, str]:
-    """model-f16.gguf and model-q8_0.gguf; returns the file of each row."""
+    """Both files; returns the file of each row."""
+
+    def add(writer: gguf.GGUFWriter, some: Mapping[str, Int8]) -> None:
+        _add_config(writer, student.model.config)
+        _add_tokenizer(writer, student)
+        _add_tensors(writer, student.model, some)
+
+    return write_both(folder, "llama", weights, add)
+
+
+def write_both(
+    folder: Path,
+    architecture: str,
+    weights: Mapping[str, Int8],
+    add: Callable[[gguf.GGUFWriter, Mapping[str, Int8]], None],
+) -> dict[str, str]:
+    """model-f16.gguf and model-q8_0.gguf; returns the file of each row.
+
+    `add` gives a writer metadata and tensors, in eight bits those that are among the weights it gets.
+    """
     files = {"GGUF, float16": "model-f16.gguf", "GGUF, q8_0": "model-q8_0.gguf"}
-    for file, some, kind in zip(
-        files.values(), ({}, weights), (gguf.LlamaFileType.MOSTLY_F16, gguf.LlamaFileType.MOSTLY_Q8_0), strict=True
-    ):
-        with write_file(folder / file, "llama", kind) as writer:
-            _add_config(writer, student.model.config)
-            _add_tokenizer(writer, student)
-            _add_tensors(writer, student.model, some)
+    kinds = gguf.LlamaFileType.MOSTLY_F16, gguf.LlamaFileType.MOSTLY_Q8_0
+    for file, kind, some in zip(files.values(), kinds, ({}, weights), strict=True):
+        writer = gguf.GGUFWriter(folder / file, architecture)
+        writer.add_file_type(kind)
+        add(writer, some)
+        _write(writer, folder / file)
     return files
 
 
-@contextmanager
-def write_file(path: Path, architecture: str, kind: gguf.LlamaFileType) -> Iterator[gguf.GGUFWriter]:
-    """A writer for metadata and tensors; the file is written at the end of the block."""
-    writer = gguf.GGUFWriter(path, architecture)
-    writer.add_file_type(kind)
-    yield writer
+def _write(writer: gguf.GGUFWriter, path: Path) -> None:
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -123,12 +135,17 @@ def _add_tokenizer(writer: gguf.GGUFWriter, student: Any) -> None:
     writer.add_token_types([types.get(i, gguf.TokenType.UNUSED) for i in range(size)])
     merges = _tokenizer(student)["model"]["merges"]
     writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in merges])
-    for name in ("bos", "eos", "unk", "pad"):
+    add_special(writer, tokenizer, ("bos", "eos", "unk", "pad"))
+    writer.add_add_bos_token(tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id)
+    writer.add_chat_template(tokenizer.chat_template)
+
+
+def add_special(writer: gguf.GGUFWriter, tokenizer: Any, names: Sequence[str]) -> None:
+    """The ids of those special tokens that the tokenizer has."""
+    for name in names:
         i = getattr(tokenizer, f"{name}_token_id")
         if i is not None:
             getattr(writer, f"add_{name}_token_id")(i)
-    writer.add_add_bos_token(tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id)
-    writer.add_chat_template(tokenizer.chat_template)
 
 
 def _add_tensors(writer: gguf.GGUFWriter, model: Any, weights: Mapping[str, Int8]) -> None:

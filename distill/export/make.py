@@ -10,7 +10,6 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
-from distill.measure import measure
 from synthgen import corpus, durable
 from synthgen.card import environment
 from synthgen.errors import CorpusError, RunChanged, UserError, missing_extra
@@ -204,19 +203,7 @@ def _decoder(folder: Path, source: Path, temporary: Path, to: str, ui: UI) -> di
     del model
     table = {"student": {"runtime": "torch", "file": "model.safetensors"}, **table}
     prompts = list({tuple(p): p for p, _ in pairs}.values())[:_TIMED]
-    timed = runtime != "transformers"
-    ui.note(
-        "export: speed and memory, each file in a process of its own"
-        if timed
-        else "export: compared through transformers; for llama.cpp's own words, speed and memory: "
-        "pip install llama-cpp-python, then export again with --fresh"
-    )
-    for name, row in table.items():
-        home = folder.resolve() if name == "student" else temporary
-        row["bytes"] = sum(p.stat().st_size for p in home.glob(f"{row['file']}*"))
-        if timed:
-            path = home if name == "student" else home / row["file"]
-            row |= measure({"what": "exported", "runtime": row["runtime"], "path": str(path), "prompts": prompts})
+    parity.weigh(table, folder, temporary, {"prompts": prompts}, runtime != "transformers", ui)
     return {"rows": len(pairs), "least_agreement": parity.LEAST, "table": table}
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from distill.export.running import Array, Model, open_classifier, open_model, threads
-from synthgen.ui import Progress
+from distill.measure import measure
+from synthgen.ui import UI, Progress
 
 LEAST = 0.99  # share of positions with the same likeliest token
 _STEPS = 24  # tokens that follow each prompt when speed is measured
@@ -56,6 +57,33 @@ def agreement(reference: Any, model: Model, pairs: Sequence[Pair], bar: Progress
 def _logprobs(z_TV: Array) -> Array:
     shifted = z_TV.astype(np.float64) - z_TV.max(-1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
+
+
+def same_labels(theirs: Array, ours: Array) -> dict[str, Any]:
+    """What `agreement` says, of two classifiers' probabilities (texts, labels)."""
+    return {
+        "agreement": float((theirs.argmax(-1) == ours.argmax(-1)).mean()),
+        "max_logprob_difference": float(np.abs(np.log(theirs) - np.log(ours)).max()),
+    }
+
+
+def weigh(table: dict[str, dict[str, Any]], folder: Path, out: Path, job: dict[str, Any], timed: bool, ui: UI) -> None:
+    """Put bytes, and if `timed` speed and peak memory, into each row: "student" lies in `folder`, the others in `out`.
+
+    `job` has the "prompts" or "texts" that `timed` takes.
+    """
+    ui.note(
+        "export: speed and memory, each file in a process of its own"
+        if timed
+        else "export: compared without llama.cpp; for its own words, speed and memory: pip install llama-cpp-python, "
+        "then export again with --fresh"
+    )
+    for name, row in table.items():
+        home = folder.resolve() if name == "student" else out
+        row["bytes"] = sum(p.stat().st_size for p in home.glob(f"{row['file']}*"))  # weights may lie beside a graph
+        if timed:
+            path = home if name == "student" else home / row["file"]
+            row |= measure({"what": "exported", "runtime": row["runtime"], "path": str(path), **job})
 
 
 def timed(job: dict[str, Any]) -> dict[str, Any]:
