@@ -47,6 +47,7 @@ def test_what_it_says_of_itself(run):
     assert fields["general.architecture"].contents() == "bert"
     assert fields["bert.classifier.output_labels"].contents() == student.labels
     assert fields["bert.pooling_type"].contents() == gguf.PoolingType.RANK
+    assert fields["bert.attention.causal"].contents() is False
     assert fields["bert.context_length"].contents() == 24
     words = fields["tokenizer.ggml.tokens"].contents()
     vocabulary = student.tokenizer.get_vocab()

@@ -22,7 +22,7 @@ from synthgen.errors import UserError
 from synthgen.teachers.encoder import context_of
 
 _HEAD = {"bert.pooler.dense": "cls", "classifier": "cls.output"}
-_FLOAT32 = ("token_types", "position_embd")  # llama.cpp adds them to others, which it does in float32 alone
+_ADDED = "token_types.weight"  # llama.cpp adds its first row as it is, in float32
 
 
 def check(student: Encoder) -> None:
@@ -106,7 +106,7 @@ def _add_tensors(writer: gguf.GGUFWriter, student: Encoder, weights: Mapping[str
             data = packed(found.values_NK.numpy(), found.scales_NB.numpy())
             writer.add_tensor(name, data, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
         else:
-            writer.add_tensor(name, values if values.ndim == 1 or name.startswith(_FLOAT32) else values.astype("f2"))
+            writer.add_tensor(name, values if values.ndim == 1 or name == _ADDED else values.astype("f2"))
 
 
 def tensor_name(full: str, layers: int) -> str:

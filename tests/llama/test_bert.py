@@ -38,8 +38,8 @@ def run(tmp_path_factory) -> Path:
 def test_the_same_probabilities(run):
     student, folder = Encoder.load(run / "student"), run / "student" / "gguf"
     theirs = np.log(student.predict(TEXTS))
-    assert np.abs(theirs - np.log(open_classifier("llama.cpp", folder / "model-f16.gguf")(TEXTS))).max() < 0.02
-    assert np.abs(theirs - np.log(open_classifier("llama.cpp", folder / "model-q8_0.gguf")(TEXTS))).max() < 0.2
+    assert np.abs(theirs - np.log(open_classifier("llama.cpp", folder / "model-f16.gguf")(TEXTS))).max() < 1e-3
+    assert np.abs(theirs - np.log(open_classifier("llama.cpp", folder / "model-q8_0.gguf")(TEXTS))).max() < 0.05
 
 
 def test_the_same_tokens(run):
