@@ -28,7 +28,7 @@ from distill.export import classifier as exporter
 from distill.export import gguf, int8
 from distill.export.int8 import BLOCK, gptq, quantise
 from distill.export.running import open_model
-from synthgen import corpus, durable
+from synthgen import durable
 from synthgen.errors import CorpusError, RunChanged, UserError
 from synthgen.sections import TeacherSection
 from synthgen.teachers.transformers import LocalModel
@@ -385,17 +385,3 @@ def test_the_demos_student_and_its_teacher(tmp_path_factory, tmp_path, smol):
     durable.write_json(teacher / "training.json", {"kind": "decoder"})
     found = distill.export(teacher, "onnx", held_out=folder)
     assert found["passed"], found["table"]
-
-
-@pytest.mark.slow
-def test_llama_cpp_reads_text_and_speaks_as_the_student_does(run):
-    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-    student = student_of(run)
-    model = llama_cpp.Llama(str(run / "student" / "gguf" / "model-f16.gguf"), n_ctx=256, logits_all=True, verbose=False)
-    held_out = [r for _, rows in corpus.records(run / "curated", "data", "test") for r in rows]
-    for text in [m["content"] for r in held_out for m in r.prompt] + ["it's 12,345 → naïve\n\n  <|im_end|>x"]:
-        ids = student.tokenizer(text, add_special_tokens=False)["input_ids"]
-        assert model.tokenize(text.encode(), add_bos=False, special=True) == ids
-    found = in_two_parts(run / "student" / "gguf" / "model-f16.gguf", "llama.cpp", IDS)
-    expected = logits(student.model, IDS)
-    assert (found.argmax(-1) == expected.argmax(-1)).mean() >= 0.95
