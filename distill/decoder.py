@@ -7,7 +7,9 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+import torch
 
 from distill import align
 from distill.data import TrainingSet, batch_rows, load
@@ -16,6 +18,7 @@ from distill.hidden import Inside
 from distill.loop import Checkpoints, Metrics, Objective, accelerator_of, fit
 from distill.objective import FromShards
 from distill.rationale import StepByStep, expand, shape
+from distill.states import States, store
 from distill.students import Student, describe, student_of
 from synthgen import durable
 from synthgen.divergences import refusal
@@ -24,13 +27,6 @@ from synthgen.recipe import Recipe, local_teacher
 from synthgen.teachers.transformers import LocalModel
 from synthgen.training import DecoderStudent, Seq2SeqStudent, TrainSection
 from synthgen.ui import UI
-
-
-class Loaded(Protocol):
-    """A model where it computes, and its tokenizer."""
-
-    model: Any
-    tokenizer: Any
 
 
 def train_decoder(
@@ -44,7 +40,7 @@ def train_decoder(
     """Both arms on the same batches; returns what training.json says."""
     section = recipe.train
     assert section is not None
-    teacher = teacher or LocalModel.open(local_teacher(recipe))
+    teacher = teacher or LocalModel.open(local_teacher(recipe), lazy=True)
     alone = section.kd_weight == 0 or (section.rationale is not None and section.rationale.mode == "dropped")
     names, merge = ((), None) if alone else sources(recipe, source, teacher.render)
     more: dict[str, Any] = {"teachers": names, "merge": merge, "labels_alone": alone, "share": section.share}
@@ -66,12 +62,25 @@ def train_decoder(
         len(e.completion) for s in range(steps) for e in expand([data.examples[i] for i in _rows(data, section, s)])
     )
 
+    stored = States(source.parent / "hidden", teacher) if section.hidden and section.hidden.stored else None
+
     def inside(model: Any) -> Inside | None:
-        return Inside(model, teacher.model, section) if section.hidden or section.relations else None
+        if not (section.hidden or section.relations):
+            return None
+        return Inside(model, None if stored else teacher.model, section, stored)
+
+    def begin() -> Student:
+        made = student_of(student, teacher, section.seed, data.examples)
+        if stored or not (section.hidden or section.relations):
+            teacher.unload()  # it has told all that it is asked
+        return made
 
     if section.hidden or section.relations:  # refused before anything is trained
         first = inside(student_of(student, teacher, section.seed, data.examples).model)
-        learnt_from["inside"] = first.describe() if first else ""
+        assert first is not None
+        learnt_from["inside"] = first.describe()
+        if stored:
+            store(stored, teacher, [t for _, t in first.pairs], [*data.examples, *validation], ui)
     arms: dict[str, Callable[[Any], Objective]]
     if section.rationale and section.rationale.mode == "step_by_step":
         arms = {"distilled": lambda m: StepByStep(m, data.meta, section, alone)}
@@ -83,18 +92,19 @@ def train_decoder(
         del arms["cross-entropy"]
     curves = train_arms(
         arms,
-        lambda: student_of(student, teacher, section.seed, data.examples),
+        begin,
         lambda step: [data.examples[i] for i in _rows(data, section, step)],
         section,
         steps,
         folder,
-        teacher,
+        teacher.device,
+        teacher.tokenizer,
         ui,
         validation,
     )
     facts = {
         "kind": student.kind,
-        "student": describe(student, teacher.model.config.num_hidden_layers),
+        "student": describe(student, teacher.config.num_hidden_layers),
         "steps": steps,
         "rows": len(data.examples),
         "rows kept by curation": sum(e.kept for e in data.examples),
@@ -115,14 +125,15 @@ def train_arms(
     section: TrainSection,
     steps: int,
     folder: Path,
-    teacher: Loaded,
+    device: torch.device,
+    tokenizer: Any,
     ui: UI,
     validation: Sequence[Any] = (),
 ) -> dict[str, Metrics]:
     """Train the same student, which `begin` makes, by each arm's objective; the first is `folder`, the second
-    `folder`/baseline, on `teacher`'s device and saved with its tokenizer. Arms that are finished are left alone.
+    `folder`/baseline, on `device` and saved with `tokenizer`. Arms that are finished are left alone.
     Returns each arm's metrics."""
-    accelerator = accelerator_of(section, teacher.model.device, folder)
+    accelerator = accelerator_of(section, device, folder)
     if accelerator.num_processes > 1 and accelerator.is_main_process:
         ui.note(f"train: {accelerator.num_processes} processes share every batch")
     curves: dict[str, Metrics] = {}
@@ -151,8 +162,8 @@ def train_arms(
                 )
                 if accelerator.is_main_process:
                     for name, model in objective.beside().items():
-                        save(Student(model), teacher.tokenizer, target / name)
-                    save(student, teacher.tokenizer, target, metrics)
+                        save(Student(model), tokenizer, target / name)
+                    save(student, tokenizer, target, metrics)
                 accelerator.wait_for_everyone()
                 accelerator.free_memory()
             curves[arm] = read_metrics(target)

@@ -27,7 +27,7 @@ from distill.students import Student, describe_origin, random_weights
 from synthgen.errors import CorpusError, RecipeError, UserError
 from synthgen.recipe import Recipe, local_teacher
 from synthgen.sections import TeacherSection
-from synthgen.teachers.encoder import EncoderModel, context_of, padded, token_ids
+from synthgen.teachers.encoder import context_of, padded, token_ids
 from synthgen.teachers.load import load_tokenizer, load_weights, pick_device
 from synthgen.training import EncoderStudent, TrainSection
 from synthgen.ui import UI
@@ -125,7 +125,7 @@ def train_encoder(recipe: Recipe, source: Path, made: dict[str, Any], folder: Pa
     validation = load_texts(source, tokenizer, context, "validation")[0] if section.validate_every else []
     if section.validate_every and not validation:
         raise UserError(f"train.validate_every is set, and {source} has no validation rows", "set split.validation")
-    first.to(pick_device(local_teacher(recipe).device))
+    device = pick_device(local_teacher(recipe).device)
     pad = tokenizer.pad_token_id
     steps = steps_of(len(data), section)
     arms = {"distilled": lambda model: FromProbabilities(model, pad, section)}
@@ -138,7 +138,8 @@ def train_encoder(recipe: Recipe, source: Path, made: dict[str, Any], folder: Pa
         section,
         steps,
         folder,
-        EncoderModel(first, tokenizer, {}, 1),
+        device,
+        tokenizer,
         ui,
         validation,
     )

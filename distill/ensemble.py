@@ -89,7 +89,7 @@ class Merge:
 
 def described(facts: dict[str, Any]) -> str:
     """In words, for cards: whose distributions a student whose training.json is `facts` learnt from."""
-    inside = f", and {facts['inside']} of the live teacher" if "inside" in facts else ""
+    inside = f", and {facts['inside']}" if "inside" in facts else ""
     if "across" in facts:
         found = facts["across"]
         total = max(1, sum(found[f"tokens {how}"] for how in ("by divergence", "by ULD", "without a target")))

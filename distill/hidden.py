@@ -13,16 +13,14 @@ and zero when the student is the teacher and reads the same prompt:
                 A_a: queries, keys or values of one layer cut into A_r relation heads (MiniLMv2, arXiv 2012.15828), as
                 they leave their projections, before rotary positions; a token is related to itself and those before it
 
-The live teacher makes its states in each step. It reads the prompt that it was sent, as when its distributions were
-stored, and the student its own. Where the two are the same tokens, relations reach into the prompt; where they are not,
-they are among completion tokens alone.
+The live teacher makes its states in each step, or has made them before (`distill.states`). It reads the prompt that it
+was sent, as when its distributions were stored, and the student its own. Where the two are the same tokens, relations
+reach into the prompt; where they are not, they are among completion tokens alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import SimpleNamespace
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,28 +28,32 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distill.data import Example
-from distill.head import Body, Head
+from distill.head import Head
+from distill.layers import NO_HEAD, attention_parts, layers_of, see
+from distill.states import States
 from synthgen.errors import RecipeError
-from synthgen.teachers.forward import completion_logits
 from synthgen.training import Hidden, TrainSection
 
 
 class Inside(nn.Module):
     """The terms `section.hidden` and `section.relations` for one student of one teacher (a causal model, frozen).
 
-    Raises RecipeError for layers, widths or heads that do not fit the two models.
+    With `stored` states the teacher itself is not asked, and may be None; relations need it. Raises RecipeError for layers, widths or heads that do not fit the two models.
     """
 
-    def __init__(self, student: Any, teacher: Any, section: TrainSection) -> None:
+    def __init__(self, student: Any, teacher: Any, section: TrainSection, stored: States | None = None) -> None:
         super().__init__()
         self.teacher = (teacher,)  # no submodule: neither trained nor saved
+        self.stored = stored
         self.hidden, self.relations = section.hidden, section.relations
         self.pairs: list[tuple[int, int]] = []
         self.projections = nn.ModuleList()
         self.heads = self.layer = 0
         if self.hidden:
-            self.pairs = layer_pairs(self.hidden, len(layers_of(student)), len(layers_of(teacher)))
-            own, its = (int(model.config.get_text_config().hidden_size) for model in (student, teacher))
+            depth = stored.depth if stored else len(layers_of(teacher))
+            self.pairs = layer_pairs(self.hidden, len(layers_of(student)), depth)
+            own = int(student.config.get_text_config().hidden_size)
+            its = stored.width if stored else int(teacher.config.get_text_config().hidden_size)
             if self.hidden.projection:
                 generator = torch.Generator().manual_seed(section.seed)
                 self.projections.extend(projection(own, its, generator) for _ in self.pairs)
@@ -90,7 +92,7 @@ class Inside(nn.Module):
                 f"attention relations (the last layer from {self.layer}, {self.heads} heads, "
                 f"weight {self.relations.weight:g})"
             )
-        return " and ".join(found)
+        return " and ".join(found) + (" of the teacher, stored" if self.stored else " of the live teacher")
 
     def forward(
         self, model: Any, head: Head | None, rows: Sequence[Example], step: Sequence[Example]
@@ -102,12 +104,16 @@ class Inside(nn.Module):
         completions = [e.completion for e in rows]
         student_prompts = [e.prompt for e in rows]
         teacher_prompts = [list(e.teacher_prompt) or e.prompt for e in rows]
-        states, mine = self._see(model, head, student_prompts, completions, [s for s, _ in self.pairs], -1)
-        (teacher,) = self.teacher
+        attention = (-1, self.layer) if self.relations else (None, None)
+        states, mine = see(model, head, student_prompts, completions, [s for s, _ in self.pairs], attention[0])
         device = states[0].device
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            depths = [t for _, t in self.pairs]
-            _, its = self._see(teacher, _NO_HEAD, teacher_prompts, completions, depths, self.layer)
+        depths = [t for _, t in self.pairs]
+        if self.stored:
+            texts = zip(teacher_prompts, completions, strict=True)
+            its = [[self.stored.read(t, *text) for t in depths] for text in texts]
+        else:
+            with torch.no_grad(), torch.autocast(device.type, enabled=False):
+                _, its = see(self.teacher[0], NO_HEAD, teacher_prompts, completions, depths, attention[1])
         tokens = sum(len(e.completion) for e in step)
         total = torch.zeros((), device=device)
         parts: dict[str, float] = {}
@@ -131,82 +137,6 @@ class Inside(nn.Module):
                 parts["relations"] = float(found.detach()) / tokens
                 total = total + self.relations.weight / tokens * found
         return torch.cat(states), total, parts
-
-    def _see(
-        self,
-        model: Any,
-        head: Head | None,
-        prompts: Sequence[Sequence[int]],
-        completions: Sequence[Sequence[int]],
-        depths: Sequence[int],
-        attention: int,
-    ) -> tuple[list[Tensor], list[list[Tensor]]]:
-        """For each row: what the output layer takes for completion tokens (logits without a head); and (n, D) states
-        after layers `depths`, then queries, keys and values of layer `attention`, of whole sequences if those are
-        wanted, else of the positions that predict completion tokens."""
-        layers = layers_of(model)
-        modules, widths = [layers[i] for i in depths], [model.config.get_text_config().hidden_size] * len(depths)
-        if self.relations:
-            some, sizes = attention_parts(layers[attention])
-            modules, widths = [*modules, *some], [*widths, *sizes]
-            whole = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
-            found = completion_logits(
-                _Watched(model, head, modules), [row[:1] for row in whole], [row[1:] for row in whole]
-            )
-        else:
-            share = not torch.is_grad_enabled()
-            found = completion_logits(_Watched(model, head, modules), prompts, completions, share=share)
-        width = sum(widths)
-        outputs = [row[-len(c) :, :-width] for row, c in zip(found, completions, strict=True)]
-        return outputs, [list(row[:, -width:].split(widths, -1)) for row in found]
-
-
-_NO_HEAD = Head(torch.zeros(0))  # of the teacher only what is inside is wanted: not its logits
-
-
-class _Watched:
-    """A model whose logits are followed by what the modules gave: `completion_logits` picks positions out of both."""
-
-    def __init__(self, model: Any, head: Head | None, modules: Sequence[nn.Module]) -> None:
-        self.inner: Any = Body(model) if head else model
-        self.modules, self.device, self.config, self.width = modules, model.device, model.config, 0
-
-    def get_decoder(self) -> Any:
-        return self._decode
-
-    def _decode(self, *some: Any, **more: Any) -> SimpleNamespace:
-        with watching(self.modules) as seen:
-            last = self.inner.get_decoder()(*some, **more).last_hidden_state
-        self.width = last.shape[-1]
-        return SimpleNamespace(last_hidden_state=torch.cat([last, *seen], -1))
-
-    def get_output_embeddings(self) -> Any:
-        layer = self.inner.get_output_embeddings()
-        return lambda h: torch.cat([layer(h[..., : self.width]), h[..., self.width :]], -1)
-
-    def __call__(self, ids: Tensor, *, logits_to_keep: int = 0, **more: Any) -> SimpleNamespace:
-        with watching(self.modules) as seen:
-            z = self.inner(ids, logits_to_keep=logits_to_keep, **more).logits
-        return SimpleNamespace(logits=torch.cat([z, *(s[:, -logits_to_keep:] for s in seen)], -1))
-
-
-@contextmanager
-def watching(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """A list that holds each module's output once the model has run."""
-    seen: list[Any] = [None] * len(modules)
-
-    def keep(place: int) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            seen[place] = output[0] if isinstance(output, tuple) else output
-
-        return hook
-
-    handles = [module.register_forward_hook(keep(n)) for n, module in enumerate(modules)]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def hidden_term(h_s: Tensor, h_t: Tensor, weight: Tensor | None, loss: str) -> Tensor:
@@ -270,30 +200,3 @@ def projection(student: int, teacher: int, generator: torch.Generator) -> nn.Lin
         else:
             layer.weight.copy_(torch.randn(teacher, student, generator=generator) / student**0.5)
     return layer
-
-
-def layers_of(model: Any) -> Sequence[nn.Module]:
-    """A decoder's layers. Raises RecipeError for one whose layers are not where they usually are."""
-    body = model.get_decoder()
-    for name in ("layers", "h"):
-        if hasattr(body, name):
-            return list(getattr(body, name))
-    raise RecipeError(
-        f"{type(model).__name__} models keep their layers elsewhere than others: train.hidden and train.relations "
-        "cannot see them",
-        "leave these sections out",
-    )
-
-
-def attention_parts(layer: nn.Module) -> tuple[list[nn.Module], list[int]]:
-    """The modules of one layer whose outputs, side by side, are queries, keys and values; and the three widths."""
-    attention: Any = getattr(layer, "self_attn", None) or getattr(layer, "attn", None)
-    if hasattr(attention, "q_proj"):
-        modules = [attention.q_proj, attention.k_proj, attention.v_proj]
-        return modules, [int(module.out_features) for module in modules]
-    if hasattr(attention, "c_attn"):
-        return [attention.c_attn], [int(attention.c_attn.nf) // 3] * 3
-    raise RecipeError(
-        f"{type(attention).__name__} has no separate queries, keys and values: train.relations cannot see them",
-        "leave it out",
-    )

@@ -200,7 +200,7 @@ def train_online(
     assert section is not None
     assert section.online is not None
     online = section.online
-    teacher = teacher or LocalModel.open(local_teacher(recipe))
+    teacher = teacher or LocalModel.open(local_teacher(recipe), lazy=True)
     check_teacher(source, teacher)
     data, left_out = texts(source, teacher, section)
     validation = texts(source, teacher, section, "validation")[0] if section.validate_every else []
@@ -221,13 +221,14 @@ def train_online(
         section,
         steps,
         folder,
-        teacher,
+        teacher.device,
+        teacher.tokenizer,
         ui,
         validation,
     )
     return {
         "kind": "decoder",
-        "student": describe(student, teacher.model.config.num_hidden_layers),
+        "student": describe(student, teacher.config.num_hidden_layers),
         "steps": steps,
         "rows": len(data),
         "rows kept by curation": sum(row.kept for row in data),

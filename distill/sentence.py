@@ -126,7 +126,6 @@ def train_sentence(recipe: Recipe, source: Path, folder: Path, ui: UI) -> dict[s
     if section.validate_every and not validation:
         raise UserError(f"train.validate_every is set, and {source} has no validation rows", "set split.validation")
     steps = steps_of(len(data), section)
-    first.to(teacher.model.device)
     curves = train_arms(
         {"distilled": lambda model: FromVectors(model, student.distance)},
         lambda: Student(sentence(student, teacher.model, section.seed)),
@@ -134,7 +133,8 @@ def train_sentence(recipe: Recipe, source: Path, folder: Path, ui: UI) -> dict[s
         section,
         steps,
         folder,
-        first,
+        teacher.model.device,
+        first.tokenizer,
         ui,
         validation,
     )

@@ -44,10 +44,10 @@ def decoder(student: DecoderStudent, teacher: LocalModel, seed: int) -> Student:
         check_vocabulary(tokenizer, teacher.tokenizer, student.model)
         model = model.float()
     elif student.config is not None:
-        model = from_config(teacher.model.config, student.config, seed)
+        model = from_config(teacher.config, student.config, seed)
     else:
         layers = DEFAULT_LAYERS if student.layers is None else student.layers
-        model = from_layers(teacher.model, layer_map(layers, teacher.model.config.num_hidden_layers))
+        model = from_layers(teacher.model, layer_map(layers, teacher.config.num_hidden_layers))
     model.train()
     return Student(model) if student.lora is None else with_adapter(model, student.lora, seed)
 

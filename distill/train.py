@@ -99,21 +99,22 @@ def train(
 
 
 def _begin_anew(folder: Path) -> None:
-    """Remove a student, what says that it is finished first; a dataset's rows do not depend on the training."""
+    """Remove a student, what says that it is finished first; a dataset's rows, and the teacher's states of them, do not
+    depend on the training."""
     if not (folder / "corpus").exists():
         durable.remove(folder)
         return
     for path in sorted(folder.iterdir(), key=lambda p: p.name != "training.json"):
-        if path.name != "corpus":
+        if path.name not in ("corpus", "hidden"):
             durable.remove(path)
 
 
 def opened(recipe: Recipe) -> LocalModel:
-    """The recipe's teacher, loaded."""
+    """The recipe's teacher; its weights are loaded when they are wanted."""
     from synthgen.recipe import local_teacher
     from synthgen.teachers.transformers import LocalModel
 
-    return LocalModel.open(local_teacher(recipe))
+    return LocalModel.open(local_teacher(recipe), lazy=True)
 
 
 def check_audit(run: Path, override: bool) -> bool:

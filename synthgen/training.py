@@ -208,6 +208,9 @@ class Hidden(Section):
     """Student layer → teacher layer, from 0; uniform: every student layer, and the teacher's as deep in proportion."""
     projection: bool = True
     """false: none, where student and teacher are equally wide."""
+    stored: bool = False
+    """The teacher reads the rows once, before training, and its states are read from RUN/hidden from then on, by other
+    students too; 2 bytes a number."""
 
 
 class Relations(Section):
@@ -298,6 +301,8 @@ class TrainSection(Section):
         for key in ("hidden", "relations"):
             if getattr(self, key) and self.student.kind != "decoder":
                 raise ValueError(f"'{key}' is about the layers of a decoder")
+            if key == "relations" and self.relations and self.hidden and self.hidden.stored:
+                raise ValueError("'relations' asks the live teacher in every step: leave out hidden.stored")
             if getattr(self, key) and step_by_step:
                 raise ValueError(
                     f"'{key}' and rationale.mode step_by_step do not go together: the teacher does one task"

@@ -189,7 +189,7 @@ def test_what_gguf_cannot_hold_is_refused(run):
     assert gguf.check(student) == "gpt-2"
     for key, value in (("model_type", "qwen2"), ("attention_bias", True), ("rope_parameters", {"rope_type": "yarn"})):
         other = copy.copy(student)
-        other.model = copy.copy(student.model)
+        other._model = copy.copy(student.model)
         other.model.config = copy.deepcopy(student.model.config)
         setattr(other.model.config, key, value)
         with pytest.raises(UserError, match="plain Llama") as caught:

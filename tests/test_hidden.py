@@ -17,6 +17,7 @@ from distill import train
 from distill.data import Example
 from distill.head import completion_states, output_head
 from distill.hidden import Inside, hidden_term, layer_pairs, relation_term
+from distill.layers import see
 from distill.objective import FromShards
 from distill.students import from_config, from_layers
 from synthgen import logits
@@ -310,7 +311,7 @@ def test_fused_queries_keys_and_values(tmp_path):
     with torch.no_grad():
         model(torch.tensor([[*e.prompt, *e.completion][:-1]]))
         hook.remove()
-        _, [found] = inside._see(model, output_head(model), [e.prompt], [e.completion], [1], 1)
+        _, [found] = see(model, output_head(model), [e.prompt], [e.completion], [1], 1)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found[1:], seen[0].split(12, -1), strict=True))
 
 

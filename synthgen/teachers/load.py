@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from synthgen import durable
 from synthgen.durable import cache_folder
@@ -48,7 +50,26 @@ def load_weights(section: TeacherSection, kind: Any = AutoModelForCausalLM, **ch
         model, tokenizer = _from_pretrained(str(folder), dtype, {}, kind, changes)
         return model, tokenizer, revision
     model, tokenizer = _from_pretrained(section.model, dtype, {"revision": section.revision}, kind, changes)
-    return model, tokenizer, str(getattr(model.config, "_commit_hash", None) or section.revision or "unknown")
+    return model, tokenizer, _hub_revision(model, section)
+
+
+def load_description(section: TeacherSection) -> tuple[Any, Any, str]:
+    """(what a model says of itself, tokenizer, exact revision) without its weights; the first has `config` and
+    `generation_config`. Raises TeacherError."""
+    folder, revision = find_weights(section.model)
+    name, more = (str(folder), {}) if folder is not None else (section.model, {"revision": section.revision})
+
+    def describe() -> tuple[Any, Any]:
+        config = AutoConfig.from_pretrained(name, **more)
+        try:
+            generation = GenerationConfig.from_pretrained(name, **more)
+        except OSError:  # it has none: what its config says of generation is all there is, as for a loaded model
+            generation = GenerationConfig.from_model_config(config)
+        return SimpleNamespace(config=config, generation_config=generation), AutoTokenizer.from_pretrained(name, **more)
+
+    model, tokenizer = _loaded(name, describe)
+    _check_template(name, tokenizer)
+    return model, tokenizer, revision or _hub_revision(model, section)
 
 
 def load_tokenizer(name: str) -> Any:
@@ -170,20 +191,36 @@ def _folder_revision(path: Path) -> str:
     return f"sha256:{hasher.hexdigest()}"
 
 
+def _hub_revision(model: Any, section: TeacherSection) -> str:
+    return str(getattr(model.config, "_commit_hash", None) or section.revision or "unknown")
+
+
 def _from_pretrained(
     name: str, dtype: torch.dtype, more: dict[str, Any], kind: Any, changes: dict[str, Any]
 ) -> tuple[Any, Any]:
-    try:
+    def load() -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(name, **more)
-        model = kind.from_pretrained(name, dtype=dtype, use_safetensors=True, **more, **changes)
+        return kind.from_pretrained(name, dtype=dtype, use_safetensors=True, **more, **changes), tokenizer
+
+    model, tokenizer = _loaded(name, load)
+    if kind is AutoModelForCausalLM:
+        _check_template(name, tokenizer)
+    return model.eval(), tokenizer
+
+
+def _loaded(name: str, load: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
+    try:
+        return load()
     except Exception as error:  # the hub client, safetensors and tokenizers each raise their own kinds
         raise TeacherError(
             f"model '{name}' cannot be loaded: {_first_line(error)}",
             "check the name and the network; a local folder or GGUF file works offline",
         ) from None
-    if kind is AutoModelForCausalLM and tokenizer.chat_template is None:
+
+
+def _check_template(name: str, tokenizer: Any) -> None:
+    if tokenizer.chat_template is None:
         raise TeacherError(f"the tokenizer of '{name}' has no chat template", "use an instruction-tuned model")
-    return model.eval(), tokenizer
 
 
 def _first_line(error: BaseException) -> str:

@@ -35,7 +35,7 @@ def score(
     asked = sorted(
         (i for i, r in enumerate(replies) if r.failure is None), key=lambda i: len(prompts[i]) + len(completions[i])
     )
-    for batch in _batches(asked, [len(c) for c in completions], teacher.batch_size):
+    for batch in batches(asked, [len(c) for c in completions], teacher.batch_size):
         rows = completion_logits(
             teacher.model, [prompts[i] for i in batch], [completions[i] for i in batch], share=True
         )
@@ -45,7 +45,7 @@ def score(
     return replies
 
 
-def _batches(order: Sequence[int], lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+def batches(order: Sequence[int], lengths: Sequence[int], most: int) -> Iterator[list[int]]:
     """`order` cut where a batch would hold more than `most` rows or `_BATCH_TOKENS` tokens; one row always fits."""
     batch: list[int] = []
     for i in order:

@@ -25,7 +25,7 @@ from synthgen.teachers import Reply, prefix
 from synthgen.teachers.form import Form
 from synthgen.teachers.forward import completion_logits
 from synthgen.teachers.growing import grow_in_place
-from synthgen.teachers.load import load_weights, pick_device, tokenizer_hash
+from synthgen.teachers.load import load_description, load_weights, pick_device, tokenizer_hash
 from synthgen.teachers.render import render, render_each, render_open
 from synthgen.teachers.sampling import choose, cut, targets
 from synthgen.teachers.score import score
@@ -56,36 +56,73 @@ class LocalModel:
     form: Form | None = None
     """What completions that become rows are held to."""
 
-    def __init__(self, model: Any, tokenizer: Any, identity: dict[str, Any], batch_size: int) -> None:
-        self.model = model
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        identity: dict[str, Any],
+        batch_size: int,
+        load: Callable[[], Any] | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        """With `load`, `model` is only what it says of itself; the weights come, to `device`, when first wanted."""
         self.tokenizer = tokenizer
         self.identity = identity
         self.batch_size = batch_size
+        self.config = model.config
         eos = model.generation_config.eos_token_id if model.generation_config else None
         eos = eos if isinstance(eos, list) else [eos]
         self.eos = {int(i) for i in [*eos, tokenizer.eos_token_id] if i is not None}
-        self.shares_prefix = prefix.enable(model)
         self.context = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
+        self.device = device or model.device
+        self._load, self._model = load, None if load else model
+        self.shares_prefix = False if load else prefix.enable(model)
 
     @classmethod
-    def open(cls, section: TeacherSection, generate: GenerateSection | None = None) -> LocalModel:
-        """Load what the recipe names; `generate` says which form answers must have, if any. Raises TeacherError."""
-        model, tokenizer, revision = load_weights(section)
-        model.to(pick_device(section.device))
+    def open(
+        cls, section: TeacherSection, generate: GenerateSection | None = None, *, lazy: bool = False
+    ) -> LocalModel:
+        """Load what the recipe names; `generate` says which form answers must have, if any. Raises TeacherError.
+
+        `lazy`: weights are loaded when they are first wanted, and can be dropped: `unload`.
+        """
+        device = pick_device(section.device)
+        model, tokenizer, revision = (load_description if lazy else load_weights)(section)
+        if not lazy:
+            model.to(device)
+        size = int(model.config.get_text_config().vocab_size)
         identity = {
             "engine": "transformers",
             "model": section.model,
             "revision": revision,
             "dtype": section.dtype,
             "tokenizer": tokenizer_hash(tokenizer),
-            "vocab_size": int(model.config.get_text_config().vocab_size),
+            "vocab_size": size,
             "terms": section.licence,
         }
-        found = cls(model, tokenizer, identity, section.batch_size)
+        load = (lambda: load_weights(section)[0].to(device)) if lazy else None
+        found = cls(model, tokenizer, identity, section.batch_size, load, device)
         if generate and (generate.json_schema is not None or generate.regex is not None):
-            size = int(model.config.get_text_config().vocab_size)
             found.form = Form(tokenizer, found.eos, size, generate.json_schema, generate.regex)
         return found
+
+    @property
+    def model(self) -> Any:
+        """The model, loaded."""
+        if self._model is None:
+            assert self._load is not None
+            self._model = self._load()
+            self.shares_prefix = prefix.enable(self._model)
+        return self._model
+
+    @property
+    def is_loaded(self) -> bool:
+        return self._model is not None
+
+    def unload(self) -> None:
+        """Drop the weights of a model that was opened lazily; they are loaded again when they are wanted."""
+        if self._load is not None:
+            self._model = None
 
     def render(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a prompt in the model's own chat template, ready for the answer."""
