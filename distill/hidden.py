@@ -38,7 +38,8 @@ from synthgen.training import Hidden, TrainSection
 class Inside(nn.Module):
     """The terms `section.hidden` and `section.relations` for one student of one teacher (a causal model, frozen).
 
-    With `stored` states the teacher itself is not asked, and may be None; relations need it. Raises RecipeError for layers, widths or heads that do not fit the two models.
+    With `stored` states the teacher itself is not asked, and may be None; relations need it. Raises
+    RecipeError for layers, widths or heads that do not fit the two models.
     """
 
     def __init__(self, student: Any, teacher: Any, section: TrainSection, stored: States | None = None) -> None:

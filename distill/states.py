@@ -7,8 +7,8 @@
 Parquet below `hidden/<teacher>/layer-NN`, a row a text, found by a hash over every token that the teacher read, its
 revision and its type: states of other tokens are not found, and are made. A position is stored as its root mean square
 (float32) and its numbers divided by that, as float16 in two byte planes: an error of 2⁻¹¹ of each number, or, of those
-below 6e-5 of the root mean square, 3e-8 of that. The scale is kept although most terms undo it: layer normalisation adds
-an ε to the variance. And raw states can be beyond float16: those of a 135M Llama reach 24,827.
+below 6e-5 of the root mean square, 3e-8 of that. The scale is kept although most terms undo it: layer normalisation
+adds an ε to the variance. And raw states can be beyond float16: those of a 135M Llama reach 24,827.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class States:
         self._there: dict[int, dict[bytes, tuple[Path, int]]] = {}
 
     def missing(self, layer: int, texts: Sequence[Text]) -> list[Text]:
-        """Those of `texts` of which no states after `layer`, from 0, are stored. Raises CorpusError for a damaged file."""
+        """Those of `texts` whose states after `layer`, from 0, are not there. Raises CorpusError for a damaged file."""
         there = self._index(layer)
         return [text for text in texts if self._key(*text) not in there]
 
@@ -169,8 +169,12 @@ def store(states: States, teacher: LocalModel, layers: Sequence[int], rows: Sequ
     ui.note(f"train: states of {tokens:,} tokens, {len(set(layers))} layers, are in {states.folder}")
 
 
-@lru_cache(_OPEN)
 def _opened(path: Path) -> pq.ParquetFile:
+    return _opened_then(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(_OPEN)
+def _opened_then(path: Path, changed: int) -> pq.ParquetFile:
     return pq.ParquetFile(path, page_checksum_verification=True)
 
 

@@ -81,6 +81,7 @@ OTHERS = {  # students of other kinds, and what a decoder learns besides; T5 and
         "train": {**_FEW, "student": {"kind": "decoder", "layers": 1}, "rationale": {"mode": "step_by_step"}},
     },
     "hidden": {"train": {**_FEW, "student": {"kind": "decoder", "config": _SMALL}, "hidden": {}, "relations": {}}},
+    "stored": {"train": {**_FEW, "student": {"kind": "decoder", "config": _SMALL}, "hidden": {"stored": True}}},
 }
 TRAINING = {**TRAINED, **OTHERS}
 

@@ -310,3 +310,20 @@ def test_an_audit_that_says_no_holds_for_the_rows_of_its_run(made, tmp_path):
         tokens_alone(recipe), copy / "curated" / "data", tmp_path / "student", teacher=teacher, override_audit=True
     )
     assert "training was forced with `--override-audit`" in (student / "README.md").read_text()
+
+
+def test_answers_alone_have_stored_states_of_their_own(made, tmp_path):
+    """Of the same rows, the same teacher and the same layer, but of other tokens."""
+    recipe, run, _ = made
+    found = {}
+    for mode in ("dropped", "then_answer"):
+        for stored in (True, False):
+            values = recipe.train.model_dump(mode="json", exclude_none=True) | {
+                "student": {"kind": "decoder", "config": {"num_hidden_layers": 1}},
+                **{"rationale": {"mode": mode}, "hidden": {"stored": stored}, "max_steps": 2, "baseline": False},
+            }
+            changed = recipe.model_copy(update={"train": TrainSection.model_validate(values)})
+            out = train(changed, run, tmp_path / f"{mode}-{stored}")
+            found[mode, stored] = [row["hidden"] for row in read_metrics(out)]
+        assert found[mode, True] == pytest.approx(found[mode, False], rel=5e-3)
+    assert found["dropped", True] != pytest.approx(found["then_answer", True], rel=5e-3)

@@ -1,0 +1,385 @@
+"""Stored hidden states: what they are worth beside the live teacher's, that no text has another's, and what is asked."""
+
+from __future__ import annotations
+
+import gc
+import json
+import weakref
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from small import small_runs, small_task, small_teacher
+from test_hidden import META, gradients, narrow, rows, section, trained
+from test_train import Cut
+
+import synthgen
+from distill import states, train
+from distill.hidden import Inside
+from distill.objective import FromShards
+from distill.states import States
+from synthgen import durable
+from synthgen.errors import CorpusError, RecipeError, TeacherError
+from synthgen.sections import TeacherSection
+from synthgen.teachers import transformers as local
+from synthgen.teachers.transformers import LocalModel
+from synthgen.training import TrainSection
+
+HALF = 2.0**-11  # half of the distance of two float16 numbers, relative
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return small_teacher(tmp_path_factory.mktemp("states") / "teacher", layers=3)
+
+
+@pytest.fixture(scope="module")
+def teacher(folder):
+    return LocalModel.open(TeacherSection(model=str(folder)))
+
+
+def texts(same_prompt: bool = True, count: int = 7):
+    return [(tuple(e.teacher_prompt) or tuple(e.prompt), tuple(e.completion)) for e in rows(same_prompt, count)]
+
+
+def alone(teacher, text) -> list[torch.Tensor]:
+    """States after each layer, of one text by itself, from the model's own outputs."""
+    prompt, completion = text
+    with torch.no_grad():
+        seen = teacher.model(torch.tensor([[*prompt, *completion]]), output_hidden_states=True).hidden_states
+    last = []
+    hook = teacher.model.model.layers[-1].register_forward_hook(lambda module, inputs, output: last.append(output))
+    with torch.no_grad():
+        teacher.model(torch.tensor([[*prompt, *completion]]))
+    hook.remove()
+    places = slice(len(prompt) - 1, len(prompt) + len(completion) - 1)
+    return [h[0, places] for h in (*seen[1:-1], last[0])]
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Texts that the teacher was made to read, by call."""
+    calls: list[int] = []
+
+    def see(model, head, prompts, *rest, **more):
+        calls.append(len(prompts))
+        return real(model, head, prompts, *rest, **more)
+
+    real = states.see
+    monkeypatch.setattr(states, "see", see)
+    return calls
+
+
+# What is stored
+
+
+@pytest.mark.parametrize("size", [1e-6, 0.02, 1.0, 24_827.0, 1e12])
+def test_numbers_come_back_to_half_a_step(size):
+    generator = np.random.default_rng(0)
+    h = (generator.standard_normal((9, 64)) * size).astype(np.float32)
+    h[3] = 0
+    h[4, 1:] *= 1e-3  # one channel far above the others
+    h[5, 5] = 64**0.5 * 1e3 * size  # as large beside the rest as a channel can be
+    found = states._decode(states._encode(h), 64)
+    assert found.dtype == np.float32
+    assert (found[3] == 0).all()
+    rms = np.sqrt(np.square(h.astype(np.float64)).mean(-1, keepdims=True))
+    bound = np.maximum(HALF * np.abs(h), 2.0**-25 * rms) * (1 + 1e-3)
+    assert (np.abs(found - h.astype(np.float64)) <= bound).all()
+    assert (found != h).any(), "float16, not float32"
+
+
+@pytest.mark.parametrize("same_prompt", [True, False])
+def test_states_are_those_of_each_text_alone(teacher, tmp_path, same_prompt):
+    store = States(tmp_path, teacher)
+    store.make(teacher, [0, 2, 1], texts(same_prompt))
+    for text in texts(same_prompt):
+        for layer, wanted in enumerate(alone(teacher, text)):
+            found = store.read(layer, *text)
+            assert found.shape == (len(text[1]), 16)
+            assert torch.allclose(found, wanted, rtol=2 * HALF, atol=1e-5 * float(wanted.abs().max()))
+            assert len(wanted) == 1 or not torch.allclose(found, wanted.flip(0), rtol=0.01)
+
+
+@pytest.mark.parametrize("terms", [{}, {"loss": "cosine", "weight": 0.5}, {"layers": {0: 1}}])
+@pytest.mark.parametrize("same_prompt", [True, False])
+def test_they_teach_what_the_live_teacher_teaches(teacher, tmp_path, terms, same_prompt):
+    wanted, batch, model = section(hidden=terms), rows(same_prompt), narrow(teacher)
+    store = States(tmp_path, teacher)
+    found = []
+    for stored in (None, store):
+        inside = Inside(model, None if stored else teacher.model, wanted, stored)
+        if stored:
+            store.make(teacher, [t for _, t in inside.pairs], texts(same_prompt))
+        whole = FromShards(model, META, wanted, inside=inside)
+        model.zero_grad()
+        loss, parts = whole(batch, batch)
+        loss.backward()
+        found.append((parts, gradients(whole)))
+    (live, a), (read, b) = found
+    assert read["hidden"] == pytest.approx(live["hidden"], rel=1e-3)
+    assert read["hidden"] != live["hidden"]
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        assert torch.allclose(b[name], value, atol=2e-3 * float(value.abs().max())), name
+
+
+def test_portions_of_a_step_add_up(teacher, tmp_path):
+    wanted, batch, model = section(hidden={}), rows(False), narrow(teacher)
+    store = States(tmp_path, teacher)
+    inside = Inside(model, None, wanted, store)
+    store.make(teacher, [t for _, t in inside.pairs], texts(False))
+    whole = FromShards(model, META, wanted, inside=inside)
+    _, parts = whole(batch, batch)
+    _, again = whole(batch[::-1], batch)
+    pieces = [whole(some, batch)[1] for some in (batch[:3], batch[3:])]
+    assert parts["hidden"] == pytest.approx(sum(piece["hidden"] for piece in pieces), rel=1e-5)
+    assert parts["hidden"] == pytest.approx(again["hidden"], rel=1e-5)
+
+
+@pytest.mark.parametrize("group", [1, 2000, 1 << 30])
+def test_cut_into_parts_and_groups_alike(teacher, tmp_path, monkeypatch, group):
+    whole = States(tmp_path / "whole", teacher)
+    whole.make(teacher, [1], texts())
+    monkeypatch.setattr(states, "_PART", 3)
+    monkeypatch.setattr(states, "_GROUP_BYTES", group)
+    cut = States(tmp_path / "cut", teacher)
+    cut.make(teacher, [1], texts())
+    assert len(list(cut.folder.glob("layer-01/*.parquet"))) == 3
+    for again in (cut, States(tmp_path / "cut", teacher)):
+        for text in texts():
+            assert torch.allclose(again.read(1, *text), whole.read(1, *text), rtol=4 * HALF, atol=1e-5)
+
+
+def test_other_tokens_teacher_or_type_are_not_found(teacher, folder, tmp_path):
+    store = States(tmp_path, teacher)
+    [one, two] = texts(False)[2:4]
+    store.make(teacher, [1], [one])
+    (prompt, completion) = one
+    moved = (prompt[:-1], (prompt[-1], *completion))
+    for other in (two, (prompt, completion[:-1]), ((*prompt[:-1], 9), completion), moved):
+        assert store.missing(1, [other]) == [other]
+        with pytest.raises(CorpusError, match="no states of layer 1"):
+            store.read(1, *other)
+    assert store.missing(2, [one]) == [one]
+    for name, value in (("revision", "sha256:0"), ("dtype", "bfloat16")):
+        changed = LocalModel(teacher.model, teacher.tokenizer, {**teacher.identity, name: value}, 4)
+        assert States(tmp_path, changed).missing(1, [one]) == [one]
+    assert States(tmp_path, LocalModel.open(TeacherSection(model=str(folder)), lazy=True)).missing(1, [one]) == []
+
+
+def test_only_what_is_not_there_is_made(teacher, tmp_path, counted):
+    store = States(tmp_path, teacher)
+    store.make(teacher, [0], [*texts()[:4], texts()[0]])
+    assert sum(counted) == 4, "the same text once"
+    counted.clear()
+    store.make(teacher, [0, 1], texts())
+    assert sum(counted) == 3 + 7, "three more of layer 0, all of layer 1"
+    counted.clear()
+    States(tmp_path, teacher).make(teacher, [1, 0], texts()[::-1])
+    assert counted == []
+
+
+def test_cut_short_and_begun_again_makes_the_same_bytes(teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(states, "_PART", 2)
+    States(tmp_path / "whole", teacher).make(teacher, [0, 2], texts())
+    whole = {p.relative_to(tmp_path / "whole"): p.read_bytes() for p in (tmp_path / "whole").rglob("*.parquet")}
+    assert len(whole) == 8
+    real = durable.write_bytes
+    for last in range(8):
+        left = [last]
+
+        def write(path, data, left=left):
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            real(path, data)
+
+        monkeypatch.setattr(durable, "write_bytes", write)
+        with pytest.raises(KeyboardInterrupt):
+            States(tmp_path / str(last), teacher).make(teacher, [0, 2], texts())
+        monkeypatch.setattr(durable, "write_bytes", real)
+        States(tmp_path / str(last), teacher).make(teacher, [0, 2], texts())
+        found = {p.relative_to(tmp_path / str(last)): p.read_bytes() for p in (tmp_path / str(last)).rglob("*.parquet")}
+        assert found == whole
+
+
+def test_damaged_files_are_named(teacher, tmp_path):
+    store = States(tmp_path, teacher)
+    store.make(teacher, [1], texts())
+    [path] = store.folder.glob("layer-01/*.parquet")
+    whole = path.read_bytes()
+    foreign = tmp_path / "foreign.parquet"
+    pq.write_table(pq.read_table(path).replace_schema_metadata({}), foreign)
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :]
+    for what in (whole[:-20], b"", flipped, foreign.read_bytes()):
+        path.write_bytes(what)
+        with pytest.raises(CorpusError, match=f"{path.name} is damaged") as caught:
+            [States(tmp_path, teacher).read(1, *text) for text in texts()]
+        assert "remove it" in caught.value.hint
+        assert "\n" not in caught.value.message
+    path.unlink()
+    States(tmp_path, teacher).make(teacher, [1], texts())
+    assert path.read_bytes() == whole
+
+
+def test_states_that_are_not_numbers_are_refused(folder, tmp_path):
+    broken = LocalModel.open(TeacherSection(model=str(folder)))
+    with torch.no_grad():
+        broken.model.model.layers[1].mlp.down_proj.weight[0, 0] = torch.inf
+    store = States(tmp_path, broken)
+    store.make(broken, [0], texts())
+    with pytest.raises(TeacherError, match="not numbers"):
+        store.make(broken, [1], texts())
+    assert not list(store.folder.glob("layer-01/*"))
+
+
+# Weights that come when they are wanted
+
+
+def test_a_teacher_without_its_weights_is_the_same_teacher(folder, teacher, monkeypatch):
+    loads = []
+    real = local.load_weights
+    monkeypatch.setattr(local, "load_weights", lambda *some: loads.append(1) or real(*some))
+    lazy = LocalModel.open(TeacherSection(model=str(folder)), lazy=True)
+    assert lazy.identity == teacher.identity
+    assert (lazy.eos, lazy.context, lazy.device) == (teacher.eos, teacher.context, teacher.device)
+    assert lazy.config.to_dict() == teacher.config.to_dict()
+    assert not loads
+    [prompt, completion] = texts()[3]
+    a, b = (t.logprobs([prompt], [completion])[0] for t in (lazy, teacher))
+    assert torch.equal(a, b)
+    assert loads == [1]
+    assert lazy.shares_prefix == teacher.shares_prefix
+    gone = weakref.ref(lazy.model)
+    lazy.unload()
+    gc.collect()
+    assert gone() is None
+    assert torch.equal(lazy.logprobs([prompt], [completion])[0], b)
+    teacher.unload()
+    assert teacher.is_loaded, "what was opened whole stays"
+
+
+@pytest.mark.parametrize("wrong", ["weights", "tokenizer", "config"])
+def test_a_folder_that_is_not_whole_is_refused_at_once(folder, tmp_path, wrong):
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    pattern = {"weights": "*.safetensors", "tokenizer": "tokenizer*", "config": "config.json"}[wrong]
+    for path in tmp_path.glob(pattern):
+        path.unlink()
+    with pytest.raises(TeacherError) as caught:
+        LocalModel.open(TeacherSection(model=str(tmp_path)), lazy=True)
+    assert "\n" not in caught.value.message
+
+
+# From the recipe to the student
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return small_runs(tmp_path_factory.mktemp("stored"))
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    found = []
+    real = local.load_weights
+    monkeypatch.setattr(local, "load_weights", lambda *some: found.append(1) or real(*some))
+    return found
+
+
+FEW = {"max_steps": 4, "baseline": False, "kd_weight": 0.5, "checkpoint_every": 1}
+
+
+def curve(out, name="hidden"):
+    return [json.loads(line)[name] for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_student_by_stored_states(made, tmp_path, loads, counted):
+    out = trained(made, tmp_path / "stored", hidden={"stored": True}, validate_every=2, **FEW)
+    run = made("one", logits={"kind": "topk", "k": 9}, split={"test": 0.25, "validation": 0.25}, seeds=16)[1]
+    live = trained(made, tmp_path / "live", hidden={}, validate_every=2, **FEW)
+    assert curve(out) == pytest.approx(curve(live), rel=5e-3)
+    assert [p.name for p in (run / "hidden" / "teacher").iterdir()] == ["layer-01"], "the one that is wanted"
+    for folder, words in ((out, "of the teacher, stored"), (live, "of the live teacher")):
+        assert words in (folder / "README.md").read_text()
+        assert words in json.loads((folder / "training.json").read_text())["learnt from"]
+    counted.clear()
+    loads.clear()
+    again = trained(made, tmp_path / "again", hidden={"stored": True, "loss": "cosine"}, **FEW)
+    assert (loads, counted) == ([], []), "another student of the same rows asks nobody"
+    assert curve(again) != curve(out)
+    kept = [record for _, some in synthgen.corpus.records(run / "curated", split="test") for record in some]
+    store = States(run / "hidden", LocalModel.open(TeacherSection(model=str(run.parent / "teacher")), lazy=True))
+    asked = [(record.prompt_token_ids, record.token_ids) for record in kept]
+    assert store.missing(1, asked) == asked, "held-out rows are not read"
+
+
+def test_a_student_of_the_teachers_layers_lets_its_weights_go(made, tmp_path, monkeypatch):
+    from distill import decoder
+
+    seen = []
+    real = decoder.fit
+    opened = []
+
+    def fit(*some, **more):
+        gc.collect()
+        seen.append([ref() is not None and ref().is_loaded for ref in opened])
+        return real(*some, **more)
+
+    def opening(*some, **more):
+        found = real_open(*some, **more)
+        opened.append(weakref.ref(found))
+        return found
+
+    real_open = LocalModel.open
+    monkeypatch.setattr(decoder, "fit", fit)
+    monkeypatch.setattr(LocalModel, "open", opening)
+    for number, changes in enumerate(({"hidden": {"stored": True}}, {}, {"hidden": {}})):
+        opened.clear()
+        seen.clear()
+        trained(made, tmp_path / str(number), {"layers": 1}, **changes, **{**FEW, "baseline": True})
+        assert seen == [[changes == {"hidden": {}}]] * 2, "loaded while a student learns"
+
+
+def test_killed_between_two_parts_of_the_states(made, tmp_path, monkeypatch):
+    """In one process; the real SIGKILL is in test_kill."""
+    monkeypatch.setattr(states, "_PART", 4)
+    more = {**FEW, "hidden": {"stored": True, "layers": {0: 0}}}
+    with pytest.raises(KeyboardInterrupt):
+        trained(made, tmp_path / "cut", cut=2, **more)
+    whole = trained(made, tmp_path / "whole", **more)
+    out = trained(made, tmp_path / "cut", **more)
+    assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_relations_beside_stored_states_make_no_sense(tmp_path):
+    path = small_task(
+        tmp_path / "task", tmp_path, train={"student": {"kind": "decoder"}, "hidden": {"stored": True}, "relations": {}}
+    )
+    with pytest.raises(RecipeError, match="relations.*asks the live teacher"):
+        synthgen.load_recipe(path)
+
+
+def test_a_datasets_states_outlive_a_fresh_start(made, tmp_path, counted):
+    recipe, _ = made("one", logits={"kind": "topk", "k": 9}, split={"test": 0.25, "validation": 0.25}, seeds=16)
+    rows_file = tmp_path / "rows" / "train.jsonl"
+    rows_file.parent.mkdir()
+    rows_file.write_text(
+        "".join(json.dumps({"prompt": f"{i}?", "completion": f"{i + 1}", "split": "train"}) + "\n" for i in range(8))
+    )
+    values = recipe.train.model_dump(mode="json", exclude_none=True) | {
+        **FEW,
+        "kd_weight": 0,
+        "hidden": {"stored": True},
+        "student": {"kind": "decoder", "config": {"hidden_size": 8}},
+    }
+    recipe = recipe.model_copy(update={"train": TrainSection.model_validate(values), "logits": None})
+    out = train(recipe, rows_file.parent, tmp_path / "student")
+    assert sum(counted) == 8
+    first = (out / "model.safetensors").read_bytes()
+    train(recipe, rows_file.parent, out, fresh=True)
+    assert sum(counted) == 8
+    assert (out / "model.safetensors").read_bytes() == first
