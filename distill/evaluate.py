@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from distill.card import write_model_card
 from distill.intervals import RESAMPLES, Array, interval
 from distill.measure import measure
 from synthgen import corpus, durable
@@ -37,7 +38,7 @@ def evaluate(
     teacher: LocalModel | None = None,
     ui: UI | None = None,
 ) -> dict[str, Any]:
-    """Measure `run`/student (or `student`) on the held-out split; returns and writes evaluation.json."""
+    """Measure `run`/student (or `student`) on the held-out split; returns and writes evaluation.json, and the card with it."""
     ui = ui or UI(quiet=True)
     if student and (Path(student) / "corpus" / "manifest.json").exists():  # trained on a dataset's rows
         source = Path(student) / "corpus"
@@ -58,6 +59,7 @@ def evaluate(
         old = json.loads(path.read_text())
         if old["inputs"] == inputs:
             ui.note(f"{folder} is evaluated; nothing to do")
+            write_model_card(folder, recipe, made)  # which may be what an earlier attempt did not come to
             return dict(old)
     from distill.data import rows  # loads torch: not for a student that is evaluated already
 
@@ -77,6 +79,7 @@ def evaluate(
         found = evaluate_decoder(recipe, facts, source, folder, held_out, teacher, ui)
     result = {"inputs": inputs, "kind": facts["kind"], **found}
     durable.write_json(path, result)
+    write_model_card(folder, recipe, made)
     return result
 
 

@@ -31,6 +31,8 @@ from synthgen.ui import Progress
 
 Metrics = list[dict[str, float]]
 
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's, by its own names
+
 
 class Objective(nn.Module):
     """What one student learns by. Every parameter below it that wants a gradient is trained, and is in checkpoints.
@@ -251,12 +253,9 @@ def _checkpoint(
 ) -> None:
     tensors: dict[str, Tensor] = {}
     for name, parameter in weights.items():
-        state = optimizer.state[parameter]
-        tensors |= {
-            f"weight.{name}": parameter.data,
-            f"exp_avg.{name}": state["exp_avg"],
-            f"exp_avg_sq.{name}": state["exp_avg_sq"],
-        }
+        tensors[f"weight.{name}"] = parameter.data
+        if state := optimizer.state[parameter]:  # none before its first gradient, which may be later than others'
+            tensors |= {f"{part}.{name}": state[part] for part in _MOMENTS}
     more = {"step": str(step), "metrics": json.dumps(metrics), "state": json.dumps(objective.state())}
     _write(tensors, checkpoints.at(step), more)
     for old in checkpoints.there()[: -checkpoints.keep]:
@@ -279,12 +278,12 @@ def _restore(
     with safe_open(there[-1], "pt", device="cpu") as file:
         metadata = file.metadata()
         step = int(metadata["step"])
+        there_is = set(file.keys())
         for name, parameter in weights.items():
             parameter.data.copy_(file.get_tensor(f"weight.{name}"))
-            optimizer.state[parameter] = {
-                "step": torch.tensor(float(step), device=parameter.device),
-                "exp_avg": file.get_tensor(f"exp_avg.{name}").to(parameter.device),
-                "exp_avg_sq": file.get_tensor(f"exp_avg_sq.{name}").to(parameter.device),
-            }
+            if f"step.{name}" in there_is:
+                optimizer.state[parameter] = {
+                    part: file.get_tensor(f"{part}.{name}").to(parameter.device) for part in _MOMENTS
+                }
     objective.restore(json.loads(metadata["state"]))
     return step, json.loads(metadata["metrics"])

@@ -114,7 +114,6 @@ def _train(recipe: Recipe, folder: Path, stage: Callable[[str, Callable[[bool], 
         return train(recipe, folder, fresh=again, ui=ui)
 
     try:
-        from distill.card import write_model_card
         from distill.evaluate import evaluate
         from distill.finished import is_trained
 
@@ -122,8 +121,6 @@ def _train(recipe: Recipe, folder: Path, stage: Callable[[str, Callable[[bool], 
         stage("evaluate", lambda again: evaluate(recipe, folder, fresh=again, ui=ui))
     except ModuleNotFoundError as error:
         raise missing_extra(str(error.name), "train") from None
-    manifest = json.loads((folder / "curated" / "manifest.json").read_text())
-    write_model_card(folder / "student", recipe, manifest)
 
 
 def _state(folder: Path) -> list[tuple[str, int]]:

@@ -17,9 +17,11 @@ from test_train import Cut
 import synthgen
 from distill import evaluate, train
 from distill.decoder import read_metrics
+from distill.loop import Checkpoints, Objective, accelerator_of, fit
 from synthgen.errors import RecipeError, UserError
 from synthgen.teachers.transformers import LocalModel
 from synthgen.training import TrainSection
+from synthgen.ui import Progress
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +51,15 @@ def test_a_student_of_random_weights(made, tmp_path):
     assert "random weights, the teacher's config but for num_hidden_layers 3, hidden_size 8" in card
     again = student_of(recipe, run, tmp_path / "again", student=CONFIG)
     assert (student / "model.safetensors").read_bytes() == (again / "model.safetensors").read_bytes()
-    found = evaluate(with_train(recipe, student=CONFIG), run, student)
+    changed = with_train(recipe, student=CONFIG)
+    found = evaluate(changed, run, student)
     assert set(found["table"]) >= {"untrained", "distilled"}
+    measured = (student / "README.md").read_text()
+    assert "## Held-out results" in measured
+    assert "## Held-out results" not in card
+    (student / "README.md").write_text(card)  # killed between the two
+    assert evaluate(changed, run, student) == found
+    assert (student / "README.md").read_text() == measured
 
 
 def test_a_student_from_a_checkpoint_goes_on_from_there(made, tmp_path):
@@ -270,3 +279,58 @@ def test_out_of_memory_is_one_line_that_says_what_to_do(made, tmp_path):
         if says != "trained":
             assert "lower train.micro_batch" in done.stdout
             assert "\n" not in done.stdout.strip()
+
+
+class _Branches(Objective):
+    """Two layers of which the second is used from step 3 on, and one that never is."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.model = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, rows, step):
+        x = torch.tensor([[float(row + n) for n in range(4)] for row in rows]).cos()
+        y = self.model[0](x)
+        if min(rows) >= 6:
+            y = self.model[1](y)
+        loss = y.square().sum() / len(step)
+        return loss, {"loss": float(loss.detach())}
+
+    def tokens(self, rows):
+        return len(rows)
+
+
+def test_weights_whose_gradient_comes_late_or_never_resume_too(tmp_path):
+    """Each has a step count of its own, by which AdamW corrects its moments."""
+    section = TrainSection(checkpoint_every=1, keep_checkpoints=9, learning_rate=0.01)
+
+    def fitted(objective, folder, steps=8, stop=None):
+        def batch_of(step):
+            if step == stop:
+                raise KeyboardInterrupt
+            return [2 * step, 2 * step + 1]
+
+        accelerator = accelerator_of(section, torch.device("cpu"), folder)
+        return fit(
+            objective,
+            batch_of,
+            section,
+            steps,
+            Checkpoints(folder, "x"),
+            Progress("train", steps, "steps"),
+            accelerator=accelerator,
+        )
+
+    whole = _Branches()
+    before = [p.clone() for p in whole.model.parameters()]
+    fitted(whole, tmp_path / "whole")
+    moved = [not torch.equal(a, b) for a, b in zip(before, whole.model.parameters(), strict=True)]
+    assert moved == [True] * 4 + [False] * 2
+    for stop in (2, 4, 6):
+        with pytest.raises(KeyboardInterrupt):
+            fitted(_Branches(), tmp_path / str(stop), stop=stop)
+        again = _Branches(seed=1)
+        fitted(again, tmp_path / str(stop))
+        for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True):
+            assert torch.equal(a, b), stop

@@ -1,4 +1,4 @@
-"""Stored hidden states: what they are worth beside the live teacher's, that no text has another's, and what is asked."""
+"""Stored hidden states: beside the live teacher's, found by what was read, made once, damaged, refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 import torch
 from small import small_runs, small_task, small_teacher
 from test_hidden import META, gradients, narrow, rows, section, trained
-from test_train import Cut
 
 import synthgen
 from distill import states, train
@@ -359,7 +358,7 @@ def test_relations_beside_stored_states_make_no_sense(tmp_path):
     path = small_task(
         tmp_path / "task", tmp_path, train={"student": {"kind": "decoder"}, "hidden": {"stored": True}, "relations": {}}
     )
-    with pytest.raises(RecipeError, match="relations.*asks the live teacher"):
+    with pytest.raises(RecipeError, match=r"relations.*asks the live teacher"):
         synthgen.load_recipe(path)
 
 
