@@ -8,7 +8,8 @@ and CPU of the steps after the first, completion tokens a second, peak memory of
 the ratio to cross-entropy over the rounds, a bootstrap. "trl" is TRL's GKDTrainer with lmbda 0 (the corpus's own
 tokens, a live teacher: the stable DistillationTrainer writes its own) and beta 0 (forward KL), without gradient
 checkpointing, in an environment of its own under .venv-rivals/; its loss of the first batch is compared with ours over
-the full vocabulary.
+the full vocabulary. "hidden" adds the hidden states of a live teacher, "stored" reads the same from disk, where a child
+that is not timed has put them (and has no teacher in memory): --arms cross-entropy sampled hidden stored.
 """
 
 from __future__ import annotations
@@ -58,19 +59,22 @@ def ours(arm: str, run: Path, steps: int) -> dict[str, Any]:
     import torch
 
     from distill.data import batch_rows, load
+    from distill.hidden import Inside
     from distill.loop import Checkpoints, accelerator_of, fit
     from distill.losses import kl_full
     from distill.measure import peak_rss
     from distill.objective import FromShards
+    from distill.states import States, store
     from distill.students import decoder
     from synthgen.recipe import load_recipe, local_teacher
     from synthgen.teachers.forward import completion_logits
     from synthgen.teachers.transformers import LocalModel
-    from synthgen.ui import Progress
+    from synthgen.training import Hidden
+    from synthgen.ui import UI, Progress
 
     recipe = load_recipe(run / "recipe.yaml")
     section = recipe.train.model_copy(update={"batch_size": 8, "checkpoint_every": 10**6})
-    teacher = LocalModel.open(local_teacher(recipe))
+    teacher = LocalModel.open(local_teacher(recipe), lazy=True)
     data = load(run / "curated", teacher.render, section.max_length)
 
     def batch(step: int) -> list[Any]:
@@ -90,6 +94,19 @@ def ours(arm: str, run: Path, steps: int) -> dict[str, Any]:
             pairs = zip(completion_logits(model, asked, given), teacher.logprobs(asked, given), strict=True)
             total = sum(float(kl_full(z, logp).double().sum()) for z, logp in pairs)
         return {"first_loss": total / sum(len(e.completion) for e in some)}
+    inside = None
+    if arm in ("hidden", "stored", "states"):
+        section = section.model_copy(update={"hidden": Hidden(stored=arm != "hidden")})
+        states = States(run / "hidden", teacher) if arm != "hidden" else None
+        inside = Inside(model, None if states else teacher.model, section, states)
+        if arm == "states":
+            assert states is not None
+            depths = [t for _, t in inside.pairs]
+            store(states, teacher, depths, data.examples, UI(quiet=True))
+            tokens = len(depths) * sum(len(e.completion) for e in data.examples)
+            return {"bytes": sum(p.stat().st_size for p in states.folder.rglob("*.parquet")) / tokens}
+    if arm != "hidden":
+        teacher.unload()
     del teacher
 
     @dataclass
@@ -104,7 +121,7 @@ def ours(arm: str, run: Path, steps: int) -> dict[str, Any]:
             if count:
                 self.times.append((time.perf_counter(), time.process_time()))
 
-    objective, clock = FromShards(model, data.meta, section, labels_alone=arm == "cross-entropy"), Clock()
+    objective, clock = FromShards(model, data.meta, section, arm == "cross-entropy", inside), Clock()
     accelerator = accelerator_of(section, torch.device("cpu"), run)
     with tempfile.TemporaryDirectory() as scratch:
         where = Checkpoints(Path(scratch), arm)
@@ -228,6 +245,9 @@ def main() -> None:
         with timed("corpora"):
             runs = {kind: corpus(kind, options.rows, Path(scratch)) for kind in KINDS}
         reference = child(sys.executable, "export", runs["sampled"], options.steps)["first_loss"]
+        if "stored" in options.arms:
+            size = child(sys.executable, "states", runs["sampled"], options.steps)["bytes"]
+            print(f"stored states: {size:.0f} bytes a token and layer")
         found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in options.arms}
         for _ in range(options.pairs):
             for arm in options.arms:

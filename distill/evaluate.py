@@ -38,7 +38,7 @@ def evaluate(
     teacher: LocalModel | None = None,
     ui: UI | None = None,
 ) -> dict[str, Any]:
-    """Measure `run`/student (or `student`) on the held-out split; returns and writes evaluation.json, and the card with it."""
+    """Measure `run`/student (or `student`) on the held-out split; returns and writes evaluation.json, and the card."""
     ui = ui or UI(quiet=True)
     if student and (Path(student) / "corpus" / "manifest.json").exists():  # trained on a dataset's rows
         source = Path(student) / "corpus"
