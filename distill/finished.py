@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from synthgen import corpus, durable
+from synthgen.recipe import differences
 from synthgen.training import HOW, TrainSection
 
 
@@ -23,4 +24,4 @@ def is_trained(section: TrainSection, source: Path, folder: Path) -> bool:
     """Does `folder` hold the finished student of these settings and of the curated corpus `source`?"""
     if not ((folder / "training.json").exists() and (folder / "inputs.json").exists()):
         return False
-    return bool(corpus.load_json(folder / "inputs.json") == made_from(section, corpus.verify(source)))
+    return not differences(corpus.load_json(folder / "inputs.json"), made_from(section, corpus.verify(source)))

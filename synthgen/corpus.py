@@ -63,8 +63,7 @@ def claim(folder: Path, inputs: dict[str, Any], what: str) -> None:
     begun = any(p.is_file() for p in folder.rglob("*") if p != path and not p.name.startswith("."))
     if path.exists() and begun:
         old = load_json(path)
-        if old != inputs:
-            changed = differences(old, inputs)
+        if changed := differences(old, inputs):
             raise RunChanged(
                 f"{folder} was made from other inputs: {'; '.join(changed[:5])}"
                 + (f"; and {len(changed) - 5} more" if len(changed) > 5 else ""),

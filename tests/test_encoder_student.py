@@ -20,7 +20,7 @@ import synthgen
 from distill.card import write_model_card
 from distill.encoder import Encoder, FromProbabilities, Text, encoder, load_texts
 from synthgen import corpus
-from synthgen.errors import CorpusError, RecipeError, UserError
+from synthgen.errors import CorpusError, RecipeError, TeacherError, UserError
 from synthgen.teachers.encoder import padded
 from synthgen.training import EncoderStudent, TrainSection
 
@@ -142,6 +142,17 @@ def test_random_weights_have_the_tokenizers_vocabulary(run):
     model, tokenizer = encoder(recipe.train.student, recipe.teacher, LABELS, 0)
     assert model.config.vocab_size == len(tokenizer) == len(WORDS) + 4
     assert (model.config.pad_token_id, model.config.num_hidden_layers) == (0, 1)
+
+
+def test_a_tokenizer_in_a_folder_of_its_own_serves(tmp_path):
+    word_tokenizer(tmp_path)
+    assert not (tmp_path / "config.json").exists()
+    model, tokenizer = encoder(EncoderStudent(config=TINY, tokenizer=str(tmp_path)), None, LABELS, 0)
+    assert model.config.vocab_size == len(tokenizer) == len(WORDS) + 4
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(TeacherError, match="cannot be loaded") as caught:
+        encoder(EncoderStudent(config=TINY, tokenizer=str(tmp_path)), None, LABELS, 0)
+    assert "\n" not in caught.value.message
 
 
 def test_a_decoders_tokenizer_serves(tmp_path):

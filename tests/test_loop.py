@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,9 @@ from test_train import Cut
 import synthgen
 from distill import evaluate, train
 from distill.decoder import read_metrics
+from distill.finished import is_trained
 from distill.loop import Checkpoints, Objective, accelerator_of, fit
-from synthgen.errors import RecipeError, UserError
+from synthgen.errors import RecipeError, RunChanged, UserError
 from synthgen.teachers.transformers import LocalModel
 from synthgen.training import TrainSection
 from synthgen.ui import Progress
@@ -213,6 +215,23 @@ def test_trackers_do_not_decide_what_a_student_is(made, tmp_path):
     student_of(recipe, run, tmp_path / "student", trackers=["tensorboard"], keep_checkpoints=3)
 
 
+def test_a_student_of_an_older_version_is_still_there(made, tmp_path):
+    """Its inputs.json knows nothing of keys that have come since and are off."""
+    recipe, run = made("one", seeds=24, split={"test": 0.25, "validation": 0.25})
+    out = student_of(recipe, run, tmp_path / "student")
+    old = json.loads((out / "inputs.json").read_text())
+    for key in ("hidden", "patience", "activation_checkpointing"):
+        del old["train"][key]
+    (out / "inputs.json").write_text(json.dumps(old))
+    before = (out / "model.safetensors").stat().st_mtime_ns
+    assert is_trained(recipe.train, run / "curated", out)
+    student_of(recipe, run, tmp_path / "student")
+    assert (out / "model.safetensors").stat().st_mtime_ns == before
+    assert not is_trained(with_train(recipe, hidden={}).train, run / "curated", out)
+    with pytest.raises(RunChanged, match=r"train.hidden: None"):
+        student_of(recipe, run, tmp_path / "student", hidden={})
+
+
 # Several processes
 
 
@@ -221,8 +240,10 @@ def test_two_processes_train_the_same_student(made, tmp_path, micro):
     """Under `torchrun` (or `accelerate launch`) gradients are the whole step's: 4 or 3 rows over 2 processes."""
     recipe, run = made("ddp", seeds=20)
     section = recipe.train.model_dump(exclude_none=True) | {"batch_size": 4, "max_steps": 6, "micro_batch": micro}
+    section |= {"hidden": {"stored": True}} if micro else {}  # which the first process makes
     task = small_task(tmp_path / "task", Path(recipe.teacher.model), seeds=20, train={**section, "max_steps": 6})
     one = train(synthgen.load_recipe(task), run, tmp_path / "one")
+    shutil.rmtree(run / "hidden", ignore_errors=True)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launch, "-m", "distill.cli", "train", str(run), "-o", str(tmp_path / "two"), "--recipe", str(task)]
     done = subprocess.run(
@@ -242,6 +263,7 @@ _STARVED = """
 import resource, sys
 import synthgen
 from distill import train
+from distill.finished import is_trained
 from distill.loop import fit
 from synthgen.errors import UserError
 from synthgen.teachers.transformers import LocalModel

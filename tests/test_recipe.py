@@ -268,6 +268,18 @@ def test_differences_name_every_leaf():
     assert differences(old, old) == []
 
 
+def test_a_key_that_is_new_and_off_is_no_difference():
+    """What an older version wrote, and did, without it."""
+    old = {"train": {"share": 0.5}}
+    for off in (None, False, "", [], {}):
+        new = {"train": {"share": 0.5, "later": off}}
+        assert differences(old, new) == differences(new, old) == []
+    for on in (True, 0, 0.0, 1, "x", [0], {"a": None}):
+        new = {"train": {"share": 0.5, "later": on}}
+        assert differences(old, new) == [f"train.later: None → {on!r}"]
+    assert differences({"a": None}, {"a": False}) == ["a: None → False"], "both know it"
+
+
 VLLM = {"engine": "vllm", "model": "./teacher", "licence": "Apache-2.0"}
 TWO = {"small": PLAIN["teacher"], "large": VLLM}
 

@@ -104,8 +104,7 @@ def _there(target: Path, inputs: dict[str, Any], fresh: bool) -> dict[str, Any] 
     found = dict(corpus.load_json(target / "export.json"))
     if fresh:
         return None
-    if found.get("inputs") != inputs:
-        changed = differences(found.get("inputs", {}), inputs)
+    if changed := differences(found.get("inputs", {}), inputs):
         raise RunChanged(
             f"{target} holds another export: {'; '.join(changed[:3])}",
             "give another folder with -o, or --fresh to replace it",

@@ -73,8 +73,11 @@ def load_description(section: TeacherSection) -> tuple[Any, Any, str]:
 
 
 def load_tokenizer(name: str) -> Any:
-    """The tokenizer of a model that is named like a teacher. Raises TeacherError."""
-    folder, _ = find_weights(name)
+    """The tokenizer of a model that is named like a teacher, or one that lies in a folder of its own.
+
+    Raises TeacherError.
+    """
+    folder = Path(name) if Path(name).is_dir() else find_weights(name)[0]
     try:
         return AutoTokenizer.from_pretrained(str(folder or name))
     except Exception as error:
