@@ -40,6 +40,8 @@ _PART = 256  # texts a file
 _GROUP_BYTES = 1 << 16  # of a row group: what is read, and decompressed, for one text
 _OPEN = 64  # files held open
 
+_UNREADABLE = (OSError, pa.ArrowException, KeyError, ValueError)  # a damaged footer can name other columns
+
 Text = tuple[Sequence[int], Sequence[int]]
 Floats = np.ndarray[Any, np.dtype[Any]]
 
@@ -95,9 +97,10 @@ class States:
             file = _opened(path)
             size = file.metadata.row_group(0).num_rows  # of all groups but the last
             table = file.read_row_group(row // size, ["scale", "low", "high"]).slice(row % size, 1)
-        except (OSError, pa.ArrowException) as error:
+            found = _decode({name: table[name][0].as_py() for name in table.column_names}, self.width)
+        except _UNREADABLE as error:
             raise _damaged(path, error) from None
-        return torch.from_numpy(_decode({name: table[name][0].as_py() for name in table.column_names}, self.width))
+        return torch.from_numpy(found)
 
     def look_again(self) -> None:
         """See what another process has written since."""
@@ -124,7 +127,7 @@ class States:
             if FORMAT not in (file.schema_arrow.metadata or {}):
                 raise pa.ArrowInvalid("it holds no hidden states")
             keys = file.read(["key"])["key"].to_pylist()
-        except (OSError, pa.ArrowException) as error:
+        except _UNREADABLE as error:
             raise _damaged(path, error) from None
         for row, key in enumerate(keys):
             self._there[layer].setdefault(key, (path, row))
@@ -191,7 +194,7 @@ def _read_by(teacher: LocalModel, depths: Sequence[int], texts: Sequence[Text]) 
         with torch.no_grad():
             _, rows = see(teacher.model, NO_HEAD, [texts[i][0] for i in batch], [texts[i][1] for i in batch], depths)
         for i, row in zip(batch, rows, strict=True):
-            found[i] = [h_TD[-len(texts[i][1]) :].float().cpu().numpy() for h_TD in row]
+            found[i] = [h_TD.float().cpu().numpy() for h_TD in row]
             if not all(np.isfinite(h_TD).all() for h_TD in found[i]):
                 raise TeacherError("the teacher's hidden states are not numbers", "set teacher.dtype to float32")
     return found

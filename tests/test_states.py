@@ -17,13 +17,14 @@ import synthgen
 from distill import states, train
 from distill.hidden import Inside
 from distill.objective import FromShards
-from distill.states import States
+from distill.states import States, store
 from synthgen import durable
 from synthgen.errors import CorpusError, RecipeError, TeacherError
 from synthgen.sections import TeacherSection
 from synthgen.teachers import transformers as local
 from synthgen.teachers.transformers import LocalModel
 from synthgen.training import TrainSection
+from synthgen.ui import UI
 
 HALF = 2.0**-11  # half of the distance of two float16 numbers, relative
 
@@ -91,11 +92,11 @@ def test_numbers_come_back_to_half_a_step(size):
 
 @pytest.mark.parametrize("same_prompt", [True, False])
 def test_states_are_those_of_each_text_alone(teacher, tmp_path, same_prompt):
-    store = States(tmp_path, teacher)
-    store.make(teacher, [0, 2, 1], texts(same_prompt))
+    there = States(tmp_path, teacher)
+    there.make(teacher, [0, 2, 1], texts(same_prompt))
     for text in texts(same_prompt):
         for layer, wanted in enumerate(alone(teacher, text)):
-            found = store.read(layer, *text)
+            found = there.read(layer, *text)
             assert found.shape == (len(text[1]), 16)
             assert torch.allclose(found, wanted, rtol=2 * HALF, atol=1e-5 * float(wanted.abs().max()))
             assert len(wanted) == 1 or not torch.allclose(found, wanted.flip(0), rtol=0.01)
@@ -105,12 +106,12 @@ def test_states_are_those_of_each_text_alone(teacher, tmp_path, same_prompt):
 @pytest.mark.parametrize("same_prompt", [True, False])
 def test_they_teach_what_the_live_teacher_teaches(teacher, tmp_path, terms, same_prompt):
     wanted, batch, model = section(hidden=terms), rows(same_prompt), narrow(teacher)
-    store = States(tmp_path, teacher)
+    there = States(tmp_path, teacher)
     found = []
-    for stored in (None, store):
+    for stored in (None, there):
         inside = Inside(model, None if stored else teacher.model, wanted, stored)
         if stored:
-            store.make(teacher, [t for _, t in inside.pairs], texts(same_prompt))
+            there.make(teacher, [t for _, t in inside.pairs], texts(same_prompt))
         whole = FromShards(model, META, wanted, inside=inside)
         model.zero_grad()
         loss, parts = whole(batch, batch)
@@ -124,11 +125,23 @@ def test_they_teach_what_the_live_teacher_teaches(teacher, tmp_path, terms, same
         assert torch.allclose(b[name], value, atol=2e-3 * float(value.abs().max())), name
 
 
+def test_what_is_stored_of_rows_is_what_they_need(teacher, tmp_path):
+    """The prompt that the teacher was sent, where it was another."""
+    wanted, model = section(hidden={}), narrow(teacher)
+    for batch in (rows(False), rows(True)):
+        states_of_them = States(tmp_path, teacher)
+        inside = Inside(model, None, wanted, states_of_them)
+        store(states_of_them, teacher, [t for _, t in inside.pairs], batch, UI(quiet=True))
+        _, parts = FromShards(model, META, wanted, inside=inside)(batch, batch)
+        _, live = FromShards(model, META, wanted, inside=Inside(model, teacher.model, wanted))(batch, batch)
+        assert parts["hidden"] == pytest.approx(live["hidden"], rel=1e-3)
+
+
 def test_portions_of_a_step_add_up(teacher, tmp_path):
     wanted, batch, model = section(hidden={}), rows(False), narrow(teacher)
-    store = States(tmp_path, teacher)
-    inside = Inside(model, None, wanted, store)
-    store.make(teacher, [t for _, t in inside.pairs], texts(False))
+    there = States(tmp_path, teacher)
+    inside = Inside(model, None, wanted, there)
+    there.make(teacher, [t for _, t in inside.pairs], texts(False))
     whole = FromShards(model, META, wanted, inside=inside)
     _, parts = whole(batch, batch)
     _, again = whole(batch[::-1], batch)
@@ -152,16 +165,16 @@ def test_cut_into_parts_and_groups_alike(teacher, tmp_path, monkeypatch, group):
 
 
 def test_other_tokens_teacher_or_type_are_not_found(teacher, folder, tmp_path):
-    store = States(tmp_path, teacher)
+    there = States(tmp_path, teacher)
     [one, two] = texts(False)[2:4]
-    store.make(teacher, [1], [one])
+    there.make(teacher, [1], [one])
     (prompt, completion) = one
     moved = (prompt[:-1], (prompt[-1], *completion))
     for other in (two, (prompt, completion[:-1]), ((*prompt[:-1], 9), completion), moved):
-        assert store.missing(1, [other]) == [other]
+        assert there.missing(1, [other]) == [other]
         with pytest.raises(CorpusError, match="no states of layer 1"):
-            store.read(1, *other)
-    assert store.missing(2, [one]) == [one]
+            there.read(1, *other)
+    assert there.missing(2, [one]) == [one]
     for name, value in (("revision", "sha256:0"), ("dtype", "bfloat16")):
         changed = LocalModel(teacher.model, teacher.tokenizer, {**teacher.identity, name: value}, 4)
         assert States(tmp_path, changed).missing(1, [one]) == [one]
@@ -169,11 +182,11 @@ def test_other_tokens_teacher_or_type_are_not_found(teacher, folder, tmp_path):
 
 
 def test_only_what_is_not_there_is_made(teacher, tmp_path, counted):
-    store = States(tmp_path, teacher)
-    store.make(teacher, [0], [*texts()[:4], texts()[0]])
+    there = States(tmp_path, teacher)
+    there.make(teacher, [0], [*texts()[:4], texts()[0]])
     assert sum(counted) == 4, "the same text once"
     counted.clear()
-    store.make(teacher, [0, 1], texts())
+    there.make(teacher, [0, 1], texts())
     assert sum(counted) == 3 + 7, "three more of layer 0, all of layer 1"
     counted.clear()
     States(tmp_path, teacher).make(teacher, [1, 0], texts()[::-1])
@@ -205,9 +218,9 @@ def test_cut_short_and_begun_again_makes_the_same_bytes(teacher, tmp_path, monke
 
 
 def test_damaged_files_are_named(teacher, tmp_path):
-    store = States(tmp_path, teacher)
-    store.make(teacher, [1], texts())
-    [path] = store.folder.glob("layer-01/*.parquet")
+    there = States(tmp_path, teacher)
+    there.make(teacher, [1], texts())
+    [path] = there.folder.glob("layer-01/*.parquet")
     whole = path.read_bytes()
     foreign = tmp_path / "foreign.parquet"
     pq.write_table(pq.read_table(path).replace_schema_metadata({}), foreign)
@@ -220,19 +233,40 @@ def test_damaged_files_are_named(teacher, tmp_path):
         assert "remove it" in caught.value.hint
         assert "\n" not in caught.value.message
     path.unlink()
-    States(tmp_path, teacher).make(teacher, [1], texts())
+    again = States(tmp_path, teacher)
+    again.make(teacher, [1], texts())
     assert path.read_bytes() == whole
+
+
+def test_no_flipped_byte_teaches(teacher, tmp_path):
+    """Half of what is stored does not compress: without a checksum, another number would be as good."""
+    there = States(tmp_path, teacher)
+    there.make(teacher, [1], texts())
+    [path] = there.folder.glob("layer-01/*.parquet")
+    whole, right = path.read_bytes(), [there.read(1, *text) for text in texts()]
+    seen = 0
+    for place in range(4, len(whole), 37):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        try:
+            again = States(tmp_path, teacher)
+            missing = again.missing(1, texts())
+            found = [again.read(1, *text) for text in texts() if text not in missing]
+        except CorpusError:
+            seen += 1
+        else:
+            assert all(torch.equal(a, b) for a, b in zip(found, right, strict=False) if not missing), place
+    assert seen > 30
 
 
 def test_states_that_are_not_numbers_are_refused(folder, tmp_path):
     broken = LocalModel.open(TeacherSection(model=str(folder)))
     with torch.no_grad():
         broken.model.model.layers[1].mlp.down_proj.weight[0, 0] = torch.inf
-    store = States(tmp_path, broken)
-    store.make(broken, [0], texts())
+    there = States(tmp_path, broken)
+    there.make(broken, [0], texts())
     with pytest.raises(TeacherError, match="not numbers"):
-        store.make(broken, [1], texts())
-    assert not list(store.folder.glob("layer-01/*"))
+        there.make(broken, [1], texts())
+    assert not list(there.folder.glob("layer-01/*"))
 
 
 # Weights that come when they are wanted
@@ -311,9 +345,9 @@ def test_a_student_by_stored_states(made, tmp_path, loads, counted):
     assert (loads, counted) == ([], []), "another student of the same rows asks nobody"
     assert curve(again) != curve(out)
     kept = [record for _, some in synthgen.corpus.records(run / "curated", split="test") for record in some]
-    store = States(run / "hidden", LocalModel.open(TeacherSection(model=str(run.parent / "teacher")), lazy=True))
+    there = States(run / "hidden", LocalModel.open(TeacherSection(model=str(run.parent / "teacher")), lazy=True))
     asked = [(record.prompt_token_ids, record.token_ids) for record in kept]
-    assert store.missing(1, asked) == asked, "held-out rows are not read"
+    assert there.missing(1, asked) == asked, "held-out rows are not read"
 
 
 def test_a_student_of_the_teachers_layers_lets_its_weights_go(made, tmp_path, monkeypatch):
