@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
 import weakref
 
 import numpy as np
@@ -295,11 +296,24 @@ def test_a_teacher_without_its_weights_is_the_same_teacher(folder, teacher, monk
     assert teacher.is_loaded, "what was opened whole stays"
 
 
-@pytest.mark.parametrize("wrong", ["weights", "tokenizer", "config"])
+@pytest.mark.parametrize("given", [True, False])
+def test_ends_of_turns_are_known_without_the_weights(folder, tmp_path, given):
+    """From generation_config.json, or, where there is none, from the config."""
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    name = "generation_config.json" if given else "config.json"
+    values = json.loads((tmp_path / name).read_text())
+    (tmp_path / "generation_config.json").unlink()
+    (tmp_path / name).write_text(json.dumps({**values, "eos_token_id": [7, values["eos_token_id"]]}))
+    section = TeacherSection(model=str(tmp_path))
+    assert LocalModel.open(section, lazy=True).eos == LocalModel.open(section).eos == {7, values["eos_token_id"]}
+
+
+@pytest.mark.parametrize("wrong", ["weights", "tokenizer", "config", "template"])
 def test_a_folder_that_is_not_whole_is_refused_at_once(folder, tmp_path, wrong):
-    for path in folder.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    pattern = {"weights": "*.safetensors", "tokenizer": "tokenizer*", "config": "config.json"}[wrong]
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    patterns = {"weights": "*.safetensors", "tokenizer": "tokenizer*", "config": "config.json", "template": "*.jinja"}
+    pattern = patterns[wrong]
+    assert list(tmp_path.glob(pattern))
     for path in tmp_path.glob(pattern):
         path.unlink()
     with pytest.raises(TeacherError) as caught:
