@@ -135,8 +135,9 @@ def train_arms(
                 if section.trackers:
                     accelerator.init_trackers(arm)
                 student = begin()
+                student.model.to(accelerator.device)  # before the objective takes the output layer's tensors
                 if section.activation_checkpointing:
-                    student.model.activation_checkpointing_enable()
+                    checkpoint_activations(student.model)
                 objective = objective_of(student.model)
                 checkpoints = Checkpoints(folder / "checkpoints", arm, section.keep_checkpoints)
                 metrics = fit(
@@ -161,6 +162,13 @@ def train_arms(
     if accelerator.is_main_process:
         durable.remove(folder / "checkpoints")
     return curves
+
+
+def checkpoint_activations(model: Any) -> None:
+    """Let the backward pass compute activations again."""
+    # Its name since transformers 5.23; before that, and in `SentenceEncoder`, the other.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()
 
 
 def steps_of(rows: int, section: TrainSection) -> int:

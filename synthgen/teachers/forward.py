@@ -71,8 +71,7 @@ def _packed(
     packed = bins([len(row) for row in rows])
     width = max(sum(len(rows[r]) for r in some) for some in packed)
     ids = torch.zeros((len(packed), width), dtype=torch.long)
-    position_ids = torch.zeros_like(ids)
-    mask = torch.zeros((len(packed), 1, width, width), dtype=torch.bool)
+    position_ids, rows_BS = torch.zeros_like(ids), torch.zeros_like(ids)  # whose token it is, from 1; 0 for padding
     wanted: list[torch.Tensor] = [torch.zeros(0, dtype=torch.long)] * len(rows)  # flat places of each completion
     for b, some in enumerate(packed):
         start = 0
@@ -80,14 +79,16 @@ def _packed(
             stop = start + len(rows[r])
             ids[b, start:stop] = torch.tensor(rows[r])
             position_ids[b, start:stop] = torch.arange(before, before + stop - start)
-            mask[b, 0, start:stop, start:stop] = True
+            rows_BS[b, start:stop] = r + 1
             wanted[r] = b * width + torch.arange(start + len(prompts[r]) - 1, stop)
             start = stop
-        mask[b, 0, start:, 0] = True  # padding must look at something: a row of no keys is NaN
-    mask &= torch.ones(width, width, dtype=torch.bool).tril()
     device = model.device
+    rows_BS = rows_BS.to(device)
+    # A row's tokens look at its own before them, and padding at padding: a row of no keys is NaN. The mask is made
+    # where it is used: it is a thousand times what it is made of.
+    mask = (rows_BS[:, :, None] == rows_BS[:, None, :]) & torch.ones(width, width, dtype=torch.bool, device=device).tril()
     hidden_BSD = model.get_decoder()(
-        ids.to(device), attention_mask=mask.to(device), position_ids=position_ids.to(device), use_cache=False, **more
+        ids.to(device), attention_mask=mask[:, None], position_ids=position_ids.to(device), use_cache=False, **more
     ).last_hidden_state
     hidden_ND = hidden_BSD.flatten(0, 1)[torch.cat(wanted).to(device)]
     return list(model.get_output_embeddings()(hidden_ND).split([len(c) for c in completions]))
