@@ -21,6 +21,7 @@ from synthgen import durable
 from synthgen.divergences import refusal
 from synthgen.errors import CorpusError, UserError
 from synthgen.recipe import Recipe, local_teacher
+from synthgen.teachers.load import checkpoint_activations
 from synthgen.teachers.transformers import LocalModel
 from synthgen.training import DecoderStudent, Seq2SeqStudent, TrainSection
 from synthgen.ui import UI
@@ -162,13 +163,6 @@ def train_arms(
     if accelerator.is_main_process:
         durable.remove(folder / "checkpoints")
     return curves
-
-
-def checkpoint_activations(model: Any) -> None:
-    """Let the backward pass compute activations again."""
-    # Its name since transformers 5.23; before that, and in `SentenceEncoder`, the other.
-    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable()
 
 
 def steps_of(rows: int, section: TrainSection) -> int:

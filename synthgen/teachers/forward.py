@@ -86,7 +86,9 @@ def _packed(
     rows_BS = rows_BS.to(device)
     # A row's tokens look at its own before them, and padding at padding: a row of no keys is NaN. The mask is made
     # where it is used: it is a thousand times what it is made of.
-    mask = (rows_BS[:, :, None] == rows_BS[:, None, :]) & torch.ones(width, width, dtype=torch.bool, device=device).tril()
+    mask = (rows_BS[:, :, None] == rows_BS[:, None, :]) & torch.ones(
+        width, width, dtype=torch.bool, device=device
+    ).tril()
     hidden_BSD = model.get_decoder()(
         ids.to(device), attention_mask=mask[:, None], position_ids=position_ids.to(device), use_cache=False, **more
     ).last_hidden_state

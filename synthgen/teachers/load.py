@@ -53,6 +53,13 @@ def load_weights(section: TeacherSection, kind: Any = AutoModelForCausalLM, **ch
     return model, tokenizer, str(getattr(model.config, "_commit_hash", None) or section.revision or "unknown")
 
 
+def checkpoint_activations(model: Any) -> None:
+    """Let the backward pass compute activations again."""
+    # transformers has had the first name for a few releases, and will have the second for a few more.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()
+
+
 def load_tokenizer(name: str) -> Any:
     """The tokenizer of a model that is named like a teacher. Raises TeacherError."""
     folder, _ = find_weights(name)
