@@ -17,7 +17,9 @@ from test_train import Cut
 import synthgen
 from distill import evaluate, train
 from distill.decoder import read_metrics
+from distill.loop import accelerator_of
 from synthgen.errors import RecipeError, UserError
+from synthgen.teachers.load import pick_device
 from synthgen.teachers.transformers import LocalModel
 from synthgen.training import TrainSection
 
@@ -202,6 +204,25 @@ def test_trackers_do_not_decide_what_a_student_is(made, tmp_path):
     recipe, run = made("one", seeds=24, split={"test": 0.25, "validation": 0.25})
     student_of(recipe, run, tmp_path / "student")
     student_of(recipe, run, tmp_path / "student", trackers=["tensorboard"], keep_checkpoints=3)
+
+
+# Devices
+
+
+def test_a_process_may_train_on_another_device_than_before(tmp_path, monkeypatch):
+    """Accelerate keeps one a process; 'meta' stands for a GPU."""
+    for name in ("cpu", "meta", "cpu"):
+        monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", name)
+        assert accelerator_of(TrainSection(), torch.device(name), tmp_path).device.type == name
+
+
+@pytest.mark.parametrize(("rank", "expected"), [(None, "cuda:0"), ("1", "cuda:1")])
+def test_each_process_has_a_gpu_of_its_own(monkeypatch, rank, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if rank:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    assert [str(pick_device(name)) for name in ("auto", "cuda", "cpu")] == [expected, expected, "cpu"]
 
 
 # Several processes
