@@ -117,7 +117,7 @@ def test_chunks_under_autocast(device):
         total.backward()
     assert whole.dtype == torch.bfloat16
     assert values.dtype == torch.float32
-    assert torch.allclose(values, divergence(whole, target, "jsd"), rtol=1e-2, atol=1e-3)
+    assert torch.allclose(values, divergence(whole, target, "jsd"), rtol=5e-2, atol=1e-2)
     assert all(leaf.grad.dtype == torch.float32 for leaf in leaves)
 
 

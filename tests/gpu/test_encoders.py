@@ -60,7 +60,7 @@ def test_the_first_step_is_the_cpus(sorted_, tmp_path, kind, dtype):
     near = {"abs": 1e-4} if dtype == "float32" else {"rel": 3e-2}
     for key in its[0].keys() - {"grad_norm"}:
         assert mine[0][key] == pytest.approx(its[0][key], **near), key
-    assert mine[-1]["loss"] == pytest.approx(its[-1]["loss"], rel=0.05)
+    assert mine[-1]["loss"] == pytest.approx(its[-1]["loss"], rel=0.05 if dtype == "float32" else 0.15)
 
 
 @pytest.mark.parametrize("kind", KINDS)
