@@ -2,6 +2,7 @@
 # make test   the tests, from nothing; make test-slow: those of many minutes
 # make test-vllm  those of the vLLM teacher, on the CPU, in an environment of their own
 # make test-llama  those of llama.cpp's server behind the 'openai' teacher, likewise; it is built first
+# make test-gpu  those of a GPU, on one; SYNTHGEN_TEST_DEVICE=cpu runs them without; make bench-gpu: what losses and training cost there
 # make check  lint, types, docs, tests
 # make bench  the tables that the docs quote; make bench-vllm: those of the vLLM teacher
 # make bench-rivals  beside distilabel, Curator and DataDesigner, each in an environment of its own: half an hour
@@ -20,7 +21,7 @@ VLLM_PIP := $(VLLM_VENV)/bin/python -m pip --disable-pip-version-check -q
 LLAMA_VENV ?= .venv-llama
 LLAMA_PIP := $(LLAMA_VENV)/bin/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test test-slow test-vllm bench-vllm test-llama check lint types docs bench bench-rivals bench-training loss-bugs clean
+.PHONY: demo test test-slow test-vllm bench-vllm test-llama test-gpu bench-gpu check lint types docs bench bench-rivals bench-training loss-bugs clean
 
 demo: $(VENV)/.demo
 	@began=$$(date +%s); \
@@ -50,6 +51,12 @@ bench-vllm: $(VLLM_VENV)/.vllm
 
 test-llama: $(LLAMA_VENV)/.llama
 	OMP_NUM_THREADS=1 $(LLAMA_VENV)/bin/python -m pytest tests/llama
+
+test-gpu: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/gpu
+
+bench-gpu: $(VENV)/.dev
+	$(BIN)/python benchmarks/gpu.py
 
 check: lint types docs test
 

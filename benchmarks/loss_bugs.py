@@ -39,7 +39,7 @@ BUGS: dict[str, list[tuple[str, str, str]]] = {
     "02 mean of micro-batch means": [(TRAIN, "step, device = step or batch, ", "step, device = batch, ")],
     "03 shift by one, packed": [
         (FORWARD, "rows = [[*p, *c][:-1] for", "rows = [[*p, *c] for"),
-        (FORWARD, "torch.arange(start + len(prompts[r]) - 1, stop)", "torch.arange(start + len(prompts[r]), stop)"),
+        (FORWARD, "np.arange(start + len(prompts[r]) - 1, stop)", "np.arange(start + len(prompts[r]), stop)"),
     ],
     "03 shift by one, padded": [
         (FORWARD, "        ids[:, :-1],\n", "        ids,\n"),
@@ -99,7 +99,7 @@ BUGS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "15 NaN gradient from minus infinity": [(LOSSES, "values.masked_fill(logw == -torch.inf, 0)", "values")],
     "16 absolute position, packed": [
-        (FORWARD, "torch.arange(before, before + stop - start)", "torch.arange(before + start, before + stop)"),
+        (FORWARD, "np.arange(before, before + stop - start)", "np.arange(before + start, before + stop)"),
     ],
     "16 absolute position, padded": [
         (

@@ -24,6 +24,7 @@ from synthgen import durable
 from synthgen.divergences import refusal
 from synthgen.errors import CorpusError, UserError
 from synthgen.recipe import Recipe, local_teacher
+from synthgen.teachers.load import checkpoint_activations
 from synthgen.teachers.transformers import LocalModel
 from synthgen.training import DecoderStudent, Seq2SeqStudent, TrainSection
 from synthgen.ui import UI
@@ -146,8 +147,9 @@ def train_arms(
                 if section.trackers:
                     accelerator.init_trackers(arm)
                 student = begin()
+                student.model.to(accelerator.device)  # before the objective takes the output layer's tensors
                 if section.activation_checkpointing:
-                    student.model.activation_checkpointing_enable()
+                    checkpoint_activations(student.model)
                 objective = objective_of(student.model)
                 checkpoints = Checkpoints(folder / "checkpoints", arm, section.keep_checkpoints)
                 metrics = fit(

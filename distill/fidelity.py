@@ -115,7 +115,9 @@ def _untrained(recipe: Recipe, teacher: LocalModel) -> Any:
 def _open(folder: Path, kind: str, teacher: LocalModel) -> Any:
     if kind == "seq2seq":
         return Seq2SeqModel.open(folder, teacher.batch_size, teacher.model.device)
-    return LocalModel.open(TeacherSection(model=str(folder.resolve()), batch_size=teacher.batch_size))
+    where = teacher.model.device.type  # where the teacher is, for their logits are compared
+    section = {"model": str(folder.resolve()), "batch_size": teacher.batch_size, "device": where}
+    return LocalModel.open(TeacherSection.model_validate(section))
 
 
 def _wrap(model: Any, teacher: LocalModel) -> Any:
@@ -210,12 +212,13 @@ def _answers(
     share the distilled one's architecture.
     """
     section, rationale = recipe.evaluate, recipe.train.rationale if recipe.train else None
+    local = local_teacher(recipe)
     first = list({r.seed_id: r for r in held_out}.values())[: section.max_prompts]
     ui.note(f"evaluate: {len(first)} prompts answered greedily by the teacher and each student")
     found: dict[str, dict[str, Any]] = {}
     apart = {
         "teacher": recipe.teacher,
-        "distilled": TeacherSection(model=str(folder.resolve()), batch_size=local_teacher(recipe).batch_size),
+        "distilled": TeacherSection(model=str(folder.resolve()), batch_size=local.batch_size, device=local.device),
     }
     for name in ("teacher", *models):
         asked = [_greedy(r, section, teacher_prompt=name == "teacher") for r in first]

@@ -96,6 +96,7 @@ def accelerator_of(section: TrainSection, device: torch.device, folder: Path) ->
 
     Raises UserError for a tracker that is not installed.
     """
+    from accelerate.state import AcceleratorState, PartialState
     from accelerate.utils import ProjectConfiguration
 
     missing = [name for name in section.trackers if find_spec(name) is None]
@@ -103,6 +104,10 @@ def accelerator_of(section: TrainSection, device: torch.device, folder: Path) ->
         raise UserError(f"train.trackers names {missing[0]}, which is not installed", f"pip install {missing[0]}")
     where = ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / "trackers"))
     trackers = list(section.trackers) or None
+    before = PartialState() if PartialState._shared_state else None
+    if before is not None and before.num_processes == 1 and before.device.type != device.type:
+        # A device, too, is kept one a process: the next student would be trained where the last one was, or refused.
+        AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(cpu=device.type == "cpu", mixed_precision="no", log_with=trackers, project_config=where)
 
 

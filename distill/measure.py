@@ -110,8 +110,9 @@ def _local(job: dict[str, Any]) -> dict[str, Any]:
     model: Any
     if job["what"] == "seq2seq":
         from distill.seq2seq import Seq2SeqModel
+        from synthgen.teachers.load import pick_device
 
-        model = Seq2SeqModel.open(section.model, section.batch_size)
+        model = Seq2SeqModel.open(section.model, section.batch_size, pick_device(section.device))
     else:
         model = open_teacher(section)
     requests = [Request(**{**r, "labels": tuple(r.get("labels", ()))}) for r in job["requests"]]

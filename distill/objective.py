@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -79,9 +80,11 @@ def batch_loss(
     (begin, end) in place of the stored ones. Returns the loss and its parts.
     """
     step, device = step or batch, states_ND.device
-    labels = losses.Labels(torch.tensor([t for e in batch for t in e.completion], device=device))
+    # First all that the host has to make, then the copies: they wait for what the device is still doing.
+    ids_N = torch.from_numpy(np.concatenate([np.array(e.completion, np.int64) for e in batch]))
     tokens = max(1, sum(len(e.completion) for e in step))
     if labels_alone or section.kd_weight == 0:
+        labels = losses.Labels(ids_N.to(device))
 
         def label_loss(z_CV: Tensor, chunk: tuple[int, int]) -> Tensor:
             return losses.divergence(z_CV, losses.cut(labels, *chunk), "cross_entropy")
@@ -89,9 +92,12 @@ def batch_loss(
         weights_N = torch.full((len(states_ND),), 1 / tokens, device=device)
         ce, _ = through_head(states_ND, head, label_loss, weights_N)
         return ce, {"loss": float(ce.detach()), "cross_entropy": float(ce.detach())}
+    kept_N = torch.from_numpy(
+        np.repeat(np.array([e.kept for e in batch], np.float32), [len(e.completion) for e in batch])
+    )
     if live is None:
         target = losses.moved(target_batch([e.target for e in batch if e.target is not None], meta), device)
-    kept_N = torch.tensor([float(e.kept) for e in batch for _ in e.completion], device=device)
+    labels, kept_N = losses.Labels(ids_N.to(device)), kept_N.to(device)
     kept = max(1, sum(len(e.completion) for e in step if e.kept))
     shape = {} if section.beta is None else {"beta": section.beta}
     shape |= {} if section.alpha is None else {"alpha": section.alpha}

@@ -151,7 +151,7 @@ def small_encoder(folder: Path, headless: bool = False, layers: int = 2, width: 
     return folder
 
 
-def sorting_task(folder: Path, teacher: Path, seeds: int = 60, **sections: Any) -> Path:
+def sorting_task(folder: Path, teacher: Path, /, seeds: int = 60, **sections: Any) -> Path:
     """A recipe that has an encoder sort texts into its three classes; returns the recipe's path.
 
     From the 120th on, texts are copies of earlier ones.

@@ -21,6 +21,7 @@ from distill.decoder import read_metrics
 from distill.finished import is_trained
 from distill.loop import Checkpoints, Objective, accelerator_of, fit
 from synthgen.errors import RecipeError, RunChanged, UserError
+from synthgen.teachers.load import pick_device
 from synthgen.teachers.transformers import LocalModel
 from synthgen.training import TrainSection
 from synthgen.ui import Progress
@@ -230,6 +231,25 @@ def test_a_student_of_an_older_version_is_still_there(made, tmp_path):
     assert not is_trained(with_train(recipe, hidden={}).train, run / "curated", out)
     with pytest.raises(RunChanged, match=r"train.hidden: None"):
         student_of(recipe, run, tmp_path / "student", hidden={})
+
+
+# Devices
+
+
+def test_a_process_may_train_on_another_device_than_before(tmp_path, monkeypatch):
+    """Accelerate keeps one a process; 'meta' stands for a GPU."""
+    for name in ("cpu", "meta", "cpu"):
+        monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", name)
+        assert accelerator_of(TrainSection(), torch.device(name), tmp_path).device.type == name
+
+
+@pytest.mark.parametrize(("rank", "expected"), [(None, "cuda:0"), ("1", "cuda:1")])
+def test_each_process_has_a_gpu_of_its_own(monkeypatch, rank, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if rank:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    assert [str(pick_device(name)) for name in ("auto", "cuda", "cpu")] == [expected, expected, "cpu"]
 
 
 # Several processes

@@ -94,7 +94,7 @@ def exact(
         a, b = logp.double(), z.double()
         return 0.5 * ((b - b.mean(-1, keepdim=True)) - (a - a.mean(-1, keepdim=True))).square().mean(-1)
     if isinstance(target, Labels):
-        p = functional.one_hot(target.ids_N, V).double()
+        p = functional.one_hot(target.ids_N, z.shape[-1]).double()
     if isinstance(target, Sampled):
         p = torch.zeros_like(p).scatter_add_(-1, target.ids_NU, target.weights_NU.double())
     if isinstance(target, Labels | Sampled):
@@ -102,7 +102,7 @@ def exact(
     if isinstance(target, TopK):
         outside = torch.ones_like(p, dtype=torch.bool).scatter(-1, target.ids_NK, False)
         p, q = (torch.cat([x.gather(-1, target.ids_NK), (x * outside).sum(-1, keepdim=True)], -1) for x in (p, q))
-        if target.ids_NK.shape[-1] == V:
+        if target.ids_NK.shape[-1] == z.shape[-1]:
             p, q = p[:, :-1], q[:, :-1]
     if name == "cross_entropy":
         value = -(p * q.log()).sum(-1)
@@ -118,7 +118,7 @@ def exact(
     elif name == "skew_reverse_kl":
         value = kl(q, (1 - alpha) * p + alpha * q)
     else:
-        head = head_of(p.detach(), isinstance(target, TopK) and target.ids_NK.shape[-1] < V)
+        head = head_of(p.detach(), isinstance(target, TopK) and target.ids_NK.shape[-1] < z.shape[-1])
         gap = (p - q).abs().detach()
         g_head, g_tail = (gap * head).sum(-1), (gap * ~head).sum(-1)
         value = (g_head * kl(p, q) + g_tail * kl(q, p)) / (g_head + g_tail)

@@ -281,6 +281,16 @@ def test_resume_is_exact_wherever_it_was_cut(teacher, run, tmp_path, student):
             assert (folder / name).read_bytes() == (whole / name).read_bytes(), (cut, name)
 
 
+def test_activations_made_again_change_nothing(teacher, run, tmp_path):
+    a, b = (
+        distill.train(
+            task(run[0], teacher, NARROW, max_steps=3, activation_checkpointing=on), run[1], tmp_path / str(on)
+        )
+        for on in (False, True)
+    )
+    assert (a / "model.safetensors").read_bytes() == (b / "model.safetensors").read_bytes()
+
+
 def test_a_student_is_a_teacher(teacher, learned, tmp_path):
     """A narrow one's projection comes along."""
     theirs, _ = SentenceEncoder.open(section(learned[1] / "student"))

@@ -22,7 +22,7 @@ from synthgen.records import Request
 from synthgen.sections import TeacherSection
 from synthgen.teachers import Reply
 from synthgen.teachers.encoder import context_of, padded, token_ids
-from synthgen.teachers.load import load_weights, pick_device, tokenizer_hash
+from synthgen.teachers.load import checkpoint_activations, load_weights, pick_device, tokenizer_hash
 
 _POOLINGS = ("mean", "cls", "max")
 _TYPES = "sentence_transformers.models."
@@ -109,9 +109,9 @@ class SentenceEncoder(nn.Module):
             out[places] = self([ids[i] for i in places]).float().cpu()
         return out
 
-    def gradient_checkpointing_enable(self) -> None:
+    def activation_checkpointing_enable(self) -> None:
         """As of transformers' models."""
-        self.model.gradient_checkpointing_enable()
+        checkpoint_activations(self.model)
 
     def save_pretrained(self, folder: Path) -> None:
         """Write weights and modules.json as sentence-transformers reads them; the tokenizer is saved apart."""

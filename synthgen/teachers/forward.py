@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from synthgen.teachers import prefix
@@ -70,26 +71,29 @@ def _packed(
     rows = [[*p, *c][:-1] for p, c in zip(prompts, completions, strict=True)]  # the last token predicts nothing kept
     packed = bins([len(row) for row in rows])
     width = max(sum(len(rows[r]) for r in some) for some in packed)
-    ids = torch.zeros((len(packed), width), dtype=torch.long)
-    position_ids = torch.zeros_like(ids)
-    mask = torch.zeros((len(packed), 1, width, width), dtype=torch.bool)
-    wanted: list[torch.Tensor] = [torch.zeros(0, dtype=torch.long)] * len(rows)  # flat places of each completion
+    # Numpy, and one copy to the device: this is the host's work of each pass, and a GPU waits for it.
+    made = np.zeros((3, len(packed), width), np.int64)
+    ids, positions, owners = made  # tokens; their places in their row; whose they are, from 1 (0: padding's)
+    wanted: list[Any] = [None] * len(rows)  # flat places of each completion
     for b, some in enumerate(packed):
         start = 0
         for r in some:
             stop = start + len(rows[r])
-            ids[b, start:stop] = torch.tensor(rows[r])
-            position_ids[b, start:stop] = torch.arange(before, before + stop - start)
-            mask[b, 0, start:stop, start:stop] = True
-            wanted[r] = b * width + torch.arange(start + len(prompts[r]) - 1, stop)
+            ids[b, start:stop] = rows[r]
+            positions[b, start:stop] = np.arange(before, before + stop - start)
+            owners[b, start:stop] = r + 1
+            wanted[r] = b * width + np.arange(start + len(prompts[r]) - 1, stop)
             start = stop
-        mask[b, 0, start:, 0] = True  # padding must look at something: a row of no keys is NaN
-    mask &= torch.ones(width, width, dtype=torch.bool).tril()
     device = model.device
+    ids_BS, positions_BS, owners_BS = torch.from_numpy(made).to(device)
+    # A row's tokens look at its own before them, and padding at padding: a row of no keys is NaN. The mask is made
+    # where it is used: it is as many times larger than these as it is wide.
+    before_SS = torch.ones(width, width, dtype=torch.bool, device=device).tril()
+    mask_BSS = (owners_BS[:, :, None] == owners_BS[:, None, :]) & before_SS
     hidden_BSD = model.get_decoder()(
-        ids.to(device), attention_mask=mask.to(device), position_ids=position_ids.to(device), use_cache=False, **more
+        ids_BS, attention_mask=mask_BSS[:, None], position_ids=positions_BS, use_cache=False, **more
     ).last_hidden_state
-    hidden_ND = hidden_BSD.flatten(0, 1)[torch.cat(wanted).to(device)]
+    hidden_ND = hidden_BSD.flatten(0, 1)[torch.from_numpy(np.concatenate(wanted)).to(device)]
     return list(model.get_output_embeddings()(hidden_ND).split([len(c) for c in completions]))
 
 

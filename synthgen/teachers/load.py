@@ -30,12 +30,14 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.tx
 
 
 def pick_device(name: str) -> torch.device:
-    """'auto' is the first accelerator there is, else the CPU. Raises TeacherError for one that is not there."""
+    """'auto' is the first accelerator there is, else the CPU. Raises TeacherError for one that is not there.
+
+    Of the processes that `torchrun` or `accelerate launch` starts side by side, each has a GPU of its own."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if (name == "cuda" and not torch.cuda.is_available()) or (name == "mps" and not torch.backends.mps.is_available()):
         raise TeacherError(f"teacher.device is '{name}', and this machine has none", "use device: auto")
-    return torch.device(name)
+    return torch.device(name, int(os.environ.get("LOCAL_RANK", 0))) if name == "cuda" else torch.device(name)
 
 
 def load_weights(section: TeacherSection, kind: Any = AutoModelForCausalLM, **changes: Any) -> tuple[Any, Any, str]:
@@ -70,6 +72,13 @@ def load_description(section: TeacherSection) -> tuple[Any, Any, str]:
     model, tokenizer = _loaded(name, describe)
     _check_template(name, tokenizer)
     return model, tokenizer, revision or _hub_revision(model, section)
+
+
+def checkpoint_activations(model: Any) -> None:
+    """Let the backward pass compute activations again."""
+    # transformers has had the first name for a few releases, and will have the second for a few more.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()
 
 
 def load_tokenizer(name: str) -> Any:

@@ -1,0 +1,369 @@
+"""What the loss and a training step cost on a GPU, in time and memory.
+
+    python benchmarks/gpu.py [--precisions float32 bfloat16] [--rounds 5] [--profile]
+    python benchmarks/gpu.py --device cpu --tiny            # does it run?
+
+Weights and tokens are random: a teacher of SmolLM2-135M's shape (vocabulary 49,152, width 576, 30 layers) and a student
+of six such layers, on rows of 64 prompt and 193 completion tokens. Arms take turns, in the other order every second
+round; one round is run before those that count. Values are medians over the rounds, with the lowest and highest in
+brackets; a ratio is to cross-entropy in the same round.
+
+The first table is the loss alone, from hidden states to their gradient and the output layer's: B·T tokens, milliseconds
+forward and backward, peak memory above what was held before. "whole" makes all logits and calls torch; the others go
+through `distill.head.through_head`, with the chunk that it takes by itself and one eight times as large.
+
+The second is whole steps of `distill.loop.fit` (batch from memory, forward, backward, clipping, AdamW; without the
+first step, in which the optimizer's state is made): completion tokens a second, and peak memory with weights, gradients
+and AdamW's moments. "torch, whole logits" is a plain trainer: stock attention without a mask, all completion logits at
+once.
+
+Precisions: float32; tf32, the same with products of 10-bit mantissas; bfloat16, autocast, with a teacher in bfloat16.
+--profile also says for which share of a step the GPU computes, and by which kernels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from distill import head as heads
+from distill import losses
+from distill.data import Example
+from distill.head import Head, logits_of, through_head
+from distill.loop import Checkpoints, Objective, accelerator_of, fit
+from distill.objective import FromShards
+from distill.online import LiveTeacher, Text
+from synthgen import logits
+from synthgen.training import TrainSection
+from synthgen.ui import Progress
+
+DRAWS, KEPT, LARGER = 50, 64, 8
+STEPS = 4  # of one fit; the first is not timed
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--precisions", nargs="*", default=["float32", "bfloat16"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--prompt", type=int, default=64)
+    parser.add_argument("--completion", type=int, default=193)
+    parser.add_argument("--vocabulary", type=int, default=49_152)
+    parser.add_argument("--width", type=int, default=576)
+    parser.add_argument("--layers", type=int, nargs=2, default=[6, 30], help="of student and teacher")
+    parser.add_argument("--tiny", action="store_true", help="sizes that a CPU can do in seconds")
+    parser.add_argument("--profile", action="store_true")
+    options = parser.parse_args()
+    if options.tiny:
+        options.rows, options.prompt, options.completion = 3, 5, 8
+        options.vocabulary, options.width, options.layers = 500, 64, [1, 2]
+        heads._CHUNK_ELEMENTS = 1 << 12
+    device = torch.device(options.device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    tokens = options.rows * (options.prompt + options.completion - 1)
+    print(f"{name}, torch {torch.__version__}; {tokens:,} tokens, {options.vocabulary:,} ids, width {options.width}\n")
+    for precision in options.precisions:
+        with products(precision):
+            print_losses(precision, tokens, options, device)
+    for precision in options.precisions:
+        with products(precision):
+            print_steps(precision, options, device)
+
+
+@contextmanager
+def products(precision: str) -> Iterator[None]:
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    yield
+    torch.set_float32_matmul_precision("highest")
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def held(device: torch.device) -> int:
+    """Bytes in use; and the peak is counted from here."""
+    if device.type != "cuda":
+        return 0
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)
+
+
+def peak(device: torch.device) -> int:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    return f"{median(values):{form}} [{min(values):{form}}, {max(values):{form}}]"
+
+
+def rounds_of(arms: dict[str, Callable[[], dict[str, float]]], count: int) -> dict[str, list[dict[str, float]]]:
+    """What each arm measured in each round that counts."""
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in arms}
+    for number in range(count + 1):
+        for name in arms if number % 2 else reversed(arms):
+            result = arms[name]()
+            if number:
+                found[name].append(result)
+    return found
+
+
+# The loss alone
+
+
+def print_losses(precision: str, tokens: int, options: argparse.Namespace, device: torch.device) -> None:
+    size, width = options.vocabulary, options.width
+    generator = torch.Generator(device).manual_seed(0)
+    random = lambda *shape: torch.randn(*shape, generator=generator, device=device)  # noqa: E731
+    hidden_ND, weight_VD = random(tokens, width).requires_grad_(), (random(size, width) / 8).requires_grad_()
+    kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    its_hidden_ND, its_head = random(tokens, width).to(kind), Head((random(size, width) / 8).to(kind))
+    first_N = torch.randint(size, (tokens,), generator=generator, device=device)
+    spaced = lambda k: (first_N[:, None] + torch.arange(k, device=device) * (size // k)) % size  # noqa: E731
+    labels = losses.Labels(first_N)
+    drawn = losses.Sampled(spaced(DRAWS), torch.full((tokens, DRAWS), 1 / DRAWS, device=device))
+    kept_NK = torch.full((tokens, KEPT), 0.8 / KEPT, device=device).log()
+    rest_N = torch.full((tokens,), 0.2, device=device).log()
+    topk = losses.TopK(spaced(KEPT), kept_NK, rest_N, torch.zeros(tokens, device=device))
+    weights_N = torch.full((tokens,), 1 / tokens, device=device)
+
+    def whole() -> torch.Tensor:
+        return functional.cross_entropy(functional.linear(hidden_ND, weight_VD).float(), first_N)
+
+    def chunked(name: str, target: losses.Target | None, times: int) -> Callable[[], torch.Tensor]:
+        def tokenwise(z_CV: torch.Tensor, at: tuple[int, int]) -> torch.Tensor:
+            if target is not None:
+                return losses.divergence(z_CV, losses.cut(target, *at), name)
+            with torch.no_grad():
+                live = losses.Dense(logits_of(its_hidden_ND[slice(*at)], its_head))
+            return losses.divergence(z_CV, live, name)
+
+        chunk = times * max(1, heads._CHUNK_ELEMENTS // size)
+        return lambda: through_head(hidden_ND, Head(weight_VD), tokenwise, weights_N, chunk)[0]
+
+    def timed(loss_of: Callable[[], torch.Tensor]) -> dict[str, float]:
+        hidden_ND.grad = weight_VD.grad = None
+        before = held(device)
+        synchronize(device)
+        began = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            loss = loss_of()
+        loss.backward()
+        synchronize(device)
+        return {"ms": 1e3 * (time.perf_counter() - began), "peak": peak(device) - before, "loss": float(loss.detach())}
+
+    ways = {("cross-entropy, torch, whole", 0): whole}
+    for what, name, target in (
+        ("cross-entropy", "cross_entropy", labels),
+        (f"{DRAWS} draws", "forward_kl", drawn),
+        (f"top-{KEPT}, forward KL", "forward_kl", topk),
+        (f"top-{KEPT}, reverse KL", "reverse_kl", topk),
+        ("live teacher's output layer, forward KL", "forward_kl", None),
+    ):
+        for times in (1, LARGER):
+            ways[what, times] = chunked(name, target, times)
+    found = rounds_of({str(key): lambda way=way: timed(way) for key, way in ways.items()}, options.rounds)
+    base = [row["ms"] for row in found[str(("cross-entropy, torch, whole", 0))]]
+    print(f"The loss alone, {precision}\n")
+    print("| loss | tokens a chunk | ms | beside torch, whole | peak, MiB | loss |\n|---|---|---|---|---|---|")
+    for (what, times), results in zip(ways, found.values(), strict=True):
+        ms = [row["ms"] for row in results]
+        ratio = spread([mine / its for mine, its in zip(ms, base, strict=True)], ".2f")
+        chunk = f"{times * max(1, heads._CHUNK_ELEMENTS // size):,}" if times else "all"
+        memory, loss = median(row["peak"] for row in results) / 2**20, results[0]["loss"]
+        print(f"| {what} | {chunk} | {spread(ms, '.1f')} | {ratio} | {memory:,.0f} | {loss:.4f} |", flush=True)
+    print()
+
+
+# Whole steps
+
+
+class Plain(Objective):
+    """Cross-entropy as a plain trainer takes it, on rows that are all of one length."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, rows: Sequence[Example], step: Sequence[Example]) -> tuple[torch.Tensor, dict[str, float]]:
+        ids_BT = torch.tensor([[*e.prompt, *e.completion] for e in rows], device=self.model.device)
+        count = len(rows[0].completion)
+        z_BTV = self.model(ids_BT[:, :-1], logits_to_keep=count, use_cache=False).logits
+        loss = functional.cross_entropy(z_BTV.float().flatten(0, 1), ids_BT[:, -count:].flatten(), reduction="sum")
+        loss = loss / sum(len(e.completion) for e in step)
+        return loss, {"loss": float(loss.detach())}
+
+
+class Clock(Progress):
+    """When each step was done."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__("train", 0, "steps")
+        self.device = device
+        self.times: list[float] = []
+
+    def advance(self, count: int, *, failed: int = 0, resumed: bool = False) -> None:
+        if count:
+            synchronize(self.device)
+            self.times.append(time.perf_counter())
+
+
+def batches_of(options: argparse.Namespace, kind: str, count: int = 2) -> list[list[Text]]:
+    """Batches of random rows with targets of a kind, '' for none."""
+    rng, size, found = np.random.default_rng(0), options.vocabulary, []
+    for number in range(count * options.rows):
+        prompt, completion = (rng.integers(0, size, n).tolist() for n in (options.prompt, options.completion))
+        target: logits.Target | None = None
+        if kind == "sampled":
+            # A third of the draws is of the likeliest id, as of a model that is mostly sure.
+            drawn_TN = rng.integers(0, size, (len(completion), DRAWS), dtype=np.int32)
+            drawn_TN[:, : DRAWS // 3] = np.array(completion)[:, None]
+            target = logits.count_draws(drawn_TN)
+        elif kind == "topk":
+            ids_TK = (np.array(completion)[:, None] + np.arange(KEPT) * (size // KEPT)) % size
+            logp_TK = np.tile(np.log(0.8 * 0.5 ** np.arange(1, KEPT + 1)), (len(completion), 1)).astype(np.float32)
+            rest_T = np.full(len(completion), np.log(0.2), np.float32)
+            target = logits.TopK(ids_TK.astype(np.int32), logp_TK, rest_T, np.zeros(len(completion), np.float32))
+        found.append(Text(str(number), prompt, completion, target, True, teacher_prompt=prompt))
+    return [found[n * options.rows : (n + 1) * options.rows] for n in range(count)]
+
+
+def model_of(options: argparse.Namespace, layers: int, seed: int, device: torch.device) -> Any:
+    """A model of random weights, made where it computes."""
+    config = LlamaConfig(
+        vocab_size=options.vocabulary,
+        hidden_size=options.width,
+        intermediate_size=options.width * 8 // 3,
+        num_hidden_layers=layers,
+        num_attention_heads=options.width // 64,
+        num_key_value_heads=max(1, options.width // 192),
+        head_dim=64,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(seed)
+    with device:
+        return LlamaForCausalLM(config)
+
+
+@contextmanager
+def chunks(times: int) -> Iterator[None]:
+    before = heads._CHUNK_ELEMENTS
+    heads._CHUNK_ELEMENTS = before * times
+    yield
+    heads._CHUNK_ELEMENTS = before
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+    torch.use_deterministic_algorithms(False)
+
+
+def print_steps(precision: str, options: argparse.Namespace, device: torch.device) -> None:
+    base = {"batch_size": options.rows, "checkpoint_every": 10**6, "kd_weight": 0.9}
+    dtype = "bfloat16" if precision == "bfloat16" else "float32"
+    section = TrainSection.model_validate({**base, "dtype": dtype})
+    online = TrainSection.model_validate({**base, "dtype": dtype, "online": {"mode": "teacher"}})
+    meta = {"temperature": 1.0, "vocab_size": options.vocabulary}
+    metas = {
+        "sampled": {**meta, "kind": "sampled", "draws": DRAWS},
+        "topk": {**meta, "kind": "topk", "k": KEPT},
+        "": {},
+    }
+    data = {kind: batches_of(options, kind) for kind in metas}
+
+    def live(model: Any) -> Objective:
+        its = model_of(options, options.layers[1], 1, device).eval().to(getattr(torch, dtype))
+        return LiveTeacher(model, SimpleNamespace(model=its, identity=meta), online)  # type: ignore[arg-type]
+
+    def shards(kind: str) -> Callable[[Any], Objective]:
+        return lambda model: FromShards(model, metas[kind], section, labels_alone=not kind)
+
+    arms: dict[str, tuple[Callable[[Any], Objective], str, Callable[[], Any]]] = {
+        "cross-entropy": (shards(""), "", nullcontext),
+        "cross-entropy, torch, whole logits": (Plain, "", nullcontext),
+        f"{DRAWS} draws": (shards("sampled"), "sampled", nullcontext),
+        f"{DRAWS} draws, chunks {LARGER} times as large": (shards("sampled"), "sampled", lambda: chunks(LARGER)),
+        f"{DRAWS} draws, deterministic kernels": (shards("sampled"), "sampled", deterministic),
+        f"top-{KEPT}": (shards("topk"), "topk", nullcontext),
+        "live teacher, full KL": (live, "", nullcontext),
+    }
+
+    def trained(name: str, steps: int) -> dict[str, float]:
+        objective_of, kind, how = arms[name]
+        gc.collect()
+        held(device)
+        clock = Clock(device)
+        with how(), tempfile.TemporaryDirectory() as scratch:
+            accelerator = accelerator_of(section, device, Path(scratch))
+            objective = objective_of(model_of(options, options.layers[0], 0, device))
+            where = Checkpoints(Path(scratch), "arm")
+            batch_of = lambda step: data[kind][step % 2]  # noqa: E731
+            metrics = fit(objective, batch_of, section, steps, where, clock, accelerator=accelerator)
+            accelerator.free_memory()
+        seconds = (clock.times[-1] - clock.times[0]) / max(1, steps - 1)
+        return {"rate": metrics[0]["tokens"] / max(seconds, 1e-9), "peak": peak(device), "loss": metrics[0]["loss"]}
+
+    found = rounds_of({name: lambda name=name: trained(name, STEPS) for name in arms}, options.rounds)
+    base_rates = [row["rate"] for row in found["cross-entropy"]]
+    print(f"A training step, {precision}; {options.rows} rows\n")
+    print("| arm | completion tokens/s | beside cross-entropy | peak, MiB | beside | first loss |")
+    print("|---|---|---|---|---|---|")
+    least = median(row["peak"] for row in found["cross-entropy"]) or 1
+    for name, results in found.items():
+        rates, memory = [row["rate"] for row in results], median(row["peak"] for row in results)
+        ratio = spread([mine / its for mine, its in zip(rates, base_rates, strict=True)], ".2f")
+        print(
+            f"| {name} | {spread(rates, ',.0f')} | {ratio} | {memory / 2**20:,.0f} | {memory / least:.2f} | "
+            f"{results[0]['loss']:.4f} |",
+            flush=True,
+        )
+    print()
+    if options.profile:
+        for name, results in found.items():
+            seconds = options.rows * options.completion / median(row["rate"] for row in results)
+            print_profile(f"{name}, {precision}", seconds, lambda steps, name=name: trained(name, steps), device)
+
+
+def print_profile(name: str, seconds: float, trained: Callable[[int], Any], device: torch.device) -> None:
+    """The GPU's own time in a step, of two fits that differ by two steps, beside a step that was not profiled."""
+    from torch.profiler import ProfilerActivity, profile
+
+    sums: list[dict[str, float]] = []
+    for steps in (2, 4):
+        with profile(activities=[ProfilerActivity.CUDA if device.type == "cuda" else ProfilerActivity.CPU]) as profiler:
+            trained(steps)
+        which = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+        sums.append({e.key: getattr(e, which) / 1e6 for e in profiler.key_averages()})
+    a_step = {key: (value - sums[0].get(key, 0.0)) / 2 for key, value in sums[1].items()}
+    busy = sum(a_step.values())
+    print(f"{name}: {1e3 * seconds:.1f} ms a step, of which the device computes {100 * busy / seconds:.0f}%")
+    for key, value in sorted(a_step.items(), key=lambda item: -item[1])[:8]:
+        print(f"    {1e3 * value:7.2f} ms  {key[:100]}")
+    print(flush=True)
+
+
+if __name__ == "__main__":
+    main()

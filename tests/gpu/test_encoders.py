@@ -1,0 +1,106 @@
+"""Classifiers and sentence encoders trained on the device: the CPU's losses, activations made again, resume."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from small import small_encoder, sorting_task
+from test_encoder_student import TINY
+from test_train import Cut
+
+import synthgen
+from distill import evaluate, train
+from distill.decoder import read_metrics
+from distill.encoder import Encoder
+from synthgen.sections import TeacherSection
+from synthgen.teachers.embedding import EmbeddingModel
+from synthgen.training import TrainSection
+
+STUDENTS = {
+    "encoder": {"kind": "encoder", "config": TINY | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}},
+    "sentence": {"kind": "sentence", "config": {"hidden_size": 8, "num_hidden_layers": 1, "hidden_dropout_prob": 0.0,
+                                                "attention_probs_dropout_prob": 0.0}},
+}  # fmt: skip
+STRATEGIES = {"encoder": {}, "sentence": {"strategy": "embed", "generate": {"shard_size": 16}}}
+FAST = {"batch_size": 16, "epochs": 8, "max_steps": 6, "checkpoint_every": 2, "learning_rate": 3e-3}
+KINDS = list(STUDENTS)
+
+
+@pytest.fixture(scope="module")
+def sorted_(tmp_path_factory, device):
+    """A function that gives (recipe, run) of a kind of student, with its teacher on a device and keys of `train`."""
+    folder, done = tmp_path_factory.mktemp("gpu-sorting"), {}
+
+    def make(kind: str, where: str = device.type, **changes):
+        if kind not in done:
+            teacher = small_encoder(folder / f"teacher-{kind}", headless=kind == "sentence")
+            section = {"model": str(teacher), "licence": "Apache-2.0", "batch_size": 16, "device": device.type}
+            values = {"teacher": section, "train": {"student": STUDENTS[kind], **FAST}, **STRATEGIES[kind]}
+            recipe = synthgen.load_recipe(sorting_task(folder / f"task-{kind}", teacher, 90, **values))
+            synthgen.generate(recipe, folder / kind)
+            synthgen.curate(recipe, folder / kind)
+            done[kind] = recipe
+        recipe = done[kind]
+        section = TrainSection.model_validate(recipe.train.model_dump(exclude_none=True) | changes)
+        there = recipe.teacher.model_copy(update={"device": where})
+        return recipe.model_copy(update={"train": section, "teacher": there}), folder / kind
+
+    return make
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_step_is_the_cpus(sorted_, tmp_path, kind, dtype):
+    mine = read_metrics(train(*sorted_(kind, dtype=dtype), tmp_path / "mine"))
+    its = read_metrics(train(*sorted_(kind, "cpu", dtype=dtype), tmp_path / "its"))
+    assert len(mine) == 6
+    assert all(math.isfinite(row["loss"]) for row in mine)
+    near = {"abs": 1e-4} if dtype == "float32" else {"rel": 3e-2}
+    for key in its[0].keys() - {"grad_norm"}:
+        assert mine[0][key] == pytest.approx(its[0][key], **near), key
+    assert mine[-1]["loss"] == pytest.approx(its[-1]["loss"], rel=0.05 if dtype == "float32" else 0.15)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_activations_made_again_are_the_same_loss(sorted_, tmp_path, kind):
+    a, b = (
+        read_metrics(train(*sorted_(kind, activation_checkpointing=on, baseline=False), tmp_path / str(on)))
+        for on in (False, True)
+    )
+    assert a[0]["loss"] == b[0]["loss"]
+    assert [row["loss"] for row in a] == pytest.approx([row["loss"] for row in b], rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_bytes_whole_and_resumed(sorted_, tmp_path, kind):
+    dropped = {key: 0.3 for key in ("hidden_dropout_prob", "attention_probs_dropout_prob")}
+    student = STUDENTS[kind] | {"config": STUDENTS[kind]["config"] | dropped}
+    recipe, run = sorted_(kind, student=student, baseline=False)
+    whole = train(recipe, run, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, run, tmp_path / "cut", ui=Cut(3))
+    resumed = train(recipe, run, tmp_path / "cut")
+    for name in ("model.safetensors", "metrics.jsonl"):
+        assert (whole / name).read_bytes() == (resumed / name).read_bytes(), name
+
+
+def test_they_are_loaded_and_read_texts_there(sorted_, tmp_path, device):
+    texts = ["where is my parcel", "lost", "the app crashes twice"]
+    folder = train(*sorted_("encoder", baseline=False), tmp_path / "encoder")
+    a, b = (Encoder.load(folder, where).predict(texts) for where in (device.type, "cpu"))
+    assert abs(a - b).max() < 1e-4
+    folder = train(*sorted_("sentence"), tmp_path / "sentence")
+    a, b = (
+        EmbeddingModel.open(TeacherSection(model=str(folder), device=where)).model.vectors(texts)
+        for where in (device.type, "cpu")
+    )
+    assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_a_sentence_encoder_is_measured(sorted_, tmp_path):
+    recipe, run = sorted_("sentence")
+    found = evaluate(recipe, run, train(recipe, run, tmp_path / "student"))
+    assert found["table"]["distilled"]["rows_per_second"] > 0
+    assert math.isfinite(found["table"]["distilled"]["spearman"]["mean"])

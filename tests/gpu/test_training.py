@@ -1,0 +1,275 @@
+"""Training on the device: the CPU's losses, every kind of decoder student, and resume to the byte."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_seq2seq import BART, T5
+from test_train import Cut
+
+from distill import evaluate, train
+from distill.align import Part, uld
+from distill.data import Example, load
+from distill.decoder import read_metrics
+from distill.head import Head
+from distill.loop import accelerator_of
+from distill.objective import FromShards
+from distill.students import decoder
+from synthgen.errors import UserError
+from synthgen.teachers.transformers import LocalModel
+from synthgen.training import TrainSection
+
+# Bins of 256 tokens, full: attention over several blocks of keys, whose gradients a GPU may sum in any order.
+GENERATE = {"samples": 2, "max_new_tokens": 24, "shard_size": 16}
+LOGITS = {
+    "sampled": {"kind": "sampled", "draws": 50},
+    "topk": {"kind": "topk", "k": 16, "temperature": 2.0},
+}
+FAST = {"batch_size": 16, "epochs": 8, "max_steps": 6, "checkpoint_every": 2, "learning_rate": 1e-3}
+NEAR = {"float32": {"abs": 1e-4}, "bfloat16": {"rel": 3e-2, "abs": 1e-3}}
+
+
+def ready(made, kind: str = "sampled", **more):
+    """(recipe, run) with a `train` section of these keys; `device` is the teacher's."""
+    device = {"device": more.pop("device")} if "device" in more else {}
+    recipe, run = made(kind, **device, seeds=32, generate=GENERATE, logits=LOGITS[kind])
+    values = recipe.train.model_dump(exclude_none=True) | FAST | more
+    return recipe.model_copy(update={"train": TrainSection.model_validate(values)}), run
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+# The CPU's losses
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("kind", "loss"), [("sampled", "forward_kl"), ("topk", "reverse_kl"), ("topk", "adaptive_kl")])
+def test_the_first_step_is_the_cpus(made, tmp_path, kind, loss, dtype):
+    """Of both arms; and the student that comes of it is saved in float32, with weights that moved."""
+    found = []
+    for device in (None, "cpu"):
+        where = {} if device is None else {"device": device}
+        student = train(*ready(made, kind, loss=loss, dtype=dtype, **where), tmp_path / str(device))
+        found.append([read_metrics(folder) for folder in (student, student / "baseline")])
+    for mine, its in zip(*found, strict=True):
+        assert all(math.isfinite(row["loss"]) for row in mine)
+        for key in mine[0].keys() & {"loss", "distillation", "cross_entropy"}:
+            assert mine[0][key] == pytest.approx(its[0][key], **NEAR[dtype]), key
+        assert mine[0]["grad_norm"] == pytest.approx(its[0]["grad_norm"], rel=1e-3 if dtype == "float32" else 0.1)
+        assert mine[-1]["loss"] == pytest.approx(its[-1]["loss"], rel=0.02)
+    saved = weights(tmp_path / "None")
+    begun = decoder(ready(made, kind)[0].train.student, LocalModel.open(ready(made, kind)[0].teacher), 0).model
+    assert all(value.dtype == torch.float32 for value in saved.values())
+    assert any(not torch.equal(value, saved[name].cpu()) for name, value in begun.state_dict().items() if name in saved)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_activations_made_again_are_the_same_loss(made, tmp_path, dtype):
+    settings = {"student": {"kind": "decoder", "layers": 2}, "baseline": False, "dtype": dtype}
+    a, b = (
+        read_metrics(train(*ready(made, **settings, activation_checkpointing=on), tmp_path / str(on)))
+        for on in (False, True)
+    )
+    assert a[0]["loss"] == b[0]["loss"]
+    assert a[0]["grad_norm"] == pytest.approx(b[0]["grad_norm"], rel=1e-5 if dtype == "float32" else 1e-2)
+    assert [row["loss"] for row in a] == pytest.approx([row["loss"] for row in b], rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["sampled", "topk"])
+def test_micro_batches_add_up_to_the_step(made, tmp_path, kind, dtype):
+    a, b = (
+        read_metrics(train(*ready(made, kind, baseline=False, micro_batch=size, dtype=dtype), tmp_path / str(size)))
+        for size in (16, 5)
+    )
+    near = 1e-4 if dtype == "float32" else 3e-2
+    for key in ("loss", "distillation", "cross_entropy", "grad_norm"):
+        assert a[0][key] == pytest.approx(b[0][key], rel=near), key
+    assert [row["loss"] for row in a] == pytest.approx([row["loss"] for row in b], rel=max(near, 1e-3))
+
+
+@pytest.mark.parametrize("kind", ["sampled", "topk"])
+def test_gradients_are_those_of_the_cpu_and_of_the_steps_portions(made, kind):
+    recipe, run = ready(made, kind)
+    teacher = LocalModel.open(recipe.teacher)
+    data = load(run / "curated", teacher.render, 256)
+    batch, found = data.examples[:13], []
+    for device, size in ((torch.device("cpu"), 13), (teacher.model.device, 13), (teacher.model.device, 4)):
+        model = decoder(recipe.train.student, teacher, 0).model.to(device)
+        objective = FromShards(model, data.meta, recipe.train)
+        for begin in range(0, len(batch), size):
+            objective(batch[begin : begin + size], batch)[0].backward()
+        found.append([p.grad.cpu() for p in model.parameters()])
+    for other in found[1:]:
+        for a, b in zip(other, found[0], strict=True):
+            assert float((a - b).abs().max()) < 1e-4 * max(1.0, float(b.abs().max()))
+
+
+def test_the_distance_across_tokenizers_is_the_cpus(device):
+    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    shares = [np.sort(rng.dirichlet(np.ones(9)))[::-1].astype(np.float32).copy() for _ in range(3)]
+    parts = tuple(Part(2 * n, 2 * n + 2, kept * 0.9, 0.01, 10) for n, kept in enumerate(shares))
+    example = Example("x", [], list(range(7)), None, True, (), parts=parts)
+    found = []
+    for where in (device, torch.device("cpu")):
+        generator.manual_seed(0)
+        h, w = (torch.randn(*s, generator=generator).to(where).requires_grad_() for s in ((7, 8), (23, 8)))
+        value = uld(h, Head(w), [example], 23)
+        found.append([value.detach().cpu(), *(g.cpu() for g in torch.autograd.grad(value, (h, w)))])
+    for a, b in zip(*found, strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+# Every kind of student
+
+LORA = {"kind": "decoder", "layers": 1, "lora": {"r": 2}}
+CONFIG = {"kind": "decoder", "config": {"num_hidden_layers": 3, "hidden_size": 8, "intermediate_size": 12}}
+STUDENTS = {
+    "low-rank": {"student": LORA},
+    "random weights": {"student": CONFIG},
+    "t5": {"student": {"kind": "seq2seq", "config": T5}},
+    "bart": {"student": {"kind": "seq2seq", "config": BART}},
+    "hidden states": {"student": CONFIG, "hidden": {}},
+    "hidden cosine, relations": {"hidden": {"loss": "cosine"}, "relations": {}},
+    "live teacher": {"online": {"mode": "teacher", "loss_temperature": 2.0}, "loss": "jsd"},
+    "mutual": {"online": {"mode": "mutual"}, "loss": "forward_kl"},
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", STUDENTS)
+def test_students_of_every_kind(made, tmp_path, name, dtype):
+    """A few steps; the first one's loss is the CPU's. (Dropout, which T5 and BART have, is drawn on each device.)"""
+    settings = {"baseline": False, "max_steps": 3, "dtype": dtype, **STUDENTS[name]}
+    if "config" in settings.get("student", {}) and settings["student"]["kind"] == "seq2seq":
+        config = settings["student"]["config"]
+        off = {"dropout_rate": 0.0} if config["model_type"] == "t5" else {"dropout": 0.0}
+        settings["student"] = {"kind": "seq2seq", "config": config | off}
+    mine = read_metrics(train(*ready(made, **settings), tmp_path / "mine"))
+    its = read_metrics(train(*ready(made, **settings, device="cpu"), tmp_path / "its"))
+    assert len(mine) == 3
+    assert all(math.isfinite(value) for row in mine for value in row.values())
+    for key, value in its[0].items():
+        if key != "grad_norm":
+            assert mine[0][key] == pytest.approx(value, **NEAR[dtype]), key
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_student_learns_from_what_it_writes(made, tmp_path, dtype):
+    online = {"mode": "on_policy", "lmbda": 1.0, "max_new_tokens": 12, "reuse": 2}
+    settings = {"online": online, "loss": "reverse_kl", "max_steps": 4, "dtype": dtype}
+    student = train(*ready(made, **settings), tmp_path / "student")
+    metrics = read_metrics(student)
+    assert all(0 < row["length"] <= 12 and math.isfinite(row["loss"]) for row in metrics)
+    again = read_metrics(train(*ready(made, **settings), tmp_path / "again"))
+    for key in ("length", "ended", "loss"):  # the same tokens are written, then
+        assert again[0][key] == metrics[0][key], key
+    assert len(read_metrics(student / "baseline")) == 4
+
+
+# Resume
+
+
+@contextmanager
+def deterministic() -> Iterator[set[str]]:
+    """Kernels that torch knows to give the same bits; the set of those that it says it has none for."""
+    named: set[str] = set()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield named
+        named |= {str(w.message).split(". ")[0] for w in caught if "determin" in str(w.message)}
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def differing(a, b) -> dict[str, float]:
+    """Files of a student that are not the same bytes, and by how much their weights differ at most."""
+    found = {}
+    for path in sorted(p for p in a.rglob("*") if p.suffix in (".safetensors", ".jsonl")):
+        other = b / path.relative_to(a)
+        if path.read_bytes() != other.read_bytes():
+            apart = float("nan")
+            if path.suffix == ".safetensors":
+                mine, its = load_file(path), load_file(other)
+                apart = max(float((mine[name] - its[name]).abs().max()) for name in mine)
+            found[str(path.relative_to(a))] = apart
+    return found
+
+
+BYTES = {
+    "draws": {},
+    "topk": {"kind": "topk", "loss": "reverse_kl", "micro_batch": 5},
+    "low-rank, dropout": {"student": {"kind": "decoder", "layers": 1, "lora": {"r": 2, "lora_dropout": 0.3}}},
+    "hidden states": {"hidden": {}, "relations": {}},
+    "on-policy": {"online": {"mode": "on_policy", "lmbda": 0.5, "max_new_tokens": 12}},
+}
+
+
+@pytest.mark.parametrize("kernels", ["as they are", "deterministic"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", BYTES)
+def test_the_same_bytes_whole_again_and_resumed(made, tmp_path, name, dtype, kernels):
+    """Trained twice, and once cut after three steps, one after a checkpoint: weights and metrics to the byte.
+
+    Where they differ, the failure names the operations for which torch has no kernel, or has chosen none, that gives
+    the same bits each time.
+    """
+    recipe, run = ready(made, baseline=False, dtype=dtype, **{"kind": "sampled", **BYTES[name]})
+    with deterministic() if kernels == "deterministic" else nullcontext(set()):
+        whole, again = (train(recipe, run, tmp_path / folder) for folder in ("whole", "again"))
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, run, tmp_path / "cut", ui=Cut(3))
+        resumed = train(recipe, run, tmp_path / "cut")
+    apart = {"again": differing(whole, again), "resumed": differing(whole, resumed)}
+    if any(apart.values()):
+        with deterministic() as named:
+            train(recipe, run, tmp_path / "watched")
+        pytest.fail(f"{apart}; not deterministic, torch says: {sorted(named) or 'nothing'}")
+
+
+# Devices
+
+
+def test_one_process_trains_on_one_device_and_on_another(made, tmp_path, device):
+    section = ready(made)[0].train
+    for where in (device, torch.device("cpu"), device):
+        assert accelerator_of(section, where, tmp_path).device.type == where.type
+
+
+@pytest.mark.parametrize("where", [None, "cpu"])
+def test_a_student_is_measured_where_its_teacher_is(made, tmp_path, where):
+    """Also on the CPU of a machine with a GPU."""
+    recipe, run = ready(made, **({} if where is None else {"device": where}))
+    student = train(recipe, run, tmp_path / "student")
+    section = recipe.evaluate.model_copy(update={"max_rows": 8, "max_prompts": 2, "max_new_tokens": 8})
+    found = evaluate(recipe.model_copy(update={"evaluate": section}), run, student)
+    table = found["table"]
+    assert all(math.isfinite(table[name]["kl"]["mean"]) for name in ("distilled", "cross-entropy", "untrained"))
+    assert table["distilled"]["tokens_per_second"] > 0
+
+
+def test_out_of_memory_is_one_line_that_says_what_to_do(made, tmp_path, device):
+    if device.type != "cuda":
+        pytest.skip("of a GPU's memory")
+    config = {"hidden_size": 256, "intermediate_size": 8192, "num_hidden_layers": 4}
+    recipe, run = ready(made, student={"kind": "decoder", "config": config}, baseline=False, batch_size=48)
+    torch.cuda.empty_cache()
+    room = torch.cuda.memory_reserved() + (300 << 20)  # weights are 100 MB, a layer's activations 300
+    torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(device).total_memory)
+    try:
+        with pytest.raises(UserError, match="out of memory in step 0, with") as caught:
+            train(recipe, run, tmp_path / "student")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert "lower train.micro_batch" in caught.value.hint
