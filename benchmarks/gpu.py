@@ -18,7 +18,7 @@ and AdamW's moments. "torch, whole logits" is a plain trainer: stock attention w
 once.
 
 Precisions: float32; tf32, the same with products of 10-bit mantissas; bfloat16, autocast, with a teacher in bfloat16.
---profile also says for which share of a step the GPU computes, and by which kernels.
+--profile also says for which share of a step the GPU computes, by which kernels, and where the host waits for it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import gc
 import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -141,7 +142,7 @@ def print_losses(precision: str, tokens: int, options: argparse.Namespace, devic
     drawn = losses.Sampled(spaced(DRAWS), torch.full((tokens, DRAWS), 1 / DRAWS, device=device))
     kept_NK = torch.full((tokens, KEPT), 0.8 / KEPT, device=device).log()
     rest_N = torch.full((tokens,), 0.2, device=device).log()
-    topk = losses.TopK(spaced(KEPT), kept_NK, rest_N, torch.zeros(tokens, device=device))
+    topk = losses.TopK(spaced(KEPT), kept_NK, rest_N, torch.zeros(tokens, device=device), size - 1)
     weights_N = torch.full((tokens,), 1 / tokens, device=device)
 
     def whole() -> torch.Tensor:
@@ -362,6 +363,15 @@ def print_profile(name: str, seconds: float, trained: Callable[[int], Any], devi
     print(f"{name}: {1e3 * seconds:.1f} ms a step, of which the device computes {100 * busy / seconds:.0f}%")
     for key, value in sorted(a_step.items(), key=lambda item: -item[1])[:8]:
         print(f"    {1e3 * value:7.2f} ms  {key[:100]}")
+    if device.type == "cuda":
+        torch.cuda.set_sync_debug_mode("warn")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            trained(STEPS)
+        torch.cuda.set_sync_debug_mode("default")
+        places = [f"{Path(w.filename).name}:{w.lineno}" for w in caught if "synchroniz" in str(w.message)]
+        print(f"    the host waits for it {len(places) / STEPS:.0f} times a step, mostly at", end=" ")
+        print(", ".join(f"{place} ({count / STEPS:g})" for place, count in Counter(places).most_common(10)))
     print(flush=True)
 
 

@@ -198,7 +198,8 @@ def target_batch(targets: Sequence[logits.Target | None], meta: dict[str, Any]) 
         raise ValueError(f"targets are not of the kind that their shards state: {meta['kind']}")
     if meta["kind"] == "sampled":
         return losses.Sampled(*sampled_batch(targets, meta["draws"]))  # type: ignore[arg-type]
-    return losses.TopK(*topk_batch(targets))  # type: ignore[arg-type]
+    parts = topk_batch(targets)  # type: ignore[arg-type]
+    return losses.TopK(*parts, int(parts[0].max()) if parts[0].numel() else 0)
 
 
 def sampled_batch(targets: Sequence[logits.Sampled], draws: int) -> tuple[Tensor, Tensor]:

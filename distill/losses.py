@@ -50,12 +50,15 @@ class Dense:
 @dataclass(frozen=True)
 class TopK:
     """`ids_NK` with log-probabilities `logp_NK` at temperature 1; at the loss's temperature, `log_tail_N`, the log
-    of the mass left out (−inf: none), and `log_z_N` = logsumexp(log p / T). As `synthgen.logits.TopK` stores them."""
+    of the mass left out (−inf: none), and `log_z_N` = logsumexp(log p / T). As `synthgen.logits.TopK` stores them.
+
+    `largest`: no id is larger. Without it every chunk of tokens asks, and the host waits for a GPU's answer."""
 
     ids_NK: Tensor
     logp_NK: Tensor
     log_tail_N: Tensor
     log_z_N: Tensor
+    largest: int | None = None
 
 
 @dataclass(frozen=True)
@@ -79,12 +82,17 @@ KINDS: dict[type, TargetKind] = {Dense: "dense", TopK: "topk", Sampled: "sampled
 
 def cut(target: Target, begin: int, end: int) -> Target:
     """Tokens `begin` to `end` of a target."""
-    return type(target)(*(getattr(target, field.name)[begin:end] for field in fields(target)))
+    return _each(target, lambda part: part[begin:end])
 
 
 def moved(target: Target, device: torch.device) -> Target:
     """The target on another device."""
-    return type(target)(*(getattr(target, field.name).to(device) for field in fields(target)))
+    return _each(target, lambda part: part.to(device))
+
+
+def _each(target: Target, change: Callable[[Tensor], Tensor]) -> Target:
+    parts = (getattr(target, field.name) for field in fields(target))
+    return type(target)(*(change(part) if isinstance(part, Tensor) else part for part in parts))
 
 
 def divergence(
@@ -219,8 +227,11 @@ def _with_bucket(scaled_NV: Tensor, target: TopK, temperature: float) -> tuple[T
     """Log-distributions of teacher and student over the K kept ids and a bucket for all the rest, (N, K + 1)."""
     ids, logp = target.ids_NK, target.logp_NK.to(scaled_NV.dtype) / temperature - target.log_z_N[:, None]
     width = scaled_NV.shape[-1]
-    if ids.numel() and int(ids.max()) >= width:  # kept ids that the student has not: no mass on either side
-        scaled_NV = functional.pad(scaled_NV, (0, int(ids.max()) + 1 - width), value=-torch.inf)
+    largest = target.largest
+    if largest is None:
+        largest = int(ids.max()) if ids.numel() else 0
+    if largest >= width:  # kept ids that the student has not: no mass on either side
+        scaled_NV = functional.pad(scaled_NV, (0, largest + 1 - width), value=-torch.inf)
         logp = logp.masked_fill(ids >= width, -torch.inf)
     logp = torch.cat([logp, target.log_tail_N.to(logp.dtype)[:, None]], -1)
     logq = _Bucketed.apply(scaled_NV, ids)

@@ -400,8 +400,7 @@ def test_loss_names_in_a_recipe_reach_the_core():
     sections += [TrainSection(kd_weight=1.0, loss="skew_reverse_kl", alpha=a) for a in (0.1, 0.5)]
     found = [round(loss_and_gradient(model, batch, meta, section)[0], 6) for section in sections]
     assert len(set(found)) == len(found)
-    target = losses.TopK(
-        *(torch.cat(parts) for parts in zip(*(vars(topk_target(t)).values() for t in examples()[2]), strict=True))
-    )
+    parts = [[t.ids_NK, t.logp_NK, t.log_tail_N, t.log_z_N] for t in map(topk_target, examples()[2])]
+    target = losses.TopK(*(torch.cat(some) for some in zip(*parts, strict=True)))
     z = torch.cat([logits_alone(model, e) for e in batch])
     assert found[4] == pytest.approx(float(divergence(z, target, "jsd", beta=0.9).mean().detach()), rel=1e-4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_losses import (
@@ -119,6 +121,29 @@ def test_chunks_under_autocast(device):
     assert values.dtype == torch.float32
     assert torch.allclose(values, divergence(whole, target, "jsd"), rtol=5e-2, atol=1e-2)
     assert all(leaf.grad.dtype == torch.float32 for leaf in leaves)
+
+
+@pytest.mark.parametrize(("name", "kind"), DEFINED)
+def test_no_chunk_waits_for_the_device(device, name, kind):
+    """Forward and backward, of a target that says which id is its largest. (Adaptive KL asks whether half the mass is
+    among the first thousand ids, where there are more.)"""
+    logp, _ = teacher_and_student()
+    target = moved(target_of(kind, logp, 2.0), device)
+    if kind == "topk":
+        target = replace(target, largest=V - 1)
+    hidden, weight = (torch.randn(size, 16).to(device).requires_grad_() for size in (N, V))
+    weights = torch.ones(N, device=device)
+    if device.type == "cuda":
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        total, _ = through_head(
+            hidden, Head(weight), lambda z, at: divergence(z, cut(target, *at), name, temperature=2.0), weights, 7
+        )
+        total.backward()
+    finally:
+        if device.type == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
+    assert bool(hidden.grad.isfinite().all())
 
 
 @pytest.mark.parametrize("kind", ["topk", "sampled"])
