@@ -10,7 +10,7 @@ brackets; a ratio is to cross-entropy in the same round.
 
 The first table is the loss alone, from hidden states to their gradient and the output layer's: B·T tokens, milliseconds
 forward and backward, peak memory above what was held before. "whole" makes all logits and calls torch; the others go
-through `distill.head.through_head`, with the chunk that it takes by itself and one eight times as large.
+through `distill.head.through_head`, with the chunk that it takes by itself and one four times as large.
 
 The second is whole steps of `distill.loop.fit` (batch from memory, forward, backward, clipping, AdamW; without the
 first step, in which the optimizer's state is made): completion tokens a second, and peak memory with weights, gradients
@@ -52,7 +52,7 @@ from synthgen import logits
 from synthgen.training import TrainSection
 from synthgen.ui import Progress
 
-DRAWS, KEPT, LARGER = 50, 64, 8
+DRAWS, KEPT, LARGER = 50, 64, 4
 STEPS = 4  # of one fit; the first is not timed
 
 
@@ -74,7 +74,7 @@ def main() -> None:
     if options.tiny:
         options.rows, options.prompt, options.completion = 3, 5, 8
         options.vocabulary, options.width, options.layers = 500, 64, [1, 2]
-        heads._CHUNK_ELEMENTS = 1 << 12
+        heads._CHUNK_ELEMENTS |= dict.fromkeys(("cpu", "cuda"), 1 << 12)
     device = torch.device(options.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     tokens = options.rows * (options.prompt + options.completion - 1)
@@ -156,7 +156,7 @@ def print_losses(precision: str, tokens: int, options: argparse.Namespace, devic
                 live = losses.Dense(logits_of(its_hidden_ND[slice(*at)], its_head))
             return losses.divergence(z_CV, live, name)
 
-        chunk = times * max(1, heads._CHUNK_ELEMENTS // size)
+        chunk = times * heads.chunk_of(size, device.type)
         return lambda: through_head(hidden_ND, Head(weight_VD), tokenwise, weights_N, chunk)[0]
 
     def timed(loss_of: Callable[[], torch.Tensor]) -> dict[str, float]:
@@ -187,7 +187,7 @@ def print_losses(precision: str, tokens: int, options: argparse.Namespace, devic
     for (what, times), results in zip(ways, found.values(), strict=True):
         ms = [row["ms"] for row in results]
         ratio = spread([mine / its for mine, its in zip(ms, base, strict=True)], ".2f")
-        chunk = f"{times * max(1, heads._CHUNK_ELEMENTS // size):,}" if times else "all"
+        chunk = f"{times * heads.chunk_of(size, device.type):,}" if times else "all"
         memory, loss = median(row["peak"] for row in results) / 2**20, results[0]["loss"]
         print(f"| {what} | {chunk} | {spread(ms, '.1f')} | {ratio} | {memory:,.0f} | {loss:.4f} |", flush=True)
     print()
@@ -266,10 +266,10 @@ def model_of(options: argparse.Namespace, layers: int, seed: int, device: torch.
 
 @contextmanager
 def chunks(times: int) -> Iterator[None]:
-    before = heads._CHUNK_ELEMENTS
-    heads._CHUNK_ELEMENTS = before * times
+    before = dict(heads._CHUNK_ELEMENTS)
+    heads._CHUNK_ELEMENTS.update({kind: size * times for kind, size in before.items()})
     yield
-    heads._CHUNK_ELEMENTS = before
+    heads._CHUNK_ELEMENTS.update(before)
 
 
 @contextmanager

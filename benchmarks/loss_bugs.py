@@ -80,7 +80,7 @@ BUGS: dict[str, list[tuple[str, str, str]]] = {
     "10 softmax in bfloat16": [
         (LOSSES, "return values if values.dtype == torch.float64 else values.float()", "return values"),
     ],
-    "11 fused but materialised": [(HEAD, "size = chunk or max(1, _CHUNK_ELEMENTS // width)", "size = len(states_ND)")],
+    "11 fused but materialised": [(HEAD, "size = chunk or chunk_of(width, kind)", "size = len(states_ND)")],
     "12 wrapper bypassed": [
         (HEAD, "    layer, config = model", '    model = getattr(model, "module", model)\n    layer, config = model'),
         (

@@ -25,7 +25,9 @@ from torch.nn import functional
 
 from synthgen.teachers.forward import completion_logits
 
-_CHUNK_ELEMENTS = 1 << 23  # logits at once, 32 MiB in float32; fewer make the matrix products slow
+# Logits at once: 32 MiB in float32, below which matrix products are slow; on a GPU 256 MiB, below which it waits for
+# the host to start the next kernel.
+_CHUNK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 26}
 
 Tokenwise = Callable[[Tensor, tuple[int, int]], Tensor]
 
@@ -59,13 +61,13 @@ def through_head(
     """Σ weights · values, and the values without gradient, for values (N,) or (N, P) and weights of the same shape.
 
     `tokenwise(z_CV, (begin, end))` makes the values of one chunk of tokens, each token by itself. `states_ND` are
-    hidden states; without a head they are the logits themselves. `chunk` is in tokens; without it, as many as make
-    2²³ logits. Gradients reach the states and whatever of the output layer wants them; they can be taken once.
+    hidden states; without a head they are the logits themselves. `chunk` is in tokens, `chunk_of` them without it.
+    Gradients reach the states and whatever of the output layer wants them; they can be taken once.
     """
     weight, bias = (head.weight_VD, head.bias_V) if head else (None, None)
     width = states_ND.shape[-1] if weight is None else len(weight)
-    size = chunk or max(1, _CHUNK_ELEMENTS // width)
     kind = states_ND.device.type
+    size = chunk or chunk_of(width, kind)
     if weight is not None:
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         states_ND, weight = states_ND.to(dtype), weight.to(dtype)
@@ -74,6 +76,11 @@ def through_head(
     with torch.autocast(kind, enabled=False):
         total, values = _ThroughHead.apply(states_ND, weight, bias, head, tokenwise, weights_N, size, wanted)
     return total, values
+
+
+def chunk_of(vocabulary: int, device: str) -> int:
+    """Tokens at once on a type of device."""
+    return max(1, _CHUNK_ELEMENTS.get(device, _CHUNK_ELEMENTS["cpu"]) // vocabulary)
 
 
 class _ThroughHead(torch.autograd.Function):

@@ -139,6 +139,7 @@ STUDENTS = {
     "t5": {"student": {"kind": "seq2seq", "config": T5}},
     "bart": {"student": {"kind": "seq2seq", "config": BART}},
     "hidden states": {"student": CONFIG, "hidden": {}},
+    "stored states": {"student": CONFIG, "hidden": {"stored": True}},
     "hidden cosine, relations": {"hidden": {"loss": "cosine"}, "relations": {}},
     "live teacher": {"online": {"mode": "teacher", "loss_temperature": 2.0}, "loss": "jsd"},
     "mutual": {"online": {"mode": "mutual"}, "loss": "forward_kl"},
@@ -212,6 +213,7 @@ BYTES = {
     "topk": {"kind": "topk", "loss": "reverse_kl", "micro_batch": 5},
     "low-rank, dropout": {"student": {"kind": "decoder", "layers": 1, "lora": {"r": 2, "lora_dropout": 0.3}}},
     "hidden states": {"hidden": {}, "relations": {}},
+    "stored states": {"hidden": {"stored": True}},
     "on-policy": {"online": {"mode": "on_policy", "lmbda": 0.5, "max_new_tokens": 12}},
 }
 
