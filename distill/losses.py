@@ -127,12 +127,46 @@ def divergence(
     elif isinstance(target, TopK):
         logp, logq = _with_bucket(z_NV if temperature == 1.0 else z_NV / temperature, target, temperature)
     else:
-        ids, weights = _weighted(target, z_NV)
         scaled = z_NV if temperature == 1.0 else z_NV / temperature
-        return temperature**2 * _SparseCrossEntropy.apply(scaled, ids, weights)
+        return temperature**2 * _SparseCrossEntropy.apply(scaled, *_weighted(target, z_NV))[:, 0]
+    return temperature**2 * _between(logp, logq, name, beta, alpha, bucket=isinstance(target, TopK))
+
+
+def with_cross_entropy(
+    z_NV: Tensor,
+    target: Target,
+    labels_N: Tensor,
+    name: Divergence = "forward_kl",
+    *,
+    temperature: float = 1.0,
+    beta: float = 0.5,
+    alpha: float = 0.1,
+    vocabulary: int | None = None,
+) -> Tensor:
+    """`divergence`, and the cross-entropy of the labels over all of `z_NV`: (N, 2).
+
+    Draws or a top-k at temperature 1 take both from one softmax: half of the passes over (N, V), which on a GPU are
+    what the loss costs.
+    """
+    whole = vocabulary is None or vocabulary >= z_NV.shape[-1]
+    if temperature != 1.0 or not whole or isinstance(target, Dense) or refusal(name, KINDS[type(target)]):
+        more: dict[str, Any] = {"beta": beta, "alpha": alpha, "vocabulary": vocabulary}
+        far_N = divergence(z_NV, target, name, temperature=temperature, **more)
+        return torch.stack([far_N, cross_entropy(z_NV, labels_N)], -1)
+    z_NV = _float(z_NV)
+    if isinstance(target, TopK):
+        logp, logq = _with_bucket(z_NV, target, 1.0, labels_N)
+        far_N = _between(logp, logq[:, :-1], name, beta, alpha, bucket=True)
+        return torch.stack([far_N, -logq[:, -1]], -1)
+    both: Tensor = _SparseCrossEntropy.apply(z_NV, *_weighted(target, z_NV), *_weighted(Labels(labels_N), z_NV))
+    return both
+
+
+def _between(logp: Tensor, logq: Tensor, name: Divergence, beta: float, alpha: float, bucket: bool) -> Tensor:
+    """The named divergence of two log-distributions over the same outcomes, (N, A), the last a `bucket` or not."""
     if name == "adaptive_kl":
-        return temperature**2 * _adaptive_kl(logp, logq, bucket=isinstance(target, TopK))
-    return temperature**2 * _FORMULAS[name](logp, logq, beta if name == "jsd" else alpha)
+        return _adaptive_kl(logp, logq, bucket)
+    return _FORMULAS[name](logp, logq, beta if name == "jsd" else alpha)
 
 
 def cross_entropy(z_NV: Tensor, labels_N: Tensor) -> Tensor:
@@ -223,8 +257,11 @@ def _mse(teacher_NV: Tensor, z_NV: Tensor) -> Tensor:
     return centred.square().sum(-1) / (2 * count[:, 0])
 
 
-def _with_bucket(scaled_NV: Tensor, target: TopK, temperature: float) -> tuple[Tensor, Tensor]:
-    """Log-distributions of teacher and student over the K kept ids and a bucket for all the rest, (N, K + 1)."""
+def _with_bucket(
+    scaled_NV: Tensor, target: TopK, temperature: float, labels_N: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Log-distributions of teacher and student over the K kept ids and a bucket for all the rest, (N, K + 1); with
+    labels, the student's has their log-probabilities behind it, (N, K + 2)."""
     ids, logp = target.ids_NK, target.logp_NK.to(scaled_NV.dtype) / temperature - target.log_z_N[:, None]
     width = scaled_NV.shape[-1]
     largest = target.largest
@@ -234,33 +271,40 @@ def _with_bucket(scaled_NV: Tensor, target: TopK, temperature: float) -> tuple[T
         scaled_NV = functional.pad(scaled_NV, (0, largest + 1 - width), value=-torch.inf)
         logp = logp.masked_fill(ids >= width, -torch.inf)
     logp = torch.cat([logp, target.log_tail_N.to(logp.dtype)[:, None]], -1)
-    logq = _Bucketed.apply(scaled_NV, ids)
+    logq = _Bucketed.apply(scaled_NV, ids, None if labels_N is None else labels_N[:, None])
     return logp.log_softmax(-1), logq  # the teacher's sums to one already, but for the storage error
 
 
 class _Bucketed(torch.autograd.Function):
-    """log softmax(z) at the kept ids and, last, the log of the mass of all others: (N, K + 1).
+    """log softmax(z) at the kept ids, then the log of the mass of all others, then, if wanted, at a label: (N, K + 1
+    or K + 2).
 
     That mass is summed outside the kept ids, never 1 − Σ q, which cancels. With its own backward, for S the kept ids
-    and G the sum of the gradients: g_k − G q_k in S, and g_σ z's softmax over the others − G q_j outside."""
+    and G the sum of the gradients: g_k − G q_k in S, and g_σ z's softmax over the others − G q_j outside; to the
+    label's is added its own."""
 
     @staticmethod
-    def forward(ctx: Any, z_NV: Tensor, ids_NK: Tensor) -> Tensor:
+    def forward(ctx: Any, z_NV: Tensor, ids_NK: Tensor, labels_N1: Tensor | None) -> Tensor:
         lse_N = z_NV.logsumexp(-1, keepdim=True)
         others_N = z_NV.scatter(-1, ids_NK, -torch.inf).logsumexp(-1, keepdim=True)
-        ctx.save_for_backward(z_NV, ids_NK, lse_N, others_N)
-        return torch.cat([z_NV.gather(-1, ids_NK) - lse_N, others_N - lse_N], -1)
+        ctx.save_for_backward(z_NV, ids_NK, lse_N, others_N, labels_N1)
+        found = [z_NV.gather(-1, ids_NK) - lse_N, others_N - lse_N]
+        return torch.cat([*found, *([] if labels_N1 is None else [z_NV.gather(-1, labels_N1) - lse_N])], -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (grad_NK,) = grads
-        z_NV, ids_NK, lse_N, others_N = ctx.saved_tensors
-        total_N, tail_N = grad_NK.sum(-1, keepdim=True), grad_NK[:, -1:]
+        z_NV, ids_NK, lse_N, others_N, labels_N1 = ctx.saved_tensors
+        count = ids_NK.shape[-1]
+        total_N, tail_N = grad_NK.sum(-1, keepdim=True), grad_NK[:, count : count + 1]
         out = (z_NV - lse_N).exp_().mul_(-total_N)
-        kept_NK = out.gather(-1, ids_NK) + grad_NK[:, :-1]
+        kept_NK = out.gather(-1, ids_NK) + grad_NK[:, :count]
         # exp(z − lse of the others) is at most 1 outside S; in S it may be anything, and is written over.
         out.add_((z_NV - others_N.masked_fill(others_N == -torch.inf, torch.inf)).exp_().mul_(tail_N))
-        return out.scatter_(-1, ids_NK, kept_NK), None
+        out.scatter_(-1, ids_NK, kept_NK)
+        if labels_N1 is not None:
+            out.scatter_add_(-1, labels_N1, grad_NK[:, -1:])
+        return out, None, None
 
 
 def _weighted(target: Sampled | Labels, z_NV: Tensor) -> tuple[Tensor, Tensor]:
@@ -272,20 +316,28 @@ def _weighted(target: Sampled | Labels, z_NV: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _SparseCrossEntropy(torch.autograd.Function):
-    """−Σ w log softmax(z)[ids] with its own backward: one (N, V) tensor for the gradient, none kept between."""
+    """−Σ w log softmax(z)[ids] of each pair of ids and weights (N, U), (N, P); with its own backward: one (N, V) tensor
+    for the gradient, none kept between. (Pairs are added one after the other: in each, an id comes once with a weight,
+    so that the sum has one order.)"""
 
     @staticmethod
-    def forward(ctx: Any, z_NV: Tensor, ids_NU: Tensor, weights_NU: Tensor) -> Tensor:
+    def forward(ctx: Any, z_NV: Tensor, *pairs: Tensor) -> Tensor:
         lse_N = z_NV.logsumexp(-1)
-        total_N = weights_NU.sum(-1)
-        ctx.save_for_backward(z_NV, ids_NU, weights_NU, lse_N, total_N)
-        return total_N * lse_N - (weights_NU * z_NV.gather(-1, ids_NU)).sum(-1)
+        ctx.save_for_backward(z_NV, lse_N, *pairs)
+        found = [
+            weights_NU.sum(-1) * lse_N - (weights_NU * z_NV.gather(-1, ids_NU)).sum(-1)
+            for ids_NU, weights_NU in zip(pairs[::2], pairs[1::2], strict=True)
+        ]
+        return torch.stack(found, -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        (grad_N,) = grads
-        z_NV, ids_NU, weights_NU, lse_N, total_N = ctx.saved_tensors
-        out = (z_NV - lse_N[:, None]).exp_()
-        out.mul_((total_N * grad_N)[:, None])
-        out.scatter_add_(-1, ids_NU, -(weights_NU * grad_N[:, None]).to(out.dtype))
-        return out, None, None
+        z_NV, lse_N, *pairs = ctx.saved_tensors
+        scaled = [
+            (ids_NU, weights_NU * grads[0][:, n, None])
+            for n, (ids_NU, weights_NU) in enumerate(zip(pairs[::2], pairs[1::2], strict=True))
+        ]
+        out = (z_NV - lse_N[:, None]).exp_().mul_(sum(w_NU.sum(-1, keepdim=True) for _, w_NU in scaled))
+        for ids_NU, w_NU in scaled:
+            out.scatter_add_(-1, ids_NU, -w_NU.to(out.dtype))
+        return out, *(None for _ in pairs)

@@ -97,7 +97,7 @@ def batch_loss(
     )
     if live is None:
         target = losses.moved(target_batch([e.target for e in batch if e.target is not None], meta), device)
-    labels, kept_N = losses.Labels(ids_N.to(device)), kept_N.to(device)
+    ids_N, kept_N = ids_N.to(device), kept_N.to(device)
     kept = max(1, sum(len(e.completion) for e in step if e.kept))
     shape = {} if section.beta is None else {"beta": section.beta}
     shape |= {} if section.alpha is None else {"alpha": section.alpha}
@@ -105,10 +105,8 @@ def batch_loss(
     def both(z_CV: Tensor, chunk: tuple[int, int]) -> Tensor:
         here = losses.cut(target, *chunk) if live is None else live(chunk)
         vocabulary = min(meta["vocab_size"], z_CV.shape[-1])
-        kd_C = losses.divergence(
-            z_CV, here, section.loss, temperature=meta["temperature"], vocabulary=vocabulary, **shape
-        )
-        return torch.stack([kd_C, losses.divergence(z_CV, losses.cut(labels, *chunk), "cross_entropy")], -1)
+        more = {"temperature": meta["temperature"], "vocabulary": vocabulary, **shape}
+        return losses.with_cross_entropy(z_CV, here, ids_N[slice(*chunk)], section.loss, **more)
 
     means_N2 = torch.stack([torch.full_like(kept_N, 1 / tokens), kept_N / kept], -1)
     mixed = torch.tensor([section.kd_weight, 1 - section.kd_weight], device=device)

@@ -279,6 +279,68 @@ def test_ids_that_the_student_has_not_hold_no_mass(kind):
         assert torch.allclose(same, divergence(z[:, :narrow], Dense(inside)), atol=1e-5)
 
 
+@pytest.mark.parametrize("beyond", [0, 30])
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize(("name", "kind"), DEFINED)
+def test_labels_beside_a_target_against_float64(name, kind, temperature, beyond):
+    """Both values, and the gradient of any mixture, as the two by themselves: labels in the support and outside of it,
+    over the whole width of a student whose vocabulary is padded."""
+    logp, z = teacher_and_student()
+    z = torch.cat([z, torch.full((N, beyond), 1.5)], -1)
+    target = target_of(kind, logp, temperature, 8)
+    ids = target.ids_NK if kind == "topk" else target.ids_NU if kind == "sampled" else torch.zeros(N, 1).long()
+    inside = torch.arange(N) % 2 == 0
+    labels = torch.where(inside, ids[:, 0], torch.randint(0, V, (N,), generator=torch.Generator().manual_seed(2)))
+    mixed = torch.rand(N, 2, generator=torch.Generator().manual_seed(3))
+    for shape in SHAPES.get(name, [{}]):
+        more = {"temperature": temperature, "vocabulary": V, **shape}
+        found: list[torch.Tensor] = []
+
+        def together(z, more=more, found=found):
+            found.append(losses.with_cross_entropy(z, target, labels, name, **more))
+            return found[0] * mixed
+
+        def apart(z, shape=shape):
+            far = exact(name, target, logp, z[:, :V], temperature, **shape)
+            near = torch.nn.functional.cross_entropy(z, labels, reduction="none")
+            return torch.stack([far, near], -1) * mixed.double()
+
+        value, gradient = value_and_gradient(together, z)
+        expected, expected_gradient = value_and_gradient(apart, z.double())
+        assert close(value, expected) < 1e-5
+        assert close(gradient, expected_gradient) < 1e-5
+        far = divergence(z, target, name, **more)
+        assert torch.allclose(found[0], torch.stack([far, losses.cross_entropy(z, labels)], -1), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["topk", "sampled"])
+def test_labels_beside_ids_that_the_student_has_not(kind):
+    logp, z = teacher_and_student()
+    target, labels = target_of(kind, logp, 1.0, 64), torch.arange(N) % 200
+    apart = value_and_gradient(
+        lambda z: divergence(z, target, "forward_kl") + losses.cross_entropy(z, labels), z[:, :200]
+    )
+    together = value_and_gradient(lambda z: losses.with_cross_entropy(z, target, labels).sum(-1), z[:, :200])
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(apart, together, strict=True))
+
+
+def test_one_softmax_serves_both(monkeypatch):
+    """What makes it worth having: at temperature 1 the (N, V) logits are reduced once."""
+    logp, z = teacher_and_student()
+    calls = []
+    real = torch.Tensor.logsumexp
+    monkeypatch.setattr(
+        torch.Tensor, "logsumexp", lambda self, *some, **more: calls.append(1) or real(self, *some, **more)
+    )
+    for kind, both, alone in (("sampled", 1, 2), ("topk", 2, 3)):
+        for temperature, wanted in ((1.0, both), (2.0, alone)):
+            calls.clear()
+            target = target_of(kind, logp, temperature)
+            calls.clear()
+            losses.with_cross_entropy(z, target, torch.arange(N), temperature=temperature)
+            assert len(calls) == wanted
+
+
 HEADS = {"plain": {}, "scaled": {"scale": 0.25}, "capped": {"softcap": 3.0}, "both": {"scale": 2.0, "softcap": 3.0}}
 
 
