@@ -53,7 +53,7 @@ BUGS: dict[str, list[tuple[str, str, str]]] = {
             "values.masked_fill(logw == -torch.inf, 0)).mean(-1)",
         ),
     ],
-    "05 temperature unused": [(TRAIN, 'temperature=meta["temperature"]', "temperature=1.0")],
+    "05 temperature unused": [(TRAIN, '"temperature": meta["temperature"]', '"temperature": 1.0')],
     "06 JSD mixture swapped": [(LOSSES, "logm = _mixture(logp, logq, beta)", "logm = _mixture(logq, logp, beta)")],
     "07 top-k renormalised on both sides": [
         (

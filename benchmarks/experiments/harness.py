@@ -98,7 +98,7 @@ def run(
 ) -> None:
     """`act` of every arm and seed that has no JSON yet; then the tables are written anew."""
     ui = UI()
-    for seed in SEEDS:
+    for seed in seeds:
         for arm in arms:
             path = RESULTS / name / f"{arm}-{seed}.json"
             if path.exists():

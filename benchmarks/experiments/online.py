@@ -5,7 +5,8 @@
 The student begins weak (its cross-entropy has just left the plateau of guessing), the same in every arm of a seed.
 `sft`: cross-entropy on the teacher's texts. `offline`: the live teacher's distributions on the same texts.
 `on-policy-*`: on the student's own texts, λ = 1. All of these take as many updates of as many rows; the `-long` arms
-take as many more as fill the processor time of `on-policy-forward`.
+take as many more as fill the processor time of `on-policy-forward`. `online-again` is the same with new seeds, after
+all numbers had been chosen on the first three.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ ON_POLICY = ("on-policy-forward", "on-policy-reverse", "on-policy-jsd")
 ARMS = ("weak", "sft", "offline", *ON_POLICY, "sft-long", "offline-long")
 BITS, TRAIN, TEST, NEW = 20, 2000, 500, 24
 STEPS, BATCH, RATE = 90, 32, 1e-3
+AGAIN = range(3, 13)
 ROUND, ENOUGH, TEACHER_STEPS = 20, 0.5, 300
 LOSSES = {"on-policy-reverse": "reverse_kl", "on-policy-jsd": "jsd"}
 
@@ -85,10 +87,10 @@ def weak(seed: int) -> Any:
     return made
 
 
-def arm_of(arm: str, seed: int) -> dict[str, Any]:
+def arm_of(arm: str, seed: int, experiment: str = "online") -> dict[str, Any]:
     student, steps, rows = copy.deepcopy(weak(seed)).train(), STEPS, written()
     if arm.endswith("-long"):
-        spent = [read("online", name, seed)["training"]["cpu_s"] for name in ("on-policy-forward", arm[:-5])]
+        spent = [read(experiment, name, seed)["training"]["cpu_s"] for name in ("on-policy-forward", arm[:-5])]
         steps = round(STEPS * spent[0] / spent[1])
     online = {"mode": "teacher"}
     if arm in ON_POLICY:
@@ -108,3 +110,4 @@ def arm_of(arm: str, seed: int) -> dict[str, Any]:
 
 if __name__ == "__main__":
     run("online", ARMS, arm_of)
+    run("online-again", ARMS, functools.partial(arm_of, experiment="online-again"), AGAIN)

@@ -54,6 +54,13 @@ TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
         "right",
         [("steps", "training.steps", "{:,.0f}"), *_RIGHT, ("links right", "links", "{:.1%}"), _TIME],
     ),
+    "online, again": (
+        "online-again",
+        _ONLINE,
+        "right",
+        [("steps", "training.steps", "{:,.0f}"), *_RIGHT[:2], ("links right", "links", "{:.1%}"), _TIME],
+    ),
+    "online, again, links": ("online-again", _ONLINE, "links", [("links right", "links", "{:.1%}")]),
     "online, links": (
         "online",
         _ONLINE,
