@@ -12,11 +12,17 @@ from synthgen.recipe import Recipe
 
 
 def write_model_card(
-    folder: Path, recipe: Recipe, made: dict[str, Any], training: dict[str, Any] | None = None
+    folder: Path,
+    recipe: Recipe,
+    made: dict[str, Any],
+    training: dict[str, Any] | None = None,
+    evaluation: dict[str, Any] | None = None,
 ) -> None:
-    """Write README.md from `training` (training.json, if that is there) and, where it is there, evaluation.json."""
+    """Write README.md from `training` (training.json) and, where there is one, an `evaluation` (evaluation.json)."""
     training = training or json.loads((folder / "training.json").read_text())
-    evaluation = folder / "evaluation.json"
+    measured = folder / "evaluation.json"
+    if evaluation is None and measured.exists():
+        evaluation = json.loads(measured.read_text())
     text = (
         environment()
         .get_template("model_card.md.j2")
@@ -25,7 +31,7 @@ def write_model_card(
             made=made,
             corpus_sha256=durable.digest(made["files"]),
             training=training,
-            evaluation=json.loads(evaluation.read_text()) if evaluation.exists() else None,
+            evaluation=evaluation,
         )
     )
     durable.write_text(folder / "README.md", text)

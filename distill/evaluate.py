@@ -59,7 +59,6 @@ def evaluate(
         old = json.loads(path.read_text())
         if old["inputs"] == inputs:
             ui.note(f"{folder} is evaluated; nothing to do")
-            write_model_card(folder, recipe, made)  # which may be what an earlier attempt did not come to
             return dict(old)
     from distill.data import rows  # loads torch: not for a student that is evaluated already
 
@@ -78,8 +77,9 @@ def evaluate(
 
         found = evaluate_decoder(recipe, facts, source, folder, held_out, teacher, ui)
     result = {"inputs": inputs, "kind": facts["kind"], **found}
-    durable.write_json(path, result)
-    write_model_card(folder, recipe, made)
+    if facts["curated_sha256"] == inputs["curated_sha256"]:  # else the card tells of another corpus than this one
+        write_model_card(folder, recipe, made, evaluation=result)
+    durable.write_json(path, result)  # last: it says that the student is evaluated
     return result
 
 

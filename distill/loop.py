@@ -286,9 +286,9 @@ def _restore(
         there_is = set(file.keys())
         for name, parameter in weights.items():
             parameter.data.copy_(file.get_tensor(f"weight.{name}"))
-            if f"step.{name}" in there_is:
-                optimizer.state[parameter] = {
-                    part: file.get_tensor(f"{part}.{name}").to(parameter.device) for part in _MOMENTS
-                }
+            if f"exp_avg.{name}" in there_is:
+                found = {part: file.get_tensor(f"{part}.{name}") for part in _MOMENTS if f"{part}.{name}" in there_is}
+                found.setdefault("step", torch.tensor(float(step)))  # an older version kept one for all
+                optimizer.state[parameter] = {part: value.to(parameter.device) for part, value in found.items()}
     objective.restore(json.loads(metadata["state"]))
     return step, json.loads(metadata["metrics"])

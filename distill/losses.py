@@ -148,8 +148,11 @@ def with_cross_entropy(
     Draws or a top-k at temperature 1 take both from one softmax: half of the passes over (N, V), which on a GPU are
     what the loss costs.
     """
-    whole = vocabulary is None or vocabulary >= z_NV.shape[-1]
-    if temperature != 1.0 or not whole or isinstance(target, Dense) or refusal(name, KINDS[type(target)]):
+    width = z_NV.shape[-1]
+    alone = temperature != 1.0 or (vocabulary is not None and vocabulary < width)
+    if isinstance(target, TopK):  # ids that the student has not widen its logits, but not for labels
+        alone |= target.largest is None or target.largest >= width
+    if alone or isinstance(target, Dense) or refusal(name, KINDS[type(target)]):
         more: dict[str, Any] = {"beta": beta, "alpha": alpha, "vocabulary": vocabulary}
         far_N = divergence(z_NV, target, name, temperature=temperature, **more)
         return torch.stack([far_N, cross_entropy(z_NV, labels_N)], -1)

@@ -43,12 +43,11 @@ LEARNED = {
 
 @dataclass(frozen=True, kw_only=True)
 class Text(Example):
-    """A row without a stored distribution; the teacher reads its completion after `teacher_prompt`.
+    """A row without a stored distribution; the teacher reads its completion after `teacher_prompt`, or `prompt`.
 
     `written`: by the student. Then `ended` says whether it came to its end, and no cross-entropy is taken on it.
     """
 
-    teacher_prompt: Sequence[int] = ()
     written: bool = False
     ended: bool = False
 
@@ -177,7 +176,9 @@ def key(*numbers: int) -> str:
 
 
 def _states(model: Any, head: Head | None, rows: Sequence[Text], prompt: str) -> Tensor:
-    return completion_states(model, head, [getattr(row, prompt) for row in rows], [row.completion for row in rows])
+    return completion_states(
+        model, head, [getattr(row, prompt) or row.prompt for row in rows], [row.completion for row in rows]
+    )
 
 
 def _live(states_ND: Tensor, head: Head | None) -> Callable[[tuple[int, int]], losses.Target]:

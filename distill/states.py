@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from synthgen.ui import UI
 
 FORMAT = b"hidden-v1"
 _PART = 256  # texts a file
+_PART_NUMBERS = 1 << 27  # of all layers together, before they are on disk: 256 MiB
 _GROUP_BYTES = 1 << 16  # of a row group: what is read, and decompressed, for one text
 _OPEN = 64  # files held open
 
@@ -52,8 +54,15 @@ class States:
     def __init__(self, folder: Path, teacher: LocalModel) -> None:
         config = teacher.config.get_text_config()
         self.width, self.depth = int(config.hidden_size), int(config.num_hidden_layers)
+        revision = str(teacher.identity["revision"])
+        if not re.fullmatch("sha256:.+|[0-9a-f]{40}", revision):
+            raise TeacherError(
+                f"train.hidden.stored: which weights '{teacher.identity['model']}' has is not known (revision "
+                f"{revision}), and other weights have other states",
+                "set teacher.revision to a commit",
+            )
         self.folder = folder / Path(teacher.identity["model"]).name
-        self._who = json.dumps([FORMAT.decode(), teacher.identity["revision"], teacher.identity["dtype"]]).encode()
+        self._who = json.dumps([FORMAT.decode(), revision, teacher.identity["dtype"]]).encode()
         self._there: dict[int, dict[bytes, tuple[Path, int]]] = {}
 
     def missing(self, layer: int, texts: Sequence[Text]) -> list[Text]:
@@ -74,15 +83,16 @@ class States:
         place in `texts`: killed and begun again, the same bytes are made. Raises TeacherError for states that are not
         numbers.
         """
-        for begin in range(0, len(texts), _PART):
-            part = list(dict.fromkeys((tuple(p), tuple(c)) for p, c in texts[begin : begin + _PART]))
+        depth = len(set(layers))
+        for some_texts in _parts(texts, depth * self.width):
+            part = list(dict.fromkeys((tuple(p), tuple(c)) for p, c in some_texts))
             wanted: dict[tuple[Text, ...], list[int]] = {}
             for layer in sorted(set(layers)):
                 wanted.setdefault(tuple(self.missing(layer, part)), []).append(layer)
             for some, depths in wanted.items():
                 if some:
                     self._write(depths, some, _read_by(teacher, depths, some))
-            tick(len(texts[begin : begin + _PART]))
+            tick(len(some_texts))
 
     def read(self, layer: int, prompt: Sequence[int], completion: Sequence[int]) -> Tensor:
         """States (T, D) after `layer` of the T positions that predict the completion's tokens.
@@ -115,13 +125,14 @@ class States:
 
     def _index(self, layer: int) -> dict[bytes, tuple[Path, int]]:
         if layer not in self._there:
-            self._there[layer] = {}
+            found: dict[bytes, tuple[Path, int]] = {}
             for path in sorted(self._place(layer).glob("*.parquet")):
                 if not path.name.startswith("."):
-                    self._note(layer, path)
+                    self._note(found, path)
+            self._there[layer] = found
         return self._there[layer]
 
-    def _note(self, layer: int, path: Path) -> None:
+    def _note(self, there: dict[bytes, tuple[Path, int]], path: Path) -> None:
         try:
             file = _opened(path)
             if FORMAT not in (file.schema_arrow.metadata or {}):
@@ -130,13 +141,13 @@ class States:
         except _UNREADABLE as error:
             raise _damaged(path, error) from None
         for row, key in enumerate(keys):
-            self._there[layer].setdefault(key, (path, row))
+            there.setdefault(key, (path, row))
 
-    def _write(self, depths: Sequence[int], texts: Sequence[Text], found: Sequence[Sequence[Floats]]) -> None:
+    def _write(self, depths: Sequence[int], texts: Sequence[Text], found: Sequence[Sequence[dict[str, bytes]]]) -> None:
         keys = [self._key(*text) for text in texts]
         name = hashlib.blake2b(b"".join(keys), digest_size=8).hexdigest()
         for n, layer in enumerate(depths):
-            rows = [_encode(each[n]) for each in found]
+            rows = [each[n] for each in found]
             columns = {"key": pa.array(keys, pa.binary()), "tokens": pa.array([len(c) for _, c in texts], pa.int32())}
             columns |= {key: pa.array([row[key] for row in rows], pa.large_binary()) for key in rows[0]}
             about = {"layer": layer, "width": self.width, "layout": "low and high bytes of float16, times scale f32"}
@@ -153,7 +164,7 @@ class States:
             )
             path = self._place(layer) / f"{name}.parquet"
             durable.write_bytes(path, sink.getvalue().to_pybytes())
-            self._note(layer, path)
+            self._note(self._index(layer), path)
 
 
 def store(states: States, teacher: LocalModel, layers: Sequence[int], rows: Sequence[Example], ui: UI) -> None:
@@ -166,8 +177,11 @@ def store(states: States, teacher: LocalModel, layers: Sequence[int], rows: Sequ
             time.sleep(0.5)
             states.look_again()
         return
-    with ui.progress("hidden states", len(texts), "rows") as bar:
-        states.make(teacher, layers, texts, bar.advance)
+    with durable.lock(states.folder):  # of another student of this run, say
+        durable.sweep(states.folder)
+        states.look_again()
+        with ui.progress("hidden states", len(texts), "rows") as bar:
+            states.make(teacher, layers, texts, bar.advance)
     tokens = sum(len(completion) for _, completion in texts)
     ui.note(f"train: states of {tokens:,} tokens, {len(set(layers))} layers, are in {states.folder}")
 
@@ -186,17 +200,31 @@ def _damaged(path: Path, error: Exception) -> CorpusError:
     return CorpusError(f"{path} is damaged: {reason}", "remove it: the states are made again")
 
 
-def _read_by(teacher: LocalModel, depths: Sequence[int], texts: Sequence[Text]) -> list[list[Floats]]:
-    """For each text, its states (T, D) after each of `depths`, float32."""
-    found: list[list[Floats]] = [[] for _ in texts]
+def _parts(texts: Sequence[Text], numbers: int) -> Iterator[Sequence[Text]]:
+    """`texts` cut where a part would be more than `_PART` of them or hold more than `_PART_NUMBERS`, `numbers` being
+    those of a token."""
+    begin = held = 0
+    for n, (_, completion) in enumerate(texts):
+        if n > begin and (n - begin == _PART or held + len(completion) * numbers > _PART_NUMBERS):
+            yield texts[begin:n]
+            begin, held = n, 0
+        held += len(completion) * numbers
+    if texts:
+        yield texts[begin:]
+
+
+def _read_by(teacher: LocalModel, depths: Sequence[int], texts: Sequence[Text]) -> list[list[dict[str, bytes]]]:
+    """For each text, its states after each of `depths`, as they are stored."""
+    found: list[list[dict[str, bytes]]] = [[] for _ in texts]
     order = sorted(range(len(texts)), key=lambda i: len(texts[i][0]) + len(texts[i][1]))
     for batch in batches(order, [len(c) for _, c in texts], teacher.batch_size):
         with torch.no_grad():
             _, rows = see(teacher.model, NO_HEAD, [texts[i][0] for i in batch], [texts[i][1] for i in batch], depths)
         for i, row in zip(batch, rows, strict=True):
-            found[i] = [h_TD.float().cpu().numpy() for h_TD in row]
-            if not all(np.isfinite(h_TD).all() for h_TD in found[i]):
+            states = [h_TD.float().cpu().numpy() for h_TD in row]
+            if not all(np.isfinite(h_TD).all() for h_TD in states):
                 raise TeacherError("the teacher's hidden states are not numbers", "set teacher.dtype to float32")
+            found[i] = [_encode(h_TD) for h_TD in states]
     return found
 
 

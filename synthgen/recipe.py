@@ -399,21 +399,29 @@ def _resolve(recipe: Recipe, base: Path) -> Recipe:
     )
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+_FREE = ("config", "extra", "json_schema", "fields")
+"""Mappings whose keys are not ours: there, a key that is missing means what somebody else says it means."""
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "", free: bool = False) -> list[str]:
     """'key: old → new' for every leaf that differs; a list's entries are numbered.
 
     A key that one side does not know, and that is off on the other (null, false, empty), is no difference: an older
-    version wrote that side, and did what the newer does without it.
+    version wrote that side, and did what the newer does without it. Not so where keys are not ours (`_FREE`).
     """
     found: list[str] = []
     for key in [*old, *(k for k in new if k not in old)]:
         a, b = old.get(key), new.get(key)
-        if not (key in old and key in new) and all(value is False or value in (None, "", [], {}) for value in (a, b)):
+        if (
+            not free
+            and not (key in old and key in new)
+            and all(value is False or value in (None, "", [], {}) for value in (a, b))
+        ):
             continue
         if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
             a, b = ({str(place): value for place, value in enumerate(side)} for side in (a, b))
         if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b, f"{prefix}{key}.")
+            found += differences(a, b, f"{prefix}{key}.", free or key in _FREE)
         elif a != b:
             found.append(f"{prefix}{key}: {a!r} → {b!r}")
     return found

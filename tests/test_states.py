@@ -22,7 +22,7 @@ from distill.states import States, store
 from synthgen import durable
 from synthgen.errors import CorpusError, RecipeError, TeacherError
 from synthgen.sections import TeacherSection
-from synthgen.teachers import transformers as local
+from synthgen.teachers import load
 from synthgen.teachers.transformers import LocalModel
 from synthgen.training import TrainSection
 from synthgen.ui import UI
@@ -273,10 +273,16 @@ def test_states_that_are_not_numbers_are_refused(folder, tmp_path):
 # Weights that come when they are wanted
 
 
+def loads_of(monkeypatch) -> list[int]:
+    """Grows when weights are loaded."""
+    found = []
+    real = load._from_pretrained
+    monkeypatch.setattr(load, "_from_pretrained", lambda *some: found.append(1) or real(*some))
+    return found
+
+
 def test_a_teacher_without_its_weights_is_the_same_teacher(folder, teacher, monkeypatch):
-    loads = []
-    real = local.load_weights
-    monkeypatch.setattr(local, "load_weights", lambda *some: loads.append(1) or real(*some))
+    loads = loads_of(monkeypatch)
     lazy = LocalModel.open(TeacherSection(model=str(folder)), lazy=True)
     assert lazy.identity == teacher.identity
     assert (lazy.eos, lazy.context, lazy.device) == (teacher.eos, teacher.context, teacher.device)
@@ -331,10 +337,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def loads(monkeypatch):
-    found = []
-    real = local.load_weights
-    monkeypatch.setattr(local, "load_weights", lambda *some: found.append(1) or real(*some))
-    return found
+    return loads_of(monkeypatch)
 
 
 FEW = {"max_steps": 4, "baseline": False, "kd_weight": 0.5, "checkpoint_every": 1}

@@ -24,10 +24,13 @@ def completion_logits(
 ) -> list[torch.Tensor]:
     """Logits of each row's completion positions, one (T, V) tensor a row: entry t predicts completion[t].
 
-    Gradients flow. `share`: tokens that all prompts begin with are computed once (without gradients).
+    Gradients flow. `share`: tokens that all prompts begin with are computed once (without gradients). Raises ValueError
+    for a prompt without tokens: nothing predicts the first of its completion.
     """
     if model.config.is_encoder_decoder:
         return _encoded(model, prompts, completions)
+    if not all(map(len, prompts)):
+        raise ValueError("a prompt has no tokens: nothing predicts the first of its completion")
     if not _packs(model):
         return _padded(model, prompts, completions)
     distinct = list(dict.fromkeys(tuple(p) for p in prompts))

@@ -10,13 +10,14 @@ import hashlib
 import importlib.util
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 from synthgen import durable
 from synthgen.durable import cache_folder
@@ -37,7 +38,9 @@ def pick_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if (name == "cuda" and not torch.cuda.is_available()) or (name == "mps" and not torch.backends.mps.is_available()):
         raise TeacherError(f"teacher.device is '{name}', and this machine has none", "use device: auto")
-    return torch.device(name, int(os.environ.get("LOCAL_RANK", 0))) if name == "cuda" else torch.device(name)
+    if name != "cuda":
+        return torch.device(name)
+    return torch.device(name, int(os.environ.get("LOCAL_RANK", 0)) % max(1, torch.cuda.device_count()))
 
 
 def load_weights(section: TeacherSection, kind: Any = AutoModelForCausalLM, **changes: Any) -> tuple[Any, Any, str]:
@@ -46,32 +49,48 @@ def load_weights(section: TeacherSection, kind: Any = AutoModelForCausalLM, **ch
 
     Raises TeacherError with one line on what is wrong.
     """
-    dtype = getattr(torch, section.dtype)
-    folder, revision = find_weights(section.model)
-    if folder is not None:
-        model, tokenizer = _from_pretrained(str(folder), dtype, {}, kind, changes)
-        return model, tokenizer, revision
-    model, tokenizer = _from_pretrained(section.model, dtype, {"revision": section.revision}, kind, changes)
-    return model, tokenizer, _hub_revision(model, section)
+    name, more, revision = _place(section)
+    model, tokenizer = _from_pretrained(name, getattr(torch, section.dtype), more, kind, changes)
+    return model, tokenizer, revision
 
 
-def load_description(section: TeacherSection) -> tuple[Any, Any, str]:
-    """(what a model says of itself, tokenizer, exact revision) without its weights; the first has `config` and
-    `generation_config`. Raises TeacherError."""
-    folder, revision = find_weights(section.model)
-    name, more = (str(folder), {}) if folder is not None else (section.model, {"revision": section.revision})
+def load_description(section: TeacherSection) -> tuple[Any, Any, str, Callable[[], Any]]:
+    """(a causal language model without weights, tokenizer, exact revision, what loads the same revision with them).
+
+    The first has `config` and `generation_config`, and can do nothing. Raises TeacherError.
+    """
+    name, more, revision = _place(section)
 
     def describe() -> tuple[Any, Any]:
-        config = AutoConfig.from_pretrained(name, **more)
-        try:
-            generation = GenerationConfig.from_pretrained(name, **more)
-        except OSError:  # it has none: what its config says of generation is all there is, as for a loaded model
-            generation = GenerationConfig.from_model_config(config)
-        return SimpleNamespace(config=config, generation_config=generation), AutoTokenizer.from_pretrained(name, **more)
+        tokenizer = AutoTokenizer.from_pretrained(name, **more)
+        with torch.device("meta"):  # of a composite checkpoint it is the text model, as when weights are loaded
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name, **more))
+        with suppress(OSError):  # it has none, and keeps what its config says of generation
+            model.generation_config = GenerationConfig.from_pretrained(name, **more)
+        return model, tokenizer
 
     model, tokenizer = _loaded(name, describe)
     _check_template(name, tokenizer)
-    return model, tokenizer, revision or _hub_revision(model, section)
+
+    def load() -> Any:
+        return _from_pretrained(name, getattr(torch, section.dtype), more, AutoModelForCausalLM, {})[0]
+
+    return model, tokenizer, revision, load
+
+
+def _place(section: TeacherSection) -> tuple[str, dict[str, Any], str]:
+    """(what transformers loads, with which arguments, exact revision)."""
+    folder, revision = find_weights(section.model)
+    if folder is not None:
+        return str(folder), {}, revision
+    asked = section.revision
+    try:
+        config = cached_file(section.model, "config.json", revision=asked)
+        found = extract_commit_hash(config, None)
+    except Exception as error:
+        raise _cannot_load(section.model, error) from None
+    # What a branch points to may change between two loads: whatever is loaded is this commit.
+    return section.model, {"revision": found or asked}, found or asked or "unknown"
 
 
 def checkpoint_activations(model: Any) -> None:
@@ -203,10 +222,6 @@ def _folder_revision(path: Path) -> str:
     return f"sha256:{hasher.hexdigest()}"
 
 
-def _hub_revision(model: Any, section: TeacherSection) -> str:
-    return str(getattr(model.config, "_commit_hash", None) or section.revision or "unknown")
-
-
 def _from_pretrained(
     name: str, dtype: torch.dtype, more: dict[str, Any], kind: Any, changes: dict[str, Any]
 ) -> tuple[Any, Any]:
@@ -224,10 +239,14 @@ def _loaded(name: str, load: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
     try:
         return load()
     except Exception as error:  # the hub client, safetensors and tokenizers each raise their own kinds
-        raise TeacherError(
-            f"model '{name}' cannot be loaded: {_first_line(error)}",
-            "check the name and the network; a local folder or GGUF file works offline",
-        ) from None
+        raise _cannot_load(name, error) from None
+
+
+def _cannot_load(name: str, error: Exception) -> TeacherError:
+    return TeacherError(
+        f"model '{name}' cannot be loaded: {_first_line(error)}",
+        "check the name and the network; a local folder or GGUF file works offline",
+    )
 
 
 def _check_template(name: str, tokenizer: Any) -> None:

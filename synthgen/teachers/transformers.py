@@ -87,8 +87,12 @@ class LocalModel:
         `lazy`: weights are loaded when they are first wanted, and can be dropped: `unload`.
         """
         device = pick_device(section.device)
-        model, tokenizer, revision = (load_description if lazy else load_weights)(section)
-        if not lazy:
+        load: Callable[[], Any] | None = None
+        if lazy:
+            model, tokenizer, revision, weights = load_description(section)
+            load = lambda: weights().to(device)  # noqa: E731
+        else:
+            model, tokenizer, revision = load_weights(section)
             model.to(device)
         size = int(model.config.get_text_config().vocab_size)
         identity = {
@@ -100,7 +104,6 @@ class LocalModel:
             "vocab_size": size,
             "terms": section.licence,
         }
-        load = (lambda: load_weights(section)[0].to(device)) if lazy else None
         found = cls(model, tokenizer, identity, section.batch_size, load, device)
         if generate and (generate.json_schema is not None or generate.regex is not None):
             found.form = Form(tokenizer, found.eos, size, generate.json_schema, generate.regex)
