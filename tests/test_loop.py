@@ -60,11 +60,6 @@ def test_a_student_of_random_weights(made, tmp_path):
     measured = (student / "README.md").read_text()
     assert "## Held-out results" in measured
     assert "## Held-out results" not in card
-    (student / "evaluation.json").unlink()  # killed between the two
-    (student / "README.md").write_text(card)
-    again = evaluate(changed, run, student)
-    assert again["table"].keys() == found["table"].keys()
-    assert "## Held-out results" in (student / "README.md").read_text()
     (student / "README.md").write_text("edited")
     evaluate(changed, run, student)
     assert (student / "README.md").read_text() == "edited", "nothing was done"
@@ -248,9 +243,10 @@ def test_a_process_may_train_on_another_device_than_before(tmp_path, monkeypatch
         assert accelerator_of(TrainSection(), torch.device(name), tmp_path).device.type == name
 
 
-@pytest.mark.parametrize(("rank", "expected"), [(None, "cuda:0"), ("1", "cuda:1")])
+@pytest.mark.parametrize(("rank", "expected"), [(None, "cuda:0"), ("1", "cuda:1"), ("3", "cuda:1")])
 def test_each_process_has_a_gpu_of_its_own(monkeypatch, rank, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     if rank:
         monkeypatch.setenv("LOCAL_RANK", rank)

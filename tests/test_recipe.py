@@ -280,6 +280,24 @@ def test_a_key_that_is_new_and_off_is_no_difference():
     assert differences({"a": None}, {"a": False}) == ["a: None → False"], "both know it"
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"train": {"student": {"config": {}}}}, {"train": {"student": {"config": {"tie_word_embeddings": False}}}}),
+        ({"teacher": {"extra": {"a": 1}}}, {"teacher": {"extra": {"a": 1, "chat": {"enable_thinking": False}}}}),
+        ({"teacher": {"extra": {"chat": {}}}}, {"teacher": {"extra": {"chat": {"enable_thinking": False}}}}),
+        (
+            {"generate": {"json_schema": {"type": "object"}}},
+            {"generate": {"json_schema": {"type": "object", "additionalProperties": False}}},
+        ),
+        ({"generate": {"json_schema": {"properties": {}}}}, {"generate": {"json_schema": {"properties": {"x": {}}}}}),
+    ],
+)
+def test_where_keys_are_not_ours_a_missing_one_is_not_off(old, new):
+    """It is what the model's config, the provider or the standard says it is."""
+    assert len(differences(old, new)) == len(differences(new, old)) == 1
+
+
 VLLM = {"engine": "vllm", "model": "./teacher", "licence": "Apache-2.0"}
 TWO = {"small": PLAIN["teacher"], "large": VLLM}
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import shutil
+import subprocess
+import sys
 import weakref
 
 import numpy as np
@@ -20,7 +23,7 @@ from distill.hidden import Inside
 from distill.objective import FromShards
 from distill.states import States, store
 from synthgen import durable
-from synthgen.errors import CorpusError, RecipeError, TeacherError
+from synthgen.errors import CorpusError, RecipeError, TeacherError, UserError
 from synthgen.sections import TeacherSection
 from synthgen.teachers import load
 from synthgen.teachers.transformers import LocalModel
@@ -218,6 +221,28 @@ def test_cut_short_and_begun_again_makes_the_same_bytes(teacher, tmp_path, monke
         assert found == whole
 
 
+@pytest.mark.parametrize("numbers", [1, 16 * 20, 1 << 40])
+def test_parts_are_bounded_by_their_numbers(numbers, monkeypatch):
+    monkeypatch.setattr(states, "_PART_NUMBERS", numbers)
+    monkeypatch.setattr(states, "_PART", 5)
+    asked = [((1,), (2,) * n) for n in (3, 9, 1, 1, 1, 30, 2, 2)]
+    parts = list(states._parts(asked, 16))
+    assert [text for part in parts for text in part] == asked
+    assert all(len(part) <= 5 for part in parts)
+    assert all(len(part) == 1 or sum(len(c) for _, c in part) * 16 <= numbers for part in parts)
+    assert len(parts) == {1: 8, 16 * 20: 3, 1 << 40: 2}[numbers]
+    assert list(states._parts([], 16)) == []
+
+
+def test_another_student_that_stores_is_waited_for_not_written_over(teacher, tmp_path):
+    there = States(tmp_path, teacher)
+    with durable.lock(there.folder), pytest.raises(UserError, match="another process"):
+        store(there, teacher, [1], rows(), UI(quiet=True))
+    store(there, teacher, [1], rows(), UI(quiet=True))
+    with durable.lock(there.folder):  # all is there: nothing is written
+        store(there, teacher, [1], rows(), UI(quiet=True))
+
+
 def test_damaged_files_are_named(teacher, tmp_path):
     there = States(tmp_path, teacher)
     there.make(teacher, [1], texts())
@@ -231,6 +256,10 @@ def test_damaged_files_are_named(teacher, tmp_path):
         path.write_bytes(what)
         with pytest.raises(CorpusError, match=f"{path.name} is damaged") as caught:
             [States(tmp_path, teacher).read(1, *text) for text in texts()]
+        same = States(tmp_path, teacher)
+        for _ in range(2):
+            with pytest.raises(CorpusError, match="is damaged"):
+                [same.read(1, *text) for text in texts()]
         assert "remove it" in caught.value.hint
         assert "\n" not in caught.value.message
     path.unlink()
@@ -327,6 +356,64 @@ def test_a_folder_that_is_not_whole_is_refused_at_once(folder, tmp_path, wrong):
     assert "\n" not in caught.value.message
 
 
+_HUB = """
+import sys
+from synthgen.sections import TeacherSection
+from synthgen.teachers.transformers import LocalModel
+for name in sys.argv[1:]:
+    for revision in (None, "main"):
+        section = TeacherSection(model=name, revision=revision, device="cpu")
+        lazy, whole = LocalModel.open(section, lazy=True), LocalModel.open(section)
+        assert lazy.identity == whole.identity, (lazy.identity, whole.identity)
+        print(lazy.identity["revision"])
+"""
+
+
+def test_of_a_hub_id_the_commit_is_known(folder, tmp_path):
+    """Without it, one model's stored states, or an older commit's, would be taken for another's."""
+    commits = {"org/one": "a1" * 20, "org/two": "b2" * 20}
+    for name, commit in commits.items():
+        place = tmp_path / "hub" / f"models--{name.replace('/', '--')}"
+        shutil.copytree(folder, place / "snapshots" / commit)
+        (place / "refs").mkdir()
+        (place / "refs" / "main").write_text(commit)
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment.pop("HF_HUB_CACHE", None)
+    done = subprocess.run(
+        [sys.executable, "-c", _HUB, *commits], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == [commit for commit in commits.values() for _ in range(2)]
+
+
+def test_states_of_who_knows_which_weights_are_refused(teacher, tmp_path):
+    for revision in ("unknown", "main", ""):
+        vague = LocalModel(teacher.model, teacher.tokenizer, {**teacher.identity, "revision": revision}, 4)
+        with pytest.raises(TeacherError, match="is not known") as caught:
+            States(tmp_path, vague)
+        assert "commit" in caught.value.hint
+
+
+def test_the_text_model_of_a_composite_checkpoint_is_described(folder, tmp_path):
+    """As it is loaded: with the text model's config, in which layers and context are found."""
+    from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
+
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "model.safetensors").unlink()
+    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    text = {"vocab_size": size, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 4, "head_dim": 8}
+    text |= {"num_attention_heads": 2, "num_key_value_heads": 1, "layer_types": ["full_attention"] * 4}
+    text |= dict.fromkeys(("linear_num_key_heads", "linear_num_value_heads"), 2)
+    text |= dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim"), 8) | {"max_position_embeddings": 256}
+    sight = {"depth": 1, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 16}
+    config = Qwen3_5Config(text_config=text, vision_config={**sight, "num_position_embeddings": 16})
+    Qwen3_5ForConditionalGeneration(config).save_pretrained(tmp_path)
+    whole, lazy = (LocalModel.open(TeacherSection(model=str(tmp_path)), lazy=on) for on in (False, True))
+    assert (lazy.context, lazy.config.num_hidden_layers) == (whole.context, whole.config.num_hidden_layers) == (256, 4)
+    assert (lazy.identity, lazy.eos) == (whole.identity, whole.eos)
+    assert type(lazy.config) is type(whole.config) is type(lazy.model.config)
+
+
 # From the recipe to the student
 
 
@@ -352,7 +439,7 @@ def test_a_student_by_stored_states(made, tmp_path, loads, counted):
     run = made("one", logits={"kind": "topk", "k": 9}, split={"test": 0.25, "validation": 0.25}, seeds=16)[1]
     live = trained(made, tmp_path / "live", hidden={}, validate_every=2, **FEW)
     assert curve(out) == pytest.approx(curve(live), rel=5e-3)
-    assert [p.name for p in (run / "hidden" / "teacher").iterdir()] == ["layer-01"], "the one that is wanted"
+    assert [p.name for p in (run / "hidden" / "teacher").glob("layer-*")] == ["layer-01"], "the one that is wanted"
     for folder, words in ((out, "of the teacher, stored"), (live, "of the live teacher")):
         assert words in (folder / "README.md").read_text()
         assert words in json.loads((folder / "training.json").read_text())["learnt from"]
