@@ -165,7 +165,7 @@ def test_undisturbed_run_has_every_id_once(setups, kind):
     [
         *(("sampled", stage, 1) for stage in STAGES),
         *((kind, stage, 6) for kind in ("topk", "classify") for stage in ("generate", "train")),
-        *((kind, "train", 4) for kind in TRAINED),
+        *((kind, "train", 6) for kind in TRAINED),
         *((kind, "train", 12) for kind in OTHERS),
     ],
 )
