@@ -61,7 +61,7 @@ class States:
                 f"{revision}), and other weights have other states",
                 "set teacher.revision to a commit",
             )
-        self.folder = folder / Path(teacher.identity["model"]).name
+        self.folder = folder / Path(teacher.identity["model"].removeprefix("package:")).name
         self._who = json.dumps([FORMAT.decode(), revision, teacher.identity["dtype"]]).encode()
         self._there: dict[int, dict[bytes, tuple[Path, int]]] = {}
 
