@@ -140,6 +140,12 @@ def test_relation_term_against_float64(heads, queries, dtype):
     assert float(last) == pytest.approx(float(relations_by_hand(a[-queries:], b[-queries:], heads, queries)), rel=1e-5)
 
 
+def test_a_prompt_without_tokens_is_refused(teacher):
+    """Nothing predicts the first token of its completion; the row before it in a bin would."""
+    with pytest.raises(ValueError, match="nothing predicts"):
+        forward.completion_logits(teacher.model, [[1, 2], []], [[3], [4, 5]])
+
+
 def test_uniform_layers():
     assert layer_pairs(Hidden(), 2, 3) == [(0, 1), (1, 2)]
     assert layer_pairs(Hidden(), 3, 12) == [(0, 3), (1, 7), (2, 11)]

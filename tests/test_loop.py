@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from small import small_runs, small_task, small_teacher
 from test_train import Cut
 
@@ -19,7 +19,7 @@ import synthgen
 from distill import evaluate, train
 from distill.decoder import read_metrics
 from distill.finished import is_trained
-from distill.loop import Checkpoints, Objective, accelerator_of, fit
+from distill.loop import Checkpoints, Objective, _restore, accelerator_of, fit
 from synthgen.errors import RecipeError, RunChanged, UserError
 from synthgen.teachers.load import pick_device
 from synthgen.teachers.transformers import LocalModel
@@ -377,3 +377,20 @@ def test_weights_whose_gradient_comes_late_or_never_resume_too(tmp_path):
         fitted(again, tmp_path / str(stop))
         for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True):
             assert torch.equal(a, b), stop
+
+
+def test_a_checkpoint_with_one_step_for_all_is_taken_up(tmp_path):
+    """As an older version wrote them: its moments count."""
+    weights = {"a": torch.nn.Parameter(torch.ones(2))}
+    optimizer = torch.optim.AdamW(weights.values())
+    tensors = {"weight.a": torch.zeros(2), "exp_avg.a": torch.full((2,), 3.0), "exp_avg_sq.a": torch.full((2,), 4.0)}
+    where = Checkpoints(tmp_path, "x")
+    save_file(tensors, where.at(7), {"step": "7", "metrics": "[]", "state": "null"})
+    objective = Objective()
+    assert _restore(objective, weights, optimizer, where) == (7, [])
+    state = optimizer.state[weights["a"]]
+    assert (float(state["step"]), state["exp_avg"].tolist(), state["exp_avg_sq"].tolist()) == (
+        7.0,
+        [3.0] * 2,
+        [4.0] * 2,
+    )
