@@ -65,6 +65,18 @@ def test_a_student_of_random_weights(made, tmp_path):
     assert (student / "README.md").read_text() == "edited", "nothing was done"
 
 
+def test_measuring_on_another_run_leaves_the_card(made, tmp_path, monkeypatch):
+    """It says whose rows and licences a student comes from. (What is measured does not matter here.)"""
+    monkeypatch.setattr("distill.fidelity.evaluate_decoder", lambda *some: {"table": {}})
+    recipe, run = made("one", seeds=24, split={"test": 0.25, "validation": 0.25})
+    other, elsewhere = made("elsewhere", seeds=16)
+    student = student_of(recipe, run, tmp_path / "student", baseline=False)
+    card = (student / "README.md").read_text()
+    evaluate(other, elsewhere, student)
+    assert (student / "evaluation.json").exists()
+    assert (student / "README.md").read_text() == card
+
+
 def test_a_student_from_a_checkpoint_goes_on_from_there(made, tmp_path):
     recipe, run = made("one", seeds=24, split={"test": 0.25, "validation": 0.25})
     first = small_teacher(tmp_path / "first", seed=7)
