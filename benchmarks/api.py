@@ -31,13 +31,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from serving import KEY, Serving, write_recipe
 
 import synthgen
-from synthgen.generate.budget import Budget, Prices
-from synthgen.generate.cache import Spent
-from synthgen.generate.scheduler import Item, Scheduler
+from synthgen.generation.budget import Budget, Prices
+from synthgen.generation.cache import Spent
+from synthgen.generation.scheduler import Item, Scheduler
 from synthgen.records import Request
-from synthgen.teachers import Call, Reply
+from synthgen.teachers.base import Call, Reply
 from synthgen.teachers.openai import ApiModel
-from synthgen.teachers.tokens import TokenMap
+from synthgen.teachers.server_tokens import TokenMap
 from synthgen.ui import UI, Progress
 
 
@@ -114,7 +114,7 @@ def rows(folder: Path, count: int) -> None:
     import yaml
 
     values = yaml.safe_load(path.read_text())
-    values["teacher"] = {"engine": "replay", "path": str(task / "replies.jsonl"), "licence": "CC0-1.0"}
+    values["teacher"] = {"engine": "replay", "path": str(task / "replies.jsonl"), "license": "CC0-1.0"}
     path.write_text(yaml.safe_dump(values))
     report("rows", synthgen.load_recipe(path), folder, count)
 

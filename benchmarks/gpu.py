@@ -10,7 +10,7 @@ brackets; a ratio is to cross-entropy in the same round.
 
 The first table is the loss alone, from hidden states to their gradient and the output layer's: B·T tokens, milliseconds
 forward and backward, peak memory above what was held before. "whole" makes all logits and calls torch; the others go
-through `distill.head.through_head`, with the chunk that it takes by itself and one four times as large.
+through `distill.output_layer.through_head`, with the chunk that it takes by itself and one four times as large.
 
 The second is whole steps of `distill.loop.fit` (batch from memory, forward, backward, clipping, AdamW; without the
 first step, in which the optimizer's state is made): completion tokens a second, and peak memory with weights, gradients
@@ -41,15 +41,15 @@ import torch
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from distill import head as heads
 from distill import losses
+from distill import output_layer as heads
 from distill.data import Example
-from distill.head import Head, logits_of, through_head
 from distill.loop import Checkpoints, Objective, accelerator_of, fit
-from distill.objective import FromShards
-from distill.online import LiveTeacher, Text
+from distill.output_layer import Head, logits_of, through_head
+from distill.targets.live import LiveTeacher, Text
+from distill.targets.stored import FromShards
 from synthgen import logits
-from synthgen.training import TrainSection
+from synthgen.recipe import TrainSection
 from synthgen.ui import Progress
 
 DRAWS, KEPT, LARGER = 50, 64, 4
@@ -283,7 +283,7 @@ def deterministic() -> Iterator[None]:
 
 
 def print_steps(precision: str, options: argparse.Namespace, device: torch.device) -> None:
-    base = {"batch_size": options.rows, "checkpoint_every": 10**6, "kd_weight": 0.9}
+    base = {"batch_size": options.rows, "save_steps": 10**6, "kd_weight": 0.9}
     dtype = "bfloat16" if precision == "bfloat16" else "float32"
     section = TrainSection.model_validate({**base, "dtype": dtype})
     online = TrainSection.model_validate({**base, "dtype": dtype, "online": {"mode": "teacher"}})

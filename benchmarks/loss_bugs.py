@@ -25,8 +25,8 @@ import transformers  # noqa: F401
 REPOSITORY = Path(__file__).parent.parent
 COPIED = ("synthgen", "distill", "tests", "prompts", "data", "pyproject.toml")
 TESTS = "tests/test_loss_bugs.py"
-LOSSES, HEAD, TRAIN = "distill/losses.py", "distill/head.py", "distill/objective.py"
-DATA, STUDENTS, FORWARD = "distill/data.py", "distill/students.py", "synthgen/teachers/forward.py"
+LOSSES, HEAD, TRAIN = "distill/losses.py", "distill/output_layer.py", "distill/targets/stored.py"
+DATA, STUDENTS, FORWARD = "distill/data.py", "distill/students/build.py", "synthgen/lm/forward.py"
 
 BUGS: dict[str, list[tuple[str, str, str]]] = {
     "01 padding in the loss": [
@@ -55,7 +55,7 @@ BUGS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "05 temperature unused": [(TRAIN, '"temperature": meta["temperature"]', '"temperature": 1.0')],
     "06 JSD mixture swapped": [(LOSSES, "logm = _mixture(logp, logq, beta)", "logm = _mixture(logq, logp, beta)")],
-    "07 top-k renormalised on both sides": [
+    "07 top-k renormalized on both sides": [
         (
             LOSSES,
             "return logp.log_softmax(-1), logq  #",
@@ -80,7 +80,7 @@ BUGS: dict[str, list[tuple[str, str, str]]] = {
     "10 softmax in bfloat16": [
         (LOSSES, "return values if values.dtype == torch.float64 else values.float()", "return values"),
     ],
-    "11 fused but materialised": [(HEAD, "size = chunk or chunk_of(width, kind)", "size = len(states_ND)")],
+    "11 fused but materialized": [(HEAD, "size = chunk or chunk_of(width, kind)", "size = len(states_ND)")],
     "12 wrapper bypassed": [
         (HEAD, "    layer, config = model", '    model = getattr(model, "module", model)\n    layer, config = model'),
         (

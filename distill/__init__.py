@@ -1,6 +1,7 @@
 """distill: train, evaluate, measure and export students on a corpus.
 
 import distill
+
 distill.train(recipe, "runs/first")
 distill.evaluate(recipe, "runs/first")
 distill.curve(recipe, "runs/first")
@@ -9,16 +10,38 @@ distill.export("runs/first", "onnx")
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
-from synthgen.lazy import publish
-
 if TYPE_CHECKING:
-    from distill.curve import curve
-    from distill.evaluate import evaluate
-    from distill.export.make import export
-    from distill.train import train
+    from distill.curves import curve
+    from distill.evaluation.evaluate import evaluate
+    from distill.exporting.make import export
+    from distill.training import train
 
-__all__ = ["curve", "evaluate", "export", "train"]
+__all__ = [
+    "curve",
+    "evaluate",
+    "export",
+    "train",
+]
 
-publish(__name__, {"curve": "curve", "evaluate": "evaluate", "export": "export.make", "train": "train"})
+_HOMES = {
+    "curve": "distill.curves",
+    "evaluate": "distill.evaluation.evaluate",
+    "export": "distill.exporting.make",
+    "train": "distill.training",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name's module when the name is first used, so that importing the package stays cheap."""
+    if name not in _HOMES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    value: object = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

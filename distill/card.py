@@ -1,4 +1,4 @@
-"""The student's model card: README.md with corpus hash, licences and, once evaluated, results."""
+"""The student's model card: README.md with corpus hash, licenses and, once evaluated, results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from synthgen import durable
-from synthgen.card import environment
+from synthgen.cards import environment
 from synthgen.recipe import Recipe
 
 

@@ -49,7 +49,7 @@ def train(run: Path, out: Path | None, recipe: str | None, fresh: bool, override
     distill train runs/first --recipe longer.yaml -o students/longer
     distill train my-rows/ --recipe tokens-alone.yaml -o students/mine
     """
-    from distill.train import train as train_
+    from distill.training import train as train_
 
     loaded = synthgen.load_recipe(recipe_of(run, recipe))
     if not writes():
@@ -73,7 +73,7 @@ def evaluate(run: Path, student: Path | None, recipe: str | None, fresh: bool, u
     \b
     distill eval runs/first
     """
-    from distill.evaluate import evaluate as evaluate_
+    from distill.evaluation.evaluate import evaluate as evaluate_
 
     found = evaluate_(synthgen.load_recipe(recipe_of(run, recipe)), run, student, fresh=fresh, ui=ui)
     lines = []
@@ -86,8 +86,8 @@ def evaluate(run: Path, student: Path | None, recipe: str | None, fresh: bool, u
         parts += [f"agreement {agreement['mean']:.1%}"] if agreement else []
         parts += [f"right {accuracy['mean']:.1%}"] if accuracy else []
         lines.append(f"{name}: {', '.join(parts) or '–'}")
-    if "learnt from" in found:
-        lines.append(f"the distilled student learnt from {found['learnt from']}")
+    if "learned from" in found:
+        lines.append(f"the distilled student learned from {found['learned from']}")
     ui.result(found, "\n".join(lines))
     ui.hint(f"synthgen report {run}")
 
@@ -105,8 +105,8 @@ def curve(run: Path, share: tuple[float, ...], recipe: str | None, fresh: bool, 
     distill curve runs/first
     distill curve runs/first --share 0.1 --share 0.3
     """
-    from distill.curve import SHARES
-    from distill.curve import curve as curve_
+    from distill.curves import SHARES
+    from distill.curves import curve as curve_
 
     loaded = synthgen.load_recipe(recipe_of(run, recipe))
     with lock(run):
@@ -140,7 +140,7 @@ def export(
     distill export runs/first --to onnx
     distill export students/longer --to gguf -o edge/longer --corpus runs/first
     """
-    from distill.export.make import export as export_
+    from distill.exporting.make import export as export_
 
     found = export_(student, to, out, held_out=corpus, fresh=fresh, ui=ui)
     ui.result(found, "\n".join([found["folder"], *(f"{name}: {_row(row)}" for name, row in found["table"].items())]))

@@ -26,7 +26,7 @@ from synthgen.records import DEGENERATE, Message, Record
 class Example:
     """One row to learn from; `prompt` in the student's tokens, `target` for each completion token (None: the tokens
     alone). `teacher_prompt` is what the teacher was sent, in its tokens; empty where nobody knows. `task` and `also`
-    are for rows that teach more than one thing: see `distill.rationale`."""
+    are for rows that teach more than one thing: see `distill.targets.rationale`."""
 
     id: str
     prompt: list[int]
@@ -37,7 +37,7 @@ class Example:
     task: str = ""
     also: tuple[Example, ...] = ()
     parts: Sequence[Any] = ()
-    """`distill.align.Part`s: where a teacher with another tokenizer cuts the text differently."""
+    """`distill.targets.across.Part`s: where a teacher with another tokenizer cuts the text differently."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def load(
     """The examples of a curated corpus. Raises CorpusError when logits are missing or belong to other rows.
 
     `teachers` names whose logits are read, where there are several; `merge` makes one target of several, from them
-    and their metadata, in that order (`distill.ensemble`). With `labels_alone`, kept rows without their
+    and their metadata, in that order (`distill.targets.ensemble`). With `labels_alone`, kept rows without their
     distributions. `share`: see `rows`. `shape` makes of a row what it teaches; None leaves it out.
     """
     left_out = {"longer than max_length": 0, "degenerate": 0}
@@ -213,7 +213,7 @@ def sampled_batch(targets: Sequence[logits.Sampled], draws: int) -> tuple[Tensor
 
 
 def topk_batch(targets: Sequence[logits.TopK]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """ids, log-probabilities (N, K), log of the mass left out, log-normaliser (N,)."""
+    """ids, log-probabilities (N, K), log of the mass left out, log-normalizer (N,)."""
     return (
         torch.from_numpy(np.concatenate([t.ids for t in targets]).astype(np.int64)),
         torch.from_numpy(np.concatenate([t.logprobs for t in targets])),

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from synthgen import corpus, durable
-from synthgen.recipe import differences
-from synthgen.training import HOW, TrainSection
+from synthgen.recipe import HOW, TrainSection, differences
 
 
 def made_from(section: TrainSection, made: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@
 
 What a step sees is a function of its number (and, where a student writes its own texts, of the weights), so a
 checkpoint is weights, optimizer moments, that number and what the objective itself remembers. Under `accelerate
-launch` each process takes its share of every batch; a step is normalised over all of it.
+launch` each process takes its share of every batch; a step is normalized over all of it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from synthgen import durable
 from synthgen.errors import UserError
-from synthgen.training import TrainSection
+from synthgen.recipe import TrainSection
 from synthgen.ui import Progress
 
 Metrics = list[dict[str, float]]
@@ -45,7 +45,7 @@ class Objective(nn.Module):
     def forward(self, rows: Sequence[Any], step: Sequence[Any]) -> tuple[Tensor, dict[str, float]]:
         """Loss of `rows`, which are some of the rows of one optimizer `step`, and its named parts ('loss' is one).
 
-        Normalised over the whole step, so that losses, parts and gradients of its portions add up to the step's.
+        Normalized over the whole step, so that losses, parts and gradients of its portions add up to the step's.
         """
         raise NotImplementedError
 
@@ -99,11 +99,11 @@ def accelerator_of(section: TrainSection, device: torch.device, folder: Path) ->
     from accelerate.state import AcceleratorState, PartialState
     from accelerate.utils import ProjectConfiguration
 
-    missing = [name for name in section.trackers if find_spec(name) is None]
+    missing = [name for name in section.report_to if find_spec(name) is None]
     if missing:
-        raise UserError(f"train.trackers names {missing[0]}, which is not installed", f"pip install {missing[0]}")
+        raise UserError(f"train.report_to names {missing[0]}, which is not installed", f"pip install {missing[0]}")
     where = ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / "trackers"))
-    trackers = list(section.trackers) or None
+    trackers = list(section.report_to) or None
     before = PartialState() if PartialState._shared_state else None
     if before is not None and before.num_processes == 1 and before.device.type != device.type:
         # A device, too, is kept one a process: the next student would be trained where the last one was, or refused.
@@ -125,7 +125,7 @@ def fit(
     """Train for `steps` optimizer steps, from the newest checkpoint where there is one; returns metrics, a row a step.
 
     `batch_of(step)` are the rows of one step. With `validation` rows, their loss is measured every
-    `section.validate_every` steps; with `section.patience`, training ends when so many measurements in a row
+    `section.eval_steps` steps; with `section.early_stopping_patience`, training ends when so many measurements in a row
     brought nothing better, and the best weights are taken. Raises UserError when the loss is not a number or
     memory runs out.
     """
@@ -142,31 +142,31 @@ def fit(
         durable.make_folder(checkpoints.folder)
         live.write_text("".join(json.dumps(row) + "\n" for row in metrics))
     for step in range(start, steps):
-        if section.patience and _stale(metrics) >= section.patience:
+        if section.early_stopping_patience and _stale(metrics) >= section.early_stopping_patience:
             bar.advance(steps - step)
             break
         # Dropout, and whatever else is drawn, belongs to the step, and to the process.
         torch.manual_seed((section.seed << 32 | step << 8 | accelerator.process_index) % 2**63)
         batch = objective.begin(step, batch_of(step))
         for group in optimizer.param_groups:
-            group["lr"] = section.learning_rate * schedule(step, steps, section.warmup)
+            group["lr"] = section.learning_rate * schedule(step, steps, section.warmup_steps)
         row = _step(wrapped, objective, optimizer, batch, section, step, accelerator)
-        if validation and section.validate_every and (step + 1) % section.validate_every == 0:
+        if validation and section.eval_steps and (step + 1) % section.eval_steps == 0:
             row["validation"] = _validate(objective, validation, section, accelerator)
             better = row["validation"] < min((m["validation"] for m in metrics if "validation" in m), default=math.inf)
-            if section.patience and better and accelerator.is_main_process:
+            if section.early_stopping_patience and better and accelerator.is_main_process:
                 _write({name: p.data for name, p in weights.items()}, checkpoints.best, {"step": str(step + 1)})
         metrics.append(row)
         if accelerator.is_main_process:
             with live.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-            if (step + 1) % section.checkpoint_every == 0 and step + 1 < steps:
+            if (step + 1) % section.save_steps == 0 and step + 1 < steps:
                 _checkpoint(objective, weights, optimizer, step + 1, metrics, checkpoints)
         accelerator.log({key: value for key, value in row.items() if key != "step"}, step=step)
         bar.tokens(int(row["tokens"]))
         bar.advance(1)
     accelerator.wait_for_everyone()
-    if section.patience and checkpoints.best.exists():
+    if section.early_stopping_patience and checkpoints.best.exists():
         with safe_open(checkpoints.best, "pt", device="cpu") as file:
             for name, parameter in weights.items():
                 parameter.data.copy_(file.get_tensor(name))
@@ -184,7 +184,7 @@ def _step(
 ) -> dict[str, float]:
     """One optimizer step over `batch`; its metrics."""
     mine = batch[acc.process_index :: acc.num_processes]
-    size = section.micro_batch or len(batch)
+    size = section.micro_batch_size or len(batch)
     largest = -(-len(batch) // acc.num_processes)
     portions = -(-largest // size)  # as many on every process: they wait for each other
     parts: dict[str, float] = {}
@@ -205,7 +205,7 @@ def _step(
             raise
         raise UserError(
             f"out of memory in step {step}, with {min(size, len(batch))} rows at once",
-            "lower train.micro_batch: the result is the same; or set train.activation_checkpointing",
+            "lower train.micro_batch_size: the result is the same; or set train.gradient_checkpointing",
         ) from None
     if acc.num_processes > 1:
         total = acc.reduce(torch.tensor([parts[key] for key in sorted(parts)], device=acc.device), "sum")
@@ -225,7 +225,7 @@ def _precision(section: TrainSection, acc: Accelerator) -> Any:
 def _validate(objective: Objective, rows: Sequence[Any], section: TrainSection, acc: Accelerator) -> float:
     """The objective's own loss on `rows`, with what is drawn in training (dropout) left out."""
     objective.eval()
-    size = section.micro_batch or section.batch_size
+    size = section.micro_batch_size or section.batch_size
     total = 0.0
     with torch.no_grad(), _precision(section, acc):
         for begin in range(0, len(rows), size):
@@ -240,9 +240,9 @@ def _stale(metrics: Metrics) -> int:
     return len(found) - 1 - found.index(min(found)) if found else 0
 
 
-def schedule(step: int, steps: int, warmup: float) -> float:
+def schedule(step: int, steps: int, warmup_steps: float) -> float:
     """Linear warm-up, then cosine down to a tenth."""
-    rise = max(1, round(steps * warmup))
+    rise = max(1, round(steps * warmup_steps if warmup_steps < 1 else warmup_steps))
     if step < rise:
         return (step + 1) / rise
     return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))

@@ -5,7 +5,7 @@
 
 Shapes: N valid tokens (chosen after the shift: row n of the logits predicts label n), V vocabulary, K or U kept
 entries, A outcomes. Every function returns one value a token, (N,), in nats times temperature². The table of
-what is defined is `synthgen.divergences.TABLE`.
+what is defined is `synthgen.tables.divergences.TABLE`.
 
 Each divergence is written once, for two log-distributions over the same outcomes; a target says what the
 outcomes are. Dense: all V. Top-k: the K kept ids and one bucket for all the rest, for teacher and student alike.
@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from synthgen.divergences import Divergence, TargetKind, refusal
+from synthgen.tables.divergences import Divergence, TargetKind, refusal
 
 _HEAD_MASS = 0.5  # adaptive KL: the head is the fewest likeliest outcomes with this much of the teacher's mass
 _HEAD_FIRST = 1024  # and is looked for among this many before all are sorted
@@ -256,8 +256,8 @@ def _mse(teacher_NV: Tensor, z_NV: Tensor) -> Tensor:
     both = (teacher_NV > -torch.inf) & (z_NV > -torch.inf)
     count = both.sum(-1, keepdim=True)
     difference = (z_NV - teacher_NV).masked_fill(~both, 0)
-    centred = (difference - difference.sum(-1, keepdim=True) / count).masked_fill(~both, 0)
-    return centred.square().sum(-1) / (2 * count[:, 0])
+    centered = (difference - difference.sum(-1, keepdim=True) / count).masked_fill(~both, 0)
+    return centered.square().sum(-1) / (2 * count[:, 0])
 
 
 def _with_bucket(

@@ -1,30 +1,30 @@
 """synthgen: make a distillation corpus from a teacher model, curate and audit it, and train a student from it.
 
     import synthgen
+
     recipe = synthgen.load_recipe("reasoning")
     synthgen.run(recipe, "runs/first")
 
-Each command of the same name is one of these functions. Importing this loads none of torch, pandas, datasets.
+Each command has a function of the same name here. Importing the package loads neither torch, pandas nor datasets.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
-from synthgen.lazy import publish
-
 if TYPE_CHECKING:
-    from synthgen.audit import audit
-    from synthgen.curate import curate
+    from synthgen.auditing import audit
+    from synthgen.curation import curate
+    from synthgen.display import show
     from synthgen.errors import SynthgenError, UserError
-    from synthgen.generate import generate
-    from synthgen.generate.plan import plan
-    from synthgen.generate.tune import tune
+    from synthgen.generation.driver import generate
+    from synthgen.generation.plan import plan
+    from synthgen.generation.tune import tune
     from synthgen.pipeline import run
     from synthgen.recipe import Recipe, load_recipe
     from synthgen.records import Record, Verdict
-    from synthgen.report import write_report
-    from synthgen.show import show
+    from synthgen.reporting.page import write_report
 
 __version__ = "0.1.0"
 
@@ -46,20 +46,31 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Recipe": "recipe",
-    "Record": "records",
-    "SynthgenError": "errors",
-    "UserError": "errors",
-    "Verdict": "records",
-    "audit": "audit",
-    "curate": "curate",
-    "generate": "generate",
-    "load_recipe": "recipe",
-    "plan": "generate.plan",
-    "run": "pipeline",
-    "show": "show",
-    "tune": "generate.tune",
-    "write_report": "report",
+    "Recipe": "synthgen.recipe",
+    "Record": "synthgen.records",
+    "SynthgenError": "synthgen.errors",
+    "UserError": "synthgen.errors",
+    "Verdict": "synthgen.records",
+    "audit": "synthgen.auditing",
+    "curate": "synthgen.curation",
+    "generate": "synthgen.generation.driver",
+    "load_recipe": "synthgen.recipe",
+    "plan": "synthgen.generation.plan",
+    "run": "synthgen.pipeline",
+    "show": "synthgen.display",
+    "tune": "synthgen.generation.tune",
+    "write_report": "synthgen.reporting.page",
 }
 
-publish(__name__, _HOMES)
+
+def __getattr__(name: str) -> object:
+    """Load a public name's module when the name is first used, so that importing the package stays cheap."""
+    if name not in _HOMES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    value: object = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

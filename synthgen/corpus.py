@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synthgen import durable, logits
-from synthgen.card import write_dataset_card
+from synthgen.cards import write_dataset_card
 from synthgen.errors import CorpusError, RunChanged
 from synthgen.recipe import differences
 from synthgen.records import SCHEMA, SCHEMA_VERSION, SPLITS, Record, from_rows

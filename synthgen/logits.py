@@ -6,7 +6,7 @@ Two kinds, for a row of T completion tokens (entry t is the distribution that `t
   unbiased estimate of every probability, so the gradient of the cross-entropy against it is that of the full
   KL in expectation (random-sampling distillation, ACL 2025). Exact as stored.
 - `TopK`: the K largest log-probabilities at temperature 1; and, at the training temperature, the log of the
-  mass left out and the log-normaliser, without which a cached top-k cannot be re-tempered.
+  mass left out and the log-normalizer, without which a cached top-k cannot be re-tempered.
   Log-probabilities are fixed point in steps of 1/512 nat: error at most `STORAGE_ERROR` down to `FLOOR`.
 
 A shard is a Parquet file, one row a record, one binary blob an array or a byte plane of one (bytes of one
@@ -125,7 +125,7 @@ def _from_planes(blobs: dict[str, bytes], name: str, width: int) -> Ints:
     return out.view("<u4").ravel().astype(np.int64)
 
 
-def _quantise(logprobs: Floats) -> Ints:
+def _quantize(logprobs: Floats) -> Ints:
     """Log-probabilities (<= 0) as steps below zero; -inf becomes the floor."""
     return np.clip(np.rint(np.maximum(-logprobs, 0) / _STEP), 0, -FLOOR / _STEP).astype(np.int64)
 
@@ -144,14 +144,14 @@ def encode(target: Target, meta: dict[str, Any]) -> dict[str, bytes]:
             "counts": target.counts.astype(small).tobytes(),
             "uniques": target.uniques.astype(small).tobytes(),
         }
-    steps_KT = _quantise(target.logprobs).T
+    steps_KT = _quantize(target.logprobs).T
     steps_KT = np.diff(steps_KT, axis=0, prepend=0)
     if (steps_KT < 0).any():
         raise ValueError("top-k log-probabilities must be sorted, largest first")
     return {
         **_planes("ids", target.ids.T.ravel(), width),
         **_planes("logprobs", steps_KT.ravel(), 2),
-        **_planes("log_tail", _quantise(target.log_tail), 2),
+        **_planes("log_tail", _quantize(target.log_tail), 2),
         "log_z": target.log_z.astype("<f4").tobytes(),
     }
 

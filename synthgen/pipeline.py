@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from synthgen import durable
-from synthgen.audit import audit
-from synthgen.curate import curate
+from synthgen.auditing import audit
+from synthgen.curation import curate
 from synthgen.errors import GateDenied, RunChanged
-from synthgen.generate import generate
+from synthgen.generation.driver import generate
 from synthgen.recipe import Recipe, deciding, differences, dump_recipe, load_recipe
-from synthgen.report import write_report
+from synthgen.reporting.page import write_report
 from synthgen.ui import UI
 
 
@@ -109,12 +109,12 @@ def _train(recipe: Recipe, folder: Path, stage: Callable[[str, Callable[[bool], 
         if recipe.train and not again and is_trained(recipe.train, folder / "curated", folder / "student"):
             ui.note(f"{folder / 'student'} is trained; nothing to do")
             return folder / "student"
-        from distill.train import train
+        from distill.training import train
 
         return train(recipe, folder, fresh=again, ui=ui)
 
     try:
-        from distill.evaluate import evaluate
+        from distill.evaluation.evaluate import evaluate
         from distill.finished import is_trained
 
         stage("train", trained)

@@ -1,6 +1,6 @@
 """Seeds: what the teacher is asked about. JSONL, CSV, Parquet, a folder of them, or a Hugging Face dataset.
 
-Every seed knows its source and licence, and its side of the split: a function of its group alone, decided
+Every seed knows its source and license, and its side of the split: a function of its group alone, decided
 before anything is generated, and the same however many seeds are added later.
 """
 
@@ -72,7 +72,7 @@ _NUMBERS = re.compile(
 
 
 def mask(text: str) -> str:
-    """The text with capitalised words as N and numbers as 0: its structure.
+    """The text with capitalized words as N and numbers as 0: its structure.
 
     The first word of a sentence is masked too: it may be a name, and a group too wide never leaks.
     """

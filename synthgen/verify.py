@@ -1,6 +1,6 @@
 """Does an answer match a reference? The same function for curation, evaluation and reports.
 
-Numbers are compared as numbers ("1,200.0" is "1200", "1/2" is "0.5"); anything else as normalised words.
+Numbers are compared as numbers ("1,200.0" is "1200", "1/2" is "0.5"); anything else as normalized words.
 `gold` takes the final answer out of a worked solution (GSM8K's "#### 42").
 """
 
@@ -37,7 +37,7 @@ def number(text: str) -> Fraction | None:
         return None
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """Lower case, no punctuation, no articles, single spaces."""
     bare = text.lower().translate(str.maketrans(string.punctuation, " " * len(string.punctuation)))
     return " ".join(word for word in bare.split() if word not in _ARTICLES)
@@ -56,7 +56,7 @@ def matches(answer: str | None, reference: str) -> bool:
     value = number(bare)
     if value is not None and is_number(bare):
         return number(answer.split("\n", 1)[0]) == value
-    words, expected = normalise(answer).split(), normalise(wanted).split()
+    words, expected = normalize(answer).split(), normalize(wanted).split()
     return bool(expected) and words[: len(expected)] == expected
 
 

@@ -25,11 +25,11 @@ _LIMIT = 180.0  # seconds until a command counts as hung
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
     [
-        "distill.decoder",
+        "distill.students.decoder",
         "distill.train",
         "distill.evaluate",
         "synthgen.report",
-        "synthgen.plots",
+        "synthgen.reporting.plots",
         # What these import when used:
         "pandas",
         "pyarrow.parquet",

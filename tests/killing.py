@@ -46,16 +46,16 @@ IMPORTS = (
     "matplotlib.pyplot",
     "synthgen.cli",
     "synthgen.pipeline",
-    "synthgen.plots",
+    "synthgen.reporting.plots",
     "synthgen.teachers.transformers",
-    "distill.classifier",
+    "distill.students.classifier",
     "distill.cli",
     "distill.evaluate",
-    "distill.fidelity",
-    "distill.decoder",
-    "distill.encoder",
-    "distill.online",
-    "distill.sentence",
+    "distill.evaluation.fidelity",
+    "distill.students.decoder",
+    "distill.students.encoder",
+    "distill.targets.live",
+    "distill.students.sentence",
     "distill.train",
 )
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}  # no pool to lose
@@ -320,7 +320,7 @@ def _forgets() -> None:
 
 def _manifest_first() -> None:
     """The card after the manifest."""
-    from synthgen import card, corpus, durable
+    from synthgen import cards, corpus, durable
 
     write, late = durable.write_json, []
     corpus.write_dataset_card = lambda *args: late.append(args)
@@ -328,7 +328,7 @@ def _manifest_first() -> None:
     def write_json(path: Path, value: Any) -> None:
         write(path, value)
         while late and path.name == "manifest.json":
-            card.write_dataset_card(*late.pop())
+            cards.write_dataset_card(*late.pop())
 
     durable.write_json = write_json
 
@@ -356,7 +356,7 @@ def _no_checkpoints() -> None:
 
 def _forgets_texts() -> None:
     """What the student wrote is not taken back from a checkpoint."""
-    from distill import online
+    from distill.targets import live as online
 
     online.OnPolicy.restore = lambda self, state: None
 
@@ -370,7 +370,7 @@ def _engine_stays() -> None:
     """vLLM's engine not tied to its parent."""
     from contextlib import nullcontext
 
-    from synthgen.teachers import vllm_engine
+    from synthgen.teachers.vllm import engine as vllm_engine
 
     vllm_engine.children_follow = lambda config: nullcontext()
 

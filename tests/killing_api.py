@@ -20,7 +20,7 @@ import time
 def child(job: dict, pipe: int) -> None:
     import sqlite3
 
-    from synthgen.generate import cache
+    from synthgen.generation import cache
 
     lock = threading.Lock()
     passed = [0]
@@ -67,7 +67,7 @@ def main() -> None:
     import aiohttp  # noqa: F401
     import pandas  # noqa: F401
 
-    import synthgen.generate
+    import synthgen.generation.driver
     import synthgen.teachers.openai  # noqa: F401
 
     for line in sys.stdin:

@@ -53,14 +53,14 @@ def write_recipe(folder: Path, url: str, seeds=24, generate=None, teacher=None, 
     (folder / "user.j2").write_text("{{ question }}\n")
     recipe = {
         "task": "sums",
-        "seeds": [{"path": "seeds.jsonl", "source": "tests", "licence": "CC0-1.0", "id": "id", "group": "id"}],
+        "seeds": [{"path": "seeds.jsonl", "source": "tests", "license": "CC0-1.0", "id": "id", "group": "id"}],
         "split": {"test": 0.25},
         "teacher": {
             "engine": "openai",
             "model": "m",
             "base_url": url,
             "api_key_env": "LOOPBACK_KEY",
-            "licence": "Apache-2.0",
+            "license": "Apache-2.0",
             "prices": {"input": 0.15, "output": 0.60},
             "timeout": 20,
             **(teacher or {}),

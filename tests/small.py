@@ -67,21 +67,21 @@ def small_task(folder: Path, teacher: Path, /, seeds: int = 9, long: int = 0, **
     ]
     (folder / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "user.j2").write_text("{{ question }}\n")
-    source = {"path": "seeds.jsonl", "source": "tests", "licence": "CC0-1.0", "id": "id", "group": "id"}
+    source = {"path": "seeds.jsonl", "source": "tests", "license": "CC0-1.0", "id": "id", "group": "id"}
     recipe = {
         "task": "sums",
         "seeds": [{**source, "reference": "answer"}],
         "split": {"test": 0.25},
-        "teacher": {"model": str(teacher), "licence": "Apache-2.0", "batch_size": 4, "device": "cpu"},
+        "teacher": {"model": str(teacher), "license": "Apache-2.0", "batch_size": 4, "device": "cpu"},
         "generate": {"samples": 2, "max_new_tokens": 4, "shard_size": 6},
         "logits": {"kind": "sampled", "draws": 12},
         "curate": {"answer": False, "truncated": True, "repetition": None, "min_words": None},
         "train": {
             "student": {"kind": "decoder", "layers": 1},
             "batch_size": 4,
-            "epochs": 4,
+            "num_train_epochs": 4,
             "max_steps": 5,
-            "checkpoint_every": 2,
+            "save_steps": 2,
             "learning_rate": 1e-3,
         },
         **sections,
@@ -164,12 +164,16 @@ def sorting_task(folder: Path, teacher: Path, /, seeds: int = 60, **sections: An
     values = {
         "task": "sort",
         "strategy": "classify",
-        "seeds": [{"path": "seeds.jsonl", "source": "tests", "licence": "CC0-1.0", "id": "id", "group": "id"}],
+        "seeds": [{"path": "seeds.jsonl", "source": "tests", "license": "CC0-1.0", "id": "id", "group": "id"}],
         "split": {"test": 0.3},
-        "teacher": {"model": str(teacher), "licence": "Apache-2.0", "batch_size": 8, "device": "cpu"},
+        "teacher": {"model": str(teacher), "license": "Apache-2.0", "batch_size": 8, "device": "cpu"},
         "generate": {"labels": ["delivery", "payment", "technical"], "shard_size": 16},
         "curate": {"duplicates": False},
-        "train": {"student": {"kind": "classifier", "buckets": 512, "hidden": 16}, "epochs": 30, "batch_size": 8},
+        "train": {
+            "student": {"kind": "classifier", "buckets": 512, "hidden": 16},
+            "num_train_epochs": 30,
+            "batch_size": 8,
+        },
         **sections,
     }
     path = folder / "recipe.yaml"
@@ -200,7 +204,7 @@ def bert_run(folder: Path) -> Path:
     tokenizer.save_pretrained(folder / "base")
     section = {
         "student": {"kind": "encoder", "model": str(folder / "base")},
-        "epochs": 12,
+        "num_train_epochs": 12,
         "batch_size": 16,
         "learning_rate": 3e-3,
         "baseline": False,

@@ -14,12 +14,12 @@ from test_train import Cut
 
 import synthgen
 from distill import losses, train
-from distill.align import Part, Vocabulary, cuts, load_across, shared, translated, uld
 from distill.data import Example, topk_batch
-from distill.head import Head
+from distill.output_layer import Head
+from distill.targets.across import Part, Vocabulary, cuts, load_across, shared, translated, uld
 from synthgen import logits
 from synthgen.errors import CorpusError, RecipeError
-from synthgen.teachers.sampling import top_k
+from synthgen.lm.sampling import top_k
 from synthgen.teachers.transformers import LocalModel
 
 MINE = Vocabulary([b"a", b"b", b" ", b"ab", b" a", b"ba", None], 6)
@@ -171,7 +171,7 @@ def test_uld_against_float64(k, with_head, monkeypatch):
         start += len(e.completion)
     expected = torch.autograd.grad(wanted, (h, weight), retain_graph=True)
     for size in (1 << 23, 15, 1):
-        monkeypatch.setattr("distill.align._CHUNK_ELEMENTS", size)
+        monkeypatch.setattr("distill.targets.across._CHUNK_ELEMENTS", size)
         value = uld(h, Head(weight), batch, 7) if with_head else uld(z, None, batch, 7)
         assert value.item() == pytest.approx(wanted.item(), rel=1e-5)
         for x, y in zip(torch.autograd.grad(value, (h, weight), retain_graph=True), expected, strict=True):
@@ -200,7 +200,7 @@ def test_the_same_tokenizer_changes_nothing():
 
 WORDS = ["the cat and the hat", "and then the hen ran", "a thin hand", "than then", "the end"]
 MERGES = [("t", "h"), ("th", "e"), ("a", "n"), ("an", "d"), ("Ġ", "the"), ("Ġ", "and")]
-STUDENT = {"student": {"kind": "decoder", "layers": 1}, "batch_size": 4, "max_steps": 4, "checkpoint_every": 1}
+STUDENT = {"student": {"kind": "decoder", "layers": 1}, "batch_size": 4, "max_steps": 4, "save_steps": 1}
 
 
 @pytest.fixture(scope="module")
@@ -212,13 +212,13 @@ def runs(tmp_path_factory):
     def recipe(name: str, teacher: Path, seeds: str, **more) -> synthgen.Recipe:
         (folder / name).mkdir(exist_ok=True)
         (folder / name / "user.j2").write_text("{{ question }}\n")
-        source = {"path": seeds, "source": "tests", "licence": "CC0-1.0", "id": "id", "group": "id"}
+        source = {"path": seeds, "source": "tests", "license": "CC0-1.0", "id": "id", "group": "id"}
         values = {
             "task": "sums",
             "strategy": "score",
             "seeds": [source],
             "split": {"test": 0.2},
-            "teacher": {"model": str(teacher), "licence": "Apache-2.0", "device": "cpu"},
+            "teacher": {"model": str(teacher), "license": "Apache-2.0", "device": "cpu"},
             "logits": {"kind": "topk", "k": 12},
             "curate": {"answer": False, "repetition": None, "truncated": False},
             **more,
@@ -268,7 +268,7 @@ def test_a_student_of_another_tokenizers_teacher(runs, tmp_path):
             train(wanted, run, tmp_path / f"cut-{steps}", teacher=teacher, ui=Cut(steps))
         again = train(wanted, run, tmp_path / f"cut-{steps}", teacher=teacher)
         assert (again / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    split, _ = runs(micro_batch=3)
+    split, _ = runs(micro_batch_size=3)
     pieces = train(split, run, tmp_path / "split", teacher=teacher)
     for a, line in zip(metrics, (pieces / "metrics.jsonl").read_text().splitlines(), strict=True):
         assert a["uld"] == pytest.approx(json.loads(line)["uld"], rel=1e-3)

@@ -15,12 +15,12 @@ from serving import KEY, Serving, write_recipe
 import synthgen
 from synthgen import corpus, logits
 from synthgen.errors import GateDenied, RecipeError, TeacherError, UserError
-from synthgen.generate.cache import Cache
-from synthgen.generate.pacing import Bucket, Concurrency, Quota
-from synthgen.generate.scheduler import BudgetReached
+from synthgen.generation.cache import Cache
+from synthgen.generation.pacing import Bucket, Concurrency, Quota
+from synthgen.generation.scheduler import BudgetReached
 from synthgen.teachers.chat import label_probs, retry_after
 from synthgen.teachers.openai import parsed
-from synthgen.teachers.tokens import TokenMap, UnknownToken
+from synthgen.teachers.server_tokens import TokenMap, UnknownToken
 
 
 @pytest.fixture
@@ -613,7 +613,7 @@ def test_the_key_is_written_nowhere(serve, tmp_path, capfd, monkeypatch):
     # Compressed bodies would hide it from grep: look inside.
     import sqlite3
 
-    from synthgen.generate.cache import _unpack
+    from synthgen.generation.cache import _unpack
 
     with sqlite3.connect(tmp_path / "cache/replies.sqlite") as db:
         for (body,) in db.execute("SELECT body FROM reply WHERE body IS NOT NULL"):
@@ -625,7 +625,7 @@ def test_replay_goes_through_the_same_scheduler(serve, tmp_path):
     rows, _, _ = make(tmp_path, server, seeds=20)
     path = write_recipe(tmp_path / "task", server.url, seeds=20)
     recipe = yaml.safe_load(path.read_text())
-    recipe["teacher"] = {"engine": "replay", "path": str(tmp_path / "run/generated"), "licence": "Apache-2.0"}
+    recipe["teacher"] = {"engine": "replay", "path": str(tmp_path / "run/generated"), "license": "Apache-2.0"}
     path.write_text(yaml.safe_dump(recipe))
     again, failures, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "again"))
     assert not failures

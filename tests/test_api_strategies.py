@@ -17,8 +17,8 @@ from test_api import read, serve  # noqa: F401
 
 import synthgen
 from synthgen.errors import RecipeError, TeacherError, UserError
-from synthgen.generate.cache import Cache
-from synthgen.generate.scheduler import BudgetReached
+from synthgen.generation.cache import Cache
+from synthgen.generation.scheduler import BudgetReached
 
 TEMPLATES = {
     "judge": "How good is this from 1 to 10? Q: {{ question }} A: {{ completion }}",
@@ -137,7 +137,7 @@ def test_a_local_teacher_answers_and_a_remote_one_judges(serve, tmp_path, tiny):
     """Rows with logits of the local engine; marks from the server, paid once though a shard is made again."""
     server = serve(labels=["3", "8"])
     path = write(tmp_path / "task", server.url, "best_of_n", seeds=12, steps={"candidates": 2, "judge": "judge"})
-    local = {"engine": "transformers", "model": str(tiny), "licence": "MIT", "batch_size": 8, "device": "cpu"}
+    local = {"engine": "transformers", "model": str(tiny), "license": "MIT", "batch_size": 8, "device": "cpu"}
     several(path, {"small": local, "judge": {}}, logits={"kind": "sampled", "draws": 8})
     recipe = synthgen.load_recipe(path)
     folder = synthgen.generate(recipe, tmp_path / "run")
@@ -210,7 +210,7 @@ def test_a_reservation_is_on_the_disk_before_the_request_is_on_the_wire(serve, t
 
 @pytest.mark.parametrize("shard_size", [1, 7, 1000])
 def test_a_full_memory_slows_the_run_and_never_stops_it(serve, tmp_path, monkeypatch, shard_size):  # noqa: F811
-    from synthgen.generate import remote
+    from synthgen.generation import remote
 
     monkeypatch.setattr(remote, "_HELD_BYTES", 5000)  # two rows
     server = serve(latency=0.002)

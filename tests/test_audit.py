@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from synthgen.audit.licence import STATUSES, catalogue, judge, worst
+from synthgen.auditing.license import STATUSES, catalog, judge, worst
 from synthgen.recipe import AuditSection
 
 TODAY = datetime.date(2026, 1, 15)
@@ -28,7 +28,7 @@ def status(terms: str, role: str = "generator", **intent) -> str:
         ("CC-BY-SA-4.0", "seed", {}, "CONTESTED"),
         ("CC-BY-ND-4.0", "seed", {}, "DENY"),
         ("unknown", "seed", {}, "UNKNOWN"),
-        ("some-licence-nobody-wrote-down", "generator", {}, "UNKNOWN"),
+        ("some-license-nobody-wrote-down", "generator", {}, "UNKNOWN"),
         ("openai", "generator", {}, "UNKNOWN"),
         ("openai", "generator", {"competes": "no"}, "ALLOW"),
         ("openai", "generator", {"competes": "yes"}, "DENY"),
@@ -48,7 +48,7 @@ def test_laws():
     """Join is the worst, in any order; commercial is never easier than research; ignorance never passes."""
     for some in itertools.permutations(STATUSES, 3):
         assert worst(some) == max(some, key=STATUSES.index)
-    for terms in catalogue():
+    for terms in catalog():
         for role in ("seed", "generator", "template", "student_base"):
             research, commercial = (status(terms, role, use=use) for use in ("research", "commercial"))
             assert STATUSES.index(research) <= STATUSES.index(commercial), (terms, role)
@@ -56,7 +56,7 @@ def test_laws():
 
 
 def test_every_finding_that_is_not_allow_says_why():
-    for terms in catalogue():
+    for terms in catalog():
         finding = judge("x", "generator", terms, AuditSection(), TODAY)
         assert finding.status == "ALLOW" or finding.reasons, terms
 

@@ -75,7 +75,7 @@ def test_killed_after_create_the_batch_is_found_again(serve, tmp_path):
     server = serve(batch={"polls": 2})
     path = write_recipe(tmp_path / "task", server.url, seeds=10)
     recipe = synthgen.load_recipe(path)
-    module = importlib.import_module("synthgen.generate.batch")
+    module = importlib.import_module("synthgen.generation.batch")
     whole = module.durable.write_json
     journal = tmp_path / "run/generated/batches.json"
 

@@ -360,7 +360,7 @@ def test_a_bug_of_ours_says_how_to_report_it(recipe, tmp_path):
     program.write_text(
         "import importlib, synthgen.cli\n"
         "def broken(*args): raise ZeroDivisionError('planted\\nin two lines')\n"
-        "importlib.import_module('synthgen.generate.plan').load_seeds = broken\n"
+        "importlib.import_module('synthgen.generation.plan').load_seeds = broken\n"
         "synthgen.cli.main()\n"
     )
 
@@ -400,8 +400,8 @@ def test_a_gate_that_says_no(tmp_path, finished, seeds, teacher, status):
     found = yaml.safe_load(recipe.read_text())
     edit(
         recipe,
-        seeds=[{**found["seeds"][0], "licence": seeds}],
-        teacher={**found["teacher"], "licence": teacher},
+        seeds=[{**found["seeds"][0], "license": seeds}],
+        teacher={**found["teacher"], "license": teacher},
         split={"test": 0.0},
     )
     run = tmp_path / "run"

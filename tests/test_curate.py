@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import synthgen
 from synthgen import corpus
-from synthgen.curate import dedup, text
+from synthgen.curation import duplicates, text
 from synthgen.recipe import CurateSection
 from synthgen.records import Record
 
@@ -71,12 +71,12 @@ def test_truncated():
 
 def test_duplicates_keep_the_first():
     rows = [row("Nine apples.", 0), row("ten", 1), row("nine   APPLES.", 2), row("Nine apples.", 3)]
-    found = dedup.duplicates(rows)
+    found = duplicates.duplicates(rows)
     assert set(found) == {"r2", "r3"}
     assert all("r0" in v.reason for v in found.values())
     other = row("Nine apples.", 4)
     other.prompt = [{"role": "user", "content": "another question"}]
-    assert "r4" not in dedup.duplicates([*rows, other])
+    assert "r4" not in duplicates.duplicates([*rows, other])
 
 
 def test_nothing_is_lost_and_reasons_are_written(task, tmp_path):

@@ -11,7 +11,7 @@ import synthgen
 from distill import curve, train
 from distill.data import rows
 from synthgen.errors import UserError
-from synthgen.training import TrainSection
+from synthgen.recipe import TrainSection
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,11 @@ def test_a_smaller_share_is_part_of_a_larger_one(made):
 
 def test_a_curve_of_a_decoder(made):
     recipe, run = made("decoder", seeds=40, split={"test": 0.3})
-    section = recipe.train.model_dump(exclude_none=True) | {"max_steps": None, "epochs": 1, "student": {"layers": 1}}
+    section = recipe.train.model_dump(exclude_none=True) | {
+        "max_steps": None,
+        "num_train_epochs": 1,
+        "student": {"layers": 1},
+    }
     recipe = recipe.model_copy(
         update={"train": TrainSection.model_validate({**section, "student": recipe.train.student})}
     )

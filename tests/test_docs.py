@@ -29,7 +29,7 @@ PAGES = [
 # A recipe of which a page shows a part.
 WHOLE = {
     "task": "t",
-    "seeds": [{"path": "s.jsonl", "source": "s", "licence": "MIT"}],
+    "seeds": [{"path": "s.jsonl", "source": "s", "license": "MIT"}],
     "teacher": {"model": "m"},
 }
 

@@ -13,7 +13,7 @@ from small import small_task, small_teacher
 import synthgen
 from synthgen import corpus, durable
 from synthgen.records import FAILURE_SCHEMA, SCHEMA
-from synthgen.report import write_report
+from synthgen.reporting.page import write_report
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from small import small_encoder, sorting_task
 import synthgen
 from synthgen import corpus
 from synthgen.errors import TeacherError
-from synthgen.recipe import TeacherSection
 from synthgen.records import Request
+from synthgen.tables.engines import TeacherSection
 from synthgen.teachers import open_teacher
 
 

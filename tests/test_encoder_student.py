@@ -18,11 +18,12 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import distill
 import synthgen
 from distill.card import write_model_card
-from distill.encoder import Encoder, FromProbabilities, Text, encoder, load_texts
+from distill.students.encoder import Encoder, FromProbabilities, Text, encoder, load_texts
 from synthgen import corpus
 from synthgen.errors import CorpusError, RecipeError, TeacherError, UserError
+from synthgen.recipe import TrainSection
+from synthgen.tables.students import EncoderStudent
 from synthgen.teachers.encoder import padded
-from synthgen.training import EncoderStudent, TrainSection
 
 TINY = {
     "model_type": "bert",
@@ -174,7 +175,7 @@ def test_a_decoders_tokenizer_serves(tmp_path):
 def learned(run, tmp_path_factory):
     """(recipe, run with a trained and evaluated student, its evaluation)."""
     work = Path(shutil.copytree(run[2], tmp_path_factory.mktemp("learned") / "run"))
-    recipe = recipe_of(run, {"config": TINY}, epochs=15, learning_rate=5e-3)
+    recipe = recipe_of(run, {"config": TINY}, num_train_epochs=15, learning_rate=5e-3)
     distill.train(recipe, work)
     return recipe, work, distill.evaluate(recipe, work)
 
@@ -216,7 +217,7 @@ def test_page_and_card_say_it(learned):
 def test_resume_is_exact_wherever_it_was_cut(run, tmp_path, origin):
     """Dropout is on (0.1), checkpoints every second step; cut after each number of steps, of either student."""
     student = {"config": TINY} if origin == "config" else {"model": str(small_encoder(tmp_path / "m", headless=True))}
-    recipe = recipe_of(run, student, max_steps=5, epochs=4, checkpoint_every=2)
+    recipe = recipe_of(run, student, max_steps=5, num_train_epochs=4, save_steps=2)
     whole = distill.train(recipe, run[2], tmp_path / "whole")
     for cut in range(1, 10):
         folder = tmp_path / f"cut-{cut}"
@@ -279,7 +280,7 @@ def test_another_strategy_and_missing_validation_rows(run, tmp_path):
     with pytest.raises(RecipeError, match="kind 'encoder' needs strategy 'classify'"):
         synthgen.load_recipe(sorting_task(tmp_path / "task", teacher, strategy="answer", train=section))
     with pytest.raises(UserError, match="has no validation rows"):
-        distill.train(recipe_of(run, {"config": TINY}, validate_every=1), work, tmp_path / "student")
+        distill.train(recipe_of(run, {"config": TINY}, eval_steps=1), work, tmp_path / "student")
 
 
 def test_rows_that_are_too_long_are_left_out_and_counted(run, tmp_path):

@@ -17,10 +17,10 @@ import synthgen
 from distill import evaluate, losses, train
 from distill.card import write_model_card
 from distill.data import load, sampled_batch, topk_batch
-from distill.ensemble import Merge, agreement, aligned, best_weights, merged, mixed
+from distill.targets.ensemble import Merge, agreement, aligned, best_weights, merged, mixed
 from synthgen import corpus, logits
 from synthgen.errors import CorpusError, RecipeError
-from synthgen.teachers.sampling import invert, top_k
+from synthgen.lm.sampling import invert, top_k
 from synthgen.teachers.transformers import LocalModel
 
 V, N = 61, 30
@@ -287,7 +287,7 @@ STUDENT = {
     "student": {"kind": "decoder", "layers": 1},
     "batch_size": 4,
     "max_steps": 4,
-    "checkpoint_every": 1,
+    "save_steps": 1,
     "baseline": False,
 }
 
@@ -297,7 +297,7 @@ def run(tmp_path_factory):
     """`run(name, logits, **train)`: the recipe of three small teachers and the folder of its curated run."""
     folder = tmp_path_factory.mktemp("ensemble")
     names = {n: str(small_teacher(folder / f"teacher-{n}", seed=i)) for i, n in enumerate("abc")}
-    three = {n: {"model": model, "licence": "Apache-2.0", "device": "cpu"} for n, model in names.items()}
+    three = {n: {"model": model, "license": "Apache-2.0", "device": "cpu"} for n, model in names.items()}
 
     def make(kept: dict, **section):
         name = f"{kept['kind']}-{kept.get('temperature', 1.0)}"
@@ -325,7 +325,7 @@ def run(tmp_path_factory):
 @pytest.fixture
 def unanswered(monkeypatch):
     """Evaluation without greedy answers, which take processes of their own and are no subject here."""
-    monkeypatch.setattr("distill.fidelity._answers", lambda *some: ({}, 0))
+    monkeypatch.setattr("distill.evaluation.fidelity._answers", lambda *some: ({}, 0))
 
 
 def test_a_student_of_an_ensemble_says_so(run, tmp_path, unanswered):
@@ -337,7 +337,7 @@ def test_a_student_of_an_ensemble_says_so(run, tmp_path, unanswered):
     words = "the log-opinion pool of several teachers' stored distributions, weights by the recipe: a 0.750, c 0.250"
     assert words in (student / "README.md").read_text()
     found = evaluate(recipe, folder, student, teacher=teacher)
-    assert found["learnt from"] == words
+    assert found["learned from"] == words
     far = found["table"]["distilled"]["from targets"]["mean"]
     assert far > 0
     write_model_card(student, recipe, corpus.verify(folder / "curated"))
@@ -385,7 +385,7 @@ def test_one_teacher_of_several_by_name(run, tmp_path, unanswered):
     alone = train(recipe, folder, tmp_path / "b")
     facts = json.loads((alone / "training.json").read_text())
     assert facts["targets"]["teacher"].startswith("teacher-b@")
-    assert facts["learnt from"] == "the stored distributions of b"
+    assert facts["learned from"] == "the stored distributions of b"
     teacher = LocalModel.open(recipe.teacher)
     [one, both] = (
         load(folder / "curated", teacher.render, 512, "train", names, merge)
@@ -399,7 +399,7 @@ def test_one_teacher_of_several_by_name(run, tmp_path, unanswered):
     # The union is finer than b's own support, so its divergence is a little higher.
     assert float(values[0]) <= float(values[1]) + 1e-5
     assert float(values[0]) == pytest.approx(float(values[1]), rel=0.3)
-    assert evaluate(recipe, folder, alone, teacher=teacher)["learnt from"].endswith("of b")
+    assert evaluate(recipe, folder, alone, teacher=teacher)["learned from"].endswith("of b")
 
 
 def test_draws_are_mixed(run, tmp_path, unanswered):
@@ -426,7 +426,7 @@ def test_resume_with_an_ensemble_is_exact(run, tmp_path):
 def test_micro_batches_of_merged_targets_add_up(run, tmp_path):
     found = []
     for size in (None, 3):
-        recipe, folder = run(TOPK, ensemble={}, micro_batch=size, loss="reverse_kl")
+        recipe, folder = run(TOPK, ensemble={}, micro_batch_size=size, loss="reverse_kl")
         out = train(recipe, folder, tmp_path / f"size-{size}")
         found.append([json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()])
     for a, b in zip(*found, strict=True):

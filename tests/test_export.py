@@ -23,14 +23,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 import distill
 import distill.cli
 import synthgen
-from distill.classifier import Classifier
-from distill.export import classifier as exporter
-from distill.export import gguf, int8
-from distill.export.int8 import BLOCK, gptq, quantise
-from distill.export.running import open_model
+from distill.exporting import classifier as exporter
+from distill.exporting import gguf, int8
+from distill.exporting.int8 import BLOCK, gptq, quantize
+from distill.exporting.running import open_model
+from distill.students.classifier import Classifier
 from synthgen import durable
 from synthgen.errors import CorpusError, RunChanged, UserError
-from synthgen.sections import TeacherSection
+from synthgen.tables.engines import TeacherSection
 from synthgen.teachers.transformers import LocalModel
 
 ONNX, INT8 = "ONNX, float32", "ONNX, 8-bit weights"
@@ -60,7 +60,7 @@ def student_of(run: Path) -> LocalModel:
 
 
 def calibration(run: Path, student: LocalModel) -> list[list[int]]:
-    from distill.export.make import _CALIBRATE, _pairs
+    from distill.exporting.make import _CALIBRATE, _pairs
 
     return [p + c for p, c in _pairs(run / "curated", "train", student, _CALIBRATE)]
 
@@ -68,11 +68,11 @@ def calibration(run: Path, student: LocalModel) -> list[list[int]]:
 def rounded(run: Path) -> LocalModel:
     """The student with the weights that the files of eight bits are to hold."""
     student = student_of(run)
-    weights = quantise(student.model, calibration(run, student))
+    weights = quantize(student.model, calibration(run, student))
     with torch.no_grad():
         for name, module in student.model.named_modules():
             if name in weights:
-                module.weight.copy_(weights[name].dequantised())
+                module.weight.copy_(weights[name].dequantized())
     return student
 
 
@@ -144,13 +144,13 @@ def test_rounding_makes_up_for_its_errors():
     )
 
     def error(found: int8.Int8) -> float:
-        return float(((found.dequantised() - weight) @ x.T).norm())
+        return float(((found.dequantized() - weight) @ x.T).norm())
 
     assert error(careful) < error(nearest) / 3
-    again = gptq(nearest.dequantised(), x.T @ x)
+    again = gptq(nearest.dequantized(), x.T @ x)
     assert torch.equal(again.values_NK, nearest.values_NK), "what lies on the grid stays there"
     empty = gptq(torch.zeros(2, 64), None)
-    assert torch.equal(empty.dequantised(), torch.zeros(2, 64))
+    assert torch.equal(empty.dequantized(), torch.zeros(2, 64))
 
 
 def test_layers_that_read_the_same_share_what_is_known_of_it(run):

@@ -14,10 +14,10 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 import distill
 import synthgen
-from distill.classifier import prompt_text
 from distill.data import rows
-from distill.encoder import Encoder
-from distill.export import bert
+from distill.exporting import bert
+from distill.students.classifier import prompt_text
+from distill.students.encoder import Encoder
 from synthgen.errors import UserError
 
 
@@ -33,7 +33,7 @@ def test_both_files_hold_the_student(run):
     asked = [prompt_text(r) for r, _ in rows(run / "curated", "test")]
     theirs = student.predict(asked)
     for file, most in (("model-f16.gguf", 2e-3), ("model-q8_0.gguf", 0.05)):
-        ours = bert.dequantised(folder / file, student).predict(asked)
+        ours = bert.dequantized(folder / file, student).predict(asked)
         assert 0 < np.abs(np.log(theirs) - np.log(ours)).max() < most
     kinds = {t.name: t.tensor_type.name for t in gguf.GGUFReader(folder / "model-q8_0.gguf").tensors}
     assert kinds["blk.1.ffn_down.weight"] == kinds["token_embd.weight"] == "Q8_0"

@@ -16,9 +16,9 @@ from small import small_encoder, sorting_task
 import distill
 import synthgen
 from distill.data import rows
-from distill.encoder import Encoder, prompt_text
-from distill.export.int8 import quantise
-from distill.export.running import open_classifier, reader
+from distill.exporting.int8 import quantize
+from distill.exporting.running import open_classifier, reader
+from distill.students.encoder import Encoder, prompt_text
 from synthgen.errors import UserError
 
 CONFIG = {
@@ -36,7 +36,7 @@ def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("export-encoder")
     section = {
         "student": {"kind": "encoder", "config": CONFIG},
-        "epochs": 12,
+        "num_train_epochs": 12,
         "batch_size": 16,
         "learning_rate": 3e-3,
         "baseline": False,
@@ -66,14 +66,14 @@ def test_eight_bits_lose_what_rounding_loses_and_no_more(run):
     student, asked = Encoder.load(run / "student"), texts(run)
     some = [prompt_text(r) for r, _ in rows(run / "curated", "train")[:64]]
     ids = student.tokenizer(some, truncation=True, max_length=24)["input_ids"]
-    weights = quantise(student.model, ids)
+    weights = quantize(student.model, ids)
     linear = {n for n, m in student.model.named_modules() if isinstance(m, torch.nn.Linear)}
     assert linear <= set(weights)
     words = [n for n, m in student.model.named_modules() if m is student.model.get_input_embeddings()]
     with torch.no_grad():
         for name, module in student.model.named_modules():
             if name in words or (name in linear and not name.endswith(("pooler.dense", "classifier"))):
-                module.weight.copy_(weights[name].dequantised())
+                module.weight.copy_(weights[name].dequantized())
     predict = open_classifier("onnxruntime", run / "student" / "onnx" / "model_int8.onnx")
     assert np.abs(predict(asked) - student.predict(asked)).max() < 1e-3
 

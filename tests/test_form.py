@@ -12,8 +12,8 @@ import pytest
 import synthgen
 from synthgen import corpus, logits
 from synthgen.errors import RecipeError, TeacherError
-from synthgen.recipe import TeacherSection
-from synthgen.teachers.form import mismatch
+from synthgen.tables.engines import TeacherSection
+from synthgen.teachers.structured import mismatch
 from synthgen.teachers.transformers import LocalModel
 
 SCHEMA = {

@@ -15,16 +15,16 @@ from test_train import Cut
 import synthgen
 from distill import train
 from distill.data import Example
-from distill.head import completion_states, output_head
-from distill.hidden import Inside, hidden_term, layer_pairs, relation_term
-from distill.layers import see
-from distill.objective import FromShards
-from distill.students import from_config, from_layers
+from distill.output_layer import completion_states, output_head
+from distill.students.build import from_config, from_layers
+from distill.targets.hidden import Inside, hidden_term, layer_pairs, relation_term
+from distill.targets.layer_outputs import see
+from distill.targets.stored import FromShards
 from synthgen import logits
 from synthgen.errors import RecipeError
-from synthgen.teachers import forward
+from synthgen.lm import forward
+from synthgen.recipe import Hidden, TrainSection
 from synthgen.teachers.transformers import LocalModel
-from synthgen.training import Hidden, TrainSection
 
 V, K = 258, 5
 META = {"kind": "topk", "k": K, "temperature": 1.0, "vocab_size": V}
@@ -39,7 +39,7 @@ TERMS = [
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     folder = small_teacher(tmp_path_factory.mktemp("hidden") / "teacher", layers=3)
-    return LocalModel.open(synthgen.sections.TeacherSection(model=str(folder)))
+    return LocalModel.open(synthgen.recipe.sections.TeacherSection(model=str(folder)))
 
 
 def rows(same_prompt: bool = True, count: int = 7) -> list[Example]:
@@ -338,7 +338,7 @@ def test_bfloat16_computes_the_terms_in_float32(teacher, monkeypatch):
             assert not torch.is_autocast_enabled("cpu")
             return term(*some, **more)
 
-        monkeypatch.setattr(f"distill.hidden.{name}", watched)
+        monkeypatch.setattr(f"distill.targets.hidden.{name}", watched)
     wanted, batch, model = section(**TERMS[3]), rows(), narrow(teacher)
     whole = objective(model, teacher, wanted)
     with torch.no_grad():
@@ -375,11 +375,11 @@ def test_resume_takes_the_projection_back(made, tmp_path, student):
     more = {
         "hidden": {"layers": {0: 1}},
         "relations": {},
-        "checkpoint_every": 1,
-        "keep_checkpoints": 3,
+        "save_steps": 1,
+        "save_total_limit": 3,
         "baseline": False,
     }
-    more |= {"max_steps": 5, "validate_every": 2, "patience": 9, "learning_rate": 0.02}
+    more |= {"max_steps": 5, "eval_steps": 2, "patience": 9, "learning_rate": 0.02}
     whole = trained(made, tmp_path / "whole", student, **more)
     names = load_file(whole / "model.safetensors")
     assert not [name for name in names if "projection" in name or "inside" in name]
@@ -398,7 +398,7 @@ def test_resume_takes_the_projection_back(made, tmp_path, student):
 
 
 def test_the_terms_fall_and_are_on_the_card(made, tmp_path):
-    more = {"max_steps": 60, "epochs": 60, "learning_rate": 0.02, "kd_weight": 1.0, "baseline": False}
+    more = {"max_steps": 60, "num_train_epochs": 60, "learning_rate": 0.02, "kd_weight": 1.0, "baseline": False}
     out = trained(made, tmp_path / "student", hidden={"loss": "cosine"}, relations={"heads": 2}, **more)
     metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     for name in ("hidden", "relations"):
@@ -408,7 +408,7 @@ def test_the_terms_fall_and_are_on_the_card(made, tmp_path):
         "hidden states (cosine, layers 0 from 1, learned projections, weight 1) and attention relations (the last layer"
     )
     assert words in (out / "README.md").read_text()
-    assert words in json.loads((out / "training.json").read_text())["learnt from"]
+    assert words in json.loads((out / "training.json").read_text())["learned from"]
 
 
 def test_the_baseline_knows_nothing_of_it(made, tmp_path):

@@ -9,8 +9,8 @@ from serving import KEY, Serving, write_recipe
 from test_api import read
 
 import synthgen
-from synthgen.generate.scheduler import BudgetReached
-from synthgen.teachers import FAILURES
+from synthgen.generation.scheduler import BudgetReached
+from synthgen.teachers.base import FAILURES
 
 pytestmark = pytest.mark.slow
 

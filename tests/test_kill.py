@@ -27,8 +27,8 @@ from small import small_encoder, small_task, small_teacher, sorting_task
 from trials import COMMANDS, STAGES, Setup, all_well, differences, row_ids, trial, undisturbed
 
 from synthgen import corpus
-from synthgen.generate.catalogue import STRATEGIES
-from synthgen.generate.job import Jobs
+from synthgen.generation.jobs import Jobs
+from synthgen.generation.strategies import STRATEGIES
 from synthgen.prompts import load_prompt
 from synthgen.recipe import load_recipe
 from synthgen.seeds import load_seeds
@@ -46,23 +46,23 @@ KINDS = {
         "train": {
             "student": {"kind": "classifier", "buckets": 64, "hidden": 4, "dropout": 0.1},
             "batch_size": 4,
-            "epochs": 3,
+            "num_train_epochs": 3,
         },
     },
 }
-_ONLINE = {"student": {"kind": "decoder", "layers": 1}, "batch_size": 4, "max_steps": 5, "epochs": 4}
+_ONLINE = {"student": {"kind": "decoder", "layers": 1}, "batch_size": 4, "max_steps": 5, "num_train_epochs": 4}
 _ON_POLICY = {"mode": "on_policy", "lmbda": 1.0, "max_new_tokens": 5, "reuse": 4}
 _LORA = {"kind": "decoder", "layers": 1, "lora": {"r": 2, "lora_dropout": 0.3}}
 TRAINED = {  # ways of training that keep other state than a decoder's weights
-    "lora": {"train": {**_ONLINE, "checkpoint_every": 2, "student": _LORA}},
+    "lora": {"train": {**_ONLINE, "save_steps": 2, "student": _LORA}},
     "ensemble": {
         "logits": {"kind": "topk", "k": 7, "score_by": ["other"]},
-        "train": {**_ONLINE, "checkpoint_every": 2, "ensemble": {"merge": "pool"}},
+        "train": {**_ONLINE, "save_steps": 2, "ensemble": {"merge": "pool"}},
     },
-    "on_policy": {"logits": None, "train": {**_ONLINE, "checkpoint_every": 2, "online": _ON_POLICY}},
-    "mutual": {"logits": None, "train": {**_ONLINE, "checkpoint_every": 2, "online": {"mode": "mutual"}}},
+    "on_policy": {"logits": None, "train": {**_ONLINE, "save_steps": 2, "online": _ON_POLICY}},
+    "mutual": {"logits": None, "train": {**_ONLINE, "save_steps": 2, "online": {"mode": "mutual"}}},
 }
-_FEW = {"batch_size": 4, "max_steps": 5, "epochs": 4, "checkpoint_every": 2, "baseline": False}
+_FEW = {"batch_size": 4, "max_steps": 5, "num_train_epochs": 4, "save_steps": 2, "baseline": False}
 _SMALL = {"num_hidden_layers": 1, "hidden_size": 8, "intermediate_size": 12}
 _BERT = {"model_type": "bert", "num_attention_heads": 2, "max_position_embeddings": 24, **_SMALL}
 _T5 = {"model_type": "t5", "d_model": 8, "d_kv": 4, "d_ff": 12, "num_layers": 1, "num_heads": 2}
@@ -111,7 +111,7 @@ def setups(server, folder):
         if kind not in made:
             sections = {**KINDS, **TRAINING}[kind]
             if kind == "ensemble":
-                one = {"licence": "Apache-2.0", "batch_size": 4, "device": "cpu"}
+                one = {"license": "Apache-2.0", "batch_size": 4, "device": "cpu"}
                 other = small_teacher(folder / "other", seed=1)
                 sections = {
                     **sections,
@@ -315,7 +315,7 @@ def kill_while_measuring(setup: Setup, run: Path, seconds: float) -> None:
     )
     try:
         parent = psutil.Process(process.pid)
-        while not any("distill.measure" in child.cmdline() for child in parent.children(recursive=True)):
+        while not any("distill.evaluation.cost" in child.cmdline() for child in parent.children(recursive=True)):
             assert process.poll() is None, "it ended before it measured"
             time.sleep(0.05)
         time.sleep(seconds)

@@ -17,13 +17,13 @@ from test_train import Cut
 
 import synthgen
 from distill import evaluate, train
-from distill.decoder import read_metrics
 from distill.finished import is_trained
 from distill.loop import Checkpoints, Objective, _restore, accelerator_of, fit
+from distill.students.decoder import read_metrics
 from synthgen.errors import RecipeError, RunChanged, UserError
-from synthgen.teachers.load import pick_device
+from synthgen.lm.load import pick_device
+from synthgen.recipe import TrainSection
 from synthgen.teachers.transformers import LocalModel
-from synthgen.training import TrainSection
 from synthgen.ui import Progress
 
 
@@ -66,8 +66,8 @@ def test_a_student_of_random_weights(made, tmp_path):
 
 
 def test_measuring_on_another_run_leaves_the_card(made, tmp_path, monkeypatch):
-    """It says whose rows and licences a student comes from. (What is measured does not matter here.)"""
-    monkeypatch.setattr("distill.fidelity.evaluate_decoder", lambda *some: {"table": {}})
+    """It says whose rows and licenses a student comes from. (What is measured does not matter here.)"""
+    monkeypatch.setattr("distill.evaluation.fidelity.evaluate_decoder", lambda *some: {"table": {}})
     recipe, run = made("one", seeds=24, split={"test": 0.25, "validation": 0.25})
     other, elsewhere = made("elsewhere", seeds=16)
     student = student_of(recipe, run, tmp_path / "student", baseline=False)
@@ -110,8 +110,8 @@ def test_only_the_adapter_learns_and_is_merged(made, tmp_path):
         ({"student": {"kind": "decoder", "config": {"hidden": 8}}}, "llama models have no 'hidden'"),
         ({"student": {"kind": "decoder", "config": {"hidden_size": 7}}}, "no such model can be made"),
         ({"student": {"kind": "decoder", "layers": 1, "lora": {"target_modules": ["w_proj"]}}}, "train.student.lora"),
-        ({"validate_every": 2}, "has no validation rows"),
-        ({"trackers": ["wandb"]}, "names wandb, which is not installed"),
+        ({"eval_steps": 2}, "has no validation rows"),
+        ({"report_to": ["wandb"]}, "names wandb, which is not installed"),
     ],
 )
 def test_mistakes(made, tmp_path, changes, says):
@@ -137,8 +137,8 @@ def test_a_checkpoint_of_another_vocabulary(made, tmp_path):
 def test_two_origins_are_refused():
     with pytest.raises(ValueError, match="at most one of 'layers', 'model' and 'config'"):
         TrainSection.model_validate({"student": {"kind": "decoder", "layers": 2, "model": "x"}})
-    with pytest.raises(ValueError, match="set 'validate_every' too"):
-        TrainSection.model_validate({"patience": 2})
+    with pytest.raises(ValueError, match="set 'eval_steps' too"):
+        TrainSection.model_validate({"early_stopping_patience": 2})
 
 
 # Stopping early
@@ -147,18 +147,24 @@ def test_two_origins_are_refused():
 def test_stops_when_nothing_gets_better_and_keeps_the_best(made, tmp_path):
     """A rate that is far too high: the validation loss rises, and the weights of its lowest value are kept."""
     recipe, run = made("one", seeds=24, split={"test": 0.25, "validation": 0.25})
-    settings = {"validate_every": 1, "patience": 3, "learning_rate": 0.03, "max_steps": 40, "epochs": 40}
+    settings = {
+        "eval_steps": 1,
+        "early_stopping_patience": 3,
+        "learning_rate": 0.03,
+        "max_steps": 40,
+        "num_train_epochs": 40,
+    }
     student = student_of(recipe, run, tmp_path / "student", baseline=False, **settings)
     metrics = read_metrics(student)
     losses = [row["validation"] for row in metrics]
     best = losses.index(min(losses))
     assert len(losses) == best + 4 < 40
-    shorter = settings | {"patience": None, "validate_every": 1}
+    shorter = settings | {"early_stopping_patience": None, "eval_steps": 1}
     weights = load_file(student / "model.safetensors")
     # The schedule is of all 40 steps, so the weights of step best + 1 are those of a run that is cut there.
     with pytest.raises(KeyboardInterrupt):
         train(
-            with_train(recipe, baseline=False, checkpoint_every=1, **shorter),
+            with_train(recipe, baseline=False, save_steps=1, **shorter),
             run,
             tmp_path / "cut",
             ui=Cut(best + 1),
@@ -171,7 +177,7 @@ def test_stops_when_nothing_gets_better_and_keeps_the_best(made, tmp_path):
 
 def test_checkpoints_are_pruned_and_the_log_is_live(made, tmp_path):
     recipe, run = made("one", seeds=24, split={"test": 0.25, "validation": 0.25})
-    recipe = with_train(recipe, checkpoint_every=1, keep_checkpoints=2, max_steps=5)
+    recipe = with_train(recipe, save_steps=1, save_total_limit=2, max_steps=5)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, run, tmp_path / "cut", ui=Cut(4))
     folder = tmp_path / "cut" / "checkpoints"
@@ -183,11 +189,13 @@ LORA = {"kind": "decoder", "layers": 1, "lora": {"r": 2, "lora_dropout": 0.3}}
 
 
 @pytest.mark.parametrize(
-    "changes", [{"student": LORA}, {"validate_every": 1, "patience": 2, "learning_rate": 0.03}], ids=["lora", "stop"]
+    "changes",
+    [{"student": LORA}, {"eval_steps": 1, "early_stopping_patience": 2, "learning_rate": 0.03}],
+    ids=["lora", "stop"],
 )
 def test_resume_is_exact(made, tmp_path, changes):
     recipe, run = made("one", seeds=24, split={"test": 0.25, "validation": 0.25})
-    recipe = with_train(recipe, **changes, checkpoint_every=2, max_steps=7)
+    recipe = with_train(recipe, **changes, save_steps=2, max_steps=7)
     whole = train(recipe, run, tmp_path / "whole")
     for every in range(1, 10, 2):
         folder = tmp_path / f"cut-{every}"
@@ -204,7 +212,7 @@ def test_resume_is_exact(made, tmp_path, changes):
 def test_activation_checkpointing_changes_nothing(made, tmp_path):
     recipe, run = made("one", seeds=24, split={"test": 0.25, "validation": 0.25})
     a, b = (
-        load_file(student_of(recipe, run, tmp_path / str(on), activation_checkpointing=on) / "model.safetensors")
+        load_file(student_of(recipe, run, tmp_path / str(on), gradient_checkpointing=on) / "model.safetensors")
         for on in (False, True)
     )
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -214,7 +222,7 @@ def test_tensorboard_is_told_of_every_step(made, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     recipe, run = made("one", seeds=24, split={"test": 0.25, "validation": 0.25})
-    student = student_of(recipe, run, tmp_path / "student", trackers=["tensorboard"], baseline=False)
+    student = student_of(recipe, run, tmp_path / "student", report_to=["tensorboard"], baseline=False)
     events = EventAccumulator(str(student / "trackers" / "distilled"))
     events.Reload()
     metrics = read_metrics(student)
@@ -225,7 +233,7 @@ def test_trackers_do_not_decide_what_a_student_is(made, tmp_path):
     """A run that is there is not begun anew because somebody wants to watch."""
     recipe, run = made("one", seeds=24, split={"test": 0.25, "validation": 0.25})
     student_of(recipe, run, tmp_path / "student")
-    student_of(recipe, run, tmp_path / "student", trackers=["tensorboard"], keep_checkpoints=3)
+    student_of(recipe, run, tmp_path / "student", report_to=["tensorboard"], save_total_limit=3)
 
 
 def test_a_student_of_an_older_version_is_still_there(made, tmp_path):
@@ -233,7 +241,7 @@ def test_a_student_of_an_older_version_is_still_there(made, tmp_path):
     recipe, run = made("one", seeds=24, split={"test": 0.25, "validation": 0.25})
     out = student_of(recipe, run, tmp_path / "student")
     old = json.loads((out / "inputs.json").read_text())
-    for key in ("hidden", "patience", "activation_checkpointing"):
+    for key in ("hidden", "early_stopping_patience", "gradient_checkpointing"):
         del old["train"][key]
     (out / "inputs.json").write_text(json.dumps(old))
     before = (out / "model.safetensors").stat().st_mtime_ns
@@ -272,7 +280,7 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch, rank, expected):
 def test_two_processes_train_the_same_student(made, tmp_path, micro):
     """Under `torchrun` (or `accelerate launch`) gradients are the whole step's: 4 or 3 rows over 2 processes."""
     recipe, run = made("ddp", seeds=20)
-    section = recipe.train.model_dump(exclude_none=True) | {"batch_size": 4, "max_steps": 6, "micro_batch": micro}
+    section = recipe.train.model_dump(exclude_none=True) | {"batch_size": 4, "max_steps": 6, "micro_batch_size": micro}
     section |= {"hidden": {"stored": True}} if micro else {}  # which the first process makes
     task = small_task(tmp_path / "task", Path(recipe.teacher.model), seeds=20, train={**section, "max_steps": 6})
     one = train(synthgen.load_recipe(task), run, tmp_path / "one")
@@ -332,7 +340,7 @@ def test_out_of_memory_is_one_line_that_says_what_to_do(made, tmp_path):
         )
         assert done.stdout.startswith(says), done.stdout + done.stderr[-1500:]
         if says != "trained":
-            assert "lower train.micro_batch" in done.stdout
+            assert "lower train.micro_batch_size" in done.stdout
             assert "\n" not in done.stdout.strip()
 
 
@@ -358,7 +366,7 @@ class _Branches(Objective):
 
 def test_weights_whose_gradient_comes_late_or_never_resume_too(tmp_path):
     """Each has a step count of its own, by which AdamW corrects its moments."""
-    section = TrainSection(checkpoint_every=1, keep_checkpoints=9, learning_rate=0.01)
+    section = TrainSection(save_steps=1, save_total_limit=9, learning_rate=0.01)
 
     def fitted(objective, folder, steps=8, stop=None):
         def batch_of(step):

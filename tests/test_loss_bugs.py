@@ -13,13 +13,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from distill import losses
 from distill.data import Example
-from distill.head import Head, completion_states, logits_of, output_head, through_head
 from distill.losses import Dense, Labels, TopK, cut, divergence
-from distill.objective import batch_loss
-from distill.students import from_layers
+from distill.output_layer import Head, completion_states, logits_of, output_head, through_head
+from distill.students.build import from_layers
+from distill.targets.stored import batch_loss
 from synthgen import logits
-from synthgen.teachers.sampling import invert, top_k
-from synthgen.training import TrainSection
+from synthgen.lm.sampling import invert, top_k
+from synthgen.recipe import TrainSection
 
 V, K, DRAWS = 97, 8, 20
 SMALL = {"vocab_size": V, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "initializer_range": 0.4}
@@ -249,7 +249,7 @@ class _Largest(TorchDispatchMode):
         return out
 
 
-def test_bug_11_fused_but_materialised():
+def test_bug_11_fused_but_materialized():
     """No tensor of a training step's loss is near tokens × vocabulary, forward or backward."""
     tokens, vocabulary = 1024, 50_000
     hidden, head = torch.randn(tokens, 4).requires_grad_(), Head(torch.randn(vocabulary, 4).requires_grad_())

@@ -13,11 +13,11 @@ from torch.nn import functional
 
 from distill import losses
 from distill.data import sampled_batch, topk_batch
-from distill.head import Head, logits_of, through_head
 from distill.losses import Dense, Labels, Sampled, TopK, cut, divergence
+from distill.output_layer import Head, logits_of, through_head
 from synthgen import logits
-from synthgen.divergences import TABLE, Divergence, refusal
-from synthgen.teachers.sampling import invert, top_k
+from synthgen.lm.sampling import invert, top_k
+from synthgen.tables.divergences import TABLE, Divergence, refusal
 
 V, N, DRAWS = 257, 40, 20
 TEMPERATURES = [0.5, 1.0, 2.0]

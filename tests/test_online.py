@@ -14,8 +14,8 @@ from test_train import Cut
 import synthgen
 from distill import evaluate, train
 from distill.data import load
-from distill.online import LiveTeacher, Mutual, OnPolicy, key, share, texts
-from distill.students import decoder
+from distill.students.build import decoder
+from distill.targets.live import LiveTeacher, Mutual, OnPolicy, key, share, texts
 from synthgen.errors import CorpusError, RecipeError, UserError
 from synthgen.teachers.transformers import LocalModel
 
@@ -295,7 +295,7 @@ def test_the_trained_teacher_is_saved_and_the_given_one_left_alone(corpus_, tmp_
     assert all(not torch.equal(saved[name], before[name]) for name in saved if "proj" in name)
     again = LocalModel.open(recipe.teacher.model_copy(update={"model": str(folder / "teacher")}))
     assert len(again.logprobs([[1, 2]], [[3]])) == 1
-    assert "learnt from it at the same time" in (folder / "README.md").read_text()
+    assert "learned from it at the same time" in (folder / "README.md").read_text()
 
 
 @pytest.mark.slow
@@ -320,7 +320,7 @@ def test_the_trained_teacher_is_evaluated(corpus_, tmp_path):
 )
 def test_resume_is_exact_wherever_it_was_cut(tmp_path, online, request):
     teacher = small_teacher(tmp_path / "teacher", attention_dropout=0.2)
-    more = {"baseline": False, "checkpoint_every": 1, "max_steps": 6}
+    more = {"baseline": False, "save_steps": 1, "max_steps": 6}
     if "lora" in request.node.name:
         more["student"] = {"kind": "decoder", "layers": 1, "lora": {"r": 2, "lora_dropout": 0.1}}
     recipe = synthgen.load_recipe(small_task(tmp_path / "task", teacher, logits=None, train=_train(online, more)))
@@ -353,7 +353,7 @@ def _train(online: dict, more: dict) -> dict:
     return {
         "student": {"kind": "decoder", "layers": 1},
         "batch_size": 4,
-        "epochs": 4,
+        "num_train_epochs": 4,
         "learning_rate": 1e-3,
         "online": online,
         **more,
@@ -365,7 +365,7 @@ def test_half_floats_and_small_portions_teach_nearly_the_same(corpus_, tmp_path,
     """bfloat16 by autocast: the frozen teacher stays as exact as it was loaded."""
     recipe, run = corpus_
     found = []
-    for name, more in (("whole", {}), ("half", {"dtype": "bfloat16", "micro_batch": 3})):
+    for name, more in (("whole", {}), ("half", {"dtype": "bfloat16", "micro_batch_size": 3})):
         if online["mode"] == "on_policy":  # or bfloat16 would write other texts
             more = {key: value for key, value in more.items() if key != "dtype"}
         section = section_of(recipe, online, baseline=False, max_steps=3, **more)

@@ -15,14 +15,14 @@ from test_train import Cut
 import synthgen
 from distill import evaluate, train
 from distill.data import load
-from distill.decoder import read_metrics
-from distill.objective import FromShards
-from distill.rationale import StepByStep, expand, explaining, rationale_tokens, shape
+from distill.students.decoder import read_metrics
+from distill.targets.rationale import StepByStep, expand, explaining, rationale_tokens, shape
+from distill.targets.stored import FromShards
 from synthgen import corpus
 from synthgen.errors import CorpusError, GateDenied, RecipeError, UserError
+from synthgen.recipe import RationaleSection, TrainSection
 from synthgen.records import to_table
 from synthgen.teachers.transformers import LocalModel
-from synthgen.training import RationaleSection, TrainSection
 
 MARKER = "#"
 
@@ -44,7 +44,7 @@ def made(tmp_path_factory):
     """(recipe, run, teacher) of scored completions with rationales."""
     folder = tmp_path_factory.mktemp("rationale")
     path = seeds_with_reasons(folder / "task", 24)
-    source = {"path": str(path), "source": "tests", "licence": "CC0-1.0", "id": "id", "group": "id"}
+    source = {"path": str(path), "source": "tests", "license": "CC0-1.0", "id": "id", "group": "id"}
     task = small_task(
         folder / "task",
         small_teacher(folder / "teacher"),
@@ -249,7 +249,7 @@ def test_a_run_of_tokens_alone_needs_no_logits(made, tmp_path):
         ({"prompt": "a", "completion": [{"role": "assistant"}]}, "not one message of text", CorpusError),
     ],
 )  # fmt: skip
-def test_rows_that_cannot_be_learnt_from(made, tmp_path, row, says, kind):
+def test_rows_that_cannot_be_learned_from(made, tmp_path, row, says, kind):
     recipe, _, teacher = made
     folder = dataset(tmp_path / "rows", [{"prompt": "p", "completion": "c"}, row])
     with pytest.raises(kind, match=says) as caught:
@@ -302,7 +302,7 @@ def test_an_audit_that_says_no_holds_for_the_rows_of_its_run(made, tmp_path):
     """Naming the folder of a run's rows is no way around its audit."""
     recipe, run, teacher = made
     copy = Path(shutil.copytree(run, tmp_path / "run"))
-    denied = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"licence": "CC-BY-NC-4.0"})})
+    denied = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"license": "CC-BY-NC-4.0"})})
     assert synthgen.audit(denied, copy).status == "DENY"
     with pytest.raises(GateDenied, match="says DENY"):
         train(tokens_alone(recipe), copy / "curated" / "data", tmp_path / "student", teacher=teacher)

@@ -22,13 +22,13 @@ from synthgen.recipe import (
     local_teacher,
     shipped,
 )
-from synthgen.sections import VllmTeacher
+from synthgen.tables.engines import VllmTeacher
 from synthgen.teachers import open_teacher
 
 PLAIN = {
     "task": "sums",
-    "seeds": [{"path": "seeds.jsonl", "source": "tests", "licence": "CC0-1.0"}],
-    "teacher": {"model": "./teacher", "licence": "Apache-2.0"},
+    "seeds": [{"path": "seeds.jsonl", "source": "tests", "license": "CC0-1.0"}],
+    "teacher": {"model": "./teacher", "license": "Apache-2.0"},
     "train": {"student": {"kind": "decoder", "layers": 2}},
 }
 TASKS = sorted(p.parent.name for p in shipped("prompts").glob("*/recipe.yaml"))
@@ -71,9 +71,9 @@ def line_of(path: Path, text: str) -> int:
     [
         ("sedes", "seeds"),
         ("generate.max_new_token", "max_new_tokens"),
-        ("seeds.0.lisence", "licence"),
+        ("seeds.0.licens", "license"),
         ("teacher.modle", "model"),
-        ("train.epoch", "epochs"),
+        ("train.num_train_epoch", "num_train_epochs"),
         ("train.student.layer", "layers"),
         ("train.student.bukets", "buckets"),
         ("curate.min_word", "min_words"),
@@ -129,7 +129,7 @@ def test_a_wrong_value_is_named_with_its_line_and_what_is_allowed(tmp_path, key,
     assert len(found) < 400
 
 
-@pytest.mark.parametrize("key", ["task", "teacher", "teacher.model", "seeds.0.licence", "train.student.kind"])
+@pytest.mark.parametrize("key", ["task", "teacher", "teacher.model", "seeds.0.license", "train.student.kind"])
 def test_a_missing_key_is_named(tmp_path, key):
     values = copy.deepcopy(PLAIN)
     *parents, last = key.split(".")
@@ -156,8 +156,8 @@ def test_several_mistakes_are_counted(tmp_path):
         ({"strategy": "rationale"}, "needs generate.answer_marker"),
         ({"train": {"student": {"kind": "classifier"}}}, "needs strategy 'classify'"),
         ({"logits": None}, "without them set train.kd_weight to 0"),
-        ({"seeds": [{"source": "s", "licence": "MIT"}]}, "exactly one of 'path' and 'dataset'"),
-        ({"seeds": [{"source": "s", "licence": "MIT", "path": "a", "dataset": "b"}]}, "exactly one of"),
+        ({"seeds": [{"source": "s", "license": "MIT"}]}, "exactly one of 'path' and 'dataset'"),
+        ({"seeds": [{"source": "s", "license": "MIT", "path": "a", "dataset": "b"}]}, "exactly one of"),
         ({"split": {"test": 0.6, "validation": 0.6}}, "more than the whole"),
     ],
 )
@@ -227,7 +227,7 @@ def test_awkward_values_survive_the_dump(tmp_path):
 
 def test_paths_are_relative_to_the_recipe(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    source = {"source": "s", "licence": "MIT"}
+    source = {"source": "s", "license": "MIT"}
     values = {
         **PLAIN,
         "seeds": [
@@ -298,7 +298,7 @@ def test_where_keys_are_not_ours_a_missing_one_is_not_off(old, new):
     assert len(differences(old, new)) == len(differences(new, old)) == 1
 
 
-VLLM = {"engine": "vllm", "model": "./teacher", "licence": "Apache-2.0"}
+VLLM = {"engine": "vllm", "model": "./teacher", "license": "Apache-2.0"}
 TWO = {"small": PLAIN["teacher"], "large": VLLM}
 
 
@@ -320,7 +320,7 @@ TWO = {"small": PLAIN["teacher"], "large": VLLM}
         ({"teacher": {**VLLM, "extra": {"enforce_eager": True}}}, ""),
         ({"teacher": {**VLLM, "extra": {"trust_remote_code": True}}}, "code from a model's repository is not run"),
         ({"teacher": {**VLLM, "extra": {"dtype": "float16"}}}, "it has a key of its own"),
-        ({"teacher": {**VLLM, "extra": {"tensor_parallel_size": 8}}}, "its key is tensor_parallel"),
+        ({"teacher": {**VLLM, "extra": {"tensor_parallel_size": 8}}}, "it has a key of its own"),
         ({"teacher": {**VLLM, "batch_size": 8}}, "batch_size"),
     ],
 )
@@ -338,13 +338,16 @@ def test_a_student_of_a_vllm_teacher_is_made_from_the_same_weights(tmp_path):
     assert recipe.logits == LogitsSection()  # vLLM has the whole distribution
     local = local_teacher(recipe)
     assert (local.engine, local.model, local.revision) == ("transformers", str(tmp_path / "teacher"), "abc")
-    assert (local.licence, local.dtype) == ("Apache-2.0", "float32")
+    assert (local.license, local.dtype) == ("Apache-2.0", "float32")
 
 
 def test_how_many_gpus_is_not_what_is_made(tmp_path):
     few, many = (
         deciding(load_recipe(write(tmp_path, {**PLAIN, "teacher": {**VLLM, **more}})))
-        for more in ({}, {"tensor_parallel": 8, "data_parallel": 2, "memory_fraction": 0.5, "max_num_seqs": 512})
+        for more in (
+            {},
+            {"tensor_parallel_size": 8, "data_parallel_size": 2, "gpu_memory_utilization": 0.5, "max_num_seqs": 512},
+        )
     )
     assert few == many
     assert few != deciding(load_recipe(write(tmp_path, {**PLAIN, "teacher": {**VLLM, "max_model_len": 512}})))

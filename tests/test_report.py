@@ -122,7 +122,7 @@ def test_curated_and_audited(run):
     assert html.count('<span class="tag kept">') == 6
     assert html.count('<span class="tag rejected">') == 6
     source = next(s for s in manifest(run, "generated")["sources"] if s["role"] == "seed")
-    assert f"{source['source']} ({source['licence']})" in page.text
+    assert f"{source['source']} ({source['license']})" in page.text
     assert manifest(run, "generated")["teachers"]["teacher"]["revision"] in page.text
 
 
@@ -171,7 +171,7 @@ def test_what_the_corpus_says_is_text_not_markup(run, tmp_path):
         "labels": [EVIL, "b"],
         "counts": {"rows": 2, "kept": 1, "rejected": 1, "tokens kept": 1234, "failures": 0},
         "rejected_by": {EVIL: 1},
-        "sources": [{"role": "seed", "source": EVIL, "licence": EVIL}],
+        "sources": [{"role": "seed", "source": EVIL, "license": EVIL}],
     }
     facts["teachers"]["teacher"]["model"] = EVIL
     rows = [

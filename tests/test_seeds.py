@@ -24,7 +24,7 @@ ROWS = [{"id": f"q{i}", "question": f"What is {i} plus thing-{chr(97 + i)}?", "a
 
 
 def source(path: Path | str | None = None, **more) -> SeedSource:
-    return SeedSource(**{"licence": "MIT", "source": "tests", "path": str(path) if path else None, **more})
+    return SeedSource(**{"license": "MIT", "source": "tests", "path": str(path) if path else None, **more})
 
 
 def load(*sources: SeedSource, split: Split | None = None, text=lambda fields: fields["question"]):
@@ -114,8 +114,8 @@ def test_a_dataset_that_cannot_be_reached_is_one_line(monkeypatch):
 
 def test_several_sources_keep_their_own_terms(tmp_path):
     one = source(jsonl(tmp_path / "a.jsonl", ROWS[:2]), id="id")
-    two = source(jsonl(tmp_path / "b.jsonl", ROWS[2:5]), id="id", licence="CC0-1.0", source="elsewhere")
-    assert [(s.source.source, s.source.licence) for s in load(one, two)] == [("tests", "MIT")] * 2 + [
+    two = source(jsonl(tmp_path / "b.jsonl", ROWS[2:5]), id="id", license="CC0-1.0", source="elsewhere")
+    assert [(s.source.source, s.source.license) for s in load(one, two)] == [("tests", "MIT")] * 2 + [
         ("elsewhere", "CC0-1.0")
     ] * 3
 

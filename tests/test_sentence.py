@@ -19,22 +19,22 @@ import distill
 import distill.cli
 import synthgen
 from distill.card import write_model_card
-from distill.sentence import FromVectors, Sentence, sentence
-from distill.similarity import bootstrap, cosines, ranks, spearman
+from distill.evaluation.similarity import bootstrap, cosines, ranks, spearman
+from distill.students.sentence import FromVectors, Sentence, sentence
 from synthgen import corpus
 from synthgen.errors import RecipeError, TeacherError, UserError
 from synthgen.recipe import dump_recipe
 from synthgen.records import Request
-from synthgen.sections import TeacherSection
+from synthgen.tables.engines import TeacherSection
+from synthgen.tables.students import SentenceStudent
 from synthgen.teachers import open_teacher
 from synthgen.teachers.embedding import EmbeddingModel, SentenceEncoder
-from synthgen.training import SentenceStudent
 
 TEXTS = ["where is my parcel", "the app crashes", "lost", "my card was charged twice and the bill is lost"]
 
 
 def section(folder: Path) -> TeacherSection:
-    return TeacherSection(model=str(folder), device="cpu", licence="Apache-2.0")
+    return TeacherSection(model=str(folder), device="cpu", license="Apache-2.0")
 
 
 def modules(folder: Path, *parts: tuple[str, dict], lengths: int | None = None) -> Path:
@@ -58,7 +58,7 @@ MEAN = {"word_embedding_dimension": 16, "pooling_mode_mean_tokens": True, "pooli
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory) -> Path:
-    """A BERT of four layers, mean pooling, normalised."""
+    """A BERT of four layers, mean pooling, normalized."""
     folder = small_encoder(tmp_path_factory.mktemp("sentence") / "teacher", headless=True, layers=4, spread=0.2)
     return modules(folder, ("Pooling", MEAN), ("Normalize", {}), lengths=20)
 
@@ -158,7 +158,7 @@ def test_layers_are_the_teachers(teacher):
     for name, value in mine.items():
         origin = name.replace("layer.0.", "layer.3.") if "layer.0." in name else name.replace("layer.1.", "layer.0.")
         assert torch.equal(value, its[origin]), name
-    assert (student.pooling, student.normalise, student.dense) == ("mean", True, None)
+    assert (student.pooling, student.normalize, student.dense) == ("mean", True, None)
     assert sentence(SentenceStudent(), theirs, 0).model.config.num_hidden_layers == 2, "half of them"
 
 
@@ -216,7 +216,7 @@ NARROW = {"config": {"hidden_size": 8, "intermediate_size": 16, "num_hidden_laye
 def learned(teacher, run, tmp_path_factory):
     """(recipe, run, evaluation) of a narrow student of random weights."""
     work = Path(shutil.copytree(run[1], tmp_path_factory.mktemp("learned") / "run"))
-    recipe = task(run[0], teacher, NARROW, epochs=80, learning_rate=1e-2)
+    recipe = task(run[0], teacher, NARROW, num_train_epochs=80, learning_rate=1e-2)
     distill.train(recipe, work)
     return recipe, work, distill.evaluate(recipe, work)
 
@@ -254,7 +254,7 @@ def test_the_folder_is_one_of_sentence_transformers(learned):
     """Their own loader gives the same vectors, where it is installed; its files are read back here in any case."""
     folder = learned[1] / "student"
     found, _ = SentenceEncoder.open(section(folder))
-    assert (found.normalise, found.pooling, found.width, found.context) == (True, "mean", 16, 20)
+    assert (found.normalize, found.pooling, found.width, found.context) == (True, "mean", 16, 20)
     model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     with torch.no_grad():
         h_TD = model(**tokenizer(TEXTS[0], return_tensors="pt")).last_hidden_state[0]
@@ -267,7 +267,7 @@ def test_the_folder_is_one_of_sentence_transformers(learned):
 
 @pytest.mark.parametrize("student", [NARROW, {"layers": 1, "distance": "mse"}])
 def test_resume_is_exact_wherever_it_was_cut(teacher, run, tmp_path, student):
-    recipe = task(run[0], teacher, student, max_steps=6, checkpoint_every=2)
+    recipe = task(run[0], teacher, student, max_steps=6, save_steps=2)
     whole = distill.train(recipe, run[1], tmp_path / "whole")
     names = [p.relative_to(whole) for p in whole.rglob("*") if p.is_file()]
     assert Path("model.safetensors") in names
@@ -283,9 +283,7 @@ def test_resume_is_exact_wherever_it_was_cut(teacher, run, tmp_path, student):
 
 def test_activations_made_again_change_nothing(teacher, run, tmp_path):
     a, b = (
-        distill.train(
-            task(run[0], teacher, NARROW, max_steps=3, activation_checkpointing=on), run[1], tmp_path / str(on)
-        )
+        distill.train(task(run[0], teacher, NARROW, max_steps=3, gradient_checkpointing=on), run[1], tmp_path / str(on))
         for on in (False, True)
     )
     assert (a / "model.safetensors").read_bytes() == (b / "model.safetensors").read_bytes()

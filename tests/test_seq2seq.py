@@ -24,15 +24,15 @@ import distill
 import synthgen
 from distill.card import write_model_card
 from distill.data import load
-from distill.head import Head, completion_states, logits_of, output_head
-from distill.objective import FromShards
-from distill.seq2seq import Seq2SeqModel, seq2seq
+from distill.output_layer import Head, completion_states, logits_of, output_head
+from distill.students.seq2seq import Seq2SeqModel, seq2seq
+from distill.targets.stored import FromShards
 from synthgen import corpus
 from synthgen.errors import CorpusError, RecipeError, TeacherError
+from synthgen.lm.forward import completion_logits
 from synthgen.records import Request
-from synthgen.teachers.forward import completion_logits
+from synthgen.tables.students import Seq2SeqStudent
 from synthgen.teachers.transformers import LocalModel
-from synthgen.training import Seq2SeqStudent
 
 T5 = {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
 BART = {
@@ -170,7 +170,7 @@ def test_random_weights_have_the_teachers_vocabulary_and_special_tokens(made, tm
 SECTION = {
     "student": {"kind": "seq2seq", "config": T5},
     "batch_size": 16,
-    "epochs": 12,
+    "num_train_epochs": 12,
     "learning_rate": 1e-2,
 }
 
@@ -246,7 +246,7 @@ def test_page_and_card_say_it(learned, tmp_path):
 
 def test_resume_is_exact_wherever_it_was_cut(made, tmp_path):
     """Dropout is on (0.1), checkpoints every second step."""
-    section = {**SECTION, "max_steps": 5, "checkpoint_every": 2, "batch_size": 4}
+    section = {**SECTION, "max_steps": 5, "save_steps": 2, "batch_size": 4}
     recipe, run = made("cut", train=section)
     teacher = LocalModel.open(recipe.teacher)
     whole = distill.train(recipe, run, tmp_path / "whole", teacher=teacher)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from distill.measure import energy
-from distill.slices import BINS, calibration, calibration_bins, slices
+from distill.evaluation.cost import energy
+from distill.evaluation.slices import BINS, calibration, calibration_bins, slices
 
 
 def planted(rows: int, tokens: int, shift: float, seed: int = 0) -> tuple[np.ndarray, list[str], float]:

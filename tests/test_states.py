@@ -18,16 +18,17 @@ from small import small_runs, small_task, small_teacher
 from test_hidden import META, gradients, narrow, rows, section, trained
 
 import synthgen
-from distill import states, train
-from distill.hidden import Inside
-from distill.objective import FromShards
-from distill.states import States, store
+from distill import train
+from distill.targets import hidden_states as states
+from distill.targets.hidden import Inside
+from distill.targets.hidden_states import States, store
+from distill.targets.stored import FromShards
 from synthgen import durable
 from synthgen.errors import CorpusError, RecipeError, TeacherError, UserError
-from synthgen.sections import TeacherSection
-from synthgen.teachers import load
+from synthgen.lm import load
+from synthgen.recipe import TrainSection
+from synthgen.tables.engines import TeacherSection
 from synthgen.teachers.transformers import LocalModel
-from synthgen.training import TrainSection
 from synthgen.ui import UI
 
 HALF = 2.0**-11  # half of the distance of two float16 numbers, relative
@@ -427,7 +428,7 @@ def loads(monkeypatch):
     return loads_of(monkeypatch)
 
 
-FEW = {"max_steps": 4, "baseline": False, "kd_weight": 0.5, "checkpoint_every": 1}
+FEW = {"max_steps": 4, "baseline": False, "kd_weight": 0.5, "save_steps": 1}
 
 
 def curve(out, name="hidden"):
@@ -435,14 +436,14 @@ def curve(out, name="hidden"):
 
 
 def test_a_student_by_stored_states(made, tmp_path, loads, counted):
-    out = trained(made, tmp_path / "stored", hidden={"stored": True}, validate_every=2, **FEW)
+    out = trained(made, tmp_path / "stored", hidden={"stored": True}, eval_steps=2, **FEW)
     run = made("one", logits={"kind": "topk", "k": 9}, split={"test": 0.25, "validation": 0.25}, seeds=16)[1]
-    live = trained(made, tmp_path / "live", hidden={}, validate_every=2, **FEW)
+    live = trained(made, tmp_path / "live", hidden={}, eval_steps=2, **FEW)
     assert curve(out) == pytest.approx(curve(live), rel=5e-3)
     assert [p.name for p in (run / "hidden" / "teacher").glob("layer-*")] == ["layer-01"], "the one that is wanted"
     for folder, words in ((out, "of the teacher, stored"), (live, "of the live teacher")):
         assert words in (folder / "README.md").read_text()
-        assert words in json.loads((folder / "training.json").read_text())["learnt from"]
+        assert words in json.loads((folder / "training.json").read_text())["learned from"]
     counted.clear()
     loads.clear()
     again = trained(made, tmp_path / "again", hidden={"stored": True, "loss": "cosine"}, **FEW)
@@ -455,7 +456,7 @@ def test_a_student_by_stored_states(made, tmp_path, loads, counted):
 
 
 def test_a_student_of_the_teachers_layers_lets_its_weights_go(made, tmp_path, monkeypatch):
-    from distill import decoder
+    from distill.students import decoder
 
     seen = []
     real = decoder.fit

@@ -22,19 +22,18 @@ import yaml
 import synthgen
 from synthgen import corpus, logits
 from synthgen.errors import GateDenied, RecipeError, TeacherError
-from synthgen.generate import asking, choosing
-from synthgen.generate.catalogue import STRATEGIES, first_requests, question
-from synthgen.generate.job import Jobs, refuse_incapable, who
-from synthgen.generate.remote import Filling, Gate
-from synthgen.generate.rounds import Failure, Row, ask_batch, lockstep
-from synthgen.generate.strategies import split_rationale
-from synthgen.generate.swaps import swap
+from synthgen.generation.jobs import Jobs, refuse_incapable, who
+from synthgen.generation.remote import Filling, Gate
+from synthgen.generation.rounds import Failure, Row, ask_batch, lockstep
+from synthgen.generation.rows import split_rationale
+from synthgen.generation.strategies import STRATEGIES, asking, choosing, first_requests, question
+from synthgen.generation.strategies.swaps import swap
 from synthgen.prompts import load_prompt
-from synthgen.recipe import GenerateSection, load_recipe, shipped
+from synthgen.recipe import GenerateSection, StepsSection, load_recipe, shipped
 from synthgen.records import Request, identify
 from synthgen.seeds import load_seeds
-from synthgen.steps import StepsSection
-from synthgen.teachers import Reply, open_teacher
+from synthgen.teachers import open_teacher
+from synthgen.teachers.base import Reply
 from synthgen.verify import matches
 
 SHIPPED = sorted(path.parent.name for path in shipped("prompts").glob("*/recipe.yaml"))
@@ -152,16 +151,16 @@ def test_new_parts_of_a_request_are_in_its_id():
 MARKER = {"answer_marker": "Answer:", "samples": 2}
 
 
-def test_rationalise(jobs):
-    job = jobs(strategy="rationalise", generate=MARKER, templates={"hint": "{{ question }} (It is {{ answer }}.)"})[2]
+def test_rationalize(jobs):
+    job = jobs(strategy="rationalize", generate=MARKER, templates={"hint": "{{ question }} (It is {{ answer }}.)"})[2]
     known = job.seed.reference
     [row], failed, _ = play(job, [f"So. Answer: {known}"])
-    assert (scores(row), row.parents, failed) == ({"rationalised": 0.0}, [], [])
+    assert (scores(row), row.parents, failed) == ({"rationalized": 0.0}, [], [])
     [row], failed, [[first], [second]] = play(job, ["Hm. Answer: 77"], [f"Sum. Answer: {known}"])
     assert not failed
     assert row.id == second.id
     assert row.parents == [first.id]
-    assert scores(row) == {"rationalised": 1.0}
+    assert scores(row) == {"rationalized": 1.0}
     assert row.teacher_prompt[-1]["content"].endswith(f"(It is {known}.)")
     assert row.prompt == first.prompt
     assert f"(It is {known}" not in str(row.prompt)
@@ -172,11 +171,11 @@ def test_rationalise(jobs):
     assert failure.kind == "context"
 
 
-def test_rationalise_without_a_known_answer(jobs):
-    seeds = [{"path": "seeds.jsonl", "source": "tests", "licence": "CC0-1.0", "id": "id", "group": "id"}]
-    job = jobs(strategy="rationalise", generate=MARKER, seeds=seeds, templates={"hint": "x"})[0]
+def test_rationalize_without_a_known_answer(jobs):
+    seeds = [{"path": "seeds.jsonl", "source": "tests", "license": "CC0-1.0", "id": "id", "group": "id"}]
+    job = jobs(strategy="rationalize", generate=MARKER, seeds=seeds, templates={"hint": "x"})[0]
     with pytest.raises(StopIteration) as done:
-        next(STRATEGIES["rationalise"].make(job))
+        next(STRATEGIES["rationalize"].make(job))
     assert [m.kind for m in done.value.value] == ["no_reference"]
 
 
@@ -312,8 +311,8 @@ def test_preference(jobs):
         assert failure.kind == "no_preference"
 
 
-TWO = {"one": {"model": "org/one", "licence": "MIT"}, "two": {"model": "org/two", "licence": "Apache-2.0"}}
-THREE = {**TWO, "three": {"model": "org/three", "licence": "MIT"}}
+TWO = {"one": {"model": "org/one", "license": "MIT"}, "two": {"model": "org/two", "license": "Apache-2.0"}}
+THREE = {**TWO, "three": {"model": "org/three", "license": "MIT"}}
 
 
 def test_consensus_and_disagreement(jobs):
@@ -443,7 +442,7 @@ def test_swap(text, swapped):
 
 
 def test_counterfactual(jobs, tmp_path):
-    seed = [{"path": "people.jsonl", "source": "t", "licence": "MIT", "group": "answer", "reference": "answer"}]
+    seed = [{"path": "people.jsonl", "source": "t", "license": "MIT", "group": "answer", "reference": "answer"}]
     (tmp_path / "task").mkdir(exist_ok=True)
     people = (
         '{"question": "Is Tom older than his aunt?", "answer": "Tom"}\n{"question": "Is it hot?", "answer": "no"}\n'
@@ -495,7 +494,7 @@ def test_score_takes_text_and_messages(jobs, tmp_path):
     ]
     (tmp_path / "task").mkdir(exist_ok=True)
     (tmp_path / "task" / "given.jsonl").write_text("\n".join(lines))
-    seeds = [{"path": "given.jsonl", "source": "t", "licence": "MIT"}]
+    seeds = [{"path": "given.jsonl", "source": "t", "license": "MIT"}]
     some = jobs(strategy="score", seeds=seeds, templates={"user": "{{ prompt }}"})
     said = Reply("So.", token_ids=[1, 2])
     [row], _, [[request]] = play(some[0], [said])
@@ -511,7 +510,7 @@ def test_score_takes_text_and_messages(jobs, tmp_path):
 
 
 def test_a_missing_template_is_named(jobs):
-    for strategy, template in (("rationalise", "hint"), ("best_of_n", "judge"), ("evolve", "evolve_NAME")):
+    for strategy, template in (("rationalize", "hint"), ("best_of_n", "judge"), ("evolve", "evolve_NAME")):
         with pytest.raises(RecipeError, match=rf"needs the template {template}\.j2"):
             jobs(strategy=strategy, generate=MARKER)
 
@@ -543,7 +542,7 @@ def test_every_shipped_recipe_plans_and_resolves(name, tmp_path):
     assert found.seeds >= 6
     assert sum(found.requests.values()) >= found.seeds
     assert found.prompt
-    assert recipe.teacher.licence == "Apache-2.0"
+    assert recipe.teacher.license == "Apache-2.0"
     (tmp_path / "recipe.yaml").write_text(synthgen.recipe.dump_recipe(recipe))
     assert load_recipe(tmp_path / "recipe.yaml") == recipe
     if recipe.strategy != "answer":
@@ -699,7 +698,7 @@ def shrunk(talker, tmp_path, monkeypatch):
     def make(name: str, limit: int = 10, **update):
         path = shipped("prompts") / name
         values = yaml.safe_load((path / "recipe.yaml").read_text())
-        section = {"licence": "Apache-2.0", "batch_size": 8, "device": "cpu"}
+        section = {"license": "Apache-2.0", "batch_size": 8, "device": "cpu"}
         if "teachers" in values:
             values["teachers"] = {n: {**section, "model": m} for n, m in zip(("a", "b"), talker, strict=True)}
         else:
@@ -751,7 +750,7 @@ def check_logits(folder, records, k=8):
 KILLED = ["vote", "self_instruct", "evolve", "conversation", "extract", "disagreement", "preference"]
 UPDATES = {
     "vote": {"generate": {"answer_marker": None, "temperature": 0.01}},
-    "rationalise": {"generate": {"answer_marker": "\n"}},
+    "rationalize": {"generate": {"answer_marker": "\n"}},
     "preference": {"steps": {"choose": "likelihood"}},
     "consensus": {"generate": {"answer_marker": None}},
     "disagreement": {"generate": {"answer_marker": None}},
@@ -774,7 +773,7 @@ def test_on_the_engine(name, shrunk, tmp_path):
     rows, failed = read(folder), failures(folder)
     made = corpus.manifest(folder)["counts"]
     assert (made["rows"] if rows else 0, made["failures"]) == (len(rows), len(failed))
-    if name in ("rationalise", "consensus"):  # a model of random weights never leads to the answer, nor agrees
+    if name in ("rationalize", "consensus"):  # a model of random weights never leads to the answer, nor agrees
         assert {f["kind"] for f in failed} & {"not_led", "tie", "no_answer"}
     else:
         assert len(rows) >= 3
@@ -793,7 +792,7 @@ def test_on_the_engine(name, shrunk, tmp_path):
         assert files(folder) == before
 
 
-def test_rationalise_keeps_what_the_teacher_knows(shrunk, tmp_path):
+def test_rationalize_keeps_what_the_teacher_knows(shrunk, tmp_path):
     """References taken from what the greedy teacher says: those rows need no hint, the others get one."""
     greedy = {"generate": {"answer_marker": " ", "temperature": 0.0}}
     told = shrunk("vote", strategy="answer", **greedy)
@@ -803,11 +802,11 @@ def test_rationalise_keeps_what_the_teacher_knows(shrunk, tmp_path):
     path = tmp_path / "seeds.jsonl"
     lines = [json.dumps({**s, "answer": known[s["id"]] if n % 2 else "zebra"}) + "\n" for n, s in enumerate(seeds)]
     path.write_text("".join(lines))
-    source = {"path": str(path), "source": "t", "licence": "MIT", "id": "id", "reference": "answer"}
-    recipe = shrunk("rationalise", seeds=[source], **greedy)
+    source = {"path": str(path), "source": "t", "license": "MIT", "id": "id", "reference": "answer"}
+    recipe = shrunk("rationalize", seeds=[source], **greedy)
     folder = synthgen.generate(recipe, tmp_path / "run")
     expected = {s["id"] for n, s in enumerate(seeds) if n % 2 and matches(known[s["id"]], known[s["id"]])}
-    kept = {r.seed_id for r in read(folder) if scores(r) == {"rationalised": 0.0}}
+    kept = {r.seed_id for r in read(folder) if scores(r) == {"rationalized": 0.0}}
     assert len(expected) >= 2
     assert kept == expected
     assert {f["kind"] for f in failures(folder)} == {"not_led"}
@@ -855,7 +854,7 @@ def test_scoring_generated_rows_gives_the_same_distributions(shrunk, tmp_path, t
     made = shrunk("reasoning", logits=spec, generate={"max_new_tokens": 16})
     generated = synthgen.generate(made, tmp_path / "run")
     rows = read(generated)
-    seeds = [{"path": str(generated / "data"), "source": "ours", "licence": "Apache-2.0", "id": "id"}]
+    seeds = [{"path": str(generated / "data"), "source": "ours", "license": "Apache-2.0", "id": "id"}]
     scored_recipe = shrunk("score", seeds=[{**seeds[0], "group": "seed_id"}], logits=spec, prompts=made.prompts)
     scored_recipe = scored_recipe.model_copy(
         update={"seeds": tuple(s.model_copy(update={"limit": None}) for s in scored_recipe.seeds)}
@@ -876,7 +875,7 @@ def test_scoring_generated_rows_gives_the_same_distributions(shrunk, tmp_path, t
 
 
 def engine(path, batch_size=8):
-    from synthgen.recipe import TeacherSection
+    from synthgen.tables.engines import TeacherSection
     from synthgen.teachers.transformers import LocalModel
 
     return LocalModel.open(TeacherSection(model=path, batch_size=batch_size, device="cpu"))
@@ -968,7 +967,7 @@ def test_several_teachers_speak_of_the_same_tokens(written, talker, tmp_path):
     (third / "config.json").write_text(text.replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-02'))
     assert text != (third / "config.json").read_text()
     names = {"a": talker[0], "b": talker[1], "c": str(third)}
-    teachers = {name: {"model": model, "licence": "Apache-2.0", "device": "cpu"} for name, model in names.items()}
+    teachers = {name: {"model": model, "license": "Apache-2.0", "device": "cpu"} for name, model in names.items()}
     sections = {"teacher": None, "teachers": teachers, "mixture": {"a": 1, "b": 1}, "split": {"test": 0.25}}
     generate = {"samples": 2, "max_new_tokens": 6, "shard_size": 8}
     recipe = load_recipe(written(16, **sections, generate=generate, logits={"kind": "topk", "k": 8, "score_by": ["c"]}))
@@ -1002,10 +1001,10 @@ def test_teachers_that_cannot_are_refused_in_one_line(written, talker, tmp_path)
     shutil.copytree(talker[1], other)
     config = other / "chat_template.jinja"
     config.write_text(config.read_text() + "{# another #}")
-    two = {n: {"model": m, "licence": "MIT", "device": "cpu"} for n, m in (("a", talker[0]), ("b", str(other)))}
+    two = {n: {"model": m, "license": "MIT", "device": "cpu"} for n, m in (("a", talker[0]), ("b", str(other)))}
     with pytest.raises(TeacherError, match="different tokenizers"):
         synthgen.generate(recipe(teachers=two, logits={"score_by": ["b"]}), tmp_path / "run")
-    same = {n: {"model": talker[0], "licence": "MIT", "device": "cpu"} for n in ("a", "b")}
+    same = {n: {"model": talker[0], "license": "MIT", "device": "cpu"} for n in ("a", "b")}
     with pytest.raises(TeacherError, match="'a' and 'b' are the same model"):
         synthgen.generate(recipe(teachers=same, strategy="disagreement"), tmp_path / "run2")
 

@@ -12,7 +12,7 @@ from small import small_task, small_teacher
 import synthgen
 from synthgen import corpus
 from synthgen.errors import GateDenied, TeacherError
-from synthgen.teachers import Reply, StreamingTeacher
+from synthgen.teachers.base import Reply, StreamingTeacher
 from synthgen.teachers.transformers import LocalModel
 
 AT_ONCE = 5
@@ -74,9 +74,9 @@ def run(folder, tmp_path, monkeypatch):
 
 @pytest.fixture
 def model(folder) -> LocalModel:
-    from synthgen.recipe import TeacherSection
+    from synthgen.tables.engines import TeacherSection
 
-    return LocalModel.open(TeacherSection(model=str(folder), batch_size=4, device="cpu", licence="Apache-2.0"))
+    return LocalModel.open(TeacherSection(model=str(folder), batch_size=4, device="cpu", license="Apache-2.0"))
 
 
 def rows(folder: Path) -> list[tuple]:

@@ -12,15 +12,15 @@ from small import small_runs, small_teacher
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distill import train
-from distill.classifier import Classifier, features
 from distill.data import load, rows
 from distill.intervals import interval
-from distill.objective import batch_loss
-from distill.students import from_layers, layer_map
+from distill.students.build import from_layers, layer_map
+from distill.students.classifier import Classifier, features
+from distill.targets.stored import batch_loss
 from synthgen import corpus
 from synthgen.errors import RecipeError
+from synthgen.lm.forward import completion_logits
 from synthgen.recipe import Recipe
-from synthgen.teachers.forward import completion_logits
 from synthgen.teachers.transformers import LocalModel
 from synthgen.ui import UI
 
@@ -104,7 +104,7 @@ def test_layers_are_copies(tmp_path):
 
 @pytest.fixture(scope="module")
 def learned(made):
-    """(recipe, run, student's folder) of a set-up that can be learnt: one of two layers, 25 epochs of 150 rows."""
+    """(recipe, run, student's folder) of a set-up that can be learned: one of two layers, 25 epochs of 150 rows."""
     recipe, run = made(
         "learnable",
         seeds=50,
@@ -114,7 +114,7 @@ def learned(made):
         train={
             "student": {"kind": "decoder", "layers": 1},
             "batch_size": 32,
-            "epochs": 25,
+            "num_train_epochs": 25,
             "learning_rate": 1e-2,
             "seed": 2,
         },
@@ -174,7 +174,7 @@ def test_a_student_is_a_stock_model(learned):
 
 def test_a_teacher_is_nowhere_from_itself(learned):
     """The comparison of `distill eval`: a copy of the teacher is at KL 0, the distilled nearer than the untrained."""
-    from distill.fidelity import _compare, _unigram, _wrap
+    from distill.evaluation.fidelity import _compare, _unigram, _wrap
 
     recipe, run, student = learned
     teacher = LocalModel.open(recipe.teacher)
@@ -256,7 +256,7 @@ TOPICS = {
 @pytest.fixture(scope="module")
 def sorted_texts(tmp_path_factory):
     """A curated corpus of separable texts with a teacher's probabilities, and a recipe's train section."""
-    from synthgen.curate import curate
+    from synthgen.curation import curate
     from synthgen.recipe import load_recipe
     from synthgen.records import Record, to_table
 
@@ -293,21 +293,21 @@ def sorted_texts(tmp_path_factory):
         "prompt_version": "v",
         "labels": list(TOPICS),
         "teachers": {},
-        "sources": [{"role": "seed", "source": "tests", "licence": "CC0-1.0"}],
+        "sources": [{"role": "seed", "source": "tests", "license": "CC0-1.0"}],
         "counts": {"rows": len(records)},
     }
     corpus.finish(generated, "generated", facts, ["train-00000", "test-00000"])
     recipe = {
         "task": "t",
         "strategy": "classify",
-        "seeds": [{"path": "none.jsonl", "source": "tests", "licence": "CC0-1.0"}],
-        "teacher": {"model": "none", "licence": "Apache-2.0"},
+        "seeds": [{"path": "none.jsonl", "source": "tests", "license": "CC0-1.0"}],
+        "teacher": {"model": "none", "license": "Apache-2.0"},
         "generate": {"labels": list(TOPICS)},
         "logits": None,
         "curate": {"answer": False, "min_words": None},
         "train": {
             "student": {"kind": "classifier", "buckets": 512, "hidden": 8, "dropout": 0.1},
-            "epochs": 15,
+            "num_train_epochs": 15,
             "batch_size": 16,
             "learning_rate": 0.02,
         },
@@ -319,7 +319,7 @@ def sorted_texts(tmp_path_factory):
 
 
 def test_a_classifier_agrees_with_its_teacher_on_texts_it_has_not_seen(sorted_texts):
-    from distill.classifier import prompt_text
+    from distill.students.classifier import prompt_text
 
     recipe, run = sorted_texts
     student = Classifier.load(train(recipe, run))

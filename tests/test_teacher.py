@@ -56,7 +56,7 @@ def test_top64_of_a_thousand_tokens_equals_a_direct_computation(smol):
         rounding = 2e-3  # float32 sums in another order: batch, padding and prefix differ from the plain pass
         at_stored = logp.gather(-1, torch.from_numpy(stored.ids).long()).numpy()
         worst = max(worst, float(np.abs(at_stored - stored.logprobs).max()))
-        # ids are equal wherever neighbours are farther apart than rounding
+        # ids are equal wherever neighbors are farther apart than rounding
         swapped = stored.ids != ids.numpy()
         order += int(swapped.sum())
         assert np.abs(kept.numpy() - stored.logprobs).max() < logits.STORAGE_ERROR + rounding
@@ -122,7 +122,7 @@ def test_sampling_follows_the_distribution(smol):
 
 
 def test_nucleus_keeps_the_fewest_that_reach_the_mass():
-    from synthgen.teachers.sampling import nucleus
+    from synthgen.lm.sampling import nucleus
 
     def kept(p: torch.Tensor, top_p: float) -> dict[int, float]:
         ids, mass = nucleus(p.log(), 1.0, top_p)
@@ -137,8 +137,8 @@ def test_nucleus_keeps_the_fewest_that_reach_the_mass():
 
 
 def test_nucleus_sampling_follows_the_cut_distribution():
-    """Draws of one distribution against its nucleus, renormalised: chi-square, at two temperatures."""
-    from synthgen.teachers.sampling import choose
+    """Draws of one distribution against its nucleus, renormalized: chi-square, at two temperatures."""
+    from synthgen.lm.sampling import choose
 
     z = torch.randn(1, 500, generator=torch.Generator().manual_seed(0)) * 2
     u = torch.from_numpy(np.random.default_rng(0).random((20_000, 1)))
@@ -211,7 +211,7 @@ def test_a_prompt_beyond_the_context_is_a_failure_not_an_error(smol):
 
 
 def test_completion_logits_do_not_depend_on_the_batch(smol):
-    from synthgen.teachers.forward import completion_logits
+    from synthgen.lm.forward import completion_logits
 
     texts = [
         ("The cat sat on", " the mat."),
@@ -260,7 +260,7 @@ def test_packing_and_prefix_change_nothing_for_any_family(kind):
     """Random small models of each family: packed, padded, alone and after a shared prefix, the same logits."""
     import transformers
 
-    from synthgen.teachers import forward, prefix
+    from synthgen.lm import forward, prefix
 
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -297,7 +297,7 @@ def test_packing_and_prefix_change_nothing_for_any_family(kind):
 def test_gradients_are_the_same_packed_and_padded(tiny):
     from transformers import AutoModelForCausalLM
 
-    from synthgen.teachers import forward
+    from synthgen.lm import forward
 
     model = AutoModelForCausalLM.from_pretrained(tiny)
     prompts, completions = [[5, 6, 7], [8, 9], [10]], [[11, 12], [13], [14, 15, 16]]
@@ -311,7 +311,7 @@ def test_gradients_are_the_same_packed_and_padded(tiny):
 
 
 def test_bins_hold_every_row_once_within_their_room():
-    from synthgen.teachers.forward import bins
+    from synthgen.lm.forward import bins
 
     for seed in range(20):
         lengths = np.random.default_rng(seed).integers(1, 400, 30).tolist()

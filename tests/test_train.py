@@ -17,7 +17,7 @@ from small import small_runs, small_task, small_teacher
 import synthgen
 from distill import losses, train
 from distill.data import batch_rows, load, rows, target_batch
-from distill.objective import batch_loss
+from distill.targets.stored import batch_loss
 from synthgen import corpus, logits
 from synthgen.errors import CorpusError, GateDenied, UserError
 from synthgen.records import DEGENERATE
@@ -214,7 +214,7 @@ def test_shards_of_different_logits(made, tmp_path):
 
 def test_an_audit_that_says_no(made):
     recipe, run = made("audited", logits=FULL)
-    recipe = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"licence": "CC-BY-NC-4.0"})})
+    recipe = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"license": "CC-BY-NC-4.0"})})
     assert synthgen.audit(recipe, run).status == "DENY"
     with pytest.raises(GateDenied, match="says DENY for commercial use") as caught:
         train(recipe, run)

@@ -28,8 +28,8 @@ def run(tmp_path_factory, tiny):
     (folder / "user.j2").write_text("{{ q }}\n")
     recipe = {
         "task": "sums",
-        "seeds": [{"path": "seeds.jsonl", "source": "tests", "licence": "CC0-1.0", "id": "id", "group": "id"}],
-        "teacher": {"model": str(tiny), "licence": "Apache-2.0", "batch_size": 8, "device": "cpu"},
+        "seeds": [{"path": "seeds.jsonl", "source": "tests", "license": "CC0-1.0", "id": "id", "group": "id"}],
+        "teacher": {"model": str(tiny), "license": "Apache-2.0", "batch_size": 8, "device": "cpu"},
         "generate": {"max_new_tokens": 6, "shard_size": 8},
         "logits": TOPK,
         "curate": {"truncated": False, "repetition": None, "min_words": None},
@@ -65,7 +65,7 @@ def test_every_divergence_trains_and_differs(run):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_micro_batches_add_up_to_the_step(run, dtype):
     whole, metrics = run(f"whole-{dtype}", loss="reverse_kl", dtype=dtype)
-    split, split_metrics = run(f"split-{dtype}", loss="reverse_kl", micro_batch=2, dtype=dtype)
+    split, split_metrics = run(f"split-{dtype}", loss="reverse_kl", micro_batch_size=2, dtype=dtype)
     near = 1e-3 if dtype == "float32" else 0.02
     for a, b in zip(metrics, split_metrics, strict=True):
         assert a["tokens"] == b["tokens"]

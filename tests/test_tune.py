@@ -10,10 +10,10 @@ from serving import write_recipe
 
 import synthgen
 from synthgen.errors import UserError
-from synthgen.generate import tune as module
-from synthgen.generate.tune import attempt, tune
+from synthgen.generation import tune as module
+from synthgen.generation.tune import attempt, tune
 from synthgen.records import Request
-from synthgen.teachers import Reply
+from synthgen.teachers.base import Reply
 
 SPEC = {"kind": "topk", "k": 4, "temperature": 1.0}
 

@@ -3,7 +3,7 @@
     python benchmarks/experiments/ensemble.py          # and tables.py for the tables
 
 The set-up of logits.py, whose `full` is the first teacher alone. Agreement and KL are with the first teacher, so they
-favour it: compare the loss.
+favor it: compare the loss.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from harness import run, section_of, train
 from python_code import BATCH, STEPS, VOCABULARY, batches, distributions, scores, student, teacher, texts, windows
 from torch import Tensor
 
-from distill.head import completion_states
 from distill.losses import Dense, Target
-from distill.objective import FromShards, batch_loss
-from distill.online import Text
+from distill.output_layer import completion_states
+from distill.targets.live import Text
+from distill.targets.stored import FromShards, batch_loss
 
 ARMS = ("mean", "pool", "second")
 
@@ -33,7 +33,7 @@ def logp(number: int) -> dict[str, torch.Tensor]:
 
 
 class Merged(FromShards):
-    """Two teachers of equal weight: log Σ p / 2, or Σ log p / 2 normalised; or the second one alone."""
+    """Two teachers of equal weight: log Σ p / 2, or Σ log p / 2 normalized; or the second one alone."""
 
     how = "mean"
 
@@ -45,7 +45,7 @@ class Merged(FromShards):
             merged = each.logsumexp(0) - math.log(2) if self.how == "mean" else each.mean(0)
 
         def live(chunk: tuple[int, int]) -> Target:
-            return Dense(merged[slice(*chunk)])  # logits: the loss normalises the pool
+            return Dense(merged[slice(*chunk)])  # logits: the loss normalizes the pool
 
         states = completion_states(self.model, self.head, [r.prompt for r in rows], [r.completion for r in rows])
         return batch_loss(states, self.head, rows, self.meta, self.section, step=step, live=live)

@@ -23,8 +23,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from distill.loop import Checkpoints, Objective, accelerator_of, fit
 from synthgen import durable
+from synthgen.recipe import TrainSection
 from synthgen.teachers.transformers import LocalModel
-from synthgen.training import TrainSection
 from synthgen.ui import UI, Progress
 
 HERE = Path(__file__).parent
@@ -67,7 +67,7 @@ def parameters(model: Any) -> int:
 
 def section_of(steps: int, batch_size: int, seed: int, **more: Any) -> TrainSection:
     """A recipe's `train` section, as a recipe would give it."""
-    values = {"learning_rate": 2e-3, "kd_weight": 1.0, "checkpoint_every": 1 << 20, "baseline": False, **more}
+    values = {"learning_rate": 2e-3, "kd_weight": 1.0, "save_steps": 1 << 20, "baseline": False, **more}
     return TrainSection.model_validate({"max_steps": steps, "batch_size": batch_size, "seed": seed, **values})
 
 

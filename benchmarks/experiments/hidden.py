@@ -13,8 +13,8 @@ from harness import run, section_of, train
 from logits import DRAWS, stored
 from python_code import BATCH, STEPS, batches, examples, scores, student, teacher
 
-from distill.hidden import Inside
-from distill.objective import FromShards
+from distill.targets.hidden import Inside
+from distill.targets.stored import FromShards
 
 TERMS: dict[str, dict[str, Any]] = {"hidden": {"hidden": {}}, "relations": {"relations": {"heads": 4}}}
 ARMS = tuple(TERMS)

@@ -2,7 +2,7 @@
 
     python benchmarks/experiments/logits.py            # and tables.py for the tables
 
-Language modelling on the standard library (`python_code`), the same student, windows, steps and order in all arms.
+Language modeling on the standard library (`python_code`), the same student, windows, steps and order in all arms.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from python_code import (
     windows,
 )
 
-from distill.objective import FromShards
-from distill.online import LiveTeacher, key
+from distill.targets.live import LiveTeacher, key
+from distill.targets.stored import FromShards
 from synthgen import logits
-from synthgen.teachers.sampling import invert, top_k
+from synthgen.lm.sampling import invert, top_k
 
 KEPT, DRAWS = 13, 50  # as many likeliest ids as fill the bytes of fifty draws
-ARMS = ("hard", "samples", "full", "sampled", "top-k", "top-k-renormalised")
+ARMS = ("hard", "samples", "full", "sampled", "top-k", "top-k-renormalized")
 
 
 @functools.cache
@@ -62,7 +62,7 @@ def stored(kind: str, size: int) -> tuple[list[Any], dict[str, Any], float]:
         return [shard.target(n) for n in range(len(ids))], shard.meta, path.stat().st_size / (len(ids) * 56)
 
 
-def renormalised(targets: list[Any]) -> list[Any]:
+def renormalized(targets: list[Any]) -> list[Any]:
     """What others store: nothing is left out, the kept ids share all the mass. For this comparison alone."""
     found = []
     for t in targets:
@@ -98,8 +98,8 @@ def arm_of(arm: str, seed: int) -> dict[str, Any]:
         objective = LiveTeacher(model, teacher(0), live)
     else:
         targets, meta, bytes_ = stored("sampled", DRAWS) if arm == "sampled" else stored("topk", KEPT)
-        if arm == "top-k-renormalised":
-            targets = renormalised(targets)
+        if arm == "top-k-renormalized":
+            targets = renormalized(targets)
         rows, objective = examples(targets), FromShards(model, meta, section)
     found = train(objective, batches(rows, seed), section)
     return {**scores(model), "bytes_per_token": round(bytes_, 1), "training": found}

@@ -12,7 +12,7 @@ from typing import Any
 from harness import run, section_of, train
 from python_code import BATCH, STEPS, batches, scores, student, teacher, texts, windows
 
-from distill.online import LiveTeacher, Mutual
+from distill.targets.live import LiveTeacher, Mutual
 
 ARMS = ("frozen", "mutual")
 

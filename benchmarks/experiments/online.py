@@ -19,8 +19,8 @@ from harness import as_teacher, cached, parameters, read, run, section_of, train
 from parity import ASK, END, Nothing, answer, model, rationale, right, strings
 
 from distill.data import batch_rows
-from distill.objective import FromShards
-from distill.online import LiveTeacher, OnPolicy, Text, key
+from distill.targets.live import LiveTeacher, OnPolicy, Text, key
+from distill.targets.stored import FromShards
 from synthgen.teachers.transformers import LocalModel
 
 ON_POLICY = ("on-policy-forward", "on-policy-reverse", "on-policy-jsd")

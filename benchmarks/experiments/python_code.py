@@ -1,4 +1,4 @@
-"""Language modelling on the standard library's own source: windows of tokens, held-out files, two teachers.
+"""Language modeling on the standard library's own source: windows of tokens, held-out files, two teachers.
 
 Prompts are the first 8 tokens of a window of 64, completions the other 56.
 """
@@ -16,9 +16,9 @@ import torch
 from harness import CACHE, as_teacher, cached, llama, section_of, train
 
 from distill.data import Example, batch_rows
-from distill.objective import FromShards
-from distill.online import Text
-from synthgen.teachers.forward import completion_logits
+from distill.targets.live import Text
+from distill.targets.stored import FromShards
+from synthgen.lm.forward import completion_logits
 from synthgen.teachers.transformers import LocalModel
 
 VOCABULARY, WINDOW, PROMPT = 2048, 64, 8

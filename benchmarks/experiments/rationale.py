@@ -19,8 +19,8 @@ from parity import ANSWER_TASK, ASK, END, EXPLAIN_TASK, Nothing, answer, model, 
 from torch import Tensor
 
 from distill.data import Example, batch_rows
-from distill.head import completion_states
-from distill.objective import FromShards, batch_loss
+from distill.output_layer import completion_states
+from distill.targets.stored import FromShards, batch_loss
 
 ARMS = ("answer", "rationale", "step-by-step", "rationale-shuffled", "step-by-step-shuffled")
 BITS, TRAIN, TEST = 12, 2000, 500

@@ -37,11 +37,11 @@ _ONLINE = [
 TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
     "logits": (
         "logits",
-        ["hard", "samples", "full", "sampled", "top-k", "top-k-renormalised"],
+        ["hard", "samples", "full", "sampled", "top-k", "top-k-renormalized"],
         "loss",
         [*_TEXT, ("bytes a token", "bytes_per_token", "{:,.0f}"), _TIME],
     ),
-    "logits against all of it": ("logits", ["full", "sampled", "top-k", "top-k-renormalised"], "loss", _TEXT[:1]),
+    "logits against all of it": ("logits", ["full", "sampled", "top-k", "top-k-renormalized"], "loss", _TEXT[:1]),
     "rationale": (
         "rationale",
         ["answer", "rationale", "step-by-step", "rationale-shuffled", "step-by-step-shuffled"],

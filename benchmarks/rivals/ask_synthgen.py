@@ -16,13 +16,13 @@ from synthgen import generate, load_recipe
 (FOLDER / "recipe.yaml").write_text(
     f"""
 task: questions
-seeds: [{{path: questions.jsonl, source: benchmark, licence: CC0-1.0}}]
+seeds: [{{path: questions.jsonl, source: benchmark, license: CC0-1.0}}]
 teacher:
   engine: openai
   model: {GIVEN["model"]}
   base_url: {GIVEN["url"]}
   api_key_env: LOOPBACK_KEY
-  licence: CC0-1.0
+  license: CC0-1.0
   max_in_flight: {GIVEN["in_flight"]}
 generate: {{max_new_tokens: 16, temperature: 1.0, top_p: 1.0}}
 logits: null

@@ -1,7 +1,7 @@
 """Embedding models: a transformers encoder whose last hidden states are pooled to one vector a text.
 
 A folder (or repository) of sentence-transformers says in modules.json how it pools, whether it projects (Dense) and
-normalises; without one, vectors are means over the tokens.
+normalizes; without one, vectors are means over the tokens.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from transformers import AutoModel
 from transformers.utils import cached_file
 
 from synthgen.errors import TeacherError
+from synthgen.lm.load import checkpoint_activations, load_weights, pick_device, tokenizer_hash
 from synthgen.records import Request
-from synthgen.sections import TeacherSection
-from synthgen.teachers import Reply
+from synthgen.tables.engines import TeacherSection
+from synthgen.teachers.base import Reply
 from synthgen.teachers.encoder import context_of, padded, token_ids
-from synthgen.teachers.load import checkpoint_activations, load_weights, pick_device, tokenizer_hash
 
 _POOLINGS = ("mean", "cls", "max")
 _TYPES = "sentence_transformers.models."
 
 
 class SentenceEncoder(nn.Module):
-    """`model`'s last hidden states, pooled ('mean', 'cls' or 'max'), projected by `dense`, normalised."""
+    """`model`'s last hidden states, pooled ('mean', 'cls' or 'max'), projected by `dense`, normalized."""
 
     def __init__(
         self,
         model: Any,
         tokenizer: Any,
         pooling: str = "mean",
-        normalise: bool = False,
+        normalize: bool = False,
         dense: nn.Linear | None = None,
         context: int | None = None,
     ) -> None:
         super().__init__()
         self.model, self.dense = model, dense
-        self.tokenizer, self.pooling, self.normalise = tokenizer, pooling, normalise
+        self.tokenizer, self.pooling, self.normalize = tokenizer, pooling, normalize
         self.context = min(context or 1 << 30, context_of(model.config, tokenizer))
 
     @classmethod
@@ -58,7 +58,7 @@ class SentenceEncoder(nn.Module):
             if name == "Pooling":
                 more["pooling"] = _pooling(config, section.model)
             elif name == "Normalize":
-                more["normalise"] = True
+                more["normalize"] = True
             elif name == "Dense" and config.get("activation_function", "").endswith("Identity"):
                 more["dense"] = _dense(section, path, config)
             elif name != "Transformer":
@@ -92,7 +92,7 @@ class SentenceEncoder(nn.Module):
             pooled_BD = (h_BTD * mask_BT1).sum(1) / mask_BT1.sum(1)
         if self.dense is not None:
             pooled_BD = self.dense(pooled_BD)
-        return nn.functional.normalize(pooled_BD, dim=-1) if self.normalise else pooled_BD
+        return nn.functional.normalize(pooled_BD, dim=-1) if self.normalize else pooled_BD
 
     def tokens(self, texts: Sequence[str], whole: bool = False) -> list[list[int]]:
         """Token ids of each text, cut to what the model reads unless `whole`."""
@@ -127,7 +127,7 @@ class SentenceEncoder(nn.Module):
             identity = "torch.nn.modules.linear.Identity"
             sizes = {"in_features": width, "out_features": self.width, "bias": self.dense.bias is not None}
             parts.append(("Dense", {**sizes, "activation_function": identity}))
-        if self.normalise:
+        if self.normalize:
             parts.append(("Normalize", {}))
         modules = [{"idx": 0, "name": "0", "path": "", "type": f"{_TYPES}Transformer"}]
         for number, (name, config) in enumerate(parts, 1):
@@ -199,7 +199,7 @@ class EmbeddingModel:
             "dtype": section.dtype,
             "tokenizer": tokenizer_hash(model.tokenizer),
             "vocab_size": int(model.model.config.vocab_size),
-            "terms": section.licence,
+            "terms": section.license,
         }
         return cls(model.eval().to(pick_device(section.device)), identity, section.batch_size)
 

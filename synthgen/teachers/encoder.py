@@ -13,10 +13,10 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from synthgen.errors import TeacherError
+from synthgen.lm.load import load_weights, pick_device, tokenizer_hash
 from synthgen.records import Request
-from synthgen.sections import TeacherSection
-from synthgen.teachers import Reply
-from synthgen.teachers.load import load_weights, pick_device, tokenizer_hash
+from synthgen.tables.engines import TeacherSection
+from synthgen.teachers.base import Reply
 
 
 def context_of(config: Any, tokenizer: Any) -> int:
@@ -67,7 +67,7 @@ class EncoderModel:
             "dtype": section.dtype,
             "tokenizer": tokenizer_hash(tokenizer),
             "vocab_size": int(model.config.vocab_size),
-            "terms": section.licence,
+            "terms": section.license,
         }
         return cls(model, tokenizer, identity, section.batch_size)
 

@@ -27,11 +27,11 @@ from pydantic_core import from_json
 from synthgen.errors import TeacherError, missing_extra
 from synthgen.recipe import Recipe
 from synthgen.records import Request
-from synthgen.sections import ApiTeacher
-from synthgen.teachers import Call, Refused, Reply
+from synthgen.tables.engines import ApiTeacher
+from synthgen.teachers.base import Call, Refused, Reply
 from synthgen.teachers.chat import error_of, label_probs, outgoing, reasoning_of, retry_after, usage_of, why_empty
-from synthgen.teachers.form import mismatch
-from synthgen.teachers.tokens import TokenMap, UnknownToken
+from synthgen.teachers.server_tokens import TokenMap, UnknownToken
+from synthgen.teachers.structured import mismatch
 
 if TYPE_CHECKING:
     import aiohttp
@@ -71,7 +71,7 @@ class ApiModel:
             "dtype": "unknown",
             "tokenizer": tokens.hash if tokens else "",
             "vocab_size": tokens.size if tokens else 0,
-            "terms": section.licence,
+            "terms": section.license,
         }
 
     @classmethod

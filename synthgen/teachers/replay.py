@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from synthgen.errors import TeacherError
 from synthgen.records import Request
-from synthgen.sections import ReplayTeacher
-from synthgen.teachers import Call, Refused, Reply
+from synthgen.tables.engines import ReplayTeacher
+from synthgen.teachers.base import Call, Refused, Reply
 
 
 class Replay:
@@ -36,7 +36,7 @@ class Replay:
             "dtype": "unknown",
             "tokenizer": "",
             "vocab_size": 0,
-            "terms": section.licence,
+            "terms": section.license,
         }
 
     @classmethod

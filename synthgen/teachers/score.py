@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from synthgen import logits
+from synthgen.lm.forward import completion_logits
+from synthgen.lm.render import completion_ids
+from synthgen.lm.sampling import cumulative, invert, top_k
 from synthgen.records import Request
-from synthgen.teachers import Reply
-from synthgen.teachers.forward import completion_logits
-from synthgen.teachers.render import completion_ids
-from synthgen.teachers.sampling import cumulative, invert, top_k
+from synthgen.teachers.base import Reply
 
 if TYPE_CHECKING:
     from synthgen.teachers.transformers import LocalModel

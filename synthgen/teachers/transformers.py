@@ -18,17 +18,18 @@ from transformers import DynamicCache
 
 from synthgen import logits
 from synthgen.errors import TeacherError
+from synthgen.lm import prefix
+from synthgen.lm.cache import grow_in_place
+from synthgen.lm.forward import completion_logits
+from synthgen.lm.load import load_description, load_weights, pick_device, tokenizer_hash
+from synthgen.lm.render import render, render_each, render_open
+from synthgen.lm.sampling import choose, cut, targets
 from synthgen.recipe import GenerateSection
 from synthgen.records import Message, Request
-from synthgen.sections import TeacherSection
-from synthgen.teachers import Reply, prefix
-from synthgen.teachers.form import Form
-from synthgen.teachers.forward import completion_logits
-from synthgen.teachers.growing import grow_in_place
-from synthgen.teachers.load import load_description, load_weights, pick_device, tokenizer_hash
-from synthgen.teachers.render import render, render_each, render_open
-from synthgen.teachers.sampling import choose, cut, targets
+from synthgen.tables.engines import TeacherSection
+from synthgen.teachers.base import Reply
 from synthgen.teachers.score import score
+from synthgen.teachers.structured import Form
 
 _RANDOM_STEPS = 32  # random numbers are drawn for this many steps at a time
 _LABEL_TOKENS = 16  # room kept in the context for a label
@@ -102,7 +103,7 @@ class LocalModel:
             "dtype": section.dtype,
             "tokenizer": tokenizer_hash(tokenizer),
             "vocab_size": size,
-            "terms": section.licence,
+            "terms": section.license,
         }
         found = cls(model, tokenizer, identity, section.batch_size, load, device)
         if generate and (generate.json_schema is not None or generate.regex is not None):
@@ -171,7 +172,7 @@ class LocalModel:
 
     @torch.inference_mode()
     def classify(self, requests: Sequence[Request]) -> list[Reply]:
-        """p(label) = product of the probabilities of its tokens after the prompt, normalised over the labels."""
+        """p(label) = product of the probabilities of its tokens after the prompt, normalized over the labels."""
         return self._in_batches(requests, [_LABEL_TOKENS] * len(requests), self._classify)
 
     def _in_batches(

@@ -47,7 +47,7 @@ def made(tmp_path_factory, teacher_folder):
 
     def make(name: str, device: str = DEVICE, **sections):
         if name not in done:
-            teacher = {"model": str(teacher_folder), "licence": "Apache-2.0", "batch_size": 64, "device": DEVICE}
+            teacher = {"model": str(teacher_folder), "license": "Apache-2.0", "batch_size": 64, "device": DEVICE}
             task = small_task(folder / f"task-{name}", teacher_folder, **{"teacher": teacher, **sections})
             recipe = synthgen.load_recipe(task)
             synthgen.generate(recipe, folder / name)

@@ -20,8 +20,8 @@ from test_losses import (
     value_and_gradient,
 )
 
-from distill.head import Head, through_head
 from distill.losses import cut, divergence, moved
+from distill.output_layer import Head, through_head
 
 N, V = 40, 257  # of `teacher_and_student`
 

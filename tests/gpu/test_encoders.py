@@ -12,11 +12,11 @@ from test_train import Cut
 
 import synthgen
 from distill import evaluate, train
-from distill.decoder import read_metrics
-from distill.encoder import Encoder
-from synthgen.sections import TeacherSection
+from distill.students.decoder import read_metrics
+from distill.students.encoder import Encoder
+from synthgen.recipe import TrainSection
+from synthgen.tables.engines import TeacherSection
 from synthgen.teachers.embedding import EmbeddingModel
-from synthgen.training import TrainSection
 
 STUDENTS = {
     "encoder": {"kind": "encoder", "config": TINY | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}},
@@ -24,7 +24,7 @@ STUDENTS = {
                                                 "attention_probs_dropout_prob": 0.0}},
 }  # fmt: skip
 STRATEGIES = {"encoder": {}, "sentence": {"strategy": "embed", "generate": {"shard_size": 16}}}
-FAST = {"batch_size": 16, "epochs": 8, "max_steps": 6, "checkpoint_every": 2, "learning_rate": 3e-3}
+FAST = {"batch_size": 16, "num_train_epochs": 8, "max_steps": 6, "save_steps": 2, "learning_rate": 3e-3}
 KINDS = list(STUDENTS)
 
 
@@ -36,7 +36,7 @@ def sorted_(tmp_path_factory, device):
     def make(kind: str, where: str = device.type, **changes):
         if kind not in done:
             teacher = small_encoder(folder / f"teacher-{kind}", headless=kind == "sentence")
-            section = {"model": str(teacher), "licence": "Apache-2.0", "batch_size": 16, "device": device.type}
+            section = {"model": str(teacher), "license": "Apache-2.0", "batch_size": 16, "device": device.type}
             values = {"teacher": section, "train": {"student": STUDENTS[kind], **FAST}, **STRATEGIES[kind]}
             recipe = synthgen.load_recipe(sorting_task(folder / f"task-{kind}", teacher, 90, **values))
             synthgen.generate(recipe, folder / kind)
@@ -66,7 +66,7 @@ def test_the_first_step_is_the_cpus(sorted_, tmp_path, kind, dtype):
 @pytest.mark.parametrize("kind", KINDS)
 def test_activations_made_again_are_the_same_loss(sorted_, tmp_path, kind):
     a, b = (
-        read_metrics(train(*sorted_(kind, activation_checkpointing=on, baseline=False), tmp_path / str(on)))
+        read_metrics(train(*sorted_(kind, gradient_checkpointing=on, baseline=False), tmp_path / str(on)))
         for on in (False, True)
     )
     assert a[0]["loss"] == b[0]["loss"]

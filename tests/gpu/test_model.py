@@ -8,11 +8,11 @@ import torch
 from small import CLASSES, WORDS, small_encoder
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from synthgen.lm.forward import completion_logits
 from synthgen.records import Request
-from synthgen.sections import TeacherSection
+from synthgen.tables.engines import TeacherSection
 from synthgen.teachers import open_teacher
 from synthgen.teachers.embedding import EmbeddingModel
-from synthgen.teachers.forward import completion_logits
 from synthgen.teachers.transformers import LocalModel
 
 NEAR = 1e-3  # nats: float32 sums in another order
@@ -26,7 +26,7 @@ QUESTIONS = [f"Here is a sum to be done by you alone: {n} + {n * n}? {'Think. ' 
 
 
 def opened(folder, device: str, **more) -> LocalModel:
-    return LocalModel.open(TeacherSection(model=str(folder), device=device, licence="Apache-2.0", batch_size=8, **more))
+    return LocalModel.open(TeacherSection(model=str(folder), device=device, license="Apache-2.0", batch_size=8, **more))
 
 
 @pytest.fixture(scope="module")

@@ -15,16 +15,16 @@ from test_seq2seq import BART, T5
 from test_train import Cut
 
 from distill import evaluate, train
-from distill.align import Part, uld
 from distill.data import Example, load
-from distill.decoder import read_metrics
-from distill.head import Head
 from distill.loop import accelerator_of
-from distill.objective import FromShards
-from distill.students import decoder
+from distill.output_layer import Head
+from distill.students.build import decoder
+from distill.students.decoder import read_metrics
+from distill.targets.across import Part, uld
+from distill.targets.stored import FromShards
 from synthgen.errors import UserError
+from synthgen.recipe import TrainSection
 from synthgen.teachers.transformers import LocalModel
-from synthgen.training import TrainSection
 
 # Bins of 256 tokens, full: attention over several blocks of keys, whose gradients a GPU may sum in any order.
 GENERATE = {"samples": 2, "max_new_tokens": 24, "shard_size": 16}
@@ -32,7 +32,7 @@ LOGITS = {
     "sampled": {"kind": "sampled", "draws": 50},
     "topk": {"kind": "topk", "k": 16, "temperature": 2.0},
 }
-FAST = {"batch_size": 16, "epochs": 8, "max_steps": 6, "checkpoint_every": 2, "learning_rate": 1e-3}
+FAST = {"batch_size": 16, "num_train_epochs": 8, "max_steps": 6, "save_steps": 2, "learning_rate": 1e-3}
 NEAR = {"float32": {"abs": 1e-4}, "bfloat16": {"rel": 3e-2, "abs": 1e-3}}
 
 
@@ -76,7 +76,7 @@ def test_the_first_step_is_the_cpus(made, tmp_path, kind, loss, dtype):
 def test_activations_made_again_are_the_same_loss(made, tmp_path, dtype):
     settings = {"student": {"kind": "decoder", "layers": 2}, "baseline": False, "dtype": dtype}
     a, b = (
-        read_metrics(train(*ready(made, **settings, activation_checkpointing=on), tmp_path / str(on)))
+        read_metrics(train(*ready(made, **settings, gradient_checkpointing=on), tmp_path / str(on)))
         for on in (False, True)
     )
     assert a[0]["loss"] == b[0]["loss"]
@@ -88,7 +88,9 @@ def test_activations_made_again_are_the_same_loss(made, tmp_path, dtype):
 @pytest.mark.parametrize("kind", ["sampled", "topk"])
 def test_micro_batches_add_up_to_the_step(made, tmp_path, kind, dtype):
     a, b = (
-        read_metrics(train(*ready(made, kind, baseline=False, micro_batch=size, dtype=dtype), tmp_path / str(size)))
+        read_metrics(
+            train(*ready(made, kind, baseline=False, micro_batch_size=size, dtype=dtype), tmp_path / str(size))
+        )
         for size in (16, 5)
     )
     near = 1e-4 if dtype == "float32" else 3e-2
@@ -210,7 +212,7 @@ def differing(a, b) -> dict[str, float]:
 
 BYTES = {
     "draws": {},
-    "topk": {"kind": "topk", "loss": "reverse_kl", "micro_batch": 5},
+    "topk": {"kind": "topk", "loss": "reverse_kl", "micro_batch_size": 5},
     "low-rank, dropout": {"student": {"kind": "decoder", "layers": 1, "lora": {"r": 2, "lora_dropout": 0.3}}},
     "hidden states": {"hidden": {}, "relations": {}},
     "stored states": {"hidden": {"stored": True}},
@@ -274,4 +276,4 @@ def test_out_of_memory_is_one_line_that_says_what_to_do(made, tmp_path, device):
             train(recipe, run, tmp_path / "student")
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert "lower train.micro_batch" in caught.value.hint
+    assert "lower train.micro_batch_size" in caught.value.hint

@@ -13,8 +13,8 @@ import pytest
 from small import bert_run
 
 import distill
-from distill.encoder import Encoder
-from distill.export.running import open_classifier
+from distill.exporting.running import open_classifier
+from distill.students.encoder import Encoder
 
 TEXTS = [
     "Where is my parcel?",

@@ -7,9 +7,9 @@ from small import small_task
 
 import distill
 import synthgen
-from distill.export.running import open_model
+from distill.exporting.running import open_model
 from synthgen import corpus
-from synthgen.sections import TeacherSection
+from synthgen.tables.engines import TeacherSection
 from synthgen.teachers.transformers import LocalModel
 
 

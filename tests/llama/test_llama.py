@@ -1,6 +1,6 @@
 """llama.cpp's server asked by the 'openai' teacher: rows, distributions, tools, forms, failures.
 
-Its weights are the GGUF's own quantised ones, with activations rounded to eight bits, and `transformers` has the same
+Its weights are the GGUF's own quantized ones, with activations rounded to eight bits, and `transformers` has the same
 weights in float32: the distributions are near (0.1 nat), not equal. It gives candidates as text, without bytes: those
 that are no whole text (half a character, the end token) have no id, are counted, and belong to the tail; of two with
 the same text the server gives one.
@@ -18,11 +18,11 @@ from serving import write_recipe
 
 import synthgen
 from synthgen import corpus, logits
+from synthgen.lm.load import load_weights
 from synthgen.logits import FLOOR
-from synthgen.sections import TeacherSection
-from synthgen.teachers.load import load_weights
+from synthgen.tables.engines import TeacherSection
 
-QUESTIONS = ("What is 17 plus 25?", "Name a colour of the sky.", "Why do birds sing?", "Who wrote Hamlet?")
+QUESTIONS = ("What is 17 plus 25?", "Name a color of the sky.", "Why do birds sing?", "Who wrote Hamlet?")
 NEAR = 0.2  # nats
 # The server's own defaults (40, 0.05, 1.1) change the distribution that it samples from.
 PLAIN = {"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0}

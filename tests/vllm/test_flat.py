@@ -9,7 +9,7 @@ import pytest
 from vllm.logprobs import FlatLogprobs
 
 from synthgen import logits
-from synthgen.teachers.vllm_flat import positions, top_k
+from synthgen.teachers.vllm.flat import positions, top_k
 
 V = 500
 

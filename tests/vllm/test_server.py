@@ -12,10 +12,10 @@ from serving import write_recipe
 
 import synthgen
 from synthgen import corpus, logits
+from synthgen.lm.load import find_weights
 from synthgen.logits import STORAGE_ERROR
-from synthgen.teachers.load import find_weights
 
-QUESTIONS = ("What is 17 plus 25?", "Name a colour of the sky.", "Why do birds sing?", "Who wrote Hamlet?")
+QUESTIONS = ("What is 17 plus 25?", "Name a color of the sky.", "Why do birds sing?", "Who wrote Hamlet?")
 CLOSE = 1e-3  # nats
 ADD = {
     "type": "function",

@@ -1,0 +1,123 @@
+"""Weights in eight bits, rounded so that the layers' outputs stay: GPTQ on blocks of 32 with one scale each.
+
+    found = quantize(model, rows)         # {"model.layers.0.mlp.up_proj": Int8(values_NK, scales_NB), …}
+
+The grid is that of llama.cpp's q8_0 and of ONNX Runtime's MatMulNBits (symmetric, block 32), so one set of numbers
+serves both. Rounding to the nearest changes the likeliest token of a student trained for seconds, whose two best
+tokens lie close together, at one position in twenty; rounding that makes up in later columns for the error of earlier
+ones, weighed by what the layer sees (Frantar et al. 2022, https://arxiv.org/abs/2210.17323, Algorithm 1), at one in two
+hundred (docs/design.md has the figures).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+BLOCK = 32
+_DAMP = 0.01  # of the mean diagonal, added to it: the paper's
+
+
+@dataclass(frozen=True)
+class Int8:
+    """weight[n, k] ≈ scales[n, k // 32] · values[n, k]; values int8 in [−127, 127], scales float16."""
+
+    values_NK: Tensor
+    scales_NB: Tensor
+
+    def dequantized(self) -> Tensor:
+        """The float32 weight (N, K) that is meant."""
+        return (self.values_NK.float().unflatten(-1, (-1, BLOCK)) * self.scales_NB.float()[..., None]).flatten(-2)
+
+
+@torch.no_grad()
+def quantize(model: Any, rows: Sequence[Sequence[int]]) -> dict[str, Int8]:
+    """Every linear layer and embedding whose rows are whole blocks, by module name; `rows` are token ids to go by.
+
+    A table that embeds and puts out is rounded for the output. Without rows, to the nearest.
+    """
+    hessians = _hessians(model, rows)
+    found: dict[str, Int8] = {}
+    tables: dict[int, Int8] = {}  # of weights that several modules share
+    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear | torch.nn.Embedding)]
+    for name, module in sorted(layers, key=lambda layer: isinstance(layer[1], torch.nn.Embedding)):
+        if module.weight.shape[1] % BLOCK == 0:
+            key = module.weight.data_ptr()
+            tables[key] = tables.get(key) or gptq(module.weight.float(), hessians.get(name))
+            found[name] = tables[key]
+    return found
+
+
+def gptq(weight_NK: Tensor, hessian_KK: Tensor | None) -> Int8:
+    """Round `weight` so that the error of its products with inputs x, whose Σ xxᵀ is `hessian`, is small.
+
+    To the nearest without a hessian.
+    """
+    weight_KN = weight_NK.T.contiguous()
+    upper_KK = None if hessian_KK is None else _inverse_factor(hessian_KK)
+    values_KN = torch.empty_like(weight_KN, dtype=torch.int8)
+    scales = []
+    for begin in range(0, len(weight_KN), BLOCK):
+        stop = begin + BLOCK
+        block_kN = weight_KN[begin:stop].clone()
+        scale_N = (block_kN.abs().amax(0) / 127).half()
+        scale_N = scale_N.where(scale_N > 0, 1).float()
+        error_kN = torch.zeros_like(block_kN)
+        for k in range(BLOCK):
+            rounded_N = (block_kN[k] / scale_N).round().clamp(-127, 127)
+            values_KN[begin + k] = rounded_N.to(torch.int8)
+            if upper_KK is not None:
+                error_kN[k] = (block_kN[k] - rounded_N * scale_N) / upper_KK[begin + k, begin + k]
+                block_kN[k + 1 :].addr_(upper_KK[begin + k, begin + k + 1 : stop], error_kN[k], alpha=-1)
+        if upper_KK is not None:
+            weight_KN[stop:] -= upper_KK[begin:stop, stop:].T @ error_kN
+        scales.append(scale_N.half())
+    return Int8(values_KN.T.contiguous(), torch.stack(scales, -1))
+
+
+def _inverse_factor(hessian_KK: Tensor) -> Tensor:
+    """The upper Cholesky factor of the damped hessian's inverse."""
+    damped_KK = hessian_KK.double()
+    damped_KK = damped_KK + torch.eye(len(damped_KK)) * (_DAMP * damped_KK.diagonal().mean()).clamp(min=1e-12)
+    inverse_KK = torch.cholesky_inverse(torch.linalg.cholesky(damped_KK))
+    return torch.linalg.cholesky(inverse_KK, upper=True).float()
+
+
+def _hessians(model: Any, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    """Σ xxᵀ over the inputs x of each linear layer; layers that read the same tensor share one matrix."""
+    owners: dict[str, str] = {}
+    sums: dict[str, Tensor] = {}
+    last: list[tuple[str, Tensor]] = []
+
+    def watch(name: str) -> Any:
+        def see(module: Any, inputs: tuple[Tensor, ...]) -> None:
+            x = inputs[0]
+            if name not in owners:
+                owners[name] = last[0][0] if last and last[0][1] is x else name
+            last[:] = [(owners[name], x)]
+            if owners[name] == name:
+                x_SK = x.flatten(0, -2)
+                sums[name] = sums.get(name, 0) + x_SK.T @ x_SK
+
+        return see
+
+    linear = [(n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
+    hooks = [module.register_forward_pre_hook(watch(name)) for name, module in linear]
+    head = model.get_output_embeddings()
+    try:
+        for row in rows:
+            if head is None:  # a classifier, whose head is a layer like others
+                model(torch.tensor([list(row)]))
+                continue
+            states_1SD = model.get_decoder()(torch.tensor([list(row)]), use_cache=False).last_hidden_state
+            for name, module in linear:
+                if module is head:  # its input is all that is wanted of it
+                    watch(name)(module, (states_1SD,))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: sums[owner] for name, owner in owners.items()}

@@ -1,0 +1,1 @@
+"""Kinds of student: how each is built, trained and opened."""

@@ -1,0 +1,338 @@
+"""Several teachers' stored distributions of the same tokens, merged into one that the loss takes like any other.
+
+    merge = Merge(("a", "b"), how="mean", by="weights", weights=(0.7, 0.3))
+    data = load(folder, render, 512, teachers=merge.names, merge=merge)
+
+Two ways, p_k being teacher k at the temperature of the loss and w its weights, which sum to 1:
+
+    mean  Σ_k w_k p_k                    the linear pool: KL from it has the gradient of Σ_k w_k KL(p_k ‖ q)
+    pool  Π_k p_k^w_k / Z                the log-opinion pool, what averaging logits gives
+
+Top-k: the supports' union is kept. An id that teacher k has not kept gets its share of what that teacher left out,
+ρ_k / (V − k_k): nothing at all would be wrong in the mean and end it in the pool. The same goes for the bucket of all
+ids outside the union. With every support the whole vocabulary the result is exact; otherwise each teacher is off by at
+most ρ_k in total variation, which bounds the mean's error by Σ w_k ρ_k; in the pool the ratio of two ids that all have
+kept is exact. The stored normalizer puts log-probabilities at any one temperature, so merging there needs no
+approximation: the mean is of the tempered distributions (not the tempered mean, which a top-k does not tell), the
+pool is both. Sampled: each teacher's draws, weighted, an unbiased estimate of the mean; a pool of them is refused by
+the recipe, since it is not linear in the probabilities, and one zero among the draws would make it zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill.data import Example, load
+from synthgen import logits
+from synthgen.errors import CorpusError, UserError
+from synthgen.recipe import Ensemble, Recipe, TrainSection
+from synthgen.records import Message
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+Ints = logits.Ints
+Metas = Sequence[dict[str, Any]]
+
+
+@dataclass
+class Merge:
+    """Merges the targets of one row, in the order of `names`; `weights` sum to 1, None: each row's own, by agreement.
+
+    `by` is said on cards. `used` collects the weights of the rows that went through."""
+
+    names: tuple[str, ...]
+    how: str
+    by: str
+    weights: tuple[float, ...] | None = None
+    used: list[Array] = field(default_factory=list)
+
+    def __call__(self, targets: Sequence[logits.Target], metas: Metas) -> tuple[logits.Target, dict[str, Any]]:
+        """The merged target, and its metadata in place of the shards'. Raises CorpusError for targets that are not
+        of one kind, temperature and tokenizer."""
+        for key in ("kind", "temperature", "tokenizer"):
+            found = list(dict.fromkeys(str(meta[key]) for meta in metas))
+            if len(found) > 1:
+                raise CorpusError(
+                    f"logits of {' and '.join(self.names)} differ in {key}: {' and '.join(found)}",
+                    "generate them in one run, with logits.score_by",
+                )
+        vocabulary = min(int(meta["vocab_size"]) for meta in metas)
+        teachers = [meta["teacher"] for meta in metas]
+        said = {**metas[0], "vocab_size": vocabulary, "teacher": " and ".join(teachers), "teachers": teachers}
+        if metas[0]["kind"] == "sampled":
+            assert self.weights is not None
+            self.used.append(np.array(self.weights))
+            return mixed(targets, metas, self.weights), said  # type: ignore[arg-type]
+        topk: list[logits.TopK] = list(targets)  # type: ignore[arg-type]
+        weights = self.weights or agreement(aligned(topk, metas)[1])
+        self.used.append(np.array(weights))
+        return merged(topk, metas, weights, self.how), {**said, "k": sum(int(meta["k"]) for meta in metas)}
+
+    def facts(self) -> dict[str, Any]:
+        """What training.json and the cards say."""
+        rows = np.array(self.used)
+        spread = {} if self.weights else {"weights differ by row, standard deviation": _named(self.names, rows.std(0))}
+        return {"merge": self.how, "by": self.by, "weights": _named(self.names, rows.mean(0)), **spread}
+
+    @classmethod
+    def again(cls, facts: dict[str, Any]) -> Merge:
+        """The merging that `facts` tell of."""
+        by_row = len(facts) > 3
+        weights = None if by_row else tuple(facts["weights"].values())
+        return cls(tuple(facts["weights"]), facts["merge"], facts["by"], weights)
+
+
+def described(facts: dict[str, Any]) -> str:
+    """In words, for cards: whose distributions a student whose training.json is `facts` learned from."""
+    inside = f", and {facts['inside']}" if "inside" in facts else ""
+    if "across" in facts:
+        found = facts["across"]
+        total = max(1, sum(found[f"tokens {how}"] for how in ("by divergence", "by ULD", "without a target")))
+        shares = ", ".join(
+            f"{found[f'tokens {how}'] / total:.1%} of the tokens {how}" for how in ("by divergence", "by ULD")
+        )
+        return f"the stored distributions of {found['teacher']}, which has another tokenizer ({shares}){inside}"
+    if not facts["targets"]:
+        return f"the tokens alone{inside}"
+    if "ensemble" not in facts:
+        name = facts.get("teacher") or facts["targets"]["teacher"].rpartition("@")[0]
+        return f"the stored distributions of {name}{inside}"
+    made = facts["ensemble"]
+    shares = ", ".join(f"{name} {weight:.3f}" for name, weight in made["weights"].items())
+    what = {"mean": "mean", "pool": "log-opinion pool"}[made["merge"]]
+    return f"the {what} of several teachers' stored distributions, weights by {made['by']}: {shares}{inside}"
+
+
+def _named(names: Sequence[str], values: Array) -> dict[str, float]:
+    return {name: round(float(value), 6) for name, value in zip(names, values, strict=True)}
+
+
+def sources(
+    recipe: Recipe, folder: Path, render: Callable[[Sequence[Message]], list[int]]
+) -> tuple[tuple[str, ...], Merge | None]:
+    """Whose stored distributions a student learns from, for `load`: () is the only teacher there is.
+
+    Raises UserError when weights are wanted by validation rows and there are none.
+    """
+    train, kept = recipe.train, recipe.logits
+    assert train is not None
+    assert kept is not None
+    section = train.ensemble
+    if section is None:
+        return ((train.teacher,) if train.teacher else ()), None
+    merge = planned(section, [*(recipe.mixture or list(recipe.teachers)[:1]), *kept.score_by], folder, render, train)
+    return merge.names, merge
+
+
+def planned(
+    section: Ensemble,
+    names: Sequence[str],
+    folder: Path,
+    render: Callable[[Sequence[Message]], list[int]],
+    train: TrainSection,
+) -> Merge:
+    """The merging that a recipe asks for of `names`, or of some of them."""
+    names = tuple(section.names or names)
+    given = section.weights
+    if given is not None:
+        total = sum(given)
+        return Merge(names, section.merge, "the recipe", tuple(weight / total for weight in given))
+    if section.by == "agreement":
+        return Merge(names, section.merge, "agreement in each row (means)")
+    if section.by == "validation":
+        weights = by_validation(folder, render, train.max_length, names, section.merge)
+        return Merge(names, section.merge, "likelihood of the validation rows", weights)
+    return Merge(names, section.merge, "none (equal)", (1 / len(names),) * len(names))
+
+
+def merged(targets: Sequence[logits.TopK], metas: Metas, weights: Sequence[float], how: str) -> logits.TopK:
+    """The mean or pool of the targets at their temperature, over the union of their ids, likeliest first.
+
+    Every row has Σ k slots; those that the union does not fill hold an id of the vocabulary's size and no mass. The
+    loss's log p / T − log_z is exact: log-probabilities are stored times T, and log_z is 0.
+    """
+    ids_TU, logp_KTU = aligned(targets, metas)
+    merged_TU = _combine(logp_KTU, weights, how)
+    kept_TU, temperature = merged_TU[:, :-1], float(metas[0]["temperature"])
+    order = np.argsort(-kept_TU, axis=-1, kind="stable")
+    zeros = np.zeros(len(ids_TU), np.float32)
+    return logits.TopK(
+        np.take_along_axis(ids_TU, order, -1).astype(np.int32),
+        (temperature * np.take_along_axis(kept_TU, order, -1)).astype(np.float32),
+        merged_TU[:, -1].astype(np.float32),
+        zeros,
+    )
+
+
+def mixed(targets: Sequence[logits.Sampled], metas: Metas, weights: Sequence[float]) -> logits.Sampled:
+    """All draws of all teachers; a count is worth w_k · N / N_k, so that counts / N estimate the mean without bias."""
+    size = max(int(meta["vocab_size"]) for meta in metas)
+    keys, counts = [], []
+    for target, meta, weight in zip(targets, metas, weights, strict=True):
+        keys.append(np.repeat(np.arange(len(target)), target.uniques) * size + target.ids)
+        counts.append(target.counts * (weight * metas[0]["draws"] / meta["draws"]))
+    found, place = np.unique(np.concatenate(keys), return_inverse=True)
+    sums = np.bincount(place, np.concatenate(counts), len(found)).astype(np.float32)
+    uniques = np.bincount(found // size, minlength=len(targets[0]))
+    return logits.Sampled((found % size).astype(np.int32), sums, uniques.astype(np.uint32))
+
+
+def aligned(targets: Sequence[logits.TopK], metas: Metas, *, at_one: bool = False) -> tuple[Ints, Array]:
+    """Union of the supports (T, U), padded with the vocabulary's size; and log-probabilities (K, T, U + 1) of each
+    teacher at the temperature of the loss (`at_one`: at 1), the last column for all ids outside the union.
+
+    The vocabulary is the smallest of the teachers': what one keeps beyond it, an id of padding, is left out.
+    """
+    size = min(int(meta["vocab_size"]) for meta in metas)
+    kept = [_kept(target, size) for target in targets]
+    union = np.sort(np.concatenate(kept, -1), -1)
+    union[:, 1:][union[:, 1:] == union[:, :-1]] = size
+    union = np.sort(union, -1)[:, : min(union.shape[-1], size)]
+    outside_T = size - (union < size).sum(-1)
+    logp_KTU = np.full((len(targets), len(union), union.shape[-1] + 1), -np.inf)
+    rows = np.arange(len(union))[:, None] * (size + 1)
+    for logp_TU, target, meta, ids_TS in zip(logp_KTU, targets, metas, kept, strict=True):
+        temperature = 1.0 if at_one else float(meta["temperature"])
+        values = target.logprobs.astype(np.float64) / temperature
+        values -= 0 if at_one else target.log_z.astype(np.float64)[:, None]
+        tail_T = target.log_tail.astype(np.float64)
+        if at_one and meta["temperature"] != 1.0:
+            left = 1 - np.exp(target.logprobs.astype(np.float64)).sum(-1)
+            tail_T = np.where(np.isneginf(tail_T), -np.inf, np.log(left.clip(np.exp(logits.FLOOR))))
+        unkept_T = int(meta["vocab_size"]) - (_kept(target, 1 << 31) < 1 << 31).sum(-1)
+        missing_T = tail_T - np.log(np.maximum(unkept_T, 1))
+        order = np.argsort(ids_TS, -1, kind="stable")
+        keys = (rows + np.take_along_axis(ids_TS, order, -1)).ravel()
+        wanted = (rows + union).ravel()
+        place = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
+        there = (keys[place] == wanted).reshape(union.shape)
+        found = np.take_along_axis(values, order, -1).ravel()[place].reshape(union.shape)
+        logp_TU[:, :-1] = np.where(there, found, missing_T[:, None])
+        logp_TU[:, :-1][union == size] = -np.inf
+        with np.errstate(divide="ignore"):
+            logp_TU[:, -1] = missing_T + np.log(outside_T)
+        logp_TU -= _logsumexp(logp_TU)[:, None]
+    return union, logp_KTU
+
+
+def _kept(target: logits.TopK, size: int) -> Ints:
+    """Ids that the target really keeps; `size` for those from there on, and for a slot that nothing filled (which
+    repeats the first id: see `synthgen.teachers.server_tokens`)."""
+    ids = target.ids.astype(np.int64)
+    ids[:, 1:][ids[:, 1:] == ids[:, :1]] = size
+    return np.minimum(ids, size)
+
+
+def _combine(logp_KTU: Array, weights: Sequence[float], how: str) -> Array:
+    """log of the mean or of the pool, (T, U + 1), summing to 1."""
+    some = [(weight, logp) for weight, logp in zip(weights, logp_KTU, strict=True) if weight > 0]
+    if how == "mean":
+        out = _logsumexp(np.stack([np.log(weight) + logp for weight, logp in some], -1))
+    else:
+        out = sum((weight * logp for weight, logp in some), np.zeros_like(logp_KTU[0]))
+    return out - _logsumexp(out)[:, None]
+
+
+def _logsumexp(values: Array) -> Array:
+    """Over the last axis; −inf for nothing but −inf."""
+    top = values.max(-1)
+    top = np.where(np.isneginf(top), 0, top)
+    with np.errstate(divide="ignore"):
+        return np.log(np.exp(values - top[..., None]).sum(-1)) + top
+
+
+def agreement(logp_KTU: Array) -> tuple[float, ...]:
+    """Each teacher's share of agreement with the others: Σ_{j≠k} of the mass that p_j and p_k have in common
+    (1 − total variation), a mean over the row's tokens. The relative agreement degree of Hsu and Chen 1996 (Fuzzy Sets
+    and Systems 79) for distributions; of two teachers each agrees as much as the other."""
+    p = np.exp(logp_KTU)
+    common = np.array([[np.minimum(a, b).sum(-1).mean() for b in p] for a in p])
+    degree = common.sum(-1) - common.diagonal()
+    if degree.sum() <= 0:
+        return (1 / len(p),) * len(p)
+    return tuple(float(share) for share in degree / degree.sum())
+
+
+def by_validation(
+    folder: Path,
+    render: Callable[[Sequence[Message]], list[int]],
+    most: int,
+    names: Sequence[str],
+    how: str,
+) -> tuple[float, ...]:
+    """The weights under which the merged distribution itself, at temperature 1, gives the tokens of the kept
+    validation rows their highest likelihood. Concave in the weights for the mean (optimal prediction pools, Geweke and
+    Amisano 2011) and for the pool (Heskes 1998), so there is one best value.
+
+    The tokens are those of the teacher that answered: on text of its own it is hard to beat.
+    """
+    seen: list[tuple[list[logits.TopK], Metas]] = []
+
+    def collect(targets: Sequence[Any], metas: Metas) -> tuple[Any, dict[str, Any]]:
+        seen.append((list(targets), list(metas)))
+        return targets[0], {}
+
+    try:
+        rows: list[Example] = load(folder, render, most, "validation", names, collect).examples
+    except CorpusError as error:
+        if "no rows to train on" not in str(error):
+            raise
+        raise UserError(
+            f"train.ensemble.by is 'validation', and {folder} has no validation rows",
+            "set split.validation in the recipe",
+        ) from None
+    chosen = [i for i, row in enumerate(rows) if row.kept] or range(len(rows))
+    return best_weights([(*seen[i], rows[i].completion) for i in chosen], how)
+
+
+def best_weights(
+    rows: Sequence[tuple[Sequence[logits.TopK], Metas, Sequence[int]]], how: str, steps: int = 500
+) -> tuple[float, ...]:
+    """Weights of the highest mean log-likelihood of the rows' tokens, by exponentiated gradient with a step that is
+    halved until it climbs."""
+    parts = []
+    for targets, metas, tokens in rows:
+        ids, logp = aligned(targets, metas, at_one=True)
+        hit = ids == np.asarray(tokens)[:, None]
+        # A token that nobody kept counts as the bucket it is in: its share of that is the same whatever the weights.
+        column = np.where(hit.any(-1), hit.argmax(-1), ids.shape[-1])
+        parts.append((logp, logp[:, np.arange(len(ids)), column]))
+    tokens_of_all = sum(said.shape[-1] for _, said in parts)
+
+    def climb(weights: Array) -> tuple[float, Array]:
+        value, gradient = 0.0, np.zeros(len(weights))
+        for logp, said in parts:
+            if how == "mean":
+                total = _logsumexp((np.log(weights.clip(1e-300))[:, None] + said).T)
+                value += total.sum()
+                gradient += np.exp(said - total).sum(-1)
+            else:
+                finite = np.maximum(logp, -1e4)
+                joint = np.tensordot(weights, finite, 1)
+                norm = _logsumexp(joint)
+                value += (weights @ np.maximum(said, -1e4) - norm).sum()
+                inside = np.exp(joint - norm[:, None])
+                gradient += (np.maximum(said, -1e4) - (inside * finite).sum(-1)).sum(-1)
+        return value / tokens_of_all, gradient / tokens_of_all
+
+    weights = np.full(len(rows[0][0]), 1 / len(rows[0][0]))
+    value, gradient = climb(weights)
+    step = 1.0
+    for _ in range(steps):
+        moved = weights * np.exp(step * (gradient - gradient.max()))
+        moved /= moved.sum()
+        better, there = climb(moved)
+        if better < value or not np.isfinite(better):
+            step /= 2
+            if step < 1e-9:
+                break
+            continue
+        done = np.abs(moved - weights).max() < 1e-7
+        weights, value, gradient, step = moved, better, there, step * 1.5
+        if done:
+            break
+    return tuple(float(weight) for weight in weights)

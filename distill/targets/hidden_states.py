@@ -1,0 +1,242 @@
+"""A teacher's hidden states of given texts, made once: later epochs and other students read them instead of asking.
+
+    states = States(run / "hidden", teacher)
+    states.make(teacher, [9, 19, 29], texts)       # only what is not there yet; `texts` are (prompt, completion)
+    h_TD = states.read(9, prompt, completion)      # float32; row t is of the position that predicts completion[t]
+
+Parquet below `hidden/<teacher>/layer-NN`, a row a text, found by a hash over every token that the teacher read, its
+revision and its type: states of other tokens are not found, and are made. A position is stored as its root mean square
+(float32) and its numbers divided by that, as float16 in two byte planes: an error of 2⁻¹¹ of each number, or, of those
+below 6e-5 of the root mean square, 3e-8 of that. The scale is kept although most terms undo it: layer normalization
+adds an ε to the variance. And raw states can be beyond float16: those of a 135M Llama reach 24,827.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from distill.data import Example
+from distill.targets.layer_outputs import NO_HEAD, see
+from synthgen import durable
+from synthgen.errors import CorpusError, TeacherError
+from synthgen.teachers.score import batches
+from synthgen.teachers.transformers import LocalModel
+from synthgen.ui import UI
+
+FORMAT = b"hidden-v1"
+_PART = 256  # texts a file
+_PART_NUMBERS = 1 << 27  # of all layers together, before they are on disk: 256 MiB
+_GROUP_BYTES = 1 << 16  # of a row group: what is read, and decompressed, for one text
+_OPEN = 64  # files held open
+
+_UNREADABLE = (OSError, pa.ArrowException, KeyError, ValueError)  # a damaged footer can name other columns
+
+Text = tuple[Sequence[int], Sequence[int]]
+Floats = np.ndarray[Any, np.dtype[Any]]
+
+
+class States:
+    """What is stored of `teacher` in `folder`; of the teacher itself only its description is used to read."""
+
+    def __init__(self, folder: Path, teacher: LocalModel) -> None:
+        config = teacher.config.get_text_config()
+        self.width, self.depth = int(config.hidden_size), int(config.num_hidden_layers)
+        revision = str(teacher.identity["revision"])
+        if not re.fullmatch("sha256:.+|[0-9a-f]{40}", revision):
+            raise TeacherError(
+                f"train.hidden.stored: which weights '{teacher.identity['model']}' has is not known (revision "
+                f"{revision}), and other weights have other states",
+                "set teacher.revision to a commit",
+            )
+        self.folder = folder / Path(teacher.identity["model"].removeprefix("package:")).name
+        self._who = json.dumps([FORMAT.decode(), revision, teacher.identity["dtype"]]).encode()
+        self._there: dict[int, dict[bytes, tuple[Path, int]]] = {}
+
+    def missing(self, layer: int, texts: Sequence[Text]) -> list[Text]:
+        """Those of `texts` whose states after `layer`, from 0, are not there. Raises CorpusError for a damaged file."""
+        there = self._index(layer)
+        return [text for text in texts if self._key(*text) not in there]
+
+    def make(
+        self,
+        teacher: LocalModel,
+        layers: Sequence[int],
+        texts: Sequence[Text],
+        tick: Callable[[int], None] = lambda texts: None,
+    ) -> None:
+        """Let the teacher read what is not stored yet; `tick` is told of each part's texts.
+
+        Whatever was there before, a part is written whole or not at all, and what is missing is cut into parts by its
+        place in `texts`: killed and begun again, the same bytes are made. Raises TeacherError for states that are not
+        numbers.
+        """
+        depth = len(set(layers))
+        for some_texts in _parts(texts, depth * self.width):
+            part = list(dict.fromkeys((tuple(p), tuple(c)) for p, c in some_texts))
+            wanted: dict[tuple[Text, ...], list[int]] = {}
+            for layer in sorted(set(layers)):
+                wanted.setdefault(tuple(self.missing(layer, part)), []).append(layer)
+            for some, depths in wanted.items():
+                if some:
+                    self._write(depths, some, _read_by(teacher, depths, some))
+            tick(len(some_texts))
+
+    def read(self, layer: int, prompt: Sequence[int], completion: Sequence[int]) -> Tensor:
+        """States (T, D) after `layer` of the T positions that predict the completion's tokens.
+
+        Raises CorpusError when they are not stored, or their file is damaged.
+        """
+        place = self._index(layer).get(self._key(prompt, completion))
+        if place is None:
+            raise CorpusError(f"{self.folder} has no states of layer {layer} for a row", "train again: they are made")
+        path, row = place
+        try:
+            file = _opened(path)
+            size = file.metadata.row_group(0).num_rows  # of all groups but the last
+            table = file.read_row_group(row // size, ["scale", "low", "high"]).slice(row % size, 1)
+            found = _decode({name: table[name][0].as_py() for name in table.column_names}, self.width)
+        except _UNREADABLE as error:
+            raise _damaged(path, error) from None
+        return torch.from_numpy(found)
+
+    def look_again(self) -> None:
+        """See what another process has written since."""
+        self._there.clear()
+
+    def _key(self, prompt: Sequence[int], completion: Sequence[int]) -> bytes:
+        tokens = np.asarray([len(prompt), *prompt, *completion], np.int32)
+        return hashlib.blake2b(self._who + tokens.tobytes(), digest_size=16).digest()
+
+    def _place(self, layer: int) -> Path:
+        return self.folder / f"layer-{layer:02d}"
+
+    def _index(self, layer: int) -> dict[bytes, tuple[Path, int]]:
+        if layer not in self._there:
+            found: dict[bytes, tuple[Path, int]] = {}
+            for path in sorted(self._place(layer).glob("*.parquet")):
+                if not path.name.startswith("."):
+                    self._note(found, path)
+            self._there[layer] = found
+        return self._there[layer]
+
+    def _note(self, there: dict[bytes, tuple[Path, int]], path: Path) -> None:
+        try:
+            file = _opened(path)
+            if FORMAT not in (file.schema_arrow.metadata or {}):
+                raise pa.ArrowInvalid("it holds no hidden states")
+            keys = file.read(["key"])["key"].to_pylist()
+        except _UNREADABLE as error:
+            raise _damaged(path, error) from None
+        for row, key in enumerate(keys):
+            there.setdefault(key, (path, row))
+
+    def _write(self, depths: Sequence[int], texts: Sequence[Text], found: Sequence[Sequence[dict[str, bytes]]]) -> None:
+        keys = [self._key(*text) for text in texts]
+        name = hashlib.blake2b(b"".join(keys), digest_size=8).hexdigest()
+        for n, layer in enumerate(depths):
+            rows = [each[n] for each in found]
+            columns = {"key": pa.array(keys, pa.binary()), "tokens": pa.array([len(c) for _, c in texts], pa.int32())}
+            columns |= {key: pa.array([row[key] for row in rows], pa.large_binary()) for key in rows[0]}
+            about = {"layer": layer, "width": self.width, "layout": "low and high bytes of float16, times scale f32"}
+            table = pa.table(columns).replace_schema_metadata({FORMAT: json.dumps(about)})
+            sink = pa.BufferOutputStream()
+            pq.write_table(
+                table,
+                sink,
+                compression="zstd",
+                compression_level=3,
+                use_dictionary=False,
+                row_group_size=max(1, _GROUP_BYTES * len(rows) // max(1, table.nbytes)),
+                write_page_checksum=True,
+            )
+            path = self._place(layer) / f"{name}.parquet"
+            durable.write_bytes(path, sink.getvalue().to_pybytes())
+            self._note(self._index(layer), path)
+
+
+def store(states: States, teacher: LocalModel, layers: Sequence[int], rows: Sequence[Example], ui: UI) -> None:
+    """Have what a student of `layers` reads of `rows` in `states`: made by this process, or by the one that writes."""
+    texts = [(tuple(e.teacher_prompt) or tuple(e.prompt), tuple(e.completion)) for e in rows]
+    if not any(states.missing(layer, texts) for layer in set(layers)):
+        return
+    if not durable.writes():
+        while any(states.missing(layer, texts) for layer in set(layers)):
+            time.sleep(0.5)
+            states.look_again()
+        return
+    with durable.lock(states.folder):  # of another student of this run, say
+        durable.sweep(states.folder)
+        states.look_again()
+        with ui.progress("hidden states", len(texts), "rows") as bar:
+            states.make(teacher, layers, texts, bar.advance)
+    tokens = sum(len(completion) for _, completion in texts)
+    ui.note(f"train: states of {tokens:,} tokens, {len(set(layers))} layers, are in {states.folder}")
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    return _opened_then(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(_OPEN)
+def _opened_then(path: Path, changed: int) -> pq.ParquetFile:
+    return pq.ParquetFile(path, page_checksum_verification=True)
+
+
+def _damaged(path: Path, error: Exception) -> CorpusError:
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return CorpusError(f"{path} is damaged: {reason}", "remove it: the states are made again")
+
+
+def _parts(texts: Sequence[Text], numbers: int) -> Iterator[Sequence[Text]]:
+    """`texts` cut where a part would be more than `_PART` of them or hold more than `_PART_NUMBERS`, `numbers` being
+    those of a token."""
+    begin = held = 0
+    for n, (_, completion) in enumerate(texts):
+        if n > begin and (n - begin == _PART or held + len(completion) * numbers > _PART_NUMBERS):
+            yield texts[begin:n]
+            begin, held = n, 0
+        held += len(completion) * numbers
+    if texts:
+        yield texts[begin:]
+
+
+def _read_by(teacher: LocalModel, depths: Sequence[int], texts: Sequence[Text]) -> list[list[dict[str, bytes]]]:
+    """For each text, its states after each of `depths`, as they are stored."""
+    found: list[list[dict[str, bytes]]] = [[] for _ in texts]
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i][0]) + len(texts[i][1]))
+    for batch in batches(order, [len(c) for _, c in texts], teacher.batch_size):
+        with torch.no_grad():
+            _, rows = see(teacher.model, NO_HEAD, [texts[i][0] for i in batch], [texts[i][1] for i in batch], depths)
+        for i, row in zip(batch, rows, strict=True):
+            states = [h_TD.float().cpu().numpy() for h_TD in row]
+            if not all(np.isfinite(h_TD).all() for h_TD in states):
+                raise TeacherError("the teacher's hidden states are not numbers", "set teacher.dtype to float32")
+            found[i] = [_encode(h_TD) for h_TD in states]
+    return found
+
+
+def _encode(h_TD: Floats) -> dict[str, bytes]:
+    """The blobs of one text."""
+    scale_T = np.sqrt(np.square(h_TD, dtype=np.float64).mean(-1)).astype(np.float32)
+    scale_T[scale_T == 0] = 1
+    planes = (h_TD / scale_T[:, None]).astype("<f2").view(np.uint8).reshape(-1, 2)
+    return {"scale": scale_T.astype("<f4").tobytes(), "low": planes[:, 0].tobytes(), "high": planes[:, 1].tobytes()}
+
+
+def _decode(blobs: dict[str, bytes], width: int) -> Floats:
+    """(T, width) float32; the inverse of `_encode` to within float16's rounding."""
+    planes = np.stack([np.frombuffer(blobs[name], np.uint8) for name in ("low", "high")], -1)
+    return planes.view("<f2").reshape(-1, width).astype(np.float32) * np.frombuffer(blobs["scale"], "<f4")[:, None]

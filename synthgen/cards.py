@@ -1,0 +1,61 @@
+"""The dataset card: README.md of a corpus folder, derived from its manifest alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from synthgen import durable
+from synthgen.records import SPLITS
+
+_HF_LICENSES = {
+    "CC0-1.0": "cc0-1.0",
+    "CC-BY-4.0": "cc-by-4.0",
+    "CC-BY-SA-4.0": "cc-by-sa-4.0",
+    "CC-BY-NC-4.0": "cc-by-nc-4.0",
+    "MIT": "mit",
+    "Apache-2.0": "apache-2.0",
+}
+
+
+def environment() -> Environment:
+    """Jinja over `synthgen/templates`, for text and Markdown (no escaping)."""
+    return Environment(
+        loader=PackageLoader("synthgen", "templates"),
+        undefined=StrictUndefined,
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def write_dataset_card(folder: Path, manifest: dict[str, Any], title: str) -> None:
+    """Write README.md with the YAML that makes `load_dataset(folder)` work."""
+    configs = []
+    for config, part in (("default", "data"), ("rejected", "rejected"), ("failures", "failures")):
+        files = []
+        for split in SPLITS:
+            prefix = f"{part}/{split}-"
+            if sum(e["rows"] for name, e in manifest["files"].items() if name.startswith(prefix)):
+                files.append({"split": split, "path": f"{prefix}*.parquet"})
+        if files:  # a config without rows fails to load
+            configs.append(
+                {"config_name": config, "data_files": files, **({"default": True} if part == "data" else {})}
+            )
+    licenses = sorted({source["license"] for source in manifest["sources"]})
+    head = {
+        "pretty_name": title,
+        "license": _HF_LICENSES.get(licenses[0], "other") if len(licenses) == 1 else "other",
+        "tags": ["synthetic", "distillation", "synthgen"],
+        "configs": configs,
+    }
+    text = (
+        environment()
+        .get_template("dataset_card.md.j2")
+        .render(head=yaml.safe_dump(head, sort_keys=False).strip(), title=title, manifest=manifest, configs=configs)
+    )
+    durable.write_text(folder / "README.md", text)

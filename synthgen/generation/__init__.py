@@ -1,0 +1,1 @@
+"""Generation: seeds become requests, requests become rows of RUN/generated."""

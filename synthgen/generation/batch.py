@@ -1,0 +1,284 @@
+"""The Batch API: all that is missing sent as files, answered within a day at half the price, kept in the cache.
+
+What was begun is in `generated/batches.json` before the next step is taken, and a batch carries the hash of its
+requests as metadata: one that was created right before a kill is found again by it, not paid twice. Whatever a
+batch has answered is taken, finished or expired; the rest goes into the next round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from synthgen import corpus, durable
+from synthgen.errors import TeacherError, UserError
+from synthgen.generation.budget import Budget, Prices
+from synthgen.generation.cache import Cache, Entry, Spent, Statement
+from synthgen.generation.jobs import Job, Jobs
+from synthgen.generation.strategies import STRATEGIES
+from synthgen.records import Request
+from synthgen.teachers.base import Call, Reply
+from synthgen.teachers.chat import usage_of
+from synthgen.teachers.openai import BATCH_SHARE, ApiModel, as_batched
+from synthgen.ui import UI
+
+_MOST_REQUESTS, _MOST_BYTES = 50_000, 100 << 20  # of one file; the providers' limits are 50,000 and 200 MB
+_ROUNDS = 3
+_FIRST_LOOK, _LAST_LOOK = 1.0, 60.0  # seconds between looks at a batch
+_ENDED = ("completed", "expired", "failed", "cancelled")
+_ENDPOINT = "/v1/chat/completions"
+
+
+@dataclass
+class Batches:
+    """What the functions below share."""
+
+    teacher: ApiModel
+    cache: Cache
+    budget: Budget
+    prices: Prices | None
+    run: str
+    path: Path
+    ui: UI
+    client: Any
+    held: set[str] = field(default_factory=set)
+    """Digests of the batches whose reservation this process holds."""
+
+    def load(self) -> list[dict[str, Any]]:
+        """The journal."""
+        return list(json.loads(self.path.read_text())) if self.path.exists() else []
+
+    def save(self, entries: list[dict[str, Any]]) -> None:
+        """Make the journal durable."""
+        durable.write_json(self.path, entries)
+
+
+async def ask(batches: Batches, jobs: Jobs, shards: Sequence[corpus.Shard]) -> None:
+    """Bring a reply for every request of `shards` into the cache; a strategy of several steps takes as many rounds.
+
+    Raises UserError when the budget allows no request, or the batches left some unanswered; TeacherError.
+    """
+    try:
+        await _recover(batches)
+        recipe = jobs.recipe
+        most = _ROUNDS - 1 + STRATEGIES[recipe.strategy].most(recipe.steps, len(recipe.teachers))
+        rounds = 0
+        while rounds < most:
+            sent, short = await _submit(batches, jobs, shards)
+            if not sent:
+                return
+            answered = await _wait(batches)
+            rounds += not (short and answered)  # a budget that is given back goes on
+        left = sum(1 for _ in _missing(batches, jobs, shards))
+        if left:
+            raise UserError(
+                f"{left:,} requests are unanswered after {most} rounds of batches",
+                "the same command tries again; without --batch they are asked one by one",
+            )
+    except Exception as error:
+        raise _translated(batches, error) from None
+    finally:
+        await batches.client.close()
+
+
+def _translated(batches: Batches, error: Exception) -> Exception:
+    import openai
+
+    if not isinstance(error, openai.OpenAIError):
+        return error
+    reason = batches.teacher.clean(str(error).splitlines()[0])
+    return TeacherError(
+        f"batches at {batches.teacher.identity['base_url']}: {reason}",
+        "give the same command again: what was begun is in batches.json and is not paid twice",
+    )
+
+
+def _missing(batches: Batches, jobs: Jobs, shards: Sequence[corpus.Shard]) -> Iterator[Call]:
+    """The calls that the cache cannot answer, each once, of every job as far as its replies are there."""
+    seen: set[bytes] = set()
+    for shard in shards:
+        for job in jobs.one_by_one(shard.start, shard.stop):
+            for call in _next_calls(batches, job):
+                if call.key not in seen:
+                    seen.add(call.key)
+                    yield call
+
+
+def _next_calls(batches: Batches, job: Job) -> list[Call]:
+    """The calls a job waits for, after all rounds that the cache answers; none when it is at its end."""
+    rounds = STRATEGIES[job.recipe.strategy].make(job)
+    try:
+        wanted = next(rounds)
+        while True:
+            calls = [batches.teacher.call(request) for request in wanted]
+            kept = [batches.cache.get(call.key) for call in calls]
+            lacking = [call for call, entry in zip(calls, kept, strict=True) if entry is None]
+            if lacking:
+                rounds.close()
+                return lacking
+            wanted = rounds.send(
+                [_said(batches, q, entry) for q, entry in zip(wanted, kept, strict=True) if entry is not None]
+            )
+    except StopIteration:
+        return []
+
+
+def _said(batches: Batches, request: Request, entry: Entry) -> Reply:
+    if entry.failure is not None:
+        return Reply(failure=entry.failure)
+    return batches.teacher.read(request, entry.body or b"")
+
+
+async def _submit(batches: Batches, jobs: Jobs, shards: Sequence[corpus.Shard]) -> tuple[bool, bool]:
+    """Send what is missing as far as the budget reaches: (whether anything was, whether the budget was short)."""
+    lines: list[bytes] = []
+    size, most, some, short = 0, Spent(), False, False
+    for call in _missing(batches, jobs, shards):
+        line = _line(call)
+        more = _most(batches, call)
+        both = Spent(most.usd + more.usd, most.tokens + more.tokens)
+        if not batches.budget.fits(both):
+            short = True
+            break
+        if len(lines) == _MOST_REQUESTS or size + len(line) > _MOST_BYTES:
+            await _create(batches, lines, most)
+            lines, size, both, some = [], 0, more, True
+        lines.append(line)
+        size, most = size + len(line), both
+    if lines:
+        await _create(batches, lines, most)
+        some = True
+    if short and not some:
+        raise UserError(
+            f"the budget is reached: {batches.budget.said()} spent, and the next request could cost more than is left",
+            "go on with more: raise generate.budget, or --budget, and give the same command; what was paid is kept",
+        )
+    return some, short
+
+
+def _line(call: Call) -> bytes:
+    head = json.dumps({"custom_id": call.key.hex(), "method": "POST", "url": _ENDPOINT})
+    return head[:-1].encode() + b', "body": ' + call.payload + b"}\n"
+
+
+def _most(batches: Batches, call: Call) -> Spent:
+    usd = batches.prices.most(call.most_prompt, call.most_completion) if batches.prices else 0
+    return Spent(int(usd * BATCH_SHARE), call.most_prompt + call.most_completion)
+
+
+async def _create(batches: Batches, lines: list[bytes], most: Spent) -> None:
+    """Upload and create one batch; each step is in the journal before the next."""
+    content = b"".join(lines)
+    digest = hashlib.sha256(batches.run.encode() + content).hexdigest()[:32]
+    entries = batches.load()
+    entry: dict[str, Any] = {"digest": digest, "requests": len(lines), "reserved": [most.usd, most.tokens]}
+    batches.budget.hold(most)
+    batches.held.add(digest)
+    await batches.cache.commit(batches.cache.settle(batches.run, None, most))  # as spent, until the answer is there
+    batches.save([*entries, entry])
+    uploaded = await batches.client.files.create(file=(f"{digest}.jsonl", content), purpose="batch")
+    entry["file"] = uploaded.id
+    batches.save([*entries, entry])
+    made = await batches.client.batches.create(
+        input_file_id=uploaded.id, endpoint=_ENDPOINT, completion_window="24h", metadata={"synthgen": digest}
+    )
+    entry["batch"] = made.id
+    batches.save([*entries, entry])
+    batches.ui.note(
+        f"batch {made.id}: {len(lines):,} requests sent; an answer may take a day, and Ctrl-C loses nothing"
+    )
+
+
+async def _recover(batches: Batches) -> None:
+    """Adopt batches that a killed process created and could not write down; wait for those it did."""
+    entries = batches.load()
+    lost = [entry for entry in entries if "batch" not in entry]
+    if lost:
+        known = {}
+        async for batch in batches.client.with_options(max_retries=5).batches.list(limit=100):
+            if batch.metadata and "synthgen" in batch.metadata:
+                known[batch.metadata["synthgen"]] = batch.id
+        for entry in lost:
+            if entry["digest"] in known:
+                entry["batch"] = known[entry["digest"]]
+            else:  # never created: nothing can be billed
+                back = Spent(-entry["reserved"][0], -entry["reserved"][1])
+                await batches.cache.commit(batches.cache.settle(batches.run, None, back))
+                batches.budget.settle(Spent(), back)
+        entries = [entry for entry in entries if "batch" in entry]
+        batches.save(entries)
+    await _wait(batches)
+
+
+async def _wait(batches: Batches) -> int:
+    """Until every batch of the journal has ended; how many answers that brought into the cache."""
+    look, answered = _FIRST_LOOK, 0
+    while open_ := [entry for entry in batches.load() if not entry.get("done")]:
+        for entry in open_:
+            batch = await batches.client.with_options(max_retries=5).batches.retrieve(entry["batch"])
+            if batch.status in _ENDED:
+                answered += await _collect(batches, entry, batch)
+                look = _FIRST_LOOK
+        if any(not entry.get("done") for entry in batches.load()):
+            await asyncio.sleep(look)
+            look = min(_LAST_LOOK, look * 1.5)
+    return answered
+
+
+async def _collect(batches: Batches, entry: dict[str, Any], batch: Any) -> int:
+    """Put what a batch has answered into the cache, and replace its reservation by what it cost; how many."""
+    statements: list[Statement] = []
+    usd = tokens = answered = 0
+    for file in (batch.output_file_id, batch.error_file_id):
+        if not file:
+            continue
+        content = await batches.client.with_options(max_retries=5).files.content(file)
+        for line in content.content.splitlines():
+            row = json.loads(line)
+            response = row.get("response") or {}
+            kept, used = _entry(batches, response)
+            if kept is None:
+                continue
+            answered += 1
+            usd += int(batches.prices.cost(used) * BATCH_SHARE) if batches.prices and used else 0
+            tokens += used["prompt_tokens"] + used["completion_tokens"] if used else 0
+            key = bytes.fromhex(row["custom_id"])
+            statements.append(batches.cache.put(key, kept, str(batches.teacher.identity["model"])))
+    reserved = Spent(*entry["reserved"])
+    difference = Spent(usd - reserved.usd, tokens - reserved.tokens)
+    await batches.cache.commit([*statements, *batches.cache.settle(batches.run, None, difference)])
+    if entry["digest"] in batches.held:
+        batches.budget.settle(reserved, Spent(usd, tokens))
+    else:
+        batches.budget.settle(Spent(), difference)
+    entries = batches.load()
+    for other in entries:
+        if other["digest"] == entry["digest"]:
+            other |= {"done": True, "status": batch.status, "answered": answered}
+    batches.save(entries)
+    if batch.status == "failed":
+        problems = batch.errors.data if batch.errors and batch.errors.data else []
+        raise TeacherError(
+            f"batch {batch.id} was not accepted: {problems[0].message if problems else 'no reason given'}",
+            "mend the recipe, or leave out --batch",
+        )
+    batches.ui.note(f"batch {batch.id} {batch.status}: {answered:,} of {entry['requests']:,} answered")
+    return answered
+
+
+def _entry(batches: Batches, response: dict[str, Any]) -> tuple[Entry | None, dict[str, int] | None]:
+    """(what to keep of one answer or None, its usage). What may work another time is not kept."""
+    body = json.dumps(response.get("body") or {}, ensure_ascii=False).encode()
+    if response.get("status_code") == 200:
+        usage = usage_of(response["body"])
+        return Entry(as_batched(body)), {name: value or 0 for name, value in usage.items()} if usage else None
+    if response.get("status_code"):
+        problem = batches.teacher.refusal(int(response["status_code"]), {}, body)
+        if not (problem.retry or problem.fatal):
+            return Entry(None, (problem.kind, problem.reason)), None
+    return None, None

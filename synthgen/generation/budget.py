@@ -1,0 +1,118 @@
+"""Money and tokens: prices, and a budget that is reserved before a request is sent and settled after it.
+
+Sums are whole picodollars (1e-12 $), so that nothing is rounded: a price of $0.15 a million tokens is 150,000 a
+token. What a request can cost at most is known before it is sent: every token of the prompt is at least one
+byte of it, and the completion ends at `max_new_tokens`. A reply whose fate is unknown (a timeout, a broken
+connection, half a body) counts in full: the provider may bill it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from synthgen.errors import RecipeError
+from synthgen.generation.cache import Spent
+from synthgen.recipe import Recipe, shipped
+from synthgen.tables.engines import ApiTeacher
+
+PICO = 10**12
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Picodollars a token; `cached` is for prompt tokens that the provider had in its own cache."""
+
+    input: int
+    output: int
+    cached: int
+
+    def cost(self, usage: dict[str, int]) -> int:
+        """Picodollars for what a reply used."""
+        cached = min(usage.get("cached_tokens") or 0, usage["prompt_tokens"])
+        fresh = usage["prompt_tokens"] - cached
+        return fresh * self.input + cached * self.cached + usage["completion_tokens"] * self.output
+
+    def most(self, prompt: int, completion: int) -> int:
+        """Picodollars for a request at most."""
+        return prompt * max(self.input, self.cached) + completion * self.output
+
+
+def prices(teacher: Any) -> Prices | None:
+    """The recipe's prices, else those of data/prices.yaml, else None: unknown."""
+    if not isinstance(teacher, ApiTeacher):
+        return Prices(0, 0, 0)
+    if teacher.prices:
+        p = teacher.prices
+        return _prices(p.input, p.output, p.input if p.cached_input is None else p.cached_input)
+    table = yaml.safe_load((shipped("data") / "prices.yaml").read_text())
+    host = teacher.base_url.split("://")[-1].split("/")[0]
+    for row in table["models"]:
+        if row["host"] == host and row["model"] == teacher.model:
+            return _prices(row["input"], row["output"], row.get("cached_input", row["input"]))
+    return None
+
+
+def _prices(fresh: float, output: float, cached: float) -> Prices:
+    return Prices(*(round(p * 1_000_000) for p in (fresh, output, cached)))
+
+
+class Budget:
+    """What may still be spent. `usd` in picodollars; None is no limit."""
+
+    def __init__(self, usd: int | None, tokens: int | None, spent: Spent) -> None:
+        self.usd, self.tokens = usd, tokens
+        self.spent = spent
+        self.held = Spent()
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit at all."""
+        return self.usd is not None or self.tokens is not None
+
+    @property
+    def holds(self) -> bool:
+        """Whether a reservation is out that may come back."""
+        return self.held != Spent()
+
+    def fits(self, most: Spent) -> bool:
+        """Whether a request that costs `most` can be sent now."""
+        usd = self.spent.usd + self.held.usd + most.usd
+        tokens = self.spent.tokens + self.held.tokens + most.tokens
+        return (self.usd is None or usd <= self.usd) and (self.tokens is None or tokens <= self.tokens)
+
+    def hold(self, most: Spent) -> None:
+        """Reserve."""
+        self.held = Spent(self.held.usd + most.usd, self.held.tokens + most.tokens)
+
+    def settle(self, most: Spent, spent: Spent) -> None:
+        """Give a reservation back and count what was spent of it."""
+        self.held = Spent(self.held.usd - most.usd, self.held.tokens - most.tokens)
+        self.spent = Spent(self.spent.usd + spent.usd, self.spent.tokens + spent.tokens)
+
+    def said(self) -> str:
+        """'$0.4987 of $0.5000', or tokens."""
+        parts = [f"${self.spent.usd / PICO:.4f} of ${self.usd / PICO:.4f}"] if self.usd is not None else []
+        if self.tokens is not None:
+            parts.append(f"{self.spent.tokens:,} of {self.tokens:,} tokens")
+        return ", ".join(parts)
+
+
+def open_budget(recipe: Recipe, spent: Spent, parts: int = 1) -> Budget:
+    """The recipe's budget, less what the run has spent; one of `parts` machines gets its share.
+
+    Raises RecipeError for dollars without the prices of everybody who is asked.
+    """
+    wanted = recipe.generate.budget
+    if wanted is None:
+        return Budget(None, None, spent)
+    for teacher in recipe.teachers.values() or (recipe.teacher,):
+        if wanted.usd is not None and prices(teacher) is None:
+            raise RecipeError(
+                f"generate.budget.usd is {wanted.usd}, and the price of '{teacher.model}' is not known",
+                "give teacher.prices: {input: …, output: …} in dollars per million tokens, or a budget in tokens",
+            )
+    usd = None if wanted.usd is None else int(wanted.usd * PICO) // parts
+    return Budget(usd, None if wanted.tokens is None else wanted.tokens // parts, spent)

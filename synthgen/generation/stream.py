@@ -1,0 +1,88 @@
+"""Generation by local engines that take requests one at a time: kept full, with no barrier between jobs or shards.
+
+Each teacher has as many loops as it takes requests at once. A loop takes the next request of any open shard, awaits
+its reply and goes on with the job; shards are committed beside them. An engine that answers batches instead gets the
+jobs of a shard in lockstep: `synthgen.generation.rounds`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from synthgen import corpus
+from synthgen.generation.jobs import Jobs
+from synthgen.generation.remote import Filling, Gate, Write
+from synthgen.records import Request
+from synthgen.teachers.base import Call, StreamingTeacher
+from synthgen.ui import Progress
+
+_NOTHING = Call(b"", b"", 0, 0, 0)
+
+
+class _NoWire:
+    """What `Filling` asks of a teacher: nothing is sent."""
+
+    def call(self, request: Request) -> Call:
+        return _NOTHING
+
+
+def stream(
+    jobs: Jobs,
+    shards: Sequence[corpus.Shard],
+    teachers: Mapping[str, StreamingTeacher],
+    spec: dict[str, Any] | None,
+    write: Write,
+    bar: Progress,
+    gate: Gate,
+) -> None:
+    """Make `shards`; `write` commits one. Raises GateDenied, TeacherError, and what `write` raises."""
+    asyncio.run(_main(jobs, shards, teachers, spec, write, bar, gate))
+
+
+async def _main(
+    jobs: Jobs,
+    shards: Sequence[corpus.Shard],
+    teachers: Mapping[str, StreamingTeacher],
+    spec: dict[str, Any] | None,
+    write: Write,
+    bar: Progress,
+    gate: Gate,
+) -> None:
+    filling = Filling(jobs, shards, dict.fromkeys(teachers, _NoWire()), write, bar, gate)
+    news = asyncio.Event()
+    filling.wake = news.set
+    loops: list[asyncio.Task[None]] = []
+    try:
+        for name, teacher in teachers.items():
+            for _ in range(await teacher.start()):
+                loops.append(asyncio.create_task(_go_on(filling, news, name, teacher, spec, bar.tokens)))
+        await asyncio.gather(*loops)
+    finally:
+        for task in loops:
+            task.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+        if filling.commits:
+            await asyncio.wait(set(filling.commits))
+    if filling.error is not None:
+        raise filling.error
+
+
+async def _go_on(
+    filling: Filling,
+    news: asyncio.Event,
+    name: str,
+    teacher: StreamingTeacher,
+    spec: dict[str, Any] | None,
+    tick: Callable[[int], None],
+) -> None:
+    """Ask one request after another until all jobs are done."""
+    while not filling.finished:
+        item = filling.take(name)
+        if item is None:
+            news.clear()
+            await news.wait()
+            continue
+        filling.deliver(item, await teacher.ask(item.request, spec if item.request.target else None, tick))
+        news.set()

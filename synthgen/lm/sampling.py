@@ -1,0 +1,105 @@
+"""From logits to the next token, and to what a recipe keeps of the distribution, all rows of a batch at once.
+
+Every draw is the inverse transform of a random number that the caller brings, so a row's draws do not depend on
+the rows beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from synthgen import logits
+
+_NUCLEUS_FIRST = 64  # top-p looks among this many ids, then among sixteen times as many, before it sorts them all
+
+
+def choose(
+    z_BV: torch.Tensor,
+    u_BN: torch.Tensor,
+    sampling: Sequence[dict[str, Any]],
+    spec: dict[str, Any] | None,
+    allowed_BV: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, tuple[np.ndarray[Any, Any], ...]]:
+    """Next tokens by the first random number of each row, among those allowed, and what `spec` keeps of the whole
+    distribution."""
+    temperature, top_p = float(sampling[0]["temperature"]), float(sampling[0]["top_p"])
+    capture = float(spec["temperature"]) if spec else 0.0
+    kept: tuple[np.ndarray[Any, Any], ...] = ()
+    cdf = None
+    if spec and spec["kind"] == "sampled":
+        cdf = cumulative(z_BV, capture)
+        kept = (invert(cdf, u_BN[:, 1:]).to(torch.int32).cpu().numpy(),)
+    elif spec:
+        kept = tuple(part.cpu().numpy() for part in top_k(z_BV, min(int(spec["k"]), z_BV.shape[-1]), capture))
+    if allowed_BV is not None:
+        z_BV, cdf = z_BV.masked_fill(~allowed_BV, -torch.inf), None
+    if temperature == 0:
+        return z_BV.argmax(-1), kept
+    if top_p < 1:
+        ids, p = nucleus(z_BV, temperature, top_p)
+        return ids.gather(-1, invert(p.double().cumsum(-1), u_BN[:, :1]))[:, 0], kept
+    if cdf is None or temperature != capture:
+        cdf = cumulative(z_BV, temperature)
+    return invert(cdf, u_BN[:, :1])[:, 0], kept
+
+
+def cumulative(z_BV: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Cumulative probabilities (B, V) in float64, for `invert`."""
+    return (z_BV if temperature == 1.0 else z_BV / temperature).softmax(-1).double().cumsum(-1)
+
+
+def nucleus(z_BV: torch.Tensor, temperature: float, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The fewest likeliest ids whose mass reaches `top_p`, (B, n) likeliest first, and their probabilities (not
+    renormalized; zero for ids outside)."""
+    lse = (z_BV / temperature).logsumexp(-1, keepdim=True)
+    size = _NUCLEUS_FIRST
+    while True:
+        best, ids = z_BV.topk(min(size, z_BV.shape[-1]), dim=-1)
+        p = (best / temperature - lse).exp()
+        if size >= z_BV.shape[-1] or bool((p.sum(-1) >= top_p).all()):
+            break
+        size = size * 16 if size == _NUCLEUS_FIRST else z_BV.shape[-1]
+    return ids, p * (p.cumsum(-1) - p < top_p)
+
+
+def invert(cdf_BV: torch.Tensor, u_BN: torch.Tensor) -> torch.Tensor:
+    """Smallest id whose cumulative mass exceeds u × total; ids of zero mass are never drawn."""
+    found = torch.searchsorted(cdf_BV, u_BN * cdf_BV[:, -1:], right=True)
+    return found.clamp(max=cdf_BV.shape[-1] - 1)
+
+
+def top_k(z_NV: torch.Tensor, k: int, temperature: float) -> tuple[torch.Tensor, ...]:
+    """The parts of `logits.TopK`: ids (N, k), log-probabilities (N, k), log of the mass left out (N,) and
+    log-normalizer (N,), the last two at `temperature`."""
+    logp_NV = z_NV.log_softmax(-1)
+    logp, ids = logp_NV.topk(k, dim=-1)
+    scaled = logp_NV / temperature
+    log_z = scaled.logsumexp(-1) if temperature != 1.0 else torch.zeros_like(logp[:, 0])
+    return ids.to(torch.int32), logp, scaled.scatter(-1, ids, -torch.inf).logsumexp(-1) - log_z, log_z
+
+
+def targets(
+    steps: Sequence[tuple[list[int], tuple[np.ndarray[Any, Any], ...]]], count: int, spec: dict[str, Any] | None
+) -> list[logits.Target]:
+    """What was kept at each step for each live request, as one target a request."""
+    if spec is None:
+        return []
+    owner = np.concatenate([np.asarray(live) for live, _ in steps])
+    order = np.argsort(owner, kind="stable")  # by request, then by step
+    bounds = np.cumsum(np.bincount(owner, minlength=count))[:-1]
+    parts = [np.split(np.concatenate(part)[order], bounds) for part in zip(*(kept for _, kept in steps), strict=True)]
+    if spec["kind"] == "sampled":
+        return [logits.count_draws(draws) for draws in parts[0]]
+    return [logits.TopK(*arrays) for arrays in zip(*parts, strict=True)]
+
+
+def cut(target: logits.Target, length: int) -> logits.Target:
+    """The first `length` positions."""
+    if isinstance(target, logits.TopK):
+        return logits.TopK(*(a[:length] for a in (target.ids, target.logprobs, target.log_tail, target.log_z)))
+    end = int(target.uniques[:length].sum())
+    return logits.Sampled(target.ids[:end], target.counts[:end], target.uniques[:length])

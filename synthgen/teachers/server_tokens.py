@@ -1,0 +1,152 @@
+"""From a server's tokens to ids: what an API shows of a distribution, as `logits.TopK`.
+
+A server gives each token as text, as bytes, or (vLLM, when asked) as "token_id:N". With the model's tokenizer
+each becomes an id. One that does not is left out and counted; its probability belongs to the tail. A log-probability
+of -9999 is the server's word for "not known", and is left out likewise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from synthgen.errors import TeacherError, missing_extra
+from synthgen.logits import FLOOR, TopK
+
+_SENTINEL = -9998.0
+_ID = "token_id:"
+_LOST = "\ufffd"
+_NO_TAIL = 1e-14  # the smallest probability that is stored
+
+
+class UnknownToken(Exception):
+    """A sampled token that the tokenizer does not have: the row cannot be aligned."""
+
+
+class TokenMap:
+    """Ids by text and by bytes; `hash` and `size` are the tokenizer's."""
+
+    def __init__(self, tokenizer: Any, digest: str) -> None:
+        self.tokenizer = tokenizer
+        self.hash = digest
+        pieces = pieces_of(tokenizer)
+        self.size = max(pieces.values()) + 1
+        self.by_bytes: dict[bytes, int] = {}
+        for piece, token in sorted(pieces.items(), key=lambda item: item[1]):
+            self.by_bytes.setdefault(piece, token)
+        self.by_text: dict[str, int] = {}
+        for piece, token in self.by_bytes.items():
+            try:
+                text = piece.decode()
+            except UnicodeDecodeError:
+                continue
+            if _LOST not in text:  # a server writes it for bytes that are no text, too
+                self.by_text[text] = token
+
+    @classmethod
+    def open(cls, name: str) -> TokenMap:
+        """The tokenizer at a hub id or folder. Raises TeacherError, or UserError naming a missing extra."""
+        try:
+            from transformers import AutoTokenizer
+
+            from synthgen.lm.load import tokenizer_hash
+        except ModuleNotFoundError as error:
+            raise missing_extra(str(error.name), "train") from None
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name)
+        except Exception as error:  # the hub client and tokenizers each raise their own kinds
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise TeacherError(
+                f"tokenizer '{name}' cannot be loaded: {reason}", "give a hub id or a folder in teacher.tokenizer"
+            ) from None
+        return cls(tokenizer, tokenizer_hash(tokenizer))
+
+    def prompt(self, messages: Sequence[dict[str, Any]]) -> list[int]:
+        """Ids of a prompt in the tokenizer's chat template; [] without one."""
+        if self.tokenizer.chat_template is None:
+            return []
+        text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def id(self, entry: dict[str, Any]) -> int:
+        """The id of a token as the server gives it, or -1."""
+        text = entry["token"]
+        if text.startswith(_ID):
+            number = text[len(_ID) :]
+            if number.isdigit():
+                return int(number) if int(number) < self.size else -1
+        if text in self.by_text:
+            return self.by_text[text]
+        return self.by_bytes.get(bytes(entry.get("bytes") or b""), -1)
+
+    def topk(self, content: Sequence[dict[str, Any]], k: int, text: str) -> tuple[list[int], TopK, int]:
+        """(token ids, their distributions (T, k), how many candidates had no id) of `logprobs.content`.
+
+        Raises UnknownToken when a sampled token has no id and the tokens of `text` do not tell which it was.
+        """
+        sampled = [self.id(entry) for entry in content]
+        if -1 in sampled:
+            sampled = self._by_retokenizing(sampled, content, text)
+        tops = [entry["top_logprobs"] for entry in content]
+        lengths = np.array([len(top) for top in tops])
+        place = np.arange(max(k, lengths.max(initial=0)))[None, :] < lengths[:, None]
+        entries = [entry for top in tops for entry in top]
+        find = self.by_text.get  # most are there; the others are looked at one by one
+        found = [find(entry["token"], -2) for entry in entries]
+        if -2 in found:
+            found = [self.id(entry) if i == -2 else i for i, entry in zip(found, entries, strict=True)]
+        ids = np.full(place.shape, -1, np.int64)
+        logprobs = np.full(place.shape, -np.inf, np.float32)
+        ids[place], logprobs[place] = found, [entry["logprob"] for entry in entries]
+        known = logprobs > _SENTINEL
+        unmapped = int((known & (ids < 0)).sum())
+        logprobs[ids < 0] = -np.inf
+        logprobs[~known] = -np.inf
+        order = np.argsort(-logprobs, axis=1, kind="stable")[:, :k]
+        ids, logprobs = np.take_along_axis(ids, order, 1), np.take_along_axis(logprobs, order, 1)
+        mass = np.exp(logprobs.astype(np.float64)).sum(1)
+        tail = np.log(np.maximum(1.0 - mass, _NO_TAIL)).astype(np.float32)
+        # A slot that nothing fills repeats the likeliest id with a probability of nothing.
+        empty = ~np.isfinite(logprobs)
+        ids = np.where(empty, np.maximum(ids[:, :1], 0), ids)
+        logprobs = np.maximum(logprobs, np.float32(FLOOR))
+        return sampled, TopK(ids.astype(np.int32), logprobs, tail, np.zeros(len(tops), np.float32)), unmapped
+
+    def _by_retokenizing(self, sampled: list[int], content: Sequence[dict[str, Any]], text: str) -> list[int]:
+        ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        if len(ids) == len(sampled) and all(a in (-1, b) for a, b in zip(sampled, ids, strict=True)):
+            return ids
+        token = content[sampled.index(-1)]["token"]
+        raise UnknownToken(f"the tokenizer has no token {token!r}")
+
+
+def pieces_of(tokenizer: Any) -> dict[bytes, int]:
+    """Bytes of every token. Byte-level vocabularies write each byte as a letter, others a space as ▁."""
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    byte_level = '"ByteLevel"' in json.dumps([backend.get("decoder"), backend.get("pre_tokenizer")])
+    letters = {letter: byte for byte, letter in _byte_letters().items()}
+    added = {token.content: index for index, token in tokenizer.added_tokens_decoder.items()}
+    found: dict[bytes, int] = {}
+    for piece, index in tokenizer.get_vocab().items():
+        if piece in added:
+            found[piece.encode()] = index
+        elif byte_level:
+            if all(letter in letters for letter in piece):
+                found[bytes(letters[letter] for letter in piece)] = index
+        elif len(piece) == 6 and piece.startswith("<0x"):
+            found.setdefault(bytes([int(piece[3:5], 16)]), index)
+        else:
+            found[piece.replace("▁", " ").encode()] = index
+    return found
+
+
+def _byte_letters() -> dict[int, str]:
+    """GPT-2's alphabet: printable bytes are themselves, the others the letters from 256 on."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    letters = {byte: chr(byte) for byte in printable}
+    for number, byte in enumerate(b for b in range(256) if b not in letters):
+        letters[byte] = chr(256 + number)
+    return letters

@@ -1,0 +1,239 @@
+"""Draws from the full distribution, made inside vLLM's workers and sent to the teacher.
+
+vLLM gives the k likeliest tokens and no more, so the draws of a `sampled` target are taken where the logits are:
+a logits processor looks at each row before temperature and top-p, draws, and changes nothing. What it drew goes
+over a local socket, a message a step, because a worker has no other way back that works for every copy of a model.
+With the draws of a position goes the largest log-probability there. vLLM gives the same number with the reply, and
+draws are taken for a token's only where the two agree. Random numbers come from the request's id alone, as in the
+'transformers' teacher.
+
+The module is loaded in the workers too, by name: vLLM has one interface for each of its two model runners.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import queue
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import zmq
+import zmq.asyncio
+from vllm.v1.sample.logits_processor import LogitsProcessor
+from vllm.v1.sample.logits_processor.builtin import process_dict_updates
+
+from synthgen.errors import TeacherError
+from synthgen.lm.sampling import invert
+from synthgen.logits import Floats, Sampled, count_draws
+
+try:
+    from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as SlotLogitsProcessor
+except ImportError:  # before the second model runner
+    SlotLogitsProcessor = object
+
+ARGUMENT = "synthgen_draws"  # in SamplingParams.extra_args: {"key", "seed", "count", "temperature", "to"}
+_RANDOM_STEPS = 32  # as in the 'transformers' teacher: the same numbers for the same request
+_SAME = 1e-3  # nats
+_WAIT = 20.0  # seconds that draws may take to arrive after the request's last token
+
+
+class _Row:
+    """One request in a worker: where its draws go and which random numbers are its own."""
+
+    def __init__(self, wanted: dict[str, Any]) -> None:
+        self.key, self.to = str(wanted["key"]), str(wanted["to"])
+        self.count, self.temperature = int(wanted["count"]), float(wanted["temperature"])
+        self.seed = int(wanted["seed"], 16)
+        self.block = -1
+        self.numbers = np.zeros((0, 0))
+        self.generator = np.random.Generator(np.random.Philox(key=self.seed))
+
+    def uniforms(self, position: int) -> Any:
+        """The random numbers of one position; the first of them is the next token's in the other teacher."""
+        block, step = divmod(position, _RANDOM_STEPS)
+        if block < self.block:  # a position that was drawn before comes again after vLLM preempted the request
+            self.generator, self.block = np.random.Generator(np.random.Philox(key=self.seed)), -1
+        while self.block < block:
+            self.numbers = self.generator.random((_RANDOM_STEPS, 1 + self.count))
+            self.block += 1
+        return self.numbers[step, 1:]
+
+
+class _Sender(threading.Thread):
+    """Copies draws off the device and sends them, beside the step that made them."""
+
+    def __init__(self) -> None:
+        super().__init__(name="synthgen-draws", daemon=True)
+        self.waiting: queue.SimpleQueue[tuple[str, list[str], list[int], torch.Tensor, torch.Tensor]] = (
+            queue.SimpleQueue()
+        )
+        self.start()
+
+    def run(self) -> None:
+        sockets: dict[str, Any] = {}
+        while True:
+            to, keys, places, draws, best = self.waiting.get()
+            if to not in sockets:
+                sockets[to] = zmq.Context.instance().socket(zmq.PUSH)
+                sockets[to].set_hwm(0)
+                sockets[to].connect(to)
+            arrays = [part.cpu().numpy().tobytes() for part in (draws, best)]
+            sockets[to].send_multipart([json.dumps([keys, places]).encode(), *arrays])
+
+
+def draw(sender: _Sender, logits_BV: torch.Tensor, rows: list[tuple[int, _Row, int]]) -> None:
+    """Draw for rows = (row of the batch, request, position in its completion), and send."""
+    alike: dict[tuple[float, int, str], list[tuple[int, _Row, int]]] = {}
+    for entry in rows:
+        alike.setdefault((entry[1].temperature, entry[1].count, entry[1].to), []).append(entry)
+    for (temperature, _, to), some in alike.items():
+        z_BV = logits_BV[[b for b, _, _ in some]].float()
+        cdf_BV = (z_BV if temperature == 1.0 else z_BV / temperature).softmax(-1).double().cumsum(-1)
+        u_BN = torch.from_numpy(np.stack([row.uniforms(t) for _, row, t in some])).to(cdf_BV.device)
+        draws = invert(cdf_BV, u_BN).to(torch.int32)
+        best = z_BV.amax(-1) - z_BV.logsumexp(-1)
+        sender.waiting.put((to, [row.key for _, row, _ in some], [t for _, _, t in some], draws, best))
+
+
+def _row(params: Any, rank: int) -> _Row | None:
+    wanted = (params.extra_args or {}).get(ARGUMENT)
+    return _Row(wanted) if wanted and rank == 0 else None
+
+
+def _rank() -> int:
+    from vllm.distributed.parallel_state import get_tensor_model_parallel_rank
+
+    return int(get_tensor_model_parallel_rank())
+
+
+class BatchDraws(LogitsProcessor):
+    """For the first model runner: requests by row of the batch, moved about as the batch changes."""
+
+    def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None:
+        self.rows: dict[int, tuple[_Row, list[int]]] = {}  # with the tokens written so far, kept current by vLLM
+        self.rank: int | None = None
+        self.sender: _Sender | None = None
+
+    def is_argmax_invariant(self) -> bool:
+        """False: otherwise greedy batches would skip it."""
+        return False
+
+    def update_state(self, batch_update: Any) -> None:
+        """Follow the requests of the batch."""
+        if batch_update is not None and self.rank is None:
+            self.rank = _rank()
+        process_dict_updates(self.rows, batch_update, self._new)
+
+    def _new(self, params: Any, prompt: Any, output: list[int]) -> tuple[_Row, list[int]] | None:
+        row = _row(params, self.rank or 0)
+        return None if row is None else (row, output)
+
+    def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        """Draw; the logits stay as they are."""
+        if self.rows:
+            self.sender = self.sender or _Sender()
+            # A prompt that is only half read also passes here; its place is drawn again when it is whole.
+            draw(self.sender, logits, [(b, row, len(output)) for b, (row, output) in sorted(self.rows.items())])
+        return logits
+
+
+class SlotDraws(SlotLogitsProcessor):
+    """For the second model runner: requests by slot."""
+
+    def __init__(self, vllm_config: Any, req_states: Any) -> None:
+        self.states = req_states
+        self.rows: dict[int, _Row] = {}
+        self.rank: int | None = None
+        self.sender: _Sender | None = None
+
+    def add_request(self, req_idx: int, sampling_params: Any) -> bool:
+        """Take the slot over from whoever had it."""
+        if self.rank is None:
+            self.rank = _rank()
+        row = _row(sampling_params, self.rank)
+        self.rows.pop(req_idx, None)
+        if row is not None:
+            self.rows[req_idx] = row
+        return row is not None
+
+    def apply(self, logits: torch.Tensor, ctx: Any) -> torch.Tensor:
+        """Draw; the logits stay as they are. Without speculation a request has one row, in the batch's order."""
+        rows = []
+        for b, slot in enumerate(ctx.idx_mapping_np.tolist()):
+            position = int(ctx.seq_lens_upper_bound_np[b]) - int(self.states.prompt_len.np[slot])
+            if slot in self.rows and position >= 0:  # below: a prompt that is only half read
+                rows.append((b, self.rows[slot], position))
+        if rows:
+            self.sender = self.sender or _Sender()
+            draw(self.sender, logits, rows)
+        return logits
+
+
+class Collector:
+    """The teacher's end: draws by request and position, until the request has them all. Lives in one event loop."""
+
+    def __init__(self) -> None:
+        self.folder = tempfile.TemporaryDirectory(prefix="synthgen-")
+        self.address = f"ipc://{Path(self.folder.name) / 'draws'}"
+        self.socket = zmq.asyncio.Context.instance().socket(zmq.PULL)
+        self.socket.set_hwm(0)
+        self.socket.bind(self.address)
+        self.found: dict[str, dict[int, tuple[Any, float]]] = {}
+        self.news = asyncio.Event()
+        self.task = asyncio.get_running_loop().create_task(self._listen())
+
+    def expect(self, key: str, seed: str, spec: dict[str, Any]) -> dict[str, Any]:
+        """What a request must carry so that its draws come here under `key`; `seed` is hexadecimal."""
+        self.found[key] = {}
+        return {
+            "key": key,
+            "seed": seed,
+            "count": int(spec["draws"]),
+            "temperature": float(spec["temperature"]),
+            "to": self.address,
+        }
+
+    async def take(self, key: str, best: Floats) -> Sampled:
+        """The draws of a completion, given vLLM's largest log-probability at each of its positions.
+
+        Raises TeacherError when they do not come.
+        """
+        found = self.found[key]
+        missing = set(range(len(best)))
+        try:
+            async with asyncio.timeout(_WAIT):
+                while missing := {t for t in missing if t not in found or abs(found[t][1] - best[t]) > _SAME}:
+                    await self.news.wait()
+        except TimeoutError:
+            raise TeacherError(
+                f"the draws of {len(missing)} of {len(best)} positions did not arrive from vLLM's workers",
+                "use logits.kind: topk, and report this with the versions of vLLM and torch",
+            ) from None
+        return count_draws(np.stack([found[t][0] for t in range(len(best))]))
+
+    def forget(self, key: str) -> None:
+        """Whatever came or comes under `key` is of no use any more."""
+        self.found.pop(key, None)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self.task.cancel()
+        self.socket.close(linger=0)
+        self.folder.cleanup()
+
+    async def _listen(self) -> None:
+        while True:
+            head, body, tops = await self.socket.recv_multipart()
+            keys, places = json.loads(head)
+            draws_BN = np.frombuffer(body, np.int32).reshape(len(keys), -1)
+            best_B = np.frombuffer(tops, np.float32).tolist()
+            for key, place, draws, best in zip(keys, places, draws_BN, best_B, strict=True):
+                if key in self.found:
+                    self.found[key][place] = draws, best
+            self.news.set()
+            self.news.clear()

@@ -1,0 +1,255 @@
+"""vLLM's engine in this process, kept busy and kept alive.
+
+It runs on an event loop in a thread of its own, so that plain functions and any other loop can ask it. There are
+never more requests in flight than a tenth above what the engine writes at once, and never a barrier between them.
+
+When the engine dies, every request that was in flight is suspect. A new engine is started and the suspects are
+tried again in halves, until the one that kills it stands alone: it gets `Poison`, the others their answers. What
+was waiting goes on afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import itertools
+import math
+import os
+import threading
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+# Quiet, and no calls home, unless the user says otherwise; read when vLLM is imported.
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+from synthgen.errors import TeacherError
+from synthgen.logits import Floats, Sampled
+from synthgen.teachers.vllm.draws import ARGUMENT, Collector
+from synthgen.teachers.vllm.flat import positions
+from synthgen.teachers.vllm.parent import children_follow
+from synthgen.teachers.vllm.probe import known, missing, version
+
+_FILL = 1.1  # requests in flight, against what the engine writes at once: the next is there when one ends
+_GIVE_UP = 3  # requests in a row that killed the engine: then it is not the requests
+
+Result = TypeVar("Result")
+
+
+class Poison(Exception):
+    """This request killed the engine: it was in flight at two deaths, the last time alone."""
+
+
+@dataclass(eq=False)
+class Job:
+    """One request: token ids and SamplingParams; with `draws` = (seed, spec), draws at every position."""
+
+    tokens: list[int]
+    params: Any
+    draws: tuple[str, dict[str, Any]] | None = None
+    answer: asyncio.Future[tuple[Any, Sampled | None]] | None = None
+
+
+class Engine:
+    """`AsyncEngineArgs` as a dictionary in, finished `RequestOutput`s out. Starts at the first request."""
+
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        self.arguments = arguments
+        self.deaths = 0
+        self._llm: Any = None
+        self._collector: Collector | None = None
+        self._slots: asyncio.Semaphore | None = None
+        self._most = 0
+        self._starting = asyncio.Lock()
+        self._flying: set[Job] = set()
+        self._suspects: list[Job] = []
+        self._recovery: asyncio.Task[None] | None = None
+        self._poisoned = 0
+        self._numbers = itertools.count()
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="synthgen-vllm", daemon=True).start()
+        atexit.register(self.close)
+
+    def call(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Run a coroutine on the engine's loop and wait for it, from any other thread."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    async def ask(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Run a coroutine on the engine's loop and wait for it, from any other loop."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    def close(self) -> None:
+        """Stop the engine and its processes; a later request starts another."""
+        atexit.unregister(self.close)
+        if self._loop.is_running():
+            self.call(self._stop())
+
+    async def ready(self) -> int:
+        """Start the engine if there is none; how many requests may be in flight. Raises TeacherError."""
+        async with self._starting:
+            if self._llm is None:
+                self._start()
+        return self._most
+
+    async def run(self, job: Job) -> tuple[Any, Sampled | None]:
+        """The finished RequestOutput, and the draws where the job asks for them.
+
+        On the engine's loop only. Raises Poison, TeacherError, or vLLM's own error for a request that it refuses.
+        """
+        await self.ready()
+        assert self._slots is not None
+        async with self._slots:
+            while self._recovery is not None:
+                await asyncio.wait([self._recovery])
+            self._flying.add(job)
+            try:
+                return await self._fly(job)
+            except EngineDeadError:
+                job.answer = self._loop.create_future()
+                self._suspects.append(job)
+                if self._recovery is None:
+                    self._recovery = self._loop.create_task(self._recover())
+            finally:
+                self._flying.discard(job)
+            return await job.answer
+
+    async def _fly(self, job: Job) -> tuple[Any, Sampled | None]:
+        """One attempt."""
+        if self._llm is None:
+            raise EngineDeadError
+        number = str(next(self._numbers))
+        if job.draws and self._collector:
+            job.params.extra_args = {ARGUMENT: self._collector.expect(number, *job.draws)}
+        found = None
+        try:
+            async for output in self._llm.generate(_prompt(job.tokens), job.params, number):
+                found = output
+            if found is None:
+                raise TeacherError("vLLM ended a request without an output", "report this with the version of vLLM")
+            drawn = None
+            if job.draws and self._collector:
+                drawn = await self._collector.take(number, largest(found.outputs[0].logprobs))
+        except (EngineGenerateError, TeacherError) as error:
+            if self._llm is None or self._llm.errored:
+                raise EngineDeadError from error
+            raise (error.__cause__ or error) from None
+        finally:
+            if job.draws and self._collector:
+                self._collector.forget(number)
+        self._poisoned = 0
+        return found, drawn
+
+    async def _recover(self) -> None:
+        """Start another engine and find out which suspect kills it."""
+        while self._flying:  # all that were in flight hear of the death
+            await asyncio.sleep(0.01)
+        suspects, self._suspects = self._suspects, []
+        try:
+            self._restart()
+            for part in _halves(suspects):
+                await self._try(part)
+        except BaseException as error:
+            for job in suspects:
+                if job.answer and not job.answer.done():
+                    job.answer.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._recovery = None
+
+    async def _try(self, group: list[Job]) -> None:
+        """Answer every job of the group; those that die are tried again in halves."""
+        results = await asyncio.gather(*(self._fly(job) for job in group), return_exceptions=True)
+        dead = []
+        for job, result in zip(group, results, strict=True):
+            assert job.answer is not None
+            if isinstance(result, EngineDeadError):
+                dead.append(job)
+            elif job.answer.cancelled():
+                continue
+            elif isinstance(result, BaseException):
+                job.answer.set_exception(result)
+            else:
+                job.answer.set_result(result)
+        if not dead:
+            return
+        self._restart()
+        if len(group) == 1:
+            self._poisoned += 1
+            assert group[0].answer is not None
+            group[0].answer.set_exception(Poison())
+            if self._poisoned >= _GIVE_UP:
+                raise TeacherError(
+                    f"vLLM {version()} died on {self._poisoned} requests in a row, each alone",
+                    "its own messages above say why; less gpu_memory_utilization, max_model_len or max_num_seqs may help",
+                )
+            return
+        for part in _halves(dead):
+            await self._try(part)
+
+    def _start(self) -> None:
+        try:
+            config = AsyncEngineArgs(**known(self.arguments, AsyncEngineArgs)).create_engine_config()
+            if not missing("sampled"):  # each of the two model runners has its own interface
+                name = "SlotDraws" if getattr(config, "use_v2_model_runner", False) else "BatchDraws"
+                config.model_config.logits_processors = [f"{Collector.__module__}:{name}"]
+            with children_follow(config):
+                self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+        except Exception as error:  # vLLM, torch and the model's code each raise their own kinds
+            raise TeacherError(
+                f"vLLM {version()} does not start with '{self.arguments['model']}': {str(error).strip()[:300]}",
+                "its own messages above say why; VLLM_LOGGING_LEVEL=INFO shows more",
+            ) from None
+        if self._slots is None:
+            at_once = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
+            self._most = math.ceil(_FILL * at_once)
+            self._slots = asyncio.Semaphore(self._most)
+        if self._collector is None:
+            self._collector = Collector()
+
+    def _restart(self) -> None:
+        self.deaths += 1
+        self._shutdown()
+        self._start()
+
+    def _shutdown(self) -> None:
+        llm, self._llm = self._llm, None
+        if llm is not None:
+            with contextlib.suppress(Exception):  # it may be dead already, in whatever way
+                llm.shutdown()
+
+    async def _stop(self) -> None:
+        self._shutdown()
+        if self._collector:
+            self._collector.close()
+            self._collector = None
+
+
+def _halves(jobs: list[Job]) -> list[list[Job]]:
+    half = (len(jobs) + 1) // 2
+    return [part for part in (jobs[:half], jobs[half:]) if part]
+
+
+def largest(flat: Any) -> Floats:
+    """The largest log-probability at every position, of a reply that was asked for one or more."""
+    return positions(flat)[1][:, 1]
+
+
+def _prompt(tokens: list[int]) -> Any:
+    """Token ids as this vLLM wants them: rendered where it knows that, which saves a hop to another thread."""
+    try:
+        from vllm.inputs import tokens_input
+    except ImportError:
+        return {"prompt_token_ids": tokens}
+    return tokens_input(tokens)

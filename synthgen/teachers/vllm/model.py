@@ -1,0 +1,349 @@
+"""The vLLM teacher, in process: the same answers, targets and probabilities as the 'transformers' teacher, faster.
+
+Text is decoded here and stops are token ids, because vLLM's own decoding of every candidate costs more than the
+rest of a reply. Log-probabilities are of the raw logits, whatever the sampling. A row's random numbers come from
+its id, but its bits may differ with the rows beside it: vLLM's kernels are not the same for every batch.
+
+What the installed vLLM cannot do is refused with its version and what it lacks (`synthgen.teachers.vllm.probe`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import numpy as np
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.exceptions import VLLMValidationError
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+from synthgen.errors import TeacherError
+from synthgen.lm.load import find_weights, tokenizer_hash
+from synthgen.lm.render import completion_ids, render, render_each
+from synthgen.logits import Sampled, Target
+from synthgen.recipe import GenerateSection
+from synthgen.records import Message, Request
+from synthgen.tables.engines import VllmTeacher
+from synthgen.teachers.base import Reply
+from synthgen.teachers.structured import mismatch, unmatched
+from synthgen.teachers.vllm.engine import Engine, Job, Poison
+from synthgen.teachers.vllm.flat import positions, top_k
+from synthgen.teachers.vllm.probe import known, missing, require, version
+
+_MOST_IDS = 128  # token ids that one request may ask the log-probabilities of
+_LABEL_TOKENS = 16  # room kept in the context for a label
+_NEEDED = {"sample": "generate", "classify": "classify", "score": "score"}  # capability -> feature of vLLM
+
+
+class _Failed(Exception):
+    """A request without an answer, by its own fault."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind, self.reason = kind, reason
+
+
+class VllmModel:
+    """A model in vLLM; see `synthgen.teachers.Teacher`. The engine starts with the first request."""
+
+    def __init__(self, engine: Engine, tokenizer: Any, identity: dict[str, Any], eos: set[int], context: int) -> None:
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self.identity = identity
+        self.eos = eos
+        self.context = context
+        self.form: dict[str, Any] = {}  # of StructuredOutputsParams
+        self.can = frozenset({"open_turn", *(name for name, feature in _NEEDED.items() if not missing(feature))})
+
+    @classmethod
+    def open(cls, section: VllmTeacher, generate: GenerateSection | None = None) -> VllmModel:
+        """Find the model that the recipe names; its weights are loaded later. Raises TeacherError."""
+        require("generate")
+        if strange := [name for name in section.extra if name not in known(section.extra, AsyncEngineArgs)]:
+            raise TeacherError(
+                f"teacher.extra: vLLM {version()} has no engine argument '{strange[0]}'", "mend its name"
+            )
+        folder, revision = find_weights(section.model)
+        name = str(folder or section.model)
+        more = {} if folder else {"revision": section.revision}
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name, **more)
+            config = AutoConfig.from_pretrained(name, **more)
+        except Exception as error:  # the hub client and tokenizers each raise their own kinds
+            raise TeacherError(
+                f"model '{name}' cannot be loaded: {str(error).strip().splitlines()[0]}",
+                "check the name and the network; a local folder or GGUF file works offline",
+            ) from None
+        if tokenizer.chat_template is None:
+            raise TeacherError(f"the tokenizer of '{name}' has no chat template", "use an instruction-tuned model")
+        text = config.get_text_config()
+        identity = {
+            "engine": "vllm",
+            "model": section.model,
+            "revision": revision or str(getattr(config, "_commit_hash", None) or section.revision or "unknown"),
+            "dtype": section.dtype if section.dtype != "auto" else str(text.dtype or "auto").removeprefix("torch."),
+            "quantization": section.quantization,
+            "version": version(),
+            "tokenizer": tokenizer_hash(tokenizer),
+            "vocab_size": int(text.vocab_size),
+            "terms": section.license,
+        }
+        context = min(section.max_model_len or 1 << 30, int(getattr(text, "max_position_embeddings", 0) or 1 << 30))
+        model = cls(Engine(arguments(section, name)), tokenizer, identity, _ends(name, more, tokenizer), context)
+        if generate and (generate.json_schema is not None or generate.regex is not None):
+            require("structured")
+            model.form = {"json": generate.json_schema} if generate.regex is None else {"regex": generate.regex}
+        return model
+
+    def close(self) -> None:
+        """Stop the engine and its processes."""
+        self.engine.close()
+
+    def render(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a prompt in the model's own chat template, ready for the answer."""
+        return render(self.tokenizer, messages)
+
+    def sample(
+        self,
+        requests: Sequence[Request],
+        spec: dict[str, Any] | None,
+        tick: Callable[[int], None] = lambda tokens: None,
+    ) -> list[Reply]:
+        """One reply a request. A prompt that does not fit, is refused or kills the engine is a failure, no error."""
+        return self._together(requests, spec, tick)
+
+    def classify(self, requests: Sequence[Request]) -> list[Reply]:
+        """p(label) = product of the probabilities of its tokens after the prompt, normalized over the labels."""
+        return self._together(requests, None, lambda tokens: None)
+
+    def score(
+        self,
+        requests: Sequence[Request],
+        spec: dict[str, Any] | None,
+        tick: Callable[[int], None] = lambda tokens: None,
+    ) -> list[Reply]:
+        """Log-probabilities of each request's completion, and the top-k along it if `spec` asks for it.
+
+        vLLM computes the prompt anew for this: its prefix cache holds no logits. It also writes one token more, for
+        which the context must have room.
+        """
+        return self._together(requests, spec, tick)
+
+    async def start(self) -> int:
+        """Start the engine; a tenth more requests than it writes at once, so that the next is there when one ends."""
+        return await self.engine.ask(self.engine.ready())
+
+    async def ask(self, request: Request, spec: dict[str, Any] | None, tick: Callable[[int], None]) -> Reply:
+        """The reply to one request of any kind, from any event loop; many may be asked at once."""
+        self._check(request.kind, spec)
+        [prompt] = render_each(self.tokenizer, [request])
+        return await self.engine.ask(self._answer(request, prompt, spec, tick))
+
+    def _together(
+        self, requests: Sequence[Request], spec: dict[str, Any] | None, tick: Callable[[int], None]
+    ) -> list[Reply]:
+        for kind in dict.fromkeys(request.kind for request in requests):
+            self._check(kind, spec)
+        prompts = render_each(self.tokenizer, requests)
+        asked = [self._answer(r, prompt, spec, tick) for r, prompt in zip(requests, prompts, strict=True)]
+        return self.engine.call(_all(asked))
+
+    async def _answer(
+        self, request: Request, prompt: list[int], spec: dict[str, Any] | None, tick: Callable[[int], None]
+    ) -> Reply:
+        try:
+            if request.kind == "classify":
+                return await self._classify(request, prompt)
+            if request.kind == "score":
+                return await self._score(request, prompt, spec, tick)
+            return await self._sample(request, prompt, spec, tick)
+        except _Failed as failed:
+            return Reply(failure=(failed.kind, failed.reason))
+
+    async def _run(self, job: Job) -> tuple[Any, Sampled | None]:
+        """`Engine.run`; what is the request's fault is `_Failed`."""
+        try:
+            return await self.engine.run(job)
+        except Poison:
+            reason = "vLLM's engine died twice with this request in flight, the last time alone"
+            raise _Failed("engine_died", reason) from None
+        except (ValueError, VLLMValidationError) as error:
+            raise _Failed("bad_request", str(error).strip()[:500]) from None
+
+    def _check(self, kind: str, spec: dict[str, Any] | None) -> None:
+        """Raise TeacherError for what this vLLM, or vLLM at all, does not give."""
+        require(_NEEDED[kind])
+        if spec is None or kind == "classify":
+            return
+        if kind == "score" and spec["kind"] == "sampled":
+            raise TeacherError(
+                f"vLLM {version()} gives no full distribution of a text that it does not write itself",
+                "score with logits.kind: topk, or with the 'transformers' teacher",
+            )
+        require("sampled" if spec["kind"] == "sampled" else "topk")
+        if spec["kind"] == "topk" and spec["temperature"] != 1.0:
+            raise TeacherError(
+                f"vLLM cannot give top-k for a temperature of {spec['temperature']}: the normalizer at another "
+                "temperature than 1 needs the log-probabilities of the whole vocabulary",
+                "set logits.temperature: 1.0, or logits.kind: sampled, which works at any temperature",
+            )
+
+    async def _sample(
+        self, request: Request, prompt: list[int], spec: dict[str, Any] | None, tick: Callable[[int], None]
+    ) -> Reply:
+        if failure := self._too_long(prompt, int(request.sampling["max_new_tokens"])):
+            return Reply(failure=failure)
+        draws = (request.id, spec) if spec and spec["kind"] == "sampled" else None
+        form = self.form if request.target else {}  # what becomes a row is held to it, a step on the way is not
+        params = sample_params(request, spec, self.eos, self.identity["vocab_size"], form)
+        output, drawn = await self._run(Job(prompt, params, draws))
+        done = output.outputs[0]
+        tokens = list(done.token_ids)
+        tick(len(tokens))
+        if done.finish_reason not in ("stop", "length") or not tokens:
+            return Reply(failure=("engine", f"vLLM ended the request with '{done.finish_reason}'"))
+        text = self.tokenizer.decode([t for t in tokens if t not in self.eos], skip_special_tokens=True)
+        if form and (wrong := mismatch(text, form["json"]) if "json" in form else unmatched(text, form["regex"])):
+            return Reply(failure=("schema", wrong))
+        target: Target | None = drawn
+        if spec and spec["kind"] == "topk":
+            target = top_k(*positions(done.logprobs), self.identity["vocab_size"])
+        return Reply(text, prompt, tokens, "stop" if tokens[-1] in self.eos else "length", target)
+
+    async def _classify(self, request: Request, prompt: list[int]) -> Reply:
+        if failure := self._too_long(prompt, _LABEL_TOKENS):
+            return Reply(failure=failure)
+        labels = [tuple(self.tokenizer(name, add_special_tokens=False)["input_ids"]) for name in request.labels]
+        if len(set(labels)) < len(labels) or not all(labels):
+            named = ", ".join(request.labels)
+            raise TeacherError(f"labels {named} are not distinct token sequences", "rename generate.labels")
+        nexts: dict[tuple[int, ...], list[int]] = {}  # tokens of a label before -> tokens that may follow
+        for label in labels:
+            for place, token in enumerate(label):
+                known = nexts.setdefault(label[:place], [])
+                if token not in known:
+                    known.append(token)
+        asked = [(b, ids[n : n + _MOST_IDS]) for b, ids in nexts.items() for n in range(0, len(ids), _MOST_IDS)]
+        found = await _all([self._next(prompt, before, ids) for before, ids in asked])
+        logp = {key: value for part in found for key, value in part.items()}
+        score = np.array([sum(logp[label[: n + 1]] for n in range(len(label))) for label in labels])
+        probs = np.exp(score - np.logaddexp.reduce(score))
+        best = int(probs.argmax())
+        return Reply(request.labels[best], prompt, list(labels[best]), "stop", None, probs.tolist())
+
+    async def _next(self, prompt: list[int], before: tuple[int, ...], ids: list[int]) -> dict[tuple[int, ...], float]:
+        """Log-probability of each of `ids` after the prompt and the tokens `before`, by the whole sequence."""
+        params = SamplingParams(
+            temperature=0.0,
+            max_tokens=1,
+            logprob_token_ids=ids,
+            flat_logprobs=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        output, _ = await self._run(Job([*prompt, *before], params))
+        tokens, logprobs = positions(output.outputs[0].logprobs)
+        found = dict(zip(tokens[0].tolist(), logprobs[0].tolist(), strict=True))
+        return {(*before, token): found[token] for token in ids}
+
+    async def _score(
+        self, request: Request, prompt: list[int], spec: dict[str, Any] | None, tick: Callable[[int], None]
+    ) -> Reply:
+        completion = completion_ids(self.tokenizer, self.eos, request)
+        if not completion:
+            return Reply(failure=("empty", "the completion has no tokens"))
+        if failure := self._too_long(prompt, len(completion) + 1):
+            return Reply(failure=failure)
+        vocab_size = self.identity["vocab_size"]
+        params = SamplingParams(
+            temperature=0.0,
+            max_tokens=1,
+            prompt_logprobs=min(int(spec["k"]), vocab_size) if spec else 0,
+            flat_logprobs=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        output, _ = await self._run(Job([*prompt, *completion], params))
+        ids, logprobs = positions(output.prompt_logprobs, len(prompt))
+        if ids[:, 0].tolist() != completion:
+            raise TeacherError(
+                f"vLLM {version()} scored other tokens than it was given", "report this with the version of vLLM"
+            )
+        tick(len(completion))
+        target = top_k(ids, logprobs, vocab_size) if spec else None
+        finish = "stop" if completion[-1] in self.eos else "length"
+        text = request.completion[0]["content"]
+        return Reply(text, prompt, completion, finish, target, token_logprobs=logprobs[:, 0].tolist())
+
+    def _too_long(self, prompt: Sequence[int], new: int) -> tuple[str, str] | None:
+        if len(prompt) + new <= self.context:
+            return None
+        return "context", f"prompt of {len(prompt)} tokens and {new} new ones exceed the context of {self.context}"
+
+
+def arguments(section: VllmTeacher, model: str) -> dict[str, Any]:
+    """What `AsyncEngineArgs` is given; null keys are left to vLLM."""
+    wanted = {
+        "model": model,
+        "revision": section.revision,
+        "dtype": section.dtype,
+        "tensor_parallel_size": section.tensor_parallel_size,
+        "data_parallel_size": section.data_parallel_size,
+        "quantization": section.quantization,
+        "gpu_memory_utilization": section.gpu_memory_utilization,
+        "max_model_len": section.max_model_len,
+        "max_num_seqs": section.max_num_seqs,
+        "max_logprobs": -1,
+        "logprobs_mode": "raw_logprobs",
+        "enable_prefix_caching": True,
+        "generation_config": "vllm",  # the checkpoint's own would change the sampling behind our back
+        "use_tqdm_on_load": False,
+        **section.extra,
+    }
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
+def sample_params(
+    request: Request, spec: dict[str, Any] | None, eos: set[int], vocab_size: int, form: dict[str, Any]
+) -> SamplingParams:
+    """One request's parameters: what the recipe says, and what of the distribution comes back."""
+    more: dict[str, Any] = {}
+    if spec:  # with draws, the largest log-probability says which position they belong to
+        more = {"logprobs": min(int(spec["k"]), vocab_size) if spec["kind"] == "topk" else 1, "flat_logprobs": True}
+    if form:
+        from vllm.sampling_params import StructuredOutputsParams
+
+        more["structured_outputs"] = StructuredOutputsParams(**form)
+    return SamplingParams(
+        temperature=float(request.sampling["temperature"]),
+        top_p=float(request.sampling["top_p"]),
+        max_tokens=int(request.sampling["max_new_tokens"]),
+        seed=int(request.id, 16) >> 65,  # 63 bits
+        stop_token_ids=sorted(eos),
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        **more,
+    )
+
+
+def _ends(name: str, more: dict[str, Any], tokenizer: Any) -> set[int]:
+    """Token ids that end an answer: the checkpoint's and the tokenizer's."""
+    try:
+        found = GenerationConfig.from_pretrained(name, **more).eos_token_id
+    except OSError:  # a checkpoint without one
+        found = None
+    return {int(i) for i in [*(found if isinstance(found, list) else [found]), tokenizer.eos_token_id] if i is not None}
+
+
+async def _all(work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """Results in order; the first error ends the rest."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
