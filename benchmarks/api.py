@@ -5,7 +5,7 @@
     python benchmarks/api.py logits [--rows 100000]           64 tokens, k = 64, through the cached API path, to disk
     python benchmarks/api.py loop   [--rows 200000]           the scheduler alone: nothing asked, nothing written
 
-The server is tests/server.py in a process of its own. CPU is that of this process, all threads.
+The server is tests/support/server.py in a process of its own. CPU is that of this process, all threads.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from serving import KEY, Serving, write_recipe
+from support.serving import KEY, Serving, write_recipe
 
 import synthgen
 from synthgen.generation.budget import Budget, Prices

@@ -24,7 +24,7 @@ import transformers  # noqa: F401
 
 REPOSITORY = Path(__file__).parent.parent
 COPIED = ("synthgen", "distill", "tests", "prompts", "data", "pyproject.toml")
-TESTS = "tests/test_loss_bugs.py"
+TESTS = "tests/losses/test_loss_bugs.py"
 LOSSES, HEAD, TRAIN = "distill/losses.py", "distill/output_layer.py", "distill/targets/stored.py"
 DATA, STUDENTS, FORWARD = "distill/data.py", "distill/students/build.py", "synthgen/lm/forward.py"
 

@@ -4,7 +4,7 @@
 
 Each tool gets an environment of its own under .venv-rivals/ (made when it is not there: some minutes, and packages are
 downloaded), its best documented settings, which `rivals/ask_NAME.py` holds and the table shows, and an empty home. The
-server is tests/server.py in a process of its own. Tools take turns; the settings after the first are measured once.
+server is tests/support/server.py in a process of its own. Tools take turns; the settings after the first are measured once.
 
 - s: from the call that asks to its return, with all rows on the disk (read back after the clock has stopped, and
   counted). A tool's imports and objects come before it, and are `before`. What a tool starts or loads within the call
@@ -37,7 +37,7 @@ import psutil
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from serving import KEY, Serving  # noqa: E402
+from support.serving import KEY, Serving  # noqa: E402
 
 HOMES = ROOT / ".venv-rivals"
 LIMIT = 900  # seconds a run

@@ -11,9 +11,6 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
-REPOSITORY = Path(__file__).parent.parent
-SHARED = REPOSITORY.parent / "shared" / "data"
-
 
 @pytest.fixture(scope="session")
 def smol():
@@ -115,8 +112,8 @@ def finished(tmp_path_factory):
     Both samples of a seed are greedy, so that half of the 48 rows are kept and half rejected as copies.
     `recipe`, `run` (copy it before you change it), `teacher`, and `done`: the outcome of each command by its verb.
     """
-    from commands import call, warm
-    from small import small_task, small_teacher
+    from support.commands import call, warm
+    from support.small import small_task, small_teacher
 
     folder = tmp_path_factory.mktemp("finished")
     call(small_teacher, folder / "teacher")

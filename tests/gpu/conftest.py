@@ -9,7 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
-from small import small_task, small_teacher
+from support.small import small_task, small_teacher
 
 DEVICE = os.environ.get("SYNTHGEN_TEST_DEVICE", "cuda")
 WITHOUT = "torch sees no GPU; SYNTHGEN_TEST_DEVICE=cpu runs these tests on the CPU"

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from small import small_encoder, sorting_task
+from support.small import small_encoder, sorting_task
 from test_encoder_student import TINY
 from test_train import Cut
 

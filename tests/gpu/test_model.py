@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from small import CLASSES, WORDS, small_encoder
+from support.small import CLASSES, WORDS, small_encoder
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from synthgen.lm.forward import completion_logits

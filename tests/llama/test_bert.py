@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small import bert_run
+from support.small import bert_run
 
 import distill
 from distill.exporting.running import open_classifier

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from small import small_task
+from support.small import small_task
 
 import distill
 import synthgen

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from serving import write_recipe
+from support.serving import write_recipe
 
 import synthgen
 from synthgen import corpus, logits

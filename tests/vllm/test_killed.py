@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from killing import Server
-from small import small_task
-from trials import committed, touched, twice
+from support.killing import Server
+from support.small import small_task
+from support.trials import committed, touched, twice
 
 from synthgen import corpus, durable
 

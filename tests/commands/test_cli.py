@@ -1,0 +1,524 @@
+"""The commands as real processes: what they say, what they exit with, and that no mistake costs what is there.
+
+A mistake gives one line and one hint on stderr, nothing on stdout, exit 2, and leaves every file as it was; the
+command given again after the mistake was mended does the whole job.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from support.commands import ENVIRONMENT, Done, cold, start, warm
+from support.small import small_task
+
+from synthgen import durable
+
+PARTS = ("data", "logits/teacher")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, but for locks."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def mistake(done: Done, *said: str, code: int = 2) -> Done:
+    """Assert that a command ended in one clear line with a hint, and that the line says all of `said`."""
+    lines = done.err.splitlines()
+    errors = [line for line in lines if line.startswith("Error: ")]
+    assert done.code == code, done
+    assert len(errors) == 1, done
+    assert lines[-2:] == [errors[0], lines[-1]], done
+    assert re.match(r"  → \S", lines[-1]), done
+    assert "Traceback" not in done.err + done.out
+    assert done.out == "", done
+    for text in said:
+        assert text in errors[0], (text, errors[0])
+    return done
+
+
+def edit(recipe: Path, **sections) -> None:
+    """Replace or add top-level keys of a recipe."""
+    recipe.write_text(yaml.safe_dump({**yaml.safe_load(recipe.read_text()), **sections}, sort_keys=False))
+
+
+@pytest.fixture
+def recipe(tmp_path, finished) -> Path:
+    """A copy of the finished run's recipe, seeds and templates, to be spoiled."""
+    return shutil.copytree(finished.recipe.parent, tmp_path / "task") / "recipe.yaml"
+
+
+@pytest.fixture
+def run(tmp_path, finished, recipe) -> Path:
+    """A copy of the finished run, to be spoiled; it belongs to `recipe`."""
+    folder = shutil.copytree(finished.run, tmp_path / "run")
+    resolved = folder / "recipe.yaml"
+    resolved.write_text(resolved.read_text().replace(str(finished.recipe.parent), str(recipe.parent)))
+    return folder
+
+
+def unfinish(run: Path) -> None:
+    """Take the run back to a killed `generate`: no manifest, the last shard missing."""
+    for name in ("curated", "audit", "student"):
+        shutil.rmtree(run / name)
+    for path in (run / "generated").rglob("train-00005.parquet"):
+        path.unlink()
+    (run / "generated" / "manifest.json").unlink()
+
+
+# --- mistakes in the recipe and the seeds ---------------------------------------------------------------------------
+
+
+def unknown_key(recipe: Path) -> None:
+    recipe.write_text(recipe.read_text().replace("max_new_tokens", "max_new_token"))
+
+
+def wrong_type(recipe: Path) -> None:
+    recipe.write_text(recipe.read_text().replace("samples: 2", "samples: a few"))
+
+
+def wrong_value(recipe: Path) -> None:
+    recipe.write_text(recipe.read_text().replace("test: 0.25", "test: 1.25"))
+
+
+def broken_yaml(recipe: Path) -> None:
+    recipe.write_text(recipe.read_text().replace("split:", "split: {"))
+
+
+def no_yaml(recipe: Path) -> None:
+    recipe.write_bytes(b"PAR1\xff\xfe\x00")
+
+
+def no_seed_file(recipe: Path) -> None:
+    (recipe.parent / "seeds.jsonl").unlink()
+
+
+def no_seeds(recipe: Path) -> None:
+    (recipe.parent / "seeds.jsonl").write_text("")
+
+
+def half_a_line(recipe: Path) -> None:
+    path = recipe.parent / "seeds.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:6], lines[6][:20] + "\n", *lines[7:]]))
+
+
+def no_such_field(recipe: Path) -> None:
+    (recipe.parent / "user.j2").write_text("{{ question }} {{ context }}\n")
+
+
+def no_template(recipe: Path) -> None:
+    (recipe.parent / "user.j2").unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (unknown_key, ["recipe.yaml, line ", "'generate.max_new_token'", "did you mean 'max_new_tokens'?"]),
+        (wrong_type, ["recipe.yaml, line ", "'generate.samples'", "'a few'", "integer"]),
+        (wrong_value, ["recipe.yaml, line ", "'split.test'", "1.25", "less than or equal to 1"]),
+        (broken_yaml, ["recipe.yaml, line ", "not valid YAML"]),
+        (no_yaml, ["recipe.yaml", "not UTF-8"]),
+        (no_seed_file, ["seeds.jsonl", "does not exist"]),
+        (no_seeds, ["seeds.jsonl", "no seeds"]),
+        (half_a_line, ["seeds.jsonl, line 7"]),
+        (no_such_field, ["seeds.jsonl, line 1", "sums/user.j2", "'context' is undefined", "answer, id, question"]),
+        (no_template, ["no user.j2"]),
+    ],
+)
+def test_a_mistake_in_recipe_or_seeds(recipe, run, spoil, said):
+    spoil(recipe)
+    before = files(run)
+    mistake(cold("synthgen", "generate", recipe, "-o", run), *said)
+    assert files(run) == before
+    mistake(warm("synthgen", "plan", recipe), *said)
+
+
+def test_a_recipe_that_is_not_there_names_the_shipped_ones(tmp_path):
+    done = mistake(cold("synthgen", "run", "resoning", "-o", tmp_path / "run"), "no recipe at 'resoning'")
+    assert all(f" {name}," in done.err for name in ("classify", "instruct", "reasoning"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mended_mistake_does_not_spoil_the_folder(recipe, tmp_path, finished):
+    """The teacher is the last that can be wrong: by then the run's folder has been begun."""
+    run = tmp_path / "new"
+    right = yaml.safe_load(recipe.read_text())["teacher"]
+    bare = shutil.copytree(finished.teacher, tmp_path / "bare")
+    for path in bare.glob("tokenizer*"):
+        path.unlink()
+    for model, said in ((tmp_path / "nowhere", ["nowhere", "does not exist"]), (bare, ["bare", "no tokenizer"])):
+        edit(recipe, teacher={**right, "model": str(model)})
+        mistake(warm("synthgen", "generate", recipe, "-o", run), *said)
+    edit(recipe, teacher=right)
+    assert warm("synthgen", "generate", recipe, "-o", run).code == 0
+    assert files(run / "generated") == files(finished.run / "generated")
+
+
+# --- folders that are not what the command takes them for -----------------------------------------------------------
+
+
+def test_a_run_of_another_recipe(recipe, run):
+    edit(recipe, generate={"samples": 2, "max_new_tokens": 5, "shard_size": 8, "temperature": 0.5})
+    before = files(run)
+    done = mistake(cold("synthgen", "generate", recipe, "-o", run), "generate.temperature: 0.0 → 0.5")
+    assert "-o" in done.err
+    assert "--fresh" in done.err
+    mistake(warm("synthgen", "run", recipe, "-o", run), "generate.temperature: 0.0 → 0.5")
+    assert files(run) == before
+
+
+def test_a_folder_that_is_no_run(recipe, tmp_path):
+    folder = tmp_path / "letters"
+    folder.mkdir()
+    (folder / "letter.txt").write_text("Dear Ada")
+    mistake(cold("synthgen", "generate", recipe, "-o", folder), "letters", "holds no run")
+    for command in (["synthgen", "show"], ["synthgen", "report"]):
+        mistake(warm(*command, folder), "letters", "corpus")
+    for command in (["synthgen", "curate"], ["synthgen", "audit"], ["distill", "train"], ["distill", "eval"]):
+        mistake(warm(*command, folder), "letters", "no recipe.yaml")
+        mistake(warm(*command, folder, "--recipe", recipe), "letters")
+        mistake(warm(*command, tmp_path / "nowhere", "--recipe", recipe), "nowhere", "does not exist")
+    mistake(warm("synthgen", "generate", recipe, "-o", folder / "letter.txt" / "run"), "letter.txt")
+    assert set(files(folder)) == {"letter.txt"}
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_second_process_is_kept_out(recipe, run):
+    before = files(run)
+    with durable.lock(run):
+        for command in (["generate", recipe, "-o", run], ["run", recipe, "-o", run], ["curate", run]):
+            mistake(warm("synthgen", *command), "another process", f"pid {os.getpid()}")
+        mistake(warm("distill", "train", run), "another process")
+    assert files(run) == before
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+def half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def one_byte(path: Path) -> None:
+    """The last byte of the first column: content, not a header."""
+    column = pq.read_metadata(path).row_group(0).column(0)
+    data = bytearray(path.read_bytes())
+    data[(column.dictionary_page_offset or column.data_page_offset) + column.total_compressed_size - 1] ^= 1
+    path.write_bytes(data)
+
+
+def unseen_byte(path: Path) -> None:
+    """A byte whose change a reader that trusts the file would take for other content."""
+    good, content = path.read_bytes(), pq.read_table(path)["ids_0"]
+    for place in range(len(good) // 8, len(good)):
+        data = bytearray(good)
+        data[place] ^= 1
+        try:
+            found = pq.read_table(pa.BufferReader(bytes(data)))["ids_0"]
+        except (pa.ArrowException, OSError, KeyError):
+            continue
+        if not found.equals(content):
+            path.write_bytes(data)
+            return
+    raise AssertionError("no such byte")
+
+
+def exchanged(path: Path) -> None:
+    other = path.with_name("train-00002.parquet")
+    one, two = path.read_bytes(), other.read_bytes()
+    path.write_bytes(two)
+    other.write_bytes(one)
+
+
+@pytest.mark.parametrize("finished_corpus", [True, False], ids=["finished", "unfinished"])
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("damage", [half, one_byte, exchanged])
+def test_damage_is_named_and_repaired(run, recipe, finished, damage, part, finished_corpus):
+    if not finished_corpus:
+        unfinish(run)
+    path = run / "generated" / part / "train-00001.parquet"
+    damage(path)
+    before = files(run)
+    command = ["synthgen", "generate", recipe, "-o", run]
+    if damage is exchanged and part == "data" and not finished_corpus:
+        said = "train-00001.parquet"  # either may be named
+    else:
+        said = f"{part}/train-00001.parquet"
+    done = mistake(warm(*command), said)
+    assert "--repair" in done.err
+    assert files(run) == before
+    untouched = (run / "generated" / "data" / "train-00003.parquet").stat().st_mtime_ns
+    done = warm(*command, "--repair")
+    assert done.code == 0, done
+    made_again = {"train-00001", "train-00002"} if damage is exchanged else {"train-00001"}
+    assert set(re.findall(r"shard (\S+) was damaged", done.err)) == made_again
+    assert (run / "generated" / "data" / "train-00003.parquet").stat().st_mtime_ns == untouched
+    assert files(run / "generated") == files(finished.run / "generated")
+
+
+def test_stages_refuse_damaged_input(run):
+    one_byte(run / "generated" / "data" / "train-00001.parquet")
+    shutil.rmtree(run / "curated")
+    mistake(cold("synthgen", "curate", run), "generated", "data/train-00001.parquet", "damaged")
+
+
+def test_damage_of_the_curated_corpus(run, finished):
+    half(run / "curated" / "rejected" / "train-00001.parquet")
+    for command in (["synthgen", "audit", run], ["synthgen", "curate", run], ["distill", "train", run, "--fresh"]):
+        mistake(warm(*command), "rejected/train-00001.parquet", "damaged")
+    assert warm("synthgen", "curate", run, "--repair").code == 0
+    assert files(run / "curated") == files(finished.run / "curated")
+
+
+@pytest.mark.parametrize("spoil", [half, lambda path: path.write_text("{}"), lambda path: path.write_bytes(b"\xff")])
+def test_a_damaged_manifest(run, recipe, finished, spoil):
+    spoil(run / "generated" / "manifest.json")
+    for command in (["synthgen", "generate", recipe, "-o", run], ["synthgen", "report", run]):
+        mistake(warm(*command), "manifest.json", "damaged")
+    assert warm("synthgen", "generate", recipe, "-o", run, "--repair").code == 0
+    assert files(run / "generated") == files(finished.run / "generated")
+
+
+def test_damaged_logits_never_teach(run):
+    """The curated rows are whole; a byte of the logits beside the generated ones is not, and still decodes."""
+    unseen_byte(run / "generated" / "logits" / "teacher" / "train-00003.parquet")
+    mistake(warm("distill", "train", run, "--fresh"), "logits/teacher/train-00003.parquet")
+
+
+# --- what happens to a process ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_goes_on(recipe, tmp_path, finished, number):
+    run = tmp_path / "new"
+    command = ["synthgen", "generate", recipe, "-o", run]
+    under_way = start(*command)
+    first = run / "generated" / "data" / "train-00000.parquet"
+    under_way.wait_for(first)
+    os.kill(under_way.pid, number)
+    mistake(under_way.wait(), "interrupted", code=130)
+    assert not (run / "generated" / "manifest.json").exists(), "it was finished before the signal came"
+    kept = first.stat().st_mtime_ns
+    assert warm(*command).code == 0
+    assert first.stat().st_mtime_ns == kept
+    assert files(run / "generated") == files(finished.run / "generated")
+
+
+@contextmanager
+def small_disk(folder: Path, size: str):
+    """A real file system of `size` on `folder`; yields a function that makes it larger."""
+    folder.mkdir()
+
+    def mount(options: str) -> None:
+        found = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, text=True
+        )
+        if found.returncode:
+            pytest.skip(f"a small disk cannot be mounted here: {found.stderr.strip()}")
+
+    mount(f"size={size}")
+    try:
+        yield lambda larger: mount(f"remount,size={larger}")
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_loses_nothing(recipe, tmp_path, finished):
+    if not shutil.which("mount"):
+        pytest.skip("there is no `mount` here")
+    with small_disk(tmp_path / "disk", "100k") as enlarge:
+        run = tmp_path / "disk" / "run"
+        command = ["synthgen", "generate", recipe, "-o", run]
+        mistake(warm(*command), "the disk is full", "generated/")
+        made = {path: path.stat().st_mtime_ns for path in (run / "generated" / "data").glob("[!.]*.parquet")}
+        assert made, "not one shard fits"
+        assert not list(run.rglob(f"{durable.TEMPORARY}*"))
+        enlarge("8m")
+        assert warm(*command).code == 0
+        assert {path: path.stat().st_mtime_ns for path in made} == made
+        assert files(run / "generated") == files(finished.run / "generated")
+
+
+def test_a_bug_of_ours_says_how_to_report_it(recipe, tmp_path):
+    program = tmp_path / "broken.py"
+    program.write_text(
+        "import importlib, synthgen.cli\n"
+        "def broken(*args): raise ZeroDivisionError('planted\\nin two lines')\n"
+        "importlib.import_module('synthgen.generation.plan').load_seeds = broken\n"
+        "synthgen.cli.main()\n"
+    )
+
+    def broken(**env: str) -> Done:
+        found = subprocess.run(
+            [sys.executable, program, "plan", recipe], env={**os.environ, **env}, capture_output=True, text=True
+        )
+        return Done(found.returncode, found.stdout, found.stderr)
+
+    done = mistake(broken(), "a bug of ours", "ZeroDivisionError: planted", code=70)
+    assert "please report it" in done.err
+    done = broken(SYNTHGEN_DEBUG="1")
+    assert done.code == 70
+    assert "Traceback" in done.err
+
+
+def test_a_reader_that_leaves_is_no_mistake(run):
+    """As in `synthgen show … | head -1`."""
+    command = [sys.executable, "-m", "synthgen.cli", "show", str(run), "--rejected", "-n", "1000", "--json"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **ENVIRONMENT}
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
+
+
+# --- gates ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seeds", "teacher", "status"),
+    [("CC-BY-NC-4.0", "Apache-2.0", "DENY"), ("CC0-1.0", "unknown", "UNKNOWN")],
+)
+def test_a_gate_that_says_no(tmp_path, finished, seeds, teacher, status):
+    recipe = small_task(tmp_path / "task", finished.teacher, seeds=4)
+    found = yaml.safe_load(recipe.read_text())
+    edit(
+        recipe,
+        seeds=[{**found["seeds"][0], "license": seeds}],
+        teacher={**found["teacher"], "license": teacher},
+        split={"test": 0.0},
+    )
+    run = tmp_path / "run"
+    done = mistake(warm("synthgen", "run", recipe, "-o", run), "audit", status, "commercial", code=1)
+    assert "audit/report.md" in done.err
+    assert (run / "report.html").exists()
+    assert not (run / "student").exists()
+    done = warm("synthgen", "audit", run)
+    assert done.code == 1
+    assert status in done.out
+    found = json.loads(warm("synthgen", "audit", run, "--json").out)
+    assert (found["status"], found["passed"]) == (status, False)
+    mistake(warm("distill", "train", run), "audit", status, code=1)
+    assert warm("distill", "train", run, "--override-audit").code == 0
+    done = warm("synthgen", "audit", run, "--use", "research")
+    assert done.code == (0 if status == "DENY" else 1), done
+
+
+# --- doing it again, JSON, quiet, environment -----------------------------------------------------------------------
+
+
+def test_every_command_gives_one_json_document_and_nothing_else(finished):
+    for verb, done in finished.done.items():
+        assert isinstance(json.loads(done.out), dict), verb
+        assert done.out.count("\n") == 1, verb
+        assert done.err == "", (verb, done.err)
+    said = {verb: json.loads(done.out) for verb, done in finished.done.items()}
+    assert said["plan"]["seeds"] == 24
+    assert said["generate"]["counts"]["rows"] == 48
+    assert (said["curate"]["counts"]["kept"], said["curate"]["counts"]["rejected"]) == (24, 24)
+    assert said["audit"]["status"] == "ALLOW"
+    assert said["show"]["counts"] == said["curate"]["counts"]
+    assert Path(said["train"]["student"]).samefile(finished.run / "student")
+    assert said["eval"]["table"]["distilled"]["kl"]["mean"] > 0
+    assert Path(said["report"]["report"]).read_text().startswith("<!doctype html>")
+
+
+def test_run_again_does_no_work(run, recipe):
+    made = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in run.rglob("*.parquet")}
+    made |= {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in (run / "student").glob("model.safetensors")}
+    done = warm("synthgen", "run", recipe, "-o", run)
+    assert done.code == 0, done
+    assert "no work done" in done.out
+    assert {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in made} == made
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [line["stage"] for line in lines] == ["generate", "curate", "audit", "train", "evaluate", "report"]
+    assert not any(line["worked"] for line in lines)
+    done = warm("synthgen", "run", run / "recipe.yaml", "-o", run, "--json", "-q")
+    assert json.loads(done.out)["worked"] is False
+    assert done.err == ""
+
+
+def test_run_does_all_there_is_to_do(recipe, tmp_path, finished):
+    """From nothing, without a student; the rest is done by `distill` on the finished run."""
+    edit(recipe, train=None)
+    done = warm("synthgen", "run", recipe, "-o", tmp_path / "new", "--json", "-q")
+    assert (done.code, done.err) == (0, "")
+    found = json.loads(done.out)
+    assert found["worked"] is True
+    assert found["audit"] == "ALLOW"
+    assert files(tmp_path / "new" / "generated") == files(finished.run / "generated")
+    assert files(tmp_path / "new" / "curated") == files(finished.run / "curated")
+    assert (tmp_path / "new" / "report.html").exists()
+
+
+def test_the_resolved_recipe_alone_repeats_the_run(tmp_path, finished):
+    alone = tmp_path / "elsewhere" / "recipe.yaml"
+    alone.parent.mkdir()
+    shutil.copy(finished.run / "recipe.yaml", alone)
+    assert warm("synthgen", "generate", alone, "-o", tmp_path / "run").code == 0
+    assert files(tmp_path / "run" / "generated") == files(finished.run / "generated")
+    assert (tmp_path / "run" / "recipe.yaml").read_bytes() == alone.read_bytes()
+
+
+def test_people_get_results_on_stdout_and_the_next_command_on_stderr(run, recipe, finished):
+    for command, said, following in (
+        (["synthgen", "plan", recipe], "seeds: 24", "synthgen run"),
+        (["synthgen", "generate", recipe, "-o", run], "rows 48", "synthgen curate"),
+        (["synthgen", "curate", run], "kept 24, rejected 24", "synthgen audit"),
+        (["synthgen", "audit", run], "ALLOW for commercial use", "distill train"),
+        (["distill", "train", run], "student", "distill eval"),
+        (["distill", "eval", run], "distilled: KL", "synthgen report"),
+    ):
+        done = warm(*command)
+        assert done.code == 0, done
+        assert said in done.out, done
+        assert re.search(f"^Next: .*{following}", done.err, re.MULTILINE), done
+        quiet = warm(*command, "--quiet")
+        assert (quiet.out, quiet.err) == (done.out, "")
+
+
+def test_show(run):
+    done = warm("synthgen", "show", run, "-n", "2", "--rejected")
+    assert "kept 24, rejected 24" in done.out
+    assert done.out.count("── ") == 2
+    assert done.out.count("rejected by duplicates: same as ") == 2
+    shown = json.loads(warm("synthgen", "show", run / "generated", "-n", "3", "--split", "test", "--json").out)
+    assert [record["split"] for record in shown["records"]] == ["test"] * 3
+    mistake(warm("synthgen", "show", run / "generated", "--rejected"), "not curated")
+    assert warm("synthgen", "show", run, "-n", "-1").code == 2
+
+
+def test_options_can_be_set_by_the_environment(run, recipe):
+    found = json.loads(cold("synthgen", "show", run, env={"SYNTHGEN_SHOW_COUNT": "1", "SYNTHGEN_SHOW_JSON": "1"}).out)
+    assert len(found["records"]) == 1
+    found = json.loads(warm("distill", "eval", run, env={"SYNTHGEN_DISTILL_EVAL_JSON": "1"}).out)
+    assert found["kind"] == "decoder"
+    done = warm("distill", "train", run, env={"SYNTHGEN_DISTILL_TRAIN_OUT": str(run / "other"), "SYNTHGEN_QUIET": "1"})
+    assert done.out.strip() == str(run / "other")
+    mistake(warm("synthgen", "generate", recipe, env={"SYNTHGEN_GENERATE_OUT": str(run / ("x" * 999))}), "too long")
+
+
+@pytest.mark.parametrize("program", ["synthgen", "distill"])
+def test_help_and_usage(program):
+    assert "Usage" in cold(program, "--help").out
+    assert cold(program, "--help").code == 0
+    done = warm(program, "dance")
+    assert done.code == 2
+    assert "No such command 'dance'" in done.err
+    assert warm(program, "--version").out.strip().endswith("0.1.0")

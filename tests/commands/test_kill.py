@@ -1,0 +1,386 @@
+"""SIGKILL at any moment loses nothing: the same command finishes the job, with the bytes of an undisturbed run.
+
+A command makes and unmakes files under their real names by renaming and unlinking, and makes them durable by fsync.
+It is killed before each of these calls (which is after the one before), and at random moments of its working time.
+After each kill: no process is left, no row is there twice; and once the same command has run: every file is that
+of an undisturbed run, what was committed before the kill has not been touched, no temporary file is left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+from support.killing import ONE_THREAD, Server, left_behind
+from support.small import small_encoder, small_task, small_teacher, sorting_task
+from support.trials import COMMANDS, STAGES, Setup, all_well, differences, row_ids, trial, undisturbed
+
+from synthgen import corpus
+from synthgen.generation.jobs import Jobs
+from synthgen.generation.strategies import STRATEGIES
+from synthgen.prompts import load_prompt
+from synthgen.recipe import load_recipe
+from synthgen.seeds import load_seeds
+
+KINDS = {
+    "sampled": {},
+    "topk": {
+        "logits": {"kind": "topk", "k": 7, "temperature": 2.0},
+        "generate": {"samples": 3, "max_new_tokens": 4, "shard_size": 9, "top_p": 0.9},
+    },
+    "classify": {
+        "strategy": "classify",
+        "generate": {"labels": ["a", "b", "yes no"], "shard_size": 5},
+        "logits": None,
+        "train": {
+            "student": {"kind": "classifier", "buckets": 64, "hidden": 4, "dropout": 0.1},
+            "batch_size": 4,
+            "num_train_epochs": 3,
+        },
+    },
+}
+_ONLINE = {"student": {"kind": "decoder", "layers": 1}, "batch_size": 4, "max_steps": 5, "num_train_epochs": 4}
+_ON_POLICY = {"mode": "on_policy", "lmbda": 1.0, "max_new_tokens": 5, "reuse": 4}
+_LORA = {"kind": "decoder", "layers": 1, "lora": {"r": 2, "lora_dropout": 0.3}}
+TRAINED = {  # ways of training that keep other state than a decoder's weights
+    "lora": {"train": {**_ONLINE, "save_steps": 2, "student": _LORA}},
+    "ensemble": {
+        "logits": {"kind": "topk", "k": 7, "score_by": ["other"]},
+        "train": {**_ONLINE, "save_steps": 2, "ensemble": {"merge": "pool"}},
+    },
+    "on_policy": {"logits": None, "train": {**_ONLINE, "save_steps": 2, "online": _ON_POLICY}},
+    "mutual": {"logits": None, "train": {**_ONLINE, "save_steps": 2, "online": {"mode": "mutual"}}},
+}
+_FEW = {"batch_size": 4, "max_steps": 5, "num_train_epochs": 4, "save_steps": 2, "baseline": False}
+_SMALL = {"num_hidden_layers": 1, "hidden_size": 8, "intermediate_size": 12}
+_BERT = {"model_type": "bert", "num_attention_heads": 2, "max_position_embeddings": 24, **_SMALL}
+_T5 = {"model_type": "t5", "d_model": 8, "d_kv": 4, "d_ff": 12, "num_layers": 1, "num_heads": 2}
+OTHERS = {  # students of other kinds, and what a decoder learns besides; T5 and BERT drop out one in ten
+    "encoder": {"train": {**_FEW, "student": {"kind": "encoder", "config": _BERT}}},
+    "seq2seq": {"train": {**_FEW, "student": {"kind": "seq2seq", "config": _T5}}},
+    "sentence": {
+        "strategy": "embed",
+        "generate": {"shard_size": 16},
+        "train": {**_FEW, "student": {"kind": "sentence", "config": _SMALL}},
+    },
+    "step_by_step": {
+        "strategy": "score",
+        "generate": {"shard_size": 6, "answer_marker": "#"},
+        "logits": {"kind": "topk", "k": 9},
+        "train": {**_FEW, "student": {"kind": "decoder", "layers": 1}, "rationale": {"mode": "step_by_step"}},
+    },
+    "hidden": {"train": {**_FEW, "student": {"kind": "decoder", "config": _SMALL}, "hidden": {}, "relations": {}}},
+    "stored": {"train": {**_FEW, "student": {"kind": "decoder", "config": _SMALL}, "hidden": {"stored": True}}},
+}
+TRAINING = {**TRAINED, **OTHERS}
+
+
+@pytest.fixture(scope="module")
+def folder():
+    """In memory where the system has such a place: what SIGKILL leaves does not depend on the disk."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def server():
+    started = Server()
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def setups(server, folder):
+    """Setups by kind, each made once."""
+    made: dict[str, Setup] = {}
+    teacher = small_teacher(folder / "teacher")
+
+    def setup(kind: str) -> Setup:
+        if kind not in made:
+            sections = {**KINDS, **TRAINING}[kind]
+            if kind == "ensemble":
+                one = {"license": "Apache-2.0", "batch_size": 4, "device": "cpu"}
+                other = small_teacher(folder / "other", seed=1)
+                sections = {
+                    **sections,
+                    "teachers": {"one": {"model": str(teacher), **one}, "other": {"model": str(other), **one}},
+                }
+            task = folder / f"task-{kind}"
+            if kind in ("encoder", "sentence"):
+                other = small_encoder(folder / f"teacher-{kind}", headless=kind == "sentence")
+                recipe = sorting_task(task, other, seeds=24, **sections)
+            else:
+                recipe = small_task(task, teacher, long=1, **sections)
+            if kind == "step_by_step":
+                with_reasons(task / "seeds.jsonl")
+            made[kind] = undisturbed(server, recipe, folder / kind)
+        return made[kind]
+
+    return setup
+
+
+def with_reasons(path: Path) -> None:
+    """Give each seed a completion: a rationale, a marker, an answer."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({**row, "completion": f"as {row['id']} # 7"}) + "\n" for row in rows))
+
+
+# The undisturbed run is the measure of all others, so it is checked by itself.
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_undisturbed_run_has_every_id_once(setups, kind):
+    setup = setups(kind)
+    run, recipe = setup.after["train"], load_recipe(setup.recipe)
+    prompt = load_prompt(recipe.prompts, recipe.task)
+    seeds = load_seeds(recipe.seeds, recipe.split, prompt.question)
+    (teacher,) = corpus.manifest(run / "generated")["teachers"].items()
+    jobs = Jobs(recipe, seeds, prompt, {teacher[0]: f"{teacher[0]}@{teacher[1]['revision'][:19]}"})
+    asked = [next(STRATEGIES[recipe.strategy].make(job))[0] for job in jobs.range(0, len(jobs))]
+    made = [i for p in run.glob("generated/data/*.parquet") for i in row_ids(p)]
+    failed = [i for p in run.glob("generated/failures/*.parquet") for i in row_ids(p)]
+    judged = [i for part in ("data", "rejected") for p in run.glob(f"curated/{part}/*.parquet") for i in row_ids(p)]
+    assert failed, "a seed is too long on purpose"
+    assert sorted(made + failed) == sorted(r.id for r in asked)
+    assert sorted(judged) == sorted(made)
+    assert len(set(judged)) == len(judged)
+    assert {"fsync", "replace"} <= set(setup.calls["generate"])
+    assert not differences(setup.after["generate"] / "generated", run / "generated")
+
+
+@pytest.mark.parametrize(
+    ("kind", "stage", "every"),
+    [
+        *(("sampled", stage, 1) for stage in STAGES),
+        *((kind, stage, 6) for kind in ("topk", "classify") for stage in ("generate", "train")),
+        *((kind, "train", 6) for kind in TRAINED),
+        *((kind, "train", 12) for kind in OTHERS),
+    ],
+)
+def test_sigkill_at_every_rename_and_fsync(server, setups, kind, stage, every):
+    setup = setups(kind)
+    last = len(setup.calls[stage]) - 1
+    cuts = [*((n, "before") for n in range(0, last + 1, every)), (last, "after")]
+    kills = all_well(server, cuts, lambda cut: trial(server, setup, stage, [cut]))
+    print(f"{kind}, {stage}: {kills} kills at {dict(Counter(setup.calls[stage]))}")
+    assert kills == len(cuts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "stage"), [*((kind, stage) for kind in KINDS for stage in STAGES), *((kind, "train") for kind in TRAINING)]
+)
+def test_sigkill_on_both_sides_of_every_call_twice(server, setups, kind, stage):
+    """Killed at the call, and the resumed command killed at the same number again."""
+    setup = setups(kind)
+    cuts = [(n, side) for n in range(len(setup.calls[stage])) for side in ("before", "after")]
+    kills = all_well(server, cuts, lambda cut: trial(server, setup, stage, [cut, cut]))
+    print(f"{kind}, {stage}: {kills} kills, most of them doubled")
+    assert kills == len(cuts)
+
+
+def at_random(server: Server, setup: Setup, stage: str, wanted: int, kills_each: int) -> None:
+    generator = random.Random(f"{stage} {wanted}")
+    whole, done = setup.seconds[stage], 0
+    for _ in range(10):
+        cuts = [[generator.uniform(0.02, 1.0) * whole for _ in range(kills_each)] for _ in range(wanted - done)]
+        done += all_well(server, cuts, lambda cut: trial(server, setup, stage, cut))
+        if done == wanted:
+            return
+        whole *= 0.8  # faster than the undisturbed one was: some ended before they were killed
+    pytest.fail(f"only {done} of {wanted} were killed")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_sigkill_at_ten_random_moments(server, setups, stage):
+    at_random(server, setups("sampled"), stage, 10, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "stage"), [*((kind, stage) for kind in KINDS for stage in STAGES), *((kind, "train") for kind in TRAINING)]
+)
+def test_sigkill_three_times_at_random_moments(server, setups, kind, stage):
+    at_random(server, setups(kind), stage, 30, 3)
+
+
+def damage(setup: Setup, part: str) -> tuple[Path, set[str]]:
+    """A finished run with one shard's file cut short and another's deleted; and the names of the two."""
+    run = Path(tempfile.mkdtemp(dir=setup.folder)) / "run"
+    shutil.copytree(setup.after["train"], run)
+    first, *_, last = sorted((run / part / "data").glob("*.parquet"))
+    first.write_bytes(first.read_bytes()[:-9])
+    next(p for p in (run / part).rglob(last.name) if p.parent.name != "data").unlink()
+    return run, {first.name, last.name}
+
+
+REDONE = {
+    "generate --fresh": ["synthgen", "generate", None, "-o", "RUN", "--fresh"],
+    "generate --repair": ["synthgen", "generate", None, "-o", "RUN", "--repair"],
+    "curate --fresh": ["synthgen", "curate", "RUN", "--fresh"],
+    "curate --repair": ["synthgen", "curate", "RUN", "--repair"],
+    "train --fresh": ["distill", "train", "RUN", "--fresh"],
+}
+
+
+def redone(server: Server, setup: Setup, name: str, every: int, kills_each: int) -> int:
+    """Kill a command that makes a finished run, or a damaged one, anew."""
+    command = [setup.recipe if part is None else part for part in REDONE[name]]
+    stage = name.split()[0]
+    base, names = setup.after["train"], {p.name for p in setup.after["train"].rglob("*")}
+    if "--repair" in name:
+        base, names = damage(setup, f"{stage}d")
+    counted = Path(tempfile.mkdtemp(dir=setup.folder)) / "run"
+    shutil.copytree(base, counted)
+    calls = server.run([counted if part == "RUN" else part for part in command]).calls
+    finished = Setup(setup.recipe, setup.folder, {stage: setup.after["train"]})
+    cuts = [(n, "before") for n in range(0, len(calls), every)]
+    return all_well(
+        server,
+        cuts,
+        lambda cut: trial(
+            server,
+            finished,
+            stage,
+            [cut] * kills_each,
+            command=command,
+            base=base,
+            again=lambda path: path.name in names,
+        ),
+    )
+
+
+@pytest.mark.parametrize("name", ["generate --fresh", "curate --repair"])
+def test_sigkill_while_making_anew(server, setups, name):
+    assert redone(server, setups("sampled"), name, 4, 1) > 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(REDONE))
+def test_sigkill_while_making_anew_at_every_call(server, setups, name):
+    assert redone(server, setups("sampled"), name, 1, 2) > 20
+
+
+def whole_run(server: Server, folder: Path) -> Setup:
+    """All stages but training in one command: generate, curate, audit, report."""
+    recipe = small_task(folder / "task-run", folder / "teacher", long=1, train=None)
+    return undisturbed(server, recipe, folder / "whole", ["run"])
+
+
+def run_is_well(server: Server, setup: Setup, cut: tuple[int, str]) -> list[str] | None:
+    found = trial(server, setup, "run", [cut])
+    if not json.loads((setup.after["run"] / "audit" / "report.json").read_text())["passed"]:
+        found.append("the audit did not pass")
+    return found
+
+
+def test_sigkill_of_a_whole_run(server, setups, folder):
+    """At its beginning, and from the end of curation on: recipe, audit, log and page."""
+    setups("sampled")
+    setup = whole_run(server, folder)
+    count = len(setup.calls["run"])
+    alone = len(setups("sampled").calls["generate"]) + len(setups("sampled").calls["curate"])
+    cuts = [(n, "before") for n in (*range(0, 6, 2), *range(alone - 6, count, 4))]
+    assert all_well(server, cuts, lambda cut: run_is_well(server, setup, cut)) == len(cuts)
+
+
+@pytest.mark.slow
+def test_sigkill_of_a_whole_run_at_every_call(server, setups, folder):
+    setups("sampled")
+    setup = whole_run(server, folder)
+    cuts = [(n, side) for n in range(len(setup.calls["run"])) for side in ("before", "after")]
+    assert all_well(server, cuts, lambda cut: run_is_well(server, setup, cut)) == len(cuts)
+
+
+def kill_while_measuring(setup: Setup, run: Path, seconds: float) -> None:
+    """`synthgen run` in an interpreter of its own, killed `seconds` after it started one to measure a model."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "synthgen.cli", *map(str, COMMANDS["run"](setup.recipe, run)[1:])],
+        env={**os.environ, **ONE_THREAD},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        parent = psutil.Process(process.pid)
+        while not any("distill.evaluation.cost" in child.cmdline() for child in parent.children(recursive=True)):
+            assert process.poll() is None, "it ended before it measured"
+            time.sleep(0.05)
+        time.sleep(seconds)
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not left_behind(process.pid, patience=60)
+
+
+def measured(server: Server, setup: Setup, seconds: float) -> None:
+    run = Path(tempfile.mkdtemp(dir=setup.folder)) / "run"
+    kill_while_measuring(setup, run, seconds)
+    assert not (run / "student" / "evaluation.json").exists()
+    outcome = server.run(COMMANDS["run"](setup.recipe, run))
+    assert outcome.code == 0, outcome.output
+    assert not outcome.orphans
+    assert json.loads((run / "student" / "evaluation.json").read_text())["table"]["distilled"]
+    assert (run / "report.html").exists()
+    wrong = differences(setup.after["train"], run)
+    # the audit came between, and the model card has the results
+    expected = ["too many: audit/attribution.md", "differs: student/README.md"]
+    assert wrong == expected
+
+
+def test_no_process_outlives_a_killed_run(server, setups):
+    measured(server, setups("classify"), 0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.1, 1.0, 3.0, 6.0])
+def test_no_process_outlives_a_run_killed_later(server, setups, seconds):
+    measured(server, setups("classify"), seconds)
+
+
+# The tests above must be able to fail: each promise of the package is broken in turn, and seen.
+
+
+@pytest.mark.parametrize(
+    ("fault", "stage", "seen"),
+    [
+        ("plain write", "generate", "the same command ended with"),
+        ("plain write", "train", "differs: student"),
+        ("data first", "generate", "the same command ended with"),
+        ("no sweep", "train", "too many"),
+        ("forgets shards", "generate", "made again"),
+        ("forgets shards", "curate", "made again"),
+        ("manifest first", "generate", "missing: generated/README.md"),
+        ("no moments", "train", "differs: student/model.safetensors"),
+        ("no checkpoints", "train", "was not used"),
+        ("forgets texts", "train", "differs: student/model.safetensors"),
+        ("leaves a child", "curate", "left behind"),
+    ],
+)
+def test_a_broken_promise_is_seen(server, setups, fault, stage, seen):
+    setup = setups("on_policy" if fault == "forgets texts" else "sampled")
+    run = Path(tempfile.mkdtemp(dir=setup.folder)) / "run"
+    if setup.before(stage):
+        shutil.copytree(setup.before(stage), run)
+    whole = server.run(COMMANDS[stage](setup.recipe, run), fault=fault)
+    assert whole.code == 0, whole.output
+    findings: list[str] = []
+    cuts = [(n, "before") for n in reversed(range(len(whole.calls)))]
+    for some in (cuts[i : i + 4] for i in range(0, len(cuts), 4)):
+        for found in server.map(lambda cut: trial(server, setup, stage, [cut], fault), some):
+            findings += found or []
+        if any(seen in finding for finding in findings):
+            return
+    pytest.fail(f"'{fault}' was not seen: {findings[:5]}")

@@ -1,0 +1,123 @@
+"""Generation by a local engine that takes requests one at a time: always full, no barriers, stopped when it must."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from pathlib import Path
+
+import pytest
+from support.small import small_task, small_teacher
+
+import synthgen
+from synthgen import corpus
+from synthgen.errors import GateDenied, TeacherError
+from synthgen.teachers.base import Reply, StreamingTeacher
+from synthgen.teachers.transformers import LocalModel
+
+AT_ONCE = 5
+
+
+class OneByOne:
+    """A real model, asked one request at a time; `slow` is the seed whose answers take long."""
+
+    def __init__(self, model: LocalModel, slow: str = "", fails: str = "", dies: str = "") -> None:
+        self.model, self.slow, self.fails, self.dies = model, slow, fails, dies
+        self.identity, self.can = model.identity, model.can
+        self.sample, self.classify, self.score = model.sample, model.classify, model.score
+        self.flying: list[str] = []
+        self.most = 0
+        self.beside: set[str] = set()  # seeds that were asked while the slow one was
+        self.closed = False
+
+    async def start(self) -> int:
+        return AT_ONCE
+
+    async def ask(self, request, spec, tick) -> Reply:
+        self.flying.append(request.seed_id)
+        self.most = max(self.most, len(self.flying))
+        if self.slow in self.flying:
+            self.beside.add(request.seed_id)
+        await asyncio.sleep(0.5 if request.seed_id == self.slow else 0.001)
+        self.flying.remove(request.seed_id)
+        if request.seed_id == self.dies:
+            raise TeacherError("the engine does not start again", "")
+        if request.seed_id == self.fails:
+            return Reply(failure=("engine_died", "it died"))
+        return self.model.sample([request], spec, tick)[0]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return small_teacher(tmp_path_factory.mktemp("teacher") / "small")
+
+
+@pytest.fixture
+def run(folder, tmp_path, monkeypatch):
+    """`run(teacher, **sections)`: the folder of a run by that teacher; None is the batch engine."""
+
+    module = importlib.import_module("synthgen.generate")
+
+    def generate(teacher: OneByOne | None, **sections) -> Path:
+        recipe = small_task(tmp_path / "task", folder, 12, long=1, train=None, **sections)
+        if teacher is not None:
+            monkeypatch.setattr(module, "open_teacher", lambda section, generate: teacher)
+        else:
+            monkeypatch.undo()
+        return synthgen.generate(synthgen.load_recipe(recipe), tmp_path / ("plain" if teacher is None else "stream"))
+
+    return generate
+
+
+@pytest.fixture
+def model(folder) -> LocalModel:
+    from synthgen.tables.engines import TeacherSection
+
+    return LocalModel.open(TeacherSection(model=str(folder), batch_size=4, device="cpu", license="Apache-2.0"))
+
+
+def rows(folder: Path) -> list[tuple]:
+    return [(r.id, r.text, tuple(r.token_ids)) for _, found in corpus.records(folder) for r in found]
+
+
+def test_the_rows_are_those_of_the_batch_engine_and_in_their_order(run, model):
+    teacher = OneByOne(model, slow="q3")
+    assert isinstance(teacher, StreamingTeacher)
+    assert not isinstance(model, StreamingTeacher)
+    streamed, plain = run(teacher), run(None)
+    assert rows(streamed) == rows(plain)
+    assert len(rows(streamed)) == 22
+    assert corpus.manifest(streamed)["counts"]["failures"] == 2  # the one that does not fit
+    names = [sorted(p.relative_to(f) for p in f.glob("*/**/*.parquet")) for f in (streamed, plain)]
+    assert names[0] == names[1]
+    assert teacher.closed
+
+
+def test_it_is_kept_full_and_a_slow_answer_holds_nobody_up(run, model):
+    teacher = OneByOne(model, slow="q1")
+    run(teacher)
+    assert teacher.most == AT_ONCE
+    assert len(teacher.beside) > 8  # of other shards too: one has three seeds
+
+
+def test_strategies_of_several_rounds_run_by_themselves(run, model):
+    teacher = OneByOne(model)
+    kept = run(teacher, strategy="vote", steps={"candidates": 3}, generate={"max_new_tokens": 4, "shard_size": 6})
+    counts = corpus.manifest(kept)["counts"]
+    assert counts["rows"] + counts["failures"] >= 12
+
+
+def test_too_many_failures_stop_it(run, model):
+    generate = {"samples": 2, "max_new_tokens": 4, "shard_size": 6, "max_failures": 3}
+    with pytest.raises(GateDenied, match="4 requests failed"):
+        run(OneByOne(model, fails="q5"), generate=generate)
+
+
+def test_an_engine_that_gives_up_ends_the_run_and_is_closed(run, model):
+    teacher = OneByOne(model, dies="q7", slow="q3")
+    with pytest.raises(TeacherError, match="does not start again"):
+        run(teacher)
+    assert teacher.closed

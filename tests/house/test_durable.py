@@ -1,0 +1,159 @@
+"""Writing whole or not at all: what is synced before it gets its name, and what is swept after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from support.small import small_task, small_teacher
+
+import synthgen
+from synthgen import corpus, durable
+from synthgen.records import FAILURE_SCHEMA, SCHEMA
+from synthgen.reporting.page import write_report
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """What has been synced, as ('sync' | 'name', path) in order; `os` does its work all the same."""
+    log: list[tuple[str, Path]] = []
+    fsync, replace, mkdir = os.fsync, os.replace, os.mkdir
+
+    def record(handle):
+        log.append(("sync", Path(f"/proc/self/fd/{handle}").readlink()))
+        fsync(handle)
+
+    def rename(source, target, **more):
+        log.append(("name", Path(target).absolute()))
+        replace(source, target, **more)
+
+    def make(path, *args, **more):
+        mkdir(path, *args, **more)
+        log.append(("name", Path(path).absolute()))
+
+    monkeypatch.setattr(os, "fsync", record)
+    monkeypatch.setattr(os, "replace", rename)
+    monkeypatch.setattr(os, "mkdir", make)
+    return log
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="names of open files need /proc")
+
+
+@needs_proc
+def test_a_file_is_synced_before_it_is_named_and_its_name_after(tmp_path, disk):
+    durable.write_text(tmp_path / "a" / "b" / "file.txt", "whole")
+    assert disk == [
+        ("name", tmp_path / "a"),
+        ("sync", tmp_path),
+        ("name", tmp_path / "a" / "b"),
+        ("sync", tmp_path / "a"),
+        ("sync", tmp_path / "a" / "b" / ".tmp-file.txt"),
+        ("name", tmp_path / "a" / "b" / "file.txt"),
+        ("sync", tmp_path / "a" / "b"),
+    ]
+    assert (tmp_path / "a" / "b" / "file.txt").read_text() == "whole"
+
+
+@needs_proc
+def test_a_folder_is_synced_to_its_last_file_before_it_is_named(tmp_path, disk):
+    made = tmp_path / ".tmp-made"
+    (made / "inner").mkdir(parents=True)
+    (made / "inner" / "one").write_text("1")
+    (made / "two").write_text("2")
+    disk.clear()
+    durable.publish(made, tmp_path / "final")
+    assert disk[-2:] == [("name", tmp_path / "final"), ("sync", tmp_path)]
+    assert {path for what, path in disk[:-2]} == {made, made / "inner", made / "inner" / "one", made / "two"}
+    assert (tmp_path / "final" / "inner" / "one").read_text() == "1"
+
+
+def test_publish_replaces_a_folder_that_is_there(tmp_path):
+    for text in ("old", "new"):
+        (tmp_path / ".tmp-made").mkdir()
+        (tmp_path / ".tmp-made" / text).write_text(text)
+        durable.publish(tmp_path / ".tmp-made", tmp_path / "final")
+    assert [p.name for p in tmp_path.rglob("*")] == ["final", "new"]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    durable.write_text(tmp_path / "file", "old")
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        durable.write_text(tmp_path / "file", "new")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("file", "old")]
+
+
+def test_sweep_takes_every_temporary_name_and_nothing_else(tmp_path):
+    folder = tmp_path / "corpus"
+    for name in ("data/a.parquet", "data/.tmp-a.parquet", ".tmp-gone-old/data/.tmp-b", "x/.tmp-model-7/w", ".lock"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    half = tmp_path / ".tmp-gone-corpus"  # a corpus whose removal was cut short
+    (half / "data").mkdir(parents=True)
+    other = tmp_path / ".tmp-gone-another"
+    other.mkdir()
+    durable.sweep(folder)
+    assert sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()) == [
+        ".lock",
+        "data/a.parquet",
+    ]
+    assert not half.exists()
+    assert other.exists()
+
+
+def test_sweep_takes_any_spelling_of_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".tmp-x").write_text("")
+    durable.sweep(Path())
+    durable.sweep(Path("missing"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_remove_follows_no_link(tmp_path):
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "kept").write_text("")
+    (tmp_path / "link").symlink_to(target)
+    durable.remove(tmp_path / "link")
+    durable.remove(tmp_path / "link")
+    assert (target / "kept").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["target"]
+
+
+def test_failures_of_a_killed_attempt_do_not_outlive_the_next(tmp_path):
+    """A row that failed before the kill and succeeds after it is not in two places."""
+    corpus.claim(tmp_path, {}, "generate")
+    failure = {"id": "a", "seed_id": "s", "split": "train", "kind": "context", "reason": "long"}
+    failures = pa.Table.from_pylist([failure], schema=FAILURE_SCHEMA)
+    corpus.commit(tmp_path, "train-00000", {"failures": failures})  # killed before the data file
+    corpus.commit(tmp_path, "train-00000", {"data": SCHEMA.empty_table()})
+    assert not list(tmp_path.glob("failures/*"))
+
+
+def test_half_a_line_of_the_log_breaks_nothing(tmp_path):
+    """The log of a machine that lost power: the page is written, and the next run goes on."""
+    recipe = synthgen.load_recipe(small_task(tmp_path / "task", small_teacher(tmp_path / "teacher"), train=None))
+    run = tmp_path / "run"
+    synthgen.run(recipe, run)
+    log = run / "log.jsonl"
+    log.write_text(log.read_text() + '{"time": "2026-01-01T00:0')
+    page = write_report(run).read_text()
+    assert "generate" in page
+    synthgen.run(recipe, run)
+    stages = []
+    for line in log.read_text().splitlines():
+        try:
+            stages.append(json.loads(line)["stage"])
+        except ValueError:
+            assert line.startswith('{"time": "2026-01-01T00:0')
+    assert stages.count("report") == 2
+    assert stages.count("generate") == 2, "a line is begun anew after half a line"

@@ -1,0 +1,104 @@
+"""The experiments' page is what their results say, and arms that are there are not made again."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from support.places import REPOSITORY
+
+HERE = REPOSITORY / "benchmarks" / "experiments"
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE))
+    import harness
+    import tables
+
+    yield harness, tables
+    for name in ("harness", "tables"):
+        del sys.modules[name]
+
+
+def result(seed: int, items: list[float], **more) -> dict:
+    return {"arm": "a", "seed": seed, "items": {"loss": items}, **more}
+
+
+def test_the_page_is_what_the_results_say(scripts):
+    _, tables = scripts
+    text = tables.PAGE.read_text()
+    assert tables.page(text) == text, "python benchmarks/experiments/tables.py writes it"
+    assert "No results yet" not in text
+
+
+def test_a_table_is_written_between_its_markers(scripts, tmp_path, monkeypatch):
+    _, tables = scripts
+    monkeypatch.setattr(tables, "HERE", tmp_path)
+    monkeypatch.setattr(tables, "TABLES", {"t": ("t", ["a", "b"], "loss", [("loss", "loss", "{:.2f}")])})
+    (tmp_path / "results" / "t").mkdir(parents=True)
+    for arm, shift in (("a", 0.0), ("b", 0.5)):
+        for seed in (0, 1):
+            found = {**result(seed, [1.0 + seed + shift, 2.0 + seed + shift]), "arm": arm}
+            (tmp_path / "results" / "t" / f"{arm}-{seed}.json").write_text(json.dumps(found))
+    text = tables.page("before\n<!-- table: t -->\nold\n<!-- end -->\nafter\n")
+    assert text.startswith("before\n<!-- table: t -->\n")
+    assert text.endswith("<!-- end -->\nafter\n")
+    assert "old" not in text
+    assert "| b | 2.50 | +0.500 [+0.500, +0.500] | 2.00 3.00 | 2 |" in text
+    assert tables.page(text) == text
+
+
+def test_differences_are_paired_over_items_and_seeds(scripts):
+    """Items differ far more from each other than the arms do: unpaired, nothing would be seen."""
+    _, tables = scripts
+    draw = np.random.default_rng(0)
+    hard = draw.normal(0, 10, (3, 200))
+    base = [result(seed, list(row)) for seed, row in enumerate(hard)]
+    arm = [result(seed, list(row - 0.1 + draw.normal(0, 0.05, 200))) for seed, row in enumerate(hard)]
+    mean, low, high = tables.paired(arm, base, "loss")
+    assert low < -0.1 < high < 0
+    assert low < mean < high
+    assert high - low < 0.05
+    assert tables.paired(base, base, "loss") == (0, 0, 0)
+    apart = [result(seed, list(row + 0.3 * seed)) for seed, row in enumerate(hard)]
+    mean, low, high = tables.paired(apart, base, "loss")
+    assert (low, high) == (pytest.approx(0), pytest.approx(0.6)), "seeds are drawn too"
+
+
+def test_arms_that_are_there_are_not_made_again(scripts, tmp_path, monkeypatch):
+    harness, _ = scripts
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    made = []
+
+    def act(arm: str, seed: int) -> dict:
+        made.append((arm, seed))
+        if len(made) == 4:
+            raise KeyboardInterrupt
+        return {"items": {"loss": [1.0, 2.0]}}
+
+    with pytest.raises(KeyboardInterrupt):
+        harness.run("t", ("a", "b"), act)
+    harness.run("t", ("a", "b"), act)
+    assert made == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("b", 1), ("a", 2), ("b", 2)]
+    assert json.loads((tmp_path / "t" / "b-1.json").read_text())["items"] == {"loss": [1.0, 2.0]}
+
+
+def test_no_string_keeps_its_own_rationale(scripts):
+    """The shuffled control: another string's rationale, of as many tokens, beside the string's own answer."""
+    import rationale
+    from parity import ASK, answer
+
+    plain, shuffled = (rationale.rows_of(arm, 0) for arm in ("rationale", "rationale-shuffled"))
+    assert len(plain) == len(shuffled)
+    for (a,), (b,) in zip(plain, shuffled, strict=True):
+        assert a.prompt == b.prompt
+        assert len(a.completion) == len(b.completion)
+        assert a.completion[-2:] == b.completion[-2:]
+        assert a.completion[-2] == answer(a.prompt[: a.prompt.index(ASK)])
+    same = sum(a.completion == b.completion for (a,), (b,) in zip(plain, shuffled, strict=True))
+    assert same < 5
+    for name in ("rationale", "parity"):
+        del sys.modules[name]

@@ -1,0 +1,416 @@
+"""The loop and its students: from a checkpoint, random weights, low-rank; stopped early; on two processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support.small import small_runs, small_task, small_teacher
+from test_train import Cut
+
+import synthgen
+from distill import evaluate, train
+from distill.finished import is_trained
+from distill.loop import Checkpoints, Objective, _restore, accelerator_of, fit
+from distill.students.decoder import read_metrics
+from synthgen.errors import RecipeError, RunChanged, UserError
+from synthgen.lm.load import pick_device
+from synthgen.recipe import TrainSection
+from synthgen.teachers.transformers import LocalModel
+from synthgen.ui import Progress
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return small_runs(tmp_path_factory.mktemp("loop"))
+
+
+def with_train(recipe, **changes):
+    return recipe.model_copy(
+        update={"train": TrainSection.model_validate(recipe.train.model_dump(exclude_none=True) | changes)}
+    )
+
+
+def student_of(recipe, run: Path, out: Path, **changes) -> Path:
+    return train(with_train(recipe, **changes), run, out)
+
+
+CONFIG = {"kind": "decoder", "config": {"num_hidden_layers": 3, "hidden_size": 8, "intermediate_size": 12}}
+
+
+def test_a_student_of_random_weights(made, tmp_path):
+    recipe, run = made("one", seeds=24, split={"test": 0.25, "validation": 0.25})
+    student = student_of(recipe, run, tmp_path / "student", student=CONFIG)
+    model = LocalModel.open(recipe.teacher.model_copy(update={"model": str(student)})).model
+    assert (model.config.num_hidden_layers, model.config.hidden_size) == (3, 8)
+    card = (student / "README.md").read_text()
+    assert "random weights, the teacher's config but for num_hidden_layers 3, hidden_size 8" in card
+    again = student_of(recipe, run, tmp_path / "again", student=CONFIG)
+    assert (student / "model.safetensors").read_bytes() == (again / "model.safetensors").read_bytes()
+    changed = with_train(recipe, student=CONFIG)
+    found = evaluate(changed, run, student)
+    assert set(found["table"]) >= {"untrained", "distilled"}
+    measured = (student / "README.md").read_text()
+    assert "## Held-out results" in measured
+    assert "## Held-out results" not in card
+    (student / "README.md").write_text("edited")
+    evaluate(changed, run, student)
+    assert (student / "README.md").read_text() == "edited", "nothing was done"
+
+
+def test_measuring_on_another_run_leaves_the_card(made, tmp_path, monkeypatch):
+    """It says whose rows and licenses a student comes from. (What is measured does not matter here.)"""
+    monkeypatch.setattr("distill.evaluation.fidelity.evaluate_decoder", lambda *some: {"table": {}})
+    recipe, run = made("one", seeds=24, split={"test": 0.25, "validation": 0.25})
+    other, elsewhere = made("elsewhere", seeds=16)
+    student = student_of(recipe, run, tmp_path / "student", baseline=False)
+    card = (student / "README.md").read_text()
+    evaluate(other, elsewhere, student)
+    assert (student / "evaluation.json").exists()
+    assert (student / "README.md").read_text() == card
+
+
+def test_a_student_from_a_checkpoint_goes_on_from_there(made, tmp_path):
+    recipe, run = made("one", seeds=24, split={"test": 0.25, "validation": 0.25})
+    first = small_teacher(tmp_path / "first", seed=7)
+    kind = {"kind": "decoder", "model": str(first)}
+    student = student_of(recipe, run, tmp_path / "student", student=kind, learning_rate=1e-9, baseline=False)
+    before, after = load_file(first / "model.safetensors"), load_file(student / "model.safetensors")
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in after)
+    assert not (student / "baseline").exists()
+
+
+def test_only_the_adapter_learns_and_is_merged(made, tmp_path):
+    recipe, run = made("one", seeds=24, split={"test": 0.25, "validation": 0.25})
+    kind = {"kind": "decoder", "layers": 1, "lora": {"r": 2, "target_modules": ["q_proj", "v_proj"]}}
+    student = student_of(recipe, run, tmp_path / "student", student=kind, learning_rate=0.05)
+    teacher = LocalModel.open(recipe.teacher).model.state_dict()
+    found = load_file(student / "model.safetensors")
+    moved = {name for name, value in found.items() if not torch.equal(value, teacher[name].float())}
+    assert moved == {f"model.layers.0.self_attn.{name}.weight" for name in ("q_proj", "v_proj")}
+    adapter = load_file(student / "adapter" / "adapter_model.safetensors")
+    assert len(adapter) == 4
+    a, b = (next(v for k, v in adapter.items() if "q_proj" in k and f"lora_{letter}" in k) for letter in "AB")
+    origin = teacher["model.layers.0.self_attn.q_proj.weight"]
+    expected = origin + 32 / 2 * (b @ a)
+    assert torch.allclose(found["model.layers.0.self_attn.q_proj.weight"], expected, atol=1e-5)
+    assert "low-rank adapters (r = 2), merged" in (student / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"student": {"kind": "decoder", "config": {"hidden": 8}}}, "llama models have no 'hidden'"),
+        ({"student": {"kind": "decoder", "config": {"hidden_size": 7}}}, "no such model can be made"),
+        ({"student": {"kind": "decoder", "layers": 1, "lora": {"target_modules": ["w_proj"]}}}, "train.student.lora"),
+        ({"eval_steps": 2}, "has no validation rows"),
+        ({"report_to": ["wandb"]}, "names wandb, which is not installed"),
+    ],
+)
+def test_mistakes(made, tmp_path, changes, says):
+    recipe, run = made("plain", seeds=8)
+    with pytest.raises(UserError, match=says) as caught:
+        student_of(recipe, run, tmp_path / "student", **changes)
+    assert caught.value.hint
+    assert not (tmp_path / "student" / "training.json").exists()
+
+
+def test_a_checkpoint_of_another_vocabulary(made, tmp_path):
+    recipe, run = made("plain", seeds=8)
+    other = small_teacher(tmp_path / "other")
+    path = other / "tokenizer.json"
+    values = json.loads(path.read_text())
+    vocabulary = values["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    path.write_text(json.dumps(values))
+    with pytest.raises(RecipeError, match="gives 2 of its 258 tokens another id"):
+        student_of(recipe, run, tmp_path / "student", student={"kind": "decoder", "model": str(other)})
+
+
+def test_two_origins_are_refused():
+    with pytest.raises(ValueError, match="at most one of 'layers', 'model' and 'config'"):
+        TrainSection.model_validate({"student": {"kind": "decoder", "layers": 2, "model": "x"}})
+    with pytest.raises(ValueError, match="set 'eval_steps' too"):
+        TrainSection.model_validate({"early_stopping_patience": 2})
+
+
+# Stopping early
+
+
+def test_stops_when_nothing_gets_better_and_keeps_the_best(made, tmp_path):
+    """A rate that is far too high: the validation loss rises, and the weights of its lowest value are kept."""
+    recipe, run = made("one", seeds=24, split={"test": 0.25, "validation": 0.25})
+    settings = {
+        "eval_steps": 1,
+        "early_stopping_patience": 3,
+        "learning_rate": 0.03,
+        "max_steps": 40,
+        "num_train_epochs": 40,
+    }
+    student = student_of(recipe, run, tmp_path / "student", baseline=False, **settings)
+    metrics = read_metrics(student)
+    losses = [row["validation"] for row in metrics]
+    best = losses.index(min(losses))
+    assert len(losses) == best + 4 < 40
+    shorter = settings | {"early_stopping_patience": None, "eval_steps": 1}
+    weights = load_file(student / "model.safetensors")
+    # The schedule is of all 40 steps, so the weights of step best + 1 are those of a run that is cut there.
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            with_train(recipe, baseline=False, save_steps=1, **shorter),
+            run,
+            tmp_path / "cut",
+            ui=Cut(best + 1),
+        )
+    (checkpoint,) = (tmp_path / "cut" / "checkpoints").glob("distilled-0*.safetensors")
+    assert int(checkpoint.stem.rpartition("-")[2]) == best + 1
+    found = load_file(checkpoint)
+    assert all(torch.equal(weights[name], found[f"weight.model.{name}"]) for name in weights)
+
+
+def test_checkpoints_are_pruned_and_the_log_is_live(made, tmp_path):
+    recipe, run = made("one", seeds=24, split={"test": 0.25, "validation": 0.25})
+    recipe = with_train(recipe, save_steps=1, save_total_limit=2, max_steps=5)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, run, tmp_path / "cut", ui=Cut(4))
+    folder = tmp_path / "cut" / "checkpoints"
+    assert sorted(p.name for p in folder.glob("*.safetensors")) == [f"distilled-000000{n}.safetensors" for n in (3, 4)]
+    assert [json.loads(line)["step"] for line in (folder / "distilled.jsonl").read_text().splitlines()] == [0, 1, 2, 3]
+
+
+LORA = {"kind": "decoder", "layers": 1, "lora": {"r": 2, "lora_dropout": 0.3}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"student": LORA}, {"eval_steps": 1, "early_stopping_patience": 2, "learning_rate": 0.03}],
+    ids=["lora", "stop"],
+)
+def test_resume_is_exact(made, tmp_path, changes):
+    recipe, run = made("one", seeds=24, split={"test": 0.25, "validation": 0.25})
+    recipe = with_train(recipe, **changes, save_steps=2, max_steps=7)
+    whole = train(recipe, run, tmp_path / "whole")
+    for every in range(1, 10, 2):
+        folder = tmp_path / f"cut-{every}"
+        try:
+            train(recipe, run, folder, ui=Cut(every))
+        except KeyboardInterrupt:
+            train(recipe, run, folder)
+        names = [p.relative_to(whole) for p in whole.rglob("*") if p.is_file() and p.name != "inputs.json"]
+        assert any(p.name == "model.safetensors" for p in names)
+        for name in names:
+            assert (folder / name).read_bytes() == (whole / name).read_bytes(), (every, name)
+
+
+def test_activation_checkpointing_changes_nothing(made, tmp_path):
+    recipe, run = made("one", seeds=24, split={"test": 0.25, "validation": 0.25})
+    a, b = (
+        load_file(student_of(recipe, run, tmp_path / str(on), gradient_checkpointing=on) / "model.safetensors")
+        for on in (False, True)
+    )
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_tensorboard_is_told_of_every_step(made, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    recipe, run = made("one", seeds=24, split={"test": 0.25, "validation": 0.25})
+    student = student_of(recipe, run, tmp_path / "student", report_to=["tensorboard"], baseline=False)
+    events = EventAccumulator(str(student / "trackers" / "distilled"))
+    events.Reload()
+    metrics = read_metrics(student)
+    assert [e.value for e in events.Scalars("loss")] == pytest.approx([row["loss"] for row in metrics], rel=1e-5)
+
+
+def test_trackers_do_not_decide_what_a_student_is(made, tmp_path):
+    """A run that is there is not begun anew because somebody wants to watch."""
+    recipe, run = made("one", seeds=24, split={"test": 0.25, "validation": 0.25})
+    student_of(recipe, run, tmp_path / "student")
+    student_of(recipe, run, tmp_path / "student", report_to=["tensorboard"], save_total_limit=3)
+
+
+def test_a_student_of_an_older_version_is_still_there(made, tmp_path):
+    """Its inputs.json knows nothing of keys that have come since and are off."""
+    recipe, run = made("one", seeds=24, split={"test": 0.25, "validation": 0.25})
+    out = student_of(recipe, run, tmp_path / "student")
+    old = json.loads((out / "inputs.json").read_text())
+    for key in ("hidden", "early_stopping_patience", "gradient_checkpointing"):
+        del old["train"][key]
+    (out / "inputs.json").write_text(json.dumps(old))
+    before = (out / "model.safetensors").stat().st_mtime_ns
+    assert is_trained(recipe.train, run / "curated", out)
+    student_of(recipe, run, tmp_path / "student")
+    assert (out / "model.safetensors").stat().st_mtime_ns == before
+    assert not is_trained(with_train(recipe, hidden={}).train, run / "curated", out)
+    with pytest.raises(RunChanged, match=r"train.hidden: None"):
+        student_of(recipe, run, tmp_path / "student", hidden={})
+
+
+# Devices
+
+
+def test_a_process_may_train_on_another_device_than_before(tmp_path, monkeypatch):
+    """Accelerate keeps one a process; 'meta' stands for a GPU."""
+    for name in ("cpu", "meta", "cpu"):
+        monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", name)
+        assert accelerator_of(TrainSection(), torch.device(name), tmp_path).device.type == name
+
+
+@pytest.mark.parametrize(("rank", "expected"), [(None, "cuda:0"), ("1", "cuda:1"), ("3", "cuda:1")])
+def test_each_process_has_a_gpu_of_its_own(monkeypatch, rank, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if rank:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    assert [str(pick_device(name)) for name in ("auto", "cuda", "cpu")] == [expected, expected, "cpu"]
+
+
+# Several processes
+
+
+@pytest.mark.parametrize("micro", [None, 1])
+def test_two_processes_train_the_same_student(made, tmp_path, micro):
+    """Under `torchrun` (or `accelerate launch`) gradients are the whole step's: 4 or 3 rows over 2 processes."""
+    recipe, run = made("ddp", seeds=20)
+    section = recipe.train.model_dump(exclude_none=True) | {"batch_size": 4, "max_steps": 6, "micro_batch_size": micro}
+    section |= {"hidden": {"stored": True}} if micro else {}  # which the first process makes
+    task = small_task(tmp_path / "task", Path(recipe.teacher.model), seeds=20, train={**section, "max_steps": 6})
+    one = train(synthgen.load_recipe(task), run, tmp_path / "one")
+    shutil.rmtree(run / "hidden", ignore_errors=True)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launch, "-m", "distill.cli", "train", str(run), "-o", str(tmp_path / "two"), "--recipe", str(task)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "2 processes share every batch" in done.stderr
+    for arm in ("", "baseline"):
+        a, b = (load_file(tmp_path / name / arm / "model.safetensors") for name in ("one", "two"))
+        assert all(torch.allclose(a[name], b[name], atol=1e-5) for name in a)
+        for mine, theirs in zip(read_metrics(one / arm), read_metrics(tmp_path / "two" / arm), strict=True):
+            assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
+            assert mine["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
+
+
+_STARVED = """
+import resource, sys
+import synthgen
+from distill import train
+from distill.finished import is_trained
+from distill.loop import fit
+from synthgen.errors import UserError
+from synthgen.teachers.transformers import LocalModel
+
+recipe = synthgen.load_recipe(sys.argv[1])
+teacher = LocalModel.open(recipe.teacher)
+train(recipe, sys.argv[2], sys.argv[3] + "-warm", teacher=teacher)  # what is loaded on the way is loaded
+big = recipe.train.model_copy(update={"batch_size": 64, "seed": 1})
+recipe = recipe.model_copy(update={"train": big})
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + int(sys.argv[4]), resource.RLIM_INFINITY))
+try:
+    train(recipe, sys.argv[2], sys.argv[3], teacher=teacher)
+    print("trained")
+except UserError as error:
+    print(error, "->", error.hint)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="address space is counted and limited on Linux")
+def test_out_of_memory_is_one_line_that_says_what_to_do(made, tmp_path):
+    recipe, run = made("wide", seeds=64)
+    config = {"hidden_size": 256, "intermediate_size": 8192, "num_hidden_layers": 2}
+    section = recipe.train.model_dump(exclude_none=True) | {"student": {"kind": "decoder", "config": config}}
+    section |= {"baseline": False, "max_steps": 2, "batch_size": 2}
+    task = small_task(tmp_path / "task", Path(recipe.teacher.model), seeds=64, train=section)
+    script = tmp_path / "starved.py"
+    script.write_text(_STARVED)
+    for room, says in ((120 << 20, "out of memory in step 0, with"), (8 << 30, "trained")):
+        command = [sys.executable, str(script), str(task), str(run), str(tmp_path / f"student-{room}"), str(room)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+        assert done.stdout.startswith(says), done.stdout + done.stderr[-1500:]
+        if says != "trained":
+            assert "lower train.micro_batch_size" in done.stdout
+            assert "\n" not in done.stdout.strip()
+
+
+class _Branches(Objective):
+    """Two layers of which the second is used from step 3 on, and one that never is."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.model = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, rows, step):
+        x = torch.tensor([[float(row + n) for n in range(4)] for row in rows]).cos()
+        y = self.model[0](x)
+        if min(rows) >= 6:
+            y = self.model[1](y)
+        loss = y.square().sum() / len(step)
+        return loss, {"loss": float(loss.detach())}
+
+    def tokens(self, rows):
+        return len(rows)
+
+
+def test_weights_whose_gradient_comes_late_or_never_resume_too(tmp_path):
+    """Each has a step count of its own, by which AdamW corrects its moments."""
+    section = TrainSection(save_steps=1, save_total_limit=9, learning_rate=0.01)
+
+    def fitted(objective, folder, steps=8, stop=None):
+        def batch_of(step):
+            if step == stop:
+                raise KeyboardInterrupt
+            return [2 * step, 2 * step + 1]
+
+        accelerator = accelerator_of(section, torch.device("cpu"), folder)
+        return fit(
+            objective,
+            batch_of,
+            section,
+            steps,
+            Checkpoints(folder, "x"),
+            Progress("train", steps, "steps"),
+            accelerator=accelerator,
+        )
+
+    whole = _Branches()
+    before = [p.clone() for p in whole.model.parameters()]
+    fitted(whole, tmp_path / "whole")
+    moved = [not torch.equal(a, b) for a, b in zip(before, whole.model.parameters(), strict=True)]
+    assert moved == [True] * 4 + [False] * 2
+    for stop in (2, 4, 6):
+        with pytest.raises(KeyboardInterrupt):
+            fitted(_Branches(), tmp_path / str(stop), stop=stop)
+        again = _Branches(seed=1)
+        fitted(again, tmp_path / str(stop))
+        for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True):
+            assert torch.equal(a, b), stop
+
+
+def test_a_checkpoint_with_one_step_for_all_is_taken_up(tmp_path):
+    """As an older version wrote them: its moments count."""
+    weights = {"a": torch.nn.Parameter(torch.ones(2))}
+    optimizer = torch.optim.AdamW(weights.values())
+    tensors = {"weight.a": torch.zeros(2), "exp_avg.a": torch.full((2,), 3.0), "exp_avg_sq.a": torch.full((2,), 4.0)}
+    where = Checkpoints(tmp_path, "x")
+    save_file(tensors, where.at(7), {"step": "7", "metrics": "[]", "state": "null"})
+    objective = Objective()
+    assert _restore(objective, weights, optimizer, where) == (7, [])
+    state = optimizer.state[weights["a"]]
+    assert (float(state["step"]), state["exp_avg"].tolist(), state["exp_avg_sq"].tolist()) == (
+        7.0,
+        [3.0] * 2,
+        [4.0] * 2,
+    )

@@ -1,0 +1,324 @@
+"""Training: what a row teaches, in which order, what is refused, and resume to the bit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.small import small_runs, small_task, small_teacher
+
+import synthgen
+from distill import losses, train
+from distill.data import batch_rows, load, rows, target_batch
+from distill.targets.stored import batch_loss
+from synthgen import corpus, logits
+from synthgen.errors import CorpusError, GateDenied, UserError
+from synthgen.records import DEGENERATE
+from synthgen.teachers.transformers import LocalModel
+from synthgen.ui import UI, Progress
+
+FULL = {"kind": "topk", "k": 258, "temperature": 1.0}  # the whole vocabulary of the small teacher
+# Both samples of a seed are greedy: the second is rejected as a copy. Rows of two words are degenerate.
+GREEDY = {"samples": 2, "max_new_tokens": 16, "shard_size": 8, "temperature": 0.0}
+THREE_WAYS = {"answer": False, "truncated": False, "repetition": None, "min_words": None, "max_words": 1}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return small_runs(tmp_path_factory.mktemp("train"))
+
+
+def loaded(recipe: synthgen.Recipe, run: Path, split: str = "train"):
+    """(teacher, training set) of a run."""
+    teacher = LocalModel.open(recipe.teacher)
+    return teacher, load(run / "curated", teacher.render, 512, split)
+
+
+# What a row teaches
+
+
+def rows_of_three_kinds(made, kind: str):
+    spec = FULL if kind == "topk" else {"kind": "sampled", "draws": 9}
+    recipe, run = made(f"kinds-{kind}", seeds=24, generate=GREEDY, logits=spec, curate=THREE_WAYS)
+    return recipe, run, *loaded(recipe, run)
+
+
+@pytest.mark.parametrize("kind", ["topk", "sampled"])
+def test_kept_rejected_and_degenerate_rows(made, kind):
+    """Cross-entropy on kept rows alone, the divergence on these and on rejected ones; degenerate rows on neither."""
+    recipe, run, _, data = rows_of_three_kinds(made, kind)
+    verdicts = {}
+    for part in ("data", "rejected"):
+        for _, records in corpus.records(run / "curated", part, "train"):
+            verdicts |= {r.id: {v["check"] for v in r.verdicts} for r in records}
+    kept = {i for i, checks in verdicts.items() if not checks}
+    degenerate = {i for i, checks in verdicts.items() if checks & DEGENERATE}
+    rejected = verdicts.keys() - kept - degenerate
+    assert kept, "the test needs rows of all three kinds"
+    assert rejected
+    assert degenerate
+    assert {e.id for e in data.examples if e.kept} == kept
+    assert {e.id for e in data.examples if not e.kept} == rejected
+    assert data.left_out["degenerate"] == len(degenerate)
+    tokens = [len(e.completion) for e in data.examples]
+    kept_N = torch.tensor([e.kept for e, n in zip(data.examples, tokens, strict=True) for _ in range(n)])
+    z_NV = torch.randn(sum(tokens), 258, generator=torch.Generator().manual_seed(0), requires_grad=True)
+
+    def gradient(kd_weight: float, **more) -> torch.Tensor:
+        section = recipe.train.model_copy(update={"kd_weight": kd_weight})
+        (found,) = torch.autograd.grad(batch_loss(z_NV, None, data.examples, data.meta, section, **more)[0], z_NV)
+        return found.norm(dim=-1)
+
+    labels = gradient(1e-12)  # cross-entropy and nothing else
+    assert float(labels[~kept_N].max()) < 1e-9
+    assert float(labels[kept_N].min()) > 1e-6
+    assert float(gradient(1.0).min()) > 1e-7, "the divergence is over every row"
+    assert float(gradient(0.9, labels_alone=True).min()) > 1e-7, "the baseline learns every row's tokens"
+
+
+def test_parts_of_the_loss_are_means_over_their_own_tokens(made):
+    recipe, _, _, data = rows_of_three_kinds(made, "topk")
+    tokens = [len(e.completion) for e in data.examples]
+    z_NV = torch.randn(sum(tokens), 258, generator=torch.Generator().manual_seed(0))
+    loss, parts = batch_loss(z_NV, None, data.examples, data.meta, recipe.train)
+    kept_N = torch.tensor([e.kept for e, n in zip(data.examples, tokens, strict=True) for _ in range(n)])
+    labels = torch.tensor([t for e in data.examples for t in e.completion])
+    ce = torch.nn.functional.cross_entropy(z_NV[kept_N], labels[kept_N])
+    target = target_batch([e.target for e in data.examples], data.meta)
+    kd = losses.divergence(z_NV, target, "forward_kl", temperature=1.0).mean()
+    assert parts["cross_entropy"] == pytest.approx(float(ce), rel=1e-5)
+    assert parts["distillation"] == pytest.approx(float(kd), rel=1e-5)
+    assert float(loss) == pytest.approx(0.9 * float(kd) + 0.1 * float(ce), rel=1e-5)
+
+
+def test_a_batch_without_kept_rows_has_no_cross_entropy(made):
+    recipe, _, _, data = rows_of_three_kinds(made, "topk")
+    batch = [e for e in data.examples if not e.kept][:3]
+    z_NV = torch.randn(sum(len(e.completion) for e in batch), 258, requires_grad=True)
+    loss, parts = batch_loss(z_NV, None, batch, data.meta, recipe.train)
+    assert parts["cross_entropy"] == 0
+    assert torch.isfinite(loss)
+
+
+def test_rows_longer_than_max_length_are_left_out_and_counted(made):
+    _, run, teacher, data = rows_of_three_kinds(made, "topk")
+    longest = max(len(e.prompt) + len(e.completion) for e in data.examples)
+    shorter = load(run / "curated", teacher.render, longest - 1)
+    missing = {e.id for e in data.examples} - {e.id for e in shorter.examples}
+    assert shorter.left_out["longer than max_length"] == len(missing) > 0
+    with pytest.raises(CorpusError, match="no rows to train on"):
+        load(run / "curated", teacher.render, 3)
+
+
+def test_held_out_rows_are_not_trained_on(made):
+    _, run, _, data = rows_of_three_kinds(made, "topk")
+    held_out = {r.id for r, _ in rows(run / "curated", "test")}
+    assert held_out
+    assert not held_out & {e.id for e in data.examples}
+
+
+def test_batches_cover_every_row_once_an_epoch():
+    for count, size in ((10, 3), (12, 4), (1, 5), (7, 7)):
+        steps = -(-count // size)
+        epochs = [[batch_rows(e * steps + s, count, size, 3) for s in range(steps)] for e in range(3)]
+        for batches in epochs:
+            assert sorted(i for batch in batches for i in batch) == list(range(count))
+            assert all(len(batch) == size for batch in batches[:-1])
+        assert count == 1 or epochs[0] != epochs[1]
+    again = [batch_rows(step, 50, 8, 0) for step in (13, 2, 13)]
+    assert again[0] == again[2], "a function of its arguments alone"
+    assert batch_rows(2, 50, 8, 0) != batch_rows(2, 50, 8, 1)
+
+
+# What is refused
+
+
+def copy_of(run: Path, target: Path) -> Path:
+    return Path(shutil.copytree(run, target / "run", ignore=shutil.ignore_patterns("student", "audit")))
+
+
+def refused(recipe: synthgen.Recipe, run: Path, says: str, kind: type[UserError] = CorpusError, **more) -> None:
+    with pytest.raises(kind, match=says) as caught:
+        train(recipe, run, **more)
+    assert "\n" not in str(caught.value)
+    assert caught.value.hint
+    assert not (run / "student" / "training.json").exists()
+
+
+def test_logits_of_another_teacher(made, tmp_path):
+    recipe, run = made("full", logits=FULL)
+    other = small_teacher(tmp_path / "other", seed=1)
+    section = recipe.teacher.model_copy(update={"model": str(other)})
+    refused(recipe, copy_of(run, tmp_path), "were made with revision", teacher=LocalModel.open(section))
+
+
+def test_logits_of_another_tokenizer(made, tmp_path):
+    recipe, run = made("full", logits=FULL)
+    other = small_teacher(tmp_path / "other")
+    template = other / "chat_template.jinja"
+    template.write_text(template.read_text().replace("\n", " "))
+    section = recipe.teacher.model_copy(update={"model": str(other)})
+    refused(recipe, copy_of(run, tmp_path), "were made with tokenizer", teacher=LocalModel.open(section))
+
+
+def test_no_logits(made, tmp_path):
+    recipe, run = made("full", logits=FULL)
+    run = copy_of(run, tmp_path)
+    (folder,) = (run / "generated" / "logits").iterdir()
+    first = next(folder.glob("train-*.parquet"))
+    first.unlink()
+    refused(recipe, run, "no logits for record")
+    shutil.rmtree(run / "generated" / "logits")
+    refused(recipe, run, "has no logits beside it")
+
+
+def rewrite(path: Path, change) -> None:
+    table = pq.read_table(path)
+    pq.write_table(change(table), path)
+
+
+@pytest.mark.parametrize("column", ["id", "align"])
+def test_a_row_of_logits_beside_another_record(made, tmp_path, column):
+    recipe, run = made("full", logits=FULL)
+    run = copy_of(run, tmp_path)
+    path = next((run / "generated" / "logits").rglob("train-*.parquet"))
+
+    def turn(table):
+        turned = table[column].combine_chunks().take(list(reversed(range(len(table)))))
+        return table.set_column(table.column_names.index(column), table.schema.field(column), turned)
+
+    rewrite(path, turn)
+    refused(recipe, run, "does not belong to record")
+
+
+def test_shards_of_different_logits(made, tmp_path):
+    recipe, run = made("full", logits=FULL)
+    run = copy_of(run, tmp_path)
+    first, *_ = sorted((run / "generated" / "logits").rglob("train-*.parquet"))
+
+    def warmer(table):
+        meta = json.loads(table.schema.metadata[logits.FORMAT.encode()]) | {"logprob_step": 1.0}
+        return table.replace_schema_metadata({logits.FORMAT: json.dumps(meta)})
+
+    rewrite(first, warmer)
+    with pytest.raises(CorpusError, match="another kind, teacher or temperature"):
+        train(recipe, run)
+
+
+def test_an_audit_that_says_no(made):
+    recipe, run = made("audited", logits=FULL)
+    recipe = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"license": "CC-BY-NC-4.0"})})
+    assert synthgen.audit(recipe, run).status == "DENY"
+    with pytest.raises(GateDenied, match="says DENY for commercial use") as caught:
+        train(recipe, run)
+    assert "--override-audit" in caught.value.hint
+    assert not (run / "student").exists()
+    forced = train(recipe, run, override_audit=True)
+    assert "training was forced with `--override-audit`" in (forced / "README.md").read_text()
+    assert json.loads((forced / "training.json").read_text())["audit_overridden"] is True
+
+
+def test_an_override_without_a_denial_is_not_on_the_card(made):
+    recipe, run = made("allowed", logits=FULL)
+    assert synthgen.audit(recipe, run).passed
+    student = train(recipe, run, override_audit=True)
+    assert "forced" not in (student / "README.md").read_text()
+    assert json.loads((student / "training.json").read_text())["audit_overridden"] is False
+
+
+def test_a_loss_that_is_not_a_number_stops_training(made, tmp_path):
+    recipe, run = made("full", logits=FULL)
+    section = recipe.train.model_copy(update={"learning_rate": 1e30})
+    recipe = recipe.model_copy(update={"train": section})
+    refused(recipe, copy_of(run, tmp_path), r"the loss of step \d is", kind=UserError)
+
+
+# Resume
+
+
+class Cut(UI):
+    """Stops training, as Ctrl-C does, once `steps` steps are done."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__(quiet=True)
+        self.steps = steps
+
+    @contextmanager
+    def progress(self, what: str, total: int, unit: str) -> Iterator[Progress]:
+        bar, limit = Progress(what, total, unit), self.steps
+
+        def stop() -> None:
+            if bar.done - bar.resumed >= limit:
+                raise KeyboardInterrupt
+
+        bar.show = stop
+        yield bar
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_resume_is_exact_wherever_it_was_cut(tmp_path, dropout):
+    """Checkpoints every second step; cut after each number of steps, of either student, and again and again."""
+    teacher = small_teacher(tmp_path / "teacher", attention_dropout=dropout)
+    recipe = synthgen.load_recipe(small_task(tmp_path / "task", teacher))
+    run = tmp_path / "run"
+    synthgen.generate(recipe, run)
+    synthgen.curate(recipe, run)
+    model = LocalModel.open(recipe.teacher)
+    whole = train(recipe, run, tmp_path / "whole", teacher=model)
+    steps = 2 * recipe.train.max_steps
+    names = ("model.safetensors", "metrics.jsonl", "training.json", "README.md")
+    for every, again in (*((n, False) for n in range(1, steps)), (3, True)):
+        folder = tmp_path / f"cut-{every}-{again}"
+        cuts = 0
+        while True:
+            try:
+                train(recipe, run, folder, teacher=model, ui=Cut(every) if again or not cuts else None)
+                break
+            except KeyboardInterrupt:
+                cuts += 1
+        assert cuts > 2 if again else cuts == 1
+        for arm in ("", "baseline"):
+            for name in names if not arm else names[:2]:
+                assert (folder / arm / name).read_bytes() == (whole / arm / name).read_bytes(), (every, arm, name)
+        assert not list(folder.rglob(".tmp-*"))
+        assert not (folder / "checkpoints").exists()
+
+
+def test_dropout_drops(tmp_path):
+    """The test above would prove nothing of dropout if there were none."""
+    weights = []
+    for dropout in (0.0, 0.3):
+        teacher = small_teacher(tmp_path / f"teacher-{dropout}", attention_dropout=dropout)
+        recipe = synthgen.load_recipe(small_task(tmp_path / f"task-{dropout}", teacher))
+        run = tmp_path / f"run-{dropout}"
+        synthgen.generate(recipe, run)
+        synthgen.curate(recipe, run)
+        weights.append(load_file(train(recipe, run) / "model.safetensors"))
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_finished_student_is_left_alone_and_fresh_makes_it_again(made):
+    recipe, run = made("again", logits=FULL)
+    student = train(recipe, run)
+    before = {p: p.stat().st_mtime_ns for p in student.rglob("*")}
+    train(recipe, run)
+    assert {p: p.stat().st_mtime_ns for p in student.rglob("*")} == before
+    weights = (student / "model.safetensors").read_bytes()
+    train(recipe, run, fresh=True)
+    assert (student / "model.safetensors").stat().st_mtime_ns != before[student / "model.safetensors"]
+    assert (student / "model.safetensors").read_bytes() == weights
+
+
+def test_tokens_alone_are_those_of_kept_rows(made):
+    """A student that learns no distribution learns nothing from a rejected row."""
+    _, run, teacher, data = rows_of_three_kinds(made, "topk")
+    alone = load(run / "curated", teacher.render, 512, labels_alone=True)
+    assert {e.id for e in alone.examples} == {e.id for e in data.examples if e.kept} != {e.id for e in data.examples}
+    assert all(e.target is None for e in alone.examples)

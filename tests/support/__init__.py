@@ -1,0 +1,1 @@
+"""Helpers of the tests: commands, small models, servers, kill trials."""

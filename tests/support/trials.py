@@ -1,0 +1,181 @@
+"""Trials: a command killed and given again, and everything that can be wrong with the run afterwards.
+
+setup = undisturbed(server, recipe, folder)
+trial(server, setup, "generate", [(7, "before")])     # → [] when all is well
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import safe_open
+
+from support.killing import Server
+from synthgen import durable
+
+COMMANDS: dict[str, Callable[[Path, Path], list[Any]]] = {
+    "generate": lambda recipe, run: ["synthgen", "generate", recipe, "-o", run],
+    "curate": lambda recipe, run: ["synthgen", "curate", run],
+    "train": lambda recipe, run: ["distill", "train", run],
+    "run": lambda recipe, run: ["synthgen", "run", recipe, "-o", run],
+}
+STAGES = ("generate", "curate", "train")
+# Locks, times, and what holds the day's date.
+NO_RESULTS = (".lock", "log.jsonl", "report.html", "report.json", "report.md", "evaluation.json")
+
+
+@dataclass
+class Setup:
+    """A recipe, its run after each stage undisturbed, and what each stage took: hooked calls and seconds."""
+
+    recipe: Path
+    folder: Path
+    after: dict[str, Path] = field(default_factory=dict)
+    calls: dict[str, list[str]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def before(self, stage: str) -> Path | None:
+        """The undisturbed run as `stage` finds it; None where there is none yet."""
+        earlier = {"curate": "generate", "train": "curate"}.get(stage)
+        return self.after[earlier] if earlier else None
+
+
+def undisturbed(server: Server, recipe: Path, folder: Path, stages: Sequence[str] = STAGES) -> Setup:
+    """Give the stages' commands one after the other, keeping a copy of the run after each."""
+    setup = Setup(recipe, folder)
+    run = folder / "run"
+    folder.mkdir()
+    for stage in stages:
+        outcome = server.run(COMMANDS[stage](recipe, run))
+        assert outcome.code == 0, outcome.output
+        assert not outcome.orphans
+        setup.calls[stage], setup.seconds[stage] = outcome.calls, outcome.seconds
+        setup.after[stage] = Path(shutil.copytree(run, folder / f"after-{stage}"))
+    return setup
+
+
+def trial(
+    server: Server,
+    setup: Setup,
+    stage: str,
+    cuts: Sequence[tuple[int, str] | float],
+    fault: str = "",
+    command: list[Any] | None = None,
+    base: Path | None = None,
+    again: Callable[[Path], bool] = lambda path: False,
+) -> list[str] | None:
+    """Kill the stage's command once for each of `cuts`, resume, and say what is wrong.
+
+    A cut is a hooked call and its side, or seconds. None when the command ended before the first kill. `command`
+    (with RUN for the folder) and `base`, the run it begins with, are those of the stage unless given; `again` says
+    which files the command is to make again.
+    """
+    run = Path(tempfile.mkdtemp(dir=setup.folder)) / "run"
+    base = base or setup.before(stage)
+    if base:
+        shutil.copytree(base, run)
+    command = [run if part == "RUN" else part for part in command or COMMANDS[stage](setup.recipe, run)]
+    found: list[str] = []
+    done: dict[Path, tuple[int, int]] = {}
+    for number, cut in enumerate(cuts):
+        timed = isinstance(cut, float)
+        outcome = server.run(command, fault=fault, **({"after": cut} if timed else {"cut": cut}))
+        if outcome.code >= 0:
+            if number == 0:
+                shutil.rmtree(run.parent)
+                return None if timed else [f"not killed at {cut}: exit {outcome.code}: {outcome.output}"]
+            break
+        found += [f"left behind: process {pid}" for pid in outcome.orphans]
+        found += touched(done) + twice(run)
+        done = {path: state for path, state in committed(run).items() if not again(path)}
+    steps = checkpointed(run)
+    outcome = server.run(command, fault=fault)
+    if outcome.code != 0:
+        found.append(f"the same command ended with {outcome.code}: {outcome.output}")
+    for arm, step in steps.items():
+        if f"{step} were there" not in outcome.output:
+            found.append(f"the checkpoint of '{arm}' at step {step} was not used: {outcome.output}")
+    found += touched(done) + differences(setup.after[stage], run)
+    shutil.rmtree(run.parent)
+    return found
+
+
+def committed(run: Path) -> dict[Path, tuple[int, int]]:
+    """Inode and time of every file that counts as made: whole shards, and whole students."""
+    files = []
+    for data in (p for p in run.glob("*/data/*.parquet") if not p.name.startswith(".")):
+        files += [p for p in data.parent.parent.rglob(data.name)]
+    for metrics in run.rglob("metrics.jsonl"):
+        files += [metrics, metrics.with_name("model.safetensors")]
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
+
+
+def touched(done: dict[Path, tuple[int, int]]) -> list[str]:
+    return [
+        f"made again: {path.name}"
+        for path, state in done.items()
+        if not path.exists() or (path.stat().st_ino, path.stat().st_mtime_ns) != state
+    ]
+
+
+def twice(run: Path) -> list[str]:
+    """Row ids that are in a corpus more than once, failures and rejects counted."""
+    found = []
+    for corpus_ in (run / "generated", run / "curated"):
+        names = [p.name for p in corpus_.glob("data/*.parquet") if not p.name.startswith(".")]
+        ids = Counter(
+            i for part in ("data", "failures", "rejected") for name in names for i in row_ids(corpus_ / part / name)
+        )
+        found += [f"id {i} is in {corpus_.name} {n} times" for i, n in ids.items() if n > 1]
+    return found
+
+
+def row_ids(path: Path) -> list[str]:
+    try:
+        return pq.read_table(path, columns=["id"])["id"].to_pylist()
+    except (pa.ArrowInvalid, FileNotFoundError):
+        return []  # no such part, or damaged: the command that is given again must say so, or mend it
+
+
+def checkpointed(run: Path) -> dict[str, int]:
+    """Step of the newest checkpoint of each unfinished arm: a kill between two leaves both."""
+    found = {}
+    for path in run.glob("student/checkpoints/*.safetensors"):
+        arm = path.stem.rpartition("-")[0]
+        target = run / "student" / ("" if arm == "distilled" else "baseline")
+        if not path.name.startswith(".") and not (target / "metrics.jsonl").exists():
+            with safe_open(path, "np") as file:
+                # the other arm, where it is finished, counts as resumed too
+                before = run / "student" / "metrics.jsonl"
+                whole = len(before.read_text().splitlines()) if before.exists() else 0
+                found[arm] = max(found.get(arm, 0), int(file.metadata()["step"]) + whole)
+    return found
+
+
+def differences(expected: Path, found: Path) -> list[str]:
+    """Files that one of two folders has alone, or whose bytes differ."""
+    trees = [
+        {p.relative_to(root): p for p in root.rglob("*") if not p.is_dir() and p.name not in NO_RESULTS}
+        for root in (expected, found)
+    ]
+    wrong = [f"missing: {name}" for name in trees[0].keys() - trees[1].keys()]
+    wrong += [f"too many: {name}" for name in trees[1].keys() - trees[0].keys()]
+    wrong += [f"left: {p.name}" for p in found.rglob(f"{durable.TEMPORARY}*") if p.is_dir()]
+    both = trees[0].keys() & trees[1].keys()
+    return wrong + [f"differs: {n}" for n in sorted(both) if trees[0][n].read_bytes() != trees[1][n].read_bytes()]
+
+
+def all_well(server: Server, cuts: Sequence[Any], act: Callable[[Any], list[str] | None]) -> int:
+    """Run the trials side by side and fail with all that is wrong; returns how many kills there were."""
+    results = server.map(act, cuts)
+    wrong = [f"{cut}: {finding}" for cut, result in zip(cuts, results, strict=True) for finding in result or ()]
+    assert not wrong, "\n".join(wrong[:20])
+    return sum(result is not None for result in results)

@@ -1,0 +1,286 @@
+"""Teachers with another tokenizer: where texts are cut, what is exact there, and ULD by brute force."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from support.small import small_teacher
+from test_train import Cut
+
+import synthgen
+from distill import losses, train
+from distill.data import Example, topk_batch
+from distill.output_layer import Head
+from distill.targets.across import Part, Vocabulary, cuts, load_across, shared, translated, uld
+from synthgen import logits
+from synthgen.errors import CorpusError, RecipeError
+from synthgen.lm.sampling import top_k
+from synthgen.teachers.transformers import LocalModel
+
+MINE = Vocabulary([b"a", b"b", b" ", b"ab", b" a", b"ba", None], 6)
+ITS = Vocabulary([b"b", b"a", b"ab", b"bb", b" ", None, b"aba", b"bab"], 5)
+META = {"vocab_size": 7, "its_size": 8}
+
+
+def segmented(rng, text: bytes, vocabulary: Vocabulary) -> list[int]:
+    """One of the ways to write a text."""
+    ids: list[int] = []
+    while text:
+        fit = [i for i, piece in enumerate(vocabulary.pieces) if piece and text.startswith(piece)]
+        ids.append(int(rng.choice(fit)))
+        text = text[len(vocabulary.pieces[ids[-1]]) :]
+    return ids
+
+
+def test_cuts_are_the_bytes_where_both_begin_a_token():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        text = bytes(rng.choice(list(b"ab a"), rng.integers(1, 12)).tolist())
+        a, b = segmented(rng, text, MINE), segmented(rng, text, ITS)
+        closed = [bool(rng.integers(2)) for _ in range(2)]
+        found = cuts(a + [6] * closed[0], MINE, b + [5] * closed[1], ITS)
+        starts = [
+            {len(b"".join(v.pieces[i] for i in ids[:n])) for n in range(1, len(ids) + 1)}
+            for ids, v in ((a, MINE), (b, ITS))
+        ]
+        assert len(found) == len(starts[0] & starts[1]) + all(closed)
+        for mine, its in found[: len(found) - all(closed)]:
+            assert b"".join(MINE.pieces[i] for i in a[mine]) == b"".join(ITS.pieces[i] for i in b[its]) != b""
+        assert sum(mine.stop - mine.start for mine, _ in found) == len(a) + all(closed)
+        if all(closed):
+            assert found[-1] == (slice(len(a), len(a) + 1), slice(len(b), len(b) + 1))
+
+
+def test_texts_that_differ_and_a_space_of_its_own():
+    assert cuts([0, 1], MINE, [1, 1], ITS) is None
+    assert cuts([0, 6, 1], MINE, [1, 0], ITS) is None, "a special token within"
+    # " a" against "a": the first part is left out, since " a" as a token is not "a".
+    assert cuts([4, 1, 0], MINE, [1, 0, 1], ITS) == [(slice(1, 2), slice(1, 2)), (slice(2, 3), slice(2, 3))]
+
+
+def test_shared_tokens_have_the_same_bytes():
+    assert shared(MINE, ITS, 8).tolist() == [1, 0, 3, -1, 2, 6, -1, -1]
+
+
+def stored(logp: torch.Tensor, k: int) -> logits.TopK:
+    return logits.TopK(*(part.numpy() for part in top_k(logp, k, 1.0)))
+
+
+def example(a: list[int], b: list[int], k: int, seed: int = 0) -> tuple[Example, torch.Tensor, list]:
+    """A row with targets of a random teacher; and the teacher's whole distributions."""
+    logp = (2 * torch.randn(len(b), 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))).log_softmax(
+        -1
+    )
+    parts = cuts(a, MINE, b, ITS)
+    topk, ulds = translated(stored(logp, k), b, parts, len(a), shared(MINE, ITS, 8), META)
+    return Example("x", [], a, topk, True, (), parts=tuple(ulds)), logp, parts
+
+
+A, B = [0, 1, 3, 2, 3, 0, 6], [1, 0, 1, 0, 4, 6, 5]  # a b ab _ ab a end;  a b a b _ aba end
+
+
+@pytest.mark.parametrize("k", [8, 5, 2])
+def test_shared_tokens_are_exact_and_the_rest_one_outcome(k):
+    e, logp, parts = example(A, B, k)
+    assert [(m.start, t.start) for m, t in parts if m.stop - m.start == t.stop - t.start == 1] == [
+        (0, 0),
+        (1, 1),
+        (3, 4),
+        (6, 6),
+    ]
+    z = torch.randn(len(A), 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    for name in ("forward_kl", "reverse_kl", "jsd"):
+        values = losses.divergence(z, losses.TopK(*topk_batch([e.target])), name, vocabulary=7)
+        q = z.softmax(-1)
+        to = shared(MINE, ITS, 8)
+        for mine, its in parts:
+            if mine.stop - mine.start > 1 or its.stop - its.start > 1:
+                continue
+            n, t = mine.start, its.start
+            kept = logp[t].topk(k).indices.tolist()
+            both = [(i, int(to[i])) for i in kept if to[i] >= 0]
+            p = torch.stack([logp[t].exp()[i] for i, _ in both] + [1 - logp[t].exp()[[i for i, _ in both]].sum()])
+            r = torch.stack([q[n, j] for _, j in both] + [1 - q[n, [j for _, j in both]].sum()])
+            m = (p + r) / 2
+
+            def kl(x, y):
+                return (x * (x / y).log()).sum()
+
+            wanted = {
+                "forward_kl": lambda p=p, r=r: kl(p, r),
+                "reverse_kl": lambda p=p, r=r: kl(r, p),
+                "jsd": lambda p=p, r=r, m=m: 2 * kl(p, m) + 2 * kl(r, m),
+            }[name]()
+            assert values[n].item() == pytest.approx(wanted.item(), abs=1e-5)
+            (x,), (y,) = (torch.autograd.grad(v, z, retain_graph=True) for v in (values[n], wanted))
+            assert torch.allclose(x, y, atol=1e-5)
+        apart = [2, 4, 5]
+        assert values[apart].abs().max() < 1e-9, "where it is cut differently no divergence is asked for"
+        (gradient,) = torch.autograd.grad(values[apart].sum(), z)
+        assert gradient.abs().max() < 1e-9
+
+
+def uld_by_hand(e: Example, logp: torch.Tensor, parts, z: torch.Tensor, b: list[int], k: int) -> torch.Tensor:
+    """The paper's formula, a part at a time, in float64; what is not kept is spread evenly."""
+    total = torch.zeros((), dtype=torch.float64)
+    for mine, its in parts:
+        if mine.stop - mine.start == its.stop - its.start == 1:
+            continue
+        p_all = []
+        for t in range(its.start, its.stop):
+            p = logp[t].exp().clone()
+            kept = p.topk(k).indices
+            rest = torch.ones(8, dtype=torch.bool).index_fill(0, kept, False)
+            p[rest] = p[rest].sum() / max(1, int(rest.sum()))
+            p_all.append(p)
+        p = p_all[-1] * np.prod([float(p_all[n][b[its.start + n]]) for n in range(len(p_all) - 1)])
+        q_all = z[mine].softmax(-1)
+        q = q_all[-1]
+        for n in range(len(q_all) - 1):
+            q = q * q_all[n, e.completion[mine.start + n]]
+        p, q = p.sort(descending=True).values, q.sort(descending=True).values
+        for i in range(max(len(p), len(q))):
+            total = total + ((p[i] if i < len(p) else 0) - (q[i] if i < len(q) else 0)).abs()
+    return total
+
+
+@pytest.mark.parametrize("k", [8, 5, 2])
+@pytest.mark.parametrize("with_head", [True, False])
+def test_uld_against_float64(k, with_head, monkeypatch):
+    rows = [
+        example(A, B, k),
+        example([3, 3], [1, 7], k, 1),
+        example([0, 1], [1, 0], k, 2),
+        example([5, 1], [0, 2], k, 3),
+    ]
+    batch = [e for e, _, _ in rows]
+    assert [len(e.parts) for e in batch] == [2, 1, 0, 1]
+    generator = torch.Generator().manual_seed(2)
+    count = sum(len(e.completion) for e in batch)
+    weight = torch.randn(9, 4, dtype=torch.float64, generator=generator, requires_grad=True)  # two rows of padding
+    h = torch.randn(count, 4, dtype=torch.float64, generator=generator, requires_grad=True)
+    z = h @ weight.T
+    wanted, start = torch.zeros((), dtype=torch.float64), 0
+    for (e, logp, parts), b in zip(rows, (B, [1, 7], [1, 0], [0, 2]), strict=True):
+        wanted = wanted + uld_by_hand(e, logp, parts, z[start : start + len(e.completion), :7], b, k)
+        start += len(e.completion)
+    expected = torch.autograd.grad(wanted, (h, weight), retain_graph=True)
+    for size in (1 << 23, 15, 1):
+        monkeypatch.setattr("distill.targets.across._CHUNK_ELEMENTS", size)
+        value = uld(h, Head(weight), batch, 7) if with_head else uld(z, None, batch, 7)
+        assert value.item() == pytest.approx(wanted.item(), rel=1e-5)
+        for x, y in zip(torch.autograd.grad(value, (h, weight), retain_graph=True), expected, strict=True):
+            assert torch.allclose(x, y, atol=1e-5)
+
+
+def test_uld_is_zero_when_both_spread_alike():
+    p = np.sort(np.random.default_rng(0).dirichlet(np.ones(7)))[::-1].astype(np.float32)
+    e = Example("x", [], [3], None, True, (), parts=(Part(0, 1, p, 0.0, 0),))
+    z = torch.log(torch.from_numpy(p.copy()))[torch.randperm(7)][None]
+    assert uld(z, None, [e], 7).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_the_same_tokenizer_changes_nothing():
+    logp = torch.randn(4, 7, dtype=torch.float64).log_softmax(-1)
+    ids = [0, 3, 2, 6]
+    target = stored(logp, 4)
+    same, ulds = translated(target, ids, cuts(ids, MINE, ids, MINE), 4, np.arange(7), {"vocab_size": 7, "its_size": 7})
+    assert not ulds
+    z = torch.randn(4, 7, dtype=torch.float64)
+    a, b = (losses.divergence(z, losses.TopK(*topk_batch([t])), vocabulary=7) for t in (same, target))
+    assert torch.allclose(a, b, atol=1e-6)
+
+
+# From two runs to a student
+
+WORDS = ["the cat and the hat", "and then the hen ran", "a thin hand", "than then", "the end"]
+MERGES = [("t", "h"), ("th", "e"), ("a", "n"), ("an", "d"), ("Ġ", "the"), ("Ġ", "and")]
+STUDENT = {"student": {"kind": "decoder", "layers": 1}, "batch_size": 4, "max_steps": 4, "save_steps": 1}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """`runs(**train)`: the recipe of a corpus of byte tokens, and its run; a teacher of words scored the text."""
+    folder = tmp_path_factory.mktemp("across")
+    bytes_, words = small_teacher(folder / "bytes"), small_teacher(folder / "words", 1, merges=MERGES)
+
+    def recipe(name: str, teacher: Path, seeds: str, **more) -> synthgen.Recipe:
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / "user.j2").write_text("{{ question }}\n")
+        source = {"path": seeds, "source": "tests", "license": "CC0-1.0", "id": "id", "group": "id"}
+        values = {
+            "task": "sums",
+            "strategy": "score",
+            "seeds": [source],
+            "split": {"test": 0.2},
+            "teacher": {"model": str(teacher), "license": "Apache-2.0", "device": "cpu"},
+            "logits": {"kind": "topk", "k": 12},
+            "curate": {"answer": False, "repetition": None, "truncated": False},
+            **more,
+        }
+        (folder / name / "recipe.yaml").write_text(yaml.safe_dump(values))
+        return synthgen.load_recipe(folder / name / "recipe.yaml")
+
+    rows = [{"id": f"q{i}", "question": f"{i}?", "completion": f"{WORDS[i % 5]} {i}"} for i in range(20)]
+    (folder / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    first = recipe("mine", bytes_, "../seeds.jsonl")
+    synthgen.generate(first, folder / "run")
+    synthgen.curate(first, folder / "run")
+    synthgen.generate(recipe("its", words, str(folder / "run" / "generated" / "data")), folder / "scored")
+
+    def make(**section):
+        across = {"run": str(folder / "scored"), **section.pop("across", {})}
+        return recipe("mine", bytes_, "../seeds.jsonl", train={**STUDENT, "across": across, **section}), folder / "run"
+
+    return make
+
+
+def test_a_student_of_another_tokenizers_teacher(runs, tmp_path):
+    wanted, run = runs()
+    teacher = LocalModel.open(wanted.teacher)
+    data = load_across(run / "curated", teacher.render, 512, wanted.train.across, teacher.tokenizer)
+    assert data.left_out["texts differ"] == data.left_out["not scored by the other teacher"] == 0
+    said = 0
+    for e in data.examples:
+        text = teacher.tokenizer.decode(e.completion[:-1])
+        cut = [text[p.begin : p.end] for p in e.parts]
+        assert set(cut) <= {"the", "th", "an", "and", " the", " and"}, cut
+        said += len(cut)
+    assert said > 20
+    whole = train(wanted, run, tmp_path / "whole", teacher=teacher)
+    found = json.loads((whole / "training.json").read_text())
+    tokens = sum(len(e.completion) for e in data.examples)
+    assert sum(v for k, v in found["across"].items() if k.startswith("tokens")) == tokens
+    assert found["across"]["tokens without a target"] == 0
+    assert "which has another tokenizer" in (whole / "README.md").read_text()
+    metrics = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    for m in metrics:
+        mixed = 0.9 * (m["distillation"] + m["uld"]) + 0.1 * m["cross_entropy"]
+        assert m["loss"] == pytest.approx(mixed, rel=1e-4)
+    assert metrics[-1]["loss"] < metrics[0]["loss"]
+    for steps in (1, 3):
+        with pytest.raises(KeyboardInterrupt):
+            train(wanted, run, tmp_path / f"cut-{steps}", teacher=teacher, ui=Cut(steps))
+        again = train(wanted, run, tmp_path / f"cut-{steps}", teacher=teacher)
+        assert (again / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    split, _ = runs(micro_batch_size=3)
+    pieces = train(split, run, tmp_path / "split", teacher=teacher)
+    for a, line in zip(metrics, (pieces / "metrics.jsonl").read_text().splitlines(), strict=True):
+        assert a["uld"] == pytest.approx(json.loads(line)["uld"], rel=1e-3)
+
+
+def test_what_is_refused(runs, tmp_path):
+    wanted, run = runs(across={"tokenizer": runs()[0].teacher.model})
+    with pytest.raises(CorpusError, match="made with another tokenizer"):
+        train(wanted, run, tmp_path / "student")
+    wanted, run = runs(across={"run": str(run)})
+    with pytest.raises(CorpusError, match="has scored no rows"):
+        train(wanted, run, tmp_path / "student")
+    for section, says in (({"teacher": "a"}, "another run's teacher"), ({"kd_weight": 0}, "learns from none")):
+        with pytest.raises(RecipeError, match=says):
+            runs(**section)

@@ -1,0 +1,633 @@
+"""The teacher behind an API, over a real HTTP server in a process of its own: what is asked, kept, paid, and read."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from support.serving import KEY, Serving, write_recipe
+
+import synthgen
+from synthgen import corpus, logits
+from synthgen.errors import GateDenied, RecipeError, TeacherError, UserError
+from synthgen.generation.cache import Cache
+from synthgen.generation.pacing import Bucket, Concurrency, Quota
+from synthgen.generation.scheduler import BudgetReached
+from synthgen.teachers.chat import label_probs, retry_after
+from synthgen.teachers.openai import parsed
+from synthgen.teachers.server_tokens import TokenMap, UnknownToken
+
+
+@pytest.fixture
+def serve(tmp_path, monkeypatch):
+    """`serve(**config)` starts a server; the key and a fresh cache are set."""
+    running = []
+    monkeypatch.setenv("SYNTHGEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LOOPBACK_KEY", KEY)
+
+    def start(**config) -> Serving:
+        running.append(Serving(**config))
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def tokens(tiny) -> TokenMap:
+    return TokenMap.open(str(tiny))
+
+
+def make(tmp_path: Path, server: Serving, name: str = "run", retry_failed: bool = False, **recipe):
+    """(records, failures by kind, manifest) of a run."""
+    path = write_recipe(tmp_path / "task", server.url, **recipe)
+    folder = synthgen.generate(synthgen.load_recipe(path), tmp_path / name, retry_failed=retry_failed)
+    return read(folder)
+
+
+def read(folder: Path):
+    import pyarrow.parquet as pq
+
+    rows = [record for _, found in corpus.records(folder) for record in found]
+    failures = [row for path in sorted(folder.glob("failures/*.parquet")) for row in pq.read_table(path).to_pylist()]
+    return rows, failures, corpus.manifest(folder)
+
+
+def test_every_request_is_a_row_and_is_paid_once(serve, tmp_path):
+    server = serve(latency=0.01)
+    rows, failures, manifest = make(tmp_path, server, seeds=40, generate={"samples": 2})
+    stats = server.stats()
+    assert len(rows) == 80
+    assert not failures
+    assert stats["paid"] == stats["requests"] == 80
+    assert len({r.id for r in rows}) == 80
+    assert all(r.completion[0]["content"] == r.answer for r in rows)
+    assert {r.finish_reason for r in rows} == {"stop"}
+    # Dollars of rows, manifest and server agree; the recipe's price of cached tokens is that of the others.
+    paid = stats["usd_pico"] / 1e12
+    assert sum(r.cost_usd for r in rows) == pytest.approx(paid, abs=1e-12)
+    assert manifest["cost_usd"] == pytest.approx(paid, abs=1e-6)
+    assert rows[0].usage["cached_tokens"] == 2
+    assert manifest["counts"]["tokens"] == sum(r.usage["completion_tokens"] for r in rows)
+    # Doing it again asks nothing, and neither does another run of the same recipe.
+    make(tmp_path, server, seeds=40, generate={"samples": 2})
+    again, _, _ = make(tmp_path, server, name="second", seeds=40, generate={"samples": 2})
+    assert server.stats()["requests"] == 80
+    assert [vars(r) for r in again] == [vars(r) for r in rows]
+
+
+def test_samples_differ_and_ids_do_not_depend_on_shards(serve, tmp_path):
+    server = serve()
+    small, _, _ = make(tmp_path, server, name="small", seeds=6, generate={"samples": 3, "shard_size": 2})
+    large, _, _ = make(tmp_path, server, name="large", seeds=6, generate={"samples": 3, "shard_size": 100})
+    assert [r.id for r in small] == [r.id for r in large]
+    by_seed = {}
+    for r in small:
+        by_seed.setdefault(r.seed_id, set()).add(r.text)
+    assert all(len(texts) == 3 for texts in by_seed.values())
+
+
+def test_one_changed_seed_is_the_only_one_asked_again(serve, tmp_path):
+    server = serve()
+    rows = [{"id": f"q{i}", "question": f"What is {i}?"} for i in range(20)]
+    make(tmp_path, server, seeds=rows, generate={"samples": 2})
+    before = server.stats()["requests"]
+    rows[7]["question"] = "What is seven?"
+    changed, _, _ = make(tmp_path, server, name="edited", seeds=rows, generate={"samples": 2})
+    assert server.stats()["requests"] - before == 2
+    assert len(changed) == 40
+
+
+def test_identical_requests_in_flight_are_sent_once(serve, tmp_path):
+    server = serve(latency=0.2)
+    rows = [{"id": f"q{i}", "question": "The same?"} for i in range(16)]
+    made, _, _ = make(tmp_path, server, seeds=rows)
+    assert len(made) == 16
+    assert server.stats()["requests"] == 1
+
+
+def test_identical_requests_one_after_another_are_sent_once(serve, tmp_path):
+    # The cache is read for several requests at a time: what came to be in it since must be seen.
+    server = serve()
+    rows = [{"id": f"q{i}", "question": f"What is {i % 4}?"} for i in range(60)]
+    for name in ("run", "all-from-the-cache"):
+        made, _, _ = make(tmp_path, server, name=name, seeds=rows, teacher={"max_in_flight": 1})
+        assert len(made) == 60
+        assert server.stats()["requests"] == server.stats()["paid"] == 4
+
+
+def test_budget_is_never_exceeded_and_more_goes_on(serve, tmp_path):
+    server = serve(latency=0.02)
+    limit = 0.0010
+    path = write_recipe(tmp_path / "task", server.url, seeds=200, generate={"budget": {"usd": limit}})
+    with pytest.raises(BudgetReached) as stopped:
+        synthgen.generate(synthgen.load_recipe(path), tmp_path / "run")
+    assert stopped.value.exit_code == 2
+    spent = server.stats()["usd_pico"] / 1e12
+    paid = server.stats()["paid"]
+    most_of_one = 0.00008  # a byte a token and the template's share, 16 tokens of answer
+    assert limit - most_of_one < spent <= limit
+    # The same budget again: nothing is sent. A larger one: only what is missing.
+    with pytest.raises(BudgetReached):
+        synthgen.generate(synthgen.load_recipe(path), tmp_path / "run")
+    assert server.stats()["paid"] == paid
+    path = write_recipe(tmp_path / "task", server.url, seeds=200, generate={"budget": {"usd": 1.0}})
+    rows, _, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run"))
+    assert len(rows) == 200
+    assert server.stats()["paid"] == 200
+
+
+def test_budget_counts_what_may_have_been_billed(serve, tmp_path):
+    """A server that bills and then breaks the connection cannot make the run overspend."""
+    server = serve(faults={"reset": 0.5, "half": 0.4})
+    path = write_recipe(
+        tmp_path / "task", server.url, seeds=60, teacher={"attempts": 9}, generate={"budget": {"usd": 0.0004}}
+    )
+    with pytest.raises(BudgetReached):
+        synthgen.generate(synthgen.load_recipe(path), tmp_path / "run")
+    assert 0 < server.stats()["usd_pico"] / 1e12 <= 0.0004
+
+
+def test_budget_in_tokens_and_a_server_without_usage(serve, tmp_path):
+    server = serve(usage=False)
+    path = write_recipe(tmp_path / "task", server.url, seeds=60, generate={"budget": {"tokens": 6000}})
+    with pytest.raises(BudgetReached):
+        synthgen.generate(synthgen.load_recipe(path), tmp_path / "run")
+    assert 0 < server.stats()["tokens"] <= 6000
+
+
+def test_dollars_without_a_price_are_refused_before_anything_is_sent(serve, tmp_path):
+    server = serve()
+    with pytest.raises(RecipeError, match=r"price of 'm' is not known"):
+        make(tmp_path, server, teacher={"prices": None}, generate={"budget": {"usd": 1}})
+    assert server.stats()["requests"] == 0
+    rows, _, _ = make(tmp_path, server, name="free", teacher={"prices": None})
+    assert {r.cost_usd for r in rows} == {None}
+
+
+def test_plan_bounds_the_cost(serve, tmp_path):
+    server = serve()
+    recipe = synthgen.load_recipe(write_recipe(tmp_path / "task", server.url, seeds=30))
+    found = synthgen.plan(recipe)
+    synthgen.generate(recipe, tmp_path / "run")
+    assert 0 < server.stats()["usd_pico"] / 1e12 <= found.most_usd
+    assert 0 < found.cost_usd < found.most_usd
+
+
+@pytest.mark.parametrize("after", ["1", "date"])
+def test_retry_after_is_obeyed(serve, tmp_path, after):
+    server = serve(script=[["What is 3?", [f"429:{after}", "ok"]]])
+    rows, failures, _ = make(tmp_path, server, seeds=8)
+    assert len(rows) == 8
+    assert not failures
+    stats = server.stats()
+    assert stats["requests"] == 9
+    (waited,) = stats["again_after"]
+    assert waited > (0.98 if after == "1" else 0.5)  # a date has whole seconds
+
+
+def test_retry_after_forms():
+    assert retry_after({"retry-after": "2.5"}) == 2.5
+    assert retry_after({"retry-after-ms": "250", "retry-after": "9"}) == 0.25
+    assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
+    for nothing in ({}, {"retry-after": "soon"}, {"retry-after": "inf"}, {"retry-after": "nan"}):
+        assert retry_after(nothing) is None
+
+
+def test_concurrency_cuts_once_a_burst_and_climbs_back():
+    pace = Concurrency(64, limit=16)
+    for _ in range(16):
+        pace.success()
+    assert pace.limit == 32  # doubled in a round trip
+    for _ in range(10):  # one burst: all were sent before the cut
+        pace.refused(sent=1.0, in_flight=32, now=2.0)
+    assert (pace.limit, pace.cuts) == (24, 1)
+    pace.refused(sent=3.0, in_flight=24, now=4.0)
+    assert (pace.limit, pace.cuts) == (18, 2)
+    for _ in range(5):
+        pace.success()
+    assert pace.limit == 19  # fast below the ceiling of 24
+    for _ in range(2000):
+        pace.success()
+    assert pace.limit == 64
+    for number in range(50):
+        pace.refused(sent=10.0 + number, in_flight=1, now=10.5 + number)
+    assert pace.limit == 1.0
+
+
+def test_bucket_paces_evenly_and_gives_back():
+    bucket = Bucket(600, now=0.0)  # ten a second
+    sent, now = 0, 0.0
+    while now < 60:
+        wait = bucket.wait(1, now)
+        if wait > 1e-9:
+            now += wait
+        else:
+            bucket.take(1)
+            sent += 1
+    assert 0.95 * 600 <= sent <= 600
+    quota = Quota(None, 6000, now=0.0)
+    assert quota.wait(1000, 0.0)[1] == "tpm"
+    now = quota.wait(1000, 0.0)[0]
+    held = quota.reserve(1000)
+    before = quota.tokens.level
+    quota.correct(held, 1000, 100)
+    assert quota.tokens.level == pytest.approx(before + 900)
+    assert quota.used < 1  # the next reservation is smaller
+
+
+def test_poison_is_asked_once_and_again_only_when_told(serve, tmp_path):
+    server = serve(script=[["What is 3?", ["400"]], ["What is 5?", ["context"]], ["What is 6?", ["filter"]]])
+    rows, failures, manifest = make(tmp_path, server, seeds=12, teacher={"max_in_flight": 1})
+    assert len(rows) == 9
+    assert {f["kind"] for f in failures} == {"bad_request", "context", "content_filter"}
+    assert manifest["counts"]["failures"] == 3
+    make(tmp_path, server, name="second", seeds=12, teacher={"max_in_flight": 1})
+    assert server.stats()["requests"] == 12
+    server.set(script=[])
+    rows, failures, _ = make(tmp_path, server, retry_failed=True, seeds=12, teacher={"max_in_flight": 1})
+    assert len(rows) == 12
+    assert not failures
+    assert server.stats()["requests"] == 15
+    assert not list((tmp_path / "run/generated/failures").glob("*.parquet"))
+
+
+def test_too_many_failures_stop_the_run(serve, tmp_path):
+    server = serve(latency=0.01, script=[[f"What is {i}?", ["400"]] for i in range(4, 30)])
+    path = write_recipe(tmp_path / "task", server.url, seeds=100, generate={"max_failures": "5%"})
+    with pytest.raises(GateDenied, match="bad_request") as stopped:
+        synthgen.generate(synthgen.load_recipe(path), tmp_path / "run")
+    assert stopped.value.exit_code == 1
+    assert not (tmp_path / "run/generated/manifest.json").exists()
+    path = write_recipe(tmp_path / "task", server.url, seeds=100, generate={"max_failures": 50})
+    _, failures, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run"))
+    assert len(failures) == 26
+
+
+def test_a_dead_server_ends_in_a_clear_state_and_the_run_goes_on_later(serve, tmp_path):
+    server = serve(dead_after=20, latency=0.01)
+    path = write_recipe(tmp_path / "task", server.url, seeds=60, teacher={"max_in_flight": 8, "attempts": 3})
+    with pytest.raises(TeacherError, match="is not answering"):
+        synthgen.generate(synthgen.load_recipe(path), tmp_path / "run")
+    server.set(dead_after=None)
+    rows, failures, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run"))
+    assert len(rows) + len(failures) == 60
+    assert len(failures) < 3
+    assert server.stats()["paid_twice"] == 0
+    server.stop()
+    (tmp_path / "cache/replies.sqlite").unlink()
+    with pytest.raises(TeacherError, match="no connection"):
+        synthgen.generate(synthgen.load_recipe(path), tmp_path / "other")
+
+
+KINDS = {
+    "400": "bad_request",
+    "context": "context",
+    "filter400": "content_filter",
+    "filter": "content_filter",
+    "500": "server",
+    "503": "server",
+    "timeout": "timeout",
+    "reset": "connection",
+    "half": "connection",
+    "badjson": "schema",
+    "wrongschema": "schema",
+    "emptychoices": "empty",
+    "emptytext": "empty",
+    "huge": "too_large",
+}
+
+
+def test_each_fault_has_its_kind(serve, tmp_path):
+    script = [[f"What is {10 + i}?", [fault]] for i, fault in enumerate(KINDS)]
+    server = serve(latency=0.01, script=script)
+    teacher = {"timeout": 3, "attempts": 2, "max_in_flight": 8}
+    rows, failures, _ = make(tmp_path, server, seeds=30, teacher=teacher)
+    assert len(rows) == 30 - len(KINDS)
+    kinds = {f["seed_id"]: f["kind"] for f in failures}
+    assert kinds == {f"q{10 + i}": kind for i, kind in enumerate(KINDS.values())}
+    assert all(f["reason"] for f in failures)
+
+
+def test_rows_that_break_a_living_server_are_failures(serve, tmp_path):
+    """The last rows all fail, with no answer between them: the server is asked whether it is there."""
+    server = serve(script=[[f"What is {i}?", ["500"]] for i in range(5)])
+    rows, failures, _ = make(tmp_path, server, seeds=5, teacher={"attempts": 2})
+    assert not rows
+    assert [f["kind"] for f in failures] == ["server"] * 5
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"key": "another"}, "401"),
+        ({"script": [["What", ["quota"]]]}, "exceeded your current quota"),
+        ({"script": [["What", ["400"]]]}, "refused the first"),
+    ],
+)
+def test_what_no_request_can_survive_stops_the_run(serve, tmp_path, config, words):
+    server = serve(**config)
+    with pytest.raises(TeacherError, match=words) as stopped:
+        make(tmp_path, server, seeds=60)
+    assert KEY not in str(stopped.value)
+    assert server.stats()["paid"] == 0
+
+
+def test_no_key_is_one_line(serve, tmp_path, monkeypatch):
+    server = serve()
+    monkeypatch.delenv("LOOPBACK_KEY")
+    with pytest.raises(TeacherError, match="LOOPBACK_KEY is not set"):
+        make(tmp_path, server)
+
+
+def test_reading_leaves_the_collector_as_it_was():
+    for body in (b'{"a": [1]}', b'{"a": '):
+        for before in (True, False):
+            (gc.enable if before else gc.disable)()
+            with contextlib.suppress(ValueError):
+                parsed(body)
+            after = gc.isenabled()
+            gc.enable()
+            assert after == before
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "thinking"])
+def test_reasoning_is_kept_apart(serve, tmp_path, field):
+    server = serve(reasoning=field)
+    rows, _, _ = make(tmp_path, server, seeds=3)
+    for r in rows:
+        assert r.completion[0]["reasoning_content"] == r.rationale == "I thought about it."
+        assert "thought" not in r.text
+        assert r.usage["reasoning_tokens"] == 5
+
+
+def test_structured_output_is_asked_for_and_checked(serve, tmp_path):
+    server = serve()
+    schema = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
+    rows, failures, _ = make(tmp_path, server, seeds=4, generate={"json_schema": schema})
+    assert not failures
+    assert all(json.loads(r.text)["answer"] for r in rows)
+    wrong = {**schema, "required": ["other"]}
+    rows, failures, _ = make(tmp_path, server, name="wrong", seeds=2, generate={"json_schema": wrong})
+    assert not rows
+    assert {f["kind"] for f in failures} == {"schema"}
+    assert "'other' is a required property" in failures[0]["reason"]
+    assert server.stats()["requests"] == 4 + 2 * 3  # three tries each: every one is paid
+
+
+def test_extra_parameters_and_tools_are_sent(serve, tmp_path):
+    server = serve()
+    tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+    rows = [{"id": "a", "question": "What?", "tools": [tool]}, {"id": "b", "question": "What?"}]
+    made, _, _ = make(tmp_path, server, seeds=rows, teacher={"extra": {"top_p": None, "reasoning_effort": "low"}})
+    sent = server.stats()["bodies_text"]
+    assert len(sent) == 2  # the tool makes it another request
+    assert all("top_p" not in body and body["reasoning_effort"] == "low" for body in sent)
+    assert sorted("tools" in body for body in sent) == [False, True]
+    assert len({r.id for r in made}) == 2
+
+
+@pytest.mark.parametrize("vllm", [False, True])
+def test_logprobs_become_topk(serve, tmp_path, tokens, tiny, vllm):
+    vocab = [[i, piece.decode()] for piece, i in list(tokens.by_bytes.items())[1000:1400] if _is_text(piece)]
+    server = serve(vocab=vocab, vllm=vllm, tokens=6)
+    _, failures, manifest = make(
+        tmp_path,
+        server,
+        seeds=6,
+        teacher={"tokenizer": str(tiny)},
+        logits={"kind": "topk", "k": 5, "temperature": 1.0},
+    )
+    assert not failures
+    assert server.stats()["as_ids"] == (6 if vllm else 0)  # the first requests too, though they are sent together
+    folder = tmp_path / "run/generated"
+    by_text = {text: i for i, text in vocab}
+    for path in sorted((folder / "logits/m").glob("*.parquet")):
+        shard = logits.read(path)
+        data = {r.id: r for _, found in corpus.records(folder) for r in found}
+        for row, record_id in enumerate(shard.ids):
+            record = data[record_id]
+            logits.check_aligned(shard, row, record_id, record.token_ids, path)
+            target = shard.target(row)
+            assert target.ids.shape == (6, 5)
+            assert "".join(vocab_text(by_text, i) for i in record.token_ids) == record.text
+            assert (target.ids[:, 0] == record.token_ids).all()
+            mass = np.exp(target.logprobs.astype(np.float64)).sum(1)
+            assert np.allclose(np.exp(target.log_tail), 1 - mass, atol=2e-3)
+            assert (target.log_z == 0).all()
+            assert record.scores == [{"name": "unmapped_tokens", "value": 0.0}]
+            assert record.prompt_token_ids
+    assert manifest["teachers"]["m"]["tokenizer"] == tokens.hash
+
+
+def _is_text(piece: bytes) -> bool:
+    try:
+        return piece.decode().isascii()
+    except UnicodeDecodeError:
+        return False
+
+
+def vocab_text(by_text: dict[str, int], token: int) -> str:
+    return next(text for text, i in by_text.items() if i == token)
+
+
+def entry(token: str, logprob: float, **more) -> dict:
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode()), **more}
+
+
+def test_sentinel_and_unmapped_tokens_go_to_the_tail(tokens):
+    hello, world = tokens.by_text["Hello"], tokens.by_text[" world"]
+    content = [
+        entry("Hello", -0.5, top_logprobs=[entry("Hello", -0.5), entry("no such token", -1.5), entry("Hi", -9999.0)]),
+        entry(" world", -0.1, top_logprobs=[entry("!", -3.0), entry(" world", -0.1)]),
+    ]
+    ids, target, unmapped = tokens.topk(content, 3, "Hello world")
+    assert ids == [hello, world]
+    assert unmapped == 1
+    assert target.ids[:, 0].tolist() == [hello, world]
+    assert target.logprobs[0].tolist() == pytest.approx([-0.5, logits.FLOOR, logits.FLOOR])
+    assert target.log_tail[0] == pytest.approx(np.log(1 - np.exp(-0.5)), abs=1e-5)
+    assert target.logprobs[1, :2].tolist() == pytest.approx([-0.1, -3.0])  # sorted
+    logits.encode(target, logits.meta({"kind": "topk", "k": 3, "temperature": 1.0}, tokens.size, "t", "h"))
+
+
+def test_bytes_that_are_no_text_and_text_that_is_no_token(tokens):
+    broken = next(piece for piece in tokens.by_bytes if not _utf8(piece))
+    top = [{"token": "\ufffd", "logprob": -0.1, "bytes": list(broken)}]
+    ids, _, _ = tokens.topk([{**top[0], "top_logprobs": top}], 1, "")
+    assert ids == [tokens.by_bytes[broken]]
+    # Without bytes, the tokens of the whole text tell which it was, if they agree.
+    lost = {"token": "\ufffd", "logprob": -0.1, "bytes": None}
+    content = [{**lost, "top_logprobs": [lost]}, entry(" world", -0.1, top_logprobs=[entry(" world", -0.1)])]
+    ids, _, unmapped = tokens.topk(content, 1, "Hello world")
+    assert ids == [tokens.by_text["Hello"], tokens.by_text[" world"]]
+    assert unmapped == 1
+    with pytest.raises(UnknownToken):
+        tokens.topk(content, 1, "Quite another text")
+
+
+def _utf8(piece: bytes) -> bool:
+    try:
+        piece.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def test_token_map_is_the_tokenizers_own(tokens):
+    """Every token of real text comes back from its bytes as itself."""
+    text = "The naïve café — 12,345 résumés; 日本語 and 🙂 too.\n\tdef f(x): return x**2"
+    for token in tokens.tokenizer(text)["input_ids"]:
+        piece = next(p for p, i in tokens.by_bytes.items() if i == token)
+        assert tokens.id({"token": piece.decode(errors="replace"), "bytes": list(piece)}) == token
+    end = tokens.tokenizer.eos_token
+    assert tokens.id(entry(end, 0.0)) == tokens.tokenizer.eos_token_id
+
+
+def test_classify_by_logprobs_and_by_the_answer(serve, tmp_path):
+    labels = ["payment", "delivery"]
+    server = serve(labels=labels)
+    rows, failures, _ = make(tmp_path, server, seeds=10, strategy="classify", generate={"labels": labels})
+    assert not failures
+    for r in rows:
+        assert r.answer == labels[int(np.argmax(r.label_probs))]
+        assert {s["name"]: s["value"] for s in r.scores} == {"label_mass": 1.0, "label_from_answer": 1.0}
+    top = [entry("pay", -0.2), entry(" Delivery", -2.0), entry("zebra", -3.0), entry("del", -9999.0)]
+    probs, mass = label_probs(top, ("payment", "delivery"))
+    assert mass == pytest.approx(np.exp(-0.2) + np.exp(-2.0))
+    assert probs == pytest.approx([np.exp(-0.2) / mass, np.exp(-2.0) / mass])
+    assert label_probs([entry("d", -0.1)], ("delivery", "damage")) is None  # could be either
+    assert label_probs([entry("x", -0.1)], ("delivery",)) is None
+
+
+def test_classify_with_logprobs_end_to_end(serve, tmp_path):
+    server = serve(vocab=[[1, "payment"], [2, "delivery"], *[[i, f"w{i}"] for i in range(3, 30)]], tokens=1)
+    rows, failures, _ = make(
+        tmp_path, server, seeds=30, strategy="classify", generate={"labels": ["payment", "delivery"]}
+    )
+    by = {s["name"]: s["value"] for r in rows for s in r.scores}
+    assert by["label_from_answer"] == 0.0
+    assert all(sum(r.label_probs) == pytest.approx(1.0) for r in rows)
+    assert {f["kind"] for f in failures} <= {"schema"}
+    assert rows
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"logits": {"kind": "sampled"}}, "whole distribution"),
+        ({"logits": {"kind": "topk", "temperature": 2.0}}, "temperature"),
+        ({"logits": {"kind": "topk"}}, "teacher.tokenizer"),
+        ({"teacher": {"base_url": "http://user:pw@host/v1"}}, "no password or key"),
+        ({"teacher": {"engine": "opanai"}}, "opanai"),
+        ({"teacher": {"rpn": 5}}, "rpm"),
+        ({"teacher": {"extra": {"n": 5}}}, "'n' cannot be set"),
+        ({"generate": {"max_failures": "many"}}, "max_failures"),
+        ({"generate": {"budget": {"usd": -1}}}, "budget.usd"),
+    ],
+)
+def test_recipes_that_cannot_be_are_refused_with_their_key(tmp_path, change, words):
+    path = write_recipe(tmp_path / "task", "http://127.0.0.1:1/v1", **change)
+    with pytest.raises(RecipeError, match=words):
+        synthgen.load_recipe(path)
+
+
+def test_the_resolved_recipe_loads_and_pace_may_change(serve, tmp_path):
+    from synthgen.pipeline import begin
+
+    server = serve()
+    recipe = synthgen.load_recipe(write_recipe(tmp_path / "task", server.url))
+    begin(recipe, tmp_path / "run", False)
+    assert synthgen.load_recipe(tmp_path / "run/recipe.yaml") == recipe
+    faster = synthgen.load_recipe(write_recipe(tmp_path / "task", server.url, teacher={"rpm": 500, "max_in_flight": 9}))
+    begin(faster, tmp_path / "run", False)
+    assert synthgen.load_recipe(tmp_path / "run/recipe.yaml") == faster
+    synthgen.generate(faster, tmp_path / "run")
+    with pytest.raises(UserError, match="model"):
+        begin(
+            synthgen.load_recipe(write_recipe(tmp_path / "task", server.url, teacher={"model": "n"})),
+            tmp_path / "run",
+            False,
+        )
+
+
+def test_parts_of_a_run_merge(serve, tmp_path):
+    import shutil
+
+    server = serve()
+    recipe = synthgen.load_recipe(write_recipe(tmp_path / "task", server.url, seeds=50))
+    whole = synthgen.generate(recipe, tmp_path / "whole")
+    for i in (1, 2, 3):
+        folder = synthgen.generate(recipe, tmp_path / f"part{i}", part=(i, 3))
+        assert not (folder / "manifest.json").exists()
+        shutil.copytree(folder / "data", tmp_path / "merged/generated/data", dirs_exist_ok=True)
+    shutil.copy(tmp_path / "part1/generated/inputs.json", tmp_path / "merged/generated/inputs.json")
+    merged = synthgen.generate(recipe, tmp_path / "merged")
+    assert corpus.manifest(merged) == corpus.manifest(whole)
+    assert server.stats()["requests"] == 50
+
+
+def test_a_damaged_cache_is_one_clear_line(serve, tmp_path):
+    server = serve()
+    make(tmp_path, server, seeds=30)
+    path = tmp_path / "cache/replies.sqlite"
+    blob = bytearray(path.read_bytes())
+    for offset in range(4096, len(blob)):
+        blob[offset] = 0x5A
+    path.write_bytes(blob)
+    with pytest.raises(UserError, match=r"reply cache .* is damaged"):
+        make(tmp_path, server, name="second", seeds=30)
+    path.write_bytes(b"this is no database at all" * 100)
+    with pytest.raises(UserError, match=r"reply cache .* is damaged"):
+        Cache(path)
+
+
+def test_the_key_is_written_nowhere(serve, tmp_path, capfd, monkeypatch):
+    from synthgen.cli import main
+
+    # A server that quotes the key in its errors, first with a wrong one and then with the right.
+    server = serve(latency=0.01, faults={"500": 0.2}, script=[["What is 3?", ["400"]]])
+    path = write_recipe(tmp_path / "task", server.url, seeds=30)
+    assert KEY not in path.read_text()
+    monkeypatch.setenv("LOOPBACK_KEY", "sk-wrong-key-9911")
+    with pytest.raises(SystemExit) as ended:
+        main(["generate", str(path), "-o", str(tmp_path / "run")], standalone_mode=False)
+    assert ended.value.code == 2
+    monkeypatch.setenv("LOOPBACK_KEY", KEY)
+    main(["generate", str(path), "-o", str(tmp_path / "run")], standalone_mode=False)
+    said = "".join(capfd.readouterr())
+    assert "Error: " in said
+    assert "[key]" in said
+    places = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert any(p.suffix == ".sqlite" for p in places)
+    for secret in (KEY, "sk-wrong-key-9911"):
+        assert secret not in said
+        for p in places:
+            assert secret.encode() not in p.read_bytes(), p
+    # Compressed bodies would hide it from grep: look inside.
+    import sqlite3
+
+    from synthgen.generation.cache import _unpack
+
+    with sqlite3.connect(tmp_path / "cache/replies.sqlite") as db:
+        for (body,) in db.execute("SELECT body FROM reply WHERE body IS NOT NULL"):
+            assert KEY.encode() not in _unpack(body, tmp_path)
+
+
+def test_replay_goes_through_the_same_scheduler(serve, tmp_path):
+    server = serve()
+    rows, _, _ = make(tmp_path, server, seeds=20)
+    path = write_recipe(tmp_path / "task", server.url, seeds=20)
+    recipe = yaml.safe_load(path.read_text())
+    recipe["teacher"] = {"engine": "replay", "path": str(tmp_path / "run/generated"), "license": "Apache-2.0"}
+    path.write_text(yaml.safe_dump(recipe))
+    again, failures, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "again"))
+    assert not failures
+    assert [r.text for r in again] == [r.text for r in rows]
+    assert server.stats()["requests"] == 20
