@@ -144,7 +144,7 @@ def logits(folder: Path, count: int, tokens: int = 64, k: int = 64) -> None:
     map_.tokenizer, map_.hash, map_.size = SimpleNamespace(chat_template=None), "recorded", 49152
     map_.by_text = {f"t{i}": i for i in range(49152)}
     map_.by_bytes = {text.encode(): i for text, i in map_.by_text.items()}
-    module = importlib.import_module("synthgen.generate")
+    module = importlib.import_module("synthgen.generation.driver")
     module.open_remote = lambda recipe, section: Recorded(recipe, section, "key", map_)  # type: ignore[attr-defined]
     report("logits", recipe, folder, count)
 

@@ -693,7 +693,7 @@ def talker(tmp_path_factory, tiny):
 @pytest.fixture
 def shrunk(talker, tmp_path, monkeypatch):
     """A function: a shipped recipe with the tiny teachers, few seeds and small shards. Each model is loaded once."""
-    monkeypatch.setattr(sys.modules["synthgen.generate"], "open_teacher", lambda section, generate: loaded(section))
+    monkeypatch.setattr(sys.modules["synthgen.generation.driver"], "open_teacher", lambda section, generate: loaded(section))
 
     def make(name: str, limit: int = 10, **update):
         path = shipped("prompts") / name

@@ -59,7 +59,7 @@ def folder(tmp_path_factory) -> Path:
 def run(folder, tmp_path, monkeypatch):
     """`run(teacher, **sections)`: the folder of a run by that teacher; None is the batch engine."""
 
-    module = importlib.import_module("synthgen.generate")
+    module = importlib.import_module("synthgen.generation.driver")
 
     def generate(teacher: OneByOne | None, **sections) -> Path:
         recipe = small_task(tmp_path / "task", folder, 12, long=1, train=None, **sections)

@@ -26,9 +26,9 @@ _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
     [
         "distill.students.decoder",
-        "distill.train",
-        "distill.evaluate",
-        "synthgen.report",
+        "distill.training",
+        "distill.evaluation.evaluate",
+        "synthgen.reporting.page",
         "synthgen.reporting.plots",
         # What these import when used:
         "pandas",

@@ -50,13 +50,13 @@ IMPORTS = (
     "synthgen.teachers.transformers",
     "distill.students.classifier",
     "distill.cli",
-    "distill.evaluate",
+    "distill.evaluation.evaluate",
     "distill.evaluation.fidelity",
     "distill.students.decoder",
     "distill.students.encoder",
     "distill.targets.live",
     "distill.students.sentence",
-    "distill.train",
+    "distill.training",
 )
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}  # no pool to lose
 
