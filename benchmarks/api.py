@@ -34,7 +34,7 @@ import synthgen
 from synthgen.generation.budget import Budget, Prices
 from synthgen.generation.cache import Spent
 from synthgen.generation.scheduler import Item, Scheduler
-from synthgen.records import Request
+from synthgen.requests import Request
 from synthgen.teachers.base import Call, Reply
 from synthgen.teachers.openai import ApiModel
 from synthgen.teachers.server_tokens import TokenMap

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from synthgen import corpus, durable, logits
 from synthgen.prompts import load_prompt
 from synthgen.recipe import load_recipe
-from synthgen.records import Request
+from synthgen.requests import Request
 from synthgen.seeds import load_seeds
 from synthgen.teachers.transformers import LocalModel
 

@@ -28,7 +28,7 @@ from synthgen.lm.forward import completion_logits
 from synthgen.lm.sampling import invert, top_k
 from synthgen.prompts import load_prompt
 from synthgen.recipe import load_recipe
-from synthgen.records import Request
+from synthgen.requests import Request
 from synthgen.seeds import load_seeds
 from synthgen.teachers.transformers import LocalModel
 

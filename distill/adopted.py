@@ -16,8 +16,9 @@ from synthgen import corpus, durable
 from synthgen.errors import CorpusError, RecipeError
 from synthgen.lm.render import completion_ids
 from synthgen.recipe import Recipe, SeedSource
-from synthgen.records import Message, Record, Request, to_table
-from synthgen.seeds import SUFFIXES, mask, read_rows, side
+from synthgen.records import Message, Record, to_table
+from synthgen.requests import Request
+from synthgen.seeds import SUFFIXES, accepted, mask, read_rows, side
 from synthgen.teachers.transformers import LocalModel
 
 _SHARD = 1024
@@ -93,17 +94,18 @@ def _record(where: str, row: dict[str, Any], source: SeedSource, recipe: Recipe,
         teacher="",
         rationale=_text(row.get("rationale")),
         answer=_text(row.get("answer")),
-        reference=_text(row.get(source.reference or "reference")),
+        reference=accepted(row.get(source.reference or "reference")),
         prompt_token_ids=teacher.render(prompt),
         token_ids=completion_ids(teacher.tokenizer, teacher.eos, request),
         sources=[
             {
                 "id": source.source,
                 "role": "seed",
-                "terms": source.license,
+                "license": source.license,
                 "terms_date": None,
-                "tools": [],
+                "made_by": None,
                 "account": None,
+                "tools": [],
             }
         ],
     )

@@ -19,7 +19,7 @@ from torch import Tensor
 from distill import losses
 from synthgen import corpus, logits
 from synthgen.errors import CorpusError, nearest
-from synthgen.records import DEGENERATE, Message, Record
+from synthgen.records import Message, Record
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,14 @@ def rows(folder: Path, split: str, share: float = 1.0) -> list[tuple[Record, boo
         for part in ("data", "rejected")
         for name, records in corpus.records(folder, part, split)
         for record in records
-        if not DEGENERATE & {v["check"] for v in record.verdicts}
-        and (split != "train" or _place(record.seed_id) < share)
+        if not _teaches_nothing(record) and (split != "train" or _place(record.seed_id) < share)
     ]
     return [(record, kept) for _, record, kept in sorted(found, key=lambda f: (f[0], f[1].id))]
+
+
+def _teaches_nothing(record: Record) -> bool:
+    """Was the row dropped for a reason that forbids to learn from it?"""
+    return any(reason["teaches"] == "nothing" for reason in record.verdicts)
 
 
 def _place(seed_id: str) -> float:
@@ -93,7 +97,7 @@ def load(
     """
     left_out = {"longer than max_length": 0, "degenerate": 0}
     for _, records in corpus.records(folder, "rejected", split):
-        left_out["degenerate"] += sum(bool(DEGENERATE & {v["check"] for v in r.verdicts}) for r in records)
+        left_out["degenerate"] += sum(_teaches_nothing(r) for r in records)
     indices = [] if labels_alone else stored(folder, teachers)
     examples: list[Example] = []
     meta: dict[str, Any] = {}

@@ -38,8 +38,8 @@ class Shown:
             lines += [f"{m['role']}: {m['content']}" for m in [*record.prompt, *record.completion]]
             if record.label_probs:
                 lines.append("label probabilities: " + ", ".join(f"{p:.3f}" for p in record.label_probs))
-            if record.reference is not None:
-                lines.append(f"answer: {record.answer}   reference: {record.reference}")
+            if record.reference:
+                lines.append(f"answer: {record.answer}   reference: {' or '.join(record.reference)}")
             lines += [f"rejected by {v['check']}: {v['reason']}" for v in record.verdicts]
         return "\n".join(lines)
 

@@ -1,38 +1,175 @@
-"""The record (one row of a corpus), its one Arrow schema, the request that made it, and the verdict on it.
+"""The record, one row of a corpus: its columns, its one Arrow schema, and the verdict of a check on it.
 
-A `Request` is what is asked; its `id` hashes everything that decides the answer, so the same request has the
-same id in any run. A `Record` is a request with its answer. A `Verdict` is what one check said of a record.
+A `Record` is a prompt with its completion, who made it, from which sources, and what curation said of it. A row that
+was made elsewhere has the same columns; those that nobody can know (`teacher`, `strategy`, …) are null. Columns of the
+user's own are carried beside them (`Record.own`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal, TypedDict
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SPLITS = ("train", "validation", "test")
-# Checks whose rejects say nothing of the task: no loss is taken on them. Rows rejected for another reason (a
-# wrong answer, say) still show the teacher's distribution, and distillation uses it.
-DEGENERATE = frozenset({"length", "repetition"})
 
-_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+Teaches = Literal["nothing", "distribution", "all"]
+"""What a rejected row may still teach: nothing, the teacher's distribution, or all that a kept row teaches."""
 
-Message = dict[str, Any]  # {"role", "content"} and, where they exist, "reasoning_content", "tool_calls"
+FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter", "refusal", "unknown")
+"""Why a server ended a reply. `stop` and `tool_calls` are finished answers. Null: no server answered."""
+
+ROLES = ("seed", "template", "few_shot", "generator", "logits", "rewriter", "judge", "student_base", "dataset")
+"""What a source of a row did for it."""
+
+
+class Message(TypedDict, total=False):
+    """One turn of a conversation. `tool_calls` is JSON text; it is parsed when the conversation is rendered."""
+
+    role: str
+    content: str | None
+    name: str | None
+    tool_call_id: str | None
+    reasoning_content: str | None
+    tool_calls: str | None
+
+
+class Source(TypedDict):
+    """Something that a row descends from. `license` is an SPDX id or a key of data/licenses.yaml.
+
+    `account` says through whose account a model was asked: `ours`, `third_party`, or null where nobody knows.
+    """
+
+    id: str
+    role: str
+    license: str
+    terms_date: str | None
+    made_by: str | None
+    account: str | None
+    tools: list[str]
+
+
+class Sampling(TypedDict, total=False):
+    """How a completion was drawn."""
+
+    temperature: float | None
+    top_p: float | None
+    max_new_tokens: int
+    seed: int
+    sample_index: int
+
+
+class Usage(TypedDict, total=False):
+    """Tokens that the server counted."""
+
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    reasoning_tokens: int | None
+    cached_tokens: int | None
+
+
+class Score(TypedDict):
+    """A number that a check or a strategy measured."""
+
+    name: str
+    value: float
+
+
+class Span(TypedDict):
+    """Characters `start` to `stop` of the completion's text."""
+
+    start: int
+    stop: int
+
+
+class Reason(TypedDict):
+    """Why a row was dropped: one entry of the column `verdicts`.
+
+    `check` and its `rule`; the `score` that it measured and the `threshold` that it crossed; the row that it matched
+    (`matched_id`) and where (`span`); `reason` in words; what the row may still teach.
+    """
+
+    check: str
+    rule: str
+    score: float | None
+    threshold: float | None
+    matched_id: str | None
+    span: Span | None
+    reason: str
+    teaches: Teaches
+
+
+class Edit(TypedDict):
+    """A change of the completion's text: which edit, where it began and ended, and the hash of the text before it."""
+
+    edit: str
+    start: int
+    end: int
+    before_sha256: str
+
 
 _MESSAGES = pa.list_(
     pa.struct(
         [
             ("role", pa.string()),
             ("content", pa.string()),
+            ("name", pa.string()),
+            ("tool_call_id", pa.string()),
             ("reasoning_content", pa.string()),
             ("tool_calls", pa.string()),  # JSON text: tool arguments have no fixed Arrow type
         ]
     )
+)
+_SAMPLING = pa.struct(
+    [
+        ("temperature", pa.float64()),
+        ("top_p", pa.float64()),
+        ("max_new_tokens", pa.int32()),
+        ("seed", pa.int64()),
+        ("sample_index", pa.int32()),
+    ]
+)
+_USAGE = pa.struct(
+    [
+        ("prompt_tokens", pa.int32()),
+        ("completion_tokens", pa.int32()),
+        ("reasoning_tokens", pa.int32()),  # of the completion's
+        ("cached_tokens", pa.int32()),  # of the prompt's
+    ]
+)
+_SOURCES = pa.list_(
+    pa.struct(
+        [
+            ("id", pa.string()),
+            ("role", pa.string()),
+            ("license", pa.string()),
+            ("terms_date", pa.string()),
+            ("made_by", pa.string()),
+            ("account", pa.string()),
+            ("tools", pa.list_(pa.string())),
+        ]
+    )
+)
+VERDICTS = pa.list_(
+    pa.struct(
+        [
+            ("check", pa.string()),
+            ("rule", pa.string()),
+            ("score", pa.float64()),
+            ("threshold", pa.float64()),
+            ("matched_id", pa.string()),
+            ("span", pa.struct([("start", pa.int64()), ("stop", pa.int64())])),
+            ("reason", pa.string()),
+            ("teaches", pa.string()),
+        ]
+    )
+)
+SCORES = pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64())]))
+EDITS = pa.list_(
+    pa.struct([("edit", pa.string()), ("start", pa.int64()), ("end", pa.int64()), ("before_sha256", pa.string())])
 )
 
 SCHEMA = pa.schema(
@@ -40,65 +177,33 @@ SCHEMA = pa.schema(
         pa.field("id", pa.string(), nullable=False),
         pa.field("seed_id", pa.string(), nullable=False),
         pa.field("parents", pa.list_(pa.string())),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("task", pa.string(), nullable=False),
-        pa.field("strategy", pa.string(), nullable=False),
-        pa.field("prompt_version", pa.string(), nullable=False),
+        pa.field("group_id", pa.string()),
+        pa.field("pair_role", pa.string()),
+        pa.field("split", pa.string()),
+        pa.field("task", pa.string()),
+        pa.field("strategy", pa.string()),
+        pa.field("prompt_version", pa.string()),
         pa.field("prompt", _MESSAGES),
         pa.field("completion", _MESSAGES),
         pa.field("teacher_prompt", _MESSAGES),
+        pa.field("tools", pa.string()),
+        pa.field("teaches", pa.string(), nullable=False),
         pa.field("rationale", pa.string()),
         pa.field("answer", pa.string()),
-        pa.field("reference", pa.string()),
-        pa.field("teacher", pa.string(), nullable=False),
-        pa.field(
-            "sampling",
-            pa.struct(
-                [
-                    ("temperature", pa.float64()),
-                    ("top_p", pa.float64()),
-                    ("max_new_tokens", pa.int32()),
-                    ("seed", pa.int64()),
-                    ("sample_index", pa.int32()),
-                ]
-            ),
-        ),
+        pa.field("reference", pa.list_(pa.string())),
+        pa.field("teacher", pa.string()),
+        pa.field("served_model", pa.string()),
+        pa.field("sampling", _SAMPLING),
         pa.field("prompt_token_ids", pa.list_(pa.int32())),
         pa.field("token_ids", pa.list_(pa.int32())),
         pa.field("label_probs", pa.list_(pa.float32())),
         pa.field("finish_reason", pa.string()),
-        pa.field(
-            "usage",
-            pa.struct(
-                [
-                    ("prompt_tokens", pa.int32()),
-                    ("completion_tokens", pa.int32()),
-                    ("reasoning_tokens", pa.int32()),  # of the completion's
-                    ("cached_tokens", pa.int32()),  # of the prompt's
-                ]
-            ),
-        ),
+        pa.field("usage", _USAGE),
         pa.field("cost_usd", pa.float64()),
-        pa.field(
-            "sources",
-            pa.list_(
-                pa.struct(
-                    [
-                        ("id", pa.string()),
-                        ("role", pa.string()),
-                        ("terms", pa.string()),
-                        ("terms_date", pa.string()),
-                        ("tools", pa.list_(pa.string())),
-                        ("account", pa.string()),
-                    ]
-                )
-            ),
-        ),
-        pa.field("scores", pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64())]))),
-        pa.field(
-            "verdicts",
-            pa.list_(pa.struct([("check", pa.string()), ("reason", pa.string()), ("score", pa.float64())])),
-        ),
+        pa.field("sources", _SOURCES),
+        pa.field("scores", SCORES),
+        pa.field("verdicts", VERDICTS),
+        pa.field("edits", EDITS),
     ]
 )
 
@@ -115,121 +220,126 @@ FAILURE_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one check said: keep, or drop for `reason`; `score` is what the check measured."""
+    """What one check said of one row: keep it, or drop it for `reason`. The other fields are those of `Reason`.
+
+    A kept row may have a `score` too: it is stored among the row's scores.
+    """
 
     keep: bool
     check: str
     reason: str = ""
     score: float | None = None
+    rule: str = ""
+    threshold: float | None = None
+    matched_id: str | None = None
+    span: Span | None = None
+    teaches: Teaches = "distribution"
 
-
-@dataclass(frozen=True)
-class Request:
-    """One question to one teacher.
-
-    `kind` is "sample" (write a completion), "classify" (give probabilities of `labels`), "embed"
-    (read the text) or "score" (give the log-probabilities of `completion`; `completion_ids` are its
-    tokens where they are known).
-    `id` is set by `identify`; the random numbers of a sample are a function of it alone.
-    `teacher` is the name, in the recipe, of who is asked. `target`: the distribution is wanted too.
-    `open_turn`: the last message of `teacher_prompt` is left open, and the model goes on writing it.
-    `tools`: what the teacher may call, as its API takes them.
-    """
-
-    kind: str
-    seed_id: str
-    split: str
-    prompt: list[Message]
-    teacher_prompt: list[Message]
-    sampling: dict[str, Any]
-    sources: list[dict[str, Any]]
-    reference: str | None = None
-    labels: tuple[str, ...] = ()
-    parents: tuple[str, ...] = ()
-    id: str = ""
-    teacher: str = ""
-    target: bool = True
-    open_turn: bool = False
-    completion: tuple[Message, ...] = ()
-    completion_ids: tuple[int, ...] = ()
-    tools: tuple[dict[str, Any], ...] = ()
-
-
-def identify(request: Request, teacher: str) -> str:
-    """32 hex digits over kind, seed, teacher (with its revision), messages, every sampling parameter, and, where
-    they are given, the tools, the completion and its tokens."""
-    parts: list[Any] = [
-        request.kind,
-        request.seed_id,
-        teacher,
-        request.teacher_prompt,
-        request.prompt,
-        request.sampling,
-        list(request.labels),
-    ]
-    if request.tools:
-        parts.append({"tools": list(request.tools)})
-    if request.completion:
-        parts += [list(request.completion), list(request.completion_ids)]
-    if request.open_turn:
-        parts.append("open_turn")
-    text = _CANONICAL.encode(parts)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    def as_reason(self) -> Reason:
+        """The entry of the column `verdicts` for a row that this verdict drops."""
+        return {
+            "check": self.check,
+            "rule": self.rule or self.check,
+            "score": self.score,
+            "threshold": self.threshold,
+            "matched_id": self.matched_id,
+            "span": self.span,
+            "reason": self.reason,
+            "teaches": self.teaches,
+        }
 
 
 @dataclass
 class Record:
-    """One row; the fields are the columns of `SCHEMA` in their order."""
+    """One row. The fields but `own` are the columns of `SCHEMA`; docs/corpus-format.md says what each holds."""
 
     id: str
     seed_id: str
-    split: str
-    task: str
-    strategy: str
-    prompt_version: str
+    split: str | None
+    task: str | None
+    strategy: str | None
+    prompt_version: str | None
     prompt: list[Message]
     completion: list[Message]
-    teacher: str
+    teacher: str | None
     parents: list[str] = field(default_factory=list)
+    group_id: str | None = None
+    pair_role: str | None = None
     teacher_prompt: list[Message] | None = None
+    tools: str | None = None
+    teaches: Literal["last", "all"] = "last"
     rationale: str | None = None
     answer: str | None = None
-    reference: str | None = None
-    sampling: dict[str, Any] | None = None
+    reference: list[str] | None = None
+    served_model: str | None = None
+    sampling: Sampling | None = None
     prompt_token_ids: Sequence[int] | None = None
     token_ids: Sequence[int] | None = None
     label_probs: Sequence[float] | None = None
     finish_reason: str | None = None
-    usage: dict[str, int | None] | None = None
+    usage: Usage | None = None
     cost_usd: float | None = None
-    sources: list[dict[str, Any]] = field(default_factory=list)
-    scores: list[dict[str, Any]] = field(default_factory=list)
-    verdicts: list[dict[str, Any]] = field(default_factory=list)
+    sources: list[Source] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)
+    verdicts: list[Reason] = field(default_factory=list)
+    edits: list[Edit] = field(default_factory=list)
+    own: dict[str, object] = field(default_factory=dict)
+    """The user's own columns, by the names that they have in the corpus."""
 
     @property
     def text(self) -> str:
-        """The completion as plain text; of a row that has none (strategy embed) the text that was read."""
+        """The completion as plain text. For a row without one (strategy `embed`): the text that is read."""
         if not self.completion:
             return str(self.prompt[-1]["content"])
-        return "\n".join(message["content"] or "" for message in self.completion)
+        return "\n".join(message.get("content") or "" for message in self.completion)
 
 
-def to_table(records: Iterable[Record]) -> pa.Table:
-    """Records as an Arrow table of exactly `SCHEMA`."""
-    rows = [{f.name: getattr(record, f.name) for f in fields(record)} for record in records]
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+def schema_with(own: pa.Schema | None) -> pa.Schema:
+    """`SCHEMA`, followed by a user's own columns under the names that `own_names` gives them."""
+    if own is None:
+        return SCHEMA
+    names = own_names(own.names)
+    return pa.schema([*SCHEMA, *(own.field(old).with_name(new) for old, new in names.items())])
 
 
-def from_rows(rows: Iterable[Mapping[str, Any]]) -> list[Record]:
-    """Rows of a corpus (as dictionaries) as records."""
-    names = {f.name for f in fields(Record)}
-    return [Record(**{key: value for key, value in row.items() if key in names}) for row in rows]
+def own_names(columns: Iterable[str]) -> dict[str, str]:
+    """The name that each of a user's columns has in a corpus: its own, or `source_NAME` where ours has that name."""
+    taken = set(SCHEMA.names)
+    names: dict[str, str] = {}
+    for column in columns:
+        name = column
+        while name in taken:
+            name = f"source_{name}"
+        taken.add(name)
+        names[column] = name
+    return names
+
+
+def to_table(records: Iterable[Record], schema: pa.Schema = SCHEMA) -> pa.Table:
+    """Records as an Arrow table of exactly `schema`: `SCHEMA`, or what `schema_with` made of it."""
+    names = [f.name for f in fields(Record) if f.name != "own"]
+    rows = [{**{name: getattr(record, name) for name in names}, **record.own} for record in records]
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def from_rows(rows: Iterable[Mapping[str, object]]) -> list[Record]:
+    """Rows of a corpus, as dictionaries, as records. Columns that are not ours go to `own`."""
+    names = {f.name for f in fields(Record)} - {"own"}
+    found = []
+    for row in rows:
+        ours = {key: value for key, value in row.items() if key in names}
+        record = Record(**ours)  # type: ignore[arg-type]
+        record.own = {key: value for key, value in row.items() if key not in names}
+        found.append(record)
+    return found
 
 
 def with_verdicts(record: Record, verdicts: Iterable[Verdict]) -> Record:
-    """The record with the reasons it was dropped for, and every score that the checks measured."""
-    values = asdict(record)
+    """A copy of the record with the reasons it was dropped for, and with every score that the checks measured."""
     verdicts = list(verdicts)
-    values["verdicts"] = [{"check": v.check, "reason": v.reason, "score": v.score} for v in verdicts if not v.keep]
-    values["scores"] = [*record.scores, *({"name": v.check, "value": v.score} for v in verdicts if v.score is not None)]
-    return Record(**values)
+    scores: list[Score] = [{"name": v.check, "value": v.score} for v in verdicts if v.score is not None]
+    return replace(
+        record,
+        verdicts=[v.as_reason() for v in verdicts if not v.keep],
+        scores=[*record.scores, *scores],
+    )

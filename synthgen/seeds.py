@@ -33,7 +33,7 @@ class Seed:
     id: str
     split: str
     fields: dict[str, Any]
-    reference: str | None
+    reference: list[str] | None
     source: SeedSource
 
 
@@ -92,7 +92,14 @@ def _seed(
     except RecipeError as error:
         raise RecipeError(f"{where}: {error.message}", error.hint) from None
     group = str(_column(row, source.group, where)) if source.group else mask(question)
-    return Seed(seed_id, side(group, split), fields, None if reference is None else str(reference), source)
+    return Seed(seed_id, side(group, split), fields, accepted(reference), source)
+
+
+def accepted(value: Any) -> list[str] | None:
+    """The accepted answers of a reference: one value, or a list of them. None stays None."""
+    if value is None:
+        return None
+    return [str(one) for one in value] if isinstance(value, list) else [str(value)]
 
 
 def _column(row: dict[str, Any], column: str, where: str) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import string
+from collections.abc import Sequence
 from fractions import Fraction
 
 _NUMBER = re.compile(r"[-−]?\$?\s?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s?/\s?\d+)?|[-−]?\.\d+")
@@ -64,3 +65,8 @@ def is_number(text: str) -> bool:
     """Is the text a number and nothing else?"""
     text = text.strip().lower()
     return text in _WORDS or _NUMBER.fullmatch(text) is not None
+
+
+def matches_any(answer: str | None, accepted: Sequence[str]) -> bool:
+    """True when `answer` says what one of the accepted references says."""
+    return any(matches(answer, reference) for reference in accepted)

@@ -102,7 +102,7 @@ def _end_with_parent() -> None:
 
 
 def _local(job: dict[str, Any]) -> dict[str, Any]:
-    from synthgen.records import Request
+    from synthgen.requests import Request
     from synthgen.tables.engines import TeacherSection
     from synthgen.teachers import open_teacher
 

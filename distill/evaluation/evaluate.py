@@ -22,7 +22,8 @@ from distill.intervals import RESAMPLES, Array, interval
 from synthgen import corpus, durable
 from synthgen.errors import CorpusError, UserError
 from synthgen.recipe import Recipe
-from synthgen.records import Record, Request
+from synthgen.records import Record
+from synthgen.requests import Request
 from synthgen.ui import UI
 
 if TYPE_CHECKING:
@@ -92,7 +93,9 @@ def _evaluate_classifier(recipe: Recipe, kind: str, folder: Path, held_out: list
     choice = teacher_RL.argmax(-1)
     student = open_classifier(kind, folder)
     labels = student.labels
-    references = np.array([labels.index(r.reference) if r.reference in labels else -1 for r in held_out])
+    references = np.array(
+        [labels.index(r.reference[0]) if r.reference and r.reference[0] in labels else -1 for r in held_out]
+    )
     table: dict[str, dict[str, Any]] = {"teacher": _agreement(teacher_RL, teacher_RL, references, clusters, seed)}
     majority = np.zeros_like(teacher_RL)
     majority[:, np.bincount(choice).argmax()] = 1

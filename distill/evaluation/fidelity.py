@@ -20,11 +20,12 @@ from distill.targets.ensemble import Merge
 from distill.targets.rationale import explaining
 from synthgen.lm.forward import completion_logits
 from synthgen.recipe import EvaluateSection, RationaleSection, Recipe, local_teacher
-from synthgen.records import Record, Request
+from synthgen.records import Record
+from synthgen.requests import Request
 from synthgen.tables.engines import TeacherSection
 from synthgen.teachers.transformers import LocalModel
 from synthgen.ui import UI
-from synthgen.verify import matches
+from synthgen.verify import matches_any
 
 _CHUNK = 16  # rows whose full distributions are in memory at once
 
@@ -257,11 +258,11 @@ def _accuracy(
     marker: str | None, records: Sequence[Record], texts: Sequence[str], seed: int
 ) -> dict[str, float] | None:
     """Share of right answers with its interval; None when the seeds have no references."""
-    checked = [(r, t) for r, t in zip(records, texts, strict=True) if r.reference is not None]
+    checked = [(r, t) for r, t in zip(records, texts, strict=True) if r.reference]
     if not checked:
         return None
     right = []
     for record, text in checked:
         answer = text.rpartition(marker)[2].strip().split("\n", 1)[0] if marker and marker in text else text
-        right.append(float(matches(None if marker and marker not in text else answer, record.reference or "")))
+        right.append(float(matches_any(None if marker and marker not in text else answer, record.reference or [])))
     return interval(np.array(right), np.ones(len(right)), [r.seed_id for r, _ in checked], seed)

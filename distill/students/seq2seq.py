@@ -18,7 +18,7 @@ from distill.students.build import Student, check_vocabulary, random_weights
 from synthgen.errors import RecipeError
 from synthgen.lm.load import load_weights, pick_device
 from synthgen.lm.render import render
-from synthgen.records import Request
+from synthgen.requests import Request
 from synthgen.tables.engines import TeacherSection
 from synthgen.tables.students import Seq2SeqStudent
 from synthgen.teachers.base import Reply

@@ -50,7 +50,7 @@ def audit(
     for part in ("data", "rejected"):  # rejected rows teach too, by their distribution
         for _, records in corpus.records(source, part):
             for record in records:
-                combinations[tuple(sorted((s["id"], s["role"], s["terms"]) for s in record.sources))] += 1
+                combinations[tuple(sorted((s["id"], s["role"], s["license"]) for s in record.sources))] += 1
     today = datetime.date.today()
     terms = {triple for combination in combinations for triple in combination}
     if recipe.train and recipe.train.student.kind == "decoder":

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from synthgen.recipe import CurateSection
 from synthgen.records import Record, Verdict
-from synthgen.verify import gold, matches
+from synthgen.verify import gold, matches_any
 
 _NGRAM = 4
 _REFUSAL = re.compile(
@@ -22,14 +22,16 @@ def answer(records: Sequence[Record], section: CurateSection) -> list[Verdict]:
     """Does the parsed answer match the reference? Score 1 or 0; rows without a reference pass unscored."""
     found = []
     for r in records:
-        if r.reference is None:
+        if not r.reference:
             found.append(Verdict(True, "answer"))
         elif not r.answer:
             found.append(Verdict(False, "answer", "no answer found in the completion", 0.0))
-        elif matches(r.answer, r.reference):
+        elif matches_any(r.answer, r.reference):
             found.append(Verdict(True, "answer", score=1.0))
         else:
-            found.append(Verdict(False, "answer", f"answer '{r.answer[:80]}' is not '{gold(r.reference)[:80]}'", 0.0))
+            found.append(
+                Verdict(False, "answer", f"answer '{r.answer[:80]}' is not '{gold(r.reference[0])[:80]}'", 0.0)
+            )
     return found
 
 
@@ -40,9 +42,15 @@ def length(records: Sequence[Record], section: CurateSection) -> list[Verdict]:
     for r in records:
         words = len(r.text.split())
         if low is not None and words < low:
-            found.append(Verdict(False, "length", f"{words} words, fewer than {low}", words))
+            found.append(
+                Verdict(False, "length", f"{words} words, fewer than {low}", words, "min_words", low, teaches="nothing")
+            )
         elif high is not None and words > high:
-            found.append(Verdict(False, "length", f"{words} words, more than {high}", words))
+            found.append(
+                Verdict(
+                    False, "length", f"{words} words, more than {high}", words, "max_words", high, teaches="nothing"
+                )
+            )
         else:
             found.append(Verdict(True, "length", score=words))
     return found
@@ -58,7 +66,7 @@ def repetition(records: Sequence[Record], section: CurateSection) -> list[Verdic
         share = 1 - len(set(grams)) / len(grams) if grams else 0.0
         keep = share <= limit
         reason = "" if keep else f"{share:.0%} of 4-word sequences repeat, more than {limit:.0%}"
-        found.append(Verdict(keep, "repetition", reason, share))
+        found.append(Verdict(keep, "repetition", reason, share, threshold=limit, teaches="nothing"))
     return found
 
 

@@ -21,7 +21,7 @@ from synthgen.generation.budget import Budget, Prices
 from synthgen.generation.cache import Cache, Entry, Spent, Statement
 from synthgen.generation.jobs import Job, Jobs
 from synthgen.generation.strategies import STRATEGIES
-from synthgen.records import Request
+from synthgen.requests import Request
 from synthgen.teachers.base import Call, Reply
 from synthgen.teachers.chat import usage_of
 from synthgen.teachers.openai import BATCH_SHARE, ApiModel, as_batched

@@ -25,7 +25,8 @@ from synthgen.generation.rounds import Failure, Made, Row, ask_batch, lockstep
 from synthgen.generation.stream import stream
 from synthgen.prompts import Prompt, load_prompt
 from synthgen.recipe import Recipe, deciding
-from synthgen.records import FAILURE_SCHEMA, Request, to_table
+from synthgen.records import FAILURE_SCHEMA, to_table
+from synthgen.requests import Request
 from synthgen.seeds import fingerprint, load_seeds
 from synthgen.tables.engines import LocalTeacher
 from synthgen.teachers import open_remote, open_teacher

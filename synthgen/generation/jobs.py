@@ -15,12 +15,11 @@ from synthgen.generation.rounds import Made, Row, failure
 from synthgen.generation.rows import record, split_rationale
 from synthgen.prompts import Prompt
 from synthgen.recipe import Recipe
-from synthgen.records import SPLITS, Message, Record, Request, identify
+from synthgen.records import SPLITS, Message, Record, Source
+from synthgen.requests import Request, identify
 from synthgen.seeds import Seed
 from synthgen.tables.engines import AnyTeacher
 from synthgen.teachers.base import RemoteTeacher, Reply, Teacher
-
-Source = dict[str, Any]
 
 
 def key(model: str) -> str:
@@ -109,7 +108,7 @@ class Job:
         number: int | None = None,
         teacher: str = "",
         parents: Sequence[str] = (),
-        reference: str | None = None,
+        reference: list[str] | None = None,
     ) -> Request:
         """A request whose reply can become a row: the seed's own question unless messages are given."""
         g = self.recipe.generate
@@ -132,7 +131,9 @@ class Job:
             reference=self.seed.reference if student is None else reference,
         )
 
-    def question(self, text: str, parents: Sequence[str], *, reference: str | None = None, **more: Any) -> Request:
+    def question(
+        self, text: str, parents: Sequence[str], *, reference: list[str] | None = None, **more: Any
+    ) -> Request:
         """A request for the answer to a new question, in the templates' variable `question`."""
         fields = {**self.fields, **more, "question": text}
         return self.answer(
@@ -242,9 +243,17 @@ class Job:
         return Row(made, {request.teacher: reply.target} if reply.target is not None else {})
 
 
-def source(name: str, role: str, terms: str) -> Source:
+def source(name: str, role: str, license: str) -> Source:
     """One entry of a row's sources."""
-    return {"id": name, "role": role, "terms": terms, "terms_date": None, "tools": [], "account": None}
+    return {
+        "id": name,
+        "role": role,
+        "license": license,
+        "terms_date": None,
+        "made_by": None,
+        "account": None,
+        "tools": [],
+    }
 
 
 def fraction(*parts: Any) -> float:

@@ -24,7 +24,7 @@ from synthgen.generation.rounds import Failure, Made, Rounds, costed
 from synthgen.generation.scheduler import Item, Live, Scheduler, Work
 from synthgen.generation.strategies import STRATEGIES
 from synthgen.recipe import Recipe
-from synthgen.records import Request
+from synthgen.requests import Request
 from synthgen.teachers.base import FAILURES, Call, RemoteTeacher, Reply
 from synthgen.ui import Progress
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from synthgen.logits import Target
-from synthgen.records import Record, Request
+from synthgen.records import Record
+from synthgen.requests import Request
 from synthgen.teachers.base import Embeds, Reply, Teacher
 
 

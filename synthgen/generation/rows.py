@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from synthgen.prompts import Prompt
 from synthgen.recipe import Recipe
-from synthgen.records import Message, Record, Request
+from synthgen.records import Message, Record
+from synthgen.requests import Request
 from synthgen.teachers.base import Reply
 
 

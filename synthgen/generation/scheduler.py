@@ -23,7 +23,7 @@ from synthgen.errors import SynthgenError, TeacherError, UserError
 from synthgen.generation.budget import PICO, Budget, Prices
 from synthgen.generation.cache import Cache, Entry, Spent
 from synthgen.generation.pacing import Concurrency, Quota, backoff
-from synthgen.records import Request
+from synthgen.requests import Request
 from synthgen.teachers.base import Call, Refused, RemoteTeacher, Reply
 
 _PATIENCE = 600.0  # seconds without one answer from a server that only refuses; and the longest wait it may ask for

@@ -14,7 +14,7 @@ from typing import Any
 from synthgen import corpus
 from synthgen.generation.jobs import Jobs
 from synthgen.generation.remote import Filling, Gate, Write
-from synthgen.records import Request
+from synthgen.requests import Request
 from synthgen.teachers.base import Call, StreamingTeacher
 from synthgen.ui import Progress
 

@@ -13,7 +13,7 @@ from synthgen.generation.jobs import Jobs, cast, who
 from synthgen.generation.rounds import ask_batch
 from synthgen.prompts import load_prompt
 from synthgen.recipe import Recipe
-from synthgen.records import Request
+from synthgen.requests import Request
 from synthgen.seeds import load_seeds
 from synthgen.tables.engines import LocalTeacher, TeacherSection
 from synthgen.teachers import open_teacher

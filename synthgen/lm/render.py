@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from synthgen.errors import TeacherError
-from synthgen.records import Message, Request
+from synthgen.records import Message
+from synthgen.requests import Request
 
 
 def render(tokenizer: Any, messages: Sequence[Message]) -> list[int]:

@@ -107,7 +107,7 @@ def _look(source: Path, part: str, made: dict[str, Any], labels: list[str]) -> _
         seen.lengths[len(record.token_ids or ())] += 1
         seen.splits[record.split] += 1
         score = next((s["value"] for s in record.scores if s["name"] == "answer"), None)
-        kind = record.reference if labels else record.seed_id.rpartition("-")[0]
+        kind = (record.reference or [None])[0] if labels else record.seed_id.rpartition("-")[0]
         if score is not None and kind and (kind in seen.checked or len(seen.checked) <= _KINDS):
             seen.checked[kind] += 1
             seen.right[kind] += int(score)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from synthgen.records import Request
+from synthgen.requests import Request
 
 if TYPE_CHECKING:
     from synthgen.logits import Target

@@ -19,7 +19,7 @@ from transformers.utils import cached_file
 
 from synthgen.errors import TeacherError
 from synthgen.lm.load import checkpoint_activations, load_weights, pick_device, tokenizer_hash
-from synthgen.records import Request
+from synthgen.requests import Request
 from synthgen.tables.engines import TeacherSection
 from synthgen.teachers.base import Reply
 from synthgen.teachers.encoder import context_of, padded, token_ids
@@ -199,7 +199,7 @@ class EmbeddingModel:
             "dtype": section.dtype,
             "tokenizer": tokenizer_hash(model.tokenizer),
             "vocab_size": int(model.model.config.vocab_size),
-            "terms": section.license,
+            "license": section.license,
         }
         return cls(model.eval().to(pick_device(section.device)), identity, section.batch_size)
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification
 
 from synthgen.errors import TeacherError
 from synthgen.lm.load import load_weights, pick_device, tokenizer_hash
-from synthgen.records import Request
+from synthgen.requests import Request
 from synthgen.tables.engines import TeacherSection
 from synthgen.teachers.base import Reply
 
@@ -67,7 +67,7 @@ class EncoderModel:
             "dtype": section.dtype,
             "tokenizer": tokenizer_hash(tokenizer),
             "vocab_size": int(model.config.vocab_size),
-            "terms": section.license,
+            "license": section.license,
         }
         return cls(model, tokenizer, identity, section.batch_size)
 

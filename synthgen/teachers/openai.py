@@ -26,7 +26,7 @@ from pydantic_core import from_json
 
 from synthgen.errors import TeacherError, missing_extra
 from synthgen.recipe import Recipe
-from synthgen.records import Request
+from synthgen.requests import Request
 from synthgen.tables.engines import ApiTeacher
 from synthgen.teachers.base import Call, Refused, Reply
 from synthgen.teachers.chat import error_of, label_probs, outgoing, reasoning_of, retry_after, usage_of, why_empty
@@ -71,7 +71,7 @@ class ApiModel:
             "dtype": "unknown",
             "tokenizer": tokens.hash if tokens else "",
             "vocab_size": tokens.size if tokens else 0,
-            "terms": section.license,
+            "license": section.license,
         }
 
     @classmethod

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synthgen.errors import TeacherError
-from synthgen.records import Request
+from synthgen.requests import Request
 from synthgen.tables.engines import ReplayTeacher
 from synthgen.teachers.base import Call, Refused, Reply
 
@@ -36,7 +36,7 @@ class Replay:
             "dtype": "unknown",
             "tokenizer": "",
             "vocab_size": 0,
-            "terms": section.license,
+            "license": section.license,
         }
 
     @classmethod

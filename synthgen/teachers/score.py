@@ -12,7 +12,7 @@ from synthgen import logits
 from synthgen.lm.forward import completion_logits
 from synthgen.lm.render import completion_ids
 from synthgen.lm.sampling import cumulative, invert, top_k
-from synthgen.records import Request
+from synthgen.requests import Request
 from synthgen.teachers.base import Reply
 
 if TYPE_CHECKING:

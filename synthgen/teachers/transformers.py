@@ -25,7 +25,8 @@ from synthgen.lm.load import load_description, load_weights, pick_device, tokeni
 from synthgen.lm.render import render, render_each, render_open
 from synthgen.lm.sampling import choose, cut, targets
 from synthgen.recipe import GenerateSection
-from synthgen.records import Message, Request
+from synthgen.records import Message
+from synthgen.requests import Request
 from synthgen.tables.engines import TeacherSection
 from synthgen.teachers.base import Reply
 from synthgen.teachers.score import score
@@ -103,7 +104,7 @@ class LocalModel:
             "dtype": section.dtype,
             "tokenizer": tokenizer_hash(tokenizer),
             "vocab_size": size,
-            "terms": section.license,
+            "license": section.license,
         }
         found = cls(model, tokenizer, identity, section.batch_size, load, device)
         if generate and (generate.json_schema is not None or generate.regex is not None):

@@ -30,7 +30,7 @@ from synthgen.generation.strategies import STRATEGIES, asking, choosing, first_r
 from synthgen.generation.strategies.swaps import swap
 from synthgen.prompts import load_prompt
 from synthgen.recipe import GenerateSection, StepsSection, load_recipe, shipped
-from synthgen.records import Request, identify
+from synthgen.requests import Request, identify
 from synthgen.seeds import load_seeds
 from synthgen.teachers import open_teacher
 from synthgen.teachers.base import Reply
@@ -693,7 +693,9 @@ def talker(tmp_path_factory, tiny):
 @pytest.fixture
 def shrunk(talker, tmp_path, monkeypatch):
     """A function: a shipped recipe with the tiny teachers, few seeds and small shards. Each model is loaded once."""
-    monkeypatch.setattr(sys.modules["synthgen.generation.driver"], "open_teacher", lambda section, generate: loaded(section))
+    monkeypatch.setattr(
+        sys.modules["synthgen.generation.driver"], "open_teacher", lambda section, generate: loaded(section)
+    )
 
     def make(name: str, limit: int = 10, **update):
         path = shipped("prompts") / name

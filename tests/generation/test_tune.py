@@ -12,7 +12,7 @@ import synthgen
 from synthgen.errors import UserError
 from synthgen.generation import tune as module
 from synthgen.generation.tune import attempt, tune
-from synthgen.records import Request
+from synthgen.requests import Request
 from synthgen.teachers.base import Reply
 
 SPEC = {"kind": "topk", "k": 4, "temperature": 1.0}

@@ -9,7 +9,7 @@ from support.small import CLASSES, WORDS, small_encoder
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from synthgen.lm.forward import completion_logits
-from synthgen.records import Request
+from synthgen.requests import Request
 from synthgen.tables.engines import TeacherSection
 from synthgen.teachers import open_teacher
 from synthgen.teachers.embedding import EmbeddingModel

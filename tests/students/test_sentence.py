@@ -24,7 +24,7 @@ from distill.students.sentence import FromVectors, Sentence, sentence
 from synthgen import corpus
 from synthgen.errors import RecipeError, TeacherError, UserError
 from synthgen.recipe import dump_recipe
-from synthgen.records import Request
+from synthgen.requests import Request
 from synthgen.tables.engines import TeacherSection
 from synthgen.tables.students import SentenceStudent
 from synthgen.teachers import open_teacher
@@ -226,7 +226,7 @@ def test_rows_are_texts_with_their_terms(run):
     assert len(rows) > 100
     assert all(r.completion == [] and r.strategy == "embed" and len(r.prompt_token_ids) > 2 for r in rows)
     assert rows[0].text == rows[0].prompt[-1]["content"]
-    assert {s["terms"] for r in rows for s in r.sources if s["role"] == "generator"} == {"Apache-2.0"}
+    assert {s["license"] for r in rows for s in r.sources if s["role"] == "generator"} == {"Apache-2.0"}
 
 
 def test_a_student_learns_and_is_measured(learned):

@@ -30,7 +30,7 @@ from distill.targets.stored import FromShards
 from synthgen import corpus
 from synthgen.errors import CorpusError, RecipeError, TeacherError
 from synthgen.lm.forward import completion_logits
-from synthgen.records import Request
+from synthgen.requests import Request
 from synthgen.tables.students import Seq2SeqStudent
 from synthgen.teachers.transformers import LocalModel
 

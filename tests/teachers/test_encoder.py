@@ -11,7 +11,7 @@ from support.small import small_encoder, sorting_task
 import synthgen
 from synthgen import corpus
 from synthgen.errors import TeacherError
-from synthgen.records import Request
+from synthgen.requests import Request
 from synthgen.tables.engines import TeacherSection
 from synthgen.teachers import open_teacher
 

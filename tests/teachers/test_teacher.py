@@ -9,7 +9,7 @@ import torch
 from synthgen import logits
 from synthgen.prompts import load_prompt
 from synthgen.recipe import shipped
-from synthgen.records import Request
+from synthgen.requests import Request
 from synthgen.seeds import load_seeds
 
 QUESTIONS = [

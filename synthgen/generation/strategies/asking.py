@@ -20,7 +20,8 @@ from synthgen.generation.jobs import Job, fraction
 from synthgen.generation.rounds import Failure, Made, Rounds, failure
 from synthgen.generation.strategies.swaps import swap
 from synthgen.prompts import Prompt
-from synthgen.records import Message, Request
+from synthgen.records import Message
+from synthgen.requests import Request
 from synthgen.teachers.base import Reply
 from synthgen.verify import normalize
 
@@ -103,7 +104,7 @@ def counterfactual(job: Job) -> Rounds:
     first = job.answer()
     if job.prompt.question(fields) == job.prompt.question(job.fields):
         return [failure(first, "unchanged", "the question has no name or pronoun of the list")]
-    reference = None if job.seed.reference is None else swap(job.seed.reference)
+    reference = None if job.seed.reference is None else [swap(one) for one in job.seed.reference]
     second = job.answer(job.prompt.student(fields), job.prompt.teacher(fields), parents=[first.id], reference=reference)
     requests = [first, second]
     replies = yield requests
@@ -161,7 +162,7 @@ def _new(
     request: Request,
     known: Sequence[str],
     *,
-    reference: str | None = None,
+    reference: list[str] | None = None,
     sources: Sequence[dict[str, Any]] = (),
 ) -> Rounds:
     """Ask for a new question, then for its answer."""

@@ -18,9 +18,9 @@ from collections.abc import Generator, Sequence
 
 from synthgen.generation.jobs import Job
 from synthgen.generation.rounds import Made, Rounds, failure
-from synthgen.records import Request
+from synthgen.requests import Request
 from synthgen.teachers.base import Reply
-from synthgen.verify import is_number, matches, normalize, number
+from synthgen.verify import is_number, matches_any, normalize, number
 
 Asked = tuple[Request, Reply]
 
@@ -38,17 +38,17 @@ def rationalize(job: Job) -> Rounds:
     [reply] = yield [first]
     if reply.failure:
         return [failure(first, *reply.failure)]
-    if matches(job.answer_of(reply), known):
+    if matches_any(job.answer_of(reply), known):
         return [job.row(first, reply, scores={"rationalized": 0.0})]
-    hinted = job.prompt.teacher({**job.fields, "answer": known}, "hint")
+    hinted = job.prompt.teacher({**job.fields, "answer": known[0]}, "hint")
     second = job.answer(job.student(), hinted, parents=[first.id], reference=known)
     [reply] = yield [second]
     if reply.failure:
         return [failure(second, *reply.failure)]
     answer = job.answer_of(reply)
-    if not matches(answer, known):
+    if not matches_any(answer, known):
         said = f"'{answer[:60]}'" if answer else "no answer"
-        return [failure(second, "not_led", f"with the hint '{known[:60]}' the rationale still leads to {said}")]
+        return [failure(second, "not_led", f"with the hint '{known[0][:60]}' the rationale still leads to {said}")]
     return [job.row(second, reply, scores={"rationalized": 1.0})]
 
 
@@ -159,7 +159,7 @@ def _marked(job: Job) -> Generator[list[Request], list[Reply], Marked]:
         known = job.seed.reference
         if known is None:
             return [], [failure(requests[0], "no_reference", "the seed has no known answer to go by")], []
-        return [(a, float(matches(job.answer_of(a[1]), known))) for a in asked], failed, [q.id for q in requests]
+        return [(a, float(matches_any(job.answer_of(a[1]), known))) for a in asked], failed, [q.id for q in requests]
     judging = [_judging(job, q, r) for q, r in asked]
     verdicts = (yield judging) if judging else []
     marked = []
@@ -178,7 +178,12 @@ def _judging(job: Job, request: Request, reply: Reply) -> Request:
     if job.recipe.steps.choose == "likelihood":
         return job.score(request.teacher_prompt, reply.text, reply.token_ids, job.judge, parents=(request.id,))
     asked = request.prompt[-1]["content"]
-    shown = {**job.fields, "question": asked, "completion": reply.text, "reference": job.seed.reference}
+    shown = {
+        **job.fields,
+        "question": asked,
+        "completion": reply.text,
+        "reference": job.seed.reference[0] if job.seed.reference else None,
+    }
     messages = job.prompt.step("judge", shown)
     if job.recipe.steps.choose == "probability":
         return job.classify(messages, _YES_NO, job.judge, parents=(request.id,))

@@ -24,7 +24,8 @@ from synthgen.lm.load import find_weights, tokenizer_hash
 from synthgen.lm.render import completion_ids, render, render_each
 from synthgen.logits import Sampled, Target
 from synthgen.recipe import GenerateSection
-from synthgen.records import Message, Request
+from synthgen.records import Message
+from synthgen.requests import Request
 from synthgen.tables.engines import VllmTeacher
 from synthgen.teachers.base import Reply
 from synthgen.teachers.structured import mismatch, unmatched
@@ -88,7 +89,7 @@ class VllmModel:
             "version": version(),
             "tokenizer": tokenizer_hash(tokenizer),
             "vocab_size": int(text.vocab_size),
-            "terms": section.license,
+            "license": section.license,
         }
         context = min(section.max_model_len or 1 << 30, int(getattr(text, "max_position_embeddings", 0) or 1 << 30))
         model = cls(Engine(arguments(section, name)), tokenizer, identity, _ends(name, more, tokenizer), context)
