@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -189,3 +190,19 @@ def refuse_logits(teacher: Any, wanted: Any, scoring: bool) -> None:
         raise ValueError("logits: an API gives tokens as text; name the model's tokenizer in teacher.tokenizer")
     if isinstance(teacher, ApiTeacher) and "api.openai.com" in teacher.base_url and wanted.k > 20:
         raise ValueError(f"logits.k is {wanted.k}: this server gives 20 at most")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What answers requests: its section of the recipe, and whether it runs in this process."""
+
+    section: type[Section]
+    in_process: bool
+
+
+ENGINES: dict[str, Engine] = {
+    "transformers": Engine(TeacherSection, in_process=True),
+    "vllm": Engine(VllmTeacher, in_process=True),
+    "openai": Engine(ApiTeacher, in_process=False),
+    "replay": Engine(ReplayTeacher, in_process=False),
+}

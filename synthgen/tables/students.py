@@ -114,3 +114,19 @@ class SentenceStudent(Section):
 
 
 Student = DecoderStudent | ClassifierStudent | EncoderStudent | Seq2SeqStudent | SentenceStudent
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of student: its section of the recipe."""
+
+    section: type[Section]
+
+
+KINDS: dict[str, Kind] = {
+    "decoder": Kind(DecoderStudent),
+    "seq2seq": Kind(Seq2SeqStudent),
+    "encoder": Kind(EncoderStudent),
+    "sentence": Kind(SentenceStudent),
+    "classifier": Kind(ClassifierStudent),
+}
