@@ -206,7 +206,7 @@ def _imports(module: Module, modules: Modules) -> Iterator[tuple[str, int]]:
 
 
 def _reached(start: str, graph: Mapping[str, set[str]]) -> set[str]:
-    """All files that `start` imports, directly or through others; itself only through a circle."""
+    """All files that `start` imports, directly or through others; it contains `start` if there is a circle."""
     seen: set[str] = set()
     waiting = [*graph[start]]
     while waiting:
