@@ -1,0 +1,234 @@
+"""Draws sentences at random from all prose of the project, for readers who mark those that need a second reading.
+
+    python benchmarks/sentences.py [-n 200] [--seed 0]
+
+Prose is: README files, docs/*.md, the change log; docstrings, strings that document an attribute, and comments in
+synthgen/, distill/, tests/, benchmarks/ and docs/ (click's help texts are docstrings or `help=` strings); the messages
+and hints of exceptions and notes; the text of synthgen/templates; comments of recipes and data files. Blocks of code,
+tables, headings, directives for tools and prompts to models are left out. A sentence has four words or more, and one
+that occurs twice counts once. Values in a message print as "…". The same seed and the same files give the same list.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import io
+import random
+import re
+import sys
+import tokenize
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parent.parent
+CODE = ("synthgen", "distill", "tests", "benchmarks", "docs")
+WORDS = 4
+NOTES = ("note", "warn", "done", "fail", "echo", "secho", "missing_extra")  # functions that print their first string
+ERRORS = ("Error", "Changed", "Denied", "Refused")  # how the names of exceptions end
+FOR_PEOPLE = ("help", "short_help", "epilog", "hint", "message", "description", "reason")
+DIRECTIVE = re.compile(r"^(noqa|type:|pragma|fmt:|ruff|mypy|!|-\*-)")
+# After a full stop: a capital, a digit, or anything in quotes; not after an abbreviation.
+ABBREVIATIONS = "".join(rf"(?<!\b{short})" for short in (r"e\.g\.", r"i\.e\.", r"vs\.", r"cf\."))
+END = re.compile(ABBREVIATIONS + r"""(?<=[.!?])["'”’)\]*]*\s+(?=[“‘(\[*]*[A-Z0-9…]|[“‘(\[*]*["'`]\w)""")
+ITEM = re.compile(r"^\s*(?:[-*+]|\d{1,2}[.)])\s+")
+
+Line = tuple[int, str]  # its number in the file, and its text
+Paragraph = list[Line]
+Sentence = tuple[str, int, str]  # path, line on which it begins, text
+
+
+def sentences(root: Path) -> list[Sentence]:
+    """All sentences of the project, by path and line, each text once."""
+    found: dict[str, Sentence] = {}
+    for path in files(root):
+        text = path.read_text(encoding="utf-8")
+        for paragraph in paragraphs(path, text):
+            for line, sentence in split(paragraph):
+                found.setdefault(sentence, (path.relative_to(root).as_posix(), line, sentence))
+    return sorted(found.values())
+
+
+def files(root: Path) -> list[Path]:
+    patterns = ["*.md", "docs/*.md", "prompts/**/*.md", "data/**/*.md", "synthgen/templates/*.j2"]
+    patterns += [f"{folder}/**/*.py" for folder in CODE]
+    patterns += [f"{folder}/**/*.yaml" for folder in ("prompts", "data")] + ["pyproject.toml", "Makefile"]
+    return sorted({path for pattern in patterns for path in root.glob(pattern) if path.is_file()})
+
+
+def paragraphs(path: Path, text: str) -> Iterator[Paragraph]:
+    if path.suffix == ".py":
+        yield from python(text)
+    elif path.suffix == ".md":
+        yield from markdown(text)
+    elif path.suffix == ".j2":
+        yield from template(text)
+    else:
+        lines = enumerate(text.splitlines(), 1)
+        yield from joined((number, line.strip()[1:]) for number, line in lines if line.strip().startswith("#"))
+
+
+def split(paragraph: Paragraph) -> Iterator[Line]:
+    """Its sentences of enough words, each with the line on which it begins."""
+    text, starts = "", []
+    for number, line in paragraph:
+        starts.append((len(text), number))
+        text += " ".join(line.split()) + " "
+    begin = 0
+    for end in [*(match.end() for match in END.finditer(text)), len(text)]:
+        sentence = text[begin:end].strip()
+        if len(re.findall(r"[^\W\d_]{2,}|\ba\b|\bI\b", sentence)) >= WORDS:
+            yield max(number for start, number in starts if start <= begin), sentence
+        begin = end
+
+
+# Markdown and templates
+
+
+def markdown(text: str) -> Iterator[Paragraph]:
+    """Paragraphs and list items, without front matter, code, tables and headings."""
+    paragraph: Paragraph = []
+    fence, in_list = "", False
+    for number, line in enumerate(_without_front_matter(text), 1):
+        bare = line.strip().removeprefix("> ")
+        if bare.startswith(("```", "~~~")):
+            fence = "" if fence and bare.startswith(fence) else fence or bare[:3]
+            bare = ""
+        code = line.startswith("    ") and not paragraph and not in_list
+        if fence or code or not bare or bare.startswith(("|", "#", "<!--", "---")):
+            yield paragraph
+            paragraph, in_list = [], in_list and not bare
+            continue
+        if ITEM.match(line):
+            yield paragraph
+            paragraph, in_list = [], True
+        paragraph.append((number, ITEM.sub("", bare)))
+    yield paragraph
+
+
+def _without_front_matter(text: str) -> list[str]:
+    lines = text.splitlines()
+    if lines[:1] == ["---"] and "---" in lines[1:]:
+        end = lines.index("---", 1)
+        lines[: end + 1] = [""] * (end + 1)
+    return lines
+
+
+def template(text: str) -> Iterator[Paragraph]:
+    """A template's own text: without tags of HTML, styles and scripts; an expression prints as "…"."""
+
+    def blank(match: re.Match[str]) -> str:
+        return "\n" * match.group().count("\n")
+
+    text = re.sub(r"(?s)<(style|script)\b.*?</\1>|\{#.*?#\}|\{%.*?%\}", blank, text)
+    text = re.sub(r"(?s)\{\{.*?\}\}", lambda match: "…" + blank(match), text)
+    text = re.sub(r"</?(p|li|td|th|h\d|div|figcaption|summary|dt|dd|title|tr)\b[^>]*>", "\0", text)
+    text = re.sub(r"<[^>]+>", "", text)
+    for paragraph in markdown(text):
+        pieces: Paragraph = []
+        for number, line in paragraph:
+            for place, piece in enumerate(line.split("\0")):
+                if place:
+                    yield pieces
+                    pieces = []
+                pieces.append((number, piece))
+        yield pieces
+
+
+# Python
+
+
+def python(text: str) -> Iterator[Paragraph]:
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield from docstring(node.value.value, node.lineno)
+        elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            yield from messages(node.exc, every=True)
+        elif isinstance(node, ast.Call):
+            yield from messages(node, every=_name(node.func) in NOTES or _name(node.func).endswith(ERRORS))
+    yield from joined(comments(text))
+
+
+def _name(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def docstring(text: str, first: int) -> Iterator[Paragraph]:
+    """Its paragraphs and list items; what is indented further than the rest is code."""
+    lines = text.splitlines()
+    margin = min((len(line) - len(line.lstrip()) for line in lines[1:] if line.strip()), default=0)
+    level = "\n".join([*(line.strip(" \b") for line in lines[:1]), *(line[margin:].strip("\b") for line in lines[1:])])
+    for paragraph in markdown(level):
+        yield [(first + number - 1, line) for number, line in paragraph]
+
+
+def messages(call: ast.Call, every: bool) -> Iterator[Paragraph]:
+    """Strings among the arguments of a call: all of them, or those that a keyword says are for people."""
+    for value in call.args if every else ():
+        yield from _message(value)
+    for keyword in call.keywords:
+        if keyword.arg in FOR_PEOPLE:
+            yield from _message(keyword.value)
+
+
+def _message(value: ast.expr) -> Iterator[Paragraph]:
+    if isinstance(value, ast.IfExp):
+        yield from _message(value.body)
+        yield from _message(value.orelse)
+    elif text := _text(value):
+        yield [(value.lineno, text)]
+
+
+def _text(value: ast.expr) -> str:
+    if isinstance(value, ast.Constant) and isinstance(value.value, str):
+        return value.value
+    if isinstance(value, ast.JoinedStr):
+        return "".join(_text(part) if isinstance(part, ast.Constant) else "…" for part in value.values)
+    if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Add):
+        return _text(value.left) + _text(value.right)
+    return ""
+
+
+def comments(text: str) -> Iterator[Line]:
+    """Each comment; one beside code is set apart from those of the lines next to it."""
+    lines = text.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            number = token.start[0]
+            said = token.string.lstrip("#").strip()
+            if not DIRECTIVE.match(said):
+                beside = bool(lines[number - 1][: token.start[1]].strip())
+                yield number, ("\0" if beside else "") + said
+
+
+def joined(lines: Iterable[Line]) -> Iterator[Paragraph]:
+    """Comments on lines that follow each other are one paragraph; one that begins with a zero byte is alone."""
+    paragraph: Paragraph = []
+    for number, line in lines:
+        alone = line.startswith("\0")
+        if alone or not line.strip() or (paragraph and number != paragraph[-1][0] + 1):
+            yield paragraph
+            paragraph = []
+        if alone:
+            yield [(number, line[1:])]
+        elif line.strip():
+            paragraph.append((number, line))
+    yield paragraph
+
+
+def main(arguments: list[str] | None = None, root: Path = REPOSITORY) -> int:
+    parser = argparse.ArgumentParser(description="Draw sentences at random from all prose of the project.")
+    parser.add_argument("-n", type=int, default=200, help="how many; 200")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same sentences; 0")
+    given = parser.parse_args(arguments)
+    every = sentences(root)
+    drawn = random.Random(given.seed).sample(every, min(given.n, len(every)))
+    print(f"{len(drawn)} of {len(every)} sentences, seed {given.seed}")
+    for number, (path, line, sentence) in enumerate(drawn, 1):
+        print(f"{number}. [{path}:{line}] {sentence}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,258 @@
+"""Counts what makes the code hard to change, in a git revision and in the working tree, as one table.
+
+    python benchmarks/structure.py [REVISION] [--list] [--check]
+
+The default revision is 199c186; `git archive` reads it. Only `synthgen/` and `distill/` are counted. `--list` prints
+every hit as path:line. `--check` exits with 1 when the working tree exceeds a limit: no comparison, at most half of
+the revision's `Any`, nothing over the sizes, no circle.
+
+1. Comparisons with the name of a strategy, an engine or a kind of student, outside its table.
+   The names come from the tree itself: the keys of STRATEGIES, ENGINES and KINDS, the alias Strategy = Literal[...],
+   and the Literals of `engine` in a section and of `kind` in a class called ...Student; and 199c186 adds its own.
+   A comparison is ==, !=, in, not in, `case`, a Jinja test, `table["name"]` or `.get("name")`, a lookup in a dictionary
+   whose keys are such names, or isinstance (also `case Class()`, `type(x) is Class`) with the section class of some
+   but not all entries. Constants, local variables and loop variables are followed to what they hold.
+   Words such as 'score' or 'sentence' have other meanings too. So the other side must be about the table: its variable,
+   attribute, key or function is called ...strateg..., ...engine..., or (for kinds) ...kind... or ...student... .
+   `request.kind == "score"` is left alone, because no kind of student is called score. A Literal is a definition.
+   Excused are the table's own file, and a module in the table's folder that names only its own entries: those that it
+   is called after, or whose value in the table refers to it. In 199c186 synthgen/generate/catalogue.py and
+   synthgen/steps.py, synthgen/teachers/__init__.py, and distill/train.py are taken for the tables.
+   Not seen are `startswith`, regular expressions, and tests of another attribute that tells the entries apart.
+2. `Any` in annotations, each occurrence, also inside `dict[str, Any]`. An alias whose definition holds Any counts at
+   each use in an annotation. Any inside `np.ndarray[...]` has a row of its own: it says that an array's shape or number
+   type is not stated.
+3. Modules over 400 lines; functions over 60 lines, decorators left out; parameter lists and calls with more than 6
+   positional parameters or arguments. `self` and `cls` are left out, and `*rest` is one. Click calls a command with
+   keywords only, so its parameters have a row of their own, without a limit.
+4. Circles: groups of files that import each other, directly or through others, in three rows: imports at the top of
+   modules alone; with imports inside functions; with those under TYPE_CHECKING too. A package's own file is imported
+   only where an import names it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from comparisons import FUNCTIONS, comparisons
+from modules import REPOSITORY, Hit, Module, Modules, file_of, imported, last_name, parse, read_folder, read_revision
+
+FIRST = "199c186"
+LINES, FUNCTION_LINES, POSITIONAL = 400, 60, 6
+
+COMPARISONS = "comparisons outside the table"
+ANY, DICTIONARIES, ALIASES = "Any in annotations", "  of which in dict[str, Any]", "  of which uses of an alias"
+ARRAYS = "Any inside np.ndarray[...] (no limit)"
+MODULES, LONG = f"modules over {LINES} lines", f"functions over {FUNCTION_LINES} lines"
+PARAMETERS, ARGUMENTS = f"parameter lists over {POSITIONAL} positional", f"calls over {POSITIONAL} positional"
+COMMANDS = f"click commands over {POSITIONAL} parameters (no limit)"
+CIRCLES = ("circles, imports at the top", "circles, with imports in functions", "circles, with TYPE_CHECKING too")
+ROWS = (COMPARISONS, ANY, DICTIONARIES, ALIASES, ARRAYS, MODULES, LONG, PARAMETERS, ARGUMENTS, COMMANDS, *CIRCLES)
+NONE_WANTED = (COMPARISONS, MODULES, LONG, PARAMETERS, ARGUMENTS, *CIRCLES)
+
+
+def count(sources: Mapping[str, str]) -> dict[str, list[Hit]]:
+    """The hits of each row."""
+    modules = parse(sources)
+    hits: dict[str, list[Hit]] = {row: [] for row in ROWS}
+    hits[COMPARISONS] = comparisons(sources, modules)
+    for row, hit in [*untyped(modules), *sizes(sources, modules), *circles(modules)]:
+        hits[row].append(hit)
+    return {row: sorted(found) for row, found in hits.items()}
+
+
+# 2. Any
+
+
+def untyped(modules: Modules) -> Iterator[tuple[str, Hit]]:
+    aliases = _aliases(modules)
+    for module in modules.values():
+        for annotation in _annotations(module.tree):
+            text = ast.unparse(annotation)
+            for node, row in _any_in(annotation, module, aliases):
+                hit = Hit(module.path, annotation.lineno, text)
+                yield (ARRAYS if row == ARRAYS else ANY), hit
+                if row in (DICTIONARIES, ALIASES):
+                    yield row, Hit(module.path, annotation.lineno, f"{last_name(node)} in {text}")
+
+
+def _annotations(tree: ast.Module) -> Iterator[ast.expr]:
+    for node in ast.walk(tree):
+        if isinstance(node, FUNCTIONS):
+            every = node.args
+            given = [*every.posonlyargs, *every.args, *every.kwonlyargs, every.vararg, every.kwarg]
+            yield from (each.annotation for each in given if each and each.annotation)
+            if node.returns:
+                yield node.returns
+        elif isinstance(node, ast.AnnAssign):
+            yield node.annotation
+
+
+def _any_in(
+    node: ast.AST, module: Module, aliases: set[tuple[str, str]], row: str = ANY
+) -> Iterator[tuple[ast.AST, str]]:
+    """Each Any below a node, and each use of an alias for it, with the row that tells what it stands in."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        try:
+            node = ast.parse(node.value, mode="eval").body  # an annotation in quotes
+        except SyntaxError:
+            return
+    if isinstance(node, ast.Name | ast.Attribute):
+        if last_name(node) == "Any":
+            yield node, row
+        elif _meant(node, module) in aliases:
+            yield node, ALIASES
+        return
+    if isinstance(node, ast.Subscript) and last_name(node.value) == "Literal":
+        return
+    if isinstance(node, ast.Subscript) and row != ARRAYS:
+        name = last_name(node.value)
+        row = ARRAYS if name in ("ndarray", "NDArray") else DICTIONARIES if name == "dict" else ANY
+    for child in ast.iter_child_nodes(node):
+        yield from _any_in(child, module, aliases, row)
+
+
+def _meant(node: ast.AST, module: Module) -> tuple[str, str]:
+    """(path, name) of what a name in an annotation refers to."""
+    if isinstance(node, ast.Attribute):
+        return module.imports.get(last_name(node.value), ("", ""))[0], node.attr
+    path, name = module.imports.get(last_name(node), (module.path, ""))
+    return path, name or last_name(node)
+
+
+def _aliases(modules: Modules) -> set[tuple[str, str]]:
+    """(path, name) of each type alias, NewType or subclass that stands for something with Any in it."""
+    found: set[tuple[str, str]] = set()
+    for _ in range(4):  # an alias may be made of an alias
+        for module in modules.values():
+            for name, value in module.names.items():
+                made = isinstance(value, ast.Call) and last_name(value.func) == "NewType"
+                if (made or isinstance(value, ast.Name | ast.Attribute | ast.Subscript | ast.BinOp)) and any(
+                    row != ARRAYS for _, row in _any_in(value, module, found)
+                ):
+                    found.add((module.path, name))
+            for node in module.tree.body:
+                if isinstance(node, ast.ClassDef) and any([*_any_in(base, module, set())] for base in node.bases):
+                    found.add((module.path, node.name))
+    return found
+
+
+# 3. Sizes
+
+
+def sizes(sources: Mapping[str, str], modules: Modules) -> Iterator[tuple[str, Hit]]:
+    for path, module in modules.items():
+        lines = len(sources[path].splitlines())
+        if lines > LINES:
+            yield MODULES, Hit(path, 1, f"{lines} lines")
+        methods = {id(node) for made in ast.walk(module.tree) if isinstance(made, ast.ClassDef) for node in made.body}
+        for node in ast.walk(module.tree):
+            if isinstance(node, FUNCTIONS):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                if lines > FUNCTION_LINES:
+                    yield LONG, Hit(path, node.lineno, f"{node.name}: {lines} lines")
+            if isinstance(node, (*FUNCTIONS, ast.Lambda)):
+                wide = _positional(node, id(node) in methods)
+                if wide > POSITIONAL:
+                    row = COMMANDS if _is_command(node) else PARAMETERS
+                    yield row, Hit(path, node.lineno, f"{getattr(node, 'name', 'lambda')}: {wide}")
+            if isinstance(node, ast.Call) and len(node.args) > POSITIONAL:
+                yield ARGUMENTS, Hit(path, node.lineno, f"{last_name(node.func)}(...): {len(node.args)}")
+
+
+def _positional(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, method: bool) -> int:
+    names = [each.arg for each in (*node.args.posonlyargs, *node.args.args)]
+    bound = method and names[:1] in (["self"], ["cls"])
+    return len(names) - bound + (node.args.vararg is not None)
+
+
+def _is_command(node: ast.AST) -> bool:
+    decorators = [each.func if isinstance(each, ast.Call) else each for each in getattr(node, "decorator_list", [])]
+    return any(last_name(each) in ("command", "group") for each in decorators)
+
+
+# 4. Circles
+
+
+def circles(modules: Modules) -> Iterator[tuple[str, Hit]]:
+    edges = {path: [*_imports(module, modules)] for path, module in modules.items()}
+    for most, row in enumerate(CIRCLES):
+        graph = {path: {there for there, where in found if where <= most} for path, found in edges.items()}
+        reached = {path: _reached(path, graph) for path in graph}
+        groups = {frozenset({other for other in reached[path] if path in reached[other]}) for path in graph}
+        for group in sorted(map(sorted, groups - {frozenset()})):
+            yield row, Hit(group[0], 1, f"{len(group)} files: {' '.join(group)}")
+
+
+def _imports(module: Module, modules: Modules) -> Iterator[tuple[str, int]]:
+    """(path, where) of each import of ours; where: 0 at the top, 1 inside a function, 2 under TYPE_CHECKING."""
+    waiting: list[tuple[ast.AST, int]] = [(module.tree, 0)]
+    while waiting:
+        node, where = waiting.pop()
+        for _, dotted, name in imported(node):
+            path = (file_of(f"{dotted}.{name}", modules) if name else "") or file_of(dotted, modules)
+            if path and path != module.path:
+                yield path, where
+        if isinstance(node, (*FUNCTIONS, ast.Lambda)):
+            where = max(where, 1)
+        if isinstance(node, ast.If) and last_name(node.test) == "TYPE_CHECKING":
+            waiting += [(child, 2) for child in node.body] + [(child, where) for child in node.orelse]
+        else:
+            waiting += [(child, where) for child in ast.iter_child_nodes(node)]
+
+
+def _reached(start: str, graph: Mapping[str, set[str]]) -> set[str]:
+    """All files that `start` imports, directly or through others; it contains `start` if there is a circle."""
+    seen: set[str] = set()
+    waiting = [*graph[start]]
+    while waiting:
+        path = waiting.pop()
+        if path not in seen:
+            seen.add(path)
+            waiting += graph[path]
+    return seen
+
+
+# The table
+
+
+def table(revision: str, before: Mapping[str, list[Hit]], now: Mapping[str, list[Hit]]) -> str:
+    rows = [("what", revision, "now"), *((row, str(len(before[row])), str(len(now[row]))) for row in ROWS)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(f"{a:<{widths[0]}} | {b:>{widths[1]}} | {c:>{widths[2]}}" for a, b, c in rows)
+
+
+def exceeded(before: Mapping[str, list[Hit]], now: Mapping[str, list[Hit]]) -> list[str]:
+    """The limits that the working tree does not keep, one a line."""
+    found = [f"{row}: {len(now[row])}, and 0 is the limit" for row in NONE_WANTED if now[row]]
+    half = len(before[ANY]) // 2
+    if len(now[ANY]) > half:
+        found.append(f"{ANY}: {len(now[ANY])}, and half of {len(before[ANY])}, {half}, is the limit")
+    return found
+
+
+def main(arguments: list[str] | None = None, root: Path = REPOSITORY) -> int:
+    parser = argparse.ArgumentParser(description="Count comparisons, Any, sizes and circles in two trees.")
+    parser.add_argument("revision", nargs="?", default=FIRST, help=f"the git revision to compare with; {FIRST}")
+    parser.add_argument("--list", action="store_true", help="print every hit of both trees as path:line")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if the working tree exceeds a limit")
+    given = parser.parse_args(arguments)
+    before, now = count(read_revision(given.revision)), count(read_folder(root))
+    if given.list:
+        for name, hits in ((given.revision, before), ("now", now)):
+            for row in ROWS:
+                print(f"\n{name}: {row.strip()}: {len(hits[row])}")
+                print(*(f"  {hit.path}:{hit.line}  {hit.text[:120]}" for hit in hits[row]), sep="\n")
+        print()
+    print(table(given.revision, before, now))
+    problems = exceeded(before, now) if given.check else []
+    print(*problems, sep="\n")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
