@@ -11,12 +11,18 @@ from pathlib import PurePosixPath
 
 import jinja2
 from jinja2 import nodes
-from modules import Hit, Module, Modules, definition, last_name
+from modules import Hit, Module, Modules, definition, file_of, last_name
 
 Words = tuple[str, ...]
 WORDS: dict[str, Words] = {"strategy": ("strateg",), "engine": ("engine",), "kind": ("kind", "student")}
 TABLES = {"strategy": "STRATEGIES", "engine": "ENGINES", "kind": "KINDS"}
-HOMES = {"strategy": "synthgen/gener", "engine": "synthgen/teachers/", "kind": "distill/students"}  # where they lie
+# Where the tables lie, and the folders with the modules of their entries.
+HOMES = {"strategy": "synthgen/tables/", "engine": "synthgen/tables/", "kind": "synthgen/tables/"}
+ROOMS = {
+    "strategy": ("synthgen/generation/strategies", "synthgen/generate"),
+    "engine": ("synthgen/teachers",),
+    "kind": ("distill/students", "distill/evaluation", "distill/exporting", "distill"),
+}
 # Where a revision has no such table, these files stand for it, as in 199c186. Its names are always known.
 BEFORE = {
     "strategy": ("synthgen/generate/catalogue.py", "synthgen/steps.py"),
@@ -39,6 +45,7 @@ class Family:
     """The entries of one table: their names, their section classes, the table's files, what a module may name."""
 
     words: Words
+    rooms: tuple[str, ...] = ()
     names: set[str] = field(default_factory=set)
     tables: set[str] = field(default_factory=set)
     classes: dict[str, set[str]] = field(default_factory=dict)
@@ -48,9 +55,9 @@ class Family:
         return path in self.tables or names <= self.own[path] | self._called_after(path)
 
     def _called_after(self, path: str) -> set[str]:
-        """Entries that a module of the table's folder is called after, as vllm.py, vllm_draws.py and vllm/x.py are."""
+        """Entries that a module of their folders is called after, as vllm.py, vllm_draws.py and vllm/x.py are."""
         found = set()
-        for folder in {PurePosixPath(table).parent for table in self.tables}:
+        for folder in self.rooms:
             if PurePosixPath(path).is_relative_to(folder):
                 first = PurePosixPath(path).relative_to(folder).parts[0].removesuffix(".py")
                 found |= {name for name in self.names if first == name or first.startswith(f"{name}_")}
@@ -77,12 +84,12 @@ def comparisons(sources: Mapping[str, str], modules: Modules) -> list[Hit]:
 
 
 def read_families(modules: Modules) -> dict[str, Family]:
-    families = {word: Family(words, set(KNOWN[word].split())) for word, words in WORDS.items()}
+    families = {word: Family(words, ROOMS[word], set(KNOWN[word].split())) for word, words in WORDS.items()}
     for path, module in modules.items():
         for word, table in TABLES.items():
             if table in module.names and path.startswith(HOMES[word]):
                 families[word].tables.add(path)
-                _read_table(families[word], module, module.names[table])
+                _read_table(families[word], module, module.names[table], modules)
         families["strategy"].names |= _literals(module.names.get("Strategy"))
         for node in ast.walk(module.tree):
             if isinstance(node, ast.ClassDef):
@@ -101,19 +108,23 @@ def _literals(node: ast.AST | None) -> set[str]:
     return set()
 
 
-def _read_table(family: Family, module: Module, table: ast.expr) -> None:
-    """Names from a table's keys, and for each the modules that its value refers to."""
+def _read_table(family: Family, module: Module, table: ast.expr, modules: Modules) -> None:
+    """Names from a table's keys, and for each the modules that its value names as "module:function"."""
     entries: dict[str, set[str]] = {}
     for key, value in zip(table.keys, table.values, strict=True) if isinstance(table, ast.Dict) else ():
         if isinstance(key, ast.Constant):
-            local = {leaf.id for leaf in ast.walk(value) if isinstance(leaf, ast.Name)}
-            entries[str(key.value)] = {module.imports[name][0] for name in local if name in module.imports}
+            entries[str(key.value)] = {file_of(name.partition(":")[0], modules) for name in _references(value)} - {""}
     family.names |= set(entries)
     shared = set.intersection(*entries.values()) if len(entries) > 1 else set()
     for name, paths in entries.items():
         for path in paths - shared:
-            if PurePosixPath(path).is_relative_to(PurePosixPath(module.path).parent):
-                family.own[path].add(name)
+            family.own[path].add(name)
+
+
+def _references(value: ast.expr) -> set[str]:
+    """The strings of an entry that name a function: "module:function"."""
+    strings = {leaf.value for leaf in ast.walk(value) if isinstance(leaf, ast.Constant) and isinstance(leaf.value, str)}
+    return {text for text in strings if text.count(":") == 1 and text.replace(".", "").replace(":", "").isidentifier()}
 
 
 def _read_section(families: dict[str, Family], node: ast.ClassDef) -> None:

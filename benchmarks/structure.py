@@ -15,8 +15,8 @@ the revision's `Any`, nothing over the sizes, no circle.
    Words such as 'score' or 'sentence' have other meanings too. So the other side must be about the table: its variable,
    attribute, key or function is called ...strateg..., ...engine..., or (for kinds) ...kind... or ...student... .
    `request.kind == "score"` is left alone, because no kind of student is called score. A Literal is a definition.
-   Excused are the table's own file, and a module in the table's folder that names only its own entries: those that it
-   is called after, or whose value in the table refers to it. In 199c186 synthgen/generate/catalogue.py and
+   Excused are the table's own file, and a module that names only its own entries: those whose value in the table names
+   it as "module:function", or that it is called after in the folder of their modules. In 199c186 synthgen/generate/catalogue.py and
    synthgen/steps.py, synthgen/teachers/__init__.py, and distill/train.py are taken for the tables.
    Not seen are `startswith`, regular expressions, and tests of another attribute that tells the entries apart.
 2. `Any` in annotations, each occurrence, also inside `dict[str, Any]`. An alias whose definition holds Any counts at

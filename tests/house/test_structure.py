@@ -5,18 +5,19 @@ from __future__ import annotations
 import sys
 
 import pytest
-from conftest import REPOSITORY
+from support.places import REPOSITORY
 
 TABLES = {
-    "synthgen/generation/strategies/__init__.py": (
-        "from synthgen.generation.strategies import choosing, entry\n"
-        'STRATEGIES = {"score": entry.Entry(1), "vote": entry.Entry(choosing.vote), "fresh": entry.Entry(2)}\n'
+    "synthgen/tables/strategies.py": (
+        'STRATEGIES = {"score": Strategy("synthgen.generation.strategies.entry:score"), '
+        '"vote": Strategy("synthgen.generation.strategies.choosing:vote", of="synthgen.generation.strategies.entry:f"), '
+        '"fresh": Strategy("synthgen.generation.strategies.entry:fresh")}\n'
         'if strategy == "vote": pass\n'
     ),
     "synthgen/generation/strategies/entry.py": "",
     "synthgen/generation/strategies/choosing.py": "",
-    "synthgen/teachers/__init__.py": 'ENGINES = {"vllm": 1, "openai": 2}\n',
-    "distill/students/__init__.py": 'KINDS = {"decoder": 1, "sentence": 2}\n',
+    "synthgen/tables/engines.py": 'ENGINES = {"vllm": 1, "openai": 2}\n',
+    "synthgen/tables/students.py": 'KINDS = {"decoder": 1, "sentence": 2}\n',
     "synthgen/recipe/teacher.py": (
         'class VllmTeacher:\n    engine: Literal["vllm"]\n'
         'class ApiTeacher:\n    engine: Literal["openai"]\n'
@@ -91,7 +92,7 @@ def test_a_comparison_is_seen(structure, line):
         'row["strategy"]',
         'kind: Literal["decoder"] = "decoder"',
         'x = {"engine": "vllm"}',
-        "from synthgen.generation.strategies import STRATEGIES\nrecipe.strategy in STRATEGIES",
+        "from synthgen.tables.strategies import STRATEGIES\nrecipe.strategy in STRATEGIES",
         "ENGINES[section.engine]",
         "KINDS.get(kind)",
         'KINDS["decoder"] = entry',
@@ -143,7 +144,7 @@ def test_a_table_and_an_entrys_own_module_are_excused(structure, path, line, hit
     assert not counted(structure, structure.COMPARISONS, TABLES[STRATEGIES], STRATEGIES)
 
 
-STRATEGIES = "synthgen/generation/strategies/__init__.py"
+STRATEGIES = "synthgen/tables/strategies.py"
 
 
 def test_any_is_counted_in_annotations_with_aliases(structure):

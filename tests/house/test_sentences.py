@@ -6,7 +6,7 @@ import re
 import sys
 
 import pytest
-from conftest import REPOSITORY
+from support.places import REPOSITORY
 
 CODE = '''"""A module has its first sentence. It has a
 second one, e.g. This one goes on.
