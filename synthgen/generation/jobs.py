@@ -203,7 +203,7 @@ class Job:
             sampling=sampling,
             sources=[
                 self.seed_source("seed", self.seed),
-                source(self.prompt.version, "template", "CC0-1.0"),
+                source(self.prompt.version, "template", self.recipe.license or "unknown"),
                 self.source("generator", teacher),
             ],
             teacher=teacher,
