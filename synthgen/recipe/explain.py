@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from synthgen.errors import close, nearest
+from synthgen.recipe import old_keys
 from synthgen.recipe.check import broken_rules
-from synthgen.recipe.old_keys import OLD_VALUES, new_name
 from synthgen.recipe.problem import Problem
 from synthgen.recipe.root import Recipe
 from synthgen.tables.section import Section, chooser_of, sections_in
@@ -76,7 +76,7 @@ def _sentence(values: Values, key: str, found: list[ErrorDetails]) -> str:
     if kind == "missing":
         return _of_missing(key).format(key=key)
     if kind == "unknown_name":
-        new = OLD_VALUES.get((key, str(value)))
+        new = old_keys.OLD_VALUES.get((key, str(value)))
         return f"{key}: '{value}' is now '{new}'" if new else f"key '{key}' is {_SHORT.repr(value)}; {details['msg']}"
     if kind == "rule":
         return f"{key or 'recipe'}: {details['msg']}"
@@ -98,9 +98,9 @@ def _of_missing(key: str) -> str:
 def _unknown(values: Values, key: str) -> str:
     """What to say of a key that nothing knows: its new name, another spelling, or where it belongs."""
     above, _, name = key.rpartition(".")
-    new = new_name(key)
-    if new:
-        return f"{key} is now {new}"
+    renamed = old_keys.sentence(key)
+    if renamed:
+        return renamed
     chosen, others, chooser = _sections_at(values, above)
     known = _keys(chosen)
     if not close(name, known):
@@ -119,7 +119,7 @@ def _meant(values: Values, key: str) -> str | None:
     """The key that an unknown key most likely stands for."""
     above, _, name = key.rpartition(".")
     near = close(name, _keys(_sections_at(values, above)[0]))
-    return new_name(key) or (f"{above}.{near[0]}".lstrip(".") if near else None)
+    return old_keys.new_name(key) or (f"{above}.{near[0]}".lstrip(".") if near else None)
 
 
 def _of_rules(values: Values, error: ValidationError, problems: list[Problem]) -> list[Problem]:

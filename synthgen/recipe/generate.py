@@ -23,7 +23,7 @@ class Budget(Section):
 class GenerateSection(Section):
     """How the teacher is asked for completions."""
 
-    samples: Count = 1
+    num_generations: Count = 1
     """Number of completions for each seed."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
     """Temperature of sampling; 0 takes the likeliest token each time."""

@@ -43,7 +43,7 @@ class SeedSource(Section):
     """Template variable → column, for variables that are not named like their columns."""
     limit: Count | None = None
     """Read only so many rows, from the first."""
-    on_bad_line: Literal["error", "skip"] = "error"
+    on_bad_lines: Literal["error", "skip"] = "error"
     """What to do about a line that cannot be read: stop with an error, or leave it out."""
 
     def rules(self) -> Iterator[Rule]:

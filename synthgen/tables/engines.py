@@ -115,8 +115,9 @@ class ApiTeacher(AnyTeacher):
     """Most requests that wait for an answer at once."""
     timeout: Annotated[float, Field(gt=0)] = 300.0
     """Seconds to wait for one answer."""
-    attempts: Count = 5
-    """Times that a request is sent before it counts as a failure. Answers that ask to slow down (429) do not count."""
+    max_retries: Annotated[int, Field(ge=0)] = 4
+    """Times that a request is sent again before it counts as a failure. Answers that ask to slow down (429) do not
+    count."""
     prices: Prices | None = None
     """Prices of this model, for estimates and budgets; those of data/prices.yaml when left out."""
     extra: dict[str, Any] = {}
@@ -207,7 +208,7 @@ class Engine:
     goes on."""
 
 
-_PACE = ("api_key_env", "rpm", "tpm", "max_in_flight", "timeout", "attempts")
+_PACE = ("api_key_env", "rpm", "tpm", "max_in_flight", "timeout", "max_retries")
 
 ENGINES: dict[str, Engine] = {
     "transformers": Engine(

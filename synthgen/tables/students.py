@@ -66,7 +66,7 @@ class ClassifierStudent(Student):
     kind: Literal["classifier"] = "classifier"
     buckets: Count = 16384
     """Number of features that the n-grams are hashed to."""
-    hidden: Count = 64
+    hidden_size: Count = 64
     """Width of the hidden layer."""
     dropout: Share = 0.3
     """Share of the hidden layer's outputs that are dropped in training."""
