@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, WithJsonSchema
 
 from synthgen.tables.section import Section
 
@@ -25,7 +25,11 @@ class AuditSection(Section):
         "release_weights",
     )
     """What will be done: train a student, share the corpus, release the student's weights, serve the student."""
-    competes: Annotated[Literal["yes", "no", "unknown"], BeforeValidator(_word)] = "unknown"
+    competes: Annotated[
+        Literal["yes", "no", "unknown"],
+        BeforeValidator(_word),
+        WithJsonSchema({"enum": ["yes", "no", "unknown", True, False]}),
+    ] = "unknown"
     """Whether the student competes with the teacher's provider. Some providers' terms forbid that."""
     student_family: str = ""
     """Model family of the student, for terms that allow training only within their own family."""

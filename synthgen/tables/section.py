@@ -114,6 +114,10 @@ def key_docs(section: type[BaseModel]) -> dict[str, str]:
     return found
 
 
+SECTION = "x-section"
+"""In a JSON Schema, what stands for the reference to a section's definition until all definitions are there."""
+
+
 class Entry(Protocol):
     """What `chosen_by` reads of an entry of a table."""
 
@@ -135,13 +139,14 @@ class ChosenBy:
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """One branch for each entry; the default's also applies when the key is left out."""
+        """One branch for each entry; the default's also applies when the key is left out. `synthgen.recipe.schema` adds
+        the definitions of the entries' sections."""
         branches = []
         for name, entry in self.table.items():
             condition: dict[str, object] = {"properties": {self.key: {"const": name}}}
             if name != self.default:
                 condition["required"] = [self.key]
-            branches.append({"if": condition, "then": handler(entry.section.__pydantic_core_schema__)})
+            branches.append({"if": condition, "then": {SECTION: entry.section.__name__}})
         return {
             "type": "object",
             "properties": {self.key: {"enum": [*self.table]}},
