@@ -107,7 +107,7 @@ def rows(folder: Path, count: int) -> None:
     """Short rows from a replay teacher through the scheduler, to disk."""
     each = 10
     task = folder / "task"
-    path = write_recipe(task, "http://127.0.0.1:1/v1", count // each, {"samples": each, "shard_size": 4096})
+    path = write_recipe(task, "http://127.0.0.1:1/v1", count // each, {"num_generations": each, "shard_size": 4096})
     with (task / "replies.jsonl").open("w") as file:
         for i in range(count // each):
             file.write(json.dumps({"prompt": f"What is {i}?", "text": f"It is {i}, of course."}) + "\n")

@@ -69,7 +69,7 @@ def recipes(data: Path | None, scratch: Path) -> dict[str, Any]:
         if path.parent.name not in STUDENTS
     }
     if data:
-        found["self_instruct 175"] = public(scratch, "self_instruct", self_instruct(data), {"samples": 1})
+        found["self_instruct 175"] = public(scratch, "self_instruct", self_instruct(data), {"num_generations": 1})
         found["gsm8k"] = public(scratch, "reasoning", gsm8k(data), {"max_new_tokens": 128})
         found["commonsense_qa"] = public(scratch, "reasoning", commonsense(data), {})
     return found
@@ -159,7 +159,7 @@ def resampled(recipe: Recipe, rows: int) -> Recipe:
     """The recipe with the teacher asked the seeds themselves, about `rows` times in all."""
     seeds = len(questions(recipe))
     strategy = "rationale" if recipe.generate.answer_marker else "answer"
-    generate = recipe.generate.model_copy(update={"samples": max(1, -(-rows // max(1, seeds)))})
+    generate = recipe.generate.model_copy(update={"num_generations": max(1, -(-rows // max(1, seeds)))})
     one = {"teachers": {}, "mixture": {}} if recipe.teachers else {}
     return recipe.model_copy(update={"strategy": strategy, "generate": generate, **one})
 

@@ -43,7 +43,7 @@ def corpus(kind: str, rows: int, folder: Path) -> Path:
     values = recipe.model_dump(mode="json")
     values["seeds"][0]["limit"] = rows
     values |= {"split": {"test": 0.0}, "logits": {**KINDS[kind], "temperature": 1.0}}
-    values["generate"] |= {"max_new_tokens": 96, "samples": -(-rows // 48)}
+    values["generate"] |= {"max_new_tokens": 96, "num_generations": -(-rows // 48)}
     values["curate"] |= {"truncated": False, "repetition": None, "duplicates": False}
     found = Recipe.model_validate({k: v for k, v in values.items() if k != "teachers"})
     synthgen.generate(found, folder / kind)

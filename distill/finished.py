@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from synthgen import corpus, durable
-from synthgen.recipe import HOW, TrainSection, differences
+from synthgen.recipe import TRAIN_MAY_CHANGE, TrainSection, differences
 
 
 def made_from(section: TrainSection, made: dict[str, Any]) -> dict[str, Any]:
     """What decides a student: its settings, and the corpus whose manifest is `made`. A student's inputs.json."""
-    train = section.model_dump(mode="json", exclude=set(HOW))
+    train = section.model_dump(mode="json", exclude=set(TRAIN_MAY_CHANGE))
     found = {"train": train, "curated_sha256": durable.digest(made["files"])}
     if section.across:
         other = corpus.resolve(Path(section.across.run), prefer=("generated", "curated"))

@@ -13,7 +13,6 @@ Interruption (Ctrl-C, SIGTERM) is `KeyboardInterrupt`, exit 130.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -67,7 +66,70 @@ def missing_extra(package: str, extra: str) -> UserError:
 def nearest(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x'?"`, or the list of what is allowed when nothing is close."""
     known = list(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean '{close[0]}'?"
+    found = close(word, known)
+    if found:
+        return f"; did you mean {' or '.join(repr(name) for name in found)}?"
     return f"; known: {', '.join(sorted(known))}"
+
+
+def close(word: str, known: Iterable[str]) -> list[str]:
+    """The names that `word` may stand for, best first, three at most; [] when none is close.
+
+    Spelling comes first: names of as many parts, each part with few edits (a change, an omission, an addition, or two
+    letters swapped), and fewer the shorter it is, so that top_k does not stand for top_p, nor min_ for max_. Then come
+    names that contain the word's parts or their beginnings ('epoch' for num_train_epochs), names that the word contains
+    ('model_name' for model), and abbreviations ('lr' for learning_rate).
+    """
+    known = list(dict.fromkeys(known))
+    word = word.lower().replace("-", "_").replace(" ", "_").strip("_")
+    spelled = sorted((edits, name) for name in known if (edits := _misspelled(word, name.lower())) is not None)
+    if spelled:
+        return [name for edits, name in spelled if edits == spelled[0][0]][:3]
+    parts = word.split("_")
+    related = [name for name in known if _contains(name.lower().split("_"), parts)]
+    related = related or [name for name in known if len(name) > 3 and set(name.lower().split("_")) <= set(parts)]
+    related = related or [n for n in known if len(word) > 1 and word == "".join(p[:1] for p in n.lower().split("_"))]
+    return sorted(related, key=len)[:3]
+
+
+def _misspelled(word: str, name: str) -> int | None:
+    """How many edits `word` is from `name`; None when they are too many for a slip."""
+    if word.replace("_", "") == name.replace("_", ""):
+        return 0
+    parts, wanted = word.split("_"), name.split("_")
+    if len(parts) != len(wanted):
+        edits = _edits(word, name)
+        return edits if edits == 1 else None
+    edits = 0
+    for part, other in zip(parts, wanted, strict=True):
+        count, length = _edits(part, other), min(len(part), len(other))
+        swapped = sorted(part) == sorted(other) and count == 1
+        if count > (0 if length < 4 else 1 if length < 6 else 2) and not swapped:
+            return None
+        edits += count
+    return edits if edits <= max(1, len(name) // 3) else None
+
+
+def _contains(parts: list[str], wanted: list[str]) -> bool:
+    """Does each of `wanted` stand for one of `parts`: the same, its beginning, or a slip?"""
+    return all(any(_stands_for(one, part) for part in parts) for one in wanted)
+
+
+def _stands_for(one: str, part: str) -> bool:
+    if one == part or (len(one) > 2 and part.startswith(one)) or (len(one) > 4 and _edits(one, part) == 1):
+        return True
+    shared = next((n for n, (a, b) in enumerate(zip(one, part, strict=False)) if a != b), min(len(one), len(part)))
+    return shared > 4 and shared >= 0.75 * min(len(one), len(part))  # 'evaluation' and 'evaluate'
+
+
+def _edits(a: str, b: str) -> int:
+    """Letters to change, leave out, add, or swap with the next, to turn `a` into `b` (optimal string alignment)."""
+    rows = [list(range(len(b) + 1))]
+    for i, letter in enumerate(a, 1):
+        row = [i]
+        for j, other in enumerate(b, 1):
+            row.append(min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (letter != other)))
+            if i > 1 and j > 1 and letter == b[j - 2] and a[i - 2] == other:
+                row[-1] = min(row[-1], rows[-2][j - 2] + 1)
+        rows.append(row)
+    return rows[-1][-1]

@@ -136,7 +136,7 @@ def read_rows(source: SeedSource) -> Iterator[tuple[str, dict[str, Any]]]:
         readers = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
         if file.suffix not in readers:
             raise RecipeError(f"seed file '{file}' is of no known kind", f"use one of {', '.join(SUFFIXES)}")
-        yield from readers[file.suffix](file, source.on_bad_line == "skip")
+        yield from readers[file.suffix](file, source.on_bad_lines == "skip")
 
 
 def _jsonl(path: Path, skip: bool) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -172,7 +172,7 @@ def _csv(path: Path, skip: bool) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _bad_line(where: str, what: str) -> RecipeError:
-    return RecipeError(f"{where}: {what}", "mend the line, or keep the others with `on_bad_line: skip` under seeds")
+    return RecipeError(f"{where}: {what}", "mend the line, or keep the others with `on_bad_lines: skip` under seeds")
 
 
 def _parquet(path: Path, skip: bool) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -46,8 +46,8 @@ class UI:
             self.note(f"Next: {text}")
 
     def error(self, message: str, hint: str = "") -> None:
-        """One line on what is wrong, and one on what to do."""
-        _tell(f"Error: {' '.join(message.splitlines())}" + (f"\n  → {' '.join(hint.splitlines())}" if hint else ""))
+        """What is wrong, a line for each problem, and one line on what to do."""
+        _tell("\n  ".join(f"Error: {message}".splitlines()) + (f"\n  → {' '.join(hint.splitlines())}" if hint else ""))
 
     @contextmanager
     def progress(self, what: str, total: int, unit: str) -> Iterator[Progress]:

@@ -87,7 +87,7 @@ def task(tmp_path, tiny):
             ],
             "split": {"test": 0.25},
             "teacher": {"model": str(tiny), "license": "Apache-2.0", "batch_size": 8, "device": "cpu"},
-            "generate": {"samples": 2, "max_new_tokens": 6, "shard_size": 8},
+            "generate": {"num_generations": 2, "max_new_tokens": 6, "shard_size": 8},
             "logits": {"kind": "sampled", "draws": 20, "temperature": 1.0},
             "curate": {"truncated": False, "answer": False, "repetition": None, "min_words": None},
             "train": {
@@ -121,7 +121,7 @@ def finished(tmp_path_factory):
         folder / "task",
         folder / "teacher",
         seeds=24,
-        generate={"samples": 2, "max_new_tokens": 5, "shard_size": 8, "temperature": 0.0},
+        generate={"num_generations": 2, "max_new_tokens": 5, "shard_size": 8, "temperature": 0.0},
         curate={"answer": False, "truncated": False, "repetition": None, "min_words": None},
         evaluate={"max_rows": 8, "max_prompts": 2},
     )

@@ -167,10 +167,10 @@ def _fit(
     bags = [features(prompt_text(record), student.buckets) for record, _ in found]
     p_NL = torch.tensor(np.array([record.label_probs for record, _ in found], np.float32))
     kept_N = torch.tensor([kept for _, kept in found])
-    embed = torch.nn.EmbeddingBag(student.buckets, student.hidden, mode="sum")
+    embed = torch.nn.EmbeddingBag(student.buckets, student.hidden_size, mode="sum")
     torch.nn.init.normal_(embed.weight, std=0.1)
-    bias = torch.nn.Parameter(torch.zeros(student.hidden))
-    out = torch.nn.Linear(student.hidden, len(labels))
+    bias = torch.nn.Parameter(torch.zeros(student.hidden_size))
+    out = torch.nn.Linear(student.hidden_size, len(labels))
     optimizer = torch.optim.AdamW(
         [*embed.parameters(), bias, *out.parameters()], lr=section.learning_rate, weight_decay=section.weight_decay
     )

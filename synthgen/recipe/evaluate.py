@@ -6,11 +6,13 @@ from synthgen.tables.section import Count, Section
 
 
 class EvaluateSection(Section):
-    """What is measured on the held-out split."""
+    """How the student is measured on the test split."""
 
     max_rows: Count | None = None
-    """Rows for the full-vocabulary comparison."""
+    """Rows on which student and teacher are compared token by token, from the first; all when left out."""
     max_prompts: Count | None = None
-    """Prompts answered greedily for accuracy and speed."""
+    """Prompts that the student answers, for accuracy and speed; all when left out."""
     max_new_tokens: Count = 64
+    """Longest answer in tokens."""
     seed: int = 0
+    """Seed of the bootstrap."""

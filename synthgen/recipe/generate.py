@@ -1,45 +1,52 @@
-"""Sections `generate` and `steps`: how the teacher is asked."""
+"""Section `generate`: how the teacher is asked."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from synthgen.tables.section import Count, Section
+from synthgen.tables.section import Count, Rule, Section
 
 
 class Budget(Section):
     """The most that a run may spend, however often it is resumed."""
 
     usd: Annotated[float, Field(ge=0)] | None = None
+    """Dollars. Every teacher that is paid for needs known prices."""
     tokens: Count | None = None
+    """Tokens, of prompts and completions together."""
 
 
 class GenerateSection(Section):
-    """How it is asked."""
+    """How the teacher is asked for completions."""
 
-    samples: Count = 1
-    """Completions for each seed."""
+    num_generations: Count = 1
+    """Number of completions for each seed."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
-    """0 is greedy."""
+    """Temperature of sampling; 0 takes the likeliest token each time."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Sample from the likeliest tokens whose probabilities add up to this share."""
     max_new_tokens: Count = 256
+    """Longest completion in tokens."""
     seed: int = 0
+    """Seed of all random choices of generation."""
     shard_size: Count = 256
-    """Requests a shard; a shard commits whole."""
+    """Requests in a shard. A shard is written whole, so a killed run repeats at most the shards in progress."""
     answer_marker: str | None = None
-    """Text before it is the rationale, the line after it the answer."""
+    """Text that separates the reasoning from the answer: the answer is the rest of the line after it."""
     labels: tuple[str, ...] = ()
-    """Strategy 'classify': the classes, as the teacher would say them."""
+    """Classes of strategy `classify`, as the teacher would write them."""
     json_schema: dict[str, Any] | None = None
-    """The answer must be JSON of this schema; for teachers that can be held to one."""
+    """A JSON Schema that every answer must match, for engines that can hold the teacher to one."""
     regex: str | None = None
-    """The answer must match this whole pattern; for teachers that can be held to one."""
+    """A regular expression that every answer must match whole, for engines that can hold the teacher to one."""
     budget: Budget | None = None
+    """The most that the run may spend."""
     max_failures: Annotated[str | int, Field(union_mode="left_to_right")] | None = None
-    """Stop when more requests than this have failed: a number, or a share of all: "5%"."""
+    """Stop when more requests than this have failed: a number, or a share of all requests such as "5%"."""
 
     @field_validator("max_failures")
     @classmethod
@@ -51,7 +58,7 @@ class GenerateSection(Section):
             number = -1.0
         share = text.endswith("%")
         if number < 0 or (share and number > 100) or not (share or text.isdigit()):
-            raise ValueError('give a number of rows, or a share of all like "5%"')
+            raise ValueError('give a number of requests, or a share of all such as "5%"')
         return value
 
     @field_validator("json_schema")
@@ -76,54 +83,6 @@ class GenerateSection(Section):
             raise ValueError(f"not a pattern: {error}") from None
         return value
 
-    @model_validator(mode="after")
-    def _one_form(self) -> GenerateSection:
+    def rules(self) -> Iterator[Rule]:
         if self.json_schema is not None and self.regex is not None:
-            raise ValueError("give at most one of 'json_schema' and 'regex'")
-        return self
-
-
-Strategy = Literal[
-    "answer",
-    "rationale",
-    "classify",
-    "embed",
-    "score",
-    "rationalize",
-    "vote",
-    "best_of_n",
-    "preference",
-    "consensus",
-    "disagreement",
-    "self_instruct",
-    "evolve",
-    "magpie",
-    "personas",
-    "paraphrase",
-    "back_translation",
-    "counterfactual",
-    "extract",
-    "conversation",
-]
-
-
-class StepsSection(Section):
-    """What strategies of several steps need besides; prompts/README.md says which strategy uses what."""
-
-    candidates: Count = 4
-    """Completions asked for a seed, at most (vote, best_of_n, preference); new questions at most (extract)."""
-    rounds: Count = 2
-    """Rewritings one after another (evolve); turns of the user (conversation)."""
-    shown: Count = 4
-    """Seeds that self_instruct shows as examples."""
-    choose: Literal["judge", "probability", "likelihood", "reference"] = "judge"
-    """What best_of_n and preference go by: the judge's mark; its probability of 'yes'; the mean log-probability of
-    the completion's tokens under it; or whether the answer matches the reference."""
-    temperature: Annotated[float, Field(ge=0)] = 0.8
-    """Of rewriting steps; judges answer greedily."""
-    max_new_tokens: Count = 96
-    """Of rewriting and judging steps."""
-    judge: str | None = None
-    """Name of the teacher that judges; the first one unless given."""
-    rewriter: str | None = None
-    """Name of the teacher that writes new questions; the one that answers unless given."""
+            yield "regex", "give at most one of 'json_schema' and 'regex'"

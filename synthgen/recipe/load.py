@@ -1,45 +1,83 @@
-"""Read a recipe from a file and write it back, resolved."""
+"""Read a recipe from a file and write it back, resolved; change values of one that is there."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import ValidationError
 
-from synthgen.errors import RecipeError
-from synthgen.recipe.generate import GenerateSection
-from synthgen.recipe.locate import explain, parse
-from synthgen.recipe.recipe import Recipe
-from synthgen.tables.engines import AnyTeacher, ReplayTeacher, TeacherSection, VllmTeacher
+from synthgen.errors import RecipeError, nearest
+from synthgen.recipe.explain import find
+from synthgen.recipe.locate import MEND, Source, parse
+from synthgen.recipe.overrides import HINT, apply, parse_settings, read
+from synthgen.recipe.places import resolve
+from synthgen.recipe.problem import Problem
+from synthgen.recipe.root import Recipe
+from synthgen.tables.engines import ENGINES, TeacherSection
+
+MOST_PROBLEMS = 20
+"""Problems of a recipe that are shown at once."""
+
+
+def load_recipe(name: str | Path, settings: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, check it, and make its paths absolute.
+
+    `name` is a file, a folder with recipe.yaml, or the name of a shipped task. `settings` are texts "KEY=VALUE" that
+    set dotted keys, as the option --set. Raises RecipeError with one line for each problem: file, line, key, what is
+    allowed.
+    """
+    path = find_recipe(name)
+    written = parse_settings(settings)
+    node, values = parse(path)
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping of keys to values", "see prompts/README.md for one")
+    recipe = _checked(apply(values, read(written)) if written else values, Source(path, node, written))
+    return resolve(recipe, path.parent.resolve())
+
+
+def with_values(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
+    """The recipe with other values for some dotted keys: with_values(recipe, {"train.max_steps": 10}).
+
+    The result is checked like a recipe from a file. Raises RecipeError with one line for each problem.
+    """
+    written = {key: json.dumps(value, default=str) for key, value in values.items()}
+    return _checked(apply(_plain(recipe), values), Source(None, None, written))
 
 
 def with_limits(recipe: Recipe, usd: float | None, max_failures: str | None) -> Recipe:
     """The recipe with another budget in dollars and another bound on failures. Raises RecipeError."""
-    values = recipe.generate.model_dump()
-    if usd is not None:
-        values["budget"] = {**(values["budget"] or {}), "usd": usd}
-    if max_failures is not None:
-        values["max_failures"] = max_failures
-    try:
-        return recipe.model_copy(update={"generate": GenerateSection.model_validate(values)})
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise RecipeError(f"{problem['loc'][0]}: {problem['msg']}", "see synthgen generate --help") from None
+    values = {"generate.budget.usd": usd, "generate.max_failures": max_failures}
+    given = {key: value for key, value in values.items() if value is not None}
+    return with_values(recipe, given) if given else recipe
+
+
+def _checked(values: dict[str, object], source: Source) -> Recipe:
+    """The recipe of raw values. Raises RecipeError when something is wrong, with all that is."""
+    recipe, problems = find(values)
+    if recipe is None or problems:
+        raise RecipeError(_lines(problems, source), MEND if source.path and not source.overrides else HINT)
+    return recipe
+
+
+def _lines(problems: list[Problem], source: Source) -> str:
+    """One line for each problem, unknown keys first, then by their lines."""
+    order = sorted(problems, key=lambda problem: (not problem.urgent, source.line(problem.keys)))
+    lines = [f"{source.where(problem.keys)}: {problem.text}" for problem in order]
+    more = len(lines) - MOST_PROBLEMS
+    return "\n".join([*lines[:MOST_PROBLEMS], *([f"and {more} more problems"] if more > 0 else [])])
 
 
 def local_teacher(recipe: Recipe) -> TeacherSection:
     """The teacher as `transformers` loads it, where its layers or its whole distribution are wanted.
 
-    Raises RecipeError for one behind a wire."""
-    teacher = recipe.teacher
-    if isinstance(teacher, VllmTeacher):
-        dtype = "float32" if teacher.dtype == "auto" else teacher.dtype
-        return TeacherSection(model=teacher.model, revision=teacher.revision, license=teacher.license, dtype=dtype)
-    if not isinstance(teacher, TeacherSection):
-        raise RecipeError(f"teacher.engine is '{teacher.engine}'; this needs a teacher in this process")
-    return teacher
+    Raises RecipeError for one whose weights are not on this machine."""
+    weights = ENGINES[recipe.teacher.engine].weights
+    if weights is None:
+        raise RecipeError(f"teacher.engine is '{recipe.teacher.engine}'; this needs a teacher in this process")
+    return weights(recipe.teacher)
 
 
 def shipped(kind: Literal["prompts", "data"]) -> Path:
@@ -50,70 +88,42 @@ def shipped(kind: Literal["prompts", "data"]) -> Path:
 
 
 def find_recipe(name: str | Path) -> Path:
-    """Path of a recipe: a file, a folder with recipe.yaml, or the name of a shipped task."""
+    """Path of a recipe: a file, a folder with recipe.yaml, or the name of a shipped task. Raises RecipeError."""
     path = Path(name)
     for candidate in (path, path / "recipe.yaml", shipped("prompts") / path / "recipe.yaml"):
         if candidate.is_file():
             return candidate
     tasks = sorted(p.parent.name for p in shipped("prompts").glob("*/recipe.yaml"))
-    raise RecipeError(f"no recipe at '{name}'", f"give a YAML file, or one of the shipped tasks: {', '.join(tasks)}")
+    folder = path.parent
+    beside = sorted(str(p) for p in folder.iterdir() if _may_be_meant(p)) if folder.is_dir() else []
+    guess = nearest(str(path), [*tasks, *beside])
+    raise RecipeError(
+        f"no recipe at '{name}'{guess if 'did you mean' in guess else ''}",
+        f"give a YAML file, or one of the shipped tasks: {', '.join(tasks)}",
+    )
 
 
-def load_recipe(name: str | Path) -> Recipe:
-    """Read, validate and resolve a recipe. Raises RecipeError naming the line and key."""
-    path = find_recipe(name)
-    node, values = parse(path)
-    if not isinstance(values, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping of keys to values", "see prompts/README.md for one")
-    try:
-        recipe = Recipe.model_validate(values)
-    except ValidationError as error:
-        raise RecipeError(*explain(path, node, error, Recipe)) from None
-    return _resolve(recipe, path.parent.resolve())
+def _may_be_meant(path: Path) -> bool:
+    return path.suffix in (".yaml", ".yml") or (path / "recipe.yaml").is_file()
+
+
+def schema_comment(schema: str | Path) -> str:
+    """The first line of a recipe, by which editors find the JSON Schema that completes and checks it."""
+    return f"# yaml-language-server: $schema={schema}\n"
 
 
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML."""
-    values = recipe.model_dump(mode="json")
-    return "# Resolved recipe: `synthgen run` on this file repeats the run.\n" + yaml.safe_dump(
-        values, sort_keys=False, allow_unicode=True
+    return (
+        schema_comment(shipped("data") / "recipe.schema.json")
+        + "# Resolved recipe: `synthgen run` on this file repeats the run.\n"
+        + yaml.safe_dump(_plain(recipe), sort_keys=False, allow_unicode=True)
     )
 
 
-def _resolve(recipe: Recipe, base: Path) -> Recipe:
-    def place(name: str) -> str:
-        return str((base / Path(name).expanduser()).resolve())
-
-    def place_of(name: str | None) -> str | None:  # a hub id never begins so
-        return place(name) if name and name.startswith((".", "/", "~")) else name
-
-    seeds = tuple(
-        s.model_copy(update={"path": place(s.path) if s.path else None, "dataset": place_of(s.dataset)})
-        for s in recipe.seeds
-    )
-
-    def placed(teacher: AnyTeacher) -> AnyTeacher:
-        places = {key: place_of(getattr(teacher, key, None)) for key in ("model", "tokenizer")}
-        if isinstance(teacher, ReplayTeacher):
-            places = {"path": place(teacher.path)}
-        return teacher.model_copy(update={key: value for key, value in places.items() if value})
-
-    train = recipe.train
-    if train:
-        places = {key: place_of(getattr(train.student, key, None)) for key in ("model", "tokenizer")}
-        student = train.student.model_copy(update={key: value for key, value in places.items() if value})
-        train = train.model_copy(update={"student": student})
-    if train and train.across:
-        across = train.across.model_copy(
-            update={"run": place(train.across.run), "tokenizer": place_of(train.across.tokenizer)}
-        )
-        train = train.model_copy(update={"across": across})
-    return recipe.model_copy(
-        update={
-            "train": train,
-            "seeds": seeds,
-            "prompts": place(recipe.prompts),
-            "teacher": placed(recipe.teacher),
-            "teachers": {name: placed(teacher) for name, teacher in recipe.teachers.items()},
-        }
-    )
+def _plain(recipe: Recipe) -> dict[str, object]:
+    """The recipe's values as YAML has them; `teacher` is left out where it is the first of `teachers`."""
+    values: dict[str, object] = recipe.model_dump(mode="json")
+    if recipe.teachers and recipe.teacher == next(iter(recipe.teachers.values())):
+        del values["teacher"]
+    return values

@@ -10,15 +10,19 @@ from synthgen.tables.section import Count, Section
 
 
 class LogitsSection(Section):
-    """Which part of the teacher's distribution is kept beside each row."""
+    """Which part of the teacher's distribution is kept beside each token of each row. null keeps none."""
 
     kind: Literal["sampled", "topk"] = "sampled"
+    """sampled: counts of draws from the whole distribution. topk: the likeliest tokens with their log-probabilities,
+    and the normalizer."""
     draws: Annotated[int, Field(ge=1, le=65535)] = 50
+    """Number of draws at each token, for `kind: sampled`."""
     k: Count = 64
+    """Number of likeliest tokens, for `kind: topk`."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
-    """Temperature of the distillation loss: draws are taken, or the normalizer stored, at it."""
+    """Temperature of the distribution that is kept; the student's divergence is taken at the same temperature."""
     score_by: tuple[str, ...] = ()
-    """Further teachers that give their distributions on the same tokens, each in a folder of its own."""
+    """Names of further teachers that give their distributions on the same tokens, each in a folder of its own."""
 
     def spec(self) -> dict[str, Any]:
         """What the shards' metadata says: kind, its size, temperature."""

@@ -1,55 +1,51 @@
-"""Sections `seeds` and `split`: where seeds come from, and which are held out."""
+"""An entry of `seeds`: where seeds come from."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from synthgen.tables.section import Count, Section, Share
+from synthgen.tables.section import Count, ModelName, PathName, Rule, Section
 
 
 class SeedSource(Section):
-    """Where seeds come from and under whose terms. Exactly one of `path` and `dataset`."""
+    """Where seeds come from, and under which license. Exactly one of `path` and `dataset` is given."""
 
-    path: str | None = None
-    """JSONL, CSV or Parquet file, or a folder of them."""
-    dataset: str | None = None
-    """Hugging Face dataset id, or a dataset's folder; streamed."""
+    path: PathName | None = None
+    """JSONL, CSV or Parquet file, or a folder of such files."""
+    dataset: ModelName | None = None
+    """Hugging Face data set, or a data set's folder; its rows are streamed."""
     config: str | None = None
+    """Configuration of the data set, where it has several."""
     dataset_split: str = "train"
+    """Split of the data set to read."""
     revision: str | None = None
+    """Commit, tag or branch of the data set; the newest when left out."""
     license: str
-    """SPDX id or a key of data/licenses.yaml; 'unknown' is allowed, and audited as unknown."""
+    """License of the seeds: an SPDX id, or a key of data/licenses.yaml; the recipe's own `license` when left out.
+    `unknown` is allowed, and the audit judges it as unknown."""
     source: str
-    """Name or address of where the seeds were published."""
+    """Name or address under which the seeds were published."""
+    made_by: str | None = None
+    """Who or what wrote the seeds, such as the name of a model."""
+    account: Literal["ours", "third_party"] | None = None
+    """Through whose account a model was asked, where a model wrote the seeds."""
     id: str | None = None
-    """Column with a stable id; without it the id is a hash of the row."""
+    """Column with a stable id. Without it, the id is a hash of the row."""
     group: str | None = None
-    """Column whose equal values stay on one side of the split; without it, the text with names and numbers masked."""
+    """Column whose equal values stay on one side of the split. Without it, questions that differ only in names and
+    numbers stay together."""
     reference: str | None = None
-    """Column with the known right answer."""
+    """Column with the known right answer, or a list of accepted answers."""
     fields: dict[str, str] = Field({})
-    """Template variable -> column, where they differ."""
+    """Template variable → column, for variables that are not named like their columns."""
     limit: Count | None = None
-    on_bad_line: Literal["error", "skip"] = "error"
+    """Read only so many rows, from the first."""
+    on_bad_lines: Literal["error", "skip"] = "error"
+    """What to do about a line that cannot be read: stop with an error, or leave it out."""
 
-    @model_validator(mode="after")
-    def _one_place(self) -> SeedSource:
+    def rules(self) -> Iterator[Rule]:
         if (self.path is None) == (self.dataset is None):
-            raise ValueError("give exactly one of 'path' and 'dataset'")
-        return self
-
-
-class Split(Section):
-    """Shares of seed groups held out; a group is never on two sides."""
-
-    validation: Share = 0.0
-    test: Share = 0.2
-    seed: int = 0
-
-    @model_validator(mode="after")
-    def _at_most_all(self) -> Split:
-        if self.validation + self.test > 1:
-            raise ValueError(f"validation {self.validation} and test {self.test} are more than the whole")
-        return self
+            yield "path" if self.path else "dataset", "give exactly one of 'path' and 'dataset'"

@@ -2,112 +2,128 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from synthgen.recipe.targets import Across, Ensemble, Hidden, OnlineSection, RationaleSection, Relations
+from synthgen.recipe.across import Across
+from synthgen.recipe.ensemble import Ensemble
+from synthgen.recipe.hidden import Hidden
+from synthgen.recipe.online import OnlineSection
+from synthgen.recipe.rationale import RationaleSection
+from synthgen.recipe.relations import Relations
 from synthgen.tables.divergences import Divergence
-from synthgen.tables.section import Count, Name, Section, Share
-from synthgen.tables.students import DecoderStudent, Student
+from synthgen.tables.section import Count, Name, Rule, Section, Share, chosen_by
+from synthgen.tables.students import KINDS, DecoderStudent, Student
 
-HOW = ("save_steps", "save_total_limit", "report_to")
+TRAIN_MAY_CHANGE = ("save_steps", "save_total_limit", "report_to")
+"""Keys of `train` that do not change the student: they may change between a killed training and its continuation."""
 
 
 class TrainSection(Section):
-    """How the student learns: kd_weight · divergence from the stored distribution + (1 − kd_weight) · cross-entropy."""
+    """How the student learns. Its loss is kd_weight · divergence from the teacher's distribution
+    + (1 − kd_weight) · cross-entropy on the teacher's tokens."""
 
-    student: Annotated[Student, Field(discriminator="kind")] = DecoderStudent()
+    student: Annotated[Student, chosen_by(KINDS, "kind")] = DecoderStudent()
+    """The kind of student, and what it is made from."""
     rationale: RationaleSection | None = None
+    """How the reasoning before each answer teaches."""
     kd_weight: Share = 0.9
-    """0: the tokens alone teach, and no stored distributions are needed."""
+    """Weight of the divergence; the rest is cross-entropy. With 0 no distributions are needed."""
     loss: Divergence = "forward_kl"
-    """The divergence; with logits of kind 'sampled', forward_kl alone is defined (and the same as cross_entropy)."""
+    """The divergence. `logits.kind: sampled` allows forward_kl and cross_entropy, which are the same there."""
     beta: Share | None = None
-    """jsd: 0 is forward, 1 reverse KL; 0.5 when left out."""
+    """loss jsd: 0 is forward KL, 1 is reverse KL; 0.5 when left out."""
     alpha: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """skew_kl, skew_reverse_kl: share of the other distribution mixed in; 0.1 when left out."""
+    """loss skew_kl and skew_reverse_kl: share of the other distribution that is mixed in; 0.1 when left out."""
     online: OnlineSection | None = None
-    """Learn from the live teacher; no `logits` are needed then."""
+    """Learn from the live teacher instead of stored distributions."""
     teacher: Name | None = None
-    """Whose distributions are learned from, where several have been stored (logits.score_by). The student is made from
-    the recipe's first teacher and compared with it all the same."""
+    """Name of the teacher whose stored distributions are learned from, where there are several (`logits.score_by`).
+    The student is still made from the first teacher, and compared with it."""
     ensemble: Ensemble | None = None
+    """Learn from the merged distributions of several teachers."""
     across: Across | None = None
+    """Learn from a teacher with another tokenizer."""
     hidden: Hidden | None = None
-    """Added to the loss; needs the live teacher, and so costs a pass of it a step."""
+    """A further loss on hidden states. It needs a forward pass of the live teacher in each step."""
     relations: Relations | None = None
-    """Likewise."""
+    """A further loss on attention relations. It needs a forward pass of the live teacher in each step."""
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Of the training seeds, by a hash of each: how much data is worth (`distill curve`)."""
+    """Share of the training seeds to learn from, chosen by a hash of each. `distill curve` uses it."""
     num_train_epochs: Count = 1
+    """Passes over the training rows."""
     max_steps: Count | None = None
+    """Most optimizer steps; `num_train_epochs` decides when left out."""
     batch_size: Count = 16
-    """Rows an optimizer step."""
+    """Rows in each optimizer step."""
     micro_batch_size: Count | None = None
-    """Rows at once in memory; a step is summed over them, with the same result. All of them when left out."""
+    """Rows in memory at once. A step adds up their gradients, with the same result; the whole batch when left out."""
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    """Highest learning rate of the schedule."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Weight decay of AdamW."""
     warmup_steps: Annotated[float, Field(ge=0)] = 0.1
     """Steps over which the learning rate rises; a number below 1 is a share of all steps."""
     max_length: Count = 512
-    """Rows with more tokens than this (prompt and completion) are left out, and counted."""
+    """Most tokens of prompt and completion together. Longer rows are left out, and counted."""
     seed: int = 0
+    """Seed of the order of rows, of random weights and of dropout."""
     save_steps: Count = 50
-    """Steps."""
+    """Steps between two checkpoints."""
     save_total_limit: Count = 1
-    """The newest so many; all go when the student is there."""
+    """Number of newest checkpoints to keep. All are deleted when the student is finished."""
     eval_steps: Count | None = None
-    """Steps between measurements of the loss on the validation split."""
+    """Steps between two measurements of the loss on the validation split; none when left out."""
     early_stopping_patience: Count | None = None
-    """Stop when so many measurements in a row brought nothing better, and take the best weights."""
+    """Stop after so many measurements in a row without a better loss, and take the best weights."""
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    """Also report each step to these, through accelerate; what they write lies in the student's folder."""
+    """Also report each step to these, through accelerate. Their files are in the student's folder."""
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, a third more time, the same gradients."""
+    """Compute activations again in the backward pass: less memory, about a third more time, the same gradients."""
     baseline: bool = True
-    """Also train the same student on cross-entropy alone, on the same batches."""
+    """Also train the same student with cross-entropy alone, on the same batches, for comparison."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number type of the student's weights."""
 
-    @model_validator(mode="after")
-    def _meant(self) -> TrainSection:
+    def rules(self) -> Iterator[Rule]:
         if self.early_stopping_patience and not self.eval_steps:
-            raise ValueError("'early_stopping_patience' counts measurements: set 'eval_steps' too")
-        if self.online and self.student.kind != "decoder":
-            raise ValueError("'online' is for decoders: a classifier learns from the corpus's label probabilities")
-        if self.online and self.kd_weight == 0:
-            raise ValueError("'online' with kd_weight 0 would never ask the teacher: leave it out")
+            yield "early_stopping_patience", "it counts measurements of the validation loss: set 'eval_steps' too"
         for key, users in (("beta", ("jsd",)), ("alpha", ("skew_kl", "skew_reverse_kl"))):
             if getattr(self, key) is not None and self.loss not in users:
-                raise ValueError(f"'{key}' belongs to loss {' and '.join(users)}, and loss is '{self.loss}'")
+                yield key, f"'{key}' belongs to loss {' and '.join(users)}, and loss is '{self.loss}'"
         if self.teacher and self.ensemble:
-            raise ValueError("give 'teacher', whose distributions alone are learned from, or 'ensemble', not both")
-        return self
+            yield "ensemble", "give 'teacher', whose distributions alone are learned from, or 'ensemble', not both"
+        yield from self._rules_of_online()
+        yield from self._rules_of_across()
+        yield from self._rules_of_layers()
 
-    @model_validator(mode="after")
-    def _targets_meant(self) -> TrainSection:
-        step_by_step = self.rationale is not None and self.rationale.mode == "step_by_step"
-        for key in ("hidden", "relations"):
-            if getattr(self, key) and self.student.kind != "decoder":
-                raise ValueError(f"'{key}' is about the layers of a decoder")
-            if key == "relations" and self.relations and self.hidden and self.hidden.stored:
-                raise ValueError("'relations' asks the live teacher in every step: leave out hidden.stored")
-            if getattr(self, key) and step_by_step:
-                raise ValueError(
-                    f"'{key}' and rationale.mode step_by_step do not go together: the teacher does one task"
-                )
+    def _rules_of_online(self) -> Iterator[Rule]:
+        if not self.online:
+            return
+        if self.kd_weight == 0:
+            yield "online", "with kd_weight 0 the teacher would never be asked: leave 'online' out"
         for key in ("teacher", "ensemble", "across", "hidden", "relations"):
-            if getattr(self, key) and self.online:
-                raise ValueError(f"'{key}' goes with stored distributions, and 'online' reads none")
-        if self.online and self.rationale and self.rationale.mode != "then_answer":
-            raise ValueError("'online' is about whole completions: rationale.mode must be then_answer")
+            if getattr(self, key):
+                yield key, f"'{key}' goes with stored distributions, and 'online' reads none"
+        if self.rationale and self.rationale.mode != "then_answer":
+            yield "rationale", "'online' is about whole completions: rationale.mode must be then_answer"
+
+    def _rules_of_across(self) -> Iterator[Rule]:
         if self.across and self.rationale:
-            raise ValueError("'across' aligns whole completions; leave out 'rationale'")
+            yield "across", "it aligns whole completions: leave out 'rationale'"
         if self.across and self.share < 1:
-            raise ValueError("'across' takes every row: leave out 'share'")
+            yield "across", "it takes every row: leave out 'share'"
         if self.across and (self.teacher or self.ensemble):
-            raise ValueError("'across' learns from another run's teacher; leave out 'teacher' and 'ensemble'")
+            yield "across", "it learns from another run's teacher: leave out 'teacher' and 'ensemble'"
         for key in ("teacher", "ensemble", "across"):
-            if getattr(self, key) and (self.student.kind not in ("decoder", "seq2seq") or self.kd_weight == 0):
-                raise ValueError(f"'{key}' is about stored distributions, and this student learns from none")
-        return self
+            if getattr(self, key) and self.kd_weight == 0:
+                yield key, "it is about stored distributions, and with kd_weight 0 none are learned from"
+
+    def _rules_of_layers(self) -> Iterator[Rule]:
+        if self.relations and self.hidden and self.hidden.stored:
+            yield "relations", "it asks the live teacher in each step: leave out hidden.stored"
+        for key in ("hidden", "relations"):
+            if getattr(self, key) and self.rationale and self.rationale.mode == "step_by_step":
+                yield key, "it does not go with rationale.mode step_by_step: the teacher does one task"

@@ -1,27 +1,42 @@
-"""Engines that answer requests: the recipe's section of each."""
+"""ENGINES: what answers requests. An entry owns every fact of an engine: its section of the recipe, what it gives."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from synthgen.tables.section import Count, Section
+from synthgen.tables.section import Count, ModelName, PathName, Section
 
 
-class TeacherSection(Section):
-    """Who is asked."""
+class AnyTeacher(Section):
+    """What the section of every engine has."""
+
+    engine: str
+    """What runs or calls the model; it decides which other keys there are."""
+    model: str
+    """Name of the model."""
+    revision: str | None = None
+    """Commit, tag or branch on the hub; the newest when left out."""
+    license: str = "unknown"
+    """License of the model's output and weights: an SPDX id, or a key of data/licenses.yaml. The audit judges it."""
+
+
+class TeacherSection(AnyTeacher):
+    """A model that transformers runs in this process."""
 
     engine: Literal["transformers"] = "transformers"
-    model: str
-    """Hub id, folder, .gguf file, or package:NAME[/FILE] for a GGUF inside an installed package."""
-    revision: str | None = None
-    license: str = "unknown"
-    """Terms of the teacher: SPDX id or a key of data/licenses.yaml."""
+    model: ModelName
+    """Hub id, folder, .gguf file, or package:NAME[/FILE] for a GGUF file inside an installed package. A folder begins
+    with `.`, `/` or `~`."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number type of the weights and of the computation."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where the model runs; auto is the first GPU, or the CPU where there is none."""
     batch_size: Count = 64
+    """Requests that are answered at once. `synthgen tune` measures the best value."""
 
 
 _SET = "synthgen sets it"
@@ -33,30 +48,30 @@ _VLLM_OURS = {
 }
 
 
-class VllmTeacher(Section):
-    """A model that vLLM runs in this process: one GPU, all GPUs of the machine, or the CPU."""
+class VllmTeacher(AnyTeacher):
+    """A model that vLLM runs in this process: on one GPU, on all GPUs of the machine, or on the CPU."""
 
     engine: Literal["vllm"]
-    model: str
-    """As of the 'transformers' teacher."""
-    revision: str | None = None
-    license: str = "unknown"
+    model: ModelName
+    """Hub id, folder, .gguf file, or package:NAME[/FILE] for a GGUF file inside an installed package. A folder begins
+    with `.`, `/` or `~`."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """'auto' is the checkpoint's own."""
+    """Number type of the weights and of the computation; auto is the checkpoint's own."""
     tensor_parallel_size: Count = 1
-    """GPUs that one copy of the model is cut over."""
+    """Number of GPUs that each copy of the model is split over."""
     data_parallel_size: Count = 1
-    """Copies of the model."""
+    """Number of copies of the model."""
     quantization: str | None = None
-    """vLLM's name of the method; the checkpoint's own unless given."""
+    """Quantization method, by vLLM's name; the checkpoint's own when left out."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Of each GPU's memory; leave room for the log-probabilities of long prompts when you score."""
+    """Share of each GPU's memory that vLLM may use. Leave room for log-probabilities when you score long prompts."""
     max_model_len: Count | None = None
-    """Tokens of prompt and completion; the model's own limit unless given."""
+    """Most tokens of prompt and completion together; the model's own limit when left out."""
     max_num_seqs: Count | None = None
-    """Rows that one copy writes at once; vLLM's own choice unless given."""
+    """Most completions that one copy of the model writes at once; vLLM decides when left out. `synthgen tune` measures
+    the best value."""
     extra: dict[str, Any] = {}
-    """Further arguments of vLLM's engine, by its own names."""
+    """Further arguments of vLLM's engine, by vLLM's names."""
 
     @field_validator("extra")
     @classmethod
@@ -71,36 +86,42 @@ class Prices(Section):
     """Dollars per million tokens."""
 
     input: Annotated[float, Field(ge=0)]
+    """Price of prompt tokens."""
     output: Annotated[float, Field(ge=0)]
+    """Price of completion tokens."""
     cached_input: Annotated[float, Field(ge=0)] | None = None
-    """Of prompt tokens that the provider had cached; the price of the others unless given."""
+    """Price of prompt tokens that the provider had cached; the price of other prompt tokens when left out."""
 
 
-class ApiTeacher(Section):
+class ApiTeacher(AnyTeacher):
     """A server that speaks OpenAI's chat completions: OpenAI itself, vLLM, llama.cpp and most providers."""
 
     engine: Literal["openai"]
     model: str
+    """Name of the model at the server."""
     base_url: str = "https://api.openai.com/v1"
+    """Address of the server, up to and including /v1."""
     api_key_env: str | None = "OPENAI_API_KEY"
-    """Name of the environment variable that holds the key; null for a server without keys."""
+    """Name of the environment variable that holds the key; null for a server that asks for none."""
     revision: str | None = None
-    """What you know of the version behind the name; it is part of every row's id."""
-    license: str = "unknown"
-    tokenizer: str | None = None
-    """Hub id or folder of the model's tokenizer: turns the server's tokens into ids; needed for logits."""
+    """What you know of the version behind the model's name; it is part of every row's id."""
+    tokenizer: ModelName | None = None
+    """Hub id or folder of the model's tokenizer. It turns the server's tokens into ids, and `logits` needs it."""
     rpm: Count | None = None
     """Requests a minute that your account allows."""
     tpm: Count | None = None
     """Tokens a minute that your account allows."""
     max_in_flight: Count = 64
+    """Most requests that wait for an answer at once."""
     timeout: Annotated[float, Field(gt=0)] = 300.0
-    """Seconds for one answer."""
-    attempts: Count = 5
-    """Times a request is sent before it is a failure; refusals for pace (429) are not counted."""
+    """Seconds to wait for one answer."""
+    max_retries: Annotated[int, Field(ge=0)] = 4
+    """Times that a request is sent again before it counts as a failure. Answers that ask to slow down (429) do not
+    count."""
     prices: Prices | None = None
+    """Prices of this model, for estimates and budgets; those of data/prices.yaml when left out."""
     extra: dict[str, Any] = {}
-    """Further parameters of the request's body; null takes out one that is sent otherwise."""
+    """Further parameters of the request's body. null takes out a parameter that is sent otherwise."""
 
     @field_validator("extra")
     @classmethod
@@ -121,16 +142,16 @@ class ApiTeacher(Section):
         return url.rstrip("/")
 
 
-class ReplayTeacher(Section):
-    """Recorded replies, by the text that was asked: for benchmarks, tests, and rows made elsewhere."""
+class ReplayTeacher(AnyTeacher):
+    """Recorded replies, looked up by the text of the last message: for tests, benchmarks and rows made elsewhere."""
 
     engine: Literal["replay"]
-    path: str
-    """A corpus folder, or JSONL of {"prompt": text of the last message, "text": reply}."""
+    path: PathName
+    """A corpus folder, or a JSONL file of {"prompt": text of the last message, "text": reply}."""
     model: str = "replay"
-    revision: str | None = None
-    license: str = "unknown"
+    """Name that the rows give as their teacher."""
     max_in_flight: Count = 64
+    """Most requests that are answered at once."""
     latency: Annotated[float, Field(ge=0)] = 0.0
     """Seconds that every reply takes."""
 
@@ -138,71 +159,87 @@ class ReplayTeacher(Section):
 LocalTeacher = TeacherSection | VllmTeacher
 
 
-AnyTeacher = Annotated[LocalTeacher | ApiTeacher | ReplayTeacher, Field(discriminator="engine")]
+def _weights(teacher: AnyTeacher) -> TeacherSection:
+    """A vLLM teacher as transformers loads it."""
+    assert isinstance(teacher, VllmTeacher)
+    dtype = "float32" if teacher.dtype == "auto" else teacher.dtype
+    return TeacherSection(model=teacher.model, revision=teacher.revision, license=teacher.license, dtype=dtype)
 
 
-def with_engine(teacher: Any) -> Any:
-    """A teacher's raw values with the engine that is meant when none is named."""
-    return {"engine": "transformers", **teacher} if isinstance(teacher, dict) else teacher
+def _itself(teacher: AnyTeacher) -> TeacherSection:
+    assert isinstance(teacher, TeacherSection)
+    return teacher
 
 
-def refuse_form(teacher: Any, wanted: Any) -> None:
-    """Raise ValueError for a form of answers that this teacher cannot be held to. `wanted` is recipe.generate."""
-    if wanted.json_schema is not None and isinstance(teacher, ReplayTeacher):
-        raise ValueError(f"generate.json_schema: the '{teacher.engine}' teacher cannot be held to a schema")
-    if wanted.regex is not None and not isinstance(teacher, LocalTeacher):
-        raise ValueError(f"generate.regex: the '{teacher.engine}' teacher cannot be held to a pattern")
-
-
-def refuse_logits(teacher: Any, wanted: Any, scoring: bool) -> None:
-    """Raise ValueError for distributions that an engine does not give. `wanted` is recipe.logits; `scoring`: along
-    given completions.
-
-    vLLM gives the top at temperature 1, and draws at any, but draws only of what it writes itself. An API shows the
-    top at temperature 1, as text."""
-    if isinstance(teacher, TeacherSection):
-        return
-    if isinstance(teacher, VllmTeacher):
-        if wanted.kind == "topk" and wanted.temperature != 1.0:
-            raise ValueError(
-                f"logits.temperature is {wanted.temperature}: the normalizer of a top-k at another temperature than 1 "
-                "needs the whole distribution, which vLLM does not give; use 1, or kind: sampled"
-            )
-        if wanted.kind == "sampled" and scoring:
-            raise ValueError(
-                "logits.kind: vLLM gives no draws along completions that it did not write; use kind: topk, or the "
-                "transformers engine"
-            )
-        return
-    if isinstance(teacher, ReplayTeacher):
-        raise ValueError("logits: a replay teacher has text alone; set logits: null")
-    if wanted.kind == "sampled":
-        raise ValueError(
-            "logits.kind: 'sampled' needs the whole distribution, which an API does not give; "
-            "use kind: topk (k at most 20 at most providers), or logits: null"
-        )
-    if wanted.temperature != 1.0:
-        raise ValueError(
-            f"logits.temperature is {wanted.temperature}: the normalizer at another temperature than 1 needs the "
-            "whole distribution, which an API does not give; use 1"
-        )
-    if isinstance(teacher, ApiTeacher) and teacher.tokenizer is None:
-        raise ValueError("logits: an API gives tokens as text; name the model's tokenizer in teacher.tokenizer")
-    if isinstance(teacher, ApiTeacher) and "api.openai.com" in teacher.base_url and wanted.k > 20:
-        raise ValueError(f"logits.k is {wanted.k}: this server gives 20 at most")
+def _most_k(teacher: AnyTeacher) -> int | None:
+    """OpenAI's own server gives the 20 likeliest tokens at most; other servers have other limits."""
+    assert isinstance(teacher, ApiTeacher)
+    return 20 if "api.openai.com" in teacher.base_url else None
 
 
 @dataclass(frozen=True)
 class Engine:
-    """What answers requests: its section of the recipe, and whether it runs in this process."""
+    """What answers requests: its section of the recipe, and what it can give."""
 
-    section: type[Section]
+    section: type[AnyTeacher]
     in_process: bool
+    """Whether the model runs in this process."""
+    top_k: bool = False
+    """Whether it gives the likeliest tokens with their probabilities at temperature 1, also along completions that it
+    did not write."""
+    any_temperature: bool = False
+    """Whether it gives the normalizer of a top-k at other temperatures than 1."""
+    draws: bool = False
+    """Whether it draws tokens from the whole distribution at each position of a completion that it writes."""
+    draws_along: bool = False
+    """Whether it does so along completions that it did not write."""
+    tokens_as_text: bool = False
+    """Whether its distributions are over tokens as text: the section's `tokenizer` turns them into ids."""
+    most_k: Callable[[AnyTeacher], int | None] | None = None
+    """The largest `logits.k` that this teacher gives, where there is a limit."""
+    json_schema: bool = False
+    """Whether its answers can be held to a JSON schema."""
+    regex: bool = False
+    """Whether its answers can be held to a regular expression."""
+    weights: Callable[[AnyTeacher], TeacherSection] | None = None
+    """The section that opens the same weights in transformers; None where the weights are not here."""
+    may_change: tuple[str, ...] = ()
+    """Keys of the section that say how it is asked, and do not change what it answers: they may change while a run
+    goes on."""
 
+
+_PACE = ("api_key_env", "rpm", "tpm", "max_in_flight", "timeout", "max_retries")
 
 ENGINES: dict[str, Engine] = {
-    "transformers": Engine(TeacherSection, in_process=True),
-    "vllm": Engine(VllmTeacher, in_process=True),
-    "openai": Engine(ApiTeacher, in_process=False),
-    "replay": Engine(ReplayTeacher, in_process=False),
+    "transformers": Engine(
+        TeacherSection,
+        in_process=True,
+        top_k=True,
+        any_temperature=True,
+        draws=True,
+        draws_along=True,
+        json_schema=True,
+        regex=True,
+        weights=_itself,
+    ),
+    "vllm": Engine(
+        VllmTeacher,
+        in_process=True,
+        top_k=True,
+        draws=True,
+        json_schema=True,
+        regex=True,
+        weights=_weights,
+        may_change=("tensor_parallel_size", "data_parallel_size", "gpu_memory_utilization", "max_num_seqs"),
+    ),
+    "openai": Engine(
+        ApiTeacher,
+        in_process=False,
+        top_k=True,
+        tokens_as_text=True,
+        most_k=_most_k,
+        json_schema=True,
+        may_change=_PACE,
+    ),
+    "replay": Engine(ReplayTeacher, in_process=False, may_change=("max_in_flight",)),
 }

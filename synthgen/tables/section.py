@@ -1,10 +1,39 @@
-"""The base of every section of a recipe, and the types that their keys share."""
+"""The base of every section of a recipe, and the types that their keys share.
+
+A section is a pydantic model. Its docstring and the docstrings under its keys are the reference of docs/recipe.md and
+the descriptions of the JSON Schema. Rules about the keys of one section alone are its `rules`:
+
+    class Split(Section):
+        \"\"\"Shares of the seeds that are held out.\"\"\"
+
+        test: Share = 0.2
+        \"\"\"Share of the seed groups in the test split.\"\"\"
+
+        def rules(self) -> Iterator[Rule]:
+            if self.validation + self.test > 1:
+                yield "test", "the shares add up to more than 1"
+
+Which class describes a thing of a table (a teacher's engine, a kind of student) is looked up when a recipe is
+validated, so that an entry that was added from outside is known:
+
+    teacher: Annotated[AnyTeacher, chosen_by(ENGINES, "engine", "transformers")]
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, Protocol, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, ValidationError, core_schema
+
+from synthgen.errors import nearest
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -15,7 +44,202 @@ Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # of a teacher, and of its logits' folder
 
 
+Rule = tuple[str, str]
+"""A broken rule of a section: the key that it is about, and a sentence."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Marks a key that holds a place, and says how it is read relative to the recipe's folder.
+
+    `path`: always a file or folder. `model`: the id of a model or data set, or a folder when it begins with `.`, `/`
+    or `~`. Resolving a recipe makes both absolute.
+    """
+
+    kind: Literal["path", "model"]
+
+
+PathName = Annotated[str, Place("path")]
+
+
+ModelName = Annotated[str, Place("model")]
+
+
 class Section(BaseModel):
-    """A mapping of the recipe."""
+    """A mapping of the recipe. It is frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    def rules(self) -> Iterator[Rule]:
+        """The broken rules among this section's own keys. Rules across sections are in `synthgen.recipe.check`."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _keep_rules(self) -> Section:
+        broken = [problem((key,), sentence, getattr(self, key, None)) for key, sentence in self.rules()]
+        if broken:
+            raise ValidationError.from_exception_data(type(self).__name__, broken)
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The JSON Schema, with the docstrings of the keys as their descriptions."""
+        described = handler(schema)
+        properties = handler.resolve_ref_schema(described).get("properties", {})
+        for key, text in key_docs(cls).items():
+            if key in properties:
+                properties[key]["description"] = text
+        return described
+
+
+def problem(loc: tuple[str | int, ...], sentence: str, value: object = None) -> InitErrorDetails:
+    """One entry of a ValidationError: a sentence about the key at `loc`, relative to what is validated."""
+    return InitErrorDetails(
+        type=PydanticCustomError("rule", "{sentence}", {"sentence": sentence}), loc=loc, input=value
+    )
+
+
+def key_docs(section: type[BaseModel]) -> dict[str, str]:
+    """The docstring under each key of a section, as one line, read from the source; base classes included."""
+    found: dict[str, str] = {}
+    for owner in reversed(section.__mro__):
+        if not issubclass(owner, BaseModel) or owner in (BaseModel, Section):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for statement, text in zip(body.body, body.body[1:], strict=False):
+            named = isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
+            if named and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                found[statement.target.id] = " ".join(str(text.value.value).split())
+    return found
+
+
+SECTION = "x-section"
+"""In a JSON Schema, what stands for the reference to a section's definition until all definitions are there."""
+
+
+class Entry(Protocol):
+    """What `chosen_by` reads of an entry of a table."""
+
+    @property
+    def section(self) -> type[Section]: ...
+
+
+@dataclass(frozen=True)
+class ChosenBy:
+    """An annotation: see `chosen_by`."""
+
+    table: Mapping[str, Entry]
+    key: str
+    default: str | None
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self.validate, serialization=core_schema.simple_ser_schema("any")
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """One branch for each entry; the default's also applies when the key is left out. `synthgen.recipe.schema` adds
+        the definitions of the entries' sections."""
+        branches = []
+        for name, entry in self.table.items():
+            condition: dict[str, object] = {"properties": {self.key: {"const": name}}}
+            if name != self.default:
+                condition["required"] = [self.key]
+            branches.append({"if": condition, "then": {SECTION: entry.section.__name__}})
+        return {
+            "type": "object",
+            "properties": {self.key: {"enum": [*self.table]}},
+            "required": [] if self.default else [self.key],
+            "allOf": branches,
+        }
+
+    def validate(self, value: object) -> Section:
+        """The section that `value` describes. Raises ValidationError with the keys relative to `value`."""
+        if isinstance(value, Section):
+            entry = self.table.get(str(getattr(value, self.key, None)))
+            if entry is None or not isinstance(value, entry.section):
+                raise PydanticCustomError("rule", "not a section of this table")
+            return value
+        if not isinstance(value, dict):
+            raise PydanticCustomError("dict_type", "a mapping of keys to values is wanted")
+        name = value.get(self.key, self.default)
+        if name is None:
+            raise self._refused(PydanticCustomError("missing", "key is missing"), value)
+        if not isinstance(name, str) or name not in self.table:
+            raise self._refused(unknown_name(name, self.table), name)
+        return self.table[name].section.model_validate({self.key: name, **value})
+
+    def _refused(self, error: PydanticCustomError, value: object) -> ValidationError:
+        return ValidationError.from_exception_data(
+            self.key, [InitErrorDetails(type=error, loc=(self.key,), input=value)]
+        )
+
+
+def chosen_by(table: Mapping[str, Entry], key: str, default: str | None = None) -> ChosenBy:
+    """An annotation for a section whose class is the one that `key` names in `table`.
+
+    The table is read when a recipe is validated, so an entry that was added later is known. `default` is the entry
+    meant when the key is left out; without it the key is required. Errors are located at the keys of the section, and
+    an unknown name gets "did you mean". Values are dumped by their own class.
+    """
+    return ChosenBy(table, key, default)
+
+
+@dataclass(frozen=True)
+class NameIn:
+    """An annotation: see `name_in`."""
+
+    table: Mapping[str, object]
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.validate, core_schema.str_schema())
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"type": "string", "enum": [*self.table]}
+
+    def validate(self, value: str) -> str:
+        """The name, if the table has it."""
+        if value not in self.table:
+            raise unknown_name(value, self.table)
+        return value
+
+
+def name_in(table: Mapping[str, object]) -> NameIn:
+    """An annotation for a key that holds the name of an entry of `table`, which is read at validation time."""
+    return NameIn(table)
+
+
+def unknown_name(value: object, table: Mapping[str, object]) -> PydanticCustomError:
+    """The error for a name that a table does not have. The context has the name and the names there are."""
+    return PydanticCustomError(
+        "unknown_name", "{hint}", {"hint": nearest(str(value), table).removeprefix("; "), "known": [*table]}
+    )
+
+
+def sections_in(field: FieldInfo) -> dict[str, type[Section]]:
+    """The section classes that a key of a recipe may hold, by the entry's name; '' where there is but one."""
+    chooser = chooser_of(field)
+    if chooser:
+        return {name: entry.section for name, entry in chooser.table.items()}
+    found = [part for part in _parts(field) if isinstance(part, type) and issubclass(part, Section)]
+    return {"": found[0]} if found else {}
+
+
+def chooser_of(field: FieldInfo) -> ChosenBy | None:
+    """The `chosen_by` of a key, or of the values in its list or mapping; None for any other key."""
+    return next((part for part in _parts(field) if isinstance(part, ChosenBy)), None)
+
+
+def place_of(field: FieldInfo) -> Place | None:
+    """The mark of a key that holds a place; None for any other key."""
+    return next((part for part in _parts(field) if isinstance(part, Place)), None)
+
+
+def _parts(field: FieldInfo) -> Iterator[object]:
+    """All that a key's annotation is put together from."""
+    waiting: list[object] = [field.annotation, *field.metadata]
+    while waiting:
+        part = waiting.pop(0)
+        yield part
+        waiting += get_args(part)

@@ -1,133 +1,165 @@
-"""Kinds of student: the recipe's section of each."""
+"""KINDS: kinds of student. An entry owns every fact of a kind: its section of the recipe, what it can learn from."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import model_validator
-
-from synthgen.tables.section import Count, Section, Share
+from synthgen.tables.section import Count, ModelName, Rule, Section, Share
 
 
 class Lora(Section):
-    """Low-rank adapters: only they are trained, and they are merged into the weights at the end. Keys as peft's."""
+    """Low-rank adapters: only they are trained, and they are merged into the weights at the end. Keys as in peft."""
 
     r: Count = 16
+    """Rank of the adapters."""
     lora_alpha: Count = 32
+    """Scale of the adapters: their output is multiplied by lora_alpha / r."""
     lora_dropout: Share = 0.0
+    """Share of the adapters' inputs that are dropped in training."""
     target_modules: tuple[str, ...] = ()
-    """Names of the layers that get one; all linear ones when left out."""
+    """Names of the layers that get an adapter; all linear layers when left out."""
 
 
-class DecoderStudent(Section):
+class Student(Section):
+    """What the section of every kind of student has."""
+
+    kind: str
+    """Kind of student; it decides which other keys there are."""
+
+
+def _at_most_one(student: Student, *keys: str) -> Iterator[Rule]:
+    given = [key for key in keys if getattr(student, key) is not None]
+    if len(given) > 1:
+        names = " and ".join([", ".join(repr(key) for key in keys[:-1]), repr(keys[-1])])
+        yield given[1], f"give at most one of {names}, not {' and '.join(given)}"
+
+
+def _exactly_one(student: Student, *keys: str) -> Iterator[Rule]:
+    given = [key for key in keys if getattr(student, key) is not None]
+    if len(given) != 1:
+        yield given[-1] if given else keys[0], f"give exactly one of {' and '.join(repr(key) for key in keys)}"
+
+
+class DecoderStudent(Student):
     """A causal language model: some of the teacher's own layers, a checkpoint, or random weights."""
 
     kind: Literal["decoder"] = "decoder"
     layers: tuple[int, ...] | int | None = None
-    """The teacher's layers to keep, by index; a number keeps that many, spread evenly, first and last included. 6."""
-    model: str | None = None
-    """A checkpoint with the teacher's tokenizer, named like teacher.model."""
+    """Layers of the teacher to keep: their indexes from 0, or how many of them, spread evenly from the first to the
+    last. 6 when `layers`, `model` and `config` are all left out."""
+    model: ModelName | None = None
+    """A checkpoint with the teacher's tokenizer, named like `teacher.model`."""
     config: dict[str, Any] | None = None
     """Random weights: the teacher's config.json with these keys changed, such as hidden_size."""
     lora: Lora | None = None
+    """Train low-rank adapters instead of all weights."""
 
-    @model_validator(mode="after")
-    def _one_origin(self) -> DecoderStudent:
-        given = [key for key in ("layers", "model", "config") if getattr(self, key) is not None]
-        if len(given) > 1:
-            raise ValueError(f"give at most one of 'layers', 'model' and 'config', not {' and '.join(given)}")
-        return self
+    def rules(self) -> Iterator[Rule]:
+        yield from _at_most_one(self, "layers", "model", "config")
 
 
-class ClassifierStudent(Section):
-    """An MLP on hashed word and character n-grams; runs on numpy alone."""
+class ClassifierStudent(Student):
+    """A multilayer perceptron on hashed word and character n-grams; it runs on numpy alone."""
 
     kind: Literal["classifier"] = "classifier"
     buckets: Count = 16384
-    hidden: Count = 64
+    """Number of features that the n-grams are hashed to."""
+    hidden_size: Count = 64
+    """Width of the hidden layer."""
     dropout: Share = 0.3
+    """Share of the hidden layer's outputs that are dropped in training."""
 
 
-def _one_of(student: Section, *keys: str) -> None:
-    given = [key for key in keys if getattr(student, key) is not None]
-    if len(given) != 1:
-        raise ValueError(f"give exactly one of {' and '.join(repr(key) for key in keys)}")
-
-
-class EncoderStudent(Section):
-    """A transformers encoder with a classification head on top, from a checkpoint or of random weights."""
+class EncoderStudent(Student):
+    """A transformers encoder with a classification head, from a checkpoint or with random weights."""
 
     kind: Literal["encoder"] = "encoder"
-    model: str | None = None
-    """A checkpoint with its own tokenizer, named like teacher.model; its head is made anew for the recipe's labels."""
+    model: ModelName | None = None
+    """A checkpoint with its own tokenizer, named like `teacher.model`. Its head is new: one output for each label."""
     config: dict[str, Any] | None = None
-    """Random weights: `model_type`, such as bert, and whichever keys of its config.json are to differ."""
-    tokenizer: str | None = None
-    """With `config`, whose tokenizer: a hub id or folder; the teacher's when left out."""
+    """Random weights: `model_type`, such as bert, and the keys of its config.json that differ from its defaults."""
+    tokenizer: ModelName | None = None
+    """The tokenizer for `config`: a hub id or folder; the teacher's when left out."""
 
-    @model_validator(mode="after")
-    def _one_origin(self) -> EncoderStudent:
-        _one_of(self, "model", "config")
+    def rules(self) -> Iterator[Rule]:
+        yield from _exactly_one(self, "model", "config")
         if self.config is not None and "model_type" not in self.config:
-            raise ValueError("'config' needs a 'model_type', such as bert")
+            yield "config", "'config' needs a 'model_type', such as bert"
         if self.model is not None and self.tokenizer is not None:
-            raise ValueError("a checkpoint has its own tokenizer: leave out 'tokenizer'")
-        return self
+            yield "tokenizer", "a checkpoint has its own tokenizer: leave out 'tokenizer'"
 
 
-class Seq2SeqStudent(Section):
-    """An encoder that reads the prompt and a decoder that writes, both in the teacher's tokens."""
+class Seq2SeqStudent(Student):
+    """An encoder that reads the prompt and a decoder that writes the completion, both in the teacher's tokens."""
 
     kind: Literal["seq2seq"] = "seq2seq"
-    model: str | None = None
-    """A checkpoint with the teacher's tokenizer, named like teacher.model."""
+    model: ModelName | None = None
+    """A checkpoint with the teacher's tokenizer, named like `teacher.model`."""
     config: dict[str, Any] | None = None
-    """Random weights: `model_type`, such as t5, and whichever keys of its config.json are to differ."""
+    """Random weights: `model_type`, such as t5, and the keys of its config.json that differ from its defaults."""
 
-    @model_validator(mode="after")
-    def _one_origin(self) -> Seq2SeqStudent:
-        _one_of(self, "model", "config")
+    def rules(self) -> Iterator[Rule]:
+        yield from _exactly_one(self, "model", "config")
         if self.config is not None and "model_type" not in self.config:
-            raise ValueError("'config' needs a 'model_type', such as t5")
-        return self
+            yield "config", "'config' needs a 'model_type', such as t5"
 
 
-class SentenceStudent(Section):
-    """A vector a text: some of the teacher's own layers, a checkpoint, or random weights, pooled as it pools."""
+class SentenceStudent(Student):
+    """A sentence encoder: one vector for each text, pooled as the teacher pools. Its weights are some of the teacher's
+    own layers, a checkpoint, or random."""
 
     kind: Literal["sentence"] = "sentence"
     layers: tuple[int, ...] | int | None = None
-    """As of a decoder; half of the teacher's when left out."""
-    model: str | None = None
-    """A checkpoint with its own tokenizer, named like teacher.model."""
+    """Layers of the teacher to keep: their indexes from 0, or how many of them, spread evenly; half of them when
+    `layers`, `model` and `config` are all left out."""
+    model: ModelName | None = None
+    """A checkpoint with its own tokenizer, named like `teacher.model`."""
     config: dict[str, Any] | None = None
     """Random weights: the teacher's config.json with these keys changed, such as hidden_size."""
     distance: Literal["cosine", "mse"] = "cosine"
-    """From the teacher's vector: 1 − cosine, or the mean over the width of squared differences."""
+    """Distance between the student's vector and the teacher's that training makes small: 1 − cosine, or the mean of
+    the squared differences."""
 
-    @model_validator(mode="after")
-    def _one_origin(self) -> SentenceStudent:
-        given = [key for key in ("layers", "model", "config") if getattr(self, key) is not None]
-        if len(given) > 1:
-            raise ValueError(f"give at most one of 'layers', 'model' and 'config', not {' and '.join(given)}")
-        return self
-
-
-Student = DecoderStudent | ClassifierStudent | EncoderStudent | Seq2SeqStudent | SentenceStudent
+    def rules(self) -> Iterator[Rule]:
+        yield from _at_most_one(self, "layers", "model", "config")
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of student: its section of the recipe."""
+    """A kind of student: its section of the recipe, and what it can learn from."""
 
-    section: type[Section]
+    section: type[Student]
+    learns_from: str = "completions"
+    """What the rows must hold: the word of a strategy's `rows`."""
+    learns_from_distributions: bool = False
+    """Whether it learns from distributions over the tokens of completions, stored or live."""
+    accepts: tuple[str, ...] = ()
+    """Keys of `train` that it accepts beyond those that every student has: `kd_weight`, `rationale`, `online`,
+    `teacher`, `ensemble`, `across`, `hidden`, `relations`."""
+    divergences: tuple[str, ...] | None = ()
+    """Values of `train.loss` that it can learn by; None: all of them, (): none, the kind has a loss of its own."""
 
 
 KINDS: dict[str, Kind] = {
-    "decoder": Kind(DecoderStudent),
-    "seq2seq": Kind(Seq2SeqStudent),
-    "encoder": Kind(EncoderStudent),
-    "sentence": Kind(SentenceStudent),
-    "classifier": Kind(ClassifierStudent),
+    "decoder": Kind(
+        DecoderStudent,
+        learns_from="completions",
+        learns_from_distributions=True,
+        accepts=("kd_weight", "rationale", "online", "teacher", "ensemble", "across", "hidden", "relations"),
+        divergences=None,
+    ),
+    "seq2seq": Kind(
+        Seq2SeqStudent,
+        learns_from="completions",
+        learns_from_distributions=True,
+        accepts=("kd_weight", "rationale", "teacher", "ensemble", "across"),
+        divergences=None,
+    ),
+    "encoder": Kind(EncoderStudent, learns_from="label probabilities", accepts=("kd_weight",), divergences=None),
+    "sentence": Kind(SentenceStudent, learns_from="texts"),
+    "classifier": Kind(
+        ClassifierStudent, learns_from="label probabilities", accepts=("kd_weight",), divergences=("forward_kl",)
+    ),
 }

@@ -89,7 +89,7 @@ def unknown_key(recipe: Path) -> None:
 
 
 def wrong_type(recipe: Path) -> None:
-    recipe.write_text(recipe.read_text().replace("samples: 2", "samples: a few"))
+    recipe.write_text(recipe.read_text().replace("num_generations: 2", "num_generations: a few"))
 
 
 def wrong_value(recipe: Path) -> None:
@@ -130,7 +130,7 @@ def no_template(recipe: Path) -> None:
     ("spoil", "said"),
     [
         (unknown_key, ["recipe.yaml, line ", "'generate.max_new_token'", "did you mean 'max_new_tokens'?"]),
-        (wrong_type, ["recipe.yaml, line ", "'generate.samples'", "'a few'", "integer"]),
+        (wrong_type, ["recipe.yaml, line ", "'generate.num_generations'", "'a few'", "integer"]),
         (wrong_value, ["recipe.yaml, line ", "'split.test'", "1.25", "less than or equal to 1"]),
         (broken_yaml, ["recipe.yaml, line ", "not valid YAML"]),
         (no_yaml, ["recipe.yaml", "not UTF-8"]),
@@ -174,7 +174,7 @@ def test_a_mended_mistake_does_not_spoil_the_folder(recipe, tmp_path, finished):
 
 
 def test_a_run_of_another_recipe(recipe, run):
-    edit(recipe, generate={"samples": 2, "max_new_tokens": 5, "shard_size": 8, "temperature": 0.5})
+    edit(recipe, generate={"num_generations": 2, "max_new_tokens": 5, "shard_size": 8, "temperature": 0.5})
     before = files(run)
     done = mistake(cold("synthgen", "generate", recipe, "-o", run), "generate.temperature: 0.0 → 0.5")
     assert "-o" in done.err

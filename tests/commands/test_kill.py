@@ -37,14 +37,14 @@ KINDS = {
     "sampled": {},
     "topk": {
         "logits": {"kind": "topk", "k": 7, "temperature": 2.0},
-        "generate": {"samples": 3, "max_new_tokens": 4, "shard_size": 9, "top_p": 0.9},
+        "generate": {"num_generations": 3, "max_new_tokens": 4, "shard_size": 9, "top_p": 0.9},
     },
     "classify": {
         "strategy": "classify",
         "generate": {"labels": ["a", "b", "yes no"], "shard_size": 5},
         "logits": None,
         "train": {
-            "student": {"kind": "classifier", "buckets": 64, "hidden": 4, "dropout": 0.1},
+            "student": {"kind": "classifier", "buckets": 64, "hidden_size": 4, "dropout": 0.1},
             "batch_size": 4,
             "num_train_epochs": 3,
         },

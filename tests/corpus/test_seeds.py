@@ -184,8 +184,8 @@ def test_a_malformed_line_is_named_and_the_others_kept_when_asked(tmp_path, bad)
     path.write_bytes(b"".join([*lines[:6], bad, *lines[7:]]))
     said = refused(source(path, id="id"))
     assert f"{path}, line 7: " in said.message
-    assert "on_bad_line: skip" in said.hint
-    kept = load(source(path, id="id", on_bad_line="skip"))
+    assert "on_bad_lines: skip" in said.hint
+    kept = load(source(path, id="id", on_bad_lines="skip"))
     assert [s.id for s in kept] == [row["id"] for i, row in enumerate(ROWS) if i != 6]
 
 
@@ -195,7 +195,7 @@ def test_a_csv_line_with_other_cells_than_the_header(tmp_path, bad):
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:7], bad, *lines[8:]]) + "\n")
     assert f"{path}, line 8: more or fewer cells" in refused(source(path, id="id")).message
-    kept = load(source(path, id="id", on_bad_line="skip"))
+    kept = load(source(path, id="id", on_bad_lines="skip"))
     assert [s.id for s in kept] == [row["id"] for i, row in enumerate(ROWS) if i != 6]
 
 

@@ -61,7 +61,7 @@ def test_the_same_rows_however_many_are_in_flight(serve, tmp_path, monkeypatch, 
         assert cost == pytest.approx(bill, rel=1e-9) or (strategy == "best_of_n" and bill < cost < 1.2 * bill)
     calm.set(faults={"500": 0.1, "429": 0.1, "reset": 0.05}, latency=0.005, reset=True)
     monkeypatch.setenv("SYNTHGEN_CACHE", str(tmp_path / "another"))
-    path = write(tmp_path / "task", calm.url, strategy, seeds=20, teacher={"max_in_flight": 16, "attempts": 9}, **more)
+    path = write(tmp_path / "task", calm.url, strategy, seeds=20, teacher={"max_in_flight": 16, "max_retries": 8}, **more)
     crowd, again, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "crowd"))
     assert [vars(r) for r in crowd] == [vars(r) for r in alone]
     assert [(f["id"], f["kind"]) for f in again] == [(f["id"], f["kind"]) for f in failed]
@@ -123,7 +123,7 @@ def test_a_mixture_of_two_servers_shares_one_budget(serve, tmp_path, monkeypatch
 def test_one_dead_server_stops_the_run_in_one_line(serve, tmp_path):  # noqa: F811
     one, two = serve(latency=0.01), serve(dead_after=3)
     path = write(tmp_path / "task", one.url, "answer", seeds=80)
-    teachers = {"one": {"model": "a"}, "two": {"model": "b", "base_url": two.url, "attempts": 2}}
+    teachers = {"one": {"model": "a"}, "two": {"model": "b", "base_url": two.url, "max_retries": 1}}
     several(path, teachers, mixture={"one": 1, "two": 1})
     with pytest.raises(TeacherError, match=f"{two.port}.* is not answering"):
         synthgen.generate(synthgen.load_recipe(path), tmp_path / "run")

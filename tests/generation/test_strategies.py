@@ -49,7 +49,7 @@ def written(task):
     def write(count: int = 6, templates: dict[str, str] | None = None, **sections) -> Path:
         path = task(count)
         values = yaml.safe_load(path.read_text())
-        values |= {"train": None, "split": {"test": 0.0}, "generate": {"samples": 1}, **sections}
+        values |= {"train": None, "split": {"test": 0.0}, "generate": {"num_generations": 1}, **sections}
         for key in [key for key, value in values.items() if value is None and key != "logits"]:
             del values[key]
         path.write_text(yaml.safe_dump(values, sort_keys=False))
@@ -148,7 +148,7 @@ def test_new_parts_of_a_request_are_in_its_id():
     assert len(set(ids)) == len(ids)
 
 
-MARKER = {"answer_marker": "Answer:", "samples": 2}
+MARKER = {"answer_marker": "Answer:", "num_generations": 2}
 
 
 def test_rationalize(jobs):
@@ -971,7 +971,7 @@ def test_several_teachers_speak_of_the_same_tokens(written, talker, tmp_path):
     names = {"a": talker[0], "b": talker[1], "c": str(third)}
     teachers = {name: {"model": model, "license": "Apache-2.0", "device": "cpu"} for name, model in names.items()}
     sections = {"teacher": None, "teachers": teachers, "mixture": {"a": 1, "b": 1}, "split": {"test": 0.25}}
-    generate = {"samples": 2, "max_new_tokens": 6, "shard_size": 8}
+    generate = {"num_generations": 2, "max_new_tokens": 6, "shard_size": 8}
     recipe = load_recipe(written(16, **sections, generate=generate, logits={"kind": "topk", "k": 8, "score_by": ["c"]}))
     folder = synthgen.generate(recipe, tmp_path / "run")
     rows = read(folder)

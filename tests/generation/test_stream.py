@@ -111,7 +111,7 @@ def test_strategies_of_several_rounds_run_by_themselves(run, model):
 
 
 def test_too_many_failures_stop_it(run, model):
-    generate = {"samples": 2, "max_new_tokens": 4, "shard_size": 6, "max_failures": 3}
+    generate = {"num_generations": 2, "max_new_tokens": 4, "shard_size": 6, "max_failures": 3}
     with pytest.raises(GateDenied, match="4 requests failed"):
         run(OneByOne(model, fails="q5"), generate=generate)
 

@@ -79,7 +79,7 @@ def test_other_errors_are_not_taken_for_memory():
 
 
 def test_on_a_real_engine_nothing_is_written(task, tmp_path):
-    path = task(10, generate={"samples": 1, "max_new_tokens": 4})
+    path = task(10, generate={"num_generations": 1, "max_new_tokens": 4})
     before = sorted(tmp_path.rglob("*"))
     found = synthgen.tune(synthgen.load_recipe(path), requests=8)
     assert [one.value for one in found.tried] == [4, 8]

@@ -27,7 +27,7 @@ from synthgen.recipe import TrainSection
 from synthgen.teachers.transformers import LocalModel
 
 # Bins of 256 tokens, full: attention over several blocks of keys, whose gradients a GPU may sum in any order.
-GENERATE = {"samples": 2, "max_new_tokens": 24, "shard_size": 16}
+GENERATE = {"num_generations": 2, "max_new_tokens": 24, "shard_size": 16}
 LOGITS = {
     "sampled": {"kind": "sampled", "draws": 50},
     "topk": {"kind": "topk", "k": 16, "temperature": 2.0},

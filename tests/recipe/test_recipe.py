@@ -96,8 +96,8 @@ def test_an_unknown_key_like_no_other_gets_the_list(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("generate.samples", "many", ["'many'", "integer"]),
-        ("generate.samples", 0, ["0", "greater than or equal to 1"]),
+        ("generate.num_generations", "many", ["'many'", "integer"]),
+        ("generate.num_generations", 0, ["0", "greater than or equal to 1"]),
         ("generate.max_new_tokens", 2.5, ["2.5", "integer"]),
         ("generate.temperature", -1, ["-1", "greater than or equal to 0"]),
         ("generate.top_p", 0, ["greater than 0"]),
@@ -141,7 +141,7 @@ def test_a_missing_key_is_named(tmp_path, key):
 
 
 def test_several_mistakes_are_counted(tmp_path):
-    values = with_value("generate.samples", "many")
+    values = with_value("generate.num_generations", "many")
     values["split"] = {"test": 3}
     values["teacher"]["licens"] = "MIT"
     said = refused(write(tmp_path, values))
@@ -194,7 +194,7 @@ def test_a_recipe_is_frozen(tmp_path):
     with pytest.raises(ValidationError, match="frozen"):
         recipe.task = "other"
     with pytest.raises(ValidationError, match="frozen"):
-        recipe.generate.samples = 2
+        recipe.generate.num_generations = 2
     assert hash(recipe.generate) == hash(load_recipe(tmp_path / "recipe.yaml").generate)
 
 

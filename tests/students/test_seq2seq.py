@@ -180,7 +180,7 @@ def learned(made):
     recipe, run = made(
         "learned",
         seeds=40,
-        generate={"samples": 3, "max_new_tokens": 10, "shard_size": 64},
+        generate={"num_generations": 3, "max_new_tokens": 10, "shard_size": 64},
         train=SECTION,
         evaluate={"max_prompts": 3, "max_new_tokens": 8},
         curate={"answer": False, "truncated": False, "repetition": None, "min_words": None},

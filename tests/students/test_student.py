@@ -108,7 +108,7 @@ def learned(made):
     recipe, run = made(
         "learnable",
         seeds=50,
-        generate={"samples": 4, "max_new_tokens": 12, "shard_size": 64, "seed": 1},
+        generate={"num_generations": 4, "max_new_tokens": 12, "shard_size": 64, "seed": 1},
         logits={"kind": "sampled", "draws": 50},
         curate={"answer": False, "truncated": False, "repetition": None, "min_words": None},
         train={
@@ -306,7 +306,7 @@ def sorted_texts(tmp_path_factory):
         "logits": None,
         "curate": {"answer": False, "min_words": None},
         "train": {
-            "student": {"kind": "classifier", "buckets": 512, "hidden": 8, "dropout": 0.1},
+            "student": {"kind": "classifier", "buckets": 512, "hidden_size": 8, "dropout": 0.1},
             "num_train_epochs": 15,
             "batch_size": 16,
             "learning_rate": 0.02,

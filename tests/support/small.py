@@ -73,7 +73,7 @@ def small_task(folder: Path, teacher: Path, /, seeds: int = 9, long: int = 0, **
         "seeds": [{**source, "reference": "answer"}],
         "split": {"test": 0.25},
         "teacher": {"model": str(teacher), "license": "Apache-2.0", "batch_size": 4, "device": "cpu"},
-        "generate": {"samples": 2, "max_new_tokens": 4, "shard_size": 6},
+        "generate": {"num_generations": 2, "max_new_tokens": 4, "shard_size": 6},
         "logits": {"kind": "sampled", "draws": 12},
         "curate": {"answer": False, "truncated": True, "repetition": None, "min_words": None},
         "train": {
@@ -170,7 +170,7 @@ def sorting_task(folder: Path, teacher: Path, /, seeds: int = 60, **sections: An
         "generate": {"labels": ["delivery", "payment", "technical"], "shard_size": 16},
         "curate": {"duplicates": False},
         "train": {
-            "student": {"kind": "classifier", "buckets": 512, "hidden": 16},
+            "student": {"kind": "classifier", "buckets": 512, "hidden_size": 16},
             "num_train_epochs": 30,
             "batch_size": 8,
         },

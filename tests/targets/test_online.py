@@ -20,7 +20,7 @@ from synthgen.errors import CorpusError, RecipeError, UserError
 from synthgen.teachers.transformers import LocalModel
 
 WRITES = {"mode": "on_policy", "lmbda": 1.0, "max_new_tokens": 12}
-GENERATE = {"samples": 2, "max_new_tokens": 6, "shard_size": 8}
+GENERATE = {"num_generations": 2, "max_new_tokens": 6, "shard_size": 8}
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,7 @@ def read(folder: Path):
 
 def test_every_request_is_a_row_and_is_paid_once(serve, tmp_path):
     server = serve(latency=0.01)
-    rows, failures, manifest = make(tmp_path, server, seeds=40, generate={"samples": 2})
+    rows, failures, manifest = make(tmp_path, server, seeds=40, generate={"num_generations": 2})
     stats = server.stats()
     assert len(rows) == 80
     assert not failures
@@ -76,16 +76,16 @@ def test_every_request_is_a_row_and_is_paid_once(serve, tmp_path):
     assert rows[0].usage["cached_tokens"] == 2
     assert manifest["counts"]["tokens"] == sum(r.usage["completion_tokens"] for r in rows)
     # Doing it again asks nothing, and neither does another run of the same recipe.
-    make(tmp_path, server, seeds=40, generate={"samples": 2})
-    again, _, _ = make(tmp_path, server, name="second", seeds=40, generate={"samples": 2})
+    make(tmp_path, server, seeds=40, generate={"num_generations": 2})
+    again, _, _ = make(tmp_path, server, name="second", seeds=40, generate={"num_generations": 2})
     assert server.stats()["requests"] == 80
     assert [vars(r) for r in again] == [vars(r) for r in rows]
 
 
 def test_samples_differ_and_ids_do_not_depend_on_shards(serve, tmp_path):
     server = serve()
-    small, _, _ = make(tmp_path, server, name="small", seeds=6, generate={"samples": 3, "shard_size": 2})
-    large, _, _ = make(tmp_path, server, name="large", seeds=6, generate={"samples": 3, "shard_size": 100})
+    small, _, _ = make(tmp_path, server, name="small", seeds=6, generate={"num_generations": 3, "shard_size": 2})
+    large, _, _ = make(tmp_path, server, name="large", seeds=6, generate={"num_generations": 3, "shard_size": 100})
     assert [r.id for r in small] == [r.id for r in large]
     by_seed = {}
     for r in small:
@@ -96,10 +96,10 @@ def test_samples_differ_and_ids_do_not_depend_on_shards(serve, tmp_path):
 def test_one_changed_seed_is_the_only_one_asked_again(serve, tmp_path):
     server = serve()
     rows = [{"id": f"q{i}", "question": f"What is {i}?"} for i in range(20)]
-    make(tmp_path, server, seeds=rows, generate={"samples": 2})
+    make(tmp_path, server, seeds=rows, generate={"num_generations": 2})
     before = server.stats()["requests"]
     rows[7]["question"] = "What is seven?"
-    changed, _, _ = make(tmp_path, server, name="edited", seeds=rows, generate={"samples": 2})
+    changed, _, _ = make(tmp_path, server, name="edited", seeds=rows, generate={"num_generations": 2})
     assert server.stats()["requests"] - before == 2
     assert len(changed) == 40
 
@@ -147,7 +147,7 @@ def test_budget_counts_what_may_have_been_billed(serve, tmp_path):
     """A server that bills and then breaks the connection cannot make the run overspend."""
     server = serve(faults={"reset": 0.5, "half": 0.4})
     path = write_recipe(
-        tmp_path / "task", server.url, seeds=60, teacher={"attempts": 9}, generate={"budget": {"usd": 0.0004}}
+        tmp_path / "task", server.url, seeds=60, teacher={"max_retries": 8}, generate={"budget": {"usd": 0.0004}}
     )
     with pytest.raises(BudgetReached):
         synthgen.generate(synthgen.load_recipe(path), tmp_path / "run")
@@ -272,7 +272,7 @@ def test_too_many_failures_stop_the_run(serve, tmp_path):
 
 def test_a_dead_server_ends_in_a_clear_state_and_the_run_goes_on_later(serve, tmp_path):
     server = serve(dead_after=20, latency=0.01)
-    path = write_recipe(tmp_path / "task", server.url, seeds=60, teacher={"max_in_flight": 8, "attempts": 3})
+    path = write_recipe(tmp_path / "task", server.url, seeds=60, teacher={"max_in_flight": 8, "max_retries": 2})
     with pytest.raises(TeacherError, match="is not answering"):
         synthgen.generate(synthgen.load_recipe(path), tmp_path / "run")
     server.set(dead_after=None)
@@ -307,7 +307,7 @@ KINDS = {
 def test_each_fault_has_its_kind(serve, tmp_path):
     script = [[f"What is {10 + i}?", [fault]] for i, fault in enumerate(KINDS)]
     server = serve(latency=0.01, script=script)
-    teacher = {"timeout": 3, "attempts": 2, "max_in_flight": 8}
+    teacher = {"timeout": 3, "max_retries": 1, "max_in_flight": 8}
     rows, failures, _ = make(tmp_path, server, seeds=30, teacher=teacher)
     assert len(rows) == 30 - len(KINDS)
     kinds = {f["seed_id"]: f["kind"] for f in failures}
@@ -318,7 +318,7 @@ def test_each_fault_has_its_kind(serve, tmp_path):
 def test_rows_that_break_a_living_server_are_failures(serve, tmp_path):
     """The last rows all fail, with no answer between them: the server is asked whether it is there."""
     server = serve(script=[[f"What is {i}?", ["500"]] for i in range(5)])
-    rows, failures, _ = make(tmp_path, server, seeds=5, teacher={"attempts": 2})
+    rows, failures, _ = make(tmp_path, server, seeds=5, teacher={"max_retries": 1})
     assert not rows
     assert [f["kind"] for f in failures] == ["server"] * 5
 

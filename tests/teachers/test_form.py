@@ -35,7 +35,7 @@ def made(folder):
 def test_every_answer_is_of_the_schema(task, tmp_path, temperature, top_p):
     """A model of random weights, which would never write JSON by itself."""
     more = {"max_new_tokens": 40, "temperature": temperature, "top_p": top_p, "json_schema": SCHEMA}
-    recipe = synthgen.load_recipe(task(12, generate={"samples": 2, "shard_size": 8, **more}, train=None))
+    recipe = synthgen.load_recipe(task(12, generate={"num_generations": 2, "shard_size": 8, **more}, train=None))
     rows, failures = made(synthgen.generate(recipe, tmp_path / "run"))
     assert [f["reason"] for f in failures] == []
     assert len(rows) == 24
@@ -47,7 +47,7 @@ def test_every_answer_is_of_the_schema(task, tmp_path, temperature, top_p):
 
 
 def test_a_pattern_and_an_answer_that_was_cut(task, tmp_path):
-    more = {"samples": 1, "max_new_tokens": 30, "regex": "(yes|no), [0-9]{2}"}
+    more = {"num_generations": 1, "max_new_tokens": 30, "regex": "(yes|no), [0-9]{2}"}
     recipe = synthgen.load_recipe(task(8, generate=more, train=None))
     rows, failures = made(synthgen.generate(recipe, tmp_path / "run"))
     assert (len(rows), failures) == (8, [])
@@ -60,7 +60,7 @@ def test_a_pattern_and_an_answer_that_was_cut(task, tmp_path):
 
 def test_what_is_stored_is_the_teachers_own_distribution(task, tmp_path, tiny):
     """Of all tokens, those that the form ruled out among them; its tokens are often outside the top."""
-    more = {"samples": 1, "max_new_tokens": 40, "json_schema": SCHEMA}
+    more = {"num_generations": 1, "max_new_tokens": 40, "json_schema": SCHEMA}
     recipe = synthgen.load_recipe(task(8, generate=more, train=None, logits=TOPK))
     folder = synthgen.generate(recipe, tmp_path / "run")
     teacher = LocalModel.open(TeacherSection(model=str(tiny), device="cpu"))
@@ -79,7 +79,7 @@ def test_what_is_stored_is_the_teachers_own_distribution(task, tmp_path, tiny):
 
 
 def test_a_step_on_the_way_is_not_held(task, tmp_path):
-    more = {"samples": 1, "max_new_tokens": 40, "json_schema": SCHEMA}
+    more = {"num_generations": 1, "max_new_tokens": 40, "json_schema": SCHEMA}
     path = task(6, strategy="paraphrase", generate=more, train=None, steps={"max_new_tokens": 30})
     (path.parent / "paraphrase.j2").write_text("Say in other words: {{ question }}\n")
     rows, failures = made(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run"))

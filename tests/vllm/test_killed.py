@@ -50,7 +50,7 @@ def recipe(tmp_path_factory):
         SEEDS,
         long=1,  # it does not fit, and becomes failures
         teacher={**teacher, **settings},
-        generate={"samples": SAMPLES, "max_new_tokens": 16, "shard_size": 3},
+        generate={"num_generations": SAMPLES, "max_new_tokens": 16, "shard_size": 3},
         logits={"kind": "topk", "k": 64},
         train=None,
     )

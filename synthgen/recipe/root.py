@@ -1,0 +1,103 @@
+"""The recipe as a whole: its sections, and what follows from one of them when another is left out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from synthgen.recipe.audit import AuditSection
+from synthgen.recipe.curate import CurateSection
+from synthgen.recipe.evaluate import EvaluateSection
+from synthgen.recipe.generate import GenerateSection
+from synthgen.recipe.logits import LogitsSection
+from synthgen.recipe.seeds import SeedSource
+from synthgen.recipe.split import Split
+from synthgen.recipe.steps import StepsSection
+from synthgen.recipe.train import TrainSection
+from synthgen.tables.engines import ENGINES, AnyTeacher
+from synthgen.tables.section import Name, PathName, Section, chosen_by, name_in
+from synthgen.tables.strategies import STRATEGIES
+
+_ENGINE = chosen_by(ENGINES, "engine", "transformers")
+
+
+class Recipe(Section):
+    """One task: its corpus and one student.
+
+    Validation looks at each section alone. `synthgen.recipe.check_recipe` adds the rules across sections; `load_recipe`
+    and every command call it.
+    """
+
+    task: str
+    """Name of the task, in rows, cards and messages."""
+    description: str = ""
+    """One sentence about the corpus, for its card."""
+    license: str | None = None
+    """License of your own seeds, templates and examples: an SPDX id such as CC0-1.0 or CC-BY-4.0, or a key of
+    data/licenses.yaml. An entry of `seeds` may state its own."""
+    strategy: Annotated[str, name_in(STRATEGIES)] = "answer"
+    """How rows are made from a seed."""
+    seeds: tuple[SeedSource, ...] = Field(min_length=1)
+    """Where seeds come from: what the teacher is asked about."""
+    prompts: PathName = "."
+    """Folder with the templates; the recipe's own folder when left out."""
+    split: Split = Split()
+    """Which seeds are held out."""
+    teacher: Annotated[AnyTeacher, _ENGINE]
+    """Who is asked. `engine` says what runs or calls the model."""
+    teachers: dict[Name, Annotated[AnyTeacher, _ENGINE]] = Field({})
+    """Several teachers by name, in place of `teacher`. The first one answers unless another key says otherwise."""
+    mixture: dict[str, Annotated[float, Field(gt=0)]] = Field({})
+    """Name of a teacher → weight: which of `teachers` answers a seed."""
+    generate: GenerateSection = GenerateSection()
+    """How the teacher is asked."""
+    steps: StepsSection = StepsSection()
+    """The further steps of strategies that ask more than once."""
+    logits: LogitsSection | None = LogitsSection()
+    """Which part of the teacher's distribution is kept. When left out, draws are kept if every teacher that answers
+    has its whole distribution here, and nothing is kept otherwise."""
+    curate: CurateSection = CurateSection()
+    """The checks that a row must pass."""
+    audit: AuditSection = AuditSection()
+    """The intended use that the audit judges."""
+    train: TrainSection | None = None
+    """How a student learns from the corpus; without it no student is trained."""
+    evaluate: EvaluateSection = EvaluateSection()
+    """How the student is measured."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, values: Any) -> Any:
+        """Fill in what follows from other keys: `teacher` is the first of `teachers`, seeds inherit the recipe's
+        license, and `logits` is null unless every teacher that answers can draw from its whole distribution."""
+        if not isinstance(values, dict):
+            return values
+        named = values.get("teachers")
+        if isinstance(named, dict) and named and "teacher" not in values:
+            values = {**values, "teacher": next(iter(named.values()))}
+        if values.get("license") is not None and isinstance(values.get("seeds"), list | tuple):
+            inherited = {"license": values["license"]}
+            seeds = [{**inherited, **seed} if isinstance(seed, dict) else seed for seed in values["seeds"]]
+            values = {**values, "seeds": seeds}
+        return values if _all_draw(values) else {"logits": None, **values}
+
+
+def _all_draw(values: dict[str, Any]) -> bool:
+    """Can every teacher whose completions become rows draw from its whole distribution? Of a recipe's raw values;
+    where they are wrong, which is found later, the answer is yes."""
+    teachers, mixture = values.get("teachers"), values.get("mixture")
+    answering = [values.get("teacher")]
+    if isinstance(teachers, dict) and teachers:
+        strategy = STRATEGIES.get(str(values.get("strategy")))
+        names = [*mixture] if isinstance(mixture, dict) and mixture else [*teachers][:1]
+        names = [*teachers] if strategy and strategy.answered_by == "every" else names
+        answering = [teachers.get(name) for name in names]
+    engines = [ENGINES.get(str(_engine(teacher))) for teacher in answering]
+    return all(engine is None or engine.draws for engine in engines)
+
+
+def _engine(teacher: object) -> object:
+    if isinstance(teacher, AnyTeacher):
+        return teacher.engine
+    return teacher.get(_ENGINE.key, _ENGINE.default) if isinstance(teacher, dict) else None

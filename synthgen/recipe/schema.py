@@ -1,0 +1,87 @@
+"""The JSON Schema of a recipe, from the same classes and tables that validate it. Editors complete and check with it.
+
+data/recipe.schema.json is this schema. `python docs/recipe.py` writes it, and every recipe names it in its first line.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from pydantic.json_schema import GenerateJsonSchema
+
+from synthgen.recipe.root import Recipe
+from synthgen.tables.section import SECTION, Section, sections_in
+
+Json: TypeAlias = "dict[str, Json] | list[Json] | str | float | bool | None"
+
+
+class _Untitled(GenerateJsonSchema):
+    """Pydantic's schema without the titles that it makes of the keys."""
+
+    def field_title_should_be_set(self, schema: object) -> bool:
+        return False
+
+
+def recipe_schema() -> dict[str, Json]:
+    """The schema. It is closed: unknown keys are refused. Each key has its description and its default.
+
+    Rules across sections are not in it; `synthgen plan` checks them.
+    """
+    definitions: dict[str, Json] = {}
+    for section in sections():
+        described: dict[str, Json] = section.model_json_schema(schema_generator=_Untitled)
+        described.pop("$defs", None)
+        if section.__name__ in definitions:
+            raise ValueError(f"two sections are called {section.__name__}: the schema needs a name for each")
+        definitions[section.__name__] = described
+    schema = _mapping(_closed(definitions.pop(Recipe.__name__)))
+    definitions = _mapping(_closed(definitions))
+    # Validation fills these in: the license of a seed source is the recipe's, `teacher` is the first of `teachers`.
+    _required(_mapping(definitions["SeedSource"])).remove("license")
+    _required(schema).remove("teacher")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "synthgen recipe",
+        "anyOf": [{"required": ["teacher"]}, {"required": ["teachers"]}],
+        "if": {"not": {"required": ["license"]}},
+        "then": {"properties": {"seeds": {"items": {"required": ["license"]}}}},
+        "$defs": dict(sorted(definitions.items())),
+    }
+
+
+def sections() -> list[type[Section]]:
+    """The classes of all sections of a recipe, the recipe's own first; those of every entry of a table included."""
+    found: list[type[Section]] = [Recipe]
+    for section in found:
+        inner = [s for field in section.model_fields.values() for s in sections_in(field).values()]
+        found += [s for s in dict.fromkeys(inner) if s not in found]
+    return found
+
+
+def _closed(schema: Json) -> Json:
+    """The schema with references to the sections of tables, keys without a matching pattern refused, and descriptions
+    in one line."""
+    if isinstance(schema, list):
+        return [_closed(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if SECTION in schema:
+        return {"$ref": f"#/$defs/{schema[SECTION]}"}
+    closed = {key: _closed(part) for key, part in schema.items()}
+    if "patternProperties" in closed:
+        closed.setdefault("additionalProperties", False)
+    if isinstance(closed.get("description"), str):
+        closed["description"] = " ".join(str(closed["description"]).split())
+    return closed
+
+
+def _mapping(value: Json) -> dict[str, Json]:
+    assert isinstance(value, dict)
+    return value
+
+
+def _required(section: dict[str, Json]) -> list[Json]:
+    required = section["required"]
+    assert isinstance(required, list)
+    return required
