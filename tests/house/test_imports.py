@@ -26,6 +26,7 @@ FLOORS = [
     {"corpus", "prompts", "seeds", "teachers"},
     {"lm"},
     {"cards", "logits", "verify"},
+    {"requests"},
     {"records"},
     {"recipe"},
     {"durable", "ui"},

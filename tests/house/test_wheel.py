@@ -67,7 +67,7 @@ import distill, synthgen
 from synthgen.recipe import shipped
 for where in (synthgen.__file__, distill.__file__, shipped("prompts"), shipped("data")):
     assert str(where).startswith({str(target)!r}), where
-from synthgen.audit.license import catalog
+from synthgen.auditing.license import catalog
 assert catalog()
 import synthgen.cli
 synthgen.cli.main(["plan", "reasoning", "--json"])
