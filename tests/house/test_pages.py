@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from support.small import small_runs
 from test_docs import blocks
 
 from synthgen import logits
+from synthgen.auditing.license import STATUSES
+from synthgen.records import EDITS, FAILURE_SCHEMA, ROLES, SCHEMA, SPLITS, VERDICTS, Teaches
 
 PAGE = REPOSITORY / "docs" / "corpus-format.md"
 # Greedy: the second sample of a seed is a copy of the first, and curation rejects it.
@@ -75,8 +79,6 @@ def test_a_rows_distribution_is_read_as_the_page_says(make, tmp_path, monkeypatc
 
 
 def test_the_page_lists_every_column_in_order():
-    from synthgen.records import EDITS, FAILURE_SCHEMA, SCHEMA, VERDICTS
-
     page = PAGE.read_text(encoding="utf-8")
     section = page.split("## Columns of a row")[1].split("### Messages")[0]
     columns = [line.split("`")[1] for line in section.splitlines() if line.startswith("| `")]
@@ -89,3 +91,14 @@ def test_the_page_lists_every_column_in_order():
             assert f"| `{field.name}` |" in page, field.name
     for name in [*(field.name for field in EDITS.value_type), *FAILURE_SCHEMA.names]:
         assert f"`{name}`" in page, name
+
+
+def test_names_in_the_glossary_are_those_of_the_code():
+    page = (REPOSITORY / "docs" / "glossary.md").read_text(encoding="utf-8")
+    names = re.findall(r"`((?:synthgen|distill)(?:\.\w+)+)`", page)
+    assert len(names) >= 8
+    for name in names:
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name
+    for word in (*ROLES, *SPLITS, *STATUSES, *get_args(Teaches)):
+        assert f"`{word}`" in page, word
