@@ -21,12 +21,12 @@ import synthgen
 # another room of its floor: what passes between stages is a corpus.
 FLOORS = [
     {"cli"},
-    {"pipeline"},
+    {"pipeline", "tasks"},
     {"generation", "curation", "auditing", "display", "reporting"},
     {"corpus", "prompts", "seeds", "teachers"},
     {"lm"},
     {"cards", "logits", "verify"},
-    {"records"},
+    {"records", "requests"},
     {"recipe"},
     {"durable", "ui"},
     {"tables"},
