@@ -8,7 +8,7 @@ from typing import Any, Literal
 import click
 
 import synthgen
-from synthgen.cli import recipe_of, report_errors
+from synthgen.cli import SET, recipe_of, report_errors
 from synthgen.durable import lock, writes
 from synthgen.errors import GateDenied
 from synthgen.ui import UI
@@ -40,18 +40,22 @@ def main() -> None:
 @_RECIPE
 @_FRESH
 @click.option("--override-audit", is_flag=True, help="Train although the audit said no; the card will say so.")
+@SET
 @report_errors
-def train(run: Path, out: Path | None, recipe: str | None, fresh: bool, override_audit: bool, ui: UI) -> None:
+def train(
+    run: Path, out: Path | None, recipe: str | None, fresh: bool, override_audit: bool, set: tuple[str, ...], ui: UI
+) -> None:
     """Train the recipe's student on a curated run, or on any rows with `prompt` and `completion`. Again resumes.
 
     \b
     distill train runs/first
     distill train runs/first --recipe longer.yaml -o students/longer
+    distill train runs/first --set train.learning_rate=1e-4 -o students/slower
     distill train my-rows/ --recipe tokens-alone.yaml -o students/mine
     """
     from distill.training import train as train_
 
-    loaded = synthgen.load_recipe(recipe_of(run, recipe))
+    loaded = synthgen.load_recipe(recipe_of(run, recipe), set)
     if not writes():
         train_(loaded, run, out, fresh=fresh, override_audit=override_audit)
         return
@@ -66,8 +70,11 @@ def train(run: Path, out: Path | None, recipe: str | None, fresh: bool, override
 @click.option("--student", type=click.Path(path_type=Path), help="The student's folder; RUN/student.")
 @_RECIPE
 @_FRESH
+@SET
 @report_errors
-def evaluate(run: Path, student: Path | None, recipe: str | None, fresh: bool, ui: UI) -> None:
+def evaluate(
+    run: Path, student: Path | None, recipe: str | None, fresh: bool, set: tuple[str, ...], ui: UI
+) -> None:
     """Measure a student against its live teacher on the run's held-out rows.
 
     \b
@@ -75,7 +82,7 @@ def evaluate(run: Path, student: Path | None, recipe: str | None, fresh: bool, u
     """
     from distill.evaluation.evaluate import evaluate as evaluate_
 
-    found = evaluate_(synthgen.load_recipe(recipe_of(run, recipe)), run, student, fresh=fresh, ui=ui)
+    found = evaluate_(synthgen.load_recipe(recipe_of(run, recipe), set), run, student, fresh=fresh, ui=ui)
     lines = []
     for name, row in found["table"].items():
         kl, agreement, accuracy = row.get("kl"), row.get("agreement"), row.get("accuracy")
@@ -97,8 +104,11 @@ def evaluate(run: Path, student: Path | None, recipe: str | None, fresh: bool, u
 @click.option("--share", type=float, multiple=True, help="Of the training seeds; again for more. 0.25, 0.5, 1.")
 @_RECIPE
 @_FRESH
+@SET
 @report_errors
-def curve(run: Path, share: tuple[float, ...], recipe: str | None, fresh: bool, ui: UI) -> None:
+def curve(
+    run: Path, share: tuple[float, ...], recipe: str | None, fresh: bool, set: tuple[str, ...], ui: UI
+) -> None:
     """Train and measure the run's student on growing shares of its data. Again goes on where it was.
 
     \b
@@ -108,7 +118,7 @@ def curve(run: Path, share: tuple[float, ...], recipe: str | None, fresh: bool, 
     from distill.curves import SHARES
     from distill.curves import curve as curve_
 
-    loaded = synthgen.load_recipe(recipe_of(run, recipe))
+    loaded = synthgen.load_recipe(recipe_of(run, recipe), set)
     with lock(run):
         found = curve_(loaded, run, share or SHARES, fresh=fresh, ui=ui)
     lines = []

@@ -15,7 +15,7 @@ from distill.card import write_model_card
 from distill.finished import made_from
 from synthgen import corpus, durable
 from synthgen.errors import GateDenied, UserError
-from synthgen.recipe import Recipe
+from synthgen.recipe import Recipe, check_recipe
 from synthgen.ui import UI
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def train(
     student/baseline. Refuses a corpus whose audit says no, unless `override_audit`. Raises RunChanged when the
     folder was begun with another corpus or other settings.
     """
+    check_recipe(recipe)
     ui = ui or UI(quiet=True)
     section = recipe.train
     if section is None:

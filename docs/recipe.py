@@ -69,8 +69,7 @@ def _section(path: str, field: dict[str, Json], definitions: dict[str, Json]) ->
 
 
 def _table(section: dict[str, Json], prefix: str) -> Iterator[str]:
-    required = section.get("required", [])
-    assert isinstance(required, list)
+    required = _list(section.get("required"))
     yield "| key | type | default | meaning |"
     yield "|---|---|---|---|"
     for key, field in _object(section["properties"]).items():
@@ -82,41 +81,35 @@ def _table(section: dict[str, Json], prefix: str) -> Iterator[str]:
 
 def _default(field: dict[str, Json]) -> str:
     value = field.get("default")
-    if isinstance(value, dict) and value and _reference(field):
-        return ""
+    if "default" not in field or (isinstance(value, dict) and value):  # a section's keys have their own
+        return "–"
     text = json.dumps(value, ensure_ascii=False)
     return f"`{text[1:-1] if isinstance(value, str) and value else text}`"
 
 
 def _type(field: dict[str, Json]) -> str:
     """A JSON Schema type in words."""
-    if _reference(field) and "anyOf" not in field:
+    if "$ref" in field or "allOf" in field:
         return "section"
     if "anyOf" in field or "oneOf" in field:
-        branches = field.get("anyOf", field.get("oneOf"))
-        assert isinstance(branches, list)
+        branches = _list(field.get("anyOf", field.get("oneOf")))
         return " or ".join(_type(_object(branch)) for branch in branches)
     if "enum" in field:
-        names = field["enum"]
-        assert isinstance(names, list)
+        names = _list(field["enum"])
         return _either([name for name in names if isinstance(name, str)]) if len(names) < 12 else "name, see below"
     if "const" in field:
         return f"`{field['const']}`"
     kind = field.get("type")
     if kind == "array":
-        return f"list of {_plural(_type(_object(_items(field))))}"
+        several = field.get("prefixItems")
+        if isinstance(several, list):
+            return f"list of {len(several)}, each a {_type(_object(several[0]))}"
+        return f"list of {_plural(_type(_object(field['items'])))}"
     if kind == "object":
         values = next(iter(_object(field.get("patternProperties", {})).values()), field.get("additionalProperties"))
-        if "allOf" in field:
-            return "section"
         return "mapping" if not isinstance(values, dict) else f"mapping of name → {_type(values)}"
     words = {"integer": "integer", "number": "number", "string": "text", "boolean": "`true` or `false`"}
     return words.get(str(kind), str(kind)) + _range(field)
-
-
-def _items(field: dict[str, Json]) -> Json:
-    several = field.get("prefixItems")
-    return several[0] if isinstance(several, list) else field["items"]
 
 
 def _plural(word: str) -> str:
@@ -125,6 +118,8 @@ def _plural(word: str) -> str:
 
 def _range(field: dict[str, Json]) -> str:
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    if "minimum" in field and "maximum" in field:
+        return f" from {field['minimum']} to {field['maximum']}"
     bounds = [f"{sign} {field[key]}" for key, sign in signs.items() if key in field]
     return f" {', '.join(bounds)}" if bounds else ""
 
@@ -148,9 +143,7 @@ def _reference(field: dict[str, Json]) -> str:
 
 def _branches(field: dict[str, Json], definitions: dict[str, Json]) -> Iterator[tuple[str, str, dict[str, Json]]]:
     """(entry's name, key that names it, its section) of a key that is chosen from a table."""
-    branches = field["allOf"]
-    assert isinstance(branches, list)
-    for branch in branches:
+    for branch in _list(field["allOf"]):
         condition = _object(_object(_object(branch)["if"])["properties"])
         key = next(iter(condition))
         section = definitions[_reference(_object(_object(branch)["then"]))]
@@ -161,7 +154,7 @@ def _engines(field: dict[str, Json], definitions: dict[str, Json]) -> Iterator[s
     yield "`teacher` is one section, `teachers` a mapping of names to such sections. `engine` decides which keys there are."
     yield ""
     for name, key, section in _branches(field, definitions):
-        yield f"### {key}: {name}\n"
+        yield f"### {key}: {name}{' (when left out)' if key not in _list(section.get('required')) else ''}\n"
         yield f"{section['description']} {_offer(ENGINES[name])}\n"
         yield from _table(section, "teacher.")
         prices = definitions.get("Prices")
@@ -228,6 +221,10 @@ def _divergences() -> Iterator[str]:
     for name, reasons in TABLE.items():
         yield f"| `{name}` | " + " | ".join("no" if reasons[kind] else "yes" for kind in kinds) + " |"
     yield ""
+
+
+def _list(value: Json) -> list[Json]:
+    return value if isinstance(value, list) else []
 
 
 def _object(value: Json) -> dict[str, Json]:

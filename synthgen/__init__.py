@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from synthgen.generation.plan import plan
     from synthgen.generation.tune import tune
     from synthgen.pipeline import run
-    from synthgen.recipe import Recipe, load_recipe
+    from synthgen.recipe import Recipe, check_recipe, load_recipe, with_values
     from synthgen.records import Record, Verdict
     from synthgen.reporting.page import write_report
+    from synthgen.tasks.initial import init
 
 __version__ = "0.1.0"
 
@@ -35,13 +36,16 @@ __all__ = [
     "UserError",
     "Verdict",
     "audit",
+    "check_recipe",
     "curate",
     "generate",
+    "init",
     "load_recipe",
     "plan",
     "run",
     "show",
     "tune",
+    "with_values",
     "write_report",
 ]
 
@@ -52,13 +56,16 @@ _HOMES = {
     "UserError": "synthgen.errors",
     "Verdict": "synthgen.records",
     "audit": "synthgen.auditing",
+    "check_recipe": "synthgen.recipe",
     "curate": "synthgen.curation",
     "generate": "synthgen.generation.driver",
+    "init": "synthgen.tasks.initial",
     "load_recipe": "synthgen.recipe",
     "plan": "synthgen.generation.plan",
     "run": "synthgen.pipeline",
     "show": "synthgen.display",
     "tune": "synthgen.generation.tune",
+    "with_values": "synthgen.recipe",
     "write_report": "synthgen.reporting.page",
 }
 

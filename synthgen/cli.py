@@ -84,6 +84,7 @@ def _unexpected(ui: UI, error: Exception) -> int:
 
 _FRESH = click.option("--fresh", is_flag=True, help="Discard what this command made there, and begin anew.")
 _REPAIR = click.option("--repair", is_flag=True, help="Make damaged shards again.")
+SET = click.option("--set", multiple=True, metavar="KEY=VALUE", help="Another value for a dotted key of the recipe.")
 _OUT = click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The run's folder.")
 _RUN = click.argument("run", type=click.Path(path_type=Path))
 
@@ -94,6 +95,7 @@ def main() -> None:
     """Make a distillation corpus from a teacher, and a student from the corpus.
 
     \b
+    synthgen init questions.csv --license ID  a recipe for your own file
     synthgen plan reasoning                   what it would do; nothing is sent
     synthgen run reasoning -o runs/first      all stages; again resumes
     synthgen show runs/first -n 3             rows, or --rejected with reasons
@@ -104,16 +106,37 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("recipe")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--license", required=True, metavar="ID", help="License of the file's rows, such as CC0-1.0 or MIT.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="The task's folder; named like the file.")
+@click.option("--task", metavar="NAME", help="Name of the task; that of the file.")
 @report_errors
-def plan(recipe: str, ui: UI) -> None:
+def init(file: Path, license: str, out: Path | None, task: str | None, ui: UI) -> None:
+    """Write a commented recipe and templates for your own CSV, JSONL or Parquet file with one question a row.
+
+    \b
+    synthgen init questions.csv --license CC0-1.0
+    synthgen init data/tickets.jsonl --license MIT -o tasks/tickets --task tickets
+    """
+    written = synthgen.init(file, license=license, out=out, task=task)
+    ui.result(written.to_dict(), written.text())
+    ui.hint(f"synthgen plan {written.recipe}, then synthgen run {written.recipe} -o runs/{task or file.stem}")
+
+
+@main.command()
+@click.argument("recipe")
+@SET
+@report_errors
+def plan(recipe: str, set: tuple[str, ...], ui: UI) -> None:
     """Counts, tokens, cost and one rendered prompt; nothing is sent.
 
     \b
     synthgen plan reasoning
     synthgen plan my/recipe.yaml --json
+    synthgen plan reasoning --set generate.num_generations=4 --set seeds.0.limit=20
     """
-    found = synthgen.plan(synthgen.load_recipe(recipe))
+    loaded = _load(recipe, set, ui)
+    found = synthgen.plan(loaded)
     prompt = "\n".join(f"  {m['role']}: {m['content']}" for m in found.prompt)
     requests = ", ".join(f"{split} {count:,}" for split, count in found.requests.items())
     cost = "unknown; give teacher.prices"
@@ -135,15 +158,16 @@ def plan(recipe: str, ui: UI) -> None:
 @main.command()
 @click.argument("recipe")
 @click.option("-n", "--requests", type=click.IntRange(1), default=64, show_default=True, help="Requests of the sample.")
+@SET
 @report_errors
-def tune(recipe: str, requests: int, ui: UI) -> None:
+def tune(recipe: str, requests: int, set: tuple[str, ...], ui: UI) -> None:
     """Time a local teacher's batch setting on a sample of the recipe, and name the best value; writes nothing.
 
     \b
     synthgen tune reasoning
     synthgen tune my/recipe.yaml -n 256 --json
     """
-    found = synthgen.tune(synthgen.load_recipe(recipe), requests=requests, ui=ui)
+    found = synthgen.tune(synthgen.load_recipe(recipe, set), requests=requests, ui=ui)
     lines = [f"{found.key:>12}  rows/s  tokens/s   ({found.teacher}, {found.requests} requests)"]
     for one in found.tried:
         said = one.problem or f"{one.rows_per_second:6.1f}  {one.tokens_per_second:8.0f}"
@@ -162,6 +186,7 @@ def tune(recipe: str, requests: int, ui: UI) -> None:
 @click.option("--batch", is_flag=True, help="Through the provider's Batch API: within a day, at half the price.")
 @click.option("--budget", type=float, metavar="USD", help="The recipe's generate.budget.usd.")
 @click.option("--max-failures", metavar="N|N%", help="The recipe's generate.max_failures.")
+@SET
 @report_errors
 def generate(
     recipe: str,
@@ -173,6 +198,7 @@ def generate(
     batch: bool,
     budget: float | None,
     max_failures: str | None,
+    set: tuple[str, ...],
     ui: UI,
 ) -> None:
     """Ask the teacher: seeds → RUN/generated. Again resumes.
@@ -187,7 +213,7 @@ def generate(
     from synthgen.pipeline import begin
     from synthgen.recipe import with_limits
 
-    loaded = with_limits(synthgen.load_recipe(recipe), budget, max_failures)
+    loaded = with_limits(_load(recipe, set, ui), budget, max_failures)
     with lock(out):
         begin(loaded, out, fresh)
         folder = synthgen.generate(
@@ -207,17 +233,21 @@ def generate(
 @click.option("--recipe", help="Recipe with the thresholds; RUN/recipe.yaml.")
 @_FRESH
 @_REPAIR
+@SET
 @report_errors
-def curate(run: Path, out: Path | None, recipe: str | None, fresh: bool, repair: bool, ui: UI) -> None:
+def curate(
+    run: Path, out: Path | None, recipe: str | None, fresh: bool, repair: bool, set: tuple[str, ...], ui: UI
+) -> None:
     """Judge every row: RUN/generated → RUN/curated; rejects keep their reasons.
 
     \b
     synthgen curate runs/first
     synthgen curate runs/first --recipe stricter.yaml -o runs/first/strict
+    synthgen curate runs/first --set curate.max_words=60 -o runs/first/short
     """
     from synthgen.durable import lock
 
-    loaded = synthgen.load_recipe(recipe_of(run, recipe))
+    loaded = synthgen.load_recipe(recipe_of(run, recipe), set)
     with lock(out or run):
         folder = synthgen.curate(loaded, run, out, fresh=fresh, repair=repair, ui=ui)
     _corpus_result(ui, folder)
@@ -228,15 +258,16 @@ def curate(run: Path, out: Path | None, recipe: str | None, fresh: bool, repair:
 @_RUN
 @click.option("--use", type=click.Choice(["research", "commercial"]), help="Intended use; the recipe's audit.use.")
 @click.option("--recipe", help="Recipe with the intent; RUN/recipe.yaml.")
+@SET
 @report_errors
-def audit(run: Path, use: str | None, recipe: str | None, ui: UI) -> None:
+def audit(run: Path, use: str | None, recipe: str | None, set: tuple[str, ...], ui: UI) -> None:
     """What the terms of teacher and seeds say of the intended use; exit 1 when they deny it or nobody knows.
 
     \b
     synthgen audit runs/first
     synthgen audit runs/first --use research
     """
-    found = synthgen.audit(synthgen.load_recipe(recipe_of(run, recipe)), run, use=use, ui=ui)
+    found = synthgen.audit(synthgen.load_recipe(recipe_of(run, recipe), set), run, use=use, ui=ui)
     lines = [f"{found.status} for {found.intent['use']} use ({', '.join(found.intent['actions'])})"]
     for f in found.findings:
         lines.append(
@@ -270,15 +301,17 @@ def show(run: Path, count: int, rejected: bool, split: str | None, ui: UI) -> No
 @_OUT
 @_FRESH
 @_REPAIR
+@SET
 @report_errors
-def run(recipe: str, out: Path, fresh: bool, repair: bool, ui: UI) -> None:
+def run(recipe: str, out: Path, fresh: bool, repair: bool, set: tuple[str, ...], ui: UI) -> None:
     """All stages, student and report included. Again resumes, and does nothing when all is there.
 
     \b
     synthgen run reasoning -o runs/first
     synthgen run runs/first/recipe.yaml -o runs/first
+    synthgen run reasoning -o runs/longer --set train.num_train_epochs=3
     """
-    done = synthgen.run(synthgen.load_recipe(recipe), out, fresh=fresh, repair=repair, ui=ui)
+    done = synthgen.run(_load(recipe, set, ui), out, fresh=fresh, repair=repair, ui=ui)
     times = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in done.seconds.items())
     state = "" if done.worked else "everything was there; no work done. "
     ui.result(done.to_dict(), f"{out}: {state}audit {done.audit}. {times}")
@@ -296,6 +329,14 @@ def report(run: Path, ui: UI) -> None:
     """
     path = synthgen.write_report(run)
     ui.result({"report": str(path)}, str(path))
+
+
+def _load(recipe: str, set: tuple[str, ...], ui: UI) -> synthgen.Recipe:
+    """The recipe of a command that makes rows, with a note when the terms of its templates are not known."""
+    loaded = synthgen.load_recipe(recipe, set)
+    if loaded.license is None:
+        ui.note("note: the recipe has no `license:` for its templates, so the audit will say UNKNOWN")
+    return loaded
 
 
 def recipe_of(run: Path, named: str | None) -> str:

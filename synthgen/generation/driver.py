@@ -24,7 +24,7 @@ from synthgen.generation.remote import Gate, Remotes, Write
 from synthgen.generation.rounds import Failure, Made, Row, ask_batch, lockstep
 from synthgen.generation.stream import stream
 from synthgen.prompts import Prompt, load_prompt
-from synthgen.recipe import Recipe, deciding
+from synthgen.recipe import Recipe, check_recipe, deciding
 from synthgen.records import FAILURE_SCHEMA, to_table
 from synthgen.requests import Request
 from synthgen.seeds import fingerprint, load_seeds
@@ -56,6 +56,7 @@ def generate(
     a shard is damaged (`repair=True` makes just those again), RecipeError and TeacherError for what the recipe names,
     BudgetReached, and GateDenied for too many failures.
     """
+    check_recipe(recipe)
     ui = ui or UI(quiet=True)
     folder = Path(run) / "generated"
     prompt = load_prompt(recipe.prompts, recipe.task)

@@ -224,7 +224,9 @@ class Job:
     def seed_source(self, role: str, seed: Seed) -> Source:
         """The source entry of a seed; one that is shown beside the row's own is named by its id."""
         name = seed.source.source if role == "seed" else f"{seed.source.source}#{seed.id}"
-        return source(name, role, seed.source.license)
+        entry = source(name, role, seed.source.license)
+        entry["made_by"], entry["account"] = seed.source.made_by, seed.source.account
+        return entry
 
     def row(
         self,

@@ -12,7 +12,7 @@ from synthgen.generation import strategies
 from synthgen.generation.budget import PICO, prices
 from synthgen.generation.jobs import cast
 from synthgen.prompts import load_prompt
-from synthgen.recipe import Recipe
+from synthgen.recipe import Recipe, check_models, check_recipe
 from synthgen.records import Message
 from synthgen.seeds import load_seeds
 from synthgen.tables.engines import ApiTeacher
@@ -50,6 +50,7 @@ class Plan:
 
 def plan(recipe: Recipe) -> Plan:
     """Read seeds and templates and count; the teacher is not loaded and nothing is sent."""
+    check_models(check_recipe(recipe))
     prompt = load_prompt(recipe.prompts, recipe.task)
     seeds = load_seeds(recipe.seeds, recipe.split, strategies.question(recipe, prompt))
     sections, steps, g = cast(recipe), recipe.steps, recipe.generate

@@ -21,7 +21,7 @@ import synthgen
 # another room of its floor: what passes between stages is a corpus.
 FLOORS = [
     {"cli"},
-    {"pipeline"},
+    {"pipeline", "tasks"},
     {"generation", "curation", "auditing", "display", "reporting"},
     {"corpus", "prompts", "seeds", "teachers"},
     {"lm"},

