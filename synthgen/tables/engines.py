@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from synthgen.tables.reference import Reference
 from synthgen.tables.section import Count, Section
 
 
@@ -194,15 +195,57 @@ def refuse_logits(teacher: Any, wanted: Any, scoring: bool) -> None:
 
 @dataclass(frozen=True)
 class Engine:
-    """What answers requests: its section of the recipe, and whether it runs in this process."""
+    """What answers requests: its section of the recipe, what it can give, and the functions that open it."""
 
     section: type[Section]
     in_process: bool
+    """Whether the model runs in this process. `opens` then gives a `Teacher`, otherwise a `RemoteTeacher`."""
+    opens: Reference
+    """(section, TeacherOptions) → teacher; see `synthgen.teachers.base`."""
+    package: str = ""
+    """A package without which the engine cannot work; it is looked for before anything is imported."""
+    extra: str = ""
+    """The extra of our package that installs what the engine imports."""
+    batch_key: str = ""
+    """The key that `synthgen tune` finds the best value of: how many requests are answered at once."""
+    batch_key_is_free: bool = False
+    """Whether an opened teacher takes another value as its attribute `batch_size`; otherwise it is opened again."""
+    sends_tools: bool = False
+    """Whether the tools that a seed brings are offered to the model."""
+    prices: Reference | None = None
+    """section → `Prices`, or None where they are unknown. Without this function answers cost nothing."""
+    previews: Reference | None = None
+    """(section, TeacherOptions) → `Caller`: what would be sent, without a key and without a connection."""
+    batches: Reference | None = None
+    """The provider's Batch API: (teacher, `Batching`) → coroutine that brings replies into the cache."""
 
 
 ENGINES: dict[str, Engine] = {
-    "transformers": Engine(TeacherSection, in_process=True),
-    "vllm": Engine(VllmTeacher, in_process=True),
-    "openai": Engine(ApiTeacher, in_process=False),
-    "replay": Engine(ReplayTeacher, in_process=False),
+    "transformers": Engine(
+        TeacherSection,
+        in_process=True,
+        opens="synthgen.teachers.local:open_local",
+        extra="train",
+        batch_key="batch_size",
+        batch_key_is_free=True,
+    ),
+    "vllm": Engine(
+        VllmTeacher,
+        in_process=True,
+        opens="synthgen.teachers.vllm.model:open_vllm",
+        package="vllm",
+        extra="vllm",
+        batch_key="max_num_seqs",
+    ),
+    "openai": Engine(
+        ApiTeacher,
+        in_process=False,
+        opens="synthgen.teachers.openai:open_api",
+        extra="api",
+        sends_tools=True,
+        prices="synthgen.generation.prices:listed",
+        previews="synthgen.teachers.openai:preview",
+        batches="synthgen.generation.batch:fill_cache",
+    ),
+    "replay": Engine(ReplayTeacher, in_process=False, opens="synthgen.teachers.replay:open_replay"),
 }
