@@ -48,7 +48,7 @@ def adopt(path: Path, recipe: Recipe, folder: Path, teacher: LocalModel) -> Path
     counts: Counter[str] = Counter()
     seen: set[str] = set()
     for where, row in read_rows(source):
-        record = _record(where, row, source, recipe, teacher)
+        record = _record(str(where), row, source, recipe, teacher)
         if record.id in seen:
             counts["copies left out"] += 1
             continue
@@ -81,7 +81,7 @@ def _record(where: str, row: dict[str, Any], source: SeedSource, recipe: Recipe,
         raise CorpusError(f"{where}: the completion is not one message of text", "a student learns one answer a row")
     identifier = durable.digest([prompt, completion])[:32]
     split = row.get("split") if row.get("split") in ("train", "validation", "test") else None
-    request = Request("score", identifier, "train", prompt, prompt, {}, [], completion=tuple(completion))
+    request = Request("score", prompt, completion=tuple(completion))
     return Record(
         id=identifier,
         seed_id=str(row.get("seed_id") or identifier),

@@ -135,24 +135,9 @@ def plan(recipe: str, set: tuple[str, ...], ui: UI) -> None:
     synthgen plan my/recipe.yaml --json
     synthgen plan reasoning --set generate.num_generations=4 --set seeds.0.limit=20
     """
-    loaded = _load(recipe, set, ui)
-    found = synthgen.plan(loaded)
-    prompt = "\n".join(f"  {m['role']}: {m['content']}" for m in found.prompt)
-    requests = ", ".join(f"{split} {count:,}" for split, count in found.requests.items())
-    cost = "unknown; give teacher.prices"
-    if found.cost_usd is not None and found.most_usd is not None:
-        cost = f"about ${found.cost_usd:.2f}, at most ${found.most_usd:.2f} (retries aside)"
-        cost = cost if found.most_usd else "$0.00"
-    text = (
-        f"task: {found.task} ({found.strategy}), teacher: {found.teacher}\n"
-        f"seeds: {found.seeds:,}; requests: {requests}; shards: {found.shards}\n"
-        f"tokens: about {found.prompt_tokens:,} in prompts (4 characters a token), "
-        f"at most {found.completion_tokens:,} in completions\n"
-        f"cost: {cost}\n"
-        f"first prompt:\n{prompt}"
-    )
-    ui.result(found.to_dict(), text)
-    ui.hint(f"synthgen run {recipe} -o runs/{found.task}")
+    planned = synthgen.plan(_load(recipe, set, ui))
+    ui.result(planned.to_dict(), planned.text())
+    ui.hint(f"synthgen run {recipe} -o runs/{planned.task}")
 
 
 @main.command()
@@ -167,13 +152,9 @@ def tune(recipe: str, requests: int, set: tuple[str, ...], ui: UI) -> None:
     synthgen tune reasoning
     synthgen tune my/recipe.yaml -n 256 --json
     """
-    found = synthgen.tune(synthgen.load_recipe(recipe, set), requests=requests, ui=ui)
-    lines = [f"{found.key:>12}  rows/s  tokens/s   ({found.teacher}, {found.requests} requests)"]
-    for one in found.tried:
-        said = one.problem or f"{one.rows_per_second:6.1f}  {one.tokens_per_second:8.0f}"
-        lines.append(f"{one.value:12}  {said}{'   ← best' if one.value == found.best else ''}")
-    ui.result(found.to_dict(), "\n".join(lines))
-    ui.hint(f"teacher: {{{found.key}: {found.best}}} in the recipe")
+    tuning = synthgen.tune(synthgen.load_recipe(recipe, set), requests=requests, ui=ui)
+    ui.result(tuning.to_dict(), tuning.text())
+    ui.hint(f"teacher: {{{tuning.key}: {tuning.best}}} in the recipe")
 
 
 @main.command()
@@ -216,15 +197,11 @@ def generate(
     loaded = with_limits(_load(recipe, set, ui), budget, max_failures)
     with lock(out):
         begin(loaded, out, fresh)
-        folder = synthgen.generate(
+        made = synthgen.generate(
             loaded, out, fresh=fresh, repair=repair, retry_failed=retry_failed, part=_part(shard), batch=batch, ui=ui
         )
-    if not (folder / "manifest.json").exists():
-        ui.result({"folder": str(folder), "finished": False}, f"{folder}: this part is done")
-        ui.hint(f"copy data/, logits/ and failures/ of all parts into one {folder}, then generate without --shard")
-        return
-    _corpus_result(ui, folder)
-    ui.hint(f"synthgen curate {out}")
+    ui.result(made.to_dict(), made.text())
+    ui.hint(made.hint)
 
 
 @main.command()

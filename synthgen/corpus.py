@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,12 @@ class Shard:
     stop: int
 
 
-def plan_shards(splits: Sequence[str], size: int) -> list[Shard]:
-    """Cut requests, given by the split of each and ordered by split, into ranges of at most `size`."""
+def plan_shards(counts: Mapping[str, int], size: int) -> list[Shard]:
+    """Cut requests, given by their number in each split and ordered by split, into ranges of at most `size`."""
     shards: list[Shard] = []
     start = 0
     for split in SPLITS:
-        total = sum(s == split for s in splits[start:])
+        total = counts.get(split, 0)
         for number, begin in enumerate(range(start, start + total, size)):
             shards.append(Shard(f"{split}-{number:05d}", split, begin, min(begin + size, start + total)))
         start += total
@@ -59,20 +59,34 @@ def claim(folder: Path, inputs: dict[str, Any], what: str) -> None:
 
     A folder in which nothing has been made yet, since the first inputs had a mistake, is begun anew.
     """
+    if not is_begun(folder, inputs, what):
+        durable.write_json(folder / "inputs.json", inputs)
+
+
+def is_begun(
+    folder: Path,
+    inputs: dict[str, Any],
+    what: str,
+    compare: Callable[[dict[str, Any], dict[str, Any]], list[str]] = differences,
+) -> bool:
+    """Whether something was made in `folder` from exactly these inputs. Nothing is written.
+
+    Raises RunChanged when it was made from others; `compare` says what differs.
+    """
     path = folder / "inputs.json"
     begun = any(p.is_file() for p in folder.rglob("*") if p != path and not p.name.startswith("."))
     if path.exists() and begun:
         old = load_json(path)
-        if changed := differences(old, inputs):
+        if changed := compare(old, inputs):
             raise RunChanged(
                 f"{folder} was made from other inputs: {'; '.join(changed[:5])}"
                 + (f"; and {len(changed) - 5} more" if len(changed) > 5 else ""),
                 f"give another folder with -o, or --fresh to discard what `{what}` made there",
             )
-        return
+        return True
     if (folder / "manifest.json").exists() or any(folder.glob("data/*.parquet")):
         raise RunChanged(f"{folder} holds a corpus of unknown origin (no inputs.json)", "give another folder with -o")
-    durable.write_json(path, inputs)
+    return False
 
 
 def commit(folder: Path, name: str, tables: dict[str, pa.Table]) -> None:

@@ -20,9 +20,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -70,6 +70,18 @@ class TopK:
 Target = Sampled | TopK
 
 
+@dataclass(frozen=True)
+class LogitsSpec:
+    """Which part of each distribution is kept: `draws` of kind "sampled", or the `k` likeliest of kind "topk"; at
+    `temperature`."""
+
+    kind: Literal["sampled", "topk"]
+    temperature: float = 1.0
+    _: KW_ONLY
+    draws: int = 0
+    k: int = 0
+
+
 def count_draws(draws_TN: Ints) -> Sampled:
     """Unique ids and their counts for each row of N draws."""
     positions, n = draws_TN.shape
@@ -93,11 +105,14 @@ def align(token_ids: Sequence[int], teacher: str, tokenizer: str, temperature: f
     return hashlib.blake2b(head + np.asarray(token_ids, np.int32).tobytes(), digest_size=16).digest()
 
 
-def meta(spec: dict[str, Any], vocab_size: int, teacher: str, tokenizer: str) -> dict[str, Any]:
+def meta(spec: LogitsSpec, vocab_size: int, teacher: str, tokenizer: str) -> dict[str, Any]:
     """What a shard says of itself: kind, draws or k, temperature, vocabulary, layout, teacher, tokenizer."""
+    size = {"draws": spec.draws} if spec.kind == "sampled" else {"k": spec.k}
     return {
         "format": FORMAT,
-        **spec,
+        "kind": spec.kind,
+        **size,
+        "temperature": spec.temperature,
         "vocab_size": vocab_size,
         "id_bytes": 2 if vocab_size <= 1 << 16 else 3 if vocab_size <= 1 << 24 else 4,
         "layout": {
@@ -105,7 +120,7 @@ def meta(spec: dict[str, Any], vocab_size: int, teacher: str, tokenizer: str) ->
             "position; counts, uniques: u8 or u16",
             "topk": "NAME_0, NAME_1, …: byte planes, lowest first; slot-major; logprobs: steps below zero, differences "
             "down the slots; log_tail: steps below zero; log_z: f32",
-        }[spec["kind"]],
+        }[spec.kind],
         "logprob_step": _STEP,
         "teacher": teacher,
         "tokenizer": tokenizer,

@@ -1,62 +1,104 @@
-"""A request: what one teacher is asked, and where it comes from.
+"""What one teacher is asked (`Request`), where it comes from (`Lineage`), and both together (`Query`).
 
-`identify` gives a request its id, a hash of everything that decides the answer. The same request has the same id in
-any run.
+A teacher sees the request alone. The lineage goes into the row that the reply makes. `identify` gives a request its id:
+the same question about the same seed has the same id in any run.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Literal
 
 from synthgen.records import Message, Sampling, Source
+
+Kind = Literal["sample", "classify", "embed", "score"]
+"""What a teacher does with a request: write a completion; give the probabilities of labels; read a text; give the
+log-probabilities of a completion that is given."""
+
+Tool = Mapping[str, object]
+"""A tool that the model may call, as an API takes it."""
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True)
 class Request:
-    """One question to one teacher.
+    """One question to one teacher: all that decides the answer.
 
-    `kind` is "sample" (write a completion), "classify" (give probabilities of `labels`), "embed"
-    (read the text) or "score" (give the log-probabilities of `completion`; `completion_ids` are its
-    tokens where they are known).
-    `id` is set by `identify`; the random numbers of a sample are a function of it alone.
-    `teacher` is the name, in the recipe, of who is asked. `target`: the distribution is wanted too.
-    `open_turn`: the last message of `teacher_prompt` is left open, and the model goes on writing it.
-    `tools`: what the teacher may call, as its API takes them.
+    `messages` is the conversation that is sent. With `open_turn` its last message is left open, and the model continues
+    it. `labels` are those of kind "classify". `completion` is scored by kind "score"; `completion_ids` are its tokens,
+    where they are known. `text` is the question alone, for models that read a text and no conversation; "" stands for
+    the last message. `target`: the distributions over the reply's tokens are wanted too. `teacher` is the name of who
+    is asked, in the recipe. `id`, 32 hexadecimal digits, seeds the random numbers of a sample; see `identify`.
     """
 
-    kind: str
-    seed_id: str
-    split: str
-    prompt: list[Message]
-    teacher_prompt: list[Message]
-    sampling: Sampling
-    sources: list[Source]
-    reference: list[str] | None = None
+    kind: Kind
+    messages: Sequence[Message]
+    sampling: Sampling = field(default_factory=Sampling)
+    _: KW_ONLY
     labels: tuple[str, ...] = ()
-    parents: tuple[str, ...] = ()
-    id: str = ""
-    teacher: str = ""
-    target: bool = True
-    open_turn: bool = False
     completion: tuple[Message, ...] = ()
     completion_ids: tuple[int, ...] = ()
-    tools: tuple[dict[str, Any], ...] = ()
+    tools: tuple[Tool, ...] = ()
+    open_turn: bool = False
+    text: str = ""
+    target: bool = True
+    teacher: str = ""
+    id: str = ""
+
+    @property
+    def question(self) -> str:
+        """What a model reads that reads a text and no conversation."""
+        return self.text or str(self.messages[-1]["content"])
 
 
-def identify(request: Request, teacher: str) -> str:
-    """32 hex digits over kind, seed, teacher (with its revision), messages, every sampling parameter, and, where
-    they are given, the tools, the completion and its tokens."""
-    parts: list[Any] = [
+@dataclass(frozen=True)
+class Lineage:
+    """Where a request comes from, and what its row says besides the reply.
+
+    `prompt` is what the student is asked. `parents` are the ids of earlier requests that led here. Rows of one
+    `group_id` are kept or dropped together; `pair_role` is the row's part in the group.
+    """
+
+    seed_id: str
+    split: str
+    prompt: Sequence[Message]
+    sources: tuple[Source, ...]
+    reference: Sequence[str] | None = None
+    parents: tuple[str, ...] = ()
+    group_id: str | None = None
+    pair_role: str | None = None
+
+
+@dataclass(frozen=True)
+class Query:
+    """A request with its lineage. Strategies yield queries; a teacher is given the request alone."""
+
+    request: Request
+    lineage: Lineage
+
+    @property
+    def id(self) -> str:
+        """The id of the request."""
+        return self.request.id
+
+
+def identify(request: Request, lineage: Lineage, teacher: str) -> str:
+    """The id of a request: 32 hexadecimal digits, a hash of all that makes it this one.
+
+    It covers kind, seed, `teacher` (model and revision), the messages that the teacher is sent and those that the
+    student is asked, every sampling parameter, the labels, and, where they are given, the tools, the completion and
+    its tokens, and an open turn.
+    """
+    parts: list[object] = [
         request.kind,
-        request.seed_id,
+        lineage.seed_id,
         teacher,
-        request.teacher_prompt,
-        request.prompt,
+        request.messages,
+        lineage.prompt,
         request.sampling,
         list(request.labels),
     ]
@@ -66,5 +108,4 @@ def identify(request: Request, teacher: str) -> str:
         parts += [list(request.completion), list(request.completion_ids)]
     if request.open_turn:
         parts.append("open_turn")
-    text = _CANONICAL.encode(parts)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(_CANONICAL.encode(parts).encode(), digest_size=16).hexdigest()

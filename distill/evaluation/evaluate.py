@@ -157,14 +157,6 @@ def _agreement(
 
 
 def _labeled(record: Record, labels: list[str]) -> Request:
-    return Request(
-        kind="classify",
-        seed_id=record.seed_id,
-        split=record.split,
-        prompt=record.prompt,
-        teacher_prompt=record.teacher_prompt or record.prompt,
-        sampling={},
-        sources=[],
-        labels=tuple(labels),
-        id=record.id,
-    )
+    question = str(record.prompt[-1]["content"])
+    messages = record.teacher_prompt or record.prompt
+    return Request("classify", messages, labels=tuple(labels), text=question, id=record.id)

@@ -20,7 +20,7 @@ from distill.targets.ensemble import Merge
 from distill.targets.rationale import explaining
 from synthgen.lm.forward import completion_logits
 from synthgen.recipe import EvaluateSection, RationaleSection, Recipe, local_teacher
-from synthgen.records import Record
+from synthgen.records import Record, Sampling
 from synthgen.requests import Request
 from synthgen.tables.engines import TeacherSection
 from synthgen.teachers.transformers import LocalModel
@@ -242,16 +242,9 @@ def _answers(
 
 
 def _greedy(record: Record, section: EvaluateSection, teacher_prompt: bool) -> Request:
-    return Request(
-        kind="sample",
-        seed_id=record.seed_id,
-        split=record.split,
-        prompt=record.prompt,
-        teacher_prompt=(record.teacher_prompt or record.prompt) if teacher_prompt else record.prompt,
-        sampling={"temperature": 0.0, "top_p": 1.0, "max_new_tokens": section.max_new_tokens},
-        sources=[],
-        id=record.id,
-    )
+    messages = (record.teacher_prompt or record.prompt) if teacher_prompt else record.prompt
+    sampling: Sampling = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": section.max_new_tokens}
+    return Request("sample", messages, sampling, id=record.id)
 
 
 def _accuracy(

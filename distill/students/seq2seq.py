@@ -89,7 +89,7 @@ class Seq2SeqModel:
         replies: list[Reply] = []
         for begin in range(0, len(requests), self.batch_size):
             batch = requests[begin : begin + self.batch_size]
-            prompts = [render(self.tokenizer, r.teacher_prompt) for r in batch]
+            prompts = [render(self.tokenizer, r.messages) for r in batch]
             width = max(map(len, prompts))
             ids = torch.tensor([[*p, *[0] * (width - len(p))] for p in prompts])
             mask = torch.tensor([[1] * len(p) + [0] * (width - len(p)) for p in prompts])

@@ -10,28 +10,35 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from synthgen import corpus, durable
+from synthgen import durable
 from synthgen.errors import TeacherError, UserError
-from synthgen.generation.budget import Budget, Prices
+from synthgen.generation.batching import Batching
+from synthgen.generation.budget import Budget
 from synthgen.generation.cache import Cache, Entry, Spent, Statement
-from synthgen.generation.jobs import Job, Jobs
-from synthgen.generation.strategies import STRATEGIES
+from synthgen.generation.inputs import most_requests, runner
+from synthgen.generation.jobs import Job
+from synthgen.generation.prices import Prices, prices
+from synthgen.generation.work import BudgetReached
+from synthgen.records import Usage
 from synthgen.requests import Request
 from synthgen.teachers.base import Call, Reply
 from synthgen.teachers.chat import usage_of
 from synthgen.teachers.openai import BATCH_SHARE, ApiModel, as_batched
 from synthgen.ui import UI
 
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
 _MOST_REQUESTS, _MOST_BYTES = 50_000, 100 << 20  # of one file; the providers' limits are 50,000 and 200 MB
 _ROUNDS = 3
 _FIRST_LOOK, _LAST_LOOK = 1.0, 60.0  # seconds between looks at a batch
 _ENDED = ("completed", "expired", "failed", "cancelled")
-_ENDPOINT = "/v1/chat/completions"
+_ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 
 
 @dataclass
@@ -39,15 +46,21 @@ class Batches:
     """What the functions below share."""
 
     teacher: ApiModel
+    wanted: Batching
+    _: KW_ONLY
     cache: Cache
     budget: Budget
     prices: Prices | None
     run: str
     path: Path
-    ui: UI
-    client: Any
+    client: AsyncOpenAI
     held: set[str] = field(default_factory=set)
     """Digests of the batches whose reservation this process holds."""
+
+    @property
+    def ui(self) -> UI:
+        """How the command talks."""
+        return self.wanted.ui
 
     def load(self) -> list[dict[str, Any]]:
         """The journal."""
@@ -58,23 +71,28 @@ class Batches:
         durable.write_json(self.path, entries)
 
 
-async def ask(batches: Batches, jobs: Jobs, shards: Sequence[corpus.Shard]) -> None:
-    """Bring a reply for every request of `shards` into the cache; a strategy of several steps takes as many rounds.
+async def fill_cache(teacher: ApiModel, wanted: Batching, cache: Cache, budget: Budget, run: str) -> None:
+    """Bring a reply for every request of the shards into the cache; a strategy of several steps takes as many rounds.
 
-    Raises UserError when the budget allows no request, or the batches left some unanswered; TeacherError.
+    Raises BudgetReached when the budget allows no request, UserError when the batches left some unanswered,
+    TeacherError.
     """
+    journal = wanted.folder / "batches.json"
+    batches = Batches(
+        teacher, wanted, cache=cache, budget=budget, prices=prices(teacher.section), run=run, path=journal,
+        client=teacher.client(),
+    )  # fmt: skip
     try:
         await _recover(batches)
-        recipe = jobs.recipe
-        most = _ROUNDS - 1 + STRATEGIES[recipe.strategy].most(recipe.steps, len(recipe.teachers))
+        most = _ROUNDS - 1 + most_requests(wanted.jobs.setting.recipe)
         rounds = 0
         while rounds < most:
-            sent, short = await _submit(batches, jobs, shards)
+            sent, short = await _submit(batches)
             if not sent:
                 return
             answered = await _wait(batches)
             rounds += not (short and answered)  # a budget that is given back goes on
-        left = sum(1 for _ in _missing(batches, jobs, shards))
+        left = sum(1 for _ in _missing(batches))
         if left:
             raise UserError(
                 f"{left:,} requests are unanswered after {most} rounds of batches",
@@ -98,11 +116,11 @@ def _translated(batches: Batches, error: Exception) -> Exception:
     )
 
 
-def _missing(batches: Batches, jobs: Jobs, shards: Sequence[corpus.Shard]) -> Iterator[Call]:
+def _missing(batches: Batches) -> Iterator[Call]:
     """The calls that the cache cannot answer, each once, of every job as far as its replies are there."""
     seen: set[bytes] = set()
-    for shard in shards:
-        for job in jobs.one_by_one(shard.start, shard.stop):
+    for shard in batches.wanted.shards:
+        for job in batches.wanted.jobs.one_by_one(shard.start, shard.stop):
             for call in _next_calls(batches, job):
                 if call.key not in seen:
                     seen.add(call.key)
@@ -111,34 +129,34 @@ def _missing(batches: Batches, jobs: Jobs, shards: Sequence[corpus.Shard]) -> It
 
 def _next_calls(batches: Batches, job: Job) -> list[Call]:
     """The calls a job waits for, after all rounds that the cache answers; none when it is at its end."""
-    rounds = STRATEGIES[job.recipe.strategy].make(job)
+    rounds = runner(job.recipe)(job)
     try:
         wanted = next(rounds)
         while True:
-            calls = [batches.teacher.call(request) for request in wanted]
+            calls = [batches.teacher.call(query.request) for query in wanted]
             kept = [batches.cache.get(call.key) for call in calls]
             lacking = [call for call, entry in zip(calls, kept, strict=True) if entry is None]
             if lacking:
                 rounds.close()
                 return lacking
             wanted = rounds.send(
-                [_said(batches, q, entry) for q, entry in zip(wanted, kept, strict=True) if entry is not None]
+                [_reply(batches, q.request, entry) for q, entry in zip(wanted, kept, strict=True) if entry is not None]
             )
     except StopIteration:
         return []
 
 
-def _said(batches: Batches, request: Request, entry: Entry) -> Reply:
+def _reply(batches: Batches, request: Request, entry: Entry) -> Reply:
     if entry.failure is not None:
         return Reply(failure=entry.failure)
     return batches.teacher.read(request, entry.body or b"")
 
 
-async def _submit(batches: Batches, jobs: Jobs, shards: Sequence[corpus.Shard]) -> tuple[bool, bool]:
+async def _submit(batches: Batches) -> tuple[bool, bool]:
     """Send what is missing as far as the budget reaches: (whether anything was, whether the budget was short)."""
     lines: list[bytes] = []
     size, most, some, short = 0, Spent(), False, False
-    for call in _missing(batches, jobs, shards):
+    for call in _missing(batches):
         line = _line(call)
         more = _most(batches, call)
         both = Spent(most.usd + more.usd, most.tokens + more.tokens)
@@ -154,10 +172,7 @@ async def _submit(batches: Batches, jobs: Jobs, shards: Sequence[corpus.Shard]) 
         await _create(batches, lines, most)
         some = True
     if short and not some:
-        raise UserError(
-            f"the budget is reached: {batches.budget.said()} spent, and the next request could cost more than is left",
-            "go on with more: raise generate.budget, or --budget, and give the same command; what was paid is kept",
-        )
+        raise BudgetReached(batches.budget.text())
     return some, short
 
 
@@ -245,8 +260,9 @@ async def _collect(batches: Batches, entry: dict[str, Any], batch: Any) -> int:
             if kept is None:
                 continue
             answered += 1
-            usd += int(batches.prices.cost(used) * BATCH_SHARE) if batches.prices and used else 0
-            tokens += used["prompt_tokens"] + used["completion_tokens"] if used else 0
+            if used is not None:
+                usd += int(batches.prices.cost(used) * BATCH_SHARE) if batches.prices else 0
+                tokens += (used["prompt_tokens"] or 0) + (used["completion_tokens"] or 0)
             key = bytes.fromhex(row["custom_id"])
             statements.append(batches.cache.put(key, kept, str(batches.teacher.identity["model"])))
     reserved = Spent(*entry["reserved"])
@@ -271,12 +287,11 @@ async def _collect(batches: Batches, entry: dict[str, Any], batch: Any) -> int:
     return answered
 
 
-def _entry(batches: Batches, response: dict[str, Any]) -> tuple[Entry | None, dict[str, int] | None]:
+def _entry(batches: Batches, response: dict[str, Any]) -> tuple[Entry | None, Usage | None]:
     """(what to keep of one answer or None, its usage). What may work another time is not kept."""
     body = json.dumps(response.get("body") or {}, ensure_ascii=False).encode()
     if response.get("status_code") == 200:
-        usage = usage_of(response["body"])
-        return Entry(as_batched(body)), {name: value or 0 for name, value in usage.items()} if usage else None
+        return Entry(as_batched(body)), usage_of(response["body"])
     if response.get("status_code"):
         problem = batches.teacher.refusal(int(response["status_code"]), {}, body)
         if not (problem.retry or problem.fatal):

@@ -1,62 +1,16 @@
-"""Money and tokens: prices, and a budget that is reserved before a request is sent and settled after it.
+"""Money and tokens: a budget that is reserved before a request is sent, and settled after it.
 
-Sums are whole picodollars (1e-12 $), so that nothing is rounded: a price of $0.15 a million tokens is 150,000 a
-token. What a request can cost at most is known before it is sent: every token of the prompt is at least one
-byte of it, and the completion ends at `max_new_tokens`. A reply whose fate is unknown (a timeout, a broken
-connection, half a body) counts in full: the provider may bill it.
+Sums are whole picodollars (1e-12 $), so that nothing is rounded. What a request can cost at most is known before it is
+sent: every token of the prompt is at least one byte of it, and the completion ends at `max_new_tokens`. A reply whose
+fate is unknown (a timeout, a broken connection, half a body) counts in full: the provider may bill it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
-import yaml
-
 from synthgen.errors import RecipeError
 from synthgen.generation.cache import Spent
-from synthgen.recipe import Recipe, shipped
-from synthgen.tables.engines import ApiTeacher
-
-PICO = 10**12
-
-
-@dataclass(frozen=True)
-class Prices:
-    """Picodollars a token; `cached` is for prompt tokens that the provider had in its own cache."""
-
-    input: int
-    output: int
-    cached: int
-
-    def cost(self, usage: dict[str, int]) -> int:
-        """Picodollars for what a reply used."""
-        cached = min(usage.get("cached_tokens") or 0, usage["prompt_tokens"])
-        fresh = usage["prompt_tokens"] - cached
-        return fresh * self.input + cached * self.cached + usage["completion_tokens"] * self.output
-
-    def most(self, prompt: int, completion: int) -> int:
-        """Picodollars for a request at most."""
-        return prompt * max(self.input, self.cached) + completion * self.output
-
-
-def prices(teacher: Any) -> Prices | None:
-    """The recipe's prices, else those of data/prices.yaml, else None: unknown."""
-    if not isinstance(teacher, ApiTeacher):
-        return Prices(0, 0, 0)
-    if teacher.prices:
-        p = teacher.prices
-        return _prices(p.input, p.output, p.input if p.cached_input is None else p.cached_input)
-    table = yaml.safe_load((shipped("data") / "prices.yaml").read_text())
-    host = teacher.base_url.split("://")[-1].split("/")[0]
-    for row in table["models"]:
-        if row["host"] == host and row["model"] == teacher.model:
-            return _prices(row["input"], row["output"], row.get("cached_input", row["input"]))
-    return None
-
-
-def _prices(fresh: float, output: float, cached: float) -> Prices:
-    return Prices(*(round(p * 1_000_000) for p in (fresh, output, cached)))
+from synthgen.generation.prices import PICO, prices
+from synthgen.recipe import Recipe
 
 
 class Budget:
@@ -92,7 +46,7 @@ class Budget:
         self.held = Spent(self.held.usd - most.usd, self.held.tokens - most.tokens)
         self.spent = Spent(self.spent.usd + spent.usd, self.spent.tokens + spent.tokens)
 
-    def said(self) -> str:
+    def text(self) -> str:
         """'$0.4987 of $0.5000', or tokens."""
         parts = [f"${self.spent.usd / PICO:.4f} of ${self.usd / PICO:.4f}"] if self.usd is not None else []
         if self.tokens is not None:

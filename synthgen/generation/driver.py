@@ -1,40 +1,35 @@
-"""Generation: seeds → RUN/generated. Resume is asking only for the shards that are not there."""
+"""Generation: seeds → RUN/generated. To resume is to ask only for the shards that are not there."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from synthgen import corpus, durable, logits
-from synthgen.errors import CorpusError, UserError
-from synthgen.generation import strategies
-from synthgen.generation.budget import Budget, prices
-from synthgen.generation.cache import Cache
-from synthgen.generation.jobs import Jobs, answerers, cast, key, refuse_incapable, score_too, who
-from synthgen.generation.remote import Gate, Remotes, Write
-from synthgen.generation.rounds import Failure, Made, Row, ask_batch, lockstep
+from synthgen import corpus, durable
+from synthgen.errors import UserError
+from synthgen.generation import casting
+from synthgen.generation.batching import Batching
+from synthgen.generation.claim import Claim
+from synthgen.generation.filling import Gate, Output
+from synthgen.generation.inputs import first_queries, read_inputs, runner
+from synthgen.generation.jobs import Jobs
+from synthgen.generation.remote import First, Remotes
+from synthgen.generation.result import Generation
+from synthgen.generation.rounds import Ask, Failure, ask_batch, lockstep, score_too
+from synthgen.generation.shards import Layout, facts
 from synthgen.generation.stream import stream
-from synthgen.prompts import Prompt, load_prompt
-from synthgen.recipe import Recipe, check_recipe, deciding
-from synthgen.records import FAILURE_SCHEMA, to_table
+from synthgen.recipe import Recipe, check_recipe
 from synthgen.requests import Request
-from synthgen.seeds import fingerprint, load_seeds
-from synthgen.tables.engines import LocalTeacher
+from synthgen.tables.engines import ENGINES
+from synthgen.tables.reference import resolve
 from synthgen.teachers import open_remote, open_teacher
-from synthgen.teachers.base import FAILURES, RemoteTeacher, Reply, StreamingTeacher, Teacher
-from synthgen.ui import UI, Progress
-
-# What decides the rows. Of the seeds, their content decides (`seeds_sha256`), not where they lie.
-SECTIONS = ("task", "strategy", "split", "teacher", "teachers", "mixture", "generate", "steps", "logits")
+from synthgen.teachers.base import FAILURES, RemoteTeacher, Reply, StreamingTeacher, Teacher, TeacherOptions
+from synthgen.ui import UI
 
 
 def generate(
@@ -47,232 +42,179 @@ def generate(
     part: tuple[int, int] = (1, 1),
     batch: bool = False,
     ui: UI | None = None,
-) -> Path:
-    """Ask the teacher for every row of the recipe that `run`/generated does not have yet; returns that folder.
+) -> Generation:
+    """Ask the teacher for every row of the recipe that `run`/generated does not have yet.
 
-    `retry_failed` makes shards with failures again (paid replies come from the cache); `part` (i, n) makes every
-    n-th shard alone, and the manifest is written by whoever finds all shards there; `batch` sends what is missing
-    through the provider's Batch API. Raises RunChanged when the folder was begun with other inputs, CorpusError when
-    a shard is damaged (`repair=True` makes just those again), RecipeError and TeacherError for what the recipe names,
-    BudgetReached, and GateDenied for too many failures.
+    `fresh` discards what is there. `repair` makes damaged shards again, and `retry_failed` those with failures (paid
+    replies come from the cache). `part` (i, n) makes every n-th shard alone, and the manifest is written by whoever
+    finds all shards there. `batch` sends what is missing through the provider's Batch API.
+
+    The folder is claimed once all teachers are open: a mistake that is found before leaves it as it was. Raises
+    RunChanged when the folder was begun with other inputs, CorpusError when a shard is damaged, RecipeError and
+    TeacherError for what the recipe names, BudgetReached, and GateDenied for too many failures.
     """
     check_recipe(recipe)
-    ui = ui or UI(quiet=True)
+    ui, began = ui or UI(quiet=True), time.monotonic()
     folder = Path(run) / "generated"
-    prompt = load_prompt(recipe.prompts, recipe.task)
-    seeds = load_seeds(recipe.seeds, recipe.split, strategies.question(recipe, prompt))
-    for _ in strategies.first_requests(recipe, seeds, prompt):  # a template that does not fit a seed is said now
+    inputs = read_inputs(recipe)
+    claim = Claim(folder, inputs)
+    if not fresh and claim.check():
+        _tidy(folder, repair=repair, retry_failed=retry_failed, ui=ui)
+        if (folder / "manifest.json").exists():
+            manifest = corpus.verify(folder)
+            ui.note(f"{folder} is complete; nothing to do")
+            return Generation(folder, True, False, _since(began), manifest=manifest)
+    for _ in first_queries(inputs.jobs()):  # a template that does not fit a seed is reported now
         pass
-    decides = deciding(recipe)
-    inputs = {
-        "recipe": {name: decides[name] for name in SECTIONS},
-        "prompt_version": prompt.version,
-        "seeds_sha256": fingerprint(seeds),
-    }
-    if fresh:
-        durable.remove(folder)
+    with ExitStack() as opened:
+        teachers = _open(recipe, batch, opened)
+        casting.refuse_incapable(recipe, teachers)
+        claim.write(fresh)
+        # Row ids hold the teachers' revisions, which only opened teachers know; the number of jobs does not.
+        jobs = inputs.jobs(casting.versions(recipe, teachers))
+        layout = Layout.of(recipe, teachers)
+        planned = corpus.plan_shards(jobs.counts, recipe.generate.shard_size)
+        done = corpus.committed(folder, [f"logits/{name}" for name in layout.speakers])
+        mine = planned[part[0] - 1 :: part[1]]
+        work = _Work(folder, jobs, [shard for shard in mine if shard.name not in done], layout)
+        with ui.progress("generate", sum(shard.stop - shard.start for shard in mine), work.unit) as bar:
+            bar.advance(bar.total - work.size, resumed=True)
+            gate = Gate(recipe, len(jobs), sum(corpus.failed(folder, FAILURES).values()))
+            output = Output(partial(layout.commit, folder), bar, gate)
+            _make(work, output, batch=batch, retry_failed=retry_failed, parts=part[1], ui=ui)
+    left = len({shard.name for shard in planned} - done - {shard.name for shard in mine})
+    if left:
+        return Generation(folder, False, bool(work.shards), _since(began), left)
+    names = [shard.name for shard in planned]
+    manifest = corpus.finish(folder, "generated", facts(inputs, folder, teachers), names)
+    return Generation(folder, True, bool(work.shards), _since(began), manifest=manifest)
+
+
+def _since(began: float) -> float:
+    return round(time.monotonic() - began, 2)
+
+
+def _tidy(folder: Path, *, repair: bool, retry_failed: bool, ui: UI) -> None:
+    """Remove what a killed process left, and the shards that are to be made again."""
     durable.sweep(folder)
-    corpus.claim(folder, inputs, "generate")
     if repair:
         for name in corpus.discard_damaged(folder):
             ui.note(f"{folder}: shard {name} was damaged and is made again")
     if retry_failed:
         corpus.discard(folder, corpus.failed(folder, FAILURES))
-    if (folder / "manifest.json").exists():
-        corpus.verify(folder)
-        ui.note(f"{folder} is complete; nothing to do")
-        return folder
-    # Row ids hold the teachers' revisions, which only opened teachers know; the number of jobs does not.
-    local, remote = _open(recipe, batch)
-    teachers: dict[str, Teacher | RemoteTeacher] = {
-        name: local[name] if name in local else remote[name] for name in cast(recipe)
-    }
-    jobs = Jobs(recipe, seeds, prompt, who(recipe, teachers))
-    refuse_incapable(recipe, teachers, strategies.needs(recipe, jobs.range(0, 1)[0]))
-    shards = corpus.plan_shards(jobs.splits, recipe.generate.shard_size)
-    spec = recipe.logits.spec() if recipe.logits and recipe.strategy not in ("classify", "embed") else None
-    speakers = [*answerers(recipe), *(recipe.logits.score_by if recipe.logits else ())] if spec else []
-    done = corpus.committed(folder, [f"logits/{name}" for name in speakers])
-    mine = [s for s in shards[part[0] - 1 :: part[1]] if s.name not in done]
-    gate = Gate(recipe, len(jobs), sum(corpus.failed(folder, FAILURES).values()))
 
-    def write(shard: corpus.Shard, made: Sequence[Sequence[Made]]) -> None:
-        tables = _tables([one for several in made for one in several], teachers, spec, speakers)
-        corpus.commit(folder, shard.name, tables)
 
-    unit = "jobs" if strategies.many(recipe) else "rows"
-    count = sum(s.stop - s.start for s in shards[part[0] - 1 :: part[1]])
-    with ExitStack() as opened, ui.progress("generate", count, unit) as bar:
-        for teacher in local.values():
+def _open(recipe: Recipe, batch: bool, opened: ExitStack) -> dict[str, Teacher | RemoteTeacher]:
+    """The recipe's teachers, by name; those in this process are closed with `opened`.
+
+    Raises UserError for `batch` with teachers that have no Batch API."""
+    sections = casting.cast(recipe)
+    if batch and (len(sections) > 1 or any(ENGINES[s.engine].batches is None for s in sections.values())):
+        engines = ", ".join(f"'{section.engine}'" for section in sections.values())
+        raise UserError(f"--batch is for one teacher behind an API, not for {engines}", "leave it out")
+    form = recipe.generate
+    options = TeacherOptions(recipe.task, form.json_schema, form.regex, casting.logits_spec(recipe))
+    teachers: dict[str, Teacher | RemoteTeacher] = {}
+    for name, section in sections.items():
+        if casting.in_process(section):
+            teacher = open_teacher(section, options)
             opened.callback(teacher.close)
-        bar.advance(bar.total - sum(s.stop - s.start for s in mine), resumed=True)
-        streaming = {name: teacher for name, teacher in local.items() if isinstance(teacher, StreamingTeacher)}
-        if mine and len(streaming) == len(teachers) and not (recipe.logits and recipe.logits.score_by):
-            stream(jobs, mine, streaming, spec, write, bar, gate)
-        elif mine and not remote:
-            _locally(jobs, mine, partial(ask_batch, local, spec, bar.tokens), spec, write, bar, gate)
-        elif mine:
-            first = _by_batch(recipe, folder, jobs, mine, remote, ui) if batch else None
-            with closing(Remotes(recipe, folder, remote, bar, retry_failed=retry_failed, parts=part[1])) as remotes:
-                if local:
-                    ask = partial(_ask_all, partial(ask_batch, local, spec, bar.tokens), local, remotes)
-                    _locally(jobs, mine, ask, spec, write, bar, gate)
-                else:
-                    remotes.fill(jobs, mine, write, gate, first)
-    missing = {s.name for s in shards} - done - {s.name for s in mine}
-    if missing:
-        ui.note(f"{folder}: part {part[0]} of {part[1]} is done; {len(missing)} shards are left to the others")
-        return folder
-    names = [s.name for s in shards]
-    corpus.finish(folder, "generated", _facts(recipe, folder, prompt, teachers), names)
-    return folder
-
-
-def _open(recipe: Recipe, batch: bool) -> tuple[dict[str, Teacher], dict[str, RemoteTeacher]]:
-    """The recipe's teachers in this process, which know no `batch`, and those behind a wire, by name."""
-    if batch and any(isinstance(section, LocalTeacher) for section in cast(recipe).values()):
-        raise _no_batch(recipe)
-    local: dict[str, Teacher] = {}
-    remote: dict[str, RemoteTeacher] = {}
-    for name, section in cast(recipe).items():
-        if isinstance(section, LocalTeacher):
-            local[name] = open_teacher(section, recipe.generate)
+            teachers[name] = teacher
         else:
-            remote[name] = open_remote(recipe, section)
-    return local, remote
+            teachers[name] = open_remote(section, options)
+    return teachers
 
 
-def _by_batch(
-    recipe: Recipe,
-    folder: Path,
-    jobs: Jobs,
-    shards: Sequence[corpus.Shard],
-    teachers: Mapping[str, RemoteTeacher],
-    ui: UI,
-) -> Callable[[Cache, Budget, str], Awaitable[None]]:
-    """What `fill` does first: bring the replies into the cache by batches. Raises UserError for other teachers."""
-    from synthgen.generation.batch import Batches, ask
-    from synthgen.teachers.openai import ApiModel
+@dataclass(frozen=True)
+class _Work:
+    """The shards that this process makes, and who answers."""
 
-    teacher, *others = teachers.values()
-    if others or not isinstance(teacher, ApiModel):
-        raise _no_batch(recipe)
+    folder: Path
+    jobs: Jobs
+    shards: Sequence[corpus.Shard]
+    layout: Layout
 
-    async def first(cache: Cache, budget: Budget, run: str) -> None:
-        journal = folder / "batches.json"
-        found = Batches(teacher, cache, budget, prices(teacher.section), run, journal, ui, teacher.client())
-        await ask(found, jobs, shards)
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe."""
+        return self.jobs.setting.recipe
 
-    return first
+    @cached_property
+    def local(self) -> dict[str, Teacher]:
+        """The teachers in this process, by name."""
+        here = [name for name, section in casting.cast(self.recipe).items() if casting.in_process(section)]
+        return {name: cast(Teacher, self.layout.teachers[name]) for name in here}
+
+    @cached_property
+    def remote(self) -> dict[str, RemoteTeacher]:
+        """The teachers behind a wire, by name."""
+        others = [name for name in casting.cast(self.recipe) if name not in self.local]
+        return {name: cast(RemoteTeacher, self.layout.teachers[name]) for name in others}
+
+    @property
+    def size(self) -> int:
+        """How many jobs there are."""
+        return sum(shard.stop - shard.start for shard in self.shards)
+
+    @property
+    def unit(self) -> str:
+        """What progress counts: a job that asks once is a row."""
+        strategy = self.jobs.setting.strategy
+        return "jobs" if strategy.most_requests(self.recipe.steps, len(self.recipe.teachers)) > 1 else "rows"
 
 
-def _no_batch(recipe: Recipe) -> UserError:
-    engines = ", ".join(f"'{section.engine}'" for section in cast(recipe).values())
-    return UserError(f"--batch is for one teacher behind an API, not for {engines}", "leave it out")
+def _make(work: _Work, output: Output, *, batch: bool, retry_failed: bool, parts: int, ui: UI) -> None:
+    """Make the shards, in the way that the teachers are fastest with.
+
+    Engines that take requests one at a time, and remote teachers, are kept full across shards. As soon as an engine
+    that answers batches takes part, the jobs of one shard run side by side, shard after shard."""
+    recipe, spec = work.recipe, work.layout.spec
+    if not work.shards:
+        return
+    ask_local = partial(ask_batch, work.local, spec, output.bar.tokens)
+    streaming = {name: teacher for name, teacher in work.local.items() if isinstance(teacher, StreamingTeacher)}
+    if not work.remote:
+        if len(streaming) == len(work.local) and not casting.scorers(recipe):
+            stream(work.jobs, work.shards, streaming, spec, output)
+        else:
+            _shard_by_shard(work, ask_local, output)
+        return
+    first = _by_batch(work, ui) if batch else None
+    remotes = Remotes(recipe, work.folder, work.remote, output.bar, retry_failed=retry_failed, parts=parts)
+    with closing(remotes):
+        if work.local:
+            _shard_by_shard(work, partial(_ask_all, ask_local, work.local, remotes), output)
+        else:
+            remotes.fill(work.jobs, work.shards, output, first)
 
 
-def _ask_all(
-    ask_local: Callable[[list[Request]], list[Reply]],
-    local: Mapping[str, Teacher],
-    remotes: Remotes,
-    requests: list[Request],
-) -> list[Reply]:
+def _by_batch(work: _Work, ui: UI) -> First:
+    """What brings the replies into the cache by the provider's batches."""
+    [(name, teacher)] = work.remote.items()
+    batches = ENGINES[casting.cast(work.recipe)[name].engine].batches
+    assert batches is not None
+    return cast(First, partial(resolve(batches), teacher, Batching(work.jobs, work.shards, work.folder, ui)))
+
+
+def _ask_all(ask_local: Ask, local: Mapping[str, Teacher], remotes: Remotes, requests: list[Request]) -> list[Reply]:
     """Replies in order, of local and remote teachers together."""
-    places: dict[bool, list[int]] = {True: [], False: []}
-    for place, request in enumerate(requests):
-        places[request.teacher in local].append(place)
     replies: list[Reply] = [Reply()] * len(requests)
-    for here, ask in ((True, ask_local), (False, remotes.ask)):
-        if places[here]:
-            for place, reply in zip(places[here], ask([requests[p] for p in places[here]]), strict=True):
-                replies[place] = reply
+    for is_local, ask in ((True, ask_local), (False, remotes.ask)):
+        places = [place for place, request in enumerate(requests) if (request.teacher in local) == is_local]
+        answered = ask([requests[place] for place in places]) if places else []
+        for place, reply in zip(places, answered, strict=True):
+            replies[place] = reply
     return replies
 
 
-def _locally(
-    jobs: Jobs,
-    shards: Sequence[corpus.Shard],
-    ask: Callable[[list[Request]], list[Reply]],
-    spec: dict[str, Any] | None,
-    write: Write,
-    bar: Progress,
-    gate: Gate,
-) -> None:
-    """A shard at a time, its jobs side by side."""
-    recipe = jobs.recipe
-    for shard in shards:
-        some = jobs.range(shard.start, shard.stop)
-        made = lockstep([strategies.STRATEGIES[recipe.strategy].make(job) for job in some], ask)
-        made = score_too(some, made, recipe.logits.score_by, ask) if spec and recipe.logits else made
-        write(shard, made)
-        bar.advance(len(some), failed=sum(isinstance(one, Failure) for several in made for one in several))
-        gate.count([one for several in made for one in several])
-
-
-def _tables(
-    made: Sequence[Made],
-    teachers: Mapping[str, Teacher | RemoteTeacher],
-    spec: dict[str, Any] | None,
-    speakers: Sequence[str],
-) -> dict[str, pa.Table]:
-    """The files of one shard: data, logits of each of `speakers`, and failures where there are any."""
-    rows = [one for one in made if isinstance(one, Row)]
-    bad = [asdict(one) for one in made if isinstance(one, Failure)]
-    tables = {"data": to_table(row.record for row in rows)}
-    for name in speakers:
-        said = teachers[name].identity
-        meta = logits.meta(
-            spec or {}, said["vocab_size"], f"{key(said['model'])}@{said['revision']}", said["tokenizer"]
-        )
-        spoken = [(row.record, row.targets[name]) for row in rows if name in row.targets]
-        tables[f"logits/{name}"] = logits.to_table(
-            [record.id for record, _ in spoken],
-            [
-                logits.align(record.token_ids or (), meta["teacher"], meta["tokenizer"], meta["temperature"])
-                for record, _ in spoken
-            ],
-            [target for _, target in spoken],
-            meta,
-        )
-    if bad:
-        tables["failures"] = pa.Table.from_pylist(bad, schema=FAILURE_SCHEMA)
-    return tables
-
-
-def _facts(
-    recipe: Recipe, folder: Path, prompt: Prompt, teachers: Mapping[str, Teacher | RemoteTeacher]
-) -> dict[str, Any]:
-    """What the manifest says besides the files; the same for the same rows, however they came about."""
-    rows: Counter[str] = Counter()
-    cost = 0.0
-    ids: list[pa.ChunkedArray] = []
-    for path in sorted(p for p in folder.glob("data/*.parquet") if not p.name.startswith(".")):
-        table = pq.read_table(path, columns=["id", "token_ids", "usage", "cost_usd"])
-        lengths = pc.list_value_length(table["token_ids"])
-        counted = pc.struct_field(table["usage"], "completion_tokens")
-        rows["rows"] += table.num_rows
-        rows["tokens"] += pc.sum(pc.max_element_wise(lengths, counted)).as_py() or 0
-        rows[f"{path.stem.rsplit('-', 1)[0]} rows"] += table.num_rows
-        cost += pc.sum(table["cost_usd"]).as_py() or 0.0
-        ids.append(table["id"])
-    distinct = pc.count_distinct(pa.chunked_array([c for a in ids for c in a.chunks], pa.string())).as_py()
-    if distinct != rows["rows"]:
-        raise CorpusError(f"{folder} has {rows['rows'] - distinct} rows twice", "a bug of ours: please report it")
-    # A shard without rows counts nothing.
-    rows = Counter({name: count for name, count in rows.items() if count or name in ("rows", "tokens")})
-    failed = sum(pq.read_metadata(path).num_rows for path in folder.glob("failures/*.parquet"))
-    terms = {(s.source, s.license) for s in recipe.seeds}
-    return {
-        "description": recipe.description,
-        "task": recipe.task,
-        "strategy": recipe.strategy,
-        "prompt_version": prompt.version,
-        "labels": list(recipe.generate.labels),
-        "teachers": {name: teacher.identity for name, teacher in teachers.items()},
-        "sources": [
-            *({"role": "seed", "source": source, "license": license} for source, license in sorted(terms)),
-            *strategies.roles(recipe),
-        ],
-        "counts": {**dict(sorted(rows.items())), "failures": failed},
-        **({} if all(isinstance(t, LocalTeacher) for t in cast(recipe).values()) else {"cost_usd": round(cost, 6)}),
-    }
+def _shard_by_shard(work: _Work, ask: Ask, output: Output) -> None:
+    """One shard after another, its jobs side by side."""
+    run = runner(work.recipe)
+    for shard in work.shards:
+        jobs = work.jobs.range(shard.start, shard.stop)
+        outcomes = lockstep([run(job) for job in jobs], ask)
+        if work.layout.spec:
+            outcomes = score_too(outcomes, casting.scorers(work.recipe), [job.score_row for job in jobs], ask)
+        output.write(shard, outcomes)
+        output.bar.advance(len(jobs), failed=sum(isinstance(one, Failure) for several in outcomes for one in several))
+        output.gate.count([one for several in outcomes for one in several])

@@ -2,96 +2,149 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 
 from synthgen.corpus import plan_shards
 from synthgen.errors import RecipeError
-from synthgen.generation import strategies
-from synthgen.generation.budget import PICO, prices
-from synthgen.generation.jobs import cast
-from synthgen.prompts import load_prompt
+from synthgen.generation import casting
+from synthgen.generation.inputs import first_queries, most_requests, read_inputs
+from synthgen.generation.prices import PICO, prices
 from synthgen.recipe import Recipe, check_models, check_recipe
 from synthgen.records import Message
-from synthgen.seeds import load_seeds
-from synthgen.tables.engines import ApiTeacher
-from synthgen.teachers.openai import ApiModel
+from synthgen.requests import Query, Request
+from synthgen.tables.engines import ENGINES
+from synthgen.tables.reference import resolve
+from synthgen.teachers.base import Caller, TeacherOptions
 
 _CHARACTERS_PER_TOKEN = 4  # English prose; stated beside every estimate made with it
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`requests` and `completion_tokens` are the most there can be; `prompt_tokens` is an estimate from characters.
+    """What a recipe would do.
 
-    Of a strategy of several rounds only the first can be read beforehand: later ones are taken to be as long.
+    `splits` counts the seeds by split. `requests` and `completion_tokens` are the most there can be; `prompt_tokens` is
+    an estimate from characters. Of a strategy of several rounds only the first can be read beforehand: later ones are
+    taken to be as long. `cost_usd` is an estimate: prompts by their characters, completions half as long as they may
+    be. `most_usd` is the most, if nothing is asked twice: a prompt token for every byte, every completion as long as it
+    may be. Both are None where a price is unknown.
     """
 
     task: str
     strategy: str
     teacher: str
     seeds: int
+    splits: dict[str, int]
     requests: dict[str, int]
     shards: int
     prompt_tokens: int
     completion_tokens: int
     cost_usd: float | None
-    """Estimate: prompts by their characters, completions half as long as they may be; None: price unknown."""
     most_usd: float | None
-    """At most, nothing asked twice: a prompt token for every byte, every completion as long as it may be."""
-    prompt: list[Message] = field(repr=False)
-    student_prompt: list[Message] = field(repr=False)
+    prompt: Sequence[Message] = field(repr=False)
+    student_prompt: Sequence[Message] = field(repr=False)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For `--json`."""
         return dict(self.__dict__)
+
+    def text(self) -> str:
+        """For people."""
+        prompt = "\n".join(f"  {message['role']}: {message['content']}" for message in self.prompt)
+        requests = ", ".join(f"{split} {count:,}" for split, count in self.requests.items())
+        cost = "unknown; give teacher.prices"
+        if self.cost_usd is not None and self.most_usd is not None:
+            cost = f"about ${self.cost_usd:.2f}, at most ${self.most_usd:.2f} (retries aside)"
+            cost = cost if self.most_usd else "$0.00"
+        return (
+            f"task: {self.task} ({self.strategy}), teacher: {self.teacher}\n"
+            f"seeds: {self.seeds:,}: {shares(self.splits)}\n"
+            f"requests: {requests}; shards: {self.shards}\n"
+            f"tokens: about {self.prompt_tokens:,} in prompts (4 characters a token), "
+            f"at most {self.completion_tokens:,} in completions\n"
+            f"cost: {cost}\n"
+            f"first prompt:\n{prompt}"
+        )
+
+
+def shares(counts: dict[str, int]) -> str:
+    """'train 148 (82%), test 32 (18%)': what the split made of the seeds."""
+    total = sum(counts.values())
+    return ", ".join(f"{split} {count:,} ({count / total:.0%})" for split, count in counts.items() if count)
+
+
+@dataclass
+class _Estimate:
+    """Sums over requests; money in picodollars, None as soon as a price is unknown."""
+
+    characters: int = 0
+    completion_tokens: int = 0
+    usual: int | None = 0
+    most: int | None = 0
 
 
 def plan(recipe: Recipe) -> Plan:
     """Read seeds and templates and count; the teacher is not loaded and nothing is sent."""
     check_models(check_recipe(recipe))
-    prompt = load_prompt(recipe.prompts, recipe.task)
-    seeds = load_seeds(recipe.seeds, recipe.split, strategies.question(recipe, prompt))
-    sections, steps, g = cast(recipe), recipe.steps, recipe.generate
-    apis = {n: ApiModel(recipe, s, None, None) for n, s in sections.items() if isinstance(s, ApiTeacher)}
-    known = {name: prices(section) for name, section in sections.items()}
-    most = strategies.STRATEGIES[recipe.strategy].most(steps, len(recipe.teachers))
-    longest = max(g.max_new_tokens, steps.max_new_tokens) if most > 1 else g.max_new_tokens
-    splits: list[str] = []
-    characters = completions = 0
-    estimate: int | None = 0
-    bound: int | None = 0
-    first = None
-    for split, asked in strategies.first_requests(recipe, seeds, prompt):
-        splits.append(split)
-        for request in asked:
-            first = first or request
-            times = most / len(asked)
-            call = apis[request.teacher].call(request) if request.teacher in apis else None
-            sent = sum(len(m["content"] or "") for m in request.teacher_prompt)
-            made = longest if request.kind == "sample" else call.most_completion if call else 0
-            characters += round(sent * times)
-            completions += round(made * times)
-            price = known[request.teacher]
-            if price is None or estimate is None or bound is None:
-                estimate = bound = None
-                continue
-            estimate += round(price.most(sent // _CHARACTERS_PER_TOKEN, made // 2) * times)
-            bound += round(price.most(call.most_prompt if call else 0, made) * times)
+    inputs = read_inputs(recipe)
+    jobs = inputs.jobs()
+    estimator = _Estimator(recipe)
+    requests: dict[str, int] = {}
+    first: Query | None = None
+    for split, queries in first_queries(jobs):
+        requests[split] = requests.get(split, 0) + estimator.most
+        for query in queries:
+            first = first or query
+            estimator.add(query.request, len(queries))
     if first is None:
         raise RecipeError(f"strategy '{recipe.strategy}' asks nothing about these seeds", "do they have what it needs?")
+    total = estimator.total
     return Plan(
         task=recipe.task,
         strategy=recipe.strategy,
-        teacher=", ".join(section.model for section in sections.values()),
-        seeds=len(seeds),
-        requests={split: count * most for split, count in Counter(splits).items()},
-        shards=len(plan_shards(splits, g.shard_size)),
-        prompt_tokens=characters // _CHARACTERS_PER_TOKEN,
-        completion_tokens=completions,
-        cost_usd=None if estimate is None else estimate / PICO,
-        most_usd=None if bound is None else bound / PICO,
-        prompt=first.teacher_prompt,
-        student_prompt=first.prompt,
+        teacher=", ".join(section.model for section in casting.cast(recipe).values()),
+        seeds=len(inputs.seeds),
+        splits={split: count for split, count in inputs.seeds.counts.items() if count},
+        requests=requests,
+        shards=len(plan_shards(jobs.counts, recipe.generate.shard_size)),
+        prompt_tokens=total.characters // _CHARACTERS_PER_TOKEN,
+        completion_tokens=total.completion_tokens,
+        cost_usd=None if total.usual is None else total.usual / PICO,
+        most_usd=None if total.most is None else total.most / PICO,
+        prompt=first.request.messages,
+        student_prompt=first.lineage.prompt,
     )
+
+
+class _Estimator:
+    """Sums up what requests cost. `most`: the most requests of one job."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        sections, generate = casting.cast(recipe), recipe.generate
+        form = TeacherOptions(recipe.task, generate.json_schema, generate.regex, casting.logits_spec(recipe))
+        self.callers: dict[str, Caller] = {}
+        for name, section in sections.items():
+            if previews := ENGINES[section.engine].previews:
+                self.callers[name] = cast(Caller, resolve(previews)(section, form))
+        self.prices = {name: prices(section) for name, section in sections.items()}
+        self.most = most_requests(recipe)
+        steps = recipe.steps.max_new_tokens if self.most > 1 else 0
+        self.longest = max(generate.max_new_tokens, steps)
+        self.total = _Estimate()
+
+    def add(self, request: Request, together: int) -> None:
+        """Count one of the `together` requests of a job's first round, in the place of as many as the job may have."""
+        total, times = self.total, self.most / together
+        call = self.callers[request.teacher].call(request) if request.teacher in self.callers else None
+        characters = sum([len(message["content"] or "") for message in request.messages])
+        completion = self.longest if request.kind == "sample" else call.most_completion if call else 0
+        total.characters += round(characters * times)
+        total.completion_tokens += round(completion * times)
+        price = self.prices[request.teacher]
+        if price is None or total.usual is None or total.most is None:
+            total.usual = total.most = None
+            return
+        total.usual += round(price.most(characters // _CHARACTERS_PER_TOKEN, completion // 2) * times)
+        total.most += round(price.most(call.most_prompt if call else 0, completion) * times)

@@ -1,208 +1,34 @@
-"""Generation over a wire: shards opened in order, jobs run as their replies come, shards committed when complete.
-
-A job's requests are made when its shard is opened or its last round is answered, and a shard is forgotten when it
-is committed: memory holds the open shards, never the corpus. Committing (compressing, writing, fsync) runs in a
-thread beside the loop.
-"""
+"""The remote teachers of a run: their shared cache, ledger and budget, and a scheduler for each."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from synthgen import corpus, durable
-from synthgen.errors import CorpusError, GateDenied, SynthgenError
-from synthgen.generation.budget import Budget, open_budget, prices
+from synthgen.errors import SynthgenError
+from synthgen.generation.account import Account
+from synthgen.generation.budget import Budget, open_budget
 from synthgen.generation.cache import Cache, Spent
-from synthgen.generation.jobs import Jobs, cast
-from synthgen.generation.rounds import Failure, Made, Rounds, costed
-from synthgen.generation.scheduler import Item, Live, Scheduler, Work
-from synthgen.generation.strategies import STRATEGIES
+from synthgen.generation.casting import cast
+from synthgen.generation.filling import Filling, Output
+from synthgen.generation.jobs import Jobs
+from synthgen.generation.prices import prices
+from synthgen.generation.scheduler import Limits, Scheduler
+from synthgen.generation.work import Item, Live, Work
 from synthgen.recipe import Recipe
 from synthgen.requests import Request
-from synthgen.teachers.base import FAILURES, Call, RemoteTeacher, Reply
+from synthgen.teachers.base import RemoteTeacher, Reply
 from synthgen.ui import Progress
 
-_HELD_BYTES = 256 << 20  # rows that wait for the rest of their shard
-_OPEN_SHARDS = 64
-_COMMITTING = 4  # shards that wait for the disk
 _LOOK = 0.5  # seconds between looks of the live view
 _RUN_ID = ".run-id"
 
-Write = Callable[[corpus.Shard, list[list[Made]]], None]
-
-
-class Gate:
-    """Counts rows that came to nothing, and stops the run when they are more than the recipe allows.
-
-    What a strategy itself turns away (teachers agree, a tie) is no fault and is not counted.
-    """
-
-    def __init__(self, recipe: Recipe, total: int, failed: int) -> None:
-        self.most = most_failures(recipe.generate.max_failures, total)
-        self.failed = failed
-
-    def count(self, made: Sequence[Made]) -> None:
-        """Raise GateDenied for one failure too many."""
-        for one in made:
-            if isinstance(one, Failure) and one.kind in FAILURES:
-                self.failed += 1
-                if self.failed > self.most:
-                    raise GateDenied(
-                        f"{self.failed:,} requests failed, more than generate.max_failures allows; "
-                        f"last: {one.kind}: {one.reason}",
-                        "mend the cause and ask again with --retry-failed, or go on with a higher --max-failures",
-                    )
-
-
-def most_failures(wanted: str | int | None, total: int) -> float:
-    """The number of failures that is still allowed."""
-    if wanted is None:
-        return float("inf")
-    text = str(wanted)
-    return float(text[:-1]) / 100 * total if text.endswith("%") else float(text)
-
-
-@dataclass(slots=True)
-class _Running:
-    """A job whose round is being answered: `row` is its place in the shard."""
-
-    shard: int
-    row: int
-    rounds: Rounds
-    replies: list[Reply | None] = field(default_factory=list)
-    missing: int = 0
-    costs: list[float | None] = field(default_factory=list)
-
-
-@dataclass
-class _Open:
-    """A shard whose jobs are running."""
-
-    shard: corpus.Shard
-    made: list[list[Made]]
-    missing: int
-    held: int = 0
-
-
-class Caller(Protocol):
-    """What `Filling` wants of a teacher."""
-
-    def call(self, request: Request) -> Call:
-        """As of `RemoteTeacher`."""
-
-
-class Filling:
-    """The open shards of one run: hands out requests, takes replies, commits what is complete. A `Work`."""
-
-    def __init__(
-        self,
-        jobs: Jobs,
-        shards: Sequence[corpus.Shard],
-        teachers: Mapping[str, Caller],
-        write: Write,
-        bar: Progress,
-        gate: Gate,
-    ) -> None:
-        self.teachers, self.write, self.bar, self.gate = teachers, write, bar, gate
-        self.make = STRATEGIES[jobs.recipe.strategy].make
-        self.open: dict[int, _Open] = {}
-        self.ready: dict[str, deque[Item]] = defaultdict(deque)
-        self.held = 0
-        self.commits: set[asyncio.Task[None]] = set()
-        self.turn = asyncio.Semaphore(1)
-        self.wake: Callable[[], None] = lambda: None
-        self.error: Exception | None = None
-        self._begun = False
-        self._new = self._begin(jobs, shards)
-
-    @property
-    def finished(self) -> bool:
-        """Whether every job has made what it makes."""
-        return self._begun and not self.open
-
-    def take(self, teacher: str) -> Item | None:
-        """The next request for a teacher: of a job that has begun, else of a new one. Raises what a commit raised."""
-        ready = self.ready[teacher]
-        while not ready:
-            if self.error is not None:
-                raise self.error
-            if self._begun or not self._room():
-                return None
-            if next(self._new, None) is None:
-                self._begun = True
-        return ready.popleft()
-
-    def deliver(self, item: Item, reply: Reply) -> None:
-        """Put a reply in its place; the last one of a round goes on with the job. Raises GateDenied."""
-        job, place = item.place
-        if job.replies[place] is not None:
-            raise CorpusError(f"request {item.request.id} was answered twice", "a bug of ours: please report it")
-        job.replies[place] = reply
-        job.missing -= 1
-        if not job.missing:
-            job.costs += [one.cost_usd for one in job.replies]
-            self._go_on(job, job.replies)
-            if len(self.teachers) > 1:
-                self.wake()
-
-    def _begin(self, jobs: Jobs, shards: Sequence[corpus.Shard]) -> Iterator[bool]:
-        """Begin job after job."""
-        for number, shard in enumerate(shards):
-            size = shard.stop - shard.start
-            self.open[number] = _Open(shard, [[] for _ in range(size)], size)
-            for row, job in enumerate(jobs.one_by_one(shard.start, shard.stop)):
-                self._go_on(_Running(number, row, self.make(job)), None)
-                yield True
-
-    def _go_on(self, job: _Running, replies: list[Reply | None] | None) -> None:
-        try:
-            wanted = next(job.rounds) if replies is None else job.rounds.send(replies)  # type: ignore[arg-type]
-        except StopIteration as done:
-            self._made(job, costed(done.value, job.costs))
-            return
-        job.replies, job.missing = [None] * len(wanted), len(wanted)
-        for place, request in enumerate(wanted):
-            call = self.teachers[request.teacher].call(request)
-            self.ready[request.teacher].append(Item((job, place), request, call))
-
-    def _made(self, job: _Running, made: list[Made]) -> None:
-        shard = self.open[job.shard]
-        shard.made[job.row] = made
-        shard.missing -= 1
-        size = sum(_size(one) for one in made)
-        shard.held += size
-        self.held += size
-        self.gate.count(made)
-        if not shard.missing:
-            task = asyncio.get_running_loop().create_task(self._commit(job.shard))
-            self.commits.add(task)
-            task.add_done_callback(self._committed)
-
-    def _room(self) -> bool:
-        """Whether another job may begin. A shard that is open alone is filled, however large: it frees nothing else."""
-        if len(self.open) <= 1 and not self.commits:
-            return True
-        return self.held < _HELD_BYTES and len(self.open) < _OPEN_SHARDS and len(self.commits) < _COMMITTING
-
-    async def _commit(self, number: int) -> None:
-        shard = self.open.pop(number)
-        async with self.turn:  # one at a time: a second thread would only contend for the interpreter
-            await asyncio.to_thread(self.write, shard.shard, shard.made)
-        self.held -= shard.held
-        failed = sum(isinstance(one, Failure) for made in shard.made for one in made)
-        self.bar.advance(len(shard.made), failed=failed)
-
-    def _committed(self, task: asyncio.Task[None]) -> None:
-        self.commits.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.error = error if isinstance(error, Exception) else RuntimeError(str(error))
-        self.wake()
+First = Callable[[Cache, Budget, str], Awaitable[None]]
+"""Fills the cache before anything is asked: (cache, budget, the ledger's name of the run)."""
 
 
 class _Batch:
@@ -212,7 +38,7 @@ class _Batch:
         self.replies: list[Reply | None] = [None] * len(requests)
         self.ready: dict[str, deque[Item]] = defaultdict(deque)
         for place, request in enumerate(requests):
-            self.ready[request.teacher].append(Item(place, request, teachers[request.teacher].call(request)))
+            self.ready[request.teacher].append(Item((None, place), request, teachers[request.teacher].call(request)))
 
     @property
     def finished(self) -> bool:
@@ -222,7 +48,7 @@ class _Batch:
         return self.ready[teacher].popleft() if self.ready[teacher] else None
 
     def deliver(self, item: Item, reply: Reply) -> None:
-        self.replies[item.place] = reply
+        self.replies[item.place[1]] = reply
 
 
 class Remotes:
@@ -262,30 +88,22 @@ class Remotes:
         asyncio.run(self._run(work))
         return [reply for reply in work.replies if reply is not None]
 
-    def fill(
-        self,
-        jobs: Jobs,
-        shards: Sequence[corpus.Shard],
-        write: Write,
-        gate: Gate,
-        first: Callable[[Cache, Budget, str], Awaitable[None]] | None = None,
-    ) -> None:
-        """Make `shards`; `write` commits one; `first` may fill the cache before anything is asked.
+    def fill(self, jobs: Jobs, shards: Sequence[corpus.Shard], output: Output, first: First | None = None) -> None:
+        """Make `shards`; `first` may fill the cache before anything is asked.
 
-        Raises BudgetReached, GateDenied, TeacherError, and what `write` raises.
+        Raises BudgetReached, GateDenied, TeacherError, and what committing raises.
         """
 
         async def main() -> None:
             if first is not None and self.cache is not None:
                 await first(self.cache, self.budget, self.run)
-            filling = Filling(jobs, shards, self.teachers, write, self.bar, gate)
+            filling = Filling(jobs, shards, self.teachers, output)
             try:
                 await self._run(filling)
             finally:
                 if filling.commits:
                     await asyncio.wait(set(filling.commits))
-            if filling.error is not None:
-                raise filling.error
+            await filling.committed()
 
         asyncio.run(main())
 
@@ -309,15 +127,15 @@ class Remotes:
 
         if isinstance(work, Filling):
             work.wake = wake
-        seen = _Seen(self.bar, [scheduler.live for scheduler in schedulers])
-        view = asyncio.create_task(seen.go_on())
+        view = _View(self.bar, [scheduler.live for scheduler in schedulers])
+        looking = asyncio.create_task(view.go_on())
         try:
             results = await asyncio.gather(*map(one, schedulers), return_exceptions=True)
         finally:
-            view.cancel()
+            looking.cancel()
             for teacher in self.teachers.values():
                 await teacher.close()
-        seen.look()
+        view.look()
         errors = [result for result in results if isinstance(result, BaseException)]
         # One of ours that says what to do comes before what it brought about elsewhere.
         for error in sorted(errors, key=lambda e: not isinstance(e, SynthgenError)):
@@ -325,24 +143,12 @@ class Remotes:
 
     def _scheduler(self, name: str, teacher: RemoteTeacher, work: Work) -> Scheduler:
         section = cast(self.recipe)[name]
-        return Scheduler(
-            name,
-            teacher,
-            work,
-            self.cache,
-            run=self.run,
-            budget=self.budget,
-            prices=prices(section),
-            max_in_flight=getattr(section, "max_in_flight", 64),
-            rpm=getattr(section, "rpm", None),
-            tpm=getattr(section, "tpm", None),
-            timeout=getattr(section, "timeout", 300.0),
-            attempts=getattr(section, "max_retries", 4) + 1,
-        )
+        account = Account(teacher, self.cache, budget=self.budget, prices=prices(section), run=self.run)
+        return Scheduler(name, work, account, Limits.of(section))
 
 
-class _Seen:
-    """The live view of some schedulers together."""
+class _View:
+    """Shows some schedulers together."""
 
     def __init__(self, bar: Progress, lives: Sequence[Live]) -> None:
         self.bar, self.lives, self.shown = bar, lives, 0
@@ -355,9 +161,9 @@ class _Seen:
 
     def look(self) -> None:
         """Once."""
-        made = sum(live.made for live in self.lives)
-        self.bar.tokens(made - self.shown)
-        self.shown = made
+        tokens = sum(live.tokens for live in self.lives)
+        self.bar.tokens(tokens - self.shown)
+        self.shown = tokens
         idle = "; ".join(dict.fromkeys(live.idle for live in self.lives if live.idle))
         usd = None if any(live.usd is None for live in self.lives) else max(live.usd or 0.0 for live in self.lives)
         self.bar.remote(sum(v.in_flight for v in self.lives), sum(v.limit for v in self.lives), idle, usd)
@@ -369,11 +175,3 @@ def _run_id(folder: Path) -> str:
     if not path.exists():
         durable.write_text(path, secrets.token_hex(16))
     return path.read_text().strip()
-
-
-def _size(made: Made) -> int:
-    """About how many bytes a row holds."""
-    if isinstance(made, Failure):
-        return 256
-    arrays = sum(value.nbytes for target in made.targets.values() for value in vars(target).values())
-    return 2048 + len(made.record.text) + 32 * len(made.record.token_ids or ()) + arrays

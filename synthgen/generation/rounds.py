@@ -1,26 +1,26 @@
-"""Running strategies. A strategy is a generator: it yields lists of requests, is sent their replies in the same
-order, and returns what it made: rows, and failures with a reason.
+"""Running strategies. A strategy is a generator: it yields lists of queries, is sent their replies in the same order,
+and returns what came of the job: rows, and failures with a reason.
 
 `lockstep` runs all jobs of a shard side by side, round by round, so that a batch engine gets one large call a
-round: its batches depend on the shard's jobs alone, and a shard made again is the same bits. Teachers that take
-requests one at a time run each job by itself: `synthgen.generation.remote`.
+round: its batches depend on the shard's jobs alone, and a shard that is generated again is the same bits. Teachers that
+take requests one at a time run each job by itself: `synthgen.generation.filling`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import cast
 
-from synthgen.logits import Target
+from synthgen.logits import LogitsSpec, Target
 from synthgen.records import Record
-from synthgen.requests import Request
+from synthgen.requests import Query, Request
 from synthgen.teachers.base import Embeds, Reply, Teacher
 
 
 @dataclass(frozen=True)
 class Row:
-    """A record, and by the name of each teacher that has spoken of its tokens the distributions."""
+    """A record, and the distributions over its tokens, by the name of the teacher that gave them."""
 
     record: Record
     targets: dict[str, Target] = field(default_factory=dict)
@@ -37,74 +37,121 @@ class Failure:
     reason: str
 
 
-Made = Row | Failure
-Rounds = Generator[list[Request], list[Reply], list[Made]]
+Outcome = Row | Failure
+Rounds = Generator[list[Query], list[Reply], list[Outcome]]
+
+Ask = Callable[[list[Request]], list[Reply]]
+"""Answers requests, in their order."""
 
 
-def failure(request: Request, kind: str, reason: str) -> Failure:
-    """The failure of a request."""
-    return Failure(request.id, request.seed_id, request.split, kind, reason)
+def failure(query: Query, kind: str, reason: str) -> Failure:
+    """The failure of a query."""
+    return Failure(query.id, query.lineage.seed_id, query.lineage.split, kind, reason)
 
 
-def lockstep(jobs: Sequence[Rounds], ask: Callable[[list[Request]], list[Reply]]) -> list[list[Made]]:
-    """What each job made; `ask` answers the requests of all jobs of a round, in their order."""
-    made: list[list[Made]] = [[] for _ in jobs]
+def lockstep(jobs: Sequence[Rounds], ask: Ask) -> list[list[Outcome]]:
+    """The outcomes of each job; `ask` answers the requests of all jobs of a round, in their order."""
+    outcomes: list[list[Outcome]] = [[] for _ in jobs]
     costs: list[list[float | None]] = [[] for _ in jobs]
-    waiting: list[tuple[int, list[Request]]] = []
+    waiting: list[tuple[int, list[Query]]] = []
 
     def go_on(number: int, replies: list[Reply] | None) -> None:
         try:
             wanted = next(jobs[number]) if replies is None else jobs[number].send(replies)
             waiting.append((number, wanted))
         except StopIteration as done:
-            made[number] = costed(done.value, costs[number])
+            outcomes[number] = costed(done.value, costs[number])
 
     for number in range(len(jobs)):
         go_on(number, None)
     while waiting:
         now, waiting[:] = list(waiting), []
-        replies = ask([request for _, wanted in now for request in wanted])
+        replies = ask([query.request for _, wanted in now for query in wanted])
         start = 0
         for number, wanted in now:
-            some = replies[start : start + len(wanted)]
-            costs[number] += [reply.cost_usd for reply in some]
-            go_on(number, some)
+            answered = replies[start : start + len(wanted)]
+            costs[number] += [reply.cost_usd for reply in answered]
+            go_on(number, answered)
             start += len(wanted)
-    return made
+    return outcomes
 
 
-def costed(made: list[Made], costs: Sequence[float | None]) -> list[Made]:
-    """A job's rows with what all its requests cost, in equal shares; None where the price of one is unknown."""
-    rows = [one for one in made if isinstance(one, Row)]
+def costed(outcomes: list[Outcome], costs: Sequence[float | None]) -> list[Outcome]:
+    """A job's outcomes where the cost of all its requests is shared equally among its rows.
+
+    None where the price of one request is unknown."""
+    rows = [one for one in outcomes if isinstance(one, Row)]
     if not rows or (len(costs) == 1 and rows[0].record.cost_usd == costs[0]):
-        return made
+        return outcomes
     known = [cost for cost in costs if cost is not None]
     share = sum(known) / len(rows) if len(known) == len(costs) else None
-    return [replace(one, record=replace(one.record, cost_usd=share)) if isinstance(one, Row) else one for one in made]
+
+    def with_share(one: Outcome) -> Outcome:
+        return replace(one, record=replace(one.record, cost_usd=share)) if isinstance(one, Row) else one
+
+    return [with_share(one) for one in outcomes]
 
 
 def ask_batch(
     teachers: Mapping[str, Teacher],
-    spec: dict[str, Any] | None,
+    spec: LogitsSpec | None,
     tick: Callable[[int], None],
     requests: Sequence[Request],
 ) -> list[Reply]:
     """Replies in order; one call of an engine for each group of requests that it can answer together."""
-    groups: dict[tuple[Any, ...], list[int]] = {}
+    groups: dict[tuple[object, ...], list[int]] = {}
     for place, r in enumerate(requests):
         together = (r.sampling["temperature"], r.sampling["top_p"]) if r.kind == "sample" else r.labels
         groups.setdefault((r.teacher, r.kind, r.target, together), []).append(place)
     replies: list[Reply] = [Reply()] * len(requests)
-    for (name, kind, target, _), places in groups.items():
-        some = [requests[place] for place in places]
-        if kind == "classify":
-            found = teachers[name].classify(some)
-        elif kind == "embed":
-            found = cast(Embeds, teachers[name]).embed(some)
-        elif kind == "score":
-            found = teachers[name].score(some, spec if target else None, tick)
-        else:
-            found = teachers[name].sample(some, spec if target else None, tick)
-        for place, reply in zip(places, found, strict=True):
+    for places in groups.values():
+        group = [requests[place] for place in places]
+        kept = spec if group[0].target else None
+        for place, reply in zip(places, _ask_together(teachers[group[0].teacher], group, kept, tick), strict=True):
             replies[place] = reply
     return replies
+
+
+def _ask_together(
+    teacher: Teacher, requests: list[Request], spec: LogitsSpec | None, tick: Callable[[int], None]
+) -> list[Reply]:
+    """Replies to requests of one kind."""
+    kind = requests[0].kind
+    if kind == "classify":
+        return teacher.classify(requests)
+    if kind == "embed":
+        return cast(Embeds, teacher).embed(requests)
+    if kind == "score":
+        return teacher.score(requests, spec, tick)
+    return teacher.sample(requests, spec, tick)
+
+
+def score_too(
+    outcomes: Sequence[Sequence[Outcome]],
+    names: Sequence[str],
+    queries_of: Sequence[Callable[[Record, str], Query]],
+    ask: Ask,
+) -> list[list[Outcome]]:
+    """The same with the distributions of further teachers on each row's tokens.
+
+    `queries_of` has a function for each job: its row and a teacher's name → the query. A row that cannot have its
+    distributions becomes a failure."""
+    scored = [list(several) for several in outcomes]
+    for name in names:
+        places = [(i, k) for i, several in enumerate(scored) for k in range(len(several))]
+        rows = [(i, k, row) for i, k in places if isinstance(row := scored[i][k], Row)]
+        queries = [queries_of[i](row.record, name) for i, _, row in rows]
+        replies = ask([query.request for query in queries]) if queries else []
+        for (i, k, row), query, reply in zip(rows, queries, replies, strict=True):
+            scored[i][k] = _with_target(row, name, query, reply)
+    return scored
+
+
+def _with_target(row: Row, name: str, query: Query, reply: Reply) -> Outcome:
+    if reply.failure or reply.target is None:
+        return failure(query, *(reply.failure or ("logits", "no distributions came back")))
+    if list(reply.token_ids) != list(row.record.token_ids or ()):
+        return failure(query, "tokens", f"teacher '{name}' has other tokens for this text")
+    [scorer] = [source for source in query.lineage.sources if source["role"] == "logits"]
+    record = replace(row.record, sources=[*row.record.sources, scorer])
+    return Row(record, {**row.targets, name: reply.target})

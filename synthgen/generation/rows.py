@@ -2,48 +2,70 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+
 from synthgen.prompts import Prompt
 from synthgen.recipe import Recipe
-from synthgen.records import Message, Record
-from synthgen.requests import Request
+from synthgen.records import FINISH_REASONS, Message, Record, Score
+from synthgen.requests import Query
+from synthgen.tables.strategies import STRATEGIES
 from synthgen.teachers.base import Reply
 
 
-def record(recipe: Recipe, request: Request, reply: Reply, prompt: Prompt, teacher: str) -> Record:
-    """The row that a good reply makes."""
-    rationale: str | None = reply.reasoning
-    answer: str | None = reply.text.strip()
-    said: Message = {"role": "assistant", "content": reply.text}
-    said |= {"reasoning_content": reply.reasoning} if reply.reasoning else {}
-    said |= {"tool_calls": reply.tool_calls} if reply.tool_calls else {}
-    if recipe.generate.answer_marker and recipe.strategy not in ("answer", "classify"):
-        before, answer = split_rationale(reply.text, recipe.generate.answer_marker)
-        rationale = "\n\n".join(part for part in (reply.reasoning, before) if part) or None
+def record(recipe: Recipe, query: Query, reply: Reply, prompt: Prompt, scores: Mapping[str, float]) -> Record:
+    """The row of a good reply, with the strategy's own `scores`."""
+    request, lineage = query.request, query.lineage
+    rationale, answer = _split(recipe, reply)
+    measured = [*reply.scores, *((name, float(value)) for name, value in scores.items())]
+    counted = {"prompt_tokens": len(reply.prompt_token_ids), "completion_tokens": len(reply.token_ids)}
     return Record(
         id=request.id,
-        seed_id=request.seed_id,
-        parents=list(request.parents),
-        split=request.split,
+        seed_id=lineage.seed_id,
+        parents=list(lineage.parents),
+        group_id=lineage.group_id,
+        pair_role=lineage.pair_role,
+        split=lineage.split,
         task=recipe.task,
         strategy=recipe.strategy,
         prompt_version=prompt.version,
-        prompt=request.prompt,
-        completion=[] if request.kind == "embed" else [said],
-        teacher_prompt=request.teacher_prompt if request.teacher_prompt != request.prompt else None,
+        prompt=list(lineage.prompt),
+        completion=[] if request.kind == "embed" else [_message(reply)],
+        teacher_prompt=list(request.messages) if request.messages != lineage.prompt else None,
+        tools=reply.tools or (json.dumps(list(request.tools), ensure_ascii=False) if request.tools else None),
         rationale=rationale,
         answer=answer,
-        reference=request.reference,
-        teacher=teacher,
-        sampling=request.sampling,
+        reference=None if lineage.reference is None else list(lineage.reference),
+        teacher=request.teacher,
+        served_model=reply.served_model,
+        sampling=reply.sampling or request.sampling,
         prompt_token_ids=reply.prompt_token_ids,
         token_ids=reply.token_ids,
         label_probs=reply.label_probs,
-        finish_reason=reply.finish_reason,
-        usage=reply.usage or {"prompt_tokens": len(reply.prompt_token_ids), "completion_tokens": len(reply.token_ids)},
+        finish_reason=reply.finish_reason if reply.finish_reason in FINISH_REASONS else "unknown",
+        usage=reply.usage or counted,  # type: ignore[arg-type]
         cost_usd=reply.cost_usd,
-        sources=request.sources,
-        scores=[{"name": name, "value": value} for name, value in reply.scores],
+        sources=list(lineage.sources),
+        scores=[Score(name=name, value=value) for name, value in measured],
     )
+
+
+def _message(reply: Reply) -> Message:
+    message: Message = {"role": "assistant", "content": reply.text}
+    if reply.reasoning:
+        message["reasoning_content"] = reply.reasoning
+    if reply.tool_calls:
+        message["tool_calls"] = reply.tool_calls
+    return message
+
+
+def _split(recipe: Recipe, reply: Reply) -> tuple[str | None, str | None]:
+    """(rationale, answer) of a reply."""
+    marker = recipe.generate.answer_marker
+    if not (marker and STRATEGIES[recipe.strategy].splits_answer):
+        return reply.reasoning, reply.text.strip()
+    before, answer = split_rationale(reply.text, marker)
+    return "\n\n".join(part for part in (reply.reasoning, before) if part) or None, answer
 
 
 def split_rationale(text: str, marker: str) -> tuple[str | None, str | None]:

@@ -16,15 +16,14 @@ import asyncio
 import heapq
 import time
 from collections import deque
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, fields
 
-from synthgen.errors import SynthgenError, TeacherError, UserError
-from synthgen.generation.budget import PICO, Budget, Prices
-from synthgen.generation.cache import Cache, Entry, Spent
+from synthgen.errors import SynthgenError, TeacherError
+from synthgen.generation.account import Account
+from synthgen.generation.cache import Entry, Spent
 from synthgen.generation.pacing import Concurrency, Quota, backoff
-from synthgen.requests import Request
-from synthgen.teachers.base import Call, Refused, RemoteTeacher, Reply
+from synthgen.generation.work import BudgetReached, Item, Live, Work
+from synthgen.teachers.base import Refused, Reply
 
 _PATIENCE = 600.0  # seconds without one answer from a server that only refuses; and the longest wait it may ask for
 _DOUBT = 3  # requests given up in a row, with no answer between them: is the server there at all?
@@ -37,84 +36,46 @@ _TURN = 32  # cached rows before others get a turn
 _KEPT = ("bad_request", "context", "content_filter", "schema", "empty", "too_large")  # would be the same again
 
 
-@dataclass(slots=True)
-class Item:
-    """One request on its way; `place` is its sender's word for where the reply belongs."""
+@dataclass(frozen=True)
+class Limits:
+    """How a teacher may be asked: requests in flight, requests and tokens a minute, seconds to wait for an answer,
+    times that a failed request is sent again."""
 
-    place: Any
-    request: Request
-    call: Call
-    tries: int = 0
-    paid_tries: int = 0
-    began: float = 0.0
-    answers: int = 0  # successes of the run when it was first sent
+    max_in_flight: int = 64
+    rpm: int | None = None
+    tpm: int | None = None
+    timeout: float = 300.0
+    max_retries: int = 4
 
-
-@dataclass
-class Live:
-    """What a view shows; amounts in dollars, None when prices are unknown."""
-
-    in_flight: int = 0
-    limit: int = 0
-    idle: str = ""
-    usd: float | None = 0.0
-    sent: int = 0
-    cached: int = 0
-    refused: int = 0
-    retried: int = 0
-    made: int = 0
-    failures: dict[str, int] = field(default_factory=dict)
+    @classmethod
+    def of(cls, section: object) -> Limits:
+        """Those that a teacher's section names; the others have their defaults."""
+        named = [field.name for field in fields(cls) if hasattr(section, field.name)]
+        return cls(**{name: getattr(section, name) for name in named})
 
 
-class Work(Protocol):
-    """Where requests come from and replies go; schedulers of several teachers may share it."""
+@dataclass(frozen=True)
+class _Reservation:
+    """What a request could cost, what it did cost, and the ledger's id of the reservation."""
 
-    def take(self, teacher: str) -> Item | None:
-        """The next request for a teacher; None when there is none now."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether none will ever come again."""
-
-    def deliver(self, item: Item, reply: Reply) -> None:
-        """A reply, once for each item. May raise to stop the run."""
-
-
-class BudgetReached(UserError):
-    """The next request could cost more than the budget has left."""
+    most: Spent
+    spent: Spent
+    ticket: int | None
 
 
 class Scheduler:
-    """Asks `teacher`, whose name is `name`, for every item that `work` has for it. `run` is the ledger's name of
-    this run. Raises what `work` raises, BudgetReached, TeacherError.
+    """Asks the account's teacher, whose name is `name`, for every item that `work` has for it.
+
+    `run` raises what `work` raises, BudgetReached, TeacherError.
     """
 
-    def __init__(
-        self,
-        name: str,
-        teacher: RemoteTeacher,
-        work: Work,
-        cache: Cache | None,
-        *,
-        run: str,
-        budget: Budget,
-        prices: Prices | None,
-        max_in_flight: int,
-        rpm: int | None = None,
-        tpm: int | None = None,
-        timeout: float = 300.0,
-        attempts: int = 5,
-    ) -> None:
-        self.name, self.teacher, self.work = name, teacher, work
-        self.cache, self.run_name, self.budget, self.prices = cache, run, budget, prices
-        self.timeout, self.attempts = timeout, attempts
-        self.pace = Concurrency(max_in_flight)
-        self.quota = Quota(rpm, tpm, time.monotonic())
-        self.model = str(teacher.identity["model"])
-        self.live = Live(usd=None if prices is None else budget.spent.usd / PICO)
+    def __init__(self, name: str, work: Work, account: Account, limits: Limits) -> None:
+        self.name, self.work, self.account, self.limits = name, work, account, limits
+        self.teacher, self.budget = account.teacher, account.budget
+        self.pace = Concurrency(limits.max_in_flight)
+        self.quota = Quota(limits.rpm, limits.tpm, time.monotonic())
+        self.live = Live(usd=account.usd)
         self._ahead: deque[Item] = deque()  # taken, and not begun
-        self._kept: dict[bytes, Entry] = {}  # what the cache held for these when it was read
-        self._since: set[bytes] = set()  # keys of what has been put there since
         self._waiting: list[tuple[float, int, Item]] = []  # heap of those due again
         self._flying: dict[bytes, list[Item]] = {}  # by key; further ones that asked the same
         self._tasks: set[asyncio.Task[None]] = set()
@@ -176,33 +137,23 @@ class Scheduler:
         if not self._ahead:
             while len(self._ahead) < _AHEAD and (item := self.work.take(self.name)) is not None:
                 self._ahead.append(item)
-            self._since.clear()
-            if self._ahead and self.cache and self.teacher.paid:
-                self._kept = self.cache.find([item.call.key for item in self._ahead])
+            self.account.read_ahead(self._ahead)
         return self._ahead.popleft() if self._ahead else None
-
-    def _look_up(self, item: Item, again: bool) -> Entry | None:
-        """What the cache holds for a new request, or one that waited before it was ever sent (`again`)."""
-        if self.cache is None or not self.teacher.paid or item.tries:
-            return None
-        if again or item.call.key in self._since:
-            return self.cache.get(item.call.key)
-        return self._kept.get(item.call.key)
 
     async def _begin(self, item: Item, again: bool) -> None:
         """Answer from the cache, join an identical request in flight, or send when all limits allow."""
         self._count += 1
         if self._count % _TURN == 0:
             await asyncio.sleep(0)
-        kept = self._look_up(item, again)
+        kept = self.account.look_up(item, again)
         if kept is not None:
             self.live.cached += 1
-            self._finish(item, self._from_entry(item, kept))
+            self._finish(item, self.account.reply(item.request, kept))
             return
         if item.call.key in self._flying:
             self._flying[item.call.key].append(item)
             return
-        most = self._most(item.call)
+        most = self.account.most(item.call)
         if not await self._admit(item, most):
             return
         self.budget.hold(most)
@@ -234,7 +185,7 @@ class Scheduler:
                 await self._pause("retry-after", self._resume_at - now)
             elif not self.budget.fits(most):
                 if not self.budget.holds:
-                    self._stop = self._out_of_budget()
+                    self._stop = BudgetReached(self.budget.text())
                     return False
                 await self._pause("budget", _LOOK)  # another teacher's reply may give some back
             elif wait > 0:
@@ -259,57 +210,58 @@ class Scheduler:
         sent = time.monotonic()
         item.tries += 1
         self.live.sent += 1
-        ticket = await self._reserve(most)
+        ticket = await self.account.reserve(most)
         try:
-            async with asyncio.timeout(self.timeout + 5):  # the teacher's own limit comes first
+            async with asyncio.timeout(self.limits.timeout + 5):  # the teacher's own limit comes first
                 body = await self.teacher.send(item.call)
         except (Refused, TimeoutError) as problem:
             if isinstance(problem, TimeoutError):
-                problem = Refused("timeout", f"no answer in {self.timeout:g} s", retry=True, billed=True)
+                problem = Refused("timeout", f"no answer in {self.limits.timeout:g} s", retry=True, billed=True)
             spent = most if problem.billed else Spent()
             self.quota.correct(reserved, 0, None if problem.billed or problem.pace else 0)
-            await self._refused(item, problem, sent, most, spent, ticket)
+            await self._refused(item, problem, sent, _Reservation(most, spent, ticket))
             return
         reply = self.teacher.read(item.request, body)
-        used = None
-        if reply.usage is not None:
-            used = int(reply.usage["prompt_tokens"] or 0) + int(reply.usage["completion_tokens"] or 0)
+        spent = self.account.spent(reply, most)
+        used = None if reply.usage is None else spent.tokens
         self.quota.correct(reserved, item.call.prompt_tokens + item.call.most_completion, used)
-        spent = most if used is None else Spent(self._cost(reply), used)
-        reply = self._priced(reply)
+        reply = self.account.priced(reply)
         if reply.failure is None or reply.failure[0] == "content_filter":
             self._answered()
         elif reply.failure[0] in ("schema", "empty"):
             item.paid_tries += 1
             if item.paid_tries < _PAID_TRIES and self._may_retry(item):
-                await self._keep(most, spent, ticket)
+                await self._settle(_Reservation(most, spent, ticket))
                 self._again(item, backoff(item.paid_tries))
                 return
-        await self._keep(most, spent, ticket, (item.call.key, Entry(body, reply.failure)))
+        await self._settle(_Reservation(most, spent, ticket), (item.call.key, Entry(body, reply.failure)))
         self._landed(item, reply)
 
-    async def _refused(
-        self, item: Item, problem: Refused, sent: float, most: Spent, spent: Spent, ticket: int | None
-    ) -> None:
+    async def _refused(self, item: Item, problem: Refused, sent: float, reservation: _Reservation) -> None:
+        """Stop for what no request can survive, wait, ask again, or fail the item."""
         now = time.monotonic()
         if problem.fatal:
-            await self._keep(most, spent, ticket)
+            await self._settle(reservation)
             self._drop(item)
             raise TeacherError(
                 f"{self._where()} refuses every request: {problem.reason}",
-                "mend that, then give the same command; what is committed or in the cache is not asked again",
+                "correct that, then give the same command; what is committed or in the cache is not asked again",
             )
         if problem.pace:
-            await self._keep(most, spent, ticket)
+            await self._settle(reservation)
             self.live.refused += 1
             item.tries -= 1
             self.pace.refused(sent, self.live.in_flight, now)
             self._slow_down(item, problem, now)
             return
         if problem.retry and self._may_retry(item):
-            await self._keep(most, spent, ticket)
-            self._again(item, max(backoff(item.tries), min(problem.after or 0.0, self.timeout)))
+            await self._settle(reservation)
+            self._again(item, max(backoff(item.tries), min(problem.after or 0.0, self.limits.timeout)))
             return
+        await self._fail(item, problem, reservation)
+
+    async def _fail(self, item: Item, problem: Refused, reservation: _Reservation) -> None:
+        """The item fails, and is kept if it would fail again; the run stops when it looks as if no item can succeed."""
         failure = (problem.kind, problem.reason)
         kept = None
         if problem.retry:
@@ -323,7 +275,7 @@ class Scheduler:
                 )
         elif problem.kind in _KEPT:
             kept = (item.call.key, Entry(None, failure))
-        await self._keep(most, spent, ticket, kept)
+        await self._settle(reservation, kept)
         if self._stop is None:
             self._landed(item, Reply(failure=failure))
         else:
@@ -343,7 +295,7 @@ class Scheduler:
         self._again(item, 0.0)
 
     def _may_retry(self, item: Item) -> bool:
-        return item.tries < self.attempts and time.monotonic() - item.began < 3 * self.timeout
+        return item.tries <= self.limits.max_retries and time.monotonic() - item.began < 3 * self.limits.timeout
 
     async def _gave_up(self, item: Item, problem: Refused) -> None:
         """A request has used up its tries. Several in a row and no answer since: it may be the server, not they."""
@@ -382,57 +334,13 @@ class Scheduler:
     def _finish(self, item: Item, reply: Reply) -> None:
         if reply.failure is not None:
             self.live.failures[reply.failure[0]] = self.live.failures.get(reply.failure[0], 0) + 1
-        self.live.made += int((reply.usage or {}).get("completion_tokens") or 0)
+        self.live.tokens += int((reply.usage or {}).get("completion_tokens") or 0)
         self.work.deliver(item, reply)
 
-    def _from_entry(self, item: Item, kept: Entry) -> Reply:
-        if kept.failure is not None:
-            return Reply(failure=kept.failure)
-        return self._priced(self.teacher.read(item.request, kept.body or b""))
-
-    async def _reserve(self, most: Spent) -> int | None:
-        """Under a budget the reservation is on the disk before the request is on the wire."""
-        if self.cache is None or not self.budget.limited:
-            return None
-        ticket, statement = self.cache.reserve(self.run_name, most)
-        await self.cache.commit([statement])
-        return ticket
-
-    async def _keep(
-        self, most: Spent, spent: Spent, ticket: int | None, entry: tuple[bytes, Entry] | None = None
-    ) -> None:
-        """Settle the reservation, and make the reply durable, in one commit."""
-        self.budget.settle(most, spent)
-        self.live.usd = None if self.prices is None else self.budget.spent.usd / PICO
-        if self.cache is None:
-            return
-        statements = self.cache.settle(self.run_name, ticket, spent)
-        if entry is not None and self.teacher.paid:
-            statements.append(self.cache.put(*entry, self.model))
-        if statements:
-            await self.cache.commit(statements)
-        if entry is not None:  # not before: a reading in the meantime did not see it
-            self._since.add(entry[0])
-
-    def _most(self, call: Call) -> Spent:
-        usd = self.prices.most(call.most_prompt, call.most_completion) if self.prices else 0
-        return Spent(usd, call.most_prompt + call.most_completion)
-
-    def _cost(self, reply: Reply) -> int:
-        if self.prices is None or reply.usage is None:
-            return 0
-        return int(self.prices.cost({key: value or 0 for key, value in reply.usage.items()}) * reply.price_share)
-
-    def _priced(self, reply: Reply) -> Reply:
-        if self.prices is None or (reply.usage is None and self.teacher.paid):
-            return replace(reply, cost_usd=None)
-        return replace(reply, cost_usd=self._cost(reply) / PICO)
+    async def _settle(self, reservation: _Reservation, entry: tuple[bytes, Entry] | None = None) -> None:
+        await self.account.settle(reservation.most, reservation.spent, reservation.ticket, entry)
+        self.live.usd = self.account.usd
 
     def _where(self) -> str:
-        return f"the server at {self.teacher.identity.get('base_url', self.model)}"
-
-    def _out_of_budget(self) -> BudgetReached:
-        return BudgetReached(
-            f"the budget is reached: {self.budget.said()} spent, and the next request could cost more than is left",
-            "go on with more: raise generate.budget, or --budget, and give the same command; what was paid is kept",
-        )
+        identity = self.teacher.identity
+        return f"the server at {identity.get('base_url', identity['model'])}"

@@ -8,21 +8,20 @@ jobs of a shard in lockstep: `synthgen.generation.rounds`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from synthgen import corpus
+from synthgen.generation.filling import Filling, Output
 from synthgen.generation.jobs import Jobs
-from synthgen.generation.remote import Filling, Gate, Write
+from synthgen.logits import LogitsSpec
 from synthgen.requests import Request
-from synthgen.teachers.base import Call, StreamingTeacher
-from synthgen.ui import Progress
+from synthgen.teachers.base import Call, StreamingTeacher, Tick
 
 _NOTHING = Call(b"", b"", 0, 0, 0)
 
 
 class _NoWire:
-    """What `Filling` asks of a teacher: nothing is sent."""
+    """A `Caller` for engines that take the request itself: nothing is sent."""
 
     def call(self, request: Request) -> Call:
         return _NOTHING
@@ -32,32 +31,28 @@ def stream(
     jobs: Jobs,
     shards: Sequence[corpus.Shard],
     teachers: Mapping[str, StreamingTeacher],
-    spec: dict[str, Any] | None,
-    write: Write,
-    bar: Progress,
-    gate: Gate,
+    spec: LogitsSpec | None,
+    output: Output,
 ) -> None:
-    """Make `shards`; `write` commits one. Raises GateDenied, TeacherError, and what `write` raises."""
-    asyncio.run(_main(jobs, shards, teachers, spec, write, bar, gate))
+    """Make `shards`. Raises GateDenied, TeacherError, and what committing raises."""
+    asyncio.run(_main(jobs, shards, teachers, spec, output))
 
 
 async def _main(
     jobs: Jobs,
     shards: Sequence[corpus.Shard],
     teachers: Mapping[str, StreamingTeacher],
-    spec: dict[str, Any] | None,
-    write: Write,
-    bar: Progress,
-    gate: Gate,
+    spec: LogitsSpec | None,
+    output: Output,
 ) -> None:
-    filling = Filling(jobs, shards, dict.fromkeys(teachers, _NoWire()), write, bar, gate)
+    filling = Filling(jobs, shards, dict.fromkeys(teachers, _NoWire()), output)
     news = asyncio.Event()
     filling.wake = news.set
     loops: list[asyncio.Task[None]] = []
     try:
         for name, teacher in teachers.items():
             for _ in range(await teacher.start()):
-                loops.append(asyncio.create_task(_go_on(filling, news, name, teacher, spec, bar.tokens)))
+                loops.append(asyncio.create_task(_go_on(filling, news, (name, teacher), spec, output.bar.tokens)))
         await asyncio.gather(*loops)
     finally:
         for task in loops:
@@ -65,19 +60,18 @@ async def _main(
         await asyncio.gather(*loops, return_exceptions=True)
         if filling.commits:
             await asyncio.wait(set(filling.commits))
-    if filling.error is not None:
-        raise filling.error
+    await filling.committed()
 
 
 async def _go_on(
     filling: Filling,
     news: asyncio.Event,
-    name: str,
-    teacher: StreamingTeacher,
-    spec: dict[str, Any] | None,
-    tick: Callable[[int], None],
+    named: tuple[str, StreamingTeacher],
+    spec: LogitsSpec | None,
+    tick: Tick,
 ) -> None:
     """Ask one request after another until all jobs are done."""
+    name, teacher = named
     while not filling.finished:
         item = filling.take(name)
         if item is None:

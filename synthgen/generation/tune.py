@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
 
 from synthgen.errors import UserError
-from synthgen.generation import strategies
-from synthgen.generation.jobs import Jobs, cast, who
+from synthgen.generation import casting
+from synthgen.generation.inputs import read_inputs, runner
+from synthgen.generation.jobs import Jobs
 from synthgen.generation.rounds import ask_batch
-from synthgen.prompts import load_prompt
+from synthgen.logits import LogitsSpec
 from synthgen.recipe import Recipe
 from synthgen.requests import Request
-from synthgen.seeds import load_seeds
-from synthgen.tables.engines import LocalTeacher, TeacherSection
+from synthgen.tables.engines import ENGINES, AnyTeacher
 from synthgen.teachers import open_teacher
-from synthgen.teachers.base import Teacher
+from synthgen.teachers.base import Teacher, TeacherOptions, Tick
 from synthgen.ui import UI
 
 _SIZES = (4, 8, 16, 32, 64, 128, 256)
@@ -26,7 +26,7 @@ _TIMES = 2  # each, the better one counts
 
 
 @dataclass(frozen=True)
-class Tried:
+class Trial:
     """One setting; rates are of the better of two tries; `problem` says why there is none."""
 
     value: int
@@ -36,90 +36,109 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Tuned:
+class Tuning:
     """All that was tried on `requests` requests of `teacher`, and the best value of the recipe's key `key`."""
 
     teacher: str
     key: str
     requests: int
-    tried: list[Tried]
+    tried: list[Trial]
     best: int
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For `--json`."""
         return asdict(self)
 
+    def text(self) -> str:
+        """For people."""
+        lines = [f"{self.key:>12}  rows/s  tokens/s   ({self.teacher}, {self.requests} requests)"]
+        for trial in self.tried:
+            rates = trial.problem or f"{trial.rows_per_second:6.1f}  {trial.tokens_per_second:8.0f}"
+            lines.append(f"{trial.value:12}  {rates}{'   ← best' if trial.value == self.best else ''}")
+        return "\n".join(lines)
 
-def tune(recipe: Recipe, *, requests: int = 64, ui: UI | None = None) -> Tuned:
+
+def tune(recipe: Recipe, *, requests: int = 64, ui: UI | None = None) -> Tuning:
     """Time the first teacher's first questions at several batch sizes; nothing is written.
 
     Raises UserError for a teacher without a batch of its own, and what `generate` raises for a recipe that it
     could not run.
     """
     ui = ui or UI(quiet=True)
-    prompt = load_prompt(recipe.prompts, recipe.task)
-    seeds = load_seeds(recipe.seeds, recipe.split, strategies.question(recipe, prompt))
-    name, section = next(iter(cast(recipe).items()))
-    if not isinstance(section, LocalTeacher):
+    inputs = read_inputs(recipe)
+    name, section = next(iter(casting.cast(recipe).items()))
+    engine = ENGINES[section.engine]
+    if not engine.batch_key:
         raise UserError(
             f"teacher '{name}' ({section.engine}) has no batch of its own",
             "requests in flight find their number by themselves; teacher.max_in_flight is the most",
         )
-    some = sample(Jobs(recipe, seeds, prompt, who(recipe)), name, requests)
-    if not some:
+    sampled = sample(inputs.jobs(casting.versions(recipe)), name, requests)
+    if not sampled:
         raise UserError(
             f"the first questions of this recipe are not for teacher '{name}'", "tune it in a recipe of its own"
         )
-    key = "batch_size" if isinstance(section, TeacherSection) else "max_num_seqs"
-    spec = recipe.logits.spec() if recipe.logits and recipe.strategy not in ("classify", "embed") else None
-    sizes = [size for size in _SIZES if size < len(some)] + [next((s for s in _SIZES if s >= len(some)), _SIZES[-1])]
-    tried: list[Tried] = []
-    teacher: Any = None
+    key, form, spec = engine.batch_key, recipe.generate, casting.logits_spec(recipe)
+    options = TeacherOptions(recipe.task, form.json_schema, form.regex, spec)
+    sizes = [size for size in _SIZES if size < len(sampled)]
+    sizes.append(next((size for size in _SIZES if size >= len(sampled)), _SIZES[-1]))
+    trials: list[Trial] = []
     with ui.progress("tune", len(sizes), "settings") as bar:
-        for size in sizes:
-            if teacher is None or key != "batch_size":  # vLLM must be started anew
-                teacher = open_teacher(section.model_copy(update={key: size}), recipe.generate)
-            teacher.batch_size = size
-            tried.append(attempt(teacher, name, size, some, spec, bar.tokens))
-            if key != "batch_size":
-                teacher.close()
+        timed = partial(attempt, name=name, requests=sampled, spec=spec, tick=bar.tokens)
+        for trial in _trials(section, options, sizes, timed):
+            trials.append(trial)
             bar.advance(1)
-            if tried[-1].problem:
-                break
-    teacher.close()
-    good = [one for one in tried if not one.problem]
+    good = [trial for trial in trials if not trial.problem]
     if not good:
-        raise UserError(f"{key} {sizes[0]} fails: {tried[0].problem}", "give a smaller model, dtype or max_new_tokens")
-    fastest = max(one.rows_per_second for one in good)
-    best = next(one.value for one in good if one.rows_per_second >= _AS_GOOD * fastest)
-    return Tuned(section.model, key, len(some), tried, best)
+        raise UserError(f"{key} {sizes[0]} fails: {trials[0].problem}", "give a smaller model, dtype or max_new_tokens")
+    fastest = max(trial.rows_per_second for trial in good)
+    best = next(trial.value for trial in good if trial.rows_per_second >= _AS_GOOD * fastest)
+    return Tuning(section.model, key, len(sampled), trials, best)
+
+
+def _trials(
+    section: AnyTeacher, options: TeacherOptions, sizes: Sequence[int], timed: Callable[[Teacher, int], Trial]
+) -> Iterator[Trial]:
+    """Each size in turn, until one fails."""
+    engine = ENGINES[section.engine]
+    teacher: Teacher | None = None
+    try:
+        for size in sizes:
+            if teacher is not None and engine.batch_key_is_free:
+                setattr(teacher, "batch_size", size)  # noqa: B010 - an attribute that the protocol does not have
+            else:
+                if teacher is not None:
+                    teacher.close()
+                teacher = open_teacher(section.model_copy(update={engine.batch_key: size}), options)
+            trial = timed(teacher, size)
+            yield trial
+            if trial.problem:
+                return
+    finally:
+        if teacher is not None:
+            teacher.close()
 
 
 def sample(jobs: Jobs, name: str, count: int) -> list[Request]:
     """First requests of jobs all over the recipe, as many as `count`, of those that ask `name`."""
-    step = max(1, len(jobs) // count)
-    found: list[Request] = []
-    for place in range(0, len(jobs), step):
+    run = runner(jobs.setting.recipe)
+    requests: list[Request] = []
+    for place in range(0, len(jobs), max(1, len(jobs) // count)):
         [job] = jobs.range(place, place + 1)
-        rounds = strategies.STRATEGIES[jobs.recipe.strategy].make(job)
+        rounds = run(job)
         try:
-            found += [request for request in next(rounds) if request.teacher == name]
+            requests += [query.request for query in next(rounds) if query.request.teacher == name]
         except StopIteration:
             continue
         rounds.close()
-        if len(found) >= count:
+        if len(requests) >= count:
             break
-    return found[:count]
+    return requests[:count]
 
 
 def attempt(
-    teacher: Teacher,
-    name: str,
-    size: int,
-    requests: Sequence[Request],
-    spec: dict[str, Any] | None,
-    tick: Callable[[int], None],
-) -> Tried:
+    teacher: Teacher, size: int, *, name: str, requests: Sequence[Request], spec: LogitsSpec | None, tick: Tick
+) -> Trial:
     """Answer all requests, after a first batch of `size` that is not timed."""
     best, tokens = float("inf"), 0
     try:
@@ -132,5 +151,5 @@ def attempt(
     except (MemoryError, RuntimeError) as error:  # torch's own is a RuntimeError
         if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
             raise
-        return Tried(size, 0.0, 0.0, str(error).splitlines()[0][:200])
-    return Tried(size, len(requests) / best, tokens / best)
+        return Trial(size, 0.0, 0.0, str(error).splitlines()[0][:200])
+    return Trial(size, len(requests) / best, tokens / best)

@@ -36,10 +36,10 @@ def render_each(tokenizer: Any, requests: Sequence[Request]) -> list[list[int]]:
     """Token ids of each request's prompt."""
     cache: dict[tuple[int, bool], list[int]] = {}  # samples of one seed share their messages object
     for r in requests:
-        key = (id(r.teacher_prompt), r.open_turn)
+        key = (id(r.messages), r.open_turn)
         if key not in cache:
-            cache[key] = (render_open if r.open_turn else render)(tokenizer, r.teacher_prompt)
-    return [cache[id(r.teacher_prompt), r.open_turn] for r in requests]
+            cache[key] = (render_open if r.open_turn else render)(tokenizer, r.messages)
+    return [cache[id(r.messages), r.open_turn] for r in requests]
 
 
 def completion_ids(tokenizer: Any, eos: set[int], request: Request) -> list[int]:
@@ -48,7 +48,7 @@ def completion_ids(tokenizer: Any, eos: set[int], request: Request) -> list[int]
     Tokens that the request brings are used when this tokenizer turns them into exactly the completion's text (a
     corpus made with the same one); otherwise the text is tokenized, and closed with the end token.
     """
-    text = request.completion[0]["content"]
+    text = request.completion[0]["content"] or ""
     given = list(request.completion_ids)
     if given and max(given) < len(tokenizer):
         spoken = [token for token in given if token not in eos]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from synthgen import logits
+from synthgen.records import Sampling
 
 _NUCLEUS_FIRST = 64  # top-p looks among this many ids, then among sixteen times as many, before it sorts them all
 
@@ -20,21 +21,23 @@ _NUCLEUS_FIRST = 64  # top-p looks among this many ids, then among sixteen times
 def choose(
     z_BV: torch.Tensor,
     u_BN: torch.Tensor,
-    sampling: Sequence[dict[str, Any]],
-    spec: dict[str, Any] | None,
+    sampling: Sequence[Sampling],
+    spec: logits.LogitsSpec | None,
     allowed_BV: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, tuple[np.ndarray[Any, Any], ...]]:
     """Next tokens by the first random number of each row, among those allowed, and what `spec` keeps of the whole
     distribution."""
-    temperature, top_p = float(sampling[0]["temperature"]), float(sampling[0]["top_p"])
-    capture = float(spec["temperature"]) if spec else 0.0
+    temperature, top_p = sampling[0]["temperature"], sampling[0]["top_p"]
+    assert temperature is not None
+    assert top_p is not None
+    capture = spec.temperature if spec else 0.0
     kept: tuple[np.ndarray[Any, Any], ...] = ()
     cdf = None
-    if spec and spec["kind"] == "sampled":
+    if spec and spec.kind == "sampled":
         cdf = cumulative(z_BV, capture)
         kept = (invert(cdf, u_BN[:, 1:]).to(torch.int32).cpu().numpy(),)
     elif spec:
-        kept = tuple(part.cpu().numpy() for part in top_k(z_BV, min(int(spec["k"]), z_BV.shape[-1]), capture))
+        kept = tuple(part.cpu().numpy() for part in top_k(z_BV, min(spec.k, z_BV.shape[-1]), capture))
     if allowed_BV is not None:
         z_BV, cdf = z_BV.masked_fill(~allowed_BV, -torch.inf), None
     if temperature == 0:
@@ -83,7 +86,7 @@ def top_k(z_NV: torch.Tensor, k: int, temperature: float) -> tuple[torch.Tensor,
 
 
 def targets(
-    steps: Sequence[tuple[list[int], tuple[np.ndarray[Any, Any], ...]]], count: int, spec: dict[str, Any] | None
+    steps: Sequence[tuple[list[int], tuple[np.ndarray[Any, Any], ...]]], count: int, spec: logits.LogitsSpec | None
 ) -> list[logits.Target]:
     """What was kept at each step for each live request, as one target a request."""
     if spec is None:
@@ -92,7 +95,7 @@ def targets(
     order = np.argsort(owner, kind="stable")  # by request, then by step
     bounds = np.cumsum(np.bincount(owner, minlength=count))[:-1]
     parts = [np.split(np.concatenate(part)[order], bounds) for part in zip(*(kept for _, kept in steps), strict=True)]
-    if spec["kind"] == "sampled":
+    if spec.kind == "sampled":
         return [logits.count_draws(draws) for draws in parts[0]]
     return [logits.TopK(*arrays) for arrays in zip(*parts, strict=True)]
 

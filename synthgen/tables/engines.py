@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from synthgen.tables.reference import Reference
 from synthgen.tables.section import Count, ModelName, PathName, Section
 
 
@@ -179,11 +180,29 @@ def _most_k(teacher: AnyTeacher) -> int | None:
 
 @dataclass(frozen=True)
 class Engine:
-    """What answers requests: its section of the recipe, and what it can give."""
+    """What answers requests: its section of the recipe, what it can give, and the functions that open it."""
 
     section: type[AnyTeacher]
     in_process: bool
-    """Whether the model runs in this process."""
+    """Whether the model runs in this process. `opens` then gives a `Teacher`, otherwise a `RemoteTeacher`."""
+    opens: Reference
+    """(section, TeacherOptions) → teacher; see `synthgen.teachers.base`."""
+    package: str = ""
+    """A package without which the engine cannot work; it is looked for before anything is imported."""
+    extra: str = ""
+    """The extra of our package that installs what the engine imports."""
+    batch_key: str = ""
+    """The key that `synthgen tune` finds the best value of: how many requests are answered at once."""
+    batch_key_is_free: bool = False
+    """Whether an opened teacher takes another value as its attribute `batch_size`; otherwise it is opened again."""
+    sends_tools: bool = False
+    """Whether the tools that a seed brings are offered to the model."""
+    prices: Reference | None = None
+    """section → `Prices`, or None where they are unknown. Without this function answers cost nothing."""
+    previews: Reference | None = None
+    """(section, TeacherOptions) → `Caller`: what would be sent, without a key and without a connection."""
+    batches: Reference | None = None
+    """The provider's Batch API: (teacher, `Batching`) → coroutine that brings replies into the cache."""
     top_k: bool = False
     """Whether it gives the likeliest tokens with their probabilities at temperature 1, also along completions that it
     did not write."""
@@ -221,6 +240,10 @@ ENGINES: dict[str, Engine] = {
         json_schema=True,
         regex=True,
         weights=_itself,
+        opens="synthgen.teachers.local:open_local",
+        extra="train",
+        batch_key="batch_size",
+        batch_key_is_free=True,
     ),
     "vllm": Engine(
         VllmTeacher,
@@ -231,6 +254,10 @@ ENGINES: dict[str, Engine] = {
         regex=True,
         weights=_weights,
         may_change=("tensor_parallel_size", "data_parallel_size", "gpu_memory_utilization", "max_num_seqs"),
+        opens="synthgen.teachers.vllm.model:open_vllm",
+        package="vllm",
+        extra="vllm",
+        batch_key="max_num_seqs",
     ),
     "openai": Engine(
         ApiTeacher,
@@ -240,6 +267,17 @@ ENGINES: dict[str, Engine] = {
         most_k=_most_k,
         json_schema=True,
         may_change=_PACE,
+        opens="synthgen.teachers.openai:open_api",
+        extra="api",
+        sends_tools=True,
+        prices="synthgen.generation.prices:listed",
+        previews="synthgen.teachers.openai:preview",
+        batches="synthgen.generation.batch:fill_cache",
     ),
-    "replay": Engine(ReplayTeacher, in_process=False, may_change=("max_in_flight",)),
+    "replay": Engine(
+        ReplayTeacher,
+        in_process=False,
+        opens="synthgen.teachers.replay:open_replay",
+        may_change=("max_in_flight",),
+    ),
 }

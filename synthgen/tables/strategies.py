@@ -1,11 +1,66 @@
-"""STRATEGIES: ways to make rows from a seed. An entry owns every fact of a strategy."""
+"""STRATEGIES: ways to make rows from a seed. An entry owns every fact of a strategy.
+
+A new strategy is one generator (see `synthgen.generation.rounds`) and one entry here. REWARDS lists what `steps.choose`
+may name.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from synthgen.tables.reference import Reference
+
+
+class Steps(Protocol):
+    """What an entry reads of the recipe's section `steps`."""
+
+    @property
+    def candidates(self) -> int: ...
+    @property
+    def rounds(self) -> int: ...
+    @property
+    def choose(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Reward:
+    """How completions are ranked: by a teacher that judges each, or by the reference."""
+
+    judge_offers: str = ""
+    """The kind of request that the judge answers about each completion; "" where no teacher judges."""
+    template: str = ""
+    """The template that asks the judge; "" where nothing is asked in words."""
+
+
+REWARDS: dict[str, Reward] = {
+    "judge": Reward("sample", "judge"),
+    "probability": Reward("classify", "judge"),
+    "likelihood": Reward("score"),
+    "reference": Reward(),
+}
+
+
+def one_request(steps: Steps, teachers: int) -> int:
+    """The number of requests of a job that asks once."""
+    return 1
+
+
+def _two_requests(steps: Steps, teachers: int) -> int:
+    return 2
+
+
+def _candidates(steps: Steps, teachers: int) -> int:
+    return steps.candidates
+
+
+def _judged_candidates(steps: Steps, teachers: int) -> int:
+    return steps.candidates * (2 if REWARDS[steps.choose].judge_offers else 1)
+
+
+def _every_teacher(steps: Steps, teachers: int) -> int:
+    return teachers
 
 
 @dataclass(frozen=True)
@@ -32,6 +87,34 @@ class Strategy:
     """The least `steps.candidates` with which the strategy makes sense."""
     steps: tuple[str, ...] = ()
     """Keys of the recipe's section `steps` that it reads."""
+    most_requests: Callable[[Steps, int], int] = one_request
+    """The most requests of one job, from the section `steps` and the number of teachers."""
+    request_kind: Literal["sample", "classify", "embed", "score"] = "sample"
+    """The kind of request whose reply becomes a row. Every teacher that answers must offer it."""
+    several_samples: bool = True
+    """Whether a seed has `generate.num_generations` jobs; otherwise it has one."""
+    splits_answer: bool = True
+    """Whether completions are split into rationale and answer where the recipe has a `generate.answer_marker`."""
+    templates: tuple[str, ...] = ()
+    """Templates that the folder must have besides `question`."""
+    template_prefix: str = ""
+    """The folder must have a template whose name begins so; "" asks for none."""
+    question: str = "user"
+    """The template that shows what a seed asks. Seeds that ask alike stay on one side of the split."""
+    question_of: Reference | None = None
+    """What a seed asks, where no template alone shows it: a function of its fields and the `Prompt`."""
+    rewriter_offers: str = "sample"
+    """The kind of request that the rewriter must answer, for a strategy that reads `steps.rewriter`."""
+
+    @property
+    def judged(self) -> bool:
+        """Whether completions are ranked by `steps.choose`."""
+        return "choose" in self.steps
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether a teacher writes new questions."""
+        return "rewriter" in self.steps
 
 
 _SINGLE = "synthgen.generation.strategies.single"
@@ -41,7 +124,11 @@ _REWRITES = ("temperature", "max_new_tokens", "rewriter")
 _JUDGED = ("candidates", "choose", "judge", "max_new_tokens")
 
 STRATEGIES: dict[str, Strategy] = {
-    "answer": Strategy(f"{_SINGLE}:answer", "The teacher answers the seed's question."),
+    "answer": Strategy(
+        f"{_SINGLE}:answer",
+        "The teacher answers the seed's question.",
+        splits_answer=False,
+    ),
     "rationale": Strategy(
         f"{_SINGLE}:answer",
         "The teacher answers with its reasoning first; the answer is what follows `generate.answer_marker`.",
@@ -53,33 +140,45 @@ STRATEGIES: dict[str, Strategy] = {
         rows="label probabilities",
         keeps_distributions=False,
         least_labels=2,
+        request_kind="classify",
+        several_samples=False,
+        splits_answer=False,
     ),
     "embed": Strategy(
         f"{_SINGLE}:embed",
         "The text itself is the row; an embedding model's vectors are computed when a student is trained.",
         rows="texts",
         keeps_distributions=False,
+        request_kind="embed",
+        several_samples=False,
     ),
     "score": Strategy(
         f"{_SINGLE}:score",
         "The seed brings the completion; the teacher gives its distributions along it and writes nothing.",
         completions_given=True,
+        request_kind="score",
+        several_samples=False,
+        question_of=f"{_SINGLE}:given_question",
     ),
     "rationalize": Strategy(
         f"{_CHOOSING}:rationalize",
         "Where the teacher's answer is wrong it is asked again with the right one as a hint (STaR).",
         needs_answer_marker=True,
+        templates=("hint",),
+        most_requests=_two_requests,
     ),
     "vote": Strategy(
         f"{_CHOOSING}:vote",
         "The teacher answers several times, and the answer of most is kept (self-consistency).",
         steps=("candidates",),
+        most_requests=_candidates,
     ),
     "best_of_n": Strategy(
         f"{_CHOOSING}:best_of_n",
         "The teacher answers several times, and the answer with the highest reward is kept.",
         least_candidates=2,
         steps=_JUDGED,
+        most_requests=_judged_candidates,
     ),
     "preference": Strategy(
         f"{_CHOOSING}:preference",
@@ -87,55 +186,83 @@ STRATEGIES: dict[str, Strategy] = {
         rows="preference pairs",
         least_candidates=2,
         steps=_JUDGED,
+        most_requests=_judged_candidates,
     ),
     "consensus": Strategy(
-        f"{_CHOOSING}:consensus", "Every teacher answers, and the answer of most is kept.", answered_by="every"
+        f"{_CHOOSING}:consensus",
+        "Every teacher answers, and the answer of most is kept.",
+        answered_by="every",
+        most_requests=_every_teacher,
     ),
     "disagreement": Strategy(
         f"{_CHOOSING}:disagreement",
         "Every teacher answers; where the answers differ, each is a row.",
         answered_by="every",
+        most_requests=_every_teacher,
     ),
     "self_instruct": Strategy(
         f"{_ASKING}:self_instruct",
         "The teacher writes a new question like some of the seeds, and answers it.",
         steps=("shown", *_REWRITES),
+        templates=("new",),
+        most_requests=_two_requests,
     ),
     "evolve": Strategy(
         f"{_ASKING}:evolve",
         "The question is rewritten again and again (Evol-Instruct), and each version is answered.",
         steps=("rounds", *_REWRITES),
+        template_prefix="evolve_",
+        most_requests=lambda steps, teachers: 2 * steps.rounds,
     ),
     "magpie": Strategy(
         f"{_ASKING}:magpie",
         "The teacher writes what it expects where a user's turn begins, and answers it.",
         steps=_REWRITES,
+        templates=("turn_system",),
+        question="turn_system",
+        rewriter_offers="open_turn",
+        most_requests=_two_requests,
     ),
     "personas": Strategy(
-        f"{_ASKING}:personas", "The teacher writes what a described person would ask, and answers it.", steps=_REWRITES
+        f"{_ASKING}:personas",
+        "The teacher writes what a described person would ask, and answers it.",
+        steps=_REWRITES,
+        templates=("ask",),
+        question="ask",
+        most_requests=_two_requests,
     ),
     "paraphrase": Strategy(
         f"{_ASKING}:paraphrase",
         "The question is asked in other words; the known answer still holds.",
         steps=_REWRITES,
+        templates=("paraphrase",),
+        most_requests=_two_requests,
     ),
     "back_translation": Strategy(
         f"{_ASKING}:back_translation",
         "The question is translated to another language and back, and then asked.",
         steps=_REWRITES,
+        templates=("translate", "back"),
+        most_requests=lambda steps, teachers: 3,
     ),
     "counterfactual": Strategy(
         f"{_ASKING}:counterfactual",
         "The question is asked as it is, and with names and pronouns swapped: two rows.",
+        most_requests=_two_requests,
     ),
     "extract": Strategy(
         f"{_ASKING}:extract",
         "The teacher writes questions about a document, and answers each.",
         steps=("candidates", *_REWRITES),
+        templates=("questions",),
+        question="questions",
+        most_requests=lambda steps, teachers: 1 + steps.candidates,
     ),
     "conversation": Strategy(
         f"{_ASKING}:conversation",
         "The teacher also writes the user's next turns; each turn of the assistant is a row.",
         steps=("rounds", *_REWRITES),
+        templates=("user_turn",),
+        most_requests=lambda steps, teachers: 2 * steps.rounds - 1,
     ),
 }

@@ -1,50 +1,41 @@
-"""Engines that answer requests. `open_teacher` loads one in this process, `open_remote` one behind a server."""
+"""Engines that answer requests, opened as the table of engines says.
+
+teacher = open_teacher(recipe.teacher)        # one in this process: a `Teacher`
+teacher = open_remote(section, options)       # one behind a wire: a `RemoteTeacher`
+"""
 
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING
+from typing import cast
 
-from synthgen.errors import missing_extra
-from synthgen.teachers.base import RemoteTeacher, Teacher
-
-if TYPE_CHECKING:
-    from synthgen.recipe import GenerateSection, Recipe
-    from synthgen.tables.engines import ApiTeacher, LocalTeacher, ReplayTeacher
+from synthgen.errors import TeacherError, missing_extra
+from synthgen.tables.engines import ENGINES, AnyTeacher
+from synthgen.tables.reference import resolve
+from synthgen.teachers.base import RemoteTeacher, Teacher, TeacherOptions
 
 
-def open_teacher(section: LocalTeacher, generate: GenerateSection | None = None) -> Teacher:
-    """Load a local teacher; `generate` says which form answers must have, if any.
+def open_teacher(section: AnyTeacher, options: TeacherOptions | None = None) -> Teacher:
+    """Load a teacher in this process. Raises TeacherError, or UserError naming a missing extra."""
+    if not ENGINES[section.engine].in_process:
+        raise TeacherError(f"a teacher of engine '{section.engine}' does not run in this process")
+    return cast(Teacher, _open(section, options))
 
-    Raises TeacherError, or UserError naming a missing extra.
-    """
-    if section.engine == "vllm":
-        if importlib.util.find_spec("vllm") is None:  # said at once: what else it needs takes long to import
-            raise missing_extra("vllm", "vllm")
-        try:
-            from synthgen.teachers.vllm.model import VllmModel
-        except ModuleNotFoundError as error:
-            raise missing_extra(str(error.name).partition(".")[0], "vllm") from None
-        return VllmModel.open(section, generate)
+
+def open_remote(section: AnyTeacher, options: TeacherOptions | None = None) -> RemoteTeacher:
+    """Open a teacher behind a wire; nothing is sent. Raises TeacherError, or UserError naming a missing extra."""
+    if ENGINES[section.engine].in_process:
+        raise TeacherError(f"a teacher of engine '{section.engine}' runs in this process")
+    return cast(RemoteTeacher, _open(section, options))
+
+
+def _open(section: AnyTeacher, options: TeacherOptions | None) -> object:
+    engine = ENGINES[section.engine]
+    if engine.package and importlib.util.find_spec(engine.package) is None:
+        raise missing_extra(engine.package, engine.extra)
     try:
-        from synthgen.lm.load import is_classifier, is_embedder
-        from synthgen.teachers.encoder import EncoderModel
-        from synthgen.teachers.transformers import LocalModel
+        return resolve(engine.opens)(section, options or TeacherOptions())
     except ModuleNotFoundError as error:
-        raise missing_extra(str(error.name), "train") from None
-    if is_embedder(section):
-        from synthgen.teachers.embedding import EmbeddingModel
-
-        return EmbeddingModel.open(section)
-    return EncoderModel.open(section) if is_classifier(section) else LocalModel.open(section, generate)
-
-
-def open_remote(recipe: Recipe, section: ApiTeacher | ReplayTeacher) -> RemoteTeacher:
-    """Open one of the recipe's remote teachers; nothing is sent. Raises TeacherError."""
-    if section.engine == "openai":
-        from synthgen.teachers.openai import ApiModel
-
-        return ApiModel.open(recipe, section)
-    from synthgen.teachers.replay import Replay
-
-    return Replay.open(section)
+        if not engine.extra:
+            raise
+        raise missing_extra(str(error.name).partition(".")[0], engine.extra) from None

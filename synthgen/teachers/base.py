@@ -3,24 +3,23 @@
 A local engine (`Teacher`) answers many requests at a time:
 
     teacher = open_teacher(recipe.teacher)
-    replies = teacher.sample(requests, spec)      # text, token ids, and the distribution `spec` asks for
+    replies = teacher.sample(requests, spec)      # text, token ids, and the distributions that `spec` asks for
     probs = teacher.classify(requests)            # probabilities of each request's labels
     given = teacher.score(requests, spec)         # the distributions along completions that are given
 
 A remote one (`RemoteTeacher`) is asked one request at a time by `synthgen.generation.scheduler`, which keeps what
-comes back and decides when and how often to ask.
+comes back and decides when and how often to ask. Which engine opens which teacher: `synthgen.tables.engines`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import NotRequired, Protocol, TypedDict, runtime_checkable
 
+from synthgen.logits import LogitsSpec, Target
+from synthgen.records import Sampling, Usage
 from synthgen.requests import Request
-
-if TYPE_CHECKING:
-    from synthgen.logits import Target
 
 FAILURES = (
     "timeout",  # no answer in time
@@ -37,14 +36,53 @@ FAILURES = (
 )
 
 
+Tick = Callable[[int], None]
+"""Is called with the number of tokens that were made since the last call."""
+
+
+def no_tick(tokens: int) -> None:
+    """A `Tick` that shows nothing."""
+
+
+class Identity(TypedDict):
+    """Who a teacher is, as a manifest stores it: exact revision, number type, hash and size of the tokenizer's
+    vocabulary ("" and 0 where there is none), license."""
+
+    engine: str
+    model: str
+    revision: str
+    dtype: str
+    tokenizer: str
+    vocab_size: int
+    license: str
+    base_url: NotRequired[str]
+    quantization: NotRequired[str | None]
+    version: NotRequired[str]
+
+
+@dataclass(frozen=True)
+class TeacherOptions:
+    """What a recipe says of every answer of its teachers: a form that it must have, and distributions beside it.
+
+    `name` is that of the JSON schema; `spec` says which part of the distributions is kept.
+    """
+
+    name: str = ""
+    json_schema: dict[str, object] | None = None
+    regex: str | None = None
+    spec: LogitsSpec | None = None
+
+
 @dataclass(frozen=True)
 class Reply:
     """What came back for one request: an answer, or `failure` = (kind, reason).
 
     `label_probs` sums to 1 over the request's labels (kind 'classify' only). `token_logprobs` are those of the
-    given completion's tokens, in nats (kind 'score' only). `tool_calls` is JSON text. `usage` is what the server
-    counted, where there is a server; `cost_usd` is None where the price is unknown; `price_share` of the price is
-    what such a reply costs.
+    given completion's tokens, in nats (kind 'score' only). `finish_reason` is one of `records.FINISH_REASONS`.
+    `tool_calls` is JSON text. `usage` is what the server counted, where there is a server; `served_model` is the model
+    that it says has answered. `sampling` and `tools` (JSON text) are what was sent, where they differ from the
+    request's. `cost_usd` is None
+    where the price is unknown; `price_share` of the price is what such a reply costs.
     """
 
     text: str = ""
@@ -56,36 +94,35 @@ class Reply:
     failure: tuple[str, str] | None = None
     reasoning: str | None = None
     tool_calls: str | None = None
-    usage: dict[str, int | None] | None = None
+    usage: Usage | None = None
     cost_usd: float | None = 0.0
     scores: Sequence[tuple[str, float]] = ()
     price_share: float = 1.0
     token_logprobs: Sequence[float] | None = None
+    served_model: str | None = None
+    sampling: Sampling | None = None
+    tools: str | None = None
 
 
 class Teacher(Protocol):
     """What every local engine offers."""
 
     @property
-    def identity(self) -> dict[str, Any]:
-        """engine, model, exact revision, dtype, tokenizer hash, vocabulary size, terms: what a manifest stores."""
+    def identity(self) -> Identity:
+        """Who it is."""
 
     @property
     def can(self) -> frozenset[str]:
         """Of "sample", "classify", "score", "embed", "open_turn" (going on with an open message): what it offers."""
 
-    def sample(
-        self, requests: Sequence[Request], spec: dict[str, Any] | None, tick: Callable[[int], None] = ...
-    ) -> list[Reply]:
-        """One reply a request, in order. `spec` is `LogitsSection.spec()` or None; `tick(new_tokens)` is progress."""
+    def sample(self, requests: Sequence[Request], spec: LogitsSpec | None, tick: Tick = ...) -> list[Reply]:
+        """One reply a request, in order, with what `spec` keeps of the distributions."""
 
     def classify(self, requests: Sequence[Request]) -> list[Reply]:
         """Probabilities of each request's `labels`."""
 
-    def score(
-        self, requests: Sequence[Request], spec: dict[str, Any] | None, tick: Callable[[int], None] = ...
-    ) -> list[Reply]:
-        """Log-probabilities of each request's `completion`, and its distributions as `spec` says."""
+    def score(self, requests: Sequence[Request], spec: LogitsSpec | None, tick: Tick = ...) -> list[Reply]:
+        """Log-probabilities of each request's `completion`, and what `spec` keeps of its distributions."""
 
     def close(self) -> None:
         """Let go of the model, its memory and its processes."""
@@ -105,7 +142,7 @@ class StreamingTeacher(Teacher, Protocol):
     async def start(self) -> int:
         """Start the engine; how many requests it should have at once to be full."""
 
-    async def ask(self, request: Request, spec: dict[str, Any] | None, tick: Callable[[int], None]) -> Reply:
+    async def ask(self, request: Request, spec: LogitsSpec | None, tick: Tick) -> Reply:
         """The reply to one request of any kind, from any event loop."""
 
 
@@ -147,12 +184,19 @@ class Refused(Exception):
         self.retry, self.after, self.pace, self.billed, self.fatal = retry, after, pace, billed, fatal
 
 
-class RemoteTeacher(Protocol):
+class Caller(Protocol):
+    """Turns requests into what is sent."""
+
+    def call(self, request: Request) -> Call:
+        """What to send; the same request makes the same call in any run."""
+
+
+class RemoteTeacher(Caller, Protocol):
     """What every engine behind a wire offers."""
 
     @property
-    def identity(self) -> dict[str, Any]:
-        """As of `Teacher`."""
+    def identity(self) -> Identity:
+        """Who it is."""
 
     @property
     def can(self) -> frozenset[str]:
@@ -161,9 +205,6 @@ class RemoteTeacher(Protocol):
     @property
     def paid(self) -> bool:
         """Whether replies must be kept before they count."""
-
-    def call(self, request: Request) -> Call:
-        """What to send; the same request makes the same call in any run."""
 
     async def send(self, call: Call) -> bytes:
         """One attempt; the body of the reply. Raises Refused."""

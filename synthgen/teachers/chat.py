@@ -1,4 +1,4 @@
-"""What chat completions say, whoever serves them: usage, reasoning, probabilities of labels, waiting times, errors."""
+"""What chat completions say, whoever serves them: how they ended, usage, reasoning, labels, waiting times, errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,22 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from synthgen.records import Message
+from synthgen.records import Message, Usage
+
+# What servers call the end of a reply, in lower case → `records.FINISH_REASONS`.
+_ENDS = {
+    **dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed"), "stop"),
+    **dict.fromkeys(("length", "max_tokens", "max_output_tokens", "model_length", "token_limit"), "length"),
+    **dict.fromkeys(("tool_calls", "tool_call", "tool_use", "function_call"), "tool_calls"),
+    **dict.fromkeys(("content_filter", "content_filtered", "safety", "recitation", "blocklist"), "content_filter"),
+    "prohibited_content": "content_filter",
+    "refusal": "refusal",
+}
+
+
+def finish_reason(value: object) -> str:
+    """Why a reply ended, as one of `records.FINISH_REASONS`, from what the server says; "unknown" for other words."""
+    return _ENDS.get(value.strip().lower(), "unknown") if isinstance(value, str) else "unknown"
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -49,12 +64,13 @@ def label_probs(top: list[dict[str, Any]], labels: tuple[str, ...]) -> tuple[lis
     return ([p / total for p in mass], total) if total > 0 else None
 
 
-def outgoing(message: Message) -> dict[str, Any]:
+def outgoing(message: Message) -> dict[str, object]:
     """A message as the API takes it."""
-    found = {key: value for key, value in message.items() if value is not None}
-    if isinstance(found.get("tool_calls"), str):
-        found["tool_calls"] = json.loads(found["tool_calls"])
-    return found
+    sent: dict[str, object] = {key: value for key, value in message.items() if value is not None}
+    calls = message.get("tool_calls")
+    if isinstance(calls, str):
+        sent["tool_calls"] = json.loads(calls)
+    return sent
 
 
 def reasoning_of(message: dict[str, Any]) -> str | None:
@@ -66,7 +82,7 @@ def reasoning_of(message: dict[str, Any]) -> str | None:
     return None
 
 
-def usage_of(reply: Any) -> dict[str, int | None] | None:
+def usage_of(reply: object) -> Usage | None:
     """Tokens that the server counted, or None when it does not say."""
     value = reply.get("usage") if isinstance(reply, dict) else None
     if not isinstance(value, dict) or not isinstance(value.get("prompt_tokens"), int):
@@ -82,11 +98,11 @@ def usage_of(reply: Any) -> dict[str, int | None] | None:
     }
 
 
-def why_empty(finish: str, usage: dict[str, int | None] | None) -> str:
+def why_empty(finish: str, usage: Usage | None) -> str:
     """Why an answer has no text."""
     if finish == "length" and usage and usage.get("reasoning_tokens"):
         return f"all {usage['completion_tokens']} tokens went into reasoning; raise generate.max_new_tokens"
-    return f"the answer is empty (finish_reason {finish or 'not given'})"
+    return f"the answer is empty (finish_reason: {finish})"
 
 
 def error_of(body: bytes) -> tuple[str, str]:

@@ -7,7 +7,7 @@ normalizes; without one, vectors are means over the tokens.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from transformers.utils import cached_file
 
 from synthgen.errors import TeacherError
 from synthgen.lm.load import checkpoint_activations, load_weights, pick_device, tokenizer_hash
+from synthgen.logits import LogitsSpec
 from synthgen.requests import Request
 from synthgen.tables.engines import TeacherSection
-from synthgen.teachers.base import Reply
+from synthgen.teachers.base import Identity, Reply, Tick, no_tick
 from synthgen.teachers.encoder import context_of, padded, token_ids
 
 _POOLINGS = ("mean", "cls", "max")
@@ -185,14 +186,14 @@ class EmbeddingModel:
 
     can = frozenset({"embed"})
 
-    def __init__(self, model: SentenceEncoder, identity: dict[str, Any], batch_size: int) -> None:
+    def __init__(self, model: SentenceEncoder, identity: Identity, batch_size: int) -> None:
         self.model, self.tokenizer, self.identity, self.batch_size = model, model.tokenizer, identity, batch_size
 
     @classmethod
     def open(cls, section: TeacherSection) -> EmbeddingModel:
         """Load what the recipe names. Raises TeacherError."""
         model, revision = SentenceEncoder.open(section)
-        identity = {
+        identity: Identity = {
             "engine": "transformers",
             "model": section.model,
             "revision": revision,
@@ -206,7 +207,7 @@ class EmbeddingModel:
     def embed(self, requests: Sequence[Request]) -> list[Reply]:
         """The tokens of each text; a failure for one that the model would cut."""
         replies = []
-        for ids in self.model.tokens([str(r.prompt[-1]["content"]) for r in requests], whole=True):
+        for ids in self.model.tokens([r.question for r in requests], whole=True):
             reason = f"text of {len(ids)} tokens exceeds the context of {self.model.context}"
             fits = len(ids) <= self.model.context
             replies.append(Reply("", ids, [], "stop") if fits else Reply(failure=("context", reason)))
@@ -215,8 +216,8 @@ class EmbeddingModel:
     def sample(
         self,
         requests: Sequence[Request],
-        spec: dict[str, Any] | None,
-        tick: Callable[[int], None] = lambda tokens: None,
+        spec: LogitsSpec | None,
+        tick: Tick = no_tick,
     ) -> list[Reply]:
         """Raises TeacherError: an embedding model writes no text."""
         raise self._only_embeds("writes no text")
@@ -228,8 +229,8 @@ class EmbeddingModel:
     def score(
         self,
         requests: Sequence[Request],
-        spec: dict[str, Any] | None,
-        tick: Callable[[int], None] = lambda tokens: None,
+        spec: LogitsSpec | None,
+        tick: Tick = no_tick,
     ) -> list[Reply]:
         """Raises TeacherError: an embedding model has no distribution over tokens."""
         raise self._only_embeds("scores no text")

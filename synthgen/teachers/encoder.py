@@ -5,7 +5,7 @@ Such a model reads the text alone: the student's question (user.j2), without exa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,9 +14,10 @@ from transformers import AutoModelForSequenceClassification
 
 from synthgen.errors import TeacherError
 from synthgen.lm.load import load_weights, pick_device, tokenizer_hash
+from synthgen.logits import LogitsSpec
 from synthgen.requests import Request
 from synthgen.tables.engines import TeacherSection
-from synthgen.teachers.base import Reply
+from synthgen.teachers.base import Identity, Reply, Tick, no_tick
 
 
 def context_of(config: Any, tokenizer: Any) -> int:
@@ -49,7 +50,7 @@ class EncoderModel:
 
     can = frozenset({"classify"})
 
-    def __init__(self, model: Any, tokenizer: Any, identity: dict[str, Any], batch_size: int) -> None:
+    def __init__(self, model: Any, tokenizer: Any, identity: Identity, batch_size: int) -> None:
         self.model, self.tokenizer, self.identity, self.batch_size = model, tokenizer, identity, batch_size
         names = model.config.id2label or {}
         self.ids = {str(name).casefold(): int(i) for i, name in names.items()}
@@ -60,7 +61,7 @@ class EncoderModel:
         """Load what the recipe names. Raises TeacherError."""
         model, tokenizer, revision = load_weights(section, AutoModelForSequenceClassification)
         model.to(pick_device(section.device))
-        identity = {
+        identity: Identity = {
             "engine": "transformers",
             "model": section.model,
             "revision": revision,
@@ -80,7 +81,7 @@ class EncoderModel:
         if not requests:
             return []
         columns = self._columns(requests[0].labels)
-        encoded = [list(self.tokenizer(str(r.prompt[-1]["content"]))["input_ids"]) for r in requests]
+        encoded = [list(self.tokenizer(r.question)["input_ids"]) for r in requests]
         replies = [Reply(failure=self._too_long(ids)) for ids in encoded]
         asked = sorted((i for i, r in enumerate(replies) if r.failure is None), key=lambda i: len(encoded[i]))
         for begin in range(0, len(asked), self.batch_size):
@@ -100,8 +101,8 @@ class EncoderModel:
     def sample(
         self,
         requests: Sequence[Request],
-        spec: dict[str, Any] | None,
-        tick: Callable[[int], None] = lambda tokens: None,
+        spec: LogitsSpec | None,
+        tick: Tick = no_tick,
     ) -> list[Reply]:
         """Raises TeacherError: a classifier writes no text."""
         raise TeacherError(f"'{self.identity['model']}' is a classifier and writes no text", "use strategy classify")
@@ -109,8 +110,8 @@ class EncoderModel:
     def score(
         self,
         requests: Sequence[Request],
-        spec: dict[str, Any] | None,
-        tick: Callable[[int], None] = lambda tokens: None,
+        spec: LogitsSpec | None,
+        tick: Tick = no_tick,
     ) -> list[Reply]:
         """Raises TeacherError: a classifier has no distribution over tokens."""
         raise TeacherError(f"'{self.identity['model']}' is a classifier and scores no text", "use strategy classify")

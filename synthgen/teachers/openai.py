@@ -20,16 +20,25 @@ import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic_core import from_json
 
 from synthgen.errors import TeacherError, missing_extra
-from synthgen.recipe import Recipe
+from synthgen.records import Sampling, Usage
 from synthgen.requests import Request
 from synthgen.tables.engines import ApiTeacher
-from synthgen.teachers.base import Call, Refused, Reply
-from synthgen.teachers.chat import error_of, label_probs, outgoing, reasoning_of, retry_after, usage_of, why_empty
+from synthgen.teachers.base import Call, Identity, Refused, Reply, TeacherOptions
+from synthgen.teachers.chat import (
+    error_of,
+    finish_reason,
+    label_probs,
+    outgoing,
+    reasoning_of,
+    retry_after,
+    usage_of,
+    why_empty,
+)
 from synthgen.teachers.server_tokens import TokenMap, UnknownToken
 from synthgen.teachers.structured import mismatch
 
@@ -45,6 +54,13 @@ _ERROR_BYTES = 1 << 16
 _CONTEXT = ("context length", "context_length", "context window", "maximum context", "too many tokens", "too long")
 BATCH_SHARE = 0.5  # of the price
 _BATCHED = b'"synthgen_batch":true'
+_SAMPLING = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "max_tokens": "max_new_tokens",
+    "max_completion_tokens": "max_new_tokens",
+    "seed": "seed",
+}  # parameter of the body → key of `Sampling`
 _QUOTA = ("insufficient_quota", "billing", "credit balance", "payment")
 
 
@@ -54,16 +70,15 @@ class ApiModel:
     paid = True
     can = frozenset({"sample", "classify"})
 
-    def __init__(self, recipe: Recipe, section: ApiTeacher, key: str | None, tokens: TokenMap | None) -> None:
+    def __init__(self, section: ApiTeacher, options: TeacherOptions, key: str | None, tokens: TokenMap | None) -> None:
         self.section, self.tokens = section, tokens
-        self.schema = recipe.generate.json_schema
-        self.k = recipe.logits.k if recipe.logits and section.tokenizer else 0
-        self.name = recipe.task
+        self.schema, self.name = options.json_schema, options.name
+        self.k = options.spec.k if options.spec and section.tokenizer else 0
         self._key = key
         self._session: aiohttp.ClientSession | None = None
         self._opening: asyncio.Future[None] | None = None
         self._vllm: bool | None = None
-        self.identity = {
+        self.identity: Identity = {
             "engine": "openai",
             "model": section.model,
             "base_url": section.base_url,
@@ -75,7 +90,7 @@ class ApiModel:
         }
 
     @classmethod
-    def open(cls, recipe: Recipe, section: ApiTeacher) -> ApiModel:
+    def open(cls, section: ApiTeacher, options: TeacherOptions) -> ApiModel:
         """Read the key and the tokenizer; nothing is sent. Raises TeacherError."""
         key = os.environ.get(section.api_key_env) if section.api_key_env else None
         if section.api_key_env and not key:
@@ -83,7 +98,7 @@ class ApiModel:
                 f"the environment variable {section.api_key_env} is not set; the teacher's key is read from it",
                 f"export {section.api_key_env}=…, or api_key_env: null for a server without keys",
             )
-        return cls(recipe, section, key, TokenMap.open(section.tokenizer) if section.tokenizer else None)
+        return cls(section, options, key, TokenMap.open(section.tokenizer) if section.tokenizer else None)
 
     def call(self, request: Request) -> Call:
         """The request's body, in a fixed order of keys; the key is a hash over endpoint, body and sample index."""
@@ -105,7 +120,7 @@ class ApiModel:
         limit = "max_completion_tokens" if "api.openai.com" in self.section.base_url else "max_tokens"
         body: dict[str, Any] = {
             "model": self.section.model,
-            "messages": [outgoing(m) for m in request.teacher_prompt],
+            "messages": [outgoing(m) for m in request.messages],
             limit: _LABEL_TOKENS if classifying else sampling["max_new_tokens"],
         }
         if classifying:
@@ -164,7 +179,7 @@ class ApiModel:
             return Reply(failure=("schema", "the server's answer is not JSON"), cost_usd=None)
         usage = usage_of(value)
         try:
-            reply = self._reply(request, value, usage)
+            reply = self._with_what_was_sent(self._reply(request, value, usage), request, value)
             return replace(reply, price_share=BATCH_SHARE) if body.endswith(_BATCHED + b"}") else reply
         except UnknownToken as problem:
             return Reply(failure=("schema", self.clean(str(problem))), usage=usage)
@@ -172,12 +187,23 @@ class ApiModel:
             reason = f"the server's answer is not a chat completion ({type(problem).__name__}: {problem})"
             return Reply(failure=("schema", self.clean(reason)), usage=usage)
 
-    def _reply(self, request: Request, value: dict[str, Any], usage: dict[str, int | None] | None) -> Reply:
+    def _with_what_was_sent(self, reply: Reply, request: Request, value: dict[str, Any]) -> Reply:
+        """The reply with the model that answered, and with what `extra` changed in the request."""
+        extra, served = self.section.extra, value.get("model")
+        changed = {name: extra[key] for key, name in _SAMPLING.items() if key in extra}
+        return replace(
+            reply,
+            served_model=served if isinstance(served, str) and served else None,
+            sampling=cast(Sampling, {**request.sampling, **changed}) if changed else None,
+            tools=json.dumps(extra["tools"], ensure_ascii=False) if extra.get("tools") else None,
+        )
+
+    def _reply(self, request: Request, value: dict[str, Any], usage: Usage | None) -> Reply:
         if not value["choices"]:
             return Reply(failure=("empty", "no choices in the reply"), usage=usage)
         choice = value["choices"][0]
         message = choice["message"]
-        finish = str(choice.get("finish_reason") or "")
+        finish = finish_reason(choice.get("finish_reason"))
         text = message.get("content") or ""
         if not isinstance(text, str):
             raise TypeError("content is not text")
@@ -191,55 +217,27 @@ class ApiModel:
             return Reply(failure=("empty", why_empty(finish, usage)), usage=usage)
         content = (choice.get("logprobs") or {}).get("content") or []
         if request.kind == "classify":
-            return self._classified(request, text, content, finish, usage, reasoning)
+            return replace(_classified(request, text, content, usage), finish_reason=finish, reasoning=reasoning)
         if self.schema is not None and self._held(request) and not calls and (wrong := mismatch(text, self.schema)):
             return Reply(failure=("schema", wrong), usage=usage)
-        more: dict[str, Any] = {}
-        if (k := self._shows(request)) and self.tokens:
-            if not content:
-                return Reply(failure=("schema", "the server gave no logprobs"), usage=usage)
-            ids, target, unmapped = self.tokens.topk(content, k, text)
-            more = {
-                "token_ids": ids,
-                "target": target,
-                "prompt_token_ids": self.tokens.prompt(request.teacher_prompt),
-                "scores": (("unmapped_tokens", float(unmapped)),),
-            }
-        return Reply(
+        reply = Reply(
             text=text,
             finish_reason=finish,
             reasoning=reasoning,
             tool_calls=json.dumps(calls, ensure_ascii=False) if calls else None,
             usage=usage,
-            **more,
         )
-
-    def _classified(
-        self,
-        request: Request,
-        text: str,
-        content: list[dict[str, Any]],
-        finish: str,
-        usage: dict[str, int | None] | None,
-        reasoning: str | None,
-    ) -> Reply:
-        found = label_probs(content[0]["top_logprobs"], request.labels) if content else None
-        if found is not None:
-            probs, mass = found
-            best = request.labels[max(range(len(probs)), key=probs.__getitem__)]
-            scores = (("label_mass", mass), ("label_from_answer", 0.0))
-        else:
-            said = text.strip().strip(".\"'*").casefold()
-            matches = [label for label in request.labels if said == label.casefold()] or [
-                label for label in request.labels if label.casefold() in said
-            ]
-            if len(matches) != 1:
-                return Reply(failure=("schema", f"the answer is not one of the labels: {text[:80]!r}"), usage=usage)
-            best = matches[0]
-            probs = [float(label == best) for label in request.labels]
-            scores = (("label_mass", 1.0), ("label_from_answer", 1.0))
-        return Reply(
-            text=best, label_probs=probs, finish_reason=finish, usage=usage, reasoning=reasoning, scores=scores
+        if not (k := self._shows(request)) or not self.tokens:
+            return reply
+        if not content:
+            return Reply(failure=("schema", "the server gave no logprobs"), usage=usage)
+        ids, target, unmapped = self.tokens.topk(content, k, text)
+        return replace(
+            reply,
+            token_ids=ids,
+            target=target,
+            prompt_token_ids=self.tokens.prompt(request.messages),
+            scores=(("unmapped_tokens", float(unmapped)),),
         )
 
     async def alive(self) -> bool:
@@ -336,6 +334,36 @@ class ApiModel:
     def clean(self, text: str) -> str:
         """The text without the key."""
         return text.replace(self._key, "[key]") if self._key else text
+
+
+def _classified(request: Request, text: str, content: list[dict[str, Any]], usage: Usage | None) -> Reply:
+    """Probabilities of the labels, from the candidates for the first token; else the label that the text names."""
+    probs_and_mass = label_probs(content[0]["top_logprobs"], request.labels) if content else None
+    if probs_and_mass is not None:
+        probs, mass = probs_and_mass
+        best = request.labels[max(range(len(probs)), key=probs.__getitem__)]
+        scores = (("label_mass", mass), ("label_from_answer", 0.0))
+    else:
+        answer = text.strip().strip(".\"'*").casefold()
+        matches = [label for label in request.labels if answer == label.casefold()] or [
+            label for label in request.labels if label.casefold() in answer
+        ]
+        if len(matches) != 1:
+            return Reply(failure=("schema", f"the answer is not one of the labels: {text[:80]!r}"), usage=usage)
+        best = matches[0]
+        probs = [float(label == best) for label in request.labels]
+        scores = (("label_mass", 1.0), ("label_from_answer", 1.0))
+    return Reply(text=best, label_probs=probs, usage=usage, scores=scores)
+
+
+def open_api(section: ApiTeacher, options: TeacherOptions) -> ApiModel:
+    """Read the key and the tokenizer; nothing is sent. Raises TeacherError."""
+    return ApiModel.open(section, options)
+
+
+def preview(section: ApiTeacher, options: TeacherOptions) -> ApiModel:
+    """A model that can say what it would send, and can send nothing: for estimates."""
+    return ApiModel(section, options, None, None)
 
 
 def parsed(body: bytes) -> Any:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from synthgen.errors import TeacherError
 from synthgen.requests import Request
 from synthgen.tables.engines import ReplayTeacher
-from synthgen.teachers.base import Call, Refused, Reply
+from synthgen.teachers.base import Call, Identity, Refused, Reply, TeacherOptions
 
 
 class Replay:
@@ -29,7 +29,7 @@ class Replay:
 
     def __init__(self, section: ReplayTeacher, replies: dict[str, str]) -> None:
         self.section, self.replies = section, replies
-        self.identity = {
+        self.identity: Identity = {
             "engine": "replay",
             "model": section.model,
             "revision": section.revision or "recorded",
@@ -52,7 +52,7 @@ class Replay:
 
     def call(self, request: Request) -> Call:
         """The last message is what is looked up."""
-        text = request.teacher_prompt[-1]["content"]
+        text = str(request.messages[-1]["content"])
         index = request.sampling.get("sample_index", 0)
         key = hashlib.blake2b(f"{self.section.path}\0{index}\0{text}".encode(), digest_size=20).digest()
         return Call(text.encode(), key, len(text) // 4, len(text), int(request.sampling["max_new_tokens"]))
@@ -93,3 +93,8 @@ def _folder(path: Path) -> dict[str, str]:
         for row in pq.read_table(file, columns=["prompt", "completion"]).to_pylist():
             found.setdefault(row["prompt"][-1]["content"], row["completion"][-1]["content"])
     return found
+
+
+def open_replay(section: ReplayTeacher, options: TeacherOptions) -> Replay:
+    """Read the recording. Raises TeacherError."""
+    return Replay.open(section)

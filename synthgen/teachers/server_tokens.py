@@ -15,6 +15,7 @@ import numpy as np
 
 from synthgen.errors import TeacherError, missing_extra
 from synthgen.logits import FLOOR, TopK
+from synthgen.records import Message
 
 _SENTINEL = -9998.0
 _ID = "token_id:"
@@ -64,7 +65,7 @@ class TokenMap:
             ) from None
         return cls(tokenizer, tokenizer_hash(tokenizer))
 
-    def prompt(self, messages: Sequence[dict[str, Any]]) -> list[int]:
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids of a prompt in the tokenizer's chat template; [] without one."""
         if self.tokenizer.chat_template is None:
             return []

@@ -24,11 +24,10 @@ from synthgen.lm.forward import completion_logits
 from synthgen.lm.load import load_description, load_weights, pick_device, tokenizer_hash
 from synthgen.lm.render import render, render_each, render_open
 from synthgen.lm.sampling import choose, cut, targets
-from synthgen.recipe import GenerateSection
-from synthgen.records import Message
+from synthgen.records import Message, Sampling
 from synthgen.requests import Request
 from synthgen.tables.engines import TeacherSection
-from synthgen.teachers.base import Reply
+from synthgen.teachers.base import Identity, Reply, TeacherOptions, Tick, no_tick
 from synthgen.teachers.score import score
 from synthgen.teachers.structured import Form
 
@@ -62,7 +61,7 @@ class LocalModel:
         self,
         model: Any,
         tokenizer: Any,
-        identity: dict[str, Any],
+        identity: Identity,
         batch_size: int,
         load: Callable[[], Any] | None = None,
         device: torch.device | None = None,
@@ -81,10 +80,8 @@ class LocalModel:
         self.shares_prefix = False if load else prefix.enable(model)
 
     @classmethod
-    def open(
-        cls, section: TeacherSection, generate: GenerateSection | None = None, *, lazy: bool = False
-    ) -> LocalModel:
-        """Load what the recipe names; `generate` says which form answers must have, if any. Raises TeacherError.
+    def open(cls, section: TeacherSection, options: TeacherOptions | None = None, *, lazy: bool = False) -> LocalModel:
+        """Load what the recipe names; `options` says which form answers must have, if any. Raises TeacherError.
 
         `lazy`: weights are loaded when they are first wanted, and can be dropped: `unload`.
         """
@@ -97,7 +94,7 @@ class LocalModel:
             model, tokenizer, revision = load_weights(section)
             model.to(device)
         size = int(model.config.get_text_config().vocab_size)
-        identity = {
+        identity: Identity = {
             "engine": "transformers",
             "model": section.model,
             "revision": revision,
@@ -107,8 +104,8 @@ class LocalModel:
             "license": section.license,
         }
         found = cls(model, tokenizer, identity, section.batch_size, load, device)
-        if generate and (generate.json_schema is not None or generate.regex is not None):
-            found.form = Form(tokenizer, found.eos, size, generate.json_schema, generate.regex)
+        if options and (options.json_schema is not None or options.regex is not None):
+            found.form = Form(tokenizer, found.eos, size, options.json_schema, options.regex)
         return found
 
     @property
@@ -144,8 +141,8 @@ class LocalModel:
     def sample(
         self,
         requests: Sequence[Request],
-        spec: dict[str, Any] | None,
-        tick: Callable[[int], None] = lambda tokens: None,
+        spec: logits.LogitsSpec | None,
+        tick: Tick = no_tick,
     ) -> list[Reply]:
         """One reply a request. A prompt that does not fit the context is a failure, not an error."""
         if len({(r.sampling["temperature"], r.sampling["top_p"]) for r in requests}) > 1:
@@ -161,13 +158,13 @@ class LocalModel:
         self, prompts: Sequence[Sequence[int]], keys: Sequence[str], temperature: float, max_new_tokens: int
     ) -> list[Reply]:
         """One reply a prompt of token ids; its random numbers come from its key, up to 32 hexadecimal digits."""
-        sampling = {"temperature": temperature, "top_p": 1.0, "max_new_tokens": max_new_tokens}
-        asked = [Request("sample", "", "", [], [], sampling, [], id=key, target=False) for key in keys]
+        sampling: Sampling = {"temperature": temperature, "top_p": 1.0, "max_new_tokens": max_new_tokens}
+        asked = [Request("sample", [], sampling, id=key, target=False) for key in keys]
         order = sorted(range(len(asked)), key=lambda i: len(prompts[i]))
         replies: dict[int, Reply] = {}
         for begin in range(0, len(order), self.batch_size):
             some = order[begin : begin + self.batch_size]
-            found = self._sample([asked[i] for i in some], [prompts[i] for i in some], None, lambda tokens: None)
+            found = self._sample([asked[i] for i in some], [prompts[i] for i in some], None, no_tick)
             replies |= zip(some, found, strict=True)
         return [replies[i] for i in range(len(asked))]
 
@@ -196,8 +193,8 @@ class LocalModel:
     def score(
         self,
         requests: Sequence[Request],
-        spec: dict[str, Any] | None,
-        tick: Callable[[int], None] = lambda tokens: None,
+        spec: logits.LogitsSpec | None,
+        tick: Tick = no_tick,
     ) -> list[Reply]:
         """Teacher-forced passes over given completions; see `synthgen.teachers.score`."""
         return score(self, requests, spec, tick)
@@ -257,8 +254,8 @@ class LocalModel:
         self,
         requests: Sequence[Request],
         prompts: Sequence[Sequence[int]],
-        spec: dict[str, Any] | None,
-        tick: Callable[[int], None],
+        spec: logits.LogitsSpec | None,
+        tick: Tick,
     ) -> list[Reply]:
         device = self.model.device
         limits = np.array([r.sampling["max_new_tokens"] for r in requests])
@@ -266,7 +263,7 @@ class LocalModel:
         select = torch.tensor(start.rows, device=device)
         grow_in_place(start.cache, select, int(limits.max()))
         mask, z_BV = start.mask[select], start.logits_UV[select]
-        draws = int(spec["draws"]) if spec and spec["kind"] == "sampled" else 0
+        draws = spec.draws if spec and spec.kind == "sampled" else 0
         random = [np.random.Generator(np.random.Philox(key=int(r.id, 16))) for r in requests]
         live = list(range(len(requests)))  # request at each row of the batch
         tokens: list[list[int]] = [[] for _ in requests]

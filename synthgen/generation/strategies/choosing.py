@@ -3,7 +3,7 @@
 - `rationalize`: a wrong answer is asked again with the right one as a hint; the rationale is kept if it leads there.
 - `vote`: the answer of the majority; asking stops when the lead cannot be overtaken.
 - `best_of_n`: the best of several completions, by a judge or another reward.
-- `preference`: the best and the worst of several completions: two rows with the same parents.
+- `preference`: the best and the worst of several completions: two rows of one group, `chosen` and `rejected`.
 - `consensus`: the answer that most of the recipe's teachers give.
 - `disagreement`: every teacher's answer, where they differ.
 
@@ -15,14 +15,17 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
 
 from synthgen.generation.jobs import Job
-from synthgen.generation.rounds import Made, Rounds, failure
-from synthgen.requests import Request
+from synthgen.generation.rounds import Outcome, Rounds, failure
+from synthgen.records import Source
+from synthgen.requests import Query
+from synthgen.tables.strategies import REWARDS
 from synthgen.teachers.base import Reply
 from synthgen.verify import is_number, matches_any, normalize, number
 
-Asked = tuple[Request, Reply]
+Asked = tuple[Query, Reply]
 
 _WORST, _BEST = 1, 10  # marks
 _MARK = re.compile(r"(?<![\w.-])(\d+(?:\.\d+)?)(?:\s*/\s*10|\s+out of 10)?(?!\w)")
@@ -63,58 +66,67 @@ def vote(job: Job) -> Rounds:
             break
         fewest = min(left, (second + left - lead) // 2 + 1)
         start = job.index * most + len(asked)
-        requests = [job.answer(number=start + n) for n in range(fewest)]
-        replies = yield requests
-        asked += zip(requests, replies, strict=True)
+        queries = [job.answer(number=start + n) for n in range(fewest)]
+        replies = yield queries
+        asked += zip(queries, replies, strict=True)
     return _elected(job, asked)
 
 
 def consensus(job: Job) -> Rounds:
     """One vote a teacher; the row is that of the first teacher who is of the majority."""
-    requests = [job.answer(teacher=name) for name in job.who]
-    replies = yield requests
-    return _elected(job, list(zip(requests, replies, strict=True)))
+    queries = [job.answer(teacher=name) for name in job.setting.versions]
+    replies = yield queries
+    return _elected(job, list(zip(queries, replies, strict=True)))
 
 
 def disagreement(job: Job) -> Rounds:
     """A row for each teacher where not all give the same answer; `agreement` is the share of the largest party."""
-    requests = [job.answer(teacher=name) for name in job.who]
-    replies = yield requests
-    asked = list(zip(requests, replies, strict=True))
-    failed: list[Made] = [failure(q, *r.failure) for q, r in asked if r.failure]
+    queries = [job.answer(teacher=name) for name in job.setting.versions]
+    replies = yield queries
+    asked = list(zip(queries, replies, strict=True))
+    failed: list[Outcome] = [failure(q, *r.failure) for q, r in asked if r.failure]
     if failed:
         return failed
     parties = Counter(_party(job.answer_of(r)) for _, r in asked)
     if len(parties) == 1:
-        return [failure(requests[0], "agreed", "all teachers give the same answer")]
+        return [failure(queries[0], "agreed", "all teachers give the same answer")]
     scores = {"agreement": max(parties.values()) / len(asked)}
-    return [job.row(q, r, scores=scores, parents=[o.id for o in requests if o.id != q.id]) for q, r in asked]
+    return [job.row(q, r, scores=scores, parents=[o.id for o in queries if o.id != q.id]) for q, r in asked]
 
 
 def best_of_n(job: Job) -> Rounds:
     """The completion with the highest reward; the first of equals."""
-    marked, failed, others = yield from _marked(job)
-    if not marked:
-        return failed
-    (request, reply), reward = max(marked, key=lambda m: m[1])
-    parents = [i for i in others if i != request.id]
-    sources = _judge_sources(job)
-    return [job.row(request, reply, scores={"reward": reward}, parents=parents, sources=sources), *failed]
+    ranking = yield from _ranking(job)
+    if not ranking.ranked:
+        return ranking.failed
+    best = max(ranking.ranked, key=lambda ranked: ranked.reward)
+    parents = [i for i in ranking.asked if i != best.query.id]
+    scores = {"reward": best.reward}
+    return [job.row(best.query, best.reply, scores=scores, parents=parents, sources=_judges(job)), *ranking.failed]
 
 
 def preference(job: Job) -> Rounds:
-    """Two rows with equal `parents` and seed: score `preference` 1 is the chosen one, 0 the rejected one."""
-    marked, failed, others = yield from _marked(job)
-    if not marked:
-        return failed
-    best, worst = max(marked, key=lambda m: m[1]), min(marked, key=lambda m: m[1])
-    if best[1] == worst[1] or best[0][1].text.strip() == worst[0][1].text.strip():
-        return [failure(best[0][0], "no_preference", f"no completion is better than another ({best[1]:g})"), *failed]
+    """Two rows of one group, with equal `parents` and seed: the completions with the highest and the lowest reward."""
+    ranking = yield from _ranking(job)
+    if not ranking.ranked:
+        return ranking.failed
+    best = max(ranking.ranked, key=lambda ranked: ranked.reward)
+    worst = min(ranking.ranked, key=lambda ranked: ranked.reward)
+    if best.reward == worst.reward or best.reply.text.strip() == worst.reply.text.strip():
+        reason = f"no completion is better than another ({best.reward:g})"
+        return [failure(best.query, "no_preference", reason), *ranking.failed]
     rows = [
-        job.row(*one, scores={"preference": value, "reward": reward}, parents=others, sources=_judge_sources(job))
-        for (one, reward), value in ((best, 1.0), (worst, 0.0))
+        job.row(
+            ranked.query,
+            ranked.reply,
+            scores={"preference": value, "reward": ranked.reward},
+            parents=ranking.asked,
+            sources=_judges(job),
+            group=(ranking.asked[0], role),
+        )
+        for ranked, value, role in ((best, 1.0, "chosen"), (worst, 0.0, "rejected"))
     ]
-    return [*rows, *failed]
+    return [*rows, *ranking.failed]
 
 
 def _two_best(job: Job, asked: Sequence[Asked]) -> tuple[tuple[str, int], tuple[str, int]]:
@@ -132,69 +144,95 @@ def _party(answer: str | None) -> str:
     return str(number(bare)) if is_number(bare) else normalize(answer)
 
 
-def _elected(job: Job, asked: Sequence[Asked]) -> list[Made]:
+def _elected(job: Job, asked: Sequence[Asked]) -> list[Outcome]:
     """The first row of the majority, with `agreement`: its share of all that were asked."""
     (winner, lead), (_, second) = _two_best(job, asked)
     if not lead:
-        failed: list[Made] = [failure(q, *r.failure) for q, r in asked if r.failure]
+        failed: list[Outcome] = [failure(q, *r.failure) for q, r in asked if r.failure]
         return failed or [failure(asked[0][0], "no_answer", f"none of {len(asked)} completions has an answer")]
     if lead == second:
         return [failure(asked[0][0], "tie", f"two answers have {lead} of {len(asked)} votes each")]
-    request, reply = next((q, r) for q, r in asked if not r.failure and _party(job.answer_of(r)) == winner)
+    query, reply = next((q, r) for q, r in asked if not r.failure and _party(job.answer_of(r)) == winner)
     scores = {"agreement": lead / len(asked), "votes": len(asked)}
-    return [job.row(request, reply, scores=scores, parents=[q.id for q, _ in asked if q is not request])]
+    return [job.row(query, reply, scores=scores, parents=[q.id for q, _ in asked if q is not query])]
 
 
-Marked = tuple[list[tuple[Asked, float]], list[Made], list[str]]
+@dataclass(frozen=True)
+class Ranked:
+    """A completion and its reward: the more, the better."""
+
+    query: Query
+    reply: Reply
+    reward: float
 
 
-def _marked(job: Job) -> Generator[list[Request], list[Reply], Marked]:
-    """Completions with their rewards, the failures on the way, and the ids of all that was asked."""
+@dataclass
+class Ranking:
+    """All completions of a job that have a reward, what failed on the way, and the ids of all that was asked."""
+
+    ranked: list[Ranked] = field(default_factory=list)
+    failed: list[Outcome] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+
+def _ranking(job: Job) -> Generator[list[Query], list[Reply], Ranking]:
+    """Ask for the candidates, then for what each is worth."""
     most = job.recipe.steps.candidates
-    requests = [job.answer(number=job.index * most + n) for n in range(most)]
-    replies = yield requests
-    asked = [(q, r) for q, r in zip(requests, replies, strict=True) if not r.failure]
-    failed: list[Made] = [failure(q, *r.failure) for q, r in zip(requests, replies, strict=True) if r.failure]
-    if job.recipe.steps.choose == "reference":
+    queries = [job.answer(number=job.index * most + n) for n in range(most)]
+    replies = yield queries
+    ranking = Ranking(asked=[query.id for query in queries])
+    answered: list[Asked] = []
+    for query, reply in zip(queries, replies, strict=True):
+        if reply.failure:
+            ranking.failed.append(failure(query, *reply.failure))
+        else:
+            answered.append((query, reply))
+    if not REWARDS[job.recipe.steps.choose].judge_offers:
         known = job.seed.reference
         if known is None:
-            return [], [failure(requests[0], "no_reference", "the seed has no known answer to go by")], []
-        return [(a, float(matches_any(job.answer_of(a[1]), known))) for a in asked], failed, [q.id for q in requests]
-    judging = [_judging(job, q, r) for q, r in asked]
+            reason = "the seed has no known answer to go by"
+            return Ranking(failed=[failure(queries[0], "no_reference", reason)])
+        ranking.ranked = [Ranked(q, r, float(matches_any(job.answer_of(r), known))) for q, r in answered]
+        return ranking
+    judging = [_judging(job, query, reply) for query, reply in answered]
+    ranking.asked += [query.id for query in judging]
     verdicts = (yield judging) if judging else []
-    marked = []
-    for one, ask, verdict in zip(asked, judging, verdicts, strict=True):
-        reward = None if verdict.failure else _reward(ask, verdict)
+    for (query, reply), judged, verdict in zip(answered, judging, verdicts, strict=True):
+        reward = None if verdict.failure else _reward(judged, verdict)
         if reward is not None:
-            marked.append((one, reward))
+            ranking.ranked.append(Ranked(query, reply, reward))
         elif verdict.failure:
-            failed.append(failure(ask, *verdict.failure))
+            ranking.failed.append(failure(judged, *verdict.failure))
         else:
-            failed.append(failure(ask, "judge", f"no mark from {_WORST} to {_BEST} in '{verdict.text.strip()[:80]}'"))
-    return marked, failed, [q.id for q in (*requests, *judging)]
+            reason = f"no mark from {_WORST} to {_BEST} in '{verdict.text.strip()[:80]}'"
+            ranking.failed.append(failure(judged, "judge", reason))
+    return ranking
 
 
-def _judging(job: Job, request: Request, reply: Reply) -> Request:
-    if job.recipe.steps.choose == "likelihood":
-        return job.score(request.teacher_prompt, reply.text, reply.token_ids, job.judge, parents=(request.id,))
-    asked = request.prompt[-1]["content"]
+def _judging(job: Job, query: Query, reply: Reply) -> Query:
+    """What the judge is asked about a completion."""
+    reward = REWARDS[job.recipe.steps.choose]
+    parents = (query.id,)
+    if not reward.template:
+        return job.score(query.request.messages, reply.text, reply.token_ids, job.judge, parents=parents)
     shown = {
         **job.fields,
-        "question": asked,
+        "question": query.lineage.prompt[-1]["content"],
         "completion": reply.text,
         "reference": job.seed.reference[0] if job.seed.reference else None,
     }
-    messages = job.prompt.step("judge", shown)
-    if job.recipe.steps.choose == "probability":
-        return job.classify(messages, _YES_NO, job.judge, parents=(request.id,))
-    return job.step(messages, job.judge, greedy=True, parents=(request.id,))
+    messages = job.prompt.step(reward.template, shown)
+    if reward.judge_offers == "classify":
+        return job.classify(messages, _YES_NO, job.judge, parents=parents)
+    return job.step(messages, job.judge, greedy=True, parents=parents)
 
 
-def _reward(asked: Request, verdict: Reply) -> float | None:
-    if asked.kind == "score":
-        said = verdict.token_logprobs or [0.0]
-        return sum(said) / len(said)
-    if asked.kind == "classify":
+def _reward(judged: Query, verdict: Reply) -> float | None:
+    """The mean log-probability of the completion's tokens, the probability of "yes", or the mark."""
+    if judged.request.kind == "score":
+        logprobs = verdict.token_logprobs or [0.0]
+        return sum(logprobs) / len(logprobs)
+    if judged.request.kind == "classify":
         return float((verdict.label_probs or [0.0])[0])
     return mark(verdict.text)
 
@@ -209,5 +247,6 @@ def mark(text: str) -> float | None:
     return None
 
 
-def _judge_sources(job: Job) -> list[dict[str, object]]:
-    return [] if job.recipe.steps.choose == "reference" else [job.source("judge", job.judge)]
+def _judges(job: Job) -> list[Source]:
+    """The source entry of the judge, where there is one."""
+    return [job.source("judge", job.judge)] if REWARDS[job.recipe.steps.choose].judge_offers else []

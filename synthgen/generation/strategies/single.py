@@ -1,76 +1,82 @@
-"""Strategies of one round, and the record that a reply makes. `catalog` lists all strategies.
+"""Strategies of one round.
 
-- `answer`: the teacher's completion as it is.
-- `rationale`: reasoning, then a marker, then the answer, taken apart.
+- `answer`: the teacher's completion as it is. `rationale` is the same, and the completion is split into reasoning and
+  answer.
 - `classify`: probabilities of the recipe's labels; the likeliest is the answer.
-- `embed`: the text alone, for a student of sentences: its teacher is asked while the student is trained.
+- `embed`: the text alone, for a student of sentences. Its teacher is asked while the student is trained.
 - `score`: the distributions along completions that the seeds bring.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
-from synthgen.generation.rounds import Rounds, failure
+from synthgen.generation.jobs import Job
+from synthgen.generation.rounds import Outcome, Rounds, failure
+from synthgen.prompts import Prompt
 from synthgen.records import Message
-
-if TYPE_CHECKING:
-    from synthgen.generation.jobs import Job
+from synthgen.requests import Query
+from synthgen.teachers.base import Reply
 
 
 def answer(job: Job) -> Rounds:
     """One completion."""
-    request = job.answer()
-    [reply] = yield [request]
-    return [failure(request, *reply.failure) if reply.failure else job.row(request, reply)]
+    query = job.answer()
+    [reply] = yield [query]
+    return [_outcome(job, query, reply)]
 
 
 def classify(job: Job) -> Rounds:
     """Probabilities of the recipe's labels."""
-    labels = job.recipe.generate.labels
-    request = job.classify(job.asked(), labels, job.teacher, prompt=job.student(), reference=job.seed.reference)
-    [reply] = yield [request]
-    return [failure(request, *reply.failure) if reply.failure else job.row(request, reply)]
+    query = job.classify(job.asked(), job.recipe.generate.labels, job.teacher, prompt=job.student())
+    [reply] = yield [query]
+    return [_outcome(job, query, reply)]
 
 
 def embed(job: Job) -> Rounds:
     """The text, if it fits the model."""
-    request = job.embed(job.student(), job.teacher)
-    [reply] = yield [request]
-    return [failure(request, *reply.failure) if reply.failure else job.row(request, reply)]
+    query = job.embed(job.student(), job.teacher)
+    [reply] = yield [query]
+    return [_outcome(job, query, reply)]
 
 
 def score(job: Job) -> Rounds:
     """The distributions along the seed's `completion`: text or messages; `prompt` is messages, or what user.j2 renders.
 
-    A corpus made here can be scored again: its `teacher_prompt` and `token_ids` are used."""
-    fields = job.fields
-    given = fields.get("completion")
-    messages: list[Message] = given if isinstance(given, list) else [{"role": "assistant", "content": given}]
-    student = plain(fields["prompt"]) if isinstance(fields.get("prompt"), list) else job.student()
-    sent = fields.get("teacher_prompt")
-    if isinstance(sent, list):
-        asked = plain(sent)
-    else:
-        asked = student if isinstance(fields.get("prompt"), list) else job.asked()
+    The rows of a corpus can be scored again: their `teacher_prompt` and `token_ids` are used."""
+    given, asked_before = job.fields.get("completion"), job.fields.get("teacher_prompt")
+    messages = messages_of(given) or [Message(role="assistant", content=given if isinstance(given, str) else None)]
+    student = messages_of(job.fields.get("prompt"))
+    asked = messages_of(asked_before) or student or job.asked()
     text = messages[0].get("content") if len(messages) == 1 else None
-    request = job.score(
+    token_ids = job.fields.get("token_ids")
+    query = job.score(
         asked,
         text if isinstance(text, str) else "",
-        fields.get("token_ids") or (),
+        token_ids if isinstance(token_ids, list) else (),
         job.teacher,
+        prompt=student or job.student(),
         target=True,
-        prompt=student,
-        reference=job.seed.reference,
+        role="logits",
     )
     if not isinstance(text, str) or messages[0].get("role") != "assistant" or messages[0].get("tool_calls"):
-        return [failure(request, "completion", "the seed's completion is not one message of text by the assistant")]
-    request.sources[2]["role"] = "logits"  # the completion is the seed's
-    [reply] = yield [request]
-    return [failure(request, *reply.failure) if reply.failure else job.row(request, reply)]
+        return [failure(query, "completion", "the seed's completion is not one message of text by the assistant")]
+    [reply] = yield [query]
+    return [_outcome(job, query, reply)]
 
 
-def plain(messages: Sequence[Message]) -> list[Message]:
-    """Messages of a file without their empty parts."""
-    return [{key: value for key, value in message.items() if value is not None} for message in messages]
+def given_question(fields: Mapping[str, object], prompt: Prompt) -> str:
+    """What a seed asks that may bring its own messages; otherwise what user.j2 renders."""
+    messages = messages_of(fields.get("prompt"))
+    return "\n".join(str(m.get("content") or "") for m in messages) if messages else prompt.question(fields)
+
+
+def messages_of(value: object) -> list[Message]:
+    """The messages of a seed's field without their empty parts; none where the field holds something else."""
+    if not (isinstance(value, list) and all(isinstance(message, dict) for message in value)):
+        return []
+    return [{key: part for key, part in message.items() if part is not None} for message in value]  # type: ignore[misc]
+
+
+def _outcome(job: Job, query: Query, reply: Reply) -> Outcome:
+    return failure(query, *reply.failure) if reply.failure else job.row(query, reply)

@@ -29,7 +29,7 @@ from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
 from synthgen.errors import TeacherError
 from synthgen.lm.sampling import invert
-from synthgen.logits import Floats, Sampled, count_draws
+from synthgen.logits import Floats, LogitsSpec, Sampled, count_draws
 
 try:
     from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as SlotLogitsProcessor
@@ -187,14 +187,14 @@ class Collector:
         self.news = asyncio.Event()
         self.task = asyncio.get_running_loop().create_task(self._listen())
 
-    def expect(self, key: str, seed: str, spec: dict[str, Any]) -> dict[str, Any]:
+    def expect(self, key: str, seed: str, spec: LogitsSpec) -> dict[str, Any]:
         """What a request must carry so that its draws come here under `key`; `seed` is hexadecimal."""
         self.found[key] = {}
         return {
             "key": key,
             "seed": seed,
-            "count": int(spec["draws"]),
-            "temperature": float(spec["temperature"]),
+            "count": spec.draws,
+            "temperature": spec.temperature,
             "to": self.address,
         }
 

@@ -30,7 +30,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from synthgen.errors import TeacherError
-from synthgen.logits import Floats, Sampled
+from synthgen.logits import Floats, LogitsSpec, Sampled
 from synthgen.teachers.vllm.draws import ARGUMENT, Collector
 from synthgen.teachers.vllm.flat import positions
 from synthgen.teachers.vllm.parent import children_follow
@@ -52,7 +52,7 @@ class Job:
 
     tokens: list[int]
     params: Any
-    draws: tuple[str, dict[str, Any]] | None = None
+    draws: tuple[str, LogitsSpec] | None = None
     answer: asyncio.Future[tuple[Any, Sampled | None]] | None = None
 
 
@@ -192,7 +192,8 @@ class Engine:
             if self._poisoned >= _GIVE_UP:
                 raise TeacherError(
                     f"vLLM {version()} died on {self._poisoned} requests in a row, each alone",
-                    "its own messages above say why; less gpu_memory_utilization, max_model_len or max_num_seqs may help",
+                    "its own messages above say why; a smaller gpu_memory_utilization, max_model_len or max_num_seqs "
+                    "may help",
                 )
             return
         for part in _halves(dead):

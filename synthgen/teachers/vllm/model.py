@@ -10,7 +10,7 @@ What the installed vLLM cannot do is refused with its version and what it lacks 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,11 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from synthgen.errors import TeacherError
 from synthgen.lm.load import find_weights, tokenizer_hash
 from synthgen.lm.render import completion_ids, render, render_each
-from synthgen.logits import Sampled, Target
-from synthgen.recipe import GenerateSection
+from synthgen.logits import LogitsSpec, Sampled, Target
 from synthgen.records import Message
 from synthgen.requests import Request
 from synthgen.tables.engines import VllmTeacher
-from synthgen.teachers.base import Reply
+from synthgen.teachers.base import Identity, Reply, TeacherOptions, Tick, no_tick
 from synthgen.teachers.structured import mismatch, unmatched
 from synthgen.teachers.vllm.engine import Engine, Job, Poison
 from synthgen.teachers.vllm.flat import positions, top_k
@@ -49,7 +48,7 @@ class _Failed(Exception):
 class VllmModel:
     """A model in vLLM; see `synthgen.teachers.Teacher`. The engine starts with the first request."""
 
-    def __init__(self, engine: Engine, tokenizer: Any, identity: dict[str, Any], eos: set[int], context: int) -> None:
+    def __init__(self, engine: Engine, tokenizer: Any, identity: Identity, eos: set[int], context: int) -> None:
         self.engine = engine
         self.tokenizer = tokenizer
         self.identity = identity
@@ -59,7 +58,7 @@ class VllmModel:
         self.can = frozenset({"open_turn", *(name for name, feature in _NEEDED.items() if not missing(feature))})
 
     @classmethod
-    def open(cls, section: VllmTeacher, generate: GenerateSection | None = None) -> VllmModel:
+    def open(cls, section: VllmTeacher, options: TeacherOptions | None = None) -> VllmModel:
         """Find the model that the recipe names; its weights are loaded later. Raises TeacherError."""
         require("generate")
         if strange := [name for name in section.extra if name not in known(section.extra, AsyncEngineArgs)]:
@@ -80,7 +79,7 @@ class VllmModel:
         if tokenizer.chat_template is None:
             raise TeacherError(f"the tokenizer of '{name}' has no chat template", "use an instruction-tuned model")
         text = config.get_text_config()
-        identity = {
+        identity: Identity = {
             "engine": "vllm",
             "model": section.model,
             "revision": revision or str(getattr(config, "_commit_hash", None) or section.revision or "unknown"),
@@ -93,9 +92,9 @@ class VllmModel:
         }
         context = min(section.max_model_len or 1 << 30, int(getattr(text, "max_position_embeddings", 0) or 1 << 30))
         model = cls(Engine(arguments(section, name)), tokenizer, identity, _ends(name, more, tokenizer), context)
-        if generate and (generate.json_schema is not None or generate.regex is not None):
+        if options and (options.json_schema is not None or options.regex is not None):
             require("structured")
-            model.form = {"json": generate.json_schema} if generate.regex is None else {"regex": generate.regex}
+            model.form = {"json": options.json_schema} if options.regex is None else {"regex": options.regex}
         return model
 
     def close(self) -> None:
@@ -109,21 +108,21 @@ class VllmModel:
     def sample(
         self,
         requests: Sequence[Request],
-        spec: dict[str, Any] | None,
-        tick: Callable[[int], None] = lambda tokens: None,
+        spec: LogitsSpec | None,
+        tick: Tick = no_tick,
     ) -> list[Reply]:
         """One reply a request. A prompt that does not fit, is refused or kills the engine is a failure, no error."""
         return self._together(requests, spec, tick)
 
     def classify(self, requests: Sequence[Request]) -> list[Reply]:
         """p(label) = product of the probabilities of its tokens after the prompt, normalized over the labels."""
-        return self._together(requests, None, lambda tokens: None)
+        return self._together(requests, None, no_tick)
 
     def score(
         self,
         requests: Sequence[Request],
-        spec: dict[str, Any] | None,
-        tick: Callable[[int], None] = lambda tokens: None,
+        spec: LogitsSpec | None,
+        tick: Tick = no_tick,
     ) -> list[Reply]:
         """Log-probabilities of each request's completion, and the top-k along it if `spec` asks for it.
 
@@ -136,24 +135,20 @@ class VllmModel:
         """Start the engine; a tenth more requests than it writes at once, so that the next is there when one ends."""
         return await self.engine.ask(self.engine.ready())
 
-    async def ask(self, request: Request, spec: dict[str, Any] | None, tick: Callable[[int], None]) -> Reply:
+    async def ask(self, request: Request, spec: LogitsSpec | None, tick: Tick) -> Reply:
         """The reply to one request of any kind, from any event loop; many may be asked at once."""
         self._check(request.kind, spec)
         [prompt] = render_each(self.tokenizer, [request])
         return await self.engine.ask(self._answer(request, prompt, spec, tick))
 
-    def _together(
-        self, requests: Sequence[Request], spec: dict[str, Any] | None, tick: Callable[[int], None]
-    ) -> list[Reply]:
+    def _together(self, requests: Sequence[Request], spec: LogitsSpec | None, tick: Tick) -> list[Reply]:
         for kind in dict.fromkeys(request.kind for request in requests):
             self._check(kind, spec)
         prompts = render_each(self.tokenizer, requests)
         asked = [self._answer(r, prompt, spec, tick) for r, prompt in zip(requests, prompts, strict=True)]
         return self.engine.call(_all(asked))
 
-    async def _answer(
-        self, request: Request, prompt: list[int], spec: dict[str, Any] | None, tick: Callable[[int], None]
-    ) -> Reply:
+    async def _answer(self, request: Request, prompt: list[int], spec: LogitsSpec | None, tick: Tick) -> Reply:
         try:
             if request.kind == "classify":
                 return await self._classify(request, prompt)
@@ -173,30 +168,28 @@ class VllmModel:
         except (ValueError, VLLMValidationError) as error:
             raise _Failed("bad_request", str(error).strip()[:500]) from None
 
-    def _check(self, kind: str, spec: dict[str, Any] | None) -> None:
+    def _check(self, kind: str, spec: LogitsSpec | None) -> None:
         """Raise TeacherError for what this vLLM, or vLLM at all, does not give."""
         require(_NEEDED[kind])
         if spec is None or kind == "classify":
             return
-        if kind == "score" and spec["kind"] == "sampled":
+        if kind == "score" and spec.kind == "sampled":
             raise TeacherError(
                 f"vLLM {version()} gives no full distribution of a text that it does not write itself",
                 "score with logits.kind: topk, or with the 'transformers' teacher",
             )
-        require("sampled" if spec["kind"] == "sampled" else "topk")
-        if spec["kind"] == "topk" and spec["temperature"] != 1.0:
+        require("sampled" if spec.kind == "sampled" else "topk")
+        if spec.kind == "topk" and spec.temperature != 1.0:
             raise TeacherError(
-                f"vLLM cannot give top-k for a temperature of {spec['temperature']}: the normalizer at another "
+                f"vLLM cannot give top-k for a temperature of {spec.temperature}: the normalizer at another "
                 "temperature than 1 needs the log-probabilities of the whole vocabulary",
                 "set logits.temperature: 1.0, or logits.kind: sampled, which works at any temperature",
             )
 
-    async def _sample(
-        self, request: Request, prompt: list[int], spec: dict[str, Any] | None, tick: Callable[[int], None]
-    ) -> Reply:
+    async def _sample(self, request: Request, prompt: list[int], spec: LogitsSpec | None, tick: Tick) -> Reply:
         if failure := self._too_long(prompt, int(request.sampling["max_new_tokens"])):
             return Reply(failure=failure)
-        draws = (request.id, spec) if spec and spec["kind"] == "sampled" else None
+        draws = (request.id, spec) if spec and spec.kind == "sampled" else None
         form = self.form if request.target else {}  # what becomes a row is held to it, a step on the way is not
         params = sample_params(request, spec, self.eos, self.identity["vocab_size"], form)
         output, drawn = await self._run(Job(prompt, params, draws))
@@ -209,7 +202,7 @@ class VllmModel:
         if form and (wrong := mismatch(text, form["json"]) if "json" in form else unmatched(text, form["regex"])):
             return Reply(failure=("schema", wrong))
         target: Target | None = drawn
-        if spec and spec["kind"] == "topk":
+        if spec and spec.kind == "topk":
             target = top_k(*positions(done.logprobs), self.identity["vocab_size"])
         return Reply(text, prompt, tokens, "stop" if tokens[-1] in self.eos else "length", target)
 
@@ -249,9 +242,7 @@ class VllmModel:
         found = dict(zip(tokens[0].tolist(), logprobs[0].tolist(), strict=True))
         return {(*before, token): found[token] for token in ids}
 
-    async def _score(
-        self, request: Request, prompt: list[int], spec: dict[str, Any] | None, tick: Callable[[int], None]
-    ) -> Reply:
+    async def _score(self, request: Request, prompt: list[int], spec: LogitsSpec | None, tick: Tick) -> Reply:
         completion = completion_ids(self.tokenizer, self.eos, request)
         if not completion:
             return Reply(failure=("empty", "the completion has no tokens"))
@@ -261,7 +252,7 @@ class VllmModel:
         params = SamplingParams(
             temperature=0.0,
             max_tokens=1,
-            prompt_logprobs=min(int(spec["k"]), vocab_size) if spec else 0,
+            prompt_logprobs=min(spec.k, vocab_size) if spec else 0,
             flat_logprobs=True,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
@@ -275,7 +266,7 @@ class VllmModel:
         tick(len(completion))
         target = top_k(ids, logprobs, vocab_size) if spec else None
         finish = "stop" if completion[-1] in self.eos else "length"
-        text = request.completion[0]["content"]
+        text = request.completion[0]["content"] or ""
         return Reply(text, prompt, completion, finish, target, token_logprobs=logprobs[:, 0].tolist())
 
     def _too_long(self, prompt: Sequence[int], new: int) -> tuple[str, str] | None:
@@ -307,19 +298,19 @@ def arguments(section: VllmTeacher, model: str) -> dict[str, Any]:
 
 
 def sample_params(
-    request: Request, spec: dict[str, Any] | None, eos: set[int], vocab_size: int, form: dict[str, Any]
+    request: Request, spec: LogitsSpec | None, eos: set[int], vocab_size: int, form: dict[str, Any]
 ) -> SamplingParams:
     """One request's parameters: what the recipe says, and what of the distribution comes back."""
     more: dict[str, Any] = {}
     if spec:  # with draws, the largest log-probability says which position they belong to
-        more = {"logprobs": min(int(spec["k"]), vocab_size) if spec["kind"] == "topk" else 1, "flat_logprobs": True}
+        more = {"logprobs": min(spec.k, vocab_size) if spec.kind == "topk" else 1, "flat_logprobs": True}
     if form:
         from vllm.sampling_params import StructuredOutputsParams
 
         more["structured_outputs"] = StructuredOutputsParams(**form)
     return SamplingParams(
-        temperature=float(request.sampling["temperature"]),
-        top_p=float(request.sampling["top_p"]),
+        temperature=request.sampling["temperature"],
+        top_p=request.sampling["top_p"],
         max_tokens=int(request.sampling["max_new_tokens"]),
         seed=int(request.id, 16) >> 65,  # 63 bits
         stop_token_ids=sorted(eos),
@@ -348,3 +339,8 @@ async def _all(work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
+
+
+def open_vllm(section: VllmTeacher, options: TeacherOptions) -> VllmModel:
+    """Find the model that the recipe names; its weights are loaded later. Raises TeacherError."""
+    return VllmModel.open(section, options)

@@ -1,0 +1,97 @@
+"""What a teacher's requests cost and what came of them: reserved before, settled and kept after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from synthgen.generation.budget import Budget
+from synthgen.generation.cache import Cache, Entry, Spent
+from synthgen.generation.prices import PICO, Prices
+from synthgen.generation.work import Item
+from synthgen.requests import Request
+from synthgen.teachers.base import Call, RemoteTeacher, Reply
+
+
+class Account:
+    """The cache, the budget and the prices of one teacher's requests. `run` is the ledger's name of the run.
+
+    Without a cache nothing is kept.
+    """
+
+    def __init__(
+        self, teacher: RemoteTeacher, cache: Cache | None, *, budget: Budget, prices: Prices | None, run: str
+    ) -> None:
+        self.teacher, self.cache, self.budget, self.prices, self.run = teacher, cache, budget, prices, run
+        self._kept: dict[bytes, Entry] = {}  # what the cache held for the last items when it was read
+        self._since: set[bytes] = set()  # keys of what has been put there since
+
+    @property
+    def usd(self) -> float | None:
+        """Dollars that the run has spent; None when prices are unknown."""
+        return None if self.prices is None else self.budget.spent.usd / PICO
+
+    def most(self, call: Call) -> Spent:
+        """What a request costs at most."""
+        usd = self.prices.most(call.most_prompt, call.most_completion) if self.prices else 0
+        return Spent(usd, call.most_prompt + call.most_completion)
+
+    def spent(self, reply: Reply, most: Spent) -> Spent:
+        """What a reply cost: all that was reserved where the server did not count."""
+        if reply.usage is None:
+            return most
+        return Spent(self._cost(reply), (reply.usage["prompt_tokens"] or 0) + (reply.usage["completion_tokens"] or 0))
+
+    def priced(self, reply: Reply) -> Reply:
+        """The reply with its cost; None where that is unknown."""
+        if self.prices is None or (reply.usage is None and self.teacher.paid):
+            return replace(reply, cost_usd=None)
+        return replace(reply, cost_usd=self._cost(reply) / PICO)
+
+    def read_ahead(self, items: Sequence[Item]) -> None:
+        """Read what the cache holds for these items, at once."""
+        self._since.clear()
+        if items and self.cache and self.teacher.paid:
+            self._kept = self.cache.find([item.call.key for item in items])
+
+    def look_up(self, item: Item, again: bool) -> Entry | None:
+        """What the cache holds for a new item, or for one that waited before it was ever sent (`again`)."""
+        if self.cache is None or not self.teacher.paid or item.tries:
+            return None
+        if again or item.call.key in self._since:
+            return self.cache.get(item.call.key)
+        return self._kept.get(item.call.key)
+
+    def reply(self, request: Request, kept: Entry) -> Reply:
+        """The reply that the cache holds."""
+        if kept.failure is not None:
+            return Reply(failure=kept.failure)
+        return self.priced(self.teacher.read(request, kept.body or b""))
+
+    async def reserve(self, most: Spent) -> int | None:
+        """Under a budget the reservation is on the disk before the request is on the wire."""
+        if self.cache is None or not self.budget.limited:
+            return None
+        ticket, statement = self.cache.reserve(self.run, most)
+        await self.cache.commit([statement])
+        return ticket
+
+    async def settle(
+        self, most: Spent, spent: Spent, ticket: int | None, entry: tuple[bytes, Entry] | None = None
+    ) -> None:
+        """Settle the reservation, and make the reply durable, in one commit."""
+        self.budget.settle(most, spent)
+        if self.cache is None:
+            return
+        statements = self.cache.settle(self.run, ticket, spent)
+        if entry is not None and self.teacher.paid:
+            statements.append(self.cache.put(*entry, self.teacher.identity["model"]))
+        if statements:
+            await self.cache.commit(statements)
+        if entry is not None:  # not before: a reading in the meantime did not see it
+            self._since.add(entry[0])
+
+    def _cost(self, reply: Reply) -> int:
+        if self.prices is None or reply.usage is None:
+            return 0
+        return int(self.prices.cost(reply.usage) * reply.price_share)

@@ -1,0 +1,21 @@
+"""What an engine's Batch API is asked to answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from synthgen.corpus import Shard
+from synthgen.generation.jobs import Jobs
+from synthgen.ui import UI
+
+
+@dataclass(frozen=True)
+class Batching:
+    """The shards whose requests are sent as batches; `folder` is the corpus, where a journal of them may lie."""
+
+    jobs: Jobs
+    shards: Sequence[Shard]
+    folder: Path
+    ui: UI

@@ -1,0 +1,131 @@
+"""Which teacher of a recipe does what, as the tables of strategies and engines say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from synthgen.errors import TeacherError
+from synthgen.logits import LogitsSpec
+from synthgen.recipe import Recipe
+from synthgen.records import Source
+from synthgen.tables.engines import ENGINES, AnyTeacher
+from synthgen.tables.strategies import REWARDS, STRATEGIES
+from synthgen.teachers.base import RemoteTeacher, Teacher
+
+Teachers = Mapping[str, Teacher | RemoteTeacher]
+"""Opened teachers, by their names in the recipe."""
+
+
+def short_name(model: str) -> str:
+    """The short name of a model: what follows the last slash."""
+    return model.rsplit("/", 1)[-1].removeprefix("package:")
+
+
+def cast(recipe: Recipe) -> dict[str, AnyTeacher]:
+    """The sections of all teachers, by name. A single teacher is called by its model."""
+    return dict(recipe.teachers) or {short_name(recipe.teacher.model): recipe.teacher}
+
+
+def answerers(recipe: Recipe) -> list[str]:
+    """Names of the teachers whose completions become rows."""
+    everybody = list(cast(recipe))
+    if STRATEGIES[recipe.strategy].answered_by == "every":
+        return everybody
+    return list(recipe.mixture) or everybody[:1]
+
+
+def scorers(recipe: Recipe) -> list[str]:
+    """Names of the teachers that only give their distributions on the rows' tokens."""
+    return list(recipe.logits.score_by) if recipe.logits else []
+
+
+def judge(recipe: Recipe) -> str:
+    """Name of the teacher that judges."""
+    return recipe.steps.judge or next(iter(cast(recipe)))
+
+
+def logits_spec(recipe: Recipe) -> LogitsSpec | None:
+    """Which part of the distributions is kept; None where the recipe or its strategy keeps none."""
+    section = recipe.logits
+    if section is None or not STRATEGIES[recipe.strategy].keeps_distributions:
+        return None
+    if section.kind == "sampled":
+        return LogitsSpec("sampled", section.temperature, draws=section.draws)
+    return LogitsSpec("topk", section.temperature, k=section.k)
+
+
+def in_process(section: AnyTeacher) -> bool:
+    """Whether the model of a teacher runs in this process."""
+    return ENGINES[section.engine].in_process
+
+
+def source(name: str, role: str, license: str) -> Source:
+    """One entry of a row's sources."""
+    return {
+        "id": name,
+        "role": role,
+        "license": license,
+        "terms_date": None,
+        "made_by": None,
+        "account": None,
+        "tools": [],
+    }
+
+
+def versions(recipe: Recipe, teachers: Teachers | None = None) -> dict[str, str]:
+    """Each teacher's model and revision as row ids have it, by its name; without `teachers`, the model alone."""
+    if teachers is None:
+        return {name: section.model for name, section in cast(recipe).items()}
+    return {
+        name: f"{short_name(section.model)}@{teachers[name].identity['revision'][:19]}"
+        for name, section in cast(recipe).items()
+    }
+
+
+def roles(recipe: Recipe) -> list[dict[str, str]]:
+    """What each teacher does, as the manifest lists it: entries of `role`, `source` and `license`."""
+    strategy, everybody = STRATEGIES[recipe.strategy], cast(recipe)
+    named = [("logits" if strategy.completions_given else "generator", name) for name in answerers(recipe)]
+    named += [("logits", name) for name in scorers(recipe)]
+    if strategy.judged and REWARDS[recipe.steps.choose].judge_offers:
+        named.append(("judge", judge(recipe)))
+    if strategy.rewrites and recipe.steps.rewriter:
+        named.append(("rewriter", recipe.steps.rewriter))
+    return [{"role": role, "source": everybody[name].model, "license": everybody[name].license} for role, name in named]
+
+
+def needs(recipe: Recipe) -> list[tuple[str, str]]:
+    """(teacher's name, kind of request that it must answer) for everything that the recipe asks."""
+    strategy = STRATEGIES[recipe.strategy]
+    wanted: list[tuple[str, str]] = [(name, strategy.request_kind) for name in answerers(recipe)]
+    wanted += [(name, "score") for name in scorers(recipe)]
+    if strategy.judged and REWARDS[recipe.steps.choose].judge_offers:
+        wanted.append((judge(recipe), REWARDS[recipe.steps.choose].judge_offers))
+    if strategy.rewrites:
+        rewriters = [recipe.steps.rewriter] if recipe.steps.rewriter else answerers(recipe)
+        wanted += [(name, strategy.rewriter_offers) for name in rewriters]
+    return wanted
+
+
+def refuse_incapable(recipe: Recipe, teachers: Teachers) -> None:
+    """Raise TeacherError when two teachers are the same model, when a teacher does not offer what the recipe asks of
+    it, or when a teacher is to score the tokens of another tokenizer."""
+    first_with: dict[str, str] = {}
+    for name, version in versions(recipe, teachers).items():
+        if (first := first_with.setdefault(version, name)) != name:
+            raise TeacherError(f"teachers '{first}' and '{name}' are the same model", "name each model once")
+    for name, wanted in needs(recipe):
+        if wanted not in teachers[name].can:
+            raise TeacherError(
+                f"teacher '{name}' ({teachers[name].identity['engine']}) does not offer '{wanted}', which this recipe "
+                "needs of it",
+                "give another model or engine for it",
+            )
+    for name in scorers(recipe):
+        for answerer in answerers(recipe):
+            if teachers[name].identity["tokenizer"] != teachers[answerer].identity["tokenizer"]:
+                raise TeacherError(
+                    f"teachers '{answerer}' and '{name}' have different tokenizers: one cannot score the other's "
+                    "tokens",
+                    "leave it out of logits.score_by, or score the finished text with strategy 'score'",
+                )

@@ -1,0 +1,213 @@
+"""Shards opened in order, their jobs run as replies come, each shard committed when it is complete.
+
+A job's requests are built when its shard is opened or its last round is answered, and a shard is forgotten when it
+is committed: memory holds the open shards, never the corpus. Committing (compressing, writing, fsync) runs in a
+thread beside the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from synthgen import corpus
+from synthgen.errors import CorpusError, GateDenied
+from synthgen.generation.inputs import runner
+from synthgen.generation.jobs import Jobs
+from synthgen.generation.rounds import Failure, Outcome, Rounds, costed
+from synthgen.generation.work import Item
+from synthgen.recipe import Recipe
+from synthgen.teachers.base import FAILURES, Caller, Reply
+from synthgen.ui import Progress
+
+_HELD_BYTES = 256 << 20  # rows that wait for the rest of their shard
+_OPEN_SHARDS = 64
+_COMMITTING = 4  # shards that wait for the disk
+
+Write = Callable[[corpus.Shard, list[list[Outcome]]], None]
+"""Commits the outcomes of a shard's jobs."""
+
+
+class Gate:
+    """Counts requests that failed, and stops the run when they are more than the recipe allows.
+
+    What a strategy itself turns away (teachers agree, a tie) is no failure of a request and is not counted.
+    """
+
+    def __init__(self, recipe: Recipe, total: int, failed: int) -> None:
+        self.most = most_failures(recipe.generate.max_failures, total)
+        self.failed = failed
+
+    def count(self, outcomes: Sequence[Outcome]) -> None:
+        """Raise GateDenied for one failure too many."""
+        for one in outcomes:
+            if isinstance(one, Failure) and one.kind in FAILURES:
+                self.failed += 1
+                if self.failed > self.most:
+                    raise GateDenied(
+                        f"{self.failed:,} requests failed, more than generate.max_failures allows; "
+                        f"last: {one.kind}: {one.reason}",
+                        "correct the cause and ask again with --retry-failed, or go on with a higher --max-failures",
+                    )
+
+
+def most_failures(wanted: str | int | None, total: int) -> float:
+    """The number of failures that is still allowed."""
+    if wanted is None:
+        return float("inf")
+    text = str(wanted)
+    return float(text[:-1]) / 100 * total if text.endswith("%") else float(text)
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where outcomes go: `write` commits a shard, `bar` shows progress, `gate` counts failures."""
+
+    write: Write
+    bar: Progress
+    gate: Gate
+
+
+@dataclass(slots=True)
+class _Running:
+    """A job whose round is being answered: `row` is its place in the shard."""
+
+    shard: int
+    row: int
+    rounds: Rounds
+    replies: list[Reply | None] = field(default_factory=list)
+    missing: int = 0
+    costs: list[float | None] = field(default_factory=list)
+
+
+@dataclass
+class _Open:
+    """A shard whose jobs are running."""
+
+    shard: corpus.Shard
+    outcomes: list[list[Outcome]]
+    missing: int
+    held: int = 0
+
+
+class Filling:
+    """The open shards of one run: hands out requests, takes replies, commits what is complete. A `Work`."""
+
+    def __init__(
+        self, jobs: Jobs, shards: Sequence[corpus.Shard], callers: Mapping[str, Caller], output: Output
+    ) -> None:
+        """`callers` build what is sent, by teacher."""
+        self.callers, self.output = callers, output
+        self.run = runner(jobs.setting.recipe)
+        self.open: dict[int, _Open] = {}
+        self.ready: dict[str, deque[Item]] = defaultdict(deque)
+        self.held = 0
+        self.commits: set[asyncio.Task[None]] = set()
+        self.turn = asyncio.Semaphore(1)
+        self.wake: Callable[[], None] = lambda: None
+        self.error: Exception | None = None
+        self._begun = False
+        self._new = self._begin(jobs, shards)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every job is at its end."""
+        return self._begun and not self.open
+
+    def take(self, teacher: str) -> Item | None:
+        """The next request for a teacher: of a job that has begun, else of a new one. Raises what a commit raised."""
+        ready = self.ready[teacher]
+        while not ready:
+            if self.error is not None:
+                raise self.error
+            if self._begun or not self._room():
+                return None
+            if next(self._new, None) is None:
+                self._begun = True
+        return ready.popleft()
+
+    def deliver(self, item: Item, reply: Reply) -> None:
+        """Put a reply in its place; the last one of a round goes on with the job. Raises GateDenied."""
+        job, place = item.place
+        assert isinstance(job, _Running)
+        if job.replies[place] is not None:
+            raise CorpusError(f"request {item.request.id} was answered twice", "a bug of ours: please report it")
+        job.replies[place] = reply
+        job.missing -= 1
+        if not job.missing:
+            replies = [one for one in job.replies if one is not None]
+            job.costs += [one.cost_usd for one in replies]
+            self._go_on(job, replies)
+            if len(self.callers) > 1:
+                self.wake()
+
+    async def committed(self) -> None:
+        """Wait for the commits that are under way; raise what one of them raised."""
+        if self.commits:
+            await asyncio.wait(set(self.commits))
+        if self.error is not None:
+            raise self.error
+
+    def _begin(self, jobs: Jobs, shards: Sequence[corpus.Shard]) -> Iterator[bool]:
+        """Begin job after job."""
+        for number, shard in enumerate(shards):
+            size = shard.stop - shard.start
+            self.open[number] = _Open(shard, [[] for _ in range(size)], size)
+            for row, job in enumerate(jobs.one_by_one(shard.start, shard.stop)):
+                self._go_on(_Running(number, row, self.run(job)), None)
+                yield True
+
+    def _go_on(self, job: _Running, replies: list[Reply] | None) -> None:
+        try:
+            wanted = next(job.rounds) if replies is None else job.rounds.send(replies)
+        except StopIteration as done:
+            self._ended(job, costed(done.value, job.costs))
+            return
+        job.replies, job.missing = [None] * len(wanted), len(wanted)
+        for place, query in enumerate(wanted):
+            request = query.request
+            call = self.callers[request.teacher].call(request)
+            self.ready[request.teacher].append(Item((job, place), request, call))
+
+    def _ended(self, job: _Running, outcomes: list[Outcome]) -> None:
+        shard = self.open[job.shard]
+        shard.outcomes[job.row] = outcomes
+        shard.missing -= 1
+        size = sum(_size(one) for one in outcomes)
+        shard.held += size
+        self.held += size
+        self.output.gate.count(outcomes)
+        if not shard.missing:
+            task = asyncio.get_running_loop().create_task(self._commit(job.shard))
+            self.commits.add(task)
+            task.add_done_callback(self._committed)
+
+    def _room(self) -> bool:
+        """Whether another job may begin. A shard that is open alone is filled, however large: it frees nothing else."""
+        if len(self.open) <= 1 and not self.commits:
+            return True
+        return self.held < _HELD_BYTES and len(self.open) < _OPEN_SHARDS and len(self.commits) < _COMMITTING
+
+    async def _commit(self, number: int) -> None:
+        shard = self.open.pop(number)
+        async with self.turn:  # one at a time: a second thread would only contend for the interpreter
+            await asyncio.to_thread(self.output.write, shard.shard, shard.outcomes)
+        self.held -= shard.held
+        failed = sum(isinstance(one, Failure) for several in shard.outcomes for one in several)
+        self.output.bar.advance(len(shard.outcomes), failed=failed)
+
+    def _committed(self, task: asyncio.Task[None]) -> None:
+        self.commits.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.error = error if isinstance(error, Exception) else RuntimeError(str(error))
+        self.wake()
+
+
+def _size(one: Outcome) -> int:
+    """About how many bytes an outcome holds."""
+    if isinstance(one, Failure):
+        return 256
+    arrays = sum(value.nbytes for target in one.targets.values() for value in vars(target).values())
+    return 2048 + len(one.record.text) + 32 * len(one.record.token_ids or ()) + arrays

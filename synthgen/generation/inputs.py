@@ -1,0 +1,75 @@
+"""What a recipe's generation starts from: its templates and its seeds, read and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from synthgen.generation import casting
+from synthgen.generation.jobs import Jobs, Setting
+from synthgen.generation.rounds import Rounds
+from synthgen.prompts import Fields, Prompt, load_prompt
+from synthgen.recipe import Recipe
+from synthgen.requests import Query
+from synthgen.seeds import Seeds, load_seeds
+from synthgen.tables.reference import resolve
+from synthgen.tables.strategies import REWARDS, STRATEGIES
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The templates and the seeds of a recipe."""
+
+    recipe: Recipe
+    prompt: Prompt
+    seeds: Seeds
+
+    def jobs(self, versions: dict[str, str] | None = None) -> Jobs:
+        """All jobs. `versions` are those of opened teachers; without them requests have no ids."""
+        if versions is None:
+            return Jobs(Setting(self.recipe, self.prompt, self.seeds, casting.versions(self.recipe), identified=False))
+        return Jobs(Setting(self.recipe, self.prompt, self.seeds, versions))
+
+
+def read_inputs(recipe: Recipe) -> Inputs:
+    """Read templates and seeds. Raises RecipeError for what is missing or cannot be used."""
+    prompt = load_prompt(recipe.prompts, recipe.task)
+    return Inputs(recipe, prompt, load_seeds(recipe.seeds, recipe.split, question(recipe, prompt)))
+
+
+def question(recipe: Recipe, prompt: Prompt) -> Callable[[Fields], str]:
+    """The function that shows what a seed asks. Raises RecipeError when the strategy's templates are missing."""
+    strategy = STRATEGIES[recipe.strategy]
+    prompt.need((*strategy.templates, strategy.question), recipe.strategy)
+    if strategy.judged and (template := REWARDS[recipe.steps.choose].template):
+        prompt.need((template,), recipe.strategy)
+    if strategy.template_prefix and not prompt.beginning(strategy.template_prefix):
+        prompt.need((f"{strategy.template_prefix}NAME",), recipe.strategy)
+    if strategy.question_of is None:
+        return lambda fields: prompt.render(strategy.question, fields)
+    asked = resolve(strategy.question_of)
+    return lambda fields: str(asked(fields, prompt))
+
+
+def runner(recipe: Recipe) -> Callable[..., Rounds]:
+    """The generator of the recipe's strategy: job → rounds."""
+    return resolve(STRATEGIES[recipe.strategy].run)
+
+
+def most_requests(recipe: Recipe) -> int:
+    """The most requests of one job."""
+    return STRATEGIES[recipe.strategy].most_requests(recipe.steps, len(recipe.teachers))
+
+
+def first_queries(jobs: Jobs) -> Iterator[tuple[str, list[Query]]]:
+    """For every job its split and the queries of its first round; nothing is sent.
+
+    Raises RecipeError for a template that does not fit a seed."""
+    run = runner(jobs.setting.recipe)
+    for job in jobs.one_by_one():
+        rounds = run(job)
+        try:
+            yield job.seed.split, next(rounds)
+        except StopIteration:
+            yield job.seed.split, []
+        rounds.close()

@@ -1,0 +1,61 @@
+"""What a teacher's answers cost, in picodollars (1e-12 $) a token, so that sums are whole numbers.
+
+A price of $0.15 a million tokens is 150,000 picodollars a token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import yaml
+
+from synthgen.recipe import shipped
+from synthgen.records import Usage
+from synthgen.tables.engines import ENGINES, AnyTeacher, ApiTeacher
+from synthgen.tables.reference import resolve
+
+PICO = 10**12
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Picodollars a token; `cached` is for prompt tokens that the provider had in its own cache."""
+
+    input: int
+    output: int
+    cached: int
+
+    def cost(self, usage: Usage) -> int:
+        """Picodollars for the tokens that a reply used."""
+        prompt, completion = usage["prompt_tokens"] or 0, usage["completion_tokens"] or 0
+        cached = min(usage.get("cached_tokens") or 0, prompt)
+        return (prompt - cached) * self.input + cached * self.cached + completion * self.output
+
+    def most(self, prompt: int, completion: int) -> int:
+        """Picodollars for a request at most."""
+        return prompt * max(self.input, self.cached) + completion * self.output
+
+
+def prices(section: AnyTeacher) -> Prices | None:
+    """What a teacher's answers cost: nothing where its engine has no prices; None where they are unknown."""
+    engine = ENGINES[section.engine]
+    return cast(Prices | None, resolve(engine.prices)(section)) if engine.prices else Prices(0, 0, 0)
+
+
+def listed(section: ApiTeacher) -> Prices | None:
+    """The recipe's prices, otherwise those of data/prices.yaml; None where there are neither."""
+    if section.prices:
+        own = section.prices
+        return _per_token(own.input, own.output, own.input if own.cached_input is None else own.cached_input)
+    table = yaml.safe_load((shipped("data") / "prices.yaml").read_text())
+    host = section.base_url.split("://")[-1].split("/")[0]
+    for row in table["models"]:
+        if row["host"] == host and row["model"] == section.model:
+            return _per_token(row["input"], row["output"], row.get("cached_input", row["input"]))
+    return None
+
+
+def _per_token(fresh: float, output: float, cached: float) -> Prices:
+    """From dollars per million tokens."""
+    return Prices(*(round(price * 1_000_000) for price in (fresh, output, cached)))

@@ -1,0 +1,65 @@
+"""What `generate` did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The corpus in `folder`.
+
+    `finished`: it is whole; otherwise `shards_left` shards are for other machines. `counts` has rows, tokens, the rows
+    of each split, and failures, once it is finished. `cost_usd` is what its rows cost, for teachers behind an API.
+    `seconds` is the time that this call took; `worked`: it made rows.
+    """
+
+    folder: Path
+    finished: bool
+    worked: bool
+    seconds: float
+    shards_left: int = 0
+    manifest: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows, tokens, rows of each split, failures."""
+        return dict(self.manifest.get("counts", {}))
+
+    @property
+    def cost_usd(self) -> float | None:
+        """Dollars for all rows; None for models in this process, and where a price is unknown."""
+        return self.manifest.get("cost_usd")
+
+    @property
+    def hint(self) -> str:
+        """What to do next."""
+        if self.finished:
+            return f"synthgen curate {self.folder.parent}"
+        return f"copy data/, logits/ and failures/ of all parts into one {self.folder}, then generate without --shard"
+
+    def text(self) -> str:
+        """For people."""
+        if not self.finished:
+            return f"{self.folder}: this part is done; {self.shards_left:,} shards are left to the others"
+        counts = self.counts
+        splits = ", ".join(
+            f"{name.removeprefix('rows_')} {count:,}" for name, count in counts.items() if name.startswith("rows_")
+        )
+        text = f"{self.folder}: {counts['rows']:,} rows" + (f" ({splits})" if splits else "")
+        text += f", {counts['tokens']:,} tokens, {counts['failures']:,} failures"
+        return text if self.cost_usd is None else f"{text}, ${self.cost_usd:.4f}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`: the manifest, and what this call did."""
+        return {
+            "folder": str(self.folder),
+            "finished": self.finished,
+            "worked": self.worked,
+            "seconds": self.seconds,
+            "shards_left": self.shards_left,
+            **self.manifest,
+        }

@@ -1,0 +1,108 @@
+"""What generation writes: the tables of a shard, and the facts of the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from synthgen import corpus, logits
+from synthgen.errors import CorpusError
+from synthgen.generation import casting
+from synthgen.generation.inputs import Inputs
+from synthgen.generation.rounds import Failure, Outcome, Row
+from synthgen.recipe import Recipe
+from synthgen.records import FAILURE_SCHEMA, to_table
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of a shard: distributions of each of `speakers`, as far as `spec` keeps some; `teachers` by name."""
+
+    teachers: casting.Teachers
+    spec: logits.LogitsSpec | None
+    speakers: Sequence[str]
+
+    @classmethod
+    def of(cls, recipe: Recipe, teachers: casting.Teachers) -> Layout:
+        """The layout of a recipe's shards."""
+        spec = casting.logits_spec(recipe)
+        return cls(teachers, spec, [*casting.answerers(recipe), *casting.scorers(recipe)] if spec else [])
+
+    def commit(self, folder: Path, shard: corpus.Shard, outcomes: Sequence[Sequence[Outcome]]) -> None:
+        """Write one shard."""
+        corpus.commit(folder, shard.name, self.tables([one for several in outcomes for one in several]))
+
+    def tables(self, outcomes: Sequence[Outcome]) -> dict[str, pa.Table]:
+        """Data, logits of each speaker, and failures where there are any."""
+        rows = [one for one in outcomes if isinstance(one, Row)]
+        failures = [asdict(one) for one in outcomes if isinstance(one, Failure)]
+        tables = {"data": to_table(row.record for row in rows)}
+        for name in self.speakers:
+            tables[f"logits/{name}"] = self._logits(name, rows)
+        if failures:
+            tables["failures"] = pa.Table.from_pylist(failures, schema=FAILURE_SCHEMA)
+        return tables
+
+    def _logits(self, name: str, rows: Sequence[Row]) -> pa.Table:
+        assert self.spec is not None
+        identity = self.teachers[name].identity
+        teacher = f"{casting.short_name(identity['model'])}@{identity['revision']}"
+        meta = logits.meta(self.spec, identity["vocab_size"], teacher, identity["tokenizer"])
+        kept = [(row.record, row.targets[name]) for row in rows if name in row.targets]
+        aligns = [
+            logits.align(record.token_ids or (), meta["teacher"], meta["tokenizer"], meta["temperature"])
+            for record, _ in kept
+        ]
+        return logits.to_table([record.id for record, _ in kept], aligns, [target for _, target in kept], meta)
+
+
+def facts(inputs: Inputs, folder: Path, teachers: casting.Teachers) -> dict[str, Any]:
+    """What the manifest says besides the files; the same for the same rows, however they came about."""
+    recipe = inputs.recipe
+    counts, cost = _counts(folder)
+    terms = {(source.source, source.license) for source in recipe.seeds}
+    paid = not all(casting.in_process(section) for section in casting.cast(recipe).values())
+    return {
+        "description": recipe.description,
+        "task": recipe.task,
+        "strategy": recipe.strategy,
+        "prompt_version": inputs.prompt.version,
+        "labels": list(recipe.generate.labels),
+        "teachers": {name: teacher.identity for name, teacher in teachers.items()},
+        "sources": [
+            *({"role": "seed", "source": source, "license": license} for source, license in sorted(terms)),
+            *casting.roles(recipe),
+        ],
+        "counts": counts,
+        **({"cost_usd": round(cost, 6)} if paid else {}),
+    }
+
+
+def _counts(folder: Path) -> tuple[dict[str, int], float]:
+    """(rows, tokens, rows of each split and failures, dollars) of all shards. Raises CorpusError for a double row."""
+    rows = tokens = 0
+    splits: dict[str, int] = {}
+    cost = 0.0
+    ids: list[pa.Array] = []
+    for path in sorted(p for p in folder.glob("data/*.parquet") if not p.name.startswith(".")):
+        table = pq.read_table(path, columns=["id", "token_ids", "usage", "cost_usd"])
+        lengths = pc.list_value_length(table["token_ids"])
+        counted = pc.struct_field(table["usage"], "completion_tokens")
+        rows += table.num_rows
+        tokens += pc.sum(pc.max_element_wise(lengths, counted)).as_py() or 0
+        name = f"rows_{path.stem.rsplit('-', 1)[0]}"
+        splits[name] = splits.get(name, 0) + table.num_rows
+        cost += pc.sum(table["cost_usd"]).as_py() or 0.0
+        ids += table["id"].chunks
+    distinct = pc.count_distinct(pa.chunked_array(ids, pa.string())).as_py()
+    if distinct != rows:
+        raise CorpusError(f"{folder} has {rows - distinct} rows twice", "a bug of ours: please report it")
+    failures = sum(pq.read_metadata(path).num_rows for path in folder.glob("failures/*.parquet"))
+    kept = {name: count for name, count in sorted(splits.items()) if count}  # a shard without rows counts nothing
+    return {"rows": rows, "tokens": tokens, **kept, "failures": failures}, cost

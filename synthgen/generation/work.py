@@ -1,0 +1,63 @@
+"""What a scheduler works on: items that come from somewhere and whose replies go somewhere, and what a view shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from synthgen.errors import UserError
+from synthgen.requests import Request
+from synthgen.teachers.base import Call, Reply
+
+
+@dataclass(slots=True)
+class Item:
+    """One request on its way; `place` is its sender's word for where the reply belongs."""
+
+    place: tuple[object, int]
+    request: Request
+    call: Call
+    tries: int = 0
+    paid_tries: int = 0
+    began: float = 0.0
+    answers: int = 0  # successes of the run when it was first sent
+
+
+@dataclass
+class Live:
+    """What a view shows; amounts in dollars, None when prices are unknown."""
+
+    in_flight: int = 0
+    limit: int = 0
+    idle: str = ""
+    usd: float | None = 0.0
+    sent: int = 0
+    cached: int = 0
+    refused: int = 0
+    retried: int = 0
+    tokens: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
+
+
+class Work(Protocol):
+    """Where requests come from and replies go; schedulers of several teachers may share it."""
+
+    def take(self, teacher: str) -> Item | None:
+        """The next request for a teacher; None when there is none now."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether none will ever come again."""
+
+    def deliver(self, item: Item, reply: Reply) -> None:
+        """A reply, once for each item. May raise to stop the run."""
+
+
+class BudgetReached(UserError):
+    """The next request could cost more than the budget has left."""
+
+    def __init__(self, spent: str) -> None:
+        super().__init__(
+            f"the budget is reached: {spent} spent, and the next request could cost more than is left",
+            "go on with more: raise generate.budget, or --budget, and give the same command; what was paid is kept",
+        )

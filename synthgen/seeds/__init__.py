@@ -1,0 +1,16 @@
+"""Seeds: what the teacher is asked about. They come from JSONL, CSV or Parquet files, folders, or Hugging Face data.
+
+    seeds = load_seeds(recipe.seeds, recipe.split, prompt.question)
+    seeds.counts                    # {"train": 148, "validation": 0, "test": 32}
+    seeds[0].fields                 # the variables of the templates
+
+Every seed knows its source and license, and its side of the split. The side depends on the seed's group alone: it is
+decided before anything is generated, and stays the same when seeds are added.
+"""
+
+from synthgen.seeds.groups import accepted, mask, side
+from synthgen.seeds.load import load_seeds
+from synthgen.seeds.rows import SUFFIXES, read_rows
+from synthgen.seeds.store import Seed, Seeds
+
+__all__ = ["SUFFIXES", "Seed", "Seeds", "accepted", "load_seeds", "mask", "read_rows", "side"]

@@ -1,0 +1,106 @@
+"""Which rows of the seed files changed since a run began.
+
+A run keeps a hash of each seed's id and of its content, 16 bytes a seed, in a hidden file beside `inputs.json`. Where
+there are more seeds than `LIMIT`, it keeps the number of rows alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from synthgen import durable
+
+FILE = ".seed-rows"
+LIMIT = 100_000
+
+
+@dataclass(frozen=True)
+class FileRows:
+    """The number of rows of one file, and (hash of the id, hash of the content) of each; None: not kept."""
+
+    count: int
+    hashes: list[tuple[int, int]] | None
+
+
+class RowHashes:
+    """The number of rows of each seed file, and the hashes of their ids and contents up to `LIMIT` rows."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self.ids = array("Q")
+        self.contents = array("Q")
+
+    def add(self, file: str, seed_id: bytes, content: bytes) -> None:
+        """Note one row; `seed_id` is empty where the id is a hash of the row. The rows of a file come together."""
+        self.counts[file] = self.counts.get(file, 0) + 1
+        if len(self.ids) < LIMIT:
+            self.ids.append(_hash(seed_id))
+            self.contents.append(_hash(content))
+
+    def write(self, folder: Path) -> None:
+        """Write the hashes into `folder`, for `changed_rows`."""
+        complete = sum(self.counts.values()) <= LIMIT
+        head = json.dumps({"counts": self.counts, "complete": complete}).encode()
+        body = self.ids.tobytes() + self.contents.tobytes() if complete else b""
+        durable.write_bytes(folder / FILE, head + b"\n" + body)
+
+    @classmethod
+    def read(cls, folder: Path) -> RowHashes | None:
+        """What `write` wrote; None where there is nothing, or nothing that can be read."""
+        try:
+            head, _, body = (folder / FILE).read_bytes().partition(b"\n")
+            hashes = cls()
+            hashes.counts = {str(name): int(count) for name, count in json.loads(head)["counts"].items()}
+            hashes.ids.frombytes(body[: len(body) // 2])
+            hashes.contents.frombytes(body[len(body) // 2 :])
+        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+            return None
+        return hashes
+
+    def of_files(self) -> dict[str, FileRows]:
+        """What is known of each file, by its name: without its folder where that tells the files apart."""
+        complete = len(self.ids) == sum(self.counts.values()) == len(self.contents)
+        short = {name: Path(name).name for name in self.counts}
+        unique = len(set(short.values())) == len(short)
+        found, start = {}, 0
+        for name, count in self.counts.items():
+            rows = zip(self.ids[start : start + count], self.contents[start : start + count], strict=True)
+            found[short[name] if unique else name] = FileRows(count, list(rows) if complete else None)
+            start += count
+        return found
+
+
+def changed_rows(before: RowHashes, now: RowHashes) -> list[str]:
+    """What changed in each file, such as "q.csv: 1 row added, 2 rows changed"; a file that is the same is left out."""
+    old, new = before.of_files(), now.of_files()
+    lines = [f"{name}: no longer among the seeds" for name in old if name not in new]
+    for name, rows in new.items():
+        if name not in old:
+            lines.append(f"{name}: new among the seeds")
+        elif parts := _difference(old[name], rows):
+            lines.append(f"{name}: {parts}")
+    return lines
+
+
+def _difference(old: FileRows, new: FileRows) -> str:
+    if old.hashes is None or new.hashes is None:
+        return "" if old.count == new.count else f"{old.count:,} rows became {new.count:,}"
+    added, removed = Counter(new.hashes) - Counter(old.hashes), Counter(old.hashes) - Counter(new.hashes)
+    ids_added, ids_removed = (Counter(seed_id for seed_id, _ in rows.elements()) for rows in (added, removed))
+    changed = (ids_added & ids_removed).total()
+    parts = (
+        (added.total() - changed, "added"),
+        (removed.total() - changed, "removed"),
+        (changed, "changed"),
+    )
+    told = [f"{count:,} row{'s' if count != 1 else ''} {what}" for count, what in parts if count]
+    return ", ".join(told) or ("" if old == new else "the order of the rows changed")
+
+
+def _hash(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")

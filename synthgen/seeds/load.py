@@ -1,0 +1,93 @@
+"""Seed files → `Seeds`: ids, groups, sides and references, in one pass over the rows."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from array import array
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from synthgen.errors import RecipeError, nearest
+from synthgen.recipe import SeedSource, Split
+from synthgen.seeds.groups import accepted, mask, side
+from synthgen.seeds.rows import Row, Where, read_rows
+from synthgen.seeds.store import Seed, Seeds
+
+_encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode
+
+
+def load_seeds(sources: Sequence[SeedSource], split: Split, text: Callable[[Row], str]) -> Seeds:
+    """All seeds, in file order. `text` renders what a seed asks, from its fields.
+
+    Seeds that ask the same but for names and numbers form a group, unless the recipe names a column for it. Raises
+    RecipeError naming file and line for a row that cannot be used, and for an id that is used twice.
+    """
+    seeds = Seeds(sources)
+    hashes = array("q")  # of the ids; equal ones are looked at again
+    try:
+        for number, source in enumerate(sources):
+            before = len(seeds)
+            for where, row in itertools.islice(read_rows(source), source.limit):
+                hashes.append(hash(_add(seeds, number, split, text, where, row)))
+            if len(seeds) == before:
+                raise RecipeError(
+                    f"{source.path or source.dataset}: no seeds in it", "give a file with at least one row"
+                )
+    except RecipeError:
+        _refuse_twins(seeds, hashes)  # an id that is used twice comes before a later mistake
+        raise
+    _refuse_twins(seeds, hashes)
+    return seeds
+
+
+def _add(seeds: Seeds, number: int, split: Split, text: Callable[[Row], str], where: Where, row: Row) -> str:
+    """Append the seed of one row of the source of that number; returns its id."""
+    source = seeds.sources[number]
+    fields = row
+    if source.fields:
+        fields = {**row, **{variable: _column(row, column, where) for variable, column in source.fields.items()}}
+    seed_id = str(_column(row, source.id, where)) if source.id else _digest(row)
+    reference = accepted(_column(row, source.reference, where)) if source.reference else None
+    try:
+        question = text(fields)
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error.message}", error.hint) from None
+    on = side(str(_column(row, source.group, where)) if source.group else mask(question), split)
+    seeds.add(Seed(seed_id, on, fields, reference, source, question), number, where.file)
+    return seed_id
+
+
+def _digest(row: Row) -> str:
+    return hashlib.sha256(_encode(row).encode()).hexdigest()[:16]
+
+
+def _column(row: Row, column: str, where: Where) -> object:
+    if column not in row:
+        raise RecipeError(
+            f"{where}: no column '{column}'{nearest(column, row)}", "correct the seed or the recipe's `seeds`"
+        )
+    return row[column]
+
+
+def _refuse_twins(seeds: Seeds, hashes: array[int]) -> None:
+    """Raise RecipeError for the first id that is used twice."""
+    codes = np.frombuffer(hashes, np.int64) if hashes else np.zeros(0, np.int64)
+    order = np.argsort(codes, kind="stable")
+    again = codes[order][1:] == codes[order][:-1]
+    for place in np.sort(order[1:][again]).tolist():
+        seed_id = seeds[place].id
+        first = next(n for n in np.flatnonzero(codes == codes[place]).tolist() if seeds[n].id == seed_id)
+        if first < place:  # else two ids have the same hash by chance
+            raise RecipeError(
+                f"{_where(seeds, place)}: seed id '{seed_id}' is already used at {_where(seeds, first)}",
+                "ids must be unique; drop the copy, or name another column with seeds.id",
+            )
+
+
+def _where(seeds: Seeds, place: int) -> Where:
+    """Where a seed stands. The files are read again up to it."""
+    places = (where for source in seeds.sources for where, _ in itertools.islice(read_rows(source), source.limit))
+    return next(itertools.islice(places, place, None))

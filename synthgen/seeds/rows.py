@@ -1,0 +1,175 @@
+"""Rows of seed files and data sets, one at a time, each with the place where it stands."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import decimal
+import json
+import logging
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from synthgen.errors import RecipeError
+from synthgen.recipe import SeedSource
+
+SUFFIXES = (".jsonl", ".csv", ".parquet")
+_SLICE = 1024  # rows of a Parquet file that are Python objects at once
+_BOM = b"\xef\xbb\xbf"
+
+Row = dict[str, object]
+"""Columns of one row, with values that JSON has."""
+
+
+class Where(NamedTuple):
+    """Where a row stands; `str` gives it as "q.csv, line 3"."""
+
+    file: str
+    unit: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.file}, {self.unit} {self.number}"
+
+
+def read_rows(source: SeedSource) -> Iterator[tuple[Where, Row]]:
+    """Every row of a source, streamed, with its place. Raises RecipeError naming file and line."""
+    if source.dataset:
+        yield from _dataset(source)
+        return
+    for file in _files(Path(source.path or "")):
+        yield from _READERS[file.suffix](file, source.on_bad_lines == "skip")
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.exists():
+        raise RecipeError(f"seed file '{path}' does not exist", "correct seeds.path in the recipe")
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES)
+        if not files:
+            raise RecipeError(f"no seeds in folder '{path}'", f"it must hold files of {', '.join(SUFFIXES)}")
+        return files
+    if path.suffix not in SUFFIXES:
+        raise RecipeError(f"seed file '{path}' is of no known kind", f"use one of {', '.join(SUFFIXES)}")
+    return [path]
+
+
+def bad_line(where: Where, problem: str) -> RecipeError:
+    """The error for a line that cannot be read."""
+    return RecipeError(
+        f"{where}: {problem}", "correct the line, or keep the others with `on_bad_lines: skip` under seeds"
+    )
+
+
+def _jsonl(path: Path, skip: bool) -> Iterator[tuple[Where, Row]]:
+    file, decode = str(path), json.JSONDecoder().decode
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = decode(line.removeprefix(_BOM).decode())
+                if not isinstance(row, dict):
+                    raise ValueError("not a JSON object")
+            except (ValueError, RecursionError) as error:
+                if skip:
+                    continue
+                raise bad_line(Where(file, "line", number), str(error)) from None
+            yield Where(file, "line", number), row
+
+
+def _csv(path: Path, skip: bool) -> Iterator[tuple[Where, Row]]:
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.reader(lines)
+        try:
+            names = next(reader, [])
+            for cells in reader:
+                if not cells:
+                    continue
+                where = Where(str(path), "line", reader.line_num)
+                if len(cells) != len(names):
+                    if skip:
+                        continue
+                    raise bad_line(where, "more or fewer cells than the header has")
+                yield where, dict(zip(names, cells, strict=True))
+        except (csv.Error, UnicodeDecodeError) as error:  # nothing can be read after it
+            raise RecipeError(f"{path}, after line {reader.line_num}: {error}", "correct the file") from None
+
+
+def _parquet(path: Path, skip: bool) -> Iterator[tuple[Where, Row]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=_SLICE):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield Where(str(path), "row", number), _as_json(row)
+    except (pa.ArrowException, OSError) as error:
+        raise RecipeError(f"{path}: not a readable Parquet file ({error})", "check the file") from None
+
+
+_READERS: dict[str, Callable[[Path, bool], Iterator[tuple[Where, Row]]]] = {
+    ".jsonl": _jsonl,
+    ".csv": _csv,
+    ".parquet": _parquet,
+}
+
+
+def _dataset(source: SeedSource) -> Iterator[tuple[Where, Row]]:
+    import datasets
+
+    datasets.disable_progress_bars()
+    name = source.dataset or ""
+    try:
+        with _quiet():
+            stream = datasets.load_dataset(
+                name, source.config, split=source.dataset_split, revision=source.revision, streaming=True
+            )
+            for number, row in enumerate(stream, 1):
+                yield Where(name, "row", number), _as_json(row)
+    except Exception as error:  # the hub client, its HTTP library and every file format raise their own kinds
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise RecipeError(
+            f"dataset '{name}' cannot be read: {lines[0]}",
+            "check the id, the config, the split and the network; a local file works with seeds.path",
+        ) from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Retries and warnings of the hub's client and its HTTP library are not shown: a failure is one line of ours."""
+    loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub", "httpx", "urllib3", "fsspec")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+def _as_json(row: Mapping[str, object]) -> Row:
+    """The row as JSON has it: times and decimals as text. Columns that are no text (bytes, images) are left out."""
+    kept: Row = {}
+    for name, value in row.items():
+        if value is None or type(value) in (str, int, float, bool):
+            kept[name] = value
+            continue
+        try:
+            kept[name] = json.loads(json.dumps(value, default=_as_text))
+        except TypeError:
+            continue
+    return kept
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, datetime.date | datetime.time | datetime.timedelta | decimal.Decimal | uuid.UUID):
+        return str(value)
+    raise TypeError(f"no text: {type(value)}")

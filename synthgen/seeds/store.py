@@ -1,0 +1,127 @@
+"""All seeds of a recipe, in memory that hardly grows with them.
+
+The split, the source and the place of each seed are kept in arrays, 11 bytes a seed. Ids, fields, references and
+questions lie in a file without a name in the cache folder, which vanishes with the process, however it ends. A seed
+that is asked for is read from there. So the rows of a run stay those that were checked at its beginning, whatever
+happens to the seed files meanwhile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+import marshal
+import os
+import tempfile
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+
+from synthgen import durable
+from synthgen.recipe import SeedSource
+from synthgen.records import SPLITS
+from synthgen.seeds.changes import RowHashes
+
+_BUFFER = 1 << 20
+_encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode
+
+
+@dataclass(frozen=True)
+class Seed:
+    """One seed. `fields` are the templates' variables; `reference` lists the accepted answers, where they are known;
+    `question` is what the seed asks, as the strategy's template shows it."""
+
+    id: str
+    split: str
+    fields: dict[str, object]
+    reference: list[str] | None
+    source: SeedSource
+    question: str
+
+
+class Seeds(Sequence[Seed]):
+    """The seeds of a recipe, in the order of their files.
+
+    `counts` gives their number in each split. `fingerprint` is a hash of ids, splits, fields and references: any
+    changed row changes it. `rows` has what is needed to say later which rows changed.
+    """
+
+    def __init__(self, sources: Sequence[SeedSource]) -> None:
+        self.sources = tuple(sources)
+        folder = durable.cache_folder()
+        durable.make_folder(folder)
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=_BUFFER)  # noqa: SIM115 - lives as long as this
+        self._ends = array("q", [0])
+        self._splits = bytearray()
+        self._sources = array("H")
+        self._hash = hashlib.sha256(b"[")
+        self._written = True
+        self._ids: dict[str, list[tuple[str, int]]] = {}
+        self.rows = RowHashes()
+
+    def add(self, seed: Seed, source: int, file: str) -> None:
+        """Append a seed of the source of that number, whose row stands in `file`."""
+        data = marshal.dumps((seed.id, seed.fields, seed.reference, seed.question))
+        self._file.write(data)
+        self._written = False
+        content = _encode([seed.fields, seed.reference])[1:].encode()
+        self._hash.update(f'{"," if self._splits else ""}[{_encode(seed.id)},"{seed.split}",'.encode())
+        self._hash.update(content)
+        self.rows.add(file, seed.id.encode() if seed.source.id else b"", content)
+        self._ends.append(self._ends[-1] + len(data))
+        self._splits.append(SPLITS.index(seed.split))
+        self._sources.append(source)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the JSON list of all seeds: id, split, fields, reference."""
+        whole = self._hash.copy()
+        whole.update(b"]")
+        return whole.hexdigest()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many seeds each split has."""
+        return {split: self._splits.count(number) for number, split in enumerate(SPLITS)}
+
+    def places(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        """The places of all seeds, ordered by split; in file order within a split."""
+        return np.argsort(np.frombuffer(self._splits, np.uint8), kind="stable")
+
+    def nearest(self, split: str, count: int, distance: Callable[[str], float], *, without: str) -> list[Seed]:
+        """The `count` seeds of a split with the least `distance` of their ids, but for the seed `without`.
+
+        The ids of the split are read once and stay in memory. Every call goes through all of them."""
+        if split not in self._ids:
+            code = SPLITS.index(split)
+            places = np.flatnonzero(np.frombuffer(self._splits, np.uint8) == code).tolist()
+            self._ids[split] = [(self[place].id, place) for place in places]
+        others = ((distance(seed_id), place) for seed_id, place in self._ids[split] if seed_id != without)
+        return [self[place] for _, place in heapq.nsmallest(count, others)]
+
+    def __len__(self) -> int:
+        return len(self._splits)
+
+    @overload
+    def __getitem__(self, place: int) -> Seed: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Seed]: ...
+    def __getitem__(self, place: int | slice) -> Seed | list[Seed]:
+        if isinstance(place, slice):
+            return [self[number] for number in range(*place.indices(len(self)))]
+        number = range(len(self))[place]
+        if not self._written:
+            self._file.flush()
+            self._written = True
+        start, end = self._ends[number], self._ends[number + 1]
+        seed_id, fields, reference, question = marshal.loads(os.pread(self._file.fileno(), end - start, start))
+        source = self.sources[self._sources[number]]
+        return Seed(seed_id, SPLITS[self._splits[number]], fields, reference, source, question)
+
+    def __iter__(self) -> Iterator[Seed]:
+        for number in range(len(self)):
+            yield self[number]
