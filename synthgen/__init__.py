@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from synthgen.auditing import audit
     from synthgen.curation import curate
+    from synthgen.curation.verdicts import Rejection, Verdicts
     from synthgen.display import show
     from synthgen.errors import SynthgenError, UserError
     from synthgen.generation.driver import generate
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from synthgen.generation.tune import tune
     from synthgen.pipeline import run
     from synthgen.recipe import Recipe, load_recipe
-    from synthgen.records import Record, Verdict
+    from synthgen.records import Record
     from synthgen.reporting.page import write_report
 
 __version__ = "0.1.0"
@@ -31,9 +32,10 @@ __version__ = "0.1.0"
 __all__ = [
     "Recipe",
     "Record",
+    "Rejection",
     "SynthgenError",
     "UserError",
-    "Verdict",
+    "Verdicts",
     "audit",
     "curate",
     "generate",
@@ -50,7 +52,8 @@ _HOMES = {
     "Record": "synthgen.records",
     "SynthgenError": "synthgen.errors",
     "UserError": "synthgen.errors",
-    "Verdict": "synthgen.records",
+    "Rejection": "synthgen.curation.verdicts",
+    "Verdicts": "synthgen.curation.verdicts",
     "audit": "synthgen.auditing",
     "curate": "synthgen.curation",
     "generate": "synthgen.generation.driver",

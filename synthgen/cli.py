@@ -205,10 +205,13 @@ def generate(
 @_RUN
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder of the curated corpus; RUN/curated.")
 @click.option("--recipe", help="Recipe with the thresholds; RUN/recipe.yaml.")
+@click.option("--workers", type=click.IntRange(1), help="Processes to use; one for each core by default.")
 @_FRESH
 @_REPAIR
 @report_errors
-def curate(run: Path, out: Path | None, recipe: str | None, fresh: bool, repair: bool, ui: UI) -> None:
+def curate(
+    run: Path, out: Path | None, recipe: str | None, workers: int | None, fresh: bool, repair: bool, ui: UI
+) -> None:
     """Judge every row: RUN/generated → RUN/curated; rejects keep their reasons.
 
     \b
@@ -219,8 +222,8 @@ def curate(run: Path, out: Path | None, recipe: str | None, fresh: bool, repair:
 
     loaded = synthgen.load_recipe(recipe_of(run, recipe))
     with lock(out or run):
-        folder = synthgen.curate(loaded, run, out, fresh=fresh, repair=repair, ui=ui)
-    _corpus_result(ui, folder)
+        done = synthgen.curate(loaded, run, out, fresh=fresh, repair=repair, workers=workers, ui=ui)
+    ui.result(done.to_dict(), done.text())
     ui.hint(f"synthgen audit {run}, or look: synthgen show {run} --rejected")
 
 
@@ -320,7 +323,7 @@ def _corpus_result(ui: UI, folder: Path) -> None:
     from synthgen.corpus import manifest
 
     found = manifest(folder)
-    counts = ", ".join(f"{name} {count:,}" for name, count in found["counts"].items())
+    counts = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in found["counts"].items())
     ui.result({"folder": str(folder), **found}, f"{folder}: {counts}")
 
 

@@ -23,6 +23,7 @@ from synthgen.generation.jobs import Jobs, answerers, cast, key, refuse_incapabl
 from synthgen.generation.remote import Gate, Remotes, Write
 from synthgen.generation.rounds import Failure, Made, Row, ask_batch, lockstep
 from synthgen.generation.stream import stream
+from synthgen.manifest import Facts
 from synthgen.prompts import Prompt, load_prompt
 from synthgen.recipe import Recipe, deciding
 from synthgen.records import FAILURE_SCHEMA, to_table
@@ -240,7 +241,7 @@ def _tables(
 
 def _facts(
     recipe: Recipe, folder: Path, prompt: Prompt, teachers: Mapping[str, Teacher | RemoteTeacher]
-) -> dict[str, Any]:
+) -> Facts:
     """What the manifest says besides the files; the same for the same rows, however they came about."""
     rows: Counter[str] = Counter()
     cost = 0.0
@@ -251,7 +252,7 @@ def _facts(
         counted = pc.struct_field(table["usage"], "completion_tokens")
         rows["rows"] += table.num_rows
         rows["tokens"] += pc.sum(pc.max_element_wise(lengths, counted)).as_py() or 0
-        rows[f"{path.stem.rsplit('-', 1)[0]} rows"] += table.num_rows
+        rows[f"rows_{path.stem.rsplit('-', 1)[0]}"] += table.num_rows
         cost += pc.sum(table["cost_usd"]).as_py() or 0.0
         ids.append(table["id"])
     distinct = pc.count_distinct(pa.chunked_array([c for a in ids for c in a.chunks], pa.string())).as_py()
@@ -260,18 +261,18 @@ def _facts(
     # A shard without rows counts nothing.
     rows = Counter({name: count for name, count in rows.items() if count or name in ("rows", "tokens")})
     failed = sum(pq.read_metadata(path).num_rows for path in folder.glob("failures/*.parquet"))
-    terms = {(s.source, s.license) for s in recipe.seeds}
-    return {
+    terms = [("seed", *pair) for pair in sorted({(s.source, s.license) for s in recipe.seeds})]
+    terms += [(role["role"], role["source"], role["license"]) for role in strategies.roles(recipe)]
+    facts: Facts = {
         "description": recipe.description,
         "task": recipe.task,
         "strategy": recipe.strategy,
         "prompt_version": prompt.version,
         "labels": list(recipe.generate.labels),
         "teachers": {name: teacher.identity for name, teacher in teachers.items()},
-        "sources": [
-            *({"role": "seed", "source": source, "license": license} for source, license in sorted(terms)),
-            *strategies.roles(recipe),
-        ],
+        "sources": [{"role": role, "source": source, "license": license} for role, source, license in terms],
         "counts": {**dict(sorted(rows.items())), "failures": failed},
-        **({} if all(isinstance(t, LocalTeacher) for t in cast(recipe).values()) else {"cost_usd": round(cost, 6)}),
     }
+    if not all(isinstance(t, LocalTeacher) for t in cast(recipe).values()):
+        facts["cost_usd"] = round(cost, 6)
+    return facts
