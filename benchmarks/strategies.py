@@ -146,7 +146,7 @@ def line(name: str, recipe: Recipe, run: Path, show: int) -> None:
 def run_once(recipe: Recipe, run: Path) -> tuple[list[Record], int, int, Counter[str]]:
     """(kept rows, rows made, failures, why rows were lost)."""
     folder = synthgen.generate(recipe, run)
-    curated = synthgen.curate(recipe, run)
+    curated = synthgen.curate(recipe, run).folder
     counts = corpus.manifest(folder)["counts"]
     why: Counter[str] = Counter(corpus.manifest(curated)["rejected_by"])
     for path in folder.glob("failures/*.parquet"):

@@ -50,12 +50,12 @@ def adopt(path: Path, recipe: Recipe, folder: Path, teacher: LocalModel) -> Path
     for where, row in read_rows(source):
         record = _record(str(where), row, source, recipe, teacher)
         if record.id in seen:
-            counts["copies left out"] += 1
+            counts["copies_left_out"] += 1
             continue
         seen.add(record.id)
         found.setdefault(record.split, []).append(record)
         counts["kept"] += 1
-        counts["tokens kept"] += len(record.token_ids or ())
+        counts["tokens_kept"] += len(record.token_ids or ())
     if not found:
         raise CorpusError(f"there are no rows in '{path}'", "give a folder of JSONL, CSV or Parquet files")
     names = []

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from synthgen.auditing import audit
     from synthgen.curation import curate
+    from synthgen.curation.verdicts import Rejection, Verdicts
     from synthgen.display import show
     from synthgen.errors import SynthgenError, UserError
     from synthgen.generation.driver import generate
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from synthgen.generation.tune import tune
     from synthgen.pipeline import run
     from synthgen.recipe import Recipe, check_recipe, load_recipe, with_values
-    from synthgen.records import Record, Verdict
+    from synthgen.records import Record
     from synthgen.reporting.page import write_report
     from synthgen.tasks.initial import init
 
@@ -32,9 +33,10 @@ __version__ = "0.1.0"
 __all__ = [
     "Recipe",
     "Record",
+    "Rejection",
     "SynthgenError",
     "UserError",
-    "Verdict",
+    "Verdicts",
     "audit",
     "check_recipe",
     "curate",
@@ -54,7 +56,8 @@ _HOMES = {
     "Record": "synthgen.records",
     "SynthgenError": "synthgen.errors",
     "UserError": "synthgen.errors",
-    "Verdict": "synthgen.records",
+    "Rejection": "synthgen.curation.verdicts",
+    "Verdicts": "synthgen.curation.verdicts",
     "audit": "synthgen.auditing",
     "check_recipe": "synthgen.recipe",
     "curate": "synthgen.curation",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from synthgen import durable
+from synthgen.manifest import Manifest
 from synthgen.records import SPLITS
 
 _HF_LICENSES = {
@@ -33,7 +33,7 @@ def environment() -> Environment:
     )
 
 
-def write_dataset_card(folder: Path, manifest: dict[str, Any], title: str) -> None:
+def write_dataset_card(folder: Path, manifest: Manifest, title: str) -> None:
     """Write README.md with the YAML that makes `load_dataset(folder)` work."""
     configs = []
     for config, part in (("default", "data"), ("rejected", "rejected"), ("failures", "failures")):

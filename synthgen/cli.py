@@ -208,26 +208,34 @@ def generate(
 @_RUN
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder of the curated corpus; RUN/curated.")
 @click.option("--recipe", help="Recipe with the thresholds; RUN/recipe.yaml.")
+@click.option("--workers", type=click.IntRange(1), help="Processes to use; one for each core by default.")
 @_FRESH
 @_REPAIR
 @SET
 @report_errors
 def curate(
-    run: Path, out: Path | None, recipe: str | None, fresh: bool, repair: bool, set: tuple[str, ...], ui: UI
+    run: Path,
+    out: Path | None,
+    recipe: str | None,
+    workers: int | None,
+    fresh: bool,
+    repair: bool,
+    set: tuple[str, ...],
+    ui: UI,
 ) -> None:
     """Judge every row: RUN/generated → RUN/curated; rejects keep their reasons.
 
     \b
     synthgen curate runs/first
     synthgen curate runs/first --recipe stricter.yaml -o runs/first/strict
-    synthgen curate runs/first --set curate.max_words=60 -o runs/first/short
+    synthgen curate runs/first --set curate.length.max_words=60 -o runs/first/short
     """
     from synthgen.durable import lock
 
     loaded = synthgen.load_recipe(recipe_of(run, recipe), set)
     with lock(out or run):
-        folder = synthgen.curate(loaded, run, out, fresh=fresh, repair=repair, ui=ui)
-    _corpus_result(ui, folder)
+        done = synthgen.curate(loaded, run, out, fresh=fresh, repair=repair, workers=workers, ui=ui)
+    ui.result(done.to_dict(), done.text())
     ui.hint(f"synthgen audit {run}, or look: synthgen show {run} --rejected")
 
 
@@ -338,7 +346,7 @@ def _corpus_result(ui: UI, folder: Path) -> None:
     from synthgen.corpus import manifest
 
     found = manifest(folder)
-    counts = ", ".join(f"{name} {count:,}" for name, count in found["counts"].items())
+    counts = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in found["counts"].items())
     ui.result({"folder": str(folder), **found}, f"{folder}: {counts}")
 
 

@@ -27,9 +27,10 @@ class Shown:
 
     def text(self) -> str:
         """For people."""
-        lines = [f"{self.folder} ({self.kind}): " + ", ".join(f"{k} {v:,}" for k, v in self.counts.items())]
-        if "answers checked" in self.counts:
-            right, checked = self.counts.get("answers correct", 0), self.counts["answers checked"]
+        counts = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in self.counts.items())
+        lines = [f"{self.folder} ({self.kind}): {counts}"]
+        if "answers_checked" in self.counts:
+            right, checked = self.counts.get("answers_correct", 0), self.counts["answers_checked"]
             lines.append(f"verified correct: {right} of {checked} ({right / checked:.1%})")
         if self.rejected_by:
             lines.append("rejected by: " + ", ".join(f"{k} {v:,}" for k, v in self.rejected_by.items()))

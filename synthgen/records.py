@@ -8,16 +8,15 @@ user's own are carried beside them (`Record.own`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Literal, TypedDict
 
 import pyarrow as pa
 
+from synthgen.tables.curation import Teaches
+
 SCHEMA_VERSION = 2
 SPLITS = ("train", "validation", "test")
-
-Teaches = Literal["nothing", "distribution", "all"]
-"""What a rejected row may still teach: nothing, the teacher's distribution, or all that a kept row teaches."""
 
 FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter", "refusal", "unknown")
 """Why a server ended a reply. `stop` and `tool_calls` are finished answers. Null: no server answered."""
@@ -218,37 +217,6 @@ FAILURE_SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What one check said of one row: keep it, or drop it for `reason`. The other fields are those of `Reason`.
-
-    A kept row may have a `score` too: it is stored among the row's scores.
-    """
-
-    keep: bool
-    check: str
-    reason: str = ""
-    score: float | None = None
-    rule: str = ""
-    threshold: float | None = None
-    matched_id: str | None = None
-    span: Span | None = None
-    teaches: Teaches = "distribution"
-
-    def as_reason(self) -> Reason:
-        """The entry of the column `verdicts` for a row that this verdict drops."""
-        return {
-            "check": self.check,
-            "rule": self.rule or self.check,
-            "score": self.score,
-            "threshold": self.threshold,
-            "matched_id": self.matched_id,
-            "span": self.span,
-            "reason": self.reason,
-            "teaches": self.teaches,
-        }
-
-
 @dataclass
 class Record:
     """One row. The fields but `own` are the columns of `SCHEMA`; docs/corpus-format.md says what each holds."""
@@ -332,14 +300,3 @@ def from_rows(rows: Iterable[Mapping[str, object]]) -> list[Record]:
         record.own = {key: value for key, value in row.items() if key not in names}
         found.append(record)
     return found
-
-
-def with_verdicts(record: Record, verdicts: Iterable[Verdict]) -> Record:
-    """A copy of the record with the reasons it was dropped for, and with every score that the checks measured."""
-    verdicts = list(verdicts)
-    scores: list[Score] = [{"name": v.check, "value": v.score} for v in verdicts if v.score is not None]
-    return replace(
-        record,
-        verdicts=[v.as_reason() for v in verdicts if not v.keep],
-        scores=[*record.scores, *scores],
-    )

@@ -10,6 +10,7 @@ import re
 import string
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
 
 _NUMBER = re.compile(r"[-−]?\$?\s?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s?/\s?\d+)?|[-−]?\.\d+")
 _NAMES = (
@@ -18,6 +19,10 @@ _NAMES = (
 )
 _WORDS = {word: str(value) for value, word in enumerate(_NAMES.split())}
 _ARTICLES = {"a", "an", "the"}
+_WORD = re.compile(r"\b[A-Za-z]+\b")
+_AROUND_DIGITS = re.compile(r"[$,\s]")
+_AFTER_NUMBER = re.compile(r"[$%,.\s]+$")
+_NO_PUNCTUATION = str.maketrans(string.punctuation, " " * len(string.punctuation))
 
 
 def gold(reference: str) -> str:
@@ -27,20 +32,23 @@ def gold(reference: str) -> str:
 
 def number(text: str) -> Fraction | None:
     """The last number in `text`, exactly; number words up to twenty count. None when there is none."""
-    words = re.sub(r"\b[A-Za-z]+\b", lambda m: _WORDS.get(m.group().lower(), m.group()), text)
-    found = _NUMBER.findall(words)
+    found = _NUMBER.findall(_WORD.sub(_as_digits, text))
     if not found:
         return None
-    token = re.sub(r"[$,\s]", "", found[-1]).replace("−", "-")
+    token = _AROUND_DIGITS.sub("", found[-1]).replace("−", "-")
     try:
-        return Fraction(token)
+        return Fraction(int(token)) if token.isdecimal() else Fraction(token)
     except (ValueError, ZeroDivisionError):
         return None
 
 
+def _as_digits(word: re.Match[str]) -> str:
+    return _WORDS.get(word.group().lower(), word.group())
+
+
 def normalize(text: str) -> str:
     """Lower case, no punctuation, no articles, single spaces."""
-    bare = text.lower().translate(str.maketrans(string.punctuation, " " * len(string.punctuation)))
+    bare = text.lower().translate(_NO_PUNCTUATION)
     return " ".join(word for word in bare.split() if word not in _ARTICLES)
 
 
@@ -52,13 +60,21 @@ def matches(answer: str | None, reference: str) -> bool:
     """
     if not answer:
         return False
+    value, expected = _wanted(reference)
+    if value is not None:
+        return number(answer.split("\n", 1)[0]) == value
+    return bool(expected) and normalize(answer).split()[: len(expected)] == expected
+
+
+@lru_cache(maxsize=4096)
+def _wanted(reference: str) -> tuple[Fraction | None, list[str]]:
+    """The value of a reference that is a number alone, or None and its words."""
     wanted = gold(reference)
-    bare = re.sub(r"[$%,.\s]+$", "", wanted)
+    bare = _AFTER_NUMBER.sub("", wanted)
     value = number(bare)
     if value is not None and is_number(bare):
-        return number(answer.split("\n", 1)[0]) == value
-    words, expected = normalize(answer).split(), normalize(wanted).split()
-    return bool(expected) and words[: len(expected)] == expected
+        return value, []
+    return None, normalize(wanted).split()
 
 
 def is_number(text: str) -> bool:

@@ -90,7 +90,7 @@ def task(tmp_path, tiny):
             "teacher": {"model": str(tiny), "license": "Apache-2.0", "batch_size": 8, "device": "cpu"},
             "generate": {"num_generations": 2, "max_new_tokens": 6, "shard_size": 8},
             "logits": {"kind": "sampled", "draws": 20, "temperature": 1.0},
-            "curate": {"truncated": False, "answer": False, "repetition": None, "min_words": None},
+            "curate": {"truncated": False, "answer": False, "repetition": None, "length": None},
             "train": {
                 "student": {"kind": "decoder", "layers": 1},
                 "batch_size": 4,
@@ -123,7 +123,7 @@ def finished(tmp_path_factory):
         folder / "teacher",
         seeds=24,
         generate={"num_generations": 2, "max_new_tokens": 5, "shard_size": 8, "temperature": 0.0},
-        curate={"answer": False, "truncated": False, "repetition": None, "min_words": None},
+        curate={"answer": False, "truncated": False, "repetition": None, "length": None},
         evaluate={"max_rows": 8, "max_prompts": 2},
     )
     run = folder / "run"

@@ -1,32 +1,51 @@
-"""Curation: RUN/generated → RUN/curated. Every row gets verdicts; none is lost: kept + rejected = input.
+"""Curation: RUN/generated → RUN/curated. Kept rows go to data/, the others with their reasons to rejected/.
 
-Two shapes: a check sees a batch of records, a sweep sees the whole corpus. To add one, write the function and
-name it here. The result depends on the generated rows and the recipe alone.
+The order is fixed. Edits change rows; checks judge each row; sweeps compare the rows that survived the checks, so that
+no row is dropped for a twin that was itself rejected; rows of one group are kept or dropped together. (A selection of
+some of the kept rows will come last.) The rules are entries of the tables in `synthgen.tables.curation`; to add one,
+write its function and an entry. The result depends on the rows and the recipe alone: not on the number of workers, the
+sizes of shards, or how often the command was killed.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from synthgen import corpus, durable
-from synthgen.curation import duplicates, text
-from synthgen.errors import CorpusError
-from synthgen.recipe import CurateSection, Recipe
-from synthgen.records import Record, Verdict, to_table, with_verdicts
+from synthgen.curation import groups
+from synthgen.curation.job import JUDGED, STEPS, Job, Task, plan, tasks
+from synthgen.curation.judge import judge
+from synthgen.curation.late import Late
+from synthgen.curation.shards import Tally, Writing, facts_of, sizes, write
+from synthgen.curation.sweeps import sweep
+from synthgen.errors import CorpusError, SynthgenError
+from synthgen.executor import Executor, LocalExecutor
+from synthgen.executor.local import cores
+from synthgen.manifest import Facts, Manifest
+from synthgen.recipe import Recipe
 from synthgen.ui import UI
 
-Check = Callable[[Sequence[Record], CurateSection], list[Verdict]]
 
-CHECKS: dict[str, Check] = {
-    "answer": text.answer,
-    "length": text.length,
-    "repetition": text.repetition,
-    "refusal": text.refusal,
-    "truncated": text.truncated,
-}
+@dataclass(frozen=True)
+class Curation:
+    """What `curate` made: the folder of the curated corpus, counts of its rows (`kept`, `rejected`, `tokens_kept`, …),
+    and for each rule how many rows it rejected."""
+
+    folder: Path
+    counts: dict[str, int]
+    rejected_by: dict[str, int]
+
+    def text(self) -> str:
+        """For people."""
+        counts = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in self.counts.items())
+        reasons = ", ".join(f"{name} {count:,}" for name, count in self.rejected_by.items())
+        return f"{self.folder}: {counts}" + (f"\nrejected by: {reasons}" if reasons else "")
+
+    def to_dict(self) -> dict[str, object]:
+        """For `--json`."""
+        return {"folder": str(self.folder), "counts": self.counts, "rejected_by": self.rejected_by}
 
 
 def curate(
@@ -36,11 +55,13 @@ def curate(
     *,
     fresh: bool = False,
     repair: bool = False,
+    workers: int | None = None,
     ui: UI | None = None,
-) -> Path:
+) -> Curation:
     """Judge every row of `run`/generated; kept rows go to data/, the others with their reasons to rejected/.
 
-    `out` is `run`/curated by default. Raises CorpusError for damaged or unfinished input, RunChanged when the
+    `out` is `run`/curated by default. `workers` is the number of processes: that of the processor's cores by default,
+    and never more than a small corpus needs. Raises CorpusError for damaged or unfinished input, RunChanged when the
     output was made from other rows or with other thresholds.
     """
     ui = ui or UI(quiet=True)
@@ -61,76 +82,69 @@ def curate(
         for name in corpus.discard_damaged(folder):
             ui.note(f"{folder}: shard {name} was damaged and is made again")
     if (folder / "manifest.json").exists():
-        corpus.verify(folder)
+        finished = corpus.verify(folder)
         ui.note(f"{folder} is complete; nothing to do")
-        return folder
-    copies = duplicates.duplicates(_all(source)) if recipe.curate.duplicates else {}
-    done = corpus.committed(folder, ["rejected"])
-    names = []
-    with ui.progress("curate", made["counts"]["rows"], "rows") as bar:
-        for name, records in corpus.records(source):
-            names.append(name)
-            if name not in done:
-                kept, rejected = _judge(records, copies, recipe.curate)
-                corpus.commit(folder, name, {"rejected": to_table(rejected), "data": to_table(kept)})
-            bar.advance(len(records), resumed=name in done)
-    corpus.finish(folder, "curated", _facts(folder, made, recipe), names)
-    return folder
+        return _result(folder, finished)
+    job = plan(source, folder, recipe.curate, durable.digest(inputs))
+    cut = tasks(source, made)
+    with LocalExecutor(workers or cores()) as executor:
+        total = _run(job, cut, executor, ui)
+    durable.remove(folder / STEPS)
+    names = [name for task in cut for name, _ in task.shards]
+    return _result(folder, corpus.finish(folder, "curated", _facts(folder, made, recipe, total), names))
 
 
-def _all(source: Path) -> Iterator[Record]:
-    for _, records in corpus.records(source):
-        yield from records
+def _run(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> Tally:
+    """All steps in their order; what is there already is not done again."""
+    done = frozenset(corpus.committed(job.folder, ["rejected"]))
+    whole = all(name in done for task in cut for name, _ in task.shards)
+    late = [] if whole or not cut else _judged(job, cut, executor, ui)
+    total = Tally()
+    writing = [Writing(job, task, tuple(late), done) for task in cut]
+    with ui.progress("write", sizes(cut), "rows") as bar:
+        for task, tally in zip(cut, executor.map(write, writing), strict=True):
+            total += tally
+            bar.advance(task.rows, resumed=all(name in done for name, _ in task.shards))
+    return total
 
 
-def _judge(
-    records: Sequence[Record], copies: dict[str, Verdict], section: CurateSection
-) -> tuple[list[Record], list[Record]]:
-    """(kept, rejected) with verdicts and scores written in."""
-    columns = [check(records, section) for name, check in CHECKS.items() if _on(section, name)]
-    kept: list[Record] = []
-    rejected: list[Record] = []
-    for row, record in enumerate(records):
-        verdicts = [column[row] for column in columns]
-        verdicts += [copies[record.id]] if record.id in copies else []
-        side = kept if all(v.keep for v in verdicts) else rejected
-        side.append(with_verdicts(record, verdicts))
-    return kept, rejected
+def _judged(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> list[Late]:
+    """Edits, checks, sweeps and groups; returns the steps that dropped rows after the checks."""
+    missing = [task for task in cut if not job.step(JUDGED, task.number).exists()]
+    with ui.progress("check", sizes(cut), "rows") as bar:
+        bar.advance(sizes(cut) - sizes(missing), resumed=True)
+        for task, _ in zip(missing, executor.map(judge, [(job, task) for task in missing]), strict=True):
+            bar.advance(task.rows)
+    order = groups.order_of(job, cut)
+    late = groups.drop_broken(job, cut, order, [], "groups")
+    for rule in job.sweeps:
+        late.append(sweep(job, rule, cut, late, order, executor))
+        late += groups.drop_broken(job, cut, order, late, f"{rule.name}-groups")
+    return late
 
 
-def _on(section: CurateSection, name: str) -> bool:
-    if name == "length":
-        return section.min_words is not None or section.max_words is not None
-    return getattr(section, name) not in (False, None)
-
-
-def _facts(folder: Path, made: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
-    """Counts by verdict; kept + rejected must be what was generated."""
-    counts: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
-    verified: Counter[str] = Counter()
-    for part in ("data", "rejected"):
-        for _, records in corpus.records(folder, part):
-            for r in records:
-                counts["kept" if part == "data" else "rejected"] += 1
-                counts["tokens kept" if part == "data" else "tokens rejected"] += len(r.token_ids or ())
-                reasons.update(v["check"] for v in r.verdicts)
-                for score in r.scores:
-                    if score["name"] == "answer":
-                        verified["correct" if score["value"] else "wrong"] += 1
-    if counts["kept"] + counts["rejected"] != made["counts"]["rows"]:
-        raise CorpusError(
-            f"{folder}: {counts['kept']} kept and {counts['rejected']} rejected are not the "
+def _facts(folder: Path, made: Manifest, recipe: Recipe, total: Tally) -> Facts:
+    """What the manifest says of the curated corpus; kept + rejected must be what was generated."""
+    if total.counts["kept"] + total.counts["rejected"] != made["counts"]["rows"]:
+        raise SynthgenError(
+            f"{folder}: {total.counts['kept']} kept and {total.counts['rejected']} rejected are not the "
             f"{made['counts']['rows']} rows generated",
             "a bug of ours: please report it",
         )
-    if verified:
-        counts["answers checked"] = verified["correct"] + verified["wrong"]
-        counts["answers correct"] = verified["correct"]
-    carried = ("description", "task", "strategy", "prompt_version", "labels", "teachers", "sources")
+    counts, rejected_by = facts_of(total)
     return {
-        **{name: made[name] for name in carried},
-        "counts": dict(sorted(counts.items())),
-        "rejected_by": dict(sorted(reasons.items())),
+        "description": made["description"],
+        "task": made["task"],
+        "strategy": made["strategy"],
+        "prompt_version": made["prompt_version"],
+        "labels": made["labels"],
+        "teachers": made["teachers"],
+        "sources": made["sources"],
+        "counts": counts,
+        "rejected_by": rejected_by,
         "thresholds": recipe.curate.model_dump(mode="json"),
     }
+
+
+def _result(folder: Path, manifest: Manifest) -> Curation:
+    return Curation(folder, manifest["counts"], manifest.get("rejected_by", {}))

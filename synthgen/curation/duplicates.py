@@ -1,28 +1,49 @@
-"""Sweeps over the whole corpus: exact duplicates."""
+"""The sweep for exact duplicates: the same prompt with the same completion, case and white space aside.
+
+The first of equal rows, in corpus order, stays.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 
-from synthgen.records import Record, Verdict
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from synthgen.curation.lists import numbers
+from synthgen.curation.order import Order, keep_first
+from synthgen.executor import Services
+from synthgen.tables.section import Section
 
-def duplicates(records: Iterable[Record]) -> dict[str, Verdict]:
-    """Verdicts by id for every later copy (same prompt, same completion; case and whitespace aside).
-
-    The first in corpus order stays. Memory: 16 bytes and an id for each distinct row.
-    """
-    first: dict[bytes, str] = {}
-    found: dict[str, Verdict] = {}
-    for r in records:
-        prompt = "\0".join(m["content"] or "" for m in r.prompt)
-        key = hashlib.blake2b(f"{_plain(prompt)}\1{_plain(r.text)}".encode(), digest_size=16).digest()
-        original = first.setdefault(key, r.id)
-        if original != r.id:
-            found[r.id] = Verdict(False, "duplicates", f"same as {original}")
-    return found
+_BYTES = 16  # of a row's hash: two different rows of a billion have the same one with a chance of 1 in 10**21
 
 
-def _plain(text: str) -> str:
-    return " ".join(text.lower().split())
+def signature(batch: pa.RecordBatch, section: Section, services: Services) -> pa.Table:
+    """A hash of prompt and completion for each row."""
+    texts = pc.binary_join_element_wise(batch["prompt.plain"], batch["completion.plain"], "\1")
+    keys = b"".join(hashlib.blake2b(text, digest_size=_BYTES).digest() for text in texts.cast("binary").to_pylist())
+    kind = pa.binary(_BYTES)
+    return pa.table({"key": pa.Array.from_buffers(kind, len(batch), [None, pa.py_buffer(keys)]), "row": batch["row"]})
+
+
+def candidates(signatures: pa.Table, section: Section, services: Services) -> pa.Table:
+    """Each later row of a hash with the first row that has it. Equal hashes are proof enough."""
+    keys, rows = _halves(signatures["key"].combine_chunks()), numbers(signatures["row"].combine_chunks())
+    order = np.lexsort((rows, keys[:, 1], keys[:, 0]))
+    keys, rows = keys[order], rows[order]
+    same = np.zeros(len(rows), bool)
+    same[1:] = (keys[1:] == keys[:-1]).all(axis=1)
+    first = np.maximum.accumulate(np.where(same, 0, np.arange(len(rows))))
+    return pa.table({"row": pa.array(rows[same]), "twin": pa.array(rows[first[same]])})
+
+
+def _halves(keys: pa.Array) -> npt.NDArray[np.uint64]:
+    data = np.frombuffer(keys.buffers()[1], np.uint64, offset=0)
+    return data.reshape(-1, 2)[keys.offset : keys.offset + len(keys)]
+
+
+def resolve(pairs: pa.Table, order: Order, section: Section, services: Services) -> pa.Table:
+    """Drop each row for the first row of the same hash that stays."""
+    return keep_first(pairs, order)

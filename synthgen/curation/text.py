@@ -1,89 +1,127 @@
-"""Checks on one row at a time: answer, length, repetition, refusal, truncation. Each returns a Verdict a row."""
+"""Checks of the text of a completion: length, repetition, refusal, truncation."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
-from synthgen.recipe import CurateSection
-from synthgen.records import Record, Verdict
-from synthgen.verify import gold, matches_any
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from synthgen.curation.lists import Rows, lengths, numbers
+from synthgen.curation.verdicts import Rejection, Scores, Verdicts
+from synthgen.executor import Services
+from synthgen.tables.curation import Length, Repetition
+from synthgen.tables.section import Section
 
 _NGRAM = 4
-_REFUSAL = re.compile(
+_REFUSAL = (
     r"\b(?:i(?:'m| am) sorry,? but|i apologi[sz]e,? but|i can(?:no|')t (?:help|assist|answer|provide|do that)|"
-    r"i(?:'m| am) (?:not able|unable) to (?:help|assist|answer|provide)|as an ai\b|as a language model\b)",
-    re.IGNORECASE,
+    r"i(?:'m| am) (?:not able|unable) to (?:help|assist|answer|provide)|as an ai\b|as a language model\b)"
 )
-_REFUSAL_WITHIN = 200  # characters: a refusal opens the completion
+_DECLINES = re.compile(_REFUSAL, re.IGNORECASE)
+_REFUSAL_WITHIN = 200  # characters: a refusal begins the completion
 
 
-def answer(records: Sequence[Record], section: CurateSection) -> list[Verdict]:
-    """Does the parsed answer match the reference? Score 1 or 0; rows without a reference pass unscored."""
-    found = []
-    for r in records:
-        if not r.reference:
-            found.append(Verdict(True, "answer"))
-        elif not r.answer:
-            found.append(Verdict(False, "answer", "no answer found in the completion", 0.0))
-        elif matches_any(r.answer, r.reference):
-            found.append(Verdict(True, "answer", score=1.0))
-        else:
-            found.append(
-                Verdict(False, "answer", f"answer '{r.answer[:80]}' is not '{gold(r.reference[0])[:80]}'", 0.0)
-            )
-    return found
-
-
-def length(records: Sequence[Record], section: CurateSection) -> list[Verdict]:
-    """Words of the completion, within min_words and max_words."""
+def length(batch: pa.RecordBatch, section: Length, services: Services) -> Verdicts:
+    """Words of the completion, within min_words and max_words. The score is the number of words."""
+    words = _words(batch["completion.plain"])
     low, high = section.min_words, section.max_words
-    found = []
-    for r in records:
-        words = len(r.text.split())
-        if low is not None and words < low:
-            found.append(
-                Verdict(False, "length", f"{words} words, fewer than {low}", words, "min_words", low, teaches="nothing")
-            )
-        elif high is not None and words > high:
-            found.append(
-                Verdict(
-                    False, "length", f"{words} words, more than {high}", words, "max_words", high, teaches="nothing"
-                )
-            )
-        else:
-            found.append(Verdict(True, "length", score=words))
-    return found
+    rejected = {}
+    if low is not None:
+        for row in np.flatnonzero(words < low).tolist():
+            count = int(words[row])
+            rejected[row] = Rejection(f"{count} words, fewer than {low}", count, "min_words", low)
+    if high is not None:
+        for row in np.flatnonzero(words > high).tolist():
+            count = int(words[row])
+            rejected.setdefault(row, Rejection(f"{count} words, more than {high}", count, "max_words", high))
+    return Verdicts(rejected, {"length": words.astype(np.float64)})
 
 
-def repetition(records: Sequence[Record], section: CurateSection) -> list[Verdict]:
-    """Share of 4-word sequences that stood before in the same completion."""
-    limit = 1.0 if section.repetition is None else section.repetition
-    found = []
-    for r in records:
-        words = r.text.lower().split()
-        grams = [tuple(words[i : i + _NGRAM]) for i in range(len(words) - _NGRAM + 1)]
-        share = 1 - len(set(grams)) / len(grams) if grams else 0.0
-        keep = share <= limit
-        reason = "" if keep else f"{share:.0%} of 4-word sequences repeat, more than {limit:.0%}"
-        found.append(Verdict(keep, "repetition", reason, share, threshold=limit, teaches="nothing"))
-    return found
+def _words(plain: pa.Array) -> Rows:
+    """The number of words of each text in plain form."""
+    spaces = numbers(pc.count_substring(plain, pattern=" ")).astype(np.int64)
+    return spaces + numbers(pc.not_equal(plain, "")).astype(np.int64)
 
 
-def refusal(records: Sequence[Record], section: CurateSection) -> list[Verdict]:
-    """A completion that opens by declining."""
-    found = []
-    for r in records:
-        hit = _REFUSAL.search(r.text[:_REFUSAL_WITHIN])
-        found.append(Verdict(hit is None, "refusal", f"declines: '{hit.group()}'" if hit else ""))
-    return found
+def repetition(batch: pa.RecordBatch, section: Repetition, services: Services) -> Verdicts:
+    """The share of 4-word sequences that occurred before in the same completion. The share is the score."""
+    shares = repeated_shares(batch["completion.plain"])
+    limit = section.max_share
+    rejected = {
+        row: Rejection(f"{shares[row]:.0%} of 4-word sequences repeat, more than {limit:.0%}", shares[row], "", limit)
+        for row in np.flatnonzero(shares > limit).tolist()
+    }
+    return Verdicts(rejected, {"repetition": shares})
 
 
-def truncated(records: Sequence[Record], section: CurateSection) -> list[Verdict]:
-    """Cut off by the token limit."""
-    return [
-        Verdict(
-            r.finish_reason != "length", "truncated", "" if r.finish_reason != "length" else "cut off at max_new_tokens"
-        )
-        for r in records
-    ]
+def repeated_shares(plain: pa.Array) -> Scores:
+    """For each text in plain form: 1 − distinct / all of its 4-word sequences; 0 where there are none."""
+    words = pc.split_pattern(plain, " ")
+    counts = lengths(words)
+    grams = np.maximum(counts - _NGRAM + 1, 0)
+    distinct = _distinct(words.flatten().dictionary_encode(), np.repeat(np.arange(len(plain)), counts), len(plain))
+    if distinct is None:  # too many words for the numbers below
+        half = len(plain) // 2
+        if half == 0:
+            return np.array([_one_share(text) for text in plain.to_pylist()])
+        return np.concatenate([repeated_shares(plain.slice(0, half)), repeated_shares(plain.slice(half))])
+    return np.asarray(np.where(grams > 0, 1 - distinct / np.maximum(grams, 1), 0.0))
+
+
+def _distinct(words: pa.DictionaryArray, row_of: Rows, rows: int) -> Rows | None:
+    """For each row the number of distinct 4-word sequences in it, or None where they cannot be counted this way.
+
+    `words` are the words of all rows, and `row_of` the row of each. A sequence is packed with its row into one 64-bit
+    number: four numbers of words where they fit, else two numbers of pairs of words. So sorting counts exactly.
+    """
+    if len(words) < _NGRAM:
+        return np.zeros(rows, np.int64)
+    codes, kinds, parts = numbers(words.indices).astype(np.uint64), len(words.dictionary), range(_NGRAM)
+    if _bits(rows) + _NGRAM * _bits(kinds) > 64:
+        pairs = pa.array(codes[:-1] * np.uint64(kinds) + codes[1:]).dictionary_encode()
+        codes, kinds, parts = numbers(pairs.indices).astype(np.uint64), len(pairs.dictionary), range(0, _NGRAM, 2)
+    width = _bits(kinds)
+    if _bits(rows) + len(parts) * width > 64:
+        return None
+    count = len(words) - _NGRAM + 1
+    packed = row_of[:count].astype(np.uint64)
+    for place in parts:
+        packed = (packed << np.uint64(width)) | codes[place : place + count]
+    packed = np.sort(packed[row_of[:count] == row_of[_NGRAM - 1 :]])  # sequences within one row
+    if not len(packed):
+        return np.zeros(rows, np.int64)
+    first = np.concatenate([[True], packed[1:] != packed[:-1]])
+    return np.bincount((packed[first] >> np.uint64(len(parts) * width)).astype(np.int64), minlength=rows)
+
+
+def _bits(count: int) -> int:
+    """Bits that hold any number below `count`."""
+    return max(count - 1, 1).bit_length()
+
+
+def _one_share(text: str) -> float:
+    words = text.split(" ")
+    grams = list(zip(*(words[place:] for place in range(_NGRAM)), strict=False))
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def refusal(batch: pa.RecordBatch, section: Section, services: Services) -> Verdicts:
+    """A completion that begins by declining to answer."""
+    starts = pc.utf8_slice_codeunits(batch["completion.text"], 0, _REFUSAL_WITHIN)
+    # Arrow and Python agree on texts in ASCII; Python decides on the others, and names what it found.
+    likely = pc.match_substring_regex(starts, pattern=_REFUSAL, ignore_case=True)
+    likely = pc.or_(likely, pc.invert(pc.string_is_ascii(starts)))
+    rejected = {}
+    for row in np.flatnonzero(numbers(likely)).tolist():
+        match = _DECLINES.search(starts[row].as_py())
+        if match:
+            rejected[row] = Rejection(f"declines: '{match.group()}'")
+    return Verdicts(rejected)
+
+
+def truncated(batch: pa.RecordBatch, section: Section, services: Services) -> Verdicts:
+    """A completion that was cut off by the limit of tokens."""
+    cut = pc.fill_null(pc.equal(batch["finish_reason"], "length"), False)
+    return Verdicts({row: Rejection("cut off at max_new_tokens") for row in np.flatnonzero(numbers(cut)).tolist()})

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from synthgen.errors import TeacherError
 from synthgen.logits import LogitsSpec
+from synthgen.manifest import SourceTerms
 from synthgen.recipe import Recipe
 from synthgen.records import Source
 from synthgen.tables.engines import ENGINES, AnyTeacher
@@ -82,7 +83,7 @@ def versions(recipe: Recipe, teachers: Teachers | None = None) -> dict[str, str]
     }
 
 
-def roles(recipe: Recipe) -> list[dict[str, str]]:
+def roles(recipe: Recipe) -> list[SourceTerms]:
     """What each teacher does, as the manifest lists it: entries of `role`, `source` and `license`."""
     strategy, everybody = STRATEGIES[recipe.strategy], cast(recipe)
     named = [("logits" if strategy.completions_given else "generator", name) for name in answerers(recipe)]
@@ -91,7 +92,9 @@ def roles(recipe: Recipe) -> list[dict[str, str]]:
         named.append(("judge", judge(recipe)))
     if strategy.rewrites and recipe.steps.rewriter:
         named.append(("rewriter", recipe.steps.rewriter))
-    return [{"role": role, "source": everybody[name].model, "license": everybody[name].license} for role, name in named]
+    return [
+        SourceTerms(role=role, source=everybody[name].model, license=everybody[name].license) for role, name in named
+    ]
 
 
 def needs(recipe: Recipe) -> list[tuple[str, str]]:

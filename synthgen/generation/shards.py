@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +15,7 @@ from synthgen.errors import CorpusError
 from synthgen.generation import casting
 from synthgen.generation.inputs import Inputs
 from synthgen.generation.rounds import Failure, Outcome, Row
+from synthgen.manifest import Facts, SourceTerms
 from synthgen.recipe import Recipe
 from synthgen.records import FAILURE_SCHEMA, to_table
 
@@ -62,26 +62,28 @@ class Layout:
         return logits.to_table([record.id for record, _ in kept], aligns, [target for _, target in kept], meta)
 
 
-def facts(inputs: Inputs, folder: Path, teachers: casting.Teachers) -> dict[str, Any]:
+def facts(inputs: Inputs, folder: Path, teachers: casting.Teachers) -> Facts:
     """What the manifest says besides the files; the same for the same rows, however they came about."""
     recipe = inputs.recipe
     counts, cost = _counts(folder)
     terms = {(source.source, source.license) for source in recipe.seeds}
     paid = not all(casting.in_process(section) for section in casting.cast(recipe).values())
-    return {
+    stated: Facts = {
         "description": recipe.description,
         "task": recipe.task,
         "strategy": recipe.strategy,
         "prompt_version": inputs.prompt.version,
         "labels": list(recipe.generate.labels),
-        "teachers": {name: teacher.identity for name, teacher in teachers.items()},
+        "teachers": {name: dict(teacher.identity) for name, teacher in teachers.items()},
         "sources": [
-            *({"role": "seed", "source": source, "license": license} for source, license in sorted(terms)),
+            *(SourceTerms(role="seed", source=source, license=license) for source, license in sorted(terms)),
             *casting.roles(recipe),
         ],
         "counts": counts,
-        **({"cost_usd": round(cost, 6)} if paid else {}),
     }
+    if paid:
+        stated["cost_usd"] = round(cost, 6)
+    return stated
 
 
 def _counts(folder: Path) -> tuple[dict[str, int], float]:

@@ -16,6 +16,8 @@ OLD_KEYS: dict[str, str] = {
     "teachers.*.data_parallel": "data_parallel_size",
     "teacher.memory_fraction": "gpu_memory_utilization",
     "teachers.*.memory_fraction": "gpu_memory_utilization",
+    "curate.min_words": "length.min_words",
+    "curate.max_words": "length.max_words",
     "train.student.hidden": "hidden_size",
     "train.epochs": "num_train_epochs",
     "train.warmup": "warmup_steps",

@@ -126,9 +126,9 @@ def _figures(generated: Any, curated: Any, evaluation: Any) -> list[tuple[str, s
     found = [("rows generated", _num(generated["counts"]["rows"]))]
     if curated:
         counts = curated["counts"]
-        found += [("rows kept", _num(counts.get("kept", 0))), ("tokens kept", _num(counts.get("tokens kept", 0)))]
-        if counts.get("answers checked"):
-            found.append(("answers right", _pct(counts.get("answers correct", 0) / counts["answers checked"])))
+        found += [("rows kept", _num(counts.get("kept", 0))), ("tokens kept", _num(counts.get("tokens_kept", 0)))]
+        if counts.get("answers_checked"):
+            found.append(("answers right", _pct(counts.get("answers_correct", 0) / counts["answers_checked"])))
     if evaluation and evaluation["kind"] in ("decoder", "seq2seq") and "distilled" in evaluation["table"]:
         found.append(("KL to the teacher, nats a token", f"{evaluation['table']['distilled']['kl']['mean']:.2f}"))
     if evaluation and evaluation["kind"] == "sentence":

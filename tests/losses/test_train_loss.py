@@ -32,7 +32,7 @@ def run(tmp_path_factory, tiny):
         "teacher": {"model": str(tiny), "license": "Apache-2.0", "batch_size": 8, "device": "cpu"},
         "generate": {"max_new_tokens": 6, "shard_size": 8},
         "logits": TOPK,
-        "curate": {"truncated": False, "repetition": None, "min_words": None},
+        "curate": {"truncated": False, "repetition": None, "length": None},
     }
     path = folder / "recipe.yaml"
 

@@ -76,7 +76,7 @@ def line_of(path: Path, text: str) -> int:
         ("train.num_train_epoch", "num_train_epochs"),
         ("train.student.layer", "layers"),
         ("train.student.bukets", "buckets"),
-        ("curate.min_word", "min_words"),
+        ("curate.lenght", "length"),
         ("audit.competess", "competes"),
     ],
 )
@@ -113,7 +113,7 @@ def test_an_unknown_key_like_no_other_gets_the_list(tmp_path):
         ("train.student.layers", "six", ["'six'", "a list is wanted, or ", "integer"]),
         ("train.student.layers", [0, "x"], ["'x'", "integer"]),
         ("train.student.kind", "mlp", ["'mlp'", "'decoder', 'classifier'"]),
-        ("curate.min_words", "x" * 500, ["'xxx", "..."]),
+        ("curate.refusal", "x" * 500, ["'xxx", "..."]),
     ],
 )
 def test_a_wrong_value_is_named_with_its_line_and_what_is_allowed(tmp_path, key, value, said):
@@ -216,7 +216,7 @@ def test_awkward_values_survive_the_dump(tmp_path):
         "strategy": "classify",
         "generate": {"labels": ["yes", "no", "null", "1", "2e3", "- x", "日本"], "temperature": 0.1, "top_p": 1e-7},
         "train": {"student": {"kind": "classifier"}, "learning_rate": 5e-5},
-        "curate": {"min_words": None},
+        "curate": {"length": None},
     }
     recipe = load_recipe(write(tmp_path, values))
     assert recipe.generate.labels == ("yes", "no", "null", "1", "2e3", "- x", "日本")

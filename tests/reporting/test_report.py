@@ -113,7 +113,7 @@ def test_curated_and_audited(run):
     page, html = page_of(strip(run, "student"))
     counts = manifest(run, "curated")["counts"]
     assert figure(html, "rows kept") == f"{counts['kept']:,}"
-    assert figure(html, "tokens kept") == f"{counts['tokens kept']:,}"
+    assert figure(html, "tokens kept") == f"{counts['tokens_kept']:,}"
     assert figure(html, "audit, commercial use") == "ALLOW"
     assert f"{counts['kept']} of 48 rows kept, {counts['rejected']} rejected" in page.text
     assert page.tags.count("svg") == 2
@@ -169,7 +169,7 @@ def test_what_the_corpus_says_is_text_not_markup(run, tmp_path):
         "description": EVIL,
         "prompt_version": EVIL,
         "labels": [EVIL, "b"],
-        "counts": {"rows": 2, "kept": 1, "rejected": 1, "tokens kept": 1234, "failures": 0},
+        "counts": {"rows": 2, "kept": 1, "rejected": 1, "tokens_kept": 1234, "failures": 0},
         "rejected_by": {EVIL: 1},
         "sources": [{"role": "seed", "source": EVIL, "license": EVIL}],
     }

@@ -183,7 +183,7 @@ def learned(made):
         generate={"num_generations": 3, "max_new_tokens": 10, "shard_size": 64},
         train=SECTION,
         evaluate={"max_prompts": 3, "max_new_tokens": 8},
-        curate={"answer": False, "truncated": False, "repetition": None, "min_words": None},
+        curate={"answer": False, "truncated": False, "repetition": None, "length": None},
     )
     distill.train(recipe, run)
     return recipe, run, distill.evaluate(recipe, run)

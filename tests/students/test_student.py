@@ -110,7 +110,7 @@ def learned(made):
         seeds=50,
         generate={"num_generations": 4, "max_new_tokens": 12, "shard_size": 64, "seed": 1},
         logits={"kind": "sampled", "draws": 50},
-        curate={"answer": False, "truncated": False, "repetition": None, "min_words": None},
+        curate={"answer": False, "truncated": False, "repetition": None, "length": None},
         train={
             "student": {"kind": "decoder", "layers": 1},
             "batch_size": 32,
@@ -304,7 +304,7 @@ def sorted_texts(tmp_path_factory):
         "teacher": {"model": "none", "license": "Apache-2.0"},
         "generate": {"labels": list(TOPICS)},
         "logits": None,
-        "curate": {"answer": False, "min_words": None},
+        "curate": {"answer": False, "length": None},
         "train": {
             "student": {"kind": "classifier", "buckets": 512, "hidden_size": 8, "dropout": 0.1},
             "num_train_epochs": 15,

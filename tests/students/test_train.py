@@ -26,7 +26,7 @@ from synthgen.ui import UI, Progress
 FULL = {"kind": "topk", "k": 258, "temperature": 1.0}  # the whole vocabulary of the small teacher
 # Both samples of a seed are greedy: the second is rejected as a copy. Rows of two words are degenerate.
 GREEDY = {"num_generations": 2, "max_new_tokens": 16, "shard_size": 8, "temperature": 0.0}
-THREE_WAYS = {"answer": False, "truncated": False, "repetition": None, "min_words": None, "max_words": 1}
+THREE_WAYS = {"answer": False, "truncated": False, "repetition": None, "length": {"min_words": None, "max_words": 1}}
 
 
 @pytest.fixture(scope="module")

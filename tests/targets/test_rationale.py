@@ -52,7 +52,7 @@ def made(tmp_path_factory):
         strategy="score",
         generate={"shard_size": 8, "answer_marker": MARKER},
         logits={"kind": "topk", "k": 9},
-        curate={"answer": False, "truncated": False, "repetition": None, "min_words": None, "duplicates": False},
+        curate={"answer": False, "truncated": False, "repetition": None, "length": None, "duplicates": False},
     )
     values = task.read_text()
     recipe = synthgen.load_recipe(task)
@@ -211,7 +211,7 @@ def test_any_rows_with_prompt_and_completion_train(made, tmp_path):
     adopted = student / "corpus"
     facts = corpus.verify(adopted)
     assert facts["counts"]["kept"] == 21
-    assert facts["counts"]["copies left out"] == 1
+    assert facts["counts"]["copies_left_out"] == 1
     found = [r for _, records in corpus.records(adopted) for r in records]
     assert {r.text for r in found} == {f"so {i}" for i in range(20)} | {"y"}
     assert all(teacher.tokenizer.decode(r.token_ids) == r.text + "<|im_end|>" for r in found)

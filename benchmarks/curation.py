@@ -1,0 +1,252 @@
+"""How many rows a second curation judges, and how much memory it takes; beside an older version in the same run.
+
+    python benchmarks/curation.py                                     20,000 rows; each check; against 199c186
+    python benchmarks/curation.py --rows 100000 1000000 --against ""  this version alone, with peak memory
+    python benchmarks/curation.py --text rows.jsonl.gz                rows of {"prompt", "completion"} of your own
+
+The rows are recombined sentences of the project's own texts, drawn with a seed: prompts of about 1,000 characters and
+completions of about 150. Of them 20% are copies, 2% decline, 2% repeat themselves, 2% are cut off, and half have a
+reference answer. "All checks" is the whole command with its default checks and the sweep for duplicates: reading,
+judging and writing Parquet, in one process; its CPU seconds are counted. A line for a check is that check's function
+alone on rows in memory, with the columns that it asks for. An older version is taken from git by `git archive`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+_SHARD = 1024
+
+
+def sentences() -> list[str]:
+    """Sentences of the project's pages and data."""
+    texts = [path.read_text(encoding="utf-8") for path in [*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md"]]
+    for path in sorted((ROOT / "data").glob("*.jsonl")):
+        texts += [" ".join(map(str, json.loads(line).values())) for line in path.read_text().splitlines()]
+    found = {" ".join(part.split()) for text in texts for part in text.replace("\n\n", ". ").split(". ")}
+    return sorted(part for part in found if 20 < len(part) < 200)
+
+
+def texts_of(count: int, path: str | None) -> Iterator[tuple[str, str]]:
+    """(prompt, completion) of `count` rows."""
+    draw = random.Random(7)
+    if path:
+        data = Path(path).read_bytes()
+        lines = (gzip.decompress(data) if path.endswith(".gz") else data).splitlines()
+        rows = [json.loads(line) for line in lines]
+        for number in range(count):
+            row = rows[number % len(rows)]
+            fresh = "" if number < len(rows) else f" {number}"  # copies would be dropped
+            yield row["prompt"] + fresh, row["completion"]
+        return
+    parts = sentences()
+    before: list[tuple[str, str]] = []
+    for _ in range(count):
+        kind = draw.random()
+        if before and kind < 0.2:
+            yield before[draw.randrange(len(before))]
+            continue
+        prompt = ". ".join(draw.choice(parts) for _ in range(11))
+        completion = ". ".join(draw.choice(parts) for _ in range(draw.choice((1, 2, 2))))
+        if kind < 0.22:
+            completion = f"I'm sorry, but I can't help with that. {completion}"
+        elif kind < 0.24:
+            completion = " ".join([completion] * 4)
+        before.append((prompt, completion))
+        del before[:-5000]
+        yield prompt, completion
+
+
+def make(folder: Path, count: int, text: str | None) -> None:
+    """Write a generated corpus in the format of the version of synthgen that is imported."""
+    from synthgen import corpus
+    from synthgen.records import Record, to_table
+
+    listed = "list" in str(Record.__dataclass_fields__["reference"].type)
+    corpus.claim(folder, {"benchmark": count}, "benchmark")
+    draw = random.Random(8)
+    rows: list[Record] = []
+    names: list[str] = []
+
+    def flush() -> None:
+        names.append(f"train-{len(names):05d}")
+        corpus.commit(folder, names[-1], {"data": to_table(rows)})
+        rows.clear()
+
+    for number, (prompt, completion) in enumerate(texts_of(count, text)):
+        answer, right = str(draw.randrange(1000)), draw.random() < 0.8
+        reference = answer if right else str(draw.randrange(1000))
+        rows.append(
+            Record(
+                id=f"{number:032x}",
+                seed_id=str(number),
+                split="train",
+                task="benchmark",
+                strategy="answer",
+                prompt_version="1",
+                prompt=[{"role": "user", "content": prompt}],
+                completion=[{"role": "assistant", "content": completion}],
+                teacher="benchmark",
+                answer=f"It is {answer}.",
+                reference=([reference] if listed else reference) if number % 2 else None,  # type: ignore[arg-type]
+                finish_reason="length" if draw.random() < 0.02 else "stop",
+                token_ids=list(range(len(completion) // 4)),
+            )
+        )
+        if len(rows) == _SHARD:
+            flush()
+    if rows:
+        flush()
+    facts = {"description": "", "task": "benchmark", "strategy": "answer", "prompt_version": "1", "labels": []}
+    facts |= {"teachers": {}, "sources": [], "counts": {"rows": count}}
+    corpus.finish(folder, "generated", facts, names)  # type: ignore[arg-type]
+
+
+def recipe() -> object:
+    """A recipe with the default checks, for the version of synthgen that is imported."""
+    from synthgen.recipe import Recipe
+
+    for word in ("license", "licence"):
+        source = {"path": "none.jsonl", "source": "benchmark", word: "CC0-1.0"}
+        teacher = {"engine": "replay", "path": "none.jsonl", word: "CC0-1.0"}
+        try:
+            return Recipe.model_validate({"task": "benchmark", "seeds": [source], "teacher": teacher})
+        except ValueError as error:
+            problem = error
+    raise problem
+
+
+def whole(run: Path, count: int, workers: int) -> None:
+    """Curate, and print rows a CPU-second and the peak of memory of the process."""
+    import inspect
+
+    import synthgen
+
+    chosen = recipe()
+    options = {"workers": workers} if "workers" in inspect.signature(synthgen.curate).parameters else {}
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    began, wall = _cpu(), time.monotonic()
+    synthgen.curate(chosen, run, **options)  # type: ignore[arg-type]
+    cpu, wall = _cpu() - began, time.monotonic() - wall
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1e3
+    print(
+        f"  all checks      {count / cpu:9,.0f} rows a CPU-second ({cpu:.1f} s CPU, {wall:.1f} s, {workers} worker), "
+        f"peak {peak:,.0f} MB ({before:,.0f} MB before)"
+    )
+
+
+def _cpu() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def each(run: Path) -> None:
+    """Print the rate of each check's function alone, on at most 20,000 rows in memory."""
+    try:
+        from synthgen.tables import curation
+    except ImportError:
+        _each_of_records(run)
+        return
+    from synthgen import corpus
+    from synthgen.curation.columns import Columns, stored
+    from synthgen.executor import Services
+    from synthgen.recipe import CurateSection
+    from synthgen.tables.reference import resolve
+
+    section, services = CurateSection(), Services()
+    rules = [(name, entry, entry.run) for name, entry in curation.CHECKS.items()]
+    rules += [(name, entry, entry.signature) for name, entry in curation.SWEEPS.items()]  # type: ignore[misc]
+    for name, entry, function in rules:
+        settings = section.settings(name)
+        batches = [batch for _, batch in corpus.batches(run / "generated", "data", stored(entry.columns))][:10]
+        wanted = [batch.append_column("row", _numbers(len(batch))) for batch in batches]
+        extra = ("row",) if name in curation.SWEEPS else ()
+        began = time.process_time()
+        for batch in wanted:
+            resolve(function)(Columns(batch).select([*entry.columns, *extra]), settings, services)
+        _line(name, sum(map(len, batches)), time.process_time() - began)
+
+
+def _numbers(count: int) -> object:
+    import pyarrow as pa
+
+    return pa.array(range(count), pa.int64())
+
+
+def _each_of_records(run: Path) -> None:
+    """The same of a version whose checks take records."""
+    from synthgen.curate import CHECKS, dedup
+
+    from synthgen import corpus
+    from synthgen.recipe import CurateSection
+
+    section = CurateSection()
+    rows = [record for _, some in corpus.records(run / "generated") for record in some][:20000]
+    for name, check in CHECKS.items():
+        began = time.process_time()
+        check(rows, section)
+        _line(name, len(rows), time.process_time() - began)
+    began = time.process_time()
+    dedup.duplicates(rows)
+    _line("duplicates", len(rows), time.process_time() - began)
+
+
+def _line(name: str, rows: int, seconds: float) -> None:
+    print(f"  {name:<15} {rows / max(seconds, 1e-9):9,.0f} rows a CPU-second")
+
+
+def child(tree: Path, *command: object) -> None:
+    """Run a part of this program with the version of synthgen in `tree`, on one thread."""
+    environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, __file__, *map(str, command)], env=environment, check=True)
+
+
+def main() -> None:
+    """Make corpora in both formats and measure both versions on them."""
+    if len(sys.argv) > 1 and sys.argv[1].startswith("_"):
+        name, run, *rest = sys.argv[1:]
+        if name == "_make":
+            make(Path(run) / "generated", int(rest[0]), rest[1] or None)
+        elif name == "_whole":
+            whole(Path(run), int(rest[0]), int(rest[1]))
+        else:
+            each(Path(run))
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[20000])
+    parser.add_argument("--text", default="", help="JSONL of {prompt, completion}")
+    parser.add_argument("--against", default="199c186", help="commit of an older version, or ''")
+    parser.add_argument("--workers", type=int, default=1)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        trees = {"this version": ROOT}
+        if options.against:
+            old = Path(scratch) / "old"
+            old.mkdir()
+            archive = subprocess.run(["git", "archive", options.against], cwd=ROOT, stdout=subprocess.PIPE, check=True)
+            subprocess.run(["tar", "-x", "-C", old], input=archive.stdout, check=True)
+            trees[options.against] = old
+        for count in options.rows:
+            for name, tree in trees.items():
+                print(f"{name}, {count:,} rows:", flush=True)
+                run = Path(scratch) / f"run-{count}-{name.replace(' ', '-')}"
+                child(tree, "_make", run, count, options.text)
+                child(tree, "_whole", run, count, options.workers)
+                if count == options.rows[0]:
+                    child(tree, "_each", run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""The check of a parsed answer against the reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from synthgen.curation.lists import lengths
+from synthgen.curation.verdicts import Rejection, Verdicts
+from synthgen.executor import Services
+from synthgen.tables.section import Section
+from synthgen.verify import gold, matches_any
+
+
+def answer(batch: pa.RecordBatch, section: Section, services: Services) -> Verdicts:
+    """Does the parsed answer match one of the accepted references? Score 1 or 0; rows without a reference pass
+    without a score."""
+    scores = np.full(len(batch), np.nan)
+    rejected = {}
+    rows = np.flatnonzero(lengths(batch["reference"]) > 0)
+    chosen = batch.take(pa.array(rows))
+    pairs = zip(rows.tolist(), chosen["answer"].to_pylist(), chosen["reference"].to_pylist(), strict=True)
+    for row, said, accepted in pairs:
+        right = bool(said) and matches_any(said, accepted)
+        scores[row] = float(right)
+        if not said:
+            rejected[row] = Rejection("no answer found in the completion", 0.0)
+        elif not right:
+            rejected[row] = Rejection(f"answer '{said[:80]}' is not '{gold(accepted[0])[:80]}'", 0.0)
+    return Verdicts(rejected, {"answer": scores})

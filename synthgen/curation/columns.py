@@ -1,0 +1,62 @@
+"""The columns that rules ask for: those of a shard, and those that are derived from them.
+
+    completion.text     the completion as text; for rows without one, the text that is read
+    completion.plain    the same in lower case, words apart by one space
+    prompt.text         the contents of the prompt's messages, a NUL character between them
+    prompt.plain        the same in lower case, words apart by one space
+
+A derived column is computed once for a batch, however many rules ask for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import pyarrow as pa
+
+from synthgen.curation.plain import completion_text, contents, plain
+
+Made = Callable[..., pa.Array]
+
+DERIVED: dict[str, tuple[tuple[str, ...], Made]] = {
+    "completion.text": (("completion", "prompt"), completion_text),
+    "completion.plain": (("completion.text",), plain),
+    "prompt.text": (("prompt",), lambda prompt: contents(prompt, "\0")),
+    "prompt.plain": (("prompt.text",), plain),
+}
+"""Name of a derived column -> the columns that it is made from, and the function that makes it."""
+
+
+def stored(names: Iterable[str]) -> list[str]:
+    """The columns to read from a shard so that `names` can be had."""
+    found: dict[str, None] = {}
+    for name in names:
+        if name in DERIVED:
+            found |= dict.fromkeys(stored(DERIVED[name][0]))
+        else:
+            found[name] = None
+    return list(found)
+
+
+class Columns:
+    """A batch of rows with the columns that were read. `select` gives a rule those that it declares."""
+
+    def __init__(self, batch: pa.RecordBatch) -> None:
+        self._known: dict[str, pa.Array] = dict(zip(batch.schema.names, batch.columns, strict=True))
+        self.rows: int = batch.num_rows
+
+    def select(self, names: Iterable[str]) -> pa.RecordBatch:
+        """A batch of the named columns alone."""
+        wanted = list(names)
+        return pa.RecordBatch.from_arrays([self.column(name) for name in wanted], names=wanted)
+
+    def column(self, name: str) -> pa.Array:
+        """One column, read or derived. Raises KeyError for a column that is neither."""
+        if name not in self._known:
+            sources, function = DERIVED[name]
+            self._known[name] = function(*(self.column(source) for source in sources))
+        return self._known[name]
+
+    def replace(self, columns: dict[str, pa.Array]) -> None:
+        """Put other arrays in place of columns; what was derived from any column is derived again."""
+        self._known = {name: array for name, array in self._known.items() if name not in DERIVED} | columns

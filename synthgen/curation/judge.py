@@ -1,0 +1,137 @@
+"""Edits, checks and the signatures of sweeps: one pass over the rows of a task.
+
+Writes Arrow files for the task. The last one, which says that the task is done, has a row for each row of the shards:
+`verdicts` and `scores` of the checks, and `group_id`. The signatures of each sweep, of the rows that all checks keep,
+have a file each, and so have the changed columns of a shard in which an edit changed a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from synthgen import corpus
+from synthgen.curation.columns import Columns, stored
+from synthgen.curation.job import JUDGED, Chosen, Job, Task
+from synthgen.curation.lists import Rows, lengths, numbers
+from synthgen.curation.verdicts import Verdicts, score_column, verdict_column
+from synthgen.errors import SynthgenError
+from synthgen.executor import Services
+from synthgen.executor.exchange import read_table, write_table
+from synthgen.tables.curation import Check, Edit, Sweep
+from synthgen.tables.reference import resolve
+
+# What no longer holds of a row whose text an edit has changed, unless the edit sees to it.
+_INVALID = {
+    "completion": ("token_ids", "label_probs"),
+    "prompt": ("prompt_token_ids",),
+    "teacher_prompt": ("prompt_token_ids",),
+}
+
+
+def judge(work: tuple[Job, Task], services: Services) -> None:
+    """Edit, check and sign the rows of one task."""
+    job, task = work
+    rules: list[Chosen[Check] | Chosen[Sweep]] = [*job.checks, *job.sweeps]
+    names = [name for rule in rules for name in rule.entry.columns]
+    found: list[pa.RecordBatch] = []
+    signed: dict[str, list[pa.Table]] = {rule.name: [] for rule in job.sweeps}
+    start = task.start
+    for shard, _ in task.shards:
+        if job.edits:
+            _edit(job, shard, services)
+        for columns in read(job, shard, [*names, "group_id"]):
+            found.append(_checked(job, columns, services))
+            kept = np.flatnonzero(lengths(found[-1]["verdicts"]) == 0)
+            for rule in job.sweeps:
+                signed[rule.name].append(_signed(rule, columns, kept, start, services))
+            start += columns.rows
+    for name, tables in signed.items():
+        write_table(job.signatures(name, task), pa.concat_tables(tables).combine_chunks())
+    write_table(job.step(JUDGED, task.number), pa.Table.from_batches(found))
+
+
+def _signed(rule: Chosen[Sweep], columns: Columns, kept: Rows, start: int, services: Services) -> pa.Table:
+    """The signatures of the rows `kept` of a batch, whose first row is number `start` of the corpus."""
+    batch = columns.select(rule.entry.columns).take(pa.array(kept))
+    batch = batch.append_column("row", pa.array(kept + start, pa.int64()))
+    signatures: pa.Table = resolve(rule.entry.signature)(batch, rule.section, services)
+    if not {"key", "row"} <= set(signatures.column_names):
+        raise SynthgenError(f"the sweep '{rule.name}' returned signatures without 'key' and 'row'")
+    return signatures
+
+
+def read(job: Job, shard: str, names: list[str]) -> Iterator[Columns]:
+    """The rows of a shard in batches, after the edits, with what is needed for the columns `names`."""
+    wanted = stored(names)
+    edited = read_table(job.edited(shard)) if job.edited(shard).exists() else None
+    start = 0
+    for batch in corpus.read_batches(job.source / "data" / f"{shard}.parquet", wanted):
+        columns = Columns(batch)
+        if edited is not None:
+            changed = edited.slice(start, batch.num_rows)
+            columns.replace({n: changed[n].combine_chunks() for n in changed.column_names if n in wanted})
+        start += batch.num_rows
+        yield columns
+
+
+def _checked(job: Job, columns: Columns, services: Services) -> pa.RecordBatch:
+    rejections, scores = [], []
+    for rule in job.checks:
+        said = _said(rule, columns, services)
+        for row, rejection in said.rejected.items():
+            rejections.append((row, rejection.entry(rule.name, rule.entry.teaches)))
+        scores += list(said.scores.items())
+    verdicts, measured = verdict_column(columns.rows, rejections), score_column(columns.rows, scores)
+    return pa.RecordBatch.from_arrays(
+        [verdicts, measured, columns.column("group_id")], names=["verdicts", "scores", "group_id"]
+    )
+
+
+def _said(rule: Chosen[Check], columns: Columns, services: Services) -> Verdicts:
+    said: Verdicts = resolve(rule.entry.run)(columns.select(rule.entry.columns), rule.section, services)
+    right = all(0 <= row < columns.rows for row in said.rejected)
+    if not right or any(len(values) != columns.rows for values in said.scores.values()):
+        raise SynthgenError(f"the check '{rule.name}' returned verdicts of other rows than those of its batch")
+    return said
+
+
+def _edit(job: Job, shard: str, services: Services) -> None:
+    """Write the columns of a shard that edits change, if they change any row."""
+    names = [name for rule in job.edits for name in (*rule.entry.columns, *rule.entry.changes)]
+    changed = list(dict.fromkeys(name for rule in job.edits for name in (*rule.entry.changes, *_spoilt(rule.entry))))
+    found, any_row = [], False
+    for batch in corpus.read_batches(job.source / "data" / f"{shard}.parquet", stored([*names, *changed, "edits"])):
+        columns = Columns(batch)
+        for rule in job.edits:
+            any_row |= _apply(rule, columns, services)
+        found.append(columns.select([*changed, "edits"]))
+    if any_row:
+        write_table(job.edited(shard), pa.Table.from_batches(found))
+
+
+def _spoilt(entry: Edit) -> list[str]:
+    """Columns that do not hold any more of the rows that the edit changes."""
+    return [name for column in entry.changes for name in _INVALID.get(column, ()) if name not in entry.changes]
+
+
+def _apply(rule: Chosen[Edit], columns: Columns, services: Services) -> bool:
+    """Let one edit change the columns; returns whether it changed any row."""
+    entry = rule.entry
+    given = columns.select([*entry.columns, *entry.changes, "edits"])
+    edited: pa.RecordBatch = resolve(entry.run)(given, rule.section, services)
+    for name in (*entry.changes, "edits"):
+        if edited.num_rows != columns.rows or edited[name].type != given[name].type:
+            raise SynthgenError(f"the edit '{rule.name}' returned other rows, or another type of '{name}'")
+    touched = pa.array(lengths(edited["edits"]) > lengths(given["edits"]))
+    columns.replace({name: edited[name] for name in (*entry.changes, "edits")})
+    columns.replace(
+        {
+            name: pc.if_else(touched, pa.nulls(columns.rows, columns.column(name).type), columns.column(name))
+            for name in _spoilt(entry)
+        }
+    )
+    return bool(np.any(numbers(touched)))

@@ -1,0 +1,49 @@
+"""Columns of lists in Arrow: further entries for some rows, without a Python object for each row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+Rows = npt.NDArray[np.int64]
+
+
+def lengths(lists: pa.Array) -> Rows:
+    """The number of entries of each list; 0 for null."""
+    return numbers(pc.fill_null(pc.list_value_length(lists), 0)).astype(np.int64)
+
+
+def numbers(array: pa.Array) -> npt.NDArray[np.generic]:
+    """An array of numbers or booleans without nulls, in numpy."""
+    return np.asarray(array.to_numpy(zero_copy_only=False))
+
+
+def appended(lists: pa.Array, more: Sequence[tuple[Rows, pa.Array]]) -> pa.Array:
+    """`lists` with further entries at the ends of some rows.
+
+    `more` has pairs of (row numbers, entries), one entry for each number. A row gets its entries in the order of the
+    pairs and, within a pair, in the order given. Null becomes an empty list.
+    """
+    more = [(rows, entries) for rows, entries in more if len(rows)]
+    if not more and not lists.null_count:
+        return lists
+    before = np.repeat(np.arange(len(lists)), lengths(lists))
+    rows = np.concatenate([before, *(rows for rows, _ in more)]).astype(np.int64)
+    entries = pa.concat_arrays([lists.flatten(), *(entries.cast(lists.type.value_type) for _, entries in more)])
+    order = np.argsort(rows, kind="stable")
+    return as_lists(np.bincount(rows, minlength=len(lists)), entries.take(pa.array(order)), lists.type)
+
+
+def as_lists(counts: npt.NDArray[np.generic], entries: pa.Array, kind: pa.ListType) -> pa.Array:
+    """Lists of type `kind` with the given number of entries each, cut from `entries` in order."""
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), entries, type=kind)
+
+
+def empty_lists(count: int, kind: pa.ListType) -> pa.Array:
+    """`count` empty lists of type `kind`."""
+    return as_lists(np.zeros(count), pa.array([], kind.value_type), kind)

@@ -1,0 +1,52 @@
+"""Texts of messages, and the plain form of texts: lower case, words apart by one space.
+
+Arrow normalizes the texts of a batch all at once, and gives what Python's `" ".join(text.lower().split())` gives. Texts
+with characters for which the two differ are left to Python: blocks with letters that are new in Unicode, a capital
+sigma (its small form depends on its place), and a capital I with a dot (it becomes two characters).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from synthgen.curation.lists import as_lists, lengths, numbers
+
+# What str.split takes for white space, besides the space itself.
+_SPACE = r"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
+_RUNS = f"[{_SPACE}][{_SPACE} ]*| [{_SPACE} ]+"  # every run of white space that is not one space already
+_FOR_PYTHON = r"[\x{130}\x{3a3}\x{1c80}-\x{1cff}\x{a640}-\x{a7ff}\x{ab30}-\x{abbf}\x{10000}-\x{1efff}]"
+
+
+def contents(messages: pa.Array, separator: str) -> pa.Array:
+    """The contents of each conversation's messages, joined; a message without content counts as empty."""
+    texts = pc.fill_null(pc.struct_field(messages.flatten(), "content"), "")
+    return pc.binary_join(as_lists(lengths(messages), texts, pa.list_(pa.string())), separator)
+
+
+def completion_text(completion: pa.Array, prompt: pa.Array) -> pa.Array:
+    """The completion of each row as text; where there is none, the last message of the prompt (rows that are read,
+    not answered)."""
+    texts = contents(completion, "\n")
+    without = lengths(completion) == 0
+    if not without.any():
+        return texts
+    last = pa.array([(messages or [{}])[-1].get("content") or "" for messages in prompt.to_pylist()], pa.string())
+    return pc.if_else(pa.array(without), last, texts)
+
+
+def plain(texts: pa.Array) -> pa.Array:
+    """Each text in lower case, its words apart by one space. Null stays null."""
+    slow = pc.fill_null(pc.match_substring_regex(texts, pattern=_FOR_PYTHON), False)
+    if pc.any(slow).as_py() is not True:
+        return _plain(texts)
+    fast = _plain(pc.filter(texts, pc.invert(slow)))
+    others = [" ".join(text.lower().split()) for text in pc.filter(texts, slow).to_pylist()]
+    order = np.argsort(numbers(slow), kind="stable")  # the rows of both parts, one after the other
+    return pa.concat_arrays([fast, pa.array(others, texts.type)]).take(pa.array(np.argsort(order)))
+
+
+def _plain(texts: pa.Array) -> pa.Array:
+    spaced = pc.replace_substring_regex(pc.utf8_lower(texts), pattern=_RUNS, replacement=" ")
+    return pc.ascii_trim(spaced, characters=" ")

@@ -1,0 +1,127 @@
+"""The shards of the curated corpus: kept rows in data/, the others with their reasons in rejected/."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from synthgen import corpus
+from synthgen.curation.job import JUDGED, Job, Task
+from synthgen.curation.late import Late
+from synthgen.curation.lists import appended, lengths, numbers
+from synthgen.curation.verdicts import verdict_column
+from synthgen.executor import Services
+from synthgen.executor.exchange import read_table
+
+_COUNTED = ("token_ids", "verdicts", "scores", "edits")
+
+
+@dataclass
+class Tally:
+    """Counts of rows of the curated corpus, and of the reasons of its rejected rows by rule."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def __iadd__(self, other: Tally) -> Tally:
+        self.counts.update(other.counts)
+        self.reasons.update(other.reasons)
+        return self
+
+
+@dataclass(frozen=True)
+class Writing:
+    """Write the shards of one task; those in `done` are there and are only counted."""
+
+    job: Job
+    task: Task
+    late: tuple[Late, ...]
+    done: frozenset[str]
+
+
+def write(piece: Writing, services: Services) -> Tally:
+    """Write the shards of one task that are missing, and count the rows of all of them."""
+    job, task, tally = piece.job, piece.task, Tally()
+    missing = [name for name, _ in task.shards if name not in piece.done]
+    judged = _judged(piece) if missing else None
+    start = 0
+    for name, rows in task.shards:
+        if judged is None or name in piece.done:
+            for part in ("data", "rejected"):
+                tally += _counted(part, corpus.read_columns(job.folder / part / f"{name}.parquet", _COUNTED))
+        else:
+            table = _with(corpus.read_shard(job.source / "data" / f"{name}.parquet"), job.edited(name))
+            verdicts = judged["verdicts"].slice(start, rows)
+            scores = _added(table["scores"].combine_chunks(), judged["scores"].slice(start, rows))
+            table = _set(_set(table, "verdicts", verdicts), "scores", scores)
+            kept = pc.equal(pc.list_value_length(verdicts), 0)
+            parts = {"rejected": table.filter(pc.invert(kept)), "data": table.filter(kept)}
+            corpus.commit(job.folder, name, parts)
+            for part, some in parts.items():
+                tally += _counted(part, some)
+        start += rows
+    return tally
+
+
+def _judged(piece: Writing) -> pa.RecordBatch:
+    """`verdicts` and `scores` of the rows of a task, with the entries of the rows that were dropped late."""
+    table = read_table(piece.job.step(JUDGED, piece.task.number)).combine_chunks()
+    verdicts, scores = (table[name].combine_chunks() for name in ("verdicts", "scores"))
+    entries = [pair for step in piece.late for pair in step.entries(piece.task)]
+    if entries:
+        verdicts = _added(verdicts, verdict_column(piece.task.rows, entries))
+    return pa.RecordBatch.from_arrays([verdicts, scores], names=["verdicts", "scores"])
+
+
+def _added(lists: pa.Array, more: pa.Array) -> pa.Array:
+    """Lists with the entries of other lists, row by row, after their own."""
+    if pc.sum(pc.list_value_length(lists)).as_py() in (0, None) and not lists.null_count:
+        return more
+    rows = np.repeat(np.arange(len(more)), lengths(more))
+    return appended(lists, [(rows, more.flatten())])
+
+
+def _with(table: pa.Table, edited: Path) -> pa.Table:
+    """The table with the columns that edits have changed."""
+    if edited.exists():
+        for name, column in zip((changed := read_table(edited)).column_names, changed.columns, strict=True):
+            table = _set(table, name, column)
+    return table
+
+
+def _set(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
+    place = table.schema.get_field_index(name)
+    return table.set_column(place, table.schema.field(place), column)
+
+
+def _counted(part: str, table: pa.Table) -> Tally:
+    """Counts of the rows of one part."""
+    kind = "kept" if part == "data" else "rejected"
+    counts = Counter({kind: table.num_rows})
+    counts[f"tokens_{kind}"] = pc.sum(pc.list_value_length(table["token_ids"])).as_py() or 0
+    counts["edited"] = int((lengths(table["edits"].combine_chunks()) > 0).sum())
+    scores = table["scores"].combine_chunks().flatten()
+    answers = numbers(pc.filter(pc.struct_field(scores, "value"), pc.equal(pc.struct_field(scores, "name"), "answer")))
+    counts["answers_checked"], counts["answers_correct"] = len(answers), int(np.count_nonzero(answers))
+    checks = pc.struct_field(table["verdicts"].combine_chunks().flatten(), "check")
+    reasons = Counter({entry["values"]: entry["counts"] for entry in pc.value_counts(checks).to_pylist()})
+    return Tally(counts, reasons)
+
+
+def facts_of(total: Tally) -> tuple[dict[str, int], dict[str, int]]:
+    """(`counts`, `rejected_by`) of the manifest. Counts of edits and answers are left out where there are none."""
+    answers = ("answers_checked", "answers_correct") if not total.counts["answers_checked"] else ()
+    hidden = {*answers, *(("edited",) if not total.counts["edited"] else ())}
+    counts = {name: count for name, count in sorted(total.counts.items()) if name not in hidden}
+    return counts, dict(sorted(total.reasons.items()))
+
+
+def sizes(tasks: Sequence[Task]) -> int:
+    """Rows of all tasks."""
+    return sum(task.rows for task in tasks)

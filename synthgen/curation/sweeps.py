@@ -1,0 +1,122 @@
+"""Sweeps: comparisons of rows with each other, over the rows that nothing has dropped before.
+
+A sweep is four functions. Each gets the sweep's settings and the services as its last two arguments:
+
+    signature(batch, …)         a batch of the declared columns and `row`    →  a table of `key` and `row`
+    candidates(signatures, …)   all rows of some keys, in corpus order       →  a table of `row` and `twin`
+    verify(pairs, texts, …)     pairs of rows, and a function from row numbers to a table of the declared columns
+                                →  the pairs that hold, with a `score` where one was measured
+    resolve(pairs, order, …)    all pairs of the corpus, and which row comes first (`Order`)
+                                →  a table of `row` and `twin`: drop `row` for `twin`, which stays; with `score`,
+                                `threshold` and `rule` where they say something
+
+`row` and `twin` are numbers of rows in the corpus (int64). `key` is a uint64 or binary of one size; a row may have
+several. Signatures are made in the pass of the checks, of the rows that all checks keep, and brought together by their
+keys. Candidates are found and verified for each part of the keys, among the rows that nothing has dropped since.
+`resolve` sees all pairs at once. Texts are fetched by number and never all held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from synthgen.curation.job import Chosen, Job, Task, ids_of, located
+from synthgen.curation.judge import read
+from synthgen.curation.late import SCHEMA, Late
+from synthgen.curation.lists import Rows, numbers
+from synthgen.curation.order import Order
+from synthgen.errors import SynthgenError
+from synthgen.executor import Executor, Partition, Services
+from synthgen.executor.exchange import read_table, write_table
+from synthgen.tables.curation import Sweep
+from synthgen.tables.reference import resolve
+
+_PART_ROWS = 1 << 19  # rows of one part of the keys, about
+
+
+@dataclass(frozen=True)
+class _Pairing:
+    """Find and verify the pairs of one part of the keys, among the rows that no step of `late` has dropped."""
+
+    job: Job
+    rule: Chosen[Sweep]
+    tasks: tuple[Task, ...]
+    late: tuple[Late, ...]
+    partition: Partition
+    number: int
+
+    @property
+    def path(self) -> Path:
+        return self.job.step(f"{self.rule.name}-pairs", self.number)
+
+
+def sweep(
+    job: Job, rule: Chosen[Sweep], tasks: Sequence[Task], late: Sequence[Late], order: Order, executor: Executor
+) -> Late:
+    """Run one sweep over the rows that are alive. What an earlier run found, which was killed, is used."""
+    step = Late(rule.name, rule.entry.teaches, job.step(rule.name))
+    if step.path.exists():
+        return step
+    parts = -(-sum(task.rows for task in tasks) // _PART_ROWS)
+    partitions = executor.exchange([job.signatures(rule.name, task) for task in tasks], "key", max(1, parts))
+    pairing = [_Pairing(job, rule, tuple(tasks), tuple(late), some, number) for number, some in enumerate(partitions)]
+    for _ in executor.map(_pair, [piece for piece in pairing if not piece.path.exists()]):
+        pass
+    pairs = pa.concat_tables([read_table(piece.path) for piece in pairing])
+    pairs = pairs.sort_by([("row", "ascending"), ("twin", "ascending")])
+    drops = resolve(rule.entry.resolve)(pairs, order, rule.section, executor.services)
+    write_table(step.path, _dropped(job, rule.entry, tasks, drops.sort_by("row")))
+    return step
+
+
+def _pair(piece: _Pairing, services: Services) -> None:
+    rule, signatures = piece.rule, piece.partition.read()
+    for step in piece.late:
+        rows = numbers(signatures["row"].combine_chunks())
+        signatures = signatures.filter(pa.array(~np.isin(rows, step.rows())))
+    pairs = resolve(rule.entry.candidates)(signatures, rule.section, services)
+    if rule.entry.verify is not None:
+        pairs = resolve(rule.entry.verify)(pairs, _texts(piece), rule.section, services)
+    if not {"row", "twin"} <= set(pairs.column_names):
+        raise SynthgenError(f"the sweep '{rule.name}' returned pairs without 'row' and 'twin'")
+    write_table(piece.path, pairs.combine_chunks())
+
+
+def _texts(piece: _Pairing) -> Callable[[Rows], pa.Table]:
+    """A function that reads the declared columns of rows, by their numbers, in the order given."""
+    names = list(piece.rule.entry.columns)
+
+    def fetch(rows: Rows) -> pa.Table:
+        order = np.argsort(rows, kind="stable")
+        ordered, found = rows[order], []
+        for shard, first, count in located(piece.tasks):
+            start, stop = np.searchsorted(ordered, [first, first + count])
+            wanted = ordered[start:stop] - first
+            for columns in read(piece.job, shard, names) if stop > start else ():
+                here = wanted[(wanted >= 0) & (wanted < columns.rows)]
+                found.append(columns.select(names).take(pa.array(here)))
+                wanted = wanted - columns.rows
+        return pa.Table.from_batches(found).take(pa.array(np.argsort(order)))
+
+    return fetch
+
+
+def _dropped(job: Job, entry: Sweep, tasks: Sequence[Task], drops: pa.Table) -> pa.Table:
+    """The step's table of what `resolve` returned."""
+    matched = ids_of(job, tasks, numbers(drops["twin"].combine_chunks()).astype(np.int64))
+    columns = {
+        name: drops[name] if name in drops.column_names else pa.nulls(len(drops), kind)
+        for name, kind in [("rule", pa.string()), ("score", pa.float64()), ("threshold", pa.float64())]
+    }
+    pieces = zip(matched.to_pylist(), columns["score"].to_pylist(), columns["threshold"].to_pylist(), strict=True)
+    reasons = [entry.reason.format(matched_id=m, score=s, threshold=t) for m, s, t in pieces]
+    return (
+        pa.table({"row": drops["row"], **columns, "matched_id": matched, "reason": pa.array(reasons, pa.string())})
+        .cast(SCHEMA)
+        .combine_chunks()
+    )

@@ -1,0 +1,89 @@
+"""What checks say of rows, and the columns `verdicts` and `scores` that it becomes.
+
+def short(batch, section, services):
+    words = np.array([len(text.split()) for text in batch["completion.text"].to_pylist()], float)
+    rejected = {row: Rejection(f"{words[row]:.0f} words", score=words[row]) for row in np.flatnonzero(words < 3)}
+    return Verdicts(rejected, {"short": words})
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from synthgen.curation.lists import Rows, appended, as_lists, empty_lists
+from synthgen.records import SCORES, VERDICTS, Reason, Span
+from synthgen.tables.curation import Teaches
+
+Scores = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why a check drops one row.
+
+    `rule` is the part of the check that decided, the check's own name where it has one rule. `score` is what was
+    measured and `threshold` what it crossed; `matched_id` is the row that it was compared with, and `span` the place
+    in the completion's text. `teaches` replaces what the entry of the check says.
+    """
+
+    reason: str
+    score: float | None = None
+    rule: str = ""
+    threshold: float | None = None
+    matched_id: str | None = None
+    span: Span | None = None
+    teaches: Teaches | None = None
+
+    def entry(self, check: str, teaches: Teaches) -> Reason:
+        """The entry of the column `verdicts`. `teaches` is what the check's entry in its table says."""
+        return {
+            "check": check,
+            "rule": self.rule or check,
+            "score": None if self.score is None else float(self.score),
+            "threshold": self.threshold,
+            "matched_id": self.matched_id,
+            "span": self.span,
+            "reason": self.reason,
+            "teaches": self.teaches or teaches,
+        }
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What one check says of the rows of a batch: a row is kept unless its number is in `rejected`.
+
+    `scores` has what was measured, by name: a float64 for each row of the batch, NaN where nothing was measured. It is
+    stored for kept and rejected rows alike.
+    """
+
+    rejected: Mapping[int, Rejection] = field(default_factory=dict)
+    scores: Mapping[str, Scores] = field(default_factory=dict)
+
+
+def verdict_column(count: int, rejections: Iterable[tuple[int, Reason]]) -> pa.Array:
+    """The column `verdicts` of `count` rows from (row, entry) pairs; entries of a row stand in the order given."""
+    pairs = list(rejections)
+    if not pairs:
+        return empty_lists(count, VERDICTS)
+    pairs.sort(key=lambda pair: pair[0])  # stable
+    rows = np.fromiter((row for row, _ in pairs), np.int64, len(pairs))
+    entries = pa.array([entry for _, entry in pairs], VERDICTS.value_type)
+    return as_lists(np.bincount(rows, minlength=count), entries, VERDICTS)
+
+
+def score_column(count: int, scores: Sequence[tuple[str, Scores]]) -> pa.Array:
+    """The column `scores` of `count` rows: an entry for each score that was measured, in the order given."""
+    return appended(empty_lists(count, SCORES), [_measured(name, values) for name, values in scores])
+
+
+def _measured(name: str, values: Scores) -> tuple[Rows, pa.Array]:
+    rows = np.flatnonzero(~np.isnan(values))
+    entries = pa.StructArray.from_arrays(
+        [pa.repeat(name, len(rows)), pa.array(values[rows], pa.float64())], fields=list(SCORES.value_type)
+    )
+    return rows, entries

@@ -1,0 +1,89 @@
+"""Arrow files on disk, and the exchange of their rows by the value of a column.
+
+A table is written as one Arrow IPC file, whole or not at all. An exchange into `parts` partitions writes each table
+once more, beside it, with its rows sorted by partition: record batch p of the file holds the rows of partition p.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from synthgen import durable
+from synthgen.errors import CorpusError
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Rows of several tables that an exchange brought together. `number` is None where all rows are in one."""
+
+    tables: tuple[Path, ...]
+    number: int | None
+
+    def read(self) -> pa.Table:
+        """The rows, in the order of the tables."""
+        if self.number is None:
+            return pa.concat_tables([read_table(path) for path in self.tables])
+        return pa.Table.from_batches([_file(path).get_batch(self.number) for path in self.tables])
+
+
+def write_table(path: Path, batches: pa.Table | Sequence[pa.RecordBatch]) -> None:
+    """Write a table, or record batches that stay apart, as one Arrow file that is durable under its name."""
+    several = batches.to_batches() if isinstance(batches, pa.Table) else batches
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, batches.schema if isinstance(batches, pa.Table) else batches[0].schema) as file:
+        for batch in several:
+            file.write_batch(batch)
+    durable.write_bytes(path, sink.getvalue())
+
+
+def read_table(path: Path) -> pa.Table:
+    """A table that `write_table` wrote. Its columns are mapped from the file, not copied. Raises CorpusError."""
+    return _file(path).read_all()
+
+
+def _file(path: Path) -> pa.ipc.RecordBatchFileReader:
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path)))
+    except (pa.ArrowException, OSError) as error:
+        raise CorpusError(f"{path} is damaged: {error}", "give the command that made it again with --fresh") from None
+
+
+def scattered(path: Path, parts: int) -> Path:
+    """Where the exchange of the table at `path` into `parts` partitions is written."""
+    return path.with_name(f"{path.stem}-by-{parts}{path.suffix}")
+
+
+def scatter(path: Path, key: str, parts: int) -> Path:
+    """Write a table again with one record batch for each of `parts` partitions; returns the new file."""
+    table = read_table(path).combine_chunks()
+    place = (_numbers(table.column(key).combine_chunks()) % np.uint64(parts)).astype(np.int64)
+    order = np.argsort(place, kind="stable")
+    ends = np.cumsum(np.bincount(place, minlength=parts))
+    rows = table.take(pa.array(order)).combine_chunks()
+    start, batches = 0, []
+    for end in ends.tolist():
+        batches.append(_one_batch(rows.slice(start, end - start)))
+        start = end
+    write_table(scattered(path, parts), batches)
+    return scattered(path, parts)
+
+
+def _one_batch(table: pa.Table) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([c.combine_chunks() for c in table.columns], schema=table.schema)
+
+
+def _numbers(keys: pa.Array) -> npt.NDArray[np.uint64]:
+    """A number for each key that is the same for equal keys: the key itself, or its first eight bytes."""
+    if pa.types.is_uint64(keys.type):
+        return np.frombuffer(keys.buffers()[1], np.uint64)[keys.offset : keys.offset + len(keys)]
+    if not pa.types.is_fixed_size_binary(keys.type) or keys.type.byte_width < 8:
+        raise TypeError(f"rows are exchanged by uint64 numbers or binary values of one size, not by {keys.type}")
+    width = keys.type.byte_width
+    data = np.frombuffer(keys.buffers()[1], np.uint8)[keys.offset * width : (keys.offset + len(keys)) * width]
+    return data.reshape(-1, width)[:, :8].copy().view(np.uint64)[:, 0]

@@ -1,0 +1,154 @@
+"""An executor of this machine: with one worker in this process, with several in processes that end with this one."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from synthgen.errors import UserError
+from synthgen.executor.base import Services
+from synthgen.executor.exchange import Partition, scatter, scattered
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+_START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from synthgen.executor.worker import main; "
+    "main(int(sys.argv[2]), int(sys.argv[3]))"
+)
+_PATIENCE = 5.0  # seconds that an idle worker has to end
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class _Worker:
+    process: subprocess.Popen[bytes]
+    connection: Connection
+
+
+class LocalExecutor:
+    """Runs tasks on `workers` processes, which are started when they are first needed. Use it in a `with` statement.
+
+    A worker imports the modules that a function and its tasks name; it does not run the program's main module again.
+    When this process ends, however it ends, the workers end too.
+    """
+
+    def __init__(self, workers: int = 1, services: Services | None = None) -> None:
+        self.services = services or Services()
+        self._count = workers
+        self._workers: list[_Worker] = []
+        self._life: tuple[int, int] | None = None  # a pipe whose writing end closes when this process ends
+
+    def map(self, function: Callable[[Task, Services], Result], tasks: Sequence[Task]) -> Iterator[Result]:
+        """See `Executor.map`. A single task runs in this process."""
+        if self._count == 1 or len(tasks) < 2:
+            for task in tasks:
+                yield function(task, self.services)
+            return
+        try:
+            while len(self._workers) < min(self._count, len(tasks)):
+                self._workers.append(self._started())
+            yield from self._mapped(function, tasks)
+        except BaseException:  # what the workers are doing is of no use any more
+            self.close(at_once=True)
+            raise
+
+    def exchange(self, tables: Sequence[Path], key: str, parts: int) -> list[Partition]:
+        """See `Executor.exchange`. The partitions are files beside the tables; those that are there are used."""
+        if parts == 1:
+            return [Partition(tuple(tables), None)]
+        missing = [(path, key, parts) for path in tables if not scattered(path, parts).exists()]
+        for _ in self.map(_scatter, missing):
+            pass
+        files = tuple(scattered(path, parts) for path in tables)
+        return [Partition(files, number) for number in range(parts)]
+
+    def close(self, *, at_once: bool = False) -> None:
+        """End the workers; `at_once` without waiting for what they do."""
+        for worker in self._workers:
+            worker.connection.close()  # an idle worker ends
+            if at_once:
+                worker.process.kill()
+        for worker in self._workers:
+            try:
+                worker.process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+        self._workers = []
+        for end in self._life or ():
+            os.close(end)
+        self._life = None
+
+    def __enter__(self) -> LocalExecutor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(at_once=error is not None)
+
+    def _mapped(self, function: Callable[[Task, Services], Result], tasks: Sequence[Task]) -> Iterator[Result]:
+        waiting = list(enumerate(tasks))[::-1]
+        idle = list(self._workers)
+        busy: dict[Connection, tuple[_Worker, int]] = {}
+        ready: dict[int, Result] = {}
+        following = 0
+        while following < len(tasks):
+            while idle and waiting:
+                number, task = waiting.pop()
+                worker = idle.pop()
+                worker.connection.send_bytes(pickle.dumps((function, task)))
+                busy[worker.connection] = (worker, number)
+            answered = wait(list(busy))
+            for worker, number in [busy.pop(connection) for connection in list(busy) if connection in answered]:
+                ready[number] = _received(worker.connection)
+                idle.append(worker)
+            while following in ready:
+                yield ready.pop(following)
+                following += 1
+
+    def _started(self) -> _Worker:
+        """A new worker, with one thread for its numerical libraries: there is a worker for each core."""
+        self._life = self._life or os.pipe()
+        ours, theirs = Pipe()
+        channel, life = theirs.fileno(), self._life[0]
+        process = subprocess.Popen(
+            [sys.executable, "-c", _START, json.dumps(sys.path), str(channel), str(life)],
+            pass_fds=(channel, life),
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        theirs.close()
+        ours.send_bytes(pickle.dumps(self.services))
+        return _Worker(process, ours)
+
+
+def _scatter(task: tuple[Path, str, int], services: Services) -> Path:
+    return scatter(*task)
+
+
+def _received(connection: Connection) -> Any:
+    """The result that a worker sent. Raises what the function raised, or UserError when the worker is gone."""
+    try:
+        done, value = pickle.loads(connection.recv_bytes())
+    except (EOFError, OSError):
+        raise UserError(
+            "a worker process ended before its work was done", "it may have run out of memory: give --workers 1"
+        ) from None
+    if not done:
+        raise value
+    return value

@@ -1,0 +1,49 @@
+"""The main function of a worker process: take tasks from the process that started it, until that process ends."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import threading
+import traceback
+from multiprocessing.connection import Connection
+
+from synthgen.executor.base import Services
+
+
+def main(channel: int, life: int) -> None:
+    """Answer the tasks that come over the file descriptor `channel`.
+
+    A message is a pickled (function, task); the answer is (True, result) or (False, exception). `life` is the reading
+    end of a pipe whose other end closes with the parent process: then this process ends at once, even within a task.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers when it is interrupted
+    threading.Thread(target=_end_with_parent, args=(life,), daemon=True).start()
+    connection = Connection(channel)
+    services: Services = pickle.loads(connection.recv_bytes())
+    while True:
+        try:
+            message = connection.recv_bytes()
+        except EOFError:
+            return
+        connection.send_bytes(_answer(message, services))
+
+
+def _answer(message: bytes, services: Services) -> bytes:
+    try:
+        function, task = pickle.loads(message)
+        return pickle.dumps((True, function(task, services)))
+    except Exception as error:
+        error.add_note("In a worker process:\n" + traceback.format_exc())
+        try:
+            answer = pickle.dumps((False, error))
+            pickle.loads(answer)
+        except Exception:  # an exception that cannot be sent
+            answer = pickle.dumps((False, RuntimeError(f"{type(error).__name__}: {error}")))
+        return answer
+
+
+def _end_with_parent(life: int) -> None:
+    os.read(life, 1)
+    os._exit(1)

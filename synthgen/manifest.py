@@ -1,0 +1,76 @@
+"""The manifest of a corpus, manifest.json: what the corpus is, counts of its rows, and the hash of every file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NotRequired, TypedDict, cast
+
+from synthgen.errors import CorpusError
+from synthgen.records import SCHEMA_VERSION
+
+Kind = Literal["generated", "curated"]
+
+
+class FileEntry(TypedDict):
+    """One file of a corpus."""
+
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class SourceTerms(TypedDict):
+    """A source of rows, what it did for them, and its license."""
+
+    role: str
+    source: str
+    license: str
+
+
+class Facts(TypedDict):
+    """What whoever makes a corpus says of it.
+
+    `counts` has, as far as they are known: `rows` and `tokens` (of a generated corpus), `rows_train` and so on for each
+    split, `failures`; `kept`, `rejected`, `tokens_kept`, `tokens_rejected` (of a curated one), `edited`,
+    `answers_checked`, `answers_correct`, and `copies_left_out` of a data set. `rejected_by` counts the reasons of
+    rejected rows by the rule that gave them, and `thresholds` holds the settings of the rules.
+    """
+
+    description: str
+    task: str
+    strategy: str
+    prompt_version: str
+    labels: list[str]
+    teachers: dict[str, dict[str, Any]]
+    sources: list[SourceTerms]
+    counts: dict[str, int]
+    rejected_by: NotRequired[dict[str, int]]
+    thresholds: NotRequired[dict[str, object]]
+    cost_usd: NotRequired[float]
+
+
+class Manifest(Facts):
+    """The whole of manifest.json."""
+
+    schema_version: int
+    kind: Kind
+    files: dict[str, FileEntry]
+
+
+def make(kind: Kind, facts: Facts, files: dict[str, FileEntry]) -> Manifest:
+    """The manifest of a corpus with these files, as it is written."""
+    return cast(Manifest, {"schema_version": SCHEMA_VERSION, "kind": kind, **facts, "files": files})
+
+
+def from_json(value: object, where: str) -> Manifest:
+    """The manifest that `value`, read from a file, holds. Raises CorpusError naming `where` when it is none, or one
+    of a corpus that an older version made."""
+    if not isinstance(value, Mapping) or not value.keys() >= {"kind", "counts", "files"}:
+        raise CorpusError(f"{where} is damaged: it is no manifest", "repair it: give the command again with --repair")
+    version = value.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise CorpusError(
+            f"{where} is of a corpus of schema version {version}; this version of synthgen reads {SCHEMA_VERSION}",
+            "make the corpus again with this version, or read it with the version that made it",
+        )
+    return cast(Manifest, value)

@@ -1,0 +1,132 @@
+"""EDITS, CHECKS and SWEEPS: what curation does with the rows of a corpus.
+
+The order is fixed: edits change rows, checks judge each row, sweeps compare the rows that survived the checks, and at
+the end rows of one group are kept or dropped together. An entry owns every fact of its rule: the functions, the
+columns that they read, its key and settings in the recipe's `curate` section, and what a row that it drops may still
+teach. The functions are described in `synthgen.curation`, which calls them.
+
+The key of a rule in the recipe is its name in the table. Its value is `false` or null (off), `true` (on, with the
+default settings) or, where the entry has a `section`, a mapping of settings. Names are unique over the three tables.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from synthgen.tables.reference import Reference
+from synthgen.tables.section import Section, Share
+
+Teaches = Literal["nothing", "distribution", "all"]
+"""What a rejected row may still teach: nothing, the teacher's distribution, or all that a kept row teaches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowRule:
+    """What the entries of the three tables have in common."""
+
+    about: str
+    """One line for people: what the rule does."""
+    columns: tuple[str, ...]
+    """The columns that its functions read: those of the record, of the user's own, or derived ones such as
+    `completion.text` (see `synthgen.curation.columns`)."""
+    section: type[Section] | None = None
+    """Its settings in the recipe; None where it can only be switched on or off."""
+    shorthand: str | None = None
+    """The setting that a bare value in the recipe stands for: `repetition: 0.2`."""
+    on: bool = True
+    """Whether it is on in a recipe that does not name it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit(RowRule):
+    """A change of rows: `run(batch, section, services)` returns the batch with changed columns and `edits` filled."""
+
+    run: Reference
+    changes: tuple[str, ...]
+    """The columns that it may change, besides `edits`."""
+    on: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check(RowRule):
+    """A judgement of each row alone: `run(batch, section, services)` returns `Verdicts`."""
+
+    run: Reference
+    teaches: Teaches = "distribution"
+    """What the rows that it drops may still teach, unless a rejection says otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep(RowRule):
+    """A comparison of rows with each other, in four steps: see `synthgen.curation.sweeps`."""
+
+    signature: Reference
+    candidates: Reference
+    verify: Reference | None = None
+    """None where the candidates need no proof."""
+    resolve: Reference
+    reason: str
+    """The reason of a dropped row: text with the fields {matched_id}, {score} and {threshold}."""
+    teaches: Teaches = "distribution"
+
+
+class Length(Section):
+    """Bounds on the words of a completion; null is no bound."""
+
+    min_words: int | None = 1
+    max_words: int | None = 1000
+
+
+class Repetition(Section):
+    """How much a completion may repeat itself."""
+
+    max_share: Share = 0.3
+    """Largest share of 4-word sequences that occurred before in the same completion."""
+
+
+EDITS: dict[str, Edit] = {}
+
+CHECKS: dict[str, Check] = {
+    "answer": Check(
+        about="Drop rows whose answer does not match the reference. Rows without a reference pass.",
+        run="synthgen.curation.answers:answer",
+        columns=("answer", "reference"),
+    ),
+    "length": Check(
+        about="Drop completions with too few or too many words.",
+        run="synthgen.curation.text:length",
+        columns=("completion.plain",),
+        section=Length,
+        teaches="nothing",
+    ),
+    "repetition": Check(
+        about="Drop completions that repeat their own 4-word sequences.",
+        run="synthgen.curation.text:repetition",
+        columns=("completion.plain",),
+        section=Repetition,
+        shorthand="max_share",
+        teaches="nothing",
+    ),
+    "refusal": Check(
+        about="Drop completions that begin by declining to answer.",
+        run="synthgen.curation.text:refusal",
+        columns=("completion.text",),
+    ),
+    "truncated": Check(
+        about="Drop completions that were cut off at the limit of tokens.",
+        run="synthgen.curation.text:truncated",
+        columns=("finish_reason",),
+    ),
+}
+
+SWEEPS: dict[str, Sweep] = {
+    "duplicates": Sweep(
+        about="Drop later copies of the same prompt with the same completion; case and white space do not count.",
+        signature="synthgen.curation.duplicates:signature",
+        candidates="synthgen.curation.duplicates:candidates",
+        resolve="synthgen.curation.duplicates:resolve",
+        columns=("prompt.plain", "completion.plain"),
+        reason="same as {matched_id}",
+    ),
+}
