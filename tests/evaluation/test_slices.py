@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from distill.evaluation.cost import energy
+from distill.cost import energy
 from distill.evaluation.slices import BINS, calibration, calibration_bins, slices
 
 
