@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from distill.intervals import Array
-from synthgen.errors import CorpusError
+from synthgen import corpus
 from synthgen.records import Message, Score
 
 
@@ -55,39 +54,26 @@ def first_rows(source: Path, split: str, most: int | None = None) -> list[HeldOu
 def training_tokens(source: Path) -> Iterator[Array]:
     """The completion tokens of the training rows that may teach, a batch of rows at a time."""
     for name in _shards(source, "train"):
-        for part in PARTS:
-            for batch in _batches(source / part / f"{name}.parquet", ["token_ids"]):
-                yield np.asarray(batch["token_ids"].flatten(), np.int64)
-
-
-def _shards(source: Path, split: str) -> list[str]:
-    """Names of the shards of a split."""
-    return sorted(
-        {p.stem for part in PARTS for p in (source / part).glob(f"{split}-*.parquet") if not p.name.startswith(".")}
-    )
+        for batch in _teaching(source, name, ["token_ids"]):
+            yield np.asarray(batch["token_ids"].flatten(), np.int64)
 
 
 def _in_order(source: Path, split: str) -> Iterator[HeldOut]:
     for name in _shards(source, split):
-        rows: list[HeldOut] = []
-        for part in PARTS:
-            for batch in _batches(source / part / f"{name}.parquet", _READ):
-                rows += [HeldOut(**row) for row in batch.to_pylist()]
+        rows = [HeldOut(**row) for batch in _teaching(source, name, _READ) for row in batch.to_pylist()]
         yield from sorted(rows, key=lambda row: row.id)
 
 
-def _batches(path: Path, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Batches of the rows of one file that may teach, with these columns. Raises CorpusError for a damaged file."""
-    if not path.exists():
-        return
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            for batch in file.iter_batches(1024, columns=[*names, "verdicts.list.element.teaches"]):
-                reasons = batch["verdicts"].to_pylist()
-                teaches = [all(reason["teaches"] != "nothing" for reason in row or ()) for row in reasons]
-                yield batch.drop_columns(["verdicts"]).filter(pa.array(teaches, pa.bool_()))
-    except (pa.ArrowException, OSError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise CorpusError(
-            f"{path} is damaged: {reason}", "repair: run the command that made it again with --repair"
-        ) from None
+def _shards(source: Path, split: str) -> list[str]:
+    """Names of the shards of a split."""
+    return sorted({name for part in PARTS for name in corpus.shards(source, part, split)})
+
+
+def _teaching(source: Path, name: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Batches of the rows of one shard, kept ones first, that may teach."""
+    for part in PARTS:
+        path = source / part / f"{name}.parquet"
+        for batch in corpus.batches(path, [*columns, "verdicts.list.element.teaches"]) if path.exists() else ():
+            reasons = batch["verdicts"].to_pylist()
+            teaches = [all(reason["teaches"] != "nothing" for reason in row or ()) for row in reasons]
+            yield batch.drop_columns(["verdicts"]).filter(pa.array(teaches, pa.bool_()))

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from synthgen.generation.driver import generate
     from synthgen.generation.plan import plan
     from synthgen.generation.tune import tune
+    from synthgen.notebook import open
     from synthgen.pipeline import run
     from synthgen.recipe import Recipe, load_recipe
     from synthgen.records import Record, Verdict
-    from synthgen.reporting.page import write_report
+    from synthgen.reporting.page import report
 
 __version__ = "0.1.0"
 
@@ -38,11 +39,12 @@ __all__ = [
     "curate",
     "generate",
     "load_recipe",
+    "open",
     "plan",
+    "report",
     "run",
     "show",
     "tune",
-    "write_report",
 ]
 
 _HOMES = {
@@ -55,11 +57,12 @@ _HOMES = {
     "curate": "synthgen.curation",
     "generate": "synthgen.generation.driver",
     "load_recipe": "synthgen.recipe",
+    "open": "synthgen.notebook",
     "plan": "synthgen.generation.plan",
+    "report": "synthgen.reporting.page",
     "run": "synthgen.pipeline",
     "show": "synthgen.display",
     "tune": "synthgen.generation.tune",
-    "write_report": "synthgen.reporting.page",
 }
 
 

@@ -278,10 +278,8 @@ def run(recipe: str, out: Path, fresh: bool, repair: bool, ui: UI) -> None:
     synthgen run reasoning -o runs/first
     synthgen run runs/first/recipe.yaml -o runs/first
     """
-    done = synthgen.run(synthgen.load_recipe(recipe), out, fresh=fresh, repair=repair, ui=ui)
-    times = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in done.seconds.items())
-    state = "" if done.worked else "everything was there; no work done. "
-    ui.result(done.to_dict(), f"{out}: {state}audit {done.audit}. {times}")
+    result = synthgen.run(synthgen.load_recipe(recipe), out, fresh=fresh, repair=repair, ui=ui)
+    ui.result(result.to_dict(), result.text())
     ui.hint(f"open {out}/report.html")
 
 
@@ -294,8 +292,8 @@ def report(run: Path, ui: UI) -> None:
     \b
     synthgen report runs/first
     """
-    path = synthgen.write_report(run)
-    ui.result({"report": str(path)}, str(path))
+    result = synthgen.report(run)
+    ui.result(result.to_dict(), result.text())
 
 
 def recipe_of(run: Path, named: str | None) -> str:

@@ -225,12 +225,30 @@ def failed(folder: Path, kinds: Sequence[str]) -> dict[str, int]:
     return found
 
 
+def shards(folder: Path, part: str = "data", split: str | None = None) -> list[str]:
+    """Names of the shards of a part ('data', 'rejected', 'failures'), in order of split and number."""
+    names = [p.stem for p in (folder / part).glob("*.parquet") if not p.name.startswith(".")]
+    ordered = sorted(names, key=lambda n: (SPLITS.index(n.rsplit("-", 1)[0]), n))
+    return [name for name in ordered if split is None or name.startswith(f"{split}-")]
+
+
 def records(folder: Path, part: str = "data", split: str | None = None) -> Iterator[tuple[str, list[Record]]]:
     """(shard name, its records) for every shard of a part ('data', 'rejected'), in order of split and number."""
-    names = [p.stem for p in (folder / part).glob("*.parquet") if not p.name.startswith(".")]
-    for name in sorted(names, key=lambda n: (SPLITS.index(n.rsplit("-", 1)[0]), n)):
-        if split is None or name.startswith(f"{split}-"):
-            yield name, from_rows(_read(folder / part / f"{name}.parquet").to_pylist())
+    for name in shards(folder, part, split):
+        yield name, from_rows(_read(folder / part / f"{name}.parquet").to_pylist())
+
+
+def batches(path: Path, columns: Sequence[str] | None = None, size: int = 1024) -> Iterator[pa.RecordBatch]:
+    """Batches of at most `size` rows of one file, with these columns. Raises CorpusError for a damaged file.
+
+    A name may be a field inside a column, as Parquet writes it: `verdicts.list.element.check`.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            yield from file.iter_batches(size, columns=None if columns is None else list(columns))
+    except (pa.ArrowException, OSError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CorpusError(f"{path} is damaged: {reason}", _repair_hint()) from None
 
 
 def resolve(path: Path, prefer: Sequence[str] = ("curated", "generated")) -> Path:

@@ -30,8 +30,8 @@ MEASURES = {
     "accuracy": Measure("right", "percent", False),
     "kl": Measure("KL to the teacher, nats", lower_is_better=True),
     **COSTS,
-    "tokens_per_second": Measure("tokens a second", "rate", False, "cost"),
-    "answer_ms": Measure("one text, ms", "milliseconds", True, "cost"),
+    "tokens_per_second": Measure("tokens a second", "rate", False, "detail"),
+    "answer_ms": Measure("one text, ms", "milliseconds", True, "detail"),
 }
 
 MODELS = {

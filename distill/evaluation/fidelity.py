@@ -46,7 +46,7 @@ MEASURES = {
     ),
     "from_targets": Measure("KL from what was taught, nats a token", lower_is_better=True),
     "agreement": Measure("same likeliest token", "percent", False),
-    "nll": Measure("−log q of the teacher's tokens, nats", lower_is_better=True),
+    "nll": Measure("−log q of the teacher's tokens, nats", lower_is_better=True, about="detail"),
     "perplexity": Measure("perplexity", "significant", True),
     "calibration": Measure("calibration error", "percent", True),
     "accuracy": Measure("answers right", "percent", False),
@@ -244,8 +244,9 @@ def _answers(
             found[name] = {}
             texts[name] = [reply.text for reply in models[name].sample([q.request() for q in asked], None)]
         found[name]["accuracy"] = _accuracy(_marker(subject, name), rows, texts[name], section.seed)
+    order = [*apart, *(name for name in texts if name not in apart)]
     samples = [
-        Sample(str(row.prompt[-1]["content"]), {name: some[n] for name, some in texts.items()})
+        Sample(str(row.prompt[-1]["content"]), {name: texts[name][n] for name in order if name in texts})
         for n, row in enumerate(rows[:_SAMPLES])
     ]
     return found, samples, len(rows)

@@ -30,7 +30,7 @@ TOKEN_MEASURES = {
     "bytes": _BYTES,
     "agreement": Measure("same likeliest token", "fine_percent", False),
     "max_logprob_difference": _DIFFERENCE,
-    "kl": Measure("KL from the student, nats a token", "significant", True),
+    "kl": Measure("KL from the student, nats a token", "significant", True, "detail"),
     "token_ms": Measure("one token, ms", "milliseconds", True, "cost"),
     "prompt_ms": Measure("one prompt, ms", "milliseconds", True, "cost"),
     "tokens_per_second": Measure("tokens a second", "rate", False, "cost"),

@@ -21,7 +21,7 @@ class Point:
     table: Table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Curve:
     """Points by growing share. `measure` names the one that is plotted; `student` is the row that is the student."""
 
@@ -35,6 +35,9 @@ class Curve:
     def to_dict(self) -> dict[str, Any]:
         """As in curve.json."""
         return asdict(self)
+
+    def __repr__(self) -> str:
+        return self.text()
 
     def text(self) -> str:
         """A line for each point, for a terminal."""

@@ -59,7 +59,7 @@ class Sample:
     texts: dict[str, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """How close a student is to its teacher, and what each of them costs.
 
@@ -91,6 +91,9 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """As in evaluation.json."""
         return asdict(self)
+
+    def __repr__(self) -> str:
+        return self.text()
 
     def text(self) -> str:
         """The headline and a table of the quality measures, for a terminal."""

@@ -28,7 +28,7 @@ class Gate:
     meaning: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Export:
     """A student in another format.
 
@@ -78,6 +78,9 @@ class Export:
     def to_dict(self) -> dict[str, Any]:
         """As in export.json."""
         return {**asdict(self), "passed": self.passed}
+
+    def __repr__(self) -> str:
+        return self.text()
 
     def text(self) -> str:
         """The folder and a table of the files, for a terminal."""

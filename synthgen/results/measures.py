@@ -56,12 +56,12 @@ def _rate(value: float) -> str:
 
 
 FORMATS: dict[str, Format] = {
-    "number": Format(lambda v: f"{v:.3f}"),
+    "number": Format(lambda v: f"{v:z.3f}"),
     "significant": Format(lambda v: f"{v:.3g}"),
     "count": Format(lambda v: f"{v:,.0f}"),
     "rate": Format(_rate),
-    "percent": Format(lambda v: f"{100 * v:.1f}", "%"),
-    "fine_percent": Format(lambda v: f"{100 * v:.2f}", "%"),
+    "percent": Format(lambda v: f"{100 * v:z.1f}", "%"),
+    "fine_percent": Format(lambda v: f"{100 * v:z.2f}", "%"),
     "milliseconds": Format(lambda v: f"{v:.2f}" if v < 10 else f"{v:.0f}"),
     "megabytes": Format(lambda v: f"{v / 1e6:.{2 if v < 1e7 else 1 if v < 1e8 else 0}f}"),
     "millions": Format(lambda v: f"{v / 1e6:,.2f}"),
@@ -74,13 +74,14 @@ class Measure:
     """A column of a table.
 
     `title` heads the column and says the unit. `format` is a key of `FORMATS`. `caption`: the text below its plot; a
-    measure without one is not plotted. `about`: quality and cost are shown in tables of their own.
+    measure without one is not plotted. `about`: quality and cost are shown in tables of their own; details are only in
+    the JSON file and in `frame`.
     """
 
     title: str
     format: str = "number"
     lower_is_better: bool | None = None
-    about: Literal["quality", "cost"] = "quality"
+    about: Literal["quality", "cost", "detail"] = "quality"
     caption: str = ""
     log_scale: bool = False
 
@@ -140,12 +141,13 @@ def middle(value: Value) -> float | None:
 def columns(
     measures: Mapping[str, Measure], rows: Iterable[Mapping[str, Value]], about: str | None = None
 ) -> dict[str, Measure]:
-    """The measures that at least one row has a value of, in their order; only those `about` something when given."""
+    """The measures to show that at least one row has a value of, in their order; all but details, or those `about`."""
     rows = list(rows)
+    wanted = ("quality", "cost") if about is None else (about,)
     return {
         name: measure
         for name, measure in measures.items()
-        if about in (None, measure.about) and any(row.get(name) is not None for row in rows)
+        if measure.about in wanted and any(row.get(name) is not None for row in rows)
     }
 
 

@@ -45,7 +45,7 @@ class Training:
     loss_note: str = ""
     teacher: str | None = None
     ensemble: dict[str, Any] | None = None
-    metrics: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    metrics: dict[str, list[dict[str, float]]] = field(default_factory=dict, repr=False)
     audit_overridden: bool = False
 
 
