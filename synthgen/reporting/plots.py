@@ -229,7 +229,10 @@ def _heat(matrix: Matrix) -> Figure:
     size = len(matrix.labels)
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes(max(3.4, min(9.0, 0.55 * size)), max(4.6, min(11.0, 0.7 * size)))
-        axes.imshow(matrix.counts, cmap="GnBu", vmin=0)
+        edges = [place - 0.5 for place in range(size + 1)]  # squares, not an image, which would be a file of its own
+        axes.pcolormesh(edges, edges, matrix.counts, cmap="GnBu", vmin=0, edgecolors="white", linewidth=0.8)
+        axes.set_aspect("equal")
+        axes.invert_yaxis()
         top = max(max(row) for row in matrix.counts) or 1
         for y, row in enumerate(matrix.counts if size <= _NUMBERS else ()):
             for x, count in enumerate(row):
