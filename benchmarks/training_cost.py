@@ -58,8 +58,8 @@ def ours(arm: str, run: Path, steps: int) -> dict[str, Any]:
 
     import torch
 
+    from distill.cost import peak_rss
     from distill.data import batch_rows, load
-    from distill.evaluation.cost import peak_rss
     from distill.loop import Checkpoints, accelerator_of, fit
     from distill.losses import kl_full
     from distill.students.build import decoder

@@ -1,37 +1,52 @@
-"""The student's model card: README.md with corpus hash, licenses and, once evaluated, results."""
+"""The student's model card: README.md with its corpus, licenses, how to run it and, once it is evaluated, results."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from synthgen import durable
-from synthgen.cards import environment
+from synthgen.cards import environment, markdown_table
 from synthgen.recipe import Recipe
+from synthgen.results.evaluation import Evaluation, read_evaluation
+from synthgen.results.measures import columns
+from synthgen.results.training import Training, read_training, training_of
 
 
 def write_model_card(
     folder: Path,
     recipe: Recipe,
-    made: dict[str, Any],
-    training: dict[str, Any] | None = None,
-    evaluation: dict[str, Any] | None = None,
+    manifest: dict[str, Any],
+    training: Training | dict[str, Any] | None = None,
+    evaluation: Evaluation | None = None,
 ) -> None:
-    """Write README.md from `training` (training.json) and, where there is one, an `evaluation` (evaluation.json)."""
-    training = training or json.loads((folder / "training.json").read_text())
+    """Write README.md of the student in `folder`.
+
+    `manifest` is that of its corpus. `training` and `evaluation` are read from the student's folder when left out.
+    """
+    if training is None:
+        training = read_training(folder / "training.json")
+    elif not isinstance(training, Training):
+        training = training_of(training)
     measured = folder / "evaluation.json"
     if evaluation is None and measured.exists():
-        evaluation = json.loads(measured.read_text())
+        evaluation = read_evaluation(measured)
+    tables = {"quality": "", "cost": ""}
+    if evaluation is not None:
+        for about in tables:
+            shown = columns(evaluation.measures, evaluation.table.values(), about)
+            rows = {name: row for name, row in evaluation.table.items() if any(key in row for key in shown)}
+            tables[about] = markdown_table(shown, rows) if shown else ""
     text = (
         environment()
         .get_template("model_card.md.j2")
         .render(
             recipe=recipe,
-            made=made,
-            corpus_sha256=durable.digest(made["files"]),
+            manifest=manifest,
+            corpus_sha256=durable.digest(manifest["files"]),
             training=training,
             evaluation=evaluation,
+            **tables,
         )
     )
     durable.write_text(folder / "README.md", text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
 
 import click
 
@@ -11,6 +10,7 @@ import synthgen
 from synthgen.cli import SET, recipe_of, report_errors
 from synthgen.durable import lock, writes
 from synthgen.errors import GateDenied
+from synthgen.tables.formats import MODEL_FORMATS
 from synthgen.ui import UI
 
 _RUN = click.argument("run", type=click.Path(path_type=Path))
@@ -82,20 +82,8 @@ def evaluate(
     """
     from distill.evaluation.evaluate import evaluate as evaluate_
 
-    found = evaluate_(synthgen.load_recipe(recipe_of(run, recipe), set), run, student, fresh=fresh, ui=ui)
-    lines = []
-    for name, row in found["table"].items():
-        kl, agreement, accuracy = row.get("kl"), row.get("agreement"), row.get("accuracy")
-        rho = row.get("spearman")
-        parts = [f"Spearman's ρ {rho['mean']:.3f} [{rho['low']:.3f}, {rho['high']:.3f}]"] if rho else []
-        parts += [f"KL {kl['mean']:.3f} [{kl['low']:.3f}, {kl['high']:.3f}]"] if kl else []
-        parts += [f"from what was taught {row['from targets']['mean']:.3f}"] if "from targets" in row else []
-        parts += [f"agreement {agreement['mean']:.1%}"] if agreement else []
-        parts += [f"right {accuracy['mean']:.1%}"] if accuracy else []
-        lines.append(f"{name}: {', '.join(parts) or '–'}")
-    if "learned from" in found:
-        lines.append(f"the distilled student learned from {found['learned from']}")
-    ui.result(found, "\n".join(lines))
+    result = evaluate_(synthgen.load_recipe(recipe_of(run, recipe), set), run, student, fresh=fresh, ui=ui)
+    ui.result(result.to_dict(), result.text())
     ui.hint(f"synthgen report {run}")
 
 
@@ -120,31 +108,22 @@ def curve(
 
     loaded = synthgen.load_recipe(recipe_of(run, recipe), set)
     with lock(run):
-        found = curve_(loaded, run, share or SHARES, fresh=fresh, ui=ui)
-    lines = []
-    for point in found["points"]:
-        measures = point["table"]["distilled"]
-        parts = [
-            f"{key} {value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]" for key, value in measures.items()
-        ]
-        lines.append(f"{point['share']:.0%}, {point['rows']} rows, {point['steps']} steps: {', '.join(parts)}")
-    ui.result(found, "\n".join(lines))
+        result = curve_(loaded, run, share or SHARES, fresh=fresh, ui=ui)
+    ui.result(result.to_dict(), result.text())
     ui.hint(f"synthgen report {run}")
 
 
 @main.command()
 @click.argument("student", type=click.Path(path_type=Path))
-@click.option("--to", type=click.Choice(["onnx", "gguf"]), required=True, help="The format.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="The export's folder; STUDENT/onnx or STUDENT/gguf.")
+@click.option("--to", metavar="FORMAT", required=True, help=f"One of {', '.join(MODEL_FORMATS)}.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="The export's folder; STUDENT/FORMAT.")
 @click.option("--corpus", type=click.Path(path_type=Path), help="Run or corpus with held-out rows; the student's run.")
 @_FRESH
 @report_errors
-def export(
-    student: Path, to: Literal["onnx", "gguf"], out: Path | None, corpus: Path | None, fresh: bool, ui: UI
-) -> None:
-    """Write a student (its folder or its run) for other runtimes, in full and in eight bits, and compare each with it.
+def export(student: Path, to: str, out: Path | None, corpus: Path | None, fresh: bool, ui: UI) -> None:
+    """Write a student (its folder or its run) for another runtime, and compare every file with the student.
 
-    Exit 1 when one agrees with the student on the likeliest token at fewer than 99% of held-out positions.
+    Exit 1 when a file agrees with the student on the likeliest token or label at fewer than 99% of held-out positions.
 
     \b
     distill export runs/first --to onnx
@@ -152,36 +131,15 @@ def export(
     """
     from distill.exporting.make import export as export_
 
-    found = export_(student, to, out, held_out=corpus, fresh=fresh, ui=ui)
-    ui.result(found, "\n".join([found["folder"], *(f"{name}: {_row(row)}" for name, row in found["table"].items())]))
-    below = {name: row["agreement"] for name, row in found["table"].items() if "agreement" in row}
-    below = {name: share for name, share in below.items() if share < found["least_agreement"]}
-    if below:
+    result = export_(student, to, out, held_out=corpus, fresh=fresh, ui=ui)
+    ui.result(result.to_dict(), result.text())
+    if not result.passed:
         raise GateDenied(
-            f"{' and '.join(f'{name} ({share:.2%})' for name, share in below.items())}: the likeliest token is the "
-            f"student's at fewer than {found['least_agreement']:.0%} of held-out positions",
-            f"{found['folder']} is written all the same; take another of its files, or train longer: a student that is "
-            "sure of little changes its choice easily",
+            result.failure,
+            f"{result.folder} is written all the same. Take another of its files, or train longer: a student that is "
+            "not sure of its choice changes it easily",
         )
-    ui.hint(f"read {found['folder']}/README.md")
-
-
-def _row(row: dict[str, Any]) -> str:
-    """One line of an export's table."""
-    parts = [f"{row['bytes'] / 1e6:.1f} MB"]
-    if "agreement" in row:
-        parts.append(f"agrees {row['agreement']:.2%}, max |Δ log p| {row['max_logprob_difference']:.2g}")
-    if "token_ms" in row:
-        parts.append(f"a token {row['token_ms']['p50']:.1f} ms (p95 {row['token_ms']['p95']:.1f})")
-        parts.append(f"a prompt {row['prompt_ms']['p50']:.1f} ms (p95 {row['prompt_ms']['p95']:.1f})")
-    if "text_ms" in row:
-        parts.append(f"a text {row['text_ms']['p50']:.2f} ms (p95 {row['text_ms']['p95']:.2f})")
-    for unit in ("tokens", "texts"):
-        if f"{unit}_per_second" in row:
-            parts.append(f"{row[f'{unit}_per_second']:,.1f} {unit}/s")
-    if "peak_rss_bytes" in row:
-        parts.append(f"peak {row['peak_rss_bytes'] / 1e6:.0f} MB")
-    return ", ".join(parts)
+    ui.hint(f"read {result.folder}/README.md")
 
 
 if __name__ == "__main__":

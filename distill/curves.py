@@ -2,33 +2,37 @@
 
     curve(recipe, "runs/first")           # → runs/first/student/curve.json
 
-A smaller share is part of a larger one, epochs are the recipe's, and so steps grow with the data. Each point is a
-student of its own under student/curve/, made once; the last, all of the data, is the run's student itself.
+A smaller share is part of a larger one. Epochs are the recipe's, so steps grow with the data. Each point is a student
+of its own under student/curve/, trained once; the last, on all of the data, is the run's student itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from distill.evaluation.evaluate import evaluate
 from distill.training import opened, train
 from synthgen import corpus, durable
 from synthgen.errors import UserError
 from synthgen.recipe import Recipe
+from synthgen.results.curve import Curve, Point
+from synthgen.results.evaluation import Evaluation
+from synthgen.results.measures import Interval, Table
+from synthgen.results.training import read_training
+from synthgen.tables.students import KINDS
 from synthgen.ui import UI
 
 SHARES = (0.25, 0.5, 1.0)
+_TRAINED = ("distilled", "cross-entropy")  # the models that change with the data
 
 
 def curve(
     recipe: Recipe, run: str | Path, shares: Sequence[float] = SHARES, *, fresh: bool = False, ui: UI | None = None
-) -> dict[str, Any]:
-    """Train and evaluate at each share; returns and writes student/curve.json.
+) -> Curve:
+    """Train and evaluate at each share of the training seeds, and at all of them; writes student/curve.json.
 
-    A point has `share`, `rows`, `steps`, and an interval a model and measure. Raises UserError for shares that are
-    not between 0 and 1, and whatever training raises.
+    Raises UserError for shares that are not between 0 and 1, and whatever training and evaluation raise.
     """
     ui = ui or UI(quiet=True)
     if recipe.train is None:
@@ -39,9 +43,8 @@ def curve(
             f"a share is more than 0 and at most 1, not {shares[0]:g} to {shares[-1]:g}", "give such shares"
         )
     student = corpus.resolve(Path(run), prefer=("curated",)).parent / "student"
-    writes = recipe.train.student.kind in ("decoder", "seq2seq")
-    teacher = opened(recipe) if writes else None
-    points = []
+    teacher = opened(recipe) if KINDS[recipe.train.student.kind].writes_text else None  # opened once for all points
+    points: list[Point] = []
     for share in shares:
         whole = share == 1.0
         folder = student if whole else student / "curve" / f"{share:g}"
@@ -49,18 +52,25 @@ def curve(
         ui.note(f"curve: {share:.0%} of the training seeds")
         train(part, run, folder, fresh=fresh and not whole, teacher=teacher, ui=ui)
         found = evaluate(part, run, folder, teacher=teacher, ui=ui)
-        facts = corpus.load_json(folder / "training.json")
-        points.append({"share": share, "rows": facts["rows"], "steps": facts["steps"], "table": _measures(found)})
-    result = {"kind": recipe.train.student.kind, "points": points}
-    durable.write_json(student / "curve.json", result)
+        training = read_training(folder / "training.json")
+        points.append(Point(share, training.rows, training.steps, _with_intervals(found)))
+    result = _curve(found, points)
+    durable.write_json(student / "curve.json", result.to_dict())
     return result
 
 
-def _measures(evaluation: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _curve(last: Evaluation, points: list[Point]) -> Curve:
+    """The points, with the titles of their measures. The first measure that an evaluation plots is the curve's."""
+    there = {name for point in points for row in point.table.values() for name in row}
+    measures = {name: measure for name, measure in last.measures.items() if name in there}
+    plotted = next((name for name in last.plotted if name in there), next(iter(measures), ""))
+    return Curve(last.kind, last.student, plotted, measures, points)
+
+
+def _with_intervals(evaluation: Evaluation) -> Table:
     """Every measure that has an interval, of the trained students."""
-    wanted = {"mean", "low", "high"}
     return {
-        name: {key: value for key, value in row.items() if isinstance(value, dict) and wanted <= set(value)}
-        for name, row in evaluation["table"].items()
-        if name in ("distilled", "cross-entropy")
+        name: {key: value for key, value in row.items() if isinstance(value, Interval)}
+        for name, row in evaluation.table.items()
+        if name in (evaluation.student, *_TRAINED)
     }

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from synthgen.generation.driver import generate
     from synthgen.generation.plan import plan
     from synthgen.generation.tune import tune
+    from synthgen.notebook import open
     from synthgen.pipeline import run
     from synthgen.recipe import Recipe, check_recipe, load_recipe, with_values
     from synthgen.records import Record
-    from synthgen.reporting.page import write_report
+    from synthgen.reporting.page import report
     from synthgen.tasks.initial import init
 
 __version__ = "0.1.0"
@@ -43,12 +44,13 @@ __all__ = [
     "generate",
     "init",
     "load_recipe",
+    "open",
     "plan",
+    "report",
     "run",
     "show",
     "tune",
     "with_values",
-    "write_report",
 ]
 
 _HOMES = {
@@ -64,12 +66,13 @@ _HOMES = {
     "generate": "synthgen.generation.driver",
     "init": "synthgen.tasks.initial",
     "load_recipe": "synthgen.recipe",
+    "open": "synthgen.notebook",
     "plan": "synthgen.generation.plan",
+    "report": "synthgen.reporting.page",
     "run": "synthgen.pipeline",
     "show": "synthgen.display",
     "tune": "synthgen.generation.tune",
     "with_values": "synthgen.recipe",
-    "write_report": "synthgen.reporting.page",
 }
 
 

@@ -1,7 +1,8 @@
-"""The dataset card: README.md of a corpus folder, derived from its manifest alone."""
+"""Cards: README.md of a corpus folder, made from its manifest alone, and what the cards of models share."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -10,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from synthgen import durable
 from synthgen.manifest import Manifest
 from synthgen.records import SPLITS
+from synthgen.results.measures import Measure, Value, shown
 
 _HF_LICENSES = {
     "CC0-1.0": "cc0-1.0",
@@ -31,6 +33,23 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+
+
+def markdown_table(
+    measures: Mapping[str, Measure],
+    table: Mapping[str, Mapping[str, Value]],
+    files: Mapping[str, str] | None = None,
+) -> str:
+    """The rows of `table` as a Markdown table with a column for each of `measures`.
+
+    `files` gives the file of each row, for a column of its own.
+    """
+    header = ["", *(["file"] if files else []), *(measure.title for measure in measures.values())]
+    lines = [header, ["---"] * len(header)]
+    for name, row in table.items():
+        values = [shown(row.get(key), measure.format) for key, measure in measures.items()]
+        lines.append([name, *([f"`{files[name]}`"] if files else []), *values])
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def write_dataset_card(folder: Path, manifest: Manifest, title: str) -> None:

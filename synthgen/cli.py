@@ -296,10 +296,8 @@ def run(recipe: str, out: Path, fresh: bool, repair: bool, set: tuple[str, ...],
     synthgen run runs/first/recipe.yaml -o runs/first
     synthgen run reasoning -o runs/longer --set train.num_train_epochs=3
     """
-    done = synthgen.run(_load(recipe, set, ui), out, fresh=fresh, repair=repair, ui=ui)
-    times = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in done.seconds.items())
-    state = "" if done.worked else "everything was there; no work done. "
-    ui.result(done.to_dict(), f"{out}: {state}audit {done.audit}. {times}")
+    result = synthgen.run(_load(recipe, set, ui), out, fresh=fresh, repair=repair, ui=ui)
+    ui.result(result.to_dict(), result.text())
     ui.hint(f"open {out}/report.html")
 
 
@@ -312,8 +310,8 @@ def report(run: Path, ui: UI) -> None:
     \b
     synthgen report runs/first
     """
-    path = synthgen.write_report(run)
-    ui.result({"report": str(path)}, str(path))
+    result = synthgen.report(run)
+    ui.result(result.to_dict(), result.text())
 
 
 def _load(recipe: str, set: tuple[str, ...], ui: UI) -> synthgen.Recipe:

@@ -323,6 +323,19 @@ def records(folder: Path, part: str = "data", split: str | None = None) -> Itera
         yield name, from_rows(_read(folder / part / f"{name}.parquet").to_pylist())
 
 
+def scan(path: Path, columns: Sequence[str] | None = None, size: int = 1024) -> Iterator[pa.RecordBatch]:
+    """Batches of at most `size` rows of one file, with these columns. Raises CorpusError for a damaged file.
+
+    A name may be a field inside a column, as Parquet writes it: `verdicts.list.element.check`.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            yield from file.iter_batches(size, columns=None if columns is None else list(columns))
+    except (pa.ArrowException, OSError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CorpusError(f"{path} is damaged: {reason}", _repair_hint()) from None
+
+
 def resolve(path: Path, prefer: Sequence[str] = ("curated", "generated")) -> Path:
     """The corpus meant by a run folder or a corpus folder. Raises CorpusError."""
     if (path / "data").is_dir():

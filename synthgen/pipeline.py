@@ -1,4 +1,4 @@
-"""`run`: all stages of a recipe in order, each resumed or skipped by what its files say."""
+"""`run`: all stages of a recipe in order. What the files of a run say decides what each stage has left to do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from synthgen import durable
 from synthgen.auditing import audit
@@ -15,22 +15,59 @@ from synthgen.curation import curate
 from synthgen.errors import GateDenied, RunChanged
 from synthgen.generation.driver import generate
 from synthgen.recipe import Recipe, deciding, differences, dump_recipe, load_recipe
-from synthgen.reporting.page import write_report
+from synthgen.reporting.page import report
 from synthgen.ui import UI
 
+T = TypeVar("T")
 
-@dataclass
+
+@dataclass(frozen=True)
 class Run:
-    """What `run` did: the folder, seconds a stage, and the audit's status."""
+    """What `run` did: its folder, the seconds that each stage took, the audit's status, and whether anything was done.
+
+    `worked` is False when all files were there already.
+    """
 
     folder: Path
-    seconds: dict[str, float] = field(default_factory=dict)
-    audit: str = ""
-    worked: bool = False
+    seconds: dict[str, float]
+    audit: str
+    worked: bool
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
         return {"folder": str(self.folder), "seconds": self.seconds, "audit": self.audit, "worked": self.worked}
+
+    def text(self) -> str:
+        """One line for people."""
+        times = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in self.seconds.items())
+        state = "" if self.worked else "everything was there; no work done. "
+        return f"{self.folder}: {state}audit {self.audit}. {times}"
+
+
+@dataclass
+class _Stages:
+    """Does one stage after the other; keeps what each took, and the log of the run."""
+
+    folder: Path
+    fresh: bool
+    same: bool
+    seconds: dict[str, float] = field(default_factory=dict)
+    worked: bool = False
+
+    def do(self, name: str, act: Callable[[bool], T]) -> T:
+        """Do a stage; `act` is told whether to begin it anew. With `fresh`, a stage whose inputs changed is."""
+        began, before = time.monotonic(), _state(self.folder)
+        try:
+            value = act(self.fresh and self.same)
+        except RunChanged:
+            if not self.fresh:
+                raise
+            value = act(True)
+        self.seconds[name] = round(time.monotonic() - began, 2)
+        worked = _state(self.folder) != before
+        self.worked |= worked
+        _log(self.folder / "log.jsonl", name, self.seconds[name], worked)
+        return value
 
 
 def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
@@ -60,48 +97,31 @@ def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
 def run(recipe: Recipe, out: str | Path, *, fresh: bool = False, repair: bool = False, ui: UI | None = None) -> Run:
     """Generate, curate, audit, train, evaluate and report into `out`. Doing it again resumes.
 
-    With `fresh`, stages whose inputs changed are made anew (all of them when none did). Raises GateDenied, after
-    the report is written, when the audit says no.
+    With `fresh`, stages whose inputs changed are made anew, or all of them when none did. Raises GateDenied, after the
+    report is written, when the audit says no.
     """
     ui = ui or UI(quiet=True)
     folder = Path(out)
-    result = Run(folder)
     with durable.lock(folder):
         path = folder / "recipe.yaml"
         same = path.exists() and deciding(load_recipe(path)) == deciding(recipe)
         begin(recipe, folder, fresh)
-        log = _Log(folder / "log.jsonl")
-
-        def stage(name: str, act: Callable[[bool], Any]) -> Any:
-            began, before = time.monotonic(), _state(folder)
-            try:
-                value = act(fresh and same)
-            except RunChanged:
-                if not fresh:
-                    raise
-                value = act(True)
-            result.seconds[name] = round(time.monotonic() - began, 2)
-            worked = _state(folder) != before
-            result.worked |= worked
-            log.write(name, result.seconds[name], worked)
-            return value
-
-        stage("generate", lambda again: generate(recipe, folder, fresh=again, repair=repair, ui=ui))
-        stage("curate", lambda again: curate(recipe, folder, fresh=again, repair=repair, ui=ui))
-        verdict = stage("audit", lambda again: audit(recipe, folder, ui=ui))
-        result.audit = verdict.status
+        stages = _Stages(folder, fresh, same)
+        stages.do("generate", lambda again: generate(recipe, folder, fresh=again, repair=repair, ui=ui))
+        stages.do("curate", lambda again: curate(recipe, folder, fresh=again, repair=repair, ui=ui))
+        verdict = stages.do("audit", lambda again: audit(recipe, folder, ui=ui))
         if recipe.train and verdict.passed:
-            _train(recipe, folder, stage, ui)
-        stage("report", lambda again: write_report(folder))
+            _train(recipe, folder, stages, ui)
+        stages.do("report", lambda again: report(folder))
     if not verdict.passed:
         raise GateDenied(
             f"the audit says {verdict.status} for {verdict.intent['use']} use; no student was trained",
             f"read {folder}/audit/report.md",
         )
-    return result
+    return Run(folder, stages.seconds, verdict.status, stages.worked)
 
 
-def _train(recipe: Recipe, folder: Path, stage: Callable[[str, Callable[[bool], Any]], Any], ui: UI) -> None:
+def _train(recipe: Recipe, folder: Path, stages: _Stages, ui: UI) -> None:
     """The one place where synthgen calls distill. A student that is there already is known without loading torch."""
     from synthgen.errors import missing_extra
 
@@ -117,8 +137,8 @@ def _train(recipe: Recipe, folder: Path, stage: Callable[[str, Callable[[bool], 
         from distill.evaluation.evaluate import evaluate
         from distill.finished import is_trained
 
-        stage("train", trained)
-        stage("evaluate", lambda again: evaluate(recipe, folder, fresh=again, ui=ui))
+        stages.do("train", trained)
+        stages.do("evaluate", lambda again: evaluate(recipe, folder, fresh=again, ui=ui))
     except ModuleNotFoundError as error:
         raise missing_extra(str(error.name), "train") from None
 
@@ -134,19 +154,14 @@ def _state(folder: Path) -> list[tuple[str, int]]:
     ]
 
 
-class _Log:
-    """log.jsonl: one line a stage."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def write(self, stage: str, seconds: float, worked: bool) -> None:
-        line = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "stage": stage,
-            "seconds": seconds,
-            "worked": worked,
-        }
-        before = self.path.read_text() if self.path.exists() else ""
-        lines = [*before.splitlines(), json.dumps(line)]  # after half a line, too, a new one begins
-        durable.write_text(self.path, "\n".join(lines) + "\n")
+def _log(path: Path, stage: str, seconds: float, worked: bool) -> None:
+    """Add a line to log.jsonl."""
+    line = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "stage": stage,
+        "seconds": seconds,
+        "worked": worked,
+    }
+    before = path.read_text() if path.exists() else ""
+    lines = [*before.splitlines(), json.dumps(line)]  # half a line is followed by a new one
+    durable.write_text(path, "\n".join(lines) + "\n")

@@ -1,1 +1,1 @@
-"""How close a student is to its teacher, and what it costs."""
+"""How close a student is to its teacher, and what each of them costs: a module for each family of students."""

@@ -1,261 +1,311 @@
-"""Decoders against their live teacher: KL over the full vocabulary, agreement, greedy answers, memory, speed."""
+"""Students that write text, against their live teacher: KL over the whole vocabulary, agreement, greedy answers, cost.
+
+Every student of a run is compared on the same held-out completions, all of which the teacher wrote.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from distill import losses
-from distill.data import TrainingSet, load, rows, target_batch
-from distill.evaluation.cost import measure
-from distill.evaluation.slices import BINS, calibration, calibration_bins, slices
-from distill.intervals import RESAMPLES, Array, interval
+from distill.cost import MEASURES as COSTS
+from distill.cost import measure, row_of
+from distill.data import TrainingSet, load
+from distill.evaluation.asking import Question, question, student_section
+from distill.evaluation.distance import AS_STUDENT, Distances, Prompt, distances, unigram
+from distill.evaluation.slices import calibration, slices
+from distill.evaluation.subject import Subject
+from distill.held_out import HeldOut
+from distill.intervals import RESAMPLES, interval
 from distill.students.build import student_of
 from distill.students.seq2seq import Seq2SeqModel
 from distill.targets.ensemble import Merge
 from distill.targets.rationale import explaining
-from synthgen.lm.forward import completion_logits
-from synthgen.recipe import EvaluateSection, RationaleSection, Recipe, local_teacher
-from synthgen.records import Record, Sampling
-from synthgen.requests import Request
+from synthgen.recipe import RationaleSection, local_teacher
+from synthgen.results.evaluation import Comparison, Evaluation, Part, Sample
+from synthgen.results.measures import Bootstrap, Figure, Interval, Measure, Row, Table, shown
 from synthgen.tables.engines import TeacherSection
+from synthgen.tables.students import DecoderStudent, Seq2SeqStudent
 from synthgen.teachers.transformers import LocalModel
-from synthgen.ui import UI
 from synthgen.verify import matches_any
 
-_CHUNK = 16  # rows whose full distributions are in memory at once
+_SAMPLES = 4  # prompts whose answers are kept to read
+_ASK_TEACHER = "distill.evaluation.asking:ask_teacher"
+_ASK_SEQ2SEQ = "distill.evaluation.asking:ask_seq2seq"
+
+MEASURES = {
+    "kl": Measure(
+        "KL to the teacher, nats a token",
+        lower_is_better=True,
+        caption="Distance from the teacher: mean and 95% interval. Further left is nearer to the teacher.",
+        log_scale=True,
+    ),
+    "from_targets": Measure("KL from what was taught, nats a token", lower_is_better=True),
+    "agreement": Measure("same likeliest token", "percent", False),
+    "nll": Measure("−log q of the teacher's tokens, nats", lower_is_better=True, about="detail"),
+    "perplexity": Measure("perplexity", "significant", True),
+    "calibration": Measure("calibration error", "percent", True),
+    "accuracy": Measure("answers right", "percent", False),
+    "parameters": COSTS["parameters"],
+    "weights_bytes": COSTS["weights_bytes"],
+    "peak_rss_bytes": COSTS["peak_rss_bytes"],
+    "answer_ms": Measure("one answer, ms", "milliseconds", True, "cost"),
+    "rows_per_second": Measure("answers a second", "rate", False, "cost"),
+    "tokens_per_second": Measure("tokens a second", "rate", False, "cost"),
+    "joules_per_token": Measure("joules a token", "significant", True, "cost"),
+}
+
+MODELS = {
+    "teacher": "under the prompt it was sent",
+    AS_STUDENT: "the teacher, asked as a student is",
+    "unigram": "each token's frequency in the training completions",
+    "untrained": "the student before its first step",
+    "cross-entropy": "the same student, trained on the same batches without the teacher's distributions",
+    "distilled": "the student",
+    "teacher, trained too": "the teacher after it learned from the student",
+}
 
 
-def evaluate_decoder(
-    recipe: Recipe,
-    facts: dict[str, Any],
-    source: Path,
-    folder: Path,
-    held_out: list[Record],
-    teacher: LocalModel | None,
-    ui: UI,
-) -> dict[str, Any]:
-    section = recipe.evaluate
-    held_out = held_out[: section.max_rows]
-    teacher = teacher or LocalModel.open(local_teacher(recipe))
-    models: dict[str, Any] = {"untrained": _wrap(_untrained(recipe, teacher), teacher)}
-    names = {"cross-entropy": folder / "baseline", "distilled": folder, "teacher, trained too": folder / "teacher"}
-    for name, path in names.items():
-        if (path / "model.safetensors").exists():
-            models[name] = _open(path, facts["kind"], teacher)
-    unigram = _unigram(source, teacher.identity["vocab_size"])
-    ui.note(f"evaluate: {len(held_out)} held-out completions")
-    rationale = recipe.train.rationale if recipe.train else None
-    step_by_step = rationale if rationale and rationale.mode == "step_by_step" else None
-    taught = _taught(facts, source, teacher)
-    kl, agree, nll, far, bins = _compare(teacher, models, unigram, held_out, ui, taught, step_by_step)
+@dataclass(frozen=True)
+class _Writers:
+    """How a kind of student is opened, and the function that asks a trained one in a process of its own."""
+
+    open: Callable[[Path, LocalModel], Any]
+    wrap: Callable[[Any, LocalModel], Any]
+    ask: str
+
+
+def evaluate_decoder(subject: Subject) -> Evaluation:
+    """A causal language model against its teacher."""
+    return _evaluate(subject, _Writers(_open_decoder, _wrap_decoder, _ASK_TEACHER))
+
+
+def evaluate_seq2seq(subject: Subject) -> Evaluation:
+    """A model of an encoder and a decoder against its teacher."""
+    return _evaluate(subject, _Writers(_open_seq2seq, _wrap_seq2seq, _ASK_SEQ2SEQ))
+
+
+def _evaluate(subject: Subject, writers: _Writers) -> Evaluation:
+    recipe, section, source = subject.recipe, subject.recipe.evaluate, subject.source
+    held_out = subject.held_out(section.max_rows)
+    teacher = subject.teacher or LocalModel.open(local_teacher(recipe))
+    models = _models(subject, teacher, writers)
+    subject.ui.note(f"evaluate: {len(held_out)} held-out completions")
+    taught = _taught(subject, teacher)
+    found = distances(
+        teacher,
+        models,
+        unigram(source, teacher.identity["vocab_size"]),
+        held_out,
+        ui=subject.ui,
+        taught=taught,
+        prompt=_prompt(recipe.train.rationale if recipe.train else None),
+    )
     tokens_R = np.array([len(r.token_ids or ()) for r in held_out])
     clusters = [r.seed_id for r in held_out]
-    table: dict[str, dict[str, Any]] = {}
-    for name in kl:
-        table[name] = {
-            "kl": interval(kl[name], tokens_R, clusters, section.seed),
-            "agreement": interval(agree[name], tokens_R, clusters, section.seed) if name in agree else None,
-            "nll": interval(nll[name], tokens_R, clusters, section.seed),
-            "perplexity": float(np.exp(nll[name].sum() / tokens_R.sum())),
-            "calibration": calibration(bins[name], clusters, section.seed),
-        }
-        if taught:
-            table[name]["from targets"] = interval(far[name], tokens_R, clusters, section.seed)
-    answers, prompts = _answers(recipe, teacher, models, folder, held_out, ui)
-    for name, found in answers.items():
-        table.setdefault(name, {}).update(found)
-    comparisons = {
-        f"{a} − {b}": interval(kl[a] - kl[b], tokens_R, clusters, section.seed)
-        for a, b in (("distilled", "cross-entropy"), ("distilled", "unigram"), ("cross-entropy", "unigram"))
-        if a in kl and b in kl
+    table = _table(found, held_out, section.seed)
+    answers, samples, prompts = _answers(subject, models, held_out, writers)
+    for name, row in answers.items():
+        table.setdefault(name, {}).update(row)
+    pairs = [("distilled", "cross-entropy"), ("distilled", "unigram"), ("cross-entropy", "unigram")]
+    comparisons = [
+        Comparison(f"{a} − {b}", "kl", interval(found.kl[a] - found.kl[b], tokens_R, clusters, section.seed))
+        for a, b in pairs
+        if a in found.kl and b in found.kl
+    ]
+    tokens, seeds = int(tokens_R.sum()), len(set(clusters))
+    return Evaluation(
+        kind=subject.training.kind,
+        rows=len(held_out),
+        unit="completions",
+        headline=_headline(len(held_out), comparisons),
+        measures=MEASURES,
+        table=table,
+        notes=_notes(tokens, seeds, prompts),
+        models={name: MODELS[name] for name in table if name in MODELS},
+        figures=_figures(table),
+        comparisons=comparisons,
+        parts=_parts(found, held_out, section.seed),
+        samples=samples,
+        bootstrap=Bootstrap(RESAMPLES, section.seed, "held-out seed"),
+        counts={"tokens": tokens, "seeds": seeds, "prompts_answered": prompts},
+        learned_from=subject.training.learned_from,
+    )
+
+
+def _models(subject: Subject, teacher: LocalModel, writers: _Writers) -> dict[str, Any]:
+    """The students to compare, by name: untrained, and those that training left in the student's folder."""
+    train = subject.recipe.train
+    assert train is not None
+    assert isinstance(train.student, DecoderStudent | Seq2SeqStudent)
+    models: dict[str, Any] = {"untrained": writers.wrap(student_of(train.student, teacher, train.seed).model, teacher)}
+    folders = {
+        "cross-entropy": subject.folder / "baseline",
+        "distilled": subject.folder,
+        "teacher, trained too": subject.folder / "teacher",
     }
-    return {
-        "rows": len(held_out),
-        "tokens": int(tokens_R.sum()),
-        "seeds": len(set(clusters)),
-        "prompts answered": prompts,
-        "bootstrap": {"resamples": RESAMPLES, "seed": section.seed, "unit": "held-out seed", "interval": 0.95},
-        **({"learned from": facts["learned from"]} if "learned from" in facts else {}),
-        "table": table,
-        "kl differences": comparisons,
-        "slices": _slices(kl, tokens_R, held_out, section.seed),
-    }
+    for name, folder in folders.items():
+        if (folder / "model.safetensors").exists():
+            models[name] = writers.open(folder, teacher)
+    return models
 
 
-def _slices(kl: dict[str, Array], tokens_R: Array, held_out: list[Record], seed: int) -> dict[str, Any]:
-    """KL of each student in each part of the rows."""
-    found = {}
-    for name, some in slices(held_out).items():
-        clusters = [held_out[n].seed_id for n in some]
-        shown = [model for model in ("distilled", "cross-entropy") if model in kl]
-        spread = {model: interval(kl[model][some], tokens_R[some], clusters, seed) for model in shown}
-        found[name] = {"rows": len(some), "tokens": int(tokens_R[some].sum()), "kl": spread}
-    return found
+def _open_decoder(folder: Path, teacher: LocalModel) -> LocalModel:
+    where = teacher.model.device.type  # that of the teacher, since their logits are compared
+    values = {"model": str(folder.resolve()), "batch_size": teacher.batch_size, "device": where}
+    return LocalModel.open(TeacherSection.model_validate(values))
 
 
-def _taught(facts: dict[str, Any], source: Path, teacher: LocalModel) -> TrainingSet | None:
-    """Held-out rows with the targets that a student of an ensemble, or of another teacher than the first, learned by."""
-    if "ensemble" not in facts and "teacher" not in facts:
-        return None
-    merge = Merge.again(facts["ensemble"]) if "ensemble" in facts else None
-    return load(source, teacher.render, 1 << 30, "test", merge.names if merge else (facts["teacher"],), merge)
-
-
-def _untrained(recipe: Recipe, teacher: LocalModel) -> Any:
-    assert recipe.train is not None
-    assert recipe.train.student.kind in ("decoder", "seq2seq")
-    return student_of(recipe.train.student, teacher, recipe.train.seed).model
-
-
-def _open(folder: Path, kind: str, teacher: LocalModel) -> Any:
-    if kind == "seq2seq":
-        return Seq2SeqModel.open(folder, teacher.batch_size, teacher.model.device)
-    where = teacher.model.device.type  # where the teacher is, for their logits are compared
-    section = {"model": str(folder.resolve()), "batch_size": teacher.batch_size, "device": where}
-    return LocalModel.open(TeacherSection.model_validate(section))
-
-
-def _wrap(model: Any, teacher: LocalModel) -> Any:
-    if model.config.is_encoder_decoder:
-        return Seq2SeqModel(model.eval().to(teacher.model.device), teacher.tokenizer, teacher.batch_size)
+def _wrap_decoder(model: Any, teacher: LocalModel) -> LocalModel:
     return LocalModel(model.eval().to(teacher.model.device), teacher.tokenizer, teacher.identity, teacher.batch_size)
 
 
-def _unigram(source: Path, vocab_size: int) -> torch.Tensor:
-    """Log-frequencies (V,) of the training completions' tokens, one added to each."""
-    counts = np.ones(vocab_size)
-    for record, _ in rows(source, "train"):
-        np.add.at(counts, np.asarray(record.token_ids), 1)
-    return torch.from_numpy(np.log(counts / counts.sum())).float()
+def _open_seq2seq(folder: Path, teacher: LocalModel) -> Seq2SeqModel:
+    return Seq2SeqModel.open(folder, teacher.batch_size, teacher.model.device)
 
 
-@torch.inference_mode()
-def _compare(
-    teacher: LocalModel,
-    models: dict[str, Any],
-    unigram_V: torch.Tensor,
-    held_out: list[Record],
-    ui: UI,
-    taught: TrainingSet | None = None,
-    rationale: RationaleSection | None = None,
-) -> tuple[dict[str, Array], ...]:
-    """Sums over each row's tokens: KL(teacher ‖ model), agreements of the likeliest token, −log q(token), and how far
-    the model is from the targets `taught`: KL of a top-k, cross-entropy of draws. And the bins of its calibration.
-
-    The teacher is conditioned on the prompt it was sent, each student on the prompt a student sees (with `rationale`,
-    the one that asks for it). "teacher, student's prompt" is the teacher conditioned like a student.
-    """
-    others: dict[str, Any] = {"teacher, student's prompt": teacher, **models}
-    sums = {name: np.zeros((4, len(held_out))) for name in ("teacher", "unigram", *others)}
-    bins = {name: np.zeros((len(held_out), BINS, 3)) for name in sums}
-    targets = {e.id: target_batch([e.target], taught.meta) for e in taught.examples if e.target} if taught else {}
-    meta = taught.meta if taught else {}
-
-    def take(name: str, row: int, z_TV: torch.Tensor, logp_TV: torch.Tensor) -> None:
-        tokens = list(held_out[row].token_ids or ())
-        sums[name][:, row] = _row(z_TV, logp_TV, tokens, targets.get(held_out[row].id), meta)
-        bins[name][row] = calibration_bins(z_TV, torch.tensor(tokens, device=z_TV.device))
-
-    with ui.progress("evaluate", len(held_out), "rows") as bar:
-        for begin in range(0, len(held_out), _CHUNK):
-            chunk = held_out[begin : begin + _CHUNK]
-            completions = [list(r.token_ids or ()) for r in chunk]
-            teacher_rows = teacher.logprobs([list(r.prompt_token_ids or ()) for r in chunk], completions)
-            asked = [teacher.render(explaining(r.prompt, rationale) if rationale else r.prompt) for r in chunk]
-            for name, model in others.items():
-                for row, z_TV in enumerate(completion_logits(model.model, asked, completions)):
-                    take(name, begin + row, z_TV, teacher_rows[row])
-            for row, logp_TV in enumerate(teacher_rows):
-                take("teacher", begin + row, logp_TV, logp_TV)
-                take("unigram", begin + row, unigram_V.to(logp_TV.device).expand_as(logp_TV), logp_TV)
-            bar.advance(len(chunk))
-    return *({name: s[i] for name, s in sums.items()} for i in range(4)), bins
+def _wrap_seq2seq(model: Any, teacher: LocalModel) -> Seq2SeqModel:
+    return Seq2SeqModel(model.eval().to(teacher.model.device), teacher.tokenizer, teacher.batch_size)
 
 
-def _row(
-    z_TV: torch.Tensor,
-    logp_TV: torch.Tensor,
-    tokens: list[int],
-    target: losses.Target | None,
-    meta: dict[str, Any],
-) -> list[float]:
-    labels = torch.tensor(tokens, device=z_TV.device)
-    far = 0.0
-    if target is not None:
-        t, size = float(meta["temperature"]), min(meta["vocab_size"], z_TV.shape[-1])
-        target = losses.moved(target, z_TV.device)
-        far = float(losses.divergence(z_TV, target, temperature=t, vocabulary=size).double().sum()) / t**2
-    return [
-        float(losses.kl_full(z_TV, logp_TV).double().sum()),
-        float((z_TV.argmax(-1) == logp_TV.argmax(-1)).sum()),
-        float(losses.cross_entropy(z_TV, labels).double().sum()),
-        far,
-    ]
+def _prompt(rationale: RationaleSection | None) -> Prompt:
+    """The prompt under which a student writes the whole completion: with two tasks, the one that asks for reasons."""
+    if rationale is None or rationale.mode != "step_by_step":
+        return lambda row: row.prompt
+    return lambda row: explaining(row.prompt, rationale)
+
+
+def _taught(subject: Subject, teacher: LocalModel) -> TrainingSet | None:
+    """The stored targets of the held-out rows, for a student that did not learn from the recipe's first teacher."""
+    training = subject.training
+    merge = Merge.again(training.ensemble) if training.ensemble else None
+    names = merge.names if merge else (training.teacher,) if training.teacher else ()
+    return load(subject.source, teacher.render, 1 << 30, "test", names, merge) if names else None
+
+
+def _table(found: Distances, held_out: Sequence[HeldOut], seed: int) -> Table:
+    """Every measure of distance with its interval, for every model."""
+    tokens_R = np.array([len(r.token_ids or ()) for r in held_out])
+    clusters = [r.seed_id for r in held_out]
+    table: Table = {}
+    for name in found.kl:
+        table[name] = {
+            "kl": interval(found.kl[name], tokens_R, clusters, seed),
+            "agreement": interval(found.agreement[name], tokens_R, clusters, seed),
+            "nll": interval(found.nll[name], tokens_R, clusters, seed),
+            "perplexity": float(np.exp(found.nll[name].sum() / tokens_R.sum())),
+            "calibration": calibration(found.bins[name], clusters, seed),
+        }
+        if name in found.from_targets:
+            table[name]["from_targets"] = interval(found.from_targets[name], tokens_R, clusters, seed)
+    return table
+
+
+def _parts(found: Distances, held_out: Sequence[HeldOut], seed: int) -> list[Part]:
+    """KL of each trained student in each part of the rows."""
+    parts = []
+    for name, places in slices(held_out).items():
+        tokens_R = np.array([len(held_out[n].token_ids or ()) for n in places])
+        clusters = [held_out[n].seed_id for n in places]
+        table: Table = {
+            model: {"kl": interval(found.kl[model][places], tokens_R, clusters, seed)}
+            for model in ("distilled", "cross-entropy")
+            if model in found.kl
+        }
+        parts.append(Part(name, len(places), table, {"tokens": int(tokens_R.sum())}))
+    return parts
 
 
 def _answers(
-    recipe: Recipe,
-    teacher: LocalModel,
-    models: dict[str, Any],
-    folder: Path,
-    held_out: list[Record],
-    ui: UI,
-) -> tuple[dict[str, dict[str, Any]], int]:
-    """Greedy answers to the held-out prompts: accuracy, speed, memory; and how many prompts there were.
+    subject: Subject, models: dict[str, Any], held_out: Sequence[HeldOut], writers: _Writers
+) -> tuple[dict[str, Row], list[Sample], int]:
+    """Greedy answers to the held-out prompts: accuracy and cost of each model, samples, and how many prompts.
 
-    Teacher and distilled student answer in a process of their own, which gives peak memory; the other students
-    share the distilled one's architecture.
+    Teacher and distilled student answer in processes of their own, for their peak memory. The other students have the
+    architecture of the distilled one, so they answer here.
     """
-    section, rationale = recipe.evaluate, recipe.train.rationale if recipe.train else None
-    local = local_teacher(recipe)
-    first = list({r.seed_id: r for r in held_out}.values())[: section.max_prompts]
-    ui.note(f"evaluate: {len(first)} prompts answered greedily by the teacher and each student")
-    found: dict[str, dict[str, Any]] = {}
-    apart = {
-        "teacher": recipe.teacher,
-        "distilled": TeacherSection(model=str(folder.resolve()), batch_size=local.batch_size, device=local.device),
-    }
+    section = subject.recipe.evaluate
+    local = local_teacher(subject.recipe)
+    rows = list({r.seed_id: r for r in held_out}.values())[: section.max_prompts]
+    subject.ui.note(f"evaluate: {len(rows)} prompts answered greedily by the teacher and each student")
+    apart = {"teacher": (_ASK_TEACHER, local), "distilled": (writers.ask, student_section(subject.folder, local))}
+    found: dict[str, Row] = {}
+    texts: dict[str, list[str]] = {}
     for name in ("teacher", *models):
-        asked = [_greedy(r, section, teacher_prompt=name == "teacher") for r in first]
+        asked = [question(r, as_teacher=name == "teacher", max_new_tokens=section.max_new_tokens) for r in rows]
         if name in apart:
-            job = {"what": "sample", "teacher": apart[name].model_dump(mode="json")}
-            if isinstance(models.get(name), Seq2SeqModel):
-                job["what"] = "seq2seq"
-            measured = measure({**job, "requests": [vars(r) for r in asked]})
-            texts = measured.pop("texts")
-            found[name] = measured
+            function, model = apart[name]
+            found[name], texts[name] = _apart(function, model, asked)
         else:
-            texts = [r.text for r in models[name].sample(asked, None)]
             found[name] = {}
-        bare = name != "teacher" and rationale is not None and rationale.mode != "then_answer"
-        marker = None if bare else recipe.generate.answer_marker  # such students answer without their reasons
-        found[name]["accuracy"] = _accuracy(marker, first, texts, section.seed)
-        found[name]["samples"] = [
-            {"prompt": r.prompt[-1]["content"], "text": t} for r, t in list(zip(first, texts, strict=True))[:4]
-        ]
-    return found, len(first)
+            texts[name] = [reply.text for reply in models[name].sample([q.request() for q in asked], None)]
+        found[name]["accuracy"] = _accuracy(_marker(subject, name), rows, texts[name], section.seed)
+    order = [*apart, *(name for name in texts if name not in apart)]
+    samples = [
+        Sample(str(row.prompt[-1]["content"]), {name: texts[name][n] for name in order if name in texts})
+        for n, row in enumerate(rows[:_SAMPLES])
+    ]
+    return found, samples, len(rows)
 
 
-def _greedy(record: Record, section: EvaluateSection, teacher_prompt: bool) -> Request:
-    messages = (record.teacher_prompt or record.prompt) if teacher_prompt else record.prompt
-    sampling: Sampling = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": section.max_new_tokens}
-    return Request("sample", messages, sampling, id=record.id)
+def _apart(function: str, model: TeacherSection, asked: Sequence[Question]) -> tuple[Row, list[str]]:
+    """(what was measured, the texts) of a model that answers in a process of its own."""
+    arguments = {"teacher": model.model_dump(mode="json"), "questions": [asdict(q) for q in asked]}
+    measured = measure(function, arguments)
+    texts = measured.pop("texts")
+    return row_of(measured), texts
 
 
-def _accuracy(
-    marker: str | None, records: Sequence[Record], texts: Sequence[str], seed: int
-) -> dict[str, float] | None:
+def _marker(subject: Subject, model: str) -> str | None:
+    """What stands before the answer in this model's texts; None where the whole text is the answer."""
+    rationale = subject.recipe.train.rationale if subject.recipe.train else None
+    answers_alone = model != "teacher" and rationale is not None and rationale.mode != "then_answer"
+    return None if answers_alone else subject.recipe.generate.answer_marker
+
+
+def _accuracy(marker: str | None, rows: Sequence[HeldOut], texts: Sequence[str], seed: int) -> Interval | None:
     """Share of right answers with its interval; None when the seeds have no references."""
-    checked = [(r, t) for r, t in zip(records, texts, strict=True) if r.reference]
+    checked = [(r, t) for r, t in zip(rows, texts, strict=True) if r.reference]
     if not checked:
         return None
     right = []
-    for record, text in checked:
+    for row, text in checked:
         answer = text.rpartition(marker)[2].strip().split("\n", 1)[0] if marker and marker in text else text
-        right.append(float(matches_any(None if marker and marker not in text else answer, record.reference or [])))
+        right.append(float(matches_any(None if marker and marker not in text else answer, row.reference or [])))
     return interval(np.array(right), np.ones(len(right)), [r.seed_id for r, _ in checked], seed)
+
+
+def _headline(rows: int, comparisons: Sequence[Comparison]) -> str:
+    """The result in one sentence; empty without a baseline to compare with."""
+    found = next((c.difference for c in comparisons if c.name == "distilled − cross-entropy"), None)
+    if found is None:
+        return ""
+    side = "nearer to" if found.mean < 0 else "farther from"
+    doubt = "" if found.low * found.high > 0 else " (the interval includes zero)"
+    return (
+        f"On {rows} held-out completions the distilled student is {abs(found.mean):.3f} nats a token {side} the "
+        "teacher than the student of the same tokens without logits: paired difference "
+        f"{shown(found, 'number')}{doubt}."
+    )
+
+
+def _figures(table: Table) -> list[Figure]:
+    value = table.get("distilled", {}).get("kl")
+    return [Figure("KL to the teacher, nats a token", value.mean)] if isinstance(value, Interval) else []
+
+
+def _notes(tokens: int, seeds: int, prompts: int) -> list[str]:
+    """How the numbers were made."""
+    return [
+        f"The completions have {tokens:,} tokens and come from {seeds:,} seeds. KL is over the whole vocabulary, from "
+        "the live teacher under its own prompt; each student sees only the question. All students share one "
+        "architecture.",
+        "Perplexity is that of the teacher's own completions. The calibration error is the mean distance, over 15 "
+        "bins, between the probability of the likeliest token and how often that token is the right one.",
+        f"Answers are greedy, to {prompts:,} prompts. Each model's speed and peak memory were measured in a process of "
+        "its own, over all prompts in batches; the time of one answer is the median of prompts asked one at a time.",
+    ]

@@ -2,77 +2,130 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import torch
 
-from distill.evaluation.cost import measure
-from distill.intervals import Array
-from distill.students.classifier import prompt_text
+from distill.cost import MEASURES as COSTS
+from distill.cost import measure, row_of
+from distill.evaluation import timing
+from distill.evaluation.asking import student_section
+from distill.evaluation.subject import Subject
+from distill.intervals import Array, spread
 from distill.students.sentence import sentence
 from synthgen.errors import UserError
-from synthgen.recipe import Recipe, local_teacher
-from synthgen.records import Record
-from synthgen.tables.engines import TeacherSection
+from synthgen.recipe import local_teacher
+from synthgen.results.evaluation import Comparison, Evaluation
+from synthgen.results.measures import Bootstrap, Figure, Interval, Measure, Table, shown
 from synthgen.tables.students import SentenceStudent
 from synthgen.teachers.embedding import EmbeddingModel, SentenceEncoder
-from synthgen.ui import UI
 
 RESAMPLES = 500
 _TEXTS = 256  # compared, at most: 32,640 pairs
 
+MEASURES = {
+    "spearman": Measure(
+        "Spearman's ρ with the teacher",
+        lower_is_better=False,
+        caption="Agreement with the teacher's order of the pairs: value and 95% interval.",
+    ),
+    "cosine": Measure("cosine to the teacher's vector", lower_is_better=False),
+    **COSTS,
+}
 
-def evaluate_sentence(recipe: Recipe, folder: Path, held_out: list[Record], ui: UI) -> dict[str, Any]:
-    """Teacher, static vectors, the student untrained and distilled: ρ, nearness, speed, memory."""
-    section, train = recipe.evaluate, recipe.train
-    assert train is not None
-    assert isinstance(train.student, SentenceStudent)
-    texts = list(dict.fromkeys(prompt_text(r) for r in held_out))[: min(section.max_rows or _TEXTS, _TEXTS)]
+MODELS = {
+    "teacher": "its own vectors",
+    "static": "the mean of the teacher's word vectors",
+    "untrained": "the student before its first step",
+    "distilled": "the student",
+}
+
+
+def evaluate_sentence(subject: Subject) -> Evaluation:
+    """A sentence encoder against its teacher, the untrained student, and the teacher's static word vectors."""
+    recipe, section = subject.recipe, subject.recipe.evaluate
+    assert recipe.train is not None
+    assert isinstance(recipe.train.student, SentenceStudent)
+    most = min(section.max_rows or _TEXTS, _TEXTS)
+    texts = list(dict.fromkeys(row.text for row in subject.held_out()))[:most]
     if len(texts) < 3:
         raise UserError(f"{len(texts)} different held-out texts are too few to compare pairs of", "set split.test")
-    asked = local_teacher(recipe)
-    teacher = EmbeddingModel.open(asked).model
-    trained = TeacherSection(model=str(folder.resolve()), batch_size=asked.batch_size, device=asked.device)
-    ui.note(f"evaluate: {len(texts)} held-out texts, every pair")
+    local = local_teacher(recipe)
+    teacher = EmbeddingModel.open(local).model
+    trained = student_section(subject.folder, local)
+    subject.ui.note(f"evaluate: {len(texts)} held-out texts, every pair")
     vectors = {
-        "teacher": teacher.vectors(texts, asked.batch_size),
+        "teacher": teacher.vectors(texts, local.batch_size),
         "static": static(teacher, texts),
-        "untrained": sentence(train.student, teacher, train.seed).eval().to(teacher.device).vectors(texts),
-        "distilled": EmbeddingModel.open(trained).model.vectors(texts, asked.batch_size),
+        "untrained": sentence(recipe.train.student, teacher, recipe.train.seed)
+        .eval()
+        .to(teacher.device)
+        .vectors(texts),
+        "distilled": EmbeddingModel.open(trained).model.vectors(texts, local.batch_size),
     }
+    table, comparisons = _quality(vectors, section.seed)
+    subject.ui.note("evaluate: speed and memory of teacher and student, each in a process of its own")
+    for name, model in (("teacher", local), ("distilled", trained)):
+        table[name] |= row_of(measure(timing.VECTORS, {"teacher": model.model_dump(mode="json"), "texts": texts}))
+    faster = _number(table, "distilled", "rows_per_second") / _number(table, "teacher", "rows_per_second")
+    rho, pairs = table["distilled"]["spearman"], len(texts) * (len(texts) - 1) // 2
+    assert isinstance(rho, Interval)
+    return Evaluation(
+        kind=subject.training.kind,
+        rows=len(texts),
+        unit="texts",
+        headline=f"On {len(texts)} held-out texts the student orders pairs as the teacher does with Spearman's ρ "
+        f"{shown(rho, 'number')}, at {shown(faster, 'rate')} times the teacher's speed.",
+        measures=MEASURES,
+        table=table,
+        notes=[
+            f"Spearman's ρ is between the cosines that a model and the teacher give to {pairs:,} pairs of texts.",
+            "Speed and peak memory: each model in a process of its own.",
+        ],
+        models={name: MODELS[name] for name in table},
+        figures=[
+            Figure("Spearman's ρ with the teacher", rho.mean),
+            Figure("times the teacher's speed", faster, "rate"),
+        ],
+        comparisons=comparisons,
+        bootstrap=Bootstrap(RESAMPLES, section.seed, "held-out text"),
+        counts={"pairs": pairs, "speed_up": faster},
+        learned_from=subject.training.learned_from,
+    )
+
+
+def _quality(vectors: dict[str, torch.Tensor], seed: int) -> tuple[Table, list[Comparison]]:
+    """ρ and cosine of each model's vectors (N, D) to the teacher's; how much better the student is than others."""
+    count = len(vectors["teacher"])
     similar = {name: cosines(v.double().numpy()) for name, v in vectors.items()}
-    table: dict[str, dict[str, Any]] = {name: {} for name in vectors}
-    draws = bootstrap(similar, len(texts), section.seed)
-    upper = np.triu_indices(len(texts), 1)
-    for name, values in draws.items():
-        table[name]["spearman"] = spread(spearman(similar["teacher"][upper], similar[name][upper]), values)
+    draws = bootstrap(similar, count, seed)
+    upper = np.triu_indices(count, 1)
+    values = {name: spearman(similar["teacher"][upper], similar[name][upper]) for name in draws}
+    table: Table = {name: {} for name in vectors}
+    for name in draws:
+        table[name]["spearman"] = spread(values[name], draws[name])
         if vectors[name].shape == vectors["teacher"].shape:
             near = torch.nn.functional.cosine_similarity(vectors[name], vectors["teacher"], dim=-1)
             table[name]["cosine"] = float(near.mean())
-    ui.note("evaluate: speed and memory of teacher and student, each in a process of its own")
-    for name, model in (("teacher", asked), ("distilled", trained)):
-        table[name] |= measure({"what": "embed", "teacher": model.model_dump(mode="json"), "texts": texts})
-    differences = {
-        f"distilled − {other}": spread(
-            table["distilled"]["spearman"]["mean"] - table[other]["spearman"]["mean"], draws["distilled"] - draws[other]
+    comparisons = [
+        Comparison(
+            f"distilled − {other}",
+            "spearman",
+            spread(values["distilled"] - values[other], draws["distilled"] - draws[other]),
         )
         for other in ("untrained", "static")
-    }
-    return {
-        "rows": len(texts),
-        "pairs": len(upper[0]),
-        "bootstrap": {"resamples": RESAMPLES, "seed": section.seed, "unit": "held-out text", "interval": 0.95},
-        "table": table,
-        "differences": differences,
-        "speed-up": table["distilled"]["rows_per_second"] / table["teacher"]["rows_per_second"],
-    }
+    ]
+    return table, comparisons
+
+
+def _number(table: Table, model: str, measure: str) -> float:
+    value = table[model][measure]
+    assert isinstance(value, float)
+    return value
 
 
 @torch.no_grad()
 def static(teacher: SentenceEncoder, texts: list[str]) -> torch.Tensor:
-    """(N, D): means of the teacher's word vectors over the tokens that the text itself has; no context, no layers."""
+    """(N, D): for each text the mean of the teacher's word vectors over its own tokens; no context, no layers."""
     table_VD = teacher.model.get_input_embeddings().weight
     special = set(teacher.tokenizer.all_special_ids)
     rows = [[i for i in ids if i not in special] or list(ids) for ids in teacher.tokens(texts)]
@@ -80,7 +133,7 @@ def static(teacher: SentenceEncoder, texts: list[str]) -> torch.Tensor:
 
 
 def cosines(vectors_ND: Array) -> Array:
-    """(N, N)."""
+    """(N, N): the cosine of every pair of vectors."""
     unit_ND = vectors_ND / np.linalg.norm(vectors_ND, axis=-1, keepdims=True).clip(1e-12)
     return np.asarray(unit_ND @ unit_ND.T)
 
@@ -98,8 +151,10 @@ def spearman(a: Array, b: Array) -> float:
 
 
 def bootstrap(similar: dict[str, Array], count: int, seed: int) -> dict[str, Array]:
-    """ρ with the teacher of every other model, (RESAMPLES,), on the same draws of texts; a text is no pair with
-    itself."""
+    """For every model but the teacher its ρ in each resample, (RESAMPLES,).
+
+    All models get the same draws of texts. A text that was drawn twice makes no pair with itself.
+    """
     generator = np.random.default_rng(seed)
     found: dict[str, list[float]] = {name: [] for name in similar if name != "teacher"}
     a, b = np.triu_indices(count, 1)
@@ -112,9 +167,3 @@ def bootstrap(similar: dict[str, Array], count: int, seed: int) -> dict[str, Arr
         for name, values in found.items():
             values.append(float(np.corrcoef(teacher, ranks(similar[name][left, right]))[0, 1]))
     return {name: np.array(values) for name, values in found.items()}
-
-
-def spread(mean: float, draws: Array) -> dict[str, float]:
-    """The value and its 95% interval."""
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return {"mean": mean, "low": float(low), "high": float(high)}

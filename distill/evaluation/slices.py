@@ -1,7 +1,7 @@
 """Where a student is near its teacher and where it is not: parts of the held-out rows, and calibration.
 
 slices(records)                       # → {"strategy: answer": [0, 2, …], "length: longest third": […], …}
-calibration(bins_RBX, clusters, 0)    # → {"mean": 0.031, "low": …, "high": …}
+calibration(bins_RBX, clusters, 0)    # → Interval(0.031, 0.024, 0.040)
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from distill.intervals import RESAMPLES, Array
-from synthgen.records import Record
+from distill.held_out import HeldOut
+from distill.intervals import RESAMPLES, Array, spread
+from synthgen.results.measures import Interval
 
 BINS = 15
 _FEWEST = 8  # rows that a slice must have
 
 
-def slices(records: Sequence[Record]) -> dict[str, list[int]]:
-    """Rows of each part, by strategy, by whether the answer was right, and by thirds of the completion's length.
+def slices(records: Sequence[HeldOut]) -> dict[str, list[int]]:
+    """The places of the rows in each part: by strategy, by whether the answer was right, and by thirds of the length.
 
-    A division that puts all rows in one part is left out, and so is a part of fewer than eight rows.
+    The length is that of the completion. A division that puts all rows in one part is left out, and so is a part of
+    fewer than eight rows.
     """
     lengths = [len(r.token_ids or ()) for r in records]
     edges: Array = np.quantile(lengths or [0], [1 / 3, 2 / 3])
@@ -29,7 +31,7 @@ def slices(records: Sequence[Record]) -> dict[str, list[int]]:
     answers = {r.id: next((s["value"] for s in r.scores if s["name"] == "answer"), None) for r in records}
     found: dict[str, list[int]] = {}
     for name, values in (
-        ("strategy", [r.strategy for r in records]),
+        ("strategy", [r.strategy or "" for r in records]),
         ("answer", ["unchecked" if answers[r.id] is None else "right" if answers[r.id] else "wrong" for r in records]),
         ("length", [thirds[int(np.searchsorted(edges, length))] for length in lengths]),
     ):
@@ -49,16 +51,17 @@ def calibration_bins(z_TV: torch.Tensor, labels_T: torch.Tensor) -> Array:
     return np.asarray(torch.zeros(BINS, 3, dtype=torch.float64).index_add_(0, place.cpu(), columns.cpu()).numpy())
 
 
-def calibration(bins_RBX: Array, clusters: Sequence[str], seed: int) -> dict[str, float]:
-    """Expected calibration error (Guo et al. 2017, arXiv 1706.04599) of the next token, with its 95% bootstrap
-    interval over clusters. It is biased upwards in small samples: compare models on the same rows."""
+def calibration(bins_RBX: Array, clusters: Sequence[str], seed: int) -> Interval:
+    """Expected calibration error of the next token, with its 95% bootstrap interval over clusters.
+
+    Guo et al. 2017, arXiv 1706.04599. In small samples it is too high, so compare models on the same rows.
+    """
     names, place = np.unique(np.asarray(clusters), return_inverse=True)
     each = np.zeros((len(names), BINS, 3))
     np.add.at(each, place, bins_RBX)
     drawn = np.random.default_rng(seed).integers(0, len(names), (RESAMPLES, len(names)))
     counts = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
-    low, high = np.quantile(_error(np.tensordot(counts, each, 1)), [0.025, 0.975])
-    return {"mean": float(_error(each.sum(0))), "low": float(low), "high": float(high)}
+    return spread(float(_error(each.sum(0))), _error(np.tensordot(counts, each, 1)))
 
 
 def _error(bins: Array) -> Array:

@@ -1,6 +1,7 @@
-"""Students for the edge: ONNX (float32 and eight bits) and GGUF, each compared with the student it came from.
+"""Students in the formats of other runtimes, each file compared with the student it was made from.
 
     distill.export("runs/demo", "onnx")   # → runs/demo/student/onnx
 
-`make.export` is the command; `onnx`, `gguf` and `int8` write, `running` runs, `parity` compares and measures.
+`make` holds the command; MODEL_FORMATS says which function writes which kind of student. `onnx`, `gguf`, `bert` and
+`int8` write files, `running` runs them, `parity` compares and measures them.
 """

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from distill.evaluation.cost import measure
-from distill.exporting.parity import LEAST, same_labels
-from distill.exporting.running import open_classifier, padded
-from distill.students.classifier import Classifier, features, prompt_text
+from distill.exporting import parity, timing
+from distill.exporting.job import Job, no_rows
+from distill.exporting.running import open_mlp, padded
+from distill.exporting.usage import usage
+from distill.held_out import first_rows
+from distill.students.classifier import Classifier, features
 from synthgen import durable
-from synthgen.errors import UserError
-from synthgen.ui import UI
+from synthgen.results.export import Export, ExportedFile
+from synthgen.results.measures import Table
 
 _OPSET = 18
 _SCRIPT = '''"""Labels of texts. python predict.py TEXT..."""
@@ -53,36 +53,36 @@ if __name__ == "__main__":
 '''
 
 
-def write_classifier(folder: Path, source: Path, temporary: Path, ui: UI) -> dict[str, Any]:
-    """model.onnx and predict.py, compared with the student on the held-out texts of `source`."""
-    from distill.data import rows
-
-    texts = [prompt_text(record) for record, _ in rows(source, "test")]
+def write_onnx(job: Job) -> Export:
+    """model.onnx and predict.py, compared with the student on the held-out texts."""
+    texts = [row.text for row in first_rows(job.source, "test")]
     if not texts:
-        raise UserError(
-            f"{source} has no held-out rows to compare on", "set split.test in the recipe, or name a corpus"
-        )
-    classifier = Classifier.load(folder)
-    ir.save(graph(classifier), str(temporary / "model.onnx"))
+        raise no_rows(job.source)
+    classifier = Classifier.load(job.student)
+    ir.save(graph(classifier), str(job.out / "model.onnx"))
     script = _SCRIPT.format(features=inspect.getsource(features), padded=inspect.getsource(padded))
-    durable.write_text(temporary / "predict.py", script)
-    theirs, ours = classifier.predict(texts), open_classifier("onnxruntime", temporary)(texts)
-    ui.note("export: speed and memory, each in a process of its own")
-    table: dict[str, dict[str, Any]] = {
-        "student": {"runtime": "numpy", "file": "model.safetensors"},
-        "ONNX, float32": {
-            "runtime": "onnxruntime",
-            "file": "model.onnx",
-            **same_labels(theirs, ours),
-        },
+    durable.write_text(job.out / "predict.py", script)
+    files = {
+        "student": ExportedFile("model.safetensors", "numpy"),
+        "ONNX, float32": ExportedFile("model.onnx", "onnxruntime"),
     }
-    for name, row in table.items():
-        home = folder.resolve() if name == "student" else temporary
-        row["bytes"] = (home / row["file"]).stat().st_size
-        row |= measure(
-            {"what": "exported", "kind": "classifier", "runtime": row["runtime"], "path": str(home), "texts": texts}
-        )
-    return {"rows": len(texts), "least_agreement": LEAST, "table": table}
+    predict = open_mlp("onnxruntime", job.out / "model.onnx")
+    table: Table = {
+        "student": {},
+        "ONNX, float32": parity.same_labels(classifier.predict(texts), predict(texts)),
+    }
+    parity.weigh(table, files, job, {"texts": texts}, timing.MLP)
+    return Export(
+        kind=job.kind,
+        rows=len(texts),
+        unit="texts",
+        measures=parity.LABEL_MEASURES,
+        table=table,
+        files=files,
+        usage=usage("onnx_classifier.md.j2", files),
+        gate=parity.gate("label"),
+        notes=parity.NOTES,
+    )
 
 
 def graph(classifier: Classifier) -> ir.Model:

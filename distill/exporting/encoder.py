@@ -3,77 +3,92 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from distill.exporting import parity, timing
 from distill.exporting.int8 import Int8, quantize
-from distill.exporting.parity import LEAST, same_labels, weigh
-from distill.exporting.running import open_classifier
-from distill.intervals import Array
-from distill.students.classifier import prompt_text
+from distill.exporting.job import Job, no_rows
+from distill.exporting.running import Predict, open_encoder
+from distill.exporting.usage import usage
+from distill.held_out import first_rows
 from distill.students.encoder import Encoder
-from synthgen.errors import UserError
+from synthgen.results.export import Export, ExportedFile
+from synthgen.results.measures import Table
 from synthgen.teachers.encoder import context_of
-from synthgen.ui import UI
+
+_CALIBRATE = 64  # training texts that rounding goes by
+
+Open = Callable[[Path], Predict]
 
 
-def write_encoder(folder: Path, source: Path, temporary: Path, to: str, calibrate: int, ui: UI) -> dict[str, Any]:
-    """The files of `to`, compared with the student in `folder` on the held-out texts of `source`.
+def write_onnx(job: Job) -> Export:
+    """Two graphs, in float32 and with weights of eight bits, and a script that runs them without torch."""
+    from distill.exporting.onnx import write_encoder
 
-    Eight bits are rounded by `calibrate` training texts.
+    student, weights = _rounded(job)
+    written = write_encoder(job.student, student, weights, job.out)
+
+    def opened(path: Path) -> Predict:
+        return open_encoder("onnxruntime", path)
+
+    return _export(job, student, written, "onnxruntime", opened, "onnx_encoder.md.j2")
+
+
+def write_gguf(job: Job) -> Export:
+    """Two files, in float16 and q8_0. llama.cpp runs them where it is installed; else torch compares them."""
+    from distill.exporting.bert import check, dequantized, write_bert
+
+    student, weights = _rounded(job, check)
+    written = write_bert(student, weights, job.out)
+    if importlib.util.find_spec("llama_cpp"):
+        opened: Open = lambda path: open_encoder("llama.cpp", path)  # noqa: E731
+        return _export(job, student, written, "llama.cpp", opened, "gguf_encoder.md.j2")
+    return _export(
+        job, student, written, "torch", lambda path: dequantized(path, student).predict, "gguf_encoder.md.j2"
+    )
+
+
+def _rounded(job: Job, check: Callable[[Encoder], object] = lambda student: None) -> tuple[Encoder, dict[str, Int8]]:
+    """The student, and its weights in eight bits, rounded by training texts; `check` refuses what cannot be written.
+
+    The embeddings of positions and token types are small, and keep their precision.
     """
-    from distill.data import rows
-
-    texts = [prompt_text(record) for record, _ in rows(source, "test")]
-    if not texts:
-        raise UserError(
-            f"{source} has no held-out rows to compare on", "set split.test in the recipe, or name a corpus"
-        )
-    student = Encoder.load(folder)
-    if to == "gguf":
-        from distill.exporting.bert import check
-
-        check(student)
-    ui.note(f"export: weights of eight bits, rounded by {calibrate} training rows at most")
-    weights = _rounded(student, [prompt_text(record) for record, _ in rows(source, "train")[:calibrate]])
-    ui.note(f"export: {to}")
-    if to == "gguf":
-        from distill.exporting.bert import write_bert
-
-        runtime = "llama.cpp" if importlib.util.find_spec("llama_cpp") else "torch"
-        files = write_bert(student, weights, temporary)
-    else:
-        from distill.exporting.onnx import write_encoder as write_onnx
-
-        runtime, files = "onnxruntime", write_onnx(folder, student, weights, temporary)
-    theirs = student.predict(texts)
-    table: dict[str, dict[str, Any]] = {"student": {"runtime": "torch", "file": "model.safetensors"}}
-    for name, file in files.items():
-        ours = _open(runtime, temporary / file, student)(texts)
-        table[name] = {
-            "runtime": runtime,
-            "file": file,
-            **same_labels(theirs, ours),
-        }
-    weigh(table, folder, temporary, {"texts": texts}, runtime != "torch", ui)
-    return {"rows": len(texts), "least_agreement": LEAST, "table": table}
-
-
-def _rounded(student: Encoder, texts: Sequence[str]) -> dict[str, Int8]:
-    """Weights of eight bits; those of positions and token types, rows of little, stay as they are."""
+    if not first_rows(job.source, "test", 1):
+        raise no_rows(job.source)
+    student = Encoder.load(job.student)
+    check(student)
+    job.ui.note(f"export: weights of eight bits, rounded by {_CALIBRATE} training rows at most")
+    texts = [row.text for row in first_rows(job.source, "train", _CALIBRATE)]
     context = context_of(student.model.config, student.tokenizer)
     ids = student.tokenizer(texts, truncation=True, max_length=context)["input_ids"] if texts else []
     words = student.model.get_input_embeddings()
     small = [n for n, m in student.model.named_modules() if isinstance(m, torch.nn.Embedding) and m is not words]
-    return {name: found for name, found in quantize(student.model, ids).items() if name not in small}
+    job.ui.note("export: writing the files")
+    return student, {name: found for name, found in quantize(student.model, ids).items() if name not in small}
 
 
-def _open(runtime: str, path: Path, student: Encoder) -> Callable[[Sequence[str]], Array]:
-    if runtime == "torch":
-        from distill.exporting.bert import dequantized
-
-        return dequantized(path, student).predict
-    return open_classifier(runtime, path)
+def _export(job: Job, student: Encoder, written: dict[str, str], runtime: str, opened: Open, template: str) -> Export:
+    """Compare and measure the files that were written."""
+    texts = [row.text for row in first_rows(job.source, "test")]
+    expected = student.predict(texts)
+    files = {"student": ExportedFile("model.safetensors", "torch")}
+    files |= {name: ExportedFile(file, runtime) for name, file in written.items()}
+    table: Table = {"student": {}}
+    for name, file in written.items():
+        table[name] = parity.same_labels(expected, opened(job.out / file)(texts))
+    timed = timing.ENCODER if runtime != "torch" else None
+    parity.weigh(table, files, job, {"texts": texts}, timed)
+    return Export(
+        kind=job.kind,
+        rows=len(texts),
+        unit="texts",
+        measures=parity.LABEL_MEASURES,
+        table=table,
+        files=files,
+        usage=usage(template, files),
+        gate=parity.gate("label"),
+        notes=parity.NOTES,
+    )

@@ -7,56 +7,50 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from distill.exporting.job import Job
 from synthgen import corpus, durable
-from synthgen.cards import environment
-from synthgen.errors import CorpusError, RunChanged, UserError, missing_extra
+from synthgen.cards import environment, markdown_table
+from synthgen.errors import CorpusError, RunChanged, UserError, missing_extra, nearest
 from synthgen.recipe import differences
+from synthgen.results.export import Export, read_export
+from synthgen.results.measures import columns
+from synthgen.results.training import read_training
+from synthgen.tables.formats import MODEL_FORMATS, ModelFormat
+from synthgen.tables.reference import Reference, resolve
+from synthgen.tables.students import KINDS
 from synthgen.ui import UI
 
-Format = Literal["onnx", "gguf"]
-
-_NEEDS = {"onnx": ("onnx", "onnx_ir", "onnxscript", "onnxruntime"), "gguf": ("gguf",)}
-_NOT_YET = {"seq2seq": "an encoder with a decoder", "sentence": "a sentence encoder"}
-_RUNS = {
-    "seq2seq": "transformers runs its folder as it is",
-    "sentence": "sentence-transformers runs its folder as it is; SentenceTransformer(…, backend='onnx') exports it",
-}
-_ROWS = 256  # held-out rows compared, at most
-_CALIBRATE = 64  # training rows that rounding goes by
-_TIMED = 8  # prompts whose speed is measured
-_EXAMPLE = "What is 2 plus 3?"  # what the folder's README asks
 _COPIED = ("config.json", "generation_config.json", "chat_template.jinja", "special_tokens_map.json", "merges.txt")
 
 
 def export(
     student: str | Path,
-    to: Format,
+    to: str,
     out: str | Path | None = None,
     *,
     held_out: str | Path | None = None,
     fresh: bool = False,
     ui: UI | None = None,
-) -> dict[str, Any]:
-    """Write `student` (its folder, or its run's) as `to` into `out` (STUDENT/`to`); returns and stores what it costs.
+) -> Export:
+    """Write `student` (its folder, or its run's) in the format `to` into `out` (STUDENT/`to`).
 
-    Each file of weights is compared with the student on the test split of `held_out` (a run or corpus; the run that
-    the student lies in): result["table"] has a row for each, result["passed"] says whether all agree at 99% of
-    positions or more. Raises CorpusError without a student or held-out rows, RunChanged when `out` holds another
-    export and not `fresh`, UserError when a package is missing or the student cannot be had in this format.
+    Each file of weights is compared with the student on the test split of `held_out`: a run or a corpus, by default the
+    run that the student lies in. The result says what the comparison found, and `passed` whether every file reaches
+    the format's gate. Raises CorpusError without a student or held-out rows, RunChanged when `out` holds another
+    export and not `fresh`, UserError when a package is missing or this student cannot be written in this format.
     """
     ui = ui or UI(quiet=True)
+    format = _format(to)
     folder = _student(Path(student))
-    facts = corpus.load_json(folder / "training.json")
-    if to == "gguf" and facts["kind"] == "classifier":
-        raise UserError(f"{folder} is no transformer, and GGUF holds those alone", "export it with --to onnx")
-    if facts["kind"] in _NOT_YET:
-        raise UserError(f"{folder} is {_NOT_YET[facts['kind']]}, which is not exported to {to}", _RUNS[facts["kind"]])
-    for package in _NEEDS[to]:
+    kind = read_training(folder / "training.json").kind
+    write = _writer(to, kind, folder)
+    for package in format.packages:
         if importlib.util.find_spec(package) is None:
-            raise missing_extra(package, "export")
+            raise missing_extra(package, format.extra)
     source = corpus.resolve(Path(held_out) if held_out else folder.parent, prefer=("curated",))
     target = Path(out) if out else folder / to
     inputs = {
@@ -68,9 +62,35 @@ def export(
     if result:
         ui.note(f"{target} is exported; nothing to do")
     else:
-        result = _make(folder, facts, source, target, inputs, ui)
-    durable.write_json(folder / f"export-{to}.json", result)  # for the run's page
+        temporary = target.absolute().with_name(f"{durable.TEMPORARY}{target.name}")
+        result = _make(Job(folder, kind, source, temporary, ui), write, target, inputs)
+    durable.write_json(folder / f"export-{to}.json", result.to_dict())  # for the run's page
     return result
+
+
+def _format(to: str) -> ModelFormat:
+    if to not in MODEL_FORMATS:
+        raise UserError(f"there is no model format '{to}'{nearest(to, MODEL_FORMATS)}", "name one of these with --to")
+    return MODEL_FORMATS[to]
+
+
+def writers(kind: str) -> dict[str, Reference]:
+    """For each format that students of this kind can be written in, the function that writes them.
+
+    A function in the kind's own entry comes before the one of the format.
+    """
+    found = {name: format.writes[kind] for name, format in MODEL_FORMATS.items() if kind in format.writes}
+    return found | dict(KINDS[kind].exports) if kind in KINDS else found
+
+
+def _writer(to: str, kind: str, folder: Path) -> Reference:
+    """The function that writes this kind of student as `to`. Raises UserError when there is none."""
+    known = writers(kind)
+    if to not in known:
+        others = " or ".join(f"--to {name}" for name in known)
+        hint = f"export it with {others}" if others else KINDS[kind].not_exported if kind in KINDS else ""
+        raise UserError(f"{folder} is a student of kind '{kind}', which is not exported to {to}", hint)
+    return known[to]
 
 
 def _student(path: Path) -> Path:
@@ -95,13 +115,13 @@ def _carried(folder: Path) -> list[Path]:
     return [p for p in sorted(folder.iterdir()) if p.name in _COPIED or p.name.startswith(("tokenizer", "vocab"))]
 
 
-def _there(target: Path, inputs: dict[str, Any], fresh: bool) -> dict[str, Any] | None:
-    """What an export of the same inputs in `target` found. Raises RunChanged when something else is there."""
+def _there(target: Path, inputs: dict[str, Any], fresh: bool) -> Export | None:
+    """The export of the same inputs that is in `target`. Raises RunChanged when something else is there."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return None
     if not (target / "export.json").exists():
         raise RunChanged(f"{target} is not empty and holds no export", "give another folder with -o")
-    found = dict(corpus.load_json(target / "export.json"))
+    found = corpus.load_json(target / "export.json")
     if fresh:
         return None
     if changed := differences(found.get("inputs", {}), inputs):
@@ -109,48 +129,25 @@ def _there(target: Path, inputs: dict[str, Any], fresh: bool) -> dict[str, Any] 
             f"{target} holds another export: {'; '.join(changed[:3])}",
             "give another folder with -o, or --fresh to replace it",
         )
-    return found
+    return read_export(target / "export.json")
 
 
-def _make(
-    folder: Path, facts: dict[str, Any], source: Path, target: Path, inputs: dict[str, Any], ui: UI
-) -> dict[str, Any]:
+def _make(job: Job, write: Reference, target: Path, inputs: dict[str, Any]) -> Export:
     """Write, compare and measure under a temporary name; the whole folder appears at once."""
-    temporary = target.absolute().with_name(f"{durable.TEMPORARY}{target.name}")
+    temporary, format = job.out, MODEL_FORMATS[inputs["to"]]
     with durable.lock(temporary):
         try:
             for left in temporary.iterdir():  # of an export that was killed
                 if left.name != ".lock":
                     durable.remove(left)
-            for path in _carried(folder) if inputs["to"] == "onnx" else ():  # a GGUF file holds all that itself
+            for path in _carried(job.student) if format.copies_config else ():
                 shutil.copy(path, temporary / path.name)
-            if facts["kind"] == "classifier":
-                from distill.exporting.classifier import write_classifier
-
-                found = write_classifier(folder, source, temporary, ui)
-            elif facts["kind"] == "encoder":
-                from distill.exporting.encoder import write_encoder
-
-                found = write_encoder(folder, source, temporary, inputs["to"], _CALIBRATE, ui)
-            else:
-                found = _decoder(folder, source, temporary, inputs["to"], ui)
-            table = found["table"]
-            result = {
-                "inputs": inputs,
-                "kind": facts["kind"],
-                "folder": str(target),
-                "least_agreement": found["least_agreement"],
-                "passed": all(row.get("agreement", 1.0) >= found["least_agreement"] for row in table.values()),
-                **found,
-            }
-            card = (folder / "README.md").read_text(encoding="utf-8") if (folder / "README.md").exists() else ""
-            text = (
-                environment()
-                .get_template("export_card.md.j2")
-                .render(**result, to=inputs["to"], card=_body(card), example=_EXAMPLE)
+            found: Export = resolve(write)(job)
+            result = replace(
+                found, kind=job.kind, to=inputs["to"], title=format.title, folder=str(target), inputs=inputs
             )
-            durable.write_text(temporary / "README.md", text)
-            durable.write_json(temporary / "export.json", result)
+            durable.write_text(temporary / "README.md", _card(result, format, job.student))
+            durable.write_json(temporary / "export.json", result.to_dict())
             (temporary / ".lock").unlink()
             durable.publish(temporary, target.absolute())
         finally:
@@ -158,58 +155,24 @@ def _make(
     return result
 
 
+def _card(result: Export, format: ModelFormat, student: Path) -> str:
+    """README.md of the export: how to run it, what the change costs, and the student's own card."""
+    files = {name: found.file for name, found in result.files.items()}
+    table = markdown_table(columns(result.measures, result.table.values()), result.table, files)
+    card = student / "README.md"
+    return (
+        environment()
+        .get_template("export_card.md.j2")
+        .render(
+            result=result,
+            format=format,
+            table=table,
+            card=_body(card.read_text(encoding="utf-8")) if card.exists() else "",
+        )
+    )
+
+
 def _body(card: str) -> str:
     """A model card without its header, its headings a level down."""
     text = card.split("---\n", 2)[-1].strip()
     return "\n".join(f"#{line}" if line.startswith("#") else line for line in text.splitlines())
-
-
-def _decoder(folder: Path, source: Path, temporary: Path, to: str, ui: UI) -> dict[str, Any]:
-    """Both files of a decoder, compared and measured."""
-    from distill.exporting import parity
-    from distill.exporting.int8 import quantize
-    from distill.exporting.running import open_model
-    from synthgen.tables.engines import TeacherSection
-    from synthgen.teachers.transformers import LocalModel
-
-    student = LocalModel.open(TeacherSection(model=str(folder.resolve()), device="cpu"))
-    student.model.set_attn_implementation(
-        "sdpa"
-    )  # the exporter knows it, which it does not the one with shared prefixes
-    if to == "gguf":
-        from distill.exporting.gguf import check, write_decoder
-
-        check(student)
-        runtime = "llama.cpp" if importlib.util.find_spec("llama_cpp") else "transformers"
-    else:
-        from distill.exporting.onnx import write_decoder
-
-        runtime = "onnxruntime"
-    pairs = _pairs(source, "test", student, _ROWS)
-    if not pairs:
-        raise UserError(
-            f"{source} has no held-out rows to compare on", "set split.test in the recipe, or name a corpus"
-        )
-    ui.note(f"export: weights of eight bits, rounded by {_CALIBRATE} training rows at most")
-    weights = quantize(student.model, [p + c for p, c in _pairs(source, "train", student, _CALIBRATE)])
-    ui.note(f"export: {to}")
-    files = write_decoder(student, weights, temporary)
-    table: dict[str, dict[str, Any]] = {}
-    with ui.progress("compare", len(files) * len(pairs), "rows") as bar:
-        for name, file in files.items():
-            model = open_model(runtime, temporary / file)
-            table[name] = {"runtime": runtime, "file": file, **parity.agreement(student.model, model, pairs, bar)}
-    del model
-    table = {"student": {"runtime": "torch", "file": "model.safetensors"}, **table}
-    prompts = list({tuple(p): p for p, _ in pairs}.values())[:_TIMED]
-    parity.weigh(table, folder, temporary, {"prompts": prompts}, runtime != "transformers", ui)
-    return {"rows": len(pairs), "least_agreement": parity.LEAST, "table": table}
-
-
-def _pairs(source: Path, split: str, student: Any, most: int) -> list[tuple[list[int], list[int]]]:
-    """(prompt, completion) in the student's tokens, of the first rows of a split that are not too long."""
-    from distill.data import rows
-    from distill.exporting.running import CONTEXT
-
-    pairs = [(student.render(r.prompt), list(r.token_ids or ())) for r, _ in rows(source, split)[:most]]
-    return [(p, c) for p, c in pairs if c and len(p + c) < CONTEXT - 32 and student.too_long(p, len(c)) is None]

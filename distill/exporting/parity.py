@@ -1,33 +1,64 @@
-"""Does an exported model say what the student says, and what does it cost: each figure of an export's table.
+"""Does an exported model say what the student says, and what does it cost: the figures of an export's table.
 
-Parity is on held-out completions: the prompt goes in at once and the completion after it, so that the cache is in the
-comparison. Size, speed and memory are measured in a process of its own for each file (`distill.evaluation.cost`).
+The comparison is on held-out completions: the prompt goes in at once and the completion after it, so that the cache is
+compared too. Size, speed and memory are measured in a process of its own for each file (`distill.cost`).
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from distill.evaluation.cost import measure
-from distill.exporting.running import Array, Model, open_classifier, open_model, threads
-from synthgen.ui import UI, Progress
+from distill.cost import measure, row_of
+from distill.exporting.job import Job
+from distill.exporting.running import Array, Model
+from synthgen.results.export import ExportedFile, Gate
+from synthgen.results.measures import Measure, Row, Table
+from synthgen.ui import Progress
 
 LEAST = 0.99  # share of positions with the same likeliest token
-_STEPS = 24  # tokens that follow each prompt when speed is measured
 
 Pair = tuple[list[int], list[int]]
 
+_BYTES = Measure("size, MB", "megabytes", True, "cost")
+_DIFFERENCE = Measure("largest |Δ log p|", "significant", True)
+_PEAK = Measure("peak memory, MB", "megabytes", True, "cost")
 
-def agreement(reference: Any, model: Model, pairs: Sequence[Pair], bar: Progress) -> dict[str, Any]:
-    """Compare with the student `reference` (transformers, float32) on (prompt, completion) pairs of token ids.
+TOKEN_MEASURES = {
+    "bytes": _BYTES,
+    "agreement": Measure("same likeliest token", "fine_percent", False),
+    "max_logprob_difference": _DIFFERENCE,
+    "kl": Measure("KL from the student, nats a token", "significant", True, "detail"),
+    "token_ms": Measure("one token, ms", "milliseconds", True, "cost"),
+    "prompt_ms": Measure("one prompt, ms", "milliseconds", True, "cost"),
+    "tokens_per_second": Measure("tokens a second", "rate", False, "cost"),
+    "peak_rss_bytes": _PEAK,
+}
+LABEL_MEASURES = {
+    "bytes": _BYTES,
+    "agreement": Measure("same likeliest label", "fine_percent", False),
+    "max_logprob_difference": _DIFFERENCE,
+    "text_ms": Measure("one text, ms", "milliseconds", True, "cost"),
+    "texts_per_second": Measure("texts a second, all at once", "rate", False, "cost"),
+    "peak_rss_bytes": _PEAK,
+}
+NOTES = [
+    "Speed and memory were measured in a process of its own for each file; times are medians with 95th percentiles.",
+]
 
-    "agreement": share of completion tokens at which both have the same likeliest token; "max_logprob_difference": the
-    largest over the whole vocabulary, in nats; "kl": mean KL(student ‖ exported), nats a token.
+
+def gate(choice: str) -> Gate:
+    """What every file must reach; `choice` is what is chosen at a position: a token or a label."""
+    return Gate("agreement", LEAST, f"held-out positions with the student's likeliest {choice}")
+
+
+def agreement(reference: Any, model: Model, pairs: Sequence[Pair], bar: Progress) -> Row:
+    """Compare `model` with the student `reference` (transformers, float32) on (prompt, completion) pairs of token ids.
+
+    `agreement`: share of completion tokens at which both have the same likeliest token. `max_logprob_difference`: the
+    largest over the whole vocabulary, in nats. `kl`: mean KL(student ‖ exported) in nats a token.
     """
     import torch
 
@@ -59,79 +90,32 @@ def _logprobs(z_TV: Array) -> Array:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
 
 
-def same_labels(theirs: Array, ours: Array) -> dict[str, Any]:
-    """What `agreement` says, of two classifiers' probabilities (texts, labels)."""
+def same_labels(expected: Array, found: Array) -> Row:
+    """What `agreement` says, for the probabilities (texts, labels) of the student and of its export."""
     return {
-        "agreement": float((theirs.argmax(-1) == ours.argmax(-1)).mean()),
-        "max_logprob_difference": float(np.abs(np.log(theirs) - np.log(ours)).max()),
+        "agreement": float((expected.argmax(-1) == found.argmax(-1)).mean()),
+        "max_logprob_difference": float(np.abs(np.log(expected) - np.log(found)).max()),
     }
 
 
-def weigh(table: dict[str, dict[str, Any]], folder: Path, out: Path, job: dict[str, Any], timed: bool, ui: UI) -> None:
-    """Put bytes, and if `timed` speed and peak memory, into each row: "student" lies in `folder`, the others in `out`.
+def weigh(
+    table: Table, files: Mapping[str, ExportedFile], job: Job, inputs: Mapping[str, Any], timed: str | None
+) -> None:
+    """Put the size of each file into its row of `table` and, with `timed`, its speed and peak memory.
 
-    `job` has the "prompts" or "texts" that `timed` takes.
+    The row "student" lies in the student's folder, the others in that of the job. `timed` names the function that
+    times a file, and `inputs` has its "prompts" or "texts"; without it nothing here can run the files.
     """
-    ui.note(
+    job.ui.note(
         "export: speed and memory, each file in a process of its own"
         if timed
-        else "export: compared without llama.cpp; for its own words, speed and memory: pip install llama-cpp-python, "
+        else "export: compared without llama.cpp; for its own results, speed and memory: pip install llama-cpp-python, "
         "then export again with --fresh"
     )
-    for name, row in table.items():
-        home = folder.resolve() if name == "student" else out
-        row["bytes"] = sum(p.stat().st_size for p in home.glob(f"{row['file']}*"))  # weights may lie beside a graph
+    for name, file in files.items():
+        home = job.student.resolve() if name == "student" else job.out
+        row = table[name]
+        row["bytes"] = sum(p.stat().st_size for p in home.glob(f"{file.file}*"))  # weights may lie beside a graph
         if timed:
-            path = home if name == "student" else home / row["file"]
-            row |= measure({"what": "exported", "runtime": row["runtime"], "path": str(path), **job})
-
-
-def timed(job: dict[str, Any]) -> dict[str, Any]:
-    """Milliseconds of a prompt and of each token after it, for a job {"runtime", "path", "prompts": token ids}; of a
-    text, for a job with "texts"."""
-    if "texts" in job:
-        return _timed_classifier(job)
-    model = open_model(job["runtime"], Path(job["path"]))
-    prompts, steps = [], []
-    for number, prompt in enumerate([job["prompts"][0], *job["prompts"]]):
-        model.reset()
-        began = time.perf_counter()
-        token = int(model.feed(prompt)[-1].argmax())
-        spent = [time.perf_counter() - began]
-        for _ in range(_STEPS):
-            began = time.perf_counter()
-            token = int(model.feed([token])[-1].argmax())
-            spent.append(time.perf_counter() - began)
-        if number:  # the first round warms up
-            prompts.append(1000 * spent[0])
-            steps += [1000 * s for s in spent[1:]]
-    return {
-        "prompt_tokens": float(np.mean([len(p) for p in job["prompts"]])),
-        "prompt_ms": quantiles(prompts),
-        "token_ms": quantiles(steps),
-        "tokens_per_second": 1000 * len(steps) / sum(steps),
-        "threads": threads(),
-    }
-
-
-def _timed_classifier(job: dict[str, Any]) -> dict[str, Any]:
-    predict = open_classifier(job["runtime"], Path(job["path"]))
-    predict(job["texts"][:8])
-    spent = []
-    for text in job["texts"]:
-        began = time.perf_counter()
-        predict([text])
-        spent.append(1000 * (time.perf_counter() - began))
-    began = time.perf_counter()
-    predict(job["texts"])
-    return {
-        "text_ms": quantiles(spent),
-        "texts_per_second": len(job["texts"]) / (time.perf_counter() - began),
-        "threads": threads(),
-    }
-
-
-def quantiles(milliseconds: Sequence[float]) -> dict[str, float]:
-    """The median and the 95th percentile."""
-    p50, p95 = np.percentile(milliseconds, [50, 95])
-    return {"p50": float(p50), "p95": float(p95)}
+            place = home if name == "student" else home / file.file
+            row |= row_of(measure(timed, {"runtime": file.runtime, "path": str(place), **inputs}))

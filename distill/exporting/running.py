@@ -23,7 +23,8 @@ import numpy as np
 from synthgen.errors import UserError
 
 Array = np.ndarray[Any, np.dtype[Any]]
-CONTEXT = 2048  # tokens that llama.cpp, which takes memory for them all at once, is opened for
+Predict = Callable[[Sequence[str]], Array]
+CONTEXT = 2048  # tokens that llama.cpp is opened for: it takes memory for all of them at once
 
 
 class Model(Protocol):
@@ -45,9 +46,9 @@ def threads() -> int:
 
 def open_model(runtime: str, path: str | Path) -> Model:
     """A folder for 'torch'; a file for 'onnxruntime', 'llama.cpp' and 'transformers' (GGUF, dequantized)."""
-    kinds: dict[str, Callable[[Path], Model]]
-    kinds = {"torch": _Torch, "transformers": _Torch, "onnxruntime": _OnnxRuntime, "llama.cpp": _LlamaCpp}
-    return kinds[runtime](Path(path))
+    runtimes: dict[str, Callable[[Path], Model]]
+    runtimes = {"torch": _Torch, "transformers": _Torch, "onnxruntime": _OnnxRuntime, "llama.cpp": _LlamaCpp}
+    return runtimes[runtime](Path(path))
 
 
 class _Torch:
@@ -122,23 +123,14 @@ class _LlamaCpp:
         return np.array(self.model.scores[before : self.model.n_tokens])
 
 
-def open_classifier(runtime: str, folder: Path) -> Callable[[Sequence[str]], Array]:
-    """Texts → probabilities (texts, labels): by 'numpy' or 'torch' the student itself, by 'onnxruntime' and 'llama.cpp'
-    its export, which for an encoder is a file."""
-    if runtime == "torch":
-        from distill.students.encoder import Encoder
-
-        return Encoder.load(folder).predict
-    if runtime == "llama.cpp":
-        return _bert(folder)
-    if folder.suffix == ".onnx":
-        return _encoder(folder)
+def open_mlp(runtime: str, path: Path) -> Predict:
+    """Texts → probabilities (texts, labels), by the MLP on hashed n-grams: its folder, or its graph in a folder."""
     from distill.students.classifier import Classifier, features
 
     if runtime == "numpy":
-        return Classifier.load(folder).predict
-    session = _session(folder / "model.onnx")
-    buckets = json.loads((folder / "config.json").read_text())["buckets"]
+        return Classifier.load(path).predict
+    session = _session(path)
+    buckets = json.loads((path.parent / "config.json").read_text())["buckets"]
 
     def predict(texts: Sequence[str]) -> Array:
         ids, weights = padded([features(text, buckets) for text in texts])
@@ -147,7 +139,18 @@ def open_classifier(runtime: str, folder: Path) -> Callable[[Sequence[str]], Arr
     return predict
 
 
-def _encoder(path: Path) -> Callable[[Sequence[str]], Array]:
+def open_encoder(runtime: str, path: Path) -> Predict:
+    """Texts → probabilities (texts, labels), by an encoder classifier: its folder, or an exported file."""
+    return {"torch": _transformers, "onnxruntime": _encoder, "llama.cpp": _bert}[runtime](path)
+
+
+def _transformers(folder: Path) -> Predict:
+    from distill.students.encoder import Encoder
+
+    return Encoder.load(folder).predict
+
+
+def _encoder(path: Path) -> Predict:
     session, read = _session(path), reader(path.parent)
 
     def predict(texts: Sequence[str]) -> Array:
@@ -161,8 +164,8 @@ def _encoder(path: Path) -> Callable[[Sequence[str]], Array]:
     return predict
 
 
-def _bert(path: Path) -> Callable[[Sequence[str]], Array]:
-    """llama.cpp reads the texts itself; of one that is too long, as many tokens as fit, with [SEP] at the end."""
+def _bert(path: Path) -> Predict:
+    """llama.cpp reads the texts itself. A text that is too long is cut, and ends in [SEP] all the same."""
     import gguf
     import llama_cpp
 
@@ -221,7 +224,7 @@ def reader(folder: Path) -> Callable[[Sequence[str]], tuple[Array, Array]]:
 
 
 def padded(bags: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
-    """(ids, weights) of texts, (texts, pieces) each: a text with fewer pieces than another has some of weight 0."""
+    """ids and weights, (texts, pieces) each. Texts with fewer pieces are filled with pieces of weight 0."""
     shape = (len(bags), max([1, *(len(ids) for ids, _ in bags)]))
     ids, weights = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
     for row, (some, theirs) in enumerate(bags):

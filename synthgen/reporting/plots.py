@@ -1,11 +1,19 @@
-"""The plots of the page, as inline SVG by matplotlib. Each takes what `report` gathered and gives a figure."""
+"""The plots of the page, as inline SVG by matplotlib."""
 
 from __future__ import annotations
 
+import html
 import io
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from synthgen.errors import missing_extra
+from synthgen.results.curve import Curve
+from synthgen.results.evaluation import Evaluation, Matrix
+from synthgen.results.measures import Interval, Measure, Table, shown
+from synthgen.results.training import Training
 
 try:
     import matplotlib
@@ -16,7 +24,8 @@ except ModuleNotFoundError:
     raise missing_extra("matplotlib", "report") from None
 
 _INK, _SOFT, _GRID = "#334155", "#64748b", "#e2e8f0"
-_MAIN, _OTHER, _DROP = "#0f766e", "#b45309", "#be4b49"
+_MAIN, _DROP = "#0f766e", "#be4b49"
+_OTHERS = ("#b45309", "#6d28d9", "#0369a1", "#64748b")
 _STYLE = {
     "font.size": 10,
     "font.family": "sans-serif",
@@ -35,39 +44,65 @@ _STYLE = {
 }
 
 
-def figures(page: dict[str, Any]) -> dict[str, Figure]:
-    """Every figure that the run has data for, by name."""
-    found = {}
+@dataclass(frozen=True)
+class Plot:
+    """An <svg> element and the text below it."""
+
+    svg: str
+    caption: str
+
+
+def evaluation_plots(evaluation: Evaluation) -> list[Plot]:
+    """A plot of each measure that the evaluation wants plotted, and its matrix."""
+    plots = [
+        _plot(_dots(evaluation.table, name, measure, evaluation.student), measure.caption)
+        for name, measure in evaluation.plotted.items()
+        if any(isinstance(row.get(name), Interval) for row in evaluation.table.values())
+    ]
+    if evaluation.matrix:
+        plots.append(_plot(_heat(evaluation.matrix), evaluation.matrix.caption))
+    return plots
+
+
+def curve_plot(curve: Curve) -> Plot:
+    """The measure that matters by the number of rows trained on."""
+    caption = (
+        "What data is worth: the same student on growing shares of the training seeds, with the same number of epochs; "
+        "mean and 95% interval."
+    )
     with matplotlib.rc_context(_STYLE):
-        evaluation, training = page["evaluation"], page["training"]
-        if evaluation and evaluation["kind"] in ("decoder", "seq2seq"):
-            found["kl"] = _dots(evaluation["table"], "kl", "KL(teacher ‖ model), nats a token (log scale)", log=True)
-        if evaluation and evaluation["kind"] in ("classifier", "encoder"):
-            found["agreement"] = _dots(
-                evaluation["table"], "agreement", "share of held-out texts, same label as the teacher"
-            )
-            found["confusion"] = _confusion(evaluation["confusion"], evaluation["labels"])
-        if evaluation and evaluation["kind"] == "sentence":
-            found["spearman"] = _dots(evaluation["table"], "spearman", "Spearman's ρ with the teacher, held-out pairs")
-        if training:
-            found["loss"] = _losses(training)
-        if page["curve"]:
-            found["curve"] = _curve(page["curve"])
-        if page["curated"] and page["curated"]["rejected_by"]:
-            found["rejected"] = _bars(page["curated"]["rejected_by"])
-        drawn = any(page["lengths"].values())
-        if drawn and (page["training"] is None or page["training"]["kind"] in ("decoder", "seq2seq")):
-            found["lengths"] = _lengths(page["lengths"])
-    return found
+        return _plot(_curve(curve), caption)
 
 
-def svg(figure: Figure) -> str:
-    """The figure as an <svg> element that scales with the page."""
+def loss_plot(training: Training) -> Plot:
+    """The loss of each trained model by step."""
+    over = f"{training.tokens:,} completion tokens" if training.tokens is not None else f"{training.rows:,} rows"
+    caption = f"Training: {training.steps:,} steps on {over}. {training.loss_note}".strip()
+    with matplotlib.rc_context(_STYLE):
+        return _plot(_losses(training), caption)
+
+
+def rejected_plot(counts: Mapping[str, int]) -> Plot:
+    """Rows that each check rejected."""
+    caption = "Why rows were rejected. A wrong row can still teach the teacher's distribution; a degenerate row cannot."
+    with matplotlib.rc_context(_STYLE):
+        return _plot(_bars(counts), caption)
+
+
+def lengths_plot(lengths: Mapping[str, Counter[int]]) -> Plot:
+    """Completion tokens, kept and rejected."""
+    with matplotlib.rc_context(_STYLE):
+        return _plot(_lengths(lengths), "Length of completions.")
+
+
+def _plot(figure: Figure, caption: str) -> Plot:
+    """The figure as an element that scales with the page and tells a screen reader its caption."""
     buffer = io.StringIO()
     with matplotlib.rc_context(_STYLE):
         figure.savefig(buffer, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    label = html.escape(caption, quote=True)
+    return Plot(f'<svg role="img" aria-label="{label}"' + text[text.index("<svg") + len("<svg") :], caption)
 
 
 def _axes(height: float, width: float = 6.4) -> tuple[Figure, Any]:
@@ -75,80 +110,87 @@ def _axes(height: float, width: float = 6.4) -> tuple[Figure, Any]:
     return figure, figure.add_subplot()
 
 
-def _dots(table: dict[str, Any], key: str, label: str, log: bool = False) -> Figure:
-    """One line a model: its mean and 95% interval."""
-    rows = [(name, row[key]) for name, row in table.items() if row.get(key) and not (log and row[key]["mean"] <= 0)]
-    figure, axes = _axes(0.7 + 0.36 * len(rows))
-    for place, (name, value) in enumerate(reversed(rows)):
-        color = _MAIN if name == "distilled" else _SOFT
-        axes.plot([value["low"], value["high"]], [place, place], color=color, linewidth=2.5, solid_capstyle="round")
-        axes.plot([value["mean"]], [place], "o", color=color, markersize=7)
-        axes.annotate(
-            f"{value['mean']:.2f}", (value["high"], place), (6, 0), textcoords="offset points", va="center", color=_INK
-        )
-    axes.set_yticks(range(len(rows)), [name for name, _ in reversed(rows)])
-    axes.set_ylim(-0.6, len(rows) - 0.4)
-    if log:
-        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+def _colors(names: list[str], first: str) -> dict[str, str]:
+    """The main color for the student, others for the other models."""
+    others = [name for name in names if name != first]
+    return {first: _MAIN, **{name: _OTHERS[i % len(_OTHERS)] for i, name in enumerate(others)}}
 
+
+def _dots(table: Table, key: str, measure: Measure, student: str) -> Figure:
+    """One line a model: its mean and 95% interval."""
+    found = {name: row.get(key) for name, row in table.items()}
+    rows = [(name, value) for name, value in found.items() if isinstance(value, Interval)]
+    if measure.log_scale:  # a distance of zero, rounding aside, has no place on it
+        least = 1e-5 * max((value.mean for _, value in rows), default=0.0)
+        rows = [(name, value) for name, value in rows if value.mean > least]
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes(0.7 + 0.36 * len(rows))
+        for place, (name, value) in enumerate(reversed(rows)):
+            color = _MAIN if name == student else _SOFT
+            axes.plot([value.low, value.high], [place, place], color=color, linewidth=2.5, solid_capstyle="round")
+            axes.plot([value.mean], [place], "o", color=color, markersize=7)
+            text = shown(value.mean, measure.format)
+            offset = {"textcoords": "offset points", "va": "center", "color": _INK}
+            axes.annotate(text, (value.high, place), (6, 0), **offset)
+        axes.set_yticks(range(len(rows)), [name for name, _ in reversed(rows)])
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        _scale(axes, measure)
+        axes.margins(x=0.14)
+        axes.set_xlabel(f"{measure.title}{' (log scale)' if measure.log_scale else ''}")
+        axes.grid(axis="y", visible=False)
+    return figure
+
+
+def _scale(axes: Any, measure: Measure) -> None:
+    """The numbers on the axis of a measure."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    if measure.log_scale:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.margins(x=0.12)
-    axes.set_xlabel(label)
-    axes.grid(axis="y", visible=False)
-    return figure
+    elif "percent" in measure.format:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:g}%"))
 
 
-def _losses(training: dict[str, Any]) -> Figure:
-    """Loss by step, both students."""
+def _losses(training: Training) -> Figure:
+    """Loss by step of every model that was trained."""
     figure, axes = _axes(2.8)
-    for arm, color in (("distilled", _MAIN), ("cross-entropy", _OTHER)):
-        points = training["metrics"].get(arm)
-        if points:
-            axes.plot(
-                [p["step"] + 1 for p in points], [p["loss"] for p in points], color=color, label=arm, linewidth=1.6
-            )
+    names = [name for name, points in training.metrics.items() if points]
+    for name, color in _colors(names, next(iter(names), "")).items() if names else ():
+        points = training.metrics[name]
+        axes.plot([p["step"] + 1 for p in points], [p["loss"] for p in points], color=color, label=name, linewidth=1.6)
     axes.set_xlabel("optimizer step")
-    units = {"decoder": ", nats a token", "seq2seq": ", nats a token", "sentence": f" ({training.get('distance')})"}
-    axes.set_ylabel(f"training loss{units.get(training['kind'], ', nats')}")
+    axes.set_ylabel(f"training loss, {training.loss_unit}")
     axes.set_ylim(bottom=0)
     axes.legend()
     return figure
 
 
-_CURVE = {
-    "decoder": ("kl", "KL(teacher ‖ student), nats a token"),
-    "seq2seq": ("kl", "KL(teacher ‖ student), nats a token"),
-    "sentence": ("spearman", "Spearman's ρ with the teacher"),
-    "classifier": ("agreement", "same label as the teacher"),
-    "encoder": ("agreement", "same label as the teacher"),
-}
-
-
-def _curve(curve: dict[str, Any]) -> Figure:
-    """The measure that matters by rows trained on, with its interval."""
-    key, label = _CURVE[curve["kind"]]
+def _curve(curve: Curve) -> Figure:
+    """Mean and interval by rows, for every model that was trained."""
     figure, axes = _axes(2.8)
-    for arm, color in (("distilled", _MAIN), ("cross-entropy", _OTHER)):
-        points = [(p["rows"], p["table"][arm][key]) for p in curve["points"] if key in p["table"].get(arm, {})]
+    names = list(dict.fromkeys(name for point in curve.points for name in point.table))
+    for name, color in _colors(names, curve.student).items():
+        found = [(point.rows, point.table.get(name, {}).get(curve.measure)) for point in curve.points]
+        points = [(rows, value) for rows, value in found if isinstance(value, Interval)]
         if points:
             rows, values = zip(*points, strict=True)
-            axes.plot(rows, [v["mean"] for v in values], "o-", color=color, label=arm, linewidth=1.6)
-            axes.fill_between(rows, [v["low"] for v in values], [v["high"] for v in values], color=color, alpha=0.15)
+            axes.plot(rows, [v.mean for v in values], "o-", color=color, label=name, linewidth=1.6)
+            axes.fill_between(rows, [v.low for v in values], [v.high for v in values], color=color, alpha=0.15)
     axes.set_xscale("log")
-    ticks = [p["rows"] for p in curve["points"]]
+    ticks = [point.rows for point in curve.points]
     axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
     axes.minorticks_off()
     axes.set_xlabel("rows trained on")
-    axes.set_ylabel(label)
+    axes.set_ylabel(curve.measures[curve.measure].title)
     axes.legend()
     return figure
 
 
-def _bars(counts: dict[str, int]) -> Figure:
-    """Rows a check rejected."""
+def _bars(counts: Mapping[str, int]) -> Figure:
+    """Rows by the check that rejected them."""
     items = sorted(counts.items(), key=lambda item: item[1])
     figure, axes = _axes(0.7 + 0.34 * len(items))
     bars = axes.barh([name for name, _ in items], [count for _, count in items], color=_DROP, height=0.62)
@@ -159,10 +201,10 @@ def _bars(counts: dict[str, int]) -> Figure:
     return figure
 
 
-def _lengths(lengths: dict[str, dict[int, int]]) -> Figure:
-    """Completion tokens, kept and rejected."""
+def _lengths(lengths: Mapping[str, Counter[int]]) -> Figure:
+    """Rows by tokens in the completion, in 24 bins."""
     figure, axes = _axes(2.6)
-    top = max([1, *lengths["kept"], *lengths["rejected"]])
+    top = max([1, *(length for side in lengths.values() for length in side)])
     bins = [top * i / 24 for i in range(25)]
     sides = [(side, color) for side, color in (("kept", _MAIN), ("rejected", _DROP)) if lengths[side]]
     axes.hist(
@@ -179,17 +221,25 @@ def _lengths(lengths: dict[str, dict[int, int]]) -> Figure:
     return figure
 
 
-def _confusion(counts: list[list[int]], labels: list[str]) -> Figure:
-    """Teacher's label by student's label."""
-    figure, axes = _axes(3.4, 4.6)
-    axes.imshow(counts, cmap="GnBu", vmin=0)
-    top = max(max(row) for row in counts) or 1
-    for y, row in enumerate(counts):
-        for x, count in enumerate(row):
-            axes.text(x, y, str(count), ha="center", va="center", color="white" if count > 0.6 * top else _INK)
-    axes.set_xticks(range(len(labels)), labels, rotation=20)
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_xlabel("student says")
-    axes.set_ylabel("teacher says")
-    axes.grid(visible=False)
+_NUMBERS = 16  # labels up to which the counts are written into a matrix
+
+
+def _heat(matrix: Matrix) -> Figure:
+    """Counts as shades; written out where there is room."""
+    size = len(matrix.labels)
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes(max(3.4, min(9.0, 0.55 * size)), max(4.6, min(11.0, 0.7 * size)))
+        edges = [place - 0.5 for place in range(size + 1)]  # squares, not an image, which would be a file of its own
+        axes.pcolormesh(edges, edges, matrix.counts, cmap="GnBu", vmin=0, edgecolors="white", linewidth=0.8)
+        axes.set_aspect("equal")
+        axes.invert_yaxis()
+        top = max(max(row) for row in matrix.counts) or 1
+        for y, row in enumerate(matrix.counts if size <= _NUMBERS else ()):
+            for x, count in enumerate(row):
+                axes.text(x, y, str(count), ha="center", va="center", color="white" if count > 0.6 * top else _INK)
+        axes.set_xticks(range(size), matrix.labels, rotation=20 if size <= 6 else 90)
+        axes.set_yticks(range(size), matrix.labels)
+        axes.set_xlabel(matrix.columns_title)
+        axes.set_ylabel(matrix.rows_title)
+        axes.grid(visible=False)
     return figure

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
+from synthgen.tables.reference import Reference
 from synthgen.tables.section import Count, ModelName, Rule, Section, Share
 
 
@@ -128,9 +129,18 @@ class SentenceStudent(Student):
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of student: its section of the recipe, and what it can learn from."""
+    """A kind of student.
+
+    `section`: its section of the recipe. `writes_text`: whether it writes completions, token by token.
+    `evaluate`: measures a trained student; takes a `distill.evaluation.subject.Subject`, returns an `Evaluation`.
+    `exports`: for a model format, by its name in MODEL_FORMATS, the function that writes this kind in it. It is for
+    kinds that the format does not know; see `ModelFormat.writes`. `not_exported`: where a student can be had in
+    other formats, if not here.
+    `library_name` and `how_to_run` are for the model card. `loss_unit` and `loss_note` are for the plot of the loss.
+    """
 
     section: type[Student]
+    _: KW_ONLY
     learns_from: str = "completions"
     """What the rows must hold: the word of a strategy's `rows`."""
     learns_from_distributions: bool = False
@@ -140,7 +150,17 @@ class Kind:
     `teacher`, `ensemble`, `across`, `hidden`, `relations`."""
     divergences: tuple[str, ...] | None = ()
     """Values of `train.loss` that it can learn by; None: all of them, (): none, the kind has a loss of its own."""
+    writes_text: bool = False
+    evaluate: Reference | None = None
+    exports: Mapping[str, Reference] = field(default_factory=dict)
+    not_exported: str = ""
+    library_name: str = "transformers"
+    how_to_run: str = ""
+    loss_unit: str = "nats"
+    loss_note: str = ""
 
+
+_ENTROPY = "The loss of the distilled student includes the entropy of the teacher, so it does not fall to zero."
 
 KINDS: dict[str, Kind] = {
     "decoder": Kind(
@@ -149,6 +169,11 @@ KINDS: dict[str, Kind] = {
         learns_from_distributions=True,
         accepts=("kd_weight", "rationale", "online", "teacher", "ensemble", "across", "hidden", "relations"),
         divergences=None,
+        writes_text=True,
+        evaluate="distill.evaluation.fidelity:evaluate_decoder",
+        how_to_run='`transformers.pipeline("text-generation", model=folder)` runs it',
+        loss_unit="nats a token",
+        loss_note=_ENTROPY,
     ),
     "seq2seq": Kind(
         Seq2SeqStudent,
@@ -156,10 +181,37 @@ KINDS: dict[str, Kind] = {
         learns_from_distributions=True,
         accepts=("kd_weight", "rationale", "teacher", "ensemble", "across"),
         divergences=None,
+        writes_text=True,
+        evaluate="distill.evaluation.fidelity:evaluate_seq2seq",
+        not_exported="transformers runs its folder as it is",
+        how_to_run="`transformers.AutoModelForSeq2SeqLM.from_pretrained(folder)` loads it",
+        loss_unit="nats a token",
+        loss_note=_ENTROPY,
     ),
-    "encoder": Kind(EncoderStudent, learns_from="label probabilities", accepts=("kd_weight",), divergences=None),
-    "sentence": Kind(SentenceStudent, learns_from="texts"),
+    "encoder": Kind(
+        EncoderStudent,
+        learns_from="label probabilities",
+        accepts=("kd_weight",),
+        divergences=None,
+        evaluate="distill.evaluation.classifiers:evaluate_encoder",
+        how_to_run='`transformers.pipeline("text-classification", model=folder)` runs it',
+    ),
+    "sentence": Kind(
+        SentenceStudent,
+        learns_from="texts",
+        evaluate="distill.evaluation.similarity:evaluate_sentence",
+        not_exported="sentence-transformers runs its folder as it is, and exports it: "
+        "SentenceTransformer(folder, backend='onnx')",
+        library_name="sentence-transformers",
+        how_to_run="`sentence_transformers.SentenceTransformer(folder).encode(texts)` runs it",
+    ),
     "classifier": Kind(
-        ClassifierStudent, learns_from="label probabilities", accepts=("kd_weight",), divergences=("forward_kl",)
+        ClassifierStudent,
+        learns_from="label probabilities",
+        accepts=("kd_weight",),
+        divergences=("forward_kl",),
+        evaluate="distill.evaluation.classifiers:evaluate_mlp",
+        library_name="synthgen-distill",
+        how_to_run="`distill.students.classifier.Classifier.load(folder).predict(texts)` runs it, on numpy alone",
     ),
 }

@@ -315,7 +315,7 @@ def kill_while_measuring(setup: Setup, run: Path, seconds: float) -> None:
     )
     try:
         parent = psutil.Process(process.pid)
-        while not any("distill.evaluation.cost" in child.cmdline() for child in parent.children(recursive=True)):
+        while not any("distill.cost" in child.cmdline() for child in parent.children(recursive=True)):
             assert process.poll() is None, "it ended before it measured"
             time.sleep(0.05)
         time.sleep(seconds)

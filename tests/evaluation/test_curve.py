@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 from support.small import small_runs
@@ -44,18 +45,20 @@ def test_a_curve_of_a_decoder(made):
     train(recipe, run)
     before = (run / "student" / "model.safetensors").stat().st_mtime_ns
     found = curve(recipe, run, [0.3])
-    small, whole = found["points"]
-    assert (small["share"], whole["share"]) == (0.3, 1.0)
-    assert small["rows"] == len(rows(run / "curated", "train", 0.3)) < whole["rows"]
-    assert small["steps"] < whole["steps"]
-    assert {"kl", "agreement", "nll", "calibration"} <= set(small["table"]["distilled"])
+    small, whole = found.points
+    assert (small.share, whole.share) == (0.3, 1.0)
+    assert small.rows == len(rows(run / "curated", "train", 0.3)) < whole.rows
+    assert small.steps < whole.steps
+    assert {"kl", "agreement", "nll", "calibration"} <= set(small.table["distilled"])
+    assert found.measure == "kl"
+    assert [line.split()[0] for line in found.text().splitlines()] == ["share", "30%", "100%"]
     assert (run / "student" / "model.safetensors").stat().st_mtime_ns == before, "the run's student is a point"
     evaluation = json.loads((run / "student" / "evaluation.json").read_text())
-    assert whole["table"]["distilled"]["kl"] == evaluation["table"]["distilled"]["kl"]
+    assert asdict(whole.table["distilled"]["kl"]) == evaluation["table"]["distilled"]["kl"]
     times = {p: p.stat().st_mtime_ns for p in (run / "student" / "curve").rglob("*.safetensors")}
     assert curve(recipe, run, [0.3]) == found
     assert {p: p.stat().st_mtime_ns for p in (run / "student" / "curve").rglob("*.safetensors")} == times != {}
-    page = synthgen.write_report(run).read_text()
+    page = synthgen.report(run).path.read_text()
     assert "What data is worth" in page
     assert f"{small['rows']:,}</text>" in page or f">{small['rows']:,}<" in page
 

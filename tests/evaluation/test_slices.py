@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from distill.evaluation.cost import energy
+from distill.cost import energy
 from distill.evaluation.slices import BINS, calibration, calibration_bins, slices
 
 
@@ -32,10 +32,10 @@ def planted(rows: int, tokens: int, shift: float, seed: int = 0) -> tuple[np.nda
 def test_calibration_sees_what_was_planted(shift):
     bins, clusters, expected = planted(200, 50, shift)
     found = calibration(bins, clusters, 0)
-    assert found["mean"] == pytest.approx(expected, abs=1e-3)
-    assert found["mean"] == pytest.approx(shift, abs=0.02)
-    assert found["low"] - 0.02 < found["mean"] < found["high"]
-    assert found["high"] - found["low"] < 0.06
+    assert found.mean == pytest.approx(expected, abs=1e-3)
+    assert found.mean == pytest.approx(shift, abs=0.02)
+    assert found.low - 0.02 < found.mean < found.high
+    assert found.high - found.low < 0.06
 
 
 def test_one_token_of_each_kind():
@@ -44,8 +44,8 @@ def test_one_token_of_each_kind():
     right, wrong = (calibration_bins(sure, torch.tensor([n])) for n in (0, 1))
     assert right[-1].tolist() == [1, 1, 1]
     assert wrong[-1].tolist() == [1, 1, 0]
-    assert calibration(np.stack([right]), ["a"], 0)["mean"] == pytest.approx(0)
-    assert calibration(np.stack([wrong]), ["a"], 0)["mean"] == pytest.approx(1)
+    assert calibration(np.stack([right]), ["a"], 0).mean == pytest.approx(0)
+    assert calibration(np.stack([wrong]), ["a"], 0).mean == pytest.approx(1)
 
 
 def row(n: int, strategy: str = "answer", length: int = 5, right: float | None = None) -> SimpleNamespace:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import yaml
 
-from synthgen import corpus, write_report
+import synthgen
+from synthgen import corpus
 from synthgen.errors import CorpusError
-from synthgen.records import Record, to_table
+from synthgen.records import Record, Verdict, to_table
+from synthgen.results.curve import Curve, Point
+from synthgen.results.evaluation import Comparison, Evaluation, Matrix, Part, Sample
+from synthgen.results.export import Export, ExportedFile, Gate
+from synthgen.results.measures import Bootstrap, Figure, Interval, Measure, Quantiles
 
 VOID = {"meta", "br", "hr", "img", "input", "link", "col", "wbr", "source", "base", "embed", "area", "track", "param"}
 FETCHES = {"src", "href", "xlink:href", "srcset", "data", "poster", "action", "formaction", "background", "manifest"}
@@ -70,9 +76,10 @@ class Page(HTMLParser):
 
 
 def page_of(run: Path) -> tuple[Page, str]:
-    path = write_report(run)
-    assert path == run / "report.html"
-    html = path.read_text(encoding="utf-8")
+    result = synthgen.report(run)
+    assert result.path == run / "report.html"
+    assert result.text() == result.to_dict()["report"] == str(result.path)
+    html = result.path.read_text(encoding="utf-8")
     page = Page(html)
     assert page.faults == []
     return page, html
@@ -130,17 +137,18 @@ def test_trained_and_evaluated(run):
     page, html = page_of(run)
     evaluation = json.loads((run / "student" / "evaluation.json").read_text())
     training = json.loads((run / "student" / "training.json").read_text())
-    assert figure(html, "KL to the teacher, nats a token") == f"{evaluation['table']['distilled']['kl']['mean']:.2f}"
+    assert figure(html, "KL to the teacher, nats a token") == f"{evaluation['table']['distilled']['kl']['mean']:.3f}"
     assert page.tags.count("svg") == 4
     assert "Distance from the teacher" in page.text
     assert f"{training['steps']} steps on {training['completion tokens trained on']}" in page.text
     for name, row in evaluation["table"].items():
         if row.get("kl"):
-            shown = "{mean:.3f} [{low:.3f}, {high:.3f}]".format(**row["kl"])
-            assert re.search(f"<td>{re.escape(name.replace(chr(39), '&#39;'))}</td>.*{re.escape(shown)}", html), name
-    difference = evaluation["kl differences"]["distilled − cross-entropy"]
-    assert f"{difference['mean']:.3f} [{difference['low']:.3f}, {difference['high']:.3f}]" in page.text
-    for sample in evaluation["table"]["teacher"]["samples"]:
+            shown = "{mean:z.3f} <small>[{low:z.3f}, {high:z.3f}]".format(**row["kl"])
+            assert re.search(f"<td>{re.escape(name.replace(chr(39), '&#39;'))} .*{re.escape(shown)}", html), name
+    [found] = [c for c in evaluation["comparisons"] if c["name"] == "distilled − cross-entropy"]
+    assert "{mean:z.3f} [{low:z.3f}, {high:z.3f}]".format(**found["difference"]) in page.text
+    assert evaluation["samples"]
+    for sample in evaluation["samples"]:
         assert sample["prompt"] in page.text
 
 
@@ -186,11 +194,11 @@ def test_what_the_corpus_says_is_text_not_markup(run, tmp_path):
             completion=[{"role": "assistant", "content": EVIL}],
             teacher="teacher",
             answer=EVIL,
-            reference=EVIL,
+            reference=[EVIL],
             token_ids=[1, 2],
             label_probs=[0.25, 0.75] if i else None,
             scores=[{"name": "answer", "value": 1.0}],
-            verdicts=[{"check": EVIL, "reason": EVIL, "score": 0.0}],
+            verdicts=[Verdict(False, EVIL, EVIL, 0.0).as_reason()],
         )
         for i in range(2)
     ]
@@ -231,7 +239,7 @@ def test_nothing_to_report_on_is_one_line(run, tmp_path, name):
         run.rename(folder)
         (folder / "generated" / "manifest.json").unlink()
     with pytest.raises(CorpusError) as caught:
-        write_report(folder)
+        synthgen.report(folder)
     assert str(folder) in caught.value.message
     assert "\n" not in caught.value.message
     assert "synthgen run" in caught.value.hint
@@ -243,7 +251,101 @@ def test_a_damaged_file_is_named(run, name):
     path = run / name
     path.write_text(path.read_text()[:-30])
     with pytest.raises(CorpusError, match=f"{name} is damaged"):
-        write_report(run)
+        synthgen.report(run)
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "training.json"])
+def test_a_file_of_another_version_is_named(run, name):
+    path = run / "student" / name
+    path.write_text(json.dumps({"kind": 3, "table": {"distilled": {"kl": 0.5}}}))
+    with pytest.raises(CorpusError, match=f"{name} is of another version, or damaged") as caught:
+        synthgen.report(run)
+    assert "\n" not in caught.value.message
+    assert "--fresh" in caught.value.hint
+
+
+TOY = Evaluation(
+    kind="toy",
+    rows=17,
+    unit="sonnets",
+    headline="The toy rhymes.",
+    measures={
+        "rhyme": Measure("rhymes with the teacher", "percent", False, caption="How often it rhymes."),
+        "meter": Measure("beats", "number"),
+        "price": Measure("price, cents", "rate", True, "cost"),
+        "secret": Measure("nobody asks for it", about="detail"),
+    },
+    table={
+        "poet": {"rhyme": Interval(1.0, 1.0, 1.0), "meter": 5.0, "price": Quantiles(12.0, 34.0)},
+        "apprentice": {"rhyme": Interval(0.625, 0.5, 0.75), "meter": None, "secret": 4711.0},
+    },
+    notes=["It was read aloud."],
+    models={"poet": "wrote them all", "apprentice": "learned from the poet"},
+    student="apprentice",
+    figures=[Figure("rhymes found", 10.0, "count")],
+    comparisons=[Comparison("apprentice − poet", "rhyme", Interval(-0.375, -0.5, -0.25))],
+    parts=[Part("mood: gay", 9, {"apprentice": {"rhyme": Interval(0.5, 0.25, 0.75)}})],
+    matrix=Matrix(["iamb", "trochee"], [[7, 1], [2, 7]], "poet wrote", "apprentice wrote", "Feet that were mixed up."),
+    samples=[Sample("Shall I compare thee?", {"poet": "to a summer's day", "apprentice": ""})],
+    bootstrap=Bootstrap(300, 1, "sonnet"),
+    counts={"stanzas": 51},
+)
+
+
+def test_a_kind_that_the_page_does_not_know(run):
+    """A kind of student, a format and a check from outside are shown as fully as our own, with their own words."""
+    student = run / "student"
+    training = {"kind": "toy", "student": "an apprentice", "steps": 3, "rows": 5, "loss_unit": "tears"}
+    training["metrics"] = {"apprentice": [{"step": 0, "loss": 2.0}, {"step": 1, "loss": 1.0}]}
+    points = [Point(share, rows, 3, {"apprentice": {"rhyme": Interval(share, 0.1, 0.9)}}) for share, rows in HALVES]
+    export = Export(
+        kind="toy",
+        rows=17,
+        unit="sonnets",
+        measures={"bytes": Measure("size, MB", "megabytes"), "ink": Measure("same ink", "percent")},
+        table={"student": {"bytes": 3e6}, "parchment": {"bytes": 4e6, "ink": 0.5}},
+        files={"student": ExportedFile("book.txt", "quill"), "parchment": ExportedFile("roll.txt", "reader")},
+        usage="Read it.",
+        gate=Gate("ink", 0.75, "letters in the same ink"),
+        to="scroll",
+        title="Scroll",
+    )
+    (student / "training.json").write_text(json.dumps(training))
+    (student / "evaluation.json").write_text(json.dumps(TOY.to_dict()))
+    curve = Curve("toy", "apprentice", "rhyme", TOY.measures, points)
+    (student / "curve.json").write_text(json.dumps(curve.to_dict()))
+    (student / "export-scroll.json").write_text(json.dumps(export.to_dict()))
+    manifest = run / "curated" / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "rejected_by": {"cliché": 24}}))
+    page, html = page_of(run)
+    assert figure(html, "rhymes found") == "10"
+    for words in (
+        "The toy rhymes.", "17 held-out sonnets", "The student: an apprentice.", "rhymes with the teacher", "62.5% ",
+        "[50.0, 75.0]", "price, cents", "p95 34", "learned from the poet", "It was read aloud.",
+        "apprentice − poet -37.5%", "mood: gay", "apprentice: rhymes with the teacher", "How often it rhymes.", "Feet that were mixed up.",
+        "Shall I compare thee?", "to a summer's day", "300 resamples", "training loss, tears", "What data is worth",
+        "Scroll", "roll.txt, reader; below what an export needs", "75.0% of letters in the same ink", "not passed",
+        "3.00", "cliché", "poet wrote", "trochee",
+    ):  # fmt: skip
+        assert words in page.text, words
+    assert "nobody asks" not in page.text
+    assert "4711" not in page.text
+    assert '<tr class="us"><td>apprentice' in html
+    assert page.tags.count("svg") == 6, "a measure, a matrix, the curve, the loss, the rejects, the lengths"
+
+
+HALVES = [(0.5, 2), (1.0, 5)]
+
+
+def test_tables_leave_out_what_is_empty(run):
+    """A measure that no model has, and a model that has none, take no room."""
+    (run / "student" / "evaluation.json").write_text(
+        json.dumps(replace(TOY, table={"poet": {"rhyme": 1.0}, "mute": {}}, parts=[], comparisons=[]).to_dict())
+    )
+    page, _ = page_of(run)
+    assert "beats" not in page.text
+    assert "price" not in page.text
+    assert "mute" not in page.text
 
 
 def test_a_log_that_was_cut_off(run):

@@ -1,0 +1,140 @@
+"""Speed and peak memory of one model, in a process of its own.
+
+    found = measure("distill.evaluation.fidelity:answer_apart", {"teacher": section, "requests": requests})
+
+`measure` starts the process; `main` is what it runs: it calls the named function and prints what the function returns,
+with the peak memory of the process. Peak memory is that of a whole process, so each model needs its own. The child
+ends with its parent: it watches its standard input, which the kernel closes when the parent dies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synthgen.errors import SynthgenError
+from synthgen.results.measures import Measure, Row
+from synthgen.tables.reference import resolve
+
+Measured = dict[str, Any]
+"""What a child measured: numbers by the name of their measure, and texts."""
+
+MEASURES = {
+    "parameters": Measure("parameters, M", "millions", about="cost"),
+    "weights_bytes": Measure("weights, MB", "megabytes", True, "cost"),
+    "peak_rss_bytes": Measure("peak memory, MB", "megabytes", True, "cost"),
+    "rows_per_second": Measure("texts a second", "rate", False, "cost"),
+}
+"""The costs that most kinds of model share."""
+
+
+def measure(function: str, arguments: Mapping[str, Any]) -> Measured:
+    """Call `function`, named as "module:function", with `arguments` in a child process; returns what it measured.
+
+    Both `arguments` and the result travel as JSON. Raises SynthgenError when the child fails.
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-m", "distill.cost"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stdin.write(json.dumps([function, arguments]) + "\n")
+        child.stdin.flush()
+        output = child.stdout.read()
+        errors = child.stderr.read()
+        if child.wait() != 0 or not output:
+            raise SynthgenError(
+                f"measuring failed: {errors.strip().splitlines()[-1] if errors.strip() else child.returncode}"
+            )
+        return dict(json.loads(output.splitlines()[-1]))
+    finally:
+        child.kill()
+        child.wait()
+        for pipe in (child.stdin, child.stdout, child.stderr):
+            if pipe:
+                pipe.close()
+
+
+def row_of(measured: Measured) -> Row:
+    """What a child measured as a row of a table."""
+    from synthgen.results import stored  # pydantic, which would count in the memory of a child
+
+    return stored.parse(measured, Row)
+
+
+def main() -> None:
+    """Read one job from standard input, print one line of JSON."""
+    function, arguments = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    result = resolve(function)(arguments)
+    result["peak_rss_bytes"] = peak_rss()
+    sys.stdout.write(json.dumps(result) + "\n")
+
+
+def peak_rss() -> int:
+    """The largest resident set of this process so far, in bytes.
+
+    The kernel's own figure is read where there is one. `ru_maxrss` survives exec, so the child of a large parent
+    would report its parent's.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * next(int(line.split()[1]) for line in status.open() if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def energy(folder: Path = Path("/sys/class/powercap")) -> float | None:
+    """Joules that the processor packages have used so far, where the kernel counts them (RAPL) and lets us read."""
+    try:
+        counters = [path / "energy_uj" for path in sorted(folder.glob("intel-rapl:*")) if path.name.count(":") == 1]
+        return sum(int(path.read_text()) for path in counters) / 1e6 if counters else None
+    except OSError:
+        return None
+
+
+def model_size(model: Any) -> Measured:
+    """Parameters and bytes of a torch model's weights."""
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "weights_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
+    }
+
+
+def rate(act: Any, texts: Sequence[str], runs: int) -> Measured:
+    """Texts a second of `act(texts)`, after a short run to warm up."""
+    act(texts[:8])
+    began = time.perf_counter()
+    for _ in range(runs):
+        act(texts)
+    return {"rows_per_second": runs * len(texts) / (time.perf_counter() - began)}
+
+
+def milliseconds(seconds: Sequence[float]) -> dict[str, float]:
+    """The median and the 95th percentile of durations in seconds, in milliseconds."""
+    p50, p95 = np.quantile(seconds, [0.5, 0.95])
+    return {"p50": 1e3 * float(p50), "p95": 1e3 * float(p95)}
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()  # returns when the parent closes its end, or dies
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

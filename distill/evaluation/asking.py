@@ -1,0 +1,97 @@
+"""Models asked one question after another: what they answer, how fast, and in how much memory.
+
+The functions that take `arguments` run in a process of their own (`distill.cost.measure`), so arguments are JSON.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill.cost import Measured, energy, milliseconds, model_size
+from distill.held_out import HeldOut
+from synthgen.records import Message, Sampling
+from synthgen.requests import Request
+from synthgen.tables.engines import TeacherSection
+from synthgen.teachers.base import Reply
+
+_ALONE = 8  # questions that are also answered one at a time, for their latency
+
+
+@dataclass(frozen=True)
+class Question:
+    """One held-out prompt as a model is asked it; JSON holds it as a list. `labels`: to choose from, if any.
+
+    `text` is the question alone, for models that read a text and no conversation."""
+
+    id: str
+    text: str
+    messages: list[Message]
+    labels: list[str]
+    max_new_tokens: int = 0
+
+    def request(self) -> Request:
+        """A greedy request, or one for the probabilities of `labels`."""
+        greedy: Sampling = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": self.max_new_tokens}
+        if self.labels:
+            return Request("classify", self.messages, labels=tuple(self.labels), text=self.text, id=self.id)
+        return Request("sample", self.messages, greedy, text=self.text, id=self.id)
+
+
+def question(row: HeldOut, *, as_teacher: bool, labels: Sequence[str] = (), max_new_tokens: int = 0) -> Question:
+    """The question of a row: with `as_teacher` under the prompt that the teacher was sent, else the student's."""
+    messages = (row.teacher_prompt or row.prompt) if as_teacher else row.prompt
+    return Question(row.id, str(row.prompt[-1]["content"]), messages, list(labels), max_new_tokens)
+
+
+def ask_teacher(arguments: dict[str, Any]) -> Measured:
+    """In a process of its own: the model of a teacher's section writes, or chooses among labels."""
+    from synthgen.teachers import open_teacher
+
+    model: Any = open_teacher(TeacherSection.model_validate(arguments["teacher"]))
+    asked = [Question(**values).request() for values in arguments["questions"]]
+    if asked[0].labels:
+        return _timed(model.classify, asked, model.model)
+    return _timed(lambda requests: model.sample(requests, None), asked, model.model)
+
+
+def ask_seq2seq(arguments: dict[str, Any]) -> Measured:
+    """In a process of its own: a student of an encoder and a decoder writes."""
+    from distill.students.seq2seq import Seq2SeqModel
+    from synthgen.lm.load import pick_device
+
+    section = TeacherSection.model_validate(arguments["teacher"])
+    model = Seq2SeqModel.open(section.model, section.batch_size, pick_device(section.device))
+    asked = [Question(**values).request() for values in arguments["questions"]]
+    return _timed(lambda requests: model.sample(requests, None), asked, model.model)
+
+
+def _timed(act: Callable[[Sequence[Request]], list[Reply]], asked: list[Request], model: Any) -> Measured:
+    """All questions at once, then some one at a time."""
+    act(asked[:2])  # warm
+    joules, began = energy(), time.perf_counter()
+    replies = act(asked)
+    seconds = time.perf_counter() - began
+    spent = None if joules is None else (energy() or joules) - joules
+    alone = []
+    for one in asked[:_ALONE]:
+        began = time.perf_counter()
+        act([one])
+        alone.append(time.perf_counter() - began)
+    tokens = sum(len(reply.token_ids) for reply in replies)
+    return {
+        "texts": [reply.text for reply in replies],
+        "tokens_per_second": tokens / seconds,
+        "rows_per_second": len(replies) / seconds,
+        "answer_ms": milliseconds(alone),
+        **({"joules_per_token": spent / tokens} if spent and tokens else {}),
+        **model_size(model),
+    }
+
+
+def student_section(folder: Path, local: TeacherSection) -> TeacherSection:
+    """A trained student as a model that is opened like a teacher, on the teacher's device."""
+    return TeacherSection(model=str(folder.resolve()), batch_size=local.batch_size, device=local.device)

@@ -1,0 +1,168 @@
+"""Students that choose a label, against the teacher's recorded probabilities: agreement, accuracy, KL, cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from distill.cost import MEASURES as COSTS
+from distill.cost import measure, row_of
+from distill.evaluation import timing
+from distill.evaluation.asking import question
+from distill.evaluation.subject import Subject
+from distill.held_out import HeldOut
+from distill.intervals import RESAMPLES, Array, interval
+from distill.students.classifier import Classifier, Predicts
+from synthgen.errors import CorpusError
+from synthgen.recipe import Recipe, local_teacher
+from synthgen.results.evaluation import Comparison, Evaluation, Matrix
+from synthgen.results.measures import Bootstrap, Figure, Interval, Measure, Row, Table
+
+_FLOOR = 1e-9  # probabilities below it count as it, in the logarithm
+
+MEASURES = {
+    "agreement": Measure(
+        "agrees with the teacher", "percent", False, caption="Agreement with the teacher: mean and 95% interval."
+    ),
+    "accuracy": Measure("right", "percent", False),
+    "kl": Measure("KL to the teacher, nats", lower_is_better=True),
+    **COSTS,
+    "tokens_per_second": Measure("tokens a second", "rate", False, "detail"),
+    "answer_ms": Measure("one text, ms", "milliseconds", True, "detail"),
+}
+
+MODELS = {
+    "teacher": "its own likeliest label",
+    "majority class": "always the label that the teacher chose most often",
+    "cross-entropy": "the same student, trained on the teacher's labels without their probabilities",
+    "distilled": "the student",
+    "untrained": "the student before its first step",
+}
+
+
+def evaluate_mlp(subject: Subject) -> Evaluation:
+    """An MLP on hashed n-grams against its teacher."""
+    return _evaluate(subject, Classifier.load, timing.MLP, {})
+
+
+def evaluate_encoder(subject: Subject) -> Evaluation:
+    """A transformers encoder with a classification head against its teacher."""
+    from distill.students.encoder import Encoder, untrained
+
+    before = {"untrained": lambda labels: untrained(subject.recipe, labels)}
+    return _evaluate(subject, Encoder.load, timing.ENCODER, before)
+
+
+def _evaluate(
+    subject: Subject,
+    load: Callable[[Path], Predicts],
+    run: str,
+    before: Mapping[str, Callable[[list[str]], Predicts]],
+) -> Evaluation:
+    """`load` opens a trained student, `run` times one, and `before` makes students that were not trained."""
+    recipe, folder = subject.recipe, subject.folder
+    held_out = subject.held_out()
+    if not all(row.label_probs for row in held_out):
+        raise CorpusError(f"{subject.source} has held-out rows without the teacher's probabilities", "generate again")
+    texts, clusters = [row.text for row in held_out], [row.seed_id for row in held_out]
+    teacher_RL = np.array([row.label_probs for row in held_out], np.float64)
+    student = load(folder)
+    labels = student.labels
+    majority_RL = np.zeros_like(teacher_RL)
+    majority_RL[:, np.bincount(teacher_RL.argmax(-1)).argmax()] = 1
+    probs_RL = {"teacher": teacher_RL, "majority class": majority_RL}
+    if (folder / "baseline" / "model.safetensors").exists():
+        probs_RL["cross-entropy"] = load(folder / "baseline").predict(texts)
+    probs_RL["distilled"] = student.predict(texts)
+    probs_RL |= {name: make(labels).predict(texts) for name, make in before.items()}
+    references = _references(held_out, labels)
+    seed = recipe.evaluate.seed
+    table: Table = {name: _quality(p, teacher_RL, references, clusters, seed) for name, p in probs_RL.items()}
+    subject.ui.note("evaluate: speed and memory of teacher and student, each in a process of its own")
+    table["teacher"] |= _teacher_cost(recipe, held_out, labels)
+    table["distilled"] |= row_of(measure(run, {"folder": str(folder.resolve()), "texts": texts}))
+    agrees = {name: p.argmax(-1) == teacher_RL.argmax(-1) for name, p in probs_RL.items()}
+    margin = agrees["distilled"].astype(float) - agrees["majority class"]
+    above = interval(margin, np.ones(len(held_out)), clusters, seed)
+    faster = _rate(table["distilled"]) / _rate(table["teacher"])
+    return Evaluation(
+        kind=subject.training.kind,
+        rows=len(held_out),
+        unit="texts",
+        headline=_headline(len(held_out), above, faster),
+        measures=MEASURES,
+        table=table,
+        notes=_notes(),
+        models={name: MODELS[name] for name in table},
+        figures=[
+            Figure("agrees with the teacher", float(agrees["distilled"].mean()), "percent"),
+            Figure("times the teacher's speed", faster, "rate"),
+        ],
+        comparisons=[Comparison("distilled − majority class", "agreement", above)],
+        matrix=_matrix(teacher_RL, probs_RL["distilled"], labels),
+        bootstrap=Bootstrap(RESAMPLES, seed, "held-out seed"),
+        counts={"speed_up": faster},
+        learned_from=subject.training.learned_from,
+    )
+
+
+def _references(held_out: Sequence[HeldOut], labels: list[str]) -> Array:
+    """(R,): the number of the right label in the seeds; −1 where there is none or it is not among the labels."""
+    first = [row.reference[0] if row.reference else None for row in held_out]
+    return np.array([labels.index(name) if name in labels else -1 for name in first])
+
+
+def _quality(probs_RL: Array, teacher_RL: Array, references_R: Array, clusters: Sequence[str], seed: int) -> Row:
+    """Agreement with the teacher's choice, accuracy against the reference, and KL(teacher ‖ model)."""
+    ones = np.ones(len(probs_RL))
+    choice = probs_RL.argmax(-1)
+    agree = (choice == teacher_RL.argmax(-1)).astype(float)
+    known = references_R >= 0
+    right = (choice == references_R)[known].astype(float)
+    kl = (teacher_RL * (np.log(teacher_RL.clip(_FLOOR)) - np.log(probs_RL.clip(_FLOOR)))).sum(-1)
+    return {
+        "agreement": interval(agree, ones, clusters, seed),
+        "accuracy": interval(right, ones[known], list(np.array(clusters)[known]), seed) if known.any() else None,
+        "kl": interval(kl, ones, clusters, seed),
+    }
+
+
+def _teacher_cost(recipe: Recipe, held_out: Sequence[HeldOut], labels: list[str]) -> Row:
+    rows = held_out[: recipe.evaluate.max_prompts]
+    questions = [asdict(question(row, as_teacher=True, labels=labels)) for row in rows]
+    section = local_teacher(recipe).model_dump(mode="json")
+    measured = measure("distill.evaluation.asking:ask_teacher", {"teacher": section, "questions": questions})
+    measured.pop("texts")
+    return row_of(measured)
+
+
+def _rate(row: Row) -> float:
+    value = row["rows_per_second"]
+    assert isinstance(value, float)
+    return value
+
+
+def _matrix(teacher_RL: Array, student_RL: Array, labels: list[str]) -> Matrix:
+    counts_LL = np.zeros((len(labels), len(labels)), int)
+    np.add.at(counts_LL, (teacher_RL.argmax(-1), student_RL.argmax(-1)), 1)
+    caption = "Where teacher and student differ, in held-out texts."
+    return Matrix(labels, counts_LL.tolist(), "teacher says", "student says", caption)
+
+
+def _headline(rows: int, above: Interval, faster: float) -> str:
+    times = f"{faster:,.0f}" if faster >= 100 else f"{faster:,.1f}"
+    return (
+        f"On {rows} held-out texts the student agrees with the teacher {100 * above.mean:.1f} points "
+        f"[{100 * above.low:.1f}, {100 * above.high:.1f}] more often than the majority class does, at {times} times "
+        "the teacher's speed."
+    )
+
+
+def _notes() -> list[str]:
+    return [
+        "Agreement is with the teacher's likeliest label; a label is right when it is the one in the seeds.",
+        "Speed and peak memory: each model in a process of its own.",
+    ]

@@ -1,0 +1,116 @@
+"""How far models are from their live teacher over the whole vocabulary, summed over the tokens of each held-out row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from distill import losses
+from distill.data import TrainingSet, target_batch
+from distill.evaluation.slices import BINS, calibration_bins
+from distill.held_out import HeldOut, training_tokens
+from distill.intervals import Array
+from synthgen.lm.forward import completion_logits
+from synthgen.records import Message
+from synthgen.teachers.transformers import LocalModel
+from synthgen.ui import UI
+
+_CHUNK = 16  # rows whose full distributions are in memory at once
+AS_STUDENT = "teacher, student's prompt"
+
+Prompt = Callable[[HeldOut], Sequence[Message]]
+
+
+@dataclass(frozen=True)
+class Distances:
+    """For each model an array with an entry for each of R rows: sums over the row's tokens.
+
+    `kl`: KL(teacher ‖ model) in nats; `agreement`: tokens at which both have the same likeliest token; `nll`:
+    −log q(token) of the row's own tokens; `from_targets`: how far the model is from the stored targets, a KL for a
+    top-k and a cross-entropy for draws. `bins`: (R, 15, 3), see `distill.evaluation.slices.calibration_bins`.
+    """
+
+    kl: dict[str, Array]
+    agreement: dict[str, Array]
+    nll: dict[str, Array]
+    from_targets: dict[str, Array]
+    bins: dict[str, Array]
+
+
+def unigram(source: Path, vocab_size: int) -> torch.Tensor:
+    """Log-frequencies (V,) of the tokens in the training completions, with one added to each count."""
+    counts = np.ones(vocab_size)
+    for tokens in training_tokens(source):
+        counts += np.bincount(tokens, minlength=vocab_size)
+    return torch.from_numpy(np.log(counts / counts.sum())).float()
+
+
+@torch.inference_mode()
+def distances(
+    teacher: LocalModel,
+    models: Mapping[str, Any],
+    unigram_V: torch.Tensor,
+    rows: Sequence[HeldOut],
+    *,
+    ui: UI,
+    taught: TrainingSet | None = None,
+    prompt: Prompt = lambda row: row.prompt,
+) -> Distances:
+    """Compare `models` with `teacher`, row by row.
+
+    The teacher is conditioned on the prompt it was sent, and each student on `prompt` of the row, which is the prompt
+    that a student sees. The row "teacher, student's prompt" is the teacher conditioned like a student. `taught` are
+    the stored targets of these rows, where the models are compared with them as well.
+    """
+    others: dict[str, Any] = {AS_STUDENT: teacher, **models}
+    sums = {name: np.zeros((4, len(rows))) for name in ("teacher", "unigram", *others)}
+    bins = {name: np.zeros((len(rows), BINS, 3)) for name in sums}
+    targets = {e.id: target_batch([e.target], taught.meta) for e in taught.examples if e.target} if taught else {}
+    meta = taught.meta if taught else {}
+
+    def take(name: str, place: int, z_TV: torch.Tensor, logp_TV: torch.Tensor) -> None:
+        tokens = list(rows[place].token_ids or ())
+        sums[name][:, place] = _row(z_TV, logp_TV, tokens, targets.get(rows[place].id), meta)
+        bins[name][place] = calibration_bins(z_TV, torch.tensor(tokens, device=z_TV.device))
+
+    with ui.progress("evaluate", len(rows), "rows") as bar:
+        for begin in range(0, len(rows), _CHUNK):
+            chunk = rows[begin : begin + _CHUNK]
+            completions = [list(r.token_ids or ()) for r in chunk]
+            teacher_rows = teacher.logprobs([list(r.prompt_token_ids or ()) for r in chunk], completions)
+            asked = [teacher.render(prompt(r)) for r in chunk]
+            for name, model in others.items():
+                for row, z_TV in enumerate(completion_logits(model.model, asked, completions)):
+                    take(name, begin + row, z_TV, teacher_rows[row])
+            for row, logp_TV in enumerate(teacher_rows):
+                take("teacher", begin + row, logp_TV, logp_TV)
+                take("unigram", begin + row, unigram_V.to(logp_TV.device).expand_as(logp_TV), logp_TV)
+            bar.advance(len(chunk))
+    kl, agreement, nll, far = ({name: s[i] for name, s in sums.items()} for i in range(4))
+    return Distances(kl, agreement, nll, far if taught else {}, bins)
+
+
+def _row(
+    z_TV: torch.Tensor,
+    logp_TV: torch.Tensor,
+    tokens: list[int],
+    target: losses.Target | None,
+    meta: dict[str, Any],
+) -> list[float]:
+    labels = torch.tensor(tokens, device=z_TV.device)
+    far = 0.0
+    if target is not None:
+        t, size = float(meta["temperature"]), min(meta["vocab_size"], z_TV.shape[-1])
+        target = losses.moved(target, z_TV.device)
+        far = float(losses.divergence(z_TV, target, temperature=t, vocabulary=size).double().sum()) / t**2
+    return [
+        float(losses.kl_full(z_TV, logp_TV).double().sum()),
+        float((z_TV.argmax(-1) == logp_TV.argmax(-1)).sum()),
+        float(losses.cross_entropy(z_TV, labels).double().sum()),
+        far,
+    ]

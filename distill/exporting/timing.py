@@ -1,0 +1,72 @@
+"""Functions that run in a process of their own (`distill.cost.measure`) and time one file of weights.
+
+`runtime` and `path` say which. Each runtime is imported where it is opened, so that a process loads that one alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill.cost import Measured, milliseconds
+from distill.exporting.running import Array, open_encoder, open_mlp, open_model, threads
+
+MODEL = "distill.exporting.timing:time_model"
+ENCODER = "distill.exporting.timing:time_encoder"
+MLP = "distill.exporting.timing:time_mlp"
+_STEPS = 24  # tokens that follow each prompt
+
+
+def time_model(arguments: dict[str, Any]) -> Measured:
+    """Milliseconds of a prompt and of each token after it, for "prompts" of token ids."""
+    model = open_model(arguments["runtime"], Path(arguments["path"]))
+    prompts, steps = [], []
+    for number, prompt in enumerate([arguments["prompts"][0], *arguments["prompts"]]):
+        model.reset()
+        began = time.perf_counter()
+        token = int(model.feed(prompt)[-1].argmax())
+        spent = [time.perf_counter() - began]
+        for _ in range(_STEPS):
+            began = time.perf_counter()
+            token = int(model.feed([token])[-1].argmax())
+            spent.append(time.perf_counter() - began)
+        if number:  # the first round warms up
+            prompts.append(spent[0])
+            steps += spent[1:]
+    return {
+        "prompt_tokens": float(np.mean([len(p) for p in arguments["prompts"]])),
+        "prompt_ms": milliseconds(prompts),
+        "token_ms": milliseconds(steps),
+        "tokens_per_second": len(steps) / sum(steps),
+        "threads": threads(),
+    }
+
+
+def time_encoder(arguments: dict[str, Any]) -> Measured:
+    """Milliseconds of one text, and the rate of all "texts" at once."""
+    return _texts(open_encoder(arguments["runtime"], Path(arguments["path"])), arguments["texts"])
+
+
+def time_mlp(arguments: dict[str, Any]) -> Measured:
+    """The same for the MLP on hashed n-grams, whose file needs config.json beside it."""
+    return _texts(open_mlp(arguments["runtime"], Path(arguments["path"])), arguments["texts"])
+
+
+def _texts(predict: Callable[[Sequence[str]], Array], texts: Sequence[str]) -> Measured:
+    predict(texts[:8])
+    spent = []
+    for text in texts:
+        began = time.perf_counter()
+        predict([text])
+        spent.append(time.perf_counter() - began)
+    began = time.perf_counter()
+    predict(texts)
+    return {
+        "text_ms": milliseconds(spent),
+        "texts_per_second": len(texts) / (time.perf_counter() - began),
+        "threads": threads(),
+    }

@@ -1,0 +1,79 @@
+"""Rows of a curated corpus as evaluations and exports read them: a few columns, one shard at a time.
+
+    first_rows(run / "curated", "test", 100)     # list[HeldOut]
+
+The order is by shard and, in a shard, by record id. Kept rows are read and rejected ones that may still teach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from distill.intervals import Array
+from synthgen import corpus
+from synthgen.records import Message, Score
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The columns of a held-out row that evaluations read; see `synthgen.records`."""
+
+    id: str
+    seed_id: str
+    split: str
+    strategy: str | None
+    prompt: list[Message]
+    teacher_prompt: list[Message] | None
+    prompt_token_ids: Sequence[int] | None
+    token_ids: Sequence[int] | None
+    label_probs: Sequence[float] | None
+    reference: list[str] | None
+    scores: list[Score]
+
+    @property
+    def text(self) -> str:
+        """The last user message of the prompt: what a student that reads one text is given."""
+        return str(next(m["content"] for m in reversed(self.prompt) if m["role"] == "user"))
+
+
+_READ = [f.name for f in fields(HeldOut)]
+PARTS = ("data", "rejected")
+
+
+def first_rows(source: Path, split: str, most: int | None = None) -> list[HeldOut]:
+    """The first `most` rows of a split that may teach, or all of them, ordered by shard and id."""
+    return list(islice(_in_order(source, split), most))
+
+
+def training_tokens(source: Path) -> Iterator[Array]:
+    """The completion tokens of the training rows that may teach, a batch of rows at a time."""
+    for name in _shards(source, "train"):
+        for batch in _teaching(source, name, ["token_ids"]):
+            yield np.asarray(batch["token_ids"].flatten(), np.int64)
+
+
+def _in_order(source: Path, split: str) -> Iterator[HeldOut]:
+    for name in _shards(source, split):
+        rows = [HeldOut(**row) for batch in _teaching(source, name, _READ) for row in batch.to_pylist()]
+        yield from sorted(rows, key=lambda row: row.id)
+
+
+def _shards(source: Path, split: str) -> list[str]:
+    """Names of the shards of a split."""
+    return sorted({name for part in PARTS for name in corpus.shard_names(source, part, split)})
+
+
+def _teaching(source: Path, name: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Batches of the rows of one shard, kept ones first, that may teach."""
+    for part in PARTS:
+        path = source / part / f"{name}.parquet"
+        for batch in corpus.scan(path, [*columns, "verdicts.list.element.teaches"]) if path.exists() else ():
+            reasons = batch["verdicts"].to_pylist()
+            teaches = [all(reason["teaches"] != "nothing" for reason in row or ()) for row in reasons]
+            yield batch.drop_columns(["verdicts"]).filter(pa.array(teaches, pa.bool_()))

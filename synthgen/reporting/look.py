@@ -1,0 +1,82 @@
+"""One pass over the rows of a corpus: the counts that the page shows, and a few rows to read.
+
+Only the columns that are counted are read, in batches, so memory does not grow with the corpus.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from synthgen import corpus
+from synthgen.records import Record, from_rows
+
+_ROWS = 6  # rows to read of each part
+_KINDS = 20  # kinds of seeds in the table
+_COLUMNS = ["seed_id", "split", "token_ids", "reference", "scores"]
+
+
+@dataclass
+class Seen:
+    """What one pass over a part of a corpus leaves."""
+
+    few: list[Record] = field(default_factory=list)
+    lengths: Counter[int] = field(default_factory=Counter)
+    splits: Counter[str] = field(default_factory=Counter)
+    checked: Counter[str] = field(default_factory=Counter)
+    right: Counter[str] = field(default_factory=Counter)
+
+
+def look(source: Path, part: str, manifest: dict[str, Any], labels: list[str]) -> Seen:
+    """Count the rows of one part. `labels` are those of a classification task, or empty.
+
+    The kind of a row is its right label or, without labels, the part of its seed's id before the number.
+    """
+    seen = Seen()
+    total = sum(entry["rows"] for name, entry in manifest["files"].items() if name.startswith(f"{part}/"))
+    wanted = sorted({total * i // _ROWS for i in range(_ROWS)})  # from all over the corpus
+    begin = 0
+    for name in corpus.shard_names(source, part):
+        path, rows = source / part / f"{name}.parquet", 0
+        for batch in corpus.scan(path, _COLUMNS):
+            _count(batch, seen, labels)
+            rows += batch.num_rows
+        seen.few += _rows(path, [place - begin for place in wanted if begin <= place < begin + rows])
+        begin += rows
+    return seen
+
+
+def kinds(*sides: Seen) -> list[tuple[str, int, int]]:
+    """(kind, rows that were verified right, rows that were checked); empty when there are too many kinds to show."""
+    checked = sum((side.checked for side in sides), Counter[str]())
+    right = sum((side.right for side in sides), Counter[str]())
+    return [(kind, right[kind], checked[kind]) for kind in sorted(checked)] if len(checked) <= _KINDS else []
+
+
+def _count(batch: pa.RecordBatch, seen: Seen, labels: list[str]) -> None:
+    import pyarrow.compute as pc
+
+    seen.lengths.update(length or 0 for length in pc.list_value_length(batch["token_ids"]).to_pylist())
+    seen.splits.update(split or "" for split in batch["split"].to_pylist())
+    rows = batch.select(["seed_id", "reference", "scores"]).to_pylist()
+    for row in rows:
+        score = next((s["value"] for s in row["scores"] or () if s["name"] == "answer"), None)
+        kind = (row["reference"] or [None])[0] if labels else row["seed_id"].rpartition("-")[0]
+        if score is not None and kind and (kind in seen.checked or len(seen.checked) <= _KINDS):
+            seen.checked[kind] += 1
+            seen.right[kind] += int(score)
+
+
+def _rows(path: Path, places: list[int]) -> list[Record]:
+    """The records at these places of a file."""
+    found: list[Record] = []
+    begin = 0
+    for batch in corpus.scan(path) if places else ():
+        inside = [place - begin for place in places if begin <= place < begin + batch.num_rows]
+        found += from_rows(row for place in inside for row in batch.slice(place, 1).to_pylist())
+        begin += batch.num_rows
+    return found

@@ -1,0 +1,109 @@
+"""Tables of the page: which columns and rows there is something to show in, and each value as it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from synthgen.results.evaluation import Evaluation
+from synthgen.results.export import Export
+from synthgen.results.measures import Cell, Measure, Table, cell, shown
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row: its name, a remark below the name, and its cells. The line of the student itself is marked."""
+
+    name: str
+    remark: str
+    cells: list[Cell]
+    marked: bool = False
+
+
+@dataclass(frozen=True)
+class View:
+    """A table as the template writes it. `corner` heads the column of names."""
+
+    corner: str
+    header: list[str]
+    lines: list[Line]
+
+
+def evaluation_tables(evaluation: Evaluation) -> list[View]:
+    """Quality and cost of each model, in a table of their own each, as far as there is anything to show."""
+    views = [
+        _view(
+            "model" if about == "quality" else "cost of",
+            evaluation.measures,
+            evaluation.table,
+            about,
+            evaluation.models if about == "quality" else {},
+            evaluation.student,
+        )
+        for about in ("quality", "cost")
+    ]
+    return [view for view in views if view.header]
+
+
+def parts_table(evaluation: Evaluation) -> View | None:
+    """Each part of the held-out rows, with a column for each measure of each model; None without parts."""
+    if not evaluation.parts:
+        return None
+    wide = {
+        part.name: {(model, name): value for model, row in part.table.items() for name, value in row.items()}
+        for part in evaluation.parts
+    }
+    frame = pd.DataFrame.from_dict(wide, orient="index", dtype=object)
+    header = ["rows", *(f"{model}: {evaluation.measures[name].title}" for model, name in frame.columns)]
+    lines = []
+    for part, (name, values) in zip(evaluation.parts, frame.iterrows(), strict=True):
+        cells = [cell(_value(v), evaluation.measures[key].format) for (_, key), v in values.items()]
+        lines.append(Line(str(name), "", [Cell(f"{part.rows:,}"), *cells]))
+    return View("part of the held-out rows", header, lines)
+
+
+def export_table(export: Export) -> View:
+    """Each file of an export; one that does not reach the gate says so."""
+    remarks = {name: f"{file.file}, {file.runtime}" for name, file in export.files.items()}
+    remarks |= {name: f"{remarks[name]}; below what an export needs" for name in export.below}
+    return _view("file", export.measures, export.table, "", remarks, "")
+
+
+def differences(evaluation: Evaluation) -> list[str]:
+    """A sentence for each measure that models were compared in."""
+    by_measure: dict[str, list[str]] = {}
+    for found in evaluation.comparisons:
+        text = f"{found.name} {shown(found.difference, evaluation.measures[found.measure].format)}"
+        by_measure.setdefault(evaluation.measures[found.measure].title, []).append(text)
+    return [f"Paired differences in “{title}”: {'; '.join(texts)}." for title, texts in by_measure.items()]
+
+
+def _view(
+    corner: str,
+    measures: Mapping[str, Measure],
+    table: Table,
+    about: str,
+    remarks: Mapping[str, str],
+    student: str,
+) -> View:
+    """The measures `about` something, or all but details, without empty columns and rows."""
+    wanted = [name for name, m in measures.items() if (m.about == about if about else m.about != "detail")]
+    frame = pd.DataFrame.from_dict(table, orient="index", dtype=object).reindex(columns=wanted)
+    frame = frame.dropna(axis="columns", how="all").dropna(axis="index", how="all")
+    lines = [
+        Line(
+            str(name),
+            remarks.get(str(name), ""),
+            [cell(_value(value), measures[key].format) for key, value in values.items()],
+            marked=name == student,
+        )
+        for name, values in frame.iterrows()
+    ]
+    return View(corner, [measures[name].title for name in frame.columns], lines)
+
+
+def _value(value: object) -> object:
+    """A cell of a data frame as a value of a table: pandas writes NaN where there is none."""
+    return None if isinstance(value, float) and pd.isna(value) else value

@@ -1,0 +1,55 @@
+"""The result of `distill curve`: the student's measures on growing shares of the training seeds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from synthgen.results import measures as m
+from synthgen.results import stored
+from synthgen.results.measures import Measure, Table
+
+
+@dataclass(frozen=True)
+class Point:
+    """One student: the share of the training seeds, its rows and steps, and the measures with an interval."""
+
+    share: float
+    rows: int
+    steps: int
+    table: Table
+
+
+@dataclass(frozen=True, repr=False)
+class Curve:
+    """Points by growing share. `measure` names the one that is plotted; `student` is the row that is the student."""
+
+    kind: str
+    student: str
+    measure: str
+    measures: dict[str, Measure]
+    points: list[Point] = field(default_factory=list)
+    schema_version: Literal[2] = 2
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in curve.json."""
+        return asdict(self)
+
+    def __repr__(self) -> str:
+        return self.text()
+
+    def text(self) -> str:
+        """A line for each point, for a terminal."""
+        shown = m.columns(self.measures, (point.table.get(self.student, {}) for point in self.points))
+        rows = []
+        for point in self.points:
+            values = point.table.get(self.student, {})
+            cells = [m.shown(values.get(name), measure.format) for name, measure in shown.items()]
+            rows.append([f"{point.share:.0%}", f"{point.rows:,}", f"{point.steps:,}", *cells])
+        return m.text_table(["share", "rows", "steps", *(measure.title for measure in shown.values())], rows)
+
+
+def read_curve(path: Path) -> Curve:
+    """The curve in curve.json. Raises CorpusError for a damaged file or one of an older version."""
+    return stored.read(path, Curve, "measure again: `distill curve RUN`")

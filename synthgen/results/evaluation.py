@@ -1,0 +1,124 @@
+"""The result of `distill eval`: one class for every kind of student.
+
+What a kind of student measures, it says here itself: names and titles of its measures, a table, a sentence on top,
+key figures, comparisons, parts of the rows, a matrix, samples, and notes on the method. The page, the model card and
+`distill eval` show whatever is there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from synthgen.results import measures as m
+from synthgen.results import stored
+from synthgen.results.measures import Bootstrap, Figure, Interval, Measure, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_AGAIN = "measure again: `distill eval RUN --fresh`"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The difference between two models in one measure, paired over the same rows."""
+
+    name: str
+    measure: str
+    difference: Interval
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the held-out rows, such as the longest third, and the table for these rows alone."""
+
+    name: str
+    rows: int
+    table: Table
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Counts of held-out rows by the teacher's label (down) and the student's (across)."""
+
+    labels: list[str]
+    counts: list[list[int]]
+    rows_title: str = "teacher"
+    columns_title: str = "student"
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One held-out prompt and what each model wrote."""
+
+    prompt: str
+    texts: dict[str, str]
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation:
+    """How close a student is to its teacher, and what each of them costs.
+
+    `rows` held-out rows were compared; `unit` says what a row is ("completions", "texts"). `student` names the row of
+    `table` that is the student; `models` says what the other rows are. `counts` has further numbers by identifier.
+    `inputs` decides whether an evaluation that is there is still the right one.
+    """
+
+    kind: str
+    rows: int
+    unit: str
+    headline: str
+    measures: dict[str, Measure]
+    table: Table
+    notes: list[str] = field(default_factory=list)
+    models: dict[str, str] = field(default_factory=dict)
+    student: str = "distilled"
+    figures: list[Figure] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+    matrix: Matrix | None = None
+    samples: list[Sample] = field(default_factory=list)
+    bootstrap: Bootstrap | None = None
+    counts: dict[str, float] = field(default_factory=dict)
+    learned_from: str = ""
+    inputs: dict[str, Any] = field(default_factory=dict)
+    schema_version: Literal[2] = 2
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in evaluation.json."""
+        return asdict(self)
+
+    def __repr__(self) -> str:
+        return self.text()
+
+    def text(self) -> str:
+        """The headline and a table of the quality measures, for a terminal."""
+        shown = m.columns(self.measures, self.table.values(), "quality")
+        header = ["", *(measure.title for measure in shown.values())]
+        lines = []
+        for model, row in self.table.items():
+            values = []
+            for name, measure in shown.items():
+                value = row.get(name)  # intervals of the measures that are plotted; means of the others
+                values.append(m.shown(value if measure.caption else m.middle(value), measure.format))
+            lines.append([model, *values])
+        text = "\n\n".join(filter(None, [self.headline, m.text_table(header, lines)]))
+        return f"{text}\nThe student learned from {self.learned_from}." if self.learned_from else text
+
+    def frame(self) -> pd.DataFrame:
+        """The table as a pandas data frame of numbers; see `synthgen.results.measures.frame`."""
+        return m.frame(self.table)
+
+    @property
+    def plotted(self) -> dict[str, Measure]:
+        """The measures that have a plot; the first is the one that a learning curve shows."""
+        return {name: measure for name, measure in self.measures.items() if measure.caption}
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """The evaluation in evaluation.json. Raises CorpusError for a damaged file or one of an older version."""
+    return stored.read(path, Evaluation, _AGAIN)

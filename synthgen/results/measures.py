@@ -1,0 +1,196 @@
+"""Measured values, and how they are written for people.
+
+    table = {"teacher": {"kl": Interval(0.0, 0.0, 0.0)}, "distilled": {"kl": Interval(0.41, 0.35, 0.48)}}
+    measures = {"kl": Measure("KL to the teacher, nats a token", lower_is_better=True)}
+    shown(table["distilled"]["kl"], measures["kl"].format)     # "0.410 [0.350, 0.480]"
+
+A table has a row for each model and a value for each measure. What a measure is called, how its values are written
+and whether it is plotted stands in its `Measure`, so whatever shows a table needs to know nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and the two ends of its 95% interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """The median and the 95th percentile of repeated measurements."""
+
+    p50: float
+    p95: float
+
+
+Value = float | Interval | Quantiles | None
+"""None: not measured for this model."""
+
+Row = dict[str, Value]
+Table = dict[str, Row]
+"""Model -> measure -> value."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a number is written: `write` gives the digits, `unit` follows them."""
+
+    write: Callable[[float], str]
+    unit: str = ""
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:,.1f}"
+
+
+FORMATS: dict[str, Format] = {
+    "number": Format(lambda v: f"{v:z.3f}"),
+    "significant": Format(lambda v: f"{v:.3g}"),
+    "count": Format(lambda v: f"{v:,.0f}"),
+    "rate": Format(_rate),
+    "percent": Format(lambda v: f"{100 * v:z.1f}", "%"),
+    "fine_percent": Format(lambda v: f"{100 * v:z.2f}", "%"),
+    "milliseconds": Format(lambda v: f"{v:.2f}" if v < 10 else f"{v:.0f}"),
+    "megabytes": Format(lambda v: f"{v / 1e6:.{2 if v < 1e7 else 1 if v < 1e8 else 0}f}"),
+    "millions": Format(lambda v: f"{v / 1e6:,.2f}"),
+}
+"""Ways to write a number. `megabytes` takes bytes, `millions` a count, the percents a share of 1."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column of a table.
+
+    `title` heads the column and says the unit. `format` is a key of `FORMATS`. `caption`: the text below its plot; a
+    measure without one is not plotted. `about`: quality and cost are shown in tables of their own; details are only in
+    the JSON file and in `frame`.
+    """
+
+    title: str
+    format: str = "number"
+    lower_is_better: bool | None = None
+    about: Literal["quality", "cost", "detail"] = "quality"
+    caption: str = ""
+    log_scale: bool = False
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise ValueError(f"'{self.format}' is no format of values; known: {', '.join(FORMATS)}")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number with its label, for the row of key figures on top of the page."""
+
+    label: str
+    value: float
+    format: str = "number"
+
+    def text(self) -> str:
+        """The value as it is written."""
+        return shown(self.value, self.format)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value for a table: `main` as it is written, `detail` its interval or its 95th percentile."""
+
+    main: str
+    detail: str = ""
+
+
+def cell(value: Value, format: str) -> Cell:
+    """The two parts of a value. A dash stands for what was not measured."""
+    write, unit = FORMATS[format].write, FORMATS[format].unit
+    if value is None:
+        return Cell("–")
+    if isinstance(value, Interval):
+        return Cell(f"{write(value.mean)}{unit}", f"[{write(value.low)}, {write(value.high)}]")
+    if isinstance(value, Quantiles):
+        return Cell(f"{write(value.p50)}{unit}", f"p95 {write(value.p95)}{unit}")
+    return Cell(f"{write(value)}{unit}")
+
+
+def shown(value: Value, format: str) -> str:
+    """A value in one line: '0.410 [0.350, 0.480]', '12 (p95 15)', '56.7%' or a dash."""
+    found = cell(value, format)
+    if isinstance(value, Quantiles):
+        return f"{found.main} ({found.detail})"
+    return f"{found.main} {found.detail}".strip()
+
+
+def middle(value: Value) -> float | None:
+    """The value without its interval: a mean, a median, or the number itself."""
+    if isinstance(value, Interval):
+        return value.mean
+    return value.p50 if isinstance(value, Quantiles) else value
+
+
+def columns(
+    measures: Mapping[str, Measure], rows: Iterable[Mapping[str, Value]], about: str | None = None
+) -> dict[str, Measure]:
+    """The measures to show that at least one row has a value of, in their order; all but details, or those `about`."""
+    rows = list(rows)
+    wanted = ("quality", "cost") if about is None else (about,)
+    return {
+        name: measure
+        for name, measure in measures.items()
+        if measure.about in wanted and any(row.get(name) is not None for row in rows)
+    }
+
+
+def frame(table: Mapping[str, Mapping[str, Value]]) -> pd.DataFrame:
+    """The table as numbers: a row for each model, a column for each measure.
+
+    An interval has its ends in `NAME_low` and `NAME_high`, and quantiles have theirs in `NAME_p95`. Missing values
+    are NaN.
+    """
+    import pandas as pd
+
+    rows = {}
+    for model, values in table.items():
+        row: dict[str, float | None] = {}
+        for name, value in values.items():
+            row[name] = middle(value)
+            if isinstance(value, Interval):
+                row |= {f"{name}_low": value.low, f"{name}_high": value.high}
+            if isinstance(value, Quantiles):
+                row[f"{name}_p95"] = value.p95
+        rows[model] = row
+    return pd.DataFrame.from_dict(rows, orient="index", dtype="float64")
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lines of text whose columns are aligned, for a terminal; the first column to the left, the others too."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in [header, *rows]]
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How intervals were made: how often, over which unit, from which seed, and how wide they are."""
+
+    resamples: int
+    seed: int
+    unit: str
+    interval: float = field(default=0.95)
+
+    def text(self) -> str:
+        """One sentence on the intervals."""
+        return (
+            f"Intervals of {self.interval:.0%} are from a paired bootstrap over each {self.unit}, with "
+            f"{self.resamples:,} resamples and seed {self.seed}."
+        )

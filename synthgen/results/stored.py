@@ -1,0 +1,42 @@
+"""A result's JSON file, read back as its class."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from synthgen.errors import CorpusError
+
+T = TypeVar("T")
+
+
+def read(path: Path, kind: type[T], again: str, rename: Callable[[Any], Any] = lambda values: values) -> T:
+    """The result in `path`. Raises CorpusError for a damaged file or another version's; `again` makes it anew.
+
+    `rename` changes the values of the JSON document before they are checked.
+    """
+    try:
+        return parse(rename(json.loads(path.read_text(encoding="utf-8"))), kind)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        reason = f"'{where}': {first['msg']}" if where else first["msg"]
+        raise CorpusError(f"{path} is of another version, or damaged: {reason}", again) from None
+    except ValueError as error:
+        raise CorpusError(f"{path} is damaged: {error}", again) from None
+
+
+def parse(values: object, kind: type[T]) -> T:
+    """A result from the values of its JSON document. Raises pydantic's ValidationError."""
+    result: T = _adapter(kind).validate_python(values)
+    return result
+
+
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
