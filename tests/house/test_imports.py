@@ -22,13 +22,13 @@ import synthgen
 FLOORS = [
     {"cli"},
     {"pipeline"},
-    {"generation", "curation", "auditing", "display", "reporting"},
+    {"generation", "curation", "auditing", "display", "notebook", "reporting"},
     {"corpus", "prompts", "seeds", "teachers"},
     {"lm"},
-    {"cards", "logits", "verify"},
+    {"cards", "logits", "requests", "verify"},
     {"records"},
     {"recipe"},
-    {"durable", "ui"},
+    {"durable", "results", "ui"},
     {"tables"},
     {"errors"},
 ]
