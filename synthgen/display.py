@@ -1,19 +1,21 @@
-"""Looking at rows: a few records of a run or corpus, kept or rejected, and the counts of the whole."""
+"""`show`: a few records of a run or corpus, kept or rejected, and the counts of the whole."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from synthgen import corpus
 from synthgen.errors import UserError
-from synthgen.records import Record
+from synthgen.records import Record, from_rows
 
 
 @dataclass(frozen=True)
 class Shown:
-    """`counts` of the whole corpus from its manifest, `rejected_by` check, and the first records asked for."""
+    """The first records that were asked for, the `counts` of the whole corpus, and how many rows each check rejected."""
 
     folder: Path
     kind: str
@@ -29,8 +31,8 @@ class Shown:
         """For people."""
         counts = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in self.counts.items())
         lines = [f"{self.folder} ({self.kind}): {counts}"]
-        if "answers_checked" in self.counts:
-            right, checked = self.counts.get("answers_correct", 0), self.counts["answers_checked"]
+        checked, right = self.counts.get("answers_checked", 0), self.counts.get("answers_correct", 0)
+        if checked:
             lines.append(f"verified correct: {right} of {checked} ({right / checked:.1%})")
         if self.rejected_by:
             lines.append("rejected by: " + ", ".join(f"{k} {v:,}" for k, v in self.rejected_by.items()))
@@ -46,14 +48,20 @@ class Shown:
 
 
 def show(path: str | Path, n: int = 5, *, rejected: bool = False, split: str | None = None) -> Shown:
-    """The first `n` records of a run or corpus. Raises CorpusError, or UserError when there are no rejects to show."""
+    """The first `n` records of a run or corpus, of one `split` if given.
+
+    Raises CorpusError without a corpus, UserError when there are no rejects to show.
+    """
     folder = corpus.resolve(Path(path))
     found = corpus.manifest(folder)
     if rejected and found["kind"] != "curated":
         raise UserError(f"{folder} is not curated, so it has no rejects", f"curate it: `synthgen curate {path}`")
-    records: list[Record] = []
-    for _, some in corpus.records(folder, "rejected" if rejected else "data", split):
-        records += some[: n - len(records)]
-        if len(records) >= n:
-            break
+    records = list(islice(_records(folder, "rejected" if rejected else "data", split), n))
     return Shown(folder, found["kind"], found["counts"], found.get("rejected_by", {}), records)
+
+
+def _records(folder: Path, part: str, split: str | None) -> Iterator[Record]:
+    """The records of a part, read a few at a time."""
+    for name in corpus.shards(folder, part, split):
+        for batch in corpus.batches(folder / part / f"{name}.parquet", size=16):
+            yield from from_rows(batch.to_pylist())

@@ -59,7 +59,8 @@ def evaluate(
     path = folder / "evaluation.json"
     if path.exists() and not fresh:
         old = corpus.load_json(path)
-        if old.get("inputs") == inputs and old.get("schema_version") == Evaluation.schema_version:
+        same = {"inputs": inputs, "schema_version": Evaluation.schema_version}
+        if isinstance(old, dict) and {key: old.get(key) for key in same} == same:
             ui.note(f"{folder} is evaluated; nothing to do")
             return read_evaluation(path)
     training = read_training(folder / "training.json")

@@ -121,10 +121,10 @@ def _there(target: Path, inputs: dict[str, Any], fresh: bool) -> Export | None:
         return None
     if not (target / "export.json").exists():
         raise RunChanged(f"{target} is not empty and holds no export", "give another folder with -o")
-    found = corpus.load_json(target / "export.json")
     if fresh:
         return None
-    if changed := differences(found.get("inputs", {}), inputs):
+    found = corpus.load_json(target / "export.json")
+    if changed := differences(found.get("inputs", {}) if isinstance(found, dict) else {}, inputs):
         raise RunChanged(
             f"{target} holds another export: {'; '.join(changed[:3])}",
             "give another folder with -o, or --fresh to replace it",

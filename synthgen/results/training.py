@@ -59,8 +59,10 @@ def read_training(path: Path) -> Training:
     return stored.read(path, Training, "train again: `distill train RUN --fresh`", _renamed)
 
 
-def _renamed(facts: dict[str, Any]) -> dict[str, Any]:
+def _renamed(facts: Any) -> Any:
     """The fields of a Training. What training.json leaves out is filled from the kind's entry in KINDS."""
+    if not isinstance(facts, dict):
+        return facts  # which will be refused
     values = {_WRITTEN.get(key, key): value for key, value in facts.items()}
     entry = KINDS.get(values.get("kind", ""))
     if entry is not None:

@@ -23,8 +23,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 import distill
 import distill.cli
 import synthgen
-from distill.exporting import classifier as exporter
-from distill.exporting import gguf, int8
+from distill.exporting import gguf, int8, parity
+from distill.exporting.decoder import calibration_pairs
 from distill.exporting.int8 import BLOCK, gptq, quantize
 from distill.exporting.running import open_model
 from distill.students.classifier import Classifier
@@ -60,9 +60,7 @@ def student_of(run: Path) -> LocalModel:
 
 
 def calibration(run: Path, student: LocalModel) -> list[list[int]]:
-    from distill.exporting.make import _CALIBRATE, _pairs
-
-    return [p + c for p, c in _pairs(run / "curated", "train", student, _CALIBRATE)]
+    return [p + c for p, c in calibration_pairs(run / "curated", student)]
 
 
 def rounded(run: Path) -> LocalModel:
@@ -225,7 +223,7 @@ def test_each_file_has_its_figures(run, result):
         assert found["rows"] > 0
         for name, row in found["table"].items():
             where = run / "student" if name == "student" else run / "student" / to
-            assert row["bytes"] == (where / row["file"]).stat().st_size
+            assert row["bytes"] == (where / found["files"][name]["file"]).stat().st_size
             if to == "onnx" or importlib.util.find_spec("llama_cpp"):
                 assert 0 < row["token_ms"]["p50"] <= row["token_ms"]["p95"]
                 assert row["tokens_per_second"] > 0
@@ -238,7 +236,7 @@ def test_the_page_shows_exports(run, tmp_path):
     from test_report import Page
 
     shutil.copytree(run, tmp_path / "run")
-    page = Page(synthgen.write_report(tmp_path / "run").read_text())
+    page = Page(synthgen.report(tmp_path / "run").path.read_text())
     assert not page.faults
     for row in (ONNX, INT8, F16, Q8):
         assert row in page.text
@@ -268,19 +266,19 @@ def test_done_again_it_does_nothing_and_other_inputs_are_refused(classifier, run
     (classifier / "export-onnx.json").unlink()
     assert distill.export(classifier, "onnx", out, held_out=run) == first
     assert before == {p: p.stat().st_mtime_ns for p in out.iterdir()}
-    assert json.loads((classifier / "export-onnx.json").read_text()) == first
+    assert json.loads((classifier / "export-onnx.json").read_text()) == first.to_dict()
     config = json.loads((classifier / "config.json").read_text())
     (classifier / "config.json").write_text(json.dumps({**config, "labels": ["x", "y", "z"]}))
     with pytest.raises(RunChanged, match=r"config\.json") as caught:
         distill.export(classifier, "onnx", out, held_out=run)
     assert "--fresh" in caught.value.hint
     assert before == {p: p.stat().st_mtime_ns for p in out.iterdir()}
-    assert distill.export(classifier, "onnx", out, held_out=run, fresh=True)["inputs"] != first["inputs"]
+    assert distill.export(classifier, "onnx", out, held_out=run, fresh=True).inputs != first.inputs
     assert "x" in (out / "config.json").read_text()
 
 
 def test_below_the_threshold_is_exit_1_and_written_all_the_same(classifier, run, tmp_path, monkeypatch):
-    monkeypatch.setattr(exporter, "LEAST", 1.5)
+    monkeypatch.setattr(parity, "LEAST", 1.5)
     out = tmp_path / "edge"
     command = ["export", str(classifier), "--to", "onnx", "-o", str(out), "--corpus", str(run), "--json", "-q"]
     for _ in range(2):  # the second time it is there already, and as wanting as before
@@ -294,8 +292,8 @@ def test_below_the_threshold_is_exit_1_and_written_all_the_same(classifier, run,
 
 def test_a_classifier_runs_by_itself(classifier, run, tmp_path):
     found = distill.export(classifier, "onnx", tmp_path / "edge", held_out=run)
-    assert found["table"][ONNX]["agreement"] == 1
-    assert found["table"][ONNX]["max_logprob_difference"] < 1e-4
+    assert found.table[ONNX]["agreement"] == 1
+    assert found.table[ONNX]["max_logprob_difference"] < 1e-4
     assert "terms MIT" in (tmp_path / "edge" / "README.md").read_text()
     texts = ["Where is my parcel? Where?", "", "Ünïcode 12", "a much longer text with more pieces than the others"]
     script = [sys.executable, "-I", str(tmp_path / "edge" / "predict.py"), *texts]
@@ -326,7 +324,8 @@ def test_mistakes(run, classifier, tmp_path, monkeypatch):
     refused(CorpusError, "an unfinished student", "distill train", tmp_path / "half", "onnx")
     refused(CorpusError, r"has no model\.safetensors", "--fresh", tmp_path / "no weights", "onnx")
     refused(CorpusError, "no corpus", "", classifier, "onnx")
-    refused(UserError, "is no transformer", "--to onnx", classifier, "gguf", held_out=run)
+    refused(UserError, "'classifier', which is not exported to gguf", "--to onnx", classifier, "gguf", held_out=run)
+    refused(UserError, "no model format 'onx'; did you mean 'onnx'", "--to", classifier, "onx", held_out=run)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     for fresh in (False, True):
@@ -375,13 +374,12 @@ def test_the_demos_student_and_its_teacher(tmp_path_factory, tmp_path, smol):
     synthgen.run(recipe, folder)
     for to in ("onnx", "gguf"):
         found = distill.export(folder, to)
-        print({name: row.get("agreement") for name, row in found["table"].items()})
-        below = {n for n, r in found["table"].items() if r.get("agreement", 1) < found["least_agreement"]}
-        # llama.cpp rounds activations to eight bits, which a student that is sure of little does not bear.
-        assert below <= ({Q8} if found["table"][list(found["table"])[-1]]["runtime"] == "llama.cpp" else set())
+        print(found)
+        # llama.cpp rounds activations to eight bits, which changes the choice of a student that is not sure of it.
+        assert set(found.below) <= ({Q8} if found.files[Q8 if to == "gguf" else INT8].runtime == "llama.cpp" else set())
     teacher = tmp_path / "teacher"
     smol.model.save_pretrained(teacher)
     smol.tokenizer.save_pretrained(teacher)
     durable.write_json(teacher / "training.json", {"kind": "decoder"})
     found = distill.export(teacher, "onnx", held_out=folder)
-    assert found["passed"], found["table"]
+    assert found.passed, found

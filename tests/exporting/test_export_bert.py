@@ -57,7 +57,7 @@ def test_what_it_says_of_itself(run):
     result = json.loads((folder / "export.json").read_text())
     assert result["passed"]
     assert {"student", "GGUF, float16", "GGUF, q8_0"} == set(result["table"])
-    card, page = (folder / "README.md").read_text(), synthgen.write_report(run).read_text()
+    card, page = (folder / "README.md").read_text(), synthgen.report(run).path.read_text()
     assert "llama_model_n_cls_out" in card
     for name in result["table"]:
         assert f"| {name} |" in card

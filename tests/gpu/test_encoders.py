@@ -102,5 +102,5 @@ def test_they_are_loaded_and_read_texts_there(sorted_, tmp_path, device):
 def test_a_sentence_encoder_is_measured(sorted_, tmp_path):
     recipe, run = sorted_("sentence")
     found = evaluate(recipe, run, train(recipe, run, tmp_path / "student"))
-    assert found["table"]["distilled"]["rows_per_second"] > 0
-    assert math.isfinite(found["table"]["distilled"]["spearman"]["mean"])
+    assert found.table["distilled"]["rows_per_second"] > 0
+    assert math.isfinite(found.table["distilled"]["spearman"].mean)

@@ -258,8 +258,8 @@ def test_a_student_is_measured_where_its_teacher_is(made, tmp_path, where):
     student = train(recipe, run, tmp_path / "student")
     section = recipe.evaluate.model_copy(update={"max_rows": 8, "max_prompts": 2, "max_new_tokens": 8})
     found = evaluate(recipe.model_copy(update={"evaluate": section}), run, student)
-    table = found["table"]
-    assert all(math.isfinite(table[name]["kl"]["mean"]) for name in ("distilled", "cross-entropy", "untrained"))
+    table = found.table
+    assert all(math.isfinite(table[name]["kl"].mean) for name in ("distilled", "cross-entropy", "untrained"))
     assert table["distilled"]["tokens_per_second"] > 0
 
 

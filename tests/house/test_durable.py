@@ -13,7 +13,7 @@ from support.small import small_task, small_teacher
 import synthgen
 from synthgen import corpus, durable
 from synthgen.records import FAILURE_SCHEMA, SCHEMA
-from synthgen.reporting.page import write_report
+from synthgen.reporting.page import report
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_half_a_line_of_the_log_breaks_nothing(tmp_path):
     synthgen.run(recipe, run)
     log = run / "log.jsonl"
     log.write_text(log.read_text() + '{"time": "2026-01-01T00:0')
-    page = write_report(run).read_text()
+    page = report(run).path.read_text()
     assert "generate" in page
     synthgen.run(recipe, run)
     stages = []

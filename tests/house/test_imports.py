@@ -22,7 +22,7 @@ import synthgen
 FLOORS = [
     {"cli"},
     {"pipeline", "tasks"},
-    {"generation", "curation", "auditing", "display", "reporting"},
+    {"generation", "curation", "auditing", "display", "notebook", "reporting"},
     {"datasets"},
     {"corpus", "prompts", "seeds", "teachers", "executor"},
     {"lm"},
@@ -30,7 +30,7 @@ FLOORS = [
     {"requests"},
     {"records"},
     {"recipe"},
-    {"durable", "ui"},
+    {"durable", "results", "ui"},
     {"tables"},
     {"errors"},
 ]

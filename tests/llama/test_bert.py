@@ -60,7 +60,7 @@ def test_its_table(run):
         assert row["text_ms"]["p50"] > 0
         assert row["peak_rss_bytes"] > 1e6
     for name in ("GGUF, float16", "GGUF, q8_0"):
-        assert result["table"][name]["runtime"] == "llama.cpp"
+        assert result["files"][name]["runtime"] == "llama.cpp"
         assert result["table"][name]["agreement"] >= 0.99
 
 

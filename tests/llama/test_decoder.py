@@ -21,9 +21,9 @@ def test_it_reads_text_and_speaks_as_the_student_does(tmp_path, tiny):
     synthgen.generate(recipe, run)
     synthgen.curate(recipe, run)
     distill.train(recipe, run)
-    table = distill.export(run, "gguf")["table"]
-    assert table["GGUF, float16"]["runtime"] == "llama.cpp"
-    assert table["GGUF, float16"]["agreement"] >= 0.99
+    found = distill.export(run, "gguf")
+    assert found.files["GGUF, float16"].runtime == "llama.cpp"
+    assert found.table["GGUF, float16"]["agreement"] >= 0.99
     student = LocalModel.open(TeacherSection(model=str(run / "student"), device="cpu"))
     path = run / "student" / "gguf" / "model-f16.gguf"
     words = llama_cpp.Llama(str(path), n_ctx=256, verbose=False)

@@ -320,13 +320,35 @@ def test_a_kind_that_the_page_does_not_know(run):
     page, html = page_of(run)
     assert figure(html, "rhymes found") == "10"
     for words in (
-        "The toy rhymes.", "17 held-out sonnets", "The student: an apprentice.", "rhymes with the teacher", "62.5% ",
-        "[50.0, 75.0]", "price, cents", "p95 34", "learned from the poet", "It was read aloud.",
-        "apprentice − poet -37.5%", "mood: gay", "apprentice: rhymes with the teacher", "How often it rhymes.", "Feet that were mixed up.",
-        "Shall I compare thee?", "to a summer's day", "300 resamples", "training loss, tears", "What data is worth",
-        "Scroll", "roll.txt, reader; below what an export needs", "75.0% of letters in the same ink", "not passed",
-        "3.00", "cliché", "poet wrote", "trochee",
-    ):  # fmt: skip
+        "The toy rhymes.",
+        "17 held-out sonnets",
+        "The student: an apprentice.",
+        "rhymes with the teacher",
+        "62.5% ",
+        "[50.0, 75.0]",
+        "price, cents",
+        "p95 34",
+        "learned from the poet",
+        "It was read aloud.",
+        "apprentice − poet -37.5%",
+        "mood: gay",
+        "apprentice: rhymes with the teacher",
+        "How often it rhymes.",
+        "Feet that were mixed up.",
+        "Shall I compare thee?",
+        "to a summer's day",
+        "300 resamples",
+        "training loss, tears",
+        "What data is worth",
+        "Scroll",
+        "roll.txt, reader; below what an export needs",
+        "75.0% of letters in the same ink",
+        "not passed",
+        "3.00",
+        "cliché",
+        "poet wrote",
+        "trochee",
+    ):
         assert words in page.text, words
     assert "nobody asks" not in page.text
     assert "4711" not in page.text

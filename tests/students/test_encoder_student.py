@@ -182,14 +182,15 @@ def learned(run, tmp_path_factory):
 
 def test_a_student_learns_and_is_measured_and_is_a_stock_model(learned):
     _, work, found = learned
-    folder, table = work / "student", found["table"]
+    folder, table = work / "student", found.table
     facts = json.loads((folder / "training.json").read_text())
     assert facts["kind"] == "encoder"
     assert 0 < facts["rows kept by curation"] < facts["rows"], "rejected rows teach, too"
-    print({name: (round(row["agreement"]["mean"], 3), round(row["kl"]["mean"], 3)) for name, row in table.items()})
-    assert table["distilled"]["kl"]["mean"] < 0.8 * table["untrained"]["kl"]["mean"]
-    assert table["distilled"]["kl"]["mean"] < table["cross-entropy"]["kl"]["mean"]
-    assert table["distilled"]["kl"]["low"] < table["distilled"]["kl"]["mean"] < table["distilled"]["kl"]["high"]
+    print(found)
+    assert table["distilled"]["kl"].mean < 0.8 * table["untrained"]["kl"].mean
+    assert table["distilled"]["kl"].mean < table["cross-entropy"]["kl"].mean
+    kl = table["distilled"]["kl"]
+    assert kl.low < kl.mean < kl.high
     assert table["distilled"]["peak_rss_bytes"] > 0
     model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert table["distilled"]["parameters"] == sum(p.numel() for p in model.parameters())
@@ -204,13 +205,14 @@ def test_a_student_learns_and_is_measured_and_is_a_stock_model(learned):
 def test_page_and_card_say_it(learned):
     recipe, work, found = learned
     write_model_card(work / "student", recipe, corpus.manifest(work / "curated"))
-    card, page = (work / "student" / "README.md").read_text(), synthgen.write_report(work).read_text()
-    agreement = found["table"]["distilled"]["agreement"]
+    card, page = (work / "student" / "README.md").read_text(), synthgen.report(work).path.read_text()
+    agreement = found.table["distilled"]["agreement"]
     for text in (card, page):
         assert "bert encoder with a classification head of random weights" in text
         assert "n-grams" not in text
-    assert f"| distilled | {100 * agreement['mean']:.1f}% [{100 * agreement['low']:.1f}, " in card
-    assert f"{agreement['mean']:.3f} [{agreement['low']:.3f}, {agreement['high']:.3f}]" in page
+    share, low = f"{100 * agreement.mean:.1f}%", f"[{100 * agreement.low:.1f}, "
+    assert f"| distilled | {share} {low}" in card
+    assert f"{share} <small>{low}" in page
 
 
 @pytest.mark.parametrize("origin", ["config", "model"])

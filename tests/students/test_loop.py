@@ -23,6 +23,7 @@ from distill.students.decoder import read_metrics
 from synthgen.errors import RecipeError, RunChanged, UserError
 from synthgen.lm.load import pick_device
 from synthgen.recipe import TrainSection
+from synthgen.results.evaluation import Evaluation
 from synthgen.teachers.transformers import LocalModel
 from synthgen.ui import Progress
 
@@ -56,7 +57,7 @@ def test_a_student_of_random_weights(made, tmp_path):
     assert (student / "model.safetensors").read_bytes() == (again / "model.safetensors").read_bytes()
     changed = with_train(recipe, student=CONFIG)
     found = evaluate(changed, run, student)
-    assert set(found["table"]) >= {"untrained", "distilled"}
+    assert set(found.table) >= {"untrained", "distilled"}
     measured = (student / "README.md").read_text()
     assert "## Held-out results" in measured
     assert "## Held-out results" not in card
@@ -67,7 +68,8 @@ def test_a_student_of_random_weights(made, tmp_path):
 
 def test_measuring_on_another_run_leaves_the_card(made, tmp_path, monkeypatch):
     """It says whose rows and licenses a student comes from. (What is measured does not matter here.)"""
-    monkeypatch.setattr("distill.evaluation.fidelity.evaluate_decoder", lambda *some: {"table": {}})
+    nothing = Evaluation("decoder", 0, "completions", "", {}, {})
+    monkeypatch.setattr("distill.evaluation.fidelity.evaluate_decoder", lambda subject: nothing)
     recipe, run = made("one", seeds=24, split={"test": 0.25, "validation": 0.25})
     other, elsewhere = made("elsewhere", seeds=16)
     student = student_of(recipe, run, tmp_path / "student", baseline=False)

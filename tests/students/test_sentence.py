@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -231,23 +232,25 @@ def test_rows_are_texts_with_their_terms(run):
 
 def test_a_student_learns_and_is_measured(learned):
     recipe, work, found = learned
-    table = found["table"]
-    print({name: (row.get("spearman"), row.get("cosine")) for name, row in table.items()})
-    assert table["distilled"]["spearman"]["low"] > table["untrained"]["spearman"]["high"]
-    assert found["differences"]["distilled − untrained"]["low"] > 0
+    table = found.table
+    print(found)
+    assert table["distilled"]["spearman"].low > table["untrained"]["spearman"].high
+    [better] = [c.difference for c in found.comparisons if c.name == "distilled − untrained"]
+    assert better.low > 0
     assert table["distilled"]["cosine"] > 0.9
     assert table["distilled"]["parameters"] < table["teacher"]["parameters"]
     assert table["distilled"]["peak_rss_bytes"] > 0
     write_model_card(work / "student", recipe, corpus.manifest(work / "curated"))
-    card, page = (work / "student" / "README.md").read_text(), synthgen.write_report(work).read_text()
+    card, page = (work / "student" / "README.md").read_text(), synthgen.report(work).path.read_text()
     rho = table["distilled"]["spearman"]
-    assert f"| distilled | {rho['mean']:.3f} [{rho['low']:.3f}, {rho['high']:.3f}]" in card
+    assert f"| distilled | {rho.mean:.3f} [{rho.low:.3f}, {rho.high:.3f}]" in card
     assert "a projection (Dense) of its 8 numbers to 16 is kept" in card
     assert "library_name: sentence-transformers" in card
-    assert f"{rho['mean']:.3f} [{rho['low']:.3f}, {rho['high']:.3f}]" in page
+    assert f"{rho.mean:.3f} <small>[{rho.low:.3f}, {rho.high:.3f}]</small>" in page
     (work / "recipe.yaml").write_text(dump_recipe(recipe))
     said = CliRunner().invoke(distill.cli.main, ["eval", str(work)])
-    assert f"distilled: Spearman's ρ {rho['mean']:.3f} [{rho['low']:.3f}, {rho['high']:.3f}]" in said.output, said
+    assert "Spearman's ρ with the teacher" in said.output, said
+    assert re.search(rf"^distilled +{rho.mean:.3f} \[{rho.low:.3f}, {rho.high:.3f}\]", said.output, re.MULTILINE), said
 
 
 def test_the_folder_is_one_of_sentence_transformers(learned):

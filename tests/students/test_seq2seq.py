@@ -191,11 +191,12 @@ def learned(made):
 
 def test_a_student_learns_and_is_measured(learned):
     _, run, found = learned
-    table = found["table"]
-    print({name: row["kl"] for name, row in table.items() if row.get("kl")})
-    assert table["distilled"]["kl"]["high"] < table["untrained"]["kl"]["low"]
-    assert table["distilled"]["kl"]["mean"] < table["cross-entropy"]["kl"]["mean"]
-    assert found["kl differences"]["distilled − cross-entropy"]["high"] < 0
+    table = found.table
+    print(found)
+    assert table["distilled"]["kl"].high < table["untrained"]["kl"].low
+    assert table["distilled"]["kl"].mean < table["cross-entropy"]["kl"].mean
+    [better] = [c.difference for c in found.comparisons if c.name == "distilled − cross-entropy"]
+    assert better.high < 0
     assert table["distilled"]["tokens_per_second"] > 0
     assert table["distilled"]["parameters"] < 30_000
     assert json.loads((run / "student" / "training.json").read_text())["kind"] == "seq2seq"
@@ -237,11 +238,11 @@ def test_page_and_card_say_it(learned, tmp_path):
     recipe, run, found = learned
     work = Path(shutil.copytree(run, tmp_path / "run"))
     write_model_card(work / "student", recipe, corpus.manifest(work / "curated"))
-    card, page = (work / "student" / "README.md").read_text(), synthgen.write_report(work).read_text()
-    kl = found["table"]["distilled"]["kl"]
-    assert f"| distilled | {kl['mean']:.3f} [{kl['low']:.3f}, {kl['high']:.3f}]" in card
+    card, page = (work / "student" / "README.md").read_text(), synthgen.report(work).path.read_text()
+    kl = found.table["distilled"]["kl"]
+    assert f"| distilled | {kl.mean:.3f} [{kl.low:.3f}, {kl.high:.3f}]" in card
     assert "encoder and decoder of random weights: model_type t5" in card
-    assert f"{kl['mean']:.3f} [{kl['low']:.3f}, {kl['high']:.3f}]" in page
+    assert f"{kl.mean:.3f} <small>[{kl.low:.3f}, {kl.high:.3f}]</small>" in page
 
 
 def test_resume_is_exact_wherever_it_was_cut(made, tmp_path):

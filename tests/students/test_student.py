@@ -21,6 +21,7 @@ from synthgen import corpus
 from synthgen.errors import RecipeError
 from synthgen.lm.forward import completion_logits
 from synthgen.recipe import Recipe
+from synthgen.results.measures import Interval
 from synthgen.teachers.transformers import LocalModel
 from synthgen.ui import UI
 
@@ -174,18 +175,22 @@ def test_a_student_is_a_stock_model(learned):
 
 def test_a_teacher_is_nowhere_from_itself(learned):
     """The comparison of `distill eval`: a copy of the teacher is at KL 0, the distilled nearer than the untrained."""
-    from distill.evaluation.fidelity import _compare, _unigram, _wrap
+    from distill.evaluation.distance import distances, unigram
+    from distill.evaluation.fidelity import _wrap_decoder
+    from distill.held_out import first_rows
 
     recipe, run, student = learned
     teacher = LocalModel.open(recipe.teacher)
     models = {
-        "copy": _wrap(from_layers(teacher.model, [0, 1]), teacher),
-        "untrained": _wrap(from_layers(teacher.model, [0]), teacher),
+        "copy": _wrap_decoder(from_layers(teacher.model, [0, 1]), teacher),
+        "untrained": _wrap_decoder(from_layers(teacher.model, [0]), teacher),
         "distilled": LocalModel.open(recipe.teacher.model_copy(update={"model": str(student)})),
     }
-    held_out = [r for r, _ in rows(run / "curated", "test")]
+    held_out = first_rows(run / "curated", "test")
+    assert [r.id for r in held_out] == [r.id for r, _ in rows(run / "curated", "test")]
     tokens = sum(len(r.token_ids) for r in held_out)
-    kl, agree, nll, *_ = _compare(teacher, models, _unigram(run / "curated", 258), held_out, UI(quiet=True))
+    found = distances(teacher, models, unigram(run / "curated", 258), held_out, ui=UI(quiet=True))
+    kl, agree, nll = found.kl, found.agreement, found.nll
     for name in ("teacher", "teacher, student's prompt", "copy"):
         assert abs(kl[name].sum()) / tokens < 1e-6
         assert agree[name].sum() > 0.999 * tokens
@@ -212,10 +217,10 @@ def test_intervals_cover_as_often_as_they_say():
         value, names = clustered(generator, 40, 4, 0.5)
         weight = generator.integers(5, 40, len(value))
         found = interval(value * weight, weight, names, 0)
-        inside += found["low"] <= 1 <= found["high"]
+        inside += found.low <= 1 <= found.high
         rows_alone = interval(value * weight, weight, [str(i) for i in range(len(value))], 0)
-        naive += rows_alone["low"] <= 1 <= rows_alone["high"]
-        assert found["low"] < found["mean"] < found["high"]
+        naive += rows_alone.low <= 1 <= rows_alone.high
+        assert found.low < found.mean < found.high
     print(f"coverage {inside / 400:.1%} with whole seeds, {naive / 400:.1%} with rows as if independent")
     assert 0.91 <= inside / 400 <= 0.98
     assert naive / 400 < 0.85, "the simulation is one where it matters"
@@ -230,9 +235,9 @@ def test_intervals_of_differences_are_paired():
         other = value + 0.1 + generator.normal(0, 0.1, len(value))
         ones = np.ones(len(value))
         found = interval(other - value, ones, names, 0)
-        inside += found["low"] <= 0.1 <= found["high"]
+        inside += found.low <= 0.1 <= found.high
         alone = interval(value, ones, names, 0)
-        widths.append((found["high"] - found["low"], alone["high"] - alone["low"]))
+        widths.append((found.high - found.low, alone.high - alone.low))
     paired, single = np.mean(widths, 0)
     print(f"coverage {inside / 200:.1%}, width {paired:.3f} paired against {single:.3f}")
     assert 0.9 <= inside / 200 <= 0.985
@@ -241,7 +246,7 @@ def test_intervals_of_differences_are_paired():
 
 def test_interval_of_one_seed_has_no_width():
     found = interval(np.array([2.0, 4.0]), np.array([1.0, 2.0]), ["a", "a"], 0)
-    assert found == {"mean": 2.0, "low": 2.0, "high": 2.0}
+    assert found == Interval(2.0, 2.0, 2.0)
 
 
 # The classifier

@@ -325,7 +325,7 @@ def run(tmp_path_factory):
 @pytest.fixture
 def unanswered(monkeypatch):
     """Evaluation without greedy answers, which take processes of their own and are no subject here."""
-    monkeypatch.setattr("distill.evaluation.fidelity._answers", lambda *some: ({}, 0))
+    monkeypatch.setattr("distill.evaluation.fidelity._answers", lambda *some: ({}, [], 0))
 
 
 def test_a_student_of_an_ensemble_says_so(run, tmp_path, unanswered):
@@ -337,15 +337,15 @@ def test_a_student_of_an_ensemble_says_so(run, tmp_path, unanswered):
     words = "the log-opinion pool of several teachers' stored distributions, weights by the recipe: a 0.750, c 0.250"
     assert words in (student / "README.md").read_text()
     found = evaluate(recipe, folder, student, teacher=teacher)
-    assert found["learned from"] == words
-    far = found["table"]["distilled"]["from targets"]["mean"]
+    assert found.learned_from == words
+    far = found.table["distilled"]["from_targets"].mean
     assert far > 0
     write_model_card(student, recipe, corpus.verify(folder / "curated"))
     card = (student / "README.md").read_text()
     assert "KL from what was taught" in card
-    assert f"| {far:.3f} |" in next(line for line in card.splitlines() if line.startswith("| distilled"))
+    assert f"| {far:.3f} [" in next(line for line in card.splitlines() if line.startswith("| distilled"))
     shutil.copytree(student, folder / "student")
-    page = html.unescape(synthgen.write_report(folder).read_text())
+    page = html.unescape(synthgen.report(folder).path.read_text())
     assert words in page
     assert "from what was taught" in page
     shutil.rmtree(folder / "student")
@@ -358,7 +358,7 @@ def test_a_student_of_an_ensemble_says_so(run, tmp_path, unanswered):
         [logp] = teacher.logprobs([e.prompt], [e.completion])
         total += float(losses.divergence(logp, as_loss(e.target), vocabulary=258).sum())
         count += len(e.completion)
-    assert found["table"]["teacher"]["from targets"]["mean"] == pytest.approx(total / count, rel=1e-3)
+    assert found.table["teacher"]["from_targets"].mean == pytest.approx(total / count, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -399,7 +399,7 @@ def test_one_teacher_of_several_by_name(run, tmp_path, unanswered):
     # The union is finer than b's own support, so its divergence is a little higher.
     assert float(values[0]) <= float(values[1]) + 1e-5
     assert float(values[0]) == pytest.approx(float(values[1]), rel=0.3)
-    assert evaluate(recipe, folder, alone, teacher=teacher)["learned from"].endswith("of b")
+    assert evaluate(recipe, folder, alone, teacher=teacher).learned_from.endswith("of b")
 
 
 def test_draws_are_mixed(run, tmp_path, unanswered):
@@ -409,7 +409,7 @@ def test_draws_are_mixed(run, tmp_path, unanswered):
     student = train(recipe, folder, tmp_path / "student")
     facts = json.loads((student / "training.json").read_text())
     assert facts["ensemble"]["weights"] == {"a": 0.2, "b": 0.8}
-    assert evaluate(recipe, folder, student)["table"]["distilled"]["from targets"]["mean"] > 0
+    assert evaluate(recipe, folder, student).table["distilled"]["from_targets"].mean > 0
 
 
 def test_resume_with_an_ensemble_is_exact(run, tmp_path):

@@ -186,7 +186,7 @@ def test_trains_resumes_and_is_measured(made, tmp_path, mode):
     assert {"step_by_step": "; step by step: answers 0.5", "dropped": "rationales dropped"}[mode] in card
     assert (whole / "baseline").exists() == (mode == "step_by_step")
     found = evaluate(recipe, run, whole, teacher=teacher)
-    assert found["table"]["distilled"]["kl"]["mean"] > 0
+    assert found.table["distilled"]["kl"].mean > 0
 
 
 # Rows that no command here made
@@ -222,7 +222,7 @@ def test_any_rows_with_prompt_and_completion_train(made, tmp_path):
     assert "cross-entropy on the completions' tokens" in (student / "README.md").read_text()
     assert [row["loss"] for row in read_metrics(student)]
     found = evaluate(tokens_alone(recipe), folder, student, teacher=teacher)
-    assert found["table"]["distilled"]["kl"]["mean"] > 0
+    assert found.table["distilled"]["kl"].mean > 0
     before = (student / "model.safetensors").read_bytes()
     train(tokens_alone(recipe), folder, student, teacher=teacher, fresh=True)
     assert (student / "model.safetensors").read_bytes() == before

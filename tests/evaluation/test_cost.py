@@ -1,0 +1,43 @@
+"""A measuring process: it loads only what its model needs, and its failure is one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from distill.cost import measure, milliseconds, rate, row_of
+from synthgen.errors import SynthgenError
+from synthgen.results.measures import Quantiles
+
+
+def test_a_process_that_measures_loads_nothing_heavy():
+    """What it loads counts in the peak memory of the model, so each runtime is imported where it is opened."""
+    program = "import sys, distill.cost, distill.evaluation.timing, distill.exporting.timing; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "distill.exporting.timing" in loaded
+    assert not loaded & {"torch", "pydantic", "pyarrow", "pandas", "onnxruntime", "llama_cpp", "yaml", "rich"}
+
+
+def test_a_function_that_fails_is_one_line():
+    with pytest.raises(SynthgenError, match=r"measuring failed: .*no function 'nonsense'") as caught:
+        measure("distill.evaluation.timing:nonsense", {})
+    assert "\n" not in caught.value.message
+
+
+def test_numbers_of_a_child_are_a_row():
+    measured = {"rows_per_second": 2, "answer_ms": milliseconds([0.001, 0.002, 0.003])}
+    row = row_of(measured)
+    assert row["rows_per_second"] == 2.0
+    assert isinstance(row["answer_ms"], Quantiles)
+    assert row["answer_ms"].p50 == pytest.approx(2.0)
+    assert row["answer_ms"].p95 == pytest.approx(2.9)
+
+
+def test_a_rate_counts_every_run():
+    calls = []
+    found = rate(lambda texts: calls.append(len(texts)), ["x"] * 20, 3)
+    assert calls == [8, 20, 20, 20]
+    assert found["rows_per_second"] > 0
