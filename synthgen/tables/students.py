@@ -122,10 +122,12 @@ class Kind:
     """A kind of student: its section of the recipe."""
 
     section: type[Section]
+    copies_layers: bool = False
+    """Whether it is made from the teacher's own layers: then the teacher is a source of the student's weights."""
 
 
 KINDS: dict[str, Kind] = {
-    "decoder": Kind(DecoderStudent),
+    "decoder": Kind(DecoderStudent, copies_layers=True),
     "seq2seq": Kind(Seq2SeqStudent),
     "encoder": Kind(EncoderStudent),
     "sentence": Kind(SentenceStudent),
