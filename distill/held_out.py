@@ -66,7 +66,7 @@ def _in_order(source: Path, split: str) -> Iterator[HeldOut]:
 
 def _shards(source: Path, split: str) -> list[str]:
     """Names of the shards of a split."""
-    return sorted({name for part in PARTS for name in corpus.shard_names(source, part, split)})
+    return sorted({name for part in PARTS for name in corpus.shards(source, part, split)})
 
 
 def _teaching(source: Path, name: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

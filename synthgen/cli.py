@@ -253,12 +253,7 @@ def audit(run: Path, use: str | None, recipe: str | None, set: tuple[str, ...], 
     synthgen audit runs/first --use research
     """
     found = synthgen.audit(synthgen.load_recipe(recipe_of(run, recipe), set), run, use=use, ui=ui)
-    lines = [f"{found.status} for {found.intent['use']} use ({', '.join(found.intent['actions'])})"]
-    for f in found.findings:
-        lines.append(
-            f"  {f.status:<9} {f.source} ({f.role}, {f.terms})" + "".join(f"; {r}" for r in f.reasons + f.notes)
-        )
-    ui.result(found.to_dict(), "\n".join(lines))
+    ui.result(found.to_dict(), found.text())
     if not found.passed:
         sys.exit(1)
     ui.hint(f"distill train {run}")

@@ -263,7 +263,7 @@ def failed(folder: Path, kinds: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def shard_names(folder: Path, part: str = "data", split: str | None = None) -> list[str]:
+def shards(folder: Path, part: str = "data", split: str | None = None) -> list[str]:
     """Names of the shards of a part ('data', 'rejected'), of one split or of all, in order of split and number."""
     names = [p.stem for p in (folder / part).glob("*.parquet") if not p.name.startswith(".")]
     names = [name for name in names if split is None or name.startswith(f"{split}-")]
@@ -277,24 +277,24 @@ def batches(
 
     Only the columns that are asked for are read. Raises CorpusError for a damaged file, or one without a column.
     """
-    for name in shard_names(folder, part, split):
+    for name in shards(folder, part, split):
         for batch in read_batches(folder / part / f"{name}.parquet", columns, rows):
             yield name, batch
 
 
 def read_batches(path: Path, columns: Sequence[str], rows: int = 2048) -> Iterator[pa.RecordBatch]:
-    """Batches of at most `rows` rows of one shard, with the named columns alone; one empty batch where there are no
-    rows. Raises CorpusError as `batches`."""
+    """Batches of at most `rows` rows of one shard, with the named columns alone, in that order; one empty batch where
+    there are no rows. Raises CorpusError as `batches`."""
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             missing = [name for name in columns if name not in file.schema_arrow.names]
             if missing:
-                raise CorpusError(f"{path} has no column '{missing[0]}'", "its columns: `synthgen show`")
-            empty = True
+                raise CorpusError(f"{path} has no column '{missing[0]}'", "make the corpus again, or name another one")
+            count = 0
             for batch in file.iter_batches(rows, columns=list(columns)):
-                empty = False
+                count += batch.num_rows
                 yield batch.select(list(columns))
-            if empty:
+            if not count:
                 schema = pa.schema([file.schema_arrow.field(name) for name in columns])
                 yield pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
     except (pa.ArrowException, OSError) as error:
@@ -308,7 +308,7 @@ def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
 
 def own_columns(folder: Path) -> pa.Schema:
     """The user's own columns of a corpus, those beside `SCHEMA`; no columns where there is no shard."""
-    names = shard_names(folder)
+    names = shards(folder)
     if not names:
         return pa.schema([])
     path = folder / "data" / f"{names[0]}.parquet"
@@ -319,7 +319,7 @@ def own_columns(folder: Path) -> pa.Schema:
 
 def records(folder: Path, part: str = "data", split: str | None = None) -> Iterator[tuple[str, list[Record]]]:
     """(shard name, its records) for every shard of a part ('data', 'rejected'), in order of split and number."""
-    for name in shard_names(folder, part, split):
+    for name in shards(folder, part, split):
         yield name, from_rows(_read(folder / part / f"{name}.parquet").to_pylist())
 
 

@@ -63,5 +63,5 @@ def show(path: str | Path, n: int = 5, *, rejected: bool = False, split: str | N
 def _records(folder: Path, part: str, split: str | None) -> Iterator[Record]:
     """The records of a part, read a few at a time."""
     for name in corpus.shards(folder, part, split):
-        for batch in corpus.batches(folder / part / f"{name}.parquet", size=16):
+        for batch in corpus.scan(folder / part / f"{name}.parquet", size=16):
             yield from from_rows(batch.to_pylist())

@@ -136,7 +136,7 @@ class OpenRun:
         import pandas as pd
 
         folder, name = self._place(part)
-        names = corpus.shard_names(folder, name, split)
+        names = corpus.shards(folder, name, split)
         there = _columns(folder / name, names, FAILURE_SCHEMA if part == "failures" else SCHEMA)
         derived = {} if part == "failures" else {n: d for n, d in _DERIVED.items() if n not in there}
         if part != "rejected":
@@ -276,7 +276,7 @@ class OpenRun:
     def _state(self, folder: Path) -> str:
         """The counts of a corpus, or how far it is."""
         if not (folder / "manifest.json").exists():
-            return f"not finished: {len(corpus.shard_names(folder)):,} shards so far"
+            return f"not finished: {len(corpus.shards(folder)):,} shards so far"
         manifest = corpus.manifest(folder)
         counts = Counter({name.replace("_", " "): count for name, count in manifest["counts"].items()})
         return ", ".join(f"{name} {count:,}" for name, count in counts.items())

@@ -1,77 +1,111 @@
-"""The audit: may this corpus, and a student trained on it, be used as intended? Verdict with reasons.
+"""The audit: may this corpus, and a student trained on it, be used as intended? A status with reasons.
 
-Writes audit/report.json, report.md and attribution.md. Strict about ignorance: UNKNOWN and DENY do not pass.
+Each entry of AUDITS gives a result, and the worst one decides. Strict about ignorance: UNKNOWN and DENY do not pass.
+An intended use has a folder of its own, RUN/audit/<hash of the intent>/ with report.json, report.md and attribution.md;
+the report that was written last also lies in RUN/audit/.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from synthgen import corpus, durable
-from synthgen.auditing.license import Finding, judge, worst
+from synthgen.auditing.result import AuditResult, Finding, Status, Subject, worst
 from synthgen.cards import environment
 from synthgen.recipe import AuditSection, Recipe
+from synthgen.tables.audits import AUDITS
+from synthgen.tables.reference import resolve
+from synthgen.tables.students import KINDS
 from synthgen.ui import UI
 
 
 @dataclass(frozen=True)
-class Audit:
-    """`status` is the join over all findings; `passed` when it is ALLOW or CONTESTED. `rows` counts rows whose
-    own sources join to each status."""
+class Report:
+    """What all audits together say of an intended use.
 
-    status: str
+    `status` is the worst of theirs; `passed` when it is ALLOW or CONTESTED. `findings` are those of all audits, and
+    `audits` has each one's result. `rows` counts the rows whose own sources join to each status.
+    """
+
+    status: Status
     passed: bool
-    intent: dict[str, Any]
+    intent: dict[str, object]
     findings: list[Finding]
-    rows: dict[str, int]
+    rows: Mapping[str, float]
     date: str
+    audits: dict[str, AuditResult]
 
-    def to_dict(self) -> dict[str, Any]:
+    def text(self) -> str:
+        """For people."""
+        actions = self.intent["actions"]
+        listed = ", ".join(map(str, actions)) if isinstance(actions, list) else str(actions)
+        lines = [f"{self.status} for {self.intent['use']} use ({listed})"]
+        for f in self.findings:
+            said = "".join(f"; {reason}" for reason in f.reasons + f.notes)
+            lines.append(f"  {f.status:<9} {f.source} ({f.role}, {f.terms}){said}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, object]:
         """As in report.json."""
-        return asdict(self)
+        audits = {
+            name: {"status": result.status, "figures": dict(result.figures)} for name, result in self.audits.items()
+        }
+        return {
+            "status": self.status,
+            "passed": self.passed,
+            "intent": self.intent,
+            "findings": [asdict(finding) for finding in self.findings],
+            "rows": dict(self.rows),
+            "date": self.date,
+            "audits": audits,
+        }
 
 
 def audit(
     recipe: Recipe, run: str | Path, *, use: str | None = None, out: str | Path | None = None, ui: UI | None = None
-) -> Audit:
-    """Judge the sources of every row under the recipe's `audit` section (`use` overrides its use).
+) -> Report:
+    """Judge a corpus under the recipe's `audit` section (`use` overrides its use).
 
     Reads the curated corpus, or the generated one where there is no curated; writes beside it into audit/.
     """
     ui = ui or UI(quiet=True)
-    intent = AuditSection.model_validate({**recipe.audit.model_dump(), **({"use": use} if use else {})})
+    section = AuditSection.model_validate({**recipe.audit.model_dump(), **({"use": use} if use else {})})
     source = corpus.resolve(Path(run))
-    corpus.verify(source)
-    combinations: Counter[tuple[tuple[str, str, str], ...]] = Counter()
-    for part in ("data", "rejected"):  # rejected rows teach too, by their distribution
-        for _, records in corpus.records(source, part):
-            for record in records:
-                combinations[tuple(sorted((s["id"], s["role"], s["license"]) for s in record.sources))] += 1
-    today = datetime.date.today()
-    terms = {triple for combination in combinations for triple in combination}
-    if recipe.train and recipe.train.student.kind == "decoder":
-        terms.add((recipe.teacher.model, "student_base", recipe.teacher.license))
-    findings = {triple: judge(*triple, intent, today) for triple in sorted(terms)}
-    rows: Counter[str] = Counter()
-    for combination, count in combinations.items():
-        # A row without lineage has an unknown teacher.
-        rows[worst(findings[t].status for t in combination) if combination else "UNKNOWN"] += count
-    status = worst([*(f.status for f in findings.values()), *rows])
-    result = Audit(
+    subject = Subject(source, corpus.verify(source), bases=_bases(recipe))
+    results: dict[str, AuditResult] = {}
+    for name, entry in AUDITS.items():
+        settings = getattr(section, entry.key, None) if entry.key else section
+        if settings is not None:
+            results[name] = resolve(entry.run)(subject, settings)
+    status = worst(result.status for result in results.values())
+    rows = next((result.figures["rows"] for result in results.values() if "rows" in result.figures), {})
+    report = Report(
         status,
         status in ("ALLOW", "CONTESTED"),
-        intent.model_dump(mode="json"),
-        list(findings.values()),
-        dict(sorted(rows.items())),
-        today.isoformat(),
+        section.model_dump(mode="json"),
+        [finding for result in results.values() for finding in result.findings],
+        rows,
+        datetime.date.today().isoformat(),
+        results,
     )
-    folder = Path(out) if out else source.parent / "audit"
+    _write(Path(out) if out else source.parent / "audit", report)
+    return report
+
+
+def _bases(recipe: Recipe) -> tuple[tuple[str, str], ...]:
+    """The models whose weights a student of the recipe is made from, with their licenses."""
+    if recipe.train is None or not KINDS[recipe.train.student.kind].copies_layers:
+        return ()
+    return ((recipe.teacher.model, recipe.teacher.license),)
+
+
+def _write(folder: Path, report: Report) -> None:
+    """Write the report into the folder of its intent, and then as the latest one."""
     durable.sweep(folder)
-    durable.write_text(folder / "report.md", environment().get_template("audit.md.j2").render(audit=result))
-    durable.write_text(folder / "attribution.md", environment().get_template("attribution.md.j2").render(audit=result))
-    durable.write_json(folder / "report.json", result.to_dict())
-    return result
+    for place in (folder / durable.digest(report.intent)[:16], folder):
+        for name, template in (("report.md", "audit.md.j2"), ("attribution.md", "attribution.md.j2")):
+            durable.write_text(place / name, environment().get_template(template).render(audit=report))
+        durable.write_json(place / "report.json", report.to_dict())

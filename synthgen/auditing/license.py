@@ -1,37 +1,79 @@
-"""What the terms of teacher and seeds say about an intended use. Not legal advice: it reports texts.
+"""The license audit: what the terms of all sources say of an intended use. Not legal advice: it reports texts.
 
-A verdict is one of a chain, ALLOW < CONTESTED < UNKNOWN < DENY; sources join by taking the worst, so adding a
-source never helps, and unknown terms never pass as allowed. The facts are in data/licenses.yaml, each with the
-version of the text that was read.
+A verdict is one of a chain, ALLOW < CONTESTED < UNKNOWN < DENY. Several sources join to the worst, so that another
+source never helps, and unknown terms never pass as allowed. The facts are in data/licenses.yaml, each with the version
+of the text that was read.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections import Counter
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 
+from synthgen import corpus
+from synthgen.auditing.result import AuditResult, Finding, Status, Subject, worst
 from synthgen.errors import UserError
 from synthgen.recipe import AuditSection, shipped
 
-STATUSES = ("ALLOW", "CONTESTED", "UNKNOWN", "DENY")
+Term = tuple[str, str, str]
+"""The id, role and license of a source."""
+_OF_OUTPUTS = ("generator", "logits", "rewriter", "seed", "dataset")  # roles whose terms may bar training
+_TEXTS = ("seed", "dataset")  # roles of texts that rows are made from
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What one source's terms say of one intent."""
+def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:
+    """Judge every source of every row, rejected ones too, and the models that a student is made from.
 
-    source: str
-    role: str
-    terms: str
-    status: str
-    reasons: tuple[str, ...]
-    obligations: tuple[str, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    The figure `rows` counts the rows whose sources join to each status; a row without sources is unknown.
+    """
+    today = datetime.date.today()
+    combinations = source_combinations(subject)
+    terms = {term for combination in combinations for term in combination}
+    terms |= {(model, "student_base", license) for model, license in subject.bases}
+    findings = {term: judge(*term, section, today) for term in sorted(terms)}
+    rows: Counter[Status] = Counter()
+    for combination, count in combinations.items():
+        rows[worst(findings[term].status for term in combination) if combination else "UNKNOWN"] += count
+    status = worst([*(finding.status for finding in findings.values()), *rows])
+    return AuditResult(status, tuple(findings.values()), {"rows": dict(sorted(rows.items()))})
+
+
+def source_combinations(subject: Subject) -> Counter[tuple[Term, ...]]:
+    """How many rows of a corpus have each set of sources. Reads the column `sources` alone, in batches."""
+    found: Counter[tuple[Term, ...]] = Counter()
+    for part in ("data", "rejected"):  # rejected rows may still teach, by their distribution
+        for _, batch in corpus.batches(subject.corpus, part, ["sources"], rows=65536):
+            found.update(_combinations(batch["sources"]))
+    return found
+
+
+def _combinations(sources: pa.Array) -> Counter[tuple[Term, ...]]:
+    """The sets of sources of some rows. Python sees each different set once, not each row."""
+    flat = sources.flatten()
+    names = [pc.fill_null(pc.struct_field(flat, name), "") for name in ("id", "role", "license")]
+    coded = pc.binary_join_element_wise(*names, "\0").dictionary_encode()
+    terms: list[Term] = [tuple(text.split("\0")) for text in coded.dictionary.to_pylist()]
+    codes = np.asarray(coded.indices.to_numpy(zero_copy_only=False))
+    lengths = np.asarray(pc.fill_null(pc.list_value_length(sources), 0).to_numpy(zero_copy_only=False))
+    starts = np.cumsum(lengths) - lengths
+    found: Counter[tuple[Term, ...]] = Counter()
+    for length in np.unique(lengths).tolist():
+        of_length = starts[lengths == length]
+        if not length:
+            found[()] += len(of_length)
+            continue
+        rows = np.sort(codes[of_length[:, None] + np.arange(length)], axis=1)
+        different, counts = np.unique(rows, axis=0, return_counts=True)
+        for row, count in zip(different.tolist(), counts.tolist(), strict=True):
+            found[tuple(sorted(terms[code] for code in row))] += count
+    return found
 
 
 @lru_cache
@@ -48,20 +90,15 @@ def catalog() -> dict[str, dict[str, Any]]:
     return found
 
 
-def worst(statuses: Iterable[str]) -> str:
-    """Join of the chain; ALLOW when there is nothing."""
-    return max(statuses, key=STATUSES.index, default="ALLOW")
-
-
 def judge(source: str, role: str, terms: str, intent: AuditSection, today: datetime.date) -> Finding:
     """Apply one source's terms to the intent."""
     entry = catalog().get(terms.lower())
     if entry is None:
         return Finding(source, role, terms, "UNKNOWN", (f"terms '{terms}' are not in the catalog",))
-    verdicts: list[tuple[str, str]] = []
+    verdicts: list[tuple[Status, str]] = []
     if intent.use == "commercial":
         verdicts.append(_commercial(entry))
-    if "train" in intent.actions and role in ("generator", "logits", "rewriter", "seed"):
+    if "train" in intent.actions and role in _OF_OUTPUTS:
         verdicts.append(_train(entry, role, intent))
     if {"share_data", "release_weights"} & set(intent.actions):
         verdicts.append(_share(entry, role, intent))
@@ -82,42 +119,46 @@ def judge(source: str, role: str, terms: str, intent: AuditSection, today: datet
     )
 
 
-def _commercial(entry: dict[str, Any]) -> tuple[str, str]:
-    return {
+def _commercial(entry: dict[str, Any]) -> tuple[Status, str]:
+    verdicts: dict[str, tuple[Status, str]] = {
         "yes": ("ALLOW", ""),
         "no": ("DENY", "commercial use is not granted"),
         "conditional": ("CONTESTED", f"commercial use under conditions: {entry.get('condition', 'see the text')}"),
         "unknown": ("UNKNOWN", "the text does not settle commercial use"),
-    }[entry["commercial_use"]]
+    }
+    return verdicts[entry["commercial_use"]]
 
 
-def _train(entry: dict[str, Any], role: str, intent: AuditSection) -> tuple[str, str]:
+def _train(entry: dict[str, Any], role: str, intent: AuditSection) -> tuple[Status, str]:
     rule = entry["train_on_outputs"]
+    verdicts: dict[str, tuple[Status, str]]
     if rule == "noncompete":
-        return {
+        verdicts = {
             "no": ("ALLOW", "training is barred for competing models only; declared as not competing"),
             "yes": ("DENY", "training a competing model on outputs is barred"),
             "unknown": ("UNKNOWN", "training a competing model is barred, and audit.competes is not declared"),
-        }[intent.competes]
+        }
+        return verdicts[intent.competes]
     if rule == "family":
-        same = intent.student_family.lower() == entry.get("family", "").lower()
-        allowed = ("ALLOW", f"training allowed within the {entry['family']} family")
-        return allowed if same else ("DENY", f"outputs may train models of the {entry['family']} family only")
+        if intent.student_family.lower() == entry.get("family", "").lower():
+            return "ALLOW", f"training allowed within the {entry['family']} family"
+        return "DENY", f"outputs may train models of the {entry['family']} family only"
     if rule == "research" and intent.use == "research":
         return "ALLOW", "training allowed for research"
-    return {
-        "allow": ("ALLOW", "training is allowed by name" if role != "seed" else ""),
-        "silent": ("ALLOW", "the terms are silent on training" if role != "seed" else ""),
+    verdicts = {
+        "allow": ("ALLOW", "training is allowed by name" if role not in _TEXTS else ""),
+        "silent": ("ALLOW", "the terms are silent on training" if role not in _TEXTS else ""),
         "research": ("DENY", "training is allowed for research only"),
         "deny": ("DENY", "training on outputs is barred"),
         "unknown": ("UNKNOWN", "the text does not settle training on outputs"),
-    }[rule]
+    }
+    return verdicts[rule]
 
 
-def _share(entry: dict[str, Any], role: str, intent: AuditSection) -> tuple[str, str]:
+def _share(entry: dict[str, Any], role: str, intent: AuditSection) -> tuple[Status, str]:
     if entry.get("no_redistribution") and "share_data" in intent.actions:
         return "DENY", "the data may not be redistributed"
-    if entry.get("no_derivatives") and "share_data" in intent.actions and role == "seed":
+    if entry.get("no_derivatives") and "share_data" in intent.actions and role in _TEXTS:
         return "DENY", "rewritten rows may not be shared"
     if entry.get("student_terms") == "contested":
         return "CONTESTED", "whether a student inherits these terms is contested"

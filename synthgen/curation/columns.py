@@ -47,7 +47,7 @@ class Columns:
 
     def select(self, names: Iterable[str]) -> pa.RecordBatch:
         """A batch of the named columns alone."""
-        wanted = list(names)
+        wanted = list(dict.fromkeys(names))
         return pa.RecordBatch.from_arrays([self.column(name) for name in wanted], names=wanted)
 
     def column(self, name: str) -> pa.Array:

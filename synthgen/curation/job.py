@@ -1,7 +1,7 @@
 """What a curation does: which rules are on, the tasks that the corpus is cut into, and where results in between lie.
 
 Rows are known by their number in the corpus: 0 for the first row of the first shard, in the order of
-`corpus.shard_names`. A task is a run of neighboring shards. What a step finds out is kept in an Arrow file of its own
+`corpus.shards`. A task is a run of neighboring shards. What a step finds out is kept in an Arrow file of its own
 in `steps/<hash of the inputs>/` until the corpus is finished, so that a curation that was killed goes on from there.
 """
 
@@ -109,7 +109,7 @@ def tasks(source: Path, manifest: Manifest) -> list[Task]:
     found: list[Task] = []
     shards: list[tuple[str, int]] = []
     start = rows = 0
-    for name in corpus.shard_names(source):
+    for name in corpus.shards(source):
         count = manifest["files"][f"data/{name}.parquet"]["rows"]
         shards.append((name, count))
         rows += count

@@ -116,10 +116,10 @@ def _counted(part: str, table: pa.Table) -> Tally:
 
 def facts_of(total: Tally) -> tuple[dict[str, int], dict[str, int]]:
     """(`counts`, `rejected_by`) of the manifest. Counts of edits and answers are left out where there are none."""
-    answers = ("answers_checked", "answers_correct") if not total.counts["answers_checked"] else ()
-    hidden = {*answers, *(("edited",) if not total.counts["edited"] else ())}
-    counts = {name: count for name, count in sorted(total.counts.items()) if name not in hidden}
-    return counts, dict(sorted(total.reasons.items()))
+    names = ["kept", "rejected", "tokens_kept", "tokens_rejected"]
+    names += ["answers_checked", "answers_correct"] if total.counts["answers_checked"] else []
+    names += ["edited"] if total.counts["edited"] else []
+    return {name: total.counts[name] for name in sorted(names)}, dict(sorted(total.reasons.items()))
 
 
 def sizes(tasks: Sequence[Task]) -> int:

@@ -40,7 +40,7 @@ def look(source: Path, part: str, manifest: dict[str, Any], labels: list[str]) -
     total = sum(entry["rows"] for name, entry in manifest["files"].items() if name.startswith(f"{part}/"))
     wanted = sorted({total * i // _ROWS for i in range(_ROWS)})  # from all over the corpus
     begin = 0
-    for name in corpus.shard_names(source, part):
+    for name in corpus.shards(source, part):
         path, rows = source / part / f"{name}.parquet", 0
         for batch in corpus.scan(path, _COLUMNS):
             _count(batch, seen, labels)

@@ -150,6 +150,8 @@ class Kind:
     `teacher`, `ensemble`, `across`, `hidden`, `relations`."""
     divergences: tuple[str, ...] | None = ()
     """Values of `train.loss` that it can learn by; None: all of them, (): none, the kind has a loss of its own."""
+    copies_layers: bool = False
+    """Whether it is made from the teacher's own layers: then the teacher is a source of the student's weights."""
     writes_text: bool = False
     evaluate: Reference | None = None
     exports: Mapping[str, Reference] = field(default_factory=dict)
@@ -165,6 +167,7 @@ _ENTROPY = "The loss of the distilled student includes the entropy of the teache
 KINDS: dict[str, Kind] = {
     "decoder": Kind(
         DecoderStudent,
+        copies_layers=True,
         learns_from="completions",
         learns_from_distributions=True,
         accepts=("kd_weight", "rationale", "online", "teacher", "ensemble", "across", "hidden", "relations"),

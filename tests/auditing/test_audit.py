@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import json
+import random
+from collections import Counter
 
 import pytest
+from support.corpora import corpus_of, curating, row
 
-from synthgen.auditing.license import STATUSES, catalog, judge, worst
+import synthgen
+from synthgen import corpus
+from synthgen.auditing.license import catalog, judge, source_combinations
+from synthgen.auditing.result import STATUSES, Subject, worst
 from synthgen.recipe import AuditSection
 
 TODAY = datetime.date(2026, 1, 15)
@@ -27,6 +34,10 @@ def status(terms: str, role: str = "generator", **intent) -> str:
         ("CC-BY-NC-4.0", "seed", {"use": "research", "actions": ["train"]}, "ALLOW"),
         ("CC-BY-SA-4.0", "seed", {}, "CONTESTED"),
         ("CC-BY-ND-4.0", "seed", {}, "DENY"),
+        ("CC-BY-ND-4.0", "dataset", {}, "DENY"),
+        ("CC-BY-NC-4.0", "dataset", {}, "DENY"),
+        ("anthropic", "dataset", {}, "DENY"),
+        ("unknown", "dataset", {}, "UNKNOWN"),
         ("unknown", "seed", {}, "UNKNOWN"),
         ("some-license-nobody-wrote-down", "generator", {}, "UNKNOWN"),
         ("openai", "generator", {}, "UNKNOWN"),
@@ -66,3 +77,64 @@ def test_old_contracts_are_flagged():
     assert judge("x", "generator", "openai", AuditSection(), late).notes
     assert not judge("x", "generator", "openai", AuditSection(), TODAY).notes
     assert not judge("x", "generator", "MIT", AuditSection(), late).notes
+
+
+def source(name: str, role: str = "seed", license: str = "MIT") -> dict:
+    nothing = {"terms_date": None, "made_by": None, "account": None, "tools": []}
+    return {"id": name, "role": role, "license": license, **nothing}
+
+
+def test_sets_of_sources_are_counted_without_their_rows(tmp_path):
+    draw = random.Random(1)
+    known = [source(n, r, t) for n in "ab" for r in ("seed", "generator") for t in ("MIT", "unknown")]
+    rows = [row("x", n, sources=draw.sample(known, draw.randrange(4))) for n in range(500)]
+    run = corpus_of(tmp_path, rows, size=100)
+    folder = run / "generated"
+    found = source_combinations(Subject(folder, corpus.manifest(folder)))
+    expected = Counter(tuple(sorted((s["id"], s["role"], s["license"]) for s in r.sources)) for r in rows)
+    assert found == expected
+    assert expected[()] > 0
+
+
+def test_rows_are_counted_by_the_worst_of_their_sources(tmp_path):
+    rows = [
+        row("a", 0, sources=[source("s"), source("t", "generator", "Apache-2.0")]),
+        row("b", 1, sources=[source("s"), source("d", "dataset", "nobody-knows")]),
+        row("c", 2, sources=[]),
+        row("d", 3, sources=[source("s")], finish_reason="length"),
+    ]
+    run = corpus_of(tmp_path, rows)
+    synthgen.curate(curating(), run)
+    report = synthgen.audit(curating(), run)
+    assert report.rows == {"ALLOW": 2, "UNKNOWN": 2}
+    assert (report.status, report.passed) == ("UNKNOWN", False)
+    assert "nobody-knows" in report.text()
+
+
+def test_each_intent_has_its_report_and_the_latest_lies_above(tmp_path):
+    run = corpus_of(tmp_path, [row("a", 0, sources=[source("s", license="CC-BY-NC-4.0")])])
+    first = synthgen.audit(curating(), run)
+    second = synthgen.audit(curating(), run, use="research")
+    folders = [p for p in (run / "audit").iterdir() if p.is_dir()]
+    reports = [json.loads((p / "report.json").read_text()) for p in folders]
+    assert {(r["intent"]["use"], r["status"]) for r in reports} == {
+        ("commercial", first.status),
+        ("research", second.status),
+    }
+    latest = json.loads((run / "audit" / "report.json").read_text())
+    assert latest == json.loads(json.dumps(second.to_dict()))
+    assert latest["status"] != first.status
+    names = {"report.json", "report.md", "attribution.md"}
+    assert all({p.name for p in folder.iterdir()} == names for folder in folders)
+
+
+@pytest.mark.parametrize(("kind", "based"), [({"kind": "decoder", "layers": 1}, True), ({"kind": "classifier"}, False)])
+def test_the_teacher_is_a_base_of_students_that_copy_its_layers(tmp_path, kind, based):
+    recipe = curating()
+    run = corpus_of(tmp_path, [row("a", 0, sources=[source("s")])])
+    labels = {} if based else {"strategy": "classify", "generate": {"labels": ["a", "b"]}}
+    values = {**recipe.model_dump(exclude={"teacher", "strategy", "generate", "logits"}), **labels}
+    teacher = {"engine": "transformers", "model": "some/model", "license": "llama-3"}
+    recipe = synthgen.Recipe.model_validate({**values, "teacher": teacher, "train": {"student": kind}})
+    found = {(f.source, f.role, f.terms) for f in synthgen.audit(recipe, run).findings}
+    assert (("some/model", "student_base", "llama-3") in found) == based

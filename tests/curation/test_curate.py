@@ -1,12 +1,21 @@
-"""Every check on planted cases; nothing lost; the same whatever the shards."""
+"""Every check on planted cases; nothing is lost; the same for any number of workers and any size of shards."""
 
 from __future__ import annotations
 
+import numpy as np
+import pyarrow as pa
+import pytest
+
 import synthgen
 from synthgen import corpus
-from synthgen.curation import duplicates, text
+from synthgen.curation.columns import Columns
+from synthgen.curation.plain import plain
+from synthgen.curation.text import repeated_shares
+from synthgen.executor import Services
 from synthgen.recipe import CurateSection
-from synthgen.records import Record
+from synthgen.records import Record, to_table
+from synthgen.tables.curation import CHECKS
+from synthgen.tables.reference import resolve
 
 
 def row(content: str, number: int = 0, **more) -> Record:
@@ -25,58 +34,89 @@ def row(content: str, number: int = 0, **more) -> Record:
     )
 
 
-def keeps(check, record: Record, **thresholds) -> bool:
-    (verdict,) = check([record], CurateSection(**thresholds))
-    assert verdict.keep or verdict.reason
-    return verdict.keep
+def said(check: str, records: list[Record], **settings):
+    """The verdicts of one check on records; `settings` are of its section."""
+    entry = CHECKS[check]
+    section = CurateSection(**{check: settings or True}).settings(check)
+    (batch,) = to_table(records).to_batches()
+    return resolve(entry.run)(Columns(batch).select(entry.columns), section, Services())
+
+
+def keeps(check: str, record: Record, **settings) -> bool:
+    found = said(check, [record], **settings).rejected
+    assert all(rejection.reason for rejection in found.values())
+    return not found
 
 
 def test_answer():
-    assert keeps(text.answer, row("9", reference="9"))
-    assert not keeps(text.answer, row("8", reference="9"))
-    assert not keeps(
-        text.answer,
-        row(
-            "",
-            reference="9",
-        ),
-    )
-    assert keeps(text.answer, row("anything"))
+    assert keeps("answer", row("9", reference=["9"]))
+    assert keeps("answer", row("9", reference=["8", "9"]))
+    assert not keeps("answer", row("8", reference=["9"]))
+    assert not keeps("answer", row("", reference=["9"]))
+    assert keeps("answer", row("anything"))
+    rows = [row("9", reference=["9"]), row("x"), row("8", reference=["9"]), row("", reference=["9"], answer=None)]
+    verdicts = said("answer", rows)
+    assert verdicts.scores["answer"].tolist()[::2] == [1.0, 0.0]
+    assert np.isnan(verdicts.scores["answer"]).tolist() == [False, True, False, False]
+    assert verdicts.rejected[2].reason == "answer '8' is not '9'"
+    assert verdicts.rejected[3].reason == "no answer found in the completion"
 
 
 def test_length():
-    assert not keeps(text.length, row("one two"), min_words=3)
-    assert keeps(text.length, row("one two three"), min_words=3, max_words=3)
-    assert not keeps(text.length, row("one two three four"), max_words=3)
+    assert not keeps("length", row("one two"), min_words=3)
+    assert keeps("length", row("one two three"), min_words=3, max_words=3)
+    assert not keeps("length", row("one two three four"), max_words=3)
+    assert not keeps("length", row(" \n "), min_words=1)
+    verdicts = said("length", [row(" one\ttwo\n three"), row("")], min_words=None, max_words=2)
+    assert verdicts.scores["length"].tolist() == [3.0, 0.0]
+    rejection = verdicts.rejected[0]
+    assert (rejection.rule, rejection.threshold, rejection.score) == ("max_words", 2, 3)
+    assert CHECKS["length"].teaches == CHECKS["repetition"].teaches == "nothing"
 
 
 def test_repetition():
-    assert keeps(text.repetition, row("a b c d e f g h i j"))
-    assert not keeps(text.repetition, row("I do not know it. " * 6))
-    assert keeps(text.repetition, row("I do not know it. " * 6), repetition=1.0)
-    assert keeps(text.repetition, row(""))
+    assert keeps("repetition", row("a b c d e f g h i j"))
+    assert not keeps("repetition", row("I do not know it. " * 6))
+    assert keeps("repetition", row("I do not know it. " * 6), max_share=1.0)
+    assert keeps("repetition", row(""))
+
+
+def share(text: str) -> float:
+    words = text.lower().split()
+    grams = [tuple(words[i : i + 4]) for i in range(len(words) - 3)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+@pytest.mark.parametrize(("rows", "words", "kinds"), [(300, 40, 6), (300, 40, 3000), (3, 30_000, 20_000), (1, 9, 2)])
+def test_repetition_is_counted_exactly(rows, words, kinds):
+    """For few words and many: numbers of words and numbers of pairs of words are packed differently."""
+    draw = np.random.default_rng(words)
+    texts = [" ".join(f"w{n}" for n in draw.integers(kinds, size=draw.integers(words))) for _ in range(rows)]
+    texts += ["", "One", "A a A a a a a", "ÄPFEL äpfel Äpfel äpfel äpfel", "x\u2003x x\x1cx x x"]
+    assert repeated_shares(plain(pa.array(texts))).tolist() == [share(text) for text in texts]
+
+
+def test_plain_texts_are_what_python_makes_of_them():
+    texts = [f"{chr(c)}A {chr(c)}{chr(c)}b{chr(c)}\n" for c in range(0x20000) if not 0xD800 <= c < 0xE000]
+    expected = [" ".join(text.lower().split()) for text in texts]
+    assert plain(pa.array(texts)).to_pylist() == expected
+    assert plain(pa.array([None, " A  b ", None, "ΑΣ"])).to_pylist() == [None, "a b", None, "ας"]
 
 
 def test_refusal():
-    assert not keeps(text.refusal, row("I'm sorry, but I can't do that."))
-    assert not keeps(text.refusal, row("As an AI language model, I have no body."))
-    assert keeps(text.refusal, row("She said sorry, and the cannon fired."))
-    assert keeps(text.refusal, row("Nine. " * 60 + "I'm sorry, but I can't do that."))
+    assert not keeps("refusal", row("I'm sorry, but I can't do that."))
+    assert not keeps("refusal", row("As an AI language model, I have no body."))
+    assert keeps("refusal", row("She said sorry, and the cannon fired."))
+    assert keeps("refusal", row("Nine. " * 60 + "I'm sorry, but I can't do that."))
+    assert keeps("refusal", row("Éi'm sorry, but that is a word."))  # no word begins after a letter, of any alphabet
+    assert not keeps("refusal", row("– i'M SORRY, but no."))
+    assert said("refusal", [row("Oh. As an AI, no.")]).rejected[0].reason == "declines: 'As an AI'"
 
 
 def test_truncated():
-    assert not keeps(text.truncated, row("x", finish_reason="length"))
-    assert keeps(text.truncated, row("x", finish_reason="stop"))
-
-
-def test_duplicates_keep_the_first():
-    rows = [row("Nine apples.", 0), row("ten", 1), row("nine   APPLES.", 2), row("Nine apples.", 3)]
-    found = duplicates.duplicates(rows)
-    assert set(found) == {"r2", "r3"}
-    assert all("r0" in v.reason for v in found.values())
-    other = row("Nine apples.", 4)
-    other.prompt = [{"role": "user", "content": "another question"}]
-    assert "r4" not in duplicates.duplicates([*rows, other])
+    assert not keeps("truncated", row("x", finish_reason="length"))
+    assert keeps("truncated", row("x", finish_reason="stop"))
+    assert keeps("truncated", row("x"))
 
 
 def test_nothing_is_lost_and_reasons_are_written(task, tmp_path):

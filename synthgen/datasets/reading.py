@@ -1,0 +1,163 @@
+"""Open a data set, and read its rows as records, one at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from synthgen import durable
+from synthgen.datasets.columns import Survey, fitted
+from synthgen.datasets.turns import Turns
+from synthgen.errors import CorpusError, RecipeError
+from synthgen.recipe import SeedSource, Split
+from synthgen.records import Record, Source, own_names
+from synthgen.seeds import SUFFIXES, accepted, mask, read_rows, side
+from synthgen.tables.formats import DATASET_FORMATS, DatasetFormat
+from synthgen.tables.reference import resolve
+
+_PLACES = ("", "curated", "generated")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set whose columns are known.
+
+    `format` is its name in DATASET_FORMATS. `taken` are the columns that the record takes besides those of the format,
+    and `own` the user's own columns with their types, under the names that they have in the data set. `rows` counts
+    its rows; a row may make several records.
+    """
+
+    source: SeedSource
+    format: str
+    taken: frozenset[str]
+    own: pa.Schema
+    rows: int
+
+
+def is_dataset(path: Path) -> bool:
+    """Whether this is a file or folder of rows, and not a run or corpus. A run without a corpus has a recipe."""
+    if (path / "recipe.yaml").exists() or not (path.is_file() or any(p.suffix in SUFFIXES for p in path.rglob("*"))):
+        return False
+    names = ("manifest.json", "inputs.json")
+    return not any((path / place / name).exists() for place in _PLACES for name in names)
+
+
+def open_dataset(source: SeedSource) -> Dataset:
+    """Find out the format and the columns of a data set; reads every row once.
+
+    Raises CorpusError when there are no rows, RecipeError when no format knows them or a line cannot be read.
+    """
+    name, survey = "", Survey([])
+    for where, row in read_rows(source):
+        if not name:
+            name = _format_of(row, str(where))
+            survey = Survey(DATASET_FORMATS[name].columns)
+        survey.see(row)
+    if not name:
+        raise CorpusError(f"there are no rows in '{source.path}'", "give a folder of JSONL, CSV or Parquet files")
+    own = survey.own()
+    return Dataset(source, name, survey.taken(), own, survey.rows)
+
+
+def _format_of(row: Mapping[str, object], where: str) -> str:
+    for name, entry in DATASET_FORMATS.items():
+        if resolve(entry.recognize)(row):
+            return name
+    has = ", ".join(sorted(row)) or "nothing"
+    known = "; ".join(f"{name}: {entry.about}" for name, entry in DATASET_FORMATS.items())
+    raise RecipeError(f"{where}: rows of no known format; the row has {has}", f"known formats: {known}")
+
+
+def records(dataset: Dataset, task: str, split: Split) -> Iterator[Record]:
+    """The records of a data set, streamed. A row without a split of its own is put on a side as seeds are.
+
+    Memory: about 100 bytes for each row. Raises RecipeError naming a row that cannot be read, and CorpusError for an id
+    that occurs twice.
+    """
+    entry = DATASET_FORMATS[dataset.format]
+    names = own_names(dataset.own.names)
+    seen: dict[bytes, int] = {}
+    for where, row in read_rows(dataset.source):
+        own = {names[field.name]: fitted(row.get(field.name), field.type) for field in dataset.own}
+        turns = _turns(entry, row, str(where))
+        for number, turn in enumerate(turns, 1):
+            part = f"-{turn.pair_role or number}" if len(turns) > 1 else ""
+            name = _id(dataset, row, turn, part, seen, str(where))
+            record = _record(dataset, row, turn, name, task, split)
+            if len(turns) > 1 and record.group_id is None:
+                record.group_id = name.removesuffix(part)
+            record.own = own
+            yield record
+
+
+def _turns(entry: DatasetFormat, row: Mapping[str, object], where: str) -> list[Turns]:
+    try:
+        read: list[Turns] = resolve(entry.read)(row)
+    except ValueError as error:
+        raise RecipeError(f"{where}: {error}", f"the format of the first row: {entry.about}") from None
+    return read
+
+
+def _id(dataset: Dataset, row: Mapping[str, object], turn: Turns, part: str, seen: dict[bytes, int], where: str) -> str:
+    """A row's own id with the part of it that a record is, or a hash of what the record says; `seen` is kept here."""
+    column = dataset.source.id or ("id" if "id" in dataset.taken else "")
+    if column:
+        if row.get(column) is None:
+            raise RecipeError(f"{where}: no id in the column '{column}'", "name another column with seeds.id")
+        name = f"{row[column]}{part}"
+    else:
+        name = durable.digest([turn.prompt, turn.completion])[:32]
+    key = durable.digest(name).encode()[:16]
+    seen[key] = seen.get(key, 0) + 1
+    if seen[key] == 1:
+        return name
+    if column:
+        raise CorpusError(f"{where}: the id '{name}' occurs twice", "ids must be unique; rename the column to keep it")
+    return durable.digest([turn.prompt, turn.completion, seen[key]])[:32]
+
+
+def _record(dataset: Dataset, row: Mapping[str, object], turn: Turns, name: str, task: str, split: Split) -> Record:
+    source = dataset.source
+
+    def text(column: str) -> str | None:
+        value = row.get(column) if column in dataset.taken else None
+        return None if value is None else str(value)
+
+    reference = source.reference or ("reference" if "reference" in dataset.taken else None)
+    question = str(turn.prompt[-1].get("content") or "") if turn.prompt else ""
+    group = str(row.get(source.group)) if source.group else mask(question)
+    tools = row.get("tools") if "tools" in dataset.taken else None
+    return Record(
+        id=name,
+        seed_id=text("seed_id") or name,
+        split=text("split") or side(group, split),
+        task=task,
+        strategy=None,
+        prompt_version=None,
+        prompt=turn.prompt,
+        completion=turn.completion,
+        teacher=None,
+        group_id=text("group_id"),
+        pair_role=turn.pair_role or text("pair_role"),
+        tools=tools if isinstance(tools, str | None) else json.dumps(tools, ensure_ascii=False),
+        rationale=text("rationale"),
+        answer=text("answer"),
+        reference=accepted(row.get(reference)) if reference else None,
+        sources=[_lineage(source)],
+    )
+
+
+def _lineage(source: SeedSource) -> Source:
+    return {
+        "id": source.source,
+        "role": "dataset",
+        "license": source.license,
+        "terms_date": None,
+        "made_by": getattr(source, "made_by", None),
+        "account": getattr(source, "account", None),
+        "tools": [],
+    }

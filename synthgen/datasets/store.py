@@ -1,0 +1,45 @@
+"""Write records as a corpus, in shards, as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+
+from synthgen import corpus
+from synthgen.manifest import Facts, Kind, Manifest
+from synthgen.records import SPLITS, Record, schema_with, to_table
+
+_SHARD = 1024
+
+
+def store(folder: Path, kind: Kind, rows: Iterable[Record], own: pa.Schema, facts: Facts) -> Manifest:
+    """Write `rows`, each with a split, as a corpus in `folder`, which is claimed already; returns its manifest.
+
+    `own` are the user's own columns under the names that a data set has for them. `facts` may be filled while the rows
+    are read: it is looked at when all are written. Memory: one shard for each split.
+    """
+    schema = schema_with(own)
+    waiting: dict[str, list[Record]] = {split: [] for split in SPLITS}
+    numbers = dict.fromkeys(SPLITS, 0)
+    names: list[str] = []
+
+    def flush(split: str) -> None:
+        names.append(f"{split}-{numbers[split]:05d}")
+        tables = {"data": to_table(waiting[split], schema)}
+        if kind == "curated":
+            tables["rejected"] = to_table([], schema)
+        corpus.commit(folder, names[-1], tables)
+        numbers[split] += 1
+        waiting[split].clear()
+
+    for record in rows:
+        split = str(record.split)
+        waiting[split].append(record)
+        if len(waiting[split]) == _SHARD:
+            flush(split)
+    for split in SPLITS:
+        if waiting[split]:
+            flush(split)
+    return corpus.finish(folder, kind, facts, names)

@@ -1,0 +1,200 @@
+"""The order of curation: no row is dropped for a twin that was rejected, groups stay or go whole, the result depends
+on the rows alone, and what a failed run has found out is used by the next."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from support.corpora import contents, corpus_of, curating, parts, row
+
+import synthgen
+from synthgen import corpus
+from synthgen.curation import job, sweeps
+from synthgen.errors import CorpusError
+from synthgen.tables.curation import CHECKS, Check
+
+
+def reasons(rejected) -> dict[str, list[tuple[str, str | None]]]:
+    return {i: [(v["check"], v["matched_id"]) for v in r.verdicts] for i, r in rejected.items()}
+
+
+def test_copies_are_dropped_for_the_first_of_them(tmp_path):
+    other = [{"role": "user", "content": "another question"}]
+    rows = [row("Nine apples.", 0), row("ten", 1), row("nine   APPLES.", 2), row("Nine apples.", 3, prompt=other)]
+    run = corpus_of(tmp_path, [*rows, row(" Nine apples. ", 4)], size=2)
+    done = synthgen.curate(curating(), run)
+    kept, rejected = parts(run)
+    assert list(kept) == ["r0", "r1", "r3"]
+    assert reasons(rejected) == {"r2": [("duplicates", "r0")], "r4": [("duplicates", "r0")]}
+    (verdict,) = rejected["r4"].verdicts
+    assert (verdict["reason"], verdict["rule"], verdict["teaches"]) == ("same as r0", "duplicates", "distribution")
+    assert (done.counts["kept"], done.counts["rejected"], done.rejected_by) == (3, 2, {"duplicates": 2})
+
+
+def test_no_row_is_dropped_for_a_twin_that_was_rejected(tmp_path):
+    rows = [row("Nine.", 0, finish_reason="length"), row("Nine.", 1), row("nine.", 2)]
+    run = corpus_of(tmp_path, rows)
+    synthgen.curate(curating(), run)
+    kept, rejected = parts(run)
+    assert list(kept) == ["r1"]
+    assert reasons(rejected) == {"r0": [("truncated", None)], "r2": [("duplicates", "r1")]}
+
+
+def test_a_group_goes_whole_and_says_which_row_it_lost(tmp_path):
+    rows = [
+        row("one fish", 0, group_id="a"),
+        row("two fish", 1, group_id="a", finish_reason="length"),
+        row("red fish", 2, group_id="b"),
+        row("blue fish", 3, group_id="b"),
+        row("alone", 4),
+    ]
+    run = corpus_of(tmp_path, rows, size=1)
+    synthgen.curate(curating(), run)
+    kept, rejected = parts(run)
+    assert list(kept) == ["r2", "r3", "r4"]
+    assert reasons(rejected) == {"r0": [("group", "r1")], "r1": [("truncated", None)]}
+    (verdict,) = rejected["r0"].verdicts
+    expected = "its group is dropped whole: r1 was rejected by truncated: cut off at max_new_tokens"
+    assert verdict["reason"] == expected
+
+
+def test_a_copy_in_a_group_takes_the_group_along(tmp_path):
+    rows = [row("fish", 0), row("bird", 1, group_id="a"), row("fish", 2, group_id="a")]
+    run = corpus_of(tmp_path, rows)
+    synthgen.curate(curating(), run)
+    _, rejected = parts(run)
+    assert reasons(rejected) == {"r1": [("group", "r2")], "r2": [("duplicates", "r0")]}
+
+
+def test_a_row_stays_when_its_twin_goes_with_its_group(tmp_path):
+    """r1 is the first copy of "bird", but its group has lost r0, a copy of "fish": so r3 stays."""
+    rows = [row("fish", 9), row("fish", 0, group_id="a"), row("bird", 1, group_id="a"), row("bird", 3)]
+    run = corpus_of(tmp_path, rows)
+    synthgen.curate(curating(), run)
+    kept, rejected = parts(run)
+    assert list(kept) == ["r9", "r3"]
+    assert reasons(rejected) == {"r0": [("duplicates", "r9")], "r1": [("group", "r0")]}
+
+
+def test_a_row_stays_when_its_twin_went_with_its_group_before_the_sweep(tmp_path):
+    rows = [row("fish", 0, group_id="a"), row("x", 1, group_id="a", finish_reason="length"), row("fish", 2)]
+    run = corpus_of(tmp_path, rows)
+    synthgen.curate(curating(), run)
+    kept, _ = parts(run)
+    assert list(kept) == ["r2"]
+
+
+def many(count: int) -> list:
+    """Rows with copies, faults and groups at random places of both splits."""
+    draw = random.Random(3)
+    rows = []
+    for number in range(count):
+        text = f"{draw.choice(['red', 'blue', 'old', 'new'])} {draw.choice(['fish', 'bird', 'dog'])} {number % 7}"
+        group = f"g{draw.randrange(count // 6)}" if draw.random() < 0.3 else None
+        reason = "length" if draw.random() < 0.1 else "stop"
+        split = "test" if draw.random() < 0.3 else "train"
+        rows.append(row(text, number, group_id=group, finish_reason=reason, split=split))
+    return rows
+
+
+def test_every_promise_holds_on_many_rows(tmp_path):
+    rows = many(200)
+    run = corpus_of(tmp_path, rows, size=7)
+    synthgen.curate(curating(), run)
+    kept, rejected = parts(run)
+    assert set(kept) | set(rejected) == {r.id for r in rows}
+    assert not set(kept) & set(rejected)
+    texts = [r.text for r in kept.values()]
+    assert len(set(texts)) == len(texts) > 10
+    groups: dict[str | None, set[bool]] = {}
+    for r in rows:
+        groups.setdefault(r.group_id, set()).add(r.id in kept)
+    assert all(len(sides) == 1 for group, sides in groups.items() if group)
+    assert {v["check"] for r in rejected.values() for v in r.verdicts} == {"truncated", "duplicates", "group"}
+    for r in rejected.values():
+        for v in r.verdicts:
+            if v["check"] == "duplicates":
+                assert kept[v["matched_id"]].text == r.text
+            if v["check"] == "group":
+                lost = rejected[v["matched_id"]]
+                assert lost.group_id == r.group_id
+                assert lost.verdicts[0]["check"] != "group"
+
+
+def test_the_result_does_not_depend_on_workers_tasks_or_parts(tmp_path, monkeypatch):
+    """The same bytes for one worker and for two; the same verdicts for any size of shards, tasks and parts of keys."""
+    rows = sorted(many(60), key=lambda r: r.split != "train")
+    results, files = [], []
+    for size, task_rows, part_rows, workers in [
+        (60, 16384, 1 << 19, 1),
+        (4, 8, 9, 1),
+        (4, 8, 9, 2),
+        (7, 1, 1 << 19, 1),
+    ]:
+        monkeypatch.setattr(job, "_TASK_ROWS", task_rows)
+        monkeypatch.setattr(sweeps, "_PART_ROWS", part_rows)
+        run = corpus_of(tmp_path / f"{size}-{task_rows}-{workers}", rows, size=size)
+        synthgen.curate(curating(), run, workers=workers)
+        kept, rejected = parts(run)
+        results.append((list(kept), {i: r.verdicts for i, r in rejected.items()}, [r.scores for r in kept.values()]))
+        files.append(contents(run / "curated"))
+    assert all(result == results[0] for result in results)
+    assert files[1] == files[2]
+
+
+def test_a_run_that_failed_goes_on_from_its_steps(tmp_path, monkeypatch):
+    """The rows of tasks that were judged before an error are not judged again, and nothing of the steps stays."""
+    monkeypatch.setattr(job, "_TASK_ROWS", 4)
+    log = tmp_path / "log"
+    run = corpus_of(tmp_path / "run", [row(f"fish {n}", n) for n in range(12)], size=2)
+    monkeypatch.setitem(CHECKS, "noting", Check(about="Notes rows.", run=noting(log, fails_at="r8"), columns=("id",)))
+    with pytest.raises(CorpusError, match="on purpose"):
+        synthgen.curate(curating(), run, workers=1)
+    assert list((run / "curated").rglob("*.arrow"))
+    monkeypatch.setitem(CHECKS, "noting", Check(about="Notes rows.", run=noting(log), columns=("id",)))
+    synthgen.curate(curating(), run, workers=1)
+    seen = log.read_text().split()
+    assert seen == [*(f"r{n}" for n in range(10)), *(f"r{n}" for n in range(8, 12))]
+    assert sorted(p.name for p in (run / "curated").iterdir()) == [
+        *("README.md", "data", "inputs.json", "manifest.json", "rejected")
+    ]
+
+
+def noting(log: Path, fails_at: str = ""):
+    """A check that writes down the ids that it sees, and fails at one."""
+
+    def check(batch, section, services):
+        ids = batch["id"].to_pylist()
+        log.write_text((log.read_text() if log.exists() else "") + "".join(f"{i}\n" for i in ids))
+        if fails_at in ids:
+            raise CorpusError("on purpose")
+        return synthgen.Verdicts()
+
+    return check
+
+
+def test_shards_that_are_there_are_not_made_again(tmp_path):
+    run = corpus_of(tmp_path, [row(f"fish {n}", n) for n in range(6)], size=2)
+    recipe = curating()
+    synthgen.curate(recipe, run)
+    before = contents(run / "curated")
+    (run / "curated" / "manifest.json").unlink()
+    (run / "curated" / "data" / "train-00001.parquet").unlink()
+    stays = run / "curated" / "data" / "train-00002.parquet"
+    when = stays.stat().st_mtime_ns
+    synthgen.curate(recipe, run)
+    assert contents(run / "curated") == before
+    assert stays.stat().st_mtime_ns == when
+
+
+@pytest.mark.parametrize("rows", [[], [row("", 0)]])
+def test_a_corpus_of_which_nothing_is_kept(tmp_path, rows):
+    run = corpus_of(tmp_path, rows)
+    done = synthgen.curate(curating(), run)
+    assert (done.counts.get("kept"), done.counts.get("rejected")) == (0, len(rows))
+    assert corpus.manifest(run / "curated")["counts"] == done.counts
+    assert json.dumps(done.to_dict())
+    assert "rejected" in done.text()
