@@ -1,9 +1,9 @@
 """Any folder of rows with `prompt` and `completion` as a corpus to train on, with logits or without.
 
-    source = adopt(Path("my-dataset"), recipe, Path("students/mine/corpus"), teacher)
+    source = adopt(Path("my-dataset"), recipe, Path("students/mine/corpus"), tokens)
 
 A run or a corpus made here is taken as it is. The rows of another folder (JSONL, CSV, Parquet) are written once as a
-curated corpus beside the student, in the teacher's tokens and split like seeds: all that knows a corpus knows them.
+curated corpus beside the student, in the teacher's tokens and split like seeds, so they are read like any corpus.
 """
 
 from __future__ import annotations
@@ -14,31 +14,29 @@ from typing import Any
 
 from synthgen import corpus, durable
 from synthgen.errors import CorpusError, RecipeError
-from synthgen.lm.render import completion_ids
+from synthgen.lm.tokens import Tokens
 from synthgen.recipe import Recipe, SeedSource
 from synthgen.records import Message, Record, to_table
-from synthgen.requests import Request
 from synthgen.seeds import SUFFIXES, accepted, mask, read_rows, side
-from synthgen.teachers.transformers import LocalModel
 
 _SHARD = 1024
 
 
 def is_dataset(path: Path) -> bool:
-    """Is this a folder (or file) of rows, and no run or corpus? A run that holds no corpus yet has its recipe."""
+    """Whether this is a folder (or file) of rows, and no run or corpus. A run without a corpus yet has its recipe."""
     if (path / "recipe.yaml").exists() or not (path.is_file() or any(p.suffix in SUFFIXES for p in path.rglob("*"))):
         return False
     places = (path, path / "curated", path / "generated")
-    made = any((place / name).exists() for place in places for name in ("manifest.json", "inputs.json"))
-    return not made
+    return not any((place / name).exists() for place in places for name in ("manifest.json", "inputs.json"))
 
 
-def adopt(path: Path, recipe: Recipe, folder: Path, teacher: LocalModel) -> Path:
-    """Write a dataset's rows as a curated corpus in `folder`. `prompt` and `completion` are text or messages."""
+def adopt(path: Path, recipe: Recipe, folder: Path, tokens: Tokens) -> Path:
+    """Write a dataset's rows as a curated corpus in `folder`, in these tokens. `prompt` and `completion` are text or
+    messages."""
     named = next((s for s in recipe.seeds if s.path and Path(s.path).resolve() == path.resolve()), None)
     source = named or SeedSource(path=str(path.resolve()), license="unknown", source=path.name, fields={})
     inputs = {"dataset": str(path.resolve()), "split": recipe.split.model_dump(mode="json")}
-    inputs["tokenizer"] = teacher.identity["tokenizer"]
+    inputs["tokenizer"] = tokens.hash
     durable.sweep(folder)
     corpus.claim(folder, inputs, "train")
     if (folder / "manifest.json").exists():
@@ -48,7 +46,7 @@ def adopt(path: Path, recipe: Recipe, folder: Path, teacher: LocalModel) -> Path
     counts: Counter[str] = Counter()
     seen: set[str] = set()
     for where, row in read_rows(source):
-        record = _record(str(where), row, source, recipe, teacher)
+        record = _record(str(where), row, source, recipe, tokens)
         if record.id in seen:
             counts["copies_left_out"] += 1
             continue
@@ -74,14 +72,13 @@ def adopt(path: Path, recipe: Recipe, folder: Path, teacher: LocalModel) -> Path
     return folder
 
 
-def _record(where: str, row: dict[str, Any], source: SeedSource, recipe: Recipe, teacher: LocalModel) -> Record:
+def _record(where: str, row: dict[str, Any], source: SeedSource, recipe: Recipe, tokens: Tokens) -> Record:
     prompt, completion = (_messages(where, row, key, role) for key, role in (("prompt", "user"), ("completion", "")))
     text = completion[0].get("content")
     if len(completion) != 1 or not isinstance(text, str) or not text or completion[0].get("tool_calls"):
         raise CorpusError(f"{where}: the completion is not one message of text", "a student learns one answer a row")
     identifier = durable.digest([prompt, completion])[:32]
     split = row.get("split") if row.get("split") in ("train", "validation", "test") else None
-    request = Request("score", prompt, completion=tuple(completion))
     return Record(
         id=identifier,
         seed_id=str(row.get("seed_id") or identifier),
@@ -95,8 +92,8 @@ def _record(where: str, row: dict[str, Any], source: SeedSource, recipe: Recipe,
         rationale=_text(row.get("rationale")),
         answer=_text(row.get("answer")),
         reference=accepted(row.get(source.reference or "reference")),
-        prompt_token_ids=teacher.render(prompt),
-        token_ids=completion_ids(teacher.tokenizer, teacher.eos, request),
+        prompt_token_ids=tokens.render(prompt),
+        token_ids=tokens.completion(text),
         sources=[
             {
                 "id": source.source,

@@ -16,12 +16,12 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from distill.data import batch_rows
-from distill.finished import Metrics
 from distill.job import Job
 from distill.loop import Checkpoints, Objective, accelerator_of, fit
 from synthgen import durable
 from synthgen.lm.load import checkpoint_activations
 from synthgen.recipe import TrainSection
+from synthgen.results.training import Metrics
 from synthgen.ui import Progress
 
 Row = TypeVar("Row")

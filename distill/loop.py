@@ -24,10 +24,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from distill.finished import Metrics
 from synthgen import durable
 from synthgen.errors import UserError
 from synthgen.recipe import TrainSection
+from synthgen.results.training import Metrics
 from synthgen.ui import Progress
 
 Row = TypeVar("Row")

@@ -1,8 +1,8 @@
 """Training a student on a corpus: what is there already, what may not be trained on, and where the work goes.
 
-    from distill import train
-    student = train(recipe, "runs/demo")
-    student.folder, student.training.steps          # runs/demo/student, …
+from distill import train
+student = train(recipe, "runs/demo")
+student.folder, student.training.steps          # runs/demo/student, …
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import Any
 
 from distill.adopted import adopt, is_dataset
 from distill.card import write_model_card
-from distill.finished import TRAINING, Training, made_from, read_training
+from distill.finished import made_from
 from distill.job import Job
 from synthgen import corpus, durable
 from synthgen.errors import GateDenied, UserError
 from synthgen.lm.model import LanguageModel
-from synthgen.recipe import Recipe, TrainSection
+from synthgen.recipe import Recipe, TrainSection, check_recipe
+from synthgen.results.training import FILE, Training, read_training
 from synthgen.tables.reference import resolve
 from synthgen.tables.students import KINDS
 from synthgen.ui import UI
@@ -63,6 +64,7 @@ def train(
     `baseline` of the student's. Refuses a corpus whose audit says no, unless `override_audit`. Raises RunChanged when
     the folder was begun with another corpus or other settings.
     """
+    check_recipe(recipe)
     ui = ui or UI(quiet=True)
     section = recipe.train
     if section is None:
@@ -81,9 +83,9 @@ def train(
             _begin_anew(job.folder)
         durable.sweep(job.folder)
         corpus.claim(job.folder, dict(inputs), "train")
-    if (job.folder / TRAINING).exists() and not fresh:
+    if (job.folder / FILE).exists() and not fresh:
         ui.note(f"{job.folder} is trained; nothing to do")
-        return TrainedStudent(job.folder, read_training(job.folder))
+        return TrainedStudent(job.folder, read_training(job.folder / FILE))
     kind = KINDS[section.student.kind]
     training: Training = resolve(kind.train)(replace(job, labels=tuple(manifest["labels"])))
     training = replace(
@@ -91,12 +93,14 @@ def train(
         kind=section.student.kind,
         how_to_run=kind.how_to_run,
         library_name=kind.library_name,
+        loss_unit=training.loss_unit or kind.loss_unit,
+        loss_note=training.loss_note or kind.loss_note,
         audit_overridden=overridden,
         **inputs,
     )
     if durable.writes():
         write_model_card(job.folder, recipe, manifest, training)
-        durable.write_json(job.folder / TRAINING, training.to_dict())  # last: it says that the student is finished
+        durable.write_json(job.folder / FILE, training.to_dict())  # last: it says that the student is finished
     return TrainedStudent(job.folder, training)
 
 
@@ -134,7 +138,7 @@ def _begin_anew(folder: Path) -> None:
     if not (folder / "corpus").exists():
         durable.remove(folder)
         return
-    for path in sorted(folder.iterdir(), key=lambda p: p.name != TRAINING):
+    for path in sorted(folder.iterdir(), key=lambda p: p.name != FILE):
         if path.name not in ("corpus", "hidden"):
             durable.remove(path)
 

@@ -10,13 +10,13 @@ from torch.nn import functional
 
 from distill.arms import BASELINE, DISTILLED, read_metrics, steps_of, write_metrics
 from distill.data import batch_rows, rows
-from distill.finished import Metrics, Training
 from distill.intervals import Array
 from distill.job import Job
 from distill.students.classifier import Classifier, features
 from distill.students.labels import learns_by, prompt_text
 from synthgen.errors import CorpusError
 from synthgen.records import Record
+from synthgen.results.training import Metrics, Training
 from synthgen.tables.students import ClassifierStudent
 
 
@@ -57,9 +57,7 @@ def _rows(job: Job) -> list[tuple[Record, bool]]:
     return records
 
 
-def _fit(
-    job: Job, records: Sequence[tuple[Record, bool]], kd_weight: float, steps: int
-) -> tuple[Classifier, Metrics]:
+def _fit(job: Job, records: Sequence[tuple[Record, bool]], kd_weight: float, steps: int) -> tuple[Classifier, Metrics]:
     """Distillation over every row, cross-entropy with the teacher's label over kept ones (over all at weight 0)."""
     section, student = job.section, job.section.student
     assert isinstance(student, ClassifierStudent)
@@ -67,9 +65,9 @@ def _fit(
     bags = [features(prompt_text(record), student.buckets) for record, _ in records]
     p_NL = torch.tensor(np.array([record.label_probs for record, _ in records], np.float32))
     kept_N = torch.tensor([kept for _, kept in records])
-    embed = torch.nn.EmbeddingBag(student.buckets, student.hidden, mode="sum")
+    embed = torch.nn.EmbeddingBag(student.buckets, student.hidden_size, mode="sum")
     torch.nn.init.normal_(embed.weight, std=0.1)
-    bias = torch.nn.Parameter(torch.zeros(student.hidden))
+    bias = torch.nn.Parameter(torch.zeros(student.hidden_size))
     out = torch.nn.Linear(student.hidden, len(job.labels))
     optimizer = torch.optim.AdamW(
         [*embed.parameters(), bias, *out.parameters()], lr=section.learning_rate, weight_decay=section.weight_decay

@@ -11,7 +11,6 @@ from transformers import PreTrainedModel
 
 from distill.arms import BASELINE, DISTILLED, Arms, StudentModel, steps_of, train_arms
 from distill.data import Choice, Example, TrainingSet, batch_rows, load, validation_rows
-from distill.finished import AcrossFacts, EnsembleFacts, Training
 from distill.job import Job
 from distill.loop import Objective
 from distill.targets import across, ensemble
@@ -24,6 +23,7 @@ from synthgen.lm.tokens import Tokens
 from synthgen.lm.weights import Weights
 from synthgen.logits import LogitsMeta
 from synthgen.recipe import TrainSection
+from synthgen.results.training import Across, Ensemble, Targets, Training
 from synthgen.tables.divergences import refusal
 from synthgen.ui import UI
 
@@ -38,8 +38,8 @@ class Lesson:
     data: TrainingSet
     validation: Sequence[Example]
     teacher: str | None
-    ensemble: EnsembleFacts | None
-    across: AcrossFacts | None
+    ensemble: Ensemble | None
+    across: Across | None
 
     @property
     def rows(self) -> list[Example]:
@@ -52,12 +52,10 @@ class Lesson:
         if self.data.meta is None:
             return f"the completions' tokens alone{ending}"
         if self.across:
-            total = sum(
-                self.across[key] for key in ("tokens_by_divergence", "tokens_by_uld", "tokens_without_target")
-            )
-            by = {"divergence": self.across["tokens_by_divergence"], "ULD": self.across["tokens_by_uld"]}
-            shares = ", ".join(f"{count / max(1, total):.1%} of the tokens by {how}" for how, count in by.items())
-            name = self.across["teacher"]
+            by = {"divergence": self.across.tokens_by_divergence, "ULD": self.across.tokens_by_uld}
+            total = max(1, sum(by.values()) + self.across.tokens_without_target)
+            shares = ", ".join(f"{count / total:.1%} of the tokens by {how}" for how, count in by.items())
+            name = self.across.teacher
             return f"the stored distributions of {name}, which has another tokenizer ({shares}){ending}"
         if self.ensemble:
             return f"{ensemble.in_words(self.ensemble)}{ending}"
@@ -90,7 +88,7 @@ def train(job: Job, make: Make, origin: str) -> Training:
         rows_kept=sum(e.kept for e in lesson.rows),
         left_out=lesson.data.left_out,
         tokens=tokens_taught(lesson.rows, job.section),
-        targets=lesson.data.meta,
+        targets=targets_of(lesson.data.meta) if lesson.data.meta else None,
         teacher=lesson.teacher,
         ensemble=lesson.ensemble,
         across=lesson.across,
@@ -179,6 +177,18 @@ def objectives(
     if section.baseline and meta is not None:
         arms[BASELINE] = by(None, None)
     return arms
+
+
+def targets_of(meta: LogitsMeta) -> Targets:
+    """What training.json says of the distributions."""
+    return Targets(
+        kind=meta["kind"],
+        temperature=meta["temperature"],
+        vocab_size=meta["vocab_size"],
+        draws=meta.get("draws"),
+        k=meta.get("k"),
+        teacher=meta.get("teacher"),
+    )
 
 
 def tokens_taught(rows: Sequence[Example], section: TrainSection) -> int:

@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 
 from distill.arms import StudentModel
-from distill.finished import Training
 from distill.job import Job
 from distill.students import completions, online
 from distill.students.build import check_vocabulary, from_config, from_layers, in_words, layer_map, with_adapter
-from synthgen.lm.load import load_model
 from synthgen.lm.files import ModelFiles
+from synthgen.lm.load import load_model
 from synthgen.lm.tokens import Tokens
 from synthgen.lm.weights import Weights
+from synthgen.results.training import Training
 from synthgen.tables.engines import TeacherSection
 from synthgen.tables.students import DecoderStudent
 from synthgen.teachers.transformers import LocalModel

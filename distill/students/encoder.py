@@ -24,7 +24,6 @@ from transformers import (
 from distill import losses
 from distill.arms import BASELINE, DISTILLED, Arms, StudentModel, steps_of, train_arms
 from distill.data import NO_ROWS, rows, validation_rows
-from distill.finished import Training
 from distill.intervals import Array
 from distill.job import Job
 from distill.loop import Objective
@@ -34,6 +33,7 @@ from distill.targets.stored import shape_of
 from synthgen.errors import CorpusError, RecipeError
 from synthgen.lm.load import load_tokenizer, load_weights, pick_device
 from synthgen.recipe import TrainSection, local_teacher
+from synthgen.results.training import Training
 from synthgen.tables.engines import TeacherSection
 from synthgen.tables.students import EncoderStudent
 from synthgen.teachers.encoder import context_of, padded, token_ids
@@ -58,9 +58,7 @@ class FromProbabilities(Objective[Text]):
     cross-entropy over every row. `pad` is the padding token.
     """
 
-    def __init__(
-        self, model: PreTrainedModel, pad: int, section: TrainSection, labels_alone: bool = False
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, pad: int, section: TrainSection, labels_alone: bool = False) -> None:
         super().__init__()
         self.model, self.pad, self.section, self.labels_alone = model, pad, section, labels_alone
 
@@ -179,9 +177,9 @@ def encoder(
     torch.manual_seed(seed)  # a checkpoint's head is new, too
     if student.model is not None:
         section = TeacherSection(model=student.model)
-        model = load_weights(
-            section, AutoModelForSequenceClassification, **classes, ignore_mismatched_sizes=True
-        )[0].float()
+        model = load_weights(section, AutoModelForSequenceClassification, **classes, ignore_mismatched_sizes=True)[
+            0
+        ].float()
     else:
         model = random_weights(AutoModelForSequenceClassification, student.config or {}, tokenizer, classes)
     if model.config.pad_token_id is None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from distill.arms import BASELINE, DISTILLED, Arms, steps_of, train_arms
 from distill.data import validation_rows
-from distill.finished import Training
 from distill.job import Job
 from distill.loop import Objective
 from distill.students.completions import Make
 from distill.targets.live import LiveTeacher, Mutual, OnPolicy, Text, check_teacher, texts
 from distill.targets.stored import FromTokens
 from synthgen.recipe import OnlineSection, TrainSection
+from synthgen.results.training import Targets, Training
 
 LEARNED_FROM = {
     "teacher": "the live teacher's distributions",
@@ -51,11 +51,7 @@ def train(job: Job, make: Make, origin: str) -> Training:
         rows_kept=sum(row.kept for row in rows),
         left_out=left_out,
         tokens=int(sum(row["tokens"] for row in curves[DISTILLED])),
-        targets={
-            "kind": "dense",
-            "temperature": online.loss_temperature,
-            "vocab_size": job.teacher.weights.vocab_size,
-        },
+        targets=Targets(kind="dense", temperature=online.loss_temperature, vocab_size=job.teacher.weights.vocab_size),
         metrics=curves,
     )
 

@@ -16,7 +16,6 @@ from transformers import AutoModel
 
 from distill.arms import DISTILLED, Arms, StudentModel, steps_of, train_arms
 from distill.data import NO_ROWS, rows, validation_rows
-from distill.finished import Training
 from distill.job import Job
 from distill.loop import Objective
 from distill.students.build import from_config, from_layers, in_words, layer_map
@@ -24,6 +23,7 @@ from distill.students.labels import prompt_text
 from synthgen.errors import CorpusError
 from synthgen.lm.load import load_weights
 from synthgen.recipe import local_teacher
+from synthgen.results.training import Training
 from synthgen.tables.engines import TeacherSection
 from synthgen.tables.students import SentenceStudent
 from synthgen.teachers.embedding import EmbeddingModel, SentenceEncoder
@@ -138,6 +138,7 @@ def train(job: Job) -> Training:
         rows=len(texts),
         left_out={"too_long": too_long},
         metrics=curves,
+        loss_unit=f"{student.distance} distance",
     )
 
 

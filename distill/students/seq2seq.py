@@ -15,7 +15,6 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, 
 
 from distill.arms import StudentModel
 from distill.data import Example
-from distill.finished import Training
 from distill.job import Job
 from distill.students import completions
 from distill.students.build import check_vocabulary, in_words, random_weights
@@ -24,6 +23,7 @@ from synthgen.lm.load import load_weights
 from synthgen.lm.render import render
 from synthgen.lm.tokens import Tokens
 from synthgen.requests import Request
+from synthgen.results.training import Training
 from synthgen.tables.engines import TeacherSection
 from synthgen.tables.students import Seq2SeqStudent
 from synthgen.teachers.base import Reply
@@ -149,3 +149,8 @@ def untrained(job: Job) -> Seq2SeqModel:
     teacher = job.teacher
     model = _make(job).model.eval().to(teacher.weights.device)
     return Seq2SeqModel(model, teacher.tokens.tokenizer, teacher.batch_size)
+
+
+def open_student(folder: str | Path, batch_size: int, device: torch.device) -> Seq2SeqModel:
+    """A trained student; see `Kind.open`."""
+    return Seq2SeqModel.open(folder, batch_size, device)

@@ -27,7 +27,6 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedTokenizerBase
 
 from distill.data import Choice, Example, Part, TrainingSet, in_words, rows, stored
-from distill.finished import AcrossFacts
 from distill.output_layer import Head, logits_of
 from synthgen import corpus, logits
 from synthgen.errors import CorpusError
@@ -36,6 +35,7 @@ from synthgen.lm.tokens import Tokens
 from synthgen.logits import Ints, LogitsMeta
 from synthgen.recipe import Across
 from synthgen.records import Record
+from synthgen.results import training
 from synthgen.teachers.server_tokens import TokenMap, pieces_of
 
 _CHUNK_ELEMENTS = 1 << 23  # logits at once
@@ -310,17 +310,17 @@ def load_across(folder: Path, tokens: Tokens, section: Across, choice: Choice) -
     return TrainingSet(examples, meta, left_out)
 
 
-def facts(data: TrainingSet, section: Across) -> AcrossFacts:
+def facts(data: TrainingSet, section: Across) -> training.Across:
     """How many tokens are learned which way."""
     assert data.meta is not None
     tokens = sum(len(e.completion) for e in data.examples)
     differently = sum(part.end - part.begin for e in data.examples for part in e.parts)
     # One outcome with all the mass: the divergence says nothing there.
     silent = sum(int((e.target.log_tail == 0).sum()) for e in data.examples if isinstance(e.target, logits.TopK))
-    return {
-        "teacher": data.meta["teacher"].rpartition("@")[0],
-        "uld_weight": section.uld_weight,
-        "tokens_by_divergence": tokens - silent,
-        "tokens_by_uld": differently,
-        "tokens_without_target": silent - differently,
-    }
+    return training.Across(
+        teacher=data.meta["teacher"].rpartition("@")[0],
+        uld_weight=section.uld_weight,
+        tokens_by_divergence=tokens - silent,
+        tokens_by_uld=differently,
+        tokens_without_target=silent - differently,
+    )

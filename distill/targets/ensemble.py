@@ -30,11 +30,11 @@ import numpy as np
 import numpy.typing as npt
 
 from distill.data import NO_ROWS, Choice, Example, Render, load
-from distill.finished import EnsembleFacts
 from synthgen import logits
 from synthgen.errors import CorpusError, UserError
 from synthgen.logits import Ints, LogitsMeta
 from synthgen.recipe import Ensemble, Recipe, TrainSection
+from synthgen.results import training
 
 Array = npt.NDArray[np.float64]
 Metas = Sequence[LogitsMeta]
@@ -90,26 +90,25 @@ class Merge:
                     "generate them in one run, with logits.score_by",
                 )
 
-    def facts(self) -> EnsembleFacts:
+    def facts(self) -> training.Ensemble:
         """What training.json and the cards say."""
         rows = np.array(self.used)
-        facts: EnsembleFacts = {"merge": self.how, "by": self.by, "weights": _named(self.names, rows.mean(0))}
-        if not self.weights:
-            facts["deviations"] = _named(self.names, rows.std(0))
-        return facts
+        deviations = None if self.weights else _named(self.names, rows.std(0))
+        weights = _named(self.names, rows.mean(0))
+        return training.Ensemble(merge=self.how, by=self.by, weights=weights, deviations=deviations)
 
     @classmethod
-    def again(cls, facts: EnsembleFacts) -> Merge:
-        """The merging that `facts` tell of."""
-        weights = None if "deviations" in facts else tuple(facts["weights"].values())
-        return cls(tuple(facts["weights"]), facts["merge"], facts["by"], weights)
+    def again(cls, facts: training.Ensemble) -> Merge:
+        """The merging that `facts` describe."""
+        weights = tuple(facts.weights.values()) if facts.deviations is None else None
+        return cls(tuple(facts.weights), facts.merge, facts.by, weights)
 
 
-def in_words(facts: EnsembleFacts) -> str:
+def in_words(facts: training.Ensemble) -> str:
     """Whose distributions a student of an ensemble learned from, for cards."""
-    shares = ", ".join(f"{name} {weight:.3f}" for name, weight in facts["weights"].items())
-    how = _FORMULAS[facts["merge"]]
-    return f"the {how} of several teachers' stored distributions, weights by {facts['by']}: {shares}"
+    shares = ", ".join(f"{name} {weight:.3f}" for name, weight in facts.weights.items())
+    how = _FORMULAS[facts.merge]
+    return f"the {how} of several teachers' stored distributions, weights by {facts.by}: {shares}"
 
 
 def _named(names: Sequence[str], values: Array) -> dict[str, float]:

@@ -160,9 +160,7 @@ class LayerTerms(nn.Module):
             total = total + hidden_term(h_s, h_t.to(device), w, hidden.loss) / len(self.pairs)
         return total
 
-    def _relations(
-        self, rows: Sequence[Example], student: list[list[Tensor]], teacher: list[list[Tensor]]
-    ) -> Tensor:
+    def _relations(self, rows: Sequence[Example], student: list[list[Tensor]], teacher: list[list[Tensor]]) -> Tensor:
         """Sum over the tokens of `rows` of the divergence of attention relations."""
         total = torch.zeros((), device=student[0][0].device)
         for e, own, other in zip(rows, student, teacher, strict=True):

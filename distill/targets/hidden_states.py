@@ -105,7 +105,9 @@ class States:
         """
         place = self._index(layer).get(self._key(prompt, completion))
         if place is None:
-            raise CorpusError(f"{self.folder} has no states of layer {layer} for a row", "train again: they are computed")
+            raise CorpusError(
+                f"{self.folder} has no states of layer {layer} for a row", "train again: they are computed"
+            )
         path, row = place
         try:
             file = _opened(path)

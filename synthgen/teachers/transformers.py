@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,11 +17,11 @@ from synthgen.errors import TeacherError
 from synthgen.lm.model import LABEL_TOKENS, LanguageModel
 from synthgen.lm.sampling import Sampler
 from synthgen.lm.writing import Prompt, Written
-from synthgen.recipe import GenerateSection, LogitsSpec
+from synthgen.logits import LogitsSpec
 from synthgen.records import Message
 from synthgen.requests import Request
 from synthgen.tables.engines import TeacherSection
-from synthgen.teachers.base import Reply
+from synthgen.teachers.base import Identity, Reply, TeacherOptions, Tick, no_tick
 from synthgen.teachers.score import score, too_long
 from synthgen.teachers.structured import Form
 
@@ -40,10 +39,8 @@ class LocalModel(LanguageModel):
     can = frozenset({"sample", "classify", "score", "open_turn"})
 
     @classmethod
-    def open(
-        cls, section: TeacherSection, generate: GenerateSection | None = None, *, lazy: bool = False
-    ) -> LocalModel:
-        """Load what the recipe names; `generate` says which form answers must have, if any. Raises TeacherError.
+    def open(cls, section: TeacherSection, options: TeacherOptions | None = None, *, lazy: bool = False) -> LocalModel:
+        """Load what the recipe names; `options` says which form answers must have, if any. Raises TeacherError.
 
         `lazy`: weights are loaded when they are first wanted. They must be there all the same: they are part of the
         teacher's identity.
@@ -51,13 +48,13 @@ class LocalModel(LanguageModel):
         model = super().open(section, lazy=lazy)
         assert model.weights.revision, "what comes from files has one"
         model.license = section.license
-        if generate and (generate.json_schema is not None or generate.regex is not None):
+        if options and (options.json_schema is not None or options.regex is not None):
             size, tokens = model.weights.vocab_size, model.tokens
-            model.form = Form(tokens.tokenizer, set(tokens.eos), size, generate.json_schema, generate.regex)
+            model.form = Form(tokens.tokenizer, set(tokens.eos), size, options.json_schema, options.regex)
         return model
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Identity:
         """See `synthgen.teachers.Teacher`."""
         return {
             "engine": "transformers",
@@ -90,7 +87,7 @@ class LocalModel(LanguageModel):
         self,
         requests: Sequence[Request],
         spec: LogitsSpec | None,
-        tick: Callable[[int], None] = lambda tokens: None,
+        tick: Tick = no_tick,
     ) -> list[Reply]:
         """One reply for each request. A prompt that does not fit the context is a failure, not an error."""
         if len({(r.sampling["temperature"], r.sampling["top_p"]) for r in requests}) > 1:
@@ -99,7 +96,10 @@ class LocalModel(LanguageModel):
         def act(batch: list[Request], prompts: list[list[int]]) -> list[Reply]:
             first = batch[0]
             form = self.form if first.target else None
-            sampler = Sampler(float(first.sampling["temperature"]), float(first.sampling["top_p"]), spec)
+            temperature, top_p = first.sampling["temperature"], first.sampling["top_p"]
+            assert temperature is not None
+            assert top_p is not None
+            sampler = Sampler(temperature, top_p, spec)
             asked = [Prompt(ids, r.id, r.sampling["max_new_tokens"]) for ids, r in zip(prompts, batch, strict=True)]
             written = self.write(asked, sampler, form=form, tick=tick)
             return [self._reply(ids, one, form) for ids, one in zip(prompts, written, strict=True)]
@@ -129,7 +129,7 @@ class LocalModel(LanguageModel):
         self,
         requests: Sequence[Request],
         spec: LogitsSpec | None,
-        tick: Callable[[int], None] = lambda tokens: None,
+        tick: Tick = no_tick,
     ) -> list[Reply]:
         """Teacher-forced passes over given completions; see `synthgen.teachers.score`."""
         return score(self, requests, spec, tick)
@@ -141,7 +141,7 @@ class LocalModel(LanguageModel):
         act: Callable[[list[Request], list[list[int]]], list[Reply]],
     ) -> list[Reply]:
         """Replies in order of `requests`; prompts of like length go together, so that little of a batch is padding."""
-        prompts = self.tokens.render_each([(r.teacher_prompt, r.open_turn) for r in requests])
+        prompts = self.tokens.render_each([(r.messages, r.open_turn) for r in requests])
         context = self.context
         replies = [
             Reply(failure=too_long(prompt, new, context)) for prompt, new in zip(prompts, new_tokens, strict=True)
