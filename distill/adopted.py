@@ -1,6 +1,6 @@
 """Any rows with `prompt` and `completion` as a corpus to train on.
 
-    source = adopt(Path("my-dataset"), recipe, Path("students/mine/corpus"), teacher)
+    source = adopt(Path("my-dataset"), recipe, Path("students/mine/corpus"), tokens)
 
 A run or a corpus made here is taken as it is. The rows of a data set are written once as a curated corpus beside the
 student, in the teacher's tokens and split as seeds are. So everything that reads a corpus reads them too.
@@ -15,17 +15,15 @@ from pathlib import Path
 from synthgen import corpus, durable
 from synthgen.datasets import Dataset, is_dataset, open_dataset, records, store
 from synthgen.errors import CorpusError
-from synthgen.lm.render import completion_ids
+from synthgen.lm.tokens import Tokens
 from synthgen.manifest import Facts
 from synthgen.recipe import Recipe, SeedSource
 from synthgen.records import Record
-from synthgen.requests import Request
-from synthgen.teachers.transformers import LocalModel
 
 __all__ = ["adopt", "is_dataset"]
 
 
-def adopt(path: Path, recipe: Recipe, folder: Path, teacher: LocalModel) -> Path:
+def adopt(path: Path, recipe: Recipe, folder: Path, tokens: Tokens) -> Path:
     """Write a data set's rows as a curated corpus in `folder`; later copies of a row are left out.
 
     The license is that of the entry of the recipe's `seeds` which names the same path, and unknown otherwise. Raises
@@ -36,7 +34,7 @@ def adopt(path: Path, recipe: Recipe, folder: Path, teacher: LocalModel) -> Path
     inputs = {
         "dataset": str(path.resolve()),
         "split": recipe.split.model_dump(mode="json"),
-        "tokenizer": teacher.identity["tokenizer"],
+        "tokenizer": tokens.hash,
     }
     durable.sweep(folder)
     corpus.claim(folder, inputs, "train")
@@ -57,11 +55,11 @@ def adopt(path: Path, recipe: Recipe, folder: Path, teacher: LocalModel) -> Path
         "rejected_by": {},
         "thresholds": {},
     }
-    store(folder, "curated", _tokenized(dataset, recipe, teacher, counts), dataset.own, facts)
+    store(folder, "curated", _tokenized(dataset, recipe, tokens, counts), dataset.own, facts)
     return folder
 
 
-def _tokenized(dataset: Dataset, recipe: Recipe, teacher: LocalModel, counts: Counter[str]) -> Iterator[Record]:
+def _tokenized(dataset: Dataset, recipe: Recipe, tokens: Tokens, counts: Counter[str]) -> Iterator[Record]:
     """The records with the teacher's tokens, without later copies; counts them."""
     seen: set[str] = set()
     for record in records(dataset, recipe.task, recipe.split):
@@ -76,9 +74,8 @@ def _tokenized(dataset: Dataset, recipe: Recipe, teacher: LocalModel, counts: Co
                 f"{dataset.source.path}: the completion of row {record.id} is not one message of text",
                 "a student learns one answer from each row",
             )
-        request = Request("score", record.prompt, completion=tuple(record.completion))
-        record.prompt_token_ids = teacher.render(record.prompt)
-        record.token_ids = completion_ids(teacher.tokenizer, teacher.eos, request)
+        record.prompt_token_ids = tokens.render(record.prompt)
+        record.token_ids = tokens.completion(text)
         counts["kept"] += 1
         counts["tokens_kept"] += len(record.token_ids)
         yield record

@@ -10,14 +10,14 @@ from synthgen.cards import environment, markdown_table
 from synthgen.recipe import Recipe
 from synthgen.results.evaluation import Evaluation, read_evaluation
 from synthgen.results.measures import columns
-from synthgen.results.training import Training, read_training, training_of
+from synthgen.results.training import Training, read_training
 
 
 def write_model_card(
     folder: Path,
     recipe: Recipe,
     manifest: dict[str, Any],
-    training: Training | dict[str, Any] | None = None,
+    training: Training | None = None,
     evaluation: Evaluation | None = None,
 ) -> None:
     """Write README.md of the student in `folder`.
@@ -26,8 +26,6 @@ def write_model_card(
     """
     if training is None:
         training = read_training(folder / "training.json")
-    elif not isinstance(training, Training):
-        training = training_of(training)
     measured = folder / "evaluation.json"
     if evaluation is None and measured.exists():
         evaluation = read_evaluation(measured)

@@ -60,8 +60,8 @@ def train(
         train_(loaded, run, out, fresh=fresh, override_audit=override_audit)
         return
     with lock(out or run):
-        folder = train_(loaded, run, out, fresh=fresh, override_audit=override_audit, ui=ui)
-    ui.result({"student": str(folder)}, str(folder))
+        student = train_(loaded, run, out, fresh=fresh, override_audit=override_audit, ui=ui)
+    ui.result(student.to_dict(), student.text())
     ui.hint(f"distill eval {run}")
 
 
@@ -72,9 +72,7 @@ def train(
 @_FRESH
 @SET
 @report_errors
-def evaluate(
-    run: Path, student: Path | None, recipe: str | None, fresh: bool, set: tuple[str, ...], ui: UI
-) -> None:
+def evaluate(run: Path, student: Path | None, recipe: str | None, fresh: bool, set: tuple[str, ...], ui: UI) -> None:
     """Measure a student against its live teacher on the run's held-out rows.
 
     \b
@@ -94,9 +92,7 @@ def evaluate(
 @_FRESH
 @SET
 @report_errors
-def curve(
-    run: Path, share: tuple[float, ...], recipe: str | None, fresh: bool, set: tuple[str, ...], ui: UI
-) -> None:
+def curve(run: Path, share: tuple[float, ...], recipe: str | None, fresh: bool, set: tuple[str, ...], ui: UI) -> None:
     """Train and measure the run's student on growing shares of its data. Again goes on where it was.
 
     \b

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distill.evaluation.evaluate import evaluate
-from distill.training import opened, train
+from distill.training import train
 from synthgen import corpus, durable
 from synthgen.errors import UserError
-from synthgen.recipe import Recipe
+from synthgen.lm.model import LanguageModel
+from synthgen.recipe import Recipe, local_teacher
 from synthgen.results.curve import Curve, Point
 from synthgen.results.evaluation import Evaluation
 from synthgen.results.measures import Interval, Table
-from synthgen.results.training import read_training
 from synthgen.tables.students import KINDS
 from synthgen.ui import UI
 
@@ -43,16 +43,16 @@ def curve(
             f"a share is more than 0 and at most 1, not {shares[0]:g} to {shares[-1]:g}", "give such shares"
         )
     student = corpus.resolve(Path(run), prefer=("curated",)).parent / "student"
-    teacher = opened(recipe) if KINDS[recipe.train.student.kind].writes_text else None  # opened once for all points
+    writes = KINDS[recipe.train.student.kind].writes_text
+    teacher = LanguageModel.open(local_teacher(recipe), lazy=True) if writes else None  # opened once for all points
     points: list[Point] = []
     for share in shares:
         whole = share == 1.0
         folder = student if whole else student / "curve" / f"{share:g}"
         part = recipe.model_copy(update={"train": recipe.train.model_copy(update={"share": share})})
         ui.note(f"curve: {share:.0%} of the training seeds")
-        train(part, run, folder, fresh=fresh and not whole, teacher=teacher, ui=ui)
+        training = train(part, run, folder, fresh=fresh and not whole, teacher=teacher, ui=ui).training
         found = evaluate(part, run, folder, teacher=teacher, ui=ui)
-        training = read_training(folder / "training.json")
         points.append(Point(share, training.rows, training.steps, _with_intervals(found)))
     result = _curve(found, points)
     durable.write_json(student / "curve.json", result.to_dict())

@@ -1,16 +1,19 @@
 """From a corpus to batches: rows with their stored distributions, in an order that is a function of the step.
 
-Kept rows teach by cross-entropy and by the stored distribution; rejected rows that are not degenerate by the
-distribution alone. Logits are matched to rows by id and by their alignment hash.
+    data = load(run / "curated", tokens.render, Choice(max_length=512))
+    batch = [data.examples[i] for i in batch_rows(step, len(data.examples), batch_size=16, seed=0)]
+
+Rows that curation kept teach by cross-entropy and by the stored distribution. Rejected rows teach as much as their
+reasons allow: nothing, the distribution alone, or all. Logits are matched to rows by id and by their alignment hash.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,15 +21,53 @@ from torch import Tensor
 
 from distill import losses
 from synthgen import corpus, logits
-from synthgen.errors import CorpusError, nearest
+from synthgen.errors import CorpusError, UserError, nearest
+from synthgen.logits import LogitsMeta
+from synthgen.recipe import TrainSection
 from synthgen.records import Message, Record
+
+Row = TypeVar("Row")
+
+Render = Callable[[Sequence[Message]], list[int]]
+"""Token ids of a prompt."""
+
+NO_ROWS = "has no rows to train on"
+
+REASONS = {
+    "too_long": "longer than train.max_length",
+    "degenerate": "degenerate",
+    "nothing_to_learn": "with nothing to learn from",
+    "no_room_to_write": "without room to write in",
+    "not_scored": "not scored by the other teacher",
+    "texts_differ": "with another text than the other teacher's",
+}
+"""Why rows did not teach: the keys of `TrainingSet.left_out`, in words that follow a number of rows."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a completion that a teacher with another tokenizer cuts differently; see `distill.targets.across`.
+
+    The student's positions [begin, end), and the teacher's merged probabilities, largest first (k,), with the even
+    share of each of the `others` ids that it left out.
+    """
+
+    begin: int
+    end: int
+    kept: logits.Floats
+    share: float
+    others: int
 
 
 @dataclass(frozen=True)
 class Example:
-    """One row to learn from; `prompt` in the student's tokens, `target` for each completion token (None: the tokens
-    alone). `teacher_prompt` is what the teacher was sent, in its tokens; empty where nobody knows. `task` and `also`
-    are for rows that teach more than one thing: see `distill.targets.rationale`."""
+    """One row to learn from.
+
+    `prompt` and `completion` are in the student's tokens. `target` has a distribution for each completion token, or is
+    None: the tokens alone teach. `kept`: cross-entropy is taken too. `teacher_prompt` is what the teacher was sent, in
+    its tokens; empty where nobody knows. `task` and `also` are for rows that teach more than one thing: see
+    `distill.targets.rationale`. `parts`: see `Part`.
+    """
 
     id: str
     prompt: list[int]
@@ -36,73 +77,78 @@ class Example:
     teacher_prompt: Sequence[int] = ()
     task: str = ""
     also: tuple[Example, ...] = ()
-    parts: Sequence[Any] = ()
-    """`distill.targets.across.Part`s: where a teacher with another tokenizer cuts the text differently."""
+    parts: Sequence[Part] = ()
+
+
+Shape = Callable[[Record, Example], Example | None]
+"""What a row becomes before it teaches; None leaves it out."""
+
+Merge = Callable[[Sequence[logits.Target], Sequence[LogitsMeta]], tuple[logits.Target, LogitsMeta]]
+"""One target of those of several teachers, and its metadata."""
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """`meta` is the logits' own: kind, temperature, vocabulary, tokenizer. `left_out` counts rows by reason."""
+    """Rows of one split. `meta` describes their distributions, None where there are none; `left_out` counts rows by
+    reason: `too_long`, `degenerate`, `nothing_to_learn`, …"""
 
     examples: list[Example]
-    meta: dict[str, Any]
+    meta: LogitsMeta | None
     left_out: dict[str, int]
 
 
-def rows(folder: Path, split: str, share: float = 1.0) -> list[tuple[Record, bool]]:
-    """(record, kept) of one split of a curated corpus, ordered by shard and id; degenerate rows left out.
+@dataclass(frozen=True)
+class Choice:
+    """Which rows of a corpus teach, and by what.
 
-    `share` of the training seeds, by a hash of each: a smaller share is part of a larger one.
+    Rows with more than `max_length` tokens, prompt and completion together, are left out. `share` is of the training
+    seeds, by a hash of each: a smaller share is part of a larger one. With `labels_alone`, kept rows teach, without
+    their distributions. Otherwise the distributions of `teachers` are read, or of the only one there is, and `merge`
+    makes one of several.
     """
-    found = [
-        (name, record, part == "data")
+
+    max_length: int
+    split: str = "train"
+    share: float = 1.0
+    labels_alone: bool = False
+    teachers: tuple[str, ...] = ()
+    merge: Merge | None = None
+
+
+def rows(folder: Path, split: str, share: float = 1.0) -> list[tuple[Record, bool]]:
+    """(record, whether it teaches by cross-entropy too) of one split of a curated corpus, ordered by shard and id.
+
+    Rows that may teach nothing are left out. `share`: see `Choice`.
+    """
+    taught = [
+        (name, record, part == "data" or all(reason["teaches"] == "all" for reason in record.verdicts))
         for part in ("data", "rejected")
         for name, records in corpus.records(folder, part, split)
         for record in records
         if not _teaches_nothing(record) and (split != "train" or _place(record.seed_id) < share)
     ]
-    return [(record, kept) for _, record, kept in sorted(found, key=lambda f: (f[0], f[1].id))]
+    return [(record, kept) for _, record, kept in sorted(taught, key=lambda row: (row[0], row[1].id))]
 
 
 def _teaches_nothing(record: Record) -> bool:
-    """Was the row dropped for a reason that forbids to learn from it?"""
+    """Whether the row was rejected for a reason that forbids to learn from it."""
     return any(reason["teaches"] == "nothing" for reason in record.verdicts)
 
 
 def _place(seed_id: str) -> float:
-    """In [0, 1), a function of the seed alone."""
+    """A number in [0, 1) that is a function of the seed alone."""
     return int.from_bytes(hashlib.blake2b(seed_id.encode(), digest_size=8).digest()) / 2**64
 
 
-Merge = Callable[[Sequence[logits.Target], Sequence[dict[str, Any]]], tuple[logits.Target, dict[str, Any]]]
-
-
-def load(
-    folder: Path,
-    render: Callable[[Sequence[Message]], list[int]],
-    max_length: int,
-    split: str = "train",
-    teachers: Sequence[str] = (),
-    merge: Merge | None = None,
-    *,
-    labels_alone: bool = False,
-    share: float = 1.0,
-    shape: Callable[[Record, Example], Example | None] | None = None,
-) -> TrainingSet:
-    """The examples of a curated corpus. Raises CorpusError when logits are missing or belong to other rows.
-
-    `teachers` names whose logits are read, where there are several; `merge` makes one target of several, from them
-    and their metadata, in that order (`distill.targets.ensemble`). With `labels_alone`, kept rows without their
-    distributions. `share`: see `rows`. `shape` makes of a row what it teaches; None leaves it out.
-    """
-    left_out = {"longer than max_length": 0, "degenerate": 0}
-    for _, records in corpus.records(folder, "rejected", split):
-        left_out["degenerate"] += sum(_teaches_nothing(r) for r in records)
-    indices = [] if labels_alone else stored(folder, teachers)
+def load(folder: Path, render: Render, choice: Choice, shape: Shape | None = None) -> TrainingSet:
+    """The examples of a curated corpus. Raises CorpusError when logits are missing or belong to other rows."""
+    left_out = {"too_long": 0, "degenerate": 0}
+    for _, records in corpus.records(folder, "rejected", choice.split):
+        left_out["degenerate"] += sum(map(_teaches_nothing, records))
+    targets = None if choice.labels_alone else _Targets(folder, choice)
     examples: list[Example] = []
-    meta: dict[str, Any] = {}
-    for record, kept in rows(folder, split, share):
-        if labels_alone and not kept:
+    for record, kept in rows(folder, choice.split, choice.share):
+        if choice.labels_alone and not kept:
             continue
         prompt, completion = render(record.prompt), list(record.token_ids or ())
         if not completion:
@@ -110,48 +156,70 @@ def load(
                 f"{folder}: record {record.id} has no tokens: its teacher sent none",
                 f"train on its rows as a dataset (`distill train {folder}/data`), or score them: strategy: score",
             )
-        if len(prompt) + len(completion) > max_length:
-            left_out["longer than max_length"] += 1
+        if len(prompt) + len(completion) > choice.max_length:
+            left_out["too_long"] += 1
             continue
-        asked = tuple(record.prompt_token_ids or ())
-        if labels_alone:
-            _add(examples, left_out, record, Example(record.id, prompt, completion, None, kept, asked), shape)
-            continue
-        targets, metas = [], []
-        for where in indices:
-            if record.id not in where:
-                raise CorpusError(
-                    f"no logits for record {record.id} of {folder}",
-                    "generate with a `logits` section, or repair: `synthgen generate … --repair`",
-                )
-            path, shard, row = where[record.id]
-            logits.check_aligned(shard, row, record.id, completion, path)
-            targets.append(shard.target(row))
-            metas.append(shard.meta)
-        target, found = merge(targets, metas) if merge else (targets[0], metas[0])
-        if meta and found != meta:
-            raise CorpusError(f"{path}: logits of another kind, teacher or temperature than the other shards'")
-        meta = found
-        _add(examples, left_out, record, Example(record.id, prompt, completion, target, kept, asked), shape)
+        target = targets.of(record.id, completion) if targets else None
+        example = Example(record.id, prompt, completion, target, kept, tuple(record.prompt_token_ids or ()))
+        shaped = shape(record, example) if shape else example
+        if shaped is None:
+            left_out["nothing_to_learn"] = left_out.get("nothing_to_learn", 0) + 1
+        else:
+            examples.append(shaped)
     if not examples:
         raise CorpusError(
-            f"{folder} has no rows to train on in split '{split}'", "look at the rejects: `synthgen show --rejected`"
+            f"{folder} {NO_ROWS} in split '{choice.split}'", "look at the rejects: `synthgen show --rejected`"
         )
-    return TrainingSet(examples, meta, left_out)
+    return TrainingSet(examples, targets.meta if targets else None, left_out)
 
 
-def _add(
-    examples: list[Example],
-    left_out: dict[str, int],
-    record: Record,
-    example: Example,
-    shape: Callable[[Record, Example], Example | None] | None,
-) -> None:
-    shaped = shape(record, example) if shape else example
-    if shaped is None:
-        left_out["nothing to learn from"] = left_out.get("nothing to learn from", 0) + 1
-    else:
-        examples.append(shaped)
+def validation_rows(section: TrainSection, folder: Path, read: Callable[[], Sequence[Row]]) -> Sequence[Row]:
+    """What `read` gives of the validation split, if the loss is measured on it. Raises UserError for no such rows."""
+    if not section.eval_steps:
+        return ()
+    try:
+        examples = read()
+    except CorpusError as error:
+        if NO_ROWS not in str(error):
+            raise
+        examples = ()
+    if not examples:
+        raise UserError(
+            f"train.eval_steps is set, and {folder} has no validation rows", "set split.validation in the recipe"
+        )
+    return examples
+
+
+@dataclass
+class _Targets:
+    """Stored distributions of a corpus's rows, by the record's id."""
+
+    folder: Path
+    choice: Choice
+    meta: LogitsMeta | None = None
+    indices: list[dict[str, tuple[Path, logits.Shard, int]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.indices = stored(self.folder, self.choice.teachers)
+
+    def of(self, record_id: str, completion: Sequence[int]) -> logits.Target:
+        """The distributions along one completion."""
+        targets, metas = [], []
+        for where in self.indices:
+            if record_id not in where:
+                raise CorpusError(
+                    f"no logits for record {record_id} of {self.folder}",
+                    "generate with a `logits` section, or repair: `synthgen generate … --repair`",
+                )
+            path, shard, row = where[record_id]
+            logits.check_aligned(shard, row, record_id, completion, path)
+            targets.append(shard.target(row))
+            metas.append(shard.meta)
+        target, meta = self.choice.merge(targets, metas) if self.choice.merge else (targets[0], metas[0])
+        if self.meta and meta != self.meta:
+            raise CorpusError(f"{path}: logits of another kind, teacher or temperature than the other shards'")
+        self.meta = meta
+        return target
 
 
 def stored(folder: Path, teachers: Sequence[str]) -> list[dict[str, tuple[Path, logits.Shard, int]]]:
@@ -179,12 +247,17 @@ def stored(folder: Path, teachers: Sequence[str]) -> list[dict[str, tuple[Path, 
 
 
 def _logits_index(folder: Path) -> dict[str, tuple[Path, logits.Shard, int]]:
-    found = {}
+    index = {}
     for path in sorted(p for p in folder.glob("*.parquet") if not p.name.startswith(".")):
         shard = logits.read(path)
         for row, record_id in enumerate(shard.ids):
-            found[record_id] = (path, shard, row)
-    return found
+            index[record_id] = (path, shard, row)
+    return index
+
+
+def in_words(left_out: dict[str, int]) -> str:
+    """How many rows did not teach, and why."""
+    return ", ".join(f"{count:,} {REASONS[name]}" for name, count in left_out.items() if count)
 
 
 def batch_rows(step: int, count: int, batch_size: int, seed: int) -> list[int]:
@@ -195,15 +268,21 @@ def batch_rows(step: int, count: int, batch_size: int, seed: int) -> list[int]:
     return [int(i) for i in order[number * batch_size : (number + 1) * batch_size]]
 
 
-def target_batch(targets: Sequence[logits.Target | None], meta: dict[str, Any]) -> losses.Target:
+def target_batch(targets: Sequence[logits.Target | None], meta: LogitsMeta) -> losses.Target:
     """All positions of all rows, row after row, as the loss takes them; `meta` is the shards' own."""
-    kind = logits.Sampled if meta["kind"] == "sampled" else logits.TopK
-    if not all(isinstance(target, kind) for target in targets):
-        raise ValueError(f"targets are not of the kind that their shards state: {meta['kind']}")
     if meta["kind"] == "sampled":
-        return losses.Sampled(*sampled_batch(targets, meta["draws"]))  # type: ignore[arg-type]
-    parts = topk_batch(targets)  # type: ignore[arg-type]
+        draws = [target for target in targets if isinstance(target, logits.Sampled)]
+        _check_kind(len(draws) == len(targets), meta)
+        return losses.Sampled(*sampled_batch(draws, meta["draws"]))
+    kept = [target for target in targets if isinstance(target, logits.TopK)]
+    _check_kind(len(kept) == len(targets), meta)
+    parts = topk_batch(kept)
     return losses.TopK(*parts, int(parts[0].max()) if parts[0].numel() else 0)
+
+
+def _check_kind(right: bool, meta: LogitsMeta) -> None:
+    if not right:
+        raise ValueError(f"targets are not of the kind that their shards state: {meta['kind']}")
 
 
 def sampled_batch(targets: Sequence[logits.Sampled], draws: int) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The one loop that trains: whatever an objective wants trained, killed or not with the same result.
+"""The training loop: it trains whatever an objective has, and gives the same result whether it was killed or not.
 
     metrics = fit(Objective(model), batch_of, section, steps, Checkpoints(folder, "distilled"), bar)
 
@@ -12,11 +12,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Generic, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -27,14 +27,15 @@ from torch import Tensor, nn
 from synthgen import durable
 from synthgen.errors import UserError
 from synthgen.recipe import TrainSection
+from synthgen.results.training import Metrics
 from synthgen.ui import Progress
 
-Metrics = list[dict[str, float]]
+Row = TypeVar("Row")
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's, by its own names
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, Generic[Row]):
     """What one student learns by. Every parameter below it that wants a gradient is trained, and is in checkpoints.
 
     `model` is the student. A frozen teacher is no submodule: keep it in a tuple.
@@ -42,30 +43,30 @@ class Objective(nn.Module):
 
     model: nn.Module
 
-    def forward(self, rows: Sequence[Any], step: Sequence[Any]) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, rows: Sequence[Row], step: Sequence[Row]) -> tuple[Tensor, dict[str, float]]:
         """Loss of `rows`, which are some of the rows of one optimizer `step`, and its named parts ('loss' is one).
 
         Normalized over the whole step, so that losses, parts and gradients of its portions add up to the step's.
         """
         raise NotImplementedError
 
-    def begin(self, step: int, rows: list[Any]) -> list[Any]:
+    def begin(self, step: int, rows: list[Row]) -> list[Row]:
         """The rows that optimizer step `step` learns from, given those whose turn it is; the same in every process."""
         return rows
 
     def beside(self) -> dict[str, nn.Module]:
-        """Models trained beside the student, by the name of the folder in which they are saved."""
+        """Models that are trained beside the student, by the name of the folder in which they are saved."""
         return {}
 
-    def tokens(self, rows: Sequence[Any]) -> int:
+    def tokens(self, rows: Sequence[Row]) -> int:
         """Tokens that `rows` teach."""
-        return sum(len(row.completion) for row in rows)
+        raise NotImplementedError
 
-    def state(self) -> Any:
+    def state(self) -> object:
         """What else a checkpoint must hold, as JSON."""
         return None
 
-    def restore(self, state: Any) -> None:
+    def restore(self, state: object) -> None:
         """Take back what `state` gave."""
 
 
@@ -112,17 +113,17 @@ def accelerator_of(section: TrainSection, device: torch.device, folder: Path) ->
 
 
 def fit(
-    objective: Objective,
-    batch_of: Callable[[int], list[Any]],
+    objective: Objective[Row],
+    batch_of: Callable[[int], list[Row]],
     section: TrainSection,
     steps: int,
     checkpoints: Checkpoints,
     bar: Progress,
     *,
     accelerator: Accelerator,
-    validation: Sequence[Any] = (),
+    validation: Sequence[Row] = (),
 ) -> Metrics:
-    """Train for `steps` optimizer steps, from the newest checkpoint where there is one; returns metrics, a row a step.
+    """Train for `steps` optimizer steps, from the newest checkpoint where there is one; the metrics of each step.
 
     `batch_of(step)` are the rows of one step. With `validation` rows, their loss is measured every
     `section.eval_steps` steps; with `section.early_stopping_patience`, training ends when so many measurements in a row
@@ -130,17 +131,15 @@ def fit(
     memory runs out.
     """
     weights = {name: p for name, p in objective.named_parameters() if p.requires_grad}
-    optimizer: Any = torch.optim.AdamW(
+    optimizer: torch.optim.Optimizer = torch.optim.AdamW(
         weights.values(), lr=section.learning_rate, weight_decay=section.weight_decay, betas=(0.9, 0.95), fused=True
     )
     wrapped, optimizer = accelerator.prepare(objective, optimizer)
+    trainer = _Trainer(objective, wrapped, optimizer, weights, section, accelerator)
     objective.train()
-    start, metrics = _restore(objective, weights, optimizer, checkpoints)
+    start, metrics = trainer.restored(checkpoints)
     bar.advance(start, resumed=True)
-    live = checkpoints.folder / f"{checkpoints.name}.jsonl"
-    if accelerator.is_main_process:
-        durable.make_folder(checkpoints.folder)
-        live.write_text("".join(json.dumps(row) + "\n" for row in metrics))
+    log = _Log(checkpoints, metrics, accelerator)
     for step in range(start, steps):
         if section.early_stopping_patience and _stale(metrics) >= section.early_stopping_patience:
             bar.advance(steps - step)
@@ -150,94 +149,158 @@ def fit(
         batch = objective.begin(step, batch_of(step))
         for group in optimizer.param_groups:
             group["lr"] = section.learning_rate * schedule(step, steps, section.warmup_steps)
-        row = _step(wrapped, objective, optimizer, batch, section, step, accelerator)
+        row = trainer.step(step, batch)
         if validation and section.eval_steps and (step + 1) % section.eval_steps == 0:
-            row["validation"] = _validate(objective, validation, section, accelerator)
-            better = row["validation"] < min((m["validation"] for m in metrics if "validation" in m), default=math.inf)
-            if section.early_stopping_patience and better and accelerator.is_main_process:
-                _write({name: p.data for name, p in weights.items()}, checkpoints.best, {"step": str(step + 1)})
+            trainer.measure(row, validation, metrics, checkpoints)
         metrics.append(row)
-        if accelerator.is_main_process:
-            with live.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            if (step + 1) % section.save_steps == 0 and step + 1 < steps:
-                _checkpoint(objective, weights, optimizer, step + 1, metrics, checkpoints)
-        accelerator.log({key: value for key, value in row.items() if key != "step"}, step=step)
+        log.add(row)
+        if accelerator.is_main_process and (step + 1) % section.save_steps == 0 and step + 1 < steps:
+            trainer.save(step + 1, metrics, checkpoints)
         bar.tokens(int(row["tokens"]))
         bar.advance(1)
     accelerator.wait_for_everyone()
     if section.early_stopping_patience and checkpoints.best.exists():
-        with safe_open(checkpoints.best, "pt", device="cpu") as file:
-            for name, parameter in weights.items():
-                parameter.data.copy_(file.get_tensor(name))
+        trainer.take_best(checkpoints)
     return metrics
 
 
-def _step(
-    wrapped: Any,
-    objective: Objective,
-    optimizer: Any,
-    batch: list[Any],
-    section: TrainSection,
-    step: int,
-    acc: Accelerator,
-) -> dict[str, float]:
-    """One optimizer step over `batch`; its metrics."""
-    mine = batch[acc.process_index :: acc.num_processes]
-    size = section.micro_batch_size or len(batch)
-    largest = -(-len(batch) // acc.num_processes)
-    portions = -(-largest // size)  # as many on every process: they wait for each other
-    parts: dict[str, float] = {}
-    try:
+class _Log:
+    """The metrics of each step as they come: a file of JSON lines beside the checkpoints, and trackers."""
+
+    def __init__(self, checkpoints: Checkpoints, metrics: Metrics, accelerator: Accelerator) -> None:
+        self.path, self.accelerator = checkpoints.folder / f"{checkpoints.name}.jsonl", accelerator
+        if accelerator.is_main_process:
+            durable.make_folder(checkpoints.folder)
+            self.path.write_text("".join(json.dumps(row) + "\n" for row in metrics))
+
+    def add(self, row: dict[str, float]) -> None:
+        if self.accelerator.is_main_process:
+            with self.path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        step = int(row["step"])
+        self.accelerator.log({key: value for key, value in row.items() if key != "step"}, step=step)
+
+
+@dataclass
+class _Trainer(Generic[Row]):
+    """One objective with its optimizer; `wrapped` is the objective as accelerate runs it, `weights` what is trained."""
+
+    objective: Objective[Row]
+    wrapped: nn.Module
+    optimizer: torch.optim.Optimizer
+    weights: dict[str, nn.Parameter]
+    section: TrainSection
+    accelerator: Accelerator
+
+    def step(self, step: int, batch: list[Row]) -> dict[str, float]:
+        """One optimizer step over `batch`; its metrics."""
+        accelerator, size = self.accelerator, self.section.micro_batch_size or len(batch)
+        try:
+            parts = self._backward(batch, size)
+        except (RuntimeError, MemoryError) as error:
+            starved = isinstance(error, MemoryError | torch.OutOfMemoryError)
+            if not starved and "can't allocate memory" not in str(error):
+                raise
+            raise UserError(
+                f"out of memory in step {step}, with {min(size, len(batch))} rows at once",
+                "lower train.micro_batch_size: the result is the same; or set train.gradient_checkpointing",
+            ) from None
+        if accelerator.num_processes > 1:
+            sums = torch.tensor([parts[key] for key in sorted(parts)], device=accelerator.device)
+            parts = dict(zip(sorted(parts), accelerator.reduce(sums, "sum").tolist(), strict=True))
+        if not math.isfinite(parts["loss"]):
+            raise UserError(f"the loss of step {step} is {parts['loss']}", "lower train.learning_rate")
+        norm = accelerator.clip_grad_norm_(self.objective.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return {"step": step, **parts, "grad_norm": float(norm), "tokens": self.objective.tokens(batch)}
+
+    def _backward(self, batch: list[Row], size: int) -> dict[str, float]:
+        """Add up the gradients of this process's share of `batch`, `size` rows at a time; the parts of the loss."""
+        accelerator = self.accelerator
+        own = batch[accelerator.process_index :: accelerator.num_processes]
+        largest = -(-len(batch) // accelerator.num_processes)
+        portions = -(-largest // size)  # as many on every process: they wait for each other
+        parts: dict[str, float] = {}
         for number in range(portions):
-            rows, idle = mine[number * size : (number + 1) * size], False
+            rows, idle = own[number * size : (number + 1) * size], False
             if not rows:
                 rows, idle = batch[:1], True
-            with acc.no_sync(wrapped) if number + 1 < portions else nullcontext():
-                with _precision(section, acc):
-                    loss, found = wrapped(rows, batch)
-                acc.backward(
-                    loss * (0.0 if idle else float(acc.num_processes))
-                )  # gradients are averaged over processes
-            parts = {key: parts.get(key, 0.0) + (0.0 if idle else value) for key, value in found.items()}
-    except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
-            raise
-        raise UserError(
-            f"out of memory in step {step}, with {min(size, len(batch))} rows at once",
-            "lower train.micro_batch_size: the result is the same; or set train.gradient_checkpointing",
-        ) from None
-    if acc.num_processes > 1:
-        total = acc.reduce(torch.tensor([parts[key] for key in sorted(parts)], device=acc.device), "sum")
-        parts = dict(zip(sorted(parts), total.tolist(), strict=True))
-    if not math.isfinite(parts["loss"]):
-        raise UserError(f"the loss of step {step} is {parts['loss']}", "lower train.learning_rate")
-    norm = acc.clip_grad_norm_(objective.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return {"step": step, **parts, "grad_norm": float(norm), "tokens": objective.tokens(batch)}
+            with accelerator.no_sync(self.wrapped) if number + 1 < portions else nullcontext():
+                with self._precision():
+                    loss, values = self.wrapped(rows, batch)
+                # Gradients are averaged over the processes.
+                accelerator.backward(loss * (0.0 if idle else float(accelerator.num_processes)))
+            parts = {key: parts.get(key, 0.0) + (0.0 if idle else value) for key, value in values.items()}
+        return parts
 
+    def _precision(self) -> AbstractContextManager[object]:
+        enabled = self.section.dtype == "bfloat16"
+        context: AbstractContextManager[object] = torch.autocast(
+            self.accelerator.device.type, torch.bfloat16, enabled=enabled
+        )
+        return context
 
-def _precision(section: TrainSection, acc: Accelerator) -> Any:
-    return torch.autocast(acc.device.type, torch.bfloat16, enabled=section.dtype == "bfloat16")
+    def measure(self, row: dict[str, float], rows: Sequence[Row], metrics: Metrics, checkpoints: Checkpoints) -> None:
+        """Put the loss on the validation rows into `row`, and keep the weights if none were better and that counts."""
+        row["validation"] = self._validate(rows)
+        better = row["validation"] < min((m["validation"] for m in metrics if "validation" in m), default=math.inf)
+        if self.section.early_stopping_patience and better and self.accelerator.is_main_process:
+            tensors = {name: p.data for name, p in self.weights.items()}
+            _write(tensors, checkpoints.best, {"step": str(int(row["step"]) + 1)})
 
+    def _validate(self, rows: Sequence[Row]) -> float:
+        """The objective's own loss on `rows`, without what is drawn in training (dropout)."""
+        self.objective.eval()
+        size = self.section.micro_batch_size or self.section.batch_size
+        total = 0.0
+        with torch.no_grad(), self._precision():
+            for begin in range(0, len(rows), size):
+                total += self.objective(rows[begin : begin + size], rows)[1]["loss"]
+        self.objective.train()
+        return total
 
-def _validate(objective: Objective, rows: Sequence[Any], section: TrainSection, acc: Accelerator) -> float:
-    """The objective's own loss on `rows`, with what is drawn in training (dropout) left out."""
-    objective.eval()
-    size = section.micro_batch_size or section.batch_size
-    total = 0.0
-    with torch.no_grad(), _precision(section, acc):
-        for begin in range(0, len(rows), size):
-            total += objective(rows[begin : begin + size], rows)[1]["loss"]
-    objective.train()
-    return total
+    def take_best(self, checkpoints: Checkpoints) -> None:
+        """Take the weights of the best measurement."""
+        with safe_open(checkpoints.best, "pt", device="cpu") as file:
+            for name, parameter in self.weights.items():
+                parameter.data.copy_(file.get_tensor(name))
+
+    def save(self, step: int, metrics: Metrics, checkpoints: Checkpoints) -> None:
+        """Write a checkpoint, and remove the oldest ones beyond `checkpoints.keep`."""
+        tensors: dict[str, Tensor] = {}
+        for name, parameter in self.weights.items():
+            tensors[f"weight.{name}"] = parameter.data
+            # A weight has moments from its first gradient on, which may be later than others'.
+            if state := self.optimizer.state[parameter]:
+                tensors |= {f"{part}.{name}": state[part] for part in _MOMENTS}
+        about = {"step": str(step), "metrics": json.dumps(metrics), "state": json.dumps(self.objective.state())}
+        _write(tensors, checkpoints.at(step), about)
+        for old in checkpoints.there()[: -checkpoints.keep]:
+            durable.remove(old)
+
+    def restored(self, checkpoints: Checkpoints) -> tuple[int, Metrics]:
+        """Go back to the newest checkpoint: (next step, metrics so far); (0, []) without one."""
+        there = checkpoints.there()
+        if not there:
+            return 0, []
+        with safe_open(there[-1], "pt", device="cpu") as file:
+            about, names = file.metadata(), set(file.keys())
+            step = int(about["step"])
+            for name, parameter in self.weights.items():
+                parameter.data.copy_(file.get_tensor(f"weight.{name}"))
+                if f"exp_avg.{name}" in names:
+                    state = {p: file.get_tensor(f"{p}.{name}") for p in _MOMENTS if f"{p}.{name}" in names}
+                    state.setdefault("step", torch.tensor(float(step)))  # an older version kept one for all
+                    self.optimizer.state[parameter] = {p: value.to(parameter.device) for p, value in state.items()}
+        self.objective.restore(json.loads(about["state"]))
+        return step, json.loads(about["metrics"])
 
 
 def _stale(metrics: Metrics) -> int:
     """Measurements since the best one."""
-    found = [row["validation"] for row in metrics if "validation" in row]
-    return len(found) - 1 - found.index(min(found)) if found else 0
+    values = [row["validation"] for row in metrics if "validation" in row]
+    return len(values) - 1 - values.index(min(values)) if values else 0
 
 
 def schedule(step: int, steps: int, warmup_steps: float) -> float:
@@ -248,47 +311,7 @@ def schedule(step: int, steps: int, warmup_steps: float) -> float:
     return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 
-def _checkpoint(
-    objective: Objective,
-    weights: dict[str, nn.Parameter],
-    optimizer: Any,
-    step: int,
-    metrics: Metrics,
-    checkpoints: Checkpoints,
-) -> None:
-    tensors: dict[str, Tensor] = {}
-    for name, parameter in weights.items():
-        tensors[f"weight.{name}"] = parameter.data
-        if state := optimizer.state[parameter]:  # none before its first gradient, which may be later than others'
-            tensors |= {f"{part}.{name}": state[part] for part in _MOMENTS}
-    more = {"step": str(step), "metrics": json.dumps(metrics), "state": json.dumps(objective.state())}
-    _write(tensors, checkpoints.at(step), more)
-    for old in checkpoints.there()[: -checkpoints.keep]:
-        durable.remove(old)
-
-
 def _write(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
     temporary = path.with_name(f"{durable.TEMPORARY}{path.name}")
     save_file({name: t.contiguous() for name, t in tensors.items()}, temporary, metadata)
     durable.publish(temporary, path)
-
-
-def _restore(
-    objective: Objective, weights: dict[str, nn.Parameter], optimizer: Any, checkpoints: Checkpoints
-) -> tuple[int, Metrics]:
-    """(next step, metrics so far); (0, []) without a checkpoint."""
-    there = checkpoints.there()
-    if not there:
-        return 0, []
-    with safe_open(there[-1], "pt", device="cpu") as file:
-        metadata = file.metadata()
-        step = int(metadata["step"])
-        there_is = set(file.keys())
-        for name, parameter in weights.items():
-            parameter.data.copy_(file.get_tensor(f"weight.{name}"))
-            if f"exp_avg.{name}" in there_is:
-                found = {part: file.get_tensor(f"{part}.{name}") for part in _MOMENTS if f"{part}.{name}" in there_is}
-                found.setdefault("step", torch.tensor(float(step)))  # an older version kept one for all
-                optimizer.state[parameter] = {part: value.to(parameter.device) for part, value in found.items()}
-    objective.restore(json.loads(metadata["state"]))
-    return step, json.loads(metadata["metrics"])

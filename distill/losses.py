@@ -153,8 +153,7 @@ def with_cross_entropy(
     if isinstance(target, TopK):  # ids that the student has not widen its logits, but not for labels
         alone |= target.largest is None or target.largest >= width
     if alone or isinstance(target, Dense) or refusal(name, KINDS[type(target)]):
-        more: dict[str, Any] = {"beta": beta, "alpha": alpha, "vocabulary": vocabulary}
-        far_N = divergence(z_NV, target, name, temperature=temperature, **more)
+        far_N = divergence(z_NV, target, name, temperature=temperature, beta=beta, alpha=alpha, vocabulary=vocabulary)
         return torch.stack([far_N, cross_entropy(z_NV, labels_N)], -1)
     z_NV = _float(z_NV)
     if isinstance(target, TopK):

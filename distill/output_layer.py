@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from synthgen.lm.forward import completion_logits
 
@@ -72,9 +73,9 @@ def through_head(
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         states_ND, weight = states_ND.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
-    wanted = torch.is_grad_enabled()
+    plan = _Plan(head, tokenwise, weights_N, size, torch.is_grad_enabled())
     with torch.autocast(kind, enabled=False):
-        total, values = _ThroughHead.apply(states_ND, weight, bias, head, tokenwise, weights_N, size, wanted)
+        total, values = _ThroughHead.apply(states_ND, weight, bias, plan)
     return total, values
 
 
@@ -83,50 +84,54 @@ def chunk_of(vocabulary: int, device: str) -> int:
     return max(1, _CHUNK_ELEMENTS.get(device, _CHUNK_ELEMENTS["cpu"]) // vocabulary)
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What `through_head` is to do: the values and their weights, tokens at once, and whether gradients are wanted."""
+
+    head: Head | None
+    tokenwise: Tokenwise
+    weights: Tensor
+    size: int
+    wanted: bool
+
+
 class _ThroughHead(torch.autograd.Function):
     """Gradients are summed over the chunks in float32 at least."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        states: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        head: Head | None,
-        tokenwise: Tokenwise,
-        weights: Tensor,
-        size: int,
-        wanted: bool,
+        ctx: Any, states: Tensor, weight: Tensor | None, bias: Tensor | None, plan: _Plan
     ) -> tuple[Tensor, Tensor]:
         grads = [
             torch.zeros_like(part, dtype=part.dtype if part is states else torch.promote_types(part.dtype, torch.float))
-            if part is not None and wanted and needed
+            if part is not None and plan.wanted and needed
             else None
             for part, needed in zip((states, weight, bias), ctx.needs_input_grad[:3], strict=True)
         ]
         values = []
-        for a in range(0, max(len(states), 1), size):
-            h = states[a : a + size]
+        for a in range(0, max(len(states), 1), plan.size):
+            h = states[a : a + plan.size]
             z = h.detach() if weight is None else functional.linear(h, weight, bias)
             with torch.set_grad_enabled(any(grad is not None for grad in grads)):
-                found = tokenwise(_finish(z.requires_grad_(torch.is_grad_enabled()), head), (a, a + len(h)))
-            if found.requires_grad:
-                (dz,) = torch.autograd.grad(found, z, weights[a : a + size].to(found.dtype))
-                _add(grads, dz, h, weight, slice(a, a + size))
-            values.append(found.detach())
+                z = z.requires_grad_(torch.is_grad_enabled())
+                chunk = plan.tokenwise(_finish(z, plan.head), (a, a + len(h)))
+            if chunk.requires_grad:
+                (dz,) = torch.autograd.grad(chunk, z, plan.weights[a : a + plan.size].to(chunk.dtype))
+                _add(grads, dz, h, weight, slice(a, a + plan.size))
+            values.append(chunk.detach())
         ctx.grads = [g if g is None else g.to(p.dtype) for g, p in zip(grads, (states, weight, bias), strict=True)]
         out = torch.cat(values)
         ctx.mark_non_differentiable(out)
-        return (out * weights).sum(), out
+        return (out * plan.weights).sum(), out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Any) -> Any:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.grads is None:
             raise RuntimeError("the gradient of through_head can be taken once")
         scaled = [grad if grad is None else grad.mul_(grads[0]) for grad in ctx.grads]
         ctx.grads = None
-        return *scaled, None, None, None, None, None
+        return *scaled, None
 
 
 def _add(grads: Sequence[Tensor | None], dz: Tensor, h: Tensor, weight: Tensor | None, rows: slice) -> None:
@@ -144,11 +149,11 @@ def _add(grads: Sequence[Tensor | None], dz: Tensor, h: Tensor, weight: Tensor |
         grad_bias += dz.sum(0)
 
 
-def output_head(model: Any) -> Head | None:
-    """The head of a language model, with what its config says is done to the logits after it.
+def output_head(model: PreTrainedModel) -> Head | None:
+    """The output layer of a language model, with what its config says is done to the logits after it.
 
-    None when logits made with it are not the model's own: something unknown is done to them, and a loss from
-    hidden states would teach another model. Such a model is trained on whole logits.
+    It is checked: logits made with it must be the model's own. Otherwise something unknown is done to them, and a loss
+    from hidden states would teach another model. The answer is then None, and the model is trained on whole logits.
     """
     layer, config = model.get_output_embeddings(), model.config.get_text_config()
     scale = 1.0
@@ -162,24 +167,24 @@ def output_head(model: Any) -> Head | None:
         scales.append(scale * config.hidden_size**-0.5)  # T5 with one table for input and output
         bias = model.final_logits_bias[0] if bias is None and hasattr(model, "final_logits_bias") else bias
     ids = torch.arange(4, device=model.device)[None] + 1
-    more = {"decoder_input_ids": ids} if config.is_encoder_decoder else {}
+    inputs = {"decoder_input_ids": ids} if config.is_encoder_decoder else {}
     training = model.training
     model.eval()
     with torch.inference_mode():
-        expected = model(ids, use_cache=False, **more).logits[0].float()
-        states = Body(model)(ids, use_cache=False, **more).logits[0]
+        expected = model(ids, use_cache=False, **inputs).logits[0].float()
+        states = Body(model)(ids, use_cache=False, **inputs).logits[0]
         softcap = getattr(config, "final_logit_softcapping", None)
         heads = [Head(layer.weight, bias, scale, softcap) for scale in scales]
-        made = [logits_of(states, head).float() for head in heads]
+        tried = [logits_of(states, head).float() for head in heads]
     model.train(training)
-    if made[0].shape != expected.shape:
+    if tried[0].shape != expected.shape:
         return None
-    found, head = min(zip(made, heads, strict=True), key=lambda pair: float((pair[0] - expected).abs().max()))
-    return head if torch.allclose(found, expected, atol=1e-3, rtol=1e-2) else None
+    nearest, head = min(zip(tried, heads, strict=True), key=lambda pair: float((pair[0] - expected).abs().max()))
+    return head if torch.allclose(nearest, expected, atol=1e-3, rtol=1e-2) else None
 
 
 def completion_states(
-    model: Any, head: Head | None, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+    model: PreTrainedModel, head: Head | None, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
 ) -> Tensor:
     """What `through_head` takes, row after row of the batch: (N, D) last hidden states, or (N, V) logits without a
     head. State n predicts completion token n; prompts and padding are left out. Gradients flow."""
@@ -189,10 +194,12 @@ def completion_states(
 class Body:
     """A model without its output layer, whose hidden states stand where the logits would."""
 
-    def __init__(self, model: Any) -> None:
-        self.model, self.body, self.device, self.config = model, model.base_model, model.device, model.config
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model, self.body = model, model.base_model
+        self.device: torch.device = model.device
+        self.config: PreTrainedConfig = model.config
 
-    def get_decoder(self) -> Any:
+    def get_decoder(self) -> PreTrainedModel:
         return self.body
 
     def get_output_embeddings(self) -> Callable[[Tensor], Tensor]:

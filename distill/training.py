@@ -1,25 +1,48 @@
-"""Training a student on a corpus: what is there already, what may not be trained on, and which kind learns how.
+"""Training a student on a corpus: what is there already, what may not be trained on, and where the work goes.
 
 from distill import train
-train(recipe, "runs/demo")            # → runs/demo/student
+student = train(recipe, "runs/demo")
+student.folder, student.training.steps          # runs/demo/student, …
 """
 
 from __future__ import annotations
 
+import os
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distill.adopted import adopt, is_dataset
 from distill.card import write_model_card
 from distill.finished import made_from
+from distill.job import Job
 from synthgen import corpus, durable
 from synthgen.errors import GateDenied, UserError
-from synthgen.recipe import Recipe, check_recipe
+from synthgen.lm.model import LanguageModel
+from synthgen.recipe import Recipe, TrainSection, check_recipe
+from synthgen.results.training import FILE, Training, read_training
+from synthgen.tables.reference import resolve
+from synthgen.tables.students import KINDS
 from synthgen.ui import UI
 
-if TYPE_CHECKING:
-    from synthgen.teachers.transformers import LocalModel
+
+@dataclass(frozen=True)
+class TrainedStudent:
+    """What `train` did: the student's folder, and how it was trained."""
+
+    folder: Path
+    training: Training
+
+    def text(self) -> str:
+        """For the command line."""
+        return str(self.folder)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`: the folder, and the figures of training.json without the metrics of each step."""
+        figures = self.training.to_dict()
+        del figures["metrics"], figures["train"]
+        return {"student": str(self.folder), **figures}
 
 
 def train(
@@ -29,93 +52,95 @@ def train(
     *,
     fresh: bool = False,
     override_audit: bool = False,
-    teacher: LocalModel | None = None,
+    teacher: LanguageModel | None = None,
     ui: UI | None = None,
-) -> Path:
-    """Train the recipe's student on `run`/curated; returns the student's folder (`run`/student).
+) -> TrainedStudent:
+    """Train the recipe's student on the curated corpus of `run`, into `out` (the run's folder `student`).
 
     `run` may also be a folder of rows with `prompt` and `completion`, which are written as a corpus to `out`/corpus.
+    `teacher` is the recipe's teacher, where the caller has it open.
 
-    With `train.baseline`, the same student is also trained by cross-entropy alone on the same batches, into
-    student/baseline. Refuses a corpus whose audit says no, unless `override_audit`. Raises RunChanged when the
-    folder was begun with another corpus or other settings.
+    With `train.baseline`, the same student is also trained by cross-entropy alone on the same batches, into the folder
+    `baseline` of the student's. Refuses a corpus whose audit says no, unless `override_audit`. Raises RunChanged when
+    the folder was begun with another corpus or other settings.
     """
     check_recipe(recipe)
     ui = ui or UI(quiet=True)
     section = recipe.train
     if section is None:
         raise UserError("the recipe has no `train` section", "add one; prompts/README.md shows what it holds")
+    _check_processes(section)
+    job = Job(recipe, section, *_places(Path(run), None if out is None else Path(out)), ui, (), teacher)
     if is_dataset(Path(run)):
-        if out is None:
-            raise UserError(f"'{run}' is a dataset, not a run", "say where the student goes: -o FOLDER")
-        folder = Path(out)
-        teacher = teacher or opened(recipe)
-        source = folder / "corpus"
-        if durable.writes():
-            adopt(Path(run), recipe, source, teacher)
-        while not (source / "manifest.json").exists():  # another process writes it
-            time.sleep(0.1)
-    else:
-        source = corpus.resolve(Path(run), prefer=("curated",))
-        folder = Path(out) if out else source.parent / "student"
-    made = corpus.verify(source)
-    # A dataset may be a part of a run: its rows are not freed by naming their folder.
-    near = (source.parent, Path(run), *Path(run).resolve().parents[:2])
-    overridden = check_audit(next((f for f in near if (f / "audit").is_dir()), source.parent), override_audit)
-    inputs = made_from(section, made)
+        _adopt(Path(run), job)
+    manifest = corpus.verify(job.source)
+    # A dataset may be a part of a run: the run's audit holds for its rows too.
+    near = (job.source.parent, Path(run), *Path(run).resolve().parents[:2])
+    overridden = check_audit(next((f for f in near if (f / "audit").is_dir()), job.source.parent), override_audit)
+    inputs = made_from(section, manifest)
     if durable.writes():
         if fresh:
-            _begin_anew(folder)
-        durable.sweep(folder)
-        corpus.claim(folder, inputs, "train")
-    if (folder / "training.json").exists() and not fresh:
-        ui.note(f"{folder} is trained; nothing to do")
-        return folder
-    if section.student.kind == "classifier":
-        from distill.students.classifier import train_classifier
+            _begin_anew(job.folder)
+        durable.sweep(job.folder)
+        corpus.claim(job.folder, dict(inputs), "train")
+    if (job.folder / FILE).exists() and not fresh:
+        ui.note(f"{job.folder} is trained; nothing to do")
+        return TrainedStudent(job.folder, read_training(job.folder / FILE))
+    kind = KINDS[section.student.kind]
+    training: Training = resolve(kind.train)(replace(job, labels=tuple(manifest["labels"])))
+    training = replace(
+        training,
+        kind=section.student.kind,
+        how_to_run=kind.how_to_run,
+        library_name=kind.library_name,
+        loss_unit=training.loss_unit or kind.loss_unit,
+        loss_note=training.loss_note or kind.loss_note,
+        audit_overridden=overridden,
+        **inputs,
+    )
+    if durable.writes():
+        write_model_card(job.folder, recipe, manifest, training)
+        durable.write_json(job.folder / FILE, training.to_dict())  # last: it says that the student is finished
+    return TrainedStudent(job.folder, training)
 
-        facts = train_classifier(section, source, made, folder, ui)
-    elif section.online and section.student.kind == "decoder":
-        from distill.targets.live import train_online
 
-        facts = train_online(recipe, section.student, source, folder, teacher, ui)
-    elif section.student.kind == "encoder":
-        from distill.students.encoder import train_encoder
+def _places(run: Path, out: Path | None) -> tuple[Path, Path]:
+    """(curated corpus, student's folder)."""
+    if not is_dataset(run):
+        source = corpus.resolve(run, prefer=("curated",))
+        return source, out or source.parent / "student"
+    if out is None:
+        raise UserError(f"'{run}' is a dataset, not a run", "say where the student goes: -o FOLDER")
+    return out / "corpus", out
 
-        facts = train_encoder(recipe, source, made, folder, ui)
-    elif section.student.kind == "sentence":
-        from distill.students.sentence import train_sentence
 
-        facts = train_sentence(recipe, source, folder, ui)
-    else:
-        from distill.students.decoder import train_decoder
+def _adopt(rows: Path, job: Job) -> None:
+    """Have the corpus of a dataset's rows: this process writes it, or waits for the one that does."""
+    if durable.writes():
+        adopt(rows, job.recipe, job.source, job.teacher.tokens)
+    while not (job.source / "manifest.json").exists():
+        time.sleep(0.1)
 
-        facts = train_decoder(recipe, section.student, source, folder, teacher, ui)
-    if not durable.writes():
-        return folder
-    facts = {**facts, **inputs, "audit_overridden": overridden}
-    write_model_card(folder, recipe, made, facts)
-    durable.write_json(folder / "training.json", facts)  # last: it says that the student is finished
-    return folder
+
+def _check_processes(section: TrainSection) -> None:
+    """Raises UserError for a kind of student that several processes cannot train together."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count > 1 and not KINDS[section.student.kind].distributed:
+        raise UserError(
+            f"a student of kind '{section.student.kind}' is trained by one process, and {count} were started",
+            "start `distill train` by itself",
+        )
 
 
 def _begin_anew(folder: Path) -> None:
-    """Remove a student, what says that it is finished first; a dataset's rows, and the teacher's states of them, do not
-    depend on the training."""
+    """Remove a student, first the file that says that it is finished. A dataset's rows, and the teacher's states of
+    them, stay: they do not depend on the training."""
     if not (folder / "corpus").exists():
         durable.remove(folder)
         return
-    for path in sorted(folder.iterdir(), key=lambda p: p.name != "training.json"):
+    for path in sorted(folder.iterdir(), key=lambda p: p.name != FILE):
         if path.name not in ("corpus", "hidden"):
             durable.remove(path)
-
-
-def opened(recipe: Recipe) -> LocalModel:
-    """The recipe's teacher; its weights are loaded when they are wanted."""
-    from synthgen.recipe import local_teacher
-    from synthgen.teachers.transformers import LocalModel
-
-    return LocalModel.open(local_teacher(recipe), lazy=True)
 
 
 def check_audit(run: Path, override: bool) -> bool:

@@ -22,7 +22,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +38,7 @@ _ROW_GROUP_BYTES = 64 << 20
 
 Ints = np.ndarray[Any, np.dtype[Any]]
 Floats = np.ndarray[Any, np.dtype[Any]]
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,29 @@ class LogitsSpec:
     k: int = 0
 
 
+class LogitsMeta(TypedDict):
+    """What a shard says of itself: what is kept (`draws` or `k`, at which `temperature`), of which teacher
+    ("name@revision") and tokenizer (its hash), over how many ids, and how the arrays are laid out.
+
+    Of merged distributions `teachers` are those that were merged, and of a teacher with another tokenizer
+    `teacher_vocab_size` is the width of its own logits. "dense" stands for a live teacher's whole distributions.
+    """
+
+    kind: Literal["sampled", "topk", "dense"]
+    temperature: float
+    vocab_size: int
+    draws: NotRequired[int]
+    k: NotRequired[int]
+    teacher: NotRequired[str]
+    tokenizer: NotRequired[str]
+    format: NotRequired[str]
+    id_bytes: NotRequired[int]
+    layout: NotRequired[str]
+    logprob_step: NotRequired[float]
+    teachers: NotRequired[list[str]]
+    teacher_vocab_size: NotRequired[int]
+
+
 def count_draws(draws_TN: Ints) -> Sampled:
     """Unique ids and their counts for each row of N draws."""
     positions, n = draws_TN.shape
@@ -105,15 +129,16 @@ def align(token_ids: Sequence[int], teacher: str, tokenizer: str, temperature: f
     return hashlib.blake2b(head + np.asarray(token_ids, np.int32).tobytes(), digest_size=16).digest()
 
 
-def meta(spec: LogitsSpec, vocab_size: int, teacher: str, tokenizer: str) -> dict[str, Any]:
-    """What a shard says of itself: kind, draws or k, temperature, vocabulary, layout, teacher, tokenizer."""
-    size = {"draws": spec.draws} if spec.kind == "sampled" else {"k": spec.k}
+def meta(spec: LogitsSpec, vocab_size: int, teacher: str, tokenizer: str) -> LogitsMeta:
+    """What a shard says of itself."""
+    kept: LogitsMeta = {"kind": spec.kind, "temperature": spec.temperature, "vocab_size": vocab_size}
+    if spec.kind == "sampled":
+        kept["draws"] = spec.draws
+    else:
+        kept["k"] = spec.k
     return {
+        **kept,
         "format": FORMAT,
-        "kind": spec.kind,
-        **size,
-        "temperature": spec.temperature,
-        "vocab_size": vocab_size,
         "id_bytes": 2 if vocab_size <= 1 << 16 else 3 if vocab_size <= 1 << 24 else 4,
         "layout": {
             "sampled": "NAME_0, NAME_1, …: byte planes, lowest first; ids: difference to the id before it in the "
@@ -145,7 +170,7 @@ def _quantize(logprobs: Floats) -> Ints:
     return np.clip(np.rint(np.maximum(-logprobs, 0) / _STEP), 0, -FLOOR / _STEP).astype(np.int64)
 
 
-def encode(target: Target, meta: dict[str, Any]) -> dict[str, bytes]:
+def encode(target: Target, meta: LogitsMeta) -> dict[str, bytes]:
     """The blobs of one row."""
     width = int(meta["id_bytes"])
     if isinstance(target, Sampled):
@@ -171,7 +196,7 @@ def encode(target: Target, meta: dict[str, Any]) -> dict[str, bytes]:
     }
 
 
-def decode(blobs: dict[str, bytes], meta: dict[str, Any]) -> Target:
+def decode(blobs: dict[str, bytes], meta: LogitsMeta) -> Target:
     """The arrays of one row; the inverse of `encode` (top-k: to within `STORAGE_ERROR`)."""
     width = int(meta["id_bytes"])
     if meta["kind"] == "sampled":
@@ -198,7 +223,7 @@ def decode(blobs: dict[str, bytes], meta: dict[str, Any]) -> Target:
     )
 
 
-def to_table(ids: Sequence[str], aligns: Sequence[bytes], targets: Sequence[Target], meta: dict[str, Any]) -> pa.Table:
+def to_table(ids: Sequence[str], aligns: Sequence[bytes], targets: Sequence[Target], meta: LogitsMeta) -> pa.Table:
     """One shard's rows as a table; write it with `corpus`."""
     rows = [encode(target, meta) for target in targets]
     names = list(rows[0] if rows else encode(_nothing(meta), meta))
@@ -211,7 +236,7 @@ def to_table(ids: Sequence[str], aligns: Sequence[bytes], targets: Sequence[Targ
     return pa.table(columns).replace_schema_metadata({FORMAT: json.dumps(meta)})
 
 
-def _nothing(meta: dict[str, Any]) -> Target:
+def _nothing(meta: LogitsMeta) -> Target:
     """A row without tokens: what a shard without rows has columns for."""
     ids, floats = np.zeros(0, np.int32), np.zeros(0, np.float32)
     if meta["kind"] == "sampled":
@@ -236,7 +261,7 @@ def row_group_rows(table: pa.Table) -> int:
 class Shard:
     """A shard in memory: `meta`, and rows by position. `target(row)` decodes one."""
 
-    meta: dict[str, Any]
+    meta: LogitsMeta
     ids: list[str]
     aligns: list[bytes]
     columns: dict[str, list[bytes]]

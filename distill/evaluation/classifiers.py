@@ -15,7 +15,8 @@ from distill.evaluation.asking import question
 from distill.evaluation.subject import Subject
 from distill.held_out import HeldOut
 from distill.intervals import RESAMPLES, Array, interval
-from distill.students.classifier import Classifier, Predicts
+from distill.students.classifier import Classifier
+from distill.students.labels import Predicts
 from synthgen.errors import CorpusError
 from synthgen.recipe import Recipe, local_teacher
 from synthgen.results.evaluation import Comparison, Evaluation, Matrix
@@ -52,7 +53,7 @@ def evaluate_encoder(subject: Subject) -> Evaluation:
     """A transformers encoder with a classification head against its teacher."""
     from distill.students.encoder import Encoder, untrained
 
-    before = {"untrained": lambda labels: untrained(subject.recipe, labels)}
+    before = {"untrained": lambda labels: untrained(subject.job(labels))}
     return _evaluate(subject, Encoder.load, timing.ENCODER, before)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from distill import losses
 from distill.data import TrainingSet, target_batch
@@ -16,8 +16,9 @@ from distill.evaluation.slices import BINS, calibration_bins
 from distill.held_out import HeldOut, training_tokens
 from distill.intervals import Array
 from synthgen.lm.forward import completion_logits
+from synthgen.lm.model import LanguageModel
+from synthgen.logits import LogitsMeta
 from synthgen.records import Message
-from synthgen.teachers.transformers import LocalModel
 from synthgen.ui import UI
 
 _CHUNK = 16  # rows whose full distributions are in memory at once
@@ -52,8 +53,8 @@ def unigram(source: Path, vocab_size: int) -> torch.Tensor:
 
 @torch.inference_mode()
 def distances(
-    teacher: LocalModel,
-    models: Mapping[str, Any],
+    teacher: LanguageModel,
+    models: Mapping[str, PreTrainedModel],
     unigram_V: torch.Tensor,
     rows: Sequence[HeldOut],
     *,
@@ -67,11 +68,11 @@ def distances(
     that a student sees. The row "teacher, student's prompt" is the teacher conditioned like a student. `taught` are
     the stored targets of these rows, where the models are compared with them as well.
     """
-    others: dict[str, Any] = {AS_STUDENT: teacher, **models}
+    others = {AS_STUDENT: teacher.weights.model, **models}
     sums = {name: np.zeros((4, len(rows))) for name in ("teacher", "unigram", *others)}
     bins = {name: np.zeros((len(rows), BINS, 3)) for name in sums}
-    targets = {e.id: target_batch([e.target], taught.meta) for e in taught.examples if e.target} if taught else {}
-    meta = taught.meta if taught else {}
+    meta = taught.meta if taught else None
+    targets = {e.id: target_batch([e.target], meta) for e in taught.examples if e.target} if taught and meta else {}
 
     def take(name: str, place: int, z_TV: torch.Tensor, logp_TV: torch.Tensor) -> None:
         tokens = list(rows[place].token_ids or ())
@@ -83,9 +84,9 @@ def distances(
             chunk = rows[begin : begin + _CHUNK]
             completions = [list(r.token_ids or ()) for r in chunk]
             teacher_rows = teacher.logprobs([list(r.prompt_token_ids or ()) for r in chunk], completions)
-            asked = [teacher.render(prompt(r)) for r in chunk]
+            asked = [teacher.tokens.render(prompt(r)) for r in chunk]
             for name, model in others.items():
-                for row, z_TV in enumerate(completion_logits(model.model, asked, completions)):
+                for row, z_TV in enumerate(completion_logits(model, asked, completions)):
                     take(name, begin + row, z_TV, teacher_rows[row])
             for row, logp_TV in enumerate(teacher_rows):
                 take("teacher", begin + row, logp_TV, logp_TV)
@@ -100,12 +101,12 @@ def _row(
     logp_TV: torch.Tensor,
     tokens: list[int],
     target: losses.Target | None,
-    meta: dict[str, Any],
+    meta: LogitsMeta | None,
 ) -> list[float]:
     labels = torch.tensor(tokens, device=z_TV.device)
     far = 0.0
-    if target is not None:
-        t, size = float(meta["temperature"]), min(meta["vocab_size"], z_TV.shape[-1])
+    if target is not None and meta is not None:
+        t, size = meta["temperature"], min(meta["vocab_size"], z_TV.shape[-1])
         target = losses.moved(target, z_TV.device)
         far = float(losses.divergence(z_TV, target, temperature=t, vocabulary=size).double().sum()) / t**2
     return [

@@ -25,7 +25,7 @@ from synthgen.tables.students import KINDS
 from synthgen.ui import UI
 
 if TYPE_CHECKING:
-    from synthgen.teachers.transformers import LocalModel
+    from synthgen.lm.model import LanguageModel
 
 
 def evaluate(
@@ -34,7 +34,7 @@ def evaluate(
     student: str | Path | None = None,
     *,
     fresh: bool = False,
-    teacher: LocalModel | None = None,
+    teacher: LanguageModel | None = None,
     ui: UI | None = None,
 ) -> Evaluation:
     """Measure `run`/student (or `student`) on the held-out rows; writes evaluation.json, and the model card again.

@@ -5,32 +5,34 @@ Every student of a run is compared on the same held-out completions, all of whic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Protocol
 
 import numpy as np
+from transformers import PreTrainedModel
 
 from distill.cost import MEASURES as COSTS
 from distill.cost import measure, row_of
-from distill.data import TrainingSet, load
+from distill.data import Choice, TrainingSet, load
 from distill.evaluation.asking import Question, question, student_section
 from distill.evaluation.distance import AS_STUDENT, Distances, Prompt, distances, unigram
 from distill.evaluation.slices import calibration, slices
 from distill.evaluation.subject import Subject
 from distill.held_out import HeldOut
 from distill.intervals import RESAMPLES, interval
-from distill.students.build import student_of
-from distill.students.seq2seq import Seq2SeqModel
+from distill.job import Job
 from distill.targets.ensemble import Merge
 from distill.targets.rationale import explaining
+from synthgen.lm.tokens import Tokens
 from synthgen.recipe import RationaleSection, local_teacher
+from synthgen.requests import Request
 from synthgen.results.evaluation import Comparison, Evaluation, Part, Sample
 from synthgen.results.measures import Bootstrap, Figure, Interval, Measure, Row, Table, shown
 from synthgen.tables.engines import TeacherSection
-from synthgen.tables.students import DecoderStudent, Seq2SeqStudent
-from synthgen.teachers.transformers import LocalModel
+from synthgen.tables.reference import resolve
+from synthgen.tables.students import KINDS
+from synthgen.teachers.base import Reply
 from synthgen.verify import matches_any
 
 _SAMPLES = 4  # prompts whose answers are kept to read
@@ -70,36 +72,39 @@ MODELS = {
 }
 
 
-@dataclass(frozen=True)
-class _Writers:
-    """How a kind of student is opened, and the function that asks a trained one in a process of its own."""
+class Writer(Protocol):
+    """A student that writes text, as the functions `open` and `untrained` of its kind give it."""
 
-    open: Callable[[Path, LocalModel], Any]
-    wrap: Callable[[Any, LocalModel], Any]
-    ask: str
+    @property
+    def model(self) -> PreTrainedModel: ...
+
+    def sample(self, requests: Sequence[Request], spec: None) -> list[Reply]:
+        """One reply for each request."""
 
 
 def evaluate_decoder(subject: Subject) -> Evaluation:
     """A causal language model against its teacher."""
-    return _evaluate(subject, _Writers(_open_decoder, _wrap_decoder, _ASK_TEACHER))
+    return _evaluate(subject, _ASK_TEACHER)
 
 
 def evaluate_seq2seq(subject: Subject) -> Evaluation:
     """A model of an encoder and a decoder against its teacher."""
-    return _evaluate(subject, _Writers(_open_seq2seq, _wrap_seq2seq, _ASK_SEQ2SEQ))
+    return _evaluate(subject, _ASK_SEQ2SEQ)
 
 
-def _evaluate(subject: Subject, writers: _Writers) -> Evaluation:
+def _evaluate(subject: Subject, ask: str) -> Evaluation:
+    """`ask` is the function that asks a trained student in a process of its own."""
     recipe, section, source = subject.recipe, subject.recipe.evaluate, subject.source
     held_out = subject.held_out(section.max_rows)
-    teacher = subject.teacher or LocalModel.open(local_teacher(recipe))
-    models = _models(subject, teacher, writers)
+    job = subject.job()
+    teacher = job.teacher
+    models = _models(job)
     subject.ui.note(f"evaluate: {len(held_out)} held-out completions")
-    taught = _taught(subject, teacher)
+    taught = _taught(subject, teacher.tokens)
     found = distances(
         teacher,
-        models,
-        unigram(source, teacher.identity["vocab_size"]),
+        {name: writer.model for name, writer in models.items()},
+        unigram(source, teacher.weights.vocab_size),
         held_out,
         ui=subject.ui,
         taught=taught,
@@ -108,7 +113,7 @@ def _evaluate(subject: Subject, writers: _Writers) -> Evaluation:
     tokens_R = np.array([len(r.token_ids or ()) for r in held_out])
     clusters = [r.seed_id for r in held_out]
     table = _table(found, held_out, section.seed)
-    answers, samples, prompts = _answers(subject, models, held_out, writers)
+    answers, samples, prompts = _answers(subject, models, held_out, ask)
     for name, row in answers.items():
         table.setdefault(name, {}).update(row)
     pairs = [("distilled", "cross-entropy"), ("distilled", "unigram"), ("cross-entropy", "unigram")]
@@ -137,39 +142,21 @@ def _evaluate(subject: Subject, writers: _Writers) -> Evaluation:
     )
 
 
-def _models(subject: Subject, teacher: LocalModel, writers: _Writers) -> dict[str, Any]:
+def _models(job: Job) -> dict[str, Writer]:
     """The students to compare, by name: untrained, and those that training left in the student's folder."""
-    train = subject.recipe.train
-    assert train is not None
-    assert isinstance(train.student, DecoderStudent | Seq2SeqStudent)
-    models: dict[str, Any] = {"untrained": writers.wrap(student_of(train.student, teacher, train.seed).model, teacher)}
+    kind, teacher = KINDS[job.section.student.kind], job.teacher
+    assert kind.untrained is not None
+    assert kind.open is not None
+    models: dict[str, Writer] = {"untrained": resolve(kind.untrained)(job)}
     folders = {
-        "cross-entropy": subject.folder / "baseline",
-        "distilled": subject.folder,
-        "teacher, trained too": subject.folder / "teacher",
+        "cross-entropy": job.folder / "baseline",
+        "distilled": job.folder,
+        "teacher, trained too": job.folder / "teacher",
     }
     for name, folder in folders.items():
         if (folder / "model.safetensors").exists():
-            models[name] = writers.open(folder, teacher)
+            models[name] = resolve(kind.open)(folder, teacher.batch_size, teacher.weights.device)
     return models
-
-
-def _open_decoder(folder: Path, teacher: LocalModel) -> LocalModel:
-    where = teacher.model.device.type  # that of the teacher, since their logits are compared
-    values = {"model": str(folder.resolve()), "batch_size": teacher.batch_size, "device": where}
-    return LocalModel.open(TeacherSection.model_validate(values))
-
-
-def _wrap_decoder(model: Any, teacher: LocalModel) -> LocalModel:
-    return LocalModel(model.eval().to(teacher.model.device), teacher.tokenizer, teacher.identity, teacher.batch_size)
-
-
-def _open_seq2seq(folder: Path, teacher: LocalModel) -> Seq2SeqModel:
-    return Seq2SeqModel.open(folder, teacher.batch_size, teacher.model.device)
-
-
-def _wrap_seq2seq(model: Any, teacher: LocalModel) -> Seq2SeqModel:
-    return Seq2SeqModel(model.eval().to(teacher.model.device), teacher.tokenizer, teacher.batch_size)
 
 
 def _prompt(rationale: RationaleSection | None) -> Prompt:
@@ -179,12 +166,13 @@ def _prompt(rationale: RationaleSection | None) -> Prompt:
     return lambda row: explaining(row.prompt, rationale)
 
 
-def _taught(subject: Subject, teacher: LocalModel) -> TrainingSet | None:
+def _taught(subject: Subject, tokens: Tokens) -> TrainingSet | None:
     """The stored targets of the held-out rows, for a student that did not learn from the recipe's first teacher."""
     training = subject.training
     merge = Merge.again(training.ensemble) if training.ensemble else None
     names = merge.names if merge else (training.teacher,) if training.teacher else ()
-    return load(subject.source, teacher.render, 1 << 30, "test", names, merge) if names else None
+    choice = Choice(1 << 30, "test", teachers=names, merge=merge)
+    return load(subject.source, tokens.render, choice) if names else None
 
 
 def _table(found: Distances, held_out: Sequence[HeldOut], seed: int) -> Table:
@@ -221,7 +209,7 @@ def _parts(found: Distances, held_out: Sequence[HeldOut], seed: int) -> list[Par
 
 
 def _answers(
-    subject: Subject, models: dict[str, Any], held_out: Sequence[HeldOut], writers: _Writers
+    subject: Subject, models: dict[str, Writer], held_out: Sequence[HeldOut], ask: str
 ) -> tuple[dict[str, Row], list[Sample], int]:
     """Greedy answers to the held-out prompts: accuracy and cost of each model, samples, and how many prompts.
 
@@ -232,7 +220,7 @@ def _answers(
     local = local_teacher(subject.recipe)
     rows = list({r.seed_id: r for r in held_out}.values())[: section.max_prompts]
     subject.ui.note(f"evaluate: {len(rows)} prompts answered greedily by the teacher and each student")
-    apart = {"teacher": (_ASK_TEACHER, local), "distilled": (writers.ask, student_section(subject.folder, local))}
+    apart = {"teacher": (_ASK_TEACHER, local), "distilled": (ask, student_section(subject.folder, local))}
     found: dict[str, Row] = {}
     texts: dict[str, list[str]] = {}
     for name in ("teacher", *models):

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from distill.held_out import HeldOut, first_rows
+from distill.job import Job
+from synthgen.lm.model import LanguageModel
 from synthgen.recipe import Recipe
 from synthgen.results.training import Training
 from synthgen.ui import UI
-
-if TYPE_CHECKING:
-    from synthgen.teachers.transformers import LocalModel
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,14 @@ class Subject:
     training: Training
     source: Path
     folder: Path
-    teacher: LocalModel | None
+    teacher: LanguageModel | None
     ui: UI
+
+    def job(self, labels: Sequence[str] = ()) -> Job:
+        """What the student was asked to learn, to make it as it was before its first step."""
+        train = self.recipe.train
+        assert train is not None
+        return Job(self.recipe, train, self.source, self.folder, self.ui, tuple(labels), self.teacher)
 
     def held_out(self, most: int | None = None) -> list[HeldOut]:
         """The first `most` rows of the test split, or all of them, ordered by shard and id."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from distill.cost import Measured, model_size, rate
 
 if TYPE_CHECKING:
-    from distill.students.classifier import Predicts
+    from distill.students.labels import Predicts
 
 MLP = "distill.evaluation.timing:time_mlp"
 ENCODER = "distill.evaluation.timing:time_encoder"

@@ -1,115 +1,70 @@
-"""Students: stock `transformers` models with some of the teacher's own layers, from a checkpoint, or from a config."""
+"""Ways to make a student before training: some of a teacher's layers, a changed config, random weights, an adapter."""
 
 from __future__ import annotations
 
 import copy
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoModelForCausalLM
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
+from distill.arms import StudentModel
 from synthgen.errors import RecipeError, missing_extra
-from synthgen.tables.engines import TeacherSection
-from synthgen.tables.students import DecoderStudent, Lora, Seq2SeqStudent
-
-if TYPE_CHECKING:
-    from synthgen.teachers.transformers import LocalModel
-
-DEFAULT_LAYERS = 6
+from synthgen.tables.students import Lora
 
 _LAYER = re.compile(r"^(.*\blayers?\.)(\d+)(\..*)$")
 
-
-@dataclass
-class Student:
-    """`model` as it is trained; `adapter` is the same weights as peft holds them, where low-rank ones are trained."""
-
-    model: Any
-    adapter: Any = None
+Config = dict[str, object]
+"""Keys of a config.json."""
 
 
-def decoder(student: DecoderStudent, teacher: LocalModel, seed: int) -> Student:
-    """The student that a recipe names, before training: the same weights whenever it is called.
-
-    Raises RecipeError for one that cannot be, or whose vocabulary is not the teacher's.
-    """
-    if student.model is not None:
-        from synthgen.lm.load import load_weights
-
-        model, tokenizer, _ = load_weights(TeacherSection(model=student.model))
-        check_vocabulary(tokenizer, teacher.tokenizer, student.model)
-        model = model.float()
-    elif student.config is not None:
-        model = from_config(teacher.config, student.config, seed)
-    else:
-        layers = DEFAULT_LAYERS if student.layers is None else student.layers
-        model = from_layers(teacher.model, layer_map(layers, teacher.config.num_hidden_layers))
-    model.train()
-    return Student(model) if student.lora is None else with_adapter(model, student.lora, seed)
-
-
-def student_of(
-    student: DecoderStudent | Seq2SeqStudent, teacher: LocalModel, seed: int, rows: Sequence[Any] = ()
-) -> Student:
-    """The student that a recipe names, of either kind, which is to read `rows`. Raises RecipeError."""
-    if student.kind == "decoder":
-        return decoder(student, teacher, seed)
-    from distill.students.seq2seq import seq2seq
-
-    return seq2seq(student, teacher, seed, rows)
-
-
-def describe(student: DecoderStudent | Seq2SeqStudent, depth: int) -> str:
-    """What the student of a teacher of `depth` layers was made from, for cards."""
-    if student.kind == "seq2seq":
-        return describe_origin(student, "encoder and decoder")
-    if student.model is not None:
-        made = f"the checkpoint {student.model}"
-    elif student.config is not None:
-        made = "random weights, the teacher's config but for " + ", ".join(
-            f"{k} {v}" for k, v in student.config.items()
-        )
-    else:
-        layers = layer_map(DEFAULT_LAYERS if student.layers is None else student.layers, depth)
-        made = f"the teacher's layers {layers}, its embeddings and output"
-    return made if student.lora is None else f"{made}; low-rank adapters (r = {student.lora.r}), merged"
-
-
-def check_vocabulary(tokenizer: Any, teachers: Any, name: str) -> None:
+def check_vocabulary(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, name: str) -> None:
     """Raises RecipeError when a token id does not mean the same to student and teacher."""
-    mine, its = tokenizer.get_vocab(), teachers.get_vocab()
-    if mine != its:
-        other = sum(its.get(token) != place for token, place in mine.items())
+    own, taught = student.get_vocab(), teacher.get_vocab()
+    if own != taught:
+        other = sum(taught.get(token) != place for token, place in own.items())
         raise RecipeError(
-            f"the tokenizer of train.student.model '{name}' gives {other:,} of its {len(mine):,} tokens another "
+            f"the tokenizer of train.student.model '{name}' gives {other:,} of its {len(own):,} tokens another "
             "id than the teacher's: the stored distributions mean nothing to it",
             "name a student of the teacher's family, or make one: student.layers or student.config",
         )
 
 
-def from_config(teachers: Any, changes: dict[str, Any], seed: int, kind: Any = AutoModelForCausalLM) -> Any:
+def from_config(
+    teacher: PreTrainedConfig, changes: Config, seed: int, auto_class: type = AutoModelForCausalLM
+) -> PreTrainedModel:
     """A float32 model of random weights whose config is the teacher's with `changes`. Raises RecipeError."""
-    values = teachers.to_dict() | {"layer_types": None, "dtype": "float32", "quantization_config": None}
+    values = teacher.to_dict() | {"layer_types": None, "dtype": "float32", "quantization_config": None}
     unknown = sorted(set(changes) - set(values))
     if unknown:
         raise RecipeError(
-            f"train.student.config: {teachers.model_type} models have no '{unknown[0]}'",
+            f"train.student.config: {teacher.model_type} models have no '{unknown[0]}'",
             "the keys are those of the teacher's config.json",
         )
     values = {key: value for key, value in (values | changes).items() if value is not None or key in changes}
     torch.manual_seed(seed)
     try:
-        return kind.from_config(type(teachers).from_dict(values), dtype=torch.float32)
+        return _auto(auto_class).from_config(type(teacher).from_dict(values), dtype=torch.float32)
     except (ValueError, RuntimeError, TypeError, StrictDataclassError) as error:
         what = str(error.__cause__ or error).splitlines()[0]
-        raise RecipeError(f"train.student.config: no such model can be made: {what}", "mend its sizes") from None
+        raise RecipeError(f"train.student.config: no such model can be made: {what}", "change its sizes") from None
 
 
-def with_adapter(model: Any, lora: Lora, seed: int) -> Student:
+def _auto(auto_class: type) -> type[AutoModelForCausalLM]:
+    """A class of transformers that makes models from configs."""
+    return auto_class
+
+
+def with_adapter(model: nn.Module, lora: Lora, seed: int) -> StudentModel:
     """Freeze `model` and add low-rank weights to its linear layers (LoRA, arXiv 2106.09685). Raises RecipeError."""
     try:
         import peft
@@ -126,8 +81,8 @@ def with_adapter(model: Any, lora: Lora, seed: int) -> Student:
     try:
         adapter = peft.get_peft_model(model, config)
     except ValueError as error:
-        raise RecipeError(f"train.student.lora: {str(error).splitlines()[0]}", "mend target_modules") from None
-    return Student(adapter.base_model.model, adapter)
+        raise RecipeError(f"train.student.lora: {str(error).splitlines()[0]}", "change target_modules") from None
+    return StudentModel(adapter.base_model.model, adapter)
 
 
 def layer_map(layers: Sequence[int] | int, depth: int) -> list[int]:
@@ -143,7 +98,9 @@ def layer_map(layers: Sequence[int] | int, depth: int) -> list[int]:
     return list(layers)
 
 
-def from_layers(teacher: Any, layers: Sequence[int], kind: Any = AutoModelForCausalLM) -> Any:
+def from_layers(
+    teacher: PreTrainedModel, layers: Sequence[int], auto_class: type = AutoModelForCausalLM
+) -> PreTrainedModel:
     """A float32 model of the teacher's class whose layer i is a copy of the teacher's layer `layers[i]`.
 
     Everything else (embeddings, norms, output) is copied as it is.
@@ -152,22 +109,24 @@ def from_layers(teacher: Any, layers: Sequence[int], kind: Any = AutoModelForCau
     config.num_hidden_layers = len(layers)
     if getattr(config, "layer_types", None):
         config.layer_types = [config.layer_types[i] for i in layers]
-    student = kind.from_config(config, dtype=torch.float32)
+    student = _auto(auto_class).from_config(config, dtype=torch.float32)
     source = dict(teacher.named_parameters())
     with torch.no_grad():
         for name, parameter in student.named_parameters():
-            found = _LAYER.match(name)
-            origin = f"{found[1]}{layers[int(found[2])]}{found[3]}" if found else name
+            match = _LAYER.match(name)
+            origin = f"{match[1]}{layers[int(match[2])]}{match[3]}" if match else name
             parameter.copy_(source[origin])
     if teacher.can_generate():
         student.generation_config = copy.deepcopy(teacher.generation_config)
     return student
 
 
-def random_weights(kind: Any, given: dict[str, Any], tokenizer: Any, more: dict[str, Any]) -> Any:
-    """A float32 model of the auto class `kind`, of random weights, with the tokenizer's vocabulary and special tokens.
+def random_weights(
+    auto_class: type, given: Config, tokenizer: PreTrainedTokenizerBase, defaults: Config
+) -> PreTrainedModel:
+    """A float32 model of random weights, with the tokenizer's vocabulary and special tokens.
 
-    `given` is the recipe's train.student.config. Raises RecipeError.
+    `given` is the recipe's train.student.config; it goes before `defaults`. Raises RecipeError.
     """
     values = dict(given)
     name = str(values.pop("model_type"))
@@ -185,15 +144,13 @@ def random_weights(kind: Any, given: dict[str, Any], tokenizer: Any, more: dict[
         )
     special = {key: getattr(tokenizer, key) for key in ("pad_token_id", "bos_token_id", "eos_token_id")}
     try:
-        config = AutoConfig.for_model(name, **{"vocab_size": len(tokenizer), **special, **more, **values})
-        return kind.from_config(config, dtype=torch.float32)
+        config = AutoConfig.for_model(name, **{"vocab_size": len(tokenizer), **special, **defaults, **values})
+        return _auto(auto_class).from_config(config, dtype=torch.float32)
     except (ValueError, RuntimeError, TypeError, AssertionError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise RecipeError(f"train.student.config: no such model can be made: {reason}", "mend its keys") from None
+        raise RecipeError(f"train.student.config: no such model can be made: {reason}", "change its keys") from None
 
 
-def describe_origin(student: Any, what: str) -> str:
-    """What a student of `model` or `config` was made from, for cards; `what` it is."""
-    if student.model is not None:
-        return f"{what} from the checkpoint {student.model}"
-    return f"{what} of random weights: " + ", ".join(f"{key} {value}" for key, value in student.config.items())
+def in_words(config: Config) -> str:
+    """Keys of a config and their values, for cards."""
+    return ", ".join(f"{key} {value}" for key, value in config.items())

@@ -7,30 +7,36 @@ encoder.predict(["where is my parcel?"])             # (1, labels) probabilities
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from distill import losses
-from distill.data import batch_rows, rows
+from distill.arms import BASELINE, DISTILLED, Arms, StudentModel, steps_of, train_arms
+from distill.data import NO_ROWS, rows, validation_rows
 from distill.intervals import Array
+from distill.job import Job
 from distill.loop import Objective
-from distill.students.build import Student, describe_origin, random_weights
-from distill.students.classifier import prompt_text
-from distill.students.decoder import steps_of, train_arms
-from synthgen.errors import CorpusError, RecipeError, UserError
+from distill.students.build import in_words, random_weights
+from distill.students.labels import learns_by, prompt_text
+from distill.targets.stored import shape_of
+from synthgen.errors import CorpusError, RecipeError
 from synthgen.lm.load import load_tokenizer, load_weights, pick_device
-from synthgen.recipe import Recipe, TrainSection, local_teacher
+from synthgen.recipe import TrainSection, local_teacher
+from synthgen.results.training import Training
 from synthgen.tables.engines import TeacherSection
 from synthgen.tables.students import EncoderStudent
 from synthgen.teachers.encoder import context_of, padded, token_ids
-from synthgen.ui import UI
 
 _BATCH = 64  # texts at once when predicting
 
@@ -44,15 +50,15 @@ class Text:
     kept: bool
 
 
-class FromProbabilities(Objective):
+class FromProbabilities(Objective[Text]):
     """A classifier on the teacher's probabilities.
 
     kd_weight · divergence over every row + (1 − kd_weight) · cross-entropy with the teacher's likeliest label over
     the rows that curation kept, each a mean over its own rows of the step. With `labels_alone` (the baseline),
-    cross-entropy over every row.
+    cross-entropy over every row. `pad` is the padding token.
     """
 
-    def __init__(self, model: Any, pad: int, section: TrainSection, labels_alone: bool = False) -> None:
+    def __init__(self, model: PreTrainedModel, pad: int, section: TrainSection, labels_alone: bool = False) -> None:
         super().__init__()
         self.model, self.pad, self.section, self.labels_alone = model, pad, section, labels_alone
 
@@ -65,8 +71,7 @@ class FromProbabilities(Objective):
         if self.labels_alone or section.kd_weight == 0:
             ce = ce_B.sum() / len(step)
             return ce, {"loss": float(ce.detach()), "cross_entropy": float(ce.detach())}
-        shape: dict[str, Any] = {k: v for k, v in (("beta", section.beta), ("alpha", section.alpha)) if v is not None}
-        kd = losses.divergence(z_BL, losses.Dense(p_BL.log()), section.loss, **shape).sum() / len(step)
+        kd = losses.divergence(z_BL, losses.Dense(p_BL.log()), section.loss, **shape_of(section)).sum() / len(step)
         kept_B = torch.tensor([float(row.kept) for row in rows], device=z_BL.device)
         ce = (ce_B * kept_B).sum() / max(1, sum(row.kept for row in step))
         loss = section.kd_weight * kd + (1 - section.kd_weight) * ce
@@ -78,30 +83,79 @@ class FromProbabilities(Objective):
         return sum(len(row.ids) for row in rows)
 
 
-def encoder(student: EncoderStudent, teacher: TeacherSection, labels: Sequence[str], seed: int) -> tuple[Any, Any]:
-    """(model, tokenizer) of the student that a recipe names, before training: the same weights whenever called.
+def train(job: Job) -> Training:
+    """Train an encoder and its baseline on the same batches; see `Kind.train`."""
+    section, tokenizer = job.section, _tokenizer(job)
+    first = _make(job, tokenizer)
+    context = context_of(first.config, tokenizer)
+    rows, too_long = _texts(job, tokenizer, min(section.max_length, context), "train")
+    if not rows:
+        raise CorpusError(f"{job.source} {NO_ROWS}", "look at the rejects: `synthgen show --rejected`")
+    validation = validation_rows(section, job.source, lambda: _texts(job, tokenizer, context, "validation")[0])
+    curves = train_arms(
+        Arms(
+            lambda: StudentModel(_make(job, tokenizer)),
+            _objectives(section, tokenizer.pad_token_id),
+            rows,
+            validation,
+            tokenizer,
+            pick_device(local_teacher(job.recipe).device),
+        ),
+        job,
+    )
+    return Training(
+        student=describe(_section(job), first.config.model_type),
+        learns_by=learns_by(section),
+        learned_from="the teacher's label probabilities",
+        steps=steps_of(len(rows), section),
+        rows=len(rows),
+        rows_kept=sum(row.kept for row in rows),
+        left_out={"too_long": too_long},
+        metrics=curves,
+    )
 
-    Raises RecipeError for one that cannot be, TeacherError for a checkpoint or tokenizer that cannot be loaded.
-    """
-    classes = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
-    torch.manual_seed(seed)  # a checkpoint's head is new, too
+
+def _section(job: Job) -> EncoderStudent:
+    assert isinstance(job.section.student, EncoderStudent)
+    return job.section.student
+
+
+def _tokenizer(job: Job) -> PreTrainedTokenizerBase:
+    return tokenizer_of(_section(job), local_teacher(job.recipe).model)
+
+
+def _make(job: Job, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    return encoder(_section(job), tokenizer, job.labels, job.section.seed)
+
+
+def _texts(job: Job, tokenizer: PreTrainedTokenizerBase, most: int, split: str) -> tuple[list[Text], int]:
+    """The rows of a split, which is the one place where such students get them; and how many are too long."""
+    return load_texts(job.source, tokenizer, most, split, job.section.share if split == "train" else 1.0)
+
+
+def _objectives(section: TrainSection, pad: int) -> dict[str, Callable[[nn.Module], Objective[Text]]]:
+    arms: dict[str, Callable[[nn.Module], Objective[Text]]] = {
+        DISTILLED: lambda model: FromProbabilities(model, pad, section)
+    }
+    if section.baseline:
+        arms[BASELINE] = lambda model: FromProbabilities(model, pad, section, labels_alone=True)
+    return arms
+
+
+def describe(student: EncoderStudent, model_type: str) -> str:
+    """What the student was made from, for cards."""
+    what = f"{model_type} encoder with a classification head"
     if student.model is not None:
-        section = TeacherSection(model=student.model)
-        changes = {**classes, "ignore_mismatched_sizes": True}
-        model, tokenizer, _ = load_weights(section, AutoModelForSequenceClassification, **changes)
-        model = model.float()
-        _padding(tokenizer)
-    else:
-        tokenizer = load_tokenizer(student.tokenizer or teacher.model)
-        _padding(tokenizer)
-        model = random_weights(AutoModelForSequenceClassification, student.config or {}, tokenizer, classes)
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = tokenizer.pad_token_id
-    return model.train(), tokenizer
+        return f"{what} from the checkpoint {student.model}"
+    return f"{what} of random weights: {in_words(student.config or {})}"
 
 
-def _padding(tokenizer: Any) -> None:
-    """A tokenizer that pads on the right."""
+def tokenizer_of(student: EncoderStudent, teacher: str) -> PreTrainedTokenizerBase:
+    """The student's tokenizer: its checkpoint's, the one that is named, or that of the model `teacher`.
+
+    It pads on the right. Raises TeacherError for one that cannot be loaded, RecipeError for one that cannot pad.
+    """
+    tokenizer = load_tokenizer(student.model or student.tokenizer or teacher)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.sep_token or tokenizer.unk_token
     if tokenizer.pad_token_id is None:
@@ -109,62 +163,43 @@ def _padding(tokenizer: Any) -> None:
             "the student's tokenizer has no token to pad with", "name another one in train.student.tokenizer"
         )
     tokenizer.padding_side = "right"
+    return tokenizer
 
 
-def train_encoder(recipe: Recipe, source: Path, made: dict[str, Any], folder: Path, ui: UI) -> dict[str, Any]:
-    """Both arms on the same batches; returns what training.json says."""
-    section = recipe.train
-    assert section is not None
-    student, labels = section.student, made["labels"]
-    assert isinstance(student, EncoderStudent)
-    first, tokenizer = encoder(student, local_teacher(recipe), labels, section.seed)
-    context = context_of(first.config, tokenizer)
-    data, too_long = load_texts(source, tokenizer, min(section.max_length, context), "train", section.share)
-    if not data:
-        raise CorpusError(f"{source} has no rows to train on", "look at the rejects: `synthgen show --rejected`")
-    validation = load_texts(source, tokenizer, context, "validation")[0] if section.eval_steps else []
-    if section.eval_steps and not validation:
-        raise UserError(f"train.eval_steps is set, and {source} has no validation rows", "set split.validation")
-    device = pick_device(local_teacher(recipe).device)
-    pad = tokenizer.pad_token_id
-    steps = steps_of(len(data), section)
-    arms = {"distilled": lambda model: FromProbabilities(model, pad, section)}
-    if section.baseline:
-        arms["cross-entropy"] = lambda model: FromProbabilities(model, pad, section, labels_alone=True)
-    curves = train_arms(
-        arms,
-        lambda: Student(encoder(student, local_teacher(recipe), labels, section.seed)[0]),
-        lambda step: [data[i] for i in batch_rows(step, len(data), section.batch_size, section.seed)],
-        section,
-        steps,
-        folder,
-        device,
-        tokenizer,
-        ui,
-        validation,
-    )
-    return {
-        "kind": "encoder",
-        "student": describe_origin(student, f"{first.config.model_type} encoder with a classification head"),
-        "steps": steps,
-        "rows": len(data),
-        "rows kept by curation": sum(row.kept for row in data),
-        "rows left out": {"longer than max_length": too_long},
-        "metrics": curves,
-    }
+def encoder(
+    student: EncoderStudent, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], seed: int
+) -> PreTrainedModel:
+    """The student that a recipe names, before training: the same weights whenever it is called.
+
+    Raises RecipeError for one that cannot be made, TeacherError for a checkpoint that cannot be loaded.
+    """
+    classes = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
+    torch.manual_seed(seed)  # a checkpoint's head is new, too
+    if student.model is not None:
+        section = TeacherSection(model=student.model)
+        model = load_weights(section, AutoModelForSequenceClassification, **classes, ignore_mismatched_sizes=True)[
+            0
+        ].float()
+    else:
+        model = random_weights(AutoModelForSequenceClassification, student.config or {}, tokenizer, classes)
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    return model.train()
 
 
-def load_texts(source: Path, tokenizer: Any, most: int, split: str, share: float = 1.0) -> tuple[list[Text], int]:
+def load_texts(
+    source: Path, tokenizer: PreTrainedTokenizerBase, most: int, split: str, share: float = 1.0
+) -> tuple[list[Text], int]:
     """The rows of a split, and how many were left out for having more tokens than `most`.
 
     Raises CorpusError when one has no class probabilities.
     """
-    found = rows(source, split, share)
-    if any(not record.label_probs for record, _ in found):
+    records = rows(source, split, share)
+    if any(not record.label_probs for record, _ in records):
         raise CorpusError(f"{source} has no class probabilities to learn from", "generate with strategy: classify")
-    ids = token_ids(tokenizer, [prompt_text(record) for record, _ in found])
-    data = [Text(i, r.label_probs or (), kept) for i, (r, kept) in zip(ids, found, strict=True) if len(i) <= most]
-    return data, len(found) - len(data)
+    ids = token_ids(tokenizer, [prompt_text(record) for record, _ in records])
+    data = [Text(i, r.label_probs or (), kept) for i, (r, kept) in zip(ids, records, strict=True) if len(i) <= most]
+    return data, len(records) - len(data)
 
 
 @dataclass
@@ -172,11 +207,11 @@ class Encoder:
     """A trained encoder and its tokenizer, as stock transformers loads them."""
 
     labels: list[str]
-    model: Any
-    tokenizer: Any
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
 
     @classmethod
-    def load(cls, folder: str | Path, device: str = "cpu") -> Encoder:
+    def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> Encoder:
         """From the folder that training wrote."""
         if not (Path(folder) / "config.json").exists():
             raise CorpusError(f"'{folder}' holds no student (no config.json)", "train one: `distill train RUN`")
@@ -202,9 +237,12 @@ class Encoder:
         return out
 
 
-def untrained(recipe: Recipe, labels: list[str]) -> Encoder:
-    """The recipe's student before its first step."""
-    assert recipe.train is not None
-    assert isinstance(recipe.train.student, EncoderStudent)
-    model, tokenizer = encoder(recipe.train.student, local_teacher(recipe), labels, recipe.train.seed)
-    return Encoder(labels, model.eval(), tokenizer)
+def open_student(folder: str | Path, batch_size: int, device: torch.device) -> Encoder:
+    """A trained encoder; see `Kind.open`."""
+    return Encoder.load(folder, device)
+
+
+def untrained(job: Job) -> Encoder:
+    """The job's encoder before its first step; see `Kind.untrained`."""
+    tokenizer = _tokenizer(job)
+    return Encoder(list(job.labels), _make(job, tokenizer).eval(), tokenizer)

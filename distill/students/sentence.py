@@ -1,7 +1,7 @@
 """Sentence encoders: a smaller model whose pooled vectors are the teacher's.
 
-The teacher is an embedding model, and is asked here, once for each text, before the first step. A student of another
-width learns a projection (Dense, without bias) beside itself, and keeps it: its vectors are then the teacher's width.
+The teacher is an embedding model; it reads each text once, before the first step. A student of another width learns a
+projection (Dense, without bias) as part of itself, so its vectors have the teacher's width.
 """
 
 from __future__ import annotations
@@ -9,24 +9,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from distill.data import batch_rows, rows
+from distill.arms import DISTILLED, Arms, StudentModel, steps_of, train_arms
+from distill.data import NO_ROWS, rows, validation_rows
+from distill.job import Job
 from distill.loop import Objective
-from distill.students.build import Student, from_config, from_layers, layer_map
-from distill.students.classifier import prompt_text
-from distill.students.decoder import steps_of, train_arms
-from synthgen.errors import CorpusError, UserError
+from distill.students.build import from_config, from_layers, in_words, layer_map
+from distill.students.labels import prompt_text
+from synthgen.errors import CorpusError
 from synthgen.lm.load import load_weights
-from synthgen.recipe import Recipe, local_teacher
+from synthgen.recipe import local_teacher
+from synthgen.results.training import Training
 from synthgen.tables.engines import TeacherSection
 from synthgen.tables.students import SentenceStudent
 from synthgen.teachers.embedding import EmbeddingModel, SentenceEncoder
-from synthgen.ui import UI
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Sentence:
     vector_D: Tensor
 
 
-class FromVectors(Objective):
+class FromVectors(Objective[Sentence]):
     """A student on its teacher's vectors: the mean over the step's texts of `distance` (see SentenceStudent)."""
 
     def __init__(self, model: SentenceEncoder, distance: str) -> None:
@@ -46,12 +46,12 @@ class FromVectors(Objective):
 
     def forward(self, rows: Sequence[Sentence], step: Sequence[Sentence]) -> tuple[Tensor, dict[str, float]]:
         """See `Objective.forward`."""
-        mine_BD = self.model([row.ids for row in rows]).float()
-        theirs_BD = torch.stack([row.vector_D for row in rows]).to(mine_BD.device)
+        own_BD = self.model([row.ids for row in rows]).float()
+        taught_BD = torch.stack([row.vector_D for row in rows]).to(own_BD.device)
         if self.distance == "cosine":
-            distance_B = 1 - nn.functional.cosine_similarity(mine_BD, theirs_BD, dim=-1)
+            distance_B = 1 - nn.functional.cosine_similarity(own_BD, taught_BD, dim=-1)
         else:
-            distance_B = (mine_BD - theirs_BD).square().mean(-1)
+            distance_B = (own_BD - taught_BD).square().mean(-1)
         loss = distance_B.sum() / len(step)
         return loss, {"loss": float(loss.detach())}
 
@@ -63,7 +63,7 @@ class FromVectors(Objective):
 def sentence(student: SentenceStudent, teacher: SentenceEncoder, seed: int) -> SentenceEncoder:
     """The student that a recipe names, before training: the same weights whenever it is called.
 
-    Raises RecipeError for one that cannot be, TeacherError for a checkpoint that cannot be loaded.
+    Raises RecipeError for one that cannot be made, TeacherError for a checkpoint that cannot be loaded.
     """
     tokenizer, context = teacher.tokenizer, teacher.context
     if student.model is not None:
@@ -82,8 +82,8 @@ def sentence(student: SentenceStudent, teacher: SentenceEncoder, seed: int) -> S
         dense.load_state_dict(teacher.dense.state_dict())
     elif width != teacher.width:
         dense = nn.Linear(width, teacher.width, bias=False)
-    made = SentenceEncoder(model, tokenizer, teacher.pooling, teacher.normalize, dense, context)
-    return made.train()
+    whole = SentenceEncoder(model, tokenizer, teacher.pooling, teacher.normalize, dense, context)
+    return whole.train()
 
 
 def layers_of(student: SentenceStudent, teacher: SentenceEncoder) -> list[int]:
@@ -92,72 +92,83 @@ def layers_of(student: SentenceStudent, teacher: SentenceEncoder) -> list[int]:
     return layer_map((depth + 1) // 2 if student.layers is None else student.layers, depth)
 
 
-def describe(student: SentenceStudent, teacher: SentenceEncoder, made: SentenceEncoder) -> str:
-    """What the student was made from, for cards."""
+def describe(student: SentenceStudent, teacher: SentenceEncoder, model: SentenceEncoder) -> str:
+    """What the student `model` was made from, for cards."""
     if student.model is not None:
-        text = f"the checkpoint {student.model}"
+        origin = f"the checkpoint {student.model}"
     elif student.config is not None:
-        text = "random weights, the teacher's config but for " + ", ".join(
-            f"{k} {v}" for k, v in student.config.items()
-        )
+        origin = f"random weights, the teacher's config but for {in_words(student.config)}"
     else:
-        text = f"the teacher's layers {layers_of(student, teacher)} and its embeddings"
-    text += f"; {made.pooling} pooling{', normalized' if made.normalize else ''}"
-    narrow = int(made.model.config.hidden_size)
-    return (
-        text if made.dense is None else f"{text}; a projection (Dense) of its {narrow} numbers to {made.width} is kept"
-    )
+        origin = f"the teacher's layers {layers_of(student, teacher)} and its embeddings"
+    origin += f"; {model.pooling} pooling{', normalized' if model.normalize else ''}"
+    if model.dense is None:
+        return origin
+    return f"{origin}; a projection (Dense) of its {model.model.config.hidden_size} numbers to {model.width} is kept"
 
 
-def train_sentence(recipe: Recipe, source: Path, folder: Path, ui: UI) -> dict[str, Any]:
-    """Train on all texts of the train split; returns what training.json says."""
-    section = recipe.train
-    assert section is not None
-    student = section.student
-    assert isinstance(student, SentenceStudent)
-    teacher = EmbeddingModel.open(local_teacher(recipe))
+def train(job: Job) -> Training:
+    """Train a sentence encoder on all texts of the train split; see `Kind.train`. It has no baseline."""
+    section, student = job.section, _section(job)
+    teacher = EmbeddingModel.open(local_teacher(job.recipe))
     first = sentence(student, teacher.model, section.seed)
-    ui.note("train: the teacher's vectors")
+    job.ui.note("train: the teacher's vectors")
     most = min(section.max_length, first.context)
-    data, too_long = load_sentences(source, teacher, first, most, "train", section.share)
-    if not data:
-        raise CorpusError(f"{source} has no texts to train on", "look at the rejects: `synthgen show --rejected`")
-    validation = load_sentences(source, teacher, first, most, "validation")[0] if section.eval_steps else []
-    if section.eval_steps and not validation:
-        raise UserError(f"train.eval_steps is set, and {source} has no validation rows", "set split.validation")
-    steps = steps_of(len(data), section)
-    curves = train_arms(
-        {"distilled": lambda model: FromVectors(model, student.distance)},
-        lambda: Student(sentence(student, teacher.model, section.seed)),
-        lambda step: [data[i] for i in batch_rows(step, len(data), section.batch_size, section.seed)],
-        section,
-        steps,
-        folder,
-        teacher.model.device,
-        first.tokenizer,
-        ui,
-        validation,
+    texts, too_long = load_sentences(job.source, teacher, first, most, "train", section.share)
+    if not texts:
+        raise CorpusError(f"{job.source} {NO_ROWS}", "look at the rejects: `synthgen show --rejected`")
+    validation = validation_rows(
+        section, job.source, lambda: load_sentences(job.source, teacher, first, most, "validation")[0]
     )
-    return {
-        "kind": "sentence",
-        "student": describe(student, teacher.model, first),
-        "distance": student.distance,
-        "steps": steps,
-        "rows": len(data),
-        "rows left out": {"longer than max_length": too_long},
-        "metrics": curves,
-    }
+    curves = train_arms(
+        Arms(
+            lambda: StudentModel(sentence(student, teacher.model, section.seed)),
+            {DISTILLED: lambda model: FromVectors(model, student.distance)},
+            texts,
+            validation,
+            first.tokenizer,
+            teacher.model.device,
+        ),
+        job,
+    )
+    return Training(
+        student=describe(student, teacher.model, first),
+        learns_by=f"{student.distance} distance from vectors",
+        learned_from="the teacher's vectors",
+        steps=steps_of(len(texts), section),
+        rows=len(texts),
+        left_out={"too_long": too_long},
+        metrics=curves,
+        loss_unit=f"{student.distance} distance",
+    )
+
+
+def _section(job: Job) -> SentenceStudent:
+    assert isinstance(job.section.student, SentenceStudent)
+    return job.section.student
 
 
 def load_sentences(
     source: Path, teacher: EmbeddingModel, student: SentenceEncoder, most: int, split: str, share: float = 1.0
 ) -> tuple[list[Sentence], int]:
-    """The texts of a split with the teacher's vectors, and how many were left out for having more tokens than `most`.
+    """The texts of a split with the teacher's vectors, which is the one place where such students get them; and how
+    many have more tokens than `most`.
 
-    A vector is a function of the texts alone: of those of one corpus it is the same bits whenever it is made.
+    The vectors of one corpus's texts are the same bits whenever they are computed.
     """
     texts = [prompt_text(record) for record, _ in rows(source, split, share)]
     ids = student.tokens(texts, whole=True)
     vectors_ND = teacher.model.vectors(texts, teacher.batch_size)
     data = [Sentence(i, vector_D) for i, vector_D in zip(ids, vectors_ND, strict=True) if len(i) <= most]
     return data, len(texts) - len(data)
+
+
+def open_student(folder: str | Path, batch_size: int, device: torch.device) -> EmbeddingModel:
+    """A trained sentence encoder; see `Kind.open`."""
+    section = {"model": str(Path(folder).resolve()), "batch_size": batch_size, "device": device.type}
+    return EmbeddingModel.open(TeacherSection.model_validate(section))
+
+
+def untrained(job: Job) -> SentenceEncoder:
+    """The job's sentence encoder before its first step; see `Kind.untrained`."""
+    teacher = EmbeddingModel.open(local_teacher(job.recipe)).model
+    return sentence(_section(job), teacher, job.section.seed).eval().to(teacher.device)

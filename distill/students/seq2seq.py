@@ -1,7 +1,7 @@
-"""Students of an encoder and a decoder (T5, BART and their kin) in the teacher's tokens.
+"""Students of an encoder and a decoder (T5, BART and similar models) in the teacher's tokens.
 
-The encoder reads the prompt as the teacher's chat template renders it; the decoder reads its start token and the
-completion, and predicts the completion, so the stored distributions stand beside its states one by one.
+The encoder reads the prompt as the teacher's chat template renders it. The decoder reads its start token and the
+completion, and predicts the completion, so the stored distributions belong to its states one by one.
 """
 
 from __future__ import annotations
@@ -9,50 +9,60 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from distill.students.build import Student, check_vocabulary, random_weights
+from distill.arms import StudentModel
+from distill.data import Example
+from distill.job import Job
+from distill.students import completions
+from distill.students.build import check_vocabulary, in_words, random_weights
 from synthgen.errors import RecipeError
-from synthgen.lm.load import load_weights, pick_device
+from synthgen.lm.load import load_weights
 from synthgen.lm.render import render
+from synthgen.lm.tokens import Tokens
 from synthgen.requests import Request
+from synthgen.results.training import Training
 from synthgen.tables.engines import TeacherSection
 from synthgen.tables.students import Seq2SeqStudent
 from synthgen.teachers.base import Reply
-from synthgen.teachers.transformers import LocalModel
 
 
-def seq2seq(student: Seq2SeqStudent, teacher: LocalModel, seed: int, rows: Sequence[Any] = ()) -> Student:
+def train(job: Job) -> Training:
+    """Train an encoder-decoder and its baseline on the same batches; see `Kind.train`."""
+    return completions.train(job, lambda rows: _make(job, rows), describe(_section(job)))
+
+
+def _section(job: Job) -> Seq2SeqStudent:
+    assert isinstance(job.section.student, Seq2SeqStudent)
+    return job.section.student
+
+
+def _make(job: Job, rows: Sequence[Example] = ()) -> StudentModel:
+    return seq2seq(_section(job), job.teacher.tokens, job.teacher.weights.vocab_size, job.section.seed, rows)
+
+
+def describe(student: Seq2SeqStudent) -> str:
+    """What the student was made from, for cards."""
+    if student.model is not None:
+        return f"encoder and decoder from the checkpoint {student.model}"
+    return f"encoder and decoder of random weights: {in_words(student.config or {})}"
+
+
+def seq2seq(
+    student: Seq2SeqStudent, tokens: Tokens, vocab_size: int, seed: int, rows: Sequence[Example] = ()
+) -> StudentModel:
     """The student that a recipe names, before training: the same weights whenever it is called.
 
-    Random weights begin and pad with the tokenizer's padding token, or, where it has none, its end. Raises RecipeError
-    for one that cannot be, has another vocabulary than the teacher, or fewer positions than one of `rows` has tokens.
+    `tokens` and `vocab_size`, the width of the logits, are the teacher's. Random weights begin and pad with the
+    tokenizer's padding token, or, where it has none, with its end. Raises RecipeError for a student that cannot be
+    made, has another vocabulary than the teacher, or has fewer positions than one of `rows` has tokens.
     """
-    tokenizer = teacher.tokenizer
     if student.model is not None:
-        model, its, _ = load_weights(TeacherSection(model=student.model), AutoModelForSeq2SeqLM)
-        check_vocabulary(its, tokenizer, student.model)
-        model = model.float()
-        if model.config.decoder_start_token_id is None:
-            raise RecipeError(
-                f"train.student.model '{student.model}' names no decoder_start_token_id", "add it to its config.json"
-            )
+        model = _from_checkpoint(student.model, tokens)
     else:
-        end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else min(teacher.eos, default=0)
-        start = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
-        special = {
-            "pad_token_id": start,
-            "decoder_start_token_id": start,
-            "eos_token_id": end,
-            "forced_eos_token_id": None,
-        }
-        size = max(len(tokenizer), int(teacher.identity["vocab_size"]))
-        torch.manual_seed(seed)
-        model = random_weights(AutoModelForSeq2SeqLM, student.config or {}, tokenizer, {**special, "vocab_size": size})
-        model.generation_config.eos_token_id = sorted(teacher.eos)
+        model = _of_random_weights(student, tokens, vocab_size, seed)
     if not model.config.is_encoder_decoder:
         raise RecipeError("train.student: that is no encoder with a decoder", "name one such as t5 or bart")
     room = getattr(model.config, "max_position_embeddings", None)
@@ -62,28 +72,53 @@ def seq2seq(student: Seq2SeqStudent, teacher: LocalModel, seed: int, rows: Seque
             f"the student has {room} positions, and a row has a prompt or completion of {longest} tokens",
             "lower train.max_length, or raise max_position_embeddings in train.student.config",
         )
-    return Student(model.train())
+    return StudentModel(model.train())
+
+
+def _from_checkpoint(name: str, tokens: Tokens) -> PreTrainedModel:
+    model, tokenizer, _ = load_weights(TeacherSection(model=name), AutoModelForSeq2SeqLM)
+    check_vocabulary(tokenizer, tokens.tokenizer, name)
+    if model.config.decoder_start_token_id is None:
+        raise RecipeError(f"train.student.model '{name}' names no decoder_start_token_id", "add it to its config.json")
+    return model.float()
+
+
+def _of_random_weights(student: Seq2SeqStudent, tokens: Tokens, vocab_size: int, seed: int) -> PreTrainedModel:
+    tokenizer = tokens.tokenizer
+    end = tokens.end if tokens.end is not None else min(tokens.eos, default=0)
+    start = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
+    defaults = {
+        "pad_token_id": start,
+        "decoder_start_token_id": start,
+        "eos_token_id": end,
+        "forced_eos_token_id": None,
+        "vocab_size": max(len(tokenizer), vocab_size),
+    }
+    torch.manual_seed(seed)
+    model = random_weights(AutoModelForSeq2SeqLM, student.config or {}, tokenizer, defaults)
+    model.generation_config.eos_token_id = sorted(tokens.eos)
+    return model
 
 
 @dataclass
 class Seq2SeqModel:
-    """A trained student that writes greedily."""
+    """A student that writes greedily."""
 
-    model: Any
-    tokenizer: Any
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
     batch_size: int
 
     @classmethod
-    def open(cls, folder: str | Path, batch_size: int, device: torch.device | None = None) -> Seq2SeqModel:
-        """From the folder that training wrote."""
+    def open(cls, folder: str | Path, batch_size: int, device: torch.device) -> Seq2SeqModel:
+        """A trained student, from the folder that training wrote; see `Kind.open`."""
         model = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32)
-        return cls(model.eval().to(device or pick_device("auto")), AutoTokenizer.from_pretrained(folder), batch_size)
+        return cls(model.eval().to(device), AutoTokenizer.from_pretrained(folder), batch_size)
 
     @torch.inference_mode()
     def sample(
         self, requests: Sequence[Request], spec: None = None, tick: Callable[[int], None] = lambda tokens: None
     ) -> list[Reply]:
-        """The likeliest token after the likeliest, to an end token or the request's `max_new_tokens`."""
+        """One reply for each request: the likeliest token at each step, to an end token or `max_new_tokens`."""
         config = self.model.generation_config
         ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
         replies: list[Reply] = []
@@ -94,16 +129,28 @@ class Seq2SeqModel:
             ids = torch.tensor([[*p, *[0] * (width - len(p))] for p in prompts])
             mask = torch.tensor([[1] * len(p) + [0] * (width - len(p)) for p in prompts])
             limits = [int(r.sampling["max_new_tokens"]) for r in batch]
-            made = self.model.generate(
+            generated = self.model.generate(
                 ids.to(self.model.device),
                 attention_mask=mask.to(self.model.device),
                 max_new_tokens=max(limits),
                 do_sample=False,
                 num_beams=1,
             )
-            for prompt, row, limit in zip(prompts, made.tolist(), limits, strict=True):
+            for prompt, row, limit in zip(prompts, generated.tolist(), limits, strict=True):
                 tokens = row[1 : limit + 1]  # without the start token
                 length = next((n + 1 for n, token in enumerate(tokens) if token in ends), len(tokens))
                 text = self.tokenizer.decode([t for t in tokens[:length] if t not in ends], skip_special_tokens=True)
                 replies.append(Reply(text, prompt, tokens[:length], "stop" if tokens[length - 1] in ends else "length"))
         return replies
+
+
+def untrained(job: Job) -> Seq2SeqModel:
+    """The job's student before its first step; see `Kind.untrained`."""
+    teacher = job.teacher
+    model = _make(job).model.eval().to(teacher.weights.device)
+    return Seq2SeqModel(model, teacher.tokens.tokenizer, teacher.batch_size)
+
+
+def open_student(folder: str | Path, batch_size: int, device: torch.device) -> Seq2SeqModel:
+    """A trained student; see `Kind.open`."""
+    return Seq2SeqModel.open(folder, batch_size, device)

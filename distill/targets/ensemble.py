@@ -1,48 +1,53 @@
-"""Several teachers' stored distributions of the same tokens, merged into one that the loss takes like any other.
+"""Several teachers' stored distributions of the same tokens, merged into one.
 
     merge = Merge(("a", "b"), how="mean", by="weights", weights=(0.7, 0.3))
-    data = load(folder, render, 512, teachers=merge.names, merge=merge)
+    data = load(folder, render, Choice(512, teachers=merge.names, merge=merge))
 
-Two ways, p_k being teacher k at the temperature of the loss and w its weights, which sum to 1:
+There are two ways. p_k is teacher k at the temperature of the loss, and the weights w sum to 1:
 
     mean  Σ_k w_k p_k                    the linear pool: KL from it has the gradient of Σ_k w_k KL(p_k ‖ q)
     pool  Π_k p_k^w_k / Z                the log-opinion pool, what averaging logits gives
 
-Top-k: the supports' union is kept. An id that teacher k has not kept gets its share of what that teacher left out,
-ρ_k / (V − k_k): nothing at all would be wrong in the mean and end it in the pool. The same goes for the bucket of all
-ids outside the union. With every support the whole vocabulary the result is exact; otherwise each teacher is off by at
-most ρ_k in total variation, which bounds the mean's error by Σ w_k ρ_k; in the pool the ratio of two ids that all have
-kept is exact. The stored normalizer puts log-probabilities at any one temperature, so merging there needs no
-approximation: the mean is of the tempered distributions (not the tempered mean, which a top-k does not tell), the
-pool is both. Sampled: each teacher's draws, weighted, an unbiased estimate of the mean; a pool of them is refused by
-the recipe, since it is not linear in the probabilities, and one zero among the draws would make it zero.
+Top-k: the union of the supports is kept. An id that teacher k has not kept gets an even share of what that teacher
+left out, ρ_k / (V − k_k): a probability of zero would be wrong in the mean, and make the pool zero. The same goes for
+the bucket of all ids outside the union. If every support is the whole vocabulary the result is exact. Otherwise each
+teacher is off by at most ρ_k in total variation, which bounds the mean's error by Σ w_k ρ_k; in the pool the ratio of
+two ids that all teachers have kept is exact. The stored normalizer gives log-probabilities at the temperature of the
+loss, so merging there needs no approximation: the mean is of the tempered distributions (the tempered mean cannot be
+computed from a top-k), and the pool is both.
+
+Sampled: each teacher's draws, weighted, are an unbiased estimate of the mean. The recipe refuses a pool of draws, since
+it is not linear in the probabilities, and one zero among the draws would make it zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from distill.data import Example, load
+from distill.data import NO_ROWS, Choice, Example, Render, load
 from synthgen import logits
 from synthgen.errors import CorpusError, UserError
+from synthgen.logits import Ints, LogitsMeta
 from synthgen.recipe import Ensemble, Recipe, TrainSection
-from synthgen.records import Message
+from synthgen.results import training
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
-Ints = logits.Ints
-Metas = Sequence[dict[str, Any]]
+Array = npt.NDArray[np.float64]
+Metas = Sequence[LogitsMeta]
+
+_FORMULAS = {"mean": "mean", "pool": "log-opinion pool"}  # in words
 
 
 @dataclass
 class Merge:
-    """Merges the targets of one row, in the order of `names`; `weights` sum to 1, None: each row's own, by agreement.
+    """Merges the targets of one row, in the order of `names`. `weights` sum to 1; None: each row's own, by agreement.
 
-    `by` is said on cards. `used` collects the weights of the rows that went through."""
+    `by` says on cards where the weights come from. `used` collects the weights of the rows that were merged.
+    """
 
     names: tuple[str, ...]
     how: str
@@ -50,73 +55,70 @@ class Merge:
     weights: tuple[float, ...] | None = None
     used: list[Array] = field(default_factory=list)
 
-    def __call__(self, targets: Sequence[logits.Target], metas: Metas) -> tuple[logits.Target, dict[str, Any]]:
+    def __call__(self, targets: Sequence[logits.Target], metas: Metas) -> tuple[logits.Target, LogitsMeta]:
         """The merged target, and its metadata in place of the shards'. Raises CorpusError for targets that are not
         of one kind, temperature and tokenizer."""
-        for key in ("kind", "temperature", "tokenizer"):
-            found = list(dict.fromkeys(str(meta[key]) for meta in metas))
-            if len(found) > 1:
-                raise CorpusError(
-                    f"logits of {' and '.join(self.names)} differ in {key}: {' and '.join(found)}",
-                    "generate them in one run, with logits.score_by",
-                )
-        vocabulary = min(int(meta["vocab_size"]) for meta in metas)
+        self._check(metas)
+        vocabulary = min(meta["vocab_size"] for meta in metas)
         teachers = [meta["teacher"] for meta in metas]
-        said = {**metas[0], "vocab_size": vocabulary, "teacher": " and ".join(teachers), "teachers": teachers}
-        if metas[0]["kind"] == "sampled":
+        meta: LogitsMeta = {
+            **metas[0],
+            "vocab_size": vocabulary,
+            "teacher": " and ".join(teachers),
+            "teachers": teachers,
+        }
+        topk = [target for target in targets if isinstance(target, logits.TopK)]
+        if not topk:
             assert self.weights is not None
             self.used.append(np.array(self.weights))
-            return mixed(targets, metas, self.weights), said  # type: ignore[arg-type]
-        topk: list[logits.TopK] = list(targets)  # type: ignore[arg-type]
+            draws = [target for target in targets if isinstance(target, logits.Sampled)]
+            return mixed(draws, metas, self.weights), meta
         weights = self.weights or agreement(aligned(topk, metas)[1])
         self.used.append(np.array(weights))
-        return merged(topk, metas, weights, self.how), {**said, "k": sum(int(meta["k"]) for meta in metas)}
+        return merged(topk, metas, weights, self.how), {**meta, "k": sum(each["k"] for each in metas)}
 
-    def facts(self) -> dict[str, Any]:
+    def _check(self, metas: Metas) -> None:
+        for key, values in {
+            "kind": [meta["kind"] for meta in metas],
+            "temperature": [str(meta["temperature"]) for meta in metas],
+            "tokenizer": [meta["tokenizer"] for meta in metas],
+        }.items():
+            different = list(dict.fromkeys(values))
+            if len(different) > 1:
+                raise CorpusError(
+                    f"logits of {' and '.join(self.names)} differ in {key}: {' and '.join(different)}",
+                    "generate them in one run, with logits.score_by",
+                )
+
+    def facts(self) -> training.Ensemble:
         """What training.json and the cards say."""
         rows = np.array(self.used)
-        spread = {} if self.weights else {"weights differ by row, standard deviation": _named(self.names, rows.std(0))}
-        return {"merge": self.how, "by": self.by, "weights": _named(self.names, rows.mean(0)), **spread}
+        deviations = None if self.weights else _named(self.names, rows.std(0))
+        weights = _named(self.names, rows.mean(0))
+        return training.Ensemble(merge=self.how, by=self.by, weights=weights, deviations=deviations)
 
     @classmethod
-    def again(cls, facts: dict[str, Any]) -> Merge:
-        """The merging that `facts` tell of."""
-        by_row = len(facts) > 3
-        weights = None if by_row else tuple(facts["weights"].values())
-        return cls(tuple(facts["weights"]), facts["merge"], facts["by"], weights)
+    def again(cls, facts: training.Ensemble) -> Merge:
+        """The merging that `facts` describe."""
+        weights = tuple(facts.weights.values()) if facts.deviations is None else None
+        return cls(tuple(facts.weights), facts.merge, facts.by, weights)
 
 
-def described(facts: dict[str, Any]) -> str:
-    """In words, for cards: whose distributions a student whose training.json is `facts` learned from."""
-    inside = f", and {facts['inside']}" if "inside" in facts else ""
-    if "across" in facts:
-        found = facts["across"]
-        total = max(1, sum(found[f"tokens {how}"] for how in ("by divergence", "by ULD", "without a target")))
-        shares = ", ".join(
-            f"{found[f'tokens {how}'] / total:.1%} of the tokens {how}" for how in ("by divergence", "by ULD")
-        )
-        return f"the stored distributions of {found['teacher']}, which has another tokenizer ({shares}){inside}"
-    if not facts["targets"]:
-        return f"the tokens alone{inside}"
-    if "ensemble" not in facts:
-        name = facts.get("teacher") or facts["targets"]["teacher"].rpartition("@")[0]
-        return f"the stored distributions of {name}{inside}"
-    made = facts["ensemble"]
-    shares = ", ".join(f"{name} {weight:.3f}" for name, weight in made["weights"].items())
-    what = {"mean": "mean", "pool": "log-opinion pool"}[made["merge"]]
-    return f"the {what} of several teachers' stored distributions, weights by {made['by']}: {shares}{inside}"
+def in_words(facts: training.Ensemble) -> str:
+    """Whose distributions a student of an ensemble learned from, for cards."""
+    shares = ", ".join(f"{name} {weight:.3f}" for name, weight in facts.weights.items())
+    how = _FORMULAS[facts.merge]
+    return f"the {how} of several teachers' stored distributions, weights by {facts.by}: {shares}"
 
 
 def _named(names: Sequence[str], values: Array) -> dict[str, float]:
     return {name: round(float(value), 6) for name, value in zip(names, values, strict=True)}
 
 
-def sources(
-    recipe: Recipe, folder: Path, render: Callable[[Sequence[Message]], list[int]]
-) -> tuple[tuple[str, ...], Merge | None]:
-    """Whose stored distributions a student learns from, for `load`: () is the only teacher there is.
+def sources(recipe: Recipe, folder: Path, render: Render) -> tuple[tuple[str, ...], Merge | None]:
+    """Whose stored distributions a student learns from, and how they are merged; () is the only teacher there is.
 
-    Raises UserError when weights are wanted by validation rows and there are none.
+    Raises UserError when weights are to come from validation rows and there are none.
     """
     train, kept = recipe.train, recipe.logits
     assert train is not None
@@ -132,7 +134,7 @@ def planned(
     section: Ensemble,
     names: Sequence[str],
     folder: Path,
-    render: Callable[[Sequence[Message]], list[int]],
+    render: Render,
     train: TrainSection,
 ) -> Merge:
     """The merging that a recipe asks for of `names`, or of some of them."""
@@ -185,9 +187,9 @@ def aligned(targets: Sequence[logits.TopK], metas: Metas, *, at_one: bool = Fals
     """Union of the supports (T, U), padded with the vocabulary's size; and log-probabilities (K, T, U + 1) of each
     teacher at the temperature of the loss (`at_one`: at 1), the last column for all ids outside the union.
 
-    The vocabulary is the smallest of the teachers': what one keeps beyond it, an id of padding, is left out.
+    The vocabulary is the smallest of the teachers': an id beyond it is padding, and is left out.
     """
-    size = min(int(meta["vocab_size"]) for meta in metas)
+    size = min(meta["vocab_size"] for meta in metas)
     kept = [_kept(target, size) for target in targets]
     union = np.sort(np.concatenate(kept, -1), -1)
     union[:, 1:][union[:, 1:] == union[:, :-1]] = size
@@ -210,8 +212,8 @@ def aligned(targets: Sequence[logits.TopK], metas: Metas, *, at_one: bool = Fals
         wanted = (rows + union).ravel()
         place = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
         there = (keys[place] == wanted).reshape(union.shape)
-        found = np.take_along_axis(values, order, -1).ravel()[place].reshape(union.shape)
-        logp_TU[:, :-1] = np.where(there, found, missing_T[:, None])
+        kept_TU = np.take_along_axis(values, order, -1).ravel()[place].reshape(union.shape)
+        logp_TU[:, :-1] = np.where(there, kept_TU, missing_T[:, None])
         logp_TU[:, :-1][union == size] = -np.inf
         with np.errstate(divide="ignore"):
             logp_TU[:, -1] = missing_T + np.log(outside_T)
@@ -220,8 +222,8 @@ def aligned(targets: Sequence[logits.TopK], metas: Metas, *, at_one: bool = Fals
 
 
 def _kept(target: logits.TopK, size: int) -> Ints:
-    """Ids that the target really keeps; `size` for those from there on, and for a slot that nothing filled (which
-    repeats the first id: see `synthgen.teachers.server_tokens`)."""
+    """Ids that the target really keeps. `size` stands for ids from there on, and for an empty slot (which repeats the
+    first id: see `synthgen.teachers.server_tokens`)."""
     ids = target.ids.astype(np.int64)
     ids[:, 1:][ids[:, 1:] == ids[:, :1]] = size
     return np.minimum(ids, size)
@@ -229,11 +231,11 @@ def _kept(target: logits.TopK, size: int) -> Ints:
 
 def _combine(logp_KTU: Array, weights: Sequence[float], how: str) -> Array:
     """log of the mean or of the pool, (T, U + 1), summing to 1."""
-    some = [(weight, logp) for weight, logp in zip(weights, logp_KTU, strict=True) if weight > 0]
+    positive = [(weight, logp) for weight, logp in zip(weights, logp_KTU, strict=True) if weight > 0]
     if how == "mean":
-        out = _logsumexp(np.stack([np.log(weight) + logp for weight, logp in some], -1))
+        out = _logsumexp(np.stack([np.log(weight) + logp for weight, logp in positive], -1))
     else:
-        out = sum((weight * logp for weight, logp in some), np.zeros_like(logp_KTU[0]))
+        out = sum((weight * logp for weight, logp in positive), np.zeros_like(logp_KTU[0]))
     return out - _logsumexp(out)[:, None]
 
 
@@ -247,8 +249,8 @@ def _logsumexp(values: Array) -> Array:
 
 def agreement(logp_KTU: Array) -> tuple[float, ...]:
     """Each teacher's share of agreement with the others: Σ_{j≠k} of the mass that p_j and p_k have in common
-    (1 − total variation), a mean over the row's tokens. The relative agreement degree of Hsu and Chen 1996 (Fuzzy Sets
-    and Systems 79) for distributions; of two teachers each agrees as much as the other."""
+    (1 − total variation), a mean over the row's tokens. This is the relative agreement degree of Hsu and Chen 1996
+    (Fuzzy Sets and Systems 79) for distributions. Of two teachers each gets one half."""
     p = np.exp(logp_KTU)
     common = np.array([[np.minimum(a, b).sum(-1).mean() for b in p] for a in p])
     degree = common.sum(-1) - common.diagonal()
@@ -259,27 +261,28 @@ def agreement(logp_KTU: Array) -> tuple[float, ...]:
 
 def by_validation(
     folder: Path,
-    render: Callable[[Sequence[Message]], list[int]],
+    render: Render,
     most: int,
     names: Sequence[str],
     how: str,
 ) -> tuple[float, ...]:
     """The weights under which the merged distribution itself, at temperature 1, gives the tokens of the kept
-    validation rows their highest likelihood. Concave in the weights for the mean (optimal prediction pools, Geweke and
-    Amisano 2011) and for the pool (Heskes 1998), so there is one best value.
+    validation rows their highest likelihood. It is concave in the weights for the mean (optimal prediction pools,
+    Geweke and Amisano 2011) and for the pool (Heskes 1998), so there is one best value.
 
-    The tokens are those of the teacher that answered: on text of its own it is hard to beat.
+    The tokens are those of the teacher that answered, which has an advantage on its own text.
     """
     seen: list[tuple[list[logits.TopK], Metas]] = []
 
-    def collect(targets: Sequence[Any], metas: Metas) -> tuple[Any, dict[str, Any]]:
-        seen.append((list(targets), list(metas)))
-        return targets[0], {}
+    def collect(targets: Sequence[logits.Target], metas: Metas) -> tuple[logits.Target, LogitsMeta]:
+        seen.append(([target for target in targets if isinstance(target, logits.TopK)], list(metas)))
+        return targets[0], metas[0]
 
     try:
-        rows: list[Example] = load(folder, render, most, "validation", names, collect).examples
+        choice = Choice(most, "validation", teachers=tuple(names), merge=collect)
+        rows: list[Example] = load(folder, render, choice).examples
     except CorpusError as error:
-        if "no rows to train on" not in str(error):
+        if NO_ROWS not in str(error):
             raise
         raise UserError(
             f"train.ensemble.by is 'validation', and {folder} has no validation rows",
@@ -298,25 +301,25 @@ def best_weights(
     for targets, metas, tokens in rows:
         ids, logp = aligned(targets, metas, at_one=True)
         hit = ids == np.asarray(tokens)[:, None]
-        # A token that nobody kept counts as the bucket it is in: its share of that is the same whatever the weights.
+        # A token that no teacher kept counts as the bucket it is in: its share of that does not depend on the weights.
         column = np.where(hit.any(-1), hit.argmax(-1), ids.shape[-1])
         parts.append((logp, logp[:, np.arange(len(ids)), column]))
-    tokens_of_all = sum(said.shape[-1] for _, said in parts)
+    tokens_of_all = sum(at_tokens.shape[-1] for _, at_tokens in parts)
 
     def climb(weights: Array) -> tuple[float, Array]:
         value, gradient = 0.0, np.zeros(len(weights))
-        for logp, said in parts:
+        for logp, at_tokens in parts:
             if how == "mean":
-                total = _logsumexp((np.log(weights.clip(1e-300))[:, None] + said).T)
+                total = _logsumexp((np.log(weights.clip(1e-300))[:, None] + at_tokens).T)
                 value += total.sum()
-                gradient += np.exp(said - total).sum(-1)
+                gradient += np.exp(at_tokens - total).sum(-1)
             else:
                 finite = np.maximum(logp, -1e4)
                 joint = np.tensordot(weights, finite, 1)
                 norm = _logsumexp(joint)
-                value += (weights @ np.maximum(said, -1e4) - norm).sum()
-                inside = np.exp(joint - norm[:, None])
-                gradient += (np.maximum(said, -1e4) - (inside * finite).sum(-1)).sum(-1)
+                value += (weights @ np.maximum(at_tokens, -1e4) - norm).sum()
+                pooled = np.exp(joint - norm[:, None])
+                gradient += (np.maximum(at_tokens, -1e4) - (pooled * finite).sum(-1)).sum(-1)
         return value / tokens_of_all, gradient / tokens_of_all
 
     weights = np.full(len(rows[0][0]), 1 / len(rows[0][0]))

@@ -1,7 +1,7 @@
-"""What a student learns from inside its teacher: hidden states of some layers, and attention relations of one.
+"""Losses on a teacher's layers: hidden states of some of them, and attention relations of one.
 
-    inside = Inside(student, teacher, section)            # None of it is in the student: dropped on export
-    states_ND, loss, parts = inside(student, head, rows, step)
+    terms = LayerTerms(student, teacher, section)         # its projections are trained, and not part of the student
+    states_ND, loss, parts = terms(student, head, rows, step)
 
 Both terms are means over the tokens that teach (`n_valid`, completion tokens of the whole optimizer step), in float32,
 and zero when the student is the teacher and reads the same prompt:
@@ -13,131 +13,167 @@ and zero when the student is the teacher and reads the same prompt:
                 A_a: queries, keys or values of one layer cut into A_r relation heads (MiniLMv2, arXiv 2012.15828), as
                 they leave their projections, before rotary positions; a token is related to itself and those before it
 
-The live teacher makes its states in each step, or has made them before (`distill.targets.hidden_states`). It reads the prompt that it
-was sent, as when its distributions were stored, and the student its own. Where the two are the same tokens, relations
-reach into the prompt; where they are not, they are among completion tokens alone.
+The live teacher computes its states in each step, or they were stored before (`distill.targets.hidden_states`). It
+reads the prompt that it was sent, as when its distributions were stored, and the student reads its own. Where both are
+the same tokens, relations reach into the prompt; otherwise they are among completion tokens alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import PreTrainedModel
 
 from distill.data import Example
 from distill.output_layer import Head
 from distill.targets.hidden_states import States
 from distill.targets.layer_outputs import NO_HEAD, attention_parts, layers_of, see
 from synthgen.errors import RecipeError
-from synthgen.recipe import Hidden, TrainSection
+from synthgen.recipe import Hidden, Relations, TrainSection
 
 
-class Inside(nn.Module):
-    """The terms `section.hidden` and `section.relations` for one student of one teacher (a causal model, frozen).
+class LayerTerms(nn.Module):
+    """The terms `section.hidden` and `section.relations` for one student of one frozen teacher.
 
-    With `stored` states the teacher itself is not asked, and may be None; relations need it. Raises
-    RecipeError for layers, widths or heads that do not fit the two models.
+    `teacher` is the live one, or its stored states, which relations cannot be computed from. Raises RecipeError for
+    layers, widths or heads that do not fit the two models.
     """
 
-    def __init__(self, student: Any, teacher: Any, section: TrainSection, stored: States | None = None) -> None:
+    def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel | States, section: TrainSection) -> None:
         super().__init__()
-        self.teacher = (teacher,)  # no submodule: neither trained nor saved
-        self.stored = stored
+        self.stored = teacher if isinstance(teacher, States) else None
+        self.teacher = (None if self.stored else teacher,)  # no submodule: neither trained nor saved
         self.hidden, self.relations = section.hidden, section.relations
         self.pairs: list[tuple[int, int]] = []
         self.projections = nn.ModuleList()
         self.heads = self.layer = 0
         if self.hidden:
-            depth = stored.depth if stored else len(layers_of(teacher))
-            self.pairs = layer_pairs(self.hidden, len(layers_of(student)), depth)
-            own = int(student.config.get_text_config().hidden_size)
-            its = stored.width if stored else int(teacher.config.get_text_config().hidden_size)
-            if self.hidden.projection:
-                generator = torch.Generator().manual_seed(section.seed)
-                self.projections.extend(projection(own, its, generator) for _ in self.pairs)
-            elif own != its:
-                raise RecipeError(
-                    f"train.hidden.projection is false, but the student is {own} wide and the teacher {its}",
-                    "leave it out: a projection is learned",
-                )
+            self._prepare_hidden(self.hidden, student, teacher, section.seed)
         if self.relations:
-            self.layer = len(layers_of(teacher)) - 1 if self.relations.layer is None else self.relations.layer
-            if self.layer >= len(layers_of(teacher)):
-                raise RecipeError(
-                    f"train.relations.layer is {self.layer}; the teacher has layers 0 to {len(layers_of(teacher)) - 1}",
-                    "name a layer it has",
-                )
-            config = teacher.config.get_text_config()
-            few = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-            self.heads = self.relations.heads or few
-            for model, layer in ((student, len(layers_of(student)) - 1), (teacher, self.layer)):
-                for width in attention_parts(layers_of(model)[layer])[1]:
-                    if width % self.heads:
-                        raise RecipeError(
-                            f"train.relations.heads is {self.heads}, which does not divide a width of {width}",
-                            "set it to a number that divides the widths of queries, keys and values of both models",
-                        )
+            self._prepare_relations(self.relations, student, teacher)
+
+    def _prepare_hidden(
+        self, hidden: Hidden, student: PreTrainedModel, teacher: PreTrainedModel | States, seed: int
+    ) -> None:
+        depth = teacher.depth if isinstance(teacher, States) else len(layers_of(teacher))
+        self.pairs = layer_pairs(hidden, len(layers_of(student)), depth)
+        own = int(student.config.get_text_config().hidden_size)
+        wanted = teacher.width if isinstance(teacher, States) else int(teacher.config.get_text_config().hidden_size)
+        if hidden.projection:
+            generator = torch.Generator().manual_seed(seed)
+            self.projections.extend(projection(own, wanted, generator) for _ in self.pairs)
+        elif own != wanted:
+            raise RecipeError(
+                f"train.hidden.projection is false, but the student is {own} wide and the teacher {wanted}",
+                "leave it out: a projection is learned",
+            )
+
+    def _prepare_relations(
+        self, relations: Relations, student: PreTrainedModel, teacher: PreTrainedModel | States
+    ) -> None:
+        if isinstance(teacher, States):
+            raise ValueError("relations are computed from the live teacher")
+        depth = len(layers_of(teacher))
+        self.layer = depth - 1 if relations.layer is None else relations.layer
+        if self.layer >= depth:
+            raise RecipeError(
+                f"train.relations.layer is {self.layer}; the teacher has layers 0 to {depth - 1}",
+                "name a layer it has",
+            )
+        config = teacher.config.get_text_config()
+        fewest = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        self.heads = relations.heads or fewest
+        for model, layer in ((student, len(layers_of(student)) - 1), (teacher, self.layer)):
+            for width in attention_parts(layers_of(model)[layer])[1]:
+                if width % self.heads:
+                    raise RecipeError(
+                        f"train.relations.heads is {self.heads}, which does not divide a width of {width}",
+                        "set it to a number that divides the widths of queries, keys and values of both models",
+                    )
 
     def describe(self) -> str:
         """In words, for cards."""
-        found = []
+        terms = []
         if self.hidden:
             pairs = ", ".join(f"{s} from {t}" for s, t in self.pairs)
             how = "learned projections" if len(self.projections) else "no projection"
-            found.append(f"hidden states ({self.hidden.loss}, layers {pairs}, {how}, weight {self.hidden.weight:g})")
+            terms.append(f"hidden states ({self.hidden.loss}, layers {pairs}, {how}, weight {self.hidden.weight:g})")
         if self.relations:
-            found.append(
+            terms.append(
                 f"attention relations (the last layer from {self.layer}, {self.heads} heads, "
                 f"weight {self.relations.weight:g})"
             )
-        return " and ".join(found) + (" of the teacher, stored" if self.stored else " of the live teacher")
+        return " and ".join(terms) + (" of the teacher, stored" if self.stored else " of the live teacher")
 
     def forward(
-        self, model: Any, head: Head | None, rows: Sequence[Example], step: Sequence[Example]
+        self, model: PreTrainedModel, head: Head | None, rows: Sequence[Example], step: Sequence[Example]
     ) -> tuple[Tensor, Tensor, dict[str, float]]:
         """What `completion_states` gives for the student `model`; and the weighted terms with their values by name.
 
         `rows` are some of the rows of `step`, by whose tokens the terms are divided.
         """
-        completions = [e.completion for e in rows]
-        student_prompts = [e.prompt for e in rows]
-        teacher_prompts = [list(e.teacher_prompt) or e.prompt for e in rows]
-        attention = (-1, self.layer) if self.relations else (None, None)
-        states, mine = see(model, head, student_prompts, completions, [s for s, _ in self.pairs], attention[0])
+        prompts, completions = [e.prompt for e in rows], [e.completion for e in rows]
+        last = -1 if self.relations else None
+        states, student = see(model, head, prompts, completions, [s for s, _ in self.pairs], last)
         device = states[0].device
-        depths = [t for _, t in self.pairs]
-        if self.stored:
-            texts = zip(teacher_prompts, completions, strict=True)
-            its = [[self.stored.read(t, *text) for t in depths] for text in texts]
-        else:
-            with torch.no_grad(), torch.autocast(device.type, enabled=False):
-                _, its = see(self.teacher[0], NO_HEAD, teacher_prompts, completions, depths, attention[1])
+        teacher = self._of_teacher(rows, device)
         tokens = sum(len(e.completion) for e in step)
         total = torch.zeros((), device=device)
         parts: dict[str, float] = {}
         with torch.autocast(device.type, enabled=False):
             if self.hidden:
-                found = total
-                for n in range(len(self.pairs)):
-                    w = self.projections[n].weight if len(self.projections) else None
-                    h_s = torch.cat([row[n][-len(c) :] for row, c in zip(mine, completions, strict=True)])
-                    h_t = torch.cat([row[n][-len(c) :] for row, c in zip(its, completions, strict=True)])
-                    found = found + hidden_term(h_s, h_t.to(device), w, self.hidden.loss) / len(self.pairs)
-                parts["hidden"] = float(found.detach()) / tokens
-                total = total + self.hidden.weight / tokens * found
+                value = self._hidden(self.hidden, rows, student, teacher)
+                parts["hidden"] = float(value.detach()) / tokens
+                total = total + self.hidden.weight / tokens * value
             if self.relations:
-                found = torch.zeros((), device=device)
-                for n, (own, other) in enumerate(zip(mine, its, strict=True)):
-                    count = len(completions[n])
-                    keys = None if student_prompts[n] == teacher_prompts[n] else count
-                    for a, b in zip(own[-3:], other[-3:], strict=True):
-                        found = found + relation_term(a, b.to(device), self.heads, count, keys)
-                parts["relations"] = float(found.detach()) / tokens
-                total = total + self.relations.weight / tokens * found
+                value = self._relations(rows, student, teacher)
+                parts["relations"] = float(value.detach()) / tokens
+                total = total + self.relations.weight / tokens * value
         return torch.cat(states), total, parts
+
+    def _of_teacher(self, rows: Sequence[Example], device: torch.device) -> list[list[Tensor]]:
+        """The teacher's outputs for each row, as `see` gives them."""
+        prompts, completions = [_read_by_teacher(e) for e in rows], [e.completion for e in rows]
+        depths = [t for _, t in self.pairs]
+        if self.stored:
+            texts = zip(prompts, completions, strict=True)
+            return [[self.stored.read(t, *text) for t in depths] for text in texts]
+        layer = self.layer if self.relations else None
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            return see(self.teacher[0], NO_HEAD, prompts, completions, depths, layer)[1]
+
+    def _hidden(
+        self, hidden: Hidden, rows: Sequence[Example], student: list[list[Tensor]], teacher: list[list[Tensor]]
+    ) -> Tensor:
+        """Sum over the tokens of `rows` of the distance of hidden states, a mean over layer pairs."""
+        device = student[0][0].device
+        total = torch.zeros((), device=device)
+        for n in range(len(self.pairs)):
+            w = self.projections[n].weight if len(self.projections) else None
+            h_s, h_t = (
+                torch.cat([outputs[n][-len(e.completion) :] for outputs, e in zip(side, rows, strict=True)])
+                for side in (student, teacher)
+            )
+            total = total + hidden_term(h_s, h_t.to(device), w, hidden.loss) / len(self.pairs)
+        return total
+
+    def _relations(self, rows: Sequence[Example], student: list[list[Tensor]], teacher: list[list[Tensor]]) -> Tensor:
+        """Sum over the tokens of `rows` of the divergence of attention relations."""
+        total = torch.zeros((), device=student[0][0].device)
+        for e, own, other in zip(rows, student, teacher, strict=True):
+            count = len(e.completion)
+            keys = None if e.prompt == _read_by_teacher(e) else count
+            for a, b in zip(own[-3:], other[-3:], strict=True):
+                total = total + relation_term(a, b.to(total.device), self.heads, count, keys)
+        return total
+
+
+def _read_by_teacher(row: Example) -> list[int]:
+    """The prompt that the teacher reads."""
+    return list(row.teacher_prompt) or row.prompt
 
 
 def hidden_term(h_s: Tensor, h_t: Tensor, weight: Tensor | None, loss: str) -> Tensor:

@@ -1,14 +1,15 @@
-"""A teacher's hidden states of given texts, made once: later epochs and other students read them instead of asking.
+"""Stored hidden states of a teacher: computed once, then read by later epochs and by other students.
 
-    states = States(run / "hidden", teacher)
-    states.make(teacher, [9, 19, 29], texts)       # only what is not there yet; `texts` are (prompt, completion)
+    states = States(run / "hidden", teacher.weights)
+    states.make(teacher.weights, [9, 19, 29], texts, batch_size=8)     # what is missing; texts: (prompt, completion)
     h_TD = states.read(9, prompt, completion)      # float32; row t is of the position that predicts completion[t]
 
-Parquet below `hidden/<teacher>/layer-NN`, a row a text, found by a hash over every token that the teacher read, its
-revision and its type: states of other tokens are not found, and are made. A position is stored as its root mean square
-(float32) and its numbers divided by that, as float16 in two byte planes: an error of 2⁻¹¹ of each number, or, of those
-below 6e-5 of the root mean square, 3e-8 of that. The scale is kept although most terms undo it: layer normalization
-adds an ε to the variance. And raw states can be beyond float16: those of a 135M Llama reach 24,827.
+They are Parquet files below `hidden/<teacher>/layer-NN`, one row for each text. A row is found by a hash over every
+token that the teacher read, its revision and its number type, so states of other tokens or of other weights are not
+found, and are computed. A position is stored as its root mean square (float32) and its numbers divided by that, as
+float16 in two byte planes: an error of 2⁻¹¹ of each number, or of 3e-8 of the root mean square for numbers below 6e-5
+of it. The scale is kept although most terms undo it: layer normalization adds an ε to the variance. And raw states can
+be beyond float16: those of a 135M Llama reach 24,827.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,8 +32,9 @@ from distill.data import Example
 from distill.targets.layer_outputs import NO_HEAD, see
 from synthgen import durable
 from synthgen.errors import CorpusError, TeacherError
-from synthgen.teachers.score import batches
-from synthgen.teachers.transformers import LocalModel
+from synthgen.lm.forward import batches
+from synthgen.lm.weights import Weights
+from synthgen.logits import Floats
 from synthgen.ui import UI
 
 FORMAT = b"hidden-v1"
@@ -45,54 +46,57 @@ _OPEN = 64  # files held open
 _UNREADABLE = (OSError, pa.ArrowException, KeyError, ValueError)  # a damaged footer can name other columns
 
 Text = tuple[Sequence[int], Sequence[int]]
-Floats = np.ndarray[Any, np.dtype[Any]]
+"""Token ids of a prompt and of its completion."""
 
 
 class States:
-    """What is stored of `teacher` in `folder`; of the teacher itself only its description is used to read."""
+    """What is stored in `folder` of the teacher with these weights. Reading does not load them.
 
-    def __init__(self, folder: Path, teacher: LocalModel) -> None:
+    Raises TeacherError where the exact revision of the weights is not known.
+    """
+
+    def __init__(self, folder: Path, teacher: Weights) -> None:
         config = teacher.config.get_text_config()
         self.width, self.depth = int(config.hidden_size), int(config.num_hidden_layers)
-        revision = str(teacher.identity["revision"])
+        revision = teacher.revision
         if not re.fullmatch("sha256:.+|[0-9a-f]{40}", revision):
             raise TeacherError(
-                f"train.hidden.stored: which weights '{teacher.identity['model']}' has is not known (revision "
+                f"train.hidden.stored: which weights '{teacher.name}' has is not known (revision "
                 f"{revision}), and other weights have other states",
                 "set teacher.revision to a commit",
             )
-        self.folder = folder / Path(teacher.identity["model"].removeprefix("package:")).name
-        self._who = json.dumps([FORMAT.decode(), revision, teacher.identity["dtype"]]).encode()
+        self.folder = folder / Path(teacher.name.removeprefix("package:")).name
+        self._who = json.dumps([FORMAT.decode(), revision, teacher.dtype]).encode()
         self._there: dict[int, dict[bytes, tuple[Path, int]]] = {}
 
     def missing(self, layer: int, texts: Sequence[Text]) -> list[Text]:
-        """Those of `texts` whose states after `layer`, from 0, are not there. Raises CorpusError for a damaged file."""
+        """Those of `texts` whose states after `layer`, from 0, are missing. Raises CorpusError for a damaged file."""
         there = self._index(layer)
         return [text for text in texts if self._key(*text) not in there]
 
     def make(
         self,
-        teacher: LocalModel,
+        teacher: Weights,
         layers: Sequence[int],
         texts: Sequence[Text],
+        batch_size: int,
         tick: Callable[[int], None] = lambda texts: None,
     ) -> None:
-        """Let the teacher read what is not stored yet; `tick` is told of each part's texts.
+        """Let the teacher read what is not stored yet, `batch_size` texts at a time; `tick` counts the texts done.
 
-        Whatever was there before, a part is written whole or not at all, and what is missing is cut into parts by its
-        place in `texts`: killed and begun again, the same bytes are made. Raises TeacherError for states that are not
-        numbers.
+        A part is written whole or not at all, and what is missing is cut into parts by its place in `texts`. So a run
+        that was killed and begun again writes the same bytes. Raises TeacherError for states that are not numbers.
         """
         depth = len(set(layers))
-        for some_texts in _parts(texts, depth * self.width):
-            part = list(dict.fromkeys((tuple(p), tuple(c)) for p, c in some_texts))
+        for members in _parts(texts, depth * self.width):
+            part = list(dict.fromkeys((tuple(p), tuple(c)) for p, c in members))
             wanted: dict[tuple[Text, ...], list[int]] = {}
             for layer in sorted(set(layers)):
                 wanted.setdefault(tuple(self.missing(layer, part)), []).append(layer)
-            for some, depths in wanted.items():
-                if some:
-                    self._write(depths, some, _read_by(teacher, depths, some))
-            tick(len(some_texts))
+            for missing, depths in wanted.items():
+                if missing:
+                    self._write(depths, missing, _states_of(teacher, depths, missing, batch_size))
+            tick(len(members))
 
     def read(self, layer: int, prompt: Sequence[int], completion: Sequence[int]) -> Tensor:
         """States (T, D) after `layer` of the T positions that predict the completion's tokens.
@@ -101,16 +105,18 @@ class States:
         """
         place = self._index(layer).get(self._key(prompt, completion))
         if place is None:
-            raise CorpusError(f"{self.folder} has no states of layer {layer} for a row", "train again: they are made")
+            raise CorpusError(
+                f"{self.folder} has no states of layer {layer} for a row", "train again: they are computed"
+            )
         path, row = place
         try:
             file = _opened(path)
             size = file.metadata.row_group(0).num_rows  # of all groups but the last
             table = file.read_row_group(row // size, ["scale", "low", "high"]).slice(row % size, 1)
-            found = _decode({name: table[name][0].as_py() for name in table.column_names}, self.width)
+            h_TD = _decode({name: table[name][0].as_py() for name in table.column_names}, self.width)
         except _UNREADABLE as error:
             raise _damaged(path, error) from None
-        return torch.from_numpy(found)
+        return torch.from_numpy(h_TD)
 
     def look_again(self) -> None:
         """See what another process has written since."""
@@ -125,11 +131,11 @@ class States:
 
     def _index(self, layer: int) -> dict[bytes, tuple[Path, int]]:
         if layer not in self._there:
-            found: dict[bytes, tuple[Path, int]] = {}
+            index: dict[bytes, tuple[Path, int]] = {}
             for path in sorted(self._place(layer).glob("*.parquet")):
                 if not path.name.startswith("."):
-                    self._note(found, path)
-            self._there[layer] = found
+                    self._note(index, path)
+            self._there[layer] = index
         return self._there[layer]
 
     def _note(self, there: dict[bytes, tuple[Path, int]], path: Path) -> None:
@@ -143,11 +149,11 @@ class States:
         for row, key in enumerate(keys):
             there.setdefault(key, (path, row))
 
-    def _write(self, depths: Sequence[int], texts: Sequence[Text], found: Sequence[Sequence[dict[str, bytes]]]) -> None:
+    def _write(self, depths: Sequence[int], texts: Sequence[Text], blobs: Sequence[Sequence[dict[str, bytes]]]) -> None:
         keys = [self._key(*text) for text in texts]
         name = hashlib.blake2b(b"".join(keys), digest_size=8).hexdigest()
         for n, layer in enumerate(depths):
-            rows = [each[n] for each in found]
+            rows = [each[n] for each in blobs]
             columns = {"key": pa.array(keys, pa.binary()), "tokens": pa.array([len(c) for _, c in texts], pa.int32())}
             columns |= {key: pa.array([row[key] for row in rows], pa.large_binary()) for key in rows[0]}
             about = {"layer": layer, "width": self.width, "layout": "low and high bytes of float16, times scale f32"}
@@ -167,8 +173,10 @@ class States:
             self._note(self._index(layer), path)
 
 
-def store(states: States, teacher: LocalModel, layers: Sequence[int], rows: Sequence[Example], ui: UI) -> None:
-    """Have what a student of `layers` reads of `rows` in `states`: made by this process, or by the one that writes."""
+def store(
+    states: States, teacher: Weights, layers: Sequence[int], rows: Sequence[Example], batch_size: int, ui: UI
+) -> None:
+    """Have the states of `layers` for `rows` in `states`: computed by this process, or by the one that writes."""
     texts = [(tuple(e.teacher_prompt) or tuple(e.prompt), tuple(e.completion)) for e in rows]
     if not any(states.missing(layer, texts) for layer in set(layers)):
         return
@@ -181,7 +189,7 @@ def store(states: States, teacher: LocalModel, layers: Sequence[int], rows: Sequ
         durable.sweep(states.folder)
         states.look_again()
         with ui.progress("hidden states", len(texts), "rows") as bar:
-            states.make(teacher, layers, texts, bar.advance)
+            states.make(teacher, layers, texts, batch_size, bar.advance)
     tokens = sum(len(completion) for _, completion in texts)
     ui.note(f"train: states of {tokens:,} tokens, {len(set(layers))} layers, are in {states.folder}")
 
@@ -197,12 +205,12 @@ def _opened_then(path: Path, changed: int) -> pq.ParquetFile:
 
 def _damaged(path: Path, error: Exception) -> CorpusError:
     reason = next(iter(str(error).splitlines()), type(error).__name__)
-    return CorpusError(f"{path} is damaged: {reason}", "remove it: the states are made again")
+    return CorpusError(f"{path} is damaged: {reason}", "remove it: the states are computed again")
 
 
 def _parts(texts: Sequence[Text], numbers: int) -> Iterator[Sequence[Text]]:
-    """`texts` cut where a part would be more than `_PART` of them or hold more than `_PART_NUMBERS`, `numbers` being
-    those of a token."""
+    """`texts` cut where a part would have more than `_PART` of them, or more than `_PART_NUMBERS` numbers; a token has
+    `numbers` of them."""
     begin = held = 0
     for n, (_, completion) in enumerate(texts):
         if n > begin and (n - begin == _PART or held + len(completion) * numbers > _PART_NUMBERS):
@@ -213,19 +221,21 @@ def _parts(texts: Sequence[Text], numbers: int) -> Iterator[Sequence[Text]]:
         yield texts[begin:]
 
 
-def _read_by(teacher: LocalModel, depths: Sequence[int], texts: Sequence[Text]) -> list[list[dict[str, bytes]]]:
-    """For each text, its states after each of `depths`, as they are stored."""
-    found: list[list[dict[str, bytes]]] = [[] for _ in texts]
+def _states_of(
+    teacher: Weights, depths: Sequence[int], texts: Sequence[Text], batch_size: int
+) -> list[list[dict[str, bytes]]]:
+    """For each text the teacher's states after each of `depths`, as they are stored."""
+    blobs: list[list[dict[str, bytes]]] = [[] for _ in texts]
     order = sorted(range(len(texts)), key=lambda i: len(texts[i][0]) + len(texts[i][1]))
-    for batch in batches(order, [len(c) for _, c in texts], teacher.batch_size):
+    for batch in batches(order, [len(c) for _, c in texts], batch_size):
         with torch.no_grad():
             _, rows = see(teacher.model, NO_HEAD, [texts[i][0] for i in batch], [texts[i][1] for i in batch], depths)
         for i, row in zip(batch, rows, strict=True):
             states = [h_TD.float().cpu().numpy() for h_TD in row]
             if not all(np.isfinite(h_TD).all() for h_TD in states):
                 raise TeacherError("the teacher's hidden states are not numbers", "set teacher.dtype to float32")
-            found[i] = [_encode(h_TD) for h_TD in states]
-    return found
+            blobs[i] = [_encode(h_TD) for h_TD in states]
+    return blobs
 
 
 def _encode(h_TD: Floats) -> dict[str, bytes]:

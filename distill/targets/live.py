@@ -1,8 +1,8 @@
-"""The teacher in the loop: it scores the corpus's texts, or the student's own, or is trained beside the student.
+"""Learning from a live teacher: it reads the corpus's texts, or the student's own, or is trained beside the student.
 
     fit(OnPolicy(model, teacher, section, steps), batch_of, section, steps, checkpoints, bar, accelerator=…)
 
-Its whole distribution is there, so every divergence of `distill.losses` can be taken, mse too. On-policy: GKD,
+Its whole distribution is at hand, so every divergence of `distill.losses` can be computed, mse too. On-policy: GKD,
 arXiv 2306.13649, algorithm 1; no gradient goes through the choice of tokens. Mutual: deep mutual learning, arXiv
 1706.00384, with both networks moved by one step of one optimizer (the paper takes turns).
 """
@@ -14,31 +14,22 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from distill import losses
-from distill.data import Example, batch_rows, rows
-from distill.loop import Objective
+from distill.data import NO_ROWS, Example, in_words, rows
 from distill.output_layer import Head, completion_states, logits_of, output_head
-from distill.students.build import describe, student_of
-from distill.students.decoder import steps_of, train_arms
-from distill.targets.stored import FromShards, batch_loss
+from distill.targets.stored import FromCompletions, Rows, batch_loss
 from synthgen import corpus
 from synthgen.errors import CorpusError, UserError
-from synthgen.recipe import OnlineSection, Recipe, TrainSection, local_teacher
-from synthgen.tables.students import DecoderStudent
-from synthgen.teachers.transformers import LocalModel
-from synthgen.ui import UI
-
-LEARNED = {
-    "teacher": "the live teacher's distributions",
-    "on_policy": "the live teacher's distributions, on texts of its own too",
-    "mutual": "a teacher that learned from it at the same time and is saved in teacher/",
-}  # for cards
+from synthgen.lm.model import LanguageModel
+from synthgen.lm.tokens import Tokens
+from synthgen.logits import LogitsMeta
+from synthgen.recipe import OnlineSection, TrainSection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,42 +43,47 @@ class Text(Example):
     ended: bool = False
 
 
-class LiveTeacher(Objective):
+class LiveTeacher(FromCompletions[Text]):
     """A causal language model on the live distributions of a frozen teacher over the rows' completions."""
 
-    def __init__(self, model: Any, teacher: LocalModel, section: TrainSection) -> None:
+    def __init__(self, model: PreTrainedModel, teacher: LanguageModel, section: TrainSection) -> None:
         super().__init__()
         assert section.online is not None
         self.model, self.section, self.online = model, section, section.online
-        self.meta = {"temperature": section.online.loss_temperature, "vocab_size": teacher.identity["vocab_size"]}
-        self.frozen = (teacher.model, output_head(teacher.model))
+        self.meta: LogitsMeta = {
+            "kind": "dense",
+            "temperature": section.online.loss_temperature,
+            "vocab_size": teacher.weights.vocab_size,
+        }
+        frozen = teacher.weights.model
+        self.frozen = (frozen, output_head(frozen))
         self.head = output_head(model)
 
     def forward(self, rows: Sequence[Text], step: Sequence[Text]) -> tuple[Tensor, dict[str, float]]:
         """See `Objective.forward` and `batch_loss`."""
         teacher, head = self.frozen
         with torch.no_grad(), torch.autocast(teacher.device.type, enabled=False):
-            teacher_ND = _states(teacher, head, rows, "teacher_prompt")
-        states_ND = _states(self.model, self.head, rows, "prompt")
-        return batch_loss(states_ND, self.head, rows, self.meta, self.section, step=step, live=_live(teacher_ND, head))
+            teacher_ND = _states_after_teacher_prompt(teacher, head, rows)
+        states_ND = _states(self.model, self.head, rows)
+        live = _targets_of(teacher_ND, head)
+        return batch_loss(states_ND, self.head, Rows(rows, step), self.section, self.meta, live)
 
 
 class OnPolicy(LiveTeacher):
-    """Of some steps, the completions are the student's own: λ · E_student + (1 − λ) · E_corpus of the divergence.
+    """In some steps the completions are the student's own: λ · E_student + (1 − λ) · E_corpus of the divergence.
 
-    Whether the student writes is drawn a step, from (seed, step); each token it writes from (seed, step, row). It
-    ends where the teacher would: by the teacher's end-of-text tokens.
+    Whether the student writes is drawn from (seed, step); each token that it writes from (seed, step, row). It ends
+    where the teacher would: at the teacher's end-of-text tokens.
     """
 
-    def __init__(self, model: Any, teacher: LocalModel, section: TrainSection, steps: int) -> None:
+    def __init__(self, model: PreTrainedModel, teacher: LanguageModel, section: TrainSection, steps: int) -> None:
         super().__init__(model, teacher, section)
-        self.writer = LocalModel(model, teacher.tokenizer, teacher.identity, teacher.batch_size)
-        self.writer.eos = teacher.eos
+        self.writer = LanguageModel.of(model, teacher.tokens, teacher.batch_size)
         self.steps = steps
         self.buffer: list[Text] = []
 
     def begin(self, step: int, rows: list[Text]) -> list[Text]:
-        """The step's rows, or their prompts with what the student wrote to them, kept for `reuse` steps."""
+        """The step's rows, or their prompts with what the student wrote after them, kept for `reuse` steps."""
         if step % self.online.reuse == 0:
             coin = np.random.Generator(np.random.Philox(key=int(key(self.section.seed, step), 16))).random()
             self.buffer = self._write(step, rows) if coin < share(self.online, step, self.steps) else []
@@ -96,7 +92,7 @@ class OnPolicy(LiveTeacher):
     def _write(self, step: int, rows: list[Text]) -> list[Text]:
         training = self.model.training
         self.model.eval()
-        with torch.autocast(self.writer.model.device.type, torch.bfloat16, enabled=self.section.dtype == "bfloat16"):
+        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.section.dtype == "bfloat16"):
             replies = self.writer.complete(
                 [row.prompt for row in rows],
                 [key(self.section.seed, step, number) for number in range(len(rows))],
@@ -105,14 +101,12 @@ class OnPolicy(LiveTeacher):
             )
         self.model.train(training)
         return [
-            replace(
-                row, completion=list(reply.token_ids), kept=False, written=True, ended=reply.finish_reason == "stop"
-            )
+            replace(row, completion=reply.tokens, kept=False, written=True, ended=reply.ended)
             for row, reply in zip(rows, replies, strict=True)
         ]
 
     def forward(self, rows: Sequence[Text], step: Sequence[Text]) -> tuple[Tensor, dict[str, float]]:
-        """Also how long the written completions are (with their end), how many of them ended, and ended at once."""
+        """Also the mean length of the written completions (with their end), and which share ended, and ended at once."""
         loss, parts = super().forward(rows, step)
         if step[0].written:
             ended = [row.ended for row in rows]
@@ -123,39 +117,41 @@ class OnPolicy(LiveTeacher):
             }
         return loss, parts
 
-    def state(self) -> Any:
+    def state(self) -> object:
         """The written texts that further steps will learn from."""
         return [asdict(row) for row in self.buffer]
 
-    def restore(self, state: Any) -> None:
+    def restore(self, state: object) -> None:
         """See `Objective.restore`."""
+        assert isinstance(state, list)
         self.buffer = [Text(**{**row, "also": (), "parts": ()}) for row in state]
 
 
 class Mutual(LiveTeacher):
     """Student and teacher learn from each other and from the corpus at once; neither's gradient reaches the other.
 
-    The student's loss is that of `LiveTeacher`; the teacher's is the same with student and teacher changed about,
-    and `teacher_kd_weight`. Both are clipped as one.
+    The student's loss is that of `LiveTeacher`. The teacher's is the same with student and teacher exchanged, and with
+    `teacher_kd_weight`. The gradients of both are clipped as one.
     """
 
-    def __init__(self, model: Any, teacher: LocalModel, section: TrainSection) -> None:
+    def __init__(self, model: PreTrainedModel, teacher: LanguageModel, section: TrainSection) -> None:
         super().__init__(model, teacher, section)
-        self.teacher = copy.deepcopy(teacher.model).float().requires_grad_()
+        self.teacher = copy.deepcopy(teacher.weights.model).float().requires_grad_()
         self.teacher_head = output_head(self.teacher)
         self.frozen = (None, None)
-        self.its_section = section.model_copy(update={"kd_weight": self.online.teacher_kd_weight})
+        self.teacher_section = section.model_copy(update={"kd_weight": self.online.teacher_kd_weight})
 
     def forward(self, rows: Sequence[Text], step: Sequence[Text]) -> tuple[Tensor, dict[str, float]]:
-        """Both losses; the parts of the teacher's are named so."""
-        student_ND = _states(self.model, self.head, rows, "prompt")
-        teacher_ND = _states(self.teacher, self.teacher_head, rows, "teacher_prompt")
-        live = _live(teacher_ND, self.teacher_head)
-        loss, parts = batch_loss(student_ND, self.head, rows, self.meta, self.section, step=step, live=live)
-        live = _live(student_ND, self.head)
-        its, found = batch_loss(teacher_ND, self.teacher_head, rows, self.meta, self.its_section, step=step, live=live)
-        parts |= {f"teacher {name}": value for name, value in found.items()}
-        return loss + its, {**parts, "loss": parts["loss"] + found["loss"], "student loss": parts["loss"]}
+        """Both losses; the names of the parts of the teacher's begin with `teacher_`."""
+        student_ND = _states(self.model, self.head, rows)
+        teacher_ND = _states_after_teacher_prompt(self.teacher, self.teacher_head, rows)
+        batch = Rows(rows, step)
+        live = _targets_of(teacher_ND, self.teacher_head)
+        loss, parts = batch_loss(student_ND, self.head, batch, self.section, self.meta, live)
+        live = _targets_of(student_ND, self.head)
+        other, values = batch_loss(teacher_ND, self.teacher_head, batch, self.teacher_section, self.meta, live)
+        parts |= {f"teacher_{name}": value for name, value in values.items()}
+        return loss + other, {**parts, "loss": parts["loss"] + values["loss"], "student_loss": parts["loss"]}
 
     def beside(self) -> dict[str, nn.Module]:
         """The trained teacher."""
@@ -171,114 +167,70 @@ def share(online: OnlineSection, step: int, steps: int) -> float:
 
 
 def key(*numbers: int) -> str:
-    """32 hexadecimal digits that are a function of the numbers: whose random numbers these are."""
+    """32 hexadecimal digits that are a function of the numbers, for random numbers that belong to them."""
     return hashlib.blake2b(repr(numbers).encode(), digest_size=16).hexdigest()
 
 
-def _states(model: Any, head: Head | None, rows: Sequence[Text], prompt: str) -> Tensor:
-    return completion_states(
-        model, head, [getattr(row, prompt) or row.prompt for row in rows], [row.completion for row in rows]
-    )
+def _states(model: PreTrainedModel, head: Head | None, rows: Sequence[Text]) -> Tensor:
+    return completion_states(model, head, [row.prompt for row in rows], [row.completion for row in rows])
 
 
-def _live(states_ND: Tensor, head: Head | None) -> Callable[[tuple[int, int]], losses.Target]:
-    """Targets from the other model's states; no gradient reaches it."""
+def _states_after_teacher_prompt(model: PreTrainedModel, head: Head | None, rows: Sequence[Text]) -> Tensor:
+    prompts = [row.teacher_prompt or row.prompt for row in rows]
+    return completion_states(model, head, prompts, [row.completion for row in rows])
+
+
+def _targets_of(states_ND: Tensor, head: Head | None) -> Callable[[tuple[int, int]], losses.Target]:
+    """Targets from another model's states; no gradient reaches it."""
     states_ND = states_ND.detach()
 
     def target(chunk: tuple[int, int]) -> losses.Target:
-        some = states_ND[slice(*chunk)]
+        here_ND = states_ND[slice(*chunk)]
         with torch.no_grad():
-            return losses.Dense(some if head is None else logits_of(some.to(head.weight_VD.dtype), head))
+            return losses.Dense(here_ND if head is None else logits_of(here_ND.to(head.weight_VD.dtype), head))
 
     return target
 
 
-def train_online(
-    recipe: Recipe, student: DecoderStudent, source: Path, folder: Path, teacher: LocalModel | None, ui: UI
-) -> dict[str, Any]:
-    """Student and baseline on the same batches; returns what training.json says."""
-    section = recipe.train
-    assert section is not None
-    assert section.online is not None
-    online = section.online
-    teacher = teacher or LocalModel.open(local_teacher(recipe), lazy=True)
-    check_teacher(source, teacher)
-    data, left_out = texts(source, teacher, section)
-    validation = texts(source, teacher, section, "validation")[0] if section.eval_steps else []
-    steps = steps_of(len(data), section)
-    arms: dict[str, Callable[[Any], Objective]] = {
-        "distilled": {
-            "teacher": lambda model: LiveTeacher(model, teacher, section),
-            "on_policy": lambda model: OnPolicy(model, teacher, section, steps),
-            "mutual": lambda model: Mutual(model, teacher, section),
-        }[online.mode]
-    }
-    if section.baseline:
-        arms["cross-entropy"] = lambda model: FromShards(model, {}, section, labels_alone=True)
-    curves = train_arms(
-        arms,
-        lambda: student_of(student, teacher, section.seed),
-        lambda step: [data[i] for i in batch_rows(step, len(data), section.batch_size, section.seed)],
-        section,
-        steps,
-        folder,
-        teacher.device,
-        teacher.tokenizer,
-        ui,
-        validation,
-    )
-    return {
-        "kind": "decoder",
-        "student": describe(student, teacher.config.num_hidden_layers),
-        "steps": steps,
-        "rows": len(data),
-        "rows kept by curation": sum(row.kept for row in data),
-        "rows left out": left_out,
-        "completion tokens trained on": int(sum(row["tokens"] for row in curves["distilled"])),
-        "learns by": f"{section.kd_weight:g} · {section.loss} from the live teacher"
-        + (f" + {1 - section.kd_weight:g} · cross-entropy" if section.kd_weight < 1 else ""),
-        "learned from": LEARNED[online.mode],
-        "targets": {"kind": "dense", "temperature": online.loss_temperature, "online": online.mode},
-        "metrics": curves,
-    }
-
-
-def check_teacher(source: Path, teacher: LocalModel) -> None:
-    """Raises CorpusError for a teacher that is none of the corpus's: the audit would not know of it."""
-    made_by = corpus.manifest(source)["teachers"].values()
-    if not any(one.get("revision") == teacher.identity["revision"] for one in made_by):
+def check_teacher(source: Path, teacher: LanguageModel) -> None:
+    """Raises CorpusError for a teacher that wrote none of the corpus: the audit would not know of it."""
+    written_by = corpus.manifest(source)["teachers"].values()
+    if not any(one.get("revision") == teacher.weights.revision for one in written_by):
         raise CorpusError(
-            f"{source}: revision {teacher.identity['revision']}, the teacher's, wrote none of it",
+            f"{source}: revision {teacher.weights.revision}, the teacher's, wrote none of it",
             "name a teacher that wrote the corpus in the recipe, or generate again",
         )
-    if not any(one.get("tokenizer") == teacher.identity["tokenizer"] for one in made_by):
+    if not any(one.get("tokenizer") == teacher.tokens.hash for one in written_by):
         raise CorpusError(f"{source}: its tokens are of another tokenizer than the teacher's", "generate again")
 
 
 def texts(
-    folder: Path, teacher: LocalModel, section: TrainSection, split: str = "train"
+    folder: Path, tokens: Tokens, context: int, section: TrainSection, split: str = "train"
 ) -> tuple[list[Text], dict[str, int]]:
-    """Rows of a split of a curated corpus, and how many were left out, by reason. Raises CorpusError, UserError."""
+    """Rows of a split of a curated corpus, and how many were left out, by reason; `context` is the teacher's.
+
+    Raises CorpusError, UserError.
+    """
     online = section.online
     assert online is not None
     new = online.max_new_tokens if online.mode == "on_policy" else 0
-    left_out = {"longer than max_length": 0, "no room to write": 0}
-    found = []
+    left_out = {"too_long": 0, "no_room_to_write": 0}
+    examples = []
     for record, kept in rows(folder, split, section.share):
         completion = list(record.token_ids or ())
         if not completion:
             raise CorpusError(f"record {record.id} of {folder} has no tokens", "generate with a teacher in process")
-        prompt = teacher.render(record.prompt)
-        asked = list(record.prompt_token_ids or ()) or teacher.render(record.teacher_prompt or record.prompt)
+        prompt = tokens.render(record.prompt)
+        asked = list(record.prompt_token_ids or ()) or tokens.render(record.teacher_prompt or record.prompt)
         if len(prompt) + len(completion) > section.max_length:
-            left_out["longer than max_length"] += 1
-        elif new and max(len(prompt), len(asked)) + new > teacher.context:
-            left_out["no room to write"] += 1
+            left_out["too_long"] += 1
+        elif new and max(len(prompt), len(asked)) + new > context:
+            left_out["no_room_to_write"] += 1
         else:
-            found.append(Text(record.id, prompt, completion, None, kept, teacher_prompt=asked))
-    if not found:
-        where = f"{folder} has no rows to train on in split '{split}'"
+            examples.append(Text(record.id, prompt, completion, None, kept, teacher_prompt=asked))
+    if not examples:
+        where = f"{folder} {NO_ROWS} in split '{split}'"
         if any(left_out.values()):
-            raise UserError(f"{where}: {left_out}", "raise train.max_length, or lower online.max_new_tokens")
+            raise UserError(f"{where}: {in_words(left_out)}", "raise train.max_length, or lower online.max_new_tokens")
         raise CorpusError(where, "look at the rejects: `synthgen show --rejected`; or set the split in the recipe")
-    return found, left_out
+    return examples, left_out

@@ -1,63 +1,61 @@
 """How rationales teach: before the answer, as a task of their own, or not at all.
 
-- `then_answer`: the completion as the teacher wrote it, rationale first. What a recipe does that says nothing.
+- `then_answer`: the completion as the teacher wrote it, rationale first. This is the default.
 - `step_by_step` (arXiv 2305.02301): two tasks. The prompt is answered with the answer alone; the prompt with a word
-  before it, with the rationale. Each loss is a mean over its own tokens, weighted and added.
-- `dropped`: the answer alone. The control: what the rationales were worth.
+  before it is answered with the rationale. Each loss is a mean over its own tokens, weighted and added.
+- `dropped`: the answer alone, as a control that shows what the rationales were worth.
 
-An answer without its rationale is no completion that the teacher's stored distributions belong to, so answers teach by
-cross-entropy, from rows that curation kept; a rationale keeps its stored distributions.
+The teacher's stored distributions do not belong to an answer without its rationale. So answers teach by cross-entropy,
+from rows that curation kept; a rationale keeps its stored distributions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from distill.data import Example
+from distill.data import Example, Shape
 from distill.output_layer import completion_states
-from distill.targets.stored import FromShards, batch_loss
+from distill.targets.stored import FromStored, Rows, batch_loss
 from synthgen.lm.sampling import cut
+from synthgen.lm.tokens import Tokens
 from synthgen.recipe import RationaleSection, TrainSection
 from synthgen.records import Message, Record
-from synthgen.teachers.transformers import LocalModel
 
-Shape = Callable[[Record, Example], Example | None]
+LABEL, RATIONALE = "label", "rationale"
+"""The tasks of a row: answering, and giving the reasons."""
 
 
-def shape(section: TrainSection, teacher: LocalModel, marker: str | None) -> Shape | None:
-    """What a row becomes before it teaches: None leaves it out. None when rows teach as they are."""
+def shape(section: TrainSection, tokens: Tokens, marker: str | None) -> Shape | None:
+    """How the section has rows teach; None when they teach as they are. `marker` comes before the answer."""
     rationale = section.rationale
     if rationale is None or rationale.mode == "then_answer":
         return None
-    end = teacher.tokenizer.eos_token_id
 
     def answer(record: Record, example: Example) -> Example | None:
         if not record.answer or not example.kept:
             return None
-        ids = teacher.tokenizer(record.answer, add_special_tokens=False)["input_ids"]
-        return replace(example, completion=[*ids, end], target=None, task="label")
+        return replace(example, completion=tokens.completion(record.answer), target=None, task=LABEL)
 
     def both(record: Record, example: Example) -> Example | None:
         label = answer(record, example)
-        length = rationale_tokens(teacher, example.completion, marker)
+        length = rationale_tokens(tokens, example.completion, marker)
         if length == 0:
             return label
-        asked = teacher.render(explaining(record.prompt, rationale))
+        prompt = tokens.render(explaining(record.prompt, rationale))
         target = None if example.target is None else cut(example.target, length)
         also = () if label is None else (label,)
-        told = replace(example, prompt=asked, completion=example.completion[:length], target=target, task="rationale")
-        return replace(told, also=also)
+        reasons = replace(example, prompt=prompt, completion=example.completion[:length], target=target, task=RATIONALE)
+        return replace(reasons, also=also)
 
     return answer if rationale.mode == "dropped" else both
 
 
 def explaining(prompt: Sequence[Message], rationale: RationaleSection) -> list[Message]:
-    """The prompt that asks for the rationale: the word before the last user message."""
+    """The prompt that asks for the rationale: `rationale.explain` goes before the last user message."""
     last = max(n for n, message in enumerate(prompt) if message["role"] == "user")
     return [
         {**message, "content": f"{rationale.explain}{message['content']}"} if n == last else message
@@ -65,22 +63,22 @@ def explaining(prompt: Sequence[Message], rationale: RationaleSection) -> list[M
     ]
 
 
-def rationale_tokens(teacher: LocalModel, completion: Sequence[int], marker: str | None) -> int:
+def rationale_tokens(tokens: Tokens, completion: Sequence[int], marker: str | None) -> int:
     """How many of a completion's tokens are before the last `marker` (all but the end token without one)."""
-    spoken = [token for token in completion if token not in teacher.eos]
-    text = teacher.tokenizer.decode(spoken, skip_special_tokens=True)
+    shown = [token for token in completion if token not in tokens.eos]
+    text = tokens.decode(shown)
     if not marker or marker not in text:
-        return len(spoken)
+        return len(shown)
     before = text.rpartition(marker)[0].rstrip()
     length = 0
-    while length < len(spoken):
-        if len(teacher.tokenizer.decode(spoken[: length + 1], skip_special_tokens=True).rstrip()) > len(before):
+    while length < len(shown):
+        if len(tokens.decode(shown[: length + 1]).rstrip()) > len(before):
             break
         length += 1
     return length
 
 
-class StepByStep(FromShards):
+class StepByStep(FromStored):
     """`weight` · loss of the answers + (1 − `weight`) · loss of the rationales, each a mean over its own tokens."""
 
     def forward(self, rows: Sequence[Example], step: Sequence[Example]) -> tuple[Tensor, dict[str, float]]:
@@ -89,25 +87,24 @@ class StepByStep(FromShards):
         rows, step = expand(rows), expand(step)
         states_ND = completion_states(self.model, self.head, [e.prompt for e in rows], [e.completion for e in rows])
         pieces = dict(zip(map(id, rows), states_ND.split([len(e.completion) for e in rows]), strict=True))
-        total: Any = states_ND.sum() * 0
-        parts = {"loss": 0.0, "label": 0.0, "rationale": 0.0}
-        shares = {"label": self.section.rationale.weight, "rationale": 1 - self.section.rationale.weight}
+        total = states_ND.sum() * 0
+        parts = {"loss": 0.0, LABEL: 0.0, RATIONALE: 0.0}
+        shares = {LABEL: self.section.rationale.weight, RATIONALE: 1 - self.section.rationale.weight}
         for task, share in shares.items():
-            mine, whole = ([e for e in some if e.task == task] for some in (rows, step))
-            if mine:
-                alone = self.labels_alone or task == "label"
-                states = torch.cat([pieces[id(e)] for e in mine])
-                loss, _ = batch_loss(states, self.head, mine, self.meta, self.section, alone, whole)
+            batch = Rows([e for e in rows if e.task == task], [e for e in step if e.task == task])
+            if batch.rows:
+                states = torch.cat([pieces[id(e)] for e in batch.rows])
+                loss, _ = batch_loss(states, self.head, batch, self.section, None if task == LABEL else self.meta)
                 total = total + share * loss
                 parts[task] = float(loss.detach())
         parts["loss"] = float(total.detach())
         return total, parts
 
     def tokens(self, rows: Sequence[Example]) -> int:
-        """Of both tasks."""
+        """Completion tokens of both tasks."""
         return super().tokens(expand(rows))
 
 
 def expand(rows: Sequence[Example]) -> list[Example]:
-    """Each row and what it teaches besides."""
+    """Each row, followed by what it teaches besides."""
     return [example for row in rows for example in (row, *row.also)]

@@ -97,7 +97,7 @@ def audit(
 
 def _bases(recipe: Recipe) -> tuple[tuple[str, str], ...]:
     """The models whose weights a student of the recipe is made from, with their licenses."""
-    if recipe.train is None or not KINDS[recipe.train.student.kind].copies_layers:
+    if recipe.train is None or not KINDS[recipe.train.student.kind].copies_teacher(recipe.train.student):
         return ()
     return ((recipe.teacher.model, recipe.teacher.license),)
 

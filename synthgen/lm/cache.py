@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
 
@@ -26,7 +25,7 @@ class GrowingLayer(DynamicLayer):
         self.keys, self.values = (slab[:, :, : self.used] for slab in self._slabs)
 
     def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Append and return all keys and values (views)."""
         end = self.used + key_states.shape[2]
@@ -42,7 +41,7 @@ class GrowingLayer(DynamicLayer):
         self._show()
 
 
-def grow_in_place(cache: Any, select: torch.Tensor, room: int) -> None:
+def grow_in_place(cache: Cache, select: torch.Tensor, room: int) -> None:
     """Rows `select` of the cache; plain layers get room for `room` more tokens, other kinds stay as they are."""
     for number, layer in enumerate(cache.layers):
         if type(layer) is DynamicLayer:

@@ -9,11 +9,10 @@ sinks) are left alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -26,7 +25,7 @@ _PLAIN = {"llama", "mistral", "qwen2", "qwen3", "phi", "gpt2", "olmo", "olmo2", 
 Prefix = list[tuple[Tensor, Tensor]]  # keys and values (1, kv heads, P, head size) of each layer
 
 
-def plain(model: Any) -> bool:
+def plain(model: PreTrainedModel) -> bool:
     """Is every layer full softmax attention without caps, windows or sinks?"""
     config = model.config.get_text_config()
     odd = ("attn_logit_softcapping", "sliding_window", "attention_chunk_size", "attention_sink")
@@ -36,7 +35,7 @@ def plain(model: Any) -> bool:
     return kinds == {"full_attention"} and config.model_type in _PLAIN
 
 
-def enable(model: Any) -> bool:
+def enable(model: PreTrainedModel) -> bool:
     """Let `model` take `shared_prefix=`; False when its attention is not plain and it is left as it is."""
     if not plain(model):
         return False
@@ -46,8 +45,8 @@ def enable(model: Any) -> bool:
     return True
 
 
-def enabled(model: Any) -> bool:
-    """Has `enable` been said of this model, with success?"""
+def enabled(model: PreTrainedModel) -> bool:
+    """Whether `enable` was called for this model, with success."""
     return bool(model.config._attn_implementation == _NAME)
 
 
@@ -58,7 +57,7 @@ def common(prompts: Sequence[tuple[int, ...]]) -> int:
     return min(count, min(len(p) for p in prompts) - 1)
 
 
-def compute(model: Any, ids: list[int]) -> Prefix | None:
+def compute(model: PreTrainedModel, ids: list[int]) -> Prefix | None:
     """Keys and values of the prefix; None when the model's cache is of another kind than plain layers."""
     cache = DynamicCache(config=model.config)
     model(torch.tensor([ids], device=model.device), past_key_values=cache, logits_to_keep=1)
@@ -67,15 +66,24 @@ def compute(model: Any, ids: list[int]) -> Prefix | None:
     return [(layer.keys, layer.values) for layer in cache.layers]
 
 
+def of_prompts(model: PreTrainedModel, distinct: Sequence[tuple[int, ...]]) -> tuple[int, dict[str, Prefix]]:
+    """How many tokens all of several distinct prompts begin with, and what passes over the rest of them must be given;
+    (0, {}) where sharing does not pay or the model does not allow it."""
+    shared = common(distinct) if enabled(model) and len(distinct) > 1 else 0
+    kept = compute(model, list(distinct[0][:shared])) if shared >= WORTH_SHARING else None
+    return (0, {}) if kept is None else (shared, {"shared_prefix": kept})
+
+
 def _attend(
-    module: Any,
+    module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
+    *,
     scaling: float | None = None,
     shared_prefix: Prefix | None = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> tuple[Tensor, None]:
     """`query` (B, heads, Q, d); `key`, `value` (B, kv heads, S, d) are the rows' own; returns (B, Q, heads, d)."""
     if shared_prefix is None:

@@ -1,59 +1,68 @@
-"""From messages to token ids in a model's own chat template: prompts, turns left open, and given completions."""
+"""From messages to token ids in a model's own chat template: prompts, open turns, and given completions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+
+from transformers import PreTrainedTokenizerBase
 
 from synthgen.errors import TeacherError
 from synthgen.records import Message
-from synthgen.requests import Request
+
+_MARK = "\ue000"  # private use: no template and no vocabulary has it
 
 
-def render(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
     """Token ids of a prompt, ready for the answer."""
-    rendered = tokenizer.apply_chat_template(
-        [{k: v for k, v in m.items() if v is not None} for m in messages],
+    text = tokenizer.apply_chat_template(
+        [{key: value for key, value in message.items() if value is not None} for message in messages],
         add_generation_prompt=True,
         tokenize=False,
     )
-    return list(tokenizer(rendered, add_special_tokens=False)["input_ids"])
+    return plain_ids(tokenizer, text)
 
 
-def render_open(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+def render_open(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
     """Token ids of a conversation whose last message is not finished: the template up to where its text ends."""
-    mark = "\ue000"  # private use: no template and no vocabulary has it
     *before, last = messages
-    said = [*before, {**last, "content": f"{last['content']}{mark}"}]
-    rendered = tokenizer.apply_chat_template(said, add_generation_prompt=False, tokenize=False)
-    before_mark, found, _ = rendered.partition(mark)
-    if not found:
+    marked = [*before, {**last, "content": f"{last['content']}{_MARK}"}]
+    text = tokenizer.apply_chat_template(marked, add_generation_prompt=False, tokenize=False)
+    before_mark, mark, _ = text.partition(_MARK)
+    if not mark:
         raise TeacherError("the model's chat template does not show the last message", "use another model")
-    return list(tokenizer(before_mark, add_special_tokens=False)["input_ids"])
+    return plain_ids(tokenizer, before_mark)
 
 
-def render_each(tokenizer: Any, requests: Sequence[Request]) -> list[list[int]]:
-    """Token ids of each request's prompt."""
-    cache: dict[tuple[int, bool], list[int]] = {}  # samples of one seed share their messages object
-    for r in requests:
-        key = (id(r.messages), r.open_turn)
-        if key not in cache:
-            cache[key] = (render_open if r.open_turn else render)(tokenizer, r.messages)
-    return [cache[id(r.messages), r.open_turn] for r in requests]
+def render_each(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[tuple[Sequence[Message], bool]]
+) -> list[list[int]]:
+    """Token ids of each of (messages, whether the last one is open). Samples of one seed share their messages object,
+    and it is rendered once."""
+    known: dict[tuple[int, bool], list[int]] = {}
+    for messages, is_open in prompts:
+        key = (id(messages), is_open)
+        if key not in known:
+            known[key] = (render_open if is_open else render)(tokenizer, messages)
+    return [known[id(messages), is_open] for messages, is_open in prompts]
 
 
-def completion_ids(tokenizer: Any, eos: set[int], request: Request) -> list[int]:
-    """The tokens of a request's completion in this tokenizer.
+def completion_ids(
+    tokenizer: PreTrainedTokenizerBase, eos: Collection[int], text: str, given: Sequence[int] = ()
+) -> list[int]:
+    """The tokens of a completion in this tokenizer.
 
-    Tokens that the request brings are used when this tokenizer turns them into exactly the completion's text (a
-    corpus made with the same one); otherwise the text is tokenized, and closed with the end token.
+    The tokens `given` are taken if this tokenizer turns them into exactly `text` (they are then of a corpus made with
+    the same one). Otherwise the text is tokenized, and closed with the end token.
     """
-    text = request.completion[0]["content"] or ""
-    given = list(request.completion_ids)
     if given and max(given) < len(tokenizer):
-        spoken = [token for token in given if token not in eos]
-        if tokenizer.decode(spoken, skip_special_tokens=True) == text:
-            return given
+        shown = [token for token in given if token not in eos]
+        if tokenizer.decode(shown, skip_special_tokens=True) == text:
+            return list(given)
     end = tokenizer.eos_token_id
-    tokens = list(tokenizer(text, add_special_tokens=False)["input_ids"])
-    return tokens if end is None else [*tokens, int(end)]
+    ids = plain_ids(tokenizer, text)
+    return ids if end is None else [*ids, int(end)]
+
+
+def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a text, without tokens that the tokenizer puts around texts."""
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -1,53 +1,61 @@
 """From logits to the next token, and to what a recipe keeps of the distribution, all rows of a batch at once.
 
-Every draw is the inverse transform of a random number that the caller brings, so a row's draws do not depend on
-the rows beside it.
+Every draw is the inverse transform of a random number that the caller brings, so a row's draws do not depend on the
+rows beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from synthgen import logits
-from synthgen.records import Sampling
+from synthgen.logits import LogitsSpec
 
 _NUCLEUS_FIRST = 64  # top-p looks among this many ids, then among sixteen times as many, before it sorts them all
 
+Kept = tuple[logits.Ints, ...]
+"""What one step keeps of the distributions of all rows: the parts of `logits.TopK`, or draws (B, N)."""
 
-def choose(
-    z_BV: torch.Tensor,
-    u_BN: torch.Tensor,
-    sampling: Sequence[Sampling],
-    spec: logits.LogitsSpec | None,
-    allowed_BV: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, tuple[np.ndarray[Any, Any], ...]]:
-    """Next tokens by the first random number of each row, among those allowed, and what `spec` keeps of the whole
-    distribution."""
-    temperature, top_p = sampling[0]["temperature"], sampling[0]["top_p"]
-    assert temperature is not None
-    assert top_p is not None
-    capture = spec.temperature if spec else 0.0
-    kept: tuple[np.ndarray[Any, Any], ...] = ()
-    cdf = None
-    if spec and spec.kind == "sampled":
-        cdf = cumulative(z_BV, capture)
-        kept = (invert(cdf, u_BN[:, 1:]).to(torch.int32).cpu().numpy(),)
-    elif spec:
-        kept = tuple(part.cpu().numpy() for part in top_k(z_BV, min(spec.k, z_BV.shape[-1]), capture))
-    if allowed_BV is not None:
-        z_BV, cdf = z_BV.masked_fill(~allowed_BV, -torch.inf), None
-    if temperature == 0:
-        return z_BV.argmax(-1), kept
-    if top_p < 1:
-        ids, p = nucleus(z_BV, temperature, top_p)
-        return ids.gather(-1, invert(p.double().cumsum(-1), u_BN[:, :1]))[:, 0], kept
-    if cdf is None or temperature != capture:
-        cdf = cumulative(z_BV, temperature)
-    return invert(cdf, u_BN[:, :1])[:, 0], kept
+
+@dataclass(frozen=True)
+class Sampler:
+    """How next tokens are chosen, and what `spec` keeps of the whole distribution. Temperature 0 is greedy."""
+
+    temperature: float
+    top_p: float = 1.0
+    spec: LogitsSpec | None = None
+
+    @property
+    def draws(self) -> int:
+        """Draws that are kept of each position."""
+        return self.spec.draws if self.spec and self.spec.kind == "sampled" else 0
+
+    def choose(
+        self, z_BV: torch.Tensor, u_BN: torch.Tensor, allowed_BV: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, Kept]:
+        """Next tokens (B,) by the first random number of each row, among those allowed; and what is kept."""
+        capture = self.spec.temperature if self.spec else 0.0
+        kept: Kept = ()
+        cdf = None
+        if self.draws:
+            cdf = cumulative(z_BV, capture)
+            kept = (invert(cdf, u_BN[:, 1:]).to(torch.int32).cpu().numpy(),)
+        elif self.spec:
+            kept = tuple(part.cpu().numpy() for part in top_k(z_BV, min(self.spec.k, z_BV.shape[-1]), capture))
+        if allowed_BV is not None:
+            z_BV, cdf = z_BV.masked_fill(~allowed_BV, -torch.inf), None
+        if self.temperature == 0:
+            return z_BV.argmax(-1), kept
+        if self.top_p < 1:
+            ids, p = nucleus(z_BV, self.temperature, self.top_p)
+            return ids.gather(-1, invert(p.double().cumsum(-1), u_BN[:, :1]))[:, 0], kept
+        if cdf is None or self.temperature != capture:
+            cdf = cumulative(z_BV, self.temperature)
+        return invert(cdf, u_BN[:, :1])[:, 0], kept
 
 
 def cumulative(z_BV: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -85,9 +93,7 @@ def top_k(z_NV: torch.Tensor, k: int, temperature: float) -> tuple[torch.Tensor,
     return ids.to(torch.int32), logp, scaled.scatter(-1, ids, -torch.inf).logsumexp(-1) - log_z, log_z
 
 
-def targets(
-    steps: Sequence[tuple[list[int], tuple[np.ndarray[Any, Any], ...]]], count: int, spec: logits.LogitsSpec | None
-) -> list[logits.Target]:
+def targets(steps: Sequence[tuple[list[int], Kept]], count: int, spec: LogitsSpec | None) -> list[logits.Target]:
     """What was kept at each step for each live request, as one target a request."""
     if spec is None:
         return []

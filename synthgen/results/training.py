@@ -1,82 +1,107 @@
-"""What training.json says of a trained student, as the page, the model card and the evaluation need it."""
+"""How a student was trained: training.json. Training writes it; evaluation, the model card and the page read it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from synthgen.results import stored
-from synthgen.tables.students import KINDS
 
-# The keys of training.json as train functions write them today, and the fields here that they fill.
-_WRITTEN = {
-    "rows kept by curation": "rows_kept",
-    "rows left out": "left_out",
-    "completion tokens trained on": "tokens",
-    "learns by": "learns_by",
-    "learned from": "learned_from",
-}
+Metrics = list[dict[str, float]]
+"""One row for each optimizer step."""
+
+FILE = "training.json"
 
 
-@dataclass(frozen=True)
-class Training:
-    """A finished student.
-
-    `student`: what it was made from, in one line. `learns_by`: the objective, in one line. `learned_from`: whose
-    distributions or which texts, in one line. `how_to_run`: Markdown of one line for the card. `metrics`: for each
-    trained model, a row for each optimizer step. `teacher`: the teacher it learned from, where the recipe names one of
-    several; `ensemble`: how several teachers' distributions were merged.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """The distributions that a student learned from: `draws` of each, or the `k` likeliest tokens, at `temperature`,
+    over `vocab_size` ids. "dense": a live teacher's whole distributions. `teacher`: "name@revision"."""
 
     kind: str
-    steps: int = 0
-    rows: int = 0
-    curated_sha256: str = ""
-    student: str = ""
-    rows_kept: int | None = None
-    left_out: dict[str, int] = field(default_factory=dict)
-    tokens: int | None = None
-    learns_by: str = ""
-    learned_from: str = ""
-    library_name: str = "transformers"
-    how_to_run: str = ""
-    loss_unit: str = "nats"
-    loss_note: str = ""
+    temperature: float
+    vocab_size: int
+    draws: int | None = None
+    k: int | None = None
     teacher: str | None = None
-    ensemble: dict[str, Any] | None = None
-    metrics: dict[str, list[dict[str, float]]] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ensemble:
+    """How several teachers' distributions were merged: `merge` is the formula, `by` says where the weights come from.
+
+    `weights` are means over the rows; `deviations` are their standard deviations, where each row has its own weights.
+    """
+
+    merge: str
+    by: str
+    weights: dict[str, float]
+    deviations: dict[str, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Across:
+    """How many completion tokens learned which way from a teacher with another tokenizer."""
+
+    teacher: str
+    uld_weight: float
+    tokens_by_divergence: int
+    tokens_by_uld: int
+    tokens_without_target: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a student was trained.
+
+    The `train` function of a kind of student gives it. `distill.train` fills in what the kind's entry in the table says
+    and what decided the student.
+    """
+
+    student: str
+    """What the student was made from, in one line."""
+    learns_by: str
+    """The objective, in one line."""
+    learned_from: str
+    """What taught the student, in words that go after "learned from"."""
+    steps: int
+    rows: int
+    rows_kept: int | None = None
+    """Rows that curation kept; None where that makes no difference to what a row teaches."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Rows that did not teach, by reason."""
+    tokens: int | None = None
+    """Completion tokens that all steps taught."""
+    targets: Targets | None = None
+    teacher: str | None = None
+    """The name in the recipe of the teacher whose stored distributions were chosen among several."""
+    ensemble: Ensemble | None = None
+    across: Across | None = None
+    layer_terms: str | None = None
+    """Losses on the teacher's layers, in words."""
+    metrics: dict[str, Metrics] = field(repr=False)
+    """Of the student ("distilled") and of its baseline ("cross-entropy")."""
+    loss_unit: str = ""
+    """Unit of the loss, for its plot; the kind's own when left out."""
+    loss_note: str = ""
+    kind: str = ""
+    how_to_run: str = ""
+    """Markdown of one line for the card: the call that runs the student."""
+    library_name: str = ""
+    """The library that loads the student, by its name on the Hugging Face hub."""
+    train: dict[str, Any] = field(default_factory=dict, repr=False)
+    """The recipe's settings that decided the student."""
+    curated_sha256: str = ""
+    across_sha256: str | None = None
     audit_overridden: bool = False
+    schema_version: Literal[2] = 2
 
-
-def training_of(facts: dict[str, Any]) -> Training:
-    """The facts of training.json. Raises pydantic's ValidationError for facts that are none."""
-    return stored.parse(_renamed(facts), Training)
+    def to_dict(self) -> dict[str, Any]:
+        """As in training.json."""
+        return asdict(self)
 
 
 def read_training(path: Path) -> Training:
-    """The facts in training.json. Raises CorpusError for a damaged file."""
-    return stored.read(path, Training, "train again: `distill train RUN --fresh`", _renamed)
-
-
-def _renamed(facts: Any) -> Any:
-    """The fields of a Training. What training.json leaves out is filled from the kind's entry in KINDS."""
-    if not isinstance(facts, dict):
-        return facts  # which will be refused
-    values = {_WRITTEN.get(key, key): value for key, value in facts.items()}
-    entry = KINDS.get(values.get("kind", ""))
-    if entry is not None:
-        first_line = (entry.section.__doc__ or "").strip().split("\n")[0]
-        defaults = {
-            "student": first_line.rstrip("."),
-            "library_name": entry.library_name,
-            "how_to_run": entry.how_to_run,
-            "loss_unit": entry.loss_unit,
-            "loss_note": entry.loss_note,
-        }
-        if "distance" in values:
-            defaults["loss_unit"] = f"{values['distance']} distance"
-            defaults["learns_by"] = f"the {values['distance']} distance from the teacher's vectors"
-        values = {**defaults, **values}
-    names = {f.name for f in fields(Training)}
-    return {key: value for key, value in values.items() if key in names}
+    """The training in a training.json. Raises CorpusError for a damaged file, or another version's."""
+    return stored.read(path, Training, "train again: `distill train RUN --fresh`")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
@@ -131,7 +131,11 @@ class SentenceStudent(Student):
 class Kind:
     """A kind of student.
 
-    `section`: its section of the recipe. `writes_text`: whether it writes completions, token by token.
+    `section`: its section of the recipe. `train`: trains one; takes a `distill.job.Job`, returns a
+    `synthgen.results.training.Training`, and leaves in the job's folder whatever the other functions read.
+    `open`: opens a trained one; takes its folder, how many rows it is asked at once, and a torch device. `untrained`:
+    the same before its first step, of a Job; None where there is no such student to compare with.
+    `writes_text`: whether it writes completions, token by token.
     `evaluate`: measures a trained student; takes a `distill.evaluation.subject.Subject`, returns an `Evaluation`.
     `exports`: for a model format, by its name in MODEL_FORMATS, the function that writes this kind in it. It is for
     kinds that the format does not know; see `ModelFormat.writes`. `not_exported`: where a student can be had in
@@ -141,6 +145,9 @@ class Kind:
 
     section: type[Student]
     _: KW_ONLY
+    train: Reference
+    open: Reference | None = None
+    untrained: Reference | None = None
     learns_from: str = "completions"
     """What the rows must hold: the word of a strategy's `rows`."""
     learns_from_distributions: bool = False
@@ -150,8 +157,13 @@ class Kind:
     `teacher`, `ensemble`, `across`, `hidden`, `relations`."""
     divergences: tuple[str, ...] | None = ()
     """Values of `train.loss` that it can learn by; None: all of them, (): none, the kind has a loss of its own."""
-    copies_layers: bool = False
-    """Whether it is made from the teacher's own layers: then the teacher is a source of the student's weights."""
+    distributed: bool = True
+    """Whether several processes can train one student, each a share of every batch."""
+    copies_teacher: Callable[[Student], bool] = lambda student: False
+    """Whether a student of this section starts with layers of the teacher. Then the teacher's weights are opened, and
+    the audit counts the teacher as the student's base."""
+    audit_role: str = "student_base"
+    """The role of the teacher whose layers are copied among the sources that the audit judges."""
     writes_text: bool = False
     evaluate: Reference | None = None
     exports: Mapping[str, Reference] = field(default_factory=dict)
@@ -162,12 +174,21 @@ class Kind:
     loss_note: str = ""
 
 
+def _keeps_layers(student: Student) -> bool:
+    """Whether a student that may be made of the teacher's layers is."""
+    assert isinstance(student, DecoderStudent | SentenceStudent)
+    return student.model is None and student.config is None
+
+
 _ENTROPY = "The loss of the distilled student includes the entropy of the teacher, so it does not fall to zero."
 
 KINDS: dict[str, Kind] = {
     "decoder": Kind(
         DecoderStudent,
-        copies_layers=True,
+        train="distill.students.decoder:train",
+        open="distill.students.decoder:open_student",
+        untrained="distill.students.decoder:untrained",
+        copies_teacher=_keeps_layers,
         learns_from="completions",
         learns_from_distributions=True,
         accepts=("kd_weight", "rationale", "online", "teacher", "ensemble", "across", "hidden", "relations"),
@@ -180,6 +201,9 @@ KINDS: dict[str, Kind] = {
     ),
     "seq2seq": Kind(
         Seq2SeqStudent,
+        train="distill.students.seq2seq:train",
+        open="distill.students.seq2seq:open_student",
+        untrained="distill.students.seq2seq:untrained",
         learns_from="completions",
         learns_from_distributions=True,
         accepts=("kd_weight", "rationale", "teacher", "ensemble", "across"),
@@ -193,6 +217,9 @@ KINDS: dict[str, Kind] = {
     ),
     "encoder": Kind(
         EncoderStudent,
+        train="distill.students.encoder:train",
+        open="distill.students.encoder:open_student",
+        untrained="distill.students.encoder:untrained",
         learns_from="label probabilities",
         accepts=("kd_weight",),
         divergences=None,
@@ -201,6 +228,10 @@ KINDS: dict[str, Kind] = {
     ),
     "sentence": Kind(
         SentenceStudent,
+        train="distill.students.sentence:train",
+        open="distill.students.sentence:open_student",
+        untrained="distill.students.sentence:untrained",
+        copies_teacher=_keeps_layers,
         learns_from="texts",
         evaluate="distill.evaluation.similarity:evaluate_sentence",
         not_exported="sentence-transformers runs its folder as it is, and exports it: "
@@ -210,6 +241,9 @@ KINDS: dict[str, Kind] = {
     ),
     "classifier": Kind(
         ClassifierStudent,
+        train="distill.students.classifier_train:train",
+        open="distill.students.classifier:open_student",
+        distributed=False,
         learns_from="label probabilities",
         accepts=("kd_weight",),
         divergences=("forward_kl",),

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModel
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from synthgen.errors import TeacherError
-from synthgen.lm.load import checkpoint_activations, load_weights, pick_device, tokenizer_hash
+from synthgen.lm.load import checkpoint_activations, load_weights, pick_device
+from synthgen.lm.tokens import tokenizer_hash
 from synthgen.logits import LogitsSpec
 from synthgen.requests import Request
 from synthgen.tables.engines import TeacherSection
@@ -34,8 +35,8 @@ class SentenceEncoder(nn.Module):
 
     def __init__(
         self,
-        model: Any,
-        tokenizer: Any,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
         pooling: str = "mean",
         normalize: bool = False,
         dense: nn.Linear | None = None,

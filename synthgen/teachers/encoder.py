@@ -10,17 +10,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
 from synthgen.errors import TeacherError
-from synthgen.lm.load import load_weights, pick_device, tokenizer_hash
+from synthgen.lm.load import load_weights, pick_device
+from synthgen.lm.tokens import tokenizer_hash
 from synthgen.logits import LogitsSpec
 from synthgen.requests import Request
 from synthgen.tables.engines import TeacherSection
 from synthgen.teachers.base import Identity, Reply, Tick, no_tick
 
 
-def context_of(config: Any, tokenizer: Any) -> int:
+def context_of(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
     """Tokens that an encoder can read at once."""
     room = int(getattr(config, "max_position_embeddings", 0) or 1 << 30)
     # RoBERTa and its kin count positions from the padding token's id on.
@@ -37,12 +42,15 @@ def padded(ids: Sequence[Sequence[int]], pad: int, device: torch.device) -> dict
     return {"input_ids": ids_BT, "attention_mask": mask_BT.long()}
 
 
-def token_ids(tokenizer: Any, texts: Sequence[str], most: int | None = None) -> list[list[int]]:
-    """Tokens of each text with the tokenizer's own special ones, cut to `most`; a text of none is one of padding."""
+def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], most: int | None = None) -> list[list[int]]:
+    """Token ids of each text with the tokenizer's own special tokens, cut to `most`.
+
+    A text that has no tokens gets a padding token, so that every row has at least one.
+    """
     if not texts:
         return []
-    found = tokenizer(list(texts), truncation=most is not None, max_length=most, verbose=False)["input_ids"]
-    return [list(ids) or [tokenizer.pad_token_id] for ids in found]
+    rows = tokenizer(list(texts), truncation=most is not None, max_length=most, verbose=False)["input_ids"]
+    return [list(ids) or [tokenizer.pad_token_id] for ids in rows]
 
 
 class EncoderModel:

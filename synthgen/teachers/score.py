@@ -2,86 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Any, Protocol
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from synthgen import logits
-from synthgen.lm.forward import completion_logits
-from synthgen.lm.render import completion_ids
+from synthgen.lm.forward import batches, completion_logits
+from synthgen.lm.model import LanguageModel
 from synthgen.lm.sampling import cumulative, invert, top_k
+from synthgen.logits import LogitsSpec
 from synthgen.requests import Request
 from synthgen.teachers.base import Reply, Tick
 
-_BATCH_TOKENS = 512  # completion tokens whose logits are held at once: 100 MB for a vocabulary of 50,000
 _ROWS = 64  # positions whose cumulative probabilities, in float64, are held at once
 
 
-class Scorer(Protocol):
-    """What scoring needs of a loaded model."""
-
-    @property
-    def model(self) -> Any: ...
-
-    tokenizer: Any
-    eos: set[int]
-    batch_size: int
-
-    def render_each(self, requests: Sequence[Request]) -> list[list[int]]:
-        """Token ids of each request's prompt."""
-
-    def too_long(self, prompt: Sequence[int], new: int) -> tuple[str, str] | None:
-        """The failure of a request whose prompt and `new` tokens do not fit the context."""
-
-
-def score(teacher: Scorer, requests: Sequence[Request], spec: logits.LogitsSpec | None, tick: Tick) -> list[Reply]:
-    """One reply a request: its completion's tokens, their log-probabilities, and what `spec` keeps."""
-    prompts = teacher.render_each(requests)
-    completions = [completion_ids(teacher.tokenizer, teacher.eos, request) for request in requests]
+def score(model: LanguageModel, requests: Sequence[Request], spec: LogitsSpec | None, tick: Tick) -> list[Reply]:
+    """One reply for each request: its completion's tokens, their log-probabilities, and what `spec` keeps."""
+    prompts = model.tokens.render_each([(r.messages, r.open_turn) for r in requests])
+    completions = [model.tokens.completion(r.completion[0]["content"] or "", r.completion_ids) for r in requests]
     replies = [
-        Reply(failure=teacher.too_long(p, len(c)) if c else ("empty", "the completion has no tokens"))
+        Reply(failure=too_long(p, len(c), model.context) if c else ("empty", "the completion has no tokens"))
         for p, c in zip(prompts, completions, strict=True)
     ]
     asked = sorted(
         (i for i, r in enumerate(replies) if r.failure is None), key=lambda i: len(prompts[i]) + len(completions[i])
     )
-    for batch in batches(asked, [len(c) for c in completions], teacher.batch_size):
+    for batch in batches(asked, [len(c) for c in completions], model.batch_size):
         rows = completion_logits(
-            teacher.model, [prompts[i] for i in batch], [completions[i] for i in batch], share=True
+            model.weights.model, [prompts[i] for i in batch], [completions[i] for i in batch], share=True
         )
         for i, z_TV in zip(batch, rows, strict=True):
-            finish = "stop" if completions[i][-1] in teacher.eos else "length"
-            reply = _reply(requests[i], completions[i], z_TV.float(), spec)
-            replies[i] = replace(reply, prompt_token_ids=prompts[i], finish_reason=finish)
+            ended = completions[i][-1] in model.tokens.eos
+            replies[i] = _reply(requests[i], prompts[i], completions[i], ended, z_TV.float(), spec)
         tick(sum(len(completions[i]) for i in batch))
     return replies
 
 
-def batches(order: Sequence[int], lengths: Sequence[int], most: int) -> Iterator[list[int]]:
-    """`order` cut where a batch would hold more than `most` rows or `_BATCH_TOKENS` tokens; one row always fits."""
-    batch: list[int] = []
-    for i in order:
-        if batch and (len(batch) == most or sum(lengths[j] for j in batch) + lengths[i] > _BATCH_TOKENS):
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
+def too_long(prompt: Sequence[int], new: int, context: int) -> tuple[str, str] | None:
+    """The failure of a request whose prompt and `new` tokens do not fit the context."""
+    if len(prompt) + new <= context:
+        return None
+    return "context", f"prompt of {len(prompt)} tokens and {new} new ones exceed the context of {context}"
 
 
-def _reply(request: Request, tokens: list[int], z_TV: torch.Tensor, spec: logits.LogitsSpec | None) -> Reply:
+def _reply(
+    request: Request,
+    prompt: Sequence[int],
+    tokens: list[int],
+    ended: bool,
+    z_TV: torch.Tensor,
+    spec: LogitsSpec | None,
+) -> Reply:
     ids_T = torch.tensor(tokens, device=z_TV.device)
-    logp_T = z_TV.gather(-1, ids_T[:, None])[:, 0] - z_TV.logsumexp(-1)
+    logprobs_T = z_TV.gather(-1, ids_T[:, None])[:, 0] - z_TV.logsumexp(-1)
     target = _target(request, z_TV, spec) if spec else None
-    return Reply(
-        request.completion[0]["content"] or "", token_ids=tokens, target=target, token_logprobs=logp_T.tolist()
-    )
+    text = request.completion[0]["content"] or ""
+    finish = "stop" if ended else "length"
+    return Reply(text, prompt, tokens, finish, target, token_logprobs=logprobs_T.tolist())
 
 
-def _target(request: Request, z_TV: torch.Tensor, spec: logits.LogitsSpec) -> logits.Target:
+def _target(request: Request, z_TV: torch.Tensor, spec: LogitsSpec) -> logits.Target:
     temperature = spec.temperature
     if spec.kind == "topk":
         k = min(spec.k, z_TV.shape[-1])

@@ -53,7 +53,7 @@ class TokenMap:
         try:
             from transformers import AutoTokenizer
 
-            from synthgen.lm.load import tokenizer_hash
+            from synthgen.lm.tokens import tokenizer_hash
         except ModuleNotFoundError as error:
             raise missing_extra(str(error.name), "train") from None
         try:

@@ -20,8 +20,9 @@ from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from synthgen.errors import TeacherError
-from synthgen.lm.load import find_weights, tokenizer_hash
+from synthgen.lm.files import find_weights
 from synthgen.lm.render import completion_ids, render, render_each
+from synthgen.lm.tokens import tokenizer_hash
 from synthgen.logits import LogitsSpec, Sampled, Target
 from synthgen.records import Message
 from synthgen.requests import Request
@@ -138,13 +139,13 @@ class VllmModel:
     async def ask(self, request: Request, spec: LogitsSpec | None, tick: Tick) -> Reply:
         """The reply to one request of any kind, from any event loop; many may be asked at once."""
         self._check(request.kind, spec)
-        [prompt] = render_each(self.tokenizer, [request])
+        [prompt] = render_each(self.tokenizer, [(request.messages, request.open_turn)])
         return await self.engine.ask(self._answer(request, prompt, spec, tick))
 
     def _together(self, requests: Sequence[Request], spec: LogitsSpec | None, tick: Tick) -> list[Reply]:
         for kind in dict.fromkeys(request.kind for request in requests):
             self._check(kind, spec)
-        prompts = render_each(self.tokenizer, requests)
+        prompts = render_each(self.tokenizer, [(r.messages, r.open_turn) for r in requests])
         asked = [self._answer(r, prompt, spec, tick) for r, prompt in zip(requests, prompts, strict=True)]
         return self.engine.call(_all(asked))
 
@@ -243,7 +244,8 @@ class VllmModel:
         return {(*before, token): found[token] for token in ids}
 
     async def _score(self, request: Request, prompt: list[int], spec: LogitsSpec | None, tick: Tick) -> Reply:
-        completion = completion_ids(self.tokenizer, self.eos, request)
+        text = request.completion[0]["content"] or ""
+        completion = completion_ids(self.tokenizer, self.eos, text, request.completion_ids)
         if not completion:
             return Reply(failure=("empty", "the completion has no tokens"))
         if failure := self._too_long(prompt, len(completion) + 1):
@@ -266,7 +268,6 @@ class VllmModel:
         tick(len(completion))
         target = top_k(ids, logprobs, vocab_size) if spec else None
         finish = "stop" if completion[-1] in self.eos else "length"
-        text = request.completion[0]["content"] or ""
         return Reply(text, prompt, completion, finish, target, token_logprobs=logprobs[:, 0].tolist())
 
     def _too_long(self, prompt: Sequence[int], new: int) -> tuple[str, str] | None:

@@ -1,0 +1,150 @@
+"""The arms of a training: the same student once for each objective, on the same batches, each saved when it is done."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from distill.data import batch_rows
+from distill.job import Job
+from distill.loop import Checkpoints, Objective, accelerator_of, fit
+from synthgen import durable
+from synthgen.lm.load import checkpoint_activations
+from synthgen.recipe import TrainSection
+from synthgen.results.training import Metrics
+from synthgen.ui import Progress
+
+Row = TypeVar("Row")
+
+DISTILLED, BASELINE = "distilled", "cross-entropy"
+
+
+class Adapter(Protocol):
+    """Low-rank weights beside those of a model, as peft holds them."""
+
+    def save_pretrained(self, folder: Path) -> object: ...
+
+    def merge_and_unload(self) -> nn.Module: ...
+
+
+@dataclass
+class StudentModel:
+    """`model` as it is trained; `adapter` is the same weights as peft holds them, where low-rank ones are trained."""
+
+    model: nn.Module
+    adapter: Adapter | None = None
+
+
+@dataclass(frozen=True)
+class Arms(Generic[Row]):
+    """What is trained: `make` gives the same student, untrained, whenever it is called. The first of `objectives` is
+    the student's own, the second the baseline's. `rows` teach, the loss is measured on `validation`, and the student
+    is saved with `tokenizer`."""
+
+    make: Callable[[], StudentModel]
+    objectives: Mapping[str, Callable[[nn.Module], Objective[Row]]]
+    rows: Sequence[Row]
+    validation: Sequence[Row]
+    tokenizer: PreTrainedTokenizerBase
+    device: torch.device
+
+
+def train_arms(arms: Arms[Row], job: Job) -> dict[str, Metrics]:
+    """Train the student by each objective: the first into the job's folder, the second into its folder `baseline`.
+
+    Arms that are finished are left alone. Returns the metrics of each arm.
+    """
+    accelerator = accelerator_of(job.section, arms.device, job.folder)
+    if accelerator.num_processes > 1 and accelerator.is_main_process:
+        job.ui.note(f"train: {accelerator.num_processes} processes share every batch")
+    steps = steps_of(len(arms.rows), job.section)
+    curves: dict[str, Metrics] = {}
+    with job.ui.progress("train", steps * len(arms.objectives), "steps") as bar:
+        for number, name in enumerate(arms.objectives):
+            folder = job.folder if number == 0 else job.folder / "baseline"
+            if (folder / "metrics.jsonl").exists():
+                bar.advance(steps, resumed=True)
+            else:
+                _train(arms, job, name, folder, accelerator, bar)
+            curves[name] = read_metrics(folder)
+    if job.section.report_to:
+        accelerator.end_training()
+    if accelerator.is_main_process:
+        durable.remove(job.folder / "checkpoints")
+    return curves
+
+
+def _train(arms: Arms[Row], job: Job, name: str, folder: Path, accelerator: Accelerator, bar: Progress) -> None:
+    """Train one arm and save it."""
+    section = job.section
+    if section.report_to:
+        accelerator.init_trackers(name)
+    student = arms.make()
+    student.model.to(accelerator.device)  # before the objective takes the output layer's tensors
+    if section.gradient_checkpointing:
+        checkpoint_activations(student.model)
+    objective = arms.objectives[name](student.model)
+    metrics = fit(
+        objective,
+        lambda step: [arms.rows[i] for i in batch_rows(step, len(arms.rows), section.batch_size, section.seed)],
+        section,
+        steps_of(len(arms.rows), section),
+        Checkpoints(job.folder / "checkpoints", name, section.save_total_limit),
+        bar,
+        accelerator=accelerator,
+        validation=arms.validation,
+    )
+    if accelerator.is_main_process:
+        for place, model in objective.beside().items():
+            save(StudentModel(model), arms.tokenizer, folder / place)
+        save(student, arms.tokenizer, folder, metrics)
+    accelerator.wait_for_everyone()
+    accelerator.free_memory()
+
+
+def steps_of(rows: int, section: TrainSection) -> int:
+    """Optimizer steps over a training set of so many rows."""
+    steps = section.num_train_epochs * -(-rows // section.batch_size)
+    return min(steps, section.max_steps or steps)
+
+
+def read_metrics(folder: Path) -> Metrics:
+    """The metrics of a finished arm, a row for each step."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def write_metrics(folder: Path, metrics: Metrics) -> None:
+    """Write metrics.jsonl: it comes last, and says that all other files of the arm are there."""
+    durable.write_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in metrics))
+
+
+def save(
+    student: StudentModel, tokenizer: PreTrainedTokenizerBase, folder: Path, metrics: Metrics | None = None
+) -> None:
+    """Write weights, config and tokenizer under their usual names, then the metrics.
+
+    An adapter is saved as it is, in `folder`/adapter, and merged into the weights.
+    """
+    temporary = folder / f"{durable.TEMPORARY}model-{os.getpid()}"
+    durable.make_folder(temporary)
+    model = student.model.eval().float()
+    if student.adapter is not None:
+        student.adapter.save_pretrained(temporary / "adapter")
+        model = student.adapter.merge_and_unload()
+    model.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    for path in sorted(temporary.iterdir()):
+        durable.publish(path, folder / path.name)
+    shutil.rmtree(temporary)
+    if metrics is not None:
+        write_metrics(folder, metrics)

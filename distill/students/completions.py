@@ -1,0 +1,250 @@
+"""Training students that write text, on a corpus's completions: on stored distributions, or on the tokens alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from distill.arms import BASELINE, DISTILLED, Arms, StudentModel, steps_of, train_arms
+from distill.data import Choice, Example, TrainingSet, batch_rows, load, validation_rows
+from distill.job import Job
+from distill.loop import Objective
+from distill.targets import across, ensemble
+from distill.targets.hidden import LayerTerms
+from distill.targets.hidden_states import States, store
+from distill.targets.rationale import StepByStep, expand, shape
+from distill.targets.stored import FromStored
+from synthgen.errors import CorpusError
+from synthgen.lm.tokens import Tokens
+from synthgen.lm.weights import Weights
+from synthgen.logits import LogitsMeta
+from synthgen.recipe import TrainSection
+from synthgen.results.training import Across, Ensemble, Targets, Training
+from synthgen.tables.divergences import refusal
+from synthgen.ui import UI
+
+Make = Callable[[Sequence[Example]], StudentModel]
+"""The student before its first step, which is to read these rows: the same weights whenever it is called."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a job teaches: its rows, those that the loss is measured on, and how several teachers were merged."""
+
+    data: TrainingSet
+    validation: Sequence[Example]
+    teacher: str | None
+    ensemble: Ensemble | None
+    across: Across | None
+
+    @property
+    def rows(self) -> list[Example]:
+        """The rows that teach."""
+        return self.data.examples
+
+    def in_words(self, layer_terms: str | None) -> str:
+        """What the student learned from."""
+        ending = f", and {layer_terms}" if layer_terms else ""
+        if self.data.meta is None:
+            return f"the completions' tokens alone{ending}"
+        if self.across:
+            by = {"divergence": self.across.tokens_by_divergence, "ULD": self.across.tokens_by_uld}
+            total = max(1, sum(by.values()) + self.across.tokens_without_target)
+            shares = ", ".join(f"{count / total:.1%} of the tokens by {how}" for how, count in by.items())
+            name = self.across.teacher
+            return f"the stored distributions of {name}, which has another tokenizer ({shares}){ending}"
+        if self.ensemble:
+            return f"{ensemble.in_words(self.ensemble)}{ending}"
+        name = self.teacher or self.data.meta["teacher"].rpartition("@")[0]
+        return f"the stored distributions of {name}{ending}"
+
+
+def train(job: Job, make: Make, origin: str) -> Training:
+    """Train the student that `make` gives and its baseline on the same batches; `origin` says what it is made from."""
+    lesson = read_lesson(job)
+    terms = _Terms.of(job)
+    described = terms.prepare(make, lesson) if terms else None
+    curves = train_arms(
+        Arms(
+            lambda: _begin(job, make, lesson, terms),
+            objectives(job.section, lesson.data.meta, terms),
+            lesson.rows,
+            lesson.validation,
+            job.teacher.tokens.tokenizer,
+            job.teacher.weights.device,
+        ),
+        job,
+    )
+    return Training(
+        student=origin,
+        learns_by=learns_by(job.section, lesson.data.meta),
+        learned_from=lesson.in_words(described),
+        steps=steps_of(len(lesson.rows), job.section),
+        rows=len(lesson.rows),
+        rows_kept=sum(e.kept for e in lesson.rows),
+        left_out=lesson.data.left_out,
+        tokens=tokens_taught(lesson.rows, job.section),
+        targets=targets_of(lesson.data.meta) if lesson.data.meta else None,
+        teacher=lesson.teacher,
+        ensemble=lesson.ensemble,
+        across=lesson.across,
+        layer_terms=described,
+        metrics=curves,
+    )
+
+
+def _begin(job: Job, make: Make, lesson: Lesson, terms: _Terms | None) -> StudentModel:
+    """The student; the teacher's weights go where training does not ask it any more."""
+    student = make(lesson.rows)
+    if terms is None or terms.stored:
+        job.teacher.weights.unload()
+    return student
+
+
+def read_lesson(job: Job) -> Lesson:
+    """The rows of a job, which is the one place where such students get them. Raises CorpusError, UserError."""
+    section, source, tokens = job.section, job.source, job.teacher.tokens
+    alone = _learns_alone(section)
+    names, merge = ((), None) if alone else ensemble.sources(job.recipe, source, tokens.render)
+    how = shape(section, tokens, job.recipe.generate.answer_marker)
+
+    def read(split: str) -> TrainingSet:
+        choice = Choice(section.max_length, split, section.share, alone, names, merge)
+        if section.across:
+            return across.load_across(source, tokens, section.across, choice)
+        return load(source, tokens.render, choice, how)
+
+    data = read("train")
+    if data.meta is not None:
+        check_teacher(source, data.meta, tokens, _own_weights(job, names), job.ui)
+        reason = refusal(section.loss, data.meta["kind"])
+        if reason:  # the recipe's own logits section may say otherwise than the corpus
+            raise CorpusError(f"{source}: {reason}", "change train.loss, or generate with another logits.kind")
+    merged = merge.facts() if merge else None  # of the training rows: reading others adds to what it collects
+    validation = validation_rows(section, source, lambda: read("validation").examples)
+    aligned = across.facts(data, section.across) if section.across else None
+    return Lesson(data, validation, None if alone else section.teacher, merged, aligned)
+
+
+def _learns_alone(section: TrainSection) -> bool:
+    """Whether the tokens alone teach, without distributions."""
+    return section.kd_weight == 0 or (section.rationale is not None and section.rationale.mode == "dropped")
+
+
+def _own_weights(job: Job, names: Sequence[str]) -> Weights | None:
+    """The weights of the recipe's teacher, if its are among the distributions that are learned from."""
+    itself = not job.section.across and (not names or next(iter(job.recipe.teachers)) in names)
+    return job.teacher.weights if itself else None
+
+
+def check_teacher(source: Path, meta: LogitsMeta, tokens: Tokens, weights: Weights | None, ui: UI) -> None:
+    """Raises CorpusError when the logits are of another tokenizer or, with `weights`, of none of theirs.
+
+    Where the weights are not here, the latter cannot be known, and a note says so.
+    """
+    made_by = {"tokenizer": ([meta["tokenizer"]], tokens.hash)}
+    if weights is not None and weights.are_there:
+        revisions = [by.rpartition("@")[2] for by in meta.get("teachers", [meta["teacher"]])]
+        made_by["revision"] = (revisions, weights.revision)
+    elif weights is not None:
+        ui.note(f"train: the weights of {weights.name} are not here: whether it made the logits is not checked")
+    for what, (values, own) in made_by.items():
+        if own not in values:
+            raise CorpusError(
+                f"{source}: its logits were made with {what} {' and '.join(values)}; the teacher's is {own}",
+                "name the teacher that made them in the recipe, or generate again",
+            )
+
+
+def objectives(
+    section: TrainSection, meta: LogitsMeta | None, terms: _Terms | None
+) -> dict[str, Callable[[nn.Module], Objective[Example]]]:
+    """What the student and its baseline learn by. Without distributions they would be the same student."""
+
+    def by(meta: LogitsMeta | None, terms: _Terms | None) -> Callable[[nn.Module], Objective[Example]]:
+        def objective(model: PreTrainedModel) -> Objective[Example]:
+            if section.rationale and section.rationale.mode == "step_by_step":
+                return StepByStep(model, section, meta)
+            return FromStored(model, section, meta, terms.for_student(model) if terms else None)
+
+        return objective
+
+    arms = {DISTILLED: by(meta, terms)}
+    if section.baseline and meta is not None:
+        arms[BASELINE] = by(None, None)
+    return arms
+
+
+def targets_of(meta: LogitsMeta) -> Targets:
+    """What training.json says of the distributions."""
+    return Targets(
+        kind=meta["kind"],
+        temperature=meta["temperature"],
+        vocab_size=meta["vocab_size"],
+        draws=meta.get("draws"),
+        k=meta.get("k"),
+        teacher=meta.get("teacher"),
+    )
+
+
+def tokens_taught(rows: Sequence[Example], section: TrainSection) -> int:
+    """Completion tokens that all steps teach."""
+    total = 0
+    for step in range(steps_of(len(rows), section)):
+        batch = [rows[i] for i in batch_rows(step, len(rows), section.batch_size, section.seed)]
+        total += sum(len(e.completion) for e in expand(batch))
+    return total
+
+
+def learns_by(section: TrainSection, meta: LogitsMeta | None) -> str:
+    """The objective in one line, for cards."""
+    if meta is None:
+        line = "cross-entropy on the completions' tokens"
+    else:
+        size = f"{meta['draws']} draws" if meta["kind"] == "sampled" else f"the likeliest {meta['k']}"
+        line = f"{section.kd_weight:g} · {section.loss} from {size} a token (temperature {meta['temperature']:g})"
+        line += f" + {1 - section.kd_weight:g} · cross-entropy" if section.kd_weight < 1 else ""
+    if section.rationale:
+        weight = section.rationale.weight
+        line += {
+            "then_answer": "; rationale, then answer",
+            "step_by_step": f"; step by step: answers {weight:g}, rationales {1 - weight:g}, asked for by "
+            f"'{section.rationale.explain.strip()}'",
+            "dropped": "; answers alone, rationales dropped",
+        }[section.rationale.mode]
+    return line
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """Terms on the teacher's layers: of the live one, or of its `stored` states."""
+
+    job: Job
+    stored: States | None
+
+    @classmethod
+    def of(cls, job: Job) -> _Terms | None:
+        """Those that the job asks for."""
+        section = job.section
+        if not (section.hidden or section.relations):
+            return None
+        kept = section.hidden is not None and section.hidden.stored
+        return cls(job, States(job.source.parent / "hidden", job.teacher.weights) if kept else None)
+
+    def for_student(self, model: PreTrainedModel) -> LayerTerms:
+        """The terms of one student. Raises RecipeError for layers, widths or heads that do not fit."""
+        return LayerTerms(model, self.stored or self.job.teacher.weights.model, self.job.section)
+
+    def prepare(self, make: Make, lesson: Lesson) -> str:
+        """Refuse what does not fit before anything is trained, and have the states that are to be stored; the terms in
+        words."""
+        first = self.for_student(make(lesson.rows).model)
+        if self.stored:
+            layers, rows = [t for _, t in first.pairs], [*lesson.rows, *lesson.validation]
+            teacher = self.job.teacher
+            store(self.stored, teacher.weights, layers, rows, teacher.batch_size, self.job.ui)
+        return first.describe()

