@@ -68,7 +68,7 @@ def _fit(job: Job, records: Sequence[tuple[Record, bool]], kd_weight: float, ste
     embed = torch.nn.EmbeddingBag(student.buckets, student.hidden_size, mode="sum")
     torch.nn.init.normal_(embed.weight, std=0.1)
     bias = torch.nn.Parameter(torch.zeros(student.hidden_size))
-    out = torch.nn.Linear(student.hidden, len(job.labels))
+    out = torch.nn.Linear(student.hidden_size, len(job.labels))
     optimizer = torch.optim.AdamW(
         [*embed.parameters(), bias, *out.parameters()], lr=section.learning_rate, weight_decay=section.weight_decay
     )
