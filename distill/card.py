@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from synthgen import durable
 from synthgen.cards import environment, markdown_table
+from synthgen.manifest import Manifest
 from synthgen.recipe import Recipe
 from synthgen.results.evaluation import Evaluation, read_evaluation
 from synthgen.results.measures import columns
@@ -16,7 +16,7 @@ from synthgen.results.training import Training, read_training
 def write_model_card(
     folder: Path,
     recipe: Recipe,
-    manifest: dict[str, Any],
+    manifest: Manifest,
     training: Training | None = None,
     evaluation: Evaluation | None = None,
 ) -> None:

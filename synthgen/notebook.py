@@ -336,9 +336,9 @@ def _joined(verdicts: pa.ChunkedArray, field: str, by: str) -> pa.Array:
     return pc.binary_join(pa.ListArray.from_arrays(lists.offsets, pc.struct_field(lists.values, field)), by)
 
 
-def _distribution(target: logits.Target, meta: dict[str, Any], tokens: Ints) -> Distribution:
+def _distribution(target: logits.Target, meta: logits.LogitsMeta, tokens: Ints) -> Distribution:
     """Arrays of one shape from what is stored."""
-    teacher, temperature = str(meta["teacher"]), float(meta["temperature"])
+    teacher, temperature = meta["teacher"], meta["temperature"]
     if isinstance(target, logits.TopK):  # its log-probabilities are stored at temperature 1, the rest at `temperature`
         log_probabilities = target.logprobs / temperature - target.log_z[:, None]
         return Distribution(

@@ -125,13 +125,13 @@ def _train(recipe: Recipe, folder: Path, stages: _Stages, ui: UI) -> None:
     """The one place where synthgen calls distill. A student that is there already is known without loading torch."""
     from synthgen.errors import missing_extra
 
-    def trained(again: bool) -> Path:
+    def trained(again: bool) -> None:
         if recipe.train and not again and is_trained(recipe.train, folder / "curated", folder / "student"):
             ui.note(f"{folder / 'student'} is trained; nothing to do")
-            return folder / "student"
+            return
         from distill.training import train
 
-        return train(recipe, folder, fresh=again, ui=ui)
+        train(recipe, folder, fresh=again, ui=ui)
 
     try:
         from distill.evaluation.evaluate import evaluate

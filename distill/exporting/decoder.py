@@ -88,4 +88,4 @@ def held_out_pairs(source: Path, split: str, student: LocalModel, most: int) -> 
     """(prompt, completion) in the student's tokens, of the first `most` rows of a split; too long ones are left out."""
     rows = first_rows(source, split, most)
     pairs = [(student.render(r.prompt), list(r.token_ids or ())) for r in rows]
-    return [(p, c) for p, c in pairs if c and len(p + c) < CONTEXT - 32 and student.too_long(p, len(c)) is None]
+    return [(p, c) for p, c in pairs if c and len(p + c) < CONTEXT - 32 and len(p + c) <= student.context]

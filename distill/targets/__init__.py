@@ -1,1 +1,1 @@
-"""What a student learns from: stored or live distributions, several teachers, other tokenizers, hidden states, rationales."""
+"""What a student learns from: stored or live distributions, several teachers, hidden states, rationales, tokens."""

@@ -78,11 +78,12 @@ class Merge:
         return merged(topk, metas, weights, self.how), {**meta, "k": sum(each["k"] for each in metas)}
 
     def _check(self, metas: Metas) -> None:
-        for key, values in {
+        facts: dict[str, list[str]] = {
             "kind": [meta["kind"] for meta in metas],
             "temperature": [str(meta["temperature"]) for meta in metas],
             "tokenizer": [meta["tokenizer"] for meta in metas],
-        }.items():
+        }
+        for key, values in facts.items():
             different = list(dict.fromkeys(values))
             if len(different) > 1:
                 raise CorpusError(

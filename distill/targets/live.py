@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from distill import losses
 from distill.data import NO_ROWS, Example, in_words, rows
 from distill.output_layer import Head, completion_states, logits_of, output_head
-from distill.targets.stored import FromCompletions, Rows, batch_loss
+from distill.targets.stored import FromCompletions, Rows, TargetOf, batch_loss
 from synthgen import corpus
 from synthgen.errors import CorpusError, UserError
 from synthgen.lm.model import LanguageModel
@@ -106,7 +106,7 @@ class OnPolicy(LiveTeacher):
         ]
 
     def forward(self, rows: Sequence[Text], step: Sequence[Text]) -> tuple[Tensor, dict[str, float]]:
-        """Also the mean length of the written completions (with their end), and which share ended, and ended at once."""
+        """Also the mean length of the written completions (with their end), the share that ended, and at once."""
         loss, parts = super().forward(rows, step)
         if step[0].written:
             ended = [row.ended for row in rows]
@@ -180,7 +180,7 @@ def _states_after_teacher_prompt(model: PreTrainedModel, head: Head | None, rows
     return completion_states(model, head, prompts, [row.completion for row in rows])
 
 
-def _targets_of(states_ND: Tensor, head: Head | None) -> Callable[[tuple[int, int]], losses.Target]:
+def _targets_of(states_ND: Tensor, head: Head | None) -> TargetOf:
     """Targets from another model's states; no gradient reaches it."""
     states_ND = states_ND.detach()
 

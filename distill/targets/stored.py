@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -20,10 +20,14 @@ from distill.loop import Objective
 from distill.output_layer import Head, completion_states, output_head, through_head
 from distill.targets.across import uld
 from distill.targets.hidden import LayerTerms
+from synthgen import logits
 from synthgen.logits import LogitsMeta
 from synthgen.recipe import TrainSection
 
 Row = TypeVar("Row", bound=Example)
+
+TargetOf = Callable[[tuple[int, int]], losses.Target]
+"""The target of tokens (begin, end) of a batch."""
 
 
 class FromCompletions(Objective[Row]):
@@ -98,7 +102,7 @@ def batch_loss(
     batch: Rows,
     section: TrainSection,
     meta: LogitsMeta | None,
-    live: Callable[[tuple[int, int]], losses.Target] | None = None,
+    live: TargetOf | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """kd_weight · divergence + (1 − kd_weight) · cross-entropy, each a mean over its own tokens of the whole step.
 
@@ -116,19 +120,17 @@ def batch_loss(
     kept_N = torch.from_numpy(
         np.repeat(np.array([e.kept for e in rows], np.float32), [len(e.completion) for e in rows])
     )
-    target: losses.Target | None = None
     if live is None:
-        target = losses.moved(target_batch([e.target for e in rows if e.target is not None], meta), device)
+        live = _stored_targets([e.target for e in rows if e.target is not None], meta, device)
     ids_N, kept_N = ids_N.to(device), kept_N.to(device)
     kept = max(1, sum(len(e.completion) for e in step if e.kept))
     shape = shape_of(section)
 
     def both(z_CV: Tensor, chunk: tuple[int, int]) -> Tensor:
-        here = live(chunk) if live else losses.cut(target, *chunk)
         vocabulary = min(meta["vocab_size"], z_CV.shape[-1])
         return losses.with_cross_entropy(
             z_CV,
-            here,
+            live(chunk),
             ids_N[slice(*chunk)],
             section.loss,
             temperature=meta["temperature"],
@@ -143,10 +145,27 @@ def batch_loss(
     return loss, {"loss": float(loss.detach()), "distillation": kd, "cross_entropy": ce}
 
 
-def shape_of(section: TrainSection) -> dict[str, float]:
-    """The parameters of the section's divergence that it gives; see `losses.divergence`."""
-    given = {"beta": section.beta, "alpha": section.alpha}
-    return {name: value for name, value in given.items() if value is not None}
+def _stored_targets(targets: Sequence[logits.Target], meta: LogitsMeta, device: torch.device) -> TargetOf:
+    """The stored targets of tokens (begin, end), copied to the device."""
+    target = losses.moved(target_batch(targets, meta), device)
+    return lambda chunk: losses.cut(target, *chunk)
+
+
+class DivergenceShape(TypedDict, total=False):
+    """Parameters of `losses.divergence` that a recipe may set."""
+
+    beta: float
+    alpha: float
+
+
+def shape_of(section: TrainSection) -> DivergenceShape:
+    """The parameters of the divergence that the section gives; the others have their defaults."""
+    shape: DivergenceShape = {}
+    if section.beta is not None:
+        shape["beta"] = section.beta
+    if section.alpha is not None:
+        shape["alpha"] = section.alpha
+    return shape
 
 
 def _label_loss(states_ND: Tensor, head: Head | None, ids_N: Tensor, tokens: int) -> tuple[Tensor, dict[str, float]]:

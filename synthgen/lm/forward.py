@@ -8,7 +8,7 @@ same values. Where an encoder reads the prompt, the decoder reads its start toke
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ class GivesLogits(Protocol):
 
     def get_output_embeddings(self) -> Callable[[Tensor], Tensor]: ...
 
-    def __call__(self, ids_BT: Tensor, **inputs: object) -> ModelOutput: ...
+    def __call__(self, *args: Any, **inputs: Any) -> ModelOutput: ...
 
 
 _BIN = 256  # tokens of a bin, when no row is longer: enough for the matrix products, little for the S × S attention
