@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -187,11 +187,12 @@ def check_made_by(source: Path, meta: dict[str, Any], teacher: LocalModel, itsel
     made_by = {"tokenizer": [meta["tokenizer"]]}
     if itself:
         made_by["revision"] = [by.rpartition("@")[2] for by in meta.get("teachers", [meta["teacher"]])]
+    identity: Mapping[str, object] = teacher.identity
     for what, values in made_by.items():
-        if teacher.identity[what] not in values:
+        if identity[what] not in values:
             raise CorpusError(
                 f"{source}: its logits were made with {what} {' and '.join(values)}; the teacher's is "
-                f"{teacher.identity[what]}",
+                f"{identity[what]}",
                 "name the teacher that made them in the recipe, or generate again",
             )
 
