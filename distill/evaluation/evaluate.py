@@ -110,7 +110,7 @@ def _evaluate_classifier(recipe: Recipe, kind: str, folder: Path, held_out: list
         probs_RL = untrained(recipe, labels).predict(texts)
         table["untrained"] = _agreement(probs_RL, teacher_RL, references, clusters, seed)
     ui.note("evaluate: speed and memory of teacher and student, each in a process of its own")
-    asked = [vars(_labeled(r, labels)) for r in held_out[: recipe.evaluate.max_prompts]]
+    asked = [_labeled(r, labels)._asdict() for r in held_out[: recipe.evaluate.max_prompts]]
     job = {"what": "classify", "teacher": recipe.teacher.model_dump(mode="json"), "requests": asked}
     measured = measure(job)
     measured.pop("texts")

@@ -87,7 +87,7 @@ class _Estimate:
 
 def plan(recipe: Recipe) -> Plan:
     """Read seeds and templates and count; the teacher is not loaded and nothing is sent."""
-    inputs = read_inputs(recipe)
+    inputs = read_inputs(recipe, hashed=False)
     jobs = inputs.jobs()
     estimator = _Estimator(recipe)
     requests: dict[str, int] = {}
