@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from synthgen.errors import TeacherError
 from synthgen.logits import LogitsSpec
 from synthgen.manifest import SourceTerms
-from synthgen.recipe import Recipe
+from synthgen.recipe import Recipe, SeedSource
 from synthgen.records import Source
 from synthgen.tables.engines import ENGINES, AnyTeacher
 from synthgen.tables.strategies import REWARDS, STRATEGIES
@@ -71,6 +71,11 @@ def source(name: str, role: str, license: str) -> Source:
         "account": None,
         "tools": [],
     }
+
+
+def seed_source(stated: SeedSource, name: str, role: str) -> Source:
+    """The entry of a seed in a row's sources: what its file or data set states, under `name` and in `role`."""
+    return {**source(name, role, stated.license or "unknown"), "made_by": stated.made_by, "account": stated.account}
 
 
 def versions(recipe: Recipe, teachers: Teachers | None = None) -> dict[str, str]:

@@ -31,10 +31,13 @@ class Inputs:
         return Jobs(Setting(self.recipe, self.prompt, self.seeds, versions))
 
 
-def read_inputs(recipe: Recipe) -> Inputs:
-    """Read templates and seeds. Raises RecipeError for what is missing or cannot be used."""
+def read_inputs(recipe: Recipe, *, hashed: bool = True) -> Inputs:
+    """Read templates and seeds. Raises RecipeError for what is missing or cannot be used.
+
+    `hashed`: the seeds have a fingerprint, which a run needs and an estimate does not."""
     prompt = load_prompt(recipe.prompts, recipe.task)
-    return Inputs(recipe, prompt, load_seeds(recipe.seeds, recipe.split, question(recipe, prompt)))
+    asked = question(recipe, prompt)
+    return Inputs(recipe, prompt, load_seeds(recipe.seeds, recipe.split, asked, hashed=hashed))
 
 
 def question(recipe: Recipe, prompt: Prompt) -> Callable[[Fields], str]:

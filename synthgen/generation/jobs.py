@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from synthgen.generation import casting
@@ -34,7 +34,7 @@ class Setting:
     versions: Mapping[str, str]
     identified: bool = True
     """Whether requests get their ids; estimates do without."""
-    _sources: dict[tuple[str, str], Source] = field(default_factory=dict)
+    _sources: dict[tuple[str, ...], Source] = field(default_factory=dict)
 
     @cached_property
     def sections(self) -> dict[str, AnyTeacher]:
@@ -62,6 +62,14 @@ class Setting:
             license = self.sections[teacher].license
             self._sources[role, teacher] = casting.source(self.versions[teacher], role, license)
         return self._sources[role, teacher]
+
+    def seed_source(self, seed: Seed) -> Source:
+        """The source entry of the file or data set that a seed comes from."""
+        stated = seed.source
+        key = ("seed", stated.source, stated.license or "", stated.made_by or "", stated.account or "")
+        if key not in self._sources:
+            self._sources[key] = casting.seed_source(stated, stated.source, "seed")
+        return self._sources[key]
 
     @cached_property
     def template_source(self) -> Source:
@@ -262,24 +270,21 @@ class Job:
             self.seed.id,
             self.seed.split,
             request.messages if prompt is None else prompt,
-            (self.seed_source("seed", self.seed), setting.template_source, setting.source(role, request.teacher)),
+            (setting.seed_source(self.seed), setting.template_source, setting.source(role, request.teacher)),
             reference,
             tuple(parents),
         )
         if setting.identified:
-            request = replace(request, id=identify(request, lineage, setting.versions[request.teacher]))
+            request = request._replace(id=identify(request, lineage, setting.versions[request.teacher]))
         return Query(request, lineage)
 
     def source(self, role: str, teacher: str) -> Source:
         """The source entry of a teacher in a role."""
         return self.setting.source(role, teacher)
 
-    def seed_source(self, role: str, seed: Seed) -> Source:
-        """The source entry of a seed; one that is shown beside the row's own is named by its id."""
-        name = seed.source.source if role == "seed" else f"{seed.source.source}#{seed.id}"
-        entry = casting.source(name, role, seed.source.license)
-        entry["made_by"], entry["account"] = seed.source.made_by, seed.source.account
-        return entry
+    def example_source(self, seed: Seed) -> Source:
+        """The source entry of a seed that is shown beside the job's own; it is named by its id."""
+        return casting.seed_source(seed.source, f"{seed.source.source}#{seed.id}", "few_shot")
 
     def others(self, count: int) -> list[Seed]:
         """`count` other seeds of the same split, drawn for this job, and the same in any run."""
@@ -308,8 +313,7 @@ class Job:
     ) -> Row:
         """The row of a good reply. `sources` are further ones; `group` is its group's id and its part in the group."""
         lineage = query.lineage
-        lineage = replace(
-            lineage,
+        lineage = lineage._replace(
             sources=(*lineage.sources, *sources),
             parents=lineage.parents if parents is None else tuple(parents),
             group_id=group[0] if group else None,

@@ -88,7 +88,7 @@ class _Estimate:
 def plan(recipe: Recipe) -> Plan:
     """Read seeds and templates and count; the teacher is not loaded and nothing is sent."""
     check_models(check_recipe(recipe))
-    inputs = read_inputs(recipe)
+    inputs = read_inputs(recipe, hashed=False)
     jobs = inputs.jobs()
     estimator = _Estimator(recipe)
     requests: dict[str, int] = {}

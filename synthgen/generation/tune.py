@@ -65,7 +65,7 @@ def tune(recipe: Recipe, *, requests: int = 64, ui: UI | None = None) -> Tuning:
     could not run.
     """
     ui = ui or UI(quiet=True)
-    inputs = read_inputs(recipe)
+    inputs = read_inputs(recipe, hashed=False)
     name, section = next(iter(casting.cast(recipe).items()))
     engine = ENGINES[section.engine]
     if not engine.batch_key:

@@ -19,13 +19,15 @@ from synthgen.seeds.store import Seed, Seeds
 _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode
 
 
-def load_seeds(sources: Sequence[SeedSource], split: Split, text: Callable[[Row], str]) -> Seeds:
-    """All seeds, in file order. `text` renders what a seed asks, from its fields.
+def load_seeds(
+    sources: Sequence[SeedSource], split: Split, text: Callable[[Row], str], *, hashed: bool = True
+) -> Seeds:
+    """All seeds, in file order. `text` renders what a seed asks, from its fields; `hashed`: see `Seeds`.
 
     Seeds that ask the same but for names and numbers form a group, unless the recipe names a column for it. Raises
     RecipeError naming file and line for a row that cannot be used, and for an id that is used twice.
     """
-    seeds = Seeds(sources)
+    seeds = Seeds(sources, hashed=hashed)
     hashes = array("q")  # of the ids; equal ones are looked at again
     try:
         for number, source in enumerate(sources):

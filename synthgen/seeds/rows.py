@@ -19,6 +19,7 @@ from synthgen.recipe import SeedSource
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 _SLICE = 1024  # rows of a Parquet file that are Python objects at once
 _BOM = b"\xef\xbb\xbf"
+_JSON_SPACE = " \t\n\r"
 
 Row = dict[str, object]
 """Columns of one row, with values that JSON has."""
@@ -65,13 +66,16 @@ def bad_line(where: Where, problem: str) -> RecipeError:
 
 
 def _jsonl(path: Path, skip: bool) -> Iterator[tuple[Where, Row]]:
-    file, decode = str(path), json.JSONDecoder().decode
+    file, decode = str(path), json.JSONDecoder().raw_decode
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                row = decode(line.removeprefix(_BOM).decode())
+                text = line.removeprefix(_BOM).decode().strip(_JSON_SPACE)
+                row, end = decode(text)
+                if end != len(text):
+                    raise json.JSONDecodeError("Extra data", text, end)
                 if not isinstance(row, dict):
                     raise ValueError("not a JSON object")
             except (ValueError, RecursionError) as error:
