@@ -103,8 +103,8 @@ def _misspelled(word: str, name: str) -> int | None:
     edits = 0
     for part, other in zip(parts, wanted, strict=True):
         count, length = _edits(part, other), min(len(part), len(other))
-        swapped = sorted(part) == sorted(other) and count == 1
-        if count > (0 if length < 4 else 1 if length < 6 else 2) and not swapped:
+        slip = count == 1 and set(part) == set(other)  # two letters swapped, or one doubled
+        if count > (0 if length < 4 else 1 if length < 6 else 2) and not slip:
             return None
         edits += count
     return edits if edits <= max(1, len(name) // 3) else None
