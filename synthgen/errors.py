@@ -81,15 +81,19 @@ def close(word: str, known: Iterable[str]) -> list[str]:
     ('model_name' for model), and abbreviations ('lr' for learning_rate).
     """
     known = list(dict.fromkeys(known))
-    word = word.lower().replace("-", "_").replace(" ", "_").strip("_")
-    spelled = sorted((edits, name) for name in known if (edits := _misspelled(word, name.lower())) is not None)
+    word = _folded(word)
+    spelled = sorted((edits, name) for name in known if (edits := _misspelled(word, _folded(name))) is not None)
     if spelled:
         return [name for edits, name in spelled if edits == spelled[0][0]][:3]
     parts = word.split("_")
-    related = [name for name in known if _contains(name.lower().split("_"), parts)]
-    related = related or [name for name in known if len(name) > 3 and set(name.lower().split("_")) <= set(parts)]
-    related = related or [n for n in known if len(word) > 1 and word == "".join(p[:1] for p in n.lower().split("_"))]
+    related = [name for name in known if _contains(_folded(name).split("_"), parts)]
+    related = related or [name for name in known if len(name) > 3 and set(_folded(name).split("_")) <= set(parts)]
+    related = related or [n for n in known if len(word) > 1 and word == "".join(p[:1] for p in _folded(n).split("_"))]
     return sorted(related, key=len)[:3]
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("-", "_").replace(" ", "_").strip("_")
 
 
 def _misspelled(word: str, name: str) -> int | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.commands import call
 
 import synthgen
 from synthgen.errors import RecipeError
@@ -167,11 +168,15 @@ def test_a_recipe_that_was_changed_in_python_is_checked(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_commands_on_a_student_check_too(tmp_path):
+def train_one_that_breaks_a_rule(run: Path) -> None:
     import distill
 
     recipe = load_recipe("reasoning")
     assert recipe.train is not None
     changed = recipe.model_copy(update={"train": recipe.train.model_copy(update={"loss": "reverse_kl"})})
     with pytest.raises(RecipeError, match="reverse_kl"):
-        distill.train(changed, tmp_path / "run")
+        distill.train(changed, run)
+
+
+def test_training_checks_too(tmp_path):
+    call(train_one_that_breaks_a_rule, tmp_path / "run")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 import pytest
 import yaml
-from support.commands import cold, warm
-from support.small import small_task
+from support.commands import cold
 
 import distill.cli
 import synthgen.cli
@@ -145,16 +145,21 @@ def test_commands_use_it(tmp_path, recipe):
     assert "Traceback" not in done.err
 
 
-def test_a_run_keeps_what_was_set(finished, tmp_path):
+def test_a_run_keeps_what_was_set(tmp_path, recipe):
     run = tmp_path / "run"
-    task = small_task(tmp_path / "task", finished.teacher, seeds=8, train=None)
-    done = warm("synthgen", "generate", task, "-o", run, "--set", "generate.num_generations=1", "-q", "--json")
-    assert done.code == 0, done.err
-    assert load_recipe(run / "recipe.yaml").generate.num_generations == 1
-    assert load_recipe(task).generate.num_generations == 2
-    again = warm("synthgen", "generate", task, "-o", run, "-q")
+    questions = [{"question": f"What is {number}?"} for number in range(4)]
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_text("".join(json.dumps({**row, "file": name}) + "\n" for row in questions))
+    (tmp_path / "replies.jsonl").write_text("".join(json.dumps({"prompt": q["question"], "text": "4"}) + "\n" for q in questions))
+    (tmp_path / "user.j2").write_text("{{ question }}")
+    replay = "teacher={engine: replay, path: replies.jsonl, license: MIT}"
+    done = cold("synthgen", "generate", recipe, "-o", run, "-q", "--set", replay, "--set", "seeds.1.limit=2")
+    assert (done.code, done.err) == (0, "")
+    assert [source.limit for source in load_recipe(run / "recipe.yaml").seeds] == [None, 2]
+    assert [source.limit for source in load_recipe(recipe).seeds] == [None, None]
+    again = cold("synthgen", "generate", recipe, "-o", run, "-q", "--set", replay)
     assert again.code == 2
-    assert "generate.num_generations: 1 → 2" in again.err
+    assert "seeds.1.limit: 2 → None" in again.err
 
 
 def test_in_python(recipe):
