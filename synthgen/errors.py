@@ -81,15 +81,19 @@ def close(word: str, known: Iterable[str]) -> list[str]:
     ('model_name' for model), and abbreviations ('lr' for learning_rate).
     """
     known = list(dict.fromkeys(known))
-    word = word.lower().replace("-", "_").replace(" ", "_").strip("_")
-    spelled = sorted((edits, name) for name in known if (edits := _misspelled(word, name.lower())) is not None)
+    word = _folded(word)
+    spelled = sorted((edits, name) for name in known if (edits := _misspelled(word, _folded(name))) is not None)
     if spelled:
         return [name for edits, name in spelled if edits == spelled[0][0]][:3]
     parts = word.split("_")
-    related = [name for name in known if _contains(name.lower().split("_"), parts)]
-    related = related or [name for name in known if len(name) > 3 and set(name.lower().split("_")) <= set(parts)]
-    related = related or [n for n in known if len(word) > 1 and word == "".join(p[:1] for p in n.lower().split("_"))]
+    related = [name for name in known if _contains(_folded(name).split("_"), parts)]
+    related = related or [name for name in known if len(name) > 3 and set(_folded(name).split("_")) <= set(parts)]
+    related = related or [n for n in known if len(word) > 1 and word == "".join(p[:1] for p in _folded(n).split("_"))]
     return sorted(related, key=len)[:3]
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("-", "_").replace(" ", "_").strip("_")
 
 
 def _misspelled(word: str, name: str) -> int | None:
@@ -103,8 +107,8 @@ def _misspelled(word: str, name: str) -> int | None:
     edits = 0
     for part, other in zip(parts, wanted, strict=True):
         count, length = _edits(part, other), min(len(part), len(other))
-        swapped = sorted(part) == sorted(other) and count == 1
-        if count > (0 if length < 4 else 1 if length < 6 else 2) and not swapped:
+        slip = count == 1 and set(part) == set(other)  # two letters swapped, or one doubled
+        if count > (0 if length < 4 else 1 if length < 6 else 2) and not slip:
             return None
         edits += count
     return edits if edits <= max(1, len(name) // 3) else None

@@ -72,7 +72,7 @@ def _teachers_exist(recipe: Recipe) -> Iterator[Problem]:
     named += [("steps.rewriter", recipe.steps.rewriter)] if recipe.steps.rewriter else []
     for key, name in named:
         if name not in recipe.teachers:
-            yield Problem(f"there is no teacher '{name}' in 'teachers'{nearest(name, recipe.teachers)}", (key,))
+            yield Problem(f"there is no teacher '{name}' in 'teachers'{nearest(name, recipe.teachers)}", (key, "teachers"))
 
 
 def _scoring_teachers_do_not_answer(recipe: Recipe) -> Iterator[Problem]:
@@ -172,7 +172,7 @@ def _engines_give_draws_along_text(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(
                 f"engine '{teacher.engine}' gives no draws along completions that it did not write; use kind: topk, "
                 "or another engine",
-                ("logits.kind", "logits", f"{key}.engine"),
+                ("logits.kind", *(["logits.score_by"] if scores else []), "logits", f"{key}.engine"),
             )
 
 

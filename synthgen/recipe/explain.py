@@ -54,11 +54,14 @@ def find(values: Values) -> tuple[Recipe | None, list[Problem]]:
 def _of_sections(values: Values, error: ValidationError) -> Iterator[Problem]:
     """Problems of single sections: one for each key."""
     found: dict[str, list[ErrorDetails]] = {}
-    for details in error.errors():
+    every = error.errors()
+    for details in every:
         loc = _in_values(values, details)
-        if loc is not None:
-            found.setdefault(".".join(map(str, loc)), []).append(details)
-    # A list whose only entry is wrong is also reported as too short, and as not the other branch of its union.
+        inside = [other for other in every if other["loc"][: len(details["loc"])] == details["loc"]]
+        if loc is None or (details["type"] == "too_short" and len(inside) > 1):  # its only entry is wrong
+            continue
+        found.setdefault(".".join(map(str, loc)), []).append(details)
+    # What is inside a wrong entry is also reported as not the other branch of a union.
     keys = [key for key in found if not any(other.startswith(f"{key}.") for other in found)]
     meant = {new for key in keys for new in [_meant(values, key)] if found[key][0]["type"] == "extra_forbidden" and new}
     for key in keys:

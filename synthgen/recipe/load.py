@@ -44,7 +44,7 @@ def with_values(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
     The result is checked like a recipe from a file. Raises RecipeError with one line for each problem.
     """
     written = {key: json.dumps(value, default=str) for key, value in values.items()}
-    return _checked(apply(_plain(recipe), values), Source(None, None, written))
+    return _checked(apply(_plain(recipe), values), Source(None, None, written, option=""))
 
 
 def with_limits(recipe: Recipe, usd: float | None, max_failures: str | None) -> Recipe:
@@ -58,7 +58,8 @@ def _checked(values: dict[str, object], source: Source) -> Recipe:
     """The recipe of raw values. Raises RecipeError when something is wrong, with all that is."""
     recipe, problems = find(values)
     if recipe is None or problems:
-        raise RecipeError(_lines(problems, source), MEND if source.path and not source.overrides else HINT)
+        hint = HINT if source.option and source.overrides else MEND if source.path else "docs/recipe.md lists every key"
+        raise RecipeError(_lines(problems, source), hint)
     return recipe
 
 

@@ -15,36 +15,42 @@ MEND = "change that line of the recipe; docs/recipe.md lists every key"
 
 @dataclass(frozen=True)
 class Source:
-    """The text that a recipe came from: a YAML file with its node tree, and values that options have set over it.
+    """The text that a recipe came from: a YAML file with its node tree, and values that were set over it.
 
-    `overrides` maps a dotted key to its value as it was written after `--set`.
+    `overrides` maps a dotted key to its value as it was written; `option` is what the user wrote before it.
     """
 
     path: Path | None
     node: yaml.Node | None
     overrides: Mapping[str, str] = field(default_factory=dict)
+    option: str = "--set "
 
     def where(self, keys: Sequence[str]) -> str:
-        """ "FILE, line N" or "--set KEY=VALUE" for the first of these keys that stands somewhere.
+        """"FILE, line N" or "--set KEY=VALUE" for the first of these keys that stands somewhere.
 
         Where none does, the line of the innermost section that should have the first one.
         """
         for key in keys:
-            option = next((o for o in self.overrides if key == o or key.startswith(f"{o}.")), None)
-            if option is not None:
-                return f"--set {option}={self.overrides[option]}"
+            override = next((o for o in self.overrides if key == o or key.startswith(f"{o}.")), None)
+            if override is not None:
+                return self._written(override)
             line, whole = _line(self.node, key)
             if whole and self.path is not None:
                 return f"{self.path}, line {line}"
-        near = next((o for o in self.overrides if o.startswith(f"{keys[0]}.")), None)
-        if near is not None:
-            return f"--set {near}={self.overrides[near]}"
-        return f"{self.path}, line {_line(self.node, keys[0])[0]}" if self.path else keys[0]
+        above = keys[0].rpartition(".")[0]
+        places = [keys[0], *([above] if above and not _line(self.node, above)[1] else [])]
+        inside = next((o for place in places for o in self.overrides if o.startswith(f"{place}.")), None)
+        if inside is not None:
+            return self._written(inside)
+        return f"{self.path}, line {_line(self.node, keys[0])[0]}" if self.path else "recipe"
 
     def line(self, keys: Sequence[str]) -> int:
-        """The line alone, for sorting; 0 for what an option has set."""
-        text = self.where(keys)
-        return 0 if text.startswith("--set ") else int(text.rpartition(" ")[2] if self.path else 0)
+        """The line alone, for sorting; 0 for what was set over the file."""
+        file, _, line = self.where(keys).rpartition(", line ")
+        return int(line) if self.path is not None and file == str(self.path) else 0
+
+    def _written(self, key: str) -> str:
+        return f"{self.option}{key}={self.overrides[key]}"
 
 
 def parse(path: Path) -> tuple[yaml.Node | None, object]:

@@ -1,0 +1,182 @@
+"""Each rule across the sections of a recipe: what breaks it, what it says, and the line that it points at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from support.commands import call
+
+import synthgen
+from synthgen.errors import RecipeError
+from synthgen.recipe import Recipe, broken_rules, check_recipe, load_recipe, with_values
+from synthgen.recipe.check import RULES
+
+LOCAL = {"model": "./teacher", "license": "Apache-2.0"}
+OTHER = {"model": "./other", "license": "Apache-2.0"}
+VLLM = {"engine": "vllm", **LOCAL}
+API = {"engine": "openai", "model": "m", "license": "openai"}
+REPLAY = {"engine": "replay", "path": "replies.jsonl"}
+TWO = {"small": LOCAL, "large": OTHER}
+THREE = {**TWO, "third": {"model": "./third"}}
+TOPK = {"kind": "topk", "k": 8}
+DECODER = {"student": {"kind": "decoder", "layers": 2}}
+SENTENCE = {"student": {"kind": "sentence", "layers": 2}}
+CLASSIFY = {"strategy": "classify", "generate": {"labels": ["a", "b"]}}
+CLASSIFIER = {"student": {"kind": "classifier"}}
+
+# What breaks a rule, the key that it is about, and part of the sentence. The key is the line's too.
+BROKEN: list[tuple[dict, str, str]] = [
+    ({"teacher": LOCAL, "teachers": {"a": OTHER}}, "teacher", "give 'teacher' or 'teachers', not both"),
+    ({"teachers": TWO, "mixture": {"smal": 1}}, "mixture.smal", "no teacher 'smal' in 'teachers'; did you mean 'small'?"),
+    ({"teachers": TWO, "steps": {"judge": "x"}}, "steps.judge", "no teacher 'x' in 'teachers'; known: large, small"),
+    ({"teachers": TWO, "steps": {"rewriter": "x"}}, "steps.rewriter", "no teacher 'x'"),
+    ({"teachers": TWO, "logits": {"score_by": ["larg"]}}, "logits.score_by.0", "did you mean 'large'?"),
+    ({"teachers": TWO, "logits": {"score_by": ["small"]}}, "logits.score_by.0", "its distributions are kept anyway"),
+    ({"strategy": "rationale"}, "strategy", "'rationale' needs generate.answer_marker"),
+    ({"strategy": "rationalize"}, "strategy", "'rationalize' needs generate.answer_marker"),
+    ({"strategy": "classify", "generate": {"labels": ["a"]}}, "strategy", "needs two or more generate.labels"),
+    ({"strategy": "best_of_n", "steps": {"candidates": 1}}, "steps.candidates", "two or more steps.candidates"),
+    ({"strategy": "consensus", "teachers": {"a": LOCAL}}, "strategy", "needs two or more 'teachers'"),
+    ({"strategy": "consensus", "teachers": TWO, "mixture": {"small": 1}}, "mixture", "asks every teacher"),
+    ({"strategy": "consensus", "teachers": TWO, "logits": {"score_by": ["large"]}}, "logits.score_by", "every teacher"),
+    ({"strategy": "score", "logits": None}, "strategy", "needs a 'logits' section"),
+    ({"strategy": "score", "teachers": TWO, "mixture": {"small": 1, "large": 1}}, "mixture", "asks one teacher"),
+    ({"strategy": "score", "teachers": TWO, "logits": {"score_by": ["large"]}}, "logits.score_by", "asks one teacher"),
+    ({**CLASSIFY, "teachers": TWO, "logits": {"score_by": ["large"]}}, "logits.score_by", "no completions to score"),
+    ({"teacher": REPLAY, "logits": TOPK}, "logits", "engine 'replay' gives no distributions"),
+    ({"teacher": API, "logits": {"kind": "sampled"}}, "logits.kind", "engine 'openai' does not give: use kind: topk"),
+    ({"teacher": VLLM, "logits": {**TOPK, "temperature": 2.0}}, "logits.temperature", "use 1, or kind: sampled"),
+    ({"teacher": {**API, "tokenizer": "t"}, "logits": {**TOPK, "temperature": 2.0}}, "logits.temperature", "use 1"),
+    ({"teacher": VLLM, "strategy": "score", "logits": {"kind": "sampled"}}, "logits.kind", "no draws along completions"),
+    ({"teachers": {"a": LOCAL, "b": VLLM}, "logits": {"score_by": ["b"]}}, "logits.score_by", "no draws along"),
+    ({"teacher": API, "logits": TOPK}, "logits", "name the model's tokenizer in teacher.tokenizer"),
+    ({"teacher": {**API, "tokenizer": "t"}, "logits": {"kind": "topk", "k": 21}}, "logits.k", "gives 20 at most"),
+    ({"teacher": REPLAY, "generate": {"json_schema": {}}}, "generate.json_schema", "cannot be held to a schema"),
+    ({"teacher": API, "generate": {"regex": "a"}}, "generate.regex", "cannot be held to a pattern"),
+    ({"teacher": API, "train": {**DECODER, "kd_weight": 0}}, "train", "a teacher in this process"),
+    ({"strategy": "preference", "train": DECODER}, "train", "no student here learns from preference pairs"),
+    ({"train": CLASSIFIER}, "train.student.kind", "needs strategy 'classify', and 'answer' makes completions"),
+    ({"train": SENTENCE}, "train.student.kind", "needs strategy 'embed'"),
+    ({**CLASSIFY, "train": DECODER}, "train.student.kind", "needs a strategy that makes completions"),
+    ({"strategy": "embed", "train": {**SENTENCE, "kd_weight": 0.5}}, "train.kd_weight", "mixes in labels"),
+    ({**CLASSIFY, "train": {**CLASSIFIER, "rationale": {}}}, "train.rationale", "students that write text"),
+    ({**CLASSIFY, "train": {**CLASSIFIER, "online": {}}}, "train.online", "a live teacher can score"),
+    ({**CLASSIFY, "train": {**CLASSIFIER, "hidden": {}}}, "train.hidden", "the layers of a decoder"),
+    ({**CLASSIFY, "train": {**CLASSIFIER, "relations": {}}}, "train.relations", "the layers of a decoder"),
+    ({**CLASSIFY, "train": {**CLASSIFIER, "teacher": "a"}}, "train.teacher", "learns from none"),
+    ({**CLASSIFY, "train": {**CLASSIFIER, "ensemble": {}}}, "train.ensemble", "learns from none"),
+    ({**CLASSIFY, "train": {**CLASSIFIER, "across": {"run": "r"}}}, "train.across", "learns from none"),
+    ({**CLASSIFY, "train": {**CLASSIFIER, "loss": "mse"}}, "train.loss", "learns by forward_kl"),
+    ({"strategy": "embed", "train": {**SENTENCE, "loss": "mse"}}, "train.loss", "has a loss of its own"),
+    ({"logits": None, "train": DECODER}, "train", "without them set train.kd_weight to 0"),
+    ({"train": {**DECODER, "loss": "reverse_kl"}}, "train.loss", "reverse_kl is not defined for sampled targets"),
+    ({"logits": TOPK, "train": {**DECODER, "loss": "mse"}}, "train.loss", "mse is not defined for topk targets"),
+    ({"teachers": TWO, "mixture": {"small": 1, "large": 1}, "train": DECODER}, "train", "the logits of one teacher"),
+    ({"teachers": TWO, "logits": {"score_by": ["large"]}, "train": DECODER}, "train", "merge them: train.ensemble"),
+    ({"teachers": TWO, "train": {**DECODER, "teacher": "large"}}, "train.teacher", "logits of 'large' are not stored"),
+    (
+        {"teachers": THREE, "logits": {"score_by": ["large"]}, "train": {**DECODER, "ensemble": {"teachers": ["third"]}}},
+        "train.ensemble.teachers",
+        "the logits of 'third' are not stored; known: large, small",
+    ),
+    ({"train": {**DECODER, "ensemble": {}}}, "train.ensemble", "two or more teachers"),
+    (
+        {"teachers": TWO, "logits": {**TOPK, "score_by": ["large"]}, "train": {**DECODER, "ensemble": {"by": "agreement"}}},
+        "train.ensemble.by",
+        "of two teachers each agrees with the other as much",
+    ),
+    (
+        {
+            "teachers": TWO,
+            "logits": {**TOPK, "score_by": ["large"]},
+            "train": {**DECODER, "ensemble": {"by": "validation"}},
+        },
+        "train.ensemble.by",
+        "set split.validation",
+    ),
+    (
+        {"teachers": TWO, "logits": {"score_by": ["large"]}, "train": {**DECODER, "ensemble": {"merge": "pool"}}},
+        "train.ensemble.merge",
+        "a pool is not linear in the probabilities",
+    ),
+    (
+        {
+            "teachers": TWO,
+            "split": {"validation": 0.1},
+            "logits": {"score_by": ["large"]},
+            "train": {**DECODER, "ensemble": {"by": "validation"}},
+        },
+        "train.ensemble.by",
+        "draws give most of them as zero",
+    ),
+]
+
+
+def values(change: dict) -> dict:
+    """A recipe with one change."""
+    base = {"task": "t", "license": "MIT", "seeds": [{"path": "s.jsonl", "source": "tests"}]}
+    return {**base, **({} if "teachers" in change else {"teacher": LOCAL}), **change}
+
+
+def line_of(path: Path, key: str) -> int:
+    """The line of a dotted key in a file that yaml.safe_dump wrote."""
+    lines, indent, at = path.read_text().splitlines(), 0, -1
+    for part in key.split("."):
+        if part.isdigit():
+            at += 1 + int(part)
+            continue
+        at = next(n for n in range(at + 1, len(lines)) if lines[n].startswith(" " * indent + part + ":"))
+        indent += 2
+    return at + 1
+
+
+@pytest.mark.parametrize(("change", "key", "sentence"), BROKEN, ids=[f"{key}: {text[:30]}" for _, key, text in BROKEN])
+def test_a_broken_rule_says_so_at_its_line(tmp_path, change, key, sentence):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values(change), sort_keys=False))
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    (found,) = [line for line in caught.value.message.split("\n") if sentence in line]
+    assert found.startswith(f"{path}, line {line_of(path, key)}: ")
+    assert caught.value.exit_code == 2
+
+
+def test_every_rule_is_broken_here():
+    recipes = [Recipe.model_validate(values(change)) for change, _, _ in BROKEN]
+    assert [rule.__name__ for rule in RULES if not any([*rule(recipe)] for recipe in recipes)] == []
+
+
+def test_shipped_recipes_break_none():
+    assert broken_rules(load_recipe("reasoning")) == []
+    for name in ("score", "consensus", "embed", "classify", "preference"):
+        check_recipe(load_recipe(name))
+
+
+def test_a_recipe_that_was_changed_in_python_is_checked(tmp_path):
+    recipe = load_recipe("reasoning")
+    assert recipe.train is not None
+    changed = recipe.model_copy(update={"train": recipe.train.model_copy(update={"loss": "reverse_kl"})})
+    with pytest.raises(RecipeError, match=r"^train.loss: it does not go with logits.kind: reverse_kl is not defined"):
+        check_recipe(changed)
+    for function in (synthgen.plan, lambda r: synthgen.generate(r, tmp_path / "run")):
+        with pytest.raises(RecipeError, match="reverse_kl"):
+            function(changed)
+    with pytest.raises(RecipeError, match=r'^train.loss="reverse_kl": train.loss: it does not go'):
+        with_values(recipe, {"train.loss": "reverse_kl"})
+    assert not (tmp_path / "run").exists()
+
+
+def train_one_that_breaks_a_rule(run: Path) -> None:
+    import distill
+
+    recipe = load_recipe("reasoning")
+    assert recipe.train is not None
+    changed = recipe.model_copy(update={"train": recipe.train.model_copy(update={"loss": "reverse_kl"})})
+    with pytest.raises(RecipeError, match="reverse_kl"):
+        distill.train(changed, run)
+
+
+def test_training_checks_too(tmp_path):
+    call(train_one_that_breaks_a_rule, tmp_path / "run")
