@@ -71,7 +71,7 @@ def curate(
         raise CorpusError(f"{folder} is the corpus itself", "give another folder with -o")
     made = corpus.verify(source)
     inputs = {
-        "curate": recipe.curate.model_dump(mode="json"),
+        "curate": recipe.curate.values(),
         "generated_sha256": durable.digest(made["files"]),
     }
     if fresh:
@@ -142,7 +142,7 @@ def _facts(folder: Path, made: Manifest, recipe: Recipe, total: Tally) -> Facts:
         "sources": made["sources"],
         "counts": counts,
         "rejected_by": rejected_by,
-        "thresholds": recipe.curate.model_dump(mode="json"),
+        "thresholds": recipe.curate.values(),
     }
 
 

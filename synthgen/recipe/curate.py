@@ -8,24 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Self, TypeVar
 
 from pydantic import (
     BeforeValidator,
-    ConfigDict,
     Field,
     GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
     TypeAdapter,
-    ValidationError,
     WithJsonSchema,
     create_model,
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, InitErrorDetails
+from pydantic_core import CoreSchema
 
 from synthgen.tables.curation import CHECKS, EDITS, SWEEPS, RowRule
 from synthgen.tables.section import Section
+
+Base = TypeVar("Base", bound=Section)
 
 
 def rules() -> dict[str, RowRule]:
@@ -36,28 +38,42 @@ def rules() -> dict[str, RowRule]:
 class _Rules(Section):
     """Which rules decide that a row is kept. A rule's value is false or null (off), true (on), or its settings."""
 
-    # "allow" is for rules that were added later. `_known` and the JSON Schema refuse all other keys.
-    model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": False})
-
     def settings(self, name: str) -> Section | None:
         """The settings of the rule `name`, or an empty section where it has none; None when the rule is off."""
-        value = getattr(self, name)
+        rule = rules()[name]
+        value = getattr(self, name, (rule.section() if rule.section else True) if rule.on else None)
         if isinstance(value, Section):
             return value
         return Section() if value else None
 
-    @model_validator(mode="before")
+    def values(self) -> dict[str, object]:
+        """The settings of every rule that there is, as JSON has them: false or null for one that is off, true for one
+        that is on and has no settings."""
+        found: dict[str, object] = {}
+        for name, rule in rules().items():
+            settings = self.settings(name)
+            if rule.section is None:
+                found[name] = settings is not None
+            else:
+                found[name] = settings.model_dump(mode="json") if settings else None
+        return found
+
+    @model_validator(mode="wrap")
     @classmethod
-    def _known(cls, values: object) -> object:
-        """Refuse keys that are no rule, and validate those of rules that were added later."""
-        if not isinstance(values, dict):
-            return values
+    def _with_later_rules(cls, values: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Validate as a section that also has the rules that were added later, where the recipe names one of
+        them."""
         later = {name: rule for name, rule in rules().items() if name not in cls.model_fields}
-        wrong = [_unknown(str(key), values[key]) for key in values if key not in {*later, *cls.model_fields}]
-        if wrong:
-            raise ValidationError.from_exception_data("curate", wrong)
-        added = _section("Later", Section, later).model_validate({k: v for k, v in values.items() if k in later})
-        return {**values, **{name: getattr(added, name) for name in later}}
+        if not isinstance(values, dict):
+            return handler(values)
+        if not later.keys() & values.keys():
+            return handler(values)
+        return _extended(cls, tuple(later.items())).model_validate(values)
+
+
+@cache
+def _extended(base: type[Base], later: tuple[tuple[str, RowRule], ...]) -> type[Base]:
+    return _section(base.__name__, base, dict(later))
 
 
 @dataclass(frozen=True)
@@ -88,8 +104,8 @@ def _switch(value: object) -> object:
     return False if value is None else value
 
 
-def _section(name: str, base: type[Section], rules: Mapping[str, RowRule]) -> type[Section]:
-    """A section with a key for each of the rules."""
+def _section(name: str, base: type[Base], rules: Mapping[str, RowRule]) -> type[Base]:
+    """A section with a key for each of the rules, besides those of `base`."""
     fields: dict[str, object] = {}
     for key, rule in rules.items():
         about = Field(description=rule.about)
@@ -100,13 +116,10 @@ def _section(name: str, base: type[Section], rules: Mapping[str, RowRule]) -> ty
             section, settings = rule.section, _Settings(rule)
             kind = Annotated[section | None, BeforeValidator(settings.validate), settings, about]  # type: ignore[valid-type]
             fields[key] = (kind, section() if rule.on else None)
-    made: type[Section] = create_model(name, __base__=base, __module__=__name__, __doc__=base.__doc__, **fields)  # type: ignore[call-overload]
+    made: type[Base] = create_model(name, __base__=base, __module__=__name__, __doc__=base.__doc__, **fields)  # type: ignore[call-overload]
     return made
 
 
-def _unknown(key: str, value: object) -> InitErrorDetails:
-    """The error for a key that no rule has."""
-    return InitErrorDetails(type="extra_forbidden", loc=(key,), input=value)
 
 
 if TYPE_CHECKING:

@@ -183,15 +183,15 @@ def test_two_workers_and_any_shards_give_the_same(tmp_path, toys, monkeypatch):
 
 
 def test_the_recipe_knows_the_keys_of_rules_added_from_outside(toys):
-    section = CurateSection(short=5, cut={"word": "x"})
+    section = CurateSection.model_validate({"short": 5, "cut": {"word": "x"}})
     assert section.settings("short") == Letters(most=5)
     assert section.settings("cut") == Tail(word="x")
     assert CurateSection().settings("cut") is None  # edits are off by default
     assert CurateSection().settings("short") == Letters()
-    assert CurateSection(short=None).settings("short") is None
+    assert CurateSection.model_validate({"short": None}).settings("short") is None
     assert CurateSection.model_validate(section.model_dump(mode="json")) == section
     with pytest.raises(ValidationError) as caught:
-        CurateSection(short={"most": "many"})
+        CurateSection.model_validate({"short": {"most": "many"}})
     assert caught.value.errors()[0]["loc"] == ("short", "most")
 
 
