@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 
 import pytest
+from support.measuring import measure_here
 from support.small import small_runs
 
 import synthgen
@@ -32,12 +33,12 @@ def test_a_smaller_share_is_part_of_a_larger_one(made):
         assert found[share] == {r.id for r, _ in rows(run / "curated", "train") if r.seed_id in some}
 
 
-def test_a_curve_of_a_decoder(made):
-    recipe, run = made("decoder", seeds=40, split={"test": 0.3})
+def test_a_curve_of_a_decoder(made, monkeypatch):
+    measure_here(monkeypatch)
+    recipe, run = made("decoder", seeds=40, split={"test": 0.3}, evaluate={"max_prompts": 4, "max_new_tokens": 8})
     section = recipe.train.model_dump(exclude_none=True) | {
         "max_steps": None,
         "num_train_epochs": 1,
-        "student": {"layers": 1},
     }
     recipe = recipe.model_copy(
         update={"train": TrainSection.model_validate({**section, "student": recipe.train.student})}

@@ -19,27 +19,41 @@ _TEMPLATE = (
 )
 
 
-def small_teacher(
-    folder: Path, seed: int = 0, layers: int = 2, merges: Sequence[tuple[str, str]] = (), **more: Any
-) -> Path:
-    """A Llama with random weights and byte tokens, and those that `merges` make of them, saved as any model is."""
-    import torch
+def byte_tokenizer(merges: Sequence[tuple[str, str]] = (), *, words: bool = False) -> Any:
+    """A tokenizer of bytes, and of those that `merges` make of them; with `words`, text is cut as GPT-2 cuts it."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = [*alphabet, *(a + b for a, b in merges)]
     tokens = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(vocabulary)}, merges=list(merges)))
-    tokens.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokens.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=words)
     tokens.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokens, bos_token="<|im_start|>", eos_token="<|im_end|>", chat_template=_TEMPLATE
     )
+
+
+def small_teacher(
+    folder: Path,
+    seed: int = 0,
+    layers: int = 2,
+    merges: Sequence[tuple[str, str]] = (),
+    *,
+    width: int = 16,
+    words: bool = False,
+    **more: Any,
+) -> Path:
+    """A Llama with random weights and the tokens of `byte_tokenizer`, saved as any model is."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = byte_tokenizer(merges, words=words)
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=32,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=layers,
         num_attention_heads=2,
         num_key_value_heads=1,
