@@ -165,7 +165,7 @@ def completion(draw: random.Random, tokens: int, k: int) -> bytes:
 
 
 def report(what: str, recipe: synthgen.Recipe, folder: Path, count: int) -> None:
-    """Runs `generate` on the recipe. Prints rate, CPU time, memory, and the rate at the end beside that at the start."""
+    """Runs `generate` on the recipe. Prints rate, CPU time, memory, and the rate at the end over that at the start."""
     ui = Watching(quiet=True)
     cpu, began = time.process_time(), time.monotonic()
     synthgen.generate(recipe, folder / "run", ui=ui)

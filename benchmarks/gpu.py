@@ -235,7 +235,7 @@ def batches_of(options: argparse.Namespace, kind: str, count: int = 2) -> list[l
         prompt, completion = (rng.integers(0, size, n).tolist() for n in (options.prompt, options.completion))
         target: logits.Target | None = None
         if kind == "sampled":
-            # A third of the draws has the most likely id, as with a real model.
+            # A third of the draws are the most likely id, as with a real model.
             drawn_TN = rng.integers(0, size, (len(completion), DRAWS), dtype=np.int32)
             drawn_TN[:, : DRAWS // 3] = np.array(completion)[:, None]
             target = logits.count_draws(drawn_TN)
@@ -332,7 +332,9 @@ def print_steps(precision: str, options: argparse.Namespace, device: torch.devic
     measured = rounds_of({name: lambda name=name: trained(name, STEPS) for name in arms}, options.rounds)
     base_rates = [row["rate"] for row in measured["cross-entropy"]]
     print(f"A training step, {precision}; {options.rows} rows\n")
-    print("| arm | completion tokens/s | ratio to cross-entropy | peak MiB | peak, ratio to cross-entropy | first loss |")
+    print(
+        "| arm | completion tokens/s | ratio to cross-entropy | peak MiB | peak, ratio to cross-entropy | first loss |"
+    )
     print("|---|---|---|---|---|---|")
     base_peak = median(row["peak"] for row in measured["cross-entropy"]) or 1
     for name, results in measured.items():

@@ -6,7 +6,8 @@ The outputs have the type that the engine returns, vLLM's FlatLogprobs. They hol
 SmolLM2's vocabulary. The first part sends them through the steps of `generate`: conversion to arrays, top-k with
 residual mass, encoding, Parquet with fsync. It prints CPU microseconds a token for each step, and the rate of all steps
 in one process with one thread. The second part sends the same outputs through `generate` itself, with seeds, prompts,
-text, rows, manifest and card. There is no model, because on a small machine its time would hide that of the host's code.
+text, rows, manifest and card. There is no model, because on a small machine its time would hide that of the host's
+code.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ VOCABULARY = 49_152
 
 
 def recorded(rows: int, tokens: int, k: int, rng: np.random.Generator) -> list[FlatLogprobs]:
-    """One FlatLogprobs for each row. Distributions are Zipf-like with random steepness. Slot 0 holds the drawn token."""
+    """One FlatLogprobs for each row, with Zipf-like distributions of random steepness. Slot 0 is the drawn token."""
     ranks = np.log(np.arange(1, VOCABULARY + 1))
     outputs = []
     for _ in range(rows):

@@ -2,8 +2,8 @@
 
     run("logits", ARMS, lambda arm, seed: {"items": {...}, ...})
 
-Each arm with each seed writes one file, `results/<name>/<arm>-<seed>.json`, and runs only if the file is missing. A file
-holds one number for each held-out item (a text or a problem) and each measure. tables.py reads the files.
+Each arm with each seed writes one file, `results/<name>/<arm>-<seed>.json`, and runs only if the file is missing. A
+file holds one number for each held-out item (a text or a problem) and each measure. tables.py reads the files.
 """
 
 from __future__ import annotations

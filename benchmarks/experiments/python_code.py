@@ -127,7 +127,7 @@ def distributions(number: int, part: str) -> list[torch.Tensor]:
 
 
 def scores(model: Any, number: int = 0) -> dict[str, Any]:
-    """Measures on the test windows: loss and accuracy on the text, agreement with the teacher, KL, calibration error."""
+    """Loss, accuracy, agreement with the teacher and KL for each test window, and the calibration error."""
     rows, items = texts(windows()["test"]), {"loss": [], "top1": [], "agreement": [], "kl": []}
     sure, right = [], []
     model.eval()

@@ -6,8 +6,8 @@ Students begin with random weights.
 
 - `answer`: the completion is the answer alone.
 - `rationale`: the completion is the rationale and then the answer.
-- `step-by-step`: two tasks, answer and rationale, each with a prompt of its own and half of the loss (arXiv 2305.02301).
-  The student is tested on the task of the answer.
+- `step-by-step`: two tasks, answer and rationale, each with a prompt of its own and half of the loss (arXiv
+  2305.02301). The student is tested on the task of the answer.
 - `rationale-shuffled`, `step-by-step-shuffled`: each string has the rationale of another string and its own answer. The
   number of tokens is the same.
 """
