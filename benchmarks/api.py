@@ -1,11 +1,11 @@
-"""The paid path: how full it keeps a server, what a request and a row cost, and whether it slows or grows.
+"""Measures generation with an API teacher: how busy the server is kept, CPU time a request or row, memory, slowdown.
 
     python benchmarks/api.py full   [--requests 5000] [--latency 0.2] [--in-flight 50 400]
-    python benchmarks/api.py rows   [--rows 1000000]          short rows from a replay teacher, to disk
-    python benchmarks/api.py logits [--rows 100000]           64 tokens, k = 64, through the cached API path, to disk
-    python benchmarks/api.py loop   [--rows 200000]           the scheduler alone: nothing asked, nothing written
+    python benchmarks/api.py rows   [--rows 1000000]          writes short rows from a replay teacher to disk
+    python benchmarks/api.py logits [--rows 100000]           64 tokens with top-64, through cache and API, to disk
+    python benchmarks/api.py loop   [--rows 200000]           the scheduler alone: sends and writes nothing
 
-The server is tests/support/server.py in a process of its own. CPU is that of this process, all threads.
+The server is tests/support/server.py in a separate process. CPU time is that of this process, over all its threads.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from synthgen.ui import UI, Progress
 
 
 class Watch(Progress):
-    """Notes when rows were committed."""
+    """Records the times at which rows were committed."""
 
     def __init__(self, what: str, total: int, unit: str) -> None:
         super().__init__(what, total, unit)
@@ -54,17 +54,17 @@ class Watch(Progress):
 
 
 class Watching(UI):
-    """A silent UI whose progress is a Watch."""
+    """A silent UI that reports progress to a Watch."""
 
     @contextmanager
     def progress(self, what: str, total: int, unit: str) -> Iterator[Progress]:
-        """The Watch, kept as `watch`."""
+        """Yields a new Watch, which stays available as `self.watch`."""
         self.watch = Watch(what, total, unit)
         yield self.watch
 
 
 def end_to_start(marks: list[tuple[float, int]]) -> float:
-    """Rate over the last quarter of the rows by the rate over the first quarter, the first shard left out."""
+    """The rate over the last quarter of the rows, divided by the rate over the first quarter. Skips the first shard."""
     marks = marks[1:]
     quarter = len(marks) // 4
 
@@ -80,8 +80,8 @@ def peak() -> float:
 
 
 def full(folder: Path, requests: int, latency: float, in_flight: list[int]) -> None:
-    """Share of the ideal against a server of a given latency, and CPU per request."""
-    for limit in [8, *in_flight]:  # the first one warms
+    """Measures the rate as a share of the ideal rate for a given latency, and the CPU time per request."""
+    for limit in [8, *in_flight]:  # the first run is a warm-up
         server = Serving(latency=latency)
         count = requests if limit in in_flight else 64
         teacher = {"max_in_flight": limit, "timeout": 60}
@@ -97,14 +97,14 @@ def full(folder: Path, requests: int, latency: float, in_flight: list[int]) -> N
             print(
                 f"full: {count} requests, {latency * 1e3:.0f} ms, {limit} in flight "
                 f"(reached {stats['most_in_flight']}): {seconds:.1f} s, "
-                f"{count / seconds:.0f} requests/s, {ideal / seconds:.2f} of the ideal, "
-                f"{ideal / stats['seconds']:.2f} from the first request to the last answer, "
+                f"{count / seconds:.0f} requests/s, {ideal / seconds:.2f} of the ideal rate, "
+                f"{ideal / stats['seconds']:.2f} of it from the server's first request to its last answer, "
                 f"{cpu / count * 1e6:.0f} µs CPU a request"
             )
 
 
 def rows(folder: Path, count: int) -> None:
-    """Short rows from a replay teacher through the scheduler, to disk."""
+    """Sends recorded short replies through the scheduler and writes them to disk."""
     each = 10
     task = folder / "task"
     path = write_recipe(task, "http://127.0.0.1:1/v1", count // each, {"num_generations": each, "shard_size": 4096})
@@ -120,7 +120,7 @@ def rows(folder: Path, count: int) -> None:
 
 
 def logits(folder: Path, count: int, tokens: int = 64, k: int = 64) -> None:
-    """Recorded chat completions with logprobs, through the API teacher, the cache, the scheduler, to disk."""
+    """Sends recorded chat completions with logprobs through the API teacher, cache and scheduler, to disk."""
     teacher = {"max_in_flight": 64, "tokenizer": "recorded"}
     path = write_recipe(
         folder / "task",
@@ -150,7 +150,7 @@ def logits(folder: Path, count: int, tokens: int = 64, k: int = 64) -> None:
 
 
 def completion(draw: random.Random, tokens: int, k: int) -> bytes:
-    """A chat completion as a server would send it."""
+    """The JSON of a chat completion, as a server sends it: `tokens` random tokens with top-`k` logprobs."""
     content = []
     for _ in range(tokens):
         logprob, top = -0.3, []
@@ -165,7 +165,7 @@ def completion(draw: random.Random, tokens: int, k: int) -> bytes:
 
 
 def report(what: str, recipe: synthgen.Recipe, folder: Path, count: int) -> None:
-    """Run it, and print rate, CPU, memory, and end against start."""
+    """Runs `generate` on the recipe. Prints rate, CPU time, memory, and the rate at the end over that at the start."""
     ui = Watching(quiet=True)
     cpu, began = time.process_time(), time.monotonic()
     synthgen.generate(recipe, folder / "run", ui=ui)
@@ -173,13 +173,13 @@ def report(what: str, recipe: synthgen.Recipe, folder: Path, count: int) -> None
     disk = sum(p.stat().st_size for p in (folder / "run").rglob("*.parquet"))
     print(
         f"{what}: {count:,} rows in {seconds:.0f} s, {count / seconds:,.0f} rows/s, "
-        f"{cpu / count * 1e6:.0f} µs CPU a row with reading seeds and writing {disk / count:.0f} B a row; "
-        f"peak {peak():.2f} GB; rate at the end / at the start {end_to_start(ui.watch.marks):.2f}"
+        f"{cpu / count * 1e6:.0f} µs CPU a row, which includes reading seeds and writing {disk / count:.0f} B a row; "
+        f"peak {peak():.2f} GB; rate at the end / rate at the start {end_to_start(ui.watch.marks):.2f}"
     )
 
 
 def loop(count: int) -> None:
-    """The scheduler and nothing else: items that are answered at once."""
+    """Measures the scheduler alone, with a teacher that answers at once."""
 
     class Echo:
         paid = False
@@ -196,7 +196,7 @@ def loop(count: int) -> None:
     marks = [(time.monotonic(), 0), (time.monotonic(), 0)]
 
     class Numbers:
-        """A `Work` of `count` requests; notes when each eighth was answered."""
+        """A `Work` of `count` requests. Records the time after each eighth of the answers."""
 
         def __init__(self) -> None:
             self.taken = self.done = 0
@@ -211,7 +211,7 @@ def loop(count: int) -> None:
             self.taken += 1
             return Item(self.taken, request, Call(b"", self.taken.to_bytes(8), 10, 100, 16))
 
-        def deliver(self, item: Item, found: Reply) -> None:
+        def deliver(self, item: Item, reply: Reply) -> None:
             self.done += 1
             if self.done % (count // 8) == 0:
                 marks.append((time.monotonic(), self.done))
@@ -231,7 +231,10 @@ def loop(count: int) -> None:
     cpu = time.process_time()
     asyncio.run(scheduler.run())
     cpu = time.process_time() - cpu
-    print(f"loop: {count:,} requests, {cpu / count * 1e6:.1f} µs CPU each; end / start {end_to_start(marks):.2f}")
+    print(
+        f"loop: {count:,} requests, {cpu / count * 1e6:.1f} µs CPU each; "
+        f"rate at the end / rate at the start {end_to_start(marks):.2f}"
+    )
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Finds comparisons with the name of a strategy, an engine or a kind of student. structure.py states the rule."""
+"""Finds comparisons with the name of a strategy, an engine or a kind of student. structure.py states the rules."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from modules import Hit, Module, Modules, definition, file_of, last_name
 Words = tuple[str, ...]
 WORDS: dict[str, Words] = {"strategy": ("strateg",), "engine": ("engine",), "kind": ("kind", "student")}
 TABLES = {"strategy": "STRATEGIES", "engine": "ENGINES", "kind": "KINDS"}
-# Where the tables lie, and the folders with the modules of their entries.
+# HOMES: the folder that holds each table. ROOMS: the folders with the modules of each table's entries.
 HOMES = {"strategy": "synthgen/tables/", "engine": "synthgen/tables/", "kind": "synthgen/tables/"}
 ROOMS = {
     "strategy": ("synthgen/generation/strategies", "synthgen/generate"),
     "engine": ("synthgen/teachers",),
     "kind": ("distill/students", "distill/evaluation", "distill/exporting", "distill"),
 }
-# Where a revision has no such table, these files stand for it, as in 199c186. Its names are always known.
+# Files that are treated as the table in a revision that has no such table, such as 199c186.
 BEFORE = {
     "strategy": ("synthgen/generate/catalogue.py", "synthgen/steps.py"),
     "engine": ("synthgen/teachers/__init__.py",),
     "kind": ("distill/train.py",),
 }
+# Names that are always known: those of 199c186.
 KNOWN = {
     "strategy": (
         "answer rationale classify embed score rationalise vote best_of_n preference consensus disagreement "
@@ -42,7 +43,11 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 @dataclass
 class Family:
-    """The entries of one table: their names, their section classes, the table's files, what a module may name."""
+    """The entries of one table.
+
+    `names` are the names of the entries. `tables` are the files that hold the table. `classes` maps the class of a
+    recipe section to the entries that have it. `own` maps a module to the entries that it may name.
+    """
 
     words: Words
     rooms: tuple[str, ...] = ()
@@ -55,13 +60,13 @@ class Family:
         return path in self.tables or names <= self.own[path] | self._called_after(path)
 
     def _called_after(self, path: str) -> set[str]:
-        """Entries that a module of their folders is called after, as vllm.py, vllm_draws.py and vllm/x.py are."""
-        found = set()
+        """The entries that a module is called after: `vllm` for vllm.py, vllm_draws.py and vllm/x.py."""
+        entries = set()
         for folder in self.rooms:
             if PurePosixPath(path).is_relative_to(folder):
                 first = PurePosixPath(path).relative_to(folder).parts[0].removesuffix(".py")
-                found |= {name for name in self.names if first == name or first.startswith(f"{name}_")}
-        return found
+                entries |= {name for name in self.names if first == name or first.startswith(f"{name}_")}
+        return entries
 
 
 def comparisons(sources: Mapping[str, str], modules: Modules) -> list[Hit]:
@@ -102,14 +107,14 @@ def read_families(modules: Modules) -> dict[str, Family]:
 
 
 def _literals(node: ast.AST | None) -> set[str]:
-    """The strings of `Literal[...]`."""
+    """The strings inside `Literal[...]`."""
     if isinstance(node, ast.Subscript) and last_name(node.value) == "Literal":
         return {str(leaf.value) for leaf in ast.walk(node.slice) if isinstance(leaf, ast.Constant)}
     return set()
 
 
 def _read_table(family: Family, module: Module, table: ast.expr, modules: Modules) -> None:
-    """Names from a table's keys, and for each the modules that its value names as "module:function"."""
+    """Adds a table's keys as names. A module that the value of a key names as "module:function" may use that name."""
     entries: dict[str, set[str]] = {}
     for key, value in zip(table.keys, table.values, strict=True) if isinstance(table, ast.Dict) else ():
         if isinstance(key, ast.Constant):
@@ -122,13 +127,13 @@ def _read_table(family: Family, module: Module, table: ast.expr, modules: Module
 
 
 def _references(value: ast.expr) -> set[str]:
-    """The strings of an entry that name a function: "module:function"."""
+    """The strings in an entry that name a function as "module:function"."""
     strings = {leaf.value for leaf in ast.walk(value) if isinstance(leaf, ast.Constant) and isinstance(leaf.value, str)}
     return {text for text in strings if text.count(":") == 1 and text.replace(".", "").replace(":", "").isidentifier()}
 
 
 def _read_section(families: dict[str, Family], node: ast.ClassDef) -> None:
-    """A section's Literal says which engine or kind of student it is of."""
+    """Adds the names in the Literal of a section's field `engine` or `kind`."""
     for line in node.body:
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
             names, word = _literals(line.annotation), line.target.id
@@ -138,7 +143,10 @@ def _read_section(families: dict[str, Family], node: ast.ClassDef) -> None:
 
 
 def _read_groups(family: Family, modules: Modules) -> None:
-    """Also what stands for several sections: a class that they derive from, and a union of them; not for all."""
+    """Adds the classes and aliases that stand for several sections: a base class, or a union.
+
+    Leaves out what stands for all sections of a table.
+    """
     for _ in range(3):
         for module in modules.values():
             for node in module.tree.body:
@@ -153,11 +161,11 @@ def _read_groups(family: Family, modules: Modules) -> None:
     family.classes = {name: names for name, names in family.classes.items() if names and names < family.names}
 
 
-# What an expression holds, and what it is about
+# The strings that an expression can hold, and whether an expression is about a table
 
 
 class Scope:
-    """Follows the names of one function, one template, or the top of a module."""
+    """Knows the values assigned to names in one function, in one template, or at the top of a module."""
 
     def __init__(self, assignments: Iterable[tuple[ast.expr, ast.expr]], module: Module, modules: Modules) -> None:
         self.module, self.modules = module, modules
@@ -174,7 +182,7 @@ class Scope:
                 self._hold(part, parts[place] if parts else value)
 
     def strings(self, node: ast.expr | None, depth: int = 3) -> set[str]:
-        """The strings of a literal, of a collection's members or keys, or of a name for one of these."""
+        """The strings that a literal or a collection holds. Follows a name to the value assigned to it."""
         if isinstance(node, ast.Constant):
             return {node.value} if isinstance(node.value, str) else set()
         if isinstance(node, ast.Tuple | ast.List | ast.Set):
@@ -193,7 +201,7 @@ class Scope:
         return Scope((), there[0], self.modules).strings(there[1], depth - 1) if there else set()
 
     def about(self, node: ast.expr | None, words: Words, depth: int = 3) -> bool:
-        """Does the name, the attribute, the key or the function that gives this value contain one of `words`?"""
+        """Whether the value comes from a name, attribute, key or function whose name contains one of `words`."""
         if isinstance(node, ast.Name):
             held = self.held[node.id] if depth and node.id in self.held else []
             return _has(node.id, words) or any(self.about(value, words, depth - 1) for value in held)
@@ -229,7 +237,7 @@ def _has(name: str, words: Words) -> bool:
 
 
 def compared(node: ast.AST, scope: Scope, family: Family) -> Iterator[set[str]]:
-    """The names with which one node compares something that is about the family's entries."""
+    """The strings with which one node compares a value that is about the family's entries."""
     words = family.words
     if isinstance(node, ast.Compare):
         sides = [node.left, *node.comparators]
@@ -270,7 +278,7 @@ Place = tuple[int, ast.AST, Scope]
 
 
 def module_places(module: Module, modules: Modules) -> Iterator[Place]:
-    """(line, node, scope) for each node of a module; a function within another shares its scope."""
+    """(line, node, scope) for each node of a module. A nested function has the scope of the outer function."""
     outside: list[ast.AST] = []
     waiting: list[ast.AST] = [module.tree]
     while waiting:
@@ -296,7 +304,7 @@ def _assignments(leaves: Iterable[ast.AST]) -> Iterator[tuple[ast.expr, ast.expr
             yield leaf.target, leaf.iter
 
 
-# Templates: their expressions become those of Python, so that one rule holds for both
+# Templates: Jinja expressions are translated to Python's, so that the same rules apply
 
 
 def template_places(text: str, modules: Modules) -> Iterator[Place]:
@@ -309,7 +317,7 @@ def template_places(text: str, modules: Modules) -> Iterator[Place]:
 
 
 def _python(node: nodes.Node) -> ast.expr:
-    """A Jinja expression as Python's; what no rule looks at becomes a list of its parts."""
+    """Translates a Jinja expression to Python. An expression that no rule looks at becomes a list of its parts."""
     load = ast.Load()
     if isinstance(node, nodes.Name):
         return ast.Name(node.name, load)

@@ -1,24 +1,26 @@
-"""What the loss and a training step cost on a GPU, in time and memory.
+"""Measures the time and memory of the loss and of a training step on a GPU.
 
     python benchmarks/gpu.py [--precisions float32 bfloat16] [--rounds 5] [--profile]
-    python benchmarks/gpu.py --device cpu --tiny            # does it run?
+    python benchmarks/gpu.py --device cpu --tiny            # a quick run that only shows that it works
 
-Weights and tokens are random: a teacher of SmolLM2-135M's shape (vocabulary 49,152, width 576, 30 layers) and a student
-of six such layers, on rows of 64 prompt and 193 completion tokens. Arms take turns, in the other order every second
-round; one round is run before those that count. Values are medians over the rounds, with the lowest and highest in
-brackets; a ratio is to cross-entropy in the same round.
+Weights and tokens are random. The teacher has the shape of SmolLM2-135M: vocabulary 49,152, width 576, 30 layers. The
+student has six such layers. A row has 64 prompt tokens and 193 completion tokens. Arms take turns, and every second
+round runs them in reverse order. The first round is a warm-up and does not count. Values are medians over the rounds,
+with the lowest and highest in brackets. Ratios compare with cross-entropy in the same round.
 
-The first table is the loss alone, from hidden states to their gradient and the output layer's: B·T tokens, milliseconds
-forward and backward, peak memory above what was held before. "whole" makes all logits and calls torch; the others go
-through `distill.output_layer.through_head`, with the chunk that it takes by itself and one four times as large.
+The first table measures the loss alone. A measurement begins with hidden states and ends with the gradients of the
+hidden states and of the output layer's weight. The table shows milliseconds for forward and backward, and peak memory
+minus the memory held before. "whole" computes all logits and calls torch. The other arms use
+`distill.output_layer.through_head` with two sizes of chunk: its default, and four times as large.
 
-The second is whole steps of `distill.loop.fit` (batch from memory, forward, backward, clipping, AdamW; without the
-first step, in which the optimizer's state is made): completion tokens a second, and peak memory with weights, gradients
-and AdamW's moments. "torch, whole logits" is a plain trainer: stock attention without a mask, all completion logits at
-once.
+The second table measures whole steps of `distill.loop.fit`: batch from memory, forward, backward, clipping, AdamW. The
+first step is left out, because it allocates the optimizer's state. The table shows completion tokens a second, and peak
+memory with weights, gradients and AdamW's moments. "torch, whole logits" is a plain trainer: stock attention without a
+mask, and all completion logits at once.
 
-Precisions: float32; tf32, the same with products of 10-bit mantissas; bfloat16, autocast, with a teacher in bfloat16.
---profile also says for which share of a step the GPU computes, by which kernels, and where the host waits for it.
+Precisions: float32; tf32, which is float32 with 10-bit mantissas in matrix products; bfloat16, which is autocast with a
+teacher in bfloat16. --profile adds the share of a step in which the GPU computes, the kernels that take most time, and
+the lines at which the host waits for the GPU.
 """
 
 from __future__ import annotations
@@ -53,11 +55,11 @@ from synthgen.recipe import TrainSection
 from synthgen.ui import Progress
 
 DRAWS, KEPT, LARGER = 50, 64, 4
-STEPS = 4  # of one fit; the first is not timed
+STEPS = 4  # steps of one fit; the first step is not timed
 
 
 def main() -> None:
-    """Print the tables."""
+    """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--precisions", nargs="*", default=["float32", "bfloat16"])
@@ -67,8 +69,8 @@ def main() -> None:
     parser.add_argument("--completion", type=int, default=193)
     parser.add_argument("--vocabulary", type=int, default=49_152)
     parser.add_argument("--width", type=int, default=576)
-    parser.add_argument("--layers", type=int, nargs=2, default=[6, 30], help="of student and teacher")
-    parser.add_argument("--tiny", action="store_true", help="sizes that a CPU can do in seconds")
+    parser.add_argument("--layers", type=int, nargs=2, default=[6, 30], help="layers of the student and of the teacher")
+    parser.add_argument("--tiny", action="store_true", help="small sizes, which take seconds on a CPU")
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     if options.tiny:
@@ -80,15 +82,15 @@ def main() -> None:
     tokens = options.rows * (options.prompt + options.completion - 1)
     print(f"{name}, torch {torch.__version__}; {tokens:,} tokens, {options.vocabulary:,} ids, width {options.width}\n")
     for precision in options.precisions:
-        with products(precision):
+        with matmul_precision(precision):
             print_losses(precision, tokens, options, device)
     for precision in options.precisions:
-        with products(precision):
+        with matmul_precision(precision):
             print_steps(precision, options, device)
 
 
 @contextmanager
-def products(precision: str) -> Iterator[None]:
+def matmul_precision(precision: str) -> Iterator[None]:
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     yield
     torch.set_float32_matmul_precision("highest")
@@ -99,8 +101,8 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def held(device: torch.device) -> int:
-    """Bytes in use; and the peak is counted from here."""
+def reset_peak(device: torch.device) -> int:
+    """The bytes in use now. Starts a new count of the peak."""
     if device.type != "cuda":
         return 0
     torch.cuda.reset_peak_memory_stats(device)
@@ -116,14 +118,14 @@ def spread(values: Sequence[float], form: str) -> str:
 
 
 def rounds_of(arms: dict[str, Callable[[], dict[str, float]]], count: int) -> dict[str, list[dict[str, float]]]:
-    """What each arm measured in each round that counts."""
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in arms}
+    """The measurements of each arm in `count` rounds. A warm-up round runs first and is left out."""
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in arms}
     for number in range(count + 1):
         for name in arms if number % 2 else reversed(arms):
             result = arms[name]()
             if number:
-                found[name].append(result)
-    return found
+                results[name].append(result)
+    return results
 
 
 # The loss alone
@@ -135,7 +137,7 @@ def print_losses(precision: str, tokens: int, options: argparse.Namespace, devic
     random = lambda *shape: torch.randn(*shape, generator=generator, device=device)  # noqa: E731
     hidden_ND, weight_VD = random(tokens, width).requires_grad_(), (random(size, width) / 8).requires_grad_()
     kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    its_hidden_ND, its_head = random(tokens, width).to(kind), Head((random(size, width) / 8).to(kind))
+    teacher_ND, teacher_head = random(tokens, width).to(kind), Head((random(size, width) / 8).to(kind))
     first_N = torch.randint(size, (tokens,), generator=generator, device=device)
     spaced = lambda k: (first_N[:, None] + torch.arange(k, device=device) * (size // k)) % size  # noqa: E731
     labels = losses.Labels(first_N)
@@ -153,7 +155,7 @@ def print_losses(precision: str, tokens: int, options: argparse.Namespace, devic
             if target is not None:
                 return losses.divergence(z_CV, losses.cut(target, *at), name)
             with torch.no_grad():
-                live = losses.Dense(logits_of(its_hidden_ND[slice(*at)], its_head))
+                live = losses.Dense(logits_of(teacher_ND[slice(*at)], teacher_head))
             return losses.divergence(z_CV, live, name)
 
         chunk = times * heads.chunk_of(size, device.type)
@@ -161,7 +163,7 @@ def print_losses(precision: str, tokens: int, options: argparse.Namespace, devic
 
     def timed(loss_of: Callable[[], torch.Tensor]) -> dict[str, float]:
         hidden_ND.grad = weight_VD.grad = None
-        before = held(device)
+        before = reset_peak(device)
         synchronize(device)
         began = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
@@ -180,13 +182,13 @@ def print_losses(precision: str, tokens: int, options: argparse.Namespace, devic
     ):
         for times in (1, LARGER):
             ways[what, times] = chunked(name, target, times)
-    found = rounds_of({str(key): lambda way=way: timed(way) for key, way in ways.items()}, options.rounds)
-    base = [row["ms"] for row in found[str(("cross-entropy, torch, whole", 0))]]
+    measured = rounds_of({str(key): lambda way=way: timed(way) for key, way in ways.items()}, options.rounds)
+    base = [row["ms"] for row in measured[str(("cross-entropy, torch, whole", 0))]]
     print(f"The loss alone, {precision}\n")
-    print("| loss | tokens a chunk | ms | beside torch, whole | peak, MiB | loss |\n|---|---|---|---|---|---|")
-    for (what, times), results in zip(ways, found.values(), strict=True):
+    print("| loss | tokens in a chunk | ms | ratio to torch, whole | peak MiB | value |\n|---|---|---|---|---|---|")
+    for (what, times), results in zip(ways, measured.values(), strict=True):
         ms = [row["ms"] for row in results]
-        ratio = spread([mine / its for mine, its in zip(ms, base, strict=True)], ".2f")
+        ratio = spread([value / base_value for value, base_value in zip(ms, base, strict=True)], ".2f")
         chunk = f"{times * heads.chunk_of(size, device.type):,}" if times else "all"
         memory, loss = median(row["peak"] for row in results) / 2**20, results[0]["loss"]
         print(f"| {what} | {chunk} | {spread(ms, '.1f')} | {ratio} | {memory:,.0f} | {loss:.4f} |", flush=True)
@@ -197,7 +199,7 @@ def print_losses(precision: str, tokens: int, options: argparse.Namespace, devic
 
 
 class Plain(Objective):
-    """Cross-entropy as a plain trainer takes it, on rows that are all of one length."""
+    """Cross-entropy as a plain trainer computes it. All rows must have the same length."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -213,7 +215,7 @@ class Plain(Objective):
 
 
 class Clock(Progress):
-    """When each step was done."""
+    """Records the time at which each step ended."""
 
     def __init__(self, device: torch.device) -> None:
         super().__init__("train", 0, "steps")
@@ -227,13 +229,13 @@ class Clock(Progress):
 
 
 def batches_of(options: argparse.Namespace, kind: str, count: int = 2) -> list[list[Text]]:
-    """Batches of random rows with targets of a kind, '' for none."""
-    rng, size, found = np.random.default_rng(0), options.vocabulary, []
+    """Batches of random rows with targets of one kind, or without targets for ''."""
+    rng, size, rows = np.random.default_rng(0), options.vocabulary, []
     for number in range(count * options.rows):
         prompt, completion = (rng.integers(0, size, n).tolist() for n in (options.prompt, options.completion))
         target: logits.Target | None = None
         if kind == "sampled":
-            # A third of the draws is of the likeliest id, as of a model that is mostly sure.
+            # A third of the draws are the most likely id, as with a real model.
             drawn_TN = rng.integers(0, size, (len(completion), DRAWS), dtype=np.int32)
             drawn_TN[:, : DRAWS // 3] = np.array(completion)[:, None]
             target = logits.count_draws(drawn_TN)
@@ -242,12 +244,12 @@ def batches_of(options: argparse.Namespace, kind: str, count: int = 2) -> list[l
             logp_TK = np.tile(np.log(0.8 * 0.5 ** np.arange(1, KEPT + 1)), (len(completion), 1)).astype(np.float32)
             rest_T = np.full(len(completion), np.log(0.2), np.float32)
             target = logits.TopK(ids_TK.astype(np.int32), logp_TK, rest_T, np.zeros(len(completion), np.float32))
-        found.append(Text(str(number), prompt, completion, target, True, teacher_prompt=prompt))
-    return [found[n * options.rows : (n + 1) * options.rows] for n in range(count)]
+        rows.append(Text(str(number), prompt, completion, target, True, teacher_prompt=prompt))
+    return [rows[n * options.rows : (n + 1) * options.rows] for n in range(count)]
 
 
 def model_of(options: argparse.Namespace, layers: int, seed: int, device: torch.device) -> Any:
-    """A model of random weights, made where it computes."""
+    """A model with random weights, created on `device`."""
     config = LlamaConfig(
         vocab_size=options.vocabulary,
         hidden_size=options.width,
@@ -296,8 +298,8 @@ def print_steps(precision: str, options: argparse.Namespace, device: torch.devic
     data = {kind: batches_of(options, kind) for kind in metas}
 
     def live(model: Any) -> Objective:
-        its = model_of(options, options.layers[1], 1, device).eval().to(getattr(torch, dtype))
-        return LiveTeacher(model, SimpleNamespace(model=its, identity=meta), online)  # type: ignore[arg-type]
+        teacher = model_of(options, options.layers[1], 1, device).eval().to(getattr(torch, dtype))
+        return LiveTeacher(model, SimpleNamespace(model=teacher, identity=meta), online)  # type: ignore[arg-type]
 
     def shards(kind: str) -> Callable[[Any], Objective]:
         return lambda model: FromShards(model, metas[kind], section, labels_alone=not kind)
@@ -315,7 +317,7 @@ def print_steps(precision: str, options: argparse.Namespace, device: torch.devic
     def trained(name: str, steps: int) -> dict[str, float]:
         objective_of, kind, how = arms[name]
         gc.collect()
-        held(device)
+        reset_peak(device)
         clock = Clock(device)
         with how(), tempfile.TemporaryDirectory() as scratch:
             accelerator = accelerator_of(section, device, Path(scratch))
@@ -327,29 +329,35 @@ def print_steps(precision: str, options: argparse.Namespace, device: torch.devic
         seconds = (clock.times[-1] - clock.times[0]) / max(1, steps - 1)
         return {"rate": metrics[0]["tokens"] / max(seconds, 1e-9), "peak": peak(device), "loss": metrics[0]["loss"]}
 
-    found = rounds_of({name: lambda name=name: trained(name, STEPS) for name in arms}, options.rounds)
-    base_rates = [row["rate"] for row in found["cross-entropy"]]
+    measured = rounds_of({name: lambda name=name: trained(name, STEPS) for name in arms}, options.rounds)
+    base_rates = [row["rate"] for row in measured["cross-entropy"]]
     print(f"A training step, {precision}; {options.rows} rows\n")
-    print("| arm | completion tokens/s | beside cross-entropy | peak, MiB | beside | first loss |")
+    print(
+        "| arm | completion tokens/s | ratio to cross-entropy | peak MiB | peak, ratio to cross-entropy | first loss |"
+    )
     print("|---|---|---|---|---|---|")
-    least = median(row["peak"] for row in found["cross-entropy"]) or 1
-    for name, results in found.items():
+    base_peak = median(row["peak"] for row in measured["cross-entropy"]) or 1
+    for name, results in measured.items():
         rates, memory = [row["rate"] for row in results], median(row["peak"] for row in results)
-        ratio = spread([mine / its for mine, its in zip(rates, base_rates, strict=True)], ".2f")
+        ratio = spread([rate / base_rate for rate, base_rate in zip(rates, base_rates, strict=True)], ".2f")
         print(
-            f"| {name} | {spread(rates, ',.0f')} | {ratio} | {memory / 2**20:,.0f} | {memory / least:.2f} | "
+            f"| {name} | {spread(rates, ',.0f')} | {ratio} | {memory / 2**20:,.0f} | {memory / base_peak:.2f} | "
             f"{results[0]['loss']:.4f} |",
             flush=True,
         )
     print()
     if options.profile:
-        for name, results in found.items():
+        for name, results in measured.items():
             seconds = options.rows * options.completion / median(row["rate"] for row in results)
             print_profile(f"{name}, {precision}", seconds, lambda steps, name=name: trained(name, steps), device)
 
 
 def print_profile(name: str, seconds: float, trained: Callable[[int], Any], device: torch.device) -> None:
-    """The GPU's own time in a step, of two fits that differ by two steps, beside a step that was not profiled."""
+    """Prints how long the device computes in one step, and with which kernels.
+
+    The time of a step is half the difference between a fit of 4 steps and a fit of 2 steps. `seconds` is the length of
+    a step without the profiler.
+    """
     from torch.profiler import ProfilerActivity, profile
 
     sums: list[dict[str, float]] = []
@@ -360,7 +368,7 @@ def print_profile(name: str, seconds: float, trained: Callable[[int], Any], devi
         sums.append({e.key: getattr(e, which) / 1e6 for e in profiler.key_averages()})
     a_step = {key: (value - sums[0].get(key, 0.0)) / 2 for key, value in sums[1].items()}
     busy = sum(a_step.values())
-    print(f"{name}: {1e3 * seconds:.1f} ms a step, of which the device computes {100 * busy / seconds:.0f}%")
+    print(f"{name}: {1e3 * seconds:.1f} ms a step; the device computes for {100 * busy / seconds:.0f}% of it")
     for key, value in sorted(a_step.items(), key=lambda item: -item[1])[:8]:
         print(f"    {1e3 * value:7.2f} ms  {key[:100]}")
     if device.type == "cuda":
@@ -370,7 +378,7 @@ def print_profile(name: str, seconds: float, trained: Callable[[int], Any], devi
             trained(STEPS)
         torch.cuda.set_sync_debug_mode("default")
         places = [f"{Path(w.filename).name}:{w.lineno}" for w in caught if "synchroniz" in str(w.message)]
-        print(f"    the host waits for it {len(places) / STEPS:.0f} times a step, mostly at", end=" ")
+        print(f"    the host waits for the device {len(places) / STEPS:.0f} times a step, mostly at", end=" ")
         print(", ".join(f"{place} ({count / STEPS:g})" for place, count in Counter(places).most_common(10)))
     print(flush=True)
 

@@ -1,9 +1,9 @@
-"""Bytes per token of stored distributions, on disk, for real completions of the real model.
+"""Measures how many bytes a token stored distributions take on disk, for completions of the demo's teacher.
 
     python benchmarks/logits_size.py
 
-Writes shards with the product's own code (Parquet, zstd) at k = 20, 64, 128 and for 50 draws, and the same top-k
-as flat int32 + float16 lists, as JSON and as nested dictionaries beside them.
+The benchmark writes shards (Parquet, zstd) with the package's own code, for top-k with k = 20, 64 and 128 and for 50
+draws. For comparison it writes the same top-k as flat lists of int32 and float16, as nested dictionaries and as JSON.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROWS = 96
 
 
 def completions(spec: dict) -> list:
-    """Replies of the demo's teacher to the first seeds of the reasoning task, with what `spec` keeps."""
+    """Replies of the demo's teacher to the first seeds of the reasoning task, with distributions as `spec` says."""
     prompt = load_prompt(RECIPE.prompts, RECIPE.task)
     seeds = load_seeds(RECIPE.seeds, RECIPE.split, prompt.question)[:ROWS]
     sampling = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 48}
@@ -53,7 +53,7 @@ def on_disk(table: pa.Table, **options: object) -> int:
 
 
 def shard_size(spec: dict, replies: list) -> tuple[int, float]:
-    """(bytes on disk, tokens a second to write and read back) through `corpus.commit`."""
+    """(bytes on disk, tokens a second) of a shard that `corpus.commit` writes and `logits.read` reads back."""
     meta = logits.meta(spec, TEACHER.identity["vocab_size"], "teacher", "tokenizer")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -82,7 +82,7 @@ if __name__ == "__main__":
         f"{TEACHER.identity['model']}, V = {TEACHER.identity['vocab_size']:,}, {ROWS} completions at temperature 1\n\n"
     )
     out.write(
-        "| kept | ours, B/token | DistillKit | flat int32 + float16 | nested | JSON | write + read, tokens/s |\n"
+        "| kept | synthgen, B/token | DistillKit | flat int32 + float16 | nested | JSON | write + read, tokens/s |\n"
         "|---|---|---|---|---|---|---|\n"
     )
     wide = completions({"kind": "topk", "k": 128, "temperature": 1.0})
@@ -119,7 +119,7 @@ if __name__ == "__main__":
     unique = np.concatenate([r.target.uniques for r in drawn]).mean()
     out.write(f"| 50 draws ({unique:.1f} unique) | {size / tokens:.1f} | – | – | – | – | {speed:,.0f} |\n")
     out.write(
-        f"\nStorage error of log-probabilities: at most {logits.STORAGE_ERROR:.2e} nat above {logits.FLOOR:.0f}; "
-        "draws are exact.\nDistillKit: computed from its published layout, 16 log-probabilities exact in bfloat16, the "
-        "others a polynomial of six terms: ceil(k · 16 bit / 8) + 32 + 24 bytes.\n"
+        f"\nStored log-probabilities above {logits.FLOOR:.0f} are off by at most {logits.STORAGE_ERROR:.2e} nats. "
+        "Draws are exact.\nThe bytes of DistillKit are computed from its published layout: 16 bits an id, 16 "
+        "log-probabilities in bfloat16, and a polynomial of six terms for the others: ceil(k · 16 bit / 8) + 32 + 24.\n"
     )

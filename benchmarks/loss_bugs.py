@@ -1,9 +1,9 @@
-"""Plants nineteen bugs, one at a time, in a copy of the source, and shows that the test named after each goes red.
+"""Plants nineteen bugs, one at a time, in a copy of the source, and shows that the test of each bug fails.
 
     python benchmarks/loss_bugs.py [--only 07 13]        # or: make loss-bugs
 
-A bug is a list of (file, text, text in its place). A text that is not found exactly once is an error: the source
-moved on, and the bug must be planted anew. Exit 1 when a test stays green with its bug, or is red without.
+A bug is a list of (file, old text, new text). The old text must occur exactly once in the file. If it does not, the
+source has changed and the bug must be adapted. The exit status is 1 if a test passes with its bug, or fails without it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import datasets  # noqa: F401  Loaded once here, and shared with every forked run: loading is most of its time.
+import datasets  # noqa: F401  Imported here once, for all forked runs: imports take most of the time of a run.
 import pyarrow.parquet  # noqa: F401
 import pytest
 import torch
@@ -125,17 +125,17 @@ BUGS: dict[str, list[tuple[str, str, str]]] = {
 
 
 def plant(folder: Path, bug: list[tuple[str, str, str]]) -> None:
-    """Substitute in the copy. Exits when a text does not occur exactly once."""
+    """Replaces the texts of a bug in the copy. Exits if an old text does not occur exactly once."""
     for name, text, instead in bug:
         path = folder / name
         source = path.read_text()
         if source.count(text) != 1:
-            sys.exit(f"{name}: found {source.count(text)} times, not once: {text!r}. Plant this bug anew.")
+            sys.exit(f"{name} holds this text {source.count(text)} times, not once: {text!r}. Adapt the bug.")
         path.write_text(source.replace(text, instead))
 
 
 def run(numbers: list[str] | None, bug: list[tuple[str, str, str]]) -> tuple[int, str]:
-    """(pytest's exit status, its output) for the tests of some bugs (None: of all) in a fresh copy of the source."""
+    """(pytest's exit status, output) for the tests of some bugs in a fresh copy of the source. None means all tests."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part in COPIED:
@@ -158,7 +158,7 @@ def run(numbers: list[str] | None, bug: list[tuple[str, str, str]]) -> tuple[int
                 import distill
 
                 if not str(distill.__file__).startswith(str(folder)):
-                    status = 90  # the copy was not what ran
+                    status = 90  # the tests did not import the copy
             os._exit(int(status))
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         return status, log.read_text()
@@ -166,29 +166,30 @@ def run(numbers: list[str] | None, bug: list[tuple[str, str, str]]) -> tuple[int
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", help="numbers of some bugs, as 07 13")
+    parser.add_argument("--only", nargs="+", help="the numbers of the bugs to plant, such as 07 13")
     only = parser.parse_args().only
-    torch.set_num_threads(1)  # a forked child must not wait for threads that its parent had
+    torch.set_num_threads(1)  # a forked child would wait for the threads of its parent
     chosen = {name: bug for name, bug in BUGS.items() if not only or name[:2] in only}
     status, log = run(only, [])
     if status != 0:
-        sys.exit(f"the tests are red without a bug (status {status}):\n{log[-3000:]}")
-    print("| bug | test | without it | with it | first failure |\n|---|---|---|---|---|")
-    stayed_green = 0
+        sys.exit(f"The tests fail without a bug (status {status}):\n{log[-3000:]}")
+    print("| bug | test | without the bug | with the bug | first failure |\n|---|---|---|---|---|")
+    passed = 0
     for name, bug in chosen.items():
         status, log = run([name[:2]], bug)
         failed = [
             line.split(" - ")[0].removeprefix("FAILED ") for line in log.splitlines() if line.startswith("FAILED")
         ]
         red = status == 1 and bool(failed)
-        stayed_green += not red
+        passed += not red
         test = failed[0].split("::")[-1] if failed else f"test_bug_{name[:2]}_…"
         reason = next(
             (line.split(": ", 1)[-1] for line in log.splitlines() if line.startswith(("E ", str(Path("/"))))), ""
         )
         reason = reason.removeprefix("E ").strip()
         print(
-            f"| {name} | {test} | green | {'red' if red else f'GREEN (status {status})'} | {reason[:70]} |", flush=True
+            f"| {name} | {test} | passes | {'fails' if red else f'PASSES (status {status})'} | {reason[:70]} |",
+            flush=True,
         )
-    print(f"\n{len(chosen) - stayed_green} of {len(chosen)} plants turn their test red.")
-    sys.exit(bool(stayed_green))
+    print(f"\n{len(chosen) - passed} of {len(chosen)} planted bugs make their test fail.")
+    sys.exit(bool(passed))

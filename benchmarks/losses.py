@@ -1,12 +1,12 @@
-"""Memory and time of the loss, whole logits against a chunk at a time, forward and backward.
+"""Measures memory and time of the loss, forward and backward: all logits at once, beside one chunk at a time.
 
     python benchmarks/losses.py [--tokens 2048] [--vocabulary 49152] [--width 576] [--compiled]
 
-Each row is a process of its own: hidden states and output weight are made, one pass warms up, then passes are timed
-in processor seconds (other programs do not count); peak memory is the process's own high-water mark less what it held
-before the loss, and so holds the gradient of the weight. "whole" makes the logits of all tokens and calls
-`losses.divergence`; "chunked" goes through `head.through_head`. With --compiled, "whole" is also run through
-`torch.compile`, timed without its first pass, which compiles.
+Each measurement runs in a process of its own. It creates hidden states and the output layer's weight, and runs one pass
+to warm up. Then it times passes in processor seconds, so that other programs do not count. Memory is the process's peak
+minus the memory held before the loss. It includes the gradient of the weight. "whole" computes the logits of all tokens
+and calls `distill.losses.divergence`. "chunked" uses `distill.output_layer.through_head`. --compiled adds "whole"
+through `torch.compile`. The first pass compiles and is not part of the time.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ KEPT, PASSES = 50, 2
 
 
 def target_of(kind: str, tokens: int, vocabulary: int) -> losses.Target:
-    """Random targets of one kind; dense ones in float16, as a store would hold them."""
+    """Random targets of one kind. Dense targets have float16, the type that a store would have."""
     ids = torch.rand(tokens, 4 * KEPT).topk(KEPT).indices * (vocabulary // (4 * KEPT))
     if kind == "labels":
         return losses.Labels(ids[:, 0])
@@ -52,7 +52,7 @@ def peak() -> float:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, float]:
-    """Processor seconds a pass (median), MiB above what was held before, and the loss and gradient norm as a check."""
+    """Median processor seconds of a pass, and MiB above the memory held before. Loss and gradient norm are checks."""
     torch.manual_seed(0)
     hidden = torch.randn(arguments.tokens, arguments.width).requires_grad_()
     weight = (torch.randn(arguments.vocabulary, arguments.width) / arguments.width**0.5).requires_grad_()

@@ -1,4 +1,4 @@
-"""Reads the two packages of a git revision or of a folder, and follows their names and imports. For structure.py."""
+"""For structure.py: reads both packages from a git revision or a folder, and resolves names and imports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ENDINGS = (".py", ".j2")
 
 
 class Hit(NamedTuple):
-    """One place that is counted."""
+    """One place that structure.py counts."""
 
     path: str
     line: int
@@ -26,7 +26,11 @@ class Hit(NamedTuple):
 
 @dataclass
 class Module:
-    """One file: `names` are the assignments at its top; `imports` map a local name to (path, name there or '')."""
+    """One Python file.
+
+    `names` maps each name that is assigned at the top of the file to its value. `imports` maps a local name to (path,
+    name in that file). The second is '' for a module.
+    """
 
     path: str
     tree: ast.Module
@@ -38,7 +42,7 @@ Modules = Mapping[str, Module]
 
 
 def read_revision(revision: str) -> dict[str, str]:
-    """Text by path of both packages in a revision."""
+    """Maps the path of each file of both packages in a revision to its text."""
     packed = subprocess.run(["git", "archive", revision, *PACKAGES], cwd=REPOSITORY, capture_output=True, check=True)
     with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
         files = {member.name: archive.extractfile(member) for member in archive if member.name.endswith(ENDINGS)}
@@ -46,13 +50,13 @@ def read_revision(revision: str) -> dict[str, str]:
 
 
 def read_folder(root: Path) -> dict[str, str]:
-    """Text by path of both packages below `root`."""
+    """Maps the path of each file of both packages below `root` to its text."""
     paths = [path for package in PACKAGES for path in sorted((root / package).rglob("*")) if path.suffix in ENDINGS]
     return {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in paths}
 
 
 def parse(sources: Mapping[str, str]) -> dict[str, Module]:
-    """The Python files among `sources`, with what their global names stand for."""
+    """The Python files among `sources`, with the values of their global names and imports."""
     modules = {path: Module(path, ast.parse(text)) for path, text in sources.items() if path.endswith(".py")}
     for module in modules.values():
         for node in module.tree.body:
@@ -60,7 +64,7 @@ def parse(sources: Mapping[str, str]) -> dict[str, Module]:
                 module.names[node.targets[0].id] = node.value
             elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
                 module.names[node.target.id] = node.value
-            elif type(node).__name__ == "TypeAlias":  # `type X = ...`, which Python 3.11 does not know
+            elif type(node).__name__ == "TypeAlias":  # `type X = ...`; ast has no TypeAlias in Python 3.11
                 module.names[node.name.id] = node.value  # type: ignore[attr-defined]
         for leaf in ast.walk(module.tree):
             for local, dotted, name in imported(leaf):
@@ -72,7 +76,7 @@ def parse(sources: Mapping[str, str]) -> dict[str, Module]:
 
 
 def imported(node: ast.AST) -> Iterator[tuple[str, str, str]]:
-    """(local name, module, name in it or '') for each name that a statement imports."""
+    """(local name, module, name in the module) for each name that a statement imports. `import x` has '' as name."""
     if isinstance(node, ast.Import):
         yield from ((alias.asname or alias.name, alias.name, "") for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
@@ -80,13 +84,13 @@ def imported(node: ast.AST) -> Iterator[tuple[str, str, str]]:
 
 
 def file_of(dotted: str, modules: Modules) -> str:
-    """The path of one of our modules, or ''."""
+    """The path of a module of the two packages, or '' for any other module."""
     stem = dotted.replace(".", "/")
     return next((path for path in (f"{stem}.py", f"{stem}/__init__.py") if path in modules), "")
 
 
 def definition(name: str, module: Module, modules: Modules) -> tuple[Module, ast.expr] | None:
-    """What a global name stands for, with the module that assigns it."""
+    """(module, value) of a global name: the module that assigns it, and the expression that is assigned."""
     for _ in range(4):
         if name in module.names:
             return module, module.names[name]
@@ -98,5 +102,5 @@ def definition(name: str, module: Module, modules: Modules) -> tuple[Module, ast
 
 
 def last_name(node: ast.AST) -> str:
-    """`c` of `a.b.c`."""
+    """The last part of a dotted name: `c` for `a.b.c`."""
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""

@@ -1,12 +1,13 @@
-"""How many tokens a second one process can take from vLLM and put on disk, without the model.
+"""Measures how many tokens a second one process can take from vLLM and write to disk, without running the model.
 
-`python benchmarks/replay_logprobs.py [--rows 512] [--tokens 128] [-k 64] [--repeats 5]`
+    python benchmarks/replay_logprobs.py [--rows 512] [--tokens 128] [-k 64] [--repeats 5]
 
-Outputs shaped as the engine gives them (vLLM's own FlatLogprobs, filled with peaked random distributions over
-SmolLM2's vocabulary) go through the path of `generate`: arrays, top-k with the mass left out, encoding, Parquet
-with fsync. A small machine's model is slower than any host code, so this is where the host's cost shows. Prints
-CPU microseconds a token for each part; the rate is of wall time, all parts, one process, one thread. Then the same
-outputs through `generate` itself, with seeds, prompts, text, rows, manifest and card.
+The outputs have the type that the engine returns, vLLM's FlatLogprobs. They hold random peaked distributions over
+SmolLM2's vocabulary. The first part sends them through the steps of `generate`: conversion to arrays, top-k with
+residual mass, encoding, Parquet with fsync. It prints CPU microseconds a token for each step, and the rate of all steps
+in one process with one thread. The second part sends the same outputs through `generate` itself, with seeds, prompts,
+text, rows, manifest and card. There is no model, because on a small machine its time would hide that of the host's
+code.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ VOCABULARY = 49_152
 
 
 def recorded(rows: int, tokens: int, k: int, rng: np.random.Generator) -> list[FlatLogprobs]:
-    """One FlatLogprobs a row, slot 0 the token drawn, made of Zipf-like distributions of random steepness."""
+    """One FlatLogprobs for each row, with Zipf-like distributions of random steepness. Slot 0 is the drawn token."""
     ranks = np.log(np.arange(1, VOCABULARY + 1))
-    made = []
+    outputs = []
     for _ in range(rows):
         steep = rng.uniform(1.0, 3.0, (tokens, 1))
         logp = -steep * ranks[: k + 1] - np.log(np.exp(-steep * ranks).sum(1, keepdims=True))
@@ -46,7 +47,7 @@ def recorded(rows: int, tokens: int, k: int, rng: np.random.Generator) -> list[F
         flat_ids = np.concatenate([ids[np.arange(tokens), drawn][:, None], ids], 1)
         flat_logp = np.concatenate([logp[np.arange(tokens), drawn][:, None], logp[:, :k]], 1)
         ends = np.arange(1, tokens + 1) * (k + 1)
-        made.append(
+        outputs.append(
             FlatLogprobs(
                 start_indices=(ends - k - 1).tolist(),
                 end_indices=ends.tolist(),
@@ -56,11 +57,11 @@ def recorded(rows: int, tokens: int, k: int, rng: np.random.Generator) -> list[F
                 decoded_tokens=[None] * flat_ids.size,
             )
         )
-    return made
+    return outputs
 
 
 def once(flats: list[FlatLogprobs], k: int, folder: Path) -> dict[str, tuple[float, float]]:
-    """CPU seconds and wall seconds of each part."""
+    """(CPU seconds, wall seconds) of each step."""
     spec = {"kind": "topk", "k": k, "temperature": 1.0}
     meta = logits.meta(spec, VOCABULARY, "teacher@revision", "tokenizer")
     corpus.claim(folder, {"benchmark": "replay"}, "replay")
@@ -72,7 +73,7 @@ def once(flats: list[FlatLogprobs], k: int, folder: Path) -> dict[str, tuple[flo
     arrays = [positions(flat) for flat in flats]
     mark("lists to arrays")
     targets = [top_k(ids, logp, VOCABULARY) for ids, logp in arrays]
-    mark("top-k and the mass left out")
+    mark("top-k and residual mass")
     tokens = [ids[:, 0] for ids, _ in arrays]
     aligns = [logits.align(row, meta["teacher"], meta["tokenizer"], 1.0) for row in tokens]
     table = logits.to_table([f"{i:032x}" for i in range(len(flats))], aligns, targets, meta)
@@ -83,7 +84,7 @@ def once(flats: list[FlatLogprobs], k: int, folder: Path) -> dict[str, tuple[flo
 
 
 class _Recorded(Engine):
-    """An engine that has all its answers: what the model costs is nothing."""
+    """An engine that returns recorded outputs at once."""
 
     def __init__(self, flats: list[FlatLogprobs]) -> None:
         super().__init__({})
@@ -100,7 +101,7 @@ class _Recorded(Engine):
 
 
 def whole(flats: list[FlatLogprobs], tokens: int, k: int, folder: Path) -> tuple[float, float]:
-    """CPU seconds and wall seconds of `generate`: seeds, prompts, text, rows, logits, Parquet, manifest, card."""
+    """(CPU seconds, wall seconds) of `generate`: seeds, prompts, text, rows, logits, Parquet, manifest and card."""
     seeds = [{"id": f"q{i}", "question": f"Tell me a long story about the number {i}."} for i in range(len(flats))]
     (folder / "seeds.jsonl").write_text("".join(json.dumps(seed) + "\n" for seed in seeds))
     (folder / "user.j2").write_text("{{ question }}\n")
@@ -123,35 +124,36 @@ def whole(flats: list[FlatLogprobs], tokens: int, k: int, folder: Path) -> tuple
 
 
 def main() -> None:
-    """Print the split."""
-    parser = argparse.ArgumentParser()
+    """Prints the time of each step, and that of the whole stage."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=512)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("-k", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
-    asked = parser.parse_args()
-    flats = recorded(asked.rows, asked.tokens, asked.k, np.random.default_rng(0))
-    total = asked.rows * asked.tokens
+    options = parser.parse_args()
+    flats = recorded(options.rows, options.tokens, options.k, np.random.default_rng(0))
+    total = options.rows * options.tokens
     runs = []
-    for _ in range(asked.repeats):
+    for _ in range(options.repeats):
         with tempfile.TemporaryDirectory() as folder:
-            runs.append(once(flats, asked.k, Path(folder)))
+            runs.append(once(flats, options.k, Path(folder)))
             size = sum(path.stat().st_size for path in Path(folder).rglob("*.parquet"))
     print(
-        f"{total} tokens, k = {asked.k}, V = {VOCABULARY}; medians of {asked.repeats} runs; {size / total:.0f} B/token"
+        f"{total} tokens, k = {options.k}, V = {VOCABULARY}; medians of {options.repeats} runs; "
+        f"{size / total:.0f} B/token"
     )
     for name in runs[0]:
         print(f"  {name:30} {np.median([run[name][0] for run in runs]) / total * 1e6:6.2f} µs CPU a token")
     cpu = np.array([sum(part[0] for part in run.values()) for run in runs]) / total
     wall = np.array([sum(part[1] for part in run.values()) for run in runs]) / total
     print(f"  {'all':30} {np.median(cpu) * 1e6:6.2f} µs CPU a token")
-    print(f"{1 / np.median(wall):,.0f} tokens/s by the clock (median), {1 / np.median(cpu):,.0f} tokens/s by CPU time")
+    print(f"{1 / np.median(wall):,.0f} tokens/s by wall time (median), {1 / np.median(cpu):,.0f} tokens/s by CPU time")
     runs = []
-    for _ in range(asked.repeats):
+    for _ in range(options.repeats):
         with tempfile.TemporaryDirectory() as folder:
-            runs.append(whole(flats, asked.tokens, asked.k, Path(folder)))
+            runs.append(whole(flats, options.tokens, options.k, Path(folder)))
     cpu, wall = np.median(np.array(runs), axis=0) / total
-    print(f"the whole of generate: {cpu * 1e6:.2f} µs CPU a token, {1 / wall:,.0f} tokens/s by the clock (medians)")
+    print(f"all of generate: {cpu * 1e6:.2f} µs CPU a token, {1 / wall:,.0f} tokens/s by wall time (medians)")
 
 
 if __name__ == "__main__":

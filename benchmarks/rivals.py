@@ -1,18 +1,20 @@
-"""synthgen beside distilabel, Curator and DataDesigner: 5,000 short questions to one server that takes 200 ms.
+"""Compares generation with distilabel, Curator and DataDesigner: 5,000 short questions to a server that takes 200 ms.
 
     python benchmarks/rivals.py [--requests 5000] [--latency 0.2] [--in-flight 50 200 500] [--repeat 3] [--tools …]
 
-Each tool gets an environment of its own under .venv-rivals/ (made when it is not there: some minutes, and packages are
-downloaded), its best documented settings, which `rivals/ask_NAME.py` holds and the table shows, and an empty home. The
-server is tests/support/server.py in a process of its own. Tools take turns; the settings after the first are measured once.
+Each tool has an environment of its own under .venv-rivals/ and runs with an empty home folder. A missing environment is
+created: this downloads packages and takes some minutes. Each tool has its fastest documented settings, which are in
+`rivals/ask_NAME.py` and printed below the table. The server is tests/support/server.py in a process of its own. Tools
+take turns. The first number of requests in flight is measured `--repeat` times and the others once.
 
-- s: from the call that asks to its return, with all rows on the disk (read back after the clock has stopped, and
-  counted). A tool's imports and objects come before it, and are `before`. What a tool starts or loads within the call
-  counts: worker processes, health checks, its statistics of the rows.
-- ideal: requests / in flight × latency; its share of s; and of the time from the server's first request to its last
-  answer, which leaves out all starting and finishing.
-- CPU: of the tool's whole process tree after `before`, user and system, the server's apart.
-- memory: largest sum of the tree's proportional set sizes, seen twice a second.
+- s: from the call of the tool until it returns with all rows on the disk. The rows are read back and counted
+  afterwards. What the tool starts or loads during the call counts: worker processes, health checks, statistics.
+- before: the time before the call, in which the tool is imported and its objects are created.
+- rate / ideal: the ideal time is requests / in flight × latency, and this column is the ideal time divided by s.
+- server's side: the same, with the time from the server's first request to its last answer in place of s. This leaves
+  out the time to start and to finish.
+- CPU: user and system time of the tool's process tree during the call, without the server.
+- MB: the largest sum of the proportional set sizes of the process tree, measured twice a second.
 """
 
 from __future__ import annotations
@@ -40,8 +42,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 from support.serving import KEY, Serving  # noqa: E402
 
 HOMES = ROOT / ".venv-rivals"
-LIMIT = 900  # seconds a run
-# What pip is asked for. distilabel imports requests and declares it no longer: its own dependencies dropped it.
+LIMIT = 900  # seconds after which a run is ended
+# The packages that pip installs. distilabel imports requests but does not declare it as a dependency.
 TOOLS = {
     "synthgen": [],
     "curator": ["bespokelabs-curator==0.1.31"],
@@ -52,18 +54,18 @@ TOOLS = {
 
 @dataclass
 class Run:
-    """One measurement; `ideal_s` at this many in flight."""
+    """One measurement."""
 
     tool: str
     in_flight: int
-    reached: int
+    reached: int  # the most requests in flight that the server saw
     requests: int
-    rows: int
-    twice: int
+    rows: int  # different questions with an answer
+    twice: int  # rows whose question already had an answer
     ideal_s: float
     seconds: float
-    server_s: float
-    before_s: float
+    server_s: float  # from the server's first request to its last answer
+    before_s: float  # before the call: imports and objects
     cpu_s: float
     peak_mb: float
     settings: str
@@ -71,11 +73,11 @@ class Run:
 
 
 class Broken(Exception):
-    """A tool that could not be installed or did not finish; says why."""
+    """A tool could not be installed, or did not finish. The message says why."""
 
 
 def install(tool: str) -> Path:
-    """The tool's Python, in its own environment. Raises Broken with what pip said."""
+    """The Python of the tool's environment, which is created if it is missing. Raises Broken with pip's last line."""
     if tool == "synthgen":
         compile_all(Path(sys.executable))
         return Path(sys.executable)
@@ -95,31 +97,30 @@ def install(tool: str) -> Path:
 
 
 def compile_all(python: Path) -> None:
-    """Bytecode of an environment's packages and of ours, so that no run compiles them in its time."""
+    """Compiles an environment's packages and synthgen to bytecode, so that no run spends time on it."""
     places = [*python.parent.parent.glob("lib/*/site-packages"), ROOT / "synthgen", ROOT / "benchmarks" / "rivals"]
     command = [str(python), "-m", "compileall", "-q", "-j", "0", *map(str, places)]
-    subprocess.run(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )  # packages hold files of other Pythons
+    # Errors are ignored: some packages contain files for other versions of Python.
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def version(tool: str, python: Path) -> str:
-    """The tool's version, as its package says."""
+    """The installed version of the tool."""
     name = TOOLS[tool][0].partition("==")[0].partition("[")[0] if TOOLS[tool] else "synthgen-distill"
     code = f"from importlib.metadata import version; print(version({name!r}))"
     return subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def measure(tool: str, python: Path, requests: int, in_flight: int, latency: float) -> Run:
-    """One run with a fresh server and an empty home. Raises Broken."""
+    """Runs a tool once, with a new server and an empty home folder. Raises Broken."""
     folder = Path(tempfile.mkdtemp(prefix=f"rivals-{tool}-"))
     server = Serving(latency=latency)
     try:
-        given = {"url": server.url, "model": "m", "requests": requests, "in_flight": in_flight, "folder": str(folder)}
+        options = {"url": server.url, "model": "m", "requests": requests, "in_flight": in_flight, "folder": str(folder)}
         script = ROOT / "benchmarks" / "rivals" / f"ask_{tool}.py"
         with (folder / "output").open("wb") as output:
             process = subprocess.Popen(
-                [str(python), str(script), json.dumps(given)],
+                [str(python), str(script), json.dumps(options)],
                 env=environment(folder),
                 cwd=folder,
                 stdout=output,
@@ -127,29 +128,29 @@ def measure(tool: str, python: Path, requests: int, in_flight: int, latency: flo
             )
             watch = Watch(process.pid)
             watch.start()
-            _, status, used = os.wait4(process.pid, 0)  # with everything it has waited for
+            _, status, used = os.wait4(process.pid, 0)  # includes the child processes that it waited for
             process.returncode = os.waitstatus_to_exitcode(status)
             watch.ended.set()
             watch.join()
-        said = folder / "said.json"
-        if process.returncode or not said.exists():
+        path = folder / "result.json"
+        if process.returncode or not path.exists():
             raise Broken(f"exit {process.returncode}: {_last_line((folder / 'output').read_text(errors='replace'))}")
-        found: dict[str, Any] = json.loads(said.read_text())
+        result: dict[str, Any] = json.loads(path.read_text())
         stats = server.stats()
         return Run(
             tool,
             in_flight,
             stats["most_in_flight"],
             requests,
-            found["rows"],
-            found["twice"],
+            result["rows"],
+            result["twice"],
             requests / in_flight * latency,
-            found["seconds"],
+            result["seconds"],
             stats["seconds"],
-            found["before_s"],
-            used.ru_utime + used.ru_stime - found["before_cpu_s"],
+            result["before_s"],
+            used.ru_utime + used.ru_stime - result["before_cpu_s"],
             watch.peak / 1e6,
-            found["settings"],
+            result["settings"],
             stats["requests"],
         )
     finally:
@@ -158,9 +159,9 @@ def measure(tool: str, python: Path, requests: int, in_flight: int, latency: flo
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Variables of a run: caches and home in its folder, viewers and telemetry off, and no downloads.
+    """The environment variables of a run: home and caches in its folder; no viewer, telemetry or downloads.
 
-    The tokenizer with which Curator and DataDesigner count comes with one of Curator's dependencies.
+    Curator and DataDesigner count tokens with a tokenizer that one of Curator's dependencies brings.
     """
     tokenizers = sorted((HOMES / "curator").glob("lib/*/site-packages/litellm/litellm_core_utils/tokenizers"))
     return {
@@ -180,7 +181,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 class Watch(threading.Thread):
-    """The most memory of a process and all below it; ends it when it takes too long."""
+    """Measures the peak memory of a process tree, and ends the tree when it runs longer than LIMIT."""
 
     def __init__(self, pid: int) -> None:
         super().__init__()
@@ -189,16 +190,16 @@ class Watch(threading.Thread):
         self.peak = 0
 
     def run(self) -> None:
-        """Look twice a second."""
+        """Measures twice a second until `ended` is set."""
         until = time.monotonic() + LIMIT
         while not self.ended.wait(0.5):
             try:
-                everybody = [self.process, *self.process.children(recursive=True)]
+                tree = [self.process, *self.process.children(recursive=True)]
                 if time.monotonic() > until:
-                    for one in everybody:
-                        one.kill()
+                    for process in tree:
+                        process.kill()
                     return
-                self.peak = max(self.peak, sum(_size(one) for one in everybody))
+                self.peak = max(self.peak, sum(_size(process) for process in tree))
             except psutil.NoSuchProcess:
                 continue
 
@@ -212,11 +213,11 @@ def _size(process: psutil.Process) -> int:
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip(" │╰─╯")]
-    return lines[-1] if lines else "nothing said"
+    return lines[-1] if lines else "no output"
 
 
 def row(runs: list[Run], name: str) -> str:
-    """A line of the table: medians, and the range of the seconds."""
+    """One line of the table: medians over the runs, with the range of the seconds."""
     first = runs[0]
     middle = {
         f: statistics.median(getattr(run, f) for run in runs) for f in vars(first) if f not in ("tool", "settings")
@@ -241,33 +242,33 @@ def row(runs: list[Run], name: str) -> str:
 
 
 HEAD = (
-    "| | in flight | s | requests/s | of the ideal | server's side | CPU ms/request | MB | before, s | rows lost |\n"
+    "| | in flight | s | requests/s | rate / ideal | server's side | CPU ms/request | MB | s before | rows lost |\n"
     "|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
 def main() -> None:
-    """Measure, and print the table."""
+    """Measures all tools and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=5000)
     parser.add_argument("--latency", type=float, default=0.2)
     parser.add_argument("--in-flight", type=int, nargs="+", default=[50, 200, 500])
-    parser.add_argument("--repeat", type=int, default=3, help="of the first setting; the others are measured once")
+    parser.add_argument("--repeat", type=int, default=3, help="runs with the first --in-flight; the others run once")
     parser.add_argument("--tools", nargs="+", choices=TOOLS, default=list(TOOLS))
-    given = parser.parse_args()
+    options = parser.parse_args()
     names, pythons, broken = {}, {}, {}
-    for tool in given.tools:
+    for tool in options.tools:
         try:
             pythons[tool] = install(tool)
             names[tool] = f"{tool} {version(tool, pythons[tool])}"
         except Broken as problem:
             broken[tool] = str(problem)
-    plan = [(given.in_flight[0], tool) for _ in range(given.repeat) for tool in pythons]
-    plan += [(in_flight, tool) for in_flight in given.in_flight[1:] for tool in pythons]
+    plan = [(options.in_flight[0], tool) for _ in range(options.repeat) for tool in pythons]
+    plan += [(in_flight, tool) for in_flight in options.in_flight[1:] for tool in pythons]
     runs: dict[tuple[int, str], list[Run]] = {}
     for in_flight, tool in plan:
         try:
-            run = measure(tool, pythons[tool], given.requests, in_flight, given.latency)
+            run = measure(tool, pythons[tool], options.requests, in_flight, options.latency)
         except Broken as problem:
             broken[f"{tool}, {in_flight} in flight"] = str(problem)
             print(f"{tool}, {in_flight} in flight: {problem}", flush=True)
@@ -275,17 +276,18 @@ def main() -> None:
         runs.setdefault((in_flight, tool), []).append(run)
         print(
             f"{tool}, {in_flight} in flight: {run.seconds:.1f} s, {run.server_s:.1f} s at the server, "
-            f"{run.cpu_s:.1f} s CPU, {run.rows} rows ({run.twice} twice), server saw {run.server_requests}",
+            f"{run.cpu_s:.1f} s CPU, {run.rows} rows and {run.twice} duplicates, "
+            f"{run.server_requests} requests at the server",
             flush=True,
         )
     when = f"{datetime.date.today()}, {os.cpu_count()} cores"
-    print(f"\n{given.requests:,} requests, {given.latency * 1e3:.0f} ms, {when}\n")
+    print(f"\n{options.requests:,} requests, {options.latency * 1e3:.0f} ms, {when}\n")
     print(HEAD)
-    for (_, tool), some in runs.items():
-        print(row(some, names[tool]))
+    for (_, tool), repeated in runs.items():
+        print(row(repeated, names[tool]))
     print()
-    for (_, tool), some in runs.items():
-        print(f"{names[tool]}: {some[0].settings}")
+    for (_, tool), repeated in runs.items():
+        print(f"{names[tool]}: {repeated[0].settings}")
     for what, why in broken.items():
         print(f"NOT MEASURED: {what}: {why}")
 

@@ -1,12 +1,19 @@
-"""Draws sentences at random from all prose of the project, for readers who mark those that need a second reading.
+"""Draws sentences at random from all prose of the project. Readers then mark those that they had to read twice.
 
     python benchmarks/sentences.py [-n 200] [--seed 0]
 
-Prose is: README files, docs/*.md, the change log; docstrings, strings that document an attribute, and comments in
-synthgen/, distill/, tests/, benchmarks/ and docs/ (click's help texts are docstrings or `help=` strings); the messages
-and hints of exceptions and notes; the text of synthgen/templates; comments of recipes and data files. Blocks of code,
-tables, headings, directives for tools and prompts to models are left out. A sentence has four words or more, and one
-that occurs twice counts once. Values in a message print as "…". The same seed and the same files give the same list.
+Prose is:
+
+- README files, docs/*.md and the change log
+- docstrings, strings that document an attribute, and comments in synthgen/, distill/, tests/, benchmarks/ and docs/.
+  This includes the help texts of commands, which are docstrings or `help=` strings.
+- messages and hints of exceptions and notes
+- the text of synthgen/templates
+- comments in recipes, data files, pyproject.toml and the Makefile
+
+Code blocks, tables, headings, directives for tools and prompts to models are left out. A sentence has at least four
+words. A sentence that occurs twice counts once. Values in a message print as "…". The same seed and the same files give
+the same list.
 """
 
 from __future__ import annotations
@@ -25,28 +32,28 @@ REPOSITORY = Path(__file__).parent.parent
 CODE = ("synthgen", "distill", "tests", "benchmarks", "docs")
 WORDS = 4
 NOTES = ("note", "warn", "done", "fail", "echo", "secho", "missing_extra")  # functions that print their first string
-ERRORS = ("Error", "Changed", "Denied", "Refused")  # how the names of exceptions end
+ERRORS = ("Error", "Changed", "Denied", "Refused")  # endings of the names of exceptions
 FOR_PEOPLE = ("help", "short_help", "epilog", "hint", "message", "description", "reason")
 DIRECTIVE = re.compile(r"^(noqa|type:|pragma|fmt:|ruff|mypy|!|-\*-)")
-# After a full stop: a capital, a digit, or anything in quotes; not after an abbreviation.
+# A sentence ends before a capital, a digit or a quotation mark, but not after an abbreviation.
 ABBREVIATIONS = "".join(rf"(?<!\b{short})" for short in (r"e\.g\.", r"i\.e\.", r"vs\.", r"cf\."))
 END = re.compile(ABBREVIATIONS + r"""(?<=[.!?])["'”’)\]*]*\s+(?=[“‘(\[*]*[A-Z0-9…]|[“‘(\[*]*["'`]\w)""")
 ITEM = re.compile(r"^\s*(?:[-*+]|\d{1,2}[.)])\s+")
 
-Line = tuple[int, str]  # its number in the file, and its text
+Line = tuple[int, str]  # (number of the line in the file, text)
 Paragraph = list[Line]
-Sentence = tuple[str, int, str]  # path, line on which it begins, text
+Sentence = tuple[str, int, str]  # (path, line on which the sentence begins, text)
 
 
 def sentences(root: Path) -> list[Sentence]:
-    """All sentences of the project, by path and line, each text once."""
-    found: dict[str, Sentence] = {}
+    """All sentences of the project, sorted by path and line. A text that occurs twice is listed once."""
+    by_text: dict[str, Sentence] = {}
     for path in files(root):
         text = path.read_text(encoding="utf-8")
         for paragraph in paragraphs(path, text):
             for line, sentence in split(paragraph):
-                found.setdefault(sentence, (path.relative_to(root).as_posix(), line, sentence))
-    return sorted(found.values())
+                by_text.setdefault(sentence, (path.relative_to(root).as_posix(), line, sentence))
+    return sorted(by_text.values())
 
 
 def files(root: Path) -> list[Path]:
@@ -69,7 +76,7 @@ def paragraphs(path: Path, text: str) -> Iterator[Paragraph]:
 
 
 def split(paragraph: Paragraph) -> Iterator[Line]:
-    """Its sentences of enough words, each with the line on which it begins."""
+    """The sentences of a paragraph that have enough words, each with the line on which it begins."""
     text, starts = "", []
     for number, line in paragraph:
         starts.append((len(text), number))
@@ -86,7 +93,7 @@ def split(paragraph: Paragraph) -> Iterator[Line]:
 
 
 def markdown(text: str) -> Iterator[Paragraph]:
-    """Paragraphs and list items, without front matter, code, tables and headings."""
+    """The paragraphs and list items of a Markdown page, without front matter, code, tables and headings."""
     paragraph: Paragraph = []
     fence, in_list = "", False
     for number, line in enumerate(_without_front_matter(text), 1):
@@ -115,7 +122,7 @@ def _without_front_matter(text: str) -> list[str]:
 
 
 def template(text: str) -> Iterator[Paragraph]:
-    """A template's own text: without tags of HTML, styles and scripts; an expression prints as "…"."""
+    """The text of a template, without HTML tags, styles and scripts. An expression prints as "…"."""
 
     def blank(match: re.Match[str]) -> str:
         return "\n" * match.group().count("\n")
@@ -155,7 +162,7 @@ def _name(node: ast.expr) -> str:
 
 
 def docstring(text: str, first: int) -> Iterator[Paragraph]:
-    """Its paragraphs and list items; what is indented further than the rest is code."""
+    """The paragraphs and list items of a docstring. Lines that are indented further than the rest are code."""
     lines = text.splitlines()
     margin = min((len(line) - len(line.lstrip()) for line in lines[1:] if line.strip()), default=0)
     level = "\n".join([*(line.strip(" \b") for line in lines[:1]), *(line[margin:].strip("\b") for line in lines[1:])])
@@ -164,7 +171,7 @@ def docstring(text: str, first: int) -> Iterator[Paragraph]:
 
 
 def messages(call: ast.Call, every: bool) -> Iterator[Paragraph]:
-    """Strings among the arguments of a call: all of them, or those that a keyword says are for people."""
+    """Strings among the arguments of a call: all positional ones if `every` is set, and those of FOR_PEOPLE."""
     for value in call.args if every else ():
         yield from _message(value)
     for keyword in call.keywords:
@@ -191,19 +198,19 @@ def _text(value: ast.expr) -> str:
 
 
 def comments(text: str) -> Iterator[Line]:
-    """Each comment; one beside code is set apart from those of the lines next to it."""
+    """Each comment with its line. A comment beside code begins with a zero byte, so that `joined` keeps it alone."""
     lines = text.splitlines()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
             number = token.start[0]
-            said = token.string.lstrip("#").strip()
-            if not DIRECTIVE.match(said):
+            text_of_comment = token.string.lstrip("#").strip()
+            if not DIRECTIVE.match(text_of_comment):
                 beside = bool(lines[number - 1][: token.start[1]].strip())
-                yield number, ("\0" if beside else "") + said
+                yield number, ("\0" if beside else "") + text_of_comment
 
 
 def joined(lines: Iterable[Line]) -> Iterator[Paragraph]:
-    """Comments on lines that follow each other are one paragraph; one that begins with a zero byte is alone."""
+    """Joins comments on consecutive lines to one paragraph. A comment that begins with a zero byte stays alone."""
     paragraph: Paragraph = []
     for number, line in lines:
         alone = line.startswith("\0")
@@ -219,12 +226,12 @@ def joined(lines: Iterable[Line]) -> Iterator[Paragraph]:
 
 def main(arguments: list[str] | None = None, root: Path = REPOSITORY) -> int:
     parser = argparse.ArgumentParser(description="Draw sentences at random from all prose of the project.")
-    parser.add_argument("-n", type=int, default=200, help="how many; 200")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same sentences; 0")
-    given = parser.parse_args(arguments)
+    parser.add_argument("-n", type=int, default=200, help="how many sentences to draw; default 200")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of the draw; default 0")
+    options = parser.parse_args(arguments)
     every = sentences(root)
-    drawn = random.Random(given.seed).sample(every, min(given.n, len(every)))
-    print(f"{len(drawn)} of {len(every)} sentences, seed {given.seed}")
+    drawn = random.Random(options.seed).sample(every, min(options.n, len(every)))
+    print(f"{len(drawn)} of {len(every)} sentences, seed {options.seed}")
     for number, (path, line, sentence) in enumerate(drawn, 1):
         print(f"{number}. [{path}:{line}] {sentence}")
     return 0

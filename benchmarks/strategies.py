@@ -1,17 +1,19 @@
-"""Yield and novelty of every strategy with the demo's teacher, beside plain resampling of the same teacher.
+"""Measures yield and novelty of every strategy with the demo's teacher, beside plain resampling of the same teacher.
 
-    python benchmarks/strategies.py                         shipped recipes
-    python benchmarks/strategies.py --data FOLDER           and public sets: self-instruct, gsm8k, palm-rationales
+    python benchmarks/strategies.py                         all shipped recipes
+    python benchmarks/strategies.py --data FOLDER           also public sets: self-instruct, gsm8k, palm-rationales
     python benchmarks/strategies.py --only vote evolve --rows 3
-    python benchmarks/strategies.py --only consensus disagreement --second FOLDER    another model in place of the hub's
+    python benchmarks/strategies.py --only consensus disagreement --second FOLDER    with a local second teacher
 
-yield         rows that curation kept, of the rows asked for (a failure counts as a row that was not made)
-new 4-grams   of the kept rows' word 4-grams (question and completion), those in no seed and no earlier row
-new question  kept rows whose question has ROUGE-L below 0.7 with every seed's and every earlier one's, which is the
-              filter of Self-Instruct (Wang et al. 2022, section 2.1)
+yield         the share of rows that curation kept. A failure counts as a row that was not kept.
+new 4-grams   the share of word 4-grams in kept rows (question and completion) that no seed and no earlier row has
+new question  the share of kept rows whose question has ROUGE-L below 0.7 with the questions of all seeds and all
+              earlier rows. This is the filter of Self-Instruct (Wang et al. 2022, section 2.1).
+plain         the same figure for plain resampling
 
-Plain resampling is the same recipe with strategy `answer` (`rationale` where answers are checked), as many rows,
-and no other text than the seeds' own; there is none where the seeds are no questions (personas, magpie, extract).
+Plain resampling is the same recipe with strategy `answer`, or `rationale` where answers are checked. It asks the seeds
+themselves and makes the same number of rows. Where seeds are not questions (personas, magpie, extract), there is no
+plain resampling.
 """
 
 from __future__ import annotations
@@ -37,46 +39,46 @@ from synthgen.recipe import Recipe, load_recipe, shipped
 from synthgen.records import Record
 from synthgen.seeds import load_seeds
 
-STUDENTS = ("reasoning", "classify", "instruct")  # shown by the demo
+STUDENTS = ("reasoning", "classify", "instruct")  # left out, because these recipes are for training students
 NO_QUESTION = ("personas", "magpie", "extract")
 SIMILAR = 0.7
 
 
 def main() -> None:
-    """Print the table, and rows to read."""
+    """Prints the table, and some kept rows if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--second", help="a model's folder, in place of what the recipes of two teachers name")
+    parser.add_argument("--second", help="a model's folder: the second teacher of recipes with two teachers")
     parser.add_argument("--only", nargs="*", default=())
-    parser.add_argument("--rows", type=int, default=0, help="kept rows to print of each")
+    parser.add_argument("--rows", type=int, default=0, help="how many kept rows of each recipe to print")
     options = parser.parse_args()
     print(f"{'recipe':18} {'made':>5} {'failed':>6} {'kept':>5} {'yield':>6} {'new 4-grams':>12} {'plain':>6} "
-          f"{'new question':>12} {'plain':>6} {'seconds':>8}  not kept because")  # fmt: skip
+          f"{'new question':>12} {'plain':>6} {'seconds':>8}  reasons of rows not kept")  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         for name, path in recipes(options.data, Path(scratch)).items():
             if not options.only or name in options.only:
                 try:
                     line(name, with_second(load_recipe(path), options.second), Path(scratch) / name, options.rows)
                 except TeacherError as error:
-                    print(f"{name:18} cannot run here: {error.message}", flush=True)
+                    print(f"{name:18} is skipped: {error.message}", flush=True)
 
 
 def recipes(data: Path | None, scratch: Path) -> dict[str, Any]:
-    """Name → recipe: what is shipped, and with `data` three tasks on public sets."""
-    found: dict[str, Any] = {
+    """Maps a name to the path of a recipe: the shipped recipes and, with `data`, three tasks on public sets."""
+    paths: dict[str, Any] = {
         path.parent.name: path
         for path in sorted(shipped("prompts").glob("*/recipe.yaml"))
         if path.parent.name not in STUDENTS
     }
     if data:
-        found["self_instruct 175"] = public(scratch, "self_instruct", self_instruct(data), {"num_generations": 1})
-        found["gsm8k"] = public(scratch, "reasoning", gsm8k(data), {"max_new_tokens": 128})
-        found["commonsense_qa"] = public(scratch, "reasoning", commonsense(data), {})
-    return found
+        paths["self_instruct 175"] = public(scratch, "self_instruct", self_instruct(data), {"num_generations": 1})
+        paths["gsm8k"] = public(scratch, "reasoning", gsm8k(data), {"max_new_tokens": 128})
+        paths["commonsense_qa"] = public(scratch, "reasoning", commonsense(data), {})
+    return paths
 
 
 def with_second(recipe: Recipe, model: str | None) -> Recipe:
-    """The recipe with another model as its second teacher, where it has two."""
+    """The recipe with `model` as second teacher, if the recipe has two teachers."""
     if model is None or len(recipe.teachers) != 2:
         return recipe
     first, second = recipe.teachers.items()
@@ -85,14 +87,14 @@ def with_second(recipe: Recipe, model: str | None) -> Recipe:
 
 
 def public(scratch: Path, task: str, rows: Iterable[dict[str, Any]], generate: dict[str, Any]) -> Path:
-    """A shipped recipe on other seeds; its path."""
+    """Writes a shipped recipe with other seeds. Returns the path of the recipe."""
     values = yaml.safe_load((shipped("prompts") / task / "recipe.yaml").read_text())
     seeds = scratch / f"{task}-{len(list(scratch.iterdir()))}"
     seeds.mkdir()
     rows = list(rows)
     (seeds / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    one = {"path": "seeds.jsonl", "source": "a public set", "license": "unknown", "id": "id"}
-    values["seeds"] = [{**one, **({"reference": "answer"} if "answer" in rows[0] else {})}]
+    entry = {"path": "seeds.jsonl", "source": "a public set", "license": "unknown", "id": "id"}
+    values["seeds"] = [{**entry, **({"reference": "answer"} if "answer" in rows[0] else {})}]
     values["prompts"] = str(shipped("prompts") / task)
     values["generate"] |= generate
     values.pop("train", None)
@@ -101,22 +103,22 @@ def public(scratch: Path, task: str, rows: Iterable[dict[str, Any]], generate: d
 
 
 def self_instruct(data: Path) -> Iterable[dict[str, Any]]:
-    """The 175 seed tasks: instruction and input."""
+    """The 175 seed tasks of Self-Instruct: instruction and input as one question."""
     for text in (data / "self-instruct/seed_tasks.jsonl").read_text().splitlines():
         row = json.loads(text)
-        given = row["instances"][0]["input"]
-        yield {"id": row["id"], "question": row["instruction"] + (f"\n{given}" if given else "")}
+        task_input = row["instances"][0]["input"]
+        yield {"id": row["id"], "question": row["instruction"] + (f"\n{task_input}" if task_input else "")}
 
 
 def gsm8k(data: Path, count: int = 64) -> Iterable[dict[str, Any]]:
-    """The first training questions."""
+    """The first training questions of GSM8K."""
     for number, text in enumerate((data / "gsm8k/train.jsonl").read_text().splitlines()[:count]):
         row = json.loads(text)
         yield {"id": f"gsm8k-{number}", "question": row["question"], "answer": row["answer"]}
 
 
 def commonsense(data: Path, count: int = 64) -> Iterable[dict[str, Any]]:
-    """The first training questions with their choices."""
+    """The first training questions of CommonsenseQA with their choices."""
     for text in (data / "palm-rationales/commonsense_qa_train.jsonl").read_text().splitlines()[:count]:
         row = json.loads(text)
         choices = ", ".join(row["choices"])
@@ -124,7 +126,7 @@ def commonsense(data: Path, count: int = 64) -> Iterable[dict[str, Any]]:
 
 
 def line(name: str, recipe: Recipe, run: Path, show: int) -> None:
-    """Run one recipe and its plain counterpart; print their figures."""
+    """Runs one recipe, and plain resampling where that is possible. Prints one line of the table."""
     began = time.monotonic()
     kept, made, failed, why = run_once(recipe, run)
     seconds = time.monotonic() - began
@@ -144,7 +146,7 @@ def line(name: str, recipe: Recipe, run: Path, show: int) -> None:
 
 
 def run_once(recipe: Recipe, run: Path) -> tuple[list[Record], int, int, Counter[str]]:
-    """(kept rows, rows made, failures, why rows were lost)."""
+    """(kept rows, number of rows made, number of failures, counts of reasons why rows were not kept)."""
     folder = synthgen.generate(recipe, run)
     curated = synthgen.curate(recipe, run).folder
     counts = corpus.manifest(folder)["counts"]
@@ -156,22 +158,22 @@ def run_once(recipe: Recipe, run: Path) -> tuple[list[Record], int, int, Counter
 
 
 def resampled(recipe: Recipe, rows: int) -> Recipe:
-    """The recipe with the teacher asked the seeds themselves, about `rows` times in all."""
+    """The recipe with plain resampling: the teacher is asked the seeds themselves, about `rows` times in all."""
     seeds = len(questions(recipe))
     strategy = "rationale" if recipe.generate.answer_marker else "answer"
     generate = recipe.generate.model_copy(update={"num_generations": max(1, -(-rows // max(1, seeds)))})
-    one = {"teachers": {}, "mixture": {}} if recipe.teachers else {}
-    return recipe.model_copy(update={"strategy": strategy, "generate": generate, **one})
+    one_teacher = {"teachers": {}, "mixture": {}} if recipe.teachers else {}
+    return recipe.model_copy(update={"strategy": strategy, "generate": generate, **one_teacher})
 
 
 def questions(recipe: Recipe) -> list[str]:
-    """What the seeds ask."""
+    """The questions of all seeds."""
     prompt = load_prompt(recipe.prompts, recipe.task)
     return [prompt.question(seed.fields) for seed in load_seeds(recipe.seeds, recipe.split, prompt.question)]
 
 
 def novelty(records: list[Record], known: list[str]) -> tuple[float | None, float | None]:
-    """(share of new 4-grams, share of rows with a new question); None without rows."""
+    """(share of new 4-grams, share of rows with a new question). Both are None if there are no rows."""
     if not records:
         return None, None
     seen = {gram for text in known for gram in grams(text)}
@@ -179,30 +181,34 @@ def novelty(records: list[Record], known: list[str]) -> tuple[float | None, floa
     new = every = fresh = 0
     for record in records:
         question = record.prompt[-1]["content"]
-        found = grams(f"{question} {record.text}")
-        every += len(found)
-        new += len(found - seen)
-        seen |= found
-        mine = words(question)
-        if all(rouge_l(mine, other) < SIMILAR for other in asked):
+        row_grams = grams(f"{question} {record.text}")
+        every += len(row_grams)
+        new += len(row_grams - seen)
+        seen |= row_grams
+        question_words = words(question)
+        if all(rouge_l(question_words, other) < SIMILAR for other in asked):
             fresh += 1
-        asked.append(mine)
+        asked.append(question_words)
     return new / max(1, every), fresh / len(records)
 
 
 def words(text: str) -> list[str]:
-    """Words in lower case."""
+    """The words of a text in lower case."""
     return re.findall(r"\w+", text.lower())
 
 
 def grams(text: str, n: int = 4) -> set[tuple[str, ...]]:
-    """The different n-grams of a text's words."""
-    found = words(text)
-    return {tuple(found[i : i + n]) for i in range(len(found) - n + 1)}
+    """The set of n-grams of a text's words."""
+    sequence = words(text)
+    return {tuple(sequence[i : i + n]) for i in range(len(sequence) - n + 1)}
 
 
 def rouge_l(a: list[str], b: list[str]) -> float:
-    """F1 of the longest common subsequence (Lin 2004); where shared words alone put it below SIMILAR, that bound."""
+    """ROUGE-L (Lin 2004): the F1 of the longest common subsequence.
+
+    The count of shared words gives an upper bound. If the bound is below SIMILAR, the bound is returned, because it
+    leads to the same verdict and is fast.
+    """
     if not a or not b:
         return 0.0
     most = 2 * (Counter(a) & Counter(b)).total() / (len(a) + len(b))
@@ -217,7 +223,7 @@ def rouge_l(a: list[str], b: list[str]) -> float:
 
 
 def part(value: float | None) -> str:
-    """A share, or a dash."""
+    """A share as a percentage, or a dash for None."""
     return "–" if value is None else f"{value:.0%}"
 
 

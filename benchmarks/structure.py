@@ -1,33 +1,37 @@
-"""Counts what makes the code hard to change, in a git revision and in the working tree, as one table.
+"""Counts what makes the code hard to change, in a git revision and in the working tree.
 
     python benchmarks/structure.py [REVISION] [--list] [--check]
 
-The default revision is 199c186; `git archive` reads it. Only `synthgen/` and `distill/` are counted. `--list` prints
-every hit as path:line. `--check` exits with 1 when the working tree exceeds a limit: no comparison, at most half of
-the revision's `Any`, nothing over the sizes, no circle.
+The default revision is 199c186, which is read with `git archive`. Only `synthgen/` and `distill/` are counted. `--list`
+prints every hit as path:line. `--check` exits with 1 if the working tree exceeds a limit. The limits are: no
+comparison, at most half of the revision's `Any`, no module, function or parameter list over its size, and no circle.
 
-1. Comparisons with the name of a strategy, an engine or a kind of student, outside its table.
-   The names come from the tree itself: the keys of STRATEGIES, ENGINES and KINDS, the alias Strategy = Literal[...],
-   and the Literals of `engine` in a section and of `kind` in a class called ...Student; and 199c186 adds its own.
-   A comparison is ==, !=, in, not in, `case`, a Jinja test, `table["name"]` or `.get("name")`, a lookup in a dictionary
-   whose keys are such names, or isinstance (also `case Class()`, `type(x) is Class`) with the section class of some
-   but not all entries. Constants, local variables and loop variables are followed to what they hold.
-   Words such as 'score' or 'sentence' have other meanings too. So the other side must be about the table: its variable,
-   attribute, key or function is called ...strateg..., ...engine..., or (for kinds) ...kind... or ...student... .
-   `request.kind == "score"` is left alone, because no kind of student is called score. A Literal is a definition.
-   Excused are the table's own file, and a module that names only its own entries: those whose value in the table names
-   it as "module:function", or that it is called after in the folder of their modules. In 199c186 synthgen/generate/catalogue.py and
-   synthgen/steps.py, synthgen/teachers/__init__.py, and distill/train.py are taken for the tables.
-   Not seen are `startswith`, regular expressions, and tests of another attribute that tells the entries apart.
-2. `Any` in annotations, each occurrence, also inside `dict[str, Any]`. An alias whose definition holds Any counts at
-   each use in an annotation. Any inside `np.ndarray[...]` has a row of its own: it says that an array's shape or number
-   type is not stated.
-3. Modules over 400 lines; functions over 60 lines, decorators left out; parameter lists and calls with more than 6
-   positional parameters or arguments. `self` and `cls` are left out, and `*rest` is one. Click calls a command with
-   keywords only, so its parameters have a row of their own, without a limit.
-4. Circles: groups of files that import each other, directly or through others, in three rows: imports at the top of
-   modules alone; with imports inside functions; with those under TYPE_CHECKING too. A package's own file is imported
-   only where an import names it.
+1. Comparisons with the name of a strategy, an engine or a kind of student outside its table.
+   - The names are the keys of STRATEGIES, ENGINES and KINDS, and the members of three kinds of Literal: the alias
+     `Strategy`, the field `engine` of a recipe section, and the field `kind` of a class called ...Student. The names of
+     199c186 are always included.
+   - A comparison is one of: ==, !=, in, not in, `case`, a Jinja test, `table["name"]`, `.get("name")`, a lookup in a
+     dictionary whose keys are such names, or a test of type. A test of type is `isinstance`, `case Class()` or
+     `type(x) is Class` with a section class that belongs to some entries of a table but not to all.
+   - Constants, local variables and loop variables are replaced by the values assigned to them.
+   - Words such as 'score' or 'sentence' have other meanings too. So the other side of the comparison must be about the
+     table: its variable, attribute, key or function has a name with `strateg`, `engine`, or, for kinds of student,
+     `kind` or `student` in it. `request.kind == "score"` does not count, because no kind of student is called score.
+   - A Literal does not count. The file of the table does not count. A module may name its own entries. An entry belongs
+     to a module if its value in the table names the module as "module:function", or if the module is called after the
+     entry and lies in the folder for such modules.
+   - 199c186 has no tables. There, these files are treated as the tables: synthgen/generate/catalogue.py and
+     synthgen/steps.py, synthgen/teachers/__init__.py, distill/train.py.
+   - Not detected: `startswith`, regular expressions, and tests of another attribute that distinguishes the entries.
+2. `Any` in annotations. Every occurrence counts, also inside `dict[str, Any]`. An alias that contains Any counts each
+   time an annotation uses the alias. Any inside `np.ndarray[...]` is counted in a row of its own, because it only means
+   that the shape or the number type of an array is not stated.
+3. Modules over 400 lines, functions over 60 lines without decorators, and parameter lists and calls with more than 6
+   positional parameters or arguments. `self` and `cls` do not count, and `*rest` counts as one. Click passes the
+   parameters of a command by keyword, so commands are counted in a row of their own without a limit.
+4. Circles: groups of files that import each other, directly or through others. There are three rows: imports at the top
+   of modules; also imports inside functions; also imports under TYPE_CHECKING. Importing a module of a package does not
+   count as importing the package's `__init__.py`.
 """
 
 from __future__ import annotations
@@ -56,7 +60,7 @@ NONE_WANTED = (COMPARISONS, MODULES, LONG, PARAMETERS, ARGUMENTS, *CIRCLES)
 
 
 def count(sources: Mapping[str, str]) -> dict[str, list[Hit]]:
-    """The hits of each row."""
+    """The hits for each row of the table."""
     modules = parse(sources)
     hits: dict[str, list[Hit]] = {row: [] for row in ROWS}
     hits[COMPARISONS] = comparisons(sources, modules)
@@ -83,9 +87,9 @@ def untyped(modules: Modules) -> Iterator[tuple[str, Hit]]:
 def _annotations(tree: ast.Module) -> Iterator[ast.expr]:
     for node in ast.walk(tree):
         if isinstance(node, FUNCTIONS):
-            every = node.args
-            given = [*every.posonlyargs, *every.args, *every.kwonlyargs, every.vararg, every.kwarg]
-            yield from (each.annotation for each in given if each and each.annotation)
+            args = node.args
+            parameters = [*args.posonlyargs, *args.args, *args.kwonlyargs, args.vararg, args.kwarg]
+            yield from (each.annotation for each in parameters if each and each.annotation)
             if node.returns:
                 yield node.returns
         elif isinstance(node, ast.AnnAssign):
@@ -95,7 +99,7 @@ def _annotations(tree: ast.Module) -> Iterator[ast.expr]:
 def _any_in(
     node: ast.AST, module: Module, aliases: set[tuple[str, str]], row: str = ANY
 ) -> Iterator[tuple[ast.AST, str]]:
-    """Each Any below a node, and each use of an alias for it, with the row that tells what it stands in."""
+    """(node, row) for each Any below a node and each use of an alias that contains Any."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         try:
             node = ast.parse(node.value, mode="eval").body  # an annotation in quotes
@@ -117,7 +121,7 @@ def _any_in(
 
 
 def _meant(node: ast.AST, module: Module) -> tuple[str, str]:
-    """(path, name) of what a name in an annotation refers to."""
+    """(path, name) of the definition that a name in an annotation refers to."""
     if isinstance(node, ast.Attribute):
         return module.imports.get(last_name(node.value), ("", ""))[0], node.attr
     path, name = module.imports.get(last_name(node), (module.path, ""))
@@ -125,20 +129,20 @@ def _meant(node: ast.AST, module: Module) -> tuple[str, str]:
 
 
 def _aliases(modules: Modules) -> set[tuple[str, str]]:
-    """(path, name) of each type alias, NewType or subclass that stands for something with Any in it."""
-    found: set[tuple[str, str]] = set()
-    for _ in range(4):  # an alias may be made of an alias
+    """(path, name) of each type alias, NewType or subclass whose definition contains Any."""
+    aliases: set[tuple[str, str]] = set()
+    for _ in range(4):  # repeated, because an alias may use another alias
         for module in modules.values():
             for name, value in module.names.items():
-                made = isinstance(value, ast.Call) and last_name(value.func) == "NewType"
-                if (made or isinstance(value, ast.Name | ast.Attribute | ast.Subscript | ast.BinOp)) and any(
-                    row != ARRAYS for _, row in _any_in(value, module, found)
+                new_type = isinstance(value, ast.Call) and last_name(value.func) == "NewType"
+                if (new_type or isinstance(value, ast.Name | ast.Attribute | ast.Subscript | ast.BinOp)) and any(
+                    row != ARRAYS for _, row in _any_in(value, module, aliases)
                 ):
-                    found.add((module.path, name))
+                    aliases.add((module.path, name))
             for node in module.tree.body:
                 if isinstance(node, ast.ClassDef) and any([*_any_in(base, module, set())] for base in node.bases):
-                    found.add((module.path, node.name))
-    return found
+                    aliases.add((module.path, node.name))
+    return aliases
 
 
 # 3. Sizes
@@ -149,7 +153,7 @@ def sizes(sources: Mapping[str, str], modules: Modules) -> Iterator[tuple[str, H
         lines = len(sources[path].splitlines())
         if lines > LINES:
             yield MODULES, Hit(path, 1, f"{lines} lines")
-        methods = {id(node) for made in ast.walk(module.tree) if isinstance(made, ast.ClassDef) for node in made.body}
+        methods = {id(node) for cls in ast.walk(module.tree) if isinstance(cls, ast.ClassDef) for node in cls.body}
         for node in ast.walk(module.tree):
             if isinstance(node, FUNCTIONS):
                 lines = (node.end_lineno or node.lineno) - node.lineno + 1
@@ -181,7 +185,7 @@ def _is_command(node: ast.AST) -> bool:
 def circles(modules: Modules) -> Iterator[tuple[str, Hit]]:
     edges = {path: [*_imports(module, modules)] for path, module in modules.items()}
     for most, row in enumerate(CIRCLES):
-        graph = {path: {there for there, where in found if where <= most} for path, found in edges.items()}
+        graph = {path: {there for there, where in targets if where <= most} for path, targets in edges.items()}
         reached = {path: _reached(path, graph) for path in graph}
         groups = {frozenset({other for other in reached[path] if path in reached[other]}) for path in graph}
         for group in sorted(map(sorted, groups - {frozenset()})):
@@ -189,7 +193,10 @@ def circles(modules: Modules) -> Iterator[tuple[str, Hit]]:
 
 
 def _imports(module: Module, modules: Modules) -> Iterator[tuple[str, int]]:
-    """(path, where) of each import of ours; where: 0 at the top, 1 inside a function, 2 under TYPE_CHECKING."""
+    """(path, where) for each import of a module of the packages.
+
+    `where` is 0 at the top of the file, 1 inside a function and 2 under TYPE_CHECKING.
+    """
     waiting: list[tuple[ast.AST, int]] = [(module.tree, 0)]
     while waiting:
         node, where = waiting.pop()
@@ -206,7 +213,7 @@ def _imports(module: Module, modules: Modules) -> Iterator[tuple[str, int]]:
 
 
 def _reached(start: str, graph: Mapping[str, set[str]]) -> set[str]:
-    """All files that `start` imports, directly or through others; it contains `start` if there is a circle."""
+    """All files that `start` imports, directly or through others. `start` is among them if it is in a circle."""
     seen: set[str] = set()
     waiting = [*graph[start]]
     while waiting:
@@ -227,29 +234,29 @@ def table(revision: str, before: Mapping[str, list[Hit]], now: Mapping[str, list
 
 
 def exceeded(before: Mapping[str, list[Hit]], now: Mapping[str, list[Hit]]) -> list[str]:
-    """The limits that the working tree does not keep, one a line."""
-    found = [f"{row}: {len(now[row])}, and 0 is the limit" for row in NONE_WANTED if now[row]]
+    """One line for each limit that the working tree exceeds."""
+    problems = [f"{row}: {len(now[row])}; the limit is 0" for row in NONE_WANTED if now[row]]
     half = len(before[ANY]) // 2
     if len(now[ANY]) > half:
-        found.append(f"{ANY}: {len(now[ANY])}, and half of {len(before[ANY])}, {half}, is the limit")
-    return found
+        problems.append(f"{ANY}: {len(now[ANY])}; the limit is {half}, half of {len(before[ANY])}")
+    return problems
 
 
 def main(arguments: list[str] | None = None, root: Path = REPOSITORY) -> int:
     parser = argparse.ArgumentParser(description="Count comparisons, Any, sizes and circles in two trees.")
-    parser.add_argument("revision", nargs="?", default=FIRST, help=f"the git revision to compare with; {FIRST}")
+    parser.add_argument("revision", nargs="?", default=FIRST, help=f"the git revision to compare with; default {FIRST}")
     parser.add_argument("--list", action="store_true", help="print every hit of both trees as path:line")
     parser.add_argument("--check", action="store_true", help="exit with 1 if the working tree exceeds a limit")
-    given = parser.parse_args(arguments)
-    before, now = count(read_revision(given.revision)), count(read_folder(root))
-    if given.list:
-        for name, hits in ((given.revision, before), ("now", now)):
+    options = parser.parse_args(arguments)
+    before, now = count(read_revision(options.revision)), count(read_folder(root))
+    if options.list:
+        for name, hits in ((options.revision, before), ("now", now)):
             for row in ROWS:
                 print(f"\n{name}: {row.strip()}: {len(hits[row])}")
                 print(*(f"  {hit.path}:{hit.line}  {hit.text[:120]}" for hit in hits[row]), sep="\n")
         print()
-    print(table(given.revision, before, now))
-    problems = exceeded(before, now) if given.check else []
+    print(table(options.revision, before, now))
+    problems = exceeded(before, now) if options.check else []
     print(*problems, sep="\n")
     return 1 if problems else 0
 

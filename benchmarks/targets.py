@@ -1,13 +1,16 @@
-"""How near the gradient of each kind of stored target is to that of the full KL, and in how many bytes a token.
+"""Measures, for each kind of stored target, the bytes a token and the angle of its gradient to that of the full KL.
 
     python benchmarks/targets.py [--tokens 400]
 
-Real distributions: the demo's teacher on its own replies to the reasoning seeds. Two students: the same model with
-half its layers (untrained, far away) and with all but two (near). Every target goes through the product's own bytes
-(`synthgen.logits.encode` and `decode`) and loss; bytes are those of a Parquet shard with zstd. "Angle" is between the
-sum over all tokens of the gradient for the logits and that of the full KL (what a step sees), and the mean of the
-same for each token alone. "Renormalized" is what other tools do with top-k: kept ids scaled to mass one, full softmax
-of the student, no bucket.
+The distributions are those of the demo's teacher on its own replies to the reasoning seeds. There are two students: the
+same model with half of its layers, whose distributions are far from the teacher's, and with all layers but two, whose
+distributions are close. Every target is written to a shard and read back, and goes through the package's loss. Bytes
+are those of a Parquet shard with zstd.
+
+The angle is measured between two gradients with respect to the logits: that of the target and that of the full KL. One
+column sums the gradients over all tokens first, as a training step does. The other column is the mean of the angles of
+single tokens. "renormalized" is top-k as other tools use it: the kept ids are scaled to sum to one, the student's
+softmax is over the whole vocabulary, and there is no residual mass.
 """
 
 from __future__ import annotations
@@ -32,11 +35,11 @@ from synthgen.requests import Request
 from synthgen.seeds import load_seeds
 from synthgen.teachers.transformers import LocalModel
 
-CHUNK = 32  # tokens whose full distributions are in memory at once
+CHUNK = 32  # how many tokens have their full distributions in memory at once
 
 
 def distributions(teacher: LocalModel, tokens: int) -> tuple[torch.Tensor, dict[str, torch.Tensor], list[int]]:
-    """Teacher's log-probabilities and each student's logits (N, V), and the tokens of each row."""
+    """(teacher's log-probabilities (N, V), logits (N, V) of each student, number of tokens of each row)."""
     recipe = load_recipe("reasoning")
     prompt = load_prompt(recipe.prompts, recipe.task)
     seeds = load_seeds(recipe.seeds, recipe.split, prompt.question)[: 2 + tokens // 40]
@@ -68,7 +71,7 @@ def distributions(teacher: LocalModel, tokens: int) -> tuple[torch.Tensor, dict[
 
 
 def stored(logp_NV: torch.Tensor, rows: list[int], spec: dict) -> tuple[Target, float]:
-    """The target after a shard was written and read, and its bytes a token on disk."""
+    """(target read back from a shard, bytes a token of the shard on disk)."""
     meta = logits.meta(spec, logp_NV.shape[-1], "teacher", "tokenizer")
     targets: list[logits.Target] = []
     for row, part in enumerate(logp_NV.split(rows)):
@@ -95,12 +98,12 @@ def gradients(z_NV: torch.Tensor, target: Target) -> torch.Tensor:
 
 
 def renormalized(target: TopK) -> Target:
-    """Weights that sum to one over the kept ids."""
+    """The target with the kept ids scaled to sum to one."""
     return Sampled(target.ids_NK, target.logp_NK.softmax(-1))
 
 
 class Angles:
-    """Sums over chunks of tokens of what the angles need."""
+    """Adds up gradients over chunks of tokens and computes their angles."""
 
     def __init__(self, vocabulary: int) -> None:
         self.ours, self.full = torch.zeros(vocabulary).double(), torch.zeros(vocabulary).double()
@@ -113,7 +116,7 @@ class Angles:
         self.each += _degrees((a * b).sum(-1), a.square().sum(-1), b.square().sum(-1)).tolist()
 
     def summary(self) -> tuple[float, float]:
-        """Degrees: of the summed gradients, mean over single tokens."""
+        """Angles in degrees: (angle of the summed gradients, mean angle of single tokens)."""
         a, b = self.ours, self.full
         return float(_degrees(a @ b, a @ a, b @ b)), float(np.mean(self.each))
 
@@ -123,7 +126,7 @@ def _degrees(dot: torch.Tensor, aa: torch.Tensor, bb: torch.Tensor) -> torch.Ten
 
 
 def equal_bytes(logp_NV: torch.Tensor, rows: list[int], budget: float) -> int:
-    """The largest k whose shard takes no more than `budget` bytes a token."""
+    """The largest k for which a shard takes at most `budget` bytes a token."""
     k = 1
     while stored(logp_NV, rows, {"kind": "topk", "k": k + 1, "temperature": 1.0})[1] <= budget:
         k += 1
@@ -147,7 +150,9 @@ if __name__ == "__main__":
     print(f"{model.identity['model']}, V = {logp.shape[-1]:,}, {len(logp)} tokens of {len(rows)} replies")
     for student, z in students.items():
         print(f"\nStudent: {student}, KL {float(divergence(z, Dense(logp)).mean()):.2f} nats a token\n")
-        print("| target | bytes a token | angle to full KL, all tokens | one token, mean |\n|---|---|---|---|")
+        print(
+            "| target | bytes a token | angle of the sum over tokens | mean angle of single tokens |\n|---|---|---|---|"
+        )
         for name, target, size in arms:
             angles = Angles(logp.shape[-1])
             for a in range(0, len(z), CHUNK):

@@ -1,15 +1,20 @@
-"""What distillation from shards costs beside plain cross-entropy, and beside TRL with a live teacher.
+"""Measures the cost of training on stored distributions, beside plain cross-entropy and beside TRL with a live teacher.
 
     python benchmarks/training_cost.py [--rows 48] [--steps 8] [--pairs 5] [--arms cross-entropy sampled topk trl]
 
 The demo's teacher answers the shipped instructions once for each kind of stored target. Then every arm trains the same
-student (six of the teacher's layers) on the same batches of eight rows, in a process of its own, arms in turn: seconds
-and CPU of the steps after the first, completion tokens a second, peak memory of the process (VmHWM). An interval is of
-the ratio to cross-entropy over the rounds, a bootstrap. "trl" is TRL's GKDTrainer with lmbda 0 (the corpus's own
-tokens, a live teacher: the stable DistillationTrainer writes its own) and beta 0 (forward KL), without gradient
-checkpointing, in an environment of its own under .venv-rivals/; its loss of the first batch is compared with ours over
-the full vocabulary. "hidden" adds the hidden states of a live teacher, "stored" reads the same from disk, where a child
-that is not timed has put them (and has no teacher in memory): --arms cross-entropy sampled hidden stored.
+student (six of the teacher's layers) on the same batches of eight rows. Each measurement runs in a process of its own,
+and arms take turns. The benchmark measures completion tokens a second and CPU time over the steps after the first, and
+the peak memory of the process (VmHWM). Intervals are bootstraps of the ratio to cross-entropy over the rounds.
+
+The arm "trl" is TRL's GKDTrainer with a live teacher, in an environment of its own under .venv-rivals/. It has lmbda 0
+(the tokens of the corpus), beta 0 (forward KL) and no gradient checkpointing. TRL's stable DistillationTrainer is not
+used, because it trains on text that it generates. The loss of TRL's first batch is compared with the package's KL over
+the full vocabulary.
+
+Two more arms can be named: --arms cross-entropy sampled hidden stored. "hidden" adds the hidden states of a live
+teacher. "stored" reads the same hidden states from disk and has no teacher in memory. They are written before the
+rounds, and that time is not counted.
 """
 
 from __future__ import annotations
@@ -45,15 +50,15 @@ def corpus(kind: str, rows: int, folder: Path) -> Path:
     values |= {"split": {"test": 0.0}, "logits": {**KINDS[kind], "temperature": 1.0}}
     values["generate"] |= {"max_new_tokens": 96, "num_generations": -(-rows // 48)}
     values["curate"] |= {"truncated": False, "repetition": None, "duplicates": False}
-    found = Recipe.model_validate({k: v for k, v in values.items() if k != "teachers"})
-    synthgen.generate(found, folder / kind)
-    synthgen.curate(found, folder / kind)
-    (folder / kind / "recipe.yaml").write_text(synthgen.recipe.dump_recipe(found))
+    changed = Recipe.model_validate({k: v for k, v in values.items() if k != "teachers"})
+    synthgen.generate(changed, folder / kind)
+    synthgen.curate(changed, folder / kind)
+    (folder / kind / "recipe.yaml").write_text(synthgen.recipe.dump_recipe(changed))
     return folder / kind
 
 
 def ours(arm: str, run: Path, steps: int) -> dict[str, Any]:
-    """One arm of the product's own training."""
+    """Runs one arm with the package's own training."""
     from dataclasses import dataclass, field
 
     import torch
@@ -80,19 +85,19 @@ def ours(arm: str, run: Path, steps: int) -> dict[str, Any]:
         return [data.examples[i] for i in batch_rows(step, len(data.examples), section.batch_size, section.seed)]
 
     model = decoder(recipe.train.student, teacher, 0).model
-    if arm == "export":  # for TRL: student and teacher as folders, rows as token ids
+    if arm == "export":  # writes what TRL needs: student and teacher as folders, rows as token ids
         model.save_pretrained(run / "student-0")
         teacher.model.save_pretrained(run / "teacher")
         for name in ("student-0", "teacher"):
             teacher.tokenizer.save_pretrained(run / name)
         batches = [[{"prompt": e.prompt, "completion": e.completion} for e in batch(step)] for step in range(steps)]
         (run / "batches.json").write_text(json.dumps(batches))
-        some = batch(0)
+        first = batch(0)
         with torch.inference_mode():
-            asked, given = [e.prompt for e in some], [e.completion for e in some]
-            pairs = zip(completion_logits(model, asked, given), teacher.logprobs(asked, given), strict=True)
-            total = sum(float(kl_full(z, logp).double().sum()) for z, logp in pairs)
-        return {"first_loss": total / sum(len(e.completion) for e in some)}
+            prompts, completions = [e.prompt for e in first], [e.completion for e in first]
+            logits, logps = completion_logits(model, prompts, completions), teacher.logprobs(prompts, completions)
+            total = sum(float(kl_full(z, logp).double().sum()) for z, logp in zip(logits, logps, strict=True))
+        return {"first_loss": total / sum(len(e.completion) for e in first)}
     inside = None
     if arm in ("hidden", "stored", "states"):
         section = section.model_copy(update={"hidden": Hidden(stored=arm != "hidden")})
@@ -116,7 +121,7 @@ def ours(arm: str, run: Path, steps: int) -> dict[str, Any]:
             super().__init__("train", steps, "steps")
             self.times = [(time.perf_counter(), time.process_time())]
 
-        def advance(self, count: int, **more: Any) -> None:
+        def advance(self, count: int, **options: Any) -> None:
             if count:
                 self.times.append((time.perf_counter(), time.process_time()))
 
@@ -129,7 +134,7 @@ def ours(arm: str, run: Path, steps: int) -> dict[str, Any]:
 
 
 def result(times: list[tuple[float, float]], tokens: list[int], first_loss: float, peak: int) -> dict[str, Any]:
-    """Of the steps after the first."""
+    """The measurements of one run. Rates are over the steps after the first."""
     (began, cpu_began), (ended, cpu_ended) = times[1], times[-1]
     count = sum(tokens[1:])
     return {
@@ -141,7 +146,7 @@ def result(times: list[tuple[float, float]], tokens: list[int], first_loss: floa
 
 
 def trl(run: Path) -> dict[str, Any]:
-    """GKDTrainer on the same batches."""
+    """Runs TRL's GKDTrainer on the same batches."""
     import torch
     from datasets import Dataset
     from torch.utils.data import SequentialSampler
@@ -155,14 +160,14 @@ def trl(run: Path) -> dict[str, Any]:
     times: list[tuple[float, float]] = [(time.perf_counter(), time.process_time())]
 
     class Clock(TrainerCallback):
-        def on_step_end(self, *args: Any, **more: Any) -> None:
+        def on_step_end(self, *args: Any, **options: Any) -> None:
             times.append((time.perf_counter(), time.process_time()))
 
-    def collate(some: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        width = max(len(r["prompt"]) + len(r["completion"]) for r in some)
-        ids = torch.full((len(some), width), tokenizer.pad_token_id)
+    def collate(batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        width = max(len(r["prompt"]) + len(r["completion"]) for r in batch)
+        ids = torch.full((len(batch), width), tokenizer.pad_token_id)
         mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
-        for n, r in enumerate(some):
+        for n, r in enumerate(batch):
             whole = torch.tensor(r["prompt"] + r["completion"])
             ids[n, : len(whole)], mask[n, : len(whole)] = whole, 1
             labels[n, len(r["prompt"]) : len(whole)] = whole[len(r["prompt"]) :]
@@ -218,7 +223,7 @@ def install() -> Path:
 
 
 def interval(ratios: list[float]) -> str:
-    """Mean of the rounds' ratios with a 95% bootstrap interval."""
+    """The mean of the rounds' ratios, with a 95% bootstrap interval."""
     values = np.array(ratios)
     drawn = np.random.default_rng(0).choice(values, (2000, len(values))).mean(-1)
     low, high = np.quantile(drawn, [0.025, 0.975])
@@ -226,7 +231,7 @@ def interval(ratios: list[float]) -> str:
 
 
 def main() -> None:
-    """Print the table."""
+    """Runs all arms and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=48)
     parser.add_argument("--steps", type=int, default=8)
@@ -236,8 +241,8 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        found = trl(options.run) if options.child == "trl" else ours(options.child, options.run, options.steps)
-        print(json.dumps(found))
+        measured = trl(options.run) if options.child == "trl" else ours(options.child, options.run, options.steps)
+        print(json.dumps(measured))
         return
     python = install() if "trl" in options.arms else Path(sys.executable)
     with tempfile.TemporaryDirectory() as scratch:
@@ -246,33 +251,33 @@ def main() -> None:
         reference = child(sys.executable, "export", runs["sampled"], options.steps)["first_loss"]
         if "stored" in options.arms:
             size = child(sys.executable, "states", runs["sampled"], options.steps)["bytes"]
-            print(f"stored states: {size:.0f} bytes a token and layer")
-        found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in options.arms}
+            print(f"stored hidden states: {size:.0f} bytes for each token and layer")
+        runs_of: dict[str, list[dict[str, Any]]] = {arm: [] for arm in options.arms}
         for _ in range(options.pairs):
             for arm in options.arms:
                 where = runs.get(arm, runs["sampled"])
-                found[arm].append(child(python if arm == "trl" else sys.executable, arm, where, options.steps))
-    print(f"{'arm':14} {'tokens/s':>9} {'beside cross-entropy':>22} {'by CPU':>20} {'peak GB':>8} {'beside':>7}")
-    base = found["cross-entropy"]
-    for arm, results in found.items():
+                runs_of[arm].append(child(python if arm == "trl" else sys.executable, arm, where, options.steps))
+    print(f"{'':14} {'':>9} {'ratio to cross-entropy':>22} {'ratio by':>20} {'':>8} {'ratio':>7}")
+    print(f"{'arm':14} {'tokens/s':>9} {'of tokens/s':>22} {'CPU time':>20} {'peak GB':>8} {'of peak':>7}")
+    base = runs_of["cross-entropy"]
+    for arm, results in runs_of.items():
         ratio, cpu = (
-            interval([mine[key] / its[key] for mine, its in zip(results, base, strict=True)])
+            interval([row[key] / base_row[key] for row, base_row in zip(results, base, strict=True)])
             for key in ("tokens_per_second", "tokens_per_cpu_second")
         )
         rate = statistics.median(r["tokens_per_second"] for r in results)
-        peak, beside = (statistics.median(r["peak"] for r in some) for some in (results, base))
-        print(f"{arm:14} {rate:9.0f} {ratio:>22} {cpu:>20} {peak / 1e9:8.2f} {peak / beside:7.2f}")
-    if "trl" in found and "sampled" in found:
+        peak, base_peak = (statistics.median(r["peak"] for r in rows) for rows in (results, base))
+        print(f"{arm:14} {rate:9.0f} {ratio:>22} {cpu:>20} {peak / 1e9:8.2f} {peak / base_peak:7.2f}")
+    if "trl" in runs_of and "sampled" in runs_of:
         ratio = interval(
             [
                 a["tokens_per_second"] / b["tokens_per_second"]
-                for a, b in zip(found["sampled"], found["trl"], strict=True)
+                for a, b in zip(runs_of["sampled"], runs_of["trl"], strict=True)
             ]
         )
-        print(f"sampled beside trl: {ratio} times the tokens a second")
-        print(
-            f"first batch, KL over the full vocabulary: ours {reference:.6f}, trl {found['trl'][0]['first_loss']:.6f}"
-        )
+        first_loss = runs_of["trl"][0]["first_loss"]
+        print(f"ratio of tokens/s, sampled / trl: {ratio}")
+        print(f"KL of the first batch over the full vocabulary: synthgen {reference:.6f}, trl {first_loss:.6f}")
 
 
 if __name__ == "__main__":

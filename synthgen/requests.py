@@ -23,7 +23,9 @@ Tool = Mapping[str, object]
 _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
-class Request(NamedTuple):  # building one is a tenth of the work for a row; a frozen data class takes five times as long
+class Request(
+    NamedTuple
+):  # building one is a tenth of the work for a row; a frozen data class takes five times as long
     """One question to one teacher: all that decides the answer. Give all but the first three fields by name.
 
     `messages` is the conversation that is sent. With `open_turn` its last message is left open, and the model continues

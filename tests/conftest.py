@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 @pytest.fixture(scope="session")
 def smol():
-    """The demo's teacher, loaded: `synthgen.teachers.transformers.LocalModel` in float32."""
+    """The demo's teacher: a loaded `synthgen.teachers.transformers.LocalModel` in float32."""
     from synthgen.tables.engines import TeacherSection
     from synthgen.teachers.transformers import LocalModel
 
@@ -23,7 +23,7 @@ def smol():
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
-    """A folder with a 2-layer Llama of random weights and SmolLM2's tokenizer: a real engine, in milliseconds."""
+    """A folder with a 2-layer Llama with random weights and SmolLM2's tokenizer. It answers in milliseconds."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -53,9 +53,9 @@ def tiny(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def task(tmp_path, tiny):
-    """A function that writes a small recipe folder with seeds, and returns the recipe's path.
+    """A function that writes a folder with a small recipe and seeds, and returns the recipe's path.
 
-    `task(seeds=40, **sections)`: sections replace or add top-level keys of the recipe.
+    In `task(seeds=40, **sections)`, `sections` replace or add top-level keys of the recipe.
     """
     import yaml
 
@@ -108,10 +108,11 @@ def task(tmp_path, tiny):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A run with every stage done, each by its own command with --json and -q, while it had work to do.
+    """A run in which every stage is finished. Each stage ran once, as a command with --json and -q.
 
-    Both samples of a seed are greedy, so that half of the 48 rows are kept and half rejected as copies.
-    `recipe`, `run` (copy it before you change it), `teacher`, and `done`: the outcome of each command by its verb.
+    Both samples of a seed are greedy. So half of the 48 rows are kept, and half are rejected as copies. The fixture has
+    the attributes `recipe`, `run` (copy it before you change it), `teacher`, and `done`, which maps the verb of each
+    command to its outcome.
     """
     from support.commands import call, warm
     from support.small import small_task, small_teacher

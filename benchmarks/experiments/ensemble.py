@@ -1,9 +1,10 @@
-"""Two teachers or the best of them? Arithmetic mean and log-opinion pool of whole distributions, by forward KL.
+"""Experiment: do two teachers teach more than the better one of them?
 
-    python benchmarks/experiments/ensemble.py          # and tables.py for the tables
+    python benchmarks/experiments/ensemble.py          # then run tables.py for the tables
 
-The set-up of logits.py, whose `full` is the first teacher alone. Agreement and KL are with the first teacher, so they
-favor it: compare the loss.
+The distributions of both teachers are merged over the whole vocabulary, by arithmetic mean or by log-opinion pool. The
+students learn by forward KL. The setting is that of logits.py. The arm `full` of logits.py is the first teacher alone.
+Agreement and KL are measured against the first teacher, which favors the arms that follow it. Compare the loss instead.
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ ARMS = ("mean", "pool", "second")
 
 @functools.cache
 def logp(number: int) -> dict[str, torch.Tensor]:
-    """Each window's log-probabilities (56, V) by a teacher, in float16: made once for all arms and seeds."""
+    """A teacher's log-probabilities (56, V) for each window, in float16. Computed once for all arms and seeds."""
     return {str(n): z.half() for n, z in enumerate(distributions.__wrapped__(number, "student"))}
 
 
 class Merged(FromShards):
-    """Two teachers of equal weight: log Σ p / 2, or Σ log p / 2 normalized; or the second one alone."""
+    """Targets from two teachers with equal weights.
+
+    `how` is "mean" (log Σ p / 2), "pool" (Σ log p / 2, normalized by the loss) or "second" (the second teacher alone).
+    """
 
     how = "mean"
 
@@ -45,7 +49,7 @@ class Merged(FromShards):
             merged = each.logsumexp(0) - math.log(2) if self.how == "mean" else each.mean(0)
 
         def live(chunk: tuple[int, int]) -> Target:
-            return Dense(merged[slice(*chunk)])  # logits: the loss normalizes the pool
+            return Dense(merged[slice(*chunk)])  # taken as logits, so the loss normalizes the pool
 
         states = completion_states(self.model, self.head, [r.prompt for r in rows], [r.completion for r in rows])
         return batch_loss(states, self.head, rows, self.meta, self.section, step=step, live=live)
@@ -56,8 +60,8 @@ def arm_of(arm: str, seed: int) -> dict[str, Any]:
     model, meta = student(seed), {"temperature": 1.0, "vocab_size": VOCABULARY}
     objective = Merged(model, meta, section)
     objective.how = arm
-    found = train(objective, batches(texts(windows()["student"]), seed), section)
-    return {**scores(model), "training": found}
+    training = train(objective, batches(texts(windows()["student"]), seed), section)
+    return {**scores(model), "training": training}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""What all experiments share: small Llamas, the product's loop, arms × seeds that are made once, each one JSON.
+"""Shared by all experiments: small Llama models, training with the package's loop, and result files.
 
     run("logits", ARMS, lambda arm, seed: {"items": {...}, ...})
 
-`results/<name>/<arm>-<seed>.json` holds, an item (a held-out text, a problem) a number, what the tables are made of.
+Each arm with each seed writes one file, `results/<name>/<arm>-<seed>.json`, and runs only if the file is missing. A
+file holds one number for each held-out item (a text or a problem) and each measure. tables.py reads the files.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ torch.set_num_threads(1)
 
 
 def llama(vocabulary: int, width: int, layers: int, heads: int, seed: int, eos: int, context: int = 64) -> Any:
-    """A Llama of random weights with tied embeddings."""
+    """A Llama with random weights and tied embeddings."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=vocabulary,
@@ -55,24 +56,24 @@ def llama(vocabulary: int, width: int, layers: int, heads: int, seed: int, eos: 
 
 
 def as_teacher(model: Any, tokenizer: Any, batch_size: int = 128) -> LocalModel:
-    """The model as the product asks it."""
+    """The model as a teacher of the package."""
     identity = {"vocab_size": model.config.vocab_size, "revision": "", "tokenizer": ""}
     return LocalModel(model.eval().requires_grad_(False), tokenizer, identity, batch_size)
 
 
 def parameters(model: Any) -> int:
-    """How many weights."""
+    """The number of weights."""
     return sum(p.numel() for p in model.parameters())
 
 
-def section_of(steps: int, batch_size: int, seed: int, **more: Any) -> TrainSection:
-    """A recipe's `train` section, as a recipe would give it."""
-    values = {"learning_rate": 2e-3, "kd_weight": 1.0, "save_steps": 1 << 20, "baseline": False, **more}
+def section_of(steps: int, batch_size: int, seed: int, **keys: Any) -> TrainSection:
+    """A recipe's `train` section with the given keys."""
+    values = {"learning_rate": 2e-3, "kd_weight": 1.0, "save_steps": 1 << 20, "baseline": False, **keys}
     return TrainSection.model_validate({"max_steps": steps, "batch_size": batch_size, "seed": seed, **values})
 
 
 def train(objective: Objective, batch_of: Callable[[int], list[Any]], section: TrainSection) -> dict[str, Any]:
-    """Through the product's loop; what it took, and the last losses."""
+    """Trains with the package's loop. Returns steps, tokens, seconds, and mean metrics of the last 5% of the steps."""
     steps = section.max_steps or 0
     with tempfile.TemporaryDirectory() as folder:
         accelerator = accelerator_of(section, torch.device("cpu"), Path(folder))
@@ -96,7 +97,7 @@ def train(objective: Objective, batch_of: Callable[[int], list[Any]], section: T
 def run(
     name: str, arms: Sequence[str], act: Callable[[str, int], dict[str, Any]], seeds: Sequence[int] = SEEDS
 ) -> None:
-    """`act` of every arm and seed that has no JSON yet; then the tables are written anew."""
+    """Calls `act` for each arm and seed that has no result file yet, and writes the file."""
     ui = UI()
     for seed in seeds:
         for arm in arms:
@@ -104,17 +105,17 @@ def run(
             if path.exists():
                 continue
             began = time.perf_counter()
-            found = act(arm, seed)
-            found["items"] = {key: [round(float(v), 4) for v in values] for key, values in found["items"].items()}
-            made_with = {"python": platform.python_version(), "torch": torch.__version__.split("+")[0]}
-            text = json.dumps({"experiment": name, "arm": arm, "seed": seed, **found, "made_with": made_with})
+            result = act(arm, seed)
+            result["items"] = {key: [round(float(v), 4) for v in values] for key, values in result["items"].items()}
+            versions = {"python": platform.python_version(), "torch": torch.__version__.split("+")[0]}
+            text = json.dumps({"experiment": name, "arm": arm, "seed": seed, **result, "made_with": versions})
             durable.write_text(path, text + "\n")
-            means = {key: round(sum(v) / len(v), 4) for key, v in found["items"].items() if v}
+            means = {key: round(sum(v) / len(v), 4) for key, v in result["items"].items() if v}
             ui.note(f"{name} {arm} seed {seed}: {means} in {time.perf_counter() - began:.0f} s")
 
 
 def cached(name: str, make: Callable[[], Any]) -> Any:
-    """A model that `make` makes once, kept among the runs."""
+    """The model that `make` returns. It is made once and then loaded from `CACHE`."""
     folder = CACHE / name
     if not (folder / "config.json").exists():
         temporary = folder.with_name(f"{durable.TEMPORARY}{name}")
@@ -124,5 +125,5 @@ def cached(name: str, make: Callable[[], Any]) -> Any:
 
 
 def read(name: str, arm: str, seed: int) -> dict[str, Any]:
-    """The JSON of an arm and seed."""
+    """The result file of an arm and seed."""
     return dict(json.loads((RESULTS / name / f"{arm}-{seed}.json").read_text()))

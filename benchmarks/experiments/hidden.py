@@ -1,8 +1,9 @@
-"""Does a look inside the teacher help? Hidden states and attention relations beside fifty draws, against these alone.
+"""Experiment: do the teacher's hidden states or attention relations teach more than fifty draws alone?
 
-    python benchmarks/experiments/hidden.py            # and tables.py for the tables
+    python benchmarks/experiments/hidden.py            # then run tables.py for the tables
 
-The set-up of logits.py, whose `sampled` has the draws alone; the weights of both terms are 1, the recipe's default.
+The setting is that of logits.py. The arm `sampled` of logits.py has the draws alone. The arms of this experiment add
+one loss term to the draws. The term has weight 1, which is the recipe's default.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ def arm_of(arm: str, seed: int) -> dict[str, Any]:
     targets, meta, _ = stored("sampled", DRAWS)
     model, section = student(seed), section_of(STEPS, BATCH, seed, **TERMS[arm])
     inside = Inside(model, teacher(0).model, section)
-    found = train(FromShards(model, meta, section, inside=inside), batches(examples(targets), seed), section)
-    return {**scores(model), "training": found}
+    training = train(FromShards(model, meta, section, inside=inside), batches(examples(targets), seed), section)
+    return {**scores(model), "training": training}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Which part of the teacher's distribution to learn from: hard labels, all of it, draws, the likeliest ids.
+"""Experiment: hard labels, whole distributions, draws or top-k: which target teaches most?
 
-    python benchmarks/experiments/logits.py            # and tables.py for the tables
+    python benchmarks/experiments/logits.py            # then run tables.py for the tables
 
-Language modeling on the standard library (`python_code`), the same student, windows, steps and order in all arms.
+The task is language modeling on Python's standard library (python_code.py). All arms have the same student, windows,
+number of steps and order of batches.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ from distill.targets.stored import FromShards
 from synthgen import logits
 from synthgen.lm.sampling import invert, top_k
 
-KEPT, DRAWS = 13, 50  # as many likeliest ids as fill the bytes of fifty draws
+KEPT, DRAWS = 13, 50  # the top 13 ids take as many bytes as 50 draws
 ARMS = ("hard", "samples", "full", "sampled", "top-k", "top-k-renormalized")
 
 
 @functools.cache
 def stored(kind: str, size: int) -> tuple[list[Any], dict[str, Any], float]:
-    """(targets as they come back from Parquet, their metadata, bytes a token)."""
+    """(targets read back from Parquet, the metadata of the logits file, bytes a token)."""
     spec = {"kind": kind, "temperature": 1.0, **({"k": size} if kind == "topk" else {"draws": size})}
     meta = logits.meta(spec, VOCABULARY, "teacher", "tokenizer")
     targets: list[Any] = []
@@ -63,14 +64,17 @@ def stored(kind: str, size: int) -> tuple[list[Any], dict[str, Any], float]:
 
 
 def renormalized(targets: list[Any]) -> list[Any]:
-    """What others store: nothing is left out, the kept ids share all the mass. For this comparison alone."""
-    found = []
+    """Top-k targets scaled to sum to one, without residual mass, as other tools store them.
+
+    The package never does this. The arm is here for comparison.
+    """
+    scaled = []
     for t in targets:
-        whole = np.log(np.exp(t.logprobs.astype(np.float64)).sum(-1, keepdims=True))
-        found.append(
-            logits.TopK(t.ids, (t.logprobs - whole).astype(np.float32), np.full_like(t.log_tail, -np.inf), t.log_z)
+        log_mass = np.log(np.exp(t.logprobs.astype(np.float64)).sum(-1, keepdims=True))
+        scaled.append(
+            logits.TopK(t.ids, (t.logprobs - log_mass).astype(np.float32), np.full_like(t.log_tail, -np.inf), t.log_z)
         )
-    return found
+    return scaled
 
 
 def hard_texts() -> list[Any]:
@@ -79,7 +83,7 @@ def hard_texts() -> list[Any]:
 
 @functools.cache
 def written() -> list[Any]:
-    """The teacher's own continuations of the windows' first tokens, as many tokens."""
+    """Windows with the same first tokens, continued by the teacher to the same length."""
     prompts = [w[:PROMPT] for w in windows()["student"]]
     replies = teacher(0).complete(prompts, [key(7, n) for n in range(len(prompts))], 1.0, 56)
     return texts([[*p, *r.token_ids] for p, r in zip(prompts, replies, strict=True)])
@@ -101,8 +105,8 @@ def arm_of(arm: str, seed: int) -> dict[str, Any]:
         if arm == "top-k-renormalized":
             targets = renormalized(targets)
         rows, objective = examples(targets), FromShards(model, meta, section)
-    found = train(objective, batches(rows, seed), section)
-    return {**scores(model), "bytes_per_token": round(bytes_, 1), "training": found}
+    training = train(objective, batches(rows, seed), section)
+    return {**scores(model), "bytes_per_token": round(bytes_, 1), "training": training}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""May the teacher learn too? A frozen teacher against one that is trained beside its student, from it and the text.
+"""Experiment: does it help to train the teacher together with the student?
 
-    python benchmarks/experiments/mutual.py            # and tables.py for the tables
+    python benchmarks/experiments/mutual.py            # then run tables.py for the tables
 
-The set-up of logits.py, whose `hard` has no teacher; here half of the student's loss is cross-entropy on the text.
+In the arm `mutual` the teacher learns from the student and from the text. In the arm `frozen` the teacher does not
+learn. The setting is that of logits.py. The arm `hard` of logits.py has no teacher. In this experiment, half of the
+student's loss is cross-entropy on the text.
 """
 
 from __future__ import annotations
@@ -21,11 +23,11 @@ def arm_of(arm: str, seed: int) -> dict[str, Any]:
     online = {"mode": "mutual" if arm == "mutual" else "teacher"}
     model, section = student(seed), section_of(STEPS, BATCH, seed, kd_weight=0.5, online=online)
     objective = (Mutual if arm == "mutual" else LiveTeacher)(model, teacher(0), section)
-    found = train(objective, batches(texts(windows()["student"]), seed), section)
+    training = train(objective, batches(texts(windows()["student"]), seed), section)
     result = scores(model)
-    its = objective.teacher if isinstance(objective, Mutual) else teacher(0).model
-    result["items"]["teacher loss"] = scores(its)["items"]["loss"]
-    return {**result, "training": found}
+    teacher_model = objective.teacher if isinstance(objective, Mutual) else teacher(0).model
+    result["items"]["teacher loss"] = scores(teacher_model)["items"]["loss"]
+    return {**result, "training": training}
 
 
 if __name__ == "__main__":

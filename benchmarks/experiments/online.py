@@ -1,12 +1,16 @@
-"""Whose texts should the student learn from? Running parity of 20 bits.
+"""Experiment: should the student learn on the teacher's texts or on its own? The task is the running parity of 20 bits.
 
-    python benchmarks/experiments/online.py            # and tables.py for the tables
+    python benchmarks/experiments/online.py            # then run tables.py for the tables
 
-The student begins weak (its cross-entropy has just left the plateau of guessing), the same in every arm of a seed.
-`sft`: cross-entropy on the teacher's texts. `offline`: the live teacher's distributions on the same texts.
-`on-policy-*`: on the student's own texts, λ = 1. All of these take as many updates of as many rows; the `-long` arms
-take as many more as fill the processor time of `on-policy-forward`. `online-again` is the same with new seeds, after
-all numbers had been chosen on the first three.
+All arms of a seed begin with the same weak student: its cross-entropy has just left the plateau of guessing.
+
+- `sft`: cross-entropy on the teacher's texts.
+- `offline`: the live teacher's distributions on the same texts.
+- `on-policy-…`: the live teacher's distributions on the student's own texts, λ = 1.
+- `sft-long`, `offline-long`: more updates, as many as fit into the processor time of `on-policy-forward`.
+
+All other arms take the same number of updates, and each update takes the same number of rows. The experiment
+`online-again` repeats all arms with ten new seeds. All settings were chosen on the first three seeds before it was run.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import functools
 from typing import Any
 
 from harness import as_teacher, cached, parameters, read, run, section_of, train
-from parity import ASK, END, Nothing, answer, model, rationale, right, strings
+from parity import ASK, END, BitTokenizer, answer, model, rationale, right, strings
 
 from distill.data import batch_rows
 from distill.targets.live import LiveTeacher, OnPolicy, Text, key
@@ -34,26 +38,26 @@ LOSSES = {"on-policy-reverse": "reverse_kl", "on-policy-jsd": "jsd"}
 
 def gold() -> list[Text]:
     """Every training string with its true running parities and answer."""
-    found = []
+    rows = []
     for n, b in enumerate(strings(BITS, TRAIN, TEST)[0]):
         prompt = [*b, ASK]
-        found.append(Text(str(n), prompt, [*rationale(b), answer(b), END], None, True, prompt))
-    return found
+        rows.append(Text(str(n), prompt, [*rationale(b), answer(b), END], None, True, prompt))
+    return rows
 
 
 @functools.cache
 def teacher() -> LocalModel:
-    """A larger model that has learned the true texts."""
+    """A larger model trained on the true texts."""
 
     def make() -> Any:
-        made = model(64, 4, seed=100)
+        larger = model(64, 4, seed=100)
         section = section_of(TEACHER_STEPS, 48, 100, learning_rate=2e-3)
-        print("teacher", train(FromShards(made, {}, section, labels_alone=True), batches(gold(), 100, 48), section))
-        return made
+        print("teacher", train(FromShards(larger, {}, section, labels_alone=True), batches(gold(), 100, 48), section))
+        return larger
 
-    found = as_teacher(cached("parity-teacher-300", make), Nothing(), 512)
-    print("teacher", {name: sum(v) / len(v) for name, v in held_out(found).items()})
-    return found
+    trained = as_teacher(cached("parity-teacher-300", make), BitTokenizer(), 512)
+    print("teacher", {name: sum(v) / len(v) for name, v in held_out(trained).items()})
+    return trained
 
 
 @functools.cache
@@ -65,26 +69,27 @@ def written() -> list[Text]:
 
 
 def batches(rows: list[Any], seed: int, batch: int = BATCH) -> Any:
-    """A function of the step, as in the product."""
+    """A function that returns the rows of a step, as in the package's training."""
     return lambda step: [rows[i] for i in batch_rows(step, len(rows), batch, seed)]
 
 
 def held_out(writer: LocalModel) -> dict[str, list[float]]:
+    """The measures of `right` on the held-out strings."""
     bits = strings(BITS, TRAIN, TEST)[1]
     return right(writer, [[*b, ASK] for b in bits], bits, NEW)
 
 
 @functools.cache
 def weak(seed: int) -> Any:
-    """The student that all arms begin with: rounds of cross-entropy until its loss leaves the plateau of guessing."""
-    made, loss = model(48, 2, seed), 1.0
+    """The student that all arms begin with. It is trained by cross-entropy until its loss leaves the plateau."""
+    student, loss = model(48, 2, seed), 1.0
     for number in range(40):
         if loss < ENOUGH:
             break
         section = section_of(ROUND, BATCH, 100 * seed + number, learning_rate=2e-3)
-        objective = FromShards(made, {}, section, labels_alone=True)
+        objective = FromShards(student, {}, section, labels_alone=True)
         loss = train(objective, batches(written(), 100 * seed + number), section)["last"]["loss"]
-    return made
+    return student
 
 
 def arm_of(arm: str, seed: int, experiment: str = "online") -> dict[str, Any]:
@@ -103,9 +108,9 @@ def arm_of(arm: str, seed: int, experiment: str = "online") -> dict[str, Any]:
         objective = OnPolicy(student, teacher(), section, steps)
     else:
         objective = LiveTeacher(student, teacher(), section)
-    found = {} if arm == "weak" else train(objective, batches(rows, seed), section)
-    items = held_out(as_teacher(student, Nothing(), 512))
-    return {"items": items, "parameters": parameters(student), "training": found}
+    training = {} if arm == "weak" else train(objective, batches(rows, seed), section)
+    items = held_out(as_teacher(student, BitTokenizer(), 512))
+    return {"items": items, "parameters": parameters(student), "training": training}
 
 
 if __name__ == "__main__":

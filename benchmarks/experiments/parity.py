@@ -1,6 +1,7 @@
-"""The parity of a string of bits, with its running parities as the rationale: a task that answers alone do not teach.
+"""The task of two experiments: the parity of a string of bits. The rationale is the running parities.
 
-Tokens: 0 and 1 are bits, 2 ends the bits, 3 ends the completion; 4 and 5 in front say which task is meant.
+Small models do not learn this task from answers alone. Tokens 0 and 1 are bits. Token 2 ends the bits and token 3 ends
+the completion. Token 4 or 5 before the bits states the task: to answer, or to explain.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ ASK, END, ANSWER_TASK, EXPLAIN_TASK = 2, 3, 4, 5
 VOCABULARY = 6
 
 
-class Nothing:
-    """A tokenizer of these tokens, as far as it is asked."""
+class BitTokenizer:
+    """The parts of a tokenizer that `LocalModel` uses, for these tokens."""
 
     eos_token_id = END
 
@@ -27,18 +28,18 @@ class Nothing:
 
 
 def strings(bits: int, train: int, test: int) -> tuple[list[list[int]], list[list[int]]]:
-    """Distinct strings to learn from and held out, the same for every arm and seed."""
+    """(training strings, held-out strings): all different, and the same for every arm and seed."""
     order = np.random.default_rng(bits)
-    found: dict[tuple[int, ...], None] = {}
-    while len(found) < train + test:
+    distinct: dict[tuple[int, ...], None] = {}
+    while len(distinct) < train + test:
         for row in order.integers(0, 2, (1024, bits)):
-            found[tuple(int(b) for b in row)] = None
-    rows = [list(row) for row in found][: train + test]
+            distinct[tuple(int(b) for b in row)] = None
+    rows = [list(row) for row in distinct][: train + test]
     return rows[:train], rows[train:]
 
 
 def rationale(bits: list[int]) -> list[int]:
-    """Running parities; the last one is the answer."""
+    """The running parities. The last one is the answer."""
     return list(accumulate(bits, lambda a, b: a ^ b))
 
 
@@ -47,13 +48,16 @@ def answer(bits: list[int]) -> int:
 
 
 def model(width: int, layers: int, seed: int) -> Any:
-    """A Llama with rotary positions on these tokens."""
+    """A Llama with rotary positions and a vocabulary of these tokens."""
     return llama(VOCABULARY, width, layers, 4, seed, eos=END)
 
 
 def right(writer: LocalModel, asked: list[list[int]], bits: list[list[int]], new: int) -> dict[str, list[float]]:
-    """Of greedy completions: is the last token before the end the parity, did it end, how long is it; and what share
-    of the running parities follow from the one written before and the next bit (`links`, where there is a rationale)?
+    """Measures of greedy completions, one number for each string.
+
+    `right`: 1 if the last token before the end is the parity. `ended`: 1 if the model wrote the end token. `length`:
+    the number of tokens. `links`: the share of running parities that follow from the parity before them and the next
+    bit. `links` is empty where completions have no rationale.
     """
     replies = writer.complete(asked, ["0"] * len(asked), 0.0, new)
     last = [[t for t in r.token_ids if t != END][-1:] for r in replies]
@@ -66,6 +70,6 @@ def right(writer: LocalModel, asked: list[list[int]], bits: list[list[int]], new
 
 
 def links(tokens: list[int], bits: list[int]) -> float:
-    """Share of the bits after which `tokens` go on with the right running parity."""
+    """The share of bits whose running parity in `tokens` follows from the parity before it."""
     before = [0, *tokens]
     return sum(t == b ^ p for t, b, p in zip(tokens, bits, before, strict=False)) / len(bits)

@@ -1,6 +1,7 @@
-"""Language modeling on the standard library's own source: windows of tokens, held-out files, two teachers.
+"""The task of several experiments: language modeling on the source of Python's standard library.
 
-Prompts are the first 8 tokens of a window of 64, completions the other 56.
+Texts are windows of 64 tokens. The first 8 tokens are the prompt and the other 56 are the completion. Some files are
+held out. There are two teachers.
 """
 
 from __future__ import annotations
@@ -30,47 +31,50 @@ _BINS = 15
 
 
 def sources() -> list[tuple[str, str]]:
-    """(relative path, text) of the library's modules, without tests and what is installed beside."""
+    """(relative path, text) of the library's modules, without tests, tables of data and installed packages."""
     root = Path(sysconfig.get_paths()["stdlib"])
-    found = []
+    modules = []
     for path in sorted(root.rglob("*.py")):
         name = str(path.relative_to(root))
         if not any(part in name for part in ("site-packages", "test", "lib2to3", "idlelib", "pydoc_data", "encodings")):
-            found.append((name, path.read_text(encoding="utf-8", errors="replace")))
-    return found
+            modules.append((name, path.read_text(encoding="utf-8", errors="replace")))
+    return modules
 
 
 @functools.cache
 def tokenizer() -> Any:
-    """Byte-level BPE of the training files."""
+    """A byte-level BPE tokenizer trained on the files that are not held out."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     path = CACHE / "python-tokenizer.json"
     if not path.exists():
-        made = Tokenizer(models.BPE())
-        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        bpe = Tokenizer(models.BPE())
+        bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=["<end>"], show_progress=False)
-        made.train_from_iterator([text for name, text in sources() if not held_out(name)], trainer)
+        bpe.train_from_iterator([text for name, text in sources() if not held_out(name)], trainer)
         path.parent.mkdir(parents=True, exist_ok=True)
-        made.save(str(path))
+        bpe.save(str(path))
     return PreTrainedTokenizerFast(tokenizer_file=str(path), eos_token="<end>")
 
 
 def held_out(name: str) -> bool:
-    """Every tenth file, by its name."""
+    """Whether a file is held out. A hash of its name decides, and one file in ten is held out."""
     return hashlib.blake2b(name.encode()).digest()[0] % 10 == 0
 
 
 @functools.cache
 def windows() -> dict[str, list[list[int]]]:
-    """'teacher', 'student' and 'test' windows; no file is on two sides of the last, no window in two."""
+    """Windows to train the teacher, to train the student and to test.
+
+    Test windows come from held-out files. Teacher and student share no window.
+    """
     order = np.random.default_rng(0)
-    found: dict[bool, list[list[int]]] = {True: [], False: []}
+    parts: dict[bool, list[list[int]]] = {True: [], False: []}
     for name, text in sources():
         ids = tokenizer()(text)["input_ids"]
-        found[held_out(name)] += [ids[a : a + WINDOW] for a in range(0, len(ids) - WINDOW, WINDOW)]
-    train_, test = ([part[i] for i in order.permutation(len(part))] for part in (found[False], found[True]))
+        parts[held_out(name)] += [ids[a : a + WINDOW] for a in range(0, len(ids) - WINDOW, WINDOW)]
+    train_, test = ([part[i] for i in order.permutation(len(part))] for part in (parts[False], parts[True]))
     assert len(train_) >= TEACHER_ROWS + ROWS, len(train_)
     return {
         "student": train_[:ROWS],
@@ -85,7 +89,7 @@ def texts(part: list[list[int]]) -> list[Text]:
 
 
 def batches(rows: list[Any], seed: int, batch: int = BATCH) -> Any:
-    """A function of the step, as in the product."""
+    """A function that returns the rows of a step, as in the package's training."""
     return lambda step: [rows[i] for i in batch_rows(step, len(rows), batch, seed)]
 
 
@@ -96,7 +100,7 @@ def student(seed: int) -> Any:
 
 @functools.cache
 def teacher(number: int) -> LocalModel:
-    """A larger model trained by cross-entropy on windows of its own."""
+    """A larger model, trained by cross-entropy on the teacher's windows."""
 
     def make() -> Any:
         model = llama(VOCABULARY, **TEACHER, seed=number, eos=0)
@@ -111,27 +115,27 @@ def teacher(number: int) -> LocalModel:
 
 @functools.cache
 def distributions(number: int, part: str) -> list[torch.Tensor]:
-    """Log-probabilities (56, V) of each window, of a teacher."""
-    model, found = teacher(number).model, []
+    """A teacher's log-probabilities (56, V) for each window of a part."""
+    model, logps = teacher(number).model, []
     rows = texts(windows()[part])
     with torch.no_grad():
         for a in range(0, len(rows), 64):
-            some = rows[a : a + 64]
-            z = completion_logits(model, [r.prompt for r in some], [r.completion for r in some])
-            found += [part_.log_softmax(-1) for part_ in z]
-    return found
+            batch = rows[a : a + 64]
+            z = completion_logits(model, [r.prompt for r in batch], [r.completion for r in batch])
+            logps += [row_z.log_softmax(-1) for row_z in z]
+    return logps
 
 
 def scores(model: Any, number: int = 0) -> dict[str, Any]:
-    """Held-out loss and accuracy on the text, agreement with and KL from the teacher, calibration error."""
+    """Loss, accuracy, agreement with the teacher and KL for each test window, and the calibration error."""
     rows, items = texts(windows()["test"]), {"loss": [], "top1": [], "agreement": [], "kl": []}
     sure, right = [], []
     model.eval()
     with torch.no_grad():
         for a in range(0, len(rows), 48):
-            some = rows[a : a + 48]
-            found = completion_logits(model, [r.prompt for r in some], [r.completion for r in some])
-            for row, z, logp in zip(some, found, distributions(number, "test")[a : a + 48], strict=True):
+            batch = rows[a : a + 48]
+            logits = completion_logits(model, [r.prompt for r in batch], [r.completion for r in batch])
+            for row, z, logp in zip(batch, logits, distributions(number, "test")[a : a + 48], strict=True):
                 labels, logq = torch.tensor(row.completion), z.log_softmax(-1)
                 best = logq.max(-1)
                 items["loss"].append(-float(logq.gather(-1, labels[:, None]).mean()))
@@ -144,12 +148,12 @@ def scores(model: Any, number: int = 0) -> dict[str, Any]:
 
 
 def ece(sure: Any, right: Any) -> float:
-    """Expected calibration error of the likeliest token, fifteen bins of equal width."""
+    """Expected calibration error of the most likely token, over 15 bins of equal width."""
     place = np.minimum((sure * _BINS).astype(int), _BINS - 1)
     return float(sum(abs((sure - right)[place == b].sum()) for b in range(_BINS)) / len(sure))
 
 
 def examples(targets: list[Any]) -> list[Example]:
-    """Windows beside stored targets."""
+    """The student's windows with their stored targets."""
     rows = texts(windows()["student"])
     return [Example(r.id, r.prompt, r.completion, t, True) for r, t in zip(rows, targets, strict=True)]

@@ -1,10 +1,15 @@
-"""Do rationales teach what answers alone do not? Running parity of 12 bits, from random weights.
+"""Experiment: do rationales teach what answers alone do not? The task is the running parity of 12 bits.
 
-    python benchmarks/experiments/rationale.py         # and tables.py for the tables
+    python benchmarks/experiments/rationale.py         # then run tables.py for the tables
 
-`answer`: the answer alone. `rationale`: rationale, then answer, as one completion. `step-by-step`: two tasks, each
-with its own prompt and half of the loss (arXiv 2305.02301), asked for the answer alone in the end. The `shuffled`
-arms have the rationale of another string, with the string's own answer: as many tokens of the same kind.
+Students begin with random weights.
+
+- `answer`: the completion is the answer alone.
+- `rationale`: the completion is the rationale and then the answer.
+- `step-by-step`: two tasks, answer and rationale, each with a prompt of its own and half of the loss (arXiv
+  2305.02301). The student is tested on the task of the answer.
+- `rationale-shuffled`, `step-by-step-shuffled`: each string has the rationale of another string and its own answer. The
+  number of tokens is the same.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from harness import as_teacher, parameters, run, section_of, train
-from parity import ANSWER_TASK, ASK, END, EXPLAIN_TASK, Nothing, answer, model, rationale, right, strings
+from parity import ANSWER_TASK, ASK, END, EXPLAIN_TASK, BitTokenizer, answer, model, rationale, right, strings
 from torch import Tensor
 
 from distill.data import Example, batch_rows
@@ -29,27 +34,27 @@ STEPS, BATCH = 300, 48
 
 
 class StepByStep(FromShards):
-    """Half the mean loss of the answers' tokens and half that of the rationales'; a row is both tasks' texts."""
+    """The loss is half the mean over tokens of answers plus half the mean over tokens of rationales."""
 
     def forward(self, rows: Sequence[Any], step: Sequence[Any]) -> tuple[Tensor, dict[str, float]]:
         total, parts = torch.zeros(()), {"loss": 0.0}
         for task in ("answer", "explain"):
-            some, all_ = ([r for r in part if r.id == task] for part in (rows, step))
-            states = completion_states(self.model, self.head, [r.prompt for r in some], [r.completion for r in some])
-            loss, found = batch_loss(states, self.head, some, self.meta, self.section, True, all_)
+            batch, task_step = ([r for r in part if r.id == task] for part in (rows, step))
+            states = completion_states(self.model, self.head, [r.prompt for r in batch], [r.completion for r in batch])
+            loss, metrics = batch_loss(states, self.head, batch, self.meta, self.section, True, task_step)
             total = total + 0.5 * loss
-            parts |= {task: found["loss"], "loss": parts["loss"] + 0.5 * found["loss"]}
+            parts |= {task: metrics["loss"], "loss": parts["loss"] + 0.5 * metrics["loss"]}
         return total, parts
 
 
 def rows_of(arm: str, seed: int) -> list[list[Example]]:
-    """What each string teaches: one text, or one a task."""
+    """The texts of each training string: one text, or one for each task."""
     bits = strings(BITS, TRAIN, TEST)[0]
     whose = list(range(len(bits)))
     if arm.endswith("shuffled"):
         order = np.random.default_rng(seed).permutation(len(bits))
-        whose = [int(order[(list(order).index(i) + 1) % len(order)]) for i in whose]  # a cycle: nobody's own
-    found = []
+        whose = [int(order[(list(order).index(i) + 1) % len(order)]) for i in whose]  # a cycle: never the string itself
+    examples = []
     for b, other in zip(bits, whose, strict=True):
         why = rationale(bits[other])
         if arm == "answer":
@@ -61,8 +66,8 @@ def rows_of(arm: str, seed: int) -> list[list[Example]]:
                 ("answer", [ANSWER_TASK, *b, ASK], [answer(b), END]),
                 ("explain", [EXPLAIN_TASK, *b, ASK], [*why, END]),
             ]
-        found.append([Example(task, prompt, text, None, True) for task, prompt, text in texts])
-    return found
+        examples.append([Example(task, prompt, text, None, True) for task, prompt, text in texts])
+    return examples
 
 
 def arm_of(arm: str, seed: int) -> dict[str, Any]:
@@ -73,11 +78,11 @@ def arm_of(arm: str, seed: int) -> dict[str, Any]:
     def batch_of(step: int) -> list[Example]:
         return [text for i in batch_rows(step, len(rows), BATCH, seed) for text in rows[i]]
 
-    found = train(kind(student, {}, section, labels_alone=True), batch_of, section)
+    training = train(kind(student, {}, section, labels_alone=True), batch_of, section)
     bits = strings(BITS, TRAIN, TEST)[1]
     asked = [[*([ANSWER_TASK] if arm.startswith("step") else []), *b, ASK] for b in bits]
-    items = right(as_teacher(student, Nothing(), 500), asked, bits, BITS + 4)
-    return {"items": items, "parameters": parameters(student), "training": found}
+    items = right(as_teacher(student, BitTokenizer(), 500), asked, bits, BITS + 4)
+    return {"items": items, "parameters": parameters(student), "training": training}
 
 
 if __name__ == "__main__":

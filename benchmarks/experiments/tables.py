@@ -1,9 +1,9 @@
-"""The tables of docs/experiments.md, from the JSONs of the arms.
+"""Writes the tables of docs/experiments.md from the result files of the arms.
 
-    python benchmarks/experiments/tables.py            # --check: exit 1 when the page is not what it would be
+    python benchmarks/experiments/tables.py            # --check: exit with 1 if the page is out of date
 
-Means are over held-out items and seeds. Differences from the first arm of a table are paired: the same items and
-seeds on both sides; their 95% intervals are percentile bootstraps that draw seeds and items with replacement.
+Means are over held-out items and seeds. Each arm is compared with the first arm of its table on the same items and
+seeds. The 95% intervals of the differences are percentile bootstraps that draw seeds and items with replacement.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ HERE = Path(__file__).parent
 PAGE = HERE.parent.parent / "docs" / "experiments.md"
 RESAMPLES = 2000
 
-# Of each experiment: its arms, the first being what the others are compared with; the item measured by differences;
-# columns as (title, key of the items or of the JSON, format); tables as {marker: ...}.
+# TABLES maps a marker of the page to (experiment, arms, measure of the differences, columns). The other arms are
+# compared with the first one. A column is (title, measure or key of the result file, format).
 _TIME = ("CPU s", "training.cpu_s", "{:.0f}")
 _TEXT = [("loss", "loss", "{:.3f}"), ("top-1", "top1", "{:.3f}"), ("ECE", "ece", "{:.1%}")]
 _TEXT += [("agreement", "agreement", "{:.3f}"), ("KL", "kl", "{:.3f}")]
@@ -79,24 +79,24 @@ TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
 
 
 def results(name: str, arm: str) -> list[dict[str, Any]]:
-    """The JSONs of an arm, by seed; `other/arm` is one of another experiment."""
+    """The result files of an arm, sorted by seed. An arm `other/arm` belongs to the experiment `other`."""
     name, _, arm = arm.rpartition("/") if "/" in arm else (name, "", arm)
-    found = [json.loads(path.read_text()) for path in (HERE / "results" / name).glob(f"{arm}-[0-9]*.json")]
-    return sorted((f for f in found if f["arm"] == arm), key=lambda f: f["seed"])
+    files = [json.loads(path.read_text()) for path in (HERE / "results" / name).glob(f"{arm}-[0-9]*.json")]
+    return sorted((f for f in files if f["arm"] == arm), key=lambda f: f["seed"])
 
 
-def value(found: dict[str, Any], key: str) -> float | None:
-    """Mean of the items called `key`, or the number at that place of the JSON."""
-    if key in found["items"]:
-        return float(np.mean(found["items"][key]))
-    here: Any = found
+def value(result: dict[str, Any], key: str) -> float | None:
+    """The mean of the measure `key` over items, or else the number at the dotted `key` of the result file."""
+    if key in result["items"]:
+        return float(np.mean(result["items"][key]))
+    here: Any = result
     for part in key.split("."):
         here = here.get(part) if isinstance(here, dict) else None
     return None if here is None else float(here)
 
 
 def paired(arm: list[dict[str, Any]], base: list[dict[str, Any]], item: str) -> tuple[float, float, float]:
-    """(mean, low, high) of arm − base over the seeds that both have."""
+    """(mean, low, high) of arm − base, over the seeds that both have."""
     seeds = sorted({f["seed"] for f in arm} & {f["seed"] for f in base})
     sides = [{f["seed"]: f["items"][item] for f in side} for side in (arm, base)]
     gap_SI = np.array([np.subtract(sides[0][s], sides[1][s]) for s in seeds])
@@ -111,35 +111,35 @@ def paired(arm: list[dict[str, Any]], base: list[dict[str, Any]], item: str) -> 
 
 
 def table(marker: str) -> str:
-    """One Markdown table; empty where there are no results."""
+    """One Markdown table, or a line that says that there are no results."""
     name, arms, item, columns = TABLES[marker]
-    there = {arm: found for arm in arms if (found := results(name, arm))}
-    if arms[0] not in there:
+    finished = {arm: files for arm in arms if (files := results(name, arm))}
+    if arms[0] not in finished:
         return "No results yet.\n"
-    base = there[arms[0]]
+    base = finished[arms[0]]
     title = next(title for title, key, _ in columns if key == item)
     lines = [f"| arm | {' | '.join(t for t, _, _ in columns)} | {title} − {arms[0]}'s | by seed | seeds |"]
     lines.append("|---" * (len(columns) + 4) + "|")
     shape = next(shape for _, key, shape in columns if key == item)
     points = shape.endswith("%}")
-    for arm, found in there.items():
+    for arm, files in finished.items():
         cells = []
         for _, key, form in columns:
-            values = [v for f in found if (v := value(f, key)) is not None]
+            values = [v for f in files if (v := value(f, key)) is not None]
             cells.append(form.format(float(np.mean(values))) if values else "–")
         if arm == arms[0]:
             gap = "–"
         else:
-            mean, low, high = (x * (100 if points else 1) for x in paired(found, base, item))
+            mean, low, high = (x * (100 if points else 1) for x in paired(files, base, item))
             form = "{:+.1f}" if points else "{:+.3f}"
             gap = f"{form.format(mean)} [{form.format(low)}, {form.format(high)}]{' points' if points else ''}"
-        each = " ".join(shape.format(value(f, item) or 0.0) for f in found)
-        lines.append(f"| {arm} | {' | '.join(cells)} | {gap} | {each} | {len(found)} |")
+        each = " ".join(shape.format(value(f, item) or 0.0) for f in files)
+        lines.append(f"| {arm} | {' | '.join(cells)} | {gap} | {each} | {len(files)} |")
     return "\n".join(lines) + "\n"
 
 
 def page(text: str) -> str:
-    """The page with every table between its markers made anew."""
+    """The page with the table between each pair of markers written again."""
     for marker in re.findall(r"<!-- table: (.*?) -->", text):
         begin, end = f"<!-- table: {marker} -->\n", "<!-- end -->"
         before, _, rest = text.partition(begin)
@@ -151,5 +151,5 @@ def page(text: str) -> str:
 if __name__ == "__main__":
     old = PAGE.read_text()
     if "--check" in sys.argv:
-        sys.exit("docs/experiments.md is not what its results say" if page(old) != old else 0)
+        sys.exit("docs/experiments.md is out of date: run benchmarks/experiments/tables.py" if page(old) != old else 0)
     PAGE.write_text(page(old))

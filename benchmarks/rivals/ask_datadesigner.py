@@ -1,23 +1,23 @@
 """DataDesigner: a seed table of questions and one text column.
 
-`max_parallel_requests` is its setting for requests in flight; the native template engine is its faster one; telemetry
-and the metrics endpoint are off. The rest is left as it is: row groups of 1,000, three at a time.
+`max_parallel_requests` sets the requests in flight. Of the two template engines, the native one is faster and is used.
+Telemetry and the metrics endpoint are off. All other settings are defaults: row groups of 1,000 rows, three at a time.
 """
 
 from __future__ import annotations
 
-from clock import FOLDER, GIVEN, asking, questions, say
+from clock import FOLDER, OPTIONS, questions, report, timed
 
 # isort: split
 import data_designer.config as dd
 import pandas as pd
 from data_designer.interface import DataDesigner
 
-provider = dd.ModelProvider(name="loopback", endpoint=GIVEN["url"], provider_type="openai", api_key="LOOPBACK_KEY")
+provider = dd.ModelProvider(name="loopback", endpoint=OPTIONS["url"], provider_type="openai", api_key="LOOPBACK_KEY")
 parameters = dd.ChatCompletionInferenceParams(
-    max_tokens=16, temperature=1.0, top_p=1.0, max_parallel_requests=GIVEN["in_flight"]
+    max_tokens=16, temperature=1.0, top_p=1.0, max_parallel_requests=OPTIONS["in_flight"]
 )
-model = dd.ModelConfig(alias="m", model=GIVEN["model"], provider="loopback", inference_parameters=parameters)
+model = dd.ModelConfig(alias="m", model=OPTIONS["model"], provider="loopback", inference_parameters=parameters)
 builder = dd.DataDesignerConfigBuilder(model_configs=[model])
 builder.with_seed_dataset(dd.DataFrameSeedSource(df=pd.DataFrame({"question": questions()})))
 builder.add_column(dd.LLMTextColumnConfig(name="answer", prompt="{{ question }}", model_alias="m"))
@@ -25,10 +25,10 @@ designer = DataDesigner(artifact_path=FOLDER / "artifacts", model_providers=[pro
 designer.set_run_config(
     dd.RunConfig(jinja_rendering_engine=dd.JinjaRenderingEngine.NATIVE, otel_metrics_port=None, progress_interval=60)
 )
-with asking():
-    designer.create(builder, num_records=GIVEN["requests"], dataset_name="rows")
-found = pd.concat(pd.read_parquet(path) for path in sorted((FOLDER / "artifacts").rglob("*.parquet")))
-say(
-    f"max_parallel_requests={GIVEN['in_flight']}, native templates",
-    found[["question", "answer"]].itertuples(index=False, name=None),
+with timed():
+    designer.create(builder, num_records=OPTIONS["requests"], dataset_name="rows")
+rows = pd.concat(pd.read_parquet(path) for path in sorted((FOLDER / "artifacts").rglob("*.parquet")))
+report(
+    f"max_parallel_requests={OPTIONS['in_flight']}, native templates",
+    rows[["question", "answer"]].itertuples(index=False, name=None),
 )

@@ -1,10 +1,10 @@
-"""synthgen: a recipe as in the README. Its cache of paid replies is on, as it is by default, and empty."""
+"""synthgen: a recipe as in the README. The cache of paid replies is on, which is the default, and starts empty."""
 
 from __future__ import annotations
 
 import json
 
-from clock import FOLDER, GIVEN, asking, questions, say
+from clock import FOLDER, OPTIONS, questions, report, timed
 
 # isort: split
 import pyarrow.parquet as pq
@@ -19,20 +19,20 @@ task: questions
 seeds: [{{path: questions.jsonl, source: benchmark, license: CC0-1.0}}]
 teacher:
   engine: openai
-  model: {GIVEN["model"]}
-  base_url: {GIVEN["url"]}
+  model: {OPTIONS["model"]}
+  base_url: {OPTIONS["url"]}
   api_key_env: LOOPBACK_KEY
   license: CC0-1.0
-  max_in_flight: {GIVEN["in_flight"]}
+  max_in_flight: {OPTIONS["in_flight"]}
 generate: {{max_new_tokens: 16, temperature: 1.0, top_p: 1.0}}
 logits: null
 """
 )
 recipe = load_recipe(FOLDER / "recipe.yaml")
-with asking():
+with timed():
     generate(recipe, FOLDER / "run")
-found = pq.read_table(FOLDER / "run" / "generated" / "data").select(["prompt", "completion"]).to_pylist()
-say(
-    f"max_in_flight={GIVEN['in_flight']}, own cache on",
-    ((row["prompt"][-1]["content"], row["completion"][-1]["content"]) for row in found),
+rows = pq.read_table(FOLDER / "run" / "generated" / "data").select(["prompt", "completion"]).to_pylist()
+report(
+    f"max_in_flight={OPTIONS['in_flight']}, own cache on",
+    ((row["prompt"][-1]["content"], row["completion"][-1]["content"]) for row in rows),
 )

@@ -1,6 +1,7 @@
-"""What every runner of `benchmarks/rivals.py` shares: what it was given, its clock, and what it says at the end.
+"""Shared by all scripts that `benchmarks/rivals.py` runs: their options, the clock and the result file.
 
-Standard library only: it runs in each tool's own environment. Time to the call of `asking` is imports and setting up.
+It uses the standard library only, because it runs in the environment of each tool. The time before `timed` is that of
+imports and of creating the tool's objects.
 """
 
 from __future__ import annotations
@@ -15,27 +16,27 @@ from pathlib import Path
 from typing import Any
 
 _BEGAN = time.monotonic()
-GIVEN: dict[str, Any] = json.loads(sys.argv[1])  # url, model, requests, in_flight, folder
-FOLDER = Path(GIVEN["folder"])
-SAID: dict[str, Any] = {}
+OPTIONS: dict[str, Any] = json.loads(sys.argv[1])  # url, model, requests, in_flight, folder
+FOLDER = Path(OPTIONS["folder"])
+RESULT: dict[str, Any] = {}
 
 
 def questions() -> list[str]:
-    """The prompts: short, and all different."""
-    return [f"What is {i}?" for i in range(GIVEN["requests"])]
+    """The prompts. They are short and all different."""
+    return [f"What is {i}?" for i in range(OPTIONS["requests"])]
 
 
 @contextmanager
-def asking() -> Iterator[None]:
-    """Around the tool's own call that asks and writes."""
-    SAID["before_s"], SAID["before_cpu_s"] = time.monotonic() - _BEGAN, sum(os.times()[:4])
+def timed() -> Iterator[None]:
+    """Measures the tool's call, which sends the requests and writes the rows."""
+    RESULT["before_s"], RESULT["before_cpu_s"] = time.monotonic() - _BEGAN, sum(os.times()[:4])
     began = time.monotonic()
     yield
-    SAID["seconds"] = time.monotonic() - began
+    RESULT["seconds"] = time.monotonic() - began
 
 
-def say(settings: str, rows: Iterable[tuple[str, str | None]]) -> None:
-    """The result: `rows` are (question, answer) as they are read back from the disk."""
+def report(settings: str, rows: Iterable[tuple[str, str | None]]) -> None:
+    """Writes the result file. `rows` are pairs (question, answer) that were read back from the disk."""
     answered = [question for question, answer in rows if answer and answer.strip()]
-    SAID.update(settings=settings, rows=len(set(answered)), twice=len(answered) - len(set(answered)))
-    (FOLDER / "said.json").write_text(json.dumps(SAID))
+    RESULT.update(settings=settings, rows=len(set(answered)), twice=len(answered) - len(set(answered)))
+    (FOLDER / "result.json").write_text(json.dumps(RESULT))

@@ -72,7 +72,9 @@ def _teachers_exist(recipe: Recipe) -> Iterator[Problem]:
     named += [("steps.rewriter", recipe.steps.rewriter)] if recipe.steps.rewriter else []
     for key, name in named:
         if name not in recipe.teachers:
-            yield Problem(f"there is no teacher '{name}' in 'teachers'{nearest(name, recipe.teachers)}", (key, "teachers"))
+            yield Problem(
+                f"there is no teacher '{name}' in 'teachers'{nearest(name, recipe.teachers)}", (key, "teachers")
+            )
 
 
 def _scoring_teachers_do_not_answer(recipe: Recipe) -> Iterator[Problem]:

@@ -120,8 +120,6 @@ def _section(name: str, base: type[Base], rules: Mapping[str, RowRule]) -> type[
     return made
 
 
-
-
 if TYPE_CHECKING:
 
     class CurateSection(_Rules):

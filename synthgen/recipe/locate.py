@@ -26,7 +26,7 @@ class Source:
     option: str = "--set "
 
     def where(self, keys: Sequence[str]) -> str:
-        """"FILE, line N" or "--set KEY=VALUE" for the first of these keys that stands somewhere.
+        """ "FILE, line N" or "--set KEY=VALUE" for the first of these keys that stands somewhere.
 
         Where none does, the line of the innermost section that should have the first one.
         """

@@ -153,7 +153,8 @@ def _divide(rows: list[Row], columns: Columns, file: str) -> _Division:
     alone = [_question(row, columns) for row in rows] if column else groups
     if len(set(alone)) < 2:
         raise RecipeError(
-            f"{file}: all rows have the same text in column '{columns.question}'", "give at least two different questions"
+            f"{file}: all rows have the same text in column '{columns.question}'",
+            "give at least two different questions",
         )
     wanted = max(1, round(_TEST * len(rows)))
     best: tuple[int, int] | None = None

@@ -1,7 +1,7 @@
-"""The commands as real processes: what they say, what they exit with, and that no mistake costs what is there.
+"""The commands as real processes: their output and exit codes, and that a user's mistake destroys nothing.
 
-A mistake gives one line and one hint on stderr, nothing on stdout, exit 2, and leaves every file as it was; the
-command given again after the mistake was mended does the whole job.
+After a mistake a command prints one line and one hint to stderr, and nothing to stdout. It exits with 2 and leaves
+every file as it was. If the mistake is corrected and the command runs again, it does the whole job.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PARTS = ("data", "logits/teacher")
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, but for locks."""
+    """Maps the path of every file below a folder, except locks, to its bytes."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -37,8 +37,8 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def mistake(done: Done, *said: str, code: int = 2) -> Done:
-    """Assert that a command ended in one clear line with a hint, and that the line says all of `said`."""
+def mistake(done: Done, *words: str, code: int = 2) -> Done:
+    """Asserts that a command ended with one line of error and one hint, and that the line contains all `words`."""
     lines = done.err.splitlines()
     errors = [line for line in lines if line.startswith("Error: ")]
     assert done.code == code, done
@@ -47,25 +47,25 @@ def mistake(done: Done, *said: str, code: int = 2) -> Done:
     assert re.match(r"  → \S", lines[-1]), done
     assert "Traceback" not in done.err + done.out
     assert done.out == "", done
-    for text in said:
+    for text in words:
         assert text in errors[0], (text, errors[0])
     return done
 
 
 def edit(recipe: Path, **sections) -> None:
-    """Replace or add top-level keys of a recipe."""
+    """Replaces or adds top-level keys of a recipe."""
     recipe.write_text(yaml.safe_dump({**yaml.safe_load(recipe.read_text()), **sections}, sort_keys=False))
 
 
 @pytest.fixture
 def recipe(tmp_path, finished) -> Path:
-    """A copy of the finished run's recipe, seeds and templates, to be spoiled."""
+    """A copy of the finished run's recipe, seeds and templates, which a test may spoil."""
     return shutil.copytree(finished.recipe.parent, tmp_path / "task") / "recipe.yaml"
 
 
 @pytest.fixture
 def run(tmp_path, finished, recipe) -> Path:
-    """A copy of the finished run, to be spoiled; it belongs to `recipe`."""
+    """A copy of the finished run, which a test may spoil. Its recipe is `recipe`."""
     folder = shutil.copytree(finished.run, tmp_path / "run")
     resolved = folder / "recipe.yaml"
     resolved.write_text(resolved.read_text().replace(str(finished.recipe.parent), str(recipe.parent)))
@@ -73,7 +73,7 @@ def run(tmp_path, finished, recipe) -> Path:
 
 
 def unfinish(run: Path) -> None:
-    """Take the run back to a killed `generate`: no manifest, the last shard missing."""
+    """Makes the run look like one whose `generate` was killed: it has no manifest, and the last shard is missing."""
     for name in ("curated", "audit", "student"):
         shutil.rmtree(run / name)
     for path in (run / "generated").rglob("train-00005.parquet"):
@@ -127,7 +127,7 @@ def no_template(recipe: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "words"),
     [
         (unknown_key, ["recipe.yaml, line ", "'generate.max_new_token'", "did you mean 'max_new_tokens'?"]),
         (wrong_type, ["recipe.yaml, line ", "'generate.num_generations'", "'a few'", "integer"]),
@@ -141,12 +141,12 @@ def no_template(recipe: Path) -> None:
         (no_template, ["no user.j2"]),
     ],
 )
-def test_a_mistake_in_recipe_or_seeds(recipe, run, spoil, said):
+def test_a_mistake_in_recipe_or_seeds(recipe, run, spoil, words):
     spoil(recipe)
     before = files(run)
-    mistake(cold("synthgen", "generate", recipe, "-o", run), *said)
+    mistake(cold("synthgen", "generate", recipe, "-o", run), *words)
     assert files(run) == before
-    mistake(warm("synthgen", "plan", recipe), *said)
+    mistake(warm("synthgen", "plan", recipe), *words)
 
 
 def test_a_recipe_that_is_not_there_names_the_shipped_ones(tmp_path):
@@ -156,15 +156,15 @@ def test_a_recipe_that_is_not_there_names_the_shipped_ones(tmp_path):
 
 
 def test_a_mended_mistake_does_not_spoil_the_folder(recipe, tmp_path, finished):
-    """The teacher is the last that can be wrong: by then the run's folder has been begun."""
+    """A wrong teacher is detected last, when the run's folder has already been created."""
     run = tmp_path / "new"
     right = yaml.safe_load(recipe.read_text())["teacher"]
     bare = shutil.copytree(finished.teacher, tmp_path / "bare")
     for path in bare.glob("tokenizer*"):
         path.unlink()
-    for model, said in ((tmp_path / "nowhere", ["nowhere", "does not exist"]), (bare, ["bare", "no tokenizer"])):
+    for model, words in ((tmp_path / "nowhere", ["nowhere", "does not exist"]), (bare, ["bare", "no tokenizer"])):
         edit(recipe, teacher={**right, "model": str(model)})
-        mistake(warm("synthgen", "generate", recipe, "-o", run), *said)
+        mistake(warm("synthgen", "generate", recipe, "-o", run), *words)
     edit(recipe, teacher=right)
     assert warm("synthgen", "generate", recipe, "-o", run).code == 0
     assert files(run / "generated") == files(finished.run / "generated")
@@ -212,11 +212,12 @@ def test_a_second_process_is_kept_out(recipe, run):
 
 
 def half(path: Path) -> None:
+    """Cuts a file to half of its length."""
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def one_byte(path: Path) -> None:
-    """The last byte of the first column: content, not a header."""
+    """Changes the last byte of the first column, which is content and not a header."""
     column = pq.read_metadata(path).row_group(0).column(0)
     data = bytearray(path.read_bytes())
     data[(column.dictionary_page_offset or column.data_page_offset) + column.total_compressed_size - 1] ^= 1
@@ -224,22 +225,23 @@ def one_byte(path: Path) -> None:
 
 
 def unseen_byte(path: Path) -> None:
-    """A byte whose change a reader that trusts the file would take for other content."""
+    """Changes a byte so that Parquet still reads the file, but with other content."""
     good, content = path.read_bytes(), pq.read_table(path)["ids_0"]
     for place in range(len(good) // 8, len(good)):
         data = bytearray(good)
         data[place] ^= 1
         try:
-            found = pq.read_table(pa.BufferReader(bytes(data)))["ids_0"]
+            changed = pq.read_table(pa.BufferReader(bytes(data)))["ids_0"]
         except (pa.ArrowException, OSError, KeyError):
             continue
-        if not found.equals(content):
+        if not changed.equals(content):
             path.write_bytes(data)
             return
-    raise AssertionError("no such byte")
+    raise AssertionError("no byte changes the content without an error")
 
 
 def exchanged(path: Path) -> None:
+    """Exchanges the content of a file with that of shard train-00002."""
     other = path.with_name("train-00002.parquet")
     one, two = path.read_bytes(), other.read_bytes()
     path.write_bytes(two)
@@ -257,17 +259,17 @@ def test_damage_is_named_and_repaired(run, recipe, finished, damage, part, finis
     before = files(run)
     command = ["synthgen", "generate", recipe, "-o", run]
     if damage is exchanged and part == "data" and not finished_corpus:
-        said = "train-00001.parquet"  # either may be named
+        named = "train-00001.parquet"  # the message may name the data file or the logits file
     else:
-        said = f"{part}/train-00001.parquet"
-    done = mistake(warm(*command), said)
+        named = f"{part}/train-00001.parquet"
+    done = mistake(warm(*command), named)
     assert "--repair" in done.err
     assert files(run) == before
     untouched = (run / "generated" / "data" / "train-00003.parquet").stat().st_mtime_ns
     done = warm(*command, "--repair")
     assert done.code == 0, done
-    made_again = {"train-00001", "train-00002"} if damage is exchanged else {"train-00001"}
-    assert set(re.findall(r"shard (\S+) was damaged", done.err)) == made_again
+    damaged = {"train-00001", "train-00002"} if damage is exchanged else {"train-00001"}
+    assert set(re.findall(r"shard (\S+) was damaged", done.err)) == damaged
     assert (run / "generated" / "data" / "train-00003.parquet").stat().st_mtime_ns == untouched
     assert files(run / "generated") == files(finished.run / "generated")
 
@@ -296,7 +298,7 @@ def test_a_damaged_manifest(run, recipe, finished, spoil):
 
 
 def test_damaged_logits_never_teach(run):
-    """The curated rows are whole; a byte of the logits beside the generated ones is not, and still decodes."""
+    """The curated rows are not damaged. One byte of their logits is changed, and the logits still decode."""
     unseen_byte(run / "generated" / "logits" / "teacher" / "train-00003.parquet")
     mistake(warm("distill", "train", run, "--fresh"), "logits/teacher/train-00003.parquet")
 
@@ -313,7 +315,7 @@ def test_an_interrupted_command_goes_on(recipe, tmp_path, finished, number):
     under_way.wait_for(first)
     os.kill(under_way.pid, number)
     mistake(under_way.wait(), "interrupted", code=130)
-    assert not (run / "generated" / "manifest.json").exists(), "it was finished before the signal came"
+    assert not (run / "generated" / "manifest.json").exists(), "the command finished before the signal came"
     kept = first.stat().st_mtime_ns
     assert warm(*command).code == 0
     assert first.stat().st_mtime_ns == kept
@@ -322,15 +324,15 @@ def test_an_interrupted_command_goes_on(recipe, tmp_path, finished, number):
 
 @contextmanager
 def small_disk(folder: Path, size: str):
-    """A real file system of `size` on `folder`; yields a function that makes it larger."""
+    """Mounts a file system of `size` on `folder`. Yields a function that makes it larger."""
     folder.mkdir()
 
     def mount(options: str) -> None:
-        found = subprocess.run(
+        process = subprocess.run(
             ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, text=True
         )
-        if found.returncode:
-            pytest.skip(f"a small disk cannot be mounted here: {found.stderr.strip()}")
+        if process.returncode:
+            pytest.skip(f"a small file system cannot be mounted here: {process.stderr.strip()}")
 
     mount(f"size={size}")
     try:
@@ -341,17 +343,17 @@ def small_disk(folder: Path, size: str):
 
 def test_a_full_disk_loses_nothing(recipe, tmp_path, finished):
     if not shutil.which("mount"):
-        pytest.skip("there is no `mount` here")
+        pytest.skip("this system has no `mount`")
     with small_disk(tmp_path / "disk", "100k") as enlarge:
         run = tmp_path / "disk" / "run"
         command = ["synthgen", "generate", recipe, "-o", run]
         mistake(warm(*command), "the disk is full", "generated/")
-        made = {path: path.stat().st_mtime_ns for path in (run / "generated" / "data").glob("[!.]*.parquet")}
-        assert made, "not one shard fits"
+        times = {path: path.stat().st_mtime_ns for path in (run / "generated" / "data").glob("[!.]*.parquet")}
+        assert times, "no shard fits on the disk"
         assert not list(run.rglob(f"{durable.TEMPORARY}*"))
         enlarge("8m")
         assert warm(*command).code == 0
-        assert {path: path.stat().st_mtime_ns for path in made} == made
+        assert {path: path.stat().st_mtime_ns for path in times} == times
         assert files(run / "generated") == files(finished.run / "generated")
 
 
@@ -365,10 +367,10 @@ def test_a_bug_of_ours_says_how_to_report_it(recipe, tmp_path):
     )
 
     def broken(**env: str) -> Done:
-        found = subprocess.run(
+        process = subprocess.run(
             [sys.executable, program, "plan", recipe], env={**os.environ, **env}, capture_output=True, text=True
         )
-        return Done(found.returncode, found.stdout, found.stderr)
+        return Done(process.returncode, process.stdout, process.stderr)
 
     done = mistake(broken(), "a bug of ours", "ZeroDivisionError: planted", code=70)
     assert "please report it" in done.err
@@ -378,7 +380,7 @@ def test_a_bug_of_ours_says_how_to_report_it(recipe, tmp_path):
 
 
 def test_a_reader_that_leaves_is_no_mistake(run):
-    """As in `synthgen show … | head -1`."""
+    """A reader may close the pipe early, as in `synthgen show … | head -1`."""
     command = [sys.executable, "-m", "synthgen.cli", "show", str(run), "--rejected", "-n", "1000", "--json"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **ENVIRONMENT}
@@ -395,13 +397,13 @@ def test_a_reader_that_leaves_is_no_mistake(run):
     ("seeds", "teacher", "status"),
     [("CC-BY-NC-4.0", "Apache-2.0", "DENY"), ("CC0-1.0", "unknown", "UNKNOWN")],
 )
-def test_a_gate_that_says_no(tmp_path, finished, seeds, teacher, status):
+def test_an_audit_that_does_not_pass_stops_the_run(tmp_path, finished, seeds, teacher, status):
     recipe = small_task(tmp_path / "task", finished.teacher, seeds=4)
-    found = yaml.safe_load(recipe.read_text())
+    keys = yaml.safe_load(recipe.read_text())
     edit(
         recipe,
-        seeds=[{**found["seeds"][0], "license": seeds}],
-        teacher={**found["teacher"], "license": teacher},
+        seeds=[{**keys["seeds"][0], "license": seeds}],
+        teacher={**keys["teacher"], "license": teacher},
         split={"test": 0.0},
     )
     run = tmp_path / "run"
@@ -412,8 +414,8 @@ def test_a_gate_that_says_no(tmp_path, finished, seeds, teacher, status):
     done = warm("synthgen", "audit", run)
     assert done.code == 1
     assert status in done.out
-    found = json.loads(warm("synthgen", "audit", run, "--json").out)
-    assert (found["status"], found["passed"]) == (status, False)
+    report = json.loads(warm("synthgen", "audit", run, "--json").out)
+    assert (report["status"], report["passed"]) == (status, False)
     mistake(warm("distill", "train", run), "audit", status, code=1)
     assert warm("distill", "train", run, "--override-audit").code == 0
     done = warm("synthgen", "audit", run, "--use", "research")
@@ -428,24 +430,24 @@ def test_every_command_gives_one_json_document_and_nothing_else(finished):
         assert isinstance(json.loads(done.out), dict), verb
         assert done.out.count("\n") == 1, verb
         assert done.err == "", (verb, done.err)
-    said = {verb: json.loads(done.out) for verb, done in finished.done.items()}
-    assert said["plan"]["seeds"] == 24
-    assert said["generate"]["counts"]["rows"] == 48
-    assert (said["curate"]["counts"]["kept"], said["curate"]["counts"]["rejected"]) == (24, 24)
-    assert said["audit"]["status"] == "ALLOW"
-    assert said["show"]["counts"] == said["curate"]["counts"]
-    assert Path(said["train"]["student"]).samefile(finished.run / "student")
-    assert said["eval"]["table"]["distilled"]["kl"]["mean"] > 0
-    assert Path(said["report"]["report"]).read_text().startswith("<!doctype html>")
+    results = {verb: json.loads(done.out) for verb, done in finished.done.items()}
+    assert results["plan"]["seeds"] == 24
+    assert results["generate"]["counts"]["rows"] == 48
+    assert (results["curate"]["counts"]["kept"], results["curate"]["counts"]["rejected"]) == (24, 24)
+    assert results["audit"]["status"] == "ALLOW"
+    assert results["show"]["counts"] == results["curate"]["counts"]
+    assert Path(results["train"]["student"]).samefile(finished.run / "student")
+    assert results["eval"]["table"]["distilled"]["kl"]["mean"] > 0
+    assert Path(results["report"]["report"]).read_text().startswith("<!doctype html>")
 
 
 def test_run_again_does_no_work(run, recipe):
-    made = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in run.rglob("*.parquet")}
-    made |= {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in (run / "student").glob("model.safetensors")}
+    states = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in run.rglob("*.parquet")}
+    states |= {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in (run / "student").glob("model.safetensors")}
     done = warm("synthgen", "run", recipe, "-o", run)
     assert done.code == 0, done
     assert "no work done" in done.out
-    assert {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in made} == made
+    assert {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in states} == states
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [line["stage"] for line in lines] == ["generate", "curate", "audit", "train", "evaluate", "report"]
     assert not any(line["worked"] for line in lines)
@@ -455,13 +457,13 @@ def test_run_again_does_no_work(run, recipe):
 
 
 def test_run_does_all_there_is_to_do(recipe, tmp_path, finished):
-    """From nothing, without a student; the rest is done by `distill` on the finished run."""
+    """A new run without a student. The fixture `finished` trains its student with `distill`."""
     edit(recipe, train=None)
     done = warm("synthgen", "run", recipe, "-o", tmp_path / "new", "--json", "-q")
     assert (done.code, done.err) == (0, "")
-    found = json.loads(done.out)
-    assert found["worked"] is True
-    assert found["audit"] == "ALLOW"
+    result = json.loads(done.out)
+    assert result["worked"] is True
+    assert result["audit"] == "ALLOW"
     assert files(tmp_path / "new" / "generated") == files(finished.run / "generated")
     assert files(tmp_path / "new" / "curated") == files(finished.run / "curated")
     assert (tmp_path / "new" / "report.html").exists()
@@ -477,7 +479,7 @@ def test_the_resolved_recipe_alone_repeats_the_run(tmp_path, finished):
 
 
 def test_people_get_results_on_stdout_and_the_next_command_on_stderr(run, recipe, finished):
-    for command, said, following in (
+    for command, expected, following in (
         (["synthgen", "plan", recipe], "seeds: 24", "synthgen run"),
         (["synthgen", "generate", recipe, "-o", run], "rows 48", "synthgen curate"),
         (["synthgen", "curate", run], "kept 24, rejected 24", "synthgen audit"),
@@ -487,7 +489,7 @@ def test_people_get_results_on_stdout_and_the_next_command_on_stderr(run, recipe
     ):
         done = warm(*command)
         assert done.code == 0, done
-        assert said in done.out, done
+        assert expected in done.out, done
         assert re.search(f"^Next: .*{following}", done.err, re.MULTILINE), done
         quiet = warm(*command, "--quiet")
         assert (quiet.out, quiet.err) == (done.out, "")
@@ -505,10 +507,10 @@ def test_show(run):
 
 
 def test_options_can_be_set_by_the_environment(run, recipe):
-    found = json.loads(cold("synthgen", "show", run, env={"SYNTHGEN_SHOW_COUNT": "1", "SYNTHGEN_SHOW_JSON": "1"}).out)
-    assert len(found["records"]) == 1
-    found = json.loads(warm("distill", "eval", run, env={"SYNTHGEN_DISTILL_EVAL_JSON": "1"}).out)
-    assert found["kind"] == "decoder"
+    shown = json.loads(cold("synthgen", "show", run, env={"SYNTHGEN_SHOW_COUNT": "1", "SYNTHGEN_SHOW_JSON": "1"}).out)
+    assert len(shown["records"]) == 1
+    evaluation = json.loads(warm("distill", "eval", run, env={"SYNTHGEN_DISTILL_EVAL_JSON": "1"}).out)
+    assert evaluation["kind"] == "decoder"
     done = warm("distill", "train", run, env={"SYNTHGEN_DISTILL_TRAIN_OUT": str(run / "other"), "SYNTHGEN_QUIET": "1"})
     assert done.out.strip() == str(run / "other")
     mistake(warm("synthgen", "generate", recipe, env={"SYNTHGEN_GENERATE_OUT": str(run / ("x" * 999))}), "too long")

@@ -1,9 +1,11 @@
-"""SIGKILL at any moment loses nothing: the same command finishes the job, with the bytes of an undisturbed run.
+"""SIGKILL at any moment loses nothing: the same command finishes the job with the bytes of an undisturbed run.
 
-A command makes and unmakes files under their real names by renaming and unlinking, and makes them durable by fsync.
-It is killed before each of these calls (which is after the one before), and at random moments of its working time.
-After each kill: no process is left, no row is there twice; and once the same command has run: every file is that
-of an undisturbed run, what was committed before the kill has not been touched, no temporary file is left.
+A command creates and deletes files under their real names by rename and unlink, and makes them durable by fsync. The
+tests kill it before each of these calls, and at random moments.
+
+After each kill no process is left and no row exists twice. Then the same command runs again. After that every file is
+the same as in an undisturbed run, files committed before the kill were not written again, and no temporary file is
+left.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ KINDS = {
 _ONLINE = {"student": {"kind": "decoder", "layers": 1}, "batch_size": 4, "max_steps": 5, "num_train_epochs": 4}
 _ON_POLICY = {"mode": "on_policy", "lmbda": 1.0, "max_new_tokens": 5, "reuse": 4}
 _LORA = {"kind": "decoder", "layers": 1, "lora": {"r": 2, "lora_dropout": 0.3}}
-TRAINED = {  # ways of training that keep other state than a decoder's weights
+TRAINED = {  # ways of training whose checkpoints hold more than a decoder's weights
     "lora": {"train": {**_ONLINE, "save_steps": 2, "student": _LORA}},
     "ensemble": {
         "logits": {"kind": "topk", "k": 7, "score_by": ["other"]},
@@ -66,7 +68,7 @@ _FEW = {"batch_size": 4, "max_steps": 5, "num_train_epochs": 4, "save_steps": 2,
 _SMALL = {"num_hidden_layers": 1, "hidden_size": 8, "intermediate_size": 12}
 _BERT = {"model_type": "bert", "num_attention_heads": 2, "max_position_embeddings": 24, **_SMALL}
 _T5 = {"model_type": "t5", "d_model": 8, "d_kv": 4, "d_ff": 12, "num_layers": 1, "num_heads": 2}
-OTHERS = {  # students of other kinds, and what a decoder learns besides; T5 and BERT drop out one in ten
+OTHERS = {  # other kinds of student, and further targets of a decoder; T5 and BERT have dropout of 0.1
     "encoder": {"train": {**_FEW, "student": {"kind": "encoder", "config": _BERT}}},
     "seq2seq": {"train": {**_FEW, "student": {"kind": "seq2seq", "config": _T5}}},
     "sentence": {
@@ -88,7 +90,7 @@ TRAINING = {**TRAINED, **OTHERS}
 
 @pytest.fixture(scope="module")
 def folder():
-    """In memory where the system has such a place: what SIGKILL leaves does not depend on the disk."""
+    """A folder in memory if the system has one. It is faster than a disk, and SIGKILL leaves the same files there."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
         yield Path(name)
@@ -103,19 +105,19 @@ def server():
 
 @pytest.fixture(scope="module")
 def setups(server, folder):
-    """Setups by kind, each made once."""
-    made: dict[str, Setup] = {}
+    """A function that returns the setup of a kind. Each setup is made once."""
+    by_kind: dict[str, Setup] = {}
     teacher = small_teacher(folder / "teacher")
 
     def setup(kind: str) -> Setup:
-        if kind not in made:
+        if kind not in by_kind:
             sections = {**KINDS, **TRAINING}[kind]
             if kind == "ensemble":
-                one = {"license": "Apache-2.0", "batch_size": 4, "device": "cpu"}
+                keys = {"license": "Apache-2.0", "batch_size": 4, "device": "cpu"}
                 other = small_teacher(folder / "other", seed=1)
                 sections = {
                     **sections,
-                    "teachers": {"one": {"model": str(teacher), **one}, "other": {"model": str(other), **one}},
+                    "teachers": {"one": {"model": str(teacher), **keys}, "other": {"model": str(other), **keys}},
                 }
             task = folder / f"task-{kind}"
             if kind in ("encoder", "sentence"):
@@ -125,19 +127,19 @@ def setups(server, folder):
                 recipe = small_task(task, teacher, long=1, **sections)
             if kind == "step_by_step":
                 with_reasons(task / "seeds.jsonl")
-            made[kind] = undisturbed(server, recipe, folder / kind)
-        return made[kind]
+            by_kind[kind] = undisturbed(server, recipe, folder / kind)
+        return by_kind[kind]
 
     return setup
 
 
 def with_reasons(path: Path) -> None:
-    """Give each seed a completion: a rationale, a marker, an answer."""
+    """Adds a completion to each seed: a rationale, a marker and an answer."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps({**row, "completion": f"as {row['id']} # 7"}) + "\n" for row in rows))
 
 
-# The undisturbed run is the measure of all others, so it is checked by itself.
+# All other runs are compared with the undisturbed run, so this test checks it.
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
@@ -149,13 +151,13 @@ def test_undisturbed_run_has_every_id_once(setups, kind):
     (teacher,) = corpus.manifest(run / "generated")["teachers"].items()
     jobs = Jobs(recipe, seeds, prompt, {teacher[0]: f"{teacher[0]}@{teacher[1]['revision'][:19]}"})
     asked = [next(STRATEGIES[recipe.strategy].make(job))[0] for job in jobs.range(0, len(jobs))]
-    made = [i for p in run.glob("generated/data/*.parquet") for i in row_ids(p)]
+    rows = [i for p in run.glob("generated/data/*.parquet") for i in row_ids(p)]
     failed = [i for p in run.glob("generated/failures/*.parquet") for i in row_ids(p)]
-    judged = [i for part in ("data", "rejected") for p in run.glob(f"curated/{part}/*.parquet") for i in row_ids(p)]
-    assert failed, "a seed is too long on purpose"
-    assert sorted(made + failed) == sorted(r.id for r in asked)
-    assert sorted(judged) == sorted(made)
-    assert len(set(judged)) == len(judged)
+    curated = [i for part in ("data", "rejected") for p in run.glob(f"curated/{part}/*.parquet") for i in row_ids(p)]
+    assert failed, "one seed is too long on purpose"
+    assert sorted(rows + failed) == sorted(r.id for r in asked)
+    assert sorted(curated) == sorted(rows)
+    assert len(set(curated)) == len(curated)
     assert {"fsync", "replace"} <= set(setup.calls["generate"])
     assert not differences(setup.after["generate"] / "generated", run / "generated")
 
@@ -183,7 +185,7 @@ def test_sigkill_at_every_rename_and_fsync(server, setups, kind, stage, every):
     ("kind", "stage"), [*((kind, stage) for kind in KINDS for stage in STAGES), *((kind, "train") for kind in TRAINING)]
 )
 def test_sigkill_on_both_sides_of_every_call_twice(server, setups, kind, stage):
-    """Killed at the call, and the resumed command killed at the same number again."""
+    """The command is killed at a call, and the resumed command is killed at the call with the same number."""
     setup = setups(kind)
     cuts = [(n, side) for n in range(len(setup.calls[stage])) for side in ("before", "after")]
     kills = all_well(server, cuts, lambda cut: trial(server, setup, stage, [cut, cut]))
@@ -193,14 +195,14 @@ def test_sigkill_on_both_sides_of_every_call_twice(server, setups, kind, stage):
 
 def at_random(server: Server, setup: Setup, stage: str, wanted: int, kills_each: int) -> None:
     generator = random.Random(f"{stage} {wanted}")
-    whole, done = setup.seconds[stage], 0
+    duration, done = setup.seconds[stage], 0
     for _ in range(10):
-        cuts = [[generator.uniform(0.02, 1.0) * whole for _ in range(kills_each)] for _ in range(wanted - done)]
+        cuts = [[generator.uniform(0.02, 1.0) * duration for _ in range(kills_each)] for _ in range(wanted - done)]
         done += all_well(server, cuts, lambda cut: trial(server, setup, stage, cut))
         if done == wanted:
             return
-        whole *= 0.8  # faster than the undisturbed one was: some ended before they were killed
-    pytest.fail(f"only {done} of {wanted} were killed")
+        duration *= 0.8  # some commands ended before they were killed
+    pytest.fail(f"only {done} of {wanted} commands were killed")
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -217,7 +219,7 @@ def test_sigkill_three_times_at_random_moments(server, setups, kind, stage):
 
 
 def damage(setup: Setup, part: str) -> tuple[Path, set[str]]:
-    """A finished run with one shard's file cut short and another's deleted; and the names of the two."""
+    """(a finished run with one file cut short and another file deleted, the names of the two shards)."""
     run = Path(tempfile.mkdtemp(dir=setup.folder)) / "run"
     shutil.copytree(setup.after["train"], run)
     first, *_, last = sorted((run / part / "data").glob("*.parquet"))
@@ -236,7 +238,7 @@ REDONE = {
 
 
 def redone(server: Server, setup: Setup, name: str, every: int, kills_each: int) -> int:
-    """Kill a command that makes a finished run, or a damaged one, anew."""
+    """Kills a command that makes a finished or damaged run again, and returns the number of kills."""
     command = [setup.recipe if part is None else part for part in REDONE[name]]
     stage = name.split()[0]
     base, names = setup.after["train"], {p.name for p in setup.after["train"].rglob("*")}
@@ -274,20 +276,20 @@ def test_sigkill_while_making_anew_at_every_call(server, setups, name):
 
 
 def whole_run(server: Server, folder: Path) -> Setup:
-    """All stages but training in one command: generate, curate, audit, report."""
+    """The setup of one command that runs all stages except training: generate, curate, audit, report."""
     recipe = small_task(folder / "task-run", folder / "teacher", long=1, train=None)
     return undisturbed(server, recipe, folder / "whole", ["run"])
 
 
 def run_is_well(server: Server, setup: Setup, cut: tuple[int, str]) -> list[str] | None:
-    found = trial(server, setup, "run", [cut])
+    wrong = trial(server, setup, "run", [cut])
     if not json.loads((setup.after["run"] / "audit" / "report.json").read_text())["passed"]:
-        found.append("the audit did not pass")
-    return found
+        wrong.append("the audit did not pass")
+    return wrong
 
 
 def test_sigkill_of_a_whole_run(server, setups, folder):
-    """At its beginning, and from the end of curation on: recipe, audit, log and page."""
+    """The kills are at the beginning, and after the end of curation: recipe, audit, log and page."""
     setups("sampled")
     setup = whole_run(server, folder)
     count = len(setup.calls["run"])
@@ -305,7 +307,7 @@ def test_sigkill_of_a_whole_run_at_every_call(server, setups, folder):
 
 
 def kill_while_measuring(setup: Setup, run: Path, seconds: float) -> None:
-    """`synthgen run` in an interpreter of its own, killed `seconds` after it started one to measure a model."""
+    """Runs `synthgen run` in a new interpreter. Kills it `seconds` after it started a process that measures a model."""
     process = subprocess.Popen(
         [sys.executable, "-m", "synthgen.cli", *map(str, COMMANDS["run"](setup.recipe, run)[1:])],
         env={**os.environ, **ONE_THREAD},
@@ -316,7 +318,7 @@ def kill_while_measuring(setup: Setup, run: Path, seconds: float) -> None:
     try:
         parent = psutil.Process(process.pid)
         while not any("distill.cost" in child.cmdline() for child in parent.children(recursive=True)):
-            assert process.poll() is None, "it ended before it measured"
+            assert process.poll() is None, "the command ended before it measured a model"
             time.sleep(0.05)
         time.sleep(seconds)
     finally:
@@ -335,7 +337,7 @@ def measured(server: Server, setup: Setup, seconds: float) -> None:
     assert json.loads((run / "student" / "evaluation.json").read_text())["table"]["distilled"]
     assert (run / "report.html").exists()
     wrong = differences(setup.after["train"], run)
-    # the audit came between, and the model card has the results
+    # The undisturbed run has no audit, and its model card has no results.
     expected = ["too many: audit/attribution.md", "differs: student/README.md"]
     assert wrong == expected
 
@@ -350,7 +352,7 @@ def test_no_process_outlives_a_run_killed_later(server, setups, seconds):
     measured(server, setups("classify"), seconds)
 
 
-# The tests above must be able to fail: each promise of the package is broken in turn, and seen.
+# The tests above must be able to fail. Here each promise of the package is broken, and a trial must detect it.
 
 
 @pytest.mark.parametrize(
@@ -374,13 +376,13 @@ def test_a_broken_promise_is_seen(server, setups, fault, stage, seen):
     run = Path(tempfile.mkdtemp(dir=setup.folder)) / "run"
     if setup.before(stage):
         shutil.copytree(setup.before(stage), run)
-    whole = server.run(COMMANDS[stage](setup.recipe, run), fault=fault)
-    assert whole.code == 0, whole.output
+    not_killed = server.run(COMMANDS[stage](setup.recipe, run), fault=fault)
+    assert not_killed.code == 0, not_killed.output
     findings: list[str] = []
-    cuts = [(n, "before") for n in reversed(range(len(whole.calls)))]
-    for some in (cuts[i : i + 4] for i in range(0, len(cuts), 4)):
-        for found in server.map(lambda cut: trial(server, setup, stage, [cut], fault), some):
-            findings += found or []
+    cuts = [(n, "before") for n in reversed(range(len(not_killed.calls)))]
+    for batch in (cuts[i : i + 4] for i in range(0, len(cuts), 4)):
+        for wrong in server.map(lambda cut: trial(server, setup, stage, [cut], fault), batch):
+            findings += wrong or []
         if any(seen in finding for finding in findings):
             return
-    pytest.fail(f"'{fault}' was not seen: {findings[:5]}")
+    pytest.fail(f"the fault '{fault}' was not detected: {findings[:5]}")

@@ -1,10 +1,10 @@
-"""Commands as a user gives them, each in a process of its own.
+"""Runs commands as a user does, each in a process of its own.
 
     done = cold("synthgen", "plan", recipe)                    # python -m synthgen.cli plan …
-    done = warm("synthgen", "generate", recipe, "-o", run)     # the same in a fork of a process that has imported torch
+    done = warm("synthgen", "generate", recipe, "-o", run)     # in a fork of a process that has already imported torch
 
-A warm command is a real process with its own signals, streams and exit code; it saves the seconds that importing
-torch and transformers takes.
+A warm command is a real process with its own signals, streams and exit code. It does not spend seconds on importing
+torch and transformers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_LIMIT = 180.0  # seconds until a command counts as hung
+_LIMIT = 180.0  # seconds after which a command counts as hung
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
     [
@@ -30,7 +30,7 @@ _SERVER.set_forkserver_preload(
         "distill.evaluation.evaluate",
         "synthgen.reporting.page",
         "synthgen.reporting.plots",
-        # What these import when used:
+        # These are imported only when the modules above are used:
         "pandas",
         "pyarrow.parquet",
         "torch._dynamo",
@@ -43,7 +43,7 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HU
 
 @dataclass(frozen=True)
 class Done:
-    """Exit code and what was written to each stream."""
+    """The exit code of a command, and what it wrote to stdout and stderr."""
 
     code: int
     out: str
@@ -51,9 +51,9 @@ class Done:
 
 
 def cold(*command: Any, env: dict[str, str] | None = None, cwd: Path | None = None) -> Done:
-    """`python -m synthgen.cli …` or `python -m distill.cli …`."""
+    """Runs `python -m synthgen.cli …` or `python -m distill.cli …` to its end."""
     program, *rest = map(str, command)
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", f"{program}.cli", *rest],
         env=_environment(env),
         cwd=cwd,
@@ -62,21 +62,21 @@ def cold(*command: Any, env: dict[str, str] | None = None, cwd: Path | None = No
         text=True,
         timeout=_LIMIT,
     )
-    return Done(found.returncode, found.stdout, found.stderr)
+    return Done(process.returncode, process.stdout, process.stderr)
 
 
 def warm(*command: Any, env: dict[str, str] | None = None) -> Done:
-    """The same, forked."""
+    """Runs a command to its end in a fork."""
     return start(*command, env=env).wait()
 
 
 def start(*command: Any, env: dict[str, str] | None = None) -> Running:
-    """A warm command that goes on while the test does something to it."""
+    """Starts a warm command and returns while it runs."""
     return Running([str(part) for part in command], env or {})
 
 
 class Running:
-    """A command under way; `pid` is its process."""
+    """A command that is running. `pid` is the id of its process."""
 
     def __init__(self, command: list[str], env: dict[str, str]) -> None:
         self.folder = tempfile.TemporaryDirectory()
@@ -86,13 +86,13 @@ class Running:
         self.pid = self.process.pid
 
     def wait_for(self, *paths: Path) -> None:
-        """Return once one of the files is there; fail when the command ends without it."""
+        """Waits until one of the files exists. Fails if the command ends before that."""
         while not any(path.exists() for path in paths):
             assert self.process.is_alive(), self.wait()
             time.sleep(0.002)
 
     def wait(self) -> Done:
-        """Its outcome."""
+        """Waits until the command ends, and returns its outcome."""
         self.process.join(_LIMIT)
         if self.process.exitcode is None:
             self.process.kill()
@@ -103,7 +103,7 @@ class Running:
 
 
 def call(function: Any, *args: Any) -> None:
-    """Call a function of an importable module in a warm process."""
+    """Calls a function of an importable module in a warm process."""
     process = _SERVER.Process(target=function, args=args)
     process.start()
     process.join(_LIMIT)
@@ -114,11 +114,11 @@ def _main(command: list[str], env: dict[str, str], streams: list[str]) -> None:
     os.environ.update(_environment(env))
     for number, path in enumerate(streams, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts in the background ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes of a shell ignore SIGINT otherwise
     sys.argv = command
     importlib.import_module(f"{command[0]}.cli").main()
 
 
-def _environment(more: dict[str, str] | None) -> dict[str, str]:
-    mine = {k: v for k, v in os.environ.items() if not k.startswith("SYNTHGEN_") or k == "SYNTHGEN_CACHE"}
-    return {**mine, **ENVIRONMENT, **(more or {})}
+def _environment(added: dict[str, str] | None) -> dict[str, str]:
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("SYNTHGEN_") or k == "SYNTHGEN_CACHE"}
+    return {**inherited, **ENVIRONMENT, **(added or {})}

@@ -1,12 +1,12 @@
-"""Commands run, and killed, in forks of one process that has imported everything: a trial costs tenths of a second.
+"""Runs and kills commands in forks of one process that has imported everything. A trial takes tenths of a second.
 
     server = Server()
     server.run(["synthgen", "generate", recipe, "-o", run], cut=(7, "before"))   # SIGKILL before the 8th call
-    server.run(["synthgen", "generate", recipe, "-o", run])                      # undisturbed
+    server.run(["synthgen", "generate", recipe, "-o", run])                      # not killed
 
-`python killing.py FD… MODULE…` is the server's process: on each socket a request a line in, an outcome a line out. A
-trial is a real process killed by a real SIGKILL; it calls the command's own function. `fault` breaks a promise of the
-package on purpose, to show that what watches the promise sees it broken.
+`python killing.py FD… MODULE…` is the process of the server. It reads one request a line from each socket, and writes
+one outcome a line. Each command is a real process that calls the command's own function and is killed by a real
+SIGKILL. `fault` breaks a promise of the package on purpose, to show that the tests detect it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any
 
 import psutil
 
-HOOKED = ("fsync", "replace", "rename", "unlink", "rmdir")  # what makes or unmakes a file under its real name
+HOOKED = ("fsync", "replace", "rename", "unlink", "rmdir")  # the calls that create or delete a file under its real name
 IMPORTS = (
     "jinja2.ext",
     "pandas",
@@ -58,12 +58,17 @@ IMPORTS = (
     "distill.students.sentence",
     "distill.training",
 )
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}  # no pool to lose
+# A fork does not have the threads of its parent, so libraries must not start pools of threads.
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """`code` is the exit code, or minus the signal; `calls` the hooked calls of a process that ended by itself."""
+    """The outcome of a command.
+
+    `code` is the exit code, or the negative number of the signal. `calls` are the hooked calls, if the process ended by
+    itself. `orphans` are the ids of processes that it left behind.
+    """
 
     code: int
     seconds: float
@@ -73,9 +78,11 @@ class Outcome:
 
 
 class Server:
-    """The process that forks, with `lanes` loops that take requests side by side. `close` ends it.
+    """A process that forks. It has `lanes` loops, which take requests at the same time. `close` ends the process.
 
-    `imports`: the commands, and what they and their libraries import when used, so that forks need not."""
+    `imports` are modules that the process imports once, so that no fork has to: the commands, and the modules that they
+    import when they are used.
+    """
 
     def __init__(self, lanes: int = min(2, os.cpu_count() or 1), imports: Iterable[str] = IMPORTS) -> None:
         pairs = [socket.socketpair() for _ in range(lanes)]
@@ -101,8 +108,12 @@ class Server:
         patience: float = 2.0,
         fault: str = "",
     ) -> Outcome:
-        """Run a command to its end, or kill it 'before' or 'after' hooked call number `cut`, or `after` seconds;
-        those count from the moment when there is a file `once`. Orphans are what is left after `patience` seconds."""
+        """Runs a command to its end, or kills it.
+
+        `cut=(n, "before")` kills the process before its hooked call number n, and "after" kills it after that call.
+        `after` kills it after so many seconds. If `once` is given, the seconds count from the moment when that file
+        exists. Processes that are still alive `patience` seconds after the end are orphans.
+        """
         request = {
             "command": [str(part) for part in command],
             "cut": cut,
@@ -122,11 +133,11 @@ class Server:
         return Outcome(**json.loads(line))
 
     def map(self, act: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-        """`act` of each item, as many at a time as there are lanes."""
+        """Calls `act` for each item, with as many calls at a time as there are lanes."""
         return list(self.pool.map(act, items))
 
     def close(self) -> None:
-        """End the process, and see that it ends."""
+        """Ends the process and waits until it has ended."""
         self.pool.shutdown()
         while not self.lanes.empty():
             self.lanes.get().close()
@@ -134,12 +145,12 @@ class Server:
 
 
 def left_behind(session: int, patience: float = 2.0) -> list[int]:
-    """Processes of a session that are still alive after `patience` seconds at most."""
+    """The ids of a session's processes that are still alive. Waits up to `patience` seconds for them to end."""
     until = time.monotonic() + patience
     while True:
-        found = [pid for pid in psutil.pids() if _session(pid) == session and _alive(pid)]
-        if not found or time.monotonic() > until:
-            return found
+        alive = [pid for pid in psutil.pids() if _session(pid) == session and _alive(pid)]
+        if not alive or time.monotonic() > until:
+            return alive
         time.sleep(0.05)
 
 
@@ -158,14 +169,14 @@ def _alive(pid: int) -> bool:
 
 
 def serve(sockets: list[int], imports: list[str]) -> None:
-    """Import everything, then take requests on each socket in a fork of its own."""
+    """Imports all modules, then serves each socket in a fork."""
     import torch
 
     torch.set_num_threads(1)
     for name in imports:
         importlib.import_module(name)
     gc.collect()
-    gc.freeze()  # pages that forks need not copy
+    gc.freeze()  # so that forks do not copy the memory pages of these objects
     lanes = [socket.socket(fileno=number) for number in sockets]
     for lane in lanes:
         if os.fork() == 0:
@@ -205,7 +216,7 @@ def _take_requests(lane: socket.socket) -> None:
 
 
 def _kill_after(child: int, seconds: float, once: str | None) -> None:
-    """SIGKILL, unless the child has ended before."""
+    """Sends SIGKILL after some seconds, unless the child has already ended. The clock starts when `once` exists."""
     until = None if once else time.monotonic() + seconds
     while until is None or (left := until - time.monotonic()) > 0:
         if until is None:
@@ -217,20 +228,20 @@ def _kill_after(child: int, seconds: float, once: str | None) -> None:
 
 
 def _child(request: dict[str, Any], output: Path, calls: Path) -> None:
-    """Run the command and end the process; never returns."""
+    """Runs the command and ends the process. Never returns."""
     code = 70
     try:
-        os.setsid()  # descendants share the session: that is how the ones left behind are found
+        os.setsid()  # all descendants are in this session, so `left_behind` can find them
         log = os.open(output, os.O_WRONLY | os.O_CREAT)
         nothing = os.open(os.devnull, os.O_RDONLY)
         for target, source in ((0, nothing), (1, log), (2, log)):
             os.dup2(source, target)
-        made: list[str] = []
-        _hook(made, request["cut"])
+        hooked_calls: list[str] = []
+        _hook(hooked_calls, request["cut"])
         if request["fault"]:
             FAULTS[request["fault"]]()
         code = _command(request["command"])
-        calls.write_text(json.dumps(made))
+        calls.write_text(json.dumps(hooked_calls))
     except BaseException:
         import traceback
 
@@ -253,16 +264,16 @@ def _command(command: list[str]) -> int:
     return 0
 
 
-def _hook(made: list[str], cut: list[Any] | None) -> None:
-    """Count the calls of `HOOKED`, and die at the one that `cut` names."""
-    (number, side), me = cut or (-1, ""), os.getpid()
+def _hook(calls: list[str], cut: list[Any] | None) -> None:
+    """Adds the name of each call of `HOOKED` to `calls`, and kills the process at the call that `cut` names."""
+    (number, side), hooked_pid = cut or (-1, ""), os.getpid()
 
     def hooked(name: str, act: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            if os.getpid() != me:  # a process that this one has forked
+            if os.getpid() != hooked_pid:  # a child of this process
                 return act(*args, **kwargs)
-            made.append(name)
-            here = len(made) - 1 == number
+            calls.append(name)
+            here = len(calls) - 1 == number
             if here and side == "before":
                 os.kill(os.getpid(), signal.SIGKILL)
             value = act(*args, **kwargs)
@@ -277,7 +288,7 @@ def _hook(made: list[str], cut: list[Any] | None) -> None:
 
 
 def _plain_write() -> None:
-    """Files written in place, in two halves."""
+    """Breaks durable writes: files are written in place, in two halves."""
     from synthgen import durable
 
     def write(path: Path, data: bytes) -> None:
@@ -292,7 +303,7 @@ def _plain_write() -> None:
 
 
 def _data_first() -> None:
-    """A shard's data file before its companions."""
+    """Breaks the order of a commit: a shard's data file is written before its other files."""
     from synthgen import corpus
 
     commit = corpus.commit
@@ -305,21 +316,21 @@ def _data_first() -> None:
 
 
 def _no_sweep() -> None:
-    """Temporary names stay."""
+    """Breaks the cleaning: files with temporary names stay."""
     from synthgen import durable
 
     durable.sweep = lambda folder: None
 
 
 def _forgets() -> None:
-    """Shards that are there are made again."""
+    """Breaks resuming: committed shards are generated again."""
     from synthgen import corpus
 
     corpus.committed = lambda folder, parts=(): set()
 
 
 def _manifest_first() -> None:
-    """The card after the manifest."""
+    """Breaks the order of a finish: the card is written after the manifest."""
     from synthgen import cards, corpus, durable
 
     write, late = durable.write_json, []
@@ -334,40 +345,40 @@ def _manifest_first() -> None:
 
 
 def _no_moments() -> None:
-    """A checkpoint without the optimizer's state."""
+    """Breaks checkpoints: they lack the optimizer's state."""
     from distill import loop
 
     restore = loop._restore
 
     def weights_alone(objective: Any, weights: Any, optimizer: Any, checkpoints: Any) -> Any:
-        found = restore(objective, weights, optimizer, checkpoints)
+        restored = restore(objective, weights, optimizer, checkpoints)
         optimizer.state.clear()
-        return found
+        return restored
 
     loop._restore = weights_alone
 
 
 def _no_checkpoints() -> None:
-    """Checkpoints that are not read."""
+    """Breaks resuming: checkpoints are not read."""
     from distill import loop
 
     loop._restore = lambda *args: (0, [])
 
 
 def _forgets_texts() -> None:
-    """What the student wrote is not taken back from a checkpoint."""
+    """Breaks checkpoints of on-policy training: the student's texts are not restored."""
     from distill.targets import live as online
 
     online.OnPolicy.restore = lambda self, state: None
 
 
 def _leaves_a_child() -> None:
-    """A process that outlives its parent."""
+    """Leaves a process that outlives its parent."""
     subprocess.Popen(["sleep", "30"])
 
 
 def _engine_stays() -> None:
-    """vLLM's engine not tied to its parent."""
+    """Breaks the tie between vLLM's engine and its parent: the engine survives."""
     from contextlib import nullcontext
 
     from synthgen.teachers.vllm import engine as vllm_engine

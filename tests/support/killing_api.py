@@ -1,10 +1,14 @@
-"""A process that forks runs and kills them: at a given commit point, or after a delay.
+"""A process that forks runs and kills each with SIGKILL, at a given commit point or after a delay.
 
-    python tests/support/killing_api.py        one JSON line in: {"recipe", "run", "at": n or null, "after": seconds or null}
-                                   one JSON line out: {"status": of waitpid, "points": commit points passed}
+`python tests/support/killing_api.py` reads one JSON object a line and writes one a line:
 
-Everything is imported once here, so that a fork works at once. The child is killed by SIGKILL, by itself right
-before the n-th thing that makes something durable (fsync, rename, sqlite's COMMIT) or by this process.
+    in:  {"recipe": path, "run": folder, "at": commit point or null, "after": seconds or null}
+    out: {"status": status of waitpid, "points": number of commit points passed}
+
+A commit point is the moment before a call that makes something durable (fsync, rename, or sqlite's COMMIT), and the
+moment after a COMMIT. The child
+kills itself at commit point number `at`. This process kills the child `after` seconds. All modules are imported once,
+in this process, so that a fork starts at once.
 """
 
 from __future__ import annotations
@@ -41,12 +45,12 @@ def child(job: dict, pipe: int) -> None:
 
     os.fsync, os.replace = before(os.fsync), before(os.replace)
     if job.get("sqlite", True):
-        whole = cache.Cache._transaction
+        original = cache.Cache._transaction
 
         def transaction(self, connection: sqlite3.Connection, statements) -> None:
             point()
-            whole(self, connection, statements)
-            point()  # on the disk, and nobody has been told
+            original(self, connection, statements)
+            point()  # the transaction is on the disk, and the caller does not know it yet
 
         cache.Cache._transaction = transaction
     import synthgen

@@ -1,4 +1,4 @@
-"""Where the project lies, for tests that read its own files."""
+"""The folders of the project, for tests that read the project's own files."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""A chat-completions server for tests and benchmarks: standard library only, in a process of its own.
+"""A server of chat completions for tests and benchmarks, in a process of its own. It uses the standard library only.
 
-    python tests/support/server.py '{"latency": 0.2}'        prints its port, serves until stdin closes or it is killed
+    python tests/support/server.py '{"latency": 0.2}'        prints its port and serves until stdin closes
 
-What it answers is a function of the request's body. What goes wrong is a function of the body and of how often
-that body was seen: `faults` {kind: probability}, or `script` [[text in the body, [what, what, …, last repeats]]].
-It counts what it was asked, what it would bill, and what it refused: GET /control/stats.
+The answer to a request depends only on the request's body. Faults depend on the body and on how often the server has
+seen it. `faults` maps a kind of fault to a probability. `script` is a list of [text, [kind, kind, …]]: a request whose
+body contains the text gets these faults one after the other, and then the last one each time. GET /control/stats
+returns counts of requests, of billed tokens and of refusals.
 """
 
 from __future__ import annotations
@@ -49,24 +50,24 @@ DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "rpm": None,
     "tpm": None,
-    "burst": 1.0,  # seconds' worth that the server lets through at once
-    "prices": [0.15, 0.60],  # dollars per million tokens in, out
-    "tokens": 8,  # of an answer
-    "vocab": None,  # [[id, text], …] to build answers and logprobs from
+    "burst": 1.0,  # seconds of the rate limit that may be used at once
+    "prices": [0.15, 0.60],  # dollars per million tokens of prompts and of completions
+    "tokens": 8,  # tokens of an answer
+    "vocab": None,  # [[id, text], …]: the tokens of answers and logprobs
     "vllm": False,
     "sentinel": False,
-    "reasoning": None,  # name of the field with reasoning
+    "reasoning": None,  # name of the field that holds the reasoning
     "usage": True,
     "key": None,
     "huge": 10_000_000,
     "labels": [],
-    "dead_after": None,  # requests, then connections are refused
+    "dead_after": None,  # number of requests after which all connections are refused
     "batch": {},
 }
 
 
 class Server:
-    """State and answers."""
+    """The state of the server, and its answers."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.c = {**DEFAULTS, **config}
@@ -99,7 +100,7 @@ class Server:
         writer.close()
 
     async def answer(self, method: str, path: str, headers: dict[str, str], body: bytes, writer: Any) -> bool:
-        """Write one response; False ends the connection."""
+        """Writes one response. Returns False to end the connection."""
         if path == "/control/stats":
             return self.send(writer, 200, self.stats())
         if path == "/control/set":
@@ -112,7 +113,7 @@ class Server:
             return False
         if self.c["key"] and headers.get("authorization") != f"Bearer {self.c['key']}":
             self.statuses["401"] += 1
-            # Some servers quote the key they were given.
+            # Some real servers repeat the key in their error message.
             return self.send(writer, 401, error(f"Incorrect API key provided: {headers.get('authorization')}"))
         if path == "/v1/models":
             return self.send(writer, 200, {"data": [{"id": "m", "owned_by": "vllm" if self.c["vllm"] else "openai"}]})
@@ -171,7 +172,7 @@ class Server:
             return self.send(writer, 400, error("maximum context length is 10 tokens", "context_length_exceeded"))
         if name == "filter400":
             return self.send(writer, 400, error("filtered", "content_filter"))
-        # From here on the model has worked, and that is billed, whether the answer arrives or not.
+        # From here on the request is billed, because the model has done its work. The answer may still get lost.
         usage = reply["usage"]
         self.paid[key] += 1
         self.tokens += usage["total_tokens"]
@@ -220,7 +221,7 @@ class Server:
         return "ok"
 
     def over_quota(self, tokens: int) -> float | None:
-        """Seconds to wait when a bucket is short; both are drawn from only when both have enough."""
+        """Seconds to wait if the requests or tokens a minute are used up, else None. Then both are charged."""
         now = time.monotonic()
         needs = [(name, self.c[name], need) for name, need in (("rpm", 1), ("tpm", tokens)) if self.c[name]]
         for name, limit, need in needs:
@@ -236,7 +237,7 @@ class Server:
         return None
 
     def reply(self, asked: dict[str, Any], key: str) -> dict[str, Any]:
-        """A chat completion that depends on the request alone."""
+        """A chat completion that depends only on the request."""
         draw = random.Random(key)
         limit = asked.get("max_tokens") or asked.get("max_completion_tokens") or 16
         count = min(limit, self.c["tokens"])
@@ -247,7 +248,7 @@ class Server:
             for _ in range(count):
                 chosen = draw.sample(vocab, k)
                 weights = sorted((draw.random() ** 4 for _ in range(k)), reverse=True)
-                rest = draw.random()  # of the mass, on tokens that are not shown
+                rest = draw.random()  # the probability of all tokens that are not listed
                 scores = [math.log(max(w, 1e-9) / sum(weights) * (1 - rest)) for w in weights]
                 top.append([(i, t, s) for (i, t), s in zip(chosen, scores, strict=True)])
             text = "".join(entries[0][1] for entries in top)
@@ -280,18 +281,18 @@ class Server:
         }
 
     def logprob(self, entries: list[tuple[int, str, float]]) -> dict[str, Any]:
-        def one(i: int, text: str, score: float) -> dict[str, Any]:
+        def as_json(i: int, text: str, score: float) -> dict[str, Any]:
             token = f"token_id:{i}" if self.c["vllm"] else text
             return {"token": token, "logprob": score, "bytes": list(text.encode())}
 
-        top = [one(*entry) for entry in entries]
+        top = [as_json(*entry) for entry in entries]
         if self.c["sentinel"]:
             top[-1]["logprob"] = -9999.0
         return {**top[0], "top_logprobs": top}
 
-    def send(self, writer: Any, status: int, value: Any, more: dict[str, str] | None = None) -> bool:
+    def send(self, writer: Any, status: int, value: Any, headers: dict[str, str] | None = None) -> bool:
         body = value if isinstance(value, bytes) else json.dumps(value).encode()
-        writer.write(head(status, len(body), more) + body)
+        writer.write(head(status, len(body), headers) + body)
         return True
 
     def stats(self) -> dict[str, Any]:
@@ -317,7 +318,11 @@ class Server:
         }
 
     def batch_api(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, Any]:
-        """/v1/files and /v1/batches. `batch`: {"polls": before it ends, "answered": share, "status": at the end}."""
+        """Answers /v1/files and /v1/batches.
+
+        The configuration `batch` is {"polls": number of polls before the batch ends, "answered": share of requests that
+        get an answer, "status": status at the end}.
+        """
         parts = path.strip("/").split("/")[1:]
         if parts[0] == "files" and method == "POST":
             boundary = headers["content-type"].split("boundary=")[1].encode()
@@ -387,14 +392,14 @@ class Server:
 
 
 def error(message: str, code: str | None = None) -> dict[str, Any]:
-    """The body of an error."""
+    """The JSON body of an error."""
     return {"error": {"message": message, "type": "error", "code": code, "param": None}}
 
 
-def head(status: int, length: int, more: dict[str, str] | None = None) -> bytes:
-    """Status line and headers."""
+def head(status: int, length: int, headers: dict[str, str] | None = None) -> bytes:
+    """The status line and headers of a response."""
     lines = [f"HTTP/1.1 {status} X", "Content-Type: application/json", f"Content-Length: {length}"]
-    lines += [f"{k}: {v}" for k, v in (more or {}).items()]
+    lines += [f"{k}: {v}" for k, v in (headers or {}).items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
@@ -402,7 +407,7 @@ async def main(config: dict[str, Any]) -> None:
     server = Server(config)
     listening = await asyncio.start_server(server.connection, "127.0.0.1", config.get("port", 0), limit=1 << 26)
     print(listening.sockets[0].getsockname()[1], flush=True)
-    ended = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # ends with the parent
+    ended = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # stdin closes when the parent ends
     await ended
 
 

@@ -1,4 +1,4 @@
-"""The loopback server of `server.py` from a test's side, and recipes that ask it."""
+"""Starts the server of server.py for tests, and writes recipes that use it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEY = "sk-loopback-Zq81-not-to-be-found"
 
 
 class Serving:
-    """A running server. `stats()` is what it counted; `set(...)` changes how it behaves."""
+    """A running server. `stats()` returns its counts, and `set(...)` changes its configuration."""
 
     def __init__(self, **config) -> None:
         self.process = subprocess.Popen(
@@ -46,7 +46,7 @@ class Serving:
 
 
 def write_recipe(folder: Path, url: str, seeds=24, generate=None, teacher=None, **sections) -> Path:
-    """A recipe folder that asks the server at `url`; `seeds` is a number, or rows."""
+    """Writes a recipe whose teacher is the server at `url`. `seeds` is a number of seeds, or a list of rows."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = seeds if isinstance(seeds, list) else [{"id": f"q{i}", "question": f"What is {i}?"} for i in range(seeds)]
     (folder / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

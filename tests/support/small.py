@@ -1,4 +1,4 @@
-"""A real teacher of 20 thousand weights and a tokenizer of bytes, for tests that need many whole runs.
+"""Small real models and tasks, for tests that need many whole runs. The teacher has 20,000 weights and byte tokens.
 
 folder = small_teacher(tmp_path / "teacher")
 recipe = small_task(tmp_path / "task", folder, seeds=12)
@@ -62,7 +62,7 @@ def small_teacher(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         initializer_range=0.5,
-        **more,
+        **config_keys,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -70,9 +70,9 @@ def small_teacher(
 
 
 def small_task(folder: Path, teacher: Path, /, seeds: int = 9, long: int = 0, **sections: Any) -> Path:
-    """Write a recipe with its seeds and template; returns the recipe's path. `sections` replace top-level keys.
+    """Writes a recipe with its seeds and template, and returns the recipe's path. `sections` replace top-level keys.
 
-    The first `long` seeds do not fit the teacher's context: they become failures.
+    The first `long` seeds do not fit into the teacher's context, so they become failures.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = [
@@ -107,7 +107,10 @@ def small_task(folder: Path, teacher: Path, /, seeds: int = 9, long: int = 0, **
 
 
 def small_runs(folder: Path) -> Callable[..., tuple[Any, Path]]:
-    """A function that generates and curates with one small teacher: (recipe, run). The same name is the same run."""
+    """A function that generates and curates a run with a small teacher, and returns (recipe, run folder).
+
+    The teacher is the same in all runs. The same name gives the same run.
+    """
     import synthgen
 
     teacher = small_teacher(folder / "teacher")
@@ -127,7 +130,7 @@ CLASSES = ["Delivery", "Payment", "Technical"]
 
 
 def word_tokenizer(folder: Path) -> Any:
-    """Save, and return, a tokenizer of a few words that puts [CLS] and [SEP] around a text."""
+    """Saves and returns a tokenizer with a few words as vocabulary. It puts [CLS] and [SEP] around a text."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -145,7 +148,7 @@ def word_tokenizer(folder: Path) -> Any:
 
 
 def small_encoder(folder: Path, headless: bool = False, layers: int = 2, width: int = 16, spread: float = 0.5) -> Path:
-    """A BERT of random weights with a tokenizer of a few words; with a classification head unless `headless`."""
+    """Saves a BERT with random weights and a small vocabulary, and with a classification head unless `headless`."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification, BertModel
 
@@ -167,9 +170,9 @@ def small_encoder(folder: Path, headless: bool = False, layers: int = 2, width: 
 
 
 def sorting_task(folder: Path, teacher: Path, /, seeds: int = 60, **sections: Any) -> Path:
-    """A recipe that has an encoder sort texts into its three classes; returns the recipe's path.
+    """Writes a recipe in which an encoder sorts texts into three classes, and returns the recipe's path.
 
-    From the 120th on, texts are copies of earlier ones.
+    There are 120 different texts. Further texts are copies of them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     texts = [" ".join(WORDS[(i * 7 + j * (1 + i % 5)) % len(WORDS)] for j in range(2 + i % 6)) for i in range(120)]
@@ -198,7 +201,7 @@ def sorting_task(folder: Path, teacher: Path, /, seeds: int = 60, **sections: An
 
 
 def bert_run(folder: Path) -> Path:
-    """A run whose student is a small BERT classifier with BERT's own uncased tokenizer, trained."""
+    """A run with a trained student: a small BERT classifier with BERT's own uncased tokenizer."""
     import torch
     from transformers import BertConfig, BertModel, BertTokenizerFast
 

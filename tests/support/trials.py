@@ -1,7 +1,7 @@
-"""Trials: a command killed and given again, and everything that can be wrong with the run afterwards.
+"""Trials: kill a command, run it again, and list everything that is wrong with the run afterwards.
 
 setup = undisturbed(server, recipe, folder)
-trial(server, setup, "generate", [(7, "before")])     # → [] when all is well
+trial(server, setup, "generate", [(7, "before")])     # → [] if nothing is wrong
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ COMMANDS: dict[str, Callable[[Path, Path], list[Any]]] = {
     "run": lambda recipe, run: ["synthgen", "run", recipe, "-o", run],
 }
 STAGES = ("generate", "curate", "train")
-# Locks, times, and what holds the day's date.
+# Files that differ between runs: locks, times, and files with today's date.
 NO_RESULTS = (".lock", "log.jsonl", "report.html", "report.json", "report.md", "evaluation.json")
 
 
 @dataclass
 class Setup:
-    """A recipe, its run after each stage undisturbed, and what each stage took: hooked calls and seconds."""
+    """A recipe, copies of its undisturbed run after each stage, and the hooked calls and seconds of each stage."""
 
     recipe: Path
     folder: Path
@@ -43,13 +43,13 @@ class Setup:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def before(self, stage: str) -> Path | None:
-        """The undisturbed run as `stage` finds it; None where there is none yet."""
+        """The undisturbed run before `stage`, or None for the first stage."""
         earlier = {"curate": "generate", "train": "curate"}.get(stage)
         return self.after[earlier] if earlier else None
 
 
 def undisturbed(server: Server, recipe: Path, folder: Path, stages: Sequence[str] = STAGES) -> Setup:
-    """Give the stages' commands one after the other, keeping a copy of the run after each."""
+    """Runs the commands of the stages one after the other, and keeps a copy of the run after each."""
     setup = Setup(recipe, folder)
     run = folder / "run"
     folder.mkdir()
@@ -72,18 +72,19 @@ def trial(
     base: Path | None = None,
     again: Callable[[Path], bool] = lambda path: False,
 ) -> list[str] | None:
-    """Kill the stage's command once for each of `cuts`, resume, and say what is wrong.
+    """Kills a stage's command once for each of `cuts`, runs it to its end, and returns a list of what is wrong.
 
-    A cut is a hooked call and its side, or seconds. None when the command ended before the first kill. `command`
-    (with RUN for the folder) and `base`, the run it begins with, are those of the stage unless given; `again` says
-    which files the command is to make again.
+    A cut is (number of a hooked call, "before" or "after"), or a number of seconds. Returns None if the command ended
+    before the first kill. `command` replaces the command of the stage; in it, RUN stands for the folder of the run.
+    `base` is a run to begin with, in place of the undisturbed run before the stage. `again` says which files the
+    command may write a second time.
     """
     run = Path(tempfile.mkdtemp(dir=setup.folder)) / "run"
     base = base or setup.before(stage)
     if base:
         shutil.copytree(base, run)
     command = [run if part == "RUN" else part for part in command or COMMANDS[stage](setup.recipe, run)]
-    found: list[str] = []
+    wrong: list[str] = []
     done: dict[Path, tuple[int, int]] = {}
     for number, cut in enumerate(cuts):
         timed = isinstance(cut, float)
@@ -93,23 +94,23 @@ def trial(
                 shutil.rmtree(run.parent)
                 return None if timed else [f"not killed at {cut}: exit {outcome.code}: {outcome.output}"]
             break
-        found += [f"left behind: process {pid}" for pid in outcome.orphans]
-        found += touched(done) + twice(run)
+        wrong += [f"left behind: process {pid}" for pid in outcome.orphans]
+        wrong += rewritten(done) + duplicate_ids(run)
         done = {path: state for path, state in committed(run).items() if not again(path)}
     steps = checkpointed(run)
     outcome = server.run(command, fault=fault)
     if outcome.code != 0:
-        found.append(f"the same command ended with {outcome.code}: {outcome.output}")
+        wrong.append(f"the same command ended with {outcome.code}: {outcome.output}")
     for arm, step in steps.items():
         if f"{step} were there" not in outcome.output:
-            found.append(f"the checkpoint of '{arm}' at step {step} was not used: {outcome.output}")
-    found += touched(done) + differences(setup.after[stage], run)
+            wrong.append(f"the checkpoint of '{arm}' at step {step} was not used: {outcome.output}")
+    wrong += rewritten(done) + differences(setup.after[stage], run)
     shutil.rmtree(run.parent)
-    return found
+    return wrong
 
 
 def committed(run: Path) -> dict[Path, tuple[int, int]]:
-    """Inode and time of every file that counts as made: whole shards, and whole students."""
+    """Maps every file of a committed shard or a finished student to its inode and time of modification."""
     files = []
     for data in (p for p in run.glob("*/data/*.parquet") if not p.name.startswith(".")):
         files += [p for p in data.parent.parent.rglob(data.name)]
@@ -118,7 +119,8 @@ def committed(run: Path) -> dict[Path, tuple[int, int]]:
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
 
-def touched(done: dict[Path, tuple[int, int]]) -> list[str]:
+def rewritten(done: dict[Path, tuple[int, int]]) -> list[str]:
+    """The files of `done` that were deleted or written again since."""
     return [
         f"made again: {path.name}"
         for path, state in done.items()
@@ -126,55 +128,55 @@ def touched(done: dict[Path, tuple[int, int]]) -> list[str]:
     ]
 
 
-def twice(run: Path) -> list[str]:
-    """Row ids that are in a corpus more than once, failures and rejects counted."""
-    found = []
+def duplicate_ids(run: Path) -> list[str]:
+    """Ids that a corpus has more than once among its rows, failures and rejected rows."""
+    problems = []
     for corpus_ in (run / "generated", run / "curated"):
         names = [p.name for p in corpus_.glob("data/*.parquet") if not p.name.startswith(".")]
         ids = Counter(
             i for part in ("data", "failures", "rejected") for name in names for i in row_ids(corpus_ / part / name)
         )
-        found += [f"id {i} is in {corpus_.name} {n} times" for i, n in ids.items() if n > 1]
-    return found
+        problems += [f"id {i} is in {corpus_.name} {n} times" for i, n in ids.items() if n > 1]
+    return problems
 
 
 def row_ids(path: Path) -> list[str]:
     try:
         return pq.read_table(path, columns=["id"])["id"].to_pylist()
     except (pa.ArrowInvalid, FileNotFoundError):
-        return []  # no such part, or damaged: the command that is given again must say so, or mend it
+        return []  # the part is missing or damaged; the next run of the command must report or repair it
 
 
 def checkpointed(run: Path) -> dict[str, int]:
-    """Step of the newest checkpoint of each unfinished arm: a kill between two leaves both."""
-    found = {}
+    """The step of the newest checkpoint of each unfinished arm. A kill while saving can leave two checkpoints."""
+    newest = {}
     for path in run.glob("student/checkpoints/*.safetensors"):
         arm = path.stem.rpartition("-")[0]
         target = run / "student" / ("" if arm == "distilled" else "baseline")
         if not path.name.startswith(".") and not (target / "metrics.jsonl").exists():
             with safe_open(path, "np") as file:
-                # the other arm, where it is finished, counts as resumed too
+                # The command counts the steps of the finished arm as resumed too.
                 before = run / "student" / "metrics.jsonl"
-                whole = len(before.read_text().splitlines()) if before.exists() else 0
-                found[arm] = max(found.get(arm, 0), int(file.metadata()["step"]) + whole)
-    return found
+                finished_steps = len(before.read_text().splitlines()) if before.exists() else 0
+                newest[arm] = max(newest.get(arm, 0), int(file.metadata()["step"]) + finished_steps)
+    return newest
 
 
-def differences(expected: Path, found: Path) -> list[str]:
-    """Files that one of two folders has alone, or whose bytes differ."""
+def differences(expected: Path, actual: Path) -> list[str]:
+    """Files that only one of two folders has, or whose bytes differ."""
     trees = [
         {p.relative_to(root): p for p in root.rglob("*") if not p.is_dir() and p.name not in NO_RESULTS}
-        for root in (expected, found)
+        for root in (expected, actual)
     ]
     wrong = [f"missing: {name}" for name in trees[0].keys() - trees[1].keys()]
     wrong += [f"too many: {name}" for name in trees[1].keys() - trees[0].keys()]
-    wrong += [f"left: {p.name}" for p in found.rglob(f"{durable.TEMPORARY}*") if p.is_dir()]
+    wrong += [f"left: {p.name}" for p in actual.rglob(f"{durable.TEMPORARY}*") if p.is_dir()]
     both = trees[0].keys() & trees[1].keys()
     return wrong + [f"differs: {n}" for n in sorted(both) if trees[0][n].read_bytes() != trees[1][n].read_bytes()]
 
 
 def all_well(server: Server, cuts: Sequence[Any], act: Callable[[Any], list[str] | None]) -> int:
-    """Run the trials side by side and fail with all that is wrong; returns how many kills there were."""
+    """Runs one trial for each cut, several at a time. Fails if anything is wrong. Returns the number of kills."""
     results = server.map(act, cuts)
     wrong = [f"{cut}: {finding}" for cut, result in zip(cuts, results, strict=True) for finding in result or ()]
     assert not wrong, "\n".join(wrong[:20])
