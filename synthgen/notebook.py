@@ -346,9 +346,9 @@ def _distribution(target: logits.Target, meta: logits.LogitsMeta, tokens: Ints) 
             teacher,
             temperature,
             tokens,
-            target.ids,
-            np.exp(log_probabilities),
-            log_probabilities,
+            ids=target.ids,
+            probabilities=np.exp(log_probabilities),
+            log_probabilities=log_probabilities,
             tail=np.exp(target.log_tail),
         )
     width = int(target.uniques.max(initial=0))
@@ -360,5 +360,13 @@ def _distribution(target: logits.Target, meta: logits.LogitsMeta, tokens: Ints) 
     with np.errstate(divide="ignore"):
         log_probabilities = np.log(probabilities)
     return Distribution(
-        "sampled", teacher, temperature, tokens, ids, probabilities, log_probabilities, counts=counts, draws=draws
+        "sampled",
+        teacher,
+        temperature,
+        tokens,
+        ids=ids,
+        probabilities=probabilities,
+        log_probabilities=log_probabilities,
+        counts=counts,
+        draws=draws,
     )

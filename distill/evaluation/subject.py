@@ -33,7 +33,9 @@ class Subject:
         """What the student was asked to learn, to make it as it was before its first step."""
         train = self.recipe.train
         assert train is not None
-        return Job(self.recipe, train, self.source, self.folder, self.ui, tuple(labels), self.teacher)
+        return Job(
+            self.recipe, train, self.source, self.folder, self.ui, labels=tuple(labels), open_teacher=self.teacher
+        )
 
     def held_out(self, most: int | None = None) -> list[HeldOut]:
         """The first `most` rows of the test split, or all of them, ordered by shard and id."""

@@ -83,13 +83,13 @@ def audit(
     status = worst(result.status for result in results.values())
     rows = next((result.figures["rows"] for result in results.values() if "rows" in result.figures), {})
     report = Report(
-        status,
-        status in ("ALLOW", "CONTESTED"),
-        section.model_dump(mode="json"),
-        [finding for result in results.values() for finding in result.findings],
-        rows,
-        datetime.date.today().isoformat(),
-        results,
+        status=status,
+        passed=status in ("ALLOW", "CONTESTED"),
+        intent=section.model_dump(mode="json"),
+        findings=[finding for result in results.values() for finding in result.findings],
+        rows=rows,
+        date=datetime.date.today().isoformat(),
+        audits=results,
     )
     _write(Path(out) if out else source.parent / "audit", report)
     return report

@@ -114,8 +114,8 @@ def judge(source: str, role: str, terms: str, intent: AuditSection, today: datet
         entry["id"],
         worst(status for status, _ in verdicts),
         tuple(reason for _, reason in verdicts if reason),
-        tuple(obligations),
-        _staleness(entry, today),
+        obligations=tuple(obligations),
+        notes=_staleness(entry, today),
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from synthgen.errors import RecipeError, nearest
 from synthgen.recipe.problem import Problem
 from synthgen.recipe.root import Recipe
+from synthgen.recipe.speakers import answering, scoring, speakers
 from synthgen.recipe.train import TrainSection
 from synthgen.tables.divergences import TargetKind, refusal
 from synthgen.tables.engines import ENGINES, AnyTeacher
@@ -35,26 +36,6 @@ def check_recipe(recipe: Recipe) -> Recipe:
     if problems:
         raise RecipeError("\n".join(problem.text for problem in problems), "change these keys of the recipe")
     return recipe
-
-
-def speakers(recipe: Recipe) -> list[str]:
-    """Names, in `recipe.teachers`, of those whose completions become rows or whose distributions are kept; [""] for a
-    single teacher. A name that no teacher has is left out."""
-    if not recipe.teachers:
-        return [""]
-    return [name for name in [*answering(recipe), *scoring(recipe)] if name in recipe.teachers]
-
-
-def answering(recipe: Recipe) -> list[str]:
-    """Names, in `recipe.teachers`, of those whose completions become rows; [] for a single teacher."""
-    if STRATEGIES[recipe.strategy].answered_by == "every":
-        return [*recipe.teachers]
-    return [*recipe.mixture] or [*recipe.teachers][:1]
-
-
-def scoring(recipe: Recipe) -> tuple[str, ...]:
-    """Names of the further teachers that give distributions on the rows."""
-    return recipe.logits.score_by if recipe.logits else ()
 
 
 # Names of teachers

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from synthgen import corpus
+from synthgen.manifest import Manifest
 from synthgen.records import Record, from_rows
 
 _ROWS = 6  # rows to read of each part
@@ -31,7 +31,7 @@ class Seen:
     right: Counter[str] = field(default_factory=Counter)
 
 
-def look(source: Path, part: str, manifest: dict[str, Any], labels: list[str]) -> Seen:
+def look(source: Path, part: str, manifest: Manifest, labels: list[str]) -> Seen:
     """Count the rows of one part. `labels` are those of a classification task, or empty.
 
     The kind of a row is its right label or, without labels, the part of its seed's id before the number.

@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from synthgen import corpus, durable
 from synthgen.errors import CorpusError
+from synthgen.manifest import Manifest
 from synthgen.records import SPLITS
 from synthgen.reporting.look import Seen, kinds, look
 from synthgen.results.curve import read_curve
@@ -24,8 +25,6 @@ from synthgen.results.evaluation import Evaluation, read_evaluation
 from synthgen.results.export import Export, read_export
 from synthgen.results.measures import shown
 from synthgen.results.training import Training, read_training
-
-Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True)

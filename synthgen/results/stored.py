@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -33,10 +33,11 @@ def read(path: Path, kind: type[T], again: str, rename: Callable[[Any], Any] = l
 
 def parse(values: object, kind: type[T]) -> T:
     """A result from the values of its JSON document. Raises pydantic's ValidationError."""
-    result: T = _adapter(kind).validate_python(values)
+    result = _adapter(cast(Hashable, kind)).validate_python(values)
+    assert isinstance(result, kind)
     return result
 
 
 @cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
-    return TypeAdapter(kind)
+def _adapter(kind: Hashable) -> TypeAdapter[object]:
+    return TypeAdapter(cast(type[object], kind))

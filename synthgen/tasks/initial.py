@@ -137,8 +137,8 @@ def _rows(path: Path) -> list[Row]:
             f"'{path}' is not one of {', '.join(SUFFIXES)}",
             "save it as CSV with a header, or as JSONL: one JSON object a line",
         )
-    source = SeedSource(path=str(path), license="unknown", source=path.name)
-    rows = [row for _, row in itertools.islice(read_rows(source), _MOST_ROWS)]
+    source = SeedSource(path=str(path), license="unknown", source=path.name, fields={})
+    rows: list[Row] = [row for _, row in itertools.islice(read_rows(source), _MOST_ROWS)]
     if len(rows) < 2:
         raise RecipeError(f"{path} has {len(rows)} rows", "give at least two: one to train on and one to test on")
     return rows

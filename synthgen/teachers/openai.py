@@ -109,7 +109,9 @@ class ApiModel:
         key = hashlib.blake2b(f"{self.section.base_url}{_PATH}\0{index}\0".encode() + payload, digest_size=20).digest()
         bound = len(payload) + _TEMPLATE_TOKENS + _MESSAGE_TOKENS * len(body["messages"])
         shown = body.get("top_logprobs") or 0
-        return Call(payload, key, len(payload) // 4, bound, int(most), shown, self._shows(request) > 0)
+        return Call(
+            payload, key, len(payload) // 4, bound, int(most), alternatives=shown, token_ids=self._shows(request) > 0
+        )
 
     def _shows(self, request: Request) -> int:
         """How many candidates for each token become the row's logits."""

@@ -42,7 +42,7 @@ def small_teacher(
     *,
     width: int = 16,
     words: bool = False,
-    **more: Any,
+    **config_keys: Any,
 ) -> Path:
     """A Llama with random weights and the tokens of `byte_tokenizer`, saved as any model is."""
     import torch
