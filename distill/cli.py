@@ -72,9 +72,7 @@ def train(
 @_FRESH
 @SET
 @report_errors
-def evaluate(
-    run: Path, student: Path | None, recipe: str | None, fresh: bool, set: tuple[str, ...], ui: UI
-) -> None:
+def evaluate(run: Path, student: Path | None, recipe: str | None, fresh: bool, set: tuple[str, ...], ui: UI) -> None:
     """Measure a student against its live teacher on the run's held-out rows.
 
     \b
@@ -106,9 +104,7 @@ def evaluate(
 @_FRESH
 @SET
 @report_errors
-def curve(
-    run: Path, share: tuple[float, ...], recipe: str | None, fresh: bool, set: tuple[str, ...], ui: UI
-) -> None:
+def curve(run: Path, share: tuple[float, ...], recipe: str | None, fresh: bool, set: tuple[str, ...], ui: UI) -> None:
     """Train and measure the run's student on growing shares of its data. Again goes on where it was.
 
     \b

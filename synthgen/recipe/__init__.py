@@ -12,7 +12,7 @@ all problems into words, `locate` finds their lines.
 
 from synthgen.recipe.across import Across
 from synthgen.recipe.audit import AuditSection
-from synthgen.recipe.check import broken_rules, check_recipe, speakers
+from synthgen.recipe.check import broken_rules
 from synthgen.recipe.compare import deciding, differences
 from synthgen.recipe.curate import CurateSection
 from synthgen.recipe.ensemble import Ensemble
@@ -20,6 +20,7 @@ from synthgen.recipe.evaluate import EvaluateSection
 from synthgen.recipe.generate import Budget, GenerateSection
 from synthgen.recipe.hidden import Hidden
 from synthgen.recipe.load import (
+    check_recipe,
     dump_recipe,
     find_recipe,
     load_recipe,
@@ -36,6 +37,7 @@ from synthgen.recipe.rationale import RationaleSection
 from synthgen.recipe.relations import Relations
 from synthgen.recipe.root import Recipe
 from synthgen.recipe.seeds import SeedSource
+from synthgen.recipe.speakers import speakers
 from synthgen.recipe.split import Split
 from synthgen.recipe.steps import StepsSection
 from synthgen.recipe.train import TRAIN_MAY_CHANGE, TrainSection

@@ -1,7 +1,6 @@
 """Every rule across the sections of a recipe, one a line in RULES.
 
-    broken_rules(recipe)     # all problems of a recipe, as data
-    check_recipe(recipe)     # raises RecipeError with one line for each
+    broken_rules(recipe)     # all of them, as data; `check_recipe` raises an error with a line for each
 
 A rule reads facts of the tables' entries, never the name of a strategy, an engine or a kind of student. So it holds
 for entries that are added from outside.
@@ -11,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from synthgen.errors import RecipeError, nearest
+from synthgen.errors import nearest
 from synthgen.recipe.problem import Problem
 from synthgen.recipe.root import Recipe
+from synthgen.recipe.speakers import answering, scoring, speaking
 from synthgen.recipe.train import TrainSection
 from synthgen.tables.divergences import TargetKind, refusal
-from synthgen.tables.engines import ENGINES, AnyTeacher
+from synthgen.tables.engines import ENGINES
 from synthgen.tables.strategies import STRATEGIES
 from synthgen.tables.students import KINDS, Kind
 
@@ -24,37 +24,6 @@ from synthgen.tables.students import KINDS, Kind
 def broken_rules(recipe: Recipe) -> list[Problem]:
     """All problems of a recipe, in the order of RULES."""
     return [problem for rule in RULES for problem in rule(recipe)]
-
-
-def check_recipe(recipe: Recipe) -> Recipe:
-    """The recipe itself, when its sections go together. Raises RecipeError with one line for each problem.
-
-    Call it for a recipe that was built or changed in Python; `load_recipe` and `with_values` do it already.
-    """
-    problems = broken_rules(recipe)
-    if problems:
-        raise RecipeError("\n".join(problem.text for problem in problems), "change these keys of the recipe")
-    return recipe
-
-
-def speakers(recipe: Recipe) -> list[str]:
-    """Names, in `recipe.teachers`, of those whose completions become rows or whose distributions are kept; [""] for a
-    single teacher. A name that no teacher has is left out."""
-    if not recipe.teachers:
-        return [""]
-    return [name for name in [*answering(recipe), *scoring(recipe)] if name in recipe.teachers]
-
-
-def answering(recipe: Recipe) -> list[str]:
-    """Names, in `recipe.teachers`, of those whose completions become rows; [] for a single teacher."""
-    if STRATEGIES[recipe.strategy].answered_by == "every":
-        return [*recipe.teachers]
-    return [*recipe.mixture] or [*recipe.teachers][:1]
-
-
-def scoring(recipe: Recipe) -> tuple[str, ...]:
-    """Names of the further teachers that give distributions on the rows."""
-    return recipe.logits.score_by if recipe.logits else ()
 
 
 # Names of teachers
@@ -72,7 +41,9 @@ def _teachers_exist(recipe: Recipe) -> Iterator[Problem]:
     named += [("steps.rewriter", recipe.steps.rewriter)] if recipe.steps.rewriter else []
     for key, name in named:
         if name not in recipe.teachers:
-            yield Problem(f"there is no teacher '{name}' in 'teachers'{nearest(name, recipe.teachers)}", (key, "teachers"))
+            yield Problem(
+                f"there is no teacher '{name}' in 'teachers'{nearest(name, recipe.teachers)}", (key, "teachers")
+            )
 
 
 def _scoring_teachers_do_not_answer(recipe: Recipe) -> Iterator[Problem]:
@@ -144,7 +115,7 @@ def _engines_give_logits(recipe: Recipe) -> Iterator[Problem]:
     kept = recipe.logits
     if kept is None or not STRATEGIES[recipe.strategy].keeps_distributions:
         return
-    for key, teacher in _speaking(recipe):
+    for key, teacher in speaking(recipe):
         engine, whole = ENGINES[teacher.engine], "needs the whole distribution, which engine"
         keys = ("logits.kind", "logits", f"{key}.engine")
         if not engine.top_k:
@@ -166,7 +137,7 @@ def _engines_give_draws_along_text(recipe: Recipe) -> Iterator[Problem]:
     strategy = STRATEGIES[recipe.strategy]
     if recipe.logits is None or recipe.logits.kind != "sampled" or not strategy.keeps_distributions:
         return
-    for key, teacher in _speaking(recipe):
+    for key, teacher in speaking(recipe):
         engine, scores = ENGINES[teacher.engine], key.partition(".")[2] in scoring(recipe)
         if engine.draws and not engine.draws_along and (strategy.completions_given or scores):
             yield Problem(
@@ -179,7 +150,7 @@ def _engines_give_draws_along_text(recipe: Recipe) -> Iterator[Problem]:
 def _logits_need_token_ids(recipe: Recipe) -> Iterator[Problem]:
     if recipe.logits is None or not STRATEGIES[recipe.strategy].keeps_distributions:
         return
-    for key, teacher in _speaking(recipe):
+    for key, teacher in speaking(recipe):
         if ENGINES[teacher.engine].tokens_as_text and getattr(teacher, "tokenizer", None) is None:
             yield Problem(
                 f"engine '{teacher.engine}' gives tokens as text: name the model's tokenizer in {key}.tokenizer",
@@ -190,7 +161,7 @@ def _logits_need_token_ids(recipe: Recipe) -> Iterator[Problem]:
 def _engines_give_so_many(recipe: Recipe) -> Iterator[Problem]:
     if recipe.logits is None or recipe.logits.kind != "topk" or not STRATEGIES[recipe.strategy].keeps_distributions:
         return
-    for key, teacher in _speaking(recipe):
+    for key, teacher in speaking(recipe):
         limit = ENGINES[teacher.engine].most_k
         most = limit(teacher) if limit else None
         if most is not None and recipe.logits.k > most:
@@ -200,7 +171,7 @@ def _engines_give_so_many(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _engines_keep_a_form(recipe: Recipe) -> Iterator[Problem]:
-    for key, teacher in _speaking(recipe):
+    for key, teacher in speaking(recipe):
         engine = ENGINES[teacher.engine]
         if recipe.generate.json_schema is not None and not engine.json_schema:
             yield Problem(
@@ -400,13 +371,6 @@ RULES: tuple[Rule, ...] = (
 
 def _kind(train: TrainSection) -> Kind:
     return KINDS[train.student.kind]
-
-
-def _speaking(recipe: Recipe) -> list[tuple[str, AnyTeacher]]:
-    """(key in the recipe, section) of those whose completions become rows or whose distributions are kept."""
-    if not recipe.teachers:
-        return [("teacher", recipe.teacher)]
-    return [(f"teachers.{name}", recipe.teachers[name]) for name in dict.fromkeys(speakers(recipe))]
 
 
 def _from_stored(recipe: Recipe) -> TrainSection | None:

@@ -37,4 +37,4 @@ def resolve(reference: Reference) -> Callable[..., Any]:
     function = getattr(loaded, name, None)
     if not callable(function):
         raise RecipeError(f"'{reference}': the module '{module}' has no function '{name}'", "check the name")
-    return function  # type: ignore[no-any-return]
+    return function

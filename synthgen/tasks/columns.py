@@ -13,13 +13,37 @@ Row = Mapping[str, object]
 # Names in the order in which they are looked for, in lower case.
 _QUESTION = (
     *("question", "prompt", "instruction", "query", "problem", "text", "message", "utterance", "input", "request"),
-    *("sentence", "content", "user", "task", "q", "frage", "anweisung", "pregunta", "instrucción", "consigne", "domanda"),
+    *(
+        "sentence",
+        "content",
+        "user",
+        "task",
+        "q",
+        "frage",
+        "anweisung",
+        "pregunta",
+        "instrucción",
+        "consigne",
+        "domanda",
+    ),
     *("pergunta", "vraag", "fråga", "spørgsmål", "spørsmål", "kysymys", "pytanie", "otázka", "вопрос", "soru", "問題"),
     *("質問", "问题", "질문", "سؤال"),
 )
 _ANSWER = (
     *("answer", "answers", "reference", "expected_answer", "expected", "expected_output", "ground_truth", "gold"),
-    *("target", "output", "response", "completion", "solution", "reply", "label", "a", "antwort", "lösung", "respuesta"),
+    *(
+        "target",
+        "output",
+        "response",
+        "completion",
+        "solution",
+        "reply",
+        "label",
+        "a",
+        "antwort",
+        "lösung",
+        "respuesta",
+    ),
     *("réponse", "reponse", "risposta", "resposta", "antwoord", "svar", "vastaus", "odpowiedź", "odpověď", "ответ"),
     *("cevap", "答え", "回答", "答案", "답변", "جواب"),
 )
@@ -78,7 +102,8 @@ def _refuse_other_separators(names: Sequence[str], file: str) -> None:
     separator = next((s for s in (";", "\t", "|") if len(names) == 1 and s in names[0]), None)
     if file.endswith(".csv") and separator:
         raise RecipeError(
-            f"{file}: its columns are separated by {separator!r}", "save it with commas between the columns, or as JSONL"
+            f"{file}: its columns are separated by {separator!r}",
+            "save it with commas between the columns, or as JSONL",
         )
 
 

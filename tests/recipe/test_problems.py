@@ -30,7 +30,9 @@ def problems(folder: Path, text: str) -> list[tuple[int, str]]:
     path.write_text(text)
     with pytest.raises(RecipeError) as caught:
         load_recipe(path)
-    found = [re.fullmatch(rf"{re.escape(str(path))}, line (\d+): (.+)", line) for line in caught.value.message.split("\n")]
+    found = [
+        re.fullmatch(rf"{re.escape(str(path))}, line (\d+): (.+)", line) for line in caught.value.message.split("\n")
+    ]
     assert all(found), caught.value.message
     return [(int(match[1]), match[2]) for match in found]
 
@@ -119,7 +121,9 @@ def test_a_license_is_inherited_or_asked_for(tmp_path):
     assert load_recipe(path).seeds[0].license == "MIT"
     missing = "key 'seeds.0.license' is missing: add it, or one `license:` for all at the top of the recipe"
     assert problems(tmp_path, PLAIN.replace("license: CC0-1.0\n", "", 1)) == [(3, missing)]
-    assert [sentence[:13] for _, sentence in problems(tmp_path, PLAIN.replace("CC0-1.0", "[a]", 1))] == ["key 'license'"]
+    assert [sentence[:13] for _, sentence in problems(tmp_path, PLAIN.replace("CC0-1.0", "[a]", 1))] == [
+        "key 'license'"
+    ]
 
 
 def test_names_of_teachers_may_have_dots(tmp_path):

@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from synthgen.errors import RecipeError, UserError
 from synthgen.recipe import (
     LogitsSection,
-    Recipe,
     deciding,
     differences,
     dump_recipe,

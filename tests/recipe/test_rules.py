@@ -29,7 +29,11 @@ CLASSIFIER = {"student": {"kind": "classifier"}}
 # What breaks a rule, the key that it is about, and part of the sentence. The key is the line's too.
 BROKEN: list[tuple[dict, str, str]] = [
     ({"teacher": LOCAL, "teachers": {"a": OTHER}}, "teacher", "give 'teacher' or 'teachers', not both"),
-    ({"teachers": TWO, "mixture": {"smal": 1}}, "mixture.smal", "no teacher 'smal' in 'teachers'; did you mean 'small'?"),
+    (
+        {"teachers": TWO, "mixture": {"smal": 1}},
+        "mixture.smal",
+        "no teacher 'smal' in 'teachers'; did you mean 'small'?",
+    ),
     ({"teachers": TWO, "steps": {"judge": "x"}}, "steps.judge", "no teacher 'x' in 'teachers'; known: large, small"),
     ({"teachers": TWO, "steps": {"rewriter": "x"}}, "steps.rewriter", "no teacher 'x'"),
     ({"teachers": TWO, "logits": {"score_by": ["larg"]}}, "logits.score_by.0", "did you mean 'large'?"),
@@ -49,7 +53,11 @@ BROKEN: list[tuple[dict, str, str]] = [
     ({"teacher": API, "logits": {"kind": "sampled"}}, "logits.kind", "engine 'openai' does not give: use kind: topk"),
     ({"teacher": VLLM, "logits": {**TOPK, "temperature": 2.0}}, "logits.temperature", "use 1, or kind: sampled"),
     ({"teacher": {**API, "tokenizer": "t"}, "logits": {**TOPK, "temperature": 2.0}}, "logits.temperature", "use 1"),
-    ({"teacher": VLLM, "strategy": "score", "logits": {"kind": "sampled"}}, "logits.kind", "no draws along completions"),
+    (
+        {"teacher": VLLM, "strategy": "score", "logits": {"kind": "sampled"}},
+        "logits.kind",
+        "no draws along completions",
+    ),
     ({"teachers": {"a": LOCAL, "b": VLLM}, "logits": {"score_by": ["b"]}}, "logits.score_by", "no draws along"),
     ({"teacher": API, "logits": TOPK}, "logits", "name the model's tokenizer in teacher.tokenizer"),
     ({"teacher": {**API, "tokenizer": "t"}, "logits": {"kind": "topk", "k": 21}}, "logits.k", "gives 20 at most"),
@@ -77,13 +85,21 @@ BROKEN: list[tuple[dict, str, str]] = [
     ({"teachers": TWO, "logits": {"score_by": ["large"]}, "train": DECODER}, "train", "merge them: train.ensemble"),
     ({"teachers": TWO, "train": {**DECODER, "teacher": "large"}}, "train.teacher", "logits of 'large' are not stored"),
     (
-        {"teachers": THREE, "logits": {"score_by": ["large"]}, "train": {**DECODER, "ensemble": {"teachers": ["third"]}}},
+        {
+            "teachers": THREE,
+            "logits": {"score_by": ["large"]},
+            "train": {**DECODER, "ensemble": {"teachers": ["third"]}},
+        },
         "train.ensemble.teachers",
         "the logits of 'third' are not stored; known: large, small",
     ),
     ({"train": {**DECODER, "ensemble": {}}}, "train.ensemble", "two or more teachers"),
     (
-        {"teachers": TWO, "logits": {**TOPK, "score_by": ["large"]}, "train": {**DECODER, "ensemble": {"by": "agreement"}}},
+        {
+            "teachers": TWO,
+            "logits": {**TOPK, "score_by": ["large"]},
+            "train": {**DECODER, "ensemble": {"by": "agreement"}},
+        },
         "train.ensemble.by",
         "of two teachers each agrees with the other as much",
     ),
@@ -163,6 +179,9 @@ def test_a_recipe_that_was_changed_in_python_is_checked(tmp_path):
     for function in (synthgen.plan, lambda r: synthgen.generate(r, tmp_path / "run")):
         with pytest.raises(RecipeError, match="reverse_kl"):
             function(changed)
+    odd = recipe.model_copy(update={"split": recipe.split.model_copy(update={"test": 3})})
+    with pytest.raises(RecipeError, match=r"^key 'split.test' is 3: input should be less than or equal to 1$"):
+        check_recipe(odd)
     with pytest.raises(RecipeError, match=r'^train.loss="reverse_kl": train.loss: it does not go'):
         with_values(recipe, {"train.loss": "reverse_kl"})
     assert not (tmp_path / "run").exists()

@@ -8,7 +8,6 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
@@ -170,5 +169,10 @@ def test_an_entry_from_outside_is_in_both(monkeypatch):
     assert "### engine: telepathy\n\nA model that is asked by thinking." in page
     assert "| `teacher.distance` | integer | `3` | How far away it may be. |" in page
     assert Recipe.model_validate(
-        {"task": "t", "license": "MIT", "seeds": [{"path": "s", "source": "s"}], "teacher": {"engine": "telepathy", "model": "m"}}
+        {
+            "task": "t",
+            "license": "MIT",
+            "seeds": [{"path": "s", "source": "s"}],
+            "teacher": {"engine": "telepathy", "model": "m"},
+        }
     ).teacher == Telepathy(engine="telepathy", model="m")

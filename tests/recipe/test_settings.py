@@ -150,7 +150,9 @@ def test_a_run_keeps_what_was_set(tmp_path, recipe):
     questions = [{"question": f"What is {number}?"} for number in range(4)]
     for name in ("a.jsonl", "b.jsonl"):
         (tmp_path / name).write_text("".join(json.dumps({**row, "file": name}) + "\n" for row in questions))
-    (tmp_path / "replies.jsonl").write_text("".join(json.dumps({"prompt": q["question"], "text": "4"}) + "\n" for q in questions))
+    (tmp_path / "replies.jsonl").write_text(
+        "".join(json.dumps({"prompt": q["question"], "text": "4"}) + "\n" for q in questions)
+    )
     (tmp_path / "user.j2").write_text("{{ question }}")
     replay = "teacher={engine: replay, path: replies.jsonl, license: MIT}"
     done = cold("synthgen", "generate", recipe, "-o", run, "-q", "--set", replay, "--set", "seeds.1.limit=2")
