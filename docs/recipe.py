@@ -151,8 +151,7 @@ def _branches(field: dict[str, Json], definitions: dict[str, Json]) -> Iterator[
 
 
 def _engines(field: dict[str, Json], definitions: dict[str, Json]) -> Iterator[str]:
-    yield "`teacher` is one section, `teachers` a mapping of names to such sections. `engine` decides which keys there are."
-    yield ""
+    yield "`teacher` is one section, `teachers` maps names to such sections. `engine` decides which keys one has.\n"
     for name, key, section in _branches(field, definitions):
         yield f"### {key}: {name}{' (when left out)' if key not in _list(section.get('required')) else ''}\n"
         yield f"{section['description']} {_offer(ENGINES[name])}\n"

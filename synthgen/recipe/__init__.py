@@ -12,7 +12,7 @@ all problems into words, `locate` finds their lines.
 
 from synthgen.recipe.across import Across
 from synthgen.recipe.audit import AuditSection
-from synthgen.recipe.check import broken_rules, check_recipe
+from synthgen.recipe.check import broken_rules
 from synthgen.recipe.compare import deciding, differences
 from synthgen.recipe.curate import CurateSection
 from synthgen.recipe.ensemble import Ensemble
@@ -20,6 +20,7 @@ from synthgen.recipe.evaluate import EvaluateSection
 from synthgen.recipe.generate import Budget, GenerateSection
 from synthgen.recipe.hidden import Hidden
 from synthgen.recipe.load import (
+    check_recipe,
     dump_recipe,
     find_recipe,
     load_recipe,

@@ -1,7 +1,6 @@
 """Every rule across the sections of a recipe, one a line in RULES.
 
-    broken_rules(recipe)     # all problems of a recipe, as data
-    check_recipe(recipe)     # raises RecipeError with one line for each
+    broken_rules(recipe)     # all of them, as data; `check_recipe` raises an error with a line for each
 
 A rule reads facts of the tables' entries, never the name of a strategy, an engine or a kind of student. So it holds
 for entries that are added from outside.
@@ -11,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from synthgen.errors import RecipeError, nearest
+from synthgen.errors import nearest
 from synthgen.recipe.problem import Problem
 from synthgen.recipe.root import Recipe
-from synthgen.recipe.speakers import answering, scoring, speakers
+from synthgen.recipe.speakers import answering, scoring, speaking
 from synthgen.recipe.train import TrainSection
 from synthgen.tables.divergences import TargetKind, refusal
-from synthgen.tables.engines import ENGINES, AnyTeacher
+from synthgen.tables.engines import ENGINES
 from synthgen.tables.strategies import STRATEGIES
 from synthgen.tables.students import KINDS, Kind
 
@@ -25,17 +24,6 @@ from synthgen.tables.students import KINDS, Kind
 def broken_rules(recipe: Recipe) -> list[Problem]:
     """All problems of a recipe, in the order of RULES."""
     return [problem for rule in RULES for problem in rule(recipe)]
-
-
-def check_recipe(recipe: Recipe) -> Recipe:
-    """The recipe itself, when its sections go together. Raises RecipeError with one line for each problem.
-
-    Call it for a recipe that was built or changed in Python; `load_recipe` and `with_values` do it already.
-    """
-    problems = broken_rules(recipe)
-    if problems:
-        raise RecipeError("\n".join(problem.text for problem in problems), "change these keys of the recipe")
-    return recipe
 
 
 # Names of teachers
@@ -127,7 +115,7 @@ def _engines_give_logits(recipe: Recipe) -> Iterator[Problem]:
     kept = recipe.logits
     if kept is None or not STRATEGIES[recipe.strategy].keeps_distributions:
         return
-    for key, teacher in _speaking(recipe):
+    for key, teacher in speaking(recipe):
         engine, whole = ENGINES[teacher.engine], "needs the whole distribution, which engine"
         keys = ("logits.kind", "logits", f"{key}.engine")
         if not engine.top_k:
@@ -149,7 +137,7 @@ def _engines_give_draws_along_text(recipe: Recipe) -> Iterator[Problem]:
     strategy = STRATEGIES[recipe.strategy]
     if recipe.logits is None or recipe.logits.kind != "sampled" or not strategy.keeps_distributions:
         return
-    for key, teacher in _speaking(recipe):
+    for key, teacher in speaking(recipe):
         engine, scores = ENGINES[teacher.engine], key.partition(".")[2] in scoring(recipe)
         if engine.draws and not engine.draws_along and (strategy.completions_given or scores):
             yield Problem(
@@ -162,7 +150,7 @@ def _engines_give_draws_along_text(recipe: Recipe) -> Iterator[Problem]:
 def _logits_need_token_ids(recipe: Recipe) -> Iterator[Problem]:
     if recipe.logits is None or not STRATEGIES[recipe.strategy].keeps_distributions:
         return
-    for key, teacher in _speaking(recipe):
+    for key, teacher in speaking(recipe):
         if ENGINES[teacher.engine].tokens_as_text and getattr(teacher, "tokenizer", None) is None:
             yield Problem(
                 f"engine '{teacher.engine}' gives tokens as text: name the model's tokenizer in {key}.tokenizer",
@@ -173,7 +161,7 @@ def _logits_need_token_ids(recipe: Recipe) -> Iterator[Problem]:
 def _engines_give_so_many(recipe: Recipe) -> Iterator[Problem]:
     if recipe.logits is None or recipe.logits.kind != "topk" or not STRATEGIES[recipe.strategy].keeps_distributions:
         return
-    for key, teacher in _speaking(recipe):
+    for key, teacher in speaking(recipe):
         limit = ENGINES[teacher.engine].most_k
         most = limit(teacher) if limit else None
         if most is not None and recipe.logits.k > most:
@@ -183,7 +171,7 @@ def _engines_give_so_many(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _engines_keep_a_form(recipe: Recipe) -> Iterator[Problem]:
-    for key, teacher in _speaking(recipe):
+    for key, teacher in speaking(recipe):
         engine = ENGINES[teacher.engine]
         if recipe.generate.json_schema is not None and not engine.json_schema:
             yield Problem(
@@ -383,13 +371,6 @@ RULES: tuple[Rule, ...] = (
 
 def _kind(train: TrainSection) -> Kind:
     return KINDS[train.student.kind]
-
-
-def _speaking(recipe: Recipe) -> list[tuple[str, AnyTeacher]]:
-    """(key in the recipe, section) of those whose completions become rows or whose distributions are kept."""
-    if not recipe.teachers:
-        return [("teacher", recipe.teacher)]
-    return [(f"teachers.{name}", recipe.teachers[name]) for name in dict.fromkeys(speakers(recipe))]
 
 
 def _from_stored(recipe: Recipe) -> TrainSection | None:

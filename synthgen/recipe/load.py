@@ -38,6 +38,17 @@ def load_recipe(name: str | Path, settings: Sequence[str] = ()) -> Recipe:
     return resolve(recipe, path.parent.resolve())
 
 
+def check_recipe(recipe: Recipe) -> Recipe:
+    """The recipe itself, when each section is right and they go together. Raises RecipeError with one line for each
+    problem.
+
+    Every command calls it, for recipes that were built or changed in Python; `load_recipe` and `with_values` have done
+    the same.
+    """
+    _checked(_plain(recipe), Source(None, None))
+    return recipe
+
+
 def with_values(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
     """The recipe with other values for some dotted keys: with_values(recipe, {"train.max_steps": 10}).
 
@@ -66,7 +77,10 @@ def _checked(values: dict[str, object], source: Source) -> Recipe:
 def _lines(problems: list[Problem], source: Source) -> str:
     """One line for each problem, unknown keys first, then by their lines."""
     order = sorted(problems, key=lambda problem: (not problem.urgent, source.line(problem.keys)))
-    lines = [f"{source.where(problem.keys)}: {problem.text}" for problem in order]
+    places = [source.where(problem.keys) for problem in order]
+    lines = [
+        f"{place}: {problem.text}" if place else problem.text for place, problem in zip(places, order, strict=True)
+    ]
     more = len(lines) - MOST_PROBLEMS
     return "\n".join([*lines[:MOST_PROBLEMS], *([f"and {more} more problems"] if more > 0 else [])])
 

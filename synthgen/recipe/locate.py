@@ -28,7 +28,7 @@ class Source:
     def where(self, keys: Sequence[str]) -> str:
         """ "FILE, line N" or "--set KEY=VALUE" for the first of these keys that stands somewhere.
 
-        Where none does, the line of the innermost section that should have the first one.
+        Where none does, the line of the innermost section that should have the first one; '' without a file.
         """
         for key in keys:
             override = next((o for o in self.overrides if key == o or key.startswith(f"{o}.")), None)
@@ -42,7 +42,7 @@ class Source:
         inside = next((o for place in places for o in self.overrides if o.startswith(f"{place}.")), None)
         if inside is not None:
             return self._written(inside)
-        return f"{self.path}, line {_line(self.node, keys[0])[0]}" if self.path else "recipe"
+        return f"{self.path}, line {_line(self.node, keys[0])[0]}" if self.path else ""
 
     def line(self, keys: Sequence[str]) -> int:
         """The line alone, for sorting; 0 for what was set over the file."""

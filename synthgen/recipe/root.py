@@ -46,9 +46,9 @@ class Recipe(Section):
     """Which seeds are held out."""
     teacher: Annotated[AnyTeacher, _ENGINE]
     """Who is asked. `engine` says what runs or calls the model."""
-    teachers: dict[Name, Annotated[AnyTeacher, _ENGINE]] = Field({})
+    teachers: dict[Name, Annotated[AnyTeacher, _ENGINE]] = {}
     """Several teachers by name, in place of `teacher`. The first one answers unless another key says otherwise."""
-    mixture: dict[str, Annotated[float, Field(gt=0)]] = Field({})
+    mixture: dict[str, Annotated[float, Field(gt=0)]] = {}
     """Name of a teacher → weight: which of `teachers` answers a seed."""
     generate: GenerateSection = GenerateSection()
     """How the teacher is asked."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import Field
-
 from synthgen.tables.section import Count, ModelName, PathName, Rule, Section
 
 
@@ -39,7 +37,7 @@ class SeedSource(Section):
     numbers stay together."""
     reference: str | None = None
     """Column with the known right answer, or a list of accepted answers."""
-    fields: dict[str, str] = Field({})
+    fields: dict[str, str] = {}
     """Template variable → column, for variables that are not named like their columns."""
     limit: Count | None = None
     """Read only so many rows, from the first."""

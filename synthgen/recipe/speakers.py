@@ -1,8 +1,9 @@
-"""Which teachers of a recipe make rows, and which give distributions on them."""
+"""Whose completions become the rows of a recipe, and whose distributions are kept beside them."""
 
 from __future__ import annotations
 
 from synthgen.recipe.root import Recipe
+from synthgen.tables.engines import AnyTeacher
 from synthgen.tables.strategies import STRATEGIES
 
 
@@ -24,3 +25,10 @@ def answering(recipe: Recipe) -> list[str]:
 def scoring(recipe: Recipe) -> tuple[str, ...]:
     """Names of the further teachers that give distributions on the rows."""
     return recipe.logits.score_by if recipe.logits else ()
+
+
+def speaking(recipe: Recipe) -> list[tuple[str, AnyTeacher]]:
+    """(key in the recipe, section) of the same."""
+    if not recipe.teachers:
+        return [("teacher", recipe.teacher)]
+    return [(f"teachers.{name}", recipe.teachers[name]) for name in dict.fromkeys(speakers(recipe))]

@@ -137,7 +137,7 @@ def _rows(path: Path) -> list[Row]:
             f"'{path}' is not one of {', '.join(SUFFIXES)}",
             "save it as CSV with a header, or as JSONL: one JSON object a line",
         )
-    source = SeedSource(path=str(path), license="unknown", source=path.name, fields={})
+    source = SeedSource(path=str(path), license="unknown", source=path.name)
     rows: list[Row] = [row for _, row in itertools.islice(read_rows(source), _MOST_ROWS)]
     if len(rows) < 2:
         raise RecipeError(f"{path} has {len(rows)} rows", "give at least two: one to train on and one to test on")
