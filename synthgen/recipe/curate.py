@@ -110,7 +110,7 @@ def _section(name: str, base: type[Base], rules: Mapping[str, RowRule]) -> type[
     for key, rule in rules.items():
         about = Field(description=rule.about)
         if rule.section is None:
-            schema = WithJsonSchema({"type": ["boolean", "null"]})
+            schema = WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "null"}]})
             fields[key] = (Annotated[bool, BeforeValidator(_switch), schema, about], rule.on)
         else:
             section, settings = rule.section, _Settings(rule)

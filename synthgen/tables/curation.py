@@ -72,10 +72,12 @@ class Sweep(RowRule):
 
 
 class Length(Section):
-    """Bounds on the words of a completion; null is no bound."""
+    """Bounds on the words of a completion."""
 
     min_words: int | None = 1
+    """Least number of words in a completion; null for no bound."""
     max_words: int | None = 1000
+    """Largest number of words in a completion; null for no bound."""
 
 
 class Repetition(Section):
