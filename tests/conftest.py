@@ -74,6 +74,7 @@ def task(tmp_path, tiny):
         (folder / "user.j2").write_text("{{ question }}\n")
         recipe = {
             "task": "sums",
+            "license": "CC0-1.0",
             "strategy": "answer",
             "seeds": [
                 {

@@ -53,6 +53,7 @@ def write_recipe(folder: Path, url: str, seeds=24, generate=None, teacher=None, 
     (folder / "user.j2").write_text("{{ question }}\n")
     recipe = {
         "task": "sums",
+        "license": "CC0-1.0",
         "seeds": [{"path": "seeds.jsonl", "source": "tests", "license": "CC0-1.0", "id": "id", "group": "id"}],
         "split": {"test": 0.25},
         "teacher": {

@@ -70,6 +70,7 @@ def small_task(folder: Path, teacher: Path, /, seeds: int = 9, long: int = 0, **
     source = {"path": "seeds.jsonl", "source": "tests", "license": "CC0-1.0", "id": "id", "group": "id"}
     recipe = {
         "task": "sums",
+        "license": "CC0-1.0",
         "seeds": [{**source, "reference": "answer"}],
         "split": {"test": 0.25},
         "teacher": {"model": str(teacher), "license": "Apache-2.0", "batch_size": 4, "device": "cpu"},
@@ -166,6 +167,7 @@ def sorting_task(folder: Path, teacher: Path, /, seeds: int = 60, **sections: An
     (folder / "user.j2").write_text("{{ text }}\n")
     values = {
         "task": "sort",
+        "license": "CC0-1.0",
         "strategy": "classify",
         "seeds": [{"path": "seeds.jsonl", "source": "tests", "license": "CC0-1.0", "id": "id", "group": "id"}],
         "split": {"test": 0.3},
