@@ -1,4 +1,7 @@
-"""The device that these tests are about: SYNTHGEN_TEST_DEVICE, or 'cuda'; and small runs whose teacher is there."""
+"""The device under test, and small runs whose teacher is on it.
+
+SYNTHGEN_TEST_DEVICE names the device. The default is 'cuda'.
+"""
 
 from __future__ import annotations
 
@@ -12,34 +15,34 @@ import torch
 from support.small import small_task, small_teacher
 
 DEVICE = os.environ.get("SYNTHGEN_TEST_DEVICE", "cuda")
-WITHOUT = "torch sees no GPU; SYNTHGEN_TEST_DEVICE=cpu runs these tests on the CPU"
+NO_GPU = "torch finds no GPU; SYNTHGEN_TEST_DEVICE=cpu runs these tests on the CPU"
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Say once why nothing ran."""
-    if any(WITHOUT in str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())):
-        terminalreporter.write_line(f"tests/gpu skipped: {WITHOUT}")
+    """Prints once why all tests were skipped."""
+    if any(NO_GPU in str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())):
+        terminalreporter.write_line(f"tests/gpu skipped: {NO_GPU}")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def device() -> torch.device:
-    """Where the code under test computes; what it is compared with is computed on the CPU."""
+    """The device on which the code under test computes. The expected values are computed on the CPU."""
     if DEVICE == "cuda" and not torch.cuda.is_available():
-        pytest.skip(WITHOUT)
+        pytest.skip(NO_GPU)
     return torch.device(DEVICE)
 
 
 @pytest.fixture(scope="session")
 def teacher_folder(tmp_path_factory) -> Path:
-    """The weights of a small Llama with byte tokens."""
+    """The folder of a small Llama with byte tokens."""
     return small_teacher(tmp_path_factory.mktemp("gpu-teacher") / "teacher")
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory, teacher_folder):
-    """A function that generates and curates on the device: (recipe, run); the same name is the same run.
+def make_run(tmp_path_factory, teacher_folder):
+    """A function that generates and curates on the device, and returns (recipe, run). The same name gives the same run.
 
-    `made(name, device="cpu")` gives the recipe of the same run with its teacher on another device.
+    `make_run(name, device="cpu")` returns the recipe of the same run with the teacher on another device.
     """
     import synthgen
 
@@ -54,7 +57,7 @@ def made(tmp_path_factory, teacher_folder):
             synthgen.curate(recipe, folder / name)
             done[name] = recipe
         recipe = done[name]
-        there = recipe.teacher.model_copy(update={"device": device})
-        return recipe.model_copy(update={"teacher": there}), folder / name
+        teacher = recipe.teacher.model_copy(update={"device": device})
+        return recipe.model_copy(update={"teacher": teacher}), folder / name
 
     return make

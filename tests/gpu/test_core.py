@@ -1,4 +1,6 @@
-"""The loss core on the device against float64 on the CPU: every pair, chunks, half floats, a real vocabulary."""
+"""The losses on the device, compared with float64 on the CPU: all losses and targets, chunks, bfloat16, a large
+vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,7 @@ def test_a_vocabulary_of_49152_against_float64(device, name, kind):
     target = target_of(kind, logp, 1.0, 64)
     value, gradient = value_and_gradient(loss_of(moved(target, device), name), z.to(device))
     expected = value_and_gradient(exact_of(name, target, logp, 1.0), z.double())
-    # Which side of half the mass an id of the head's edge falls on is a matter of the last bit.
+    # Adaptive KL splits the ids at half of the probability. Rounding decides on which side the id at the border falls.
     near = 1e-4 if name == "adaptive_kl" else 1e-5
     assert close(value.cpu(), expected[0]) < near
     assert close(gradient.cpu(), expected[1]) < near
@@ -70,7 +72,7 @@ def test_bfloat16_logits_are_computed_in_float32(device, name, kind):
 
 @pytest.mark.parametrize(("name", "kind"), DEFINED)
 def test_chunks_through_the_head_against_float64_and_the_whole(device, name, kind):
-    """Hidden states, weight and bias, with every kind of output layer, by chunks of 1, 7, all, and as many as fit."""
+    """Gradients of hidden states, weight and bias, for every kind of output layer and several sizes of chunk."""
     logp, _ = teacher_and_student()
     generator = torch.Generator().manual_seed(1)
     hidden, weight, bias = (torch.randn(*s, generator=generator) for s in ((N, 16), (V, 16), (V,)))
@@ -82,7 +84,7 @@ def test_chunks_through_the_head_against_float64_and_the_whole(device, name, kin
         z = torch.tanh(z / shape["softcap"]) * shape["softcap"] if "softcap" in shape else z
         expected = exact(name, target, logp, z, 2.0)
         (3 * (weights.double() * expected).sum()).backward()
-        found = []
+        by_chunk = []
         for chunk in (N, 1, 7, None):
             leaves = [t.to(device, copy=True).requires_grad_() for t in (hidden, weight, bias)]
             total, values = through_head(
@@ -96,14 +98,14 @@ def test_chunks_through_the_head_against_float64_and_the_whole(device, name, kin
             assert close(values.cpu(), expected.detach()) < 1e-5, (shape, chunk)
             for leaf, other in zip(leaves, wide, strict=True):
                 assert close(leaf.grad.cpu(), other.grad) < 1e-4 * max(1.0, float(other.grad.abs().max())), shape
-            found.append([values, *(leaf.grad for leaf in leaves)])
-        for some in found[1:]:
-            for part, whole in zip(some, found[0], strict=True):
+            by_chunk.append([values, *(leaf.grad for leaf in leaves)])
+        for chunked in by_chunk[1:]:
+            for part, whole in zip(chunked, by_chunk[0], strict=True):
                 assert float((part - whole).abs().max()) < 1e-5 * max(1.0, float(whole.abs().max())), shape
 
 
 def test_chunks_under_autocast(device):
-    """As bfloat16 training takes it: states and weight in float32, products in bfloat16, gradients in float32."""
+    """As in bfloat16 training: states, weight and gradients are float32, and matrix products are bfloat16."""
     logp, _ = teacher_and_student()
     target, generator = moved(target_of("topk", logp, 1.0), device), torch.Generator().manual_seed(1)
     leaves = [torch.randn(*s, generator=generator).to(device).requires_grad_() for s in ((N, 16), (V, 16))]
@@ -124,9 +126,12 @@ def test_chunks_under_autocast(device):
 
 
 @pytest.mark.parametrize(("name", "kind"), DEFINED)
-def test_no_chunk_waits_for_the_device(device, name, kind):
-    """Forward and backward, of a target that says which id is its largest. (Adaptive KL asks whether half the mass is
-    among the first thousand ids, where there are more.)"""
+def test_no_chunk_synchronizes_with_the_device(device, name, kind):
+    """Neither forward nor backward synchronizes with the device if the target states its largest id.
+
+    With a larger vocabulary, adaptive KL does synchronize: it checks whether the first thousand ids hold half of the
+    probability.
+    """
     logp, _ = teacher_and_student()
     target = moved(target_of(kind, logp, 2.0), device)
     if kind == "topk":
@@ -147,7 +152,7 @@ def test_no_chunk_waits_for_the_device(device, name, kind):
 
 
 @pytest.mark.parametrize("kind", ["topk", "sampled"])
-def test_ids_that_the_student_has_not_hold_no_mass(device, kind):
+def test_ids_outside_the_students_vocabulary_have_no_mass(device, kind):
     logp, z = teacher_and_student()
     target = target_of(kind, logp, 1.0, 64)
     here = value_and_gradient(loss_of(target, "forward_kl"), z[:, :200])

@@ -1,4 +1,4 @@
-"""Classifiers and sentence encoders trained on the device: the CPU's losses, activations made again, resume."""
+"""Classifiers and sentence encoders trained on the device: losses as on the CPU, gradient checkpointing, resuming."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KINDS = list(STUDENTS)
 
 @pytest.fixture(scope="module")
 def sorted_(tmp_path_factory, device):
-    """A function that gives (recipe, run) of a kind of student, with its teacher on a device and keys of `train`."""
+    """A function that returns (recipe, run) for a kind of student, a device of the teacher, and keys of `train`."""
     folder, done = tmp_path_factory.mktemp("gpu-sorting"), {}
 
     def make(kind: str, where: str = device.type, **changes):
@@ -44,27 +44,27 @@ def sorted_(tmp_path_factory, device):
             done[kind] = recipe
         recipe = done[kind]
         section = TrainSection.model_validate(recipe.train.model_dump(exclude_none=True) | changes)
-        there = recipe.teacher.model_copy(update={"device": where})
-        return recipe.model_copy(update={"train": section, "teacher": there}), folder / kind
+        teacher = recipe.teacher.model_copy(update={"device": where})
+        return recipe.model_copy(update={"train": section, "teacher": teacher}), folder / kind
 
     return make
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_first_step_is_the_cpus(sorted_, tmp_path, kind, dtype):
-    mine = read_metrics(train(*sorted_(kind, dtype=dtype), tmp_path / "mine"))
-    its = read_metrics(train(*sorted_(kind, "cpu", dtype=dtype), tmp_path / "its"))
-    assert len(mine) == 6
-    assert all(math.isfinite(row["loss"]) for row in mine)
+def test_the_first_step_has_the_metrics_of_the_cpu(sorted_, tmp_path, kind, dtype):
+    metrics = read_metrics(train(*sorted_(kind, dtype=dtype), tmp_path / "device"))
+    expected = read_metrics(train(*sorted_(kind, "cpu", dtype=dtype), tmp_path / "cpu"))
+    assert len(metrics) == 6
+    assert all(math.isfinite(row["loss"]) for row in metrics)
     near = {"abs": 1e-4} if dtype == "float32" else {"rel": 3e-2}
-    for key in its[0].keys() - {"grad_norm"}:
-        assert mine[0][key] == pytest.approx(its[0][key], **near), key
-    assert mine[-1]["loss"] == pytest.approx(its[-1]["loss"], rel=0.05 if dtype == "float32" else 0.15)
+    for key in expected[0].keys() - {"grad_norm"}:
+        assert metrics[0][key] == pytest.approx(expected[0][key], **near), key
+    assert metrics[-1]["loss"] == pytest.approx(expected[-1]["loss"], rel=0.05 if dtype == "float32" else 0.15)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_activations_made_again_are_the_same_loss(sorted_, tmp_path, kind):
+def test_gradient_checkpointing_gives_the_same_loss(sorted_, tmp_path, kind):
     a, b = (
         read_metrics(train(*sorted_(kind, gradient_checkpointing=on, baseline=False), tmp_path / str(on)))
         for on in (False, True)
@@ -74,7 +74,7 @@ def test_activations_made_again_are_the_same_loss(sorted_, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_bytes_whole_and_resumed(sorted_, tmp_path, kind):
+def test_a_resumed_student_has_the_same_bytes(sorted_, tmp_path, kind):
     dropped = {key: 0.3 for key in ("hidden_dropout_prob", "attention_probs_dropout_prob")}
     student = STUDENTS[kind] | {"config": STUDENTS[kind]["config"] | dropped}
     recipe, run = sorted_(kind, student=student, baseline=False)
@@ -86,7 +86,7 @@ def test_the_same_bytes_whole_and_resumed(sorted_, tmp_path, kind):
         assert (whole / name).read_bytes() == (resumed / name).read_bytes(), name
 
 
-def test_they_are_loaded_and_read_texts_there(sorted_, tmp_path, device):
+def test_trained_students_load_on_the_device(sorted_, tmp_path, device):
     texts = ["where is my parcel", "lost", "the app crashes twice"]
     folder = train(*sorted_("encoder", baseline=False), tmp_path / "encoder")
     a, b = (Encoder.load(folder, where).predict(texts) for where in (device.type, "cpu"))

@@ -1,4 +1,4 @@
-"""Teachers on the device: the same bits again, draws by their own probabilities, log-probabilities as on the CPU."""
+"""Teachers on the device: reproducible bits, draws that follow their probabilities, log-probabilities as on the CPU."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from synthgen.teachers import open_teacher
 from synthgen.teachers.embedding import EmbeddingModel
 from synthgen.teachers.transformers import LocalModel
 
-NEAR = 1e-3  # nats: float32 sums in another order
+NEAR = 1e-3  # in nats; the device adds float32 numbers in another order
 SPECS = [
     {"kind": "sampled", "draws": 50, "temperature": 1.0},
     {"kind": "sampled", "draws": 9, "temperature": 2.0},
     {"kind": "topk", "k": 16, "temperature": 2.0},
 ]
-# All begin alike: what they share is computed once.
+# All questions begin with the same words, so that the teacher computes this prefix once.
 QUESTIONS = [f"Here is a sum to be done by you alone: {n} + {n * n}? {'Think. ' * (n % 4)}" for n in range(12)]
 
 
-def opened(folder, device: str, **more) -> LocalModel:
-    return LocalModel.open(TeacherSection(model=str(folder), device=device, license="Apache-2.0", batch_size=8, **more))
+def opened(folder, device: str, **keys) -> LocalModel:
+    return LocalModel.open(TeacherSection(model=str(folder), device=device, license="Apache-2.0", batch_size=8, **keys))
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +39,10 @@ def on_cpu(teacher_folder):
     return opened(teacher_folder, "cpu")
 
 
-def ask(question: str, index: int, tokens: int = 20, kind: str = "sample", top_p: float = 1.0, **more) -> Request:
-    said = [{"role": "user", "content": question}]
+def ask(question: str, index: int, tokens: int = 20, kind: str = "sample", top_p: float = 1.0, **fields) -> Request:
+    prompt = [{"role": "user", "content": question}]
     sampling = {"temperature": 1.0, "top_p": top_p, "max_new_tokens": tokens}
-    return Request(kind, f"s{index}", "train", said, said, sampling, [], id=f"{index + 1:032x}", **more)
+    return Request(kind, f"s{index}", "train", prompt, prompt, sampling, [], id=f"{index + 1:032x}", **fields)
 
 
 def arrays(target) -> list[np.ndarray]:
@@ -52,22 +52,22 @@ def arrays(target) -> list[np.ndarray]:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("top_p", [1.0, 0.8])
 @pytest.mark.parametrize("spec", SPECS, ids=["draws", "warm draws", "topk"])
-def test_the_same_requests_are_the_same_bits(device, teacher_folder, spec, top_p, dtype):
-    """Batches of several rows and of one; with the weights loaded again."""
+def test_the_same_requests_give_the_same_bits(device, teacher_folder, spec, top_p, dtype):
+    """A batch of several rows and a batch of one row, each sampled twice by each of two loaded copies of the model."""
     requests = [ask(q, i, tokens=12 + i, top_p=top_p) for i, q in enumerate(QUESTIONS)]
-    for some in (requests, requests[:1]):
-        found = []
+    for batch in (requests, requests[:1]):
+        samples = []
         for _ in range(2):
             teacher = opened(teacher_folder, device.type, dtype=dtype)
-            found += [teacher.sample(some, spec) for _ in range(2)]
-        for again in found[1:]:
-            for a, b in zip(again, found[0], strict=True):
+            samples += [teacher.sample(batch, spec) for _ in range(2)]
+        for again in samples[1:]:
+            for a, b in zip(again, samples[0], strict=True):
                 assert list(a.token_ids) == list(b.token_ids)
                 assert all(np.array_equal(x, y) for x, y in zip(arrays(a.target), arrays(b.target), strict=True))
 
 
 def test_draws_and_tokens_follow_their_own_probabilities(model):
-    """First tokens of 800 samples, and the draws beside them: chi-square of the likely ids."""
+    """A chi-square test on the likely ids, for the first tokens of 800 samples and for their stored draws."""
     requests = [ask(QUESTIONS[1], n, tokens=1) for n in range(800)]
     replies = model.sample(requests, SPECS[0])
     p = model.logprobs([list(replies[0].prompt_token_ids)], [[0]])[0][0].double().exp().cpu()
@@ -80,8 +80,8 @@ def test_draws_and_tokens_follow_their_own_probabilities(model):
         assert 0.3 < chi < 1 + 4 * (2 / len(likely)) ** 0.5
 
 
-def test_what_is_stored_beside_a_token_is_its_probability_on_the_cpu(model, on_cpu):
-    """Top-k of the tokens as they are written, with caches, masks and a shared prefix, against plain passes."""
+def test_stored_top_k_has_the_log_probabilities_of_the_cpu(model, on_cpu):
+    """The top-k stored while sampling, with caches, masks and a shared prefix, compared with plain forward passes."""
     for reply in model.sample([ask(q, i) for i, q in enumerate(QUESTIONS)], {**SPECS[2], "temperature": 1.0}):
         [logp_TV] = on_cpu.logprobs([list(reply.prompt_token_ids)], [list(reply.token_ids)])
         kept = logp_TV.gather(-1, torch.from_numpy(reply.target.ids).long())
@@ -91,11 +91,11 @@ def test_what_is_stored_beside_a_token_is_its_probability_on_the_cpu(model, on_c
 
 @pytest.mark.parametrize("spec", SPECS, ids=["draws", "warm draws", "topk"])
 def test_scores_are_those_of_the_cpu(model, on_cpu, spec):
-    said = [({"role": "assistant", "content": f"The sum is {n}, I {'do ' * (n % 5)}think."},) for n in range(12)]
-    requests = [ask(q, i, kind="score", completion=said[i]) for i, q in enumerate(QUESTIONS)]
-    here, there = model.score(requests, spec), on_cpu.score(requests, spec)
+    texts = [({"role": "assistant", "content": f"The sum is {n}, I {'do ' * (n % 5)}think."},) for n in range(12)]
+    requests = [ask(q, i, kind="score", completion=texts[i]) for i, q in enumerate(QUESTIONS)]
+    replies, expected = model.score(requests, spec), on_cpu.score(requests, spec)
     draws = differ = 0
-    for a, b in zip(here, there, strict=True):
+    for a, b in zip(replies, expected, strict=True):
         assert a.token_ids == b.token_ids
         assert np.abs(np.array(a.token_logprobs) - np.array(b.token_logprobs)).max() < NEAR
         if spec["kind"] == "topk":
@@ -107,18 +107,18 @@ def test_scores_are_those_of_the_cpu(model, on_cpu, spec):
         for x, y in zip(split(a.target), split(b.target), strict=True):
             draws += spec["draws"]
             differ += sum(abs(x.get(i, 0) - y.get(i, 0)) for i in x.keys() | y.keys()) // 2
-    assert differ <= draws * 1e-3, "a random number falls between the two devices' sums now and then"
+    assert differ <= draws * 1e-3, "only rounding may change a draw, and it does so seldom"
 
 
 def split(target) -> list[dict[int, int]]:
-    """Counts by id, a position each."""
+    """For each position, the number of draws of each id."""
     bounds = np.cumsum(target.uniques)[:-1]
     pairs = zip(np.split(target.ids, bounds), np.split(target.counts.astype(int), bounds), strict=True)
     return [dict(zip(ids.tolist(), counts.tolist(), strict=True)) for ids, counts in pairs]
 
 
 def test_label_probabilities_are_those_of_the_cpu(model, on_cpu):
-    labels = ("a", "billing issue", "technical", "payment")  # of one token and of many
+    labels = ("a", "billing issue", "technical", "payment")  # labels of one token and of several
     requests = [ask(q, i, kind="classify", labels=labels) for i, q in enumerate(QUESTIONS)]
     for a, b in zip(model.classify(requests), on_cpu.classify(requests), strict=True):
         assert np.abs(np.array(a.label_probs) - np.array(b.label_probs)).max() < NEAR
@@ -127,18 +127,18 @@ def test_label_probabilities_are_those_of_the_cpu(model, on_cpu):
 
 @pytest.mark.parametrize("scale", [{}, {"logit_scale": 1.0}], ids=["packed", "padded"])
 def test_gradients_of_a_teacher_forced_pass_are_those_of_the_cpu(device, scale):
-    """Through the packed batch and its mask, and through the padded one."""
+    """Both ways to make a batch are tested: packed with a mask, and padded."""
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=97, **sizes, **scale))
     rng = np.random.default_rng(0)
     prompts, completions = ([rng.integers(0, 97, n).tolist() for n in sizes] for sizes in ((70, 3, 40), (1, 60, 90)))
-    found = []
+    gradients = []
     for where in (torch.device("cpu"), device):
         model.to(where).zero_grad()
         sum(z.log_softmax(-1)[:, 3].sum() for z in completion_logits(model, prompts, completions)).backward()
-        found.append([p.grad.cpu().clone() for p in model.parameters()])
-    for a, b in zip(*found, strict=True):
+        gradients.append([p.grad.cpu().clone() for p in model.parameters()])
+    for a, b in zip(*gradients, strict=True):
         assert float((a - b).abs().max()) < 1e-4 * max(1.0, float(b.abs().max()))
 
 

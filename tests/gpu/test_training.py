@@ -1,4 +1,4 @@
-"""Training on the device: the CPU's losses, every kind of decoder student, and resume to the byte."""
+"""Training on the device: losses as on the CPU, all kinds of students, and resuming with the same bytes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from synthgen.errors import UserError
 from synthgen.recipe import TrainSection
 from synthgen.teachers.transformers import LocalModel
 
-# Bins of 256 tokens, full: attention over several blocks of keys, whose gradients a GPU may sum in any order.
+# Rows fill bins of 256 tokens. So attention covers several blocks of keys, and a GPU may add gradients in any order.
 GENERATE = {"num_generations": 2, "max_new_tokens": 24, "shard_size": 16}
 LOGITS = {
     "sampled": {"kind": "sampled", "draws": 50},
@@ -36,11 +36,11 @@ FAST = {"batch_size": 16, "num_train_epochs": 8, "max_steps": 6, "save_steps": 2
 NEAR = {"float32": {"abs": 1e-4}, "bfloat16": {"rel": 3e-2, "abs": 1e-3}}
 
 
-def ready(made, kind: str = "sampled", **more):
-    """(recipe, run) with a `train` section of these keys; `device` is the teacher's."""
-    device = {"device": more.pop("device")} if "device" in more else {}
-    recipe, run = made(kind, **device, seeds=32, generate=GENERATE, logits=LOGITS[kind])
-    values = recipe.train.model_dump(exclude_none=True) | FAST | more
+def ready(make_run, kind: str = "sampled", **keys):
+    """(recipe, run) with these keys in the section `train`. The key `device` is the device of the teacher."""
+    device = {"device": keys.pop("device")} if "device" in keys else {}
+    recipe, run = make_run(kind, **device, seeds=32, generate=GENERATE, logits=LOGITS[kind])
+    values = recipe.train.model_dump(exclude_none=True) | FAST | keys
     return recipe.model_copy(update={"train": TrainSection.model_validate(values)}), run
 
 
@@ -48,35 +48,36 @@ def weights(folder) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-# The CPU's losses
+# Losses as on the CPU
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("kind", "loss"), [("sampled", "forward_kl"), ("topk", "reverse_kl"), ("topk", "adaptive_kl")])
-def test_the_first_step_is_the_cpus(made, tmp_path, kind, loss, dtype):
-    """Of both arms; and the student that comes of it is saved in float32, with weights that moved."""
-    found = []
+def test_the_first_step_has_the_metrics_of_the_cpu(make_run, tmp_path, kind, loss, dtype):
+    """The metrics of student and baseline are compared. The saved student is float32, and its weights have changed."""
+    by_device = []
     for device in (None, "cpu"):
         where = {} if device is None else {"device": device}
-        student = train(*ready(made, kind, loss=loss, dtype=dtype, **where), tmp_path / str(device))
-        found.append([read_metrics(folder) for folder in (student, student / "baseline")])
-    for mine, its in zip(*found, strict=True):
-        assert all(math.isfinite(row["loss"]) for row in mine)
-        for key in mine[0].keys() & {"loss", "distillation", "cross_entropy"}:
-            assert mine[0][key] == pytest.approx(its[0][key], **NEAR[dtype]), key
-        assert mine[0]["grad_norm"] == pytest.approx(its[0]["grad_norm"], rel=1e-3 if dtype == "float32" else 0.1)
-        assert mine[-1]["loss"] == pytest.approx(its[-1]["loss"], rel=0.02)
+        student = train(*ready(make_run, kind, loss=loss, dtype=dtype, **where), tmp_path / str(device))
+        by_device.append([read_metrics(folder) for folder in (student, student / "baseline")])
+    for metrics, expected in zip(*by_device, strict=True):
+        assert all(math.isfinite(row["loss"]) for row in metrics)
+        for key in metrics[0].keys() & {"loss", "distillation", "cross_entropy"}:
+            assert metrics[0][key] == pytest.approx(expected[0][key], **NEAR[dtype]), key
+        near = 1e-3 if dtype == "float32" else 0.1
+        assert metrics[0]["grad_norm"] == pytest.approx(expected[0]["grad_norm"], rel=near)
+        assert metrics[-1]["loss"] == pytest.approx(expected[-1]["loss"], rel=0.02)
     saved = weights(tmp_path / "None")
-    begun = decoder(ready(made, kind)[0].train.student, LocalModel.open(ready(made, kind)[0].teacher), 0).model
+    begun = decoder(ready(make_run, kind)[0].train.student, LocalModel.open(ready(make_run, kind)[0].teacher), 0).model
     assert all(value.dtype == torch.float32 for value in saved.values())
     assert any(not torch.equal(value, saved[name].cpu()) for name, value in begun.state_dict().items() if name in saved)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_activations_made_again_are_the_same_loss(made, tmp_path, dtype):
+def test_gradient_checkpointing_gives_the_same_loss(make_run, tmp_path, dtype):
     settings = {"student": {"kind": "decoder", "layers": 2}, "baseline": False, "dtype": dtype}
     a, b = (
-        read_metrics(train(*ready(made, **settings, gradient_checkpointing=on), tmp_path / str(on)))
+        read_metrics(train(*ready(make_run, **settings, gradient_checkpointing=on), tmp_path / str(on)))
         for on in (False, True)
     )
     assert a[0]["loss"] == b[0]["loss"]
@@ -86,10 +87,10 @@ def test_activations_made_again_are_the_same_loss(made, tmp_path, dtype):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kind", ["sampled", "topk"])
-def test_micro_batches_add_up_to_the_step(made, tmp_path, kind, dtype):
+def test_micro_batches_add_up_to_the_step(make_run, tmp_path, kind, dtype):
     a, b = (
         read_metrics(
-            train(*ready(made, kind, baseline=False, micro_batch_size=size, dtype=dtype), tmp_path / str(size))
+            train(*ready(make_run, kind, baseline=False, micro_batch_size=size, dtype=dtype), tmp_path / str(size))
         )
         for size in (16, 5)
     )
@@ -100,19 +101,19 @@ def test_micro_batches_add_up_to_the_step(made, tmp_path, kind, dtype):
 
 
 @pytest.mark.parametrize("kind", ["sampled", "topk"])
-def test_gradients_are_those_of_the_cpu_and_of_the_steps_portions(made, kind):
-    recipe, run = ready(made, kind)
+def test_gradients_are_those_of_the_cpu_whole_and_in_portions(make_run, kind):
+    recipe, run = ready(make_run, kind)
     teacher = LocalModel.open(recipe.teacher)
     data = load(run / "curated", teacher.render, 256)
-    batch, found = data.examples[:13], []
+    batch, gradients = data.examples[:13], []
     for device, size in ((torch.device("cpu"), 13), (teacher.model.device, 13), (teacher.model.device, 4)):
         model = decoder(recipe.train.student, teacher, 0).model.to(device)
         objective = FromShards(model, data.meta, recipe.train)
         for begin in range(0, len(batch), size):
             objective(batch[begin : begin + size], batch)[0].backward()
-        found.append([p.grad.cpu() for p in model.parameters()])
-    for other in found[1:]:
-        for a, b in zip(other, found[0], strict=True):
+        gradients.append([p.grad.cpu() for p in model.parameters()])
+    for other in gradients[1:]:
+        for a, b in zip(other, gradients[0], strict=True):
             assert float((a - b).abs().max()) < 1e-4 * max(1.0, float(b.abs().max()))
 
 
@@ -121,13 +122,13 @@ def test_the_distance_across_tokenizers_is_the_cpus(device):
     shares = [np.sort(rng.dirichlet(np.ones(9)))[::-1].astype(np.float32).copy() for _ in range(3)]
     parts = tuple(Part(2 * n, 2 * n + 2, kept * 0.9, 0.01, 10) for n, kept in enumerate(shares))
     example = Example("x", [], list(range(7)), None, True, (), parts=parts)
-    found = []
+    by_device = []
     for where in (device, torch.device("cpu")):
         generator.manual_seed(0)
         h, w = (torch.randn(*s, generator=generator).to(where).requires_grad_() for s in ((7, 8), (23, 8)))
         value = uld(h, Head(w), [example], 23)
-        found.append([value.detach().cpu(), *(g.cpu() for g in torch.autograd.grad(value, (h, w)))])
-    for a, b in zip(*found, strict=True):
+        by_device.append([value.detach().cpu(), *(g.cpu() for g in torch.autograd.grad(value, (h, w)))])
+    for a, b in zip(*by_device, strict=True):
         assert torch.allclose(a, b, atol=1e-5)
 
 
@@ -150,31 +151,33 @@ STUDENTS = {
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", STUDENTS)
-def test_students_of_every_kind(made, tmp_path, name, dtype):
-    """A few steps; the first one's loss is the CPU's. (Dropout, which T5 and BART have, is drawn on each device.)"""
+def test_students_of_every_kind(make_run, tmp_path, name, dtype):
+    """Trains a few steps. The first step has the loss of the CPU. T5 and BART have no dropout here, because each device
+    draws other random numbers.
+    """
     settings = {"baseline": False, "max_steps": 3, "dtype": dtype, **STUDENTS[name]}
     if "config" in settings.get("student", {}) and settings["student"]["kind"] == "seq2seq":
         config = settings["student"]["config"]
         off = {"dropout_rate": 0.0} if config["model_type"] == "t5" else {"dropout": 0.0}
         settings["student"] = {"kind": "seq2seq", "config": config | off}
-    mine = read_metrics(train(*ready(made, **settings), tmp_path / "mine"))
-    its = read_metrics(train(*ready(made, **settings, device="cpu"), tmp_path / "its"))
-    assert len(mine) == 3
-    assert all(math.isfinite(value) for row in mine for value in row.values())
-    for key, value in its[0].items():
+    metrics = read_metrics(train(*ready(make_run, **settings), tmp_path / "device"))
+    expected = read_metrics(train(*ready(make_run, **settings, device="cpu"), tmp_path / "cpu"))
+    assert len(metrics) == 3
+    assert all(math.isfinite(value) for row in metrics for value in row.values())
+    for key, value in expected[0].items():
         if key != "grad_norm":
-            assert mine[0][key] == pytest.approx(value, **NEAR[dtype]), key
+            assert metrics[0][key] == pytest.approx(value, **NEAR[dtype]), key
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_student_learns_from_what_it_writes(made, tmp_path, dtype):
+def test_a_student_learns_from_its_own_texts(make_run, tmp_path, dtype):
     online = {"mode": "on_policy", "lmbda": 1.0, "max_new_tokens": 12, "reuse": 2}
     settings = {"online": online, "loss": "reverse_kl", "max_steps": 4, "dtype": dtype}
-    student = train(*ready(made, **settings), tmp_path / "student")
+    student = train(*ready(make_run, **settings), tmp_path / "student")
     metrics = read_metrics(student)
     assert all(0 < row["length"] <= 12 and math.isfinite(row["loss"]) for row in metrics)
-    again = read_metrics(train(*ready(made, **settings), tmp_path / "again"))
-    for key in ("length", "ended", "loss"):  # the same tokens are written, then
+    again = read_metrics(train(*ready(make_run, **settings), tmp_path / "again"))
+    for key in ("length", "ended", "loss"):  # equal only if the student writes the same tokens
         assert again[0][key] == metrics[0][key], key
     assert len(read_metrics(student / "baseline")) == 4
 
@@ -184,7 +187,7 @@ def test_a_student_learns_from_what_it_writes(made, tmp_path, dtype):
 
 @contextmanager
 def deterministic() -> Iterator[set[str]]:
-    """Kernels that torch knows to give the same bits; the set of those that it says it has none for."""
+    """Makes torch use deterministic kernels. Yields a set that receives torch's warnings of operations without one."""
     named: set[str] = set()
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
@@ -197,17 +200,17 @@ def deterministic() -> Iterator[set[str]]:
 
 
 def differing(a, b) -> dict[str, float]:
-    """Files of a student that are not the same bytes, and by how much their weights differ at most."""
-    found = {}
+    """Maps each file of a student whose bytes differ to the largest difference of weights (NaN for other files)."""
+    differences = {}
     for path in sorted(p for p in a.rglob("*") if p.suffix in (".safetensors", ".jsonl")):
         other = b / path.relative_to(a)
         if path.read_bytes() != other.read_bytes():
-            apart = float("nan")
+            largest = float("nan")
             if path.suffix == ".safetensors":
-                mine, its = load_file(path), load_file(other)
-                apart = max(float((mine[name] - its[name]).abs().max()) for name in mine)
-            found[str(path.relative_to(a))] = apart
-    return found
+                weights_a, weights_b = load_file(path), load_file(other)
+                largest = max(float((weights_a[name] - weights_b[name]).abs().max()) for name in weights_a)
+            differences[str(path.relative_to(a))] = largest
+    return differences
 
 
 BYTES = {
@@ -223,13 +226,13 @@ BYTES = {
 @pytest.mark.parametrize("kernels", ["as they are", "deterministic"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", BYTES)
-def test_the_same_bytes_whole_again_and_resumed(made, tmp_path, name, dtype, kernels):
-    """Trained twice, and once cut after three steps, one after a checkpoint: weights and metrics to the byte.
+def test_a_repeated_or_resumed_training_gives_the_same_bytes(make_run, tmp_path, name, dtype, kernels):
+    """Three trainings give the same bytes of weights and metrics: two whole ones, and one that is cut and resumed.
 
-    Where they differ, the failure names the operations for which torch has no kernel, or has chosen none, that gives
-    the same bits each time.
+    The cut comes after step three, one step after a checkpoint. If bytes differ, the failure names the operations for
+    which torch did not use a deterministic kernel.
     """
-    recipe, run = ready(made, baseline=False, dtype=dtype, **{"kind": "sampled", **BYTES[name]})
+    recipe, run = ready(make_run, baseline=False, dtype=dtype, **{"kind": "sampled", **BYTES[name]})
     with deterministic() if kernels == "deterministic" else nullcontext(set()):
         whole, again = (train(recipe, run, tmp_path / folder) for folder in ("whole", "again"))
         with pytest.raises(KeyboardInterrupt):
@@ -239,22 +242,22 @@ def test_the_same_bytes_whole_again_and_resumed(made, tmp_path, name, dtype, ker
     if any(apart.values()):
         with deterministic() as named:
             train(recipe, run, tmp_path / "watched")
-        pytest.fail(f"{apart}; not deterministic, torch says: {sorted(named) or 'nothing'}")
+        pytest.fail(f"{apart}; torch warns of operations that are not deterministic: {sorted(named) or 'none'}")
 
 
 # Devices
 
 
-def test_one_process_trains_on_one_device_and_on_another(made, tmp_path, device):
-    section = ready(made)[0].train
+def test_one_process_trains_on_several_devices(make_run, tmp_path, device):
+    section = ready(make_run)[0].train
     for where in (device, torch.device("cpu"), device):
         assert accelerator_of(section, where, tmp_path).device.type == where.type
 
 
 @pytest.mark.parametrize("where", [None, "cpu"])
-def test_a_student_is_measured_where_its_teacher_is(made, tmp_path, where):
-    """Also on the CPU of a machine with a GPU."""
-    recipe, run = ready(made, **({} if where is None else {"device": where}))
+def test_a_student_is_measured_where_its_teacher_is(make_run, tmp_path, where):
+    """This holds on the device, and on the CPU of a machine with a GPU."""
+    recipe, run = ready(make_run, **({} if where is None else {"device": where}))
     student = train(recipe, run, tmp_path / "student")
     section = recipe.evaluate.model_copy(update={"max_rows": 8, "max_prompts": 2, "max_new_tokens": 8})
     found = evaluate(recipe.model_copy(update={"evaluate": section}), run, student)
@@ -263,13 +266,13 @@ def test_a_student_is_measured_where_its_teacher_is(made, tmp_path, where):
     assert table["distilled"]["tokens_per_second"] > 0
 
 
-def test_out_of_memory_is_one_line_that_says_what_to_do(made, tmp_path, device):
+def test_out_of_memory_is_one_line_with_a_hint(make_run, tmp_path, device):
     if device.type != "cuda":
-        pytest.skip("of a GPU's memory")
+        pytest.skip("this test needs a GPU, because it fills the GPU's memory")
     config = {"hidden_size": 256, "intermediate_size": 8192, "num_hidden_layers": 4}
-    recipe, run = ready(made, student={"kind": "decoder", "config": config}, baseline=False, batch_size=48)
+    recipe, run = ready(make_run, student={"kind": "decoder", "config": config}, baseline=False, batch_size=48)
     torch.cuda.empty_cache()
-    room = torch.cuda.memory_reserved() + (300 << 20)  # weights are 100 MB, a layer's activations 300
+    room = torch.cuda.memory_reserved() + (300 << 20)  # weights take 100 MB, and activations of a layer take 300 MB
     torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(device).total_memory)
     try:
         with pytest.raises(UserError, match="out of memory in step 0, with") as caught:

@@ -1,4 +1,4 @@
-"""llama.cpp's server (`llama_cpp.server`) with the GGUF of the demo's teacher, on loopback."""
+"""Starts llama.cpp's server (`llama_cpp.server`) on loopback, with the GGUF of the demo's teacher."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """The server's address, ending in /v1; it serves 'smol'."""
+    """The server's address, which ends in /v1. The name of the model is 'smol'."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

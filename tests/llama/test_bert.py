@@ -1,4 +1,4 @@
-"""llama.cpp reads a BERT classifier that was exported as GGUF: the same tokens, the same labels."""
+"""llama.cpp loads a BERT classifier that was exported as GGUF, and gives the same tokens and labels."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def run(tmp_path_factory) -> Path:
 
 def test_the_same_probabilities(run):
     student, folder = Encoder.load(run / "student"), run / "student" / "gguf"
-    theirs = np.log(student.predict(TEXTS))
-    assert np.abs(theirs - np.log(open_classifier("llama.cpp", folder / "model-f16.gguf")(TEXTS))).max() < 1e-3
-    assert np.abs(theirs - np.log(open_classifier("llama.cpp", folder / "model-q8_0.gguf")(TEXTS))).max() < 0.05
+    expected = np.log(student.predict(TEXTS))
+    assert np.abs(expected - np.log(open_classifier("llama.cpp", folder / "model-f16.gguf")(TEXTS))).max() < 1e-3
+    assert np.abs(expected - np.log(open_classifier("llama.cpp", folder / "model-q8_0.gguf")(TEXTS))).max() < 0.05
 
 
 def test_the_same_tokens(run):
@@ -52,7 +52,7 @@ def test_the_same_tokens(run):
         assert model.tokenize(text.encode(), special=True) == tokenizer(text)["input_ids"]
 
 
-def test_its_table(run):
+def test_the_table_of_the_export(run):
     result = json.loads((run / "student" / "gguf" / "export.json").read_text())
     print(result["table"])
     assert result["passed"]
@@ -64,12 +64,12 @@ def test_its_table(run):
         assert result["table"][name]["agreement"] >= 0.99
 
 
-def test_the_card_says_how(run):
+def test_the_program_in_the_card_runs(run):
     card = (run / "student" / "gguf" / "README.md").read_text()
     code = card.split("```python\n")[1].split("```")[0]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=run / "student" / "gguf")
     assert done.returncode == 0, done.stderr
-    said = dict(re.findall(r"'(\w+)': np\.float64\(([^)]+)\)", done.stdout))
+    printed = dict(re.findall(r"'(\w+)': np\.float64\(([^)]+)\)", done.stdout))
     expected = Encoder.load(run / "student").predict(["a text"])[0]
-    assert list(said) == Encoder.load(run / "student").labels
-    assert np.allclose([float(v) for v in said.values()], expected, atol=0.05)
+    assert list(printed) == Encoder.load(run / "student").labels
+    assert np.allclose([float(v) for v in printed.values()], expected, atol=0.05)

@@ -1,4 +1,4 @@
-"""llama.cpp reads a decoder that was exported as GGUF: the same tokens, and its likeliest next ones."""
+"""llama.cpp loads a decoder that was exported as GGUF, and gives the same tokens and next-token probabilities."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from synthgen.tables.engines import TeacherSection
 from synthgen.teachers.transformers import LocalModel
 
 
-def test_it_reads_text_and_speaks_as_the_student_does(tmp_path, tiny):
+def test_tokens_and_probabilities_are_those_of_the_student(tmp_path, tiny):
     import llama_cpp
 
     recipe = synthgen.load_recipe(small_task(tmp_path / "task", tiny, seeds=24))
@@ -34,6 +34,6 @@ def test_it_reads_text_and_speaks_as_the_student_does(tmp_path, tiny):
     model, ids = open_model("llama.cpp", path), student.tokenizer("What is 2 plus 3? It is five.")["input_ids"]
     with torch.inference_mode():
         expected = student.model(torch.tensor([ids])).logits[0].log_softmax(-1)
-    first, rest = model.feed(ids[:4]), model.feed(ids[4:])  # what the cache holds is in the comparison
-    for found, wanted in ((first, expected[:4]), (rest, expected[4:])):
-        assert (torch.tensor(found).log_softmax(-1) - wanted).abs().max() < 0.05
+    first, rest = model.feed(ids[:4]), model.feed(ids[4:])  # the second call uses the cache of the first
+    for logits, wanted in ((first, expected[:4]), (rest, expected[4:])):
+        assert (torch.tensor(logits).log_softmax(-1) - wanted).abs().max() < 0.05

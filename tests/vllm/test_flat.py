@@ -1,4 +1,4 @@
-"""vLLM's flat log-probabilities (its own class) as arrays and as a top-k target."""
+"""Conversion of vLLM's FlatLogprobs to arrays and to a top-k target."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ V = 500
 
 
 def _filled(logp_TV: np.ndarray, drawn: list[int], k: int, prompt: bool = False) -> FlatLogprobs:
-    """What the engine appends: the drawn token first, then the k likeliest."""
+    """A FlatLogprobs as the engine fills it: at each position the drawn token, then the k most likely tokens."""
     flat = FlatLogprobs()
     if prompt:
         flat.append(None)
@@ -64,18 +64,18 @@ def test_prompt_positions_begin_at_the_second_token():
     np.testing.assert_allclose(values[:, 0], [logp[t, t] for t in range(4, 12)], atol=1e-6)
 
 
-def test_mass_left_out_of_a_peaked_distribution_is_bounded_where_rounding_eats_it():
+def test_residual_mass_of_a_peaked_distribution_is_bounded_under_rounding():
     z = np.full((1, V), -40.0)
     z[0, 0] = 0.0
     logp = (z - np.logaddexp.reduce(z, axis=1, keepdims=True)).astype(np.float32).astype(float)
     target = top_k(*positions(_filled(logp, [0], 8)), V)
     assert np.log(V - 8) - 41 < target.log_tail[0] <= np.log(V - 8) - 40 + 1e-3
     over = logp.copy()
-    over[0, 0] = 1e-7  # rounding can make the kept mass more than one
+    over[0, 0] = 1e-7  # by rounding, the kept mass can exceed one
     assert np.isfinite(top_k(*positions(_filled(over, [0], 8)), V).log_tail).all()
 
 
-def test_whole_vocabulary_leaves_nothing_out():
+def test_top_k_over_the_whole_vocabulary_has_no_residual_mass():
     logp = _random(3)
     target = top_k(*positions(_filled(logp, [0, 1, 2], V)), V)
     assert (target.log_tail == -np.inf).all()
@@ -92,14 +92,14 @@ def test_unsorted_candidates_are_sorted():
     np.testing.assert_array_equal(target.ids, np.argsort(-logp, axis=1, kind="stable")[:, :6])
 
 
-def test_positions_of_unlike_width_are_refused():
+def test_positions_of_different_widths_are_refused():
     flat = _filled(_random(4), [0] * 4, 6)
     flat.append({1: flat[0][0]})
     with pytest.raises(ValueError, match="not 7 each"):
         positions(flat)
 
 
-def test_a_target_survives_the_disk():
+def test_a_target_is_the_same_after_encoding_and_decoding():
     logp = _random(20, scale=1.5)
     target = top_k(*positions(_filled(logp, [0] * 20, 32)), V)
     meta = logits.meta({"kind": "topk", "k": 32, "temperature": 1.0}, V, "t", "k")

@@ -1,7 +1,8 @@
-"""SIGKILL over vLLM: no row is missing, none is twice, what was committed stays, no process outlives the killed one.
+"""SIGKILL with vLLM: no row is missing or doubled, committed files stay, and no process survives the killed one.
 
-One run is killed ten times, and the same command goes on each time: at commit points, while the engine starts, and at
-random moments of its work. vLLM's bits depend on the batch, so it is rows that are compared, not bytes.
+One run is killed ten times, and the same command is run again each time. The kills come at commit points, while the
+engine starts, and at random moments of its work. The test compares rows and not bytes, because vLLM's results depend on
+the batch in their last bits.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 from support.killing import Server
 from support.small import small_task
-from support.trials import committed, touched, twice
+from support.trials import committed, duplicate_ids, rewritten
 
 from synthgen import corpus, durable
 
 SEEDS, SAMPLES = 30, 2
-PATIENCE = 60.0  # seconds that an engine may take to notice: one that has only begun imports for long
+PATIENCE = 60.0  # seconds in which an engine must end after its parent; an engine that starts is busy with imports
 IMPORTS = (
     "jinja2.ext",
     "pandas",
@@ -48,7 +49,7 @@ def recipe(tmp_path_factory):
         tmp_path_factory.mktemp("kill") / "task",
         Path(),
         SEEDS,
-        long=1,  # it does not fit, and becomes failures
+        long=1,  # this seed does not fit into the context, so it becomes failures
         teacher={**teacher, **settings},
         generate={"num_generations": SAMPLES, "max_new_tokens": 16, "shard_size": 3},
         logits={"kind": "topk", "k": 64},
@@ -57,19 +58,19 @@ def recipe(tmp_path_factory):
 
 
 def rows(run: Path) -> Counter[tuple[str, int]]:
-    """How often each seed and sample is there, failures too (by seed; they have no sample)."""
-    found: Counter[tuple[str, int]] = Counter()
+    """Counts rows and failures by (seed, sample). A failure states no sample, so its number in the shard is used."""
+    counts: Counter[tuple[str, int]] = Counter()
     for path in run.glob("generated/data/[!.]*.parquet"):
         for row in pq.read_table(path, columns=["seed_id", "sampling"]).to_pylist():
-            found[row["seed_id"], row["sampling"]["sample_index"]] += 1
+            counts[row["seed_id"], row["sampling"]["sample_index"]] += 1
     for path in run.glob("generated/failures/[!.]*.parquet"):
         for n, row in enumerate(pq.read_table(path).to_pylist()):
-            found[row["seed_id"], n] += 1
-    return found
+            counts[row["seed_id"], n] += 1
+    return counts
 
 
 def next_shard(run: Path) -> Path:
-    """The data file that will be the next one."""
+    """The data file that the run will write next."""
     have = {path.name for path in run.glob("generated/data/[!.]*.parquet")}
     names = [f"{split}-{n:05d}.parquet" for split in ("train", "test") for n in range(SEEDS)]
     return run / "generated" / "data" / next(name for name in names if name not in have)
@@ -86,16 +87,16 @@ def test_ten_kills_lose_nothing_and_leave_nothing(server, recipe, tmp_path):
     for cut in plan:
         how = {**cut, "once": next_shard(run)} if "once" in cut else cut
         outcome = server.run(command, **how, patience=PATIENCE)
-        made = len(list(run.glob("generated/data/[!.]*.parquet")))
-        print(f"killed at {cut}, after {outcome.seconds:.1f} s: {made} shards are there")
+        shards = len(list(run.glob("generated/data/[!.]*.parquet")))
+        print(f"killed at {cut}, after {outcome.seconds:.1f} s with {shards} shards on the disk")
         assert outcome.code == -signal.SIGKILL, outcome.output
         assert outcome.orphans == []
-        assert touched(done) + twice(run) == []
+        assert rewritten(done) + duplicate_ids(run) == []
         done = committed(run)
     outcome = server.run(command, patience=PATIENCE)
     assert outcome.code == 0, outcome.output
     assert outcome.orphans == []
-    assert touched(done) + twice(run) == []
+    assert rewritten(done) + duplicate_ids(run) == []
     assert rows(run) == Counter({(f"q{i}", n): 1 for i in range(SEEDS) for n in range(SAMPLES)})
     assert not list(run.rglob(f"{durable.TEMPORARY}*"))
     corpus.verify(run / "generated")
@@ -103,8 +104,8 @@ def test_ten_kills_lose_nothing_and_leave_nothing(server, recipe, tmp_path):
     assert (counts["rows"], counts["failures"]) == (SEEDS * SAMPLES - SAMPLES, SAMPLES)
 
 
-def test_an_engine_that_stays_is_seen(server, recipe, tmp_path):
-    """The test above can fail: without what ties the engine to its parent, the engine is left."""
+def test_an_engine_that_survives_is_detected(server, recipe, tmp_path):
+    """Shows that the test above can fail: with a fault that unties the engine from its parent, the engine survives."""
     run = tmp_path / "run"
     command = ["synthgen", "generate", recipe, "-o", run]
     outcome = server.run(command, after=0.2, once=next_shard(run), patience=PATIENCE, fault="engine stays")

