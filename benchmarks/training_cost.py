@@ -155,7 +155,7 @@ def trl(run: Path) -> dict[str, Any]:
 
     batches = json.loads((run / "batches.json").read_text())
     rows = [row for batch in batches for row in batch]
-    tokenizer = AutoTokenizer.from_pretrained(run / "student-0")
+    tokenizer = AutoTokenizer.from_pretrained(run / "student-0", trust_remote_code=False)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     times: list[tuple[float, float]] = [(time.perf_counter(), time.process_time())]
 
@@ -184,8 +184,8 @@ def trl(run: Path) -> dict[str, Any]:
         dataloader_num_workers=0,
     )  # fmt: skip
     trainer = Trainer(
-        model=AutoModelForCausalLM.from_pretrained(run / "student-0", dtype=torch.float32),
-        teacher_model=AutoModelForCausalLM.from_pretrained(run / "teacher", dtype=torch.float32),
+        model=AutoModelForCausalLM.from_pretrained(run / "student-0", dtype=torch.float32, trust_remote_code=False),
+        teacher_model=AutoModelForCausalLM.from_pretrained(run / "teacher", dtype=torch.float32, trust_remote_code=False),
         args=settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, data_collator=collate,
         callbacks=[Clock()],
     )  # fmt: skip

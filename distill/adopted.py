@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from synthgen import corpus, durable
+from distill.outputs import ADOPTED
+from synthgen import corpus, durable, outputs
 from synthgen.datasets import Dataset, is_dataset, open_dataset, records, store
 from synthgen.errors import CorpusError
 from synthgen.lm.tokens import Tokens
@@ -36,7 +37,8 @@ def adopt(path: Path, recipe: Recipe, folder: Path, tokens: Tokens) -> Path:
         "split": recipe.split.model_dump(mode="json"),
         "tokenizer": tokens.hash,
     }
-    durable.sweep(folder)
+    outputs.check(folder, ADOPTED, fresh=False)
+    outputs.sweep(folder, ADOPTED)
     corpus.claim(folder, inputs, "train")
     if (folder / "manifest.json").exists():
         corpus.verify(folder)

@@ -18,7 +18,8 @@ from transformers import PreTrainedTokenizerBase
 from distill.data import batch_rows
 from distill.job import Job
 from distill.loop import Checkpoints, Objective, accelerator_of, fit
-from synthgen import durable
+from distill.outputs import CHECKPOINTS
+from synthgen import durable, outputs
 from synthgen.lm.load import checkpoint_activations
 from synthgen.recipe import TrainSection
 from synthgen.results.training import Metrics
@@ -80,7 +81,7 @@ def train_arms(arms: Arms[Row], job: Job) -> dict[str, Metrics]:
     if job.section.report_to:
         accelerator.end_training()
     if accelerator.is_main_process:
-        durable.remove(job.folder / "checkpoints")
+        outputs.discard(job.folder, CHECKPOINTS)
     return curves
 
 

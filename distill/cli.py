@@ -53,12 +53,14 @@ def train(
     distill train runs/first --set train.learning_rate=1e-4 -o students/slower
     distill train my-rows/ --recipe tokens-alone.yaml -o students/mine
     """
+    from distill.training import places
     from distill.training import train as train_
 
     loaded = synthgen.load_recipe(recipe_of(run, recipe), set)
     if not writes():
         train_(loaded, run, out, fresh=fresh, override_audit=override_audit)
         return
+    places(run, out, fresh=fresh)  # a folder that is refused gets no lock file either
     with lock(out or run):
         student = train_(loaded, run, out, fresh=fresh, override_audit=override_audit, ui=ui)
     ui.result(student.to_dict(), student.text())

@@ -17,7 +17,8 @@ from distill.adopted import adopt, is_dataset
 from distill.card import write_model_card
 from distill.finished import made_from
 from distill.job import Job
-from synthgen import corpus, durable
+from distill.outputs import STUDENT
+from synthgen import corpus, durable, outputs
 from synthgen.errors import GateDenied, UserError
 from synthgen.lm.model import LanguageModel
 from synthgen.recipe import Recipe, TrainSection, check_recipe
@@ -62,7 +63,7 @@ def train(
 
     With `train.baseline`, the same student is also trained by cross-entropy alone on the same batches, into the folder
     `baseline` of the student's. Refuses a corpus whose audit says no, unless `override_audit`. Raises RunChanged when
-    the folder was begun with another corpus or other settings.
+    the folder was begun with another corpus or other settings, and what `places` raises.
     """
     check_recipe(recipe)
     ui = ui or UI(quiet=True)
@@ -70,7 +71,7 @@ def train(
     if section is None:
         raise UserError("the recipe has no `train` section", "add one; prompts/README.md shows what it holds")
     _check_processes(section)
-    job = Job(recipe, section, *_places(Path(run), None if out is None else Path(out)), ui, (), teacher)
+    job = Job(recipe, section, *places(run, out, fresh=fresh), ui, (), teacher)
     if is_dataset(Path(run)):
         _adopt(Path(run), job)
     manifest = corpus.verify(job.source)
@@ -80,8 +81,8 @@ def train(
     inputs = made_from(section, manifest)
     if durable.writes():
         if fresh:
-            _begin_anew(job.folder)
-        durable.sweep(job.folder)
+            outputs.discard(job.folder, STUDENT)  # a dataset's rows, and the teacher's states of them, stay
+        outputs.sweep(job.folder, STUDENT)
         corpus.claim(job.folder, dict(inputs), "train")
     if (job.folder / FILE).exists() and not fresh:
         ui.note(f"{job.folder} is trained; nothing to do")
@@ -104,14 +105,26 @@ def train(
     return TrainedStudent(job.folder, training)
 
 
-def _places(run: Path, out: Path | None) -> tuple[Path, Path]:
-    """(curated corpus, student's folder)."""
-    if not is_dataset(run):
-        source = corpus.resolve(run, prefer=("curated",))
-        return source, out or source.parent / "student"
-    if out is None:
-        raise UserError(f"'{run}' is a dataset, not a run", "say where the student goes: -o FOLDER")
-    return out / "corpus", out
+def places(run: str | Path, out: str | Path | None = None, *, fresh: bool = False) -> tuple[Path, Path]:
+    """(the curated corpus, the student's folder) of a call of `train`; nothing is written.
+
+    The corpus of a dataset is made in the student's folder. Raises UserError for a dataset without `out`, and when
+    the folder overlaps the corpus, the dataset or another stage's folder; RunChanged when it holds files that
+    training did not make.
+    """
+    if is_dataset(Path(run)):
+        if out is None:
+            raise UserError(f"'{run}' is a dataset, not a run", "say where the student goes: -o FOLDER")
+        folder = Path(out)
+        source = folder / "corpus"
+        outputs.apart(folder, Path(run))
+    else:
+        source = corpus.resolve(Path(run), prefer=("curated",))
+        folder = Path(out) if out else source.parent / "student"
+        outputs.apart(folder, source, "student", nested=True)
+    if durable.writes():
+        outputs.check(folder, STUDENT, fresh)
+    return source, folder
 
 
 def _adopt(rows: Path, job: Job) -> None:
@@ -130,17 +143,6 @@ def _check_processes(section: TrainSection) -> None:
             f"a student of kind '{section.student.kind}' is trained by one process, and {count} were started",
             "start `distill train` by itself",
         )
-
-
-def _begin_anew(folder: Path) -> None:
-    """Remove a student, first the file that says that it is finished. A dataset's rows, and the teacher's states of
-    them, stay: they do not depend on the training."""
-    if not (folder / "corpus").exists():
-        durable.remove(folder)
-        return
-    for path in sorted(folder.iterdir(), key=lambda p: p.name != FILE):
-        if path.name not in ("corpus", "hidden"):
-            durable.remove(path)
 
 
 def check_audit(run: Path, override: bool) -> bool:

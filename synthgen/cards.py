@@ -53,7 +53,13 @@ def markdown_table(
 
 
 def write_dataset_card(folder: Path, manifest: Manifest, title: str) -> None:
-    """Write README.md with the YAML that makes `load_dataset(folder)` work."""
+    """Write README.md with the YAML that makes `load_dataset(folder)` work.
+
+    Each configuration has a `description` (a field of every builder's configuration) with a hash of the corpus's files.
+    `datasets` finds what it cached of a local folder by its `configs` alone, not by path, time or content. Without the
+    hash it would return the rows of another corpus that has the same splits.
+    """
+    about = f"Rows of the corpus whose files have the sha256 {durable.digest(manifest['files'])}"
     configs = []
     for config, part in (("default", "data"), ("rejected", "rejected"), ("failures", "failures")):
         files = []
@@ -62,9 +68,8 @@ def write_dataset_card(folder: Path, manifest: Manifest, title: str) -> None:
             if sum(e["rows"] for name, e in manifest["files"].items() if name.startswith(prefix)):
                 files.append({"split": split, "path": f"{prefix}*.parquet"})
         if files:  # a config without rows fails to load
-            configs.append(
-                {"config_name": config, "data_files": files, **({"default": True} if part == "data" else {})}
-            )
+            values = {"config_name": config, "description": about, "data_files": files}
+            configs.append({**values, **({"default": True} if part == "data" else {})})
     licenses = sorted({source["license"] for source in manifest["sources"]})
     head = {
         "pretty_name": title,

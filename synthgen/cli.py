@@ -191,10 +191,11 @@ def generate(
     synthgen generate mine.yaml -o runs/part-1 --shard 1/4
     """
     from synthgen.durable import lock
-    from synthgen.pipeline import begin
+    from synthgen.pipeline import begin, check_run
     from synthgen.recipe import with_limits
 
     loaded = with_limits(_load(recipe, set, ui), budget, max_failures)
+    check_run(out)
     with lock(out):
         begin(loaded, out, fresh)
         made = synthgen.generate(
@@ -230,9 +231,11 @@ def curate(
     synthgen curate runs/first --recipe stricter.yaml -o runs/first/strict
     synthgen curate runs/first --set curate.length.max_words=60 -o runs/first/short
     """
+    from synthgen.curation import places
     from synthgen.durable import lock
 
     loaded = synthgen.load_recipe(recipe_of(run, recipe), set)
+    places(run, out, fresh=fresh)  # a folder that is refused gets no lock file either
     with lock(out or run):
         done = synthgen.curate(loaded, run, out, fresh=fresh, repair=repair, workers=workers, ui=ui)
     ui.result(done.to_dict(), done.text())

@@ -177,8 +177,8 @@ def finish(folder: Path, kind: Kind, facts: Facts, names: Sequence[str]) -> Mani
     The manifest says that the corpus is finished, so nothing is written after it.
     """
     files: dict[str, FileEntry] = {}
-    for path in sorted(folder.rglob("*.parquet")):
-        if path.stem in names and not path.name.startswith("."):
+    for path in _shard_files(folder):
+        if path.stem in names:
             rows = pq.read_metadata(path).num_rows
             files[path.relative_to(folder).as_posix()] = {
                 "rows": rows,
@@ -246,11 +246,22 @@ def discard_damaged(folder: Path) -> list[str]:
 
 
 def discard(folder: Path, names: Iterable[str]) -> None:
-    """Remove shards, and the manifest, so that they are made again."""
+    """Remove shards, the card and the manifest, so that they are made again.
+
+    The card goes first. `load_dataset` keeps what it read by the card, which names the hash of all rows: it must not
+    keep a part of the rows under that name.
+    """
+    (folder / "README.md").unlink(missing_ok=True)
     for name in sorted(names):
-        for path in sorted(folder.rglob(f"{name}.parquet"), key=lambda p: p.parent.name != "data"):
+        for path in sorted(_shard_files(folder, name), key=lambda p: p.parent.name != "data"):
             path.unlink()  # the data file first: without it the shard does not count as made
     (folder / "manifest.json").unlink(missing_ok=True)
+
+
+def _shard_files(folder: Path, name: str = "*") -> list[Path]:
+    """The files of one shard, or of all. Those of a folder that is no part of a corpus are not among them."""
+    patterns = (f"{part}/{name}.parquet" for part in ("data", "rejected", "failures", "logits/**"))
+    return sorted(p for pattern in patterns for p in folder.glob(pattern) if not p.name.startswith("."))
 
 
 def failed(folder: Path, kinds: Sequence[str]) -> dict[str, int]:
@@ -339,7 +350,7 @@ def scan(path: Path, columns: Sequence[str] | None = None, size: int = 1024) -> 
 def resolve(path: Path, prefer: Sequence[str] = ("curated", "generated")) -> Path:
     """The corpus meant by a run folder or a corpus folder. Raises CorpusError."""
     if (path / "data").is_dir():
-        return path
+        return path.resolve() if path.name in ("", "..") else path  # "." has no name and no folder beside it
     for name in prefer:
         if (path / name / "manifest.json").exists():
             return path / name

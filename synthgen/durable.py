@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -107,12 +107,16 @@ def _delete(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what a killed process left under temporary names: anywhere below `folder`, and `folder` half removed."""
+def sweep(folder: Path, ours: Callable[[Path], bool] = lambda path: True) -> None:
+    """Remove what a killed process left under temporary names: anywhere below `folder`, and `folder` half removed.
+
+    A file or folder that `ours` says no to stays.
+    """
     _delete(_gone(folder))
     if folder.is_dir():
         for path in list(folder.rglob(TEMPORARY + "*")):
-            _delete(path)
+            if ours(path):
+                _delete(path)
 
 
 def sha256(path: Path) -> str:

@@ -15,6 +15,7 @@ from synthgen.curation import curate
 from synthgen.errors import GateDenied, RunChanged
 from synthgen.generation.driver import generate
 from synthgen.recipe import Recipe, deciding, differences, dump_recipe, load_recipe
+from synthgen.recipe.load import is_resolved
 from synthgen.reporting.page import report
 from synthgen.ui import UI
 
@@ -70,11 +71,22 @@ class _Stages:
         return value
 
 
+def check_run(run: Path) -> None:
+    """Raise RunChanged when `run` is not empty and no run, or holds a recipe that no run wrote. Nothing is written."""
+    path = run / "recipe.yaml"
+    names = {p.name for p in run.iterdir()} if run.is_dir() else set()
+    if not path.exists() and names - {".lock", durable.TEMPORARY + path.name}:  # the latter: killed right here
+        raise RunChanged(f"{run} is not empty and holds no run", "give another folder with -o")
+    if path.exists() and not is_resolved(path):
+        raise RunChanged(f"{path} is not the recipe of a run, and would be written over", "give another folder with -o")
+
+
 def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
     """Write RUN/recipe.yaml, or check that it is this recipe. Raises RunChanged naming the keys that differ.
 
     A run without a single row belongs to no recipe yet: a mistake that was mended since may be written over.
     """
+    check_run(run)
     path = run / "recipe.yaml"
     if path.exists() and not fresh and any((run / "generated").rglob("*.parquet")):
         old = load_recipe(path)
@@ -88,9 +100,6 @@ def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
         if old != recipe:
             durable.write_text(path, dump_recipe(recipe))  # another pace, patience or budget
         return
-    there = {p.name for p in run.iterdir()} if run.is_dir() else set()
-    if not path.exists() and there - {".lock", durable.TEMPORARY + path.name}:  # the latter: killed right here
-        raise RunChanged(f"{run} is not empty and holds no run", "give another folder with -o")
     durable.write_text(path, dump_recipe(recipe))
 
 
@@ -102,6 +111,7 @@ def run(recipe: Recipe, out: str | Path, *, fresh: bool = False, repair: bool = 
     """
     ui = ui or UI(quiet=True)
     folder = Path(out)
+    check_run(folder)
     with durable.lock(folder):
         path = folder / "recipe.yaml"
         same = path.exists() and deciding(load_recipe(path)) == deciding(recipe)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from distill.exporting.job import Job
-from synthgen import corpus, durable
+from distill.outputs import EXPORTED, PARTS
+from synthgen import corpus, durable, outputs
 from synthgen.cards import environment, markdown_table
 from synthgen.errors import CorpusError, RunChanged, UserError, missing_extra, nearest
 from synthgen.recipe import differences
@@ -41,7 +42,8 @@ def export(
     Each file of weights is compared with the student on the test split of `held_out`: a run or a corpus, by default the
     run that the student lies in. The result says what the comparison found, and `passed` whether every file reaches
     the format's gate. Raises CorpusError without a student or held-out rows, RunChanged when `out` holds another
-    export and not `fresh`, UserError when a package is missing or this student cannot be written in this format.
+    export and not `fresh`, UserError when a package is missing or this student cannot be written in this format,
+    or `out` overlaps what is read.
     """
     ui = ui or UI(quiet=True)
     format = _format(to)
@@ -53,6 +55,9 @@ def export(
             raise missing_extra(package, format.extra)
     source = corpus.resolve(Path(held_out) if held_out else folder.parent, prefer=("curated",))
     target = Path(out) if out else folder / to
+    outputs.not_around(target, folder)
+    outputs.not_inside(target, [*(folder / name for name in PARTS), *outputs.stages(folder, "student")])
+    outputs.apart(target, source, "student", nested=True)
     inputs = {
         "to": to,
         "student": {p.name: durable.sha256(p) for p in [folder / "model.safetensors", *_carried(folder)]},
@@ -121,6 +126,7 @@ def _there(target: Path, inputs: dict[str, Any], fresh: bool) -> Export | None:
         return None
     if not (target / "export.json").exists():
         raise RunChanged(f"{target} is not empty and holds no export", "give another folder with -o")
+    outputs.check(target, EXPORTED, fresh)
     if fresh:
         return None
     found = corpus.load_json(target / "export.json")
@@ -149,6 +155,7 @@ def _make(job: Job, write: Reference, target: Path, inputs: dict[str, Any]) -> E
             durable.write_text(temporary / "README.md", _card(result, format, job.student))
             durable.write_json(temporary / "export.json", result.to_dict())
             (temporary / ".lock").unlink()
+            outputs.check(target, EXPORTED, fresh=True)  # the folder is replaced, with all that it holds
             durable.publish(temporary, target.absolute())
         finally:
             durable.remove(temporary)

@@ -61,7 +61,9 @@ class _Torch:
         torch.set_num_threads(threads())
         where, more = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (path, {})
         with redirect_stderr(io.StringIO()):  # it shows a bar of its own
-            self.model = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, **more).eval()
+            self.model = AutoModelForCausalLM.from_pretrained(
+                where, dtype=torch.float32, trust_remote_code=False, **more
+            ).eval()
         self.torch = torch
         self.reset()
 

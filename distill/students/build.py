@@ -53,7 +53,9 @@ def from_config(
     values = {key: value for key, value in (values | changes).items() if value is not None or key in changes}
     torch.manual_seed(seed)
     try:
-        return _auto(auto_class).from_config(type(teacher).from_dict(values), dtype=torch.float32)
+        return _auto(auto_class).from_config(
+            type(teacher).from_dict(values), dtype=torch.float32, trust_remote_code=False
+        )
     except (ValueError, RuntimeError, TypeError, StrictDataclassError) as error:
         what = str(error.__cause__ or error).splitlines()[0]
         raise RecipeError(f"train.student.config: no such model can be made: {what}", "change its sizes") from None
@@ -109,7 +111,7 @@ def from_layers(
     config.num_hidden_layers = len(layers)
     if getattr(config, "layer_types", None):
         config.layer_types = [config.layer_types[i] for i in layers]
-    student = _auto(auto_class).from_config(config, dtype=torch.float32)
+    student = _auto(auto_class).from_config(config, dtype=torch.float32, trust_remote_code=False)
     source = dict(teacher.named_parameters())
     with torch.no_grad():
         for name, parameter in student.named_parameters():
@@ -145,7 +147,7 @@ def random_weights(
     special = {key: getattr(tokenizer, key) for key in ("pad_token_id", "bos_token_id", "eos_token_id")}
     try:
         config = AutoConfig.for_model(name, **{"vocab_size": len(tokenizer), **special, **defaults, **values})
-        return _auto(auto_class).from_config(config, dtype=torch.float32)
+        return _auto(auto_class).from_config(config, dtype=torch.float32, trust_remote_code=False)
     except (ValueError, RuntimeError, TypeError, AssertionError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise RecipeError(f"train.student.config: no such model can be made: {reason}", "change its keys") from None

@@ -215,9 +215,15 @@ class Encoder:
         """From the folder that training wrote."""
         if not (Path(folder) / "config.json").exists():
             raise CorpusError(f"'{folder}' holds no student (no config.json)", "train one: `distill train RUN`")
-        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).to(device).eval()
+        model = (
+            AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
+            .to(device)
+            .eval()
+        )
         names = {int(i): name for i, name in json.loads((Path(folder) / "config.json").read_text())["id2label"].items()}
-        return cls([names[i] for i in sorted(names)], model, AutoTokenizer.from_pretrained(folder))
+        return cls(
+            [names[i] for i in sorted(names)], model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        )
 
     @property
     def parameters(self) -> int:

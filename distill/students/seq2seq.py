@@ -111,8 +111,8 @@ class Seq2SeqModel:
     @classmethod
     def open(cls, folder: str | Path, batch_size: int, device: torch.device) -> Seq2SeqModel:
         """A trained student, from the folder that training wrote; see `Kind.open`."""
-        model = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32)
-        return cls(model.eval().to(device), AutoTokenizer.from_pretrained(folder), batch_size)
+        model = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
+        return cls(model.eval().to(device), AutoTokenizer.from_pretrained(folder, trust_remote_code=False), batch_size)
 
     @torch.inference_mode()
     def sample(

@@ -186,7 +186,7 @@ def store(
             states.look_again()
         return
     with durable.lock(states.folder):  # of another student of this run, say
-        durable.sweep(states.folder)
+        durable.sweep(states.folder, lambda path: path.suffix == ".parquet" and path.parent.name.startswith("layer-"))
         states.look_again()
         with ui.progress("hidden states", len(texts), "rows") as bar:
             states.make(teacher, layers, texts, batch_size, bar.advance)

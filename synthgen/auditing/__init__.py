@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from synthgen import corpus, durable
+from synthgen import corpus, durable, outputs
 from synthgen.auditing.result import AuditResult, Finding, Status, Subject, worst
 from synthgen.cards import environment
 from synthgen.recipe import AuditSection, Recipe
@@ -69,11 +69,16 @@ def audit(
 ) -> Report:
     """Judge a corpus under the recipe's `audit` section (`use` overrides its use).
 
-    Reads the curated corpus, or the generated one where there is no curated; writes beside it into audit/.
+    Reads the curated corpus, or the generated one where there is no curated; writes beside it into audit/, or into
+    `out`. Raises UserError when that folder overlaps the corpus or another stage's folder, RunChanged when it holds
+    files and no audit.
     """
     ui = ui or UI(quiet=True)
     section = AuditSection.model_validate({**recipe.audit.model_dump(), **({"use": use} if use else {})})
     source = corpus.resolve(Path(run))
+    folder = Path(out) if out else source.parent / "audit"
+    outputs.apart(folder, source, "audit")
+    outputs.check(folder, outputs.AUDITED, fresh=False)
     subject = Subject(source, corpus.verify(source), bases=_bases(recipe))
     results: dict[str, AuditResult] = {}
     for name, entry in AUDITS.items():
@@ -91,7 +96,7 @@ def audit(
         date=datetime.date.today().isoformat(),
         audits=results,
     )
-    _write(Path(out) if out else source.parent / "audit", report)
+    _write(folder, report)
     return report
 
 
@@ -104,7 +109,7 @@ def _bases(recipe: Recipe) -> tuple[tuple[str, str], ...]:
 
 def _write(folder: Path, report: Report) -> None:
     """Write the report into the folder of its intent, and then as the latest one."""
-    durable.sweep(folder)
+    outputs.sweep(folder, outputs.AUDITED)
     for place in (folder / durable.digest(report.intent)[:16], folder):
         for name, template in (("report.md", "audit.md.j2"), ("attribution.md", "attribution.md.j2")):
             durable.write_text(place / name, environment().get_template(template).render(audit=report))

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from synthgen import corpus, durable
+from synthgen import corpus, durable, outputs
 from synthgen.curation import groups
-from synthgen.curation.job import JUDGED, STEPS, Job, Task, plan, tasks
+from synthgen.curation.job import JUDGED, Job, Task, plan, tasks
 from synthgen.curation.judge import judge
 from synthgen.curation.late import Late
 from synthgen.curation.shards import Tally, Writing, facts_of, sizes, write
@@ -62,21 +62,18 @@ def curate(
 
     `out` is `run`/curated by default. `workers` is the number of processes: that of the processor's cores by default,
     and never more than a small corpus needs. Raises CorpusError for damaged or unfinished input, RunChanged when the
-    output was made from other rows or with other thresholds.
+    output was made from other rows or with other thresholds, and what `places` raises.
     """
     ui = ui or UI(quiet=True)
-    source = corpus.resolve(Path(run), prefer=("generated",))
-    folder = Path(out) if out else source.parent / "curated"
-    if folder.resolve() == source.resolve():
-        raise CorpusError(f"{folder} is the corpus itself", "give another folder with -o")
+    source, folder = places(run, out, fresh=fresh)
     made = corpus.verify(source)
     inputs = {
         "curate": recipe.curate.values(),
         "generated_sha256": durable.digest(made["files"]),
     }
     if fresh:
-        durable.remove(folder)
-    durable.sweep(folder)
+        outputs.discard(folder, outputs.CURATED)
+    outputs.sweep(folder, outputs.CURATED)
     corpus.claim(folder, inputs, "curate")
     if repair:
         for name in corpus.discard_damaged(folder):
@@ -89,9 +86,22 @@ def curate(
     cut = tasks(source, made)
     with LocalExecutor(workers or cores()) as executor:
         total = _run(job, cut, executor, ui)
-    durable.remove(folder / STEPS)
+    outputs.discard(folder, outputs.STEPS)
     names = [name for task in cut for name, _ in task.shards]
     return _result(folder, corpus.finish(folder, "curated", _facts(folder, made, recipe, total), names))
+
+
+def places(run: str | Path, out: str | Path | None = None, *, fresh: bool = False) -> tuple[Path, Path]:
+    """(the generated corpus, the folder of the curated one) of a call of `curate`; nothing is written.
+
+    Raises UserError when the folder overlaps the corpus or another stage's folder, RunChanged when it holds files
+    that curation did not make.
+    """
+    source = corpus.resolve(Path(run), prefer=("generated",))
+    folder = Path(out) if out else source.parent / "curated"
+    outputs.apart(folder, source, "curated")
+    outputs.check(folder, outputs.CURATED, fresh)
+    return source, folder
 
 
 def _run(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> Tally:

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from synthgen import corpus, durable
+from synthgen import corpus, durable, outputs
 from synthgen.generation.inputs import Inputs
 from synthgen.recipe import deciding, differences, dump_recipe
 from synthgen.seeds.changes import RowHashes, changed_rows
@@ -45,8 +45,8 @@ class Claim:
 
         RUN/recipe.yaml is written too, where the run has none or holds no rows yet."""
         if fresh:
-            durable.remove(self.folder)
-        durable.sweep(self.folder)
+            outputs.discard(self.folder, outputs.GENERATED)
+        outputs.sweep(self.folder, outputs.GENERATED)
         if self.check():
             return
         recipe = self.folder.parent / "recipe.yaml"

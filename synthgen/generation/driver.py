@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import cast
 
-from synthgen import corpus, durable
+from synthgen import corpus, outputs
 from synthgen.errors import UserError
 from synthgen.generation import casting
 from synthgen.generation.batching import Batching
@@ -56,6 +56,7 @@ def generate(
     check_recipe(recipe)
     ui, began = ui or UI(quiet=True), time.monotonic()
     folder = Path(run) / "generated"
+    outputs.check(folder, outputs.GENERATED, fresh)
     inputs = read_inputs(recipe)
     claim = Claim(folder, inputs)
     if not fresh and claim.check():
@@ -96,7 +97,7 @@ def _since(began: float) -> float:
 
 def _tidy(folder: Path, *, repair: bool, retry_failed: bool, ui: UI) -> None:
     """Remove what a killed process left, and the shards that are to be made again."""
-    durable.sweep(folder)
+    outputs.sweep(folder, outputs.GENERATED)
     if repair:
         for name in corpus.discard_damaged(folder):
             ui.note(f"{folder}: shard {name} was damaged and is made again")

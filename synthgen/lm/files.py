@@ -138,7 +138,9 @@ def cannot_load(name: str, error: BaseException) -> TeacherError:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error that says something."""
+    """One line on why a model or a tokenizer was not loaded."""
+    if "trust_remote_code" in str(error):
+        return "it needs Python code from its own repository, which is never run"
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
@@ -184,8 +186,10 @@ def _needs_gguf() -> None:
 def _dequantize(path: Path, folder: Path) -> None:
     _needs_gguf()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
-        model = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            str(path.parent), gguf_file=path.name, dtype=torch.float32, trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise TeacherError(f"'{path}' cannot be read as GGUF: {first_line(error)}", "check the file") from None
     # The tensors are plain float32 now; what says otherwise would stop save_pretrained.

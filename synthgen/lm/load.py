@@ -58,7 +58,7 @@ def load_weights(
     """
     files = ModelFiles.find(section.model, section.revision)
     name, arguments = files.whole()
-    tokenizer = loaded(name, lambda: AutoTokenizer.from_pretrained(name, **arguments))
+    tokenizer = loaded(name, lambda: AutoTokenizer.from_pretrained(name, trust_remote_code=False, **arguments))
     return load_model(files, section.dtype, auto_class, **changes), tokenizer, files.revision
 
 
@@ -69,7 +69,12 @@ def load_model(
     name, arguments = files.whole()
     auto: type[AutoModelForCausalLM] = auto_class
     more = {**arguments, **changes}
-    model = loaded(name, lambda: auto.from_pretrained(name, dtype=getattr(torch, dtype), use_safetensors=True, **more))
+    model = loaded(
+        name,
+        lambda: auto.from_pretrained(
+            name, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False, **more
+        ),
+    )
     return model.eval()
 
 
@@ -82,7 +87,9 @@ def load_configs(files: ModelFiles) -> tuple[PreTrainedConfig, GenerationConfig 
 
     def describe() -> tuple[PreTrainedConfig, GenerationConfig | None]:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name, **arguments))
+            model = AutoModelForCausalLM.from_config(
+                AutoConfig.from_pretrained(name, trust_remote_code=False, **arguments), trust_remote_code=False
+            )
         with suppress(OSError):  # without such a file the model keeps what its config says of generation
             model.generation_config = GenerationConfig.from_pretrained(name, **arguments)
         return model.config, model.generation_config
@@ -95,7 +102,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     inside_file = name.startswith("package:") or name.endswith(".gguf")
     path, arguments = ModelFiles.find(name).description() if inside_file else (name, {})
     try:
-        return AutoTokenizer.from_pretrained(path, **arguments)
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False, **arguments)
     except Exception as error:  # the hub client and tokenizers raise kinds of their own
         raise TeacherError(
             f"the tokenizer of '{name}' cannot be loaded: {first_line(error)}", "check the name and the network"
@@ -125,7 +132,10 @@ def _architectures(section: TeacherSection) -> list[str]:
     if section.model.startswith("package:") or section.model.endswith(".gguf"):
         return []
     try:
-        return list(AutoConfig.from_pretrained(section.model, revision=section.revision).architectures or ())
+        return list(
+            AutoConfig.from_pretrained(section.model, revision=section.revision, trust_remote_code=False).architectures
+            or ()
+        )
     except Exception:  # the hub client raises kinds of its own
         return []
 

@@ -41,7 +41,7 @@ class Tokens:
     def of_files(cls, files: ModelFiles, generation: GenerationConfig | None) -> Tokens:
         """Those of a model whose files and generation config are known; see `open`."""
         name, arguments = files.description()
-        tokenizer = loaded(name, lambda: AutoTokenizer.from_pretrained(name, **arguments))
+        tokenizer = loaded(name, lambda: AutoTokenizer.from_pretrained(name, trust_remote_code=False, **arguments))
         if tokenizer.chat_template is None:
             raise TeacherError(f"the tokenizer of '{name}' has no chat template", "use an instruction-tuned model")
         return cls.of(tokenizer, generation)

@@ -127,11 +127,21 @@ def schema_comment(schema: str | Path) -> str:
     return f"# yaml-language-server: $schema={schema}\n"
 
 
+RESOLVED = "# Resolved recipe"
+"""How the line begins by which the recipe that a run keeps is known."""
+
+
+def is_resolved(path: Path) -> bool:
+    """Whether a file is a recipe that a run keeps, as `dump_recipe` writes it."""
+    head = path.read_bytes()[:4096].decode(errors="replace")
+    return any(line.startswith(RESOLVED) for line in head.splitlines()[:3])
+
+
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML."""
     return (
         schema_comment(shipped("data") / "recipe.schema.json")
-        + "# Resolved recipe: `synthgen run` on this file repeats the run.\n"
+        + f"{RESOLVED}: `synthgen run` on this file repeats the run.\n"
         + yaml.safe_dump(_plain(recipe), sort_keys=False, allow_unicode=True)
     )
 

@@ -57,7 +57,7 @@ class TokenMap:
         except ModuleNotFoundError as error:
             raise missing_extra(str(error.name), "train") from None
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name)
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         except Exception as error:  # the hub client and tokenizers each raise their own kinds
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise TeacherError(

@@ -26,7 +26,7 @@ FLOORS = [
     {"datasets"},
     {"corpus", "prompts", "seeds", "teachers", "executor"},
     {"lm"},
-    {"cards", "logits", "verify", "manifest"},
+    {"cards", "logits", "outputs", "verify", "manifest"},
     {"requests"},
     {"records"},
     {"recipe"},

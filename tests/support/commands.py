@@ -50,14 +50,14 @@ class Done:
     err: str
 
 
-def cold(*command: Any, env: dict[str, str] | None = None, cwd: Path | None = None) -> Done:
-    """Runs `python -m synthgen.cli …` or `python -m distill.cli …` to its end."""
+def cold(*command: Any, env: dict[str, str] | None = None, cwd: Path | None = None, stdin: str = "") -> Done:
+    """Runs `python -m synthgen.cli …` or `python -m distill.cli …` to its end, with `stdin` as its input."""
     program, *rest = map(str, command)
     process = subprocess.run(
         [sys.executable, "-m", f"{program}.cli", *rest],
         env=_environment(env),
         cwd=cwd,
-        stdin=subprocess.DEVNULL,
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=_LIMIT,

@@ -319,7 +319,7 @@ def _no_sweep() -> None:
     """Breaks the cleaning: files with temporary names stay."""
     from synthgen import durable
 
-    durable.sweep = lambda folder: None
+    durable.sweep = lambda *args: None
 
 
 def _forgets() -> None:

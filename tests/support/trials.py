@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import safe_open
 
+from distill.outputs import STUDENT
 from support.killing import Server
-from synthgen import durable
+from synthgen import durable, outputs
 
 COMMANDS: dict[str, Callable[[Path, Path], list[Any]]] = {
     "generate": lambda recipe, run: ["synthgen", "generate", recipe, "-o", run],
@@ -59,6 +60,9 @@ def undisturbed(server: Server, recipe: Path, folder: Path, stages: Sequence[str
         assert not outcome.orphans
         setup.calls[stage], setup.seconds[stage] = outcome.calls, outcome.seconds
         setup.after[stage] = Path(shutil.copytree(run, folder / f"after-{stage}"))
+    for name, output in {"generated": outputs.GENERATED, "curated": outputs.CURATED, "student": STUDENT}.items():
+        unknown = [path for path in outputs.files_in(run / name) if not output.names(path)]
+        assert not unknown, f"--fresh does not know these files of {name}: {unknown}"
     return setup
 
 
@@ -97,7 +101,7 @@ def trial(
         wrong += [f"left behind: process {pid}" for pid in outcome.orphans]
         wrong += rewritten(done) + duplicate_ids(run)
         done = {path: state for path, state in committed(run).items() if not again(path)}
-    steps = checkpointed(run)
+    steps = {} if "--fresh" in command else checkpointed(run)  # --fresh begins anew every time
     outcome = server.run(command, fault=fault)
     if outcome.code != 0:
         wrong.append(f"the same command ended with {outcome.code}: {outcome.output}")

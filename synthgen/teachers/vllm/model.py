@@ -70,8 +70,8 @@ class VllmModel:
         name = str(folder or section.model)
         more = {} if folder else {"revision": section.revision}
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name, **more)
-            config = AutoConfig.from_pretrained(name, **more)
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **more)
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False, **more)
         except Exception as error:  # the hub client and tokenizers each raise their own kinds
             raise TeacherError(
                 f"model '{name}' cannot be loaded: {str(error).strip().splitlines()[0]}",
@@ -281,6 +281,7 @@ def arguments(section: VllmTeacher, model: str) -> dict[str, Any]:
     wanted = {
         "model": model,
         "revision": section.revision,
+        "trust_remote_code": False,
         "dtype": section.dtype,
         "tensor_parallel_size": section.tensor_parallel_size,
         "data_parallel_size": section.data_parallel_size,

@@ -1,0 +1,58 @@
+"""What training and export write into their folders: see `synthgen.outputs`."""
+
+from __future__ import annotations
+
+from synthgen.outputs import Output, corpus_files
+
+_TOKENIZER = (
+    r"(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|vocab-src|vocab-tgt|target_vocab)\.json",
+    r"(byte_maps|emoji|entity_vocab|normalizer|word_pronunciation|word_shape)\.json",
+    r"(spiece|sentencepiece|sentencepiece\.bpe|spm|spm_char|tokenizer)\.model",
+    r"(vocab|merges|dict)\.txt",
+    r"(source|target)\.spm",
+    r"bpe\.codes|prophetnet\.tokenizer",
+    r"chat_template\.(jinja|json)",
+    r"additional_chat_templates/[^/]+\.jinja",
+)
+_MODEL = (
+    r"(config|generation_config|modules|sentence_bert_config)\.json",
+    r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?",
+    r"\d+_(Pooling|Dense|Normalize)/(config\.json|model\.safetensors)",
+    r"adapter/(README\.md|adapter_config\.json|adapter_model\.safetensors)",
+    *_TOKENIZER,
+)
+_CHECKPOINT = r"checkpoints/(distilled|cross-entropy)((-\d{7}|-best)\.safetensors|\.jsonl)"
+_EXPORT = (
+    r"export\.json",
+    r"README\.md",
+    r"predict\.(py|json)",
+    r"model(_int8)?\.onnx(\.data)?",
+    r"model-(f16|q8_0)\.gguf",
+    r"config\.json|generation_config\.json",
+    *_TOKENIZER,
+)
+_STUDENT = (  # metrics.jsonl says that the weights beside it are whole
+    r"(training|evaluation|curve)\.json",
+    r"export-(onnx|gguf)\.json",
+    r"(baseline/)?metrics\.jsonl",
+    _CHECKPOINT,
+    r"README\.md",
+    *(f"((baseline|teacher)/)?({pattern})" for pattern in _MODEL),
+    *(f"(onnx|gguf)/({pattern})" for pattern in _EXPORT),
+    r"trackers/.+",  # their names are the trackers' own
+)
+PARTS = ("baseline", "teacher", "corpus", "hidden", "checkpoints", "adapter", "curve", "trackers")  # of a student
+_CORPUS = corpus_files("rejected")
+
+CHECKPOINTS = Output("distill train", (), (_CHECKPOINT,))
+ADOPTED = Output("distill train", (("inputs.json", '"tokenizer"'),), _CORPUS)
+STUDENT = Output(
+    "distill train",
+    (("inputs.json", '"curated_sha256"'), ("corpus/inputs.json", '"tokenizer"')),
+    (*(f"(curve/[^/]+/)?({pattern})" for pattern in _STUDENT), r"(curve/[^/]+/)?inputs\.json"),
+    (
+        *(f"corpus/({pattern})" for pattern in _CORPUS),
+        r"hidden/.+/(layer-\d+/[^/]+\.parquet|\.lock)",
+    ),
+)
+EXPORTED = Output("distill export", (("export.json", '"least_agreement"'),), _EXPORT)

@@ -1,0 +1,116 @@
+"""`datasets.load_dataset` gives the rows that lie in the folder, whatever it has kept of other folders and earlier."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import yaml
+from datasets import load_dataset
+from support.small import small_runs, small_task
+
+import synthgen
+from synthgen import corpus, durable
+
+GREEDY = {"samples": 2, "max_new_tokens": 4, "shard_size": 6, "temperature": 0.0}  # the second answer is a copy
+COPIES = {"duplicates": True, "truncated": False, "answer": False, "repetition": None, "min_words": None}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Runs of one small teacher, by name."""
+    folder = tmp_path_factory.mktemp("load")
+    make = small_runs(folder)
+    make.folder = folder
+    return make
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """A function that gives the ids which `load_dataset` finds in a folder, all with one cache."""
+
+    def load(folder: Path, config: str = "default") -> list[str]:
+        splits = load_dataset(str(folder), config, cache_dir=str(tmp_path / "cache"))
+        return sorted(i for split in splits.values() for i in split["id"])
+
+    return load
+
+
+def ids(folder: Path, part: str = "data") -> list[str]:
+    return sorted(r.id for _, records in corpus.records(folder, part) for r in records)
+
+
+def shape(folder: Path) -> dict[str, int]:
+    """Rows a file: what two corpora share that differ in their rows alone."""
+    return {name: entry["rows"] for name, entry in corpus.manifest(folder)["files"].items()}
+
+
+def test_two_runs_with_the_same_splits_give_each_its_own_rows(made, rows):
+    (_, first), (_, second) = (
+        made(name, curate=COPIES, generate={**GREEDY, "top_p": top_p})
+        for name, top_p in (("first", 1.0), ("second", 0.5))
+    )
+    for stage, parts in (("generated", ["data"]), ("curated", ["data", "rejected"])):
+        assert shape(first / stage) == shape(second / stage), "two corpora of one shape are wanted"
+        for part in parts:
+            config = "default" if part == "data" else part
+            assert ids(first / stage, part) != ids(second / stage, part)
+            for run in (first, second, first):
+                assert rows(run / stage, config) == ids(run / stage, part) != []
+
+
+def test_a_corpus_made_anew_gives_its_new_rows(made, rows):
+    """In the same folder, with as many rows in each file."""
+    _, run = made("again", generate=GREEDY, curate=COPIES)
+    before = {stage: ids(run / stage) for stage in ("generated", "curated")}
+    for stage, expected in before.items():
+        assert rows(run / stage) == expected
+    shapes = {stage: shape(run / stage) for stage in before}
+    other = synthgen.load_recipe(
+        small_task(
+            made.folder / "task-other", made.folder / "teacher", generate={**GREEDY, "top_p": 0.5}, curate=COPIES
+        )
+    )
+    synthgen.generate(other, run, fresh=True)
+    synthgen.curate(other, run, fresh=True)
+    for stage, old in before.items():
+        assert shape(run / stage) == shapes[stage]
+        assert rows(run / stage) == ids(run / stage) != old
+
+
+@pytest.mark.parametrize("how", ["a shard is made again", "all is made anew"])
+def test_a_part_that_was_loaded_meanwhile_is_not_kept(made, rows, monkeypatch, how):
+    """The command is killed while it makes shards again, somebody loads what is there, the command is given again."""
+    recipe, run = made(f"cut {how}", generate=GREEDY, logits=None, train=None)  # data/ alone: a part of it is loaded
+    folder = run / "generated"
+    whole = ids(folder)
+    (name, *_) = sorted(path.stem for path in folder.glob("data/train-*.parquet"))
+    if how == "all is made anew":
+        commit = corpus.commit
+
+        def cut(place: Path, shard: str, tables: dict) -> None:
+            commit(place, shard, tables)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(corpus, "commit", cut)
+        with pytest.raises(KeyboardInterrupt):
+            synthgen.generate(recipe, run, fresh=True)
+        monkeypatch.undo()
+    else:
+        corpus.discard(folder, [name])
+    assert 0 < len(rows(folder)) < len(whole)
+    synthgen.generate(recipe, run)
+    assert rows(folder) == whole
+
+
+def test_the_card_is_one_that_datasets_knows(made, rows, caplog):
+    """Every key of `configs` is a field of the builder's configuration: none is ignored with a warning."""
+    _, run = made("card", generate=GREEDY, curate=COPIES)
+    logging.getLogger("datasets").propagate = True
+    with caplog.at_level(logging.WARNING, "datasets"):
+        assert rows(run / "curated") == ids(run / "curated")
+    assert "ignored" not in caplog.text
+    head = yaml.safe_load((run / "curated" / "README.md").read_text().split("---\n")[1])
+    (digest,) = {entry["description"].split()[-1] for entry in head["configs"]}
+    assert digest == durable.digest(corpus.manifest(run / "curated")["files"])

@@ -1,0 +1,227 @@
+"""Python code that lies in a model's folder is never run, and nobody is asked whether it should be."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.commands import ENVIRONMENT, cold
+from support.places import REPOSITORY
+from support.small import small_encoder, small_task, small_teacher
+
+CODE = "from pathlib import Path\n\nPath({marker!r}).write_text('this code ran')\n\n\nclass {classes}:\n    pass\n"
+AUTO = ("AutoModel", "AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoModelForSequenceClassification")
+YES = "y\n" * 1000  # to whoever asks
+
+# Every function that loads a model, a configuration or a tokenizer from a folder. `at` is the folder.
+CHILD = """
+import json, sys
+from pathlib import Path
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
+from distill.students.encoder import Encoder, encoder
+from distill.exporting.running import open_classifier, open_model
+from distill.students.sentence import sentence
+from distill.students.seq2seq import Seq2SeqModel, seq2seq
+from distill.students.decoder import decoder
+from synthgen.errors import UserError
+from synthgen.recipe import GenerateSection
+from synthgen.tables.engines import TeacherSection
+from synthgen.teachers import load, open_teacher
+from synthgen.teachers.embedding import EmbeddingModel
+from synthgen.teachers.encoder import EncoderModel
+from synthgen.teachers.server_tokens import TokenMap
+from synthgen.teachers.transformers import LocalModel
+from synthgen.tables.students import DecoderStudent, EncoderStudent, Seq2SeqStudent, SentenceStudent
+
+marker, plain, embedder, *folders = sys.argv[1:]
+teacher = LocalModel.open(TeacherSection(model=plain, device="cpu"))
+vectors = EmbeddingModel.open(TeacherSection(model=embedder, device="cpu")).model
+
+def of(at):
+    return TeacherSection(model=at, device="cpu", license="MIT")
+
+LOADS = {
+    "load_weights": lambda at: load.load_weights(of(at)),
+    "load_weights of an encoder": lambda at: load.load_weights(of(at), AutoModelForSequenceClassification),
+    "load_description": lambda at: load.load_description(of(at)),
+    "load_folder": lambda at: load.load_folder(at, AutoModelForSeq2SeqLM),
+    "load_tokenizer": load.load_tokenizer,
+    "is_classifier": lambda at: load.is_classifier(of(at)),
+    "is_embedder": lambda at: load.is_embedder(of(at)),
+    "open_teacher": lambda at: open_teacher(of(at), GenerateSection()),
+    "LocalModel": lambda at: LocalModel.open(of(at)),
+    "EncoderModel": lambda at: EncoderModel.open(of(at)),
+    "EmbeddingModel": lambda at: EmbeddingModel.open(of(at)),
+    "TokenMap": TokenMap.open,
+    "a decoder": lambda at: decoder(DecoderStudent(kind="decoder", model=at), teacher, 0),
+    "a seq2seq student": lambda at: seq2seq(Seq2SeqStudent(kind="seq2seq", model=at), teacher, 0),
+    "an encoder": lambda at: encoder(EncoderStudent(kind="encoder", model=at), of(plain), ["a", "b"], 0),
+    "an encoder's tokenizer": lambda at: encoder(
+        EncoderStudent(kind="encoder", config={"model_type": "bert"}, tokenizer=at), of(plain), ["a", "b"], 0
+    ),
+    "a sentence encoder": lambda at: sentence(SentenceStudent(kind="sentence", model=at), vectors, 0),
+    "Seq2SeqModel": lambda at: Seq2SeqModel.open(at, 1),
+    "Encoder": Encoder.load,
+    "a student's classifier": lambda at: open_classifier("torch", Path(at)),
+    "open_model": lambda at: open_model("torch", at),
+}
+try:
+    from synthgen.tables.engines import VllmTeacher
+    from synthgen.teachers.vllm.model import VllmModel
+    LOADS["VllmModel"] = lambda at: VllmModel.open(VllmTeacher(engine="vllm", model=at, license="MIT"))
+except ModuleNotFoundError:
+    pass
+
+for at in folders:
+    for name, act in LOADS.items():
+        try:
+            act(at)
+            said = ""
+        except UserError as error:
+            said = f"{error.message}"
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+        ran = Path(marker).exists()
+        Path(marker).unlink(missing_ok=True)
+        print("FOUND", json.dumps([Path(at).name, name, said, ran]), flush=True)
+"""
+
+
+def evil(folder: Path, marker: Path, *, model: bool, tokenizer: bool) -> Path:
+    """A whole model folder whose configuration, tokenizer or both name classes of a file beside them."""
+    small_teacher(folder)
+    (folder / "evil.py").write_text(CODE.format(marker=str(marker), classes="Evil"))
+    if model:
+        config = json.loads((folder / "config.json").read_text())
+        config |= {"model_type": "evil", "architectures": ["EvilForCausalLM"]}
+        config["auto_map"] = dict.fromkeys(("AutoConfig", *AUTO), "evil.Evil")
+        (folder / "config.json").write_text(json.dumps(config))
+    if tokenizer:
+        config = json.loads((folder / "tokenizer_config.json").read_text())
+        config |= {"tokenizer_class": "EvilTokenizer", "auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}}
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def marker(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("marker") / "ran"
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory, marker) -> Path:
+    return evil(tmp_path_factory.mktemp("evil") / "both", marker, model=True, tokenizer=True)
+
+
+def test_no_function_that_loads_runs_code_of_the_folder(tmp_path, marker, both):
+    folders = [
+        both,
+        evil(tmp_path / "model", marker, model=True, tokenizer=False),
+        evil(tmp_path / "tokenizer", marker, model=False, tokenizer=True),
+    ]
+    plain, embedder = small_teacher(tmp_path / "plain"), small_encoder(tmp_path / "embedder", headless=True)
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, *map(str, (marker, plain, embedder, *folders))],
+        input=YES,
+        env={**os.environ, **ENVIRONMENT, "HF_MODULES_CACHE": str(tmp_path / "modules")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "[y/N]" not in done.stdout + done.stderr
+    found = [json.loads(line.removeprefix("FOUND ")) for line in done.stdout.splitlines() if line.startswith("FOUND ")]
+    assert len(found) >= 3 * 21
+    assert [(folder, name) for folder, name, _, ran in found if ran] == []
+    said = {(folder, name): text for folder, name, text, _ in found}
+    for (folder, name), text in said.items():
+        if folder in ("both", "model") and name not in ("is_classifier", "is_embedder", "open_model"):
+            # A configuration is not needed to read a tokenizer that transformers knows.
+            if folder == "model" and name in ("load_tokenizer", "TokenMap", "an encoder's tokenizer"):
+                continue
+            assert "needs Python code from its own repository, which is never run" in text, (folder, name, text)
+            assert "\n" not in text
+
+
+def test_a_command_says_so_in_one_line(tmp_path, marker, both):
+    recipe = small_task(tmp_path / "task", both)
+    modules = {"HF_MODULES_CACHE": str(tmp_path / "modules")}
+    done = cold("synthgen", "generate", recipe, "-o", tmp_path / "run", "-q", stdin=YES, env=modules)
+    assert not marker.exists()
+    assert done.code == 2, done
+    assert done.out == "", done
+    line, *hint = done.err.splitlines()
+    assert "it needs Python code from its own repository, which is never run" in line, done
+    assert len(hint) <= 1, done
+
+
+LOADERS = ("from_pretrained", "from_config")  # methods of transformers' classes that may run a repository's code
+MAKERS = ("LLM", "pipeline")
+# It reads JSON alone, and would keep the argument as a setting of the model and save it.
+NO_CODE = ("GenerationConfig",)
+
+
+def careless(source: str) -> list[str]:
+    """'line: code' of every load in Python source that does not say trust_remote_code=False."""
+    tree = ast.parse(source)
+    called = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    found = []
+    for node in ast.walk(tree):
+        loader = isinstance(node, ast.Attribute) and node.attr in LOADERS and _name(node.value) not in NO_CODE
+        maker = isinstance(node, ast.Name) and node.id in MAKERS and id(node) in called
+        call = called.get(id(node))
+        if (loader or maker) and not (call and _refuses(call)):
+            found.append(f"{node.lineno}: {ast.unparse(call or node)}")
+    return found
+
+
+def _name(node: ast.expr) -> str:
+    return node.id if isinstance(node, ast.Name) else getattr(node, "attr", "")
+
+
+def _refuses(call: ast.Call) -> bool:
+    given = [word.value for word in call.keywords if word.arg == "trust_remote_code"]
+    return any(isinstance(value, ast.Constant) and value.value is False for value in given)
+
+
+def test_every_load_in_the_sources_refuses_code():
+    found = []
+    for folder in ("synthgen", "distill", "benchmarks"):
+        for path in sorted((REPOSITORY / folder).rglob("*.py")):
+            found += [f"{path.relative_to(REPOSITORY)}:{one}" for one in careless(path.read_text(encoding="utf-8"))]
+    assert found == []
+
+
+def test_every_load_in_a_page_refuses_code():
+    """In the pages of the project, and in those that it writes beside students and exports."""
+    pages = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("synthgen/templates/*")]
+    loads = re.compile(r"(?<!GenerationConfig)\.from_pretrained\([^\n]*|transformers\.pipeline\([^\n]*")
+    found = {f"{p.name}: {load}" for p in pages for load in loads.findall(p.read_text(encoding="utf-8"))}
+    assert {load.split(":")[0] for load in found} >= {"export_card.md.j2", "model_card.md.j2"}
+    assert [load for load in found if "trust_remote_code=False" not in load] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "seen"),
+    [
+        ("AutoModel.from_pretrained(name, dtype=dtype)", True),
+        ("AutoModel.from_pretrained(name, trust_remote_code=True)", True),
+        ("AutoModel.from_pretrained(name, trust_remote_code=given)", True),
+        ("AutoModel.from_pretrained(name, **more)", True),
+        ("transformers.AutoConfig.from_pretrained(name)", True),
+        ("kind.from_config(config)", True),
+        ("load = AutoTokenizer.from_pretrained", True),
+        ("LLM(model=name)", True),
+        ("pipeline('text-classification', model=name)", True),
+        ("AutoModel.from_pretrained(name, trust_remote_code=False, **more)", False),
+        ("GenerationConfig.from_pretrained(name)", False),
+        ("from_config(teacher.config, changes, seed)", False),
+    ],
+)
+def test_a_load_that_forgets_is_seen(line, seen):
+    assert bool(careless(line)) == seen
