@@ -20,7 +20,7 @@ from synthgen.curation.judge import judge
 from synthgen.curation.late import Late
 from synthgen.curation.shards import Tally, Writing, facts_of, sizes, write
 from synthgen.curation.sweeps import sweep
-from synthgen.errors import CorpusError, SynthgenError
+from synthgen.errors import SynthgenError
 from synthgen.executor import Executor, LocalExecutor
 from synthgen.executor.local import cores
 from synthgen.manifest import Facts, Manifest

@@ -33,9 +33,7 @@ def read(path: Path, kind: type[T], again: str, rename: Callable[[Any], Any] = l
 
 def parse(values: object, kind: type[T]) -> T:
     """A result from the values of its JSON document. Raises pydantic's ValidationError."""
-    result = _adapter(cast(Hashable, kind)).validate_python(values)
-    assert isinstance(result, kind)
-    return result
+    return cast(T, _adapter(cast(Hashable, kind)).validate_python(values))
 
 
 @cache
