@@ -13,8 +13,8 @@ from support.small import small_runs, small_task
 import synthgen
 from synthgen import corpus, durable
 
-GREEDY = {"samples": 2, "max_new_tokens": 4, "shard_size": 6, "temperature": 0.0}  # the second answer is a copy
-COPIES = {"duplicates": True, "truncated": False, "answer": False, "repetition": None, "min_words": None}
+GREEDY = {"num_generations": 2, "max_new_tokens": 4, "shard_size": 6, "temperature": 0.0}  # the second answer is a copy
+COPIES = {"duplicates": True, "truncated": False, "answer": False, "repetition": None, "length": None}
 
 
 @pytest.fixture(scope="module")
