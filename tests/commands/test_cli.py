@@ -434,7 +434,7 @@ def test_every_command_gives_one_json_document_and_nothing_else(finished):
     assert (said["curate"]["counts"]["kept"], said["curate"]["counts"]["rejected"]) == (24, 24)
     assert said["audit"]["status"] == "ALLOW"
     assert said["show"]["counts"] == said["curate"]["counts"]
-    assert Path(said["train"]["student"]).samefile(finished.run / "student")
+    assert Path(said["train"]["folder"]).samefile(finished.run / "student")
     assert said["eval"]["table"]["distilled"]["kl"]["mean"] > 0
     assert Path(said["report"]["report"]).read_text().startswith("<!doctype html>")
 
