@@ -43,7 +43,7 @@ class TrainedStudent:
         """For `--json`: the folder, and the figures of training.json without the metrics of each step."""
         figures = self.training.to_dict()
         del figures["metrics"], figures["train"]
-        return {"student": str(self.folder), **figures}
+        return {"folder": str(self.folder), **figures}
 
 
 def train(

@@ -51,6 +51,15 @@ def tiny(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory):
+    """`small_run(**sections)`: (recipe, run) of a small teacher; the same sections give the same run, so that tests of
+    all files share it. Write no student into it: give `train` a folder."""
+    from support.training import shared_runs
+
+    return shared_runs(tmp_path_factory.mktemp("small"))
+
+
 @pytest.fixture
 def task(tmp_path, tiny):
     """A function that writes a folder with a small recipe and seeds, and returns the recipe's path.

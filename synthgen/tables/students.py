@@ -162,8 +162,6 @@ class Kind:
     copies_teacher: Callable[[Student], bool] = lambda student: False
     """Whether a student of this section starts with layers of the teacher. Then the teacher's weights are opened, and
     the audit counts the teacher as the student's base."""
-    audit_role: str = "student_base"
-    """The role of the teacher whose layers are copied among the sources that the audit judges."""
     writes_text: bool = False
     evaluate: Reference | None = None
     exports: Mapping[str, Reference] = field(default_factory=dict)

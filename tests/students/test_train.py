@@ -4,55 +4,49 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.small import small_runs, small_task, small_teacher
+from support.small import small_task, small_teacher
+from support.training import FULL, resumes_everywhere, training_of
 
 import synthgen
 from distill import losses, train
-from distill.data import batch_rows, load, rows, target_batch
-from distill.targets.stored import batch_loss
+from distill.data import Choice, batch_rows, load, rows, target_batch
+from distill.targets.stored import Rows, batch_loss
 from synthgen import corpus, logits
 from synthgen.errors import CorpusError, GateDenied, UserError
-from synthgen.teachers.transformers import LocalModel
-from synthgen.ui import UI, Progress
+from synthgen.lm.model import LanguageModel
+from synthgen.lm.tokens import Tokens
 
-FULL = {"kind": "topk", "k": 258, "temperature": 1.0}  # the whole vocabulary of the small teacher
 # Both samples of a seed are greedy: the second is rejected as a copy. Rows of two words are degenerate.
 GREEDY = {"num_generations": 2, "max_new_tokens": 16, "shard_size": 8, "temperature": 0.0}
 THREE_WAYS = {"answer": False, "truncated": False, "repetition": None, "length": {"min_words": None, "max_words": 1}}
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return small_runs(tmp_path_factory.mktemp("train"))
-
-
-def loaded(recipe: synthgen.Recipe, run: Path, split: str = "train"):
-    """(teacher, training set) of a run."""
-    teacher = LocalModel.open(recipe.teacher)
-    return teacher, load(run / "curated", teacher.render, 512, split)
-
-
 # What a row teaches
 
 
-def rows_of_three_kinds(made, kind: str):
+def rows_of_three_kinds(small_run, kind: str):
+    """(recipe, run, the teacher's tokens, training set)."""
     spec = FULL if kind == "topk" else {"kind": "sampled", "draws": 9}
-    recipe, run = made(f"kinds-{kind}", seeds=24, generate=GREEDY, logits=spec, curate=THREE_WAYS)
-    return recipe, run, *loaded(recipe, run)
+    recipe, run = small_run(seeds=24, generate=GREEDY, logits=spec, curate=THREE_WAYS)
+    tokens = Tokens.open(recipe.teacher.model)
+    return recipe, run, tokens, load(run / "curated", tokens.render, Choice(512))
+
+
+def loss_of(z_NV, examples, section, meta):
+    """The loss of a whole step whose logits are `z_NV`."""
+    return batch_loss(z_NV, None, Rows(examples, examples), section, meta)
 
 
 @pytest.mark.parametrize("kind", ["topk", "sampled"])
-def test_kept_rejected_and_degenerate_rows(made, kind):
+def test_kept_rejected_and_degenerate_rows(small_run, kind):
     """Cross-entropy on kept rows alone, the divergence on these and on rejected ones; degenerate rows on neither."""
-    recipe, run, _, data = rows_of_three_kinds(made, kind)
+    recipe, run, _, data = rows_of_three_kinds(small_run, kind)
     verdicts = {}
     for part in ("data", "rejected"):
         for _, records in corpus.records(run / "curated", part, "train"):
@@ -70,23 +64,23 @@ def test_kept_rejected_and_degenerate_rows(made, kind):
     kept_N = torch.tensor([e.kept for e, n in zip(data.examples, tokens, strict=True) for _ in range(n)])
     z_NV = torch.randn(sum(tokens), 258, generator=torch.Generator().manual_seed(0), requires_grad=True)
 
-    def gradient(kd_weight: float, **more) -> torch.Tensor:
+    def gradient(kd_weight: float, meta=data.meta) -> torch.Tensor:
         section = recipe.train.model_copy(update={"kd_weight": kd_weight})
-        (found,) = torch.autograd.grad(batch_loss(z_NV, None, data.examples, data.meta, section, **more)[0], z_NV)
+        (found,) = torch.autograd.grad(loss_of(z_NV, data.examples, section, meta)[0], z_NV)
         return found.norm(dim=-1)
 
     labels = gradient(1e-12)  # cross-entropy and nothing else
     assert float(labels[~kept_N].max()) < 1e-9
     assert float(labels[kept_N].min()) > 1e-6
     assert float(gradient(1.0).min()) > 1e-7, "the divergence is over every row"
-    assert float(gradient(0.9, labels_alone=True).min()) > 1e-7, "the baseline learns every row's tokens"
+    assert float(gradient(0.9, meta=None).min()) > 1e-7, "the baseline learns every row's tokens"
 
 
-def test_parts_of_the_loss_are_means_over_their_own_tokens(made):
-    recipe, _, _, data = rows_of_three_kinds(made, "topk")
+def test_parts_of_the_loss_are_means_over_their_own_tokens(small_run):
+    recipe, _, _, data = rows_of_three_kinds(small_run, "topk")
     tokens = [len(e.completion) for e in data.examples]
     z_NV = torch.randn(sum(tokens), 258, generator=torch.Generator().manual_seed(0))
-    loss, parts = batch_loss(z_NV, None, data.examples, data.meta, recipe.train)
+    loss, parts = loss_of(z_NV, data.examples, recipe.train, data.meta)
     kept_N = torch.tensor([e.kept for e, n in zip(data.examples, tokens, strict=True) for _ in range(n)])
     labels = torch.tensor([t for e in data.examples for t in e.completion])
     ce = torch.nn.functional.cross_entropy(z_NV[kept_N], labels[kept_N])
@@ -97,27 +91,27 @@ def test_parts_of_the_loss_are_means_over_their_own_tokens(made):
     assert float(loss) == pytest.approx(0.9 * float(kd) + 0.1 * float(ce), rel=1e-5)
 
 
-def test_a_batch_without_kept_rows_has_no_cross_entropy(made):
-    recipe, _, _, data = rows_of_three_kinds(made, "topk")
+def test_a_batch_without_kept_rows_has_no_cross_entropy(small_run):
+    recipe, _, _, data = rows_of_three_kinds(small_run, "topk")
     batch = [e for e in data.examples if not e.kept][:3]
     z_NV = torch.randn(sum(len(e.completion) for e in batch), 258, requires_grad=True)
-    loss, parts = batch_loss(z_NV, None, batch, data.meta, recipe.train)
+    loss, parts = loss_of(z_NV, batch, recipe.train, data.meta)
     assert parts["cross_entropy"] == 0
     assert torch.isfinite(loss)
 
 
-def test_rows_longer_than_max_length_are_left_out_and_counted(made):
-    _, run, teacher, data = rows_of_three_kinds(made, "topk")
+def test_rows_longer_than_max_length_are_left_out_and_counted(small_run):
+    _, run, tokens, data = rows_of_three_kinds(small_run, "topk")
     longest = max(len(e.prompt) + len(e.completion) for e in data.examples)
-    shorter = load(run / "curated", teacher.render, longest - 1)
+    shorter = load(run / "curated", tokens.render, Choice(longest - 1))
     missing = {e.id for e in data.examples} - {e.id for e in shorter.examples}
-    assert shorter.left_out["longer than max_length"] == len(missing) > 0
+    assert shorter.left_out["too_long"] == len(missing) > 0
     with pytest.raises(CorpusError, match="no rows to train on"):
-        load(run / "curated", teacher.render, 3)
+        load(run / "curated", tokens.render, Choice(3))
 
 
-def test_held_out_rows_are_not_trained_on(made):
-    _, run, _, data = rows_of_three_kinds(made, "topk")
+def test_held_out_rows_are_not_trained_on(small_run):
+    _, run, _, data = rows_of_three_kinds(small_run, "topk")
     held_out = {r.id for r, _ in rows(run / "curated", "test")}
     assert held_out
     assert not held_out & {e.id for e in data.examples}
@@ -151,24 +145,26 @@ def refused(recipe: synthgen.Recipe, run: Path, says: str, kind: type[UserError]
     assert not (run / "student" / "training.json").exists()
 
 
-def test_logits_of_another_teacher(made, tmp_path):
-    recipe, run = made("full", logits=FULL)
+def test_logits_of_another_teacher(small_run, tmp_path):
+    recipe, run = small_run(logits=FULL)
     other = small_teacher(tmp_path / "other", seed=1)
     section = recipe.teacher.model_copy(update={"model": str(other)})
-    refused(recipe, copy_of(run, tmp_path), "were made with revision", teacher=LocalModel.open(section))
+    teacher = LanguageModel.open(section, lazy=True)
+    refused(recipe, copy_of(run, tmp_path), "were made with revision", teacher=teacher)
 
 
-def test_logits_of_another_tokenizer(made, tmp_path):
-    recipe, run = made("full", logits=FULL)
+def test_logits_of_another_tokenizer(small_run, tmp_path):
+    recipe, run = small_run(logits=FULL)
     other = small_teacher(tmp_path / "other")
     template = other / "chat_template.jinja"
     template.write_text(template.read_text().replace("\n", " "))
     section = recipe.teacher.model_copy(update={"model": str(other)})
-    refused(recipe, copy_of(run, tmp_path), "were made with tokenizer", teacher=LocalModel.open(section))
+    teacher = LanguageModel.open(section, lazy=True)
+    refused(recipe, copy_of(run, tmp_path), "were made with tokenizer", teacher=teacher)
 
 
-def test_no_logits(made, tmp_path):
-    recipe, run = made("full", logits=FULL)
+def test_no_logits(small_run, tmp_path):
+    recipe, run = small_run(logits=FULL)
     run = copy_of(run, tmp_path)
     (folder,) = (run / "generated" / "logits").iterdir()
     first = next(folder.glob("train-*.parquet"))
@@ -184,8 +180,8 @@ def rewrite(path: Path, change) -> None:
 
 
 @pytest.mark.parametrize("column", ["id", "align"])
-def test_a_row_of_logits_beside_another_record(made, tmp_path, column):
-    recipe, run = made("full", logits=FULL)
+def test_a_row_of_logits_beside_another_record(small_run, tmp_path, column):
+    recipe, run = small_run(logits=FULL)
     run = copy_of(run, tmp_path)
     path = next((run / "generated" / "logits").rglob("train-*.parquet"))
 
@@ -197,8 +193,8 @@ def test_a_row_of_logits_beside_another_record(made, tmp_path, column):
     refused(recipe, run, "does not belong to record")
 
 
-def test_shards_of_different_logits(made, tmp_path):
-    recipe, run = made("full", logits=FULL)
+def test_shards_of_different_logits(small_run, tmp_path):
+    recipe, run = small_run(logits=FULL)
     run = copy_of(run, tmp_path)
     first, *_ = sorted((run / "generated" / "logits").rglob("train-*.parquet"))
 
@@ -211,8 +207,9 @@ def test_shards_of_different_logits(made, tmp_path):
         train(recipe, run)
 
 
-def test_an_audit_that_says_no(made):
-    recipe, run = made("audited", logits=FULL)
+def test_an_audit_that_says_no(small_run, tmp_path):
+    recipe, run = small_run(logits=FULL)
+    run = copy_of(run, tmp_path)
     recipe = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"license": "CC-BY-NC-4.0"})})
     assert synthgen.audit(recipe, run).status == "DENY"
     with pytest.raises(GateDenied, match="says DENY for commercial use") as caught:
@@ -220,45 +217,28 @@ def test_an_audit_that_says_no(made):
     assert "--override-audit" in caught.value.hint
     assert not (run / "student").exists()
     forced = train(recipe, run, override_audit=True)
-    assert "training was forced with `--override-audit`" in (forced / "README.md").read_text()
-    assert json.loads((forced / "training.json").read_text())["audit_overridden"] is True
+    assert "training was forced with `--override-audit`" in (forced.folder / "README.md").read_text()
+    assert forced.training.audit_overridden
+    assert training_of(forced.folder) == forced.training
 
 
-def test_an_override_without_a_denial_is_not_on_the_card(made):
-    recipe, run = made("allowed", logits=FULL)
+def test_an_override_without_a_denial_is_not_on_the_card(small_run, tmp_path):
+    recipe, run = small_run(logits=FULL)
+    run = copy_of(run, tmp_path)
     assert synthgen.audit(recipe, run).passed
     student = train(recipe, run, override_audit=True)
-    assert "forced" not in (student / "README.md").read_text()
-    assert json.loads((student / "training.json").read_text())["audit_overridden"] is False
+    assert "forced" not in (student.folder / "README.md").read_text()
+    assert not student.training.audit_overridden
 
 
-def test_a_loss_that_is_not_a_number_stops_training(made, tmp_path):
-    recipe, run = made("full", logits=FULL)
+def test_a_loss_that_is_not_a_number_stops_training(small_run, tmp_path):
+    recipe, run = small_run(logits=FULL)
     section = recipe.train.model_copy(update={"learning_rate": 1e30})
     recipe = recipe.model_copy(update={"train": section})
     refused(recipe, copy_of(run, tmp_path), r"the loss of step \d is", kind=UserError)
 
 
 # Resume
-
-
-class Cut(UI):
-    """Stops training, as Ctrl-C does, once `steps` steps are done."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__(quiet=True)
-        self.steps = steps
-
-    @contextmanager
-    def progress(self, what: str, total: int, unit: str) -> Iterator[Progress]:
-        bar, limit = Progress(what, total, unit), self.steps
-
-        def stop() -> None:
-            if bar.done - bar.resumed >= limit:
-                raise KeyboardInterrupt
-
-        bar.show = stop
-        yield bar
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -269,25 +249,14 @@ def test_resume_is_exact_wherever_it_was_cut(tmp_path, dropout):
     run = tmp_path / "run"
     synthgen.generate(recipe, run)
     synthgen.curate(recipe, run)
-    model = LocalModel.open(recipe.teacher)
-    whole = train(recipe, run, tmp_path / "whole", teacher=model)
-    steps = 2 * recipe.train.max_steps
-    names = ("model.safetensors", "metrics.jsonl", "training.json", "README.md")
-    for every, again in (*((n, False) for n in range(1, steps)), (3, True)):
-        folder = tmp_path / f"cut-{every}-{again}"
-        cuts = 0
-        while True:
-            try:
-                train(recipe, run, folder, teacher=model, ui=Cut(every) if again or not cuts else None)
-                break
-            except KeyboardInterrupt:
-                cuts += 1
-        assert cuts > 2 if again else cuts == 1
-        for arm in ("", "baseline"):
-            for name in names if not arm else names[:2]:
-                assert (folder / arm / name).read_bytes() == (whole / arm / name).read_bytes(), (every, arm, name)
-        assert not list(folder.rglob(".tmp-*"))
-        assert not (folder / "checkpoints").exists()
+    model = LanguageModel.open(recipe.teacher)
+    whole = resumes_everywhere(
+        lambda folder, ui: train(recipe, run, folder, teacher=model, ui=ui),
+        tmp_path / "students",
+        range(1, 2 * recipe.train.max_steps),
+        again=[3],
+    )
+    assert (whole / "baseline" / "model.safetensors").exists()
 
 
 def test_dropout_drops(tmp_path):
@@ -299,25 +268,37 @@ def test_dropout_drops(tmp_path):
         run = tmp_path / f"run-{dropout}"
         synthgen.generate(recipe, run)
         synthgen.curate(recipe, run)
-        weights.append(load_file(train(recipe, run) / "model.safetensors"))
+        weights.append(load_file(train(recipe, run).folder / "model.safetensors"))
     assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_a_finished_student_is_left_alone_and_fresh_makes_it_again(made):
-    recipe, run = made("again", logits=FULL)
-    student = train(recipe, run)
+def test_a_finished_student_is_left_alone_and_fresh_makes_it_again(small_run, tmp_path):
+    recipe, run = small_run(logits=FULL)
+    trained = train(recipe, run, tmp_path / "student")
+    student = trained.folder
     before = {p: p.stat().st_mtime_ns for p in student.rglob("*")}
-    train(recipe, run)
+    assert train(recipe, run, student) == trained
     assert {p: p.stat().st_mtime_ns for p in student.rglob("*")} == before
     weights = (student / "model.safetensors").read_bytes()
-    train(recipe, run, fresh=True)
+    train(recipe, run, student, fresh=True)
     assert (student / "model.safetensors").stat().st_mtime_ns != before[student / "model.safetensors"]
     assert (student / "model.safetensors").read_bytes() == weights
 
 
-def test_tokens_alone_are_those_of_kept_rows(made):
+def test_the_result_says_what_was_trained(small_run, tmp_path):
+    recipe, run = small_run(logits=FULL)
+    student = train(recipe, run, tmp_path / "student")
+    assert student.text() == str(tmp_path / "student")
+    figures = json.loads(json.dumps(student.to_dict()))
+    facts = json.loads((student.folder / "training.json").read_text())
+    assert figures.pop("folder") == student.text()
+    assert facts.keys() - figures.keys() == {"metrics", "train"}
+    assert {name: facts[name] for name in figures} == figures
+
+
+def test_tokens_alone_are_those_of_kept_rows(small_run):
     """A student that learns no distribution learns nothing from a rejected row."""
-    _, run, teacher, data = rows_of_three_kinds(made, "topk")
-    alone = load(run / "curated", teacher.render, 512, labels_alone=True)
+    _, run, tokens, data = rows_of_three_kinds(small_run, "topk")
+    alone = load(run / "curated", tokens.render, Choice(512, labels_alone=True))
     assert {e.id for e in alone.examples} == {e.id for e in data.examples if e.kept} != {e.id for e in data.examples}
     assert all(e.target is None for e in alone.examples)

@@ -1,27 +1,42 @@
-"""Measuring without a process of its own, for tests in which speed and memory do not matter.
+"""Evaluations and exports that measure in this process, for tests in which speed and memory do not matter.
 
-A child process takes seconds to import torch. tests/reporting and tests/exporting measure in children, as users do.
+A child process takes seconds to import torch. tests/evaluation/test_cost.py, tests/reporting and tests/commands measure
+in children, as users do.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
-from distill import cost
+from distill.cost import peak_rss
 from synthgen.tables.reference import resolve
+
+_EVALUATIONS = tuple(f"distill.evaluation.{name}.measure" for name in ("classifiers", "fidelity", "similarity"))
+_EXPORTS = ("distill.exporting.parity.measure",)
+
+
+def measure(function: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """As `distill.cost.measure`, JSON included, but in this process."""
+    measured = resolve(function)(json.loads(json.dumps(arguments)))
+    return {**json.loads(json.dumps(measured)), "peak_rss_bytes": peak_rss()}
 
 
 def measure_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have evaluations and exports call the measuring function in this process."""
-    for module in ("fidelity", "classifiers", "similarity"):
-        monkeypatch.setattr(f"distill.evaluation.{module}.measure", _measure)
-    monkeypatch.setattr("distill.exporting.parity.measure", _measure)
+    """Have evaluations and exports start no processes, for the rest of a test."""
+    for place in (*_EVALUATIONS, *_EXPORTS):
+        monkeypatch.setattr(place, measure)
 
 
-def _measure(function: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    found = resolve(function)(json.loads(json.dumps(arguments)))
-    return json.loads(json.dumps({**found, "peak_rss_bytes": cost.peak_rss()}))
+@contextmanager
+def measured_here() -> Iterator[None]:
+    """While this is open, evaluations start no processes."""
+    with ExitStack() as stack:
+        for place in _EVALUATIONS:
+            stack.enter_context(patch(place, measure))
+        yield

@@ -1,0 +1,72 @@
+"""Rows and models for tests of losses on a teacher's layers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from distill import train
+from distill.data import Example
+from distill.students.build import from_config
+from support.training import HELD_OUT, Cut, SmallRuns, with_train
+from synthgen import logits
+from synthgen.recipe import TrainSection
+from synthgen.teachers.transformers import LocalModel
+
+V, K = 258, 5
+META: logits.LogitsMeta = {"kind": "topk", "k": K, "temperature": 1.0, "vocab_size": V}
+NARROW = {"config": {"num_hidden_layers": 1, "hidden_size": 8, "intermediate_size": 12}}
+
+
+def rows(same_prompt: bool = True, count: int = 7) -> list[Example]:
+    """Rows of growing length; with another prompt for the teacher unless `same_prompt`."""
+    rng = np.random.default_rng(0)
+    examples = []
+    for n in range(count):
+        prompt, asked, completion = (rng.integers(0, 256, size).tolist() for size in (3 + n, 9 + n % 2, 1 + 2 * n))
+        asked = [*range(100, 120), *asked]  # few-shot prompts begin alike
+        target = logits.TopK(
+            rng.permuted(np.tile(np.arange(V), (len(completion), 1)), axis=1)[:, :K].astype(np.int32),
+            np.full((len(completion), K), np.log(0.9 / K), np.float32),
+            np.full(len(completion), np.log(0.1), np.float32),
+            np.zeros(len(completion), np.float32),
+        )
+        shown = () if same_prompt else asked
+        examples.append(Example(str(n), prompt, completion, target, True, teacher_prompt=shown))
+    return examples
+
+
+def section(**terms: Any) -> TrainSection:
+    """A section with these losses on layers."""
+    return TrainSection.model_validate({"kd_weight": 0.5, **terms})
+
+
+def narrow(teacher: LocalModel) -> torch.nn.Module:
+    """A student of another depth, width and number of heads."""
+    changes = {
+        "num_hidden_layers": 2,
+        "hidden_size": 8,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 4,
+    }
+    return from_config(teacher.weights.config, changes, 3)
+
+
+def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The gradient of every parameter that has one."""
+    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+def trained(
+    small_run: SmallRuns, out: Path, student: dict[str, Any] = NARROW, cut: int | None = None, **changes: Any
+) -> Path:
+    """The folder of a decoder that is trained with such losses; stopped after `cut` steps."""
+    recipe, run = small_run(logits={"kind": "topk", "k": 9}, split=HELD_OUT, seeds=16)
+    assert recipe.train is not None
+    values = recipe.train.model_dump(mode="json", exclude_none=True)
+    recipe = with_train(recipe, values | {"student": {"kind": "decoder", **student}} | changes)
+    return train(recipe, run, out, ui=Cut(cut) if cut else None).folder
