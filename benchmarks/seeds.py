@@ -1,0 +1,131 @@
+"""What `plan` takes on many seeds: seconds and peak memory, beside an earlier revision.
+
+    python benchmarks/seeds.py                  # 1,000,000 seeds here; 100,000 here and at 199c186
+    python benchmarks/seeds.py --seeds 200000 --kind csv
+
+Each measurement is a process of its own. Seconds are of `plan` alone: reading, grouping and splitting the seeds, and
+rendering every first request. CPU seconds say the same on a machine that has other work. Memory is the most that the
+process ever held. The earlier revision is taken from git. A last line says whether both give 100,000 seeds the same ids
+and the same sides of the split.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import random
+import subprocess
+import sys
+import tarfile
+import tempfile
+from io import BytesIO
+from pathlib import Path
+
+REVISION = "199c186"
+FEW = 100_000
+HERE = Path(__file__).resolve().parent.parent
+COLUMNS = ("id", "question", "answer")
+# What a measuring process does, in whichever tree it finds. The names of 199c186 come second.
+CHILD = """
+import hashlib, json, resource, sys, time
+from synthgen.prompts import load_prompt
+from synthgen.recipe import load_recipe
+try:
+    from synthgen.generation.plan import plan
+except ImportError:
+    from synthgen.generate.plan import plan
+from synthgen.seeds import load_seeds
+recipe = load_recipe(sys.argv[1])
+began, began_cpu = time.perf_counter(), time.process_time()
+planned = plan(recipe)
+result = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - began_cpu, "requests": planned.requests}
+result["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+if len(sys.argv) > 2:
+    hashed = hashlib.sha256()
+    for seed in load_seeds(recipe.seeds, recipe.split, load_prompt(recipe.prompts, recipe.task).question):
+        hashed.update(f"{seed.id} {seed.split}\\n".encode())
+    result["ids"] = hashed.hexdigest()
+print(json.dumps(result))
+"""
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=1_000_000, help="how many seeds are planned here")
+    parser.add_argument("--kind", choices=["jsonl", "csv", "parquet"], default="jsonl", help="kind of seed file")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        before = archived(root / "before")
+        few, many = (task(root / str(count), count, asked.kind) for count in (FEW, asked.seeds))
+        rows = [
+            (REVISION, FEW, measure(before, few / "before.yaml", ids=True)),
+            ("now", FEW, measure(HERE, few / "recipe.yaml", ids=True)),
+            ("now", asked.seeds, measure(HERE, many / "recipe.yaml")),
+        ]
+    print(f"{'plan':>8}  {'seeds':>9}  {'seconds':>7}  {'CPU s':>6}  {'CPU µs a seed':>13}  {'peak MB':>7}  requests")
+    for name, count, found in rows:
+        each = found["cpu"] / count * 1e6
+        requests = ", ".join(f"{split} {number:,}" for split, number in sorted(found["requests"].items()))
+        times = f"{found['seconds']:>7.1f}  {found['cpu']:>6.1f}  {each:>13.1f}"
+        print(f"{name:>8}  {count:>9,}  {times}  {found['peak_mb']:>7.0f}  {requests}")
+    same = rows[0][2]["ids"] == rows[1][2]["ids"]
+    print(f"ids and sides of {FEW:,} seeds are {'the same' if same else 'DIFFERENT'} at {REVISION} and now")
+
+
+def archived(folder: Path) -> Path:
+    """The tree of the earlier revision."""
+    done = subprocess.run(["git", "archive", REVISION], cwd=HERE, capture_output=True, check=True)
+    with tarfile.open(fileobj=BytesIO(done.stdout)) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+def task(folder: Path, count: int, kind: str) -> Path:
+    """A folder with seeds, a template, and a recipe in today's words and in those of the earlier revision."""
+    folder.mkdir()
+    random.seed(0)
+    words = [f"{a}{b}{c}" for a in "bdfgklmnprstvz" for b in "aeiou" for c in ("", "n", "rt", "l", "sh")]
+    names = ["Ann", "Bob", "Chloe", "Dmitri", "Eve", "Fay", "Gil", "Hana"]
+
+    def row(number: int) -> dict[str, str]:
+        said = " ".join(random.choices(words, k=random.randint(6, 20)))
+        question = f"{random.choice(names)} has {number} of them: {said}. How many are {random.randint(1, 99)} more?"
+        return {"id": f"q{number}", "question": question, "answer": str(number % 97)}
+
+    rows = (row(number) for number in range(count))
+    path = folder / f"seeds.{kind}"
+    if kind == "parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.Table.from_pylist(list(rows)), path)
+    else:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            if kind == "csv":
+                writer = csv.DictWriter(file, COLUMNS)
+                writer.writeheader()
+                writer.writerows(rows)
+            else:
+                file.writelines(json.dumps(one) + "\n" for one in rows)
+    (folder / "user.j2").write_text("Think step by step.\n\n{{ question }}\n")
+    for name, license in (("recipe", "license"), ("before", "licence")):
+        source = {"path": path.name, "source": "benchmark", license: "CC0-1.0", "id": "id", "reference": "answer"}
+        recipe = {"task": "sums", "seeds": [source], "teacher": {"model": "org/model", license: "Apache-2.0"}}
+        (folder / f"{name}.yaml").write_text(json.dumps(recipe))
+    return folder
+
+
+def measure(tree: Path, recipe: Path, *, ids: bool = False) -> dict:
+    """What a process of its own finds, with the code of `tree`."""
+    command = [sys.executable, "-c", CHILD, str(recipe), *(["ids"] if ids else [])]
+    done = subprocess.run(command, cwd=tree, env={"PYTHONPATH": str(tree), "PATH": ""}, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return json.loads(done.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""Strategies that choose among answers, as generators that are fed scripted replies."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from support.scripted import BROKEN, JUDGE, MARKER, THREE, TWO, at_once, first, play, roles, scores
+
+from synthgen.generation.inputs import runner
+from synthgen.generation.strategies import choosing
+from synthgen.teachers.base import Reply
+
+
+def test_rationalize(jobs):
+    job = jobs(strategy="rationalize", generate=MARKER, templates={"hint": "{{ question }} (It is {{ answer }}.)"})[2]
+    [known] = job.seed.reference
+    [row], failed, _ = play(job, [f"So. Answer: {known}"])
+    assert (scores(row), row.parents, failed) == ({"rationalized": 0.0}, [], [])
+    [row], failed, [[asked_first], [second]] = play(job, ["Hm. Answer: 77"], [f"Sum. Answer: {known}"])
+    assert not failed
+    assert row.id == second.id
+    assert row.parents == [asked_first.id]
+    assert scores(row) == {"rationalized": 1.0}
+    assert row.teacher_prompt[-1]["content"].endswith(f"(It is {known}.)")
+    assert row.prompt == asked_first.prompt
+    assert f"(It is {known}" not in str(row.prompt)
+    assert (row.rationale, row.answer, row.reference) == ("Sum.", known, [known])
+    [], [failure], _ = play(job, ["Hm. Answer: 77"], ["Sum. Answer: 78"])
+    assert failure.kind == "not_led"
+    [], [failure], _ = play(job, ["Hm. Answer: 77"], [BROKEN])
+    assert failure.kind == "context"
+
+
+def test_rationalize_without_a_known_answer(jobs):
+    seeds = [{"path": "seeds.jsonl", "source": "tests", "license": "CC0-1.0", "id": "id", "group": "id"}]
+    job = jobs(strategy="rationalize", generate=MARKER, seeds=seeds, templates={"hint": "x"})[0]
+    assert at_once(job) == ["no_reference"]
+
+
+@pytest.mark.parametrize(
+    ("said", "winner", "agreement"),
+    [
+        ([["3", "3", "3"]], "3", 1.0),  # three of five: decided at once
+        ([["3", "4", "3"], ["3"]], "3", 3 / 4),  # one more settles it
+        ([["3", "4", "3"], ["4"], ["3"]], "3", 3 / 5),
+        ([["3", "4", "5"], ["4", "4"]], "4", 3 / 5),
+        ([["3", "4", "5"], ["6", "4"]], "4", 2 / 5),  # a plurality
+        ([["3", None, "3"], ["3"]], "3", 3 / 4),  # no answer is no vote
+        ([["3.0", "3", "three"]], "3.0", 1.0),  # numbers by value
+    ],
+)
+def test_vote_asks_no_more_than_it_needs(jobs, said, winner, agreement):
+    job = jobs(strategy="vote", generate=MARKER, steps={"candidates": 5})[1]
+    texts = [[f"So. Answer: {answer}" if answer else "I do not know." for answer in some] for some in said]
+    [row], failed, asked = play(job, *texts)
+    assert not failed
+    assert row.answer == winner
+    votes = sum(map(len, said))
+    assert scores(row) == {"agreement": agreement, "votes": votes}
+    everyone = [r.id for some in asked for r in some]
+    assert len(set(everyone)) == votes
+    assert sorted([row.id, *row.parents]) == sorted(everyone)
+    samples = [r.sampling["sample_index"] for some in asked for r in some]
+    assert samples == list(range(job.index * 5, job.index * 5 + votes))
+
+
+def test_vote_never_guesses(jobs):
+    job = jobs(strategy="vote", generate=MARKER, steps={"candidates": 4})[0]
+    [], [failure], _ = play(job, ["Answer: 1", "Answer: 2", "Answer: 1"], ["Answer: 2"])
+    assert failure.kind == "tie"
+    [], [failure], _ = play(job, ["well"] * 3, ["well"])
+    assert failure.kind == "no_answer"
+    [], failed, _ = play(job, [BROKEN] * 3, [BROKEN])
+    assert [f.kind for f in failed] == ["context"] * 4
+
+
+@pytest.mark.parametrize("leader_votes", range(4))
+@pytest.mark.parametrize("most", [1, 2, 5, 8])
+def test_vote_stops_exactly_when_it_is_decided(jobs, most, leader_votes):
+    """Against the definition: after a round no completion of the open votes changes the winner, before it one did."""
+    job = jobs(strategy="vote", steps={"candidates": most})[0]
+    random = np.random.default_rng(most * 10 + leader_votes)
+    answers = [str(n) for n in random.integers(0, 1 + leader_votes, most)]
+    steps = runner(job.recipe)(job)
+    asked = next(steps)
+    seen = 0
+    while True:
+        seen += len(asked)
+        counts = [*Counter(answers[:seen]).most_common(), ("", 0)]
+        decided = counts[0][1] > counts[1][1] + most - seen
+        try:
+            asked = steps.send([Reply(text, finish_reason="stop") for text in answers[seen - len(asked) : seen]])
+        except StopIteration:
+            assert decided or seen == most
+            break
+        assert not decided
+        assert seen < most
+        best = counts[0][1] + len(asked), counts[1][1], most - seen - len(asked)
+        assert best[0] > best[1] + best[2] or seen + len(asked) == most  # it could settle it …
+        assert best[0] - 1 <= best[1] + best[2] + 1  # … and one fewer could not
+
+
+def test_best_of_n(jobs):
+    job = jobs(strategy="best_of_n", steps={"candidates": 3}, templates=JUDGE)[0]
+    [row], failed, [candidates, judged] = play(job, ["a", "b", "c"], ["4", "Mark: 9/10.", "I like it."])
+    assert row.completion == [{"role": "assistant", "content": "b"}]
+    assert row.id == candidates[1].id
+    assert scores(row) == {"reward": 9.0}
+    assert roles(row) == {"seed": 1, "template": 1, "generator": 1, "judge": 1}
+    assert set(row.parents) == {r.id for r in (*candidates, *judged)} - {row.id}
+    assert [(f.id, f.kind) for f in failed] == [(judged[2].id, "judge")]
+    assert "no mark from 1 to 10 in 'I like it.'" in failed[0].reason
+    assert judged[1].messages[-1]["content"] == f"Q: {job.fields['question']}\nA: b\nMark?"
+    assert judged[1].parents == (candidates[1].id,)
+    assert judged[0].sampling["temperature"] == 0
+    assert not judged[0].target
+    [], failed, _ = play(job, ["a", "b", "c"], ["good", BROKEN, "11"])
+    assert [f.kind for f in failed] == ["judge", "context", "judge"]
+    [row], failed, _ = play(job, [BROKEN, "b", "c"], ["2", "2"])
+    assert (row.text, [f.kind for f in failed]) == ("b", ["context"])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("7", 7), ("Score: 8.5", 8.5), ("9/10", 9), ("6 out of 10", 6), ("\n\nI say 3.", 3), ("**4**", 4),
+        ("between 3 and 5", None), ("11", None), ("0", None), ("-4", None), ("7th", None), ("", None), ("ten", None),
+        ("Well.\nMark: 5\nIt has 3 faults.", 5),
+    ],
+)  # fmt: skip
+def test_marks(text, value):
+    assert choosing.mark(text) == value
+
+
+def test_rewards_without_a_judge(jobs):
+    job = jobs(strategy="best_of_n", steps={"candidates": 2, "choose": "reference"})[1]
+    [known] = job.seed.reference
+    [row], failed, asked = play(job, ["77", known])
+    assert (row.answer, scores(row), len(asked), failed) == (known, {"reward": 1.0}, 1, [])
+    assert "judge" not in roles(row)
+    job = jobs(strategy="best_of_n", steps={"candidates": 2, "choose": "likelihood"})[1]
+    scored = [Reply("x", token_logprobs=[-3.0, -1.0]), Reply("y", token_logprobs=[-1.5])]
+    [row], _, [_, judged] = play(job, [Reply("x", token_ids=[5, 6]), Reply("y", token_ids=[7])], scored)
+    assert (row.text, scores(row)) == ("y", {"reward": -1.5})
+    assert [(r.kind, r.completion[0]["content"], r.completion_ids) for r in judged] == [
+        ("score", "x", (5, 6)),
+        ("score", "y", (7,)),
+    ]
+    job = jobs(strategy="best_of_n", steps={"candidates": 2, "choose": "probability"}, templates=JUDGE)[1]
+    yes = [Reply("yes", label_probs=[0.6, 0.4]), Reply("no", label_probs=[0.2, 0.8])]
+    [row], _, [_, judged] = play(job, ["x", "y"], yes)
+    assert (row.text, scores(row), judged[0].labels) == ("x", {"reward": 0.6}, ("yes", "no"))
+
+
+def test_preference(jobs):
+    job = jobs(strategy="preference", steps={"candidates": 3}, templates=JUDGE)[0]
+    rows, failed, asked = play(job, ["a", "b", "c"], ["4", "9", "2"])
+    assert not failed
+    assert [(r.text, scores(r)) for r in rows] == [
+        ("b", {"preference": 1.0, "reward": 9.0}),
+        ("c", {"preference": 0.0, "reward": 2.0}),
+    ]
+    assert rows[0].parents == rows[1].parents == [r.id for some in asked for r in some]
+    assert [(r.group_id, r.pair_role) for r in rows] == [(asked[0][0].id, "chosen"), (asked[0][0].id, "rejected")]
+    assert rows[0].prompt == rows[1].prompt
+    for texts, marks in ((["a", "b", "c"], ["5", "5", "5"]), (["a", "b", "a "], ["7", "6", "5"])):
+        [], [failure], _ = play(job, texts, marks)
+        assert failure.kind == "no_preference"
+
+
+def test_consensus_and_disagreement(jobs):
+    job = jobs(strategy="consensus", teacher=None, teachers=THREE)[0]
+    [row], failed, [requests] = play(job, ["4", "The 5", "5"])
+    assert not failed
+    assert [r.teacher for r in requests] == ["one", "two", "three"]
+    assert (row.teacher, row.answer, scores(row)["agreement"]) == ("two", "The 5", 2 / 3)
+    assert [s["id"] for s in row.sources if s["role"] == "generator"] == ["org/two"]
+    [], [failure], _ = play(job, ["4", "6", "5"])
+    assert failure.kind == "tie"
+    job = jobs(strategy="disagreement", teacher=None, teachers=THREE)[0]
+    rows, failed, [requests] = play(job, ["4", "5", "5"])
+    assert [(r.teacher, r.answer) for r in rows] == [("one", "4"), ("two", "5"), ("three", "5")]
+    assert rows[0].parents == [requests[1].id, requests[2].id]
+    assert {scores(r)["agreement"] for r in rows} == {2 / 3}
+    [], [failure], _ = play(job, ["5", "5.0", "five"])
+    assert failure.kind == "agreed"
+
+
+def test_mixture_is_a_function_of_the_seed(jobs):
+    many = jobs(300, teacher=None, teachers=TWO, mixture={"one": 3, "two": 1})
+    answered = Counter(play(job, ["x"])[0][0].teacher for job in many)
+    assert 200 < answered["one"] < 250  # 225 ± 3 standard deviations
+    fewer = jobs(100, teacher=None, teachers=TWO, mixture={"one": 3, "two": 1})
+    assert [job.teacher for job in fewer] == [job.teacher for job in many[:100]]
+    [request] = first(many[0])
+    assert request.teacher == many[0].teacher
