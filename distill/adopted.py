@@ -64,7 +64,7 @@ def adopt(path: Path, recipe: Recipe, folder: Path, teacher: LocalModel) -> Path
 def _tokenized(dataset: Dataset, recipe: Recipe, teacher: LocalModel, counts: Counter[str]) -> Iterator[Record]:
     """The records with the teacher's tokens, without later copies; counts them."""
     seen: set[str] = set()
-    for record in records(dataset, recipe.task, recipe.split):
+    for where, record in records(dataset, recipe.task, recipe.split):
         key = durable.digest([record.prompt, record.completion])[:32]
         if key in seen:
             counts["copies_left_out"] += 1
@@ -73,8 +73,7 @@ def _tokenized(dataset: Dataset, recipe: Recipe, teacher: LocalModel, counts: Co
         text = record.completion[0].get("content")
         if len(record.completion) != 1 or not text or record.completion[0].get("tool_calls"):
             raise CorpusError(
-                f"{dataset.source.path}: the completion of row {record.id} is not one message of text",
-                "a student learns one answer from each row",
+                f"{where}: the completion is not one message of text", "a student learns one answer from each row"
             )
         request = Request(
             "score", record.seed_id, "train", record.prompt, record.prompt, {}, [], completion=tuple(record.completion)
