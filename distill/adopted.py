@@ -64,7 +64,7 @@ def adopt(path: Path, recipe: Recipe, folder: Path, tokens: Tokens) -> Path:
 def _tokenized(dataset: Dataset, recipe: Recipe, tokens: Tokens, counts: Counter[str]) -> Iterator[Record]:
     """The records with the teacher's tokens, without later copies; counts them."""
     seen: set[str] = set()
-    for record in records(dataset, recipe.task, recipe.split):
+    for where, record in records(dataset, recipe.task, recipe.split):
         key = durable.digest([record.prompt, record.completion])[:32]
         if key in seen:
             counts["copies_left_out"] += 1
@@ -73,8 +73,7 @@ def _tokenized(dataset: Dataset, recipe: Recipe, tokens: Tokens, counts: Counter
         text = record.completion[0].get("content")
         if len(record.completion) != 1 or not text or record.completion[0].get("tool_calls"):
             raise CorpusError(
-                f"{dataset.source.path}: the completion of row {record.id} is not one message of text",
-                "a student learns one answer from each row",
+                f"{where}: the completion is not one message of text", "a student learns one answer from each row"
             )
         record.prompt_token_ids = tokens.render(record.prompt)
         record.token_ids = tokens.completion(text)

@@ -16,9 +16,9 @@ from pathlib import Path
 from synthgen import corpus, durable, outputs
 from synthgen.curation import groups
 from synthgen.curation.job import JUDGED, Job, Task, plan, tasks
-from synthgen.curation.judge import judge
+from synthgen.curation.judge import judge_rows
 from synthgen.curation.late import Late
-from synthgen.curation.shards import Tally, Writing, facts_of, sizes, write
+from synthgen.curation.shards import Tally, Writing, facts_of, sizes, write_shards
 from synthgen.curation.sweeps import sweep
 from synthgen.errors import SynthgenError
 from synthgen.executor import Executor, LocalExecutor
@@ -112,7 +112,7 @@ def _run(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> Tally:
     total = Tally()
     writing = [Writing(job, task, tuple(late), done) for task in cut]
     with ui.progress("write", sizes(cut), "rows") as bar:
-        for task, tally in zip(cut, executor.map(write, writing), strict=True):
+        for task, tally in zip(cut, executor.map(write_shards, writing), strict=True):
             total += tally
             bar.advance(task.rows, resumed=all(name in done for name, _ in task.shards))
     return total
@@ -123,7 +123,7 @@ def _judged(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> list[L
     missing = [task for task in cut if not job.step(JUDGED, task.number).exists()]
     with ui.progress("check", sizes(cut), "rows") as bar:
         bar.advance(sizes(cut) - sizes(missing), resumed=True)
-        for task, _ in zip(missing, executor.map(judge, [(job, task) for task in missing]), strict=True):
+        for task, _ in zip(missing, executor.map(judge_rows, [(job, task) for task in missing]), strict=True):
             bar.advance(task.rows)
     order = groups.order_of(job, cut)
     late = groups.drop_broken(job, cut, order, [], "groups")

@@ -32,7 +32,7 @@ _INVALID = {
 }
 
 
-def judge(work: tuple[Job, Task], services: Services) -> None:
+def judge_rows(work: tuple[Job, Task], services: Services) -> None:
     """Edit, check and sign the rows of one task."""
     job, task = work
     rules: list[Chosen[Check] | Chosen[Sweep]] = [*job.checks, *job.sweeps]

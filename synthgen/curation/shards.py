@@ -45,7 +45,7 @@ class Writing:
     done: frozenset[str]
 
 
-def write(piece: Writing, services: Services) -> Tally:
+def write_shards(piece: Writing, services: Services) -> Tally:
     """Write the shards of one task that are missing, and count the rows of all of them."""
     job, task, tally = piece.job, piece.task, Tally()
     missing = [name for name, _ in task.shards if name not in piece.done]

@@ -72,8 +72,10 @@ def _format_of(row: Mapping[str, object], where: str) -> str:
     raise RecipeError(f"{where}: rows of no known format; the row has {has}", f"known formats: {known}")
 
 
-def records(dataset: Dataset, task: str, split: Split) -> Iterator[Record]:
-    """The records of a data set, streamed. A row without a split of its own is put on a side as seeds are.
+def records(dataset: Dataset, task: str, split: Split) -> Iterator[tuple[str, Record]]:
+    """(place, record) for the rows of a data set, streamed; the place is like "rows.jsonl, line 3".
+
+    A row without a split of its own is put on a side as seeds are.
 
     Memory: about 100 bytes for each row. Raises RecipeError naming a row that cannot be read, and CorpusError for an id
     that occurs twice.
@@ -91,7 +93,7 @@ def records(dataset: Dataset, task: str, split: Split) -> Iterator[Record]:
             if len(turns) > 1 and record.group_id is None:
                 record.group_id = name.removesuffix(part)
             record.own = own
-            yield record
+            yield str(where), record
 
 
 def _turns(entry: DatasetFormat, row: Mapping[str, object], where: str) -> list[Turns]:

@@ -28,7 +28,7 @@ def source(path, **more) -> SeedSource:
 
 def read(path, test=0.0, **more):
     dataset = open_dataset(source(path, **more))
-    return dataset, list(records(dataset, "t", Split(test=test)))
+    return dataset, [record for _, record in records(dataset, "t", Split(test=test))]
 
 
 def pair(place: int, **more) -> dict:
@@ -107,7 +107,8 @@ def test_every_shard_has_all_columns_whatever_the_rows_of_it_have(tmp_path):
     corpus.claim(folder, {"test": 1}, "test")
     facts = {"description": "", "task": "t", "strategy": "", "prompt_version": "", "labels": [], "teachers": {}}
     facts |= {"sources": [], "counts": {"rows": 2100}}
-    store(folder, "generated", records(dataset, "t", Split(test=0.0)), dataset.own, facts)
+    rows_of = (record for _, record in records(dataset, "t", Split(test=0.0)))
+    store(folder, "generated", rows_of, dataset.own, facts)
     assert len(corpus.shards(folder)) == 3
     own = corpus.own_columns(folder)
     assert {f.name: f.type for f in own} == {

@@ -100,7 +100,7 @@ BEFORE = {
 def recipe(folder: Path, case: str):
     sections = dict(SECTIONS.get(case, {}))
     source = {"path": "seeds.jsonl", "source": "t", "license": "MIT", "id": "id", "group": "id", "reference": "answer"}
-    generate = {"samples": 2, "temperature": 0.7, "top_p": 0.9, "seed": 5, "answer_marker": "Answer:"}
+    generate = {"num_generations": 2, "temperature": 0.7, "top_p": 0.9, "seed": 5, "answer_marker": "Answer:"}
     values = {
         "task": "t",
         "strategy": case.split()[0],

@@ -138,7 +138,7 @@ def test_several_teachers_speak_of_the_same_tokens(talker, tmp_path):
     names = {"a": talker[0], "b": talker[1], "c": str(third)}
     teachers = {name: {"model": model, "license": "Apache-2.0", "device": "cpu"} for name, model in names.items()}
     sections = {"teacher": None, "teachers": teachers, "mixture": {"a": 1, "b": 1}, "split": {"test": 0.25}}
-    generate = {"samples": 2, "max_new_tokens": 6, "shard_size": 8}
+    generate = {"num_generations": 2, "max_new_tokens": 6, "shard_size": 8}
     recipe = load_recipe(
         write(tmp_path / "task", 16, **sections, generate=generate, logits={"kind": "topk", "k": 8, "score_by": ["c"]})
     )

@@ -23,7 +23,7 @@ from synthgen.requests import Query
 from synthgen.teachers.base import Reply
 
 BROKEN = Reply(failure=("context", "too long"))
-MARKER = {"answer_marker": "Answer:", "samples": 2}
+MARKER = {"answer_marker": "Answer:", "num_generations": 2}
 JUDGE = {"judge": "Q: {{ question }}\nA: {{ completion }}\nMark?"}
 NEW = {"new": "{% for e in examples %}{{ e.question }}\n{% endfor %}Another?"}
 TWO = {"one": {"model": "org/one", "license": "MIT"}, "two": {"model": "org/two", "license": "Apache-2.0"}}
@@ -50,7 +50,7 @@ def write(folder: Path, seeds: int = 6, templates: dict[str, str] | None = None,
         "seeds": [{**source, "reference": "answer"}],
         "split": {"test": 0.0},
         "teacher": {"model": "org/model", "license": "Apache-2.0"},
-        "generate": {"samples": 1},
+        "generate": {"num_generations": 1},
         **sections,
     }
     kept = {key: value for key, value in recipe.items() if value is not None or key == "logits"}

@@ -29,7 +29,7 @@ def test_a_format_added_from_outside_is_read(tmp_path, monkeypatch):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     dataset = open_dataset(SeedSource(path=str(tmp_path / "rows.jsonl"), license="CC0-1.0", source="s"))
     assert (dataset.format, dataset.rows) == ("toy", 3)
-    found = list(records(dataset, "t", Split()))
+    found = [record for _, record in records(dataset, "t", Split())]
     assert [r.id for r in found[:3]] == ["i0-chosen", "i0-rejected", "i1-chosen"]
     assert [(r.group_id, r.pair_role, r.text) for r in found[:2]] == [("i0", "chosen", "yes"), ("i0", "rejected", "no")]
     assert [r.own for r in found[:3]] == [{"level": 0}, {"level": 0}, {"level": 1}]
