@@ -9,7 +9,7 @@ import pandas as pd
 
 from synthgen.results.evaluation import Evaluation
 from synthgen.results.export import Export
-from synthgen.results.measures import Cell, Measure, Table, cell, shown
+from synthgen.results.measures import Cell, Measure, Table, Value, cell, shown
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,6 @@ def _view(
     return View(corner, [measures[name].title for name in frame.columns], lines)
 
 
-def _value(value: object) -> object:
+def _value(value: Value) -> Value:
     """A cell of a data frame as a value of a table: pandas writes NaN where there is none."""
     return None if isinstance(value, float) and pd.isna(value) else value

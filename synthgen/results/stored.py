@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from synthgen.errors import CorpusError
 
 T = TypeVar("T")
+_ADAPTERS: dict[object, TypeAdapter[Any]] = {}
 
 
 def read(path: Path, kind: type[T], again: str, rename: Callable[[Any], Any] = lambda values: values) -> T:
@@ -33,10 +33,7 @@ def read(path: Path, kind: type[T], again: str, rename: Callable[[Any], Any] = l
 
 def parse(values: object, kind: type[T]) -> T:
     """A result from the values of its JSON document. Raises pydantic's ValidationError."""
-    result: T = _adapter(kind).validate_python(values)
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    result: T = _ADAPTERS[kind].validate_python(values)
     return result
-
-
-@cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
-    return TypeAdapter(kind)

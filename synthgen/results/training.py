@@ -63,11 +63,11 @@ def _renamed(facts: Any) -> Any:
     """The fields of a Training. What training.json leaves out is filled from the kind's entry in KINDS."""
     if not isinstance(facts, dict):
         return facts  # which will be refused
-    values = {_WRITTEN.get(key, key): value for key, value in facts.items()}
+    values: dict[str, Any] = {_WRITTEN.get(str(key), str(key)): value for key, value in facts.items()}
     entry = KINDS.get(values.get("kind", ""))
     if entry is not None:
         first_line = (entry.section.__doc__ or "").strip().split("\n")[0]
-        defaults = {
+        defaults: dict[str, Any] = {
             "student": first_line.rstrip("."),
             "library_name": entry.library_name,
             "how_to_run": entry.how_to_run,
