@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -105,6 +104,6 @@ def _view(
     return View(corner, [measures[name].title for name in frame.columns], lines)
 
 
-def _value(value: Any) -> Value:
+def _value(value: Value) -> Value:
     """A cell of a data frame as a value of a table: pandas writes NaN where there is none."""
     return None if isinstance(value, float) and pd.isna(value) else value

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from synthgen.errors import CorpusError
 
 T = TypeVar("T")
+_ADAPTERS: dict[object, TypeAdapter[Any]] = {}
 
 
 def read(path: Path, kind: type[T], again: str, rename: Callable[[Any], Any] = lambda values: values) -> T:
@@ -33,9 +33,7 @@ def read(path: Path, kind: type[T], again: str, rename: Callable[[Any], Any] = l
 
 def parse(values: object, kind: type[T]) -> T:
     """A result from the values of its JSON document. Raises pydantic's ValidationError."""
-    return cast(T, _adapter(cast(Hashable, kind)).validate_python(values))
-
-
-@cache
-def _adapter(kind: Hashable) -> TypeAdapter[object]:
-    return TypeAdapter(cast(type[object], kind))
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    result: T = _ADAPTERS[kind].validate_python(values)
+    return result

@@ -1,53 +1,43 @@
-"""Encoder classifiers as ONNX: the student's probabilities, in a folder that runs by itself."""
+"""Encoder classifiers as ONNX and GGUF: the student's probabilities, in folders that run by themselves.
+
+GGUF files are read back by the `gguf` package here; tests/llama has llama.cpp itself read them.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import gguf
 import numpy as np
 import onnx_ir
 import pytest
 import torch
-from support.small import small_encoder, sorting_task
+from support.small import bert_run, word_tokenizer
+from tokenizers import processors
+from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 import distill
 import synthgen
 from distill.data import rows
+from distill.exporting import bert
 from distill.exporting.int8 import quantize
 from distill.exporting.running import open_encoder, reader
-from distill.students.encoder import Encoder, prompt_text
+from distill.students.classifier import prompt_text
+from distill.students.encoder import Encoder
 from synthgen.errors import UserError
-
-CONFIG = {
-    "model_type": "bert",
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "max_position_embeddings": 24,
-}
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("export-encoder")
-    section = {
-        "student": {"kind": "encoder", "config": CONFIG},
-        "num_train_epochs": 12,
-        "batch_size": 16,
-        "learning_rate": 3e-3,
-        "baseline": False,
-    }
-    path = sorting_task(folder / "task", small_encoder(folder / "teacher"), seeds=120, train=section)
-    recipe = synthgen.load_recipe(path)
-    synthgen.generate(recipe, folder / "run")
-    synthgen.curate(recipe, folder / "run")
-    distill.train(recipe, folder / "run")
-    distill.export(folder / "run", "onnx")
-    return folder / "run"
+    """A run whose student is a small BERT, exported in both formats."""
+    run = bert_run(tmp_path_factory.mktemp("export-encoder"))
+    distill.export(run, "onnx")
+    distill.export(run, "gguf")
+    return run
 
 
 def texts(run: Path) -> list[str]:
@@ -129,8 +119,13 @@ def test_it_runs_by_itself_and_its_figures_are_there(run):
 
 
 def test_what_is_not_exported_is_said_in_one_line(run, tmp_path):
+    student = shutil.copytree(run / "student", tmp_path / "student", ignore=shutil.ignore_patterns("onnx", "gguf"))
+    for path in student.glob("tokenizer*"):
+        path.unlink()
+    word_tokenizer(student)
     with pytest.raises(UserError, match="tokenizer is not BERT's uncased one"):
-        distill.export(run, "gguf")
+        distill.export(student, "gguf", held_out=run)
+    assert not (student / "gguf").exists()
     for kind in ("seq2seq", "sentence"):
         folder = tmp_path / kind
         folder.mkdir()
@@ -141,3 +136,77 @@ def test_what_is_not_exported_is_said_in_one_line(run, tmp_path):
             with pytest.raises(UserError, match=f"a student of kind '{kind}', which is not exported to {to}") as caught:
                 distill.export(folder, to)
             assert "runs its folder as it is" in caught.value.hint
+
+
+# GGUF
+
+
+def test_both_files_hold_the_student(run):
+    student, folder = Encoder.load(run / "student"), run / "student" / "gguf"
+    asked = [prompt_text(r) for r, _ in rows(run / "curated", "test")]
+    theirs = student.predict(asked)
+    for file, most in (("model-f16.gguf", 2e-3), ("model-q8_0.gguf", 0.05)):
+        ours = bert.dequantized(folder / file, student).predict(asked)
+        assert 0 < np.abs(np.log(theirs) - np.log(ours)).max() < most
+    kinds = {t.name: t.tensor_type.name for t in gguf.GGUFReader(folder / "model-q8_0.gguf").tensors}
+    assert kinds["blk.1.ffn_down.weight"] == kinds["token_embd.weight"] == "Q8_0"
+    assert kinds["cls.output.weight"] == "Q8_0"
+    assert kinds["token_types.weight"] == kinds["blk.0.attn_q.bias"] == "F32"
+
+
+def test_what_a_gguf_file_says_of_itself(run):
+    folder, student = run / "student" / "gguf", Encoder.load(run / "student")
+    fields = gguf.GGUFReader(folder / "model-f16.gguf").fields
+    assert fields["general.architecture"].contents() == "bert"
+    assert fields["bert.classifier.output_labels"].contents() == student.labels
+    assert fields["bert.pooling_type"].contents() == gguf.PoolingType.RANK
+    assert fields["bert.attention.causal"].contents() is False
+    assert fields["bert.context_length"].contents() == 24
+    words = fields["tokenizer.ggml.tokens"].contents()
+    vocabulary = student.tokenizer.get_vocab()
+    assert words[vocabulary["parcel"]] == "▁parcel"
+    assert words[vocabulary["##s"]] == "s"
+    assert words[vocabulary["[CLS]"]] == "[CLS]"
+    result = json.loads((folder / "export.json").read_text())
+    assert result["passed"]
+    assert {"student", "GGUF, float16", "GGUF, q8_0"} == set(result["table"])
+    card, page = (folder / "README.md").read_text(), synthgen.report(run).path.read_text()
+    assert "llama_model_n_cls_out" in card
+    for name in result["table"]:
+        assert f"| {name} |" in card
+        assert name in page
+
+
+def test_what_llama_cpp_cannot_run_is_refused(run):
+    student = Encoder.load(run / "student")
+    distil = DistilBertConfig(vocab_size=9, dim=8, n_layers=1, n_heads=2, hidden_dim=8)
+    other = Encoder(student.labels, DistilBertForSequenceClassification(distil), student.tokenizer)
+    with pytest.raises(UserError, match="plain BERT classifiers alone; architecture: distilbert") as caught:
+        bert.check(other)
+    assert "onnx" in caught.value.hint
+    student.model.config.hidden_act = "relu"
+    with pytest.raises(UserError, match="plain BERT classifiers alone; activation: relu"):
+        bert.check(student)
+
+
+@pytest.mark.parametrize("flag", ["lowercase", "clean_text", "handle_chinese_chars"])
+def test_another_tokenizer_is_refused(run, flag):
+    student = Encoder.load(run / "student")
+    bert.check(student)
+    setattr(student.tokenizer.backend_tokenizer.normalizer, flag, False)
+    with pytest.raises(UserError, match="not BERT's uncased one"):
+        bert.check(student)
+
+
+def test_a_tokenizer_that_puts_nothing_around_a_text_is_refused(run):
+    student = Encoder.load(run / "student")
+    student.tokenizer.backend_tokenizer.post_processor = processors.Sequence([])
+    with pytest.raises(UserError, match="not BERT's uncased one"):
+        bert.check(student)
+
+
+def test_a_weight_without_a_name_is_refused(run):
+    with pytest.raises(UserError, match="no name for the weight"):
+        bert.tensor_name("bert.more.weight", 2)
+    names = [n for n, _ in Encoder.load(run / "student").model.named_parameters()]
+    assert len({bert.tensor_name(n, 2) for n in names}) == len(names)

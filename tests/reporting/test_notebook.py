@@ -62,7 +62,10 @@ def test_columns_and_a_split_are_chosen(run, monkeypatch):
 
 def test_columns_of_the_users_own_and_several_reasons(tmp_path):
     """A user's own column keeps its values, also under a name that we would have used."""
-    reasons = [Verdict(False, "length", "too short").as_reason(), Verdict(False, "language", "not English").as_reason()]
+    reasons = [
+        Verdict(False, "length", "too short", rule="min_words").as_reason(),
+        Verdict(False, "language", "not English", rule="eldc").as_reason(),
+    ]
     record = Record("a", "s", "train", None, None, None, [], [], None, verdicts=reasons)
     record.own = {"prompt_text": "mine"}
     import pyarrow as pa

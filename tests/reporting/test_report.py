@@ -125,6 +125,13 @@ def test_curated_and_audited(run):
     assert f"{counts['kept']} of 48 rows kept, {counts['rejected']} rejected" in page.text
     assert page.tags.count("svg") == 2
     assert "Why rows were rejected." in page.text
+    rows = {
+        split: [entry["rows"] for name, entry in manifest(run, "curated")["files"].items() if split in name]
+        for split in ("data/train", "data/test", "rejected/train", "rejected/test")
+    }
+    for split in ("train", "test"):
+        kept, rejected = sum(rows[f"data/{split}"]), sum(rows[f"rejected/{split}"])
+        assert f'<td>{split}</td><td class="n">{kept}</td><td class="n">{rejected}</td>' in html
     assert "duplicates: same as " in page.text
     assert html.count('<span class="tag kept">') == 6
     assert html.count('<span class="tag rejected">') == 6
@@ -357,6 +364,33 @@ def test_a_kind_that_the_page_does_not_know(run):
 
 
 HALVES = [(0.5, 2), (1.0, 5)]
+
+
+def test_what_results_say_is_text_not_markup(run):
+    """Names of models and measures, notes, samples and labels come from a kind of student that anyone may write."""
+    interval = Interval(0.5, 0.25, 0.75)
+    evil = Evaluation(
+        kind=EVIL,
+        rows=1,
+        unit=EVIL,
+        headline=EVIL,
+        measures={EVIL: Measure(EVIL, caption=EVIL)},
+        table={EVIL: {EVIL: interval}},
+        notes=[EVIL],
+        models={EVIL: EVIL},
+        student=EVIL,
+        figures=[Figure(EVIL, 1.0)],
+        comparisons=[Comparison(EVIL, EVIL, interval)],
+        parts=[Part(EVIL, 1, {EVIL: {EVIL: interval}})],
+        matrix=Matrix([EVIL, "b"], [[1, 0], [0, 1]], EVIL, EVIL, EVIL),
+        samples=[Sample(EVIL, {EVIL: EVIL})],
+        bootstrap=Bootstrap(1, 1, EVIL),
+        learned_from=EVIL,
+    )
+    (run / "student" / "evaluation.json").write_text(json.dumps(evil.to_dict()))
+    page, html = page_of(run)
+    assert page.text.count("<script>alert('x')</script>") >= 20
+    assert "<script" not in html
 
 
 def test_tables_leave_out_what_is_empty(run):
