@@ -72,6 +72,7 @@ types: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/python docs/cli.py --check
+	$(BIN)/python docs/recipe.py --check
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/logits_size.py

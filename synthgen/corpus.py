@@ -180,11 +180,8 @@ def finish(folder: Path, kind: Kind, facts: Facts, names: Sequence[str]) -> Mani
     for path in _shard_files(folder):
         if path.stem in names:
             rows = pq.read_metadata(path).num_rows
-            files[path.relative_to(folder).as_posix()] = {
-                "rows": rows,
-                "bytes": path.stat().st_size,
-                "sha256": durable.sha256(path),
-            }
+            name, size = path.relative_to(folder).as_posix(), path.stat().st_size
+            files[name] = {"rows": rows, "bytes": size, "sha256": durable.sha256(path)}
     manifest = make(kind, facts, files)
     write_dataset_card(folder, manifest, f"{facts['task']}: {kind}")
     durable.write_json(folder / "manifest.json", manifest)

@@ -180,7 +180,7 @@ def test_a_recipe_that_was_changed_in_python_is_checked(tmp_path):
         with pytest.raises(RecipeError, match="reverse_kl"):
             function(changed)
     odd = recipe.model_copy(update={"split": recipe.split.model_copy(update={"test": 3})})
-    with pytest.raises(RecipeError, match=r"^key 'split.test' is 3: input should be less than or equal to 1$"):
+    with pytest.raises(RecipeError, match=r"^key 'split.test' is 3.0: input should be less than or equal to 1$"):
         check_recipe(odd)
     with pytest.raises(RecipeError, match=r'^train.loss="reverse_kl": train.loss: it does not go'):
         with_values(recipe, {"train.loss": "reverse_kl"})
