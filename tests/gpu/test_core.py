@@ -1,6 +1,4 @@
-"""The losses on the device, compared with float64 on the CPU: all losses and targets, chunks, bfloat16, a large
-vocabulary.
-"""
+"""The losses on the device, compared with float64 on the CPU: all losses and targets, chunks, bfloat16."""
 
 from __future__ import annotations
 
