@@ -23,13 +23,13 @@ ROOMS = {
     "engine": ("synthgen/teachers",),
     "kind": ("distill/students", "distill/evaluation", "distill/exporting", "distill"),
 }
-# Files that are treated as the table in a revision that has no such table, such as 199c186.
+# In a revision without such a table, such as 199c186, these files are treated as the table.
 BEFORE = {
     "strategy": ("synthgen/generate/catalogue.py", "synthgen/steps.py"),
     "engine": ("synthgen/teachers/__init__.py",),
     "kind": ("distill/train.py",),
 }
-# Names that are always known: those of 199c186.
+# The names of revision 199c186, which are always searched for.
 KNOWN = {
     "strategy": (
         "answer rationale classify embed score rationalise vote best_of_n preference consensus disagreement "
@@ -46,7 +46,8 @@ class Family:
     """The entries of one table.
 
     `names` are the names of the entries. `tables` are the files that hold the table. `classes` maps the class of a
-    recipe section to the entries that have it. `own` maps a module to the entries that it may name.
+    recipe section to the names of the entries with that class. `own` maps a module to the names that the module may
+    use.
     """
 
     words: Words
@@ -114,7 +115,7 @@ def _literals(node: ast.AST | None) -> set[str]:
 
 
 def _read_table(family: Family, module: Module, table: ast.expr, modules: Modules) -> None:
-    """Adds a table's keys as names. A module that the value of a key names as "module:function" may use that name."""
+    """Adds the keys of a table as names. A module that an entry names as "module:function" may use the entry's name."""
     entries: dict[str, set[str]] = {}
     for key, value in zip(table.keys, table.values, strict=True) if isinstance(table, ast.Dict) else ():
         if isinstance(key, ast.Constant):
@@ -145,7 +146,7 @@ def _read_section(families: dict[str, Family], node: ast.ClassDef) -> None:
 def _read_groups(family: Family, modules: Modules) -> None:
     """Adds the classes and aliases that stand for several sections: a base class, or a union.
 
-    Leaves out what stands for all sections of a table.
+    Leaves out classes and aliases that stand for all sections of a table.
     """
     for _ in range(3):
         for module in modules.values():
@@ -237,7 +238,7 @@ def _has(name: str, words: Words) -> bool:
 
 
 def compared(node: ast.AST, scope: Scope, family: Family) -> Iterator[set[str]]:
-    """The strings with which one node compares a value that is about the family's entries."""
+    """For each comparison in a node, the strings that are compared with a value about the family's table."""
     words = family.words
     if isinstance(node, ast.Compare):
         sides = [node.left, *node.comparators]

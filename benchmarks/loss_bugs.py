@@ -2,8 +2,8 @@
 
     python benchmarks/loss_bugs.py [--only 07 13]        # or: make loss-bugs
 
-A bug is a list of (file, old text, new text). The old text must occur exactly once in the file. If it does not, the
-source has changed and the bug must be adapted. The exit status is 1 if a test passes with its bug, or fails without it.
+A bug is a list of (file, old text, new text). The old text must occur exactly once in the file. Otherwise the source
+has changed, and the bug must be adapted. The exit status is 1 if a test passes with its bug or fails without a bug.
 """
 
 from __future__ import annotations

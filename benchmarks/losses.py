@@ -2,11 +2,11 @@
 
     python benchmarks/losses.py [--tokens 2048] [--vocabulary 49152] [--width 576] [--compiled]
 
-Each measurement runs in a process of its own. It creates hidden states and the output layer's weight, and runs one pass
-to warm up. Then it times passes in processor seconds, so that other programs do not count. Memory is the process's peak
-minus the memory held before the loss. It includes the gradient of the weight. "whole" computes the logits of all tokens
-and calls `distill.losses.divergence`. "chunked" uses `distill.output_layer.through_head`. --compiled adds "whole"
-through `torch.compile`. The first pass compiles and is not part of the time.
+Each measurement runs in a process of its own, which creates hidden states and the output layer's weight and runs one
+pass to warm up. Further passes are timed in processor seconds, so that other programs do not count. Memory is the
+process's peak minus the memory held before the loss, and includes the gradient of the weight. "whole" computes the
+logits of all tokens and calls `distill.losses.divergence`. "chunked" uses `distill.output_layer.through_head`. The
+option --compiled adds "whole" through `torch.compile`. The first pass compiles and is not part of the time.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class Module:
     """One Python file.
 
     `names` maps each name that is assigned at the top of the file to its value. `imports` maps a local name to (path,
-    name in that file). The second is '' for a module.
+    name in that file), or to (path, '') if a whole module is imported.
     """
 
     path: str

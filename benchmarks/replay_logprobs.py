@@ -2,8 +2,8 @@
 
     python benchmarks/replay_logprobs.py [--rows 512] [--tokens 128] [-k 64] [--repeats 5]
 
-The outputs have the type that the engine returns, vLLM's FlatLogprobs. They hold random peaked distributions over
-SmolLM2's vocabulary. The first part sends them through the steps of `generate`: conversion to arrays, top-k with
+The outputs have the type that the engine returns, vLLM's FlatLogprobs. The outputs hold random peaked distributions
+over SmolLM2's vocabulary. The first part sends them through the steps of `generate`: conversion to arrays, top-k with
 residual mass, encoding, Parquet with fsync. It prints CPU microseconds a token for each step, and the rate of all steps
 in one process with one thread. The second part sends the same outputs through `generate` itself, with seeds, prompts,
 text, rows, manifest and card. There is no model, because on a small machine its time would hide that of the host's

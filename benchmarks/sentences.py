@@ -5,8 +5,8 @@
 Prose is:
 
 - README files, docs/*.md and the change log
-- docstrings, strings that document an attribute, and comments in synthgen/, distill/, tests/, benchmarks/ and docs/.
-  This includes the help texts of commands, which are docstrings or `help=` strings.
+- docstrings, strings that document an attribute, and comments in synthgen/, distill/, tests/, benchmarks/ and docs/
+- help texts of commands, which are docstrings or `help=` strings
 - messages and hints of exceptions and notes
 - the text of synthgen/templates
 - comments in recipes, data files, pyproject.toml and the Makefile
@@ -34,7 +34,7 @@ WORDS = 4
 NOTES = ("note", "warn", "done", "fail", "echo", "secho", "missing_extra")  # functions that print their first string
 ERRORS = ("Error", "Changed", "Denied", "Refused")  # endings of the names of exceptions
 FOR_PEOPLE = ("help", "short_help", "epilog", "hint", "message", "description", "reason")
-DIRECTIVE = re.compile(r"^(noqa|type:|pragma|fmt:|ruff|mypy|!|-\*-)")
+DIRECTIVE = re.compile(r"^(noqa|type:|pragma|fmt:|ruff|mypy|yaml-language-server|!|-\*-)")
 # A sentence ends before a capital, a digit or a quotation mark, but not after an abbreviation.
 ABBREVIATIONS = "".join(rf"(?<!\b{short})" for short in (r"e\.g\.", r"i\.e\.", r"vs\.", r"cf\."))
 END = re.compile(ABBREVIATIONS + r"""(?<=[.!?])["'”’)\]*]*\s+(?=[“‘(\[*]*[A-Z0-9…]|[“‘(\[*]*["'`]\w)""")
@@ -71,8 +71,14 @@ def paragraphs(path: Path, text: str) -> Iterator[Paragraph]:
     elif path.suffix == ".j2":
         yield from template(text)
     else:
-        lines = enumerate(text.splitlines(), 1)
-        yield from joined((number, line.strip()[1:]) for number, line in lines if line.strip().startswith("#"))
+        lines = [
+            (number, line.strip()[1:].strip()) for number, line in enumerate(text.splitlines(), 1) if is_comment(line)
+        ]
+        yield from joined((number, line) for number, line in lines if not DIRECTIVE.match(line))
+
+
+def is_comment(line: str) -> bool:
+    return line.strip().startswith("#")
 
 
 def split(paragraph: Paragraph) -> Iterator[Line]:

@@ -23,7 +23,7 @@ def smol():
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
-    """A folder with a 2-layer Llama with random weights and SmolLM2's tokenizer. It answers in milliseconds."""
+    """A folder with a model that answers in milliseconds: a 2-layer Llama with random weights, SmolLM2's tokenizer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

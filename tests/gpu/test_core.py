@@ -23,7 +23,7 @@ from test_losses import (
 from distill.losses import cut, divergence, moved
 from distill.output_layer import Head, through_head
 
-N, V = 40, 257  # of `teacher_and_student`
+N, V = 40, 257  # the shape of what `teacher_and_student` returns
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
@@ -33,8 +33,8 @@ def test_every_defined_pair_against_float64(device, name, kind, temperature):
     for k in (1, 8, 64, V) if kind == "topk" else (0,):
         target = target_of(kind, logp, temperature, k)
         for shape in SHAPES.get(name, [{}]):
-            ours = loss_of(moved(target, device), name, temperature=temperature, **shape)
-            value, gradient = value_and_gradient(ours, z.to(device))
+            loss = loss_of(moved(target, device), name, temperature=temperature, **shape)
+            value, gradient = value_and_gradient(loss, z.to(device))
             expected = value_and_gradient(exact_of(name, target, logp, temperature, **shape), z.double())
             errors = close(value.cpu(), expected[0]), close(gradient.cpu(), expected[1])
             assert value.device.type == device.type

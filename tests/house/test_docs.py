@@ -26,7 +26,7 @@ PAGES = [
     REPOSITORY / "data" / "README.md",
     *sorted((REPOSITORY / "docs").glob("*.md")),
 ]
-# Completes the parts of recipes that pages show.
+# Keys that complete the parts of recipes that pages show.
 WHOLE = {
     "task": "t",
     "seeds": [{"path": "s.jsonl", "source": "s", "license": "MIT"}],
@@ -91,7 +91,7 @@ def test_every_command_has_help_examples_and_documented_options(program, verb):
 
 
 def test_options_are_variables_of_one_family():
-    """Every option has a variable of its own, such as SYNTHGEN_SHOW_COUNT, and docs/cli.md names existing variables."""
+    """Every option has a variable of its own, such as SYNTHGEN_SHOW_COUNT. All variables in docs/cli.md exist."""
     names = []
     for program, group in GROUPS.items():
         top = click.Context(group, info_name=program, **group.context_settings)
@@ -145,11 +145,11 @@ def test_every_program_in_a_page_compiles_and_uses_public_names(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(REPOSITORY).as_posix())
 def test_every_path_in_a_page_is_there(page):
     text = page.read_text(encoding="utf-8")
-    ours = {"benchmarks", "data", "distill", "docs", "prompts", "synthgen", "tests"}
+    folders = {"benchmarks", "data", "distill", "docs", "prompts", "synthgen", "tests"}
     for span in re.findall(r"`([\w./-]+)`", text):
         top = span.split("/")[0]
         # `data/` is also a folder of a corpus, so paths of Parquet files are left out.
-        if "/" in span and top in ours and not span.endswith(".parquet"):
+        if "/" in span and top in folders and not span.endswith(".parquet"):
             assert (REPOSITORY / span).exists(), span
     for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", text):
         assert (page.parent / target).exists(), target

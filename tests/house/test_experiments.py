@@ -87,7 +87,7 @@ def test_arms_with_a_result_file_do_not_run_again(scripts, tmp_path, monkeypatch
 
 
 def test_no_string_keeps_its_own_rationale(scripts):
-    """In the shuffled arms each string has the rationale of another string and its own answer, with as many tokens."""
+    """In the shuffled arms a string has its own answer and another string's rationale, which is equally long."""
     import rationale
     from parity import ASK, answer
 

@@ -37,7 +37,7 @@ def make(tmp_path_factory):
 
 
 def run_page(folder: Path, run: Path, monkeypatch: Any) -> dict[str, Any]:
-    """Runs all programs of the page in one namespace, and returns the namespace. The run is at runs/first."""
+    """Runs all programs of the page in one namespace, and returns the namespace. The programs read runs/first."""
     (folder / "runs").mkdir()
     (folder / "runs" / "first").symlink_to(run)
     monkeypatch.chdir(folder)

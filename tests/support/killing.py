@@ -67,7 +67,7 @@ class Outcome:
     """The outcome of a command.
 
     `code` is the exit code, or the negative number of the signal. `calls` are the hooked calls, if the process ended by
-    itself. `orphans` are the ids of processes that it left behind.
+    itself. `orphans` are the ids of processes that the command left behind.
     """
 
     code: int
@@ -78,7 +78,7 @@ class Outcome:
 
 
 class Server:
-    """A process that forks. It has `lanes` loops, which take requests at the same time. `close` ends the process.
+    """A process that forks. `lanes` is the number of requests that run at the same time. `close` ends the process.
 
     `imports` are modules that the process imports once, so that no fork has to: the commands, and the modules that they
     import when they are used.
@@ -111,7 +111,7 @@ class Server:
         """Runs a command to its end, or kills it.
 
         `cut=(n, "before")` kills the process before its hooked call number n, and "after" kills it after that call.
-        `after` kills it after so many seconds. If `once` is given, the seconds count from the moment when that file
+        `after=s` kills the process after s seconds. With `once`, the seconds count from the moment when that file
         exists. Processes that are still alive `patience` seconds after the end are orphans.
         """
         request = {
@@ -145,7 +145,7 @@ class Server:
 
 
 def left_behind(session: int, patience: float = 2.0) -> list[int]:
-    """The ids of a session's processes that are still alive. Waits up to `patience` seconds for them to end."""
+    """The ids of a session's processes that are still alive after at most `patience` seconds."""
     until = time.monotonic() + patience
     while True:
         alive = [pid for pid in psutil.pids() if _session(pid) == session and _alive(pid)]
@@ -345,7 +345,7 @@ def _manifest_first() -> None:
 
 
 def _no_moments() -> None:
-    """Breaks checkpoints: they lack the optimizer's state."""
+    """Breaks checkpoints: the optimizer's state is lost."""
     from distill import loop
 
     restore = loop._restore

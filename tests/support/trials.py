@@ -1,7 +1,9 @@
 """Trials: kill a command, run it again, and list everything that is wrong with the run afterwards.
 
-setup = undisturbed(server, recipe, folder)
-trial(server, setup, "generate", [(7, "before")])     # → [] if nothing is wrong
+    setup = undisturbed(server, recipe, folder)
+    trial(server, setup, "generate", [(7, "before")])  # → [] if nothing is wrong
+
+The undisturbed run, which is never killed, shows what the result must be.
 """
 
 from __future__ import annotations
@@ -148,7 +150,7 @@ def row_ids(path: Path) -> list[str]:
 
 
 def checkpointed(run: Path) -> dict[str, int]:
-    """The step of the newest checkpoint of each unfinished arm. A kill while saving can leave two checkpoints."""
+    """The step of the newest checkpoint of each unfinished arm. An arm that was killed while saving can have two."""
     newest = {}
     for path in run.glob("student/checkpoints/*.safetensors"):
         arm = path.stem.rpartition("-")[0]
