@@ -10,7 +10,7 @@ The columns are:
 - yield: the share of rows that curation kept. A failure counts as a row that was not kept.
 - new 4-grams: the share of word 4-grams in kept rows (question and completion) that no seed and no earlier row has.
 - new question: the share of kept rows with a new question. A question is new if its ROUGE-L with the questions of all
-  seeds and all earlier rows is below 0.7, as in the filter of Self-Instruct (section 2.1 of the paper of 2022).
+  seeds and all earlier rows is below 0.7, as in the filter of Self-Instruct (Wang et al., 2022, section 2.1).
 - plain: the figure of the column before, for plain resampling.
 
 Plain resampling is the same recipe with strategy `answer`, or `rationale` where answers are checked. The teacher is
