@@ -1,9 +1,9 @@
 # `make demo` does two runs with a real model: install, generate, curate, audit, train, evaluate, report.
-# `make test` runs the default tests. It installs the project first if necessary.
+# `make test` runs the default tests, and installs the project first if necessary.
 # `make test-slow` runs the tests that take many minutes.
 # `make test-vllm` runs the tests of the vLLM teacher, on the CPU, in an environment of their own.
-# `make test-llama` runs the tests of llama.cpp in an environment of their own, in which llama.cpp is compiled.
-# `make test-gpu` runs the tests that need a GPU. With SYNTHGEN_TEST_DEVICE=cpu they run on the CPU.
+# `make test-llama` compiles llama.cpp in a separate environment and runs the tests of llama.cpp there.
+# `make test-gpu` runs the tests that need a GPU. With SYNTHGEN_TEST_DEVICE=cpu these tests run on the CPU.
 # `make check` runs lint, types, docs and test.
 # `make docs` checks that docs/cli.md is up to date.
 # `make bench` prints tables that the docs quote.
@@ -35,7 +35,8 @@ demo: $(VENV)/.demo
 	$(BIN)/synthgen show runs/demo -n 1 -q && \
 	echo "demo: $$(( $$(date +%s) - began )) s after the install. Pages: runs/demo/report.html runs/demo-classify/report.html"
 
-# Two processes, each with one thread. More threads would wait for each other. The tests of a file run in one process.
+# pytest runs in two processes with one thread each. More threads would wait for each other. All tests of a file run in
+# one process.
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 

@@ -196,7 +196,7 @@ def loop(count: int) -> None:
     marks = [(time.monotonic(), 0), (time.monotonic(), 0)]
 
     class Numbers:
-        """A `Work` of `count` requests. Records the time after each eighth of the answers."""
+        """A `Work` of `count` requests. Records the time eight times, at equal numbers of answers."""
 
         def __init__(self) -> None:
             self.taken = self.done = 0

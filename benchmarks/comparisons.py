@@ -23,13 +23,13 @@ ROOMS = {
     "engine": ("synthgen/teachers",),
     "kind": ("distill/students", "distill/evaluation", "distill/exporting", "distill"),
 }
-# In a revision without such a table, such as 199c186, these files are treated as the table.
+# These files are treated as the tables in a revision that has no tables, such as 199c186.
 BEFORE = {
     "strategy": ("synthgen/generate/catalogue.py", "synthgen/steps.py"),
     "engine": ("synthgen/teachers/__init__.py",),
     "kind": ("distill/train.py",),
 }
-# The names of revision 199c186, which are always searched for.
+# Names of strategies, engines and kinds of student in revision 199c186. The search always includes these names.
 KNOWN = {
     "strategy": (
         "answer rationale classify embed score rationalise vote best_of_n preference consensus disagreement "
@@ -45,9 +45,9 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 class Family:
     """The entries of one table.
 
-    `names` are the names of the entries. `tables` are the files that hold the table. `classes` maps the class of a
-    recipe section to the names of the entries with that class. `own` maps a module to the names that the module may
-    use.
+    `names` are the names of the entries. `tables` are the files that hold the table. `classes` maps the name of a
+    section class, such as `VllmTeacher`, to the entries that have this section. `own` maps the path of a module to the
+    entries whose names the module may use.
     """
 
     words: Words
@@ -115,7 +115,7 @@ def _literals(node: ast.AST | None) -> set[str]:
 
 
 def _read_table(family: Family, module: Module, table: ast.expr, modules: Modules) -> None:
-    """Adds the keys of a table as names. A module that an entry names as "module:function" may use the entry's name."""
+    """Adds the keys of a table as names. An entry that contains "module:function" lets the module use its name."""
     entries: dict[str, set[str]] = {}
     for key, value in zip(table.keys, table.values, strict=True) if isinstance(table, ast.Dict) else ():
         if isinstance(key, ast.Constant):
@@ -238,7 +238,7 @@ def _has(name: str, words: Words) -> bool:
 
 
 def compared(node: ast.AST, scope: Scope, family: Family) -> Iterator[set[str]]:
-    """For each comparison in a node, the strings that are compared with a value about the family's table."""
+    """Yields the strings on one side of each comparison in a node, if the other side is about the family's table."""
     words = family.words
     if isinstance(node, ast.Compare):
         sides = [node.left, *node.comparators]
@@ -305,7 +305,7 @@ def _assignments(leaves: Iterable[ast.AST]) -> Iterator[tuple[ast.expr, ast.expr
             yield leaf.target, leaf.iter
 
 
-# Templates: Jinja expressions are translated to Python's, so that the same rules apply
+# Templates: Jinja expressions are translated to Python expressions, so that the same rules apply
 
 
 def template_places(text: str, modules: Modules) -> Iterator[Place]:

@@ -11,7 +11,7 @@ with the lowest and highest in brackets. Ratios compare with cross-entropy in th
 The first table measures the loss alone. A measurement begins with hidden states and ends with the gradients of the
 hidden states and of the output layer's weight. The table shows milliseconds for forward and backward, and peak memory
 minus the memory held before the measurement. "whole" computes all logits and calls torch. The other arms use
-`distill.output_layer.through_head` with two sizes of chunk: its default, and four times as large.
+`distill.output_layer.through_head` with two sizes of chunk: the default, and four times the default.
 
 The second table measures whole steps of `distill.loop.fit`: batch from memory, forward, backward, clipping, AdamW. The
 first step is left out, because it allocates the optimizer's state. The table shows completion tokens a second, and peak

@@ -76,7 +76,7 @@ def parse(sources: Mapping[str, str]) -> dict[str, Module]:
 
 
 def imported(node: ast.AST) -> Iterator[tuple[str, str, str]]:
-    """(local name, module, name in the module) for each name that a statement imports. `import x` has '' as name."""
+    """(local name, module, name in the module) for each name that a statement imports. `import x` gives (x, x, '')."""
     if isinstance(node, ast.Import):
         yield from ((alias.asname or alias.name, alias.name, "") for alias in node.names)
     elif isinstance(node, ast.ImportFrom):

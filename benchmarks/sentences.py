@@ -1,4 +1,4 @@
-"""Draws sentences at random from all prose of the project. Readers then mark those that they had to read twice.
+"""Draws sentences at random from all prose of the project. Readers then mark the sentences that they read twice.
 
     python benchmarks/sentences.py [-n 200] [--seed 0]
 
@@ -177,7 +177,7 @@ def docstring(text: str, first: int) -> Iterator[Paragraph]:
 
 
 def messages(call: ast.Call, every: bool) -> Iterator[Paragraph]:
-    """Strings among the arguments of a call: all positional ones if `every` is set, and those of FOR_PEOPLE."""
+    """The strings among the keyword arguments of FOR_PEOPLE, and, if `every` is set, among the positional arguments."""
     for value in call.args if every else ():
         yield from _message(value)
     for keyword in call.keywords:
@@ -204,7 +204,7 @@ def _text(value: ast.expr) -> str:
 
 
 def comments(text: str) -> Iterator[Line]:
-    """Each comment with its line. A comment beside code begins with a zero byte, so that `joined` keeps it alone."""
+    """Each comment with its line. A comment beside code gets a zero byte, so that `joined` keeps it separate."""
     lines = text.splitlines()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
@@ -216,7 +216,7 @@ def comments(text: str) -> Iterator[Line]:
 
 
 def joined(lines: Iterable[Line]) -> Iterator[Paragraph]:
-    """Joins comments on consecutive lines to one paragraph. A comment that begins with a zero byte stays alone."""
+    """Joins comments on consecutive lines to one paragraph. A comment with a zero byte is a paragraph of its own."""
     paragraph: Paragraph = []
     for number, line in lines:
         alone = line.startswith("\0")

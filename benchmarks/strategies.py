@@ -11,7 +11,7 @@ The columns are:
 - new 4-grams: the share of word 4-grams in kept rows (question and completion) that no seed and no earlier row has.
 - new question: the share of kept rows with a new question. A question is new if its ROUGE-L with the questions of all
   seeds and all earlier rows is below 0.7, as in the filter of Self-Instruct (Wang et al., 2022, section 2.1).
-- plain: the figure of the column before, for plain resampling.
+- plain: the same figure as in the column to the left, for plain resampling.
 
 Plain resampling is the same recipe with strategy `answer`, or `rationale` where answers are checked. The teacher is
 asked the seeds themselves, and the number of rows is the same. Where seeds are not questions (personas, magpie,
@@ -208,8 +208,8 @@ def grams(text: str, n: int = 4) -> set[tuple[str, ...]]:
 def rouge_l(a: list[str], b: list[str]) -> float:
     """ROUGE-L (Lin 2004): the F1 of the longest common subsequence.
 
-    The count of shared words gives an upper bound of the F1, which is fast. If the bound is below SIMILAR, the bound is
-    returned, because the F1 is then below SIMILAR too.
+    The number of shared words gives an upper bound of the F1. If the bound is below SIMILAR, the function returns the
+    bound and saves the slow computation of the F1.
     """
     if not a or not b:
         return 0.0

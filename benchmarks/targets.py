@@ -7,10 +7,10 @@ of the teacher's layers, and its distributions are far from the teacher's. The s
 and its distributions are close to the teacher's. Every target is written to a shard and read back, and goes through the
 package's loss. Bytes are those of a Parquet shard with zstd.
 
-The angle lies between two gradients with respect to the logits: that of the target and that of the full KL. One column
-is the angle of gradients summed over all tokens, as in a training step. The other column is the mean angle of single
-tokens. "renormalized" is top-k as other tools use it: the kept ids are scaled to sum to one, the student's
-softmax is over the whole vocabulary, and there is no residual mass.
+The angle lies between two gradients with respect to the logits: the gradient of the loss on the target, and the
+gradient of the full KL. One column is the angle of gradients summed over all tokens, as in a training step. The other
+column is the mean angle of single tokens. "renormalized" is top-k as other tools use it: the kept ids are scaled to sum
+to one, the student's softmax is over the whole vocabulary, and there is no residual mass.
 """
 
 from __future__ import annotations

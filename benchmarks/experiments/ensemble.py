@@ -3,8 +3,9 @@
     python benchmarks/experiments/ensemble.py          # then run tables.py for the tables
 
 The distributions of both teachers are merged over the whole vocabulary, by arithmetic mean or by log-opinion pool. The
-students learn by forward KL. The setting is that of logits.py. The arm `full` of logits.py is the first teacher alone.
-Agreement and KL are measured against the first teacher, so they favor the arm `full`. Compare the loss instead.
+students learn by forward KL. The setting is that of logits.py. In the arm `full` of logits.py, the student learns from
+the first teacher alone. Agreement and KL are measured against the first teacher, so they favor the arm `full`. Compare
+the arms by their loss.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def hard_texts() -> list[Any]:
 
 @functools.cache
 def written() -> list[Any]:
-    """Windows with the same first tokens, continued by the teacher to the same length."""
+    """The student's windows, with all tokens after the prompt replaced by tokens that the teacher wrote."""
     prompts = [w[:PROMPT] for w in windows()["student"]]
     replies = teacher(0).complete(prompts, [key(7, n) for n in range(len(prompts))], 1.0, 56)
     return texts([[*p, *r.token_ids] for p, r in zip(prompts, replies, strict=True)])

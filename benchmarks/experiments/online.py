@@ -7,10 +7,12 @@ All arms of a seed begin with the same weak student, which has just begun to do 
 - `sft`: cross-entropy on the teacher's texts.
 - `offline`: the live teacher's distributions on the same texts.
 - `on-policy-…`: the live teacher's distributions on the student's own texts, λ = 1.
-- `sft-long`, `offline-long`: more updates, as many as fit into the processor time of `on-policy-forward`.
+- `sft-long`, `offline-long`: `sft` and `offline` with as many updates as fit into the processor time of
+  `on-policy-forward`.
 
 All other arms take the same number of updates, and each update takes the same number of rows. The experiment
-`online-again` repeats all arms with ten new seeds. All settings were chosen before, on the first three seeds.
+`online-again` repeats all arms with ten new seeds. All settings were chosen on the first three seeds, before
+`online-again` was run.
 """
 
 from __future__ import annotations
@@ -74,7 +76,7 @@ def batches(rows: list[Any], seed: int, batch: int = BATCH) -> Any:
 
 
 def held_out(writer: LocalModel) -> dict[str, list[float]]:
-    """The measures of `right` on the held-out strings."""
+    """What `parity.right` measures on the held-out strings."""
     bits = strings(BITS, TRAIN, TEST)[1]
     return right(writer, [[*b, ASK] for b in bits], bits, NEW)
 

@@ -90,7 +90,7 @@ TRAINING = {**TRAINED, **OTHERS}
 
 @pytest.fixture(scope="module")
 def folder():
-    """A folder in memory, or on disk if the system has none in memory. SIGKILL leaves the same files in both."""
+    """A folder in memory, or on disk if the system has no such folder. SIGKILL leaves the same files in both."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
         yield Path(name)
@@ -185,7 +185,7 @@ def test_sigkill_at_every_rename_and_fsync(server, setups, kind, stage, every):
     ("kind", "stage"), [*((kind, stage) for kind in KINDS for stage in STAGES), *((kind, "train") for kind in TRAINING)]
 )
 def test_sigkill_on_both_sides_of_every_call_twice(server, setups, kind, stage):
-    """The command is killed at a call, and the resumed command is killed at the call with the same number."""
+    """Each command is killed twice: first at a call, and after resuming at the call with the same number."""
     setup = setups(kind)
     cuts = [(n, side) for n in range(len(setup.calls[stage])) for side in ("before", "after")]
     kills = all_well(server, cuts, lambda cut: trial(server, setup, stage, [cut, cut]))
@@ -219,7 +219,7 @@ def test_sigkill_three_times_at_random_moments(server, setups, kind, stage):
 
 
 def damage(setup: Setup, part: str) -> tuple[Path, set[str]]:
-    """(a finished run with one file cut short and another file deleted, the names of the two shards)."""
+    """(a finished run in which one file is cut short and another is deleted, the names of the two shards)."""
     run = Path(tempfile.mkdtemp(dir=setup.folder)) / "run"
     shutil.copytree(setup.after["train"], run)
     first, *_, last = sorted((run / part / "data").glob("*.parquet"))
@@ -289,7 +289,7 @@ def run_is_well(server: Server, setup: Setup, cut: tuple[int, str]) -> list[str]
 
 
 def test_sigkill_of_a_whole_run(server, setups, folder):
-    """The kills are at the beginning, and after the end of curation: recipe, audit, log and page."""
+    """Kills at the beginning of the run, and while recipe, audit, log and page are written after curation."""
     setups("sampled")
     setup = whole_run(server, folder)
     count = len(setup.calls["run"])
@@ -307,7 +307,7 @@ def test_sigkill_of_a_whole_run_at_every_call(server, setups, folder):
 
 
 def kill_while_measuring(setup: Setup, run: Path, seconds: float) -> None:
-    """Runs `synthgen run` in a new interpreter, and kills the run `seconds` after it began to measure a model."""
+    """Runs `synthgen run` in a new interpreter, and kills it `seconds` after the measuring of a model began."""
     process = subprocess.Popen(
         [sys.executable, "-m", "synthgen.cli", *map(str, COMMANDS["run"](setup.recipe, run)[1:])],
         env={**os.environ, **ONE_THREAD},

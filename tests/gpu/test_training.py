@@ -200,7 +200,7 @@ def deterministic() -> Iterator[set[str]]:
 
 
 def differing(a, b) -> dict[str, float]:
-    """Maps each file of a student whose bytes differ to the largest difference of weights (NaN for other files)."""
+    """Maps each file that differs between two students to the largest difference of weights (NaN for other files)."""
     differences = {}
     for path in sorted(p for p in a.rglob("*") if p.suffix in (".safetensors", ".jsonl")):
         other = b / path.relative_to(a)

@@ -26,7 +26,7 @@ PAGES = [
     REPOSITORY / "data" / "README.md",
     *sorted((REPOSITORY / "docs").glob("*.md")),
 ]
-# Keys that complete the parts of recipes that pages show.
+# Pages show parts of recipes. These keys are added to each part before it is checked.
 WHOLE = {
     "task": "t",
     "seeds": [{"path": "s.jsonl", "source": "s", "license": "MIT"}],

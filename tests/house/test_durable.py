@@ -18,7 +18,7 @@ from synthgen.reporting.page import write_report
 
 @pytest.fixture
 def disk(monkeypatch):
-    """A list of all syncs and renames in order, as ("sync" or "name", path). The calls still do their work."""
+    """A list of all syncs and renames in order, as ("sync" or "name", path). The real calls still happen."""
     log: list[tuple[str, Path]] = []
     fsync, replace, mkdir = os.fsync, os.replace, os.mkdir
 

@@ -52,7 +52,7 @@ def test_a_table_is_written_between_its_markers(scripts, tmp_path, monkeypatch):
 
 
 def test_differences_are_paired_over_items_and_seeds(scripts):
-    """The difference between items is far larger than that between arms, so only a paired difference shows it."""
+    """Items differ far more than arms do, so only paired differences show the difference between the arms."""
     _, tables = scripts
     draw = np.random.default_rng(0)
     hard = draw.normal(0, 10, (3, 200))

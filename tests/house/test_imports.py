@@ -18,8 +18,8 @@ import distill
 import synthgen
 
 # The floors from top to bottom. A floor is a set of rooms, and a room is a module or package of `synthgen`. A module
-# may import from its own room and from lower floors. It may not import from another room of its floor, because stages
-# exchange data only through a corpus.
+# may import from its own room and from lower floors, but not from another room of its floor, because stages exchange
+# data only through a corpus.
 FLOORS = [
     {"cli"},
     {"pipeline"},
@@ -92,7 +92,7 @@ def refusal(module: str, target: str, inside: bool) -> str:
     if (
         module,
         target,
-    ) in EXCEPTIONS or module == "synthgen":  # synthgen/__init__.py imports its names when they are used
+    ) in EXCEPTIONS or module == "synthgen":  # synthgen/__init__.py imports a name only when the name is used
         return ""
     (package, *rooms), (target_package, *target_rooms) = module.split("."), target.split(".")
     if target_package == "distill":

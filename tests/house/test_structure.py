@@ -42,7 +42,7 @@ def structure():
 
 
 def counted(structure, row: str, text: str, path: str = "synthgen/planted.py", **others: str) -> list[str]:
-    """Counts a planted file together with TABLES, and returns the texts of one row's hits in the planted file."""
+    """The hits of one row in a planted file. The file is counted together with TABLES."""
     hits = structure.count({**TABLES, path: text, **others})[row]
     return [hit.text for hit in hits if hit.path == path]
 

@@ -4,9 +4,9 @@
     server.run(["synthgen", "generate", recipe, "-o", run], cut=(7, "before"))   # SIGKILL before the 8th call
     server.run(["synthgen", "generate", recipe, "-o", run])                      # not killed
 
-`python killing.py FD… MODULE…` is the process of the server. It reads one request a line from each socket, and writes
-one outcome a line. Each command is a real process that calls the command's own function and is killed by a real
-SIGKILL. `fault` breaks a promise of the package on purpose, to show that the tests detect it.
+`python killing.py FD… MODULE…` is the process of the server, which reads one request from each line of its sockets and
+writes one outcome for each. Each command is a real process that calls the command's own function and is killed by a
+real SIGKILL. `fault` breaks a promise of the package on purpose, to show that the tests detect it.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class Outcome:
 class Server:
     """A process that forks. `lanes` is the number of requests that run at the same time. `close` ends the process.
 
-    `imports` are modules that the process imports once, so that no fork has to: the commands, and the modules that they
-    import when they are used.
+    `imports` are the commands, and the modules that the commands import when they are used. The process imports all of
+    them once, so that no fork has to.
     """
 
     def __init__(self, lanes: int = min(2, os.cpu_count() or 1), imports: Iterable[str] = IMPORTS) -> None:
@@ -145,7 +145,7 @@ class Server:
 
 
 def left_behind(session: int, patience: float = 2.0) -> list[int]:
-    """The ids of a session's processes that are still alive after at most `patience` seconds."""
+    """The ids of a session's processes that do not end within `patience` seconds."""
     until = time.monotonic() + patience
     while True:
         alive = [pid for pid in psutil.pids() if _session(pid) == session and _alive(pid)]
@@ -265,7 +265,7 @@ def _command(command: list[str]) -> int:
 
 
 def _hook(calls: list[str], cut: list[Any] | None) -> None:
-    """Adds the name of each call of `HOOKED` to `calls`, and kills the process at the call that `cut` names."""
+    """Records each call of `HOOKED` in `calls`, and kills the process at the call with the number `cut`."""
     (number, side), hooked_pid = cut or (-1, ""), os.getpid()
 
     def hooked(name: str, act: Callable[..., Any]) -> Callable[..., Any]:

@@ -221,7 +221,7 @@ class Server:
         return "ok"
 
     def over_quota(self, tokens: int) -> float | None:
-        """Seconds to wait if the requests or tokens a minute are used up. None if not, and the request is charged."""
+        """Seconds to wait if the quota is used up. Otherwise charges the request to the quota and returns None."""
         now = time.monotonic()
         needs = [(name, self.c[name], need) for name, need in (("rpm", 1), ("tpm", tokens)) if self.c[name]]
         for name, limit, need in needs:

@@ -136,7 +136,7 @@ def word_tokenizer(folder: Path) -> Any:
 
 
 def small_encoder(folder: Path, headless: bool = False, layers: int = 2, width: int = 16, spread: float = 0.5) -> Path:
-    """Saves a BERT with random weights and a small vocabulary, and with a classification head unless `headless`."""
+    """Saves a BERT with random weights and a small vocabulary. `headless` leaves out the classification head."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification, BertModel
 

@@ -36,7 +36,7 @@ NO_RESULTS = (".lock", "log.jsonl", "report.html", "report.json", "report.md", "
 
 @dataclass
 class Setup:
-    """A recipe, copies of its undisturbed run after each stage, and the hooked calls and seconds of each stage."""
+    """A recipe, copies of the undisturbed run after each stage, and the hooked calls and seconds of each stage."""
 
     recipe: Path
     folder: Path
@@ -150,7 +150,7 @@ def row_ids(path: Path) -> list[str]:
 
 
 def checkpointed(run: Path) -> dict[str, int]:
-    """The step of the newest checkpoint of each unfinished arm. An arm that was killed while saving can have two."""
+    """The step of the newest checkpoint of each unfinished arm. A kill while saving can leave two checkpoints."""
     newest = {}
     for path in run.glob("student/checkpoints/*.safetensors"):
         arm = path.stem.rpartition("-")[0]

@@ -46,7 +46,7 @@ def test_log_probabilities_are_those_of_transformers(greedy, smol):
         np.put_along_axis(rest, reply.target.ids, -np.inf, 1)
         assert (rest.max(1) <= reply.target.logprobs[:, -1] + CLOSE).all()
         left = np.logaddexp.reduce(rest, axis=1)
-        # The residual mass is one minus the kept mass, so it has the same absolute error.
+        # The residual mass is one minus the kept mass, so both have the same absolute error.
         assert np.abs(np.exp(reply.target.log_tail) - np.exp(left)).max() < CLOSE
         assert (reply.target.log_z == 0).all()
 
@@ -77,7 +77,7 @@ def test_scoring_generated_rows_gives_the_same_log_probabilities(model, greedy, 
         assert list(score.prompt_token_ids) == list(reply.prompt_token_ids)
         assert np.abs(np.array(score.token_logprobs) - exact.token_logprobs).max() < CLOSE
         assert np.abs(score.target.logprobs - reply.target.logprobs).max() < CLOSE
-        # Sampling was greedy, so each token is the first of the top-k, and has the same log-probability.
+        # Sampling was greedy, so each token has the first log-probability of the top-k.
         assert np.abs(np.array(score.token_logprobs) - reply.target.logprobs[:, 0]).max() < CLOSE
     plain = model.score(asked[:1], None)[0]
     assert plain.target is None
