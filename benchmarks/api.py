@@ -1,4 +1,4 @@
-"""Measures generation with an API teacher: how busy the server is kept, CPU time a request or row, memory, slowdown.
+"""Benchmarks of generation with an API teacher: load of the server, CPU time of a request or row, memory, slowdown.
 
     python benchmarks/api.py full   [--requests 5000] [--latency 0.2] [--in-flight 50 400]
     python benchmarks/api.py rows   [--rows 1000000]          writes short rows from a replay teacher to disk
@@ -165,7 +165,7 @@ def completion(draw: random.Random, tokens: int, k: int) -> bytes:
 
 
 def report(what: str, recipe: synthgen.Recipe, folder: Path, count: int) -> None:
-    """Runs `generate` on the recipe. Prints rate, CPU time, memory, and the rate at the end over that at the start."""
+    """Runs `generate` on the recipe. Prints rate, CPU time, memory, and how much the rate changes during the run."""
     ui = Watching(quiet=True)
     cpu, began = time.process_time(), time.monotonic()
     synthgen.generate(recipe, folder / "run", ui=ui)
@@ -196,7 +196,7 @@ def loop(count: int) -> None:
     marks = [(time.monotonic(), 0), (time.monotonic(), 0)]
 
     class Numbers:
-        """A `Work` of `count` requests. Records the time after each eighth of the answers."""
+        """A `Work` of `count` requests. Records the time eight times, at equal numbers of answers."""
 
         def __init__(self) -> None:
             self.taken = self.done = 0

@@ -23,13 +23,13 @@ ROOMS = {
     "engine": ("synthgen/teachers",),
     "kind": ("distill/students", "distill/evaluation", "distill/exporting", "distill"),
 }
-# Files that are treated as the table in a revision that has no such table, such as 199c186.
+# These files are treated as the tables in a revision that has no tables, such as 199c186.
 BEFORE = {
     "strategy": ("synthgen/generate/catalogue.py", "synthgen/steps.py"),
     "engine": ("synthgen/teachers/__init__.py",),
     "kind": ("distill/train.py",),
 }
-# Names that are always known: those of 199c186.
+# Names of strategies, engines and kinds of student in revision 199c186. The search always includes these names.
 KNOWN = {
     "strategy": (
         "answer rationale classify embed score rationalise vote best_of_n preference consensus disagreement "
@@ -45,8 +45,9 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 class Family:
     """The entries of one table.
 
-    `names` are the names of the entries. `tables` are the files that hold the table. `classes` maps the class of a
-    recipe section to the entries that have it. `own` maps a module to the entries that it may name.
+    `names` are the names of the entries. `tables` are the files that hold the table. `classes` maps the name of a
+    section class, such as `VllmTeacher`, to the entries that have this section. `own` maps the path of a module to the
+    entries whose names the module may use.
     """
 
     words: Words
@@ -114,7 +115,7 @@ def _literals(node: ast.AST | None) -> set[str]:
 
 
 def _read_table(family: Family, module: Module, table: ast.expr, modules: Modules) -> None:
-    """Adds a table's keys as names. A module that the value of a key names as "module:function" may use that name."""
+    """Adds the keys of a table as names. An entry that contains "module:function" lets the module use its name."""
     entries: dict[str, set[str]] = {}
     for key, value in zip(table.keys, table.values, strict=True) if isinstance(table, ast.Dict) else ():
         if isinstance(key, ast.Constant):
@@ -145,7 +146,7 @@ def _read_section(families: dict[str, Family], node: ast.ClassDef) -> None:
 def _read_groups(family: Family, modules: Modules) -> None:
     """Adds the classes and aliases that stand for several sections: a base class, or a union.
 
-    Leaves out what stands for all sections of a table.
+    Leaves out classes and aliases that stand for all sections of a table.
     """
     for _ in range(3):
         for module in modules.values():
@@ -237,7 +238,7 @@ def _has(name: str, words: Words) -> bool:
 
 
 def compared(node: ast.AST, scope: Scope, family: Family) -> Iterator[set[str]]:
-    """The strings with which one node compares a value that is about the family's entries."""
+    """Yields the strings on one side of each comparison in a node, if the other side is about the family's table."""
     words = family.words
     if isinstance(node, ast.Compare):
         sides = [node.left, *node.comparators]
@@ -304,7 +305,7 @@ def _assignments(leaves: Iterable[ast.AST]) -> Iterator[tuple[ast.expr, ast.expr
             yield leaf.target, leaf.iter
 
 
-# Templates: Jinja expressions are translated to Python's, so that the same rules apply
+# Templates: Jinja expressions are translated to Python expressions, so that the same rules apply
 
 
 def template_places(text: str, modules: Modules) -> Iterator[Place]:

@@ -10,8 +10,8 @@ with the lowest and highest in brackets. Ratios compare with cross-entropy in th
 
 The first table measures the loss alone. A measurement begins with hidden states and ends with the gradients of the
 hidden states and of the output layer's weight. The table shows milliseconds for forward and backward, and peak memory
-minus the memory held before. "whole" computes all logits and calls torch. The other arms use
-`distill.output_layer.through_head` with two sizes of chunk: its default, and four times as large.
+minus the memory held before the measurement. "whole" computes all logits and calls torch. The other arms use
+`distill.output_layer.through_head` with two sizes of chunk: the default, and four times the default.
 
 The second table measures whole steps of `distill.loop.fit`: batch from memory, forward, backward, clipping, AdamW. The
 first step is left out, because it allocates the optimizer's state. The table shows completion tokens a second, and peak
@@ -19,8 +19,8 @@ memory with weights, gradients and AdamW's moments. "torch, whole logits" is a p
 mask, and all completion logits at once.
 
 Precisions: float32; tf32, which is float32 with 10-bit mantissas in matrix products; bfloat16, which is autocast with a
-teacher in bfloat16. --profile adds the share of a step in which the GPU computes, the kernels that take most time, and
-the lines at which the host waits for the GPU.
+teacher in bfloat16. The option --profile adds the share of a step in which the GPU computes, the kernels that take most
+time, and the lines at which the host waits for the GPU.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     python benchmarks/loss_bugs.py [--only 07 13]        # or: make loss-bugs
 
-A bug is a list of (file, old text, new text). The old text must occur exactly once in the file. If it does not, the
-source has changed and the bug must be adapted. The exit status is 1 if a test passes with its bug, or fails without it.
+A bug is a list of (file, old text, new text). The old text must occur exactly once in the file. If the old text is
+missing, the source has changed and the bug must be adapted. The exit status is 1 if a test passes with its bug or fails
+without a bug.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ def plant(folder: Path, bug: list[tuple[str, str, str]]) -> None:
 
 
 def run(numbers: list[str] | None, bug: list[tuple[str, str, str]]) -> tuple[int, str]:
-    """(pytest's exit status, output) for the tests of some bugs in a fresh copy of the source. None means all tests."""
+    """(pytest's exit status, output) for the tests of some bugs, or for all tests, in a fresh copy of the source."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part in COPIED:

@@ -29,7 +29,7 @@ class Module:
     """One Python file.
 
     `names` maps each name that is assigned at the top of the file to its value. `imports` maps a local name to (path,
-    name in that file). The second is '' for a module.
+    name in that file), or to (path, '') if a whole module is imported.
     """
 
     path: str
@@ -76,7 +76,7 @@ def parse(sources: Mapping[str, str]) -> dict[str, Module]:
 
 
 def imported(node: ast.AST) -> Iterator[tuple[str, str, str]]:
-    """(local name, module, name in the module) for each name that a statement imports. `import x` has '' as name."""
+    """(local name, module, name in the module) for each name that a statement imports. `import x` gives (x, x, '')."""
     if isinstance(node, ast.Import):
         yield from ((alias.asname or alias.name, alias.name, "") for alias in node.names)
     elif isinstance(node, ast.ImportFrom):

@@ -2,12 +2,12 @@
 
     python benchmarks/replay_logprobs.py [--rows 512] [--tokens 128] [-k 64] [--repeats 5]
 
-The outputs have the type that the engine returns, vLLM's FlatLogprobs. They hold random peaked distributions over
-SmolLM2's vocabulary. The first part sends them through the steps of `generate`: conversion to arrays, top-k with
-residual mass, encoding, Parquet with fsync. It prints CPU microseconds a token for each step, and the rate of all steps
-in one process with one thread. The second part sends the same outputs through `generate` itself, with seeds, prompts,
-text, rows, manifest and card. There is no model, because on a small machine its time would hide that of the host's
-code.
+The outputs have the type that the engine returns, vLLM's FlatLogprobs. The outputs hold random peaked distributions
+over SmolLM2's vocabulary. The first part sends the outputs through the steps of `generate`: conversion to arrays, top-k
+with residual mass, encoding, Parquet with fsync. The first part prints CPU microseconds a token for each step, and the
+rate of all steps in one process with one thread. The second part sends the same outputs through `generate` itself, with
+seeds, prompts, text, rows, manifest and card. The model does not run, because on a small machine the model's time would
+hide the time of this code.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def whole(flats: list[FlatLogprobs], tokens: int, k: int, folder: Path) -> tuple
 
 
 def main() -> None:
-    """Prints the time of each step, and that of the whole stage."""
+    """Prints the time of each step and the time of the whole stage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=512)
     parser.add_argument("--tokens", type=int, default=128)

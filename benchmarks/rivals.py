@@ -7,12 +7,12 @@ created: this downloads packages and takes some minutes. Each tool has its faste
 `rivals/ask_NAME.py` and printed below the table. The server is tests/support/server.py in a process of its own. Tools
 take turns. The first number of requests in flight is measured `--repeat` times and the others once.
 
-- s: from the call of the tool until it returns with all rows on the disk. The rows are read back and counted
-  afterwards. What the tool starts or loads during the call counts: worker processes, health checks, statistics.
+- s: the time from the call of the tool until the call returns with all rows on the disk. The rows are read back and
+  counted afterwards. What the tool starts or loads during the call counts: worker processes, health checks, statistics.
 - before: the time before the call, in which the tool is imported and its objects are created.
 - rate / ideal: the ideal time is requests / in flight × latency, and this column is the ideal time divided by s.
-- server's side: the same, with the time from the server's first request to its last answer in place of s. This leaves
-  out the time to start and to finish.
+- server's side: the ideal time divided by the time from the server's first request to the server's last answer. This
+  column leaves out the time to start and to finish.
 - CPU: user and system time of the tool's process tree during the call, without the server.
 - MB: the largest sum of the proportional set sizes of the process tree, measured twice a second.
 """
@@ -64,8 +64,8 @@ class Run:
     twice: int  # rows whose question already had an answer
     ideal_s: float
     seconds: float
-    server_s: float  # from the server's first request to its last answer
-    before_s: float  # before the call: imports and objects
+    server_s: float  # time from the server's first request to the server's last answer
+    before_s: float  # time before the call: imports and objects
     cpu_s: float
     peak_mb: float
     settings: str
@@ -128,7 +128,7 @@ def measure(tool: str, python: Path, requests: int, in_flight: int, latency: flo
             )
             watch = Watch(process.pid)
             watch.start()
-            _, status, used = os.wait4(process.pid, 0)  # includes the child processes that it waited for
+            _, status, used = os.wait4(process.pid, 0)  # `used` includes the child processes of the tool
             process.returncode = os.waitstatus_to_exitcode(status)
             watch.ended.set()
             watch.join()

@@ -1,12 +1,12 @@
-"""Draws sentences at random from all prose of the project. Readers then mark those that they had to read twice.
+"""Draws sentences at random from all prose of the project. Readers then mark the sentences that they read twice.
 
     python benchmarks/sentences.py [-n 200] [--seed 0]
 
 Prose is:
 
 - README files, docs/*.md and the change log
-- docstrings, strings that document an attribute, and comments in synthgen/, distill/, tests/, benchmarks/ and docs/.
-  This includes the help texts of commands, which are docstrings or `help=` strings.
+- docstrings, strings that document an attribute, and comments in synthgen/, distill/, tests/, benchmarks/ and docs/
+- help texts of commands, which are docstrings or `help=` strings
 - messages and hints of exceptions and notes
 - the text of synthgen/templates
 - comments in recipes, data files, pyproject.toml and the Makefile
@@ -34,7 +34,7 @@ WORDS = 4
 NOTES = ("note", "warn", "done", "fail", "echo", "secho", "missing_extra")  # functions that print their first string
 ERRORS = ("Error", "Changed", "Denied", "Refused")  # endings of the names of exceptions
 FOR_PEOPLE = ("help", "short_help", "epilog", "hint", "message", "description", "reason")
-DIRECTIVE = re.compile(r"^(noqa|type:|pragma|fmt:|ruff|mypy|!|-\*-)")
+DIRECTIVE = re.compile(r"^(noqa|type:|pragma|fmt:|ruff|mypy|yaml-language-server|!|-\*-)")
 # A sentence ends before a capital, a digit or a quotation mark, but not after an abbreviation.
 ABBREVIATIONS = "".join(rf"(?<!\b{short})" for short in (r"e\.g\.", r"i\.e\.", r"vs\.", r"cf\."))
 END = re.compile(ABBREVIATIONS + r"""(?<=[.!?])["'”’)\]*]*\s+(?=[“‘(\[*]*[A-Z0-9…]|[“‘(\[*]*["'`]\w)""")
@@ -71,8 +71,14 @@ def paragraphs(path: Path, text: str) -> Iterator[Paragraph]:
     elif path.suffix == ".j2":
         yield from template(text)
     else:
-        lines = enumerate(text.splitlines(), 1)
-        yield from joined((number, line.strip()[1:]) for number, line in lines if line.strip().startswith("#"))
+        lines = [
+            (number, line.strip()[1:].strip()) for number, line in enumerate(text.splitlines(), 1) if is_comment(line)
+        ]
+        yield from joined((number, line) for number, line in lines if not DIRECTIVE.match(line))
+
+
+def is_comment(line: str) -> bool:
+    return line.strip().startswith("#")
 
 
 def split(paragraph: Paragraph) -> Iterator[Line]:
@@ -171,7 +177,7 @@ def docstring(text: str, first: int) -> Iterator[Paragraph]:
 
 
 def messages(call: ast.Call, every: bool) -> Iterator[Paragraph]:
-    """Strings among the arguments of a call: all positional ones if `every` is set, and those of FOR_PEOPLE."""
+    """The strings among the keyword arguments of FOR_PEOPLE, and, if `every` is set, among the positional arguments."""
     for value in call.args if every else ():
         yield from _message(value)
     for keyword in call.keywords:
@@ -198,7 +204,7 @@ def _text(value: ast.expr) -> str:
 
 
 def comments(text: str) -> Iterator[Line]:
-    """Each comment with its line. A comment beside code begins with a zero byte, so that `joined` keeps it alone."""
+    """Each comment with its line. A comment beside code gets a zero byte, so that `joined` keeps it separate."""
     lines = text.splitlines()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
@@ -210,7 +216,7 @@ def comments(text: str) -> Iterator[Line]:
 
 
 def joined(lines: Iterable[Line]) -> Iterator[Paragraph]:
-    """Joins comments on consecutive lines to one paragraph. A comment that begins with a zero byte stays alone."""
+    """Joins comments on consecutive lines to one paragraph. A comment with a zero byte is a paragraph of its own."""
     paragraph: Paragraph = []
     for number, line in lines:
         alone = line.startswith("\0")

@@ -5,15 +5,17 @@
     python benchmarks/strategies.py --only vote evolve --rows 3
     python benchmarks/strategies.py --only consensus disagreement --second FOLDER    with a local second teacher
 
-yield         the share of rows that curation kept. A failure counts as a row that was not kept.
-new 4-grams   the share of word 4-grams in kept rows (question and completion) that no seed and no earlier row has
-new question  the share of kept rows whose question has ROUGE-L below 0.7 with the questions of all seeds and all
-              earlier rows. This is the filter of Self-Instruct (Wang et al. 2022, section 2.1).
-plain         the same figure for plain resampling
+The columns are:
 
-Plain resampling is the same recipe with strategy `answer`, or `rationale` where answers are checked. It asks the seeds
-themselves and makes the same number of rows. Where seeds are not questions (personas, magpie, extract), there is no
-plain resampling.
+- yield: the share of rows that curation kept. A failure counts as a row that was not kept.
+- new 4-grams: the share of word 4-grams in kept rows (question and completion) that no seed and no earlier row has.
+- new question: the share of kept rows with a new question. A question is new if its ROUGE-L with the questions of all
+  seeds and all earlier rows is below 0.7, as in the filter of Self-Instruct (Wang et al., 2022, section 2.1).
+- plain: the same figure as in the column to the left, for plain resampling.
+
+Plain resampling is the same recipe with strategy `answer`, or `rationale` where answers are checked. The teacher is
+asked the seeds themselves, and the number of rows is the same. Where seeds are not questions (personas, magpie,
+extract), there is no plain resampling.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ SIMILAR = 0.7
 
 
 def main() -> None:
-    """Prints the table, and some kept rows if asked to."""
+    """Prints the table and, with --rows, some kept rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--second", help="a model's folder: the second teacher of recipes with two teachers")
@@ -128,16 +130,16 @@ def commonsense(data: Path, count: int = 64) -> Iterable[dict[str, Any]]:
 def line(name: str, recipe: Recipe, run: Path, show: int) -> None:
     """Runs one recipe, and plain resampling where that is possible. Prints one line of the table."""
     began = time.monotonic()
-    kept, made, failed, why = run_once(recipe, run)
+    kept, rows, failed, why = run_once(recipe, run)
     seconds = time.monotonic() - began
     known = questions(recipe) if recipe.strategy not in NO_QUESTION else []
     fresh, asked = novelty(kept, known)
     plain: tuple[float | None, float | None] = (None, None)
     if known and kept and recipe.strategy != "score":
-        plain = novelty(run_once(resampled(recipe, made), run / "plain")[0], known)
+        plain = novelty(run_once(resampled(recipe, rows), run / "plain")[0], known)
     reasons = ", ".join(f"{reason} {count}" for reason, count in why.most_common(5))
     print(
-        f"{name:18} {made:5} {failed:6} {len(kept):5} {len(kept) / max(1, made + failed):6.0%} {part(fresh):>12} "
+        f"{name:18} {rows:5} {failed:6} {len(kept):5} {len(kept) / max(1, rows + failed):6.0%} {part(fresh):>12} "
         f"{part(plain[0]):>6} {part(asked):>12} {part(plain[1]):>6} {seconds:8.1f}  {reasons}",
         flush=True,
     )
@@ -206,8 +208,8 @@ def grams(text: str, n: int = 4) -> set[tuple[str, ...]]:
 def rouge_l(a: list[str], b: list[str]) -> float:
     """ROUGE-L (Lin 2004): the F1 of the longest common subsequence.
 
-    The count of shared words gives an upper bound. If the bound is below SIMILAR, the bound is returned, because it
-    leads to the same verdict and is fast.
+    The number of shared words gives an upper bound of the F1. If the bound is below SIMILAR, the function returns the
+    bound and saves the slow computation of the F1.
     """
     if not a or not b:
         return 0.0

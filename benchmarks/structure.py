@@ -4,34 +4,35 @@
 
 The default revision is 199c186, which is read with `git archive`. Only `synthgen/` and `distill/` are counted. `--list`
 prints every hit as path:line. `--check` exits with 1 if the working tree exceeds a limit. The limits are: no
-comparison, at most half of the revision's `Any`, no module, function or parameter list over its size, and no circle.
+comparison, at most half of the revision's `Any`, no module, function or parameter list that is too long, and no circle.
 
-1. Comparisons with the name of a strategy, an engine or a kind of student outside its table.
+1. Comparisons with the name of a strategy, an engine or a kind of student, outside the table that owns the name.
    - The names are the keys of STRATEGIES, ENGINES and KINDS, and the members of three kinds of Literal: the alias
      `Strategy`, the field `engine` of a recipe section, and the field `kind` of a class called ...Student. The names of
      199c186 are always included.
    - A comparison is one of: ==, !=, in, not in, `case`, a Jinja test, `table["name"]`, `.get("name")`, a lookup in a
-     dictionary whose keys are such names, or a test of type. A test of type is `isinstance`, `case Class()` or
-     `type(x) is Class` with a section class that belongs to some entries of a table but not to all.
+     dictionary whose keys are such names, or a test of type. A test of type is `isinstance`, `case Class()` or `type(x)
+     is Class` with a section class that belongs to some entries of a table but not to all.
    - Constants, local variables and loop variables are replaced by the values assigned to them.
-   - Words such as 'score' or 'sentence' have other meanings too. So the other side of the comparison must be about the
-     table: its variable, attribute, key or function has a name with `strateg`, `engine`, or, for kinds of student,
-     `kind` or `student` in it. `request.kind == "score"` does not count, because no kind of student is called score.
-   - A Literal does not count. The file of the table does not count. A module may name its own entries. An entry belongs
-     to a module if its value in the table names the module as "module:function", or if the module is called after the
-     entry and lies in the folder for such modules.
-   - 199c186 has no tables. There, these files are treated as the tables: synthgen/generate/catalogue.py and
+   - Words such as 'score' or 'sentence' have other meanings too. So a comparison counts only if the variable,
+     attribute, key or function on the other side is named after the table. A name with `strateg` in it stands for
+     strategies, one with `engine` for engines, and one with `kind` or `student` for kinds of student. `request.kind ==
+     "score"` does not count, because no kind of student is called score.
+   - A Literal does not count. The file of the table does not count. A module may name its own entries. A module owns an
+     entry if the entry contains "module:function" with the module's name, or if the module has the name of the entry
+     and lies in the folder for such modules.
+   - 199c186 has no tables. In 199c186 these files are treated as the tables: synthgen/generate/catalogue.py and
      synthgen/steps.py, synthgen/teachers/__init__.py, distill/train.py.
-   - Not detected: `startswith`, regular expressions, and tests of another attribute that distinguishes the entries.
+   - Not detected are `startswith`, regular expressions, and tests of other attributes that tell entries apart.
 2. `Any` in annotations. Every occurrence counts, also inside `dict[str, Any]`. An alias that contains Any counts each
    time an annotation uses the alias. Any inside `np.ndarray[...]` is counted in a row of its own, because it only means
    that the shape or the number type of an array is not stated.
 3. Modules over 400 lines, functions over 60 lines without decorators, and parameter lists and calls with more than 6
    positional parameters or arguments. `self` and `cls` do not count, and `*rest` counts as one. Click passes the
    parameters of a command by keyword, so commands are counted in a row of their own without a limit.
-4. Circles: groups of files that import each other, directly or through others. There are three rows: imports at the top
-   of modules; also imports inside functions; also imports under TYPE_CHECKING. Importing a module of a package does not
-   count as importing the package's `__init__.py`.
+4. Circles: groups of files that import each other, directly or through others. The first row follows imports at the top
+   of modules. The second row also follows imports inside functions. The third row also follows imports under
+   TYPE_CHECKING. An import of a module in a package does not count as an import of the package's `__init__.py`.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def count(sources: Mapping[str, str]) -> dict[str, list[Hit]]:
     hits[COMPARISONS] = comparisons(sources, modules)
     for row, hit in [*untyped(modules), *sizes(sources, modules), *circles(modules)]:
         hits[row].append(hit)
-    return {row: sorted(found) for row, found in hits.items()}
+    return {row: sorted(row_hits) for row, row_hits in hits.items()}
 
 
 # 2. Any

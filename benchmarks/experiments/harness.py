@@ -115,7 +115,7 @@ def run(
 
 
 def cached(name: str, make: Callable[[], Any]) -> Any:
-    """The model that `make` returns. It is made once and then loaded from `CACHE`."""
+    """Loads a model from `CACHE`. If the model is missing there, `make` is called and the result is saved."""
     folder = CACHE / name
     if not (folder / "config.json").exists():
         temporary = folder.with_name(f"{durable.TEMPORARY}{name}")

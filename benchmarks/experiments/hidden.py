@@ -2,8 +2,8 @@
 
     python benchmarks/experiments/hidden.py            # then run tables.py for the tables
 
-The setting is that of logits.py. The arm `sampled` of logits.py has the draws alone. The arms of this experiment add
-one loss term to the draws. The term has weight 1, which is the recipe's default.
+The setting is that of logits.py. In the arm `sampled` of logits.py, the student learns from the draws alone. Each arm
+of this experiment adds one loss term with weight 1, which is the recipe's default.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def stored(kind: str, size: int) -> tuple[list[Any], dict[str, Any], float]:
 def renormalized(targets: list[Any]) -> list[Any]:
     """Top-k targets scaled to sum to one, without residual mass, as other tools store them.
 
-    The package never does this. The arm is here for comparison.
+    The package never stores top-k in this way. The function exists for comparison.
     """
     scaled = []
     for t in targets:
@@ -83,7 +83,7 @@ def hard_texts() -> list[Any]:
 
 @functools.cache
 def written() -> list[Any]:
-    """Windows with the same first tokens, continued by the teacher to the same length."""
+    """The student's windows, with all tokens after the prompt replaced by tokens that the teacher wrote."""
     prompts = [w[:PROMPT] for w in windows()["student"]]
     replies = teacher(0).complete(prompts, [key(7, n) for n in range(len(prompts))], 1.0, 56)
     return texts([[*p, *r.token_ids] for p, r in zip(prompts, replies, strict=True)])

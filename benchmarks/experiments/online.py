@@ -2,15 +2,17 @@
 
     python benchmarks/experiments/online.py            # then run tables.py for the tables
 
-All arms of a seed begin with the same weak student: its cross-entropy has just left the plateau of guessing.
+All arms of a seed begin with the same weak student, which has just begun to do better than guessing.
 
 - `sft`: cross-entropy on the teacher's texts.
 - `offline`: the live teacher's distributions on the same texts.
 - `on-policy-…`: the live teacher's distributions on the student's own texts, λ = 1.
-- `sft-long`, `offline-long`: more updates, as many as fit into the processor time of `on-policy-forward`.
+- `sft-long`, `offline-long`: `sft` and `offline` with as many updates as fit into the processor time of
+  `on-policy-forward`.
 
 All other arms take the same number of updates, and each update takes the same number of rows. The experiment
-`online-again` repeats all arms with ten new seeds. All settings were chosen on the first three seeds before it was run.
+`online-again` repeats all arms with ten new seeds. All settings were chosen on the first three seeds, before
+`online-again` was run.
 """
 
 from __future__ import annotations
@@ -74,14 +76,14 @@ def batches(rows: list[Any], seed: int, batch: int = BATCH) -> Any:
 
 
 def held_out(writer: LocalModel) -> dict[str, list[float]]:
-    """The measures of `right` on the held-out strings."""
+    """What `parity.right` measures on the held-out strings."""
     bits = strings(BITS, TRAIN, TEST)[1]
     return right(writer, [[*b, ASK] for b in bits], bits, NEW)
 
 
 @functools.cache
 def weak(seed: int) -> Any:
-    """The student that all arms begin with. It is trained by cross-entropy until its loss leaves the plateau."""
+    """The student that all arms begin with, trained by cross-entropy until it does better than guessing."""
     student, loss = model(48, 2, seed), 1.0
     for number in range(40):
         if loss < ENOUGH:

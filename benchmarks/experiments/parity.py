@@ -1,7 +1,7 @@
-"""The task of two experiments: the parity of a string of bits. The rationale is the running parities.
+"""The task of two experiments: the parity of a string of bits. The rationale lists the running parities.
 
 Small models do not learn this task from answers alone. Tokens 0 and 1 are bits. Token 2 ends the bits and token 3 ends
-the completion. Token 4 or 5 before the bits states the task: to answer, or to explain.
+the completion. Token 4 before the bits asks for the answer. Token 5 before the bits asks for the rationale.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ VOCABULARY = 6
 
 
 class BitTokenizer:
-    """The parts of a tokenizer that `LocalModel` uses, for these tokens."""
+    """The parts of a tokenizer that `LocalModel` uses, for the six tokens of this task."""
 
     eos_token_id = END
 
@@ -39,7 +39,7 @@ def strings(bits: int, train: int, test: int) -> tuple[list[list[int]], list[lis
 
 
 def rationale(bits: list[int]) -> list[int]:
-    """The running parities. The last one is the answer."""
+    """The running parities of a string. The last running parity is the answer."""
     return list(accumulate(bits, lambda a, b: a ^ b))
 
 
@@ -48,7 +48,7 @@ def answer(bits: list[int]) -> int:
 
 
 def model(width: int, layers: int, seed: int) -> Any:
-    """A Llama with rotary positions and a vocabulary of these tokens."""
+    """A Llama with rotary positions and the six tokens of this task."""
     return llama(VOCABULARY, width, layers, 4, seed, eos=END)
 
 
@@ -56,8 +56,8 @@ def right(writer: LocalModel, asked: list[list[int]], bits: list[list[int]], new
     """Measures of greedy completions, one number for each string.
 
     `right`: 1 if the last token before the end is the parity. `ended`: 1 if the model wrote the end token. `length`:
-    the number of tokens. `links`: the share of running parities that follow from the parity before them and the next
-    bit. `links` is empty where completions have no rationale.
+    the number of tokens. `links`: the share of running parities that are right, given the parity that the model wrote
+    before. `links` is empty where completions have no rationale.
     """
     replies = writer.complete(asked, ["0"] * len(asked), 0.0, new)
     last = [[t for t in r.token_ids if t != END][-1:] for r in replies]
@@ -70,6 +70,6 @@ def right(writer: LocalModel, asked: list[list[int]], bits: list[list[int]], new
 
 
 def links(tokens: list[int], bits: list[int]) -> float:
-    """The share of bits whose running parity in `tokens` follows from the parity before it."""
+    """The share of bits for which `tokens` has the right running parity, given the parity before it in `tokens`."""
     before = [0, *tokens]
     return sum(t == b ^ p for t, b, p in zip(tokens, bits, before, strict=False)) / len(bits)

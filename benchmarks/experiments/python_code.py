@@ -59,7 +59,7 @@ def tokenizer() -> Any:
 
 
 def held_out(name: str) -> bool:
-    """Whether a file is held out. A hash of its name decides, and one file in ten is held out."""
+    """Whether a file is held out. A hash of the name selects one file in ten."""
     return hashlib.blake2b(name.encode()).digest()[0] % 10 == 0
 
 

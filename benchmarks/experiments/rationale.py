@@ -9,7 +9,7 @@ Students begin with random weights.
 - `step-by-step`: two tasks, answer and rationale, each with a prompt of its own and half of the loss (arXiv
   2305.02301). The student is tested on the task of the answer.
 - `rationale-shuffled`, `step-by-step-shuffled`: each string has the rationale of another string and its own answer. The
-  number of tokens is the same.
+  shuffled arms have the same number of tokens.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ HERE = Path(__file__).parent
 PAGE = HERE.parent.parent / "docs" / "experiments.md"
 RESAMPLES = 2000
 
-# TABLES maps a marker of the page to (experiment, arms, measure of the differences, columns). The other arms are
-# compared with the first one. A column is (title, measure or key of the result file, format).
+# TABLES maps a marker of the page to (experiment, arms, measure of the differences, columns). All arms are compared
+# with the first arm. A column is (title, measure or key of the result file, format).
 _TIME = ("CPU s", "training.cpu_s", "{:.0f}")
 _TEXT = [("loss", "loss", "{:.3f}"), ("top-1", "top1", "{:.3f}"), ("ECE", "ece", "{:.1%}")]
 _TEXT += [("agreement", "agreement", "{:.3f}"), ("KL", "kl", "{:.3f}")]
@@ -86,7 +86,7 @@ def results(name: str, arm: str) -> list[dict[str, Any]]:
 
 
 def value(result: dict[str, Any], key: str) -> float | None:
-    """The mean of the measure `key` over items, or else the number at the dotted `key` of the result file."""
+    """The mean of the measure `key` over items. If there is no such measure, the number at the dotted path `key`."""
     if key in result["items"]:
         return float(np.mean(result["items"][key]))
     here: Any = result
@@ -96,7 +96,7 @@ def value(result: dict[str, Any], key: str) -> float | None:
 
 
 def paired(arm: list[dict[str, Any]], base: list[dict[str, Any]], item: str) -> tuple[float, float, float]:
-    """(mean, low, high) of arm − base, over the seeds that both have."""
+    """(mean, low, high) of the difference arm − base, over the seeds that both arms have."""
     seeds = sorted({f["seed"] for f in arm} & {f["seed"] for f in base})
     sides = [{f["seed"]: f["items"][item] for f in side} for side in (arm, base)]
     gap_SI = np.array([np.subtract(sides[0][s], sides[1][s]) for s in seeds])
@@ -139,7 +139,7 @@ def table(marker: str) -> str:
 
 
 def page(text: str) -> str:
-    """The page with the table between each pair of markers written again."""
+    """The page with a new table between each pair of markers."""
     for marker in re.findall(r"<!-- table: (.*?) -->", text):
         begin, end = f"<!-- table: {marker} -->\n", "<!-- end -->"
         before, _, rest = text.partition(begin)

@@ -1,4 +1,4 @@
-"""synthgen: a recipe as in the README. The cache of paid replies is on, which is the default, and starts empty."""
+"""synthgen: a recipe like that in the README. The cache of paid replies is on by default and starts empty."""
 
 from __future__ import annotations
 

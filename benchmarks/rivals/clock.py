@@ -1,7 +1,7 @@
 """Shared by all scripts that `benchmarks/rivals.py` runs: their options, the clock and the result file.
 
-It uses the standard library only, because it runs in the environment of each tool. The time before `timed` is that of
-imports and of creating the tool's objects.
+This module uses the standard library only, because it runs in the environment of each tool. In the time before `timed`,
+a script imports the tool and creates the tool's objects.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RESULT: dict[str, Any] = {}
 
 
 def questions() -> list[str]:
-    """The prompts. They are short and all different."""
+    """The prompts: short questions that are all different."""
     return [f"What is {i}?" for i in range(OPTIONS["requests"])]
 
 

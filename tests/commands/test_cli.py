@@ -1,7 +1,7 @@
 """The commands as real processes: their output and exit codes, and that a user's mistake destroys nothing.
 
-After a mistake a command prints one line and one hint to stderr, and nothing to stdout. It exits with 2 and leaves
-every file as it was. If the mistake is corrected and the command runs again, it does the whole job.
+After a mistake a command prints one line and one hint to stderr, and nothing to stdout. The command exits with 2 and
+leaves every file as it was. Once the mistake is corrected, the same command does the whole job.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def recipe(tmp_path, finished) -> Path:
 
 @pytest.fixture
 def run(tmp_path, finished, recipe) -> Path:
-    """A copy of the finished run, which a test may spoil. Its recipe is `recipe`."""
+    """A copy of the finished run, which a test may spoil. The fixture `recipe` is the recipe of the copy."""
     folder = shutil.copytree(finished.run, tmp_path / "run")
     resolved = folder / "recipe.yaml"
     resolved.write_text(resolved.read_text().replace(str(finished.recipe.parent), str(recipe.parent)))
@@ -81,7 +81,7 @@ def unfinish(run: Path) -> None:
     (run / "generated" / "manifest.json").unlink()
 
 
-# --- mistakes in the recipe and the seeds ---------------------------------------------------------------------------
+# Mistakes in the recipe and the seeds
 
 
 def unknown_key(recipe: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_mended_mistake_does_not_spoil_the_folder(recipe, tmp_path, finished):
     assert files(run / "generated") == files(finished.run / "generated")
 
 
-# --- folders that are not what the command takes them for -----------------------------------------------------------
+# Folders of the wrong kind
 
 
 def test_a_run_of_another_recipe(recipe, run):
@@ -208,7 +208,7 @@ def test_a_second_process_is_kept_out(recipe, run):
     assert files(run) == before
 
 
-# --- damage -----------------------------------------------------------------------------------------------------------
+# Damage
 
 
 def half(path: Path) -> None:
@@ -298,12 +298,12 @@ def test_a_damaged_manifest(run, recipe, finished, spoil):
 
 
 def test_damaged_logits_never_teach(run):
-    """The curated rows are not damaged. One byte of their logits is changed, and the logits still decode."""
+    """The curated rows are not damaged. One byte of the logits is changed, and the logits still decode."""
     unseen_byte(run / "generated" / "logits" / "teacher" / "train-00003.parquet")
     mistake(warm("distill", "train", run, "--fresh"), "logits/teacher/train-00003.parquet")
 
 
-# --- what happens to a process ----------------------------------------------------------------------------------------
+# Signals and full disks
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -324,7 +324,7 @@ def test_an_interrupted_command_goes_on(recipe, tmp_path, finished, number):
 
 @contextmanager
 def small_disk(folder: Path, size: str):
-    """Mounts a file system of `size` on `folder`. Yields a function that makes it larger."""
+    """Mounts a file system of `size` on `folder`. Yields a function that makes the file system larger."""
     folder.mkdir()
 
     def mount(options: str) -> None:
@@ -390,7 +390,7 @@ def test_a_reader_that_leaves_is_no_mistake(run):
         assert process.wait() == 0
 
 
-# --- gates ------------------------------------------------------------------------------------------------------------
+# Gates
 
 
 @pytest.mark.parametrize(
@@ -422,7 +422,7 @@ def test_an_audit_that_does_not_pass_stops_the_run(tmp_path, finished, seeds, te
     assert done.code == (0 if status == "DENY" else 1), done
 
 
-# --- doing it again, JSON, quiet, environment -----------------------------------------------------------------------
+# Repeated commands, JSON, quiet, environment
 
 
 def test_every_command_gives_one_json_document_and_nothing_else(finished):

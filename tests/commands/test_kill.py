@@ -1,11 +1,11 @@
 """SIGKILL at any moment loses nothing: the same command finishes the job with the bytes of an undisturbed run.
 
 A command creates and deletes files under their real names by rename and unlink, and makes them durable by fsync. The
-tests kill it before each of these calls, and at random moments.
+tests kill the command before each of these calls, and at random moments.
 
-After each kill no process is left and no row exists twice. Then the same command runs again. After that every file is
-the same as in an undisturbed run, files committed before the kill were not written again, and no temporary file is
-left.
+After each kill no process is left and no row exists twice. The same command then runs again, to its end. Every file
+must then be the same as in an undisturbed run. Files committed before the kill must not be written again, and no
+temporary file may be left.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ TRAINING = {**TRAINED, **OTHERS}
 
 @pytest.fixture(scope="module")
 def folder():
-    """A folder in memory if the system has one. It is faster than a disk, and SIGKILL leaves the same files there."""
+    """A folder in memory, or on disk if the system has no such folder. SIGKILL leaves the same files in both."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
         yield Path(name)
@@ -139,7 +139,7 @@ def with_reasons(path: Path) -> None:
     path.write_text("".join(json.dumps({**row, "completion": f"as {row['id']} # 7"}) + "\n" for row in rows))
 
 
-# All other runs are compared with the undisturbed run, so this test checks it.
+# All other runs are compared with the undisturbed run, so this test checks the undisturbed run.
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
@@ -185,7 +185,7 @@ def test_sigkill_at_every_rename_and_fsync(server, setups, kind, stage, every):
     ("kind", "stage"), [*((kind, stage) for kind in KINDS for stage in STAGES), *((kind, "train") for kind in TRAINING)]
 )
 def test_sigkill_on_both_sides_of_every_call_twice(server, setups, kind, stage):
-    """The command is killed at a call, and the resumed command is killed at the call with the same number."""
+    """Each command is killed twice: first at a call, and after resuming at the call with the same number."""
     setup = setups(kind)
     cuts = [(n, side) for n in range(len(setup.calls[stage])) for side in ("before", "after")]
     kills = all_well(server, cuts, lambda cut: trial(server, setup, stage, [cut, cut]))
@@ -219,7 +219,7 @@ def test_sigkill_three_times_at_random_moments(server, setups, kind, stage):
 
 
 def damage(setup: Setup, part: str) -> tuple[Path, set[str]]:
-    """(a finished run with one file cut short and another file deleted, the names of the two shards)."""
+    """(a finished run in which one file is cut short and another is deleted, the names of the two shards)."""
     run = Path(tempfile.mkdtemp(dir=setup.folder)) / "run"
     shutil.copytree(setup.after["train"], run)
     first, *_, last = sorted((run / part / "data").glob("*.parquet"))
@@ -289,7 +289,7 @@ def run_is_well(server: Server, setup: Setup, cut: tuple[int, str]) -> list[str]
 
 
 def test_sigkill_of_a_whole_run(server, setups, folder):
-    """The kills are at the beginning, and after the end of curation: recipe, audit, log and page."""
+    """Kills at the beginning of the run, and while recipe, audit, log and page are written after curation."""
     setups("sampled")
     setup = whole_run(server, folder)
     count = len(setup.calls["run"])
@@ -307,7 +307,7 @@ def test_sigkill_of_a_whole_run_at_every_call(server, setups, folder):
 
 
 def kill_while_measuring(setup: Setup, run: Path, seconds: float) -> None:
-    """Runs `synthgen run` in a new interpreter. Kills it `seconds` after it started a process that measures a model."""
+    """Runs `synthgen run` in a new interpreter, and kills it `seconds` after the measuring of a model began."""
     process = subprocess.Popen(
         [sys.executable, "-m", "synthgen.cli", *map(str, COMMANDS["run"](setup.recipe, run)[1:])],
         env={**os.environ, **ONE_THREAD},

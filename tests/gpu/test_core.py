@@ -1,6 +1,4 @@
-"""The losses on the device, compared with float64 on the CPU: all losses and targets, chunks, bfloat16, a large
-vocabulary.
-"""
+"""The losses on the device, compared with float64 on the CPU: all losses and targets, chunks, bfloat16."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ from test_losses import (
 from distill.losses import cut, divergence, moved
 from distill.output_layer import Head, through_head
 
-N, V = 40, 257  # of `teacher_and_student`
+N, V = 40, 257  # the shape of what `teacher_and_student` returns
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
@@ -35,8 +33,8 @@ def test_every_defined_pair_against_float64(device, name, kind, temperature):
     for k in (1, 8, 64, V) if kind == "topk" else (0,):
         target = target_of(kind, logp, temperature, k)
         for shape in SHAPES.get(name, [{}]):
-            ours = loss_of(moved(target, device), name, temperature=temperature, **shape)
-            value, gradient = value_and_gradient(ours, z.to(device))
+            loss = loss_of(moved(target, device), name, temperature=temperature, **shape)
+            value, gradient = value_and_gradient(loss, z.to(device))
             expected = value_and_gradient(exact_of(name, target, logp, temperature, **shape), z.double())
             errors = close(value.cpu(), expected[0]), close(gradient.cpu(), expected[1])
             assert value.device.type == device.type
@@ -52,7 +50,8 @@ def test_a_vocabulary_of_49152_against_float64(device, name, kind):
     target = target_of(kind, logp, 1.0, 64)
     value, gradient = value_and_gradient(loss_of(moved(target, device), name), z.to(device))
     expected = value_and_gradient(exact_of(name, target, logp, 1.0), z.double())
-    # Adaptive KL splits the ids at half of the probability. Rounding decides on which side the id at the border falls.
+    # Adaptive KL splits the ids into two sets with about half of the probability each. Rounding can move an id at the
+    # border to the other set.
     near = 1e-4 if name == "adaptive_kl" else 1e-5
     assert close(value.cpu(), expected[0]) < near
     assert close(gradient.cpu(), expected[1]) < near

@@ -187,7 +187,7 @@ def test_a_student_learns_from_its_own_texts(make_run, tmp_path, dtype):
 
 @contextmanager
 def deterministic() -> Iterator[set[str]]:
-    """Makes torch use deterministic kernels. Yields a set that receives torch's warnings of operations without one."""
+    """Makes torch use deterministic kernels. Yields a set of torch's warnings about operations without such kernels."""
     named: set[str] = set()
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
@@ -200,7 +200,7 @@ def deterministic() -> Iterator[set[str]]:
 
 
 def differing(a, b) -> dict[str, float]:
-    """Maps each file of a student whose bytes differ to the largest difference of weights (NaN for other files)."""
+    """Maps each file that differs between two students to the largest difference of weights (NaN for other files)."""
     differences = {}
     for path in sorted(p for p in a.rglob("*") if p.suffix in (".safetensors", ".jsonl")):
         other = b / path.relative_to(a)
@@ -256,7 +256,7 @@ def test_one_process_trains_on_several_devices(make_run, tmp_path, device):
 
 @pytest.mark.parametrize("where", [None, "cpu"])
 def test_a_student_is_measured_where_its_teacher_is(make_run, tmp_path, where):
-    """This holds on the device, and on the CPU of a machine with a GPU."""
+    """The teacher can be on the device, or on the CPU of a machine with a GPU."""
     recipe, run = ready(make_run, **({} if where is None else {"device": where}))
     student = train(recipe, run, tmp_path / "student")
     section = recipe.evaluate.model_copy(update={"max_rows": 8, "max_prompts": 2, "max_new_tokens": 8})

@@ -1,4 +1,4 @@
-"""What the pages say is so: commands, options, recipes, paths and links are those of the package."""
+"""The commands, options, recipes, paths and links in the pages exist in the package."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PAGES = [
     REPOSITORY / "data" / "README.md",
     *sorted((REPOSITORY / "docs").glob("*.md")),
 ]
-# A recipe of which a page shows a part.
+# Pages show parts of recipes. These keys are added to each part before it is checked.
 WHOLE = {
     "task": "t",
     "seeds": [{"path": "s.jsonl", "source": "s", "license": "MIT"}],
@@ -35,24 +35,24 @@ WHOLE = {
 
 
 def blocks(page: Path, *languages: str) -> list[str]:
-    """The fenced blocks of a page in these languages."""
-    found = re.findall(r"^ *```(\w*)[^\n]*\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    return [text for language, text in found if language in languages]
+    """The texts of a page's fenced blocks in these languages."""
+    fenced = re.findall(r"^ *```(\w*)[^\n]*\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [text for language, text in fenced if language in languages]
 
 
 def commands_in(text: str) -> list[list[str]]:
-    """The synthgen and distill commands among lines of a shell, or of a help text."""
-    found = []
+    """The synthgen and distill commands in a shell script or a help text."""
+    commands = []
     for line in text.replace("\\\n", " ").splitlines():
         words = line.strip().removeprefix("$ ")
         if words.split(" ")[0] in GROUPS:
-            # What follows two spaces is a remark, as is what follows a #; a pipe is another program's.
-            found.append(shlex.split(re.split(r" {2,}| [|>&;]|\.$", words)[0], comments=True))
-    return found
+            # The command ends before two spaces, a # or a pipe.
+            commands.append(shlex.split(re.split(r" {2,}| [|>&;]|\.$", words)[0], comments=True))
+    return commands
 
 
 def parse(words: list[str]) -> None:
-    """Let click parse a command without running it. Raises what click raises."""
+    """Lets click parse a command without running it. Raises click's errors."""
     program, verb, *rest = words
     command = GROUPS[program].commands.get(verb)
     assert command is not None, f"no command '{program} {verb}'"
@@ -91,7 +91,7 @@ def test_every_command_has_help_examples_and_documented_options(program, verb):
 
 
 def test_options_are_variables_of_one_family():
-    """SYNTHGEN_SHOW_COUNT and SYNTHGEN_DISTILL_TRAIN_FRESH, as the page says; no two options share one."""
+    """Every option has a variable of its own, such as SYNTHGEN_SHOW_COUNT. All variables in docs/cli.md exist."""
     names = []
     for program, group in GROUPS.items():
         top = click.Context(group, info_name=program, **group.context_settings)
@@ -127,7 +127,7 @@ def test_every_command_in_a_page_is_one(page):
         for words in commands_in(block):
             parse(words)
     for words in (words for span in re.findall(r"`([^`\n]+)`", text) for words in commands_in(span)):
-        if len(words) > 1 and not words[1].startswith("-"):  # in prose a command may lack its arguments
+        if len(words) > 1 and not words[1].startswith("-"):  # in prose, commands may have no arguments
             command = GROUPS[words[0]].commands.get(words[1])
             assert command is not None, words
             known = {name for param in command.params for name in param.opts}
@@ -145,18 +145,18 @@ def test_every_program_in_a_page_compiles_and_uses_public_names(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(REPOSITORY).as_posix())
 def test_every_path_in_a_page_is_there(page):
     text = page.read_text(encoding="utf-8")
-    ours = {"benchmarks", "data", "distill", "docs", "prompts", "synthgen", "tests"}
+    folders = {"benchmarks", "data", "distill", "docs", "prompts", "synthgen", "tests"}
     for span in re.findall(r"`([\w./-]+)`", text):
         top = span.split("/")[0]
-        # data/ and prompts/ are also parts of a corpus and of a task; of those, only our own kinds of file.
-        if "/" in span and top in ours and not span.endswith(".parquet"):
+        # `data/` is also a folder of a corpus, so paths of Parquet files are left out.
+        if "/" in span and top in folders and not span.endswith(".parquet"):
             assert (REPOSITORY / span).exists(), span
     for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", text):
         assert (page.parent / target).exists(), target
 
 
 def test_what_these_tests_look_for_is_seen(tmp_path):
-    """A page with one of each mistake."""
+    """A page with one mistake of each kind shows that the tests above can fail."""
     page = tmp_path / "page.md"
     shell = "$ synthgen dance r -o x   # a remark\nsynthgen show --cuont 3 r | head\n"
     page.write_text(f"```yaml\ntask: x\nsedes: []\n```\n\n```bash\n{shell}```\n")

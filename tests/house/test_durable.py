@@ -1,4 +1,4 @@
-"""Writing whole or not at all: what is synced before it gets its name, and what is swept after a kill."""
+"""Atomic writes: files are synced before they get their name, and temporary files are deleted after a kill."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from synthgen.reporting.page import report
 
 @pytest.fixture
 def disk(monkeypatch):
-    """What has been synced, as ('sync' | 'name', path) in order; `os` does its work all the same."""
+    """A list of all syncs and renames in order, as ("sync" or "name", path). The real calls still happen."""
     log: list[tuple[str, Path]] = []
     fsync, replace, mkdir = os.fsync, os.replace, os.mkdir
 
@@ -26,12 +26,12 @@ def disk(monkeypatch):
         log.append(("sync", Path(f"/proc/self/fd/{handle}").readlink()))
         fsync(handle)
 
-    def rename(source, target, **more):
+    def rename(source, target, **options):
         log.append(("name", Path(target).absolute()))
-        replace(source, target, **more)
+        replace(source, target, **options)
 
-    def make(path, *args, **more):
-        mkdir(path, *args, **more)
+    def make(path, *args, **options):
+        mkdir(path, *args, **options)
         log.append(("name", Path(path).absolute()))
 
     monkeypatch.setattr(os, "fsync", record)
@@ -40,7 +40,7 @@ def disk(monkeypatch):
     return log
 
 
-needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="names of open files need /proc")
+needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the names of open files come from /proc")
 
 
 @needs_proc
@@ -59,23 +59,23 @@ def test_a_file_is_synced_before_it_is_named_and_its_name_after(tmp_path, disk):
 
 
 @needs_proc
-def test_a_folder_is_synced_to_its_last_file_before_it_is_named(tmp_path, disk):
-    made = tmp_path / ".tmp-made"
-    (made / "inner").mkdir(parents=True)
-    (made / "inner" / "one").write_text("1")
-    (made / "two").write_text("2")
+def test_a_folder_is_synced_with_all_its_files_before_it_is_named(tmp_path, disk):
+    folder = tmp_path / ".tmp-folder"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "inner" / "one").write_text("1")
+    (folder / "two").write_text("2")
     disk.clear()
-    durable.publish(made, tmp_path / "final")
+    durable.publish(folder, tmp_path / "final")
     assert disk[-2:] == [("name", tmp_path / "final"), ("sync", tmp_path)]
-    assert {path for what, path in disk[:-2]} == {made, made / "inner", made / "inner" / "one", made / "two"}
+    assert {path for what, path in disk[:-2]} == {folder, folder / "inner", folder / "inner" / "one", folder / "two"}
     assert (tmp_path / "final" / "inner" / "one").read_text() == "1"
 
 
-def test_publish_replaces_a_folder_that_is_there(tmp_path):
+def test_publish_replaces_an_older_folder(tmp_path):
     for text in ("old", "new"):
-        (tmp_path / ".tmp-made").mkdir()
-        (tmp_path / ".tmp-made" / text).write_text(text)
-        durable.publish(tmp_path / ".tmp-made", tmp_path / "final")
+        (tmp_path / ".tmp-folder").mkdir()
+        (tmp_path / ".tmp-folder" / text).write_text(text)
+        durable.publish(tmp_path / ".tmp-folder", tmp_path / "final")
     assert [p.name for p in tmp_path.rglob("*")] == ["final", "new"]
 
 
@@ -91,13 +91,13 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypat
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("file", "old")]
 
 
-def test_sweep_takes_every_temporary_name_and_nothing_else(tmp_path):
+def test_sweep_deletes_every_temporary_file_and_nothing_else(tmp_path):
     folder = tmp_path / "corpus"
     for name in ("data/a.parquet", "data/.tmp-a.parquet", ".tmp-gone-old/data/.tmp-b", "x/.tmp-model-7/w", ".lock"):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
-    half = tmp_path / ".tmp-gone-corpus"  # a corpus whose removal was cut short
+    half = tmp_path / ".tmp-gone-corpus"  # left behind when the removal of a corpus was killed
     (half / "data").mkdir(parents=True)
     other = tmp_path / ".tmp-gone-another"
     other.mkdir()
@@ -110,7 +110,7 @@ def test_sweep_takes_every_temporary_name_and_nothing_else(tmp_path):
     assert other.exists()
 
 
-def test_sweep_takes_any_spelling_of_a_folder(tmp_path, monkeypatch):
+def test_sweep_accepts_any_spelling_of_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".tmp-x").write_text("")
     durable.sweep(Path())
@@ -130,7 +130,7 @@ def test_remove_follows_no_link(tmp_path):
 
 
 def test_failures_of_a_killed_attempt_do_not_outlive_the_next(tmp_path):
-    """A row that failed before the kill and succeeds after it is not in two places."""
+    """If a row fails before a kill and succeeds afterwards, its failure is deleted."""
     corpus.claim(tmp_path, {}, "generate")
     failure = {"id": "a", "seed_id": "s", "split": "train", "kind": "context", "reason": "long"}
     failures = pa.Table.from_pylist([failure], schema=FAILURE_SCHEMA)
@@ -140,7 +140,7 @@ def test_failures_of_a_killed_attempt_do_not_outlive_the_next(tmp_path):
 
 
 def test_half_a_line_of_the_log_breaks_nothing(tmp_path):
-    """The log of a machine that lost power: the page is written, and the next run goes on."""
+    """A power failure can leave half a line in the log. The page is still written, and the next run still works."""
     recipe = synthgen.load_recipe(small_task(tmp_path / "task", small_teacher(tmp_path / "teacher"), train=None))
     run = tmp_path / "run"
     synthgen.run(recipe, run)
@@ -156,4 +156,4 @@ def test_half_a_line_of_the_log_breaks_nothing(tmp_path):
         except ValueError:
             assert line.startswith('{"time": "2026-01-01T00:0')
     assert stages.count("report") == 2
-    assert stages.count("generate") == 2, "a line is begun anew after half a line"
+    assert stages.count("generate") == 2, "a new line begins after the half line"

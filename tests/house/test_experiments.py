@@ -1,4 +1,4 @@
-"""The experiments' page is what their results say, and arms that are there are not made again."""
+"""The tables of docs/experiments.md match the result files, and arms with a result file do not run again."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def scripts(monkeypatch):
         del sys.modules[name]
 
 
-def result(seed: int, items: list[float], **more) -> dict:
-    return {"arm": "a", "seed": seed, "items": {"loss": items}, **more}
+def result(seed: int, items: list[float], **keys) -> dict:
+    return {"arm": "a", "seed": seed, "items": {"loss": items}, **keys}
 
 
-def test_the_page_is_what_the_results_say(scripts):
+def test_the_page_matches_the_result_files(scripts):
     _, tables = scripts
     text = tables.PAGE.read_text()
-    assert tables.page(text) == text, "python benchmarks/experiments/tables.py writes it"
+    assert tables.page(text) == text, "run benchmarks/experiments/tables.py to write the page"
     assert "No results yet" not in text
 
 
@@ -41,8 +41,8 @@ def test_a_table_is_written_between_its_markers(scripts, tmp_path, monkeypatch):
     (tmp_path / "results" / "t").mkdir(parents=True)
     for arm, shift in (("a", 0.0), ("b", 0.5)):
         for seed in (0, 1):
-            found = {**result(seed, [1.0 + seed + shift, 2.0 + seed + shift]), "arm": arm}
-            (tmp_path / "results" / "t" / f"{arm}-{seed}.json").write_text(json.dumps(found))
+            values = {**result(seed, [1.0 + seed + shift, 2.0 + seed + shift]), "arm": arm}
+            (tmp_path / "results" / "t" / f"{arm}-{seed}.json").write_text(json.dumps(values))
     text = tables.page("before\n<!-- table: t -->\nold\n<!-- end -->\nafter\n")
     assert text.startswith("before\n<!-- table: t -->\n")
     assert text.endswith("<!-- end -->\nafter\n")
@@ -52,7 +52,7 @@ def test_a_table_is_written_between_its_markers(scripts, tmp_path, monkeypatch):
 
 
 def test_differences_are_paired_over_items_and_seeds(scripts):
-    """Items differ far more from each other than the arms do: unpaired, nothing would be seen."""
+    """Items differ far more than arms do, so only paired differences show the difference between the arms."""
     _, tables = scripts
     draw = np.random.default_rng(0)
     hard = draw.normal(0, 10, (3, 200))
@@ -68,26 +68,26 @@ def test_differences_are_paired_over_items_and_seeds(scripts):
     assert (low, high) == (pytest.approx(0), pytest.approx(0.6)), "seeds are drawn too"
 
 
-def test_arms_that_are_there_are_not_made_again(scripts, tmp_path, monkeypatch):
+def test_arms_with_a_result_file_do_not_run_again(scripts, tmp_path, monkeypatch):
     harness, _ = scripts
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
-    made = []
+    calls = []
 
     def act(arm: str, seed: int) -> dict:
-        made.append((arm, seed))
-        if len(made) == 4:
+        calls.append((arm, seed))
+        if len(calls) == 4:
             raise KeyboardInterrupt
         return {"items": {"loss": [1.0, 2.0]}}
 
     with pytest.raises(KeyboardInterrupt):
         harness.run("t", ("a", "b"), act)
     harness.run("t", ("a", "b"), act)
-    assert made == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("b", 1), ("a", 2), ("b", 2)]
+    assert calls == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("b", 1), ("a", 2), ("b", 2)]
     assert json.loads((tmp_path / "t" / "b-1.json").read_text())["items"] == {"loss": [1.0, 2.0]}
 
 
 def test_no_string_keeps_its_own_rationale(scripts):
-    """The shuffled control: another string's rationale, of as many tokens, beside the string's own answer."""
+    """In the shuffled arms a string has its own answer and another string's rationale, which is equally long."""
     import rationale
     from parity import ASK, answer
 

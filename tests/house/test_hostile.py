@@ -1,4 +1,4 @@
-"""A hostile server: every request ends as one row or one typed failure, nothing hangs, nothing is overspent."""
+"""With a server full of faults, every request becomes one row or one failure, nothing hangs, and the budget holds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from synthgen.teachers.base import FAILURES
 
 pytestmark = pytest.mark.slow
 
-# Thirty in a hundred, of every kind.
+# The probabilities of all faults add up to 30%.
 FAULTS = {
     "429": 0.03,
     "429:1": 0.01,
@@ -50,7 +50,7 @@ def hostile(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_every_request_ends_as_one_row_or_one_typed_failure(hostile, tmp_path, seed):
+def test_every_request_becomes_one_row_or_one_failure(hostile, tmp_path, seed):
     assert sum(FAULTS.values()) == pytest.approx(0.30)
     server = hostile(latency=0.02, jitter=0.05, faults=FAULTS, seed=seed)
     path = write_recipe(
@@ -69,14 +69,14 @@ def test_every_request_ends_as_one_row_or_one_typed_failure(hostile, tmp_path, s
     assert {f["kind"] for f in failures} <= set(FAILURES)
     assert {"too_large", "content_filter"} <= {f["kind"] for f in failures}
     assert {r.finish_reason for r in rows} == {"stop", "length"}
-    assert len(rows) > 280  # what is worth asking again was asked again
+    assert len(rows) > 280  # requests that can succeed later are sent again
     assert all(r.text and "ERROR" not in r.text for r in rows)
     assert stats["most_in_flight"] <= 48
     assert stats["in_flight"] <= stats["statuses"].get("timeout", 0)
     assert manifest["counts"]["failures"] == len(failures)
 
 
-def test_budget_holds_under_fire(hostile, tmp_path):
+def test_budget_holds_with_faults(hostile, tmp_path):
     server = hostile(latency=0.01, faults=FAULTS, seed=3)
     for limit in (0.0005, 0.0013, 0.0021):
         path = write_recipe(
@@ -91,9 +91,9 @@ def test_budget_holds_under_fire(hostile, tmp_path):
 
 @pytest.mark.parametrize(("quota", "count"), [("rpm", 240), ("tpm", 240), ("both", 240)])
 def test_quota_is_used(hostile, tmp_path, quota, count):
-    """Under a server that enforces it to the second. The share printed is of the quota over the time it took."""
+    """The server enforces a quota for each second. The test prints which share of the quota was used."""
     rpm = 1800 if quota in ("rpm", "both") else None
-    # A reply has 21 or 22 tokens as the server counts them.
+    # The server counts 21 or 22 tokens for a reply.
     tpm = 1800 * 22 if quota in ("tpm", "both") else None
     server = hostile(latency=0.1, rpm=rpm, tpm=tpm, burst=1.0)
     teacher = {"rpm": rpm, "tpm": tpm, "max_in_flight": 64}
@@ -110,6 +110,6 @@ def test_quota_is_used(hostile, tmp_path, quota, count):
     print(f"\n{quota}: {max(shares):.3f} of the quota used; refused {stats['statuses'].get('429 quota', 0)} times")
     assert len(rows) == count
     assert not failures
-    # The wheel turns at 0.98; what is asserted leaves room for a busy machine.
+    # On an idle machine the share is 0.98. The limit leaves room for a busy machine.
     assert max(shares) > 0.8
     assert stats["statuses"].get("429 quota", 0) < count / 4

@@ -1,4 +1,4 @@
-"""Who may import whom, read from the sources; and what is not loaded until it is used."""
+"""Rules for imports between modules, and for heavy packages that are imported only when they are used."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from support.places import REPOSITORY
 import distill
 import synthgen
 
-# From top to bottom. A module may import from the floors below its own, and from its own room. It may not import from
-# another room of its floor: what passes between stages is a corpus.
+# The floors from top to bottom. A floor is a set of rooms, and a room is a module or package of `synthgen`. A module
+# may import from its own room and from lower floors, but not from another room of its floor, because stages exchange
+# data only through a corpus.
 FLOORS = [
     {"cli"},
     {"pipeline", "tasks"},
@@ -34,19 +35,19 @@ FLOORS = [
     {"tables"},
     {"errors"},
 ]
-BELOW_THE_STAGES = set.union(*FLOORS[3:])  # what `distill` may import of `synthgen`
-MAY_TOO = {
-    ("distill.cli", "synthgen.cli"),  # the frame that both commands share
+BELOW_THE_STAGES = set.union(*FLOORS[3:])  # the rooms of `synthgen` that `distill` may import
+EXCEPTIONS = {
+    ("distill.cli", "synthgen.cli"),  # both commands share options and error handling
     ("distill.cli", "synthgen"),
     ("synthgen.cli", "synthgen"),
 }
-CALLS_DISTILL = "synthgen.pipeline"  # and only inside a function
+CALLS_DISTILL = "synthgen.pipeline"  # the only module that may import `distill`, and only inside a function
 HEAVY = ["torch", "transformers", "datasets", "pandas", "matplotlib", "pyarrow", "numpy", "accelerate", "safetensors"]
 
 
 def broken_rules(root: Path) -> list[str]:
-    """'module:line imports what: why not' for every import of the two packages under `root` that breaks a rule."""
-    found = []
+    """One line "module:line imports target: reason" for every import under `root` that breaks a rule."""
+    broken = []
     for package in ("synthgen", "distill"):
         for path in sorted((root / package).rglob("*.py")):
             parts = path.relative_to(root).with_suffix("").parts
@@ -54,12 +55,15 @@ def broken_rules(root: Path) -> list[str]:
             for line, target, inside in imports(path):
                 why = refusal(module, target, inside)
                 if why:
-                    found.append(f"{module}:{line} imports {target}: {why}")
-    return found
+                    broken.append(f"{module}:{line} imports {target}: {why}")
+    return broken
 
 
 def imports(path: Path) -> list[tuple[int, str, bool]]:
-    """(line, module of ours, whether it is inside a function). `from synthgen import x` is synthgen.x."""
+    """(line, imported module, whether the import is inside a function) for each import of the two packages.
+
+    `from synthgen import x` counts as an import of `synthgen.x`.
+    """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     inside = {
         node
@@ -67,7 +71,7 @@ def imports(path: Path) -> list[tuple[int, str, bool]]:
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for node in ast.walk(function)
     }
-    found = []
+    imported = []
     for node in ast.walk(tree):
         names: list[str] = []
         if isinstance(node, ast.Import):
@@ -76,8 +80,8 @@ def imports(path: Path) -> list[tuple[int, str, bool]]:
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
             bare = node.module in ("synthgen", "distill")
             names = [f"{node.module}.{a.name}" for a in node.names] if bare else [node.module]
-        found += [(node.lineno, n, node in inside) for n in names if n.split(".")[0] in ("synthgen", "distill")]
-    return found
+        imported += [(node.lineno, n, node in inside) for n in names if n.split(".")[0] in ("synthgen", "distill")]
+    return imported
 
 
 def floor(room: str) -> int:
@@ -85,29 +89,32 @@ def floor(room: str) -> int:
 
 
 def refusal(module: str, target: str, inside: bool) -> str:
-    """Why `module` may not import `target`, or ''."""
-    if (module, target) in MAY_TOO or module == "synthgen":  # the package itself names everything, lazily
+    """The reason why `module` may not import `target`, or '' if it may."""
+    if (
+        module,
+        target,
+    ) in EXCEPTIONS or module == "synthgen":  # synthgen/__init__.py imports a name only when the name is used
         return ""
-    (home, *mine), (there, *theirs) = module.split("."), target.split(".")
-    if there == "distill":
-        if home == "distill":
+    (package, *rooms), (target_package, *target_rooms) = module.split("."), target.split(".")
+    if target_package == "distill":
+        if package == "distill":
             return ""
         if module != CALLS_DISTILL:
             return f"only {CALLS_DISTILL} calls distill"
         return "" if inside else "only inside a function"
-    if not theirs:
-        return "the package as a whole"
-    if floor(theirs[0]) < 0:
-        return "a room that has no floor in this test"
-    if home == "distill":
-        return "" if theirs[0] in BELOW_THE_STAGES else "distill uses no stage"
-    if floor(mine[0]) < 0:
-        return f"'{mine[0]}' has no floor in this test"
-    if mine[0] == theirs[0]:
+    if not target_rooms:
+        return "a module imports rooms, not the whole package"
+    if floor(target_rooms[0]) < 0:
+        return f"'{target_rooms[0]}' has no floor in this test"
+    if package == "distill":
+        return "" if target_rooms[0] in BELOW_THE_STAGES else "distill imports no stage"
+    if floor(rooms[0]) < 0:
+        return f"'{rooms[0]}' has no floor in this test"
+    if rooms[0] == target_rooms[0]:
         return ""
-    if floor(mine[0]) == floor(theirs[0]):
+    if floor(rooms[0]) == floor(target_rooms[0]):
         return "rooms of one floor do not import each other"
-    return "" if floor(mine[0]) < floor(theirs[0]) else "a lower floor does not import an upper one"
+    return "" if floor(rooms[0]) < floor(target_rooms[0]) else "a lower floor does not import an upper one"
 
 
 def test_the_rules_are_kept():
@@ -123,20 +130,20 @@ def test_the_rules_are_kept():
         ("synthgen/executor/local.py", "from synthgen import corpus", "rooms of one floor"),
         ("synthgen/recipe/__init__.py", "from synthgen import corpus", "a lower floor"),
         ("synthgen/lm/load.py", "def f():\n    from synthgen.generation.driver import generate", "a lower floor"),
-        ("synthgen/logits.py", "import synthgen", "the package as a whole"),
+        ("synthgen/logits.py", "import synthgen", "not the whole package"),
         (
             "synthgen/reporting/page.py",
             "def f():\n    import distill.evaluation",
             "only synthgen.pipeline calls distill",
         ),
         ("synthgen/pipeline.py", "from distill.training import train", "only inside a function"),
-        ("distill/data.py", "from synthgen.curation import curate", "distill uses no stage"),
-        ("distill/training.py", "def f():\n    from synthgen import pipeline", "distill uses no stage"),
+        ("distill/data.py", "from synthgen.curation import curate", "distill imports no stage"),
+        ("distill/training.py", "def f():\n    from synthgen import pipeline", "distill imports no stage"),
         ("synthgen/novelty.py", "from synthgen import errors", "'novelty' has no floor"),
-        ("synthgen/cli.py", "from synthgen import novelty", "no floor"),
+        ("synthgen/cli.py", "from synthgen import novelty", "'novelty' has no floor"),
     ],
 )
-def test_a_planted_import_is_seen(tmp_path, file, line, why):
+def test_a_planted_import_is_detected(tmp_path, file, line, why):
     path = tmp_path / file
     path.parent.mkdir(parents=True)
     if (REPOSITORY / file).exists():
@@ -144,13 +151,13 @@ def test_a_planted_import_is_seen(tmp_path, file, line, why):
     assert broken_rules(tmp_path) == []
     with path.open("a") as module:
         module.write(f"\n{line}\n")
-    found = broken_rules(tmp_path)
-    assert len(found) == 1, found
-    assert why in found[0]
+    broken = broken_rules(tmp_path)
+    assert len(broken) == 1, broken
+    assert why in broken[0]
 
 
 def loaded_by(program: str) -> list[str]:
-    """Heavy packages that a fresh interpreter has loaded after `program`."""
+    """The heavy packages that a new interpreter has imported after running `program`."""
     tail = f"\nprint(*(name for name in {HEAVY} if name in sys.modules), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", f"import sys\n{program}{tail}"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -175,11 +182,11 @@ for group in (synthgen.cli.main, distill.cli.main):
 
 
 def test_a_plan_loads_no_model():
-    found = loaded_by("import synthgen; synthgen.plan(synthgen.load_recipe('instruct'))")
-    assert not {"torch", "transformers", "datasets", "pandas", "matplotlib"} & set(found)
+    loaded = loaded_by("import synthgen; synthgen.plan(synthgen.load_recipe('instruct'))")
+    assert not {"torch", "transformers", "datasets", "pandas", "matplotlib"} & set(loaded)
 
 
-def test_a_name_that_is_loaded_is_seen():
+def test_a_heavy_package_that_is_loaded_is_detected():
     assert "pyarrow" in loaded_by("import synthgen; synthgen.Record")
 
 
@@ -190,10 +197,10 @@ def check_public_names() -> None:
             assert callable(value), name
             assert value.__doc__, name
     importlib.import_module("synthgen.generation.strategies.single")
-    assert not isinstance(synthgen.generate, ModuleType), "a submodule hides the function of its name"
+    assert not isinstance(synthgen.generate, ModuleType), "a submodule hides the function with the same name"
     with pytest.raises(AttributeError, match="nonsense"):
         getattr(synthgen, "nonsense")  # noqa: B009
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_exists_and_has_a_docstring():
     call(check_public_names)

@@ -1,4 +1,4 @@
-"""The programs in the pages do what the pages say: they are run, in the order of the page, on small real runs."""
+"""The programs in docs/corpus-format.md run on small real runs, and the other pages match the code."""
 
 from __future__ import annotations
 
@@ -20,9 +20,15 @@ from synthgen.records import EDITS, FAILURE_SCHEMA, ROLES, SCHEMA, SPLITS, VERDI
 from synthgen.teachers.base import FAILURES
 
 PAGE = REPOSITORY / "docs" / "corpus-format.md"
+<<<<<<< HEAD
 # Greedy: the second sample of a seed is a copy of the first, and curation rejects it.
 GREEDY = {"num_generations": 2, "temperature": 0, "max_new_tokens": 4, "shard_size": 6}
 CURATE = {"answer": False, "truncated": False, "repetition": None, "length": None}
+=======
+# Sampling is greedy, so the second sample of a seed is a copy of the first, and curation rejects it.
+GREEDY = {"num_generations": 2, "temperature": 0, "max_new_tokens": 4, "shard_size": 6}
+CURATE = {"answer": False, "truncated": False, "repetition": None, "min_words": None}
+>>>>>>> prose
 KINDS = {
     "draws": {"kind": "sampled", "draws": 12, "temperature": 2.0},
     "many-draws": {"kind": "sampled", "draws": 300},
@@ -37,7 +43,7 @@ def make(tmp_path_factory):
 
 
 def run_page(folder: Path, run: Path, monkeypatch: Any) -> dict[str, Any]:
-    """Run all programs of the page in one namespace, in a folder where `run` is runs/first; returns the namespace."""
+    """Runs all programs of the page in one namespace, and returns the namespace. The programs read runs/first."""
     (folder / "runs").mkdir()
     (folder / "runs" / "first").symlink_to(run)
     monkeypatch.chdir(folder)
@@ -52,10 +58,10 @@ def run_page(folder: Path, run: Path, monkeypatch: Any) -> dict[str, Any]:
 def test_a_rows_distribution_is_read_as_the_page_says(make, tmp_path, monkeypatch, kind):
     _, run = make(kind, logits=KINDS[kind], generate=GREEDY, curate=CURATE)
     names = run_page(tmp_path, run, monkeypatch)
-    assert len(names["frame"]) >= len(names["kept"]) > 0  # all splits, and one
+    assert len(names["frame"]) >= len(names["kept"]) > 0  # `frame` has all splits, and `kept` has one
     assert {reason["check"] for row in names["rejected"] for reason in row["verdicts"]} == {"duplicates"}
 
-    # The dense form is the stored distribution.
+    # The whole distribution that the page computes agrees with the stored one.
     target, meta, p_TV = names["target"], names["meta"], names["p_TV"]
     np.testing.assert_allclose(p_TV.sum(1), 1)
     np.testing.assert_allclose(np.exp(names["logp_TV"].numpy()), p_TV, atol=1e-6)
@@ -68,7 +74,7 @@ def test_a_rows_distribution_is_read_as_the_page_says(make, tmp_path, monkeypatc
         if meta["k"] < meta["vocab_size"]:
             np.testing.assert_allclose(1 - kept.sum(1), np.exp(target.log_tail), rtol=5e-3)
 
-    # The bytes, read without synthgen, are what synthgen reads.
+    # The page's program without synthgen reads the same values as synthgen.
     decoded = logits.read(names["path"]).target(0)
     np.testing.assert_array_equal(names["ids"], decoded.ids)
     if meta["kind"] == "sampled":
@@ -107,20 +113,20 @@ def test_names_in_the_glossary_are_those_of_the_code():
 
 
 def source_texts() -> list[str]:
-    """Every string in the two packages, with … for the values of an f-string."""
-    found = []
+    """Every string in the two packages. A value in an f-string is replaced by "…"."""
+    texts = []
     for path in [*(REPOSITORY / "synthgen").rglob("*.py"), *(REPOSITORY / "distill").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
                 parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]
-                found.append("".join(map(str, parts)))
+                texts.append("".join(map(str, parts)))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(node.value)
-    return found
+                texts.append(node.value)
+    return texts
 
 
 def missing_messages(page: str, texts: list[str]) -> list[str]:
-    """The messages in the first column of a page's tables that no text of the sources holds."""
+    """The messages in the first column of a page's tables that are in no string of the packages."""
     tables = page.split("## Failures")[0] + page.split("## Audit")[1]
     messages = [m for line in tables.splitlines() if (m := re.match(r"\| `([^`]* [^`]*)`", line))]
     assert len(messages) > 40

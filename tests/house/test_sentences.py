@@ -1,4 +1,4 @@
-"""benchmarks/sentences.py: finds the prose of each kind of file, on its line, and nothing else."""
+"""benchmarks/sentences.py finds the prose of each kind of file with its line, and nothing else."""
 
 from __future__ import annotations
 

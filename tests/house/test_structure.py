@@ -1,4 +1,4 @@
-"""benchmarks/structure.py: each rule sees what is planted, and leaves alone what only looks like it."""
+"""benchmarks/structure.py: each rule detects a planted example, and does not count what only looks similar."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from support.places import REPOSITORY
 TABLES = {
     "synthgen/tables/strategies.py": (
         'STRATEGIES = {"score": Strategy("synthgen.generation.strategies.entry:score"), '
-        '"vote": Strategy("synthgen.generation.strategies.choosing:vote", of="synthgen.generation.strategies.entry:f"), '
+        '"vote": Strategy("synthgen.generation.strategies.choosing:vote", '
+        'of="synthgen.generation.strategies.entry:f"), '
         '"fresh": Strategy("synthgen.generation.strategies.entry:fresh")}\n'
         'if strategy == "vote": pass\n'
     ),
@@ -41,7 +42,7 @@ def structure():
 
 
 def counted(structure, row: str, text: str, path: str = "synthgen/planted.py", **others: str) -> list[str]:
-    """What a row says of one planted file beside the tables."""
+    """The hits of one row in a planted file. The file is counted together with TABLES."""
     hits = structure.count({**TABLES, path: text, **others})[row]
     return [hit.text for hit in hits if hit.path == path]
 
@@ -78,7 +79,7 @@ def counted(structure, row: str, text: str, path: str = "synthgen/planted.py", *
         "match teacher:\n    case VllmTeacher():\n        pass",
     ],
 )
-def test_a_comparison_is_seen(structure, line):
+def test_a_comparison_is_detected(structure, line):
     assert counted(structure, structure.COMPARISONS, f"{line}\n"), line
 
 
@@ -103,7 +104,7 @@ def test_a_comparison_is_seen(structure, line):
         'match request.kind:\n    case "score":\n        pass',
     ],
 )
-def test_a_look_alike_is_left_alone(structure, line):
+def test_similar_code_is_not_counted(structure, line):
     assert counted(structure, structure.COMPARISONS, f"{line}\n") == []
 
 
@@ -136,7 +137,7 @@ def test_templates_are_read_by_the_same_rule(structure, expression, hits):
         ("distill/export/decoder.py", 'kind == "decoder"', 1),
         ("synthgen/generation/strategies/choosing.py", 'strategy == "vote"', 0),
         ("synthgen/generation/strategies/choosing.py", 'strategy in ("vote", "score")', 1),
-        ("synthgen/generation/strategies/entry.py", 'strategy == "vote"', 1),  # which every entry refers to
+        ("synthgen/generation/strategies/entry.py", 'strategy == "vote"', 1),  # all entries name this module
     ],
 )
 def test_a_table_and_an_entrys_own_module_are_excused(structure, path, line, hits):
@@ -203,8 +204,8 @@ def test_circles(structure, back, circles):
     files = {"synthgen/middle.py": "from synthgen import last\n", "synthgen/last.py": back, "synthgen/other.py": ""}
     hits = structure.count({"synthgen/planted.py": text, **files})
     assert tuple(len(hits[row]) for row in structure.CIRCLES) == circles
-    found = hits[structure.CIRCLES[2]]
-    assert not found or found[0].text == "3 files: synthgen/last.py synthgen/middle.py synthgen/planted.py"
+    groups = hits[structure.CIRCLES[2]]
+    assert not groups or groups[0].text == "3 files: synthgen/last.py synthgen/middle.py synthgen/planted.py"
 
 
 @pytest.mark.skipif(not (REPOSITORY / ".git").exists(), reason="no git repository")
@@ -226,8 +227,8 @@ def test_the_check_names_the_limit_that_is_exceeded(structure, tmp_path, monkeyp
     assert structure.main([], tmp_path) == 0
     assert structure.main(["--check", "--list"], tmp_path) == 1
     printed = capsys.readouterr().out
-    assert "Any in annotations: 3, and half of 5, 2, is the limit" in printed
+    assert "Any in annotations: 3; the limit is 2, half of 5" in printed
     assert "  synthgen/a.py:2  Any" in printed
     path.write_text('if engine == "vllm": pass\n')
     assert structure.main(["--check"], tmp_path) == 1
-    assert "comparisons outside the table: 1, and 0 is the limit" in capsys.readouterr().out
+    assert "comparisons outside the table: 1; the limit is 0" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The built wheel is what people install: it holds the tasks and the data, and works without the repository."""
+"""The built wheel holds the tasks and the data, and works without the repository."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def wheel(tmp_path_factory) -> Path:
     return path
 
 
-def test_it_holds_every_source_task_and_data_file(wheel):
+def test_the_wheel_holds_every_source_task_and_data_file(wheel):
     inside = set(zipfile.ZipFile(wheel).namelist())
     wanted = {
         path.relative_to(REPOSITORY).as_posix()
@@ -43,7 +43,7 @@ def test_it_holds_every_source_task_and_data_file(wheel):
     assert not [name for name in inside if "__pycache__" in name or "/.tmp" in name]
 
 
-def test_it_says_what_it_is(wheel):
+def test_the_metadata_of_the_wheel(wheel):
     archive = zipfile.ZipFile(wheel)
     (name,) = [n for n in archive.namelist() if n.endswith(".dist-info/METADATA")]
     metadata = archive.read(name).decode()
@@ -56,7 +56,7 @@ def test_it_says_what_it_is(wheel):
     assert "distill = distill.cli:main" in entry
 
 
-def test_it_plans_a_shipped_task_far_from_the_repository(wheel, tmp_path):
+def test_the_wheel_plans_a_shipped_task_without_the_repository(wheel, tmp_path):
     target = tmp_path / "site"
     options = ["--no-deps", "--no-index", "--no-compile", "--quiet", "--target", target]
     subprocess.run([sys.executable, "-m", "pip", "install", *options, wheel], check=True, capture_output=True)

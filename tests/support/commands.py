@@ -3,8 +3,8 @@
     done = cold("synthgen", "plan", recipe)                    # python -m synthgen.cli plan …
     done = warm("synthgen", "generate", recipe, "-o", run)     # in a fork of a process that has already imported torch
 
-A warm command is a real process with its own signals, streams and exit code. It does not spend seconds on importing
-torch and transformers.
+A warm command is a real process with its own signals, streams and exit code. A warm command does not spend seconds on
+importing torch and transformers.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Running:
         self.pid = self.process.pid
 
     def wait_for(self, *paths: Path) -> None:
-        """Waits until one of the files exists. Fails if the command ends before that."""
+        """Waits until one of the files exists, and fails if the command ends first."""
         while not any(path.exists() for path in paths):
             assert self.process.is_alive(), self.wait()
             time.sleep(0.002)

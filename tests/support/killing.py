@@ -4,9 +4,9 @@
     server.run(["synthgen", "generate", recipe, "-o", run], cut=(7, "before"))   # SIGKILL before the 8th call
     server.run(["synthgen", "generate", recipe, "-o", run])                      # not killed
 
-`python killing.py FD… MODULE…` is the process of the server. It reads one request a line from each socket, and writes
-one outcome a line. Each command is a real process that calls the command's own function and is killed by a real
-SIGKILL. `fault` breaks a promise of the package on purpose, to show that the tests detect it.
+`python killing.py FD… MODULE…` is the process of the server, which reads one request from each line of its sockets and
+writes one outcome for each. Each command is a real process that calls the command's own function and is killed by a
+real SIGKILL. `fault` breaks a promise of the package on purpose, to show that the tests detect it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Outcome:
     """The outcome of a command.
 
     `code` is the exit code, or the negative number of the signal. `calls` are the hooked calls, if the process ended by
-    itself. `orphans` are the ids of processes that it left behind.
+    itself. `orphans` are the ids of processes that the command left behind.
     """
 
     code: int
@@ -78,10 +78,10 @@ class Outcome:
 
 
 class Server:
-    """A process that forks. It has `lanes` loops, which take requests at the same time. `close` ends the process.
+    """A process that forks. `lanes` is the number of requests that run at the same time. `close` ends the process.
 
-    `imports` are modules that the process imports once, so that no fork has to: the commands, and the modules that they
-    import when they are used.
+    `imports` are the commands, and the modules that the commands import when they are used. The process imports all of
+    them once, so that no fork has to.
     """
 
     def __init__(self, lanes: int = min(2, os.cpu_count() or 1), imports: Iterable[str] = IMPORTS) -> None:
@@ -111,7 +111,7 @@ class Server:
         """Runs a command to its end, or kills it.
 
         `cut=(n, "before")` kills the process before its hooked call number n, and "after" kills it after that call.
-        `after` kills it after so many seconds. If `once` is given, the seconds count from the moment when that file
+        `after=s` kills the process after s seconds. With `once`, the seconds count from the moment when that file
         exists. Processes that are still alive `patience` seconds after the end are orphans.
         """
         request = {
@@ -145,7 +145,7 @@ class Server:
 
 
 def left_behind(session: int, patience: float = 2.0) -> list[int]:
-    """The ids of a session's processes that are still alive. Waits up to `patience` seconds for them to end."""
+    """The ids of a session's processes that do not end within `patience` seconds."""
     until = time.monotonic() + patience
     while True:
         alive = [pid for pid in psutil.pids() if _session(pid) == session and _alive(pid)]
@@ -265,7 +265,7 @@ def _command(command: list[str]) -> int:
 
 
 def _hook(calls: list[str], cut: list[Any] | None) -> None:
-    """Adds the name of each call of `HOOKED` to `calls`, and kills the process at the call that `cut` names."""
+    """Records each call of `HOOKED` in `calls`, and kills the process at the call with the number `cut`."""
     (number, side), hooked_pid = cut or (-1, ""), os.getpid()
 
     def hooked(name: str, act: Callable[..., Any]) -> Callable[..., Any]:
@@ -345,7 +345,7 @@ def _manifest_first() -> None:
 
 
 def _no_moments() -> None:
-    """Breaks checkpoints: they lack the optimizer's state."""
+    """Breaks checkpoints: the optimizer's state is lost."""
     from distill import loop
 
     restore = loop._restore

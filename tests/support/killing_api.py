@@ -1,6 +1,7 @@
 """A process that forks runs and kills each with SIGKILL, at a given commit point or after a delay.
 
-`python tests/support/killing_api.py` reads one JSON object a line and writes one a line:
+`python tests/support/killing_api.py` reads one JSON object from each line, and writes one JSON object for each line
+read:
 
     in:  {"recipe": path, "run": folder, "at": commit point or null, "after": seconds or null}
     out: {"status": status of waitpid, "points": number of commit points passed}

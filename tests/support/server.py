@@ -1,4 +1,4 @@
-"""A server of chat completions for tests and benchmarks, in a process of its own. It uses the standard library only.
+"""A server of chat completions for tests and benchmarks, in a process of its own, with the standard library only.
 
     python tests/support/server.py '{"latency": 0.2}'        prints its port and serves until stdin closes
 
@@ -221,7 +221,7 @@ class Server:
         return "ok"
 
     def over_quota(self, tokens: int) -> float | None:
-        """Seconds to wait if the requests or tokens a minute are used up, else None. Then both are charged."""
+        """Seconds to wait if the quota is used up. Otherwise charges the request to the quota and returns None."""
         now = time.monotonic()
         needs = [(name, self.c[name], need) for name, need in (("rpm", 1), ("tpm", tokens)) if self.c[name]]
         for name, limit, need in needs:

@@ -15,7 +15,7 @@ KEY = "sk-loopback-Zq81-not-to-be-found"
 
 
 class Serving:
-    """A running server. `stats()` returns its counts, and `set(...)` changes its configuration."""
+    """A running server. `stats()` returns the server's counts, and `set(...)` changes the server's configuration."""
 
     def __init__(self, **config) -> None:
         self.process = subprocess.Popen(

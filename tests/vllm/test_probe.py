@@ -1,4 +1,4 @@
-"""Checks of the installed vLLM's features, messages about missing ones, and the arguments of requests and engine."""
+"""Checks of the installed vLLM: its features, messages about missing features, arguments of requests and engine."""
 
 from __future__ import annotations
 
