@@ -20,15 +20,9 @@ from synthgen.records import EDITS, FAILURE_SCHEMA, ROLES, SCHEMA, SPLITS, VERDI
 from synthgen.teachers.base import FAILURES
 
 PAGE = REPOSITORY / "docs" / "corpus-format.md"
-<<<<<<< HEAD
-# Greedy: the second sample of a seed is a copy of the first, and curation rejects it.
-GREEDY = {"num_generations": 2, "temperature": 0, "max_new_tokens": 4, "shard_size": 6}
-CURATE = {"answer": False, "truncated": False, "repetition": None, "length": None}
-=======
 # Sampling is greedy, so the second sample of a seed is a copy of the first, and curation rejects it.
 GREEDY = {"num_generations": 2, "temperature": 0, "max_new_tokens": 4, "shard_size": 6}
-CURATE = {"answer": False, "truncated": False, "repetition": None, "min_words": None}
->>>>>>> prose
+CURATE = {"answer": False, "truncated": False, "repetition": None, "length": None}
 KINDS = {
     "draws": {"kind": "sampled", "draws": 12, "temperature": 2.0},
     "many-draws": {"kind": "sampled", "draws": 300},

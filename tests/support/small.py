@@ -21,16 +21,8 @@ _TEMPLATE = (
 )
 
 
-<<<<<<< HEAD
 def byte_tokenizer(merges: Sequence[tuple[str, str]] = (), *, words: bool = False) -> Any:
     """A tokenizer of bytes, and of those that `merges` make of them; with `words`, text is cut as GPT-2 cuts it."""
-=======
-def small_teacher(
-    folder: Path, seed: int = 0, layers: int = 2, merges: Sequence[tuple[str, str]] = (), **config_keys: Any
-) -> Path:
-    """Saves a Llama with random weights. The tokens are the bytes and the pairs of bytes in `merges`."""
-    import torch
->>>>>>> prose
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
