@@ -45,12 +45,14 @@ class ModelFormat:
     `title`: its name for people. `library_name`: for the header of the card. `writes`: for each kind of student, by its
     name in KINDS, the function that writes it; takes a `distill.exporting.job.Job`, returns an `Export`: what was
     compared and measured, and how the files are run. `packages`: what must be installed; `extra` brings them.
+    `files`: regular expressions of the names of the files that it writes; `--fresh` deletes no others.
     `copies_config`: whether configuration, tokenizer and chat template go into the folder as files of their own.
     """
 
     title: str
     library_name: str
     writes: Mapping[str, Reference]
+    files: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     extra: str = "export"
     copies_config: bool = False
@@ -65,6 +67,7 @@ MODEL_FORMATS: dict[str, ModelFormat] = {
             "encoder": "distill.exporting.encoder:write_onnx",
             "classifier": "distill.exporting.classifier:write_onnx",
         },
+        files=(r"model(_int8)?\.onnx(\.data)?", r"predict\.(py|json)"),
         packages=("onnx", "onnx_ir", "onnxscript", "onnxruntime"),
         copies_config=True,
     ),
@@ -75,6 +78,7 @@ MODEL_FORMATS: dict[str, ModelFormat] = {
             "decoder": "distill.exporting.decoder:write_gguf",
             "encoder": "distill.exporting.encoder:write_gguf",
         },
+        files=(r"model-(f16|q8_0)\.gguf",),
         packages=("gguf",),
     ),
 }

@@ -50,7 +50,7 @@ def carve(job: Job) -> Export:
     )
 
 
-STONE = ModelFormat("Stone", "masonry", {"decoder": REFERENCE}, copies_config=True)
+STONE = ModelFormat("Stone", "masonry", {"decoder": REFERENCE}, files=(r"stone\.txt",), copies_config=True)
 
 
 @pytest.fixture
