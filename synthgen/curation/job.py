@@ -27,7 +27,7 @@ from synthgen.tables.section import Section
 
 STEPS = "steps"
 JUDGED = "judged"  # the step of edits and checks
-_TASK_ROWS = 16384  # of a task, if its shards have as many
+_TASK_ROWS = 8192  # of a task at least, but for the last one
 
 Entry = TypeVar("Entry", bound=RowRule)
 

@@ -129,7 +129,7 @@ def test_the_result_does_not_depend_on_workers_tasks_or_parts(tmp_path, monkeypa
     rows = sorted(many(60), key=lambda r: r.split != "train")
     results, files = [], []
     for size, task_rows, part_rows, workers in [
-        (60, 16384, 1 << 19, 1),
+        (60, 8192, 1 << 19, 1),
         (4, 8, 9, 1),
         (4, 8, 9, 2),
         (7, 1, 1 << 19, 1),

@@ -1,0 +1,93 @@
+"""Curation by two processes, killed: no process is left, and the same command finishes with the same bytes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from support.corpora import contents, curating, row
+from support.killing import left_behind
+from support.places import REPOSITORY
+
+import synthgen
+from synthgen import corpus
+from synthgen.recipe import dump_recipe
+from synthgen.records import to_table
+
+SHARD, SHARDS = 3000, 7  # three tasks
+
+
+def large(run: Path) -> Path:
+    """A run of many short rows with copies, refusals and cut ones; made without a Python object for each."""
+    folder = run / "generated"
+    corpus.claim(folder, {"test": "large"}, "test")
+    texts = [f"It is {n} apples." for n in range(97)] + ["I'm sorry, but I can't help."]
+    table = to_table([row(text, n, finish_reason="length" if n % 7 == 0 else "stop") for n, text in enumerate(texts)])
+    draw = random.Random(5)
+    names = []
+    for number in range(SHARDS):
+        names.append(f"train-{number:05d}")
+        rows = table.take(pa.array([draw.randrange(len(texts)) for _ in range(SHARD)]))
+        ids = pa.array([f"r{number * SHARD + n}" for n in range(SHARD)])
+        prompts = [[{"role": "user", "content": str(draw.randrange(9000))}] for _ in range(SHARD)]
+        rows = rows.set_column(0, rows.schema.field(0), ids)
+        place = rows.schema.get_field_index("prompt")
+        rows = rows.set_column(place, rows.schema.field(place), pa.array(prompts, rows.schema.field(place).type))
+        corpus.commit(folder, names[-1], {"data": rows})
+    facts = {"description": "", "task": "t", "strategy": "answer", "prompt_version": "v", "labels": [], "teachers": {}}
+    corpus.finish(folder, "generated", {**facts, "sources": [], "counts": {"rows": SHARD * SHARDS}}, names)
+    (run / "recipe.yaml").write_text(dump_recipe(curating()))
+    return run
+
+
+def command(run: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "synthgen.cli", "curate", str(run), "-q", "--workers", "2"],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run, and its curated corpus as one process made it."""
+    run = large(tmp_path_factory.mktemp("large"))
+    synthgen.curate(curating(), run, run / "curated", workers=1)
+    return run, contents(run / "curated")
+
+
+@pytest.mark.parametrize(
+    "waits",
+    [["judged-00000", "duplicates-pairs-00000"], *(pytest.param([n], marks=pytest.mark.slow) for n in range(10))],
+)
+def test_killed_and_resumed_it_makes_the_same_bytes(whole, tmp_path, waits):
+    """Killed when a step's file is there, or after a time; then again; then it runs to the end."""
+    run, expected = whole
+    copy = tmp_path / "run"
+    copy.mkdir()
+    (copy / "recipe.yaml").write_text((run / "recipe.yaml").read_text())
+    (copy / "generated").symlink_to(run / "generated")
+    for wait in waits:
+        process = command(copy)
+        until = time.monotonic() + (0.5 + wait / 4 if isinstance(wait, int) else 120)
+        while time.monotonic() < until and process.poll() is None:
+            if isinstance(wait, str) and list((copy / "curated").rglob(f"{wait}.arrow")):
+                break
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert left_behind(process.pid, patience=20) == []
+        assert not (copy / "curated" / "manifest.json").exists() or isinstance(wait, int)
+    process = command(copy)
+    _, errors = process.communicate()
+    assert (process.returncode, errors) == (0, b"")
+    assert contents(copy / "curated") == expected
