@@ -107,7 +107,8 @@ def _misspelled(word: str, name: str) -> int | None:
     edits = 0
     for part, other in zip(parts, wanted, strict=True):
         count, length = _edits(part, other), min(len(part), len(other))
-        slip = count == 1 and set(part) == set(other)  # two letters swapped, or one doubled
+        # Two letters swapped, one doubled, or one left out; not one in place of another.
+        slip = count == 1 and (set(part) == set(other) or (length > 1 and len(part) != len(other)))
         if count > (0 if length < 4 else 1 if length < 6 else 2) and not slip:
             return None
         edits += count

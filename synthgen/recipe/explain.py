@@ -47,7 +47,7 @@ def find(values: Values) -> tuple[Recipe | None, list[Problem]]:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
         problems = [*_of_sections(values, error)]
-        return None, problems + _of_rules(values, error, problems)
+        return None, problems + _of_rules(values, error, problems) or [Problem(str(error), ("",))]
     return recipe, broken_rules(recipe)
 
 
@@ -165,7 +165,7 @@ def _in_values(values: Values, details: ErrorDetails) -> Loc | None:
     an error in a value that validation filled in: its origin is reported too."""
     kept: list[int | str] = []
     inside: object = values
-    loc = details["loc"]
+    loc = tuple(part for part in details["loc"] if part != "[key]")  # of a mapping's key that is wrong itself
     for place, part in enumerate(loc):
         there = part in inside if isinstance(inside, dict) else _child(inside, part) is not None
         last = place == len(loc) - 1

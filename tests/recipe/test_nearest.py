@@ -35,6 +35,8 @@ GENERATE, CURATE = [*GenerateSection.model_fields], [*CurateSection.model_fields
         ("min_word", CURATE, ["min_words"]),
         ("data", SEEDS, ["dataset", "dataset_split"]),
         ("qq", ["id", "q"], ["q"]),
+        ("on", ["one", "two"], ["one"]),
+        ("gpu", ["cpu", "cuda"], []),
         ("evaluation", ["evaluate", "train"], ["evaluate"]),
         ("bestofn", STRATEGIES, ["best_of_n"]),
         ("consesus", STRATEGIES, ["consensus"]),

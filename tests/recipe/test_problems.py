@@ -138,6 +138,13 @@ def test_names_of_teachers_may_have_dots(tmp_path):
     ]
 
 
+def test_a_name_that_is_none_is_told(tmp_path):
+    text = PLAIN.split("teacher:")[0] + "teachers:\n  ../x:\n    model: ./a\n"
+    assert problems(tmp_path, text) == [
+        (7, "key 'teachers.../x' is '../x': string should match pattern '^[A-Za-z0-9][A-Za-z0-9._-]*$'")
+    ]
+
+
 def test_the_command_prints_a_line_for_each_problem(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(PLAIN + "split: {test: 3, tset: 0.1}\n")
