@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from synthgen.outputs import Output, corpus_files
+from synthgen.tables.formats import MODEL_FORMATS
 
 _TOKENIZER = (
     r"(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|vocab-src|vocab-tgt|target_vocab)\.json",
@@ -22,23 +23,15 @@ _MODEL = (
     *_TOKENIZER,
 )
 _CHECKPOINT = r"checkpoints/(distilled|cross-entropy)((-\d{7}|-best)\.safetensors|\.jsonl)"
-_EXPORT = (
-    r"export\.json",
-    r"README\.md",
-    r"predict\.(py|json)",
-    r"model(_int8)?\.onnx(\.data)?",
-    r"model-(f16|q8_0)\.gguf",
-    r"config\.json|generation_config\.json",
-    *_TOKENIZER,
-)
+_EXPORT = (r"export\.json", r"README\.md", r"config\.json|generation_config\.json", *_TOKENIZER)
 _STUDENT = (  # metrics.jsonl says that the weights beside it are whole
     r"(training|evaluation|curve)\.json",
-    r"export-(onnx|gguf)\.json",
+    rf"export-({'|'.join(MODEL_FORMATS)})\.json",
     r"(baseline/)?metrics\.jsonl",
     _CHECKPOINT,
     r"README\.md",
     *(f"((baseline|teacher)/)?({pattern})" for pattern in _MODEL),
-    *(f"(onnx|gguf)/({pattern})" for pattern in _EXPORT),
+    *(f"{name}/({pattern})" for name, entry in MODEL_FORMATS.items() for pattern in (*_EXPORT, *entry.files)),
     r"trackers/.+",  # their names are the trackers' own
 )
 PARTS = ("baseline", "teacher", "corpus", "hidden", "checkpoints", "adapter", "curve", "trackers")  # of a student
@@ -55,4 +48,8 @@ STUDENT = Output(
         r"hidden/.+/(layer-\d+/[^/]+\.parquet|\.lock)",
     ),
 )
-EXPORTED = Output("distill export", (("export.json", '"least_agreement"'),), _EXPORT)
+
+
+def exported(to: str) -> Output:
+    """What an export in the format `to` writes into its folder."""
+    return Output("distill export", (("export.json", '"usage"'),), (*_EXPORT, *MODEL_FORMATS[to].files))

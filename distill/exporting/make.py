@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.exporting.job import Job
-from distill.outputs import EXPORTED, PARTS
+from distill.outputs import PARTS, exported
 from synthgen import corpus, durable, outputs
 from synthgen.cards import environment, markdown_table
 from synthgen.errors import CorpusError, RunChanged, UserError, missing_extra, nearest
@@ -126,7 +126,7 @@ def _there(target: Path, inputs: dict[str, Any], fresh: bool) -> Export | None:
         return None
     if not (target / "export.json").exists():
         raise RunChanged(f"{target} is not empty and holds no export", "give another folder with -o")
-    outputs.check(target, EXPORTED, fresh)
+    outputs.check(target, exported(inputs["to"]), fresh)
     if fresh:
         return None
     found = corpus.load_json(target / "export.json")
@@ -155,7 +155,7 @@ def _make(job: Job, write: Reference, target: Path, inputs: dict[str, Any]) -> E
             durable.write_text(temporary / "README.md", _card(result, format, job.student))
             durable.write_json(temporary / "export.json", result.to_dict())
             (temporary / ".lock").unlink()
-            outputs.check(target, EXPORTED, fresh=True)  # the folder is replaced, with all that it holds
+            outputs.check(target, exported(inputs["to"]), fresh=True)  # the folder is replaced, with all that it holds
             durable.publish(temporary, target.absolute())
         finally:
             durable.remove(temporary)

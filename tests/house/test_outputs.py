@@ -15,7 +15,7 @@ from test_cli import files, mistake
 
 import synthgen
 from distill.exporting.make import export
-from distill.outputs import EXPORTED, STUDENT
+from distill.outputs import STUDENT, exported
 from synthgen import outputs
 from synthgen.errors import RunChanged, UserError
 
@@ -277,7 +277,7 @@ def test_every_file_that_a_tokenizer_saves_is_known():
         for table in re.findall(r"VOCAB_FILES_NAMES\w* = \{([^}]*)\}", source.read_text(encoding="utf-8")):
             named |= set(re.findall(r': *"([^"]+)"', table))
     assert {"vocab.txt", "merges.txt", "tokenizer.json"} <= named
-    assert sorted(name for name in named if not (STUDENT.names(name) and EXPORTED.names(name))) == []
+    assert sorted(name for name in named if not (STUDENT.names(name) and exported("onnx").names(name))) == []
 
 
 def test_names_of_files_of_others_are_not_ours():
