@@ -12,8 +12,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import save_file
+from support.measuring import measured_here
 from support.small import WORDS, small_encoder, sorting_task
-from test_train import Cut
+from support.training import resumes_everywhere
 from transformers import AutoModel, AutoTokenizer
 
 import distill
@@ -219,7 +220,8 @@ def learned(teacher, run, tmp_path_factory):
     work = Path(shutil.copytree(run[1], tmp_path_factory.mktemp("learned") / "run"))
     recipe = task(run[0], teacher, NARROW, num_train_epochs=80, learning_rate=1e-2)
     distill.train(recipe, work)
-    return recipe, work, distill.evaluate(recipe, work)
+    with measured_here():
+        return recipe, work, distill.evaluate(recipe, work)
 
 
 def test_rows_are_texts_with_their_terms(run):
@@ -271,22 +273,15 @@ def test_the_folder_is_one_of_sentence_transformers(learned):
 @pytest.mark.parametrize("student", [NARROW, {"layers": 1, "distance": "mse"}])
 def test_resume_is_exact_wherever_it_was_cut(teacher, run, tmp_path, student):
     recipe = task(run[0], teacher, student, max_steps=6, save_steps=2)
-    whole = distill.train(recipe, run[1], tmp_path / "whole")
-    names = [p.relative_to(whole) for p in whole.rglob("*") if p.is_file()]
-    assert Path("model.safetensors") in names
-    assert (Path("2_Dense/model.safetensors") in names) == (student is NARROW)
-    for cut in range(1, 6):
-        folder = tmp_path / f"cut-{cut}"
-        with pytest.raises(KeyboardInterrupt):
-            distill.train(recipe, run[1], folder, ui=Cut(cut))
-        distill.train(recipe, run[1], folder)
-        for name in names:
-            assert (folder / name).read_bytes() == (whole / name).read_bytes(), (cut, name)
+    whole = resumes_everywhere(lambda folder, ui: distill.train(recipe, run[1], folder, ui=ui), tmp_path, range(1, 6))
+    assert (whole / "2_Dense" / "model.safetensors").exists() == (student is NARROW)
 
 
 def test_activations_made_again_change_nothing(teacher, run, tmp_path):
     a, b = (
-        distill.train(task(run[0], teacher, NARROW, max_steps=3, gradient_checkpointing=on), run[1], tmp_path / str(on))
+        distill.train(
+            task(run[0], teacher, NARROW, max_steps=3, gradient_checkpointing=on), run[1], tmp_path / str(on)
+        ).folder
         for on in (False, True)
     )
     assert (a / "model.safetensors").read_bytes() == (b / "model.safetensors").read_bytes()
