@@ -120,7 +120,7 @@ def test_a_teacher_reads_and_does_nothing_else(teacher):
     model = open_teacher(section(teacher))
     assert isinstance(model, EmbeddingModel)
     messages = [[{"role": "user", "content": text}] for text in (TEXTS[0], "my " * 40)]
-    short, long = model.embed([Request("embed", "s", "train", m, m, {}, []) for m in messages])
+    short, long = model.embed([Request("embed", m) for m in messages])
     assert short.failure is None
     assert len(short.prompt_token_ids) == 6
     assert long.failure == ("context", "text of 42 tokens exceeds the context of 20")
@@ -321,11 +321,11 @@ def test_a_text_is_no_pair_with_itself():
     [
         (
             {"strategy": "classify", "generate": {"labels": ["a", "b"]}},
-            "kind 'sentence' and strategy 'embed' go together",
+            "a student of kind 'sentence' needs strategy 'embed'",
         ),
-        ({"train": {"student": {"kind": "classifier"}}}, "kind 'sentence' and strategy 'embed' go together"),
-        ({"train": {"student": {"kind": "sentence"}, "loss": "mse"}}, "a sentence student has student.distance"),
-        ({"train": {"student": {"kind": "sentence"}, "kd_weight": 0.5}}, "mixes in labels, and texts"),
+        ({"train": {"student": {"kind": "classifier"}}}, "a student of kind 'classifier' needs strategy 'classify'"),
+        ({"train": {"student": {"kind": "sentence"}, "loss": "mse"}}, "kind 'sentence' has a loss of its own"),
+        ({"train": {"student": {"kind": "sentence"}, "kd_weight": 0.5}}, "mixes in labels, and its rows have none"),
         ({"train": {"student": {"kind": "sentence", "layers": 1, "model": "x"}}}, "give at most one of"),
     ],
 )

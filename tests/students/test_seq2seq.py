@@ -208,12 +208,10 @@ def same_alone(folder: Path, model: Seq2SeqModel) -> list[list[int]]:
     """Token ids of answers in one batch, once they are those of stock transformers, one by one."""
     stock, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     asked = [[{"role": "user", "content": text}] for text in ("1 + 2?", "17 + 18 and and and so on for long ?", "x")]
-    requests = [
-        Request("sample", "s", "test", a, a, {"max_new_tokens": n}, []) for a, n in zip(asked, [5, 8, 6], strict=True)
-    ]
+    requests = [Request("sample", a, {"max_new_tokens": n}) for a, n in zip(asked, [5, 8, 6], strict=True)]
     replies = model.sample(requests)
     for request, reply in zip(requests, replies, strict=True):
-        ids = tokenizer.apply_chat_template(request.prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
+        ids = tokenizer.apply_chat_template(request.messages, add_generation_prompt=True, return_dict=True)["input_ids"]
         made = stock.generate(torch.tensor([ids]), max_new_tokens=request.sampling["max_new_tokens"], do_sample=False)
         assert list(reply.token_ids) == made[0, 1:].tolist()
         assert reply.prompt_token_ids == list(ids)
@@ -298,7 +296,7 @@ def test_configs_that_cannot_be(small_run, tmp_path, config, says):
 
 
 def test_no_logits(small_run, tmp_path):
-    with pytest.raises(RecipeError, match="a seq2seq student learns from a 'logits' section's"):
+    with pytest.raises(RecipeError, match="a student of kind 'seq2seq' learns from the distributions"):
         synthgen.load_recipe(small_task(tmp_path / "task", tmp_path, logits=None, train=SECTION))
     recipe, run = small_run(logits=FULL)
     bare = Path(shutil.copytree(run, tmp_path / "bare", ignore=shutil.ignore_patterns("logits", "student")))
