@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -11,14 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from support.measuring import measured_here
 from support.small import CLASSES, WORDS, small_encoder, small_teacher, sorting_task, word_tokenizer
-from test_train import Cut
+from support.training import resumes_everywhere, training_of
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import distill
 import synthgen
 from distill.card import write_model_card
-from distill.students.encoder import Encoder, FromProbabilities, Text, encoder, load_texts
+from distill.students.encoder import Encoder, FromProbabilities, Text, encoder, load_texts, tokenizer_of
 from synthgen import corpus
 from synthgen.errors import CorpusError, RecipeError, TeacherError, UserError
 from synthgen.recipe import TrainSection
@@ -120,27 +120,33 @@ def test_padding_is_masked(tmp_path):
 # From which weights
 
 
+def made(student: EncoderStudent, seed: int, teacher: str = ""):
+    """The student of two labels."""
+    return encoder(student, tokenizer_of(student, teacher), ["yes", "no"], seed)
+
+
 def test_a_checkpoint_keeps_its_body_and_gets_a_head_for_the_labels(tmp_path):
     folder = small_encoder(tmp_path / "headless", headless=True)
-    model, _ = encoder(EncoderStudent(model=str(folder)), None, ["yes", "no"], 3)
+    model = made(EncoderStudent(model=str(folder)), 3)
     body = AutoModelForSequenceClassification.from_pretrained(folder).bert.state_dict()
     assert all(
         torch.equal(value, body[name]) for name, value in model.bert.state_dict().items() if "pooler" not in name
     )
     assert model.config.id2label == {0: "yes", 1: "no"}
     assert model.classifier.weight.shape == (2, 16)
-    again, _ = encoder(EncoderStudent(model=str(folder)), None, ["yes", "no"], 3)
+    again = made(EncoderStudent(model=str(folder)), 3)
     assert torch.equal(model.classifier.weight, again.classifier.weight), "the same whenever it is called"
-    other, _ = encoder(EncoderStudent(model=str(folder)), None, ["yes", "no"], 4)
+    other = made(EncoderStudent(model=str(folder)), 4)
     assert not torch.equal(model.classifier.weight, other.classifier.weight)
     # a checkpoint of three classes, and two labels
-    three, _ = encoder(EncoderStudent(model=str(small_encoder(tmp_path / "three"))), None, ["yes", "no"], 3)
+    three = made(EncoderStudent(model=str(small_encoder(tmp_path / "three"))), 3)
     assert three.classifier.weight.shape == (2, 16)
 
 
 def test_random_weights_have_the_tokenizers_vocabulary(run):
     recipe = recipe_of(run, {"config": TINY})
-    model, tokenizer = encoder(recipe.train.student, recipe.teacher, LABELS, 0)
+    tokenizer = tokenizer_of(recipe.train.student, recipe.teacher.model)
+    model = encoder(recipe.train.student, tokenizer, LABELS, 0)
     assert model.config.vocab_size == len(tokenizer) == len(WORDS) + 4
     assert (model.config.pad_token_id, model.config.num_hidden_layers) == (0, 1)
 
@@ -148,11 +154,12 @@ def test_random_weights_have_the_tokenizers_vocabulary(run):
 def test_a_tokenizer_in_a_folder_of_its_own_serves(tmp_path):
     word_tokenizer(tmp_path)
     assert not (tmp_path / "config.json").exists()
-    model, tokenizer = encoder(EncoderStudent(config=TINY, tokenizer=str(tmp_path)), None, LABELS, 0)
-    assert model.config.vocab_size == len(tokenizer) == len(WORDS) + 4
+    student = EncoderStudent(config=TINY, tokenizer=str(tmp_path))
+    tokenizer = tokenizer_of(student, "")
+    assert encoder(student, tokenizer, LABELS, 0).config.vocab_size == len(tokenizer) == len(WORDS) + 4
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(TeacherError, match="cannot be loaded") as caught:
-        encoder(EncoderStudent(config=TINY, tokenizer=str(tmp_path)), None, LABELS, 0)
+        tokenizer_of(student, "")
     assert "\n" not in caught.value.message
 
 
@@ -160,7 +167,8 @@ def test_a_decoders_tokenizer_serves(tmp_path):
     """It has no token to pad with, and puts none around a text."""
     teacher = small_teacher(tmp_path / "llama")
     student = EncoderStudent(config={**TINY, "max_position_embeddings": 64}, tokenizer=str(teacher))
-    model, tokenizer = encoder(student, None, LABELS, 0)
+    tokenizer = tokenizer_of(student, "")
+    model = encoder(student, tokenizer, LABELS, 0)
     model.save_pretrained(tmp_path / "saved")
     tokenizer.save_pretrained(tmp_path / "saved")
     found = Encoder.load(tmp_path / "saved")
@@ -177,15 +185,16 @@ def learned(run, tmp_path_factory):
     work = Path(shutil.copytree(run[2], tmp_path_factory.mktemp("learned") / "run"))
     recipe = recipe_of(run, {"config": TINY}, num_train_epochs=15, learning_rate=5e-3)
     distill.train(recipe, work)
-    return recipe, work, distill.evaluate(recipe, work)
+    with measured_here():
+        return recipe, work, distill.evaluate(recipe, work)
 
 
 def test_a_student_learns_and_is_measured_and_is_a_stock_model(learned):
     _, work, found = learned
     folder, table = work / "student", found.table
-    facts = json.loads((folder / "training.json").read_text())
-    assert facts["kind"] == "encoder"
-    assert 0 < facts["rows kept by curation"] < facts["rows"], "rejected rows teach, too"
+    facts = training_of(folder)
+    assert facts.kind == "encoder"
+    assert 0 < facts.rows_kept < facts.rows, "rejected rows teach, too"
     print(found)
     assert table["distilled"]["kl"].mean < 0.8 * table["untrained"]["kl"].mean
     assert table["distilled"]["kl"].mean < table["cross-entropy"]["kl"].mean
@@ -220,15 +229,10 @@ def test_resume_is_exact_wherever_it_was_cut(run, tmp_path, origin):
     """Dropout is on (0.1), checkpoints every second step; cut after each number of steps, of either student."""
     student = {"config": TINY} if origin == "config" else {"model": str(small_encoder(tmp_path / "m", headless=True))}
     recipe = recipe_of(run, student, max_steps=5, num_train_epochs=4, save_steps=2)
-    whole = distill.train(recipe, run[2], tmp_path / "whole")
-    for cut in range(1, 10):
-        folder = tmp_path / f"cut-{cut}"
-        with pytest.raises(KeyboardInterrupt):
-            distill.train(recipe, run[2], folder, ui=Cut(cut))
-        distill.train(recipe, run[2], folder)
-        for name in ("model.safetensors", "metrics.jsonl", "training.json", "baseline/model.safetensors"):
-            assert (folder / name).read_bytes() == (whole / name).read_bytes(), (cut, name)
-        assert not (folder / "checkpoints").exists()
+    whole = resumes_everywhere(
+        lambda folder, ui: distill.train(recipe, run[2], folder, ui=ui), tmp_path / "students", range(1, 10)
+    )
+    assert (whole / "baseline" / "model.safetensors").exists()
 
 
 # Mistakes
@@ -287,9 +291,9 @@ def test_another_strategy_and_missing_validation_rows(run, tmp_path):
 
 def test_rows_that_are_too_long_are_left_out_and_counted(run, tmp_path):
     recipe = recipe_of(run, {"config": TINY}, max_steps=1, max_length=6)
-    facts = json.loads((distill.train(recipe, run[2], tmp_path / "s") / "training.json").read_text())
-    assert facts["rows left out"]["longer than max_length"] > 0
-    assert facts["rows"] > 0
+    facts = distill.train(recipe, run[2], tmp_path / "s").training
+    assert facts.left_out["too_long"] > 0
+    assert facts.rows > 0
 
 
 def test_the_teachers_classes_are_the_tests_own():

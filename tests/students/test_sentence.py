@@ -12,8 +12,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import save_file
+from support.measuring import measured_here
 from support.small import WORDS, small_encoder, sorting_task
-from test_train import Cut
+from support.training import resumes_everywhere
 from transformers import AutoModel, AutoTokenizer
 
 import distill
@@ -119,7 +120,7 @@ def test_a_teacher_reads_and_does_nothing_else(teacher):
     model = open_teacher(section(teacher))
     assert isinstance(model, EmbeddingModel)
     messages = [[{"role": "user", "content": text}] for text in (TEXTS[0], "my " * 40)]
-    short, long = model.embed([Request("embed", "s", "train", m, m, {}, []) for m in messages])
+    short, long = model.embed([Request("embed", m) for m in messages])
     assert short.failure is None
     assert len(short.prompt_token_ids) == 6
     assert long.failure == ("context", "text of 42 tokens exceeds the context of 20")
@@ -219,7 +220,8 @@ def learned(teacher, run, tmp_path_factory):
     work = Path(shutil.copytree(run[1], tmp_path_factory.mktemp("learned") / "run"))
     recipe = task(run[0], teacher, NARROW, num_train_epochs=80, learning_rate=1e-2)
     distill.train(recipe, work)
-    return recipe, work, distill.evaluate(recipe, work)
+    with measured_here():
+        return recipe, work, distill.evaluate(recipe, work)
 
 
 def test_rows_are_texts_with_their_terms(run):
@@ -271,22 +273,15 @@ def test_the_folder_is_one_of_sentence_transformers(learned):
 @pytest.mark.parametrize("student", [NARROW, {"layers": 1, "distance": "mse"}])
 def test_resume_is_exact_wherever_it_was_cut(teacher, run, tmp_path, student):
     recipe = task(run[0], teacher, student, max_steps=6, save_steps=2)
-    whole = distill.train(recipe, run[1], tmp_path / "whole")
-    names = [p.relative_to(whole) for p in whole.rglob("*") if p.is_file()]
-    assert Path("model.safetensors") in names
-    assert (Path("2_Dense/model.safetensors") in names) == (student is NARROW)
-    for cut in range(1, 6):
-        folder = tmp_path / f"cut-{cut}"
-        with pytest.raises(KeyboardInterrupt):
-            distill.train(recipe, run[1], folder, ui=Cut(cut))
-        distill.train(recipe, run[1], folder)
-        for name in names:
-            assert (folder / name).read_bytes() == (whole / name).read_bytes(), (cut, name)
+    whole = resumes_everywhere(lambda folder, ui: distill.train(recipe, run[1], folder, ui=ui), tmp_path, range(1, 6))
+    assert (whole / "2_Dense" / "model.safetensors").exists() == (student is NARROW)
 
 
 def test_activations_made_again_change_nothing(teacher, run, tmp_path):
     a, b = (
-        distill.train(task(run[0], teacher, NARROW, max_steps=3, gradient_checkpointing=on), run[1], tmp_path / str(on))
+        distill.train(
+            task(run[0], teacher, NARROW, max_steps=3, gradient_checkpointing=on), run[1], tmp_path / str(on)
+        ).folder
         for on in (False, True)
     )
     assert (a / "model.safetensors").read_bytes() == (b / "model.safetensors").read_bytes()
@@ -326,11 +321,11 @@ def test_a_text_is_no_pair_with_itself():
     [
         (
             {"strategy": "classify", "generate": {"labels": ["a", "b"]}},
-            "kind 'sentence' and strategy 'embed' go together",
+            "a student of kind 'sentence' needs strategy 'embed'",
         ),
-        ({"train": {"student": {"kind": "classifier"}}}, "kind 'sentence' and strategy 'embed' go together"),
-        ({"train": {"student": {"kind": "sentence"}, "loss": "mse"}}, "a sentence student has student.distance"),
-        ({"train": {"student": {"kind": "sentence"}, "kd_weight": 0.5}}, "mixes in labels, and texts"),
+        ({"train": {"student": {"kind": "classifier"}}}, "a student of kind 'classifier' needs strategy 'classify'"),
+        ({"train": {"student": {"kind": "sentence"}, "loss": "mse"}}, "kind 'sentence' has a loss of its own"),
+        ({"train": {"student": {"kind": "sentence"}, "kd_weight": 0.5}}, "mixes in labels, and its rows have none"),
         ({"train": {"student": {"kind": "sentence", "layers": 1, "model": "x"}}}, "give at most one of"),
     ],
 )

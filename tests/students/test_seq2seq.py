@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from support.small import small_runs, small_task, small_teacher
-from test_train import FULL, Cut
+from support.measuring import measured_here
+from support.small import small_task, small_teacher
+from support.training import FULL, LOOSE, resumes_everywhere, training_of
 from torch.nn import functional
 from transformers import (
     AutoModelForSeq2SeqLM,
@@ -23,16 +23,16 @@ from transformers import (
 import distill
 import synthgen
 from distill.card import write_model_card
-from distill.data import load
+from distill.data import Choice, load
 from distill.output_layer import Head, completion_states, logits_of, output_head
 from distill.students.seq2seq import Seq2SeqModel, seq2seq
-from distill.targets.stored import FromShards
+from distill.targets.stored import FromStored
 from synthgen import corpus
 from synthgen.errors import CorpusError, RecipeError, TeacherError
 from synthgen.lm.forward import completion_logits
+from synthgen.lm.model import LanguageModel
 from synthgen.requests import Request
 from synthgen.tables.students import Seq2SeqStudent
-from synthgen.teachers.transformers import LocalModel
 
 T5 = {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
 BART = {
@@ -46,6 +46,7 @@ BART = {
     "decoder_ffn_dim": 32,
     "max_position_embeddings": 128,
 }
+CPU = torch.device("cpu")
 PROMPTS = [[5, 6, 7, 8, 9], [11, 12], [3, 4, 5]]
 COMPLETIONS = [[20, 21], [30, 31, 32, 33], [40]]
 
@@ -118,20 +119,20 @@ def test_an_unknown_output_layer_is_not_taken_for_a_known_one():
     assert torch.equal(states, torch.cat(completion_logits(model, PROMPTS, COMPLETIONS)))
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return small_runs(tmp_path_factory.mktemp("seq2seq"))
+def student(config: dict, teacher: LanguageModel, seed: int = 0):
+    """A student of random weights."""
+    return seq2seq(Seq2SeqStudent(config=config), teacher.tokens, teacher.weights.vocab_size, seed).model
 
 
 @pytest.mark.parametrize("config", [T5, BART])
-def test_gradients_through_the_head_are_those_of_whole_logits(made, config):
-    recipe, run = made("longer", seeds=16, logits=FULL)
-    teacher = LocalModel.open(recipe.teacher)
-    data = load(run / "curated", teacher.render, 512)
-    model = seq2seq(Seq2SeqStudent(config=config), teacher, 0).model.eval()
+def test_gradients_through_the_head_are_those_of_whole_logits(small_run, config):
+    recipe, run = small_run(seeds=16, logits=FULL)
+    teacher = LanguageModel.open(recipe.teacher, lazy=True)
+    data = load(run / "curated", teacher.tokens.render, Choice(512))
+    model = student(config, teacher).eval()
     grads = []
     for whole in (False, True):
-        objective = FromShards(model, data.meta, recipe.train)
+        objective = FromStored(model, recipe.train, data.meta)
         assert isinstance(objective.head, Head)
         if whole:
             objective.head = None
@@ -148,19 +149,19 @@ def test_gradients_through_the_head_are_those_of_whole_logits(made, config):
 # From which weights
 
 
-def test_random_weights_have_the_teachers_vocabulary_and_special_tokens(made, tmp_path):
-    teacher = LocalModel.open(made("full", logits=FULL)[0].teacher)
-    model = seq2seq(Seq2SeqStudent(config=T5), teacher, 0).model
-    end = teacher.tokenizer.eos_token_id
-    assert teacher.tokenizer.pad_token_id is None, "the end token stands in for it"
+def test_random_weights_have_the_teachers_vocabulary_and_special_tokens(small_run, tmp_path):
+    teacher = LanguageModel.open(small_run(logits=FULL)[0].teacher, lazy=True)
+    model, tokenizer = student(T5, teacher), teacher.tokens.tokenizer
+    end = tokenizer.eos_token_id
+    assert tokenizer.pad_token_id is None, "the end token stands in for it"
     assert model.config.vocab_size == 258
     assert (model.config.decoder_start_token_id, model.config.pad_token_id, model.config.eos_token_id) == (end,) * 3
     assert model.generation_config.eos_token_id == [end]
-    again = seq2seq(Seq2SeqStudent(config=T5), teacher, 0).model
+    again = student(T5, teacher)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
     model.save_pretrained(tmp_path / "checkpoint")
-    teacher.tokenizer.save_pretrained(tmp_path / "checkpoint")
-    loaded = seq2seq(Seq2SeqStudent(model=str(tmp_path / "checkpoint")), teacher, 5).model
+    tokenizer.save_pretrained(tmp_path / "checkpoint")
+    loaded = seq2seq(Seq2SeqStudent(model=str(tmp_path / "checkpoint")), teacher.tokens, 258, 5).model
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
 
 
@@ -176,17 +177,18 @@ SECTION = {
 
 
 @pytest.fixture(scope="module")
-def learned(made):
-    recipe, run = made(
-        "learned",
+def learned(small_run, tmp_path_factory):
+    recipe, shared = small_run(
         seeds=40,
         generate={"num_generations": 3, "max_new_tokens": 10, "shard_size": 64},
         train=SECTION,
         evaluate={"max_prompts": 3, "max_new_tokens": 8},
-        curate={"answer": False, "truncated": False, "repetition": None, "length": None},
+        curate=LOOSE,
     )
+    run = Path(shutil.copytree(shared, tmp_path_factory.mktemp("learned") / "run"))
     distill.train(recipe, run)
-    return recipe, run, distill.evaluate(recipe, run)
+    with measured_here():
+        return recipe, run, distill.evaluate(recipe, run)
 
 
 def test_a_student_learns_and_is_measured(learned):
@@ -199,19 +201,17 @@ def test_a_student_learns_and_is_measured(learned):
     assert better.high < 0
     assert table["distilled"]["tokens_per_second"] > 0
     assert table["distilled"]["parameters"] < 30_000
-    assert json.loads((run / "student" / "training.json").read_text())["kind"] == "seq2seq"
+    assert training_of(run / "student").kind == "seq2seq"
 
 
 def same_alone(folder: Path, model: Seq2SeqModel) -> list[list[int]]:
     """Token ids of answers in one batch, once they are those of stock transformers, one by one."""
     stock, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     asked = [[{"role": "user", "content": text}] for text in ("1 + 2?", "17 + 18 and and and so on for long ?", "x")]
-    requests = [
-        Request("sample", "s", "test", a, a, {"max_new_tokens": n}, []) for a, n in zip(asked, [5, 8, 6], strict=True)
-    ]
+    requests = [Request("sample", a, {"max_new_tokens": n}) for a, n in zip(asked, [5, 8, 6], strict=True)]
     replies = model.sample(requests)
     for request, reply in zip(requests, replies, strict=True):
-        ids = tokenizer.apply_chat_template(request.prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
+        ids = tokenizer.apply_chat_template(request.messages, add_generation_prompt=True, return_dict=True)["input_ids"]
         made = stock.generate(torch.tensor([ids]), max_new_tokens=request.sampling["max_new_tokens"], do_sample=False)
         assert list(reply.token_ids) == made[0, 1:].tolist()
         assert reply.prompt_token_ids == list(ids)
@@ -221,17 +221,16 @@ def same_alone(folder: Path, model: Seq2SeqModel) -> list[list[int]]:
 
 def test_it_is_a_stock_model_and_writes_the_same_in_a_batch(learned):
     folder = learned[1] / "student"
-    same_alone(folder, Seq2SeqModel.open(folder, 8))
+    same_alone(folder, Seq2SeqModel.open(folder, 8, CPU))
 
 
-def test_what_pads_a_prompt_is_not_read(made, tmp_path):
+def test_what_pads_a_prompt_is_not_read(small_run, tmp_path):
     """Of random weights so large that every token counts."""
-    teacher = LocalModel.open(made("full", logits=FULL)[0].teacher)
+    teacher = LanguageModel.open(small_run(logits=FULL)[0].teacher, lazy=True)
+    teacher.tokens.tokenizer.save_pretrained(tmp_path)
     for seed in range(8):
-        model = seq2seq(Seq2SeqStudent(config=BART | {"init_std": 0.5}), teacher, seed).model.eval()
-        model.save_pretrained(tmp_path)
-        teacher.tokenizer.save_pretrained(tmp_path)
-        same_alone(tmp_path, Seq2SeqModel.open(tmp_path, 8))
+        student(BART | {"init_std": 0.5}, teacher, seed).eval().save_pretrained(tmp_path)
+        same_alone(tmp_path, Seq2SeqModel.open(tmp_path, 8, CPU))
 
 
 def test_page_and_card_say_it(learned, tmp_path):
@@ -245,26 +244,23 @@ def test_page_and_card_say_it(learned, tmp_path):
     assert f"{kl.mean:.3f} <small>[{kl.low:.3f}, {kl.high:.3f}]</small>" in page
 
 
-def test_resume_is_exact_wherever_it_was_cut(made, tmp_path):
+def test_resume_is_exact_wherever_it_was_cut(small_run, tmp_path):
     """Dropout is on (0.1), checkpoints every second step."""
     section = {**SECTION, "max_steps": 5, "save_steps": 2, "batch_size": 4}
-    recipe, run = made("cut", train=section)
-    teacher = LocalModel.open(recipe.teacher)
-    whole = distill.train(recipe, run, tmp_path / "whole", teacher=teacher)
-    for cut in range(1, 10):
-        folder = tmp_path / f"cut-{cut}"
-        with pytest.raises(KeyboardInterrupt):
-            distill.train(recipe, run, folder, teacher=teacher, ui=Cut(cut))
-        distill.train(recipe, run, folder, teacher=teacher)
-        for name in ("model.safetensors", "metrics.jsonl", "training.json", "baseline/model.safetensors"):
-            assert (folder / name).read_bytes() == (whole / name).read_bytes(), (cut, name)
+    recipe, run = small_run(train=section)
+    teacher = LanguageModel.open(recipe.teacher, lazy=True)
+    whole = resumes_everywhere(
+        lambda folder, ui: distill.train(recipe, run, folder, teacher=teacher, ui=ui), tmp_path, range(1, 10)
+    )
+    assert (whole / "baseline" / "model.safetensors").exists()
+    assert not teacher.weights.is_loaded, "random weights on stored distributions need none of the teacher's"
 
 
 # Mistakes
 
 
-def refused(made, tmp_path, student: dict, says: str, kind=RecipeError) -> None:
-    recipe, run = made("full", logits=FULL)
+def refused(small_run, tmp_path, student: dict, says: str, kind=RecipeError) -> None:
+    recipe, run = small_run(logits=FULL)
     section = recipe.train.model_copy(update={"student": Seq2SeqStudent(**student)})
     with pytest.raises(kind, match=says) as caught:
         distill.train(recipe.model_copy(update={"train": section}), run, tmp_path / "refused")
@@ -272,17 +268,19 @@ def refused(made, tmp_path, student: dict, says: str, kind=RecipeError) -> None:
     assert caught.value.hint
 
 
-def test_a_checkpoint_of_another_vocabulary(made, tmp_path):
+def test_a_checkpoint_of_another_vocabulary(small_run, tmp_path):
     from support.small import word_tokenizer
 
     model_of("t5").save_pretrained(tmp_path / "t5")
     word_tokenizer(tmp_path / "t5")
-    refused(made, tmp_path, {"model": str(tmp_path / "t5")}, "gives .* of its .* tokens another id than the teacher's")
+    refused(
+        small_run, tmp_path, {"model": str(tmp_path / "t5")}, "gives .* of its .* tokens another id than the teacher's"
+    )
 
 
-def test_a_checkpoint_that_is_none(made, tmp_path):
+def test_a_checkpoint_that_is_none(small_run, tmp_path):
     folder = small_teacher(tmp_path / "llama")
-    refused(made, tmp_path, {"model": str(folder)}, "cannot be loaded", TeacherError)
+    refused(small_run, tmp_path, {"model": str(folder)}, "cannot be loaded", TeacherError)
 
 
 @pytest.mark.parametrize(
@@ -293,14 +291,14 @@ def test_a_checkpoint_that_is_none(made, tmp_path):
         ({**BART, "max_position_embeddings": 4}, "the student has 4 positions, and a row has"),
     ],
 )
-def test_configs_that_cannot_be(made, tmp_path, config, says):
-    refused(made, tmp_path, {"config": config}, says)
+def test_configs_that_cannot_be(small_run, tmp_path, config, says):
+    refused(small_run, tmp_path, {"config": config}, says)
 
 
-def test_no_logits(made, tmp_path):
-    with pytest.raises(RecipeError, match="a seq2seq student learns from a 'logits' section's"):
+def test_no_logits(small_run, tmp_path):
+    with pytest.raises(RecipeError, match="a student of kind 'seq2seq' learns from the distributions"):
         synthgen.load_recipe(small_task(tmp_path / "task", tmp_path, logits=None, train=SECTION))
-    recipe, run = made("full", logits=FULL)
+    recipe, run = small_run(logits=FULL)
     bare = Path(shutil.copytree(run, tmp_path / "bare", ignore=shutil.ignore_patterns("logits", "student")))
     section = recipe.train.model_copy(update={"student": Seq2SeqStudent(config=T5)})
     with pytest.raises(CorpusError, match="has no logits beside it"):

@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.small import small_runs, small_teacher
+from support.small import small_teacher
+from support.training import FULL, LOOSE, curve_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distill import train
-from distill.data import load, rows
+from distill.data import Choice, load, rows
 from distill.intervals import interval
 from distill.students.build import from_layers, layer_map
 from distill.students.classifier import Classifier, features
-from distill.targets.stored import batch_loss
+from distill.students.labels import prompt_text
+from distill.targets.stored import Rows, batch_loss
 from synthgen import corpus
 from synthgen.errors import RecipeError
 from synthgen.lm.forward import completion_logits
@@ -25,18 +27,11 @@ from synthgen.results.measures import Interval
 from synthgen.teachers.transformers import LocalModel
 from synthgen.ui import UI
 
-FULL = {"kind": "topk", "k": 258, "temperature": 1.0}  # the whole vocabulary of the small teacher
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return small_runs(tmp_path_factory.mktemp("student"))
-
 
 def loaded(recipe: Recipe, run: Path):
     """(teacher, training set) of a run."""
     teacher = LocalModel.open(recipe.teacher)
-    return teacher, load(run / "curated", teacher.render, 512)
+    return teacher, load(run / "curated", teacher.render, Choice(512))
 
 
 def start(teacher: LocalModel, layers: list[int], data, recipe: Recipe) -> dict[str, float]:
@@ -46,17 +41,17 @@ def start(teacher: LocalModel, layers: list[int], data, recipe: Recipe) -> dict[
         z_NV = torch.cat(
             completion_logits(model, [e.prompt for e in data.examples], [e.completion for e in data.examples])
         )
-        return batch_loss(z_NV, None, data.examples, data.meta, recipe.train)[1]
+        return batch_loss(z_NV, None, Rows(data.examples, data.examples), recipe.train, data.meta)[1]
 
 
-def test_a_student_of_all_layers_is_its_teacher(made):
+def test_a_student_of_all_layers_is_its_teacher(small_run):
     """Top-k of the whole vocabulary: zero, up to the storage error squared. Draws: the entropy, up to sampling."""
-    recipe, run = made("full", logits=FULL)
+    recipe, run = small_run(logits=FULL)
     teacher, data = loaded(recipe, run)
     whole, half = start(teacher, [0, 1], data, recipe), start(teacher, [0], data, recipe)
     assert abs(whole["distillation"]) < 1e-5
     assert half["distillation"] > 0.1
-    recipe, run = made("drawn", logits={"kind": "sampled", "draws": 200})
+    recipe, run = small_run(logits={"kind": "sampled", "draws": 200})
     teacher, data = loaded(recipe, run)
     logp = torch.cat(
         teacher.logprobs([e.prompt for e in data.examples], [e.completion for e in data.examples])
@@ -104,14 +99,13 @@ def test_layers_are_copies(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def learned(made):
+def learned(small_run, tmp_path_factory):
     """(recipe, run, student's folder) of a set-up that can be learned: one of two layers, 25 epochs of 150 rows."""
-    recipe, run = made(
-        "learnable",
+    recipe, run = small_run(
         seeds=50,
         generate={"num_generations": 4, "max_new_tokens": 12, "shard_size": 64, "seed": 1},
         logits={"kind": "sampled", "draws": 50},
-        curate={"answer": False, "truncated": False, "repetition": None, "length": None},
+        curate=LOOSE,
         train={
             "student": {"kind": "decoder", "layers": 1},
             "batch_size": 32,
@@ -120,7 +114,7 @@ def learned(made):
             "seed": 2,
         },
     )
-    return recipe, run, train(recipe, run)
+    return recipe, run, train(recipe, run, tmp_path_factory.mktemp("learned")).folder
 
 
 def held_out_kl(teacher: LocalModel, model, run: Path) -> float:
@@ -137,7 +131,7 @@ def held_out_kl(teacher: LocalModel, model, run: Path) -> float:
 def test_a_student_learns(learned):
     recipe, run, student = learned
     teacher = LocalModel.open(recipe.teacher)
-    curve = [m["distillation"] for m in map(json.loads, (student / "metrics.jsonl").read_text().splitlines())]
+    curve = curve_of(student, "distillation")
     first, last = float(np.mean(curve[:5])), float(np.mean(curve[-5:]))
     kl = {
         "untrained": held_out_kl(teacher, from_layers(teacher.model, [0]), run),
@@ -176,15 +170,14 @@ def test_a_student_is_a_stock_model(learned):
 def test_a_teacher_is_nowhere_from_itself(learned):
     """The comparison of `distill eval`: a copy of the teacher is at KL 0, the distilled nearer than the untrained."""
     from distill.evaluation.distance import distances, unigram
-    from distill.evaluation.fidelity import _wrap_decoder
     from distill.held_out import first_rows
 
     recipe, run, student = learned
     teacher = LocalModel.open(recipe.teacher)
     models = {
-        "copy": _wrap_decoder(from_layers(teacher.model, [0, 1]), teacher),
-        "untrained": _wrap_decoder(from_layers(teacher.model, [0]), teacher),
-        "distilled": LocalModel.open(recipe.teacher.model_copy(update={"model": str(student)})),
+        "copy": from_layers(teacher.model, [0, 1]).eval(),
+        "untrained": from_layers(teacher.model, [0]).eval(),
+        "distilled": AutoModelForCausalLM.from_pretrained(student),
     }
     held_out = first_rows(run / "curated", "test")
     assert [r.id for r in held_out] == [r.id for r, _ in rows(run / "curated", "test")]
@@ -195,9 +188,7 @@ def test_a_teacher_is_nowhere_from_itself(learned):
         assert abs(kl[name].sum()) / tokens < 1e-6
         assert agree[name].sum() > 0.999 * tokens
     assert kl["distilled"].sum() < kl["untrained"].sum()
-    assert kl["distilled"].sum() / tokens == pytest.approx(
-        held_out_kl(teacher, models["distilled"].model, run), rel=1e-4
-    )
+    assert kl["distilled"].sum() / tokens == pytest.approx(held_out_kl(teacher, models["distilled"], run), rel=1e-4)
     # −log q(token) of the teacher's own tokens is its entropy in the mean, and more by KL for any other model
     assert nll["untrained"].sum() > nll["teacher"].sum()
 
@@ -324,10 +315,8 @@ def sorted_texts(tmp_path_factory):
 
 
 def test_a_classifier_agrees_with_its_teacher_on_texts_it_has_not_seen(sorted_texts):
-    from distill.students.classifier import prompt_text
-
     recipe, run = sorted_texts
-    student = Classifier.load(train(recipe, run))
+    student = Classifier.load(train(recipe, run).folder)
     held_out = [r for r, _ in rows(run / "curated", "test")]
     probs = student.predict([prompt_text(r) for r in held_out])
     teacher = np.array([r.label_probs for r in held_out])
@@ -342,7 +331,7 @@ def test_a_classifier_agrees_with_its_teacher_on_texts_it_has_not_seen(sorted_te
 def test_numpy_and_torch_predict_the_same(sorted_texts):
     """The run-time of the classifier against the modules that it was trained with."""
     recipe, run = sorted_texts
-    student = Classifier.load(train(recipe, run))
+    student = Classifier.load(train(recipe, run).folder)
     texts = [text for some in TOPICS.values() for text in some] + ["", "zzz ÄÖÜ 123", "refund " * 50]
     bags = [features(text, len(student.embed)) for text in texts]
     embed = torch.nn.EmbeddingBag.from_pretrained(torch.from_numpy(student.embed), mode="sum")
