@@ -133,7 +133,7 @@ class Server:
         return Outcome(**json.loads(line))
 
     def map(self, act: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-        """Calls `act` for each item, with as many calls at a time as there are lanes."""
+        """Calls `act` for each item, with up to `lanes` calls at the same time."""
         return list(self.pool.map(act, items))
 
     def close(self) -> None:
