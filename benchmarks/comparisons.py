@@ -115,7 +115,7 @@ def _literals(node: ast.AST | None) -> set[str]:
 
 
 def _read_table(family: Family, module: Module, table: ast.expr, modules: Modules) -> None:
-    """Adds the keys of a table as names. An entry that contains "module:function" lets the module use its name."""
+    """Adds the keys of a table as names. A module to which an entry refers may use the name of the entry."""
     entries: dict[str, set[str]] = {}
     for key, value in zip(table.keys, table.values, strict=True) if isinstance(table, ast.Dict) else ():
         if isinstance(key, ast.Constant):

@@ -1,4 +1,4 @@
-"""Measures memory and time of the loss, forward and backward: all logits at once, beside one chunk at a time.
+"""Compares memory and time of the loss with all logits at once and with one chunk at a time, forward and backward.
 
     python benchmarks/losses.py [--tokens 2048] [--vocabulary 49152] [--width 576] [--compiled]
 

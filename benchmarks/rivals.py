@@ -5,7 +5,7 @@
 Each tool has an environment of its own under .venv-rivals/ and runs with an empty home folder. A missing environment is
 created: this downloads packages and takes some minutes. Each tool has its fastest documented settings, which are in
 `rivals/ask_NAME.py` and printed below the table. The server is tests/support/server.py in a process of its own. Tools
-take turns. The first number of requests in flight is measured `--repeat` times and the others once.
+take turns. The first number of --in-flight is measured --repeat times, and the other numbers are measured once.
 
 - s: the time from the call of the tool until the call returns with all rows on the disk. The rows are read back and
   counted afterwards. What the tool starts or loads during the call counts: worker processes, health checks, statistics.

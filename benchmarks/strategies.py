@@ -175,7 +175,7 @@ def questions(recipe: Recipe) -> list[str]:
 
 
 def novelty(records: list[Record], known: list[str]) -> tuple[float | None, float | None]:
-    """(share of new 4-grams, share of rows with a new question). Both are None if there are no rows."""
+    """(share of new 4-grams, share of rows with a new question), or (None, None) without rows."""
     if not records:
         return None, None
     seen = {gram for text in known for gram in grams(text)}

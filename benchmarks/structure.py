@@ -23,12 +23,12 @@ comparison, at most half of the revision's `Any`, no module, function or paramet
      and lies in the folder for such modules.
    - 199c186 has no tables. In 199c186 these files are treated as the tables: synthgen/generate/catalogue.py and
      synthgen/steps.py, synthgen/teachers/__init__.py, distill/train.py.
-   - Not detected are `startswith`, regular expressions, and tests of other attributes that tell entries apart.
+   - The script does not detect `startswith`, regular expressions, or tests of other attributes that tell entries apart.
 2. `Any` in annotations. Every occurrence counts, also inside `dict[str, Any]`. An alias that contains Any counts each
    time an annotation uses the alias. Any inside `np.ndarray[...]` is counted in a row of its own, because it only means
    that the shape or the number type of an array is not stated.
-3. Modules over 400 lines, functions over 60 lines without decorators, and parameter lists and calls with more than 6
-   positional parameters or arguments. `self` and `cls` do not count, and `*rest` counts as one. Click passes the
+3. Modules over 400 lines, functions over 60 lines (decorators do not count), and parameter lists and calls with more
+   than 6 positional parameters or arguments. `self` and `cls` do not count, and `*rest` counts as one. Click passes the
    parameters of a command by keyword, so commands are counted in a row of their own without a limit.
 4. Circles: groups of files that import each other, directly or through others. The first row follows imports at the top
    of modules. The second row also follows imports inside functions. The third row also follows imports under
@@ -214,7 +214,7 @@ def _imports(module: Module, modules: Modules) -> Iterator[tuple[str, int]]:
 
 
 def _reached(start: str, graph: Mapping[str, set[str]]) -> set[str]:
-    """All files that `start` imports, directly or through others. `start` is among them if it is in a circle."""
+    """All files that `start` imports, directly or through others. If `start` is in a circle, it is one of the files."""
     seen: set[str] = set()
     waiting = [*graph[start]]
     while waiting:

@@ -1,4 +1,4 @@
-"""Measures, for each kind of stored target, the bytes a token and the error of the gradient, as an angle.
+"""Measures bytes a token for each kind of stored target, and the angle between the target's and the exact gradient.
 
     python benchmarks/targets.py [--tokens 400]
 

@@ -119,9 +119,9 @@ def task(tmp_path, tiny):
 def finished(tmp_path_factory):
     """A run in which every stage is finished. Each stage ran once, as a command with --json and -q.
 
-    Both samples of a seed are greedy. So half of the 48 rows are kept, and half are rejected as copies. The fixture has
-    the attributes `recipe`, `run` (copy it before you change it), `teacher`, and `done`, which maps the verb of each
-    command to its outcome.
+    Both samples of a seed are greedy and equal, so half of the 48 rows are kept and half are rejected as copies. The
+    fixture has the attributes `recipe`, `run` (copy it before you change it), `teacher`, and `done`, which maps the
+    verb of each command to its outcome.
     """
     from support.commands import call, warm
     from support.small import small_task, small_teacher

@@ -53,7 +53,8 @@ def rows_of(arm: str, seed: int) -> list[list[Example]]:
     whose = list(range(len(bits)))
     if arm.endswith("shuffled"):
         order = np.random.default_rng(seed).permutation(len(bits))
-        whose = [int(order[(list(order).index(i) + 1) % len(order)]) for i in whose]  # a cycle: never the string itself
+        # Each string gets the rationale of the next string in a random cycle.
+        whose = [int(order[(list(order).index(i) + 1) % len(order)]) for i in whose]
     examples = []
     for b, other in zip(bits, whose, strict=True):
         why = rationale(bits[other])

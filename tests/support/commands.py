@@ -30,7 +30,7 @@ _SERVER.set_forkserver_preload(
         "distill.evaluation.evaluate",
         "synthgen.reporting.page",
         "synthgen.reporting.plots",
-        # These are imported only when the modules above are used:
+        # Modules that are imported only when the modules above are used:
         "pandas",
         "pyarrow.parquet",
         "torch._dynamo",
@@ -76,7 +76,7 @@ def start(*command: Any, env: dict[str, str] | None = None) -> Running:
 
 
 class Running:
-    """A command that is running. `pid` is the id of its process."""
+    """A command that is running. `pid` is the id of the command's process."""
 
     def __init__(self, command: list[str], env: dict[str, str]) -> None:
         self.folder = tempfile.TemporaryDirectory()

@@ -4,9 +4,9 @@
     server.run(["synthgen", "generate", recipe, "-o", run], cut=(7, "before"))   # SIGKILL before the 8th call
     server.run(["synthgen", "generate", recipe, "-o", run])                      # not killed
 
-`python killing.py FD… MODULE…` is the process of the server, which reads one request from each line of its sockets and
-writes one outcome for each. Each command is a real process that calls the command's own function and is killed by a
-real SIGKILL. `fault` breaks a promise of the package on purpose, to show that the tests detect it.
+`python killing.py FD… MODULE…` is the process of the server. The server reads one request a line from its sockets, and
+answers each request with one line. Each command is a real process that calls the command's own function and is killed
+by a real SIGKILL. `fault` breaks a promise of the package on purpose, to show that the tests detect it.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Server:
         return Outcome(**json.loads(line))
 
     def map(self, act: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-        """Calls `act` for each item, with as many calls at a time as there are lanes."""
+        """Calls `act` for each item, with up to `lanes` calls at the same time."""
         return list(self.pool.map(act, items))
 
     def close(self) -> None:

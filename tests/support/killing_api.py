@@ -7,9 +7,8 @@ read:
     out: {"status": status of waitpid, "points": number of commit points passed}
 
 A commit point is the moment before a call that makes something durable (fsync, rename, or sqlite's COMMIT), and the
-moment after a COMMIT. The child
-kills itself at commit point number `at`. This process kills the child `after` seconds. All modules are imported once,
-in this process, so that a fork starts at once.
+moment after a COMMIT. The child kills itself at commit point number `at`. With `after`, this process kills the child
+after so many seconds. All modules are imported once, in this process, so that a fork starts at once.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python tests/support/server.py '{"latency": 0.2}'        prints its port and serves until stdin closes
 
 The answer to a request depends only on the request's body. Faults depend on the body and on how often the server has
-seen it. `faults` maps a kind of fault to a probability. `script` is a list of [text, [kind, kind, …]]: a request whose
-body contains the text gets these faults one after the other, and then the last one each time. GET /control/stats
+seen it. `faults` maps a kind of fault to a probability. `script` is a list of [text, [kind, kind, …]]. A request whose
+body contains the text gets the listed faults in turn, and after that the last fault every time. GET /control/stats
 returns counts of requests, of billed tokens and of refusals.
 """
 
@@ -221,7 +221,7 @@ class Server:
         return "ok"
 
     def over_quota(self, tokens: int) -> float | None:
-        """Seconds to wait if the quota is used up. Otherwise charges the request to the quota and returns None."""
+        """The seconds to wait if the quota is used up. If the quota suffices, charges the request and returns None."""
         now = time.monotonic()
         needs = [(name, self.c[name], need) for name, need in (("rpm", 1), ("tpm", tokens)) if self.c[name]]
         for name, limit, need in needs:

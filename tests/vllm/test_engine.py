@@ -77,7 +77,7 @@ def test_scoring_generated_rows_gives_the_same_log_probabilities(model, greedy, 
         assert list(score.prompt_token_ids) == list(reply.prompt_token_ids)
         assert np.abs(np.array(score.token_logprobs) - exact.token_logprobs).max() < CLOSE
         assert np.abs(score.target.logprobs - reply.target.logprobs).max() < CLOSE
-        # Sampling was greedy, so each token has the first log-probability of the top-k.
+        # Sampling was greedy, so each token is the first token of the top-k.
         assert np.abs(np.array(score.token_logprobs) - reply.target.logprobs[:, 0]).max() < CLOSE
     plain = model.score(asked[:1], None)[0]
     assert plain.target is None

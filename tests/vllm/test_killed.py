@@ -1,8 +1,8 @@
 """SIGKILL with vLLM: no row is missing or doubled, committed files stay, and no process survives the killed one.
 
 One run is killed ten times, and the same command is run again each time. The kills come at commit points, while the
-engine starts, and at random moments. The test compares rows and not bytes, because vLLM's results depend on
-the batch in their last bits.
+engine starts, and at random moments. The test compares rows and not bytes, because the last bits of vLLM's results
+depend on the batch.
 """
 
 from __future__ import annotations
