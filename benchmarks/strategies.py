@@ -145,7 +145,7 @@ def line(name: str, recipe: Recipe, run: Path, show: int) -> None:
 
 def run_once(recipe: Recipe, run: Path) -> tuple[list[Record], int, int, Counter[str]]:
     """(kept rows, rows made, failures, why rows were lost)."""
-    folder = synthgen.generate(recipe, run)
+    folder = synthgen.generate(recipe, run).folder
     curated = synthgen.curate(recipe, run)
     counts = corpus.manifest(folder)["counts"]
     why: Counter[str] = Counter(corpus.manifest(curated)["rejected_by"])

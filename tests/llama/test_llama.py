@@ -56,7 +56,7 @@ def make(server, smol, tokenizer, tmp_path, monkeypatch):
         asked = {"model": "smol", "api_key_env": None, "tokenizer": str(tokenizer), "timeout": 300, "extra": PLAIN}
         rows = [{"id": f"q{i}", **seed} for i, seed in enumerate(seeds)]
         path = write_recipe(tmp_path / "task", server, rows, teacher={**asked, **(teacher or {})}, **sections)
-        folder = synthgen.generate(synthgen.load_recipe(path), tmp_path / "run")
+        folder = synthgen.generate(synthgen.load_recipe(path), tmp_path / "run").folder
         found = sorted((r for _, some in corpus.records(folder) for r in some), key=lambda r: r.seed_id)
         failures = [row for part in folder.glob("failures/*.parquet") for row in pq.read_table(part).to_pylist()]
         return folder, found, failures

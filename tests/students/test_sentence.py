@@ -118,7 +118,7 @@ def test_a_teacher_reads_and_does_nothing_else(teacher):
     model = open_teacher(section(teacher))
     assert isinstance(model, EmbeddingModel)
     messages = [[{"role": "user", "content": text}] for text in (TEXTS[0], "my " * 40)]
-    short, long = model.embed([Request("embed", "s", "train", m, m, {}, []) for m in messages])
+    short, long = model.embed([Request("embed", m) for m in messages])
     assert short.failure is None
     assert len(short.prompt_token_ids) == 6
     assert long.failure == ("context", "text of 42 tokens exceeds the context of 20")

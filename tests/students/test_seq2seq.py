@@ -206,7 +206,7 @@ def same_alone(folder: Path, model: Seq2SeqModel) -> list[list[int]]:
     stock, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     asked = [[{"role": "user", "content": text}] for text in ("1 + 2?", "17 + 18 and and and so on for long ?", "x")]
     requests = [
-        Request("sample", "s", "test", a, a, {"max_new_tokens": n}, []) for a, n in zip(asked, [5, 8, 6], strict=True)
+        Request("sample", a, {"max_new_tokens": n}) for a, n in zip(asked, [5, 8, 6], strict=True)
     ]
     replies = model.sample(requests)
     for request, reply in zip(requests, replies, strict=True):
