@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib
 import json
 import os
 import random
@@ -23,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,10 +31,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from support.serving import KEY, Serving, write_recipe
 
 import synthgen
-from synthgen.generation.budget import Budget, Prices
+from synthgen.generation.account import Account
+from synthgen.generation.budget import Budget
 from synthgen.generation.cache import Spent
-from synthgen.generation.scheduler import Item, Scheduler
+from synthgen.generation.prices import Prices
+from synthgen.generation.scheduler import Limits, Scheduler
+from synthgen.generation.work import Item
 from synthgen.requests import Request
+from synthgen.tables.engines import ENGINES
 from synthgen.teachers.base import Call, Reply
 from synthgen.teachers.openai import ApiModel
 from synthgen.teachers.server_tokens import TokenMap
@@ -144,8 +148,8 @@ def logits(folder: Path, count: int, tokens: int = 64, k: int = 64) -> None:
     map_.tokenizer, map_.hash, map_.size = SimpleNamespace(chat_template=None), "recorded", 49152
     map_.by_text = {f"t{i}": i for i in range(49152)}
     map_.by_bytes = {text.encode(): i for text, i in map_.by_text.items()}
-    module = importlib.import_module("synthgen.generation.driver")
-    module.open_remote = lambda recipe, section: Recorded(recipe, section, "key", map_)  # type: ignore[attr-defined]
+    opens = lambda section, options: Recorded(section, options, "key", map_)  # noqa: E731
+    ENGINES["openai"] = replace(ENGINES["openai"], opens=opens)
     report("logits", recipe, folder, count)
 
 
@@ -192,7 +196,7 @@ def loop(count: int) -> None:
             return reply
 
     reply = Reply(text="answer", finish_reason="stop")
-    request = Request("sample", "s", "train", [], [], {}, [])
+    request = Request("sample", [])
     marks = [(time.monotonic(), 0), (time.monotonic(), 0)]
 
     class Numbers:
@@ -209,25 +213,15 @@ def loop(count: int) -> None:
             if self.taken == count:
                 return None
             self.taken += 1
-            return Item(self.taken, request, Call(b"", self.taken.to_bytes(8), 10, 100, 16))
+            return Item((None, self.taken), request, Call(b"", self.taken.to_bytes(8), 10, 100, 16))
 
         def deliver(self, item: Item, reply: Reply) -> None:
             self.done += 1
             if self.done % (count // 8) == 0:
                 marks.append((time.monotonic(), self.done))
 
-    scheduler = Scheduler(
-        "echo",
-        Echo(),
-        Numbers(),
-        None,
-        run="",
-        budget=Budget(None, None, Spent()),
-        prices=Prices(0, 0, 0),
-        max_in_flight=64,
-        rpm=10**9,
-        tpm=10**11,
-    )
+    account = Account(Echo(), None, budget=Budget(None, None, Spent()), prices=Prices(0, 0, 0), run="")
+    scheduler = Scheduler("echo", Numbers(), account, Limits(max_in_flight=64, rpm=10**9, tpm=10**11))
     cpu = time.process_time()
     asyncio.run(scheduler.run())
     cpu = time.process_time() - cpu

@@ -28,13 +28,13 @@ from synthgen.teachers.transformers import LocalModel
 ROWS = 96
 
 
-def completions(spec: dict) -> list:
+def completions(spec: logits.LogitsSpec) -> list:
     """Replies of the demo's teacher to the first seeds of the reasoning task, with distributions as `spec` says."""
     prompt = load_prompt(RECIPE.prompts, RECIPE.task)
     seeds = load_seeds(RECIPE.seeds, RECIPE.split, prompt.question)[:ROWS]
     sampling = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 48}
     requests = [
-        Request("sample", s.id, s.split, [], prompt.teacher(s.fields), sampling, [], id=f"{n:032x}")
+        Request("sample", prompt.teacher(s.fields), sampling, id=f"{n:032x}")
         for n, s in enumerate(seeds)
     ]
     return TEACHER.sample(requests, spec)
@@ -52,7 +52,7 @@ def on_disk(table: pa.Table, **options: object) -> int:
         return path.stat().st_size
 
 
-def shard_size(spec: dict, replies: list) -> tuple[int, float]:
+def shard_size(spec: logits.LogitsSpec, replies: list) -> tuple[int, float]:
     """(bytes on disk, tokens a second) of a shard that `corpus.commit` writes and `logits.read` reads back."""
     meta = logits.meta(spec, TEACHER.identity["vocab_size"], "teacher", "tokenizer")
     with tempfile.TemporaryDirectory() as name:
@@ -85,7 +85,7 @@ if __name__ == "__main__":
         "| kept | synthgen, B/token | DistillKit | flat int32 + float16 | nested | JSON | write + read, tokens/s |\n"
         "|---|---|---|---|---|---|---|\n"
     )
-    wide = completions({"kind": "topk", "k": 128, "temperature": 1.0})
+    wide = completions(logits.LogitsSpec("topk", k=128))
     tokens = sum(len(r.token_ids) for r in wide)
     for k in (20, 64, 128):
         cut = [
@@ -95,7 +95,7 @@ if __name__ == "__main__":
             )
             for r in wide
         ]
-        size, speed = shard_size({"kind": "topk", "k": k, "temperature": 1.0}, cut)
+        size, speed = shard_size(logits.LogitsSpec("topk", k=k), cut)
         ids = np.concatenate([r.target.ids for r in cut])
         logp = np.concatenate([r.target.logprobs for r in cut])
         flat = pa.table(
@@ -113,8 +113,8 @@ if __name__ == "__main__":
             f"| top-{k} | {size / tokens:.1f} | {distillkit(k)} | {on_disk(flat, use_dictionary=False) / tokens:.1f} | "
             f"{on_disk(nested) / tokens:.1f} | {len(json.dumps(rows)) / tokens:.0f} | {speed:,.0f} |\n"
         )
-    drawn = completions({"kind": "sampled", "draws": 50, "temperature": 1.0})
-    size, speed = shard_size({"kind": "sampled", "draws": 50, "temperature": 1.0}, drawn)
+    drawn = completions(logits.LogitsSpec("sampled", draws=50))
+    size, speed = shard_size(logits.LogitsSpec("sampled", draws=50), drawn)
     tokens = sum(len(r.token_ids) for r in drawn)
     unique = np.concatenate([r.target.uniques for r in drawn]).mean()
     out.write(f"| 50 draws ({unique:.1f} unique) | {size / tokens:.1f} | – | – | – | – | {speed:,.0f} |\n")

@@ -17,6 +17,7 @@ import itertools
 import json
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,7 @@ import yaml
 from vllm.logprobs import FlatLogprobs
 
 from synthgen import corpus, generate, load_recipe, logits
+from synthgen.tables.engines import ENGINES
 from synthgen.teachers.vllm.engine import Engine, Job
 from synthgen.teachers.vllm.flat import positions, top_k
 from synthgen.teachers.vllm.model import VllmModel
@@ -62,7 +64,7 @@ def recorded(rows: int, tokens: int, k: int, rng: np.random.Generator) -> list[F
 
 def once(flats: list[FlatLogprobs], k: int, folder: Path) -> dict[str, tuple[float, float]]:
     """(CPU seconds, wall seconds) of each step."""
-    spec = {"kind": "topk", "k": k, "temperature": 1.0}
+    spec = logits.LogitsSpec("topk", k=k)
     meta = logits.meta(spec, VOCABULARY, "teacher@revision", "tokenizer")
     corpus.claim(folder, {"benchmark": "replay"}, "replay")
     marks = [("", time.process_time(), time.perf_counter())]
@@ -117,7 +119,7 @@ def whole(flats: list[FlatLogprobs], tokens: int, k: int, folder: Path) -> tuple
     loaded = load_recipe(folder / "recipe.yaml")
     model = VllmModel.open(loaded.teacher)
     model.eos, model.engine = set(), _Recorded(flats)
-    with mock.patch.object(VllmModel, "open", return_value=model):
+    with mock.patch.dict(ENGINES, vllm=replace(ENGINES["vllm"], opens=lambda section, options: model)):
         began = time.process_time(), time.perf_counter()
         generate(loaded, folder / "run")
         return time.process_time() - began[0], time.perf_counter() - began[1]

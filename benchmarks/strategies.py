@@ -149,7 +149,7 @@ def line(name: str, recipe: Recipe, run: Path, show: int) -> None:
 
 def run_once(recipe: Recipe, run: Path) -> tuple[list[Record], int, int, Counter[str]]:
     """(kept rows, number of rows made, number of failures, counts of reasons why rows were not kept)."""
-    folder = synthgen.generate(recipe, run)
+    folder = synthgen.generate(recipe, run).folder
     curated = synthgen.curate(recipe, run).folder
     counts = corpus.manifest(folder)["counts"]
     why: Counter[str] = Counter(corpus.manifest(curated)["rejected_by"])

@@ -45,7 +45,7 @@ def distributions(teacher: LocalModel, tokens: int) -> tuple[torch.Tensor, dict[
     seeds = load_seeds(recipe.seeds, recipe.split, prompt.question)[: 2 + tokens // 40]
     sampling = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 48}
     requests = [
-        Request("sample", s.id, s.split, [], prompt.teacher(s.fields), sampling, [], id=f"{n:032x}")
+        Request("sample", prompt.teacher(s.fields), sampling, id=f"{n:032x}")
         for n, s in enumerate(seeds)
     ]
     replies = teacher.sample(requests, None)
@@ -70,16 +70,16 @@ def distributions(teacher: LocalModel, tokens: int) -> tuple[torch.Tensor, dict[
     return torch.cat(logp).clone(), {name: torch.cat(parts).clone() for name, parts in z.items()}, rows
 
 
-def stored(logp_NV: torch.Tensor, rows: list[int], spec: dict) -> tuple[Target, float]:
+def stored(logp_NV: torch.Tensor, rows: list[int], spec: logits.LogitsSpec) -> tuple[Target, float]:
     """(target read back from a shard, bytes a token of the shard on disk)."""
     meta = logits.meta(spec, logp_NV.shape[-1], "teacher", "tokenizer")
     targets: list[logits.Target] = []
     for row, part in enumerate(logp_NV.split(rows)):
-        if spec["kind"] == "sampled":
-            u = torch.from_numpy(np.random.default_rng([row, spec["draws"]]).random((len(part), spec["draws"])))
+        if spec.kind == "sampled":
+            u = torch.from_numpy(np.random.default_rng([row, spec.draws]).random((len(part), spec.draws)))
             targets.append(logits.count_draws(invert(part.softmax(-1).double().cumsum(-1), u).numpy()))
         else:
-            targets.append(logits.TopK(*(t.numpy() for t in top_k(part, spec["k"], 1.0))))
+            targets.append(logits.TopK(*(t.numpy() for t in top_k(part, spec.k, 1.0))))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         durable.write_json(folder / "inputs.json", {})
@@ -128,7 +128,7 @@ def _degrees(dot: torch.Tensor, aa: torch.Tensor, bb: torch.Tensor) -> torch.Ten
 def equal_bytes(logp_NV: torch.Tensor, rows: list[int], budget: float) -> int:
     """The largest k for which a shard takes at most `budget` bytes a token."""
     k = 1
-    while stored(logp_NV, rows, {"kind": "topk", "k": k + 1, "temperature": 1.0})[1] <= budget:
+    while stored(logp_NV, rows, logits.LogitsSpec("topk", k=k + 1))[1] <= budget:
         k += 1
     return k
 
@@ -141,10 +141,10 @@ if __name__ == "__main__":
     logp, students, rows = distributions(model, wanted)
     arms: list[tuple[str, Target, float]] = []
     for draws in (12, 50):
-        target, size = stored(logp, rows, {"kind": "sampled", "draws": draws, "temperature": 1.0})
+        target, size = stored(logp, rows, logits.LogitsSpec("sampled", draws=draws))
         arms.append((f"{draws} draws", target, size))
         k = equal_bytes(logp, rows, size)
-        kept, size = stored(logp, rows, {"kind": "topk", "k": k, "temperature": 1.0})
+        kept, size = stored(logp, rows, logits.LogitsSpec("topk", k=k))
         assert isinstance(kept, TopK)
         arms += [(f"top-{k} renormalized", renormalized(kept), size), (f"top-{k} + residual", kept, size)]
     print(f"{model.identity['model']}, V = {logp.shape[-1]:,}, {len(logp)} tokens of {len(rows)} replies")

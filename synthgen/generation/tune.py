@@ -104,12 +104,12 @@ def _trials(
     teacher: Teacher | None = None
     try:
         for size in sizes:
-            if teacher is not None and engine.batch_key_is_free:
+            if teacher is not None and not engine.batch_key_is_free:
+                teacher.close()
+                teacher = None
+            teacher = teacher or open_teacher(section.model_copy(update={engine.batch_key: size}), options)
+            if engine.batch_key_is_free:
                 setattr(teacher, "batch_size", size)  # noqa: B010 - an attribute that the protocol does not have
-            else:
-                if teacher is not None:
-                    teacher.close()
-                teacher = open_teacher(section.model_copy(update={engine.batch_key: size}), options)
             trial = timed(teacher, size)
             yield trial
             if trial.problem:

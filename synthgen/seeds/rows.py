@@ -78,11 +78,22 @@ def _jsonl(path: Path, skip: bool) -> Iterator[tuple[Where, Row]]:
                     raise json.JSONDecodeError("Extra data", text, end)
                 if not isinstance(row, dict):
                     raise ValueError("not a JSON object")
+                if b"\\u" in line and not _is_text(row):
+                    raise ValueError("half of a surrogate pair is no text")
             except (ValueError, RecursionError) as error:
                 if skip:
                     continue
                 raise bad_line(Where(file, "line", number), str(error)) from None
             yield Where(file, "line", number), row
+
+
+def _is_text(value: object) -> bool:
+    """Whether every string of a JSON value can be written as UTF-8."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _csv(path: Path, skip: bool) -> Iterator[tuple[Where, Row]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime
 import decimal
+import hashlib
 import json
 import random
 import string
@@ -18,7 +19,8 @@ import pytest
 from synthgen.errors import RecipeError
 from synthgen.prompts import load_prompt
 from synthgen.recipe import SeedSource, Split, load_recipe, shipped
-from synthgen.seeds import fingerprint, load_seeds, mask
+from synthgen.seeds import load_seeds, mask
+from synthgen.seeds.changes import RowHashes, changed_rows
 
 ROWS = [{"id": f"q{i}", "question": f"What is {i} plus thing-{chr(97 + i)}?", "answer": str(i)} for i in range(12)]
 
@@ -65,9 +67,9 @@ def test_the_same_rows_from_any_kind_of_file(tmp_path, write, name):
     seeds = load(source(write(tmp_path / name), id="id", reference="answer"))
     assert [s.id for s in seeds] == [row["id"] for row in ROWS]
     assert [s.fields for s in seeds] == ROWS
-    assert [s.reference for s in seeds] == [row["answer"] for row in ROWS]
+    assert [s.reference for s in seeds] == [[row["answer"]] for row in ROWS]
     expected = load(source(jsonl(tmp_path / "same.jsonl"), id="id", reference="answer"))
-    assert fingerprint(seeds) == fingerprint(expected)
+    assert seeds.fingerprint == expected.fingerprint
 
 
 def test_a_folder_of_files_in_the_order_of_their_names(tmp_path):
@@ -158,7 +160,7 @@ def test_columns_that_are_no_text(tmp_path):
         "tags": ["a", "b"],
         "nested": {"deep": [1, None]},
     }
-    assert fingerprint(seeds)
+    assert seeds.fingerprint
 
 
 def test_utf8_with_a_byte_order_mark_and_odd_line_ends(tmp_path):
@@ -170,13 +172,74 @@ def test_utf8_with_a_byte_order_mark_and_odd_line_ends(tmp_path):
     assert [s.fields for s in load(source(tmp_path / "a.csv", id="id"))] == [{"id": "ä", "question": "two\nlines"}]
 
 
+def odd_rows(count: int) -> list[dict[str, str]]:
+    """Rows of many kinds of text, the same in any process."""
+    words = ["two", "apples", "Ann", "Bob's", "ten", "écoute", "日本語", "3,000.5", "x-y", "often", "someone", "THIRTY"]
+    words += ["\t", "—", "“Hi”", 'a"b', "line\nbreak", "5%", "None", "naïve", "S", "ſix", ""]
+    return [
+        {
+            "id": f"i{n}",
+            "question": " ".join(words[(n * 7 + k * (k + n)) % len(words)] for k in range(2 + n % 13)) + f" {n}?",
+            "answer": str(n % 7),
+            "topic": f"t{n % 101}",
+        }
+        for n in range(count)
+    ]
+
+
+# Hash over id, split, fields and reference of 1,500 odd rows, and the fingerprint, computed with the code of commit
+# 199c186. (There a reference was a text, and with one the fingerprint was another.)
+BEFORE = {
+    "": ("b24a3acbf4c8beca", "abf9d2e0b8eccaa2"),
+    "id": ("a05d9743ccf4fa53", "7733c9a302a80eb3"),
+    "id reference": ("5ee4c7b042d09cbf", ""),
+    "group": ("97663ca4d50ac2a7", "44fbbb9e9d020d76"),
+}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("columns", ["", "id", "id reference", "group"])
+def test_ids_sides_and_fingerprints_are_those_of_earlier_versions(tmp_path, kind, columns):
+    write = {"jsonl": jsonl, "csv": comma, "parquet": parquet}[kind]
+    names = {name: {"reference": "answer", "group": "topic"}.get(name, name) for name in columns.split()}
+    split = Split(validation=0.1, seed=4)
+    seeds = load(source(write(tmp_path / f"a.{kind}", odd_rows(1500)), **names), split=split)
+    hashed = hashlib.sha256()
+    for seed in seeds:
+        hashed.update(repr((seed.id, seed.split, seed.fields, seed.reference)).encode())
+    fingerprint = "" if "reference" in names else seeds.fingerprint[:16]
+    assert (hashed.hexdigest()[:16], fingerprint) == BEFORE[columns]
+
+
+def test_seeds_are_read_when_they_are_wanted(tmp_path):
+    """They lie in a file of the cache folder without a name; what happens to the seed files later changes nothing."""
+    path = jsonl(tmp_path / "a.jsonl")
+    seeds = load(source(path, id="id"))
+    path.write_text("gone")
+    assert [s.id for s in seeds[2:5]] == ["q2", "q3", "q4"]
+    assert (seeds[-1].id, seeds[0].question, len(seeds)) == ("q11", ROWS[0]["question"], 12)
+    with pytest.raises(IndexError):
+        seeds[12]
+    order = [seeds[int(place)].split for place in seeds.places()]
+    assert order == sorted(order, key=("train", "validation", "test").index)
+    assert Counter(order) == {split: count for split, count in seeds.counts.items() if count}
+
+
 # --- what can be wrong with them ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "bad",
-    [b'{"id": "q6", "question": "What\n', b"[1, 2]\n", b'"text"\n', b"\xff\xfe\n", b"[" * 100_000 + b"\n"],
-    ids=["half", "list", "string", "not utf-8", "deep"],
+    [
+        b'{"id": "q6", "question": "What\n',
+        b"[1, 2]\n",
+        b'"text"\n',
+        b"\xff\xfe\n",
+        b"[" * 100_000 + b"\n",
+        b'{"id": "q6", "question": "What \\ud83d?"}\n',
+        b'{"id": "q6", "question": "What?"} {}\n',
+    ],
+    ids=["half", "list", "string", "not utf-8", "deep", "half a character", "two"],
 )
 def test_a_malformed_line_is_named_and_the_others_kept_when_asked(tmp_path, bad):
     path = jsonl(tmp_path / "a.jsonl")
@@ -327,13 +390,55 @@ def test_shares_are_those_of_the_recipe(tmp_path):
 
 def test_the_fingerprint_changes_with_any_seed(tmp_path):
     def of(rows, split=None, **more):
-        return fingerprint(load(source(jsonl(tmp_path / "a.jsonl", rows), id="id", **more), split=split))
+        return load(source(jsonl(tmp_path / "a.jsonl", rows), id="id", **more), split=split).fingerprint
 
     first = of(ROWS)
     assert of(ROWS) == first
     changed = [*ROWS[:5], {**ROWS[5], "question": "Another?"}, *ROWS[6:]]
     others = [of(changed), of(ROWS[:-1]), of(ROWS[::-1]), of(ROWS, reference="answer"), of(ROWS, Split(test=0.9))]
     assert len({first, *others}) == 1 + len(others)
+
+
+def changes(tmp_path, before, after, **columns) -> list[str]:
+    """What is said of a run whose seeds were `before`, lists of rows by file name, and are `after`."""
+    kept = []
+    for rows_of in (before, after):
+        folder = tmp_path / f"run{len(kept)}"
+        folder.mkdir()
+        load(*(source(jsonl(tmp_path / name, rows), **columns) for name, rows in rows_of.items())).rows.write(folder)
+        kept.append(RowHashes.read(folder))
+    return changed_rows(*kept)
+
+
+@pytest.mark.parametrize(
+    ("after", "columns", "words"),
+    [
+        ([*ROWS, {"id": "x", "question": "x?"}], {"id": "id"}, ["q.jsonl: 1 row added"]),
+        (ROWS[2:], {"id": "id"}, ["q.jsonl: 2 rows removed"]),
+        ([{**ROWS[0], "question": "Z?"}, *ROWS[1:]], {"id": "id"}, ["q.jsonl: 1 row changed"]),
+        ([{**ROWS[0], "question": "Z?"}, *ROWS[1:]], {}, ["q.jsonl: 1 row changed"]),
+        ([{**ROWS[0], "id": "y"}, *ROWS[2:]], {"id": "id"}, ["q.jsonl: 1 row added, 2 rows removed"]),
+        (ROWS[::-1], {"id": "id"}, ["q.jsonl: the order of the rows changed"]),
+        (ROWS, {"id": "id"}, []),
+    ],
+)
+def test_what_changed_is_said_in_rows(tmp_path, after, columns, words):
+    assert changes(tmp_path, {"q.jsonl": ROWS}, {"q.jsonl": after}, **columns) == words
+
+
+def test_what_changed_is_said_by_file(tmp_path):
+    before = {"a.jsonl": ROWS[:6], "b.jsonl": ROWS[6:9]}
+    after = {"a.jsonl": ROWS[:5], "c.jsonl": ROWS[9:]}
+    words = ["b.jsonl: no longer among the seeds", "a.jsonl: 1 row removed", "c.jsonl: new among the seeds"]
+    assert changes(tmp_path, before, after, id="id") == words
+
+
+def test_of_many_rows_the_number_alone_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("synthgen.seeds.changes.LIMIT", 10)
+    assert changes(tmp_path, {"a.jsonl": ROWS}, {"a.jsonl": ROWS[:11]}, id="id") == ["a.jsonl: 12 rows became 11"]
+    assert (tmp_path / "run0" / ".seed-rows").stat().st_size < 200
+    (tmp_path / "run0" / ".seed-rows").write_bytes(b"{}")
+    assert RowHashes.read(tmp_path / "run0") is None
 
 
 def test_mask_hides_names_and_numbers_alone():
@@ -379,7 +484,7 @@ def test_support_messages():
     assert sum(s.split == "test" for s in seeds) >= 300
     assert len({plain(row["text"]) for row in rows}) == len(rows)
     assert {row["label"] for row in rows} == set(load_recipe("classify").generate.labels)
-    assert min(Counter(s.reference for s in seeds if s.split == "test").values()) >= 50
+    assert min(Counter(tuple(s.reference) for s in seeds if s.split == "test").values()) >= 50
 
 
 def test_instructions():

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.corpora import read
 from support.serving import write_recipe
-from test_api import read, serve  # noqa: F401
 
 import synthgen
 from synthgen.errors import RecipeError, TeacherError, UserError
@@ -46,12 +46,12 @@ def write(folder: Path, url: str, strategy: str, **sections) -> Path:
 
 
 @pytest.mark.parametrize("strategy", CASES)
-def test_the_same_rows_however_many_are_in_flight(serve, tmp_path, monkeypatch, strategy):  # noqa: F811
+def test_the_same_rows_however_many_are_in_flight(serve, tmp_path, monkeypatch, strategy):
     """Faults or not, one at a time or sixteen: the same rows; each reply paid once; what the rows cost is the bill."""
     more, config = CASES[strategy]
     calm = serve(**config)
     path = write(tmp_path / "task", calm.url, strategy, seeds=20, teacher={"max_in_flight": 1}, **more)
-    alone, failed, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "alone"))
+    alone, failed, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "alone").folder)
     assert len(alone) >= 10
     stats = calm.stats()
     assert stats["paid_twice"] == 0
@@ -61,28 +61,26 @@ def test_the_same_rows_however_many_are_in_flight(serve, tmp_path, monkeypatch, 
         assert cost == pytest.approx(bill, rel=1e-9) or (strategy == "best_of_n" and bill < cost < 1.2 * bill)
     calm.set(faults={"500": 0.1, "429": 0.1, "reset": 0.05}, latency=0.005, reset=True)
     monkeypatch.setenv("SYNTHGEN_CACHE", str(tmp_path / "another"))
-    path = write(
-        tmp_path / "task", calm.url, strategy, seeds=20, teacher={"max_in_flight": 16, "max_retries": 8}, **more
-    )
-    crowd, again, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "crowd"))
+    path = write(tmp_path / "task", calm.url, strategy, seeds=20, teacher={"max_in_flight": 16, "attempts": 9}, **more)
+    crowd, again, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "crowd").folder)
     assert [vars(r) for r in crowd] == [vars(r) for r in alone]
     assert [(f["id"], f["kind"]) for f in again] == [(f["id"], f["kind"]) for f in failed]
     # Another run of the recipe asks nothing: every round comes from the cache.
     asked = calm.stats()["requests"]
-    cached, _, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "cached"))
+    cached, _, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "cached").folder)
     assert calm.stats()["requests"] == asked
     assert [r.id for r in cached] == [r.id for r in alone]
 
 
-def test_a_batch_for_each_round(serve, tmp_path, monkeypatch):  # noqa: F811
+def test_a_batch_for_each_round(serve, tmp_path, monkeypatch):
     server = serve(batch={"polls": 0})
     path = write(tmp_path / "task", server.url, "conversation", seeds=6, steps={"rounds": 2})
     recipe = synthgen.load_recipe(path)
-    rows, failures, _ = read(synthgen.generate(recipe, tmp_path / "batched", batch=True))
+    rows, failures, _ = read(synthgen.generate(recipe, tmp_path / "batched", batch=True).folder)
     assert (len(rows), failures) == (12, [])
     assert len(server.stats()["batches"]) == 3  # answer, the user's next turn, answer
     monkeypatch.setenv("SYNTHGEN_CACHE", str(tmp_path / "another"))
-    asked, _, _ = read(synthgen.generate(recipe, tmp_path / "asked"))
+    asked, _, _ = read(synthgen.generate(recipe, tmp_path / "asked").folder)
     assert [(r.id, r.text) for r in asked] == [(r.id, r.text) for r in rows]
     assert sum(r.cost_usd for r in rows) == pytest.approx(sum(r.cost_usd for r in asked) / 2, rel=1e-6)
 
@@ -98,12 +96,12 @@ def several(path: Path, teachers: dict, **sections) -> Path:
     return path
 
 
-def test_a_mixture_of_two_servers_shares_one_budget(serve, tmp_path, monkeypatch):  # noqa: F811
+def test_a_mixture_of_two_servers_shares_one_budget(serve, tmp_path, monkeypatch):
     one, two = serve(latency=0.01), serve(latency=0.03)
     path = write(tmp_path / "task", one.url, "answer", seeds=60)
     teachers = {"one": {"model": "a"}, "two": {"model": "b", "base_url": two.url}}
     several(path, teachers, mixture={"one": 2, "two": 1})
-    rows, failures, manifest = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run"))
+    rows, failures, manifest = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run").folder)
     assert (len(rows), failures) == (60, [])
     by = {name: sum(r.teacher == name for r in rows) for name in teachers}
     assert by == {"one": one.stats()["requests"], "two": two.stats()["requests"]}
@@ -122,7 +120,7 @@ def test_a_mixture_of_two_servers_shares_one_budget(serve, tmp_path, monkeypatch
     assert 0 < sum(s.stats()["usd_pico"] for s in (one, two)) / 1e12 <= billed / 2
 
 
-def test_one_dead_server_stops_the_run_in_one_line(serve, tmp_path):  # noqa: F811
+def test_one_dead_server_stops_the_run_in_one_line(serve, tmp_path):
     one, two = serve(latency=0.01), serve(dead_after=3)
     path = write(tmp_path / "task", one.url, "answer", seeds=80)
     teachers = {"one": {"model": "a"}, "two": {"model": "b", "base_url": two.url, "max_retries": 1}}
@@ -130,19 +128,19 @@ def test_one_dead_server_stops_the_run_in_one_line(serve, tmp_path):  # noqa: F8
     with pytest.raises(TeacherError, match=f"{two.port}.* is not answering"):
         synthgen.generate(synthgen.load_recipe(path), tmp_path / "run")
     two.set(dead_after=None)
-    rows, failures, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run"))
+    rows, failures, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run").folder)
     assert len(rows) + len(failures) == 80
     assert one.stats()["paid_twice"] == two.stats()["paid_twice"] == 0
 
 
-def test_a_local_teacher_answers_and_a_remote_one_judges(serve, tmp_path, tiny):  # noqa: F811
+def test_a_local_teacher_answers_and_a_remote_one_judges(serve, tmp_path, tiny):
     """Rows with logits of the local engine; marks from the server, paid once though a shard is made again."""
     server = serve(labels=["3", "8"])
     path = write(tmp_path / "task", server.url, "best_of_n", seeds=12, steps={"candidates": 2, "judge": "judge"})
     local = {"engine": "transformers", "model": str(tiny), "license": "MIT", "batch_size": 8, "device": "cpu"}
     several(path, {"small": local, "judge": {}}, logits={"kind": "sampled", "draws": 8})
     recipe = synthgen.load_recipe(path)
-    folder = synthgen.generate(recipe, tmp_path / "run")
+    folder = synthgen.generate(recipe, tmp_path / "run").folder
     rows, failures, manifest = read(folder)
     assert (len(rows), failures) == (12, [])
     assert {r.teacher for r in rows} == {"small"}
@@ -160,7 +158,7 @@ def test_a_local_teacher_answers_and_a_remote_one_judges(serve, tmp_path, tiny):
     assert server.stats()["requests"] == stats["requests"]
 
 
-def test_what_an_api_cannot_do_is_said_before_anything_is_sent(serve, tmp_path, tiny):  # noqa: F811
+def test_what_an_api_cannot_do_is_said_before_anything_is_sent(serve, tmp_path, tiny):
     server = serve()
     path = write(tmp_path / "task", server.url, "preference", seeds=4, steps={"choose": "likelihood", "candidates": 2})
     with pytest.raises(TeacherError, match="does not offer 'score'"):
@@ -187,7 +185,7 @@ def test_what_an_api_cannot_do_is_said_before_anything_is_sent(serve, tmp_path, 
 # ---------------------------------------------------------------- the order of paying, keeping and counting
 
 
-def test_a_reservation_is_on_the_disk_before_the_request_is_on_the_wire(serve, tmp_path):  # noqa: F811
+def test_a_reservation_is_on_the_disk_before_the_request_is_on_the_wire(serve, tmp_path):
     """A run killed while eight requests are billed and unanswered has spent them, as the ledger says."""
     server = serve(script=[["What", ["timeout"]]])  # billed, and then silence
     path = write_recipe(
@@ -211,23 +209,23 @@ def test_a_reservation_is_on_the_disk_before_the_request_is_on_the_wire(serve, t
 
 
 @pytest.mark.parametrize("shard_size", [1, 7, 1000])
-def test_a_full_memory_slows_the_run_and_never_stops_it(serve, tmp_path, monkeypatch, shard_size):  # noqa: F811
-    from synthgen.generation import remote
+def test_a_full_memory_slows_the_run_and_never_stops_it(serve, tmp_path, monkeypatch, shard_size):
+    from synthgen.generation import filling
 
-    monkeypatch.setattr(remote, "_HELD_BYTES", 5000)  # two rows
+    monkeypatch.setattr(filling, "_HELD_BYTES", 5000)  # two rows
     server = serve(latency=0.002)
     path = write_recipe(tmp_path / "task", server.url, seeds=50, generate={"shard_size": shard_size})
-    rows, failures, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run"))
+    rows, failures, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run").folder)
     assert (len(rows), failures) == (50, [])
 
 
-def test_nothing_counts_before_it_is_durable(serve, tmp_path):  # noqa: F811
+def test_nothing_counts_before_it_is_durable(serve, tmp_path):
     """While the cache's disk stands still, no more is asked than may be in flight."""
     server = serve(latency=0.02)
     path = write_recipe(tmp_path / "task", server.url, seeds=400, teacher={"max_in_flight": 4})
     recipe = synthgen.load_recipe(path)
     done: list = []
-    thread = threading.Thread(target=lambda: done.append(synthgen.generate(recipe, tmp_path / "run")))
+    thread = threading.Thread(target=lambda: done.append(synthgen.generate(recipe, tmp_path / "run").folder))
     thread.start()
     while server.stats()["requests"] < 20:
         time.sleep(0.01)

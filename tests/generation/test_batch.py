@@ -7,31 +7,16 @@ import json
 import sqlite3
 
 import pytest
-from support.serving import KEY, Serving, write_recipe
-from test_api import read
+from support.corpora import read
+from support.serving import KEY, write_recipe
 
 import synthgen
 from synthgen.errors import TeacherError, UserError
 
 
-@pytest.fixture
-def serve(tmp_path, monkeypatch):
-    monkeypatch.setenv("SYNTHGEN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("LOOPBACK_KEY", KEY)
-    running = []
-
-    def start(**config) -> Serving:
-        running.append(Serving(**config))
-        return running[-1]
-
-    yield start
-    for server in running:
-        server.stop()
-
-
 def batched(tmp_path, server, name="run", **recipe):
     path = write_recipe(tmp_path / "task", server.url, **recipe)
-    return read(synthgen.generate(synthgen.load_recipe(path), tmp_path / name, batch=True))
+    return read(synthgen.generate(synthgen.load_recipe(path), tmp_path / name, batch=True).folder)
 
 
 def test_a_batch_makes_the_rows_that_asking_makes_at_half_the_price(serve, tmp_path, monkeypatch):
@@ -42,7 +27,7 @@ def test_a_batch_makes_the_rows_that_asking_makes_at_half_the_price(serve, tmp_p
     assert list(server.stats()["batches"].values()) == ["completed"]
     monkeypatch.setenv("SYNTHGEN_CACHE", str(tmp_path / "another"))
     path = write_recipe(tmp_path / "task", server.url, seeds=20, teacher={"max_in_flight": 1})
-    asked, _, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "asked"))
+    asked, _, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "asked").folder)
     assert [r.text for r in asked] == [r.text for r in rows]
     assert [r.id for r in asked] == [r.id for r in rows]
     assert sum(r.cost_usd for r in rows) == pytest.approx(sum(r.cost_usd for r in asked) / 2, rel=1e-6)
@@ -93,7 +78,7 @@ def test_killed_after_create_the_batch_is_found_again(serve, tmp_path):
     (entry,) = json.loads(journal.read_text())
     assert "file" in entry
     assert "batch" not in entry
-    rows, _, _ = read(synthgen.generate(recipe, tmp_path / "run", batch=True))
+    rows, _, _ = read(synthgen.generate(recipe, tmp_path / "run", batch=True).folder)
     stats = server.stats()
     assert len(rows) == 10
     assert len(stats["batches"]) == stats["uploads"] == 1

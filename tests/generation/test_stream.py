@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from support.small import small_task, small_teacher
 import synthgen
 from synthgen import corpus
 from synthgen.errors import GateDenied, TeacherError
+from synthgen.tables.engines import ENGINES
 from synthgen.teachers.base import Reply, StreamingTeacher
 from synthgen.teachers.transformers import LocalModel
 
@@ -19,30 +20,35 @@ AT_ONCE = 5
 
 
 class OneByOne:
-    """A real model, asked one request at a time; `slow` is the seed whose answers take long."""
+    """A real model, asked one request at a time; `slow` is a seed whose answers come when `until` seeds
+    were asked beside it."""
 
-    def __init__(self, model: LocalModel, slow: str = "", fails: str = "", dies: str = "") -> None:
-        self.model, self.slow, self.fails, self.dies = model, slow, fails, dies
+    def __init__(self, model: LocalModel, slow: str = "", until: int = 2, fails: str = "", dies: str = "") -> None:
+        self.model, self.slow, self.until, self.fails, self.dies = model, slow, until, fails, dies
         self.identity, self.can = model.identity, model.can
         self.sample, self.classify, self.score = model.sample, model.classify, model.score
         self.flying: list[str] = []
         self.most = 0
         self.beside: set[str] = set()  # seeds that were asked while the slow one was
+        self.enough = asyncio.Event()
         self.closed = False
 
     async def start(self) -> int:
         return AT_ONCE
 
     async def ask(self, request, spec, tick) -> Reply:
-        self.flying.append(request.seed_id)
+        seed = f"q{request.question.split()[0]}"  # the question begins with its number
+        self.flying.append(seed)
         self.most = max(self.most, len(self.flying))
         if self.slow in self.flying:
-            self.beside.add(request.seed_id)
-        await asyncio.sleep(0.5 if request.seed_id == self.slow else 0.001)
-        self.flying.remove(request.seed_id)
-        if request.seed_id == self.dies:
+            self.beside.add(seed)
+        if len(self.beside) >= self.until:
+            self.enough.set()
+        await (asyncio.wait_for(self.enough.wait(), 60) if seed == self.slow else asyncio.sleep(0.001))
+        self.flying.remove(seed)
+        if seed == self.dies:
             raise TeacherError("the engine does not start again", "")
-        if request.seed_id == self.fails:
+        if seed == self.fails:
             return Reply(failure=("engine_died", "it died"))
         return self.model.sample([request], spec, tick)[0]
 
@@ -59,15 +65,15 @@ def folder(tmp_path_factory) -> Path:
 def run(folder, tmp_path, monkeypatch):
     """`run(teacher, **sections)`: the folder of a run by that teacher; None is the batch engine."""
 
-    module = importlib.import_module("synthgen.generation.driver")
-
     def generate(teacher: OneByOne | None, **sections) -> Path:
         recipe = small_task(tmp_path / "task", folder, 12, long=1, train=None, **sections)
         if teacher is not None:
-            monkeypatch.setattr(module, "open_teacher", lambda section, generate: teacher)
+            engine = replace(ENGINES["transformers"], opens=lambda section, options: teacher)
+            monkeypatch.setitem(ENGINES, "transformers", engine)
         else:
             monkeypatch.undo()
-        return synthgen.generate(synthgen.load_recipe(recipe), tmp_path / ("plain" if teacher is None else "stream"))
+        name = "plain" if teacher is None else "stream"
+        return synthgen.generate(synthgen.load_recipe(recipe), tmp_path / name).folder
 
     return generate
 
@@ -97,10 +103,10 @@ def test_the_rows_are_those_of_the_batch_engine_and_in_their_order(run, model):
 
 
 def test_it_is_kept_full_and_a_slow_answer_holds_nobody_up(run, model):
-    teacher = OneByOne(model, slow="q1")
+    teacher = OneByOne(model, slow="q1", until=9)  # of other shards too: one has three seeds
     run(teacher)
     assert teacher.most == AT_ONCE
-    assert len(teacher.beside) > 8  # of other shards too: one has three seeds
+    assert len(teacher.beside) >= 9
 
 
 def test_strategies_of_several_rounds_run_by_themselves(run, model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,12 +11,13 @@ from support.serving import write_recipe
 
 import synthgen
 from synthgen.errors import UserError
-from synthgen.generation import tune as module
 from synthgen.generation.tune import attempt, tune
+from synthgen.logits import LogitsSpec
 from synthgen.requests import Request
-from synthgen.teachers.base import Reply
+from synthgen.tables.engines import ENGINES
+from synthgen.teachers.base import Reply, no_tick
 
-SPEC = {"kind": "topk", "k": 4, "temperature": 1.0}
+SPEC = LogitsSpec("topk", k=4)
 
 
 class Timed:
@@ -42,7 +44,8 @@ def timed(monkeypatch):
 
     def put(most: int = 1 << 20) -> Timed:
         engine = Timed(most)
-        monkeypatch.setattr(module, "open_teacher", lambda section, generate: engine)
+        opens = replace(ENGINES["transformers"], opens=lambda section, options: engine)
+        monkeypatch.setitem(ENGINES, "transformers", opens)
         return engine
 
     return put
@@ -73,9 +76,9 @@ def test_out_of_memory_ends_the_trials_and_is_said(task, timed):
 
 def test_other_errors_are_not_taken_for_memory():
     engine = SimpleNamespace(batch_size=1, sample=lambda *a: (_ for _ in ()).throw(RuntimeError("shape mismatch")))
-    request = Request("sample", "s", "train", [], [], {"temperature": 1.0, "top_p": 1.0}, [], teacher="t")
+    request = Request("sample", [], {"temperature": 1.0, "top_p": 1.0}, teacher="t")
     with pytest.raises(RuntimeError, match="shape"):
-        attempt(engine, "t", 4, [request], SPEC, lambda tokens: None)
+        attempt(engine, 4, name="t", requests=[request], spec=SPEC, tick=no_tick)
 
 
 def test_on_a_real_engine_nothing_is_written(task, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from support.small import CLASSES, WORDS, small_encoder
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from synthgen.lm.forward import completion_logits
+from synthgen.logits import LogitsSpec
 from synthgen.requests import Request
 from synthgen.tables.engines import TeacherSection
 from synthgen.teachers import open_teacher
@@ -17,9 +20,9 @@ from synthgen.teachers.transformers import LocalModel
 
 NEAR = 1e-3  # in nats; the device adds float32 numbers in another order
 SPECS = [
-    {"kind": "sampled", "draws": 50, "temperature": 1.0},
-    {"kind": "sampled", "draws": 9, "temperature": 2.0},
-    {"kind": "topk", "k": 16, "temperature": 2.0},
+    LogitsSpec("sampled", draws=50),
+    LogitsSpec("sampled", 2.0, draws=9),
+    LogitsSpec("topk", 2.0, k=16),
 ]
 # All questions begin with the same words, so that the teacher computes this prefix once.
 QUESTIONS = [f"Here is a sum to be done by you alone: {n} + {n * n}? {'Think. ' * (n % 4)}" for n in range(12)]
@@ -42,7 +45,7 @@ def on_cpu(teacher_folder):
 def ask(question: str, index: int, tokens: int = 20, kind: str = "sample", top_p: float = 1.0, **fields) -> Request:
     prompt = [{"role": "user", "content": question}]
     sampling = {"temperature": 1.0, "top_p": top_p, "max_new_tokens": tokens}
-    return Request(kind, f"s{index}", "train", prompt, prompt, sampling, [], id=f"{index + 1:032x}", **fields)
+    return Request(kind, said, sampling, id=f"{index + 1:032x}", **more)
 
 
 def arrays(target) -> list[np.ndarray]:
@@ -80,9 +83,10 @@ def test_draws_and_tokens_follow_their_own_probabilities(model):
         assert 0.3 < chi < 1 + 4 * (2 / len(likely)) ** 0.5
 
 
-def test_stored_top_k_has_the_log_probabilities_of_the_cpu(model, on_cpu):
+def test_what_is_stored_beside_a_token_is_its_probability_on_the_cpu(model, on_cpu):
     """The top-k stored while sampling, with caches, masks and a shared prefix, compared with plain forward passes."""
-    for reply in model.sample([ask(q, i) for i, q in enumerate(QUESTIONS)], {**SPECS[2], "temperature": 1.0}):
+    spec = dataclasses.replace(SPECS[2], temperature=1.0)
+    for reply in model.sample([ask(q, i) for i, q in enumerate(QUESTIONS)], spec):
         [logp_TV] = on_cpu.logprobs([list(reply.prompt_token_ids)], [list(reply.token_ids)])
         kept = logp_TV.gather(-1, torch.from_numpy(reply.target.ids).long())
         assert float((kept - torch.from_numpy(reply.target.logprobs)).abs().max()) < NEAR
@@ -98,14 +102,14 @@ def test_scores_are_those_of_the_cpu(model, on_cpu, spec):
     for a, b in zip(replies, expected, strict=True):
         assert a.token_ids == b.token_ids
         assert np.abs(np.array(a.token_logprobs) - np.array(b.token_logprobs)).max() < NEAR
-        if spec["kind"] == "topk":
+        if spec.kind == "topk":
             assert np.abs(a.target.logprobs - b.target.logprobs).max() < NEAR
             assert np.abs(a.target.log_tail - b.target.log_tail).max() < NEAR
             assert np.abs(a.target.log_z - b.target.log_z).max() < NEAR
             continue
         assert np.array_equal(a.target.uniques.shape, b.target.uniques.shape)
         for x, y in zip(split(a.target), split(b.target), strict=True):
-            draws += spec["draws"]
+            draws += spec.draws
             differ += sum(abs(x.get(i, 0) - y.get(i, 0)) for i in x.keys() | y.keys()) // 2
     assert differ <= draws * 1e-3, "only rounding may change a draw, and it does so seldom"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
+from support.corpora import read
 from support.serving import KEY, Serving, write_recipe
-from test_api import read
 
 import synthgen
 from synthgen.generation.scheduler import BudgetReached
@@ -61,7 +61,7 @@ def test_every_request_becomes_one_row_or_one_failure(hostile, tmp_path, seed):
         generate={"shard_size": 32},
     )
     began = time.monotonic()
-    rows, failures, manifest = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run"))
+    rows, failures, manifest = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run").folder)
     stats = server.stats()
     print(f"\n{len(rows)} rows, {len(failures)} failures in {time.monotonic() - began:.1f} s; {stats['statuses']}")
     assert len(rows) + len(failures) == 300
@@ -98,7 +98,7 @@ def test_quota_is_used(hostile, tmp_path, quota, count):
     server = hostile(latency=0.1, rpm=rpm, tpm=tpm, burst=1.0)
     teacher = {"rpm": rpm, "tpm": tpm, "max_in_flight": 64}
     path = write_recipe(tmp_path / "task", server.url, seeds=count, teacher=teacher, generate={"shard_size": 64})
-    rows, failures, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run"))
+    rows, failures, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run").folder)
     stats = server.stats()
     accepted = stats["accepted"]
     seconds = accepted[-1][0] - accepted[0][0]

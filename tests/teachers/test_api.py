@@ -18,25 +18,10 @@ from synthgen.errors import GateDenied, RecipeError, TeacherError, UserError
 from synthgen.generation.cache import Cache
 from synthgen.generation.pacing import Bucket, Concurrency, Quota
 from synthgen.generation.scheduler import BudgetReached
+from synthgen.logits import LogitsSpec
 from synthgen.teachers.chat import label_probs, retry_after
 from synthgen.teachers.openai import parsed
 from synthgen.teachers.server_tokens import TokenMap, UnknownToken
-
-
-@pytest.fixture
-def serve(tmp_path, monkeypatch):
-    """`serve(**config)` starts a server; the key and a fresh cache are set."""
-    running = []
-    monkeypatch.setenv("SYNTHGEN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("LOOPBACK_KEY", KEY)
-
-    def start(**config) -> Serving:
-        running.append(Serving(**config))
-        return running[-1]
-
-    yield start
-    for server in running:
-        server.stop()
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +32,7 @@ def tokens(tiny) -> TokenMap:
 def make(tmp_path: Path, server: Serving, name: str = "run", retry_failed: bool = False, **recipe):
     """(records, failures by kind, manifest) of a run."""
     path = write_recipe(tmp_path / "task", server.url, **recipe)
-    folder = synthgen.generate(synthgen.load_recipe(path), tmp_path / name, retry_failed=retry_failed)
+    folder = synthgen.generate(synthgen.load_recipe(path), tmp_path / name, retry_failed=retry_failed).folder
     return read(folder)
 
 
@@ -138,7 +123,7 @@ def test_budget_is_never_exceeded_and_more_goes_on(serve, tmp_path):
         synthgen.generate(synthgen.load_recipe(path), tmp_path / "run")
     assert server.stats()["paid"] == paid
     path = write_recipe(tmp_path / "task", server.url, seeds=200, generate={"budget": {"usd": 1.0}})
-    rows, _, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run"))
+    rows, _, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run").folder)
     assert len(rows) == 200
     assert server.stats()["paid"] == 200
 
@@ -266,7 +251,7 @@ def test_too_many_failures_stop_the_run(serve, tmp_path):
     assert stopped.value.exit_code == 1
     assert not (tmp_path / "run/generated/manifest.json").exists()
     path = write_recipe(tmp_path / "task", server.url, seeds=100, generate={"max_failures": 50})
-    _, failures, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run"))
+    _, failures, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run").folder)
     assert len(failures) == 26
 
 
@@ -276,7 +261,7 @@ def test_a_dead_server_ends_in_a_clear_state_and_the_run_goes_on_later(serve, tm
     with pytest.raises(TeacherError, match="is not answering"):
         synthgen.generate(synthgen.load_recipe(path), tmp_path / "run")
     server.set(dead_after=None)
-    rows, failures, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run"))
+    rows, failures, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run").folder)
     assert len(rows) + len(failures) == 60
     assert len(failures) < 3
     assert server.stats()["paid_twice"] == 0
@@ -454,7 +439,7 @@ def test_sentinel_and_unmapped_tokens_go_to_the_tail(tokens):
     assert target.logprobs[0].tolist() == pytest.approx([-0.5, logits.FLOOR, logits.FLOOR])
     assert target.log_tail[0] == pytest.approx(np.log(1 - np.exp(-0.5)), abs=1e-5)
     assert target.logprobs[1, :2].tolist() == pytest.approx([-0.1, -3.0])  # sorted
-    logits.encode(target, logits.meta({"kind": "topk", "k": 3, "temperature": 1.0}, tokens.size, "t", "h"))
+    logits.encode(target, logits.meta(LogitsSpec("topk", k=3), tokens.size, "t", "h"))
 
 
 def test_bytes_that_are_no_text_and_text_that_is_no_token(tokens):
@@ -562,13 +547,13 @@ def test_parts_of_a_run_merge(serve, tmp_path):
 
     server = serve()
     recipe = synthgen.load_recipe(write_recipe(tmp_path / "task", server.url, seeds=50))
-    whole = synthgen.generate(recipe, tmp_path / "whole")
+    whole = synthgen.generate(recipe, tmp_path / "whole").folder
     for i in (1, 2, 3):
-        folder = synthgen.generate(recipe, tmp_path / f"part{i}", part=(i, 3))
+        folder = synthgen.generate(recipe, tmp_path / f"part{i}", part=(i, 3)).folder
         assert not (folder / "manifest.json").exists()
         shutil.copytree(folder / "data", tmp_path / "merged/generated/data", dirs_exist_ok=True)
     shutil.copy(tmp_path / "part1/generated/inputs.json", tmp_path / "merged/generated/inputs.json")
-    merged = synthgen.generate(recipe, tmp_path / "merged")
+    merged = synthgen.generate(recipe, tmp_path / "merged").folder
     assert corpus.manifest(merged) == corpus.manifest(whole)
     assert server.stats()["requests"] == 50
 
@@ -627,7 +612,7 @@ def test_replay_goes_through_the_same_scheduler(serve, tmp_path):
     recipe = yaml.safe_load(path.read_text())
     recipe["teacher"] = {"engine": "replay", "path": str(tmp_path / "run/generated"), "license": "Apache-2.0"}
     path.write_text(yaml.safe_dump(recipe))
-    again, failures, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "again"))
+    again, failures, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "again").folder)
     assert not failures
     assert [r.text for r in again] == [r.text for r in rows]
     assert server.stats()["requests"] == 20

@@ -23,7 +23,7 @@ def encoder(tmp_path_factory) -> Path:
 
 def request(text: str, labels: tuple[str, ...] = ("payment", "delivery", "technical")) -> Request:
     asked = [{"role": "system", "content": "Sort."}, {"role": "user", "content": text}]
-    return Request("classify", "s", "train", [{"role": "user", "content": text}], asked, {}, [], labels=labels)
+    return Request("classify", asked, labels=labels, text=text)
 
 
 TEXTS = ["where is my parcel", "my card was charged twice and twice the bill", "the app crashes", "lost"]
@@ -77,7 +77,7 @@ def test_a_student_of_an_encoder(recipe, tmp_path):
     import distill
 
     loaded = synthgen.load_recipe(recipe())
-    folder = synthgen.generate(loaded, tmp_path / "run")
+    folder = synthgen.generate(loaded, tmp_path / "run").folder
     rows = [r for _, some in corpus.records(folder) for r in some]
     assert len(rows) == 60
     assert all(abs(sum(r.label_probs) - 1) < 1e-6 for r in rows)

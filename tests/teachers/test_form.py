@@ -35,8 +35,8 @@ def made(folder):
 def test_every_answer_is_of_the_schema(task, tmp_path, temperature, top_p):
     """A model of random weights, which would never write JSON by itself."""
     more = {"max_new_tokens": 40, "temperature": temperature, "top_p": top_p, "json_schema": SCHEMA}
-    recipe = synthgen.load_recipe(task(12, generate={"num_generations": 2, "shard_size": 8, **more}, train=None))
-    rows, failures = made(synthgen.generate(recipe, tmp_path / "run"))
+    recipe = synthgen.load_recipe(task(12, generate={"samples": 2, "shard_size": 8, **more}, train=None))
+    rows, failures = made(synthgen.generate(recipe, tmp_path / "run").folder)
     assert [f["reason"] for f in failures] == []
     assert len(rows) == 24
     values = [json.loads(r.text) for r in rows]
@@ -49,11 +49,11 @@ def test_every_answer_is_of_the_schema(task, tmp_path, temperature, top_p):
 def test_a_pattern_and_an_answer_that_was_cut(task, tmp_path):
     more = {"num_generations": 1, "max_new_tokens": 30, "regex": "(yes|no), [0-9]{2}"}
     recipe = synthgen.load_recipe(task(8, generate=more, train=None))
-    rows, failures = made(synthgen.generate(recipe, tmp_path / "run"))
+    rows, failures = made(synthgen.generate(recipe, tmp_path / "run").folder)
     assert (len(rows), failures) == (8, [])
     assert all(re.fullmatch("(yes|no), [0-9]{2}", r.text) for r in rows)
     short = synthgen.load_recipe(task(8, name="short", generate={**more, "max_new_tokens": 2}, train=None))
-    rows, failures = made(synthgen.generate(short, tmp_path / "short"))
+    rows, failures = made(synthgen.generate(short, tmp_path / "short").folder)
     assert rows == []
     assert {(f["kind"], f["reason"]) for f in failures} == {("schema", "the answer does not match generate.regex")}
 
@@ -62,7 +62,7 @@ def test_what_is_stored_is_the_teachers_own_distribution(task, tmp_path, tiny):
     """Of all tokens, those that the form ruled out among them; its tokens are often outside the top."""
     more = {"num_generations": 1, "max_new_tokens": 40, "json_schema": SCHEMA}
     recipe = synthgen.load_recipe(task(8, generate=more, train=None, logits=TOPK))
-    folder = synthgen.generate(recipe, tmp_path / "run")
+    folder = synthgen.generate(recipe, tmp_path / "run").folder
     teacher = LocalModel.open(TeacherSection(model=str(tiny), device="cpu"))
     outside = 0
     [part] = (folder / "logits").iterdir()
@@ -82,7 +82,7 @@ def test_a_step_on_the_way_is_not_held(task, tmp_path):
     more = {"num_generations": 1, "max_new_tokens": 40, "json_schema": SCHEMA}
     path = task(6, strategy="paraphrase", generate=more, train=None, steps={"max_new_tokens": 30})
     (path.parent / "paraphrase.j2").write_text("Say in other words: {{ question }}\n")
-    rows, failures = made(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run"))
+    rows, failures = made(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run").folder)
     assert all(f["kind"] in ("cut", "empty", "unchanged") for f in failures)  # a random model seldom ends a turn
     assert len(rows) + len(failures) == 6
     assert all("kind" in json.loads(r.text) and not r.prompt[-1]["content"].startswith("{") for r in rows)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from synthgen import logits
+from synthgen.logits import LogitsSpec
 from synthgen.prompts import load_prompt
 from synthgen.recipe import shipped
 from synthgen.requests import Request
@@ -29,9 +30,7 @@ def ask(
     fields = {"question": question}
     messages = prompt.teacher(fields) if few_shot else prompt.student(fields)
     sampling = {"temperature": temperature, "top_p": top_p, "max_new_tokens": tokens}
-    return Request(
-        "sample", f"s{index}", "train", prompt.student(fields), messages, sampling, [], id=f"{index + 1:032x}"
-    )
+    return Request("sample", messages, sampling, id=f"{index + 1:032x}")
 
 
 def direct(smol, prompt_ids, token_ids) -> torch.Tensor:
@@ -45,7 +44,7 @@ def direct(smol, prompt_ids, token_ids) -> torch.Tensor:
 def test_top64_of_a_thousand_tokens_equals_a_direct_computation(smol):
     """Ids and log-probabilities, stored and read back, against a plain pass; batched, padded, prefix shared."""
     requests = [ask(q, i * 10 + n, tokens=40, few_shot=False) for i, q in enumerate(QUESTIONS) for n in range(6)]
-    spec = {"kind": "topk", "k": 64, "temperature": 1.0}
+    spec = LogitsSpec("topk", k=64)
     replies = smol.sample(requests, spec)
     meta = logits.meta(spec, 49_152, "t", "k")
     tokens, worst, order = 0, 0.0, 0
@@ -87,7 +86,7 @@ def test_random_numbers_belong_to_the_request(smol):
 
 def test_same_batch_same_bits(smol):
     requests = [ask(q, i) for i, q in enumerate(QUESTIONS)]
-    spec = {"kind": "topk", "k": 8, "temperature": 1.0}
+    spec = LogitsSpec("topk", k=8)
     first, second = smol.sample(requests, spec), smol.sample(requests, spec)
     for a, b in zip(first, second, strict=True):
         assert a.text == b.text
@@ -95,7 +94,7 @@ def test_same_batch_same_bits(smol):
 
 
 def test_greedy_is_the_likeliest_token(smol):
-    reply = smol.sample([ask(QUESTIONS[0], 0, temperature=0.0)], {"kind": "topk", "k": 2, "temperature": 1.0})[0]
+    reply = smol.sample([ask(QUESTIONS[0], 0, temperature=0.0)], LogitsSpec("topk", k=2))[0]
     assert list(reply.token_ids) == reply.target.ids[:, 0].tolist()
     assert direct(smol, reply.prompt_token_ids, reply.token_ids).argmax(-1).tolist() == list(reply.token_ids)
 
@@ -103,7 +102,7 @@ def test_greedy_is_the_likeliest_token(smol):
 def test_sampling_follows_the_distribution(smol):
     """First tokens of 400 samples against the model's own probabilities: chi-square of the likely ones."""
     requests = [ask(QUESTIONS[1], n, tokens=1, few_shot=False) for n in range(400)]
-    replies = smol.sample(requests, {"kind": "sampled", "draws": 50, "temperature": 1.0})
+    replies = smol.sample(requests, LogitsSpec("sampled", draws=50))
     p = direct(smol, replies[0].prompt_token_ids, [0]).exp()[0].double()
     likely = (p * 400 > 5).nonzero()[:, 0]
     for what, ids, n in (
@@ -167,7 +166,7 @@ def test_end_token_and_limit(smol):
 
 
 def test_targets_have_a_row_for_each_token(smol):
-    for spec in ({"kind": "sampled", "draws": 10, "temperature": 2.0}, {"kind": "topk", "k": 5, "temperature": 2.0}):
+    for spec in (LogitsSpec("sampled", 2.0, draws=10), LogitsSpec("topk", 2.0, k=5)):
         for reply in smol.sample([ask(q, i) for i, q in enumerate(QUESTIONS)], spec):
             assert len(reply.target) == len(reply.token_ids)
 
@@ -176,8 +175,7 @@ def test_draws_are_taken_at_the_temperature_of_the_loss(smol):
     """At a high temperature the draws spread over many more ids."""
     request = ask(QUESTIONS[0], 0, temperature=0.0, tokens=8)
     unique = [
-        smol.sample([request], {"kind": "sampled", "draws": 200, "temperature": t})[0].target.uniques.mean()
-        for t in (0.5, 1.0, 2.0)
+        smol.sample([request], LogitsSpec("sampled", t, draws=200))[0].target.uniques.mean() for t in (0.5, 1.0, 2.0)
     ]
     assert unique[0] < unique[1] < unique[2]
 
@@ -187,8 +185,7 @@ def test_classify_equals_the_product_of_token_probabilities(smol):
     labels = ("payment", "delivery", "technical", "billing issue")  # the last has several tokens
     texts = ["I was charged twice.", "Where is my parcel?", "It crashes."]
     requests = [
-        Request("classify", str(i), "train", [], prompt.teacher({"text": t}), {}, [], labels=labels, id=f"{i:032x}")
-        for i, t in enumerate(texts)
+        Request("classify", prompt.teacher({"text": t}), labels=labels, id=f"{i:032x}") for i, t in enumerate(texts)
     ]
     replies = smol.classify(requests)
     for request, reply in zip(requests, replies, strict=True):

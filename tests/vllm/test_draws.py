@@ -13,10 +13,11 @@ from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsContext
 
 from synthgen.errors import TeacherError
+from synthgen.logits import LogitsSpec
 from synthgen.teachers.vllm import draws as vllm_draws
 from synthgen.teachers.vllm.draws import ARGUMENT, BatchDraws, Collector, SlotDraws
 
-SPEC = {"kind": "sampled", "draws": 4000, "temperature": 2.0}
+SPEC = LogitsSpec("sampled", 2.0, draws=4000)
 V = 40
 
 
@@ -37,7 +38,7 @@ def _close(target, position: int, z: torch.Tensor) -> None:
     ends = np.cumsum(target.uniques, dtype=int)
     part = slice(ends[position] - target.uniques[position], ends[position])
     share = np.zeros(V)
-    share[target.ids[part]] = target.counts[part] / SPEC["draws"]
+    share[target.ids[part]] = target.counts[part] / SPEC.draws
     assert np.abs(share - (z / 2).softmax(-1).numpy()).max() < 0.04
 
 

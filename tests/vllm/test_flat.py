@@ -9,6 +9,7 @@ import pytest
 from vllm.logprobs import FlatLogprobs
 
 from synthgen import logits
+from synthgen.logits import LogitsSpec
 from synthgen.teachers.vllm.flat import positions, top_k
 
 V = 500
@@ -102,7 +103,7 @@ def test_positions_of_different_widths_are_refused():
 def test_a_target_is_the_same_after_encoding_and_decoding():
     logp = _random(20, scale=1.5)
     target = top_k(*positions(_filled(logp, [0] * 20, 32)), V)
-    meta = logits.meta({"kind": "topk", "k": 32, "temperature": 1.0}, V, "t", "k")
+    meta = logits.meta(LogitsSpec("topk", k=32), V, "t", "k")
     back = logits.decode(logits.encode(target, meta), meta)
     np.testing.assert_array_equal(back.ids, target.ids)
     np.testing.assert_allclose(back.logprobs, target.logprobs, atol=logits.STORAGE_ERROR + 1e-6)

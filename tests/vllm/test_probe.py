@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 
 import pytest
@@ -10,16 +9,17 @@ from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
 
 from synthgen.errors import TeacherError
-from synthgen.recipe import GenerateSection
+from synthgen.logits import LogitsSpec
 from synthgen.requests import Request
 from synthgen.tables.engines import VllmTeacher
+from synthgen.teachers.base import TeacherOptions
 from synthgen.teachers.vllm import probe as vllm_probe
 from synthgen.teachers.vllm.model import VllmModel, arguments, sample_params
 
 
 def _request(**sampling) -> Request:
     values = {"temperature": 0.7, "top_p": 0.9, "max_new_tokens": 5, "seed": 0, "sample_index": 0, **sampling}
-    return Request("sample", "s", "train", [], [], values, [], id=hashlib.md5(b"a").hexdigest())
+    return Request("sample", [], values, id=hashlib.md5(b"a").hexdigest())
 
 
 def test_this_version_has_every_feature():
@@ -46,7 +46,7 @@ def test_a_capability_that_is_missing_is_not_offered(monkeypatch, tiny):
         model = VllmModel.open(VllmTeacher(engine="vllm", model=str(tiny)))
         assert model.can == {"sample", "score", "open_turn"}
         with pytest.raises(TeacherError, match=r"cannot give the probabilities of labels: it has no SamplingParams\."):
-            model.classify([dataclasses.replace(_request(), kind="classify", labels=("a", "b"))])
+            model.classify([_request()._replace(kind="classify", labels=("a", "b"))])
         model.close()
     finally:
         vllm_probe.missing.cache_clear()
@@ -60,12 +60,12 @@ def test_extra_arguments_are_checked_by_the_engine(tiny):
 
 
 def test_request_asks_for_raw_flat_log_probabilities_and_no_text():
-    params = sample_params(_request(), {"kind": "topk", "k": 64, "temperature": 1.0}, {2, 0}, 49152, {})
+    params = sample_params(_request(), LogitsSpec("topk", k=64), {2, 0}, 49152, {})
     assert isinstance(params, SamplingParams)
     assert (params.logprobs, params.flat_logprobs, params.detokenize) == (64, True, False)
     assert (params.temperature, params.top_p, params.max_tokens, params.stop_token_ids) == (0.7, 0.9, 5, [0, 2])
     assert sample_params(_request(), None, {2}, 49152, {}).logprobs is None
-    assert sample_params(_request(), {"kind": "topk", "k": 64, "temperature": 1.0}, {2}, 10, {}).logprobs == 10
+    assert sample_params(_request(), LogitsSpec("topk", k=64), {2}, 10, {}).logprobs == 10
 
 
 def test_seed_is_a_function_of_the_id():
@@ -84,13 +84,13 @@ def test_engine_arguments_are_vllms_own_and_eight_gpus_are_one_key():
 
 
 def test_top_k_at_another_temperature_is_refused_before_the_engine_starts(tiny):
-    model = VllmModel.open(VllmTeacher(engine="vllm", model=str(tiny)), GenerateSection(regex="[a-z]+"))
+    model = VllmModel.open(VllmTeacher(engine="vllm", model=str(tiny)), TeacherOptions(regex="[a-z]+"))
     assert model.form == {"regex": "[a-z]+"}
     with pytest.raises(TeacherError, match=r"temperature of 2\.0"):
-        model.sample([_request()], {"kind": "topk", "k": 4, "temperature": 2.0})
+        model.sample([_request()], LogitsSpec("topk", 2.0, k=4))
     with pytest.raises(TeacherError, match="no full distribution"):
         model.score(
-            [dataclasses.replace(_request(), kind="score")], {"kind": "sampled", "draws": 5, "temperature": 1.0}
+            [_request()._replace(kind="score")], LogitsSpec("sampled", draws=5)
         )
     assert model.engine._llm is None
     model.close()

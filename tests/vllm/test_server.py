@@ -13,7 +13,7 @@ from support.serving import write_recipe
 import synthgen
 from synthgen import corpus, logits
 from synthgen.lm.load import find_weights
-from synthgen.logits import STORAGE_ERROR
+from synthgen.logits import STORAGE_ERROR, LogitsSpec
 
 QUESTIONS = ("What is 17 plus 25?", "Name a color of the sky.", "Why do birds sing?", "Who wrote Hamlet?")
 CLOSE = 1e-3  # in nats
@@ -38,11 +38,11 @@ def make(server, smol, tmp_path, monkeypatch):
     monkeypatch.setenv("SYNTHGEN_CACHE", str(tmp_path / "cache"))
 
     def run(seeds: list[dict], teacher: dict | None = None, **sections):
-        keys = {"model": "smol", "api_key_env": None, "tokenizer": str(weights), "timeout": 300, **(teacher or {})}
-        seed_rows = [{"id": f"q{i}", **seed} for i, seed in enumerate(seeds)]
-        path = write_recipe(tmp_path / "task", server, seed_rows, teacher=keys, **sections)
-        folder = synthgen.generate(synthgen.load_recipe(path), tmp_path / "run")
-        rows = sorted((r for _, records in corpus.records(folder) for r in records), key=lambda r: r.seed_id)
+        asked = {"model": "smol", "api_key_env": None, "tokenizer": str(weights), "timeout": 300, **(teacher or {})}
+        rows = [{"id": f"q{i}", **seed} for i, seed in enumerate(seeds)]
+        path = write_recipe(tmp_path / "task", server, rows, teacher=asked, **sections)
+        folder = synthgen.generate(synthgen.load_recipe(path), tmp_path / "run").folder
+        rows = sorted((r for _, found in corpus.records(folder) for r in found), key=lambda r: r.seed_id)
         failures = [row for part in folder.glob("failures/*.parquet") for row in pq.read_table(part).to_pylist()]
         return folder, rows, failures
 
@@ -62,7 +62,7 @@ def test_rows_and_their_log_probabilities_are_those_of_transformers(make, smol, 
     assert not failures
     assert len(rows) == len(QUESTIONS)
     asked = [request_maker(n, q, max_new_tokens=16) for n, q in enumerate(QUESTIONS)]
-    exact = smol.sample(asked, {"kind": "topk", "k": 20, "temperature": 1.0})
+    exact = smol.sample(asked, LogitsSpec("topk", k=20))
     teacher_forced = smol.logprobs([r.prompt_token_ids for r in rows], [r.token_ids for r in rows])
     for row, target, reply, logp_TV in zip(
         rows, (targets(folder)[r.id] for r in rows), exact, teacher_forced, strict=True
