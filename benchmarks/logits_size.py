@@ -33,10 +33,7 @@ def completions(spec: logits.LogitsSpec) -> list:
     prompt = load_prompt(RECIPE.prompts, RECIPE.task)
     seeds = load_seeds(RECIPE.seeds, RECIPE.split, prompt.question)[:ROWS]
     sampling = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 48}
-    requests = [
-        Request("sample", prompt.teacher(s.fields), sampling, id=f"{n:032x}")
-        for n, s in enumerate(seeds)
-    ]
+    requests = [Request("sample", prompt.teacher(s.fields), sampling, id=f"{n:032x}") for n, s in enumerate(seeds)]
     return TEACHER.sample(requests, spec)
 
 

@@ -61,7 +61,9 @@ def test_the_same_rows_however_many_are_in_flight(serve, tmp_path, monkeypatch, 
         assert cost == pytest.approx(bill, rel=1e-9) or (strategy == "best_of_n" and bill < cost < 1.2 * bill)
     calm.set(faults={"500": 0.1, "429": 0.1, "reset": 0.05}, latency=0.005, reset=True)
     monkeypatch.setenv("SYNTHGEN_CACHE", str(tmp_path / "another"))
-    path = write(tmp_path / "task", calm.url, strategy, seeds=20, teacher={"max_in_flight": 16, "attempts": 9}, **more)
+    path = write(
+        tmp_path / "task", calm.url, strategy, seeds=20, teacher={"max_in_flight": 16, "max_retries": 8}, **more
+    )
     crowd, again, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "crowd").folder)
     assert [vars(r) for r in crowd] == [vars(r) for r in alone]
     assert [(f["id"], f["kind"]) for f in again] == [(f["id"], f["kind"]) for f in failed]

@@ -45,7 +45,7 @@ def on_cpu(teacher_folder):
 def ask(question: str, index: int, tokens: int = 20, kind: str = "sample", top_p: float = 1.0, **fields) -> Request:
     prompt = [{"role": "user", "content": question}]
     sampling = {"temperature": 1.0, "top_p": top_p, "max_new_tokens": tokens}
-    return Request(kind, said, sampling, id=f"{index + 1:032x}", **more)
+    return Request(kind, prompt, sampling, id=f"{index + 1:032x}", **fields)
 
 
 def arrays(target) -> list[np.ndarray]:

@@ -53,11 +53,11 @@ def make(server, smol, tokenizer, tmp_path, monkeypatch):
     monkeypatch.setenv("SYNTHGEN_CACHE", str(tmp_path / "cache"))
 
     def run(seeds: list[dict], teacher: dict | None = None, **sections):
-        asked = {"model": "smol", "api_key_env": None, "tokenizer": str(tokenizer), "timeout": 300, "extra": PLAIN}
-        rows = [{"id": f"q{i}", **seed} for i, seed in enumerate(seeds)]
-        path = write_recipe(tmp_path / "task", server, rows, teacher={**asked, **(teacher or {})}, **sections)
+        keys = {"model": "smol", "api_key_env": None, "tokenizer": str(tokenizer), "timeout": 300, "extra": PLAIN}
+        seed_rows = [{"id": f"q{i}", **seed} for i, seed in enumerate(seeds)]
+        path = write_recipe(tmp_path / "task", server, seed_rows, teacher={**keys, **(teacher or {})}, **sections)
         folder = synthgen.generate(synthgen.load_recipe(path), tmp_path / "run").folder
-        found = sorted((r for _, some in corpus.records(folder) for r in some), key=lambda r: r.seed_id)
+        rows = sorted((r for _, records in corpus.records(folder) for r in records), key=lambda r: r.seed_id)
         failures = [row for part in folder.glob("failures/*.parquet") for row in pq.read_table(part).to_pylist()]
         return folder, rows, failures
 

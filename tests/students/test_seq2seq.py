@@ -208,9 +208,7 @@ def same_alone(folder: Path, model: Seq2SeqModel) -> list[list[int]]:
     """Token ids of answers in one batch, once they are those of stock transformers, one by one."""
     stock, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     asked = [[{"role": "user", "content": text}] for text in ("1 + 2?", "17 + 18 and and and so on for long ?", "x")]
-    requests = [
-        Request("sample", a, {"max_new_tokens": n}) for a, n in zip(asked, [5, 8, 6], strict=True)
-    ]
+    requests = [Request("sample", a, {"max_new_tokens": n}) for a, n in zip(asked, [5, 8, 6], strict=True)]
     replies = model.sample(requests)
     for request, reply in zip(requests, replies, strict=True):
         ids = tokenizer.apply_chat_template(request.messages, add_generation_prompt=True, return_dict=True)["input_ids"]

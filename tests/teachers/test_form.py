@@ -35,7 +35,7 @@ def made(folder):
 def test_every_answer_is_of_the_schema(task, tmp_path, temperature, top_p):
     """A model of random weights, which would never write JSON by itself."""
     more = {"max_new_tokens": 40, "temperature": temperature, "top_p": top_p, "json_schema": SCHEMA}
-    recipe = synthgen.load_recipe(task(12, generate={"samples": 2, "shard_size": 8, **more}, train=None))
+    recipe = synthgen.load_recipe(task(12, generate={"num_generations": 2, "shard_size": 8, **more}, train=None))
     rows, failures = made(synthgen.generate(recipe, tmp_path / "run").folder)
     assert [f["reason"] for f in failures] == []
     assert len(rows) == 24

@@ -43,7 +43,7 @@ def request_maker():
     def make(number: int, question: str, **sampling) -> Request:
         prompt = [{"role": "user", "content": question}]
         values = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 16, "seed": 0, "sample_index": 0, **sampling}
-        return Request("sample", said, values, id=f"{number:032x}")
+        return Request("sample", prompt, values, id=f"{number:032x}")
 
     return make
 

@@ -89,8 +89,6 @@ def test_top_k_at_another_temperature_is_refused_before_the_engine_starts(tiny):
     with pytest.raises(TeacherError, match=r"temperature of 2\.0"):
         model.sample([_request()], LogitsSpec("topk", 2.0, k=4))
     with pytest.raises(TeacherError, match="no full distribution"):
-        model.score(
-            [_request()._replace(kind="score")], LogitsSpec("sampled", draws=5)
-        )
+        model.score([_request()._replace(kind="score")], LogitsSpec("sampled", draws=5))
     assert model.engine._llm is None
     model.close()
