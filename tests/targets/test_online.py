@@ -4,50 +4,50 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.small import small_runs, small_task, small_teacher
-from test_train import Cut
+from support.small import small_task, small_teacher
+from support.training import changed, metrics_of, resumes_everywhere, student_of
 
 import synthgen
 from distill import evaluate, train
-from distill.data import load
-from distill.students.build import decoder
-from distill.targets.live import LiveTeacher, Mutual, OnPolicy, key, share, texts
+from distill.data import Choice, load
+from distill.students.decoder import decoder
+from distill.targets import live
+from distill.targets.live import LiveTeacher, Mutual, OnPolicy, key, share
 from synthgen.errors import CorpusError, RecipeError, UserError
-from synthgen.teachers.transformers import LocalModel
+from synthgen.lm.model import LanguageModel
 
 WRITES = {"mode": "on_policy", "lmbda": 1.0, "max_new_tokens": 12}
 GENERATE = {"num_generations": 2, "max_new_tokens": 6, "shard_size": 8}
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return small_runs(tmp_path_factory.mktemp("online"))
+def corpus_(small_run):
+    return small_run(seeds=12, generate=GENERATE, logits={"kind": "topk", "k": 258})
 
 
-@pytest.fixture(scope="module")
-def corpus_(made):
-    return made("plain", seeds=12, generate=GENERATE, logits={"kind": "topk", "k": 258})
+def section_of(recipe, online: dict | None, **more):
+    return changed(recipe, online=online, **more).train
 
 
-def section_of(recipe, online: dict, **more):
-    values = {**recipe.train.model_dump(), "online": online, **more}
-    return type(recipe.train).model_validate(values)
+def texts(run, teacher, section):
+    return live.texts(run / "curated", teacher.tokens, teacher.context, section)
 
 
 def ready(corpus_, online: dict, double: bool = False, **more):
     """(objective, rows, teacher, section); in float64 where `double`."""
     recipe, run = corpus_
-    teacher = LocalModel.open(recipe.teacher)
+    teacher = LanguageModel.open(recipe.teacher)
     section = section_of(recipe, online, **more)
-    student = decoder(recipe.train.student, teacher, 0).model
+    student = decoder(recipe.train.student, teacher.tokens, teacher.weights, 0).model
     if double:
-        teacher.model.double()
+        teacher.weights.model.double()
         student.double()
-    data, _ = texts(run / "curated", teacher, section)
+    data, _ = texts(run, teacher, section)
     kind = {"teacher": LiveTeacher, "on_policy": lambda *a: OnPolicy(*a, 10), "mutual": Mutual}[online["mode"]]
     return kind(student, teacher, section), data, teacher, section
 
@@ -112,7 +112,7 @@ def test_gradients_are_those_of_float64(corpus_, mode, loss, beta, temperature):
         batch = objective.begin(0, data[:6])
         assert all(row.written for row in batch) == (mode == "on_policy")
         exact = copy.deepcopy(objective.model).double()
-        expected = reference(exact, copy.deepcopy(teacher.model).double(), batch, section)
+        expected = reference(exact, copy.deepcopy(teacher.weights.model).double(), batch, section)
         found, parts = objective(batch, batch)
         assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=near)
         assert parts["loss"] == pytest.approx(float(expected.detach()), rel=near)
@@ -129,14 +129,14 @@ def test_portions_of_a_step_add_up(corpus_):
         assert value == pytest.approx(sum(p[name] for _, p in portions), rel=1e-12)
 
 
-def test_the_teacher_reads_its_own_prompt(made):
-    recipe, run = made("shown", seeds=12, generate=GENERATE)
-    teacher = LocalModel.open(recipe.teacher)
-    data, _ = texts(run / "curated", teacher, section_of(recipe, {"mode": "teacher"}))
+def test_the_teacher_reads_its_own_prompt(corpus_):
+    recipe, run = corpus_
+    teacher = LanguageModel.open(recipe.teacher)
+    data, _ = texts(run, teacher, section_of(recipe, {"mode": "teacher"}))
     longer = [type(row)(**{**vars(row), "teacher_prompt": [5, 6, 7, *row.prompt]}) for row in data[:4]]
     objective, *_ = ready((recipe, run), {"mode": "teacher"}, double=True)
     section = objective.section
-    expected = reference(objective.model, copy.deepcopy(teacher.model).double(), longer, section)
+    expected = reference(objective.model, copy.deepcopy(teacher.weights.model).double(), longer, section)
     assert float(objective(longer, longer)[0].detach()) == pytest.approx(float(expected.detach()), rel=3e-7)
     assert float(objective(data[:4], data[:4])[0].detach()) != pytest.approx(float(expected.detach()), rel=1e-3)
 
@@ -150,12 +150,8 @@ def test_no_lambda_is_the_teacher_in_the_loop_and_near_the_stored_distribution(c
         ("teacher", {"mode": "teacher"}),
         ("never", {**WRITES, "lmbda": 0.0}),
     ):
-        changed = recipe.model_copy(update={"train": section_of(recipe, online)})
-        folder = train(changed, run, tmp_path / name)
-        found[name] = (
-            (folder / "model.safetensors").read_bytes(),
-            [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()],
-        )
+        folder = student_of(recipe, run, tmp_path / name, online=online)
+        found[name] = ((folder / "model.safetensors").read_bytes(), metrics_of(folder))
     assert found["never"] == found["teacher"]
     for a, b in zip(found["offline"][1], found["teacher"][1], strict=True):
         assert a["distillation"] == pytest.approx(b["distillation"], rel=2e-3)
@@ -201,7 +197,7 @@ def test_writing_follows_the_student_and_its_temperature(corpus_):
         with torch.no_grad():
             best = objective.model.eval()(ids).logits[0, len(row.prompt) - 1 : -1].argmax(-1)
         assert best.tolist() == row.completion
-        assert row.ended == (row.completion[-1] in teacher.eos)
+        assert row.ended == (row.completion[-1] in teacher.tokens.eos)
 
 
 def test_nothing_after_the_end_and_no_prompt_is_learned(corpus_):
@@ -211,8 +207,8 @@ def test_nothing_after_the_end_and_no_prompt_is_learned(corpus_):
     batch = objective.begin(0, data[:8])
     assert any(row.ended for row in batch), "the test needs a text that ends"
     for row in batch:
-        assert not teacher.eos & set(row.completion[:-1])
-        assert row.ended == (row.completion[-1] in teacher.eos)
+        assert not teacher.tokens.eos & set(row.completion[:-1])
+        assert row.ended == (row.completion[-1] in teacher.tokens.eos)
         assert row.ended or len(row.completion) == 200
         assert not row.kept
     _, parts = objective(batch, batch)
@@ -228,8 +224,9 @@ def test_empty_completions_teach_their_end(corpus_):
     prompt = data[0].prompt
     with torch.no_grad():
         ids = torch.tensor([prompt])
-        (end,) = teacher.eos
-        objective.writer.eos = {int(objective.model.eval()(ids).logits[0, -1].argmax())}
+        (end,) = teacher.tokens.eos
+        first = int(objective.model.eval()(ids).logits[0, -1].argmax())
+        objective.writer.tokens = replace(teacher.tokens, eos=frozenset({first}))
         objective.online = objective.online.model_copy(update={"temperature": 0.0})
     batch = objective.begin(0, [data[0]] * 3)
     assert [len(row.completion) for row in batch] == [1, 1, 1]
@@ -276,24 +273,24 @@ def test_mutual_learning_moves_both_and_no_gradient_crosses(corpus_):
     its = reference(peer, objective.model, swapped, section.model_copy(update={"kd_weight": 0.3}))
     loss, parts = objective(batch, batch)
     assert parts["loss"] == pytest.approx(float((mine + its).detach()), rel=3e-7)
-    assert parts["student loss"] == pytest.approx(float(mine.detach()), rel=3e-7)
-    assert parts["teacher loss"] == pytest.approx(float(its.detach()), rel=3e-7)
+    assert parts["student_loss"] == pytest.approx(float(mine.detach()), rel=3e-7)
+    assert parts["teacher_loss"] == pytest.approx(float(its.detach()), rel=3e-7)
     loss.backward()
     same({n: p.grad for n, p in objective.model.named_parameters()}, gradients(mine, student), 3e-7)
     same({n: p.grad for n, p in objective.teacher.named_parameters()}, gradients(its, peer), 3e-7)
-    assert all(p.grad is None for p in teacher.model.parameters())
+    assert all(p.grad is None for p in teacher.weights.model.parameters())
 
 
 def test_the_trained_teacher_is_saved_and_the_given_one_left_alone(corpus_, tmp_path):
     recipe, run = corpus_
-    changed = recipe.model_copy(update={"train": section_of(recipe, {"mode": "mutual"}, baseline=False)})
-    teacher = LocalModel.open(recipe.teacher)
-    before = {name: value.clone() for name, value in teacher.model.state_dict().items()}
-    folder = train(changed, run, tmp_path / "both", teacher=teacher)
-    assert all(torch.equal(value, before[name]) for name, value in teacher.model.state_dict().items())
+    both = changed(recipe, online={"mode": "mutual"}, baseline=False)
+    teacher = LanguageModel.open(recipe.teacher)
+    before = {name: value.clone() for name, value in teacher.weights.model.state_dict().items()}
+    folder = train(both, run, tmp_path / "both", teacher=teacher).folder
+    assert all(torch.equal(value, before[name]) for name, value in teacher.weights.model.state_dict().items())
     saved = load_file(folder / "teacher" / "model.safetensors")
     assert all(not torch.equal(saved[name], before[name]) for name in saved if "proj" in name)
-    again = LocalModel.open(recipe.teacher.model_copy(update={"model": str(folder / "teacher")}))
+    again = LanguageModel.open(recipe.teacher.model_copy(update={"model": str(folder / "teacher")}))
     assert len(again.logprobs([[1, 2]], [[3]])) == 1
     assert "learned from it at the same time" in (folder / "README.md").read_text()
 
@@ -301,9 +298,9 @@ def test_the_trained_teacher_is_saved_and_the_given_one_left_alone(corpus_, tmp_
 @pytest.mark.slow
 def test_the_trained_teacher_is_evaluated(corpus_, tmp_path):
     recipe, run = corpus_
-    changed = recipe.model_copy(update={"train": section_of(recipe, {"mode": "mutual"}, baseline=False)})
-    folder = train(changed, run, tmp_path / "both")
-    assert evaluate(changed, run, folder).table["teacher, trained too"]["kl"].mean > 0
+    both = changed(recipe, online={"mode": "mutual"}, baseline=False)
+    folder = train(both, run, tmp_path / "both").folder
+    assert evaluate(both, run, folder).table["teacher, trained too"]["kl"].mean > 0
 
 
 # Resume
@@ -327,26 +324,16 @@ def test_resume_is_exact_wherever_it_was_cut(tmp_path, online, request):
     run = tmp_path / "run"
     synthgen.generate(recipe, run)
     synthgen.curate(recipe, run)
-    model = LocalModel.open(recipe.teacher)
-    whole = train(recipe, run, tmp_path / "whole", teacher=model)
-    metrics = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    model = LanguageModel.open(recipe.teacher)
+    whole = resumes_everywhere(
+        lambda folder, ui: train(recipe, run, folder, teacher=model, ui=ui), tmp_path / "students", range(1, 6), [2]
+    )
+    metrics = metrics_of(whole)
     assert len(metrics) == 6
     if online["mode"] == "on_policy":
         assert sum("length" in row for row in metrics) >= 3, "the test needs steps that the student wrote"
-    files = [p.relative_to(whole) for p in whole.rglob("*") if p.is_file() and p.suffix != ".lock"]
-    assert len([f for f in files if f.name == "model.safetensors"]) == (2 if online["mode"] == "mutual" else 1)
-    assert ((whole / "adapter").exists()) == ("lora" in request.node.name)
-    for every, again in (*((n, False) for n in range(1, 6)), (2, True)):
-        folder, cuts = tmp_path / f"cut-{every}-{again}", 0
-        while True:
-            try:
-                train(recipe, run, folder, teacher=model, ui=Cut(every) if again or not cuts else None)
-                break
-            except KeyboardInterrupt:
-                cuts += 1
-        assert cuts == 1 or again
-        for name in files:
-            assert (folder / name).read_bytes() == (whole / name).read_bytes(), (every, name)
+    assert (whole / "teacher").exists() == (online["mode"] == "mutual")
+    assert (whole / "adapter").exists() == ("lora" in request.node.name)
 
 
 def _train(online: dict, more: dict) -> dict:
@@ -368,9 +355,8 @@ def test_half_floats_and_small_portions_teach_nearly_the_same(corpus_, tmp_path,
     for name, more in (("whole", {}), ("half", {"dtype": "bfloat16", "micro_batch_size": 3})):
         if online["mode"] == "on_policy":  # or bfloat16 would write other texts
             more = {key: value for key, value in more.items() if key != "dtype"}
-        section = section_of(recipe, online, baseline=False, max_steps=3, **more)
-        folder = train(recipe.model_copy(update={"train": section}), run, tmp_path / name)
-        found.append([json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()])
+        settings = {"online": online, "baseline": False, "max_steps": 3, **more}
+        found.append(metrics_of(student_of(recipe, run, tmp_path / name, **settings)))
     for a, b in zip(*found, strict=True):
         assert a["tokens"] == b["tokens"]
         assert a["loss"] == pytest.approx(b["loss"], rel=0.02)
@@ -393,8 +379,8 @@ def test_the_student_writes_in_half_floats_too(corpus_):
         ({"online": {"mode": "teacher", "lmbda": 0.2}}, "'lmbda' belongs to mode on_policy"),
         ({"online": {"mode": "on_policy", "teacher_kd_weight": 0.2}}, "'teacher_kd_weight' belongs to mode mutual"),
         ({"online": {"mode": "on_policy", "lmbda": 1.5}}, "less than or equal to 1"),
-        ({"online": {"mode": "teacher"}, "kd_weight": 0}, "would never ask the teacher"),
-        ({"online": None}, "or train.online"),
+        ({"online": {"mode": "teacher"}, "kd_weight": 0}, "the teacher would never be asked"),
+        ({"online": None}, "or of train.online"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(tmp_path, section, says):
@@ -419,25 +405,26 @@ def test_a_dumped_recipe_is_read_again(tmp_path):
 def test_another_teacher_than_the_corpus_is_refused(corpus_, tmp_path):
     recipe, run = corpus_
     other = small_teacher(tmp_path / "other", seed=1)
-    section = section_of(recipe, {"mode": "teacher"})
-    changed = recipe.model_copy(
-        update={"train": section, "teacher": recipe.teacher.model_copy(update={"model": str(other)})}
-    )
+    online = changed(recipe, online={"mode": "teacher"})
     with pytest.raises(CorpusError, match="wrote none of it") as caught:
-        train(changed, run, tmp_path / "student")
+        train(
+            online.model_copy(update={"teacher": recipe.teacher.model_copy(update={"model": str(other)})}),
+            run,
+            tmp_path / "student",
+        )
     assert caught.value.hint
 
 
 def test_prompts_without_room_to_write_are_counted(corpus_):
     recipe, run = corpus_
-    teacher = LocalModel.open(recipe.teacher)
-    data, _ = texts(run / "curated", teacher, section_of(recipe, {"mode": "teacher"}))
+    teacher = LanguageModel.open(recipe.teacher)
+    data, _ = texts(run, teacher, section_of(recipe, {"mode": "teacher"}))
     longest = max(len(row.prompt) for row in data)
     new = teacher.context - longest + 1
-    _, left_out = texts(run / "curated", teacher, section_of(recipe, {**WRITES, "max_new_tokens": new}))
-    assert left_out["no room to write"] == sum(len(row.prompt) == longest for row in data) > 0
-    with pytest.raises(UserError, match="no room to write"):
-        texts(run / "curated", teacher, section_of(recipe, {**WRITES, "max_new_tokens": 10_000}))
+    _, left_out = texts(run, teacher, section_of(recipe, {**WRITES, "max_new_tokens": new}))
+    assert left_out["no_room_to_write"] == sum(len(row.prompt) == longest for row in data) > 0
+    with pytest.raises(UserError, match="without room to write in"):
+        texts(run, teacher, section_of(recipe, {**WRITES, "max_new_tokens": 10_000}))
 
 
 def test_the_baseline_is_that_of_offline_training(corpus_, tmp_path):
@@ -445,15 +432,15 @@ def test_the_baseline_is_that_of_offline_training(corpus_, tmp_path):
     recipe, run = corpus_
     found = []
     for name, online in (("offline", None), ("online", {"mode": "teacher"})):
-        folder = train(recipe.model_copy(update={"train": section_of(recipe, online)}), run, tmp_path / name)
+        folder = student_of(recipe, run, tmp_path / name, online=online)
         found.append(load_file(folder / "baseline" / "model.safetensors"))
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
 def test_rows_are_those_of_offline_training(corpus_):
     recipe, run = corpus_
-    teacher = LocalModel.open(recipe.teacher)
-    stored = load(run / "curated", teacher.render, 512)
-    live, _ = texts(run / "curated", teacher, section_of(recipe, {"mode": "teacher"}))
+    teacher = LanguageModel.open(recipe.teacher)
+    stored = load(run / "curated", teacher.tokens.render, Choice(512))
+    live, _ = texts(run, teacher, section_of(recipe, {"mode": "teacher"}))
     rows = [[(r.id, r.prompt, r.completion, r.kept) for r in data] for data in (stored.examples, live)]
     assert rows[0] == rows[1]

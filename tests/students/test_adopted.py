@@ -1,0 +1,146 @@
+"""Training on rows that no command here made: they are written as a corpus beside the student."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from support.measuring import measured_here
+from support.training import LOOSE, metrics_of
+
+import synthgen
+from distill import evaluate, train
+from distill.data import Choice, load
+from synthgen import corpus
+from synthgen.errors import CorpusError, GateDenied, RecipeError, UserError
+from synthgen.lm.model import LanguageModel
+from synthgen.records import to_table
+
+
+@pytest.fixture(scope="module")
+def made(small_run):
+    """(recipe, run, teacher)."""
+    recipe, run = small_run(curate=LOOSE)
+    return recipe, run, LanguageModel.open(recipe.teacher)
+
+
+def dataset(folder: Path, rows, name: str = "rows.jsonl") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def tokens_alone(recipe, **changes):
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"kd_weight": 0.0, **changes})})
+
+
+def test_any_rows_with_prompt_and_completion_train(made, tmp_path):
+    recipe, _, teacher = made
+    rows = [{"prompt": f"{i} and {chr(97 + i)}", "completion": f"so {i}"} for i in range(20)]
+    rows += [{"prompt": [{"role": "user", "content": "x"}], "completion": [{"role": "assistant", "content": "y"}]}]
+    folder = dataset(tmp_path / "rows", [*rows, rows[0]])
+    trained = train(tokens_alone(recipe), folder, tmp_path / "student", teacher=teacher)
+    student = trained.folder
+    adopted = student / "corpus"
+    facts = corpus.verify(adopted)
+    assert facts["counts"]["kept"] == 21
+    assert facts["counts"]["copies_left_out"] == 1
+    found = [r for _, records in corpus.records(adopted) for r in records]
+    assert {r.text for r in found} == {f"so {i}" for i in range(20)} | {"y"}
+    assert all(teacher.tokens.tokenizer.decode(r.token_ids) == r.text + "<|im_end|>" for r in found)
+    assert {r.split for r in found} == {"train", "test"}
+    assert trained.training.rows == sum(r.split == "train" for r in found)
+    assert "rows (unknown)" in (student / "README.md").read_text()
+    assert "cross-entropy on the completions' tokens" in (student / "README.md").read_text()
+    assert [row["loss"] for row in metrics_of(student)]
+    with measured_here():
+        found = evaluate(tokens_alone(recipe), folder, student, teacher=teacher)
+    assert found.table["distilled"]["kl"].mean > 0
+    before = (student / "model.safetensors").read_bytes()
+    train(tokens_alone(recipe), folder, student, teacher=teacher, fresh=True)
+    assert (student / "model.safetensors").read_bytes() == before
+
+
+def test_a_run_of_tokens_alone_needs_no_logits(made, tmp_path):
+    recipe, run, teacher = made
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    shutil.rmtree(copy / "generated" / "logits")
+    with pytest.raises(CorpusError, match="has no logits beside it") as caught:
+        train(recipe, copy, teacher=teacher)
+    assert "train.kd_weight: 0" in caught.value.hint
+    student = train(tokens_alone(recipe), copy, tmp_path / "student", teacher=teacher)
+    kept = sum(len(r) for _, r in corpus.records(copy / "curated", "data", "train"))
+    assert student.training.rows == kept
+    assert not (student.folder / "baseline").exists(), "it would be the same student"
+
+
+@pytest.mark.parametrize(
+    ("row", "says", "kind"),
+    [
+        ({"question": "a", "answer": "b"}, "no prompt .*; the row has answer, question", RecipeError),
+        ({"prompt": "a"}, "no completion", RecipeError),
+        ({"prompt": "a", "completion": [{"role": "assistant"}]}, "not one message of text", CorpusError),
+    ],
+)  # fmt: skip
+def test_rows_that_cannot_be_learned_from(made, tmp_path, row, says, kind):
+    recipe, _, teacher = made
+    folder = dataset(tmp_path / "rows", [{"prompt": "p", "completion": "c"}, row])
+    with pytest.raises(kind, match=says) as caught:
+        train(tokens_alone(recipe), folder, tmp_path / "student", teacher=teacher)
+    assert ("line 2" if kind is RecipeError else "of row ") in str(caught.value)
+    assert caught.value.hint
+    (folder / "rows.jsonl").write_text(json.dumps({"prompt": "p", "completion": "c"}) + "\n" + "{")
+    with pytest.raises(RecipeError, match="line 2"):
+        train(tokens_alone(recipe), folder, tmp_path / "student", teacher=teacher)
+    (folder / "rows.jsonl").write_text(json.dumps({"prompt": "p q", "completion": "c"}) + "\n")
+    train(tokens_alone(recipe), folder, tmp_path / "student", teacher=teacher)
+
+
+def test_a_dataset_needs_a_place_for_its_student(made, tmp_path):
+    recipe, _, teacher = made
+    folder = dataset(tmp_path / "rows", [{"prompt": "p", "completion": "c"}])
+    with pytest.raises(UserError, match="is a dataset, not a run") as caught:
+        train(tokens_alone(recipe), folder, teacher=teacher)
+    assert "-o" in caught.value.hint
+
+
+def test_rows_without_tokens(made, tmp_path):
+    """What an API teacher writes has no tokens of the student's."""
+    _recipe, run, teacher = made
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    for path in (copy / "curated" / "data").glob("*.parquet"):
+        records = corpus.from_rows(corpus._read(path).to_pylist())
+        schema = pq.read_schema(path)
+        for record in records:
+            object.__setattr__(record, "token_ids", None)
+        pq.write_table(to_table(records).replace_schema_metadata(schema.metadata), path)
+    with pytest.raises(CorpusError, match="has no tokens: its teacher sent none"):
+        load(copy / "curated", teacher.tokens.render, Choice(256, labels_alone=True))
+
+
+def test_a_run_that_holds_nothing_yet_is_no_dataset(made, tmp_path):
+    recipe, _, teacher = made
+    (tmp_path / "run").mkdir()
+    for name in ("recipe.yaml", "log.jsonl"):
+        (tmp_path / "run" / name).write_text("{}\n")
+    (tmp_path / "empty").mkdir()
+    for folder in ("run", "empty"):
+        with pytest.raises(CorpusError, match="there is no corpus in"):
+            train(recipe, tmp_path / folder, teacher=teacher)
+
+
+def test_an_audit_that_says_no_holds_for_the_rows_of_its_run(made, tmp_path):
+    """Naming the folder of a run's rows is no way around its audit."""
+    recipe, run, teacher = made
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    denied = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"license": "CC-BY-NC-4.0"})})
+    assert synthgen.audit(denied, copy).status == "DENY"
+    with pytest.raises(GateDenied, match="says DENY"):
+        train(tokens_alone(recipe), copy / "curated" / "data", tmp_path / "student", teacher=teacher)
+    student = train(
+        tokens_alone(recipe), copy / "curated" / "data", tmp_path / "student", teacher=teacher, override_audit=True
+    )
+    assert "training was forced with `--override-audit`" in (student.folder / "README.md").read_text()
