@@ -2,7 +2,7 @@
 
 llama.cpp reads a BERT with its head when it pools by rank: [CLS] through the pooler and its tanh, then the labels'
 scores (`llama_get_embeddings_seq`, labels × float32, before softmax). It lower-cases, strips accents and cuts words as
-BERT's uncased tokenizer does, and in no other way.
+BERT's uncased tokenizer does; it knows no other tokenizer of words.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def check(student: Encoder) -> None:
     for what, (value, wanted) in plain.items():
         if value != wanted:
             raise UserError(
-                f"GGUF is written of plain BERT classifiers alone; {what}: {value}", "export it with --to onnx"
+                f"GGUF is written only for plain BERT classifiers; {what}: {value}", "export it with --to onnx"
             )
     backend = getattr(tokenizer, "backend_tokenizer", None)
     found = json.loads(backend.to_str()) if backend is not None else {}
@@ -67,7 +67,7 @@ def write_bert(student: Encoder, weights: Mapping[str, Int8], folder: Path) -> d
 def _add_config(writer: gguf.GGUFWriter, student: Encoder) -> None:
     config = student.model.config
     writer.add_vocab_size(config.vocab_size)
-    writer.add_context_length(context_of(config, student.tokenizer))  # what is longer, the caller cuts
+    writer.add_context_length(context_of(config, student.tokenizer))  # the caller cuts longer texts
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_feed_forward_length(config.intermediate_size)
@@ -120,7 +120,7 @@ def tensor_name(full: str, layers: int) -> str:
 
 
 def dequantized(path: Path, student: Encoder) -> Encoder:
-    """The student with the weights of a GGUF file, for machines without llama.cpp."""
+    """The student with the weights of a GGUF file, to compare them on machines without llama.cpp."""
     model = copy.deepcopy(student.model)
     stored = {t.name: gguf.dequantize(t.data, t.tensor_type) for t in gguf.GGUFReader(path).tensors}
     with torch.no_grad():

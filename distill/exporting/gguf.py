@@ -44,7 +44,7 @@ def check(student: Any) -> str:
     }
     for what, (value, wanted) in plain.items():
         if value != wanted:
-            raise UserError(f"GGUF is written of plain Llama models alone; {what}: {value}", "export it with --to onnx")
+            raise UserError(f"GGUF is written only for plain Llama models; {what}: {value}", "export it with --to onnx")
     tokenizer = _tokenizer(student)
     cuts = tokenizer["pre_tokenizer"] or {}
     cuts = cuts.get("pretokenizers", [cuts])

@@ -2,11 +2,11 @@
 
     found = quantize(model, rows)         # {"model.layers.0.mlp.up_proj": Int8(values_NK, scales_NB), …}
 
-The grid is that of llama.cpp's q8_0 and of ONNX Runtime's MatMulNBits (symmetric, block 32), so one set of numbers
-serves both. Rounding to the nearest changes the likeliest token of a student trained for seconds, whose two best
-tokens lie close together, at one position in twenty; rounding that makes up in later columns for the error of earlier
-ones, weighed by what the layer sees (Frantar et al. 2022, https://arxiv.org/abs/2210.17323, Algorithm 1), at one in two
-hundred (docs/design.md has the figures).
+The grid is that of llama.cpp's q8_0 and of ONNX Runtime's MatMulNBits (symmetric, block 32), so both use the same
+numbers. The two likeliest tokens of a student that was trained for seconds are close together: rounding to the nearest
+changes the likeliest one at one position in twenty. GPTQ (Frantar et al. 2022, https://arxiv.org/abs/2210.17323,
+Algorithm 1) corrects the error of each column in the later ones, weighted by the inputs of the layer. It changes the
+likeliest token at one position in two hundred.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ class Int8:
     scales_NB: Tensor
 
     def dequantized(self) -> Tensor:
-        """The float32 weight (N, K) that is meant."""
+        """The float32 weight (N, K) that the numbers stand for."""
         return (self.values_NK.float().unflatten(-1, (-1, BLOCK)) * self.scales_NB.float()[..., None]).flatten(-2)
 
 
 @torch.no_grad()
 def quantize(model: Any, rows: Sequence[Sequence[int]]) -> dict[str, Int8]:
-    """Every linear layer and embedding whose rows are whole blocks, by module name; `rows` are token ids to go by.
+    """Round every linear layer and embedding whose rows are whole blocks; returns them by module name.
 
-    A table that embeds and puts out is rounded for the output. Without rows, to the nearest.
+    `rows` are token ids, whose inputs to each layer weight the errors; without rows, weights are rounded to the
+    nearest. A table that is both embedding and output layer is rounded for the output.
     """
     hessians = _hessians(model, rows)
     found: dict[str, Int8] = {}
@@ -53,9 +54,9 @@ def quantize(model: Any, rows: Sequence[Sequence[int]]) -> dict[str, Int8]:
 
 
 def gptq(weight_NK: Tensor, hessian_KK: Tensor | None) -> Int8:
-    """Round `weight` so that the error of its products with inputs x, whose Σ xxᵀ is `hessian`, is small.
+    """Round `weight` so that its products with inputs x change little, where `hessian` is Σ xxᵀ over the inputs.
 
-    To the nearest without a hessian.
+    Without a hessian, weights are rounded to the nearest.
     """
     weight_KN = weight_NK.T.contiguous()
     upper_KK = None if hessian_KK is None else _inverse_factor(hessian_KK)
@@ -110,12 +111,12 @@ def _hessians(model: Any, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
     head = model.get_output_embeddings()
     try:
         for row in rows:
-            if head is None:  # a classifier, whose head is a layer like others
+            if head is None:  # a classifier: its head is one of the linear layers
                 model(torch.tensor([list(row)]))
                 continue
             states_1SD = model.get_decoder()(torch.tensor([list(row)]), use_cache=False).last_hidden_state
             for name, module in linear:
-                if module is head:  # its input is all that is wanted of it
+                if module is head:  # only its input is needed
                     watch(name)(module, (states_1SD,))
     finally:
         for hook in hooks:

@@ -150,7 +150,7 @@ def encoder_graph(model: Any) -> ir.Model:
 
 
 def _varying(shapes: Any) -> Any:
-    """Of every dimension, those that do vary: rows, and tokens. Fewer unknowns are several times faster to trace."""
+    """Only the dimensions that vary: rows and tokens. Tracing is several times faster with fewer unknown dimensions."""
     if isinstance(shapes, dict) and all(isinstance(key, int) for key in shapes):
         return {key: shapes[key] for key in ((0, 2) if len(shapes) == 4 else (0, 1))}
     if isinstance(shapes, dict):
@@ -236,7 +236,7 @@ def _constant(graph: ir.Graph, name: str, array: np.ndarray[Any, Any]) -> ir.Val
 
 
 def _table(graph: ir.Graph, name: str, weights: Int8) -> tuple[ir.Value, ir.Value]:
-    """(uint8 values with zero point 128 as (N, K / 32, 32), float32 scales (N, K / 32)) as MatMulNBits takes them."""
+    """What MatMulNBits takes: uint8 values (N, K / 32, 32) with zero point 128, and float32 scales (N, K / 32)."""
     values = (weights.values_NK.numpy().astype(np.int16) + 128).astype(np.uint8)
     blocks = values.reshape(len(values), -1, BLOCK)
     scales = weights.scales_NB.float().numpy()
@@ -262,7 +262,7 @@ def _lookup(node: ir.Node, table: tuple[ir.Value, ir.Value], weights: Int8, spli
 def _product(
     node: ir.Node, table: tuple[ir.Value, ir.Value], weights: Int8, splits: dict[ir.Value, ir.Value]
 ) -> list[ir.Node]:
-    """x @ weightᵀ with x split in two parts of eight bits."""
+    """x @ weightᵀ, with x split into two parts of eight bits."""
     n, k = weights.values_NK.shape
     x = node.inputs[0]
     before: list[ir.Node] = []
@@ -276,7 +276,7 @@ def _product(
 
 
 def _split(x: ir.Value, k: int) -> list[ir.Node]:
-    """(2 · batch, new, k): above, x rounded to 127 steps of each block's largest value; below, the rest."""
+    """Nodes that end in (2 · batch, new, k): x rounded to 127 steps of each block's largest value; then the rest."""
     blocked = ir.node("Constant", [], {"value": ir.tensor(np.array([0, 0, -1, BLOCK]))})
     blocks = ir.node("Reshape", [x, blocked.outputs[0]])
     size = ir.node("Abs", [blocks.outputs[0]])

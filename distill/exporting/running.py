@@ -1,11 +1,11 @@
-"""Exported models and their originals behind one call: `model.feed(ids)` gives logits, and the model remembers.
+"""Exported models and their originals behind one call: `model.feed(ids)` returns logits and keeps what it was fed.
 
     model = open_model("onnxruntime", "runs/demo/student/onnx/model_int8.onnx")
     model.feed(prompt)        # (tokens, vocabulary) float32; row t is what may follow token t
     model.feed([token])       # the next step: the cache holds what came before
     model.reset()
 
-Each runtime is imported when it is opened, so that a process which measures one loads that one alone.
+Each runtime is imported when it is opened, so that a process that measures one runtime loads no other.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def open_model(runtime: str, path: str | Path) -> Model:
 
 
 class _Torch:
-    """The student itself in float32; a .gguf file is dequantized by transformers."""
+    """The student itself in float32. Of a .gguf file, transformers dequantizes the weights."""
 
     def __init__(self, path: Path) -> None:
         import torch
@@ -107,7 +107,7 @@ class _OnnxRuntime:
 
 
 class _LlamaCpp:
-    """llama.cpp by llama-cpp-python. `logits_all` is needed for a row a token."""
+    """llama.cpp through llama-cpp-python. `logits_all` makes it return logits for every token."""
 
     def __init__(self, path: Path) -> None:
         import llama_cpp

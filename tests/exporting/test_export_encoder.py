@@ -181,11 +181,11 @@ def test_what_llama_cpp_cannot_run_is_refused(run):
     student = Encoder.load(run / "student")
     distil = DistilBertConfig(vocab_size=9, dim=8, n_layers=1, n_heads=2, hidden_dim=8)
     other = Encoder(student.labels, DistilBertForSequenceClassification(distil), student.tokenizer)
-    with pytest.raises(UserError, match="plain BERT classifiers alone; architecture: distilbert") as caught:
+    with pytest.raises(UserError, match="only for plain BERT classifiers; architecture: distilbert") as caught:
         bert.check(other)
     assert "onnx" in caught.value.hint
     student.model.config.hidden_act = "relu"
-    with pytest.raises(UserError, match="plain BERT classifiers alone; activation: relu"):
+    with pytest.raises(UserError, match="only for plain BERT classifiers; activation: relu"):
         bert.check(student)
 
 
