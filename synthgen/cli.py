@@ -209,7 +209,7 @@ def generate(
 @_RUN
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder of the curated corpus; RUN/curated.")
 @click.option("--recipe", help="Recipe with the thresholds; RUN/recipe.yaml.")
-@click.option("--workers", type=click.IntRange(1), help="Processes to use; one for each core by default.")
+@click.option("--workers", type=click.IntRange(1), help="Processes to use; one for each core of the processor unless the corpus is small.")
 @_FRESH
 @_REPAIR
 @SET

@@ -27,6 +27,8 @@ from synthgen.manifest import Facts, Manifest
 from synthgen.recipe import Recipe
 from synthgen.ui import UI
 
+_WORKER_ROWS = 32768  # rows for which another process is worth its start
+
 
 @dataclass(frozen=True)
 class Curation:
@@ -60,8 +62,8 @@ def curate(
 ) -> Curation:
     """Judge every row of `run`/generated; kept rows go to data/, the others with their reasons to rejected/.
 
-    `out` is `run`/curated by default. `workers` is the number of processes: that of the processor's cores by default,
-    and never more than a small corpus needs. Raises CorpusError for damaged or unfinished input, RunChanged when the
+    `out` is `run`/curated by default. `workers` is the number of processes; by default that of the processor's cores,
+    and fewer for a small corpus. Raises CorpusError for damaged or unfinished input, RunChanged when the
     output was made from other rows or with other thresholds, and what `places` raises.
     """
     ui = ui or UI(quiet=True)
@@ -84,7 +86,7 @@ def curate(
         return _result(folder, finished)
     job = plan(source, folder, recipe.curate, durable.digest(inputs))
     cut = tasks(source, made)
-    with LocalExecutor(workers or cores()) as executor:
+    with LocalExecutor(workers or min(cores(), max(1, sizes(cut) // _WORKER_ROWS))) as executor:
         total = _run(job, cut, executor, ui)
     outputs.discard(folder, outputs.STEPS)
     names = [name for task in cut for name, _ in task.shards]

@@ -8,6 +8,7 @@ import pytest
 
 import synthgen
 from synthgen import corpus
+from synthgen.curation import text
 from synthgen.curation.columns import Columns
 from synthgen.curation.plain import plain
 from synthgen.curation.text import repeated_shares
@@ -87,13 +88,18 @@ def share(text: str) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-@pytest.mark.parametrize(("rows", "words", "kinds"), [(300, 40, 6), (300, 40, 3000), (3, 30_000, 20_000), (1, 9, 2)])
-def test_repetition_is_counted_exactly(rows, words, kinds):
-    """For few words and many: numbers of words and numbers of pairs of words are packed differently."""
+@pytest.mark.parametrize(("rows", "words", "kinds"), [(300, 40, 6), (300, 40, 3000), (600, 60, 20_000), (1, 9, 2)])
+@pytest.mark.parametrize("wider", [0, 30])
+def test_repetition_is_counted_exactly(rows, words, kinds, wider, monkeypatch):
+    """For few words and many: numbers of words, and numbers of pairs of words, are packed into 64 bits; rows whose
+    numbers do not fit (here: since each is given more bits than it needs) are counted one by one."""
+    bits = text._bits
+    monkeypatch.setattr(text, "_bits", lambda count: bits(count) + wider)
     draw = np.random.default_rng(words)
     texts = [" ".join(f"w{n}" for n in draw.integers(kinds, size=draw.integers(words))) for _ in range(rows)]
     texts += ["", "One", "A a A a a a a", "ÄPFEL äpfel Äpfel äpfel äpfel", "x\u2003x x\x1cx x x"]
-    assert repeated_shares(plain(pa.array(texts))).tolist() == [share(text) for text in texts]
+    texts += [f"{t} {t}" for t in texts[:50]]
+    assert repeated_shares(plain(pa.array(texts))).tolist() == [share(t) for t in texts]
 
 
 def test_plain_texts_are_what_python_makes_of_them():
@@ -110,6 +116,7 @@ def test_refusal():
     assert keeps("refusal", row("Nine. " * 60 + "I'm sorry, but I can't do that."))
     assert keeps("refusal", row("Éi'm sorry, but that is a word."))  # no word begins after a letter, of any alphabet
     assert not keeps("refusal", row("– i'M SORRY, but no."))
+    assert not keeps("refusal", row("\u0131'm sorry, but no."))  # for Python, i without a dot is an i
     assert said("refusal", [row("Oh. As an AI, no.")]).rejected[0].reason == "declines: 'As an AI'"
 
 

@@ -1,0 +1,32 @@
+"""Functions of tasks for tests of executors, in a module that a worker process imports quickly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from synthgen.errors import CorpusError
+from synthgen.executor import Services
+
+
+def squared(number: int, services: Services) -> tuple[int, int]:
+    """The square, and the process that computed it; small numbers take longest."""
+    time.sleep(0.05 / (number + 1))
+    return number * number, os.getpid()
+
+
+def fails(number: int, services: Services) -> int:
+    if number == 3:
+        raise CorpusError(f"shard {number} is damaged", "mend it")
+    return number
+
+
+def dies(number: int, services: Services) -> int:
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def sleeps(seconds: float, services: Services) -> None:
+    time.sleep(seconds)
