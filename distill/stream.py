@@ -1,0 +1,317 @@
+"""Training data as a stream: any row of a curated corpus by its number, with little of the corpus in memory.
+
+    stream = open_stream(run / "curated", from_messages(teacher.render, identity), run / "cache", max_length=512)
+    order = Order(len(stream), batch_size=16, seed=0)
+    stream.rows(order.rows(step))                     # list[Example]
+
+The rows are those of one split that teach, numbered in training order (see `distill.columns`). Their tokens and their
+stored distributions lie in segments below the cache folder, which are made when they are missing, cut short, altered
+or of another corpus. What stays in memory is 4 bytes a row.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from distill import distributions, tokencache
+from distill.batches import Order
+from distill.columns import PARTS, in_share, shards
+from distill.data import Example, Merge
+from distill.segment import Entries, Files, Segment
+from distill.tokencache import NO_TOKENS, NOTHING_TO_LEARN, Reader, Stored
+from synthgen import durable, logits
+from synthgen.errors import CorpusError
+from synthgen.teachers.sampling import cut
+
+_POLL = 0.2  # seconds between looks for what another process makes
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which rows of a corpus teach, and by what.
+
+    `share` of the training seeds. Rows longer than `max_length` tokens, prompt and completion together, are left out.
+    With `labels_alone`, kept rows without their distributions; otherwise those of `teachers`, or of the only one there
+    is, are read, and `merge` makes one of several.
+    """
+
+    max_length: int
+    split: str = "train"
+    share: float = 1.0
+    labels_alone: bool = False
+    teachers: tuple[str, ...] = ()
+    merge: Merge | None = None
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The segments of one shard: its rows, and the distributions of each teacher."""
+
+    name: str
+    rows: Segment
+    targets: tuple[Segment, ...]
+
+
+class Stream(Sequence[Example]):
+    """The rows that teach, by number; a slice of it is a list. Threads may share it.
+
+    `meta` is the stored distributions' own metadata ({} with labels alone), `left_out` counts rows by reason,
+    `kept_count` the rows that curation kept, `tokens` the completion tokens that one epoch teaches, and `longest` is
+    the number of tokens of the longest prompt or completion.
+    """
+
+    def __init__(self, folder: Path, choice: Choice, found: Sequence[Shard]) -> None:
+        self.folder, self.choice = folder, choice
+        self.meta: dict[str, Any] = {}
+        self.left_out = {"longer than max_length": 0, "degenerate": 0}
+        self.kept_count = self.tokens = self.longest = 0
+        self._files = Files()
+        self._shards: list[Shard] = []
+        self._chosen: list[npt.NDArray[np.uint32]] = []
+        for shard in found:
+            self._choose(shard)
+        self._starts = np.concatenate([[0], np.cumsum([len(some) for some in self._chosen], dtype=np.int64)])
+        if not len(self):
+            raise CorpusError(
+                f"{folder} has no rows to train on in split '{choice.split}'",
+                "look at the rejects: `synthgen show --rejected`",
+            )
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, key: Any) -> Any:
+        """The row of a number, or the list of rows of a slice."""
+        if isinstance(key, slice):
+            return self.rows(range(*key.indices(len(self))))
+        return self.rows([range(len(self))[key]])[0]
+
+    def rows(self, numbers: Sequence[int], *, targets: bool = True) -> list[Example]:
+        """The rows of these numbers, in their order; with `targets` false, without their distributions."""
+        return [self._row(number, targets) for number in numbers]
+
+    def stored(self, numbers: Sequence[int]) -> list[Stored]:
+        """The rows of these numbers as the reader made them, with their numbers: probabilities or vectors."""
+        return [tokencache.unpack(self._files.blob(*self._entry(number))) for number in numbers]
+
+    def batch(self, numbers: Sequence[int], rank: int = 0, processes: int = 1) -> list[Example]:
+        """The rows of one optimizer step as process `rank` of `processes` needs them.
+
+        Distributions are read for the rows that it learns from, `numbers[rank::processes]`, and for the first, which
+        an idle process computes. The other rows have none.
+        """
+        mine = {0, *range(rank, len(numbers), processes)}
+        return [self._row(number, place in mine) for place, number in enumerate(numbers)]
+
+    def completion_tokens(self, order: Order, steps: int) -> int:
+        """Completion tokens that the first `steps` steps teach."""
+        epochs, some = divmod(steps, order.steps_per_epoch)
+        total = epochs * self.tokens
+        if some:
+            lengths = np.concatenate([self._entries(n)["learned"] for n in range(len(self._shards))])
+            total += int(lengths[order.permutation(epochs)[: some * order.batch_size]].sum(dtype=np.int64))
+        return total
+
+    def close(self) -> None:
+        """Close the files; reading opens them again."""
+        self._files.close()
+
+    def _entries(self, place: int) -> Entries:
+        """Entries of the chosen rows of one shard."""
+        return self._files.entries(self._shards[place].rows)[self._chosen[place]]
+
+    def _locate(self, number: int) -> tuple[Shard, int]:
+        place = int(np.searchsorted(self._starts, number, "right")) - 1
+        return self._shards[place], int(self._chosen[place][number - self._starts[place]])
+
+    def _entry(self, number: int) -> tuple[Segment, np.void]:
+        shard, local = self._locate(number)
+        return shard.rows, self._files.entries(shard.rows, local, local + 1)[0]
+
+    def _row(self, number: int, targets: bool) -> Example:
+        shard, local = self._locate(number)
+        entry = self._files.entries(shard.rows, local, local + 1)[0]
+        stored = tokencache.unpack(self._files.blob(shard.rows, entry))
+        if not targets or not shard.targets:
+            return stored.example
+        return with_target(stored, self.target(shard, local)[0])
+
+    def target(self, shard: Shard, local: int) -> tuple[logits.Target, dict[str, Any]]:
+        """The distribution of row `local` of a shard, and its metadata."""
+        found, metas = [], []
+        for segment in shard.targets:
+            blob = self._files.blob(segment, self._files.entries(segment, local, local + 1)[0])
+            meta = segment.header["meta"]
+            found.append(logits.decode(distributions.unpack(blob, segment.header["names"]), meta))
+            metas.append(meta)
+        return self.choice.merge(found, metas) if self.choice.merge else (found[0], metas[0])
+
+    def _choose(self, shard: Shard) -> None:
+        """Take the rows of one shard that teach. Raises CorpusError for a row that should and cannot."""
+        choice, entries = self.choice, self._files.entries(shard.rows)
+        self.left_out["degenerate"] += int(shard.rows.header["degenerate"])
+        mask = in_share(entries["place"], choice.share) if choice.split == "train" else np.ones(len(entries), bool)
+        if choice.labels_alone:
+            mask &= entries["kept"] > 0
+        empty = np.flatnonzero(mask & (entries["state"] == NO_TOKENS))
+        if len(empty):
+            raise CorpusError(
+                f"{self.folder}: record {self._name(shard, empty[0])} has no tokens: its teacher sent none",
+                f"train on its rows as a dataset (`distill train {self.folder}/data`), or score them: strategy: score",
+            )
+        lengths = entries["prompt"].astype(np.int64) + entries["completion"]
+        long = mask & (lengths > choice.max_length)
+        self.left_out["longer than max_length"] += int(long.sum())
+        mask &= ~long
+        for segment in shard.targets:
+            missing = np.flatnonzero(mask & (self._files.entries(segment)["size"] == 0))
+            if len(missing):
+                raise CorpusError(
+                    f"no logits for record {self._name(shard, missing[0])} of {self.folder}",
+                    "generate with a `logits` section, or repair: `synthgen generate … --repair`",
+                )
+        if shard.targets and mask.any():
+            self._check_meta(shard, int(np.flatnonzero(mask)[0]))
+        nothing = mask & (entries["state"] == NOTHING_TO_LEARN)
+        if nothing.any():
+            reason = "nothing to learn from"
+            self.left_out[reason] = self.left_out.get(reason, 0) + int(nothing.sum())
+        chosen = np.flatnonzero(mask & ~nothing).astype(np.uint32)
+        if len(chosen):
+            self._shards.append(shard)
+            self._chosen.append(chosen)
+            self._count(entries[chosen])
+
+    def _count(self, entries: Entries) -> None:
+        self.kept_count += int(entries["kept"].sum(dtype=np.int64))
+        self.tokens += int(entries["learned"].sum(dtype=np.int64))
+        self.longest = max(self.longest, int(entries["longest"].max()))
+
+    def _check_meta(self, shard: Shard, local: int) -> None:
+        """The metadata of all shards is the same. Raises CorpusError."""
+        meta = self.target(shard, local)[1]
+        if self.meta and meta != self.meta:
+            where = shard.targets[-1].path
+            raise CorpusError(f"{where}: logits of another kind, teacher or temperature than the other shards'")
+        self.meta = meta
+
+    def _name(self, shard: Shard, local: int) -> str:
+        entry = self._files.entries(shard.rows, local, local + 1)[0]
+        return tokencache.unpack(self._files.blob(shard.rows, entry)).example.id
+
+
+def with_target(stored: Stored, target: logits.Target) -> Example:
+    """The row, it and each of its `also` with the positions of `target` that they keep."""
+
+    def piece(example: Example, positions: int) -> Example:
+        if positions < 0:
+            return example
+        return replace(example, target=target if positions == len(target) else cut(target, positions))
+
+    first, *others = stored.example, *stored.example.also
+    also = tuple(piece(e, n) for e, n in zip(others, stored.positions[1:], strict=True))
+    return replace(piece(first, stored.positions[0]), also=also)
+
+
+def open_stream(
+    folder: Path, reader: Reader, cache: Path, choice: Choice, *, tick: Callable[[int], None] = lambda shards: None
+) -> Stream:
+    """The rows of a curated corpus as `reader` reads them; what is missing in the folder `cache` is made.
+
+    `tick` is told of each shard that is ready. Of several processes the one that writes makes the segments, and the
+    others wait for them. Raises CorpusError when a file is damaged, when logits are missing or belong to other rows,
+    or when no row is left.
+    """
+    sources = [] if choice.labels_alone else distributions.folders(folder, choice.teachers)
+    ready = []
+    with _lock(cache) if durable.writes() else nullcontext():
+        if durable.writes():
+            durable.sweep(cache)
+        for shard in _prepare(folder, reader, cache, sources, choice.split):
+            ready.append(shard)
+            tick(1)
+    return Stream(folder, choice, ready)
+
+
+def _prepare(folder: Path, reader: Reader, cache: Path, sources: Sequence[Path], split: str) -> Iterator[Shard]:
+    """The segments of every shard of a split, made where they are not there."""
+    hashes = Hashes(cache)
+    shelves = [distributions.Shelf(source) for source in sources]
+    logits_hashes = [[hashes.of(path) for path in shelf.paths] for shelf in shelves]
+    hashes.save()
+    home = cache / f"rows-{durable.digest([reader.identity, list(reader.columns)])[:16]}"
+    for name in shards(folder, split):
+        own = [hashes.of(folder / part / f"{name}.parquet") for part in PARTS]
+        path, key = home / f"{name}.bin", tokencache.key_of(reader, own)
+        rows = _ready(path, key, tokencache.ENTRY, partial(tokencache.make, folder, name, reader, path, key))
+        targets = []
+        for shelf, others in zip(shelves, logits_hashes, strict=True):
+            path, key = cache / f"distributions-{shelf.folder.name}" / f"{name}.bin", distributions.key_of(own, others)
+            build = partial(distributions.make, folder, name, shelf, path, key)
+            targets.append(_ready(path, key, distributions.ENTRY, build))
+        yield Shard(name, rows, tuple(targets))
+    hashes.save()
+
+
+def _ready(path: Path, key: str, kind: np.dtype[np.void], build: Callable[[], None]) -> Segment:
+    """The segment at `path`: as it is, made by this process, or by the one that writes."""
+    segment = Segment.open(path, key, kind)
+    if segment is None and durable.writes():
+        build()
+        segment = Segment.open(path, key, kind)
+        if segment is None:
+            raise CorpusError(f"{path} was changed while it was made", "run the command again")
+    while segment is None:
+        time.sleep(_POLL)
+        segment = Segment.open(path, key, kind)
+    return segment
+
+
+class Hashes:
+    """SHA-256 of files. Those of files whose size and time of change are as before are remembered in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._path = folder, folder / "hashes.json"
+        self._known: dict[str, list[int | str]] = {}
+        with suppress(OSError, ValueError):
+            self._known = dict(json.loads(self._path.read_text()))
+        self._before = dict(self._known)
+
+    def of(self, path: Path) -> str:
+        """The digest of a file's bytes; "" for one that is not there."""
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            return ""
+        name, seen = os.path.relpath(path, self._folder), [status.st_size, status.st_mtime_ns]
+        known = self._known.get(name, [])
+        if known[:2] != seen or len(known) != 3:
+            known = self._known[name] = [*seen, durable.sha256(path)]
+        return str(known[2])
+
+    def save(self) -> None:
+        """Write what is new, if this is the process that writes."""
+        if durable.writes() and self._known != self._before:
+            durable.write_json(self._path, self._known)
+            self._before = dict(self._known)
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process, when no other does; the kernel lets go when the process dies."""
+    durable.make_folder(folder)
+    with (folder / ".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,211 @@
+"""Rows of a curated corpus in the student's own tokens, made once and read by number.
+
+A row is what `Example` holds, without its distribution: ids of the prompt, the completion and the prompt that the
+teacher read, and, for students that learn probabilities or vectors, a row of float32 numbers. A segment (see
+`distill.segment`) holds the rows of one shard that teach, in training order. It is made again when the shard's bytes
+or the reader's identity change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from distill import segment
+from distill.columns import ANSWER, ID, LABEL_PROBS, PROMPT, PROMPT_TOKENS, TEACHER_PROMPT, TOKENS, Teaching, teaching
+from distill.data import Example
+from distill.segment import Entries
+from synthgen import durable, logits
+from synthgen.records import Message
+
+FORMAT = "rows-v1"
+ENTRY = segment.entry_type(
+    ("place", "<u8"),  # hash of the seed, for `share`
+    ("prompt", "<u4"),  # tokens of the row before `shape`, for `max_length`
+    ("completion", "<u4"),
+    ("learned", "<u4"),  # completion tokens after `shape`
+    ("longest", "<u4"),  # tokens of the longest prompt or completion after `shape`
+    ("kept", "u1"),
+    ("state", "u1"),
+)
+TEACHES, NO_TOKENS, NOTHING_TO_LEARN = range(3)
+
+_BATCH = 512  # rows that are rendered at once
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Row:
+    """The columns of one record that a reader asked for; the others are empty."""
+
+    id: str
+    kept: bool
+    prompt: Sequence[Message] = ()
+    teacher_prompt: Sequence[Message] | None = None
+    answer: str | None = None
+    token_ids: Sequence[int] = ()
+    prompt_token_ids: Sequence[int] = ()
+    label_probs: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How one kind of student reads a row.
+
+    `identity` is a hash of all that decides the outcome: tokenizer, template, shape. `columns` are those of `Row` that
+    the functions read. `prompts` gives the ids of each row's prompt in the student's tokens, `asked` those that the
+    teacher read (`prompt_token_ids` by default), `values` the numbers that go with each row. `shape` makes of a row
+    what it teaches, or None; it may keep the row's distribution, cut it to its first positions, or drop it, and must
+    not look at its numbers, which are not there yet.
+    """
+
+    identity: str
+    columns: tuple[str, ...]
+    prompts: Callable[[Sequence[Row]], Sequence[Sequence[int]]]
+    asked: Callable[[Sequence[Row]], Sequence[Sequence[int]]] | None = None
+    values: Callable[[Sequence[Row]], Sequence[Floats]] | None = None
+    shape: Callable[[Row, Example], Example | None] | None = None
+
+    @property
+    def completes(self) -> bool:
+        """Does a row need a completion to teach?"""
+        return TOKENS in self.columns
+
+
+def from_messages(
+    render: Callable[[Sequence[Message]], list[int]],
+    identity: str,
+    shape: Callable[[Row, Example], Example | None] | None = None,
+) -> Reader:
+    """The reader of a student of text: `render` gives the ids of a prompt. `identity` is of `render` and `shape`."""
+
+    def prompts(rows: Sequence[Row]) -> list[list[int]]:
+        known: dict[str, list[int]] = {}  # samples of one seed share their prompt
+        found = []
+        for row in rows:
+            key = repr(row.prompt)
+            if key not in known:
+                known[key] = render(row.prompt)
+            found.append(known[key])
+        return found
+
+    return Reader(identity, (PROMPT, TOKENS, PROMPT_TOKENS, ANSWER), prompts, shape=shape)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A row as it is read back. `positions` says, for it and each of its `also`, how many positions of the row's
+    distribution it keeps; −1 is none."""
+
+    example: Example
+    positions: tuple[int, ...]
+    values: Floats
+
+
+def key_of(reader: Reader, hashes: Sequence[str]) -> str:
+    """What decides the bytes of a segment: format, reader, and the hashes of the shard's files."""
+    return durable.digest([FORMAT, reader.identity, list(reader.columns), list(hashes)])
+
+
+def make(folder: Path, shard: str, reader: Reader, path: Path, key: str) -> None:
+    """Write the segment of one shard of a curated corpus."""
+    rows = teaching(folder, shard, reader.columns)
+    entries = np.zeros(len(rows), ENTRY)
+    entries["kept"], entries["place"] = rows.kept, rows.places
+    segment.write(path, {"key": key, "degenerate": rows.degenerate}, entries, _blobs(rows, reader, entries))
+
+
+def _blobs(teaching_rows: Teaching, reader: Reader, entries: Entries) -> Iterator[tuple[list[int], bytes]]:
+    number = 0
+    for batch in teaching_rows.table.to_batches(_BATCH):
+        kept = teaching_rows.kept[number : number + batch.num_rows].tolist()
+        rows = [_row(values, keep) for values, keep in zip(batch.to_pylist(), kept, strict=True)]
+        prompts = reader.prompts(rows)
+        asked = reader.asked(rows) if reader.asked else [row.prompt_token_ids for row in rows]
+        values = reader.values(rows) if reader.values else [_NONE] * len(rows)
+        for row, *parts in zip(rows, prompts, asked, values, strict=True):
+            yield [number], _blob(entries, number, row, *parts, reader=reader)
+            number += 1
+
+
+_NONE = np.zeros(0, np.float32)
+_FIELDS = (PROMPT, TEACHER_PROMPT, ANSWER, TOKENS, PROMPT_TOKENS, LABEL_PROBS)
+
+
+def _row(values: dict[str, object], kept: bool) -> Row:
+    given = {name: values[name] for name in _FIELDS if values.get(name) is not None}
+    return Row(id=str(values[ID]), kept=kept, **given)  # type: ignore[arg-type]
+
+
+def _blob(
+    entries: Entries, number: int, row: Row, prompt: Sequence[int], asked: Sequence[int], values: Floats, reader: Reader
+) -> bytes:
+    """The bytes of a row; its entry is filled on the way."""
+    entry = entries[number]
+    completion = list(row.token_ids)
+    entry["prompt"], entry["completion"] = len(prompt), len(completion)
+    if reader.completes and not completion:
+        entry["state"] = NO_TOKENS
+    positions = _positions(len(completion)) if completion else None
+    example = Example(row.id, list(prompt), completion, positions, row.kept, tuple(asked))
+    shaped = reader.shape(row, example) if reader.shape and completion else example
+    if shaped is None:
+        entry["state"], shaped = NOTHING_TO_LEARN, replace(example, prompt=[], completion=[])
+    pieces = (shaped, *shaped.also)
+    entry["learned"] = sum(len(piece.completion) for piece in pieces)
+    entry["longest"] = max(max(len(piece.prompt), len(piece.completion)) for piece in pieces)
+    return pack(pieces, values)
+
+
+def _positions(count: int) -> logits.Sampled:
+    """In place of a row's distribution while it is shaped: it has a length, and no numbers."""
+    empty = np.zeros(0, np.int64)
+    return logits.Sampled(empty, empty, np.zeros(count, np.int64))
+
+
+def pack(pieces: Sequence[Example], values: Floats) -> bytes:
+    """A row as bytes: int32 counts, then the ids of the pieces, then the numbers, then text.
+
+    The first piece is the row, the others its `also`; all have the row's id and `teacher_prompt`.
+    """
+    first = pieces[0]
+    if any((piece.id, tuple(piece.teacher_prompt)) != (first.id, tuple(first.teacher_prompt)) for piece in pieces):
+        raise ValueError("a shape may not change a row's id or what its teacher was asked")
+    if any(piece.parts for piece in pieces) or any(piece.also for piece in pieces[1:]):
+        raise ValueError("a shape may add one level of further pieces, and no parts")
+    name, tasks = first.id.encode(), [piece.task.encode() for piece in pieces]
+    head = [len(pieces), len(first.teacher_prompt), len(values), len(name)]
+    for piece, task in zip(pieces, tasks, strict=True):
+        target = -1 if piece.target is None else len(piece.target)
+        head += [len(piece.prompt), len(piece.completion), target, int(piece.kept), len(task)]
+    ids = [head, first.teacher_prompt, *(part for piece in pieces for part in (piece.prompt, piece.completion))]
+    numbers = np.concatenate([np.asarray(part, "<i4") for part in ids])
+    return b"".join([numbers.tobytes(), np.asarray(values, "<f4").tobytes(), name, *tasks])
+
+
+def unpack(blob: bytes) -> Stored:
+    """The inverse of `pack`, with no distributions."""
+    numbers = np.frombuffer(blob, "<i4", len(blob) // 4)
+    count, asked, width, name = numbers[:4].tolist()
+    heads = numbers[4 : 4 + 5 * count].reshape(count, 5).tolist()
+    place = 4 + 5 * count
+    teacher_prompt = tuple(numbers[place : place + asked].tolist())
+    place += asked
+    ids = []
+    for prompt, completion, *_ in heads:
+        ids.append((numbers[place : place + prompt].tolist(), numbers[place + prompt :][:completion].tolist()))
+        place += prompt + completion
+    values = np.frombuffer(blob, "<f4", width, 4 * place)
+    text = blob[4 * (place + width) :]
+    identifier, text = text[:name].decode(), text[name:]
+    pieces = []
+    for (prompt, completion), (*_, kept, size) in zip(ids, heads, strict=True):
+        task, text = text[:size].decode(), text[size:]
+        pieces.append(Example(identifier, prompt, completion, None, bool(kept), teacher_prompt, task))
+    first = replace(pieces[0], also=tuple(pieces[1:])) if count > 1 else pieces[0]
+    return Stored(first, tuple(head[2] for head in heads), values)
