@@ -87,7 +87,7 @@ def logits_table(ids: list[str], tokens_NT: Any, meta: dict[str, Any], rng: np.r
     deltas = rng.integers(1, 1 + VOCABULARY // (2 * UNIQUES), total).astype("<u2")
     counts = np.ones(total, np.uint8)
     counts[starts] += DRAWS - uniques_N
-    row_ends = np.append(starts, total)[:: TOKENS].astype(np.int64)
+    row_ends = np.append(starts, total)[::TOKENS].astype(np.int64)
     planes = deltas.view(np.uint8).reshape(-1, 2)
     blobs = {"ids_0": planes[:, 0], "ids_1": planes[:, 1], "counts": counts, "uniques": uniques_N}
 
@@ -196,10 +196,10 @@ def streamed(run: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Index, cache and training by the stream."""
     from distill.batches import Ahead, Order
     from distill.stream import Choice, open_stream
-    from distill.tokencache import from_messages
+    from distill.tokencache import from_messages, rendering
 
     teacher = opened()
-    reader = from_messages(teacher.render, teacher.identity["tokenizer"])
+    reader = from_messages(rendering(teacher.tokenizer), teacher.identity["tokenizer"])
     before, began = peak(), time.perf_counter()
     stream = open_stream(run / "curated", reader, run / "cache", Choice(512))
     seconds = time.perf_counter() - began
@@ -255,7 +255,8 @@ def child(what: str, run: Path, rows: int, options: argparse.Namespace, tree: Pa
 
 def memory(scratch: Path, options: argparse.Namespace) -> None:
     """Print a line for each size of corpus."""
-    print(f"{'rows':>9} {'build s':>8} {'again s':>8} {'peak MB':>8} {'more MB':>8} {'wait ms':>8} {'cache MB':>9} {'B/row':>6}")
+    names = {"build s": 8, "again s": 8, "peak MB": 8, "more MB": 8, "wait ms": 8, "cache MB": 9, "B/row": 6}
+    print(f"{'rows':>9}", *(f"{name:>{width}}" for name, width in names.items()), flush=True)
     first = 0
     for rows in options.rows:
         run = scratch / f"run-{rows}"
@@ -263,12 +264,12 @@ def memory(scratch: Path, options: argparse.Namespace) -> None:
         found = child("streamed", run, rows, options)
         shutil.rmtree(run)
         first = first or found["peak"]
-        print(
-            f"{rows:9,} {found['build_s']:8.1f} {found['again_s']:8.1f} {found['peak'] / 1e6:8.0f} "
-            f"{(found['peak'] - first) / 1e6:8.0f} {found['wait_ms']:8.2f} {found['cache'] / 1e6:9.0f} "
-            f"{found['cache'] / rows:6.0f}   (peak when opened {found['peak_open'] / 1e6:.0f}, before {found['peak_before'] / 1e6:.0f})",
-            flush=True,
-        )
+        megabytes = [found["peak"] / 1e6, (found["peak"] - first) / 1e6]
+        values = [found["build_s"], found["again_s"], *megabytes, found["wait_ms"]]
+        values += [found["cache"] / 1e6, found["cache"] / rows]
+        digits = [1, 1, 0, 0, 2, 0, 0]
+        cells = zip(values, names.values(), digits, strict=True)
+        print(f"{rows:9,}", *(f"{value:{width}.{digit}f}" for value, width, digit in cells), flush=True)
 
 
 def pairs(scratch: Path, options: argparse.Namespace) -> None:

@@ -93,14 +93,15 @@ def teaching(folder: Path, shard: str, names: Sequence[str] = ()) -> Teaching:
         table = pa.Table.from_batches(found)
         wrong = _degenerate(table[VERDICTS])
         degenerate += int(wrong.sum()) if part == "rejected" else 0
-        tables.append(table.drop_columns([VERDICTS]).filter(pa.array(~wrong)))
+        tables.append(table.drop_columns([VERDICTS]).take(_arrow(np.flatnonzero(~wrong))))
         kept.append(np.full(tables[-1].num_rows, part == "data"))
     if not tables:
-        return Teaching(shard, pa.table({ID: pa.array([], pa.string())}), np.zeros(0, bool), np.zeros(0, "u8"), 0)
+        nothing = pa.schema([(ID, pa.string())]).empty_table()
+        return Teaching(shard, nothing, np.zeros(0, bool), np.zeros(0, np.uint64), degenerate)
     whole = pa.concat_tables(tables)
     ids = whole[ID].to_pylist()
     order = np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)  # stable: kept rows first among equals
-    whole = whole.take(pa.array(order))
+    whole = whole.take(_arrow(order))
     places = _places(whole[SEED_ID].to_pylist())
     if SEED_ID not in names:
         whole = whole.drop_columns([SEED_ID])
@@ -130,21 +131,28 @@ def in_share(places: npt.NDArray[np.uint64], share: float) -> npt.NDArray[np.boo
 
 
 def lists(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.int64]]:
-    """A column of lists as (values of all rows, offsets (N + 1,)); null is an empty list."""
+    """A column of lists of numbers as (values of all rows, offsets (N + 1,)); null is an empty list."""
     array = column.combine_chunks()
-    lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    return array.flatten().to_numpy(zero_copy_only=False), offsets
+    lengths = np.bincount(_numpy(pc.list_parent_indices(array)), minlength=len(array))
+    return _numpy(array.flatten()), np.concatenate([[0], np.cumsum(lengths)])
 
 
 def _degenerate(verdicts: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
     """Which rows a check of `DEGENERATE` rejected."""
-    array = verdicts.combine_chunks()
-    wrong = np.zeros(len(array), bool)
-    checks = pc.struct_field(pc.list_flatten(array), "check")
-    rows = pc.list_parent_indices(array).to_numpy(zero_copy_only=False)
-    wrong[rows[pc.is_in(checks, pa.array(sorted(DEGENERATE))).to_numpy(zero_copy_only=False)]] = True
-    return wrong
+    rows = verdicts.to_pylist()
+    return np.array([any(verdict["check"] in DEGENERATE for verdict in row or ()) for row in rows], bool)
+
+
+# `pa.array` and `to_numpy` would do, but load pandas: a second, and 40 MB.
+
+
+def _numpy(array: pa.Array) -> npt.NDArray[np.generic]:
+    return np.from_dlpack(array)
+
+
+def _arrow(numbers: npt.NDArray[np.int64]) -> pa.Array:
+    data = pa.py_buffer(np.ascontiguousarray(numbers, np.int64))
+    return pa.Array.from_buffers(pa.int64(), len(numbers), [None, data])
 
 
 def _places(seed_ids: Sequence[str]) -> npt.NDArray[np.uint64]:
