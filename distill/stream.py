@@ -12,11 +12,9 @@ or of another corpus. What stays in memory is 4 bytes a row.
 from __future__ import annotations
 
 import fcntl
-import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -247,13 +245,11 @@ def open_stream(
 
 def _prepare(folder: Path, reader: Reader, cache: Path, sources: Sequence[Path], split: str) -> Iterator[Shard]:
     """The segments of every shard of a split, made where they are not there."""
-    hashes = Hashes(cache)
     shelves = [distributions.Shelf(source) for source in sources]
-    logits_hashes = [[hashes.of(path) for path in shelf.paths] for shelf in shelves]
-    hashes.save()
+    logits_hashes = [[_hash(path) for path in shelf.paths] for shelf in shelves]
     home = cache / f"rows-{durable.digest([reader.identity, list(reader.columns)])[:16]}"
     for name in shards(folder, split):
-        own = [hashes.of(folder / part / f"{name}.parquet") for part in PARTS]
+        own = [_hash(folder / part / f"{name}.parquet") for part in PARTS]
         path, key = home / f"{name}.bin", tokencache.key_of(reader, own)
         rows = _ready(path, key, tokencache.ENTRY, partial(tokencache.make, folder, name, reader, path, key))
         targets = []
@@ -262,7 +258,6 @@ def _prepare(folder: Path, reader: Reader, cache: Path, sources: Sequence[Path],
             build = partial(distributions.make, folder, name, shelf, path, key)
             targets.append(_ready(path, key, distributions.ENTRY, build))
         yield Shard(name, rows, tuple(targets))
-    hashes.save()
 
 
 def _ready(path: Path, key: str, kind: np.dtype[np.void], build: Callable[[], None]) -> Segment:
@@ -279,33 +274,9 @@ def _ready(path: Path, key: str, kind: np.dtype[np.void], build: Callable[[], No
     return segment
 
 
-class Hashes:
-    """SHA-256 of files. Those of files whose size and time of change are as before are remembered in `folder`."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._path = folder, folder / "hashes.json"
-        self._known: dict[str, list[int | str]] = {}
-        with suppress(OSError, ValueError):
-            self._known = dict(json.loads(self._path.read_text()))
-        self._before = dict(self._known)
-
-    def of(self, path: Path) -> str:
-        """The digest of a file's bytes; "" for one that is not there."""
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            return ""
-        name, seen = os.path.relpath(path, self._folder), [status.st_size, status.st_mtime_ns]
-        known = self._known.get(name, [])
-        if known[:2] != seen or len(known) != 3:
-            known = self._known[name] = [*seen, durable.sha256(path)]
-        return str(known[2])
-
-    def save(self) -> None:
-        """Write what is new, if this is the process that writes."""
-        if durable.writes() and self._known != self._before:
-            durable.write_json(self._path, self._known)
-            self._before = dict(self._known)
+def _hash(path: Path) -> str:
+    """The SHA-256 of a file's bytes; "" for one that is not there."""
+    return durable.sha256(path) if path.exists() else ""
 
 
 @contextmanager
