@@ -125,6 +125,16 @@ def teaching_rows(
             start += batch.num_rows
 
 
+def token_counts(folder: Path, split: str, size: int) -> npt.NDArray[np.int64]:
+    """How often each of the ids below `size` is in the completions of a split that teach."""
+    counts = np.zeros(size, np.int64)
+    for shard in shards(folder, split):
+        rows = teaching(folder, shard, [TOKENS])
+        if len(rows):
+            counts += np.bincount(lists(rows.table[TOKENS])[0], minlength=size)
+    return counts
+
+
 def in_share(places: npt.NDArray[np.uint64], share: float) -> npt.NDArray[np.bool_]:
     """Which rows are in the first `share` of the seeds by hash; a smaller share is part of a larger one."""
     return np.asarray(places.astype(np.float64) / 2.0**64 < share)

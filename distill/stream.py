@@ -15,7 +15,7 @@ import fcntl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ from distill.segment import Entries, Files, Segment
 from distill.tokencache import NO_TOKENS, NOTHING_TO_LEARN, Reader, Stored
 from synthgen import durable, logits
 from synthgen.errors import CorpusError
-from synthgen.teachers.sampling import cut
 
 _POLL = 0.2  # seconds between looks for what another process makes
 
@@ -141,12 +140,10 @@ class Stream(Sequence[Example]):
     def _row(self, number: int, targets: bool) -> Example:
         shard, local = self._locate(number)
         entry = self._files.entries(shard.rows, local, local + 1)[0]
-        stored = tokencache.unpack(self._files.blob(shard.rows, entry))
-        if not targets or not shard.targets:
-            return stored.example
-        return with_target(stored, self.target(shard, local)[0])
+        target = self._target(shard, local)[0] if targets and shard.targets else None
+        return tokencache.unpack(self._files.blob(shard.rows, entry), target).example
 
-    def target(self, shard: Shard, local: int) -> tuple[logits.Target, dict[str, Any]]:
+    def _target(self, shard: Shard, local: int) -> tuple[logits.Target, dict[str, Any]]:
         """The distribution of row `local` of a shard, and its metadata."""
         found, metas = [], []
         for segment in shard.targets:
@@ -199,7 +196,7 @@ class Stream(Sequence[Example]):
 
     def _check_meta(self, shard: Shard, local: int) -> None:
         """The metadata of all shards is the same. Raises CorpusError."""
-        meta = self.target(shard, local)[1]
+        meta = self._target(shard, local)[1]
         if self.meta and meta != self.meta:
             where = shard.targets[-1].path
             raise CorpusError(f"{where}: logits of another kind, teacher or temperature than the other shards'")
@@ -208,19 +205,6 @@ class Stream(Sequence[Example]):
     def _name(self, shard: Shard, local: int) -> str:
         entry = self._files.entries(shard.rows, local, local + 1)[0]
         return tokencache.unpack(self._files.blob(shard.rows, entry)).example.id
-
-
-def with_target(stored: Stored, target: logits.Target) -> Example:
-    """The row, it and each of its `also` with the positions of `target` that they keep."""
-
-    def piece(example: Example, positions: int) -> Example:
-        if positions < 0:
-            return example
-        return replace(example, target=target if positions == len(target) else cut(target, positions))
-
-    first, *others = stored.example, *stored.example.also
-    also = tuple(piece(e, n) for e, n in zip(others, stored.positions[1:], strict=True))
-    return replace(piece(first, stored.positions[0]), also=also)
 
 
 def open_stream(

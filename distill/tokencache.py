@@ -22,6 +22,7 @@ from distill.data import Example
 from distill.segment import Entries
 from synthgen import durable, logits
 from synthgen.records import Message
+from synthgen.teachers.sampling import cut
 
 FORMAT = "rows-v1"
 ENTRY = segment.entry_type(
@@ -107,11 +108,9 @@ def rendering(tokenizer: Any) -> Callable[[Sequence[Sequence[Message]]], list[li
 
 @dataclass(frozen=True)
 class Stored:
-    """A row as it is read back. `positions` says, for it and each of its `also`, how many positions of the row's
-    distribution it keeps; −1 is none."""
+    """A row as it is read back, and the numbers that go with it."""
 
     example: Example
-    positions: tuple[int, ...]
     values: Floats
 
 
@@ -196,24 +195,25 @@ def pack(pieces: Sequence[Example], values: Floats) -> bytes:
     return b"".join([numbers.tobytes(), np.asarray(values, "<f4").tobytes(), name, *tasks])
 
 
-def unpack(blob: bytes) -> Stored:
-    """The inverse of `pack`, with no distributions."""
+def unpack(blob: bytes, target: logits.Target | None = None) -> Stored:
+    """The inverse of `pack`. Each piece gets the positions of `target`, the row's distribution, that it keeps."""
     numbers = np.frombuffer(blob, "<i4", len(blob) // 4)
     count, asked, width, name = numbers[:4].tolist()
-    heads = numbers[4 : 4 + 5 * count].reshape(count, 5).tolist()
-    place = 4 + 5 * count
-    teacher_prompt = tuple(numbers[place : place + asked].tolist())
-    place += asked
-    ids = []
-    for prompt, completion, *_ in heads:
-        ids.append((numbers[place : place + prompt].tolist(), numbers[place + prompt :][:completion].tolist()))
-        place += prompt + completion
-    values = np.frombuffer(blob, "<f4", width, 4 * place)
+    begin = 4 + 5 * count
+    heads = numbers[4:begin].reshape(count, 5).tolist()
+    place = begin + asked + sum(prompt + completion for prompt, completion, *_ in heads)
+    ids = numbers[begin:place].tolist()
     text = blob[4 * (place + width) :]
-    identifier, text = text[:name].decode(), text[name:]
-    pieces = []
-    for (prompt, completion), (*_, kept, size) in zip(ids, heads, strict=True):
-        task, text = text[:size].decode(), text[size:]
-        pieces.append(Example(identifier, prompt, completion, None, bool(kept), teacher_prompt, task))
+    identifier, text, teacher_prompt = text[:name].decode(), text[name:], tuple(ids[:asked])
+    pieces: list[Example] = []
+    at = asked
+    for prompt, completion, positions, kept, size in heads:
+        middle, end = at + prompt, at + prompt + completion
+        own = None if target is None or positions < 0 else target
+        if own is not None and positions < len(own):
+            own = cut(own, positions)
+        task = text[:size].decode()
+        pieces.append(Example(identifier, ids[at:middle], ids[middle:end], own, bool(kept), teacher_prompt, task))
+        at, text = end, text[size:]
     first = replace(pieces[0], also=tuple(pieces[1:])) if count > 1 else pieces[0]
-    return Stored(first, tuple(head[2] for head in heads), values)
+    return Stored(first, np.frombuffer(blob, "<f4", width, 4 * place))

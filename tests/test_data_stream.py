@@ -160,9 +160,9 @@ def check_same(stream, wanted) -> None:
 CHOICES = {
     "all": {},
     "share": {"share": 0.5},
-    "shorter": {"max_length": -1},  # than the longest row
+    "shorter": {"max_length": -1},  # the median
     "labels alone": {"labels_alone": True},
-    "held out": {"split": "test"},
+    "held out": {"split": "test", "share": 0.3},  # a share is of the training seeds
 }
 
 
@@ -173,8 +173,8 @@ def test_the_rows_are_those_of_the_corpus_in_memory(made, teacher, reader, kind,
     choice = Choice(**{"max_length": 512, **CHOICES[name]})
     whole = reference(run, teacher.render, Choice(512, split=choice.split))[0]
     if name == "shorter":
-        longest = max(len(e.prompt) + len(e.completion) for e in whole)
-        choice = dataclasses.replace(choice, max_length=longest - 1)
+        lengths = sorted(len(e.prompt) + len(e.completion) for e in whole)
+        choice = dataclasses.replace(choice, max_length=lengths[len(lengths) // 2])
     wanted = reference(run, teacher.render, choice)
     check_same(open_stream(run / "curated", reader, run / "cache", choice), wanted)
     assert len(columns.shards(run / "curated", choice.split)) > 1
@@ -384,6 +384,9 @@ def test_a_row_that_is_altered_while_training_stops_it(run, reader, what):
     with pytest.raises(CorpusError, match="was changed"):
         stream.rows(range(len(stream)))
     stream.close()
+    shutil.copy(path.with_name("train-00001.bin"), path)
+    with pytest.raises(CorpusError, match="was changed"):
+        stream.rows(range(len(stream)))
     path.unlink()
     with pytest.raises(CorpusError, match="was changed"):
         stream.rows(range(len(stream)))
@@ -563,6 +566,14 @@ def test_rows_by_column_are_in_training_order(run):
         found = list(columns.teaching_rows(run / "curated", split, names, share))
         assert [(*(row[name] for name in ("id", *names)), kept) for row, kept in found] == wanted
         assert all(set(row) == {"id", *names} for row, _ in found)
+
+
+def test_tokens_are_counted_by_column(run):
+    wanted = np.zeros(300, np.int64)
+    for record, _ in reference_rows(run / "curated", "train"):
+        np.add.at(wanted, np.asarray(record.token_ids), 1)
+    assert columns.token_counts(run / "curated", "train", 300).tolist() == wanted.tolist()
+    assert columns.token_counts(run / "curated", "validation", 300).sum() == 0
 
 
 def test_only_the_columns_asked_for_are_read(run):
