@@ -4,8 +4,9 @@
 
 Memory: for each number of rows, a corpus of that size is written (100 completion tokens a row, 50 draws a token), and
 a fresh process makes the index and the token cache and takes optimizer steps of 16 rows that are drawn over all rows.
-"peak" is the process's largest resident set (VmHWM), "more" what it has above the first corpus, "wait" the
-milliseconds a step that training waited for its rows, and "again" the seconds to open the finished cache.
+"opened" is the process's largest resident set (VmHWM) when the cache is made and before anything is trained, "peak" at
+the end, "more" what each has above the first corpus, "wait" the milliseconds a step that training waited for its rows,
+and "again" the seconds to open the finished cache.
 
 Rate: the same student (a Llama of 4 layers and width 256 with SmolLM2's vocabulary) on the same corpus by this source
 tree and by another revision of it, in turn, each in a fresh process: tokens a second of the steps after the first. The
@@ -200,18 +201,18 @@ def streamed(run: Path, options: argparse.Namespace) -> dict[str, Any]:
 
     teacher = opened()
     reader = from_messages(rendering(teacher.tokenizer), teacher.identity["tokenizer"])
-    before, began = peak(), time.perf_counter()
+    began = time.perf_counter()
     stream = open_stream(run / "curated", reader, run / "cache", Choice(512))
     seconds = time.perf_counter() - began
     began = time.perf_counter()
     stream = open_stream(run / "curated", reader, run / "cache", Choice(512))
     again, opening = time.perf_counter() - began, peak()
+    assert len(stream) == options.rows[0]
     order = Order(len(stream), BATCH, 0)
     with Ahead(lambda step: stream.batch(order.rows(step)), options.steps) as batch_of:
         found = train(run, teacher, stream.meta, batch_of, options)
     size = sum(path.stat().st_size for path in (run / "cache").rglob("*") if path.is_file())
-    more = {"peak_before": before, "peak_open": opening, "peak": peak(), "cache": size}
-    return {"rows": len(stream), "build_s": seconds, "again_s": again, **found, **more}
+    return {"build_s": seconds, "again_s": again, **found, "opened": opening, "peak": peak(), "cache": size}
 
 
 def loaded(run: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -227,7 +228,7 @@ def loaded(run: Path, options: argparse.Namespace) -> dict[str, Any]:
         return [data.examples[i] for i in batch_rows(step, len(data.examples), BATCH, 0)]
 
     found = train(run, teacher, data.meta, batch_of, options)
-    return {"rows": len(data.examples), "build_s": seconds, **found, "peak": peak()}
+    return {"build_s": seconds, **found, "peak": peak()}
 
 
 def peak() -> int:
@@ -255,19 +256,20 @@ def child(what: str, run: Path, rows: int, options: argparse.Namespace, tree: Pa
 
 def memory(scratch: Path, options: argparse.Namespace) -> None:
     """Print a line for each size of corpus."""
-    names = {"build s": 8, "again s": 8, "peak MB": 8, "more MB": 8, "wait ms": 8, "cache MB": 9, "B/row": 6}
+    names = {"build s": 8, "again s": 8, "opened MB": 9, "more MB": 8, "peak MB": 8, "more": 8, "wait ms": 8}
+    names |= {"cache MB": 9, "B/row": 6}
     print(f"{'rows':>9}", *(f"{name:>{width}}" for name, width in names.items()), flush=True)
-    first = 0
+    first: dict[str, Any] = {}
     for rows in options.rows:
         run = scratch / f"run-{rows}"
         child("write", run, rows, options)
         found = child("streamed", run, rows, options)
         shutil.rmtree(run)
-        first = first or found["peak"]
-        megabytes = [found["peak"] / 1e6, (found["peak"] - first) / 1e6]
-        values = [found["build_s"], found["again_s"], *megabytes, found["wait_ms"]]
-        values += [found["cache"] / 1e6, found["cache"] / rows]
-        digits = [1, 1, 0, 0, 2, 0, 0]
+        first = first or found
+        values = [found["build_s"], found["again_s"]]
+        values += [size / 1e6 for key in ("opened", "peak") for size in (found[key], found[key] - first[key])]
+        values += [found["wait_ms"], found["cache"] / 1e6, found["cache"] / rows]
+        digits = [1, 1, 0, 0, 0, 0, 2, 0, 0]
         cells = zip(values, names.values(), digits, strict=True)
         print(f"{rows:9,}", *(f"{value:{width}.{digit}f}" for value, width, digit in cells), flush=True)
 

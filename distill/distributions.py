@@ -113,7 +113,7 @@ def make(folder: Path, shard: str, shelf: Shelf, path: Path, key: str) -> None:
     Raises CorpusError for logits that belong to another row, or that differ in kind from those beside them.
     """
     rows = teaching(folder, shard, [TOKENS])
-    header: dict[str, Any] = {"key": key, "meta": {}, "names": []}
+    header: dict[str, Any] = {"key": key, "meta": {}, "names": [], "file": ""}
     segment.write(path, header, np.zeros(len(rows), ENTRY), _blobs(rows, shard, shelf, header))
 
 
@@ -157,7 +157,7 @@ def _from_file(
         return
     if header["meta"] not in ({}, meta):
         raise CorpusError(f"{path}: logits of another kind, teacher or temperature than the other shards'")
-    header["meta"], header["names"] = meta, names
+    header |= {"meta": meta, "names": names, "file": f"{path.parent.name}/{path.name}"}
     start = 0
     for batch in batches(path, names, _BATCH):
         here = [row for row in range(start, start + batch.num_rows) if row in chosen]

@@ -39,15 +39,19 @@ _POLL = 0.2  # seconds between looks for what another process makes
 class Choice:
     """Which rows of a corpus teach, and by what.
 
-    `share` of the training seeds. Rows longer than `max_length` tokens, prompt and completion together, are left out.
-    With `labels_alone`, kept rows without their distributions; otherwise those of `teachers`, or of the only one there
-    is, are read, and `merge` makes one of several.
+    `share` of the training seeds. Rows longer than `max_length` tokens, prompt and completion together, are left out,
+    and so are those whose prompt, the student's or the teacher's, is longer than `max_prompt`. With `labels_alone`,
+    kept rows alone teach, without their distributions. With `targets` false no distributions are read: the reader's
+    own numbers, or a live teacher, stand for them. Otherwise those of `teachers`, or of the only one there is, are
+    read, and `merge` makes one of several.
     """
 
     max_length: int
     split: str = "train"
     share: float = 1.0
+    max_prompt: int | None = None
     labels_alone: bool = False
+    targets: bool = True
     teachers: tuple[str, ...] = ()
     merge: Merge | None = None
 
@@ -101,7 +105,11 @@ class Stream(Sequence[Example]):
 
     def stored(self, numbers: Sequence[int]) -> list[Stored]:
         """The rows of these numbers as the reader made them, with their numbers: probabilities or vectors."""
-        return [tokencache.unpack(self._files.blob(*self._entry(number))) for number in numbers]
+        return [tokencache.unpack(self._blob(*self._locate(number))) for number in numbers]
+
+    def unmerged(self, number: int) -> tuple[list[logits.Target], list[dict[str, Any]]]:
+        """The distributions of one row by each teacher, in the order of their names, and their metadata."""
+        return self._unmerged(*self._locate(number))
 
     def batch(self, numbers: Sequence[int], rank: int = 0, processes: int = 1) -> list[Example]:
         """The rows of one optimizer step as process `rank` of `processes` needs them.
@@ -133,25 +141,27 @@ class Stream(Sequence[Example]):
         place = int(np.searchsorted(self._starts, number, "right")) - 1
         return self._shards[place], int(self._chosen[place][number - self._starts[place]])
 
-    def _entry(self, number: int) -> tuple[Segment, np.void]:
-        shard, local = self._locate(number)
-        return shard.rows, self._files.entries(shard.rows, local, local + 1)[0]
+    def _blob(self, shard: Shard, local: int) -> bytes:
+        """Row `local` of a shard, as it is stored."""
+        return self._files.blob(shard.rows, self._files.entries(shard.rows, local, local + 1)[0])
 
     def _row(self, number: int, targets: bool) -> Example:
         shard, local = self._locate(number)
-        entry = self._files.entries(shard.rows, local, local + 1)[0]
         target = self._target(shard, local)[0] if targets and shard.targets else None
-        return tokencache.unpack(self._files.blob(shard.rows, entry), target).example
+        return tokencache.unpack(self._blob(shard, local), target).example
 
     def _target(self, shard: Shard, local: int) -> tuple[logits.Target, dict[str, Any]]:
-        """The distribution of row `local` of a shard, and its metadata."""
-        found, metas = [], []
+        """What row `local` of a shard learns from, and its metadata."""
+        targets, metas = self._unmerged(shard, local)
+        return self.choice.merge(targets, metas) if self.choice.merge else (targets[0], metas[0])
+
+    def _unmerged(self, shard: Shard, local: int) -> tuple[list[logits.Target], list[dict[str, Any]]]:
+        targets, metas = [], []
         for segment in shard.targets:
             blob = self._files.blob(segment, self._files.entries(segment, local, local + 1)[0])
-            meta = segment.header["meta"]
-            found.append(logits.decode(distributions.unpack(blob, segment.header["names"]), meta))
-            metas.append(meta)
-        return self.choice.merge(found, metas) if self.choice.merge else (found[0], metas[0])
+            metas.append(segment.header["meta"])
+            targets.append(logits.decode(distributions.unpack(blob, segment.header["names"]), metas[-1]))
+        return targets, metas
 
     def _choose(self, shard: Shard) -> None:
         """Take the rows of one shard that teach. Raises CorpusError for a row that should and cannot."""
@@ -168,8 +178,12 @@ class Stream(Sequence[Example]):
             )
         lengths = entries["prompt"].astype(np.int64) + entries["completion"]
         long = mask & (lengths > choice.max_length)
-        self.left_out["longer than max_length"] += int(long.sum())
+        self._leave_out("longer than max_length", long)
         mask &= ~long
+        if choice.max_prompt is not None:
+            full = mask & (np.maximum(entries["prompt"], entries["asked"]) > choice.max_prompt)
+            self._leave_out("no room to write", full)
+            mask &= ~full
         for segment in shard.targets:
             missing = np.flatnonzero(mask & (self._files.entries(segment)["size"] == 0))
             if len(missing):
@@ -181,13 +195,15 @@ class Stream(Sequence[Example]):
             self._check_meta(shard, int(np.flatnonzero(mask)[0]))
         nothing = mask & (entries["state"] == NOTHING_TO_LEARN)
         if nothing.any():
-            reason = "nothing to learn from"
-            self.left_out[reason] = self.left_out.get(reason, 0) + int(nothing.sum())
+            self._leave_out("nothing to learn from", nothing)
         chosen = np.flatnonzero(mask & ~nothing).astype(np.uint32)
         if len(chosen):
             self._shards.append(shard)
             self._chosen.append(chosen)
             self._count(entries[chosen])
+
+    def _leave_out(self, reason: str, mask: npt.NDArray[np.bool_]) -> None:
+        self.left_out[reason] = self.left_out.get(reason, 0) + int(mask.sum())
 
     def _count(self, entries: Entries) -> None:
         self.kept_count += int(entries["kept"].sum(dtype=np.int64))
@@ -198,13 +214,12 @@ class Stream(Sequence[Example]):
         """The metadata of all shards is the same. Raises CorpusError."""
         meta = self._target(shard, local)[1]
         if self.meta and meta != self.meta:
-            where = shard.targets[-1].path
+            where = f"{self.folder}: logits/{shard.targets[-1].header['file']}"
             raise CorpusError(f"{where}: logits of another kind, teacher or temperature than the other shards'")
         self.meta = meta
 
     def _name(self, shard: Shard, local: int) -> str:
-        entry = self._files.entries(shard.rows, local, local + 1)[0]
-        return tokencache.unpack(self._files.blob(shard.rows, entry)).example.id
+        return tokencache.unpack(self._blob(shard, local)).example.id
 
 
 def open_stream(
@@ -216,7 +231,7 @@ def open_stream(
     others wait for them. Raises CorpusError when a file is damaged, when logits are missing or belong to other rows,
     or when no row is left.
     """
-    sources = [] if choice.labels_alone else distributions.folders(folder, choice.teachers)
+    sources = [] if choice.labels_alone or not choice.targets else distributions.folders(folder, choice.teachers)
     ready = []
     with _lock(cache) if durable.writes() else nullcontext():
         if durable.writes():

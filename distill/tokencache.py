@@ -29,6 +29,7 @@ ENTRY = segment.entry_type(
     ("place", "<u8"),  # hash of the seed, for `share`
     ("prompt", "<u4"),  # tokens of the row before `shape`, for `max_length`
     ("completion", "<u4"),
+    ("asked", "<u4"),  # tokens of the prompt that the teacher read
     ("learned", "<u4"),  # completion tokens after `shape`
     ("longest", "<u4"),  # tokens of the longest prompt or completion after `shape`
     ("kept", "u1"),
@@ -155,7 +156,7 @@ def _blob(
     """The bytes of a row; its entry is filled on the way."""
     entry = entries[number]
     completion = list(row.token_ids)
-    entry["prompt"], entry["completion"] = len(prompt), len(completion)
+    entry["prompt"], entry["completion"], entry["asked"] = len(prompt), len(completion), len(asked)
     if reader.completes and not completion:
         entry["state"] = NO_TOKENS
     positions = _positions(len(completion)) if completion else None

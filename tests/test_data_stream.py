@@ -1,157 +1,44 @@
-"""Training data as a stream: the rows, batches and errors of the whole corpus in memory, from a cache that is sound."""
+"""Training data as a stream: the rows and the batches of the whole corpus in memory."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import os
-import shutil
-import signal
 import threading
-import time
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from small import CLASSES, small_encoder, small_runs, sorting_task
-from test_ensemble import run as ensemble_run  # noqa: F401  (a fixture)
+from small import CLASSES, small_encoder, sorting_task
+from streams import (
+    LOGITS,
+    SECTIONS,
+    check_same,
+    made,
+    opened,
+    reader,
+    reference,
+    reference_batch,
+    reference_rows,
+    run,
+    same,
+    teacher,
+)
+from test_ensemble import run as ensemble_run
 from test_rationale import MARKER
-from test_rationale import made as rationale_run  # noqa: F401  (a fixture)
+from test_rationale import made as rationale_run
 
 import synthgen
-from distill import columns, segment
+from distill import columns
 from distill.batches import Ahead, Order
 from distill.data import Example
 from distill.ensemble import Merge
 from distill.rationale import shape
 from distill.stream import Choice, open_stream
 from distill.tokencache import Reader, from_messages, rendering
-from synthgen import corpus, logits
 from synthgen.errors import CorpusError
-from synthgen.records import DEGENERATE
 from synthgen.teachers.transformers import LocalModel
 from synthgen.training import RationaleSection
 
-LOGITS = {"sampled": {"kind": "sampled", "draws": 9}, "topk": {"kind": "topk", "k": 7, "temperature": 2.0}}
-# Both samples of a seed are greedy: the second is rejected as a copy. Rows of two words are degenerate.
-SECTIONS = {
-    "seeds": 24,
-    "generate": {"samples": 2, "max_new_tokens": 16, "shard_size": 8, "temperature": 0.0},
-    "curate": {"answer": False, "truncated": False, "repetition": None, "min_words": None, "max_words": 1},
-}
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return small_runs(tmp_path_factory.mktemp("stream"))
-
-
-@pytest.fixture(scope="module")
-def teacher(made) -> LocalModel:
-    return LocalModel.open(made("sampled", logits=LOGITS["sampled"], **SECTIONS)[0].teacher)
-
-
-@pytest.fixture(scope="module")
-def reader(teacher) -> Reader:
-    return from_messages(rendering(teacher.tokenizer), teacher.identity["tokenizer"])
-
-
-@pytest.fixture
-def run(made, tmp_path) -> Path:
-    """A copy of the run with draws, to change."""
-    whole = made("sampled", logits=LOGITS["sampled"], **SECTIONS)[1]
-    return Path(shutil.copytree(whole, tmp_path / "run", ignore=shutil.ignore_patterns("cache")))
-
-
-def opened(run: Path, reader: Reader, **more):
-    return open_stream(run / "curated", reader, run / "cache", Choice(**{"max_length": 512, **more}))
-
-
-# The whole corpus in memory: what revision 199c186 did
-
-
-def reference_rows(folder: Path, split: str, share: float = 1.0):
-    found = []
-    for part in ("data", "rejected"):
-        for name, records in corpus.records(folder, part, split):
-            for r in records:
-                place = int.from_bytes(hashlib.blake2b(r.seed_id.encode(), digest_size=8).digest()) / 2**64
-                if not DEGENERATE & {v["check"] for v in r.verdicts} and (split != "train" or place < share):
-                    found.append((name, r, part == "data"))
-    return [(record, kept) for _, record, kept in sorted(found, key=lambda f: (f[0], f[1].id))]
-
-
-def reference(run: Path, render, choice: Choice, shaped=None):
-    """(examples, metadata, rows left out)."""
-    folder, examples, meta = run / "curated", [], {}
-    left_out = {"longer than max_length": 0, "degenerate": 0}
-    for _, records in corpus.records(folder, "rejected", choice.split):
-        left_out["degenerate"] += sum(bool(DEGENERATE & {v["check"] for v in r.verdicts}) for r in records)
-    root = run / "generated" / "logits"
-    indices = []
-    for name in choice.teachers or sorted(p.name for p in root.iterdir()):
-        shards = [logits.read(path) for path in sorted((root / name).glob("*.parquet"))]
-        indices.append({i: (shard, row) for shard in shards for row, i in enumerate(shard.ids)})
-    for record, kept in reference_rows(folder, choice.split, choice.share):
-        if choice.labels_alone and not kept:
-            continue
-        prompt, completion = render(record.prompt), list(record.token_ids or ())
-        if len(prompt) + len(completion) > choice.max_length:
-            left_out["longer than max_length"] += 1
-            continue
-        target = None
-        if not choice.labels_alone:
-            places = [index[record.id] for index in indices]
-            targets, metas = [shard.target(row) for shard, row in places], [shard.meta for shard, _ in places]
-            target, meta = choice.merge(targets, metas) if choice.merge else (targets[0], metas[0])
-        example = Example(record.id, prompt, completion, target, kept, tuple(record.prompt_token_ids or ()))
-        example = shaped(record, example) if shaped else example
-        if example is None:
-            left_out["nothing to learn from"] = left_out.get("nothing to learn from", 0) + 1
-        else:
-            examples.append(example)
-    return examples, meta, left_out
-
-
-def reference_batch(step: int, count: int, batch_size: int, seed: int) -> list[int]:
-    epoch, number = divmod(step, -(-count // batch_size))
-    order = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
-    return [int(i) for i in order[number * batch_size : (number + 1) * batch_size]]
-
-
-def expand(examples) -> list[Example]:
-    return [piece for example in examples for piece in (example, *example.also)]
-
-
-def same(ours: Example, theirs: Example) -> None:
-    """Every field is equal, and of one type; so is every array of the distribution."""
-    for name in ("id", "prompt", "completion", "kept", "teacher_prompt", "task", "parts"):
-        a, b = getattr(ours, name), getattr(theirs, name)
-        assert (a, type(a)) == (b, type(b)), name
-    assert type(ours.target) is type(theirs.target)
-    if ours.target is not None:
-        for field in dataclasses.fields(ours.target):
-            a, b = getattr(ours.target, field.name), getattr(theirs.target, field.name)
-            assert a.dtype == b.dtype, field.name
-            assert np.array_equal(a, b), field.name
-    assert len(ours.also) == len(theirs.also)
-    for a, b in zip(ours.also, theirs.also, strict=True):
-        same(a, b)
-
-
-def check_same(stream, wanted) -> None:
-    examples, meta, left_out = wanted
-    assert len(stream) == len(examples) > 3
-    assert (stream.meta, stream.left_out) == (meta, left_out)
-    assert stream.kept_count == sum(e.kept for e in examples)
-    pieces = expand(examples)
-    assert stream.tokens == sum(len(e.completion) for e in pieces)
-    assert stream.longest == max(max(len(e.prompt), len(e.completion)) for e in pieces)
-    order = np.random.default_rng(0).permutation(len(examples)).tolist()
-    for ours, number in zip(stream.rows(order), order, strict=True):
-        same(ours, examples[number])
+__all__ = ["ensemble_run", "made", "rationale_run", "reader", "run", "teacher"]  # fixtures
 
 
 # The same rows
@@ -184,7 +71,7 @@ def test_the_rows_are_those_of_the_corpus_in_memory(made, teacher, reader, kind,
 
 
 @pytest.mark.parametrize("kind", list(LOGITS))
-def test_several_teachers(ensemble_run, kind):  # noqa: F811
+def test_several_teachers(ensemble_run, kind):
     recipe, run = ensemble_run({**LOGITS[kind], "score_by": ["b", "c"]}, teacher="a")
     teacher = LocalModel.open(recipe.teachers["a"])
     reader = from_messages(rendering(teacher.tokenizer), teacher.identity["tokenizer"])
@@ -200,7 +87,7 @@ def test_several_teachers(ensemble_run, kind):  # noqa: F811
 
 
 @pytest.mark.parametrize("mode", ["step_by_step", "dropped"])
-def test_rationales(rationale_run, mode):  # noqa: F811
+def test_rationales(rationale_run, mode):
     recipe, run, teacher = rationale_run
     section = recipe.train.model_copy(update={"rationale": RationaleSection(mode=mode, explain="Why: ")})
     shape_of = shape(section, teacher, MARKER)
@@ -227,14 +114,45 @@ def test_numbers_beside_the_tokens(tmp_path):
         prompts=lambda rows: [[len(word) for word in row.prompt[-1]["content"].split()] for row in rows],
         values=lambda rows: [np.array(row.label_probs, np.float32) for row in rows],
     )
-    stream = open_stream(run / "curated", reader, run / "cache", Choice(5, labels_alone=True))
+    stream = open_stream(run / "curated", reader, run / "cache", Choice(5, targets=False))
     wanted = [(r, kept) for r, kept in reference_rows(run / "curated", "train") if len(texts[r.id].split()) <= 5]
     assert stream.left_out["longer than max_length"] > 0
+    assert len(stream) == len(wanted) > 9
     for stored, (record, kept) in zip(stream.stored(range(len(stream))), wanted, strict=True):
         assert (stored.example.id, stored.example.kept) == (record.id, kept)
         assert stored.example.prompt == [len(word) for word in texts[record.id].split()]
         assert stored.values.tolist() == list(record.label_probs)
         assert len(stored.values) == len(CLASSES)
+
+
+def test_rows_whose_prompts_leave_no_room(made, teacher, reader):
+    """To a student that writes: by the longer of the prompts of student and teacher."""
+    _, run = made("sampled", logits=LOGITS["sampled"], **SECTIONS)
+    examples = reference(run, teacher.render, Choice(512))[0]
+    asked = dataclasses.replace(
+        reader, identity="asked", asked=lambda rows: [[7] * (50 + int(row.id[0], 16)) for row in rows]
+    )
+    for reads in (reader, asked):
+        lengths = [max(len(e.prompt), 50 + int(e.id[0], 16) if reads is asked else 0) for e in examples]
+        room = sorted(set(lengths))[-2]
+        stream = opened(run, reads, max_prompt=room, targets=False)
+        assert [e.id for e in stream] == [e.id for e, n in zip(examples, lengths, strict=True) if n <= room]
+        assert stream.left_out["no room to write"] == sum(n > room for n in lengths) > 0
+        assert all(e.target is None for e in stream)
+        assert any(not e.kept for e in stream)
+    assert stream[0].teacher_prompt == (7,) * (50 + int(stream[0].id[0], 16))
+
+
+def test_several_teachers_of_one_row(ensemble_run):
+    recipe, run = ensemble_run({**LOGITS["topk"], "score_by": ["b", "c"]}, teacher="a")
+    teacher = LocalModel.open(recipe.teachers["a"])
+    reads = from_messages(rendering(teacher.tokenizer), teacher.identity["tokenizer"])
+    stream = opened(run, reads, teachers=("c", "a"), merge=lambda targets, metas: (targets[0], metas[0]))
+    targets, metas = stream.unmerged(2)
+    for name, target, meta in zip("ca", targets, metas, strict=True):
+        alone = opened(run, reads, teachers=(name,))
+        assert meta == alone.meta
+        assert np.array_equal(target.logprobs, alone[2].target.logprobs)
 
 
 # The same batches
@@ -290,10 +208,10 @@ def test_the_next_step_is_read_while_this_one_is_worked_on():
         return step * step
 
     with Ahead(read, 5) as batch_of:
-        assert [batch_of(step) for step in (0, 1, 2, 4, 3)] == [0, 1, 4, 16, 9]
+        assert [batch_of(step) for step in (0, 1, 2, 4, 5, 3)] == [0, 1, 4, 16, 25, 9]
     assert (0, True) in seen
     assert (1, False) in seen
-    assert max(step for step, _ in seen) == 4, "nothing is read after the last step"
+    assert [place for place in seen if place[0] == 5] == [(5, True)], "nothing is read ahead from the last step on"
     assert not any(thread.name.startswith("read-ahead") for thread in threading.enumerate())
 
 
@@ -309,289 +227,3 @@ def test_an_error_is_raised_where_its_step_is_asked_for():
             batch_of(2)
         assert batch_of(3) == 3
     assert not any(thread.name.startswith("read-ahead") for thread in threading.enumerate())
-
-
-# The cache
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """Every file of a cache but its lock."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("[!.]*.bin"))}
-
-
-def marks(folder: Path) -> dict[str, tuple[int, int]]:
-    return {str(p.relative_to(folder)): (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.rglob("[!.]*.bin")}
-
-
-def test_a_cache_is_made_once(run, reader):
-    opened(run, reader)
-    before = marks(run / "cache")
-    for choice in ({}, {"share": 0.5}, {"max_length": 60}, {"labels_alone": True}):
-        opened(run, reader, **choice)
-    assert marks(run / "cache") == before
-    moved = run.rename(run.parent / "moved")
-    opened(moved, reader)
-    assert marks(moved / "cache") == before, "a run that was moved keeps its cache"
-
-
-def test_another_renderer_has_rows_of_its_own(run, reader):
-    opened(run, reader)
-    before = marks(run / "cache")
-    longer = dataclasses.replace(
-        reader, identity="two more", prompts=lambda rows: [[1, 2, *ids] for ids in reader.prompts(rows)]
-    )
-    assert opened(run, longer)[0].prompt[:2] == [1, 2]
-    assert opened(run, reader)[0].prompt[:2] != [1, 2]
-    after = marks(run / "cache")
-    assert before.items() <= after.items()
-    assert {name.split("/")[0] for name in after.keys() - before.keys()} == {
-        p.name for p in (run / "cache").glob("rows-*")
-    } - {name.split("/")[0] for name in before}, "distributions do not depend on the renderer"
-
-
-@pytest.mark.parametrize("place", ["start", "middle", "entries", "header", "tail", "cut", "empty", "foreign"])
-@pytest.mark.parametrize("what", ["rows-*", "distributions-*"])
-def test_a_damaged_segment_is_made_again(run, reader, what, place):
-    opened(run, reader)
-    wanted = files(run / "cache")
-    path = sorted((run / "cache").glob(f"{what}/train-*.bin"))[1]
-    data = bytearray(path.read_bytes())
-    if place == "cut":
-        data = data[:-7]
-    elif place == "empty":
-        data = bytearray()
-    elif place == "foreign":
-        data = bytearray(path.with_name("train-00000.bin").read_bytes())
-    else:
-        at = {"start": 3, "middle": len(data) // 2, "entries": -400, "header": -120, "tail": -50}[place]
-        data[at] ^= 1
-    path.write_bytes(data)
-    assert files(run / "cache") != wanted
-    opened(run, reader)
-    assert files(run / "cache") == wanted
-
-
-@pytest.mark.parametrize("what", ["rows-*", "distributions-*"])
-def test_a_row_that_is_altered_while_training_stops_it(run, reader, what):
-    stream = opened(run, reader)
-    stream.rows(range(len(stream)))
-    path = next((run / "cache").glob(f"{what}/train-00000.bin"))
-    with path.open("r+b") as file:
-        file.seek(20)
-        byte = file.read(1)
-        file.seek(20)
-        file.write(bytes([byte[0] ^ 1]))
-    with pytest.raises(CorpusError, match="was changed"):
-        stream.rows(range(len(stream)))
-    stream.close()
-    shutil.copy(path.with_name("train-00001.bin"), path)
-    with pytest.raises(CorpusError, match="was changed"):
-        stream.rows(range(len(stream)))
-    path.unlink()
-    with pytest.raises(CorpusError, match="was changed"):
-        stream.rows(range(len(stream)))
-    assert len(opened(run, reader).rows(range(len(stream)))) == len(stream)
-
-
-def test_other_rows_are_other_segments(run, reader):
-    first = opened(run, reader)
-    path = run / "curated" / "data" / "train-00001.parquet"
-    table = pq.read_table(path)
-    pq.write_table(table.slice(1), path)
-    second = opened(run, reader)
-    assert len(second) == len(first) - 1
-    assert table["id"][0].as_py() not in {e.id for e in second}
-
-
-def test_killed_at_any_moment_the_next_makes_the_same_bytes(run, reader):
-    """Before a blob's checksum, a sync and a rename; what was published before is not touched again."""
-    opened(run, reader)
-    wanted = files(run / "cache")
-
-    def build(moment: int) -> int:
-        """Open the stream in a child that is killed at a moment; its exit status."""
-        child = os.fork()
-        if child == 0:
-            count = 0
-
-            def dying(real):
-                def call(*args):
-                    nonlocal count
-                    count += 1
-                    if count == moment:
-                        os.kill(os.getpid(), signal.SIGKILL)
-                    return real(*args)
-
-                return call
-
-            segment.zlib.crc32, os.fsync, os.replace = map(dying, (segment.zlib.crc32, os.fsync, os.replace))
-            opened(run, reader)
-            os._exit(0)
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-    killed, moment = 0, 1
-    while True:
-        shutil.rmtree(run / "cache")
-        code = build(moment)
-        if code == 0:
-            break
-        assert code == -signal.SIGKILL
-        before = marks(run / "cache")
-        opened(run, reader)
-        assert files(run / "cache") == wanted, moment
-        assert before.items() <= marks(run / "cache").items(), moment
-        assert not list((run / "cache").rglob(".tmp-*"))
-        killed, moment = killed + 1, moment + 7
-    assert killed > 8
-
-
-def test_a_process_that_does_not_write_waits_for_the_one_that_does(run, reader):
-    child = os.fork()
-    if child == 0:
-        os.environ["RANK"] = "1"
-        os._exit(len(opened(run, reader)))
-    time.sleep(0.5)
-    assert not files(run / "cache")
-    count = len(opened(run, reader))
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == count
-
-
-# What is refused
-
-
-def alter(path: Path, change) -> None:
-    table = pq.read_table(path)
-    pq.write_table(change(table).replace_schema_metadata(table.schema.metadata), path)
-
-
-def logits_of(run: Path, shard: str = "train-00001") -> Path:
-    (folder,) = (run / "generated" / "logits").iterdir()
-    return folder / f"{shard}.parquet"
-
-
-def swapped(table: pa.Table) -> pa.Table:
-    """The distributions of the rows in reverse order, under the ids as they were."""
-    order = pa.array(range(len(table))[::-1])
-    return table.take(order).set_column(0, "id", table["id"])
-
-
-def test_logits_of_another_row_are_refused(run, reader):
-    opened(run, reader)
-    alter(logits_of(run), swapped)
-    with pytest.raises(CorpusError, match="does not belong to record"):
-        opened(run, reader)
-    assert len(opened(run, reader, labels_alone=True)) > 3
-
-
-def test_a_row_without_logits_is_refused_if_it_would_teach(run, reader, teacher):
-    examples = reference(run, teacher.render, Choice(512))[0]
-    table = pq.read_table(logits_of(run))
-    lengths = {e.id: len(e.prompt) + len(e.completion) for e in examples}
-    row = max(
-        (n for n, i in enumerate(table["id"].to_pylist()) if i in lengths),
-        key=lambda n: lengths[table["id"][n].as_py()],
-    )
-    gone = table["id"][row].as_py()
-    alter(logits_of(run), lambda t: t.filter(pa.array([i != gone for i in t["id"].to_pylist()])))
-    with pytest.raises(CorpusError, match=f"no logits for record {gone}"):
-        opened(run, reader)
-    shorter = opened(run, reader, max_length=lengths[gone] - 1)
-    assert len(shorter) == sum(length < lengths[gone] for length in lengths.values())
-
-
-def test_logits_in_a_file_of_another_name_are_found(run, reader, teacher):
-    wanted = reference(run, teacher.render, Choice(512))
-    path = logits_of(run)
-    pq.write_table(
-        pa.concat_tables([pq.read_table(path), pq.read_table(logits_of(run, "train-00002"))]),
-        path.with_name("z.parquet"),
-    )
-    path.unlink()
-    logits_of(run, "train-00002").unlink()
-    check_same(opened(run, reader), wanted)
-
-
-@pytest.mark.parametrize("key", ["temperature", "draws", "teacher"])
-def test_logits_of_another_kind_are_refused(run, reader, key):
-    path = logits_of(run, "train-00000")
-    shard, table = logits.read(path), pq.read_table(path)
-    meta = {**shard.meta, key: "other" if key == "teacher" else shard.meta[key] + 1}
-    tokens = {r.id: r.token_ids for _, some in corpus.records(run / "generated") for r in some}
-    aligns = [logits.align(tokens[i], meta["teacher"], meta["tokenizer"], meta["temperature"]) for i in shard.ids]
-    targets = [shard.target(row) for row in range(len(shard))]
-    pq.write_table(logits.to_table(shard.ids, aligns, targets, meta), path)
-    assert len(table) == len(targets)
-    with pytest.raises(CorpusError, match="another kind, teacher or temperature"):
-        opened(run, reader)
-
-
-def test_rows_without_tokens_and_corpora_without_rows(run, reader):
-    for path in (run / "curated" / "data").glob("train-*.parquet"):
-        alter(
-            path,
-            lambda t: t.set_column(
-                t.schema.get_field_index("token_ids"), "token_ids", pa.nulls(len(t), pa.list_(pa.int32()))
-            ),
-        )
-    with pytest.raises(CorpusError, match="has no tokens"):
-        opened(run, reader)
-    with pytest.raises(CorpusError, match="no rows to train on in split 'validation'"):
-        opened(run, reader, split="validation")
-    with pytest.raises(CorpusError, match="no rows to train on"):
-        opened(run, reader, split="test", max_length=3)
-    shutil.rmtree(run / "generated" / "logits")
-    with pytest.raises(CorpusError, match="no logits beside it"):
-        opened(run, reader)
-
-
-def test_a_shape_may_not_change_what_is_stored_beside_it(run, reader):
-    other = dataclasses.replace(
-        reader,
-        identity="x",
-        shape=lambda row, example: dataclasses.replace(example, also=(dataclasses.replace(example, id="y"),)),
-    )
-    with pytest.raises(ValueError, match="may not change a row's id"):
-        opened(run, other)
-
-
-# By column
-
-
-def test_rows_by_column_are_in_training_order(run):
-    for split, share in (("train", 1.0), ("train", 0.4), ("test", 0.1)):
-        wanted = [
-            (r.id, r.prompt, r.token_ids, r.seed_id, kept) for r, kept in reference_rows(run / "curated", split, share)
-        ]
-        names = [columns.PROMPT, columns.TOKENS, columns.SEED_ID]
-        found = list(columns.teaching_rows(run / "curated", split, names, share))
-        assert [(*(row[name] for name in ("id", *names)), kept) for row, kept in found] == wanted
-        assert all(set(row) == {"id", *names} for row, _ in found)
-
-
-def test_tokens_are_counted_by_column(run):
-    wanted = np.zeros(300, np.int64)
-    for record, _ in reference_rows(run / "curated", "train"):
-        np.add.at(wanted, np.asarray(record.token_ids), 1)
-    assert columns.token_counts(run / "curated", "train", 300).tolist() == wanted.tolist()
-    assert columns.token_counts(run / "curated", "validation", 300).sum() == 0
-
-
-def test_only_the_columns_asked_for_are_read(run):
-    """A page of another column is damaged, and nobody sees it."""
-    path = next((run / "curated" / "data").glob("train-*.parquet"))
-    chunk = next(
-        group.column(c)
-        for group in [pq.read_metadata(path).row_group(0)]
-        for c in range(group.num_columns)
-        if group.column(c).path_in_schema.startswith("completion")
-        and "content" in group.column(c).path_in_schema.split(".")
-    )
-    with path.open("r+b") as file:
-        file.seek(chunk.data_page_offset + chunk.total_compressed_size - 5)
-        file.write(b"damaged"[:4])
-    rows = sum(batch.num_rows for _, batch in columns.columns(run / "curated", "data", "train", ["sources"], 3))
-    assert rows == sum(len(some) for _, some in corpus.records(run / "generated", "data", "train")) - sum(
-        len(some) for _, some in corpus.records(run / "curated", "rejected", "train")
-    )
-    with pytest.raises(CorpusError, match="is damaged"):
-        list(columns.columns(run / "curated", "data", "train", ["completion"]))
