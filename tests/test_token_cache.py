@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -188,6 +189,23 @@ def test_killed_at_any_moment_the_next_makes_the_same_bytes(run, reader):
     assert killed > 8
 
 
+def test_processes_that_begin_at_once_take_turns(run, reader):
+    opened(run, reader)
+    wanted = files(run / "cache")
+    shutil.rmtree(run / "cache")
+    children = []
+    for _ in range(4):
+        children.append(os.fork())
+        if children[-1] == 0:
+            code = 1
+            with contextlib.suppress(BaseException):
+                stream = opened(run, reader)
+                code = int(stream.rows(range(len(stream)))[0].target is None)
+            os._exit(code)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 4
+    assert files(run / "cache") == wanted
+
+
 def test_a_process_that_does_not_write_waits_for_the_one_that_does(run, reader):
     child = os.fork()
     if child == 0:
@@ -269,8 +287,8 @@ def test_logits_of_another_kind_are_refused(run, reader, changes):
     table = altered_meta(run, path, **changes)
     other = path.with_name("other.parquet")  # the second half of the shard's rows
     whole = pq.read_table(path)
-    pq.write_table(whole.slice(0, 3), path)
-    pq.write_table(table.slice(3), other)
+    pq.write_table(table.slice(0, 3), path)
+    pq.write_table(whole.slice(3), other)
     with pytest.raises(CorpusError, match="another kind, teacher or temperature"):
         opened(run, reader)
     other.unlink()
