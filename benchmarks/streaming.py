@@ -9,8 +9,9 @@ the end, "more" what each has above the first corpus, "wait" the milliseconds a 
 and "again" the seconds to open the finished cache.
 
 Rate: the same student (a Llama of 4 layers and width 256 with SmolLM2's vocabulary) on the same corpus by this source
-tree and by another revision of it, in turn, each in a fresh process: tokens a second of the steps after the first. The
-interval is of the ratio over the pairs, a bootstrap. `--pairs 0` leaves it out. Everything is deleted at the end.
+tree and by another revision of it, in turn, each in a fresh process: tokens a second of the steps after the first, by
+the clock and by CPU time. The interval is of the ratio over the pairs, a bootstrap. `--pairs 0` leaves it out.
+Everything is deleted at the end.
 """
 
 from __future__ import annotations
@@ -161,7 +162,7 @@ def train(run: Path, teacher: Any, meta: dict[str, Any], batch_of: Any, options:
     from synthgen.ui import Progress
 
     section = TrainSection(batch_size=BATCH, micro_batch=options.micro_batch, checkpoint_every=10**6)
-    waited, times = [], [time.perf_counter()]
+    waited, times = [], [(time.perf_counter(), time.process_time())]
 
     def timed(step: int) -> list[Any]:
         began = time.perf_counter()
@@ -172,7 +173,7 @@ def train(run: Path, teacher: Any, meta: dict[str, Any], batch_of: Any, options:
     class Clock(Progress):
         def advance(self, count: int, **more: Any) -> None:
             if count:
-                times.append(time.perf_counter())
+                times.append((time.perf_counter(), time.process_time()))
 
     objective = FromShards(student(teacher, SMALL if options.small else TINY), meta, section)
     with tempfile.TemporaryDirectory(dir=run) as scratch:
@@ -186,8 +187,10 @@ def train(run: Path, teacher: Any, meta: dict[str, Any], batch_of: Any, options:
             accelerator=accelerator_of(section, torch.device("cpu"), run),
         )
     tokens = sum(int(row["tokens"]) for row in metrics[1:])
+    (began, cpu_began), (ended, cpu_ended) = times[1], times[-1]
     return {
-        "tokens_per_second": tokens / (times[-1] - times[1]),
+        "tokens_per_second": tokens / (ended - began),
+        "tokens_per_cpu_second": tokens / (cpu_ended - cpu_began),
         "wait_ms": 1e3 * statistics.mean(waited[1:]),
         "losses": [row["loss"] for row in metrics],
     }
@@ -284,20 +287,21 @@ def pairs(scratch: Path, options: argparse.Namespace) -> None:
     child("write", ours, options.pair_rows, options)
     child("write", theirs, options.pair_rows, options, tree)
     options.small = True
-    child("streamed", ours, options.pair_rows, argparse.Namespace(**{**vars(options), "steps": 1}))
-    ratios, rates = [], []
+    child("streamed", ours, options.pair_rows, argparse.Namespace(**{**vars(options), "steps": 2}))
+    results = []
     for _ in range(options.pairs):
         new = child("streamed", ours, options.pair_rows, options)
         old = child("loaded", theirs, options.pair_rows, options, tree)
         if new["losses"] != old["losses"]:
             raise SystemExit("the losses of the two differ: they did not learn from the same rows")
-        ratios.append(new["tokens_per_second"] / old["tokens_per_second"])
-        rates.append((new["tokens_per_second"], old["tokens_per_second"]))
-    drawn = np.random.default_rng(0).choice(ratios, (2000, len(ratios))).mean(-1)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    mine, its = (statistics.median(some) for some in zip(*rates, strict=True))
-    print(f"\ntokens/s on {options.pair_rows:,} rows: stream {mine:.0f}, {options.revision} {its:.0f}; ", end="")
-    print(f"ratio {np.mean(ratios):.3f} [{low:.3f}, {high:.3f}], {len(ratios)} pairs; the same losses")
+        results.append((new, old))
+    print(f"\nthis tree and {options.revision} on {options.pair_rows:,} rows, {len(results)} pairs, the same losses")
+    for key, what in (("tokens_per_second", "tokens/s"), ("tokens_per_cpu_second", "tokens/s of CPU")):
+        ratios = [new[key] / old[key] for new, old in results]
+        drawn = np.random.default_rng(0).choice(ratios, (2000, len(ratios))).mean(-1)
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        mine, its = (statistics.median(pair[side][key] for pair in results) for side in (0, 1))
+        print(f"{what:16} {mine:7.0f} {its:7.0f}   ratio {np.mean(ratios):.3f} [{low:.3f}, {high:.3f}]")
 
 
 def main() -> None:
