@@ -246,7 +246,7 @@ def _prepare(folder: Path, reader: Reader, cache: Path, sources: Sequence[Path],
     """The segments of every shard of a split, made where they are not there."""
     shelves = [distributions.Shelf(source) for source in sources]
     logits_hashes = [[_hash(path) for path in shelf.paths] for shelf in shelves]
-    home = cache / f"rows-{durable.digest([reader.identity, list(reader.columns)])[:16]}"
+    home = cache / f"rows-{durable.digest(reader.key)[:16]}"
     for name in shards(folder, split):
         own = [_hash(folder / part / f"{name}.parquet") for part in PARTS]
         path, key = home / f"{name}.bin", tokencache.key_of(reader, own)

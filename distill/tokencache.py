@@ -75,6 +75,12 @@ class Reader:
     shape: Callable[[Row, Example], Example | None] | None = None
 
     @property
+    def key(self) -> list[object]:
+        """What tells it from other readers."""
+        given = [function is not None for function in (self.asked, self.values, self.shape)]
+        return [FORMAT, self.identity, list(self.columns), given]
+
+    @property
     def completes(self) -> bool:
         """Does a row need a completion to teach?"""
         return TOKENS in self.columns
@@ -117,7 +123,7 @@ class Stored:
 
 def key_of(reader: Reader, hashes: Sequence[str]) -> str:
     """What decides the bytes of a segment: format, reader, and the hashes of the shard's files."""
-    return durable.digest([FORMAT, reader.identity, list(reader.columns), list(hashes)])
+    return durable.digest([*reader.key, list(hashes)])
 
 
 def make(folder: Path, shard: str, reader: Reader, path: Path, key: str) -> None:
