@@ -125,8 +125,8 @@ def _blobs(rows: Teaching, shard: str, shelf: Shelf, header: dict[str, Any]) -> 
         if offsets[number + 1] > offsets[number]:  # a row without tokens has no distributions
             wanted.setdefault(record_id, []).append(number)
 
-    def tokens(number: int) -> npt.NDArray[np.generic]:
-        return values[offsets[number] : offsets[number + 1]]
+    def tokens(number: int) -> list[int]:
+        return list(values[offsets[number] : offsets[number + 1]].tolist())
 
     beside = shelf.folder / f"{shard}.parquet"
     if beside in shelf.paths:
@@ -140,7 +140,7 @@ def _blobs(rows: Teaching, shard: str, shelf: Shelf, header: dict[str, Any]) -> 
 def _from_file(
     path: Path,
     wanted: dict[str, list[int]],
-    tokens: Callable[[int], npt.NDArray[np.generic]],
+    tokens: Callable[[int], list[int]],
     header: dict[str, Any],
 ) -> Iterator[tuple[list[int], bytes]]:
     """The blobs of those rows of one file that are `wanted`, which are then wanted no more."""

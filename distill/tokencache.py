@@ -142,8 +142,9 @@ def _blobs(teaching_rows: Teaching, reader: Reader, entries: Entries) -> Iterato
         prompts = reader.prompts(rows)
         asked = reader.asked(rows) if reader.asked else [row.prompt_token_ids for row in rows]
         values = reader.values(rows) if reader.values else [_NONE] * len(rows)
-        for row, *parts in zip(rows, prompts, asked, values, strict=True):
-            yield [number], _blob(entries, number, row, *parts, reader=reader)
+        for row, prompt, teacher_prompt, floats in zip(rows, prompts, asked, values, strict=True):
+            example = Example(row.id, list(prompt), list(row.token_ids), None, row.kept, tuple(teacher_prompt))
+            yield [number], pack(_shaped(entries[number], row, example, reader), floats)
             number += 1
 
 
@@ -156,24 +157,22 @@ def _row(values: dict[str, object], kept: bool) -> Row:
     return Row(id=str(values[ID]), kept=kept, **given)  # type: ignore[arg-type]
 
 
-def _blob(
-    entries: Entries, number: int, row: Row, prompt: Sequence[int], asked: Sequence[int], values: Floats, reader: Reader
-) -> bytes:
-    """The bytes of a row; its entry is filled on the way."""
-    entry = entries[number]
-    completion = list(row.token_ids)
-    entry["prompt"], entry["completion"], entry["asked"] = len(prompt), len(completion), len(asked)
-    if reader.completes and not completion:
+def _shaped(entry: np.void, row: Row, example: Example, reader: Reader) -> tuple[Example, ...]:
+    """What a row teaches, it and its `also`; its entry is filled on the way."""
+    completion = len(example.completion)
+    entry["prompt"], entry["completion"], entry["asked"] = len(example.prompt), completion, len(example.teacher_prompt)
+    shaped: Example | None = example
+    if completion:
+        example = replace(example, target=_positions(completion))
+        shaped = reader.shape(row, example) if reader.shape else example
+    elif reader.completes:
         entry["state"] = NO_TOKENS
-    positions = _positions(len(completion)) if completion else None
-    example = Example(row.id, list(prompt), completion, positions, row.kept, tuple(asked))
-    shaped = reader.shape(row, example) if reader.shape and completion else example
     if shaped is None:
-        entry["state"], shaped = NOTHING_TO_LEARN, replace(example, prompt=[], completion=[])
+        entry["state"], shaped = NOTHING_TO_LEARN, replace(example, prompt=[], completion=[], target=None)
     pieces = (shaped, *shaped.also)
     entry["learned"] = sum(len(piece.completion) for piece in pieces)
     entry["longest"] = max(max(len(piece.prompt), len(piece.completion)) for piece in pieces)
-    return pack(pieces, values)
+    return pieces
 
 
 def _positions(count: int) -> logits.Sampled:
