@@ -198,9 +198,9 @@ def train(run: Path, teacher: Any, meta: dict[str, Any], batch_of: Any, options:
 
 def streamed(run: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Index, cache and training by the stream."""
-    from distill.batches import Ahead, Order
-    from distill.stream import Choice, open_stream
-    from distill.tokencache import from_messages, rendering
+    from distill.streaming.batches import Ahead, Order
+    from distill.streaming.stream import Choice, open_stream
+    from distill.streaming.tokencache import from_messages, rendering
 
     teacher = opened()
     reader = from_messages(rendering(teacher.tokenizer), teacher.identity["tokenizer"])

@@ -3,8 +3,8 @@
     for shard, batch in columns(folder, "data", "train", [SOURCES]):      # Arrow record batches, in file order
     for row, kept in teaching_rows(folder, "test", [PROMPT, TOKENS]):     # rows in training order
 
-The training order is by shard name and, in a shard, by record id. Kept rows teach, and so do rejected rows unless a
-check of `DEGENERATE` rejected them. At most one shard's asked columns are in memory at a time.
+The training order is by shard name and, in a shard, by record id. Every row teaches unless a reason of its rejection
+says that it may teach nothing; a rejected row all of whose reasons may teach all counts as kept. At most one shard's asked columns are in memory at a time.
 """
 
 from __future__ import annotations
@@ -18,15 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from synthgen.errors import CorpusError
-from synthgen.records import DEGENERATE
+from synthgen import corpus
 
 ID, SEED_ID, VERDICTS, SOURCES = "id", "seed_id", "verdicts", "sources"
 PROMPT, TEACHER_PROMPT, ANSWER, REFERENCE = "prompt", "teacher_prompt", "answer", "reference"
 TOKENS, PROMPT_TOKENS, LABEL_PROBS = "token_ids", "prompt_token_ids", "label_probs"
-_CHECK = f"{VERDICTS}.list.element.check"  # the one field of a verdict that decides whether a row teaches
+_TEACHES = f"{VERDICTS}.list.element.teaches"  # the one field of a verdict that decides what a row may teach
 
 PARTS = ("data", "rejected")
 
@@ -45,27 +43,15 @@ def columns(
     A name may be a field inside a column, as Parquet writes it: `verdicts.list.element.check`.
     """
     for shard in shards(folder, split, [part]):
-        for batch in batches(folder / part / f"{shard}.parquet", names, batch_size):
+        for batch in corpus.scan(folder / part / f"{shard}.parquet", names, batch_size):
             yield shard, batch
-
-
-def batches(path: Path, names: Sequence[str], batch_size: int = 1024) -> Iterator[pa.RecordBatch]:
-    """Record batches of one Parquet file, with the columns `names` alone. Raises CorpusError for a damaged file."""
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            yield from file.iter_batches(batch_size, columns=list(names))
-    except (pa.ArrowException, OSError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise CorpusError(
-            f"{path} is damaged: {reason}", "repair: run the command that made it again with --repair"
-        ) from None
 
 
 @dataclass(frozen=True)
 class Teaching:
     """The rows of one shard that teach, ordered by id.
 
-    `table` has the column `id` and those that were asked for, `kept` says which rows curation kept, `places` has the
+    `table` has the column `id` and those that were asked for, `kept` says which rows count as kept, `places` has the
     hash of each row's seed (uint64, see `in_share`), and `degenerate` counts the rejected rows that do not teach.
     """
 
@@ -81,23 +67,23 @@ class Teaching:
 
 def teaching(folder: Path, shard: str, names: Sequence[str] = ()) -> Teaching:
     """The rows of `shard` that teach, with their columns `names`. Raises CorpusError for a damaged file."""
-    wanted = [ID, SEED_ID, _CHECK, *(name for name in names if name not in (ID, SEED_ID))]
+    wanted = [ID, SEED_ID, _TEACHES, *(name for name in names if name not in (ID, SEED_ID))]
     tables, kept, degenerate = [], [], 0
     for part in PARTS:
         path = folder / part / f"{shard}.parquet"
         if not path.exists():
             continue
-        found = list(batches(path, wanted))
+        found = list(corpus.scan(path, wanted))
         if not found:
             continue
         table = pa.Table.from_batches(found)
-        wrong = _degenerate(table[VERDICTS])
-        degenerate += int(wrong.sum()) if part == "rejected" else 0
-        tables.append(table.drop_columns([VERDICTS]).take(_arrow(np.flatnonzero(~wrong))))
-        kept.append(np.full(tables[-1].num_rows, part == "data"))
+        nothing, everything = _teaches(table[VERDICTS])
+        degenerate += int(nothing.sum()) if part == "rejected" else 0
+        tables.append(table.drop_columns([VERDICTS]).take(_arrow(np.flatnonzero(~nothing))))
+        kept.append(np.ones(tables[-1].num_rows, bool) if part == "data" else everything[~nothing])
     if not tables:
-        nothing = pa.schema([(ID, pa.string())]).empty_table()
-        return Teaching(shard, nothing, np.zeros(0, bool), np.zeros(0, np.uint64), degenerate)
+        no_rows = pa.schema([(ID, pa.string())]).empty_table()
+        return Teaching(shard, no_rows, np.zeros(0, bool), np.zeros(0, np.uint64), degenerate)
     whole = pa.concat_tables(tables)
     ids = whole[ID].to_pylist()
     order = np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)  # stable: kept rows first among equals
@@ -147,10 +133,11 @@ def lists(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.generic], npt.NDArray
     return _numpy(array.flatten()), np.concatenate([[0], np.cumsum(lengths)])
 
 
-def _degenerate(verdicts: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
-    """Which rows a check of `DEGENERATE` rejected."""
-    rows = verdicts.to_pylist()
-    return np.array([any(verdict["check"] in DEGENERATE for verdict in row or ()) for row in rows], bool)
+def _teaches(verdicts: pa.ChunkedArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Which rows may teach nothing, and which may teach all that a kept row does."""
+    reasons = [{reason["teaches"] for reason in row or ()} for row in verdicts.to_pylist()]
+    nothing = np.array(["nothing" in each for each in reasons], bool)
+    return nothing, np.array([each <= {"all"} for each in reasons], bool)
 
 
 # `pa.array` and `to_numpy` would do, but load pandas: a second, and 40 MB.

@@ -2,7 +2,7 @@
 
 A row is what `Example` holds, without its distribution: ids of the prompt, the completion and the prompt that the
 teacher read, and, for students that learn probabilities or vectors, a row of float32 numbers. A segment (see
-`distill.segment`) holds the rows of one shard that teach, in training order. It is made again when the shard's bytes
+`distill.streaming.segment`) holds the rows of one shard that teach, in training order. It is made again when the shard's bytes
 or the reader's identity change.
 """
 
@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from distill import segment
-from distill.columns import ANSWER, ID, LABEL_PROBS, PROMPT, PROMPT_TOKENS, TEACHER_PROMPT, TOKENS, Teaching, teaching
+from distill.streaming import segment
+from distill.streaming.columns import ANSWER, ID, LABEL_PROBS, PROMPT, PROMPT_TOKENS, TEACHER_PROMPT, TOKENS, Teaching, teaching
 from distill.data import Example
-from distill.segment import Entries
+from distill.streaming.segment import Entries
 from synthgen import durable, logits
 from synthgen.records import Message
-from synthgen.teachers.sampling import cut
+from synthgen.lm.sampling import cut
 
 FORMAT = "rows-v1"
 ENTRY = segment.entry_type(
@@ -103,7 +103,7 @@ def from_messages(
 
 
 def rendering(tokenizer: Any) -> Callable[[Sequence[Sequence[Message]]], list[list[int]]]:
-    """`synthgen.teachers.render.render` of many prompts at once, which takes half the time."""
+    """`synthgen.lm.render.render` of many prompts at once, which takes half the time."""
 
     def render(prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
         given = [[{k: v for k, v in m.items() if v is not None} for m in messages] for messages in prompts]

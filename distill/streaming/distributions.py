@@ -1,7 +1,7 @@
 """Stored distributions of a curated corpus's rows, copied once so that one row is read in constant time.
 
 The logits' Parquet files are compressed a row group at a time, so reading one row of them costs as much as reading a
-shard. A segment (see `distill.segment`) holds the same bytes row by row, in training order, for the rows of one shard
+shard. A segment (see `distill.streaming.segment`) holds the same bytes row by row, in training order, for the rows of one shard
 that teach. Every row's alignment hash is verified when it is copied. A segment is made again when the shard's bytes,
 or those of the teacher's logits, change.
 """
@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from distill import segment
-from distill.columns import ID, TOKENS, Teaching, batches, lists, teaching
-from synthgen import durable, logits
+from distill.streaming import segment
+from distill.streaming.columns import ID, TOKENS, Teaching, lists, teaching
+from synthgen import corpus, durable, logits
 from synthgen.errors import CorpusError, nearest
 
 FORMAT = "distributions-v1"
@@ -89,7 +89,7 @@ def _hash(record_id: str) -> int:
 
 def _ids(path: Path) -> list[str]:
     _meta_of(path)
-    return [record_id for batch in batches(path, [ID]) for record_id in batch[ID].to_pylist()]
+    return [record_id for batch in corpus.scan(path, [ID]) for record_id in batch[ID].to_pylist()]
 
 
 def _meta_of(path: Path) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def _from_file(
     schema = pq.read_schema(path)
     names = [name for name in schema.names if name not in _BESIDE]
     about = logits.Shard(meta, [], [], {})
-    for batch in batches(path, [ID, _ALIGN]):
+    for batch in corpus.scan(path, [ID, _ALIGN]):
         about.ids.extend(batch[ID].to_pylist())
         about.aligns.extend(batch[_ALIGN].to_pylist())
     place = {record_id: row for row, record_id in enumerate(about.ids)}  # of copies the last
@@ -159,7 +159,7 @@ def _from_file(
         raise CorpusError(f"{path}: logits of another kind, teacher or temperature than the other shards'")
     header |= {"meta": meta, "names": names, "file": f"{path.parent.name}/{path.name}"}
     start = 0
-    for batch in batches(path, names, _BATCH):
+    for batch in corpus.scan(path, names, _BATCH):
         here = [row for row in range(start, start + batch.num_rows) if row in chosen]
         columns = [batch[name] for name in names]
         for row in here:

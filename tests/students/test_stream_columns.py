@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from streams import (
+from support.streams import (
     made,
     reference_rows,
     run,
 )
 
-from distill import columns
+from distill.streaming import columns
 from synthgen import corpus
 from synthgen.errors import CorpusError
 

@@ -7,8 +7,8 @@ import threading
 
 import numpy as np
 import pytest
-from small import CLASSES, small_encoder, sorting_task
-from streams import (
+from support.small import CLASSES, small_encoder, sorting_task
+from support.streams import (
     LOGITS,
     SECTIONS,
     check_same,
@@ -27,16 +27,16 @@ from test_rationale import MARKER
 from test_rationale import made as rationale_run
 
 import synthgen
-from distill import columns
-from distill.batches import Ahead, Order
+from distill.streaming import columns
+from distill.streaming.batches import Ahead, Order
 from distill.data import Example
-from distill.ensemble import Merge
-from distill.rationale import shape
-from distill.stream import Choice, open_stream
-from distill.tokencache import Reader, from_messages, rendering
+from distill.targets.ensemble import Merge
+from distill.targets.rationale import shape
+from distill.streaming.stream import Choice, open_stream
+from distill.streaming.tokencache import Reader, from_messages, rendering
 from synthgen.errors import CorpusError
 from synthgen.teachers.transformers import LocalModel
-from synthgen.training import RationaleSection
+from synthgen.recipe import RationaleSection
 
 __all__ = ["ensemble_run", "made", "rationale_run", "reader", "run", "teacher"]  # fixtures
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from streams import (
+from support.streams import (
     check_same,
     made,
     opened,
@@ -24,8 +24,8 @@ from streams import (
     teacher,
 )
 
-from distill import segment
-from distill.stream import Choice
+from distill.streaming import segment
+from distill.streaming.stream import Choice
 from synthgen import corpus, logits
 from synthgen.errors import CorpusError
 

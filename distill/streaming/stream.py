@@ -4,7 +4,7 @@
     order = Order(len(stream), batch_size=16, seed=0)
     stream.rows(order.rows(step))                     # list[Example]
 
-The rows are those of one split that teach, numbered in training order (see `distill.columns`). Their tokens and their
+The rows are those of one split that teach, numbered in training order (see `distill.streaming.columns`). Their tokens and their
 stored distributions lie in segments below the cache folder, which are made when they are missing, cut short, altered
 or of another corpus. What stays in memory is 4 bytes a row.
 """
@@ -23,37 +23,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from distill import distributions, tokencache
-from distill.batches import Order
-from distill.columns import PARTS, in_share, shards
-from distill.data import Example, Merge
-from distill.segment import Entries, Files, Segment
-from distill.tokencache import NO_TOKENS, NOTHING_TO_LEARN, Reader, Stored
+from distill.streaming import distributions, tokencache
+from distill.streaming.batches import Order
+from distill.streaming.columns import PARTS, in_share, shards
+from distill.data import NO_ROWS, Choice, Example
+from distill.streaming.segment import Entries, Files, Segment
+from distill.streaming.tokencache import NO_TOKENS, NOTHING_TO_LEARN, Reader, Stored
 from synthgen import durable, logits
 from synthgen.errors import CorpusError
+from synthgen.logits import LogitsMeta
 
 _POLL = 0.2  # seconds between looks for what another process makes
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which rows of a corpus teach, and by what.
-
-    `share` of the training seeds. Rows longer than `max_length` tokens, prompt and completion together, are left out,
-    and so are those whose prompt, the student's or the teacher's, is longer than `max_prompt`. With `labels_alone`,
-    kept rows alone teach, without their distributions. With `targets` false no distributions are read: the reader's
-    own numbers, or a live teacher, stand for them. Otherwise those of `teachers`, or of the only one there is, are
-    read, and `merge` makes one of several.
-    """
-
-    max_length: int
-    split: str = "train"
-    share: float = 1.0
-    max_prompt: int | None = None
-    labels_alone: bool = False
-    targets: bool = True
-    teachers: tuple[str, ...] = ()
-    merge: Merge | None = None
 
 
 @dataclass(frozen=True)
@@ -68,15 +48,15 @@ class Shard:
 class Stream(Sequence[Example]):
     """The rows that teach, by number; a slice of it is a list. Threads may share it.
 
-    `meta` is the stored distributions' own metadata ({} with labels alone), `left_out` counts rows by reason,
+    `meta` is the stored distributions' own metadata (None where there are none), `left_out` counts rows by reason,
     `kept_count` the rows that curation kept, `tokens` the completion tokens that one epoch teaches, and `longest` is
     the number of tokens of the longest prompt or completion.
     """
 
     def __init__(self, folder: Path, choice: Choice, found: Sequence[Shard]) -> None:
         self.folder, self.choice = folder, choice
-        self.meta: dict[str, Any] = {}
-        self.left_out = {"longer than max_length": 0, "degenerate": 0}
+        self.meta: LogitsMeta | None = None
+        self.left_out = {"too_long": 0, "degenerate": 0}
         self.kept_count = self.tokens = self.longest = 0
         self._files = Files()
         self._shards: list[Shard] = []
@@ -86,7 +66,7 @@ class Stream(Sequence[Example]):
         self._starts = np.concatenate([[0], np.cumsum([len(some) for some in self._chosen], dtype=np.int64)])
         if not len(self):
             raise CorpusError(
-                f"{folder} has no rows to train on in split '{choice.split}'",
+                f"{folder} {NO_ROWS} in split '{choice.split}'",
                 "look at the rejects: `synthgen show --rejected`",
             )
 
@@ -107,7 +87,7 @@ class Stream(Sequence[Example]):
         """The rows of these numbers as the reader made them, with their numbers: probabilities or vectors."""
         return [tokencache.unpack(self._blob(*self._locate(number))) for number in numbers]
 
-    def unmerged(self, number: int) -> tuple[list[logits.Target], list[dict[str, Any]]]:
+    def unmerged(self, number: int) -> tuple[list[logits.Target], list[LogitsMeta]]:
         """The distributions of one row by each teacher, in the order of their names, and their metadata."""
         return self._unmerged(*self._locate(number))
 
@@ -150,12 +130,12 @@ class Stream(Sequence[Example]):
         target = self._target(shard, local)[0] if targets and shard.targets else None
         return tokencache.unpack(self._blob(shard, local), target).example
 
-    def _target(self, shard: Shard, local: int) -> tuple[logits.Target, dict[str, Any]]:
+    def _target(self, shard: Shard, local: int) -> tuple[logits.Target, LogitsMeta]:
         """What row `local` of a shard learns from, and its metadata."""
         targets, metas = self._unmerged(shard, local)
         return self.choice.merge(targets, metas) if self.choice.merge else (targets[0], metas[0])
 
-    def _unmerged(self, shard: Shard, local: int) -> tuple[list[logits.Target], list[dict[str, Any]]]:
+    def _unmerged(self, shard: Shard, local: int) -> tuple[list[logits.Target], list[LogitsMeta]]:
         targets, metas = [], []
         for segment in shard.targets:
             blob = self._files.blob(segment, self._files.entries(segment, local, local + 1)[0])
@@ -178,11 +158,11 @@ class Stream(Sequence[Example]):
             )
         lengths = entries["prompt"].astype(np.int64) + entries["completion"]
         long = mask & (lengths > choice.max_length)
-        self._leave_out("longer than max_length", long)
+        self._leave_out("too_long", long)
         mask &= ~long
         if choice.max_prompt is not None:
             full = mask & (np.maximum(entries["prompt"], entries["asked"]) > choice.max_prompt)
-            self._leave_out("no room to write", full)
+            self._leave_out("no_room_to_write", full)
             mask &= ~full
         for segment in shard.targets:
             missing = np.flatnonzero(mask & (self._files.entries(segment)["size"] == 0))
@@ -195,7 +175,7 @@ class Stream(Sequence[Example]):
             self._check_meta(shard, int(np.flatnonzero(mask)[0]))
         nothing = mask & (entries["state"] == NOTHING_TO_LEARN)
         if nothing.any():
-            self._leave_out("nothing to learn from", nothing)
+            self._leave_out("nothing_to_learn", nothing)
         chosen = np.flatnonzero(mask & ~nothing).astype(np.uint32)
         if len(chosen):
             self._shards.append(shard)
