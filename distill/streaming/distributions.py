@@ -1,8 +1,8 @@
 """Stored distributions of a curated corpus's rows, copied once so that one row is read in constant time.
 
 The logits' Parquet files are compressed a row group at a time, so reading one row of them costs as much as reading a
-shard. A segment (see `distill.streaming.segment`) holds the same bytes row by row, in training order, for the rows of one shard
-that teach. Every row's alignment hash is verified when it is copied. A segment is made again when the shard's bytes,
+shard. A segment (see `distill.streaming.segment`) holds the same bytes row by row, in training order, for the rows of
+one shard that teach. Every row's alignment hash is verified when it is copied. A segment is made again when the shard's bytes,
 or those of the teacher's logits, change.
 """
 
@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from distill.streaming import segment
 from distill.streaming.columns import ID, TOKENS, Teaching, lists, teaching
 from synthgen import corpus, durable, logits
 from synthgen.errors import CorpusError, nearest
+from synthgen.logits import LogitsMeta
 
 FORMAT = "distributions-v1"
 ENTRY = segment.entry_type()
@@ -92,10 +93,10 @@ def _ids(path: Path) -> list[str]:
     return [record_id for batch in corpus.scan(path, [ID]) for record_id in batch[ID].to_pylist()]
 
 
-def _meta_of(path: Path) -> dict[str, Any]:
+def _meta_of(path: Path) -> LogitsMeta:
     """What a logits file says of itself. Raises CorpusError for a file that is not one."""
     try:
-        return dict(json.loads((pq.read_schema(path).metadata or {})[logits.FORMAT.encode()]))
+        return cast(LogitsMeta, json.loads((pq.read_schema(path).metadata or {})[logits.FORMAT.encode()]))
     except (OSError, ValueError, KeyError) as error:  # Arrow's own errors are ValueErrors or OSErrors
         raise CorpusError(
             f"{path}: not a {logits.FORMAT} shard ({error})", "make it again: `synthgen generate --repair`"

@@ -1,35 +1,37 @@
 """Training data as a stream: any row of a curated corpus by its number, with little of the corpus in memory.
 
-    stream = open_stream(run / "curated", from_messages(teacher.render, identity), run / "cache", max_length=512)
+    stream = open_stream(run / "curated", reader_of(tokens), run / "cache", Choice(max_length=512))
     order = Order(len(stream), batch_size=16, seed=0)
     stream.rows(order.rows(step))                     # list[Example]
 
-The rows are those of one split that teach, numbered in training order (see `distill.streaming.columns`). Their tokens and their
-stored distributions lie in segments below the cache folder, which are made when they are missing, cut short, altered
+The rows are those of one split that teach, numbered in training order (see `distill.streaming.columns`). Their
+tokens and their stored distributions lie in segments below the cache folder, which are made when they are missing, cut short, altered
 or of another corpus. What stays in memory is 4 bytes a row.
 """
 
 from __future__ import annotations
 
+import copy
 import fcntl
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 
+from distill.data import NO_ROWS, Choice, Example
 from distill.streaming import distributions, tokencache
 from distill.streaming.batches import Order
 from distill.streaming.columns import PARTS, in_share, shards
-from distill.data import NO_ROWS, Choice, Example
 from distill.streaming.segment import Entries, Files, Segment
 from distill.streaming.tokencache import NO_TOKENS, NOTHING_TO_LEARN, Reader, Stored
-from synthgen import durable, logits
+from synthgen import durable, logits, outputs
 from synthgen.errors import CorpusError
 from synthgen.logits import LogitsMeta
 
@@ -73,7 +75,13 @@ class Stream(Sequence[Example]):
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def __getitem__(self, key: Any) -> Any:
+    @overload
+    def __getitem__(self, key: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> list[Example]: ...
+
+    def __getitem__(self, key: int | slice) -> Example | list[Example]:
         """The row of a number, or the list of rows of a slice."""
         if isinstance(key, slice):
             return self.rows(range(*key.indices(len(self))))
@@ -108,6 +116,12 @@ class Stream(Sequence[Example]):
             lengths = np.concatenate([self._entries(n)["learned"] for n in range(len(self._shards))])
             total += int(lengths[order.permutation(epochs)[: some * order.batch_size]].sum(dtype=np.int64))
         return total
+
+    def without_targets(self) -> Stream:
+        """The same rows without their distributions; what reads them twice reads less."""
+        other = copy.copy(self)
+        other._shards = [replace(shard, targets=()) for shard in self._shards]
+        return other
 
     def close(self) -> None:
         """Close the files; reading opens them again."""
@@ -215,11 +229,27 @@ def open_stream(
     ready = []
     with _lock(cache) if durable.writes() else nullcontext():
         if durable.writes():
-            durable.sweep(cache)
+            durable.sweep(cache, _is_segment)
         for shard in _prepare(folder, reader, cache, sources, choice.split):
             ready.append(shard)
             tick(1)
     return Stream(folder, choice, ready)
+
+
+def cache_folder(source: Path, student: Path) -> Path:
+    """Where the segments of the curated corpus `source` are kept, for a command whose student is in `student`.
+
+    In the folder around the corpus, where a command of this project made that; all students of a run then share them.
+    Otherwise, or where nothing can be written there, in the student's own folder.
+    """
+    around = source.absolute().parent
+    ours = source.absolute().name in (*outputs.STAGES, "corpus")
+    return (around if ours and os.access(around, os.W_OK) else student) / "cache"
+
+
+def _is_segment(path: Path) -> bool:
+    """Whether a file below the cache is one that this module writes, whole or not."""
+    return path.suffix == ".bin" and path.parent.name.startswith(("rows-", "distributions-"))
 
 
 def _prepare(folder: Path, reader: Reader, cache: Path, sources: Sequence[Path], split: str) -> Iterator[Shard]:

@@ -2,8 +2,8 @@
 
 A row is what `Example` holds, without its distribution: ids of the prompt, the completion and the prompt that the
 teacher read, and, for students that learn probabilities or vectors, a row of float32 numbers. A segment (see
-`distill.streaming.segment`) holds the rows of one shard that teach, in training order. It is made again when the shard's bytes
-or the reader's identity change.
+`distill.streaming.segment`) holds the rows of one shard that teach, in training order. It is made again when the
+shard's bytes or the reader's identity change.
 """
 
 from __future__ import annotations
@@ -11,18 +11,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import transformers
+from transformers import PreTrainedTokenizerBase
 
+from distill.data import Example, Shape
 from distill.streaming import segment
-from distill.streaming.columns import ANSWER, ID, LABEL_PROBS, PROMPT, PROMPT_TOKENS, TEACHER_PROMPT, TOKENS, Teaching, teaching
-from distill.data import Example
+from distill.streaming.columns import (
+    ANSWER,
+    ID,
+    LABEL_PROBS,
+    PROMPT,
+    PROMPT_TOKENS,
+    TEACHER_PROMPT,
+    TOKENS,
+    Teaching,
+    teaching,
+)
 from distill.streaming.segment import Entries
 from synthgen import durable, logits
-from synthgen.records import Message
 from synthgen.lm.sampling import cut
+from synthgen.lm.tokens import Tokens
+from synthgen.records import Message
 
 FORMAT = "rows-v1"
 ENTRY = segment.entry_type(
@@ -72,7 +84,7 @@ class Reader:
     prompts: Callable[[Sequence[Row]], Sequence[Sequence[int]]]
     asked: Callable[[Sequence[Row]], Sequence[Sequence[int]]] | None = None
     values: Callable[[Sequence[Row]], Sequence[Floats]] | None = None
-    shape: Callable[[Row, Example], Example | None] | None = None
+    shape: Shape | None = None
 
     @property
     def key(self) -> list[object]:
@@ -89,7 +101,7 @@ class Reader:
 def from_messages(
     render: Callable[[Sequence[Sequence[Message]]], Sequence[list[int]]],
     identity: str,
-    shape: Callable[[Row, Example], Example | None] | None = None,
+    shape: Shape | None = None,
 ) -> Reader:
     """The reader of a student of text: `render` gives the ids of each of some prompts. `identity` is of both."""
 
@@ -102,7 +114,14 @@ def from_messages(
     return Reader(identity, (PROMPT, TOKENS, PROMPT_TOKENS, ANSWER), prompts, shape=shape)
 
 
-def rendering(tokenizer: Any) -> Callable[[Sequence[Sequence[Message]]], list[list[int]]]:
+def reader_of(tokens: Tokens, shape: Shape | None = None, identity: object = None) -> Reader:
+    """The reader of a student that writes text in these tokens. `identity`, a JSON value, tells a `shape` from
+    others: what it was made from."""
+    everything = [tokens.hash, sorted(tokens.eos), transformers.__version__, identity]
+    return from_messages(rendering(tokens.tokenizer), durable.digest(everything), shape)
+
+
+def rendering(tokenizer: PreTrainedTokenizerBase) -> Callable[[Sequence[Sequence[Message]]], list[list[int]]]:
     """`synthgen.lm.render.render` of many prompts at once, which takes half the time."""
 
     def render(prompts: Sequence[Sequence[Message]]) -> list[list[int]]:

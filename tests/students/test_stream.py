@@ -27,16 +27,16 @@ from test_rationale import MARKER
 from test_rationale import made as rationale_run
 
 import synthgen
+from distill.data import Example
 from distill.streaming import columns
 from distill.streaming.batches import Ahead, Order
-from distill.data import Example
-from distill.targets.ensemble import Merge
-from distill.targets.rationale import shape
 from distill.streaming.stream import Choice, open_stream
 from distill.streaming.tokencache import Reader, from_messages, rendering
+from distill.targets.ensemble import Merge
+from distill.targets.rationale import shape
 from synthgen.errors import CorpusError
-from synthgen.teachers.transformers import LocalModel
 from synthgen.recipe import RationaleSection
+from synthgen.teachers.transformers import LocalModel
 
 __all__ = ["ensemble_run", "made", "rationale_run", "reader", "run", "teacher"]  # fixtures
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.small import small_runs
 
 from distill.data import Example
 from distill.streaming.stream import Choice, open_stream
 from distill.streaming.tokencache import Reader, from_messages, rendering
+from support.small import small_runs
 from synthgen import corpus, logits
 from synthgen.records import DEGENERATE
 from synthgen.teachers.transformers import LocalModel
