@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from synthgen.outputs import Output, corpus_files
+from synthgen.outputs import SHARD, Output, corpus_files
 
 _TOKENIZER = (
     r"(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|vocab-src|vocab-tgt|target_vocab)\.json",
@@ -41,8 +41,19 @@ _STUDENT = (  # metrics.jsonl says that the weights beside it are whole
     *(f"(onnx|gguf)/({pattern})" for pattern in _EXPORT),
     r"trackers/.+",  # their names are the trackers' own
 )
-PARTS = ("baseline", "teacher", "corpus", "hidden", "checkpoints", "adapter", "curve", "trackers")  # of a student
+PARTS = (
+    "baseline",
+    "teacher",
+    "corpus",
+    "hidden",
+    "cache",
+    "checkpoints",
+    "adapter",
+    "curve",
+    "trackers",
+)  # of a student
 _CORPUS = corpus_files("rejected")
+_SEGMENT = SHARD.replace("parquet", "bin")
 
 CHECKPOINTS = Output("distill train", (), (_CHECKPOINT,))
 ADOPTED = Output("distill train", (("inputs.json", '"tokenizer"'),), _CORPUS)
@@ -53,6 +64,7 @@ STUDENT = Output(
     (
         *(f"corpus/({pattern})" for pattern in _CORPUS),
         r"hidden/.+/(layer-\d+/[^/]+\.parquet|\.lock)",
+        rf"(curve/[^/]+/)?cache/((rows|distributions)-[^/]+/{_SEGMENT}|\.lock)",
     ),
 )
 EXPORTED = Output("distill export", (("export.json", '"least_agreement"'),), _EXPORT)

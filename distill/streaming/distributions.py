@@ -2,8 +2,8 @@
 
 The logits' Parquet files are compressed a row group at a time, so reading one row of them costs as much as reading a
 shard. A segment (see `distill.streaming.segment`) holds the same bytes row by row, in training order, for the rows of
-one shard that teach. Every row's alignment hash is verified when it is copied. A segment is made again when the shard's bytes,
-or those of the teacher's logits, change.
+one shard that teach. Every row's alignment hash is verified when it is copied. A segment is made again when the shard's
+bytes, or those of the teacher's logits, change.
 """
 
 from __future__ import annotations

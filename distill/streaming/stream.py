@@ -5,8 +5,8 @@
     stream.rows(order.rows(step))                     # list[Example]
 
 The rows are those of one split that teach, numbered in training order (see `distill.streaming.columns`). Their
-tokens and their stored distributions lie in segments below the cache folder, which are made when they are missing, cut short, altered
-or of another corpus. What stays in memory is 4 bytes a row.
+tokens and their stored distributions lie in segments below the cache folder, which are made when they are
+missing, cut short, altered or of another corpus. What stays in memory is 4 bytes a row.
 """
 
 from __future__ import annotations

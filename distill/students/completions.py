@@ -14,7 +14,7 @@ from distill.arms import BASELINE, DISTILLED, Arms, StudentModel, steps_of, trai
 from distill.data import Choice, Example, TrainingSet, validation_rows
 from distill.job import Job
 from distill.loop import Objective
-from distill.streaming.batches import Order
+from distill.streaming.batches import Joined, Order
 from distill.streaming.stream import Stream, cache_folder, open_stream
 from distill.streaming.tokencache import reader_of
 from distill.targets import across, ensemble
@@ -273,8 +273,7 @@ class _Terms:
         words."""
         first = self.for_student(make(lesson.longest).model)
         if self.stored:
-            layers, rows = [t for _, t in first.pairs], [lesson.texts, lesson.validation]
+            layers, rows = [t for _, t in first.pairs], Joined(lesson.texts, lesson.validation)
             teacher = self.job.teacher
-            for part in rows:
-                store(self.stored, teacher.weights, layers, part, teacher.batch_size, self.job.ui)
+            store(self.stored, teacher.weights, layers, rows, teacher.batch_size, self.job.ui)
         return first.describe()
