@@ -41,17 +41,8 @@ _STUDENT = (  # metrics.jsonl says that the weights beside it are whole
     *(f"(onnx|gguf)/({pattern})" for pattern in _EXPORT),
     r"trackers/.+",  # their names are the trackers' own
 )
-PARTS = (
-    "baseline",
-    "teacher",
-    "corpus",
-    "hidden",
-    "cache",
-    "checkpoints",
-    "adapter",
-    "curve",
-    "trackers",
-)  # of a student
+PARTS = ("baseline", "teacher", "corpus", "hidden", "cache", "checkpoints", "adapter", "curve", "trackers")
+"""Folders of a student."""
 _CORPUS = corpus_files("rejected")
 _SEGMENT = SHARD.replace("parquet", "bin")
 

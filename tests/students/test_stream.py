@@ -27,10 +27,10 @@ from test_rationale import MARKER
 from test_rationale import made as rationale_run
 
 import synthgen
-from distill.data import Example
+from distill.data import Choice, Example
 from distill.streaming import columns
 from distill.streaming.batches import Ahead, Order
-from distill.streaming.stream import Choice, open_stream
+from distill.streaming.stream import open_stream
 from distill.streaming.tokencache import Reader, from_messages, rendering
 from distill.targets.ensemble import Merge
 from distill.targets.rationale import shape
@@ -99,7 +99,7 @@ def test_rationales(rationale_run, mode):
     choice = Choice(256, labels_alone=mode == "dropped")
     wanted = reference(run, teacher.render, choice, shaped)
     check_same(open_stream(run / "curated", reader, run / "cache", choice), wanted)
-    assert wanted[2]["nothing to learn from"] > 0
+    assert wanted[2]["nothing_to_learn"] > 0
     assert any(e.also for e in wanted[0]) == (mode == "step_by_step")
 
 
@@ -116,7 +116,7 @@ def test_numbers_beside_the_tokens(tmp_path):
     )
     stream = open_stream(run / "curated", reader, run / "cache", Choice(5, targets=False))
     wanted = [(r, kept) for r, kept in reference_rows(run / "curated", "train") if len(texts[r.id].split()) <= 5]
-    assert stream.left_out["longer than max_length"] > 0
+    assert stream.left_out["too_long"] > 0
     assert len(stream) == len(wanted) > 9
     for stored, (record, kept) in zip(stream.stored(range(len(stream))), wanted, strict=True):
         assert (stored.example.id, stored.example.kept) == (record.id, kept)
@@ -137,7 +137,7 @@ def test_rows_whose_prompts_leave_no_room(made, teacher, reader):
         room = sorted(set(lengths))[-2]
         stream = opened(run, reads, max_prompt=room, targets=False)
         assert [e.id for e in stream] == [e.id for e, n in zip(examples, lengths, strict=True) if n <= room]
-        assert stream.left_out["no room to write"] == sum(n > room for n in lengths) > 0
+        assert stream.left_out["no_room_to_write"] == sum(n > room for n in lengths) > 0
         assert all(e.target is None for e in stream)
         assert any(not e.kept for e in stream)
     assert stream[0].teacher_prompt == (7,) * (50 + int(stream[0].id[0], 16))

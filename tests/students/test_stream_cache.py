@@ -25,7 +25,7 @@ from support.streams import (
 )
 
 from distill.streaming import segment
-from distill.streaming.stream import Choice
+from distill.data import Choice
 from synthgen import corpus, logits
 from synthgen.errors import CorpusError
 

@@ -10,20 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distill.data import Example
-from distill.streaming.stream import Choice, open_stream
+from distill.data import Choice, Example
+from distill.streaming.stream import open_stream
 from distill.streaming.tokencache import Reader, from_messages, rendering
 from support.small import small_runs
 from synthgen import corpus, logits
-from synthgen.records import DEGENERATE
+
 from synthgen.teachers.transformers import LocalModel
 
 LOGITS = {"sampled": {"kind": "sampled", "draws": 9}, "topk": {"kind": "topk", "k": 7, "temperature": 2.0}}
 # Both samples of a seed are greedy: the second is rejected as a copy. Rows of two words are degenerate.
 SECTIONS = {
     "seeds": 24,
-    "generate": {"samples": 2, "max_new_tokens": 16, "shard_size": 8, "temperature": 0.0},
-    "curate": {"answer": False, "truncated": False, "repetition": None, "min_words": None, "max_words": 1},
+    "generate": {"num_generations": 2, "max_new_tokens": 16, "shard_size": 8, "temperature": 0.0},
+    "curate": {"answer": False, "truncated": False, "repetition": None, "length": {"max_words": 1}},
 }
 
 
@@ -68,17 +68,18 @@ def reference_rows(folder: Path, split: str, share: float = 1.0):
         for name, records in corpus.records(folder, part, split):
             for r in records:
                 place = int.from_bytes(hashlib.blake2b(r.seed_id.encode(), digest_size=8).digest()) / 2**64
-                if not DEGENERATE & {v["check"] for v in r.verdicts} and (split != "train" or place < share):
-                    found.append((name, r, part == "data"))
+                teaches = {v["teaches"] for v in r.verdicts}
+                if "nothing" not in teaches and (split != "train" or place < share):
+                    found.append((name, r, teaches <= {"all"}))
     return [(record, kept) for _, record, kept in sorted(found, key=lambda f: (f[0], f[1].id))]
 
 
 def reference(run: Path, render, choice: Choice, shaped=None):
     """(examples, metadata, rows left out)."""
-    folder, examples, meta = run / "curated", [], {}
-    left_out = {"longer than max_length": 0, "degenerate": 0}
+    folder, examples, meta = run / "curated", [], None
+    left_out = {"too_long": 0, "degenerate": 0}
     for _, records in corpus.records(folder, "rejected", choice.split):
-        left_out["degenerate"] += sum(bool(DEGENERATE & {v["check"] for v in r.verdicts}) for r in records)
+        left_out["degenerate"] += sum("nothing" in {v["teaches"] for v in r.verdicts} for r in records)
     root = run / "generated" / "logits"
     indices = []
     for name in choice.teachers or sorted(p.name for p in root.iterdir()):
@@ -89,7 +90,7 @@ def reference(run: Path, render, choice: Choice, shaped=None):
             continue
         prompt, completion = render(record.prompt), list(record.token_ids or ())
         if len(prompt) + len(completion) > choice.max_length:
-            left_out["longer than max_length"] += 1
+            left_out["too_long"] += 1
             continue
         target = None
         if not choice.labels_alone:
@@ -99,7 +100,7 @@ def reference(run: Path, render, choice: Choice, shaped=None):
         example = Example(record.id, prompt, completion, target, kept, tuple(record.prompt_token_ids or ()))
         example = shaped(record, example) if shaped else example
         if example is None:
-            left_out["nothing to learn from"] = left_out.get("nothing to learn from", 0) + 1
+            left_out["nothing_to_learn"] = left_out.get("nothing_to_learn", 0) + 1
         else:
             examples.append(example)
     return examples, meta, left_out
