@@ -10,10 +10,13 @@ import pytest
 from support.small import CLASSES, small_encoder, sorting_task
 from support.streams import (
     LOGITS,
+    MARKER,
     SECTIONS,
     check_same,
+    ensemble_run,
     made,
     opened,
+    rationale_run,
     reader,
     reference,
     reference_batch,
@@ -22,9 +25,6 @@ from support.streams import (
     same,
     teacher,
 )
-from test_ensemble import run as ensemble_run
-from test_rationale import MARKER
-from test_rationale import made as rationale_run
 
 import synthgen
 from distill.data import Choice, Example
@@ -72,7 +72,7 @@ def test_the_rows_are_those_of_the_corpus_in_memory(made, teacher, reader, kind,
 
 @pytest.mark.parametrize("kind", list(LOGITS))
 def test_several_teachers(ensemble_run, kind):
-    recipe, run = ensemble_run({**LOGITS[kind], "score_by": ["b", "c"]}, teacher="a")
+    recipe, run = ensemble_run(LOGITS[kind])
     teacher = LocalModel.open(recipe.teachers["a"])
     reader = from_messages(rendering(teacher.tokenizer), teacher.identity["tokenizer"])
     merges = [Merge(("a", "c"), "mean", "test", (0.7, 0.3)), Merge(("c", "b", "a"), "mean", "test", (0.2, 0.3, 0.5))]
@@ -144,7 +144,7 @@ def test_rows_whose_prompts_leave_no_room(made, teacher, reader):
 
 
 def test_several_teachers_of_one_row(ensemble_run):
-    recipe, run = ensemble_run({**LOGITS["topk"], "score_by": ["b", "c"]}, teacher="a")
+    recipe, run = ensemble_run(LOGITS["topk"])
     teacher = LocalModel.open(recipe.teachers["a"])
     reads = from_messages(rendering(teacher.tokenizer), teacher.identity["tokenizer"])
     stream = opened(run, reads, teachers=("c", "a"), merge=lambda targets, metas: (targets[0], metas[0]))

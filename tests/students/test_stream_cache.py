@@ -24,8 +24,8 @@ from support.streams import (
     teacher,
 )
 
-from distill.streaming import segment
 from distill.data import Choice
+from distill.streaming import segment
 from synthgen import corpus, logits
 from synthgen.errors import CorpusError
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+import synthgen
 from distill.data import Choice, Example
 from distill.streaming.stream import open_stream
 from distill.streaming.tokencache import Reader, from_messages, rendering
-from support.small import small_runs
+from support.small import small_runs, small_task, small_teacher
 from synthgen import corpus, logits
-
 from synthgen.teachers.transformers import LocalModel
 
 LOGITS = {"sampled": {"kind": "sampled", "draws": 9}, "topk": {"kind": "topk", "k": 7, "temperature": 2.0}}
@@ -46,6 +48,58 @@ def teacher(made) -> LocalModel:
 @pytest.fixture(scope="session")
 def reader(teacher) -> Reader:
     return from_messages(rendering(teacher.tokenizer), teacher.identity["tokenizer"])
+
+
+@pytest.fixture(scope="session")
+def ensemble_run(tmp_path_factory):
+    """`ensemble_run(logits)`: recipe and folder of a run in which `a` answers, and `b` and `c` score its rows."""
+    folder = tmp_path_factory.mktemp("several")
+    models = {name: str(small_teacher(folder / f"teacher-{name}", seed)) for seed, name in enumerate("abc")}
+    teachers = {name: {"model": model, "license": "Apache-2.0", "device": "cpu"} for name, model in models.items()}
+
+    def make(kept: dict):
+        task = small_task(
+            folder / kept["kind"], folder / "teacher-a", seeds=16, logits={**kept, "score_by": ["b", "c"]}
+        )
+        values = yaml.safe_load(task.read_text())
+        del values["teacher"]
+        values |= {"teachers": teachers, "train": {**values["train"], "teacher": "a"}}
+        task.write_text(yaml.safe_dump(values, sort_keys=False))
+        recipe, run = synthgen.load_recipe(task), folder / f"run-{kept['kind']}"
+        synthgen.generate(recipe, run)
+        synthgen.curate(recipe, run)
+        return recipe, run
+
+    return make
+
+
+MARKER = "#"
+
+
+@pytest.fixture(scope="session")
+def rationale_run(tmp_path_factory):
+    """(recipe, run, teacher) of scored completions: a rationale, `MARKER` and an answer; one has no marker."""
+    folder = tmp_path_factory.mktemp("rationales")
+    task = small_task(
+        folder / "task",
+        small_teacher(folder / "teacher"),
+        strategy="score",
+        generate={"shard_size": 8, "answer_marker": MARKER},
+        logits={"kind": "topk", "k": 9},
+        curate={"answer": False, "truncated": False, "repetition": None, "length": None, "duplicates": False},
+    )
+    rows = [
+        {"id": f"q{i}", "question": f"{i} + 1?", "completion": f"as {i} + 1 {MARKER} {i + 1}" if i else "no idea"}
+        for i in range(24)
+    ]
+    (folder / "task" / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    values = yaml.safe_load(task.read_text())
+    values["seeds"][0].pop("reference", None)
+    task.write_text(yaml.safe_dump(values, sort_keys=False))
+    recipe, run = synthgen.load_recipe(task), folder / "run"
+    synthgen.generate(recipe, run)
+    synthgen.curate(recipe, run)
+    return recipe, run, LocalModel.open(recipe.teacher)
 
 
 @pytest.fixture
