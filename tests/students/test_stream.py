@@ -29,9 +29,9 @@ from support.streams import (
 import synthgen
 from distill.data import Choice, Example
 from distill.streaming import columns
-from distill.streaming.batches import Ahead, Order
-from distill.streaming.stream import open_stream
-from distill.streaming.tokencache import Reader, from_messages, rendering
+from distill.streaming.batches import Ahead, Joined, Order
+from distill.streaming.stream import cache_folder, open_stream
+from distill.streaming.tokencache import Reader, reader_of
 from distill.targets.ensemble import Merge
 from distill.targets.rationale import shape
 from synthgen.errors import CorpusError
@@ -74,7 +74,7 @@ def test_the_rows_are_those_of_the_corpus_in_memory(made, teacher, reader, kind,
 def test_several_teachers(ensemble_run, kind):
     recipe, run = ensemble_run(LOGITS[kind])
     teacher = LocalModel.open(recipe.teachers["a"])
-    reader = from_messages(rendering(teacher.tokenizer), teacher.identity["tokenizer"])
+    reader = reader_of(teacher.tokens)
     merges = [Merge(("a", "c"), "mean", "test", (0.7, 0.3)), Merge(("c", "b", "a"), "mean", "test", (0.2, 0.3, 0.5))]
     merges += [Merge(("a", "b", "c"), "pool", "agreement")] if kind == "topk" else []
     for choice in [Choice(512, teachers=m.names, merge=m) for m in merges] + [Choice(512, teachers=("b",))]:
@@ -90,12 +90,12 @@ def test_several_teachers(ensemble_run, kind):
 def test_rationales(rationale_run, mode):
     recipe, run, teacher = rationale_run
     section = recipe.train.model_copy(update={"rationale": RationaleSection(mode=mode, explain="Why: ")})
-    shape_of = shape(section, teacher, MARKER)
+    shape_of = shape(section, teacher.tokens, MARKER)
 
     def shaped(row, example: Example) -> Example | None:
         return None if row.id < "3" else shape_of(row, example)
 
-    reader = from_messages(rendering(teacher.tokenizer), f"{teacher.identity['tokenizer']} {mode}", shaped)
+    reader = reader_of(teacher.tokens, shaped, mode)
     choice = Choice(256, labels_alone=mode == "dropped")
     wanted = reference(run, teacher.render, choice, shaped)
     check_same(open_stream(run / "curated", reader, run / "cache", choice), wanted)
@@ -105,7 +105,8 @@ def test_rationales(rationale_run, mode):
 
 def test_numbers_beside_the_tokens(tmp_path):
     task = sorting_task(tmp_path / "task", small_encoder(tmp_path / "teacher"), 60)
-    run = synthgen.generate(synthgen.load_recipe(task), tmp_path / "run").parent
+    run = tmp_path / "run"
+    synthgen.generate(synthgen.load_recipe(task), run)
     synthgen.curate(synthgen.load_recipe(task), run)
     texts = {r.id: r.prompt[-1]["content"] for r, _ in reference_rows(run / "curated", "train")}
     reader = Reader(
@@ -146,7 +147,7 @@ def test_rows_whose_prompts_leave_no_room(made, teacher, reader):
 def test_several_teachers_of_one_row(ensemble_run):
     recipe, run = ensemble_run(LOGITS["topk"])
     teacher = LocalModel.open(recipe.teachers["a"])
-    reads = from_messages(rendering(teacher.tokenizer), teacher.identity["tokenizer"])
+    reads = reader_of(teacher.tokens)
     stream = opened(run, reads, teachers=("c", "a"), merge=lambda targets, metas: (targets[0], metas[0]))
     targets, metas = stream.unmerged(2)
     for name, target, meta in zip("ca", targets, metas, strict=True):
@@ -227,3 +228,27 @@ def test_an_error_is_raised_where_its_step_is_asked_for():
             batch_of(2)
         assert batch_of(3) == 3
     assert not any(thread.name.startswith("read-ahead") for thread in threading.enumerate())
+
+
+def test_sequences_one_after_the_other():
+    joined = Joined([1, 2], [], (3,), range(4, 7))
+    assert list(joined) == [1, 2, 3, 4, 5, 6]
+    assert joined[1:5] == [2, 3, 4, 5]
+    assert (joined[-1], joined[2], len(joined)) == (6, 3, 6)
+    with pytest.raises(IndexError):
+        joined[6]
+
+
+def test_the_rows_without_their_distributions(made, reader):
+    stream = opened(made("sampled", logits=LOGITS["sampled"], **SECTIONS)[1], reader)
+    for ours, theirs in zip(stream.without_targets(), stream, strict=True):
+        same(ours, dataclasses.replace(theirs, target=None))
+    assert stream[0].target is not None
+
+
+@pytest.mark.parametrize("name", ["curated", "corpus", "mine"])
+def test_the_cache_lies_where_nobody_elses_files_are(tmp_path, name):
+    """Beside a corpus in a folder that a command made for it; for one that was put elsewhere, with the student."""
+    around = tmp_path / "run" if name != "mine" else tmp_path / "student"
+    (tmp_path / "run").mkdir()
+    assert cache_folder(tmp_path / "run" / name, tmp_path / "student") == around / "cache"

@@ -15,7 +15,7 @@ import yaml
 import synthgen
 from distill.data import Choice, Example
 from distill.streaming.stream import open_stream
-from distill.streaming.tokencache import Reader, from_messages, rendering
+from distill.streaming.tokencache import Reader, reader_of
 from support.small import small_runs, small_task, small_teacher
 from synthgen import corpus, logits
 from synthgen.teachers.transformers import LocalModel
@@ -47,7 +47,7 @@ def teacher(made) -> LocalModel:
 
 @pytest.fixture(scope="session")
 def reader(teacher) -> Reader:
-    return from_messages(rendering(teacher.tokenizer), teacher.identity["tokenizer"])
+    return reader_of(teacher.tokens)
 
 
 @pytest.fixture(scope="session")
