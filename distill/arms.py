@@ -15,10 +15,10 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from distill.data import batch_rows
 from distill.job import Job
 from distill.loop import Checkpoints, Objective, accelerator_of, fit
 from distill.outputs import CHECKPOINTS
+from distill.streaming.batches import Ahead, Order
 from synthgen import durable, outputs
 from synthgen.lm.load import checkpoint_activations
 from synthgen.recipe import TrainSection
@@ -50,7 +50,8 @@ class StudentModel:
 class Arms(Generic[Row]):
     """What is trained: `make` gives the same student, untrained, whenever it is called. The first of `objectives` is
     the student's own, the second the baseline's. `rows` teach, the loss is measured on `validation`, and the student
-    is saved with `tokenizer`."""
+    is saved with `tokenizer`. `batch` reads the rows of a step by their numbers, of which process (rank) of so many
+    computes only some; by default they are taken from `rows`."""
 
     make: Callable[[], StudentModel]
     objectives: Mapping[str, Callable[[nn.Module], Objective[Row]]]
@@ -58,6 +59,11 @@ class Arms(Generic[Row]):
     validation: Sequence[Row]
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
+    batch: Callable[[Sequence[int], int, int], list[Row]] | None = None
+
+    def read(self, numbers: Sequence[int], rank: int, processes: int) -> list[Row]:
+        """The rows of one step, as process `rank` of `processes` needs them."""
+        return self.batch(numbers, rank, processes) if self.batch else [self.rows[number] for number in numbers]
 
 
 def train_arms(arms: Arms[Row], job: Job) -> dict[str, Metrics]:
@@ -95,16 +101,19 @@ def _train(arms: Arms[Row], job: Job, name: str, folder: Path, accelerator: Acce
     if section.gradient_checkpointing:
         checkpoint_activations(student.model)
     objective = arms.objectives[name](student.model)
-    metrics = fit(
-        objective,
-        lambda step: [arms.rows[i] for i in batch_rows(step, len(arms.rows), section.batch_size, section.seed)],
-        section,
-        steps_of(len(arms.rows), section),
-        Checkpoints(job.folder / "checkpoints", name, section.save_total_limit),
-        bar,
-        accelerator=accelerator,
-        validation=arms.validation,
-    )
+    order = Order(len(arms.rows), section.batch_size, section.seed)
+    steps, rank, processes = steps_of(len(arms.rows), section), accelerator.process_index, accelerator.num_processes
+    with Ahead(lambda step: arms.read(order.rows(step), rank, processes), steps) as batch_of:
+        metrics = fit(
+            objective,
+            batch_of,
+            section,
+            steps,
+            Checkpoints(job.folder / "checkpoints", name, section.save_total_limit),
+            bar,
+            accelerator=accelerator,
+            validation=arms.validation,
+        )
     if accelerator.is_main_process:
         for place, model in objective.beside().items():
             save(StudentModel(model), arms.tokenizer, folder / place)

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -80,7 +80,17 @@ class Example:
     parts: Sequence[Part] = ()
 
 
-Shape = Callable[[Record, Example], Example | None]
+class Answered(Protocol):
+    """What a shape reads of a row."""
+
+    @property
+    def prompt(self) -> Sequence[Message]: ...
+
+    @property
+    def answer(self) -> str | None: ...
+
+
+Shape = Callable[[Answered, Example], Example | None]
 """What a row becomes before it teaches; None leaves it out."""
 
 Merge = Callable[[Sequence[logits.Target], Sequence[LogitsMeta]], tuple[logits.Target, LogitsMeta]]
@@ -89,8 +99,8 @@ Merge = Callable[[Sequence[logits.Target], Sequence[LogitsMeta]], tuple[logits.T
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Rows of one split. `meta` describes their distributions, None where there are none; `left_out` counts rows by
-    reason: `too_long`, `degenerate`, `nothing_to_learn`, …"""
+    """Rows of one split, in memory. `meta` describes their distributions, None where there are none; `left_out` counts
+    rows by reason: `too_long`, `degenerate`, `nothing_to_learn`, …"""
 
     examples: list[Example]
     meta: LogitsMeta | None
@@ -101,16 +111,19 @@ class TrainingSet:
 class Choice:
     """Which rows of a corpus teach, and by what.
 
-    Rows with more than `max_length` tokens, prompt and completion together, are left out. `share` is of the training
-    seeds, by a hash of each: a smaller share is part of a larger one. With `labels_alone`, kept rows teach, without
-    their distributions. Otherwise the distributions of `teachers` are read, or of the only one there is, and `merge`
-    makes one of several.
+    Rows with more than `max_length` tokens, prompt and completion together, are left out, and so are those whose
+    prompt, the student's or the teacher's, has more than `max_prompt`. `share` is of the training seeds, by a hash of
+    each: a smaller share is part of a larger one. With `labels_alone`, kept rows teach, without their distributions.
+    With `targets` false, all rows teach, without them: a live teacher's stand for them. Otherwise the distributions
+    of `teachers` are read, or of the only one there is, and `merge` makes one of several.
     """
 
     max_length: int
     split: str = "train"
     share: float = 1.0
     labels_alone: bool = False
+    max_prompt: int | None = None
+    targets: bool = True
     teachers: tuple[str, ...] = ()
     merge: Merge | None = None
 
@@ -142,10 +155,12 @@ def _place(seed_id: str) -> float:
 
 def load(folder: Path, render: Render, choice: Choice, shape: Shape | None = None) -> TrainingSet:
     """The examples of a curated corpus. Raises CorpusError when logits are missing or belong to other rows."""
+    if choice.max_prompt is not None:
+        raise ValueError("`load` takes no max_prompt: open a stream")
     left_out = {"too_long": 0, "degenerate": 0}
     for _, records in corpus.records(folder, "rejected", choice.split):
         left_out["degenerate"] += sum(map(_teaches_nothing, records))
-    targets = None if choice.labels_alone else _Targets(folder, choice)
+    targets = None if choice.labels_alone or not choice.targets else _Targets(folder, choice)
     examples: list[Example] = []
     for record, kept in rows(folder, choice.split, choice.share):
         if choice.labels_alone and not kept:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from synthgen.outputs import Output, corpus_files
+from synthgen.outputs import SHARD, Output, corpus_files
 from synthgen.tables.formats import MODEL_FORMATS
 
 _TOKENIZER = (
@@ -34,8 +34,10 @@ _STUDENT = (  # metrics.jsonl says that the weights beside it are whole
     *(f"{name}/({pattern})" for name, entry in MODEL_FORMATS.items() for pattern in (*_EXPORT, *entry.files)),
     r"trackers/.+",  # their names are the trackers' own
 )
-PARTS = ("baseline", "teacher", "corpus", "hidden", "checkpoints", "adapter", "curve", "trackers")  # of a student
+PARTS = ("baseline", "teacher", "corpus", "hidden", "cache", "checkpoints", "adapter", "curve", "trackers")
+"""Folders of a student."""
 _CORPUS = corpus_files("rejected")
+_SEGMENT = SHARD.replace("parquet", "bin")
 
 CHECKPOINTS = Output("distill train", (), (_CHECKPOINT,))
 ADOPTED = Output("distill train", (("inputs.json", '"tokenizer"'),), _CORPUS)
@@ -46,6 +48,7 @@ STUDENT = Output(
     (
         *(f"corpus/({pattern})" for pattern in _CORPUS),
         r"hidden/.+/(layer-\d+/[^/]+\.parquet|\.lock)",
+        rf"(curve/[^/]+/)?cache/((rows|distributions)-[^/]+/{_SEGMENT}|\.lock)",
     ),
 )
 

@@ -11,10 +11,11 @@ import torch
 from transformers import PreTrainedModel
 
 from distill import losses
-from distill.data import TrainingSet, target_batch
+from distill.data import target_batch
 from distill.evaluation.slices import BINS, calibration_bins
 from distill.held_out import HeldOut, training_tokens
 from distill.intervals import Array
+from distill.streaming.stream import Stream
 from synthgen.lm.forward import completion_logits
 from synthgen.lm.model import LanguageModel
 from synthgen.logits import LogitsMeta
@@ -59,7 +60,7 @@ def distances(
     rows: Sequence[HeldOut],
     *,
     ui: UI,
-    taught: TrainingSet | None = None,
+    taught: Stream | None = None,
     prompt: Prompt = lambda row: row.prompt,
 ) -> Distances:
     """Compare `models` with `teacher`, row by row.
@@ -72,7 +73,11 @@ def distances(
     sums = {name: np.zeros((4, len(rows))) for name in ("teacher", "unigram", *others)}
     bins = {name: np.zeros((len(rows), BINS, 3)) for name in sums}
     meta = taught.meta if taught else None
-    targets = {e.id: target_batch([e.target], meta) for e in taught.examples if e.target} if taught and meta else {}
+    targets: dict[str, losses.Target] = {}
+    if taught is not None and meta is not None:
+        asked_for = {row.id for row in rows}
+        numbers = [n for n, e in enumerate(taught.without_targets()) if e.id in asked_for]
+        targets = {e.id: target_batch([e.target], meta) for e in taught.rows(numbers)}
 
     def take(name: str, place: int, z_TV: torch.Tensor, logp_TV: torch.Tensor) -> None:
         tokens = list(rows[place].token_ids or ())

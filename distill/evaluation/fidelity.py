@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from distill.cost import MEASURES as COSTS
 from distill.cost import measure, row_of
-from distill.data import Choice, TrainingSet, load
+from distill.data import Choice
 from distill.evaluation.asking import Question, question, student_section
 from distill.evaluation.distance import AS_STUDENT, Distances, Prompt, distances, unigram
 from distill.evaluation.slices import calibration, slices
@@ -22,6 +22,8 @@ from distill.evaluation.subject import Subject
 from distill.held_out import HeldOut
 from distill.intervals import RESAMPLES, interval
 from distill.job import Job
+from distill.streaming.stream import Stream, cache_folder, open_stream
+from distill.streaming.tokencache import reader_of
 from distill.targets.ensemble import Merge
 from distill.targets.rationale import explaining
 from synthgen.lm.tokens import Tokens
@@ -166,13 +168,16 @@ def _prompt(rationale: RationaleSection | None) -> Prompt:
     return lambda row: explaining(row.prompt, rationale)
 
 
-def _taught(subject: Subject, tokens: Tokens) -> TrainingSet | None:
+def _taught(subject: Subject, tokens: Tokens) -> Stream | None:
     """The stored targets of the held-out rows, for a student that did not learn from the recipe's first teacher."""
     training = subject.training
     merge = Merge.again(training.ensemble) if training.ensemble else None
     names = merge.names if merge else (training.teacher,) if training.teacher else ()
     choice = Choice(1 << 30, "test", teachers=names, merge=merge)
-    return load(subject.source, tokens.render, choice) if names else None
+    if not names:
+        return None
+    cache = cache_folder(subject.source, subject.folder)
+    return open_stream(subject.source, reader_of(tokens), cache, choice)
 
 
 def _table(found: Distances, held_out: Sequence[HeldOut], seed: int) -> Table:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from distill.arms import BASELINE, DISTILLED, Arms, StudentModel, steps_of, train_arms
-from distill.data import Choice, Example, TrainingSet, batch_rows, load, validation_rows
+from distill.data import Choice, Example, TrainingSet, validation_rows
 from distill.job import Job
 from distill.loop import Objective
+from distill.streaming.batches import Joined, Order
+from distill.streaming.stream import Stream, cache_folder, open_stream
+from distill.streaming.tokencache import reader_of
 from distill.targets import across, ensemble
 from distill.targets.hidden import LayerTerms
 from distill.targets.hidden_states import States, store
-from distill.targets.rationale import StepByStep, expand, shape
+from distill.targets.rationale import StepByStep, shape
 from distill.targets.stored import FromStored
 from synthgen.errors import CorpusError
 from synthgen.lm.tokens import Tokens
@@ -27,24 +31,49 @@ from synthgen.results.training import Across, Ensemble, Targets, Training
 from synthgen.tables.divergences import refusal
 from synthgen.ui import UI
 
-Make = Callable[[Sequence[Example]], StudentModel]
-"""The student before its first step, which is to read these rows: the same weights whenever it is called."""
+Make = Callable[[int], StudentModel]
+"""The student before its first step, given the number of tokens of the longest prompt or completion that it is to
+read: the same weights whenever it is called."""
 
 
 @dataclass(frozen=True)
 class Lesson:
     """What a job teaches: its rows, those that the loss is measured on, and how several teachers were merged."""
 
-    data: TrainingSet
+    data: Stream | TrainingSet
     validation: Sequence[Example]
     teacher: str | None
     ensemble: Ensemble | None
     across: Across | None
 
     @property
-    def rows(self) -> list[Example]:
+    def rows(self) -> Sequence[Example]:
         """The rows that teach."""
-        return self.data.examples
+        return self.data if isinstance(self.data, Stream) else self.data.examples
+
+    @property
+    def rows_kept(self) -> int:
+        """How many of them count as kept."""
+        return self.data.kept_count if isinstance(self.data, Stream) else sum(e.kept for e in self.data.examples)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt or completion."""
+        if isinstance(self.data, Stream):
+            return self.data.longest
+        return max(max(len(e.prompt), len(e.completion)) for e in self.data.examples)
+
+    @property
+    def texts(self) -> Sequence[Example]:
+        """The rows, whose distributions need not be there."""
+        return self.data.without_targets() if isinstance(self.data, Stream) else self.data.examples
+
+    def tokens(self, section: TrainSection) -> int:
+        """Completion tokens that all steps teach."""
+        order, steps = Order(len(self.rows), section.batch_size, section.seed), steps_of(len(self.rows), section)
+        if isinstance(self.data, Stream):
+            return self.data.completion_tokens(order, steps)
+        return sum(len(self.data.examples[n].completion) for step in range(steps) for n in order.rows(step))
 
     def in_words(self, layer_terms: str | None) -> str:
         """What the student learned from."""
@@ -76,6 +105,7 @@ def train(job: Job, make: Make, origin: str) -> Training:
             lesson.validation,
             job.teacher.tokens.tokenizer,
             job.teacher.weights.device,
+            lesson.data.batch if isinstance(lesson.data, Stream) else None,
         ),
         job,
     )
@@ -85,9 +115,9 @@ def train(job: Job, make: Make, origin: str) -> Training:
         learned_from=lesson.in_words(described),
         steps=steps_of(len(lesson.rows), job.section),
         rows=len(lesson.rows),
-        rows_kept=sum(e.kept for e in lesson.rows),
+        rows_kept=lesson.rows_kept,
         left_out=lesson.data.left_out,
-        tokens=tokens_taught(lesson.rows, job.section),
+        tokens=lesson.tokens(job.section),
         targets=targets_of(lesson.data.meta) if lesson.data.meta else None,
         teacher=lesson.teacher,
         ensemble=lesson.ensemble,
@@ -99,7 +129,7 @@ def train(job: Job, make: Make, origin: str) -> Training:
 
 def _begin(job: Job, make: Make, lesson: Lesson, terms: _Terms | None) -> StudentModel:
     """The student; the teacher's weights go where training does not ask it any more."""
-    student = make(lesson.rows)
+    student = make(lesson.longest)
     if terms is None or terms.stored:
         job.teacher.weights.unload()
     return student
@@ -109,14 +139,17 @@ def read_lesson(job: Job) -> Lesson:
     """The rows of a job, which is the one place where such students get them. Raises CorpusError, UserError."""
     section, source, tokens = job.section, job.source, job.teacher.tokens
     alone = _learns_alone(section)
-    names, merge = ((), None) if alone else ensemble.sources(job.recipe, source, tokens.render)
-    how = shape(section, tokens, job.recipe.generate.answer_marker)
+    cache, marker = cache_folder(source, job.folder), job.recipe.generate.answer_marker
+    plain = partial(open_stream, source, reader_of(tokens), cache)
+    names, merge = ((), None) if alone else ensemble.sources(job.recipe, source, plain)
+    how = shape(section, tokens, marker)
+    identity = [section.rationale.model_dump(mode="json"), marker] if how and section.rationale else None
 
-    def read(split: str) -> TrainingSet:
-        choice = Choice(section.max_length, split, section.share, alone, names, merge)
+    def read(split: str) -> Stream | TrainingSet:
+        choice = Choice(section.max_length, split, section.share, alone, teachers=names, merge=merge)
         if section.across:
             return across.load_across(source, tokens, section.across, choice)
-        return load(source, tokens.render, choice, how)
+        return open_stream(source, reader_of(tokens, how, identity), cache, choice)
 
     data = read("train")
     if data.meta is not None:
@@ -124,10 +157,15 @@ def read_lesson(job: Job) -> Lesson:
         reason = refusal(section.loss, data.meta["kind"])
         if reason:  # the recipe's own logits section may say otherwise than the corpus
             raise CorpusError(f"{source}: {reason}", "change train.loss, or generate with another logits.kind")
-    merged = merge.facts() if merge else None  # of the training rows: reading others adds to what it collects
-    validation = validation_rows(section, source, lambda: read("validation").examples)
-    aligned = across.facts(data, section.across) if section.across else None
+    merged = merge.facts(map(data.unmerged, range(len(data)))) if merge and isinstance(data, Stream) else None
+    validation = validation_rows(section, source, lambda: _in_memory(read("validation")))
+    aligned = across.facts(data, section.across) if section.across and isinstance(data, TrainingSet) else None
     return Lesson(data, validation, None if alone else section.teacher, merged, aligned)
+
+
+def _in_memory(data: Stream | TrainingSet) -> list[Example]:
+    """All rows. Every part of a measurement on validation rows looks at all of them."""
+    return list(data) if isinstance(data, Stream) else data.examples
 
 
 def _learns_alone(section: TrainSection) -> bool:
@@ -191,15 +229,6 @@ def targets_of(meta: LogitsMeta) -> Targets:
     )
 
 
-def tokens_taught(rows: Sequence[Example], section: TrainSection) -> int:
-    """Completion tokens that all steps teach."""
-    total = 0
-    for step in range(steps_of(len(rows), section)):
-        batch = [rows[i] for i in batch_rows(step, len(rows), section.batch_size, section.seed)]
-        total += sum(len(e.completion) for e in expand(batch))
-    return total
-
-
 def learns_by(section: TrainSection, meta: LogitsMeta | None) -> str:
     """The objective in one line, for cards."""
     if meta is None:
@@ -242,9 +271,9 @@ class _Terms:
     def prepare(self, make: Make, lesson: Lesson) -> str:
         """Refuse what does not fit before anything is trained, and have the states that are to be stored; the terms in
         words."""
-        first = self.for_student(make(lesson.rows).model)
+        first = self.for_student(make(lesson.longest).model)
         if self.stored:
-            layers, rows = [t for _, t in first.pairs], [*lesson.rows, *lesson.validation]
+            layers, rows = [t for _, t in first.pairs], Joined(lesson.texts, lesson.validation)
             teacher = self.job.teacher
             store(self.stored, teacher.weights, layers, rows, teacher.batch_size, self.job.ui)
         return first.describe()

@@ -25,7 +25,7 @@ DEFAULT_LAYERS = 6
 def train(job: Job) -> Training:
     """Train a decoder and its baseline on the same batches; see `Kind.train`."""
     teach = online.train if job.section.online else completions.train
-    return teach(job, lambda rows: _make(job), describe(_section(job), job.teacher.weights.layers))
+    return teach(job, lambda longest: _make(job), describe(_section(job), job.teacher.weights.layers))
 
 
 def _section(job: Job) -> DecoderStudent:

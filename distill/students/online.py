@@ -33,7 +33,7 @@ def train(job: Job, make: Make, origin: str) -> Training:
     steps = steps_of(len(rows), section)
     curves = train_arms(
         Arms(
-            lambda: make(()),
+            lambda: make(0),
             _objectives(job, steps),
             rows,
             validation,

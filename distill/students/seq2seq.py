@@ -14,7 +14,6 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.arms import StudentModel
-from distill.data import Example
 from distill.job import Job
 from distill.students import completions
 from distill.students.build import check_vocabulary, in_words, random_weights
@@ -31,7 +30,7 @@ from synthgen.teachers.base import Reply
 
 def train(job: Job) -> Training:
     """Train an encoder-decoder and its baseline on the same batches; see `Kind.train`."""
-    return completions.train(job, lambda rows: _make(job, rows), describe(_section(job)))
+    return completions.train(job, lambda longest: _make(job, longest), describe(_section(job)))
 
 
 def _section(job: Job) -> Seq2SeqStudent:
@@ -39,8 +38,8 @@ def _section(job: Job) -> Seq2SeqStudent:
     return job.section.student
 
 
-def _make(job: Job, rows: Sequence[Example] = ()) -> StudentModel:
-    return seq2seq(_section(job), job.teacher.tokens, job.teacher.weights.vocab_size, job.section.seed, rows)
+def _make(job: Job, longest: int = 0) -> StudentModel:
+    return seq2seq(_section(job), job.teacher.tokens, job.teacher.weights.vocab_size, job.section.seed, longest)
 
 
 def describe(student: Seq2SeqStudent) -> str:
@@ -50,14 +49,13 @@ def describe(student: Seq2SeqStudent) -> str:
     return f"encoder and decoder of random weights: {in_words(student.config or {})}"
 
 
-def seq2seq(
-    student: Seq2SeqStudent, tokens: Tokens, vocab_size: int, seed: int, rows: Sequence[Example] = ()
-) -> StudentModel:
+def seq2seq(student: Seq2SeqStudent, tokens: Tokens, vocab_size: int, seed: int, longest: int = 0) -> StudentModel:
     """The student that a recipe names, before training: the same weights whenever it is called.
 
     `tokens` and `vocab_size`, the width of the logits, are the teacher's. Random weights begin and pad with the
     tokenizer's padding token, or, where it has none, with its end. Raises RecipeError for a student that cannot be
-    made, has another vocabulary than the teacher, or has fewer positions than one of `rows` has tokens.
+    made, has another vocabulary than the teacher, or has fewer positions than `longest`, the tokens of the longest
+    prompt or completion.
     """
     if student.model is not None:
         model = _from_checkpoint(student.model, tokens)
@@ -66,7 +64,6 @@ def seq2seq(
     if not model.config.is_encoder_decoder:
         raise RecipeError("train.student: that is no encoder with a decoder", "name one such as t5 or bart")
     room = getattr(model.config, "max_position_embeddings", None)
-    longest = max((max(len(row.prompt), len(row.completion)) for row in rows), default=0)
     if room is not None and longest > room:
         raise RecipeError(
             f"the student has {room} positions, and a row has a prompt or completion of {longest} tokens",

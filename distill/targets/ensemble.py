@@ -1,7 +1,7 @@
 """Several teachers' stored distributions of the same tokens, merged into one.
 
     merge = Merge(("a", "b"), how="mean", by="weights", weights=(0.7, 0.3))
-    data = load(folder, render, Choice(512, teachers=merge.names, merge=merge))
+    stream = open_stream(folder, reader, cache, Choice(512, teachers=merge.names, merge=merge))
 
 There are two ways. p_k is teacher k at the temperature of the loss, and the weights w sum to 1:
 
@@ -22,14 +22,15 @@ it is not linear in the probabilities, and one zero among the draws would make i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from distill.data import NO_ROWS, Choice, Example, Render, load
+from distill.data import NO_ROWS, Choice
+from distill.streaming.stream import Stream
 from synthgen import logits
 from synthgen.errors import CorpusError, UserError
 from synthgen.logits import Ints, LogitsMeta
@@ -39,6 +40,9 @@ from synthgen.results import training
 Array = npt.NDArray[np.float64]
 Metas = Sequence[LogitsMeta]
 
+Read = Callable[[Choice], Stream]
+"""Opens rows of one curated corpus."""
+
 _FORMULAS = {"mean": "mean", "pool": "log-opinion pool"}  # in words
 
 
@@ -46,14 +50,13 @@ _FORMULAS = {"mean": "mean", "pool": "log-opinion pool"}  # in words
 class Merge:
     """Merges the targets of one row, in the order of `names`. `weights` sum to 1; None: each row's own, by agreement.
 
-    `by` says on cards where the weights come from. `used` collects the weights of the rows that were merged.
+    `by` says on cards where the weights come from.
     """
 
     names: tuple[str, ...]
     how: str
     by: str
     weights: tuple[float, ...] | None = None
-    used: list[Array] = field(default_factory=list)
 
     def __call__(self, targets: Sequence[logits.Target], metas: Metas) -> tuple[logits.Target, LogitsMeta]:
         """The merged target, and its metadata in place of the shards'. Raises CorpusError for targets that are not
@@ -70,12 +73,16 @@ class Merge:
         topk = [target for target in targets if isinstance(target, logits.TopK)]
         if not topk:
             assert self.weights is not None
-            self.used.append(np.array(self.weights))
             draws = [target for target in targets if isinstance(target, logits.Sampled)]
             return mixed(draws, metas, self.weights), meta
-        weights = self.weights or agreement(aligned(topk, metas)[1])
-        self.used.append(np.array(weights))
-        return merged(topk, metas, weights, self.how), {**meta, "k": sum(each["k"] for each in metas)}
+        return merged(topk, metas, self.weights_of(topk, metas), self.how), {
+            **meta,
+            "k": sum(each["k"] for each in metas),
+        }
+
+    def weights_of(self, targets: Sequence[logits.TopK], metas: Metas) -> tuple[float, ...]:
+        """The weights of the teachers in one row."""
+        return self.weights or agreement(aligned(targets, metas)[1])
 
     def _check(self, metas: Metas) -> None:
         facts: dict[str, list[str]] = {
@@ -91,11 +98,13 @@ class Merge:
                     "generate them in one run, with logits.score_by",
                 )
 
-    def facts(self) -> training.Ensemble:
-        """What training.json and the cards say."""
-        rows = np.array(self.used)
-        deviations = None if self.weights else _named(self.names, rows.std(0))
-        weights = _named(self.names, rows.mean(0))
+    def facts(self, rows: Iterable[tuple[Sequence[logits.Target], Metas]]) -> training.Ensemble:
+        """What training.json and the cards say. `rows` are the training rows' targets, read if the weights differ."""
+        if self.weights:
+            weights = _named(self.names, np.array(self.weights))
+            return training.Ensemble(merge=self.how, by=self.by, weights=weights, deviations=None)
+        used = np.array([self.weights_of([t for t in ts if isinstance(t, logits.TopK)], metas) for ts, metas in rows])
+        weights, deviations = _named(self.names, used.mean(0)), _named(self.names, used.std(0))
         return training.Ensemble(merge=self.how, by=self.by, weights=weights, deviations=deviations)
 
     @classmethod
@@ -116,8 +125,10 @@ def _named(names: Sequence[str], values: Array) -> dict[str, float]:
     return {name: round(float(value), 6) for name, value in zip(names, values, strict=True)}
 
 
-def sources(recipe: Recipe, folder: Path, render: Render) -> tuple[tuple[str, ...], Merge | None]:
+def sources(recipe: Recipe, folder: Path, read: Read) -> tuple[tuple[str, ...], Merge | None]:
     """Whose stored distributions a student learns from, and how they are merged; () is the only teacher there is.
+
+    `read` opens rows of the corpus in `folder`, which are needed where they decide the weights.
 
     Raises UserError when weights are to come from validation rows and there are none.
     """
@@ -127,7 +138,7 @@ def sources(recipe: Recipe, folder: Path, render: Render) -> tuple[tuple[str, ..
     section = train.ensemble
     if section is None:
         return ((train.teacher,) if train.teacher else ()), None
-    merge = planned(section, [*(recipe.mixture or list(recipe.teachers)[:1]), *kept.score_by], folder, render, train)
+    merge = planned(section, [*(recipe.mixture or list(recipe.teachers)[:1]), *kept.score_by], folder, read, train)
     return merge.names, merge
 
 
@@ -135,7 +146,7 @@ def planned(
     section: Ensemble,
     names: Sequence[str],
     folder: Path,
-    render: Render,
+    read: Read,
     train: TrainSection,
 ) -> Merge:
     """The merging that a recipe asks for of `names`, or of some of them."""
@@ -147,7 +158,7 @@ def planned(
     if section.by == "agreement":
         return Merge(names, section.merge, "agreement in each row (means)")
     if section.by == "validation":
-        weights = by_validation(folder, render, train.max_length, names, section.merge)
+        weights = by_validation(folder, read, train.max_length, names, section.merge)
         return Merge(names, section.merge, "likelihood of the validation rows", weights)
     return Merge(names, section.merge, "none (equal)", (1 / len(names),) * len(names))
 
@@ -262,7 +273,7 @@ def agreement(logp_KTU: Array) -> tuple[float, ...]:
 
 def by_validation(
     folder: Path,
-    render: Render,
+    read: Read,
     most: int,
     names: Sequence[str],
     how: str,
@@ -273,15 +284,9 @@ def by_validation(
 
     The tokens are those of the teacher that answered, which has an advantage on its own text.
     """
-    seen: list[tuple[list[logits.TopK], Metas]] = []
-
-    def collect(targets: Sequence[logits.Target], metas: Metas) -> tuple[logits.Target, LogitsMeta]:
-        seen.append(([target for target in targets if isinstance(target, logits.TopK)], list(metas)))
-        return targets[0], metas[0]
-
-    try:
-        choice = Choice(most, "validation", teachers=tuple(names), merge=collect)
-        rows: list[Example] = load(folder, render, choice).examples
+    try:  # `merge` is for the metadata alone: every teacher's targets are read below
+        choice = Choice(most, "validation", teachers=tuple(names), merge=lambda targets, metas: (targets[0], metas[0]))
+        stream = read(choice)
     except CorpusError as error:
         if NO_ROWS not in str(error):
             raise
@@ -289,8 +294,14 @@ def by_validation(
             f"train.ensemble.by is 'validation', and {folder} has no validation rows",
             "set split.validation in the recipe",
         ) from None
-    chosen = [i for i, row in enumerate(rows) if row.kept] or range(len(rows))
-    return best_weights([(*seen[i], rows[i].completion) for i in chosen], how)
+    rows = stream.without_targets()
+    chosen = [number for number, row in enumerate(rows) if row.kept] or range(len(rows))
+    parts = []
+    for number in chosen:
+        targets, metas = stream.unmerged(number)
+        topk = [target for target in targets if isinstance(target, logits.TopK)]
+        parts.append((topk, metas, rows[number].completion))
+    return best_weights(parts, how)
 
 
 def best_weights(

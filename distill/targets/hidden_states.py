@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import pyarrow as pa
@@ -73,6 +74,11 @@ class States:
         """Those of `texts` whose states after `layer`, from 0, are missing. Raises CorpusError for a damaged file."""
         there = self._index(layer)
         return [text for text in texts if self._key(*text) not in there]
+
+    def complete(self, layers: Sequence[int], texts: Sequence[Text]) -> bool:
+        """Whether the states of all `texts` after all `layers` are stored."""
+        indices = [self._index(layer) for layer in set(layers)]
+        return all(self._key(*text) in index for text in texts for index in indices)
 
     def make(
         self,
@@ -177,11 +183,11 @@ def store(
     states: States, teacher: Weights, layers: Sequence[int], rows: Sequence[Example], batch_size: int, ui: UI
 ) -> None:
     """Have the states of `layers` for `rows` in `states`: computed by this process, or by the one that writes."""
-    texts = [(tuple(e.teacher_prompt) or tuple(e.prompt), tuple(e.completion)) for e in rows]
-    if not any(states.missing(layer, texts) for layer in set(layers)):
+    texts = _Texts(rows)
+    if states.complete(layers, texts):
         return
     if not durable.writes():
-        while any(states.missing(layer, texts) for layer in set(layers)):
+        while not states.complete(layers, texts):
             time.sleep(0.5)
             states.look_again()
         return
@@ -192,6 +198,31 @@ def store(
             states.make(teacher, layers, texts, batch_size, bar.advance)
     tokens = sum(len(completion) for _, completion in texts)
     ui.note(f"train: states of {tokens:,} tokens, {len(set(layers))} layers, are in {states.folder}")
+
+
+class _Texts(Sequence[Text]):
+    """The texts of some rows, as the teacher reads them; each is read from its row when it is wanted."""
+
+    def __init__(self, rows: Sequence[Example]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, key: int) -> Text: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> list[Text]: ...
+
+    def __getitem__(self, key: int | slice) -> Text | list[Text]:
+        if isinstance(key, slice):
+            return [_text(row) for row in self._rows[key]]
+        return _text(self._rows[key])
+
+
+def _text(row: Example) -> Text:
+    return tuple(row.teacher_prompt) or tuple(row.prompt), tuple(row.completion)
 
 
 def _opened(path: Path) -> pq.ParquetFile:

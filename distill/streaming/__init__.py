@@ -1,0 +1,1 @@
+"""Training data read as a stream: see `distill.streaming.stream`."""

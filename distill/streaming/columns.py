@@ -1,0 +1,162 @@
+"""A curated corpus read by column: which rows of a split teach, in which order, and only what a caller asks for.
+
+    for shard, batch in columns(folder, "data", "train", [SOURCES]):      # Arrow record batches, in file order
+    for row, kept in teaching_rows(folder, "test", [PROMPT, TOKENS]):     # rows in training order
+
+The training order is by shard name and, in a shard, by record id. Every row teaches unless a reason of its rejection
+says that it may teach nothing. A rejected row counts as kept if all of its reasons say that it may teach everything. At
+most one shard's asked columns are in memory at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from synthgen import corpus
+
+ID, SEED_ID, VERDICTS, SOURCES = "id", "seed_id", "verdicts", "sources"
+PROMPT, TEACHER_PROMPT, ANSWER, REFERENCE = "prompt", "teacher_prompt", "answer", "reference"
+TOKENS, PROMPT_TOKENS, LABEL_PROBS = "token_ids", "prompt_token_ids", "label_probs"
+_TEACHES = f"{VERDICTS}.list.element.teaches"  # the one field of a verdict that decides what a row may teach
+
+PARTS = ("data", "rejected")
+
+
+def shards(folder: Path, split: str, parts: Sequence[str] = PARTS) -> list[str]:
+    """Names of the shards of a split, in training order."""
+    names = {p.stem for part in parts for p in (folder / part).glob(f"{split}-*.parquet") if not p.name.startswith(".")}
+    return sorted(names)
+
+
+def columns(
+    folder: Path, part: str, split: str, names: Sequence[str], batch_size: int = 1024
+) -> Iterator[tuple[str, pa.RecordBatch]]:
+    """(shard name, batch) of one part of a split, with the columns `names` alone. Raises CorpusError.
+
+    A name may be a field inside a column, as Parquet writes it: `verdicts.list.element.check`.
+    """
+    for shard in shards(folder, split, [part]):
+        for batch in corpus.scan(folder / part / f"{shard}.parquet", names, batch_size):
+            yield shard, batch
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """The rows of one shard that teach, ordered by id.
+
+    `table` has the column `id` and those that were asked for, `kept` says which rows count as kept, `places` has the
+    hash of each row's seed (uint64, see `in_share`), and `degenerate` counts the rejected rows that do not teach.
+    """
+
+    shard: str
+    table: pa.Table
+    kept: npt.NDArray[np.bool_]
+    places: npt.NDArray[np.uint64]
+    degenerate: int
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+
+def teaching(folder: Path, shard: str, names: Sequence[str] = ()) -> Teaching:
+    """The rows of `shard` that teach, with their columns `names`. Raises CorpusError for a damaged file."""
+    wanted = [ID, SEED_ID, _TEACHES, *(name for name in names if name not in (ID, SEED_ID))]
+    tables, kept, degenerate = [], [], 0
+    for part in PARTS:
+        path = folder / part / f"{shard}.parquet"
+        if not path.exists():
+            continue
+        found = list(corpus.scan(path, wanted))
+        if not found:
+            continue
+        table = pa.Table.from_batches(found)
+        nothing, everything = _teaches(table[VERDICTS])
+        degenerate += int(nothing.sum()) if part == "rejected" else 0
+        tables.append(table.drop_columns([VERDICTS]).take(_arrow(np.flatnonzero(~nothing))))
+        kept.append(np.ones(tables[-1].num_rows, bool) if part == "data" else everything[~nothing])
+    if not tables:
+        no_rows = pa.schema([(ID, pa.string())]).empty_table()
+        return Teaching(shard, no_rows, np.zeros(0, bool), np.zeros(0, np.uint64), degenerate)
+    whole = pa.concat_tables(tables)
+    ids = whole[ID].to_pylist()
+    order = np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)  # stable: kept rows first among equals
+    whole = whole.take(_arrow(order))
+    places = _places(whole[SEED_ID].to_pylist())
+    if SEED_ID not in names:
+        whole = whole.drop_columns([SEED_ID])
+    return Teaching(shard, whole.combine_chunks(), np.concatenate(kept)[order], places, degenerate)
+
+
+def teaching_rows(
+    folder: Path, split: str, names: Sequence[str], share: float = 1.0
+) -> Iterator[tuple[dict[str, object], bool]]:
+    """(columns `names` of a row, whether curation kept it) of a split, in training order; see `in_share`."""
+    for shard in shards(folder, split):
+        rows = teaching(folder, shard, names)
+        inside = in_share(rows.places, share) if split == "train" else np.ones(len(rows), bool)
+        start = 0
+        for batch in rows.table.to_batches(1024):
+            for row, kept, taken in zip(
+                batch.to_pylist(), rows.kept[start:].tolist(), inside[start:].tolist(), strict=False
+            ):
+                if taken:
+                    yield row, kept
+            start += batch.num_rows
+
+
+def token_counts(folder: Path, split: str, size: int) -> npt.NDArray[np.int64]:
+    """How often each of the ids below `size` is in the completions of a split that teach."""
+    counts = np.zeros(size, np.int64)
+    for shard in shards(folder, split):
+        rows = teaching(folder, shard, [TOKENS])
+        if len(rows):
+            counts += np.bincount(lists(rows.table[TOKENS])[0], minlength=size)
+    return counts
+
+
+def in_share(places: npt.NDArray[np.uint64], share: float) -> npt.NDArray[np.bool_]:
+    """Which rows are in the first `share` of the seeds by hash; a smaller share is part of a larger one."""
+    return np.asarray(places.astype(np.float64) / 2.0**64 < share)
+
+
+def lists(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.int64]]:
+    """A column of lists of numbers as (values of all rows, offsets (N + 1,)); null is an empty list."""
+    array = column.combine_chunks()
+    lengths = np.bincount(_numpy(pc.list_parent_indices(array)), minlength=len(array))
+    return _numpy(array.flatten()), np.concatenate([[0], np.cumsum(lengths)])
+
+
+def _teaches(verdicts: pa.ChunkedArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Which rows may teach nothing, and which may teach all that a kept row does."""
+    reasons = [{reason["teaches"] for reason in row or ()} for row in verdicts.to_pylist()]
+    nothing = np.array(["nothing" in each for each in reasons], bool)
+    return nothing, np.array([each <= {"all"} for each in reasons], bool)
+
+
+# `pa.array` and `to_numpy` would do, but load pandas: a second, and 40 MB.
+
+
+def _numpy(array: pa.Array) -> npt.NDArray[np.generic]:
+    return np.from_dlpack(array)
+
+
+def _arrow(numbers: npt.NDArray[np.int64]) -> pa.Array:
+    data = pa.py_buffer(np.ascontiguousarray(numbers, np.int64))
+    return pa.Array.from_buffers(pa.int64(), len(numbers), [None, data])
+
+
+def _places(seed_ids: Sequence[str]) -> npt.NDArray[np.uint64]:
+    """For each seed a number, uniform in [0, 2**64), that is a function of its id alone."""
+    known: dict[str, int] = {}
+    for seed_id in seed_ids:
+        if seed_id not in known:
+            known[seed_id] = int.from_bytes(hashlib.blake2b(seed_id.encode(), digest_size=8).digest())
+    return np.array([known[seed_id] for seed_id in seed_ids], np.uint64)

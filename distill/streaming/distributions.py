@@ -1,0 +1,182 @@
+"""Stored distributions of a curated corpus's rows, copied once so that one row is read in constant time.
+
+The logits' Parquet files are compressed a row group at a time, so reading one row of them costs as much as reading a
+shard. A segment (see `distill.streaming.segment`) holds the same bytes row by row, in training order, for the rows of
+one shard that teach. Every row's alignment hash is verified when it is copied. A segment is made again when the shard's
+bytes, or those of the teacher's logits, change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from distill.streaming import segment
+from distill.streaming.columns import ID, TOKENS, Teaching, lists, teaching
+from synthgen import corpus, durable, logits
+from synthgen.errors import CorpusError, nearest
+from synthgen.logits import LogitsMeta
+
+FORMAT = "distributions-v1"
+ENTRY = segment.entry_type()
+
+_BATCH = 256  # rows whose distributions are in memory at once
+_ALIGN = "align"
+_BESIDE = (ID, _ALIGN, "tokens")  # columns of a logits file that are no part of the distribution
+
+
+def folders(folder: Path, teachers: Sequence[str]) -> list[Path]:
+    """The logits' folder of each of `teachers`, or of the only one there is. Raises CorpusError."""
+    root = next((p for p in (folder / "logits", folder.parent / "generated" / "logits") if p.is_dir()), None)
+    if root is None:
+        raise CorpusError(
+            f"{folder} has no logits beside it",
+            "generate with a `logits` section (or score the rows: strategy: score), or learn from the tokens alone: "
+            "train.kd_weight: 0",
+        )
+    there = {p.name: p for p in sorted(root.iterdir()) if p.is_dir()}
+    if not teachers and len(there) != 1:
+        raise CorpusError(
+            f"{root} has logits of {len(there)} teachers: {', '.join(there)}",
+            "name one in train.teacher, or merge them: train.ensemble",
+        )
+    for name in teachers:
+        if name not in there:
+            raise CorpusError(
+                f"{root} has no logits of a teacher '{name}'{nearest(name, there)}",
+                "generate with logits.score_by in the recipe",
+            )
+    return [there[name] for name in teachers or there]
+
+
+class Shelf:
+    """All logits files of one teacher, and where a record's row is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.paths = sorted(p for p in folder.glob("*.parquet") if not p.name.startswith("."))
+
+    def places(self, record_id: str) -> list[tuple[int, int]]:
+        """(number of the file, row) of the rows that may be a record's: those whose id has the same hash."""
+        hashes, files, rows = self._index
+        value = _hash(record_id)
+        begin, end = np.searchsorted(hashes, value, "left"), np.searchsorted(hashes, value, "right")
+        return [(int(files[n]), int(rows[n])) for n in range(begin, end)]
+
+    @cached_property
+    def _index(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+        """Hashes of all ids, ascending, with the file and row of each: 16 bytes a row."""
+        hashes = [np.array([_hash(i) for i in _ids(path)], np.uint64) for path in self.paths]
+        if not hashes:
+            return np.zeros(0, np.uint64), np.zeros(0, np.uint32), np.zeros(0, np.uint32)
+        whole = np.concatenate(hashes)
+        order = np.argsort(whole, kind="stable")
+        files = np.repeat(np.arange(len(hashes), dtype=np.uint32), [len(some) for some in hashes])
+        rows = np.concatenate([np.arange(len(some), dtype=np.uint32) for some in hashes])
+        return whole[order], files[order], rows[order]
+
+
+def _hash(record_id: str) -> int:
+    return int.from_bytes(hashlib.blake2b(record_id.encode(), digest_size=8).digest())
+
+
+def _ids(path: Path) -> list[str]:
+    _meta_of(path)
+    return [record_id for batch in corpus.scan(path, [ID]) for record_id in batch[ID].to_pylist()]
+
+
+def _meta_of(path: Path) -> LogitsMeta:
+    """What a logits file says of itself. Raises CorpusError for a file that is not one."""
+    try:
+        return cast(LogitsMeta, json.loads((pq.read_schema(path).metadata or {})[logits.FORMAT.encode()]))
+    except (OSError, ValueError, KeyError) as error:  # Arrow's own errors are ValueErrors or OSErrors
+        raise CorpusError(
+            f"{path}: not a {logits.FORMAT} shard ({error})", "make it again: `synthgen generate --repair`"
+        ) from None
+
+
+def key_of(hashes: Sequence[str], logits_hashes: Sequence[str]) -> str:
+    """What decides the bytes of a segment: format, and the hashes of the shard's files and of the logits."""
+    return durable.digest([FORMAT, list(hashes), list(logits_hashes)])
+
+
+def make(folder: Path, shard: str, shelf: Shelf, path: Path, key: str) -> None:
+    """Write the segment of one shard. A row without logits gets no blob: who reads it says so.
+
+    Raises CorpusError for logits that belong to another row, or that differ in kind from those beside them.
+    """
+    rows = teaching(folder, shard, [TOKENS])
+    header: dict[str, Any] = {"key": key, "meta": {}, "names": [], "file": ""}
+    segment.write(path, header, np.zeros(len(rows), ENTRY), _blobs(rows, shard, shelf, header))
+
+
+def _blobs(rows: Teaching, shard: str, shelf: Shelf, header: dict[str, Any]) -> Iterator[tuple[list[int], bytes]]:
+    ids = rows.table[ID].to_pylist() if len(rows) else []
+    values, offsets = lists(rows.table[TOKENS]) if ids else (np.zeros(0, np.int32), np.zeros(1, np.int64))
+    wanted: dict[str, list[int]] = {}
+    for number, record_id in enumerate(ids):
+        if offsets[number + 1] > offsets[number]:  # a row without tokens has no distributions
+            wanted.setdefault(record_id, []).append(number)
+
+    def tokens(number: int) -> list[int]:
+        return list(values[offsets[number] : offsets[number + 1]].tolist())
+
+    beside = shelf.folder / f"{shard}.parquet"
+    if beside in shelf.paths:
+        yield from _from_file(beside, wanted, tokens, header)
+    if wanted:  # rows whose logits are in a file of another name
+        elsewhere = sorted({place for record_id in wanted for place, _ in shelf.places(record_id)}, reverse=True)
+        for place in elsewhere:
+            yield from _from_file(shelf.paths[place], wanted, tokens, header)
+
+
+def _from_file(
+    path: Path,
+    wanted: dict[str, list[int]],
+    tokens: Callable[[int], list[int]],
+    header: dict[str, Any],
+) -> Iterator[tuple[list[int], bytes]]:
+    """The blobs of those rows of one file that are `wanted`, which are then wanted no more."""
+    meta = _meta_of(path)
+    schema = pq.read_schema(path)
+    names = [name for name in schema.names if name not in _BESIDE]
+    about = logits.Shard(meta, [], [], {})
+    for batch in corpus.scan(path, [ID, _ALIGN]):
+        about.ids.extend(batch[ID].to_pylist())
+        about.aligns.extend(batch[_ALIGN].to_pylist())
+    place = {record_id: row for row, record_id in enumerate(about.ids)}  # of copies the last
+    chosen = {place[record_id]: record_id for record_id in wanted if record_id in place}
+    if not chosen:
+        return
+    if header["meta"] not in ({}, meta):
+        raise CorpusError(f"{path}: logits of another kind, teacher or temperature than the other shards'")
+    header |= {"meta": meta, "names": names, "file": f"{path.parent.name}/{path.name}"}
+    start = 0
+    for batch in corpus.scan(path, names, _BATCH):
+        here = [row for row in range(start, start + batch.num_rows) if row in chosen]
+        columns = [batch[name] for name in names]
+        for row in here:
+            numbers = wanted.pop(chosen[row])
+            for number in numbers:
+                logits.check_aligned(about, row, chosen[row], tokens(number), path)
+            yield numbers, _pack([column[row - start].as_py() for column in columns])
+        start += batch.num_rows
+
+
+def _pack(blobs: Sequence[bytes]) -> bytes:
+    return b"".join([np.array([len(blob) for blob in blobs], "<u4").tobytes(), *blobs])
+
+
+def unpack(blob: bytes, names: Sequence[str]) -> dict[str, bytes]:
+    """The blobs of a row by their names, for `logits.decode`."""
+    sizes = np.frombuffer(blob, "<u4", len(names))
+    ends = 4 * len(names) + np.cumsum(sizes, dtype=np.int64)
+    return {name: blob[end - size : end] for name, size, end in zip(names, sizes.tolist(), ends.tolist(), strict=True)}

@@ -1,0 +1,297 @@
+"""Training data as a stream: any row of a curated corpus by its number, with little of the corpus in memory.
+
+    stream = open_stream(run / "curated", reader_of(tokens), run / "cache", Choice(max_length=512))
+    order = Order(len(stream), batch_size=16, seed=0)
+    stream.rows(order.rows(step))                     # list[Example]
+
+The rows are those of one split that teach, numbered in training order (see `distill.streaming.columns`). Their
+tokens and their stored distributions lie in segments below the cache folder, which are made when they are
+missing, cut short, altered or of another corpus. What stays in memory is 4 bytes a row.
+"""
+
+from __future__ import annotations
+
+import copy
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+
+from distill.data import NO_ROWS, Choice, Example
+from distill.streaming import distributions, tokencache
+from distill.streaming.batches import Order
+from distill.streaming.columns import PARTS, in_share, shards
+from distill.streaming.segment import Entries, Files, Segment
+from distill.streaming.tokencache import NO_TOKENS, NOTHING_TO_LEARN, Reader, Stored
+from synthgen import durable, logits, outputs
+from synthgen.errors import CorpusError
+from synthgen.logits import LogitsMeta
+
+_POLL = 0.2  # seconds between looks for what another process makes
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The segments of one shard: its rows, and the distributions of each teacher."""
+
+    name: str
+    rows: Segment
+    targets: tuple[Segment, ...]
+
+
+class Stream(Sequence[Example]):
+    """The rows that teach, by number; a slice of it is a list. Threads may share it.
+
+    `meta` is the stored distributions' own metadata (None where there are none), `left_out` counts rows by reason,
+    `kept_count` the rows that curation kept, `tokens` the completion tokens that one epoch teaches, and `longest` is
+    the number of tokens of the longest prompt or completion.
+    """
+
+    def __init__(self, folder: Path, choice: Choice, found: Sequence[Shard]) -> None:
+        self.folder, self.choice = folder, choice
+        self.meta: LogitsMeta | None = None
+        self.left_out = {"too_long": 0, "degenerate": 0}
+        self.kept_count = self.tokens = self.longest = 0
+        self._files = Files()
+        self._shards: list[Shard] = []
+        self._chosen: list[npt.NDArray[np.uint32]] = []
+        for shard in found:
+            self._choose(shard)
+        self._starts = np.concatenate([[0], np.cumsum([len(some) for some in self._chosen], dtype=np.int64)])
+        if not len(self):
+            raise CorpusError(
+                f"{folder} {NO_ROWS} in split '{choice.split}'",
+                "look at the rejects: `synthgen show --rejected`",
+            )
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @overload
+    def __getitem__(self, key: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> list[Example]: ...
+
+    def __getitem__(self, key: int | slice) -> Example | list[Example]:
+        """The row of a number, or the list of rows of a slice."""
+        if isinstance(key, slice):
+            return self.rows(range(*key.indices(len(self))))
+        return self.rows([range(len(self))[key]])[0]
+
+    def rows(self, numbers: Sequence[int], *, targets: bool = True) -> list[Example]:
+        """The rows of these numbers, in their order; with `targets` false, without their distributions."""
+        return [self._row(number, targets) for number in numbers]
+
+    def stored(self, numbers: Sequence[int]) -> list[Stored]:
+        """The rows of these numbers as the reader made them, with their numbers: probabilities or vectors."""
+        return [tokencache.unpack(self._blob(*self._locate(number))) for number in numbers]
+
+    def unmerged(self, number: int) -> tuple[list[logits.Target], list[LogitsMeta]]:
+        """The distributions of one row by each teacher, in the order of their names, and their metadata."""
+        return self._unmerged(*self._locate(number))
+
+    def batch(self, numbers: Sequence[int], rank: int = 0, processes: int = 1) -> list[Example]:
+        """The rows of one optimizer step as process `rank` of `processes` needs them.
+
+        Distributions are read for the rows that it learns from, `numbers[rank::processes]`, and for the first, which
+        an idle process computes. The other rows have none.
+        """
+        mine = {0, *range(rank, len(numbers), processes)}
+        return [self._row(number, place in mine) for place, number in enumerate(numbers)]
+
+    def completion_tokens(self, order: Order, steps: int) -> int:
+        """Completion tokens that the first `steps` steps teach."""
+        epochs, some = divmod(steps, order.steps_per_epoch)
+        total = epochs * self.tokens
+        if some:
+            lengths = np.concatenate([self._entries(n)["learned"] for n in range(len(self._shards))])
+            total += int(lengths[order.permutation(epochs)[: some * order.batch_size]].sum(dtype=np.int64))
+        return total
+
+    def without_targets(self) -> Stream:
+        """The same rows without their distributions; what reads them twice reads less."""
+        other = copy.copy(self)
+        other._shards = [replace(shard, targets=()) for shard in self._shards]
+        return other
+
+    def close(self) -> None:
+        """Close the files; reading opens them again."""
+        self._files.close()
+
+    def _entries(self, place: int) -> Entries:
+        """Entries of the chosen rows of one shard."""
+        return self._files.entries(self._shards[place].rows)[self._chosen[place]]
+
+    def _locate(self, number: int) -> tuple[Shard, int]:
+        place = int(np.searchsorted(self._starts, number, "right")) - 1
+        return self._shards[place], int(self._chosen[place][number - self._starts[place]])
+
+    def _blob(self, shard: Shard, local: int) -> bytes:
+        """Row `local` of a shard, as it is stored."""
+        return self._files.blob(shard.rows, self._files.entries(shard.rows, local, local + 1)[0])
+
+    def _row(self, number: int, targets: bool) -> Example:
+        shard, local = self._locate(number)
+        target = self._target(shard, local)[0] if targets and shard.targets else None
+        return tokencache.unpack(self._blob(shard, local), target).example
+
+    def _target(self, shard: Shard, local: int) -> tuple[logits.Target, LogitsMeta]:
+        """What row `local` of a shard learns from, and its metadata."""
+        targets, metas = self._unmerged(shard, local)
+        return self.choice.merge(targets, metas) if self.choice.merge else (targets[0], metas[0])
+
+    def _unmerged(self, shard: Shard, local: int) -> tuple[list[logits.Target], list[LogitsMeta]]:
+        targets, metas = [], []
+        for segment in shard.targets:
+            blob = self._files.blob(segment, self._files.entries(segment, local, local + 1)[0])
+            metas.append(segment.header["meta"])
+            targets.append(logits.decode(distributions.unpack(blob, segment.header["names"]), metas[-1]))
+        return targets, metas
+
+    def _choose(self, shard: Shard) -> None:
+        """Take the rows of one shard that teach. Raises CorpusError for a row that should and cannot."""
+        choice, entries = self.choice, self._files.entries(shard.rows)
+        self.left_out["degenerate"] += int(shard.rows.header["degenerate"])
+        mask = in_share(entries["place"], choice.share) if choice.split == "train" else np.ones(len(entries), bool)
+        if choice.labels_alone:
+            mask &= entries["kept"] > 0
+        empty = np.flatnonzero(mask & (entries["state"] == NO_TOKENS))
+        if len(empty):
+            raise CorpusError(
+                f"{self.folder}: record {self._name(shard, empty[0])} has no tokens: its teacher sent none",
+                f"train on its rows as a dataset (`distill train {self.folder}/data`), or score them: strategy: score",
+            )
+        lengths = entries["prompt"].astype(np.int64) + entries["completion"]
+        long = mask & (lengths > choice.max_length)
+        self._leave_out("too_long", long)
+        mask &= ~long
+        if choice.max_prompt is not None:
+            full = mask & (np.maximum(entries["prompt"], entries["asked"]) > choice.max_prompt)
+            self._leave_out("no_room_to_write", full)
+            mask &= ~full
+        for segment in shard.targets:
+            missing = np.flatnonzero(mask & (self._files.entries(segment)["size"] == 0))
+            if len(missing):
+                raise CorpusError(
+                    f"no logits for record {self._name(shard, missing[0])} of {self.folder}",
+                    "generate with a `logits` section, or repair: `synthgen generate … --repair`",
+                )
+        if shard.targets and mask.any():
+            self._check_meta(shard, int(np.flatnonzero(mask)[0]))
+        nothing = mask & (entries["state"] == NOTHING_TO_LEARN)
+        if nothing.any():
+            self._leave_out("nothing_to_learn", nothing)
+        chosen = np.flatnonzero(mask & ~nothing).astype(np.uint32)
+        if len(chosen):
+            self._shards.append(shard)
+            self._chosen.append(chosen)
+            self._count(entries[chosen])
+
+    def _leave_out(self, reason: str, mask: npt.NDArray[np.bool_]) -> None:
+        self.left_out[reason] = self.left_out.get(reason, 0) + int(mask.sum())
+
+    def _count(self, entries: Entries) -> None:
+        self.kept_count += int(entries["kept"].sum(dtype=np.int64))
+        self.tokens += int(entries["learned"].sum(dtype=np.int64))
+        self.longest = max(self.longest, int(entries["longest"].max()))
+
+    def _check_meta(self, shard: Shard, local: int) -> None:
+        """The metadata of all shards is the same. Raises CorpusError."""
+        meta = self._target(shard, local)[1]
+        if self.meta and meta != self.meta:
+            where = f"{self.folder}: logits/{shard.targets[-1].header['file']}"
+            raise CorpusError(f"{where}: logits of another kind, teacher or temperature than the other shards'")
+        self.meta = meta
+
+    def _name(self, shard: Shard, local: int) -> str:
+        return tokencache.unpack(self._blob(shard, local)).example.id
+
+
+def open_stream(
+    folder: Path, reader: Reader, cache: Path, choice: Choice, *, tick: Callable[[int], None] = lambda shards: None
+) -> Stream:
+    """The rows of a curated corpus as `reader` reads them; what is missing in the folder `cache` is made.
+
+    `tick` is told of each shard that is ready. Of several processes the one that writes makes the segments, and the
+    others wait for them. Raises CorpusError when a file is damaged, when logits are missing or belong to other rows,
+    or when no row is left.
+    """
+    sources = [] if choice.labels_alone or not choice.targets else distributions.folders(folder, choice.teachers)
+    ready = []
+    with _lock(cache) if durable.writes() else nullcontext():
+        if durable.writes():
+            durable.sweep(cache, _is_segment)
+        for shard in _prepare(folder, reader, cache, sources, choice.split):
+            ready.append(shard)
+            tick(1)
+    return Stream(folder, choice, ready)
+
+
+def cache_folder(source: Path, student: Path) -> Path:
+    """Where the segments of the curated corpus `source` are kept, for a command whose student is in `student`.
+
+    In the folder around the corpus, where a command of this project made that; all students of a run then share them.
+    Otherwise, or where nothing can be written there, in the student's own folder.
+    """
+    around = source.absolute().parent
+    ours = source.absolute().name in (*outputs.STAGES, "corpus")
+    return (around if ours and os.access(around, os.W_OK) else student) / "cache"
+
+
+def _is_segment(path: Path) -> bool:
+    """Whether a file below the cache is one that this module writes, whole or not."""
+    return path.suffix == ".bin" and path.parent.name.startswith(("rows-", "distributions-"))
+
+
+def _prepare(folder: Path, reader: Reader, cache: Path, sources: Sequence[Path], split: str) -> Iterator[Shard]:
+    """The segments of every shard of a split, made where they are not there."""
+    shelves = [distributions.Shelf(source) for source in sources]
+    logits_hashes = [[_hash(path) for path in shelf.paths] for shelf in shelves]
+    home = cache / f"rows-{durable.digest(reader.key)[:16]}"
+    for name in shards(folder, split):
+        own = [_hash(folder / part / f"{name}.parquet") for part in PARTS]
+        path, key = home / f"{name}.bin", tokencache.key_of(reader, own)
+        rows = _ready(path, key, tokencache.ENTRY, partial(tokencache.make, folder, name, reader, path, key))
+        targets = []
+        for shelf, others in zip(shelves, logits_hashes, strict=True):
+            path, key = cache / f"distributions-{shelf.folder.name}" / f"{name}.bin", distributions.key_of(own, others)
+            build = partial(distributions.make, folder, name, shelf, path, key)
+            targets.append(_ready(path, key, distributions.ENTRY, build))
+        yield Shard(name, rows, tuple(targets))
+
+
+def _ready(path: Path, key: str, kind: np.dtype[np.void], build: Callable[[], None]) -> Segment:
+    """The segment at `path`: as it is, made by this process, or by the one that writes."""
+    segment = Segment.open(path, key, kind)
+    if segment is None and durable.writes():
+        build()
+        segment = Segment.open(path, key, kind)
+        if segment is None:
+            raise CorpusError(f"{path} was changed while it was made", "run the command again")
+    while segment is None:
+        time.sleep(_POLL)
+        segment = Segment.open(path, key, kind)
+    return segment
+
+
+def _hash(path: Path) -> str:
+    """The SHA-256 of a file's bytes; "" for one that is not there."""
+    return durable.sha256(path) if path.exists() else ""
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process, when no other does; the kernel lets go when the process dies."""
+    durable.make_folder(folder)
+    with (folder / ".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

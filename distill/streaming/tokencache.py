@@ -1,0 +1,244 @@
+"""Rows of a curated corpus in the student's own tokens, made once and read by number.
+
+A row is what `Example` holds, without its distribution: ids of the prompt, the completion and the prompt that the
+teacher read, and, for students that learn probabilities or vectors, a row of float32 numbers. A segment (see
+`distill.streaming.segment`) holds the rows of one shard that teach, in training order. It is made again when the
+shard's bytes or the reader's identity change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import transformers
+from transformers import PreTrainedTokenizerBase
+
+from distill.data import Example, Shape
+from distill.streaming import segment
+from distill.streaming.columns import (
+    ANSWER,
+    ID,
+    LABEL_PROBS,
+    PROMPT,
+    PROMPT_TOKENS,
+    TEACHER_PROMPT,
+    TOKENS,
+    Teaching,
+    teaching,
+)
+from distill.streaming.segment import Entries
+from synthgen import durable, logits
+from synthgen.lm.sampling import cut
+from synthgen.lm.tokens import Tokens
+from synthgen.records import Message
+
+FORMAT = "rows-v1"
+ENTRY = segment.entry_type(
+    ("place", "<u8"),  # hash of the seed, for `share`
+    ("prompt", "<u4"),  # tokens of the row before `shape`, for `max_length`
+    ("completion", "<u4"),
+    ("asked", "<u4"),  # tokens of the prompt that the teacher read
+    ("learned", "<u4"),  # completion tokens after `shape`
+    ("longest", "<u4"),  # tokens of the longest prompt or completion after `shape`
+    ("kept", "u1"),
+    ("state", "u1"),
+)
+TEACHES, NO_TOKENS, NOTHING_TO_LEARN = range(3)
+
+_BATCH = 512  # rows that are rendered at once
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Row:
+    """The columns of one record that a reader asked for; the others are empty."""
+
+    id: str
+    kept: bool
+    prompt: Sequence[Message] = ()
+    teacher_prompt: Sequence[Message] | None = None
+    answer: str | None = None
+    token_ids: Sequence[int] = ()
+    prompt_token_ids: Sequence[int] = ()
+    label_probs: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How one kind of student reads a row.
+
+    `identity` is a hash of all that decides the outcome: tokenizer, template, shape. `columns` are those of `Row` that
+    the functions read. `prompts` gives the ids of each row's prompt in the student's tokens, `asked` those that the
+    teacher read (`prompt_token_ids` by default), `values` the numbers that go with each row. `shape` makes of a row
+    what it teaches, or None; it may keep the row's distribution, cut it to its first positions, or drop it, and must
+    not look at its numbers, which are not there yet.
+    """
+
+    identity: str
+    columns: tuple[str, ...]
+    prompts: Callable[[Sequence[Row]], Sequence[Sequence[int]]]
+    asked: Callable[[Sequence[Row]], Sequence[Sequence[int]]] | None = None
+    values: Callable[[Sequence[Row]], Sequence[Floats]] | None = None
+    shape: Shape | None = None
+
+    @property
+    def key(self) -> list[object]:
+        """What tells it from other readers."""
+        given = [function is not None for function in (self.asked, self.values, self.shape)]
+        return [FORMAT, self.identity, list(self.columns), given]
+
+    @property
+    def completes(self) -> bool:
+        """Does a row need a completion to teach?"""
+        return TOKENS in self.columns
+
+
+def from_messages(
+    render: Callable[[Sequence[Sequence[Message]]], Sequence[list[int]]],
+    identity: str,
+    shape: Shape | None = None,
+) -> Reader:
+    """The reader of a student of text: `render` gives the ids of each of some prompts. `identity` is of both."""
+
+    def prompts(rows: Sequence[Row]) -> list[list[int]]:
+        keys = [repr(row.prompt) for row in rows]  # samples of one seed share their prompt
+        apart = {key: row.prompt for key, row in zip(keys, rows, strict=True)}
+        ids = dict(zip(apart, render(list(apart.values())), strict=True))
+        return [ids[key] for key in keys]
+
+    return Reader(identity, (PROMPT, TOKENS, PROMPT_TOKENS, ANSWER), prompts, shape=shape)
+
+
+def reader_of(tokens: Tokens, shape: Shape | None = None, identity: object = None) -> Reader:
+    """The reader of a student that writes text in these tokens. `identity`, a JSON value, tells a `shape` from
+    others: what it was made from."""
+    everything = [tokens.hash, sorted(tokens.eos), transformers.__version__, identity]
+    return from_messages(rendering(tokens.tokenizer), durable.digest(everything), shape)
+
+
+def rendering(tokenizer: PreTrainedTokenizerBase) -> Callable[[Sequence[Sequence[Message]]], list[list[int]]]:
+    """`synthgen.lm.render.render` of many prompts at once, which takes half the time."""
+
+    def render(prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
+        given = [[{k: v for k, v in m.items() if v is not None} for m in messages] for messages in prompts]
+        texts = tokenizer.apply_chat_template(given, add_generation_prompt=True, tokenize=False)
+        return [list(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+
+    return render
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A row as it is read back, and the numbers that go with it."""
+
+    example: Example
+    values: Floats
+
+
+def key_of(reader: Reader, hashes: Sequence[str]) -> str:
+    """What decides the bytes of a segment: format, reader, and the hashes of the shard's files."""
+    return durable.digest([*reader.key, list(hashes)])
+
+
+def make(folder: Path, shard: str, reader: Reader, path: Path, key: str) -> None:
+    """Write the segment of one shard of a curated corpus."""
+    rows = teaching(folder, shard, reader.columns)
+    entries = np.zeros(len(rows), ENTRY)
+    entries["kept"], entries["place"] = rows.kept, rows.places
+    segment.write(path, {"key": key, "degenerate": rows.degenerate}, entries, _blobs(rows, reader, entries))
+
+
+def _blobs(teaching_rows: Teaching, reader: Reader, entries: Entries) -> Iterator[tuple[list[int], bytes]]:
+    number = 0
+    for batch in teaching_rows.table.to_batches(_BATCH):
+        kept = teaching_rows.kept[number : number + batch.num_rows].tolist()
+        rows = [_row(values, keep) for values, keep in zip(batch.to_pylist(), kept, strict=True)]
+        prompts = reader.prompts(rows)
+        asked = reader.asked(rows) if reader.asked else [row.prompt_token_ids for row in rows]
+        values = reader.values(rows) if reader.values else [_NONE] * len(rows)
+        for row, prompt, teacher_prompt, floats in zip(rows, prompts, asked, values, strict=True):
+            example = Example(row.id, list(prompt), list(row.token_ids), None, row.kept, tuple(teacher_prompt))
+            yield [number], pack(_shaped(entries[number], row, example, reader), floats)
+            number += 1
+
+
+_NONE = np.zeros(0, np.float32)
+_FIELDS = (PROMPT, TEACHER_PROMPT, ANSWER, TOKENS, PROMPT_TOKENS, LABEL_PROBS)
+
+
+def _row(values: dict[str, object], kept: bool) -> Row:
+    given = {name: values[name] for name in _FIELDS if values.get(name) is not None}
+    return Row(id=str(values[ID]), kept=kept, **given)  # type: ignore[arg-type]
+
+
+def _shaped(entry: np.void, row: Row, example: Example, reader: Reader) -> tuple[Example, ...]:
+    """What a row teaches, it and its `also`; its entry is filled on the way."""
+    completion = len(example.completion)
+    entry["prompt"], entry["completion"], entry["asked"] = len(example.prompt), completion, len(example.teacher_prompt)
+    shaped: Example | None = example
+    if completion:
+        example = replace(example, target=_positions(completion))
+        shaped = reader.shape(row, example) if reader.shape else example
+    elif reader.completes:
+        entry["state"] = NO_TOKENS
+    if shaped is None:
+        entry["state"], shaped = NOTHING_TO_LEARN, replace(example, prompt=[], completion=[], target=None)
+    pieces = (shaped, *shaped.also)
+    entry["learned"] = sum(len(piece.completion) for piece in pieces)
+    entry["longest"] = max(max(len(piece.prompt), len(piece.completion)) for piece in pieces)
+    return pieces
+
+
+def _positions(count: int) -> logits.Sampled:
+    """In place of a row's distribution while it is shaped: it has a length, and no numbers."""
+    empty = np.zeros(0, np.int64)
+    return logits.Sampled(empty, empty, np.zeros(count, np.int64))
+
+
+def pack(pieces: Sequence[Example], values: Floats) -> bytes:
+    """A row as bytes: int32 counts, then the ids of the pieces, then the numbers, then text.
+
+    The first piece is the row, the others its `also`; all have the row's id and `teacher_prompt`.
+    """
+    first = pieces[0]
+    if any((piece.id, tuple(piece.teacher_prompt)) != (first.id, tuple(first.teacher_prompt)) for piece in pieces):
+        raise ValueError("a shape may not change a row's id or what its teacher was asked")
+    if any(piece.parts for piece in pieces) or any(piece.also for piece in pieces[1:]):
+        raise ValueError("a shape may add one level of further pieces, and no parts")
+    name, tasks = first.id.encode(), [piece.task.encode() for piece in pieces]
+    head = [len(pieces), len(first.teacher_prompt), len(values), len(name)]
+    for piece, task in zip(pieces, tasks, strict=True):
+        target = -1 if piece.target is None else len(piece.target)
+        head += [len(piece.prompt), len(piece.completion), target, int(piece.kept), len(task)]
+    ids = [head, first.teacher_prompt, *(part for piece in pieces for part in (piece.prompt, piece.completion))]
+    numbers = np.concatenate([np.asarray(part, "<i4") for part in ids])
+    return b"".join([numbers.tobytes(), np.asarray(values, "<f4").tobytes(), name, *tasks])
+
+
+def unpack(blob: bytes, target: logits.Target | None = None) -> Stored:
+    """The inverse of `pack`. Each piece gets the positions of `target`, the row's distribution, that it keeps."""
+    numbers = np.frombuffer(blob, "<i4", len(blob) // 4)
+    count, asked, width, name = numbers[:4].tolist()
+    begin = 4 + 5 * count
+    heads = numbers[4:begin].reshape(count, 5).tolist()
+    place = begin + asked + sum(prompt + completion for prompt, completion, *_ in heads)
+    ids = numbers[begin:place].tolist()
+    text = blob[4 * (place + width) :]
+    identifier, text, teacher_prompt = text[:name].decode(), text[name:], tuple(ids[:asked])
+    pieces: list[Example] = []
+    at = asked
+    for prompt, completion, positions, kept, size in heads:
+        middle, end = at + prompt, at + prompt + completion
+        own = None if target is None or positions < 0 else target
+        if own is not None and positions < len(own):
+            own = cut(own, positions)
+        task = text[:size].decode()
+        pieces.append(Example(identifier, ids[at:middle], ids[middle:end], own, bool(kept), teacher_prompt, task))
+        at, text = end, text[size:]
+    first = replace(pieces[0], also=tuple(pieces[1:])) if count > 1 else pieces[0]
+    return Stored(first, np.frombuffer(blob, "<f4", width, 4 * place))
