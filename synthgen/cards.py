@@ -1,4 +1,4 @@
-"""Cards: README.md of a corpus folder, made from its manifest alone, and what the cards of models share."""
+"""Cards: the README.md of a corpus folder, made from its manifest alone, and the parts that cards of models share."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def markdown_table(
 ) -> str:
     """The rows of `table` as a Markdown table with a column for each of `measures`.
 
-    `files` gives the file of each row, for a column of its own.
+    `files` gives the file of each row; it adds a column with the files.
     """
     header = ["", *(["file"] if files else []), *(measure.title for measure in measures.values())]
     lines = [header, ["---"] * len(header)]
@@ -55,8 +55,8 @@ def markdown_table(
 def write_dataset_card(folder: Path, manifest: Manifest, title: str) -> None:
     """Write README.md with the YAML that makes `load_dataset(folder)` work.
 
-    Each configuration has a `description` (a field of every builder's configuration) with a hash of the corpus's files.
-    `datasets` finds what it cached of a local folder by its `configs` alone, not by path, time or content. Without the
+    Each configuration has a `description` with a hash of the corpus's files. (Every dataset builder has this field.)
+    `datasets` looks up cached data of a local folder by its `configs` alone, not by path, time or content. Without the
     hash it would return the rows of another corpus that has the same splits.
     """
     about = f"Rows of the corpus whose files have the sha256 {durable.digest(manifest['files'])}"

@@ -1,6 +1,6 @@
-"""The `synthgen` command: commands without logic. Each calls the function of its name.
+"""The `synthgen` command. Commands hold no logic: each calls the function of its name.
 
-Exit codes: 0 done · 1 a gate said no · 2 the user can mend it · 70 a bug of ours · 130 interrupted, resumable.
+Exit codes: 0 done · 1 a gate failed · 2 the user can correct it · 70 a bug in synthgen · 130 interrupted, resumable.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DISK = {
 
 
 def report_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --json and --quiet to a command, hand it a UI, and turn what it raises into a line and an exit code."""
+    """Add --json and --quiet to a command, pass it a UI, and turn its exceptions into a message and an exit code."""
 
     @click.option("--json", is_flag=True, help="Result as one JSON document on stdout.")
     @click.option("-q", "--quiet", is_flag=True, help="No progress, notes or hints.")
@@ -62,7 +62,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def _unexpected(ui: UI, error: Exception) -> int:
-    """A full disk or a path that cannot be used is the user's to mend; the rest is ours."""
+    """The user can correct a full disk or an unusable path (exit 2). Anything else is a bug of ours (exit 70)."""
     number = error.errno if isinstance(error, OSError) else None
     full = "no space left" in str(error).lower() or "os error 28" in str(error).lower()
     if number in _DISK or full:
@@ -209,7 +209,11 @@ def generate(
 @_RUN
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder of the curated corpus; RUN/curated.")
 @click.option("--recipe", help="Recipe with the thresholds; RUN/recipe.yaml.")
-@click.option("--workers", type=click.IntRange(1), help="Processes to use; one for each core of the processor unless the corpus is small.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Processes to use; one for each core of the processor unless the corpus is small.",
+)
 @_FRESH
 @_REPAIR
 @SET
@@ -235,7 +239,7 @@ def curate(
     from synthgen.durable import lock
 
     loaded = synthgen.load_recipe(recipe_of(run, recipe), set)
-    places(run, out, fresh=fresh)  # a folder that is refused gets no lock file either
+    places(run, out, fresh=fresh)  # checked first, so that a refused folder gets no lock file
     with lock(out or run):
         done = synthgen.curate(loaded, run, out, fresh=fresh, repair=repair, workers=workers, ui=ui)
     ui.result(done.to_dict(), done.text())
@@ -313,7 +317,7 @@ def report(run: Path, ui: UI) -> None:
 
 
 def _load(recipe: str, set: tuple[str, ...], ui: UI) -> synthgen.Recipe:
-    """The recipe of a command that makes rows, with a note when the terms of its templates are not known."""
+    """Load the recipe of a command that makes rows. Print a note when the license of its templates is unknown."""
     loaded = synthgen.load_recipe(recipe, set)
     if loaded.license is None:
         ui.note("note: the recipe has no `license:` for its templates, so the audit will say UNKNOWN")
@@ -321,7 +325,7 @@ def _load(recipe: str, set: tuple[str, ...], ui: UI) -> synthgen.Recipe:
 
 
 def recipe_of(run: Path, named: str | None) -> str:
-    """The recipe a command on a run goes by: the one named, or the run's own."""
+    """The recipe for a command on a run: the one that is named, or the run's own."""
     if not run.exists():
         raise RecipeError(f"'{run}' does not exist", "give a run's folder, or make one: `synthgen run RECIPE -o RUN`")
     found = next((f / "recipe.yaml" for f in (run, run.parent) if (f / "recipe.yaml").is_file()), None)
@@ -331,7 +335,7 @@ def recipe_of(run: Path, named: str | None) -> str:
 
 
 def _part(text: str | None) -> tuple[int, int]:
-    """(i, n) of 'i/n'."""
+    """Parse 'i/n' into (i, n)."""
     first, slash, of = (text or "1/1").partition("/")
     if not (slash and first.isdigit() and of.isdigit() and 1 <= int(first) <= int(of)):
         raise click.BadParameter(f"'{text}' is not I/N with I from 1 to N", param_hint="--shard")

@@ -3,11 +3,11 @@
     README.md  manifest.json  inputs.json  data/<split>-NNNNN.parquet
     generated/: logits/<teacher>/<same names>  failures/<same names>     curated/: rejected/<same names>
 
-A shard is a contiguous range of requests of one split. Its companions (logits, failures, rejects) are written
-first and its data file last: the data file under its real name is the commit, and names the sha256 of each
-companion, so that an altered or exchanged one is seen before there is a manifest. `inputs.json` says what the
-folder was begun with; `manifest.json`, written last of all, gives rows, bytes and sha256 of each shard's files.
-Progress is read from the files, never from a counter.
+A shard is a contiguous range of requests of one split. Its companions (logits, failures, rejects) are written first and
+its data file last. Renaming the data file to its final name commits the shard. The data file holds the sha256 of each
+companion, so an altered or exchanged companion is detected even before there is a manifest. `inputs.json` holds the
+inputs that the folder was started with. `manifest.json` is written last of all and gives the rows, bytes and sha256 of
+each shard's files. Progress is always read from the files; there is no counter.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from synthgen.records import SCHEMA, SPLITS, Record, from_rows
 
 _INPUTS_KEY = b"synthgen.inputs"
 _COMPANIONS_KEY = b"synthgen.companions"
-_ROWS_LEVEL = 3  # of zstd, for rows: level 9 saves 8% of the bytes and takes three times the time
+_ROWS_LEVEL = 3  # zstd level for rows; level 9 saves 8% of the bytes but takes three times as long
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Requests `start` to `stop` of the whole run, all of one split; `name` is the file name without suffix."""
+    """The requests `start` to `stop` of the whole run, all of one split. `name` is the file name without suffix."""
 
     name: str
     split: str
@@ -45,7 +45,9 @@ class Shard:
 
 
 def plan_shards(counts: Mapping[str, int], size: int) -> list[Shard]:
-    """Cut requests, given by their number in each split and ordered by split, into ranges of at most `size`."""
+    """Cut requests into ranges of at most `size`. `counts` gives the number of requests of each split; requests are
+    ordered by split.
+    """
     shards: list[Shard] = []
     start = 0
     for split in SPLITS:
@@ -57,9 +59,9 @@ def plan_shards(counts: Mapping[str, int], size: int) -> list[Shard]:
 
 
 def claim(folder: Path, inputs: dict[str, Any], what: str) -> None:
-    """Begin or go on with `folder` for exactly these inputs. Raises RunChanged naming what differs.
+    """Start or resume `folder` for exactly these inputs. Raises RunChanged, which names the inputs that differ.
 
-    A folder in which nothing has been made yet, since the first inputs had a mistake, is begun anew.
+    A folder that holds no shard yet is started again, for example after a mistake in the first inputs.
     """
     if not is_begun(folder, inputs, what):
         durable.write_json(folder / "inputs.json", inputs)
@@ -71,9 +73,9 @@ def is_begun(
     what: str,
     compare: Callable[[dict[str, Any], dict[str, Any]], list[str]] = differences,
 ) -> bool:
-    """Whether something was made in `folder` from exactly these inputs. Nothing is written.
+    """Whether `folder` holds output made from exactly these inputs. Writes nothing.
 
-    Raises RunChanged when it was made from others; `compare` says what differs.
+    Raises RunChanged when the output was made from other inputs; `compare` describes the differences.
     """
     path = folder / "inputs.json"
     begun = any(p.is_file() for p in folder.rglob("*") if p != path and not p.name.startswith("."))
@@ -92,8 +94,8 @@ def is_begun(
 
 
 def commit(folder: Path, name: str, tables: dict[str, pa.Table]) -> None:
-    """Write one shard: every companion first, `data` last."""
-    if "failures" not in tables:  # those of a killed attempt, if this one has none
+    """Write one shard: first all companions, then `data`."""
+    if "failures" not in tables:  # remove failures of a killed attempt when this attempt has none
         (folder / "failures" / f"{name}.parquet").unlink(missing_ok=True)
     inputs = durable.digest(load_json(folder / "inputs.json"))
     companions: dict[str, str] = {}
@@ -118,9 +120,9 @@ def commit(folder: Path, name: str, tables: dict[str, pa.Table]) -> None:
 
 
 def committed(folder: Path, parts: Sequence[str] = ()) -> set[str]:
-    """Names of the shards that are whole, with the companions `parts`.
+    """Names of the complete shards, those that have all companions in `parts`.
 
-    Raises CorpusError naming a damaged file, or one whose columns are not those of the first shard.
+    Raises CorpusError, which names a damaged file or a file whose columns differ from those of the first shard.
     """
     expected = durable.digest(load_json(folder / "inputs.json")).encode()
     paths = [p for p in sorted(folder.glob("data/*.parquet")) if not p.name.startswith(".")]
@@ -134,9 +136,10 @@ def committed(folder: Path, parts: Sequence[str] = ()) -> set[str]:
 
 
 def _check_whole(folder: Path, path: Path, expected: bytes, parts: Sequence[str] = ()) -> pa.Schema:
-    """The columns of a data file that is readable, of these inputs, and whose companions are those it names.
+    """Return the columns of a data file after checking that it is readable, was made from these inputs, and that its
+    companions have the hashes it names.
 
-    Raises CorpusError for any other.
+    Raises CorpusError when a check fails.
     """
     table = _read(path)
     metadata = table.schema.metadata or {}
@@ -159,7 +162,7 @@ def _check_whole(folder: Path, path: Path, expected: bytes, parts: Sequence[str]
 
 
 def check_columns(schema: pa.Schema, path: Path) -> None:
-    """Raise CorpusError unless the columns of a shard are those of the record, followed by the user's own."""
+    """Raise CorpusError unless a shard has the record's columns, followed by the user's own columns."""
     ours = [schema.field(name) for name in schema.names[: len(SCHEMA)]]
     if pa.schema(ours).equals(SCHEMA):
         return
@@ -172,9 +175,9 @@ def check_columns(schema: pa.Schema, path: Path) -> None:
 
 
 def finish(folder: Path, kind: Kind, facts: Facts, names: Sequence[str]) -> Manifest:
-    """Write the card and then the manifest over all files of the shards `names`; returns it.
+    """Write the card and then the manifest, which lists all files of the shards `names`. Returns the manifest.
 
-    The manifest says that the corpus is finished, so nothing is written after it.
+    The manifest marks the corpus as finished, so it is written last.
     """
     files: dict[str, FileEntry] = {}
     for path in _shard_files(folder):
@@ -189,7 +192,7 @@ def finish(folder: Path, kind: Kind, facts: Facts, names: Sequence[str]) -> Mani
 
 
 def manifest(folder: Path) -> Manifest:
-    """The manifest of a finished corpus. Raises CorpusError when there is none, or one of an older version."""
+    """The manifest of a finished corpus. Raises CorpusError when there is no manifest or its version is older."""
     path = folder / "manifest.json"
     if not path.exists():
         if not folder.exists():
@@ -199,7 +202,7 @@ def manifest(folder: Path) -> Manifest:
 
 
 def damaged(folder: Path) -> list[str]:
-    """Files of a finished corpus that are missing or not the bytes that the manifest names."""
+    """Files of a finished corpus that are missing or differ from their hashes in the manifest."""
     bad = []
     for name, entry in manifest(folder)["files"].items():
         path = folder / name
@@ -209,7 +212,7 @@ def damaged(folder: Path) -> list[str]:
 
 
 def verify(folder: Path) -> Manifest:
-    """The manifest, once every file has been checked against it. Raises CorpusError naming damaged files."""
+    """Check every file against the manifest and return the manifest. Raises CorpusError, which names the damaged files."""
     found = manifest(folder)
     bad = damaged(folder)
     if bad:
@@ -222,15 +225,17 @@ def verify(folder: Path) -> Manifest:
 
 
 def discard_damaged(folder: Path) -> list[str]:
-    """Remove every shard that has a damaged or missing file, then the manifest, so that they are made again.
+    """Remove every shard that has a damaged or missing file, and then the manifest, so that these shards are made
+    again.
 
-    The manifest goes last: it alone knows which files are damaged, should this be interrupted.
+    The manifest is removed last. Only the manifest tells which files are damaged, so an interrupted call can be
+    repeated.
     """
     try:
         names = {Path(name).stem for name in damaged(folder)}
         if not names:
             return []
-    except CorpusError:  # no manifest, or it is itself damaged: the shards say what they should be
+    except CorpusError:  # the manifest is missing or damaged: use the hashes in the shards
         names = set()
         expected = durable.digest(load_json(folder / "inputs.json")).encode()
         for path in folder.glob("data/*.parquet"):
@@ -245,24 +250,24 @@ def discard_damaged(folder: Path) -> list[str]:
 def discard(folder: Path, names: Iterable[str]) -> None:
     """Remove shards, the card and the manifest, so that they are made again.
 
-    The card goes first. `load_dataset` keeps what it read by the card, which names the hash of all rows: it must not
-    keep a part of the rows under that name.
+    The card is removed first. `load_dataset` caches rows under the hash in the card, which covers all rows. With the
+    card in place it could cache a part of the rows under that hash.
     """
     (folder / "README.md").unlink(missing_ok=True)
     for name in sorted(names):
         for path in sorted(_shard_files(folder, name), key=lambda p: p.parent.name != "data"):
-            path.unlink()  # the data file first: without it the shard does not count as made
+            path.unlink()  # remove the data file first: without it the shard is not committed
     (folder / "manifest.json").unlink(missing_ok=True)
 
 
 def _shard_files(folder: Path, name: str = "*") -> list[Path]:
-    """The files of one shard, or of all. Those of a folder that is no part of a corpus are not among them."""
+    """The files of one shard, or of all shards when `name` is None. Only folders that belong to a corpus are searched."""
     patterns = (f"{part}/{name}.parquet" for part in ("data", "rejected", "failures", "logits/**"))
     return sorted(p for pattern in patterns for p in folder.glob(pattern) if not p.name.startswith("."))
 
 
 def failed(folder: Path, kinds: Sequence[str]) -> dict[str, int]:
-    """Failures of these kinds, of every committed shard that has some."""
+    """Count the failures of these kinds, by shard, in all committed shards that have any."""
     found: dict[str, int] = {}
     for path in sorted(folder.glob("failures/*.parquet")):
         if not path.name.startswith(".") and (folder / "data" / path.name).exists():
@@ -272,7 +277,7 @@ def failed(folder: Path, kinds: Sequence[str]) -> dict[str, int]:
 
 
 def shards(folder: Path, part: str = "data", split: str | None = None) -> list[str]:
-    """Names of the shards of a part ('data', 'rejected'), of one split or of all, in order of split and number."""
+    """Names of the shards of a part ('data', 'rejected') for one split or all splits, ordered by split and number."""
     names = [p.stem for p in (folder / part).glob("*.parquet") if not p.name.startswith(".")]
     names = [name for name in names if split is None or name.startswith(f"{split}-")]
     return sorted(names, key=lambda name: (SPLITS.index(name.rsplit("-", 1)[0]), name))
@@ -281,9 +286,9 @@ def shards(folder: Path, part: str = "data", split: str | None = None) -> list[s
 def batches(
     folder: Path, part: str, columns: Sequence[str], split: str | None = None, rows: int = 2048
 ) -> Iterator[tuple[str, pa.RecordBatch]]:
-    """(shard name, batch) for each `rows` rows of a part, with the named columns alone, in corpus order.
+    """Yield (shard name, batch) pairs of at most `rows` rows of a part, with only the named columns, in corpus order.
 
-    Only the columns that are asked for are read. Raises CorpusError for a damaged file, or one without a column.
+    Other columns are not read. Raises CorpusError when a file is damaged or lacks a column.
     """
     for name in shards(folder, part, split):
         for batch in read_batches(folder / part / f"{name}.parquet", columns, rows):
@@ -291,8 +296,9 @@ def batches(
 
 
 def read_batches(path: Path, columns: Sequence[str], rows: int = 2048) -> Iterator[pa.RecordBatch]:
-    """Batches of at most `rows` rows of one shard, with the named columns alone, in that order; one empty batch where
-    there are no rows. Raises CorpusError as `batches`."""
+    """Yield batches of at most `rows` rows of one shard, with the named columns in the given order. A shard without
+    rows yields one empty batch. Raises the same errors as `batches`.
+    """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             missing = [name for name in columns if name not in file.schema_arrow.names]
@@ -310,12 +316,12 @@ def read_batches(path: Path, columns: Sequence[str], rows: int = 2048) -> Iterat
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
-    """The named columns of one shard, in one chunk each. Raises CorpusError as `batches`."""
+    """Read the named columns of one shard as a table with one chunk a column. Raises the same errors as `batches`."""
     return pa.Table.from_batches(read_batches(path, columns, 1 << 20)).combine_chunks()
 
 
 def own_columns(folder: Path) -> pa.Schema:
-    """The user's own columns of a corpus, those beside `SCHEMA`; no columns where there is no shard."""
+    """The user's own columns of a corpus, which are the columns not in `SCHEMA`. Empty when there is no shard."""
     names = shards(folder)
     if not names:
         return pa.schema([])
@@ -326,15 +332,15 @@ def own_columns(folder: Path) -> pa.Schema:
 
 
 def records(folder: Path, part: str = "data", split: str | None = None) -> Iterator[tuple[str, list[Record]]]:
-    """(shard name, its records) for every shard of a part ('data', 'rejected'), in order of split and number."""
+    """Yield (shard name, records) for every shard of a part ('data', 'rejected'), ordered by split and number."""
     for name in shards(folder, part, split):
         yield name, from_rows(_read(folder / part / f"{name}.parquet").to_pylist())
 
 
 def scan(path: Path, columns: Sequence[str] | None = None, size: int = 1024) -> Iterator[pa.RecordBatch]:
-    """Batches of at most `size` rows of one file, with these columns. Raises CorpusError for a damaged file.
+    """Yield batches of at most `size` rows of one file, with these columns. Raises CorpusError for a damaged file.
 
-    A name may be a field inside a column, as Parquet writes it: `verdicts.list.element.check`.
+    A name may be a field inside a column, in Parquet's notation: `verdicts.list.element.check`.
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
@@ -345,9 +351,9 @@ def scan(path: Path, columns: Sequence[str] | None = None, size: int = 1024) -> 
 
 
 def resolve(path: Path, prefer: Sequence[str] = ("curated", "generated")) -> Path:
-    """The corpus meant by a run folder or a corpus folder. Raises CorpusError."""
+    """The corpus that a path means: the path is a run folder or a corpus folder. Raises CorpusError when there is none."""
     if (path / "data").is_dir():
-        return path.resolve() if path.name in ("", "..") else path  # "." has no name and no folder beside it
+        return path.resolve() if path.name in ("", "..") else path  # "." has no name, and so no sibling folder
     for name in prefer:
         if (path / name / "manifest.json").exists():
             return path / name
@@ -361,7 +367,7 @@ def resolve(path: Path, prefer: Sequence[str] = ("curated", "generated")) -> Pat
 
 
 def read_shard(path: Path) -> pa.Table:
-    """All columns of one shard. Raises CorpusError for a damaged file, or one of another version."""
+    """Read all columns of one shard. Raises CorpusError when the file is damaged or of another version."""
     table = _read(path)
     check_columns(table.schema, path)
     return table
@@ -387,7 +393,7 @@ def _damaged(path: Path, error: Exception) -> CorpusError:
 
 
 def load_json(path: Path) -> Any:
-    """A JSON file of a run. Raises CorpusError when it is damaged."""
+    """Read a JSON file of a run. Raises CorpusError when the file is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""`show`: a few records of a run or corpus, kept or rejected, and the counts of the whole."""
+"""`show`: a few records of a run or corpus, kept or rejected, and counts of the whole corpus."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from synthgen.records import Record, from_rows
 
 @dataclass(frozen=True)
 class Shown:
-    """The first records that were asked for, the `counts` of the whole corpus, and how many rows each check rejected."""
+    """The first requested records, the `counts` of the whole corpus, and the number of rows that each check rejected."""
 
     folder: Path
     kind: str
@@ -48,9 +48,9 @@ class Shown:
 
 
 def show(path: str | Path, n: int = 5, *, rejected: bool = False, split: str | None = None) -> Shown:
-    """The first `n` records of a run or corpus, of one `split` if given.
+    """Read the first `n` records of a run or corpus, of one `split` if given.
 
-    Raises CorpusError without a corpus, UserError when there are no rejects to show.
+    Raises CorpusError when there is no corpus, and UserError when there are no rejected rows to show.
     """
     folder = corpus.resolve(Path(path))
     found = corpus.manifest(folder)

@@ -1,7 +1,7 @@
-"""Writing that survives SIGKILL and power loss: temporary name, fsync, rename, fsync of the folder.
+"""Writes that survive SIGKILL and power loss: write under a temporary name, fsync, rename, fsync the folder.
 
-A reader sees the old file, the new file, or no file; never half of one. `lock` keeps two processes out of
-one folder, and `sweep` removes what a killed process left under a temporary name.
+A reader sees the old file, the new file or no file, but never a partial one. `lock` keeps a second process out of a
+folder. `sweep` removes the temporary files of a killed process.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ TEMPORARY = ".tmp-"
 
 
 def cache_folder() -> Path:
-    """What is kept between runs: SYNTHGEN_CACHE, or synthgen under the user's cache folder."""
+    """The folder of data that is kept between runs: SYNTHGEN_CACHE, or synthgen in the user's cache folder."""
     if "SYNTHGEN_CACHE" in os.environ:
         return Path(os.environ["SYNTHGEN_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "synthgen"
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` whole or not at all."""
+    """Write `data` to `path`, completely or not at all."""
     make_folder(path.parent)
     temporary = path.with_name(TEMPORARY + path.name)
     try:
@@ -38,8 +38,9 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        temporary.unlink(missing_ok=True)  # a full disk gets its bytes back
-        raise OSError(error.errno, error.strerror, str(path)) from None  # writing knows no name; the user wants one
+        temporary.unlink(missing_ok=True)  # frees the space again when the disk is full
+        # an OSError from a write lacks the file name, which the user needs
+        raise OSError(error.errno, error.strerror, str(path)) from None
     os.replace(temporary, path)
     fsync_folder(path.parent)
 
@@ -50,12 +51,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_text` of indented JSON with a final newline; keys keep their order."""
+    """Write indented JSON with a final newline, using `write_text`. Keys keep their order."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and the ones above it, each with its name durable."""
+    """Make a folder and its parents, and fsync each name."""
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -72,7 +73,7 @@ def fsync_folder(folder: Path) -> None:
 
 
 def publish(temporary: Path, final: Path) -> None:
-    """Make a finished temporary file or folder durable under its real name; an old one is replaced."""
+    """Rename a finished temporary file or folder durably to its final name, replacing an older one."""
     for path in [temporary, *sorted(temporary.rglob("*"))]:
         if path.is_file():
             with path.open("rb") as file:
@@ -86,7 +87,7 @@ def publish(temporary: Path, final: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or folder in one step for readers: rename it away first."""
+    """Delete a file or folder. It is renamed first, so readers never see it partly deleted."""
     if not path.exists() and not path.is_symlink():
         return
     gone = _gone(path)
@@ -108,9 +109,9 @@ def _delete(path: Path) -> None:
 
 
 def sweep(folder: Path, ours: Callable[[Path], bool] = lambda path: True) -> None:
-    """Remove what a killed process left under temporary names: anywhere below `folder`, and `folder` half removed.
+    """Remove temporary files that a killed process left anywhere below `folder`, and a half-removed `folder`.
 
-    A file or folder that `ours` says no to stays.
+    Files and folders for which `ours` returns False stay.
     """
     _delete(_gone(folder))
     if folder.is_dir():
@@ -126,19 +127,19 @@ def sha256(path: Path) -> str:
 
 
 def digest(value: Any) -> str:
-    """Hex sha256 of a JSON value, independent of key order."""
+    """Hex sha256 of a JSON value; the order of keys does not matter."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def writes() -> bool:
-    """Is this the process that writes, of those that `torchrun` or `accelerate launch` started side by side?"""
+    """Whether this process writes files. Of the processes that `torchrun` or `accelerate launch` starts, only one does."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process; the kernel lets go when the process dies, however it dies."""
+    """Lock `folder` for this process. The kernel releases the lock when the process ends for any reason."""
     make_folder(folder)
     with (folder / ".lock").open("a+") as file:
         try:

@@ -1,4 +1,4 @@
-"""One tree of errors; each says what is wrong, with which value, and what to do next.
+"""The tree of exceptions. Each message says what is wrong, with which value, and what to do next.
 
     SynthgenError            exit 70 when it reaches the command line bare (a bug of ours)
     ├── UserError            exit 2: the user can mend it
@@ -17,7 +17,7 @@ from collections.abc import Iterable
 
 
 class SynthgenError(Exception):
-    """Base of all errors raised on purpose."""
+    """Base class of all errors that this package raises on purpose."""
 
     exit_code = 70
 
@@ -28,35 +28,35 @@ class SynthgenError(Exception):
 
 
 class UserError(SynthgenError):
-    """Something the user can mend; `hint` is the next command or edit."""
+    """An error that the user can correct; `hint` is the next command or edit."""
 
     exit_code = 2
 
 
 class RecipeError(UserError):
-    """A recipe, template or seed that cannot be used as it is."""
+    """A recipe, template or seed file cannot be used as it is."""
 
 
 class TeacherError(UserError):
-    """A teacher that cannot be loaded or asked."""
+    """A teacher cannot be loaded or queried."""
 
 
 class CorpusError(UserError):
-    """A corpus whose files are damaged, missing or do not belong together."""
+    """Files of a corpus are damaged, missing or do not belong together."""
 
 
 class RunChanged(UserError):
-    """The output folder was begun with other inputs."""
+    """The output folder was started with other inputs."""
 
 
 class GateDenied(SynthgenError):
-    """A gate (audit, threshold) said no."""
+    """A gate (audit or threshold) failed."""
 
     exit_code = 1
 
 
 def missing_extra(package: str, extra: str) -> UserError:
-    """The one line for an optional dependency that is not installed."""
+    """The error for an optional dependency that is not installed."""
     return UserError(
         f"this needs the package '{package}', which is not installed",
         f"pip install 'synthgen-distill[{extra}]'",
@@ -64,7 +64,7 @@ def missing_extra(package: str, extra: str) -> UserError:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"`, or the list of what is allowed when nothing is close."""
+    """`"; did you mean 'x'?"`, or the list of allowed names when none is similar."""
     known = list(known)
     found = close(word, known)
     if found:
@@ -73,12 +73,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def close(word: str, known: Iterable[str]) -> list[str]:
-    """The names that `word` may stand for, best first, three at most; [] when none is close.
+    """Up to three names that `word` may be a misspelling of, best first; [] when none is similar.
 
-    Spelling comes first: names of as many parts, each part with few edits (a change, an omission, an addition, or two
-    letters swapped), and fewer the shorter it is, so that top_k does not stand for top_p, nor min_ for max_. Then come
-    names that contain the word's parts or their beginnings ('epoch' for num_train_epochs), names that the word contains
-    ('model_name' for model), and abbreviations ('lr' for learning_rate).
+    Misspellings come first: names with the same number of parts, where each part differs by few edits (a change, an
+    omission, an addition, or two swapped letters). Short parts allow fewer edits, so that top_k does not match top_p,
+    nor min_ max_. Next come names that contain the word's parts or prefixes of them ('epoch' for num_train_epochs),
+    then names that the word contains ('model_name' for model), and then abbreviations ('lr' for learning_rate).
     """
     known = list(dict.fromkeys(known))
     word = _folded(word)
@@ -97,7 +97,7 @@ def _folded(name: str) -> str:
 
 
 def _misspelled(word: str, name: str) -> int | None:
-    """How many edits `word` is from `name`; None when they are too many for a slip."""
+    """The number of edits between `word` and `name`, or None when there are too many for a misspelling."""
     if word.replace("_", "") == name.replace("_", ""):
         return 0
     parts, wanted = word.split("_"), name.split("_")
@@ -107,7 +107,7 @@ def _misspelled(word: str, name: str) -> int | None:
     edits = 0
     for part, other in zip(parts, wanted, strict=True):
         count, length = _edits(part, other), min(len(part), len(other))
-        # Two letters swapped, one doubled, or one left out; not one in place of another.
+        # Allowed are two swapped letters, a doubled letter or an omitted letter, but not a letter replaced by another.
         slip = count == 1 and (set(part) == set(other) or (length > 1 and len(part) != len(other)))
         if count > (0 if length < 4 else 1 if length < 6 else 2) and not slip:
             return None
@@ -116,7 +116,7 @@ def _misspelled(word: str, name: str) -> int | None:
 
 
 def _contains(parts: list[str], wanted: list[str]) -> bool:
-    """Does each of `wanted` stand for one of `parts`: the same, its beginning, or a slip?"""
+    """Whether each of `wanted` matches one of `parts`: equal, a prefix, or a misspelling."""
     return all(any(_stands_for(one, part) for part in parts) for one in wanted)
 
 
@@ -128,7 +128,9 @@ def _stands_for(one: str, part: str) -> bool:
 
 
 def _edits(a: str, b: str) -> int:
-    """Letters to change, leave out, add, or swap with the next, to turn `a` into `b` (optimal string alignment)."""
+    """The number of edits that turn `a` into `b`: change, omit or add a letter, or swap neighbors (optimal string
+    alignment).
+    """
     rows = [list(range(len(b) + 1))]
     for i, letter in enumerate(a, 1):
         row = [i]

@@ -25,7 +25,14 @@ from synthgen import durable
 from synthgen.errors import RunChanged, UserError
 
 SHARD = r"(train|validation|test)-\d{5,}\.parquet"
-STAGES = ("generated", "curated", "audit", "student", "hidden", "cache")  # folders of a run that belong to one stage each
+STAGES = (
+    "generated",
+    "curated",
+    "audit",
+    "student",
+    "hidden",
+    "cache",
+)  # folders of a run that belong to one stage each
 
 _SHOWN = 3  # files that a message names
 _TEMPORARY_MODEL = re.compile(r"model-\d+")  # a folder of weights on its way to its name

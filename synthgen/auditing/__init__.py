@@ -1,8 +1,8 @@
-"""The audit: may this corpus, and a student trained on it, be used as intended? A status with reasons.
+"""The audit: may this corpus, and a student trained on it, be used as intended? The answer is a status with reasons.
 
-Each entry of AUDITS gives a result, and the worst one decides. Strict about ignorance: UNKNOWN and DENY do not pass.
-An intended use has a folder of its own, RUN/audit/<hash of the intent>/ with report.json, report.md and attribution.md;
-the report that was written last also lies in RUN/audit/.
+Each entry of AUDITS gives a result. The worst status is the status of the report. UNKNOWN and DENY do not pass. Each
+intended use has its own folder, RUN/audit/<hash of the intent>/, with report.json, report.md and attribution.md.
+RUN/audit/ also holds a copy of the latest report.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from synthgen.ui import UI
 
 @dataclass(frozen=True)
 class Report:
-    """What all audits together say of an intended use.
+    """The results of all audits of a corpus for one intended use.
 
-    `status` is the worst of theirs; `passed` when it is ALLOW or CONTESTED. `findings` are those of all audits, and
-    `audits` has each one's result. `rows` counts the rows whose own sources join to each status.
+    `status` is the worst status of all audits; `passed` is true when it is ALLOW or CONTESTED. `findings` holds the
+    findings of all audits, and `audits` the result of each one. `rows` counts the rows by the status of their own
+    sources.
     """
 
     status: Status
@@ -69,9 +70,9 @@ def audit(
 ) -> Report:
     """Judge a corpus under the recipe's `audit` section (`use` overrides its use).
 
-    Reads the curated corpus, or the generated one where there is no curated; writes beside it into audit/, or into
-    `out`. Raises UserError when that folder overlaps the corpus or another stage's folder, RunChanged when it holds
-    files and no audit.
+    Reads the curated corpus, or the generated one when there is no curated corpus. Writes into the folder audit/ beside
+    the corpus, or into `out`. Raises UserError when that folder overlaps the corpus or another stage's folder, and
+    RunChanged when it holds files but no audit.
     """
     ui = ui or UI(quiet=True)
     section = AuditSection.model_validate({**recipe.audit.model_dump(), **({"use": use} if use else {})})
@@ -101,14 +102,14 @@ def audit(
 
 
 def _bases(recipe: Recipe) -> tuple[tuple[str, str], ...]:
-    """The models whose weights a student of the recipe is made from, with their licenses."""
+    """The (model, license) pairs of the models whose weights initialize the recipe's student."""
     if recipe.train is None or not KINDS[recipe.train.student.kind].copies_teacher(recipe.train.student):
         return ()
     return ((recipe.teacher.model, recipe.teacher.license),)
 
 
 def _write(folder: Path, report: Report) -> None:
-    """Write the report into the folder of its intent, and then as the latest one."""
+    """Write the report into the folder of its intent, and then as the latest report."""
     outputs.sweep(folder, outputs.AUDITED)
     for place in (folder / durable.digest(report.intent)[:16], folder):
         for name, template in (("report.md", "audit.md.j2"), ("attribution.md", "attribution.md.j2")):

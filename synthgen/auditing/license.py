@@ -1,8 +1,9 @@
-"""The license audit: what the terms of all sources say of an intended use. Not legal advice: it reports texts.
+"""The license audit: what the licenses of all sources say about an intended use. This is not legal advice: the audit
+only reports what the license texts say.
 
-A verdict is one of a chain, ALLOW < CONTESTED < UNKNOWN < DENY. Several sources join to the worst, so that another
-source never helps, and unknown terms never pass as allowed. The facts are in data/licenses.yaml, each with the version
-of the text that was read.
+Statuses are ordered: ALLOW < CONTESTED < UNKNOWN < DENY. The status of several sources is the worst of them. Another
+source never improves a status, and unknown terms never count as allowed. The facts are in data/licenses.yaml. Each
+states which version of the license text was read.
 """
 
 from __future__ import annotations
@@ -24,14 +25,15 @@ from synthgen.recipe import AuditSection, shipped
 
 Term = tuple[str, str, str]
 """The id, role and license of a source."""
-_OF_OUTPUTS = ("generator", "logits", "rewriter", "seed", "dataset")  # roles whose terms may bar training
+# roles of models and texts whose license may forbid training on the rows
+_OF_OUTPUTS = ("generator", "logits", "rewriter", "seed", "dataset")
 _TEXTS = ("seed", "dataset")  # roles of texts that rows are made from
 
 
 def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:
-    """Judge every source of every row, rejected ones too, and the models that a student is made from.
+    """Judge every source of every row, rejected rows included, and the models that the student starts from.
 
-    The figure `rows` counts the rows whose sources join to each status; a row without sources is unknown.
+    The figure `rows` counts the rows by the joint status of their sources. A row without sources counts as UNKNOWN.
     """
     today = datetime.date.today()
     combinations = source_combinations(subject)
@@ -46,16 +48,16 @@ def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:
 
 
 def source_combinations(subject: Subject) -> Counter[tuple[Term, ...]]:
-    """How many rows of a corpus have each set of sources. Reads the column `sources` alone, in batches."""
+    """Count the rows of a corpus by their set of sources. Reads only the column `sources`, in batches."""
     found: Counter[tuple[Term, ...]] = Counter()
-    for part in ("data", "rejected"):  # rejected rows may still teach, by their distribution
+    for part in ("data", "rejected"):  # rejected rows are included: a student may still train on their distributions
         for _, batch in corpus.batches(subject.corpus, part, ["sources"], rows=65536):
             found.update(_combinations(batch["sources"]))
     return found
 
 
 def _combinations(sources: pa.Array) -> Counter[tuple[Term, ...]]:
-    """The sets of sources of some rows. Python sees each different set once, not each row."""
+    """Count rows by their set of sources. Python handles each distinct set once, not once a row."""
     flat = sources.flatten()
     names = [pc.fill_null(pc.struct_field(flat, name), "") for name in ("id", "role", "license")]
     coded = pc.binary_join_element_wise(*names, "\0").dictionary_encode()
@@ -78,7 +80,7 @@ def _combinations(sources: pa.Array) -> Counter[tuple[Term, ...]]:
 
 @lru_cache
 def catalog() -> dict[str, dict[str, Any]]:
-    """Terms by id and by every alias."""
+    """License terms by id and by each alias."""
     path = shipped("data") / "licenses.yaml"
     entries = yaml.safe_load(path.read_text())["terms"]
     found: dict[str, dict[str, Any]] = {}

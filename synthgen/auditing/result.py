@@ -1,4 +1,4 @@
-"""What an audit is given and what it returns."""
+"""The input and the result of an audit."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from synthgen.manifest import Manifest
 
 Status = Literal["ALLOW", "CONTESTED", "UNKNOWN", "DENY"]
 STATUSES: tuple[Status, ...] = ("ALLOW", "CONTESTED", "UNKNOWN", "DENY")
-"""From best to worst. The first two pass."""
+"""Ordered from best to worst. The first two pass."""
 
 
 @dataclass(frozen=True)
 class Subject:
     """What is audited: a finished corpus, or a student.
 
-    `bases` are the models that the student is made from, each with its license, where a student is trained.
+    `bases` holds (model, license) pairs of the models that the student starts from; it is empty when no student is
+    trained.
     """
 
     corpus: Path
@@ -29,9 +30,11 @@ class Subject:
 
 @dataclass(frozen=True)
 class Finding:
-    """What an audit says of one thing: for licenses, what one source's terms say of the intended use.
+    """What an audit says about one source or artifact. For licenses: what the terms of one source say about the
+    intended use.
 
-    `source` is what is judged, `role` what it did, and `terms` under which license or rule it is judged.
+    `source` is the thing that is judged and `role` its role in the corpus. `terms` names the license or rule that
+    applies.
     """
 
     source: str
@@ -45,7 +48,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class AuditResult:
-    """What one audit says: its status, its findings, and figures by name (such as rows by status)."""
+    """The result of one audit: its status, its findings, and its figures by name (such as rows by status)."""
 
     status: Status
     findings: tuple[Finding, ...] = ()
@@ -53,5 +56,5 @@ class AuditResult:
 
 
 def worst(statuses: Iterable[Status]) -> Status:
-    """The worst of some statuses; ALLOW when there is none."""
+    """The worst of the statuses; ALLOW when there are none."""
     return max(statuses, key=STATUSES.index, default="ALLOW")

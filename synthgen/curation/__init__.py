@@ -1,10 +1,10 @@
-"""Curation: RUN/generated → RUN/curated. Kept rows go to data/, the others with their reasons to rejected/.
+"""Curation: RUN/generated → RUN/curated. Kept rows go to data/. Rejected rows go to rejected/ with their reasons.
 
-The order is fixed. Edits change rows; checks judge each row; sweeps compare the rows that survived the checks, so that
-no row is dropped for a twin that was itself rejected; rows of one group are kept or dropped together. (A selection of
-some of the kept rows will come last.) The rules are entries of the tables in `synthgen.tables.curation`; to add one,
-write its function and an entry. The result depends on the rows and the recipe alone: not on the number of workers, the
-sizes of shards, or how often the command was killed.
+The steps run in a fixed order. Edits change rows. Checks judge each row. Sweeps compare the rows that passed the
+checks, so no row is dropped as a duplicate of a row that was itself rejected. Finally, rows of one group are kept or
+dropped together. (A later step will select some of the kept rows.) The rules are entries of the tables in
+`synthgen.tables.curation`. To add a rule, write its function and an entry. The result depends only on the rows and the
+recipe. It does not depend on the number of workers, on shard sizes, or on how often the command was killed.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ _WORKER_ROWS = 32768  # rows for which another process is worth its start
 
 @dataclass(frozen=True)
 class Curation:
-    """What `curate` made: the folder of the curated corpus, counts of its rows (`kept`, `rejected`, `tokens_kept`, …),
-    and for each rule how many rows it rejected."""
+    """The result of `curate`: the folder of the curated corpus, counts of its rows (`kept`, `rejected`, `tokens_kept`,
+    …), and the number of rows that each rule rejected.
+    """
 
     folder: Path
     counts: dict[str, int]
@@ -60,11 +61,17 @@ def curate(
     workers: int | None = None,
     ui: UI | None = None,
 ) -> Curation:
-    """Judge every row of `run`/generated; kept rows go to data/, the others with their reasons to rejected/.
+    """Judge every row of `run`/generated. Kept rows go to data/, rejected rows to rejected/ with their reasons.
 
-    `out` is `run`/curated by default. `workers` is the number of processes; by default that of the processor's cores,
-    and fewer for a small corpus. Raises CorpusError for damaged or unfinished input, RunChanged when the
-    output was made from other rows or with other thresholds, and what `places` raises.
+    <<<<<<< HEAD
+        `out` is `run`/curated by default. `workers` is the number of processes; by default that of the processor's cores,
+        and fewer for a small corpus. Raises CorpusError for damaged or unfinished input, RunChanged when the
+        output was made from other rows or with other thresholds, and what `places` raises.
+    =======
+        `out` is `run`/curated by default. `workers` is the number of processes. The default is the number of CPU cores; a
+        small corpus uses fewer. Raises CorpusError when the input is damaged or unfinished, RunChanged when the output was
+        made from other rows or thresholds, and the errors of `places`.
+    >>>>>>> proseb
     """
     ui = ui or UI(quiet=True)
     source, folder = places(run, out, fresh=fresh)
@@ -94,10 +101,10 @@ def curate(
 
 
 def places(run: str | Path, out: str | Path | None = None, *, fresh: bool = False) -> tuple[Path, Path]:
-    """(the generated corpus, the folder of the curated one) of a call of `curate`; nothing is written.
+    """Return (folder of the generated corpus, folder of the curated corpus) for a call of `curate`. Writes nothing.
 
-    Raises UserError when the folder overlaps the corpus or another stage's folder, RunChanged when it holds files
-    that curation did not make.
+    Raises UserError when the output folder overlaps the corpus or another stage's folder, and RunChanged when it holds
+    files that curation did not write.
     """
     source = corpus.resolve(Path(run), prefer=("generated",))
     folder = Path(out) if out else source.parent / "curated"
@@ -107,7 +114,7 @@ def places(run: str | Path, out: str | Path | None = None, *, fresh: bool = Fals
 
 
 def _run(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> Tally:
-    """All steps in their order; what is there already is not done again."""
+    """Run all steps in order. Finished steps are skipped."""
     done = frozenset(corpus.committed(job.folder, ["rejected"]))
     whole = all(name in done for task in cut for name, _ in task.shards)
     late = [] if whole or not cut else _judged(job, cut, executor, ui)
@@ -121,7 +128,7 @@ def _run(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> Tally:
 
 
 def _judged(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> list[Late]:
-    """Edits, checks, sweeps and groups; returns the steps that dropped rows after the checks."""
+    """Run edits, checks, sweeps and groups. Returns the steps that dropped rows after the checks."""
     missing = [task for task in cut if not job.step(JUDGED, task.number).exists()]
     with ui.progress("check", sizes(cut), "rows") as bar:
         bar.advance(sizes(cut) - sizes(missing), resumed=True)
@@ -136,7 +143,7 @@ def _judged(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> list[L
 
 
 def _facts(folder: Path, made: Manifest, recipe: Recipe, total: Tally) -> Facts:
-    """What the manifest says of the curated corpus; kept + rejected must be what was generated."""
+    """The manifest's facts about the curated corpus. Checks that kept + rejected equals the number of generated rows."""
     if total.counts["kept"] + total.counts["rejected"] != made["counts"]["rows"]:
         raise SynthgenError(
             f"{folder}: {total.counts['kept']} kept and {total.counts['rejected']} rejected are not the "

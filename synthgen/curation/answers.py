@@ -1,4 +1,4 @@
-"""The check of a parsed answer against the reference."""
+"""The check that compares the parsed answer with the reference."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from synthgen.verify import gold, matches_any
 
 
 def answer(batch: pa.RecordBatch, section: Section, services: Services) -> Verdicts:
-    """Does the parsed answer match one of the accepted references? Score 1 or 0; rows without a reference pass
-    without a score."""
+    """Check that the parsed answer matches one of the accepted references. The score is 1 or 0. Rows without a
+    reference pass and get no score.
+    """
     scores = np.full(len(batch), np.nan)
     rejected = {}
     rows = np.flatnonzero(lengths(batch["reference"]) > 0)

@@ -1,11 +1,11 @@
-"""The columns that rules ask for: those of a shard, and those that are derived from them.
+"""The columns that rules read: columns of the shards and columns derived from them.
 
     completion.text     the completion as text; for rows without one, the text that is read
     completion.plain    the same in lower case, words apart by one space
     prompt.text         the contents of the prompt's messages, a NUL character between them
     prompt.plain        the same in lower case, words apart by one space
 
-A derived column is computed once for a batch, however many rules ask for it.
+A derived column is computed once a batch, even when several rules read it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ DERIVED: dict[str, tuple[tuple[str, ...], Made]] = {
     "prompt.text": (("prompt",), lambda prompt: contents(prompt, "\0")),
     "prompt.plain": (("prompt.text",), plain),
 }
-"""Name of a derived column -> the columns that it is made from, and the function that makes it."""
+"""Maps the name of a derived column to its input columns and the function that computes it."""
 
 
 def stored(names: Iterable[str]) -> list[str]:
-    """The columns to read from a shard so that `names` can be had."""
+    """The columns of a shard that must be read to provide the columns `names`."""
     found: dict[str, None] = {}
     for name in names:
         if name in DERIVED:
@@ -39,24 +39,24 @@ def stored(names: Iterable[str]) -> list[str]:
 
 
 class Columns:
-    """A batch of rows with the columns that were read. `select` gives a rule those that it declares."""
+    """A batch of rows and the columns that were read. `select` returns the columns that a rule declares."""
 
     def __init__(self, batch: pa.RecordBatch) -> None:
         self._known: dict[str, pa.Array] = dict(zip(batch.schema.names, batch.columns, strict=True))
         self.rows: int = batch.num_rows
 
     def select(self, names: Iterable[str]) -> pa.RecordBatch:
-        """A batch of the named columns alone."""
+        """A batch with only the named columns."""
         wanted = list(dict.fromkeys(names))
         return pa.RecordBatch.from_arrays([self.column(name) for name in wanted], names=wanted)
 
     def column(self, name: str) -> pa.Array:
-        """One column, read or derived. Raises KeyError for a column that is neither."""
+        """Return one column, stored or derived. Raises KeyError when the column is neither."""
         if name not in self._known:
             sources, function = DERIVED[name]
             self._known[name] = function(*(self.column(source) for source in sources))
         return self._known[name]
 
     def replace(self, columns: dict[str, pa.Array]) -> None:
-        """Put other arrays in place of columns; what was derived from any column is derived again."""
+        """Replace columns by other arrays. Columns derived from a replaced column are computed again."""
         self._known = {name: array for name, array in self._known.items() if name not in DERIVED} | columns

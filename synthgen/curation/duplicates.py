@@ -1,6 +1,6 @@
-"""The sweep for exact duplicates: the same prompt with the same completion, case and white space aside.
+"""The sweep for exact duplicates: rows with the same prompt and completion, ignoring case and white space.
 
-The first of equal rows, in corpus order, stays.
+Of equal rows the first one in corpus order stays.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from synthgen.curation.order import Order, keep_first
 from synthgen.executor import Services
 from synthgen.tables.section import Section
 
-_BYTES = 16  # of a row's hash: two different rows of a billion have the same one with a chance of 1 in 10**21
+_BYTES = 16  # bytes of a row's hash; among a billion rows a collision has a probability of 1 in 10**21
 
 
 def signature(batch: pa.RecordBatch, section: Section, services: Services) -> pa.Table:
-    """A hash of prompt and completion for each row."""
+    """Compute a hash of prompt and completion for each row."""
     texts = pc.binary_join_element_wise(batch["prompt.plain"], batch["completion.plain"], "\1")
     keys = b"".join(hashlib.blake2b(text, digest_size=_BYTES).digest() for text in texts.cast("binary").to_pylist())
     kind = pa.binary(_BYTES)
@@ -29,7 +29,7 @@ def signature(batch: pa.RecordBatch, section: Section, services: Services) -> pa
 
 
 def candidates(signatures: pa.Table, section: Section, services: Services) -> pa.Table:
-    """Each later row of a hash with the first row that has it. Equal hashes are proof enough."""
+    """Pair each later row of a hash with the first row of that hash. Equal hashes need no further check."""
     keys, rows = _halves(signatures["key"].combine_chunks()), numbers(signatures["row"].combine_chunks())
     order = np.lexsort((rows, keys[:, 1], keys[:, 0]))
     keys, rows = keys[order], rows[order]
@@ -45,5 +45,5 @@ def _halves(keys: pa.Array) -> npt.NDArray[np.uint64]:
 
 
 def resolve(pairs: pa.Table, order: Order, section: Section, services: Services) -> pa.Table:
-    """Drop each row for the first row of the same hash that stays."""
+    """Drop each row when an earlier row with the same hash stays."""
     return keep_first(pairs, order)

@@ -1,4 +1,4 @@
-"""Whole groups: rows with the same `group_id` are kept together or not at all."""
+"""Groups: rows with the same `group_id` are kept or dropped together."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from synthgen.curation.lists import Rows, numbers
 from synthgen.curation.order import Order
 from synthgen.executor.exchange import read_table, write_table
 
-GROUP = "group"  # the name under which a row is rejected for its group
+GROUP = "group"  # the name of the check in `verdicts` for rows that are rejected because of their group
 
 
 def order_of(job: Job, tasks: Sequence[Task]) -> Order:
-    """The groups of a corpus, from what `judge` wrote. Memory: 32 bytes for each row that has a `group_id`."""
+    """Read the groups of a corpus from the output of `judge`. Uses 32 bytes of memory for each row that has a
+    `group_id`.
+    """
     rows, keys = [], bytearray()
     for task in tasks:
         ids = read_table(job.step(JUDGED, task.number))["group_id"].combine_chunks()
@@ -37,9 +39,10 @@ def order_of(job: Job, tasks: Sequence[Task]) -> Order:
 
 
 def drop_broken(job: Job, tasks: Sequence[Task], order: Order, late: Sequence[Late], name: str) -> list[Late]:
-    """Drop the rows that are alive in groups that have lost a row; one step, or none where there are no groups.
+    """Drop the remaining rows of every group that has lost a row. Returns one step, or none when there are no groups.
 
-    `name` is that of the step's file. The reason of such a row names the first row that its group lost, and why.
+    `name` is the name of the step's file. The reason of a dropped row names the first rejected row of its group and why
+    it was rejected.
     """
     if not len(order.rows):
         return []
@@ -57,13 +60,13 @@ def drop_broken(job: Job, tasks: Sequence[Task], order: Order, late: Sequence[La
 
 
 def _of_groups(grouped: Rows, task: Task, kept: np.ndarray) -> np.ndarray:
-    """Of the grouped rows of a task, which are alive."""
+    """Which grouped rows of a task are still kept."""
     start, stop = np.searchsorted(grouped, [task.start, task.stop])
     return kept[grouped[start:stop] - task.start]
 
 
 def _dropped(job: Job, tasks: Sequence[Task], rows: Rows, causes: Rows, late: Sequence[Late]) -> pa.Table:
-    """The step's table: `causes` is for each of `rows` the row that its group lost."""
+    """The table of the step. `causes` holds, for each of `rows`, the rejected row of its group."""
     different = np.unique(causes)
     ids = dict(zip(different.tolist(), ids_of(job, tasks, different).to_pylist(), strict=True))
     why = _reasons(job, tasks, different, late)
@@ -76,7 +79,7 @@ def _dropped(job: Job, tasks: Sequence[Task], rows: Rows, causes: Rows, late: Se
 
 
 def _reasons(job: Job, tasks: Sequence[Task], rows: Rows, late: Sequence[Late]) -> dict[int, str]:
-    """'CHECK: reason' of each rejected row, by the first entry that it has."""
+    """The reason of each rejected row as 'CHECK: reason', taken from the row's first entry."""
     found: dict[int, str] = {}
     for task in tasks:
         start, stop = np.searchsorted(rows, [task.start, task.stop])

@@ -1,8 +1,9 @@
-"""What a curation does: which rules are on, the tasks that the corpus is cut into, and where results in between lie.
+"""The plan of a curation: the enabled rules, the tasks that the corpus is divided into, and the paths of intermediate
+results.
 
-Rows are known by their number in the corpus: 0 for the first row of the first shard, in the order of
-`corpus.shards`. A task is a run of neighboring shards. What a step finds out is kept in an Arrow file of its own
-in `steps/<hash of the inputs>/` until the corpus is finished, so that a curation that was killed goes on from there.
+A row is identified by its number in the corpus. The first row of the first shard is 0, in the order of `corpus.shards`.
+A task is a range of consecutive shards. Each step writes its result as an Arrow file into `steps/<hash of the
+inputs>/`. The files stay until the corpus is finished, so a killed curation resumes from them.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from synthgen.tables.curation import CHECKS, EDITS, SWEEPS, Check, Edit, RowRule
 from synthgen.tables.section import Section
 
 STEPS = "steps"
-JUDGED = "judged"  # the step of edits and checks
-_TASK_ROWS = 8192  # of a task at least, but for the last one
+JUDGED = "judged"  # name of the step that runs edits and checks
+_TASK_ROWS = 8192  # minimum number of rows of a task, except for the last task
 
 Entry = TypeVar("Entry", bound=RowRule)
 
 
 @dataclass(frozen=True)
 class Chosen(Generic[Entry]):
-    """A rule that is on: its name, its entry and its settings."""
+    """An enabled rule: its name, its table entry and its settings."""
 
     name: str
     entry: Entry
@@ -43,7 +44,7 @@ class Chosen(Generic[Entry]):
 
 @dataclass(frozen=True)
 class Job:
-    """Where the rows come from and go to, and the rules that are on, in their order."""
+    """The source and target folders, and the enabled rules in order."""
 
     source: Path
     folder: Path
@@ -53,21 +54,21 @@ class Job:
     sweeps: tuple[Chosen[Sweep], ...]
 
     def step(self, name: str, number: int | None = None) -> Path:
-        """The file of a step, or of task `number` of it."""
+        """The file of a step, or of its task `number`."""
         return self.steps / (f"{name}.arrow" if number is None else f"{name}-{number:05d}.arrow")
 
     def signatures(self, sweep: str, task: Task) -> Path:
-        """The file with the signatures of the rows of one task for one sweep."""
+        """The file that holds a task's signatures for one sweep."""
         return self.step(f"{sweep}-signatures", task.number)
 
     def edited(self, shard: str) -> Path:
-        """The file with the columns of a shard that edits changed. There is none where they changed nothing."""
+        """The file with the columns of a shard that edits changed. It does not exist when edits changed nothing."""
         return self.steps / f"edited-{shard}.arrow"
 
 
 @dataclass(frozen=True)
 class Task:
-    """A run of shards: their names and numbers of rows, and the number of the first row."""
+    """A range of shards: their names, their numbers of rows, and the number of the first row."""
 
     number: int
     start: int
@@ -75,7 +76,7 @@ class Task:
 
     @property
     def rows(self) -> int:
-        """Rows of all its shards."""
+        """The number of rows of all shards."""
         return sum(rows for _, rows in self.shards)
 
     @property
@@ -85,7 +86,7 @@ class Task:
 
 
 def plan(source: Path, folder: Path, section: CurateSection, inputs_hash: str) -> Job:
-    """The job of curating `source` into `folder`. Raises RecipeError for a rule whose columns the corpus lacks."""
+    """The job that curates `source` into `folder`. Raises RecipeError when the corpus lacks a column that a rule reads."""
     own = corpus.own_columns(source)
     edits, checks, sweeps = _chosen(EDITS, section), _chosen(CHECKS, section), _chosen(SWEEPS, section)
     rules: list[Chosen[Edit] | Chosen[Check] | Chosen[Sweep]] = [*edits, *checks, *sweeps]
@@ -105,7 +106,7 @@ def _chosen(table: Mapping[str, Entry], section: CurateSection) -> tuple[Chosen[
 
 
 def tasks(source: Path, manifest: Manifest) -> list[Task]:
-    """The tasks of a corpus: runs of shards with at least `_TASK_ROWS` rows each, but for the last."""
+    """Divide a corpus into tasks: ranges of shards with at least `_TASK_ROWS` rows each, except for the last one."""
     found: list[Task] = []
     shards: list[tuple[str, int]] = []
     start = rows = 0
@@ -122,7 +123,9 @@ def tasks(source: Path, manifest: Manifest) -> list[Task]:
 
 
 def ids_of(job: Job, tasks: Sequence[Task], rows: Rows) -> pa.Array:
-    """The ids of rows, by their numbers, in the order given. Reads the shards that have them, one at a time."""
+    """The ids of the rows with these numbers, in the given order. Reads one shard at a time, and only shards that hold
+    such rows.
+    """
     order = np.argsort(rows, kind="stable")
     ordered = rows[order]
     parts = []
@@ -136,7 +139,7 @@ def ids_of(job: Job, tasks: Sequence[Task], rows: Rows) -> pa.Array:
 
 
 def located(tasks: Sequence[Task]) -> Iterator[tuple[str, int, int]]:
-    """(name, number of the first row, number of rows) of every shard of the tasks."""
+    """Yield (name, number of the first row, number of rows) of every shard of the tasks."""
     for task in tasks:
         first = task.start
         for name, count in task.shards:

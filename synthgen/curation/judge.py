@@ -1,8 +1,8 @@
-"""Edits, checks and the signatures of sweeps: one pass over the rows of a task.
+"""Edits, checks and sweep signatures in one pass over the rows of a task.
 
-Writes Arrow files for the task. The last one, which says that the task is done, has a row for each row of the shards:
-`verdicts` and `scores` of the checks, and `group_id`. The signatures of each sweep, of the rows that all checks keep,
-have a file each, and so have the changed columns of a shard in which an edit changed a row.
+Each task writes Arrow files. The last file marks the task as done. It has one row for each row of the shards, with the
+`verdicts` and `scores` of the checks and the `group_id`. Each sweep has a file with the signatures of the rows that
+passed all checks. Each shard in which an edit changed a row has a file with the changed columns.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from synthgen.executor.exchange import read_table, write_table
 from synthgen.tables.curation import Check, Edit, Sweep
 from synthgen.tables.reference import resolve
 
-# What no longer holds of a row whose text an edit has changed, unless the edit sees to it.
+# Columns that become invalid when an edit changes a row's text, unless the edit updates them.
 _INVALID = {
     "completion": ("token_ids", "label_probs"),
     "prompt": ("prompt_token_ids",),
@@ -33,7 +33,7 @@ _INVALID = {
 
 
 def judge_rows(work: tuple[Job, Task], services: Services) -> None:
-    """Edit, check and sign the rows of one task."""
+    """Run edits and checks on the rows of one task, and compute the sweep signatures."""
     job, task = work
     rules: list[Chosen[Check] | Chosen[Sweep]] = [*job.checks, *job.sweeps]
     names = [name for rule in rules for name in rule.entry.columns]
@@ -55,7 +55,7 @@ def judge_rows(work: tuple[Job, Task], services: Services) -> None:
 
 
 def _signed(rule: Chosen[Sweep], columns: Columns, kept: Rows, start: int, services: Services) -> pa.Table:
-    """The signatures of the rows `kept` of a batch, whose first row is number `start` of the corpus."""
+    """The signatures of the rows `kept` of a batch. `start` is the corpus number of the batch's first row."""
     batch = columns.select(rule.entry.columns).take(pa.array(kept))
     batch = batch.append_column("row", pa.array(kept + start, pa.int64()))
     signatures: pa.Table = resolve(rule.entry.signature)(batch, rule.section, services)
@@ -65,7 +65,7 @@ def _signed(rule: Chosen[Sweep], columns: Columns, kept: Rows, start: int, servi
 
 
 def read(job: Job, shard: str, names: list[str]) -> Iterator[Columns]:
-    """The rows of a shard in batches, after the edits, with what is needed for the columns `names`."""
+    """Yield the rows of a shard in batches, after edits, with everything needed for the columns `names`."""
     wanted = stored(names)
     edited = read_table(job.edited(shard)) if job.edited(shard).exists() else None
     start = 0
@@ -100,7 +100,7 @@ def _said(rule: Chosen[Check], columns: Columns, services: Services) -> Verdicts
 
 
 def _edit(job: Job, shard: str, services: Services) -> None:
-    """Write the columns of a shard that edits change, if they change any row."""
+    """Write the columns of a shard that edits change. Writes nothing when no row changes."""
     names = [name for rule in job.edits for name in (*rule.entry.columns, *rule.entry.changes)]
     changed = list(dict.fromkeys(name for rule in job.edits for name in (*rule.entry.changes, *_spoilt(rule.entry))))
     found, any_row = [], False
@@ -114,12 +114,12 @@ def _edit(job: Job, shard: str, services: Services) -> None:
 
 
 def _spoilt(entry: Edit) -> list[str]:
-    """Columns that do not hold any more of the rows that the edit changes."""
+    """Columns that become invalid in rows that the edit changes."""
     return [name for column in entry.changes for name in _INVALID.get(column, ()) if name not in entry.changes]
 
 
 def _apply(rule: Chosen[Edit], columns: Columns, services: Services) -> bool:
-    """Let one edit change the columns; returns whether it changed any row."""
+    """Apply one edit to the columns. Returns whether it changed any row."""
     entry = rule.entry
     given = columns.select([*entry.columns, *entry.changes, "edits"])
     edited: pa.RecordBatch = resolve(entry.run)(given, rule.section, services)

@@ -1,6 +1,6 @@
-"""Rows that are dropped after the checks: by a sweep, or since their group is not whole.
+"""Rows that are dropped after the checks, by a sweep or because their group is incomplete.
 
-Each such step writes one file: `row` (ascending) and what the row's entry in `verdicts` says.
+Each such step writes one file with the columns `row` (ascending) and the fields of the row's entry in `verdicts`.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Late:
-    """A step that dropped rows: its name, what its rejects teach, and its file."""
+    """A step that dropped rows: its name, the value of `teaches` for its rows, and its file."""
 
     check: str
     teaches: Teaches
     path: Path
 
     def rows(self) -> Rows:
-        """The numbers of all rows that it dropped, ascending."""
+        """The numbers of all dropped rows, ascending."""
         return numbers(read_table(self.path)["row"].combine_chunks()).astype(np.int64)
 
     def of(self, task: Task) -> pa.Table:
-        """What it says of the rows of one task that it dropped."""
+        """The part of the table that concerns the rows of one task."""
         start, stop = np.searchsorted(self.rows(), [task.start, task.stop])
         return read_table(self.path).slice(start, stop - start)
 
     def entries(self, task: Task) -> list[tuple[int, Reason]]:
-        """(place in the task, entry of `verdicts`) of the rows of one task that it dropped."""
+        """(index in the task, entry of `verdicts`) pairs for the dropped rows of one task."""
         return [
             (
                 row["row"] - task.start,
@@ -69,7 +69,7 @@ class Late:
 
 
 def alive(job: Job, task: Task, late: Sequence[Late]) -> npt.NDArray[np.bool_]:
-    """Which rows of a task nothing has dropped so far."""
+    """A mask of the rows of a task that no step has dropped so far."""
     kept = lengths(read_table(job.step(JUDGED, task.number))["verdicts"].combine_chunks()) == 0
     for step in late:
         kept[numbers(step.of(task)["row"].combine_chunks()) - task.start] = False

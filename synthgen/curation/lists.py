@@ -1,4 +1,4 @@
-"""Columns of lists in Arrow: further entries for some rows, without a Python object for each row."""
+"""List columns in Arrow: append entries to some rows without creating a Python object for each row."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ Rows = npt.NDArray[np.int64]
 
 
 def lengths(lists: pa.Array) -> Rows:
-    """The number of entries of each list; 0 for null."""
+    """The number of entries of each list; 0 when the list is null."""
     return numbers(pc.fill_null(pc.list_value_length(lists), 0)).astype(np.int64)
 
 
 def numbers(array: pa.Array) -> npt.NDArray[np.generic]:
-    """An array of numbers or booleans without nulls, in numpy."""
+    """Convert an array of numbers or booleans without nulls to numpy."""
     return np.asarray(array.to_numpy(zero_copy_only=False))
 
 
 def appended(lists: pa.Array, more: Sequence[tuple[Rows, pa.Array]]) -> pa.Array:
-    """`lists` with further entries at the ends of some rows.
+    """Append entries to the lists of some rows.
 
-    `more` has pairs of (row numbers, entries), one entry for each number. A row gets its entries in the order of the
-    pairs and, within a pair, in the order given. Null becomes an empty list.
+    `more` holds pairs of (row numbers, entries) with one entry for each row number. A row gets its entries in the order
+    of the pairs, and within a pair in the given order. A null list becomes an empty list.
     """
     more = [(rows, entries) for rows, entries in more if len(rows)]
     if not more and not lists.null_count:
@@ -39,7 +39,7 @@ def appended(lists: pa.Array, more: Sequence[tuple[Rows, pa.Array]]) -> pa.Array
 
 
 def as_lists(counts: npt.NDArray[np.generic], entries: pa.Array, kind: pa.ListType) -> pa.Array:
-    """Lists of type `kind` with the given number of entries each, cut from `entries` in order."""
+    """Build lists of type `kind` from `entries` in order. `counts` gives the number of entries of each list."""
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), entries, type=kind)
 

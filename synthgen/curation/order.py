@@ -1,4 +1,6 @@
-"""Which of several rows stays in a sweep: the order of rows, and the rows that stay or go together."""
+"""Which of several equal rows stays in a sweep. This depends on the order of rows and on the rows that must stay or go
+together.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,10 @@ from synthgen.curation.lists import Rows, numbers
 
 @dataclass(frozen=True)
 class Order:
-    """Rows come in the order of their numbers, and rows of one unit stay or go together.
+    """The order of rows by number, and the units: rows of one unit stay or go together.
 
-    The number of a unit is that of its first row. `rows` (ascending) are the rows of groups and `units` their units;
-    any other row is a unit of its own.
+    The number of a unit is that of its first row. `rows` (ascending) are the rows of groups, and `units` gives the unit
+    of each. Any other row is a unit of its own.
     """
 
     rows: Rows
@@ -30,10 +32,11 @@ class Order:
 
 
 def keep_first(pairs: pa.Table, order: Order) -> pa.Table:
-    """Resolve pairs of equal rows, where `twin` is the first row that equals `row`: of equal rows the first one stays.
+    """Decide which of equal rows stay: the first one does. In `pairs`, `twin` is the first row that equals `row`.
 
-    Units are taken in order; one stays if no row of it equals a row of a unit that stays. So no row goes for a twin
-    whose unit goes. Equal rows within one unit stay. Returns `row` and `twin`, a row that stays.
+    Units are decided in order. A unit stays if none of its rows equals a row of a unit that stays. So no row is dropped
+    for the sake of a row that is itself dropped. Equal rows within one unit both stay. Returns the columns `row`
+    (dropped) and `twin` (an equal row that stays).
     """
     if not len(order.rows):
         return pairs.select(["row", "twin"])

@@ -1,8 +1,8 @@
-"""Texts of messages, and the plain form of texts: lower case, words apart by one space.
+"""The text of messages, and its plain form: lower case, words separated by single spaces.
 
-Arrow normalizes the texts of a batch all at once, and gives what Python's `" ".join(text.lower().split())` gives. Texts
-with characters for which the two differ are left to Python: blocks with letters that are new in Unicode, a capital
-sigma (its small form depends on its place), and a capital I with a dot (it becomes two characters).
+Arrow normalizes all texts of a batch at once. The result equals Python's `" ".join(text.lower().split())`. Python
+normalizes the texts for which Arrow's result differs. These have letters that are new in Unicode, a capital sigma (its
+lower case depends on its position), or a capital I with a dot (it becomes two characters).
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ import pyarrow.compute as pc
 
 from synthgen.curation.lists import as_lists, lengths, numbers
 
-# What str.split takes for white space, besides the space itself.
+# The characters that str.split treats as white space, besides the space itself.
 _SPACE = r"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
-_RUNS = f"[{_SPACE}][{_SPACE} ]*| [{_SPACE} ]+"  # every run of white space that is not one space already
+_RUNS = f"[{_SPACE}][{_SPACE} ]*| [{_SPACE} ]+"  # each run of white space that is not already a single space
 _FOR_PYTHON = r"[\x{130}\x{3a3}\x{1c80}-\x{1cff}\x{a640}-\x{a7ff}\x{ab30}-\x{abbf}\x{10000}-\x{1efff}]"
 
 
 def contents(messages: pa.Array, separator: str) -> pa.Array:
-    """The contents of each conversation's messages, joined; a message without content counts as empty."""
+    """Join the contents of each conversation's messages. A message without content counts as empty."""
     texts = pc.fill_null(pc.struct_field(messages.flatten(), "content"), "")
     return pc.binary_join(as_lists(lengths(messages), texts, pa.list_(pa.string())), separator)
 
 
 def completion_text(completion: pa.Array, prompt: pa.Array) -> pa.Array:
-    """The completion of each row as text; where there is none, the last message of the prompt (rows that are read,
-    not answered)."""
+    """The completion of each row as text. Rows without a completion, such as inputs of an encoder, give the last
+    message of the prompt.
+    """
     texts = contents(completion, "\n")
     without = lengths(completion) == 0
     if not without.any():
@@ -37,13 +38,13 @@ def completion_text(completion: pa.Array, prompt: pa.Array) -> pa.Array:
 
 
 def plain(texts: pa.Array) -> pa.Array:
-    """Each text in lower case, its words apart by one space. Null stays null."""
+    """Convert each text to lower case with words separated by single spaces. Null stays null."""
     slow = pc.fill_null(pc.match_substring_regex(texts, pattern=_FOR_PYTHON), False)
     if pc.any(slow).as_py() is not True:
         return _plain(texts)
     fast = _plain(pc.filter(texts, pc.invert(slow)))
     others = [" ".join(text.lower().split()) for text in pc.filter(texts, slow).to_pylist()]
-    order = np.argsort(numbers(slow), kind="stable")  # the rows of both parts, one after the other
+    order = np.argsort(numbers(slow), kind="stable")  # the rows of both parts, concatenated
     return pa.concat_arrays([fast, pa.array(others, texts.type)]).take(pa.array(np.argsort(order)))
 
 

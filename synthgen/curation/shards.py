@@ -1,4 +1,4 @@
-"""The shards of the curated corpus: kept rows in data/, the others with their reasons in rejected/."""
+"""Writes the shards of the curated corpus: kept rows into data/, rejected rows with their reasons into rejected/."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COUNTED = ("token_ids", "verdicts", "scores", "edits")
 
 @dataclass
 class Tally:
-    """Counts of rows of the curated corpus, and of the reasons of its rejected rows by rule."""
+    """Counts of the curated corpus's rows, and of the reasons of its rejected rows by rule."""
 
     counts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -37,7 +37,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Writing:
-    """Write the shards of one task; those in `done` are there and are only counted."""
+    """The work of writing the shards of one task. The shards in `done` exist already and are only counted."""
 
     job: Job
     task: Task
@@ -46,7 +46,7 @@ class Writing:
 
 
 def write_shards(piece: Writing, services: Services) -> Tally:
-    """Write the shards of one task that are missing, and count the rows of all of them."""
+    """Write the missing shards of one task, and count the rows of all its shards."""
     job, task, tally = piece.job, piece.task, Tally()
     missing = [name for name, _ in task.shards if name not in piece.done]
     judged = _judged(piece) if missing else None
@@ -70,7 +70,7 @@ def write_shards(piece: Writing, services: Services) -> Tally:
 
 
 def _judged(piece: Writing) -> pa.RecordBatch:
-    """`verdicts` and `scores` of the rows of a task, with the entries of the rows that were dropped late."""
+    """The `verdicts` and `scores` of a task's rows, including the entries of rows that were dropped late."""
     table = read_table(piece.job.step(JUDGED, piece.task.number)).combine_chunks()
     verdicts, scores = (table[name].combine_chunks() for name in ("verdicts", "scores"))
     entries = [pair for step in piece.late for pair in step.entries(piece.task)]
@@ -80,7 +80,7 @@ def _judged(piece: Writing) -> pa.RecordBatch:
 
 
 def _added(lists: pa.Array, more: pa.Array) -> pa.Array:
-    """Lists with the entries of other lists, row by row, after their own."""
+    """Append the entries of other lists to lists, row by row."""
     if pc.sum(pc.list_value_length(lists)).as_py() in (0, None) and not lists.null_count:
         return more
     rows = np.repeat(np.arange(len(more)), lengths(more))
@@ -88,7 +88,7 @@ def _added(lists: pa.Array, more: pa.Array) -> pa.Array:
 
 
 def _with(table: pa.Table, edited: Path) -> pa.Table:
-    """The table with the columns that edits have changed."""
+    """Replace the columns of a table that edits have changed."""
     if edited.exists():
         for name, column in zip((changed := read_table(edited)).column_names, changed.columns, strict=True):
             table = _set(table, name, column)
@@ -101,7 +101,7 @@ def _set(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
 
 
 def _counted(part: str, table: pa.Table) -> Tally:
-    """Counts of the rows of one part."""
+    """Count the rows of one part."""
     kind = "kept" if part == "data" else "rejected"
     counts = Counter({kind: table.num_rows})
     counts[f"tokens_{kind}"] = pc.sum(pc.list_value_length(table["token_ids"])).as_py() or 0
@@ -115,7 +115,7 @@ def _counted(part: str, table: pa.Table) -> Tally:
 
 
 def facts_of(total: Tally) -> tuple[dict[str, int], dict[str, int]]:
-    """(`counts`, `rejected_by`) of the manifest. Counts of edits and answers are left out where there are none."""
+    """Return (`counts`, `rejected_by`) for the manifest. Counts of edits and answers are left out when they are zero."""
     names = ["kept", "rejected", "tokens_kept", "tokens_rejected"]
     names += ["answers_checked", "answers_correct"] if total.counts["answers_checked"] else []
     names += ["edited"] if total.counts["edited"] else []
@@ -123,5 +123,5 @@ def facts_of(total: Tally) -> tuple[dict[str, int], dict[str, int]]:
 
 
 def sizes(tasks: Sequence[Task]) -> int:
-    """Rows of all tasks."""
+    """The number of rows of all tasks."""
     return sum(task.rows for task in tasks)

@@ -1,6 +1,6 @@
-"""Sweeps: comparisons of rows with each other, over the rows that nothing has dropped before.
+"""Sweeps compare rows with each other. They see only rows that no earlier step has dropped.
 
-A sweep is four functions. Each gets the sweep's settings and the services as its last two arguments:
+A sweep consists of four functions. Each gets the sweep's settings and the services as its last two arguments:
 
     signature(batch, …)         a batch of the declared columns and `row`    →  a table of `key` and `row`
     candidates(signatures, …)   all rows of some keys, in corpus order       →  a table of `row` and `twin`
@@ -10,10 +10,10 @@ A sweep is four functions. Each gets the sweep's settings and the services as it
                                 →  a table of `row` and `twin`: drop `row` for `twin`, which stays; with `score`,
                                 `threshold` and `rule` where they say something
 
-`row` and `twin` are numbers of rows in the corpus (int64). `key` is a uint64 or binary of one size; a row may have
-several. Signatures are made in the pass of the checks, of the rows that all checks keep, and brought together by their
-keys. Candidates are found and verified for each part of the keys, among the rows that nothing has dropped since.
-`resolve` sees all pairs at once. Texts are fetched by number and never all held.
+`row` and `twin` are numbers of rows in the corpus (int64). `key` is a uint64 or binary of a fixed size; a row may have
+several. Signatures are computed in the same pass as the checks, for rows that pass all checks, and are then exchanged
+by key. Candidates are found and verified separately for each partition of the keys, among the rows that no step has
+dropped since. `resolve` sees all pairs at once. Texts are read by row number when needed and are never all in memory.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from synthgen.executor.exchange import read_table, write_table
 from synthgen.tables.curation import Sweep
 from synthgen.tables.reference import resolve
 
-_PART_ROWS = 1 << 19  # rows of one part of the keys, about
+_PART_ROWS = 1 << 19  # approximate number of rows of one partition of the keys
 
 
 @dataclass(frozen=True)
 class _Pairing:
-    """Find and verify the pairs of one part of the keys, among the rows that no step of `late` has dropped."""
+    """Find and verify the pairs of one partition of the keys, among the rows that no step in `late` has dropped."""
 
     job: Job
     rule: Chosen[Sweep]
@@ -58,7 +58,7 @@ class _Pairing:
 def sweep(
     job: Job, rule: Chosen[Sweep], tasks: Sequence[Task], late: Sequence[Late], order: Order, executor: Executor
 ) -> Late:
-    """Run one sweep over the rows that are alive. What an earlier run found, which was killed, is used."""
+    """Run one sweep over the remaining rows. Results of an earlier run that was killed are reused."""
     step = Late(rule.name, rule.entry.teaches, job.step(rule.name))
     if step.path.exists():
         return step
@@ -88,7 +88,7 @@ def _pair(piece: _Pairing, services: Services) -> None:
 
 
 def _texts(piece: _Pairing) -> Callable[[Rows], pa.Table]:
-    """A function that reads the declared columns of rows, by their numbers, in the order given."""
+    """A function that reads the declared columns of the rows with given numbers, in the given order."""
     names = list(piece.rule.entry.columns)
 
     def fetch(rows: Rows) -> pa.Table:
@@ -107,7 +107,7 @@ def _texts(piece: _Pairing) -> Callable[[Rows], pa.Table]:
 
 
 def _dropped(job: Job, entry: Sweep, tasks: Sequence[Task], drops: pa.Table) -> pa.Table:
-    """The step's table of what `resolve` returned."""
+    """The step's table, built from the result of `resolve`."""
     matched = ids_of(job, tasks, numbers(drops["twin"].combine_chunks()).astype(np.int64))
     columns = {
         name: drops[name] if name in drops.column_names else pa.nulls(len(drops), kind)

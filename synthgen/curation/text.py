@@ -1,4 +1,4 @@
-"""Checks of the text of a completion: length, repetition, refusal, truncation."""
+"""Checks of a completion's text: length, repetition, refusal, truncation."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _REFUSAL = (
     r"i(?:'m| am) (?:not able|unable) to (?:help|assist|answer|provide)|as an ai\b|as a language model\b)"
 )
 _DECLINES = re.compile(_REFUSAL, re.IGNORECASE)
-_REFUSAL_WITHIN = 200  # characters: a refusal begins the completion
+_REFUSAL_WITHIN = 200  # characters at the start of a completion that are searched for a refusal
 
 
 def length(batch: pa.RecordBatch, section: Length, services: Services) -> Verdicts:
-    """Words of the completion, within min_words and max_words. The score is the number of words."""
+    """Check that the number of words is within min_words and max_words. The score is the number of words."""
     words = _words(batch["completion.plain"])
     low, high = section.min_words, section.max_words
     rejected = {}
@@ -46,7 +46,7 @@ def _words(plain: pa.Array) -> Rows:
 
 
 def repetition(batch: pa.RecordBatch, section: Repetition, services: Services) -> Verdicts:
-    """The share of 4-word sequences that occurred before in the same completion. The share is the score."""
+    """Check the share of 4-word sequences that occurred earlier in the same completion. The share is the score."""
     shares = repeated_shares(batch["completion.plain"])
     limit = section.max_share
     rejected = {
@@ -57,12 +57,12 @@ def repetition(batch: pa.RecordBatch, section: Repetition, services: Services) -
 
 
 def repeated_shares(plain: pa.Array) -> Scores:
-    """For each text in plain form: 1 − distinct / all of its 4-word sequences; 0 where there are none."""
+    """For each text in plain form: 1 − (distinct / all 4-word sequences), or 0 when it has none."""
     words = pc.split_pattern(plain, " ")
     counts = lengths(words)
     grams = np.maximum(counts - _NGRAM + 1, 0)
     distinct = _distinct(words.flatten().dictionary_encode(), np.repeat(np.arange(len(plain)), counts), len(plain))
-    if distinct is None:  # too many words for the numbers below
+    if distinct is None:  # the packed numbers would not fit into 64 bits
         half = len(plain) // 2
         if half == 0:
             return np.array([_one_share(text) for text in plain.to_pylist()])
@@ -71,10 +71,11 @@ def repeated_shares(plain: pa.Array) -> Scores:
 
 
 def _distinct(words: pa.DictionaryArray, row_of: Rows, rows: int) -> Rows | None:
-    """For each row the number of distinct 4-word sequences in it, or None where they cannot be counted this way.
+    """The number of distinct 4-word sequences of each row, or None when this method cannot count them.
 
-    `words` are the words of all rows, and `row_of` the row of each. A sequence is packed with its row into one 64-bit
-    number: four numbers of words where they fit, else two numbers of pairs of words. So sorting counts exactly.
+    `words` holds the words of all rows, and `row_of` the row of each word. A sequence and its row are packed into one
+    64-bit number: four word numbers if they fit, otherwise two numbers of word pairs. Sorting these numbers gives an
+    exact count.
     """
     if len(words) < _NGRAM:
         return np.zeros(rows, np.int64)
@@ -89,7 +90,7 @@ def _distinct(words: pa.DictionaryArray, row_of: Rows, rows: int) -> Rows | None
     packed = row_of[:count].astype(np.uint64)
     for place in parts:
         packed = (packed << np.uint64(width)) | codes[place : place + count]
-    packed = np.sort(packed[row_of[:count] == row_of[_NGRAM - 1 :]])  # sequences within one row
+    packed = np.sort(packed[row_of[:count] == row_of[_NGRAM - 1 :]])  # keep only sequences within one row
     if not len(packed):
         return np.zeros(rows, np.int64)
     first = np.concatenate([[True], packed[1:] != packed[:-1]])
@@ -97,7 +98,7 @@ def _distinct(words: pa.DictionaryArray, row_of: Rows, rows: int) -> Rows | None
 
 
 def _bits(count: int) -> int:
-    """Bits that hold any number below `count`."""
+    """The number of bits that hold any number below `count`."""
     return max(count - 1, 1).bit_length()
 
 
@@ -108,9 +109,9 @@ def _one_share(text: str) -> float:
 
 
 def refusal(batch: pa.RecordBatch, section: Section, services: Services) -> Verdicts:
-    """A completion that begins by declining to answer."""
+    """Reject a completion that begins by declining to answer."""
     starts = pc.utf8_slice_codeunits(batch["completion.text"], 0, _REFUSAL_WITHIN)
-    # Arrow and Python agree on texts in ASCII; Python decides on the others, and names what it found.
+    # Arrow and Python give the same result on ASCII texts. Python decides on other texts, and finds the matched phrase.
     likely = pc.match_substring_regex(starts, pattern=_REFUSAL, ignore_case=True)
     likely = pc.or_(likely, pc.invert(pc.string_is_ascii(starts)))
     rejected = {}
@@ -122,6 +123,6 @@ def refusal(batch: pa.RecordBatch, section: Section, services: Services) -> Verd
 
 
 def truncated(batch: pa.RecordBatch, section: Section, services: Services) -> Verdicts:
-    """A completion that was cut off by the limit of tokens."""
+    """Reject a completion that the token limit cut off."""
     cut = pc.fill_null(pc.equal(batch["finish_reason"], "length"), False)
     return Verdicts({row: Rejection("cut off at max_new_tokens") for row in np.flatnonzero(numbers(cut)).tolist()})

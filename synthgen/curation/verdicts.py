@@ -1,4 +1,4 @@
-"""What checks say of rows, and the columns `verdicts` and `scores` that it becomes.
+"""The verdicts of checks on rows, and their form in the columns `verdicts` and `scores`.
 
 def short(batch, section, services):
     words = np.array([len(text.split()) for text in batch["completion.text"].to_pylist()], float)
@@ -26,9 +26,9 @@ Scores = npt.NDArray[np.float64]
 class Rejection:
     """Why a check drops one row.
 
-    `rule` is the part of the check that decided, the check's own name where it has one rule. `score` is what was
-    measured and `threshold` what it crossed; `matched_id` is the row that it was compared with, and `span` the place
-    in the completion's text. `teaches` replaces what the entry of the check says.
+    `rule` is the part of the check that rejected the row; a check with a single rule uses its own name. `score` is the
+    measured value and `threshold` the limit that it crossed. `matched_id` is the id of the row that it was compared
+    with. `span` is the position in the completion's text. `teaches` overrides the value in the check's table entry.
     """
 
     reason: str
@@ -40,7 +40,7 @@ class Rejection:
     teaches: Teaches | None = None
 
     def entry(self, check: str, teaches: Teaches) -> Reason:
-        """The entry of the column `verdicts`. `teaches` is what the check's entry in its table says."""
+        """The row's entry in the column `verdicts`. `teaches` is the default from the check's table entry."""
         return {
             "check": check,
             "rule": self.rule or check,
@@ -55,10 +55,10 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What one check says of the rows of a batch: a row is kept unless its number is in `rejected`.
+    """The result of one check on the rows of a batch. A row is kept unless its number is in `rejected`.
 
-    `scores` has what was measured, by name: a float64 for each row of the batch, NaN where nothing was measured. It is
-    stored for kept and rejected rows alike.
+    `scores` holds measured values by name: one float64 for each row of the batch, NaN when nothing was measured. Scores
+    are stored for kept and rejected rows alike.
     """
 
     rejected: Mapping[int, Rejection] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class Verdicts:
 
 
 def verdict_column(count: int, rejections: Iterable[tuple[int, Reason]]) -> pa.Array:
-    """The column `verdicts` of `count` rows from (row, entry) pairs; entries of a row stand in the order given."""
+    """Build the column `verdicts` of `count` rows from (row, entry) pairs. The entries of a row keep the given order."""
     pairs = list(rejections)
     if not pairs:
         return empty_lists(count, VERDICTS)
@@ -77,7 +77,7 @@ def verdict_column(count: int, rejections: Iterable[tuple[int, Reason]]) -> pa.A
 
 
 def score_column(count: int, scores: Sequence[tuple[str, Scores]]) -> pa.Array:
-    """The column `scores` of `count` rows: an entry for each score that was measured, in the order given."""
+    """Build the column `scores` of `count` rows, with an entry for each measured score in the given order."""
     return appended(empty_lists(count, SCORES), [_measured(name, values) for name, values in scores])
 
 

@@ -1,7 +1,7 @@
-"""The columns of a data set: which of them the record takes, and the Arrow types of those that are the user's own.
+"""The columns of a data set: which of them the record takes, and the Arrow types of the user's own columns.
 
-They are found out in one pass over the rows, since each shard of a corpus must have the same columns. A column is taken
-into the record's column of the same name if every value of it fits there; otherwise it is the user's own.
+One pass over the rows determines both, because every shard of a corpus must have the same columns. A column becomes the
+record's column of the same name if all its values fit. Otherwise it is one of the user's own columns.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from synthgen.records import SPLITS
 
-_CHUNK = 1024  # rows whose types are found out at once
+_CHUNK = 1024  # number of rows whose types are inferred together
 
 
 def _scalar(value: object) -> bool:
@@ -35,11 +35,13 @@ TAKEN: dict[str, Callable[[object], bool]] = {
     "answer": _scalar,
     "reference": _references,
 }
-"""Columns that the record takes from any format -> whether a value fits. Null always does, but for `id`."""
+"""Maps each column that the record takes from any format to a test of whether a value fits. Null always fits, except
+for `id`.
+"""
 
 
 class Survey:
-    """Sees every row of a data set once, and then knows its columns."""
+    """Reads every row of a data set once and then knows its columns."""
 
     def __init__(self, read: Iterable[str]) -> None:
         self._read = set(read)
@@ -49,7 +51,7 @@ class Survey:
         self.rows = self._ids = 0
 
     def see(self, row: Mapping[str, object]) -> None:
-        """Take note of one row."""
+        """Record the columns and types of one row."""
         self.rows += 1
         self._ids += row.get("id") is not None
         for name, fits in TAKEN.items():
@@ -66,7 +68,7 @@ class Survey:
         return frozenset(fits - ({"id"} if self._ids < self.rows else set()))
 
     def own(self) -> pa.Schema:
-        """The user's own columns, in the order in which they were first seen, under the names that they have there."""
+        """The user's own columns with their names in the data set, in order of first appearance."""
         self._look()
         names = [name for name in self._seen if name not in self._read and name not in self.taken()]
         return pa.schema([(name, pa.string() if pa.types.is_null(t := self._seen[name]) else t) for name in names])
@@ -79,7 +81,7 @@ class Survey:
 
 
 def _type_of(values: list[object]) -> pa.DataType:
-    """The Arrow type of JSON values, or text where they have none in common."""
+    """The Arrow type of JSON values, or text when they have no common type."""
     try:
         return pa.array(values).type
     except (pa.ArrowException, OverflowError):
@@ -87,7 +89,7 @@ def _type_of(values: list[object]) -> pa.DataType:
 
 
 def _together(first: pa.DataType, second: pa.DataType) -> pa.DataType:
-    """The type that holds the values of both, or text."""
+    """The type that holds the values of both types, or text."""
     try:
         schemas = [pa.schema([("x", first)]), pa.schema([("x", second)])]
         return pa.unify_schemas(schemas, promote_options="permissive").field("x").type
@@ -96,7 +98,7 @@ def _together(first: pa.DataType, second: pa.DataType) -> pa.DataType:
 
 
 def fitted(value: object, kind: pa.DataType) -> object:
-    """A value of a user's own column as its type has it: JSON where the column became text."""
+    """Convert a value of a user's own column to the column's type; values of a text column become JSON."""
     if value is None or not pa.types.is_string(kind) or isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False)

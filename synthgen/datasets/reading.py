@@ -1,4 +1,4 @@
-"""Open a data set, and read its rows as records, one at a time."""
+"""Opens a data set and reads its rows as records, one at a time."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _PLACES = ("", "curated", "generated")
 class Dataset:
     """A data set whose columns are known.
 
-    `format` is its name in DATASET_FORMATS. `taken` are the columns that the record takes besides those of the format,
-    and `own` the user's own columns with their types, under the names that they have in the data set. `rows` counts
-    its rows; a row may make several records.
+    `format` is the format's name in DATASET_FORMATS. `taken` lists the columns that the record takes besides those of
+    the format. `own` holds the user's own columns with their types and their names in the data set. `rows` is the
+    number of rows; one row may give several records.
     """
 
     source: SeedSource
@@ -39,7 +39,9 @@ class Dataset:
 
 
 def is_dataset(path: Path) -> bool:
-    """Whether this is a file or folder of rows, and not a run or corpus. A run without a corpus has a recipe."""
+    """Whether the path is a file or folder of rows, not a run or a corpus. A run without a corpus is recognized by its
+    recipe.
+    """
     if (path / "recipe.yaml").exists() or not (path.is_file() or any(p.suffix in SUFFIXES for p in path.rglob("*"))):
         return False
     names = ("manifest.json", "inputs.json")
@@ -47,9 +49,9 @@ def is_dataset(path: Path) -> bool:
 
 
 def open_dataset(source: SeedSource) -> Dataset:
-    """Find out the format and the columns of a data set; reads every row once.
+    """Detect the format and the columns of a data set. Reads every row once.
 
-    Raises CorpusError when there are no rows, RecipeError when no format knows them or a line cannot be read.
+    Raises CorpusError when there are no rows, and RecipeError when no format matches or a line cannot be read.
     """
     name, survey = "", Survey([])
     for where, row in read_rows(source):
@@ -73,12 +75,12 @@ def _format_of(row: Mapping[str, object], where: str) -> str:
 
 
 def records(dataset: Dataset, task: str, split: Split) -> Iterator[tuple[str, Record]]:
-    """(place, record) for the rows of a data set, streamed; the place is like "rows.jsonl, line 3".
+    """Stream (place, record) pairs for the rows of a data set. A place looks like "rows.jsonl, line 3".
 
-    A row without a split of its own is put on a side as seeds are.
+    A row without a split of its own is assigned to a split in the same way as seeds.
 
-    Memory: about 100 bytes for each row. Raises RecipeError naming a row that cannot be read, and CorpusError for an id
-    that occurs twice.
+    Uses about 100 bytes of memory a row. Raises RecipeError, which names a row that cannot be read, and CorpusError for
+    an id that occurs twice.
     """
     entry = DATASET_FORMATS[dataset.format]
     names = own_names(dataset.own.names)
@@ -105,7 +107,9 @@ def _turns(entry: DatasetFormat, row: Mapping[str, object], where: str) -> list[
 
 
 def _id(dataset: Dataset, row: Mapping[str, object], turn: Turns, part: str, seen: dict[bytes, int], where: str) -> str:
-    """A row's own id with the part of it that a record is, or a hash of what the record says; `seen` is kept here."""
+    """The row's own id, with the part of the row that the record is; without an id, a hash of the record's content. Ids
+    are added to `seen`.
+    """
     column = dataset.source.id or ("id" if "id" in dataset.taken else "")
     if column:
         if row.get(column) is None:

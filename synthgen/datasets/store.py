@@ -1,4 +1,4 @@
-"""Write records as a corpus, in shards, as they come."""
+"""Writes a stream of records as a corpus in shards."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SHARD = 1024
 
 
 def store(folder: Path, kind: Kind, rows: Iterable[Record], own: pa.Schema, facts: Facts) -> Manifest:
-    """Write `rows`, each with a split, as a corpus in `folder`, which is claimed already; returns its manifest.
+    """Write `rows`, each with a split, as a corpus into `folder`, which must be claimed already. Returns the manifest.
 
-    `own` are the user's own columns under the names that a data set has for them. `facts` may be filled while the rows
-    are read: it is looked at when all are written. Memory: one shard for each split.
+    `own` are the user's own columns with their names in the data set. The caller may fill `facts` while rows are read;
+    `facts` is read after all rows are written. Holds one shard of each split in memory.
     """
     schema = schema_with(own)
     waiting: dict[str, list[Record]] = {split: [] for split in SPLITS}

@@ -1,4 +1,4 @@
-"""What a row of a data set says: prompt and completion; and the formats that the project reads itself."""
+"""Prompt and completion of a data set's row, for the formats that this package reads itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ Row = Mapping[str, object]
 
 @dataclass(frozen=True)
 class Turns:
-    """One record's messages. `pair_role` is its part where a row makes several records, such as `chosen`."""
+    """The messages of one record. When a row gives several records, `pair_role` names the part that this one is, such
+    as `chosen`.
+    """
 
     prompt: list[Message]
     completion: list[Message]
@@ -22,12 +24,12 @@ class Turns:
 
 
 def has_prompt_and_completion(row: Row) -> bool:
-    """Whether a row has both columns."""
+    """Whether a row has the columns `prompt` and `completion`."""
     return "prompt" in row and "completion" in row
 
 
 def prompt_and_completion(row: Row) -> list[Turns]:
-    """TRL's and Hugging Face's prompt-completion format. Raises ValueError for anything else."""
+    """Read the prompt-completion format of TRL and Hugging Face. Raises ValueError for anything else."""
     return [Turns(_messages(row, "prompt", "user"), _messages(row, "completion", "assistant"))]
 
 
@@ -42,8 +44,9 @@ def _messages(row: Row, column: str, role: str) -> list[Message]:
 
 
 def message(value: Row) -> Message:
-    """A message as the record has it: content that came as parts of text is joined, tool calls become JSON text, and
-    reasoning has one name. Other keys are left out. Raises ValueError for content that is not text."""
+    """Convert a message to the record's form: content parts are joined to one text, tool calls become JSON text, and
+    the reasoning gets one key. Other keys are left out. Raises ValueError when the content is not text.
+    """
     content = value.get("content")
     if isinstance(content, list):
         if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in content):

@@ -1,12 +1,13 @@
-"""Where the work on shards runs. An executor does three things and no more:
+"""Executors run the work on shards. An executor has three members:
 
     executor.map(function, tasks)              # function(task, services) of each task, results in the order of tasks
     executor.exchange(tables, "key", parts)    # rows of many tables, brought together by the value of a column
     executor.services                          # what all workers share
 
-What uses an executor does not know where its work runs. `LocalExecutor` runs it in processes of this machine, and its
-exchange is files. An executor of a cluster has the same three methods. So functions are named at the top of a module,
-tasks and results are small and can be pickled, and tables stay in files that every worker can read.
+Code that uses an executor does not know where its work runs. `LocalExecutor` runs the work in processes on this machine
+and exchanges rows through files. An executor for a cluster would have the same three members. Therefore functions are
+defined at the top level of a module, tasks and results are small and can be pickled, and tables stay in files that
+every worker can read.
 """
 
 from synthgen.executor.base import Executor, Services

@@ -15,27 +15,28 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Services:
-    """What workers share: the budget, the pace of requests, the cache of paid replies, a model. None of them yet.
+    """Services that workers will share: the budget, the request rate, the cache of paid replies, a model. None is
+    implemented yet.
 
-    The object is sent to every worker, so it holds settings and paths alone. A service is opened by the worker that
-    first uses it.
+    The object is sent to every worker, so it holds only settings and paths. A worker opens a service when it first uses
+    it.
     """
 
 
 class Executor(Protocol):
-    """Runs functions on tasks; see the package."""
+    """The interface of an executor, described in the package's docstring."""
 
     services: Services
 
     def map(self, function: Callable[[Task, Services], Result], tasks: Sequence[Task]) -> Iterator[Result]:
-        """`function(task, services)` for each task; results come in the order of the tasks.
+        """Run `function(task, services)` for each task. Results come in the order of the tasks.
 
-        An exception of the function is raised here.
+        An exception in the function is raised again here.
         """
 
     def exchange(self, tables: Sequence[Path], key: str, parts: int) -> list[Partition]:
-        """Partitions of the rows of Arrow files: rows with equal values of `key` are in the same partition.
+        """Partition the rows of Arrow files: rows with equal values of `key` are in the same partition.
 
-        In a partition, rows stand in the order of the tables and in the order that they have there. `key` is a column
-        of uint64 numbers or of binary values of one size, 8 bytes at least.
+        Within a partition, rows are ordered by table, and then by their order in the table. `key` is a column of uint64
+        numbers or of binary values of a fixed size of at least 8 bytes.
         """

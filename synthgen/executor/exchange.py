@@ -1,7 +1,7 @@
-"""Arrow files on disk, and the exchange of their rows by the value of a column.
+"""Arrow files on disk, and the exchange of their rows by the values of a column.
 
-A table is written as one Arrow IPC file, whole or not at all. An exchange into `parts` partitions writes each table
-once more, beside it, with its rows sorted by partition: record batch p of the file holds the rows of partition p.
+A table is written as one Arrow IPC file, completely or not at all. An exchange into `parts` partitions writes a copy of
+each table beside it, with rows sorted by partition. Record batch p of the copy holds the rows of partition p.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from synthgen.errors import CorpusError
 
 @dataclass(frozen=True)
 class Partition:
-    """Rows of several tables that an exchange brought together. `number` is None where all rows are in one."""
+    """The rows of one partition, which come from several tables. `number` is None when there is only one partition."""
 
     tables: tuple[Path, ...]
     number: int | None
@@ -33,7 +33,7 @@ class Partition:
 
 
 def write_table(path: Path, batches: pa.Table | Sequence[pa.RecordBatch]) -> None:
-    """Write a table, or record batches that stay apart, as one Arrow file that is durable under its name."""
+    """Write a table, or a list of record batches that are kept separate, durably as one Arrow file."""
     several = batches.to_batches() if isinstance(batches, pa.Table) else batches
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, batches.schema if isinstance(batches, pa.Table) else batches[0].schema) as file:
@@ -43,7 +43,9 @@ def write_table(path: Path, batches: pa.Table | Sequence[pa.RecordBatch]) -> Non
 
 
 def read_table(path: Path) -> pa.Table:
-    """A table that `write_table` wrote. Its columns are mapped from the file, not copied. Raises CorpusError."""
+    """Read a table that `write_table` wrote. Its columns are memory-mapped, not copied. Raises CorpusError when the
+    file cannot be read.
+    """
     return _file(path).read_all()
 
 
@@ -55,12 +57,12 @@ def _file(path: Path) -> pa.ipc.RecordBatchFileReader:
 
 
 def scattered(path: Path, parts: int) -> Path:
-    """Where the exchange of the table at `path` into `parts` partitions is written."""
+    """The path of the partitioned copy of the table at `path`."""
     return path.with_name(f"{path.stem}-by-{parts}{path.suffix}")
 
 
 def scatter(path: Path, key: str, parts: int) -> Path:
-    """Write a table again with one record batch for each of `parts` partitions; returns the new file."""
+    """Write a copy of a table with one record batch for each of `parts` partitions. Returns the path of the copy."""
     table = read_table(path).combine_chunks()
     place = (_numbers(table.column(key).combine_chunks()) % np.uint64(parts)).astype(np.int64)
     order = np.argsort(place, kind="stable")
@@ -79,7 +81,7 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
 
 
 def _numbers(keys: pa.Array) -> npt.NDArray[np.uint64]:
-    """A number for each key that is the same for equal keys: the key itself, or its first eight bytes."""
+    """A number for each key; equal keys have equal numbers. It is the key itself or its first eight bytes."""
     if pa.types.is_uint64(keys.type):
         return np.frombuffer(keys.buffers()[1], np.uint64)[keys.offset : keys.offset + len(keys)]
     if not pa.types.is_fixed_size_binary(keys.type) or keys.type.byte_width < 8:

@@ -1,4 +1,4 @@
-"""An executor of this machine: with one worker in this process, with several in processes that end with this one."""
+"""An executor on this machine. One worker runs in this process; several run in child processes that end with this one."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from synthgen.executor.worker import main; "
     "main(int(sys.argv[2]), int(sys.argv[3]))"
 )
-_PATIENCE = 5.0  # seconds that an idle worker has to end
+_PATIENCE = 5.0  # seconds that an idle worker gets to end
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """The number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -40,17 +40,17 @@ class _Worker:
 
 
 class LocalExecutor:
-    """Runs tasks on `workers` processes, which are started when they are first needed. Use it in a `with` statement.
+    """Runs tasks in `workers` processes, which start when they are first needed. Use it in a `with` statement.
 
     A worker imports the modules that a function and its tasks name; it does not run the program's main module again.
-    When this process ends, however it ends, the workers end too.
+    When this process ends for any reason, the workers end too.
     """
 
     def __init__(self, workers: int = 1, services: Services | None = None) -> None:
         self.services = services or Services()
         self._count = workers
         self._workers: list[_Worker] = []
-        self._life: tuple[int, int] | None = None  # a pipe whose writing end closes when this process ends
+        self._life: tuple[int, int] | None = None  # a pipe; its write end closes when this process ends
 
     def map(self, function: Callable[[Task, Services], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """See `Executor.map`. A single task runs in this process."""
@@ -62,12 +62,12 @@ class LocalExecutor:
             while len(self._workers) < min(self._count, len(tasks)):
                 self._workers.append(self._started())
             yield from self._mapped(function, tasks)
-        except BaseException:  # what the workers are doing is of no use any more
+        except BaseException:  # the workers' current results are no longer needed
             self.close(at_once=True)
             raise
 
     def exchange(self, tables: Sequence[Path], key: str, parts: int) -> list[Partition]:
-        """See `Executor.exchange`. The partitions are files beside the tables; those that are there are used."""
+        """See `Executor.exchange`. The partitions are files beside the tables. Existing files are reused."""
         if parts == 1:
             return [Partition(tuple(tables), None)]
         missing = [(path, key, parts) for path in tables if not scattered(path, parts).exists()]
@@ -77,9 +77,9 @@ class LocalExecutor:
         return [Partition(files, number) for number in range(parts)]
 
     def close(self, *, at_once: bool = False) -> None:
-        """End the workers; `at_once` without waiting for what they do."""
+        """End the workers. With `at_once`, do not wait for their current tasks."""
         for worker in self._workers:
-            worker.connection.close()  # an idle worker ends
+            worker.connection.close()  # an idle worker ends when its connection closes
             if at_once:
                 worker.process.kill()
         for worker in self._workers:
@@ -122,7 +122,7 @@ class LocalExecutor:
                 following += 1
 
     def _started(self) -> _Worker:
-        """A new worker, with one thread for its numerical libraries: there is a worker for each core."""
+        """Start a worker. It uses one thread for numerical libraries, since there is a worker for each core."""
         self._life = self._life or os.pipe()
         ours, theirs = Pipe()
         channel, life = theirs.fileno(), self._life[0]
@@ -142,7 +142,9 @@ def _scatter(task: tuple[Path, str, int], services: Services) -> Path:
 
 
 def _received(connection: Connection) -> Any:
-    """The result that a worker sent. Raises what the function raised, or UserError when the worker is gone."""
+    """Receive the result of a worker. Raises the exception that the function raised, or UserError when the worker has
+    died.
+    """
     try:
         done, value = pickle.loads(connection.recv_bytes())
     except (EOFError, OSError):

@@ -1,4 +1,4 @@
-"""The main function of a worker process: take tasks from the process that started it, until that process ends."""
+"""The main function of a worker process. It runs tasks from its parent process until the parent ends."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from synthgen.executor.base import Services
 
 
 def main(channel: int, life: int) -> None:
-    """Answer the tasks that come over the file descriptor `channel`.
+    """Run the tasks that arrive through the file descriptor `channel`.
 
-    A message is a pickled (function, task); the answer is (True, result) or (False, exception). `life` is the reading
-    end of a pipe whose other end closes with the parent process: then this process ends at once, even within a task.
+    A message is a pickled (function, task). The reply is (True, result) or (False, exception). `life` is the read end
+    of a pipe whose write end closes when the parent ends. This process then ends at once, even during a task.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers when it is interrupted
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers when the user interrupts it
     threading.Thread(target=_end_with_parent, args=(life,), daemon=True).start()
     connection = Connection(channel)
     services: Services = pickle.loads(connection.recv_bytes())
@@ -39,7 +39,7 @@ def _answer(message: bytes, services: Services) -> bytes:
         try:
             answer = pickle.dumps((False, error))
             pickle.loads(answer)
-        except Exception:  # an exception that cannot be sent
+        except Exception:  # the exception cannot be pickled
             answer = pickle.dumps((False, RuntimeError(f"{type(error).__name__}: {error}")))
         return answer
 

@@ -1,1 +1,1 @@
-"""Generation: seeds become requests, requests become rows of RUN/generated."""
+"""Generation: turns seeds into requests, and replies into rows of RUN/generated."""

@@ -1,4 +1,6 @@
-"""What a teacher's requests cost and what came of them: reserved before, settled and kept after."""
+"""The costs and replies of a teacher's requests. A cost is reserved before a request is sent; afterwards it is settled
+and the reply is stored.
+"""
 
 from __future__ import annotations
 
@@ -14,48 +16,50 @@ from synthgen.teachers.base import Call, RemoteTeacher, Reply
 
 
 class Account:
-    """The cache, the budget and the prices of one teacher's requests. `run` is the ledger's name of the run.
+    """The cache, the budget and the prices of one teacher's requests. `run` is the run's name in the ledger.
 
-    Without a cache nothing is kept.
+    Without a cache nothing is stored.
     """
 
     def __init__(
         self, teacher: RemoteTeacher, cache: Cache | None, *, budget: Budget, prices: Prices | None, run: str
     ) -> None:
         self.teacher, self.cache, self.budget, self.prices, self.run = teacher, cache, budget, prices, run
-        self._kept: dict[bytes, Entry] = {}  # what the cache held for the last items when it was read
-        self._since: set[bytes] = set()  # keys of what has been put there since
+        self._kept: dict[bytes, Entry] = {}  # cached entries of the last items, as of the last read
+        self._since: set[bytes] = set()  # keys stored since that read
 
     @property
     def usd(self) -> float | None:
-        """Dollars that the run has spent; None when prices are unknown."""
+        """US dollars that the run has spent; None when prices are unknown."""
         return None if self.prices is None else self.budget.spent.usd / PICO
 
     def most(self, call: Call) -> Spent:
-        """What a request costs at most."""
+        """The maximum cost of a request."""
         usd = self.prices.most(call.most_prompt, call.most_completion) if self.prices else 0
         return Spent(usd, call.most_prompt + call.most_completion)
 
     def spent(self, reply: Reply, most: Spent) -> Spent:
-        """What a reply cost: all that was reserved where the server did not count."""
+        """The cost of a reply. When the server reports no usage, the whole reservation counts as spent."""
         if reply.usage is None:
             return most
         return Spent(self._cost(reply), (reply.usage["prompt_tokens"] or 0) + (reply.usage["completion_tokens"] or 0))
 
     def priced(self, reply: Reply) -> Reply:
-        """The reply with its cost; None where that is unknown."""
+        """The reply with its cost, which is None when unknown."""
         if self.prices is None or (reply.usage is None and self.teacher.paid):
             return replace(reply, cost_usd=None)
         return replace(reply, cost_usd=self._cost(reply) / PICO)
 
     def read_ahead(self, items: Sequence[Item]) -> None:
-        """Read what the cache holds for these items, at once."""
+        """Read the cache for all of these items in one query."""
         self._since.clear()
         if items and self.cache and self.teacher.paid:
             self._kept = self.cache.find([item.call.key for item in items])
 
     def look_up(self, item: Item, again: bool) -> Entry | None:
-        """What the cache holds for a new item, or for one that waited before it was ever sent (`again`)."""
+        """The cached entry for a new item. With `again`, the item has waited and was never sent, so its entry is read
+        again.
+        """
         if self.cache is None or not self.teacher.paid or item.tries:
             return None
         if again or item.call.key in self._since:
@@ -63,13 +67,13 @@ class Account:
         return self._kept.get(item.call.key)
 
     def reply(self, request: Request, kept: Entry) -> Reply:
-        """The reply that the cache holds."""
+        """The reply in a cached entry."""
         if kept.failure is not None:
             return Reply(failure=kept.failure)
         return self.priced(self.teacher.read(request, kept.body or b""))
 
     async def reserve(self, most: Spent) -> int | None:
-        """Under a budget the reservation is on the disk before the request is on the wire."""
+        """Reserve the cost of a request. Under a budget, the reservation is on disk before the request is sent."""
         if self.cache is None or not self.budget.limited:
             return None
         ticket, statement = self.cache.reserve(self.run, most)
@@ -79,7 +83,7 @@ class Account:
     async def settle(
         self, most: Spent, spent: Spent, ticket: int | None, entry: tuple[bytes, Entry] | None = None
     ) -> None:
-        """Settle the reservation, and make the reply durable, in one commit."""
+        """Settle the reservation and store the reply durably, in one commit."""
         self.budget.settle(most, spent)
         if self.cache is None:
             return
@@ -88,7 +92,7 @@ class Account:
             statements.append(self.cache.put(*entry, self.teacher.identity["model"]))
         if statements:
             await self.cache.commit(statements)
-        if entry is not None:  # not before: a reading in the meantime did not see it
+        if entry is not None:  # only after the commit: an earlier read would not have seen the entry
             self._since.add(entry[0])
 
     def _cost(self, reply: Reply) -> int:

@@ -1,8 +1,9 @@
-"""The Batch API: all that is missing sent as files, answered within a day at half the price, kept in the cache.
+"""Generation with a provider's Batch API: missing requests are sent as files, answered within a day at half the price,
+and the replies are stored in the cache.
 
-What was begun is in `generated/batches.json` before the next step is taken, and a batch carries the hash of its
-requests as metadata: one that was created right before a kill is found again by it, not paid twice. Whatever a
-batch has answered is taken, finished or expired; the rest goes into the next round.
+Each step is recorded in `generated/batches.json` before the next step begins. A batch has the hash of its requests as
+metadata. A batch that was created right before a kill is found again by this hash and is not paid twice. All answers of
+a batch are used, even when the batch expired. Unanswered requests go into the next round.
 """
 
 from __future__ import annotations
@@ -34,16 +35,17 @@ from synthgen.ui import UI
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-_MOST_REQUESTS, _MOST_BYTES = 50_000, 100 << 20  # of one file; the providers' limits are 50,000 and 200 MB
+# limits for one file; the providers' limits are 50,000 requests and 200 MB
+_MOST_REQUESTS, _MOST_BYTES = 50_000, 100 << 20
 _ROUNDS = 3
-_FIRST_LOOK, _LAST_LOOK = 1.0, 60.0  # seconds between looks at a batch
+_FIRST_LOOK, _LAST_LOOK = 1.0, 60.0  # shortest and longest wait in seconds between status requests
 _ENDED = ("completed", "expired", "failed", "cancelled")
 _ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 
 
 @dataclass
 class Batches:
-    """What the functions below share."""
+    """State that the functions below share."""
 
     teacher: ApiModel
     wanted: Batching
@@ -55,11 +57,11 @@ class Batches:
     path: Path
     client: AsyncOpenAI
     held: set[str] = field(default_factory=set)
-    """Digests of the batches whose reservation this process holds."""
+    """Digests of the batches whose cost this process has reserved."""
 
     @property
     def ui(self) -> UI:
-        """How the command talks."""
+        """The UI of the command."""
         return self.wanted.ui
 
     def load(self) -> list[dict[str, Any]]:
@@ -67,14 +69,14 @@ class Batches:
         return list(json.loads(self.path.read_text())) if self.path.exists() else []
 
     def save(self, entries: list[dict[str, Any]]) -> None:
-        """Make the journal durable."""
+        """Write the journal durably."""
         durable.write_json(self.path, entries)
 
 
 async def fill_cache(teacher: ApiModel, wanted: Batching, cache: Cache, budget: Budget, run: str) -> None:
-    """Bring a reply for every request of the shards into the cache; a strategy of several steps takes as many rounds.
+    """Get a reply for every request of the shards into the cache. A strategy with several steps takes several rounds.
 
-    Raises BudgetReached when the budget allows no request, UserError when the batches left some unanswered,
+    Raises BudgetReached when the budget allows no request, UserError when the batches left requests unanswered, and
     TeacherError.
     """
     journal = wanted.folder / "batches.json"
@@ -91,7 +93,8 @@ async def fill_cache(teacher: ApiModel, wanted: Batching, cache: Cache, budget: 
             if not sent:
                 return
             answered = await _wait(batches)
-            rounds += not (short and answered)  # a budget that is given back goes on
+            # a round limited by the budget is not counted when it brought answers: settled batches free budget for the next one
+            rounds += not (short and answered)
         left = sum(1 for _ in _missing(batches))
         if left:
             raise UserError(
@@ -117,7 +120,7 @@ def _translated(batches: Batches, error: Exception) -> Exception:
 
 
 def _missing(batches: Batches) -> Iterator[Call]:
-    """The calls that the cache cannot answer, each once, of every job as far as its replies are there."""
+    """Yield each call that the cache cannot answer once, for every job, as far as the job's earlier replies are cached."""
     seen: set[bytes] = set()
     for shard in batches.wanted.shards:
         for job in batches.wanted.jobs.one_by_one(shard.start, shard.stop):
@@ -128,7 +131,7 @@ def _missing(batches: Batches) -> Iterator[Call]:
 
 
 def _next_calls(batches: Batches, job: Job) -> list[Call]:
-    """The calls a job waits for, after all rounds that the cache answers; none when it is at its end."""
+    """The calls that a job waits for after all cached rounds; empty when the job is finished."""
     rounds = runner(job.recipe)(job)
     try:
         wanted = next(rounds)
@@ -153,7 +156,7 @@ def _reply(batches: Batches, request: Request, entry: Entry) -> Reply:
 
 
 async def _submit(batches: Batches) -> tuple[bool, bool]:
-    """Send what is missing as far as the budget reaches: (whether anything was, whether the budget was short)."""
+    """Send missing requests as far as the budget allows. Returns (whether any were sent, whether the budget was short)."""
     lines: list[bytes] = []
     size, most, some, short = 0, Spent(), False, False
     for call in _missing(batches):
@@ -187,14 +190,15 @@ def _most(batches: Batches, call: Call) -> Spent:
 
 
 async def _create(batches: Batches, lines: list[bytes], most: Spent) -> None:
-    """Upload and create one batch; each step is in the journal before the next."""
+    """Upload and create one batch. Each step is recorded in the journal before the next begins."""
     content = b"".join(lines)
     digest = hashlib.sha256(batches.run.encode() + content).hexdigest()[:32]
     entries = batches.load()
     entry: dict[str, Any] = {"digest": digest, "requests": len(lines), "reserved": [most.usd, most.tokens]}
     batches.budget.hold(most)
     batches.held.add(digest)
-    await batches.cache.commit(batches.cache.settle(batches.run, None, most))  # as spent, until the answer is there
+    # counts as spent until the answer arrives
+    await batches.cache.commit(batches.cache.settle(batches.run, None, most))
     batches.save([*entries, entry])
     uploaded = await batches.client.files.create(file=(f"{digest}.jsonl", content), purpose="batch")
     entry["file"] = uploaded.id
@@ -210,7 +214,7 @@ async def _create(batches: Batches, lines: list[bytes], most: Spent) -> None:
 
 
 async def _recover(batches: Batches) -> None:
-    """Adopt batches that a killed process created and could not write down; wait for those it did."""
+    """Adopt batches that a killed process created but did not record, and wait for batches that it did record."""
     entries = batches.load()
     lost = [entry for entry in entries if "batch" not in entry]
     if lost:
@@ -221,7 +225,7 @@ async def _recover(batches: Batches) -> None:
         for entry in lost:
             if entry["digest"] in known:
                 entry["batch"] = known[entry["digest"]]
-            else:  # never created: nothing can be billed
+            else:  # never created, so nothing can be billed
                 back = Spent(-entry["reserved"][0], -entry["reserved"][1])
                 await batches.cache.commit(batches.cache.settle(batches.run, None, back))
                 batches.budget.settle(Spent(), back)
@@ -231,7 +235,7 @@ async def _recover(batches: Batches) -> None:
 
 
 async def _wait(batches: Batches) -> int:
-    """Until every batch of the journal has ended; how many answers that brought into the cache."""
+    """Wait until every batch of the journal has ended. Returns the number of answers added to the cache."""
     look, answered = _FIRST_LOOK, 0
     while open_ := [entry for entry in batches.load() if not entry.get("done")]:
         for entry in open_:
@@ -246,7 +250,9 @@ async def _wait(batches: Batches) -> int:
 
 
 async def _collect(batches: Batches, entry: dict[str, Any], batch: Any) -> int:
-    """Put what a batch has answered into the cache, and replace its reservation by what it cost; how many."""
+    """Put a batch's answers into the cache, and replace its reservation by its actual cost. Returns the number of
+    answers.
+    """
     statements: list[Statement] = []
     usd = tokens = answered = 0
     for file in (batch.output_file_id, batch.error_file_id):
@@ -288,7 +294,7 @@ async def _collect(batches: Batches, entry: dict[str, Any], batch: Any) -> int:
 
 
 def _entry(batches: Batches, response: dict[str, Any]) -> tuple[Entry | None, Usage | None]:
-    """(what to keep of one answer or None, its usage). What may work another time is not kept."""
+    """Return (cache entry of an answer or None, its usage). Errors that may not occur again are not cached."""
     body = json.dumps(response.get("body") or {}, ensure_ascii=False).encode()
     if response.get("status_code") == 200:
         return Entry(as_batched(body)), usage_of(response["body"])

@@ -1,4 +1,4 @@
-"""What an engine's Batch API is asked to answer."""
+"""The work that is given to an engine's Batch API."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from synthgen.ui import UI
 
 @dataclass(frozen=True)
 class Batching:
-    """The shards whose requests are sent as batches; `folder` is the corpus, where a journal of them may lie."""
+    """The shards whose requests are sent as batches. `folder` is the corpus folder, which may hold a journal of
+    batches.
+    """
 
     jobs: Jobs
     shards: Sequence[Shard]

@@ -1,8 +1,9 @@
-"""Money and tokens: a budget that is reserved before a request is sent, and settled after it.
+"""Budgets in money and tokens. A cost is reserved before a request is sent and settled afterwards.
 
-Sums are whole picodollars (1e-12 $), so that nothing is rounded. What a request can cost at most is known before it is
-sent: every token of the prompt is at least one byte of it, and the completion ends at `max_new_tokens`. A reply whose
-fate is unknown (a timeout, a broken connection, half a body) counts in full: the provider may bill it.
+Amounts are whole picodollars (1e-12 $), so there is no rounding. The maximum cost of a request is known before it is
+sent: a token of the prompt has at least one byte, and the completion has at most `max_new_tokens` tokens. When the
+outcome of a request is unknown (a timeout, a broken connection, a partial body), the whole reservation counts as spent,
+because the provider may bill it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from synthgen.recipe import Recipe
 
 
 class Budget:
-    """What may still be spent. `usd` in picodollars; None is no limit."""
+    """The remaining budget. `usd` is in picodollars; None means no limit."""
 
     def __init__(self, usd: int | None, tokens: int | None, spent: Spent) -> None:
         self.usd, self.tokens = usd, tokens
@@ -28,7 +29,7 @@ class Budget:
 
     @property
     def holds(self) -> bool:
-        """Whether a reservation is out that may come back."""
+        """Whether any reservation is open that may be given back."""
         return self.held != Spent()
 
     def fits(self, most: Spent) -> bool:
@@ -42,12 +43,12 @@ class Budget:
         self.held = Spent(self.held.usd + most.usd, self.held.tokens + most.tokens)
 
     def settle(self, most: Spent, spent: Spent) -> None:
-        """Give a reservation back and count what was spent of it."""
+        """Release a reservation and subtract what was actually spent."""
         self.held = Spent(self.held.usd - most.usd, self.held.tokens - most.tokens)
         self.spent = Spent(self.spent.usd + spent.usd, self.spent.tokens + spent.tokens)
 
     def text(self) -> str:
-        """'$0.4987 of $0.5000', or tokens."""
+        """The spending as text, such as '$0.4987 of $0.5000', or in tokens."""
         parts = [f"${self.spent.usd / PICO:.4f} of ${self.usd / PICO:.4f}"] if self.usd is not None else []
         if self.tokens is not None:
             parts.append(f"{self.spent.tokens:,} of {self.tokens:,} tokens")
@@ -55,9 +56,9 @@ class Budget:
 
 
 def open_budget(recipe: Recipe, spent: Spent, parts: int = 1) -> Budget:
-    """The recipe's budget, less what the run has spent; one of `parts` machines gets its share.
+    """The recipe's budget minus what the run has spent. With several machines (`parts`), each gets an equal share.
 
-    Raises RecipeError for dollars without the prices of everybody who is asked.
+    Raises RecipeError when the budget is in dollars and the price of a teacher is unknown.
     """
     wanted = recipe.generate.budget
     if wanted is None:

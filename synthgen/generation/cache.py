@@ -1,11 +1,12 @@
-"""Paid replies, kept for ever: one sqlite file in the user's cache folder, keyed by the content of the request.
+"""The cache of paid replies: one SQLite file in the user's cache folder, keyed by request content. Entries never
+expire.
 
-A reply counts once it is durable here (WAL, synchronous=FULL). A writer thread commits whatever has gathered in
-one transaction, so that a thousand replies a second cost a few fsyncs, and each waiting task goes on only after
-its commit. The same file holds the ledger of budgets: what a run has spent, and what it has reserved for
-requests that may be on their way. A reservation that a killed process leaves behind counts as spent.
+A reply counts only after it is durable in the cache (WAL, synchronous=FULL). A writer thread commits all waiting
+statements in one transaction. A thousand replies a second therefore need only a few fsyncs. Each waiting task continues
+after its commit. The same file holds the budget ledger: what a run has spent, and what it has reserved for open
+requests. A reservation of a killed process counts as spent.
 
-No key of any provider is ever in a request's body, so none is in here.
+A request body never contains an API key, so this file holds none.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ CREATE TABLE reserved(id INTEGER PRIMARY KEY, run TEXT NOT NULL, usd INTEGER NOT
 """
 _PLACES = "(?, ?, ?, ?, ?, ?)"
 _PUT = f"INSERT OR REPLACE INTO reply VALUES {_PLACES}"
-_ROWS = 64  # replies in one statement
+_ROWS = 64  # maximum number of replies in one statement
 _SPEND = (
     "INSERT INTO spent VALUES (?, ?, ?) "
     "ON CONFLICT(run) DO UPDATE SET usd = usd + excluded.usd, tokens = tokens + excluded.tokens"
 )
-_SMALL = 2048  # bytes of a body that compressing would not make worth it
+_SMALL = 2048  # bodies below this many bytes are not compressed
 
 Statement = tuple[str, Sequence[Any]]
 Batch = list[tuple[list[Statement], asyncio.Future[None]]]
@@ -47,7 +48,9 @@ Batch = list[tuple[list[Statement], asyncio.Future[None]]]
 
 @dataclass(frozen=True)
 class Entry:
-    """A reply as the server sent it, or why there is none (`failure` = (kind, reason); `body` may be there)."""
+    """A reply as the server sent it, or the reason that there is none. `failure` is (kind, reason); an entry with a
+    failure may still have a body.
+    """
 
     body: bytes | None
     failure: tuple[str, str] | None = None
@@ -55,16 +58,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class Spent:
-    """Picodollars (1e-12 $) and tokens."""
+    """An amount of picodollars (1e-12 $) and tokens."""
 
     usd: int = 0
     tokens: int = 0
 
 
 class Cache:
-    """The file at `path`; use it from one event loop. `retry_failed` makes kept failures invisible.
+    """The cache in the file at `path`. Use it from one event loop. With `retry_failed`, cached failures are ignored.
 
-    Raises UserError for a file that is damaged or is not a cache.
+    Raises UserError when the file is damaged or not a cache.
     """
 
     def __init__(self, path: Path, *, retry_failed: bool = False) -> None:
@@ -96,11 +99,13 @@ class Cache:
         self._thread.start()
 
     def get(self, key: bytes) -> Entry | None:
-        """What is kept for a request, or None."""
+        """The cached entry of a request, or None."""
         return self.find([key]).get(key)
 
     def find(self, keys: Sequence[bytes]) -> dict[bytes, Entry]:
-        """What is kept for some requests, by key: one query for all costs little more than one for each."""
+        """The cached entries of several requests, by key. One query for all of them costs little more than a query for
+        one.
+        """
         marks = ", ".join("?" * len(keys))
         try:
             rows = self._reader.execute(
@@ -117,17 +122,17 @@ class Cache:
         }
 
     def put(self, key: bytes, entry: Entry, model: str) -> Statement:
-        """The statement that keeps an entry; hand it to `commit`."""
+        """The statement that stores an entry. Pass it to `commit`."""
         kind, reason = entry.failure or (None, None)
         return _PUT, (key, kind, reason, entry.body, model, int(time.time()))
 
     def reserve(self, run: str, most: Spent) -> tuple[int, Statement]:
-        """(id of the reservation, statement)."""
+        """Return (id of the reservation, statement that stores it)."""
         self._next_id += 1
         return self._next_id, ("INSERT INTO reserved VALUES (?, ?, ?, ?)", (self._next_id, run, most.usd, most.tokens))
 
     def settle(self, run: str, reservation: int | None, spent: Spent) -> list[Statement]:
-        """Statements that turn a reservation into what was spent."""
+        """Statements that replace a reservation by the amount actually spent."""
         found: list[Statement] = []
         if reservation is not None:
             found.append(("DELETE FROM reserved WHERE id = ?", (reservation,)))
@@ -136,9 +141,9 @@ class Cache:
         return found
 
     def commit(self, statements: list[Statement]) -> asyncio.Future[None]:
-        """Done once the statements are on the disk, all or none of them. Raises OSError or UserError.
+        """Commit all statements or none. The future is done when they are on disk. Raises OSError or UserError.
 
-        What is asked for while the writer is busy goes into one transaction after it.
+        Calls that arrive while the writer is busy are combined in its next transaction.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
@@ -153,7 +158,7 @@ class Cache:
         self._pending = []
 
     def _told(self, batch: Batch, error: Exception | None) -> None:
-        """In the loop, after a commit: the next batch first, then those who waited."""
+        """Runs in the event loop after a commit: starts the next batch, then notifies the waiting tasks."""
         if self._pending:
             self._flush()
         else:
@@ -166,7 +171,7 @@ class Cache:
                     future.set_exception(error)
 
     def spent(self, run: str) -> Spent:
-        """What a run has spent, with everything a killed process had reserved: that may have been billed."""
+        """What a run has spent, including all open reservations of killed processes, which may have been billed."""
         try:
             with self._reader:
                 self._reader.execute("BEGIN IMMEDIATE")
@@ -181,7 +186,7 @@ class Cache:
         return Spent(*row)
 
     def close(self) -> None:
-        """Commit what waits, and let go of the file."""
+        """Commit waiting statements and close the file."""
         if self._pending:
             self._flush()
         self._queue.put(None)
@@ -195,7 +200,7 @@ class Cache:
         return connection
 
     def _write(self) -> None:
-        """The writer thread: a batch, a transaction, word to the loop."""
+        """The writer thread: takes a batch of statements, commits them, and notifies the loop."""
         connection: sqlite3.Connection | None = None
         while (batch := self._queue.get()) is not None:
             error: Exception | None = None
@@ -207,7 +212,7 @@ class Cache:
             loop = batch[0][1].get_loop()
             try:
                 loop.call_soon_threadsafe(self._told, batch, error)
-            except RuntimeError:  # closed by an interruption: nobody is left to tell, and the commit stands
+            except RuntimeError:  # the loop was closed by an interruption; nobody waits, and the commit is valid
                 continue
         if connection is not None:
             connection.close()
@@ -237,9 +242,10 @@ class Cache:
 
 
 def _together(statements: list[Statement]) -> Iterator[Statement]:
-    """The same done in fewer statements: between two the interpreter goes from thread to thread.
+    """Merge statements into fewer ones. Each statement costs a switch between the interpreter's threads.
 
-    Replies go in many at a time, and what a run spent is summed; nothing else needs these to come in their order.
+    Many replies are stored with one statement, and a run's spending is summed. The order of the other statements does
+    not matter.
     """
     puts: list[Sequence[Any]] = []
     spent: dict[str, list[int]] = {}
@@ -260,13 +266,13 @@ def _together(statements: list[Statement]) -> Iterator[Statement]:
 
 
 def _packed(values: Sequence[Any]) -> list[Any]:
-    """The values of _PUT with the body compressed; here, since it is the writer's thread that has time for it."""
+    """The values of _PUT with a compressed body. The writer thread compresses, because it has time to spare."""
     key, kind, reason, body, model, made = values
     return [key, kind, reason, None if body is None else _pack(body), model, made]
 
 
 def _pack(body: bytes) -> bytes:
-    """A large body compressed after its length, a small one as it is after a zero."""
+    """Pack a body: a large body is its length and the compressed bytes, a small one is a zero and the plain bytes."""
     if len(body) < _SMALL:
         return struct.pack("<I", 0) + body
     return struct.pack("<I", len(body)) + pa.compress(body, codec="zstd", asbytes=True)

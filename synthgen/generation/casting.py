@@ -1,4 +1,4 @@
-"""Which teacher of a recipe does what, as the tables of strategies and engines say."""
+"""The roles of a recipe's teachers, according to the tables of strategies and engines."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Teachers = Mapping[str, Teacher | RemoteTeacher]
 
 
 def short_name(model: str) -> str:
-    """The short name of a model: what follows the last slash."""
+    """The short name of a model: the text after its last slash."""
     return model.rsplit("/", 1)[-1].removeprefix("package:")
 
 
 def cast(recipe: Recipe) -> dict[str, AnyTeacher]:
-    """The sections of all teachers, by name. A single teacher is called by its model."""
+    """The sections of all teachers, by name. A single teacher's name is its model's name."""
     return dict(recipe.teachers) or {short_name(recipe.teacher.model): recipe.teacher}
 
 
@@ -36,17 +36,17 @@ def answerers(recipe: Recipe) -> list[str]:
 
 
 def scorers(recipe: Recipe) -> list[str]:
-    """Names of the teachers that only give their distributions on the rows' tokens."""
+    """Names of the teachers that only score the rows' tokens with their distributions."""
     return list(recipe.logits.score_by) if recipe.logits else []
 
 
 def judge(recipe: Recipe) -> str:
-    """Name of the teacher that judges."""
+    """Name of the teacher that acts as judge."""
     return recipe.steps.judge or next(iter(cast(recipe)))
 
 
 def logits_spec(recipe: Recipe) -> LogitsSpec | None:
-    """Which part of the distributions is kept; None where the recipe or its strategy keeps none."""
+    """The part of each distribution that is stored; None when the recipe or its strategy stores none."""
     section = recipe.logits
     if section is None or not STRATEGIES[recipe.strategy].keeps_distributions:
         return None
@@ -56,12 +56,12 @@ def logits_spec(recipe: Recipe) -> LogitsSpec | None:
 
 
 def in_process(section: AnyTeacher) -> bool:
-    """Whether the model of a teacher runs in this process."""
+    """Whether a teacher's model runs in this process."""
     return ENGINES[section.engine].in_process
 
 
 def source(name: str, role: str, license: str) -> Source:
-    """One entry of a row's sources."""
+    """An entry of a row's sources."""
     return {
         "id": name,
         "role": role,
@@ -74,12 +74,12 @@ def source(name: str, role: str, license: str) -> Source:
 
 
 def seed_source(stated: SeedSource, name: str, role: str) -> Source:
-    """The entry of a seed in a row's sources: what its file or data set states, under `name` and in `role`."""
+    """A seed's entry in a row's sources: what its file or data set states about itself, with this `name` and `role`."""
     return {**source(name, role, stated.license or "unknown"), "made_by": stated.made_by, "account": stated.account}
 
 
 def versions(recipe: Recipe, teachers: Teachers | None = None) -> dict[str, str]:
-    """Each teacher's model and revision as row ids have it, by its name; without `teachers`, the model alone."""
+    """The model and revision of each teacher by name, as used in row ids. Without `teachers`, only the model."""
     if teachers is None:
         return {name: section.model for name, section in cast(recipe).items()}
     return {
@@ -89,7 +89,7 @@ def versions(recipe: Recipe, teachers: Teachers | None = None) -> dict[str, str]
 
 
 def roles(recipe: Recipe) -> list[SourceTerms]:
-    """What each teacher does, as the manifest lists it: entries of `role`, `source` and `license`."""
+    """The role of each teacher, as listed in the manifest: entries of `role`, `source` and `license`."""
     strategy, everybody = STRATEGIES[recipe.strategy], cast(recipe)
     named = [("logits" if strategy.completions_given else "generator", name) for name in answerers(recipe)]
     named += [("logits", name) for name in scorers(recipe)]
@@ -103,7 +103,7 @@ def roles(recipe: Recipe) -> list[SourceTerms]:
 
 
 def needs(recipe: Recipe) -> list[tuple[str, str]]:
-    """(teacher's name, kind of request that it must answer) for everything that the recipe asks."""
+    """(teacher's name, kind of request) pairs for everything that the recipe asks of its teachers."""
     strategy = STRATEGIES[recipe.strategy]
     wanted: list[tuple[str, str]] = [(name, strategy.request_kind) for name in answerers(recipe)]
     wanted += [(name, "score") for name in scorers(recipe)]
@@ -116,8 +116,9 @@ def needs(recipe: Recipe) -> list[tuple[str, str]]:
 
 
 def refuse_incapable(recipe: Recipe, teachers: Teachers) -> None:
-    """Raise TeacherError when two teachers are the same model, when a teacher does not offer what the recipe asks of
-    it, or when a teacher is to score the tokens of another tokenizer."""
+    """Raise TeacherError when two teachers are the same model, when a teacher does not offer a kind of request that the
+    recipe needs, or when a teacher would score tokens of another tokenizer.
+    """
     first_with: dict[str, str] = {}
     for name, version in versions(recipe, teachers).items():
         if (first := first_with.setdefault(version, name)) != name:

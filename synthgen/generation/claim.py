@@ -1,4 +1,4 @@
-"""A run's folder is claimed for exactly one set of inputs, and only when all of them could be opened."""
+"""Claims a run's folder for exactly one set of inputs, after all inputs could be opened."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from synthgen.generation.inputs import Inputs
 from synthgen.recipe import deciding, differences, dump_recipe
 from synthgen.seeds.changes import RowHashes, changed_rows
 
-# What decides the rows. Of the seeds, their content decides (`seeds_sha256`), not where they lie.
+# The sections that determine the rows. For seeds, the content counts (`seeds_sha256`), not their path.
 SECTIONS = ("task", "strategy", "split", "teacher", "teachers", "mixture", "generate", "steps", "logits")
 _SEEDS = "seeds_sha256"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """The folder RUN/generated and what its rows are made from."""
+    """The folder RUN/generated and the inputs of its rows."""
 
     folder: Path
     inputs: Inputs
@@ -35,15 +35,16 @@ class Claim:
         }
 
     def check(self) -> bool:
-        """Whether the folder holds rows of these inputs. Raises RunChanged, naming what differs, for rows of others.
+        """Whether the folder holds rows of these inputs. Raises RunChanged, which names the differences, when it holds
+        rows of other inputs.
 
         Nothing is written."""
         return corpus.is_begun(self.folder, self.values, "generate", self._differences)
 
     def write(self, fresh: bool) -> None:
-        """Claim the folder, if it is not claimed yet; `fresh` discards what it holds.
+        """Claim the folder if it is not claimed yet. `fresh` discards its content.
 
-        RUN/recipe.yaml is written too, where the run has none or holds no rows yet."""
+        Also writes RUN/recipe.yaml when the run has none or holds no rows yet."""
         if fresh:
             outputs.discard(self.folder, outputs.GENERATED)
         outputs.sweep(self.folder, outputs.GENERATED)
@@ -55,12 +56,12 @@ class Claim:
         durable.write_json(self.folder / "inputs.json", self.values)
 
     def _differences(self, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-        """What changed; of the seeds, which rows of which file."""
+        """The differences in words; for seeds, which rows of which file changed."""
         changed = differences({**old, _SEEDS: ""}, {**new, _SEEDS: ""})
         if old.get(_SEEDS) == new[_SEEDS]:
             return changed
         before = RowHashes.read(self.folder)
         rows = changed_rows(before, self.inputs.seeds.rows) if before else []
-        if rows or changed:  # another split or template also changes the sides of the seeds
+        if rows or changed:  # a changed split or template also moves seeds between splits
             return [*rows, *changed]
         return ["the seeds are others"]

@@ -1,4 +1,4 @@
-"""Generation: seeds → RUN/generated. To resume is to ask only for the shards that are not there."""
+"""Generation: seeds → RUN/generated. Resuming means asking only for the missing shards."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def generate(
     batch: bool = False,
     ui: UI | None = None,
 ) -> Generation:
-    """Ask the teacher for every row of the recipe that `run`/generated does not have yet.
+    """Ask the teachers for every row of the recipe that `run`/generated does not have yet.
 
-    `fresh` discards what is there. `repair` makes damaged shards again, and `retry_failed` those with failures (paid
-    replies come from the cache). `part` (i, n) makes every n-th shard alone, and the manifest is written by whoever
-    finds all shards there. `batch` sends what is missing through the provider's Batch API.
+    `fresh` discards existing rows. `repair` makes damaged shards again. `retry_failed` makes shards with failures
+    again; paid replies come from the cache. With `part` (i, n), only every n-th shard is made. The process that finds
+    all shards complete writes the manifest. `batch` sends missing requests through the provider's Batch API.
 
-    The folder is claimed once all teachers are open: a mistake that is found before leaves it as it was. Raises
-    RunChanged when the folder was begun with other inputs, CorpusError when a shard is damaged, RecipeError and
-    TeacherError for what the recipe names, BudgetReached, and GateDenied for too many failures.
+    The folder is claimed after all teachers are open, so an earlier error leaves it unchanged. Raises RunChanged when
+    the folder was started with other inputs, CorpusError when a shard is damaged, RecipeError and TeacherError for
+    problems with the recipe's files and models, BudgetReached, and GateDenied when too many requests fail.
     """
     check_recipe(recipe)
     ui, began = ui or UI(quiet=True), time.monotonic()
@@ -65,13 +65,14 @@ def generate(
             manifest = corpus.verify(folder)
             ui.note(f"{folder} is complete; nothing to do")
             return Generation(folder, True, False, _since(began), manifest=manifest)
-    for _ in first_queries(inputs.jobs()):  # a template that does not fit a seed is reported now
+    for _ in first_queries(inputs.jobs()):  # report now when a template does not fit a seed
         pass
     with ExitStack() as opened:
         teachers = _open(recipe, batch, opened)
         casting.refuse_incapable(recipe, teachers)
         claim.write(fresh)
-        # Row ids hold the teachers' revisions, which only opened teachers know; the number of jobs does not.
+        # Row ids contain the teachers' revisions, which are known only after the teachers are open. The number of jobs
+        # does not depend on them.
         jobs = inputs.jobs(casting.versions(recipe, teachers))
         layout = Layout.of(recipe, teachers)
         planned = corpus.plan_shards(jobs.counts, recipe.generate.shard_size)
@@ -96,7 +97,7 @@ def _since(began: float) -> float:
 
 
 def _tidy(folder: Path, *, repair: bool, retry_failed: bool, ui: UI) -> None:
-    """Remove what a killed process left, and the shards that are to be made again."""
+    """Remove temporary files of a killed process, and the shards that must be made again."""
     outputs.sweep(folder, outputs.GENERATED)
     if repair:
         for name in corpus.discard_damaged(folder):
@@ -106,9 +107,9 @@ def _tidy(folder: Path, *, repair: bool, retry_failed: bool, ui: UI) -> None:
 
 
 def _open(recipe: Recipe, batch: bool, opened: ExitStack) -> dict[str, Teacher | RemoteTeacher]:
-    """The recipe's teachers, by name; those in this process are closed with `opened`.
+    """Open the recipe's teachers, by name. Teachers in this process are closed when `opened` is.
 
-    Raises UserError for `batch` with teachers that have no Batch API."""
+    Raises UserError when `batch` is given and a teacher has no Batch API."""
     sections = casting.cast(recipe)
     if batch and (len(sections) > 1 or any(ENGINES[s.engine].batches is None for s in sections.values())):
         engines = ", ".join(f"'{section.engine}'" for section in sections.values())
@@ -128,7 +129,7 @@ def _open(recipe: Recipe, batch: bool, opened: ExitStack) -> dict[str, Teacher |
 
 @dataclass(frozen=True)
 class _Work:
-    """The shards that this process makes, and who answers."""
+    """The shards that this process makes, and the teachers."""
 
     folder: Path
     jobs: Jobs
@@ -142,33 +143,33 @@ class _Work:
 
     @cached_property
     def local(self) -> dict[str, Teacher]:
-        """The teachers in this process, by name."""
+        """The teachers that run in this process, by name."""
         here = [name for name, section in casting.cast(self.recipe).items() if casting.in_process(section)]
         return {name: cast(Teacher, self.layout.teachers[name]) for name in here}
 
     @cached_property
     def remote(self) -> dict[str, RemoteTeacher]:
-        """The teachers behind a wire, by name."""
+        """The teachers behind an API, by name."""
         others = [name for name in casting.cast(self.recipe) if name not in self.local]
         return {name: cast(RemoteTeacher, self.layout.teachers[name]) for name in others}
 
     @property
     def size(self) -> int:
-        """How many jobs there are."""
+        """The number of jobs."""
         return sum(shard.stop - shard.start for shard in self.shards)
 
     @property
     def unit(self) -> str:
-        """What progress counts: a job that asks once is a row."""
+        """The unit of the progress bar. A job with a single request is a row."""
         strategy = self.jobs.setting.strategy
         return "jobs" if strategy.most_requests(self.recipe.steps, len(self.recipe.teachers)) > 1 else "rows"
 
 
 def _make(work: _Work, output: Output, *, batch: bool, retry_failed: bool, parts: int, ui: UI) -> None:
-    """Make the shards, in the way that the teachers are fastest with.
+    """Make the shards in the way that is fastest for the teachers.
 
-    Engines that take requests one at a time, and remote teachers, are kept full across shards. As soon as an engine
-    that answers batches takes part, the jobs of one shard run side by side, shard after shard."""
+    Engines that take single requests, and remote teachers, are kept busy across shards. When any engine answers in
+    batches, shards are made one after another, and the jobs of a shard run in parallel."""
     recipe, spec = work.recipe, work.layout.spec
     if not work.shards:
         return
@@ -190,7 +191,7 @@ def _make(work: _Work, output: Output, *, batch: bool, retry_failed: bool, parts
 
 
 def _by_batch(work: _Work, ui: UI) -> First:
-    """What brings the replies into the cache by the provider's batches."""
+    """A function that fills the cache with replies from the provider's Batch API."""
     [(name, teacher)] = work.remote.items()
     batches = ENGINES[casting.cast(work.recipe)[name].engine].batches
     assert batches is not None
@@ -198,7 +199,7 @@ def _by_batch(work: _Work, ui: UI) -> First:
 
 
 def _ask_all(ask_local: Ask, local: Mapping[str, Teacher], remotes: Remotes, requests: list[Request]) -> list[Reply]:
-    """Replies in order, of local and remote teachers together."""
+    """The replies of local and remote teachers, in the order of the requests."""
     replies: list[Reply] = [Reply()] * len(requests)
     for is_local, ask in ((True, ask_local), (False, remotes.ask)):
         places = [place for place, request in enumerate(requests) if (request.teacher in local) == is_local]
@@ -209,7 +210,7 @@ def _ask_all(ask_local: Ask, local: Mapping[str, Teacher], remotes: Remotes, req
 
 
 def _shard_by_shard(work: _Work, ask: Ask, output: Output) -> None:
-    """One shard after another, its jobs side by side."""
+    """Make one shard after another; the jobs of a shard run in parallel."""
     run = runner(work.recipe)
     for shard in work.shards:
         jobs = work.jobs.range(shard.start, shard.stop)

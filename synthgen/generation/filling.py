@@ -1,8 +1,8 @@
-"""Shards opened in order, their jobs run as replies come, each shard committed when it is complete.
+"""Opens shards in order, runs their jobs as replies arrive, and commits each shard when it is complete.
 
-A job's requests are built when its shard is opened or its last round is answered, and a shard is forgotten when it
-is committed: memory holds the open shards, never the corpus. Committing (compressing, writing, fsync) runs in a
-thread beside the loop.
+A job's requests are built when its shard opens or when its last round is answered. A committed shard is released.
+Memory therefore holds only the open shards, never the corpus. A thread beside the event loop commits shards
+(compression, write, fsync).
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from synthgen.recipe import Recipe
 from synthgen.teachers.base import FAILURES, Caller, Reply
 from synthgen.ui import Progress
 
-_HELD_BYTES = 256 << 20  # rows that wait for the rest of their shard
+_HELD_BYTES = 256 << 20  # maximum size of rows that wait for the rest of their shard
 _OPEN_SHARDS = 64
-_COMMITTING = 4  # shards that wait for the disk
+_COMMITTING = 4  # maximum number of shards that wait for the disk
 
 Write = Callable[[corpus.Shard, list[list[Outcome]]], None]
 """Commits the outcomes of a shard's jobs."""
 
 
 class Gate:
-    """Counts requests that failed, and stops the run when they are more than the recipe allows.
+    """Counts failed requests, and stops the run when there are more than the recipe allows.
 
-    What a strategy itself turns away (teachers agree, a tie) is no failure of a request and is not counted.
+    Rows that a strategy itself rejects (teachers agree, a tie) are not failed requests and are not counted.
     """
 
     def __init__(self, recipe: Recipe, total: int, failed: int) -> None:
@@ -41,7 +41,7 @@ class Gate:
         self.failed = failed
 
     def count(self, outcomes: Sequence[Outcome]) -> None:
-        """Raise GateDenied for one failure too many."""
+        """Count failures. Raises GateDenied when there are too many."""
         for one in outcomes:
             if isinstance(one, Failure) and one.kind in FAILURES:
                 self.failed += 1
@@ -54,7 +54,7 @@ class Gate:
 
 
 def most_failures(wanted: str | int | None, total: int) -> float:
-    """The number of failures that is still allowed."""
+    """The number of failures that is allowed."""
     if wanted is None:
         return float("inf")
     text = str(wanted)
@@ -63,7 +63,7 @@ def most_failures(wanted: str | int | None, total: int) -> float:
 
 @dataclass(frozen=True)
 class Output:
-    """Where outcomes go: `write` commits a shard, `bar` shows progress, `gate` counts failures."""
+    """The destination of outcomes: `write` commits a shard, `bar` shows progress, `gate` counts failures."""
 
     write: Write
     bar: Progress
@@ -72,7 +72,7 @@ class Output:
 
 @dataclass(slots=True)
 class _Running:
-    """A job whose round is being answered: `row` is its place in the shard."""
+    """A job that waits for the replies of its round. `row` is its index in the shard."""
 
     shard: int
     row: int
@@ -93,12 +93,12 @@ class _Open:
 
 
 class Filling:
-    """The open shards of one run: hands out requests, takes replies, commits what is complete. A `Work`."""
+    """The open shards of one run. Hands out requests, takes replies, and commits complete shards. Implements `Work`."""
 
     def __init__(
         self, jobs: Jobs, shards: Sequence[corpus.Shard], callers: Mapping[str, Caller], output: Output
     ) -> None:
-        """`callers` build what is sent, by teacher."""
+        """`callers` holds, for each teacher, the object that builds the sent requests."""
         self.callers, self.output = callers, output
         self.run = runner(jobs.setting.recipe)
         self.open: dict[int, _Open] = {}
@@ -113,11 +113,13 @@ class Filling:
 
     @property
     def finished(self) -> bool:
-        """Whether every job is at its end."""
+        """Whether every job is finished."""
         return self._begun and not self.open
 
     def take(self, teacher: str) -> Item | None:
-        """The next request for a teacher: of a job that has begun, else of a new one. Raises what a commit raised."""
+        """The next request for a teacher: from a job that has begun, otherwise from a new job. Raises the error of a
+        failed commit.
+        """
         ready = self.ready[teacher]
         while not ready:
             if self.error is not None:
@@ -129,7 +131,7 @@ class Filling:
         return ready.popleft()
 
     def deliver(self, item: Item, reply: Reply) -> None:
-        """Put a reply in its place; the last one of a round goes on with the job. Raises GateDenied."""
+        """Store a reply. The last reply of a round advances the job. Raises GateDenied."""
         job, place = item.place
         assert isinstance(job, _Running)
         if job.replies[place] is not None:
@@ -144,14 +146,14 @@ class Filling:
                 self.wake()
 
     async def committed(self) -> None:
-        """Wait for the commits that are under way; raise what one of them raised."""
+        """Wait for running commits. Raises the error of a failed one."""
         if self.commits:
             await asyncio.wait(set(self.commits))
         if self.error is not None:
             raise self.error
 
     def _begin(self, jobs: Jobs, shards: Sequence[corpus.Shard]) -> Iterator[bool]:
-        """Begin job after job."""
+        """Start one job after another."""
         for number, shard in enumerate(shards):
             size = shard.stop - shard.start
             self.open[number] = _Open(shard, [[] for _ in range(size)], size)
@@ -185,14 +187,16 @@ class Filling:
             task.add_done_callback(self._committed)
 
     def _room(self) -> bool:
-        """Whether another job may begin. A shard that is open alone is filled, however large: it frees nothing else."""
+        """Whether another job may start. A shard that is the only open one is always filled, whatever its size, because
+        waiting would free no memory.
+        """
         if len(self.open) <= 1 and not self.commits:
             return True
         return self.held < _HELD_BYTES and len(self.open) < _OPEN_SHARDS and len(self.commits) < _COMMITTING
 
     async def _commit(self, number: int) -> None:
         shard = self.open.pop(number)
-        async with self.turn:  # one at a time: a second thread would only contend for the interpreter
+        async with self.turn:  # one at a time: a second thread would only compete for the interpreter lock
             await asyncio.to_thread(self.output.write, shard.shard, shard.outcomes)
         self.held -= shard.held
         failed = sum(isinstance(one, Failure) for several in shard.outcomes for one in several)
@@ -206,7 +210,7 @@ class Filling:
 
 
 def _size(one: Outcome) -> int:
-    """About how many bytes an outcome holds."""
+    """The approximate size of an outcome in bytes."""
     if isinstance(one, Failure):
         return 256
     arrays = sum(value.nbytes for target in one.targets.values() for value in vars(target).values())

@@ -1,4 +1,4 @@
-"""What a recipe's generation starts from: its templates and its seeds, read and checked."""
+"""The inputs of a recipe's generation: templates and seeds, read and checked."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ class Inputs:
     seeds: Seeds
 
     def jobs(self, versions: dict[str, str] | None = None) -> Jobs:
-        """All jobs. `versions` are those of opened teachers; without them requests have no ids."""
+        """All jobs of the recipe. `versions` holds the versions of opened teachers; without them requests have no ids."""
         if versions is None:
             return Jobs(Setting(self.recipe, self.prompt, self.seeds, casting.versions(self.recipe), identified=False))
         return Jobs(Setting(self.recipe, self.prompt, self.seeds, versions))
 
 
 def read_inputs(recipe: Recipe, *, hashed: bool = True) -> Inputs:
-    """Read templates and seeds. Raises RecipeError for what is missing or cannot be used.
+    """Read templates and seeds. Raises RecipeError when something is missing or cannot be used.
 
-    `hashed`: the seeds have a fingerprint, which a run needs and an estimate does not."""
+    With `hashed`, seeds get a fingerprint. A run needs it, an estimate does not."""
     prompt = load_prompt(recipe.prompts, recipe.task)
     asked = question(recipe, prompt)
     return Inputs(recipe, prompt, load_seeds(recipe.seeds, recipe.split, asked, hashed=hashed))
 
 
 def question(recipe: Recipe, prompt: Prompt) -> Callable[[Fields], str]:
-    """The function that shows what a seed asks. Raises RecipeError when the strategy's templates are missing."""
+    """A function that renders the question of a seed. Raises RecipeError when the strategy's templates are missing."""
     strategy = STRATEGIES[recipe.strategy]
     prompt.need((*strategy.templates, strategy.question), recipe.strategy)
     if strategy.judged and (template := REWARDS[recipe.steps.choose].template):
@@ -55,19 +55,19 @@ def question(recipe: Recipe, prompt: Prompt) -> Callable[[Fields], str]:
 
 
 def runner(recipe: Recipe) -> Callable[..., Rounds]:
-    """The generator of the recipe's strategy: job → rounds."""
+    """The generator function of the recipe's strategy, from a job to its rounds."""
     return resolve(STRATEGIES[recipe.strategy].run)
 
 
 def most_requests(recipe: Recipe) -> int:
-    """The most requests of one job."""
+    """The maximum number of requests of one job."""
     return STRATEGIES[recipe.strategy].most_requests(recipe.steps, len(recipe.teachers))
 
 
 def first_queries(jobs: Jobs) -> Iterator[tuple[str, list[Query]]]:
-    """For every job its split and the queries of its first round; nothing is sent.
+    """Yield the split and the first round's queries of every job. Sends nothing.
 
-    Raises RecipeError for a template that does not fit a seed."""
+    Raises RecipeError when a template does not fit a seed."""
     run = runner(jobs.setting.recipe)
     for job in jobs.one_by_one():
         rounds = run(job)

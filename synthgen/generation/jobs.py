@@ -1,7 +1,7 @@
-"""A job: one seed and one sample index. It builds the queries of a strategy and the rows of their replies.
+"""A job is one seed with one sample index. It builds a strategy's queries and makes rows of their replies.
 
-Jobs are ordered by split, then seed, then sample. They are built when their shard is, so memory does not grow with the
-run.
+Jobs are ordered by split, then seed, then sample index. A job is built together with its shard, so memory does not grow
+with the run.
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ from synthgen.teachers.base import Reply
 
 @dataclass(frozen=True)
 class Setting:
-    """What all jobs of a run share. `versions` gives each teacher's model and revision, as row ids have it, by name."""
+    """Settings that all jobs of a run share. `versions` gives the model and revision of each teacher by name, as used
+    in row ids.
+    """
 
     recipe: Recipe
     prompt: Prompt
     seeds: Seeds
     versions: Mapping[str, str]
     identified: bool = True
-    """Whether requests get their ids; estimates do without."""
+    """Whether requests get ids; estimates do not need them."""
     _sources: dict[tuple[str, ...], Source] = field(default_factory=dict)
 
     @cached_property
@@ -48,23 +50,23 @@ class Setting:
 
     @cached_property
     def strategy(self) -> Strategy:
-        """The entry of the recipe's strategy."""
+        """The table entry of the recipe's strategy."""
         return STRATEGIES[self.recipe.strategy]
 
     @cached_property
     def shows_user(self) -> bool:
-        """Whether a seed's `question` is what user.j2 makes of it."""
+        """Whether a seed's `question` is the text that user.j2 renders."""
         return self.strategy.question == "user" and self.strategy.question_of is None
 
     def source(self, role: str, teacher: str) -> Source:
-        """The source entry of a teacher in a role."""
+        """The source entry of a teacher with this role."""
         if (role, teacher) not in self._sources:
             license = self.sections[teacher].license
             self._sources[role, teacher] = casting.source(self.versions[teacher], role, license)
         return self._sources[role, teacher]
 
     def seed_source(self, seed: Seed) -> Source:
-        """The source entry of the file or data set that a seed comes from."""
+        """The source entry of the file or data set of a seed."""
         stated = seed.source
         key = ("seed", stated.source, stated.license or "", stated.made_by or "", stated.account or "")
         if key not in self._sources:
@@ -79,7 +81,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Job:
-    """One seed, asked for the sample of this `index`. `shared` holds what the jobs of one seed render only once."""
+    """One seed with one sample `index`. `shared` holds texts that the jobs of one seed render only once."""
 
     setting: Setting
     seed: Seed
@@ -103,7 +105,9 @@ class Job:
 
     @property
     def teacher(self) -> str:
-        """Name of the teacher that answers this seed: by the weights of the mixture, and the same in any run."""
+        """Name of the teacher that answers this seed. It is drawn by the mixture's weights and is the same in every
+        run.
+        """
         names = self.setting.answerers
         weights = self.recipe.mixture
         if len(names) == 1 or not weights:
@@ -117,7 +121,7 @@ class Job:
 
     @property
     def judge(self) -> str:
-        """Name of the teacher that judges."""
+        """Name of the teacher that acts as judge."""
         return casting.judge(self.recipe)
 
     @property
@@ -126,12 +130,12 @@ class Job:
         return self.recipe.steps.rewriter or self.teacher
 
     def student(self) -> list[Message]:
-        """What the student is asked about the seed as it is."""
+        """The student's prompt for the unchanged seed."""
         question = self.seed.question if self.setting.shows_user else None
         return self._once("student", lambda: self.prompt.student(self.fields, question))
 
     def asked(self) -> list[Message]:
-        """What the teacher is asked about the seed as it is."""
+        """The teacher's prompt for the unchanged seed."""
         if self.prompt.alike:
             return self.student()
         return self._once("asked", lambda: self.prompt.teacher(self.fields))
@@ -151,7 +155,7 @@ class Job:
         parents: Sequence[str] = (),
         reference: list[str] | None = None,
     ) -> Query:
-        """A query whose reply can become a row: the seed's own question, unless messages are given."""
+        """A query whose reply can become a row. It asks the seed's own question unless messages are given."""
         generate = self.recipe.generate
         sampling: Sampling = {
             "temperature": generate.temperature,
@@ -177,7 +181,7 @@ class Job:
         )
 
     def question(self, text: str, parents: Sequence[str], *, reference: list[str] | None = None) -> Query:
-        """A query for the answer to a new question, in the templates' variable `question`."""
+        """A query for the answer to a new question, which templates read as the variable `question`."""
         fields = {**self.fields, "question": text}
         return self.answer(
             self.prompt.student(fields), self.prompt.teacher(fields), parents=parents, reference=reference
@@ -192,7 +196,7 @@ class Job:
         open_turn: bool = False,
         parents: Sequence[str] = (),
     ) -> Query:
-        """A query on the way to a row: its text is used, its distributions are not kept."""
+        """An intermediate query of a strategy. Only its text is used; its distributions are not stored."""
         steps, generate = self.recipe.steps, self.recipe.generate
         sampling: Sampling = {
             "temperature": 0.0 if greedy else steps.temperature,
@@ -213,13 +217,13 @@ class Job:
         prompt: list[Message] | None = None,
         parents: Sequence[str] = (),
     ) -> Query:
-        """A query for the probabilities of labels; a classifier reads the last message of `prompt` alone."""
+        """A query for the probabilities of labels. A classifier reads only the last message of `prompt`."""
         text = str(prompt[-1]["content"]) if prompt else ""
         request = Request("classify", asked, self._greedy(), labels=labels, text=text, teacher=teacher)
         return self._query(request, prompt=prompt, parents=parents, reference=self.seed.reference if prompt else None)
 
     def embed(self, asked: list[Message], teacher: str) -> Query:
-        """A query to read a text."""
+        """A query for the embedding of a text."""
         return self._query(Request("embed", asked, self._greedy(), teacher=teacher))
 
     def score(
@@ -234,7 +238,9 @@ class Job:
         target: bool = False,
         role: str = "generator",
     ) -> Query:
-        """A query for the log-probabilities of a completion; with `prompt`, of the seed's own, which becomes a row."""
+        """A query for the log-probabilities of a completion. With `prompt`, the completion is the seed's own and
+        becomes a row.
+        """
         request = Request(
             "score",
             asked,
@@ -248,7 +254,7 @@ class Job:
         return self._query(request, prompt=prompt, parents=parents, reference=reference, role=role)
 
     def score_row(self, row: Record, teacher: str) -> Query:
-        """A query for another teacher's distributions on a row's tokens."""
+        """A query for another teacher's distributions over a row's tokens."""
         asked = row.teacher_prompt or row.prompt
         return self.score(asked, row.text, row.token_ids or (), teacher, target=True, parents=(row.id,), role="logits")
 
@@ -279,15 +285,15 @@ class Job:
         return Query(request, lineage)
 
     def source(self, role: str, teacher: str) -> Source:
-        """The source entry of a teacher in a role."""
+        """The source entry of a teacher with this role."""
         return self.setting.source(role, teacher)
 
     def example_source(self, seed: Seed) -> Source:
-        """The source entry of a seed that is shown beside the job's own; it is named by its id."""
+        """The source entry of a seed that is used as an example; it is named by the seed's id."""
         return casting.seed_source(seed.source, f"{seed.source.source}#{seed.id}", "few_shot")
 
     def others(self, count: int) -> list[Seed]:
-        """`count` other seeds of the same split, drawn for this job, and the same in any run."""
+        """Draw `count` other seeds of the same split. The draw is the same in every run."""
         seeds, generate = self.setting.seeds, self.recipe.generate
         return seeds.nearest(
             self.seed.split,
@@ -297,7 +303,9 @@ class Job:
         )
 
     def answer_of(self, reply: Reply) -> str | None:
-        """The answer in a reply: what follows the marker, where the recipe has one; None when it is missing."""
+        """The answer in a reply. When the recipe has a marker, it is the text after the marker, or None when the marker
+        is missing.
+        """
         marker = self.recipe.generate.answer_marker
         return split_rationale(reply.text, marker)[1] if marker else reply.text.strip() or None
 
@@ -311,7 +319,7 @@ class Job:
         parents: Sequence[str] | None = None,
         group: tuple[str, str] | None = None,
     ) -> Row:
-        """The row of a good reply. `sources` are further ones; `group` is its group's id and its part in the group."""
+        """The row of a successful reply. `sources` are additional sources. `group` is (group id, role in the group)."""
         lineage = query.lineage
         lineage = lineage._replace(
             sources=(*lineage.sources, *sources),
@@ -324,13 +332,15 @@ class Job:
 
 
 def fraction(*parts: object) -> float:
-    """A number in [0, 1) that is a function of the parts alone."""
+    """A number in [0, 1) that depends only on the arguments."""
     digest = hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
 
 class Jobs:
-    """All jobs of a recipe by position, built when they are asked for. `counts` gives their number in each split."""
+    """All jobs of a recipe by position. A job is built when it is requested. `counts` gives the number of jobs of each
+    split.
+    """
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
@@ -342,11 +352,11 @@ class Jobs:
         return len(self.places) * self.each
 
     def range(self, start: int, stop: int) -> list[Job]:
-        """Jobs `start` to `stop`."""
+        """The jobs `start` to `stop`."""
         return list(self.one_by_one(start, stop))
 
     def one_by_one(self, start: int = 0, stop: int | None = None) -> Iterator[Job]:
-        """The same, each built when it is wanted; all jobs unless told otherwise."""
+        """Yield the jobs `start` to `stop`, each built when it is needed; by default all jobs."""
         last: Job | None = None
         for place in range(start, len(self) if stop is None else min(stop, len(self))):
             index = place % self.each

@@ -1,6 +1,7 @@
-"""How fast to ask: buckets of requests and tokens a minute, and concurrency that learns from 429.
+"""The request rate: token buckets for requests and tokens a minute, and a concurrency limit that adapts to 429
+responses.
 
-All times are those of the event loop. Nothing here sleeps: each class says how long to wait.
+All times are event loop times. The classes do not sleep; they return how long to wait.
 """
 
 from __future__ import annotations
@@ -8,15 +9,15 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-_CUT = 0.75  # of the concurrency, once for each burst of refusals
-_SLOW = 25  # successes for one more in flight above the remembered ceiling
-_FAST = 5  # … and below it
-_SHARE = 0.98  # of the quota: clocks differ, and a refusal costs more than two in a hundred
-_BURST = 1.0  # seconds' worth that may be sent at once; providers enforce minutes in smaller steps
+_CUT = 0.75  # factor of the concurrency after each burst of refusals
+_SLOW = 25  # successes for each additional request in flight above the remembered ceiling
+_FAST = 5  # the same, below the ceiling
+_SHARE = 0.98  # share of the quota that is used: clocks differ, and a refusal costs more than the remaining 2%
+_BURST = 1.0  # seconds of quota that may be sent at once; providers enforce limits in steps shorter than a minute
 
 
 class Bucket:
-    """`per_minute` units, refilled evenly. Taking more than a full bucket holds leaves a debt."""
+    """A bucket of `per_minute` units that refills evenly. Taking more than the bucket holds leaves a debt."""
 
     def __init__(self, per_minute: float, now: float) -> None:
         self.rate = per_minute * _SHARE / 60
@@ -31,15 +32,16 @@ class Bucket:
         return max(0.0, (min(need, self.capacity) - self.level) / self.rate)
 
     def take(self, need: float) -> None:
-        """Take after `wait` said 0; a negative need gives back."""
+        """Take `need` units after `wait` returned 0. A negative need gives units back."""
         self.level -= need
 
 
 class Quota:
-    """Requests and tokens a minute. Tokens are reserved by estimate and corrected when the reply is there.
+    """Limits of requests and tokens a minute. Tokens are reserved by an estimate, which is corrected when the reply
+    arrives.
 
-    The estimate is the most a request can use times the share that replies have used so far: reserving the
-    most itself would leave a quota half unused while the answers are on their way.
+    The estimate is the maximum tokens of a request times the share of the maximum that earlier replies used. Reserving
+    the maximum would leave half of the quota unused while requests are in flight.
     """
 
     def __init__(self, rpm: int | None, tpm: int | None, now: float) -> None:
@@ -48,7 +50,7 @@ class Quota:
         self.used = 1.0
 
     def wait(self, most: int, now: float) -> tuple[float, str]:
-        """(seconds, which limit) until a request of at most `most` tokens may go."""
+        """Return (seconds to wait, name of the limit) for a request of at most `most` tokens."""
         found = [(0.0, "")]
         if self.requests:
             found.append((self.requests.wait(1, now), "rpm"))
@@ -57,7 +59,7 @@ class Quota:
         return max(found)
 
     def reserve(self, most: int) -> float:
-        """Take one request and its tokens; returns the tokens reserved."""
+        """Take one request and its estimated tokens. Returns the reserved tokens."""
         if self.requests:
             self.requests.take(1)
         reserved = most * self.used
@@ -66,7 +68,7 @@ class Quota:
         return reserved
 
     def correct(self, reserved: float, most: int, used: int | None) -> None:
-        """Give back what was reserved and not used (`used` None: unknown, the reservation stands)."""
+        """Give back reserved tokens that were not used. When `used` is None (unknown), the reservation stays."""
         if used is None:
             return
         if self.tokens:
@@ -77,7 +79,9 @@ class Quota:
 
 @dataclass
 class Concurrency:
-    """How many may be in flight: doubles each round trip until the first refusal, then additive up, ×0.75 down."""
+    """The limit of requests in flight. It doubles each round trip until the first refusal; then it grows by addition
+    and shrinks by ×0.75.
+    """
 
     most: int
     limit: float = 32.0
@@ -101,7 +105,9 @@ class Concurrency:
             self.ceiling = max(self.ceiling, self.limit)
 
     def refused(self, sent: float, in_flight: int, now: float) -> None:
-        """A 429 for a request sent at `sent`. Requests sent before the last cut belong to the same burst."""
+        """Handle a 429 response to a request sent at time `sent`. Requests sent before the last reduction belong to the
+        same burst.
+        """
         if sent <= self._cut_at:
             return
         self._cut_at = now
@@ -112,5 +118,5 @@ class Concurrency:
 
 
 def backoff(attempt: int, longest: float = 30.0) -> float:
-    """Seconds before attempt `attempt` + 1: doubling from half a second, full jitter above a quarter of it."""
+    """Seconds to wait after attempt `attempt`. They double from half a second; jitter varies them down to a quarter."""
     return min(longest, 0.5 * 2.0 ** (attempt - 1)) * (0.25 + 0.75 * random.random())

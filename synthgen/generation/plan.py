@@ -1,4 +1,4 @@
-"""What a recipe would do, before anything is sent: counts, tokens, cost, and one rendered prompt."""
+"""The plan of a recipe: counts, tokens, cost and one rendered prompt. Nothing is sent."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from synthgen.tables.engines import ENGINES
 from synthgen.tables.reference import resolve
 from synthgen.teachers.base import Caller, TeacherOptions
 
-_CHARACTERS_PER_TOKEN = 4  # English prose; stated beside every estimate made with it
+_CHARACTERS_PER_TOKEN = 4  # typical of English prose; every estimate states it
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe would do.
+    """The counts, tokens and cost of a recipe.
 
-    `splits` counts the seeds by split. `requests` and `completion_tokens` are the most there can be; `prompt_tokens` is
-    an estimate from characters. Of a strategy of several rounds only the first can be read beforehand: later ones are
-    taken to be as long. `cost_usd` is an estimate: prompts by their characters, completions half as long as they may
-    be. `most_usd` is the most, if nothing is asked twice: a prompt token for every byte, every completion as long as it
-    may be. Both are None where a price is unknown.
+    `splits` counts the seeds by split. `requests` and `completion_tokens` are maxima. `prompt_tokens` is estimated from
+    the number of characters. For a strategy with several rounds only the first round is known beforehand. Later rounds
+    are assumed to have the same length. `cost_usd` is an estimate: prompt tokens are estimated from characters, and
+    completions have half of the maximum length. `most_usd` is the maximum cost when nothing is asked twice. It counts
+    one prompt token for each byte and completions of the maximum length. Both are None when a price is unknown.
     """
 
     task: str
@@ -70,14 +70,14 @@ class Plan:
 
 
 def shares(counts: dict[str, int]) -> str:
-    """'train 148 (82%), test 32 (18%)': what the split made of the seeds."""
+    """The sizes of the splits as text, such as 'train 148 (82%), test 32 (18%)'."""
     total = sum(counts.values())
     return ", ".join(f"{split} {count:,} ({count / total:.0%})" for split, count in counts.items() if count)
 
 
 @dataclass
 class _Estimate:
-    """Sums over requests; money in picodollars, None as soon as a price is unknown."""
+    """Sums over requests. Money is in picodollars; it becomes None when a price is unknown."""
 
     characters: int = 0
     completion_tokens: int = 0
@@ -86,7 +86,7 @@ class _Estimate:
 
 
 def plan(recipe: Recipe) -> Plan:
-    """Read seeds and templates and count; the teacher is not loaded and nothing is sent."""
+    """Read seeds and templates and count. Loads no teacher and sends nothing."""
     check_models(check_recipe(recipe))
     inputs = read_inputs(recipe, hashed=False)
     jobs = inputs.jobs()
@@ -119,7 +119,7 @@ def plan(recipe: Recipe) -> Plan:
 
 
 class _Estimator:
-    """Sums up what requests cost. `most`: the most requests of one job."""
+    """Sums the costs of requests. `most` is the maximum number of requests of one job."""
 
     def __init__(self, recipe: Recipe) -> None:
         sections, generate = casting.cast(recipe), recipe.generate
@@ -135,7 +135,9 @@ class _Estimator:
         self.total = _Estimate()
 
     def add(self, request: Request, together: int) -> None:
-        """Count one of the `together` requests of a job's first round, in the place of as many as the job may have."""
+        """Count one of the `together` requests of a job's first round. It is scaled up to the maximum number of
+        requests of the job.
+        """
         total, times = self.total, self.most / together
         call = self.callers[request.teacher].call(request) if request.teacher in self.callers else None
         characters = sum([len(message["content"] or "") for message in request.messages])

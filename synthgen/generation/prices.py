@@ -1,4 +1,4 @@
-"""What a teacher's answers cost, in picodollars (1e-12 $) a token, so that sums are whole numbers.
+"""The prices of a teacher's tokens in picodollars (1e-12 $), so that sums are whole numbers.
 
 A price of $0.15 a million tokens is 150,000 picodollars a token.
 """
@@ -20,7 +20,7 @@ PICO = 10**12
 
 @dataclass(frozen=True)
 class Prices:
-    """Picodollars a token; `cached` is for prompt tokens that the provider had in its own cache."""
+    """Picodollars a token. `cached` is the price of prompt tokens that the provider had in its cache."""
 
     input: int
     output: int
@@ -33,18 +33,18 @@ class Prices:
         return (prompt - cached) * self.input + cached * self.cached + completion * self.output
 
     def most(self, prompt: int, completion: int) -> int:
-        """Picodollars for a request at most."""
+        """The maximum cost of a request in picodollars."""
         return prompt * max(self.input, self.cached) + completion * self.output
 
 
 def prices(section: AnyTeacher) -> Prices | None:
-    """What a teacher's answers cost: nothing where its engine has no prices; None where they are unknown."""
+    """The prices of a teacher: zero when its engine has no prices, None when they are unknown."""
     engine = ENGINES[section.engine]
     return cast(Prices | None, resolve(engine.prices)(section)) if engine.prices else Prices(0, 0, 0)
 
 
 def listed(section: ApiTeacher) -> Prices | None:
-    """The recipe's prices, otherwise those of data/prices.yaml; None where there are neither."""
+    """The recipe's prices, otherwise the ones in data/prices.yaml. None when neither has them."""
     if section.prices:
         own = section.prices
         return _per_token(own.input, own.output, own.input if own.cached_input is None else own.cached_input)
@@ -57,5 +57,5 @@ def listed(section: ApiTeacher) -> Prices | None:
 
 
 def _per_token(fresh: float, output: float, cached: float) -> Prices:
-    """From dollars per million tokens."""
+    """Convert dollars per million tokens to picodollars a token."""
     return Prices(*(round(price * 1_000_000) for price in (fresh, output, cached)))

@@ -1,4 +1,4 @@
-"""The remote teachers of a run: their shared cache, ledger and budget, and a scheduler for each."""
+"""The remote teachers of a run with their shared cache, ledger and budget, and one scheduler each."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from synthgen.requests import Request
 from synthgen.teachers.base import RemoteTeacher, Reply
 from synthgen.ui import Progress
 
-_LOOK = 0.5  # seconds between looks of the live view
+_LOOK = 0.5  # seconds between updates of the live view
 _RUN_ID = ".run-id"
 
 First = Callable[[Cache, Budget, str], Awaitable[None]]
-"""Fills the cache before anything is asked: (cache, budget, the ledger's name of the run)."""
+"""Fills the cache before any request is sent. Arguments: the cache, the budget, and the run's name in the ledger."""
 
 
 class _Batch:
-    """Some requests, each to be answered once. A `Work`."""
+    """A list of requests, each answered once. Implements `Work`."""
 
     def __init__(self, teachers: Mapping[str, RemoteTeacher], requests: Sequence[Request]) -> None:
         self.replies: list[Reply | None] = [None] * len(requests)
@@ -52,9 +52,9 @@ class _Batch:
 
 
 class Remotes:
-    """The remote teachers of a run, by name, with the cache, the ledger and the budget that they share.
+    """The remote teachers of a run, by name, and the cache, ledger and budget that they share.
 
-    `parts`: on how many machines the run is made, each with its share of the budget. Close it after use.
+    `parts` is the number of machines that make the run; each gets a share of the budget. Close it after use.
     """
 
     def __init__(
@@ -78,20 +78,20 @@ class Remotes:
             raise
 
     def close(self) -> None:
-        """Let go of the cache's file."""
+        """Close the cache's file."""
         if self.cache is not None:
             self.cache.close()
 
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
-        """Replies in order. Raises BudgetReached, TeacherError."""
+        """The replies, in the order of the requests. Raises BudgetReached and TeacherError."""
         work = _Batch(self.teachers, requests)
         asyncio.run(self._run(work))
         return [reply for reply in work.replies if reply is not None]
 
     def fill(self, jobs: Jobs, shards: Sequence[corpus.Shard], output: Output, first: First | None = None) -> None:
-        """Make `shards`; `first` may fill the cache before anything is asked.
+        """Make `shards`. `first` may fill the cache before any request is sent.
 
-        Raises BudgetReached, GateDenied, TeacherError, and what committing raises.
+        Raises BudgetReached, GateDenied, TeacherError and errors of commits.
         """
 
         async def main() -> None:
@@ -108,7 +108,7 @@ class Remotes:
         asyncio.run(main())
 
     async def _run(self, work: Work) -> None:
-        """A scheduler for each teacher until `work` is done; when one stops, all do."""
+        """Run a scheduler for each teacher until `work` is done. When one stops, all stop."""
         schedulers = [self._scheduler(name, teacher, work) for name, teacher in self.teachers.items()]
 
         def wake() -> None:
@@ -137,7 +137,7 @@ class Remotes:
                 await teacher.close()
         view.look()
         errors = [result for result in results if isinstance(result, BaseException)]
-        # One of ours that says what to do comes before what it brought about elsewhere.
+        # Our own errors come first: they tell the user what to do, and may have caused the others.
         for error in sorted(errors, key=lambda e: not isinstance(e, SynthgenError)):
             raise error
 
@@ -148,13 +148,13 @@ class Remotes:
 
 
 class _View:
-    """Shows some schedulers together."""
+    """Shows several schedulers in one view."""
 
     def __init__(self, bar: Progress, lives: Sequence[Live]) -> None:
         self.bar, self.lives, self.shown = bar, lives, 0
 
     async def go_on(self) -> None:
-        """Look now and then until cancelled."""
+        """Update the view regularly until cancelled."""
         while True:
             self.look()
             await asyncio.sleep(_LOOK)
@@ -170,7 +170,7 @@ class _View:
 
 
 def _run_id(folder: Path) -> str:
-    """The ledger's name for this corpus: made once, gone with the corpus."""
+    """The run's name in the ledger. It is created once and is deleted with the corpus."""
     path = folder / _RUN_ID
     if not path.exists():
         durable.write_text(path, secrets.token_hex(16))

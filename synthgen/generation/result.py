@@ -10,11 +10,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Generation:
-    """The corpus in `folder`.
+    """The result of `generate`: the corpus in `folder`.
 
-    `finished`: it is whole; otherwise `shards_left` shards are for other machines. `counts` has rows, tokens, the rows
-    of each split, and failures, once it is finished. `cost_usd` is what its rows cost, for teachers behind an API.
-    `seconds` is the time that this call took; `worked`: it made rows.
+    `finished` is true when the corpus is complete. Otherwise `shards_left` shards remain for other machines. When it is
+    finished, `counts` has the numbers of rows, tokens, rows of each split, and failures. `cost_usd` is the cost of its
+    rows, for teachers behind an API. `seconds` is the duration of this call. `worked` is true when the call made rows.
     """
 
     folder: Path
@@ -26,12 +26,12 @@ class Generation:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Rows, tokens, rows of each split, failures."""
+        """The numbers of rows, tokens, rows of each split, and failures."""
         return dict(self.manifest.get("counts", {}))
 
     @property
     def cost_usd(self) -> float | None:
-        """Dollars for all rows; None for models in this process, and where a price is unknown."""
+        """US dollars for all rows; None when models run in this process or a price is unknown."""
         return self.manifest.get("cost_usd")
 
     @property
@@ -54,7 +54,7 @@ class Generation:
         return text if self.cost_usd is None else f"{text}, ${self.cost_usd:.4f}"
 
     def to_dict(self) -> dict[str, Any]:
-        """For `--json`: the manifest, and what this call did."""
+        """The manifest and what this call did, for `--json`."""
         return {
             "folder": str(self.folder),
             "finished": self.finished,

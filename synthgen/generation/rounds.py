@@ -1,9 +1,9 @@
-"""Running strategies. A strategy is a generator: it yields lists of queries, is sent their replies in the same order,
-and returns what came of the job: rows, and failures with a reason.
+"""Runs strategies. A strategy is a generator. It yields lists of queries, receives their replies in the same order, and
+returns the job's outcomes: rows, and failures with a reason.
 
-`lockstep` runs all jobs of a shard side by side, round by round, so that a batch engine gets one large call a
-round: its batches depend on the shard's jobs alone, and a shard that is generated again is the same bits. Teachers that
-take requests one at a time run each job by itself: `synthgen.generation.filling`.
+`lockstep` runs all jobs of a shard in parallel, round by round, so a batch engine gets one large call a round. Its
+batches depend only on the shard's jobs, so a shard that is generated again has the same bits. For teachers that take
+single requests, `synthgen.generation.filling` runs each job independently.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from synthgen.teachers.base import Embeds, Reply, Teacher
 
 @dataclass(frozen=True)
 class Row:
-    """A record, and the distributions over its tokens, by the name of the teacher that gave them."""
+    """A record, and the distributions over its tokens by the teacher's name."""
 
     record: Record
     targets: dict[str, Target] = field(default_factory=dict)
@@ -28,7 +28,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Failure:
-    """What came of a request, or of a job, instead of a row."""
+    """The outcome of a request or a job that gave no row."""
 
     id: str
     seed_id: str
@@ -50,7 +50,7 @@ def failure(query: Query, kind: str, reason: str) -> Failure:
 
 
 def lockstep(jobs: Sequence[Rounds], ask: Ask) -> list[list[Outcome]]:
-    """The outcomes of each job; `ask` answers the requests of all jobs of a round, in their order."""
+    """The outcomes of each job. `ask` answers the requests of all jobs of a round, in their order."""
     outcomes: list[list[Outcome]] = [[] for _ in jobs]
     costs: list[list[float | None]] = [[] for _ in jobs]
     waiting: list[tuple[int, list[Query]]] = []
@@ -77,9 +77,9 @@ def lockstep(jobs: Sequence[Rounds], ask: Ask) -> list[list[Outcome]]:
 
 
 def costed(outcomes: list[Outcome], costs: Sequence[float | None]) -> list[Outcome]:
-    """A job's outcomes where the cost of all its requests is shared equally among its rows.
+    """The outcomes of a job, with the cost of all its requests divided equally among its rows.
 
-    None where the price of one request is unknown."""
+    The cost is None when the price of any request is unknown."""
     rows = [one for one in outcomes if isinstance(one, Row)]
     if not rows or (len(costs) == 1 and rows[0].record.cost_usd == costs[0]):
         return outcomes
@@ -98,7 +98,7 @@ def ask_batch(
     tick: Callable[[int], None],
     requests: Sequence[Request],
 ) -> list[Reply]:
-    """Replies in order; one call of an engine for each group of requests that it can answer together."""
+    """The replies, in order. Requests that an engine can answer together go into one call."""
     groups: dict[tuple[object, ...], list[int]] = {}
     for place, r in enumerate(requests):
         together = (r.sampling["temperature"], r.sampling["top_p"]) if r.kind == "sample" else r.labels
@@ -132,10 +132,10 @@ def score_too(
     queries_of: Sequence[Callable[[Record, str], Query]],
     ask: Ask,
 ) -> list[list[Outcome]]:
-    """The same with the distributions of further teachers on each row's tokens.
+    """Add the distributions of further teachers over each row's tokens to the outcomes.
 
-    `queries_of` has a function for each job: its row and a teacher's name → the query. A row that cannot have its
-    distributions becomes a failure."""
+    `queries_of` holds a function for each job, which makes a query from a row and a teacher's name. A row becomes a
+    failure when its distributions cannot be computed."""
     scored = [list(several) for several in outcomes]
     for name in names:
         places = [(i, k) for i, several in enumerate(scored) for k in range(len(several))]

@@ -1,4 +1,4 @@
-"""The row that a reply makes, and how a completion is split into rationale and answer."""
+"""Makes a row from a reply, and splits its completion into rationale and answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from synthgen.teachers.base import Reply
 
 
 def record(recipe: Recipe, query: Query, reply: Reply, prompt: Prompt, scores: Mapping[str, float]) -> Record:
-    """The row of a good reply, with the strategy's own `scores`."""
+    """The row of a successful reply, with the strategy's own `scores`."""
     request, lineage = query.request, query.lineage
     rationale, answer = _split(recipe, reply)
     measured = [*reply.scores, *((name, float(value)) for name, value in scores.items())]
@@ -69,7 +69,7 @@ def _split(recipe: Recipe, reply: Reply) -> tuple[str | None, str | None]:
 
 
 def split_rationale(text: str, marker: str) -> tuple[str | None, str | None]:
-    """(what stands before the last marker, the line after it); (text, None) when the marker is missing."""
+    """Return (text before the last marker, line after it), or (text, None) when the marker is missing."""
     before, found, after = text.rpartition(marker)
     if not found:
         return text.strip() or None, None

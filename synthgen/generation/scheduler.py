@@ -1,13 +1,13 @@
-"""Keeping a remote teacher full: a loop for each that sends, waits, keeps, retries, and stops in a clear state.
+"""Schedules the requests of a remote teacher. A loop for each teacher sends requests, waits, stores replies, retries,
+and stops in a well-defined state.
 
-The loop takes the next request (one that is due again first, else a new one), answers it from the cache if it
-can, and sends it when concurrency, quota, budget and the server's own word allow. There are no barriers: a slow
-answer holds nothing up but its own shard. A reply is handed on once it is durable; until then it occupies its
-place in flight, so that a kill can lose no more than the in-flight limit.
+The loop takes the next request: one that is due for a retry, otherwise a new one. It answers the request from the cache
+if possible. Otherwise it sends the request when concurrency, quota, budget and the server's waiting time allow. There
+are no barriers: a slow answer delays only its own shard. A reply is delivered after it is durable. Until then it counts
+as in flight, so a kill loses no more requests than the in-flight limit.
 
-What can go wrong ends in one of three ways: the request is asked again (bounded in number and in time), it
-becomes a typed failure, or the run stops because no request can succeed: the budget is reached, the key is
-wrong, the server is dead.
+Every problem ends in one of three ways. The request is sent again (with limits of number and time), it becomes a typed
+failure, or the run stops because no request can succeed (budget reached, invalid key, dead server).
 """
 
 from __future__ import annotations
@@ -25,21 +25,24 @@ from synthgen.generation.pacing import Concurrency, Quota, backoff
 from synthgen.generation.work import BudgetReached, Item, Live, Work
 from synthgen.teachers.base import Refused, Reply
 
-_PATIENCE = 600.0  # seconds without one answer from a server that only refuses; and the longest wait it may ask for
-_DOUBT = 3  # requests given up in a row, with no answer between them: is the server there at all?
-_DEAD = 20  # … and when it is, but answers none
-_HOPELESS = 20  # refused in a row, with no answer ever
-_PAID_TRIES = 3  # for answers that came and are no use: each was paid
-_LOOK = 0.5  # seconds between looks at a budget that is all reserved
-_AHEAD = 16  # requests looked up in the cache together
-_TURN = 32  # cached rows before others get a turn
-_KEPT = ("bad_request", "context", "content_filter", "schema", "empty", "too_large")  # would be the same again
+# seconds to wait without an answer from a server that only refuses; also the longest wait that a server may ask for
+_PATIENCE = 600.0
+_DOUBT = 3  # requests in a row that failed for good without an answer between them, after which the server is probed
+_DEAD = 20  # the same, when the server responds to probes
+_HOPELESS = 20  # refusals in a row, before any answer
+_PAID_TRIES = 3  # tries when replies are useless, since each of them is paid
+_LOOK = 0.5  # seconds between checks of a budget that is fully reserved
+_AHEAD = 16  # number of requests in one cache lookup
+_TURN = 32  # cached rows delivered before other tasks get a turn
+# kinds of failure that would occur again, so they are cached
+_KEPT = ("bad_request", "context", "content_filter", "schema", "empty", "too_large")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How a teacher may be asked: requests in flight, requests and tokens a minute, seconds to wait for an answer,
-    times that a failed request is sent again."""
+    """Limits of a teacher: requests in flight, requests and tokens a minute, seconds to wait for an answer, and retries
+    of a failed request.
+    """
 
     max_in_flight: int = 64
     rpm: int | None = None
@@ -49,14 +52,14 @@ class Limits:
 
     @classmethod
     def of(cls, section: object) -> Limits:
-        """Those that a teacher's section names; the others have their defaults."""
+        """The limits in a teacher's section, with defaults for the others."""
         named = [field.name for field in fields(cls) if hasattr(section, field.name)]
         return cls(**{name: getattr(section, name) for name in named})
 
 
 @dataclass(frozen=True)
 class _Reservation:
-    """What a request could cost, what it did cost, and the ledger's id of the reservation."""
+    """The maximum and the actual cost of a request, and the ledger's id of its reservation."""
 
     most: Spent
     spent: Spent
@@ -64,9 +67,9 @@ class _Reservation:
 
 
 class Scheduler:
-    """Asks the account's teacher, whose name is `name`, for every item that `work` has for it.
+    """Sends every item that `work` has for one teacher. `name` is the teacher's name, and the account belongs to it.
 
-    `run` raises what `work` raises, BudgetReached, TeacherError.
+    `run` raises BudgetReached, TeacherError and the errors of `work`.
     """
 
     def __init__(self, name: str, work: Work, account: Account, limits: Limits) -> None:
@@ -75,14 +78,15 @@ class Scheduler:
         self.pace = Concurrency(limits.max_in_flight)
         self.quota = Quota(limits.rpm, limits.tpm, time.monotonic())
         self.live = Live(usd=account.usd)
-        self._ahead: deque[Item] = deque()  # taken, and not begun
-        self._waiting: list[tuple[float, int, Item]] = []  # heap of those due again
-        self._flying: dict[bytes, list[Item]] = {}  # by key; further ones that asked the same
+        self._ahead: deque[Item] = deque()  # taken but not started
+        self._waiting: list[tuple[float, int, Item]] = []  # heap of items that wait for a retry
+        # requests in flight by key; later items of the same key wait for the first
+        self._flying: dict[bytes, list[Item]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._count = 0
-        self._resume_at = 0.0  # the server asked for quiet until then
-        self._refusals = 0  # 429s since the last success
+        self._resume_at = 0.0  # the server asked not to be called before this time
+        self._refusals = 0  # 429 responses since the last success
         self._answers = 0
         self._hopeless = 0
         self._given_up = 0
@@ -90,7 +94,9 @@ class Scheduler:
         self._stop: Exception | None = None
 
     async def run(self) -> None:
-        """Until every item is delivered. On an error, what is in flight is awaited, kept, and the error raised."""
+        """Run until every item is delivered. On an error, wait for requests in flight, store their replies, and raise
+        the error.
+        """
         try:
             while self._stop is None:
                 item: Item | None = None
@@ -120,20 +126,20 @@ class Scheduler:
             raise self._stop
 
     def wake(self) -> None:
-        """There may be work or room again."""
+        """Signal that new work or capacity may be available."""
         self._wake.set()
 
     def stop(self, error: Exception) -> None:
-        """End with this error, after what is in flight."""
+        """Stop with this error after the requests in flight have ended."""
         self._stop = self._stop or error
         self._wake.set()
 
     def _open(self) -> bool:
-        """New requests may begin while not too many wait to be asked again."""
+        """Whether new requests may start; false when too many wait for a retry."""
         return len(self._waiting) < 4 * self.pace.most
 
     def _next(self) -> Item | None:
-        """The next new request. Some are taken at a time, so that the cache is read once for all of them."""
+        """The next new request. Several are taken together, so that one cache query serves them all."""
         if not self._ahead:
             while len(self._ahead) < _AHEAD and (item := self.work.take(self.name)) is not None:
                 self._ahead.append(item)
@@ -141,7 +147,7 @@ class Scheduler:
         return self._ahead.popleft() if self._ahead else None
 
     async def _begin(self, item: Item, again: bool) -> None:
-        """Answer from the cache, join an identical request in flight, or send when all limits allow."""
+        """Answer from the cache, join an identical request in flight, or send it when all limits allow."""
         self._count += 1
         if self._count % _TURN == 0:
             await asyncio.sleep(0)
@@ -174,7 +180,7 @@ class Scheduler:
             self._stop = self._stop or (error if isinstance(error, Exception) else RuntimeError(str(error)))
 
     async def _admit(self, item: Item, most: Spent) -> bool:
-        """Wait until the request may go; False when the run stops instead."""
+        """Wait until the request may be sent. Returns False when the run stops."""
         while self._stop is None:
             now = time.monotonic()
             self.live.limit = int(self.pace.limit)
@@ -187,7 +193,7 @@ class Scheduler:
                 if not self.budget.holds:
                     self._stop = BudgetReached(self.budget.text())
                     return False
-                await self._pause("budget", _LOOK)  # another teacher's reply may give some back
+                await self._pause("budget", _LOOK)  # another teacher's reply may free some budget
             elif wait > 0:
                 await self._pause(why, wait)
             else:
@@ -196,7 +202,7 @@ class Scheduler:
         return False
 
     async def _pause(self, why: str, seconds: float | None = None) -> None:
-        """Until something ends, or for `seconds`."""
+        """Wait until a request ends, or for `seconds`."""
         self.live.idle = why
         self._wake.clear()
         try:
@@ -206,13 +212,14 @@ class Scheduler:
             return
 
     async def _attempt(self, item: Item, most: Spent, reserved: float) -> None:
-        """Send once. Whatever comes, the reservation is settled and the item delivered or queued again."""
+        """Send a request once. In every case the reservation is settled, and the item is delivered or queued again."""
         sent = time.monotonic()
         item.tries += 1
         self.live.sent += 1
         ticket = await self.account.reserve(most)
         try:
-            async with asyncio.timeout(self.limits.timeout + 5):  # the teacher's own limit comes first
+            # longer than the teacher's own timeout, which should fire first
+            async with asyncio.timeout(self.limits.timeout + 5):
                 body = await self.teacher.send(item.call)
         except (Refused, TimeoutError) as problem:
             if isinstance(problem, TimeoutError):
@@ -238,7 +245,7 @@ class Scheduler:
         self._landed(item, reply)
 
     async def _refused(self, item: Item, problem: Refused, sent: float, reservation: _Reservation) -> None:
-        """Stop for what no request can survive, wait, ask again, or fail the item."""
+        """Handle a failed attempt: stop the run when no request can succeed, wait, retry, or fail the item."""
         now = time.monotonic()
         if problem.fatal:
             await self._settle(reservation)
@@ -261,7 +268,7 @@ class Scheduler:
         await self._fail(item, problem, reservation)
 
     async def _fail(self, item: Item, problem: Refused, reservation: _Reservation) -> None:
-        """The item fails, and is kept if it would fail again; the run stops when it looks as if no item can succeed."""
+        """Fail the item; cache the failure if it would occur again. The run stops when no item seems able to succeed."""
         failure = (problem.kind, problem.reason)
         kept = None
         if problem.retry:
@@ -282,7 +289,7 @@ class Scheduler:
             self._drop(item)
 
     def _slow_down(self, item: Item, problem: Refused, now: float) -> None:
-        """The server wants quiet: for as long as it says, else longer with every refusal in a row."""
+        """Wait as long as the server asks; without a stated time, wait longer with every refusal in a row."""
         self._refusals += 1
         wait = problem.after if problem.after is not None else backoff(min(self._refusals, 7)) / 2
         self._resume_at = max(self._resume_at, now + min(wait, _PATIENCE))
@@ -298,7 +305,9 @@ class Scheduler:
         return item.tries <= self.limits.max_retries and time.monotonic() - item.began < 3 * self.limits.timeout
 
     async def _gave_up(self, item: Item, problem: Refused) -> None:
-        """A request has used up its tries. Several in a row and no answer since: it may be the server, not they."""
+        """Handle a request that has used all its tries. Several in a row without any answer suggest that the server is
+        the problem.
+        """
         self._given_up += 1
         if self._given_up < _DOUBT or self._answers != item.answers:
             return
@@ -324,7 +333,7 @@ class Scheduler:
         self.pace.success()
 
     def _landed(self, item: Item, reply: Reply) -> None:
-        """Deliver to the item and to all that asked the same."""
+        """Deliver the reply to the item and to all items with the same request."""
         others = self._flying.pop(item.call.key, [])
         self._finish(item, reply)
         for other in others:
