@@ -31,6 +31,7 @@ from synthgen.records import SCHEMA, SPLITS, Record, from_rows
 
 _INPUTS_KEY = b"synthgen.inputs"
 _COMPANIONS_KEY = b"synthgen.companions"
+_REPAIR = "repair: run the command that made it again with --repair; only damaged shards are made again"
 _ROWS_LEVEL = 3  # zstd level for rows; level 9 saves 8% of the bytes but takes three times as long
 
 
@@ -131,7 +132,7 @@ def committed(folder: Path, parts: Sequence[str] = ()) -> set[str]:
         schema = _check_whole(folder, path, expected, parts)
         first = first or schema
         if not schema.equals(first):
-            raise CorpusError(f"{path} has other columns than {paths[0].name}", _repair_hint())
+            raise CorpusError(f"{path} has other columns than {paths[0].name}", _REPAIR)
     return {path.stem for path in paths}
 
 
@@ -144,20 +145,20 @@ def _check_whole(folder: Path, path: Path, expected: bytes, parts: Sequence[str]
     table = _read(path)
     metadata = table.schema.metadata or {}
     if metadata.get(_INPUTS_KEY) != expected:
-        raise CorpusError(f"{path}: made from other inputs than {folder}/inputs.json", _repair_hint())
+        raise CorpusError(f"{path}: made from other inputs than {folder}/inputs.json", _REPAIR)
     try:
         companions = dict(json.loads(metadata[_COMPANIONS_KEY]))
     except (KeyError, ValueError, TypeError):
         companions = {}
     check_columns(table.schema, path)
     if not companions.keys() >= set(parts):
-        raise CorpusError(f"{path} is damaged: its metadata is not that of a corpus", _repair_hint())
+        raise CorpusError(f"{path} is damaged: its metadata is not that of a corpus", _REPAIR)
     for part, sha256 in companions.items():
         companion = folder / part / path.name
         if not companion.exists():
-            raise CorpusError(f"{companion} is missing beside {path}", _repair_hint())
+            raise CorpusError(f"{companion} is missing beside {path}", _REPAIR)
         if durable.sha256(companion) != sha256:
-            raise CorpusError(f"{companion} is damaged or does not match the rows of {path}", _repair_hint())
+            raise CorpusError(f"{companion} is damaged or does not match the rows of {path}", _REPAIR)
     return table.schema
 
 
@@ -171,7 +172,7 @@ def check_columns(schema: pa.Schema, path: Path) -> None:
             f"{path} has the columns of an older version of synthgen",
             "make the corpus again with this version, or read it with the version that made it",
         )
-    raise CorpusError(f"{path} is damaged: its columns are not those of a corpus", _repair_hint())
+    raise CorpusError(f"{path} is damaged: its columns are not those of a corpus", _REPAIR)
 
 
 def finish(folder: Path, kind: Kind, facts: Facts, names: Sequence[str]) -> Manifest:
@@ -214,12 +215,11 @@ def damaged(folder: Path) -> list[str]:
 def verify(folder: Path) -> Manifest:
     """Check every file against the manifest and return the manifest. Raises CorpusError, which names the damaged files."""
     found = manifest(folder)
-    bad = damaged(folder)
-    if bad:
+    if bad := damaged(folder):
         raise CorpusError(
             f"{folder}: {', '.join(bad[:3])}{' and more' if len(bad) > 3 else ''} damaged (sha256 or size is not the "
             "manifest's)",
-            _repair_hint(),
+            _REPAIR,
         )
     return found
 
@@ -322,8 +322,7 @@ def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
 
 def own_columns(folder: Path) -> pa.Schema:
     """The user's own columns of a corpus, which are the columns not in `SCHEMA`. Empty when there is no shard."""
-    names = shards(folder)
-    if not names:
+    if not (names := shards(folder)):
         return pa.schema([])
     path = folder / "data" / f"{names[0]}.parquet"
     schema = _schema(path)
@@ -347,7 +346,7 @@ def scan(path: Path, columns: Sequence[str] | None = None, size: int = 1024) -> 
             yield from file.iter_batches(size, columns=None if columns is None else list(columns))
     except (pa.ArrowException, OSError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise CorpusError(f"{path} is damaged: {reason}", _repair_hint()) from None
+        raise CorpusError(f"{path} is damaged: {reason}", _REPAIR) from None
 
 
 def resolve(path: Path, prefer: Sequence[str] = ("curated", "generated")) -> Path:
@@ -389,7 +388,7 @@ def _schema(path: Path) -> pa.Schema:
 
 def _damaged(path: Path, error: Exception) -> CorpusError:
     reason = next(iter(str(error).splitlines()), type(error).__name__)
-    return CorpusError(f"{path} is damaged: {reason}", _repair_hint())
+    return CorpusError(f"{path} is damaged: {reason}", _REPAIR)
 
 
 def load_json(path: Path) -> Any:
@@ -399,7 +398,3 @@ def load_json(path: Path) -> Any:
     except ValueError as error:
         flag = "--repair" if path.name == "manifest.json" else "--fresh"
         raise CorpusError(f"{path} is damaged: {error}", f"give the command that made it again with {flag}") from None
-
-
-def _repair_hint() -> str:
-    return "repair: run the command that made it again with --repair; only damaged shards are made again"

@@ -101,11 +101,11 @@ def train(job: Job, make: Make, origin: str) -> Training:
         Arms(
             lambda: _begin(job, make, lesson, terms),
             objectives(job.section, lesson.data.meta, terms),
-            lesson.rows,
-            lesson.validation,
-            job.teacher.tokens.tokenizer,
-            job.teacher.weights.device,
-            lesson.data.batch if isinstance(lesson.data, Stream) else None,
+            rows=lesson.rows,
+            validation=lesson.validation,
+            tokenizer=job.teacher.tokens.tokenizer,
+            device=job.teacher.weights.device,
+            batch=lesson.data.batch if isinstance(lesson.data, Stream) else None,
         ),
         job,
     )

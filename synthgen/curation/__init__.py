@@ -63,10 +63,10 @@ def curate(
 ) -> Curation:
     """Judge every row of `run`/generated. Kept rows go to data/, rejected rows to rejected/ with their reasons.
 
-            `out` is `run`/curated by default. `workers` is the number of processes. The default is the number of CPU cores; a
-        small corpus uses fewer. Raises CorpusError when the input is damaged or unfinished, RunChanged when the output was
-        made from other rows or thresholds, and the errors of `places`.
-        """
+        `out` is `run`/curated by default. `workers` is the number of processes. The default is the number of CPU cores; a
+    small corpus uses fewer. Raises CorpusError when the input is damaged or unfinished, RunChanged when the output was
+    made from other rows or thresholds, and the errors of `places`.
+    """
     ui = ui or UI(quiet=True)
     source, folder = places(run, out, fresh=fresh)
     made = corpus.verify(source)
