@@ -226,7 +226,7 @@ def _answers(
             job = {"what": "sample", "teacher": apart[name].model_dump(mode="json")}
             if isinstance(models.get(name), Seq2SeqModel):
                 job["what"] = "seq2seq"
-            measured = measure({**job, "requests": [vars(r) for r in asked]})
+            measured = measure({**job, "requests": [r._asdict() for r in asked]})
             texts = measured.pop("texts")
             found[name] = measured
         else:
