@@ -82,25 +82,33 @@ def check_run(run: Path) -> None:
 
 
 def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
-    """Write RUN/recipe.yaml, or check that it is this recipe. Raises RunChanged naming the keys that differ.
+    """Check that RUN is this recipe's, or nobody's. Raises RunChanged naming the keys that differ.
 
-    A run without a single row belongs to no recipe yet: a mistake that was mended since may be written over.
+    A run without a single row belongs to no recipe yet: a mistake that was corrected since may be written over.
+    RUN/recipe.yaml is written by `generate`, once it has everything that it needs, so that a command that fails before
+    claims no folder. Here it is only written again when another pace, patience or budget is asked for.
     """
     check_run(run)
     path = run / "recipe.yaml"
-    if path.exists() and not fresh and any((run / "generated").rglob("*.parquet")):
+    if path.exists() and any((run / "generated").rglob("*.parquet")):
         old = load_recipe(path)
-        changed = differences(deciding(old), deciding(recipe))
+        changed = [] if fresh else differences(deciding(old), deciding(recipe))
         if changed:
             raise RunChanged(
                 f"{run} belongs to another recipe: {'; '.join(changed[:5])}"
                 + (f"; and {len(changed) - 5} more" if len(changed) > 5 else ""),
                 "give another folder with -o, or --fresh to begin this one anew from the first stage that changed",
             )
-        if old != recipe:
-            durable.write_text(path, dump_recipe(recipe))  # another pace, patience or budget
+        if not fresh:
+            _keep_recipe(recipe, run)
         return
-    durable.write_text(path, dump_recipe(recipe))
+
+
+def _keep_recipe(recipe: Recipe, run: Path) -> None:
+    """Write RUN/recipe.yaml if it is not this one."""
+    path = run / "recipe.yaml"
+    if not path.exists() or load_recipe(path) != recipe:
+        durable.write_text(path, dump_recipe(recipe))
 
 
 def run(recipe: Recipe, out: str | Path, *, fresh: bool = False, repair: bool = False, ui: UI | None = None) -> Run:
@@ -118,6 +126,7 @@ def run(recipe: Recipe, out: str | Path, *, fresh: bool = False, repair: bool = 
         begin(recipe, folder, fresh)
         stages = _Stages(folder, fresh, same)
         stages.do("generate", lambda again: generate(recipe, folder, fresh=again, repair=repair, ui=ui))
+        _keep_recipe(recipe, folder)
         stages.do("curate", lambda again: curate(recipe, folder, fresh=again, repair=repair, ui=ui))
         verdict = stages.do("audit", lambda again: audit(recipe, folder, ui=ui))
         if recipe.train and verdict.passed:

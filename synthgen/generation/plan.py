@@ -60,7 +60,7 @@ class Plan:
             cost = cost if self.most_usd else "$0.00"
         return (
             f"task: {self.task} ({self.strategy}), teacher: {self.teacher}\n"
-            f"seeds: {self.seeds:,}: {shares(self.splits)}\n"
+            f"seeds: {self.seeds:,}, {shares(self.splits)}\n"
             f"requests: {requests}; shards: {self.shards}\n"
             f"tokens: about {self.prompt_tokens:,} in prompts (4 characters a token), "
             f"at most {self.completion_tokens:,} in completions\n"

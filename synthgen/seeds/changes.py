@@ -63,14 +63,12 @@ class RowHashes:
         return hashes
 
     def of_files(self) -> dict[str, FileRows]:
-        """What is known of each file, by its name: without its folder where that tells the files apart."""
+        """What is known of each file, by its name."""
         complete = len(self.ids) == sum(self.counts.values()) == len(self.contents)
-        short = {name: Path(name).name for name in self.counts}
-        unique = len(set(short.values())) == len(short)
         found, start = {}, 0
         for name, count in self.counts.items():
             rows = zip(self.ids[start : start + count], self.contents[start : start + count], strict=True)
-            found[short[name] if unique else name] = FileRows(count, list(rows) if complete else None)
+            found[name] = FileRows(count, list(rows) if complete else None)
             start += count
         return found
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from array import array
 from collections.abc import Callable, Sequence
+from itertools import count, islice
+from pathlib import Path
 
 import numpy as np
 
@@ -29,11 +30,14 @@ def load_seeds(
     """
     seeds = Seeds(sources, hashed=hashed)
     hashes = array("q")  # of the ids; equal ones are looked at again
+    names: dict[str, str] = {}
     try:
         for number, source in enumerate(sources):
             before = len(seeds)
-            for where, row in itertools.islice(read_rows(source), source.limit):
-                hashes.append(hash(_add(seeds, number, split, text, where, row)))
+            for where, row in islice(read_rows(source), source.limit):
+                seed = _seed(source, split, text, where, row)
+                seeds.add(seed, number, names.get(where.file) or _name(source, where.file, names))
+                hashes.append(hash(seed.id))
             if len(seeds) == before:
                 raise RecipeError(
                     f"{source.path or source.dataset}: no seeds in it", "give a file with at least one row"
@@ -45,9 +49,16 @@ def load_seeds(
     return seeds
 
 
-def _add(seeds: Seeds, number: int, split: Split, text: Callable[[Row], str], where: Where, row: Row) -> str:
-    """Append the seed of one row of the source of that number; returns its id."""
-    source = seeds.sources[number]
+def _name(source: SeedSource, file: str, names: dict[str, str]) -> str:
+    """The name of a seed file without the folders above its source; it is put into `names`, and is the only one."""
+    name = str(Path(file).relative_to(Path(source.path).parent)) if source.path else file.removeprefix("/")
+    taken = names.values()
+    names[file] = name if name not in taken else next(f"{name} ({n})" for n in count(2) if f"{name} ({n})" not in taken)
+    return names[file]
+
+
+def _seed(source: SeedSource, split: Split, text: Callable[[Row], str], where: Where, row: Row) -> Seed:
+    """The seed of one row."""
     fields = row
     if source.fields:
         fields = {**row, **{variable: _column(row, column, where) for variable, column in source.fields.items()}}
@@ -58,8 +69,7 @@ def _add(seeds: Seeds, number: int, split: Split, text: Callable[[Row], str], wh
     except RecipeError as error:
         raise RecipeError(f"{where}: {error.message}", error.hint) from None
     on = side(str(_column(row, source.group, where)) if source.group else mask(question), split)
-    seeds.add(Seed(seed_id, on, fields, reference, source, question), number, where.file)
-    return seed_id
+    return Seed(seed_id, on, fields, reference, source, question)
 
 
 def _digest(row: Row) -> str:
@@ -91,5 +101,5 @@ def _refuse_twins(seeds: Seeds, hashes: array[int]) -> None:
 
 def _where(seeds: Seeds, place: int) -> Where:
     """Where a seed stands. The files are read again up to it."""
-    places = (where for source in seeds.sources for where, _ in itertools.islice(read_rows(source), source.limit))
-    return next(itertools.islice(places, place, None))
+    places = (where for source in seeds.sources for where, _ in islice(read_rows(source), source.limit))
+    return next(islice(places, place, None))

@@ -361,8 +361,8 @@ def test_a_bug_of_ours_says_how_to_report_it(recipe, tmp_path):
     program = tmp_path / "broken.py"
     program.write_text(
         "import importlib, synthgen.cli\n"
-        "def broken(*args): raise ZeroDivisionError('planted\\nin two lines')\n"
-        "importlib.import_module('synthgen.generation.plan').load_seeds = broken\n"
+        "def broken(*args, **named): raise ZeroDivisionError('planted\\nin two lines')\n"
+        "importlib.import_module('synthgen.generation.plan').read_inputs = broken\n"
         "synthgen.cli.main()\n"
     )
 
@@ -481,7 +481,7 @@ def test_the_resolved_recipe_alone_repeats_the_run(tmp_path, finished):
 def test_people_get_results_on_stdout_and_the_next_command_on_stderr(run, recipe, finished):
     for command, expected, following in (
         (["synthgen", "plan", recipe], "seeds: 24", "synthgen run"),
-        (["synthgen", "generate", recipe, "-o", run], "rows 48", "synthgen curate"),
+        (["synthgen", "generate", recipe, "-o", run], "48 rows", "synthgen curate"),
         (["synthgen", "curate", run], "kept 24, rejected 24", "synthgen audit"),
         (["synthgen", "audit", run], "ALLOW for commercial use", "distill train"),
         (["distill", "train", run], "student", "distill eval"),
