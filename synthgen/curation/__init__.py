@@ -93,7 +93,8 @@ def curate(
         total = _run(job, cut, executor, ui)
     durable.remove(folder / STEPS)
     names = [name for task in cut for name, _ in task.shards]
-    return _result(folder, corpus.finish(folder, "curated", _facts(folder, made, recipe, total), names))
+    _check_all(folder, total, sizes(cut))
+    return _result(folder, corpus.finish(folder, "curated", _facts(made, recipe, total), names))
 
 
 def _run(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> Tally:
@@ -125,14 +126,18 @@ def _judged(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> list[L
     return late
 
 
-def _facts(folder: Path, made: Manifest, recipe: Recipe, total: Tally) -> Facts:
-    """What the manifest says of the curated corpus; kept + rejected must be what was generated."""
-    if total.counts["kept"] + total.counts["rejected"] != made["counts"]["rows"]:
+def _check_all(folder: Path, total: Tally, rows: int) -> None:
+    """Raise SynthgenError unless every row is kept or rejected, and none is both."""
+    kept, rejected = total.counts["kept"], total.counts["rejected"]
+    if kept + rejected != rows:
         raise SynthgenError(
-            f"{folder}: {total.counts['kept']} kept and {total.counts['rejected']} rejected are not the "
-            f"{made['counts']['rows']} rows generated",
+            f"{folder}: {kept} kept and {rejected} rejected rows are not the {rows} rows there were",
             "a bug of ours: please report it",
         )
+
+
+def _facts(made: Manifest, recipe: Recipe, total: Tally) -> Facts:
+    """What the manifest says of the curated corpus."""
     counts, rejected_by = facts_of(total)
     return {
         "description": made["description"],
