@@ -91,7 +91,8 @@ def curate(
         total = _run(job, cut, executor, ui)
     outputs.discard(folder, outputs.STEPS)
     names = [name for task in cut for name, _ in task.shards]
-    return _result(folder, corpus.finish(folder, "curated", _facts(folder, made, recipe, total), names))
+    _check_all(folder, total, sizes(cut))
+    return _result(folder, corpus.finish(folder, "curated", _facts(made, recipe, total), names))
 
 
 def places(run: str | Path, out: str | Path | None = None, *, fresh: bool = False) -> tuple[Path, Path]:
@@ -136,14 +137,18 @@ def _judged(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> list[L
     return late
 
 
-def _facts(folder: Path, made: Manifest, recipe: Recipe, total: Tally) -> Facts:
-    """The manifest's facts about the curated corpus. Checks that kept + rejected equals the number of generated rows."""
-    if total.counts["kept"] + total.counts["rejected"] != made["counts"]["rows"]:
+def _check_all(folder: Path, total: Tally, rows: int) -> None:
+    """Raise SynthgenError unless every row is kept or rejected, and none is both."""
+    kept, rejected = total.counts["kept"], total.counts["rejected"]
+    if kept + rejected != rows:
         raise SynthgenError(
-            f"{folder}: {total.counts['kept']} kept and {total.counts['rejected']} rejected are not the "
-            f"{made['counts']['rows']} rows generated",
+            f"{folder}: {kept} kept and {rejected} rejected rows are not the {rows} rows there were",
             "a bug of ours: please report it",
         )
+
+
+def _facts(made: Manifest, recipe: Recipe, total: Tally) -> Facts:
+    """What the manifest says of the curated corpus."""
     counts, rejected_by = facts_of(total)
     return {
         "description": made["description"],

@@ -198,3 +198,14 @@ def test_a_corpus_of_which_nothing_is_kept(tmp_path, rows):
     assert corpus.manifest(run / "curated")["counts"] == done.counts
     assert json.dumps(done.to_dict())
     assert "rejected" in done.text()
+
+
+def test_a_curated_corpus_can_be_curated_again(tmp_path):
+    """Its kept rows are judged anew; their scores stay, and those of the second time follow."""
+    run = corpus_of(tmp_path / "run", [row("one fish", 0), row("two fish", 1), row("one fish", 2)])
+    first = synthgen.curate(curating(), run)
+    again = synthgen.curate(curating(length={"min_words": 3}), first.folder, tmp_path / "again")
+    assert (again.counts["kept"], again.counts["rejected"]) == (0, 2)
+    (_, rows) = next(corpus.records(again.folder, "rejected"))
+    assert [s["name"] for s in rows[0].scores] == ["length", "repetition", "length", "repetition"]
+    assert [v["rule"] for v in rows[0].verdicts] == ["min_words"]
