@@ -13,8 +13,8 @@ from distill.data import Example
 from distill.students.build import from_config
 from support.training import HELD_OUT, Cut, SmallRuns, with_train
 from synthgen import logits
+from synthgen.lm.weights import Weights
 from synthgen.recipe import TrainSection
-from synthgen.teachers.transformers import LocalModel
 
 V, K = 258, 5
 META: logits.LogitsMeta = {"kind": "topk", "k": K, "temperature": 1.0, "vocab_size": V}
@@ -44,7 +44,7 @@ def section(**terms: Any) -> TrainSection:
     return TrainSection.model_validate({"kd_weight": 0.5, **terms})
 
 
-def narrow(teacher: LocalModel) -> torch.nn.Module:
+def narrow(teacher: Weights) -> torch.nn.Module:
     """A student of another depth, width and number of heads."""
     changes = {
         "num_hidden_layers": 2,
@@ -53,7 +53,7 @@ def narrow(teacher: LocalModel) -> torch.nn.Module:
         "num_key_value_heads": 2,
         "head_dim": 4,
     }
-    return from_config(teacher.weights.config, changes, 3)
+    return from_config(teacher.config, changes, 3)
 
 
 def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:

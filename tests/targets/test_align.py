@@ -10,21 +10,21 @@ import pytest
 import torch
 import yaml
 from support.small import small_teacher
-from test_train import Cut
+from support.training import curve_of, metrics_of, resumes_everywhere, training_of
 
 import synthgen
 from distill import losses, train
-from distill.data import Example, topk_batch
+from distill.data import Choice, Example, topk_batch
 from distill.output_layer import Head
-from distill.targets.across import Part, Vocabulary, cuts, load_across, shared, translated, uld
+from distill.targets.across import Part, Translation, Vocabulary, cuts, load_across, shared, uld
 from synthgen import logits
 from synthgen.errors import CorpusError, RecipeError
 from synthgen.lm.sampling import top_k
 from synthgen.teachers.transformers import LocalModel
 
-MINE = Vocabulary([b"a", b"b", b" ", b"ab", b" a", b"ba", None], 6)
-ITS = Vocabulary([b"b", b"a", b"ab", b"bb", b" ", None, b"aba", b"bab"], 5)
-META = {"vocab_size": 7, "its_size": 8}
+STUDENTS = Vocabulary([b"a", b"b", b" ", b"ab", b" a", b"ba", None], 6)
+TEACHERS = Vocabulary([b"b", b"a", b"ab", b"bb", b" ", None, b"aba", b"bab"], 5)
+TRANSLATION = Translation(shared(STUDENTS, TEACHERS, 8), 7, 8)
 
 
 def segmented(rng, text: bytes, vocabulary: Vocabulary) -> list[int]:
@@ -41,30 +41,32 @@ def test_cuts_are_the_bytes_where_both_begin_a_token():
     rng = np.random.default_rng(0)
     for _ in range(300):
         text = bytes(rng.choice(list(b"ab a"), rng.integers(1, 12)).tolist())
-        a, b = segmented(rng, text, MINE), segmented(rng, text, ITS)
+        a, b = segmented(rng, text, STUDENTS), segmented(rng, text, TEACHERS)
         closed = [bool(rng.integers(2)) for _ in range(2)]
-        found = cuts(a + [6] * closed[0], MINE, b + [5] * closed[1], ITS)
+        parts = cuts(a + [6] * closed[0], STUDENTS, b + [5] * closed[1], TEACHERS)
         starts = [
             {len(b"".join(v.pieces[i] for i in ids[:n])) for n in range(1, len(ids) + 1)}
-            for ids, v in ((a, MINE), (b, ITS))
+            for ids, v in ((a, STUDENTS), (b, TEACHERS))
         ]
-        assert len(found) == len(starts[0] & starts[1]) + all(closed)
-        for mine, its in found[: len(found) - all(closed)]:
-            assert b"".join(MINE.pieces[i] for i in a[mine]) == b"".join(ITS.pieces[i] for i in b[its]) != b""
-        assert sum(mine.stop - mine.start for mine, _ in found) == len(a) + all(closed)
+        assert len(parts) == len(starts[0] & starts[1]) + all(closed)
+        for own, theirs in parts[: len(parts) - all(closed)]:
+            assert (
+                b"".join(STUDENTS.pieces[i] for i in a[own]) == b"".join(TEACHERS.pieces[i] for i in b[theirs]) != b""
+            )
+        assert sum(own.stop - own.start for own, _ in parts) == len(a) + all(closed)
         if all(closed):
-            assert found[-1] == (slice(len(a), len(a) + 1), slice(len(b), len(b) + 1))
+            assert parts[-1] == (slice(len(a), len(a) + 1), slice(len(b), len(b) + 1))
 
 
 def test_texts_that_differ_and_a_space_of_its_own():
-    assert cuts([0, 1], MINE, [1, 1], ITS) is None
-    assert cuts([0, 6, 1], MINE, [1, 0], ITS) is None, "a special token within"
+    assert cuts([0, 1], STUDENTS, [1, 1], TEACHERS) is None
+    assert cuts([0, 6, 1], STUDENTS, [1, 0], TEACHERS) is None, "a special token within"
     # " a" against "a": the first part is left out, since " a" as a token is not "a".
-    assert cuts([4, 1, 0], MINE, [1, 0, 1], ITS) == [(slice(1, 2), slice(1, 2)), (slice(2, 3), slice(2, 3))]
+    assert cuts([4, 1, 0], STUDENTS, [1, 0, 1], TEACHERS) == [(slice(1, 2), slice(1, 2)), (slice(2, 3), slice(2, 3))]
 
 
 def test_shared_tokens_have_the_same_bytes():
-    assert shared(MINE, ITS, 8).tolist() == [1, 0, 3, -1, 2, 6, -1, -1]
+    assert shared(STUDENTS, TEACHERS, 8).tolist() == [1, 0, 3, -1, 2, 6, -1, -1]
 
 
 def stored(logp: torch.Tensor, k: int) -> logits.TopK:
@@ -76,8 +78,8 @@ def example(a: list[int], b: list[int], k: int, seed: int = 0) -> tuple[Example,
     logp = (2 * torch.randn(len(b), 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))).log_softmax(
         -1
     )
-    parts = cuts(a, MINE, b, ITS)
-    topk, ulds = translated(stored(logp, k), b, parts, len(a), shared(MINE, ITS, 8), META)
+    parts = cuts(a, STUDENTS, b, TEACHERS)
+    topk, ulds = TRANSLATION.translated(stored(logp, k), b, parts, len(a))
     return Example("x", [], a, topk, True, (), parts=tuple(ulds)), logp, parts
 
 
@@ -97,11 +99,11 @@ def test_shared_tokens_are_exact_and_the_rest_one_outcome(k):
     for name in ("forward_kl", "reverse_kl", "jsd"):
         values = losses.divergence(z, losses.TopK(*topk_batch([e.target])), name, vocabulary=7)
         q = z.softmax(-1)
-        to = shared(MINE, ITS, 8)
-        for mine, its in parts:
-            if mine.stop - mine.start > 1 or its.stop - its.start > 1:
+        to = TRANSLATION.ids
+        for own, theirs in parts:
+            if own.stop - own.start > 1 or theirs.stop - theirs.start > 1:
                 continue
-            n, t = mine.start, its.start
+            n, t = own.start, theirs.start
             kept = logp[t].topk(k).indices.tolist()
             both = [(i, int(to[i])) for i in kept if to[i] >= 0]
             p = torch.stack([logp[t].exp()[i] for i, _ in both] + [1 - logp[t].exp()[[i for i, _ in both]].sum()])
@@ -128,21 +130,21 @@ def test_shared_tokens_are_exact_and_the_rest_one_outcome(k):
 def uld_by_hand(e: Example, logp: torch.Tensor, parts, z: torch.Tensor, b: list[int], k: int) -> torch.Tensor:
     """The paper's formula, a part at a time, in float64; what is not kept is spread evenly."""
     total = torch.zeros((), dtype=torch.float64)
-    for mine, its in parts:
-        if mine.stop - mine.start == its.stop - its.start == 1:
+    for own, theirs in parts:
+        if own.stop - own.start == theirs.stop - theirs.start == 1:
             continue
         p_all = []
-        for t in range(its.start, its.stop):
+        for t in range(theirs.start, theirs.stop):
             p = logp[t].exp().clone()
             kept = p.topk(k).indices
             rest = torch.ones(8, dtype=torch.bool).index_fill(0, kept, False)
             p[rest] = p[rest].sum() / max(1, int(rest.sum()))
             p_all.append(p)
-        p = p_all[-1] * np.prod([float(p_all[n][b[its.start + n]]) for n in range(len(p_all) - 1)])
-        q_all = z[mine].softmax(-1)
+        p = p_all[-1] * np.prod([float(p_all[n][b[theirs.start + n]]) for n in range(len(p_all) - 1)])
+        q_all = z[own].softmax(-1)
         q = q_all[-1]
         for n in range(len(q_all) - 1):
-            q = q * q_all[n, e.completion[mine.start + n]]
+            q = q * q_all[n, e.completion[own.start + n]]
         p, q = p.sort(descending=True).values, q.sort(descending=True).values
         for i in range(max(len(p), len(q))):
             total = total + ((p[i] if i < len(p) else 0) - (q[i] if i < len(q) else 0)).abs()
@@ -189,7 +191,7 @@ def test_the_same_tokenizer_changes_nothing():
     logp = torch.randn(4, 7, dtype=torch.float64).log_softmax(-1)
     ids = [0, 3, 2, 6]
     target = stored(logp, 4)
-    same, ulds = translated(target, ids, cuts(ids, MINE, ids, MINE), 4, np.arange(7), {"vocab_size": 7, "its_size": 7})
+    same, ulds = Translation(np.arange(7), 7, 7).translated(target, ids, cuts(ids, STUDENTS, ids, STUDENTS), 4)
     assert not ulds
     z = torch.randn(4, 7, dtype=torch.float64)
     a, b = (losses.divergence(z, losses.TopK(*topk_batch([t])), vocabulary=7) for t in (same, target))
@@ -209,33 +211,36 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("across")
     bytes_, words = small_teacher(folder / "bytes"), small_teacher(folder / "words", 1, merges=MERGES)
 
-    def recipe(name: str, teacher: Path, seeds: str, **more) -> synthgen.Recipe:
+    def recipe(name: str, teacher: Path, seeds: str, **sections) -> synthgen.Recipe:
         (folder / name).mkdir(exist_ok=True)
         (folder / name / "user.j2").write_text("{{ question }}\n")
         source = {"path": seeds, "source": "tests", "license": "CC0-1.0", "id": "id", "group": "id"}
         values = {
             "task": "sums",
+            "license": "CC0-1.0",
             "strategy": "score",
             "seeds": [source],
             "split": {"test": 0.2},
             "teacher": {"model": str(teacher), "license": "Apache-2.0", "device": "cpu"},
             "logits": {"kind": "topk", "k": 12},
             "curate": {"answer": False, "repetition": None, "truncated": False},
-            **more,
+            **sections,
         }
         (folder / name / "recipe.yaml").write_text(yaml.safe_dump(values))
         return synthgen.load_recipe(folder / name / "recipe.yaml")
 
     rows = [{"id": f"q{i}", "question": f"{i}?", "completion": f"{WORDS[i % 5]} {i}"} for i in range(20)]
     (folder / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    first = recipe("mine", bytes_, "../seeds.jsonl")
+    first = recipe("students", bytes_, "../seeds.jsonl")
     synthgen.generate(first, folder / "run")
     synthgen.curate(first, folder / "run")
-    synthgen.generate(recipe("its", words, str(folder / "run" / "generated" / "data")), folder / "scored")
+    synthgen.generate(recipe("teachers", words, str(folder / "run" / "generated" / "data")), folder / "scored")
 
     def make(**section):
         across = {"run": str(folder / "scored"), **section.pop("across", {})}
-        return recipe("mine", bytes_, "../seeds.jsonl", train={**STUDENT, "across": across, **section}), folder / "run"
+        return recipe(
+            "students", bytes_, "../seeds.jsonl", train={**STUDENT, "across": across, **section}
+        ), folder / "run"
 
     return make
 
@@ -243,35 +248,31 @@ def runs(tmp_path_factory):
 def test_a_student_of_another_tokenizers_teacher(runs, tmp_path):
     wanted, run = runs()
     teacher = LocalModel.open(wanted.teacher)
-    data = load_across(run / "curated", teacher.render, 512, wanted.train.across, teacher.tokenizer)
-    assert data.left_out["texts differ"] == data.left_out["not scored by the other teacher"] == 0
-    said = 0
+    data = load_across(run / "curated", teacher.tokens, wanted.train.across, Choice(512))
+    assert data.left_out == {"too_long": 0, "not_scored": 0, "texts_differ": 0}
+    differently = 0
     for e in data.examples:
         text = teacher.tokenizer.decode(e.completion[:-1])
         cut = [text[p.begin : p.end] for p in e.parts]
         assert set(cut) <= {"the", "th", "an", "and", " the", " and"}, cut
-        said += len(cut)
-    assert said > 20
-    whole = train(wanted, run, tmp_path / "whole", teacher=teacher)
-    found = json.loads((whole / "training.json").read_text())
+        differently += len(cut)
+    assert differently > 20
+    whole = resumes_everywhere(
+        lambda out, ui: train(wanted, run, out, teacher=teacher, ui=ui), tmp_path / "students", cuts=[1, 3]
+    )
+    across = training_of(whole).across
     tokens = sum(len(e.completion) for e in data.examples)
-    assert sum(v for k, v in found["across"].items() if k.startswith("tokens")) == tokens
-    assert found["across"]["tokens without a target"] == 0
+    assert across.tokens_by_divergence + across.tokens_by_uld == tokens
+    assert across.tokens_without_target == 0
     assert "which has another tokenizer" in (whole / "README.md").read_text()
-    metrics = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    metrics = metrics_of(whole)
     for m in metrics:
         mixed = 0.9 * (m["distillation"] + m["uld"]) + 0.1 * m["cross_entropy"]
         assert m["loss"] == pytest.approx(mixed, rel=1e-4)
     assert metrics[-1]["loss"] < metrics[0]["loss"]
-    for steps in (1, 3):
-        with pytest.raises(KeyboardInterrupt):
-            train(wanted, run, tmp_path / f"cut-{steps}", teacher=teacher, ui=Cut(steps))
-        again = train(wanted, run, tmp_path / f"cut-{steps}", teacher=teacher)
-        assert (again / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     split, _ = runs(micro_batch_size=3)
-    pieces = train(split, run, tmp_path / "split", teacher=teacher)
-    for a, line in zip(metrics, (pieces / "metrics.jsonl").read_text().splitlines(), strict=True):
-        assert a["uld"] == pytest.approx(json.loads(line)["uld"], rel=1e-3)
+    pieces = train(split, run, tmp_path / "split", teacher=teacher).folder
+    assert curve_of(pieces, "uld") == pytest.approx(curve_of(whole, "uld"), rel=1e-3)
 
 
 def test_what_is_refused(runs, tmp_path):
@@ -281,6 +282,6 @@ def test_what_is_refused(runs, tmp_path):
     wanted, run = runs(across={"run": str(run)})
     with pytest.raises(CorpusError, match="has scored no rows"):
         train(wanted, run, tmp_path / "student")
-    for section, says in (({"teacher": "a"}, "another run's teacher"), ({"kd_weight": 0}, "learns from none")):
+    for section, says in (({"teacher": "a"}, "another run's teacher"), ({"kd_weight": 0}, "none are learned from")):
         with pytest.raises(RecipeError, match=says):
             runs(**section)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import shutil
 
 import numpy as np
@@ -11,16 +10,17 @@ import pytest
 import torch
 import yaml
 from support.small import small_task, small_teacher
-from test_train import Cut
+from support.training import curve_of, resumes_everywhere
 
 import synthgen
 from distill import evaluate, losses, train
 from distill.card import write_model_card
-from distill.data import load, sampled_batch, topk_batch
+from distill.data import Choice, load, sampled_batch, topk_batch
 from distill.targets.ensemble import Merge, agreement, aligned, best_weights, merged, mixed
 from synthgen import corpus, logits
 from synthgen.errors import CorpusError, RecipeError
 from synthgen.lm.sampling import invert, top_k
+from synthgen.results.training import Ensemble
 from synthgen.teachers.transformers import LocalModel
 
 V, N = 61, 30
@@ -80,8 +80,8 @@ def test_whole_vocabularies_merge_exactly(how, temperature):
         values = losses.divergence(z, target, name, temperature=temperature)
         wanted = losses.divergence(z, losses.Dense(temperature * exact), name, temperature=temperature)
         assert torch.allclose(values, wanted, atol=1e-5), name
-        found = [torch.autograd.grad(v.sum(), z, retain_graph=True)[0] for v in (values, wanted)]
-        assert torch.allclose(*found, atol=1e-5), name
+        gradients = [torch.autograd.grad(v.sum(), z, retain_graph=True)[0] for v in (values, wanted)]
+        assert torch.allclose(*gradients, atol=1e-5), name
 
 
 def test_the_pool_of_tempered_distributions_is_the_tempered_pool_and_the_mean_is_not():
@@ -98,16 +98,16 @@ def test_the_pool_of_tempered_distributions_is_the_tempered_pool_and_the_mean_is
 def test_supports_are_united_and_missing_ids_get_their_share(how, temperature, k):
     logp = teachers()
     targets = [stored(p, k, temperature) for p in logp]
-    found = merged(targets, metas(temperature=temperature, k=k), WEIGHTS, how)
+    target = merged(targets, metas(temperature=temperature, k=k), WEIGHTS, how)
     by_hand = combined(torch.stack([spread(t, temperature) for t in targets]).log(), WEIGHTS, how).exp()
     for n in range(N):
         union = {int(i) for t in targets for i in t.ids[n]}
-        assert set(found.ids[n].tolist()) - {V} == union
-        assert (np.diff(found.logprobs[n][: len(union)]) <= 0).all(), "likeliest first"
-        assert np.isneginf(found.logprobs[n][len(union) :]).all()
-        p = np.exp(found.logprobs[n][: len(union)].astype(float) / temperature)
-        assert p == pytest.approx([float(by_hand[n, i]) for i in found.ids[n][: len(union)]], rel=1e-5)
-        assert p.sum() + np.exp(found.log_tail[n]) == pytest.approx(1, abs=1e-5)
+        assert set(target.ids[n].tolist()) - {V} == union
+        assert (np.diff(target.logprobs[n][: len(union)]) <= 0).all(), "likeliest first"
+        assert np.isneginf(target.logprobs[n][len(union) :]).all()
+        p = np.exp(target.logprobs[n][: len(union)].astype(float) / temperature)
+        assert p == pytest.approx([float(by_hand[n, i]) for i in target.ids[n][: len(union)]], rel=1e-5)
+        assert p.sum() + np.exp(target.log_tail[n]) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
@@ -182,10 +182,10 @@ def test_vocabularies_padded_to_different_sizes():
     wide = torch.cat([logp[1], torch.full((N, 3), -1.0)], -1).log_softmax(-1)
     two = metas(2, k=6)
     two[1]["vocab_size"] = V + 3
-    found, said = Merge(("a", "b"), "mean", "", (0.5, 0.5))([stored(logp[0], 6, 1.0), stored(wide, 6, 1.0)], two)
-    assert said["vocab_size"] == V
-    assert found.ids.max() <= V
-    assert np.exp(found.logprobs).sum(-1) + np.exp(found.log_tail) == pytest.approx(np.ones(N), abs=1e-5)
+    target, meta = Merge(("a", "b"), "mean", "", (0.5, 0.5))([stored(logp[0], 6, 1.0), stored(wide, 6, 1.0)], two)
+    assert (meta["vocab_size"], meta["k"]) == (V, 12)
+    assert target.ids.max() <= V
+    assert np.exp(target.logprobs).sum(-1) + np.exp(target.log_tail) == pytest.approx(np.ones(N), abs=1e-5)
 
 
 def test_slots_that_an_api_left_empty_do_not_count_as_kept():
@@ -212,14 +212,14 @@ def drawn(logp_NV: torch.Tensor, draws: int, temperature: float, seed: int) -> l
 def z_scores(weights, temperature: float, repeats: int = 400) -> np.ndarray:
     """How many standard errors the mean of mixed draws is from the weighted mean of the distributions."""
     logp, draws = teachers(2), (20, 7)
-    said = [{"vocab_size": V, "draws": n} for n in draws]
-    some = [drawn(p.repeat(repeats, 1), n, temperature, i) for i, (p, n) in enumerate(zip(logp, draws, strict=True))]
-    ids, values = sampled_batch([mixed(some, said, weights)], draws[0])
-    found = torch.zeros(repeats * N, V).scatter_add_(-1, ids, values).view(repeats, N, V).double()
-    assert torch.allclose(found.sum(-1), torch.ones(repeats, N).double(), atol=1e-5)
+    sizes = [{"vocab_size": V, "draws": n} for n in draws]
+    targets = [drawn(p.repeat(repeats, 1), n, temperature, i) for i, (p, n) in enumerate(zip(logp, draws, strict=True))]
+    ids, values = sampled_batch([mixed(targets, sizes, weights)], draws[0])
+    estimates = torch.zeros(repeats * N, V).scatter_add_(-1, ids, values).view(repeats, N, V).double()
+    assert torch.allclose(estimates.sum(-1), torch.ones(repeats, N).double(), atol=1e-5)
     exact = combined((logp / temperature).log_softmax(-1), (0.75, 0.25), "mean").exp()
-    error = found.std(0) / repeats**0.5
-    return ((found.mean(0) - exact) / error.clip(1e-9))[exact > 0.005].numpy()
+    error = estimates.std(0) / repeats**0.5
+    return ((estimates.mean(0) - exact) / error.clip(1e-9))[exact > 0.005].numpy()
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
@@ -241,17 +241,17 @@ def test_weights_by_likelihood_are_the_best_of_a_grid():
         for k, temperature in ((V, 1.0), (9, 2.0)):
             targets = [stored(q, k, temperature) for q in logp]
             rows = [(targets, metas(2, temperature, k), tokens[:, i].tolist()) for i in range(40)]
-            found = best_weights(rows, how)
-            assert sum(found) == pytest.approx(1)
+            weights = best_weights(rows, how)
+            assert sum(weights) == pytest.approx(1)
             dense = torch.stack([spread(stored(q, k, 1.0), 1.0) for q in logp]).log()
 
             def likelihood(w, dense=dense, how=how):
                 return float(combined(dense, (w, 1 - w), how).gather(-1, tokens).mean())
 
             best = max(np.linspace(0.001, 0.999, 400), key=likelihood)
-            assert found[0] == pytest.approx(best, abs=0.01), (how, k)
+            assert weights[0] == pytest.approx(best, abs=0.01), (how, k)
             if how == "mean" and k == V:
-                assert found[0] == pytest.approx(0.8, abs=0.06), "what the tokens were drawn with"
+                assert weights[0] == pytest.approx(0.8, abs=0.06), "what the tokens were drawn with"
 
 
 def test_a_teacher_that_knows_nothing_gets_no_weight():
@@ -268,15 +268,15 @@ def test_a_teacher_that_knows_nothing_gets_no_weight():
 def test_agreement_is_the_mass_in_common():
     logp = teachers()
     targets = [stored(p, V, 1.0) for p in logp]
-    found = agreement(aligned(targets, metas(k=V))[1])
+    shares = agreement(aligned(targets, metas(k=V))[1])
     p = logp.exp()
     common = {(a, b): float(torch.minimum(p[a], p[b]).sum(-1).mean()) for a in range(3) for b in range(3)}
     degree = [sum(common[a, b] for b in range(3) if b != a) for a in range(3)]
-    assert found == pytest.approx([d / sum(degree) for d in degree], abs=1e-6)
+    assert shares == pytest.approx([d / sum(degree) for d in degree], abs=1e-6)
     stranger = [stored(q, V, 1.0) for q in (logp[0], logp[0], torch.roll(logp[0], 7, -1))]
-    found = agreement(aligned(stranger, metas(k=V))[1])
-    assert found[0] == pytest.approx(found[1])
-    assert found[2] < 0.8 * found[0]
+    shares = agreement(aligned(stranger, metas(k=V))[1])
+    assert shares[0] == pytest.approx(shares[1])
+    assert shares[2] < 0.8 * shares[0]
 
 
 # From the recipe to the student
@@ -324,21 +324,22 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def unanswered(monkeypatch):
-    """Evaluation without greedy answers, which take processes of their own and are no subject here."""
-    monkeypatch.setattr("distill.evaluation.fidelity._answers", lambda *some: ({}, [], 0))
+    """Evaluation without greedy answers, which are no subject here."""
+    monkeypatch.setattr("distill.evaluation.fidelity._answers", lambda *arguments: ({}, [], 0))
 
 
 def test_a_student_of_an_ensemble_says_so(run, tmp_path, unanswered):
     recipe, folder = run(TOPK, ensemble={"teachers": {"a": 3, "c": 1}, "merge": "pool"})
     teacher = LocalModel.open(recipe.teacher)
-    student = train(recipe, folder, tmp_path / "student", teacher=teacher)
-    facts = json.loads((student / "training.json").read_text())
-    assert facts["ensemble"] == {"merge": "pool", "by": "the recipe", "weights": {"a": 0.75, "c": 0.25}}
+    trained = train(recipe, folder, tmp_path / "student", teacher=teacher)
+    student = trained.folder
+    assert trained.training.ensemble == Ensemble(merge="pool", by="the recipe", weights={"a": 0.75, "c": 0.25})
+    assert trained.training.left_out == {"too_long": 0, "degenerate": 0}
     words = "the log-opinion pool of several teachers' stored distributions, weights by the recipe: a 0.750, c 0.250"
     assert words in (student / "README.md").read_text()
-    found = evaluate(recipe, folder, student, teacher=teacher)
-    assert found.learned_from == words
-    far = found.table["distilled"]["from_targets"].mean
+    evaluation = evaluate(recipe, folder, student, teacher=teacher)
+    assert evaluation.learned_from == words
+    far = evaluation.table["distilled"]["from_targets"].mean
     assert far > 0
     write_model_card(student, recipe, corpus.verify(folder / "curated"))
     card = (student / "README.md").read_text()
@@ -350,15 +351,14 @@ def test_a_student_of_an_ensemble_says_so(run, tmp_path, unanswered):
     assert "from what was taught" in page
     shutil.rmtree(folder / "student")
     # What the first teacher is from the pool, by the reference of this file.
-    data = load(
-        folder / "curated", teacher.render, 512, "test", ("a", "c"), Merge(("a", "c"), "pool", "", (0.75, 0.25))
-    )
+    merge = Merge(("a", "c"), "pool", "", (0.75, 0.25))
+    data = load(folder / "curated", teacher.render, Choice(512, "test", teachers=("a", "c"), merge=merge))
     total = count = 0.0
     for e in data.examples:
         [logp] = teacher.logprobs([e.prompt], [e.completion])
         total += float(losses.divergence(logp, as_loss(e.target), vocabulary=258).sum())
         count += len(e.completion)
-    assert found.table["teacher"]["from_targets"].mean == pytest.approx(total / count, rel=1e-3)
+    assert evaluation.table["teacher"]["from_targets"].mean == pytest.approx(total / count, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -367,28 +367,27 @@ def test_a_student_of_an_ensemble_says_so(run, tmp_path, unanswered):
 )
 def test_every_way_of_weighing_trains(run, tmp_path, wanted):
     recipe, folder = run(TOPK, ensemble=wanted)
-    facts = json.loads((train(recipe, folder, tmp_path / "student") / "training.json").read_text())
-    weights = facts["ensemble"]["weights"]
+    training = train(recipe, folder, tmp_path / "student").training
+    weights = training.ensemble.weights
     assert list(weights) == ["a", "b", "c"]
     assert sum(weights.values()) == pytest.approx(1, abs=1e-5)
     if wanted.get("by") is None:
         assert set(weights.values()) == {0.333333}
     if wanted.get("by") == "validation":
         assert weights["a"] > 0.6, "the rows are what a wrote"
-    assert ("weights differ by row, standard deviation" in facts["ensemble"]) == (wanted.get("by") == "agreement")
-    assert facts["targets"]["k"] == 18
+    assert (training.ensemble.deviations is not None) == (wanted.get("by") == "agreement")
+    assert training.targets.k == 18
 
 
 def test_one_teacher_of_several_by_name(run, tmp_path, unanswered):
     """The targets are that teacher's; an ensemble of one with all the weight teaches the same."""
     recipe, folder = run(TOPK, teacher="b")
     alone = train(recipe, folder, tmp_path / "b")
-    facts = json.loads((alone / "training.json").read_text())
-    assert facts["targets"]["teacher"].startswith("teacher-b@")
-    assert facts["learned from"] == "the stored distributions of b"
+    assert alone.training.targets.teacher.startswith("teacher-b@")
+    assert (alone.training.teacher, alone.training.learned_from) == ("b", "the stored distributions of b")
     teacher = LocalModel.open(recipe.teacher)
     [one, both] = (
-        load(folder / "curated", teacher.render, 512, "train", names, merge)
+        load(folder / "curated", teacher.render, Choice(512, teachers=names, merge=merge))
         for names, merge in ((("b",), None), (("a", "b"), Merge(("a", "b"), "mean", "", (0.0, 1.0))))
     )
     z = torch.randn(sum(len(e.completion) for e in one.examples), 258)
@@ -399,7 +398,7 @@ def test_one_teacher_of_several_by_name(run, tmp_path, unanswered):
     # The union is finer than b's own support, so its divergence is a little higher.
     assert float(values[0]) <= float(values[1]) + 1e-5
     assert float(values[0]) == pytest.approx(float(values[1]), rel=0.3)
-    assert evaluate(recipe, folder, alone, teacher=teacher).learned_from.endswith("of b")
+    assert evaluate(recipe, folder, alone.folder, teacher=teacher).learned_from.endswith("of b")
 
 
 def test_draws_are_mixed(run, tmp_path, unanswered):
@@ -407,45 +406,36 @@ def test_draws_are_mixed(run, tmp_path, unanswered):
         {"kind": "sampled", "draws": 10, "score_by": ["b", "c"]}, ensemble={"teachers": {"a": 1, "b": 4}}
     )
     student = train(recipe, folder, tmp_path / "student")
-    facts = json.loads((student / "training.json").read_text())
-    assert facts["ensemble"]["weights"] == {"a": 0.2, "b": 0.8}
-    assert evaluate(recipe, folder, student).table["distilled"]["from_targets"].mean > 0
+    assert student.training.ensemble.weights == {"a": 0.2, "b": 0.8}
+    assert evaluate(recipe, folder, student.folder).table["distilled"]["from_targets"].mean > 0
 
 
 def test_resume_with_an_ensemble_is_exact(run, tmp_path):
     recipe, folder = run(TOPK, ensemble={"by": "agreement"})
-    whole = train(recipe, folder, tmp_path / "whole")
-    for steps in (1, 3):
-        with pytest.raises(KeyboardInterrupt):
-            train(recipe, folder, tmp_path / f"cut-{steps}", ui=Cut(steps))
-        again = train(recipe, folder, tmp_path / f"cut-{steps}")
-        for name in ("model.safetensors", "metrics.jsonl", "training.json"):
-            assert (again / name).read_bytes() == (whole / name).read_bytes(), (steps, name)
+    resumes_everywhere(lambda out, ui: train(recipe, folder, out, ui=ui), tmp_path, cuts=[1, 3])
 
 
 def test_micro_batches_of_merged_targets_add_up(run, tmp_path):
-    found = []
+    curves = []
     for size in (None, 3):
         recipe, folder = run(TOPK, ensemble={}, micro_batch_size=size, loss="reverse_kl")
-        out = train(recipe, folder, tmp_path / f"size-{size}")
-        found.append([json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()])
-    for a, b in zip(*found, strict=True):
-        assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
+        curves.append(curve_of(train(recipe, folder, tmp_path / f"size-{size}").folder, "loss"))
+    assert curves[0] == pytest.approx(curves[1], rel=1e-3)
 
 
 @pytest.mark.parametrize(
     ("kept", "section", "says"),
     [
         (TOPK, {}, "name one in train.teacher, or merge them"),
-        (TOPK, {"teacher": "d"}, "train.teacher names 'd'"),
-        (TOPK, {"ensemble": {"teachers": ["a", "x"]}}, "names 'x'"),
+        (TOPK, {"teacher": "d"}, "the logits of 'd' are not stored"),
+        (TOPK, {"ensemble": {"teachers": ["a", "x"]}}, "the logits of 'x' are not stored"),
         (TOPK, {"ensemble": {"teachers": ["a"]}}, "two or more teachers"),
         (TOPK, {"ensemble": {"teachers": ["a", "a"]}}, "named twice"),
         (TOPK, {"ensemble": {"teachers": ["a", "b"], "by": "agreement"}}, "of two teachers"),
         (TOPK, {"ensemble": {"teachers": {"a": 1, "b": 2}, "by": "uniform"}}, "weights already"),
         (TOPK, {"ensemble": {"teachers": {"a": 1, "b": -2}}}, "greater than 0"),
         (TOPK, {"ensemble": {}, "teacher": "a"}, "not both"),
-        (TOPK, {"ensemble": {}, "kd_weight": 0}, "learns from none"),
+        (TOPK, {"ensemble": {}, "kd_weight": 0}, "none are learned from"),
         ({**TOPK, "kind": "sampled"}, {"ensemble": {"merge": "pool"}}, "not linear"),
         ({**TOPK, "kind": "sampled"}, {"ensemble": {"by": "validation"}}, "draws give most of them as zero"),
     ],

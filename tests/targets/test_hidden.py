@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import json
-
-import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from support.small import small_runs, small_task, small_teacher
-from test_train import Cut
+from support.layers import META, NARROW, V, gradients, narrow, rows, section, trained
+from support.small import small_task, small_teacher
+from support.training import curve_of, metrics_of, training_of
 
 import synthgen
-from distill import train
 from distill.data import Example
 from distill.output_layer import completion_states, output_head
-from distill.students.build import from_config, from_layers
-from distill.targets.hidden import Inside, hidden_term, layer_pairs, relation_term
+from distill.students.build import from_layers
+from distill.targets.hidden import LayerTerms, hidden_term, layer_pairs, relation_term
 from distill.targets.layer_outputs import see
-from distill.targets.stored import FromShards
-from synthgen import logits
+from distill.targets.stored import FromStored
 from synthgen.errors import RecipeError
 from synthgen.lm import forward
+from synthgen.lm.weights import Weights
 from synthgen.recipe import Hidden, TrainSection
-from synthgen.teachers.transformers import LocalModel
+from synthgen.tables.engines import TeacherSection
 
-V, K = 258, 5
-META = {"kind": "topk", "k": K, "temperature": 1.0, "vocab_size": V}
 TERMS = [
     {"hidden": {}},
     {"hidden": {"loss": "cosine", "weight": 0.5}},
@@ -39,47 +34,11 @@ TERMS = [
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     folder = small_teacher(tmp_path_factory.mktemp("hidden") / "teacher", layers=3)
-    return LocalModel.open(synthgen.recipe.sections.TeacherSection(model=str(folder)))
+    return Weights.load(TeacherSection(model=str(folder)))
 
 
-def rows(same_prompt: bool = True, count: int = 7) -> list[Example]:
-    rng = np.random.default_rng(0)
-    found = []
-    for n in range(count):
-        prompt, asked, completion = (rng.integers(0, 256, size).tolist() for size in (3 + n, 9 + n % 2, 1 + 2 * n))
-        asked = [*range(100, 120), *asked]  # few-shot prompts begin alike
-        target = logits.TopK(
-            rng.permuted(np.tile(np.arange(V), (len(completion), 1)), axis=1)[:, :K].astype(np.int32),
-            np.full((len(completion), K), np.log(0.9 / K), np.float32),
-            np.full(len(completion), np.log(0.1), np.float32),
-            np.zeros(len(completion), np.float32),
-        )
-        found.append(Example(str(n), prompt, completion, target, True, teacher_prompt=() if same_prompt else asked))
-    return found
-
-
-def section(**terms) -> TrainSection:
-    return TrainSection.model_validate({"kd_weight": 0.5, **terms})
-
-
-def narrow(teacher) -> torch.nn.Module:
-    """A student of another depth, width and number of heads."""
-    changes = {
-        "num_hidden_layers": 2,
-        "hidden_size": 8,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 4,
-    }
-    return from_config(teacher.model.config, changes, 3)
-
-
-def objective(model, teacher, wanted: TrainSection) -> FromShards:
-    return FromShards(model, META, wanted, inside=Inside(model, teacher.model, wanted))
-
-
-def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+def objective(model, teacher, wanted: TrainSection) -> FromStored:
+    return FromStored(model, wanted, META, LayerTerms(model, teacher.model, wanted))
 
 
 # The formulas
@@ -160,7 +119,7 @@ def test_uniform_layers():
 # Models
 
 
-def by_rows(model, teacher, wanted: TrainSection, batch: list[Example], inside: Inside) -> dict[str, torch.Tensor]:
+def by_rows(model, teacher, wanted: TrainSection, batch: list[Example], terms: LayerTerms) -> dict[str, torch.Tensor]:
     """Both terms from each model's own outputs, a row at a time: no packing, no padding, no mask."""
     total = {"hidden": torch.zeros((), dtype=torch.float64), "relations": torch.zeros((), dtype=torch.float64)}
     for e in batch:
@@ -183,16 +142,14 @@ def by_rows(model, teacher, wanted: TrainSection, batch: list[Example], inside: 
             for hook in hooks:
                 hook.remove()
             sides.append((states, qkv))
-        (mine, own), (its, other) = sides
+        (student_states, own), (teacher_states, other) = sides
         n = len(e.completion)
         if wanted.hidden:
-            pairs = layer_pairs(wanted.hidden, len(mine), len(its))
+            pairs = layer_pairs(wanted.hidden, len(student_states), len(teacher_states))
             for k, (s, t) in enumerate(pairs):
-                h = mine[s][0, -n:].double()
-                h = h @ inside.projections[k].weight.double().T
-                total["hidden"] = total["hidden"] + hidden_by_hand(
-                    h, its[t][0, -n:].detach(), wanted.hidden.loss
-                ) / len(pairs)
+                h = student_states[s][0, -n:].double() @ terms.projections[k].weight.double().T
+                far = hidden_by_hand(h, teacher_states[t][0, -n:].detach(), wanted.hidden.loss)
+                total["hidden"] = total["hidden"] + far / len(pairs)
         if wanted.relations:
             heads = wanted.relations.heads or 1
             for a, b in zip(own, other, strict=True):
@@ -207,25 +164,25 @@ def by_rows(model, teacher, wanted: TrainSection, batch: list[Example], inside: 
 @pytest.mark.parametrize("terms", TERMS)
 def test_terms_are_those_of_each_row_alone(teacher, terms, same_prompt):
     wanted, batch, model = section(**terms), rows(same_prompt), narrow(teacher)
-    inside = Inside(model, teacher.model, wanted)
-    states, total, parts = inside(model, output_head(model), batch, batch)
-    asked, said = [e.prompt for e in batch], [e.completion for e in batch]
-    assert torch.allclose(states, completion_states(model, output_head(model), asked, said), atol=1e-5)
-    expected = by_rows(model, teacher, wanted, batch, inside)
+    losses = LayerTerms(model, teacher.model, wanted)
+    states, total, parts = losses(model, output_head(model), batch, batch)
+    prompts, completions = [e.prompt for e in batch], [e.completion for e in batch]
+    assert torch.allclose(states, completion_states(model, output_head(model), prompts, completions), atol=1e-5)
+    expected = by_rows(model, teacher, wanted, batch, losses)
     for name, value in parts.items():
         assert value == pytest.approx(float(expected[name]), rel=1e-4), name
         assert value > 0.01
     assert set(parts) == set(terms)
     weighted = sum(getattr(wanted, name).weight * expected[name] for name in terms)
     total.backward()
-    found = gradients(model) | gradients(inside)
+    computed = gradients(model) | gradients(losses)
     model.zero_grad()
-    inside.zero_grad()
+    losses.zero_grad()
     weighted.backward()
-    again = gradients(model) | gradients(inside)
-    assert set(found) >= set(again)
-    for name, value in again.items():
-        assert torch.allclose(found[name], value, atol=1e-5 + 1e-4 * float(value.abs().max())), name
+    by_hand = gradients(model) | gradients(losses)
+    assert set(computed) >= set(by_hand)
+    for name, value in by_hand.items():
+        assert torch.allclose(computed[name], value, atol=1e-5 + 1e-4 * float(value.abs().max())), name
 
 
 @pytest.mark.parametrize("terms", TERMS)
@@ -236,14 +193,14 @@ def test_nothing_to_learn_when_the_student_is_the_teacher(teacher, terms, projec
     if "relations" in terms:
         terms = {**terms, "relations": {**terms["relations"], "layer": 2}}
     wanted, model = section(**terms), from_layers(teacher.model, [0, 1, 2])
-    inside = Inside(model, teacher.model, wanted)
-    assert len(inside.projections) == (3 if projected and "hidden" in terms else 0)
-    _, total, parts = inside(model, output_head(model), rows(), rows())
+    losses = LayerTerms(model, teacher.model, wanted)
+    assert len(losses.projections) == (3 if projected and "hidden" in terms else 0)
+    _, total, parts = losses(model, output_head(model), rows(), rows())
     assert all(abs(value) < 1e-5 for value in parts.values()), parts
     total.backward()
-    largest = max(float(g.abs().max()) for g in (gradients(model) | gradients(inside)).values())
+    largest = max(float(g.abs().max()) for g in (gradients(model) | gradients(losses)).values())
     assert largest < 1e-4
-    _, _, other = inside(model, output_head(model), rows(False), rows(False))
+    _, _, other = losses(model, output_head(model), rows(False), rows(False))
     assert all(value > 0.01 for value in other.values()), "another prompt is another state"
 
 
@@ -252,7 +209,7 @@ def test_nothing_to_learn_when_the_student_is_the_teacher(teacher, terms, projec
 def test_packed_padded_and_split_alike(teacher, terms, same_prompt, monkeypatch):
     wanted, batch, model = section(**terms), rows(same_prompt), narrow(teacher)
     whole = objective(model, teacher, wanted)
-    found = []
+    results = []
     for packed, size in ((True, 7), (False, 7), (True, 3), (False, 1)):
         monkeypatch.setattr(forward, "_packs", lambda model, packed=packed: packed)
         whole.zero_grad()
@@ -262,31 +219,30 @@ def test_packed_padded_and_split_alike(teacher, terms, same_prompt, monkeypatch)
             loss.backward()
             assert float(loss.detach()) == pytest.approx(parts["loss"], rel=1e-5)
             sums = {name: sums.get(name, 0.0) + value for name, value in parts.items()}
-        found.append((sums, gradients(whole)))
-    values, grads = found[0]
+        results.append((sums, gradients(whole)))
+    values, grads = results[0]
     weighted = sum(getattr(wanted, name).weight * values[name] for name in terms)
     kd = 0.5 * values["distillation"] + 0.5 * values["cross_entropy"]
     assert values["loss"] == pytest.approx(kd + weighted, rel=1e-5)
-    for other, more in found[1:]:
-        assert other == pytest.approx(values, rel=1e-4)
+    for sums, others in results[1:]:
+        assert sums == pytest.approx(values, rel=1e-4)
         for name, value in grads.items():
-            assert torch.allclose(more[name], value, atol=1e-5 + 1e-4 * float(value.abs().max())), name
+            assert torch.allclose(others[name], value, atol=1e-5 + 1e-4 * float(value.abs().max())), name
 
 
 def test_a_model_whose_output_layer_is_not_known(teacher):
     """Without a head the logits themselves come along: what the loss takes, and the same terms."""
     wanted, batch, model = section(**TERMS[3]), rows(), narrow(teacher)
-    inside = Inside(model, teacher.model, wanted)
-    head = output_head(model)
+    losses, head = LayerTerms(model, teacher.model, wanted), output_head(model)
     with torch.no_grad():
-        states, total, _ = inside(model, head, batch, batch)
-        z, again, _ = inside(model, None, batch, batch)
+        states, total, _ = losses(model, head, batch, batch)
+        z, again, _ = losses(model, None, batch, batch)
     assert float(total) == pytest.approx(float(again), rel=1e-6)
     assert torch.allclose(states @ head.weight_VD.T, z, atol=1e-5)
 
 
 def test_activation_checkpointing_gives_the_same_gradients(teacher):
-    wanted, batch, found = section(**TERMS[3]), rows(), []
+    wanted, batch, results = section(**TERMS[3]), rows(), []
     for save_memory in (False, True):
         model = narrow(teacher).train()
         if save_memory:
@@ -294,8 +250,8 @@ def test_activation_checkpointing_gives_the_same_gradients(teacher):
         whole = objective(model, teacher, wanted)
         loss, _ = whole(batch, batch)
         loss.backward()
-        found.append((float(loss.detach()), gradients(whole)))
-    (a, first), (b, second) = found
+        results.append((float(loss.detach()), gradients(whole)))
+    (a, first), (b, second) = results
     assert a == pytest.approx(b)
     for name, value in first.items():
         assert torch.allclose(second[name], value, atol=1e-6), name
@@ -307,9 +263,8 @@ def test_fused_queries_keys_and_values(tmp_path):
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=V, n_embd=12, n_layer=2, n_head=3, n_positions=64)).eval()
     wanted = section(relations={"heads": 3}, hidden={"projection": False, "layers": {1: 1}})
-    inside = Inside(model, model, wanted)
     with torch.no_grad():
-        _, _, parts = inside(model, output_head(model), rows(), rows())
+        _, _, parts = LayerTerms(model, model, wanted)(model, output_head(model), rows(), rows())
     assert all(abs(value) < 1e-5 for value in parts.values())
     seen = []
     hook = model.transformer.h[1].attn.c_attn.register_forward_hook(lambda m, i, out: seen.append(out[0]))
@@ -317,8 +272,8 @@ def test_fused_queries_keys_and_values(tmp_path):
     with torch.no_grad():
         model(torch.tensor([[*e.prompt, *e.completion][:-1]]))
         hook.remove()
-        _, [found] = see(model, output_head(model), [e.prompt], [e.completion], [1], 1)
-    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found[1:], seen[0].split(12, -1), strict=True))
+        _, [outputs] = see(model, output_head(model), [e.prompt], [e.completion], [1], 1)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(outputs[1:], seen[0].split(12, -1), strict=True))
 
 
 def test_the_teacher_stays_as_it_is(teacher):
@@ -334,9 +289,9 @@ def test_the_teacher_stays_as_it_is(teacher):
 def test_bfloat16_computes_the_terms_in_float32(teacher, monkeypatch):
     for name, term in (("hidden_term", hidden_term), ("relation_term", relation_term)):
 
-        def watched(*some, term=term, **more):
+        def watched(*arguments, term=term, **named):
             assert not torch.is_autocast_enabled("cpu")
-            return term(*some, **more)
+            return term(*arguments, **named)
 
         monkeypatch.setattr(f"distill.targets.hidden.{name}", watched)
     wanted, batch, model = section(**TERMS[3]), rows(), narrow(teacher)
@@ -352,69 +307,56 @@ def test_bfloat16_computes_the_terms_in_float32(teacher, monkeypatch):
 # From the recipe to the student
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return small_runs(tmp_path_factory.mktemp("inside"))
-
-
-NARROW = {"config": {"num_hidden_layers": 1, "hidden_size": 8, "intermediate_size": 12}}
 LORA = {"layers": 1, "lora": {"r": 2, "target_modules": ["q_proj"]}}
 
 
-def trained(made, out, student=NARROW, cut=None, **changes):
-    recipe, run = made("one", logits={"kind": "topk", "k": 9}, split={"test": 0.25, "validation": 0.25}, seeds=16)
-    values = (
-        recipe.train.model_dump(mode="json", exclude_none=True) | {"student": {"kind": "decoder", **student}} | changes
-    )
-    recipe = recipe.model_copy(update={"train": TrainSection.model_validate(values)})
-    return train(recipe, run, out, ui=Cut(cut) if cut else None)
-
-
 @pytest.mark.parametrize("student", [NARROW, LORA])
-def test_resume_takes_the_projection_back(made, tmp_path, student):
-    more = {
+def test_resume_takes_the_projection_back(small_run, tmp_path, student):
+    train = {
         "hidden": {"layers": {0: 1}},
         "relations": {},
         "save_steps": 1,
         "save_total_limit": 3,
         "baseline": False,
+        "max_steps": 5,
+        "eval_steps": 2,
+        "early_stopping_patience": 9,
+        "learning_rate": 0.02,
     }
-    more |= {"max_steps": 5, "eval_steps": 2, "patience": 9, "learning_rate": 0.02}
-    whole = trained(made, tmp_path / "whole", student, **more)
+    whole = trained(small_run, tmp_path / "whole", student, **train)
     names = load_file(whole / "model.safetensors")
-    assert not [name for name in names if "projection" in name or "inside" in name]
+    assert not [name for name in names if "projection" in name or "layer_terms" in name]
     for steps in (1, 3):
         out = tmp_path / f"cut-{steps}"
         with pytest.raises(KeyboardInterrupt):
-            trained(made, out, student, cut=steps, **more)
+            trained(small_run, out, student, cut=steps, **train)
         last = sorted((out / "checkpoints").glob("distilled-0*.safetensors"))[-1]
         with safe_open(last, "pt") as file:
-            weight = file.get_tensor("weight.inside.projections.0.weight")
-            assert float(file.get_tensor("exp_avg.inside.projections.0.weight").abs().max()) > 0
+            weight = file.get_tensor("weight.layer_terms.projections.0.weight")
+            assert float(file.get_tensor("exp_avg.layer_terms.projections.0.weight").abs().max()) > 0
         assert weight.shape == (16, 8 if student is NARROW else 16)
-        trained(made, out, student, **more)
+        trained(small_run, out, student, **train)
         for name in ("model.safetensors", "metrics.jsonl", "training.json", "README.md"):
             assert (out / name).read_bytes() == (whole / name).read_bytes(), (steps, name)
 
 
-def test_the_terms_fall_and_are_on_the_card(made, tmp_path):
-    more = {"max_steps": 60, "num_train_epochs": 60, "learning_rate": 0.02, "kd_weight": 1.0, "baseline": False}
-    out = trained(made, tmp_path / "student", hidden={"loss": "cosine"}, relations={"heads": 2}, **more)
-    metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+def test_the_terms_fall_and_are_on_the_card(small_run, tmp_path):
+    train = {"max_steps": 60, "num_train_epochs": 60, "learning_rate": 0.02, "kd_weight": 1.0, "baseline": False}
+    out = trained(small_run, tmp_path / "student", hidden={"loss": "cosine"}, relations={"heads": 2}, **train)
     for name in ("hidden", "relations"):
-        first, last = (sum(m[name] for m in some) / 4 for some in (metrics[:4], metrics[-4:]))
-        assert last < 0.8 * first, name
+        values = curve_of(out, name)
+        assert sum(values[-4:]) < 0.8 * sum(values[:4]), name
     words = (
         "hidden states (cosine, layers 0 from 1, learned projections, weight 1) and attention relations (the last layer"
     )
     assert words in (out / "README.md").read_text()
-    assert words in json.loads((out / "training.json").read_text())["learned from"]
+    assert words in training_of(out).learned_from
 
 
-def test_the_baseline_knows_nothing_of_it(made, tmp_path):
-    out = trained(made, tmp_path / "student", hidden={}, max_steps=2)
-    assert "hidden" in json.loads((out / "metrics.jsonl").read_text().splitlines()[0])
-    assert "hidden" not in json.loads((out / "baseline" / "metrics.jsonl").read_text().splitlines()[0])
+def test_the_baseline_knows_nothing_of_it(small_run, tmp_path):
+    out = trained(small_run, tmp_path / "student", hidden={}, max_steps=2)
+    assert "hidden" in metrics_of(out)[0]
+    assert "hidden" not in metrics_of(out / "baseline")[0]
 
 
 @pytest.mark.parametrize(
@@ -427,9 +369,9 @@ def test_the_baseline_knows_nothing_of_it(made, tmp_path):
         ({"relations": {"heads": 3}}, "does not divide"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_training(made, tmp_path, changes, says):
+def test_what_does_not_fit_is_refused_before_training(small_run, tmp_path, changes, says):
     with pytest.raises(RecipeError, match=says) as caught:
-        trained(made, tmp_path / "student", **changes)
+        trained(small_run, tmp_path / "student", **changes)
     assert "\n" not in caught.value.message
     assert not (tmp_path / "student" / "checkpoints").exists()
 
