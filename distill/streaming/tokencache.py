@@ -37,7 +37,7 @@ from synthgen.lm.tokens import Tokens
 from synthgen.records import Message
 
 FORMAT = "rows-v1"
-ENTRY = segment.entry_type(
+_FIELDS_OF_ENTRY = (
     ("place", "<u8"),  # hash of the seed, for `share`
     ("prompt", "<u4"),  # tokens of the row before `shape`, for `max_length`
     ("completion", "<u4"),
@@ -47,6 +47,7 @@ ENTRY = segment.entry_type(
     ("kept", "u1"),
     ("state", "u1"),
 )
+ENTRY = segment.entry_type(*_FIELDS_OF_ENTRY)
 TEACHES, NO_TOKENS, NOTHING_TO_LEARN = range(3)
 
 _BATCH = 512  # rows that are rendered at once
@@ -238,7 +239,11 @@ def unpack(blob: bytes, target: logits.Target | None = None) -> Stored:
         if own is not None and positions < len(own):
             own = cut(own, positions)
         task = text[:size].decode()
-        pieces.append(Example(identifier, ids[at:middle], ids[middle:end], own, bool(kept), teacher_prompt, task))
+        pieces.append(
+            Example(
+                identifier, ids[at:middle], ids[middle:end], own, bool(kept), teacher_prompt=teacher_prompt, task=task
+            )
+        )
         at, text = end, text[size:]
     first = replace(pieces[0], also=tuple(pieces[1:])) if count > 1 else pieces[0]
     return Stored(first, np.frombuffer(blob, "<f4", width, 4 * place))

@@ -105,7 +105,7 @@ def train(job: Job, make: Make, origin: str) -> Training:
             lesson.validation,
             job.teacher.tokens.tokenizer,
             job.teacher.weights.device,
-            lesson.data.batch if isinstance(lesson.data, Stream) else None,
+            batch=lesson.data.batch if isinstance(lesson.data, Stream) else None,
         ),
         job,
     )
