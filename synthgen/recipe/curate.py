@@ -1,7 +1,7 @@
-"""Section `curate`: which edits, checks and sweeps are on, and their settings.
+"""Section `curate`: the enabled edits, checks and sweeps, and their settings.
 
-The keys are the names in the tables EDITS, CHECKS and SWEEPS of `synthgen.tables.curation`. A rule that is added to a
-table later, by a program that uses this package, is known too.
+The keys are the names in the tables EDITS, CHECKS and SWEEPS of `synthgen.tables.curation`. Rules that a program adds
+to a table later are accepted too.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Base = TypeVar("Base", bound=Section)
 
 
 def rules() -> dict[str, RowRule]:
-    """Every edit, check and sweep by its name, in the order in which they run."""
+    """Every edit, check and sweep by name, in the order in which they run."""
     return {**EDITS, **CHECKS, **SWEEPS}
 
 
