@@ -81,7 +81,7 @@ class Progress:
         self.began = time.monotonic()
 
     def advance(self, count: int, *, failed: int = 0, resumed: bool = False) -> None:
-        """Count `count` more finished units; `resumed` of them existed already."""
+        """Count `count` more finished units. `resumed` means that they existed before this call."""
         self.done += count
         self.failed += failed
         self.resumed += count if resumed else 0

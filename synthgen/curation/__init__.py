@@ -135,7 +135,9 @@ def _judged(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> list[L
 
 
 def _facts(folder: Path, made: Manifest, recipe: Recipe, total: Tally) -> Facts:
-    """The manifest's facts about the curated corpus. Checks that kept + rejected equals the number of generated rows."""
+    """The manifest's facts about the curated corpus. Checks that kept + rejected equals the number of generated
+    rows.
+    """
     if total.counts["kept"] + total.counts["rejected"] != made["counts"]["rows"]:
         raise SynthgenError(
             f"{folder}: {total.counts['kept']} kept and {total.counts['rejected']} rejected are not the "

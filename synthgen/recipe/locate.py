@@ -26,7 +26,7 @@ class Source:
     option: str = "--set "
 
     def where(self, keys: Sequence[str]) -> str:
-        """"FILE, line N" or "--set KEY=VALUE" for the first of these keys that is present.
+        """ "FILE, line N" or "--set KEY=VALUE" for the first of these keys that is present.
 
         When none is present, the line of the innermost section that should contain the first key. '' when there is no
         file.

@@ -248,7 +248,7 @@ def _halves(jobs: list[Job]) -> list[list[Job]]:
 
 
 def largest(flat: Any) -> Floats:
-    """The largest log-probability at every position of a reply that has at least one."""
+    """The largest log-probability at every position of a reply whose request asked for one or more."""
     return positions(flat)[1][:, 1]
 
 
