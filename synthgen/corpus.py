@@ -213,7 +213,9 @@ def damaged(folder: Path) -> list[str]:
 
 
 def verify(folder: Path) -> Manifest:
-    """Check every file against the manifest and return the manifest. Raises CorpusError, which names the damaged files."""
+    """Check every file against the manifest and return the manifest. Raises CorpusError, which names the damaged
+    files.
+    """
     found = manifest(folder)
     if bad := damaged(folder):
         raise CorpusError(
@@ -261,7 +263,7 @@ def discard(folder: Path, names: Iterable[str]) -> None:
 
 
 def _shard_files(folder: Path, name: str = "*") -> list[Path]:
-    """The files of one shard, or of all shards when `name` is None. Only folders that belong to a corpus are searched."""
+    """The files of one shard, or of all shards. Only the folders of a corpus are searched."""
     patterns = (f"{part}/{name}.parquet" for part in ("data", "rejected", "failures", "logits/**"))
     return sorted(p for pattern in patterns for p in folder.glob(pattern) if not p.name.startswith("."))
 
@@ -350,7 +352,7 @@ def scan(path: Path, columns: Sequence[str] | None = None, size: int = 1024) -> 
 
 
 def resolve(path: Path, prefer: Sequence[str] = ("curated", "generated")) -> Path:
-    """The corpus that a path means: the path is a run folder or a corpus folder. Raises CorpusError when there is none."""
+    """The corpus at a path, which is a run folder or a corpus folder. Raises CorpusError when there is none."""
     if (path / "data").is_dir():
         return path.resolve() if path.name in ("", "..") else path  # "." has no name, and so no sibling folder
     for name in prefer:

@@ -15,7 +15,9 @@ from synthgen.records import Record, from_rows
 
 @dataclass(frozen=True)
 class Shown:
-    """The first requested records, the `counts` of the whole corpus, and the number of rows that each check rejected."""
+    """The first requested records, the `counts` of the whole corpus, and the number of rows that each check
+    rejected.
+    """
 
     folder: Path
     kind: str

@@ -133,7 +133,9 @@ def digest(value: Any) -> str:
 
 
 def writes() -> bool:
-    """Whether this process writes files. Of the processes that `torchrun` or `accelerate launch` starts, only one does."""
+    """Whether this process writes files. Of the processes that `torchrun` or `accelerate launch` starts, only one
+    does.
+    """
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -1,18 +1,19 @@
-"""Teacher distributions beside the rows: what is stored, in how many bytes, and with what error.
+"""Teacher distributions stored beside the rows: their content, size and error.
 
-Two kinds, for a row of T completion tokens (entry t is the distribution that `token_ids[t]` was drawn from):
+There are two kinds, for a row of T completion tokens (entry t is the distribution that `token_ids[t]` was drawn from):
 
 - `Sampled`: N draws a position from softmax(logits / temperature), as unique ids and counts. counts / N is an
   unbiased estimate of every probability, so the gradient of the cross-entropy against it is that of the full
   KL in expectation (random-sampling distillation, ACL 2025). Exact as stored.
-- `TopK`: the K largest log-probabilities at temperature 1; and, at the training temperature, the log of the
-  mass left out and the log-normalizer, without which a cached top-k cannot be re-tempered.
-  Log-probabilities are fixed point in steps of 1/512 nat: error at most `STORAGE_ERROR` down to `FLOOR`.
+- `TopK`: the K largest log-probabilities at temperature 1. It also holds, at the training temperature, the log of the
+  remaining mass and the log-normalizer. Without them a stored top-k could not be used at another temperature.
+  Log-probabilities are fixed-point numbers in steps of 1/512 nat. Their error is at most `STORAGE_ERROR`, down to
+  `FLOOR`.
 
-A shard is a Parquet file, one row a record, one binary blob an array or a byte plane of one (bytes of one
-significance lie together in a column, and compress for themselves); dtypes, shapes and layout are in the file's
-metadata. Nothing here loops over tokens in Python. Every row carries `align`, a hash over token ids,
-teacher, tokenizer and temperature: a row that is laid beside the wrong tokens fails instead of teaches.
+A shard is a Parquet file with one row a record. Each array is a binary column, or one column for each byte plane (all
+bytes of the same significance, which compress well together). The file's metadata holds dtypes, shapes and layout.
+Nothing here loops over tokens in Python. Every row carries `align`, a hash of token ids, teacher, tokenizer and
+temperature. When a row is paired with the wrong tokens, training fails instead of learning from them.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from synthgen.errors import CorpusError
 FORMAT = "logits-v2"
 _STEP = 1 / 512
 STORAGE_ERROR = _STEP / 2  # nats, for log-probabilities above FLOOR
-FLOOR = -32.0  # nats: a probability of 1e-14; smaller ones are stored as this
+FLOOR = -32.0  # nats: a probability of 1e-14; smaller values are stored as this one
 _ROW_GROUP_BYTES = 64 << 20
 
 Ints = np.ndarray[Any, np.dtype[Any]]
@@ -43,7 +44,9 @@ Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 @dataclass(frozen=True)
 class Sampled:
-    """Draws from the teacher: flat `ids` and `counts` (position by position, ids ascending), `uniques` (T,)."""
+    """Draws from the teacher: flat `ids` and `counts` (position by position, ids ascending), and `uniques` (T,), the
+    number of ids at each position.
+    """
 
     ids: Ints
     counts: Ints
@@ -55,9 +58,10 @@ class Sampled:
 
 @dataclass(frozen=True)
 class TopK:
-    """`ids` and `logprobs` (T, K), largest first, at temperature 1. At the training temperature: `log_tail` (T,),
-    log of the mass left out (-inf when K is the vocabulary), and `log_z` (T,) = logsumexp(log p / temperature)
-    over the whole vocabulary."""
+    """`ids` and `logprobs` (T, K), largest first, at temperature 1. At the training temperature: `log_tail` (T,), the
+    log of the remaining mass (-inf when K is the vocabulary size), and `log_z` (T,) = logsumexp(log p / temperature)
+    over the whole vocabulary.
+    """
 
     ids: Ints
     logprobs: Floats
@@ -73,8 +77,9 @@ Target = Sampled | TopK
 
 @dataclass(frozen=True)
 class LogitsSpec:
-    """Which part of each distribution is kept: `draws` of kind "sampled", or the `k` likeliest of kind "topk"; at
-    `temperature`."""
+    """The part of each distribution that is stored: `draws` for kind "sampled", or the `k` most probable tokens for
+    kind "topk", at `temperature`.
+    """
 
     kind: Literal["sampled", "topk"]
     temperature: float = 1.0
@@ -84,11 +89,11 @@ class LogitsSpec:
 
 
 class LogitsMeta(TypedDict):
-    """What a shard says of itself: what is kept (`draws` or `k`, at which `temperature`), of which teacher
-    ("name@revision") and tokenizer (its hash), over how many ids, and how the arrays are laid out.
+    """The metadata of a shard: what is stored (`draws` or `k`, and the `temperature`), the teacher ("name@revision"),
+    the tokenizer (its hash), the vocabulary size, and the layout of the arrays.
 
-    Of merged distributions `teachers` are those that were merged, and of a teacher with another tokenizer
-    `teacher_vocab_size` is the width of its own logits. "dense" stands for a live teacher's whole distributions.
+    For merged distributions, `teachers` are the merged teachers. For a teacher with another tokenizer,
+    `teacher_vocab_size` is the width of its own logits. "dense" means the full distributions of a live teacher.
     """
 
     kind: Literal["sampled", "topk", "dense"]
@@ -107,7 +112,7 @@ class LogitsMeta(TypedDict):
 
 
 def count_draws(draws_TN: Ints) -> Sampled:
-    """Unique ids and their counts for each row of N draws."""
+    """The unique ids and their counts in each row of N draws."""
     positions, n = draws_TN.shape
     if positions == 0:
         return Sampled(np.zeros(0, np.int32), np.zeros(0, np.uint16), np.zeros(0, np.uint16))
@@ -115,7 +120,8 @@ def count_draws(draws_TN: Ints) -> Sampled:
     first = np.ones(ordered.shape, bool)
     first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
     starts = np.flatnonzero(first.ravel())
-    ends = np.append(starts[1:], positions * n)  # a run never crosses a row: each row begins one
+    # a run of equal ids never crosses a row, because each row starts a new run
+    ends = np.append(starts[1:], positions * n)
     return Sampled(
         ordered.ravel()[starts].astype(np.int32),
         (ends - starts).astype(np.uint16),
@@ -124,13 +130,13 @@ def count_draws(draws_TN: Ints) -> Sampled:
 
 
 def align(token_ids: Sequence[int], teacher: str, tokenizer: str, temperature: float) -> bytes:
-    """16 bytes that change when tokens, teacher, tokenizer or temperature do."""
+    """A hash of 16 bytes over tokens, teacher, tokenizer and temperature."""
     head = json.dumps([FORMAT, teacher, tokenizer, float(temperature)]).encode()
     return hashlib.blake2b(head + np.asarray(token_ids, np.int32).tobytes(), digest_size=16).digest()
 
 
 def meta(spec: LogitsSpec, vocab_size: int, teacher: str, tokenizer: str) -> LogitsMeta:
-    """What a shard says of itself."""
+    """The metadata of a shard."""
     kept: LogitsMeta = {"kind": spec.kind, "temperature": spec.temperature, "vocab_size": vocab_size}
     if spec.kind == "sampled":
         kept["draws"] = spec.draws
@@ -166,12 +172,12 @@ def _from_planes(blobs: dict[str, bytes], name: str, width: int) -> Ints:
 
 
 def _quantize(logprobs: Floats) -> Ints:
-    """Log-probabilities (<= 0) as steps below zero; -inf becomes the floor."""
+    """Log-probabilities (<= 0) as numbers of steps below zero; -inf becomes the floor."""
     return np.clip(np.rint(np.maximum(-logprobs, 0) / _STEP), 0, -FLOOR / _STEP).astype(np.int64)
 
 
 def encode(target: Target, meta: LogitsMeta) -> dict[str, bytes]:
-    """The blobs of one row."""
+    """The binary columns of one row."""
     width = int(meta["id_bytes"])
     if isinstance(target, Sampled):
         ids = target.ids.astype(np.int64)
@@ -224,7 +230,7 @@ def decode(blobs: dict[str, bytes], meta: LogitsMeta) -> Target:
 
 
 def to_table(ids: Sequence[str], aligns: Sequence[bytes], targets: Sequence[Target], meta: LogitsMeta) -> pa.Table:
-    """One shard's rows as a table; write it with `corpus`."""
+    """The rows of one shard as a table; write it with `corpus`."""
     rows = [encode(target, meta) for target in targets]
     names = list(rows[0] if rows else encode(_nothing(meta), meta))
     columns: dict[str, pa.Array] = {
@@ -237,7 +243,7 @@ def to_table(ids: Sequence[str], aligns: Sequence[bytes], targets: Sequence[Targ
 
 
 def _nothing(meta: LogitsMeta) -> Target:
-    """A row without tokens: what a shard without rows has columns for."""
+    """A row without tokens, which gives an empty shard its columns."""
     ids, floats = np.zeros(0, np.int32), np.zeros(0, np.float32)
     if meta["kind"] == "sampled":
         return Sampled(ids, ids, ids)
@@ -246,20 +252,21 @@ def _nothing(meta: LogitsMeta) -> Target:
 
 
 def compression_level(table: pa.Table) -> int:
-    """zstd's level for a shard of whatever rows. Beside 9, 15 saves 3% of twenty log-probabilities and of
-    draws; of 64 it saves 2%, of 128 nothing, and takes more time than all else that is done to them."""
+    """The zstd level for a shard. Compared with level 9, level 15 saves 3% for twenty log-probabilities and for draws,
+    2% for 64, and nothing for 128. There it would take more time than all other work on them.
+    """
     found = json.loads((table.schema.metadata or {}).get(FORMAT.encode(), b"{}"))
     return 9 if found.get("k", 0) > 32 else 15
 
 
 def row_group_rows(table: pa.Table) -> int:
-    """Rows a row group may hold so that it stays under 64 MiB."""
+    """The number of rows in a row group, so that the group stays under 64 MiB."""
     return max(1, int(_ROW_GROUP_BYTES / max(1.0, table.nbytes / max(1, table.num_rows))))
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard in memory: `meta`, and rows by position. `target(row)` decodes one."""
+    """A shard in memory: `meta`, and rows by position. `target(row)` decodes the row at a position."""
 
     meta: LogitsMeta
     ids: list[str]
@@ -275,7 +282,7 @@ class Shard:
 
 
 def read(path: Path) -> Shard:
-    """Open a shard. Raises CorpusError for a file that is not one."""
+    """Open a shard. Raises CorpusError when the file is not a shard."""
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
         found = json.loads((table.schema.metadata or {})[FORMAT.encode()])

@@ -1,4 +1,6 @@
-"""The manifest of a corpus, manifest.json: what the corpus is, counts of its rows, and the hash of every file."""
+"""The manifest of a corpus, manifest.json: a description of the corpus, counts of its rows, and the hash of every
+file.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ class FileEntry(TypedDict):
 
 
 class SourceTerms(TypedDict):
-    """A source of rows, what it did for them, and its license."""
+    """A source of rows, its role, and its license."""
 
     role: str
     source: str
@@ -28,12 +30,12 @@ class SourceTerms(TypedDict):
 
 
 class Facts(TypedDict):
-    """What whoever makes a corpus says of it.
+    """The facts that the maker of a corpus provides.
 
-    `counts` has, as far as they are known: `rows` and `tokens` (of a generated corpus), `rows_train` and so on for each
-    split, `failures`; `kept`, `rejected`, `tokens_kept`, `tokens_rejected` (of a curated one), `edited`,
-    `answers_checked`, `answers_correct`, and `copies_left_out` of a data set. `rejected_by` counts the reasons of
-    rejected rows by the rule that gave them, and `thresholds` holds the settings of the rules.
+    `counts` may have: `rows` and `tokens` (of a generated corpus), `rows_train` and so on for each split, `failures`;
+    `kept`, `rejected`, `tokens_kept`, `tokens_rejected` (of a curated one), `edited`, `answers_checked`,
+    `answers_correct`, and `copies_left_out` of a data set. `rejected_by` counts the reasons of rejected rows by rule,
+    and `thresholds` holds the settings of the rules.
     """
 
     description: str
@@ -50,7 +52,7 @@ class Facts(TypedDict):
 
 
 class Manifest(Facts):
-    """The whole of manifest.json."""
+    """The full content of manifest.json."""
 
     schema_version: int
     kind: Kind
@@ -58,13 +60,14 @@ class Manifest(Facts):
 
 
 def make(kind: Kind, facts: Facts, files: dict[str, FileEntry]) -> Manifest:
-    """The manifest of a corpus with these files, as it is written."""
+    """Build the manifest of a corpus with these files, in its written form."""
     return cast(Manifest, {"schema_version": SCHEMA_VERSION, "kind": kind, **facts, "files": files})
 
 
 def from_json(value: object, where: str) -> Manifest:
-    """The manifest that `value`, read from a file, holds. Raises CorpusError naming `where` when it is none, or one
-    of a corpus that an older version made."""
+    """Read the manifest from `value`, the content of a JSON file. Raises CorpusError, which names `where`, when `value`
+    is not a manifest or comes from an older version.
+    """
     if not isinstance(value, Mapping) or not value.keys() >= {"kind", "counts", "files"}:
         raise CorpusError(f"{where} is damaged: it is no manifest", "repair it: give the command again with --repair")
     version = value.get("schema_version")

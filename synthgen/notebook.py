@@ -1,4 +1,4 @@
-"""A run in a notebook: its rows as pandas data frames, its distributions as numpy arrays, its results as objects.
+"""A run in a notebook: rows as pandas data frames, distributions as numpy arrays, results as objects.
 
     run = synthgen.open("runs/first")
     run                                            # a short summary, also in a notebook's cell
@@ -8,7 +8,7 @@
     run.distribution(run.kept["id"].iloc[0]).probabilities
     run.evaluation.frame()
 
-Works on a run's folder at any stage and on a corpus folder. Nothing is read before it is asked for.
+Works on a run's folder at any stage, and on a corpus folder. Files are read only when they are needed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _DERIVED = {
     "rejected_by": ("verdicts",),
     "reason": ("verdicts",),
 }
-"""Columns that a data frame has besides those of the corpus, and what they are made of."""
+"""Columns that a data frame has besides those of the corpus, and the columns that they are computed from."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,12 @@ class Distribution:
     """The teacher's stored distribution at each of the T tokens of a completion.
 
     `token_ids` (T,) are the tokens of the completion; entry t of the other arrays is the distribution that token t was
-    drawn from. `ids` (T, K) are token ids; `probabilities` and `log_probabilities` (T, K) are theirs at `temperature`,
-    the temperature that the distribution was stored for.
+    drawn from. `ids` (T, K) are token ids. `probabilities` and `log_probabilities` (T, K) are at `temperature`, the
+    temperature for which the distribution was stored.
 
-    `kind` "topk": the K likeliest ids, the likeliest first; `tail` (T,) is the probability of all other ids together.
-    `kind` "sampled": `counts` (T, K) says how many of `draws` draws fell on each id, in order of the ids, and a
-    probability is a count over the draws. A position with fewer than K different ids is filled up with id −1,
-    count 0.
+    For `kind` "topk" these are the K most probable ids, the most probable first; `tail` (T,) is the total probability
+    of all other ids. For `kind` "sampled", ids are ascending, `counts` (T, K) is how many of `draws` draws fell on each
+    id, and a probability is count / draws. Positions with fewer than K distinct ids are padded with id −1 and count 0.
     """
 
     kind: str
@@ -80,14 +79,14 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Student:
-    """A trained student: its folder, and the facts of its training."""
+    """A trained student: its folder and the facts of its training."""
 
     path: Path
     training: Training
 
 
 class OpenRun:
-    """A run or a corpus that was opened. Attributes read from its files when they are first used."""
+    """An opened run or corpus. Its attributes read the files when they are first used."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -108,7 +107,7 @@ class OpenRun:
 
     @cached_property
     def generated(self) -> pd.DataFrame:
-        """Every row that the teacher made, before curation."""
+        """All rows that the teacher generated, before curation."""
         return self.rows("generated")
 
     @cached_property
@@ -123,15 +122,16 @@ class OpenRun:
 
     @cached_property
     def failures(self) -> pd.DataFrame:
-        """The requests that brought no row, and why."""
+        """The requests that gave no row, and the reasons."""
         return self.rows("failures")
 
     def rows(self, part: Part, columns: Sequence[str] | None = None, split: str | None = None) -> pd.DataFrame:
-        """Rows of one part as a data frame with Arrow-backed columns; only `columns`, and only one `split`, if given.
+        """Rows of one part as a data frame with Arrow-backed columns. `columns` and `split` select columns and one
+        split.
 
-        Besides the columns of the corpus there are `prompt_text` and `completion_text`, the text of the last message,
-        and for rejected rows `rejected_by` and `reason`; a corpus with columns of these names keeps its own. Raises
-        UserError for a part that this run does not have yet or a column that there is none of.
+        Besides the columns of the corpus there are `prompt_text` and `completion_text`, the text of the last message.
+        Rejected rows also have `rejected_by` and `reason`. When a corpus has columns of these names, they are used
+        instead. Raises UserError when this run does not have the part yet or a column does not exist.
         """
         import pandas as pd
 
@@ -175,9 +175,10 @@ class OpenRun:
     # Distributions
 
     def distribution(self, id: str, teacher: str | None = None) -> Distribution:
-        """The stored distribution of the row `id`; `teacher` names whose, where several teachers' are stored.
+        """The stored distribution of the row `id`. `teacher` chooses the teacher when distributions of several are
+        stored.
 
-        Raises UserError for a row without one, and CorpusError when what is stored does not belong to the row.
+        Raises UserError when the row has none, and CorpusError when the stored distribution does not belong to the row.
         """
         root = self._logits()
         folders = {p.name: p for p in sorted(root.iterdir()) if p.is_dir()} if root else {}
@@ -198,12 +199,12 @@ class OpenRun:
         return _distribution(stored.target(row), stored.meta, np.asarray(tokens, np.int32))
 
     def _logits(self) -> Path | None:
-        """The folder of the distributions: they lie in the generated corpus."""
+        """The folder of the distributions, which is in the generated corpus."""
         places = [*(folder / "logits" for folder in self._folders.values()), self._run / "generated" / "logits"]
         return next((place for place in places if place.is_dir()), None)
 
     def _find(self, folder: Path, id: str) -> tuple[str, int]:
-        """(shard, place in it) of the distribution of a row."""
+        """The (shard, row number) of a row's distribution."""
         index = self._indexes.setdefault(folder, {})
         if not index:
             for shard in (p.stem for p in sorted(folder.glob("*.parquet")) if not p.name.startswith(".")):
@@ -219,7 +220,7 @@ class OpenRun:
         return {}
 
     def _tokens(self, shard: str, id: str) -> list[int]:
-        """The completion tokens of a row, from whichever part of the corpus holds it."""
+        """The completion tokens of a row, from the part of the corpus that holds it."""
         for folder in self._folders.values():
             for part in ("data", "rejected"):
                 path = folder / part / f"{shard}.parquet"
@@ -239,19 +240,19 @@ class OpenRun:
 
     @property
     def evaluation(self) -> Evaluation | None:
-        """What `distill eval` measured; None when it has not run yet."""
+        """The result of `distill eval`; None when it has not run yet."""
         path = self._student_folder / "evaluation.json" if self._student_folder else None
         return read_evaluation(path) if path and path.exists() else None
 
     @property
     def _student_folder(self) -> Path | None:
-        """RUN/student; for the rows of a dataset, the student that they lie in."""
+        """RUN/student; for a student that was trained on a data set, the student's folder that holds the rows."""
         folders = (self._run / "student", self._run)
         return next((folder for folder in folders if (folder / "training.json").exists()), None)
 
     @property
     def audit(self) -> dict[str, Any] | None:
-        """The latest audit, as in audit/report.json; None when there is none yet."""
+        """The latest audit, as in audit/report.json; None when there is none."""
         path = self._run / "audit" / "report.json"
         found: dict[str, Any] | None = corpus.load_json(path) if path.exists() else None
         return found
@@ -259,7 +260,7 @@ class OpenRun:
     # The summary
 
     def summary(self) -> list[tuple[str, str]]:
-        """(label, value) of what there is, for a look at the run."""
+        """(label, value) pairs that summarize the run."""
         lines = [("folder", str(self.path))]
         for stage, folder in self._folders.items():
             lines.append((stage, self._state(folder)))
@@ -274,7 +275,7 @@ class OpenRun:
         return lines
 
     def _state(self, folder: Path) -> str:
-        """The counts of a corpus, or how far it is."""
+        """The counts of a corpus, or its progress when it is unfinished."""
         if not (folder / "manifest.json").exists():
             return f"not finished: {len(corpus.shards(folder)):,} shards so far"
         manifest = corpus.manifest(folder)
@@ -295,18 +296,18 @@ class OpenRun:
 
 
 def open(run: str | Path) -> OpenRun:
-    """Open a run's folder, at whatever stage it is, or a corpus folder. Raises CorpusError when it holds no corpus."""
+    """Open the folder of a run at any stage, or a corpus folder. Raises CorpusError when the folder holds no corpus."""
     return OpenRun(Path(run))
 
 
 @lru_cache(maxsize=4)
 def _shard(path: Path, changed: int) -> logits.Shard:
-    """A shard of distributions; `changed` is when the file was, so that a new file is read again."""
+    """A shard of distributions. `changed` is the file's modification time, so that the cache notices a new file."""
     return logits.read(path)
 
 
 def _columns(folder: Path, shards: Sequence[str], schema: pa.Schema) -> dict[str, pa.Field]:
-    """The columns of a part by name; `schema` where there is no shard yet."""
+    """The columns of a part by name; those of `schema` when there is no shard yet."""
     if shards:
         try:
             schema = pq.read_schema(folder / f"{shards[0]}.parquet")
@@ -316,7 +317,7 @@ def _columns(folder: Path, shards: Sequence[str], schema: pa.Schema) -> dict[str
 
 
 def _derive(column: str, table: pa.Table) -> pa.Array:
-    """One of the columns in `_DERIVED`."""
+    """Compute one of the columns in `_DERIVED`."""
     if column == "rejected_by":
         return _joined(table["verdicts"], "check", ", ")
     if column == "reason":
@@ -331,15 +332,16 @@ def _derive(column: str, table: pa.Table) -> pa.Array:
 
 
 def _joined(verdicts: pa.ChunkedArray, field: str, by: str) -> pa.Array:
-    """For each row one field of all its reasons, as one text."""
+    """One field of all reasons of each row, joined to one text."""
     lists = verdicts.combine_chunks()
     return pc.binary_join(pa.ListArray.from_arrays(lists.offsets, pc.struct_field(lists.values, field)), by)
 
 
 def _distribution(target: logits.Target, meta: logits.LogitsMeta, tokens: Ints) -> Distribution:
-    """Arrays of one shape from what is stored."""
+    """Convert a stored target to arrays of equal shape."""
     teacher, temperature = meta["teacher"], meta["temperature"]
-    if isinstance(target, logits.TopK):  # its log-probabilities are stored at temperature 1, the rest at `temperature`
+    # a top-k target stores its log-probabilities at temperature 1, and the rest at `temperature`
+    if isinstance(target, logits.TopK):
         log_probabilities = target.logprobs / temperature - target.log_z[:, None]
         return Distribution(
             "topk",

@@ -1,6 +1,6 @@
-"""What each command writes into its output folder, and so the only files that it may delete there.
+"""The files that each command writes into its output folder. A command deletes no other files there.
 
-A folder named with -o can hold files of its user. A command therefore checks the folder before it writes the first
+A folder named with -o can hold the user's own files. A command therefore checks the folder before it writes the first
 byte, and `--fresh` deletes only files whose names are in the command's table:
 
     outputs.check(folder, CURATED, fresh)        # raises RunChanged when the folder is somebody else's
@@ -8,7 +8,7 @@ byte, and `--fresh` deletes only files whose names are in the command's table:
         outputs.discard(folder, CURATED)
     outputs.sweep(folder, CURATED)               # what a killed process left under temporary names
 
-A command also never writes into what it reads: `apart` refuses an output folder that overlaps its source.
+A command also never writes into its input: `apart` refuses an output folder that overlaps its source.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from synthgen import durable
 from synthgen.errors import RunChanged, UserError
 
 SHARD = r"(train|validation|test)-\d{5,}\.parquet"
+<<<<<<< HEAD
 STAGES = (
     "generated",
     "curated",
@@ -33,19 +34,22 @@ STAGES = (
     "hidden",
     "cache",
 )  # folders of a run that belong to one stage each
+=======
+STAGES = ("generated", "curated", "audit", "student", "hidden")  # folders of a run that each belong to one stage
+>>>>>>> proseb
 
-_SHOWN = 3  # files that a message names
-_TEMPORARY_MODEL = re.compile(r"model-\d+")  # a folder of weights on its way to its name
+_SHOWN = 3  # number of files that a message names
+_TEMPORARY_MODEL = re.compile(r"model-\d+")  # the temporary name of a folder of weights
 
 
 @dataclass(frozen=True)
 class Output:
-    """The files of one command.
+    """The files that one command writes.
 
-    `files` and `kept` are regular expressions of whole paths relative to the folder. `files` stand in the order in
-    which they are deleted: first what says that the work is finished, last what says what it was begun with, so that
-    a deletion that is cut short leaves a folder which the command can still read. `kept` outlive `--fresh`. A folder
-    is the command's if one of `signs`, a file and a text in it, is there.
+    `files` and `kept` are regular expressions that match whole paths relative to the folder. `files` are in the order
+    of deletion. The file that marks the work as finished comes first, and the file with the inputs comes last. After an
+    interrupted deletion the command can therefore still read the folder. `--fresh` does not delete `kept`. A folder
+    belongs to the command if one of `signs`, pairs of a file and a text in it, is found.
     """
 
     command: str
@@ -54,11 +58,11 @@ class Output:
     kept: tuple[str, ...] = ()
 
     def names(self, path: str) -> bool:
-        """Whether the command writes a file of this path, or one that gets this name when it is whole."""
+        """Whether the command writes a file with this path, or a temporary file that will get this name."""
         return self._writes(path) or self.temporary(path)
 
     def temporary(self, path: str) -> bool:
-        """Whether the path is a name under which the command writes, or deletes, one of its files."""
+        """Whether the path is a temporary name that the command uses while it writes or deletes a file."""
         parts = path.split("/")
         place = next((n for n, part in enumerate(parts) if part.startswith(durable.TEMPORARY)), None)
         if place is None:
@@ -71,19 +75,21 @@ class Output:
         return any(re.fullmatch(pattern, path) for pattern in (*self.files, *self.kept))
 
     def begun(self, folder: Path) -> bool:
-        """Whether the command, or a process of it that was killed, made this folder."""
+        """Whether the command, or a killed process of it, created this folder."""
         for name, text in self.signs:
             try:
                 content = (folder / name).read_text(encoding="utf-8", errors="replace")
             except OSError:
                 continue
-            if text in content or (name.endswith(".json") and not _is_json(content)):  # a damaged one is made anew
+            if text in content or (name.endswith(".json") and not _is_json(content)):  # a damaged file is written again
                 return True
         return False
 
 
 def corpus_files(*parts: str) -> tuple[str, ...]:
-    """Patterns of a corpus folder whose shards have these companions; the data file is deleted before them."""
+    """The patterns of a corpus folder whose shards have these companions. The data file is deleted before its
+    companions.
+    """
     shards = [f"{part}/{SHARD}" for part in ("data", *parts)]
     return (r"manifest\.json", r"README\.md", *shards, r"inputs\.json")
 
@@ -107,9 +113,9 @@ AUDITED = Output(
 
 
 def check(folder: Path, output: Output, fresh: bool) -> None:
-    """Raise RunChanged when `folder` is not empty and `output`'s command did not begin it.
+    """Raise RunChanged when `folder` is not empty and was not created by the command of `output`.
 
-    With `fresh`, also when it holds any file that the command does not write: such a file would have been deleted.
+    With `fresh`, also raise it when the folder holds a file that the command does not write.
     """
     if folder.exists() and not folder.is_dir():
         raise RunChanged(f"{folder} is a file", "give a folder with -o")
@@ -128,7 +134,7 @@ def check(folder: Path, output: Output, fresh: bool) -> None:
 
 
 def discard(folder: Path, output: Output) -> None:
-    """Delete every file that the command made, but for `kept`; `check` goes first. The lock stays."""
+    """Delete every file that the command wrote, except `kept`. Call `check` first. The lock file stays."""
     there = sorted(files_in(folder))
     for pattern in output.files:
         parents = set()
@@ -143,7 +149,7 @@ def discard(folder: Path, output: Output) -> None:
 
 
 def sweep(folder: Path, output: Output) -> None:
-    """Remove what a killed process of the command left under temporary names, and nothing else."""
+    """Remove only the temporary files that a killed process of the command left."""
 
     def ours(path: Path) -> bool:
         below = [path] if path.is_symlink() or not path.is_dir() else [path / name for name in files_in(path)]
@@ -153,7 +159,7 @@ def sweep(folder: Path, output: Output) -> None:
 
 
 def files_in(folder: Path) -> Iterator[str]:
-    """Paths, relative to `folder`, of the files and links below it. Links are not followed."""
+    """Yield the paths, relative to `folder`, of all files and links below it. Links are not followed."""
     for where, folders, files in os.walk(folder):
         place = Path(where)
         links = [name for name in folders if (place / name).is_symlink()]
@@ -162,10 +168,11 @@ def files_in(folder: Path) -> Iterator[str]:
 
 
 def apart(folder: Path, source: Path, own: str = "", nested: bool = False) -> None:
-    """Raise UserError when `folder` is, holds or lies in `source`, or lies in another stage's folder of its run.
+    """Raise UserError when `folder` equals, contains or is inside `source`, or is inside another stage's folder of its
+    run.
 
-    If `source` is a stage's folder, `own` is the one that the command makes. A folder below that is one that the
-    command makes itself if `nested`, and refused otherwise. Links are resolved first.
+    When `source` is a stage's folder, `own` is the stage folder that the command makes. A folder below `own` is allowed
+    only if `nested` is true. Links are resolved first.
     """
     not_around(folder, source)
     taken = [source, *stages(source, own)]
@@ -175,9 +182,10 @@ def apart(folder: Path, source: Path, own: str = "", nested: bool = False) -> No
 
 
 def not_around(folder: Path, source: Path) -> None:
-    """Raise UserError when `folder` is or holds `source`, which the command reads. Links are resolved first."""
+    """Raise UserError when `folder` equals or contains `source`, which the command reads. Links are resolved first."""
     where = folder.resolve()
-    for read in (source.resolve(), source.absolute().parent.resolve() / source.name):  # the second: a link's own place
+    # the second is the location of the link itself
+    for read in (source.resolve(), source.absolute().parent.resolve() / source.name):
         if where == read:
             raise UserError(f"{folder} is what this command reads", "give another folder with -o")
         if where in read.parents:
@@ -185,7 +193,7 @@ def not_around(folder: Path, source: Path) -> None:
 
 
 def not_inside(folder: Path, taken: Iterable[Path]) -> None:
-    """Raise UserError when `folder` is or lies in one of `taken`. Links are resolved first."""
+    """Raise UserError when `folder` equals or is inside one of `taken`. Links are resolved first."""
     where = folder.resolve()
     for other in taken:
         if where == other.resolve() or other.resolve() in where.parents:
@@ -194,7 +202,7 @@ def not_inside(folder: Path, taken: Iterable[Path]) -> None:
 
 
 def stages(folder: Path, own: str) -> list[Path]:
-    """Where `folder` is a stage's folder of a run: those of all stages but `own`."""
+    """When `folder` is a stage's folder of a run: the folders of all stages except `own`."""
     run = folder.absolute().parent
     return [run / name for name in STAGES if name != own] if folder.absolute().name in STAGES else []
 
@@ -203,7 +211,7 @@ def _remove_empty(folder: Path, top: Path) -> None:
     while folder != top:
         try:
             folder.rmdir()
-        except OSError:  # it is not empty
+        except OSError:  # the folder is not empty
             return
         folder = folder.parent
 

@@ -1,4 +1,4 @@
-"""`run`: all stages of a recipe in order. What the files of a run say decides what each stage has left to do."""
+"""`run`: all stages of a recipe in order. The files of a run determine what each stage has left to do."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Run:
-    """What `run` did: its folder, the seconds that each stage took, the audit's status, and whether anything was done.
+    """The result of `run`: its folder, the seconds of each stage, the audit's status, and whether any work was done.
 
-    `worked` is False when all files were there already.
+    `worked` is False when all files existed already.
     """
 
     folder: Path
@@ -47,7 +47,7 @@ class Run:
 
 @dataclass
 class _Stages:
-    """Does one stage after the other; keeps what each took, and the log of the run."""
+    """Runs one stage after another, and records their durations and the log of the run."""
 
     folder: Path
     fresh: bool
@@ -56,7 +56,9 @@ class _Stages:
     worked: bool = False
 
     def do(self, name: str, act: Callable[[bool], T]) -> T:
-        """Do a stage; `act` is told whether to begin it anew. With `fresh`, a stage whose inputs changed is."""
+        """Run a stage. `act` gets True when the stage must start over. With `fresh`, a stage starts over when its
+        inputs changed.
+        """
         began, before = time.monotonic(), _state(self.folder)
         try:
             value = act(self.fresh and self.same)
@@ -72,21 +74,30 @@ class _Stages:
 
 
 def check_run(run: Path) -> None:
-    """Raise RunChanged when `run` is not empty and no run, or holds a recipe that no run wrote. Nothing is written."""
+    """Raise RunChanged when `run` is not empty but is not a run, or holds a recipe that no run wrote. Writes
+    nothing.
+    """
     path = run / "recipe.yaml"
     names = {p.name for p in run.iterdir()} if run.is_dir() else set()
-    if not path.exists() and names - {".lock", durable.TEMPORARY + path.name}:  # the latter: killed right here
+    # a run that was killed here leaves only the temporary file
+    if not path.exists() and names - {".lock", durable.TEMPORARY + path.name}:
         raise RunChanged(f"{run} is not empty and holds no run", "give another folder with -o")
     if path.exists() and not is_resolved(path):
         raise RunChanged(f"{path} is not the recipe of a run, and would be written over", "give another folder with -o")
 
 
 def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
+<<<<<<< HEAD
     """Check that RUN is this recipe's, or nobody's. Raises RunChanged naming the keys that differ.
 
     A run without a single row belongs to no recipe yet: a mistake that was corrected since may be written over.
     RUN/recipe.yaml is written by `generate`, once it has everything that it needs, so that a command that fails before
     claims no folder. Here it is only written again when another pace, patience or budget is asked for.
+=======
+    """Write RUN/recipe.yaml, or check that it holds this recipe. Raises RunChanged, which names the keys that differ.
+
+    A run without any row is not bound to a recipe yet, so a corrected recipe may replace an earlier one.
+>>>>>>> proseb
     """
     check_run(run)
     path = run / "recipe.yaml"
@@ -99,8 +110,14 @@ def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
                 + (f"; and {len(changed) - 5} more" if len(changed) > 5 else ""),
                 "give another folder with -o, or --fresh to begin this one anew from the first stage that changed",
             )
+<<<<<<< HEAD
         if not fresh:
             _keep_recipe(recipe, run)
+=======
+        if old != recipe:
+            # only values that do not affect the rows have changed: rate, timeouts, budget
+            durable.write_text(path, dump_recipe(recipe))
+>>>>>>> proseb
         return
 
 
@@ -112,10 +129,10 @@ def _keep_recipe(recipe: Recipe, run: Path) -> None:
 
 
 def run(recipe: Recipe, out: str | Path, *, fresh: bool = False, repair: bool = False, ui: UI | None = None) -> Run:
-    """Generate, curate, audit, train, evaluate and report into `out`. Doing it again resumes.
+    """Generate, curate, audit, train, evaluate and report into `out`. A repeated call resumes.
 
-    With `fresh`, stages whose inputs changed are made anew, or all of them when none did. Raises GateDenied, after the
-    report is written, when the audit says no.
+    With `fresh`, stages whose inputs changed start over; when no inputs changed, all stages do. Raises GateDenied,
+    after the report is written, when the audit does not pass.
     """
     ui = ui or UI(quiet=True)
     folder = Path(out)
@@ -141,7 +158,7 @@ def run(recipe: Recipe, out: str | Path, *, fresh: bool = False, repair: bool = 
 
 
 def _train(recipe: Recipe, folder: Path, stages: _Stages, ui: UI) -> None:
-    """The one place where synthgen calls distill. A student that is there already is known without loading torch."""
+    """The only place where synthgen calls distill. An existing student is recognized without loading torch."""
     from synthgen.errors import missing_extra
 
     def trained(again: bool) -> None:
@@ -163,7 +180,7 @@ def _train(recipe: Recipe, folder: Path, stages: _Stages, ui: UI) -> None:
 
 
 def _state(folder: Path) -> list[tuple[str, int]]:
-    """Names and times of what the stages make (the report and the audit are rewritten each time)."""
+    """Names and times of the files that stages make, except the report and the audit, which are rewritten each time."""
     made = ("generated", "curated", "student")
     return [
         (p.as_posix(), p.stat().st_mtime_ns)
@@ -182,5 +199,5 @@ def _log(path: Path, stage: str, seconds: float, worked: bool) -> None:
         "worked": worked,
     }
     before = path.read_text() if path.exists() else ""
-    lines = [*before.splitlines(), json.dumps(line)]  # half a line is followed by a new one
+    lines = [*before.splitlines(), json.dumps(line)]  # start a new line after an incomplete one
     durable.write_text(path, "\n".join(lines) + "\n")

@@ -1,4 +1,4 @@
-"""Prompts: a folder of Jinja templates, rendered to chat messages, named by the hash of their content.
+"""Prompts: a folder of Jinja templates that are rendered to chat messages. The hash of its content identifies it.
 
     user.j2            what the student is asked (required)
     system.j2          the student's system message
@@ -8,7 +8,7 @@
     assistant.j2       … the answer to an example
     NAME.j2            a further step of the recipe's strategy (a judge, a rewriting), and NAME_system.j2
 
-Templates are sandboxed, and a variable that the seed does not have is an error, not an empty string.
+Templates are sandboxed. A variable that the seed does not have is an error, not an empty string.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Fields = Mapping[str, object]
 
 @dataclass(frozen=True)
 class _Piece:
-    """A part of a template: text as it is, or the variable of that name."""
+    """A part of a template: literal text, or the name of a variable."""
 
     text: str
     is_variable: bool
@@ -42,44 +42,46 @@ class _Piece:
 
 @dataclass(frozen=True)
 class Prompt:
-    """The templates of one task. `version` is name@hash and changes with any of the files."""
+    """The templates of one task. `version` is name@hash and changes when any of the files changes."""
 
     name: str
     version: str
     templates: dict[str, Template]
     examples: list[dict[str, object]] = field(default_factory=list)
     pieces: dict[str, list[_Piece]] = field(default_factory=dict)
-    """Templates that are nothing but text and variables: they are joined here, five times as fast."""
+    """Templates that consist only of text and variables. They are joined directly, which is five times as fast as
+    Jinja.
+    """
     _examples_of: dict[str, list[Message]] = field(default_factory=dict)
 
     @cached_property
     def alike(self) -> bool:
-        """Whether student and teacher are asked the same."""
+        """Whether student and teacher get the same prompt."""
         return not self.examples and not {"teacher_system", "teacher_user"} & self.templates.keys()
 
     def student(self, fields: Fields, question: str | None = None) -> list[Message]:
-        """Messages that the student sees; `question` is what user.j2 makes of the fields, where it is known."""
+        """The messages that the student sees. `question` is the rendered user.j2, if known."""
         text = self.render("user", fields) if question is None else question
         return [*self._system("system", fields), _message("user", text)]
 
     def question(self, fields: Fields) -> str:
-        """The student's user message: what a seed asks."""
+        """The student's user message, which is the seed's question."""
         return self.render("user", fields)
 
     def teacher(self, fields: Fields, user: str = "") -> list[Message]:
-        """Messages that the teacher is sent: its own system message, the examples, the question.
+        """The messages that the teacher gets: its own system message, the examples, the question.
 
-        `user` names the template of question and examples, where it is not teacher_user or user."""
+        `user` names the template of question and examples; by default it is teacher_user or user."""
         system = self._system("teacher_system" if "teacher_system" in self.templates else "system", fields)
         user = user or ("teacher_user" if "teacher_user" in self.templates else "user")
         return [*system, *self._shown(user), _message("user", self.render(user, fields))]
 
     def step(self, name: str, fields: Fields) -> list[Message]:
-        """Messages of a strategy's own step: NAME_system.j2 if there is one, and NAME.j2."""
+        """The messages of a strategy's further step: NAME_system.j2, if it exists, and NAME.j2."""
         return [*self._system(f"{name}_system", fields), _message("user", self.render(name, fields))]
 
     def render(self, name: str, fields: Fields, whose: str = "seed") -> str:
-        """One template, rendered. Raises RecipeError naming the template, and the variable that is missing."""
+        """Render one template. Raises RecipeError, which names the template and the missing variable."""
         pieces = self.pieces.get(name)
         if pieces is not None:
             try:
@@ -96,11 +98,11 @@ class Prompt:
                 if whose == "seed"
                 else "add the field to examples.jsonl",
             ) from None
-        except Exception as error:  # a template is the user's program: it can raise anything
+        except Exception as error:  # a template is the user's program and can raise anything
             raise RecipeError(f"{where}: {error}", "correct the template") from None
 
     def need(self, names: Iterable[str], strategy: str) -> None:
-        """Raise RecipeError when a template that `strategy` needs is not there."""
+        """Raise RecipeError when a template that `strategy` needs is missing."""
         for name in names:
             if name not in self.templates:
                 raise RecipeError(
@@ -109,14 +111,14 @@ class Prompt:
                 )
 
     def beginning(self, prefix: str) -> list[str]:
-        """Names of the templates that begin so, in order; the system messages of steps are left out."""
+        """The names of the templates that begin with `prefix`, in order, without the system messages of steps."""
         return sorted(name for name in self.templates if name.startswith(prefix) and not name.endswith("_system"))
 
     def _system(self, name: str, fields: Fields) -> list[Message]:
         return [_message("system", self.render(name, fields))] if name in self.templates else []
 
     def _shown(self, user: str) -> list[Message]:
-        """The examples' turns. They are the same for every seed, and rendered once."""
+        """The turns of the examples. They are the same for every seed and are rendered once."""
         if user not in self._examples_of:
             turns: list[Message] = []
             for example in self.examples:
@@ -131,7 +133,7 @@ def _message(role: str, content: str) -> Message:
 
 
 def load_prompt(folder: str, name: str) -> Prompt:
-    """Read a folder of templates. Raises RecipeError when one is missing or broken."""
+    """Read a folder of templates. Raises RecipeError when a template is missing or broken."""
     root = Path(folder)
     environment = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False
@@ -140,14 +142,14 @@ def load_prompt(folder: str, name: str) -> Prompt:
     templates: dict[str, Template] = {}
     pieces: dict[str, list[_Piece]] = {}
     others = sorted(path.stem for path in root.glob("*.j2") if path.stem not in _TEMPLATES)
-    for key in (*_TEMPLATES, *others):  # in this order: `version` is a hash over it
+    for key in (*_TEMPLATES, *others):  # the order matters: `version` is a hash over it
         path = root / f"{key}.j2"
         if path.is_file():
             text = _read(path)
             hasher.update(f"{key}\0{text}\0".encode())
             try:
                 templates[key] = environment.from_string(text)
-                # As a plain dictionary: jinja's ChainMap is copied, slowly, for every rendering.
+                # Convert to a plain dictionary, because jinja's ChainMap is slowly copied in every rendering.
                 templates[key].globals = dict(templates[key].globals)
                 if (parts := _pieces(environment, text)) is not None:
                     pieces[key] = parts
@@ -166,13 +168,14 @@ def load_prompt(folder: str, name: str) -> Prompt:
 
 
 def _pieces(environment: Environment, text: str) -> list[_Piece] | None:
-    """The parts of a template that is nothing but text and variables; None for any other."""
+    """The parts of a template that consists only of text and variables; None for other templates."""
     found: list[_Piece] = []
     for output in environment.parse(text).body:
         for node in output.nodes if isinstance(output, nodes.Output) else [output]:
             if isinstance(node, nodes.TemplateData):
                 found.append(_Piece(node.data, is_variable=False))
-            elif isinstance(node, nodes.Name) and node.name not in ("self", "super", "caller"):  # names of Jinja's own
+            # names that Jinja reserves
+            elif isinstance(node, nodes.Name) and node.name not in ("self", "super", "caller"):
                 found.append(_Piece(node.name, is_variable=True))
             else:
                 return None
@@ -181,7 +184,7 @@ def _pieces(environment: Environment, text: str) -> list[_Piece] | None:
 
 def _examples(path: Path) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
-    # Not splitlines: a JSON string may hold U+2028.
+    # Do not use splitlines: a JSON string may contain U+2028.
     for number, line in enumerate(_read(path).split("\n") if path.is_file() else [], 1):
         if not line.strip():
             continue

@@ -1,8 +1,8 @@
-"""The record, one row of a corpus: its columns, its one Arrow schema, and the verdict of a check on it.
+"""The record, which is one row of a corpus: its columns, its Arrow schema, and the verdicts of checks.
 
-A `Record` is a prompt with its completion, who made it, from which sources, and what curation said of it. A row that
-was made elsewhere has the same columns; those that nobody can know (`teacher`, `strategy`, …) are null. Columns of the
-user's own are carried beside them (`Record.own`).
+A `Record` holds a prompt with its completion, its teacher, its sources, and the verdicts of curation. A row from
+another data set has the same columns; columns with unknown values (`teacher`, `strategy`, …) are null. The user's own
+columns are stored beside them (`Record.own`).
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ SCHEMA_VERSION = 2
 SPLITS = ("train", "validation", "test")
 
 FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter", "refusal", "unknown")
-"""Why a server ended a reply. `stop` and `tool_calls` are finished answers. Null: no server answered."""
+"""Why a server ended a reply. `stop` and `tool_calls` mean a finished answer. The value is null when no server
+answered.
+"""
 
 ROLES = ("seed", "template", "few_shot", "generator", "logits", "rewriter", "judge", "student_base", "dataset")
-"""What a source of a row did for it."""
+"""The roles of a row's sources."""
 
 
 class Message(TypedDict, total=False):
-    """One turn of a conversation. `tool_calls` is JSON text; it is parsed when the conversation is rendered."""
+    """One turn of a conversation. `tool_calls` is JSON text that is parsed when the conversation is rendered."""
 
     role: str
     content: str | None
@@ -37,9 +39,9 @@ class Message(TypedDict, total=False):
 
 
 class Source(TypedDict):
-    """Something that a row descends from. `license` is an SPDX id or a key of data/licenses.yaml.
+    """A source that a row was made from. `license` is an SPDX id or a key of data/licenses.yaml.
 
-    `account` says through whose account a model was asked: `ours`, `third_party`, or null where nobody knows.
+    `account` states whose account was used to query the model: `ours`, `third_party`, or null when unknown.
     """
 
     id: str
@@ -52,7 +54,7 @@ class Source(TypedDict):
 
 
 class Sampling(TypedDict, total=False):
-    """How a completion was drawn."""
+    """The sampling parameters of a completion."""
 
     temperature: float | None
     top_p: float | None
@@ -85,10 +87,11 @@ class Span(TypedDict):
 
 
 class Reason(TypedDict):
-    """Why a row was dropped: one entry of the column `verdicts`.
+    """Why a row was dropped; this is one entry of the column `verdicts`.
 
-    `check` and its `rule`; the `score` that it measured and the `threshold` that it crossed; the row that it matched
-    (`matched_id`) and where (`span`); `reason` in words; what the row may still teach.
+    `check` and `rule` name what rejected the row. `score` is the measured value, `threshold` the limit that it crossed,
+    `matched_id` the row that it matched, `span` the position, and `reason` the explanation. `teaches` says what the row
+    may still be used for in training.
     """
 
     check: str
@@ -102,7 +105,9 @@ class Reason(TypedDict):
 
 
 class Edit(TypedDict):
-    """A change of the completion's text: which edit, where it began and ended, and the hash of the text before it."""
+    """A change of the completion's text: the edit's name, the start and end of the change, and the hash of the text
+    before it.
+    """
 
     edit: str
     start: int
@@ -219,7 +224,7 @@ FAILURE_SCHEMA = pa.schema(
 
 @dataclass
 class Record:
-    """One row. The fields but `own` are the columns of `SCHEMA`; docs/corpus-format.md says what each holds."""
+    """One row. All fields except `own` are the columns of `SCHEMA`; docs/corpus-format.md describes each."""
 
     id: str
     seed_id: str
@@ -252,18 +257,18 @@ class Record:
     verdicts: list[Reason] = field(default_factory=list)
     edits: list[Edit] = field(default_factory=list)
     own: dict[str, object] = field(default_factory=dict)
-    """The user's own columns, by the names that they have in the corpus."""
+    """The user's own columns by their names in the corpus."""
 
     @property
     def text(self) -> str:
-        """The completion as plain text. For a row without one (strategy `embed`): the text that is read."""
+        """The completion as plain text. For a row without a completion (strategy `embed`), it is the input text."""
         if not self.completion:
             return str(self.prompt[-1]["content"])
         return "\n".join(message.get("content") or "" for message in self.completion)
 
 
 def schema_with(own: pa.Schema | None) -> pa.Schema:
-    """`SCHEMA`, followed by a user's own columns under the names that `own_names` gives them."""
+    """`SCHEMA` followed by the user's own columns, with names from `own_names`."""
     if own is None:
         return SCHEMA
     names = own_names(own.names)
@@ -271,7 +276,9 @@ def schema_with(own: pa.Schema | None) -> pa.Schema:
 
 
 def own_names(columns: Iterable[str]) -> dict[str, str]:
-    """The name that each of a user's columns has in a corpus: its own, or `source_NAME` where ours has that name."""
+    """The name of each user column in a corpus: its own name, or `source_NAME` when the record has a column of that
+    name.
+    """
     taken = set(SCHEMA.names)
     names: dict[str, str] = {}
     for column in columns:
@@ -284,14 +291,14 @@ def own_names(columns: Iterable[str]) -> dict[str, str]:
 
 
 def to_table(records: Iterable[Record], schema: pa.Schema = SCHEMA) -> pa.Table:
-    """Records as an Arrow table of exactly `schema`: `SCHEMA`, or what `schema_with` made of it."""
+    """Convert records to an Arrow table with exactly this `schema`, which is `SCHEMA` or a result of `schema_with`."""
     names = [f.name for f in fields(Record) if f.name != "own"]
     rows = [{**{name: getattr(record, name) for name in names}, **record.own} for record in records]
     return pa.Table.from_pylist(rows, schema=schema)
 
 
 def from_rows(rows: Iterable[Mapping[str, object]]) -> list[Record]:
-    """Rows of a corpus, as dictionaries, as records. Columns that are not ours go to `own`."""
+    """Convert rows of a corpus from dictionaries to records. Columns that are not in `SCHEMA` go to `own`."""
     names = {f.name for f in fields(Record)} - {"own"}
     found = []
     for row in rows:

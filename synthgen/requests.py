@@ -1,7 +1,7 @@
-"""What one teacher is asked (`Request`), where it comes from (`Lineage`), and both together (`Query`).
+"""A question to one teacher (`Request`), its origin (`Lineage`), and both together (`Query`).
 
-A teacher sees the request alone. The lineage goes into the row that the reply makes. `identify` gives a request its id:
-the same question about the same seed has the same id in any run.
+A teacher sees only the request. The lineage is written into the row that the reply becomes. `identify` computes a
+request's id: the same question about the same seed has the same id in any run.
 """
 
 from __future__ import annotations
@@ -14,25 +14,27 @@ from typing import Literal, NamedTuple
 from synthgen.records import Message, Sampling, Source
 
 Kind = Literal["sample", "classify", "embed", "score"]
-"""What a teacher does with a request: write a completion; give the probabilities of labels; read a text; give the
-log-probabilities of a completion that is given."""
+"""The task of the teacher: write a completion, give probabilities of labels, embed a text, or give the
+log-probabilities of a given completion.
+"""
 
 Tool = Mapping[str, object]
-"""A tool that the model may call, as an API takes it."""
+"""A tool that the model may call, in the form of the API."""
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 class Request(
     NamedTuple
-):  # building one is a tenth of the work for a row; a frozen data class takes five times as long
-    """One question to one teacher: all that decides the answer. Give all but the first three fields by name.
+):  # creation is a tenth of the work for a row; a frozen data class would take five times as long
+    """One question to one teacher, with everything that determines the answer. Pass all fields except the first three
+    by name.
 
     `messages` is the conversation that is sent. With `open_turn` its last message is left open, and the model continues
-    it. `labels` are those of kind "classify". `completion` is scored by kind "score"; `completion_ids` are its tokens,
-    where they are known. `text` is the question alone, for models that read a text and no conversation; "" stands for
-    the last message. `target`: the distributions over the reply's tokens are wanted too. `teacher` is the name of who
-    is asked, in the recipe. `id`, 32 hexadecimal digits, seeds the random numbers of a sample; see `identify`.
+    it. `labels` are used by kind "classify". Kind "score" scores `completion`; `completion_ids` are its tokens, if
+    known. `text` is the question alone, for models that read a text instead of a conversation; "" means the last
+    message. With `target`, the distributions over the reply's tokens are stored too. `teacher` is the teacher's name in
+    the recipe. `id`, 32 hexadecimal digits, seeds the random numbers of a sample; see `identify`.
     """
 
     kind: Kind
@@ -50,15 +52,15 @@ class Request(
 
     @property
     def question(self) -> str:
-        """What a model reads that reads a text and no conversation."""
+        """The input of a model that reads a text instead of a conversation."""
         return self.text or str(self.messages[-1]["content"])
 
 
 class Lineage(NamedTuple):
-    """Where a request comes from, and what its row says besides the reply.
+    """The origin of a request, and the values that its row has besides the reply.
 
-    `prompt` is what the student is asked. `parents` are the ids of earlier requests that led here. Rows of one
-    `group_id` are kept or dropped together; `pair_role` is the row's part in the group.
+    `prompt` is the student's prompt. `parents` are the ids of the earlier requests that this one depends on. Rows with
+    the same `group_id` are kept or dropped together; `pair_role` is the row's role in the group.
     """
 
     seed_id: str
@@ -72,7 +74,7 @@ class Lineage(NamedTuple):
 
 
 class Query(NamedTuple):
-    """A request with its lineage. Strategies yield queries; a teacher is given the request alone."""
+    """A request with its lineage. Strategies yield queries; a teacher gets only the request."""
 
     request: Request
     lineage: Lineage
@@ -84,11 +86,10 @@ class Query(NamedTuple):
 
 
 def identify(request: Request, lineage: Lineage, teacher: str) -> str:
-    """The id of a request: 32 hexadecimal digits, a hash of all that makes it this one.
+    """Compute the id of a request: 32 hexadecimal digits, a hash of everything that distinguishes it.
 
-    It covers kind, seed, `teacher` (model and revision), the messages that the teacher is sent and those that the
-    student is asked, every sampling parameter, the labels, and, where they are given, the tools, the completion and
-    its tokens, and an open turn.
+    The hash covers kind, seed, `teacher` (model and revision), the teacher's and the student's messages, every sampling
+    parameter and the labels. If present, it also covers the tools, the completion and its tokens, and an open turn.
     """
     parts: list[object] = [
         request.kind,

@@ -1,7 +1,7 @@
-"""The only place that prints. Results go to stdout; progress, notes and hints to stderr.
+"""The only module that prints. Results go to stdout, and progress, notes and hints to stderr.
 
-On a terminal progress is one rich bar; elsewhere plain lines, a few a minute. `quiet` silences all but results
-and errors; `as_json` makes the result one JSON document.
+On a terminal, progress is a rich bar; otherwise it is plain lines, a few a minute. `quiet` prints only results and
+errors. `as_json` prints the result as one JSON document.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ _LINE_EVERY = 10.0  # seconds between plain progress lines
 
 
 class UI:
-    """How a command talks. Library functions take one, and are silent without it."""
+    """The output of a command. Library functions accept one and print nothing without it."""
 
     def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
         self.quiet = quiet
         self.as_json = as_json
 
     def result(self, value: dict[str, Any], text: str) -> None:
-        """What the command was asked for."""
+        """Print the result of the command."""
         try:
             if self.as_json:
                 sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
             elif text:
                 sys.stdout.write(text.rstrip("\n") + "\n")
             sys.stdout.flush()
-        except BrokenPipeError:  # `| head`: the reader has enough, and the work is done
+        except BrokenPipeError:  # the reader has closed the pipe, as `| head` does; the work is done
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def note(self, text: str) -> None:
-        """Something worth a line while working."""
+        """Print a note during the work."""
         if not self.quiet:
             _tell(text)
 
@@ -46,12 +46,12 @@ class UI:
             self.note(f"Next: {text}")
 
     def error(self, message: str, hint: str = "") -> None:
-        """What is wrong, a line for each problem, and one line on what to do."""
+        """Print the error, with one line for each problem, and a hint on what to do."""
         _tell("\n  ".join(f"Error: {message}".splitlines()) + (f"\n  → {' '.join(hint.splitlines())}" if hint else ""))
 
     @contextmanager
     def progress(self, what: str, total: int, unit: str) -> Iterator[Progress]:
-        """Progress over `total` units; call `advance` and `tokens` on what it yields."""
+        """Show progress over `total` units. Yields an object with the methods `advance` and `tokens`."""
         if self.quiet:
             yield Progress(what, total, unit)
         elif sys.stderr.isatty():
@@ -65,13 +65,13 @@ class UI:
 
 
 def _tell(text: str) -> None:
-    with suppress(BrokenPipeError):  # nobody reads it; the work goes on
+    with suppress(BrokenPipeError):  # nobody reads the output; the work continues
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
 
 class Progress:
-    """Counts without showing them."""
+    """Counts progress without showing it."""
 
     def __init__(self, what: str, total: int, unit: str) -> None:
         self.what, self.total, self.unit = what, total, unit
@@ -81,26 +81,28 @@ class Progress:
         self.began = time.monotonic()
 
     def advance(self, count: int, *, failed: int = 0, resumed: bool = False) -> None:
-        """`count` more units are finished; `resumed` ones were there already."""
+        """Count `count` more finished units. `resumed` means that they existed before this call."""
         self.done += count
         self.failed += failed
         self.resumed += count if resumed else 0
         self.show()
 
     def tokens(self, count: int) -> None:
-        """`count` more tokens were made."""
+        """Count `count` more generated tokens."""
         self.made_tokens += count
         self.show()
 
     def show(self) -> None:
-        """Nothing here; bars override it."""
+        """Does nothing here; progress bars override it."""
 
     def remote(self, in_flight: int, limit: int, idle: str, usd: float | None) -> None:
-        """How a remote teacher is doing: requests in flight of at most `limit`, why not more, dollars spent."""
+        """Record the state of a remote teacher: requests in flight, their limit, the reason for not sending more,
+        dollars spent.
+        """
         flight = f"{in_flight}/{limit} in flight" + (f" (idle: {idle})" if idle and in_flight < limit else "")
         self.live_parts = [flight]
         if usd is not None and self.spent_before is None:
-            self.spent_before = usd  # by earlier commands of the run
+            self.spent_before = usd  # spent by earlier commands of the run
         if usd and self.spent_before is not None:
             rows = self.done - self.resumed
             each = f", ${(usd - self.spent_before) / rows:.6f} a row" if rows else ""
@@ -108,12 +110,12 @@ class Progress:
         self.show()
 
     def rate(self) -> str:
-        """'N tokens/s', or '' before there are any."""
+        """'N tokens/s', or '' when there are no tokens yet."""
         seconds = max(time.monotonic() - self.began, 1e-9)
         return f"{self.made_tokens / seconds:,.0f} tokens/s" if self.made_tokens else ""
 
     def eta(self) -> str:
-        """'ETA m:ss' from the units done in this process, or ''."""
+        """'ETA m:ss', estimated from the units finished in this process, or ''."""
         fresh = self.done - self.resumed
         if not fresh or self.done >= self.total:
             return ""

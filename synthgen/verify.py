@@ -1,7 +1,7 @@
-"""Does an answer match a reference? The same function for curation, evaluation and reports.
+"""Compares an answer with a reference. Curation, evaluation and reports use the same functions.
 
-Numbers are compared as numbers ("1,200.0" is "1200", "1/2" is "0.5"); anything else as normalized words.
-`gold` takes the final answer out of a worked solution (GSM8K's "#### 42").
+Numbers are compared by value ("1,200.0" equals "1200", "1/2" equals "0.5"), and other answers by their normalized
+words. `gold` extracts the final answer from a worked solution (GSM8K's "#### 42").
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _NO_PUNCTUATION = str.maketrans(string.punctuation, " " * len(string.punctuation
 
 
 def gold(reference: str) -> str:
-    """The final answer of a reference: what follows the last '####', else the text itself."""
+    """The final answer of a reference: the text after the last '####', or the whole text."""
     return reference.rsplit("####", 1)[-1].strip()
 
 
 def number(text: str) -> Fraction | None:
-    """The last number in `text`, exactly; number words up to twenty count. None when there is none."""
+    """The exact value of the last number in `text`, including number words up to twenty. None when there is none."""
     found = _NUMBER.findall(_WORD.sub(_as_digits, text))
     if not found:
         return None
@@ -53,10 +53,10 @@ def normalize(text: str) -> str:
 
 
 def matches(answer: str | None, reference: str) -> bool:
-    """True when `answer` says what `reference` says.
+    """Whether `answer` agrees with `reference`.
 
-    A reference that is a number alone is compared by value with the last number of the answer; any other must
-    be the whole answer, or open it ("Tuesday." and "Tuesday, because …", but not "not Tuesday").
+    A reference that is only a number is compared by value with the last number of the answer. Any other reference must
+    equal the answer or begin it ("Tuesday." and "Tuesday, because …" match, "not Tuesday" does not).
     """
     if not answer:
         return False
@@ -68,7 +68,7 @@ def matches(answer: str | None, reference: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _wanted(reference: str) -> tuple[Fraction | None, list[str]]:
-    """The value of a reference that is a number alone, or None and its words."""
+    """Return (value, []) for a reference that is only a number, and (None, words) otherwise."""
     wanted = gold(reference)
     bare = _AFTER_NUMBER.sub("", wanted)
     value = number(bare)
@@ -78,11 +78,11 @@ def _wanted(reference: str) -> tuple[Fraction | None, list[str]]:
 
 
 def is_number(text: str) -> bool:
-    """Is the text a number and nothing else?"""
+    """Whether the text is only a number."""
     text = text.strip().lower()
     return text in _WORDS or _NUMBER.fullmatch(text) is not None
 
 
 def matches_any(answer: str | None, accepted: Sequence[str]) -> bool:
-    """True when `answer` says what one of the accepted references says."""
+    """Whether `answer` agrees with one of the accepted references."""
     return any(matches(answer, reference) for reference in accepted)

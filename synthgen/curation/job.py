@@ -86,7 +86,9 @@ class Task:
 
 
 def plan(source: Path, folder: Path, section: CurateSection, inputs_hash: str) -> Job:
-    """The job that curates `source` into `folder`. Raises RecipeError when the corpus lacks a column that a rule reads."""
+    """The job that curates `source` into `folder`. Raises RecipeError when the corpus lacks a column that a rule
+    reads.
+    """
     own = corpus.own_columns(source)
     edits, checks, sweeps = _chosen(EDITS, section), _chosen(CHECKS, section), _chosen(SWEEPS, section)
     rules: list[Chosen[Edit] | Chosen[Check] | Chosen[Sweep]] = [*edits, *checks, *sweeps]

@@ -115,7 +115,9 @@ def _counted(part: str, table: pa.Table) -> Tally:
 
 
 def facts_of(total: Tally) -> tuple[dict[str, int], dict[str, int]]:
-    """Return (`counts`, `rejected_by`) for the manifest. Counts of edits and answers are left out when they are zero."""
+    """Return (`counts`, `rejected_by`) for the manifest. Counts of edits and answers are left out when they are
+    zero.
+    """
     names = ["kept", "rejected", "tokens_kept", "tokens_rejected"]
     names += ["answers_checked", "answers_correct"] if total.counts["answers_checked"] else []
     names += ["edited"] if total.counts["edited"] else []

@@ -66,7 +66,9 @@ class Verdicts:
 
 
 def verdict_column(count: int, rejections: Iterable[tuple[int, Reason]]) -> pa.Array:
-    """Build the column `verdicts` of `count` rows from (row, entry) pairs. The entries of a row keep the given order."""
+    """Build the column `verdicts` of `count` rows from (row, entry) pairs. The entries of a row keep the given
+    order.
+    """
     pairs = list(rejections)
     if not pairs:
         return empty_lists(count, VERDICTS)

@@ -1,4 +1,6 @@
-"""An executor on this machine. One worker runs in this process; several run in child processes that end with this one."""
+"""An executor on this machine. One worker runs in this process; several run in child processes that end with this
+one.
+"""
 
 from __future__ import annotations
 

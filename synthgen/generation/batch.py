@@ -93,7 +93,8 @@ async def fill_cache(teacher: ApiModel, wanted: Batching, cache: Cache, budget: 
             if not sent:
                 return
             answered = await _wait(batches)
-            # a round limited by the budget is not counted when it brought answers: settled batches free budget for the next one
+            # a round limited by the budget is not counted when it brought answers: settled batches free budget for the
+            # next one
             rounds += not (short and answered)
         left = sum(1 for _ in _missing(batches))
         if left:
@@ -120,7 +121,7 @@ def _translated(batches: Batches, error: Exception) -> Exception:
 
 
 def _missing(batches: Batches) -> Iterator[Call]:
-    """Yield each call that the cache cannot answer once, for every job, as far as the job's earlier replies are cached."""
+    """Yield each distinct call that the cache cannot answer. A job's later rounds follow only from cached replies."""
     seen: set[bytes] = set()
     for shard in batches.wanted.shards:
         for job in batches.wanted.jobs.one_by_one(shard.start, shard.stop):
@@ -156,7 +157,7 @@ def _reply(batches: Batches, request: Request, entry: Entry) -> Reply:
 
 
 async def _submit(batches: Batches) -> tuple[bool, bool]:
-    """Send missing requests as far as the budget allows. Returns (whether any were sent, whether the budget was short)."""
+    """Send missing requests within the budget. Returns (whether any were sent, whether the budget was short)."""
     lines: list[bytes] = []
     size, most, some, short = 0, Spent(), False, False
     for call in _missing(batches):

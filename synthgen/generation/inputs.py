@@ -25,7 +25,9 @@ class Inputs:
     seeds: Seeds
 
     def jobs(self, versions: dict[str, str] | None = None) -> Jobs:
-        """All jobs of the recipe. `versions` holds the versions of opened teachers; without them requests have no ids."""
+        """All jobs of the recipe. `versions` holds the versions of opened teachers; without them requests have no
+        ids.
+        """
         if versions is None:
             return Jobs(Setting(self.recipe, self.prompt, self.seeds, casting.versions(self.recipe), identified=False))
         return Jobs(Setting(self.recipe, self.prompt, self.seeds, versions))

@@ -268,7 +268,9 @@ class Scheduler:
         await self._fail(item, problem, reservation)
 
     async def _fail(self, item: Item, problem: Refused, reservation: _Reservation) -> None:
-        """Fail the item; cache the failure if it would occur again. The run stops when no item seems able to succeed."""
+        """Fail the item; cache the failure if it would occur again. The run stops when no item seems able to
+        succeed.
+        """
         failure = (problem.kind, problem.reason)
         kept = None
         if problem.retry:

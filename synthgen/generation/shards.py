@@ -1,4 +1,4 @@
-"""What generation writes: the tables of a shard, and the facts of the manifest."""
+"""The output of generation: the tables of a shard, and the facts of the manifest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from synthgen.records import FAILURE_SCHEMA, to_table
 
 @dataclass(frozen=True)
 class Layout:
-    """The files of a shard: distributions of each of `speakers`, as far as `spec` keeps some; `teachers` by name."""
+    """The files of a shard: rows, and the distributions of each of `speakers` when `spec` stores any. `teachers` are by
+    name.
+    """
 
     teachers: casting.Teachers
     spec: logits.LogitsSpec | None
@@ -39,7 +41,7 @@ class Layout:
         corpus.commit(folder, shard.name, self.tables([one for several in outcomes for one in several]))
 
     def tables(self, outcomes: Sequence[Outcome]) -> dict[str, pa.Table]:
-        """Data, logits of each speaker, and failures where there are any."""
+        """The tables of rows, of each speaker's logits, and of failures when there are any."""
         rows = [one for one in outcomes if isinstance(one, Row)]
         failures = [asdict(one) for one in outcomes if isinstance(one, Failure)]
         tables = {"data": to_table(row.record for row in rows)}
@@ -63,7 +65,7 @@ class Layout:
 
 
 def facts(inputs: Inputs, folder: Path, teachers: casting.Teachers) -> Facts:
-    """What the manifest says besides the files; the same for the same rows, however they came about."""
+    """The manifest's facts besides the files. The same rows give the same facts, however they were made."""
     recipe = inputs.recipe
     counts, cost = _counts(folder)
     terms = {(source.source, source.license) for source in recipe.seeds}
@@ -87,7 +89,9 @@ def facts(inputs: Inputs, folder: Path, teachers: casting.Teachers) -> Facts:
 
 
 def _counts(folder: Path) -> tuple[dict[str, int], float]:
-    """(rows, tokens, rows of each split and failures, dollars) of all shards. Raises CorpusError for a double row."""
+    """Return (number of rows, tokens, rows of each split and failures; cost in dollars) over all shards. Raises
+    CorpusError when a row occurs twice.
+    """
     rows = tokens = 0
     splits: dict[str, int] = {}
     cost = 0.0
@@ -106,5 +110,5 @@ def _counts(folder: Path) -> tuple[dict[str, int], float]:
     if distinct != rows:
         raise CorpusError(f"{folder} has {rows - distinct} rows twice", "a bug of ours: please report it")
     failures = sum(pq.read_metadata(path).num_rows for path in folder.glob("failures/*.parquet"))
-    kept = {name: count for name, count in sorted(splits.items()) if count}  # a shard without rows counts nothing
+    kept = {name: count for name, count in sorted(splits.items()) if count}  # a split without rows is left out
     return {"rows": rows, "tokens": tokens, **kept, "failures": failures}, cost

@@ -1,8 +1,9 @@
-"""Generation by local engines that take requests one at a time: kept full, with no barrier between jobs or shards.
+"""Generation with local engines that take single requests. The engines are kept busy, with no barrier between jobs or
+shards.
 
-Each teacher has as many loops as it takes requests at once. A loop takes the next request of any open shard, awaits
-its reply and goes on with the job; shards are committed beside them. An engine that answers batches instead gets the
-jobs of a shard in lockstep: `synthgen.generation.rounds`.
+Each teacher has as many loops as it takes requests in parallel. A loop takes the next request of any open shard, awaits
+its reply and advances the job. Shards are committed concurrently. For an engine that answers batches,
+`synthgen.generation.rounds` runs the jobs of a shard in lockstep instead.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _NOTHING = Call(b"", b"", 0, 0, 0)
 
 
 class _NoWire:
-    """A `Caller` for engines that take the request itself: nothing is sent."""
+    """A `Caller` for engines in this process, which take the request object itself."""
 
     def call(self, request: Request) -> Call:
         return _NOTHING
@@ -34,7 +35,7 @@ def stream(
     spec: LogitsSpec | None,
     output: Output,
 ) -> None:
-    """Make `shards`. Raises GateDenied, TeacherError, and what committing raises."""
+    """Generate `shards`. Raises GateDenied, TeacherError and errors of commits."""
     asyncio.run(_main(jobs, shards, teachers, spec, output))
 
 
@@ -70,7 +71,7 @@ async def _go_on(
     spec: LogitsSpec | None,
     tick: Tick,
 ) -> None:
-    """Ask one request after another until all jobs are done."""
+    """Send one request after another until all jobs are done."""
     name, teacher = named
     while not filling.finished:
         item = filling.take(name)

@@ -1,4 +1,4 @@
-"""The engine's batch setting (batch_size, vLLM's max_num_seqs) on a sample of the recipe: tried in turn and timed."""
+"""Times several values of the engine's batch setting (batch_size, or vLLM's max_num_seqs) on a sample of the recipe."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from synthgen.teachers.base import Teacher, TeacherOptions, Tick
 from synthgen.ui import UI
 
 _SIZES = (4, 8, 16, 32, 64, 128, 256)
-_AS_GOOD = 0.97  # of the fastest: of settings that fast the smallest needs least memory
-_TIMES = 2  # each, the better one counts
+# a setting with this share of the best rate is good enough; the smallest such setting needs least memory
+_AS_GOOD = 0.97
+_TIMES = 2  # tries of each setting; the faster one counts
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting; rates are of the better of two tries; `problem` says why there is none."""
+    """The result for one setting. Rates are of the faster of two tries. `problem` says why there is no rate."""
 
     value: int
     rows_per_second: float
@@ -37,7 +38,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuning:
-    """All that was tried on `requests` requests of `teacher`, and the best value of the recipe's key `key`."""
+    """All trials on `requests` requests of `teacher`, and the best value of the recipe's key `key`."""
 
     teacher: str
     key: str
@@ -59,10 +60,9 @@ class Tuning:
 
 
 def tune(recipe: Recipe, *, requests: int = 64, ui: UI | None = None) -> Tuning:
-    """Time the first teacher's first questions at several batch sizes; nothing is written.
+    """Time the first requests of the first teacher at several batch sizes. Writes nothing.
 
-    Raises UserError for a teacher without a batch of its own, and what `generate` raises for a recipe that it
-    could not run.
+    Raises UserError when the teacher has no batch setting, and the errors of `generate` for an unusable recipe.
     """
     ui = ui or UI(quiet=True)
     inputs = read_inputs(recipe, hashed=False)
@@ -99,7 +99,7 @@ def tune(recipe: Recipe, *, requests: int = 64, ui: UI | None = None) -> Tuning:
 def _trials(
     section: AnyTeacher, options: TeacherOptions, sizes: Sequence[int], timed: Callable[[Teacher, int], Trial]
 ) -> Iterator[Trial]:
-    """Each size in turn, until one fails."""
+    """Try each size in turn until one fails."""
     engine = ENGINES[section.engine]
     teacher: Teacher | None = None
     try:
@@ -120,7 +120,7 @@ def _trials(
 
 
 def sample(jobs: Jobs, name: str, count: int) -> list[Request]:
-    """First requests of jobs all over the recipe, as many as `count`, of those that ask `name`."""
+    """Up to `count` first-round requests to the teacher `name`, from jobs spread over the whole recipe."""
     run = runner(jobs.setting.recipe)
     requests: list[Request] = []
     for place in range(0, len(jobs), max(1, len(jobs) // count)):
@@ -139,7 +139,7 @@ def sample(jobs: Jobs, name: str, count: int) -> list[Request]:
 def attempt(
     teacher: Teacher, size: int, *, name: str, requests: Sequence[Request], spec: LogitsSpec | None, tick: Tick
 ) -> Trial:
-    """Answer all requests, after a first batch of `size` that is not timed."""
+    """Answer all requests and time them, after an untimed first batch of `size`."""
     best, tokens = float("inf"), 0
     try:
         ask_batch({name: teacher}, spec, tick, requests[:size])
@@ -148,7 +148,7 @@ def attempt(
             replies = ask_batch({name: teacher}, spec, tick, requests)
             best = min(best, time.perf_counter() - began)
             tokens = sum(len(reply.token_ids) for reply in replies)
-    except (MemoryError, RuntimeError) as error:  # torch's own is a RuntimeError
+    except (MemoryError, RuntimeError) as error:  # torch's out-of-memory error is a RuntimeError
         if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
             raise
         return Trial(size, 0.0, 0.0, str(error).splitlines()[0][:200])

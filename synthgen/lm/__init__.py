@@ -1,1 +1,1 @@
-"""One language model in this process: find and load it, render messages, run it, sample from it."""
+"""A language model in this process: find and load it, render messages, run it, sample from it."""

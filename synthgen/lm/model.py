@@ -1,12 +1,12 @@
-"""One causal language model in this process: it writes after prompts, weighs labels, and reads given completions.
+"""A causal language model in this process. It writes completions, weighs labels, and scores given completions.
 
     model = LanguageModel.open(section, lazy=True)           # tokens now, weights when they are first wanted
     model.complete([model.tokens.render(messages)], keys, temperature=1.0, max_new_tokens=64)
     model.logprobs(prompts, completions)                     # teacher-forced, one (T, V) tensor for each row
 
 A batch is prefilled once for the tokens that all prompts begin with (few-shot examples) and once for each distinct
-prompt, then decoded for every sample on caches that grow in place. The whole distribution is at hand in every step.
-Random numbers come from each prompt's own key, so what is written after it does not depend on the prompts beside it.
+prompt. All samples are then decoded on caches that grow in place. Every step has access to the full distribution.
+Random numbers come from each prompt's key, so a completion does not depend on the other prompts in the batch.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ from synthgen.lm.writing import Batch, Form, Prompt, Written
 from synthgen.tables.engines import TeacherSection
 
 LABEL_TOKENS = 16
-"""Room in the context that is kept for a label."""
+"""Number of context tokens reserved for a label."""
 
 
 @dataclass
 class _Prefilled:
-    """Distinct prompts after their pass: cache and mask without the shared prefix, last logits (U, V), for each
-    prompt its row among the distinct, tokens of the shared prefix, and what further passes must be given besides."""
+    """Distinct prompts after prefill: the cache and mask without the shared prefix, the last logits (U, V), the index
+    of each prompt among the distinct ones, the shared prefix's tokens, and extra arguments for later passes.
+    """
 
     cache: Cache
     mask: Tensor
@@ -48,7 +49,7 @@ class _Prefilled:
 
 @dataclass
 class LanguageModel:
-    """A causal language model: its tokens, its weights, and how many rows it reads or writes at a time."""
+    """A causal language model: its tokens, its weights, and the number of rows in a batch."""
 
     tokens: Tokens
     weights: Weights
@@ -56,7 +57,7 @@ class LanguageModel:
 
     @classmethod
     def open(cls, section: TeacherSection, *, lazy: bool = False) -> Self:
-        """The model that a recipe names. `lazy`: its weights are loaded when they are first wanted.
+        """Open the model that a recipe names. With `lazy`, its weights are loaded when they are first needed.
 
         Raises TeacherError.
         """
@@ -66,25 +67,26 @@ class LanguageModel:
 
     @classmethod
     def of(cls, model: PreTrainedModel, tokens: Tokens, batch_size: int) -> Self:
-        """The language model of weights that are in memory already."""
+        """A language model from weights in memory."""
         return cls(tokens, Weights.of(model), batch_size)
 
     @property
     def context(self) -> int:
-        """How many tokens it can read."""
+        """The maximum number of tokens that the model reads."""
         return self.weights.context
 
     @torch.inference_mode()
     def logprobs(self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Teacher-forced log-probabilities, one (T, V) float32 tensor for each row; entry t is the distribution of
-        completion[t]."""
+        """Teacher-forced log-probabilities: one (T, V) float32 tensor a row, where entry t is the distribution of
+        completion[t].
+        """
         rows = completion_logits(self.weights.model, prompts, completions, share=True)
         return [z.float().log_softmax(-1) for z in rows]
 
     def complete(
         self, prompts: Sequence[Sequence[int]], keys: Sequence[str], temperature: float, max_new_tokens: int
     ) -> list[Written]:
-        """What the model writes after each prompt, in batches of prompts of like length."""
+        """Complete each prompt, in batches of prompts of similar length."""
         asked = [Prompt(ids, key, max_new_tokens) for ids, key in zip(prompts, keys, strict=True)]
         order = sorted(range(len(asked)), key=lambda i: len(asked[i].ids))
         written: dict[int, Written] = {}
@@ -102,7 +104,7 @@ class LanguageModel:
         form: Form | None = None,
         tick: Callable[[int], None] = lambda tokens: None,
     ) -> list[Written]:
-        """What the model writes after each prompt of one batch; `tick` is told how many still write after each step.
+        """Complete each prompt of one batch. After each step, `tick` receives the number of unfinished rows.
 
         Raises TeacherError when memory runs out.
         """
@@ -124,7 +126,7 @@ class LanguageModel:
             z_BV = self._step(start, mask, batch.last)
 
     def _step(self, start: _Prefilled, mask: Tensor, last_B: Tensor) -> Tensor:
-        """Logits (B, V) after one more token of each row; `mask` has a column for it already."""
+        """The logits (B, V) after one more token of each row. `mask` already has a column for it."""
         out = self.weights.model(
             last_B[:, None],
             attention_mask=mask,
@@ -136,7 +138,7 @@ class LanguageModel:
         return out.logits[:, -1].float()
 
     def _prefill(self, prompts: Sequence[Sequence[int]]) -> _Prefilled:
-        """Run the distinct prompts once, their shared prefix once for all."""
+        """Run each distinct prompt once, and their shared prefix once for all."""
         model = self.weights.model
         distinct = list(dict.fromkeys(tuple(p) for p in prompts))
         row_of = {prompt: row for row, prompt in enumerate(distinct)}
@@ -167,7 +169,7 @@ class LanguageModel:
 
     @torch.inference_mode()
     def label_probs(self, prompts: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> list[list[float]]:
-        """For each prompt of one batch the probabilities of the labels, which are given as distinct token sequences.
+        """The probabilities of the labels for each prompt of one batch. Labels are distinct token sequences.
 
         p(label) is the product of the probabilities of its tokens after the prompt, normalized over the labels.
         """
@@ -180,7 +182,7 @@ class LanguageModel:
         return [probs[row] for row in start.rows]
 
     def _score_later_tokens(self, start: _Prefilled, labels: Sequence[Sequence[int]], score_UL: Tensor) -> None:
-        """Add the log-probabilities of the later tokens of all longer labels: one pass, right-padded."""
+        """Add the log-probabilities of the later tokens of labels with several tokens, in one right-padded pass."""
         model, many = self.weights.model, len(score_UL)
         longer = [n for n, ids in enumerate(labels) if len(ids) > 1]
         start.cache.batch_select_indices(torch.arange(many, device=model.device).repeat_interleave(len(longer)))

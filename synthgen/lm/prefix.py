@@ -1,9 +1,8 @@
-"""Attention over a prefix that all rows of a batch share, kept once instead of once a row.
+"""Attention over a prefix that all rows of a batch share, stored once instead of once a row.
 
-Few-shot prompts begin with the same few hundred tokens. Repeating their keys and values for every row makes a
-decoding step read gigabytes; here all rows attend to one copy, and to their own tokens, under one softmax: the
-same result as repeating, up to rounding. Models whose attention is not plain (soft caps, sliding windows,
-sinks) are left alone.
+Few-shot prompts begin with the same few hundred tokens. With their keys and values repeated for every row, a decoding
+step would read gigabytes. Here all rows attend to one copy and to their own tokens under one softmax. The result is the
+same up to rounding. Models with other kinds of attention (soft caps, sliding windows, sinks) are left unchanged.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-WORTH_SHARING = 16  # tokens; fewer are not worth a pass of their own
+WORTH_SHARING = 16  # tokens; a shorter prefix does not repay its own pass
 
 _NAME = "synthgen_shared_prefix"
-# Decoders known to be rotary or absolute attention, a gated or plain MLP and an output layer, and nothing else.
+# Decoders known to consist only of rotary or absolute attention, a gated or plain MLP, and an output layer.
 _PLAIN = {"llama", "mistral", "qwen2", "qwen3", "phi", "gpt2", "olmo", "olmo2", "starcoder2", "smollm3"}
 Prefix = list[tuple[Tensor, Tensor]]  # keys and values (1, kv heads, P, head size) of each layer
 
@@ -36,7 +35,9 @@ def plain(model: PreTrainedModel) -> bool:
 
 
 def enable(model: PreTrainedModel) -> bool:
-    """Let `model` take `shared_prefix=`; False when its attention is not plain and it is left as it is."""
+    """Make `model` accept `shared_prefix=`. Returns False, and leaves the model unchanged, when its attention is not
+    plain.
+    """
     if not plain(model):
         return False
     AttentionInterface.register(_NAME, _attend)
@@ -46,19 +47,19 @@ def enable(model: PreTrainedModel) -> bool:
 
 
 def enabled(model: PreTrainedModel) -> bool:
-    """Whether `enable` was called for this model, with success."""
+    """Whether `enable` succeeded for this model."""
     return bool(model.config._attn_implementation == _NAME)
 
 
 def common(prompts: Sequence[tuple[int, ...]]) -> int:
-    """Tokens that all prompts begin with; at least one token of each is left."""
-    low, high = min(prompts), max(prompts)  # lexicographic extremes share what all share
+    """The number of tokens that all prompts begin with. It leaves at least one token of each prompt."""
+    low, high = min(prompts), max(prompts)  # what the lexicographically first and last prompts share, all share
     count = next((n for n, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
     return min(count, min(len(p) for p in prompts) - 1)
 
 
 def compute(model: PreTrainedModel, ids: list[int]) -> Prefix | None:
-    """Keys and values of the prefix; None when the model's cache is of another kind than plain layers."""
+    """Keys and values of the prefix; None when the model's cache does not consist of plain layers."""
     cache = DynamicCache(config=model.config)
     model(torch.tensor([ids], device=model.device), past_key_values=cache, logits_to_keep=1)
     if any(type(layer) is not DynamicLayer for layer in cache.layers):
@@ -67,8 +68,9 @@ def compute(model: PreTrainedModel, ids: list[int]) -> Prefix | None:
 
 
 def of_prompts(model: PreTrainedModel, distinct: Sequence[tuple[int, ...]]) -> tuple[int, dict[str, Prefix]]:
-    """How many tokens all of several distinct prompts begin with, and what passes over the rest of them must be given;
-    (0, {}) where sharing does not pay or the model does not allow it."""
+    """Return the length of the common prefix of several distinct prompts, and the extra arguments for passes over their
+    remaining tokens. Returns (0, {}) when sharing does not pay or the model does not allow it.
+    """
     shared = common(distinct) if enabled(model) and len(distinct) > 1 else 0
     kept = compute(model, list(distinct[0][:shared])) if shared >= WORTH_SHARING else None
     return (0, {}) if kept is None else (shared, {"shared_prefix": kept})
@@ -85,7 +87,9 @@ def _attend(
     shared_prefix: Prefix | None = None,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
-    """`query` (B, heads, Q, d); `key`, `value` (B, kv heads, S, d) are the rows' own; returns (B, Q, heads, d)."""
+    """`query` is (B, heads, Q, d); `key` and `value` (B, kv heads, S, d) belong to the rows' own tokens. Returns (B, Q,
+    heads, d).
+    """
     if shared_prefix is None:
         out: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs

@@ -1,4 +1,4 @@
-"""From messages to token ids in a model's own chat template: prompts, open turns, and given completions."""
+"""Renders messages to token ids with the model's chat template: prompts, open turns, and given completions."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from transformers import PreTrainedTokenizerBase
 from synthgen.errors import TeacherError
 from synthgen.records import Message
 
-_MARK = "\ue000"  # private use: no template and no vocabulary has it
+_MARK = "\ue000"  # a private-use character, which is in no template or vocabulary
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """Token ids of a prompt, ready for the answer."""
+    """Token ids of a prompt, up to where the answer begins."""
     text = tokenizer.apply_chat_template(
         [{key: value for key, value in message.items() if value is not None} for message in messages],
         add_generation_prompt=True,
@@ -23,7 +23,9 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> l
 
 
 def render_open(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """Token ids of a conversation whose last message is not finished: the template up to where its text ends."""
+    """Token ids of a conversation with an unfinished last message. The template is rendered up to the end of its
+    text.
+    """
     *before, last = messages
     marked = [*before, {**last, "content": f"{last['content']}{_MARK}"}]
     text = tokenizer.apply_chat_template(marked, add_generation_prompt=False, tokenize=False)
@@ -36,8 +38,9 @@ def render_open(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message])
 def render_each(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[tuple[Sequence[Message], bool]]
 ) -> list[list[int]]:
-    """Token ids of each of (messages, whether the last one is open). Samples of one seed share their messages object,
-    and it is rendered once."""
+    """Token ids of each prompt. A prompt is (messages, whether the last message is open). Samples of one seed share
+    their messages object, which is rendered once.
+    """
     known: dict[tuple[int, bool], list[int]] = {}
     for messages, is_open in prompts:
         key = (id(messages), is_open)
@@ -51,8 +54,8 @@ def completion_ids(
 ) -> list[int]:
     """The tokens of a completion in this tokenizer.
 
-    The tokens `given` are taken if this tokenizer turns them into exactly `text` (they are then of a corpus made with
-    the same one). Otherwise the text is tokenized, and closed with the end token.
+    When this tokenizer decodes `given` to exactly `text`, these tokens are used. They come from a corpus made with the
+    same tokenizer. Otherwise the text is tokenized and the end token is appended.
     """
     if given and max(given) < len(tokenizer):
         shown = [token for token in given if token not in eos]
@@ -64,5 +67,5 @@ def completion_ids(
 
 
 def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of a text, without tokens that the tokenizer puts around texts."""
+    """Token ids of a text, without the special tokens that the tokenizer adds around texts."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -1,7 +1,7 @@
-"""From logits to the next token, and to what a recipe keeps of the distribution, all rows of a batch at once.
+"""Chooses the next token from logits, and the part of the distribution that a recipe stores, for all rows of a batch.
 
-Every draw is the inverse transform of a random number that the caller brings, so a row's draws do not depend on the
-rows beside it.
+Every draw uses inverse transform sampling with random numbers from the caller, so a row's draws do not depend on the
+other rows.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ import torch
 from synthgen import logits
 from synthgen.logits import LogitsSpec
 
-_NUCLEUS_FIRST = 64  # top-p looks among this many ids, then among sixteen times as many, before it sorts them all
+_NUCLEUS_FIRST = 64  # top-p sorts this many ids first, then sixteen times as many, then all
 
 Kept = tuple[logits.Ints, ...]
-"""What one step keeps of the distributions of all rows: the parts of `logits.TopK`, or draws (B, N)."""
+"""The stored part of one step's distributions for all rows: the parts of `logits.TopK`, or draws (B, N)."""
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """How next tokens are chosen, and what `spec` keeps of the whole distribution. Temperature 0 is greedy."""
+    """The sampling parameters, and the `spec` of what is stored of the full distribution. Temperature 0 means greedy
+    decoding.
+    """
 
     temperature: float
     top_p: float = 1.0
@@ -31,13 +33,15 @@ class Sampler:
 
     @property
     def draws(self) -> int:
-        """Draws that are kept of each position."""
+        """Number of stored draws at each position."""
         return self.spec.draws if self.spec and self.spec.kind == "sampled" else 0
 
     def choose(
         self, z_BV: torch.Tensor, u_BN: torch.Tensor, allowed_BV: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, Kept]:
-        """Next tokens (B,) by the first random number of each row, among those allowed; and what is kept."""
+        """Choose the next tokens (B,) among the allowed ones, with the first random number of each row. Also returns
+        what is stored.
+        """
         capture = self.spec.temperature if self.spec else 0.0
         kept: Kept = ()
         cdf = None
@@ -59,13 +63,14 @@ class Sampler:
 
 
 def cumulative(z_BV: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Cumulative probabilities (B, V) in float64, for `invert`."""
+    """Cumulative probabilities (B, V) in float64, as input of `invert`."""
     return (z_BV if temperature == 1.0 else z_BV / temperature).softmax(-1).double().cumsum(-1)
 
 
 def nucleus(z_BV: torch.Tensor, temperature: float, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The fewest likeliest ids whose mass reaches `top_p`, (B, n) likeliest first, and their probabilities (not
-    renormalized; zero for ids outside)."""
+    """The smallest set of most probable ids whose mass reaches `top_p`. Returns ids (B, n), most probable first, and
+    their probabilities (not renormalized; zero for ids outside the set).
+    """
     lse = (z_BV / temperature).logsumexp(-1, keepdim=True)
     size = _NUCLEUS_FIRST
     while True:
@@ -78,14 +83,15 @@ def nucleus(z_BV: torch.Tensor, temperature: float, top_p: float) -> tuple[torch
 
 
 def invert(cdf_BV: torch.Tensor, u_BN: torch.Tensor) -> torch.Tensor:
-    """Smallest id whose cumulative mass exceeds u × total; ids of zero mass are never drawn."""
+    """The smallest id whose cumulative mass exceeds u × total. Ids with zero mass are never drawn."""
     found = torch.searchsorted(cdf_BV, u_BN * cdf_BV[:, -1:], right=True)
     return found.clamp(max=cdf_BV.shape[-1] - 1)
 
 
 def top_k(z_NV: torch.Tensor, k: int, temperature: float) -> tuple[torch.Tensor, ...]:
-    """The parts of `logits.TopK`: ids (N, k), log-probabilities (N, k), log of the mass left out (N,) and
-    log-normalizer (N,), the last two at `temperature`."""
+    """The parts of `logits.TopK`: ids (N, k), log-probabilities (N, k), the log of the remaining mass (N,) and the
+    log-normalizer (N,). The last two are at `temperature`.
+    """
     logp_NV = z_NV.log_softmax(-1)
     logp, ids = logp_NV.topk(k, dim=-1)
     scaled = logp_NV / temperature
@@ -94,11 +100,11 @@ def top_k(z_NV: torch.Tensor, k: int, temperature: float) -> tuple[torch.Tensor,
 
 
 def targets(steps: Sequence[tuple[list[int], Kept]], count: int, spec: LogitsSpec | None) -> list[logits.Target]:
-    """What was kept at each step for each live request, as one target a request."""
+    """Combine the stored parts of all steps to one target for each live request."""
     if spec is None:
         return []
     owner = np.concatenate([np.asarray(live) for live, _ in steps])
-    order = np.argsort(owner, kind="stable")  # by request, then by step
+    order = np.argsort(owner, kind="stable")  # sort by request, then by step
     bounds = np.cumsum(np.bincount(owner, minlength=count))[:-1]
     parts = [np.split(np.concatenate(part)[order], bounds) for part in zip(*(kept for _, kept in steps), strict=True)]
     if spec.kind == "sampled":

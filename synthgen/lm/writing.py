@@ -1,4 +1,4 @@
-"""Rows that are written side by side, a token at a time: what each has so far, and which of them still write."""
+"""The state of a decoding batch: the tokens of each row so far, and which rows are unfinished."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from torch import Tensor
 from synthgen import logits
 from synthgen.lm.sampling import Kept, Sampler, cut, targets
 
-_RANDOM_STEPS = 32  # random numbers are drawn for this many steps at a time
-_RIDE_ALONG = 0.9  # while this share of a batch still writes, dropping the others would cost more than it saves
+_RANDOM_STEPS = 32  # number of steps for which random numbers are drawn together
+_RIDE_ALONG = 0.9  # while this share of a batch is unfinished, dropping finished rows costs more than it saves
 
 
 class Matcher(Protocol):
-    """The state of one answer that is held to a form."""
+    """The state of one constrained answer."""
 
     def consume_token(self, token: int) -> object: ...
 
 
 class Form(Protocol):
-    """What answers are held to: which tokens may come next."""
+    """A constraint on answers: which tokens may come next."""
 
     def begin(self) -> Matcher:
-        """The state of an answer without tokens."""
+        """The state before an answer's first token."""
 
     def allowed(self, answers: Sequence[Matcher]) -> logits.Bools:
-        """(B, V): True where a token may be next."""
+        """(B, V): True for each token that may come next."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Tokens to write after. `key` is up to 32 hex digits: its random numbers are a function of it alone."""
+    """Tokens of a prompt. `key` is up to 32 hex digits; the random numbers depend only on it."""
 
     ids: Sequence[int]
     key: str
@@ -44,8 +44,9 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Written:
-    """What was written after one prompt: its tokens with the end token, if it `ended` with one; and, where they were
-    asked for, the distributions that the tokens were drawn from."""
+    """The completion of one prompt: its tokens, including the end token if it `ended` with one, and the stored
+    distributions of these tokens if they were requested.
+    """
 
     tokens: list[int]
     ended: bool
@@ -53,10 +54,10 @@ class Written:
 
 
 class Batch:
-    """The rows that one batch writes.
+    """The rows of one decoding batch.
 
-    `live` has the number of the prompt of each row of the logits. Ended rows stay among them until dropping them pays;
-    what they write after their end is cut off.
+    `live` holds the prompt number of each row of the logits. Finished rows stay in the batch until dropping them pays;
+    the tokens after their end are cut off.
     """
 
     def __init__(
@@ -74,11 +75,13 @@ class Batch:
 
     @property
     def longest(self) -> int:
-        """Most tokens that a row may have."""
+        """Maximum number of tokens of a row."""
         return max(prompt.max_new_tokens for prompt in self.prompts)
 
     def take(self, z_BV: Tensor, tick: Callable[[int], None]) -> None:
-        """Choose the next token of each live row, which is then in `last`; `tick` is told how many still write."""
+        """Choose the next token of each live row and store it in `last`. `tick` receives the number of unfinished
+        rows.
+        """
         allowed = None
         if self.form:
             allowed = torch.from_numpy(self.form.allowed([self._answers[i] for i in self.live])).to(self.device)
@@ -93,7 +96,7 @@ class Batch:
         tick(sum(not self._ended[i] for i in self.live))
 
     def drop_ended(self) -> Tensor | None:
-        """The rows to go on with, if dropping those that have ended pays; None to go on with all that are `live`."""
+        """The rows to keep when dropping finished rows pays; None to continue with all `live` rows."""
         stay = [row for row, i in enumerate(self.live) if not self._ended[i]]
         if not stay:
             self.live = []
@@ -104,7 +107,7 @@ class Batch:
         return index
 
     def written(self) -> list[Written]:
-        """What each prompt got."""
+        """The completion of each prompt."""
         kept = targets(self._steps, len(self.prompts), self.sampler.spec)
         replies = []
         for i, prompt in enumerate(self.prompts):

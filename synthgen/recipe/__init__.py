@@ -1,13 +1,13 @@
-"""The recipe: one YAML file that says what a run is. It is checked to the last key, and frozen.
+"""The recipe: one YAML file that describes a run. Every key is checked, and the object is frozen.
 
     recipe = load_recipe("prompts/reasoning/recipe.yaml")     # or "reasoning", the name of a shipped task
     recipe = with_values(recipe, {"train.max_steps": 10})     # checked again
 
-Relative paths in a recipe are relative to its own folder. `RUN/recipe.yaml` is the resolved recipe: paths are
-absolute and defaults are written out, so that this file alone repeats the run.
+Relative paths in a recipe are relative to its own folder. `RUN/recipe.yaml` is the resolved recipe. Its paths are
+absolute and its defaults are written out, so this file alone repeats the run.
 
-Each section has a file of its own, and checks its own keys. `check` holds every rule across sections, `explain` puts
-all problems into words, `locate` finds their lines.
+Each section has its own file and checks its own keys. `check` holds every rule across sections, `explain` describes all
+problems, and `locate` finds their lines.
 """
 
 from synthgen.recipe.across import Across

@@ -1,9 +1,9 @@
-"""Every rule across the sections of a recipe, one a line in RULES.
+"""All rules across the sections of a recipe, listed in RULES one a line.
 
-    broken_rules(recipe)     # all of them, as data; `check_recipe` raises an error with a line for each
+    broken_rules(recipe)     # all problems, as data; `check_recipe` raises an error with a line for each
 
-A rule reads facts of the tables' entries, never the name of a strategy, an engine or a kind of student. So it holds
-for entries that are added from outside.
+A rule reads facts from the tables' entries, never the name of a strategy, an engine or a kind of student. It therefore
+also holds for entries that other packages add.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _scoring_teachers_do_not_answer(recipe: Recipe) -> Iterator[Problem]:
             )
 
 
-# What a strategy needs
+# Requirements of a strategy
 
 
 def _needs_answer_marker(recipe: Recipe) -> Iterator[Problem]:
@@ -108,7 +108,7 @@ def _scored_rows_have_completions(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(f"strategy '{recipe.strategy}' has no completions to score", ("logits.score_by", "strategy"))
 
 
-# What the engines of those who answer or score can give
+# What the engines that answer or score can provide
 
 
 def _engines_give_logits(recipe: Recipe) -> Iterator[Problem]:
@@ -374,7 +374,7 @@ def _kind(train: TrainSection) -> Kind:
 
 
 def _from_stored(recipe: Recipe) -> TrainSection | None:
-    """The section of a student that learns from stored distributions; None for any other."""
+    """The section of a student that learns from stored distributions; None for other students."""
     train = recipe.train
     if train is None or recipe.logits is None or train.online or train.kd_weight == 0:
         return None

@@ -1,4 +1,4 @@
-"""Which values of two recipes differ, and which of them decide what is made."""
+"""Compares two recipes: which values differ, and which values affect the output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _GENERATE_MAY_CHANGE = ("budget", "max_failures")
 
 
 def deciding(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's values that decide what is made: all but those that say how fast, where, and when to stop."""
+    """The recipe's values that affect the output. Left out are values for speed, location and stopping."""
     values = recipe.model_dump(mode="json")
     values["teacher"] = _without(values["teacher"], ENGINES[recipe.teacher.engine].may_change)
     values["teachers"] = {
@@ -34,10 +34,10 @@ _FREE = ("config", "extra", "json_schema", "fields")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "", free: bool = False) -> list[str]:
-    """'key: old → new' for every leaf that differs; a list's entries are numbered.
+    """'key: old → new' for every leaf that differs. Entries of a list are numbered.
 
-    A key that one side does not know, and that is off on the other (null, false, empty), is no difference: an older
-    version wrote that side, and did what the newer does without it. Not so where the keys are the user's (`_FREE`).
+    A key that only one side has is no difference when its value means off (null, false, empty). An older version wrote
+    the other side, and it behaves as if the key were off. This does not apply to keys that the user chooses (`_FREE`).
     """
     lines: list[str] = []
     for key in [*old, *(k for k in new if k not in old)]:

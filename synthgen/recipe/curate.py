@@ -1,7 +1,7 @@
-"""Section `curate`: which edits, checks and sweeps are on, and their settings.
+"""Section `curate`: the enabled edits, checks and sweeps, and their settings.
 
-The keys are the names in the tables EDITS, CHECKS and SWEEPS of `synthgen.tables.curation`. A rule that is added to a
-table later, by a program that uses this package, is known too.
+The keys are the names in the tables EDITS, CHECKS and SWEEPS of `synthgen.tables.curation`. Rules that a program adds
+to a table later are accepted too.
 """
 
 from __future__ import annotations
@@ -31,15 +31,17 @@ Base = TypeVar("Base", bound=Section)
 
 
 def rules() -> dict[str, RowRule]:
-    """Every edit, check and sweep by its name, in the order in which they run."""
+    """Every edit, check and sweep by name, in the order in which they run."""
     return {**EDITS, **CHECKS, **SWEEPS}
 
 
 class _Rules(Section):
-    """Which rules decide that a row is kept. A rule's value is false or null (off), true (on), or its settings."""
+    """The rules that decide whether a row is kept. A rule's value is false or null (off), true (on), or its
+    settings.
+    """
 
     def settings(self, name: str) -> Section | None:
-        """The settings of the rule `name`, or an empty section where it has none; None when the rule is off."""
+        """The settings of the rule `name`, or an empty section when it has no settings. None when the rule is off."""
         rule = rules()[name]
         value = getattr(self, name, (rule.section() if rule.section else True) if rule.on else None)
         if isinstance(value, Section):
@@ -47,8 +49,9 @@ class _Rules(Section):
         return Section() if value else None
 
     def values(self) -> dict[str, object]:
-        """The settings of every rule that there is, as JSON has them: false or null for one that is off, true for one
-        that is on and has no settings."""
+        """The settings of every rule as JSON values: false or null when a rule is off, true when it is on and has no
+        settings.
+        """
         found: dict[str, object] = {}
         for name, rule in rules().items():
             settings = self.settings(name)
@@ -61,8 +64,7 @@ class _Rules(Section):
     @model_validator(mode="wrap")
     @classmethod
     def _with_later_rules(cls, values: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Validate as a section that also has the rules that were added later, where the recipe names one of
-        them."""
+        """Validate with a section that also has rules added later, when the recipe names one of them."""
         later = {name: rule for name, rule in rules().items() if name not in cls.model_fields}
         if not isinstance(values, dict):
             return handler(values)
@@ -78,12 +80,12 @@ def _extended(base: type[Base], later: tuple[tuple[str, RowRule], ...]) -> type[
 
 @dataclass(frozen=True)
 class _Settings:
-    """An annotation of the key of a rule that has settings: what else may stand there."""
+    """An annotation for the key of a rule with settings. It also accepts the short forms of the value."""
 
     rule: RowRule
 
     def validate(self, value: object) -> object:
-        """What stands in the recipe, as a mapping of settings, or None for a rule that is off."""
+        """Convert the recipe's value to a mapping of settings, or to None when the rule is off."""
         if isinstance(value, bool):
             return {} if value else None
         if self.rule.shorthand and not isinstance(value, Mapping | Section | None):
@@ -91,7 +93,7 @@ class _Settings:
         return value
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """The schema of the settings or null, and the other values that `validate` takes."""
+        """The schema of the settings, null, and the other values that `validate` accepts."""
         described = handler(schema)
         others: list[JsonSchemaValue] = [{"type": "boolean"}]
         if self.rule.shorthand and self.rule.section:
@@ -105,7 +107,7 @@ def _switch(value: object) -> object:
 
 
 def _section(name: str, base: type[Base], rules: Mapping[str, RowRule]) -> type[Base]:
-    """A section with a key for each of the rules, besides those of `base`."""
+    """A section class with a key for each of the rules, besides the keys of `base`."""
     fields: dict[str, object] = {}
     for key, rule in rules.items():
         about = Field(description=rule.about)

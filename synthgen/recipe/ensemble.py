@@ -1,4 +1,4 @@
-"""Section `train.ensemble`: the distributions of several teachers, merged."""
+"""Section `train.ensemble`: merge the distributions of several teachers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Ensemble(Section):
 
     @property
     def weights(self) -> tuple[float, ...] | None:
-        """The weights that the recipe gives; None when it gives none."""
+        """The weights in the recipe; None when the recipe states none."""
         return tuple(self.teachers.values()) if isinstance(self.teachers, dict) else None
 
     def rules(self) -> Iterator[Rule]:

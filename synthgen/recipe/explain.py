@@ -1,7 +1,7 @@
-"""What is wrong with a recipe's values, as problems that name a key, its value and what is allowed.
+"""Describes what is wrong with a recipe's values. Each problem names a key, its value and what is allowed.
 
-Pydantic knows what is wrong with each section; `check` knows what does not go together. `find` lays both over the raw
-values of a recipe, so that one look shows everything that has to change.
+Pydantic finds problems within a section; `check` finds problems across sections. `find` runs both on the raw values of
+a recipe, so that one run shows everything that must change.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from synthgen.recipe.problem import Problem
 from synthgen.recipe.root import Recipe
 from synthgen.tables.section import Section, chooser_of, sections_in
 
-# Pydantic speaks of Python's types; a recipe has YAML's.
+# Pydantic's messages use Python's type names. These are the YAML names.
 _WANTED = {
     "tuple_type": "a list is wanted",
     "dict_type": "a mapping of keys to values is wanted",
@@ -42,7 +42,7 @@ Sections = dict[str, type[Section]]
 
 
 def find(values: Values) -> tuple[Recipe | None, list[Problem]]:
-    """(the recipe, its problems) of raw values; the recipe is None when a section is wrong by itself."""
+    """Return (recipe, problems) for raw values. The recipe is None when a single section is invalid."""
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
@@ -52,21 +52,22 @@ def find(values: Values) -> tuple[Recipe | None, list[Problem]]:
 
 
 def _of_sections(values: Values, error: ValidationError) -> Iterator[Problem]:
-    """Problems of single sections: one for each key."""
+    """Problems within single sections, one for each key."""
     found: dict[str, list[ErrorDetails]] = {}
     every = error.errors()
     for details in every:
         loc = _in_values(values, details)
         inside = [other for other in every if other["loc"][: len(details["loc"])] == details["loc"]]
-        if loc is None or (details["type"] == "too_short" and len(inside) > 1):  # its only entry is wrong
+        # the list is too short only because its one entry is wrong
+        if loc is None or (details["type"] == "too_short" and len(inside) > 1):
             continue
         found.setdefault(".".join(map(str, loc)), []).append(details)
-    # What is inside a wrong entry is also reported as not the other branch of a union.
+    # Pydantic also reports keys inside a wrong entry, for the other branches of a union. Keep the inner keys.
     keys = [key for key in found if not any(other.startswith(f"{key}.") for other in found)]
     meant = {new for key in keys for new in [_meant(values, key)] if found[key][0]["type"] == "extra_forbidden" and new}
     for key in keys:
         kind = found[key][0]["type"]
-        if kind == "missing" and key in meant:  # its name has a typing error, which is reported
+        if kind == "missing" and key in meant:  # a misspelling of this key is already reported
             continue
         yield Problem(_sentence(values, key, found[key]), (key,), named=False, urgent=kind == "extra_forbidden")
 
@@ -99,7 +100,7 @@ def _of_missing(key: str) -> str:
 
 
 def _unknown(values: Values, key: str) -> str:
-    """What to say of a key that nothing knows: its new name, another spelling, or where it belongs."""
+    """The message for an unknown key: its new name, the likely spelling, or the section that it belongs to."""
     above, _, name = key.rpartition(".")
     renamed = old_keys.sentence(key)
     if renamed:
@@ -119,16 +120,16 @@ def _unknown(values: Values, key: str) -> str:
 
 
 def _meant(values: Values, key: str) -> str | None:
-    """The key that an unknown key most likely stands for."""
+    """The key that an unknown key most likely means."""
     above, _, name = key.rpartition(".")
     near = close(name, _keys(_sections_at(values, above)[0]))
     return old_keys.new_name(key) or (f"{above}.{near[0]}".lstrip(".") if near else None)
 
 
 def _of_rules(values: Values, error: ValidationError, problems: list[Problem]) -> list[Problem]:
-    """Broken rules across sections of a recipe that has wrong keys, among the sections that have none.
+    """Broken rules across the valid sections of a recipe that also has wrong keys.
 
-    The wrong values are taken out first. Where the rest is not a recipe, nothing is known.
+    The wrong values are removed first. When the remaining values are not a valid recipe, the result is empty.
     """
     rest = copy.deepcopy(values)
     for details in error.errors():
@@ -161,11 +162,12 @@ def _child(values: object, part: int | str) -> object:
 
 
 def _in_values(values: Values, details: ErrorDetails) -> Loc | None:
-    """The place of an error in the raw values, without the names that pydantic gives to branches of a union. None for
-    an error in a value that validation filled in: its origin is reported too."""
+    """The location of an error in the raw values, without the names that pydantic gives to union branches. None for an
+    error in a value that validation filled in; the error's cause is reported separately.
+    """
     kept: list[int | str] = []
     inside: object = values
-    loc = tuple(part for part in details["loc"] if part != "[key]")  # of a mapping's key that is wrong itself
+    loc = tuple(part for part in details["loc"] if part != "[key]")  # the error is in a mapping's key
     for place, part in enumerate(loc):
         there = part in inside if isinstance(inside, dict) else _child(inside, part) is not None
         last = place == len(loc) - 1
@@ -182,8 +184,9 @@ def _in_values(values: Values, details: ErrorDetails) -> Loc | None:
 
 
 def _sections_at(values: object, above: str) -> tuple[Sections, Sections, str]:
-    """Of the section at a dotted key: the class that its values choose (all there are, where they choose none), those
-    of the table's other entries, and the key that chooses."""
+    """For the section at a dotted key, return the class that its values choose (or all classes when they choose none),
+    the classes of the table's other entries, and the key that chooses.
+    """
     every: Sections = {"": Recipe}
     chosen, chooser = every, None
     for part in above.split(".") if above else []:
@@ -202,7 +205,7 @@ def _keys(sections: Sections) -> list[str]:
 
 
 def _all_keys() -> list[str]:
-    """Every key of a recipe, dotted; what is inside a list or a mapping of names is left out."""
+    """Every dotted key of a recipe, without keys inside a list or a mapping of names."""
     found: list[str] = []
     waiting: list[tuple[str, type[Section]]] = [("", Recipe)]
     while waiting:

@@ -1,4 +1,4 @@
-"""Read a recipe from a file and write it back, resolved; change values of one that is there."""
+"""Reads a recipe from a file, writes it back in resolved form, and changes values of a recipe."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def load_recipe(name: str | Path, settings: Sequence[str] = ()) -> Recipe:
     """Read a recipe, check it, and make its paths absolute.
 
     `name` is a file, a folder with recipe.yaml, or the name of a shipped task. `settings` are texts "KEY=VALUE" that
-    set dotted keys, as the option --set. Raises RecipeError with one line for each problem: file, line, key, what is
-    allowed.
+    set dotted keys, like the option --set. Raises RecipeError with one line for each problem. A line states file, line,
+    key and allowed values.
     """
     path = find_recipe(name)
     written = parse_settings(settings)
@@ -39,34 +39,34 @@ def load_recipe(name: str | Path, settings: Sequence[str] = ()) -> Recipe:
 
 
 def check_recipe(recipe: Recipe) -> Recipe:
-    """The recipe itself, when each section is right and they go together. Raises RecipeError with one line for each
-    problem.
+    """Return the recipe when each section is valid and the rules across sections hold. Raises RecipeError with one line
+    for each problem.
 
-    Every command calls it, for recipes that were built or changed in Python; `load_recipe` and `with_values` have done
-    the same.
+    Every command calls this function, for recipes that were built or changed in Python. `load_recipe` and `with_values`
+    include the same check.
     """
     _checked(_plain(recipe), Source(None, None))
     return recipe
 
 
 def with_values(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
-    """The recipe with other values for some dotted keys: with_values(recipe, {"train.max_steps": 10}).
+    """Return a copy with other values for some dotted keys: with_values(recipe, {"train.max_steps": 10}).
 
-    The result is checked like a recipe from a file. Raises RecipeError with one line for each problem.
+    The copy is checked like a recipe from a file. Raises RecipeError with one line for each problem.
     """
     written = {key: json.dumps(value, default=str) for key, value in values.items()}
     return _checked(apply(_plain(recipe), values), Source(None, None, written, option=""))
 
 
 def with_limits(recipe: Recipe, usd: float | None, max_failures: str | None) -> Recipe:
-    """The recipe with another budget in dollars and another bound on failures. Raises RecipeError."""
+    """Return a copy with another budget in dollars and another limit of failures. Raises RecipeError."""
     values = {"generate.budget.usd": usd, "generate.max_failures": max_failures}
     given = {key: value for key, value in values.items() if value is not None}
     return with_values(recipe, given) if given else recipe
 
 
 def _checked(values: dict[str, object], source: Source) -> Recipe:
-    """The recipe of raw values. Raises RecipeError when something is wrong, with all that is."""
+    """Build the recipe from raw values. Raises RecipeError that lists all problems."""
     recipe, problems = find(values)
     if recipe is None or problems:
         hint = HINT if source.option and source.overrides else MEND if source.path else "docs/recipe.md lists every key"
@@ -75,7 +75,7 @@ def _checked(values: dict[str, object], source: Source) -> Recipe:
 
 
 def _lines(problems: list[Problem], source: Source) -> str:
-    """One line for each problem, unknown keys first, then by their lines."""
+    """One line for each problem: unknown keys first, then in order of their lines."""
     order = sorted(problems, key=lambda problem: (not problem.urgent, source.line(problem.keys)))
     places = [source.where(problem.keys) for problem in order]
     lines = [
@@ -86,9 +86,9 @@ def _lines(problems: list[Problem], source: Source) -> str:
 
 
 def local_teacher(recipe: Recipe) -> TeacherSection:
-    """The teacher as `transformers` loads it, where its layers or its whole distribution are wanted.
+    """The teacher's section for `transformers`, for callers that need its layers or full distribution.
 
-    Raises RecipeError for one whose weights are not on this machine."""
+    Raises RecipeError when the teacher's weights are not on this machine."""
     weights = ENGINES[recipe.teacher.engine].weights
     if weights is None:
         raise RecipeError(f"teacher.engine is '{recipe.teacher.engine}'; this needs a teacher in this process")
@@ -96,14 +96,14 @@ def local_teacher(recipe: Recipe) -> TeacherSection:
 
 
 def shipped(kind: Literal["prompts", "data"]) -> Path:
-    """The folder that travels with the package: inside it in a wheel, beside it in a checkout."""
+    """The folder of shipped files: inside the package in a wheel, beside it in a checkout."""
     package = Path(__file__).parent.parent
     inside = package / kind
     return inside if inside.is_dir() else package.parent / kind
 
 
 def find_recipe(name: str | Path) -> Path:
-    """Path of a recipe: a file, a folder with recipe.yaml, or the name of a shipped task. Raises RecipeError."""
+    """The path of a recipe: a file, a folder with recipe.yaml, or the name of a shipped task. Raises RecipeError."""
     path = Path(name)
     for candidate in (path, path / "recipe.yaml", shipped("prompts") / path / "recipe.yaml"):
         if candidate.is_file():
@@ -123,7 +123,7 @@ def _may_be_meant(path: Path) -> bool:
 
 
 def schema_comment(schema: str | Path) -> str:
-    """The first line of a recipe, by which editors find the JSON Schema that completes and checks it."""
+    """The first line of a recipe. It names the JSON Schema, so that editors can complete and check the recipe."""
     return f"# yaml-language-server: $schema={schema}\n"
 
 
@@ -132,7 +132,7 @@ RESOLVED = "# Resolved recipe"
 
 
 def is_resolved(path: Path) -> bool:
-    """Whether a file is a recipe that a run keeps, as `dump_recipe` writes it."""
+    """Whether a file is a resolved recipe of a run, as `dump_recipe` writes it."""
     head = path.read_bytes()[:4096].decode(errors="replace")
     return any(line.startswith(RESOLVED) for line in head.splitlines()[:3])
 
@@ -147,7 +147,7 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def _plain(recipe: Recipe) -> dict[str, object]:
-    """The recipe's values as YAML has them; `teacher` is left out where it is the first of `teachers`."""
+    """The recipe's values in YAML form. `teacher` is left out when it is the first of `teachers`."""
     values: dict[str, object] = recipe.model_dump(mode="json")
     if recipe.teachers and recipe.teacher == next(iter(recipe.teachers.values())):
         del values["teacher"]

@@ -1,4 +1,4 @@
-"""Where a key of a recipe stands: its line in the YAML file, or the option that set it."""
+"""Locates a key of a recipe: its line in the YAML file, or the option that set it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ MEND = "change that line of the recipe; docs/recipe.md lists every key"
 
 @dataclass(frozen=True)
 class Source:
-    """The text that a recipe came from: a YAML file with its node tree, and values that were set over it.
+    """The source of a recipe: a YAML file with its node tree, and values that override it.
 
-    `overrides` maps a dotted key to its value as it was written; `option` is what the user wrote before it.
+    `overrides` maps a dotted key to its value as text; `option` is the option that the user wrote before it.
     """
 
     path: Path | None
@@ -26,9 +26,10 @@ class Source:
     option: str = "--set "
 
     def where(self, keys: Sequence[str]) -> str:
-        """ "FILE, line N" or "--set KEY=VALUE" for the first of these keys that stands somewhere.
+        """ "FILE, line N" or "--set KEY=VALUE" for the first of these keys that is present.
 
-        Where none does, the line of the innermost section that should have the first one; '' without a file.
+        When none is present, the line of the innermost section that should contain the first key. '' when there is no
+        file.
         """
         for key in keys:
             override = next((o for o in self.overrides if key == o or key.startswith(f"{o}.")), None)
@@ -45,7 +46,7 @@ class Source:
         return f"{self.path}, line {_line(self.node, keys[0])[0]}" if self.path else ""
 
     def line(self, keys: Sequence[str]) -> int:
-        """The line alone, for sorting; 0 for what was set over the file."""
+        """Only the line, for sorting; 0 for overridden values."""
         file, _, line = self.where(keys).rpartition(", line ")
         return int(line) if self.path is not None and file == str(self.path) else 0
 
@@ -54,7 +55,7 @@ class Source:
 
 
 def parse(path: Path) -> tuple[yaml.Node | None, object]:
-    """(node tree, values) of a YAML file. Raises RecipeError with the line."""
+    """Return (node tree, values) of a YAML file. Raises RecipeError, which names the line."""
     try:
         text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -71,7 +72,7 @@ def parse(path: Path) -> tuple[yaml.Node | None, object]:
 
 
 def _refuse_twins(path: Path, node: yaml.Node | None, seen: set[int]) -> None:
-    """Raise RecipeError for a key that stands twice in one mapping: YAML would silently take the last."""
+    """Raise RecipeError when a key occurs twice in one mapping, because YAML would silently take the last one."""
     if id(node) in seen:  # an alias
         return
     seen.add(id(node))
@@ -92,7 +93,7 @@ def _refuse_twins(path: Path, node: yaml.Node | None, seen: set[int]) -> None:
 
 
 def _line(node: yaml.Node | None, key: str) -> tuple[int, bool]:
-    """(line of the innermost part of a dotted key that the YAML has, whether it has the whole key)."""
+    """Return (line of the innermost part of a dotted key that exists in the YAML, whether the whole key exists)."""
     line = node.start_mark.line + 1 if node is not None else 1
     parts = key.split(".") if key else []
     while parts:
@@ -105,7 +106,9 @@ def _line(node: yaml.Node | None, key: str) -> tuple[int, bool]:
 
 
 def _child(node: yaml.Node | None, parts: list[str]) -> tuple[yaml.Node, yaml.Node, list[str]] | None:
-    """(node that names the first of `parts`, its value, the parts below it). A name of a teacher may have dots."""
+    """Return (node that names the first of `parts`, its value, the remaining parts). A teacher's name may contain
+    dots.
+    """
     if isinstance(node, yaml.MappingNode):
         for count in range(1, len(parts) + 1):
             name = ".".join(parts[:count])

@@ -25,6 +25,6 @@ class LogitsSection(Section):
     """Names of further teachers that give their distributions on the same tokens, each in a folder of its own."""
 
     def spec(self) -> dict[str, Any]:
-        """What the shards' metadata says: kind, its size, temperature."""
+        """The values for the shards' metadata: the kind, its size and the temperature."""
         size = {"draws": self.draws} if self.kind == "sampled" else {"k": self.k}
         return {"kind": self.kind, **size, "temperature": self.temperature}

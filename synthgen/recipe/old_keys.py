@@ -1,4 +1,4 @@
-"""Keys and values that had another name in earlier versions. `*` stands for any one part of a dotted key."""
+"""Keys and values that had other names in earlier versions. `*` matches one part of a dotted key."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ OLD_VALUES: dict[tuple[str, str], str] = {("strategy", "rationalise"): "rational
 
 
 def sentence(key: str) -> str | None:
-    """ "KEY is now NEW", for an old key; None for a key that was never known."""
+    """ "KEY is now NEW" for an old key, None for a key that never existed."""
     new, note = new_name(key), NOTES.get(key.rpartition(".")[2])
     return f"{key} is now {new}" + (f" ({note})" if note else "") if new else None
 
 
 def new_name(key: str) -> str | None:
-    """The dotted key that an old one has become; None for a key that was never known."""
+    """The current dotted key for an old key; None for a key that never existed."""
     parts = key.split(".")
     for old, name in OLD_KEYS.items():
         pattern = old.split(".")

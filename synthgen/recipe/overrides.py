@@ -1,4 +1,4 @@
-"""Values of a recipe that are set from outside the file: `--set KEY=VALUE`."""
+"""Values that override a recipe's file: `--set KEY=VALUE`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ HINT = 'write --set KEY=VALUE with a dotted key, such as --set train.learning_ra
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, str]:
-    """{dotted key: its value as it was written} of texts "KEY=VALUE". Of a key that is there twice the last counts.
+    """Parse texts "KEY=VALUE" into {dotted key: value as text}. When a key occurs twice, the last one counts.
 
-    Raises UserError for a text without a key or without "=".
+    Raises UserError when a text has no key or no "=".
     """
     found: dict[str, str] = {}
     for text in settings:
@@ -29,7 +29,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, str]:
 
 
 def read(settings: Mapping[str, str]) -> dict[str, object]:
-    """The same with each value read as YAML. Raises RecipeError for what is not YAML."""
+    """Parse the settings and read each value as YAML. Raises RecipeError when a value is not valid YAML."""
     values: dict[str, object] = {}
     for key, text in settings.items():
         try:
@@ -41,9 +41,9 @@ def read(settings: Mapping[str, str]) -> dict[str, object]:
 
 
 def apply(values: Mapping[str, object], settings: Mapping[str, object]) -> dict[str, object]:
-    """Raw values of a recipe with some dotted keys set. A section that is not there, or null, is made.
+    """Return the raw values of a recipe with some dotted keys set. A section that is missing or null is created.
 
-    Raises RecipeError when a part of a key is neither in a mapping nor an index of a list.
+    Raises RecipeError when a part of a key is neither inside a mapping nor an index of a list.
     """
     changed: dict[str, object] = copy.deepcopy(dict(values))
     for key, value in settings.items():

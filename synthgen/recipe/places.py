@@ -1,4 +1,4 @@
-"""Paths and names of models in a recipe: made absolute, and looked for."""
+"""Paths and model names in a recipe: makes them absolute and checks that they exist."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ S = TypeVar("S", bound=Section)
 
 
 def resolve(section: S, base: Path) -> S:
-    """The section with paths, and models that are folders, made absolute. Relative ones are relative to `base`."""
+    """Return the section with absolute paths, also for models that are folders. Relative paths are relative to
+    `base`.
+    """
     changes: dict[str, object] = {}
     for key, field in type(section).model_fields.items():
         value, place = getattr(section, key), place_of(field)
         if isinstance(value, str) and place:
-            # The id of a model or of a data set never begins like a path.
+            # The hub id of a model or data set never begins in this way.
             if place.kind == "path" or value.startswith((".", "/", "~")):
                 changes[key] = str((base / Path(value).expanduser()).resolve())
         elif isinstance(value, Section):
@@ -33,14 +35,14 @@ def resolve(section: S, base: Path) -> S:
 
 
 def check_models(recipe: Recipe) -> None:
-    """Raise TeacherError, with one line for each, when a model that the recipe has on this machine is not there."""
+    """Raise TeacherError, with a line for each, when local models that the recipe names are missing."""
     problems = [f"{key}: {problem}" for key, name in models_of(recipe) if (problem := _missing(name))]
     if problems:
         raise TeacherError("\n".join(problems), "give a hub id, or a folder or file that exists")
 
 
 def models_of(section: Section, above: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted key, name) of every model, tokenizer and data set in a section and in those inside it."""
+    """Yield (dotted key, name) for every model, tokenizer and data set in a section and its nested sections."""
     for key, field in type(section).model_fields.items():
         value, place = getattr(section, key), place_of(field)
         if isinstance(value, str) and place and place.kind == "model":
@@ -56,7 +58,7 @@ def models_of(section: Section, above: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _missing(name: str) -> str:
-    """What is wrong with a name of a folder, a file or a package; '' where nothing is, and for a hub id."""
+    """Why a folder, file or package cannot be found; '' when it can, and for a hub id."""
     if name.startswith("package:"):
         try:
             gguf_in_package(name)
@@ -72,7 +74,7 @@ def _missing(name: str) -> str:
 
 
 def gguf_in_package(name: str) -> Path:
-    """The GGUF file of "package:NAME" or "package:NAME/FILE.gguf". Raises TeacherError when there is not one."""
+    """The GGUF file for "package:NAME" or "package:NAME/FILE.gguf". Raises TeacherError when there is no such file."""
     package, _, inner = name.removeprefix("package:").partition("/")
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:

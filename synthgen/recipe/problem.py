@@ -1,4 +1,4 @@
-"""One problem of a recipe: a sentence, and the keys that it is about."""
+"""A problem of a recipe: a sentence, and the keys that it concerns."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """A sentence about keys of a recipe, dotted, the most telling first. The first key that a file has gives the line.
+    """A sentence about dotted keys of a recipe, with the most relevant key first. The line of the problem is the line
+    of the first key that the file contains.
 
-    `named` is False when the sentence names its key itself; `urgent` problems are shown before others.
+    `named` is False when the sentence itself names the key. `urgent` problems are shown first.
     """
 
     sentence: str

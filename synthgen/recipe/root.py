@@ -1,4 +1,4 @@
-"""The recipe as a whole: its sections, and what follows from one of them when another is left out."""
+"""The whole recipe: its sections, and the values that follow from other sections when a section is left out."""
 
 from __future__ import annotations
 
@@ -69,8 +69,9 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, values: Any) -> Any:
-        """Fill in what follows from other keys: `teacher` is the first of `teachers`, seeds inherit the recipe's
-        license, and `logits` is null unless every teacher that answers can draw from its whole distribution."""
+        """Fill in values that follow from other keys. `teacher` becomes the first of `teachers`. Seeds inherit the
+        recipe's license. `logits` becomes null unless every answering teacher can draw from its full distribution.
+        """
         if not isinstance(values, dict):
             return values
         named = values.get("teachers")
@@ -84,8 +85,9 @@ class Recipe(Section):
 
 
 def _all_draw(values: dict[str, Any]) -> bool:
-    """Can every teacher whose completions become rows draw from its whole distribution? Of a recipe's raw values;
-    where they are wrong, which is found later, the answer is yes."""
+    """Whether every teacher whose completions become rows can draw from its full distribution. Works on raw values.
+    Invalid values are reported later; for them the result is True.
+    """
     teachers, mixture = values.get("teachers"), values.get("mixture")
     answering = [values.get("teacher")]
     if isinstance(teachers, dict) and teachers:

@@ -1,6 +1,8 @@
-"""The JSON Schema of a recipe, from the same classes and tables that validate it. Editors complete and check with it.
+"""The JSON Schema of a recipe, generated from the classes and tables that validate it. Editors use it to complete and
+check recipes.
 
-data/recipe.schema.json is this schema. `python docs/recipe.py` writes it, and every recipe names it in its first line.
+data/recipe.schema.json holds this schema. `python docs/recipe.py` writes it, and the first line of every recipe names
+it.
 """
 
 from __future__ import annotations
@@ -16,16 +18,16 @@ Json: TypeAlias = "dict[str, Json] | list[Json] | str | float | bool | None"
 
 
 class _Untitled(GenerateJsonSchema):
-    """Pydantic's schema without the titles that it makes of the keys."""
+    """Pydantic's schema generator without the titles that it derives from keys."""
 
     def field_title_should_be_set(self, schema: object) -> bool:
         return False
 
 
 def recipe_schema() -> dict[str, Json]:
-    """The schema. It is closed: unknown keys are refused. Each key has its description and its default.
+    """The schema. It refuses unknown keys. Each key has its description and its default.
 
-    Rules across sections are not in it; `synthgen plan` checks them.
+    It does not contain the rules across sections; `synthgen plan` checks them.
     """
     definitions: dict[str, Json] = {}
     for section in sections():
@@ -36,7 +38,7 @@ def recipe_schema() -> dict[str, Json]:
         definitions[section.__name__] = described
     schema = _mapping(_closed(definitions.pop(Recipe.__name__)))
     definitions = _mapping(_closed(definitions))
-    # Validation fills these in: the license of a seed source is the recipe's, `teacher` is the first of `teachers`.
+    # Validation fills these in: a seed source inherits the recipe's license, and `teacher` is the first of `teachers`.
     _required(_mapping(definitions["SeedSource"])).remove("license")
     _required(schema).remove("teacher")
     return {
@@ -51,7 +53,7 @@ def recipe_schema() -> dict[str, Json]:
 
 
 def sections() -> list[type[Section]]:
-    """The classes of all sections of a recipe, the recipe's own first; those of every entry of a table included."""
+    """The classes of all sections of a recipe, the recipe's own class first, including those of every table entry."""
     found: list[type[Section]] = [Recipe]
     for section in found:
         inner = [s for field in section.model_fields.values() for s in sections_in(field).values()]
@@ -60,8 +62,9 @@ def sections() -> list[type[Section]]:
 
 
 def _closed(schema: Json) -> Json:
-    """The schema with references to the sections of tables, keys without a matching pattern refused, and descriptions
-    in one line."""
+    """The schema with references to the tables' sections. Keys without a matching pattern are refused, and descriptions
+    are on one line.
+    """
     if isinstance(schema, list):
         return [_closed(part) for part in schema]
     if not isinstance(schema, dict):

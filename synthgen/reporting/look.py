@@ -1,6 +1,6 @@
-"""One pass over the rows of a corpus: the counts that the page shows, and a few rows to read.
+"""One pass over the rows of a corpus that counts what the page shows and picks a few rows to display.
 
-Only the columns that are counted are read, in batches, so memory does not grow with the corpus.
+Only the needed columns are read, in batches, so memory does not grow with the corpus.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from synthgen import corpus
 from synthgen.manifest import Manifest
 from synthgen.records import Record, from_rows
 
-_ROWS = 6  # rows to read of each part
-_KINDS = 20  # kinds of seeds in the table
+_ROWS = 6  # displayed rows of each part
+_KINDS = 20  # maximum number of seed kinds in the table
 _COLUMNS = ["seed_id", "split", "token_ids", "reference", "scores"]
 
 
 @dataclass
 class Seen:
-    """What one pass over a part of a corpus leaves."""
+    """The result of one pass over a part of a corpus."""
 
     few: list[Record] = field(default_factory=list)
     lengths: Counter[int] = field(default_factory=Counter)
@@ -32,13 +32,13 @@ class Seen:
 
 
 def look(source: Path, part: str, manifest: Manifest, labels: list[str]) -> Seen:
-    """Count the rows of one part. `labels` are those of a classification task, or empty.
+    """Count the rows of one part. `labels` are the labels of a classification task, or empty.
 
-    The kind of a row is its right label or, without labels, the part of its seed's id before the number.
+    The kind of a row is its correct label or, without labels, the part of its seed's id before the number.
     """
     seen = Seen()
     total = sum(entry["rows"] for name, entry in manifest["files"].items() if name.startswith(f"{part}/"))
-    wanted = sorted({total * i // _ROWS for i in range(_ROWS)})  # from all over the corpus
+    wanted = sorted({total * i // _ROWS for i in range(_ROWS)})  # spread over the whole corpus
     begin = 0
     for name in corpus.shards(source, part):
         path, rows = source / part / f"{name}.parquet", 0
@@ -51,7 +51,7 @@ def look(source: Path, part: str, manifest: Manifest, labels: list[str]) -> Seen
 
 
 def kinds(*sides: Seen) -> list[tuple[str, int, int]]:
-    """(kind, rows that were verified right, rows that were checked); empty when there are too many kinds to show."""
+    """(kind, rows verified as correct, rows checked) for each kind; empty when there are too many kinds to show."""
     checked = sum((side.checked for side in sides), Counter[str]())
     right = sum((side.right for side in sides), Counter[str]())
     return [(kind, right[kind], checked[kind]) for kind in sorted(checked)] if len(checked) <= _KINDS else []
@@ -72,7 +72,7 @@ def _count(batch: pa.RecordBatch, seen: Seen, labels: list[str]) -> None:
 
 
 def _rows(path: Path, places: list[int]) -> list[Record]:
-    """The records at these places of a file."""
+    """The records at these row numbers of a file."""
     found: list[Record] = []
     begin = 0
     for batch in corpus.scan(path) if places else ():

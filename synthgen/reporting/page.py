@@ -1,8 +1,8 @@
-"""The run's page: one self-contained HTML file with plots inline, readable without a server or a network.
+"""The run's page: one self-contained HTML file with inline plots, readable without a server or a network.
 
     report("runs/demo")                   # → runs/demo/report.html
 
-It shows what the run's files say, at whatever stage the run is.
+It shows the contents of the run's files, at any stage of the run.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Report:
 
 @dataclass
 class _Student:
-    """What there is of the student: each part is None or empty until its command has run."""
+    """The results about the student. A part is None or empty until its command has run."""
 
     training: Training | None = None
     evaluation: Evaluation | None = None
@@ -52,9 +52,9 @@ class _Student:
 
 
 def report(run: str | Path) -> Report:
-    """Write RUN/report.html from what the run holds.
+    """Write RUN/report.html from the run's files.
 
-    Raises CorpusError when there is no finished corpus, UserError when matplotlib is not installed.
+    Raises CorpusError when there is no finished corpus, and UserError when matplotlib is not installed.
     """
     folder = Path(run)
     if not (folder / "generated" / "manifest.json").exists():
@@ -72,7 +72,7 @@ def report(run: str | Path) -> Report:
 
 
 def _page(folder: Path) -> dict[str, Any]:
-    """What the template shows."""
+    """The variables of the template."""
     generated = corpus.manifest(folder / "generated")
     curated = corpus.manifest(folder / "curated") if (folder / "curated" / "manifest.json").exists() else None
     source, manifest = (folder / "curated", curated) if curated else (folder / "generated", generated)
@@ -104,7 +104,7 @@ def _page(folder: Path) -> dict[str, Any]:
 
 
 def _student(folder: Path) -> _Student:
-    """What the student's folder holds."""
+    """Read the contents of the student's folder."""
     training, evaluation = folder / "training.json", folder / "evaluation.json"
     return _Student(
         read_training(training) if training.exists() else None,
@@ -134,7 +134,7 @@ def _of_student(student: _Student, folder: Path) -> dict[str, Any]:
 
 
 def _corpus_plots(curated: Manifest | None, sides: dict[str, Seen]) -> dict[str, Any]:
-    """Why rows were rejected, and the lengths of completions, where there are any."""
+    """Plots of rejection reasons and of completion lengths, when there is data for them."""
     from synthgen.reporting import plots
 
     drawn = [plots.rejected_plot(curated["rejected_by"])] if curated and curated["rejected_by"] else []
@@ -145,17 +145,17 @@ def _corpus_plots(curated: Manifest | None, sides: dict[str, Seen]) -> dict[str,
 
 
 def _counts(manifest: Manifest) -> Counter[str]:
-    """The counts of a manifest by identifier; 0 where there is none."""
+    """The counts of a manifest by name; a missing count is 0."""
     return Counter({name.replace(" ", "_"): count for name, count in manifest["counts"].items()})
 
 
 def _figures(generated: Manifest, curated: Manifest | None, evaluation: Evaluation | None) -> list[tuple[str, str]]:
-    """(label, value) of the row of key figures below the title."""
+    """(label, value) pairs for the row of key figures below the title."""
     found = [("rows generated", shown(_counts(generated)["rows"], "rate"))]
     if curated:
         counts = _counts(curated)
         found.append(("rows kept", shown(counts["kept"], "rate")))
-        if counts["tokens_kept"]:  # rows of classification have none
+        if counts["tokens_kept"]:  # rows of classification have no tokens
             found.append(("tokens kept", shown(counts["tokens_kept"], "rate")))
         if counts["answers_checked"]:
             share = counts["answers_correct"] / counts["answers_checked"]
@@ -164,7 +164,7 @@ def _figures(generated: Manifest, curated: Manifest | None, evaluation: Evaluati
 
 
 def _disk(folder: Path, generated: Manifest) -> list[tuple[str, int, str]]:
-    """(part, bytes, remark) of the run."""
+    """(part, bytes, remark) for each part of the run."""
     parts: Counter[str] = Counter()
     for path in folder.rglob("*"):
         if path.is_file() and not path.name.startswith("."):
@@ -179,14 +179,14 @@ def _disk(folder: Path, generated: Manifest) -> list[tuple[str, int, str]]:
 
 
 def _stages(folder: Path) -> list[tuple[str, float]]:
-    """Seconds of the last time that each stage did work."""
+    """The seconds of each stage, from the last time that it did any work."""
     path = folder / "log.jsonl"
     last: dict[str, float] = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             entry = json.loads(line)
         except ValueError:
-            continue  # half a line: the machine went down while it was written
+            continue  # an incomplete line: the machine crashed during the write
         if entry["worked"]:
             last[entry["stage"]] = entry["seconds"]
     return list(last.items())

@@ -1,4 +1,4 @@
-"""The plots of the page, as inline SVG by matplotlib."""
+"""The plots of the page as inline SVG, made with matplotlib."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Plot:
-    """An <svg> element and the text below it."""
+    """An <svg> element and its caption."""
 
     svg: str
     caption: str
 
 
 def evaluation_plots(evaluation: Evaluation) -> list[Plot]:
-    """A plot of each measure that the evaluation wants plotted, and its matrix."""
+    """A plot of each measure that the evaluation marks for plotting, and of its matrix."""
     plots = [
         _plot(_dots(evaluation.table, name, measure, evaluation.student), measure.caption)
         for name, measure in evaluation.plotted.items()
@@ -65,7 +65,7 @@ def evaluation_plots(evaluation: Evaluation) -> list[Plot]:
 
 
 def curve_plot(curve: Curve) -> Plot:
-    """The measure that matters by the number of rows trained on."""
+    """The main measure by the number of training rows."""
     caption = (
         "What data is worth: the same student on growing shares of the training seeds, with the same number of epochs; "
         "mean and 95% interval."
@@ -83,20 +83,20 @@ def loss_plot(training: Training) -> Plot:
 
 
 def rejected_plot(counts: Mapping[str, int]) -> Plot:
-    """Rows that each check rejected."""
+    """The number of rows that each check rejected."""
     caption = "Why rows were rejected. A wrong row can still teach the teacher's distribution; a degenerate row cannot."
     with matplotlib.rc_context(_STYLE):
         return _plot(_bars(counts), caption)
 
 
 def lengths_plot(lengths: Mapping[str, Counter[int]]) -> Plot:
-    """Completion tokens, kept and rejected."""
+    """The numbers of completion tokens of kept and rejected rows."""
     with matplotlib.rc_context(_STYLE):
         return _plot(_lengths(lengths), "Length of completions.")
 
 
 def _plot(figure: Figure, caption: str) -> Plot:
-    """The figure as an element that scales with the page and tells a screen reader its caption."""
+    """The figure as an element that scales with the page and gives screen readers its caption."""
     buffer = io.StringIO()
     with matplotlib.rc_context(_STYLE):
         figure.savefig(buffer, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None})
@@ -111,16 +111,16 @@ def _axes(height: float, width: float = 6.4) -> tuple[Figure, Any]:
 
 
 def _colors(names: list[str], first: str) -> dict[str, str]:
-    """The main color for the student, others for the other models."""
+    """The main color for the student, and other colors for the other models."""
     others = [name for name in names if name != first]
     return {first: _MAIN, **{name: _OTHERS[i % len(_OTHERS)] for i, name in enumerate(others)}}
 
 
 def _dots(table: Table, key: str, measure: Measure, student: str) -> Figure:
-    """One line a model: its mean and 95% interval."""
+    """A line for each model with its mean and 95% interval."""
     found = {name: row.get(key) for name, row in table.items()}
     rows = [(name, value) for name, value in found.items() if isinstance(value, Interval)]
-    if measure.log_scale:  # a distance of zero, rounding aside, has no place on it
+    if measure.log_scale:  # zero, up to rounding, cannot be shown on a log scale
         least = 1e-5 * max((value.mean for _, value in rows), default=0.0)
         rows = [(name, value) for name, value in rows if value.mean > least]
     with matplotlib.rc_context(_STYLE):
@@ -142,7 +142,7 @@ def _dots(table: Table, key: str, measure: Measure, student: str) -> Figure:
 
 
 def _scale(axes: Any, measure: Measure) -> None:
-    """The numbers on the axis of a measure."""
+    """Format the numbers on the axis of a measure."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     if measure.log_scale:
@@ -155,7 +155,7 @@ def _scale(axes: Any, measure: Measure) -> None:
 
 
 def _losses(training: Training) -> Figure:
-    """Loss by step of every model that was trained."""
+    """The loss by step of every trained model."""
     figure, axes = _axes(2.8)
     names = [name for name, points in training.metrics.items() if points]
     for name, color in _colors(names, next(iter(names), "")).items() if names else ():
@@ -169,7 +169,7 @@ def _losses(training: Training) -> Figure:
 
 
 def _curve(curve: Curve) -> Figure:
-    """Mean and interval by rows, for every model that was trained."""
+    """Mean and interval by number of rows, for every trained model."""
     figure, axes = _axes(2.8)
     names = list(dict.fromkeys(name for point in curve.points for name in point.table))
     for name, color in _colors(names, curve.student).items():
@@ -190,7 +190,7 @@ def _curve(curve: Curve) -> Figure:
 
 
 def _bars(counts: Mapping[str, int]) -> Figure:
-    """Rows by the check that rejected them."""
+    """The number of rows by the check that rejected them."""
     items = sorted(counts.items(), key=lambda item: item[1])
     figure, axes = _axes(0.7 + 0.34 * len(items))
     bars = axes.barh([name for name, _ in items], [count for _, count in items], color=_DROP, height=0.62)
@@ -202,7 +202,7 @@ def _bars(counts: Mapping[str, int]) -> Figure:
 
 
 def _lengths(lengths: Mapping[str, Counter[int]]) -> Figure:
-    """Rows by tokens in the completion, in 24 bins."""
+    """The number of rows by completion tokens, in 24 bins."""
     figure, axes = _axes(2.6)
     top = max([1, *(length for side in lengths.values() for length in side)])
     bins = [top * i / 24 for i in range(25)]
@@ -221,15 +221,16 @@ def _lengths(lengths: Mapping[str, Counter[int]]) -> Figure:
     return figure
 
 
-_NUMBERS = 16  # labels up to which the counts are written into a matrix
+_NUMBERS = 16  # counts are printed in a matrix with at most this many labels
 
 
 def _heat(matrix: Matrix) -> Figure:
-    """Counts as shades; written out where there is room."""
+    """Counts as shades; the numbers are printed when there is room."""
     size = len(matrix.labels)
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes(max(3.4, min(9.0, 0.55 * size)), max(4.6, min(11.0, 0.7 * size)))
-        edges = [place - 0.5 for place in range(size + 1)]  # squares, not an image, which would be a file of its own
+        # drawn as squares, because an image would be a separate file
+        edges = [place - 0.5 for place in range(size + 1)]
         axes.pcolormesh(edges, edges, matrix.counts, cmap="GnBu", vmin=0, edgecolors="white", linewidth=0.8)
         axes.set_aspect("equal")
         axes.invert_yaxis()

@@ -1,4 +1,4 @@
-"""Tables of the page: which columns and rows there is something to show in, and each value as it is written."""
+"""Tables of the page: the columns and rows that have content, and the text of each value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from synthgen.results.measures import Cell, Measure, Table, Value, cell, shown
 
 @dataclass(frozen=True)
 class Line:
-    """One row: its name, a remark below the name, and its cells. The line of the student itself is marked."""
+    """One row: its name, a remark below the name, and its cells. The student's own row is marked."""
 
     name: str
     remark: str
@@ -24,7 +24,7 @@ class Line:
 
 @dataclass(frozen=True)
 class View:
-    """A table as the template writes it. `corner` heads the column of names."""
+    """A table in the form that the template shows. `corner` is the header of the column of names."""
 
     corner: str
     header: list[str]
@@ -32,7 +32,7 @@ class View:
 
 
 def evaluation_tables(evaluation: Evaluation) -> list[View]:
-    """Quality and cost of each model, in a table of their own each, as far as there is anything to show."""
+    """The tables of quality and of cost of each model, when they have content."""
     views = [
         _view(
             "model" if about == "quality" else "cost of",
@@ -48,7 +48,7 @@ def evaluation_tables(evaluation: Evaluation) -> list[View]:
 
 
 def parts_table(evaluation: Evaluation) -> View | None:
-    """Each part of the held-out rows, with a column for each measure of each model; None without parts."""
+    """Each part of the held-out rows with a column for each measure and model; None when there are no parts."""
     if not evaluation.parts:
         return None
     wide = {
@@ -65,14 +65,14 @@ def parts_table(evaluation: Evaluation) -> View | None:
 
 
 def export_table(export: Export) -> View:
-    """Each file of an export; one that does not reach the gate says so."""
+    """A row for each file of an export. A file that fails the gate is marked."""
     remarks = {name: f"{file.file}, {file.runtime}" for name, file in export.files.items()}
     remarks |= {name: f"{remarks[name]}; below what an export needs" for name in export.below}
     return _view("file", export.measures, export.table, "", remarks, "")
 
 
 def differences(evaluation: Evaluation) -> list[str]:
-    """A sentence for each measure that models were compared in."""
+    """A sentence for each measure in which models were compared."""
     by_measure: dict[str, list[str]] = {}
     for found in evaluation.comparisons:
         text = f"{found.name} {shown(found.difference, evaluation.measures[found.measure].format)}"
@@ -88,7 +88,7 @@ def _view(
     remarks: Mapping[str, str],
     student: str,
 ) -> View:
-    """The measures `about` something, or all but details, without empty columns and rows."""
+    """The measures with this `about`, or all except details, without empty columns and rows."""
     wanted = [name for name, m in measures.items() if (m.about == about if about else m.about != "detail")]
     frame = pd.DataFrame.from_dict(table, orient="index", dtype=object).reindex(columns=wanted)
     frame = frame.dropna(axis="columns", how="all").dropna(axis="index", how="all")
@@ -105,5 +105,5 @@ def _view(
 
 
 def _value(value: Value) -> Value:
-    """A cell of a data frame as a value of a table: pandas writes NaN where there is none."""
+    """Convert a data frame's cell to a table value; pandas writes NaN for missing values."""
     return None if isinstance(value, float) and pd.isna(value) else value

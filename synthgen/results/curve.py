@@ -1,4 +1,4 @@
-"""The result of `distill curve`: the student's measures on growing shares of the training seeds."""
+"""The result of `distill curve`: the student's measures for growing shares of the training seeds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from synthgen.results.measures import Measure, Table
 
 @dataclass(frozen=True)
 class Point:
-    """One student: the share of the training seeds, its rows and steps, and the measures with an interval."""
+    """One trained student: the share of the training seeds, its rows and steps, and the measures that have an
+    interval.
+    """
 
     share: float
     rows: int
@@ -23,7 +25,7 @@ class Point:
 
 @dataclass(frozen=True, repr=False)
 class Curve:
-    """Points by growing share. `measure` names the one that is plotted; `student` is the row that is the student."""
+    """Points in order of share. `measure` names the plotted measure; `student` names the row of the student."""
 
     kind: str
     student: str
@@ -40,7 +42,7 @@ class Curve:
         return self.text()
 
     def text(self) -> str:
-        """A line for each point, for a terminal."""
+        """One line for each point, for a terminal."""
         shown = m.columns(self.measures, (point.table.get(self.student, {}) for point in self.points))
         rows = []
         for point in self.points:
@@ -51,5 +53,5 @@ class Curve:
 
 
 def read_curve(path: Path) -> Curve:
-    """The curve in curve.json. Raises CorpusError for a damaged file or one of an older version."""
+    """The curve in curve.json. Raises CorpusError when the file is damaged or of an older version."""
     return stored.read(path, Curve, "measure again: `distill curve RUN`")

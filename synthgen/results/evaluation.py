@@ -1,8 +1,8 @@
-"""The result of `distill eval`: one class for every kind of student.
+"""The result of `distill eval`, one class for every kind of student.
 
-What a kind of student measures, it says here itself: names and titles of its measures, a table, a sentence on top,
-key figures, comparisons, parts of the rows, a matrix, samples, and notes on the method. The page, the model card and
-`distill eval` show whatever is there.
+Each kind of student fills in what it measures: names and titles of its measures, a table, a headline, key figures,
+comparisons, parts of the rows, a matrix, samples, and notes on the method. The page, the model card and `distill eval`
+show every part that is filled in.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _AGAIN = "measure again: `distill eval RUN --fresh`"
 
 @dataclass(frozen=True)
 class Comparison:
-    """The difference between two models in one measure, paired over the same rows."""
+    """The difference between two models in one measure, paired by row."""
 
     name: str
     measure: str
@@ -32,7 +32,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Part:
-    """One part of the held-out rows, such as the longest third, and the table for these rows alone."""
+    """One part of the held-out rows, such as the longest third, and the table for these rows."""
 
     name: str
     rows: int
@@ -61,11 +61,11 @@ class Sample:
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """How close a student is to its teacher, and what each of them costs.
+    """How close a student is to its teacher, and the cost of each.
 
-    `rows` held-out rows were compared; `unit` says what a row is ("completions", "texts"). `student` names the row of
-    `table` that is the student; `models` says what the other rows are. `counts` has further numbers by identifier.
-    `inputs` decides whether an evaluation that is there is still the right one.
+    `rows` held-out rows were compared; `unit` names what a row is ("completions", "texts"). `student` names the
+    student's row in `table`; `models` describes the other rows. `counts` has further numbers by name. `inputs` tells
+    whether a stored evaluation is still valid.
     """
 
     kind: str
@@ -103,7 +103,7 @@ class Evaluation:
         for model, row in self.table.items():
             values = []
             for name, measure in shown.items():
-                value = row.get(name)  # intervals of the measures that are plotted; means of the others
+                value = row.get(name)  # plotted measures show intervals, the others means
                 values.append(m.shown(value if measure.caption else m.middle(value), measure.format))
             lines.append([model, *values])
         text = "\n\n".join(filter(None, [self.headline, m.text_table(header, lines)]))
@@ -115,10 +115,10 @@ class Evaluation:
 
     @property
     def plotted(self) -> dict[str, Measure]:
-        """The measures that have a plot; the first is the one that a learning curve shows."""
+        """The measures that have a plot. A learning curve shows the first one."""
         return {name: measure for name, measure in self.measures.items() if measure.caption}
 
 
 def read_evaluation(path: Path) -> Evaluation:
-    """The evaluation in evaluation.json. Raises CorpusError for a damaged file or one of an older version."""
+    """The evaluation in evaluation.json. Raises CorpusError when the file is damaged or of an older version."""
     return stored.read(path, Evaluation, _AGAIN)

@@ -1,4 +1,4 @@
-"""The result of `distill export`: the files of one format, each compared with the student it was made from."""
+"""The result of `distill export`: the files of one format, each compared with the original student."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from synthgen.results.measures import Measure, Table, middle
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """A file of weights and the runtime that it was run with."""
+    """A file of weights and the runtime that ran it."""
 
     file: str
     runtime: str
@@ -21,7 +21,7 @@ class ExportedFile:
 
 @dataclass(frozen=True)
 class Gate:
-    """What an export must reach: every file needs at least `at_least` of `measure`. `meaning` says it in words."""
+    """The gate of an export: every file needs at least `at_least` of `measure`. `meaning` explains it in words."""
 
     measure: str
     at_least: float
@@ -32,9 +32,9 @@ class Gate:
 class Export:
     """A student in another format.
 
-    `rows` held-out rows were compared; `unit` says what a row is. `table` has a row for each file of weights, and one
-    for the student itself; `files` says which file each row is. `usage` is Markdown that tells how to run the files.
-    The function that writes a format leaves `to`, `title`, `folder` and `inputs` empty; the command fills them.
+    `rows` held-out rows were compared; `unit` names what a row is. `table` has a row for each file of weights and one
+    for the student itself; `files` maps a row to its file. `usage` is Markdown that explains how to run the files. The
+    function that writes a format leaves `to`, `title`, `folder` and `inputs` empty; the command fills them in.
     """
 
     kind: str
@@ -54,7 +54,7 @@ class Export:
 
     @property
     def below(self) -> dict[str, float]:
-        """The files that do not reach the gate, with what they reach."""
+        """The files that fail the gate, with their values."""
         if self.gate is None:
             return {}
         found = {name: middle(row.get(self.gate.measure)) for name, row in self.table.items()}
@@ -62,12 +62,12 @@ class Export:
 
     @property
     def passed(self) -> bool:
-        """Whether every file reaches the gate."""
+        """Whether every file passes the gate."""
         return not self.below
 
     @property
     def failure(self) -> str:
-        """One line that says which files do not reach the gate; empty when all do."""
+        """One line that names the files that fail the gate; empty when all pass."""
         if self.gate is None or self.passed:
             return ""
         write = self.measures[self.gate.measure].format
@@ -94,5 +94,5 @@ class Export:
 
 
 def read_export(path: Path) -> Export:
-    """The export in export.json. Raises CorpusError for a damaged file or one of an older version."""
+    """The export in export.json. Raises CorpusError when the file is damaged or of an older version."""
     return stored.read(path, Export, "make it again: `distill export STUDENT --to FORMAT --fresh`")

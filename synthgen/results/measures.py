@@ -1,11 +1,11 @@
-"""Measured values, and how they are written for people.
+"""Measured values and their format for people.
 
     table = {"teacher": {"kl": Interval(0.0, 0.0, 0.0)}, "distilled": {"kl": Interval(0.41, 0.35, 0.48)}}
     measures = {"kl": Measure("KL to the teacher, nats a token", lower_is_better=True)}
     shown(table["distilled"]["kl"], measures["kl"].format)     # "0.410 [0.350, 0.480]"
 
-A table has a row for each model and a value for each measure. What a measure is called, how its values are written
-and whether it is plotted stands in its `Measure`, so whatever shows a table needs to know nothing else.
+A table has a row for each model and a value for each measure. The `Measure` holds the title of a measure, the format of
+its values and whether it is plotted. Code that shows a table needs nothing else.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Quantiles:
 
 
 Value = float | Interval | Quantiles | None
-"""None: not measured for this model."""
+"""None means not measured for this model."""
 
 Row = dict[str, Value]
 Table = dict[str, Row]
@@ -45,7 +45,7 @@ Table = dict[str, Row]
 
 @dataclass(frozen=True)
 class Format:
-    """How a number is written: `write` gives the digits, `unit` follows them."""
+    """How to format a number: `write` gives the digits, and `unit` follows them."""
 
     write: Callable[[float], str]
     unit: str = ""
@@ -66,16 +66,16 @@ FORMATS: dict[str, Format] = {
     "megabytes": Format(lambda v: f"{v / 1e6:.{2 if v < 1e7 else 1 if v < 1e8 else 0}f}"),
     "millions": Format(lambda v: f"{v / 1e6:,.2f}"),
 }
-"""Ways to write a number. `megabytes` takes bytes, `millions` a count, the percents a share of 1."""
+"""Number formats. The input of `megabytes` is bytes, of `millions` a count, and of the percent formats a share of 1."""
 
 
 @dataclass(frozen=True)
 class Measure:
     """A column of a table.
 
-    `title` heads the column and says the unit. `format` is a key of `FORMATS`. `caption`: the text below its plot; a
-    measure without one is not plotted. `about`: quality and cost are shown in tables of their own; details are only in
-    the JSON file and in `frame`.
+    `title` is the header of the column, with the unit. `format` is a key of `FORMATS`. `caption` is the text below its
+    plot; a measure without a caption is not plotted. `about` puts a measure into the table of quality or of cost;
+    details are only in the JSON file and in `frame`.
     """
 
     title: str
@@ -92,27 +92,27 @@ class Measure:
 
 @dataclass(frozen=True)
 class Figure:
-    """One number with its label, for the row of key figures on top of the page."""
+    """One number with its label, for the row of key figures at the top of the page."""
 
     label: str
     value: float
     format: str = "number"
 
     def text(self) -> str:
-        """The value as it is written."""
+        """The value as text."""
         return shown(self.value, self.format)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One value for a table: `main` as it is written, `detail` its interval or its 95th percentile."""
+    """One cell of a table: `main` is the value, `detail` its interval or its 95th percentile."""
 
     main: str
     detail: str = ""
 
 
 def cell(value: Value, format: str) -> Cell:
-    """The two parts of a value. A dash stands for what was not measured."""
+    """Format a value as the two parts of a cell. A dash means not measured."""
     write, unit = FORMATS[format].write, FORMATS[format].unit
     if value is None:
         return Cell("–")
@@ -124,7 +124,7 @@ def cell(value: Value, format: str) -> Cell:
 
 
 def shown(value: Value, format: str) -> str:
-    """A value in one line: '0.410 [0.350, 0.480]', '12 (p95 15)', '56.7%' or a dash."""
+    """Format a value on one line: '0.410 [0.350, 0.480]', '12 (p95 15)', '56.7%' or a dash."""
     found = cell(value, format)
     if isinstance(value, Quantiles):
         return f"{found.main} ({found.detail})"
@@ -141,7 +141,9 @@ def middle(value: Value) -> float | None:
 def columns(
     measures: Mapping[str, Measure], rows: Iterable[Mapping[str, Value]], about: str | None = None
 ) -> dict[str, Measure]:
-    """The measures to show that at least one row has a value of, in their order; all but details, or those `about`."""
+    """The measures for which at least one row has a value, in order. Either all except details, or those with this
+    `about`.
+    """
     rows = list(rows)
     wanted = ("quality", "cost") if about is None else (about,)
     return {
@@ -154,8 +156,8 @@ def columns(
 def frame(table: Mapping[str, Mapping[str, Value]]) -> pd.DataFrame:
     """The table as numbers: a row for each model, a column for each measure.
 
-    An interval has its ends in `NAME_low` and `NAME_high`, and quantiles have theirs in `NAME_p95`. Missing values
-    are NaN.
+    The ends of an interval are in `NAME_low` and `NAME_high`; the 95th percentile is in `NAME_p95`. Missing values are
+    NaN.
     """
     import pandas as pd
 
@@ -173,7 +175,7 @@ def frame(table: Mapping[str, Mapping[str, Value]]) -> pd.DataFrame:
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lines of text whose columns are aligned, for a terminal; the first column to the left, the others too."""
+    """Lines of text with aligned columns, for a terminal."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in [header, *rows]]
     return "\n".join(lines)
@@ -181,7 +183,7 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How intervals were made: how often, over which unit, from which seed, and how wide they are."""
+    """The method of the intervals: number of resamples, resampled unit, seed, and width."""
 
     resamples: int
     seed: int
@@ -189,7 +191,7 @@ class Bootstrap:
     interval: float = field(default=0.95)
 
     def text(self) -> str:
-        """One sentence on the intervals."""
+        """One sentence that describes the intervals."""
         return (
             f"Intervals of {self.interval:.0%} are from a paired bootstrap over each {self.unit}, with "
             f"{self.resamples:,} resamples and seed {self.seed}."

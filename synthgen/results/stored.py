@@ -1,4 +1,4 @@
-"""A result's JSON file, read back as its class."""
+"""Reads the JSON file of a result back into its class."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ _ADAPTERS: dict[object, TypeAdapter[Any]] = {}
 
 
 def read(path: Path, kind: type[T], again: str, rename: Callable[[Any], Any] = lambda values: values) -> T:
-    """The result in `path`. Raises CorpusError for a damaged file or another version's; `again` makes it anew.
+    """The result in `path`. Raises CorpusError when the file is damaged or of another version; `again` is the command
+    that makes it again.
 
     `rename` changes the values of the JSON document before they are checked.
     """
@@ -32,7 +33,7 @@ def read(path: Path, kind: type[T], again: str, rename: Callable[[Any], Any] = l
 
 
 def parse(values: object, kind: type[T]) -> T:
-    """A result from the values of its JSON document. Raises pydantic's ValidationError."""
+    """Build a result from the values of its JSON document. Raises pydantic's ValidationError."""
     if kind not in _ADAPTERS:
         _ADAPTERS[kind] = TypeAdapter(kind)
     result: T = _ADAPTERS[kind].validate_python(values)

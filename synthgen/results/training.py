@@ -16,8 +16,10 @@ FILE = "training.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """The distributions that a student learned from: `draws` of each, or the `k` likeliest tokens, at `temperature`,
-    over `vocab_size` ids. "dense": a live teacher's whole distributions. `teacher`: "name@revision"."""
+    """The distributions that a student learned from: `draws` a position, or the `k` most probable tokens, at
+    `temperature`, over `vocab_size` ids. Kind "dense" means the full distributions of a live teacher. `teacher` is
+    "name@revision".
+    """
 
     kind: str
     temperature: float
@@ -29,9 +31,10 @@ class Targets:
 
 @dataclass(frozen=True, kw_only=True)
 class Ensemble:
-    """How several teachers' distributions were merged: `merge` is the formula, `by` says where the weights come from.
+    """How the distributions of several teachers were merged: `merge` is the formula, and `by` names the source of the
+    weights.
 
-    `weights` are means over the rows; `deviations` are their standard deviations, where each row has its own weights.
+    `weights` are means over the rows. `deviations` are their standard deviations when each row has its own weights.
     """
 
     merge: str
@@ -42,7 +45,7 @@ class Ensemble:
 
 @dataclass(frozen=True, kw_only=True)
 class Across:
-    """How many completion tokens learned which way from a teacher with another tokenizer."""
+    """For a teacher with another tokenizer: how many completion tokens were learned by each method."""
 
     teacher: str
     uld_weight: float
@@ -55,43 +58,43 @@ class Across:
 class Training:
     """How a student was trained.
 
-    The `train` function of a kind of student gives it. `distill.train` fills in what the kind's entry in the table says
-    and what decided the student.
+    The `train` function of each kind of student returns it. `distill.train` adds facts from the kind's table entry and
+    the settings of the student.
     """
 
     student: str
-    """What the student was made from, in one line."""
+    """One line that says what the student was initialized from."""
     learns_by: str
     """The objective, in one line."""
     learned_from: str
-    """What taught the student, in words that go after "learned from"."""
+    """The teacher or data, in words that follow "learned from"."""
     steps: int
     rows: int
     rows_kept: int | None = None
-    """Rows that curation kept; None where that makes no difference to what a row teaches."""
+    """Rows that curation kept; None when the student also learns from rejected rows."""
     left_out: dict[str, int] = field(default_factory=dict)
-    """Rows that did not teach, by reason."""
+    """Rows that were not used in training, by reason."""
     tokens: int | None = None
-    """Completion tokens that all steps taught."""
+    """Completion tokens seen in all steps."""
     targets: Targets | None = None
     teacher: str | None = None
-    """The name in the recipe of the teacher whose stored distributions were chosen among several."""
+    """The name in the recipe of the teacher whose stored distributions were used, when there are several."""
     ensemble: Ensemble | None = None
     across: Across | None = None
     layer_terms: str | None = None
     """Losses on the teacher's layers, in words."""
     metrics: dict[str, Metrics] = field(repr=False)
-    """Of the student ("distilled") and of its baseline ("cross-entropy")."""
+    """Metrics of the student ("distilled") and of its baseline ("cross-entropy")."""
     loss_unit: str = ""
-    """Unit of the loss, for its plot; the kind's own when left out."""
+    """Unit of the loss, for its plot; empty for the kind's default."""
     loss_note: str = ""
     kind: str = ""
     how_to_run: str = ""
-    """Markdown of one line for the card: the call that runs the student."""
+    """One line of Markdown for the card: the call that runs the student."""
     library_name: str = ""
     """The library that loads the student, by its name on the Hugging Face hub."""
     train: dict[str, Any] = field(default_factory=dict, repr=False)
-    """The recipe's settings that decided the student."""
+    """The recipe's settings that determined the student."""
     curated_sha256: str = ""
     across_sha256: str | None = None
     audit_overridden: bool = False
@@ -103,5 +106,5 @@ class Training:
 
 
 def read_training(path: Path) -> Training:
-    """The training in a training.json. Raises CorpusError for a damaged file, or another version's."""
+    """Read training.json. Raises CorpusError when the file is damaged or of another version."""
     return stored.read(path, Training, "train again: `distill train RUN --fresh`")

@@ -1,11 +1,12 @@
-"""Seeds: what the teacher is asked about. They come from JSONL, CSV or Parquet files, folders, or Hugging Face data.
+"""Seeds: the inputs that the teacher is asked about. They come from JSONL, CSV or Parquet files, folders, or Hugging
+Face datasets.
 
     seeds = load_seeds(recipe.seeds, recipe.split, prompt.question)
     seeds.counts                    # {"train": 148, "validation": 0, "test": 32}
     seeds[0].fields                 # the variables of the templates
 
-Every seed knows its source and license, and its side of the split. The side depends on the seed's group alone: it is
-decided before anything is generated, and stays the same when seeds are added.
+Every seed has a source, a license and a split. The split depends only on the seed's group. It is known before anything
+is generated and does not change when seeds are added.
 """
 
 from synthgen.seeds.groups import accepted, mask, side

@@ -1,7 +1,7 @@
-"""Which rows of the seed files changed since a run began.
+"""Finds the rows of seed files that changed since a run started.
 
-A run keeps a hash of each seed's id and of its content, 16 bytes a seed, in a hidden file beside `inputs.json`. Where
-there are more seeds than `LIMIT`, it keeps the number of rows alone.
+A run stores a hash of each seed's id and content, 16 bytes a seed, in a hidden file beside `inputs.json`. With more
+than `LIMIT` seeds, it stores only the number of rows.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ LIMIT = 100_000
 
 @dataclass(frozen=True)
 class FileRows:
-    """The number of rows of one file, and (hash of the id, hash of the content) of each; None: not kept."""
+    """The number of rows of one file, and (hash of the id, hash of the content) of each row, or None when hashes are
+    not stored.
+    """
 
     count: int
     hashes: list[tuple[int, int]] | None
 
 
 class RowHashes:
-    """The number of rows of each seed file, and the hashes of their ids and contents up to `LIMIT` rows."""
+    """The number of rows of each seed file, and hashes of their ids and contents up to `LIMIT` rows."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
@@ -36,14 +38,16 @@ class RowHashes:
         self.contents = array("Q")
 
     def add(self, file: str, seed_id: bytes, content: bytes) -> None:
-        """Note one row; `seed_id` is empty where the id is a hash of the row. The rows of a file come together."""
+        """Add one row. `seed_id` is empty when the id is a hash of the row. All rows of a file must be added
+        together.
+        """
         self.counts[file] = self.counts.get(file, 0) + 1
         if len(self.ids) < LIMIT:
             self.ids.append(_hash(seed_id))
             self.contents.append(_hash(content))
 
     def write(self, folder: Path) -> None:
-        """Write the hashes into `folder`, for `changed_rows`."""
+        """Write the hashes into `folder`; `changed_rows` compares them later."""
         complete = sum(self.counts.values()) <= LIMIT
         head = json.dumps({"counts": self.counts, "complete": complete}).encode()
         body = self.ids.tobytes() + self.contents.tobytes() if complete else b""
@@ -51,7 +55,7 @@ class RowHashes:
 
     @classmethod
     def read(cls, folder: Path) -> RowHashes | None:
-        """What `write` wrote; None where there is nothing, or nothing that can be read."""
+        """Read what `write` wrote; None when there is nothing readable."""
         try:
             head, _, body = (folder / FILE).read_bytes().partition(b"\n")
             hashes = cls()
@@ -63,7 +67,11 @@ class RowHashes:
         return hashes
 
     def of_files(self) -> dict[str, FileRows]:
+<<<<<<< HEAD
         """What is known of each file, by its name."""
+=======
+        """The rows of each file by file name; the name includes the folder only when needed to distinguish files."""
+>>>>>>> proseb
         complete = len(self.ids) == sum(self.counts.values()) == len(self.contents)
         found, start = {}, 0
         for name, count in self.counts.items():
@@ -74,7 +82,7 @@ class RowHashes:
 
 
 def changed_rows(before: RowHashes, now: RowHashes) -> list[str]:
-    """What changed in each file, such as "q.csv: 1 row added, 2 rows changed"; a file that is the same is left out."""
+    """The changes in each file, such as "q.csv: 1 row added, 2 rows changed". Unchanged files are left out."""
     old, new = before.of_files(), now.of_files()
     lines = [f"{name}: no longer among the seeds" for name in old if name not in new]
     for name, rows in new.items():

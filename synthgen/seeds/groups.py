@@ -1,4 +1,4 @@
-"""Groups of seeds, and the side of the split that each group is on."""
+"""Groups of seeds, and the split of each group."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _WORDS_KEPT = 1 << 16
 
 
 def mask(text: str) -> str:
-    """The structure of a text: capitalized words become N, numbers become 0, white space one space.
+    """The structure of a text: capitalized words become N, numbers become 0, and white space becomes one space.
 
-    The first word of a sentence is masked too, since it may be a name. That makes groups larger, and a larger group
-    never puts alike seeds on two sides.
+    The first word of a sentence is masked too, since it may be a name. This makes groups larger. Larger groups are
+    safe: similar seeds are never in two splits.
     """
     return " ".join(map(_mask_word, text.split()))
 
 
 @lru_cache(maxsize=_WORDS_KEPT)
 def _mask_word(word: str) -> str:
-    """One word masked. Words come again and again, and looking at one takes longer than remembering it."""
+    """One word masked. The result is cached, because words repeat and a lookup is faster."""
     return "0" if word.isdecimal() else _NUMBERS.sub("0", _CAPITALIZED.sub("N", word))
 
 
 def side(group: str, split: Split) -> str:
-    """'train', 'validation' or 'test': a function of the group and the split's seed."""
+    """'train', 'validation' or 'test', which depends only on the group and the split's seed."""
     key = hashlib.blake2b(f"{split.seed}\0{group}".encode(), digest_size=8).digest()
     point = int.from_bytes(key, "big") / 2**64
     if point < split.test:
@@ -42,7 +42,7 @@ def side(group: str, split: Split) -> str:
 
 
 def accepted(value: object) -> list[str] | None:
-    """The accepted answers of a reference: one value, or a list of them. None stays None."""
+    """The accepted answers of a reference, which is one value or a list. None gives None."""
     if value is None:
         return None
     return [str(answer) for answer in value] if isinstance(value, list) else [str(value)]

@@ -1,4 +1,4 @@
-"""Seed files → `Seeds`: ids, groups, sides and references, in one pass over the rows."""
+"""Loads seed files into `Seeds`: ids, groups, splits and references, in one pass over the rows."""
 
 from __future__ import annotations
 
@@ -23,14 +23,18 @@ _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", 
 def load_seeds(
     sources: Sequence[SeedSource], split: Split, text: Callable[[Row], str], *, hashed: bool = True
 ) -> Seeds:
-    """All seeds, in file order. `text` renders what a seed asks, from its fields; `hashed`: see `Seeds`.
+    """All seeds, in file order. `text` renders a seed's question from its fields. For `hashed` see `Seeds`.
 
-    Seeds that ask the same but for names and numbers form a group, unless the recipe names a column for it. Raises
-    RecipeError naming file and line for a row that cannot be used, and for an id that is used twice.
+    Seeds whose questions differ only in names and numbers form a group, unless the recipe names a group column. Raises
+    RecipeError, which names file and line, for an unusable row and for a repeated id.
     """
     seeds = Seeds(sources, hashed=hashed)
+<<<<<<< HEAD
     hashes = array("q")  # of the ids; equal ones are looked at again
     names: dict[str, str] = {}
+=======
+    hashes = array("q")  # hashes of the ids; seeds with equal hashes are compared again
+>>>>>>> proseb
     try:
         for number, source in enumerate(sources):
             before = len(seeds)
@@ -43,12 +47,13 @@ def load_seeds(
                     f"{source.path or source.dataset}: no seeds in it", "give a file with at least one row"
                 )
     except RecipeError:
-        _refuse_twins(seeds, hashes)  # an id that is used twice comes before a later mistake
+        _refuse_twins(seeds, hashes)  # report a repeated id before an error in a later row
         raise
     _refuse_twins(seeds, hashes)
     return seeds
 
 
+<<<<<<< HEAD
 def _name(source: SeedSource, file: str, names: dict[str, str]) -> str:
     """The name of a seed file without the folders above its source; it is put into `names`, and is the only one."""
     name = str(Path(file).relative_to(Path(source.path).parent)) if source.path else file.removeprefix("/")
@@ -59,6 +64,11 @@ def _name(source: SeedSource, file: str, names: dict[str, str]) -> str:
 
 def _seed(source: SeedSource, split: Split, text: Callable[[Row], str], where: Where, row: Row) -> Seed:
     """The seed of one row."""
+=======
+def _add(seeds: Seeds, number: int, split: Split, text: Callable[[Row], str], where: Where, row: Row) -> str:
+    """Append the seed of one row. `number` is the index of its source. Returns the seed's id."""
+    source = seeds.sources[number]
+>>>>>>> proseb
     fields = row
     if source.fields:
         fields = {**row, **{variable: _column(row, column, where) for variable, column in source.fields.items()}}
@@ -85,14 +95,14 @@ def _column(row: Row, column: str, where: Where) -> object:
 
 
 def _refuse_twins(seeds: Seeds, hashes: array[int]) -> None:
-    """Raise RecipeError for the first id that is used twice."""
+    """Raise RecipeError for the first id that occurs twice."""
     codes = np.frombuffer(hashes, np.int64) if hashes else np.zeros(0, np.int64)
     order = np.argsort(codes, kind="stable")
     again = codes[order][1:] == codes[order][:-1]
     for place in np.sort(order[1:][again]).tolist():
         seed_id = seeds[place].id
         first = next(n for n in np.flatnonzero(codes == codes[place]).tolist() if seeds[n].id == seed_id)
-        if first < place:  # else two ids have the same hash by chance
+        if first < place:  # otherwise two different ids have the same hash
             raise RecipeError(
                 f"{_where(seeds, place)}: seed id '{seed_id}' is already used at {_where(seeds, first)}",
                 "ids must be unique; drop the copy, or name another column with seeds.id",
@@ -100,6 +110,12 @@ def _refuse_twins(seeds: Seeds, hashes: array[int]) -> None:
 
 
 def _where(seeds: Seeds, place: int) -> Where:
+<<<<<<< HEAD
     """Where a seed stands. The files are read again up to it."""
     places = (where for source in seeds.sources for where, _ in islice(read_rows(source), source.limit))
     return next(islice(places, place, None))
+=======
+    """The position of a seed in its file. Reads the files again up to this seed."""
+    places = (where for source in seeds.sources for where, _ in itertools.islice(read_rows(source), source.limit))
+    return next(itertools.islice(places, place, None))
+>>>>>>> proseb

@@ -1,4 +1,4 @@
-"""Rows of seed files and data sets, one at a time, each with the place where it stands."""
+"""Reads rows of seed files and data sets one at a time, with the position of each."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from synthgen.errors import RecipeError
 from synthgen.recipe import SeedSource
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
-_SLICE = 1024  # rows of a Parquet file that are Python objects at once
+_SLICE = 1024  # rows of a Parquet file that are converted to Python objects together
 _BOM = b"\xef\xbb\xbf"
 _JSON_SPACE = " \t\n\r"
 
 Row = dict[str, object]
-"""Columns of one row, with values that JSON has."""
+"""The columns of one row, with JSON values."""
 
 
 class Where(NamedTuple):
-    """Where a row stands; `str` gives it as "q.csv, line 3"."""
+    """The position of a row; `str` gives it as "q.csv, line 3"."""
 
     file: str
     unit: str
@@ -37,7 +37,7 @@ class Where(NamedTuple):
 
 
 def read_rows(source: SeedSource) -> Iterator[tuple[Where, Row]]:
-    """Every row of a source, streamed, with its place. Raises RecipeError naming file and line."""
+    """Stream every row of a source with its position. Raises RecipeError, which names file and line."""
     if source.dataset:
         yield from _dataset(source)
         return
@@ -88,7 +88,7 @@ def _jsonl(path: Path, skip: bool) -> Iterator[tuple[Where, Row]]:
 
 
 def _is_text(value: object) -> bool:
-    """Whether every string of a JSON value can be written as UTF-8."""
+    """Whether every string in a JSON value can be encoded as UTF-8."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -110,7 +110,7 @@ def _csv(path: Path, skip: bool) -> Iterator[tuple[Where, Row]]:
                         continue
                     raise bad_line(where, "more or fewer cells than the header has")
                 yield where, dict(zip(names, cells, strict=True))
-        except (csv.Error, UnicodeDecodeError) as error:  # nothing can be read after it
+        except (csv.Error, UnicodeDecodeError) as error:  # nothing after this point can be read
             raise RecipeError(f"{path}, after line {reader.line_num}: {error}", "correct the file") from None
 
 
@@ -148,7 +148,7 @@ def _dataset(source: SeedSource) -> Iterator[tuple[Where, Row]]:
             )
             for number, row in enumerate(stream, 1):
                 yield Where(name, "row", number), _as_json(row)
-    except Exception as error:  # the hub client, its HTTP library and every file format raise their own kinds
+    except Exception as error:  # the hub client, its HTTP library and every file format raise their own exceptions
         lines = str(error).splitlines() or [type(error).__name__]
         raise RecipeError(
             f"dataset '{name}' cannot be read: {lines[0]}",
@@ -158,7 +158,9 @@ def _dataset(source: SeedSource) -> Iterator[tuple[Where, Row]]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Retries and warnings of the hub's client and its HTTP library are not shown: a failure is one line of ours."""
+    """Suppress retries and warnings of the hub client and its HTTP library. A failure is reported in one line
+    instead.
+    """
     loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub", "httpx", "urllib3", "fsspec")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
@@ -171,7 +173,9 @@ def _quiet() -> Iterator[None]:
 
 
 def _as_json(row: Mapping[str, object]) -> Row:
-    """The row as JSON has it: times and decimals as text. Columns that are no text (bytes, images) are left out."""
+    """Convert the row to JSON values: times and decimals become text. Columns that cannot be text (bytes, images) are
+    left out.
+    """
     kept: Row = {}
     for name, value in row.items():
         if value is None or type(value) in (str, int, float, bool):

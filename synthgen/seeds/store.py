@@ -1,9 +1,9 @@
-"""All seeds of a recipe, in memory that hardly grows with them.
+"""Stores all seeds of a recipe with little memory a seed.
 
-The split, the source and the place of each seed are kept in arrays, 11 bytes a seed. Ids, fields, references and
-questions lie in a file without a name in the cache folder, which vanishes with the process, however it ends. A seed
-that is asked for is read from there. So the rows of a run stay those that were checked at its beginning, whatever
-happens to the seed files meanwhile.
+The split, the source and the position of each seed are in arrays, 11 bytes a seed. Ids, fields, references and
+questions are in an unnamed temporary file in the cache folder, which disappears when the process ends for any reason. A
+requested seed is read from this file. A run therefore uses the rows that were checked at its start, even when the seed
+files change later.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ _BUFFER = 1 << 20
 _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode
 
 
-class Seed(NamedTuple):  # four times as fast to build as a frozen data class
-    """One seed. `fields` are the templates' variables; `reference` lists the accepted answers, where they are known;
-    `question` is what the seed asks, as the strategy's template shows it."""
+class Seed(NamedTuple):  # four times as fast to create as a frozen data class
+    """One seed. `fields` are the templates' variables. `reference` lists the accepted answers, if known. `question` is
+    the seed's question as the strategy's template shows it.
+    """
 
     id: str
     split: str
@@ -44,9 +45,9 @@ class Seed(NamedTuple):  # four times as fast to build as a frozen data class
 class Seeds(Sequence[Seed]):
     """The seeds of a recipe, in the order of their files.
 
-    `counts` gives their number in each split. `fingerprint` is a hash of ids, splits, fields and references: any
-    changed row changes it. `rows` has what is needed to say later which rows changed. Neither is computed unless they
-    are `hashed`.
+    `counts` gives the number of seeds in each split. `fingerprint` is a hash of ids, splits, fields and references, so
+    it changes when any row changes. `rows` holds the hashes that later tell which rows changed. Both are computed only
+    with `hashed`.
     """
 
     def __init__(self, sources: Sequence[SeedSource], *, hashed: bool = True) -> None:
@@ -64,7 +65,7 @@ class Seeds(Sequence[Seed]):
         self.rows = RowHashes()
 
     def add(self, seed: Seed, source: int, file: str) -> None:
-        """Append a seed of the source of that number, whose row stands in `file`."""
+        """Append a seed. `source` is the index of its source, and `file` the file that holds its row."""
         data = marshal.dumps((seed.id, seed.fields, seed.reference, seed.question))
         self._file.write(data)
         self._written = False
@@ -79,7 +80,7 @@ class Seeds(Sequence[Seed]):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the JSON list of all seeds: id, split, fields, reference."""
+        """SHA-256 of the JSON list of all seeds (id, split, fields, reference)."""
         assert self.hashed
         whole = self._hash.copy()
         whole.update(b"]")
@@ -91,11 +92,11 @@ class Seeds(Sequence[Seed]):
         return {split: self._splits.count(number) for number, split in enumerate(SPLITS)}
 
     def places(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """The places of all seeds, ordered by split; in file order within a split."""
+        """The positions of all seeds, ordered by split and, within a split, by file order."""
         return np.argsort(np.frombuffer(self._splits, np.uint8), kind="stable")
 
     def nearest(self, split: str, count: int, distance: Callable[[str], float], *, without: str) -> list[Seed]:
-        """The `count` seeds of a split with the least `distance` of their ids, but for the seed `without`.
+        """The `count` seeds of a split whose ids have the smallest `distance`, except for the seed `without`.
 
         The ids of the split are read once and stay in memory. Every call goes through all of them."""
         if split not in self._ids:

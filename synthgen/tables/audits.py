@@ -1,4 +1,6 @@
-"""AUDITS: what `synthgen audit` judges of a corpus or a student. The gate says what the worst of them says."""
+"""AUDITS: the audits that `synthgen audit` runs on a corpus or a student. The worst status decides whether the gate
+passes.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ class Audit:
     """One audit. `run(subject, section)` gets a `synthgen.auditing.result.Subject` and the audit's section of the
     recipe, and returns an `AuditResult`: its status, its findings and its figures.
 
-    `about`: one line for people. `key`: where its settings stand in the recipe's `audit` section; "" for the section
-    itself, the intended use. An audit whose key is null in the recipe does not run.
+    `about` is one line for people. `key` is the key of its settings in the recipe's `audit` section; "" means the
+    section itself, which is the intended use. An audit whose key is null in the recipe does not run.
     """
 
     about: str

@@ -1,9 +1,9 @@
-"""EDITS, CHECKS and SWEEPS: what curation does with the rows of a corpus.
+"""EDITS, CHECKS and SWEEPS: the rules that curation applies to the rows of a corpus.
 
-The order is fixed: edits change rows, checks judge each row, sweeps compare the rows that survived the checks, and at
-the end rows of one group are kept or dropped together. An entry owns every fact of its rule: the functions, the
-columns that they read, its key and settings in the recipe's `curate` section, and what a row that it drops may still
-teach. The functions are described in `synthgen.curation`, which calls them.
+The order is fixed. Edits change rows. Checks judge each row. Sweeps compare the rows that passed the checks. At the
+end, rows of one group are kept or dropped together. An entry holds every fact of its rule: the functions, the columns
+that they read, its key and settings in the recipe's `curate` section, and what a dropped row may still be used for in
+training. The functions are described in `synthgen.curation`, which calls them.
 
 The key of a rule in the recipe is its name in the table. Its value is `false` or null (off), `true` (on, with the
 default settings) or, where the entry has a `section`, a mapping of settings. Names are unique over the three tables.
@@ -18,29 +18,30 @@ from synthgen.tables.reference import Reference
 from synthgen.tables.section import Section, Share
 
 Teaches = Literal["nothing", "distribution", "all"]
-"""What a rejected row may still teach: nothing, the teacher's distribution, or all that a kept row teaches."""
+"""What a rejected row may still be used for in training: nothing, only the teacher's distribution, or everything."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowRule:
-    """What the entries of the three tables have in common."""
+    """The fields that entries of all three tables share."""
 
     about: str
     """One line for people: what the rule does."""
     columns: tuple[str, ...]
-    """The columns that its functions read: those of the record, of the user's own, or derived ones such as
-    `completion.text` (see `synthgen.curation.columns`)."""
+    """The columns that its functions read: columns of the record, the user's own columns, or derived ones such as
+    `completion.text` (see `synthgen.curation.columns`).
+    """
     section: type[Section] | None = None
-    """Its settings in the recipe; None where it can only be switched on or off."""
+    """Its settings in the recipe; None when it can only be switched on or off."""
     shorthand: str | None = None
-    """The setting that a bare value in the recipe stands for: `repetition: 0.2`."""
+    """The setting that a bare value in the recipe sets: `repetition: 0.2`."""
     on: bool = True
-    """Whether it is on in a recipe that does not name it."""
+    """Whether it is on when a recipe does not name it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Edit(RowRule):
-    """A change of rows: `run(batch, section, services)` returns the batch with changed columns and `edits` filled."""
+    """An edit of rows: `run(batch, section, services)` returns the batch with changed columns and `edits` filled in."""
 
     run: Reference
     changes: tuple[str, ...]
@@ -50,21 +51,21 @@ class Edit(RowRule):
 
 @dataclass(frozen=True, kw_only=True)
 class Check(RowRule):
-    """A judgement of each row alone: `run(batch, section, services)` returns `Verdicts`."""
+    """A check of each row by itself: `run(batch, section, services)` returns `Verdicts`."""
 
     run: Reference
     teaches: Teaches = "distribution"
-    """What the rows that it drops may still teach, unless a rejection says otherwise."""
+    """What dropped rows may still be used for in training, unless a rejection overrides it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep(RowRule):
-    """A comparison of rows with each other, in four steps: see `synthgen.curation.sweeps`."""
+    """A comparison of rows with each other in four steps; see `synthgen.curation.sweeps`."""
 
     signature: Reference
     candidates: Reference
     verify: Reference | None = None
-    """None where the candidates need no proof."""
+    """None when candidates need no verification."""
     resolve: Reference
     reason: str
     """The reason of a dropped row: text with the fields {matched_id}, {score} and {threshold}."""

@@ -1,8 +1,9 @@
-"""Which divergence can be computed from which kind of stored or live distribution: one literal table.
+"""A table of which divergence can be computed from which kind of distribution, stored or live.
 
-    refusal("reverse_kl", "sampled")      # why not, in one line; None when it is defined
+    refusal("reverse_kl", "sampled")      # the reason in one line; None when it is defined
 
-Free of torch, so that a recipe is refused before anything is loaded. The formulas are in `distill.losses`.
+This module does not import torch, so that an invalid recipe is refused before anything is loaded. The formulas are in
+`distill.losses`.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ _SORTED = "its head and tail are parts of the teacher's sorted distribution, whi
 _LOGITS = "it compares every logit, and those left out are not known"
 _LABEL = "a label is one token, not a distribution; use cross_entropy"
 
-# dense: every log-probability. topk: K of them and one bucket for the rest, at one temperature (the divergence is
-# between the two distributions over K + 1 outcomes, a lower bound on the full one). sampled: counts of draws (the
-# value lies above the divergence by the teacher's entropy, which draws do not tell; the gradient is unbiased).
-# labels: one token each. None: defined; a line: refused, and why.
+# The kinds of distribution: dense has every log-probability. topk has K of them and one bucket for the rest, at one
+# temperature (the divergence is between two distributions over K + 1 outcomes, a lower bound on the full one). sampled
+# has counts of draws (the value exceeds the divergence by the teacher's entropy, which draws do not reveal; the
+# gradient is unbiased). labels has one token a position. The value None means that the divergence is defined; a text
+# says why it is not.
 TABLE: dict[Divergence, dict[TargetKind, str | None]] = {
     "forward_kl": {"dense": None, "topk": None, "sampled": None, "labels": _LABEL},
     "reverse_kl": {"dense": None, "topk": None, "sampled": _ZEROS, "labels": _LABEL},
@@ -37,7 +39,7 @@ TABLE: dict[Divergence, dict[TargetKind, str | None]] = {
 
 
 def refusal(divergence: Divergence, target: TargetKind) -> str | None:
-    """Why `divergence` is not defined for targets of kind `target`, in one line; None when it is."""
+    """Why `divergence` is not defined for targets of kind `target`, in one line; None when it is defined."""
     reason = TABLE[divergence][target]
     if reason is None:
         return None

@@ -1,4 +1,6 @@
-"""ENGINES: what answers requests. An entry owns every fact of an engine: its section of the recipe, what it gives."""
+"""ENGINES: the engines that answer requests. An entry holds every fact of an engine: its section of the recipe and its
+capabilities.
+"""
 
 from __future__ import annotations
 
@@ -161,7 +163,7 @@ LocalTeacher = TeacherSection | VllmTeacher
 
 
 def _weights(teacher: AnyTeacher) -> TeacherSection:
-    """A vLLM teacher as transformers loads it."""
+    """The section that loads a vLLM teacher's weights with transformers."""
     assert isinstance(teacher, VllmTeacher)
     dtype = "float32" if teacher.dtype == "auto" else teacher.dtype
     return TeacherSection(model=teacher.model, revision=teacher.revision, license=teacher.license, dtype=dtype)
@@ -173,58 +175,62 @@ def _itself(teacher: AnyTeacher) -> TeacherSection:
 
 
 def _most_k(teacher: AnyTeacher) -> int | None:
-    """OpenAI's own server gives the 20 likeliest tokens at most; other servers have other limits."""
+    """OpenAI's own server returns at most the 20 most probable tokens; other servers have other limits."""
     assert isinstance(teacher, ApiTeacher)
     return 20 if "api.openai.com" in teacher.base_url else None
 
 
 @dataclass(frozen=True)
 class Engine:
-    """What answers requests: its section of the recipe, what it can give, and the functions that open it."""
+    """An engine: its section of the recipe, its capabilities, and the functions that open it."""
 
     section: type[AnyTeacher]
     in_process: bool
-    """Whether the model runs in this process. `opens` then gives a `Teacher`, otherwise a `RemoteTeacher`."""
+    """Whether the model runs in this process. If so, `opens` returns a `Teacher`, otherwise a `RemoteTeacher`."""
     opens: Reference
     """(section, TeacherOptions) → teacher; see `synthgen.teachers.base`."""
     package: str = ""
-    """A package without which the engine cannot work; it is looked for before anything is imported."""
+    """A package that the engine needs; its presence is checked before anything is imported."""
     extra: str = ""
-    """The extra of our package that installs what the engine imports."""
+    """The extra of this package that installs what the engine imports."""
     batch_key: str = ""
-    """The key that `synthgen tune` finds the best value of: how many requests are answered at once."""
+    """The key that `synthgen tune` optimizes: how many requests are answered at once."""
     batch_key_is_free: bool = False
-    """Whether an opened teacher takes another value as its attribute `batch_size`; otherwise it is opened again."""
+    """Whether an open teacher accepts another value through its attribute `batch_size`; otherwise it is opened
+    again.
+    """
     sends_tools: bool = False
-    """Whether the tools that a seed brings are offered to the model."""
+    """Whether the tools of a seed are offered to the model."""
     prices: Reference | None = None
-    """section → `Prices`, or None where they are unknown. Without this function answers cost nothing."""
+    """A function from section to `Prices`, or to None when they are unknown. Without this function answers cost
+    nothing.
+    """
     previews: Reference | None = None
-    """(section, TeacherOptions) → `Caller`: what would be sent, without a key and without a connection."""
+    """(section, TeacherOptions) → `Caller` that shows what would be sent, without a key and without a connection."""
     batches: Reference | None = None
-    """The provider's Batch API: (teacher, `Batching`) → coroutine that brings replies into the cache."""
+    """The provider's Batch API: (teacher, `Batching`) → coroutine that puts replies into the cache."""
     top_k: bool = False
-    """Whether it gives the likeliest tokens with their probabilities at temperature 1, also along completions that it
-    did not write."""
+    """Whether it returns the most probable tokens with their probabilities at temperature 1, also along completions
+    that it did not write.
+    """
     any_temperature: bool = False
-    """Whether it gives the normalizer of a top-k at other temperatures than 1."""
+    """Whether it returns the normalizer of a top-k at temperatures other than 1."""
     draws: bool = False
-    """Whether it draws tokens from the whole distribution at each position of a completion that it writes."""
+    """Whether it draws tokens from the full distribution at each position of its own completions."""
     draws_along: bool = False
-    """Whether it does so along completions that it did not write."""
+    """Whether it also does so along completions that it did not write."""
     tokens_as_text: bool = False
-    """Whether its distributions are over tokens as text: the section's `tokenizer` turns them into ids."""
+    """Whether its distributions are over tokens as text, which the section's `tokenizer` converts to ids."""
     most_k: Callable[[AnyTeacher], int | None] | None = None
-    """The largest `logits.k` that this teacher gives, where there is a limit."""
+    """The largest `logits.k` that this teacher supports, if there is a limit."""
     json_schema: bool = False
-    """Whether its answers can be held to a JSON schema."""
+    """Whether its answers can be constrained to a JSON schema."""
     regex: bool = False
-    """Whether its answers can be held to a regular expression."""
+    """Whether its answers can be constrained to a regular expression."""
     weights: Callable[[AnyTeacher], TeacherSection] | None = None
-    """The section that opens the same weights in transformers; None where the weights are not here."""
+    """The section that opens the same weights in transformers; None when the weights are not on this machine."""
     may_change: tuple[str, ...] = ()
-    """Keys of the section that say how it is asked, and do not change what it answers: they may change while a run
-    goes on."""
+    """Keys of the section that affect only how requests are sent, not the answers. They may change during a run."""
 
 
 _PACE = ("api_key_env", "rpm", "tpm", "max_in_flight", "timeout", "max_retries")

@@ -1,6 +1,6 @@
-"""Formats: DATASET_FORMATS, of rows made elsewhere, and MODEL_FORMATS, that `distill export` writes a student in.
+"""Formats: DATASET_FORMATS for rows of other data sets, and MODEL_FORMATS for students written by `distill export`.
 
-An entry owns every fact of a format.
+An entry holds every fact of a format.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from synthgen.tables.reference import Reference
 class DatasetFormat:
     """One format of rows.
 
-    `about`: one line for people. `recognize(row)`: whether a row, the first of a data set, has this format; a row is a
-    mapping of its columns to values as JSON has them. `read(row)`: a list of `synthgen.datasets.Turns`, one for each
-    record that the row makes; it raises ValueError, saying what is missing, for a row that it cannot read. `columns`:
-    the columns that it reads; all others are carried as the user's own.
+    `about` is one line for people. `recognize(row)` returns whether the first row of a data set has this format; a row
+    maps columns to JSON values. `read(row)` returns a list of `synthgen.datasets.Turns`, one for each record that the
+    row makes. It raises ValueError, which says what is missing, for a row that it cannot read. `columns` are the
+    columns that it reads; all others are kept as the user's own.
     """
 
     about: str
@@ -35,18 +35,19 @@ DATASET_FORMATS: dict[str, DatasetFormat] = {
         columns=("prompt", "completion"),
     ),
 }
-"""In the order in which they are tried; the first one that recognizes the first row is taken."""
+"""Formats are tried in this order. The first one that recognizes the first row is used."""
 
 
 @dataclass(frozen=True)
 class ModelFormat:
     """One format of models.
 
-    `title`: its name for people. `library_name`: for the header of the card. `writes`: for each kind of student, by its
-    name in KINDS, the function that writes it; takes a `distill.exporting.job.Job`, returns an `Export`: what was
-    compared and measured, and how the files are run. `packages`: what must be installed; `extra` brings them.
-    `files`: regular expressions of the names of the files that it writes; `--fresh` deletes no others.
-    `copies_config`: whether configuration, tokenizer and chat template go into the folder as files of their own.
+    `title` is its name for people. `library_name` is used in the header of the card. `writes` gives, for each kind of
+    student by its name in KINDS, the function that writes it. The function takes a `distill.exporting.job.Job` and
+    returns an `Export`, which holds the comparison, the measures and how the files are run. `packages` must be
+    installed; `extra` installs them. `files` are regular expressions of the names of the files that it writes;
+    `--fresh` deletes no others. `copies_config` says whether configuration, tokenizer and chat template are written
+    into the folder as separate files.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""Names of functions in other modules, "module:function", that are loaded when they are used.
+"""References to functions in other modules, "module:function", that are loaded when they are used.
 
 resolve("distill.students.decoder:train")     # the function
 """
@@ -16,10 +16,10 @@ Reference = str | Callable[..., Any]
 
 
 def resolve(reference: Reference) -> Callable[..., Any]:
-    """The function that `reference` names. A function is returned as it is.
+    """The function that `reference` names. A function is returned unchanged.
 
-    Raises RecipeError when there is no such module or function. An ImportError inside the module is passed on: it
-    names a package that is not installed.
+    Raises RecipeError when the module or function does not exist. An ImportError inside the module is passed on,
+    because it names a package that is not installed.
     """
     if not isinstance(reference, str):
         return reference

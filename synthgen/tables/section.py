@@ -1,7 +1,7 @@
-"""The base of every section of a recipe, and the types that their keys share.
+"""The base class of every section of a recipe, and types that its keys share.
 
-A section is a pydantic model. Its docstring and the docstrings under its keys are the reference of docs/recipe.md and
-the descriptions of the JSON Schema. Rules about the keys of one section alone are its `rules`:
+A section is a pydantic model. Its docstring and the docstrings under its keys are used in docs/recipe.md and as
+descriptions in the JSON Schema. Rules about the keys of a single section are in its method `rules`:
 
     class Split(Section):
         \"\"\"Shares of the seeds that are held out.\"\"\"
@@ -13,8 +13,8 @@ the descriptions of the JSON Schema. Rules about the keys of one section alone a
             if self.validation + self.test > 1:
                 yield "test", "the shares add up to more than 1"
 
-Which class describes a thing of a table (a teacher's engine, a kind of student) is looked up when a recipe is
-validated, so that an entry that was added from outside is known:
+The class for an entry of a table (a teacher's engine, a kind of student) is looked up when a recipe is validated, so
+entries that were added by other packages are known:
 
     teacher: Annotated[AnyTeacher, chosen_by(ENGINES, "engine", "transformers")]
 """
@@ -41,19 +41,20 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # of a teacher, and of its logits' folder
+# the name of a teacher, and of the folder of its logits
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 Rule = tuple[str, str]
-"""A broken rule of a section: the key that it is about, and a sentence."""
+"""A broken rule of a section: the key that it concerns, and a sentence."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Marks a key that holds a place, and says how it is read relative to the recipe's folder.
+    """Marks a key that holds a path or a model name, and says how it is resolved against the recipe's folder.
 
-    `path`: always a file or folder. `model`: the id of a model or data set, or a folder when it begins with `.`, `/`
-    or `~`. Resolving a recipe makes both absolute.
+    Kind `path` is always a file or folder. Kind `model` is the id of a model or data set, or a folder when it begins
+    with `.`, `/` or `~`. Resolving a recipe makes both absolute.
     """
 
     kind: Literal["path", "model"]
@@ -66,7 +67,7 @@ ModelName = Annotated[str, Place("model")]
 
 
 class Section(BaseModel):
-    """A mapping of the recipe. It is frozen, and unknown keys are refused."""
+    """The base class of a section, which is a mapping in the recipe. It is frozen and refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
@@ -93,14 +94,16 @@ class Section(BaseModel):
 
 
 def problem(loc: tuple[str | int, ...], sentence: str, value: object = None) -> InitErrorDetails:
-    """One entry of a ValidationError: a sentence about the key at `loc`, relative to what is validated."""
+    """One entry of a ValidationError: a sentence about the key at `loc`, which is relative to the validated value."""
     return InitErrorDetails(
         type=PydanticCustomError("rule", "{sentence}", {"sentence": sentence}), loc=loc, input=value
     )
 
 
 def key_docs(section: type[BaseModel]) -> dict[str, str]:
-    """The docstring under each key of a section, as one line, read from the source; base classes included."""
+    """The docstring under each key of a section, including base classes, as one line. Docstrings are read from the
+    source.
+    """
     found: dict[str, str] = {}
     for owner in reversed(section.__mro__):
         if not issubclass(owner, BaseModel) or owner in (BaseModel, Section):
@@ -115,11 +118,11 @@ def key_docs(section: type[BaseModel]) -> dict[str, str]:
 
 
 SECTION = "x-section"
-"""In a JSON Schema, what stands for the reference to a section's definition until all definitions are there."""
+"""In a JSON Schema, the placeholder for the reference to a section's definition until all definitions exist."""
 
 
 class Entry(Protocol):
-    """What `chosen_by` reads of an entry of a table."""
+    """The fields of a table's entry that `chosen_by` reads."""
 
     @property
     def section(self) -> type[Section]: ...
@@ -139,8 +142,9 @@ class ChosenBy:
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """One branch for each entry; the default's also applies when the key is left out. `synthgen.recipe.schema` adds
-        the definitions of the entries' sections."""
+        """One branch for each entry; the default entry's branch also applies when the key is left out.
+        `synthgen.recipe.schema` adds the definitions of the entries' sections.
+        """
         branches = []
         for name, entry in self.table.items():
             condition: dict[str, object] = {"properties": {self.key: {"const": name}}}
@@ -155,7 +159,7 @@ class ChosenBy:
         }
 
     def validate(self, value: object) -> Section:
-        """The section that `value` describes. Raises ValidationError with the keys relative to `value`."""
+        """Build the section that `value` describes. Raises ValidationError; its keys are relative to `value`."""
         if isinstance(value, Section):
             entry = self.table.get(str(getattr(value, self.key, None)))
             if entry is None or not isinstance(value, entry.section):
@@ -177,11 +181,11 @@ class ChosenBy:
 
 
 def chosen_by(table: Mapping[str, Entry], key: str, default: str | None = None) -> ChosenBy:
-    """An annotation for a section whose class is the one that `key` names in `table`.
+    """An annotation for a section whose class depends on the entry of `table` that `key` names.
 
-    The table is read when a recipe is validated, so an entry that was added later is known. `default` is the entry
-    meant when the key is left out; without it the key is required. Errors are located at the keys of the section, and
-    an unknown name gets "did you mean". Values are dumped by their own class.
+    The table is read when a recipe is validated, so later entries are known. `default` is the entry that is used when
+    the key is left out; without a default the key is required. Errors are located at the keys of the section, and an
+    unknown name gets "did you mean". Each value is dumped by its own class.
     """
     return ChosenBy(table, key, default)
 
@@ -199,7 +203,7 @@ class NameIn:
         return {"type": "string", "enum": [*self.table]}
 
     def validate(self, value: str) -> str:
-        """The name, if the table has it."""
+        """Return the name if the table has it."""
         if value not in self.table:
             raise unknown_name(value, self.table)
         return value
@@ -211,14 +215,14 @@ def name_in(table: Mapping[str, object]) -> NameIn:
 
 
 def unknown_name(value: object, table: Mapping[str, object]) -> PydanticCustomError:
-    """The error for a name that a table does not have. The context has the name and the names there are."""
+    """The error for a name that a table does not have. Its context has the name and the known names."""
     return PydanticCustomError(
         "unknown_name", "{hint}", {"hint": nearest(str(value), table).removeprefix("; "), "known": [*table]}
     )
 
 
 def sections_in(field: FieldInfo) -> dict[str, type[Section]]:
-    """The section classes that a key of a recipe may hold, by the entry's name; '' where there is but one."""
+    """The section classes that a key of a recipe may hold, by the entry's name; '' when there is only one."""
     chooser = chooser_of(field)
     if chooser:
         return {name: entry.section for name, entry in chooser.table.items()}
@@ -227,17 +231,17 @@ def sections_in(field: FieldInfo) -> dict[str, type[Section]]:
 
 
 def chooser_of(field: FieldInfo) -> ChosenBy | None:
-    """The `chosen_by` of a key, or of the values in its list or mapping; None for any other key."""
+    """The `chosen_by` of a key, or of the values in its list or mapping; None when there is none."""
     return next((part for part in _parts(field) if isinstance(part, ChosenBy)), None)
 
 
 def place_of(field: FieldInfo) -> Place | None:
-    """The mark of a key that holds a place; None for any other key."""
+    """The `Place` of a key; None when there is none."""
     return next((part for part in _parts(field) if isinstance(part, Place)), None)
 
 
 def _parts(field: FieldInfo) -> Iterator[object]:
-    """All that a key's annotation is put together from."""
+    """Yield all parts of a key's annotation."""
     waiting: list[object] = [field.annotation, *field.metadata]
     while waiting:
         part = waiting.pop(0)

@@ -1,7 +1,7 @@
-"""STRATEGIES: ways to make rows from a seed. An entry owns every fact of a strategy.
+"""STRATEGIES: the ways to make rows from a seed. An entry holds every fact of a strategy.
 
-A new strategy is one generator (see `synthgen.generation.rounds`) and one entry here. REWARDS lists what `steps.choose`
-may name.
+A new strategy is one generator (see `synthgen.generation.rounds`) and one entry here. REWARDS lists the allowed values
+of `steps.choose`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from synthgen.tables.reference import Reference
 
 
 class Steps(Protocol):
-    """What an entry reads of the recipe's section `steps`."""
+    """The keys of the recipe's section `steps` that an entry reads."""
 
     @property
     def candidates(self) -> int: ...
@@ -26,12 +26,12 @@ class Steps(Protocol):
 
 @dataclass(frozen=True)
 class Reward:
-    """How completions are ranked: by a teacher that judges each, or by the reference."""
+    """A way to rank completions: a teacher judges each, or they are compared with the reference."""
 
     judge_offers: str = ""
-    """The kind of request that the judge answers about each completion; "" where no teacher judges."""
+    """The kind of request that the judge answers about each completion; "" when no teacher judges."""
     template: str = ""
-    """The template that asks the judge; "" where nothing is asked in words."""
+    """The template of the judge's prompt; "" when there is none."""
 
 
 REWARDS: dict[str, Reward] = {
@@ -43,7 +43,7 @@ REWARDS: dict[str, Reward] = {
 
 
 def one_request(steps: Steps, teachers: int) -> int:
-    """The number of requests of a job that asks once."""
+    """The maximum number of requests of a job that asks only once."""
     return 1
 
 
@@ -65,44 +65,45 @@ def _every_teacher(steps: Steps, teachers: int) -> int:
 
 @dataclass(frozen=True)
 class Strategy:
-    """One way to make rows. `run` is a generator over rounds of requests: see `synthgen.generation.rounds`."""
+    """One way to make rows. `run` is a generator over rounds of requests; see `synthgen.generation.rounds`."""
 
     run: Reference
     description: str = ""
     """One sentence for docs/recipe.md: what becomes of a seed."""
     answered_by: Literal["one", "every"] = "one"
-    """Whose completions become rows: one teacher's a seed, or those of every teacher of the recipe."""
+    """Whose completions become rows: those of one teacher a seed, or those of every teacher in the recipe."""
     rows: str = "completions"
-    """What a row teaches with. A kind of student whose `learns_from` is the same word can learn from it."""
+    """What a row provides for training. A kind of student can learn from it if its `learns_from` has the same value."""
     keeps_distributions: bool = True
-    """Whether the recipe's `logits` apply: distributions over the tokens of completions are kept."""
+    """Whether the recipe's `logits` apply, which means that distributions over completion tokens are stored."""
     completions_given: bool = False
-    """Whether the seeds bring the completions. The teacher then writes nothing and gives distributions along them, so
-    the recipe needs `logits`, and one teacher."""
+    """Whether the seeds contain the completions. The teacher then writes nothing and only gives distributions along
+    them, so the recipe needs `logits` and exactly one teacher.
+    """
     needs_answer_marker: bool = False
     """Whether the recipe needs `generate.answer_marker`."""
     least_labels: int = 0
-    """How many `generate.labels` the recipe needs at least."""
+    """The minimum number of `generate.labels`."""
     least_candidates: int = 1
-    """The least `steps.candidates` with which the strategy makes sense."""
+    """The minimum of `steps.candidates`."""
     steps: tuple[str, ...] = ()
     """Keys of the recipe's section `steps` that it reads."""
     most_requests: Callable[[Steps, int], int] = one_request
-    """The most requests of one job, from the section `steps` and the number of teachers."""
+    """The maximum number of requests of one job, given the section `steps` and the number of teachers."""
     request_kind: Literal["sample", "classify", "embed", "score"] = "sample"
-    """The kind of request whose reply becomes a row. Every teacher that answers must offer it."""
+    """The kind of request whose reply becomes a row. Every answering teacher must offer it."""
     several_samples: bool = True
-    """Whether a seed has `generate.num_generations` jobs; otherwise it has one."""
+    """Whether a seed has `generate.num_generations` jobs; otherwise it has one job."""
     splits_answer: bool = True
-    """Whether completions are split into rationale and answer where the recipe has a `generate.answer_marker`."""
+    """Whether completions are split into rationale and answer when the recipe has a `generate.answer_marker`."""
     templates: tuple[str, ...] = ()
     """Templates that the folder must have besides `question`."""
     template_prefix: str = ""
-    """The folder must have a template whose name begins so; "" asks for none."""
+    """The folder must have a template whose name begins with this prefix; "" means no requirement."""
     question: str = "user"
-    """The template that shows what a seed asks. Seeds that ask alike stay on one side of the split."""
+    """The template that renders a seed's question. Seeds with similar questions stay in the same split."""
     question_of: Reference | None = None
-    """What a seed asks, where no template alone shows it: a function of its fields and the `Prompt`."""
+    """A function of a seed's fields and the `Prompt` that returns its question, when no single template renders it."""
     rewriter_offers: str = "sample"
     """The kind of request that the rewriter must answer, for a strategy that reads `steps.rewriter`."""
 

@@ -1,4 +1,6 @@
-"""KINDS: kinds of student. An entry owns every fact of a kind: its section of the recipe, what it can learn from."""
+"""KINDS: the kinds of student. An entry holds every fact of a kind: its section of the recipe and what it can learn
+from.
+"""
 
 from __future__ import annotations
 
@@ -131,16 +133,16 @@ class SentenceStudent(Student):
 class Kind:
     """A kind of student.
 
-    `section`: its section of the recipe. `train`: trains one; takes a `distill.job.Job`, returns a
-    `synthgen.results.training.Training`, and leaves in the job's folder whatever the other functions read.
-    `open`: opens a trained one; takes its folder, how many rows it is asked at once, and a torch device. `untrained`:
-    the same before its first step, of a Job; None where there is no such student to compare with.
-    `writes_text`: whether it writes completions, token by token.
-    `evaluate`: measures a trained student; takes a `distill.evaluation.subject.Subject`, returns an `Evaluation`.
-    `exports`: for a model format, by its name in MODEL_FORMATS, the function that writes this kind in it. It is for
-    kinds that the format does not know; see `ModelFormat.writes`. `not_exported`: where a student can be had in
-    other formats, if not here.
-    `library_name` and `how_to_run` are for the model card. `loss_unit` and `loss_note` are for the plot of the loss.
+    `section` is its section of the recipe. `train` trains a student. It takes a `distill.job.Job`, returns a
+    `synthgen.results.training.Training`, and writes the files that the other functions read into the job's folder.
+    `open` opens a trained student. It takes the folder, the number of rows in a batch, and a torch device. `untrained`
+    opens the student as it was before its first step, from a Job; None when no such student is compared. `writes_text`
+    says whether it generates completions token by token. `evaluate` measures a trained student. It takes a
+    `distill.evaluation.subject.Subject` and returns an `Evaluation`. `exports` gives, for a model format by its name in
+    MODEL_FORMATS, the function that writes this kind in that format. It is for kinds that the format itself does not
+    know; see `ModelFormat.writes`. `not_exported` says where other formats of a student are available, when this
+    package has none. `library_name` and `how_to_run` are for the model card. `loss_unit` and `loss_note` are for the
+    plot of the loss.
     """
 
     section: type[Student]
@@ -149,19 +151,21 @@ class Kind:
     open: Reference | None = None
     untrained: Reference | None = None
     learns_from: str = "completions"
-    """What the rows must hold: the word of a strategy's `rows`."""
+    """What the rows must provide; the same value as a strategy's `rows`."""
     learns_from_distributions: bool = False
-    """Whether it learns from distributions over the tokens of completions, stored or live."""
+    """Whether it learns from distributions over completion tokens, stored or live."""
     accepts: tuple[str, ...] = ()
-    """Keys of `train` that it accepts beyond those that every student has: `kd_weight`, `rationale`, `online`,
-    `teacher`, `ensemble`, `across`, `hidden`, `relations`."""
+    """Keys of `train` that it accepts besides those of every student: `kd_weight`, `rationale`, `online`, `teacher`,
+    `ensemble`, `across`, `hidden`, `relations`.
+    """
     divergences: tuple[str, ...] | None = ()
-    """Values of `train.loss` that it can learn by; None: all of them, (): none, the kind has a loss of its own."""
+    """Accepted values of `train.loss`. None means all; () means none, because the kind has its own loss."""
     distributed: bool = True
-    """Whether several processes can train one student, each a share of every batch."""
+    """Whether several processes can train one student, each on a share of every batch."""
     copies_teacher: Callable[[Student], bool] = lambda student: False
-    """Whether a student of this section starts with layers of the teacher. Then the teacher's weights are opened, and
-    the audit counts the teacher as the student's base."""
+    """Whether a student with this section starts with layers of the teacher. If so, the teacher's weights are opened,
+    and the audit counts the teacher as a base of the student.
+    """
     writes_text: bool = False
     evaluate: Reference | None = None
     exports: Mapping[str, Reference] = field(default_factory=dict)
@@ -173,7 +177,7 @@ class Kind:
 
 
 def _keeps_layers(student: Student) -> bool:
-    """Whether a student that may be made of the teacher's layers is."""
+    """Whether a student that can be made of the teacher's layers actually is."""
     assert isinstance(student, DecoderStudent | SentenceStudent)
     return student.model is None and student.config is None
 

@@ -1,1 +1,1 @@
-"""A task's folder for one's own file: which columns are what, and the recipe and templates that follow."""
+"""Makes a task folder for a user's own file: detects the roles of its columns and writes a recipe and templates."""

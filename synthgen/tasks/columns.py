@@ -1,4 +1,6 @@
-"""Which column of a file holds the question, the known answer, the id: by their names, then by what they hold."""
+"""Detects which column of a file holds the question, the reference answer and the id, first by name and then by
+content.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from synthgen.errors import RecipeError
 
 Row = Mapping[str, object]
 
-# Names in the order in which they are looked for, in lower case.
+# Column names in lower case, in the order in which they are tried.
 _QUESTION = (
     *("question", "prompt", "instruction", "query", "problem", "text", "message", "utterance", "input", "request"),
     *(
@@ -58,7 +60,9 @@ _LONGEST_LABEL = 40
 
 @dataclass(frozen=True)
 class Columns:
-    """What each column is for. `labels` are the values of `reference` when it holds one of a few classes."""
+    """The role of each column. `labels` are the values of `reference` when it holds one of a few classes in each
+    row.
+    """
 
     question: str
     reference: str | None = None
@@ -66,11 +70,11 @@ class Columns:
     context: str | None = None
     labels: tuple[str, ...] = ()
     named: bool = True
-    """Whether the question's column was known by its name; otherwise by what it holds."""
+    """Whether the question's column was recognized by its name; if False, by its content."""
 
 
 def detect(rows: Sequence[Row], file: str) -> Columns:
-    """What the columns of `rows` are for. Raises RecipeError when none of them holds text."""
+    """Detect the roles of the columns of `rows`. Raises RecipeError when none of them holds text."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     _refuse_other_separators(names, file)
     texts = [name for name in names if _is_text(rows, name)]
@@ -108,7 +112,7 @@ def _refuse_other_separators(names: Sequence[str], file: str) -> None:
 
 
 def _named(names: Sequence[str], wanted: Sequence[str]) -> str | None:
-    """The first of `names` that is called like one of `wanted`; one that has such a word in it when none is."""
+    """The first of `names` that equals one of `wanted`; otherwise the first that contains one of them as a word."""
     folded = {_folded(name): name for name in reversed(names)}
     exact = next((folded[want] for want in wanted if want in folded), None)
     if exact is not None:
@@ -127,7 +131,7 @@ def _values(rows: Sequence[Row], name: str) -> list[object]:
 
 
 def _is_text(rows: Sequence[Row], name: str) -> bool:
-    """Are most of its values texts that are not numbers?"""
+    """Whether most of a column's values are texts that are not numbers."""
     values = [v for v in _values(rows, name) if isinstance(v, str) and not re.fullmatch(r"[\d\s.,:+-]+", v)]
     return len(values) * 2 > len(rows)
 
@@ -138,7 +142,7 @@ def _is_unique(rows: Sequence[Row], name: str) -> bool:
 
 
 def _labels(rows: Sequence[Row], name: str) -> list[str]:
-    """The classes of a column that holds one of a few short values in each row; [] for any other."""
+    """The classes of a column that holds one of a few short values in each row; [] for other columns."""
     values = [value for value in _values(rows, name) if isinstance(value, str)]
     classes = list(dict.fromkeys(value.strip() for value in values))
     few = 2 <= len(classes) <= min(_MOST_LABELS, len(rows) // _ROWS_A_LABEL)

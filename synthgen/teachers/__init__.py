@@ -1,4 +1,4 @@
-"""Engines that answer requests, opened as the table of engines says.
+"""Opens the engines that answer requests, according to the table of engines.
 
 teacher = open_teacher(recipe.teacher)        # one in this process: a `Teacher`
 teacher = open_remote(section, options)       # one behind a wire: a `RemoteTeacher`
@@ -16,14 +16,14 @@ from synthgen.teachers.base import RemoteTeacher, Teacher, TeacherOptions
 
 
 def open_teacher(section: AnyTeacher, options: TeacherOptions | None = None) -> Teacher:
-    """Load a teacher in this process. Raises TeacherError, or UserError naming a missing extra."""
+    """Load a teacher in this process. Raises TeacherError, or UserError that names a missing extra."""
     if not ENGINES[section.engine].in_process:
         raise TeacherError(f"a teacher of engine '{section.engine}' does not run in this process")
     return cast(Teacher, _open(section, options))
 
 
 def open_remote(section: AnyTeacher, options: TeacherOptions | None = None) -> RemoteTeacher:
-    """Open a teacher behind a wire; nothing is sent. Raises TeacherError, or UserError naming a missing extra."""
+    """Open a teacher behind an API. Sends nothing. Raises TeacherError, or UserError that names a missing extra."""
     if ENGINES[section.engine].in_process:
         raise TeacherError(f"a teacher of engine '{section.engine}' runs in this process")
     return cast(RemoteTeacher, _open(section, options))

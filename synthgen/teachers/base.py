@@ -1,4 +1,4 @@
-"""Teachers: who is asked. Two protocols; capabilities are probed, never assumed.
+"""The interfaces of teachers. There are two protocols. Capabilities are probed, never assumed.
 
 A local engine (`Teacher`) answers many requests at a time:
 
@@ -7,8 +7,9 @@ A local engine (`Teacher`) answers many requests at a time:
     probs = teacher.classify(requests)            # probabilities of each request's labels
     given = teacher.score(requests, spec)         # the distributions along completions that are given
 
-A remote one (`RemoteTeacher`) is asked one request at a time by `synthgen.generation.scheduler`, which keeps what
-comes back and decides when and how often to ask. Which engine opens which teacher: `synthgen.tables.engines`.
+A remote engine (`RemoteTeacher`) handles one request at a time. `synthgen.generation.scheduler` calls it, stores its
+replies, and decides when and how often to send a request. `synthgen.tables.engines` lists which engine opens which
+teacher.
 """
 
 from __future__ import annotations
@@ -23,30 +24,31 @@ from synthgen.requests import Request
 
 FAILURES = (
     "timeout",  # no answer in time
-    "connection",  # the connection broke, or half a body came
+    "connection",  # the connection broke, or the body was incomplete
     "server",  # 5xx
-    "bad_request",  # the server will not take this request
-    "context",  # prompt and answer do not fit the model
+    "bad_request",  # the server rejects this request
+    "context",  # prompt and answer exceed the model's context
     "content_filter",  # the provider withheld the answer
-    "schema",  # not the JSON that was due, of the server or of the answer
-    "empty",  # no answer in the reply
-    "too_large",  # more bytes than such an answer can have
+    "schema",  # the server's reply or the answer is not the expected JSON
+    "empty",  # the reply contains no answer
+    "too_large",  # the reply is larger than such an answer can be
     "engine",  # the engine ended the request without an answer
-    "engine_died",  # it died, and died again with this request alone
+    "engine_died",  # the engine died, and died again with this request alone
 )
 
 
 Tick = Callable[[int], None]
-"""Is called with the number of tokens that were made since the last call."""
+"""A callback with the number of tokens generated since its last call."""
 
 
 def no_tick(tokens: int) -> None:
-    """A `Tick` that shows nothing."""
+    """A `Tick` that does nothing."""
 
 
 class Identity(TypedDict):
-    """Who a teacher is, as a manifest stores it: exact revision, number type, hash and size of the tokenizer's
-    vocabulary ("" and 0 where there is none), license."""
+    """The identity of a teacher as stored in a manifest: exact revision, number type, hash and size of the tokenizer's
+    vocabulary ("" and 0 when there is none), license.
+    """
 
     engine: str
     model: str
@@ -62,9 +64,9 @@ class Identity(TypedDict):
 
 @dataclass(frozen=True)
 class TeacherOptions:
-    """What a recipe says of every answer of its teachers: a form that it must have, and distributions beside it.
+    """The settings of a recipe for all answers of its teachers: the required form, and the distributions to return.
 
-    `name` is that of the JSON schema; `spec` says which part of the distributions is kept.
+    `name` is the name of the JSON schema; `spec` is the part of the distributions that is stored.
     """
 
     name: str = ""
@@ -75,14 +77,13 @@ class TeacherOptions:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back for one request: an answer, or `failure` = (kind, reason).
+    """The reply to one request: an answer, or `failure` = (kind, reason).
 
-    `label_probs` sums to 1 over the request's labels (kind 'classify' only). `token_logprobs` are those of the
-    given completion's tokens, in nats (kind 'score' only). `finish_reason` is one of `records.FINISH_REASONS`.
-    `tool_calls` is JSON text. `usage` is what the server counted, where there is a server; `served_model` is the model
-    that it says has answered. `sampling` and `tools` (JSON text) are what was sent, where they differ from the
-    request's. `cost_usd` is None
-    where the price is unknown; `price_share` of the price is what such a reply costs.
+    `label_probs` sums to 1 over the request's labels (kind 'classify' only). `token_logprobs` are the log-probabilities
+    of the given completion's tokens, in nats (kind 'score' only). `finish_reason` is one of `records.FINISH_REASONS`.
+    `tool_calls` is JSON text. `usage` is the server's token count, when there is a server; `served_model` is the model
+    name that the server reports. `sampling` and `tools` (JSON text) are the values that were sent, when they differ
+    from the request's. `cost_usd` is None when the price is unknown. The reply costs `price_share` times the price.
     """
 
     text: str = ""
@@ -105,7 +106,7 @@ class Reply:
 
 
 class Teacher(Protocol):
-    """What every local engine offers."""
+    """The interface of local engines."""
 
     @property
     def identity(self) -> Identity:
@@ -113,44 +114,47 @@ class Teacher(Protocol):
 
     @property
     def can(self) -> frozenset[str]:
-        """Of "sample", "classify", "score", "embed", "open_turn" (going on with an open message): what it offers."""
+        """The capabilities that this teacher has, among "sample", "classify", "score", "embed" and "open_turn" (it can
+        continue an open message).
+        """
 
     def sample(self, requests: Sequence[Request], spec: LogitsSpec | None, tick: Tick = ...) -> list[Reply]:
-        """One reply a request, in order, with what `spec` keeps of the distributions."""
+        """One reply a request, in order, with the part of the distributions that `spec` asks for."""
 
     def classify(self, requests: Sequence[Request]) -> list[Reply]:
         """Probabilities of each request's `labels`."""
 
     def score(self, requests: Sequence[Request], spec: LogitsSpec | None, tick: Tick = ...) -> list[Reply]:
-        """Log-probabilities of each request's `completion`, and what `spec` keeps of its distributions."""
+        """Log-probabilities of each request's `completion`, and the part of its distributions that `spec` asks for."""
 
     def close(self) -> None:
-        """Let go of the model, its memory and its processes."""
+        """Release the model, its memory and its processes."""
 
 
 class Embeds(Teacher, Protocol):
-    """A local engine that reads texts."""
+    """A local engine that embeds texts."""
 
     def embed(self, requests: Sequence[Request]) -> list[Reply]:
-        """The tokens of each text, or why it cannot be read whole."""
+        """The tokens of each text, or a failure when the text is too long."""
 
 
 @runtime_checkable
 class StreamingTeacher(Teacher, Protocol):
-    """A local engine that is fastest when requests come one at a time, and another as soon as one is done."""
+    """A local engine that is fastest when it always has a certain number of single requests."""
 
     async def start(self) -> int:
-        """Start the engine; how many requests it should have at once to be full."""
+        """Start the engine. Returns the number of concurrent requests that keep it busy."""
 
     async def ask(self, request: Request, spec: LogitsSpec | None, tick: Tick) -> Reply:
-        """The reply to one request of any kind, from any event loop."""
+        """The reply to one request of any kind. May be called from any event loop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What one request sends. `key` hashes all that decides the reply. Tokens: an estimate of the prompt, and the
-    most that prompt and completion can have. `alternatives` come with each token of the reply; `token_ids`: as ids,
-    where the server can."""
+    """The content that is sent for one request. `key` is a hash of everything that determines the reply. It also has
+    token counts: an estimate of the prompt, and the maximum of prompt and completion. `alternatives` is the number of
+    candidates returned with each token of the reply. `token_ids` asks for tokens as ids, if the server supports it.
+    """
 
     payload: bytes
     key: bytes
@@ -162,10 +166,11 @@ class Call:
 
 
 class Refused(Exception):
-    """An attempt that brought no reply.
+    """An attempt that gave no reply.
 
-    `after`: seconds that the server asks to wait. `pace`: it was too fast (429), which is no failure. `retry`:
-    another attempt may work. `billed`: the model may have worked. `fatal`: no request can work (a wrong key).
+    `after` is the number of seconds that the server asks to wait. `pace` means that requests came too fast (429), which
+    is not a failure. `retry` means that another attempt may succeed. `billed` means that the provider may charge for
+    the attempt. `fatal` means that no request can succeed (an invalid key).
     """
 
     def __init__(
@@ -185,14 +190,14 @@ class Refused(Exception):
 
 
 class Caller(Protocol):
-    """Turns requests into what is sent."""
+    """Converts requests to the content that is sent."""
 
     def call(self, request: Request) -> Call:
-        """What to send; the same request makes the same call in any run."""
+        """The content for a request. The same request gives the same call in any run."""
 
 
 class RemoteTeacher(Caller, Protocol):
-    """What every engine behind a wire offers."""
+    """The interface of engines behind an API."""
 
     @property
     def identity(self) -> Identity:
@@ -204,16 +209,16 @@ class RemoteTeacher(Caller, Protocol):
 
     @property
     def paid(self) -> bool:
-        """Whether replies must be kept before they count."""
+        """Whether replies cost money and must be stored before they count."""
 
     async def send(self, call: Call) -> bytes:
-        """One attempt; the body of the reply. Raises Refused."""
+        """Make one attempt. Returns the body of the reply. Raises Refused."""
 
     def read(self, request: Request, body: bytes) -> Reply:
-        """The reply that a body holds; never raises: what is wrong with it is its `failure`."""
+        """Parse a body into a reply. Never raises; an invalid body gives a reply with a `failure`."""
 
     async def alive(self) -> bool:
-        """Whether the other side is there at all; never raises."""
+        """Whether the server responds at all. Never raises."""
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""

@@ -1,4 +1,4 @@
-"""What chat completions say, whoever serves them: how they ended, usage, reasoning, labels, waiting times, errors."""
+"""Parses chat completions of any server: finish reasons, usage, reasoning, labels, waiting times, errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from synthgen.records import Message, Usage
 
-# What servers call the end of a reply, in lower case → `records.FINISH_REASONS`.
+# Finish reasons of servers, in lower case, mapped to `records.FINISH_REASONS`.
 _ENDS = {
     **dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed"), "stop"),
     **dict.fromkeys(("length", "max_tokens", "max_output_tokens", "model_length", "token_limit"), "length"),
@@ -23,12 +23,12 @@ _ENDS = {
 
 
 def finish_reason(value: object) -> str:
-    """Why a reply ended, as one of `records.FINISH_REASONS`, from what the server says; "unknown" for other words."""
+    """Convert a server's finish reason to one of `records.FINISH_REASONS`; "unknown" when it is not known."""
     return _ENDS.get(value.strip().lower(), "unknown") if isinstance(value, str) else "unknown"
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that `retry-after-ms` or `Retry-After` (seconds or a date) asks for, or None."""
+    """The seconds in `retry-after-ms` or `Retry-After` (seconds or a date), or None."""
     for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = headers.get(name)
         if value is None:
@@ -46,10 +46,10 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def label_probs(top: list[dict[str, Any]], labels: tuple[str, ...]) -> tuple[list[float], float] | None:
-    """(probabilities of the labels, their mass) from the candidates for the first token.
+    """Return (probabilities of the labels, their total mass) from the candidates for the first token.
 
-    A candidate belongs to the label that begins with it. None when one that could begin two labels has weight, or
-    no candidate begins any.
+    A candidate counts for the label that begins with it. None when a candidate with some mass could begin two labels,
+    or when no candidate begins any label.
     """
     mass = [0.0] * len(labels)
     for entry in top:
@@ -65,7 +65,7 @@ def label_probs(top: list[dict[str, Any]], labels: tuple[str, ...]) -> tuple[lis
 
 
 def outgoing(message: Message) -> dict[str, object]:
-    """A message as the API takes it."""
+    """Convert a message to the API's format."""
     sent: dict[str, object] = {key: value for key, value in message.items() if value is not None}
     calls = message.get("tool_calls")
     if isinstance(calls, str):
@@ -74,7 +74,7 @@ def outgoing(message: Message) -> dict[str, object]:
 
 
 def reasoning_of(message: dict[str, Any]) -> str | None:
-    """What the model thought, whatever the server calls it."""
+    """The model's reasoning, under any of the names that servers use."""
     for name in ("reasoning_content", "reasoning", "thinking"):
         value = message.get(name)
         if isinstance(value, str) and value.strip():
@@ -83,7 +83,7 @@ def reasoning_of(message: dict[str, Any]) -> str | None:
 
 
 def usage_of(reply: object) -> Usage | None:
-    """Tokens that the server counted, or None when it does not say."""
+    """The server's token counts, or None when it does not report them."""
     value = reply.get("usage") if isinstance(reply, dict) else None
     if not isinstance(value, dict) or not isinstance(value.get("prompt_tokens"), int):
         return None
@@ -106,7 +106,7 @@ def why_empty(finish: str, usage: Usage | None) -> str:
 
 
 def error_of(body: bytes) -> tuple[str, str]:
-    """(message, code) of an error's body, whatever its form."""
+    """Return (message, code) from the body of an error in any known format."""
     try:
         value = json.loads(body)
         found = value.get("error", value)

@@ -1,7 +1,7 @@
 """Embedding models: a transformers encoder whose last hidden states are pooled to one vector a text.
 
-A folder (or repository) of sentence-transformers says in modules.json how it pools, whether it projects (Dense) and
-normalizes; without one, vectors are means over the tokens.
+A sentence-transformers folder (or repository) describes in modules.json its pooling, its projection (Dense) and its
+normalization. Without this file, vectors are means over the tokens.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TYPES = "sentence_transformers.models."
 
 
 class SentenceEncoder(nn.Module):
-    """`model`'s last hidden states, pooled ('mean', 'cls' or 'max'), projected by `dense`, normalized."""
+    """The last hidden states of `model`, pooled ('mean', 'cls' or 'max'), projected by `dense`, and normalized."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class SentenceEncoder(nn.Module):
 
     @classmethod
     def open(cls, section: TeacherSection) -> tuple[SentenceEncoder, str]:
-        """(the encoder, its exact revision). Raises TeacherError for modules that are none of these."""
+        """Return (encoder, exact revision). Raises TeacherError for any other kind of module."""
         model, tokenizer, revision = load_weights(section, AutoModel)
         if tokenizer.pad_token_id is None:
             raise TeacherError(f"the tokenizer of '{section.model}' has no token to pad with", "name another model")
@@ -73,7 +73,7 @@ class SentenceEncoder(nn.Module):
 
     @property
     def width(self) -> int:
-        """Numbers in a vector."""
+        """The dimension of the vectors."""
         return int(self.model.config.hidden_size if self.dense is None else self.dense.out_features)
 
     @property
@@ -82,7 +82,7 @@ class SentenceEncoder(nn.Module):
         return torch.device(self.model.device)
 
     def forward(self, ids: Sequence[Sequence[int]]) -> Tensor:
-        """Vectors (B, D) of texts that are given as tokens."""
+        """Vectors (B, D) for texts given as token ids."""
         batch = padded(ids, self.tokenizer.pad_token_id, self.device)
         h_BTD = self.model(**batch).last_hidden_state
         mask_BT1 = batch["attention_mask"][..., None].to(h_BTD.dtype)
@@ -97,7 +97,7 @@ class SentenceEncoder(nn.Module):
         return nn.functional.normalize(pooled_BD, dim=-1) if self.normalize else pooled_BD
 
     def tokens(self, texts: Sequence[str], whole: bool = False) -> list[list[int]]:
-        """Token ids of each text, cut to what the model reads unless `whole`."""
+        """Token ids of each text, truncated to the model's limit unless `whole`."""
         return token_ids(self.tokenizer, texts, None if whole else self.context)
 
     @torch.no_grad()
@@ -112,11 +112,11 @@ class SentenceEncoder(nn.Module):
         return out
 
     def activation_checkpointing_enable(self) -> None:
-        """As of transformers' models."""
+        """Same method as on transformers models."""
         checkpoint_activations(self.model)
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write weights and modules.json as sentence-transformers reads them; the tokenizer is saved apart."""
+        """Write weights and modules.json in the format of sentence-transformers. The tokenizer is saved separately."""
         self.model.save_pretrained(folder)
         width = int(self.model.config.hidden_size)
         pooling = {"word_embedding_dimension": width, "pooling_mode_cls_token": self.pooling == "cls"}
@@ -145,7 +145,7 @@ class SentenceEncoder(nn.Module):
 
 
 def _pooling(config: dict[str, Any], name: str) -> str:
-    """From either of the forms that sentence-transformers has written."""
+    """Read the pooling from either format that sentence-transformers has used."""
     flags = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max"}
     known = [value for flag, value in flags.items() if config.get(flag)]
     others = [
@@ -169,7 +169,7 @@ def _dense(section: TeacherSection, path: str, config: dict[str, Any]) -> nn.Lin
 def _file(section: TeacherSection, name: str) -> str | None:
     try:
         found = cached_file(section.model, name, revision=section.revision, _raise_exceptions_for_missing_entries=False)
-    except OSError:  # a hub that cannot be reached, after the weights have been
+    except OSError:  # the weights are cached but the hub cannot be reached
         found = None
     return str(found) if found else None
 
@@ -180,9 +180,9 @@ def _json(section: TeacherSection, name: str) -> Any:
 
 
 class EmbeddingModel:
-    """A loaded embedding model; see `synthgen.teachers.Teacher`. It reads texts, and nothing else.
+    """A loaded embedding model; see `synthgen.teachers.Teacher`. It only embeds texts.
 
-    A run keeps the texts that it can read whole; their vectors are made when a student is trained.
+    A run stores the texts that fit into the model's context. Their vectors are computed when a student is trained.
     """
 
     can = frozenset({"embed"})
@@ -192,7 +192,7 @@ class EmbeddingModel:
 
     @classmethod
     def open(cls, section: TeacherSection) -> EmbeddingModel:
-        """Load what the recipe names. Raises TeacherError."""
+        """Load the model that the recipe names. Raises TeacherError."""
         model, revision = SentenceEncoder.open(section)
         identity: Identity = {
             "engine": "transformers",
@@ -206,7 +206,7 @@ class EmbeddingModel:
         return cls(model.eval().to(pick_device(section.device)), identity, section.batch_size)
 
     def embed(self, requests: Sequence[Request]) -> list[Reply]:
-        """The tokens of each text; a failure for one that the model would cut."""
+        """The tokens of each text. A text that the model would truncate is a failure."""
         replies = []
         for ids in self.model.tokens([r.question for r in requests], whole=True):
             reason = f"text of {len(ids)} tokens exceeds the context of {self.model.context}"
@@ -220,11 +220,11 @@ class EmbeddingModel:
         spec: LogitsSpec | None,
         tick: Tick = no_tick,
     ) -> list[Reply]:
-        """Raises TeacherError: an embedding model writes no text."""
+        """Raises TeacherError, because an embedding model generates no text."""
         raise self._only_embeds("writes no text")
 
     def classify(self, requests: Sequence[Request]) -> list[Reply]:
-        """Raises TeacherError: an embedding model has no classes."""
+        """Raises TeacherError, because an embedding model has no classes."""
         raise self._only_embeds("has no classes")
 
     def score(
@@ -233,11 +233,11 @@ class EmbeddingModel:
         spec: LogitsSpec | None,
         tick: Tick = no_tick,
     ) -> list[Reply]:
-        """Raises TeacherError: an embedding model has no distribution over tokens."""
+        """Raises TeacherError, because an embedding model has no distribution over tokens."""
         raise self._only_embeds("scores no text")
 
     def close(self) -> None:
-        """The model goes when nobody holds it."""
+        """Nothing to do: the model is freed with the object."""
 
     def _only_embeds(self, what: str) -> TeacherError:
         return TeacherError(f"'{self.identity['model']}' is an embedding model and {what}", "use strategy embed")

@@ -1,6 +1,6 @@
 """Encoder classifiers as teachers: the probabilities of a model with a classification head.
 
-Such a model reads the text alone: the student's question (user.j2), without examples or instructions.
+Such a model reads only the student's question (user.j2), without examples or instructions.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from synthgen.teachers.base import Identity, Reply, Tick, no_tick
 
 
 def context_of(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens that an encoder can read at once."""
+    """The maximum number of tokens that an encoder can read."""
     room = int(getattr(config, "max_position_embeddings", 0) or 1 << 30)
-    # RoBERTa and its kin count positions from the padding token's id on.
+    # RoBERTa models number positions from the padding token's id plus one.
     offset = int(config.pad_token_id or 0) + 1 if "roberta" in config.model_type else 0
     return min(room - offset, int(tokenizer.model_max_length or room))
 
@@ -43,9 +43,9 @@ def padded(ids: Sequence[Sequence[int]], pad: int, device: torch.device) -> dict
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], most: int | None = None) -> list[list[int]]:
-    """Token ids of each text with the tokenizer's own special tokens, cut to `most`.
+    """Token ids of each text with the tokenizer's own special tokens, truncated to `most`.
 
-    A text that has no tokens gets a padding token, so that every row has at least one.
+    A text without tokens gets a padding token, so every row has at least one token.
     """
     if not texts:
         return []
@@ -54,7 +54,7 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], most: in
 
 
 class EncoderModel:
-    """A loaded classifier; see `synthgen.teachers.Teacher`. It classifies, and nothing else."""
+    """A loaded classifier; see `synthgen.teachers.Teacher`. It only classifies."""
 
     can = frozenset({"classify"})
 
@@ -66,7 +66,7 @@ class EncoderModel:
 
     @classmethod
     def open(cls, section: TeacherSection) -> EncoderModel:
-        """Load what the recipe names. Raises TeacherError."""
+        """Load the model that the recipe names. Raises TeacherError."""
         model, tokenizer, revision = load_weights(section, AutoModelForSequenceClassification)
         model.to(pick_device(section.device))
         identity: Identity = {
@@ -82,9 +82,10 @@ class EncoderModel:
 
     @torch.inference_mode()
     def classify(self, requests: Sequence[Request]) -> list[Reply]:
-        """Softmax over the classes of each request's labels; score `label_mass` is what they have of all classes.
+        """Softmax over the classes of each request's labels. The score `label_mass` is their share of the mass of all
+        classes.
 
-        Raises TeacherError for a label that is none of the model's.
+        Raises TeacherError when the model has no such label.
         """
         if not requests:
             return []
@@ -112,7 +113,7 @@ class EncoderModel:
         spec: LogitsSpec | None,
         tick: Tick = no_tick,
     ) -> list[Reply]:
-        """Raises TeacherError: a classifier writes no text."""
+        """Raises TeacherError, because a classifier generates no text."""
         raise TeacherError(f"'{self.identity['model']}' is a classifier and writes no text", "use strategy classify")
 
     def score(
@@ -121,11 +122,11 @@ class EncoderModel:
         spec: LogitsSpec | None,
         tick: Tick = no_tick,
     ) -> list[Reply]:
-        """Raises TeacherError: a classifier has no distribution over tokens."""
+        """Raises TeacherError, because a classifier has no distribution over tokens."""
         raise TeacherError(f"'{self.identity['model']}' is a classifier and scores no text", "use strategy classify")
 
     def close(self) -> None:
-        """The model goes when nobody holds it."""
+        """Nothing to do: the model is freed with the object."""
 
     def _columns(self, labels: Sequence[str]) -> list[int]:
         unknown = [label for label in labels if label.casefold() not in self.ids]

@@ -1,4 +1,6 @@
-"""Opens a model of `transformers`: one that writes, a classifier, or an embedding model, as its config says."""
+"""Opens a `transformers` model. Its config determines whether it is a language model, a classifier or an embedding
+model.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from synthgen.teachers.transformers import LocalModel
 
 
 def open_local(section: TeacherSection, options: TeacherOptions) -> Teacher:
-    """Load what the recipe names. Raises TeacherError."""
+    """Load the model that the recipe names. Raises TeacherError."""
     if is_embedder(section):
         return EmbeddingModel.open(section)
     return EncoderModel.open(section) if is_classifier(section) else LocalModel.open(section, options)

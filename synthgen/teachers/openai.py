@@ -1,12 +1,12 @@
-"""The teacher behind an OpenAI-compatible server: chat completions, with logprobs where the server gives them.
+"""A teacher behind an OpenAI-compatible server: chat completions, with logprobs when the server provides them.
 
-One attempt at a time, no retries and no pacing: those are the scheduler's. The few calls beside the answers (what
-server is this, files, batches) go through the `openai` package; the answers themselves through aiohttp, which the
-package can run on too, without the package's own layers: they cost seven times the CPU of the request (measured:
-2.8 ms against 0.4 ms), and one process would feed a server with a seventh of the requests.
+Each call makes one attempt. The scheduler handles retries and pacing. Auxiliary calls (server detection, files,
+batches) use the `openai` package. Chat completions use aiohttp directly. The package can also run on aiohttp, but its
+own layers cost seven times the CPU time of the request (measured: 2.8 ms against 0.4 ms), so one process would send
+only a seventh of the requests.
 
-The key is read from the environment when the teacher is opened, is in no file, and is cut out of whatever the
-server says.
+The API key is read from the environment when the teacher is opened. It is written to no file and is removed from all
+server messages.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
 _PATH = "/chat/completions"
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
-_LABEL_TOKENS = 16  # of an answer that is one label
-_TEMPLATE_TOKENS = 256  # more than any chat template adds by itself
+_LABEL_TOKENS = 16  # tokens reserved for an answer that is one label
+_TEMPLATE_TOKENS = 256  # upper bound of the tokens that a chat template adds
 _MESSAGE_TOKENS = 16
 _ERROR_BYTES = 1 << 16
 _CONTEXT = ("context length", "context_length", "context window", "maximum context", "too many tokens", "too long")
@@ -60,7 +60,7 @@ _SAMPLING = {
     "max_tokens": "max_new_tokens",
     "max_completion_tokens": "max_new_tokens",
     "seed": "seed",
-}  # parameter of the body → key of `Sampling`
+}  # body parameter → key of `Sampling`
 _QUOTA = ("insufficient_quota", "billing", "credit balance", "payment")
 
 
@@ -91,7 +91,7 @@ class ApiModel:
 
     @classmethod
     def open(cls, section: ApiTeacher, options: TeacherOptions) -> ApiModel:
-        """Read the key and the tokenizer; nothing is sent. Raises TeacherError."""
+        """Read the API key and the tokenizer. Sends nothing. Raises TeacherError."""
         key = os.environ.get(section.api_key_env) if section.api_key_env else None
         if section.api_key_env and not key:
             raise TeacherError(
@@ -101,7 +101,7 @@ class ApiModel:
         return cls(section, options, key, TokenMap.open(section.tokenizer) if section.tokenizer else None)
 
     def call(self, request: Request) -> Call:
-        """The request's body, in a fixed order of keys; the key is a hash over endpoint, body and sample index."""
+        """The request's body with a fixed order of keys. The cache key is a hash of endpoint, body and sample index."""
         body = self._body(request)
         most = body.get("max_completion_tokens") or body.get("max_tokens") or 1 << 20
         payload = _COMPACT.encode(body).encode()
@@ -114,7 +114,7 @@ class ApiModel:
         )
 
     def _shows(self, request: Request) -> int:
-        """How many candidates for each token become the row's logits."""
+        """The number of candidates for each token that become the row's logits."""
         return self.k if request.kind == "sample" and request.target else 0
 
     def _body(self, request: Request) -> dict[str, Any]:
@@ -141,19 +141,21 @@ class ApiModel:
         return {key: value for key, value in body.items() if value is not None}
 
     def _held(self, request: Request) -> bool:
-        """Whether the answer is held to the recipe's schema: what becomes a row is, a step on the way is not."""
+        """Whether the answer must follow the recipe's schema. Answers that become rows must; intermediate steps need
+        not.
+        """
         return self.schema is not None and request.kind == "sample" and request.target
 
     async def send(self, call: Call) -> bytes:
-        """One POST. Raises Refused for everything that is not a whole body with status 200."""
+        """Send one POST request. Raises Refused unless the response is a complete body with status 200."""
         import aiohttp
 
         if self._opening is None:
             self._opening = asyncio.ensure_future(self._begin())
-        await asyncio.shield(self._opening)  # all the first requests wait until it is known what server this is
+        await asyncio.shield(self._opening)  # the first requests wait until the kind of server is known
         payload = call.payload
         if self._vllm and call.token_ids:
-            # How tokens are written is not part of the answer, nor of the cache's key.
+            # The notation of tokens does not change the answer and is not part of the cache key.
             payload = payload[:-1] + b',"return_tokens_as_token_ids":true}'
         try:
             async with self._http.post(self.section.base_url + _PATH, data=payload, allow_redirects=False) as response:
@@ -174,7 +176,7 @@ class ApiModel:
             raise Refused("connection", reason, retry=True, billed=True) from None
 
     def read(self, request: Request, body: bytes) -> Reply:
-        """The reply in a chat completion; see `synthgen.teachers.RemoteTeacher.read`."""
+        """Parse the reply from a chat completion; see `synthgen.teachers.RemoteTeacher.read`."""
         try:
             value = parsed(body)
         except ValueError:
@@ -190,7 +192,7 @@ class ApiModel:
             return Reply(failure=("schema", self.clean(reason)), usage=usage)
 
     def _with_what_was_sent(self, reply: Reply, request: Request, value: dict[str, Any]) -> Reply:
-        """The reply with the model that answered, and with what `extra` changed in the request."""
+        """The reply with the model that answered and the request parameters that `extra` changed."""
         extra, served = self.section.extra, value.get("model")
         changed = {name: extra[key] for key, name in _SAMPLING.items() if key in extra}
         return replace(
@@ -243,11 +245,11 @@ class ApiModel:
         )
 
     async def alive(self) -> bool:
-        """Whether the server answers another question than those that fail."""
+        """Whether the server answers a request other than chat completions."""
         try:
             async with asyncio.timeout(10), self._http.get(f"{self.section.base_url}/models") as response:
                 return bool(response.status < 500)
-        except Exception:  # whatever it is, it is no answer
+        except Exception:  # any error means that there was no answer
             return False
 
     async def close(self) -> None:
@@ -257,7 +259,7 @@ class ApiModel:
         self._session = self._opening = None
 
     def client(self) -> Any:
-        """An `openai.AsyncOpenAI` for the same server and key, without retries of its own."""
+        """An `openai.AsyncOpenAI` for the same server and key, with retries turned off."""
         import openai
 
         return openai.AsyncOpenAI(
@@ -282,23 +284,23 @@ class ApiModel:
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=60),
             timeout=aiohttp.ClientTimeout(total=self.section.timeout, sock_connect=min(30.0, self.section.timeout)),
             headers=headers,
-            # What trust_env would look up in a thread for every request.
+            # looked up once; with trust_env, aiohttp would look it up in a thread for every request
             proxy=_proxy(self.section.base_url),
         )
         if self.k and self._vllm is None:
             self._vllm = await self._is_vllm()
 
     async def _is_vllm(self) -> bool:
-        """Whether the server can give token ids; only vLLM says that it owns its models."""
+        """Whether the server can return token ids. Only vLLM lists itself as the owner of its models."""
         try:
             async with self._http.get(f"{self.section.base_url}/models") as response:
                 found = json.loads(await response.content.read(_ERROR_BYTES))
             return any(model.get("owned_by") == "vllm" for model in found["data"])
-        except Exception:  # no list of models, or no server: the first answer will tell
+        except Exception:  # no model list or no server; the first request will show which
             return False
 
     def _most_bytes(self, call: Call) -> int:
-        """No honest answer is larger: a token takes at most 64 bytes, and 192 for each of its alternatives."""
+        """The maximum size of a valid answer: 64 bytes for each token and 192 for each of its alternatives."""
         return (1 << 20) + call.most_completion * (64 + 192 * (call.alternatives + 1))
 
     async def _read(self, response: Any, most: int, good: bool) -> bytes:
@@ -314,7 +316,7 @@ class ApiModel:
         return b"".join(parts)
 
     def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> Refused:
-        """What an answer of another status than 200 means."""
+        """Convert a response with a status other than 200 to a Refused."""
         message, code = error_of(body)
         reason = self.clean(f"{status}: {message}")[:500]
         words = f"{code} {message}".lower()
@@ -323,7 +325,7 @@ class ApiModel:
         if status == 429:
             return Refused("server", reason, retry=True, pace=True, after=retry_after(headers))
         if status in (408, 409, 425) or status >= 500:
-            unknown = status in (408, 504, 524)  # a gateway gave up on a model that may have gone on
+            unknown = status in (408, 504, 524)  # a gateway timed out while the model may have continued
             return Refused("server", reason, retry=True, after=retry_after(headers), billed=unknown)
         if status == 413:
             return Refused("too_large", reason)
@@ -334,12 +336,12 @@ class ApiModel:
         return Refused("bad_request", reason)
 
     def clean(self, text: str) -> str:
-        """The text without the key."""
+        """The text with the API key removed."""
         return text.replace(self._key, "[key]") if self._key else text
 
 
 def _classified(request: Request, text: str, content: list[dict[str, Any]], usage: Usage | None) -> Reply:
-    """Probabilities of the labels, from the candidates for the first token; else the label that the text names."""
+    """Probabilities of the labels from the candidates for the first token; otherwise the label that the text names."""
     probs_and_mass = label_probs(content[0]["top_logprobs"], request.labels) if content else None
     if probs_and_mass is not None:
         probs, mass = probs_and_mass
@@ -359,20 +361,21 @@ def _classified(request: Request, text: str, content: list[dict[str, Any]], usag
 
 
 def open_api(section: ApiTeacher, options: TeacherOptions) -> ApiModel:
-    """Read the key and the tokenizer; nothing is sent. Raises TeacherError."""
+    """Read the API key and the tokenizer. Sends nothing. Raises TeacherError."""
     return ApiModel.open(section, options)
 
 
 def preview(section: ApiTeacher, options: TeacherOptions) -> ApiModel:
-    """A model that can say what it would send, and can send nothing: for estimates."""
+    """A model that builds requests for estimates but cannot send them."""
     return ApiModel(section, options, None, None)
 
 
 def parsed(body: bytes) -> Any:
-    """The JSON of a reply. Raises ValueError.
+    """Parse the JSON of a reply. Raises ValueError.
 
-    One with distributions is thousands of objects, and Python's search for cycles would go through them again and again
-    while they are made, which takes longer than making them: it rests meanwhile. Texts rarely repeat; keys do.
+    Python's garbage collector is paused during parsing. A reply with distributions has thousands of objects, and
+    repeated scans for cycles would take longer than creating them. Keys of objects are shared because they repeat;
+    texts rarely do.
     """
     searching = gc.isenabled()
     gc.disable()
@@ -384,7 +387,7 @@ def parsed(body: bytes) -> Any:
 
 
 def _proxy(url: str) -> str | None:
-    """The proxy that the environment names for a server."""
+    """The proxy for a server, according to the environment."""
     parts = urllib.parse.urlsplit(url)
     if urllib.request.proxy_bypass(parts.netloc):
         return None
@@ -392,5 +395,5 @@ def _proxy(url: str) -> str | None:
 
 
 def as_batched(body: bytes) -> bytes:
-    """A reply with the mark that it came from a batch, at a batch's price."""
+    """Mark a reply as coming from a batch, which has a lower price."""
     return body[:-1] + b"," + _BATCHED + b"}"

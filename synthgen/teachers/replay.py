@@ -1,7 +1,7 @@
-"""A teacher that says again what was said before: recorded replies by the text that was asked.
+"""A teacher that replays recorded replies, which are looked up by the text of the prompt.
 
-From JSONL ({"prompt", "text"}) or a corpus folder (one reply a prompt, the first). For benchmarks and tests of
-everything behind a teacher, and for rows that were made elsewhere.
+Recordings are JSONL ({"prompt", "text"}) or a corpus folder (the first reply of each prompt). It serves benchmarks and
+tests of all code that uses a teacher, and rows from other sources.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from synthgen.teachers.base import Call, Identity, Refused, Reply, TeacherOption
 
 
 class Replay:
-    """Replies by prompt; see `synthgen.teachers.RemoteTeacher`."""
+    """Recorded replies by prompt; see `synthgen.teachers.RemoteTeacher`."""
 
     paid = False
     can = frozenset({"sample"})
@@ -51,7 +51,7 @@ class Replay:
             raise TeacherError(f"'{path}' holds no recorded replies: {error}", "see teacher.path") from None
 
     def call(self, request: Request) -> Call:
-        """The last message is what is looked up."""
+        """The content for a request: the last message, which is the key of the lookup."""
         text = str(request.messages[-1]["content"])
         index = request.sampling.get("sample_index", 0)
         key = hashlib.blake2b(f"{self.section.path}\0{index}\0{text}".encode(), digest_size=20).digest()
@@ -67,7 +67,7 @@ class Replay:
         return text.encode()
 
     def read(self, request: Request, body: bytes) -> Reply:
-        """The text as a reply."""
+        """Make a reply from the recorded text."""
         return Reply(text=body.decode(), finish_reason="stop")
 
     async def alive(self) -> bool:

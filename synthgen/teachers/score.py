@@ -1,4 +1,4 @@
-"""Scoring: the teacher's distributions along completions that somebody else wrote, by teacher-forced passes."""
+"""Scoring: the teacher's distributions along given completions, computed by teacher-forced passes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from synthgen.logits import LogitsSpec
 from synthgen.requests import Request
 from synthgen.teachers.base import Reply, Tick
 
-_ROWS = 64  # positions whose cumulative probabilities, in float64, are held at once
+_ROWS = 64  # number of positions whose cumulative probabilities (float64) are in memory together
 
 
 def score(model: LanguageModel, requests: Sequence[Request], spec: LogitsSpec | None, tick: Tick) -> list[Reply]:
-    """One reply for each request: its completion's tokens, their log-probabilities, and what `spec` keeps."""
+    """One reply for each request, with its completion's tokens, their log-probabilities, and what `spec` stores."""
     prompts = model.tokens.render_each([(r.messages, r.open_turn) for r in requests])
     completions = [model.tokens.completion(r.completion[0]["content"] or "", r.completion_ids) for r in requests]
     replies = [
@@ -41,7 +41,7 @@ def score(model: LanguageModel, requests: Sequence[Request], spec: LogitsSpec | 
 
 
 def too_long(prompt: Sequence[int], new: int, context: int) -> tuple[str, str] | None:
-    """The failure of a request whose prompt and `new` tokens do not fit the context."""
+    """The failure of a request whose prompt and `new` tokens exceed the context, or None."""
     if len(prompt) + new <= context:
         return None
     return "context", f"prompt of {len(prompt)} tokens and {new} new ones exceed the context of {context}"

@@ -1,8 +1,8 @@
-"""From a server's tokens to ids: what an API shows of a distribution, as `logits.TopK`.
+"""Converts a server's tokens to ids, and the distributions in an API reply to `logits.TopK`.
 
-A server gives each token as text, as bytes, or (vLLM, when asked) as "token_id:N". With the model's tokenizer
-each becomes an id. One that does not is left out and counted; its probability belongs to the tail. A log-probability
-of -9999 is the server's word for "not known", and is left out likewise.
+A server returns each token as text, as bytes, or (vLLM, on request) as "token_id:N". The model's tokenizer maps each
+token to an id. A token without an id is left out and counted; its probability becomes part of the tail. A
+log-probability of -9999 means "unknown" and is left out in the same way.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from synthgen.records import Message
 _SENTINEL = -9998.0
 _ID = "token_id:"
 _LOST = "\ufffd"
-_NO_TAIL = 1e-14  # the smallest probability that is stored
+_NO_TAIL = 1e-14  # the smallest tail probability that is stored
 
 
 class UnknownToken(Exception):
-    """A sampled token that the tokenizer does not have: the row cannot be aligned."""
+    """The tokenizer does not have a sampled token, so the row cannot be aligned."""
 
 
 class TokenMap:
-    """Ids by text and by bytes; `hash` and `size` are the tokenizer's."""
+    """Ids by text and by bytes. `hash` and `size` describe the tokenizer."""
 
     def __init__(self, tokenizer: Any, digest: str) -> None:
         self.tokenizer = tokenizer
@@ -44,12 +44,12 @@ class TokenMap:
                 text = piece.decode()
             except UnicodeDecodeError:
                 continue
-            if _LOST not in text:  # a server writes it for bytes that are no text, too
+            if _LOST not in text:  # servers also send this character for bytes that are not valid text
                 self.by_text[text] = token
 
     @classmethod
     def open(cls, name: str) -> TokenMap:
-        """The tokenizer at a hub id or folder. Raises TeacherError, or UserError naming a missing extra."""
+        """Load the tokenizer from a hub id or folder. Raises TeacherError, or UserError that names a missing extra."""
         try:
             from transformers import AutoTokenizer
 
@@ -58,7 +58,7 @@ class TokenMap:
             raise missing_extra(str(error.name), "train") from None
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        except Exception as error:  # the hub client and tokenizers each raise their own kinds
+        except Exception as error:  # the hub client and tokenizers raise their own exceptions
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise TeacherError(
                 f"tokenizer '{name}' cannot be loaded: {reason}", "give a hub id or a folder in teacher.tokenizer"
@@ -66,14 +66,14 @@ class TokenMap:
         return cls(tokenizer, tokenizer_hash(tokenizer))
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of a prompt in the tokenizer's chat template; [] without one."""
+        """Ids of a prompt in the tokenizer's chat template; [] when there is no template."""
         if self.tokenizer.chat_template is None:
             return []
         text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def id(self, entry: dict[str, Any]) -> int:
-        """The id of a token as the server gives it, or -1."""
+        """The id of a token in the server's notation, or -1."""
         text = entry["token"]
         if text.startswith(_ID):
             number = text[len(_ID) :]
@@ -84,9 +84,9 @@ class TokenMap:
         return self.by_bytes.get(bytes(entry.get("bytes") or b""), -1)
 
     def topk(self, content: Sequence[dict[str, Any]], k: int, text: str) -> tuple[list[int], TopK, int]:
-        """(token ids, their distributions (T, k), how many candidates had no id) of `logprobs.content`.
+        """Return (token ids, their distributions (T, k), number of candidates without an id) from `logprobs.content`.
 
-        Raises UnknownToken when a sampled token has no id and the tokens of `text` do not tell which it was.
+        Raises UnknownToken when a sampled token has no id and the tokens of `text` do not identify it.
         """
         sampled = [self.id(entry) for entry in content]
         if -1 in sampled:
@@ -95,7 +95,7 @@ class TokenMap:
         lengths = np.array([len(top) for top in tops])
         place = np.arange(max(k, lengths.max(initial=0)))[None, :] < lengths[:, None]
         entries = [entry for top in tops for entry in top]
-        find = self.by_text.get  # most are there; the others are looked at one by one
+        find = self.by_text.get  # most tokens are found here; the others are resolved one by one
         found = [find(entry["token"], -2) for entry in entries]
         if -2 in found:
             found = [self.id(entry) if i == -2 else i for i, entry in zip(found, entries, strict=True)]
@@ -110,7 +110,7 @@ class TokenMap:
         ids, logprobs = np.take_along_axis(ids, order, 1), np.take_along_axis(logprobs, order, 1)
         mass = np.exp(logprobs.astype(np.float64)).sum(1)
         tail = np.log(np.maximum(1.0 - mass, _NO_TAIL)).astype(np.float32)
-        # A slot that nothing fills repeats the likeliest id with a probability of nothing.
+        # An empty slot repeats the most probable id with zero probability.
         empty = ~np.isfinite(logprobs)
         ids = np.where(empty, np.maximum(ids[:, :1], 0), ids)
         logprobs = np.maximum(logprobs, np.float32(FLOOR))
@@ -125,7 +125,7 @@ class TokenMap:
 
 
 def pieces_of(tokenizer: Any) -> dict[bytes, int]:
-    """Bytes of every token. Byte-level vocabularies write each byte as a letter, others a space as ▁."""
+    """The bytes of every token. Byte-level vocabularies write each byte as a letter; others write a space as ▁."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     byte_level = '"ByteLevel"' in json.dumps([backend.get("decoder"), backend.get("pre_tokenizer")])
     letters = {letter: byte for byte, letter in _byte_letters().items()}
@@ -145,7 +145,7 @@ def pieces_of(tokenizer: Any) -> dict[bytes, int]:
 
 
 def _byte_letters() -> dict[int, str]:
-    """GPT-2's alphabet: printable bytes are themselves, the others the letters from 256 on."""
+    """GPT-2's byte alphabet: printable bytes stand for themselves, the others for letters from 256 on."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     letters = {byte: chr(byte) for byte in printable}
     for number, byte in enumerate(b for b in range(256) if b not in letters):

@@ -1,7 +1,7 @@
-"""Answers that are held to a form, a JSON schema or a pattern: which tokens may come next, and why a text has it not.
+"""Constrained answers (a JSON schema or a regular expression): the allowed next tokens, and why a text does not match.
 
-Which tokens may come next is llguidance's to say (vLLM has its own way). The distribution that is stored beside a
-row is the teacher's own, before anything was ruled out.
+The llguidance library computes the allowed tokens (vLLM has its own implementation). The stored distribution of a row
+is the teacher's own, before tokens are excluded.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _JSON: Any = {
     "whitespace_flexible": False,
     "item_separator": ", ",
     "key_separator": ": ",
-}  # else small models write spaces
+}  # small models would otherwise write long runs of spaces
 
 
 class Form:
-    """What a model's answers are held to. `eos` ends an answer, and only a whole one."""
+    """The constraint on a model's answers. `eos` ends an answer and is allowed only when the answer is complete."""
 
     def __init__(self, tokenizer: Any, eos: set[int], size: int, schema: Any, regex: str | None) -> None:
         try:
@@ -46,11 +46,11 @@ class Form:
             raise TeacherError(f"answers cannot be held to generate.{key}: {problem.splitlines()[0]}", "simplify it")
 
     def begin(self) -> Any:
-        """The state of one answer."""
+        """The state of a new answer."""
         return self._matcher(self._tokens, self._grammar, log_level=0)
 
     def allowed(self, answers: Sequence[Any]) -> np.ndarray[Any, Any]:
-        """(B, V) True where a token may be next; the end alone where an answer is whole."""
+        """(B, V): True for each token that may come next. When an answer is complete, only the end token is allowed."""
         from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 
         bits = allocate_token_bitmask(len(answers), self._size)
@@ -64,12 +64,12 @@ class Form:
         return found
 
     def wrong(self, text: str) -> str:
-        """Why a whole text does not have the form, or ''."""
+        """Why a complete text does not match the constraint, or ''."""
         return mismatch(text, self._schema) if self._regex is None else unmatched(text, self._regex)
 
 
 def mismatch(text: str, schema: dict[str, Any]) -> str:
-    """Why a text is not an answer of the schema, or ''."""
+    """Why a text does not match the schema, or ''."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -90,5 +90,5 @@ def _validator(schema: str) -> Any:
 
 
 def unmatched(text: str, regex: str) -> str:
-    """Why a text is not an answer of the pattern, or ''. One that was cut short may not be."""
+    """Why a text does not match the regular expression, or ''. A truncated answer may not match."""
     return "" if re.fullmatch(regex, text) else "the answer does not match generate.regex"

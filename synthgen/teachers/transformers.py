@@ -1,8 +1,7 @@
-"""The in-process teacher: any causal language model of `transformers`, from requests to replies.
+"""The in-process teacher: answers requests with any causal language model of `transformers`.
 
-The full distribution is at hand at every step, so what a recipe stores of it is exact. Random numbers come from each
-request's id alone, batches from the order of the requests: a shard of the same requests is the same bits, whenever and
-however often it is made.
+Every step has the full distribution, so the stored part is exact. Random numbers depend only on each request's id, and
+batches only on the order of the requests. The same requests therefore always give a shard with the same bits.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from synthgen.teachers.structured import Form
 class LocalModel(LanguageModel):
     """A language model that answers requests; see `synthgen.teachers.Teacher`.
 
-    `license` are its terms, `form` what completions that become rows are held to.
+    `license` is the license of its output; `form` is the constraint on completions that become rows.
     """
 
     license: str = "unknown"
@@ -40,10 +39,10 @@ class LocalModel(LanguageModel):
 
     @classmethod
     def open(cls, section: TeacherSection, options: TeacherOptions | None = None, *, lazy: bool = False) -> LocalModel:
-        """Load what the recipe names; `options` says which form answers must have, if any. Raises TeacherError.
+        """Load the model that the recipe names. `options` states the form of answers, if any. Raises TeacherError.
 
-        `lazy`: weights are loaded when they are first wanted. They must be there all the same: they are part of the
-        teacher's identity.
+        With `lazy`, weights are loaded when they are first needed. The files must still exist, because they are part of
+        the teacher's identity.
         """
         model = super().open(section, lazy=lazy)
         assert model.weights.revision, "what comes from files has one"
@@ -77,11 +76,11 @@ class LocalModel(LanguageModel):
         return self.tokens.tokenizer
 
     def render(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a prompt in the model's own chat template, ready for the answer."""
+        """Token ids of a prompt in the model's chat template, up to where the answer begins."""
         return self.tokens.render(messages)
 
     def close(self) -> None:
-        """Nothing: the memory goes with the object."""
+        """Nothing to do: the memory is freed with the object."""
 
     def sample(
         self,
@@ -89,7 +88,7 @@ class LocalModel(LanguageModel):
         spec: LogitsSpec | None,
         tick: Tick = no_tick,
     ) -> list[Reply]:
-        """One reply for each request. A prompt that does not fit the context is a failure, not an error."""
+        """One reply for each request. A prompt that exceeds the context gives a failure, not an exception."""
         if len({(r.sampling["temperature"], r.sampling["top_p"]) for r in requests}) > 1:
             raise ValueError("requests of one call must share temperature and top_p")
 
@@ -140,7 +139,7 @@ class LocalModel(LanguageModel):
         new_tokens: Sequence[int],
         act: Callable[[list[Request], list[list[int]]], list[Reply]],
     ) -> list[Reply]:
-        """Replies in order of `requests`; prompts of like length go together, so that little of a batch is padding."""
+        """Replies in the order of `requests`. Prompts of similar length share a batch, which keeps padding small."""
         prompts = self.tokens.render_each([(r.messages, r.open_turn) for r in requests])
         context = self.context
         replies = [

@@ -1,2 +1,3 @@
-"""The generators of STRATEGIES: `single` has those of one round; `choosing` asks several times and keeps what is best;
-`asking` makes new questions first."""
+"""The generator functions of STRATEGIES. `single` has strategies of one round, `choosing` has strategies that ask
+several times and keep the best, and `asking` has strategies that make new questions first.
+"""

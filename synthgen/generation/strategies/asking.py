@@ -1,13 +1,13 @@
-"""Strategies that make new questions, and then have them answered. The new text is the templates' `question`.
+"""Strategies that make new questions and have them answered. Templates read the new text as `question`.
 
-- `self_instruct`: a new question in the manner of some seeds (2022).
-- `evolve`: a question rewritten several times, each time by one of the folder's methods (Evol-Instruct, 2023).
-- `magpie`: the question that the teacher itself writes where a user's turn begins (2024).
+- `self_instruct`: a new question in the style of some seeds (2022).
+- `evolve`: a question rewritten several times, each time by one of the prompt folder's methods (Evol-Instruct, 2023).
+- `magpie`: the question that the teacher writes at the start of an empty user turn (2024).
 - `personas`: the question that a described person would ask (Persona Hub, 2024).
-- `paraphrase`, `back_translation`: the same question in other words; the known answer still holds.
-- `counterfactual`: names and pronouns swapped; both versions are answered.
+- `paraphrase`, `back_translation`: the same question in other words; the known answer is still correct.
+- `counterfactual`: names and pronouns are swapped; both versions are answered.
 - `extract`: questions about a document, answered from it.
-- `conversation`: several turns; the user's by a template of their own.
+- `conversation`: several turns; the user's turns have a template of their own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ITEM = re.compile(r"^\s*(?:[-*•]|\(?\d{1,2}[.):]|Q\d*[.:)])\s*")
 
 
 def self_instruct(job: Job) -> Rounds:
-    """The job's own seed and others of its split are shown; a copy of one of them is a failure."""
+    """Show the job's own seed and other seeds of its split. A copy of one of them is a failure."""
     others = job.others(job.recipe.steps.shown - 1)
     shown = [job.seed, *others]
     query = job.step(job.prompt.step("new", {"examples": [seed.fields for seed in shown]}), job.rewriter)
@@ -37,12 +37,12 @@ def self_instruct(job: Job) -> Rounds:
 
 
 def personas(job: Job) -> Rounds:
-    """The seed describes a person; template `ask` has the teacher write what they would ask."""
+    """The seed describes a person. Template `ask` makes the teacher write a question of this person."""
     return (yield from _new(job, job.step(job.prompt.step("ask", job.fields), job.rewriter), []))
 
 
 def magpie(job: Job) -> Rounds:
-    """Under the system message of template turn_system, the user's turn is opened and left to the model."""
+    """The teacher gets the system message of template turn_system and an open user turn, which it continues."""
     messages: list[Message] = [
         {"role": "system", "content": job.prompt.render("turn_system", job.fields)},
         {"role": "user", "content": ""},
@@ -51,14 +51,14 @@ def magpie(job: Job) -> Rounds:
 
 
 def paraphrase(job: Job) -> Rounds:
-    """The question in other words."""
+    """Ask for the question in other words."""
     query = job.step(job.prompt.step("paraphrase", job.fields), job.rewriter)
     old = [job.prompt.question(job.fields)]
     return (yield from _new(job, query, old, reference=job.seed.reference))
 
 
 def back_translation(job: Job) -> Rounds:
-    """The question into another language and back; the templates name the language."""
+    """Translate the question into another language and back. The templates name the language."""
     there = job.step(job.prompt.step("translate", job.fields), job.rewriter)
     [reply] = yield [there]
     text = new_question(there, reply, [])
@@ -71,7 +71,7 @@ def back_translation(job: Job) -> Rounds:
 
 
 def evolve(job: Job) -> Rounds:
-    """One row for every rewriting; a rewriting that fails ends the chain, and what came before it stays."""
+    """Make one row for each rewriting. A failed rewriting ends the chain; earlier rows stay."""
     methods = job.prompt.beginning(job.setting.strategy.template_prefix)
     rewritten: list[tuple[str, list[str]]] = []
     failed: list[Outcome] = []
@@ -95,7 +95,9 @@ def evolve(job: Job) -> Rounds:
 
 
 def counterfactual(job: Job) -> Rounds:
-    """Two rows of one group: the question as it is, and with names and pronouns swapped, in the answer as well."""
+    """Make two rows of one group: the original question, and the question and reference answer with names and pronouns
+    swapped.
+    """
     fields = {name: swap(value) if isinstance(value, str) else value for name, value in job.fields.items()}
     first = job.answer()
     if job.prompt.question(fields) == job.prompt.question(job.fields):
@@ -113,7 +115,9 @@ def counterfactual(job: Job) -> Rounds:
 
 
 def extract(job: Job) -> Rounds:
-    """Template `questions` has the teacher list questions, one a line; each is answered with the document at hand."""
+    """Template `questions` makes the teacher list questions, one a line. Each is answered with the document in the
+    prompt.
+    """
     query = job.step(job.prompt.step("questions", job.fields), job.rewriter)
     [reply] = yield [query]
     if reply.failure:
@@ -125,7 +129,7 @@ def extract(job: Job) -> Rounds:
 
 
 def conversation(job: Job) -> Rounds:
-    """One row of the group for every turn of the assistant: its prompt is the conversation so far."""
+    """Make one row of the group for each assistant turn. Its prompt is the conversation so far."""
     student, asked, parents = job.student(), job.asked(), list[str]()
     turns: list[Message] = []
     outcomes: list[Outcome] = []
@@ -173,7 +177,7 @@ def _new(
 def _answers(
     job: Job, queries: list[Query], sources: Sequence[Source] = ()
 ) -> Generator[list[Query], list[Reply], list[Outcome]]:
-    """The rows of new questions."""
+    """Ask the queries and make rows of the replies."""
     replies = (yield queries) if queries else []
     sources = [*sources, job.source("rewriter", job.rewriter)]
     return [
@@ -183,7 +187,7 @@ def _answers(
 
 
 def new_question(query: Query, reply: Reply, known: Sequence[str]) -> str | Failure:
-    """The text of a new question; a Failure when it is missing, cut off, or one of those already known."""
+    """The text of a new question. A Failure when it is missing, cut off, or equal to a known question."""
     if reply.failure:
         return failure(query, *reply.failure)
     text = reply.text.strip()
@@ -199,7 +203,9 @@ def new_question(query: Query, reply: Reply, known: Sequence[str]) -> str | Fail
 
 
 def items(text: str, *, whole: bool = True) -> list[str]:
-    """Lines of a list without their bullets and numbers, each once; the last line of a cut text is left out."""
+    """The distinct lines of a list without bullets and numbers. When `whole` is false, the text was cut off and its
+    last line is left out.
+    """
     lines = text.strip().split("\n")
     lines = lines if whole else lines[:-1]
     by_words = {normalize(line): line for line in reversed([_ITEM.sub("", line).strip() for line in lines])}

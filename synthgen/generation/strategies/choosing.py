@@ -1,13 +1,14 @@
-"""Strategies that ask several times, or several teachers, and keep what is best.
+"""Strategies that ask several times, or ask several teachers, and keep the best.
 
-- `rationalize`: a wrong answer is asked again with the right one as a hint; the rationale is kept if it leads there.
-- `vote`: the answer of the majority; asking stops when the lead cannot be overtaken.
-- `best_of_n`: the best of several completions, by a judge or another reward.
-- `preference`: the best and the worst of several completions: two rows of one group, `chosen` and `rejected`.
+- `rationalize`: after a wrong answer the question is asked again with the right answer as a hint. The rationale is kept
+  if it leads to that answer.
+- `vote`: the majority answer. Asking stops when the lead cannot be overtaken.
+- `best_of_n`: the best of several completions, according to a judge or another reward.
+- `preference`: the best and the worst of several completions as two rows of one group, `chosen` and `rejected`.
 - `consensus`: the answer that most of the recipe's teachers give.
-- `disagreement`: every teacher's answer, where they differ.
+- `disagreement`: every teacher's answer when the answers differ.
 
-A reply that cannot be read (no answer, no mark) is a failure with a reason; nothing is guessed in its place.
+A reply that cannot be parsed (no answer, no score) is a failure with a reason. The code never guesses a value.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ _YES_NO = ("yes", "no")
 
 
 def rationalize(job: Job) -> Rounds:
-    """STaR (2022): the student's prompt never shows the hint; a rationale that misses the known answer is a failure."""
+    """STaR (2022). The student's prompt never shows the hint. A rationale that does not lead to the known answer is a
+    failure.
+    """
     known = job.seed.reference
     first = job.answer()
     if known is None:
@@ -56,7 +59,9 @@ def rationalize(job: Job) -> Rounds:
 
 
 def vote(job: Job) -> Rounds:
-    """Self-consistency (2022), asking no more than it needs: each round asks the fewest that could settle it."""
+    """Self-consistency (2022) with early stopping: each round asks the smallest number of samples that could decide the
+    vote.
+    """
     most = job.recipe.steps.candidates
     asked: list[Asked] = []
     while True:
@@ -73,14 +78,16 @@ def vote(job: Job) -> Rounds:
 
 
 def consensus(job: Job) -> Rounds:
-    """One vote a teacher; the row is that of the first teacher who is of the majority."""
+    """Each teacher has one vote. The row comes from the first teacher in the majority."""
     queries = [job.answer(teacher=name) for name in job.setting.versions]
     replies = yield queries
     return _elected(job, list(zip(queries, replies, strict=True)))
 
 
 def disagreement(job: Job) -> Rounds:
-    """A row for each teacher where not all give the same answer; `agreement` is the share of the largest party."""
+    """Make a row for each teacher unless all give the same answer. `agreement` is the share of the most frequent
+    answer.
+    """
     queries = [job.answer(teacher=name) for name in job.setting.versions]
     replies = yield queries
     asked = list(zip(queries, replies, strict=True))
@@ -95,7 +102,7 @@ def disagreement(job: Job) -> Rounds:
 
 
 def best_of_n(job: Job) -> Rounds:
-    """The completion with the highest reward; the first of equals."""
+    """Keep the completion with the highest reward; of equal ones, the first."""
     ranking = yield from _ranking(job)
     if not ranking.ranked:
         return ranking.failed
@@ -106,7 +113,9 @@ def best_of_n(job: Job) -> Rounds:
 
 
 def preference(job: Job) -> Rounds:
-    """Two rows of one group, with equal `parents` and seed: the completions with the highest and the lowest reward."""
+    """Make two rows of one group with equal `parents` and seed: the completions with the highest and the lowest
+    reward.
+    """
     ranking = yield from _ranking(job)
     if not ranking.ranked:
         return ranking.failed
@@ -130,14 +139,14 @@ def preference(job: Job) -> Rounds:
 
 
 def _two_best(job: Job, asked: Sequence[Asked]) -> tuple[tuple[str, int], tuple[str, int]]:
-    """The two largest parties among the readable answers, with their votes."""
+    """The two most frequent answers among the readable ones, with their votes."""
     parties = Counter(_party(job.answer_of(r)) for _, r in asked if not r.failure and job.answer_of(r))
     first, second, *_ = [*parties.most_common(2), ("", 0), ("", 0)]
     return first, second
 
 
 def _party(answer: str | None) -> str:
-    """Answers of one party say the same: numbers by value, anything else by its words."""
+    """A key that is equal for equivalent answers: numbers are compared by value, other answers by their words."""
     if not answer:
         return ""
     bare = re.sub(r"[$%,.\s]+$", "", answer)
@@ -145,7 +154,7 @@ def _party(answer: str | None) -> str:
 
 
 def _elected(job: Job, asked: Sequence[Asked]) -> list[Outcome]:
-    """The first row of the majority, with `agreement`: its share of all that were asked."""
+    """The first row with the majority answer. Its score `agreement` is the majority's share of all samples."""
     (winner, lead), (_, second) = _two_best(job, asked)
     if not lead:
         failed: list[Outcome] = [failure(q, *r.failure) for q, r in asked if r.failure]
@@ -159,7 +168,7 @@ def _elected(job: Job, asked: Sequence[Asked]) -> list[Outcome]:
 
 @dataclass(frozen=True)
 class Ranked:
-    """A completion and its reward: the more, the better."""
+    """A completion and its reward; a higher reward is better."""
 
     query: Query
     reply: Reply
@@ -168,7 +177,7 @@ class Ranked:
 
 @dataclass
 class Ranking:
-    """All completions of a job that have a reward, what failed on the way, and the ids of all that was asked."""
+    """The completions of a job that have a reward, the failures on the way, and the ids of all requests."""
 
     ranked: list[Ranked] = field(default_factory=list)
     failed: list[Outcome] = field(default_factory=list)
@@ -176,7 +185,7 @@ class Ranking:
 
 
 def _ranking(job: Job) -> Generator[list[Query], list[Reply], Ranking]:
-    """Ask for the candidates, then for what each is worth."""
+    """Ask for the candidates, then for the reward of each."""
     most = job.recipe.steps.candidates
     queries = [job.answer(number=job.index * most + n) for n in range(most)]
     replies = yield queries
@@ -210,7 +219,7 @@ def _ranking(job: Job) -> Generator[list[Query], list[Reply], Ranking]:
 
 
 def _judging(job: Job, query: Query, reply: Reply) -> Query:
-    """What the judge is asked about a completion."""
+    """The query that makes the judge rate a completion."""
     reward = REWARDS[job.recipe.steps.choose]
     parents = (query.id,)
     if not reward.template:
@@ -228,7 +237,9 @@ def _judging(job: Job, query: Query, reply: Reply) -> Query:
 
 
 def _reward(judged: Query, verdict: Reply) -> float | None:
-    """The mean log-probability of the completion's tokens, the probability of "yes", or the mark."""
+    """The reward of a completion: the mean log-probability of its tokens, the probability of "yes", or the judge's
+    score.
+    """
     if judged.request.kind == "score":
         logprobs = verdict.token_logprobs or [0.0]
         return sum(logprobs) / len(logprobs)
@@ -238,7 +249,9 @@ def _reward(judged: Query, verdict: Reply) -> float | None:
 
 
 def mark(text: str) -> float | None:
-    """The mark that a judge gives: the one number, 1 to 10, in the first line that has any; None when it is not so."""
+    """The score in a judge's reply. It is the only number, from 1 to 10, in the first line that has any number;
+    otherwise None.
+    """
     for line in text.splitlines():
         found = _MARK.findall(line)
         if found:
@@ -248,5 +261,5 @@ def mark(text: str) -> float | None:
 
 
 def _judges(job: Job) -> list[Source]:
-    """The source entry of the judge, where there is one."""
+    """The source entry of the judge; empty when there is no judge."""
     return [job.source("judge", job.judge)] if REWARDS[job.recipe.steps.choose].judge_offers else []

@@ -1,10 +1,9 @@
 """Strategies of one round.
 
-- `answer`: the teacher's completion as it is. `rationale` is the same, and the completion is split into reasoning and
-  answer.
-- `classify`: probabilities of the recipe's labels; the likeliest is the answer.
-- `embed`: the text alone, for a student of sentences. Its teacher is asked while the student is trained.
-- `score`: the distributions along completions that the seeds bring.
+- `answer`: the teacher's completion, unchanged. `rationale` also splits the completion into reasoning and answer.
+- `classify`: probabilities of the recipe's labels; the most probable label is the answer.
+- `embed`: only the text, for a student that embeds sentences. The teacher embeds the text during training.
+- `score`: the teacher's distributions over the tokens of completions that are in the seeds.
 """
 
 from __future__ import annotations
@@ -27,21 +26,22 @@ def answer(job: Job) -> Rounds:
 
 
 def classify(job: Job) -> Rounds:
-    """Probabilities of the recipe's labels."""
+    """Ask for the probabilities of the recipe's labels."""
     query = job.classify(job.asked(), job.recipe.generate.labels, job.teacher, prompt=job.student())
     [reply] = yield [query]
     return [_outcome(job, query, reply)]
 
 
 def embed(job: Job) -> Rounds:
-    """The text, if it fits the model."""
+    """Keep the text if it fits into the model's context."""
     query = job.embed(job.student(), job.teacher)
     [reply] = yield [query]
     return [_outcome(job, query, reply)]
 
 
 def score(job: Job) -> Rounds:
-    """The distributions along the seed's `completion`: text or messages; `prompt` is messages, or what user.j2 renders.
+    """Ask for the distributions over the seed's `completion`, which is text or messages. The prompt is the seed's
+    `prompt` (messages), or else what user.j2 renders.
 
     The rows of a corpus can be scored again: their `teacher_prompt` and `token_ids` are used."""
     given, asked_before = job.fields.get("completion"), job.fields.get("teacher_prompt")
@@ -66,13 +66,13 @@ def score(job: Job) -> Rounds:
 
 
 def given_question(fields: Mapping[str, object], prompt: Prompt) -> str:
-    """What a seed asks that may bring its own messages; otherwise what user.j2 renders."""
+    """The question of a seed: its own messages if it has any, otherwise what user.j2 renders."""
     messages = messages_of(fields.get("prompt"))
     return "\n".join(str(m.get("content") or "") for m in messages) if messages else prompt.question(fields)
 
 
 def messages_of(value: object) -> list[Message]:
-    """The messages of a seed's field without their empty parts; none where the field holds something else."""
+    """The messages in a seed's field, without their empty parts. Empty when the field does not hold messages."""
     if not (isinstance(value, list) and all(isinstance(message, dict) for message in value)):
         return []
     return [{key: part for key, part in message.items() if part is not None} for message in value]  # type: ignore[misc]

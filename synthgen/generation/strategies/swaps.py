@@ -1,7 +1,7 @@
-"""Counterfactual swaps: the same text with the other names and pronouns, from the word list in data/swaps.yaml.
+"""Counterfactual swaps: names and pronouns of a text are replaced by their counterparts in data/swaps.yaml.
 
-Names are swapped pair by pair wherever they stand as words, so that swapping twice gives them back. English has
-one word for two pronouns ("her" is him or his, "his" is her or hers): a following noun phrase decides.
+Names are swapped in pairs wherever they occur as words, so swapping twice restores the text. Two English pronouns are
+ambiguous ("her" becomes him or his, "his" becomes her or hers). A noun phrase after the pronoun decides.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _WORD = re.compile(r"[A-Za-z]+(?:'(?!s\b)[A-Za-z]+)*")
 
 @lru_cache
 def _pairs() -> tuple[dict[str, str], dict[str, str], frozenset[str]]:
-    """(names, words in lower case, words that do not begin a noun phrase)."""
+    """Return (names, lower-case words, words that do not begin a noun phrase)."""
     found = yaml.safe_load((shipped("data") / "swaps.yaml").read_text(encoding="utf-8"))
     names: dict[str, str] = {}
     words: dict[str, str] = {}
@@ -29,7 +29,7 @@ def _pairs() -> tuple[dict[str, str], dict[str, str], frozenset[str]]:
 
 
 def swap(text: str) -> str:
-    """The text with every name and pronoun of the list replaced by its pair."""
+    """Replace every listed name and pronoun by its counterpart."""
     names, words, after_object = _pairs()
 
     def other(match: re.Match[str]) -> str:
@@ -50,7 +50,7 @@ def swap(text: str) -> str:
 
 
 def _like(new: str, old: str) -> str:
-    """`new` in the case of `old`."""
+    """Give `new` the letter case of `old`."""
     if len(old) > 1 and old.isupper():
         return new.upper()
     return new[:1].upper() + new[1:] if old[:1].isupper() else new

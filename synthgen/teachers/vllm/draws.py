@@ -1,13 +1,13 @@
 """Draws from the full distribution, made inside vLLM's workers and sent to the teacher.
 
-vLLM gives the k likeliest tokens and no more, so the draws of a `sampled` target are taken where the logits are:
-a logits processor looks at each row before temperature and top-p, draws, and changes nothing. What it drew goes
-over a local socket, a message a step, because a worker has no other way back that works for every copy of a model.
-With the draws of a position goes the largest log-probability there. vLLM gives the same number with the reply, and
-draws are taken for a token's only where the two agree. Random numbers come from the request's id alone, as in the
+vLLM returns only the k most probable tokens, so the draws of a `sampled` target are taken inside vLLM. A logits
+processor sees each row before temperature and top-p, draws from it, and leaves the logits unchanged. It sends the draws
+over a local socket, one message a step, because a worker has no other way to return data that works for every copy of a
+model. Each position's draws are sent with its largest log-probability. vLLM also returns this number with the reply;
+draws are accepted for a token only when both agree. Random numbers depend only on the request's id, as in the
 'transformers' teacher.
 
-The module is loaded in the workers too, by name: vLLM has one interface for each of its two model runners.
+vLLM's workers also import this module by name. vLLM has two model runners, each with its own interface.
 """
 
 from __future__ import annotations
@@ -33,17 +33,18 @@ from synthgen.logits import Floats, LogitsSpec, Sampled, count_draws
 
 try:
     from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as SlotLogitsProcessor
-except ImportError:  # before the second model runner
+except ImportError:  # this vLLM is older than the second model runner
     SlotLogitsProcessor = object
 
-ARGUMENT = "synthgen_draws"  # in SamplingParams.extra_args: {"key", "seed", "count", "temperature", "to"}
-_RANDOM_STEPS = 32  # as in the 'transformers' teacher: the same numbers for the same request
+# key in SamplingParams.extra_args; its value is {"key", "seed", "count", "temperature", "to"}
+ARGUMENT = "synthgen_draws"
+_RANDOM_STEPS = 32  # same value as in the 'transformers' teacher, so a request gets the same numbers
 _SAME = 1e-3  # nats
-_WAIT = 20.0  # seconds that draws may take to arrive after the request's last token
+_WAIT = 20.0  # seconds to wait for draws after the request's last token
 
 
 class _Row:
-    """One request in a worker: where its draws go and which random numbers are its own."""
+    """One request in a worker: the destination of its draws, and its random numbers."""
 
     def __init__(self, wanted: dict[str, Any]) -> None:
         self.key, self.to = str(wanted["key"]), str(wanted["to"])
@@ -54,9 +55,9 @@ class _Row:
         self.generator = np.random.Generator(np.random.Philox(key=self.seed))
 
     def uniforms(self, position: int) -> Any:
-        """The random numbers of one position; the first of them is the next token's in the other teacher."""
+        """The random numbers of one position. The 'transformers' teacher uses the first one for the next token."""
         block, step = divmod(position, _RANDOM_STEPS)
-        if block < self.block:  # a position that was drawn before comes again after vLLM preempted the request
+        if block < self.block:  # vLLM repeats positions after it has preempted a request
             self.generator, self.block = np.random.Generator(np.random.Philox(key=self.seed)), -1
         while self.block < block:
             self.numbers = self.generator.random((_RANDOM_STEPS, 1 + self.count))
@@ -65,7 +66,7 @@ class _Row:
 
 
 class _Sender(threading.Thread):
-    """Copies draws off the device and sends them, beside the step that made them."""
+    """Copies draws from the device and sends them, in parallel with the next step."""
 
     def __init__(self) -> None:
         super().__init__(name="synthgen-draws", daemon=True)
@@ -87,7 +88,7 @@ class _Sender(threading.Thread):
 
 
 def draw(sender: _Sender, logits_BV: torch.Tensor, rows: list[tuple[int, _Row, int]]) -> None:
-    """Draw for rows = (row of the batch, request, position in its completion), and send."""
+    """Draw and send for rows = (row of the batch, request, position in its completion)."""
     alike: dict[tuple[float, int, str], list[tuple[int, _Row, int]]] = {}
     for entry in rows:
         alike.setdefault((entry[1].temperature, entry[1].count, entry[1].to), []).append(entry)
@@ -112,19 +113,19 @@ def _rank() -> int:
 
 
 class BatchDraws(LogitsProcessor):
-    """For the first model runner: requests by row of the batch, moved about as the batch changes."""
+    """For the first model runner: tracks requests by row of the batch as the batch changes."""
 
     def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None:
-        self.rows: dict[int, tuple[_Row, list[int]]] = {}  # with the tokens written so far, kept current by vLLM
+        self.rows: dict[int, tuple[_Row, list[int]]] = {}  # with the generated tokens, which vLLM keeps up to date
         self.rank: int | None = None
         self.sender: _Sender | None = None
 
     def is_argmax_invariant(self) -> bool:
-        """False: otherwise greedy batches would skip it."""
+        """False, because vLLM would skip the processor for greedy batches otherwise."""
         return False
 
     def update_state(self, batch_update: Any) -> None:
-        """Follow the requests of the batch."""
+        """Update the rows after the batch has changed."""
         if batch_update is not None and self.rank is None:
             self.rank = _rank()
         process_dict_updates(self.rows, batch_update, self._new)
@@ -134,16 +135,16 @@ class BatchDraws(LogitsProcessor):
         return None if row is None else (row, output)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """Draw; the logits stay as they are."""
+        """Draw. The logits are returned unchanged."""
         if self.rows:
             self.sender = self.sender or _Sender()
-            # A prompt that is only half read also passes here; its place is drawn again when it is whole.
+            # Partly processed prompts also pass here; their position is drawn again when the prompt is complete.
             draw(self.sender, logits, [(b, row, len(output)) for b, (row, output) in sorted(self.rows.items())])
         return logits
 
 
 class SlotDraws(SlotLogitsProcessor):
-    """For the second model runner: requests by slot."""
+    """For the second model runner: tracks requests by slot."""
 
     def __init__(self, vllm_config: Any, req_states: Any) -> None:
         self.states = req_states
@@ -152,7 +153,7 @@ class SlotDraws(SlotLogitsProcessor):
         self.sender: _Sender | None = None
 
     def add_request(self, req_idx: int, sampling_params: Any) -> bool:
-        """Take the slot over from whoever had it."""
+        """Assign the slot to a new request."""
         if self.rank is None:
             self.rank = _rank()
         row = _row(sampling_params, self.rank)
@@ -162,11 +163,13 @@ class SlotDraws(SlotLogitsProcessor):
         return row is not None
 
     def apply(self, logits: torch.Tensor, ctx: Any) -> torch.Tensor:
-        """Draw; the logits stay as they are. Without speculation a request has one row, in the batch's order."""
+        """Draw. The logits are returned unchanged. Without speculative decoding each request has one row, in the
+        batch's order.
+        """
         rows = []
         for b, slot in enumerate(ctx.idx_mapping_np.tolist()):
             position = int(ctx.seq_lens_upper_bound_np[b]) - int(self.states.prompt_len.np[slot])
-            if slot in self.rows and position >= 0:  # below: a prompt that is only half read
+            if slot in self.rows and position >= 0:  # negative positions belong to partly processed prompts
                 rows.append((b, self.rows[slot], position))
         if rows:
             self.sender = self.sender or _Sender()
@@ -175,7 +178,9 @@ class SlotDraws(SlotLogitsProcessor):
 
 
 class Collector:
-    """The teacher's end: draws by request and position, until the request has them all. Lives in one event loop."""
+    """The receiving end in the teacher: stores draws by request and position until a request is complete. Lives in one
+    event loop.
+    """
 
     def __init__(self) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="synthgen-")
@@ -188,7 +193,7 @@ class Collector:
         self.task = asyncio.get_running_loop().create_task(self._listen())
 
     def expect(self, key: str, seed: str, spec: LogitsSpec) -> dict[str, Any]:
-        """What a request must carry so that its draws come here under `key`; `seed` is hexadecimal."""
+        """The arguments that make a request send its draws here under `key`. `seed` is hexadecimal."""
         self.found[key] = {}
         return {
             "key": key,
@@ -199,9 +204,9 @@ class Collector:
         }
 
     async def take(self, key: str, best: Floats) -> Sampled:
-        """The draws of a completion, given vLLM's largest log-probability at each of its positions.
+        """The draws of a completion. `best` is vLLM's largest log-probability at each position.
 
-        Raises TeacherError when they do not come.
+        Raises TeacherError when the draws do not arrive.
         """
         found = self.found[key]
         missing = set(range(len(best)))
@@ -217,7 +222,7 @@ class Collector:
         return count_draws(np.stack([found[t][0] for t in range(len(best))]))
 
     def forget(self, key: str) -> None:
-        """Whatever came or comes under `key` is of no use any more."""
+        """Discard all draws of `key`, including later ones."""
         self.found.pop(key, None)
 
     def close(self) -> None:

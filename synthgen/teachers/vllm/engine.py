@@ -1,11 +1,11 @@
-"""vLLM's engine in this process, kept busy and kept alive.
+"""Runs vLLM's engine, keeps it busy, and restarts it when it dies.
 
-It runs on an event loop in a thread of its own, so that plain functions and any other loop can ask it. There are
-never more requests in flight than a tenth above what the engine writes at once, and never a barrier between them.
+It runs on an event loop in its own thread, so plain functions and other loops can call it. At most 10% more requests
+are in flight than the engine generates at once. There is no barrier between them.
 
-When the engine dies, every request that was in flight is suspect. A new engine is started and the suspects are
-tried again in halves, until the one that kills it stands alone: it gets `Poison`, the others their answers. What
-was waiting goes on afterwards.
+When the engine dies, every request in flight is a suspect. A new engine is started, and the suspects are retried in
+halves until the request that kills it runs alone. That request gets `Poison`; the others get their answers. Waiting
+requests continue afterwards.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-# Quiet, and no calls home, unless the user says otherwise; read when vLLM is imported.
+# No log output and no telemetry unless the user sets them; vLLM reads these variables on import.
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
@@ -36,19 +36,19 @@ from synthgen.teachers.vllm.flat import positions
 from synthgen.teachers.vllm.parent import children_follow
 from synthgen.teachers.vllm.probe import known, missing, version
 
-_FILL = 1.1  # requests in flight, against what the engine writes at once: the next is there when one ends
-_GIVE_UP = 3  # requests in a row that killed the engine: then it is not the requests
+_FILL = 1.1  # ratio of requests in flight to requests that the engine generates at once, so a next one is always ready
+_GIVE_UP = 3  # after this many requests in a row that killed the engine, the requests are not the cause
 
 Result = TypeVar("Result")
 
 
 class Poison(Exception):
-    """This request killed the engine: it was in flight at two deaths, the last time alone."""
+    """This request killed the engine: it was in flight at two deaths, and ran alone at the second one."""
 
 
 @dataclass(eq=False)
 class Job:
-    """One request: token ids and SamplingParams; with `draws` = (seed, spec), draws at every position."""
+    """One request: token ids and SamplingParams. With `draws` = (seed, spec), tokens are drawn at every position."""
 
     tokens: list[int]
     params: Any
@@ -57,7 +57,9 @@ class Job:
 
 
 class Engine:
-    """`AsyncEngineArgs` as a dictionary in, finished `RequestOutput`s out. Starts at the first request."""
+    """An engine with `AsyncEngineArgs` (a dictionary) as input and finished `RequestOutput`s as output. It starts at
+    the first request.
+    """
 
     def __init__(self, arguments: dict[str, Any]) -> None:
         self.arguments = arguments
@@ -77,7 +79,7 @@ class Engine:
         atexit.register(self.close)
 
     def call(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run a coroutine on the engine's loop and wait for it, from any other thread."""
+        """Run a coroutine on the engine's loop and wait for its result, from any other thread."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -86,26 +88,29 @@ class Engine:
             raise
 
     async def ask(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run a coroutine on the engine's loop and wait for it, from any other loop."""
+        """Run a coroutine on the engine's loop and wait for its result, from any other loop."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     def close(self) -> None:
-        """Stop the engine and its processes; a later request starts another."""
+        """Stop the engine and its processes. A later request starts a new one."""
         atexit.unregister(self.close)
         if self._loop.is_running():
             self.call(self._stop())
 
     async def ready(self) -> int:
-        """Start the engine if there is none; how many requests may be in flight. Raises TeacherError."""
+        """Start the engine if it is not running. Returns the number of requests that may be in flight. Raises
+        TeacherError.
+        """
         async with self._starting:
             if self._llm is None:
                 self._start()
         return self._most
 
     async def run(self, job: Job) -> tuple[Any, Sampled | None]:
-        """The finished RequestOutput, and the draws where the job asks for them.
+        """The finished RequestOutput, and the draws if the job asks for them.
 
-        On the engine's loop only. Raises Poison, TeacherError, or vLLM's own error for a request that it refuses.
+        Call this only on the engine's loop. Raises Poison, TeacherError, or vLLM's own error for a request that it
+        rejects.
         """
         await self.ready()
         assert self._slots is not None
@@ -151,8 +156,8 @@ class Engine:
         return found, drawn
 
     async def _recover(self) -> None:
-        """Start another engine and find out which suspect kills it."""
-        while self._flying:  # all that were in flight hear of the death
+        """Start a new engine and find the suspect that kills it."""
+        while self._flying:  # every request in flight gets the error
             await asyncio.sleep(0.01)
         suspects, self._suspects = self._suspects, []
         try:
@@ -169,7 +174,7 @@ class Engine:
             self._recovery = None
 
     async def _try(self, group: list[Job]) -> None:
-        """Answer every job of the group; those that die are tried again in halves."""
+        """Answer every job of the group. When the engine dies, retry the jobs in halves."""
         results = await asyncio.gather(*(self._fly(job) for job in group), return_exceptions=True)
         dead = []
         for job, result in zip(group, results, strict=True):
@@ -207,7 +212,7 @@ class Engine:
                 config.model_config.logits_processors = [f"{Collector.__module__}:{name}"]
             with children_follow(config):
                 self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
-        except Exception as error:  # vLLM, torch and the model's code each raise their own kinds
+        except Exception as error:  # vLLM, torch and the model's code raise their own exceptions
             raise TeacherError(
                 f"vLLM {version()} does not start with '{self.arguments['model']}': {str(error).strip()[:300]}",
                 "its own messages above say why; VLLM_LOGGING_LEVEL=INFO shows more",
@@ -227,7 +232,7 @@ class Engine:
     def _shutdown(self) -> None:
         llm, self._llm = self._llm, None
         if llm is not None:
-            with contextlib.suppress(Exception):  # it may be dead already, in whatever way
+            with contextlib.suppress(Exception):  # it may already be dead
                 llm.shutdown()
 
     async def _stop(self) -> None:
@@ -243,12 +248,12 @@ def _halves(jobs: list[Job]) -> list[list[Job]]:
 
 
 def largest(flat: Any) -> Floats:
-    """The largest log-probability at every position, of a reply that was asked for one or more."""
+    """The largest log-probability at every position of a reply whose request asked for one or more."""
     return positions(flat)[1][:, 1]
 
 
 def _prompt(tokens: list[int]) -> Any:
-    """Token ids as this vLLM wants them: rendered where it knows that, which saves a hop to another thread."""
+    """Token ids as input of this vLLM. When vLLM accepts rendered prompts, that form saves a hop to another thread."""
     try:
         from vllm.inputs import tokens_input
     except ImportError:

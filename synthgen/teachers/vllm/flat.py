@@ -1,7 +1,7 @@
-"""vLLM's flat log-probabilities as arrays, without a loop over tokens. Needs numpy alone.
+"""Converts vLLM's flat log-probabilities to arrays without a loop over tokens. Imports only numpy.
 
-Every position has 1 + k entries: first the token that stands there (drawn, or given by the prompt), whether or not
-it is among the likeliest, then the k likeliest in order. The first position of a prompt has none.
+Every position has 1 + k entries. The first is the actual token (drawn, or from the prompt), even when it is also among
+the k most probable tokens. These k follow in order. The first position of a prompt has no entries.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from synthgen.logits import Floats, Ints, TopK
 
 
 def positions(flat: Any, first: int = 0) -> tuple[Ints, Floats]:
-    """Ids and log-probabilities, (T, 1 + k) each, from position `first` on. Raises ValueError for positions of
-    unlike width, which no vLLM gives to requests like ours."""
+    """Ids and log-probabilities, (T, 1 + k) each, from position `first` on. Raises ValueError when positions differ in
+    width, which does not happen for our requests.
+    """
     starts, ends = flat.start_indices[first:], flat.end_indices[first:]
     if not starts:
         return np.zeros((0, 1), np.int32), np.zeros((0, 1), np.float32)
@@ -30,10 +31,10 @@ def positions(flat: Any, first: int = 0) -> tuple[Ints, Floats]:
 
 
 def top_k(ids: Ints, logprobs: Floats, vocab_size: int) -> TopK:
-    """The k likeliest of each position, at temperature 1, of what `positions` gives for k > 0.
+    """The k most probable tokens of each position, at temperature 1, from the result of `positions` with k > 0.
 
-    The mass left out is what is missing to one. Where rounding eats it, it is at most what the ids left out could
-    hold if each were as likely as the last one kept.
+    The tail mass is one minus the mass of these tokens. When rounding makes it zero, it is the largest mass that the
+    other ids could have if each were as probable as the last stored one.
     """
     best, logp = ids[:, 1:], logprobs[:, 1:]
     if (logp[:, 1:] > logp[:, :-1]).any():

@@ -1,10 +1,13 @@
-"""The vLLM teacher, in process: the same answers, targets and probabilities as the 'transformers' teacher, faster.
+"""The vLLM teacher in this process. It gives the same answers, targets and probabilities as the 'transformers' teacher,
+but faster.
 
-Text is decoded here and stops are token ids, because vLLM's own decoding of every candidate costs more than the
-rest of a reply. Log-probabilities are of the raw logits, whatever the sampling. A row's random numbers come from
-its id, but its bits may differ with the rows beside it: vLLM's kernels are not the same for every batch.
+This module decodes text itself and stops at token ids, because vLLM's decoding of every candidate costs more than the
+rest of a reply. Log-probabilities are of the raw logits, independent of the sampling parameters. A row's random numbers
+depend on its id, but its bits may change with the other rows in the batch, because vLLM uses different kernels for
+different batches.
 
-What the installed vLLM cannot do is refused with its version and what it lacks (`synthgen.teachers.vllm.probe`).
+When the installed vLLM lacks a feature, the error states its version and what it lacks
+(`synthgen.teachers.vllm.probe`).
 """
 
 from __future__ import annotations
@@ -33,13 +36,13 @@ from synthgen.teachers.vllm.engine import Engine, Job, Poison
 from synthgen.teachers.vllm.flat import positions, top_k
 from synthgen.teachers.vllm.probe import known, missing, require, version
 
-_MOST_IDS = 128  # token ids that one request may ask the log-probabilities of
-_LABEL_TOKENS = 16  # room kept in the context for a label
+_MOST_IDS = 128  # maximum number of token ids in one request for log-probabilities
+_LABEL_TOKENS = 16  # context tokens reserved for a label
 _NEEDED = {"sample": "generate", "classify": "classify", "score": "score"}  # capability -> feature of vLLM
 
 
 class _Failed(Exception):
-    """A request without an answer, by its own fault."""
+    """A request that cannot be answered because of its own content."""
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(reason)
@@ -60,7 +63,7 @@ class VllmModel:
 
     @classmethod
     def open(cls, section: VllmTeacher, options: TeacherOptions | None = None) -> VllmModel:
-        """Find the model that the recipe names; its weights are loaded later. Raises TeacherError."""
+        """Locate the model that the recipe names. Its weights are loaded later. Raises TeacherError."""
         require("generate")
         if strange := [name for name in section.extra if name not in known(section.extra, AsyncEngineArgs)]:
             raise TeacherError(
@@ -72,7 +75,7 @@ class VllmModel:
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **more)
             config = AutoConfig.from_pretrained(name, trust_remote_code=False, **more)
-        except Exception as error:  # the hub client and tokenizers each raise their own kinds
+        except Exception as error:  # the hub client and tokenizers raise their own exceptions
             raise TeacherError(
                 f"model '{name}' cannot be loaded: {str(error).strip().splitlines()[0]}",
                 "check the name and the network; a local folder or GGUF file works offline",
@@ -103,7 +106,7 @@ class VllmModel:
         self.engine.close()
 
     def render(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a prompt in the model's own chat template, ready for the answer."""
+        """Token ids of a prompt in the model's chat template, up to where the answer begins."""
         return render(self.tokenizer, messages)
 
     def sample(
@@ -112,7 +115,9 @@ class VllmModel:
         spec: LogitsSpec | None,
         tick: Tick = no_tick,
     ) -> list[Reply]:
-        """One reply a request. A prompt that does not fit, is refused or kills the engine is a failure, no error."""
+        """One reply a request. A prompt that is too long, is rejected or kills the engine gives a failure, not an
+        exception.
+        """
         return self._together(requests, spec, tick)
 
     def classify(self, requests: Sequence[Request]) -> list[Reply]:
@@ -125,19 +130,19 @@ class VllmModel:
         spec: LogitsSpec | None,
         tick: Tick = no_tick,
     ) -> list[Reply]:
-        """Log-probabilities of each request's completion, and the top-k along it if `spec` asks for it.
+        """Log-probabilities of each request's completion, and the top-k along it if `spec` asks for them.
 
-        vLLM computes the prompt anew for this: its prefix cache holds no logits. It also writes one token more, for
-        which the context must have room.
+        vLLM computes the whole prompt again for this, because its prefix cache holds no logits. It also generates one
+        more token, so the context must have room for it.
         """
         return self._together(requests, spec, tick)
 
     async def start(self) -> int:
-        """Start the engine; a tenth more requests than it writes at once, so that the next is there when one ends."""
+        """Start the engine. Returns 10% more requests than it generates at once, so a next one is always ready."""
         return await self.engine.ask(self.engine.ready())
 
     async def ask(self, request: Request, spec: LogitsSpec | None, tick: Tick) -> Reply:
-        """The reply to one request of any kind, from any event loop; many may be asked at once."""
+        """The reply to one request of any kind, from any event loop. Many calls may run at once."""
         self._check(request.kind, spec)
         [prompt] = render_each(self.tokenizer, [(request.messages, request.open_turn)])
         return await self.engine.ask(self._answer(request, prompt, spec, tick))
@@ -160,7 +165,7 @@ class VllmModel:
             return Reply(failure=(failed.kind, failed.reason))
 
     async def _run(self, job: Job) -> tuple[Any, Sampled | None]:
-        """`Engine.run`; what is the request's fault is `_Failed`."""
+        """Call `Engine.run`. Raises `_Failed` for errors that the request caused."""
         try:
             return await self.engine.run(job)
         except Poison:
@@ -170,7 +175,7 @@ class VllmModel:
             raise _Failed("bad_request", str(error).strip()[:500]) from None
 
     def _check(self, kind: str, spec: LogitsSpec | None) -> None:
-        """Raise TeacherError for what this vLLM, or vLLM at all, does not give."""
+        """Raise TeacherError when the request needs something that this vLLM version, or any version, lacks."""
         require(_NEEDED[kind])
         if spec is None or kind == "classify":
             return
@@ -191,7 +196,8 @@ class VllmModel:
         if failure := self._too_long(prompt, int(request.sampling["max_new_tokens"])):
             return Reply(failure=failure)
         draws = (request.id, spec) if spec and spec.kind == "sampled" else None
-        form = self.form if request.target else {}  # what becomes a row is held to it, a step on the way is not
+        # only answers that become rows are constrained, not intermediate steps
+        form = self.form if request.target else {}
         params = sample_params(request, spec, self.eos, self.identity["vocab_size"], form)
         output, drawn = await self._run(Job(prompt, params, draws))
         done = output.outputs[0]
@@ -214,7 +220,7 @@ class VllmModel:
         if len(set(labels)) < len(labels) or not all(labels):
             named = ", ".join(request.labels)
             raise TeacherError(f"labels {named} are not distinct token sequences", "rename generate.labels")
-        nexts: dict[tuple[int, ...], list[int]] = {}  # tokens of a label before -> tokens that may follow
+        nexts: dict[tuple[int, ...], list[int]] = {}  # tokens at the start of a label -> possible next tokens
         for label in labels:
             for place, token in enumerate(label):
                 known = nexts.setdefault(label[:place], [])
@@ -229,7 +235,7 @@ class VllmModel:
         return Reply(request.labels[best], prompt, list(labels[best]), "stop", None, probs.tolist())
 
     async def _next(self, prompt: list[int], before: tuple[int, ...], ids: list[int]) -> dict[tuple[int, ...], float]:
-        """Log-probability of each of `ids` after the prompt and the tokens `before`, by the whole sequence."""
+        """Log-probability of each of `ids` after the prompt and the tokens `before`, as part of the whole sequence."""
         params = SamplingParams(
             temperature=0.0,
             max_tokens=1,
@@ -277,7 +283,7 @@ class VllmModel:
 
 
 def arguments(section: VllmTeacher, model: str) -> dict[str, Any]:
-    """What `AsyncEngineArgs` is given; null keys are left to vLLM."""
+    """The arguments of `AsyncEngineArgs`; null keys are left to vLLM's defaults."""
     wanted = {
         "model": model,
         "revision": section.revision,
@@ -292,7 +298,7 @@ def arguments(section: VllmTeacher, model: str) -> dict[str, Any]:
         "max_logprobs": -1,
         "logprobs_mode": "raw_logprobs",
         "enable_prefix_caching": True,
-        "generation_config": "vllm",  # the checkpoint's own would change the sampling behind our back
+        "generation_config": "vllm",  # the checkpoint's generation config would silently change the sampling
         "use_tqdm_on_load": False,
         **section.extra,
     }
@@ -302,9 +308,9 @@ def arguments(section: VllmTeacher, model: str) -> dict[str, Any]:
 def sample_params(
     request: Request, spec: LogitsSpec | None, eos: set[int], vocab_size: int, form: dict[str, Any]
 ) -> SamplingParams:
-    """One request's parameters: what the recipe says, and what of the distribution comes back."""
+    """The parameters of one request: the recipe's sampling, and the part of the distribution to return."""
     more: dict[str, Any] = {}
-    if spec:  # with draws, the largest log-probability says which position they belong to
+    if spec:  # the largest log-probability shows which position draws belong to
         more = {"logprobs": min(spec.k, vocab_size) if spec.kind == "topk" else 1, "flat_logprobs": True}
     if form:
         from vllm.sampling_params import StructuredOutputsParams
@@ -323,16 +329,16 @@ def sample_params(
 
 
 def _ends(name: str, more: dict[str, Any], tokenizer: Any) -> set[int]:
-    """Token ids that end an answer: the checkpoint's and the tokenizer's."""
+    """Token ids that end an answer, from the checkpoint and the tokenizer."""
     try:
         found = GenerationConfig.from_pretrained(name, **more).eos_token_id
-    except OSError:  # a checkpoint without one
+    except OSError:  # the checkpoint has no generation config
         found = None
     return {int(i) for i in [*(found if isinstance(found, list) else [found]), tokenizer.eos_token_id] if i is not None}
 
 
 async def _all(work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
-    """Results in order; the first error ends the rest."""
+    """Results in order. The first error cancels the rest."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
         return await asyncio.gather(*tasks)
@@ -344,5 +350,5 @@ async def _all(work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
 
 
 def open_vllm(section: VllmTeacher, options: TeacherOptions) -> VllmModel:
-    """Find the model that the recipe names; its weights are loaded later. Raises TeacherError."""
+    """Locate the model that the recipe names. Its weights are loaded later. Raises TeacherError."""
     return VllmModel.open(section, options)

@@ -1,9 +1,9 @@
-"""vLLM's engine ends when the process that started it does, however that ended.
+"""Ends vLLM's engine process when its parent process ends for any reason.
 
-An engine whose parent was killed waits for requests for ever, with the model in memory: vLLM ties its workers to the
-engine, but not the engine to whoever asked for it. So a process that is started while `children_follow` holds watches
-its parent in a thread. A forked one begins at once, by a hook of `os`. A spawned one begins when it unpickles the
-configuration that it is given, before it waits for anything.
+Without this, an engine whose parent was killed would wait for requests forever and keep the model in memory. vLLM ties
+its workers to the engine, but not the engine to its parent. A process that is started while `children_follow` is active
+watches its parent in a thread. A forked process begins to watch at once, through a hook of `os`. A spawned process
+begins when it unpickles its configuration, before it waits for anything.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_NAME = "SYNTHGEN_VLLM_PARENT"  # process id of whoever starts the engine
+_NAME = "SYNTHGEN_VLLM_PARENT"  # environment variable with the process id of the parent
 _LOOK = 0.2  # seconds
 _hooked = False
 
 
 @contextmanager
 def children_follow(config: Any) -> Iterator[None]:
-    """Processes that are started inside end with this one, if they are forked or given `config`, a VllmConfig."""
+    """Processes started inside this context end with this process, if they are forked or receive `config`, a
+    VllmConfig.
+    """
     global _hooked
     if not _hooked:
         os.register_at_fork(after_in_child=_begin)
@@ -37,7 +39,7 @@ def children_follow(config: Any) -> Iterator[None]:
 
 
 class _Watching(dict[str, Any]):
-    """A dictionary that begins the watch where it is unpickled."""
+    """A dictionary that starts the watch when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickled, (dict(self),)
@@ -49,10 +51,10 @@ def _unpickled(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _begin() -> None:
-    """Watch the parent, if this is a process that follows one, and does not yet."""
+    """Start to watch the parent, if this process should and does not yet."""
     parent = int(os.environ.get(_NAME, "0"))
     if parent and parent != os.getpid():
-        del os.environ[_NAME]  # the workers of an engine follow the engine, by vLLM's own means
+        del os.environ[_NAME]  # vLLM itself ties an engine's workers to the engine
         threading.Thread(target=_watch, args=(parent,), name="synthgen-parent", daemon=True).start()
 
 

@@ -1,4 +1,4 @@
-"""What the installed vLLM can do, by looking at its signatures: a feature that is missing is named, never dropped."""
+"""Tests the features of the installed vLLM by its signatures. A missing feature is named in an error, never skipped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from synthgen.errors import TeacherError
 
-# Feature -> where it lives: fields of SamplingParams, fields of AsyncEngineArgs, and attributes as module:name.
+# What each feature needs: fields of SamplingParams, fields of AsyncEngineArgs, and attributes as module:name.
 _NEEDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "generate": (
         ("temperature", "top_p", "max_tokens", "seed", "stop_token_ids", "detokenize", "output_kind"),
@@ -47,7 +47,7 @@ def version() -> str:
 
 @cache
 def missing(feature: str) -> tuple[str, ...]:
-    """Names that `feature` needs and this vLLM lacks; none when it can do it."""
+    """The names that `feature` needs and this vLLM lacks; empty when the feature is available."""
     params, args, places = _NEEDS[feature]
     from vllm import SamplingParams
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -61,7 +61,7 @@ def missing(feature: str) -> tuple[str, ...]:
 
 
 def require(feature: str) -> None:
-    """Raise TeacherError unless this vLLM has the feature, naming its version and what is missing."""
+    """Raise TeacherError, which names the version and what is missing, unless this vLLM has the feature."""
     if lacks := missing(feature):
         raise TeacherError(
             f"vLLM {version()} cannot {_WHAT[feature]}: it has no {', '.join(lacks)}",
@@ -70,7 +70,7 @@ def require(feature: str) -> None:
 
 
 def known(values: dict[str, Any], kind: type) -> dict[str, Any]:
-    """Those of `values` that `kind` takes; for conveniences whose absence changes no row."""
+    """The items of `values` that `kind` accepts. Use it only for options whose absence does not change rows."""
     return {name: value for name, value in values.items() if name in _fields(kind)}
 
 
