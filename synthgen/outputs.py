@@ -25,7 +25,6 @@ from synthgen import durable
 from synthgen.errors import RunChanged, UserError
 
 SHARD = r"(train|validation|test)-\d{5,}\.parquet"
-<<<<<<< HEAD
 STAGES = (
     "generated",
     "curated",
@@ -34,9 +33,6 @@ STAGES = (
     "hidden",
     "cache",
 )  # folders of a run that belong to one stage each
-=======
-STAGES = ("generated", "curated", "audit", "student", "hidden")  # folders of a run that each belong to one stage
->>>>>>> proseb
 
 _SHOWN = 3  # number of files that a message names
 _TEMPORARY_MODEL = re.compile(r"model-\d+")  # the temporary name of a folder of weights

@@ -87,17 +87,11 @@ def check_run(run: Path) -> None:
 
 
 def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
-<<<<<<< HEAD
     """Check that RUN is this recipe's, or nobody's. Raises RunChanged naming the keys that differ.
 
     A run without a single row belongs to no recipe yet: a mistake that was corrected since may be written over.
     RUN/recipe.yaml is written by `generate`, once it has everything that it needs, so that a command that fails before
     claims no folder. Here it is only written again when another pace, patience or budget is asked for.
-=======
-    """Write RUN/recipe.yaml, or check that it holds this recipe. Raises RunChanged, which names the keys that differ.
-
-    A run without any row is not bound to a recipe yet, so a corrected recipe may replace an earlier one.
->>>>>>> proseb
     """
     check_run(run)
     path = run / "recipe.yaml"
@@ -110,14 +104,8 @@ def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
                 + (f"; and {len(changed) - 5} more" if len(changed) > 5 else ""),
                 "give another folder with -o, or --fresh to begin this one anew from the first stage that changed",
             )
-<<<<<<< HEAD
         if not fresh:
             _keep_recipe(recipe, run)
-=======
-        if old != recipe:
-            # only values that do not affect the rows have changed: rate, timeouts, budget
-            durable.write_text(path, dump_recipe(recipe))
->>>>>>> proseb
         return
 
 

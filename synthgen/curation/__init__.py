@@ -137,18 +137,10 @@ def _judged(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> list[L
     return late
 
 
-<<<<<<< HEAD
 def _check_all(folder: Path, total: Tally, rows: int) -> None:
     """Raise SynthgenError unless every row is kept or rejected, and none is both."""
     kept, rejected = total.counts["kept"], total.counts["rejected"]
     if kept + rejected != rows:
-=======
-def _facts(folder: Path, made: Manifest, recipe: Recipe, total: Tally) -> Facts:
-    """The manifest's facts about the curated corpus. Checks that kept + rejected equals the number of generated
-    rows.
-    """
-    if total.counts["kept"] + total.counts["rejected"] != made["counts"]["rows"]:
->>>>>>> proseb
         raise SynthgenError(
             f"{folder}: {kept} kept and {rejected} rejected rows are not the {rows} rows there were",
             "a bug of ours: please report it",

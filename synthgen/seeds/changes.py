@@ -67,11 +67,7 @@ class RowHashes:
         return hashes
 
     def of_files(self) -> dict[str, FileRows]:
-<<<<<<< HEAD
         """What is known of each file, by its name."""
-=======
-        """The rows of each file by file name; the name includes the folder only when needed to distinguish files."""
->>>>>>> proseb
         complete = len(self.ids) == sum(self.counts.values()) == len(self.contents)
         found, start = {}, 0
         for name, count in self.counts.items():

@@ -29,12 +29,8 @@ def load_seeds(
     RecipeError, which names file and line, for an unusable row and for a repeated id.
     """
     seeds = Seeds(sources, hashed=hashed)
-<<<<<<< HEAD
     hashes = array("q")  # of the ids; equal ones are looked at again
     names: dict[str, str] = {}
-=======
-    hashes = array("q")  # hashes of the ids; seeds with equal hashes are compared again
->>>>>>> proseb
     try:
         for number, source in enumerate(sources):
             before = len(seeds)
@@ -53,7 +49,6 @@ def load_seeds(
     return seeds
 
 
-<<<<<<< HEAD
 def _name(source: SeedSource, file: str, names: dict[str, str]) -> str:
     """The name of a seed file without the folders above its source; it is put into `names`, and is the only one."""
     name = str(Path(file).relative_to(Path(source.path).parent)) if source.path else file.removeprefix("/")
@@ -64,11 +59,6 @@ def _name(source: SeedSource, file: str, names: dict[str, str]) -> str:
 
 def _seed(source: SeedSource, split: Split, text: Callable[[Row], str], where: Where, row: Row) -> Seed:
     """The seed of one row."""
-=======
-def _add(seeds: Seeds, number: int, split: Split, text: Callable[[Row], str], where: Where, row: Row) -> str:
-    """Append the seed of one row. `number` is the index of its source. Returns the seed's id."""
-    source = seeds.sources[number]
->>>>>>> proseb
     fields = row
     if source.fields:
         fields = {**row, **{variable: _column(row, column, where) for variable, column in source.fields.items()}}
@@ -110,12 +100,6 @@ def _refuse_twins(seeds: Seeds, hashes: array[int]) -> None:
 
 
 def _where(seeds: Seeds, place: int) -> Where:
-<<<<<<< HEAD
     """Where a seed stands. The files are read again up to it."""
     places = (where for source in seeds.sources for where, _ in islice(read_rows(source), source.limit))
     return next(islice(places, place, None))
-=======
-    """The position of a seed in its file. Reads the files again up to this seed."""
-    places = (where for source in seeds.sources for where, _ in itertools.islice(read_rows(source), source.limit))
-    return next(itertools.islice(places, place, None))
->>>>>>> proseb
