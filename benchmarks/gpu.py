@@ -49,7 +49,7 @@ from distill.data import Example
 from distill.loop import Checkpoints, Objective, accelerator_of, fit
 from distill.output_layer import Head, logits_of, through_head
 from distill.targets.live import LiveTeacher, Text
-from distill.targets.stored import FromShards
+from distill.targets.stored import FromStored
 from synthgen import logits
 from synthgen.recipe import TrainSection
 from synthgen.ui import Progress
@@ -302,7 +302,7 @@ def print_steps(precision: str, options: argparse.Namespace, device: torch.devic
         return LiveTeacher(model, SimpleNamespace(model=teacher, identity=meta), online)  # type: ignore[arg-type]
 
     def shards(kind: str) -> Callable[[Any], Objective]:
-        return lambda model: FromShards(model, metas[kind], section, labels_alone=not kind)
+        return lambda model: FromStored(model, metas[kind], section, labels_alone=not kind)
 
     arms: dict[str, tuple[Callable[[Any], Objective], str, Callable[[], Any]]] = {
         "cross-entropy": (shards(""), "", nullcontext),

@@ -70,7 +70,7 @@ def train_arm(arm: str, run: Path, steps: int) -> dict[str, Any]:
     from distill.students.build import decoder
     from distill.targets.hidden import Inside
     from distill.targets.hidden_states import States, store
-    from distill.targets.stored import FromShards
+    from distill.targets.stored import FromStored
     from synthgen.lm.forward import completion_logits
     from synthgen.recipe import Hidden, load_recipe, local_teacher
     from synthgen.teachers.transformers import LocalModel
@@ -125,7 +125,7 @@ def train_arm(arm: str, run: Path, steps: int) -> dict[str, Any]:
             if count:
                 self.times.append((time.perf_counter(), time.process_time()))
 
-    objective, clock = FromShards(model, data.meta, section, arm == "cross-entropy", inside), Clock()
+    objective, clock = FromStored(model, data.meta, section, arm == "cross-entropy", inside), Clock()
     accelerator = accelerator_of(section, torch.device("cpu"), run)
     with tempfile.TemporaryDirectory() as scratch:
         where = Checkpoints(Path(scratch), arm)

@@ -23,7 +23,7 @@ from torch import Tensor
 from distill.losses import Dense, Target
 from distill.output_layer import completion_states
 from distill.targets.live import Text
-from distill.targets.stored import FromShards, batch_loss
+from distill.targets.stored import FromStored, batch_loss
 
 ARMS = ("mean", "pool", "second")
 
@@ -34,7 +34,7 @@ def logp(number: int) -> dict[str, torch.Tensor]:
     return {str(n): z.half() for n, z in enumerate(distributions.__wrapped__(number, "student"))}
 
 
-class Merged(FromShards):
+class Merged(FromStored):
     """Targets from two teachers with equal weights.
 
     `how` is "mean" (log Σ p / 2), "pool" (Σ log p / 2, normalized by the loss) or "second" (the second teacher alone).

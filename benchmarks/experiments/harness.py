@@ -121,7 +121,7 @@ def cached(name: str, make: Callable[[], Any]) -> Any:
         temporary = folder.with_name(f"{durable.TEMPORARY}{name}")
         make().save_pretrained(temporary)
         temporary.rename(folder)
-    return LlamaForCausalLM.from_pretrained(folder).eval()
+    return LlamaForCausalLM.from_pretrained(folder, trust_remote_code=False).eval()
 
 
 def read(name: str, arm: str, seed: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from logits import DRAWS, stored
 from python_code import BATCH, STEPS, batches, examples, scores, student, teacher
 
 from distill.targets.hidden import Inside
-from distill.targets.stored import FromShards
+from distill.targets.stored import FromStored
 
 TERMS: dict[str, dict[str, Any]] = {"hidden": {"hidden": {}}, "relations": {"relations": {"heads": 4}}}
 ARMS = tuple(TERMS)
@@ -25,7 +25,7 @@ def arm_of(arm: str, seed: int) -> dict[str, Any]:
     targets, meta, _ = stored("sampled", DRAWS)
     model, section = student(seed), section_of(STEPS, BATCH, seed, **TERMS[arm])
     inside = Inside(model, teacher(0).model, section)
-    training = train(FromShards(model, meta, section, inside=inside), batches(examples(targets), seed), section)
+    training = train(FromStored(model, meta, section, inside=inside), batches(examples(targets), seed), section)
     return {**scores(model), "training": training}
 
 

@@ -33,7 +33,7 @@ from python_code import (
 )
 
 from distill.targets.live import LiveTeacher, key
-from distill.targets.stored import FromShards
+from distill.targets.stored import FromStored
 from synthgen import logits
 from synthgen.lm.sampling import invert, top_k
 
@@ -95,7 +95,7 @@ def arm_of(arm: str, seed: int) -> dict[str, Any]:
     objective: Any
     if arm in ("hard", "samples"):
         rows = hard_texts() if arm == "hard" else written()
-        objective = FromShards(model, {}, section, labels_alone=True)
+        objective = FromStored(model, {}, section, labels_alone=True)
     elif arm == "full":
         rows, bytes_ = hard_texts(), 2.0 * VOCABULARY
         live = section_of(STEPS, BATCH, seed, online={"mode": "teacher"})
@@ -104,7 +104,7 @@ def arm_of(arm: str, seed: int) -> dict[str, Any]:
         targets, meta, bytes_ = stored("sampled", DRAWS) if arm == "sampled" else stored("topk", KEPT)
         if arm == "top-k-renormalized":
             targets = renormalized(targets)
-        rows, objective = examples(targets), FromShards(model, meta, section)
+        rows, objective = examples(targets), FromStored(model, meta, section)
     training = train(objective, batches(rows, seed), section)
     return {**scores(model), "bytes_per_token": round(bytes_, 1), "training": training}
 

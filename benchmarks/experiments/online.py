@@ -26,7 +26,7 @@ from parity import ASK, END, BitTokenizer, answer, model, rationale, right, stri
 
 from distill.data import batch_rows
 from distill.targets.live import LiveTeacher, OnPolicy, Text, key
-from distill.targets.stored import FromShards
+from distill.targets.stored import FromStored
 from synthgen.teachers.transformers import LocalModel
 
 ON_POLICY = ("on-policy-forward", "on-policy-reverse", "on-policy-jsd")
@@ -54,7 +54,7 @@ def teacher() -> LocalModel:
     def make() -> Any:
         larger = model(64, 4, seed=100)
         section = section_of(TEACHER_STEPS, 48, 100, learning_rate=2e-3)
-        print("teacher", train(FromShards(larger, {}, section, labels_alone=True), batches(gold(), 100, 48), section))
+        print("teacher", train(FromStored(larger, {}, section, labels_alone=True), batches(gold(), 100, 48), section))
         return larger
 
     trained = as_teacher(cached("parity-teacher-300", make), BitTokenizer(), 512)
@@ -89,7 +89,7 @@ def weak(seed: int) -> Any:
         if loss < ENOUGH:
             break
         section = section_of(ROUND, BATCH, 100 * seed + number, learning_rate=2e-3)
-        objective = FromShards(student, {}, section, labels_alone=True)
+        objective = FromStored(student, {}, section, labels_alone=True)
         loss = train(objective, batches(written(), 100 * seed + number), section)["last"]["loss"]
     return student
 
@@ -105,7 +105,7 @@ def arm_of(arm: str, seed: int, experiment: str = "online") -> dict[str, Any]:
     section = section_of(steps, BATCH, seed, learning_rate=RATE, loss=LOSSES.get(arm, "forward_kl"), online=online)
     objective: Any
     if arm.startswith("sft"):
-        objective = FromShards(student, {}, section, labels_alone=True)
+        objective = FromStored(student, {}, section, labels_alone=True)
     elif arm in ON_POLICY:
         objective = OnPolicy(student, teacher(), section, steps)
     else:

@@ -18,7 +18,7 @@ from harness import CACHE, as_teacher, cached, llama, section_of, train
 
 from distill.data import Example, batch_rows
 from distill.targets.live import Text
-from distill.targets.stored import FromShards
+from distill.targets.stored import FromStored
 from synthgen.lm.forward import completion_logits
 from synthgen.teachers.transformers import LocalModel
 
@@ -106,7 +106,7 @@ def teacher(number: int) -> LocalModel:
         model = llama(VOCABULARY, **TEACHER, seed=number, eos=0)
         steps = TEACHER_ROWS // 16
         section = section_of(steps, 16, number)
-        objective = FromShards(model, {}, section, labels_alone=True)
+        objective = FromStored(model, {}, section, labels_alone=True)
         print("teacher", number, train(objective, batches(texts(windows()["teacher"]), number), section))
         return model
 

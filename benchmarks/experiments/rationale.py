@@ -25,7 +25,7 @@ from torch import Tensor
 
 from distill.data import Example, batch_rows
 from distill.output_layer import completion_states
-from distill.targets.stored import FromShards, batch_loss
+from distill.targets.stored import FromStored, batch_loss
 
 ARMS = ("answer", "rationale", "step-by-step", "rationale-shuffled", "step-by-step-shuffled")
 BITS, TRAIN, TEST = 12, 2000, 500
@@ -33,7 +33,7 @@ WIDTH, LAYERS = 64, 4
 STEPS, BATCH = 300, 48
 
 
-class StepByStep(FromShards):
+class StepByStep(FromStored):
     """The loss is half the mean over tokens of answers plus half the mean over tokens of rationales."""
 
     def forward(self, rows: Sequence[Any], step: Sequence[Any]) -> tuple[Tensor, dict[str, float]]:
@@ -74,7 +74,7 @@ def rows_of(arm: str, seed: int) -> list[list[Example]]:
 def arm_of(arm: str, seed: int) -> dict[str, Any]:
     student, section = model(WIDTH, LAYERS, seed), section_of(STEPS, BATCH, seed, learning_rate=2e-3)
     rows = rows_of(arm, seed)
-    kind = StepByStep if arm.startswith("step") else FromShards
+    kind = StepByStep if arm.startswith("step") else FromStored
 
     def batch_of(step: int) -> list[Example]:
         return [text for i in batch_rows(step, len(rows), BATCH, seed) for text in rows[i]]

@@ -21,7 +21,7 @@ def draws(t: int, n: int, vocabulary: int, seed: int = 0) -> np.ndarray:
 def test_sampled_is_exact(t, n, vocabulary):
     drawn = draws(t, n, vocabulary)
     target = logits.count_draws(drawn)
-    meta = logits.meta({"kind": "sampled", "draws": n, "temperature": 1.0}, vocabulary, "t", "k")
+    meta = logits.meta(logits.LogitsSpec("sampled", 1.0, draws=n), vocabulary, "t", "k")
     back = logits.decode(logits.encode(target, meta), meta)
     start = 0
     for row in range(t):
@@ -40,7 +40,7 @@ def test_topk_is_within_the_stated_error(t, vocabulary):
     logprobs = -np.sort(generator.exponential(3, (t, 20)).astype(np.float32), axis=1)
     ids = generator.integers(0, vocabulary, (t, 20)).astype(np.int32)
     target = logits.TopK(ids, logprobs, -generator.random(t).astype(np.float32), generator.random(t).astype(np.float32))
-    meta = logits.meta({"kind": "topk", "k": 20, "temperature": 2.0}, vocabulary, "t", "k")
+    meta = logits.meta(logits.LogitsSpec("topk", 2.0, k=20), vocabulary, "t", "k")
     back = logits.decode(logits.encode(target, meta), meta)
     assert np.array_equal(back.ids, ids)
     assert np.array_equal(back.log_z, target.log_z)
@@ -49,14 +49,14 @@ def test_topk_is_within_the_stated_error(t, vocabulary):
 
 
 def test_unsorted_topk_is_refused():
-    meta = logits.meta({"kind": "topk", "k": 2, "temperature": 1.0}, 300, "t", "k")
+    meta = logits.meta(logits.LogitsSpec("topk", 1.0, k=2), 300, "t", "k")
     target = logits.TopK(np.array([[1, 2]]), np.array([[-2.0, -1.0]]), np.array([-1.0]), np.array([0.0]))
     with pytest.raises(ValueError, match="sorted"):
         logits.encode(target, meta)
 
 
 def test_a_row_beside_the_wrong_tokens_fails(tmp_path):
-    meta = logits.meta({"kind": "sampled", "draws": 5, "temperature": 1.0}, 300, "teacher", "tokenizer")
+    meta = logits.meta(logits.LogitsSpec("sampled", 1.0, draws=5), 300, "teacher", "tokenizer")
     tokens = [[1, 2, 3], [4, 5]]
     targets = [logits.count_draws(draws(len(t), 5, 300)) for t in tokens]
     aligns = [logits.align(t, "teacher", "tokenizer", 1.0) for t in tokens]
@@ -87,7 +87,7 @@ def test_wide_shards_are_packed_faster(tmp_path, k, level):
     logp = np.sort(-random.exponential(3, (200, k)), axis=-1)[:, ::-1].astype(np.float32)
     ids = np.stack([random.choice(49152, k, replace=False) for _ in range(200)]).astype(np.int32)
     target = logits.TopK(ids, logp, np.full(200, -1.0, np.float32), np.zeros(200, np.float32))
-    meta = logits.meta({"kind": "topk", "k": k, "temperature": 1.0}, 49152, "teacher", "tokenizer")
+    meta = logits.meta(logits.LogitsSpec("topk", 1.0, k=k), 49152, "teacher", "tokenizer")
     table = logits.to_table(["a"], [b"\0" * 16], [target], meta)
     durable.write_json(tmp_path / "inputs.json", {})
     corpus.commit(tmp_path, "train-00000", {"logits/teacher": table})

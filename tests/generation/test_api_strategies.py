@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.corpora import read
+from support.reading import read
 from support.serving import write_recipe
 
 import synthgen

@@ -7,7 +7,7 @@ import json
 import sqlite3
 
 import pytest
-from support.corpora import read
+from support.reading import read
 from support.serving import KEY, write_recipe
 
 import synthgen

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from support.corpora import read
+from support.reading import read
 from support.serving import KEY, Serving, write_recipe
 
 import synthgen

@@ -15,7 +15,7 @@ from support.small import small_runs
 from test_docs import blocks
 
 from synthgen import logits
-from synthgen.auditing.license import STATUSES
+from synthgen.auditing.result import STATUSES
 from synthgen.records import EDITS, FAILURE_SCHEMA, ROLES, SCHEMA, SPLITS, VERDICTS, Teaches
 from synthgen.teachers.base import FAILURES
 
