@@ -23,7 +23,7 @@ class LogitsSection(Section):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Temperature of the stored distribution; the student's divergence is taken at the same temperature."""
     score_by: tuple[str, ...] = ()
-    """Names of additional teachers that score the same tokens; the distributions of each are stored in its own folder."""
+    """Names of additional teachers that score the same tokens. Each has its own folder of distributions."""
 
     def spec(self) -> dict[str, Any]:
         """The values for the shards' metadata: the kind, its size and the temperature."""

@@ -49,7 +49,7 @@ class Recipe(Section):
     teachers: dict[Name, Annotated[AnyTeacher, _ENGINE]] = {}
     """Several teachers by name, instead of `teacher`. The first one answers unless another key says otherwise."""
     mixture: dict[str, Annotated[float, Field(gt=0)]] = {}
-    """Name of a teacher → weight: the share of seeds that each of `teachers` answers."""
+    """Name of a teacher → weight: how often each of `teachers` answers a seed."""
     generate: GenerateSection = GenerateSection()
     """How the teacher is asked."""
     steps: StepsSection = StepsSection()

@@ -60,7 +60,7 @@ class TrainSection(Section):
     batch_size: Count = 16
     """Rows in each optimizer step."""
     micro_batch_size: Count | None = None
-    """Rows in memory at once; the whole batch when left out. A step accumulates their gradients, with the same result."""
+    """Rows in memory at once; the whole batch when left out. A step sums their gradients, with the same result."""
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     """Highest learning rate of the schedule."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01

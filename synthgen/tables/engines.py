@@ -147,7 +147,7 @@ class ApiTeacher(AnyTeacher):
 
 
 class ReplayTeacher(AnyTeacher):
-    """Recorded replies, looked up by the text of the last message: for tests, benchmarks and rows from other sources."""
+    """Recorded replies, looked up by the text of the last message: for tests, benchmarks and external rows."""
 
     engine: Literal["replay"]
     path: PathName
