@@ -96,8 +96,8 @@ def main() -> None:
 
     \b
     synthgen init questions.csv --license ID  a recipe for your own file
-    synthgen plan reasoning                   what it would do; nothing is sent
-    synthgen run reasoning -o runs/first      all stages; again resumes
+    synthgen plan reasoning                   show the plan; nothing is sent
+    synthgen run reasoning -o runs/first      all stages; the same command resumes
     synthgen show runs/first -n 3             rows, or --rejected with reasons
 
     A RECIPE is a YAML file or the name of a shipped task. Every option is also an environment variable:
@@ -128,7 +128,7 @@ def init(file: Path, license: str, out: Path | None, task: str | None, ui: UI) -
 @SET
 @report_errors
 def plan(recipe: str, set: tuple[str, ...], ui: UI) -> None:
-    """Counts, tokens, cost and one rendered prompt; nothing is sent.
+    """Show counts, tokens, cost and one rendered prompt. Nothing is sent.
 
     \b
     synthgen plan reasoning
@@ -146,7 +146,7 @@ def plan(recipe: str, set: tuple[str, ...], ui: UI) -> None:
 @SET
 @report_errors
 def tune(recipe: str, requests: int, set: tuple[str, ...], ui: UI) -> None:
-    """Time a local teacher's batch setting on a sample of the recipe, and name the best value; writes nothing.
+    """Time a local teacher's batch setting on a sample of the recipe, and print the best value. Writes nothing.
 
     \b
     synthgen tune reasoning
@@ -182,7 +182,7 @@ def generate(
     set: tuple[str, ...],
     ui: UI,
 ) -> None:
-    """Ask the teacher: seeds → RUN/generated. Again resumes.
+    """Ask the teacher about the seeds and write RUN/generated. The same command again resumes.
 
     \b
     synthgen generate reasoning -o runs/first
@@ -228,7 +228,7 @@ def curate(
     set: tuple[str, ...],
     ui: UI,
 ) -> None:
-    """Judge every row: RUN/generated → RUN/curated; rejects keep their reasons.
+    """Judge every row of RUN/generated and write RUN/curated. Rejected rows are kept with their reasons.
 
     \b
     synthgen curate runs/first
@@ -253,7 +253,7 @@ def curate(
 @SET
 @report_errors
 def audit(run: Path, use: str | None, recipe: str | None, set: tuple[str, ...], ui: UI) -> None:
-    """What the terms of teacher and seeds say of the intended use; exit 1 when they deny it or nobody knows.
+    """Check the licenses of teacher and seeds for the intended use. Exit 1 when they forbid it or are unknown.
 
     \b
     synthgen audit runs/first
@@ -273,7 +273,7 @@ def audit(run: Path, use: str | None, recipe: str | None, set: tuple[str, ...], 
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Rows of one split.")
 @report_errors
 def show(run: Path, count: int, rejected: bool, split: str | None, ui: UI) -> None:
-    """Rows of a run or corpus, and its counts.
+    """Show rows of a run or corpus, and its counts.
 
     \b
     synthgen show runs/first -n 3
@@ -291,7 +291,7 @@ def show(run: Path, count: int, rejected: bool, split: str | None, ui: UI) -> No
 @SET
 @report_errors
 def run(recipe: str, out: Path, fresh: bool, repair: bool, set: tuple[str, ...], ui: UI) -> None:
-    """All stages, student and report included. Again resumes, and does nothing when all is there.
+    """Run all stages, including student and report. The same command again resumes; a finished run is left as it is.
 
     \b
     synthgen run reasoning -o runs/first
@@ -307,7 +307,7 @@ def run(recipe: str, out: Path, fresh: bool, repair: bool, set: tuple[str, ...],
 @_RUN
 @report_errors
 def report(run: Path, ui: UI) -> None:
-    """Write RUN/report.html again from what the run holds.
+    """Write RUN/report.html again from the files of the run.
 
     \b
     synthgen report runs/first

@@ -46,9 +46,7 @@ class Shard:
 
 
 def plan_shards(counts: Mapping[str, int], size: int) -> list[Shard]:
-    """Cut requests into ranges of at most `size`. `counts` gives the number of requests of each split; requests are
-    ordered by split.
-    """
+    """Cut requests, ordered by split, into ranges of at most `size`. `counts` has the requests of each split."""
     shards: list[Shard] = []
     start = 0
     for split in SPLITS:
@@ -137,10 +135,8 @@ def committed(folder: Path, parts: Sequence[str] = ()) -> set[str]:
 
 
 def _check_whole(folder: Path, path: Path, expected: bytes, parts: Sequence[str] = ()) -> pa.Schema:
-    """Return the columns of a data file after checking that it is readable, was made from these inputs, and that its
-    companions have the hashes it names.
-
-    Raises CorpusError when a check fails.
+    """The columns of a data file. Raises CorpusError unless it is readable, was made from these inputs, and its
+    companions have the hashes that it names.
     """
     table = _read(path)
     metadata = table.schema.metadata or {}
@@ -213,9 +209,7 @@ def damaged(folder: Path) -> list[str]:
 
 
 def verify(folder: Path) -> Manifest:
-    """Check every file against the manifest and return the manifest. Raises CorpusError, which names the damaged
-    files.
-    """
+    """Check every file against the manifest and return it. Raises CorpusError, which names the damaged files."""
     found = manifest(folder)
     if bad := damaged(folder):
         raise CorpusError(
@@ -227,11 +221,9 @@ def verify(folder: Path) -> Manifest:
 
 
 def discard_damaged(folder: Path) -> list[str]:
-    """Remove every shard that has a damaged or missing file, and then the manifest, so that these shards are made
-    again.
+    """Remove every shard that has a damaged or missing file, and the manifest, so that the shards are made again.
 
-    The manifest is removed last. Only the manifest tells which files are damaged, so an interrupted call can be
-    repeated.
+    The manifest is removed last: only it tells which files are damaged, so an interrupted call can be repeated.
     """
     try:
         names = {Path(name).stem for name in damaged(folder)}

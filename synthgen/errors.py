@@ -1,12 +1,12 @@
 """The tree of exceptions. Each message says what is wrong, with which value, and what to do next.
 
-    SynthgenError            exit 70 when it reaches the command line bare (a bug of ours)
-    ├── UserError            exit 2: the user can mend it
+    SynthgenError            exit 70 when the command line gets this class itself (a bug)
+    ├── UserError            exit 2: the user can correct it
     │   ├── RecipeError      a recipe, a template or a seed file
-    │   ├── TeacherError     a model that cannot be loaded or asked
+    │   ├── TeacherError     a model that cannot be loaded or queried
     │   ├── CorpusError      a shard or manifest that is damaged, missing or does not match
     │   └── RunChanged       the output folder belongs to another recipe
-    └── GateDenied           exit 1: a gate or threshold said no
+    └── GateDenied           exit 1: a gate or threshold failed
 
 Interruption (Ctrl-C, SIGTERM) is `KeyboardInterrupt`, exit 130.
 """

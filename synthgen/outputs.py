@@ -3,10 +3,10 @@
 A folder named with -o can hold the user's own files. A command therefore checks the folder before it writes the first
 byte, and `--fresh` deletes only files whose names are in the command's table:
 
-    outputs.check(folder, CURATED, fresh)        # raises RunChanged when the folder is somebody else's
+    outputs.check(folder, CURATED, fresh)        # raises RunChanged when the command did not create the folder
     if fresh:
         outputs.discard(folder, CURATED)
-    outputs.sweep(folder, CURATED)               # what a killed process left under temporary names
+    outputs.sweep(folder, CURATED)               # removes temporary files of a killed process
 
 A command also never writes into its input: `apart` refuses an output folder that overlaps its source.
 """

@@ -2,9 +2,9 @@
 
     user.j2            what the student is asked (required)
     system.j2          the student's system message
-    teacher_system.j2  the teacher's system message, where it differs
-    teacher_user.j2    what the teacher is asked, where it differs
-    examples.jsonl     few-shot turns for the teacher alone: rendered with user.j2 and …
+    teacher_system.j2  the teacher's system message, if different
+    teacher_user.j2    what the teacher is asked, if different
+    examples.jsonl     few-shot turns for the teacher only, rendered with user.j2 and …
     assistant.j2       … the answer to an example
     NAME.j2            a further step of the recipe's strategy (a judge, a rewriting), and NAME_system.j2
 

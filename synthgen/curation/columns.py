@@ -1,9 +1,9 @@
 """The columns that rules read: columns of the shards and columns derived from them.
 
-    completion.text     the completion as text; for rows without one, the text that is read
-    completion.plain    the same in lower case, words apart by one space
-    prompt.text         the contents of the prompt's messages, a NUL character between them
-    prompt.plain        the same in lower case, words apart by one space
+    completion.text     the completion as text; for rows without one, the input text
+    completion.plain    the same in lower case, words separated by one space
+    prompt.text         the contents of the prompt's messages, separated by NUL characters
+    prompt.plain        the same in lower case, words separated by one space
 
 A derived column is computed once a batch, even when several rules read it.
 """

@@ -5,10 +5,10 @@ A sweep consists of four functions. Each gets the sweep's settings and the servi
     signature(batch, …)         a batch of the declared columns and `row`    →  a table of `key` and `row`
     candidates(signatures, …)   all rows of some keys, in corpus order       →  a table of `row` and `twin`
     verify(pairs, texts, …)     pairs of rows, and a function from row numbers to a table of the declared columns
-                                →  the pairs that hold, with a `score` where one was measured
-    resolve(pairs, order, …)    all pairs of the corpus, and which row comes first (`Order`)
-                                →  a table of `row` and `twin`: drop `row` for `twin`, which stays; with `score`,
-                                `threshold` and `rule` where they say something
+                                →  the confirmed pairs, with a `score` if one was measured
+    resolve(pairs, order, …)    all pairs of the corpus, and the order of rows (`Order`)
+                                →  a table of `row` and `twin`: drop `row`, keep `twin`; optionally `score`,
+                                `threshold` and `rule`
 
 `row` and `twin` are numbers of rows in the corpus (int64). `key` is a uint64 or binary of a fixed size; a row may have
 several. Signatures are computed in the same pass as the checks, for rows that pass all checks, and are then exchanged

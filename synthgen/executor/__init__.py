@@ -1,7 +1,7 @@
 """Executors run the work on shards. An executor has three members:
 
     executor.map(function, tasks)              # function(task, services) of each task, results in the order of tasks
-    executor.exchange(tables, "key", parts)    # rows of many tables, brought together by the value of a column
+    executor.exchange(tables, "key", parts)    # the rows of many tables, partitioned by a column
     executor.services                          # what all workers share
 
 Code that uses an executor does not know where its work runs. `LocalExecutor` runs the work in processes on this machine

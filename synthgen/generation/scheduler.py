@@ -27,8 +27,8 @@ from synthgen.teachers.base import Refused, Reply
 
 # seconds to wait without an answer from a server that only refuses; also the longest wait that a server may ask for
 _PATIENCE = 600.0
-_DOUBT = 3  # requests in a row that failed for good without an answer between them, after which the server is probed
-_DEAD = 20  # the same, when the server responds to probes
+_DOUBT = 3  # requests in a row without an answer that used up their tries; the server is then probed
+_DEAD = 20  # the same; the run then stops even if the server responds to the probe
 _HOPELESS = 20  # refusals in a row, before any answer
 _PAID_TRIES = 3  # tries when replies are useless, since each of them is paid
 _LOOK = 0.5  # seconds between checks of a budget that is fully reserved

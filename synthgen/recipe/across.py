@@ -10,8 +10,8 @@ from synthgen.tables.section import ModelName, PathName, Section
 
 
 class Across(Section):
-    """Learn from a teacher with another tokenizer. It scored the text of these rows in a run of its own, with strategy
-    `score` and this corpus as its seeds (`id: id`)."""
+    """Learn from a teacher with another tokenizer. Another run has scored the text of these rows with that teacher,
+    with strategy `score` and this corpus as its seeds (`id: id`)."""
 
     run: PathName
     """Folder of that run."""

@@ -34,4 +34,4 @@ class AuditSection(Section):
     student_family: str = ""
     """Model family of the student, for terms that allow training only within their own family."""
     student_name: str = ""
-    """Name under which the student will be released, for terms that say how it must begin."""
+    """Name under which the student will be released, for licenses that require a prefix of the name."""

@@ -18,8 +18,9 @@ class Ensemble(Section):
     merge: Literal["mean", "pool"] = "mean"
     """mean: Σ w p. pool: Π p^w, normalized, which is what averaging the logits gives."""
     by: Literal["uniform", "validation", "agreement"] | None = None
-    """Where the weights come from, if none are given: all equal (uniform, the default); the weights under which the
-    validation rows are likeliest; or, for each row, how much a teacher agrees with the others."""
+    """Source of the weights, if none are given: all equal (uniform, the default); the weights that maximize the
+    likelihood of the validation rows; or, for each row, how much a teacher agrees with the others.
+    """
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -15,9 +15,9 @@ class Budget(Section):
     """The most that a run may spend, however often it is resumed."""
 
     usd: Annotated[float, Field(ge=0)] | None = None
-    """Dollars. Every teacher that is paid for needs known prices."""
+    """US dollars. The prices of every paid teacher must be known."""
     tokens: Count | None = None
-    """Tokens, of prompts and completions together."""
+    """Tokens of prompts and completions together."""
 
 
 class GenerateSection(Section):
@@ -26,9 +26,9 @@ class GenerateSection(Section):
     num_generations: Count = 1
     """Number of completions for each seed."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
-    """Temperature of sampling; 0 takes the likeliest token each time."""
+    """Temperature of sampling; 0 takes the most probable token each time."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Sample from the likeliest tokens whose probabilities add up to this share."""
+    """Sample only from the most probable tokens whose probabilities add up to this share."""
     max_new_tokens: Count = 256
     """Longest completion in tokens."""
     seed: int = 0
@@ -40,9 +40,9 @@ class GenerateSection(Section):
     labels: tuple[str, ...] = ()
     """Classes of strategy `classify`, as the teacher would write them."""
     json_schema: dict[str, Any] | None = None
-    """A JSON Schema that every answer must match, for engines that can hold the teacher to one."""
+    """A JSON Schema that every answer must match, for engines that support it."""
     regex: str | None = None
-    """A regular expression that every answer must match whole, for engines that can hold the teacher to one."""
+    """A regular expression that every whole answer must match, for engines that support it."""
     budget: Budget | None = None
     """The most that the run may spend."""
     max_failures: Annotated[str | int, Field(union_mode="left_to_right")] | None = None

@@ -10,8 +10,9 @@ from synthgen.tables.section import Section
 
 
 class Hidden(Section):
-    """A further loss: after some layers the student's hidden states, through a learned projection, should be the
-    teacher's, token by token."""
+    """An additional loss on hidden states: after some layers, a learned projection of the student's hidden states
+    should equal the teacher's at each token.
+    """
 
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Weight of this loss."""
@@ -24,4 +25,4 @@ class Hidden(Section):
     """Whether there is a learned projection. false needs a student as wide as the teacher."""
     stored: bool = False
     """Read the teacher's states from RUN/hidden. The teacher writes them there once, before training, at 2 bytes a
-    number; later epochs and other students read them without it."""
+    number; later epochs and other students read them without the teacher."""

@@ -39,7 +39,7 @@ OLD_VALUES: dict[tuple[str, str], str] = {("strategy", "rationalise"): "rational
 
 
 def sentence(key: str) -> str | None:
-    """ "KEY is now NEW" for an old key, None for a key that never existed."""
+    """The sentence "KEY is now NEW" for an old key, None for a key that never existed."""
     new, note = new_name(key), NOTES.get(key.rpartition(".")[2])
     return f"{key} is now {new}" + (f" ({note})" if note else "") if new else None
 

@@ -11,7 +11,7 @@ from synthgen.tables.section import Count, Rule, Section, Share
 
 
 class OnlineSection(Section):
-    """Learn from the live teacher's whole distributions, made in each step. No stored distributions are read."""
+    """Learn from the live teacher's full distributions, computed in each step. No stored distributions are read."""
 
     mode: Literal["teacher", "on_policy", "mutual"] = "teacher"
     """teacher: the teacher scores the corpus's completions. on_policy: it also scores completions that the student
@@ -23,7 +23,7 @@ class OnlineSection(Section):
     """on_policy: probability that a step learns from completions of the student; two numbers go from the first step to
     the last."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
-    """on_policy: temperature at which the student writes; 0 takes the likeliest token each time."""
+    """on_policy: temperature at which the student generates; 0 takes the most probable token each time."""
     max_new_tokens: Count = 128
     """on_policy: longest completion that the student writes, in tokens."""
     reuse: Count = 1

@@ -8,7 +8,7 @@ from synthgen.tables.section import Section, Share
 
 
 class RationaleSection(Section):
-    """How the reasoning before each answer teaches. `generate.answer_marker` separates the two."""
+    """How the student learns from the reasoning before each answer. `generate.answer_marker` separates the two."""
 
     mode: Literal["then_answer", "step_by_step", "dropped"] = "then_answer"
     """then_answer: the reasoning is learned before the answer, as the teacher wrote it. step_by_step: it is a second

@@ -10,8 +10,9 @@ from synthgen.tables.section import Count, Section
 
 
 class Relations(Section):
-    """A further loss, as in MiniLMv2 (arXiv 2012.15828): the similarities between the tokens' queries, keys and values
-    in one layer should be the teacher's."""
+    """An additional loss, as in MiniLMv2 (arXiv 2012.15828): in one layer, the similarities between the tokens'
+    queries, keys and values should equal the teacher's.
+    """
 
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Weight of this loss."""
@@ -19,4 +20,4 @@ class Relations(Section):
     """Number of heads that queries, keys and values are cut into, in both models; the teacher's number of key-value
     heads when left out."""
     layer: Annotated[int, Field(ge=0)] | None = None
-    """The teacher's layer, counted from 0; its last when left out. The student's is its last layer."""
+    """The teacher's layer, counted from 0; the last when left out. The student's layer is always its last."""

@@ -45,18 +45,19 @@ class Recipe(Section):
     split: Split = Split()
     """Which seeds are held out."""
     teacher: Annotated[AnyTeacher, _ENGINE]
-    """Who is asked. `engine` says what runs or calls the model."""
+    """The teacher model. `engine` says what runs or calls it."""
     teachers: dict[Name, Annotated[AnyTeacher, _ENGINE]] = {}
-    """Several teachers by name, in place of `teacher`. The first one answers unless another key says otherwise."""
+    """Several teachers by name, instead of `teacher`. The first one answers unless another key says otherwise."""
     mixture: dict[str, Annotated[float, Field(gt=0)]] = {}
-    """Name of a teacher → weight: which of `teachers` answers a seed."""
+    """Name of a teacher → weight: how often each of `teachers` answers a seed."""
     generate: GenerateSection = GenerateSection()
     """How the teacher is asked."""
     steps: StepsSection = StepsSection()
     """The further steps of strategies that ask more than once."""
     logits: LogitsSection | None = LogitsSection()
-    """Which part of the teacher's distribution is kept. When left out, draws are kept if every teacher that answers
-    has its whole distribution here, and nothing is kept otherwise."""
+    """Which part of the teacher's distribution is stored. When left out, draws are stored if every answering teacher
+    can draw from its full distribution; otherwise nothing is stored.
+    """
     curate: CurateSection = CurateSection()
     """The checks that a row must pass."""
     audit: AuditSection = AuditSection()

@@ -16,7 +16,7 @@ class SeedSource(Section):
     dataset: ModelName | None = None
     """Hugging Face data set, or a data set's folder; its rows are streamed."""
     config: str | None = None
-    """Configuration of the data set, where it has several."""
+    """Configuration of the data set, if it has several."""
     dataset_split: str = "train"
     """Split of the data set to read."""
     revision: str | None = None
@@ -29,18 +29,19 @@ class SeedSource(Section):
     made_by: str | None = None
     """Who or what wrote the seeds, such as the name of a model."""
     account: Literal["ours", "third_party"] | None = None
-    """Through whose account a model was asked, where a model wrote the seeds."""
+    """Whose account was used, if a model wrote the seeds."""
     id: str | None = None
     """Column with a stable id. Without it, the id is a hash of the row."""
     group: str | None = None
-    """Column whose equal values stay on one side of the split. Without it, questions that differ only in names and
-    numbers stay together."""
+    """Column of groups: rows with equal values stay in the same split. Without it, questions that differ only in names
+    and numbers stay together.
+    """
     reference: str | None = None
-    """Column with the known right answer, or a list of accepted answers."""
+    """Column with the correct answer, or with a list of accepted answers."""
     fields: dict[str, str] = {}
-    """Template variable → column, for variables that are not named like their columns."""
+    """Template variable → column, for variables whose names differ from their columns."""
     limit: Count | None = None
-    """Read only so many rows, from the first."""
+    """Read only this many rows, from the beginning."""
     on_bad_lines: Literal["error", "skip"] = "error"
     """What to do about a line that cannot be read: stop with an error, or leave it out."""
 

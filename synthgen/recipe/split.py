@@ -8,14 +8,16 @@ from synthgen.tables.section import Rule, Section, Share
 
 
 class Split(Section):
-    """Shares of the seed groups that are held out. A group is never on two sides; the rest is the training split."""
+    """Shares of the seed groups that are held out. A group is never in two splits. The rest is the training split."""
 
     validation: Share = 0.0
-    """Share of the groups in the validation split: the loss on them is measured while a student is trained."""
+    """Share of the groups in the validation split, on which the loss is measured during training."""
     test: Share = 0.2
-    """Share of the groups in the test split: students are evaluated on them."""
+    """Share of the groups in the test split, on which students are evaluated."""
     seed: int = 0
-    """Seed of the choice. It is a function of group and seed, so later seeds do not move earlier ones."""
+    """Random seed of the split. The split of a group depends only on the group and this number, so new seeds do not
+    move others.
+    """
 
     def rules(self) -> Iterator[Rule]:
         if self.validation + self.test > 1:

@@ -13,13 +13,15 @@ class StepsSection(Section):
     """The further steps of strategies that ask more than once. docs/recipe.md says which strategy reads which key."""
 
     candidates: Count = 4
-    """Most completions for a seed (vote, best_of_n, preference), or most questions about a document (extract)."""
+    """Maximum number of completions for a seed (vote, best_of_n, preference) or of questions about a document
+    (extract).
+    """
     rounds: Count = 2
     """Number of rewritings, one after another (evolve), or of the user's turns (conversation)."""
     shown: Count = 4
     """Number of seeds that self_instruct shows as examples."""
     choose: Literal["judge", "probability", "likelihood", "reference"] = "judge"
-    """What best_of_n and preference rank completions by: the judge's mark, the judge's probability of "yes", the mean
+    """What best_of_n and preference rank completions by: the judge's score, the judge's probability of "yes", the mean
     log-probability of the completion's tokens under the judge, or whether the answer matches the reference."""
     temperature: Annotated[float, Field(ge=0)] = 0.8
     """Temperature of rewriting steps. Judges answer greedily."""

@@ -40,26 +40,27 @@ class TrainSection(Section):
     online: OnlineSection | None = None
     """Learn from the live teacher instead of stored distributions."""
     teacher: Name | None = None
-    """Name of the teacher whose stored distributions are learned from, where there are several (`logits.score_by`).
-    The student is still made from the first teacher, and compared with it."""
+    """Name of the teacher whose stored distributions are used, when there are several (`logits.score_by`). The student
+    is still initialized from the first teacher and compared with it.
+    """
     ensemble: Ensemble | None = None
     """Learn from the merged distributions of several teachers."""
     across: Across | None = None
     """Learn from a teacher with another tokenizer."""
     hidden: Hidden | None = None
-    """A further loss on hidden states. It needs a forward pass of the live teacher in each step."""
+    """An additional loss on hidden states. It needs a forward pass of the live teacher in each step."""
     relations: Relations | None = None
-    """A further loss on attention relations. It needs a forward pass of the live teacher in each step."""
+    """An additional loss on attention relations. It needs a forward pass of the live teacher in each step."""
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the training seeds to learn from, chosen by a hash of each. `distill curve` uses it."""
     num_train_epochs: Count = 1
     """Passes over the training rows."""
     max_steps: Count | None = None
-    """Most optimizer steps; `num_train_epochs` decides when left out."""
+    """Maximum number of optimizer steps; when left out, `num_train_epochs` sets the length."""
     batch_size: Count = 16
     """Rows in each optimizer step."""
     micro_batch_size: Count | None = None
-    """Rows in memory at once. A step adds up their gradients, with the same result; the whole batch when left out."""
+    """Rows in memory at once; the whole batch when left out. A step sums their gradients, with the same result."""
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     """Highest learning rate of the schedule."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
@@ -67,7 +68,7 @@ class TrainSection(Section):
     warmup_steps: Annotated[float, Field(ge=0)] = 0.1
     """Steps over which the learning rate rises; a number below 1 is a share of all steps."""
     max_length: Count = 512
-    """Most tokens of prompt and completion together. Longer rows are left out, and counted."""
+    """Maximum tokens of prompt and completion together. Longer rows are left out and counted."""
     seed: int = 0
     """Seed of the order of rows, of random weights and of dropout."""
     save_steps: Count = 50
@@ -77,13 +78,14 @@ class TrainSection(Section):
     eval_steps: Count | None = None
     """Steps between two measurements of the loss on the validation split; none when left out."""
     early_stopping_patience: Count | None = None
-    """Stop after so many measurements in a row without a better loss, and take the best weights."""
+    """Stop after this many measurements in a row without a better loss, and use the best weights."""
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    """Also report each step to these, through accelerate. Their files are in the student's folder."""
+    """Also report each step to these trackers, through accelerate. Their files are in the student's folder."""
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, about a third more time, the same gradients."""
+    """Compute activations again in the backward pass. This needs less memory and about a third more time, and gives the
+    same gradients."""
     baseline: bool = True
-    """Also train the same student with cross-entropy alone, on the same batches, for comparison."""
+    """Also train the same student with only cross-entropy, on the same batches, for comparison."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number type of the student's weights."""
 

@@ -71,7 +71,7 @@ class Training:
     steps: int
     rows: int
     rows_kept: int | None = None
-    """Rows that curation kept; None when the student also learns from rejected rows."""
+    """Rows that curation kept; None when the student learns the same from kept and rejected rows."""
     left_out: dict[str, int] = field(default_factory=dict)
     """Rows that were not used in training, by reason."""
     tokens: int | None = None

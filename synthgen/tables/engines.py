@@ -18,7 +18,7 @@ class AnyTeacher(Section):
     """What the section of every engine has."""
 
     engine: str
-    """What runs or calls the model; it decides which other keys there are."""
+    """What runs or calls the model. It determines the other keys."""
     model: str
     """Name of the model."""
     revision: str | None = None
@@ -61,7 +61,7 @@ class VllmTeacher(AnyTeacher):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number type of the weights and of the computation; auto is the checkpoint's own."""
     tensor_parallel_size: Count = 1
-    """Number of GPUs that each copy of the model is split over."""
+    """Number of GPUs for each copy of the model."""
     data_parallel_size: Count = 1
     """Number of copies of the model."""
     quantization: str | None = None
@@ -71,8 +71,9 @@ class VllmTeacher(AnyTeacher):
     max_model_len: Count | None = None
     """Most tokens of prompt and completion together; the model's own limit when left out."""
     max_num_seqs: Count | None = None
-    """Most completions that one copy of the model writes at once; vLLM decides when left out. `synthgen tune` measures
-    the best value."""
+    """Maximum number of completions that one copy of the model generates at once; vLLM decides when left out. `synthgen
+    tune` measures the best value.
+    """
     extra: dict[str, Any] = {}
     """Further arguments of vLLM's engine, by vLLM's names."""
 
@@ -105,9 +106,9 @@ class ApiTeacher(AnyTeacher):
     base_url: str = "https://api.openai.com/v1"
     """Address of the server, up to and including /v1."""
     api_key_env: str | None = "OPENAI_API_KEY"
-    """Name of the environment variable that holds the key; null for a server that asks for none."""
+    """Name of the environment variable that holds the API key; null for a server that needs none."""
     revision: str | None = None
-    """What you know of the version behind the model's name; it is part of every row's id."""
+    """The version of the model, as far as you know it. It is part of every row's id."""
     tokenizer: ModelName | None = None
     """Hub id or folder of the model's tokenizer. It turns the server's tokens into ids, and `logits` needs it."""
     rpm: Count | None = None
@@ -115,7 +116,7 @@ class ApiTeacher(AnyTeacher):
     tpm: Count | None = None
     """Tokens a minute that your account allows."""
     max_in_flight: Count = 64
-    """Most requests that wait for an answer at once."""
+    """Maximum number of requests in flight."""
     timeout: Annotated[float, Field(gt=0)] = 300.0
     """Seconds to wait for one answer."""
     max_retries: Annotated[int, Field(ge=0)] = 4
@@ -124,7 +125,7 @@ class ApiTeacher(AnyTeacher):
     prices: Prices | None = None
     """Prices of this model, for estimates and budgets; those of data/prices.yaml when left out."""
     extra: dict[str, Any] = {}
-    """Further parameters of the request's body. null takes out a parameter that is sent otherwise."""
+    """Additional parameters of the request's body. null removes a parameter that is sent by default."""
 
     @field_validator("extra")
     @classmethod
@@ -146,7 +147,7 @@ class ApiTeacher(AnyTeacher):
 
 
 class ReplayTeacher(AnyTeacher):
-    """Recorded replies, looked up by the text of the last message: for tests, benchmarks and rows made elsewhere."""
+    """Recorded replies, looked up by the text of the last message: for tests, benchmarks and external rows."""
 
     engine: Literal["replay"]
     path: PathName

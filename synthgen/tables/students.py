@@ -29,7 +29,7 @@ class Student(Section):
     """What the section of every kind of student has."""
 
     kind: str
-    """Kind of student; it decides which other keys there are."""
+    """Kind of student. It determines the other keys."""
 
 
 def _at_most_one(student: Student, *keys: str) -> Iterator[Rule]:
@@ -122,7 +122,7 @@ class SentenceStudent(Student):
     config: dict[str, Any] | None = None
     """Random weights: the teacher's config.json with these keys changed, such as hidden_size."""
     distance: Literal["cosine", "mse"] = "cosine"
-    """Distance between the student's vector and the teacher's that training makes small: 1 − cosine, or the mean of
+    """Distance between the student's vector and the teacher's that training minimizes: 1 − cosine, or the mean of
     the squared differences."""
 
     def rules(self) -> Iterator[Rule]:

@@ -5,7 +5,7 @@ A local engine (`Teacher`) answers many requests at a time:
     teacher = open_teacher(recipe.teacher)
     replies = teacher.sample(requests, spec)      # text, token ids, and the distributions that `spec` asks for
     probs = teacher.classify(requests)            # probabilities of each request's labels
-    given = teacher.score(requests, spec)         # the distributions along completions that are given
+    given = teacher.score(requests, spec)         # the distributions along given completions
 
 A remote engine (`RemoteTeacher`) handles one request at a time. `synthgen.generation.scheduler` calls it, stores its
 replies, and decides when and how often to send a request. `synthgen.tables.engines` lists which engine opens which
