@@ -178,8 +178,9 @@ def learning(model: Any, meta: Any, rows: int) -> tuple[Any, Any]:
 
         section = TrainSection(batch_size=BATCH, micro_batch_size=rows, save_steps=10**6)
         return section, FromStored(model, section, meta)
-    from distill.targets.stored import FromStored
     from synthgen.training import TrainSection as OldSection
+
+    from distill.targets.stored import FromStored
 
     old = OldSection(batch_size=BATCH, micro_batch=rows, checkpoint_every=10**6)
     return old, FromStored(model, meta, old)

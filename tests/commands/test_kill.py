@@ -29,11 +29,8 @@ from support.small import small_encoder, small_task, small_teacher, sorting_task
 from support.trials import COMMANDS, STAGES, Setup, all_well, differences, row_ids, trial, undisturbed
 
 from synthgen import corpus
-from synthgen.generation.jobs import Jobs
-from synthgen.generation.strategies import STRATEGIES
-from synthgen.prompts import load_prompt
+from synthgen.generation.inputs import read_inputs, runner
 from synthgen.recipe import load_recipe
-from synthgen.seeds import load_seeds
 
 KINDS = {
     "sampled": {},
@@ -146,11 +143,10 @@ def with_reasons(path: Path) -> None:
 def test_undisturbed_run_has_every_id_once(setups, kind):
     setup = setups(kind)
     run, recipe = setup.after["train"], load_recipe(setup.recipe)
-    prompt = load_prompt(recipe.prompts, recipe.task)
-    seeds = load_seeds(recipe.seeds, recipe.split, prompt.question)
+    inputs = read_inputs(recipe)
     (teacher,) = corpus.manifest(run / "generated")["teachers"].items()
-    jobs = Jobs(recipe, seeds, prompt, {teacher[0]: f"{teacher[0]}@{teacher[1]['revision'][:19]}"})
-    asked = [next(STRATEGIES[recipe.strategy].make(job))[0] for job in jobs.range(0, len(jobs))]
+    jobs = inputs.jobs({teacher[0]: f"{teacher[0]}@{teacher[1]['revision'][:19]}"})
+    asked = [next(runner(recipe)(job))[0] for job in jobs.one_by_one()]
     rows = [i for p in run.glob("generated/data/*.parquet") for i in row_ids(p)]
     failed = [i for p in run.glob("generated/failures/*.parquet") for i in row_ids(p)]
     curated = [i for part in ("data", "rejected") for p in run.glob(f"curated/{part}/*.parquet") for i in row_ids(p)]

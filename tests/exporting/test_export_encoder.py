@@ -26,8 +26,8 @@ from distill.data import rows
 from distill.exporting import bert
 from distill.exporting.int8 import quantize
 from distill.exporting.running import open_encoder, reader
-from distill.students.classifier import prompt_text
 from distill.students.encoder import Encoder
+from distill.students.labels import prompt_text
 from synthgen.errors import UserError
 
 

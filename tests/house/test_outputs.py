@@ -170,7 +170,7 @@ def test_an_audit_is_not_written_into_a_persons_folder(run, finished, tmp_path):
 
 
 def test_a_file_beside_an_export_is_not_deleted(run, tmp_path):
-    target = write(tmp_path / "edge", {"export.json": '{"least_agreement": 1, "inputs": {}}', "notes.txt": TEXT})
+    target = write(tmp_path / "edge", {"export.json": '{"usage": "", "inputs": {}}', "notes.txt": TEXT})
     with pytest.raises(RunChanged, match=r"holds notes\.txt, which `distill export` did not make; nothing is deleted"):
         export(run, "onnx", target, fresh=True)
     write(tmp_path / "mine", {"export.json": '{"shop": "orders of 2024"}'})

@@ -24,15 +24,18 @@ CHILD = """
 import json, sys
 from pathlib import Path
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
-from distill.students.encoder import Encoder, encoder
-from distill.exporting.running import open_classifier, open_model
+from distill.students.encoder import Encoder, encoder, tokenizer_of
+from distill.exporting.running import open_encoder, open_model
 from distill.students.sentence import sentence
 from distill.students.seq2seq import Seq2SeqModel, seq2seq
 from distill.students.decoder import decoder
 from synthgen.errors import UserError
-from synthgen.recipe import GenerateSection
 from synthgen.tables.engines import TeacherSection
-from synthgen.teachers import load, open_teacher
+from synthgen.lm import load
+from synthgen.lm.files import ModelFiles
+from synthgen.lm.tokens import Tokens
+from synthgen.lm.weights import Weights
+from synthgen.teachers import open_teacher
 from synthgen.teachers.embedding import EmbeddingModel
 from synthgen.teachers.encoder import EncoderModel
 from synthgen.teachers.server_tokens import TokenMap
@@ -40,7 +43,7 @@ from synthgen.teachers.transformers import LocalModel
 from synthgen.tables.students import DecoderStudent, EncoderStudent, Seq2SeqStudent, SentenceStudent
 
 marker, plain, embedder, *folders = sys.argv[1:]
-teacher = LocalModel.open(TeacherSection(model=plain, device="cpu"))
+tokens, weights = Tokens.open(plain), Weights.open(TeacherSection(model=plain, device="cpu"))
 vectors = EmbeddingModel.open(TeacherSection(model=embedder, device="cpu")).model
 
 def of(at):
@@ -49,26 +52,25 @@ def of(at):
 LOADS = {
     "load_weights": lambda at: load.load_weights(of(at)),
     "load_weights of an encoder": lambda at: load.load_weights(of(at), AutoModelForSequenceClassification),
-    "load_description": lambda at: load.load_description(of(at)),
-    "load_folder": lambda at: load.load_folder(at, AutoModelForSeq2SeqLM),
+    "load_configs": lambda at: load.load_configs(ModelFiles.find(at, None)),
     "load_tokenizer": load.load_tokenizer,
     "is_classifier": lambda at: load.is_classifier(of(at)),
     "is_embedder": lambda at: load.is_embedder(of(at)),
-    "open_teacher": lambda at: open_teacher(of(at), GenerateSection()),
+    "open_teacher": lambda at: open_teacher(of(at)),
     "LocalModel": lambda at: LocalModel.open(of(at)),
     "EncoderModel": lambda at: EncoderModel.open(of(at)),
     "EmbeddingModel": lambda at: EmbeddingModel.open(of(at)),
     "TokenMap": TokenMap.open,
-    "a decoder": lambda at: decoder(DecoderStudent(kind="decoder", model=at), teacher, 0),
-    "a seq2seq student": lambda at: seq2seq(Seq2SeqStudent(kind="seq2seq", model=at), teacher, 0),
-    "an encoder": lambda at: encoder(EncoderStudent(kind="encoder", model=at), of(plain), ["a", "b"], 0),
-    "an encoder's tokenizer": lambda at: encoder(
-        EncoderStudent(kind="encoder", config={"model_type": "bert"}, tokenizer=at), of(plain), ["a", "b"], 0
+    "a decoder": lambda at: decoder(DecoderStudent(kind="decoder", model=at), tokens, weights, 0),
+    "a seq2seq student": lambda at: seq2seq(Seq2SeqStudent(kind="seq2seq", model=at), tokens, weights.vocab_size, 0),
+    "an encoder": lambda at: encoder(EncoderStudent(kind="encoder", model=at), tokens.tokenizer, ["a", "b"], 0),
+    "an encoder's tokenizer": lambda at: tokenizer_of(
+        EncoderStudent(kind="encoder", config={"model_type": "bert"}, tokenizer=at), plain
     ),
     "a sentence encoder": lambda at: sentence(SentenceStudent(kind="sentence", model=at), vectors, 0),
     "Seq2SeqModel": lambda at: Seq2SeqModel.open(at, 1),
     "Encoder": Encoder.load,
-    "a student's classifier": lambda at: open_classifier("torch", Path(at)),
+    "a student's encoder": lambda at: open_encoder("torch", Path(at)),
     "open_model": lambda at: open_model("torch", at),
 }
 try:
@@ -199,7 +201,11 @@ def test_every_load_in_the_sources_refuses_code():
 
 def test_every_load_in_a_page_refuses_code():
     """In the pages of the project, and in those that it writes beside students and exports."""
-    pages = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("synthgen/templates/*")]
+    pages = [
+        *REPOSITORY.glob("*.md"),
+        *REPOSITORY.glob("docs/*.md"),
+        *(p for p in REPOSITORY.glob("synthgen/templates/**/*") if p.is_file()),
+    ]
     loads = re.compile(r"(?<!GenerationConfig)\.from_pretrained\([^\n]*|transformers\.pipeline\([^\n]*")
     found = {f"{p.name}: {load}" for p in pages for load in loads.findall(p.read_text(encoding="utf-8"))}
     assert {load.split(":")[0] for load in found} >= {"export_card.md.j2", "model_card.md.j2"}

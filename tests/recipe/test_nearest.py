@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from synthgen.errors import RecipeError, close, nearest
-from synthgen.recipe import CurateSection, GenerateSection, SeedSource, TrainSection, find_recipe
+from synthgen.recipe import GenerateSection, SeedSource, TrainSection, find_recipe
+from synthgen.tables.curation import Length
 from synthgen.tables.strategies import STRATEGIES
 
 TRAIN, SEEDS = [*TrainSection.model_fields], [*SeedSource.model_fields]
-GENERATE, CURATE = [*GenerateSection.model_fields], [*CurateSection.model_fields]
+GENERATE, LENGTH = [*GenerateSection.model_fields], [*Length.model_fields]
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ GENERATE, CURATE = [*GenerateSection.model_fields], [*CurateSection.model_fields
         ("eval", TRAIN, ["eval_steps"]),
         ("max_tokens", GENERATE, ["max_new_tokens"]),
         ("temprature", GENERATE, ["temperature"]),
-        ("min_word", CURATE, ["min_words"]),
+        ("min_word", LENGTH, ["min_words"]),
         ("data", SEEDS, ["dataset", "dataset_split"]),
         ("qq", ["id", "q"], ["q"]),
         ("on", ["one", "two"], ["one"]),

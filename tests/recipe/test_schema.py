@@ -135,7 +135,9 @@ def test_every_key_has_a_meaning_a_type_and_a_default_on_the_page():
     rows = [line.strip("| ").split(" | ") for line in page if line.startswith("| `")]
     keys = {row[0].strip("`").rpartition(".")[2]: row for row in rows}
     for section in sections():
-        described = key_docs(section)
+        described = key_docs(section) | {
+            key: field.description or "" for key, field in section.model_fields.items() if field.description
+        }
         for key in section.model_fields:
             assert described.get(key, "").strip().endswith((".", ")")), f"{section.__name__}.{key} has no sentence"
             assert key in keys, key

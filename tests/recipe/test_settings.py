@@ -51,7 +51,7 @@ def test_values_are_yaml_and_keys_are_dotted(recipe):
             "seeds.1.limit=3",
             "generate.labels=[a, 'b']",
             "logits.kind=topk",
-            "curate.min_words=null",
+            "curate.length.min_words=null",
             "train.student={kind: decoder, layers: 3}",
             "train.learning_rate=1e-4",
             "description=a = b",
@@ -65,7 +65,7 @@ def test_values_are_yaml_and_keys_are_dotted(recipe):
     assert loaded.generate.labels == ("a", "b")
     assert loaded.logits is not None, "a section that is null is made"
     assert loaded.logits.kind == "topk"
-    assert loaded.curate.min_words is None
+    assert loaded.curate.length.min_words is None
     assert loaded.train is not None, "and one that is not there"
     assert loaded.train.student.layers == 3
     assert loaded.train.learning_rate == 1e-4

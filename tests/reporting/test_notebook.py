@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from support.reading import reason
 
 import synthgen
 from synthgen import corpus, logits
 from synthgen.errors import CorpusError, UserError
 from synthgen.notebook import _distribution
-from synthgen.records import Record, Verdict, to_table
+from synthgen.records import Record, to_table
 
 
 @pytest.fixture
@@ -63,8 +64,8 @@ def test_columns_and_a_split_are_chosen(run, monkeypatch):
 def test_columns_of_the_users_own_and_several_reasons(tmp_path):
     """A user's own column keeps its values, also under a name that we would have used."""
     reasons = [
-        Verdict(False, "length", "too short", rule="min_words").as_reason(),
-        Verdict(False, "language", "not English", rule="eldc").as_reason(),
+        reason("length", "too short", rule="min_words"),
+        reason("language", "not English", rule="eldc"),
     ]
     record = Record("a", "s", "train", None, None, None, [], [], None, verdicts=reasons)
     record.own = {"prompt_text": "mine"}

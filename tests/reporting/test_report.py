@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.reading import reason
 
 import synthgen
 from synthgen import corpus
 from synthgen.errors import CorpusError
-from synthgen.records import Record, Verdict, to_table
+from synthgen.records import Record, to_table
 from synthgen.results.curve import Curve, Point
 from synthgen.results.evaluation import Comparison, Evaluation, Matrix, Part, Sample
 from synthgen.results.export import Export, ExportedFile, Gate
@@ -205,7 +206,7 @@ def test_what_the_corpus_says_is_text_not_markup(run, tmp_path):
             token_ids=[1, 2],
             label_probs=[0.25, 0.75] if i else None,
             scores=[{"name": "answer", "value": 1.0}],
-            verdicts=[Verdict(False, EVIL, EVIL, 0.0).as_reason()],
+            verdicts=[reason(EVIL, EVIL, score=0.0)],
         )
         for i in range(2)
     ]

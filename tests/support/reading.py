@@ -8,7 +8,21 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from synthgen import corpus, logits
-from synthgen.records import Record
+from synthgen.records import Reason, Record
+
+
+def reason(check: str, text: str, rule: str = "", score: float | None = None) -> Reason:
+    """A reason for a rejection in the column `verdicts`."""
+    return Reason(
+        check=check,
+        rule=rule or check,
+        score=score,
+        threshold=None,
+        matched_id=None,
+        span=None,
+        reason=text,
+        teaches="nothing",
+    )
 
 
 def rows_of(folder: Path) -> list[Record]:
