@@ -47,7 +47,7 @@ def find(values: Values) -> tuple[Recipe | None, list[Problem]]:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
         problems = [*_of_sections(values, error)]
-        return None, problems + _of_rules(values, error, problems) or [Problem(str(error), ("",))]
+        return None, problems + _of_rules(values, error, problems) or [Problem(" ".join(str(error).split()), ("",))]
     return recipe, broken_rules(recipe)
 
 
@@ -82,6 +82,8 @@ def _sentence(values: Values, key: str, found: list[ErrorDetails]) -> str:
     if kind == "unknown_name":
         new = old_keys.OLD_VALUES.get((key, str(value)))
         return f"{key}: '{value}' is now '{new}'" if new else f"key '{key}' is {_SHORT.repr(value)}; {details['msg']}"
+    if kind == "invalid_key":
+        return f"unknown key '{key}': it is not text"
     if kind == "rule":
         return f"{key or 'recipe'}: {details['msg']}"
     if kind == "value_error":
@@ -154,8 +156,9 @@ def _take_out(values: object, loc: Loc) -> None:
 
 
 def _child(values: object, part: int | str) -> object:
+    """What `values` has at a part of a key; None where it has nothing. A key of YAML may be a number or null."""
     if isinstance(values, dict):
-        return values.get(part)
+        return next((value for key, value in values.items() if str(key) == str(part)), None)
     if isinstance(values, list | tuple) and isinstance(part, int) and part < len(values):
         return values[part]
     return None
@@ -169,13 +172,13 @@ def _in_values(values: Values, details: ErrorDetails) -> Loc | None:
     inside: object = values
     loc = tuple(part for part in details["loc"] if part != "[key]")  # the error is in a mapping's key
     for place, part in enumerate(loc):
-        there = part in inside if isinstance(inside, dict) else _child(inside, part) is not None
+        there = str(part) in map(str, inside) if isinstance(inside, dict) else _child(inside, part) is not None
         last = place == len(loc) - 1
         if there:
             kept.append(part)
             inside = _child(inside, part)
         elif last and isinstance(inside, dict):
-            if details["type"] not in ("missing", "rule", "value_error"):
+            if details["type"] not in ("missing", "rule", "value_error", "invalid_key"):
                 return None
             kept.append(part)
         elif place == 0:

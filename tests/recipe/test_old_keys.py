@@ -79,6 +79,16 @@ def test_a_number_that_counts_otherwise_says_so(tmp_path):
         load_recipe(path)
 
 
+def test_no_old_name_is_forgotten():
+    assert {key.rpartition(".")[2] for key in OLD_KEYS} == {
+        *("licence", "epochs", "warmup", "checkpoint_every", "keep_checkpoints", "validate_every", "patience"),
+        *("trackers", "activation_checkpointing", "micro_batch", "tensor_parallel", "data_parallel"),
+        *("memory_fraction", "samples", "attempts", "on_bad_line", "hidden"),
+    }
+    of_teachers = {key.partition(".")[2] for key in OLD_KEYS if key.startswith("teacher.")}
+    assert of_teachers == {key.removeprefix("teachers.*.") for key in OLD_KEYS if key.startswith("teachers.")}
+
+
 def test_no_old_key_is_a_key_now():
     """And each new name is one."""
     text = str(recipe_schema())

@@ -345,6 +345,28 @@ def test_how_many_gpus_is_not_what_is_made(tmp_path):
     assert few != deciding(load_recipe(write(tmp_path, {**PLAIN, "teacher": {**VLLM, "max_model_len": 512}})))
 
 
+def test_nor_is_it_of_one_of_several_teachers(tmp_path):
+    one, other = (
+        deciding(
+            load_recipe(write(tmp_path, {**several, "teachers": {**TWO, "large": {**VLLM, **more}}, "train": None}))
+        )
+        for several in [{key: value for key, value in PLAIN.items() if key != "teacher"}]
+        for more in ({}, {"max_num_seqs": 512})
+    )
+    assert one == other
+
+
+def test_distributions_are_kept_by_default_where_all_who_answer_have_them(tmp_path):
+    api = {"engine": "openai", "model": "m", "license": "openai"}
+    several = {key: value for key, value in PLAIN.items() if key not in ("teacher", "train")}
+    both = {**several, "teachers": {"here": PLAIN["teacher"], "there": api}}
+    assert load_recipe(write(tmp_path, {**several, "teacher": PLAIN["teacher"]})).logits == LogitsSection()
+    assert load_recipe(write(tmp_path, {**several, "teacher": api})).logits is None
+    assert load_recipe(write(tmp_path, both)).logits == LogitsSection(), "the first one answers"
+    assert load_recipe(write(tmp_path, {**both, "mixture": {"there": 1}})).logits is None
+    assert load_recipe(write(tmp_path, {**both, "strategy": "consensus"})).logits is None, "all of them answer"
+
+
 def test_a_teacher_without_its_engine_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(UserError, match="needs the package 'vllm', which is not installed") as caught:
