@@ -37,7 +37,9 @@ BUGS: dict[str, list[tuple[str, str, str]]] = {
             "tokens = len(step) * max(len(e.completion) for e in step)",
         ),
     ],
-    "02 mean of micro-batch means": [(TRAIN, "step, device = step or batch, ", "step, device = batch, ")],
+    "02 mean of micro-batch means": [
+        (TRAIN, "rows, step, device = batch.rows, batch.step, ", "rows, step, device = batch.rows, batch.rows, ")
+    ],
     "03 shift by one, packed": [
         (FORWARD, "rows = [[*p, *c][:-1] for", "rows = [[*p, *c] for"),
         (FORWARD, "np.arange(start + len(prompts[r]) - 1, stop)", "np.arange(start + len(prompts[r]), stop)"),
@@ -54,7 +56,7 @@ BUGS: dict[str, list[tuple[str, str, str]]] = {
             "values.masked_fill(logw == -torch.inf, 0)).mean(-1)",
         ),
     ],
-    "05 temperature unused": [(TRAIN, '"temperature": meta["temperature"]', '"temperature": 1.0')],
+    "05 temperature unused": [(TRAIN, 'temperature=meta["temperature"],', "temperature=1.0,")],
     "06 JSD mixture swapped": [(LOSSES, "logm = _mixture(logp, logq, beta)", "logm = _mixture(logq, logp, beta)")],
     "07 top-k renormalized on both sides": [
         (
@@ -86,17 +88,17 @@ BUGS: dict[str, list[tuple[str, str, str]]] = {
         (HEAD, "    layer, config = model", '    model = getattr(model, "module", model)\n    layer, config = model'),
         (
             HEAD,
-            "= model, model.base_model, model.device, model.config",
-            '= (m := getattr(model, "module", model)), m.base_model, torch.device("cpu"), m.config',
+            "        self.model, self.body = model, model.base_model\n",
+            '        model = getattr(model, "module", model)\n        self.model, self.body = model, model.base_model\n',
         ),
     ],
     "13 softcap or scale ignored": [
         (HEAD, "if head is not None and head.scale != 1.0:", "if False:"),
         (HEAD, "if head is not None and head.softcap is not None:", "if False:"),
-        (HEAD, "return head if torch.allclose(found, expected, atol=1e-3, rtol=1e-2) else None", "return head"),
+        (HEAD, "return head if torch.allclose(nearest, expected, atol=1e-3, rtol=1e-2) else None", "return head"),
     ],
     "14 stored rows against shuffled batches": [
-        (DATA, "append(shard.target(row))", "append(shard.target(len(examples) % len(shard)))")
+        (DATA, "append(shard.target(row))", "append(shard.target((row + 1) % len(shard)))")
     ],
     "15 NaN gradient from minus infinity": [(LOSSES, "values.masked_fill(logw == -torch.inf, 0)", "values")],
     "16 absolute position, packed": [
@@ -113,7 +115,11 @@ BUGS: dict[str, list[tuple[str, str, str]]] = {
         (STUDENTS, "    student.generation_config = copy.deepcopy(teacher.generation_config)\n", ""),
     ],
     "18 logits and labels chunked differently": [
-        (HEAD, "h = states[a : a + size]", "h = states.tensor_split(-(-len(states) // size))[a // size]"),
+        (
+            HEAD,
+            "h = states[a : a + plan.size]",
+            "h = states.tensor_split(-(-len(states) // plan.size))[a // plan.size]",
+        ),
     ],
     "19 large negative values as a mask": [
         (

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_losses import (
+from support.exact_losses import (
     DEFINED,
     HEADS,
     SHAPES,
     TEMPERATURES,
+    N,
+    V,
     close,
     exact,
     exact_of,
@@ -22,8 +24,6 @@ from test_losses import (
 
 from distill.losses import cut, divergence, moved
 from distill.output_layer import Head, through_head
-
-N, V = 40, 257  # the shape of what `teacher_and_student` returns
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)

@@ -8,17 +8,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from support.training import LOOSE
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from distill import losses
-from distill.data import Example
+from distill.data import Choice, Example, load
 from distill.losses import Dense, Labels, TopK, cut, divergence
 from distill.output_layer import Head, completion_states, logits_of, output_head, through_head
 from distill.students.build import from_layers
-from distill.targets.stored import batch_loss
+from distill.targets.stored import Rows, batch_loss
 from synthgen import logits
 from synthgen.lm.sampling import invert, top_k
+from synthgen.lm.tokens import Tokens
 from synthgen.recipe import TrainSection
 
 V, K, DRAWS = 97, 8, 20
@@ -27,7 +29,7 @@ LLAMA = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "nu
 LLAMA |= {"num_key_value_heads": 2, "max_position_embeddings": 64}
 
 
-def model_of(name: str = "Llama", **more):
+def model_of(name: str = "Llama", **config_keys):
     """A small random model; `name` is the class's name in transformers without 'ForCausalLM'.
 
     With attn_implementation="eager" its batches are padded; they are packed where the model allows it.
@@ -36,7 +38,7 @@ def model_of(name: str = "Llama", **more):
 
     torch.manual_seed(0)
     sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64} if name == "GPT2" else LLAMA
-    config = getattr(transformers, f"{name}Config")(**SMALL, **sizes, **more)
+    config = getattr(transformers, f"{name}Config")(**SMALL, **sizes, **config_keys)
     return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
 
 
@@ -51,7 +53,7 @@ def topk_target(logp: torch.Tensor, temperature: float = 1.0, k: int = K) -> Top
 
 def examples(kind: str = "topk", temperature: float = 1.0) -> tuple[list[Example], dict, list[torch.Tensor]]:
     """Three rows of different lengths (one not kept), the shards' metadata, the teacher's log-probabilities a row."""
-    lengths, found, teachers = [(2, 3, True), (9, 7, False), (5, 1, True)], [], []
+    lengths, rows, teachers = [(2, 3, True), (9, 7, False), (5, 1, True)], [], []
     for row, (prompt, completion, kept) in enumerate(lengths):
         random = np.random.default_rng(row)
         logp = teacher_logp(completion, seed=row)
@@ -62,9 +64,9 @@ def examples(kind: str = "topk", temperature: float = 1.0) -> tuple[list[Example
             cdf = (logp / temperature).softmax(-1).double().cumsum(-1)
             target = logits.count_draws(invert(cdf, torch.from_numpy(random.random((completion, DRAWS)))).numpy())
         tokens = [random.integers(3, V, n).tolist() for n in (prompt, completion)]
-        found.append(Example(str(row), *tokens, target, kept))
+        rows.append(Example(str(row), *tokens, target, kept))
     size = {"k": K} if kind == "topk" else {"draws": DRAWS}
-    return found, {"kind": kind, **size, "temperature": temperature, "vocab_size": V}, teachers
+    return rows, {"kind": kind, **size, "temperature": temperature, "vocab_size": V}, teachers
 
 
 def loss_and_gradient(model, batch, meta, section, step=None) -> tuple[float, dict[str, float], torch.Tensor]:
@@ -72,7 +74,7 @@ def loss_and_gradient(model, batch, meta, section, step=None) -> tuple[float, di
     model.zero_grad()
     head = output_head(model)
     states = completion_states(model, head, [e.prompt for e in batch], [e.completion for e in batch])
-    loss, parts = batch_loss(states, head, batch, meta, section, step=step)
+    loss, parts = batch_loss(states, head, Rows(batch, step or batch), section, meta)
     loss.backward()
     return float(loss.detach()), parts, torch.cat([p.grad.flatten().clone() for p in model.parameters()])
 
@@ -126,13 +128,13 @@ def test_bug_02_mean_of_micro_batch_means(kind):
     model, section = model_of(), TrainSection(kd_weight=0.7)
     whole = loss_and_gradient(model, batch, meta, section)
     for splits in ([1, 2], [2, 1], [1, 1, 1]):
-        rows, found = iter(batch), []
+        rows, pieces = iter(batch), []
         for size in splits:
-            found.append(loss_and_gradient(model, [next(rows) for _ in range(size)], meta, section, step=batch))
-        assert sum(f[0] for f in found) == pytest.approx(whole[0], rel=1e-5)
+            pieces.append(loss_and_gradient(model, [next(rows) for _ in range(size)], meta, section, step=batch))
+        assert sum(piece[0] for piece in pieces) == pytest.approx(whole[0], rel=1e-5)
         for part in whole[1]:
-            assert sum(f[1][part] for f in found) == pytest.approx(whole[1][part], rel=1e-5)
-        assert torch.allclose(sum(f[2] for f in found), whole[2], atol=1e-5)
+            assert sum(piece[1][part] for piece in pieces) == pytest.approx(whole[1][part], rel=1e-5)
+        assert torch.allclose(sum(piece[2] for piece in pieces), whole[2], atol=1e-5)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -145,8 +147,8 @@ def test_bug_03_shift_by_one(attention):
         labels = ids.clone()
         labels[:, : len(example.prompt)] = -100
         expected = float(model(ids, labels=labels).loss.detach())
-        found = loss_and_gradient(model, [example], meta, TrainSection(kd_weight=0.0))[0]
-        assert found == pytest.approx(expected, rel=1e-5)
+        value = loss_and_gradient(model, [example], meta, TrainSection(kd_weight=0.0))[0]
+        assert value == pytest.approx(expected, rel=1e-5)
 
 
 def test_bug_04_reduction_over_the_vocabulary():
@@ -304,18 +306,12 @@ def test_bug_13_unknown_treatment_of_logits_is_noticed(monkeypatch):
     assert value == pytest.approx(float(plain_loss(model, batch, teachers, 0.7).detach()), rel=1e-5)
 
 
-def test_bug_14_stored_rows_against_shuffled_batches(task, tmp_path):
+def test_bug_14_stored_rows_against_shuffled_batches(small_run):
     """Every example has the distribution that lies beside its own id, whatever the order of the rows."""
-    from distill.data import load
-    from synthgen import curate, generate, load_recipe
-    from synthgen.teachers.transformers import LocalModel
-
-    recipe = load_recipe(task(seeds=12))
-    generate(recipe, tmp_path / "run")
-    curate(recipe, tmp_path / "run")
-    data = load(tmp_path / "run" / "curated", LocalModel.open(recipe.teacher).render, 512)
+    recipe, run = small_run(seeds=12, curate=LOOSE)
+    data = load(run / "curated", Tokens.open(recipe.teacher.model).render, Choice(512))
     stored = {}
-    for path in (tmp_path / "run" / "generated" / "logits").glob("*/*.parquet"):
+    for path in (run / "generated" / "logits").glob("*/*.parquet"):
         shard = logits.read(path)
         stored |= {record_id: shard.target(row) for row, record_id in enumerate(shard.ids)}
     assert len(data.examples) > 8
@@ -398,9 +394,9 @@ def test_loss_names_in_a_recipe_reach_the_core():
     sections = [TrainSection(kd_weight=1.0, loss=name) for name in ("forward_kl", "reverse_kl", "jsd", "adaptive_kl")]
     sections += [TrainSection(kd_weight=1.0, loss="jsd", beta=0.9), TrainSection(kd_weight=1.0, loss="skew_kl")]
     sections += [TrainSection(kd_weight=1.0, loss="skew_reverse_kl", alpha=a) for a in (0.1, 0.5)]
-    found = [round(loss_and_gradient(model, batch, meta, section)[0], 6) for section in sections]
-    assert len(set(found)) == len(found)
+    values = [round(loss_and_gradient(model, batch, meta, section)[0], 6) for section in sections]
+    assert len(set(values)) == len(values)
     parts = [[t.ids_NK, t.logp_NK, t.log_tail_N, t.log_z_N] for t in map(topk_target, examples()[2])]
-    target = losses.TopK(*(torch.cat(some) for some in zip(*parts, strict=True)))
+    target = losses.TopK(*(torch.cat(part) for part in zip(*parts, strict=True)))
     z = torch.cat([logits_alone(model, e) for e in batch])
-    assert found[4] == pytest.approx(float(divergence(z, target, "jsd", beta=0.9).mean().detach()), rel=1e-4)
+    assert values[4] == pytest.approx(float(divergence(z, target, "jsd", beta=0.9).mean().detach()), rel=1e-4)
