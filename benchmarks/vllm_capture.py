@@ -94,6 +94,7 @@ def main() -> None:
         enforce_eager=options.eager,
         disable_log_stats=True,
         generation_config="vllm",
+        trust_remote_code=False,
         **settings,
     )
     bare_processes = [p for p in set(this_process.children(recursive=True)) - before if p.is_running()]

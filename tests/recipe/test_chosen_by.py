@@ -42,7 +42,7 @@ class Parrot(Student):
 def tables(monkeypatch):
     oracle = Engine(Oracle, opens="x:y", in_process=True, top_k=True, may_change=("pages",))
     monkeypatch.setitem(ENGINES, "oracle", oracle)
-    monkeypatch.setitem(KINDS, "parrot", Kind(Parrot, learns_from="sayings"))
+    monkeypatch.setitem(KINDS, "parrot", Kind(Parrot, train="x:y", learns_from="sayings"))
     monkeypatch.setitem(STRATEGIES, "recite", Strategy("tests:recite", rows="sayings", keeps_distributions=False))
 
 
