@@ -17,6 +17,7 @@ import onnx_ir
 import pytest
 import torch
 from click.testing import CliRunner
+from support.reading import training_of
 from support.small import small_task, small_teacher
 from test_cli import small_disk
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -259,7 +260,7 @@ def classifier(tmp_path, run) -> Path:
     arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     folder = tmp_path / "classifier"
     Classifier(["a", "b", "c"], **arrays).save(folder)
-    durable.write_json(folder / "training.json", {"kind": "classifier"})
+    durable.write_json(folder / "training.json", training_of("classifier"))
     (folder / "README.md").write_text("---\ntags: []\n---\n# a card\nterms MIT\n")
     return folder
 
@@ -389,6 +390,6 @@ def test_the_demos_student_and_its_teacher(tmp_path_factory, tmp_path, smol):
     teacher = tmp_path / "teacher"
     smol.model.save_pretrained(teacher)
     smol.tokenizer.save_pretrained(teacher)
-    durable.write_json(teacher / "training.json", {"kind": "decoder"})
+    durable.write_json(teacher / "training.json", training_of("decoder"))
     found = distill.export(teacher, "onnx", held_out=folder)
     assert found.passed, found

@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir
 import pytest
 import torch
+from support.reading import training_of
 from support.small import bert_run, word_tokenizer
 from tokenizers import processors
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
@@ -131,7 +132,7 @@ def test_what_is_not_exported_is_said_in_one_line(run, tmp_path):
         folder.mkdir()
         for name in ("model.safetensors", "config.json"):
             (folder / name).touch()
-        (folder / "training.json").write_text(json.dumps({"kind": kind}))
+        (folder / "training.json").write_text(json.dumps(training_of(kind)))
         for to in ("onnx", "gguf"):
             with pytest.raises(UserError, match=f"a student of kind '{kind}', which is not exported to {to}") as caught:
                 distill.export(folder, to)

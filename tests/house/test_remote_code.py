@@ -15,6 +15,8 @@ from support.commands import ENVIRONMENT, cold
 from support.places import REPOSITORY
 from support.small import small_encoder, small_task, small_teacher
 
+from synthgen.tables.students import KINDS
+
 CODE = "from pathlib import Path\n\nPath({marker!r}).write_text('this code ran')\n\n\nclass {classes}:\n    pass\n"
 AUTO = ("AutoModel", "AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoModelForSequenceClassification")
 YES = "y\n" * 1000  # to whoever asks
@@ -208,7 +210,10 @@ def test_every_load_in_a_page_refuses_code():
     ]
     loads = re.compile(r"(?<!GenerationConfig)\.from_pretrained\([^\n]*|transformers\.pipeline\([^\n]*")
     found = {f"{p.name}: {load}" for p in pages for load in loads.findall(p.read_text(encoding="utf-8"))}
-    assert {load.split(":")[0] for load in found} >= {"export_card.md.j2", "model_card.md.j2"}
+    assert {load.split(":")[0] for load in found} >= {"onnx_decoder.md.j2"}
+    said = {load for kind in KINDS.values() for load in loads.findall(kind.how_to_run)}
+    assert len(said) == 3
+    found |= said
     assert [load for load in found if "trust_remote_code=False" not in load] == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def test_rows_that_cannot_be_learned_from(made, tmp_path, row, says, kind):
     folder = dataset(tmp_path / "rows", [{"prompt": "p", "completion": "c"}, row])
     with pytest.raises(kind, match=says) as caught:
         train(tokens_alone(recipe), folder, tmp_path / "student", teacher=teacher)
-    assert ("line 2" if kind is RecipeError else "of row ") in str(caught.value)
+    assert re.search("line 2" if kind is RecipeError else "line 2|of row ", str(caught.value))
     assert caught.value.hint
     (folder / "rows.jsonl").write_text(json.dumps({"prompt": "p", "completion": "c"}) + "\n" + "{")
     with pytest.raises(RecipeError, match="line 2"):

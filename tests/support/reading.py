@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from synthgen import corpus, logits
 from synthgen.records import Reason, Record
+from synthgen.results.training import Training
 
 
 def reason(check: str, text: str, rule: str = "", score: float | None = None) -> Reason:
@@ -23,6 +24,12 @@ def reason(check: str, text: str, rule: str = "", score: float | None = None) ->
         reason=text,
         teaches="nothing",
     )
+
+
+def training_of(kind: str) -> dict[str, Any]:
+    """What training.json holds beside a student of this kind that no training made."""
+    made = Training(student="made by a test", learns_by="", learned_from="", steps=0, rows=0, metrics={}, kind=kind)
+    return made.to_dict()
 
 
 def rows_of(folder: Path) -> list[Record]:
