@@ -51,10 +51,8 @@ def test_rejected_rows_say_why(run):
 def test_columns_and_a_split_are_chosen(run, monkeypatch):
     opened = synthgen.open(run)
     read = []
-    real = corpus.batches
-    monkeypatch.setattr(
-        corpus, "batches", lambda path, columns, size: read.append(columns) or real(path, columns, size)
-    )
+    real = corpus.scan
+    monkeypatch.setattr(corpus, "scan", lambda path, columns, size: read.append(columns) or real(path, columns, size))
     frame = opened.rows("kept", ["prompt_text", "id"], "test")
     assert list(frame.columns) == ["prompt_text", "id"]
     assert {tuple(columns) for columns in read} == {("prompt", "id")}, "no other column is read"
@@ -186,7 +184,7 @@ def test_mistakes_are_one_line(run, tmp_path):
         (lambda: synthgen.open(tmp_path / "nowhere"), "does not exist"),
         (lambda: synthgen.open(tmp_path / "empty"), "there is no corpus"),
         (lambda: opened.rows("kept", ["promt"]), "no column 'promt'; did you mean 'prompt'?"),
-        (lambda: opened.rows("keep"), "no part 'keep'; did you mean 'kept'?"),
+        (lambda: opened.rows("rejects"), "no part 'rejects'; did you mean 'rejected'?"),
         (lambda: opened.distribution("x"), "no distribution of a row 'x'"),
         (lambda: opened.distribution("x", "teachers"), "no distributions of 'teachers'; did you mean 'teacher'?"),
     ):

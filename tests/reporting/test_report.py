@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.reading import reason
+from support.reading import reason, training_of
 
 import synthgen
 from synthgen import corpus
@@ -148,7 +148,7 @@ def test_trained_and_evaluated(run):
     assert figure(html, "KL to the teacher, nats a token") == f"{evaluation['table']['distilled']['kl']['mean']:.3f}"
     assert page.tags.count("svg") == 4
     assert "Distance from the teacher" in page.text
-    assert f"{training['steps']} steps on {training['completion tokens trained on']}" in page.text
+    assert f"{training['steps']} steps on {training['tokens']:,} completion tokens" in page.text
     for name, row in evaluation["table"].items():
         if row.get("kl"):
             shown = "{mean:z.3f} <small>[{low:z.3f}, {high:z.3f}]".format(**row["kl"])
@@ -303,7 +303,7 @@ TOY = Evaluation(
 def test_a_kind_that_the_page_does_not_know(run):
     """A kind of student, a format and a check from outside are shown as fully as our own, with their own words."""
     student = run / "student"
-    training = {"kind": "toy", "student": "an apprentice", "steps": 3, "rows": 5, "loss_unit": "tears"}
+    training = training_of("toy") | {"student": "an apprentice", "steps": 3, "rows": 5, "loss_unit": "tears"}
     training["metrics"] = {"apprentice": [{"step": 0, "loss": 2.0}, {"step": 1, "loss": 1.0}]}
     points = [Point(share, rows, 3, {"apprentice": {"rhyme": Interval(share, 0.1, 0.9)}}) for share, rows in HALVES]
     export = Export(

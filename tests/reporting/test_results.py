@@ -6,6 +6,7 @@ import json
 import math
 
 import pytest
+from support.reading import training_of
 from test_report import TOY
 
 from synthgen.cards import markdown_table
@@ -105,13 +106,20 @@ def test_a_file_that_is_no_result_is_one_line(tmp_path, damage):
     assert "distill eval" in caught.value.hint
 
 
-def test_what_training_leaves_out_comes_from_its_kind(tmp_path):
+def test_training_is_read_back_as_it_was_written(tmp_path):
     path = tmp_path / "training.json"
-    path.write_text(json.dumps({"kind": "sentence", "steps": 3, "rows": 4, "distance": "mse"}))
+    made = training_of("sentence") | {"rows_kept": 2, "learned_from": "books", "loss_unit": "mse distance"}
+    path.write_text(json.dumps(made))
     found = read_training(path)
-    assert found.library_name == "sentence-transformers"
-    assert "SentenceTransformer" in found.how_to_run
-    assert found.loss_unit == "mse distance"
-    path.write_text(json.dumps({"kind": "of another package", "rows kept by curation": 2, "learned from": "books"}))
-    found = read_training(path)
-    assert (found.rows_kept, found.learned_from, found.library_name) == (2, "books", "transformers")
+    assert (found.kind, found.rows_kept, found.learned_from, found.loss_unit) == (
+        "sentence",
+        2,
+        "books",
+        "mse distance",
+    )
+    assert found.to_dict() == made
+    for damaged in (made | {"rows": "many"}, {key: made[key] for key in made if key != "steps"}):
+        path.write_text(json.dumps(damaged))
+        with pytest.raises(CorpusError, match=r"training\.json is") as caught:
+            read_training(path)
+        assert "distill train" in caught.value.hint
