@@ -157,7 +157,7 @@ def test_rules_added_from_outside_work_end_to_end(tmp_path, toys):
     shown = synthgen.show(run, rejected=True).text()
     assert "rejected by short: 22 letters" in shown
     assert "rejected by: alike 2, short 1" in shown
-    page = synthgen.write_report(run).read_text()
+    page = synthgen.report(run).path.read_text()
     assert "begins like r0: 4 letters of 4" in page
 
 
@@ -196,11 +196,10 @@ def test_the_recipe_knows_the_keys_of_rules_added_from_outside(toys):
 
 
 def test_a_key_that_no_rule_has_is_refused():
-    for key, error in [("short", "extra_forbidden"), ("min_words", "value_error")]:
+    for key in ["short", "min_words"]:
         with pytest.raises(ValidationError) as caught:
             CurateSection.model_validate({key: 1})
-        assert (caught.value.errors()[0]["loc"], caught.value.errors()[0]["type"]) == ((key,), error)
-    assert "this is now curate.length.min_words" in str(caught.value)
+        assert (caught.value.errors()[0]["loc"], caught.value.errors()[0]["type"]) == ((key,), "extra_forbidden")
 
 
 def test_the_users_own_columns_are_read_and_carried(tmp_path, monkeypatch):

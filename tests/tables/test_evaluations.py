@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.reading import training_of
 from test_report import page_of
 
 import distill
@@ -45,7 +46,13 @@ def run(finished, tmp_path, monkeypatch) -> Path:
     run = shutil.copytree(finished.run, tmp_path / "run")
     (run / "student" / "evaluation.json").unlink()
     training = json.loads((run / "student" / "training.json").read_text())
-    facts = {"kind": "parrot", "steps": 7, "rows": 5, "curated_sha256": training["curated_sha256"]}
+    facts = training_of("parrot") | {
+        "student": "a parrot",
+        "steps": 7,
+        "rows": 5,
+        "curated_sha256": training["curated_sha256"],
+    }
+    facts |= {key: getattr(PARROT, key) for key in ("library_name", "how_to_run", "loss_unit", "loss_note")}
     facts["metrics"] = {"parrot": [{"step": 0, "loss": 1.0}, {"step": 1, "loss": 0.5}]}
     (run / "student" / "training.json").write_text(json.dumps(facts))
     monkeypatch.setitem(KINDS, "parrot", PARROT)

@@ -23,7 +23,7 @@ from synthgen.results.measures import Measure, Quantiles
 from synthgen.tables.formats import MODEL_FORMATS, ModelFormat
 from synthgen.tables.students import KINDS
 
-REFERENCE = "test_formats:carve"  # tests/tables is on the path, as the place of an outsider's module would be
+REFERENCE = "test_model_formats:carve"  # tests/tables is on the path, as the place of an outsider's module would be
 
 
 def carve(job: Job) -> Export:
