@@ -19,7 +19,7 @@ _NAMES = (
 )
 _WORDS = {word: str(value) for value, word in enumerate(_NAMES.split())}
 _ARTICLES = {"a", "an", "the"}
-_WORD = re.compile(r"\b[A-Za-z]+\b")
+_WORD = re.compile(rf"\b(?:{'|'.join(_WORDS)})\b", re.IGNORECASE)
 _AROUND_DIGITS = re.compile(r"[$,\s]")
 _AFTER_NUMBER = re.compile(r"[$%,.\s]+$")
 _NO_PUNCTUATION = str.maketrans(string.punctuation, " " * len(string.punctuation))

@@ -56,7 +56,8 @@ def judge_rows(work: tuple[Job, Task], services: Services) -> None:
 
 def _signed(rule: Chosen[Sweep], columns: Columns, kept: Rows, start: int, services: Services) -> pa.Table:
     """The signatures of the rows `kept` of a batch. `start` is the corpus number of the batch's first row."""
-    batch = columns.select(rule.entry.columns).take(pa.array(kept))
+    batch = columns.select(rule.entry.columns)
+    batch = batch if len(kept) == columns.rows else batch.take(pa.array(kept))
     batch = batch.append_column("row", pa.array(kept + start, pa.int64()))
     signatures: pa.Table = resolve(rule.entry.signature)(batch, rule.section, services)
     if not {"key", "row"} <= set(signatures.column_names):

@@ -39,12 +39,14 @@ def completion_text(completion: pa.Array, prompt: pa.Array) -> pa.Array:
 
 def plain(texts: pa.Array) -> pa.Array:
     """Convert each text to lower case with words separated by single spaces. Null stays null."""
-    slow = pc.fill_null(pc.match_substring_regex(texts, pattern=_FOR_PYTHON), False)
-    if pc.any(slow).as_py() is not True:
+    slow = numbers(pc.invert(pc.fill_null(pc.string_is_ascii(texts), True))).astype(bool)
+    if slow.any():
+        slow[slow] = numbers(pc.match_substring_regex(pc.filter(texts, pa.array(slow)), pattern=_FOR_PYTHON))
+    if not slow.any():
         return _plain(texts)
-    fast = _plain(pc.filter(texts, pc.invert(slow)))
-    others = [" ".join(text.lower().split()) for text in pc.filter(texts, slow).to_pylist()]
-    order = np.argsort(numbers(slow), kind="stable")  # the rows of both parts, concatenated
+    fast = _plain(pc.filter(texts, pa.array(~slow)))
+    others = [" ".join(text.lower().split()) for text in pc.filter(texts, pa.array(slow)).to_pylist()]
+    order = np.argsort(slow, kind="stable")  # the rows of both parts, concatenated
     return pa.concat_arrays([fast, pa.array(others, texts.type)]).take(pa.array(np.argsort(order)))
 
 
