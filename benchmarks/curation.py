@@ -36,8 +36,8 @@ def sentences() -> list[str]:
     texts = [path.read_text(encoding="utf-8") for path in [*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md"]]
     for path in sorted((ROOT / "data").glob("*.jsonl")):
         texts += [" ".join(map(str, json.loads(line).values())) for line in path.read_text().splitlines()]
-    found = {" ".join(part.split()) for text in texts for part in text.replace("\n\n", ". ").split(". ")}
-    return sorted(part for part in found if 20 < len(part) < 200)
+    parts = {" ".join(part.split()) for text in texts for part in text.replace("\n\n", ". ").split(". ")}
+    return sorted(part for part in parts if 20 < len(part) < 200)
 
 
 def texts_of(count: int, path: str | None) -> Iterator[tuple[str, str]]:
@@ -196,7 +196,7 @@ def _each_of_records(run: Path) -> None:
     from synthgen.recipe import CurateSection
 
     section = CurateSection()
-    rows = [record for _, some in corpus.records(run / "generated") for record in some][:20000]
+    rows = [record for _, shard in corpus.records(run / "generated") for record in shard][:20000]
     for name, check in CHECKS.items():
         began = time.process_time()
         check(rows, section)

@@ -210,14 +210,14 @@ def damaged(folder: Path) -> list[str]:
 
 def verify(folder: Path) -> Manifest:
     """Check every file against the manifest and return it. Raises CorpusError, which names the damaged files."""
-    found = manifest(folder)
+    expected = manifest(folder)
     if bad := damaged(folder):
         raise CorpusError(
             f"{folder}: {', '.join(bad[:3])}{' and more' if len(bad) > 3 else ''} damaged (sha256 or size is not the "
             "manifest's)",
             _REPAIR,
         )
-    return found
+    return expected
 
 
 def discard_damaged(folder: Path) -> list[str]:
@@ -262,12 +262,12 @@ def _shard_files(folder: Path, name: str = "*") -> list[Path]:
 
 def failed(folder: Path, kinds: Sequence[str]) -> dict[str, int]:
     """Count the failures of these kinds, by shard, in all committed shards that have any."""
-    found: dict[str, int] = {}
+    failures: dict[str, int] = {}
     for path in sorted(folder.glob("failures/*.parquet")):
         if not path.name.startswith(".") and (folder / "data" / path.name).exists():
             count = sum(kind in kinds for kind in _read(path)["kind"].to_pylist())
-            found |= {path.stem: count} if count else {}
-    return found
+            failures |= {path.stem: count} if count else {}
+    return failures
 
 
 def shards(folder: Path, part: str = "data", split: str | None = None) -> list[str]:

@@ -32,10 +32,10 @@ def gold(reference: str) -> str:
 
 def number(text: str) -> Fraction | None:
     """The exact value of the last number in `text`, including number words up to twenty. None when there is none."""
-    found = _NUMBER.findall(_WORD.sub(_as_digits, text))
-    if not found:
+    numbers = _NUMBER.findall(_WORD.sub(_as_digits, text))
+    if not numbers:
         return None
-    token = _AROUND_DIGITS.sub("", found[-1]).replace("−", "-")
+    token = _AROUND_DIGITS.sub("", numbers[-1]).replace("−", "-")
     try:
         return Fraction(int(token)) if token.isdecimal() else Fraction(token)
     except (ValueError, ZeroDivisionError):

@@ -45,8 +45,8 @@ class Report:
         listed = ", ".join(map(str, actions)) if isinstance(actions, list) else str(actions)
         lines = [f"{self.status} for {self.intent['use']} use ({listed})"]
         for f in self.findings:
-            said = "".join(f"; {reason}" for reason in f.reasons + f.notes)
-            lines.append(f"  {f.status:<9} {f.source} ({f.role}, {f.terms}){said}")
+            reasons = "".join(f"; {reason}" for reason in f.reasons + f.notes)
+            lines.append(f"  {f.status:<9} {f.source} ({f.role}, {f.terms}){reasons}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, object]:

@@ -49,11 +49,11 @@ def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:
 
 def source_combinations(subject: Subject) -> Counter[tuple[Term, ...]]:
     """Count the rows of a corpus by their set of sources. Reads only the column `sources`, in batches."""
-    found: Counter[tuple[Term, ...]] = Counter()
+    combinations: Counter[tuple[Term, ...]] = Counter()
     for part in ("data", "rejected"):  # rejected rows are included: a student may still train on their distributions
         for _, batch in corpus.batches(subject.corpus, part, ["sources"], rows=65536):
-            found.update(_combinations(batch["sources"]))
-    return found
+            combinations.update(_combinations(batch["sources"]))
+    return combinations
 
 
 def _combinations(sources: pa.Array) -> Counter[tuple[Term, ...]]:
@@ -65,17 +65,17 @@ def _combinations(sources: pa.Array) -> Counter[tuple[Term, ...]]:
     codes = np.asarray(coded.indices.to_numpy(zero_copy_only=False))
     lengths = np.asarray(pc.fill_null(pc.list_value_length(sources), 0).to_numpy(zero_copy_only=False))
     starts = np.cumsum(lengths) - lengths
-    found: Counter[tuple[Term, ...]] = Counter()
+    combinations: Counter[tuple[Term, ...]] = Counter()
     for length in np.unique(lengths).tolist():
         of_length = starts[lengths == length]
         if not length:
-            found[()] += len(of_length)
+            combinations[()] += len(of_length)
             continue
         rows = np.sort(codes[of_length[:, None] + np.arange(length)], axis=1)
         different, counts = np.unique(rows, axis=0, return_counts=True)
         for row, count in zip(different.tolist(), counts.tolist(), strict=True):
-            found[tuple(sorted(terms[code] for code in row))] += count
-    return found
+            combinations[tuple(sorted(terms[code] for code in row))] += count
+    return combinations
 
 
 @lru_cache
@@ -83,13 +83,13 @@ def catalog() -> dict[str, dict[str, Any]]:
     """License terms by id and by each alias."""
     path = shipped("data") / "licenses.yaml"
     entries = yaml.safe_load(path.read_text())["terms"]
-    found: dict[str, dict[str, Any]] = {}
+    by_name: dict[str, dict[str, Any]] = {}
     for entry in entries:
         for name in (entry["id"], *entry.get("aliases", ())):
-            if name.lower() in found:
+            if name.lower() in by_name:
                 raise UserError(f"{path}: '{name}' is there twice")
-            found[name.lower()] = entry
-    return found
+            by_name[name.lower()] = entry
+    return by_name
 
 
 def judge(source: str, role: str, terms: str, intent: AuditSection, today: datetime.date) -> Finding:

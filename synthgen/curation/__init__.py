@@ -63,16 +63,16 @@ def curate(
 ) -> Curation:
     """Judge every row of `run`/generated. Kept rows go to data/, rejected rows to rejected/ with their reasons.
 
-        `out` is `run`/curated by default. `workers` is the number of processes. The default is the number of CPU cores; a
+    `out` is `run`/curated by default. `workers` is the number of processes. The default is the number of CPU cores; a
     small corpus uses fewer. Raises CorpusError when the input is damaged or unfinished, RunChanged when the output was
     made from other rows or thresholds, and the errors of `places`.
     """
     ui = ui or UI(quiet=True)
     source, folder = places(run, out, fresh=fresh)
-    made = corpus.verify(source)
+    generated = corpus.verify(source)
     inputs = {
         "curate": recipe.curate.values(),
-        "generated_sha256": durable.digest(made["files"]),
+        "generated_sha256": durable.digest(generated["files"]),
     }
     if fresh:
         outputs.discard(folder, outputs.CURATED)
@@ -86,13 +86,13 @@ def curate(
         ui.note(f"{folder} is complete; nothing to do")
         return _result(folder, finished)
     job = plan(source, folder, recipe.curate, durable.digest(inputs))
-    cut = tasks(source, made)
+    cut = tasks(source, generated)
     with LocalExecutor(workers or min(cores(), max(1, sizes(cut) // _WORKER_ROWS))) as executor:
         total = _run(job, cut, executor, ui)
     outputs.discard(folder, outputs.STEPS)
     names = [name for task in cut for name, _ in task.shards]
     _check_all(folder, total, sizes(cut))
-    return _result(folder, corpus.finish(folder, "curated", _facts(made, recipe, total), names))
+    return _result(folder, corpus.finish(folder, "curated", _facts(generated, recipe, total), names))
 
 
 def places(run: str | Path, out: str | Path | None = None, *, fresh: bool = False) -> tuple[Path, Path]:
@@ -147,17 +147,17 @@ def _check_all(folder: Path, total: Tally, rows: int) -> None:
         )
 
 
-def _facts(made: Manifest, recipe: Recipe, total: Tally) -> Facts:
+def _facts(generated: Manifest, recipe: Recipe, total: Tally) -> Facts:
     """What the manifest says of the curated corpus."""
     counts, rejected_by = facts_of(total)
     return {
-        "description": made["description"],
-        "task": made["task"],
-        "strategy": made["strategy"],
-        "prompt_version": made["prompt_version"],
-        "labels": made["labels"],
-        "teachers": made["teachers"],
-        "sources": made["sources"],
+        "description": generated["description"],
+        "task": generated["task"],
+        "strategy": generated["strategy"],
+        "prompt_version": generated["prompt_version"],
+        "labels": generated["labels"],
+        "teachers": generated["teachers"],
+        "sources": generated["sources"],
         "counts": counts,
         "rejected_by": rejected_by,
         "thresholds": recipe.curate.values(),

@@ -21,11 +21,11 @@ def answer(batch: pa.RecordBatch, section: Section, services: Services) -> Verdi
     rows = np.flatnonzero(lengths(batch["reference"]) > 0)
     chosen = batch.take(pa.array(rows))
     pairs = zip(rows.tolist(), chosen["answer"].to_pylist(), chosen["reference"].to_pylist(), strict=True)
-    for row, said, accepted in pairs:
-        right = bool(said) and matches_any(said, accepted)
+    for row, given, accepted in pairs:
+        right = bool(given) and matches_any(given, accepted)
         scores[row] = float(right)
-        if not said:
+        if not given:
             rejected[row] = Rejection("no answer found in the completion", 0.0)
         elif not right:
-            rejected[row] = Rejection(f"answer '{said[:80]}' is not '{gold(accepted[0])[:80]}'", 0.0)
+            rejected[row] = Rejection(f"answer '{given[:80]}' is not '{gold(accepted[0])[:80]}'", 0.0)
     return Verdicts(rejected, {"answer": scores})

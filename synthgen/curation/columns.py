@@ -29,13 +29,13 @@ DERIVED: dict[str, tuple[tuple[str, ...], Made]] = {
 
 def stored(names: Iterable[str]) -> list[str]:
     """The columns of a shard that must be read to provide the columns `names`."""
-    found: dict[str, None] = {}
+    sources: dict[str, None] = {}
     for name in names:
         if name in DERIVED:
-            found |= dict.fromkeys(stored(DERIVED[name][0]))
+            sources |= dict.fromkeys(stored(DERIVED[name][0]))
         else:
-            found[name] = None
-    return list(found)
+            sources[name] = None
+    return list(sources)
 
 
 class Columns:

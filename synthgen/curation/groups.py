@@ -80,20 +80,20 @@ def _dropped(job: Job, tasks: Sequence[Task], rows: Rows, causes: Rows, late: Se
 
 def _reasons(job: Job, tasks: Sequence[Task], rows: Rows, late: Sequence[Late]) -> dict[int, str]:
     """The reason of each rejected row as 'CHECK: reason', taken from the row's first entry."""
-    found: dict[int, str] = {}
+    reasons: dict[int, str] = {}
     for task in tasks:
         start, stop = np.searchsorted(rows, [task.start, task.stop])
         if start == stop:
             continue
         here = rows[start:stop]
         verdicts = read_table(job.step(JUDGED, task.number))["verdicts"].combine_chunks()
-        some = verdicts.take(pa.array(here - task.start))
-        for row, entries in zip(here.tolist(), some.to_pylist(), strict=True):
+        chosen = verdicts.take(pa.array(here - task.start))
+        for row, entries in zip(here.tolist(), chosen.to_pylist(), strict=True):
             if entries:
-                found[row] = f"{entries[0]['check']}: {entries[0]['reason']}"
+                reasons[row] = f"{entries[0]['check']}: {entries[0]['reason']}"
         wanted = set(here.tolist())
         for step in late:
             for place, entry in step.entries(task):
                 if place + task.start in wanted:
-                    found.setdefault(place + task.start, f"{entry['check']}: {entry['reason']}")
-    return found
+                    reasons.setdefault(place + task.start, f"{entry['check']}: {entry['reason']}")
+    return reasons

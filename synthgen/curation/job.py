@@ -109,7 +109,7 @@ def _chosen(table: Mapping[str, Entry], section: CurateSection) -> tuple[Chosen[
 
 def tasks(source: Path, manifest: Manifest) -> list[Task]:
     """Divide a corpus into tasks: ranges of shards with at least `_TASK_ROWS` rows each, except for the last one."""
-    found: list[Task] = []
+    cut: list[Task] = []
     shards: list[tuple[str, int]] = []
     start = rows = 0
     for name in corpus.shards(source):
@@ -117,11 +117,11 @@ def tasks(source: Path, manifest: Manifest) -> list[Task]:
         shards.append((name, count))
         rows += count
         if rows >= _TASK_ROWS:
-            found.append(Task(len(found), start, tuple(shards)))
+            cut.append(Task(len(cut), start, tuple(shards)))
             start, rows, shards = start + rows, 0, []
     if shards:
-        found.append(Task(len(found), start, tuple(shards)))
-    return found
+        cut.append(Task(len(cut), start, tuple(shards)))
+    return cut
 
 
 def ids_of(job: Job, tasks: Sequence[Task], rows: Rows) -> pa.Array:
@@ -136,8 +136,8 @@ def ids_of(job: Job, tasks: Sequence[Task], rows: Rows) -> pa.Array:
         if end > begin:
             ids = corpus.read_columns(job.source / "data" / f"{name}.parquet", ["id"])["id"].combine_chunks()
             parts.append(ids.take(pa.array(ordered[begin:end] - first)))
-    found = pa.concat_arrays(parts) if parts else pa.array([], pa.string())
-    return found.take(pa.array(np.argsort(order)))
+    ids = pa.concat_arrays(parts) if parts else pa.array([], pa.string())
+    return ids.take(pa.array(np.argsort(order)))
 
 
 def located(tasks: Sequence[Task]) -> Iterator[tuple[str, int, int]]:

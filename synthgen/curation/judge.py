@@ -37,21 +37,21 @@ def judge_rows(work: tuple[Job, Task], services: Services) -> None:
     job, task = work
     rules: list[Chosen[Check] | Chosen[Sweep]] = [*job.checks, *job.sweeps]
     names = [name for rule in rules for name in rule.entry.columns]
-    found: list[pa.RecordBatch] = []
+    judged: list[pa.RecordBatch] = []
     signed: dict[str, list[pa.Table]] = {rule.name: [] for rule in job.sweeps}
     start = task.start
     for shard, _ in task.shards:
         if job.edits:
             _edit(job, shard, services)
         for columns in read(job, shard, [*names, "group_id"]):
-            found.append(_checked(job, columns, services))
-            kept = np.flatnonzero(lengths(found[-1]["verdicts"]) == 0)
+            judged.append(_checked(job, columns, services))
+            kept = np.flatnonzero(lengths(judged[-1]["verdicts"]) == 0)
             for rule in job.sweeps:
                 signed[rule.name].append(_signed(rule, columns, kept, start, services))
             start += columns.rows
     for name, tables in signed.items():
         write_table(job.signatures(name, task), pa.concat_tables(tables).combine_chunks())
-    write_table(job.step(JUDGED, task.number), pa.Table.from_batches(found))
+    write_table(job.step(JUDGED, task.number), pa.Table.from_batches(judged))
 
 
 def _signed(rule: Chosen[Sweep], columns: Columns, kept: Rows, start: int, services: Services) -> pa.Table:
@@ -82,36 +82,36 @@ def read(job: Job, shard: str, names: list[str]) -> Iterator[Columns]:
 def _checked(job: Job, columns: Columns, services: Services) -> pa.RecordBatch:
     rejections, scores = [], []
     for rule in job.checks:
-        said = _said(rule, columns, services)
-        for row, rejection in said.rejected.items():
+        outcome = _verdicts(rule, columns, services)
+        for row, rejection in outcome.rejected.items():
             rejections.append((row, rejection.entry(rule.name, rule.entry.teaches)))
-        scores += list(said.scores.items())
+        scores += list(outcome.scores.items())
     verdicts, measured = verdict_column(columns.rows, rejections), score_column(columns.rows, scores)
     return pa.RecordBatch.from_arrays(
         [verdicts, measured, columns.column("group_id")], names=["verdicts", "scores", "group_id"]
     )
 
 
-def _said(rule: Chosen[Check], columns: Columns, services: Services) -> Verdicts:
-    said: Verdicts = resolve(rule.entry.run)(columns.select(rule.entry.columns), rule.section, services)
-    right = all(0 <= row < columns.rows for row in said.rejected)
-    if not right or any(len(values) != columns.rows for values in said.scores.values()):
+def _verdicts(rule: Chosen[Check], columns: Columns, services: Services) -> Verdicts:
+    outcome: Verdicts = resolve(rule.entry.run)(columns.select(rule.entry.columns), rule.section, services)
+    right = all(0 <= row < columns.rows for row in outcome.rejected)
+    if not right or any(len(values) != columns.rows for values in outcome.scores.values()):
         raise SynthgenError(f"the check '{rule.name}' returned verdicts of other rows than those of its batch")
-    return said
+    return outcome
 
 
 def _edit(job: Job, shard: str, services: Services) -> None:
     """Write the columns of a shard that edits change. Writes nothing when no row changes."""
     names = [name for rule in job.edits for name in (*rule.entry.columns, *rule.entry.changes)]
     changed = list(dict.fromkeys(name for rule in job.edits for name in (*rule.entry.changes, *_spoilt(rule.entry))))
-    found, any_row = [], False
+    batches, any_row = [], False
     for batch in corpus.read_batches(job.source / "data" / f"{shard}.parquet", stored([*names, *changed, "edits"])):
         columns = Columns(batch)
         for rule in job.edits:
             any_row |= _apply(rule, columns, services)
-        found.append(columns.select([*changed, "edits"]))
+        batches.append(columns.select([*changed, "edits"]))
     if any_row:
-        write_table(job.edited(shard), pa.Table.from_batches(found))
+        write_table(job.edited(shard), pa.Table.from_batches(batches))
 
 
 def _spoilt(entry: Edit) -> list[str]:

@@ -22,18 +22,18 @@ def numbers(array: pa.Array) -> npt.NDArray[np.generic]:
     return np.asarray(array.to_numpy(zero_copy_only=False))
 
 
-def appended(lists: pa.Array, more: Sequence[tuple[Rows, pa.Array]]) -> pa.Array:
+def appended(lists: pa.Array, additions: Sequence[tuple[Rows, pa.Array]]) -> pa.Array:
     """Append entries to the lists of some rows.
 
-    `more` holds pairs of (row numbers, entries) with one entry for each row number. A row gets its entries in the order
-    of the pairs, and within a pair in the given order. A null list becomes an empty list.
+    `additions` holds pairs of (row numbers, entries) with one entry for each row number. A row gets its entries in the
+    order of the pairs, and within a pair in the given order. A null list becomes an empty list.
     """
-    more = [(rows, entries) for rows, entries in more if len(rows)]
-    if not more and not lists.null_count:
+    additions = [(rows, entries) for rows, entries in additions if len(rows)]
+    if not additions and not lists.null_count:
         return lists
     before = np.repeat(np.arange(len(lists)), lengths(lists))
-    rows = np.concatenate([before, *(rows for rows, _ in more)]).astype(np.int64)
-    entries = pa.concat_arrays([lists.flatten(), *(entries.cast(lists.type.value_type) for _, entries in more)])
+    rows = np.concatenate([before, *(rows for rows, _ in additions)]).astype(np.int64)
+    entries = pa.concat_arrays([lists.flatten(), *(entries.cast(lists.type.value_type) for _, entries in additions)])
     order = np.argsort(rows, kind="stable")
     return as_lists(np.bincount(rows, minlength=len(lists)), entries.take(pa.array(order)), lists.type)
 

@@ -63,8 +63,8 @@ def write_shards(piece: Writing, services: Services) -> Tally:
             kept = pc.equal(pc.list_value_length(verdicts), 0)
             parts = {"rejected": table.filter(pc.invert(kept)), "data": table.filter(kept)}
             corpus.commit(job.folder, name, parts)
-            for part, some in parts.items():
-                tally += _counted(part, some)
+            for part, part_rows in parts.items():
+                tally += _counted(part, part_rows)
         start += rows
     return tally
 
@@ -79,12 +79,12 @@ def _judged(piece: Writing) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([verdicts, scores], names=["verdicts", "scores"])
 
 
-def _added(lists: pa.Array, more: pa.Array) -> pa.Array:
+def _added(lists: pa.Array, additions: pa.Array) -> pa.Array:
     """Append the entries of other lists to lists, row by row."""
     if pc.sum(pc.list_value_length(lists)).as_py() in (0, None) and not lists.null_count:
-        return more
-    rows = np.repeat(np.arange(len(more)), lengths(more))
-    return appended(lists, [(rows, more.flatten())])
+        return additions
+    rows = np.repeat(np.arange(len(additions)), lengths(additions))
+    return appended(lists, [(rows, additions.flatten())])
 
 
 def _with(table: pa.Table, edited: Path) -> pa.Table:

@@ -64,7 +64,7 @@ def sweep(
         return step
     parts = -(-sum(task.rows for task in tasks) // _PART_ROWS)
     partitions = executor.exchange([job.signatures(rule.name, task) for task in tasks], "key", max(1, parts))
-    pairing = [_Pairing(job, rule, tuple(tasks), tuple(late), some, number) for number, some in enumerate(partitions)]
+    pairing = [_Pairing(job, rule, tuple(tasks), tuple(late), part, number) for number, part in enumerate(partitions)]
     for _ in executor.map(_pair, [piece for piece in pairing if not piece.path.exists()]):
         pass
     pairs = pa.concat_tables([read_table(piece.path) for piece in pairing])
@@ -93,15 +93,15 @@ def _texts(piece: _Pairing) -> Callable[[Rows], pa.Table]:
 
     def fetch(rows: Rows) -> pa.Table:
         order = np.argsort(rows, kind="stable")
-        ordered, found = rows[order], []
+        ordered, batches = rows[order], []
         for shard, first, count in located(piece.tasks):
             start, stop = np.searchsorted(ordered, [first, first + count])
             wanted = ordered[start:stop] - first
             for columns in read(piece.job, shard, names) if stop > start else ():
                 here = wanted[(wanted >= 0) & (wanted < columns.rows)]
-                found.append(columns.select(names).take(pa.array(here)))
+                batches.append(columns.select(names).take(pa.array(here)))
                 wanted = wanted - columns.rows
-        return pa.Table.from_batches(found).take(pa.array(np.argsort(order)))
+        return pa.Table.from_batches(batches).take(pa.array(np.argsort(order)))
 
     return fetch
 

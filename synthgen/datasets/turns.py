@@ -55,7 +55,7 @@ def message(value: Row) -> Message:
     elif not isinstance(content, str | None):
         raise ValueError("a message has content that is not text")
     calls = value.get("tool_calls")
-    said: dict[str, object] = {
+    normal: dict[str, object] = {
         "role": str(value["role"]),
         "content": content,
         "name": value.get("name"),
@@ -63,4 +63,4 @@ def message(value: Row) -> Message:
         "reasoning_content": value.get("reasoning_content") or value.get("reasoning"),
         "tool_calls": calls if isinstance(calls, str | None) else json.dumps(calls, ensure_ascii=False),
     }
-    return cast(Message, {key: text for key, text in said.items() if text is not None})
+    return cast(Message, {key: text for key, text in normal.items() if text is not None})

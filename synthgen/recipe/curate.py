@@ -52,14 +52,14 @@ class _Rules(Section):
         """The settings of every rule as JSON values: false or null when a rule is off, true when it is on and has no
         settings.
         """
-        found: dict[str, object] = {}
+        values: dict[str, object] = {}
         for name, rule in rules().items():
             settings = self.settings(name)
             if rule.section is None:
-                found[name] = settings is not None
+                values[name] = settings is not None
             else:
-                found[name] = settings.model_dump(mode="json") if settings else None
-        return found
+                values[name] = settings.model_dump(mode="json") if settings else None
+        return values
 
     @model_validator(mode="wrap")
     @classmethod
@@ -118,8 +118,8 @@ def _section(name: str, base: type[Base], rules: Mapping[str, RowRule]) -> type[
             section, settings = rule.section, _Settings(rule)
             kind = Annotated[section | None, BeforeValidator(settings.validate), settings, about]  # type: ignore[valid-type]
             fields[key] = (kind, section() if rule.on else None)
-    made: type[Base] = create_model(name, __base__=base, __module__=__name__, __doc__=base.__doc__, **fields)  # type: ignore[call-overload]
-    return made
+    section_class: type[Base] = create_model(name, __base__=base, __module__=__name__, __doc__=base.__doc__, **fields)  # type: ignore[call-overload]
+    return section_class
 
 
 if TYPE_CHECKING:
