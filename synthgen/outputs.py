@@ -45,7 +45,7 @@ class Output:
     `files` and `kept` are regular expressions that match whole paths relative to the folder. `files` are in the order
     of deletion. The file that marks the work as finished comes first, and the file with the inputs comes last. After an
     interrupted deletion the command can therefore still read the folder. `--fresh` does not delete `kept`. A folder
-    belongs to the command if one of `signs`, pairs of a file and a text in it, is found.
+    belongs to the command if one of `signs`, pairs of a glob pattern for files and a text in one of them, is found.
     """
 
     command: str
@@ -72,13 +72,14 @@ class Output:
 
     def begun(self, folder: Path) -> bool:
         """Whether the command, or a killed process of it, created this folder."""
-        for name, text in self.signs:
-            try:
-                content = (folder / name).read_text(encoding="utf-8", errors="replace")
-            except OSError:
-                continue
-            if text in content or (name.endswith(".json") and not _is_json(content)):  # a damaged file is written again
-                return True
+        for pattern, text in self.signs:
+            for path in folder.glob(pattern):
+                try:
+                    content = path.read_text(encoding="utf-8", errors="replace")
+                except OSError:
+                    continue
+                if text in content or (path.suffix == ".json" and not _is_json(content)):  # damaged: written again
+                    return True
         return False
 
 
@@ -92,7 +93,7 @@ def corpus_files(*parts: str) -> tuple[str, ...]:
 
 GENERATED = Output(
     "synthgen generate",
-    (("inputs.json", '"seeds_sha256"'),),
+    (("inputs.json", '"seeds_sha256"'), (".seed-rows", '{"counts": ')),
     (*corpus_files("logits/.+", "failures")[:-1], r"batches\.json", r"\.run-id", r"\.seed-rows", r"inputs\.json"),
 )
 STEPS = Output("synthgen curate", (), (r"steps/[0-9a-f]{16}/.+",))
@@ -101,9 +102,10 @@ CURATED = Output(
     (("inputs.json", '"generated_sha256"'),),
     (*corpus_files("rejected")[:-1], *STEPS.files, r"inputs\.json"),
 )
+_REPORTS = (("report.json", '"findings"'), ("report.md", "# Audit: "))
 AUDITED = Output(
     "synthgen audit",
-    (("report.json", '"findings"'), ("report.md", "# Audit: ")),
+    tuple((place + name, text) for place in ("", "[0-9a-f]" * 16 + "/") for name, text in _REPORTS),
     (r"([0-9a-f]{16}/)?report\.(json|md)", r"([0-9a-f]{16}/)?attribution\.md"),
 )
 

@@ -17,7 +17,7 @@ from distill.evaluation.subject import Subject
 from distill.held_out import first_rows
 from synthgen import corpus, durable
 from synthgen.errors import CorpusError, UserError, nearest
-from synthgen.recipe import Recipe
+from synthgen.recipe import Recipe, check_recipe
 from synthgen.results.evaluation import Evaluation, read_evaluation
 from synthgen.results.training import read_training
 from synthgen.tables.reference import Reference, resolve
@@ -42,6 +42,7 @@ def evaluate(
     An evaluation of the same student, corpus and settings is not repeated unless `fresh`. Raises CorpusError when
     there is no trained student, UserError when the corpus has no held-out rows.
     """
+    check_recipe(recipe)
     ui = ui or UI(quiet=True)
     if student and (Path(student) / "corpus" / "manifest.json").exists():  # trained on a dataset's rows
         source = Path(student) / "corpus"

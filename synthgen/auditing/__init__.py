@@ -15,7 +15,7 @@ from pathlib import Path
 from synthgen import corpus, durable, outputs
 from synthgen.auditing.result import AuditResult, Finding, Status, Subject, worst
 from synthgen.cards import environment
-from synthgen.recipe import AuditSection, Recipe
+from synthgen.recipe import AuditSection, Recipe, check_recipe
 from synthgen.tables.audits import AUDITS
 from synthgen.tables.reference import resolve
 from synthgen.tables.students import KINDS
@@ -74,6 +74,7 @@ def audit(
     the corpus, or into `out`. Raises UserError when that folder overlaps the corpus or another stage's folder, and
     RunChanged when it holds files but no audit.
     """
+    check_recipe(recipe)
     ui = ui or UI(quiet=True)
     section = AuditSection.model_validate({**recipe.audit.model_dump(), **({"use": use} if use else {})})
     source = corpus.resolve(Path(run))

@@ -24,7 +24,7 @@ from synthgen.errors import SynthgenError
 from synthgen.executor import Executor, LocalExecutor
 from synthgen.executor.local import cores
 from synthgen.manifest import Facts, Manifest
-from synthgen.recipe import Recipe
+from synthgen.recipe import Recipe, check_recipe
 from synthgen.ui import UI
 
 _WORKER_ROWS = 32768  # rows for which another process is worth its start
@@ -67,6 +67,7 @@ def curate(
     small corpus uses fewer. Raises CorpusError when the input is damaged or unfinished, RunChanged when the output was
     made from other rows or thresholds, and the errors of `places`.
     """
+    check_recipe(recipe)
     ui = ui or UI(quiet=True)
     source, folder = places(run, out, fresh=fresh)
     generated = corpus.verify(source)

@@ -53,15 +53,16 @@ class TokenMap:
         try:
             from transformers import AutoTokenizer
 
+            from synthgen.lm.files import first_line
             from synthgen.lm.tokens import tokenizer_hash
         except ModuleNotFoundError as error:
             raise missing_extra(str(error.name), "train") from None
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         except Exception as error:  # the hub client and tokenizers raise their own exceptions
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise TeacherError(
-                f"tokenizer '{name}' cannot be loaded: {reason}", "give a hub id or a folder in teacher.tokenizer"
+                f"tokenizer '{name}' cannot be loaded: {first_line(error)}",
+                "give a hub id or a folder in teacher.tokenizer",
             ) from None
         return cls(tokenizer, tokenizer_hash(tokenizer))
 

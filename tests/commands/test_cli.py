@@ -436,7 +436,7 @@ def test_every_command_gives_one_json_document_and_nothing_else(finished):
     assert (results["curate"]["counts"]["kept"], results["curate"]["counts"]["rejected"]) == (24, 24)
     assert results["audit"]["status"] == "ALLOW"
     assert results["show"]["counts"] == results["curate"]["counts"]
-    assert Path(results["train"]["student"]).samefile(finished.run / "student")
+    assert Path(results["train"]["folder"]).samefile(finished.run / "student")
     assert results["eval"]["table"]["distilled"]["kl"]["mean"] > 0
     assert Path(results["report"]["report"]).read_text().startswith("<!doctype html>")
 
@@ -485,7 +485,7 @@ def test_people_get_results_on_stdout_and_the_next_command_on_stderr(run, recipe
         (["synthgen", "curate", run], "kept 24, rejected 24", "synthgen audit"),
         (["synthgen", "audit", run], "ALLOW for commercial use", "distill train"),
         (["distill", "train", run], "student", "distill eval"),
-        (["distill", "eval", run], "distilled: KL", "synthgen report"),
+        (["distill", "eval", run], "held-out completions the distilled student", "synthgen report"),
     ):
         done = warm(*command)
         assert done.code == 0, done

@@ -96,10 +96,10 @@ def test_given_tokens_are_used_only_when_they_say_the_text(talker):
 def test_an_open_turn_stops_where_its_text_does(talker):
     teacher = engine(talker[0])
     said = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "How do"}]
-    shown = teacher.tokenizer.decode(teacher.render_open(said))
+    shown = teacher.tokenizer.decode(teacher.tokens.render_open(said))
     assert shown == "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHow do"
     said[1]["content"] = ""
-    assert teacher.tokenizer.decode(teacher.render_open(said)).endswith("<|im_start|>user\n")
+    assert teacher.tokenizer.decode(teacher.tokens.render_open(said)).endswith("<|im_start|>user\n")
 
 
 def test_scoring_generated_rows_gives_the_same_distributions(shrunk, tmp_path, talker):

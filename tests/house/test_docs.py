@@ -16,7 +16,7 @@ from support.places import REPOSITORY
 
 import distill.cli
 import synthgen.cli
-from synthgen.recipe import Recipe
+from synthgen.recipe import Recipe, check_recipe
 
 GROUPS = {"synthgen": synthgen.cli.main, "distill": distill.cli.main}
 COMMANDS = [(program, verb) for program, group in GROUPS.items() for verb in group.commands]
@@ -117,7 +117,7 @@ def test_every_recipe_in_a_page_is_one(page):
         values = yaml.safe_load(text)
         assert isinstance(values, dict)
         rest = {key: value for key, value in WHOLE.items() if key != "teacher" or "teachers" not in values}
-        Recipe.model_validate(values if "task" in values else {**rest, **values})
+        check_recipe(Recipe.model_validate(values if "task" in values else {**rest, **values}))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(REPOSITORY).as_posix())

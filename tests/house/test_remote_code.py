@@ -24,6 +24,7 @@ YES = "y\n" * 1000  # to whoever asks
 # Every function that loads a model, a configuration or a tokenizer from a folder. `at` is the folder.
 CHILD = """
 import json, sys
+import torch
 from pathlib import Path
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 from distill.students.encoder import Encoder, encoder, tokenizer_of
@@ -70,7 +71,7 @@ LOADS = {
         EncoderStudent(kind="encoder", config={"model_type": "bert"}, tokenizer=at), plain
     ),
     "a sentence encoder": lambda at: sentence(SentenceStudent(kind="sentence", model=at), vectors, 0),
-    "Seq2SeqModel": lambda at: Seq2SeqModel.open(at, 1),
+    "Seq2SeqModel": lambda at: Seq2SeqModel.open(at, 1, torch.device("cpu")),
     "Encoder": Encoder.load,
     "a student's encoder": lambda at: open_encoder("torch", Path(at)),
     "open_model": lambda at: open_model("torch", at),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 from support.commands import call
 
+import distill
 import synthgen
 from synthgen.errors import RecipeError
 from synthgen.recipe import Recipe, broken_rules, check_recipe, load_recipe, with_values
@@ -176,7 +178,9 @@ def test_a_recipe_that_was_changed_in_python_is_checked(tmp_path):
     changed = recipe.model_copy(update={"train": recipe.train.model_copy(update={"loss": "reverse_kl"})})
     with pytest.raises(RecipeError, match=r"^train.loss: it does not go with logits.kind: reverse_kl is not defined"):
         check_recipe(changed)
-    for function in (synthgen.plan, lambda r: synthgen.generate(r, tmp_path / "run")):
+    run = tmp_path / "run"
+    commands = (synthgen.generate, synthgen.curate, synthgen.audit, distill.train, distill.evaluate)
+    for function in (synthgen.plan, *(partial(command, run=run) for command in commands)):
         with pytest.raises(RecipeError, match="reverse_kl"):
             function(changed)
     odd = recipe.model_copy(update={"split": recipe.split.model_copy(update={"test": 3})})

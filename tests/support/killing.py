@@ -348,21 +348,21 @@ def _no_moments() -> None:
     """Breaks checkpoints: the optimizer's state is lost."""
     from distill import loop
 
-    restore = loop._restore
+    restored = loop._Trainer.restored
 
-    def weights_alone(objective: Any, weights: Any, optimizer: Any, checkpoints: Any) -> Any:
-        restored = restore(objective, weights, optimizer, checkpoints)
-        optimizer.state.clear()
-        return restored
+    def weights_alone(self: Any, checkpoints: Any) -> Any:
+        found = restored(self, checkpoints)
+        self.optimizer.state.clear()
+        return found
 
-    loop._restore = weights_alone
+    loop._Trainer.restored = weights_alone
 
 
 def _no_checkpoints() -> None:
     """Breaks resuming: checkpoints are not read."""
     from distill import loop
 
-    loop._restore = lambda *args: (0, [])
+    loop._Trainer.restored = lambda self, checkpoints: (0, [])
 
 
 def _forgets_texts() -> None:

@@ -20,6 +20,7 @@ from distill.targets.ensemble import Merge, agreement, aligned, best_weights, me
 from synthgen import corpus, logits
 from synthgen.errors import CorpusError, RecipeError
 from synthgen.lm.sampling import invert, top_k
+from synthgen.recipe import check_recipe
 from synthgen.results.training import Ensemble
 from synthgen.teachers.transformers import LocalModel
 
@@ -452,8 +453,8 @@ def test_validation_rows_are_needed_for_weights_by_them(run):
     values = recipe.model_dump()
     values["split"]["validation"] = 0.0
     values.pop("teacher")
-    with pytest.raises(ValueError, match=r"set split\.validation"):
-        synthgen.Recipe.model_validate(values)
+    with pytest.raises(RecipeError, match=r"set split\.validation"):
+        check_recipe(synthgen.Recipe.model_validate(values))
 
 
 def test_logits_that_are_not_there(run, tmp_path):

@@ -529,11 +529,12 @@ def test_the_resolved_recipe_loads_and_pace_may_change(serve, tmp_path):
     server = serve()
     recipe = synthgen.load_recipe(write_recipe(tmp_path / "task", server.url))
     begin(recipe, tmp_path / "run", False)
+    assert not (tmp_path / "run").exists(), "a command that has not begun claims no folder"
+    synthgen.generate(recipe, tmp_path / "run")
     assert synthgen.load_recipe(tmp_path / "run/recipe.yaml") == recipe
     faster = synthgen.load_recipe(write_recipe(tmp_path / "task", server.url, teacher={"rpm": 500, "max_in_flight": 9}))
     begin(faster, tmp_path / "run", False)
     assert synthgen.load_recipe(tmp_path / "run/recipe.yaml") == faster
-    synthgen.generate(faster, tmp_path / "run")
     with pytest.raises(UserError, match="model"):
         begin(
             synthgen.load_recipe(write_recipe(tmp_path / "task", server.url, teacher={"model": "n"})),

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from synthgen import logits
+from synthgen.lm import prefix
 from synthgen.logits import LogitsSpec
 from synthgen.prompts import load_prompt
 from synthgen.recipe import shipped
@@ -137,7 +138,7 @@ def test_nucleus_keeps_the_fewest_that_reach_the_mass():
 
 def test_nucleus_sampling_follows_the_cut_distribution():
     """Draws of one distribution against its nucleus, renormalized: chi-square, at two temperatures."""
-    from synthgen.lm.sampling import choose
+    from synthgen.lm.sampling import Sampler
 
     z = torch.randn(1, 500, generator=torch.Generator().manual_seed(0)) * 2
     u = torch.from_numpy(np.random.default_rng(0).random((20_000, 1)))
@@ -147,7 +148,7 @@ def test_nucleus_sampling_follows_the_cut_distribution():
         size = int((p[order].cumsum(-1) < 0.9).sum()) + 1
         expected = torch.zeros_like(p).index_copy(0, order[:size], p[order[:size]])
         expected = (expected / expected.sum()).numpy()
-        drawn, _ = choose(z.expand(len(u), -1), u, [{"temperature": temperature, "top_p": 0.9}], None)
+        drawn, _ = Sampler(temperature, 0.9).choose(z.expand(len(u), -1), u)
         counts = np.bincount(drawn.numpy(), minlength=500)
         assert counts[expected == 0].sum() == 0
         inside = expected * len(u) > 5
@@ -158,9 +159,9 @@ def test_nucleus_sampling_follows_the_cut_distribution():
 def test_end_token_and_limit(smol):
     replies = smol.sample([ask(q, i, temperature=0.0, tokens=60) for i, q in enumerate(QUESTIONS)], None)
     for reply in replies:
-        ended = reply.token_ids[-1] in smol.eos
+        ended = reply.token_ids[-1] in smol.tokens.eos
         assert reply.finish_reason == ("stop" if ended else "length")
-        assert not any(token in smol.eos for token in reply.token_ids[:-1])
+        assert not any(token in smol.tokens.eos for token in reply.token_ids[:-1])
         assert ended or len(reply.token_ids) == 60
     assert any(r.finish_reason == "stop" for r in replies)
 
@@ -189,7 +190,7 @@ def test_classify_equals_the_product_of_token_probabilities(smol):
     ]
     replies = smol.classify(requests)
     for request, reply in zip(requests, replies, strict=True):
-        ids = smol.render(request.teacher_prompt)
+        ids = smol.render(request.messages)
         scores = []
         for label in labels:
             tokens = smol.tokenizer(label, add_special_tokens=False)["input_ids"]
@@ -224,15 +225,18 @@ def test_completion_logits_do_not_depend_on_the_batch(smol):
 
 
 def test_shared_prefix_changes_nothing(smol):
-    requests = [ask(q, i) for i, q in enumerate(QUESTIONS)]
-    assert smol.shares_prefix
-    shared = smol._prefill(smol.render_each(requests)[:1] * 1 + smol.render_each(requests))
-    smol.shares_prefix = False
+    prompts = [smol.render(ask(q, i).messages) for i, q in enumerate(QUESTIONS)]
+    model = smol.model
+    assert prefix.enabled(model)
+    with torch.inference_mode():
+        shared = smol._prefill([prompts[0], *prompts])  # the first prompt twice: it is run once
+    attention = model.config._attn_implementation
+    model.set_attn_implementation("sdpa")
     try:
         with torch.inference_mode():
-            plain = smol._prefill(smol.render_each(requests)[:1] * 1 + smol.render_each(requests))
+            plain = smol._prefill([prompts[0], *prompts])
     finally:
-        smol.shares_prefix = True
+        model.set_attn_implementation(attention)
     assert shared.shared > 100
     assert plain.shared == 0
     assert (shared.logits_UV.log_softmax(-1) - plain.logits_UV.log_softmax(-1)).abs().max() < 1e-3

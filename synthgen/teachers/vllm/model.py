@@ -23,7 +23,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from synthgen.errors import TeacherError
-from synthgen.lm.files import find_weights
+from synthgen.lm.files import cannot_load, find_weights
 from synthgen.lm.render import completion_ids, render, render_each
 from synthgen.lm.tokens import tokenizer_hash
 from synthgen.logits import LogitsSpec, Sampled, Target
@@ -76,10 +76,7 @@ class VllmModel:
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **more)
             config = AutoConfig.from_pretrained(name, trust_remote_code=False, **more)
         except Exception as error:  # the hub client and tokenizers raise their own exceptions
-            raise TeacherError(
-                f"model '{name}' cannot be loaded: {str(error).strip().splitlines()[0]}",
-                "check the name and the network; a local folder or GGUF file works offline",
-            ) from None
+            raise cannot_load(name, error) from None
         if tokenizer.chat_template is None:
             raise TeacherError(f"the tokenizer of '{name}' has no chat template", "use an instruction-tuned model")
         text = config.get_text_config()
