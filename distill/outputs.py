@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from synthgen.outputs import SHARD, Output, corpus_files
 from synthgen.tables.formats import MODEL_FORMATS
+from synthgen.tables.students import KINDS
 
 _TOKENIZER = (
     r"(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|vocab-src|vocab-tgt|target_vocab)\.json",
@@ -24,16 +25,6 @@ _MODEL = (
 )
 _CHECKPOINT = r"checkpoints/(distilled|cross-entropy)((-\d{7}|-best)\.safetensors|\.jsonl)"
 _EXPORT = (r"export\.json", r"README\.md", r"config\.json|generation_config\.json", *_TOKENIZER)
-_STUDENT = (  # metrics.jsonl says that the weights beside it are whole
-    r"(training|evaluation|curve)\.json",
-    rf"export-({'|'.join(MODEL_FORMATS)})\.json",
-    r"(baseline/)?metrics\.jsonl",
-    _CHECKPOINT,
-    r"README\.md",
-    *(f"((baseline|teacher)/)?({pattern})" for pattern in _MODEL),
-    *(f"{name}/({pattern})" for name, entry in MODEL_FORMATS.items() for pattern in (*_EXPORT, *entry.files)),
-    r"trackers/.+",  # their names are the trackers' own
-)
 PARTS = ("baseline", "teacher", "corpus", "hidden", "cache", "checkpoints", "adapter", "curve", "trackers")
 """Folders of a student."""
 _CORPUS = corpus_files("rejected")
@@ -41,16 +32,31 @@ _SEGMENT = SHARD.replace("parquet", "bin")
 
 CHECKPOINTS = Output("distill train", (), (_CHECKPOINT,))
 ADOPTED = Output("distill train", (("inputs.json", '"tokenizer"'),), _CORPUS)
-STUDENT = Output(
-    "distill train",
-    (("inputs.json", '"curated_sha256"'), ("corpus/inputs.json", '"tokenizer"')),
-    (*(f"(curve/[^/]+/)?({pattern})" for pattern in _STUDENT), r"(curve/[^/]+/)?inputs\.json"),
-    (
-        *(f"corpus/({pattern})" for pattern in _CORPUS),
-        r"hidden/.+/(layer-\d+/[^/]+\.parquet|\.lock)",
-        rf"(curve/[^/]+/)?cache/((rows|distributions)-[^/]+/{_SEGMENT}|\.lock)",
-    ),
-)
+
+
+def trained() -> Output:
+    """What training writes into a student's folder, for the kinds and formats that are in the tables now."""
+    names = (*_MODEL, *(pattern for kind in KINDS.values() for pattern in kind.files))
+    files = (
+        r"(training|evaluation|curve)\.json",
+        rf"export-({'|'.join(MODEL_FORMATS)})\.json",
+        r"(baseline/)?metrics\.jsonl",  # it says that the weights beside it are whole
+        _CHECKPOINT,
+        r"README\.md",
+        *(f"((baseline|teacher)/)?({pattern})" for pattern in names),
+        *(f"{name}/({pattern})" for name, entry in MODEL_FORMATS.items() for pattern in (*_EXPORT, *entry.files)),
+        r"trackers/.+",  # their names are the trackers' own
+    )
+    return Output(
+        "distill train",
+        (("inputs.json", '"curated_sha256"'), ("corpus/inputs.json", '"tokenizer"')),
+        (*(f"(curve/[^/]+/)?({pattern})" for pattern in files), r"(curve/[^/]+/)?inputs\.json"),
+        (
+            *(f"corpus/({pattern})" for pattern in _CORPUS),
+            r"hidden/.+/(layer-\d+/[^/]+\.parquet|\.lock)",
+            rf"(curve/[^/]+/)?cache/((rows|distributions)-[^/]+/{_SEGMENT}|\.lock)",
+        ),
+    )
 
 
 def exported(to: str) -> Output:

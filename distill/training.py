@@ -17,7 +17,7 @@ from distill.adopted import adopt, is_dataset
 from distill.card import write_model_card
 from distill.finished import made_from
 from distill.job import Job
-from distill.outputs import STUDENT
+from distill.outputs import trained
 from synthgen import corpus, durable, outputs
 from synthgen.errors import GateDenied, UserError
 from synthgen.lm.model import LanguageModel
@@ -81,8 +81,8 @@ def train(
     inputs = made_from(section, manifest)
     if durable.writes():
         if fresh:
-            outputs.discard(job.folder, STUDENT)  # a dataset's rows, and the teacher's states of them, stay
-        outputs.sweep(job.folder, STUDENT)
+            outputs.discard(job.folder, trained())  # a dataset's rows, and the teacher's states of them, stay
+        outputs.sweep(job.folder, trained())
         corpus.claim(job.folder, dict(inputs), "train")
     if (job.folder / FILE).exists() and not fresh:
         ui.note(f"{job.folder} is trained; nothing to do")
@@ -123,7 +123,7 @@ def places(run: str | Path, out: str | Path | None = None, *, fresh: bool = Fals
         folder = Path(out) if out else source.parent / "student"
         outputs.apart(folder, source, "student", nested=True)
     if durable.writes():
-        outputs.check(folder, STUDENT, fresh)
+        outputs.check(folder, trained(), fresh)
     return source, folder
 
 

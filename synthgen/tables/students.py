@@ -141,7 +141,8 @@ class Kind:
     `distill.evaluation.subject.Subject` and returns an `Evaluation`. `exports` gives, for a model format by its name in
     MODEL_FORMATS, the function that writes this kind in that format. It is for kinds that the format itself does not
     know; see `ModelFormat.writes`. `not_exported` says where other formats of a student are available, when this
-    package has none. `library_name` and `how_to_run` are for the model card. `loss_unit` and `loss_note` are for the
+    package has none. `files` are regular expressions of the names of files that only this kind writes; `--fresh`
+    deletes no others. `library_name` and `how_to_run` are for the model card. `loss_unit` and `loss_note` are for the
     plot of the loss.
     """
 
@@ -170,6 +171,7 @@ class Kind:
     evaluate: Reference | None = None
     exports: Mapping[str, Reference] = field(default_factory=dict)
     not_exported: str = ""
+    files: tuple[str, ...] = ()
     library_name: str = "transformers"
     how_to_run: str = ""
     loss_unit: str = "nats"

@@ -15,7 +15,7 @@ from test_cli import files, mistake
 
 import synthgen
 from distill.exporting.make import export
-from distill.outputs import STUDENT, exported
+from distill.outputs import exported, trained
 from synthgen import outputs
 from synthgen.errors import RunChanged, UserError
 
@@ -265,7 +265,12 @@ def test_a_new_folder_in_the_run_is_a_place_for_another_corpus_and_student(run, 
 
 
 def test_every_file_of_a_run_is_known(finished):
-    tables = {"generated": outputs.GENERATED, "curated": outputs.CURATED, "audit": outputs.AUDITED, "student": STUDENT}
+    tables = {
+        "generated": outputs.GENERATED,
+        "curated": outputs.CURATED,
+        "audit": outputs.AUDITED,
+        "student": trained(),
+    }
     for stage, table in tables.items():
         assert [path for path in outputs.files_in(finished.run / stage) if not table.names(path)] == []
 
@@ -277,11 +282,11 @@ def test_every_file_that_a_tokenizer_saves_is_known():
         for table in re.findall(r"VOCAB_FILES_NAMES\w* = \{([^}]*)\}", source.read_text(encoding="utf-8")):
             named |= set(re.findall(r': *"([^"]+)"', table))
     assert {"vocab.txt", "merges.txt", "tokenizer.json"} <= named
-    assert sorted(name for name in named if not (STUDENT.names(name) and exported("onnx").names(name))) == []
+    assert sorted(name for name in named if not (trained().names(name) and exported("onnx").names(name))) == []
 
 
 def test_names_of_files_of_others_are_not_ours():
     for name in ("notes.txt", "data/rows.parquet", "data/train-0.parquet", ".tmp-notes", "x/.lock", "inputs.json.bak"):
         assert not outputs.CURATED.names(name), name
-        assert not STUDENT.names(name), name
-    assert json.dumps(sorted(filter(STUDENT.names, ("onnx/notes.txt", "hidden/a.parquet", "curve/a")))) == "[]"
+        assert not trained().names(name), name
+    assert json.dumps(sorted(filter(trained().names, ("onnx/notes.txt", "hidden/a.parquet", "curve/a")))) == "[]"

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import safe_open
 
-from distill.outputs import STUDENT
+from distill.outputs import trained
 from support.killing import Server
 from synthgen import durable, outputs
 
@@ -62,7 +62,7 @@ def undisturbed(server: Server, recipe: Path, folder: Path, stages: Sequence[str
         assert not outcome.orphans
         setup.calls[stage], setup.seconds[stage] = outcome.calls, outcome.seconds
         setup.after[stage] = Path(shutil.copytree(run, folder / f"after-{stage}"))
-    for name, output in {"generated": outputs.GENERATED, "curated": outputs.CURATED, "student": STUDENT}.items():
+    for name, output in {"generated": outputs.GENERATED, "curated": outputs.CURATED, "student": trained()}.items():
         unknown = [path for path in outputs.files_in(run / name) if not output.names(path)]
         assert not unknown, f"--fresh does not know these files of {name}: {unknown}"
     return setup
