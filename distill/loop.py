@@ -24,6 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from distill.streaming.mapped import Outlined
 from synthgen import durable
 from synthgen.errors import UserError
 from synthgen.recipe import TrainSection
@@ -253,10 +254,11 @@ class _Trainer(Generic[Row]):
         """The objective's own loss on `rows`, without what is drawn in training (dropout)."""
         self.objective.eval()
         size = self.section.micro_batch_size or self.section.batch_size
+        whole = rows.outline if isinstance(rows, Outlined) else rows
         total = 0.0
         with torch.no_grad(), self._precision():
             for begin in range(0, len(rows), size):
-                total += self.objective(rows[begin : begin + size], rows)[1]["loss"]
+                total += self.objective(rows[begin : begin + size], whole)[1]["loss"]
         self.objective.train()
         return total
 

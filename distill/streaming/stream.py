@@ -25,7 +25,7 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-from distill.data import NO_ROWS, Choice, Example
+from distill.data import NO_ROWS, Choice, Example, in_words
 from distill.streaming import distributions, tokencache
 from distill.streaming.batches import Order
 from distill.streaming.columns import PARTS, in_share, shards
@@ -67,9 +67,12 @@ class Stream(Sequence[Example]):
             self._choose(shard)
         self._starts = np.concatenate([[0], np.cumsum([len(some) for some in self._chosen], dtype=np.int64)])
         if not len(self):
+            reasons = in_words(self.left_out)
             raise CorpusError(
-                f"{folder} {NO_ROWS} in split '{choice.split}'",
-                "look at the rejects: `synthgen show --rejected`",
+                f"{folder} {NO_ROWS} in split '{choice.split}'{f': {reasons}' if reasons else ''}",
+                "raise train.max_length, or lower train.online.max_new_tokens"
+                if self.left_out["too_long"] or self.left_out.get("no_room_to_write")
+                else "look at the rejected rows: `synthgen show --rejected`",
             )
 
     def __len__(self) -> int:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn import functional
 
 from distill.arms import BASELINE, DISTILLED, read_metrics, steps_of, write_metrics
-from distill.data import batch_rows, rows
+from distill.data import Choice
 from distill.intervals import Array
 from distill.job import Job
+from distill.streaming.batches import Order
+from distill.streaming.columns import LABEL_PROBS, PROMPT
+from distill.streaming.mapped import Mapped
+from distill.streaming.stream import cache_folder, open_stream
+from distill.streaming.tokencache import Floats, Reader, Row, Stored
 from distill.students.classifier import Classifier, features
-from distill.students.labels import learns_by, prompt_text
-from synthgen.errors import CorpusError
-from synthgen.records import Record
+from distill.students.labels import label_probs, learns_by, texts_of
+from synthgen import durable
 from synthgen.results.training import Metrics, Training
 from synthgen.tables.students import ClassifierStudent
 
@@ -23,17 +29,17 @@ from synthgen.tables.students import ClassifierStudent
 def train(job: Job) -> Training:
     """Train a classifier on the teacher's label probabilities, and its baseline on hard labels; see `Kind.train`."""
     section = job.section
-    records = _rows(job)
+    rows = read_bags(job)
     arms = {DISTILLED: (job.folder, section.kd_weight)}
     if section.baseline:
         arms[BASELINE] = (job.folder / "baseline", 0.0)
-    steps = steps_of(len(records), section)
+    steps = steps_of(len(rows), section)
     curves = {}
     with job.ui.progress("train", len(arms), "students") as bar:
         for arm, (folder, kd_weight) in arms.items():
             there = (folder / "metrics.jsonl").exists()
             if not there:
-                classifier, metrics = _fit(job, records, kd_weight, steps)
+                classifier, metrics = _fit(job, rows, kd_weight, steps)
                 classifier.save(folder)
                 write_metrics(folder, metrics)
             curves[arm] = read_metrics(folder)
@@ -43,28 +49,51 @@ def train(job: Job) -> Training:
         learns_by=learns_by(section),
         learned_from="the teacher's label probabilities",
         steps=steps,
-        rows=len(records),
-        rows_kept=sum(kept for _, kept in records),
+        rows=len(rows),
+        rows_kept=rows.stream.kept_count,
+        left_out=rows.stream.left_out,
         metrics=curves,
     )
 
 
-def _rows(job: Job) -> list[tuple[Record, bool]]:
-    """The rows that teach, which is the one place where such students get them; whether curation kept each."""
-    records = rows(job.source, "train", job.section.share)
-    if not records or any(not record.label_probs for record, _ in records):
-        raise CorpusError(f"{job.source} has no class probabilities to learn from", "generate with strategy: classify")
-    return records
+@dataclass(frozen=True)
+class Bag:
+    """One row to learn from: its features with their weights, and the teacher's probabilities of the labels."""
+
+    ids: Array
+    weights: Array
+    probs: Array
+    kept: bool
 
 
-def _fit(job: Job, records: Sequence[tuple[Record, bool]], kd_weight: float, steps: int) -> tuple[Classifier, Metrics]:
+def read_bags(job: Job) -> Mapped[Bag]:
+    """The rows that teach, which is the one place where such students get them. Raises CorpusError."""
+    student, labels = job.section.student, len(job.labels)
+    assert isinstance(student, ClassifierStudent)
+
+    def ids(rows: Sequence[Row]) -> list[list[int]]:
+        return [features(text, student.buckets)[0].tolist() for text in texts_of(rows)]
+
+    def values(rows: Sequence[Row]) -> list[Floats]:
+        weights = [features(text, student.buckets)[1] for text in texts_of(rows)]
+        return [np.concatenate(both) for both in zip(label_probs(rows), weights, strict=True)]
+
+    reader = Reader(durable.digest(["n-grams", student.buckets]), (PROMPT, LABEL_PROBS), ids, values=values)
+    choice = Choice(sys.maxsize, share=job.section.share, targets=False)
+    stream = open_stream(job.source, reader, cache_folder(job.source, job.folder), choice)
+
+    def whole(stored: Stored) -> Bag:
+        probs, weights = np.split(stored.values, [labels])
+        return Bag(np.array(stored.example.prompt, np.int64), weights, probs, stored.example.kept)
+
+    return Mapped(stream, whole, whole)
+
+
+def _fit(job: Job, rows: Mapped[Bag], kd_weight: float, steps: int) -> tuple[Classifier, Metrics]:
     """Distillation over every row, cross-entropy with the teacher's label over kept ones (over all at weight 0)."""
     section, student = job.section, job.section.student
     assert isinstance(student, ClassifierStudent)
     torch.manual_seed(section.seed)
-    bags = [features(prompt_text(record), student.buckets) for record, _ in records]
-    p_NL = torch.tensor(np.array([record.label_probs for record, _ in records], np.float32))
-    kept_N = torch.tensor([kept for _, kept in records])
     embed = torch.nn.EmbeddingBag(student.buckets, student.hidden_size, mode="sum")
     torch.nn.init.normal_(embed.weight, std=0.1)
     bias = torch.nn.Parameter(torch.zeros(student.hidden_size))
@@ -73,13 +102,15 @@ def _fit(job: Job, records: Sequence[tuple[Record, bool]], kd_weight: float, ste
         [*embed.parameters(), bias, *out.parameters()], lr=section.learning_rate, weight_decay=section.weight_decay
     )
     metrics = []
+    order = Order(len(rows), section.batch_size, section.seed)
     for step in range(steps):
-        batch = batch_rows(step, len(records), section.batch_size, section.seed)
-        ids, weights, offsets = (torch.from_numpy(part) for part in _packed([bags[i] for i in batch]))
+        batch = [rows[number] for number in order.rows(step)]
+        ids, weights, offsets = (torch.from_numpy(part) for part in _packed(batch))
         weights = functional.dropout(weights, student.dropout)
         hidden = torch.relu(embed(ids, offsets, per_sample_weights=weights) + bias)
         logq = out(functional.dropout(hidden, student.dropout)).log_softmax(-1)
-        p, kept = p_NL[batch], kept_N[batch]
+        p = torch.from_numpy(np.stack([bag.probs for bag in batch]))
+        kept = torch.tensor([bag.kept for bag in batch])
         kd = functional.kl_div(logq, p, reduction="batchmean")
         ce_N = functional.nll_loss(logq, p.argmax(-1), reduction="none")
         ce = (ce_N * kept).sum() / kept.sum().clamp(min=1) if kd_weight else ce_N.mean()
@@ -92,7 +123,7 @@ def _fit(job: Job, records: Sequence[tuple[Record, bool]], kd_weight: float, ste
     return Classifier(list(job.labels), *arrays), metrics
 
 
-def _packed(bags: Sequence[tuple[Array, Array]]) -> tuple[Array, Array, Array]:
+def _packed(bags: Sequence[Bag]) -> tuple[Array, Array, Array]:
     """Features of several texts as an embedding bag takes them: ids, weights, and where each text begins."""
-    ids, weights = (np.concatenate([bag[side] for bag in bags]) for side in (0, 1))
-    return ids, weights, np.array([0, *np.cumsum([len(ids) for ids, _ in bags])[:-1]])
+    ids, weights = np.concatenate([bag.ids for bag in bags]), np.concatenate([bag.weights for bag in bags])
+    return ids, weights, np.array([0, *np.cumsum([len(bag.ids) for bag in bags])[:-1]])

@@ -15,6 +15,7 @@ from distill.data import Choice, Example, TrainingSet, validation_rows
 from distill.job import Job
 from distill.loop import Objective
 from distill.streaming.batches import Joined, Order
+from distill.streaming.mapped import Completions
 from distill.streaming.stream import Stream, cache_folder, open_stream
 from distill.streaming.tokencache import reader_of
 from distill.targets import across, ensemble
@@ -158,14 +159,14 @@ def read_lesson(job: Job) -> Lesson:
         if reason:  # the recipe's own logits section may say otherwise than the corpus
             raise CorpusError(f"{source}: {reason}", "change train.loss, or generate with another logits.kind")
     merged = merge.facts(map(data.unmerged, range(len(data)))) if merge and isinstance(data, Stream) else None
-    validation = validation_rows(section, source, lambda: _in_memory(read("validation")))
+    validation = validation_rows(section, source, lambda: _lazily(read("validation")))
     aligned = across.facts(data, section.across) if section.across and isinstance(data, TrainingSet) else None
     return Lesson(data, validation, None if alone else section.teacher, merged, aligned)
 
 
-def _in_memory(data: Stream | TrainingSet) -> list[Example]:
-    """All rows. Every part of a measurement on validation rows looks at all of them."""
-    return list(data) if isinstance(data, Stream) else data.examples
+def _lazily(data: Stream | TrainingSet) -> Sequence[Example]:
+    """The rows, which are read when a measurement asks for them."""
+    return Completions(data) if isinstance(data, Stream) else data.examples
 
 
 def _learns_alone(section: TrainSection) -> bool:

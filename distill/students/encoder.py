@@ -23,12 +23,14 @@ from transformers import (
 
 from distill import losses
 from distill.arms import BASELINE, DISTILLED, Arms, StudentModel, steps_of, train_arms
-from distill.data import NO_ROWS, rows, validation_rows
+from distill.data import Choice, validation_rows
 from distill.intervals import Array
 from distill.job import Job
 from distill.loop import Objective
+from distill.streaming.mapped import Mapped
+from distill.streaming.stream import cache_folder, open_stream
 from distill.students.build import in_words, random_weights
-from distill.students.labels import learns_by, prompt_text
+from distill.students.labels import labels_reader, learns_by, tokenizer_identity
 from distill.targets.stored import shape_of
 from synthgen.errors import CorpusError, RecipeError
 from synthgen.lm.load import load_tokenizer, load_weights, pick_device
@@ -88,10 +90,12 @@ def train(job: Job) -> Training:
     section, tokenizer = job.section, _tokenizer(job)
     first = _make(job, tokenizer)
     context = context_of(first.config, tokenizer)
-    rows, too_long = _texts(job, tokenizer, min(section.max_length, context), "train")
-    if not rows:
-        raise CorpusError(f"{job.source} {NO_ROWS}", "look at the rejects: `synthgen show --rejected`")
-    validation = validation_rows(section, job.source, lambda: _texts(job, tokenizer, context, "validation")[0])
+    choice = Choice(min(section.max_length, context), share=section.share, targets=False)
+    rows = read_texts(job.source, tokenizer, cache_folder(job.source, job.folder), choice)
+    held_out = Choice(context, "validation", targets=False)
+    validation = validation_rows(
+        section, job.source, lambda: read_texts(job.source, tokenizer, cache_folder(job.source, job.folder), held_out)
+    )
     curves = train_arms(
         Arms(
             lambda: StudentModel(_make(job, tokenizer)),
@@ -109,8 +113,8 @@ def train(job: Job) -> Training:
         learned_from="the teacher's label probabilities",
         steps=steps_of(len(rows), section),
         rows=len(rows),
-        rows_kept=sum(row.kept for row in rows),
-        left_out={"too_long": too_long},
+        rows_kept=rows.stream.kept_count,
+        left_out=rows.stream.left_out,
         metrics=curves,
     )
 
@@ -126,11 +130,6 @@ def _tokenizer(job: Job) -> PreTrainedTokenizerBase:
 
 def _make(job: Job, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     return encoder(_section(job), tokenizer, job.labels, job.section.seed)
-
-
-def _texts(job: Job, tokenizer: PreTrainedTokenizerBase, most: int, split: str) -> tuple[list[Text], int]:
-    """The rows of a split, which is the one place where such students get them; and how many are too long."""
-    return load_texts(job.source, tokenizer, most, split, job.section.share if split == "train" else 1.0)
 
 
 def _objectives(section: TrainSection, pad: int) -> dict[str, Callable[[nn.Module], Objective[Text]]]:
@@ -187,19 +186,18 @@ def encoder(
     return model.train()
 
 
-def load_texts(
-    source: Path, tokenizer: PreTrainedTokenizerBase, most: int, split: str, share: float = 1.0
-) -> tuple[list[Text], int]:
-    """The rows of a split, and how many were left out for having more tokens than `most`.
+def read_texts(source: Path, tokenizer: PreTrainedTokenizerBase, cache: Path, choice: Choice) -> Mapped[Text]:
+    """The rows of a split, which is the one place where such students get them; their tokens are in `cache`.
 
-    Raises CorpusError when one has no class probabilities.
+    Raises CorpusError when a row has no class probabilities, or no row is left.
     """
-    records = rows(source, split, share)
-    if any(not record.label_probs for record, _ in records):
-        raise CorpusError(f"{source} has no class probabilities to learn from", "generate with strategy: classify")
-    ids = token_ids(tokenizer, [prompt_text(record) for record, _ in records])
-    data = [Text(i, r.label_probs or (), kept) for i, (r, kept) in zip(ids, records, strict=True) if len(i) <= most]
-    return data, len(records) - len(data)
+    reader = labels_reader(lambda texts: token_ids(tokenizer, texts), tokenizer_identity(tokenizer))
+    stream = open_stream(source, reader, cache, choice)
+    return Mapped(
+        stream,
+        lambda stored: Text(stored.example.prompt, stored.values.tolist(), stored.example.kept),
+        lambda stored: Text([], (), stored.example.kept),
+    )
 
 
 @dataclass

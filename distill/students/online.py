@@ -11,8 +11,10 @@ from distill.arms import BASELINE, DISTILLED, Arms, steps_of, train_arms
 from distill.data import validation_rows
 from distill.job import Job
 from distill.loop import Objective
+from distill.streaming.mapped import Mapped
+from distill.streaming.stream import cache_folder
 from distill.students.completions import Make
-from distill.targets.live import LiveTeacher, Mutual, OnPolicy, Text, check_teacher, texts
+from distill.targets.live import LiveTeacher, Mutual, OnPolicy, Text, check_teacher, read_texts
 from distill.targets.stored import FromTokens
 from synthgen.recipe import OnlineSection, TrainSection
 from synthgen.results.training import Targets, Training
@@ -28,8 +30,8 @@ def train(job: Job, make: Make, origin: str) -> Training:
     """Train the student that `make` gives and its baseline on the same batches; `origin` says what it is made from."""
     section, online = job.section, _section(job)
     check_teacher(job.source, job.teacher)
-    rows, left_out = _texts(job, "train")
-    validation = validation_rows(section, job.source, lambda: _texts(job, "validation")[0])
+    rows = _texts(job, "train")
+    validation = validation_rows(section, job.source, lambda: _texts(job, "validation"))
     steps = steps_of(len(rows), section)
     curves = train_arms(
         Arms(
@@ -48,8 +50,8 @@ def train(job: Job, make: Make, origin: str) -> Training:
         learned_from=LEARNED_FROM[online.mode],
         steps=steps,
         rows=len(rows),
-        rows_kept=sum(row.kept for row in rows),
-        left_out=left_out,
+        rows_kept=rows.stream.kept_count,
+        left_out=rows.stream.left_out,
         tokens=int(sum(row["tokens"] for row in curves[DISTILLED])),
         targets=Targets(kind="dense", temperature=online.loss_temperature, vocab_size=job.teacher.weights.vocab_size),
         metrics=curves,
@@ -61,9 +63,9 @@ def _section(job: Job) -> OnlineSection:
     return job.section.online
 
 
-def _texts(job: Job, split: str) -> tuple[list[Text], dict[str, int]]:
-    """The rows of a split, which is the one place where such students get them; and how many were left out."""
-    return texts(job.source, job.teacher.tokens, job.teacher.context, job.section, split)
+def _texts(job: Job, split: str) -> Mapped[Text]:
+    teacher, cache = job.teacher, cache_folder(job.source, job.folder)
+    return read_texts(job.source, teacher.tokens, teacher.context, job.section, cache, split)
 
 
 def _objectives(job: Job, steps: int) -> dict[str, Callable[[nn.Module], Objective[Text]]]:

@@ -15,12 +15,16 @@ from torch import Tensor, nn
 from transformers import AutoModel
 
 from distill.arms import DISTILLED, Arms, StudentModel, steps_of, train_arms
-from distill.data import NO_ROWS, rows, validation_rows
+from distill.data import Choice, validation_rows
 from distill.job import Job
 from distill.loop import Objective
+from distill.streaming.columns import PROMPT
+from distill.streaming.mapped import Mapped
+from distill.streaming.stream import cache_folder, open_stream
+from distill.streaming.tokencache import Floats, Reader, Row, Stored
 from distill.students.build import from_config, from_layers, in_words, layer_map
-from distill.students.labels import prompt_text
-from synthgen.errors import CorpusError
+from distill.students.labels import texts_of, tokenizer_identity
+from synthgen import durable
 from synthgen.lm.load import load_weights
 from synthgen.recipe import local_teacher
 from synthgen.results.training import Training
@@ -113,11 +117,11 @@ def train(job: Job) -> Training:
     first = sentence(student, teacher.model, section.seed)
     job.ui.note("train: the teacher's vectors")
     most = min(section.max_length, first.context)
-    texts, too_long = load_sentences(job.source, teacher, first, most, "train", section.share)
-    if not texts:
-        raise CorpusError(f"{job.source} {NO_ROWS}", "look at the rejects: `synthgen show --rejected`")
+    cache = cache_folder(job.source, job.folder)
+    texts = read_sentences(job.source, teacher, first, cache, Choice(most, share=section.share, targets=False))
+    held_out = Choice(most, "validation", targets=False)
     validation = validation_rows(
-        section, job.source, lambda: load_sentences(job.source, teacher, first, most, "validation")[0]
+        section, job.source, lambda: read_sentences(job.source, teacher, first, cache, held_out)
     )
     curves = train_arms(
         Arms(
@@ -136,7 +140,7 @@ def train(job: Job) -> Training:
         learned_from="the teacher's vectors",
         steps=steps_of(len(texts), section),
         rows=len(texts),
-        left_out={"too_long": too_long},
+        left_out=texts.stream.left_out,
         metrics=curves,
         loss_unit=f"{student.distance} distance",
     )
@@ -147,19 +151,29 @@ def _section(job: Job) -> SentenceStudent:
     return job.section.student
 
 
-def load_sentences(
-    source: Path, teacher: EmbeddingModel, student: SentenceEncoder, most: int, split: str, share: float = 1.0
-) -> tuple[list[Sentence], int]:
-    """The texts of a split with the teacher's vectors, which is the one place where such students get them; and how
-    many have more tokens than `most`.
+def read_sentences(
+    source: Path, teacher: EmbeddingModel, student: SentenceEncoder, cache: Path, choice: Choice
+) -> Mapped[Sentence]:
+    """The texts of a split with the teacher's vectors, which is the one place where such students get them.
 
-    The vectors of one corpus's texts are the same bits whenever they are computed.
+    Tokens and vectors are in `cache`. A vector is computed once, with those of the texts of its shard.
     """
-    texts = [prompt_text(record) for record, _ in rows(source, split, share)]
-    ids = student.tokens(texts, whole=True)
-    vectors_ND = teacher.model.vectors(texts, teacher.batch_size)
-    data = [Sentence(i, vector_D) for i, vector_D in zip(ids, vectors_ND, strict=True) if len(i) <= most]
-    return data, len(texts) - len(data)
+
+    def vectors(rows: Sequence[Row]) -> list[Floats]:
+        return list(teacher.model.vectors(texts_of(rows), teacher.batch_size).numpy())
+
+    reader = Reader(
+        durable.digest([tokenizer_identity(student.tokenizer), teacher.identity]),
+        (PROMPT,),
+        lambda rows: student.tokens(texts_of(rows), whole=True),
+        values=vectors,
+    )
+    stream = open_stream(source, reader, cache, choice)
+
+    def whole(stored: Stored) -> Sentence:
+        return Sentence(stored.example.prompt, torch.from_numpy(stored.values.copy()))
+
+    return Mapped(stream, whole, lambda stored: Sentence([], torch.empty(0)))
 
 
 def open_student(folder: str | Path, batch_size: int, device: torch.device) -> EmbeddingModel:

@@ -21,11 +21,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from distill import losses
-from distill.data import NO_ROWS, Example, in_words, rows
+from distill.data import Choice, Example
 from distill.output_layer import Head, completion_states, logits_of, output_head
+from distill.streaming.columns import TEACHER_PROMPT
+from distill.streaming.mapped import Mapped, outline_of
+from distill.streaming.stream import open_stream
+from distill.streaming.tokencache import Row, reader_of
 from distill.targets.stored import FromCompletions, Rows, TargetOf, batch_loss
 from synthgen import corpus
-from synthgen.errors import CorpusError, UserError
+from synthgen.errors import CorpusError
 from synthgen.lm.model import LanguageModel
 from synthgen.lm.tokens import Tokens
 from synthgen.logits import LogitsMeta
@@ -204,33 +208,29 @@ def check_teacher(source: Path, teacher: LanguageModel) -> None:
         raise CorpusError(f"{source}: its tokens are of another tokenizer than the teacher's", "generate again")
 
 
-def texts(
-    folder: Path, tokens: Tokens, context: int, section: TrainSection, split: str = "train"
-) -> tuple[list[Text], dict[str, int]]:
-    """Rows of a split of a curated corpus, and how many were left out, by reason; `context` is the teacher's.
+def read_texts(
+    source: Path, tokens: Tokens, context: int, section: TrainSection, cache: Path, split: str = "train"
+) -> Mapped[Text]:
+    """The rows of a split of a curated corpus, which is the one place where such students get them.
 
-    Raises CorpusError, UserError.
+    `tokens` and `context` are the teacher's. The rows' tokens are in `cache`. Raises CorpusError.
     """
     online = section.online
     assert online is not None
     new = online.max_new_tokens if online.mode == "on_policy" else 0
-    left_out = {"too_long": 0, "no_room_to_write": 0}
-    examples = []
-    for record, kept in rows(folder, split, section.share):
-        completion = list(record.token_ids or ())
-        if not completion:
-            raise CorpusError(f"record {record.id} of {folder} has no tokens", "generate with a teacher in process")
-        prompt = tokens.render(record.prompt)
-        asked = list(record.prompt_token_ids or ()) or tokens.render(record.teacher_prompt or record.prompt)
-        if len(prompt) + len(completion) > section.max_length:
-            left_out["too_long"] += 1
-        elif new and max(len(prompt), len(asked)) + new > context:
-            left_out["no_room_to_write"] += 1
-        else:
-            examples.append(Text(record.id, prompt, completion, None, kept, teacher_prompt=asked))
-    if not examples:
-        where = f"{folder} {NO_ROWS} in split '{split}'"
-        if any(left_out.values()):
-            raise UserError(f"{where}: {in_words(left_out)}", "raise train.max_length, or lower online.max_new_tokens")
-        raise CorpusError(where, "look at the rejects: `synthgen show --rejected`; or set the split in the recipe")
-    return examples, left_out
+
+    def asked(rows: Sequence[Row]) -> list[Sequence[int]]:
+        return [row.prompt_token_ids or tokens.render(row.teacher_prompt or row.prompt) for row in rows]
+
+    reader = reader_of(tokens)
+    reader = replace(reader, columns=(*reader.columns, TEACHER_PROMPT), asked=asked)
+    choice = Choice(section.max_length, split, section.share, targets=False, max_prompt=context - new if new else None)
+    return Mapped(
+        open_stream(source, reader, cache, choice),
+        lambda stored: _text(stored.example),
+        lambda stored: _text(outline_of(stored.example)),
+    )
+
+
+def _text(row: Example) -> Text:
+    return Text(row.id, row.prompt, row.completion, None, row.kept, teacher_prompt=list(row.teacher_prompt))

@@ -28,7 +28,7 @@ from distill.exporting import bert
 from distill.exporting.int8 import quantize
 from distill.exporting.running import open_encoder, reader
 from distill.students.encoder import Encoder
-from distill.students.labels import prompt_text
+from distill.students.labels import last_question
 from synthgen.errors import UserError
 
 
@@ -42,7 +42,7 @@ def run(tmp_path_factory) -> Path:
 
 
 def texts(run: Path) -> list[str]:
-    found = [prompt_text(r) for r, _ in rows(run / "curated", "test")]
+    found = [last_question(r.prompt) for r, _ in rows(run / "curated", "test")]
     return [*found, "lost", "my " * 40, "", "words that nobody knows", found[0] + " app"]
 
 
@@ -55,7 +55,7 @@ def test_onnx_is_the_student_whatever_it_is_padded_with(run):
 
 def test_eight_bits_lose_what_rounding_loses_and_no_more(run):
     student, asked = Encoder.load(run / "student"), texts(run)
-    some = [prompt_text(r) for r, _ in rows(run / "curated", "train")[:64]]
+    some = [last_question(r.prompt) for r, _ in rows(run / "curated", "train")[:64]]
     ids = student.tokenizer(some, truncation=True, max_length=24)["input_ids"]
     weights = quantize(student.model, ids)
     linear = {n for n, m in student.model.named_modules() if isinstance(m, torch.nn.Linear)}
@@ -144,7 +144,7 @@ def test_what_is_not_exported_is_said_in_one_line(run, tmp_path):
 
 def test_both_files_hold_the_student(run):
     student, folder = Encoder.load(run / "student"), run / "student" / "gguf"
-    asked = [prompt_text(r) for r, _ in rows(run / "curated", "test")]
+    asked = [last_question(r.prompt) for r, _ in rows(run / "curated", "test")]
     theirs = student.predict(asked)
     for file, most in (("model-f16.gguf", 2e-3), ("model-q8_0.gguf", 0.05)):
         ours = bert.dequantized(folder / file, student).predict(asked)

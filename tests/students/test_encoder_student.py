@@ -18,7 +18,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import distill
 import synthgen
 from distill.card import write_model_card
-from distill.students.encoder import Encoder, FromProbabilities, Text, encoder, load_texts, tokenizer_of
+from distill.data import Choice
+from distill.students.encoder import Encoder, FromProbabilities, Text, encoder, read_texts, tokenizer_of
 from synthgen import corpus
 from synthgen.errors import CorpusError, RecipeError, TeacherError, UserError
 from synthgen.recipe import TrainSection
@@ -276,7 +277,7 @@ def test_a_corpus_without_probabilities(run, tmp_path):
     empty = pa.nulls(len(table), table.schema.field(column).type)
     pq.write_table(table.set_column(column, table.schema.field(column), empty), curated / "data" / path.name)
     with pytest.raises(CorpusError, match="no class probabilities") as caught:
-        load_texts(curated, word_tokenizer(tmp_path / "words"), 24, "train")
+        read_texts(curated, word_tokenizer(tmp_path / "words"), tmp_path / "cache", Choice(24, targets=False))
     assert "strategy: classify" in caught.value.hint
 
 

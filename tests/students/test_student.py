@@ -17,7 +17,7 @@ from distill.data import Choice, load, rows
 from distill.intervals import interval
 from distill.students.build import from_layers, layer_map
 from distill.students.classifier import Classifier, features
-from distill.students.labels import prompt_text
+from distill.students.labels import last_question
 from distill.targets.stored import Rows, batch_loss
 from synthgen import corpus
 from synthgen.errors import RecipeError
@@ -318,12 +318,14 @@ def test_a_classifier_agrees_with_its_teacher_on_texts_it_has_not_seen(sorted_te
     recipe, run = sorted_texts
     student = Classifier.load(train(recipe, run).folder)
     held_out = [r for r, _ in rows(run / "curated", "test")]
-    probs = student.predict([prompt_text(r) for r in held_out])
+    probs = student.predict([last_question(r.prompt) for r in held_out])
     teacher = np.array([r.label_probs for r in held_out])
     assert (probs.argmax(-1) == teacher.argmax(-1)).all()
     assert np.allclose(probs.sum(-1), 1)
     soft = np.abs(probs - teacher).mean()
-    hard = np.abs(Classifier.load(run / "student" / "baseline").predict([prompt_text(r) for r in held_out]) - teacher)
+    hard = np.abs(
+        Classifier.load(run / "student" / "baseline").predict([last_question(r.prompt) for r in held_out]) - teacher
+    )
     print(f"mean distance from the teacher's probabilities: distilled {soft:.3f}, hard labels {hard.mean():.3f}")
     assert soft < hard.mean(), "soft labels teach how sure to be"
 

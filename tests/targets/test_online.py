@@ -35,7 +35,8 @@ def section_of(recipe, online: dict | None, **more):
 
 
 def texts(run, teacher, section):
-    return live.texts(run / "curated", teacher.tokens, teacher.context, section)
+    found = live.read_texts(run / "curated", teacher.tokens, teacher.context, section, run / "cache")
+    return found, found.stream.left_out
 
 
 def ready(corpus_, online: dict, double: bool = False, **more):

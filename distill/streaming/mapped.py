@@ -1,0 +1,80 @@
+"""The rows of a stream in the form that one kind of student learns from.
+
+    rows = Mapped(stream, lambda stored: Text(stored.example.prompt, stored.values, stored.example.kept))
+    rows[0], rows[10:20]                              # read from the cache when they are asked for
+
+A row has two forms. `whole` has everything. `outline` has only what an objective reads of the other rows of a step: the
+number of tokens and whether curation kept the row. The outline of all validation rows fits into memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Generic, Protocol, TypeVar, overload, runtime_checkable
+
+from distill.data import Example
+from distill.streaming.stream import Stream
+from distill.streaming.tokencache import Stored
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+@runtime_checkable
+class Outlined(Protocol[T_co]):
+    """A sequence of rows that are read when they are asked for."""
+
+    @property
+    def outline(self) -> Sequence[T_co]:
+        """All rows, without what only the row itself needs."""
+
+
+class Mapped(Sequence[T], Generic[T]):
+    """The rows of `stream`, each made by `whole` of what is stored; `bare` makes its outline."""
+
+    def __init__(self, stream: Stream, whole: Callable[[Stored], T], bare: Callable[[Stored], T]) -> None:
+        self.stream, self.whole, self.bare = stream, whole, bare
+
+    def __len__(self) -> int:
+        return len(self.stream)
+
+    @overload
+    def __getitem__(self, key: int) -> T: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> list[T]: ...
+
+    def __getitem__(self, key: int | slice) -> T | list[T]:
+        if isinstance(key, slice):
+            return [self.whole(stored) for stored in self.stream.stored(range(*key.indices(len(self))))]
+        return self.whole(self.stream.stored([range(len(self))[key]])[0])
+
+    @cached_property
+    def outline(self) -> list[T]:
+        """See `Outlined`."""
+        return [self.bare(stored) for number in range(len(self)) for stored in self.stream.stored([number])]
+
+
+def outline_of(example: Example) -> Example:
+    """The row with as many tokens, and without the tokens themselves."""
+    also = tuple(map(outline_of, example.also))
+    completion = [0] * len(example.completion)
+    return replace(example, prompt=[], completion=completion, target=None, teacher_prompt=(), also=also)
+
+
+class Completions(Mapped[Example]):
+    """The rows of a stream for students of text, with their distributions."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__(stream, lambda stored: stored.example, lambda stored: outline_of(stored.example))
+
+    @overload
+    def __getitem__(self, key: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> list[Example]: ...
+
+    def __getitem__(self, key: int | slice) -> Example | list[Example]:
+        return self.stream[key]
