@@ -152,6 +152,9 @@ def save(
         student.adapter.save_pretrained(temporary / "adapter")
         model = student.adapter.merge_and_unload()
     model.save_pretrained(temporary)
+    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
+        backend.no_truncation()  # set by earlier calls; the saved file must not depend on them
+        backend.no_padding()
     tokenizer.save_pretrained(temporary)
     for path in sorted(temporary.iterdir()):
         durable.publish(path, folder / path.name)

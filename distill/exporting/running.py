@@ -58,11 +58,16 @@ class _Torch:
         import torch
         from transformers import AutoModelForCausalLM
 
+        from synthgen.lm.load import loaded
+
         torch.set_num_threads(threads())
         where, more = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (path, {})
         with redirect_stderr(io.StringIO()):  # it shows a bar of its own
-            self.model = AutoModelForCausalLM.from_pretrained(
-                where, dtype=torch.float32, trust_remote_code=False, **more
+            self.model = loaded(
+                str(path),
+                lambda: AutoModelForCausalLM.from_pretrained(
+                    where, dtype=torch.float32, trust_remote_code=False, **more
+                ),
             ).eval()
         self.torch = torch
         self.reset()

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from transformers import (
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -33,7 +32,7 @@ from distill.students.build import in_words, random_weights
 from distill.students.labels import labels_reader, learns_by, tokenizer_identity
 from distill.targets.stored import shape_of
 from synthgen.errors import CorpusError, RecipeError
-from synthgen.lm.load import load_tokenizer, load_weights, pick_device
+from synthgen.lm.load import load_tokenizer, load_weights, loaded, pick_device
 from synthgen.recipe import TrainSection, local_teacher
 from synthgen.results.training import Training
 from synthgen.tables.engines import TeacherSection
@@ -213,15 +212,10 @@ class Encoder:
         """From the folder that training wrote."""
         if not (Path(folder) / "config.json").exists():
             raise CorpusError(f"'{folder}' holds no student (no config.json)", "train one: `distill train RUN`")
-        model = (
-            AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
-            .to(device)
-            .eval()
-        )
+        auto = AutoModelForSequenceClassification
+        model = loaded(str(folder), lambda: auto.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False))
         names = {int(i): name for i, name in json.loads((Path(folder) / "config.json").read_text())["id2label"].items()}
-        return cls(
-            [names[i] for i in sorted(names)], model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        )
+        return cls([names[i] for i in sorted(names)], model.to(device).eval(), load_tokenizer(str(folder)))
 
     @property
     def parameters(self) -> int:

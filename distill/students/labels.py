@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -14,7 +15,6 @@ from distill.streaming.columns import LABEL_PROBS, PROMPT
 from distill.streaming.tokencache import Floats, Reader, Row
 from synthgen import durable
 from synthgen.errors import CorpusError
-from synthgen.lm.tokens import tokenizer_hash
 from synthgen.recipe import TrainSection
 from synthgen.records import Message
 
@@ -67,5 +67,8 @@ def labels_reader(tokenize: Callable[[Sequence[str]], Sequence[Sequence[int]]], 
 
 
 def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> list[object]:
-    """What decides the ids that a tokenizer makes of a text."""
-    return [tokenizer_hash(tokenizer), type(tokenizer).__name__, tokenizer.pad_token_id, transformers.__version__]
+    """What decides the ids that a tokenizer makes of a text. Earlier calls, which set truncation, do not count."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    state = {"truncation": None, "padding": None}
+    body = json.loads(backend.to_str()) | state if backend is not None else sorted(tokenizer.get_vocab().items())
+    return [durable.digest(body), type(tokenizer).__name__, tokenizer.pad_token_id, transformers.__version__]

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.arms import StudentModel
 from distill.job import Job
 from distill.students import completions
 from distill.students.build import check_vocabulary, in_words, random_weights
 from synthgen.errors import RecipeError
-from synthgen.lm.load import load_weights
+from synthgen.lm.load import load_tokenizer, load_weights, loaded
 from synthgen.lm.render import render
 from synthgen.lm.tokens import Tokens
 from synthgen.requests import Request
@@ -108,8 +108,11 @@ class Seq2SeqModel:
     @classmethod
     def open(cls, folder: str | Path, batch_size: int, device: torch.device) -> Seq2SeqModel:
         """A trained student, from the folder that training wrote; see `Kind.open`."""
-        model = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
-        return cls(model.eval().to(device), AutoTokenizer.from_pretrained(folder, trust_remote_code=False), batch_size)
+        model = loaded(
+            str(folder),
+            lambda: AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False),
+        )
+        return cls(model.eval().to(device), load_tokenizer(str(folder)), batch_size)
 
     @torch.inference_mode()
     def sample(

@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 from support.small import CLASSES, small_encoder, sorting_task
 from support.streams import (
     LOGITS,
@@ -25,17 +26,20 @@ from support.streams import (
     same,
     teacher,
 )
+from transformers import LlamaForCausalLM
 
 import synthgen
 from distill.data import Choice, Example
 from distill.streaming import columns
 from distill.streaming.batches import Ahead, Joined, Order
+from distill.streaming.mapped import Completions
 from distill.streaming.stream import cache_folder, open_stream
 from distill.streaming.tokencache import Reader, reader_of
 from distill.targets.ensemble import Merge
 from distill.targets.rationale import shape
+from distill.targets.stored import FromStored
 from synthgen.errors import CorpusError
-from synthgen.recipe import RationaleSection
+from synthgen.recipe import RationaleSection, TrainSection
 from synthgen.teachers.transformers import LocalModel
 
 __all__ = ["ensemble_run", "made", "rationale_run", "reader", "run", "teacher"]  # fixtures
@@ -252,3 +256,37 @@ def test_the_cache_lies_where_nobody_elses_files_are(tmp_path, name):
     around = tmp_path / "run" if name != "mine" else tmp_path / "student"
     (tmp_path / "run").mkdir()
     assert cache_folder(tmp_path / "run" / name, tmp_path / "student") == around / "cache"
+
+
+# Rows that are read when a measurement asks for them
+
+
+def test_an_outline_gives_the_same_loss_as_the_rows(made, teacher, reader):
+    """Validation reads a few rows with their distributions at a time; of all others it has the lengths alone."""
+    kind = "topk"
+    _, run = made(kind, logits=LOGITS[kind], **SECTIONS)
+    stream = open_stream(run / "curated", reader, run / "cache", Choice(512))
+    rows = Completions(stream)
+    for mine, other in zip(rows[1:4], stream[1:4], strict=True):
+        same(mine, other)
+    assert all(e.target is None and not any(e.completion) for e in rows.outline)
+    model = LlamaForCausalLM.from_pretrained(teacher.weights.name).eval()
+    objective = FromStored(model, TrainSection(kd_weight=0.7), stream.meta)
+    losses = []
+    with torch.no_grad():
+        for whole in (list(stream), rows.outline):
+            losses.append([objective(rows[n : n + 3], whole)[1] for n in range(0, len(rows), 3)])
+    assert losses[0] == losses[1]
+
+
+def test_an_outline_keeps_every_piece_of_a_row(rationale_run):
+    recipe, run, teacher = rationale_run
+    section = recipe.train.model_copy(update={"rationale": RationaleSection(mode="step_by_step")})
+    how = shape(section, teacher.tokens, MARKER)
+    stream = open_stream(run / "curated", reader_of(teacher.tokens, how, "outline"), run / "cache", Choice(256))
+    rows = Completions(stream)
+
+    def lengths(examples):
+        return [[(e.task, e.kept, len(e.completion)) for e in (row, *row.also)] for row in examples]
+
+    assert lengths(rows.outline) == lengths(list(stream))
