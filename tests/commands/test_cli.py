@@ -16,69 +16,17 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import yaml
-from support.commands import ENVIRONMENT, Done, cold, start, warm
+from support.commands import ENVIRONMENT, Done, cold, files, mistake, start, warm
 from support.small import small_task
 
 from synthgen import durable
-
-PARTS = ("data", "logits/teacher")
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """Maps the path of every file below a folder, except locks, to its bytes."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != ".lock"
-    }
-
-
-def mistake(done: Done, *words: str, code: int = 2) -> Done:
-    """Asserts that a command ended with one line of error and one hint, and that the line contains all `words`."""
-    lines = done.err.splitlines()
-    errors = [line for line in lines if line.startswith("Error: ")]
-    assert done.code == code, done
-    assert len(errors) == 1, done
-    assert lines[-2:] == [errors[0], lines[-1]], done
-    assert re.match(r"  → \S", lines[-1]), done
-    assert "Traceback" not in done.err + done.out
-    assert done.out == "", done
-    for text in words:
-        assert text in errors[0], (text, errors[0])
-    return done
 
 
 def edit(recipe: Path, **sections) -> None:
     """Replaces or adds top-level keys of a recipe."""
     recipe.write_text(yaml.safe_dump({**yaml.safe_load(recipe.read_text()), **sections}, sort_keys=False))
-
-
-@pytest.fixture
-def recipe(tmp_path, finished) -> Path:
-    """A copy of the finished run's recipe, seeds and templates, which a test may spoil."""
-    return shutil.copytree(finished.recipe.parent, tmp_path / "task") / "recipe.yaml"
-
-
-@pytest.fixture
-def run(tmp_path, finished, recipe) -> Path:
-    """A copy of the finished run, which a test may spoil. The fixture `recipe` is the recipe of the copy."""
-    folder = shutil.copytree(finished.run, tmp_path / "run")
-    resolved = folder / "recipe.yaml"
-    resolved.write_text(resolved.read_text().replace(str(finished.recipe.parent), str(recipe.parent)))
-    return folder
-
-
-def unfinish(run: Path) -> None:
-    """Makes the run look like one whose `generate` was killed: it has no manifest, and the last shard is missing."""
-    for name in ("curated", "audit", "student"):
-        shutil.rmtree(run / name)
-    for path in (run / "generated").rglob("train-00005.parquet"):
-        path.unlink()
-    (run / "generated" / "manifest.json").unlink()
 
 
 # Mistakes in the recipe and the seeds
@@ -206,101 +154,6 @@ def test_a_second_process_is_kept_out(recipe, run):
             mistake(warm("synthgen", *command), "another process", f"pid {os.getpid()}")
         mistake(warm("distill", "train", run), "another process")
     assert files(run) == before
-
-
-# Damage
-
-
-def half(path: Path) -> None:
-    """Cuts a file to half of its length."""
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def one_byte(path: Path) -> None:
-    """Changes the last byte of the first column, which is content and not a header."""
-    column = pq.read_metadata(path).row_group(0).column(0)
-    data = bytearray(path.read_bytes())
-    data[(column.dictionary_page_offset or column.data_page_offset) + column.total_compressed_size - 1] ^= 1
-    path.write_bytes(data)
-
-
-def unseen_byte(path: Path) -> None:
-    """Changes a byte so that Parquet still reads the file, but with other content."""
-    good, content = path.read_bytes(), pq.read_table(path)["ids_0"]
-    for place in range(len(good) // 8, len(good)):
-        data = bytearray(good)
-        data[place] ^= 1
-        try:
-            changed = pq.read_table(pa.BufferReader(bytes(data)))["ids_0"]
-        except (pa.ArrowException, OSError, KeyError):
-            continue
-        if not changed.equals(content):
-            path.write_bytes(data)
-            return
-    raise AssertionError("no byte changes the content without an error")
-
-
-def exchanged(path: Path) -> None:
-    """Exchanges the content of a file with that of shard train-00002."""
-    other = path.with_name("train-00002.parquet")
-    one, two = path.read_bytes(), other.read_bytes()
-    path.write_bytes(two)
-    other.write_bytes(one)
-
-
-@pytest.mark.parametrize("finished_corpus", [True, False], ids=["finished", "unfinished"])
-@pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("damage", [half, one_byte, exchanged])
-def test_damage_is_named_and_repaired(run, recipe, finished, damage, part, finished_corpus):
-    if not finished_corpus:
-        unfinish(run)
-    path = run / "generated" / part / "train-00001.parquet"
-    damage(path)
-    before = files(run)
-    command = ["synthgen", "generate", recipe, "-o", run]
-    if damage is exchanged and part == "data" and not finished_corpus:
-        named = "train-00001.parquet"  # the message may name the data file or the logits file
-    else:
-        named = f"{part}/train-00001.parquet"
-    done = mistake(warm(*command), named)
-    assert "--repair" in done.err
-    assert files(run) == before
-    untouched = (run / "generated" / "data" / "train-00003.parquet").stat().st_mtime_ns
-    done = warm(*command, "--repair")
-    assert done.code == 0, done
-    damaged = {"train-00001", "train-00002"} if damage is exchanged else {"train-00001"}
-    assert set(re.findall(r"shard (\S+) was damaged", done.err)) == damaged
-    assert (run / "generated" / "data" / "train-00003.parquet").stat().st_mtime_ns == untouched
-    assert files(run / "generated") == files(finished.run / "generated")
-
-
-def test_stages_refuse_damaged_input(run):
-    one_byte(run / "generated" / "data" / "train-00001.parquet")
-    shutil.rmtree(run / "curated")
-    mistake(cold("synthgen", "curate", run), "generated", "data/train-00001.parquet", "damaged")
-
-
-def test_damage_of_the_curated_corpus(run, finished):
-    half(run / "curated" / "rejected" / "train-00001.parquet")
-    for command in (["synthgen", "audit", run], ["synthgen", "curate", run], ["distill", "train", run, "--fresh"]):
-        mistake(warm(*command), "rejected/train-00001.parquet", "damaged")
-    assert warm("synthgen", "curate", run, "--repair").code == 0
-    assert files(run / "curated") == files(finished.run / "curated")
-
-
-@pytest.mark.parametrize("spoil", [half, lambda path: path.write_text("{}"), lambda path: path.write_bytes(b"\xff")])
-def test_a_damaged_manifest(run, recipe, finished, spoil):
-    spoil(run / "generated" / "manifest.json")
-    for command in (["synthgen", "generate", recipe, "-o", run], ["synthgen", "report", run]):
-        mistake(warm(*command), "manifest.json", "damaged")
-    assert warm("synthgen", "generate", recipe, "-o", run, "--repair").code == 0
-    assert files(run / "generated") == files(finished.run / "generated")
-
-
-def test_damaged_logits_never_teach(run):
-    """The curated rows are not damaged. One byte of the logits is changed, and the logits still decode."""
-    unseen_byte(run / "generated" / "logits" / "teacher" / "train-00003.parquet")
-    mistake(warm("distill", "train", run, "--fresh"), "logits/teacher/train-00003.parquet")
 
 
 # Signals and full disks

@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -122,3 +123,27 @@ def _main(command: list[str], env: dict[str, str], streams: list[str]) -> None:
 def _environment(added: dict[str, str] | None) -> dict[str, str]:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("SYNTHGEN_") or k == "SYNTHGEN_CACHE"}
     return {**inherited, **ENVIRONMENT, **(added or {})}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Maps the path of every file below a folder, except locks, to its bytes."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def mistake(done: Done, *words: str, code: int = 2) -> Done:
+    """Asserts that a command ended with one line of error and one hint, and that the line contains all `words`."""
+    lines = done.err.splitlines()
+    errors = [line for line in lines if line.startswith("Error: ")]
+    assert done.code == code, done
+    assert len(errors) == 1, done
+    assert lines[-2:] == [errors[0], lines[-1]], done
+    assert re.match(r"  → \S", lines[-1]), done
+    assert "Traceback" not in done.err + done.out
+    assert done.out == "", done
+    for text in words:
+        assert text in errors[0], (text, errors[0])
+    return done

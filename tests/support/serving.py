@@ -8,7 +8,11 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import yaml
+
+import synthgen
+from synthgen import corpus
 
 SERVER = Path(__file__).with_name("server.py")
 KEY = "sk-loopback-Zq81-not-to-be-found"
@@ -72,3 +76,16 @@ def write_recipe(folder: Path, url: str, seeds=24, generate=None, teacher=None, 
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe, sort_keys=False))
     return path
+
+
+def generated(tmp_path: Path, server: Serving, name: str = "run", retry_failed: bool = False, **recipe):
+    """(records, failures by kind, manifest) of a run."""
+    path = write_recipe(tmp_path / "task", server.url, **recipe)
+    folder = synthgen.generate(synthgen.load_recipe(path), tmp_path / name, retry_failed=retry_failed).folder
+    return read_generated(folder)
+
+
+def read_generated(folder: Path):
+    rows = [record for _, found in corpus.records(folder) for record in found]
+    failures = [row for path in sorted(folder.glob("failures/*.parquet")) for row in pq.read_table(path).to_pylist()]
+    return rows, failures, corpus.manifest(folder)

@@ -2,51 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import json
-from pathlib import Path
-
-import numpy as np
 import pytest
 import yaml
-from support.serving import KEY, Serving, write_recipe
+from support.serving import KEY, generated, read_generated, write_recipe
 
 import synthgen
-from synthgen import corpus, logits
+from synthgen import corpus
 from synthgen.errors import GateDenied, RecipeError, TeacherError, UserError
 from synthgen.generation.cache import Cache
 from synthgen.generation.pacing import Bucket, Concurrency, Quota
 from synthgen.generation.scheduler import BudgetReached
-from synthgen.logits import LogitsSpec
-from synthgen.teachers.chat import label_probs, retry_after
-from synthgen.teachers.openai import parsed
-from synthgen.teachers.server_tokens import TokenMap, UnknownToken
-
-
-@pytest.fixture(scope="session")
-def tokens(tiny) -> TokenMap:
-    return TokenMap.open(str(tiny))
-
-
-def make(tmp_path: Path, server: Serving, name: str = "run", retry_failed: bool = False, **recipe):
-    """(records, failures by kind, manifest) of a run."""
-    path = write_recipe(tmp_path / "task", server.url, **recipe)
-    folder = synthgen.generate(synthgen.load_recipe(path), tmp_path / name, retry_failed=retry_failed).folder
-    return read(folder)
-
-
-def read(folder: Path):
-    import pyarrow.parquet as pq
-
-    rows = [record for _, found in corpus.records(folder) for record in found]
-    failures = [row for path in sorted(folder.glob("failures/*.parquet")) for row in pq.read_table(path).to_pylist()]
-    return rows, failures, corpus.manifest(folder)
+from synthgen.teachers.chat import retry_after
 
 
 def test_every_request_is_a_row_and_is_paid_once(serve, tmp_path):
     server = serve(latency=0.01)
-    rows, failures, manifest = make(tmp_path, server, seeds=40, generate={"num_generations": 2})
+    rows, failures, manifest = generated(tmp_path, server, seeds=40, generate={"num_generations": 2})
     stats = server.stats()
     assert len(rows) == 80
     assert not failures
@@ -61,16 +32,16 @@ def test_every_request_is_a_row_and_is_paid_once(serve, tmp_path):
     assert rows[0].usage["cached_tokens"] == 2
     assert manifest["counts"]["tokens"] == sum(r.usage["completion_tokens"] for r in rows)
     # Doing it again asks nothing, and neither does another run of the same recipe.
-    make(tmp_path, server, seeds=40, generate={"num_generations": 2})
-    again, _, _ = make(tmp_path, server, name="second", seeds=40, generate={"num_generations": 2})
+    generated(tmp_path, server, seeds=40, generate={"num_generations": 2})
+    again, _, _ = generated(tmp_path, server, name="second", seeds=40, generate={"num_generations": 2})
     assert server.stats()["requests"] == 80
     assert [vars(r) for r in again] == [vars(r) for r in rows]
 
 
 def test_samples_differ_and_ids_do_not_depend_on_shards(serve, tmp_path):
     server = serve()
-    small, _, _ = make(tmp_path, server, name="small", seeds=6, generate={"num_generations": 3, "shard_size": 2})
-    large, _, _ = make(tmp_path, server, name="large", seeds=6, generate={"num_generations": 3, "shard_size": 100})
+    small, _, _ = generated(tmp_path, server, name="small", seeds=6, generate={"num_generations": 3, "shard_size": 2})
+    large, _, _ = generated(tmp_path, server, name="large", seeds=6, generate={"num_generations": 3, "shard_size": 100})
     assert [r.id for r in small] == [r.id for r in large]
     by_seed = {}
     for r in small:
@@ -81,10 +52,10 @@ def test_samples_differ_and_ids_do_not_depend_on_shards(serve, tmp_path):
 def test_one_changed_seed_is_the_only_one_asked_again(serve, tmp_path):
     server = serve()
     rows = [{"id": f"q{i}", "question": f"What is {i}?"} for i in range(20)]
-    make(tmp_path, server, seeds=rows, generate={"num_generations": 2})
+    generated(tmp_path, server, seeds=rows, generate={"num_generations": 2})
     before = server.stats()["requests"]
     rows[7]["question"] = "What is seven?"
-    changed, _, _ = make(tmp_path, server, name="edited", seeds=rows, generate={"num_generations": 2})
+    changed, _, _ = generated(tmp_path, server, name="edited", seeds=rows, generate={"num_generations": 2})
     assert server.stats()["requests"] - before == 2
     assert len(changed) == 40
 
@@ -92,7 +63,7 @@ def test_one_changed_seed_is_the_only_one_asked_again(serve, tmp_path):
 def test_identical_requests_in_flight_are_sent_once(serve, tmp_path):
     server = serve(latency=0.2)
     rows = [{"id": f"q{i}", "question": "The same?"} for i in range(16)]
-    made, _, _ = make(tmp_path, server, seeds=rows)
+    made, _, _ = generated(tmp_path, server, seeds=rows)
     assert len(made) == 16
     assert server.stats()["requests"] == 1
 
@@ -102,7 +73,7 @@ def test_identical_requests_one_after_another_are_sent_once(serve, tmp_path):
     server = serve()
     rows = [{"id": f"q{i}", "question": f"What is {i % 4}?"} for i in range(60)]
     for name in ("run", "all-from-the-cache"):
-        made, _, _ = make(tmp_path, server, name=name, seeds=rows, teacher={"max_in_flight": 1})
+        made, _, _ = generated(tmp_path, server, name=name, seeds=rows, teacher={"max_in_flight": 1})
         assert len(made) == 60
         assert server.stats()["requests"] == server.stats()["paid"] == 4
 
@@ -123,7 +94,7 @@ def test_budget_is_never_exceeded_and_more_goes_on(serve, tmp_path):
         synthgen.generate(synthgen.load_recipe(path), tmp_path / "run")
     assert server.stats()["paid"] == paid
     path = write_recipe(tmp_path / "task", server.url, seeds=200, generate={"budget": {"usd": 1.0}})
-    rows, _, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run").folder)
+    rows, _, _ = read_generated(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run").folder)
     assert len(rows) == 200
     assert server.stats()["paid"] == 200
 
@@ -150,9 +121,9 @@ def test_budget_in_tokens_and_a_server_without_usage(serve, tmp_path):
 def test_dollars_without_a_price_are_refused_before_anything_is_sent(serve, tmp_path):
     server = serve()
     with pytest.raises(RecipeError, match=r"price of 'm' is not known"):
-        make(tmp_path, server, teacher={"prices": None}, generate={"budget": {"usd": 1}})
+        generated(tmp_path, server, teacher={"prices": None}, generate={"budget": {"usd": 1}})
     assert server.stats()["requests"] == 0
-    rows, _, _ = make(tmp_path, server, name="free", teacher={"prices": None})
+    rows, _, _ = generated(tmp_path, server, name="free", teacher={"prices": None})
     assert {r.cost_usd for r in rows} == {None}
 
 
@@ -168,7 +139,7 @@ def test_plan_bounds_the_cost(serve, tmp_path):
 @pytest.mark.parametrize("after", ["1", "date"])
 def test_retry_after_is_obeyed(serve, tmp_path, after):
     server = serve(script=[["What is 3?", [f"429:{after}", "ok"]]])
-    rows, failures, _ = make(tmp_path, server, seeds=8)
+    rows, failures, _ = generated(tmp_path, server, seeds=8)
     assert len(rows) == 8
     assert not failures
     stats = server.stats()
@@ -229,14 +200,14 @@ def test_bucket_paces_evenly_and_gives_back():
 
 def test_poison_is_asked_once_and_again_only_when_told(serve, tmp_path):
     server = serve(script=[["What is 3?", ["400"]], ["What is 5?", ["context"]], ["What is 6?", ["filter"]]])
-    rows, failures, manifest = make(tmp_path, server, seeds=12, teacher={"max_in_flight": 1})
+    rows, failures, manifest = generated(tmp_path, server, seeds=12, teacher={"max_in_flight": 1})
     assert len(rows) == 9
     assert {f["kind"] for f in failures} == {"bad_request", "context", "content_filter"}
     assert manifest["counts"]["failures"] == 3
-    make(tmp_path, server, name="second", seeds=12, teacher={"max_in_flight": 1})
+    generated(tmp_path, server, name="second", seeds=12, teacher={"max_in_flight": 1})
     assert server.stats()["requests"] == 12
     server.set(script=[])
-    rows, failures, _ = make(tmp_path, server, retry_failed=True, seeds=12, teacher={"max_in_flight": 1})
+    rows, failures, _ = generated(tmp_path, server, retry_failed=True, seeds=12, teacher={"max_in_flight": 1})
     assert len(rows) == 12
     assert not failures
     assert server.stats()["requests"] == 15
@@ -251,7 +222,7 @@ def test_too_many_failures_stop_the_run(serve, tmp_path):
     assert stopped.value.exit_code == 1
     assert not (tmp_path / "run/generated/manifest.json").exists()
     path = write_recipe(tmp_path / "task", server.url, seeds=100, generate={"max_failures": 50})
-    _, failures, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run").folder)
+    _, failures, _ = read_generated(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run").folder)
     assert len(failures) == 26
 
 
@@ -261,7 +232,7 @@ def test_a_dead_server_ends_in_a_clear_state_and_the_run_goes_on_later(serve, tm
     with pytest.raises(TeacherError, match="is not answering"):
         synthgen.generate(synthgen.load_recipe(path), tmp_path / "run")
     server.set(dead_after=None)
-    rows, failures, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run").folder)
+    rows, failures, _ = read_generated(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run").folder)
     assert len(rows) + len(failures) == 60
     assert len(failures) < 3
     assert server.stats()["paid_twice"] == 0
@@ -293,7 +264,7 @@ def test_each_fault_has_its_kind(serve, tmp_path):
     script = [[f"What is {10 + i}?", [fault]] for i, fault in enumerate(KINDS)]
     server = serve(latency=0.01, script=script)
     teacher = {"timeout": 3, "max_retries": 1, "max_in_flight": 8}
-    rows, failures, _ = make(tmp_path, server, seeds=30, teacher=teacher)
+    rows, failures, _ = generated(tmp_path, server, seeds=30, teacher=teacher)
     assert len(rows) == 30 - len(KINDS)
     kinds = {f["seed_id"]: f["kind"] for f in failures}
     assert kinds == {f"q{10 + i}": kind for i, kind in enumerate(KINDS.values())}
@@ -303,7 +274,7 @@ def test_each_fault_has_its_kind(serve, tmp_path):
 def test_rows_that_break_a_living_server_are_failures(serve, tmp_path):
     """The last rows all fail, with no answer between them: the server is asked whether it is there."""
     server = serve(script=[[f"What is {i}?", ["500"]] for i in range(5)])
-    rows, failures, _ = make(tmp_path, server, seeds=5, teacher={"max_retries": 1})
+    rows, failures, _ = generated(tmp_path, server, seeds=5, teacher={"max_retries": 1})
     assert not rows
     assert [f["kind"] for f in failures] == ["server"] * 5
 
@@ -319,7 +290,7 @@ def test_rows_that_break_a_living_server_are_failures(serve, tmp_path):
 def test_what_no_request_can_survive_stops_the_run(serve, tmp_path, config, words):
     server = serve(**config)
     with pytest.raises(TeacherError, match=words) as stopped:
-        make(tmp_path, server, seeds=60)
+        generated(tmp_path, server, seeds=60)
     assert KEY not in str(stopped.value)
     assert server.stats()["paid"] == 0
 
@@ -328,179 +299,7 @@ def test_no_key_is_one_line(serve, tmp_path, monkeypatch):
     server = serve()
     monkeypatch.delenv("LOOPBACK_KEY")
     with pytest.raises(TeacherError, match="LOOPBACK_KEY is not set"):
-        make(tmp_path, server)
-
-
-def test_reading_leaves_the_collector_as_it_was():
-    for body in (b'{"a": [1]}', b'{"a": '):
-        for before in (True, False):
-            (gc.enable if before else gc.disable)()
-            with contextlib.suppress(ValueError):
-                parsed(body)
-            after = gc.isenabled()
-            gc.enable()
-            assert after == before
-
-
-@pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "thinking"])
-def test_reasoning_is_kept_apart(serve, tmp_path, field):
-    server = serve(reasoning=field)
-    rows, _, _ = make(tmp_path, server, seeds=3)
-    for r in rows:
-        assert r.completion[0]["reasoning_content"] == r.rationale == "I thought about it."
-        assert "thought" not in r.text
-        assert r.usage["reasoning_tokens"] == 5
-
-
-def test_structured_output_is_asked_for_and_checked(serve, tmp_path):
-    server = serve()
-    schema = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
-    rows, failures, _ = make(tmp_path, server, seeds=4, generate={"json_schema": schema})
-    assert not failures
-    assert all(json.loads(r.text)["answer"] for r in rows)
-    wrong = {**schema, "required": ["other"]}
-    rows, failures, _ = make(tmp_path, server, name="wrong", seeds=2, generate={"json_schema": wrong})
-    assert not rows
-    assert {f["kind"] for f in failures} == {"schema"}
-    assert "'other' is a required property" in failures[0]["reason"]
-    assert server.stats()["requests"] == 4 + 2 * 3  # three tries each: every one is paid
-
-
-def test_extra_parameters_and_tools_are_sent(serve, tmp_path):
-    server = serve()
-    tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
-    rows = [{"id": "a", "question": "What?", "tools": [tool]}, {"id": "b", "question": "What?"}]
-    made, _, _ = make(tmp_path, server, seeds=rows, teacher={"extra": {"top_p": None, "reasoning_effort": "low"}})
-    sent = server.stats()["bodies_text"]
-    assert len(sent) == 2  # the tool makes it another request
-    assert all("top_p" not in body and body["reasoning_effort"] == "low" for body in sent)
-    assert sorted("tools" in body for body in sent) == [False, True]
-    assert len({r.id for r in made}) == 2
-
-
-@pytest.mark.parametrize("vllm", [False, True])
-def test_logprobs_become_topk(serve, tmp_path, tokens, tiny, vllm):
-    vocab = [[i, piece.decode()] for piece, i in list(tokens.by_bytes.items())[1000:1400] if _is_text(piece)]
-    server = serve(vocab=vocab, vllm=vllm, tokens=6)
-    _, failures, manifest = make(
-        tmp_path,
-        server,
-        seeds=6,
-        teacher={"tokenizer": str(tiny)},
-        logits={"kind": "topk", "k": 5, "temperature": 1.0},
-    )
-    assert not failures
-    assert server.stats()["as_ids"] == (6 if vllm else 0)  # the first requests too, though they are sent together
-    folder = tmp_path / "run/generated"
-    by_text = {text: i for i, text in vocab}
-    for path in sorted((folder / "logits/m").glob("*.parquet")):
-        shard = logits.read(path)
-        data = {r.id: r for _, found in corpus.records(folder) for r in found}
-        for row, record_id in enumerate(shard.ids):
-            record = data[record_id]
-            logits.check_aligned(shard, row, record_id, record.token_ids, path)
-            target = shard.target(row)
-            assert target.ids.shape == (6, 5)
-            assert "".join(vocab_text(by_text, i) for i in record.token_ids) == record.text
-            assert (target.ids[:, 0] == record.token_ids).all()
-            mass = np.exp(target.logprobs.astype(np.float64)).sum(1)
-            assert np.allclose(np.exp(target.log_tail), 1 - mass, atol=2e-3)
-            assert (target.log_z == 0).all()
-            assert record.scores == [{"name": "unmapped_tokens", "value": 0.0}]
-            assert record.prompt_token_ids
-    assert manifest["teachers"]["m"]["tokenizer"] == tokens.hash
-
-
-def _is_text(piece: bytes) -> bool:
-    try:
-        return piece.decode().isascii()
-    except UnicodeDecodeError:
-        return False
-
-
-def vocab_text(by_text: dict[str, int], token: int) -> str:
-    return next(text for text, i in by_text.items() if i == token)
-
-
-def entry(token: str, logprob: float, **more) -> dict:
-    return {"token": token, "logprob": logprob, "bytes": list(token.encode()), **more}
-
-
-def test_sentinel_and_unmapped_tokens_go_to_the_tail(tokens):
-    hello, world = tokens.by_text["Hello"], tokens.by_text[" world"]
-    content = [
-        entry("Hello", -0.5, top_logprobs=[entry("Hello", -0.5), entry("no such token", -1.5), entry("Hi", -9999.0)]),
-        entry(" world", -0.1, top_logprobs=[entry("!", -3.0), entry(" world", -0.1)]),
-    ]
-    ids, target, unmapped = tokens.topk(content, 3, "Hello world")
-    assert ids == [hello, world]
-    assert unmapped == 1
-    assert target.ids[:, 0].tolist() == [hello, world]
-    assert target.logprobs[0].tolist() == pytest.approx([-0.5, logits.FLOOR, logits.FLOOR])
-    assert target.log_tail[0] == pytest.approx(np.log(1 - np.exp(-0.5)), abs=1e-5)
-    assert target.logprobs[1, :2].tolist() == pytest.approx([-0.1, -3.0])  # sorted
-    logits.encode(target, logits.meta(LogitsSpec("topk", k=3), tokens.size, "t", "h"))
-
-
-def test_bytes_that_are_no_text_and_text_that_is_no_token(tokens):
-    broken = next(piece for piece in tokens.by_bytes if not _utf8(piece))
-    top = [{"token": "\ufffd", "logprob": -0.1, "bytes": list(broken)}]
-    ids, _, _ = tokens.topk([{**top[0], "top_logprobs": top}], 1, "")
-    assert ids == [tokens.by_bytes[broken]]
-    # Without bytes, the tokens of the whole text tell which it was, if they agree.
-    lost = {"token": "\ufffd", "logprob": -0.1, "bytes": None}
-    content = [{**lost, "top_logprobs": [lost]}, entry(" world", -0.1, top_logprobs=[entry(" world", -0.1)])]
-    ids, _, unmapped = tokens.topk(content, 1, "Hello world")
-    assert ids == [tokens.by_text["Hello"], tokens.by_text[" world"]]
-    assert unmapped == 1
-    with pytest.raises(UnknownToken):
-        tokens.topk(content, 1, "Quite another text")
-
-
-def _utf8(piece: bytes) -> bool:
-    try:
-        piece.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def test_token_map_is_the_tokenizers_own(tokens):
-    """Every token of real text comes back from its bytes as itself."""
-    text = "The naïve café — 12,345 résumés; 日本語 and 🙂 too.\n\tdef f(x): return x**2"
-    for token in tokens.tokenizer(text)["input_ids"]:
-        piece = next(p for p, i in tokens.by_bytes.items() if i == token)
-        assert tokens.id({"token": piece.decode(errors="replace"), "bytes": list(piece)}) == token
-    end = tokens.tokenizer.eos_token
-    assert tokens.id(entry(end, 0.0)) == tokens.tokenizer.eos_token_id
-
-
-def test_classify_by_logprobs_and_by_the_answer(serve, tmp_path):
-    labels = ["payment", "delivery"]
-    server = serve(labels=labels)
-    rows, failures, _ = make(tmp_path, server, seeds=10, strategy="classify", generate={"labels": labels})
-    assert not failures
-    for r in rows:
-        assert r.answer == labels[int(np.argmax(r.label_probs))]
-        assert {s["name"]: s["value"] for s in r.scores} == {"label_mass": 1.0, "label_from_answer": 1.0}
-    top = [entry("pay", -0.2), entry(" Delivery", -2.0), entry("zebra", -3.0), entry("del", -9999.0)]
-    probs, mass = label_probs(top, ("payment", "delivery"))
-    assert mass == pytest.approx(np.exp(-0.2) + np.exp(-2.0))
-    assert probs == pytest.approx([np.exp(-0.2) / mass, np.exp(-2.0) / mass])
-    assert label_probs([entry("d", -0.1)], ("delivery", "damage")) is None  # could be either
-    assert label_probs([entry("x", -0.1)], ("delivery",)) is None
-
-
-def test_classify_with_logprobs_end_to_end(serve, tmp_path):
-    server = serve(vocab=[[1, "payment"], [2, "delivery"], *[[i, f"w{i}"] for i in range(3, 30)]], tokens=1)
-    rows, failures, _ = make(
-        tmp_path, server, seeds=30, strategy="classify", generate={"labels": ["payment", "delivery"]}
-    )
-    by = {s["name"]: s["value"] for r in rows for s in r.scores}
-    assert by["label_from_answer"] == 0.0
-    assert all(sum(r.label_probs) == pytest.approx(1.0) for r in rows)
-    assert {f["kind"] for f in failures} <= {"schema"}
-    assert rows
+        generated(tmp_path, server)
 
 
 @pytest.mark.parametrize(
@@ -561,14 +360,14 @@ def test_parts_of_a_run_merge(serve, tmp_path):
 
 def test_a_damaged_cache_is_one_clear_line(serve, tmp_path):
     server = serve()
-    make(tmp_path, server, seeds=30)
+    generated(tmp_path, server, seeds=30)
     path = tmp_path / "cache/replies.sqlite"
     blob = bytearray(path.read_bytes())
     for offset in range(4096, len(blob)):
         blob[offset] = 0x5A
     path.write_bytes(blob)
     with pytest.raises(UserError, match=r"reply cache .* is damaged"):
-        make(tmp_path, server, name="second", seeds=30)
+        generated(tmp_path, server, name="second", seeds=30)
     path.write_bytes(b"this is no database at all" * 100)
     with pytest.raises(UserError, match=r"reply cache .* is damaged"):
         Cache(path)
@@ -608,12 +407,12 @@ def test_the_key_is_written_nowhere(serve, tmp_path, capfd, monkeypatch):
 
 def test_replay_goes_through_the_same_scheduler(serve, tmp_path):
     server = serve()
-    rows, _, _ = make(tmp_path, server, seeds=20)
+    rows, _, _ = generated(tmp_path, server, seeds=20)
     path = write_recipe(tmp_path / "task", server.url, seeds=20)
     recipe = yaml.safe_load(path.read_text())
     recipe["teacher"] = {"engine": "replay", "path": str(tmp_path / "run/generated"), "license": "Apache-2.0"}
     path.write_text(yaml.safe_dump(recipe))
-    again, failures, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "again").folder)
+    again, failures, _ = read_generated(synthgen.generate(synthgen.load_recipe(path), tmp_path / "again").folder)
     assert not failures
     assert [r.text for r in again] == [r.text for r in rows]
     assert server.stats()["requests"] == 20

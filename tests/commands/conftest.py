@@ -1,0 +1,23 @@
+"""A copy of the finished run for each test, with its recipe. A test may spoil both."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def recipe(tmp_path, finished) -> Path:
+    """A copy of the finished run's recipe, seeds and templates, which a test may spoil."""
+    return shutil.copytree(finished.recipe.parent, tmp_path / "task") / "recipe.yaml"
+
+
+@pytest.fixture
+def run(tmp_path, finished, recipe) -> Path:
+    """A copy of the finished run, which a test may spoil. The fixture `recipe` is the recipe of the copy."""
+    folder = shutil.copytree(finished.run, tmp_path / "run")
+    resolved = folder / "recipe.yaml"
+    resolved.write_text(resolved.read_text().replace(str(finished.recipe.parent), str(recipe.parent)))
+    return folder
