@@ -226,7 +226,9 @@ class _Trainer(Generic[Row]):
         return {"step": step, **parts, "grad_norm": float(norm), "tokens": self.objective.tokens(batch)}
 
     def _backward(self, batch: list[Row], size: int) -> dict[str, float]:
-        """Accumulate the gradients of this process's share of `batch`, `size` rows at a time. Returns the loss's parts.
+        """Accumulate the gradients of this process's share of `batch`, `size` rows at a time. Returns the loss parts.
+
+        A process without rows computes the first row with weight 0, so that all processes do the same number of passes.
         """
         accelerator = self.accelerator
         own = batch[accelerator.process_index :: accelerator.num_processes]
@@ -253,8 +255,7 @@ class _Trainer(Generic[Row]):
         return context
 
     def measure(self, row: dict[str, float], rows: Sequence[Row], metrics: Metrics, checkpoints: Checkpoints) -> None:
-        """Write the loss on the validation rows into `row`. With early stopping, save the weights if they are the best.
-        """
+        """Write the loss on the validation rows into `row`. With early stopping, save the weights if they are best."""
         row["validation"] = self._validate(rows)
         better = row["validation"] < min((m["validation"] for m in metrics if "validation" in m), default=math.inf)
         if self.section.early_stopping_patience and better and self.accelerator.is_main_process:

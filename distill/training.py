@@ -40,8 +40,7 @@ class TrainedStudent:
         return str(self.folder)
 
     def to_dict(self) -> dict[str, Any]:
-        """For `--json`: the folder, and the content of training.json without the settings and the metrics of each step.
-        """
+        """For `--json`: the folder, and training.json without the settings and the metrics of each step."""
         figures = self.training.to_dict()
         del figures["metrics"], figures["train"]
         return {"folder": str(self.folder), **figures}
