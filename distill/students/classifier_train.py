@@ -1,4 +1,4 @@
-"""Training the classifiers of `distill.students.classifier`, with torch."""
+"""Trains the classifiers of `distill.students.classifier` with torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from synthgen.tables.students import ClassifierStudent
 
 
 def train(job: Job) -> Training:
-    """Train a classifier on the teacher's label probabilities, and its baseline on hard labels; see `Kind.train`."""
+    """Train a classifier on the teacher's label probabilities, and its baseline on hard labels. See `Kind.train`."""
     section = job.section
     records = _rows(job)
     arms = {DISTILLED: (job.folder, section.kd_weight)}
@@ -50,7 +50,10 @@ def train(job: Job) -> Training:
 
 
 def _rows(job: Job) -> list[tuple[Record, bool]]:
-    """The rows that teach, which is the one place where such students get them; whether curation kept each."""
+    """Return (record, whether it counts as kept) for the training rows. Classifiers get their rows only from here.
+
+    Raises CorpusError when a row has no label probabilities.
+    """
     records = rows(job.source, "train", job.section.share)
     if not records or any(not record.label_probs for record, _ in records):
         raise CorpusError(f"{job.source} has no class probabilities to learn from", "generate with strategy: classify")
@@ -58,7 +61,11 @@ def _rows(job: Job) -> list[tuple[Record, bool]]:
 
 
 def _fit(job: Job, records: Sequence[tuple[Record, bool]], kd_weight: float, steps: int) -> tuple[Classifier, Metrics]:
-    """Distillation over every row, cross-entropy with the teacher's label over kept ones (over all at weight 0)."""
+    """Train one arm. Returns the classifier and its metrics.
+
+    The KL divergence is over all rows. Cross-entropy with the teacher's likeliest label is over kept rows, or over all
+    rows when `kd_weight` is 0.
+    """
     section, student = job.section, job.section.student
     assert isinstance(student, ClassifierStudent)
     torch.manual_seed(section.seed)
@@ -93,6 +100,6 @@ def _fit(job: Job, records: Sequence[tuple[Record, bool]], kd_weight: float, ste
 
 
 def _packed(bags: Sequence[tuple[Array, Array]]) -> tuple[Array, Array, Array]:
-    """Features of several texts as an embedding bag takes them: ids, weights, and where each text begins."""
+    """Concatenate the features of several texts for `EmbeddingBag`: ids, weights, and the offset of each text."""
     ids, weights = (np.concatenate([bag[side] for bag in bags]) for side in (0, 1))
     return ids, weights, np.array([0, *np.cumsum([len(ids) for ids, _ in bags])[:-1]])

@@ -1,4 +1,4 @@
-"""What students of labels have in common: the text that they read, and how they are asked."""
+"""The common parts of students that choose a label: the interface, and the text that they read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from synthgen.records import Record
 
 
 class Predicts(Protocol):
-    """A student that gives probabilities of `labels`; `parameters` is how many numbers it has."""
+    """A student that predicts probabilities of `labels`. `parameters` is its number of parameters."""
 
     labels: list[str]
 
@@ -19,11 +19,11 @@ class Predicts(Protocol):
     def parameters(self) -> int: ...
 
     def predict(self, texts: Sequence[str]) -> Array:
-        """Probabilities, (texts, labels)."""
+        """Return the label probabilities, (texts, labels)."""
 
 
 def learns_by(section: TrainSection) -> str:
-    """The objective of a student of label probabilities in one line, for cards."""
+    """Describe the objective of a student of label probabilities in one line, for cards."""
     if section.kd_weight == 0:
         return "cross-entropy on the teacher's likeliest labels"
     line = f"{section.kd_weight:g} · {section.loss} from label probabilities"
@@ -31,5 +31,5 @@ def learns_by(section: TrainSection) -> str:
 
 
 def prompt_text(record: Record) -> str:
-    """What the student reads: the last user message of the row's prompt."""
+    """Return the text that the student reads: the last user message of the row's prompt."""
     return str(next(m["content"] for m in reversed(record.prompt) if m["role"] == "user"))
