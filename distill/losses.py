@@ -90,7 +90,7 @@ def cut(target: Target, begin: int, end: int) -> Target:
 
 
 def moved(target: Target, device: torch.device) -> Target:
-    """The target on another device."""
+    """Copy a target to another device."""
     return _each(target, lambda part: part.to(device))
 
 

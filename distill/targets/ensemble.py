@@ -301,9 +301,9 @@ def by_validation(
     """Return the weights that maximize the likelihood of the kept validation rows under the merged distribution.
 
     The distribution is taken at temperature 1. The log-likelihood is concave in the weights, both for the mean (optimal
-    prediction pools, Geweke and Amisano 2011) and for the pool (Heskes 1998). There is therefore one best value. Each row
-    was written by one of the teachers, which has an advantage on its own text. Without kept rows, all validation rows
-    are used. Raises UserError when there are no validation rows.
+    prediction pools, Geweke and Amisano 2011) and for the pool (Heskes 1998). There is therefore one best value. Each
+    row was written by one of the teachers, which has an advantage on its own text. Without kept rows, all validation
+    rows are used. Raises UserError when there are no validation rows.
     """
     try:  # this `merge` is used only for the metadata; the targets of all teachers are read below
         choice = Choice(most, "validation", teachers=tuple(names), merge=lambda targets, metas: (targets[0], metas[0]))
