@@ -1,6 +1,6 @@
 """Measures speed and peak memory of one model in a separate process.
 
-    found = measure("distill.evaluation.fidelity:answer_apart", {"teacher": section, "requests": requests})
+    found = measure("distill.evaluation.asking:ask_teacher", {"teacher": section, "questions": questions})
 
 `measure` starts a child process, which runs `main`. `main` calls the named function and prints the result of the
 function and the peak memory of the process as JSON. The system reports peak memory only for a whole process, so each

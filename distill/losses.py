@@ -4,7 +4,7 @@
     loss = values_N.sum() / tokens_of_the_whole_optimizer_step
 
 Shapes: N valid tokens, V vocabulary, K or U kept entries, A outcomes. The logits are already shifted: row n predicts
-label n. Every function returns one value for each token, (N,), in nats times temperature².
+label n. A divergence has one value for each token, (N,), in nats times temperature².
 `synthgen.tables.divergences.TABLE` says which divergence is defined for which kind of target.
 
 Each divergence is implemented once, for two log-distributions over the same outcomes. The target determines the
@@ -294,8 +294,8 @@ class _Bucketed(torch.autograd.Function):
     With `labels_N1`, a further column has the log-probability of the label, (N, K + 2). The mass of the other ids is
     summed over them. It is not computed as 1 − Σ q, because of cancellation.
 
-    The gradient has a closed form. S is the set of kept ids, g_k the gradient of column k, g_σ that of the bucket, and
-    G the sum of the gradients of all columns. In S, it is g_k − G q_k. Outside S, it is
+    The gradient has a closed form. S is the set of kept ids. g_k is the gradient of column k, g_σ that of the bucket,
+    and G the sum of the gradients of all columns. In S, the gradient is g_k − G q_k. Outside S, it is
     g_σ · softmax(z over the other ids)_j − G q_j. The label's gradient is added at the label's id.
     """
 

@@ -44,8 +44,10 @@ def slices(records: Sequence[HeldOut]) -> dict[str, list[int]]:
 
 
 def calibration_bins(z_TV: torch.Tensor, labels_T: torch.Tensor) -> Array:
-    """Return (15, 3): for 15 equal bins of the likeliest token's probability, the number of tokens, the sum of that
-    probability, and the number of tokens at which the likeliest token is right.
+    """Return (15, 3) for 15 equal bins of the likeliest token's probability.
+
+    The columns are the number of tokens, the sum of that probability, and the number of tokens at which the likeliest
+    token is right.
     """
     best_T, choice_T = z_TV.float().softmax(-1).max(-1)
     place = (best_T * BINS).long().clamp(max=BINS - 1)

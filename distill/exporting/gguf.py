@@ -152,7 +152,7 @@ def add_special(writer: gguf.GGUFWriter, tokenizer: Any, names: Sequence[str]) -
 def _add_tensors(writer: gguf.GGUFWriter, model: Any, weights: Mapping[str, Int8]) -> None:
     config = model.config
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
-    for full, parameter in model.named_parameters():  # has tied embeddings only once
+    for full, parameter in model.named_parameters():  # lists tied embeddings only once
         module = full.removesuffix(".weight")
         name = names.get_name(full, try_suffixes=(".weight",))
         if name is None:

@@ -3,8 +3,8 @@
     for shard, batch in columns(folder, "data", "train", [SOURCES]):      # Arrow record batches, in file order
     for row, kept in teaching_rows(folder, "test", [PROMPT, TOKENS]):     # rows in training order
 
-The training rows are all kept rows, and the rejected rows without a reason that says `teaches: nothing`. A rejected row
-counts as kept if all of its reasons say `teaches: all`. The training order is by shard name and, within a shard, by
+The learnable rows are all kept rows, and the rejected rows without a reason that says `teaches: nothing`. A rejected
+row counts as kept if all of its reasons say `teaches: all`. The training order is by shard name and, within a shard, by
 record id. At most one shard's columns are in memory at a time.
 """
 
@@ -50,7 +50,7 @@ def columns(
 
 @dataclass(frozen=True)
 class Teaching:
-    """The training rows of one shard, ordered by id.
+    """The learnable rows of one shard, ordered by id.
 
     `table` has the column `id` and the requested columns. `kept` says which rows count as kept. `places` has the hash
     of each row's seed as uint64; see `in_share`. `degenerate` counts the rejected rows from which nothing may be
@@ -68,7 +68,7 @@ class Teaching:
 
 
 def teaching(folder: Path, shard: str, names: Sequence[str] = ()) -> Teaching:
-    """Read the training rows of `shard` with the columns `names`. Raises CorpusError when a file is damaged."""
+    """Read the learnable rows of `shard` with the columns `names`. Raises CorpusError when a file is damaged."""
     wanted = [ID, SEED_ID, _TEACHES, *(name for name in names if name not in (ID, SEED_ID))]
     tables, kept, degenerate = [], [], 0
     for part in PARTS:
@@ -100,7 +100,7 @@ def teaching(folder: Path, shard: str, names: Sequence[str] = ()) -> Teaching:
 def teaching_rows(
     folder: Path, split: str, names: Sequence[str], share: float = 1.0
 ) -> Iterator[tuple[dict[str, object], bool]]:
-    """Yield (columns `names` of a row, whether it counts as kept) for the training rows of a split, in training order.
+    """Yield (columns `names` of a row, whether it counts as kept) for the learnable rows of a split, in training order.
 
     For the split "train", only the rows of a `share` of the seeds are read; see `in_share`.
     """
@@ -118,7 +118,7 @@ def teaching_rows(
 
 
 def token_counts(folder: Path, split: str, size: int) -> npt.NDArray[np.int64]:
-    """Count how often each token id below `size` is in the completions of the training rows of a split."""
+    """Count how often each token id below `size` is in the completions of the learnable rows of a split."""
     counts = np.zeros(size, np.int64)
     for shard in shards(folder, split):
         rows = teaching(folder, shard, [TOKENS])

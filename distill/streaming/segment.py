@@ -2,14 +2,14 @@
 
     entries = np.zeros(rows, entry_type())
     write(path, {"key": key}, entries, (([number], blob) for number, blob in …))
-    segment = Segment.open(path, key, entry_type())           # None: missing, cut short, altered, or of another key
+    segment = Segment.open(path, key, entry_type())           # None if missing, changed, or of another key
     files.read(segment, segment.entries(files)[7])            # the blob
 
-The file holds, in this order: the blobs, each compressed with zstd; one fixed-size entry for each number; a JSON
-header; a fixed-size tail with the positions of entries and header; and the SHA-256 of all bytes before the hash. A
-segment is written under a temporary name, synced and renamed. A file under its final name is therefore complete, unless
-it was changed later. Files are read with `pread` instead of mmap, because mapped pages would count as memory of this
-process.
+The file begins with the blobs, each compressed with zstd. One fixed-size entry for each number follows, and then a JSON
+header. The last parts are a fixed-size tail with the positions of entries and header, and the SHA-256 of all bytes
+before the hash. A segment is written under a temporary name, synced and renamed. A file under its final name is
+therefore complete, unless it was changed later. Files are read with `pread` instead of mmap, because mapped pages would
+count as memory of this process.
 """
 
 from __future__ import annotations

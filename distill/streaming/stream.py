@@ -4,7 +4,7 @@
     order = Order(len(stream), batch_size=16, seed=0)
     stream.rows(order.rows(step))                     # list[Example]
 
-The rows are the training rows of one split, numbered in training order (see `distill.streaming.columns`). Their tokens
+The rows are learnable rows of one split, numbered in training order (see `distill.streaming.columns`). Their tokens
 and stored distributions are in segments below the cache folder. A segment is made when it is missing, incomplete,
 changed, or made from another corpus. Only 4 bytes a row stay in memory.
 """
@@ -48,7 +48,7 @@ class Shard:
 
 
 class Stream(Sequence[Example]):
-    """The training rows by number. A slice is a list. Threads may share one instance.
+    """The chosen rows of a split, by number. A slice is a list. Threads may share one instance.
 
     `meta` is the metadata of the stored distributions; None when there are none. `left_out` counts the rows that were
     left out, by reason. `kept_count` is the number of rows that count as kept. `tokens` is the number of completion

@@ -10,10 +10,10 @@ the weights w sum to 1:
     pool  Π_k p_k^w_k / Z                the log-opinion pool, which is the same as averaging the logits
 
 Top-k: the result keeps the union of the teachers' kept ids. An id that teacher k did not keep gets an even share of the
-teacher's residual mass ρ_k, which is ρ_k / (V − number of ids that k kept). A probability of zero would be wrong in the
-mean, and would make the pool zero. The bucket of all ids outside the union is treated in the same way. The result is
-exact if every teacher kept the whole vocabulary. Otherwise the distribution of each teacher has an error of at most ρ_k
-in total variation. The error of the mean is therefore at most Σ w_k ρ_k. In the pool, the ratio of two ids that all
+teacher's residual mass ρ_k. The share is ρ_k / (V − number of ids that k kept). A probability of zero would be wrong in
+the mean, and would make the pool zero. The bucket of all ids outside the union is treated in the same way. The result
+is exact if every teacher kept the whole vocabulary. Otherwise the distribution of each teacher has an error of at most
+ρ_k in total variation. The error of the mean is therefore at most Σ w_k ρ_k. In the pool, the ratio of two ids that all
 teachers kept is exact.
 
 The stored normalizer gives log-probabilities at the temperature of the loss. Merging at this temperature therefore
