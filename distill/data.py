@@ -116,8 +116,8 @@ class Choice:
     """Which rows and distributions of a corpus are used.
 
     A row is left out when prompt and completion together have more than `max_length` tokens. It is also left out when
-    the student's or the teacher's prompt has more than `max_prompt` tokens. `share` is the share of the training seeds,
-    chosen by a hash of each seed, so a smaller share is a subset of a larger one.
+    the student's or the teacher's prompt has more than `max_prompt` tokens. `share` is the share of the training seeds.
+    They are chosen by a hash of each seed, so a smaller share is a subset of a larger one.
 
     With `labels_alone`, only kept rows are used, without distributions. When `targets` is false, all rows are used
     without stored distributions, because a live teacher computes them. Otherwise the stored distributions of `teachers`

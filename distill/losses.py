@@ -294,8 +294,8 @@ class _Bucketed(torch.autograd.Function):
     With `labels_N1`, a further column has the log-probability of the label, (N, K + 2). The mass of the other ids is
     summed over them. It is not computed as 1 − Σ q, because of cancellation.
 
-    The gradient has a closed form. S is the set of kept ids. g_k is the gradient of column k, g_σ that of the bucket,
-    and G the sum of the gradients of all columns. In S, the gradient is g_k − G q_k. Outside S, it is
+    The gradient has a closed form. S is the set of kept ids. The gradient of column k is g_k, that of the bucket is
+    g_σ, and G is the sum over all columns. In S, the result is g_k − G q_k. Outside S, it is
     g_σ · softmax(z over the other ids)_j − G q_j. The label's gradient is added at the label's id.
     """
 

@@ -1,6 +1,6 @@
 """Tokenizes the rows of a curated corpus once with the student's tokenizer, and stores them in segments.
 
-A stored row is an `Example` without its distribution: the token ids of the prompt, of the completion, and of the
+A stored row is an `Example` without its distribution. It has the token ids of the prompt, of the completion, and of the
 prompt that the teacher read. For students that learn probabilities or vectors, it also has a row of float32 values. A
 segment (see `distill.streaming.segment`) holds the learnable rows of one shard, in training order (see
 `distill.streaming.columns`). It is made again when the shard's bytes or the reader's identity change.

@@ -7,9 +7,9 @@ The result is an ordinary `TopK`. The divergence is exact on the shared ids, and
 
 Otherwise the tokenizers split the part differently. By the chain rule, each model has one distribution for the part:
 that of the part's last token, times the probabilities of the tokens before. The loss on it is ULD (arXiv 2402.12030),
-Σ_i |sort(p)_i − sort(q)_i|, where the shorter list is padded with zeros. p has the teacher's kept probabilities and
-even shares of its residual mass, and q is the student's distribution. At the positions of such a part, the `TopK`
-target is a single outcome with all the mass, so that every divergence from it is zero.
+Σ_i |sort(p)_i − sort(q)_i|, where the shorter list is padded with zeros. Here p has the teacher's kept probabilities
+and even shares of its residual mass, and q is the student's distribution. At the positions of such a part, the `TopK`
+target is a single outcome with all the mass. Every divergence from it is zero.
 
 Two kinds of input are refused. At a temperature other than 1, the chain rule does not hold for the stored
 probabilities. For draws, the sorted frequencies are not the sorted probabilities.

@@ -3,8 +3,8 @@
     merge = Merge(("a", "b"), how="mean", by="weights", weights=(0.7, 0.3))
     stream = open_stream(folder, reader, cache, Choice(512, teachers=merge.names, merge=merge))
 
-There are two ways to merge. p_k is the distribution of teacher k at the temperature of the loss, q is the student, and
-the weights w sum to 1:
+There are two ways to merge. Here p_k is the distribution of teacher k at the temperature of the loss, q is the student,
+and the weights w sum to 1:
 
     mean  Σ_k w_k p_k                    the linear pool; the KL from it has the gradient of Σ_k w_k KL(p_k ‖ q)
     pool  Π_k p_k^w_k / Z                the log-opinion pool, which is the same as averaging the logits

@@ -8,7 +8,7 @@ are zero when the student equals the teacher and reads the same prompt.
 
     hidden      Σ ‖LN(W h_s) − LN(h_t)‖² / (n_valid · d_t)  or  Σ (1 − cos) / n_valid
 
-The hidden term is a mean over pairs (s, t) of a student layer and a teacher layer. h_s and h_t are their hidden states,
+The hidden term is a mean over pairs (s, t) of a student layer and a teacher layer. Their hidden states are h_s and h_t,
 and d_t is the teacher's width. LN is layer normalization without gain and bias. W is a projection without bias. Each
 pair has its own W, which is trained with the student. W starts as the identity when the widths are equal. TinyBERT
 (arXiv 1909.10351) has a single W for all pairs, and no LN.
