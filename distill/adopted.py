@@ -1,9 +1,10 @@
-"""Any rows with `prompt` and `completion` as a corpus to train on.
+"""Turns any dataset with `prompt` and `completion` into a corpus to train on.
 
     source = adopt(Path("my-dataset"), recipe, Path("students/mine/corpus"), tokens)
 
-A run or a corpus made here is taken as it is. The rows of a data set are written once as a curated corpus beside the
-student, in the teacher's tokens and split as seeds are. So everything that reads a corpus reads them too.
+A run or a corpus of synthgen is used directly. The rows of a dataset are written once as a curated corpus in the
+student's folder. They are tokenized with the teacher's tokenizer, and their splits are chosen in the same way as those
+of seeds. Every function that reads a corpus can then read them.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ __all__ = ["adopt", "is_dataset"]
 
 
 def adopt(path: Path, recipe: Recipe, folder: Path, tokens: Tokens) -> Path:
-    """Write a data set's rows as a curated corpus in `folder`; later copies of a row are left out.
+    """Write a dataset's rows as a curated corpus in `folder`, without duplicate rows. Returns `folder`.
 
-    The license is that of the entry of the recipe's `seeds` which names the same path, and unknown otherwise. Raises
-    CorpusError for a completion that is not one message of text.
+    The license comes from the entry of the recipe's `seeds` with the same path. It is "unknown" when there is no such
+    entry. Raises CorpusError when a completion is not a single text message.
     """
     named = next((s for s in recipe.seeds if s.path and Path(s.path).resolve() == path.resolve()), None)
     source = named or SeedSource(path=str(path.resolve()), license="unknown", source=path.name, fields={})
@@ -62,7 +63,7 @@ def adopt(path: Path, recipe: Recipe, folder: Path, tokens: Tokens) -> Path:
 
 
 def _tokenized(dataset: Dataset, recipe: Recipe, tokens: Tokens, counts: Counter[str]) -> Iterator[Record]:
-    """The records with the teacher's tokens, without later copies; counts them."""
+    """Yield the records with the teacher's tokens. Skips later copies of a row, and updates `counts`."""
     seen: set[str] = set()
     for where, record in records(dataset, recipe.task, recipe.split):
         key = durable.digest([record.prompt, record.completion])[:32]

@@ -1,4 +1,7 @@
-"""The arms of a training: the same student once for each objective, on the same batches, each saved when it is done."""
+"""Trains the arms of a training: the same student once for each objective, on the same batches.
+
+Each arm is saved when it is finished.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ DISTILLED, BASELINE = "distilled", "cross-entropy"
 
 
 class Adapter(Protocol):
-    """Low-rank weights beside those of a model, as peft holds them."""
+    """A peft model with low-rank adapters."""
 
     def save_pretrained(self, folder: Path) -> object: ...
 
@@ -40,7 +43,7 @@ class Adapter(Protocol):
 
 @dataclass
 class StudentModel:
-    """`model` as it is trained; `adapter` is the same weights as peft holds them, where low-rank ones are trained."""
+    """The `model` that is trained. With LoRA, `adapter` is the peft model around the same weights."""
 
     model: nn.Module
     adapter: Adapter | None = None
@@ -48,10 +51,13 @@ class StudentModel:
 
 @dataclass(frozen=True)
 class Arms(Generic[Row]):
-    """What is trained: `make` gives the same student, untrained, whenever it is called. The first of `objectives` is
-    the student's own, the second the baseline's. `rows` teach, the loss is measured on `validation`, and the student
-    is saved with `tokenizer`. `batch` reads the rows of a step by their numbers, of which process (rank) of so many
-    computes only some; by default they are taken from `rows`."""
+    """A student, its objectives and its data.
+
+    `make` returns the untrained student, with the same weights at every call. The first of `objectives` belongs to the
+    student, the second to the baseline. The student is trained on `rows`, and the validation loss is measured on
+    `validation`. The student is saved with `tokenizer`. `batch` reads the rows of a step, given their numbers, the
+    rank of this process, and the number of processes. By default rows are taken from `rows`.
+    """
 
     make: Callable[[], StudentModel]
     objectives: Mapping[str, Callable[[nn.Module], Objective[Row]]]
@@ -62,14 +68,14 @@ class Arms(Generic[Row]):
     batch: Callable[[Sequence[int], int, int], list[Row]] | None = None
 
     def read(self, numbers: Sequence[int], rank: int, processes: int) -> list[Row]:
-        """The rows of one step, as process `rank` of `processes` needs them."""
+        """Return the rows of one step for process `rank` of `processes`."""
         return self.batch(numbers, rank, processes) if self.batch else [self.rows[number] for number in numbers]
 
 
 def train_arms(arms: Arms[Row], job: Job) -> dict[str, Metrics]:
-    """Train the student by each objective: the first into the job's folder, the second into its folder `baseline`.
+    """Train the student once for each objective. Returns the metrics of each arm.
 
-    Arms that are finished are left alone. Returns the metrics of each arm.
+    The first arm is saved in the job's folder, the second in the folder `baseline` below it. Finished arms are skipped.
     """
     accelerator = accelerator_of(job.section, arms.device, job.folder)
     if accelerator.num_processes > 1 and accelerator.is_main_process:
@@ -97,7 +103,7 @@ def _train(arms: Arms[Row], job: Job, name: str, folder: Path, accelerator: Acce
     if section.report_to:
         accelerator.init_trackers(name)
     student = arms.make()
-    student.model.to(accelerator.device)  # before the objective takes the output layer's tensors
+    student.model.to(accelerator.device)  # first, because the objective keeps references to the output layer's tensors
     if section.gradient_checkpointing:
         checkpoint_activations(student.model)
     objective = arms.objectives[name](student.model)
@@ -123,27 +129,27 @@ def _train(arms: Arms[Row], job: Job, name: str, folder: Path, accelerator: Acce
 
 
 def steps_of(rows: int, section: TrainSection) -> int:
-    """Optimizer steps over a training set of so many rows."""
+    """The number of optimizer steps for a training set of `rows` rows."""
     steps = section.num_train_epochs * -(-rows // section.batch_size)
     return min(steps, section.max_steps or steps)
 
 
 def read_metrics(folder: Path) -> Metrics:
-    """The metrics of a finished arm, a row for each step."""
+    """The metrics of a finished arm, one dictionary for each step."""
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def write_metrics(folder: Path, metrics: Metrics) -> None:
-    """Write metrics.jsonl: it comes last, and says that all other files of the arm are there."""
+    """Write metrics.jsonl. It must be the last file of an arm: its presence means that the arm is complete."""
     durable.write_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in metrics))
 
 
 def save(
     student: StudentModel, tokenizer: PreTrainedTokenizerBase, folder: Path, metrics: Metrics | None = None
 ) -> None:
-    """Write weights, config and tokenizer under their usual names, then the metrics.
+    """Write weights, config and tokenizer under the names that transformers uses, then the metrics.
 
-    An adapter is saved as it is, in `folder`/adapter, and merged into the weights.
+    An adapter is saved separately in `folder`/adapter, and then merged into the weights.
     """
     temporary = folder / f"{durable.TEMPORARY}model-{os.getpid()}"
     durable.make_folder(temporary)

@@ -1,4 +1,7 @@
-"""The student's model card: README.md with its corpus, licenses, how to run it and, once it is evaluated, results."""
+"""Writes the student's model card: README.md with the corpus, the licenses, how to run it, and evaluation results.
+
+The results are included once the student is evaluated.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ def write_model_card(
 ) -> None:
     """Write README.md of the student in `folder`.
 
-    `manifest` is that of its corpus. `training` and `evaluation` are read from the student's folder when left out.
+    `manifest` is the manifest of its corpus. When `training` or `evaluation` is left out, it is read from `folder`.
     """
     if training is None:
         training = read_training(folder / "training.json")

@@ -1,4 +1,4 @@
-"""The `distill` command. Exit codes as in `synthgen`."""
+"""The `distill` command. Its exit codes are those of `synthgen`."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def train(
     if not writes():
         train_(loaded, run, out, fresh=fresh, override_audit=override_audit)
         return
-    places(run, out, fresh=fresh)  # a folder that is refused gets no lock file either
+    places(run, out, fresh=fresh)  # before the lock file is made, so that a refused folder gets none
     with lock(out or run):
         student = train_(loaded, run, out, fresh=fresh, override_audit=override_audit, ui=ui)
     ui.result(student.to_dict(), student.text())

@@ -1,10 +1,11 @@
-"""Speed and peak memory of one model, in a process of its own.
+"""Measures speed and peak memory of one model in a separate process.
 
-    found = measure("distill.evaluation.fidelity:answer_apart", {"teacher": section, "requests": requests})
+    found = measure("distill.evaluation.asking:ask_teacher", {"teacher": section, "questions": questions})
 
-`measure` starts the process; `main` is what it runs: it calls the named function and prints what the function returns,
-with the peak memory of the process. Peak memory is that of a whole process, so each model needs its own. The child
-ends with its parent: it watches its standard input, which the kernel closes when the parent dies.
+`measure` starts a child process, which runs `main`. `main` calls the named function and prints the result of the
+function and the peak memory of the process as JSON. The system reports peak memory only for a whole process, so each
+model needs its own process. The child exits when its parent exits: it watches its standard input, which the kernel
+closes when the parent dies.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from synthgen.results.measures import Measure, Row
 from synthgen.tables.reference import resolve
 
 Measured = dict[str, Any]
-"""What a child measured: numbers by the name of their measure, and texts."""
+"""The result of a child process: values by the names of their measures, and generated texts."""
 
 MEASURES = {
     "parameters": Measure("parameters, M", "millions", about="cost"),
@@ -35,13 +36,14 @@ MEASURES = {
     "peak_rss_bytes": Measure("peak memory, MB", "megabytes", True, "cost"),
     "rows_per_second": Measure("texts a second", "rate", False, "cost"),
 }
-"""The costs that most kinds of model share."""
+"""The cost measures that most kinds of model have."""
 
 
 def measure(function: str, arguments: Mapping[str, Any]) -> Measured:
-    """Call `function`, named as "module:function", with `arguments` in a child process; returns what it measured.
+    """Call `function` with `arguments` in a child process, and return its result.
 
-    Both `arguments` and the result travel as JSON. Raises SynthgenError when the child fails.
+    `function` has the form "module:function". `arguments` and the result are passed as JSON. Raises SynthgenError when
+    the child fails.
     """
     child = subprocess.Popen(
         [sys.executable, "-m", "distill.cost"],
@@ -72,14 +74,14 @@ def measure(function: str, arguments: Mapping[str, Any]) -> Measured:
 
 
 def row_of(measured: Measured) -> Row:
-    """What a child measured as a row of a table."""
-    from synthgen.results import stored  # pydantic, which would count in the memory of a child
+    """Convert the result of a child process to a row of a table."""
+    from synthgen.results import stored  # imports pydantic, which would add to the measured memory of a child
 
     return stored.parse(measured, Row)
 
 
 def main() -> None:
-    """Read one job from standard input, print one line of JSON."""
+    """Read a function and its arguments from standard input, call it, and print the result as one line of JSON."""
     function, arguments = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     result = resolve(function)(arguments)
@@ -90,8 +92,8 @@ def main() -> None:
 def peak_rss() -> int:
     """The largest resident set of this process so far, in bytes.
 
-    The kernel's own figure is read where there is one. `ru_maxrss` survives exec, so the child of a large parent
-    would report its parent's.
+    It is read from /proc/self/status (VmHWM) where that file exists. `ru_maxrss` survives exec, so with `ru_maxrss` the
+    child of a large parent would report the parent's value.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -100,7 +102,10 @@ def peak_rss() -> int:
 
 
 def energy(folder: Path = Path("/sys/class/powercap")) -> float | None:
-    """Joules that the processor packages have used so far, where the kernel counts them (RAPL) and lets us read."""
+    """The energy in joules that the processor packages have used so far, from the kernel's RAPL counters.
+
+    None when there are no counters, or when they are not readable.
+    """
     try:
         counters = [path / "energy_uj" for path in sorted(folder.glob("intel-rapl:*")) if path.name.count(":") == 1]
         return sum(int(path.read_text()) for path in counters) / 1e6 if counters else None
@@ -109,7 +114,7 @@ def energy(folder: Path = Path("/sys/class/powercap")) -> float | None:
 
 
 def model_size(model: Any) -> Measured:
-    """Parameters and bytes of a torch model's weights."""
+    """The number of parameters of a torch model, and the bytes of its weights."""
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "weights_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
@@ -117,7 +122,7 @@ def model_size(model: Any) -> Measured:
 
 
 def rate(act: Any, texts: Sequence[str], runs: int) -> Measured:
-    """Texts a second of `act(texts)`, after a short run to warm up."""
+    """Measure the texts a second of `act(texts)` over `runs` calls, after a warm-up on eight texts."""
     act(texts[:8])
     began = time.perf_counter()
     for _ in range(runs):
@@ -126,13 +131,13 @@ def rate(act: Any, texts: Sequence[str], runs: int) -> Measured:
 
 
 def milliseconds(seconds: Sequence[float]) -> dict[str, float]:
-    """The median and the 95th percentile of durations in seconds, in milliseconds."""
+    """The median and the 95th percentile, in milliseconds, of durations in seconds."""
     p50, p95 = np.quantile(seconds, [0.5, 0.95])
     return {"p50": 1e3 * float(p50), "p95": 1e3 * float(p95)}
 
 
 def _end_with_parent() -> None:
-    sys.stdin.read()  # returns when the parent closes its end, or dies
+    sys.stdin.read()  # returns when the parent closes the pipe or dies
     os._exit(1)
 
 

@@ -1,9 +1,10 @@
-"""How much data is worth: the same student on growing shares of the training seeds, each measured.
+"""Learning curves: train and evaluate the same student on growing shares of the training seeds.
 
     curve(recipe, "runs/first")           # → runs/first/student/curve.json
 
-A smaller share is part of a larger one. Epochs are the recipe's, so steps grow with the data. Each point is a student
-of its own under student/curve/, trained once; the last, on all of the data, is the run's student itself.
+A smaller share is a subset of a larger one. The number of epochs is that of the recipe, so the number of steps grows
+with the data. Each point has its own student under student/curve/. The last point, on all of the data, is the run's
+student.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from synthgen.tables.students import KINDS
 from synthgen.ui import UI
 
 SHARES = (0.25, 0.5, 1.0)
-_TRAINED = ("distilled", "cross-entropy")  # the models that change with the data
+_TRAINED = ("distilled", "cross-entropy")  # the models that depend on the training data
 
 
 def curve(
     recipe: Recipe, run: str | Path, shares: Sequence[float] = SHARES, *, fresh: bool = False, ui: UI | None = None
 ) -> Curve:
-    """Train and evaluate at each share of the training seeds, and at all of them; writes student/curve.json.
+    """Train and evaluate at each share of the training seeds, and on all of them. Writes student/curve.json.
 
-    Raises UserError for shares that are not between 0 and 1, and whatever training and evaluation raise.
+    Raises UserError when a share is not above 0 and at most 1, and the errors of `train` and `evaluate`.
     """
     ui = ui or UI(quiet=True)
     if recipe.train is None:
@@ -60,7 +61,7 @@ def curve(
 
 
 def _curve(last: Evaluation, points: list[Point]) -> Curve:
-    """The points, with the titles of their measures. The first measure that an evaluation plots is the curve's."""
+    """Build the curve from its points. It plots the first measure that the evaluation plots."""
     there = {name for point in points for row in point.table.values() for name in row}
     measures = {name: measure for name, measure in last.measures.items() if name in there}
     plotted = next((name for name in last.plotted if name in there), next(iter(measures), ""))
@@ -68,7 +69,7 @@ def _curve(last: Evaluation, points: list[Point]) -> Curve:
 
 
 def _with_intervals(evaluation: Evaluation) -> Table:
-    """Every measure that has an interval, of the trained students."""
+    """The measures of the trained students that have an interval."""
     return {
         name: {key: value for key, value in row.items() if isinstance(value, Interval)}
         for name, row in evaluation.table.items()

@@ -1,10 +1,11 @@
-"""From a corpus to batches: rows with their stored distributions, in an order that is a function of the step.
+"""Loads training rows with their stored distributions. The order of the rows is a function of the step.
 
     data = load(run / "curated", tokens.render, Choice(max_length=512))
     batch = [data.examples[i] for i in batch_rows(step, len(data.examples), batch_size=16, seed=0)]
 
-Rows that curation kept teach by cross-entropy and by the stored distribution. Rejected rows teach as much as their
-reasons allow: nothing, the distribution alone, or all. Logits are matched to rows by id and by their alignment hash.
+The student learns from kept rows by cross-entropy and by their stored distributions. For rejected rows, the reasons of
+the rejection decide what is used: nothing, only the distribution, or both. Logits are matched to rows by id and
+alignment hash.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from synthgen.records import Message, Record
 Row = TypeVar("Row")
 
 Render = Callable[[Sequence[Message]], list[int]]
-"""Token ids of a prompt."""
+"""Renders the messages of a prompt to token ids."""
 
 NO_ROWS = "has no rows to train on"
 
@@ -41,15 +42,15 @@ REASONS = {
     "not_scored": "not scored by the other teacher",
     "texts_differ": "with another text than the other teacher's",
 }
-"""Why rows did not teach: the keys of `TrainingSet.left_out`, in words that follow a number of rows."""
+"""For each key of `TrainingSet.left_out`, words that follow a number of rows and say why the rows were left out."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a completion that a teacher with another tokenizer cuts differently; see `distill.targets.across`.
+    """A part of a completion that a teacher with another tokenizer splits differently; see `distill.targets.across`.
 
-    The student's positions [begin, end), and the teacher's merged probabilities, largest first (k,), with the even
-    share of each of the `others` ids that it left out.
+    The part is at the student's positions [begin, end). `kept` (k,) holds the teacher's probabilities for the whole
+    part, largest first. `others` is the number of ids outside the top-k, and each of them has the probability `share`.
     """
 
     begin: int
@@ -61,12 +62,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Example:
-    """One row to learn from.
+    """One training row.
 
-    `prompt` and `completion` are in the student's tokens. `target` has a distribution for each completion token, or is
-    None: the tokens alone teach. `kept`: cross-entropy is taken too. `teacher_prompt` is what the teacher was sent, in
-    its tokens; empty where nobody knows. `task` and `also` are for rows that teach more than one thing: see
-    `distill.targets.rationale`. `parts`: see `Part`.
+    `prompt` and `completion` are token ids of the student's tokenizer. `target` has a distribution for each completion
+    token; None when the student learns from the tokens alone. `kept` says whether cross-entropy is also computed.
+    `teacher_prompt` is the prompt that was sent to the teacher, in the teacher's tokens; empty when it is unknown.
+    `task` and `also` are for rows with more than one task; see `distill.targets.rationale`. For `parts`, see `Part`.
     """
 
     id: str
@@ -81,7 +82,7 @@ class Example:
 
 
 class Answered(Protocol):
-    """What a shape reads of a row."""
+    """The attributes of a row that a `Shape` reads."""
 
     @property
     def prompt(self) -> Sequence[Message]: ...
@@ -91,16 +92,19 @@ class Answered(Protocol):
 
 
 Shape = Callable[[Answered, Example], Example | None]
-"""What a row becomes before it teaches; None leaves it out."""
+"""Changes an example before training, such as removing its rationale. None leaves the row out."""
 
 Merge = Callable[[Sequence[logits.Target], Sequence[LogitsMeta]], tuple[logits.Target, LogitsMeta]]
-"""One target of those of several teachers, and its metadata."""
+"""Merges the targets of several teachers into one target with its metadata."""
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Rows of one split, in memory. `meta` describes their distributions, None where there are none; `left_out` counts
-    rows by reason: `too_long`, `degenerate`, `nothing_to_learn`, …"""
+    """The rows of one split, in memory.
+
+    `meta` is the metadata of their distributions; None when they have no distributions. `left_out` counts the rows that
+    were left out, by reason: `too_long`, `degenerate`, `nothing_to_learn`, ….
+    """
 
     examples: list[Example]
     meta: LogitsMeta | None
@@ -109,13 +113,16 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which rows of a corpus teach, and by what.
+    """Which rows and distributions of a corpus are used.
 
-    Rows with more than `max_length` tokens, prompt and completion together, are left out, and so are those whose
-    prompt, the student's or the teacher's, has more than `max_prompt`. `share` is of the training seeds, by a hash of
-    each: a smaller share is part of a larger one. With `labels_alone`, kept rows teach, without their distributions.
-    With `targets` false, all rows teach, without them: a live teacher's stand for them. Otherwise the distributions
-    of `teachers` are read, or of the only one there is, and `merge` makes one of several.
+    A row is left out when prompt and completion together have more than `max_length` tokens. It is also left out when
+    the student's or the teacher's prompt has more than `max_prompt` tokens. `share` is the share of the training seeds.
+    They are chosen by a hash of each seed, so a smaller share is a subset of a larger one.
+
+    With `labels_alone`, only kept rows are used, without distributions. When `targets` is false, all rows are used
+    without stored distributions, because a live teacher computes them. Otherwise the stored distributions of `teachers`
+    are read. Without `teachers`, there must be distributions of exactly one teacher. `merge` merges the distributions
+    of several teachers into one.
     """
 
     max_length: int
@@ -129,9 +136,10 @@ class Choice:
 
 
 def rows(folder: Path, split: str, share: float = 1.0) -> list[tuple[Record, bool]]:
-    """(record, whether it teaches by cross-entropy too) of one split of a curated corpus, ordered by shard and id.
+    """Return (record, whether cross-entropy is also computed) for the rows of one split of a curated corpus.
 
-    Rows that may teach nothing are left out. `share`: see `Choice`.
+    The rows are ordered by shard and id. Rows from which nothing may be learned are left out. For `share`, see
+    `Choice`.
     """
     taught = [
         (name, record, part == "data" or all(reason["teaches"] == "all" for reason in record.verdicts))
@@ -144,17 +152,19 @@ def rows(folder: Path, split: str, share: float = 1.0) -> list[tuple[Record, boo
 
 
 def _teaches_nothing(record: Record) -> bool:
-    """Whether the row was rejected for a reason that forbids to learn from it."""
+    """Whether the row was rejected for a reason that forbids learning from it."""
     return any(reason["teaches"] == "nothing" for reason in record.verdicts)
 
 
 def _place(seed_id: str) -> float:
-    """A number in [0, 1) that is a function of the seed alone."""
+    """A number in [0, 1) that depends only on the seed's id."""
     return int.from_bytes(hashlib.blake2b(seed_id.encode(), digest_size=8).digest()) / 2**64
 
 
 def load(folder: Path, render: Render, choice: Choice, shape: Shape | None = None) -> TrainingSet:
-    """The examples of a curated corpus. Raises CorpusError when logits are missing or belong to other rows."""
+    """Load the examples of a curated corpus into memory. Raises CorpusError when logits are missing or belong to other
+    rows, when a row has no tokens, or when no row is left.
+    """
     if choice.max_prompt is not None:
         raise ValueError("`load` takes no max_prompt: open a stream")
     left_out = {"too_long": 0, "degenerate": 0}
@@ -189,7 +199,10 @@ def load(folder: Path, render: Render, choice: Choice, shape: Shape | None = Non
 
 
 def validation_rows(section: TrainSection, folder: Path, read: Callable[[], Sequence[Row]]) -> Sequence[Row]:
-    """What `read` gives of the validation split, if the loss is measured on it. Raises UserError for no such rows."""
+    """Return the validation rows that `read` returns, or no rows when the recipe measures no validation loss.
+
+    Raises UserError when the corpus has no validation rows.
+    """
     if not section.eval_steps:
         return ()
     try:
@@ -207,7 +220,7 @@ def validation_rows(section: TrainSection, folder: Path, read: Callable[[], Sequ
 
 @dataclass
 class _Targets:
-    """Stored distributions of a corpus's rows, by the record's id."""
+    """The stored distributions of a corpus, by record id."""
 
     folder: Path
     choice: Choice
@@ -218,7 +231,7 @@ class _Targets:
         self.indices = stored(self.folder, self.choice.teachers)
 
     def of(self, record_id: str, completion: Sequence[int]) -> logits.Target:
-        """The distributions along one completion."""
+        """The distributions of one completion. Raises CorpusError when they are missing or do not fit."""
         targets, metas = [], []
         for where in self.indices:
             if record_id not in where:
@@ -238,7 +251,10 @@ class _Targets:
 
 
 def stored(folder: Path, teachers: Sequence[str]) -> list[dict[str, tuple[Path, logits.Shard, int]]]:
-    """For each of `teachers`, or for the only one there is: where a record's logits lie, by its id."""
+    """For each teacher, a map from record id to (path of the logits file, shard, row).
+
+    Without `teachers`, there must be logits of exactly one teacher. Raises CorpusError when logits are missing.
+    """
     root = next((p for p in (folder / "logits", folder.parent / "generated" / "logits") if p.is_dir()), None)
     if root is None:
         raise CorpusError(
@@ -271,12 +287,12 @@ def _logits_index(folder: Path) -> dict[str, tuple[Path, logits.Shard, int]]:
 
 
 def in_words(left_out: dict[str, int]) -> str:
-    """How many rows did not teach, and why."""
+    """Say in words how many rows were left out, and why."""
     return ", ".join(f"{count:,} {REASONS[name]}" for name, count in left_out.items() if count)
 
 
 def batch_rows(step: int, count: int, batch_size: int, seed: int) -> list[int]:
-    """Row numbers of optimizer step `step`: each epoch is a permutation of all rows, a function of (seed, epoch)."""
+    """The row numbers of optimizer step `step`. The order of an epoch is a permutation drawn from (seed, epoch)."""
     per_epoch = -(-count // batch_size)
     epoch, number = divmod(step, per_epoch)
     order = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
@@ -284,7 +300,10 @@ def batch_rows(step: int, count: int, batch_size: int, seed: int) -> list[int]:
 
 
 def target_batch(targets: Sequence[logits.Target | None], meta: LogitsMeta) -> losses.Target:
-    """All positions of all rows, row after row, as the loss takes them; `meta` is the shards' own."""
+    """Concatenate the targets of all rows for the loss. `meta` is the metadata of the shards.
+
+    Raises ValueError when a target is not of the kind that `meta` states.
+    """
     if meta["kind"] == "sampled":
         draws = [target for target in targets if isinstance(target, logits.Sampled)]
         _check_kind(len(draws) == len(targets), meta)
@@ -301,7 +320,7 @@ def _check_kind(right: bool, meta: LogitsMeta) -> None:
 
 
 def sampled_batch(targets: Sequence[logits.Sampled], draws: int) -> tuple[Tensor, Tensor]:
-    """ids and weights (N, U) over all positions of all rows, padded with weight 0."""
+    """Return ids and weights (N, U) over all N positions of all rows, padded with weight 0."""
     uniques = np.concatenate([t.uniques for t in targets]).astype(np.int64)
     place = np.arange(uniques.max())[None, :] < uniques[:, None]
     ids, weights = np.zeros(place.shape, np.int64), np.zeros(place.shape, np.float32)
@@ -311,7 +330,7 @@ def sampled_batch(targets: Sequence[logits.Sampled], draws: int) -> tuple[Tensor
 
 
 def topk_batch(targets: Sequence[logits.TopK]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """ids, log-probabilities (N, K), log of the mass left out, log-normalizer (N,)."""
+    """Return ids (N, K), log-probabilities (N, K), log of the residual mass (N,) and log-normalizer (N,)."""
     return (
         torch.from_numpy(np.concatenate([t.ids for t in targets]).astype(np.int64)),
         torch.from_numpy(np.concatenate([t.logprobs for t in targets])),

@@ -1,4 +1,4 @@
-"""What decides a student, and whether it is there already: asked without loading torch."""
+"""Finds out whether a student is already trained, without importing torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from synthgen.results.training import FILE
 
 
 class Inputs(TypedDict):
-    """What decides a student: its settings, and hashes of the corpora that it learns from. A student's inputs.json."""
+    """The content of a student's inputs.json: its settings, and hashes of the corpora that it learns from."""
 
     train: dict[str, Any]
     curated_sha256: str
@@ -20,7 +20,7 @@ class Inputs(TypedDict):
 
 
 def made_from(section: TrainSection, manifest: Manifest) -> Inputs:
-    """What decides a student of these settings and of the corpus with this manifest."""
+    """The inputs of a student with these settings, trained on the corpus with this manifest."""
     inputs: Inputs = {
         "train": section.model_dump(mode="json", exclude=set(TRAIN_MAY_CHANGE)),
         "curated_sha256": durable.digest(manifest["files"]),
@@ -32,7 +32,7 @@ def made_from(section: TrainSection, manifest: Manifest) -> Inputs:
 
 
 def is_trained(section: TrainSection, source: Path, folder: Path) -> bool:
-    """Whether `folder` holds the finished student of these settings and of the curated corpus `source`."""
+    """Whether `folder` holds a finished student that was trained with these settings on the curated corpus `source`."""
     if not ((folder / FILE).exists() and (folder / "inputs.json").exists()):
         return False
     return not differences(corpus.load_json(folder / "inputs.json"), dict(made_from(section, corpus.verify(source))))

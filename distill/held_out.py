@@ -1,8 +1,9 @@
-"""Rows of a curated corpus as evaluations and exports read them: a few columns, one shard at a time.
+"""Reads the rows of a curated corpus for evaluations and exports: only a few columns, one shard at a time.
 
     first_rows(run / "curated", "test", 100)     # list[HeldOut]
 
-The order is by shard and, in a shard, by record id. Kept rows are read and rejected ones that may still teach.
+Rows are ordered by shard and, within a shard, by record id. Rejected rows are included unless one of their reasons
+forbids learning from them.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class HeldOut:
 
     @property
     def text(self) -> str:
-        """The last user message of the prompt: what a student that reads one text is given."""
+        """The last user message of the prompt. It is the input of a student that reads a single text."""
         return str(next(m["content"] for m in reversed(self.prompt) if m["role"] == "user"))
 
 
@@ -47,12 +48,12 @@ PARTS = ("data", "rejected")
 
 
 def first_rows(source: Path, split: str, most: int | None = None) -> list[HeldOut]:
-    """The first `most` rows of a split that may teach, or all of them, ordered by shard and id."""
+    """The first `most` rows of a split, or all of them, ordered by shard and id. See the module for rejected rows."""
     return list(islice(_in_order(source, split), most))
 
 
 def training_tokens(source: Path) -> Iterator[Array]:
-    """The completion tokens of the training rows that may teach, a batch of rows at a time."""
+    """Yield the completion tokens of the training rows, as one array for each batch of rows."""
     for name in _shards(source, "train"):
         for batch in _teaching(source, name, ["token_ids"]):
             yield np.asarray(batch["token_ids"].flatten(), np.int64)
@@ -65,12 +66,12 @@ def _in_order(source: Path, split: str) -> Iterator[HeldOut]:
 
 
 def _shards(source: Path, split: str) -> list[str]:
-    """Names of the shards of a split."""
+    """The names of the shards of a split."""
     return sorted({name for part in PARTS for name in corpus.shards(source, part, split)})
 
 
 def _teaching(source: Path, name: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Batches of the rows of one shard, kept ones first, that may teach."""
+    """Yield the rows of one shard in batches, kept rows first. Skips rows from which nothing may be learned."""
     for part in PARTS:
         path = source / part / f"{name}.parquet"
         for batch in corpus.scan(path, [*columns, "verdicts.list.element.teaches"]) if path.exists() else ():

@@ -1,4 +1,4 @@
-"""Means with their 95% intervals: a percentile bootstrap that draws whole clusters with replacement."""
+"""Means with 95% intervals from a percentile bootstrap that draws whole clusters with replacement."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def interval(sums_R: Array, weights_R: Array, clusters: Sequence[str], seed: int) -> Interval:
-    """Σ sums / Σ weights over the rows R, with its 95% percentile bootstrap interval.
+    """Return Σ sums / Σ weights over the R rows, with its 95% percentile bootstrap interval.
 
-    Rows of one cluster are not independent, so whole clusters are drawn with replacement, `RESAMPLES` times.
+    Rows of one cluster are not independent. Whole clusters are therefore drawn with replacement, `RESAMPLES` times.
     """
     names, place = np.unique(np.asarray(clusters), return_inverse=True)
     total = np.bincount(place, sums_R, len(names))
@@ -28,6 +28,6 @@ def interval(sums_R: Array, weights_R: Array, clusters: Sequence[str], seed: int
 
 
 def spread(mean: float, draws: Array) -> Interval:
-    """A value with the 2.5% and 97.5% quantiles of its bootstrap draws."""
+    """Return the value `mean` with the 2.5% and 97.5% quantiles of its bootstrap draws."""
     low, high = np.quantile(draws, [0.025, 0.975])
     return Interval(mean, float(low), float(high))

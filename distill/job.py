@@ -1,4 +1,4 @@
-"""What one kind of student is asked to do: train on this corpus, by this recipe, into this folder."""
+"""The arguments of a training: the recipe, the corpus, and the student's folder."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from synthgen.ui import UI
 
 @dataclass(frozen=True)
 class Job:
-    """One training. `section` is the recipe's `train`, `source` the curated corpus, `labels` its labels in the order of
-    its label probabilities (none where it has no labels). `open_teacher` is a teacher that the caller has open."""
+    """One training.
+
+    `section` is the recipe's `train`, `source` the curated corpus, and `folder` the student's folder. `labels` are the
+    corpus's labels in the order of its label probabilities; empty when it has none. `open_teacher` is the teacher, if
+    the caller has already opened it.
+    """
 
     recipe: Recipe
     section: TrainSection
@@ -26,9 +30,9 @@ class Job:
 
     @cached_property
     def teacher(self) -> LanguageModel:
-        """The recipe's teacher as a language model: its tokens now, its weights when they are first wanted.
+        """The recipe's teacher as a language model. Its weights are loaded when they are first needed.
 
-        Pass on the part that is needed: `teacher.tokens`, `teacher.weights`, or the whole where it is to be asked.
-        Raises TeacherError, and RecipeError for a teacher that is not in this process.
+        Pass on only the part that a function needs: `teacher.tokens`, `teacher.weights`, or the whole teacher to
+        generate text. Raises TeacherError, and RecipeError when the teacher does not run in this process.
         """
         return self.open_teacher or LanguageModel.open(local_teacher(self.recipe), lazy=True)

@@ -1,10 +1,10 @@
-"""The training loop: it trains whatever an objective has, and gives the same result whether it was killed or not.
+"""The training loop. It minimizes the loss of an `Objective`, and a killed training resumes with the same result.
 
     metrics = fit(Objective(model), batch_of, section, steps, Checkpoints(folder, "distilled"), bar)
 
-What a step sees is a function of its number (and, where a student writes its own texts, of the weights), so a
-checkpoint is weights, optimizer moments, that number and what the objective itself remembers. Under `accelerate
-launch` each process takes its share of every batch; a step is normalized over all of it.
+The rows of a step are a function of the step number. When a student generates its own texts, they also depend on the
+weights. A checkpoint therefore holds the weights, the optimizer's moments, the step number and the objective's state.
+Under `accelerate launch`, each process computes its share of every batch. The loss is normalized over the whole batch.
 """
 
 from __future__ import annotations
@@ -33,47 +33,54 @@ from synthgen.ui import Progress
 
 Row = TypeVar("Row")
 
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's, by its own names
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # names of AdamW's state in PyTorch
 
 
 class Objective(nn.Module, Generic[Row]):
-    """What one student learns by. Every parameter below it that wants a gradient is trained, and is in checkpoints.
+    """The loss of one student. All parameters with `requires_grad` are trained and saved in checkpoints.
 
-    `model` is the student. A frozen teacher is no submodule: keep it in a tuple.
+    `model` is the student. A frozen teacher must not be a submodule, so keep it in a tuple.
     """
 
     model: nn.Module
 
     def forward(self, rows: Sequence[Row], step: Sequence[Row]) -> tuple[Tensor, dict[str, float]]:
-        """Loss of `rows`, which are some of the rows of one optimizer `step`, and its named parts ('loss' is one).
+        """Return the loss of `rows` and its named parts, including 'loss'. `rows` are some rows of an optimizer `step`.
 
-        Normalized over the whole step, so that losses, parts and gradients of its portions add up to the step's.
+        The loss is normalized over all rows of the step. The losses, parts and gradients of the portions of a step
+        therefore add up to those of the step.
         """
         raise NotImplementedError
 
     def begin(self, step: int, rows: list[Row]) -> list[Row]:
-        """The rows that optimizer step `step` learns from, given those whose turn it is; the same in every process."""
+        """Return the rows for optimizer step `step`. `rows` are the rows of the corpus for this step.
+
+        The result must be the same in every process.
+        """
         return rows
 
     def beside(self) -> dict[str, nn.Module]:
-        """Models that are trained beside the student, by the name of the folder in which they are saved."""
+        """Other models that are trained together with the student, by the name of the folder to save them in."""
         return {}
 
     def tokens(self, rows: Sequence[Row]) -> int:
-        """Tokens that `rows` teach."""
+        """The number of tokens that the student learns from `rows`."""
         raise NotImplementedError
 
     def state(self) -> object:
-        """What else a checkpoint must hold, as JSON."""
+        """Further state for a checkpoint, as a JSON value."""
         return None
 
     def restore(self, state: object) -> None:
-        """Take back what `state` gave."""
+        """Restore the state that `state` returned."""
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Files `{name}-{step}.safetensors` in `folder`, the last `keep`; `{name}-best` where validation chooses."""
+    """The checkpoint files of one arm in `folder`: `{name}-{step}.safetensors`, of which the last `keep` are kept.
+
+    With early stopping, `{name}-best.safetensors` holds the weights with the lowest validation loss.
+    """
 
     folder: Path
     name: str
@@ -87,16 +94,15 @@ class Checkpoints:
         return self.folder / f"{self.name}-{step:07d}.safetensors"
 
     def there(self) -> list[Path]:
-        """Oldest first."""
+        """The existing checkpoints, oldest first."""
         return sorted(self.folder.glob(f"{self.name}-{'[0-9]' * 7}.safetensors"))
 
 
 def accelerator_of(section: TrainSection, device: torch.device, folder: Path) -> Accelerator:
-    """Accelerate's view of this process: where it computes, with whom, what it reports to.
+    """Create the Accelerator of this process, with its device, the number of processes and the trackers.
 
-    The precision is the loop's: accelerate keeps one a process, and a process may train several students.
-
-    Raises UserError for a tracker that is not installed.
+    The loop sets the precision by itself: accelerate keeps one precision for each process, but a process may train
+    several students. Raises UserError when a tracker is not installed.
     """
     from accelerate.state import AcceleratorState, PartialState
     from accelerate.utils import ProjectConfiguration
@@ -108,7 +114,8 @@ def accelerator_of(section: TrainSection, device: torch.device, folder: Path) ->
     trackers = list(section.report_to) or None
     before = PartialState() if PartialState._shared_state else None
     if before is not None and before.num_processes == 1 and before.device.type != device.type:
-        # A device, too, is kept one a process: the next student would be trained where the last one was, or refused.
+        # Accelerate also keeps one device for each process. Without a reset, it would train the next student on the
+        # device of the last one, or raise an error.
         AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(cpu=device.type == "cpu", mixed_precision="no", log_with=trackers, project_config=where)
 
@@ -124,12 +131,12 @@ def fit(
     accelerator: Accelerator,
     validation: Sequence[Row] = (),
 ) -> Metrics:
-    """Train for `steps` optimizer steps, from the newest checkpoint where there is one; the metrics of each step.
+    """Train for `steps` optimizer steps, starting from the newest checkpoint if any. Returns the metrics of each step.
 
-    `batch_of(step)` are the rows of one step. With `validation` rows, their loss is measured every
-    `section.eval_steps` steps; with `section.early_stopping_patience`, training ends when so many measurements in a row
-    brought nothing better, and the best weights are taken. Raises UserError when the loss is not a number or
-    memory runs out.
+    `batch_of(step)` returns the rows of one step. The loss on the `validation` rows is measured every
+    `section.eval_steps` steps. With `section.early_stopping_patience`, training ends after that many measurements
+    without improvement, and the best weights are restored. Raises UserError when the loss is not finite or memory runs
+    out.
     """
     weights = {name: p for name, p in objective.named_parameters() if p.requires_grad}
     optimizer: torch.optim.Optimizer = torch.optim.AdamW(
@@ -145,7 +152,7 @@ def fit(
         if section.early_stopping_patience and _stale(metrics) >= section.early_stopping_patience:
             bar.advance(steps - step)
             break
-        # Dropout, and whatever else is drawn, belongs to the step, and to the process.
+        # The seed of dropout and other random numbers depends on the step and the process.
         torch.manual_seed((section.seed << 32 | step << 8 | accelerator.process_index) % 2**63)
         batch = objective.begin(step, batch_of(step))
         for group in optimizer.param_groups:
@@ -166,7 +173,7 @@ def fit(
 
 
 class _Log:
-    """The metrics of each step as they come: a file of JSON lines beside the checkpoints, and trackers."""
+    """Writes the metrics of each step to a JSONL file beside the checkpoints, and to the trackers."""
 
     def __init__(self, checkpoints: Checkpoints, metrics: Metrics, accelerator: Accelerator) -> None:
         self.path, self.accelerator = checkpoints.folder / f"{checkpoints.name}.jsonl", accelerator
@@ -184,7 +191,10 @@ class _Log:
 
 @dataclass
 class _Trainer(Generic[Row]):
-    """One objective with its optimizer; `wrapped` is the objective as accelerate runs it, `weights` what is trained."""
+    """One objective with its optimizer.
+
+    `wrapped` is the objective as prepared by accelerate. `weights` are the trained parameters by name.
+    """
 
     objective: Objective[Row]
     wrapped: nn.Module
@@ -194,7 +204,7 @@ class _Trainer(Generic[Row]):
     accelerator: Accelerator
 
     def step(self, step: int, batch: list[Row]) -> dict[str, float]:
-        """One optimizer step over `batch`; its metrics."""
+        """Do one optimizer step on `batch`. Returns its metrics."""
         accelerator, size = self.accelerator, self.section.micro_batch_size or len(batch)
         try:
             parts = self._backward(batch, size)
@@ -217,11 +227,14 @@ class _Trainer(Generic[Row]):
         return {"step": step, **parts, "grad_norm": float(norm), "tokens": self.objective.tokens(batch)}
 
     def _backward(self, batch: list[Row], size: int) -> dict[str, float]:
-        """Add up the gradients of this process's share of `batch`, `size` rows at a time; the parts of the loss."""
+        """Accumulate the gradients of this process's share of `batch`, `size` rows at a time. Returns the loss parts.
+
+        A process without rows computes the first row with weight 0, so that all processes do the same number of passes.
+        """
         accelerator = self.accelerator
         own = batch[accelerator.process_index :: accelerator.num_processes]
         largest = -(-len(batch) // accelerator.num_processes)
-        portions = -(-largest // size)  # as many on every process: they wait for each other
+        portions = -(-largest // size)  # the same number in every process, because the processes wait for each other
         parts: dict[str, float] = {}
         for number in range(portions):
             rows, idle = own[number * size : (number + 1) * size], False
@@ -230,7 +243,7 @@ class _Trainer(Generic[Row]):
             with accelerator.no_sync(self.wrapped) if number + 1 < portions else nullcontext():
                 with self._precision():
                     loss, values = self.wrapped(rows, batch)
-                # Gradients are averaged over the processes.
+                # DDP averages the gradients over the processes, but they must be summed.
                 accelerator.backward(loss * (0.0 if idle else float(accelerator.num_processes)))
             parts = {key: parts.get(key, 0.0) + (0.0 if idle else value) for key, value in values.items()}
         return parts
@@ -243,7 +256,7 @@ class _Trainer(Generic[Row]):
         return context
 
     def measure(self, row: dict[str, float], rows: Sequence[Row], metrics: Metrics, checkpoints: Checkpoints) -> None:
-        """Put the loss on the validation rows into `row`, and keep the weights if none were better and that counts."""
+        """Write the loss on the validation rows into `row`. With early stopping, save the weights if they are best."""
         row["validation"] = self._validate(rows)
         better = row["validation"] < min((m["validation"] for m in metrics if "validation" in m), default=math.inf)
         if self.section.early_stopping_patience and better and self.accelerator.is_main_process:
@@ -251,7 +264,7 @@ class _Trainer(Generic[Row]):
             _write(tensors, checkpoints.best, {"step": str(int(row["step"]) + 1)})
 
     def _validate(self, rows: Sequence[Row]) -> float:
-        """The objective's own loss on `rows`, without what is drawn in training (dropout)."""
+        """Compute the objective's loss on `rows` in eval mode, that is, without dropout."""
         self.objective.eval()
         size = self.section.micro_batch_size or self.section.batch_size
         whole = rows.outline if isinstance(rows, Outlined) else rows
@@ -263,17 +276,17 @@ class _Trainer(Generic[Row]):
         return total
 
     def take_best(self, checkpoints: Checkpoints) -> None:
-        """Take the weights of the best measurement."""
+        """Load the weights with the lowest validation loss."""
         with safe_open(checkpoints.best, "pt", device="cpu") as file:
             for name, parameter in self.weights.items():
                 parameter.data.copy_(file.get_tensor(name))
 
     def save(self, step: int, metrics: Metrics, checkpoints: Checkpoints) -> None:
-        """Write a checkpoint, and remove the oldest ones beyond `checkpoints.keep`."""
+        """Write a checkpoint. Remove the oldest checkpoints when there are more than `checkpoints.keep`."""
         tensors: dict[str, Tensor] = {}
         for name, parameter in self.weights.items():
             tensors[f"weight.{name}"] = parameter.data
-            # A weight has moments from its first gradient on, which may be later than others'.
+            # A weight gets its moments with its first gradient, which may come later than that of other weights.
             if state := self.optimizer.state[parameter]:
                 tensors |= {f"{part}.{name}": state[part] for part in _MOMENTS}
         about = {"step": str(step), "metrics": json.dumps(metrics), "state": json.dumps(self.objective.state())}
@@ -282,7 +295,7 @@ class _Trainer(Generic[Row]):
             durable.remove(old)
 
     def restored(self, checkpoints: Checkpoints) -> tuple[int, Metrics]:
-        """Go back to the newest checkpoint: (next step, metrics so far); (0, []) without one."""
+        """Load the newest checkpoint. Returns (next step, metrics so far), or (0, []) when there is no checkpoint."""
         there = checkpoints.there()
         if not there:
             return 0, []
@@ -293,20 +306,24 @@ class _Trainer(Generic[Row]):
                 parameter.data.copy_(file.get_tensor(f"weight.{name}"))
                 if f"exp_avg.{name}" in names:
                     state = {p: file.get_tensor(f"{p}.{name}") for p in _MOMENTS if f"{p}.{name}" in names}
-                    state.setdefault("step", torch.tensor(float(step)))  # an older version kept one for all
+                    # An older version stored one step number for all weights.
+                    state.setdefault("step", torch.tensor(float(step)))
                     self.optimizer.state[parameter] = {p: value.to(parameter.device) for p, value in state.items()}
         self.objective.restore(json.loads(about["state"]))
         return step, json.loads(about["metrics"])
 
 
 def _stale(metrics: Metrics) -> int:
-    """Measurements since the best one."""
+    """The number of validation measurements since the best one."""
     values = [row["validation"] for row in metrics if "validation" in row]
     return len(values) - 1 - values.index(min(values)) if values else 0
 
 
 def schedule(step: int, steps: int, warmup_steps: float) -> float:
-    """Linear warm-up, then cosine down to a tenth."""
+    """The factor of the learning rate at a step: linear warm-up to 1, then cosine decay to 0.1.
+
+    `warmup_steps` below 1 is a share of all steps.
+    """
     rise = max(1, round(steps * warmup_steps if warmup_steps < 1 else warmup_steps))
     if step < rise:
         return (step + 1) / rise

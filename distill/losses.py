@@ -1,25 +1,26 @@
-"""The loss core: divergences between a student's logits and a teacher's distribution, in float32.
+"""Divergences between a student's logits and a teacher's distribution, computed in float32.
 
     values_N = divergence(z_NV, TopK(ids, logp, log_tail, log_z), "reverse_kl", temperature=2.0)
     loss = values_N.sum() / tokens_of_the_whole_optimizer_step
 
-Shapes: N valid tokens (chosen after the shift: row n of the logits predicts label n), V vocabulary, K or U kept
-entries, A outcomes. Every function returns one value a token, (N,), in nats times temperature². The table of
-what is defined is `synthgen.tables.divergences.TABLE`.
+Shapes: N valid tokens, V vocabulary, K or U kept entries, A outcomes. The logits are already shifted: row n predicts
+label n. A divergence has one value for each token, (N,), in nats times temperature².
+`synthgen.tables.divergences.TABLE` says which divergence is defined for which kind of target.
 
-Each divergence is written once, for two log-distributions over the same outcomes; a target says what the
-outcomes are. Dense: all V. Top-k: the K kept ids and one bucket for all the rest, for teacher and student alike.
-p is the teacher, q the student, M a mixture, all at the temperature:
+Each divergence is implemented once, for two log-distributions over the same outcomes. The target determines the
+outcomes. For dense targets they are all V ids. For a top-k they are the K kept ids and one bucket for all other ids, in
+teacher and student alike. In these formulas p is the teacher, q the student and M a mixture, all at the temperature:
 
     forward_kl       Σ p (log p − log q)                           Hinton et al. 2015
     reverse_kl       Σ q (log q − log p)
-    jsd              (β KL(p‖M) + (1−β) KL(q‖M)) / (β(1−β)),       M = βp + (1−β)q; GKD, arXiv 2306.13649, divided
-                     so that β → 0 is forward and β → 1 reverse KL at the same size (at β = ½: 4 times GKD's)
+    jsd              (β KL(p‖M) + (1−β) KL(q‖M)) / (β(1−β)),       M = βp + (1−β)q; GKD, arXiv 2306.13649. The divisor
+                     makes β → 0 the forward KL and β → 1 the reverse KL. At β = ½ the value is 4 times that of GKD.
     skew_kl          KL(p ‖ αp + (1−α)q)                           DistiLLM, arXiv 2402.03898
     skew_reverse_kl  KL(q ‖ (1−α)p + αq)
-    adaptive_kl      (g_h·forward + g_t·reverse) / (g_h + g_t)     arXiv 2404.02657; g: Σ|p − q| over head and tail
-    mse              ½ mean over V of the squared difference of logits, each row's mean subtracted: what forward_kl
-                     tends to as the temperature grows; the temperature itself does not enter
+    adaptive_kl      (g_h·forward + g_t·reverse) / (g_h + g_t)     arXiv 2404.02657; g_h and g_t are Σ|p − q| over the
+                     head and the tail
+    mse              ½ mean over V of the squared difference of logits, after subtracting its mean in each row. It is
+                     the limit of forward_kl for a growing temperature, and does not depend on the temperature.
     cross_entropy    −Σ p log q
 """
 
@@ -36,8 +37,8 @@ from torch.nn import functional
 
 from synthgen.tables.divergences import Divergence, TargetKind, refusal
 
-_HEAD_MASS = 0.5  # adaptive KL: the head is the fewest likeliest outcomes with this much of the teacher's mass
-_HEAD_FIRST = 1024  # and is looked for among this many before all are sorted
+_HEAD_MASS = 0.5  # adaptive KL: the head is the fewest likeliest outcomes with this share of the teacher's mass
+_HEAD_FIRST = 1024  # adaptive KL: number of likeliest outcomes to search for the head before all outcomes are sorted
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,13 @@ class Dense:
 
 @dataclass(frozen=True)
 class TopK:
-    """`ids_NK` with log-probabilities `logp_NK` at temperature 1; at the loss's temperature, `log_tail_N`, the log
-    of the mass left out (−inf: none), and `log_z_N` = logsumexp(log p / T). As `synthgen.logits.TopK` stores them.
+    """The k most likely tokens, with the fields of `synthgen.logits.TopK`.
 
-    `largest`: no id is larger. Without it every chunk of tokens asks, and the host waits for a GPU's answer."""
+    `ids_NK` are the ids, and `logp_NK` their log-probabilities at temperature 1. `log_tail_N` and `log_z_N` are at the
+    temperature T of the loss. `log_tail_N` is the log of the residual mass, −inf when there is none, and
+    `log_z_N` = logsumexp(log p / T). `largest` is the largest id. When it is None, it is computed for every chunk of
+    tokens, and each time the host waits for the GPU.
+    """
 
     ids_NK: Tensor
     logp_NK: Tensor
@@ -63,7 +67,7 @@ class TopK:
 
 @dataclass(frozen=True)
 class Sampled:
-    """Draws at the loss's temperature: `ids_NU` and `weights_NU` = counts / draws; weight 0 pads."""
+    """Draws at the temperature of the loss: `ids_NU`, and `weights_NU` = counts / draws. Padding has weight 0."""
 
     ids_NU: Tensor
     weights_NU: Tensor
@@ -71,7 +75,7 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Labels:
-    """One token id each."""
+    """One token id for each position."""
 
     ids_N: Tensor
 
@@ -81,12 +85,12 @@ KINDS: dict[type, TargetKind] = {Dense: "dense", TopK: "topk", Sampled: "sampled
 
 
 def cut(target: Target, begin: int, end: int) -> Target:
-    """Tokens `begin` to `end` of a target."""
+    """The positions from `begin` up to, but not including, `end`."""
     return _each(target, lambda part: part[begin:end])
 
 
 def moved(target: Target, device: torch.device) -> Target:
-    """The target on another device."""
+    """Copy a target to another device."""
     return _each(target, lambda part: part.to(device))
 
 
@@ -105,11 +109,11 @@ def divergence(
     alpha: float = 0.1,
     vocabulary: int | None = None,
 ) -> Tensor:
-    """The named divergence of student logits `z_NV` from `target`, a token, times temperature²; (N,) float32.
+    """Compute the divergence `name` between student logits `z_NV` and `target`, times temperature²: (N,) float32.
 
-    `beta` (in [0, 1]) is jsd's weight, `alpha` (in [0, 1)) the skew. With `vocabulary`, ids from there on are
-    padding of the embedding matrix: cut on both sides, so that they hold no mass. Raises ValueError for a pair
-    that `TABLE` refuses, and for dense targets of another width when `vocabulary` is not given.
+    `beta` in [0, 1] is the weight of jsd. `alpha` in [0, 1) is the skew. Ids from `vocabulary` on are padding of the
+    embedding matrix, and are cut off in student and teacher, so that they have no mass. Raises ValueError when `TABLE`
+    has no such divergence for this target, or when dense targets have another width than the logits.
     """
     reason = refusal(name, KINDS[type(target)])
     if reason:
@@ -143,14 +147,15 @@ def with_cross_entropy(
     alpha: float = 0.1,
     vocabulary: int | None = None,
 ) -> Tensor:
-    """`divergence`, and the cross-entropy of the labels over all of `z_NV`: (N, 2).
+    """Return (N, 2): `divergence`, and the cross-entropy of the labels over all V ids.
 
-    Draws or a top-k at temperature 1 take both from one softmax: half of the passes over (N, V), which on a GPU are
-    what the loss costs.
+    For draws or a top-k at temperature 1, both are computed from one softmax. This halves the passes over (N, V), which
+    are the main cost of the loss on a GPU.
     """
     width = z_NV.shape[-1]
     alone = temperature != 1.0 or (vocabulary is not None and vocabulary < width)
-    if isinstance(target, TopK):  # ids that the student has not widen its logits, but not for labels
+    # Ids that the student does not have would widen the logits for the divergence, but must not for the labels.
+    if isinstance(target, TopK):
         alone |= target.largest is None or target.largest >= width
     if alone or isinstance(target, Dense) or refusal(name, KINDS[type(target)]):
         far_N = divergence(z_NV, target, name, temperature=temperature, beta=beta, alpha=alpha, vocabulary=vocabulary)
@@ -165,35 +170,37 @@ def with_cross_entropy(
 
 
 def _between(logp: Tensor, logq: Tensor, name: Divergence, beta: float, alpha: float, bucket: bool) -> Tensor:
-    """The named divergence of two log-distributions over the same outcomes, (N, A), the last a `bucket` or not."""
+    """The divergence `name` of two log-distributions (N, A) over the same outcomes. With `bucket`, the last outcome is
+    the bucket of all other ids.
+    """
     if name == "adaptive_kl":
         return _adaptive_kl(logp, logq, bucket)
     return _FORMULAS[name](logp, logq, beta if name == "jsd" else alpha)
 
 
 def cross_entropy(z_NV: Tensor, labels_N: Tensor) -> Tensor:
-    """−log q(label)."""
+    """Return −log q(label) for each token, (N,)."""
     return divergence(z_NV, Labels(labels_N), "cross_entropy")
 
 
 def kl_full(z_NV: Tensor, logp_NV: Tensor, temperature: float = 1.0) -> Tensor:
-    """KL(p_T ‖ q_T) · T² over the whole vocabulary; `logp_NV` are the teacher's log-probabilities at T = 1."""
+    """Return KL(p_T ‖ q_T) · T² over the whole vocabulary. `logp_NV` are the teacher's log-probabilities at T = 1."""
     return divergence(z_NV, Dense(logp_NV), "forward_kl", temperature=temperature)
 
 
 def _float(values: Tensor) -> Tensor:
-    """At least float32: half floats lose half a percent of a KL. float64 stays, for checks."""
+    """Convert to float32, because half precision gives a KL an error of half a percent. float64 stays, for tests."""
     return values if values.dtype == torch.float64 else values.float()
 
 
 def _expect(logw: Tensor, values: Tensor) -> Tensor:
-    """Σ w · values over the outcomes; an outcome of no weight adds nothing, even where its value is infinite."""
+    """Return Σ w · values over the outcomes. An outcome with weight 0 adds 0, even when its value is infinite."""
     return (logw.exp() * values.masked_fill(logw == -torch.inf, 0)).sum(-1)
 
 
 def _mixture(logp: Tensor, logq: Tensor, share: float) -> Tensor:
-    """log(share · p + (1 − share) · q), for a share strictly between 0 and 1."""
-    neither = (logp == -torch.inf) & (logq == -torch.inf)  # logaddexp has no gradient there
+    """Return log(share · p + (1 − share) · q). `share` must be strictly between 0 and 1."""
+    neither = (logp == -torch.inf) & (logq == -torch.inf)  # the gradient of logaddexp is NaN there
     p, q = (part.masked_fill(neither, 0) for part in (logp, logq))
     mixed = torch.logaddexp(p + math.log(share), q + math.log1p(-share))
     return mixed.masked_fill(neither, -torch.inf)
@@ -223,7 +230,9 @@ def _skew_reverse_kl(logp: Tensor, logq: Tensor, alpha: float) -> Tensor:
 
 
 def _adaptive_kl(logp: Tensor, logq: Tensor, bucket: bool) -> Tensor:
-    """With a `bucket`, the last outcome: it is tail whatever its mass, since every kept id is likelier than its ids."""
+    """The adaptive KL. With `bucket`, the last outcome always belongs to the tail, because every kept id is more likely
+    than the ids in the bucket.
+    """
     p, gap = logp.detach().exp(), (logp.exp() - logq.exp()).abs().detach()
     sortable = p[:, :-1] if bucket else p
     best, ids = sortable.topk(min(_HEAD_FIRST, sortable.shape[-1]), dim=-1)
@@ -232,7 +241,7 @@ def _adaptive_kl(logp: Tensor, logq: Tensor, bucket: bool) -> Tensor:
     inside = best.cumsum(-1) - best < _HEAD_MASS
     head = torch.zeros_like(p, dtype=torch.bool).scatter(-1, ids, inside)
     head_gap, tail_gap = (gap * head).sum(-1), (gap * ~head).sum(-1)
-    total = (head_gap + tail_gap).clamp(min=torch.finfo(p.dtype).tiny)  # no gap: no loss
+    total = (head_gap + tail_gap).clamp(min=torch.finfo(p.dtype).tiny)  # avoids 0 / 0 when p equals q
     return head_gap / total * _kl(logp, logq) + tail_gap / total * _reverse_kl(logp, logq)
 
 
@@ -251,7 +260,7 @@ _FORMULAS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 
 
 def _mse(teacher_NV: Tensor, z_NV: Tensor) -> Tensor:
-    """Over the ids that both allow (a logit of −inf forbids one)."""
+    """The mse over the ids whose logits are finite in both models. A logit of −inf forbids an id."""
     both = (teacher_NV > -torch.inf) & (z_NV > -torch.inf)
     count = both.sum(-1, keepdim=True)
     difference = (z_NV - teacher_NV).masked_fill(~both, 0)
@@ -262,28 +271,33 @@ def _mse(teacher_NV: Tensor, z_NV: Tensor) -> Tensor:
 def _with_bucket(
     scaled_NV: Tensor, target: TopK, temperature: float, labels_N: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Log-distributions of teacher and student over the K kept ids and a bucket for all the rest, (N, K + 1); with
-    labels, the student's has their log-probabilities behind it, (N, K + 2)."""
+    """Return the log-distributions (N, K + 1) of teacher and student over the K kept ids and a bucket for the rest.
+
+    With `labels_N`, the student's has a further last column with the log-probabilities of the labels, (N, K + 2).
+    """
     ids, logp = target.ids_NK, target.logp_NK.to(scaled_NV.dtype) / temperature - target.log_z_N[:, None]
     width = scaled_NV.shape[-1]
     largest = target.largest
     if largest is None:
         largest = int(ids.max()) if ids.numel() else 0
-    if largest >= width:  # kept ids that the student has not: no mass on either side
+    if largest >= width:  # kept ids that the student does not have get no mass in teacher and student
         scaled_NV = functional.pad(scaled_NV, (0, largest + 1 - width), value=-torch.inf)
         logp = logp.masked_fill(ids >= width, -torch.inf)
     logp = torch.cat([logp, target.log_tail_N.to(logp.dtype)[:, None]], -1)
     logq = _Bucketed.apply(scaled_NV, ids, None if labels_N is None else labels_N[:, None])
-    return logp.log_softmax(-1), logq  # the teacher's sums to one already, but for the storage error
+    return logp.log_softmax(-1), logq  # the softmax removes the storage error, so that the teacher's sums to 1
 
 
 class _Bucketed(torch.autograd.Function):
-    """log softmax(z) at the kept ids, then the log of the mass of all others, then, if wanted, at a label: (N, K + 1
-    or K + 2).
+    """Compute the student's log-probabilities (N, K + 1): those of the kept ids, and the log of the mass of all others.
 
-    That mass is summed outside the kept ids, never 1 − Σ q, which cancels. With its own backward, for S the kept ids
-    and G the sum of the gradients: g_k − G q_k in S, and g_σ z's softmax over the others − G q_j outside; to the
-    label's is added its own."""
+    With `labels_N1`, a further column has the log-probability of the label, (N, K + 2). The mass of the other ids is
+    summed over them. It is not computed as 1 − Σ q, because of cancellation.
+
+    The gradient has a closed form. S is the set of kept ids. The gradient of column k is g_k, that of the bucket is
+    g_σ, and G is the sum over all columns. In S, the result is g_k − G q_k. Outside S, it is
+    g_σ · softmax(z over the other ids)_j − G q_j. The label's gradient is added at the label's id.
+    """
 
     @staticmethod
     def forward(ctx: Any, z_NV: Tensor, ids_NK: Tensor, labels_N1: Tensor | None) -> Tensor:
@@ -301,7 +315,7 @@ class _Bucketed(torch.autograd.Function):
         total_N, tail_N = grad_NK.sum(-1, keepdim=True), grad_NK[:, count : count + 1]
         out = (z_NV - lse_N).exp_().mul_(-total_N)
         kept_NK = out.gather(-1, ids_NK) + grad_NK[:, :count]
-        # exp(z − lse of the others) is at most 1 outside S; in S it may be anything, and is written over.
+        # exp(z − logsumexp of the others) is at most 1 outside S. In S it has no meaning, and is overwritten below.
         out.add_((z_NV - others_N.masked_fill(others_N == -torch.inf, torch.inf)).exp_().mul_(tail_N))
         out.scatter_(-1, ids_NK, kept_NK)
         if labels_N1 is not None:
@@ -310,7 +324,7 @@ class _Bucketed(torch.autograd.Function):
 
 
 def _weighted(target: Sampled | Labels, z_NV: Tensor) -> tuple[Tensor, Tensor]:
-    """Ids and weights (N, U); draws of ids that the student has not weigh nothing."""
+    """Return ids and weights (N, U). Draws of ids that the student does not have get weight 0."""
     if isinstance(target, Labels):
         return target.ids_N[:, None], z_NV.new_ones((len(target.ids_N), 1))
     beyond = target.ids_NU >= z_NV.shape[-1]
@@ -318,9 +332,12 @@ def _weighted(target: Sampled | Labels, z_NV: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _SparseCrossEntropy(torch.autograd.Function):
-    """−Σ w log softmax(z)[ids] of each pair of ids and weights (N, U), (N, P); with its own backward: one (N, V) tensor
-    for the gradient, none kept between. (Pairs are added one after the other: in each, an id comes once with a weight,
-    so that the sum has one order.)"""
+    """Compute −Σ w log softmax(z)[ids] for each of P pairs of ids and weights (N, U). The result is (N, P).
+
+    Its backward pass allocates only one (N, V) tensor, for the gradient. It keeps none from the forward pass except the
+    logits. The pairs are added one after the other. Within a pair, an id has a weight only once, so the order of the
+    sum is fixed.
+    """
 
     @staticmethod
     def forward(ctx: Any, z_NV: Tensor, *pairs: Tensor) -> Tensor:

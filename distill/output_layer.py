@@ -1,14 +1,15 @@
-"""From a model's last hidden states to its loss, a chunk of tokens at a time.
+"""Computes a loss from a model's last hidden states, one chunk of tokens at a time.
 
     head = output_head(model)                         # checked against the model's own logits
     loss, values_N = through_head(
         hidden_ND, head, lambda z_CV, chunk: divergence(z_CV, cut(target, *chunk), "jsd"), weights_N
     )
 
-The logits of all tokens are never in memory: each chunk's are made, reduced to values and a gradient, and dropped.
-Since the loss is a sum with weights that are known beforehand, the gradient is made in the forward pass, from the
-same logits (making them again in the backward pass costs a third more). A live teacher takes the same way:
-`Dense(logits_of(teacher_hidden_ND[slice(*chunk)], teacher_head))` inside the function.
+The logits of all tokens are never in memory together. The logits of a chunk are computed, reduced to values and a
+gradient, and discarded. The loss is a sum with weights that are known beforehand. The gradient can therefore be
+computed in the forward pass from the same logits. Computing the logits again in the backward pass would cost a third
+more time. The logits of a live teacher are computed in the same chunks, inside the function:
+`Dense(logits_of(teacher_hidden_ND[slice(*chunk)], teacher_head))`.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from synthgen.lm.forward import completion_logits
 
-# Logits at once: 32 MiB in float32, below which matrix products are slow; on a GPU 256 MiB, below which it waits for
-# the host to start the next kernel.
+# Number of logits in a chunk. On a CPU they take 32 MiB in float32; with fewer, matrix products are slow. On a GPU they
+# take 256 MiB; with fewer, the GPU waits for the host to start the next kernel.
 _CHUNK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 26}
 
 Tokenwise = Callable[[Tensor, tuple[int, int]], Tensor]
@@ -35,7 +36,10 @@ Tokenwise = Callable[[Tensor, tuple[int, int]], Tensor]
 
 @dataclass(frozen=True)
 class Head:
-    """The output layer: logits = cap · tanh(scale · (W h + b) / cap), without the cap where it is None."""
+    """The output layer of a model: logits = cap · tanh(scale · (W h + b) / cap).
+
+    When `softcap` is None, logits = scale · (W h + b).
+    """
 
     weight_VD: Tensor
     bias_V: Tensor | None = None
@@ -44,7 +48,7 @@ class Head:
 
 
 def logits_of(hidden_ND: Tensor, head: Head) -> Tensor:
-    """Logits (N, V) in the model's own type."""
+    """Return the logits (N, V) in the dtype of the model."""
     return _finish(functional.linear(hidden_ND, head.weight_VD, head.bias_V), head)
 
 
@@ -59,11 +63,12 @@ def _finish(z_NV: Tensor, head: Head | None) -> Tensor:
 def through_head(
     states_ND: Tensor, head: Head | None, tokenwise: Tokenwise, weights_N: Tensor, chunk: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Σ weights · values, and the values without gradient, for values (N,) or (N, P) and weights of the same shape.
+    """Return (Σ weights · values, values without gradient). Values and weights are (N,) or (N, P).
 
-    `tokenwise(z_CV, (begin, end))` makes the values of one chunk of tokens, each token by itself. `states_ND` are
-    hidden states; without a head they are the logits themselves. `chunk` is in tokens, `chunk_of` them without it.
-    Gradients reach the states and whatever of the output layer wants them; they can be taken once.
+    `tokenwise(z_CV, (begin, end))` computes the values of one chunk of tokens. The value of a token must not depend on
+    other tokens. `states_ND` are hidden states, or the logits themselves when `head` is None. `chunk` is the number of
+    tokens in a chunk, by default the result of `chunk_of`. The result has gradients with respect to the states and the
+    trainable parts of the output layer. The backward pass can run only once.
     """
     weight, bias = (head.weight_VD, head.bias_V) if head else (None, None)
     width = states_ND.shape[-1] if weight is None else len(weight)
@@ -80,13 +85,13 @@ def through_head(
 
 
 def chunk_of(vocabulary: int, device: str) -> int:
-    """Tokens at once on a type of device."""
+    """The number of tokens in a chunk, for a device type such as "cuda"."""
     return max(1, _CHUNK_ELEMENTS.get(device, _CHUNK_ELEMENTS["cpu"]) // vocabulary)
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What `through_head` is to do: the values and their weights, tokens at once, and whether gradients are wanted."""
+    """The arguments of `_ThroughHead`: `size` is the tokens in a chunk, `wanted` whether gradients are computed."""
 
     head: Head | None
     tokenwise: Tokenwise
@@ -96,7 +101,7 @@ class _Plan:
 
 
 class _ThroughHead(torch.autograd.Function):
-    """Gradients are summed over the chunks in float32 at least."""
+    """The autograd function of `through_head`. Gradients of the output layer are summed in at least float32."""
 
     @staticmethod
     def forward(
@@ -135,7 +140,7 @@ class _ThroughHead(torch.autograd.Function):
 
 
 def _add(grads: Sequence[Tensor | None], dz: Tensor, h: Tensor, weight: Tensor | None, rows: slice) -> None:
-    """One chunk's share of the gradients of states, weight and bias."""
+    """Add the gradients of one chunk to the gradients of states, weight and bias, in place."""
     grad_states, grad_weight, grad_bias = grads
     if grad_states is not None and weight is None:
         grad_states[rows] = dz
@@ -150,21 +155,22 @@ def _add(grads: Sequence[Tensor | None], dz: Tensor, h: Tensor, weight: Tensor |
 
 
 def output_head(model: PreTrainedModel) -> Head | None:
-    """The output layer of a language model, with what its config says is done to the logits after it.
+    """Return the output layer of a language model, with the scale and the cap that its config states.
 
-    It is checked: logits made with it must be the model's own. Otherwise something unknown is done to them, and a loss
-    from hidden states would teach another model. The answer is then None, and the model is trained on whole logits.
+    Logits computed with it are compared with the model's own logits. If they differ, the model changes its logits in an
+    unknown way, and the loss from hidden states would be wrong. The result is then None, and training uses the logits
+    of the whole model.
     """
     layer, config = model.get_output_embeddings(), model.config.get_text_config()
     scale = 1.0
     for name in ("logit_scale", "lm_head_multiplier", "output_multiplier", "logits_scaling"):
         value = getattr(config, name, None)
-        if value is not None:  # Granite divides by what HyperCLOVA X multiplies with
+        if value is not None:  # Granite divides by `logits_scaling`, while HyperCLOVA X multiplies by it
             scale *= 1 / value if name == "logits_scaling" and config.model_type.startswith("granite") else value
     bias = getattr(layer, "bias", None)
     scales = [scale]
     if config.is_encoder_decoder:
-        scales.append(scale * config.hidden_size**-0.5)  # T5 with one table for input and output
+        scales.append(scale * config.hidden_size**-0.5)  # T5 with tied input and output embeddings
         bias = model.final_logits_bias[0] if bias is None and hasattr(model, "final_logits_bias") else bias
     ids = torch.arange(4, device=model.device)[None] + 1
     inputs = {"decoder_input_ids": ids} if config.is_encoder_decoder else {}
@@ -186,13 +192,16 @@ def output_head(model: PreTrainedModel) -> Head | None:
 def completion_states(
     model: PreTrainedModel, head: Head | None, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
 ) -> Tensor:
-    """What `through_head` takes, row after row of the batch: (N, D) last hidden states, or (N, V) logits without a
-    head. State n predicts completion token n; prompts and padding are left out. Gradients flow."""
+    """Return the input of `through_head`: the last hidden states (N, D), or the logits (N, V) when `head` is None.
+
+    The rows of the batch are concatenated. State n predicts completion token n. There are no states of prompts or
+    padding. Gradients flow.
+    """
     return torch.cat(completion_logits(Body(model) if head else model, prompts, completions))
 
 
 class Body:
-    """A model without its output layer, whose hidden states stand where the logits would."""
+    """A model without its output layer. It returns hidden states in place of logits."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model, self.body = model, model.base_model
@@ -214,7 +223,7 @@ class Body:
     def _decoded(
         self, ids_BS: Tensor, decoder_input_ids: Tensor, attention_mask: Tensor | None = None, use_cache: bool = False
     ) -> Tensor:
-        """(B, T, D): what the decoder makes of what the encoder read."""
+        """Run encoder and decoder. Returns the decoder's hidden states (B, T, D)."""
         read_BSD = self.model.get_encoder()(ids_BS, attention_mask=attention_mask).last_hidden_state
         hidden: Tensor = self.model.get_decoder()(
             decoder_input_ids,

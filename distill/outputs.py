@@ -1,4 +1,4 @@
-"""What training and export write into their folders: see `synthgen.outputs`."""
+"""The files that training and export write into their folders. See `synthgen.outputs`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MODEL = (
 _CHECKPOINT = r"checkpoints/(distilled|cross-entropy)((-\d{7}|-best)\.safetensors|\.jsonl)"
 _EXPORT = (r"export\.json", r"README\.md", r"config\.json|generation_config\.json", *_TOKENIZER)
 PARTS = ("baseline", "teacher", "corpus", "hidden", "cache", "checkpoints", "adapter", "curve", "trackers")
-"""Folders of a student."""
+"""The folders inside a student's folder."""
 _CORPUS = corpus_files("rejected")
 _SEGMENT = SHARD.replace("parquet", "bin")
 
@@ -35,17 +35,17 @@ ADOPTED = Output("distill train", (("inputs.json", '"tokenizer"'),), _CORPUS)
 
 
 def trained() -> Output:
-    """What training writes into a student's folder, for the kinds and formats that are in the tables now."""
+    """The files that training writes into a student's folder, for all kinds and formats in the tables."""
     names = (*_MODEL, *(pattern for kind in KINDS.values() for pattern in kind.files))
     files = (
         r"(training|evaluation|curve)\.json",
         rf"export-({'|'.join(MODEL_FORMATS)})\.json",
-        r"(baseline/)?metrics\.jsonl",  # it says that the weights beside it are whole
+        r"(baseline/)?metrics\.jsonl",  # marks the weights beside it as complete, so it is deleted before them
         _CHECKPOINT,
         r"README\.md",
         *(f"((baseline|teacher)/)?({pattern})" for pattern in names),
         *(f"{name}/({pattern})" for name, entry in MODEL_FORMATS.items() for pattern in (*_EXPORT, *entry.files)),
-        r"trackers/.+",  # their names are the trackers' own
+        r"trackers/.+",  # the trackers choose the file names
     )
     return Output(
         "distill train",
@@ -60,5 +60,5 @@ def trained() -> Output:
 
 
 def exported(to: str) -> Output:
-    """What an export in the format `to` writes into its folder."""
+    """The files that an export in the format `to` writes into its folder."""
     return Output("distill export", (("export.json", '"usage"'),), (*_EXPORT, *MODEL_FORMATS[to].files))

@@ -1,4 +1,4 @@
-"""Training a student on a corpus: what is there already, what may not be trained on, and where the work goes.
+"""Trains the student of a recipe on a corpus, unless it is already trained or the audit forbids it.
 
 from distill import train
 student = train(recipe, "runs/demo")
@@ -30,7 +30,7 @@ from synthgen.ui import UI
 
 @dataclass(frozen=True)
 class TrainedStudent:
-    """What `train` did: the student's folder, and how it was trained."""
+    """The result of `train`: the student's folder, and the facts of its training."""
 
     folder: Path
     training: Training
@@ -40,7 +40,7 @@ class TrainedStudent:
         return str(self.folder)
 
     def to_dict(self) -> dict[str, Any]:
-        """For `--json`: the folder, and the figures of training.json without the metrics of each step."""
+        """For `--json`: the folder, and training.json without the settings and the metrics of each step."""
         figures = self.training.to_dict()
         del figures["metrics"], figures["train"]
         return {"folder": str(self.folder), **figures}
@@ -56,14 +56,15 @@ def train(
     teacher: LanguageModel | None = None,
     ui: UI | None = None,
 ) -> TrainedStudent:
-    """Train the recipe's student on the curated corpus of `run`, into `out` (the run's folder `student`).
+    """Train the recipe's student on the curated corpus of `run`. `out` is the `student` folder of the run by default.
 
-    `run` may also be a folder of rows with `prompt` and `completion`, which are written as a corpus to `out`/corpus.
-    `teacher` is the recipe's teacher, where the caller has it open.
+    `run` may also be a dataset of rows with `prompt` and `completion`. They are written as a corpus to `out`/corpus.
+    `teacher` is the recipe's teacher, if the caller has already opened it. With `train.baseline`, the same student is
+    also trained on the same batches by cross-entropy alone, and saved in the folder `baseline` below the student's.
 
-    With `train.baseline`, the same student is also trained by cross-entropy alone on the same batches, into the folder
-    `baseline` of the student's. Refuses a corpus whose audit says no, unless `override_audit`. Raises RunChanged when
-    the folder was begun with another corpus or other settings, and what `places` raises.
+    Raises GateDenied when the audit does not pass, unless `override_audit` is true. Raises RunChanged when the folder
+    was started with another corpus or other settings. Also raises UserError when the recipe has no `train` section, and
+    the errors of `places`.
     """
     check_recipe(recipe)
     ui = ui or UI(quiet=True)
@@ -75,13 +76,13 @@ def train(
     if is_dataset(Path(run)):
         _adopt(Path(run), job)
     manifest = corpus.verify(job.source)
-    # A dataset may be a part of a run: the run's audit holds for its rows too.
+    # A dataset may be a folder inside a run. The run's audit then applies to its rows too.
     near = (job.source.parent, Path(run), *Path(run).resolve().parents[:2])
     overridden = check_audit(next((f for f in near if (f / "audit").is_dir()), job.source.parent), override_audit)
     inputs = made_from(section, manifest)
     if durable.writes():
         if fresh:
-            outputs.discard(job.folder, trained())  # a dataset's rows, and the teacher's states of them, stay
+            outputs.discard(job.folder, trained())  # keeps a dataset's corpus and the teacher's stored hidden states
         outputs.sweep(job.folder, trained())
         corpus.claim(job.folder, dict(inputs), "train")
     if (job.folder / FILE).exists() and not fresh:
@@ -101,16 +102,16 @@ def train(
     )
     if durable.writes():
         write_model_card(job.folder, recipe, manifest, training)
-        durable.write_json(job.folder / FILE, training.to_dict())  # last: it says that the student is finished
+        durable.write_json(job.folder / FILE, training.to_dict())  # last, because it marks the student as finished
     return TrainedStudent(job.folder, training)
 
 
 def places(run: str | Path, out: str | Path | None = None, *, fresh: bool = False) -> tuple[Path, Path]:
-    """(the curated corpus, the student's folder) of a call of `train`; nothing is written.
+    """Return (curated corpus, student's folder) for a call of `train`. Writes nothing.
 
-    The corpus of a dataset is made in the student's folder. Raises UserError for a dataset without `out`, and when
-    the folder overlaps the corpus, the dataset or another stage's folder; RunChanged when it holds files that
-    training did not make.
+    The corpus of a dataset is made in the student's folder. Raises UserError when a dataset has no `out`, or when the
+    student's folder overlaps the corpus, the dataset or another stage's folder. Raises RunChanged when the student's
+    folder holds files that training did not write.
     """
     if is_dataset(Path(run)):
         if out is None:
@@ -128,7 +129,7 @@ def places(run: str | Path, out: str | Path | None = None, *, fresh: bool = Fals
 
 
 def _adopt(rows: Path, job: Job) -> None:
-    """Have the corpus of a dataset's rows: this process writes it, or waits for the one that does."""
+    """Write a dataset's rows as a corpus, or wait until the process that writes files has done so."""
     if durable.writes():
         adopt(rows, job.recipe, job.source, job.teacher.tokens)
     while not (job.source / "manifest.json").exists():
@@ -136,7 +137,7 @@ def _adopt(rows: Path, job: Job) -> None:
 
 
 def _check_processes(section: TrainSection) -> None:
-    """Raises UserError for a kind of student that several processes cannot train together."""
+    """Raise UserError when several processes were started for a kind of student that only one process can train."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count > 1 and not KINDS[section.student.kind].distributed:
         raise UserError(
@@ -146,7 +147,10 @@ def _check_processes(section: TrainSection) -> None:
 
 
 def check_audit(run: Path, override: bool) -> bool:
-    """Whether the run's audit said no and is overridden (no audit is no denial). Raises GateDenied if it is not."""
+    """Return True when the run's audit does not pass and is overridden. False when it passes, or there is no audit.
+
+    Raises GateDenied when the audit does not pass and `override` is false.
+    """
     report = run / "audit" / "report.json"
     audit: dict[str, Any] = corpus.load_json(report) if report.exists() else {"passed": True}
     if not audit["passed"] and not override:

@@ -1,1 +1,1 @@
-"""How close a student is to its teacher, and what each of them costs: a module for each family of students."""
+"""Measures how close a student is to its teacher, and the cost of both. Each family of students has its own module."""

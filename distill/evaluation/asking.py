@@ -1,6 +1,6 @@
-"""Models asked one question after another: what they answer, how fast, and in how much memory.
+"""Asks models the held-out questions, and measures their answers, speed and energy.
 
-The functions that take `arguments` run in a process of their own (`distill.cost.measure`), so arguments are JSON.
+The functions that take `arguments` run in a separate process (`distill.cost.measure`), so `arguments` is a JSON value.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ from synthgen.requests import Request
 from synthgen.tables.engines import TeacherSection
 from synthgen.teachers.base import Reply
 
-_ALONE = 8  # questions that are also answered one at a time, for their latency
+_ALONE = 8  # number of questions that are also answered one at a time, to measure latency
 
 
 @dataclass(frozen=True)
 class Question:
-    """One held-out prompt as a model is asked it; JSON holds it as a list. `labels`: to choose from, if any.
+    """One held-out prompt as a model is asked.
 
-    `text` is the question alone, for models that read a text and no conversation."""
+    `text` is the question alone, for models that read a single text instead of a conversation. `labels` are the labels
+    to choose from; empty when the model writes text.
+    """
 
     id: str
     text: str
@@ -34,7 +36,7 @@ class Question:
     max_new_tokens: int = 0
 
     def request(self) -> Request:
-        """A greedy request, or one for the probabilities of `labels`."""
+        """Return a request for the probabilities of `labels`, or for a greedy completion when there are no labels."""
         greedy: Sampling = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": self.max_new_tokens}
         if self.labels:
             return Request("classify", self.messages, labels=tuple(self.labels), text=self.text, id=self.id)
@@ -42,13 +44,15 @@ class Question:
 
 
 def question(row: HeldOut, *, as_teacher: bool, labels: Sequence[str] = (), max_new_tokens: int = 0) -> Question:
-    """The question of a row: with `as_teacher` under the prompt that the teacher was sent, else the student's."""
+    """Return the question of a row, with the teacher's prompt if `as_teacher` is true, otherwise with the student's."""
     messages = (row.teacher_prompt or row.prompt) if as_teacher else row.prompt
     return Question(row.id, str(row.prompt[-1]["content"]), messages, list(labels), max_new_tokens)
 
 
 def ask_teacher(arguments: dict[str, Any]) -> Measured:
-    """In a process of its own: the model of a teacher's section writes, or chooses among labels."""
+    """Ask and time the model of a teacher's section. It writes completions, or chooses among labels. Runs in a separate
+    process.
+    """
     from synthgen.teachers import open_teacher
 
     model: Any = open_teacher(TeacherSection.model_validate(arguments["teacher"]))
@@ -59,7 +63,7 @@ def ask_teacher(arguments: dict[str, Any]) -> Measured:
 
 
 def ask_seq2seq(arguments: dict[str, Any]) -> Measured:
-    """In a process of its own: a student of an encoder and a decoder writes."""
+    """Ask and time an encoder-decoder student, which writes completions. Runs in a separate process."""
     from distill.students.seq2seq import Seq2SeqModel
     from synthgen.lm.load import pick_device
 
@@ -70,8 +74,8 @@ def ask_seq2seq(arguments: dict[str, Any]) -> Measured:
 
 
 def _timed(act: Callable[[Sequence[Request]], list[Reply]], asked: list[Request], model: Any) -> Measured:
-    """All questions at once, then some one at a time."""
-    act(asked[:2])  # warm
+    """Time the answers to all questions together, then to the first `_ALONE` questions one at a time."""
+    act(asked[:2])  # warm-up
     joules, began = energy(), time.perf_counter()
     replies = act(asked)
     seconds = time.perf_counter() - began
@@ -93,5 +97,5 @@ def _timed(act: Callable[[Sequence[Request]], list[Reply]], asked: list[Request]
 
 
 def student_section(folder: Path, local: TeacherSection) -> TeacherSection:
-    """A trained student as a model that is opened like a teacher, on the teacher's device."""
+    """Return a teacher's section that opens the trained student in `folder`, on the teacher's device."""
     return TeacherSection(model=str(folder.resolve()), batch_size=local.batch_size, device=local.device)

@@ -1,4 +1,4 @@
-"""Students that choose a label, against the teacher's recorded probabilities: agreement, accuracy, KL, cost."""
+"""Compares students that choose a label with the teacher's recorded probabilities: agreement, accuracy, KL and cost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from synthgen.recipe import Recipe, local_teacher
 from synthgen.results.evaluation import Comparison, Evaluation, Matrix
 from synthgen.results.measures import Bootstrap, Figure, Interval, Measure, Row, Table
 
-_FLOOR = 1e-9  # probabilities below it count as it, in the logarithm
+_FLOOR = 1e-9  # smaller probabilities are raised to this value before taking the logarithm
 
 MEASURES = {
     "agreement": Measure(
@@ -45,12 +45,12 @@ MODELS = {
 
 
 def evaluate_mlp(subject: Subject) -> Evaluation:
-    """An MLP on hashed n-grams against its teacher."""
+    """Compare an MLP on hashed n-grams with its teacher."""
     return _evaluate(subject, Classifier.load, timing.MLP, {})
 
 
 def evaluate_encoder(subject: Subject) -> Evaluation:
-    """A transformers encoder with a classification head against its teacher."""
+    """Compare a transformers encoder with a classification head with its teacher."""
     from distill.students.encoder import Encoder, untrained
 
     before = {"untrained": lambda labels: untrained(subject.job(labels))}
@@ -63,7 +63,11 @@ def _evaluate(
     run: str,
     before: Mapping[str, Callable[[list[str]], Predicts]],
 ) -> Evaluation:
-    """`load` opens a trained student, `run` times one, and `before` makes students that were not trained."""
+    """Compare a student and simple baselines with the teacher.
+
+    `load` opens a trained student. `run` names the function that times a student. `before` makes untrained students
+    from the labels.
+    """
     recipe, folder = subject.recipe, subject.folder
     held_out = subject.held_out()
     if not all(row.label_probs for row in held_out):
@@ -111,13 +115,13 @@ def _evaluate(
 
 
 def _references(held_out: Sequence[HeldOut], labels: list[str]) -> Array:
-    """(R,): the number of the right label in the seeds; −1 where there is none or it is not among the labels."""
+    """Return (R,): the index of each row's reference among the labels, or −1 when there is none or it is unknown."""
     first = [row.reference[0] if row.reference else None for row in held_out]
     return np.array([labels.index(name) if name in labels else -1 for name in first])
 
 
 def _quality(probs_RL: Array, teacher_RL: Array, references_R: Array, clusters: Sequence[str], seed: int) -> Row:
-    """Agreement with the teacher's choice, accuracy against the reference, and KL(teacher ‖ model)."""
+    """Compute agreement with the teacher's choice, accuracy against the reference, and KL(teacher ‖ model)."""
     ones = np.ones(len(probs_RL))
     choice = probs_RL.argmax(-1)
     agree = (choice == teacher_RL.argmax(-1)).astype(float)

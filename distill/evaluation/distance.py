@@ -1,4 +1,4 @@
-"""How far models are from their live teacher over the whole vocabulary, summed over the tokens of each held-out row."""
+"""Measures how far models are from their live teacher over the whole vocabulary, as sums over each held-out row."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ Prompt = Callable[[HeldOut], Sequence[Message]]
 
 @dataclass(frozen=True)
 class Distances:
-    """For each model an array with an entry for each of R rows: sums over the row's tokens.
+    """For each model, arrays with one entry for each of R rows. An entry is a sum over the row's tokens.
 
-    `kl`: KL(teacher ‖ model) in nats; `agreement`: tokens at which both have the same likeliest token; `nll`:
-    −log q(token) of the row's own tokens; `from_targets`: how far the model is from the stored targets, a KL for a
-    top-k and a cross-entropy for draws. `bins`: (R, 15, 3), see `distill.evaluation.slices.calibration_bins`.
+    `kl` is KL(teacher ‖ model) in nats. `agreement` is the number of tokens at which both have the same likeliest
+    token. `nll` is −log q(token) of the row's tokens. `from_targets` is the divergence from the stored targets: a KL
+    for a top-k, and a cross-entropy for draws. `bins` is (R, 15, 3); see
+    `distill.evaluation.slices.calibration_bins`.
     """
 
     kl: dict[str, Array]
@@ -45,7 +46,7 @@ class Distances:
 
 
 def unigram(source: Path, vocab_size: int) -> torch.Tensor:
-    """Log-frequencies (V,) of the tokens in the training completions, with one added to each count."""
+    """Return the log-frequencies (V,) of the tokens in the training completions, with 1 added to each count."""
     counts = np.ones(vocab_size)
     for tokens in training_tokens(source):
         counts += np.bincount(tokens, minlength=vocab_size)
@@ -63,11 +64,11 @@ def distances(
     taught: Stream | None = None,
     prompt: Prompt = lambda row: row.prompt,
 ) -> Distances:
-    """Compare `models` with `teacher`, row by row.
+    """Compare `models` with `teacher` on each row.
 
-    The teacher is conditioned on the prompt it was sent, and each student on `prompt` of the row, which is the prompt
-    that a student sees. The row "teacher, student's prompt" is the teacher conditioned like a student. `taught` are
-    the stored targets of these rows, where the models are compared with them as well.
+    The teacher reads the prompt that it was sent. The students read the prompt that `prompt` returns for the row. The
+    model "teacher, student's prompt" is the teacher under the student's prompt. `taught` holds the stored targets of
+    these rows. If given, the models are also compared with these targets.
     """
     others = {AS_STUDENT: teacher.weights.model, **models}
     sums = {name: np.zeros((4, len(rows))) for name in ("teacher", "unigram", *others)}

@@ -1,9 +1,9 @@
-"""How close is the student to its teacher, on seeds that neither training nor tuning saw?
+"""Measures how close a student is to its teacher, on seeds that neither training nor tuning used.
 
     evaluate(recipe, "runs/demo")         # → runs/demo/student/evaluation.json
 
-What is measured is up to the kind of student: KINDS names the function. Intervals are paired bootstraps over held-out
-seeds, since completions of one seed are not independent.
+The measures depend on the kind of student; KINDS names the function for each kind. Intervals come from a paired
+bootstrap over held-out seeds, because completions of one seed are not independent.
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ def evaluate(
     teacher: LanguageModel | None = None,
     ui: UI | None = None,
 ) -> Evaluation:
-    """Measure `run`/student (or `student`) on the held-out rows; writes evaluation.json, and the model card again.
+    """Measure a student on the held-out rows. Writes evaluation.json, and rewrites the model card.
 
-    An evaluation of the same student, corpus and settings is not repeated unless `fresh`. Raises CorpusError when
-    there is no trained student, UserError when the corpus has no held-out rows.
+    `student` is the student's folder, by default `run`/student. An evaluation of the same student, corpus and settings
+    is not repeated unless `fresh` is true. Raises CorpusError when there is no trained student, and UserError when the
+    corpus has no held-out rows.
     """
     check_recipe(recipe)
     ui = ui or UI(quiet=True)
-    if student and (Path(student) / "corpus" / "manifest.json").exists():  # trained on a dataset's rows
+    if student and (Path(student) / "corpus" / "manifest.json").exists():  # the student was trained on a dataset
         source = Path(student) / "corpus"
     else:
         source = corpus.resolve(Path(run), prefer=("curated",))
@@ -70,14 +71,16 @@ def evaluate(
         raise UserError(f"{source} has no held-out rows", "set split.test in the recipe")
     found: Evaluation = measure(Subject(recipe, training, source, folder, teacher, ui))
     result = replace(found, kind=training.kind, inputs=inputs)
-    if training.curated_sha256 == inputs["curated_sha256"]:  # otherwise the card is about another corpus than this one
+    if training.curated_sha256 == inputs["curated_sha256"]:  # otherwise the model card describes another corpus
         write_model_card(folder, recipe, manifest, evaluation=result)
-    durable.write_json(path, result.to_dict())  # last: it says that the student is evaluated
+    durable.write_json(path, result.to_dict())  # last, because it marks the student as evaluated
     return result
 
 
 def _function(kind: str, folder: Path) -> Reference:
-    """The function that evaluates students of this kind."""
+    """The function that evaluates students of this kind. Raises CorpusError for an unknown kind, and UserError for a
+    kind without an evaluation.
+    """
     entry = KINDS.get(kind)
     if entry is None:
         raise CorpusError(f"{folder}: there is no kind of student '{kind}'{nearest(kind, KINDS)}", "add it to KINDS")

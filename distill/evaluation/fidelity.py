@@ -1,6 +1,6 @@
-"""Students that write text, against their live teacher: KL over the whole vocabulary, agreement, greedy answers, cost.
+"""Compares students that write text with their live teacher: KL over the whole vocabulary, agreement, answers, cost.
 
-Every student of a run is compared on the same held-out completions, all of which the teacher wrote.
+Every student of a run is compared on the same held-out completions. The teacher wrote all of these completions.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from synthgen.tables.students import KINDS
 from synthgen.teachers.base import Reply
 from synthgen.verify import matches_any
 
-_SAMPLES = 4  # prompts whose answers are kept to read
+_SAMPLES = 4  # number of prompts whose answers are stored for readers
 _ASK_TEACHER = "distill.evaluation.asking:ask_teacher"
 _ASK_SEQ2SEQ = "distill.evaluation.asking:ask_seq2seq"
 
@@ -75,27 +75,27 @@ MODELS = {
 
 
 class Writer(Protocol):
-    """A student that writes text, as the functions `open` and `untrained` of its kind give it."""
+    """A student that writes text, as the functions `open` and `untrained` of its kind return it."""
 
     @property
     def model(self) -> PreTrainedModel: ...
 
     def sample(self, requests: Sequence[Request], spec: None) -> list[Reply]:
-        """One reply for each request."""
+        """Return one reply for each request."""
 
 
 def evaluate_decoder(subject: Subject) -> Evaluation:
-    """A causal language model against its teacher."""
+    """Compare a causal language model with its teacher."""
     return _evaluate(subject, _ASK_TEACHER)
 
 
 def evaluate_seq2seq(subject: Subject) -> Evaluation:
-    """A model of an encoder and a decoder against its teacher."""
+    """Compare an encoder-decoder model with its teacher."""
     return _evaluate(subject, _ASK_SEQ2SEQ)
 
 
 def _evaluate(subject: Subject, ask: str) -> Evaluation:
-    """`ask` is the function that asks a trained student in a process of its own."""
+    """Compare students with their teacher. `ask` names the function that asks a student in a separate process."""
     recipe, section, source = subject.recipe, subject.recipe.evaluate, subject.source
     held_out = subject.held_out(section.max_rows)
     job = subject.job()
@@ -145,7 +145,7 @@ def _evaluate(subject: Subject, ask: str) -> Evaluation:
 
 
 def _models(job: Job) -> dict[str, Writer]:
-    """The students to compare, by name: untrained, and those that training left in the student's folder."""
+    """Open the models to compare: the untrained student, and the trained models in the student's folder."""
     kind, teacher = KINDS[job.section.student.kind], job.teacher
     assert kind.untrained is not None
     assert kind.open is not None
@@ -162,14 +162,20 @@ def _models(job: Job) -> dict[str, Writer]:
 
 
 def _prompt(rationale: RationaleSection | None) -> Prompt:
-    """The prompt under which a student writes the whole completion: with two tasks, the one that asks for reasons."""
+    """Return the function that gives a row's prompt for the whole completion.
+
+    In mode `step_by_step` this is the prompt that asks for the rationale.
+    """
     if rationale is None or rationale.mode != "step_by_step":
         return lambda row: row.prompt
     return lambda row: explaining(row.prompt, rationale)
 
 
 def _taught(subject: Subject, tokens: Tokens) -> Stream | None:
-    """The stored targets of the held-out rows, for a student that did not learn from the recipe's first teacher."""
+    """The stored targets of the held-out rows, for a student of a named teacher (`train.teacher`) or of an ensemble.
+
+    None for other students.
+    """
     training = subject.training
     merge = Merge.again(training.ensemble) if training.ensemble else None
     names = merge.names if merge else (training.teacher,) if training.teacher else ()
@@ -181,7 +187,7 @@ def _taught(subject: Subject, tokens: Tokens) -> Stream | None:
 
 
 def _table(found: Distances, held_out: Sequence[HeldOut], seed: int) -> Table:
-    """Every measure of distance with its interval, for every model."""
+    """Compute the distance measures of every model, with their intervals."""
     tokens_R = np.array([len(r.token_ids or ()) for r in held_out])
     clusters = [r.seed_id for r in held_out]
     table: Table = {}
@@ -199,7 +205,7 @@ def _table(found: Distances, held_out: Sequence[HeldOut], seed: int) -> Table:
 
 
 def _parts(found: Distances, held_out: Sequence[HeldOut], seed: int) -> list[Part]:
-    """KL of each trained student in each part of the rows."""
+    """Compute the KL of each trained student in each slice of the rows."""
     parts = []
     for name, places in slices(held_out).items():
         tokens_R = np.array([len(held_out[n].token_ids or ()) for n in places])
@@ -216,10 +222,11 @@ def _parts(found: Distances, held_out: Sequence[HeldOut], seed: int) -> list[Par
 def _answers(
     subject: Subject, models: dict[str, Writer], held_out: Sequence[HeldOut], ask: str
 ) -> tuple[dict[str, Row], list[Sample], int]:
-    """Greedy answers to the held-out prompts: accuracy and cost of each model, samples, and how many prompts.
+    """Get greedy answers to the held-out prompts. Returns accuracy and cost by model, samples, and the number of
+    prompts.
 
-    Teacher and distilled student answer in processes of their own, for their peak memory. The other students have the
-    architecture of the distilled one, so they answer here.
+    Teacher and distilled student answer in separate processes, because peak memory is measured for a process. The other
+    students have the same architecture as the distilled student, so their cost is not measured.
     """
     section = subject.recipe.evaluate
     local = local_teacher(subject.recipe)
@@ -246,7 +253,7 @@ def _answers(
 
 
 def _apart(function: str, model: TeacherSection, asked: Sequence[Question]) -> tuple[Row, list[str]]:
-    """(what was measured, the texts) of a model that answers in a process of its own."""
+    """Ask a model in a separate process. Returns (its measures, its answers)."""
     arguments = {"teacher": model.model_dump(mode="json"), "questions": [asdict(q) for q in asked]}
     measured = measure(function, arguments)
     texts = measured.pop("texts")
@@ -254,14 +261,14 @@ def _apart(function: str, model: TeacherSection, asked: Sequence[Question]) -> t
 
 
 def _marker(subject: Subject, model: str) -> str | None:
-    """What stands before the answer in this model's texts; None where the whole text is the answer."""
+    """The marker before the answer in this model's texts. None when the whole text is the answer."""
     rationale = subject.recipe.train.rationale if subject.recipe.train else None
     answers_alone = model != "teacher" and rationale is not None and rationale.mode != "then_answer"
     return None if answers_alone else subject.recipe.generate.answer_marker
 
 
 def _accuracy(marker: str | None, rows: Sequence[HeldOut], texts: Sequence[str], seed: int) -> Interval | None:
-    """Share of right answers with its interval; None when the seeds have no references."""
+    """Return the share of correct answers with its interval, or None when no seed has a reference."""
     checked = [(r, t) for r, t in zip(rows, texts, strict=True) if r.reference]
     if not checked:
         return None
@@ -273,7 +280,7 @@ def _accuracy(marker: str | None, rows: Sequence[HeldOut], texts: Sequence[str],
 
 
 def _headline(rows: int, comparisons: Sequence[Comparison]) -> str:
-    """The result in one sentence; empty without a baseline to compare with."""
+    """The result in one sentence. Empty when there is no baseline to compare with."""
     found = next((c.difference for c in comparisons if c.name == "distilled − cross-entropy"), None)
     if found is None:
         return ""
@@ -292,7 +299,7 @@ def _figures(table: Table) -> list[Figure]:
 
 
 def _notes(tokens: int, seeds: int, prompts: int) -> list[str]:
-    """How the numbers were made."""
+    """Notes on how the numbers were measured."""
     return [
         f"The completions have {tokens:,} tokens and come from {seeds:,} seeds. KL is over the whole vocabulary, from "
         "the live teacher under its own prompt; each student sees only the question. All students share one "

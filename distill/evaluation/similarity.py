@@ -1,4 +1,4 @@
-"""Do a student's vectors order pairs of texts as the teacher's do? Spearman's ρ on texts that training did not see."""
+"""Compares a sentence encoder's similarities of text pairs with the teacher's, by Spearman's ρ on held-out texts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from synthgen.tables.students import SentenceStudent
 from synthgen.teachers.embedding import EmbeddingModel, SentenceEncoder
 
 RESAMPLES = 500
-_TEXTS = 256  # compared, at most: 32,640 pairs
+_TEXTS = 256  # maximum number of texts to compare, which gives 32,640 pairs
 
 MEASURES = {
     "spearman": Measure(
@@ -41,7 +41,10 @@ MODELS = {
 
 
 def evaluate_sentence(subject: Subject) -> Evaluation:
-    """A sentence encoder against its teacher, the untrained student, and the teacher's static word vectors."""
+    """Compare a sentence encoder with its teacher, with the untrained student, and with the teacher's word vectors.
+
+    Raises UserError when there are fewer than three different held-out texts.
+    """
     recipe, section = subject.recipe, subject.recipe.evaluate
     assert recipe.train is not None
     assert isinstance(recipe.train.student, SentenceStudent)
@@ -94,7 +97,9 @@ def evaluate_sentence(subject: Subject) -> Evaluation:
 
 
 def _quality(vectors: dict[str, torch.Tensor], seed: int) -> tuple[Table, list[Comparison]]:
-    """ρ and cosine of each model's vectors (N, D) to the teacher's; how much better the student is than others."""
+    """Compute ρ and the mean cosine between each model's vectors (N, D) and the teacher's. Returns the table, and the
+    student's differences from the other models.
+    """
     count = len(vectors["teacher"])
     similar = {name: cosines(v.double().numpy()) for name, v in vectors.items()}
     draws = bootstrap(similar, count, seed)
@@ -125,7 +130,10 @@ def _number(table: Table, model: str, measure: str) -> float:
 
 @torch.no_grad()
 def static(teacher: SentenceEncoder, texts: list[str]) -> torch.Tensor:
-    """(N, D): for each text the mean of the teacher's word vectors over its own tokens; no context, no layers."""
+    """Return (N, D): for each text, the mean of the teacher's input embeddings over the text's tokens.
+
+    Special tokens are left out, except in texts that have no other tokens.
+    """
     table_VD = teacher.model.get_input_embeddings().weight
     special = set(teacher.tokenizer.all_special_ids)
     rows = [[i for i in ids if i not in special] or list(ids) for ids in teacher.tokens(texts)]
@@ -133,27 +141,27 @@ def static(teacher: SentenceEncoder, texts: list[str]) -> torch.Tensor:
 
 
 def cosines(vectors_ND: Array) -> Array:
-    """(N, N): the cosine of every pair of vectors."""
+    """Return (N, N): the cosine of every pair of vectors."""
     unit_ND = vectors_ND / np.linalg.norm(vectors_ND, axis=-1, keepdims=True).clip(1e-12)
     return np.asarray(unit_ND @ unit_ND.T)
 
 
 def ranks(values: Array) -> Array:
-    """Ranks from 0; equal values share the mean of theirs."""
+    """Return the ranks of the values, counted from 0. Equal values get the mean of their ranks."""
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(count)
     return np.asarray((last - (count + 1) / 2)[place])
 
 
 def spearman(a: Array, b: Array) -> float:
-    """Pearson's correlation of the ranks."""
+    """Return Spearman's ρ: Pearson's correlation of the ranks."""
     return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
 
 
 def bootstrap(similar: dict[str, Array], count: int, seed: int) -> dict[str, Array]:
-    """For every model but the teacher its ρ in each resample, (RESAMPLES,).
+    """Return, for every model except the teacher, its ρ in each resample, (RESAMPLES,).
 
-    All models get the same draws of texts. A text that was drawn twice makes no pair with itself.
+    All models get the same draws of texts. A text that was drawn twice is not paired with itself.
     """
     generator = np.random.default_rng(seed)
     found: dict[str, list[float]] = {name: [] for name in similar if name != "teacher"}

@@ -1,4 +1,4 @@
-"""Where a student is near its teacher and where it is not: parts of the held-out rows, and calibration.
+"""Slices of the held-out rows, for which measures are also computed separately, and calibration.
 
 slices(records)                       # → {"strategy: answer": [0, 2, …], "length: longest third": […], …}
 calibration(bins_RBX, clusters, 0)    # → Interval(0.031, 0.024, 0.040)
@@ -16,14 +16,14 @@ from distill.intervals import RESAMPLES, Array, spread
 from synthgen.results.measures import Interval
 
 BINS = 15
-_FEWEST = 8  # rows that a slice must have
+_FEWEST = 8  # minimum number of rows of a slice
 
 
 def slices(records: Sequence[HeldOut]) -> dict[str, list[int]]:
-    """The places of the rows in each part: by strategy, by whether the answer was right, and by thirds of the length.
+    """Return the indices of the rows in each slice: by strategy, by correctness of the answer, and by length.
 
-    The length is that of the completion. A division that puts all rows in one part is left out, and so is a part of
-    fewer than eight rows.
+    The lengths of the completions are divided into thirds. When all rows have the same value of a property, there are
+    no slices by this property. Slices with fewer than eight rows are left out.
     """
     lengths = [len(r.token_ids or ()) for r in records]
     edges: Array = np.quantile(lengths or [0], [1 / 3, 2 / 3])
@@ -44,7 +44,11 @@ def slices(records: Sequence[HeldOut]) -> dict[str, list[int]]:
 
 
 def calibration_bins(z_TV: torch.Tensor, labels_T: torch.Tensor) -> Array:
-    """(15, 3): tokens, summed probability and hits of the likeliest token, in equal bins of that probability."""
+    """Return (15, 3) for 15 equal bins of the likeliest token's probability.
+
+    The columns are the number of tokens, the sum of that probability, and the number of tokens at which the likeliest
+    token is right.
+    """
     best_T, choice_T = z_TV.float().softmax(-1).max(-1)
     place = (best_T * BINS).long().clamp(max=BINS - 1)
     columns = torch.stack([torch.ones_like(best_T), best_T, (choice_T == labels_T).float()], -1).double()
@@ -52,9 +56,10 @@ def calibration_bins(z_TV: torch.Tensor, labels_T: torch.Tensor) -> Array:
 
 
 def calibration(bins_RBX: Array, clusters: Sequence[str], seed: int) -> Interval:
-    """Expected calibration error of the next token, with its 95% bootstrap interval over clusters.
+    """Return the expected calibration error of the next token, with its 95% bootstrap interval over clusters.
 
-    Guo et al. 2017, arXiv 1706.04599. In small samples it is too high, so compare models on the same rows.
+    The error is defined by Guo et al. 2017, arXiv 1706.04599. It is biased upward in small samples, so compare models
+    on the same rows.
     """
     names, place = np.unique(np.asarray(clusters), return_inverse=True)
     each = np.zeros((len(names), BINS, 3))
@@ -65,5 +70,5 @@ def calibration(bins_RBX: Array, clusters: Sequence[str], seed: int) -> Interval
 
 
 def _error(bins: Array) -> Array:
-    """Σ |hits − probability| / Σ tokens over the bins; (…, 15, 3) → (…)."""
+    """Return Σ |hits − probability| / Σ tokens over the bins. `bins` is (…, 15, 3), and the result is (…)."""
     return np.asarray(np.abs(bins[..., 2] - bins[..., 1]).sum(-1) / bins[..., 0].sum(-1))

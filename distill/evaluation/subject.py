@@ -1,4 +1,4 @@
-"""What is evaluated: a trained student, its recipe, and the held-out rows of its corpus."""
+"""The arguments of an evaluation: a trained student, its recipe, and the held-out rows of its corpus."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from synthgen.ui import UI
 
 @dataclass(frozen=True)
 class Subject:
-    """What an `evaluate` function of a kind of student gets.
+    """The argument of the `evaluate` function of a kind of student.
 
-    `folder` holds the student and `source` its curated corpus. `teacher` is the recipe's local teacher where it is open
-    already.
+    `folder` holds the student, and `source` is its curated corpus. `teacher` is the recipe's local teacher, if the
+    caller has already opened it.
     """
 
     recipe: Recipe
@@ -30,7 +30,7 @@ class Subject:
     ui: UI
 
     def job(self, labels: Sequence[str] = ()) -> Job:
-        """What the student was asked to learn, to make it as it was before its first step."""
+        """The training job of the student. It is used to build the untrained student again."""
         train = self.recipe.train
         assert train is not None
         return Job(

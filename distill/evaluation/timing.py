@@ -1,6 +1,7 @@
-"""Functions that run in a process of their own (`distill.cost.measure`) and time a student on texts.
+"""Functions that time a student on texts. They run in a separate process (`distill.cost.measure`).
 
-What they need is imported where it is used, so that a process loads only what its model needs: its memory is measured.
+Imports are inside the functions, so that a process loads only the modules that its model needs. Other modules would add
+to the measured memory.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ VECTORS = "distill.evaluation.timing:time_vectors"
 
 
 def time_mlp(arguments: dict[str, Any]) -> Measured:
-    """The MLP on hashed n-grams in "folder", on "texts"."""
+    """Time the MLP on hashed n-grams in the folder "folder" on "texts"."""
     from distill.students.classifier import Classifier
 
     return _labels(Classifier.load(arguments["folder"]), arguments)
 
 
 def time_encoder(arguments: dict[str, Any]) -> Measured:
-    """The encoder classifier in "folder", on "texts"."""
+    """Time the encoder classifier in the folder "folder" on "texts"."""
     from distill.students.encoder import Encoder
 
     return _labels(Encoder.load(arguments["folder"]), arguments)
 
 
 def time_vectors(arguments: dict[str, Any]) -> Measured:
-    """The embedding model of the section "teacher", on "texts"."""
+    """Time the embedding model of the section "teacher" on "texts"."""
     from synthgen.tables.engines import TeacherSection
     from synthgen.teachers.embedding import EmbeddingModel
 

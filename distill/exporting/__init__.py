@@ -1,7 +1,7 @@
-"""Students in the formats of other runtimes, each file compared with the student it was made from.
+"""Exports students to the formats of other runtimes, and compares each file with the student.
 
     distill.export("runs/demo", "onnx")   # → runs/demo/student/onnx
 
-`make` holds the command; MODEL_FORMATS says which function writes which kind of student. `onnx`, `gguf`, `bert` and
-`int8` write files, `running` runs them, `parity` compares and measures them.
+`make` has the command. MODEL_FORMATS names the function that writes a kind of student in a format. `onnx`, `gguf` and
+`bert` write files, and `int8` quantizes weights. `running` runs the files. `parity` compares and measures them.
 """

@@ -1,8 +1,9 @@
-"""BERT classifiers as GGUF: float16, and q8_0 with the rounding of `int8`.
+"""Writes BERT classifiers as GGUF in float16, and in q8_0 with the weights of `int8`.
 
-llama.cpp reads a BERT with its head when it pools by rank: [CLS] through the pooler and its tanh, then the labels'
-scores (`llama_get_embeddings_seq`, labels × float32, before softmax). It lower-cases, strips accents and cuts words as
-BERT's uncased tokenizer does; it knows no other tokenizer of words.
+llama.cpp computes the classification head of a BERT when the pooling type is rank. It applies the pooler and its tanh
+to the state of [CLS], and then the classifier. `llama_get_embeddings_seq` returns the logits of the labels as float32.
+llama.cpp has BERT's uncased tokenizer, which lower-cases text and strips accents. It supports no other WordPiece
+tokenizer.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from synthgen.errors import UserError
 from synthgen.teachers.encoder import context_of
 
 _HEAD = {"bert.pooler.dense": "cls", "classifier": "cls.output"}
-_ADDED = "token_types.weight"  # llama.cpp adds its first row as it is, in float32
+_ADDED = "token_types.weight"  # must be float32, because llama.cpp adds its first row without conversion
 
 
 def check(student: Encoder) -> None:
-    """Raises UserError for what cannot be written."""
+    """Raise UserError when the student cannot be written as GGUF."""
     config, tokenizer = student.model.config, student.tokenizer
     plain = {
         "architecture": (config.model_type, "bert"),
@@ -54,7 +55,7 @@ def check(student: Encoder) -> None:
 
 
 def write_bert(student: Encoder, weights: Mapping[str, Int8], folder: Path) -> dict[str, str]:
-    """Both files; returns the file of each row."""
+    """Write both files. Returns the file name of each row of the export's table."""
 
     def add(writer: gguf.GGUFWriter, some: Mapping[str, Int8]) -> None:
         _add_config(writer, student)
@@ -67,7 +68,7 @@ def write_bert(student: Encoder, weights: Mapping[str, Int8], folder: Path) -> d
 def _add_config(writer: gguf.GGUFWriter, student: Encoder) -> None:
     config = student.model.config
     writer.add_vocab_size(config.vocab_size)
-    writer.add_context_length(context_of(config, student.tokenizer))  # the caller cuts longer texts
+    writer.add_context_length(context_of(config, student.tokenizer))  # callers must truncate longer texts
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_feed_forward_length(config.intermediate_size)
@@ -82,7 +83,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, student: Encoder) -> None:
     tokenizer, size = student.tokenizer, student.model.config.vocab_size
     special = {i for i, added in tokenizer.added_tokens_decoder.items() if added.special}
     words = {
-        i: word if i in special else word[2:] if word.startswith("##") else f"▁{word}"  # as llama.cpp marks beginnings
+        i: word if i in special else word[2:] if word.startswith("##") else f"▁{word}"  # llama.cpp marks word starts
         for word, i in tokenizer.get_vocab().items()
     }
     kinds = dict.fromkeys(words, gguf.TokenType.NORMAL) | dict.fromkeys(special, gguf.TokenType.CONTROL)
@@ -110,7 +111,7 @@ def _add_tensors(writer: gguf.GGUFWriter, student: Encoder, weights: Mapping[str
 
 
 def tensor_name(full: str, layers: int) -> str:
-    """llama.cpp's name of a parameter of BertForSequenceClassification."""
+    """llama.cpp's name of a parameter of BertForSequenceClassification. Raises UserError when there is no name."""
     module, _, kind = full.rpartition(".")
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.BERT, layers)
     name = _HEAD.get(module) or names.get_name(module.removeprefix("bert."))
@@ -120,7 +121,7 @@ def tensor_name(full: str, layers: int) -> str:
 
 
 def dequantized(path: Path, student: Encoder) -> Encoder:
-    """The student with the weights of a GGUF file, to compare them on machines without llama.cpp."""
+    """Return the student with the weights of a GGUF file, for a comparison without llama.cpp."""
     model = copy.deepcopy(student.model)
     stored = {t.name: gguf.dequantize(t.data, t.tensor_type) for t in gguf.GGUFReader(path).tensors}
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The hashed MLP as ONNX, with a script beside it that makes its input and runs on onnxruntime and numpy alone."""
+"""Exports the MLP on hashed n-grams to ONNX, with a script that needs only onnxruntime and numpy."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ if __name__ == "__main__":
 
 
 def write_onnx(job: Job) -> Export:
-    """model.onnx and predict.py, compared with the student on the held-out texts."""
+    """Write model.onnx and predict.py, and compare the graph with the student on the held-out texts."""
     texts = [row.text for row in first_rows(job.source, "test")]
     if not texts:
         raise no_rows(job.source)
@@ -86,7 +86,7 @@ def write_onnx(job: Job) -> Export:
 
 
 def graph(classifier: Classifier) -> ir.Model:
-    """ids and weights (texts, pieces) → probabilities (texts, labels)."""
+    """Build the graph. Inputs: ids and weights (texts, pieces). Output: probabilities (texts, labels)."""
     weights = {
         "embed": classifier.embed,
         "bias": classifier.bias,

@@ -1,4 +1,7 @@
-"""Decoders as ONNX or GGUF: weights rounded by training rows, files compared on held-out completions, measured."""
+"""Exports decoders to ONNX or GGUF.
+
+Training rows calibrate the quantization. The files are compared with the student on held-out completions, and measured.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +21,24 @@ from synthgen.results.measures import Table
 from synthgen.tables.engines import TeacherSection
 from synthgen.teachers.transformers import LocalModel
 
-_ROWS = 256  # held-out rows compared, at most
-_CALIBRATE = 64  # training rows that rounding goes by
-_TIMED = 8  # prompts whose speed is measured
+_ROWS = 256  # maximum number of held-out rows for the comparison
+_CALIBRATE = 64  # maximum number of training rows for calibration
+_TIMED = 8  # maximum number of prompts for the measurement of speed
 
 Write = Callable[[LocalModel, Mapping[str, Int8], Path], dict[str, str]]
 
 
 def write_onnx(job: Job) -> Export:
-    """Two graphs, in float32 and with weights of eight bits."""
+    """Write two graphs, in float32 and with eight-bit weights."""
     from distill.exporting.onnx import write_decoder
 
     return _export(job, _open(job), write_decoder, "onnxruntime", "onnx_decoder.md.j2")
 
 
 def write_gguf(job: Job) -> Export:
-    """Two files, in float16 and q8_0. llama.cpp runs them where it is installed; else transformers compares them."""
+    """Write two files, in float16 and q8_0. For the comparison, llama.cpp runs them if it is installed, otherwise
+    transformers does.
+    """
     from distill.exporting.gguf import check, write_decoder
 
     student = _open(job)
@@ -44,7 +49,7 @@ def write_gguf(job: Job) -> Export:
 
 def _open(job: Job) -> LocalModel:
     student = LocalModel.open(TeacherSection(model=str(job.student.resolve()), device="cpu"))
-    student.model.set_attn_implementation("sdpa")  # the exporter knows this one; not the one with shared prefixes
+    student.model.set_attn_implementation("sdpa")  # the exporter does not support the shared-prefix attention
     return student
 
 
@@ -80,12 +85,15 @@ def _export(job: Job, student: LocalModel, write: Write, runtime: str, template:
 
 
 def calibration_pairs(source: Path, student: LocalModel) -> list[Pair]:
-    """The training rows that rounding goes by."""
+    """The training rows for calibration, as (prompt, completion) in the student's tokens."""
     return held_out_pairs(source, "train", student, _CALIBRATE)
 
 
 def held_out_pairs(source: Path, split: str, student: LocalModel, most: int) -> list[Pair]:
-    """(prompt, completion) in the student's tokens, of the first `most` rows of a split; too long ones are left out."""
+    """Return (prompt, completion) in the student's tokens for the first `most` rows of a split.
+
+    Rows without tokens and rows that are too long are left out.
+    """
     rows = first_rows(source, split, most)
     pairs = [(student.render(r.prompt), list(r.token_ids or ())) for r in rows]
     return [(p, c) for p, c in pairs if c and len(p + c) < CONTEXT - 32 and len(p + c) <= student.context]

@@ -1,4 +1,7 @@
-"""Encoder classifiers as ONNX or GGUF: weights rounded by training texts, files compared on held-out ones, measured."""
+"""Exports encoder classifiers to ONNX or GGUF.
+
+Training texts calibrate the quantization. The files are compared with the student on held-out texts, and measured.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,13 @@ from synthgen.results.export import Export, ExportedFile
 from synthgen.results.measures import Table
 from synthgen.teachers.encoder import context_of
 
-_CALIBRATE = 64  # training texts that rounding goes by
+_CALIBRATE = 64  # maximum number of training texts for calibration
 
 Open = Callable[[Path], Predict]
 
 
 def write_onnx(job: Job) -> Export:
-    """Two graphs, in float32 and with weights of eight bits, and a script that runs them without torch."""
+    """Write two graphs, in float32 and with eight-bit weights, and a script that runs a graph without torch."""
     from distill.exporting.onnx import write_encoder
 
     student, weights = _rounded(job)
@@ -38,7 +41,9 @@ def write_onnx(job: Job) -> Export:
 
 
 def write_gguf(job: Job) -> Export:
-    """Two files, in float16 and q8_0. llama.cpp runs them where it is installed; else torch compares them."""
+    """Write two files, in float16 and q8_0. For the comparison, llama.cpp runs them if it is installed, otherwise torch
+    does.
+    """
     from distill.exporting.bert import check, dequantized, write_bert
 
     student, weights = _rounded(job, check)
@@ -52,9 +57,10 @@ def write_gguf(job: Job) -> Export:
 
 
 def _rounded(job: Job, check: Callable[[Encoder], object] = lambda student: None) -> tuple[Encoder, dict[str, Int8]]:
-    """The student, and its weights in eight bits, rounded by training texts; `check` refuses what cannot be written.
+    """Return the student and its quantized weights. `check` raises an error when the student cannot be written.
 
-    The embeddings of positions and token types are small, and keep their precision.
+    The embeddings of positions and token types are small, so they are not quantized. Raises UserError when there are no
+    held-out rows.
     """
     if not first_rows(job.source, "test", 1):
         raise no_rows(job.source)
@@ -71,7 +77,7 @@ def _rounded(job: Job, check: Callable[[Encoder], object] = lambda student: None
 
 
 def _export(job: Job, student: Encoder, written: dict[str, str], runtime: str, opened: Open, template: str) -> Export:
-    """Compare and measure the files that were written."""
+    """Compare and measure the written files."""
     texts = [row.text for row in first_rows(job.source, "test")]
     expected = student.predict(texts)
     files = {"student": ExportedFile("model.safetensors", "torch")}

@@ -1,7 +1,8 @@
-"""Llama-architecture decoders as GGUF: float16, and q8_0 with the rounding of `int8`.
+"""Writes decoders of the Llama architecture as GGUF in float16, and in q8_0 with the weights of `int8`.
 
-The weights' names and the metadata's keys are those of the `gguf` package. llama.cpp turns neighboring pairs of a
-head's dimensions where transformers turns halves, so the rows of query and key change places.
+Names of weights and keys of metadata come from the `gguf` package. For rotary position embeddings, llama.cpp rotates
+neighboring pairs of a head's dimensions, while transformers rotates the two halves. The rows of query and key weights
+are therefore permuted.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from distill.exporting.running import Array
 from synthgen.errors import UserError
 
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-# llama.cpp's names for how text is cut before merging, by what tokenizer.json says.
+# llama.cpp's names of pre-tokenizers, with the entries of tokenizer.json that they correspond to.
 _CUTS: dict[str, list[dict[str, Any]]] = {
     "gpt-2": [{"type": "ByteLevel", "use_regex": True}],
     "smollm": [{"type": "Digits", "individual_digits": True}, {"type": "ByteLevel", "use_regex": True}],
@@ -32,7 +33,7 @@ _CUTS: dict[str, list[dict[str, Any]]] = {
 
 
 def check(student: Any) -> str:
-    """The name of the tokenizer's cut. Raises UserError for what cannot be written."""
+    """Return llama.cpp's name of the student's pre-tokenizer. Raises UserError when the student cannot be written."""
     config = student.model.config
     rope = getattr(config, "rope_parameters", None) or {}
     plain = {
@@ -66,7 +67,7 @@ def _tokenizer(student: Any) -> dict[str, Any]:
 
 
 def write_decoder(student: Any, weights: Mapping[str, Int8], folder: Path) -> dict[str, str]:
-    """Both files; returns the file of each row."""
+    """Write both files. Returns the file name of each row of the export's table."""
 
     def add(writer: gguf.GGUFWriter, some: Mapping[str, Int8]) -> None:
         _add_config(writer, student.model.config)
@@ -82,9 +83,9 @@ def write_both(
     weights: Mapping[str, Int8],
     add: Callable[[gguf.GGUFWriter, Mapping[str, Int8]], None],
 ) -> dict[str, str]:
-    """model-f16.gguf and model-q8_0.gguf; returns the file of each row.
+    """Write model-f16.gguf and model-q8_0.gguf. Returns the file name of each row of the export's table.
 
-    `add` gives a writer metadata and tensors, in eight bits those that are among the weights it gets.
+    `add` adds metadata and tensors to a writer. It gets the quantized weights, which are empty for the float16 file.
     """
     files = {"GGUF, float16": "model-f16.gguf", "GGUF, q8_0": "model-q8_0.gguf"}
     kinds = gguf.LlamaFileType.MOSTLY_F16, gguf.LlamaFileType.MOSTLY_Q8_0
@@ -101,7 +102,7 @@ def _write(writer: gguf.GGUFWriter, path: Path) -> None:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
-    except OSError as error:  # numpy tells how many bytes were not written, but not why
+    except OSError as error:  # numpy's error has the number of unwritten bytes, but no errno
         raise OSError(error.errno or errno.ENOSPC, error.strerror or str(error), str(path)) from None
     finally:
         writer.close()
@@ -141,7 +142,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, student: Any) -> None:
 
 
 def add_special(writer: gguf.GGUFWriter, tokenizer: Any, names: Sequence[str]) -> None:
-    """The ids of those special tokens that the tokenizer has."""
+    """Add the ids of the named special tokens that the tokenizer has."""
     for name in names:
         i = getattr(tokenizer, f"{name}_token_id")
         if i is not None:
@@ -151,7 +152,7 @@ def add_special(writer: gguf.GGUFWriter, tokenizer: Any, names: Sequence[str]) -
 def _add_tensors(writer: gguf.GGUFWriter, model: Any, weights: Mapping[str, Int8]) -> None:
     config = model.config
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
-    for full, parameter in model.named_parameters():  # a table that embeds and puts out is named once
+    for full, parameter in model.named_parameters():  # lists tied embeddings only once
         module = full.removesuffix(".weight")
         name = names.get_name(full, try_suffixes=(".weight",))
         if name is None:
@@ -168,14 +169,17 @@ def _add_tensors(writer: gguf.GGUFWriter, model: Any, weights: Mapping[str, Int8
 
 
 def _pairs(data: Array, heads: int | None) -> Array:
-    """Rows (heads · width, …) of query or key: the two halves of each head's width become neighboring pairs."""
+    """Permute the rows (heads · width, …) of a query or key weight from transformers' order to llama.cpp's.
+
+    The two halves of each head become neighboring pairs. Without `heads`, the data is returned unchanged.
+    """
     if heads is None:
         return data
     return data.reshape(heads, 2, len(data) // heads // 2, *data.shape[1:]).swapaxes(1, 2).reshape(data.shape)
 
 
 def packed(values_NK: Array, scales_NB: Array) -> Array:
-    """The bytes of q8_0: for each block a float16 scale and 32 int8."""
+    """Return the bytes of q8_0: for each block a float16 scale and 32 int8 values."""
     rows = len(values_NK)
     blocks = values_NK.reshape(rows, -1, BLOCK).view(np.uint8)
     return np.concatenate([scales_NB[..., None].view(np.uint8), blocks], -1).reshape(rows, -1)

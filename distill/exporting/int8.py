@@ -1,12 +1,15 @@
-"""Weights in eight bits, rounded so that the layers' outputs stay: GPTQ on blocks of 32 with one scale each.
+"""Quantizes weights to eight bits with GPTQ, in blocks of 32 with one scale each.
 
     found = quantize(model, rows)         # {"model.layers.0.mlp.up_proj": Int8(values_NK, scales_NB), …}
 
-The grid is that of llama.cpp's q8_0 and of ONNX Runtime's MatMulNBits (symmetric, block 32), so both use the same
-numbers. The two likeliest tokens of a student that was trained for seconds are close together: rounding to the nearest
-changes the likeliest one at one position in twenty. GPTQ (Frantar et al. 2022, https://arxiv.org/abs/2210.17323,
-Algorithm 1) corrects the error of each column in the later ones, weighted by the inputs of the layer. It changes the
-likeliest token at one position in two hundred.
+llama.cpp's q8_0 and ONNX Runtime's MatMulNBits use the same grid (symmetric, block 32), so both formats get the same
+numbers. GPTQ (Frantar et al. 2022, https://arxiv.org/abs/2210.17323, Algorithm 1) keeps the outputs of the layers
+close to the original ones. It corrects the rounding error of each column in the later columns, weighted by the inputs
+of the layer.
+
+The two likeliest tokens of a student that was trained only for seconds have similar probabilities. For such a student,
+rounding to the nearest changes the likeliest token at one position in twenty. GPTQ changes it at one position in two
+hundred.
 """
 
 from __future__ import annotations
@@ -19,31 +22,34 @@ import torch
 from torch import Tensor
 
 BLOCK = 32
-_DAMP = 0.01  # of the mean diagonal, added to it: the paper's
+_DAMP = 0.01  # share of the Hessian's mean diagonal that is added to the diagonal, as in the paper
 
 
 @dataclass(frozen=True)
 class Int8:
-    """weight[n, k] ≈ scales[n, k // 32] · values[n, k]; values int8 in [−127, 127], scales float16."""
+    """A quantized weight: weight[n, k] ≈ scales[n, k // 32] · values[n, k].
+
+    The values are int8 in [−127, 127], and the scales float16.
+    """
 
     values_NK: Tensor
     scales_NB: Tensor
 
     def dequantized(self) -> Tensor:
-        """The float32 weight (N, K) that the numbers stand for."""
+        """Return the weight (N, K) in float32."""
         return (self.values_NK.float().unflatten(-1, (-1, BLOCK)) * self.scales_NB.float()[..., None]).flatten(-2)
 
 
 @torch.no_grad()
 def quantize(model: Any, rows: Sequence[Sequence[int]]) -> dict[str, Int8]:
-    """Round every linear layer and embedding whose rows are whole blocks; returns them by module name.
+    """Quantize every linear layer and embedding whose width is a multiple of `BLOCK`. Returns them by module name.
 
-    `rows` are token ids, whose inputs to each layer weight the errors; without rows, weights are rounded to the
-    nearest. A table that is both embedding and output layer is rounded for the output.
+    `rows` are lists of token ids. The model reads them, and the inputs of each layer weight the rounding errors.
+    Without rows, weights are rounded to the nearest. Tied embeddings are quantized as the output layer.
     """
     hessians = _hessians(model, rows)
     found: dict[str, Int8] = {}
-    tables: dict[int, Int8] = {}  # of weights that several modules share
+    tables: dict[int, Int8] = {}  # by the address of the weight, because modules may share a weight
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear | torch.nn.Embedding)]
     for name, module in sorted(layers, key=lambda layer: isinstance(layer[1], torch.nn.Embedding)):
         if module.weight.shape[1] % BLOCK == 0:
@@ -54,9 +60,9 @@ def quantize(model: Any, rows: Sequence[Sequence[int]]) -> dict[str, Int8]:
 
 
 def gptq(weight_NK: Tensor, hessian_KK: Tensor | None) -> Int8:
-    """Round `weight` so that its products with inputs x change little, where `hessian` is Σ xxᵀ over the inputs.
+    """Quantize a weight so that its products with the inputs x change little. `hessian_KK` is Σ xxᵀ over the inputs.
 
-    Without a hessian, weights are rounded to the nearest.
+    Without a Hessian, weights are rounded to the nearest.
     """
     weight_KN = weight_NK.T.contiguous()
     upper_KK = None if hessian_KK is None else _inverse_factor(hessian_KK)
@@ -81,7 +87,7 @@ def gptq(weight_NK: Tensor, hessian_KK: Tensor | None) -> Int8:
 
 
 def _inverse_factor(hessian_KK: Tensor) -> Tensor:
-    """The upper Cholesky factor of the damped hessian's inverse."""
+    """The upper Cholesky factor of the inverse of the damped Hessian."""
     damped_KK = hessian_KK.double()
     damped_KK = damped_KK + torch.eye(len(damped_KK)) * (_DAMP * damped_KK.diagonal().mean()).clamp(min=1e-12)
     inverse_KK = torch.cholesky_inverse(torch.linalg.cholesky(damped_KK))
@@ -89,7 +95,7 @@ def _inverse_factor(hessian_KK: Tensor) -> Tensor:
 
 
 def _hessians(model: Any, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-    """Σ xxᵀ over the inputs x of each linear layer; layers that read the same tensor share one matrix."""
+    """Compute Σ xxᵀ over the inputs x of each linear layer. Layers that read the same tensor share one matrix."""
     owners: dict[str, str] = {}
     sums: dict[str, Tensor] = {}
     last: list[tuple[str, Tensor]] = []
@@ -111,12 +117,12 @@ def _hessians(model: Any, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
     head = model.get_output_embeddings()
     try:
         for row in rows:
-            if head is None:  # a classifier: its head is one of the linear layers
+            if head is None:  # a classifier, whose head is one of the linear layers
                 model(torch.tensor([list(row)]))
                 continue
             states_1SD = model.get_decoder()(torch.tensor([list(row)]), use_cache=False).last_hidden_state
             for name, module in linear:
-                if module is head:  # only its input is needed
+                if module is head:  # the output layer need not run, because only its input is needed
                     watch(name)(module, (states_1SD,))
     finally:
         for hook in hooks:

@@ -1,4 +1,4 @@
-"""What a function that writes a student in some format gets, and what it returns when it is done."""
+"""The argument of a function that exports a student, and the error for missing held-out rows."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from synthgen.ui import UI
 
 @dataclass(frozen=True)
 class Job:
-    """A student to write.
+    """One export.
 
-    `student` is its folder, `kind` its kind, `source` a curated corpus with held-out rows to compare on, and `out` the
-    empty folder that the files go to.
+    `student` is the student's folder, and `kind` its kind. `source` is a curated corpus with held-out rows for the
+    comparison. `out` is the empty folder for the files.
     """
 
     student: Path

@@ -1,4 +1,4 @@
-"""The command: a student's files → a folder that runs without this package, and what the change costs.
+"""The command `distill export`: writes a student to a folder that runs without this package, and compares the files.
 
 export("runs/demo", "onnx")           # → runs/demo/student/onnx, runs/demo/student/export-onnx.json
 """
@@ -37,13 +37,15 @@ def export(
     fresh: bool = False,
     ui: UI | None = None,
 ) -> Export:
-    """Write `student` (its folder, or its run's) in the format `to` into `out` (STUDENT/`to`).
+    """Write a student in the format `to` into the folder `out`, by default the folder `to` below the student's.
 
-    Each file of weights is compared with the student on the test split of `held_out`: a run or a corpus, by default the
-    run that the student lies in. The result says what the comparison found, and `passed` whether every file reaches
-    the format's gate. Raises CorpusError without a student or held-out rows, RunChanged when `out` holds another
-    export and not `fresh`, UserError when a package is missing or this student cannot be written in this format,
-    or `out` overlaps what is read.
+    `student` is the student's folder or its run. Each file of weights is compared with the student on the test split of
+    `held_out`, which is a run or a corpus. By default it is the run that contains the student. The result has the
+    comparison, and `passed` says whether every file passes the gate.
+
+    Raises CorpusError when there is no finished student or no corpus. Raises RunChanged when `out` holds files of
+    something else, or another export and `fresh` is false. Raises UserError when there are no held-out rows, a package
+    is missing, the student cannot be written in this format, or `out` overlaps the inputs.
     """
     ui = ui or UI(quiet=True)
     format = _format(to)
@@ -69,7 +71,7 @@ def export(
     else:
         temporary = target.absolute().with_name(f"{durable.TEMPORARY}{target.name}")
         result = _make(Job(folder, kind, source, temporary, ui), write, target, inputs)
-    durable.write_json(folder / f"export-{to}.json", result.to_dict())  # for the run's page
+    durable.write_json(folder / f"export-{to}.json", result.to_dict())  # the report of the run reads it
     return result
 
 
@@ -80,16 +82,16 @@ def _format(to: str) -> ModelFormat:
 
 
 def writers(kind: str) -> dict[str, Reference]:
-    """For each format that students of this kind can be written in, the function that writes them.
+    """The functions that write students of this kind, by the name of the format.
 
-    A function in the kind's own entry comes before the one of the format.
+    A function in the kind's entry of KINDS takes precedence over that of the format.
     """
     found = {name: format.writes[kind] for name, format in MODEL_FORMATS.items() if kind in format.writes}
     return found | dict(KINDS[kind].exports) if kind in KINDS else found
 
 
 def _writer(to: str, kind: str, folder: Path) -> Reference:
-    """The function that writes this kind of student as `to`. Raises UserError when there is none."""
+    """The function that writes this kind of student in the format `to`. Raises UserError when there is none."""
     known = writers(kind)
     if to not in known:
         others = " or ".join(f"--to {name}" for name in known)
@@ -99,7 +101,7 @@ def _writer(to: str, kind: str, folder: Path) -> Reference:
 
 
 def _student(path: Path) -> Path:
-    """The folder of a finished student."""
+    """The folder of a finished student. `path` is this folder or its run. Raises CorpusError when there is none."""
     if not path.exists():
         raise CorpusError(f"'{path}' does not exist", "give a run, or a student's folder")
     folder = path if (path / "training.json").exists() or not (path / "student").is_dir() else path / "student"
@@ -116,12 +118,15 @@ def _student(path: Path) -> Path:
 
 
 def _carried(folder: Path) -> list[Path]:
-    """The student's files that go along: configuration, tokenizer, template."""
+    """The student's files that are copied to the export: config, tokenizer and chat template."""
     return [p for p in sorted(folder.iterdir()) if p.name in _COPIED or p.name.startswith(("tokenizer", "vocab"))]
 
 
 def _there(target: Path, inputs: dict[str, Any], fresh: bool) -> Export | None:
-    """The export of the same inputs that is in `target`. Raises RunChanged when something else is there."""
+    """The export in `target`, if it was made from the same inputs; None when `target` is empty or is replaced.
+
+    Raises RunChanged when `target` holds anything else.
+    """
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return None
     if not (target / "export.json").exists():
@@ -139,11 +144,11 @@ def _there(target: Path, inputs: dict[str, Any], fresh: bool) -> Export | None:
 
 
 def _make(job: Job, write: Reference, target: Path, inputs: dict[str, Any]) -> Export:
-    """Write, compare and measure under a temporary name; the whole folder appears at once."""
+    """Write, compare and measure the files in a temporary folder, and then rename the folder to `target`."""
     temporary, format = job.out, MODEL_FORMATS[inputs["to"]]
     with durable.lock(temporary):
         try:
-            for left in temporary.iterdir():  # of an export that was killed
+            for left in temporary.iterdir():  # files of an export that was killed
                 if left.name != ".lock":
                     durable.remove(left)
             for path in _carried(job.student) if format.copies_config else ():
@@ -155,7 +160,7 @@ def _make(job: Job, write: Reference, target: Path, inputs: dict[str, Any]) -> E
             durable.write_text(temporary / "README.md", _card(result, format, job.student))
             durable.write_json(temporary / "export.json", result.to_dict())
             (temporary / ".lock").unlink()
-            outputs.check(target, exported(inputs["to"]), fresh=True)  # the folder is replaced, with all that it holds
+            outputs.check(target, exported(inputs["to"]), fresh=True)  # `publish` deletes everything in `target`
             durable.publish(temporary, target.absolute())
         finally:
             durable.remove(temporary)
@@ -163,7 +168,7 @@ def _make(job: Job, write: Reference, target: Path, inputs: dict[str, Any]) -> E
 
 
 def _card(result: Export, format: ModelFormat, student: Path) -> str:
-    """README.md of the export: how to run it, what the change costs, and the student's own card."""
+    """The text of the export's README.md: how to run it, the comparison, and the student's model card."""
     files = {name: found.file for name, found in result.files.items()}
     table = markdown_table(columns(result.measures, result.table.values()), result.table, files)
     card = student / "README.md"
@@ -180,6 +185,6 @@ def _card(result: Export, format: ModelFormat, student: Path) -> str:
 
 
 def _body(card: str) -> str:
-    """A model card without its header, its headings a level down."""
+    """Return a model card without its YAML header, and with its headings one level lower."""
     text = card.split("---\n", 2)[-1].strip()
     return "\n".join(f"#{line}" if line.startswith("#") else line for line in text.splitlines())

@@ -1,12 +1,12 @@
-"""Decoders and encoder classifiers as ONNX, in float32 and with weights of eight bits.
+"""Writes decoders and encoder classifiers as ONNX, in float32 and with eight-bit weights.
 
-A decoder is one graph for prompt and next token. Inputs: input_ids (batch, new), attention_mask (batch, past + new),
-position_ids (batch, new), and for each layer past_key_values.N.key and .value (batch, heads, past, width). Outputs:
-logits (batch, new, vocabulary), present.N.key and .value (batch, heads, past + new, width). The names are Optimum's,
-which runtimes and browsers know.
+A decoder has a single graph, which reads the prompt and later each next token. Inputs: input_ids (batch, new),
+attention_mask (batch, past + new), position_ids (batch, new), and for each layer past_key_values.N.key and .value
+(batch, heads, past, width). Outputs: logits (batch, new, vocabulary), and for each layer present.N.key and .value
+(batch, heads, past + new, width). The names are those of Optimum, which ONNX runtimes and browser libraries expect.
 
-An encoder has inputs input_ids and attention_mask (texts, tokens), output logits (texts, labels), and a script
-beside it that runs it without torch.
+An encoder has the inputs input_ids and attention_mask (texts, tokens), and the output logits (texts, labels). It comes
+with a script that runs the graph without torch.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ if __name__ == "__main__":
     main(sys.argv[1:])
 '''
 
-_ONE_FILE = 1_900_000_000  # bytes: protobuf ends at 2 GiB, and the weights of larger graphs lie beside them
+_ONE_FILE = 1_900_000_000  # bytes; protobuf is limited to 2 GiB, so larger weights go to a separate file
 _CACHE = re.compile(r"(input|output)\.past_key_values\.layers\.(\d+)\.(key|value)s")
 
 
 def write_decoder(student: Any, weights: Mapping[str, Int8], folder: Path) -> dict[str, str]:
-    """model.onnx and model_int8.onnx; returns the file of each row."""
+    """Write model.onnx and model_int8.onnx. Returns the file name of each row of the export's table."""
     with quiet():
         graph = decoder_graph(student.model)
     save(graph, folder / "model.onnx")
@@ -80,7 +80,10 @@ def write_decoder(student: Any, weights: Mapping[str, Int8], folder: Path) -> di
 
 
 def write_encoder(folder: Path, student: Encoder, weights: Mapping[str, Int8], temporary: Path) -> dict[str, str]:
-    """model.onnx, model_int8.onnx, predict.py and predict.json in `temporary`; returns the file of each row."""
+    """Write model.onnx, model_int8.onnx, predict.py and predict.json into `temporary`.
+
+    Returns the file name of each row of the export's table. Raises UserError when the student has no tokenizer.json.
+    """
     if not (folder / "tokenizer.json").exists():
         raise UserError(
             f"{folder} has no tokenizer.json, which a folder without transformers needs", "use another base"
@@ -99,7 +102,7 @@ def write_encoder(folder: Path, student: Encoder, weights: Mapping[str, Int8], t
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """The exporters print to stdout, which is for results."""
+    """Suppress the exporters' output, because stdout is reserved for results. Also suppresses warnings."""
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         before = logging.root.manager.disable
@@ -111,12 +114,13 @@ def quiet() -> Iterator[None]:
 
 
 def decoder_graph(model: Any) -> ir.Model:
-    """The float32 graph of a transformers decoder, in standard operators, by transformers' own exporter."""
+    """Export a transformers decoder to a float32 graph of standard operators, with the exporter of transformers."""
     from transformers import DynamicCache
     from transformers.exporters import OnnxConfig, OnnxExporter
     from transformers.exporters.exporter_dynamo import get_auto_dynamic_shapes
 
-    ids = torch.zeros((2, 5), dtype=torch.long)  # two rows, three past and two new tokens: no dimension is special
+    # Two rows, three past tokens and two new tokens. No size is 0 or 1, because torch.export specializes these sizes.
+    ids = torch.zeros((2, 5), dtype=torch.long)
     past = DynamicCache(config=model.config)
     with torch.no_grad():
         model(ids[:, :3], past_key_values=past)
@@ -138,7 +142,7 @@ def decoder_graph(model: Any) -> ir.Model:
 
 
 def encoder_graph(model: Any) -> ir.Model:
-    """The float32 graph of a transformers classifier, in standard operators, by transformers' own exporter."""
+    """Export a transformers classifier to a float32 graph of standard operators, with the exporter of transformers."""
     from transformers.exporters import OnnxConfig, OnnxExporter
 
     ids = torch.ones((2, 5), dtype=torch.long)
@@ -150,7 +154,7 @@ def encoder_graph(model: Any) -> ir.Model:
 
 
 def _varying(shapes: Any) -> Any:
-    """Only the dimensions that vary: rows and tokens. Tracing is several times faster with fewer unknown dimensions."""
+    """Keep only the dimensions that vary: rows and tokens. Tracing is several times faster with fewer of them."""
     if isinstance(shapes, dict) and all(isinstance(key, int) for key in shapes):
         return {key: shapes[key] for key in ((0, 2) if len(shapes) == 4 else (0, 1))}
     if isinstance(shapes, dict):
@@ -163,16 +167,16 @@ def _dimension(dimension: Any) -> Any:
 
 
 def save(graph: ir.Model, path: Path) -> None:
-    """Write a graph; weights of more than two gigabytes go to PATH.data."""
+    """Write a graph. If it has more than `_ONE_FILE` bytes of weights, they go to PATH.data."""
     size = sum(v.const_value.nbytes for v in graph.graph.initializers.values() if v.const_value is not None)
     ir.save(graph, str(path), external_data=f"{path.name}.data" if size > _ONE_FILE else None)
 
 
 def to_int8(graph: ir.Model, model: Any, weights: Mapping[str, Int8]) -> int:
-    """Put `weights` in the place of the float32 ones, in `graph` itself; returns how many operators were changed.
+    """Replace float32 weights by the quantized `weights`, in place. Returns the number of changed operators.
 
-    Activations keep sixteen bits: MatMulNBits with accuracy level 4 multiplies in eight, so each input goes in as the
-    nearest point of that grid and as what is left, two rows of one product that reads the weights once.
+    Activations keep 16 bits. MatMulNBits with accuracy level 4 multiplies in eight bits. Each input is therefore split
+    into a rounded part and the remainder. Both parts are rows of a single product, so the weights are read only once.
     """
     by_bytes: dict[str, str] = {}
     for name, module in model.named_modules():
@@ -210,7 +214,10 @@ def _digest(weight: np.ndarray[Any, Any]) -> str:
 
 
 def _constant_weight(node: ir.Node) -> np.ndarray[Any, Any] | None:
-    """The matrix that a node multiplies three-dimensional input by, or looks rows up in."""
+    """The constant matrix by which a node multiplies a three-dimensional input, or in which it looks up rows.
+
+    None for other nodes.
+    """
     if node.op_type == "Gather" and node.attributes.get_int("axis", 0) == 0:
         value = node.inputs[0]
     elif node.op_type == "MatMul" and node.inputs[0].shape is not None and len(node.inputs[0].shape) == 3:
@@ -236,7 +243,9 @@ def _constant(graph: ir.Graph, name: str, array: np.ndarray[Any, Any]) -> ir.Val
 
 
 def _table(graph: ir.Graph, name: str, weights: Int8) -> tuple[ir.Value, ir.Value]:
-    """What MatMulNBits takes: uint8 values (N, K / 32, 32) with zero point 128, and float32 scales (N, K / 32)."""
+    """Return the constant inputs of MatMulNBits: uint8 values (N, K / 32, 32) with zero point 128, and float32 scales
+    (N, K / 32).
+    """
     values = (weights.values_NK.numpy().astype(np.int16) + 128).astype(np.uint8)
     blocks = values.reshape(len(values), -1, BLOCK)
     scales = weights.scales_NB.float().numpy()
@@ -244,7 +253,7 @@ def _table(graph: ir.Graph, name: str, weights: Int8) -> tuple[ir.Value, ir.Valu
 
 
 def _lookup(node: ir.Node, table: tuple[ir.Value, ir.Value], weights: Int8, splits: Any) -> list[ir.Node]:
-    """Rows of a table of eight bits, in standard operators."""
+    """Build the nodes that look up and dequantize rows of an eight-bit table, in standard operators."""
     ids = node.inputs[1]
     rows = ir.node("Gather", [table[0], ids])
     floats = ir.node("Cast", [rows.outputs[0]], {"to": ir.DataType.FLOAT})
@@ -262,7 +271,7 @@ def _lookup(node: ir.Node, table: tuple[ir.Value, ir.Value], weights: Int8, spli
 def _product(
     node: ir.Node, table: tuple[ir.Value, ir.Value], weights: Int8, splits: dict[ir.Value, ir.Value]
 ) -> list[ir.Node]:
-    """x @ weightᵀ, with x split into two parts of eight bits."""
+    """Build the nodes for x @ weightᵀ, with x split into two eight-bit parts."""
     n, k = weights.values_NK.shape
     x = node.inputs[0]
     before: list[ir.Node] = []
@@ -276,7 +285,10 @@ def _product(
 
 
 def _split(x: ir.Value, k: int) -> list[ir.Node]:
-    """Nodes that end in (2 · batch, new, k): x rounded to 127 steps of each block's largest value; then the rest."""
+    """Build the nodes that split x into two parts, with the result (2 · batch, new, k).
+
+    The first part is x rounded to 127 steps of the largest absolute value in each block. The second is the remainder.
+    """
     blocked = ir.node("Constant", [], {"value": ir.tensor(np.array([0, 0, -1, BLOCK]))})
     blocks = ir.node("Reshape", [x, blocked.outputs[0]])
     size = ir.node("Abs", [blocks.outputs[0]])
@@ -285,7 +297,7 @@ def _split(x: ir.Value, k: int) -> list[ir.Node]:
     steps = ir.node("Constant", [], {"value": ir.tensor(np.float32(127))})
     step = ir.node("Div", [peak.outputs[0], steps.outputs[0]])
     least = ir.node("Constant", [], {"value": ir.tensor(np.float32(1e-30))})
-    safe = ir.node("Max", [step.outputs[0], least.outputs[0]])  # a block of zeros
+    safe = ir.node("Max", [step.outputs[0], least.outputs[0]])  # avoids 0 / 0 in a block of zeros
     scaled = ir.node("Div", [blocks.outputs[0], safe.outputs[0]])
     rounded = ir.node("Round", [scaled.outputs[0]])
     coarse = ir.node("Mul", [rounded.outputs[0], safe.outputs[0]])

@@ -1,7 +1,8 @@
-"""Does an exported model say what the student says, and what does it cost: the figures of an export's table.
+"""Compares exported files with the student, and measures their size, speed and memory.
 
-The comparison is on held-out completions: the prompt goes in at once and the completion after it, so that the cache is
-compared too. Size, speed and memory are measured in a process of its own for each file (`distill.cost`).
+The comparison uses held-out completions. The prompt is fed first, and the completion in a second call, so that the
+comparison includes the key-value cache. Speed and memory of each file are measured in a separate process
+(`distill.cost`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from synthgen.results.export import ExportedFile, Gate
 from synthgen.results.measures import Measure, Row, Table
 from synthgen.ui import Progress
 
-LEAST = 0.99  # share of positions with the same likeliest token
+LEAST = 0.99  # required share of positions with the same likeliest token or label
 
 Pair = tuple[list[int], list[int]]
 
@@ -50,15 +51,16 @@ NOTES = [
 
 
 def gate(choice: str) -> Gate:
-    """What every file must reach; `choice` is what is chosen at a position: a token or a label."""
+    """The condition that every file must meet. `choice` is "token" or "label", the thing chosen at a position."""
     return Gate("agreement", LEAST, f"held-out positions with the student's likeliest {choice}")
 
 
 def agreement(reference: Any, model: Model, pairs: Sequence[Pair], bar: Progress) -> Row:
     """Compare `model` with the student `reference` (transformers, float32) on (prompt, completion) pairs of token ids.
 
-    `agreement`: share of completion tokens at which both have the same likeliest token. `max_logprob_difference`: the
-    largest over the whole vocabulary, in nats. `kl`: mean KL(student ‖ exported) in nats a token.
+    In the result, `agreement` is the share of completion tokens at which both have the same likeliest token.
+    `max_logprob_difference` is the largest difference of log-probabilities over the whole vocabulary, in nats. `kl` is
+    the mean KL(student ‖ exported) in nats a token.
     """
     import torch
 
@@ -91,7 +93,10 @@ def _logprobs(z_TV: Array) -> Array:
 
 
 def same_labels(expected: Array, found: Array) -> Row:
-    """What `agreement` says, for the probabilities (texts, labels) of the student and of its export."""
+    """Compare the label probabilities (texts, labels) of the student and its export, with the measures of `agreement`.
+
+    There is no `kl`.
+    """
     return {
         "agreement": float((expected.argmax(-1) == found.argmax(-1)).mean()),
         "max_logprob_difference": float(np.abs(np.log(expected) - np.log(found)).max()),
@@ -101,10 +106,11 @@ def same_labels(expected: Array, found: Array) -> Row:
 def weigh(
     table: Table, files: Mapping[str, ExportedFile], job: Job, inputs: Mapping[str, Any], timed: str | None
 ) -> None:
-    """Put the size of each file into its row of `table` and, with `timed`, its speed and peak memory.
+    """Write the size, speed and peak memory of each file into its row of `table`.
 
-    The row "student" lies in the student's folder, the others in that of the job. `timed` names the function that
-    times a file, and `inputs` has its "prompts" or "texts"; without it nothing here can run the files.
+    The file of the row "student" is in the student's folder, and the other files are in the folder `job.out`. `timed`
+    names the function that times a file, and `inputs` has its "prompts" or "texts". When `timed` is None, no installed
+    runtime can run the files, and only the size is written.
     """
     job.ui.note(
         "export: speed and memory, each file in a process of its own"
@@ -115,7 +121,7 @@ def weigh(
     for name, file in files.items():
         home = job.student.resolve() if name == "student" else job.out
         row = table[name]
-        row["bytes"] = sum(p.stat().st_size for p in home.glob(f"{file.file}*"))  # weights may lie beside a graph
+        row["bytes"] = sum(p.stat().st_size for p in home.glob(f"{file.file}*"))  # PATH.data may hold the weights
         if timed:
             place = home if name == "student" else home / file.file
             row |= row_of(measure(timed, {"runtime": file.runtime, "path": str(place), **inputs}))

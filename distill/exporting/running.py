@@ -1,11 +1,11 @@
-"""Exported models and their originals behind one call: `model.feed(ids)` returns logits and keeps what it was fed.
+"""Runs exported models and the original student behind one interface.
 
     model = open_model("onnxruntime", "runs/demo/student/onnx/model_int8.onnx")
-    model.feed(prompt)        # (tokens, vocabulary) float32; row t is what may follow token t
-    model.feed([token])       # the next step: the cache holds what came before
+    model.feed(prompt)        # logits (tokens, vocabulary) in float32; row t predicts the token after token t
+    model.feed([token])       # the next step; the cache holds the earlier tokens
     model.reset()
 
-Each runtime is imported when it is opened, so that a process that measures one runtime loads no other.
+A runtime is imported when it is opened, so that a process that measures one runtime loads no other.
 """
 
 from __future__ import annotations
@@ -24,35 +24,39 @@ from synthgen.errors import UserError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Predict = Callable[[Sequence[str]], Array]
-CONTEXT = 2048  # tokens that llama.cpp is opened for: it takes memory for all of them at once
+CONTEXT = 2048  # context length for llama.cpp, which allocates memory for the whole context at once
 
 
 class Model(Protocol):
-    """A decoder with its cache."""
+    """A decoder with its key-value cache."""
 
     def feed(self, ids: Sequence[int]) -> Array:
-        """Logits (len(ids), vocabulary) after each of `ids`, which follow what was fed before."""
+        """Read `ids` after the tokens of earlier calls. Returns the logits (len(ids), vocabulary) after each token."""
         ...
 
     def reset(self) -> None:
-        """Forget what was fed."""
+        """Clear the cache."""
         ...
 
 
 def threads() -> int:
-    """Threads that every runtime gets: OMP_NUM_THREADS, or the machine's cores."""
+    """The number of threads for every runtime: OMP_NUM_THREADS, or the number of CPU cores."""
     return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
 
 
 def open_model(runtime: str, path: str | Path) -> Model:
-    """A folder for 'torch'; a file for 'onnxruntime', 'llama.cpp' and 'transformers' (GGUF, dequantized)."""
+    """Open a decoder.
+
+    `path` is a folder for the runtime "torch", and a file for "onnxruntime" and "llama.cpp". For "transformers" it is a
+    GGUF file, which is dequantized.
+    """
     runtimes: dict[str, Callable[[Path], Model]]
     runtimes = {"torch": _Torch, "transformers": _Torch, "onnxruntime": _OnnxRuntime, "llama.cpp": _LlamaCpp}
     return runtimes[runtime](Path(path))
 
 
 class _Torch:
-    """The student itself in float32. Of a .gguf file, transformers dequantizes the weights."""
+    """The student in float32 with transformers. The weights of a .gguf file are dequantized."""
 
     def __init__(self, path: Path) -> None:
         import torch
@@ -62,7 +66,7 @@ class _Torch:
 
         torch.set_num_threads(threads())
         where, more = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (path, {})
-        with redirect_stderr(io.StringIO()):  # it shows a bar of its own
+        with redirect_stderr(io.StringIO()):  # hides the progress bar of transformers
             self.model = loaded(
                 str(path),
                 lambda: AutoModelForCausalLM.from_pretrained(
@@ -84,7 +88,7 @@ class _Torch:
 
 
 class _OnnxRuntime:
-    """A graph as `distill.exporting.onnx` writes it: past keys and values go in and come out."""
+    """A graph of `distill.exporting.onnx`. Past keys and values are inputs, and present ones are outputs."""
 
     def __init__(self, path: Path) -> None:
         self.session = _session(path)
@@ -112,7 +116,7 @@ class _OnnxRuntime:
 
 
 class _LlamaCpp:
-    """llama.cpp through llama-cpp-python. `logits_all` makes it return logits for every token."""
+    """llama.cpp through llama-cpp-python. With `logits_all` it returns the logits of every token."""
 
     def __init__(self, path: Path) -> None:
         import llama_cpp
@@ -131,7 +135,11 @@ class _LlamaCpp:
 
 
 def open_mlp(runtime: str, path: Path) -> Predict:
-    """Texts → probabilities (texts, labels), by the MLP on hashed n-grams: its folder, or its graph in a folder."""
+    """Open an MLP on hashed n-grams. Returns a function from texts to probabilities (texts, labels).
+
+    `path` is the student's folder for the runtime "numpy", and otherwise an ONNX graph with config.json in the same
+    folder.
+    """
     from distill.students.classifier import Classifier, features
 
     if runtime == "numpy":
@@ -147,7 +155,10 @@ def open_mlp(runtime: str, path: Path) -> Predict:
 
 
 def open_encoder(runtime: str, path: Path) -> Predict:
-    """Texts → probabilities (texts, labels), by an encoder classifier: its folder, or an exported file."""
+    """Open an encoder classifier. Returns a function from texts to probabilities (texts, labels).
+
+    `path` is the student's folder for the runtime "torch", and an exported file for "onnxruntime" and "llama.cpp".
+    """
     return {"torch": _transformers, "onnxruntime": _encoder, "llama.cpp": _bert}[runtime](path)
 
 
@@ -163,7 +174,7 @@ def _encoder(path: Path) -> Predict:
     def predict(texts: Sequence[str]) -> Array:
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         found = []
-        for begin in range(0, len(order), 64):  # texts of like length together
+        for begin in range(0, len(order), 64):  # batches of texts with similar lengths
             ids, mask = read([texts[i] for i in order[begin : begin + 64]])
             found.append(session.run(None, {"input_ids": ids, "attention_mask": mask})[0])
         return _softmax(np.concatenate(found)[np.argsort(order)])
@@ -172,7 +183,7 @@ def _encoder(path: Path) -> Predict:
 
 
 def _bert(path: Path) -> Predict:
-    """llama.cpp reads the texts itself. A text that is too long is cut, and ends in [SEP] all the same."""
+    """Open a GGUF classifier with llama.cpp, which also tokenizes. Texts that are too long are cut before [SEP]."""
     import gguf
     import llama_cpp
 
@@ -183,7 +194,7 @@ def _bert(path: Path) -> Predict:
         pooling_type=llama_cpp.LLAMA_POOLING_TYPE_RANK,
         n_ctx=most,
         n_batch=most,
-        n_ubatch=most,  # a text goes in at once
+        n_ubatch=most,  # a text must fit into one batch
         n_threads=threads(),
         n_threads_batch=threads(),
         verbose=False,

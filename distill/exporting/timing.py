@@ -1,6 +1,7 @@
-"""Functions that run in a process of their own (`distill.cost.measure`) and time one file of weights.
+"""Functions that time one exported file. They run in a separate process (`distill.cost.measure`).
 
-`runtime` and `path` say which. Each runtime is imported where it is opened, so that a process loads that one alone.
+The arguments "runtime" and "path" name the runtime and the file. A runtime is imported when it is opened, so that a
+process loads only one runtime.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from distill.exporting.running import Array, open_encoder, open_mlp, open_model,
 MODEL = "distill.exporting.timing:time_model"
 ENCODER = "distill.exporting.timing:time_encoder"
 MLP = "distill.exporting.timing:time_mlp"
-_STEPS = 24  # tokens that follow each prompt
+_STEPS = 24  # number of tokens generated after each prompt
 
 
 def time_model(arguments: dict[str, Any]) -> Measured:
-    """Milliseconds of a prompt and of each token after it, for "prompts" of token ids."""
+    """Measure the milliseconds of a prompt and of each token after it. "prompts" are lists of token ids."""
     model = open_model(arguments["runtime"], Path(arguments["path"]))
     prompts, steps = [], []
     for number, prompt in enumerate([arguments["prompts"][0], *arguments["prompts"]]):
@@ -34,7 +35,7 @@ def time_model(arguments: dict[str, Any]) -> Measured:
             began = time.perf_counter()
             token = int(model.feed([token])[-1].argmax())
             spent.append(time.perf_counter() - began)
-        if number:  # the first round warms up
+        if number:  # the first run is a warm-up
             prompts.append(spent[0])
             steps += spent[1:]
     return {
@@ -47,12 +48,12 @@ def time_model(arguments: dict[str, Any]) -> Measured:
 
 
 def time_encoder(arguments: dict[str, Any]) -> Measured:
-    """Milliseconds of one text, and the rate of all "texts" at once."""
+    """Time an encoder classifier: milliseconds of one text, and texts a second for all "texts" together."""
     return _texts(open_encoder(arguments["runtime"], Path(arguments["path"])), arguments["texts"])
 
 
 def time_mlp(arguments: dict[str, Any]) -> Measured:
-    """The same for the MLP on hashed n-grams, whose file needs config.json beside it."""
+    """Time the MLP on hashed n-grams in the same way. Its file needs config.json in the same folder."""
     return _texts(open_mlp(arguments["runtime"], Path(arguments["path"])), arguments["texts"])
 
 

@@ -1,4 +1,4 @@
-"""Markdown that tells how exported files are run."""
+"""Writes the Markdown text that says how to run exported files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ _QUESTION = "What is 2 plus 3?"
 
 
 def usage(template: str, files: Mapping[str, ExportedFile]) -> str:
-    """The text of a template in `synthgen/templates/usage`. `file` in it is the last file: the smallest one."""
+    """Render a template of `synthgen/templates/usage`. Its variable `file` is the last file, which is the smallest."""
     file = list(files.values())[-1].file
     return environment().get_template(f"usage/{template}").render(file=file, question=_QUESTION).strip()

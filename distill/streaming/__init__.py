@@ -1,1 +1,1 @@
-"""Training data read as a stream: see `distill.streaming.stream`."""
+"""Reads training data as a stream. See `distill.streaming.stream`."""

@@ -1,4 +1,4 @@
-"""Which rows an optimizer step learns from, and reading them before they are wanted."""
+"""Chooses the rows of each optimizer step, and reads them ahead in a thread."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ T = TypeVar("T")
 
 
 class Order:
-    """The row numbers of each optimizer step: an epoch is a permutation of all `count` rows, a function of
-    (seed, epoch), cut into batches. The last batch of an epoch may be smaller.
+    """The row numbers of each optimizer step.
 
-    The permutation of one epoch is kept: 4 bytes a row.
+    The order of an epoch is a permutation of all `count` rows, drawn from (seed, epoch). It is cut into batches. The
+    last batch of an epoch may be smaller. The permutation of the current epoch stays in memory, 4 bytes a row.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int) -> None:
@@ -25,12 +25,12 @@ class Order:
         self._epoch: tuple[int, npt.NDArray[np.uint32]] | None = None
 
     def rows(self, step: int) -> list[int]:
-        """Row numbers of step `step`, from 0."""
+        """The row numbers of step `step`. Steps are counted from 0."""
         epoch, number = divmod(step, self.steps_per_epoch)
         return [int(i) for i in self.permutation(epoch)[number * self.batch_size : (number + 1) * self.batch_size]]
 
     def permutation(self, epoch: int) -> npt.NDArray[np.uint32]:
-        """All row numbers in the order of one epoch."""
+        """All row numbers in the order of epoch `epoch`."""
         kept = self._epoch
         if kept is None or kept[0] != epoch:
             drawn = np.random.Generator(np.random.Philox(key=[self.seed, epoch])).permutation(self.count)
@@ -39,7 +39,7 @@ class Order:
 
 
 class Joined(Sequence[T]):
-    """Sequences one after the other, none of which is copied."""
+    """Several sequences concatenated without copying."""
 
     def __init__(self, *parts: Sequence[T]) -> None:
         self._parts = parts
@@ -65,10 +65,10 @@ class Joined(Sequence[T]):
 
 
 class Ahead(Generic[T]):
-    """`read(step)`, with the following step read by one thread while the caller works on this one.
+    """Calls `read(step)`, and reads the next step in a thread while the caller works on the current one.
 
-    Steps may be asked for in any order; no step from `stop` on is read ahead. An error that the thread meets is raised
-    where its step is asked for. `close` waits for the read that is under way.
+    Steps may be requested in any order. Steps from `stop` on are not read ahead. An error in the thread is raised when
+    the step is requested. `close` waits for a read in progress.
     """
 
     def __init__(self, read: Callable[[int], T], stop: int) -> None:
@@ -77,7 +77,7 @@ class Ahead(Generic[T]):
         self._next: tuple[int, Future[T]] | None = None
 
     def __call__(self, step: int) -> T:
-        """What `read(step)` gives."""
+        """Return the result of `read(step)`."""
         waiting, self._next = self._next, None
         found = waiting[1].result() if waiting and waiting[0] == step else self._read(step)
         if step + 1 < self._stop:
@@ -85,7 +85,7 @@ class Ahead(Generic[T]):
         return found
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         self._next = None
         self._pool.shutdown(cancel_futures=True)
 

@@ -1,11 +1,11 @@
-"""A curated corpus read by column: which rows of a split teach, in which order, and only what a caller asks for.
+"""Reads chosen columns of a curated corpus.
 
     for shard, batch in columns(folder, "data", "train", [SOURCES]):      # Arrow record batches, in file order
     for row, kept in teaching_rows(folder, "test", [PROMPT, TOKENS]):     # rows in training order
 
-The training order is by shard name and, in a shard, by record id. Every row teaches unless a reason of its rejection
-says that it may teach nothing. A rejected row counts as kept if all of its reasons say that it may teach everything. At
-most one shard's asked columns are in memory at a time.
+The learnable rows are all kept rows, and the rejected rows without a reason that says `teaches: nothing`. A rejected
+row counts as kept if all of its reasons say `teaches: all`. The training order is by shard name and, within a shard, by
+record id. At most one shard's columns are in memory at a time.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from synthgen import corpus
 ID, SEED_ID, VERDICTS, SOURCES = "id", "seed_id", "verdicts", "sources"
 PROMPT, TEACHER_PROMPT, ANSWER, REFERENCE = "prompt", "teacher_prompt", "answer", "reference"
 TOKENS, PROMPT_TOKENS, LABEL_PROBS = "token_ids", "prompt_token_ids", "label_probs"
-_TEACHES = f"{VERDICTS}.list.element.teaches"  # the one field of a verdict that decides what a row may teach
+_TEACHES = f"{VERDICTS}.list.element.teaches"  # the field of a verdict that says what may be learned from the row
 
 PARTS = ("data", "rejected")
 
 
 def shards(folder: Path, split: str, parts: Sequence[str] = PARTS) -> list[str]:
-    """Names of the shards of a split, in training order."""
+    """The names of the shards of a split, in training order."""
     names = {p.stem for part in parts for p in (folder / part).glob(f"{split}-*.parquet") if not p.name.startswith(".")}
     return sorted(names)
 
@@ -39,9 +39,9 @@ def shards(folder: Path, split: str, parts: Sequence[str] = PARTS) -> list[str]:
 def columns(
     folder: Path, part: str, split: str, names: Sequence[str], batch_size: int = 1024
 ) -> Iterator[tuple[str, pa.RecordBatch]]:
-    """(shard name, batch) of one part of a split, with the columns `names` alone. Raises CorpusError.
+    """Yield (shard name, batch) of one part of a split, with only the columns `names`. Raises CorpusError.
 
-    A name may be a field inside a column, as Parquet writes it: `verdicts.list.element.check`.
+    A name may also be a field inside a column, in Parquet's notation, such as `verdicts.list.element.check`.
     """
     for shard in shards(folder, split, [part]):
         for batch in corpus.scan(folder / part / f"{shard}.parquet", names, batch_size):
@@ -50,10 +50,11 @@ def columns(
 
 @dataclass(frozen=True)
 class Teaching:
-    """The rows of one shard that teach, ordered by id.
+    """The learnable rows of one shard, ordered by id.
 
-    `table` has the column `id` and those that were asked for, `kept` says which rows count as kept, `places` has the
-    hash of each row's seed (uint64, see `in_share`), and `degenerate` counts the rejected rows that do not teach.
+    `table` has the column `id` and the requested columns. `kept` says which rows count as kept. `places` has the hash
+    of each row's seed as uint64; see `in_share`. `degenerate` counts the rejected rows from which nothing may be
+    learned.
     """
 
     shard: str
@@ -67,7 +68,7 @@ class Teaching:
 
 
 def teaching(folder: Path, shard: str, names: Sequence[str] = ()) -> Teaching:
-    """The rows of `shard` that teach, with their columns `names`. Raises CorpusError for a damaged file."""
+    """Read the learnable rows of `shard` with the columns `names`. Raises CorpusError when a file is damaged."""
     wanted = [ID, SEED_ID, _TEACHES, *(name for name in names if name not in (ID, SEED_ID))]
     tables, kept, degenerate = [], [], 0
     for part in PARTS:
@@ -87,7 +88,8 @@ def teaching(folder: Path, shard: str, names: Sequence[str] = ()) -> Teaching:
         return Teaching(shard, no_rows, np.zeros(0, bool), np.zeros(0, np.uint64), degenerate)
     whole = pa.concat_tables(tables)
     ids = whole[ID].to_pylist()
-    order = np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)  # stable: kept rows first among equals
+    # The sort is stable, so of rows with the same id, those in data/ come first.
+    order = np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)
     whole = whole.take(_arrow(order))
     places = _places(whole[SEED_ID].to_pylist())
     if SEED_ID not in names:
@@ -98,7 +100,10 @@ def teaching(folder: Path, shard: str, names: Sequence[str] = ()) -> Teaching:
 def teaching_rows(
     folder: Path, split: str, names: Sequence[str], share: float = 1.0
 ) -> Iterator[tuple[dict[str, object], bool]]:
-    """(columns `names` of a row, whether curation kept it) of a split, in training order; see `in_share`."""
+    """Yield (columns `names` of a row, whether it counts as kept) for the learnable rows of a split, in training order.
+
+    For the split "train", only the rows of a `share` of the seeds are read; see `in_share`.
+    """
     for shard in shards(folder, split):
         rows = teaching(folder, shard, names)
         inside = in_share(rows.places, share) if split == "train" else np.ones(len(rows), bool)
@@ -113,7 +118,7 @@ def teaching_rows(
 
 
 def token_counts(folder: Path, split: str, size: int) -> npt.NDArray[np.int64]:
-    """How often each of the ids below `size` is in the completions of a split that teach."""
+    """Count how often each token id below `size` is in the completions of the learnable rows of a split."""
     counts = np.zeros(size, np.int64)
     for shard in shards(folder, split):
         rows = teaching(folder, shard, [TOKENS])
@@ -123,25 +128,27 @@ def token_counts(folder: Path, split: str, size: int) -> npt.NDArray[np.int64]:
 
 
 def in_share(places: npt.NDArray[np.uint64], share: float) -> npt.NDArray[np.bool_]:
-    """Which rows are in the first `share` of the seeds by hash; a smaller share is part of a larger one."""
+    """Which rows belong to the first `share` of the seeds, ordered by hash. A smaller share is a subset of a larger
+    one.
+    """
     return np.asarray(places.astype(np.float64) / 2.0**64 < share)
 
 
 def lists(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.int64]]:
-    """A column of lists of numbers as (values of all rows, offsets (N + 1,)); null is an empty list."""
+    """Convert a column of lists of numbers to (values of all rows, offsets (N + 1,)). Null becomes an empty list."""
     array = column.combine_chunks()
     lengths = np.bincount(_numpy(pc.list_parent_indices(array)), minlength=len(array))
     return _numpy(array.flatten()), np.concatenate([[0], np.cumsum(lengths)])
 
 
 def _teaches(verdicts: pa.ChunkedArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Which rows may teach nothing, and which may teach all that a kept row does."""
+    """Return two masks: the rows from which nothing may be learned, and the rows that count as kept."""
     reasons = [{reason["teaches"] for reason in row or ()} for row in verdicts.to_pylist()]
     nothing = np.array(["nothing" in each for each in reasons], bool)
     return nothing, np.array([each <= {"all"} for each in reasons], bool)
 
 
-# `pa.array` and `to_numpy` would do, but load pandas: a second, and 40 MB.
+# `pa.array` and `to_numpy` would import pandas, which costs a second and 40 MB.
 
 
 def _numpy(array: pa.Array) -> npt.NDArray[np.generic]:
@@ -154,7 +161,7 @@ def _arrow(numbers: npt.NDArray[np.int64]) -> pa.Array:
 
 
 def _places(seed_ids: Sequence[str]) -> npt.NDArray[np.uint64]:
-    """For each seed a number, uniform in [0, 2**64), that is a function of its id alone."""
+    """Hash each seed id to a number that is uniform in [0, 2**64)."""
     known: dict[str, int] = {}
     for seed_id in seed_ids:
         if seed_id not in known:

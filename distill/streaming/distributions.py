@@ -1,9 +1,9 @@
-"""Stored distributions of a curated corpus's rows, copied once so that one row is read in constant time.
+"""Copies the stored distributions of a curated corpus to segments, so that one row can be read in constant time.
 
-The logits' Parquet files are compressed a row group at a time, so reading one row of them costs as much as reading a
-shard. A segment (see `distill.streaming.segment`) holds the same bytes row by row, in training order, for the rows of
-one shard that teach. Every row's alignment hash is verified when it is copied. A segment is made again when the shard's
-bytes, or those of the teacher's logits, change.
+The Parquet files of the logits are compressed by row group. Reading one row therefore costs as much as reading a whole
+shard. A segment (see `distill.streaming.segment`) holds the same bytes row by row. It has the learnable rows of one
+shard, in training order (see `distill.streaming.columns`). The alignment hash of every row is verified when the row is
+copied. A segment is made again when the bytes of the shard or of the teacher's logits change.
 """
 
 from __future__ import annotations
@@ -30,11 +30,14 @@ ENTRY = segment.entry_type()
 
 _BATCH = 256  # rows whose distributions are in memory at once
 _ALIGN = "align"
-_BESIDE = (ID, _ALIGN, "tokens")  # columns of a logits file that are no part of the distribution
+_BESIDE = (ID, _ALIGN, "tokens")  # columns of a logits file that do not belong to the distribution
 
 
 def folders(folder: Path, teachers: Sequence[str]) -> list[Path]:
-    """The logits' folder of each of `teachers`, or of the only one there is. Raises CorpusError."""
+    """The folder with the logits of each teacher.
+
+    Without `teachers`, there must be logits of exactly one teacher. Raises CorpusError when logits are missing.
+    """
     root = next((p for p in (folder / "logits", folder.parent / "generated" / "logits") if p.is_dir()), None)
     if root is None:
         raise CorpusError(
@@ -58,14 +61,14 @@ def folders(folder: Path, teachers: Sequence[str]) -> list[Path]:
 
 
 class Shelf:
-    """All logits files of one teacher, and where a record's row is."""
+    """All logits files of one teacher, with an index of their rows by record id."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.paths = sorted(p for p in folder.glob("*.parquet") if not p.name.startswith("."))
 
     def places(self, record_id: str) -> list[tuple[int, int]]:
-        """(number of the file, row) of the rows that may be a record's: those whose id has the same hash."""
+        """Return (number of the file, row) of all rows whose id has the same hash as `record_id`."""
         hashes, files, rows = self._index
         value = _hash(record_id)
         begin, end = np.searchsorted(hashes, value, "left"), np.searchsorted(hashes, value, "right")
@@ -73,7 +76,7 @@ class Shelf:
 
     @cached_property
     def _index(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
-        """Hashes of all ids, ascending, with the file and row of each: 16 bytes a row."""
+        """The hashes of all ids in ascending order, with the file and row of each. It takes 16 bytes a row."""
         hashes = [np.array([_hash(i) for i in _ids(path)], np.uint64) for path in self.paths]
         if not hashes:
             return np.zeros(0, np.uint64), np.zeros(0, np.uint32), np.zeros(0, np.uint32)
@@ -94,24 +97,25 @@ def _ids(path: Path) -> list[str]:
 
 
 def _meta_of(path: Path) -> LogitsMeta:
-    """What a logits file says of itself. Raises CorpusError for a file that is not one."""
+    """The metadata of a logits file. Raises CorpusError when the file is not a logits file."""
     try:
         return cast(LogitsMeta, json.loads((pq.read_schema(path).metadata or {})[logits.FORMAT.encode()]))
-    except (OSError, ValueError, KeyError) as error:  # Arrow's own errors are ValueErrors or OSErrors
+    except (OSError, ValueError, KeyError) as error:  # Arrow's errors are subclasses of ValueError or OSError
         raise CorpusError(
             f"{path}: not a {logits.FORMAT} shard ({error})", "make it again: `synthgen generate --repair`"
         ) from None
 
 
 def key_of(hashes: Sequence[str], logits_hashes: Sequence[str]) -> str:
-    """What decides the bytes of a segment: format, and the hashes of the shard's files and of the logits."""
+    """The key of a segment: a hash of the format and of the hashes of the shard's files and of the logits."""
     return durable.digest([FORMAT, list(hashes), list(logits_hashes)])
 
 
 def make(folder: Path, shard: str, shelf: Shelf, path: Path, key: str) -> None:
-    """Write the segment of one shard. A row without logits gets no blob: who reads it says so.
+    """Write the segment of one shard. A row without logits gets no blob; its readers must check this.
 
-    Raises CorpusError for logits that belong to another row, or that differ in kind from those beside them.
+    Raises CorpusError when logits belong to another row, or differ in kind, teacher or temperature from other logits of
+    the shard.
     """
     rows = teaching(folder, shard, [TOKENS])
     header: dict[str, Any] = {"key": key, "meta": {}, "names": [], "file": ""}
@@ -132,7 +136,7 @@ def _blobs(rows: Teaching, shard: str, shelf: Shelf, header: dict[str, Any]) -> 
     beside = shelf.folder / f"{shard}.parquet"
     if beside in shelf.paths:
         yield from _from_file(beside, wanted, tokens, header)
-    if wanted:  # rows whose logits are in a file of another name
+    if wanted:  # the logits of these rows are in files with other names than the shard
         elsewhere = sorted({place for record_id in wanted for place, _ in shelf.places(record_id)}, reverse=True)
         for place in elsewhere:
             yield from _from_file(shelf.paths[place], wanted, tokens, header)
@@ -144,7 +148,7 @@ def _from_file(
     tokens: Callable[[int], list[int]],
     header: dict[str, Any],
 ) -> Iterator[tuple[list[int], bytes]]:
-    """The blobs of those rows of one file that are `wanted`, which are then wanted no more."""
+    """Yield the blobs of the `wanted` rows that are in one file, and remove these rows from `wanted`."""
     meta = _meta_of(path)
     schema = pq.read_schema(path)
     names = [name for name in schema.names if name not in _BESIDE]
@@ -152,7 +156,7 @@ def _from_file(
     for batch in corpus.scan(path, [ID, _ALIGN]):
         about.ids.extend(batch[ID].to_pylist())
         about.aligns.extend(batch[_ALIGN].to_pylist())
-    place = {record_id: row for row, record_id in enumerate(about.ids)}  # of copies the last
+    place = {record_id: row for row, record_id in enumerate(about.ids)}  # the last row when an id repeats
     chosen = {place[record_id]: record_id for record_id in wanted if record_id in place}
     if not chosen:
         return
@@ -176,7 +180,7 @@ def _pack(blobs: Sequence[bytes]) -> bytes:
 
 
 def unpack(blob: bytes, names: Sequence[str]) -> dict[str, bytes]:
-    """The blobs of a row by their names, for `logits.decode`."""
+    """Split the blob of a row into its parts by name, as `logits.decode` takes them."""
     sizes = np.frombuffer(blob, "<u4", len(names))
     ends = 4 * len(names) + np.cumsum(sizes, dtype=np.int64)
     return {name: blob[end - size : end] for name, size, end in zip(names, sizes.tolist(), ends.tolist(), strict=True)}

@@ -1,14 +1,15 @@
-"""A segment: a file of many small blobs that are read one at a time, by number, in constant time.
+"""Segments: files of many small blobs. A blob is read by its number in constant time.
 
     entries = np.zeros(rows, entry_type())
     write(path, {"key": key}, entries, (([number], blob) for number, blob in …))
-    segment = Segment.open(path, key, entry_type())           # None: missing, cut short, altered, or of another key
+    segment = Segment.open(path, key, entry_type())           # None if missing, changed, or of another key
     files.read(segment, segment.entries(files)[7])            # the blob
 
-Layout: the blobs, each compressed with zstd; one fixed-size entry a number; the header, JSON; a tail of fixed size
-with the places of both, and the SHA-256 of all bytes before it. A segment is written under a temporary name, synced
-and renamed, so a file under its real name is whole unless something altered it. Files are read with `pread`, not
-mapped: pages that are read do not count as memory of this process.
+The file begins with the blobs, each compressed with zstd. One fixed-size entry for each number follows, and then a JSON
+header. The last parts are a fixed-size tail with the positions of entries and header, and the SHA-256 of all bytes
+before the hash. A segment is written under a temporary name, synced and renamed. A file under its final name is
+therefore complete, unless it was changed later. Files are read with `pread` instead of mmap, because mapped pages would
+count as memory of this process.
 """
 
 from __future__ import annotations
@@ -35,26 +36,27 @@ from synthgen.errors import CorpusError
 Entries = npt.NDArray[np.void]
 
 _MAGIC = b"sgnseg01"
-_TAIL = struct.Struct("<QQQ8s")  # begin of the entries, their number, begin of the header, magic; then 32 of SHA-256
+_TAIL = struct.Struct("<QQQ8s")  # start of the entries, their number, start of the header, magic
 _SHA = 32
-_OPEN = 64  # files held open at once
+_OPEN = 64  # maximum number of open files
 _BLOCK = 1 << 20
 _PLACE = [("offset", "<u8"), ("size", "<u4"), ("raw", "<u4"), ("crc", "<u4")]
 _NAMES = [name for name, _ in _PLACE]
 
 
 def entry_type(*fields: tuple[str, str]) -> np.dtype[np.void]:
-    """The type of an entry: where its blob lies, and `fields` (name, numpy type) of the caller's own.
+    """The numpy type of an entry: the position of its blob, and the caller's own `fields` as (name, numpy type).
 
-    A blob of size 0 in the file means that the number has none.
+    Size 0 means that a number has no blob.
     """
     return np.dtype([*_PLACE, *fields])
 
 
 def write(path: Path, header: dict[str, Any], entries: Entries, blobs: Iterable[tuple[Sequence[int], bytes]]) -> None:
-    """Write `path` whole or not at all: for each blob the numbers that it belongs to, then `entries`.
+    """Write a segment to `path`, completely or not at all.
 
-    The caller fills its own fields of `entries` before `blobs` ends; places and checksums are filled here.
+    `blobs` yields each blob with the numbers that it belongs to. The caller must fill its own fields of `entries`
+    before `blobs` ends. Positions and checksums are filled here.
     """
     durable.make_folder(path.parent)
     temporary = path.with_name(f"{durable.TEMPORARY}{path.name}")
@@ -87,13 +89,13 @@ def write(path: Path, header: dict[str, Any], entries: Entries, blobs: Iterable[
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
-        temporary.unlink(missing_ok=True)  # of a write that failed: a full disk gets its bytes back
+        temporary.unlink(missing_ok=True)  # exists only after a failed write; frees the space when the disk is full
     durable.fsync_folder(path.parent)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A segment that was whole when it was opened. `digest` is the SHA-256 of its content."""
+    """A segment that was complete when it was opened. `digest` is the SHA-256 of its content."""
 
     path: Path
     header: dict[str, Any]
@@ -104,9 +106,9 @@ class Segment:
 
     @classmethod
     def open(cls, path: Path, key: str, kind: np.dtype[np.void], *, check: bool = True) -> Segment | None:
-        """The segment, if it is whole and its header has this `key`; None otherwise.
+        """Open the segment. Returns None unless the file is complete and its header has this `key`.
 
-        Every byte is compared with the checksum, unless `check` is false.
+        All bytes are compared with the checksum, unless `check` is false.
         """
         try:
             with path.open("rb") as file:
@@ -129,7 +131,7 @@ class Segment:
 
 
 def _sha256(file: Any, size: int) -> bytes:
-    """Digest of the first `size` bytes of an open file."""
+    """The SHA-256 of the first `size` bytes of an open file. Raises OSError when the file is shorter."""
     digest = hashlib.sha256()
     file.seek(0)
     while size:
@@ -142,28 +144,28 @@ def _sha256(file: Any, size: int) -> bytes:
 
 
 class Files:
-    """Reads blobs and entries of segments; at most `_OPEN` files are open. Threads may share it."""
+    """Reads blobs and entries of segments, with at most `_OPEN` open files. Threads may share one instance."""
 
     def __init__(self) -> None:
         self._open: OrderedDict[Path, int] = OrderedDict()
         self._lock = threading.Lock()
 
     def entries(self, segment: Segment, begin: int = 0, end: int | None = None) -> Entries:
-        """Entries [begin, end) of a segment."""
+        """The entries [begin, end) of a segment."""
         end = segment.count if end is None else end
         width = segment.kind.itemsize
         data = self._read(segment, segment.begin + begin * width, (end - begin) * width)
         return np.frombuffer(data, segment.kind)
 
     def blob(self, segment: Segment, entry: np.void) -> bytes:
-        """The blob of an entry. Raises CorpusError if its bytes are not those that were written."""
+        """The blob of an entry. Raises CorpusError when its bytes do not match the checksum."""
         packed = self._read(segment, int(entry["offset"]), int(entry["size"]))
         if zlib.crc32(packed) != int(entry["crc"]):
             raise _changed(segment.path)
         return pa.decompress(packed, decompressed_size=int(entry["raw"]), codec="zstd", asbytes=True)
 
     def close(self) -> None:
-        """Close every file; reading opens them again."""
+        """Close all files. Later reads open them again."""
         with self._lock:
             while self._open:
                 os.close(self._open.popitem()[1])

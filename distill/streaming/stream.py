@@ -1,12 +1,12 @@
-"""Training data as a stream: any row of a curated corpus by its number, with little of the corpus in memory.
+"""Training data as a stream: reads any row of a curated corpus by its number, with little of the corpus in memory.
 
     stream = open_stream(run / "curated", reader_of(tokens), run / "cache", Choice(max_length=512))
     order = Order(len(stream), batch_size=16, seed=0)
     stream.rows(order.rows(step))                     # list[Example]
 
-The rows are those of one split that teach, numbered in training order (see `distill.streaming.columns`). Their
-tokens and their stored distributions lie in segments below the cache folder, which are made when they are
-missing, cut short, altered or of another corpus. What stays in memory is 4 bytes a row.
+The rows are learnable rows of one split, numbered in training order (see `distill.streaming.columns`). Their tokens
+and stored distributions are in segments below the cache folder. A segment is made when it is missing, incomplete,
+changed, or made from another corpus. Only 4 bytes a row stay in memory.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from synthgen import durable, logits, outputs
 from synthgen.errors import CorpusError
 from synthgen.logits import LogitsMeta
 
-_POLL = 0.2  # seconds between looks for what another process makes
+_POLL = 0.2  # seconds between checks for a segment that another process makes
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The segments of one shard: its rows, and the distributions of each teacher."""
+    """The segments of one shard: one with its rows, and one for each teacher with the teacher's distributions."""
 
     name: str
     rows: Segment
@@ -48,11 +48,11 @@ class Shard:
 
 
 class Stream(Sequence[Example]):
-    """The rows that teach, by number; a slice of it is a list. Threads may share it.
+    """The chosen rows of a split, by number. A slice is a list. Threads may share one instance.
 
-    `meta` is the stored distributions' own metadata (None where there are none), `left_out` counts rows by reason,
-    `kept_count` the rows that curation kept, `tokens` the completion tokens that one epoch teaches, and `longest` is
-    the number of tokens of the longest prompt or completion.
+    `meta` is the metadata of the stored distributions; None when there are none. `left_out` counts the rows that were
+    left out, by reason. `kept_count` is the number of rows that count as kept. `tokens` is the number of completion
+    tokens in one epoch. `longest` is the number of tokens of the longest prompt or completion.
     """
 
     def __init__(self, folder: Path, choice: Choice, found: Sequence[Shard]) -> None:
@@ -85,34 +85,34 @@ class Stream(Sequence[Example]):
     def __getitem__(self, key: slice) -> list[Example]: ...
 
     def __getitem__(self, key: int | slice) -> Example | list[Example]:
-        """The row of a number, or the list of rows of a slice."""
+        """The row with a number, or the list of rows of a slice."""
         if isinstance(key, slice):
             return self.rows(range(*key.indices(len(self))))
         return self.rows([range(len(self))[key]])[0]
 
     def rows(self, numbers: Sequence[int], *, targets: bool = True) -> list[Example]:
-        """The rows of these numbers, in their order; with `targets` false, without their distributions."""
+        """The rows with these numbers, in the given order. When `targets` is false, they have no distributions."""
         return [self._row(number, targets) for number in numbers]
 
     def stored(self, numbers: Sequence[int]) -> list[Stored]:
-        """The rows of these numbers as the reader made them, with their numbers: probabilities or vectors."""
+        """The rows with these numbers as the reader stored them, with their values: probabilities or vectors."""
         return [tokencache.unpack(self._blob(*self._locate(number))) for number in numbers]
 
     def unmerged(self, number: int) -> tuple[list[logits.Target], list[LogitsMeta]]:
-        """The distributions of one row by each teacher, in the order of their names, and their metadata."""
+        """The distributions of one row from each teacher, and their metadata, in the order of `Choice.teachers`."""
         return self._unmerged(*self._locate(number))
 
     def batch(self, numbers: Sequence[int], rank: int = 0, processes: int = 1) -> list[Example]:
-        """The rows of one optimizer step as process `rank` of `processes` needs them.
+        """The rows of one optimizer step for process `rank` of `processes`.
 
-        Distributions are read for the rows that it learns from, `numbers[rank::processes]`, and for the first, which
-        an idle process computes. The other rows have none.
+        Distributions are read only for the rows that this process computes. They are `numbers[rank::processes]`, and
+        the first row, which a process without rows of its own computes.
         """
         mine = {0, *range(rank, len(numbers), processes)}
         return [self._row(number, place in mine) for place, number in enumerate(numbers)]
 
     def completion_tokens(self, order: Order, steps: int) -> int:
-        """Completion tokens that the first `steps` steps teach."""
+        """The number of completion tokens in the first `steps` steps."""
         epochs, some = divmod(steps, order.steps_per_epoch)
         total = epochs * self.tokens
         if some:
@@ -121,17 +121,17 @@ class Stream(Sequence[Example]):
         return total
 
     def without_targets(self) -> Stream:
-        """The same rows without their distributions; what reads them twice reads less."""
+        """The same rows without their distributions, for callers that only read the tokens."""
         other = copy.copy(self)
         other._shards = [replace(shard, targets=()) for shard in self._shards]
         return other
 
     def close(self) -> None:
-        """Close the files; reading opens them again."""
+        """Close the files. Later reads open them again."""
         self._files.close()
 
     def _entries(self, place: int) -> Entries:
-        """Entries of the chosen rows of one shard."""
+        """The entries of the chosen rows of one shard."""
         return self._files.entries(self._shards[place].rows)[self._chosen[place]]
 
     def _locate(self, number: int) -> tuple[Shard, int]:
@@ -139,7 +139,7 @@ class Stream(Sequence[Example]):
         return self._shards[place], int(self._chosen[place][number - self._starts[place]])
 
     def _blob(self, shard: Shard, local: int) -> bytes:
-        """Row `local` of a shard, as it is stored."""
+        """The stored bytes of row `local` of a shard."""
         return self._files.blob(shard.rows, self._files.entries(shard.rows, local, local + 1)[0])
 
     def _row(self, number: int, targets: bool) -> Example:
@@ -148,7 +148,7 @@ class Stream(Sequence[Example]):
         return tokencache.unpack(self._blob(shard, local), target).example
 
     def _target(self, shard: Shard, local: int) -> tuple[logits.Target, LogitsMeta]:
-        """What row `local` of a shard learns from, and its metadata."""
+        """The target of row `local` of a shard, merged if there are several teachers, and its metadata."""
         targets, metas = self._unmerged(shard, local)
         return self.choice.merge(targets, metas) if self.choice.merge else (targets[0], metas[0])
 
@@ -161,7 +161,7 @@ class Stream(Sequence[Example]):
         return targets, metas
 
     def _choose(self, shard: Shard) -> None:
-        """Take the rows of one shard that teach. Raises CorpusError for a row that should and cannot."""
+        """Choose the rows of one shard that are used. Raises CorpusError when a row lacks tokens or logits."""
         choice, entries = self.choice, self._files.entries(shard.rows)
         self.left_out["degenerate"] += int(shard.rows.header["degenerate"])
         mask = in_share(entries["place"], choice.share) if choice.split == "train" else np.ones(len(entries), bool)
@@ -208,7 +208,7 @@ class Stream(Sequence[Example]):
         self.longest = max(self.longest, int(entries["longest"].max()))
 
     def _check_meta(self, shard: Shard, local: int) -> None:
-        """The metadata of all shards is the same. Raises CorpusError."""
+        """Raise CorpusError when the metadata of a shard's logits differs from that of earlier shards."""
         meta = self._target(shard, local)[1]
         if self.meta and meta != self.meta:
             where = f"{self.folder}: logits/{shard.targets[-1].header['file']}"
@@ -222,11 +222,11 @@ class Stream(Sequence[Example]):
 def open_stream(
     folder: Path, reader: Reader, cache: Path, choice: Choice, *, tick: Callable[[int], None] = lambda shards: None
 ) -> Stream:
-    """The rows of a curated corpus as `reader` reads them; what is missing in the folder `cache` is made.
+    """Open the rows of a curated corpus, tokenized by `reader`. Missing segments are made in the folder `cache`.
 
-    `tick` is told of each shard that is ready. Of several processes the one that writes makes the segments, and the
-    others wait for them. Raises CorpusError when a file is damaged, when logits are missing or belong to other rows,
-    or when no row is left.
+    `tick` is called with 1 for each shard that is ready. With several processes, only the process that writes files
+    makes segments, and the others wait. Raises CorpusError when a file is damaged, when logits are missing or belong to
+    other rows, or when no row is left.
     """
     sources = [] if choice.labels_alone or not choice.targets else distributions.folders(folder, choice.teachers)
     ready = []
@@ -240,10 +240,10 @@ def open_stream(
 
 
 def cache_folder(source: Path, student: Path) -> Path:
-    """Where the segments of the curated corpus `source` are kept, for a command whose student is in `student`.
+    """The folder for the segments of the curated corpus `source`, for a student in the folder `student`.
 
-    In the folder around the corpus, where a command of this project made that; all students of a run then share them.
-    Otherwise, or where nothing can be written there, in the student's own folder.
+    If synthgen or distill made the corpus, this is the folder `cache` beside the corpus, which all students of a run
+    share. Otherwise, or when that place is not writable, it is the folder `cache` in the student's folder.
     """
     around = source.absolute().parent
     ours = source.absolute().name in (*outputs.STAGES, "corpus")
@@ -251,12 +251,12 @@ def cache_folder(source: Path, student: Path) -> Path:
 
 
 def _is_segment(path: Path) -> bool:
-    """Whether a file below the cache is one that this module writes, whole or not."""
+    """Whether this module writes a file with this path below the cache. Temporary files count too."""
     return path.suffix == ".bin" and path.parent.name.startswith(("rows-", "distributions-"))
 
 
 def _prepare(folder: Path, reader: Reader, cache: Path, sources: Sequence[Path], split: str) -> Iterator[Shard]:
-    """The segments of every shard of a split, made where they are not there."""
+    """Yield the segments of every shard of a split. Missing segments are made."""
     shelves = [distributions.Shelf(source) for source in sources]
     logits_hashes = [[_hash(path) for path in shelf.paths] for shelf in shelves]
     home = cache / f"rows-{durable.digest(reader.key)[:16]}"
@@ -273,7 +273,7 @@ def _prepare(folder: Path, reader: Reader, cache: Path, sources: Sequence[Path],
 
 
 def _ready(path: Path, key: str, kind: np.dtype[np.void], build: Callable[[], None]) -> Segment:
-    """The segment at `path`: as it is, made by this process, or by the one that writes."""
+    """The segment at `path`. If it is missing, the process that writes files makes it, and the others wait for it."""
     segment = Segment.open(path, key, kind)
     if segment is None and durable.writes():
         build()
@@ -287,13 +287,15 @@ def _ready(path: Path, key: str, kind: np.dtype[np.void], build: Callable[[], No
 
 
 def _hash(path: Path) -> str:
-    """The SHA-256 of a file's bytes; "" for one that is not there."""
+    """The SHA-256 of a file's bytes, or "" when the file does not exist."""
     return durable.sha256(path) if path.exists() else ""
 
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process, when no other does; the kernel lets go when the process dies."""
+    """Lock `folder` for this process. Waits until no other process holds the lock. The kernel releases the lock when
+    the process ends.
+    """
     durable.make_folder(folder)
     with (folder / ".lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,9 +1,9 @@
-"""Rows of a curated corpus in the student's own tokens, made once and read by number.
+"""Tokenizes the rows of a curated corpus once with the student's tokenizer, and stores them in segments.
 
-A row is what `Example` holds, without its distribution: ids of the prompt, the completion and the prompt that the
-teacher read, and, for students that learn probabilities or vectors, a row of float32 numbers. A segment (see
-`distill.streaming.segment`) holds the rows of one shard that teach, in training order. It is made again when the
-shard's bytes or the reader's identity change.
+A stored row is an `Example` without its distribution. It has the token ids of the prompt, of the completion, and of the
+prompt that the teacher read. For students that learn probabilities or vectors, it also has a row of float32 values. A
+segment (see `distill.streaming.segment`) holds the learnable rows of one shard, in training order (see
+`distill.streaming.columns`). It is made again when the shard's bytes or the reader's identity change.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ from synthgen.records import Message
 FORMAT = "rows-v1"
 _FIELDS_OF_ENTRY = (
     ("place", "<u8"),  # hash of the seed, for `share`
-    ("prompt", "<u4"),  # tokens of the row before `shape`, for `max_length`
-    ("completion", "<u4"),
-    ("asked", "<u4"),  # tokens of the prompt that the teacher read
-    ("learned", "<u4"),  # completion tokens after `shape`
-    ("longest", "<u4"),  # tokens of the longest prompt or completion after `shape`
+    ("prompt", "<u4"),  # number of prompt tokens before `shape`, for `max_length`
+    ("completion", "<u4"),  # number of completion tokens before `shape`
+    ("asked", "<u4"),  # number of tokens of the teacher's prompt
+    ("learned", "<u4"),  # number of completion tokens after `shape`
+    ("longest", "<u4"),  # number of tokens of the longest prompt or completion after `shape`
     ("kept", "u1"),
     ("state", "u1"),
 )
 ENTRY = segment.entry_type(*_FIELDS_OF_ENTRY)
 TEACHES, NO_TOKENS, NOTHING_TO_LEARN = range(3)
 
-_BATCH = 512  # rows that are rendered at once
+_BATCH = 512  # rows that are rendered together
 
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Row:
-    """The columns of one record that a reader asked for; the others are empty."""
+    """The columns of one record that a reader requested. The other columns are empty."""
 
     id: str
     kept: bool
@@ -71,13 +71,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Reader:
-    """How one kind of student reads a row.
+    """How one kind of student tokenizes rows.
 
-    `identity` is a hash of all that decides the outcome: tokenizer, template, shape. `columns` are those of `Row` that
-    the functions read. `prompts` gives the ids of each row's prompt in the student's tokens, `asked` those that the
-    teacher read (`prompt_token_ids` by default), `values` the numbers that go with each row. `shape` makes of a row
-    what it teaches, or None; it may keep the row's distribution, cut it to its first positions, or drop it, and must
-    not look at its numbers, which are not there yet.
+    `identity` is a hash of everything that decides the result: tokenizer, template, shape. `columns` are the fields of
+    `Row` that the functions read. `prompts` returns the ids of each row's prompt in the student's tokens. `asked`
+    returns the ids of the prompts that the teacher read, by default `prompt_token_ids`. `values` returns further
+    numbers of each row.
+
+    `shape` changes a row, or returns None to leave it out. It may keep the row's distribution, cut it to its first
+    positions, or drop it. It must not read the numbers of the distribution, because they are not loaded yet.
     """
 
     identity: str
@@ -89,13 +91,13 @@ class Reader:
 
     @property
     def key(self) -> list[object]:
-        """What tells it from other readers."""
+        """A JSON value that differs between readers with different results."""
         given = [function is not None for function in (self.asked, self.values, self.shape)]
         return [FORMAT, self.identity, list(self.columns), given]
 
     @property
     def completes(self) -> bool:
-        """Does a row need a completion to teach?"""
+        """Whether a row needs a completion."""
         return TOKENS in self.columns
 
 
@@ -104,10 +106,13 @@ def from_messages(
     identity: str,
     shape: Shape | None = None,
 ) -> Reader:
-    """The reader of a student of text: `render` gives the ids of each of some prompts. `identity` is of both."""
+    """The reader for a student that reads and writes text. `render` returns the ids of each prompt.
+
+    `identity` must identify both `render` and `shape`.
+    """
 
     def prompts(rows: Sequence[Row]) -> list[list[int]]:
-        keys = [repr(row.prompt) for row in rows]  # samples of one seed share their prompt
+        keys = [repr(row.prompt) for row in rows]  # the rows of one seed have the same prompt, which is rendered once
         apart = {key: row.prompt for key, row in zip(keys, rows, strict=True)}
         ids = dict(zip(apart, render(list(apart.values())), strict=True))
         return [ids[key] for key in keys]
@@ -116,14 +121,16 @@ def from_messages(
 
 
 def reader_of(tokens: Tokens, shape: Shape | None = None, identity: object = None) -> Reader:
-    """The reader of a student that writes text in these tokens. `identity`, a JSON value, tells a `shape` from
-    others: what it was made from."""
+    """The reader for a student that writes text in these tokens.
+
+    `identity` is a JSON value with everything that `shape` was made from. It distinguishes different shapes.
+    """
     everything = [tokens.hash, sorted(tokens.eos), transformers.__version__, identity]
     return from_messages(rendering(tokens.tokenizer), durable.digest(everything), shape)
 
 
 def rendering(tokenizer: PreTrainedTokenizerBase) -> Callable[[Sequence[Sequence[Message]]], list[list[int]]]:
-    """`synthgen.lm.render.render` of many prompts at once, which takes half the time."""
+    """Return a function that renders many prompts at once. It needs half the time of `synthgen.lm.render.render`."""
 
     def render(prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
         given = [[{k: v for k, v in m.items() if v is not None} for m in messages] for messages in prompts]
@@ -135,14 +142,14 @@ def rendering(tokenizer: PreTrainedTokenizerBase) -> Callable[[Sequence[Sequence
 
 @dataclass(frozen=True)
 class Stored:
-    """A row as it is read back, and the numbers that go with it."""
+    """A row that was read from a segment, and its further values."""
 
     example: Example
     values: Floats
 
 
 def key_of(reader: Reader, hashes: Sequence[str]) -> str:
-    """What decides the bytes of a segment: format, reader, and the hashes of the shard's files."""
+    """The key of a segment: a hash of the format, the reader, and the hashes of the shard's files."""
     return durable.digest([*reader.key, list(hashes)])
 
 
@@ -178,7 +185,7 @@ def _row(values: dict[str, object], kept: bool) -> Row:
 
 
 def _shaped(entry: np.void, row: Row, example: Example, reader: Reader) -> tuple[Example, ...]:
-    """What a row teaches, it and its `also`; its entry is filled on the way."""
+    """Apply the reader's shape to a row. Returns the example and its `also`. Fills the fields of `entry`."""
     completion = len(example.completion)
     entry["prompt"], entry["completion"], entry["asked"] = len(example.prompt), completion, len(example.teacher_prompt)
     shaped: Example | None = example
@@ -196,15 +203,16 @@ def _shaped(entry: np.void, row: Row, example: Example, reader: Reader) -> tuple
 
 
 def _positions(count: int) -> logits.Sampled:
-    """In place of a row's distribution while it is shaped: it has a length, and no numbers."""
+    """A placeholder for a row's distribution while `shape` runs. It has a length, but no numbers."""
     empty = np.zeros(0, np.int64)
     return logits.Sampled(empty, empty, np.zeros(count, np.int64))
 
 
 def pack(pieces: Sequence[Example], values: Floats) -> bytes:
-    """A row as bytes: int32 counts, then the ids of the pieces, then the numbers, then text.
+    """Encode a row as bytes: int32 counts, then the ids of the pieces, then `values`, then text.
 
-    The first piece is the row, the others its `also`; all have the row's id and `teacher_prompt`.
+    The first piece is the row, and the others are its `also`. Raises ValueError when pieces differ in id or
+    `teacher_prompt`, when a piece has `parts`, or when a further piece has an `also`.
     """
     first = pieces[0]
     if any((piece.id, tuple(piece.teacher_prompt)) != (first.id, tuple(first.teacher_prompt)) for piece in pieces):
@@ -222,7 +230,7 @@ def pack(pieces: Sequence[Example], values: Floats) -> bytes:
 
 
 def unpack(blob: bytes, target: logits.Target | None = None) -> Stored:
-    """The inverse of `pack`. Each piece gets the positions of `target`, the row's distribution, that it keeps."""
+    """Decode a row; the inverse of `pack`. `target` is the row's distribution. Each piece gets its positions of it."""
     numbers = np.frombuffer(blob, "<i4", len(blob) // 4)
     count, asked, width, name = numbers[:4].tolist()
     begin = 4 + 5 * count

@@ -1,1 +1,1 @@
-"""Kinds of student: how each is built, trained and opened."""
+"""The kinds of student: how each is built, trained and opened."""

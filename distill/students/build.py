@@ -1,4 +1,4 @@
-"""Ways to make a student before training: some of a teacher's layers, a changed config, random weights, an adapter."""
+"""Builds untrained students: from some of a teacher's layers, from a changed config, with random weights, with LoRA."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from synthgen.tables.students import Lora
 _LAYER = re.compile(r"^(.*\blayers?\.)(\d+)(\..*)$")
 
 Config = dict[str, object]
-"""Keys of a config.json."""
+"""Keys and values of a config.json."""
 
 
 def check_vocabulary(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, name: str) -> None:
-    """Raises RecipeError when a token id does not mean the same to student and teacher."""
+    """Raise RecipeError unless the vocabularies of student and teacher are equal. `name` is the student's model."""
     own, taught = student.get_vocab(), teacher.get_vocab()
     if own != taught:
         other = sum(taught.get(token) != place for token, place in own.items())
@@ -42,7 +42,10 @@ def check_vocabulary(student: PreTrainedTokenizerBase, teacher: PreTrainedTokeni
 def from_config(
     teacher: PreTrainedConfig, changes: Config, seed: int, auto_class: type = AutoModelForCausalLM
 ) -> PreTrainedModel:
-    """A float32 model of random weights whose config is the teacher's with `changes`. Raises RecipeError."""
+    """Build a float32 model with random weights. Its config is the teacher's with `changes`.
+
+    Raises RecipeError when `changes` has an unknown key, or when no such model can be built.
+    """
     values = teacher.to_dict() | {"layer_types": None, "dtype": "float32", "quantization_config": None}
     unknown = sorted(set(changes) - set(values))
     if unknown:
@@ -62,12 +65,15 @@ def from_config(
 
 
 def _auto(auto_class: type) -> type[AutoModelForCausalLM]:
-    """A class of transformers that makes models from configs."""
+    """Return `auto_class` with a type that has `from_config`, for type checkers."""
     return auto_class
 
 
 def with_adapter(model: nn.Module, lora: Lora, seed: int) -> StudentModel:
-    """Freeze `model` and add low-rank weights to its linear layers (LoRA, arXiv 2106.09685). Raises RecipeError."""
+    """Freeze `model` and add low-rank adapters to its linear layers (LoRA, arXiv 2106.09685).
+
+    Raises RecipeError when `lora.target_modules` does not fit the model.
+    """
     try:
         import peft
     except ImportError:
@@ -88,7 +94,11 @@ def with_adapter(model: nn.Module, lora: Lora, seed: int) -> StudentModel:
 
 
 def layer_map(layers: Sequence[int] | int, depth: int) -> list[int]:
-    """Teacher layer of each student layer. A number keeps that many, evenly spread, first and last included."""
+    """Return the teacher layer of each student layer.
+
+    An integer `layers` keeps that many layers, spread evenly from the first to the last. Raises RecipeError when the
+    teacher, which has `depth` layers, does not have these layers.
+    """
     if isinstance(layers, int):
         if not 1 <= layers <= depth:
             raise RecipeError(f"train.student.layers is {layers}; the teacher has {depth} layers", "ask for fewer")
@@ -103,9 +113,9 @@ def layer_map(layers: Sequence[int] | int, depth: int) -> list[int]:
 def from_layers(
     teacher: PreTrainedModel, layers: Sequence[int], auto_class: type = AutoModelForCausalLM
 ) -> PreTrainedModel:
-    """A float32 model of the teacher's class whose layer i is a copy of the teacher's layer `layers[i]`.
+    """Build a float32 model of the teacher's class whose layer i is a copy of the teacher's layer `layers[i]`.
 
-    Everything else (embeddings, norms, output) is copied as it is.
+    Embeddings, norms and the output layer are copied unchanged.
     """
     config = copy.deepcopy(teacher.config)
     config.num_hidden_layers = len(layers)
@@ -126,9 +136,10 @@ def from_layers(
 def random_weights(
     auto_class: type, given: Config, tokenizer: PreTrainedTokenizerBase, defaults: Config
 ) -> PreTrainedModel:
-    """A float32 model of random weights, with the tokenizer's vocabulary and special tokens.
+    """Build a float32 model with random weights, with the tokenizer's vocabulary size and special tokens.
 
-    `given` is the recipe's train.student.config; it goes before `defaults`. Raises RecipeError.
+    `given` is the recipe's train.student.config. It takes precedence over `defaults`. Raises RecipeError when a key is
+    unknown, or when no such model can be built.
     """
     values = dict(given)
     name = str(values.pop("model_type"))
@@ -154,5 +165,5 @@ def random_weights(
 
 
 def in_words(config: Config) -> str:
-    """Keys of a config and their values, for cards."""
+    """List the keys and values of a config in words, for cards."""
     return ", ".join(f"{key} {value}" for key, value in config.items())

@@ -1,4 +1,4 @@
-"""Classifiers: a multilayer perceptron on hashed word and character n-grams. It runs on numpy alone.
+"""Classifiers: multilayer perceptrons on hashed word and character n-grams. They run on numpy alone.
 
 classifier = Classifier.load("runs/demo-classify/student")
 classifier.predict(["where is my parcel?"])          # (1, labels) probabilities
@@ -40,7 +40,10 @@ def features(text: str, buckets: int) -> tuple[Array, Array]:
 
 @dataclass
 class Classifier:
-    """softmax(relu(Σ wᵢ E[i] + b) · O + c) over `labels`."""
+    """A trained classifier: softmax(relu(Σ wᵢ E[i] + b) · O + c) over `labels`.
+
+    E is `embed`, b `bias`, O `out` and c `out_bias`. i and wᵢ are the bucket ids and weights of `features`.
+    """
 
     labels: list[str]
     embed: Array
@@ -53,7 +56,7 @@ class Classifier:
         return sum(a.size for a in (self.embed, self.bias, self.out, self.out_bias))
 
     def predict(self, texts: Sequence[str]) -> Array:
-        """Probabilities, (texts, labels)."""
+        """Return the label probabilities, (texts, labels)."""
         hidden = np.empty((len(texts), self.embed.shape[1]), np.float32)
         for row, text in enumerate(texts):
             ids, weights = features(text, len(self.embed))
@@ -64,7 +67,7 @@ class Classifier:
 
     @classmethod
     def load(cls, folder: str | Path) -> Classifier:
-        """From model.safetensors and config.json."""
+        """Load a classifier from model.safetensors and config.json. Raises CorpusError when there is no config.json."""
         from safetensors.numpy import load_file
 
         folder = Path(folder)
@@ -89,5 +92,5 @@ class Classifier:
 
 
 def open_student(folder: str | Path, batch_size: int, device: torch.device) -> Classifier:
-    """A trained classifier; see `Kind.open`. It computes on the CPU."""
+    """Open a trained classifier. See `Kind.open`. It always runs on the CPU."""
     return Classifier.load(folder)

@@ -1,4 +1,4 @@
-"""Training the classifiers of `distill.students.classifier`, with torch."""
+"""Trains the classifiers of `distill.students.classifier` with torch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from synthgen.tables.students import ClassifierStudent
 
 
 def train(job: Job) -> Training:
-    """Train a classifier on the teacher's label probabilities, and its baseline on hard labels; see `Kind.train`."""
+    """Train a classifier on the teacher's label probabilities, and its baseline on hard labels. See `Kind.train`."""
     section = job.section
     rows = read_bags(job)
     arms = {DISTILLED: (job.folder, section.kd_weight)}
@@ -58,7 +58,7 @@ def train(job: Job) -> Training:
 
 @dataclass(frozen=True)
 class Bag:
-    """One row to learn from: its features with their weights, and the teacher's probabilities of the labels."""
+    """A training row: its features, their weights, and the teacher's label probabilities."""
 
     ids: Array
     weights: Array
@@ -67,7 +67,10 @@ class Bag:
 
 
 def read_bags(job: Job) -> Mapped[Bag]:
-    """The rows that teach, which is the one place where such students get them. Raises CorpusError."""
+    """Open the training rows. Classifiers get their rows only from here.
+
+    Raises CorpusError when a row has no label probabilities.
+    """
     student, labels = job.section.student, len(job.labels)
     assert isinstance(student, ClassifierStudent)
 
@@ -90,7 +93,11 @@ def read_bags(job: Job) -> Mapped[Bag]:
 
 
 def _fit(job: Job, rows: Mapped[Bag], kd_weight: float, steps: int) -> tuple[Classifier, Metrics]:
-    """Distillation over every row, cross-entropy with the teacher's label over kept ones (over all at weight 0)."""
+    """Train one arm. Returns the classifier and its metrics.
+
+    The KL divergence is over all rows. Cross-entropy with the teacher's likeliest label is over kept rows, or over all
+    rows when `kd_weight` is 0.
+    """
     section, student = job.section, job.section.student
     assert isinstance(student, ClassifierStudent)
     torch.manual_seed(section.seed)
@@ -124,6 +131,6 @@ def _fit(job: Job, rows: Mapped[Bag], kd_weight: float, steps: int) -> tuple[Cla
 
 
 def _packed(bags: Sequence[Bag]) -> tuple[Array, Array, Array]:
-    """Features of several texts as an embedding bag takes them: ids, weights, and where each text begins."""
+    """Concatenate the features of several texts for `EmbeddingBag`: ids, weights, and the offset of each text."""
     ids, weights = np.concatenate([bag.ids for bag in bags]), np.concatenate([bag.weights for bag in bags])
     return ids, weights, np.array([0, *np.cumsum([len(bag.ids) for bag in bags])[:-1]])

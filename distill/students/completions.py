@@ -1,4 +1,4 @@
-"""Training students that write text, on a corpus's completions: on stored distributions, or on the tokens alone."""
+"""Trains students that write text on the completions of a corpus: on stored distributions, or on the tokens alone."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from synthgen.tables.divergences import refusal
 from synthgen.ui import UI
 
 Make = Callable[[int], StudentModel]
-"""The student before its first step, given the number of tokens of the longest prompt or completion that it is to
-read: the same weights whenever it is called."""
+"""Makes the untrained student, with the same weights at every call. The argument is the number of tokens of the longest
+prompt or completion."""
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a job teaches: its rows, those that the loss is measured on, and how several teachers were merged."""
+    """The data of a job: the training rows, the validation rows, and how the distributions of teachers are used."""
 
     data: Stream | TrainingSet
     validation: Sequence[Example]
@@ -49,35 +49,35 @@ class Lesson:
 
     @property
     def rows(self) -> Sequence[Example]:
-        """The rows that teach."""
+        """The training rows."""
         return self.data if isinstance(self.data, Stream) else self.data.examples
 
     @property
     def rows_kept(self) -> int:
-        """How many of them count as kept."""
+        """The number of training rows that count as kept."""
         return self.data.kept_count if isinstance(self.data, Stream) else sum(e.kept for e in self.data.examples)
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest prompt or completion."""
+        """The number of tokens of the longest prompt or completion."""
         if isinstance(self.data, Stream):
             return self.data.longest
         return max(max(len(e.prompt), len(e.completion)) for e in self.data.examples)
 
     @property
     def texts(self) -> Sequence[Example]:
-        """The rows, whose distributions need not be there."""
+        """The training rows, possibly without their distributions."""
         return self.data.without_targets() if isinstance(self.data, Stream) else self.data.examples
 
     def tokens(self, section: TrainSection) -> int:
-        """Completion tokens that all steps teach."""
+        """The number of completion tokens in all steps."""
         order, steps = Order(len(self.rows), section.batch_size, section.seed), steps_of(len(self.rows), section)
         if isinstance(self.data, Stream):
             return self.data.completion_tokens(order, steps)
         return sum(len(self.data.examples[n].completion) for step in range(steps) for n in order.rows(step))
 
     def in_words(self, layer_terms: str | None) -> str:
-        """What the student learned from."""
+        """Describe what the student learned from, for cards."""
         ending = f", and {layer_terms}" if layer_terms else ""
         if self.data.meta is None:
             return f"the completions' tokens alone{ending}"
@@ -94,7 +94,10 @@ class Lesson:
 
 
 def train(job: Job, make: Make, origin: str) -> Training:
-    """Train the student that `make` gives and its baseline on the same batches; `origin` says what it is made from."""
+    """Train the student that `make` returns, and its baseline, on the same batches.
+
+    `origin` is a description of what the student is made from.
+    """
     lesson = read_lesson(job)
     terms = _Terms.of(job)
     described = terms.prepare(make, lesson) if terms else None
@@ -129,7 +132,7 @@ def train(job: Job, make: Make, origin: str) -> Training:
 
 
 def _begin(job: Job, make: Make, lesson: Lesson, terms: _Terms | None) -> StudentModel:
-    """The student; the teacher's weights go where training does not ask it any more."""
+    """Make the student. Unloads the teacher's weights when training does not need them any more."""
     student = make(lesson.longest)
     if terms is None or terms.stored:
         job.teacher.weights.unload()
@@ -137,7 +140,10 @@ def _begin(job: Job, make: Make, lesson: Lesson, terms: _Terms | None) -> Studen
 
 
 def read_lesson(job: Job) -> Lesson:
-    """The rows of a job, which is the one place where such students get them. Raises CorpusError, UserError."""
+    """Read the rows of a job. Students that write text and learn offline get their rows only from here.
+
+    Raises CorpusError and UserError.
+    """
     section, source, tokens = job.section, job.source, job.teacher.tokens
     alone = _learns_alone(section)
     cache, marker = cache_folder(source, job.folder), job.recipe.generate.answer_marker
@@ -156,7 +162,7 @@ def read_lesson(job: Job) -> Lesson:
     if data.meta is not None:
         check_teacher(source, data.meta, tokens, _own_weights(job, names), job.ui)
         reason = refusal(section.loss, data.meta["kind"])
-        if reason:  # the recipe's own logits section may say otherwise than the corpus
+        if reason:  # the recipe check reads the recipe's `logits` section, which may differ from the corpus
             raise CorpusError(f"{source}: {reason}", "change train.loss, or generate with another logits.kind")
     merged = merge.facts(map(data.unmerged, range(len(data)))) if merge and isinstance(data, Stream) else None
     validation = validation_rows(section, source, lambda: _lazily(read("validation")))
@@ -165,25 +171,26 @@ def read_lesson(job: Job) -> Lesson:
 
 
 def _lazily(data: Stream | TrainingSet) -> Sequence[Example]:
-    """The rows, which are read when a measurement asks for them."""
+    """Return a sequence that reads each row from the stream when it is needed."""
     return Completions(data) if isinstance(data, Stream) else data.examples
 
 
 def _learns_alone(section: TrainSection) -> bool:
-    """Whether the tokens alone teach, without distributions."""
+    """Whether the student learns from the tokens alone, without distributions."""
     return section.kd_weight == 0 or (section.rationale is not None and section.rationale.mode == "dropped")
 
 
 def _own_weights(job: Job, names: Sequence[str]) -> Weights | None:
-    """The weights of the recipe's teacher, if its are among the distributions that are learned from."""
+    """The weights of the recipe's first teacher, if the student learns from its distributions. None otherwise."""
     itself = not job.section.across and (not names or next(iter(job.recipe.teachers)) in names)
     return job.teacher.weights if itself else None
 
 
 def check_teacher(source: Path, meta: LogitsMeta, tokens: Tokens, weights: Weights | None, ui: UI) -> None:
-    """Raises CorpusError when the logits are of another tokenizer or, with `weights`, of none of theirs.
+    """Raise CorpusError when the logits were made with another tokenizer or another revision than the teacher's.
 
-    Where the weights are not here, the latter cannot be known, and a note says so.
+    Without `weights`, the revision is not checked. When the files of the weights are not on this machine, the revision
+    cannot be checked, and a note says so.
     """
     made_by = {"tokenizer": ([meta["tokenizer"]], tokens.hash)}
     if weights is not None and weights.are_there:
@@ -202,7 +209,9 @@ def check_teacher(source: Path, meta: LogitsMeta, tokens: Tokens, weights: Weigh
 def objectives(
     section: TrainSection, meta: LogitsMeta | None, terms: _Terms | None
 ) -> dict[str, Callable[[nn.Module], Objective[Example]]]:
-    """What the student and its baseline learn by. Without distributions they would be the same student."""
+    """The objectives of the student and its baseline. Without distributions both would be the same, so there is no
+    baseline.
+    """
 
     def by(meta: LogitsMeta | None, terms: _Terms | None) -> Callable[[nn.Module], Objective[Example]]:
         def objective(model: PreTrainedModel) -> Objective[Example]:
@@ -219,7 +228,7 @@ def objectives(
 
 
 def targets_of(meta: LogitsMeta) -> Targets:
-    """What training.json says of the distributions."""
+    """The facts about the distributions for training.json."""
     return Targets(
         kind=meta["kind"],
         temperature=meta["temperature"],
@@ -231,7 +240,7 @@ def targets_of(meta: LogitsMeta) -> Targets:
 
 
 def learns_by(section: TrainSection, meta: LogitsMeta | None) -> str:
-    """The objective in one line, for cards."""
+    """Describe the objective in one line, for cards."""
     if meta is None:
         line = "cross-entropy on the completions' tokens"
     else:
@@ -251,14 +260,14 @@ def learns_by(section: TrainSection, meta: LogitsMeta | None) -> str:
 
 @dataclass(frozen=True)
 class _Terms:
-    """Terms on the teacher's layers: of the live one, or of its `stored` states."""
+    """Loss terms on the teacher's layers: of the live teacher, or of its `stored` hidden states."""
 
     job: Job
     stored: States | None
 
     @classmethod
     def of(cls, job: Job) -> _Terms | None:
-        """Those that the job asks for."""
+        """The terms that the recipe requests; None when it requests none."""
         section = job.section
         if not (section.hidden or section.relations):
             return None
@@ -266,12 +275,14 @@ class _Terms:
         return cls(job, States(job.source.parent / "hidden", job.teacher.weights) if kept else None)
 
     def for_student(self, model: PreTrainedModel) -> LayerTerms:
-        """The terms of one student. Raises RecipeError for layers, widths or heads that do not fit."""
+        """The terms for one student. Raises RecipeError when layers, widths or heads do not fit."""
         return LayerTerms(model, self.stored or self.job.teacher.weights.model, self.job.section)
 
     def prepare(self, make: Make, lesson: Lesson) -> str:
-        """Refuse what does not fit before anything is trained, and have the states that are to be stored; the terms in
-        words."""
+        """Check that the terms fit the student, and compute the states to store. Returns a description of the terms.
+
+        This happens before training, so that a wrong recipe fails early. Raises RecipeError.
+        """
         first = self.for_student(make(lesson.longest).model)
         if self.stored:
             layers, rows = [t for _, t in first.pairs], Joined(lesson.texts, lesson.validation)

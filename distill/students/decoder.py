@@ -1,4 +1,4 @@
-"""Decoders: causal language models, made from the teacher's layers, from a checkpoint, or with random weights."""
+"""Decoder students: causal language models from the teacher's layers, from a checkpoint, or with random weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DEFAULT_LAYERS = 6
 
 
 def train(job: Job) -> Training:
-    """Train a decoder and its baseline on the same batches; see `Kind.train`."""
+    """Train a decoder and its baseline on the same batches. See `Kind.train`."""
     teach = online.train if job.section.online else completions.train
     return teach(job, lambda longest: _make(job), describe(_section(job), job.teacher.weights.layers))
 
@@ -38,10 +38,10 @@ def _make(job: Job) -> StudentModel:
 
 
 def decoder(student: DecoderStudent, tokens: Tokens, weights: Weights, seed: int) -> StudentModel:
-    """The student that a recipe names, before training: the same weights whenever it is called.
+    """Build the untrained student of a recipe, with the same weights at every call.
 
-    `tokens` and `weights` are the teacher's; the weights are loaded if some of their layers are copied. Raises
-    RecipeError for a student that cannot be made, or whose vocabulary is not the teacher's.
+    `tokens` and `weights` are the teacher's. The weights are loaded only if the student copies some of their layers.
+    Raises RecipeError when the student cannot be built, or has another vocabulary than the teacher.
     """
     if student.model is not None:
         files = ModelFiles.find(student.model)
@@ -56,12 +56,12 @@ def decoder(student: DecoderStudent, tokens: Tokens, weights: Weights, seed: int
 
 
 def layers_of(student: DecoderStudent, depth: int) -> list[int]:
-    """The layers that the student keeps of a teacher of `depth` layers. Raises RecipeError for one it does not have."""
+    """The layers of a teacher with `depth` layers that the student keeps. Raises RecipeError for an unknown layer."""
     return layer_map(DEFAULT_LAYERS if student.layers is None else student.layers, depth)
 
 
 def describe(student: DecoderStudent, depth: int) -> str:
-    """What the student of a teacher of `depth` layers was made from, for cards."""
+    """Describe what the student was made from, for cards. `depth` is the teacher's number of layers."""
     if student.model is not None:
         origin = f"the checkpoint {student.model}"
     elif student.config is not None:
@@ -72,12 +72,12 @@ def describe(student: DecoderStudent, depth: int) -> str:
 
 
 def open_student(folder: str | Path, batch_size: int, device: torch.device) -> LocalModel:
-    """A trained decoder; see `Kind.open`."""
+    """Open a trained decoder. See `Kind.open`."""
     section = {"model": str(Path(folder).resolve()), "batch_size": batch_size, "device": device.type}
     return LocalModel.open(TeacherSection.model_validate(section))
 
 
 def untrained(job: Job) -> LocalModel:
-    """The job's decoder before its first step; see `Kind.untrained`."""
+    """Build the job's decoder before its first step. See `Kind.untrained`."""
     teacher = job.teacher
     return LocalModel.of(_make(job).model.eval().to(teacher.weights.device), teacher.tokens, teacher.batch_size)

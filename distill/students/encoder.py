@@ -1,4 +1,4 @@
-"""Encoders with a classification head: stock transformers models on the teacher's class probabilities.
+"""Encoders with a classification head: standard transformers models that learn the teacher's label probabilities.
 
 encoder = Encoder.load("runs/demo/student")
 encoder.predict(["where is my parcel?"])             # (1, labels) probabilities
@@ -39,12 +39,12 @@ from synthgen.tables.engines import TeacherSection
 from synthgen.tables.students import EncoderStudent
 from synthgen.teachers.encoder import context_of, padded, token_ids
 
-_BATCH = 64  # texts at once when predicting
+_BATCH = 64  # texts in a batch in `predict`
 
 
 @dataclass(frozen=True)
 class Text:
-    """One row to learn from: its tokens and the teacher's probabilities of the labels."""
+    """One training row: its token ids, the teacher's label probabilities, and whether it counts as kept."""
 
     ids: list[int]
     probs: Sequence[float]
@@ -52,11 +52,11 @@ class Text:
 
 
 class FromProbabilities(Objective[Text]):
-    """A classifier on the teacher's probabilities.
+    """The loss of a classifier on the teacher's label probabilities.
 
-    kd_weight · divergence over every row + (1 − kd_weight) · cross-entropy with the teacher's likeliest label over
-    the rows that curation kept, each a mean over its own rows of the step. With `labels_alone` (the baseline),
-    cross-entropy over every row. `pad` is the padding token.
+    The loss is kd_weight · divergence + (1 − kd_weight) · cross-entropy. The divergence is a mean over all rows of the
+    step. Cross-entropy with the teacher's likeliest label is a mean over the kept rows of the step. With `labels_alone`
+    (the baseline), the loss is cross-entropy over all rows. `pad` is the id of the padding token.
     """
 
     def __init__(self, model: PreTrainedModel, pad: int, section: TrainSection, labels_alone: bool = False) -> None:
@@ -80,12 +80,12 @@ class FromProbabilities(Objective[Text]):
         return loss, {name: float(part.detach()) for name, part in parts.items()}
 
     def tokens(self, rows: Sequence[Text]) -> int:
-        """Tokens read."""
+        """The number of tokens that the student reads."""
         return sum(len(row.ids) for row in rows)
 
 
 def train(job: Job) -> Training:
-    """Train an encoder and its baseline on the same batches; see `Kind.train`."""
+    """Train an encoder and its baseline on the same batches. See `Kind.train`."""
     section, tokenizer = job.section, _tokenizer(job)
     first = _make(job, tokenizer)
     context = context_of(first.config, tokenizer)
@@ -141,7 +141,7 @@ def _objectives(section: TrainSection, pad: int) -> dict[str, Callable[[nn.Modul
 
 
 def describe(student: EncoderStudent, model_type: str) -> str:
-    """What the student was made from, for cards."""
+    """Describe what the student was made from, for cards."""
     what = f"{model_type} encoder with a classification head"
     if student.model is not None:
         return f"{what} from the checkpoint {student.model}"
@@ -149,9 +149,10 @@ def describe(student: EncoderStudent, model_type: str) -> str:
 
 
 def tokenizer_of(student: EncoderStudent, teacher: str) -> PreTrainedTokenizerBase:
-    """The student's tokenizer: its checkpoint's, the one that is named, or that of the model `teacher`.
+    """Load the student's tokenizer: that of its checkpoint, the tokenizer that the recipe names, or the teacher's.
 
-    It pads on the right. Raises TeacherError for one that cannot be loaded, RecipeError for one that cannot pad.
+    `teacher` is the teacher's model. The tokenizer pads on the right. Raises TeacherError when it cannot be loaded, and
+    RecipeError when it has no token to pad with.
     """
     tokenizer = load_tokenizer(student.model or student.tokenizer or teacher)
     if tokenizer.pad_token_id is None:
@@ -167,12 +168,12 @@ def tokenizer_of(student: EncoderStudent, teacher: str) -> PreTrainedTokenizerBa
 def encoder(
     student: EncoderStudent, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], seed: int
 ) -> PreTrainedModel:
-    """The student that a recipe names, before training: the same weights whenever it is called.
+    """Build the untrained student of a recipe, with the same weights at every call.
 
-    Raises RecipeError for one that cannot be made, TeacherError for a checkpoint that cannot be loaded.
+    Raises RecipeError when the student cannot be built, and TeacherError when a checkpoint cannot be loaded.
     """
     classes = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
-    torch.manual_seed(seed)  # a checkpoint's head is new, too
+    torch.manual_seed(seed)  # a checkpoint needs it too, because its head is new
     if student.model is not None:
         section = TeacherSection(model=student.model)
         model = load_weights(section, AutoModelForSequenceClassification, **classes, ignore_mismatched_sizes=True)[
@@ -186,9 +187,9 @@ def encoder(
 
 
 def read_texts(source: Path, tokenizer: PreTrainedTokenizerBase, cache: Path, choice: Choice) -> Mapped[Text]:
-    """The rows of a split, which is the one place where such students get them; their tokens are in `cache`.
+    """Open the rows of a split. Encoder classifiers get their rows only from here. Tokens are stored in `cache`.
 
-    Raises CorpusError when a row has no class probabilities, or no row is left.
+    Raises CorpusError when a row has no label probabilities, or when no row is left.
     """
     reader = labels_reader(lambda texts: token_ids(tokenizer, texts), tokenizer_identity(tokenizer))
     stream = open_stream(source, reader, cache, choice)
@@ -201,7 +202,7 @@ def read_texts(source: Path, tokenizer: PreTrainedTokenizerBase, cache: Path, ch
 
 @dataclass
 class Encoder:
-    """A trained encoder and its tokenizer, as stock transformers loads them."""
+    """A trained encoder and its tokenizer, as transformers loads them."""
 
     labels: list[str]
     model: PreTrainedModel
@@ -209,7 +210,7 @@ class Encoder:
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> Encoder:
-        """From the folder that training wrote."""
+        """Load an encoder from the folder that training wrote. Raises CorpusError when there is no config.json."""
         if not (Path(folder) / "config.json").exists():
             raise CorpusError(f"'{folder}' holds no student (no config.json)", "train one: `distill train RUN`")
         auto = AutoModelForSequenceClassification
@@ -219,12 +220,12 @@ class Encoder:
 
     @property
     def parameters(self) -> int:
-        """Numbers in the model."""
+        """The number of parameters of the model."""
         return sum(p.numel() for p in self.model.parameters())
 
     @torch.inference_mode()
     def predict(self, texts: Sequence[str]) -> Array:
-        """Probabilities, (texts, labels); texts that are too long are cut."""
+        """Return the label probabilities, (texts, labels). Texts that are too long are truncated."""
         ids = token_ids(self.tokenizer, texts, context_of(self.model.config, self.tokenizer))
         out = np.zeros((len(texts), len(self.labels)))
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
@@ -236,11 +237,11 @@ class Encoder:
 
 
 def open_student(folder: str | Path, batch_size: int, device: torch.device) -> Encoder:
-    """A trained encoder; see `Kind.open`."""
+    """Open a trained encoder. See `Kind.open`."""
     return Encoder.load(folder, device)
 
 
 def untrained(job: Job) -> Encoder:
-    """The job's encoder before its first step; see `Kind.untrained`."""
+    """Build the job's encoder before its first step. See `Kind.untrained`."""
     tokenizer = _tokenizer(job)
     return Encoder(list(job.labels), _make(job, tokenizer).eval(), tokenizer)

@@ -1,4 +1,4 @@
-"""What students of labels have in common: the text that they read, and how they are asked."""
+"""The common parts of students that choose a label: the interface, and the text that they read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from synthgen.records import Message
 
 
 class Predicts(Protocol):
-    """A student that gives probabilities of `labels`; `parameters` is how many numbers it has."""
+    """A student that predicts probabilities of `labels`. `parameters` is its number of parameters."""
 
     labels: list[str]
 
@@ -28,11 +28,11 @@ class Predicts(Protocol):
     def parameters(self) -> int: ...
 
     def predict(self, texts: Sequence[str]) -> Array:
-        """Probabilities, (texts, labels)."""
+        """Return the label probabilities, (texts, labels)."""
 
 
 def learns_by(section: TrainSection) -> str:
-    """The objective of a student of label probabilities in one line, for cards."""
+    """Describe the objective of a student of label probabilities in one line, for cards."""
     if section.kd_weight == 0:
         return "cross-entropy on the teacher's likeliest labels"
     line = f"{section.kd_weight:g} · {section.loss} from label probabilities"
@@ -40,26 +40,26 @@ def learns_by(section: TrainSection) -> str:
 
 
 def last_question(prompt: Sequence[Message]) -> str:
-    """What the student reads: the last user message of a prompt."""
+    """Return the text that the student reads: the last user message of a prompt."""
     return str(next(m["content"] for m in reversed(prompt) if m["role"] == "user"))
 
 
 def texts_of(rows: Sequence[Row]) -> list[str]:
-    """What the student reads of each row."""
+    """Return the text that the student reads, for each row."""
     return [last_question(row.prompt) for row in rows]
 
 
 def label_probs(rows: Sequence[Row]) -> list[Floats]:
-    """The teacher's probabilities of the labels for each row. Raises CorpusError for a row that has none."""
+    """Return the teacher's label probabilities of each row. Raises CorpusError when a row has none."""
     if not all(row.label_probs for row in rows):
         raise CorpusError("the corpus has no class probabilities to learn from", "generate with strategy: classify")
     return [np.asarray(row.label_probs, np.float32) for row in rows]
 
 
 def labels_reader(tokenize: Callable[[Sequence[str]], Sequence[Sequence[int]]], identity: object) -> Reader:
-    """Reads a row as the ids that `tokenize` makes of its text, and the probabilities of its labels.
+    """Return a reader of each row's token ids and label probabilities.
 
-    `identity`, a JSON value, tells `tokenize` from others.
+    `tokenize` converts texts to ids. `identity` is a JSON value that changes whenever `tokenize` gives other ids.
     """
     return Reader(
         durable.digest(identity), (PROMPT, LABEL_PROBS), lambda rows: tokenize(texts_of(rows)), values=label_probs
@@ -67,7 +67,10 @@ def labels_reader(tokenize: Callable[[Sequence[str]], Sequence[Sequence[int]]], 
 
 
 def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> list[object]:
-    """What decides the ids that a tokenizer makes of a text. Earlier calls, which set truncation, do not count."""
+    """Return a JSON value that changes whenever the tokenizer gives other ids.
+
+    Truncation and padding are ignored, because earlier calls may have set them.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     state = {"truncation": None, "padding": None}
     body = json.loads(backend.to_str()) | state if backend is not None else sorted(tokenizer.get_vocab().items())

@@ -1,4 +1,4 @@
-"""Training decoders by a live teacher; the objectives are in `distill.targets.live`."""
+"""Trains decoders with a live teacher. The objectives are in `distill.targets.live`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ LEARNED_FROM = {
 
 
 def train(job: Job, make: Make, origin: str) -> Training:
-    """Train the student that `make` gives and its baseline on the same batches; `origin` says what it is made from."""
+    """Train the student that `make` returns, and its baseline, on the same batches.
+
+    `origin` is a description of what the student is made from.
+    """
     section, online = job.section, _section(job)
     check_teacher(job.source, job.teacher)
     rows = _texts(job, "train")
@@ -64,6 +67,7 @@ def _section(job: Job) -> OnlineSection:
 
 
 def _texts(job: Job, split: str) -> Mapped[Text]:
+    """Open the rows of a split."""
     teacher, cache = job.teacher, cache_folder(job.source, job.folder)
     return read_texts(job.source, teacher.tokens, teacher.context, job.section, cache, split)
 
@@ -84,6 +88,6 @@ def _objectives(job: Job, steps: int) -> dict[str, Callable[[nn.Module], Objecti
 
 
 def _learns_by(section: TrainSection) -> str:
-    """The objective in one line, for cards."""
+    """Describe the objective in one line, for cards."""
     line = f"{section.kd_weight:g} · {section.loss} from the live teacher"
     return line + (f" + {1 - section.kd_weight:g} · cross-entropy" if section.kd_weight < 1 else "")

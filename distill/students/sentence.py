@@ -1,7 +1,8 @@
-"""Sentence encoders: a smaller model whose pooled vectors are the teacher's.
+"""Sentence encoders: smaller models that learn to produce the teacher's pooled vectors.
 
-The teacher is an embedding model; it reads each text once, before the first step. A student of another width learns a
-projection (Dense, without bias) as part of itself, so its vectors have the teacher's width.
+The teacher is an embedding model. It reads each text once, before the first step. If the student has another width, it
+gets a linear projection without bias (a Dense module), so its vectors have the teacher's width. The projection is
+trained and saved as a part of the student.
 """
 
 from __future__ import annotations
@@ -35,14 +36,17 @@ from synthgen.teachers.embedding import EmbeddingModel, SentenceEncoder
 
 @dataclass(frozen=True)
 class Sentence:
-    """One text in the student's tokens, and the teacher's vector of it."""
+    """One text in the student's tokens, and the teacher's vector of the text."""
 
     ids: list[int]
     vector_D: Tensor
 
 
 class FromVectors(Objective[Sentence]):
-    """A student on its teacher's vectors: the mean over the step's texts of `distance` (see SentenceStudent)."""
+    """The mean, over the step's texts, of the distance between the student's and the teacher's vectors.
+
+    `distance` is `SentenceStudent.distance`.
+    """
 
     def __init__(self, model: SentenceEncoder, distance: str) -> None:
         super().__init__()
@@ -60,14 +64,14 @@ class FromVectors(Objective[Sentence]):
         return loss, {"loss": float(loss.detach())}
 
     def tokens(self, rows: Sequence[Sentence]) -> int:
-        """Tokens read."""
+        """The number of tokens that the student reads."""
         return sum(len(row.ids) for row in rows)
 
 
 def sentence(student: SentenceStudent, teacher: SentenceEncoder, seed: int) -> SentenceEncoder:
-    """The student that a recipe names, before training: the same weights whenever it is called.
+    """Build the untrained student of a recipe, with the same weights at every call.
 
-    Raises RecipeError for one that cannot be made, TeacherError for a checkpoint that cannot be loaded.
+    Raises RecipeError when the student cannot be built, and TeacherError when a checkpoint cannot be loaded.
     """
     tokenizer, context = teacher.tokenizer, teacher.context
     if student.model is not None:
@@ -78,7 +82,7 @@ def sentence(student: SentenceStudent, teacher: SentenceEncoder, seed: int) -> S
     else:
         model = from_layers(teacher.model, layers_of(student, teacher), AutoModel)
     if getattr(model, "pooler", None) is not None:
-        model.pooler.requires_grad_(False)  # nothing reads it
+        model.pooler.requires_grad_(False)  # the pooler's output is not used
     torch.manual_seed(seed)
     width, dense = int(model.config.hidden_size), None
     if teacher.dense is not None and student.model is None and width == teacher.model.config.hidden_size:
@@ -91,13 +95,13 @@ def sentence(student: SentenceStudent, teacher: SentenceEncoder, seed: int) -> S
 
 
 def layers_of(student: SentenceStudent, teacher: SentenceEncoder) -> list[int]:
-    """The teacher's layers that the student keeps; half of them, if the recipe does not say."""
+    """The teacher's layers that the student keeps. By default half of them."""
     depth = int(teacher.model.config.num_hidden_layers)
     return layer_map((depth + 1) // 2 if student.layers is None else student.layers, depth)
 
 
 def describe(student: SentenceStudent, teacher: SentenceEncoder, model: SentenceEncoder) -> str:
-    """What the student `model` was made from, for cards."""
+    """Describe what the student `model` was made from, for cards."""
     if student.model is not None:
         origin = f"the checkpoint {student.model}"
     elif student.config is not None:
@@ -111,7 +115,7 @@ def describe(student: SentenceStudent, teacher: SentenceEncoder, model: Sentence
 
 
 def train(job: Job) -> Training:
-    """Train a sentence encoder on all texts of the train split; see `Kind.train`. It has no baseline."""
+    """Train a sentence encoder on all texts of the train split, without a baseline. See `Kind.train`."""
     section, student = job.section, _section(job)
     teacher = EmbeddingModel.open(local_teacher(job.recipe))
     first = sentence(student, teacher.model, section.seed)
@@ -154,9 +158,9 @@ def _section(job: Job) -> SentenceStudent:
 def read_sentences(
     source: Path, teacher: EmbeddingModel, student: SentenceEncoder, cache: Path, choice: Choice
 ) -> Mapped[Sentence]:
-    """The texts of a split with the teacher's vectors, which is the one place where such students get them.
+    """Open the texts of a split with the teacher's vectors. Sentence encoders get their rows only from here.
 
-    Tokens and vectors are in `cache`. A vector is computed once, with those of the texts of its shard.
+    Tokens and vectors are stored in `cache`, so each vector is computed once.
     """
 
     def vectors(rows: Sequence[Row]) -> list[Floats]:
@@ -177,12 +181,12 @@ def read_sentences(
 
 
 def open_student(folder: str | Path, batch_size: int, device: torch.device) -> EmbeddingModel:
-    """A trained sentence encoder; see `Kind.open`."""
+    """Open a trained sentence encoder. See `Kind.open`."""
     section = {"model": str(Path(folder).resolve()), "batch_size": batch_size, "device": device.type}
     return EmbeddingModel.open(TeacherSection.model_validate(section))
 
 
 def untrained(job: Job) -> SentenceEncoder:
-    """The job's sentence encoder before its first step; see `Kind.untrained`."""
+    """Build the job's sentence encoder before its first step. See `Kind.untrained`."""
     teacher = EmbeddingModel.open(local_teacher(job.recipe)).model
     return sentence(_section(job), teacher, job.section.seed).eval().to(teacher.device)

@@ -1,7 +1,7 @@
-"""Students of an encoder and a decoder (T5, BART and similar models) in the teacher's tokens.
+"""Encoder-decoder students (T5, BART and similar models) with the teacher's tokenizer.
 
-The encoder reads the prompt as the teacher's chat template renders it. The decoder reads its start token and the
-completion, and predicts the completion, so the stored distributions belong to its states one by one.
+The encoder reads the prompt, rendered with the teacher's chat template. The decoder reads its start token and the
+completion, and predicts the completion. Each decoder position therefore corresponds to one stored distribution.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from synthgen.teachers.base import Reply
 
 
 def train(job: Job) -> Training:
-    """Train an encoder-decoder and its baseline on the same batches; see `Kind.train`."""
+    """Train an encoder-decoder student and its baseline on the same batches. See `Kind.train`."""
     return completions.train(job, lambda longest: _make(job, longest), describe(_section(job)))
 
 
@@ -43,19 +43,21 @@ def _make(job: Job, longest: int = 0) -> StudentModel:
 
 
 def describe(student: Seq2SeqStudent) -> str:
-    """What the student was made from, for cards."""
+    """Describe what the student was made from, for cards."""
     if student.model is not None:
         return f"encoder and decoder from the checkpoint {student.model}"
     return f"encoder and decoder of random weights: {in_words(student.config or {})}"
 
 
 def seq2seq(student: Seq2SeqStudent, tokens: Tokens, vocab_size: int, seed: int, longest: int = 0) -> StudentModel:
-    """The student that a recipe names, before training: the same weights whenever it is called.
+    """Build the untrained student of a recipe, with the same weights at every call.
 
-    `tokens` and `vocab_size`, the width of the logits, are the teacher's. Random weights begin and pad with the
-    tokenizer's padding token, or, where it has none, with its end. Raises RecipeError for a student that cannot be
-    made, has another vocabulary than the teacher, or has fewer positions than `longest`, the tokens of the longest
-    prompt or completion.
+    `tokens` and `vocab_size`, the width of the logits, are the teacher's. A student with random weights uses the
+    tokenizer's padding token as start and padding token. If there is none, it uses the end token. `longest` is the
+    number of tokens of the longest prompt or completion.
+
+    Raises RecipeError when the student cannot be built, has another vocabulary than the teacher, or has fewer positions
+    than `longest`.
     """
     if student.model is not None:
         model = _from_checkpoint(student.model, tokens)
@@ -99,7 +101,7 @@ def _of_random_weights(student: Seq2SeqStudent, tokens: Tokens, vocab_size: int,
 
 @dataclass
 class Seq2SeqModel:
-    """A student that writes greedily."""
+    """An encoder-decoder student that writes greedily."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -107,7 +109,7 @@ class Seq2SeqModel:
 
     @classmethod
     def open(cls, folder: str | Path, batch_size: int, device: torch.device) -> Seq2SeqModel:
-        """A trained student, from the folder that training wrote; see `Kind.open`."""
+        """Open a trained student from the folder that training wrote. See `Kind.open`."""
         model = loaded(
             str(folder),
             lambda: AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False),
@@ -118,7 +120,7 @@ class Seq2SeqModel:
     def sample(
         self, requests: Sequence[Request], spec: None = None, tick: Callable[[int], None] = lambda tokens: None
     ) -> list[Reply]:
-        """One reply for each request: the likeliest token at each step, to an end token or `max_new_tokens`."""
+        """Return one reply for each request. Decoding is greedy, and ends at an end token or `max_new_tokens`."""
         config = self.model.generation_config
         ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
         replies: list[Reply] = []
@@ -145,12 +147,12 @@ class Seq2SeqModel:
 
 
 def untrained(job: Job) -> Seq2SeqModel:
-    """The job's student before its first step; see `Kind.untrained`."""
+    """Build the job's student before its first step. See `Kind.untrained`."""
     teacher = job.teacher
     model = _make(job).model.eval().to(teacher.weights.device)
     return Seq2SeqModel(model, teacher.tokens.tokenizer, teacher.batch_size)
 
 
 def open_student(folder: str | Path, batch_size: int, device: torch.device) -> Seq2SeqModel:
-    """A trained student; see `Kind.open`."""
+    """Open a trained student. See `Kind.open`."""
     return Seq2SeqModel.open(folder, batch_size, device)

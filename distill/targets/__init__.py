@@ -1,1 +1,1 @@
-"""What a student learns from: stored or live distributions, several teachers, hidden states, rationales, tokens."""
+"""The targets of students: stored or live distributions, several teachers, hidden states, rationales, tokens."""

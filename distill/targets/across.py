@@ -1,17 +1,18 @@
-"""A teacher with another tokenizer: its stored distributions of the same text, in the student's tokens.
+"""Translates the stored distributions of a teacher with another tokenizer to the student's tokens, on the same text.
 
-Both completions are cut at the bytes where both tokenizers begin a token. A part that is one token in each is the same
-token after the same text: the teacher's kept ids become the student's where both vocabularies have the same bytes, and
-the probabilities of its other ids join the mass that it left out. The result is an ordinary `TopK`: the divergence is
-exact on the shared ids, and all other ids are one outcome on both sides.
+Both tokenizations of a completion are cut at the bytes where both begin a token. If a part is one token in each
+tokenization, both tokens have the same bytes and follow the same text. The teacher's kept ids are then mapped to
+student ids with the same bytes. The probabilities of kept ids without such a student id are added to the residual mass.
+The result is an ordinary `TopK`. The divergence is exact on the shared ids, and all other ids are one outcome.
 
-A part that is cut differently has one distribution on each side, by the chain rule: that of its last token, times the
-probabilities of the tokens before it. Their distance is ULD (arXiv 2402.12030), Σ_i |sort(p)_i − sort(q)_i| with the
-shorter one padded with zeros, where the teacher's p is its kept probabilities and even shares of what it left out. At
-the positions of such a part the target is one outcome with all the mass, from which every divergence is zero.
+Otherwise the tokenizers split the part differently. By the chain rule, each model has one distribution for the part:
+that of the part's last token, times the probabilities of the tokens before. The loss on it is ULD (arXiv 2402.12030),
+Σ_i |sort(p)_i − sort(q)_i|, where the shorter list is padded with zeros. Here p has the teacher's kept probabilities
+and even shares of its residual mass, and q is the student's distribution. At the positions of such a part, the `TopK`
+target is a single outcome with all the mass. Every divergence from it is zero.
 
-Two inputs are refused: at another temperature than 1 the chain rule does not hold for the stored probabilities, and the
-sorted probabilities of draws are not those of the distribution.
+Two kinds of input are refused. At a temperature other than 1, the chain rule does not hold for the stored
+probabilities. For draws, the sorted frequencies are not the sorted probabilities.
 """
 
 from __future__ import annotations
@@ -38,19 +39,22 @@ from synthgen.records import Record
 from synthgen.results import training
 from synthgen.teachers.server_tokens import TokenMap, pieces_of
 
-_CHUNK_ELEMENTS = 1 << 23  # logits at once
+_CHUNK_ELEMENTS = 1 << 23  # maximum number of logits in memory
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Bytes of each token (None: special, or none), and the token that ends a completion."""
+    """The bytes of each token, and the token that ends a completion.
+
+    The bytes are None for special tokens and for ids without a token.
+    """
 
     pieces: list[bytes | None]
     end: int | None
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, end: int | None = None) -> Vocabulary:
-        """Of a tokenizer; `end` is its end-of-text token unless given."""
+        """The vocabulary of a tokenizer. `end` is by default the tokenizer's end-of-text token."""
         special = set(tokenizer.all_special_ids)
         ids = pieces_of(tokenizer)
         pieces: list[bytes | None] = [None] * (max(ids.values()) + 1)
@@ -61,8 +65,10 @@ class Vocabulary:
 
 
 def shared(student: Vocabulary, teacher: Vocabulary, size: int) -> Ints:
-    """For each of the teacher's ids, at least `size` of them, the student's id of the same bytes, or −1. The ends of
-    completions are the same."""
+    """Return, for each teacher id, the student id with the same bytes, or −1 when there is none.
+
+    The result has at least `size` entries. The teacher's end token is mapped to the student's.
+    """
     ids = {piece: token for token, piece in reversed(list(enumerate(student.pieces))) if piece is not None}
     mapping = np.full(max(size, len(teacher.pieces)), -1, np.int64)
     for token, piece in enumerate(teacher.pieces):
@@ -76,10 +82,11 @@ def shared(student: Vocabulary, teacher: Vocabulary, size: int) -> Ints:
 def cuts(
     student_ids: Sequence[int], student: Vocabulary, teacher_ids: Sequence[int], teacher: Vocabulary
 ) -> list[tuple[slice, slice]] | None:
-    """Parts of two tokenizations of one text, between the bytes where both begin a token: (student's, teacher's).
+    """Cut two tokenizations of one text at the bytes where both begin a token.
 
-    A special token at the end is a part of its own where both have one, and is left out where one has; so is the first
-    part where one tokenizer begins a text with a space of its own. None when the texts differ.
+    Returns the parts as (slice of the student's tokens, slice of the teacher's tokens), or None when the texts differ.
+    Special tokens at the end are a separate part if both tokenizations have one. If only one has one, the token is left
+    out. The first part is left out when only one tokenizer puts a space before the text.
     """
     a, b = _pieces(student_ids, student), _pieces(teacher_ids, teacher)
     ends = [bool(side) and side[-1] is None for side in (a, b)]
@@ -107,7 +114,7 @@ def _pieces(ids: Sequence[int], vocabulary: Vocabulary) -> list[bytes | None]:
 
 
 def _strip_space(one: list[bytes], other: list[bytes]) -> bool:
-    """Take the space away that `one` begins with and `other` does not; whether the texts are then the same."""
+    """Remove the first space of `one` if the texts are then the same. Returns whether it was removed."""
     own_space = bool(one) and one[0].startswith(b" ") and len(one[0]) > 1
     if own_space and b"".join(one) == b" " + b"".join(other):
         one[0] = one[0][1:]
@@ -117,8 +124,11 @@ def _strip_space(one: list[bytes], other: list[bytes]) -> bool:
 
 @dataclass(frozen=True)
 class Translation:
-    """From a teacher's distributions to a student's ids: `ids` is what `shared` gives, `size` the student's vocabulary,
-    `teacher_size` the width of the teacher's logits."""
+    """Translates a teacher's distributions to student ids.
+
+    `ids` is the result of `shared`. `size` is the student's vocabulary size, and `teacher_size` the width of the
+    teacher's logits.
+    """
 
     ids: Ints
     size: int
@@ -127,14 +137,16 @@ class Translation:
     def translated(
         self, target: logits.TopK, teacher_ids: Sequence[int], parts: Sequence[tuple[slice, slice]], count: int
     ) -> tuple[logits.TopK, list[Part]]:
-        """The teacher's distributions along `teacher_ids` as a top-k over the student's ids at `count` positions, and
-        the parts for ULD."""
+        """Translate the teacher's distributions along `teacher_ids`.
+
+        Returns a top-k over student ids at the student's `count` positions, and the parts for ULD.
+        """
         k = target.ids.shape[1]
         out_ids, out_logp = np.full((count, k), self.size, np.int32), np.full((count, k), -np.inf, np.float32)
         tail = np.zeros(count, np.float32)
         differently = []
         real_Tk = np.ones(target.ids.shape, bool)
-        real_Tk[:, 1:] = target.ids[:, 1:] != target.ids[:, :1]  # an API's empty slot repeats the first id
+        real_Tk[:, 1:] = target.ids[:, 1:] != target.ids[:, :1]  # empty slots of an API repeat the first id
         for own, theirs in parts:
             last = theirs.stop - 1
             kept, logp = target.ids[last][real_Tk[last]], target.logprobs[last][real_Tk[last]].astype(np.float64)
@@ -156,7 +168,9 @@ class Translation:
         return logits.TopK(out_ids, out_logp, tail, np.zeros(count, np.float32)), differently
 
     def _logprob(self, target: logits.TopK, real_Tk: Ints, place: int, token: int) -> float:
-        """log p of the teacher's own token at one position: as stored, or its share of what was left out."""
+        """The teacher's log p of a token of its text at one position. If the token was not kept, it gets an even share
+        of the residual mass.
+        """
         hit = np.flatnonzero((target.ids[place] == token) & real_Tk[place])
         if len(hit):
             return float(target.logprobs[place][hit[0]])
@@ -164,10 +178,10 @@ class Translation:
 
 
 def uld(states_ND: Tensor, head: Head | None, batch: Sequence[Example], vocabulary: int) -> Tensor:
-    """Σ over the parts of all rows of Σ_i |sort(p)_i − sort(q)_i|; states and head as `through_head` takes them.
+    """Sum Σ_i |sort(p)_i − sort(q)_i| over the parts of all rows. For `states_ND` and `head`, see `through_head`.
 
-    Gradients reach the probabilities of a part's earlier tokens too. Logits are computed for as many parts at a time as
-    have 2²³ of them, and again in the backward pass.
+    Gradients also flow through the probabilities of a part's earlier tokens. Parts are processed in chunks with at most
+    2²³ logits. The logits are computed again in the backward pass.
     """
     total = torch.zeros((), device=states_ND.device)
     located: list[Located] = []
@@ -185,7 +199,7 @@ def uld(states_ND: Tensor, head: Head | None, batch: Sequence[Example], vocabula
 
 
 Located = tuple[int, Part, list[int]]
-"""Where a part's row begins among the states of a batch, the part, and the student's tokens of it."""
+"""(index of the first state of the part's row in the batch, the part, the student's tokens of the part)."""
 
 
 def _uld_of(states_ND: Tensor, head: Head | None, chunk: list[Located], vocabulary: int) -> Tensor:
@@ -213,7 +227,7 @@ def _width(part: Part, q: Tensor) -> int:
 
 
 def _padded(part: Part, q: Tensor) -> Tensor:
-    """The teacher's sorted probabilities: those kept, even shares, zeros."""
+    """The teacher's sorted probabilities: the kept ones, then even shares of the residual mass, then zeros."""
     p = torch.zeros(_width(part, q), dtype=q.dtype, device=q.device)
     p[: len(part.kept)] = torch.from_numpy(part.kept).to(q.device, q.dtype)
     p[len(part.kept) : len(part.kept) + part.others] = part.share
@@ -222,8 +236,11 @@ def _padded(part: Part, q: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Scored:
-    """What a teacher with another tokenizer gave along a corpus's texts, in a run of its own: its rows by the id of the
-    corpus's row, where their logits lie, and what these logits say of themselves."""
+    """The run in which a teacher with another tokenizer scored a corpus's texts.
+
+    `records` are its rows by the id of the corpus's row. `index` has the place of the logits by the id of the run's
+    row. `meta` is the metadata of the logits.
+    """
 
     folder: Path
     records: dict[str, Record]
@@ -232,7 +249,7 @@ class Scored:
 
     @classmethod
     def open(cls, run: Path) -> Scored:
-        """Raises CorpusError when the run has no logits that can be used across tokenizers."""
+        """Open the run. Raises CorpusError when it has no logits that can be used across tokenizers."""
         folder = corpus.resolve(run, prefer=("generated", "curated"))
         [index] = stored(folder, ())
         records = {r.seed_id: r for _, batch in corpus.records(folder) for r in batch if r.id in index}
@@ -245,7 +262,10 @@ class Scored:
         return cls(folder, records, index, meta)
 
     def tokens(self, tokenizer: str | None) -> TokenMap:
-        """The tokenizer that scored, or the named one. Raises CorpusError for one that did not make these logits."""
+        """Open the scoring teacher's tokenizer, or the tokenizer with the given name.
+
+        Raises CorpusError when the logits were made with another tokenizer.
+        """
         teacher = next(iter(corpus.manifest(self.folder)["teachers"].values()))
         name = tokenizer or str(find_weights(teacher["model"])[0] or teacher["model"])
         found = TokenMap.open(name)
@@ -257,7 +277,7 @@ class Scored:
         return found
 
     def target(self, record: Record) -> logits.TopK:
-        """The distributions along one of the run's rows."""
+        """The distributions of one of the run's rows."""
         path, shard, row = self.index[record.id]
         logits.check_aligned(shard, row, record.id, record.token_ids or (), path)
         target = shard.target(row)
@@ -266,9 +286,9 @@ class Scored:
 
 
 def load_across(folder: Path, tokens: Tokens, section: Across, choice: Choice) -> TrainingSet:
-    """The examples of a curated corpus with the distributions that another run's teacher gave along their text.
+    """Load the examples of a curated corpus, with the distributions of another run's teacher on the same texts.
 
-    `tokens` are the student's. Raises CorpusError when that run does not know these rows or has no such logits.
+    `tokens` are the student's. Raises CorpusError when that run has not scored these rows, or has no suitable logits.
     """
     scored = Scored.open(Path(section.run))
     teacher, student = Vocabulary.of(scored.tokens(section.tokenizer).tokenizer), Vocabulary.of(tokens.tokenizer)
@@ -311,11 +331,11 @@ def load_across(folder: Path, tokens: Tokens, section: Across, choice: Choice) -
 
 
 def facts(data: TrainingSet, section: Across) -> training.Across:
-    """How many tokens are learned which way."""
+    """Count the tokens that are learned by divergence, by ULD, and without a target."""
     assert data.meta is not None
     tokens = sum(len(e.completion) for e in data.examples)
     differently = sum(part.end - part.begin for e in data.examples for part in e.parts)
-    # One outcome with all the mass: the divergence says nothing there.
+    # At these positions the target is a single outcome with all the mass, so the divergence is zero.
     silent = sum(int((e.target.log_tail == 0).sum()) for e in data.examples if isinstance(e.target, logits.TopK))
     return training.Across(
         teacher=data.meta["teacher"].rpartition("@")[0],

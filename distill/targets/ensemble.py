@@ -1,23 +1,27 @@
-"""Several teachers' stored distributions of the same tokens, merged into one.
+"""Merges several teachers' stored distributions of the same tokens into one.
 
     merge = Merge(("a", "b"), how="mean", by="weights", weights=(0.7, 0.3))
     stream = open_stream(folder, reader, cache, Choice(512, teachers=merge.names, merge=merge))
 
-There are two ways. p_k is teacher k at the temperature of the loss, and the weights w sum to 1:
+There are two ways to merge. Here p_k is the distribution of teacher k at the temperature of the loss, q is the student,
+and the weights w sum to 1:
 
-    mean  Σ_k w_k p_k                    the linear pool: KL from it has the gradient of Σ_k w_k KL(p_k ‖ q)
-    pool  Π_k p_k^w_k / Z                the log-opinion pool, what averaging logits gives
+    mean  Σ_k w_k p_k                    the linear pool; the KL from it has the gradient of Σ_k w_k KL(p_k ‖ q)
+    pool  Π_k p_k^w_k / Z                the log-opinion pool, which is the same as averaging the logits
 
-Top-k: the union of the supports is kept. An id that teacher k has not kept gets an even share of what that teacher
-left out, ρ_k / (V − k_k): a probability of zero would be wrong in the mean, and make the pool zero. The same goes for
-the bucket of all ids outside the union. If every support is the whole vocabulary the result is exact. Otherwise each
-teacher is off by at most ρ_k in total variation, which bounds the mean's error by Σ w_k ρ_k; in the pool the ratio of
-two ids that all teachers have kept is exact. The stored normalizer gives log-probabilities at the temperature of the
-loss, so merging there needs no approximation: the mean is of the tempered distributions (the tempered mean cannot be
-computed from a top-k), and the pool is both.
+Top-k: the result keeps the union of the teachers' kept ids. An id that teacher k did not keep gets an even share of the
+teacher's residual mass ρ_k. The share is ρ_k / (V − number of ids that k kept). A probability of zero would be wrong in
+the mean, and would make the pool zero. The bucket of all ids outside the union is treated in the same way. The result
+is exact if every teacher kept the whole vocabulary. Otherwise the distribution of each teacher has an error of at most
+ρ_k in total variation. The error of the mean is therefore at most Σ w_k ρ_k. In the pool, the ratio of two ids that all
+teachers kept is exact.
 
-Sampled: each teacher's draws, weighted, are an unbiased estimate of the mean. The recipe refuses a pool of draws, since
-it is not linear in the probabilities, and one zero among the draws would make it zero.
+The stored normalizer gives log-probabilities at the temperature of the loss. Merging at this temperature therefore
+needs no further approximation. The mean is the mean of the tempered distributions, because the tempered mean cannot be
+computed from a top-k. For the pool, both orders give the same result.
+
+Sampled: the weighted draws of all teachers are an unbiased estimate of the mean. The recipe refuses a pool of draws: it
+is not linear in the probabilities, and a single zero among the draws would make it zero.
 """
 
 from __future__ import annotations
@@ -41,16 +45,17 @@ Array = npt.NDArray[np.float64]
 Metas = Sequence[LogitsMeta]
 
 Read = Callable[[Choice], Stream]
-"""Opens rows of one curated corpus."""
+"""Opens the rows of one curated corpus."""
 
 _FORMULAS = {"mean": "mean", "pool": "log-opinion pool"}  # in words
 
 
 @dataclass
 class Merge:
-    """Merges the targets of one row, in the order of `names`. `weights` sum to 1; None: each row's own, by agreement.
+    """Merges the targets of one row. The targets are in the order of `names`.
 
-    `by` says on cards where the weights come from.
+    `weights` sum to 1. When they are None, each row has its own weights, from the teachers' agreement. `by` says on
+    cards where the weights come from.
     """
 
     names: tuple[str, ...]
@@ -59,8 +64,10 @@ class Merge:
     weights: tuple[float, ...] | None = None
 
     def __call__(self, targets: Sequence[logits.Target], metas: Metas) -> tuple[logits.Target, LogitsMeta]:
-        """The merged target, and its metadata in place of the shards'. Raises CorpusError for targets that are not
-        of one kind, temperature and tokenizer."""
+        """Return the merged target and its metadata.
+
+        Raises CorpusError when the targets differ in kind, temperature or tokenizer.
+        """
         self._check(metas)
         vocabulary = min(meta["vocab_size"] for meta in metas)
         teachers = [meta["teacher"] for meta in metas]
@@ -99,7 +106,9 @@ class Merge:
                 )
 
     def facts(self, rows: Iterable[tuple[Sequence[logits.Target], Metas]]) -> training.Ensemble:
-        """What training.json and the cards say. `rows` are the training rows' targets, read if the weights differ."""
+        """The facts for training.json and the cards. `rows` are the targets of the training rows. They are read only if
+        each row has its own weights.
+        """
         if self.weights:
             weights = _named(self.names, np.array(self.weights))
             return training.Ensemble(merge=self.how, by=self.by, weights=weights, deviations=None)
@@ -109,13 +118,13 @@ class Merge:
 
     @classmethod
     def again(cls, facts: training.Ensemble) -> Merge:
-        """The merging that `facts` describe."""
+        """Rebuild the `Merge` that `facts` describe."""
         weights = tuple(facts.weights.values()) if facts.deviations is None else None
         return cls(tuple(facts.weights), facts.merge, facts.by, weights)
 
 
 def in_words(facts: training.Ensemble) -> str:
-    """Whose distributions a student of an ensemble learned from, for cards."""
+    """Describe the distributions that a student of an ensemble learned from, for cards."""
     shares = ", ".join(f"{name} {weight:.3f}" for name, weight in facts.weights.items())
     how = _FORMULAS[facts.merge]
     return f"the {how} of several teachers' stored distributions, weights by {facts.by}: {shares}"
@@ -126,11 +135,10 @@ def _named(names: Sequence[str], values: Array) -> dict[str, float]:
 
 
 def sources(recipe: Recipe, folder: Path, read: Read) -> tuple[tuple[str, ...], Merge | None]:
-    """Whose stored distributions a student learns from, and how they are merged; () is the only teacher there is.
+    """Return (names of the teachers whose stored distributions are used, how they are merged).
 
-    `read` opens rows of the corpus in `folder`, which are needed where they decide the weights.
-
-    Raises UserError when weights are to come from validation rows and there are none.
+    No names mean that the corpus has distributions of a single teacher, which are used. `read` opens rows of the corpus
+    in `folder`. It is used when the validation rows decide the weights. Raises UserError when there are no such rows.
     """
     train, kept = recipe.train, recipe.logits
     assert train is not None
@@ -149,7 +157,7 @@ def planned(
     read: Read,
     train: TrainSection,
 ) -> Merge:
-    """The merging that a recipe asks for of `names`, or of some of them."""
+    """The `Merge` of a recipe. `names` are the teachers with stored distributions, and the section may choose some."""
     names = tuple(section.names or names)
     given = section.weights
     if given is not None:
@@ -164,10 +172,11 @@ def planned(
 
 
 def merged(targets: Sequence[logits.TopK], metas: Metas, weights: Sequence[float], how: str) -> logits.TopK:
-    """The mean or pool of the targets at their temperature, over the union of their ids, likeliest first.
+    """Merge top-k targets by mean or pool, at the temperature of the loss, over the union of their ids.
 
-    Every row has Σ k slots; those that the union does not fill hold an id of the vocabulary's size and no mass. The
-    loss's log p / T − log_z is exact: log-probabilities are stored times T, and log_z is 0.
+    Ids are ordered from the likeliest. Every position has Σ k slots. Slots that the union does not fill hold the
+    vocabulary size as id, and no mass. Log-probabilities are stored times T, and log_z is 0, so the loss's
+    log p / T − log_z is exact.
     """
     ids_TU, logp_KTU = aligned(targets, metas)
     merged_TU = _combine(logp_KTU, weights, how)
@@ -183,7 +192,11 @@ def merged(targets: Sequence[logits.TopK], metas: Metas, weights: Sequence[float
 
 
 def mixed(targets: Sequence[logits.Sampled], metas: Metas, weights: Sequence[float]) -> logits.Sampled:
-    """All draws of all teachers; a count is worth w_k · N / N_k, so that counts / N estimate the mean without bias."""
+    """Merge the draws of all teachers. Counts of teacher k are multiplied by w_k · N / N_k.
+
+    N_k is the number of draws of teacher k, and N that of the first teacher. Counts / N are then an unbiased estimate
+    of the mean.
+    """
     size = max(int(meta["vocab_size"]) for meta in metas)
     keys, counts = [], []
     for target, meta, weight in zip(targets, metas, weights, strict=True):
@@ -196,10 +209,11 @@ def mixed(targets: Sequence[logits.Sampled], metas: Metas, weights: Sequence[flo
 
 
 def aligned(targets: Sequence[logits.TopK], metas: Metas, *, at_one: bool = False) -> tuple[Ints, Array]:
-    """Union of the supports (T, U), padded with the vocabulary's size; and log-probabilities (K, T, U + 1) of each
-    teacher at the temperature of the loss (`at_one`: at 1), the last column for all ids outside the union.
+    """Return (union of the kept ids (T, U), log-probabilities (K, T, U + 1)) of K teachers at T positions.
 
-    The vocabulary is the smallest of the teachers': an id beyond it is padding, and is left out.
+    The union is padded with the vocabulary size. The log-probabilities are at the temperature of the loss, or at 1 with
+    `at_one`. Their last column is for all ids outside the union. The vocabulary is that of the teacher with the
+    smallest one. Ids beyond it are padding, and are left out.
     """
     size = min(meta["vocab_size"] for meta in metas)
     kept = [_kept(target, size) for target in targets]
@@ -234,15 +248,17 @@ def aligned(targets: Sequence[logits.TopK], metas: Metas, *, at_one: bool = Fals
 
 
 def _kept(target: logits.TopK, size: int) -> Ints:
-    """Ids that the target really keeps. `size` stands for ids from there on, and for an empty slot (which repeats the
-    first id: see `synthgen.teachers.server_tokens`)."""
+    """The ids that the target keeps. Ids of at least `size` become `size`, and so do empty slots.
+
+    An empty slot repeats the first id; see `synthgen.teachers.server_tokens`.
+    """
     ids = target.ids.astype(np.int64)
     ids[:, 1:][ids[:, 1:] == ids[:, :1]] = size
     return np.minimum(ids, size)
 
 
 def _combine(logp_KTU: Array, weights: Sequence[float], how: str) -> Array:
-    """log of the mean or of the pool, (T, U + 1), summing to 1."""
+    """Return the log-probabilities (T, U + 1) of the mean or the pool, normalized."""
     positive = [(weight, logp) for weight, logp in zip(weights, logp_KTU, strict=True) if weight > 0]
     if how == "mean":
         out = _logsumexp(np.stack([np.log(weight) + logp for weight, logp in positive], -1))
@@ -252,7 +268,7 @@ def _combine(logp_KTU: Array, weights: Sequence[float], how: str) -> Array:
 
 
 def _logsumexp(values: Array) -> Array:
-    """Over the last axis; −inf for nothing but −inf."""
+    """Log-sum-exp over the last axis. The result is −inf when all values are −inf."""
     top = values.max(-1)
     top = np.where(np.isneginf(top), 0, top)
     with np.errstate(divide="ignore"):
@@ -260,9 +276,13 @@ def _logsumexp(values: Array) -> Array:
 
 
 def agreement(logp_KTU: Array) -> tuple[float, ...]:
-    """Each teacher's share of agreement with the others: Σ_{j≠k} of the mass that p_j and p_k have in common
-    (1 − total variation), a mean over the row's tokens. This is the relative agreement degree of Hsu and Chen 1996
-    (Fuzzy Sets and Systems 79) for distributions. Of two teachers each gets one half."""
+    """Return the weights of K teachers in one row by their agreement.
+
+    The agreement of two teachers is the mass that their distributions have in common (1 − total variation), as a mean
+    over the row's tokens. A teacher's weight is proportional to the sum of its agreements with the others. This is the
+    relative agreement degree of Hsu and Chen 1996 (Fuzzy Sets and Systems 79), applied to distributions. Two teachers
+    always get one half each.
+    """
     p = np.exp(logp_KTU)
     common = np.array([[np.minimum(a, b).sum(-1).mean() for b in p] for a in p])
     degree = common.sum(-1) - common.diagonal()
@@ -278,13 +298,14 @@ def by_validation(
     names: Sequence[str],
     how: str,
 ) -> tuple[float, ...]:
-    """The weights under which the merged distribution itself, at temperature 1, gives the tokens of the kept
-    validation rows their highest likelihood. It is concave in the weights for the mean (optimal prediction pools,
-    Geweke and Amisano 2011) and for the pool (Heskes 1998), so there is one best value.
+    """Return the weights that maximize the likelihood of the kept validation rows under the merged distribution.
 
-    The tokens are those of the teacher that answered, which has an advantage on its own text.
+    The distribution is taken at temperature 1. The log-likelihood is concave in the weights, both for the mean (optimal
+    prediction pools, Geweke and Amisano 2011) and for the pool (Heskes 1998). There is therefore one best value. Each
+    row was written by one of the teachers, which has an advantage on its own text. Without kept rows, all validation
+    rows are used. Raises UserError when there are no validation rows.
     """
-    try:  # `merge` is for the metadata alone: every teacher's targets are read below
+    try:  # this `merge` is used only for the metadata; the targets of all teachers are read below
         choice = Choice(most, "validation", teachers=tuple(names), merge=lambda targets, metas: (targets[0], metas[0]))
         stream = read(choice)
     except CorpusError as error:
@@ -307,13 +328,17 @@ def by_validation(
 def best_weights(
     rows: Sequence[tuple[Sequence[logits.TopK], Metas, Sequence[int]]], how: str, steps: int = 500
 ) -> tuple[float, ...]:
-    """Weights of the highest mean log-likelihood of the rows' tokens, by exponentiated gradient with a step that is
-    halved until it climbs."""
+    """Return the weights with the highest mean log-likelihood of the rows' tokens.
+
+    The method is exponentiated gradient ascent. The step size is halved when a step does not improve the value, and
+    grows after a step that does.
+    """
     parts = []
     for targets, metas, tokens in rows:
         ids, logp = aligned(targets, metas, at_one=True)
         hit = ids == np.asarray(tokens)[:, None]
-        # A token that no teacher kept counts as the bucket it is in: its share of that does not depend on the weights.
+        # A token that no teacher kept is counted as the whole bucket. Its share of the bucket's mass does not depend on
+        # the weights.
         column = np.where(hit.any(-1), hit.argmax(-1), ids.shape[-1])
         parts.append((logp, logp[:, np.arange(len(ids)), column]))
     tokens_of_all = sum(at_tokens.shape[-1] for _, at_tokens in parts)

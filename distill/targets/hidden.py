@@ -1,21 +1,28 @@
-"""Losses on a teacher's layers: hidden states of some of them, and attention relations of one.
+"""Loss terms on a teacher's layers: on hidden states of some layers, and on attention relations of one layer.
 
-    terms = LayerTerms(student, teacher, section)         # its projections are trained, and not part of the student
+    terms = LayerTerms(student, teacher, section)         # its projections are trained, but not part of the student
     states_ND, loss, parts = terms(student, head, rows, step)
 
-Both terms are means over the tokens that teach (`n_valid`, completion tokens of the whole optimizer step), in float32,
-and zero when the student is the teacher and reads the same prompt:
+Both terms are computed in float32. They are means over the n_valid completion tokens of the whole optimizer step. Both
+are zero when the student equals the teacher and reads the same prompt.
 
-    hidden      Σ ‖LN(W h_s) − LN(h_t)‖² / (n_valid · d_t)  or  Σ (1 − cos) / n_valid;  a mean over layer pairs (s, t)
-                LN without gain or bias; W a bias-free projection a pair, trained with the student (TinyBERT, arXiv
-                1909.10351, has one for all and no LN); the identity at first where the widths are equal
+    hidden      Σ ‖LN(W h_s) − LN(h_t)‖² / (n_valid · d_t)  or  Σ (1 − cos) / n_valid
+
+The hidden term is a mean over pairs (s, t) of a student layer and a teacher layer. Their hidden states are h_s and h_t,
+and d_t is the teacher's width. LN is layer normalization without gain and bias. W is a projection without bias. Each
+pair has its own W, which is trained with the student. W starts as the identity when the widths are equal. TinyBERT
+(arXiv 1909.10351) has a single W for all pairs, and no LN.
+
     relations   Σ_{Q,K,V} Σ_a KL(R_a^T ‖ R_a^S) / (A_r · n_valid),  R_a = softmax(A_a A_aᵀ / √d_r)
-                A_a: queries, keys or values of one layer cut into A_r relation heads (MiniLMv2, arXiv 2012.15828), as
-                they leave their projections, before rotary positions; a token is related to itself and those before it
 
-The live teacher computes its states in each step, or they were stored before (`distill.targets.hidden_states`). It
-reads the prompt that it was sent, as when its distributions were stored, and the student reads its own. Where both are
-the same tokens, relations reach into the prompt; otherwise they are among completion tokens alone.
+The relations term is from MiniLMv2 (arXiv 2012.15828). The queries, keys or values of one layer are split into A_r
+relation heads of width d_r, and A_a is the part of head a. They are the outputs of the projections, before rotary
+position embeddings. R_a has the similarities of each token to itself and the tokens before. T is the teacher, S the
+student.
+
+The live teacher computes its states in each step, or they are stored (`distill.targets.hidden_states`). The teacher
+reads the prompt that it was sent when the corpus was generated. The student reads its own prompt. When both prompts
+have the same tokens, relations include prompt tokens. Otherwise they are only between completion tokens.
 """
 
 from __future__ import annotations
@@ -38,14 +45,15 @@ from synthgen.recipe import Hidden, Relations, TrainSection
 class LayerTerms(nn.Module):
     """The terms `section.hidden` and `section.relations` for one student of one frozen teacher.
 
-    `teacher` is the live one, or its stored states, which relations cannot be computed from. Raises RecipeError for
-    layers, widths or heads that do not fit the two models.
+    `teacher` is the live teacher or its stored states. Relations need the live teacher. Raises RecipeError when the
+    section's layers, widths or heads do not fit the two models.
     """
 
     def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel | States, section: TrainSection) -> None:
         super().__init__()
         self.stored = teacher if isinstance(teacher, States) else None
-        self.teacher = (None if self.stored else teacher,)  # no submodule: neither trained nor saved
+        # A tuple, so that the teacher is not a submodule, and is neither trained nor saved.
+        self.teacher = (None if self.stored else teacher,)
         self.hidden, self.relations = section.hidden, section.relations
         self.pairs: list[tuple[int, int]] = []
         self.projections = nn.ModuleList()
@@ -95,7 +103,7 @@ class LayerTerms(nn.Module):
                     )
 
     def describe(self) -> str:
-        """In words, for cards."""
+        """Describe the terms in words, for cards."""
         terms = []
         if self.hidden:
             pairs = ", ".join(f"{s} from {t}" for s, t in self.pairs)
@@ -111,9 +119,11 @@ class LayerTerms(nn.Module):
     def forward(
         self, model: PreTrainedModel, head: Head | None, rows: Sequence[Example], step: Sequence[Example]
     ) -> tuple[Tensor, Tensor, dict[str, float]]:
-        """What `completion_states` gives for the student `model`; and the weighted terms with their values by name.
+        """Return (states, loss, parts) for the student `model`.
 
-        `rows` are some of the rows of `step`, by whose tokens the terms are divided.
+        The states are the result of `completion_states`. The loss is the weighted sum of the terms, and `parts` has the
+        unweighted terms by name. `rows` are some rows of the optimizer step `step`. The terms are divided by the number
+        of completion tokens of the whole step.
         """
         prompts, completions = [e.prompt for e in rows], [e.completion for e in rows]
         last = -1 if self.relations else None
@@ -135,7 +145,7 @@ class LayerTerms(nn.Module):
         return torch.cat(states), total, parts
 
     def _of_teacher(self, rows: Sequence[Example], device: torch.device) -> list[list[Tensor]]:
-        """The teacher's outputs for each row, as `see` gives them."""
+        """The teacher's layer outputs for each row, in the form that `see` returns."""
         prompts, completions = [_read_by_teacher(e) for e in rows], [e.completion for e in rows]
         depths = [t for _, t in self.pairs]
         if self.stored:
@@ -148,7 +158,7 @@ class LayerTerms(nn.Module):
     def _hidden(
         self, hidden: Hidden, rows: Sequence[Example], student: list[list[Tensor]], teacher: list[list[Tensor]]
     ) -> Tensor:
-        """Sum over the tokens of `rows` of the distance of hidden states, a mean over layer pairs."""
+        """Sum the distances of hidden states over the tokens of `rows`, as a mean over layer pairs."""
         device = student[0][0].device
         total = torch.zeros((), device=device)
         for n in range(len(self.pairs)):
@@ -161,7 +171,7 @@ class LayerTerms(nn.Module):
         return total
 
     def _relations(self, rows: Sequence[Example], student: list[list[Tensor]], teacher: list[list[Tensor]]) -> Tensor:
-        """Sum over the tokens of `rows` of the divergence of attention relations."""
+        """Sum the divergences of attention relations over the tokens of `rows`."""
         total = torch.zeros((), device=student[0][0].device)
         for e, own, other in zip(rows, student, teacher, strict=True):
             count = len(e.completion)
@@ -172,12 +182,15 @@ class LayerTerms(nn.Module):
 
 
 def _read_by_teacher(row: Example) -> list[int]:
-    """The prompt that the teacher reads."""
+    """The tokens of the prompt that the teacher reads."""
     return list(row.teacher_prompt) or row.prompt
 
 
 def hidden_term(h_s: Tensor, h_t: Tensor, weight: Tensor | None, loss: str) -> Tensor:
-    """Sum over tokens of the distance of `h_s` (N, d_s), through `weight` (d_t, d_s), from `h_t` (N, d_t)."""
+    """Sum the distances between `h_s` (N, d_s) and `h_t` (N, d_t) over the N tokens.
+
+    `h_s` is first projected by `weight` (d_t, d_s), if given.
+    """
     h_s, h_t = _float(h_s), _float(h_t)
     if weight is not None:
         h_s = functional.linear(h_s, weight.to(h_s.dtype))
@@ -188,10 +201,10 @@ def hidden_term(h_s: Tensor, h_t: Tensor, weight: Tensor | None, loss: str) -> T
 
 
 def relation_term(a_s: Tensor, a_t: Tensor, heads: int, queries: int, keys: int | None = None) -> Tensor:
-    """Σ over heads and the last `queries` positions of KL(R^T ‖ R^S), divided by `heads`.
+    """Sum KL(R^T ‖ R^S) over heads and the last `queries` positions, and divide by `heads`.
 
-    `a_s` (L_s, D_s), `a_t` (L_t, D_t) are queries, keys or values of one sequence. `keys`: relate only the last so
-    many positions; without it all, and then L_s = L_t.
+    `a_s` (L_s, D_s) and `a_t` (L_t, D_t) are queries, keys or values of one sequence. With `keys`, only the last `keys`
+    positions are related to each other. Without `keys`, all positions are, and L_s must equal L_t.
     """
     logr_s, logr_t = (_relations(_float(a if keys is None else a[-keys:]), heads, queries) for a in (a_s, a_t))
     past = logr_t > -torch.inf
@@ -199,7 +212,7 @@ def relation_term(a_s: Tensor, a_t: Tensor, heads: int, queries: int, keys: int 
 
 
 def _relations(a_LD: Tensor, heads: int, queries: int) -> Tensor:
-    """Log-relations (heads, queries, L) of the last `queries` positions to themselves and those before."""
+    """Return the log-relations (heads, queries, L) of the last `queries` positions to themselves and those before."""
     length = len(a_LD)
     a = a_LD.view(length, heads, -1).transpose(0, 1)
     scores = a[:, length - queries :] @ a.transpose(1, 2) / a.shape[-1] ** 0.5
@@ -212,7 +225,11 @@ def _float(values: Tensor) -> Tensor:
 
 
 def layer_pairs(section: Hidden, student: int, teacher: int) -> list[tuple[int, int]]:
-    """(student layer, teacher layer), from 0, of models of so many layers. Raises RecipeError."""
+    """Return the pairs (student layer, teacher layer), counted from 0.
+
+    `student` and `teacher` are the numbers of layers of the models. Raises RecipeError when the section names a layer
+    that a model does not have, or no layer.
+    """
     if section.layers == "uniform":
         return [(s, max(1, round((s + 1) * teacher / student)) - 1) for s in range(student)]
     pairs = sorted(section.layers.items())
@@ -229,7 +246,10 @@ def layer_pairs(section: Hidden, student: int, teacher: int) -> list[tuple[int, 
 
 
 def projection(student: int, teacher: int, generator: torch.Generator) -> nn.Linear:
-    """A bias-free map from the student's width to the teacher's: the identity where they are equal, else random."""
+    """Return a linear layer without bias from the student's width to the teacher's.
+
+    It is the identity when the widths are equal, and random otherwise.
+    """
     layer = nn.Linear(student, teacher, bias=False)
     with torch.no_grad():
         if student == teacher:

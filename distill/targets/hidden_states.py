@@ -1,15 +1,17 @@
-"""Stored hidden states of a teacher: computed once, then read by later epochs and by other students.
+"""Stores hidden states of a teacher. They are computed once, and later epochs and other students read them.
 
     states = States(run / "hidden", teacher.weights)
-    states.make(teacher.weights, [9, 19, 29], texts, batch_size=8)     # what is missing; texts: (prompt, completion)
-    h_TD = states.read(9, prompt, completion)      # float32; row t is of the position that predicts completion[t]
+    states.make(teacher.weights, [9, 19, 29], texts, batch_size=8)     # missing states; texts: (prompt, completion)
+    h_TD = states.read(9, prompt, completion)      # float32; row t is the position that predicts completion[t]
 
-They are Parquet files below `hidden/<teacher>/layer-NN`, one row for each text. A row is found by a hash over every
-token that the teacher read, its revision and its number type, so states of other tokens or of other weights are not
-found, and are computed. A position is stored as its root mean square (float32) and its numbers divided by that, as
-float16 in two byte planes: an error of 2⁻¹¹ of each number, or of 3e-8 of the root mean square for numbers below 6e-5
-of it. The scale is kept although most terms undo it: layer normalization adds an ε to the variance. And raw states can
-be beyond float16: those of a 135M Llama reach 24,827.
+The states are in Parquet files below `hidden/<teacher>/layer-NN`, with one row for each text. The key of a row is a
+hash of all tokens that the teacher read, the teacher's revision and its dtype. States of other tokens or other weights
+are therefore never used.
+
+For each position, the root mean square is stored as float32. The numbers are divided by it and stored as float16 in two
+byte planes. The relative error of a number is at most 2⁻¹¹. For numbers below 6e-5 of the root mean square, the error
+is at most 3e-8 of the root mean square. Raw states could exceed the range of float16: those of a 135M Llama reach
+24,827. The scale is needed although most loss terms remove it, because layer normalization adds an ε to the variance.
 """
 
 from __future__ import annotations
@@ -39,21 +41,21 @@ from synthgen.logits import Floats
 from synthgen.ui import UI
 
 FORMAT = b"hidden-v1"
-_PART = 256  # texts a file
-_PART_NUMBERS = 1 << 27  # of all layers together, before they are on disk: 256 MiB
-_GROUP_BYTES = 1 << 16  # of a row group: what is read, and decompressed, for one text
-_OPEN = 64  # files held open
+_PART = 256  # maximum number of texts in a file
+_PART_NUMBERS = 1 << 27  # maximum number of values in memory before a part is written, over all layers: 256 MiB
+_GROUP_BYTES = 1 << 16  # size of a row group, which is read and decompressed as a whole for one text
+_OPEN = 64  # maximum number of open files
 
-_UNREADABLE = (OSError, pa.ArrowException, KeyError, ValueError)  # a damaged footer can name other columns
+_UNREADABLE = (OSError, pa.ArrowException, KeyError, ValueError)  # KeyError: a damaged footer can name other columns
 
 Text = tuple[Sequence[int], Sequence[int]]
-"""Token ids of a prompt and of its completion."""
+"""The token ids of a prompt and of its completion."""
 
 
 class States:
-    """What is stored in `folder` of the teacher with these weights. Reading does not load them.
+    """The hidden states in `folder` of the teacher with these weights. Reading states does not load the weights.
 
-    Raises TeacherError where the exact revision of the weights is not known.
+    Raises TeacherError when the exact revision of the weights is not known.
     """
 
     def __init__(self, folder: Path, teacher: Weights) -> None:
@@ -71,7 +73,10 @@ class States:
         self._there: dict[int, dict[bytes, tuple[Path, int]]] = {}
 
     def missing(self, layer: int, texts: Sequence[Text]) -> list[Text]:
-        """Those of `texts` whose states after `layer`, from 0, are missing. Raises CorpusError for a damaged file."""
+        """Return the texts whose states after `layer` are not stored. Layers are counted from 0.
+
+        Raises CorpusError when a file is damaged.
+        """
         there = self._index(layer)
         return [text for text in texts if self._key(*text) not in there]
 
@@ -88,10 +93,10 @@ class States:
         batch_size: int,
         tick: Callable[[int], None] = lambda texts: None,
     ) -> None:
-        """Let the teacher read what is not stored yet, `batch_size` texts at a time; `tick` counts the texts done.
+        """Compute and store the missing states, `batch_size` texts at a time. `tick` is called with numbers of texts.
 
-        A part is written whole or not at all, and what is missing is cut into parts by its place in `texts`. So a run
-        that was killed and begun again writes the same bytes. Raises TeacherError for states that are not numbers.
+        A part is written completely or not at all. The parts depend only on `texts` and the number of layers, so a run
+        that was killed and resumed writes the same bytes. Raises TeacherError when states are not finite.
         """
         depth = len(set(layers))
         for members in _parts(texts, depth * self.width):
@@ -105,9 +110,9 @@ class States:
             tick(len(members))
 
     def read(self, layer: int, prompt: Sequence[int], completion: Sequence[int]) -> Tensor:
-        """States (T, D) after `layer` of the T positions that predict the completion's tokens.
+        """Read the states (T, D) after `layer` at the T positions that predict the completion's tokens.
 
-        Raises CorpusError when they are not stored, or their file is damaged.
+        Raises CorpusError when the states are not stored, or their file is damaged.
         """
         place = self._index(layer).get(self._key(prompt, completion))
         if place is None:
@@ -117,7 +122,7 @@ class States:
         path, row = place
         try:
             file = _opened(path)
-            size = file.metadata.row_group(0).num_rows  # of all groups but the last
+            size = file.metadata.row_group(0).num_rows  # all row groups except the last have this size
             table = file.read_row_group(row // size, ["scale", "low", "high"]).slice(row % size, 1)
             h_TD = _decode({name: table[name][0].as_py() for name in table.column_names}, self.width)
         except _UNREADABLE as error:
@@ -125,7 +130,7 @@ class States:
         return torch.from_numpy(h_TD)
 
     def look_again(self) -> None:
-        """See what another process has written since."""
+        """Forget the index, so that files that another process wrote are found."""
         self._there.clear()
 
     def _key(self, prompt: Sequence[int], completion: Sequence[int]) -> bytes:
@@ -182,7 +187,10 @@ class States:
 def store(
     states: States, teacher: Weights, layers: Sequence[int], rows: Sequence[Example], batch_size: int, ui: UI
 ) -> None:
-    """Have the states of `layers` for `rows` in `states`: computed by this process, or by the one that writes."""
+    """Make sure that `states` has the states of `layers` for all `rows`.
+
+    The process that writes files computes missing states, and the other processes wait for it.
+    """
     texts = _Texts(rows)
     if states.complete(layers, texts):
         return
@@ -191,7 +199,7 @@ def store(
             time.sleep(0.5)
             states.look_again()
         return
-    with durable.lock(states.folder):  # of another student of this run, say
+    with durable.lock(states.folder):  # another student of this run may write to the same folder
         durable.sweep(states.folder, lambda path: path.suffix == ".parquet" and path.parent.name.startswith("layer-"))
         states.look_again()
         with ui.progress("hidden states", len(texts), "rows") as bar:
@@ -201,7 +209,7 @@ def store(
 
 
 class _Texts(Sequence[Text]):
-    """The texts of some rows, as the teacher reads them; each is read from its row when it is wanted."""
+    """The texts of some rows, as the teacher reads them. A text is read from its row only when it is needed."""
 
     def __init__(self, rows: Sequence[Example]) -> None:
         self._rows = rows
@@ -240,8 +248,10 @@ def _damaged(path: Path, error: Exception) -> CorpusError:
 
 
 def _parts(texts: Sequence[Text], numbers: int) -> Iterator[Sequence[Text]]:
-    """`texts` cut where a part would have more than `_PART` of them, or more than `_PART_NUMBERS` numbers; a token has
-    `numbers` of them."""
+    """Cut `texts` into parts of at most `_PART` texts and `_PART_NUMBERS` numbers. A token has `numbers` numbers.
+
+    A single text is always allowed.
+    """
     begin = held = 0
     for n, (_, completion) in enumerate(texts):
         if n > begin and (n - begin == _PART or held + len(completion) * numbers > _PART_NUMBERS):
@@ -255,7 +265,10 @@ def _parts(texts: Sequence[Text], numbers: int) -> Iterator[Sequence[Text]]:
 def _states_of(
     teacher: Weights, depths: Sequence[int], texts: Sequence[Text], batch_size: int
 ) -> list[list[dict[str, bytes]]]:
-    """For each text the teacher's states after each of `depths`, as they are stored."""
+    """Return, for each text, the encoded states of the teacher after each layer of `depths`.
+
+    Raises TeacherError when states are not finite.
+    """
     blobs: list[list[dict[str, bytes]]] = [[] for _ in texts]
     order = sorted(range(len(texts)), key=lambda i: len(texts[i][0]) + len(texts[i][1]))
     for batch in batches(order, [len(c) for _, c in texts], batch_size):
@@ -270,7 +283,7 @@ def _states_of(
 
 
 def _encode(h_TD: Floats) -> dict[str, bytes]:
-    """The blobs of one text."""
+    """Encode the states (T, D) of one text as the bytes of its columns."""
     scale_T = np.sqrt(np.square(h_TD, dtype=np.float64).mean(-1)).astype(np.float32)
     scale_T[scale_T == 0] = 1
     planes = (h_TD / scale_T[:, None]).astype("<f2").view(np.uint8).reshape(-1, 2)
@@ -278,6 +291,6 @@ def _encode(h_TD: Floats) -> dict[str, bytes]:
 
 
 def _decode(blobs: dict[str, bytes], width: int) -> Floats:
-    """(T, width) float32; the inverse of `_encode` to within float16's rounding."""
+    """Return the states (T, width) in float32. This is the inverse of `_encode`, except for the rounding of float16."""
     planes = np.stack([np.frombuffer(blobs[name], np.uint8) for name in ("low", "high")], -1)
     return planes.view("<f2").reshape(-1, width).astype(np.float32) * np.frombuffer(blobs["scale"], "<f4")[:, None]

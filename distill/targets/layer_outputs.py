@@ -1,8 +1,9 @@
-"""Outputs of some layers of a causal model, beside what its output layer takes, from one pass.
+"""Reads the outputs of some layers of a causal language model, in the same pass as the input of its output layer.
 
     outputs, layers = see(model, head, prompts, completions, depths=[9, 19])     # layers[row][0]: (n, D) after layer 9
 
-Hooks append what a module gave to the last hidden state, so the one place that picks positions picks both.
+Forward hooks append the outputs of modules to the last hidden state. `completion_logits` then selects the positions of
+both at once.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from synthgen.errors import RecipeError
 from synthgen.lm.forward import GivesLogits, completion_logits
 
 NO_HEAD = Head(torch.zeros(0))
-"""Stands for the output layer of a model whose logits are not wanted: they are not computed."""
+"""A placeholder for the output layer of a model whose logits are not needed, so that they are not computed."""
 
 
 def see(
@@ -32,11 +33,12 @@ def see(
     depths: Sequence[int],
     attention: int | None = None,
 ) -> tuple[list[Tensor], list[list[Tensor]]]:
-    """For each row: what the output layer takes for the n completion tokens (logits without a head); and the outputs of
-    layers.
+    """Return (inputs of the output layer, outputs of layers), both as lists with one entry for each row.
 
-    These are (n, D) states after each of `depths`, at the positions that predict completion tokens. With `attention`,
-    they are of the whole sequence, and followed by the queries, keys and values of that layer.
+    The inputs of the output layer are those of the n completion tokens. When `head` is None, they are the logits. The
+    outputs of layers are the hidden states (n, D) after each layer of `depths`, at the positions that predict
+    completion tokens. With `attention`, they are for all positions of the sequence that predict a token, and the
+    queries, keys and values of the layer `attention` follow.
     """
     layers = layers_of(model)
     modules, widths = [layers[i] for i in depths], [model.config.get_text_config().hidden_size] * len(depths)
@@ -55,7 +57,9 @@ def see(
 
 
 class _Watched:
-    """A model whose logits are followed by the modules' outputs: `completion_logits` picks positions out of both."""
+    """A model that appends the outputs of `modules` to its logits, so that `completion_logits` selects positions of
+    both.
+    """
 
     def __init__(self, model: PreTrainedModel, head: Head | None, modules: Sequence[nn.Module]) -> None:
         self.inner: GivesLogits = Body(model) if head else model
@@ -84,7 +88,7 @@ class _Watched:
 
 @contextmanager
 def watching(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """A list that holds each module's output once the model has run."""
+    """Yield a list. After a forward pass of the model, it holds the output of each module."""
     seen = [torch.zeros(0)] * len(modules)
 
     def watch(place: int, module: nn.Module) -> RemovableHandle:
@@ -102,7 +106,7 @@ def watching(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
 
 
 def layers_of(model: PreTrainedModel) -> Sequence[nn.Module]:
-    """A decoder's layers. Raises RecipeError for one whose layers are not where they usually are."""
+    """The layers of a decoder. Raises RecipeError when the model has no attribute `layers` or `h`."""
     body = model.get_decoder()
     for name in ("layers", "h"):
         if hasattr(body, name):
@@ -115,7 +119,10 @@ def layers_of(model: PreTrainedModel) -> Sequence[nn.Module]:
 
 
 def attention_parts(layer: nn.Module) -> tuple[list[nn.Module], list[int]]:
-    """The modules of one layer whose outputs, side by side, are queries, keys and values; and the three widths."""
+    """Return (modules, widths) of one layer. The concatenated outputs of the modules are queries, keys and values.
+
+    Raises RecipeError when the layer has no separate queries, keys and values.
+    """
     attention = getattr(layer, "self_attn", None) or getattr(layer, "attn", None)
     if attention is not None and hasattr(attention, "q_proj"):
         modules = [attention.q_proj, attention.k_proj, attention.v_proj]

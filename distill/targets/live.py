@@ -1,10 +1,10 @@
-"""Learning from a live teacher: it reads the corpus's texts, or the student's own, or is trained beside the student.
+"""Objectives with a live teacher. It scores the corpus's texts or the student's texts, or is trained with the student.
 
     fit(OnPolicy(model, teacher, section, steps), batch_of, section, steps, checkpoints, bar, accelerator=…)
 
-Its whole distribution is at hand, so every divergence of `distill.losses` can be computed, mse too. On-policy: GKD,
-arXiv 2306.13649, algorithm 1; no gradient goes through the choice of tokens. Mutual: deep mutual learning, arXiv
-1706.00384, with both networks moved by one step of one optimizer (the paper takes turns).
+The teacher's whole distribution is available, so every divergence of `distill.losses` is defined, including mse.
+`OnPolicy` is GKD (arXiv 2306.13649, algorithm 1). No gradient flows through the sampling of tokens. `Mutual` is deep
+mutual learning (arXiv 1706.00384). Here one optimizer step updates both models, while the paper updates them in turns.
 """
 
 from __future__ import annotations
@@ -38,9 +38,11 @@ from synthgen.recipe import OnlineSection, TrainSection
 
 @dataclass(frozen=True, kw_only=True)
 class Text(Example):
-    """A row without a stored distribution; the teacher reads its completion after `teacher_prompt`, or `prompt`.
+    """A row without a stored distribution.
 
-    `written`: by the student. Then `ended` says whether it came to its end, and no cross-entropy is taken on it.
+    The teacher reads the completion after `teacher_prompt`, or after `prompt` when `teacher_prompt` is empty. `written`
+    says that the student wrote the completion. Then there is no cross-entropy on it, and `ended` says whether it has an
+    end token.
     """
 
     written: bool = False
@@ -48,7 +50,7 @@ class Text(Example):
 
 
 class LiveTeacher(FromCompletions[Text]):
-    """A causal language model on the live distributions of a frozen teacher over the rows' completions."""
+    """The loss of a causal language model on the live distributions of a frozen teacher over the rows' completions."""
 
     def __init__(self, model: PreTrainedModel, teacher: LanguageModel, section: TrainSection) -> None:
         super().__init__()
@@ -74,10 +76,11 @@ class LiveTeacher(FromCompletions[Text]):
 
 
 class OnPolicy(LiveTeacher):
-    """In some steps the completions are the student's own: λ · E_student + (1 − λ) · E_corpus of the divergence.
+    """A loss for which the student writes the completions in some steps.
 
-    Whether the student writes is drawn from (seed, step); each token that it writes from (seed, step, row). It ends
-    where the teacher would: at the teacher's end-of-text tokens.
+    The expected loss is λ · E_student + (1 − λ) · E_corpus of the divergence. Whether the student writes in a step is
+    drawn from (seed, step). The tokens that it writes are drawn from (seed, step, row). A completion ends at one of the
+    teacher's end tokens.
     """
 
     def __init__(self, model: PreTrainedModel, teacher: LanguageModel, section: TrainSection, steps: int) -> None:
@@ -87,7 +90,10 @@ class OnPolicy(LiveTeacher):
         self.buffer: list[Text] = []
 
     def begin(self, step: int, rows: list[Text]) -> list[Text]:
-        """The step's rows, or their prompts with what the student wrote after them, kept for `reuse` steps."""
+        """Return the step's rows, or rows with completions that the student wrote for their prompts.
+
+        Written rows are used for `online.reuse` steps.
+        """
         if step % self.online.reuse == 0:
             coin = np.random.Generator(np.random.Philox(key=int(key(self.section.seed, step), 16))).random()
             self.buffer = self._write(step, rows) if coin < share(self.online, step, self.steps) else []
@@ -110,7 +116,11 @@ class OnPolicy(LiveTeacher):
         ]
 
     def forward(self, rows: Sequence[Text], step: Sequence[Text]) -> tuple[Tensor, dict[str, float]]:
-        """Also the mean length of the written completions (with their end), the share that ended, and at once."""
+        """See `Objective.forward`. For written completions there are further parts.
+
+        `length` is the mean number of tokens with the end token. `ended` is the share that ended. `empty` is the share
+        that ended with the first token.
+        """
         loss, parts = super().forward(rows, step)
         if step[0].written:
             ended = [row.ended for row in rows]
@@ -122,7 +132,7 @@ class OnPolicy(LiveTeacher):
         return loss, parts
 
     def state(self) -> object:
-        """The written texts that further steps will learn from."""
+        """The rows that the student wrote and that later steps will use."""
         return [asdict(row) for row in self.buffer]
 
     def restore(self, state: object) -> None:
@@ -132,10 +142,11 @@ class OnPolicy(LiveTeacher):
 
 
 class Mutual(LiveTeacher):
-    """Student and teacher learn from each other and from the corpus at once; neither's gradient reaches the other.
+    """A loss with which student and teacher learn from each other and from the corpus.
 
-    The student's loss is that of `LiveTeacher`. The teacher's is the same with student and teacher exchanged, and with
-    `teacher_kd_weight`. The gradients of both are clipped as one.
+    The student's loss is that of `LiveTeacher`. The teacher's loss is the same with student and teacher exchanged, and
+    with `teacher_kd_weight`. The gradient of one loss does not reach the other model. The gradients of both models are
+    clipped together.
     """
 
     def __init__(self, model: PreTrainedModel, teacher: LanguageModel, section: TrainSection) -> None:
@@ -146,7 +157,7 @@ class Mutual(LiveTeacher):
         self.teacher_section = section.model_copy(update={"kd_weight": self.online.teacher_kd_weight})
 
     def forward(self, rows: Sequence[Text], step: Sequence[Text]) -> tuple[Tensor, dict[str, float]]:
-        """Both losses; the names of the parts of the teacher's begin with `teacher_`."""
+        """See `Objective.forward`. The loss is the sum of both losses. The teacher's parts begin with `teacher_`."""
         student_ND = _states(self.model, self.head, rows)
         teacher_ND = _states_after_teacher_prompt(self.teacher, self.teacher_head, rows)
         batch = Rows(rows, step)
@@ -163,7 +174,7 @@ class Mutual(LiveTeacher):
 
 
 def share(online: OnlineSection, step: int, steps: int) -> float:
-    """λ at a step: how likely the student writes."""
+    """λ at a step: the probability that the student writes the completions."""
     if not isinstance(online.lmbda, tuple):
         return online.lmbda
     first, last = online.lmbda
@@ -171,7 +182,7 @@ def share(online: OnlineSection, step: int, steps: int) -> float:
 
 
 def key(*numbers: int) -> str:
-    """32 hexadecimal digits that are a function of the numbers, for random numbers that belong to them."""
+    """Hash the numbers to 32 hexadecimal digits, as a seed of random numbers."""
     return hashlib.blake2b(repr(numbers).encode(), digest_size=16).hexdigest()
 
 
@@ -185,7 +196,7 @@ def _states_after_teacher_prompt(model: PreTrainedModel, head: Head | None, rows
 
 
 def _targets_of(states_ND: Tensor, head: Head | None) -> TargetOf:
-    """Targets from another model's states; no gradient reaches it."""
+    """Return the targets that another model's states give. No gradient flows to that model."""
     states_ND = states_ND.detach()
 
     def target(chunk: tuple[int, int]) -> losses.Target:
@@ -197,7 +208,10 @@ def _targets_of(states_ND: Tensor, head: Head | None) -> TargetOf:
 
 
 def check_teacher(source: Path, teacher: LanguageModel) -> None:
-    """Raises CorpusError for a teacher that wrote none of the corpus: the audit would not know of it."""
+    """Raise CorpusError when the teacher wrote no row of the corpus, because the audit would not include this teacher.
+
+    Also raises it when the teacher's tokenizer did not make the corpus's tokens.
+    """
     written_by = corpus.manifest(source)["teachers"].values()
     if not any(one.get("revision") == teacher.weights.revision for one in written_by):
         raise CorpusError(
@@ -211,9 +225,10 @@ def check_teacher(source: Path, teacher: LanguageModel) -> None:
 def read_texts(
     source: Path, tokens: Tokens, context: int, section: TrainSection, cache: Path, split: str = "train"
 ) -> Mapped[Text]:
-    """The rows of a split of a curated corpus, which is the one place where such students get them.
+    """Open the rows of a split. Students of a live teacher get their rows only from here.
 
-    `tokens` and `context` are the teacher's. The rows' tokens are in `cache`. Raises CorpusError.
+    `tokens` and `context` belong to the teacher. The rows' tokens are stored in `cache`. Raises CorpusError when a row has
+    no tokens, or when no row is left.
     """
     online = section.online
     assert online is not None

@@ -1,12 +1,14 @@
-"""How rationales teach: before the answer, as a task of their own, or not at all.
+"""Learning from rationales: before the answer, as a separate task, or not at all.
 
-- `then_answer`: the completion as the teacher wrote it, rationale first. This is the default.
-- `step_by_step` (arXiv 2305.02301): two tasks. The prompt is answered with the answer alone; the prompt with a word
-  before it is answered with the rationale. Each loss is a mean over its own tokens, weighted and added.
-- `dropped`: the answer alone, as a control that shows what the rationales were worth.
+- `then_answer`: the student learns the completion as the teacher wrote it, with the rationale first. This is the
+  default.
+- `step_by_step` (arXiv 2305.02301): there are two tasks. After the prompt, the student writes the answer alone. After
+  the prompt with `rationale.explain` before its last user message, the student writes the rationale. Each loss is a
+  mean over its own tokens, and the total loss is their weighted sum.
+- `dropped`: the student learns the answer alone. This is a control that shows the effect of the rationales.
 
-The teacher's stored distributions do not belong to an answer without its rationale. So answers teach by cross-entropy,
-from rows that curation kept; a rationale keeps its stored distributions.
+The teacher's stored distributions are not valid for an answer without its rationale. Answers are therefore learned by
+cross-entropy, from kept rows only. A rationale keeps its stored distributions.
 """
 
 from __future__ import annotations
@@ -26,11 +28,14 @@ from synthgen.recipe import RationaleSection, TrainSection
 from synthgen.records import Message
 
 LABEL, RATIONALE = "label", "rationale"
-"""The tasks of a row: answering, and giving the reasons."""
+"""The tasks of a row: writing the answer, and writing the rationale."""
 
 
 def shape(section: TrainSection, tokens: Tokens, marker: str | None) -> Shape | None:
-    """How the section has rows teach; None when they teach as they are. `marker` comes before the answer."""
+    """Return the function that changes rows as the section says; None when rows are not changed.
+
+    `marker` is the text before the answer.
+    """
     rationale = section.rationale
     if rationale is None or rationale.mode == "then_answer":
         return None
@@ -55,7 +60,9 @@ def shape(section: TrainSection, tokens: Tokens, marker: str | None) -> Shape | 
 
 
 def explaining(prompt: Sequence[Message], rationale: RationaleSection) -> list[Message]:
-    """The prompt that asks for the rationale: `rationale.explain` goes before the last user message."""
+    """Return the prompt that asks for the rationale. `rationale.explain` is put before the text of the last user
+    message.
+    """
     last = max(n for n, message in enumerate(prompt) if message["role"] == "user")
     return [
         {**message, "content": f"{rationale.explain}{message['content']}"} if n == last else message
@@ -64,7 +71,7 @@ def explaining(prompt: Sequence[Message], rationale: RationaleSection) -> list[M
 
 
 def rationale_tokens(tokens: Tokens, completion: Sequence[int], marker: str | None) -> int:
-    """How many of a completion's tokens are before the last `marker` (all but the end token without one)."""
+    """Count the tokens of a completion before the last `marker`. Without a marker, count all except the end token."""
     shown = [token for token in completion if token not in tokens.eos]
     text = tokens.decode(shown)
     if not marker or marker not in text:
@@ -79,7 +86,10 @@ def rationale_tokens(tokens: Tokens, completion: Sequence[int], marker: str | No
 
 
 class StepByStep(FromStored):
-    """`weight` · loss of the answers + (1 − `weight`) · loss of the rationales, each a mean over its own tokens."""
+    """The loss of mode `step_by_step`: weight · loss of the answers + (1 − weight) · loss of the rationales.
+
+    Each loss is a mean over its own tokens.
+    """
 
     def forward(self, rows: Sequence[Example], step: Sequence[Example]) -> tuple[Tensor, dict[str, float]]:
         """See `Objective.forward`."""
@@ -101,10 +111,10 @@ class StepByStep(FromStored):
         return total, parts
 
     def tokens(self, rows: Sequence[Example]) -> int:
-        """Completion tokens of both tasks."""
+        """The number of completion tokens of both tasks."""
         return super().tokens(expand(rows))
 
 
 def expand(rows: Sequence[Example]) -> list[Example]:
-    """Each row, followed by what it teaches besides."""
+    """Return each row, followed by the examples in its `also`."""
     return [example for row in rows for example in (row, *row.also)]

@@ -1,4 +1,4 @@
-"""Learning from stored distributions: a divergence from them, and cross-entropy on the tokens.
+"""Objectives on completions: a divergence from stored distributions, and cross-entropy on the tokens.
 
 loss, parts = FromStored(model, section, data.meta)(rows, rows_of_the_step)
 """
@@ -27,19 +27,19 @@ from synthgen.recipe import TrainSection
 Row = TypeVar("Row", bound=Example)
 
 TargetOf = Callable[[tuple[int, int]], losses.Target]
-"""The target of tokens (begin, end) of a batch."""
+"""Returns the target of the tokens [begin, end) of a batch."""
 
 
 class FromCompletions(Objective[Row]):
-    """Base of objectives on the completions of rows."""
+    """The base class of objectives on the completions of rows."""
 
     def tokens(self, rows: Sequence[Row]) -> int:
-        """Completion tokens."""
+        """The number of completion tokens of `rows`."""
         return sum(len(row.completion) for row in rows)
 
 
 class FromTokens(FromCompletions[Row]):
-    """A language model on the tokens of completions alone, every row of them."""
+    """The loss of a language model on the tokens of the completions of all rows, without distributions."""
 
     def __init__(self, model: PreTrainedModel, section: TrainSection) -> None:
         super().__init__()
@@ -52,9 +52,10 @@ class FromTokens(FromCompletions[Row]):
 
 
 class FromStored(FromCompletions[Example]):
-    """A language model on the stored distributions of a training set whose metadata is `meta`.
+    """The loss of a language model on stored distributions with the metadata `meta`.
 
-    Without `meta` it learns from the tokens alone, every row of them, as the baseline does. `layer_terms` are added.
+    Without `meta`, the loss is cross-entropy on the tokens of all rows; the baseline uses it. `layer_terms` are added
+    to the loss.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class FromStored(FromCompletions[Example]):
 
 @dataclass(frozen=True)
 class Rows:
-    """Some rows of one optimizer step, and all rows of that step, by whose tokens a loss is divided."""
+    """Some rows of one optimizer step, and all rows of that step. A loss is divided by the tokens of the whole step."""
 
     rows: Sequence[Example]
     step: Sequence[Example]
@@ -104,15 +105,15 @@ def batch_loss(
     meta: LogitsMeta | None,
     live: TargetOf | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
-    """kd_weight · divergence + (1 − kd_weight) · cross-entropy, each a mean over its own tokens of the whole step.
+    """Return kd_weight · divergence + (1 − kd_weight) · cross-entropy, and the parts of this loss.
 
-    The divergence is over every row, cross-entropy over the rows that curation kept. Without `meta` (the baseline), or
-    with kd_weight 0, cross-entropy over every row is the whole loss. Losses and gradients of the parts of a step add up
-    to the step's. `live` gives the target of tokens (begin, end) in place of the stored ones. Returns the loss and its
-    parts.
+    The divergence is a mean over the tokens of all rows. Cross-entropy is a mean over the tokens of kept rows. Both
+    means are over the whole step, so losses and gradients of portions of a step add up to those of the step. Without
+    `meta` (the baseline), or with kd_weight 0, the loss is cross-entropy over all rows. `live` replaces the stored
+    targets. It returns the target of the tokens [begin, end).
     """
     rows, step, device = batch.rows, batch.step, states_ND.device
-    # First all that the host has to make, then the copies: they wait for what the device is still doing.
+    # Prepare all arrays on the host before copying them, because a copy waits until the device has finished its work.
     ids_N = torch.from_numpy(np.concatenate([np.array(e.completion, np.int64) for e in rows]))
     tokens = max(1, sum(len(e.completion) for e in step))
     if meta is None or section.kd_weight == 0:
@@ -146,20 +147,20 @@ def batch_loss(
 
 
 def _stored_targets(targets: Sequence[logits.Target], meta: LogitsMeta, device: torch.device) -> TargetOf:
-    """The stored targets of tokens (begin, end), copied to the device."""
+    """Copy the stored targets to the device. Returns the function that gives the target of the tokens [begin, end)."""
     target = losses.moved(target_batch(targets, meta), device)
     return lambda chunk: losses.cut(target, *chunk)
 
 
 class DivergenceShape(TypedDict, total=False):
-    """Parameters of `losses.divergence` that a recipe may set."""
+    """The parameters of `losses.divergence` that a recipe may set."""
 
     beta: float
     alpha: float
 
 
 def shape_of(section: TrainSection) -> DivergenceShape:
-    """The parameters of the divergence that the section gives; the others have their defaults."""
+    """The parameters of the divergence that the section sets. The others keep their defaults."""
     shape: DivergenceShape = {}
     if section.beta is not None:
         shape["beta"] = section.beta
@@ -169,7 +170,7 @@ def shape_of(section: TrainSection) -> DivergenceShape:
 
 
 def _label_loss(states_ND: Tensor, head: Head | None, ids_N: Tensor, tokens: int) -> tuple[Tensor, dict[str, float]]:
-    """Cross-entropy of the tokens `ids_N`, summed and divided by `tokens`; and its parts."""
+    """Return the cross-entropy of the tokens `ids_N`, summed and divided by `tokens`, and the parts of this loss."""
     labels = losses.Labels(ids_N)
 
     def label_loss(z_CV: Tensor, chunk: tuple[int, int]) -> Tensor:
