@@ -227,8 +227,8 @@ def read_texts(
 ) -> Mapped[Text]:
     """Open the rows of a split. Students of a live teacher get their rows only from here.
 
-    `tokens` and `context` belong to the teacher. The rows' tokens are stored in `cache`. Raises CorpusError when a row has
-    no tokens, or when no row is left.
+    `tokens` and `context` belong to the teacher. The rows' tokens are stored in `cache`. Raises CorpusError when a
+    row has no tokens, or when no row is left.
     """
     online = section.online
     assert online is not None
