@@ -32,7 +32,7 @@ Prompt = Callable[[HeldOut], Sequence[Message]]
 class Distances:
     """For each model an array with an entry for each of R rows: sums over the row's tokens.
 
-    `kl`: KL(teacher ‖ model) in nats; `agreement`: tokens at which both have the same likeliest token; `nll`:
+    `kl`: KL(teacher ‖ model) in nats; `agreement`: tokens at which both have the same most likely token; `nll`:
     −log q(token) of the row's own tokens; `from_targets`: how far the model is from the stored targets, a KL for a
     top-k and a cross-entropy for draws. `bins`: (R, 15, 3), see `distill.evaluation.slices.calibration_bins`.
     """

@@ -90,7 +90,7 @@ def train(job: Job) -> Training:
     context = context_of(first.config, tokenizer)
     rows, too_long = _texts(job, tokenizer, min(section.max_length, context), "train")
     if not rows:
-        raise CorpusError(f"{job.source} {NO_ROWS}", "look at the rejects: `synthgen show --rejected`")
+        raise CorpusError(f"{job.source} {NO_ROWS}", "see the rejected rows: `synthgen show --rejected`")
     validation = validation_rows(section, job.source, lambda: _texts(job, tokenizer, context, "validation")[0])
     curves = train_arms(
         Arms(

@@ -103,7 +103,7 @@ def describe(student: SentenceStudent, teacher: SentenceEncoder, model: Sentence
     origin += f"; {model.pooling} pooling{', normalized' if model.normalize else ''}"
     if model.dense is None:
         return origin
-    return f"{origin}; a projection (Dense) of its {model.model.config.hidden_size} numbers to {model.width} is kept"
+    return f"{origin}; a Dense projection from {model.model.config.hidden_size} to {model.width} numbers is part of it"
 
 
 def train(job: Job) -> Training:
@@ -115,7 +115,7 @@ def train(job: Job) -> Training:
     most = min(section.max_length, first.context)
     texts, too_long = load_sentences(job.source, teacher, first, most, "train", section.share)
     if not texts:
-        raise CorpusError(f"{job.source} {NO_ROWS}", "look at the rejects: `synthgen show --rejected`")
+        raise CorpusError(f"{job.source} {NO_ROWS}", "see the rejected rows: `synthgen show --rejected`")
     validation = validation_rows(
         section, job.source, lambda: load_sentences(job.source, teacher, first, most, "validation")[0]
     )

@@ -112,7 +112,7 @@ class States:
         place = self._index(layer).get(self._key(prompt, completion))
         if place is None:
             raise CorpusError(
-                f"{self.folder} has no states of layer {layer} for a row", "train again: they are computed"
+                f"{self.folder} has no states of layer {layer} for a row", "train again, which computes the states"
             )
         path, row = place
         try:
@@ -236,7 +236,7 @@ def _opened_then(path: Path, changed: int) -> pq.ParquetFile:
 
 def _damaged(path: Path, error: Exception) -> CorpusError:
     reason = next(iter(str(error).splitlines()), type(error).__name__)
-    return CorpusError(f"{path} is damaged: {reason}", "remove it: the states are computed again")
+    return CorpusError(f"{path} is damaged: {reason}", "delete the file; the states are then computed again")
 
 
 def _parts(texts: Sequence[Text], numbers: int) -> Iterator[Sequence[Text]]:

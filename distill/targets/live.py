@@ -197,11 +197,11 @@ def check_teacher(source: Path, teacher: LanguageModel) -> None:
     written_by = corpus.manifest(source)["teachers"].values()
     if not any(one.get("revision") == teacher.weights.revision for one in written_by):
         raise CorpusError(
-            f"{source}: revision {teacher.weights.revision}, the teacher's, wrote none of it",
+            f"{source}: the teacher's revision {teacher.weights.revision} wrote no row of it",
             "name a teacher that wrote the corpus in the recipe, or generate again",
         )
     if not any(one.get("tokenizer") == teacher.tokens.hash for one in written_by):
-        raise CorpusError(f"{source}: its tokens are of another tokenizer than the teacher's", "generate again")
+        raise CorpusError(f"{source}: its tokens do not come from the teacher's tokenizer", "generate again")
 
 
 def texts(
@@ -219,7 +219,7 @@ def texts(
     for record, kept in rows(folder, split, section.share):
         completion = list(record.token_ids or ())
         if not completion:
-            raise CorpusError(f"record {record.id} of {folder} has no tokens", "generate with a teacher in process")
+            raise CorpusError(f"record {record.id} of {folder} has no tokens", "generate with a local teacher")
         prompt = tokens.render(record.prompt)
         asked = list(record.prompt_token_ids or ()) or tokens.render(record.teacher_prompt or record.prompt)
         if len(prompt) + len(completion) > section.max_length:
@@ -232,5 +232,5 @@ def texts(
         where = f"{folder} {NO_ROWS} in split '{split}'"
         if any(left_out.values()):
             raise UserError(f"{where}: {in_words(left_out)}", "raise train.max_length, or lower online.max_new_tokens")
-        raise CorpusError(where, "look at the rejects: `synthgen show --rejected`; or set the split in the recipe")
+        raise CorpusError(where, "see the rejected rows: `synthgen show --rejected`; or set the split in the recipe")
     return examples, left_out

@@ -281,7 +281,7 @@ def test_parquet_that_is_none(tmp_path):
         ("a.jsonl", "\n\n", "no seeds in it"),
         ("a.csv", "", "no seeds in it"),
         ("a.csv", "id,question\n", "no seeds in it"),
-        ("a.txt", "What?", "of no known kind"),
+        ("a.txt", "What?", "has an unknown format"),
     ],
 )
 def test_a_file_without_seeds(tmp_path, name, text, said):

@@ -57,7 +57,7 @@ def test_a_group_goes_whole_and_says_which_row_it_lost(tmp_path):
     assert list(kept) == ["r2", "r3", "r4"]
     assert reasons(rejected) == {"r0": [("group", "r1")], "r1": [("truncated", None)]}
     (verdict,) = rejected["r0"].verdicts
-    expected = "its group is dropped whole: r1 was rejected by truncated: cut off at max_new_tokens"
+    expected = "its whole group is rejected, because r1 was rejected by truncated: cut off at max_new_tokens"
     assert verdict["reason"] == expected
 
 

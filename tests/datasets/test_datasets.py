@@ -129,7 +129,7 @@ def test_every_shard_has_all_columns_whatever_the_rows_of_it_have(tmp_path):
     ("rows", "error", "words"),
     [
         ([], CorpusError, "there are no rows"),
-        ([{"question": "x"}], RecipeError, "line 1: rows of no known format; the row has question"),
+        ([{"question": "x"}], RecipeError, "line 1: unknown format of rows; the columns are question"),
         ([pair(0), {"prompt": "x"}], RecipeError, r"line 2: no completion \(text, or messages with roles\)"),
         ([pair(0), pair(1, completion=[])], RecipeError, "line 2: no completion"),
         ([pair(0), pair(1, prompt=[{"content": "x"}])], RecipeError, "line 2: no prompt"),

@@ -60,7 +60,7 @@ def test_a_curve_of_a_decoder(made, monkeypatch):
     assert curve(recipe, run, [0.3]) == found
     assert {p: p.stat().st_mtime_ns for p in (run / "student" / "curve").rglob("*.safetensors")} == times != {}
     page = synthgen.report(run).path.read_text()
-    assert "What data is worth" in page
+    assert "Effect of more training data" in page
     assert f">{small.rows:,}<" in page
 
 

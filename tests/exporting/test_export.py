@@ -334,12 +334,12 @@ def test_mistakes(run, classifier, tmp_path, monkeypatch):
     refused(CorpusError, "an unfinished student", "distill train", tmp_path / "half", "onnx")
     refused(CorpusError, r"has no model\.safetensors", "--fresh", tmp_path / "no weights", "onnx")
     refused(CorpusError, "no corpus", "", classifier, "onnx")
-    refused(UserError, "'classifier', which is not exported to gguf", "--to onnx", classifier, "gguf", held_out=run)
+    refused(UserError, "'classifier', which cannot be exported to gguf", "--to onnx", classifier, "gguf", held_out=run)
     refused(UserError, "no model format 'onx'; did you mean 'onnx'", "--to", classifier, "onx", held_out=run)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     for fresh in (False, True):
-        refused(RunChanged, "holds no export", "-o", run, "gguf", tmp_path / "mine", fresh=fresh)
+        refused(RunChanged, "is not an export", "-o", run, "gguf", tmp_path / "mine", fresh=fresh)
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else real(name))
     refused(UserError, "'onnxruntime', which is not installed", "synthgen-distill[export]", run, "onnx", tmp_path / "x")

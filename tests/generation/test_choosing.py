@@ -111,7 +111,7 @@ def test_best_of_n(jobs):
     assert roles(row) == {"seed": 1, "template": 1, "generator": 1, "judge": 1}
     assert set(row.parents) == {r.id for r in (*candidates, *judged)} - {row.id}
     assert [(f.id, f.kind) for f in failed] == [(judged[2].id, "judge")]
-    assert "no mark from 1 to 10 in 'I like it.'" in failed[0].reason
+    assert "no score from 1 to 10 in 'I like it.'" in failed[0].reason
     assert judged[1].messages[-1]["content"] == f"Q: {job.fields['question']}\nA: b\nMark?"
     assert judged[1].parents == (candidates[1].id,)
     assert judged[0].sampling["temperature"] == 0

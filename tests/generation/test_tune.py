@@ -93,5 +93,5 @@ def test_on_a_real_engine_nothing_is_written(task, tmp_path):
 
 def test_a_server_finds_its_own_number(tmp_path):
     path = write_recipe(tmp_path / "task", "http://127.0.0.1:1/v1")
-    with pytest.raises(UserError, match="has no batch of its own"):
+    with pytest.raises(UserError, match="has no batch setting"):
         synthgen.tune(synthgen.load_recipe(path))

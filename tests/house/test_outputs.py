@@ -33,7 +33,7 @@ OWN = {  # files of a person, some under the names that a corpus or a student ha
     "a temporary file": {".tmp-notes": "not saved yet"},
 }
 TEXT = "a person's own file"
-REFUSED = r"is what this command reads|holds .*, which this command reads|which is for other files"
+REFUSED = r"is an input of this command|contains .*, which is an input of this command|which another stage writes"
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_a_persons_folder_is_no_run(run, finished, tmp_path, fresh):
     """Neither by the name of a recipe nor by the name of a stage's folder."""
     task = tmp_path / "task"
     recipe = small_task(task, finished.teacher, seeds=9)
-    for folder, said in ((task, "is not the recipe of a run"), (write(tmp_path / "own", OWN["a project"]), "no run")):
+    for folder, said in ((task, "was not written by a run"), (write(tmp_path / "own", OWN["a project"]), "not a run")):
         before = every(tmp_path)
         for name in ("generate", "run"):
             mistake(warm(*given(COMMANDS[name], run, recipe, folder / "generated"), *fresh), said)

@@ -149,7 +149,11 @@ def test_no_function_that_loads_runs_code_of_the_folder(tmp_path, marker, both):
             # A configuration is not needed to read a tokenizer that transformers knows.
             if folder == "model" and name in ("load_tokenizer", "TokenMap", "an encoder's tokenizer"):
                 continue
-            assert "needs Python code from its own repository, which is never run" in text, (folder, name, text)
+            assert "needs Python code from its repository, and synthgen never runs such code" in text, (
+                folder,
+                name,
+                text,
+            )
             assert "\n" not in text
 
 
@@ -161,7 +165,7 @@ def test_a_command_says_so_in_one_line(tmp_path, marker, both):
     assert done.code == 2, done
     assert done.out == "", done
     line, *hint = done.err.splitlines()
-    assert "it needs Python code from its own repository, which is never run" in line, done
+    assert "the model needs Python code from its repository, and synthgen never runs such code" in line, done
     assert len(hint) <= 1, done
 
 

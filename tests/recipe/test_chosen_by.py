@@ -100,10 +100,14 @@ def test_it_is_read_resolved_and_dumped(tables, tmp_path):
         ({"strategy": "recit"}, 3, "key 'strategy' is 'recit'; did you mean 'recite'?"),
         ({"train": {"student": {"kind": "decoder"}}}, 13, "and 'recite' makes sayings (for students of kind parrot)"),
         ({"strategy": "answer"}, 13, "a student of kind 'parrot' needs strategy 'recite'"),
-        ({"train": {"student": {"kind": "parrot"}, "hidden": {}}}, 14, "a student of kind 'parrot' has no use for it"),
+        (
+            {"train": {"student": {"kind": "parrot"}, "hidden": {}}},
+            14,
+            "a student of kind 'parrot' does not use this key",
+        ),
         ({"train": {"student": {"kind": "parrot"}, "loss": "mse"}}, 14, "a student of kind 'parrot' has a loss of its"),
         ({"logits": {"kind": "sampled"}, "strategy": "answer", "train": None}, 13, "engine 'oracle' does not give"),
-        ({"generate": {"regex": "a"}}, 15, "engine 'oracle' cannot be held to a pattern"),
+        ({"generate": {"regex": "a"}}, 15, "engine 'oracle' cannot make answers match a pattern"),
     ],
 )
 def test_its_mistakes_are_located(tables, tmp_path, sections, line, said):

@@ -192,7 +192,7 @@ def test_a_license_that_nobody_knows_is_told(tmp_path):
     assert notes[0] == f"{unknown}; did you mean 'Apache-2.0'?"
     assert not [note for note in synthgen.init(file, license="cc0", out=tmp_path / "b").notes if "license" in note]
     unnamed = synthgen.init(write(tmp_path / "x.csv", rows_of("x", None)), license="MIT", out=tmp_path / "c").notes
-    assert unnamed[0] == "no column is called like a question; 'x' looks most like one"
+    assert unnamed[0] == "no column has a name such as 'question'; 'x' is used as the question"
     some = [*rows_of(), {"question": "", "answer": "x"}]
     empty = synthgen.init(write(tmp_path / "e.csv", some), license="MIT", out=tmp_path / "d").notes
     assert empty[0] == "1 of 21 rows have no text in column 'question': leave them out of the file"

@@ -74,7 +74,7 @@ def test_an_old_strategy(tmp_path):
 def test_a_number_that_counts_otherwise_says_so(tmp_path):
     path, _ = written(tmp_path, "teacher.attempts")
     with pytest.raises(
-        RecipeError, match=r"is now teacher.max_retries \(it does not count the first try, so 5 is now 4"
+        RecipeError, match=r"is now teacher.max_retries \(the first try no longer counts, so 5 is now 4"
     ):
         load_recipe(path)
 

@@ -74,10 +74,10 @@ def test_rules_of_a_section_point_at_their_key(tmp_path):
     )
     assert problems(tmp_path, text) == [
         (13, "train.student.model: give at most one of 'layers', 'model' and 'config', not layers and model"),
-        (17, "train.online.reuse: 'reuse' belongs to mode on_policy, and mode is 'teacher'"),
+        (17, "train.online.reuse: 'reuse' is only used in mode on_policy, but mode is 'teacher'"),
     ], "the rules of `train` itself wait until its parts are right"
     assert problems(tmp_path, text.replace("    model: x\n", "").replace("    reuse: 3\n", "")) == [
-        (13, "train.beta: 'beta' belongs to loss jsd, and loss is 'forward_kl'")
+        (13, "train.beta: 'beta' is only used by loss jsd, but loss is 'forward_kl'")
     ]
 
 
@@ -119,7 +119,7 @@ def test_a_license_is_inherited_or_asked_for(tmp_path):
     assert load_recipe(path).seeds[0].license == "CC0-1.0"
     path.write_text(PLAIN.replace("    source: tests\n", "    source: tests\n    license: MIT\n"))
     assert load_recipe(path).seeds[0].license == "MIT"
-    missing = "key 'seeds.0.license' is missing: add it, or one `license:` for all at the top of the recipe"
+    missing = "key 'seeds.0.license' is missing: add it, or set `license:` once at the top of the recipe"
     assert problems(tmp_path, PLAIN.replace("license: CC0-1.0\n", "", 1)) == [(3, missing)]
     assert [sentence[:13] for _, sentence in problems(tmp_path, PLAIN.replace("CC0-1.0", "[a]", 1))] == [
         "key 'license'"

@@ -266,7 +266,7 @@ def test_a_damaged_file_is_named(run, name):
 def test_a_file_of_another_version_is_named(run, name):
     path = run / "student" / name
     path.write_text(json.dumps({"kind": 3, "table": {"distilled": {"kl": 0.5}}}))
-    with pytest.raises(CorpusError, match=f"{name} is of another version, or damaged") as caught:
+    with pytest.raises(CorpusError, match=f"{name} was written by another version, or is damaged") as caught:
         synthgen.report(run)
     assert "\n" not in caught.value.message
     assert "--fresh" in caught.value.hint
@@ -347,9 +347,9 @@ def test_a_kind_that_the_page_does_not_know(run):
         "to a summer's day",
         "300 resamples",
         "training loss, tears",
-        "What data is worth",
+        "Effect of more training data",
         "Scroll",
-        "roll.txt, reader; below what an export needs",
+        "roll.txt, reader; fails the gate",
         "75.0% of letters in the same ink",
         "not passed",
         "3.00",

@@ -43,7 +43,7 @@ def test_values_are_written(value, format, text):
 
 
 def test_a_format_that_there_is_none_of_is_refused():
-    with pytest.raises(ValueError, match="'per cent' is no format of values; known: number"):
+    with pytest.raises(ValueError, match="'per cent' is not a format of values; known formats: number"):
         Measure("x", "per cent")
     assert set(FORMATS) >= {"number", "percent"}
 

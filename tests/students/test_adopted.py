@@ -69,7 +69,7 @@ def test_a_run_of_tokens_alone_needs_no_logits(made, tmp_path):
     recipe, run, teacher = made
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     shutil.rmtree(copy / "generated" / "logits")
-    with pytest.raises(CorpusError, match="has no logits beside it") as caught:
+    with pytest.raises(CorpusError, match="has no stored logits") as caught:
         train(recipe, copy, teacher=teacher)
     assert "train.kd_weight: 0" in caught.value.hint
     student = train(tokens_alone(recipe), copy, tmp_path / "student", teacher=teacher)
@@ -118,7 +118,7 @@ def test_rows_without_tokens(made, tmp_path):
         for record in records:
             object.__setattr__(record, "token_ids", None)
         pq.write_table(to_table(records).replace_schema_metadata(schema.metadata), path)
-    with pytest.raises(CorpusError, match="has no tokens: its teacher sent none"):
+    with pytest.raises(CorpusError, match="has no tokens, because its teacher sent none"):
         load(copy / "curated", teacher.tokens.render, Choice(256, labels_alone=True))
 
 

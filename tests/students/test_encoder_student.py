@@ -256,9 +256,9 @@ def test_senseless_sections(run, student, says):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"model_type": "nonsense"}, "knows no model_type 'nonsense'"),
+        ({"model_type": "nonsense"}, "does not know the model_type 'nonsense'"),
         ({"layers": 3}, "bert models have no 'layers'"),
-        ({"hidden_size": 15}, "no such model can be made: .*multiple"),
+        ({"hidden_size": 15}, "this model cannot be made: .*multiple"),
     ],
 )
 def test_configs_that_cannot_be(run, tmp_path, change, says):

@@ -246,7 +246,7 @@ def test_a_student_learns_and_is_measured(learned):
     card, page = (work / "student" / "README.md").read_text(), synthgen.report(work).path.read_text()
     rho = table["distilled"]["spearman"]
     assert f"| distilled | {rho.mean:.3f} [{rho.low:.3f}, {rho.high:.3f}]" in card
-    assert "a projection (Dense) of its 8 numbers to 16 is kept" in card
+    assert "a Dense projection from 8 to 16 numbers is part of it" in card
     assert "library_name: sentence-transformers" in card
     assert f"{rho.mean:.3f} <small>[{rho.low:.3f}, {rho.high:.3f}]</small>" in page
     (work / "recipe.yaml").write_text(dump_recipe(recipe))
@@ -325,7 +325,7 @@ def test_a_text_is_no_pair_with_itself():
         ),
         ({"train": {"student": {"kind": "classifier"}}}, "a student of kind 'classifier' needs strategy 'classify'"),
         ({"train": {"student": {"kind": "sentence"}, "loss": "mse"}}, "kind 'sentence' has a loss of its own"),
-        ({"train": {"student": {"kind": "sentence"}, "kd_weight": 0.5}}, "mixes in labels, and its rows have none"),
+        ({"train": {"student": {"kind": "sentence"}, "kd_weight": 0.5}}, "have no labels that could be mixed in"),
         ({"train": {"student": {"kind": "sentence", "layers": 1, "model": "x"}}}, "give at most one of"),
     ],
 )

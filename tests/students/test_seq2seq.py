@@ -287,7 +287,7 @@ def test_a_checkpoint_that_is_none(small_run, tmp_path):
     ("config", "says"),
     [
         ({**T5, "layers": 3}, "t5 models have no 'layers'"),
-        ({"model_type": "llama"}, "no such model can be made"),
+        ({"model_type": "llama"}, "this model cannot be made"),
         ({**BART, "max_position_embeddings": 4}, "the student has 4 positions, and a row has"),
     ],
 )
@@ -296,10 +296,10 @@ def test_configs_that_cannot_be(small_run, tmp_path, config, says):
 
 
 def test_no_logits(small_run, tmp_path):
-    with pytest.raises(RecipeError, match="a student of kind 'seq2seq' learns from the distributions"):
+    with pytest.raises(RecipeError, match="a student of kind 'seq2seq' needs distributions"):
         synthgen.load_recipe(small_task(tmp_path / "task", tmp_path, logits=None, train=SECTION))
     recipe, run = small_run(logits=FULL)
     bare = Path(shutil.copytree(run, tmp_path / "bare", ignore=shutil.ignore_patterns("logits", "student")))
     section = recipe.train.model_copy(update={"student": Seq2SeqStudent(config=T5)})
-    with pytest.raises(CorpusError, match="has no logits beside it"):
+    with pytest.raises(CorpusError, match="has no stored logits"):
         distill.train(recipe.model_copy(update={"train": section}), bare)

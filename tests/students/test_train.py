@@ -171,7 +171,7 @@ def test_no_logits(small_run, tmp_path):
     first.unlink()
     refused(recipe, run, "no logits for record")
     shutil.rmtree(run / "generated" / "logits")
-    refused(recipe, run, "has no logits beside it")
+    refused(recipe, run, "has no stored logits")
 
 
 def rewrite(path: Path, change) -> None:
@@ -203,7 +203,7 @@ def test_shards_of_different_logits(small_run, tmp_path):
         return table.replace_schema_metadata({logits.FORMAT: json.dumps(meta)})
 
     rewrite(first, warmer)
-    with pytest.raises(CorpusError, match="another kind, teacher or temperature"):
+    with pytest.raises(CorpusError, match="differ from those of the other shards in kind, teacher or temperature"):
         train(recipe, run)
 
 

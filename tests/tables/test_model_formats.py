@@ -98,9 +98,9 @@ def test_a_kind_brings_its_own_writers(run, monkeypatch):
     toy = replace(KINDS["classifier"], exports={"stone": carve}, not_exported="carve it by hand")
     monkeypatch.setitem(KINDS, "toy", toy)
     assert distill.export(run, "stone").kind == "toy"
-    with pytest.raises(UserError, match="a student of kind 'toy', which is not exported to onnx") as caught:
+    with pytest.raises(UserError, match="a student of kind 'toy', which cannot be exported to onnx") as caught:
         distill.export(run, "onnx")
-    assert caught.value.hint == "export it with --to stone"
+    assert caught.value.hint == "export the student with --to stone"
     monkeypatch.setitem(KINDS, "toy", replace(toy, exports={}))
     with pytest.raises(UserError) as caught:
         distill.export(run, "onnx")

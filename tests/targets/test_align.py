@@ -277,11 +277,11 @@ def test_a_student_of_another_tokenizers_teacher(runs, tmp_path):
 
 def test_what_is_refused(runs, tmp_path):
     wanted, run = runs(across={"tokenizer": runs()[0].teacher.model})
-    with pytest.raises(CorpusError, match="made with another tokenizer"):
+    with pytest.raises(CorpusError, match="not made with the tokenizer of"):
         train(wanted, run, tmp_path / "student")
     wanted, run = runs(across={"run": str(run)})
-    with pytest.raises(CorpusError, match="has scored no rows"):
+    with pytest.raises(CorpusError, match="has no scores for rows"):
         train(wanted, run, tmp_path / "student")
-    for section, says in (({"teacher": "a"}, "another run's teacher"), ({"kd_weight": 0}, "none are learned from")):
+    for section, says in (({"teacher": "a"}, "the teacher of another run"), ({"kd_weight": 0}, "learns from none")):
         with pytest.raises(RecipeError, match=says):
             runs(**section)

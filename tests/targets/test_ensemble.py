@@ -344,12 +344,12 @@ def test_a_student_of_an_ensemble_says_so(run, tmp_path, unanswered):
     assert far > 0
     write_model_card(student, recipe, corpus.verify(folder / "curated"))
     card = (student / "README.md").read_text()
-    assert "KL from what was taught" in card
+    assert "KL from the training targets" in card
     assert f"| {far:.3f} [" in next(line for line in card.splitlines() if line.startswith("| distilled"))
     shutil.copytree(student, folder / "student")
     page = html.unescape(synthgen.report(folder).path.read_text())
     assert words in page
-    assert "from what was taught" in page
+    assert "from the training targets" in page
     shutil.rmtree(folder / "student")
     # What the first teacher is from the pool, by the reference of this file.
     merge = Merge(("a", "c"), "pool", "", (0.75, 0.25))
@@ -427,18 +427,18 @@ def test_micro_batches_of_merged_targets_add_up(run, tmp_path):
 @pytest.mark.parametrize(
     ("kept", "section", "says"),
     [
-        (TOPK, {}, "name one in train.teacher, or merge them"),
+        (TOPK, {}, "name one teacher in train.teacher, or merge them"),
         (TOPK, {"teacher": "d"}, "the logits of 'd' are not stored"),
         (TOPK, {"ensemble": {"teachers": ["a", "x"]}}, "the logits of 'x' are not stored"),
         (TOPK, {"ensemble": {"teachers": ["a"]}}, "two or more teachers"),
         (TOPK, {"ensemble": {"teachers": ["a", "a"]}}, "named twice"),
-        (TOPK, {"ensemble": {"teachers": ["a", "b"], "by": "agreement"}}, "of two teachers"),
-        (TOPK, {"ensemble": {"teachers": {"a": 1, "b": 2}, "by": "uniform"}}, "weights already"),
+        (TOPK, {"ensemble": {"teachers": ["a", "b"], "by": "agreement"}}, "two teachers always get equal weights"),
+        (TOPK, {"ensemble": {"teachers": {"a": 1, "b": 2}, "by": "uniform"}}, "the teachers have weights"),
         (TOPK, {"ensemble": {"teachers": {"a": 1, "b": -2}}}, "greater than 0"),
         (TOPK, {"ensemble": {}, "teacher": "a"}, "not both"),
-        (TOPK, {"ensemble": {}, "kd_weight": 0}, "none are learned from"),
+        (TOPK, {"ensemble": {}, "kd_weight": 0}, "learns from none"),
         ({**TOPK, "kind": "sampled"}, {"ensemble": {"merge": "pool"}}, "not linear"),
-        ({**TOPK, "kind": "sampled"}, {"ensemble": {"by": "validation"}}, "draws give most of them as zero"),
+        ({**TOPK, "kind": "sampled"}, {"ensemble": {"by": "validation"}}, "draws give most tokens probability"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(run, kept, section, says):

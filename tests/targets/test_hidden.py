@@ -379,7 +379,7 @@ def test_what_does_not_fit_is_refused_before_training(small_run, tmp_path, chang
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"student": {"kind": "classifier"}, "hidden": {}}, "layers of a decoder"),
+        ({"student": {"kind": "classifier"}, "hidden": {}}, "only decoders have layers"),
         ({"hidden": {"loss": "l1"}}, "'mse' or 'cosine'"),
         ({"relations": {"weight": 0}}, "greater than 0"),
     ],

@@ -250,7 +250,7 @@ def test_damaged_files_are_named(teacher, tmp_path):
         for _ in range(2):
             with pytest.raises(CorpusError, match="is damaged"):
                 [same.read(1, *text) for text in texts()]
-        assert "remove it" in caught.value.hint
+        assert "delete the file" in caught.value.hint
         assert "\n" not in caught.value.message
     path.unlink()
     again = States(tmp_path, teacher)

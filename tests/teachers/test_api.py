@@ -509,7 +509,7 @@ def test_classify_with_logprobs_end_to_end(serve, tmp_path):
         ({"logits": {"kind": "sampled"}}, "whole distribution"),
         ({"logits": {"kind": "topk", "temperature": 2.0}}, "temperature"),
         ({"logits": {"kind": "topk"}}, "teacher.tokenizer"),
-        ({"teacher": {"base_url": "http://user:pw@host/v1"}}, "no password or key"),
+        ({"teacher": {"base_url": "http://user:pw@host/v1"}}, "must not contain a password or key"),
         ({"teacher": {"engine": "opanai"}}, "opanai"),
         ({"teacher": {"rpn": 5}}, "rpm"),
         ({"teacher": {"extra": {"n": 5}}}, "'n' cannot be set"),

@@ -88,7 +88,7 @@ def test_top_k_at_another_temperature_is_refused_before_the_engine_starts(tiny):
     assert model.form == {"regex": "[a-z]+"}
     with pytest.raises(TeacherError, match=r"temperature of 2\.0"):
         model.sample([_request()], LogitsSpec("topk", 2.0, k=4))
-    with pytest.raises(TeacherError, match="no full distribution"):
+    with pytest.raises(TeacherError, match="full distributions only along text that it writes"):
         model.score([_request()._replace(kind="score")], LogitsSpec("sampled", draws=5))
     assert model.engine._llm is None
     model.close()
