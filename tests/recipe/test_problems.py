@@ -64,7 +64,7 @@ def test_wrong_sections_and_broken_rules_are_told_together(tmp_path):
     assert "generate.top_p" in lines[0][1]
     assert lines[1][1].startswith("logits.temperature is 2.0: the normalizer")
     assert lines[2][1].startswith("train.student.kind: a student of kind 'classifier' needs strategy 'classify'")
-    assert lines[3][1] == "train.loss is 'mse', and a student of kind 'classifier' learns by forward_kl"
+    assert lines[3][1] == "train.loss is 'mse', but a student of kind 'classifier' learns by forward_kl"
 
 
 def test_rules_of_a_section_point_at_their_key(tmp_path):
