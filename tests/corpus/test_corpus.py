@@ -1,4 +1,4 @@
-"""A corpus is read by columns; its shards have the same ones; older and damaged ones are refused in one line."""
+"""A corpus is read by column, and its shards have equal columns. Old and damaged corpora are refused in one line."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_shard_without_the_columns_of_the_record_is_damaged(tmp_path, names):
 
 
 def older(run) -> None:
-    """Make the manifest, and one shard, those of schema version 1."""
+    """Changes the manifest and one shard to schema version 1."""
     path = run / "generated" / "manifest.json"
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps({**manifest, "schema_version": 1}))

@@ -1,6 +1,6 @@
-"""Encoder classifiers as ONNX and GGUF: the student's probabilities, in folders that run by themselves.
+"""Encoder classifiers as ONNX and GGUF give the student's probabilities, in folders that need nothing else.
 
-GGUF files are read back by the `gguf` package here; tests/llama has llama.cpp itself read them.
+The tests read GGUF files with the package `gguf`. In tests/llama, llama.cpp reads them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from synthgen.errors import UserError
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """A run whose student is a small BERT, exported in both formats."""
+    """A run with a small BERT as student, exported in both formats."""
     run = bert_run(tmp_path_factory.mktemp("export-encoder"))
     distill.export(run, "onnx")
     distill.export(run, "gguf")

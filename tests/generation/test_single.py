@@ -1,4 +1,4 @@
-"""Strategies of one round, fed scripted replies; what each strategy needs; and the shipped recipes of all."""
+"""Strategies of one round with scripted replies; the needs of each strategy; and all shipped recipes."""
 
 from __future__ import annotations
 
