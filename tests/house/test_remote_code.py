@@ -1,4 +1,4 @@
-"""Python code that lies in a model's folder is never run, and nobody is asked whether it should be."""
+"""Python code in a model's folder is never run, and nobody is asked whether it should be."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from synthgen.tables.students import KINDS
 
 CODE = "from pathlib import Path\n\nPath({marker!r}).write_text('this code ran')\n\n\nclass {classes}:\n    pass\n"
 AUTO = ("AutoModel", "AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoModelForSequenceClassification")
-YES = "y\n" * 1000  # to whoever asks
+YES = "y\n" * 1000  # answers for whoever asks
 
 # Every function that loads a model, a configuration or a tokenizer from a folder. `at` is the folder.
 CHILD = """
@@ -171,12 +171,12 @@ def test_a_command_says_so_in_one_line(tmp_path, marker, both):
 
 LOADERS = ("from_pretrained", "from_config")  # methods of transformers' classes that may run a repository's code
 MAKERS = ("LLM", "pipeline")
-# It reads JSON alone, and would keep the argument as a setting of the model and save it.
+# reads only JSON; it would treat the argument as a model setting and save it
 NO_CODE = ("GenerationConfig",)
 
 
 def careless(source: str) -> list[str]:
-    """'line: code' of every load in Python source that does not say trust_remote_code=False."""
+    """'line: code' of every load in Python source without trust_remote_code=False."""
     tree = ast.parse(source)
     called = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
     found = []
@@ -207,7 +207,7 @@ def test_every_load_in_the_sources_refuses_code():
 
 
 def test_every_load_in_a_page_refuses_code():
-    """In the pages of the project, and in those that it writes beside students and exports."""
+    """Checks the pages of the project, and the pages that it writes beside students and exports."""
     pages = [
         *REPOSITORY.glob("*.md"),
         *REPOSITORY.glob("docs/*.md"),

@@ -1,4 +1,6 @@
-"""Sections that a table chooses: entries from outside are validated, located, dumped and ruled like our own."""
+"""Sections that a table chooses. Entries from outside are validated, located, dumped and checked
+like synthgen's own.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,13 @@ from synthgen.tables.students import KINDS, Kind, Student
 
 
 class Oracle(AnyTeacher):
-    """Answers out of a book."""
+    """An engine that answers from a book."""
 
     engine: Literal["oracle"]
     book: PathName
-    """The book."""
+    """Title of the book."""
     pages: int = 10
-    """How many pages it reads."""
+    """Number of pages to read."""
 
     def rules(self) -> Iterator[Rule]:
         if self.pages > 100:
@@ -31,11 +33,11 @@ class Oracle(AnyTeacher):
 
 
 class Parrot(Student):
-    """Repeats what it heard."""
+    """An engine that repeats what it heard."""
 
     kind: Literal["parrot"] = "parrot"
     words: int = 3
-    """How many it remembers."""
+    """Number of sentences to remember."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Paths and models of a recipe: made absolute wherever they are, and looked for before anything is done."""
+"""Paths and models in a recipe become absolute, and their files are looked for before anything else happens."""
 
 from __future__ import annotations
 

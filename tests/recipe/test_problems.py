@@ -1,4 +1,4 @@
-"""Every problem of a recipe is told at once, each on its own line with the line of the YAML that it is about."""
+"""All problems of a recipe are reported at once. Each has a line of its own, with the line number in the YAML file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ teacher:
 
 
 def problems(folder: Path, text: str) -> list[tuple[int, str]]:
-    """(line, what is wrong) for each problem of a recipe with this text."""
+    """(line number, message) for each problem of a recipe with this text."""
     path = folder / "recipe.yaml"
     path.write_text(text)
     with pytest.raises(RecipeError) as caught:

@@ -1,4 +1,4 @@
-"""A recipe is checked to the last key, and the resolved one repeats the run."""
+"""Every key of a recipe is checked, and a run of the resolved recipe gives the same result."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write(folder: Path, values: object) -> Path:
 
 
 def with_value(keys: str, value: object) -> dict:
-    """PLAIN with one value set; 'a.0.b' walks mappings and lists."""
+    """PLAIN with one changed value. A key such as 'a.0.b' walks through mappings and lists."""
     values = copy.deepcopy(PLAIN)
     *parents, last = keys.split(".")
     place = values
@@ -52,7 +52,7 @@ def with_value(keys: str, value: object) -> dict:
 
 
 def refused(path: Path) -> str:
-    """The one line that a bad recipe gives."""
+    """The message for a bad recipe, which must be one line."""
     with pytest.raises(RecipeError) as caught:
         load_recipe(path)
     assert "\n" not in caught.value.message
@@ -261,7 +261,7 @@ def test_differences_name_every_leaf():
 
 
 def test_a_key_that_is_new_and_off_is_no_difference():
-    """What an older version wrote, and did, without it."""
+    """An older version wrote its inputs without the key, and behaved as if the key were off."""
     old = {"train": {"share": 0.5}}
     for off in (None, False, "", [], {}):
         new = {"train": {"share": 0.5, "later": off}}
@@ -286,7 +286,7 @@ def test_a_key_that_is_new_and_off_is_no_difference():
     ],
 )
 def test_where_keys_are_not_ours_a_missing_one_is_not_off(old, new):
-    """It is what the model's config, the provider or the standard says it is."""
+    """Here a missing key means the default of the model's config, the provider or the standard."""
     assert len(differences(old, new)) == len(differences(new, old)) == 1
 
 
@@ -333,7 +333,7 @@ def test_what_vllm_gives_is_known_when_the_recipe_is_read(tmp_path, values, said
 
 def test_a_student_of_a_vllm_teacher_is_made_from_the_same_weights(tmp_path):
     recipe = load_recipe(write(tmp_path, {**PLAIN, "teacher": {**VLLM, "revision": "abc"}}))
-    assert recipe.logits == LogitsSection()  # vLLM has the whole distribution
+    assert recipe.logits == LogitsSection()  # vLLM gives the whole distribution
     local = local_teacher(recipe)
     assert (local.engine, local.model, local.revision) == ("transformers", str(tmp_path / "teacher"), "abc")
     assert (local.license, local.dtype) == ("Apache-2.0", "float32")

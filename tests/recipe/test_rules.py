@@ -1,4 +1,4 @@
-"""Each rule across the sections of a recipe: what breaks it, what it says, and the line that it points at."""
+"""Each rule across sections of a recipe: a recipe that breaks it, the message, and the line number."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SENTENCE = {"student": {"kind": "sentence", "layers": 2}}
 CLASSIFY = {"strategy": "classify", "generate": {"labels": ["a", "b"]}}
 CLASSIFIER = {"student": {"kind": "classifier"}}
 
-# What breaks a rule, the key that it is about, and part of the sentence. The key is the line's too.
+# (a change that breaks a rule, the key in the message, a part of the message). The line number is that of the key.
 BROKEN: list[tuple[dict, str, str]] = [
     ({"teacher": LOCAL, "teachers": {"a": OTHER}}, "teacher", "give 'teacher' or 'teachers', not both"),
     (

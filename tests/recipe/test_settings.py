@@ -1,4 +1,4 @@
-"""Values that are set over a recipe's file: `--set KEY=VALUE`, and `with_values` in Python."""
+"""Values that replace those of a recipe's file: `--set KEY=VALUE`, and `with_values` in Python."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_in_python(recipe):
 
 
 def test_a_resolved_recipe_of_several_teachers_can_be_changed(tmp_path, recipe):
-    """It names each teacher once: a copy of the first would have to be changed too."""
+    """The resolved recipe names each teacher once. A second copy of the first teacher would have to be changed too."""
     teachers = {"a": {"model": "./a"}, "b": {"model": "./b"}}
     values = {**yaml.safe_load(RECIPE), "teachers": teachers}
     del values["teacher"]

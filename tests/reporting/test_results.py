@@ -1,4 +1,4 @@
-"""Measured values as they are written, and results that come back from their files as they were."""
+"""How measured values are printed, and that results are the same after writing and reading."""
 
 from __future__ import annotations
 
