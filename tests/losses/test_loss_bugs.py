@@ -196,9 +196,7 @@ def test_bug_07_topk_renormalised_on_both_sides():
     logp = teacher_logp(5)
     target = topk_target(logp)
     z = logp.clone()
-    z[:, :] += 4.0 * torch.ones_like(z).scatter(
-        -1, target.ids_NK, 0
-    )  # too much outside the kept ids
+    z[:, :] += 4.0 * torch.ones_like(z).scatter(-1, target.ids_NK, 0)  # too much outside the kept ids
     z.requires_grad_()
     for name in ("forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl"):
         value = divergence(z, target, name)

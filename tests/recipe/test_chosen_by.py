@@ -19,11 +19,11 @@ from synthgen.tables.students import KINDS, Kind, Student
 
 
 class Oracle(AnyTeacher):
-    """An engine that answers from a book."""
+    """A teacher that answers from a book."""
 
     engine: Literal["oracle"]
     book: PathName
-    """Title of the book."""
+    """File of the book."""
     pages: int = 10
     """Number of pages to read."""
 
@@ -33,11 +33,11 @@ class Oracle(AnyTeacher):
 
 
 class Parrot(Student):
-    """An engine that repeats what it heard."""
+    """A student that repeats what it heard."""
 
     kind: Literal["parrot"] = "parrot"
     words: int = 3
-    """Number of sentences to remember."""
+    """Number of words to remember."""
 
 
 @pytest.fixture

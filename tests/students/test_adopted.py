@@ -1,4 +1,4 @@
-"""Training on rows that no command here made: they are written as a corpus beside the student."""
+"""Training on rows that synthgen did not make. They are written as a corpus beside the student."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_dataset_needs_a_place_for_its_student(made, tmp_path):
 
 
 def test_rows_without_tokens(made, tmp_path):
-    """What an API teacher writes has no tokens of the student's."""
+    """The rows of an API teacher have no tokens of the student's tokenizer."""
     _recipe, run, teacher = made
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     for path in (copy / "curated" / "data").glob("*.parquet"):
@@ -134,7 +134,7 @@ def test_a_run_that_holds_nothing_yet_is_no_dataset(made, tmp_path):
 
 
 def test_an_audit_that_says_no_holds_for_the_rows_of_its_run(made, tmp_path):
-    """Naming the folder of a run's rows is no way around its audit."""
+    """The audit of a run also holds when a command names the folder of the run's rows."""
     recipe, run, teacher = made
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     denied = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"license": "CC-BY-NC-4.0"})})

@@ -1,4 +1,4 @@
-"""The token cache: made once, made again when it is not sound, and what it refuses."""
+"""The token cache: it is made once, made again when it is damaged, and refuses wrong data."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["made", "reader", "run", "teacher"]  # fixtures
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Every file of a cache but its lock."""
+    """Every file of a cache except its lock."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("[!.]*.bin"))}
 
 
@@ -116,7 +116,7 @@ def test_a_row_that_is_altered_while_training_stops_it(run, reader, what):
 
 
 def test_a_segment_that_is_replaced_while_it_is_read_stops_its_reader(tmp_path):
-    """By one of the same layout, in which every checksum is right."""
+    """The new file has the same layout, and all its checksums are right."""
     path, kind = tmp_path / "a.bin", segment.entry_type()
     blobs = [np.random.default_rng(seed).bytes(100) for seed in range(2)]
 
@@ -148,12 +148,14 @@ def test_other_rows_are_other_segments(run, reader):
 
 
 def test_killed_at_any_moment_the_next_makes_the_same_bytes(run, reader):
-    """Before a blob's checksum, a sync and a rename; what was published before is not touched again."""
+    """The kill comes before a blob's checksum, a sync or a rename. Files that were finished before are not written
+    again.
+    """
     opened(run, reader)
     wanted = files(run / "cache")
 
     def build(moment: int) -> int:
-        """Open the stream in a child that is killed at a moment; its exit status."""
+        """Opens the stream in a child process that is killed at a moment. Returns its exit status."""
         child = os.fork()
         if child == 0:
             count = 0
@@ -217,7 +219,7 @@ def test_a_process_that_does_not_write_waits_for_the_one_that_does(run, reader):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == count
 
 
-# What is refused
+# Refused data
 
 
 def alter(path: Path, change) -> None:
@@ -231,7 +233,7 @@ def logits_of(run: Path, shard: str = "train-00001") -> Path:
 
 
 def swapped(table: pa.Table) -> pa.Table:
-    """The distributions of the rows in reverse order, under the ids as they were."""
+    """The distributions of the rows in reverse order, with the ids in the old order."""
     order = pa.array(range(len(table))[::-1])
     return table.take(order).set_column(0, "id", table["id"])
 
@@ -273,7 +275,7 @@ def test_logits_in_a_file_of_another_name_are_found(run, reader, teacher):
 
 
 def altered_meta(run: Path, path: Path, **changes) -> pa.Table:
-    """The rows of a logits file as if they had been made otherwise."""
+    """The rows of a logits file with other metadata."""
     shard = logits.read(path)
     meta = {**shard.meta, **changes}
     tokens = {r.id: r.token_ids for _, some in corpus.records(run / "generated") for r in some}
@@ -285,7 +287,7 @@ def altered_meta(run: Path, path: Path, **changes) -> pa.Table:
 def test_logits_of_another_kind_are_refused(run, reader, changes):
     path = logits_of(run, "train-00000")
     table = altered_meta(run, path, **changes)
-    other = path.with_name("other.parquet")  # the second half of the shard's rows
+    other = path.with_name("other.parquet")  # holds the second half of the shard's rows
     whole = pq.read_table(path)
     pq.write_table(table.slice(0, 3), path)
     pq.write_table(whole.slice(3), other)
