@@ -33,8 +33,8 @@ def check_vocabulary(student: PreTrainedTokenizerBase, teacher: PreTrainedTokeni
     if own != taught:
         other = sum(taught.get(token) != place for token, place in own.items())
         raise RecipeError(
-            f"the tokenizer of train.student.model '{name}' gives {other:,} of its {len(own):,} tokens another "
-            "id than the teacher's: the stored distributions mean nothing to it",
+            f"the tokenizer of train.student.model '{name}' gives {other:,} of its {len(own):,} tokens other "
+            "ids than the teacher's tokenizer, so the stored distributions do not fit the student",
             "name a student of the teacher's family, or make one: student.layers or student.config",
         )
 

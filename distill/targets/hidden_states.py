@@ -62,8 +62,8 @@ class States:
         revision = teacher.revision
         if not re.fullmatch("sha256:.+|[0-9a-f]{40}", revision):
             raise TeacherError(
-                f"train.hidden.stored: which weights '{teacher.name}' has is not known (revision "
-                f"{revision}), and other weights have other states",
+                f"train.hidden.stored: the exact weights of '{teacher.name}' are not known (revision "
+                f"{revision}), and stored states are valid only for the same weights",
                 "set teacher.revision to a commit",
             )
         self.folder = folder / Path(teacher.name.removeprefix("package:")).name

@@ -77,7 +77,9 @@ def test_an_older_corpus_is_refused_in_one_line(tmp_path):
     run = corpus_of(tmp_path, [row("x", 0)])
     older(run)
     for command in (synthgen.curate, synthgen.audit):
-        with pytest.raises(CorpusError, match="schema version 1; this version of synthgen reads 2") as caught:
+        with pytest.raises(
+            CorpusError, match="schema version 1; this version of synthgen reads schema version 2"
+        ) as caught:
             command(curating(), run)
         assert "\n" not in caught.value.message
         assert "make the corpus again" in caught.value.hint

@@ -123,7 +123,7 @@ def test_a_checkpoint_of_another_vocabulary(small_run, tmp_path):
     vocabulary = values["model"]["vocab"]
     vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
     path.write_text(json.dumps(values))
-    with pytest.raises(RecipeError, match="gives 2 of its 258 tokens another id"):
+    with pytest.raises(RecipeError, match="gives 2 of its 258 tokens other ids"):
         student_of(recipe, run, tmp_path / "student", student={"kind": "decoder", "model": str(other)})
 
 

@@ -278,7 +278,7 @@ def test_a_checkpoint_of_another_vocabulary(small_run, tmp_path):
     model_of("t5").save_pretrained(tmp_path / "t5")
     word_tokenizer(tmp_path / "t5")
     refused(
-        small_run, tmp_path, {"model": str(tmp_path / "t5")}, "gives .* of its .* tokens another id than the teacher's"
+        small_run, tmp_path, {"model": str(tmp_path / "t5")}, "gives .* of its .* tokens other ids than the teacher's"
     )
 
 

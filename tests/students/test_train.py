@@ -212,7 +212,7 @@ def test_an_audit_that_says_no(small_run, tmp_path):
     run = copy_of(run, tmp_path)
     recipe = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"license": "CC-BY-NC-4.0"})})
     assert synthgen.audit(recipe, run).status == "DENY"
-    with pytest.raises(GateDenied, match="says DENY for commercial use") as caught:
+    with pytest.raises(GateDenied, match="is DENY for commercial use") as caught:
         train(recipe, run)
     assert "--override-audit" in caught.value.hint
     assert not (run / "student").exists()

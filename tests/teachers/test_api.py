@@ -327,7 +327,7 @@ def test_what_no_request_can_survive_stops_the_run(serve, tmp_path, config, word
 def test_no_key_is_one_line(serve, tmp_path, monkeypatch):
     server = serve()
     monkeypatch.delenv("LOOPBACK_KEY")
-    with pytest.raises(TeacherError, match="LOOPBACK_KEY is not set"):
+    with pytest.raises(TeacherError, match="LOOPBACK_KEY must hold"):
         make(tmp_path, server)
 
 
