@@ -198,7 +198,9 @@ def not_inside(folder: Path, taken: Iterable[Path]) -> None:
     for other in taken:
         if where == other.resolve() or other.resolve() in where.parents:
             word = "is" if where == other.resolve() else "lies in"
-            raise UserError(f"{folder} {word} {other}, which another stage writes", "give another folder with -o")
+            raise UserError(
+                f"{folder} {word} {other}, which is not an output folder of this command", "give another folder with -o"
+            )
 
 
 def stages(folder: Path, own: str) -> list[Path]:
