@@ -136,5 +136,5 @@ def refuse_incapable(recipe: Recipe, teachers: Teachers) -> None:
                 raise TeacherError(
                     f"teachers '{answerer}' and '{name}' have different tokenizers, so '{name}' "
                     f"cannot score the tokens of '{answerer}'",
-                    "remove '{name}' from logits.score_by, or score the finished text with strategy 'score'",
+                    f"remove '{name}' from logits.score_by, or score the finished text with strategy 'score'",
                 )
