@@ -1,15 +1,17 @@
-"""How many rows a second curation judges, and how much memory it takes; beside an older version in the same run.
+"""Measures how many rows a second curation judges and how much memory it takes, beside an older version.
 
     python benchmarks/curation.py                                     20,000 rows; each check; against 199c186
     python benchmarks/curation.py --rows 100000 1000000 --against ""  this version alone, with peak memory
     python benchmarks/curation.py --text rows.jsonl.gz                rows of {"prompt", "completion"} of your own
 
-The rows are recombined sentences of the project's own texts, drawn with a seed: prompts of about 1,000 characters and
-completions of about 150. Of them 20% are copies, 2% decline, 2% repeat themselves, 2% are cut off, and half have a
-reference answer. "All checks" is the whole command with its default checks and the sweep for duplicates: reading,
-judging and writing Parquet, in one process; its CPU seconds are counted, after a small corpus has loaded all modules.
-A line for a check is that check's function alone on rows in memory, with the columns that it asks for. An older version
-is taken from git by `git archive`.
+The rows are sentences of the project's own texts, recombined with a seed. Prompts have about 1,000 characters and
+completions about 150. Of the rows, 20% are copies, 2% decline, 2% repeat themselves and 2% are cut off. Half of the
+rows have a reference.
+
+"All checks" is the whole command with its default checks and the sweep for duplicates: reading, judging and writing
+Parquet, in one process. Its CPU seconds are counted after a small corpus has loaded all modules. The line of a check is
+the check's function alone, on rows in memory, with the columns that the check asks for. The older version comes from
+`git archive`.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ _SHARD = 1024
 
 
 def sentences() -> list[str]:
-    """Sentences of the project's pages and data."""
+    """Sentences from the project's pages and data."""
     texts = [path.read_text(encoding="utf-8") for path in [*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md"]]
     for path in sorted((ROOT / "data").glob("*.jsonl")):
         texts += [" ".join(map(str, json.loads(line).values())) for line in path.read_text().splitlines()]
@@ -49,7 +51,7 @@ def texts_of(count: int, path: str | None) -> Iterator[tuple[str, str]]:
         rows = [json.loads(line) for line in lines]
         for number in range(count):
             row = rows[number % len(rows)]
-            fresh = "" if number < len(rows) else f" {number}"  # copies would be dropped
+            fresh = "" if number < len(rows) else f" {number}"  # copies would be rejected
             yield row["prompt"] + fresh, row["completion"]
         return
     parts = sentences()
@@ -130,7 +132,7 @@ def recipe() -> object:
 
 
 def whole(run: Path, count: int, workers: int) -> None:
-    """Curate, and print rows a CPU-second and the peak of memory of the process."""
+    """Curates, and prints rows a CPU second and the peak memory of the process."""
     import inspect
 
     import synthgen
@@ -156,7 +158,7 @@ def _cpu() -> float:
 
 
 def each(run: Path) -> None:
-    """Print the rate of each check's function alone, on at most 20,000 rows in memory."""
+    """Prints the rate of each check's function alone, on at most 20,000 rows in memory."""
     try:
         from synthgen.tables import curation
     except ImportError:
@@ -189,7 +191,7 @@ def _numbers(count: int) -> object:
 
 
 def _each_of_records(run: Path) -> None:
-    """The same of a version whose checks take records."""
+    """Prints the same rates for a version whose checks take records."""
     from synthgen.curate import CHECKS, dedup
 
     from synthgen import corpus
@@ -211,13 +213,13 @@ def _line(name: str, rows: int, seconds: float) -> None:
 
 
 def child(tree: Path, *command: object) -> None:
-    """Run a part of this program with the version of synthgen in `tree`, on one thread."""
+    """Runs a part of this program on one thread, with the version of synthgen in `tree`."""
     environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1"}
     subprocess.run([sys.executable, __file__, *map(str, command)], env=environment, check=True)
 
 
 def main() -> None:
-    """Make corpora in both formats and measure both versions on them."""
+    """Makes corpora in both formats and measures both versions on them."""
     if len(sys.argv) > 1 and sys.argv[1].startswith("_"):
         name, run, *rest = sys.argv[1:]
         if name == "_make":

@@ -89,7 +89,8 @@ BUGS: dict[str, list[tuple[str, str, str]]] = {
         (
             HEAD,
             "        self.model, self.body = model, model.base_model\n",
-            '        model = getattr(model, "module", model)\n        self.model, self.body = model, model.base_model\n',
+            '        model = getattr(model, "module", model)\n'
+            "        self.model, self.body = model, model.base_model\n",
         ),
     ],
     "13 softcap or scale ignored": [

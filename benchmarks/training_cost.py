@@ -185,7 +185,9 @@ def trl(run: Path) -> dict[str, Any]:
     )  # fmt: skip
     trainer = Trainer(
         model=AutoModelForCausalLM.from_pretrained(run / "student-0", dtype=torch.float32, trust_remote_code=False),
-        teacher_model=AutoModelForCausalLM.from_pretrained(run / "teacher", dtype=torch.float32, trust_remote_code=False),
+        teacher_model=AutoModelForCausalLM.from_pretrained(
+            run / "teacher", dtype=torch.float32, trust_remote_code=False
+        ),
         args=settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, data_collator=collate,
         callbacks=[Clock()],
     )  # fmt: skip

@@ -74,7 +74,7 @@ def _tokenized(dataset: Dataset, recipe: Recipe, tokens: Tokens, counts: Counter
         text = record.completion[0].get("content")
         if len(record.completion) != 1 or not text or record.completion[0].get("tool_calls"):
             raise CorpusError(
-                f"{where}: the completion is not one message of text", "a student learns one answer from each row"
+                f"{where}: the completion is not one message of text", "a row must have one answer to learn"
             )
         record.prompt_token_ids = tokens.render(record.prompt)
         record.token_ids = tokens.completion(text)

@@ -14,23 +14,25 @@ from synthgen.tables.formats import MODEL_FORMATS
 from synthgen.ui import UI
 
 _RUN = click.argument("run", type=click.Path(path_type=Path))
-_OUT = click.option("-o", "--out", type=click.Path(path_type=Path), help="The student's folder; RUN/student.")
-_RECIPE = click.option("--recipe", help="Recipe with the settings; RUN/recipe.yaml.")
-_FRESH = click.option("--fresh", is_flag=True, help="Discard what this command made there, and begin anew.")
+_OUT = click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder of the student. Default: RUN/student.")
+_RECIPE = click.option("--recipe", help="Recipe with the settings. Default: RUN/recipe.yaml.")
+_FRESH = click.option(
+    "--fresh", is_flag=True, help="Delete what this command made in the output folder, and start again."
+)
 
 
 @click.group(context_settings={"auto_envvar_prefix": "SYNTHGEN_DISTILL", "help_option_names": ["-h", "--help"]})
 @click.version_option(synthgen.__version__)
 def main() -> None:
-    """Train a student on a corpus, measure it against its teacher, and take it elsewhere.
+    """Train a student on a corpus, compare it with its teacher, and export it to other runtimes.
 
     \b
     distill train runs/first
     distill eval runs/first
     distill export runs/first --to onnx
 
-    Every option is also an environment variable: SYNTHGEN_DISTILL_, the command, the option's long name, as in
-    SYNTHGEN_DISTILL_TRAIN_FRESH=1.
+    Every option is also an environment variable: SYNTHGEN_DISTILL_, the command, and the long name of the option, such
+    as SYNTHGEN_DISTILL_TRAIN_FRESH=1.
     """
 
 
@@ -39,13 +41,17 @@ def main() -> None:
 @_OUT
 @_RECIPE
 @_FRESH
-@click.option("--override-audit", is_flag=True, help="Train although the audit said no; the card will say so.")
+@click.option(
+    "--override-audit", is_flag=True, help="Train even if the audit did not pass. The model card will say so."
+)
 @SET
 @report_errors
 def train(
     run: Path, out: Path | None, recipe: str | None, fresh: bool, override_audit: bool, set: tuple[str, ...], ui: UI
 ) -> None:
-    """Train the recipe's student on a curated run, or on any rows with `prompt` and `completion`. Again resumes.
+    """Train the recipe's student on a curated run, or on any rows with `prompt` and `completion`.
+
+    Repeat the command to resume.
 
     \b
     distill train runs/first
@@ -69,7 +75,7 @@ def train(
 
 @main.command("eval")
 @_RUN
-@click.option("--student", type=click.Path(path_type=Path), help="The student's folder; RUN/student.")
+@click.option("--student", type=click.Path(path_type=Path), help="Folder of the student. Default: RUN/student.")
 @_RECIPE
 @_FRESH
 @SET
@@ -89,13 +95,18 @@ def evaluate(run: Path, student: Path | None, recipe: str | None, fresh: bool, s
 
 @main.command()
 @_RUN
-@click.option("--share", type=float, multiple=True, help="Of the training seeds; again for more. 0.25, 0.5, 1.")
+@click.option(
+    "--share",
+    type=float,
+    multiple=True,
+    help="Share of the training seeds. Repeat the option for several. Default: 0.25, 0.5, 1.",
+)
 @_RECIPE
 @_FRESH
 @SET
 @report_errors
 def curve(run: Path, share: tuple[float, ...], recipe: str | None, fresh: bool, set: tuple[str, ...], ui: UI) -> None:
-    """Train and measure the run's student on growing shares of its data. Again goes on where it was.
+    """Train and measure the run's student on growing shares of its data. Repeat the command to resume.
 
     \b
     distill curve runs/first
@@ -114,14 +125,17 @@ def curve(run: Path, share: tuple[float, ...], recipe: str | None, fresh: bool, 
 @main.command()
 @click.argument("student", type=click.Path(path_type=Path))
 @click.option("--to", metavar="FORMAT", required=True, help=f"One of {', '.join(MODEL_FORMATS)}.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="The export's folder; STUDENT/FORMAT.")
-@click.option("--corpus", type=click.Path(path_type=Path), help="Run or corpus with held-out rows; the student's run.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder of the export. Default: STUDENT/FORMAT.")
+@click.option(
+    "--corpus", type=click.Path(path_type=Path), help="Run or corpus with held-out rows. Default: the student's run."
+)
 @_FRESH
 @report_errors
 def export(student: Path, to: str, out: Path | None, corpus: Path | None, fresh: bool, ui: UI) -> None:
     """Write a student (its folder or its run) for another runtime, and compare every file with the student.
 
-    Exit 1 when a file agrees with the student on the likeliest token or label at fewer than 99% of held-out positions.
+    Exit code 1 when a file agrees with the student's most likely token or label at fewer than 99% of held-out
+    positions.
 
     \b
     distill export runs/first --to onnx
@@ -134,8 +148,8 @@ def export(student: Path, to: str, out: Path | None, corpus: Path | None, fresh:
     if not result.passed:
         raise GateDenied(
             result.failure,
-            f"{result.folder} is written all the same. Take another of its files, or train longer: a student that is "
-            "not sure of its choice changes it easily",
+            f"the files are in {result.folder}. Use a file that passes, or train longer: rounding easily changes the "
+            "choice of an uncertain student",
         )
     ui.hint(f"read {result.folder}/README.md")
 

@@ -41,7 +41,7 @@ def curve(
     shares = sorted({*shares, 1.0})
     if shares[0] <= 0 or shares[-1] > 1:
         raise UserError(
-            f"a share is more than 0 and at most 1, not {shares[0]:g} to {shares[-1]:g}", "give such shares"
+            f"shares must be more than 0 and at most 1, but they are {shares[0]:g} to {shares[-1]:g}", "correct --share"
         )
     student = corpus.resolve(Path(run), prefer=("curated",)).parent / "student"
     writes = KINDS[recipe.train.student.kind].writes_text

@@ -37,10 +37,10 @@ NO_ROWS = "has no rows to train on"
 REASONS = {
     "too_long": "longer than train.max_length",
     "degenerate": "degenerate",
-    "nothing_to_learn": "with nothing to learn from",
-    "no_room_to_write": "without room to write in",
+    "nothing_to_learn": "with no tokens to learn",
+    "no_room_to_write": "with no room for max_new_tokens",
     "not_scored": "not scored by the other teacher",
-    "texts_differ": "with another text than the other teacher's",
+    "texts_differ": "with another text than the other teacher scored",
 }
 """For each key of `TrainingSet.left_out`, words that follow a number of rows and say why the rows were left out."""
 
@@ -178,7 +178,7 @@ def load(folder: Path, render: Render, choice: Choice, shape: Shape | None = Non
         prompt, completion = render(record.prompt), list(record.token_ids or ())
         if not completion:
             raise CorpusError(
-                f"{folder}: record {record.id} has no tokens: its teacher sent none",
+                f"{folder}: record {record.id} has no tokens, because its teacher sent none",
                 f"train on its rows as a dataset (`distill train {folder}/data`), or score them: strategy: score",
             )
         if len(prompt) + len(completion) > choice.max_length:
@@ -193,7 +193,7 @@ def load(folder: Path, render: Render, choice: Choice, shape: Shape | None = Non
             examples.append(shaped)
     if not examples:
         raise CorpusError(
-            f"{folder} {NO_ROWS} in split '{choice.split}'", "look at the rejects: `synthgen show --rejected`"
+            f"{folder} {NO_ROWS} in split '{choice.split}'", "see the rejected rows: `synthgen show --rejected`"
         )
     return TrainingSet(examples, targets.meta if targets else None, left_out)
 
@@ -245,7 +245,9 @@ class _Targets:
             metas.append(shard.meta)
         target, meta = self.choice.merge(targets, metas) if self.choice.merge else (targets[0], metas[0])
         if self.meta and meta != self.meta:
-            raise CorpusError(f"{path}: logits of another kind, teacher or temperature than the other shards'")
+            raise CorpusError(
+                f"{path}: these logits differ from those of the other shards in kind, teacher or temperature"
+            )
         self.meta = meta
         return target
 
@@ -258,7 +260,7 @@ def stored(folder: Path, teachers: Sequence[str]) -> list[dict[str, tuple[Path, 
     root = next((p for p in (folder / "logits", folder.parent / "generated" / "logits") if p.is_dir()), None)
     if root is None:
         raise CorpusError(
-            f"{folder} has no logits beside it",
+            f"{folder} has no stored logits",
             "generate with a `logits` section (or score the rows: strategy: score), or learn from the tokens alone: "
             "train.kd_weight: 0",
         )
@@ -266,7 +268,7 @@ def stored(folder: Path, teachers: Sequence[str]) -> list[dict[str, tuple[Path, 
     if not teachers and len(there) != 1:
         raise CorpusError(
             f"{root} has logits of {len(there)} teachers: {', '.join(there)}",
-            "name one in train.teacher, or merge them: train.ensemble",
+            "name one teacher in train.teacher, or merge them with train.ensemble",
         )
     for name in teachers:
         if name not in there:
@@ -316,7 +318,7 @@ def target_batch(targets: Sequence[logits.Target | None], meta: LogitsMeta) -> l
 
 def _check_kind(right: bool, meta: LogitsMeta) -> None:
     if not right:
-        raise ValueError(f"targets are not of the kind that their shards state: {meta['kind']}")
+        raise ValueError(f"the targets are not of kind '{meta['kind']}', which their shards state")
 
 
 def sampled_batch(targets: Sequence[logits.Sampled], draws: int) -> tuple[Tensor, Tensor]:

@@ -214,7 +214,7 @@ class _Trainer(Generic[Row]):
                 raise
             raise UserError(
                 f"out of memory in step {step}, with {min(size, len(batch))} rows at once",
-                "lower train.micro_batch_size: the result is the same; or set train.gradient_checkpointing",
+                "lower train.micro_batch_size (the result stays the same), or set train.gradient_checkpointing",
             ) from None
         if accelerator.num_processes > 1:
             sums = torch.tensor([parts[key] for key in sorted(parts)], device=accelerator.device)

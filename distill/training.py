@@ -86,7 +86,7 @@ def train(
         outputs.sweep(job.folder, trained())
         corpus.claim(job.folder, dict(inputs), "train")
     if (job.folder / FILE).exists() and not fresh:
-        ui.note(f"{job.folder} is trained; nothing to do")
+        ui.note(f"{job.folder} is already trained; nothing to do")
         return TrainedStudent(job.folder, read_training(job.folder / FILE))
     kind = KINDS[section.student.kind]
     training: Training = resolve(kind.train)(replace(job, labels=tuple(manifest["labels"])))
@@ -115,7 +115,7 @@ def places(run: str | Path, out: str | Path | None = None, *, fresh: bool = Fals
     """
     if is_dataset(Path(run)):
         if out is None:
-            raise UserError(f"'{run}' is a dataset, not a run", "say where the student goes: -o FOLDER")
+            raise UserError(f"'{run}' is a dataset, not a run", "name the student's folder with -o FOLDER")
         folder = Path(out)
         source = folder / "corpus"
         outputs.apart(folder, Path(run))
@@ -155,7 +155,7 @@ def check_audit(run: Path, override: bool) -> bool:
     audit: dict[str, Any] = corpus.load_json(report) if report.exists() else {"passed": True}
     if not audit["passed"] and not override:
         raise GateDenied(
-            f"the audit of {run} says {audit['status']} for {audit['intent']['use']} use",
-            f"read {run}/audit/report.md; --override-audit trains all the same, and the model card will say so",
+            f"the audit status of {run} is {audit['status']} for {audit['intent']['use']} use",
+            f"read {run}/audit/report.md; with --override-audit training starts, and the model card will say so",
         )
     return not audit["passed"]

@@ -32,7 +32,7 @@ _DISK = {
 def report_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --json and --quiet to a command, pass it a UI, and turn its exceptions into a message and an exit code."""
 
-    @click.option("--json", is_flag=True, help="Result as one JSON document on stdout.")
+    @click.option("--json", is_flag=True, help="Print the result as one JSON document.")
     @click.option("-q", "--quiet", is_flag=True, help="No progress, notes or hints.")
     @functools.wraps(command)
     def wrapped(json: bool, quiet: bool, **options: Any) -> None:
@@ -44,7 +44,7 @@ def report_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             ui.error(error.message, error.hint)
             code = error.exit_code
         except KeyboardInterrupt:
-            ui.error("interrupted; what is committed is kept", "the same command goes on from there")
+            ui.error("interrupted; finished work is kept", "give the same command again to continue")
             code = 130
         except (click.ClickException, click.exceptions.Exit):
             raise
@@ -62,13 +62,13 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def _unexpected(ui: UI, error: Exception) -> int:
-    """The user can correct a full disk or an unusable path (exit 2). Anything else is a bug of ours (exit 70)."""
+    """The user can correct a full disk or an unusable path (exit 2). Anything else is a bug in synthgen (exit 70)."""
     number = error.errno if isinstance(error, OSError) else None
     full = "no space left" in str(error).lower() or "os error 28" in str(error).lower()
     if number in _DISK or full:
         where = f" at {error.filename}" if isinstance(error, OSError) and error.filename else ""
         what = _DISK.get(number or errno.ENOSPC, _DISK[errno.ENOSPC])
-        ui.error(f"{what}{where}; what is committed is kept", "free some space, then give the same command")
+        ui.error(f"{what}{where}; finished work is kept", "free some space, then give the same command")
         return 2
     if isinstance(error, OSError) and error.filename:
         ui.error(f"{error.filename}: {error.strerror}", "check the path and its permissions")
@@ -76,16 +76,20 @@ def _unexpected(ui: UI, error: Exception) -> int:
     if os.environ.get("SYNTHGEN_DEBUG"):
         traceback.print_exc()
     ui.error(
-        f"a bug of ours: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+        f"a bug in synthgen: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
         "please report it with the command, the recipe, and what the command prints with SYNTHGEN_DEBUG=1",
     )
     return 70
 
 
-_FRESH = click.option("--fresh", is_flag=True, help="Discard what this command made there, and begin anew.")
+_FRESH = click.option(
+    "--fresh", is_flag=True, help="Delete what this command made in the output folder, and start again."
+)
 _REPAIR = click.option("--repair", is_flag=True, help="Make damaged shards again.")
-SET = click.option("--set", multiple=True, metavar="KEY=VALUE", help="Another value for a dotted key of the recipe.")
-_OUT = click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The run's folder.")
+SET = click.option(
+    "--set", multiple=True, metavar="KEY=VALUE", help="Set a key of the recipe, such as train.learning_rate=1e-4."
+)
+_OUT = click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 _RUN = click.argument("run", type=click.Path(path_type=Path))
 
 
@@ -97,19 +101,24 @@ def main() -> None:
     \b
     synthgen init questions.csv --license ID  a recipe for your own file
     synthgen plan reasoning                   show the plan; nothing is sent
-    synthgen run reasoning -o runs/first      all stages; the same command resumes
+    synthgen run reasoning -o runs/first      run all stages; repeat to resume
     synthgen show runs/first -n 3             rows, or --rejected with reasons
 
     A RECIPE is a YAML file or the name of a shipped task. Every option is also an environment variable:
-    SYNTHGEN_, the command, the option's long name, as in SYNTHGEN_SHOW_COUNT=3.
+    SYNTHGEN_, the command, and the long name of the option, such as SYNTHGEN_SHOW_COUNT=3.
     """
 
 
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--license", required=True, metavar="ID", help="License of the file's rows, such as CC0-1.0 or MIT.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="The task's folder; named like the file.")
-@click.option("--task", metavar="NAME", help="Name of the task; that of the file.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of the task. Default: the file's name without its ending.",
+)
+@click.option("--task", metavar="NAME", help="Name of the task. Default: the file's name without its ending.")
 @report_errors
 def init(file: Path, license: str, out: Path | None, task: str | None, ui: UI) -> None:
     """Write a commented recipe and templates for your own CSV, JSONL or Parquet file with one question a row.
@@ -142,7 +151,9 @@ def plan(recipe: str, set: tuple[str, ...], ui: UI) -> None:
 
 @main.command()
 @click.argument("recipe")
-@click.option("-n", "--requests", type=click.IntRange(1), default=64, show_default=True, help="Requests of the sample.")
+@click.option(
+    "-n", "--requests", type=click.IntRange(1), default=64, show_default=True, help="Number of requests to time."
+)
 @SET
 @report_errors
 def tune(recipe: str, requests: int, set: tuple[str, ...], ui: UI) -> None:
@@ -162,11 +173,11 @@ def tune(recipe: str, requests: int, set: tuple[str, ...], ui: UI) -> None:
 @_OUT
 @_FRESH
 @_REPAIR
-@click.option("--retry-failed", is_flag=True, help="Make shards with failures again; what was paid is not paid again.")
-@click.option("--shard", metavar="I/N", help="Make every N-th shard, from the I-th: one of N machines.")
-@click.option("--batch", is_flag=True, help="Through the provider's Batch API: within a day, at half the price.")
-@click.option("--budget", type=float, metavar="USD", help="The recipe's generate.budget.usd.")
-@click.option("--max-failures", metavar="N|N%", help="The recipe's generate.max_failures.")
+@click.option("--retry-failed", is_flag=True, help="Make shards with failures again. Paid replies are not paid again.")
+@click.option("--shard", metavar="I/N", help="Make one of N parts: every N-th shard, starting with shard I.")
+@click.option("--batch", is_flag=True, help="Use the provider's Batch API: half the price, replies within a day.")
+@click.option("--budget", type=float, metavar="USD", help="Replaces the recipe's generate.budget.usd.")
+@click.option("--max-failures", metavar="N|N%", help="Replaces the recipe's generate.max_failures.")
 @SET
 @report_errors
 def generate(
@@ -182,7 +193,7 @@ def generate(
     set: tuple[str, ...],
     ui: UI,
 ) -> None:
-    """Ask the teacher about the seeds and write RUN/generated. The same command again resumes.
+    """Ask the teacher about the seeds and write RUN/generated. Repeat the command to resume.
 
     \b
     synthgen generate reasoning -o runs/first
@@ -207,12 +218,14 @@ def generate(
 
 @main.command()
 @_RUN
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder of the curated corpus; RUN/curated.")
-@click.option("--recipe", help="Recipe with the thresholds; RUN/recipe.yaml.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="Folder of the curated corpus. Default: RUN/curated."
+)
+@click.option("--recipe", help="Recipe with the thresholds. Default: RUN/recipe.yaml.")
 @click.option(
     "--workers",
     type=click.IntRange(1),
-    help="Processes to use; one for each core of the processor unless the corpus is small.",
+    help="Number of processes. Default: one for each CPU core, and fewer for a small corpus.",
 )
 @_FRESH
 @_REPAIR
@@ -243,17 +256,19 @@ def curate(
     with lock(out or run):
         done = synthgen.curate(loaded, run, out, fresh=fresh, repair=repair, workers=workers, ui=ui)
     ui.result(done.to_dict(), done.text())
-    ui.hint(f"synthgen audit {run}, or look: synthgen show {run} --rejected")
+    ui.hint(f"synthgen audit {run}, or see the rejected rows: synthgen show {run} --rejected")
 
 
 @main.command()
 @_RUN
-@click.option("--use", type=click.Choice(["research", "commercial"]), help="Intended use; the recipe's audit.use.")
-@click.option("--recipe", help="Recipe with the intent; RUN/recipe.yaml.")
+@click.option(
+    "--use", type=click.Choice(["research", "commercial"]), help="Intended use. Default: the recipe's audit.use."
+)
+@click.option("--recipe", help="Recipe with the intended use. Default: RUN/recipe.yaml.")
 @SET
 @report_errors
 def audit(run: Path, use: str | None, recipe: str | None, set: tuple[str, ...], ui: UI) -> None:
-    """Check the licenses of teacher and seeds for the intended use. Exit 1 when they forbid it or are unknown.
+    """Check the licenses of teacher and seeds for the intended use. Exit code 1 when they forbid it or are unknown.
 
     \b
     synthgen audit runs/first
@@ -268,9 +283,9 @@ def audit(run: Path, use: str | None, recipe: str | None, set: tuple[str, ...], 
 
 @main.command()
 @_RUN
-@click.option("-n", "--count", type=click.IntRange(min=0), default=5, show_default=True, help="How many rows.")
-@click.option("--rejected", is_flag=True, help="Rejected rows, with their reasons.")
-@click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Rows of one split.")
+@click.option("-n", "--count", type=click.IntRange(min=0), default=5, show_default=True, help="Number of rows to show.")
+@click.option("--rejected", is_flag=True, help="Show rejected rows with their reasons.")
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Show only rows of this split.")
 @report_errors
 def show(run: Path, count: int, rejected: bool, split: str | None, ui: UI) -> None:
     """Show rows of a run or corpus, and its counts.
@@ -291,7 +306,7 @@ def show(run: Path, count: int, rejected: bool, split: str | None, ui: UI) -> No
 @SET
 @report_errors
 def run(recipe: str, out: Path, fresh: bool, repair: bool, set: tuple[str, ...], ui: UI) -> None:
-    """Run all stages, including student and report. The same command again resumes; a finished run is left as it is.
+    """Run all stages, including student and report. Repeat the command to resume; a finished run is not changed.
 
     \b
     synthgen run reasoning -o runs/first
@@ -330,7 +345,7 @@ def recipe_of(run: Path, named: str | None) -> str:
         raise RecipeError(f"'{run}' does not exist", "give a run's folder, or make one: `synthgen run RECIPE -o RUN`")
     found = next((f / "recipe.yaml" for f in (run, run.parent) if (f / "recipe.yaml").is_file()), None)
     if not named and not found:
-        raise RecipeError(f"'{run}' has no recipe.yaml", "name one with --recipe")
+        raise RecipeError(f"'{run}' has no recipe.yaml", "name a recipe with --recipe")
     return named or str(found)
 
 

@@ -31,7 +31,7 @@ from synthgen.records import SCHEMA, SPLITS, Record, from_rows
 
 _INPUTS_KEY = b"synthgen.inputs"
 _COMPANIONS_KEY = b"synthgen.companions"
-_REPAIR = "repair: run the command that made it again with --repair; only damaged shards are made again"
+_REPAIR = "repeat the command that made it and add --repair; only damaged shards are made again"
 _ROWS_LEVEL = 3  # zstd level for rows; level 9 saves 8% of the bytes but takes three times as long
 
 
@@ -84,7 +84,7 @@ def is_begun(
             raise RunChanged(
                 f"{folder} was made from other inputs: {'; '.join(changed[:5])}"
                 + (f"; and {len(changed) - 5} more" if len(changed) > 5 else ""),
-                f"give another folder with -o, or --fresh to discard what `{what}` made there",
+                f"give another folder with -o, or delete what `{what}` made there with --fresh",
             )
         return True
     if (folder / "manifest.json").exists() or any(folder.glob("data/*.parquet")):
@@ -141,14 +141,14 @@ def _check_whole(folder: Path, path: Path, expected: bytes, parts: Sequence[str]
     table = _read(path)
     metadata = table.schema.metadata or {}
     if metadata.get(_INPUTS_KEY) != expected:
-        raise CorpusError(f"{path}: made from other inputs than {folder}/inputs.json", _REPAIR)
+        raise CorpusError(f"{path} was not made from the inputs in {folder}/inputs.json", _REPAIR)
     try:
         companions = dict(json.loads(metadata[_COMPANIONS_KEY]))
     except (KeyError, ValueError, TypeError):
         companions = {}
     check_columns(table.schema, path)
     if not companions.keys() >= set(parts):
-        raise CorpusError(f"{path} is damaged: its metadata is not that of a corpus", _REPAIR)
+        raise CorpusError(f"{path} is damaged: its metadata is not the metadata of a corpus", _REPAIR)
     for part, sha256 in companions.items():
         companion = folder / part / path.name
         if not companion.exists():
@@ -168,7 +168,7 @@ def check_columns(schema: pa.Schema, path: Path) -> None:
             f"{path} has the columns of an older version of synthgen",
             "make the corpus again with this version, or read it with the version that made it",
         )
-    raise CorpusError(f"{path} is damaged: its columns are not those of a corpus", _REPAIR)
+    raise CorpusError(f"{path} is damaged: its columns are not the columns of a corpus", _REPAIR)
 
 
 def finish(folder: Path, kind: Kind, facts: Facts, names: Sequence[str]) -> Manifest:
@@ -194,7 +194,9 @@ def manifest(folder: Path) -> Manifest:
     if not path.exists():
         if not folder.exists():
             raise CorpusError(f"there is no corpus at {folder}", "make one: `synthgen generate RECIPE -o RUN`")
-        raise CorpusError(f"{folder} is not finished (no manifest.json)", "go on with the command that began it")
+        raise CorpusError(
+            f"{folder} is not finished (no manifest.json)", "repeat the command that began it; it will continue"
+        )
     return from_json(load_json(path), str(path))
 
 
@@ -297,7 +299,9 @@ def read_batches(path: Path, columns: Sequence[str], rows: int = 2048) -> Iterat
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             missing = [name for name in columns if name not in file.schema_arrow.names]
             if missing:
-                raise CorpusError(f"{path} has no column '{missing[0]}'", "make the corpus again, or name another one")
+                raise CorpusError(
+                    f"{path} has no column '{missing[0]}'", "make the corpus again, or name another corpus"
+                )
             count = 0
             for batch in file.iter_batches(rows, columns=list(columns), use_threads=False):
                 count += batch.num_rows
@@ -391,4 +395,4 @@ def load_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         flag = "--repair" if path.name == "manifest.json" else "--fresh"
-        raise CorpusError(f"{path} is damaged: {error}", f"give the command that made it again with {flag}") from None
+        raise CorpusError(f"{path} is damaged: {error}", f"repeat the command that made it and add {flag}") from None

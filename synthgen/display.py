@@ -57,7 +57,9 @@ def show(path: str | Path, n: int = 5, *, rejected: bool = False, split: str | N
     folder = corpus.resolve(Path(path))
     found = corpus.manifest(folder)
     if rejected and found["kind"] != "curated":
-        raise UserError(f"{folder} is not curated, so it has no rejects", f"curate it: `synthgen curate {path}`")
+        raise UserError(
+            f"{folder} is not curated, so it has no rejected rows", f"curate the run: `synthgen curate {path}`"
+        )
     records = list(islice(_records(folder, "rejected" if rejected else "data", split), n))
     return Shown(folder, found["kind"], found["counts"], found.get("rejected_by", {}), records)
 

@@ -288,7 +288,7 @@ def read(path: Path) -> Shard:
         found = json.loads((table.schema.metadata or {})[FORMAT.encode()])
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise CorpusError(
-            f"{path}: not a {FORMAT} shard ({error})", "make it again: `synthgen generate --repair`"
+            f"{path}: not a {FORMAT} shard ({error})", "make the logits again: `synthgen generate --repair`"
         ) from None
     names = [name for name in table.column_names if name not in ("id", "align", "tokens")]
     return Shard(
@@ -305,5 +305,5 @@ def check_aligned(shard: Shard, row: int, record_id: str, token_ids: Sequence[in
     if row >= len(shard) or shard.ids[row] != record_id or shard.aligns[row] != expected:
         raise CorpusError(
             f"{where}: logits row {row} does not belong to record {record_id}",
-            "the logits folder does not match its rows; make it again: `synthgen generate --repair`",
+            "the logits folder does not match its rows; make the logits again: `synthgen generate --repair`",
         )

@@ -69,11 +69,11 @@ def from_json(value: object, where: str) -> Manifest:
     is not a manifest or comes from an older version.
     """
     if not isinstance(value, Mapping) or not value.keys() >= {"kind", "counts", "files"}:
-        raise CorpusError(f"{where} is damaged: it is no manifest", "repair it: give the command again with --repair")
+        raise CorpusError(f"{where} is damaged: it is not a manifest", "repeat the command and add --repair")
     version = value.get("schema_version")
     if version != SCHEMA_VERSION:
         raise CorpusError(
-            f"{where} is of a corpus of schema version {version}; this version of synthgen reads {SCHEMA_VERSION}",
+            f"{where} has schema version {version}; this version of synthgen reads schema version {SCHEMA_VERSION}",
             "make the corpus again with this version, or read it with the version that made it",
         )
     return cast(Manifest, value)

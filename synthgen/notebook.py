@@ -146,7 +146,7 @@ class OpenRun:
             if column not in there and column not in derived:
                 raise UserError(
                     f"{folder / name} has no column '{column}'{nearest(column, [*there, *derived])}",
-                    "`rows(part)` has them all",
+                    "`rows(part)` returns all columns",
                 )
         read = list(dict.fromkeys(c for w in wanted for c in derived.get(w, (w,))))
         schema = pa.schema([there[c] for c in read])
@@ -162,13 +162,14 @@ class OpenRun:
         """The folder of a part and its subfolder."""
         if part not in ("generated", "kept", "rejected", "failures"):
             raise UserError(
-                f"there is no part '{part}'{nearest(part, ('generated', 'kept', 'rejected', 'failures'))}", "name one"
+                f"there is no part '{part}'{nearest(part, ('generated', 'kept', 'rejected', 'failures'))}",
+                "name generated, kept, rejected or failures",
             )
         stage = "curated" if part in ("kept", "rejected") else "generated"
         if stage not in self._folders:
-            hint = f"curate it: `synthgen curate {self.path}`; `.generated` has all rows"
+            hint = f"curate the run: `synthgen curate {self.path}`; `.generated` has all rows"
             if stage == "generated":
-                hint = "open the run that it lies in"
+                hint = "open the run that contains this folder"
             raise UserError(f"{self.path} is not {stage}, so it has no part '{part}'", hint)
         return self._folders[stage], {"generated": "data", "kept": "data"}.get(part, part)
 
@@ -187,10 +188,15 @@ class OpenRun:
                 f"{self.path} has no stored distributions", "generate with a `logits` section in the recipe"
             )
         if teacher is None and len(folders) > 1:
-            raise UserError(f"{root} has distributions of {', '.join(folders)}", "name one: distribution(id, teacher)")
+            raise UserError(
+                f"{root} has distributions of {', '.join(folders)}", "name a teacher: distribution(id, teacher)"
+            )
         name = teacher or next(iter(folders))
         if name not in folders:
-            raise UserError(f"{root} has no distributions of '{name}'{nearest(name, folders)}", "name one that it has")
+            raise UserError(
+                f"{root} has no distributions of '{name}'{nearest(name, folders)}",
+                "name a teacher whose distributions are stored",
+            )
         shard, row = self._find(folders[name], id)
         tokens = self._tokens(shard, id)
         path = folders[name] / f"{shard}.parquet"
@@ -312,7 +318,9 @@ def _columns(folder: Path, shards: Sequence[str], schema: pa.Schema) -> dict[str
         try:
             schema = pq.read_schema(folder / f"{shards[0]}.parquet")
         except (pa.ArrowException, OSError) as error:
-            raise CorpusError(f"{folder / shards[0]}.parquet is damaged: {error}", "repair the run: --repair") from None
+            raise CorpusError(
+                f"{folder / shards[0]}.parquet is damaged: {error}", "repair the run: `synthgen generate … --repair`"
+            ) from None
     return {field.name: field for field in schema}
 
 

@@ -185,9 +185,11 @@ def not_around(folder: Path, source: Path) -> None:
     # the second is the location of the link itself
     for read in (source.resolve(), source.absolute().parent.resolve() / source.name):
         if where == read:
-            raise UserError(f"{folder} is what this command reads", "give another folder with -o")
+            raise UserError(f"{folder} is an input of this command", "give another folder with -o")
         if where in read.parents:
-            raise UserError(f"{folder} holds {source}, which this command reads", "give another folder with -o")
+            raise UserError(
+                f"{folder} contains {source}, which is an input of this command", "give another folder with -o"
+            )
 
 
 def not_inside(folder: Path, taken: Iterable[Path]) -> None:
@@ -196,7 +198,9 @@ def not_inside(folder: Path, taken: Iterable[Path]) -> None:
     for other in taken:
         if where == other.resolve() or other.resolve() in where.parents:
             word = "is" if where == other.resolve() else "lies in"
-            raise UserError(f"{folder} {word} {other}, which is for other files", "give another folder with -o")
+            raise UserError(
+                f"{folder} {word} {other}, which is not an output folder of this command", "give another folder with -o"
+            )
 
 
 def stages(folder: Path, own: str) -> list[Path]:

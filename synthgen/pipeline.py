@@ -41,7 +41,7 @@ class Run:
     def text(self) -> str:
         """One line for people."""
         times = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in self.seconds.items())
-        state = "" if self.worked else "everything was there; no work done. "
+        state = "" if self.worked else "already complete; nothing to do. "
         return f"{self.folder}: {state}audit {self.audit}. {times}"
 
 
@@ -81,9 +81,9 @@ def check_run(run: Path) -> None:
     names = {p.name for p in run.iterdir()} if run.is_dir() else set()
     # a run that was killed here leaves only the temporary file
     if not path.exists() and names - {".lock", durable.TEMPORARY + path.name}:
-        raise RunChanged(f"{run} is not empty and holds no run", "give another folder with -o")
+        raise RunChanged(f"{run} is not empty and is not a run", "give another folder with -o")
     if path.exists() and not is_resolved(path):
-        raise RunChanged(f"{path} is not the recipe of a run, and would be written over", "give another folder with -o")
+        raise RunChanged(f"{path} was not written by a run and would be overwritten", "give another folder with -o")
 
 
 def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
@@ -102,7 +102,7 @@ def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
             raise RunChanged(
                 f"{run} belongs to another recipe: {'; '.join(changed[:5])}"
                 + (f"; and {len(changed) - 5} more" if len(changed) > 5 else ""),
-                "give another folder with -o, or --fresh to begin this one anew from the first stage that changed",
+                "give another folder with -o, or make the changed stages again with --fresh",
             )
         if not fresh:
             _keep_recipe(recipe, run)
@@ -139,7 +139,7 @@ def run(recipe: Recipe, out: str | Path, *, fresh: bool = False, repair: bool = 
         stages.do("report", lambda again: report(folder))
     if not verdict.passed:
         raise GateDenied(
-            f"the audit says {verdict.status} for {verdict.intent['use']} use; no student was trained",
+            f"audit status {verdict.status} for {verdict.intent['use']} use; no student was trained",
             f"read {folder}/audit/report.md",
         )
     return Run(folder, stages.seconds, verdict.status, stages.worked)
@@ -151,7 +151,7 @@ def _train(recipe: Recipe, folder: Path, stages: _Stages, ui: UI) -> None:
 
     def trained(again: bool) -> None:
         if recipe.train and not again and is_trained(recipe.train, folder / "curated", folder / "student"):
-            ui.note(f"{folder / 'student'} is trained; nothing to do")
+            ui.note(f"{folder / 'student'} is already trained; nothing to do")
             return
         from distill.training import train
 

@@ -94,7 +94,7 @@ class Prompt:
         except UndefinedError as error:
             raise RecipeError(
                 f"{where}: {error.message}; the {whose} has: {', '.join(sorted(fields))}",
-                "add the field to the seed, or map a column to it with `seeds.fields`"
+                "add the field to the seed, or name its column in `seeds.fields`"
                 if whose == "seed"
                 else "add the field to examples.jsonl",
             ) from None
@@ -106,8 +106,8 @@ class Prompt:
         for name in names:
             if name not in self.templates:
                 raise RecipeError(
-                    f"strategy '{strategy}' needs the template {name}.j2, and the folder of '{self.name}' has none",
-                    f"see prompts/{strategy}/ for one",
+                    f"strategy '{strategy}' needs the template {name}.j2, which '{self.name}' does not have",
+                    f"prompts/{strategy}/ has an example",
                 )
 
     def beginning(self, prefix: str) -> list[str]:
@@ -161,7 +161,8 @@ def load_prompt(folder: str, name: str) -> Prompt:
     examples = _examples(root / "examples.jsonl")
     if examples and "assistant" not in templates:
         raise RecipeError(
-            f"'{root}' has examples.jsonl but no assistant.j2", "write assistant.j2: what a good answer looks like"
+            f"'{root}' has examples.jsonl but no assistant.j2",
+            "write assistant.j2, which renders the answer of an example",
         )
     hasher.update(json.dumps(examples, sort_keys=True).encode())
     return Prompt(name, f"{name}@{hasher.hexdigest()[:12]}", templates, examples, pieces)

@@ -36,7 +36,7 @@ MEASURES = {
 }
 
 MODELS = {
-    "teacher": "its own likeliest label",
+    "teacher": "the teacher's most likely label",
     "majority class": "always the label that the teacher chose most often",
     "cross-entropy": "the same student, trained on the teacher's labels without their probabilities",
     "distilled": "the student",
@@ -86,7 +86,7 @@ def _evaluate(
     references = _references(held_out, labels)
     seed = recipe.evaluate.seed
     table: Table = {name: _quality(p, teacher_RL, references, clusters, seed) for name, p in probs_RL.items()}
-    subject.ui.note("evaluate: speed and memory of teacher and student, each in a process of its own")
+    subject.ui.note("evaluate: speed and memory of teacher and student, each in a separate process")
     table["teacher"] |= _teacher_cost(recipe, held_out, labels)
     table["distilled"] |= row_of(measure(run, {"folder": str(folder.resolve()), "texts": texts}))
     agrees = {name: p.argmax(-1) == teacher_RL.argmax(-1) for name, p in probs_RL.items()}
@@ -153,7 +153,7 @@ def _rate(row: Row) -> float:
 def _matrix(teacher_RL: Array, student_RL: Array, labels: list[str]) -> Matrix:
     counts_LL = np.zeros((len(labels), len(labels)), int)
     np.add.at(counts_LL, (teacher_RL.argmax(-1), student_RL.argmax(-1)), 1)
-    caption = "Where teacher and student differ, in held-out texts."
+    caption = "Labels of teacher and student on held-out texts."
     return Matrix(labels, counts_LL.tolist(), "teacher says", "student says", caption)
 
 
@@ -168,6 +168,6 @@ def _headline(rows: int, above: Interval, faster: float) -> str:
 
 def _notes() -> list[str]:
     return [
-        "Agreement is with the teacher's likeliest label; a label is right when it is the one in the seeds.",
-        "Speed and peak memory: each model in a process of its own.",
+        "Agreement compares with the teacher's most likely label. A label is right when it is the label in the seeds.",
+        "Speed and peak memory were measured in a separate process for each model.",
     ]

@@ -32,7 +32,7 @@ Prompt = Callable[[HeldOut], Sequence[Message]]
 class Distances:
     """For each model, arrays with one entry for each of R rows. An entry is a sum over the row's tokens.
 
-    `kl` is KL(teacher ‖ model) in nats. `agreement` is the number of tokens at which both have the same likeliest
+    `kl` is KL(teacher ‖ model) in nats. `agreement` is the number of tokens at which both have the same most likely
     token. `nll` is −log q(token) of the row's tokens. `from_targets` is the divergence from the stored targets: a KL
     for a top-k, and a cross-entropy for draws. `bins` is (R, 15, 3); see
     `distill.evaluation.slices.calibration_bins`.

@@ -63,7 +63,7 @@ def evaluate(
         old = corpus.load_json(path)
         same = {"inputs": inputs, "schema_version": Evaluation.schema_version}
         if isinstance(old, dict) and {key: old.get(key) for key in same} == same:
-            ui.note(f"{folder} is evaluated; nothing to do")
+            ui.note(f"{folder} is already evaluated; nothing to do")
             return read_evaluation(path)
     training = read_training(folder / "training.json")
     measure = resolve(_function(training.kind, folder))
@@ -83,7 +83,11 @@ def _function(kind: str, folder: Path) -> Reference:
     """
     entry = KINDS.get(kind)
     if entry is None:
-        raise CorpusError(f"{folder}: there is no kind of student '{kind}'{nearest(kind, KINDS)}", "add it to KINDS")
+        raise CorpusError(
+            f"{folder}: there is no kind of student '{kind}'{nearest(kind, KINDS)}", "add the kind to KINDS"
+        )
     if entry.evaluate is None:
-        raise UserError(f"students of kind '{kind}' have no evaluation", "name a function in its entry of KINDS")
+        raise UserError(
+            f"students of kind '{kind}' have no evaluation", "name a function in the entry of this kind in KINDS"
+        )
     return entry.evaluate

@@ -48,8 +48,8 @@ MEASURES = {
         caption="Distance from the teacher: mean and 95% interval. Further left is nearer to the teacher.",
         log_scale=True,
     ),
-    "from_targets": Measure("KL from what was taught, nats a token", lower_is_better=True),
-    "agreement": Measure("same likeliest token", "percent", False),
+    "from_targets": Measure("KL from the training targets, nats a token", lower_is_better=True),
+    "agreement": Measure("same most likely token", "percent", False),
     "nll": Measure("−log q of the teacher's tokens, nats", lower_is_better=True, about="detail"),
     "perplexity": Measure("perplexity", "significant", True),
     "calibration": Measure("calibration error", "percent", True),
@@ -64,8 +64,8 @@ MEASURES = {
 }
 
 MODELS = {
-    "teacher": "under the prompt it was sent",
-    AS_STUDENT: "the teacher, asked as a student is",
+    "teacher": "the teacher, under its own prompt",
+    AS_STUDENT: "the teacher, under the student's prompt",
     "unigram": "each token's frequency in the training completions",
     "untrained": "the student before its first step",
     "cross-entropy": "the same student, trained on the same batches without the teacher's distributions",
@@ -231,7 +231,7 @@ def _answers(
     section = subject.recipe.evaluate
     local = local_teacher(subject.recipe)
     rows = list({r.seed_id: r for r in held_out}.values())[: section.max_prompts]
-    subject.ui.note(f"evaluate: {len(rows)} prompts answered greedily by the teacher and each student")
+    subject.ui.note(f"evaluate: {len(rows)} prompts; the teacher and each student answer greedily")
     apart = {"teacher": (_ASK_TEACHER, local), "distilled": (ask, student_section(subject.folder, local))}
     found: dict[str, Row] = {}
     texts: dict[str, list[str]] = {}
@@ -288,7 +288,7 @@ def _headline(rows: int, comparisons: Sequence[Comparison]) -> str:
     doubt = "" if found.low * found.high > 0 else " (the interval includes zero)"
     return (
         f"On {rows} held-out completions the distilled student is {abs(found.mean):.3f} nats a token {side} the "
-        "teacher than the student of the same tokens without logits: paired difference "
+        "teacher than the student trained on tokens alone: paired difference "
         f"{shown(found, 'number')}{doubt}."
     )
 
@@ -301,11 +301,11 @@ def _figures(table: Table) -> list[Figure]:
 def _notes(tokens: int, seeds: int, prompts: int) -> list[str]:
     """Notes on how the numbers were measured."""
     return [
-        f"The completions have {tokens:,} tokens and come from {seeds:,} seeds. KL is over the whole vocabulary, from "
-        "the live teacher under its own prompt; each student sees only the question. All students share one "
+        f"The completions have {tokens:,} tokens and come from {seeds:,} seeds. KL is over the whole vocabulary, and "
+        "the live teacher has its own prompt. Each student sees only the question. All students have the same "
         "architecture.",
-        "Perplexity is that of the teacher's own completions. The calibration error is the mean distance, over 15 "
-        "bins, between the probability of the likeliest token and how often that token is the right one.",
-        f"Answers are greedy, to {prompts:,} prompts. Each model's speed and peak memory were measured in a process of "
-        "its own, over all prompts in batches; the time of one answer is the median of prompts asked one at a time.",
+        "Perplexity is measured on the teacher's completions. The calibration error is the mean difference, over 15 "
+        "bins, between the probability of the most likely token and how often that token is right.",
+        f"Each model answered {prompts:,} prompts greedily. Its speed and peak memory were measured in a separate "
+        "process on batches of all prompts. The time of one answer is the median over prompts asked one at a time.",
     ]

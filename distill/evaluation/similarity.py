@@ -28,12 +28,12 @@ MEASURES = {
         lower_is_better=False,
         caption="Agreement with the teacher's order of the pairs: value and 95% interval.",
     ),
-    "cosine": Measure("cosine to the teacher's vector", lower_is_better=False),
+    "cosine": Measure("cosine with the teacher's vector", lower_is_better=False),
     **COSTS,
 }
 
 MODELS = {
-    "teacher": "its own vectors",
+    "teacher": "the teacher's vectors",
     "static": "the mean of the teacher's word vectors",
     "untrained": "the student before its first step",
     "distilled": "the student",
@@ -51,11 +51,13 @@ def evaluate_sentence(subject: Subject) -> Evaluation:
     most = min(section.max_rows or _TEXTS, _TEXTS)
     texts = list(dict.fromkeys(row.text for row in subject.held_out()))[:most]
     if len(texts) < 3:
-        raise UserError(f"{len(texts)} different held-out texts are too few to compare pairs of", "set split.test")
+        raise UserError(
+            f"{len(texts)} different held-out texts are too few: pairs of texts are compared", "set split.test"
+        )
     local = local_teacher(recipe)
     teacher = EmbeddingModel.open(local).model
     trained = student_section(subject.folder, local)
-    subject.ui.note(f"evaluate: {len(texts)} held-out texts, every pair")
+    subject.ui.note(f"evaluate: every pair of {len(texts)} held-out texts")
     vectors = {
         "teacher": teacher.vectors(texts, local.batch_size),
         "static": static(teacher, texts),
@@ -66,7 +68,7 @@ def evaluate_sentence(subject: Subject) -> Evaluation:
         "distilled": EmbeddingModel.open(trained).model.vectors(texts, local.batch_size),
     }
     table, comparisons = _quality(vectors, section.seed)
-    subject.ui.note("evaluate: speed and memory of teacher and student, each in a process of its own")
+    subject.ui.note("evaluate: speed and memory of teacher and student, each in a separate process")
     for name, model in (("teacher", local), ("distilled", trained)):
         table[name] |= row_of(measure(timing.VECTORS, {"teacher": model.model_dump(mode="json"), "texts": texts}))
     faster = _number(table, "distilled", "rows_per_second") / _number(table, "teacher", "rows_per_second")
@@ -76,13 +78,13 @@ def evaluate_sentence(subject: Subject) -> Evaluation:
         kind=subject.training.kind,
         rows=len(texts),
         unit="texts",
-        headline=f"On {len(texts)} held-out texts the student orders pairs as the teacher does with Spearman's ρ "
-        f"{shown(rho, 'number')}, at {shown(faster, 'rate')} times the teacher's speed.",
+        headline=f"On {len(texts)} held-out texts the student's order of pairs has Spearman's ρ "
+        f"{shown(rho, 'number')} with the teacher's order, at {shown(faster, 'rate')} times the teacher's speed.",
         measures=MEASURES,
         table=table,
         notes=[
-            f"Spearman's ρ is between the cosines that a model and the teacher give to {pairs:,} pairs of texts.",
-            "Speed and peak memory: each model in a process of its own.",
+            f"Spearman's ρ compares the cosines that a model and the teacher give to {pairs:,} pairs of texts.",
+            "Speed and peak memory were measured in a separate process for each model.",
         ],
         models={name: MODELS[name] for name in table},
         figures=[

@@ -37,7 +37,8 @@ def check(student: Encoder) -> None:
     for what, (value, wanted) in plain.items():
         if value != wanted:
             raise UserError(
-                f"GGUF is written only for plain BERT classifiers; {what}: {value}", "export it with --to onnx"
+                f"GGUF export supports only plain BERT classifiers; this student has {what}: {value}",
+                "export the student with --to onnx",
             )
     backend = getattr(tokenizer, "backend_tokenizer", None)
     found = json.loads(backend.to_str()) if backend is not None else {}
@@ -50,7 +51,8 @@ def check(student: Encoder) -> None:
         and tokenizer("")["input_ids"] == [tokenizer.cls_token_id, tokenizer.sep_token_id]
     ):
         raise UserError(
-            "GGUF: the student's tokenizer is not BERT's uncased one, which llama.cpp has", "export it with --to onnx"
+            "GGUF export supports only BERT's uncased tokenizer, which the student does not have",
+            "export the student with --to onnx",
         )
 
 
@@ -116,7 +118,7 @@ def tensor_name(full: str, layers: int) -> str:
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.BERT, layers)
     name = _HEAD.get(module) or names.get_name(module.removeprefix("bert."))
     if name is None:
-        raise UserError(f"GGUF has no name for the weight '{full}'", "export it with --to onnx")
+        raise UserError(f"GGUF has no name for the weight '{full}'", "export the student with --to onnx")
     return f"{name}.{kind}"
 
 

@@ -58,7 +58,7 @@ def _export(job: Job, student: LocalModel, write: Write, runtime: str, template:
     pairs = held_out_pairs(job.source, "test", student, _ROWS)
     if not pairs:
         raise no_rows(job.source)
-    job.ui.note(f"export: weights of eight bits, rounded by {_CALIBRATE} training rows at most")
+    job.ui.note(f"export: 8-bit weights, calibrated on at most {_CALIBRATE} training rows")
     weights = quantize(student.model, [p + c for p, c in calibration_pairs(job.source, student)])
     job.ui.note("export: writing the files")
     written = write(student, weights, job.out)

@@ -66,7 +66,7 @@ def _rounded(job: Job, check: Callable[[Encoder], object] = lambda student: None
         raise no_rows(job.source)
     student = Encoder.load(job.student)
     check(student)
-    job.ui.note(f"export: weights of eight bits, rounded by {_CALIBRATE} training rows at most")
+    job.ui.note(f"export: 8-bit weights, calibrated on at most {_CALIBRATE} training rows")
     texts = [row.text for row in first_rows(job.source, "train", _CALIBRATE)]
     context = context_of(student.model.config, student.tokenizer)
     ids = student.tokenizer(texts, truncation=True, max_length=context)["input_ids"] if texts else []

@@ -45,14 +45,18 @@ def check(student: Any) -> str:
     }
     for what, (value, wanted) in plain.items():
         if value != wanted:
-            raise UserError(f"GGUF is written only for plain Llama models; {what}: {value}", "export it with --to onnx")
+            raise UserError(
+                f"GGUF export supports only plain Llama models; this student has {what}: {value}",
+                "export the student with --to onnx",
+            )
     tokenizer = _tokenizer(student)
     cuts = tokenizer["pre_tokenizer"] or {}
     cuts = cuts.get("pretokenizers", [cuts])
     name = next((n for n, wanted in _CUTS.items() if _like(cuts, wanted)), "")
     if not name or tokenizer["model"]["type"] != "BPE" or tokenizer["normalizer"] is not None:
         raise UserError(
-            "GGUF: the student's tokenizer is not a byte-level BPE that llama.cpp has a name for", "use --to onnx"
+            "GGUF export supports only byte-level BPE tokenizers that llama.cpp knows by name",
+            "export the student with --to onnx",
         )
     return name
 
@@ -156,7 +160,7 @@ def _add_tensors(writer: gguf.GGUFWriter, model: Any, weights: Mapping[str, Int8
         module = full.removesuffix(".weight")
         name = names.get_name(full, try_suffixes=(".weight",))
         if name is None:
-            raise UserError(f"GGUF has no name for the weight '{full}'", "export it with --to onnx")
+            raise UserError(f"GGUF has no name for the weight '{full}'", "export the student with --to onnx")
         heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(module.split(".")[-1])
         found = weights.get(module)
         if found is not None:

@@ -67,7 +67,7 @@ def export(
     }
     result = _there(target, inputs, fresh)
     if result:
-        ui.note(f"{target} is exported; nothing to do")
+        ui.note(f"{target} is already exported; nothing to do")
     else:
         temporary = target.absolute().with_name(f"{durable.TEMPORARY}{target.name}")
         result = _make(Job(folder, kind, source, temporary, ui), write, target, inputs)
@@ -77,7 +77,7 @@ def export(
 
 def _format(to: str) -> ModelFormat:
     if to not in MODEL_FORMATS:
-        raise UserError(f"there is no model format '{to}'{nearest(to, MODEL_FORMATS)}", "name one of these with --to")
+        raise UserError(f"there is no model format '{to}'{nearest(to, MODEL_FORMATS)}", "choose one with --to")
     return MODEL_FORMATS[to]
 
 
@@ -95,8 +95,8 @@ def _writer(to: str, kind: str, folder: Path) -> Reference:
     known = writers(kind)
     if to not in known:
         others = " or ".join(f"--to {name}" for name in known)
-        hint = f"export it with {others}" if others else KINDS[kind].not_exported if kind in KINDS else ""
-        raise UserError(f"{folder} is a student of kind '{kind}', which is not exported to {to}", hint)
+        hint = f"export the student with {others}" if others else KINDS[kind].not_exported if kind in KINDS else ""
+        raise UserError(f"{folder} is a student of kind '{kind}', which cannot be exported to {to}", hint)
     return known[to]
 
 
@@ -112,7 +112,8 @@ def _student(path: Path) -> Path:
     for name in ("model.safetensors", "config.json"):
         if not (folder / name).exists():
             raise CorpusError(
-                f"the student at {folder} has no {name}", f"make it again: `distill train {folder.parent} --fresh`"
+                f"the student at {folder} has no {name}",
+                f"make the student again: `distill train {folder.parent} --fresh`",
             )
     return folder
 
@@ -130,7 +131,7 @@ def _there(target: Path, inputs: dict[str, Any], fresh: bool) -> Export | None:
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return None
     if not (target / "export.json").exists():
-        raise RunChanged(f"{target} is not empty and holds no export", "give another folder with -o")
+        raise RunChanged(f"{target} is not empty and is not an export", "give another folder with -o")
     outputs.check(target, exported(inputs["to"]), fresh)
     if fresh:
         return None

@@ -86,7 +86,8 @@ def write_encoder(folder: Path, student: Encoder, weights: Mapping[str, Int8], t
     """
     if not (folder / "tokenizer.json").exists():
         raise UserError(
-            f"{folder} has no tokenizer.json, which a folder without transformers needs", "use another base"
+            f"{folder} has no tokenizer.json, which the export needs to run without transformers",
+            "train a student from another base model",
         )
     context = context_of(student.model.config, student.tokenizer)
     facts = {"labels": student.labels, "max_length": context, "pad": student.tokenizer.pad_token_id}

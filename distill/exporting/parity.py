@@ -19,7 +19,7 @@ from synthgen.results.export import ExportedFile, Gate
 from synthgen.results.measures import Measure, Row, Table
 from synthgen.ui import Progress
 
-LEAST = 0.99  # required share of positions with the same likeliest token or label
+LEAST = 0.99  # required share of positions with the same most likely token or label
 
 Pair = tuple[list[int], list[int]]
 
@@ -29,7 +29,7 @@ _PEAK = Measure("peak memory, MB", "megabytes", True, "cost")
 
 TOKEN_MEASURES = {
     "bytes": _BYTES,
-    "agreement": Measure("same likeliest token", "fine_percent", False),
+    "agreement": Measure("same most likely token", "fine_percent", False),
     "max_logprob_difference": _DIFFERENCE,
     "kl": Measure("KL from the student, nats a token", "significant", True, "detail"),
     "token_ms": Measure("one token, ms", "milliseconds", True, "cost"),
@@ -39,26 +39,26 @@ TOKEN_MEASURES = {
 }
 LABEL_MEASURES = {
     "bytes": _BYTES,
-    "agreement": Measure("same likeliest label", "fine_percent", False),
+    "agreement": Measure("same most likely label", "fine_percent", False),
     "max_logprob_difference": _DIFFERENCE,
     "text_ms": Measure("one text, ms", "milliseconds", True, "cost"),
     "texts_per_second": Measure("texts a second, all at once", "rate", False, "cost"),
     "peak_rss_bytes": _PEAK,
 }
 NOTES = [
-    "Speed and memory were measured in a process of its own for each file; times are medians with 95th percentiles.",
+    "Speed and memory of each file were measured in a separate process. Times are medians with 95th percentiles.",
 ]
 
 
 def gate(choice: str) -> Gate:
     """The condition that every file must meet. `choice` is "token" or "label", the thing chosen at a position."""
-    return Gate("agreement", LEAST, f"held-out positions with the student's likeliest {choice}")
+    return Gate("agreement", LEAST, f"held-out positions with the student's most likely {choice}")
 
 
 def agreement(reference: Any, model: Model, pairs: Sequence[Pair], bar: Progress) -> Row:
     """Compare `model` with the student `reference` (transformers, float32) on (prompt, completion) pairs of token ids.
 
-    In the result, `agreement` is the share of completion tokens at which both have the same likeliest token.
+    In the result, `agreement` is the share of completion tokens at which both have the same most likely token.
     `max_logprob_difference` is the largest difference of log-probabilities over the whole vocabulary, in nats. `kl` is
     the mean KL(student ‖ exported) in nats a token.
     """
@@ -113,10 +113,10 @@ def weigh(
     runtime can run the files, and only the size is written.
     """
     job.ui.note(
-        "export: speed and memory, each file in a process of its own"
+        "export: speed and memory, each file in a separate process"
         if timed
-        else "export: compared without llama.cpp; for its own results, speed and memory: pip install llama-cpp-python, "
-        "then export again with --fresh"
+        else "export: llama.cpp is not installed, so it did not run the files; to measure its results, speed and "
+        "memory: pip install llama-cpp-python, then export again with --fresh"
     )
     for name, file in files.items():
         home = job.student.resolve() if name == "student" else job.out

@@ -41,7 +41,7 @@ def folders(folder: Path, teachers: Sequence[str]) -> list[Path]:
     root = next((p for p in (folder / "logits", folder.parent / "generated" / "logits") if p.is_dir()), None)
     if root is None:
         raise CorpusError(
-            f"{folder} has no logits beside it",
+            f"{folder} has no stored logits",
             "generate with a `logits` section (or score the rows: strategy: score), or learn from the tokens alone: "
             "train.kd_weight: 0",
         )
@@ -49,7 +49,7 @@ def folders(folder: Path, teachers: Sequence[str]) -> list[Path]:
     if not teachers and len(there) != 1:
         raise CorpusError(
             f"{root} has logits of {len(there)} teachers: {', '.join(there)}",
-            "name one in train.teacher, or merge them: train.ensemble",
+            "name one teacher in train.teacher, or merge them with train.ensemble",
         )
     for name in teachers:
         if name not in there:
@@ -102,7 +102,7 @@ def _meta_of(path: Path) -> LogitsMeta:
         return cast(LogitsMeta, json.loads((pq.read_schema(path).metadata or {})[logits.FORMAT.encode()]))
     except (OSError, ValueError, KeyError) as error:  # Arrow's errors are subclasses of ValueError or OSError
         raise CorpusError(
-            f"{path}: not a {logits.FORMAT} shard ({error})", "make it again: `synthgen generate --repair`"
+            f"{path}: not a {logits.FORMAT} shard ({error})", "make the logits again: `synthgen generate --repair`"
         ) from None
 
 
@@ -161,7 +161,7 @@ def _from_file(
     if not chosen:
         return
     if header["meta"] not in ({}, meta):
-        raise CorpusError(f"{path}: logits of another kind, teacher or temperature than the other shards'")
+        raise CorpusError(f"{path}: these logits differ from those of the other shards in kind, teacher or temperature")
     header |= {"meta": meta, "names": names, "file": f"{path.parent.name}/{path.name}"}
     start = 0
     for batch in corpus.scan(path, names, _BATCH):

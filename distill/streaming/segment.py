@@ -196,4 +196,4 @@ class Files:
 
 
 def _changed(path: Path) -> CorpusError:
-    return CorpusError(f"{path} was changed while it was read", "run the command again: the file is made again")
+    return CorpusError(f"{path} changed while it was read", "repeat the command, which makes the file again")

@@ -72,7 +72,7 @@ class Stream(Sequence[Example]):
                 f"{folder} {NO_ROWS} in split '{choice.split}'{f': {reasons}' if reasons else ''}",
                 "raise train.max_length, or lower train.online.max_new_tokens"
                 if self.left_out["too_long"] or self.left_out.get("no_room_to_write")
-                else "look at the rejected rows: `synthgen show --rejected`",
+                else "see the rejected rows: `synthgen show --rejected`",
             )
 
     def __len__(self) -> int:
@@ -170,7 +170,7 @@ class Stream(Sequence[Example]):
         empty = np.flatnonzero(mask & (entries["state"] == NO_TOKENS))
         if len(empty):
             raise CorpusError(
-                f"{self.folder}: record {self._name(shard, empty[0])} has no tokens: its teacher sent none",
+                f"{self.folder}: record {self._name(shard, empty[0])} has no tokens, because its teacher sent none",
                 f"train on its rows as a dataset (`distill train {self.folder}/data`), or score them: strategy: score",
             )
         lengths = entries["prompt"].astype(np.int64) + entries["completion"]
@@ -212,7 +212,9 @@ class Stream(Sequence[Example]):
         meta = self._target(shard, local)[1]
         if self.meta and meta != self.meta:
             where = f"{self.folder}: logits/{shard.targets[-1].header['file']}"
-            raise CorpusError(f"{where}: logits of another kind, teacher or temperature than the other shards'")
+            raise CorpusError(
+                f"{where}: these logits differ from those of the other shards in kind, teacher or temperature"
+            )
         self.meta = meta
 
     def _name(self, shard: Shard, local: int) -> str:
@@ -279,7 +281,7 @@ def _ready(path: Path, key: str, kind: np.dtype[np.void], build: Callable[[], No
         build()
         segment = Segment.open(path, key, kind)
         if segment is None:
-            raise CorpusError(f"{path} was changed while it was made", "run the command again")
+            raise CorpusError(f"{path} changed while it was written", "run the command again")
     while segment is None:
         time.sleep(_POLL)
         segment = Segment.open(path, key, kind)

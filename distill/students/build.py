@@ -33,8 +33,8 @@ def check_vocabulary(student: PreTrainedTokenizerBase, teacher: PreTrainedTokeni
     if own != taught:
         other = sum(taught.get(token) != place for token, place in own.items())
         raise RecipeError(
-            f"the tokenizer of train.student.model '{name}' gives {other:,} of its {len(own):,} tokens another "
-            "id than the teacher's: the stored distributions mean nothing to it",
+            f"the tokenizer of train.student.model '{name}' gives {other:,} of its {len(own):,} tokens other "
+            "ids than the teacher's tokenizer, so the stored distributions do not fit the student",
             "name a student of the teacher's family, or make one: student.layers or student.config",
         )
 
@@ -50,8 +50,8 @@ def from_config(
     unknown = sorted(set(changes) - set(values))
     if unknown:
         raise RecipeError(
-            f"train.student.config: {teacher.model_type} models have no '{unknown[0]}'",
-            "the keys are those of the teacher's config.json",
+            f"train.student.config: {teacher.model_type} configs have no key '{unknown[0]}'",
+            "use the keys of the teacher's config.json",
         )
     values = {key: value for key, value in (values | changes).items() if value is not None or key in changes}
     torch.manual_seed(seed)
@@ -61,7 +61,9 @@ def from_config(
         )
     except (ValueError, RuntimeError, TypeError, StrictDataclassError) as error:
         what = str(error.__cause__ or error).splitlines()[0]
-        raise RecipeError(f"train.student.config: no such model can be made: {what}", "change its sizes") from None
+        raise RecipeError(
+            f"train.student.config: this model cannot be made: {what}", "change the sizes in train.student.config"
+        ) from None
 
 
 def _auto(auto_class: type) -> type[AutoModelForCausalLM]:
@@ -101,11 +103,14 @@ def layer_map(layers: Sequence[int] | int, depth: int) -> list[int]:
     """
     if isinstance(layers, int):
         if not 1 <= layers <= depth:
-            raise RecipeError(f"train.student.layers is {layers}; the teacher has {depth} layers", "ask for fewer")
+            raise RecipeError(
+                f"train.student.layers is {layers}; the teacher has {depth} layers", "lower train.student.layers"
+            )
         return [round(i * (depth - 1) / max(1, layers - 1)) for i in range(layers)]
     if not layers or any(not 0 <= i < depth for i in layers):
         raise RecipeError(
-            f"train.student.layers is {list(layers)}; the teacher has layers 0 to {depth - 1}", "name layers it has"
+            f"train.student.layers is {list(layers)}; the teacher has layers 0 to {depth - 1}",
+            "name layers that the teacher has",
         )
     return list(layers)
 
@@ -147,13 +152,15 @@ def random_weights(
         known = AutoConfig.for_model(name)
     except ValueError:
         raise RecipeError(
-            f"train.student.config: transformers knows no model_type '{name}'", "give one such as bert or t5"
+            f"train.student.config: transformers does not know the model_type '{name}'",
+            "give a known type, such as bert or t5",
         ) from None
     allowed = set(known.to_dict()) | set(known.attribute_map)
     unknown = sorted(set(values) - allowed)
     if unknown:
         raise RecipeError(
-            f"train.student.config: {name} models have no '{unknown[0]}'", "the keys are those of its config.json"
+            f"train.student.config: {name} configs have no key '{unknown[0]}'",
+            "use the keys of the model's config.json",
         )
     special = {key: getattr(tokenizer, key) for key in ("pad_token_id", "bos_token_id", "eos_token_id")}
     try:
@@ -161,7 +168,9 @@ def random_weights(
         return _auto(auto_class).from_config(config, dtype=torch.float32, trust_remote_code=False)
     except (ValueError, RuntimeError, TypeError, AssertionError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise RecipeError(f"train.student.config: no such model can be made: {reason}", "change its keys") from None
+        raise RecipeError(
+            f"train.student.config: this model cannot be made: {reason}", "change the keys of train.student.config"
+        ) from None
 
 
 def in_words(config: Config) -> str:

@@ -197,11 +197,13 @@ def check_teacher(source: Path, meta: LogitsMeta, tokens: Tokens, weights: Weigh
         revisions = [by.rpartition("@")[2] for by in meta.get("teachers", [meta["teacher"]])]
         made_by["revision"] = (revisions, weights.revision)
     elif weights is not None:
-        ui.note(f"train: the weights of {weights.name} are not here: whether it made the logits is not checked")
+        ui.note(
+            f"train: the weights of {weights.name} are not on this machine; whether they made the logits is unchecked"
+        )
     for what, (values, own) in made_by.items():
         if own not in values:
             raise CorpusError(
-                f"{source}: its logits were made with {what} {' and '.join(values)}; the teacher's is {own}",
+                f"{source}: its logits were made with {what} {' and '.join(values)}, but the teacher has {own}",
                 "name the teacher that made them in the recipe, or generate again",
             )
 
@@ -244,7 +246,7 @@ def learns_by(section: TrainSection, meta: LogitsMeta | None) -> str:
     if meta is None:
         line = "cross-entropy on the completions' tokens"
     else:
-        size = f"{meta['draws']} draws" if meta["kind"] == "sampled" else f"the likeliest {meta['k']}"
+        size = f"{meta['draws']} draws" if meta["kind"] == "sampled" else f"the top {meta['k']} tokens"
         line = f"{section.kd_weight:g} · {section.loss} from {size} a token (temperature {meta['temperature']:g})"
         line += f" + {1 - section.kd_weight:g} · cross-entropy" if section.kd_weight < 1 else ""
     if section.rationale:

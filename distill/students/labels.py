@@ -34,7 +34,7 @@ class Predicts(Protocol):
 def learns_by(section: TrainSection) -> str:
     """Describe the objective of a student of label probabilities in one line, for cards."""
     if section.kd_weight == 0:
-        return "cross-entropy on the teacher's likeliest labels"
+        return "cross-entropy on the teacher's most likely labels"
     line = f"{section.kd_weight:g} · {section.loss} from label probabilities"
     return line + (f" + {1 - section.kd_weight:g} · cross-entropy" if section.kd_weight < 1 else "")
 

@@ -21,8 +21,8 @@ from synthgen.results.training import Targets, Training
 
 LEARNED_FROM = {
     "teacher": "the live teacher's distributions",
-    "on_policy": "the live teacher's distributions, on texts of its own too",
-    "mutual": "a teacher that learned from it at the same time and is saved in teacher/",
+    "on_policy": "the live teacher's distributions, also on texts that the student wrote",
+    "mutual": "a teacher that learned from the student at the same time and is saved in teacher/",
 }
 
 

@@ -111,7 +111,7 @@ def describe(student: SentenceStudent, teacher: SentenceEncoder, model: Sentence
     origin += f"; {model.pooling} pooling{', normalized' if model.normalize else ''}"
     if model.dense is None:
         return origin
-    return f"{origin}; a projection (Dense) of its {model.model.config.hidden_size} numbers to {model.width} is kept"
+    return f"{origin}; a Dense projection from {model.model.config.hidden_size} to {model.width} numbers is part of it"
 
 
 def train(job: Job) -> Training:

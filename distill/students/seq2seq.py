@@ -64,7 +64,9 @@ def seq2seq(student: Seq2SeqStudent, tokens: Tokens, vocab_size: int, seed: int,
     else:
         model = _of_random_weights(student, tokens, vocab_size, seed)
     if not model.config.is_encoder_decoder:
-        raise RecipeError("train.student: that is no encoder with a decoder", "name one such as t5 or bart")
+        raise RecipeError(
+            "train.student is not an encoder-decoder model", "name an encoder-decoder model, such as t5 or bart"
+        )
     room = getattr(model.config, "max_position_embeddings", None)
     if room is not None and longest > room:
         raise RecipeError(
@@ -78,7 +80,9 @@ def _from_checkpoint(name: str, tokens: Tokens) -> PreTrainedModel:
     model, tokenizer, _ = load_weights(TeacherSection(model=name), AutoModelForSeq2SeqLM)
     check_vocabulary(tokenizer, tokens.tokenizer, name)
     if model.config.decoder_start_token_id is None:
-        raise RecipeError(f"train.student.model '{name}' names no decoder_start_token_id", "add it to its config.json")
+        raise RecipeError(
+            f"train.student.model '{name}' has no decoder_start_token_id", "set it in the model's config.json"
+        )
     return model.float()
 
 

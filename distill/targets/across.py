@@ -256,7 +256,7 @@ class Scored:
         meta = next(iter(index.values()))[1].meta if index else None
         if not meta or meta["kind"] != "topk" or meta["temperature"] != 1.0:
             raise CorpusError(
-                f"{folder}: across tokenizers, logits must be a top-k at temperature 1",
+                f"{folder}: learning across tokenizers needs top-k logits at temperature 1",
                 "score the text again with logits: {kind: topk, temperature: 1.0}",
             )
         return cls(folder, records, index, meta)
@@ -271,8 +271,8 @@ class Scored:
         found = TokenMap.open(name)
         if found.hash != self.meta["tokenizer"]:
             raise CorpusError(
-                f"{self.folder}: its logits were made with another tokenizer than that of '{name}'",
-                "name the right one in train.across.tokenizer",
+                f"{self.folder}: its logits were not made with the tokenizer of '{name}'",
+                "name the right tokenizer in train.across.tokenizer",
             )
         return found
 
@@ -315,8 +315,8 @@ def load_across(folder: Path, tokens: Tokens, section: Across, choice: Choice) -
         examples.append(Example(record.id, prompt, completion, topk, kept, asked, parts=tuple(differently)))
     if not examples:
         raise CorpusError(
-            f"{scored.folder} has scored no rows of {folder}: {in_words(left_out)}",
-            "score this corpus: strategy score, seeds with path: RUN/generated/data and id: id",
+            f"{scored.folder} has no scores for rows of {folder}: {in_words(left_out)}",
+            "score this corpus with strategy: score, and with path: RUN/generated/data and id: id under seeds",
         )
     meta: LogitsMeta = {
         "kind": "topk",

@@ -102,7 +102,7 @@ class Merge:
             if len(different) > 1:
                 raise CorpusError(
                     f"logits of {' and '.join(self.names)} differ in {key}: {' and '.join(different)}",
-                    "generate them in one run, with logits.score_by",
+                    "generate all of them in one run, with logits.score_by",
                 )
 
     def facts(self, rows: Iterable[tuple[Sequence[logits.Target], Metas]]) -> training.Ensemble:

@@ -76,7 +76,7 @@ class LayerTerms(nn.Module):
         elif own != wanted:
             raise RecipeError(
                 f"train.hidden.projection is false, but the student is {own} wide and the teacher {wanted}",
-                "leave it out: a projection is learned",
+                "leave train.hidden.projection out, so that a projection is learned",
             )
 
     def _prepare_relations(
@@ -89,7 +89,7 @@ class LayerTerms(nn.Module):
         if self.layer >= depth:
             raise RecipeError(
                 f"train.relations.layer is {self.layer}; the teacher has layers 0 to {depth - 1}",
-                "name a layer it has",
+                "name a layer that the teacher has",
             )
         config = teacher.config.get_text_config()
         fewest = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -99,7 +99,7 @@ class LayerTerms(nn.Module):
                 if width % self.heads:
                     raise RecipeError(
                         f"train.relations.heads is {self.heads}, which does not divide a width of {width}",
-                        "set it to a number that divides the widths of queries, keys and values of both models",
+                        "give a number that divides the widths of queries, keys and values of both models",
                     )
 
     def describe(self) -> str:
@@ -238,7 +238,7 @@ def layer_pairs(section: Hidden, student: int, teacher: int) -> list[tuple[int, 
             raise RecipeError(
                 f"train.hidden.layers pairs {s} with {t}; the student has layers 0 to {student - 1}, the teacher 0 to "
                 f"{teacher - 1}",
-                "name layers they have",
+                "name layers that the models have",
             )
     if not pairs:
         raise RecipeError("train.hidden.layers is empty", "name pairs of layers, or leave it out")

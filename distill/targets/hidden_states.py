@@ -64,8 +64,8 @@ class States:
         revision = teacher.revision
         if not re.fullmatch("sha256:.+|[0-9a-f]{40}", revision):
             raise TeacherError(
-                f"train.hidden.stored: which weights '{teacher.name}' has is not known (revision "
-                f"{revision}), and other weights have other states",
+                f"train.hidden.stored: the exact weights of '{teacher.name}' are not known (revision "
+                f"{revision}), and stored states are valid only for the same weights",
                 "set teacher.revision to a commit",
             )
         self.folder = folder / Path(teacher.name.removeprefix("package:")).name
@@ -117,7 +117,7 @@ class States:
         place = self._index(layer).get(self._key(prompt, completion))
         if place is None:
             raise CorpusError(
-                f"{self.folder} has no states of layer {layer} for a row", "train again: they are computed"
+                f"{self.folder} has no states of layer {layer} for a row", "train again, which computes the states"
             )
         path, row = place
         try:
@@ -244,7 +244,7 @@ def _opened_then(path: Path, changed: int) -> pq.ParquetFile:
 
 def _damaged(path: Path, error: Exception) -> CorpusError:
     reason = next(iter(str(error).splitlines()), type(error).__name__)
-    return CorpusError(f"{path} is damaged: {reason}", "remove it: the states are computed again")
+    return CorpusError(f"{path} is damaged: {reason}", "delete the file; the states are then computed again")
 
 
 def _parts(texts: Sequence[Text], numbers: int) -> Iterator[Sequence[Text]]:

@@ -112,8 +112,8 @@ def layers_of(model: PreTrainedModel) -> Sequence[nn.Module]:
         if hasattr(body, name):
             return list(getattr(body, name))
     raise RecipeError(
-        f"{type(model).__name__} models keep their layers elsewhere than others: train.hidden and train.relations "
-        "cannot see them",
+        f"{type(model).__name__} models have no list of layers that synthgen can find, as train.hidden and "
+        "train.relations need",
         "leave these sections out",
     )
 
@@ -130,6 +130,6 @@ def attention_parts(layer: nn.Module) -> tuple[list[nn.Module], list[int]]:
     if attention is not None and hasattr(attention, "c_attn"):
         return [attention.c_attn], [int(attention.c_attn.nf) // 3] * 3
     raise RecipeError(
-        f"{type(attention).__name__} has no separate queries, keys and values: train.relations cannot see them",
-        "leave it out",
+        f"{type(attention).__name__} has no separate queries, keys and values, as train.relations needs",
+        "leave train.relations out",
     )

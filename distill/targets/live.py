@@ -215,11 +215,11 @@ def check_teacher(source: Path, teacher: LanguageModel) -> None:
     written_by = corpus.manifest(source)["teachers"].values()
     if not any(one.get("revision") == teacher.weights.revision for one in written_by):
         raise CorpusError(
-            f"{source}: revision {teacher.weights.revision}, the teacher's, wrote none of it",
+            f"{source}: the teacher's revision {teacher.weights.revision} wrote no row of it",
             "name a teacher that wrote the corpus in the recipe, or generate again",
         )
     if not any(one.get("tokenizer") == teacher.tokens.hash for one in written_by):
-        raise CorpusError(f"{source}: its tokens are of another tokenizer than the teacher's", "generate again")
+        raise CorpusError(f"{source}: its tokens do not come from the teacher's tokenizer", "generate again")
 
 
 def read_texts(

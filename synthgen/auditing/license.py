@@ -87,7 +87,7 @@ def catalog() -> dict[str, dict[str, Any]]:
     for entry in entries:
         for name in (entry["id"], *entry.get("aliases", ())):
             if name.lower() in by_name:
-                raise UserError(f"{path}: '{name}' is there twice")
+                raise UserError(f"{path}: '{name}' occurs twice")
             by_name[name.lower()] = entry
     return by_name
 
@@ -126,7 +126,7 @@ def _commercial(entry: dict[str, Any]) -> tuple[Status, str]:
         "yes": ("ALLOW", ""),
         "no": ("DENY", "commercial use is not granted"),
         "conditional": ("CONTESTED", f"commercial use under conditions: {entry.get('condition', 'see the text')}"),
-        "unknown": ("UNKNOWN", "the text does not settle commercial use"),
+        "unknown": ("UNKNOWN", "the text does not say whether commercial use is allowed"),
     }
     return verdicts[entry["commercial_use"]]
 
@@ -136,23 +136,26 @@ def _train(entry: dict[str, Any], role: str, intent: AuditSection) -> tuple[Stat
     verdicts: dict[str, tuple[Status, str]]
     if rule == "noncompete":
         verdicts = {
-            "no": ("ALLOW", "training is barred for competing models only; declared as not competing"),
-            "yes": ("DENY", "training a competing model on outputs is barred"),
-            "unknown": ("UNKNOWN", "training a competing model is barred, and audit.competes is not declared"),
+            "no": (
+                "ALLOW",
+                "only competing models may not be trained; the recipe says that the student does not compete",
+            ),
+            "yes": ("DENY", "a competing model may not be trained on outputs"),
+            "unknown": ("UNKNOWN", "a competing model may not be trained, and the recipe does not set audit.competes"),
         }
         return verdicts[intent.competes]
     if rule == "family":
         if intent.student_family.lower() == entry.get("family", "").lower():
-            return "ALLOW", f"training allowed within the {entry['family']} family"
+            return "ALLOW", f"training is allowed within the {entry['family']} family"
         return "DENY", f"outputs may train models of the {entry['family']} family only"
     if rule == "research" and intent.use == "research":
-        return "ALLOW", "training allowed for research"
+        return "ALLOW", "training is allowed for research"
     verdicts = {
-        "allow": ("ALLOW", "training is allowed by name" if role not in _TEXTS else ""),
-        "silent": ("ALLOW", "the terms are silent on training" if role not in _TEXTS else ""),
+        "allow": ("ALLOW", "the terms allow training explicitly" if role not in _TEXTS else ""),
+        "silent": ("ALLOW", "the terms do not mention training" if role not in _TEXTS else ""),
         "research": ("DENY", "training is allowed for research only"),
-        "deny": ("DENY", "training on outputs is barred"),
-        "unknown": ("UNKNOWN", "the text does not settle training on outputs"),
+        "deny": ("DENY", "models may not be trained on outputs"),
+        "unknown": ("UNKNOWN", "the text does not say whether models may be trained on outputs"),
     }
     return verdicts[rule]
 

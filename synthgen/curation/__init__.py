@@ -143,8 +143,8 @@ def _check_all(folder: Path, total: Tally, rows: int) -> None:
     kept, rejected = total.counts["kept"], total.counts["rejected"]
     if kept + rejected != rows:
         raise SynthgenError(
-            f"{folder}: {kept} kept and {rejected} rejected rows are not the {rows} rows there were",
-            "a bug of ours: please report it",
+            f"{folder}: {kept} kept and {rejected} rejected rows do not add up to the {rows} generated rows",
+            "this is a bug in synthgen; please report it",
         )
 
 

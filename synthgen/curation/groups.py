@@ -70,7 +70,7 @@ def _dropped(job: Job, tasks: Sequence[Task], rows: Rows, causes: Rows, late: Se
     different = np.unique(causes)
     ids = dict(zip(different.tolist(), ids_of(job, tasks, different).to_pylist(), strict=True))
     why = _reasons(job, tasks, different, late)
-    reasons = [f"its group is dropped whole: {ids[c]} was rejected by {why[c]}" for c in causes.tolist()]
+    reasons = [f"its whole group is rejected, because {ids[c]} was rejected by {why[c]}" for c in causes.tolist()]
     nothing = pa.nulls(len(rows), pa.float64())
     matched = pa.array([ids[c] for c in causes.tolist()], pa.string())
     rule = pa.repeat(GROUP, len(rows))

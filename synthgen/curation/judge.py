@@ -96,7 +96,7 @@ def _verdicts(rule: Chosen[Check], columns: Columns, services: Services) -> Verd
     outcome: Verdicts = resolve(rule.entry.run)(columns.select(rule.entry.columns), rule.section, services)
     right = all(0 <= row < columns.rows for row in outcome.rejected)
     if not right or any(len(values) != columns.rows for values in outcome.scores.values()):
-        raise SynthgenError(f"the check '{rule.name}' returned verdicts of other rows than those of its batch")
+        raise SynthgenError(f"the check '{rule.name}' returned verdicts for rows that are not in its batch")
     return outcome
 
 
@@ -126,7 +126,7 @@ def _apply(rule: Chosen[Edit], columns: Columns, services: Services) -> bool:
     edited: pa.RecordBatch = resolve(entry.run)(given, rule.section, services)
     for name in (*entry.changes, "edits"):
         if edited.num_rows != columns.rows or edited[name].type != given[name].type:
-            raise SynthgenError(f"the edit '{rule.name}' returned other rows, or another type of '{name}'")
+            raise SynthgenError(f"the edit '{rule.name}' returned different rows, or changed the type of '{name}'")
     touched = pa.array(lengths(edited["edits"]) > lengths(given["edits"]))
     columns.replace({name: edited[name] for name in (*entry.changes, "edits")})
     columns.replace(

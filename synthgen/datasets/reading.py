@@ -71,7 +71,7 @@ def _format_of(row: Mapping[str, object], where: str) -> str:
             return name
     has = ", ".join(sorted(row)) or "nothing"
     known = "; ".join(f"{name}: {entry.about}" for name, entry in DATASET_FORMATS.items())
-    raise RecipeError(f"{where}: rows of no known format; the row has {has}", f"known formats: {known}")
+    raise RecipeError(f"{where}: unknown format of rows; the columns are {has}", f"known formats: {known}")
 
 
 def records(dataset: Dataset, task: str, split: Split) -> Iterator[tuple[str, Record]]:

@@ -53,7 +53,7 @@ def _file(path: Path) -> pa.ipc.RecordBatchFileReader:
     try:
         return pa.ipc.open_file(pa.memory_map(str(path)))
     except (pa.ArrowException, OSError) as error:
-        raise CorpusError(f"{path} is damaged: {error}", "give the command that made it again with --fresh") from None
+        raise CorpusError(f"{path} is damaged: {error}", "repeat the command that made it and add --fresh") from None
 
 
 def scattered(path: Path, parts: int) -> Path:

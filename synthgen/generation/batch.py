@@ -100,7 +100,7 @@ async def fill_cache(teacher: ApiModel, wanted: Batching, cache: Cache, budget: 
         if left:
             raise UserError(
                 f"{left:,} requests are unanswered after {most} rounds of batches",
-                "the same command tries again; without --batch they are asked one by one",
+                "give the same command to try again, or leave out --batch to send them one by one",
             )
     except Exception as error:
         raise _translated(batches, error) from None
@@ -116,7 +116,7 @@ def _translated(batches: Batches, error: Exception) -> Exception:
     reason = batches.teacher.clean(str(error).splitlines()[0])
     return TeacherError(
         f"batches at {batches.teacher.identity['base_url']}: {reason}",
-        "give the same command again: what was begun is in batches.json and is not paid twice",
+        "give the same command again: batches.json lists the batches that were sent, and no batch is paid twice",
     )
 
 
@@ -209,9 +209,7 @@ async def _create(batches: Batches, lines: list[bytes], most: Spent) -> None:
     )
     entry["batch"] = made.id
     batches.save([*entries, entry])
-    batches.ui.note(
-        f"batch {made.id}: {len(lines):,} requests sent; an answer may take a day, and Ctrl-C loses nothing"
-    )
+    batches.ui.note(f"batch {made.id}: {len(lines):,} requests sent; replies may take a day; Ctrl-C loses nothing")
 
 
 async def _recover(batches: Batches) -> None:
@@ -288,7 +286,7 @@ async def _collect(batches: Batches, entry: dict[str, Any], batch: Any) -> int:
         problems = batch.errors.data if batch.errors and batch.errors.data else []
         raise TeacherError(
             f"batch {batch.id} was not accepted: {problems[0].message if problems else 'no reason given'}",
-            "mend the recipe, or leave out --batch",
+            "correct the recipe, or leave out --batch",
         )
     batches.ui.note(f"batch {batch.id} {batch.status}: {answered:,} of {entry['requests']:,} answered")
     return answered

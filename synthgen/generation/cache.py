@@ -234,10 +234,12 @@ class Cache:
         if "full" in text:
             return OSError(errno.ENOSPC, "No space left on device", str(self.path))
         if "locked" in text or "readonly" in text or "unable to open" in text:
-            return UserError(f"the reply cache {self.path} cannot be used: {text}", "check the file and who uses it")
+            return UserError(
+                f"the reply cache {self.path} cannot be used: {text}", "check the file and which processes use it"
+            )
         return UserError(
             f"the reply cache {self.path} is damaged: {text}",
-            "restore a copy, or move the file away: what it held is then paid for again when asked again",
+            "restore a copy, or move the file away; lost replies are then paid again when they are needed",
         )
 
 

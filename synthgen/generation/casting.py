@@ -127,14 +127,14 @@ def refuse_incapable(recipe: Recipe, teachers: Teachers) -> None:
         if wanted not in teachers[name].can:
             raise TeacherError(
                 f"teacher '{name}' ({teachers[name].identity['engine']}) does not offer '{wanted}', which this recipe "
-                "needs of it",
-                "give another model or engine for it",
+                "needs",
+                "use another model or engine for this teacher",
             )
     for name in scorers(recipe):
         for answerer in answerers(recipe):
             if teachers[name].identity["tokenizer"] != teachers[answerer].identity["tokenizer"]:
                 raise TeacherError(
-                    f"teachers '{answerer}' and '{name}' have different tokenizers: one cannot score the other's "
-                    "tokens",
-                    "leave it out of logits.score_by, or score the finished text with strategy 'score'",
+                    f"teachers '{answerer}' and '{name}' have different tokenizers, so '{name}' "
+                    f"cannot score the tokens of '{answerer}'",
+                    f"remove '{name}' from logits.score_by, or score the finished text with strategy 'score'",
                 )

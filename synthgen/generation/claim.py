@@ -64,4 +64,4 @@ class Claim:
         rows = changed_rows(before, self.inputs.seeds.rows) if before else []
         if rows or changed:  # a changed split or template also moves seeds between splits
             return [*rows, *changed]
-        return ["the seeds are others"]
+        return ["the seeds have changed"]

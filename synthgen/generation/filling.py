@@ -48,8 +48,8 @@ class Gate:
                 if self.failed > self.most:
                     raise GateDenied(
                         f"{self.failed:,} requests failed, more than generate.max_failures allows; "
-                        f"last: {one.kind}: {one.reason}",
-                        "correct the cause and ask again with --retry-failed, or go on with a higher --max-failures",
+                        f"the last failure: {one.kind}: {one.reason}",
+                        "correct the cause and repeat with --retry-failed, or allow more with --max-failures",
                     )
 
 
@@ -135,7 +135,9 @@ class Filling:
         job, place = item.place
         assert isinstance(job, _Running)
         if job.replies[place] is not None:
-            raise CorpusError(f"request {item.request.id} was answered twice", "a bug of ours: please report it")
+            raise CorpusError(
+                f"request {item.request.id} was answered twice", "this is a bug in synthgen; please report it"
+            )
         job.replies[place] = reply
         job.missing -= 1
         if not job.missing:

@@ -54,9 +54,9 @@ class Plan:
         """For people."""
         prompt = "\n".join(f"  {message['role']}: {message['content']}" for message in self.prompt)
         requests = ", ".join(f"{split} {count:,}" for split, count in self.requests.items())
-        cost = "unknown; give teacher.prices"
+        cost = "unknown; set teacher.prices"
         if self.cost_usd is not None and self.most_usd is not None:
-            cost = f"about ${self.cost_usd:.2f}, at most ${self.most_usd:.2f} (retries aside)"
+            cost = f"about ${self.cost_usd:.2f}, at most ${self.most_usd:.2f} (not counting retries)"
             cost = cost if self.most_usd else "$0.00"
         return (
             f"task: {self.task} ({self.strategy}), teacher: {self.teacher}\n"
@@ -99,7 +99,10 @@ def plan(recipe: Recipe) -> Plan:
             first = first or query
             estimator.add(query.request, len(queries))
     if first is None:
-        raise RecipeError(f"strategy '{recipe.strategy}' asks nothing about these seeds", "do they have what it needs?")
+        raise RecipeError(
+            f"strategy '{recipe.strategy}' asks nothing about these seeds",
+            "check that the seeds have the columns that the strategy needs",
+        )
     total = estimator.total
     return Plan(
         task=recipe.task,

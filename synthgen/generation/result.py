@@ -39,12 +39,14 @@ class Generation:
         """What to do next."""
         if self.finished:
             return f"synthgen curate {self.folder.parent}"
-        return f"copy data/, logits/ and failures/ of all parts into one {self.folder}, then generate without --shard"
+        return (
+            f"copy data/, logits/ and failures/ of all parts into one {self.folder}, then run generate without --shard"
+        )
 
     def text(self) -> str:
         """For people."""
         if not self.finished:
-            return f"{self.folder}: this part is done; {self.shards_left:,} shards are left to the others"
+            return f"{self.folder}: this part is finished; {self.shards_left:,} shards belong to the other parts"
         counts = self.counts
         splits = ", ".join(
             f"{name.removeprefix('rows_')} {count:,}" for name, count in counts.items() if name.startswith("rows_")

@@ -151,7 +151,7 @@ def _with_target(row: Row, name: str, query: Query, reply: Reply) -> Outcome:
     if reply.failure or reply.target is None:
         return failure(query, *(reply.failure or ("logits", "no distributions came back")))
     if list(reply.token_ids) != list(row.record.token_ids or ()):
-        return failure(query, "tokens", f"teacher '{name}' has other tokens for this text")
+        return failure(query, "tokens", f"the tokenizer of teacher '{name}' gives other tokens for this text")
     [scorer] = [source for source in query.lineage.sources if source["role"] == "logits"]
     record = replace(row.record, sources=[*row.record.sources, scorer])
     return Row(record, {**row.targets, name: reply.target})

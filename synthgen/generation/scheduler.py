@@ -252,7 +252,7 @@ class Scheduler:
             self._drop(item)
             raise TeacherError(
                 f"{self._where()} refuses every request: {problem.reason}",
-                "correct that, then give the same command; what is committed or in the cache is not asked again",
+                "correct this, then give the same command; finished and cached requests are not sent again",
             )
         if problem.pace:
             await self._settle(reservation)
@@ -280,7 +280,7 @@ class Scheduler:
             if self._hopeless >= _HOPELESS:
                 self._stop = self._stop or TeacherError(
                     f"{self._where()} refused the first {_HOPELESS} requests: {problem.reason}",
-                    "teacher.extra adds a parameter, or takes one out with null (top_p: null)",
+                    "in teacher.extra, add a parameter, or remove one with null (top_p: null)",
                 )
         elif problem.kind in _KEPT:
             kept = (item.call.key, Entry(None, failure))
@@ -299,7 +299,7 @@ class Scheduler:
             self._stop = self._stop or TeacherError(
                 f"{self._where()} asks to wait {wait:.0f} s, after {self._refusals} refusals in a row: "
                 f"{problem.reason}",
-                "give the same command later; what is committed or in the cache is not asked again",
+                "give the same command later; finished and cached requests are not sent again",
             )
         self._again(item, 0.0)
 
@@ -315,8 +315,8 @@ class Scheduler:
             return
         if self._given_up >= _DEAD or not await self.teacher.alive():
             self._stop = self._stop or TeacherError(
-                f"{self._where()} is not answering; last: {problem.reason}",
-                "see that it is up, then give the same command; what is committed or in the cache is not asked again",
+                f"{self._where()} is not answering; the last error: {problem.reason}",
+                "start the server, then give the same command; finished and cached requests are not sent again",
             )
 
     def _again(self, item: Item, after: float) -> None:

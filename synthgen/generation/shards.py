@@ -108,7 +108,7 @@ def _counts(folder: Path) -> tuple[dict[str, int], float]:
         ids += table["id"].chunks
     distinct = pc.count_distinct(pa.chunked_array(ids, pa.string())).as_py()
     if distinct != rows:
-        raise CorpusError(f"{folder} has {rows - distinct} rows twice", "a bug of ours: please report it")
+        raise CorpusError(f"{folder} has {rows - distinct} rows twice", "this is a bug in synthgen; please report it")
     failures = sum(pq.read_metadata(path).num_rows for path in folder.glob("failures/*.parquet"))
     kept = {name: count for name, count in sorted(splits.items()) if count}  # a split without rows is left out
     return {"rows": rows, "tokens": tokens, **kept, "failures": failures}, cost

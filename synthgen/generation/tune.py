@@ -70,13 +70,14 @@ def tune(recipe: Recipe, *, requests: int = 64, ui: UI | None = None) -> Tuning:
     engine = ENGINES[section.engine]
     if not engine.batch_key:
         raise UserError(
-            f"teacher '{name}' ({section.engine}) has no batch of its own",
-            "requests in flight find their number by themselves; teacher.max_in_flight is the most",
+            f"teacher '{name}' ({section.engine}) has no batch setting",
+            "synthgen adapts the number of requests in flight; teacher.max_in_flight is the maximum",
         )
     sampled = sample(inputs.jobs(casting.versions(recipe)), name, requests)
     if not sampled:
         raise UserError(
-            f"the first questions of this recipe are not for teacher '{name}'", "tune it in a recipe of its own"
+            f"the first questions of this recipe go to teachers other than '{name}'",
+            "tune it with a recipe that has no other teacher",
         )
     key, form, spec = engine.batch_key, recipe.generate, casting.logits_spec(recipe)
     options = TeacherOptions(recipe.task, form.json_schema, form.regex, spec)

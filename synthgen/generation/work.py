@@ -59,5 +59,5 @@ class BudgetReached(UserError):
     def __init__(self, spent: str) -> None:
         super().__init__(
             f"the budget is reached: {spent} spent, and the next request could cost more than is left",
-            "go on with more: raise generate.budget, or --budget, and give the same command; what was paid is kept",
+            "raise generate.budget or --budget and give the same command; paid replies are kept",
         )

@@ -141,7 +141,7 @@ def cannot_load(name: str, error: BaseException) -> TeacherError:
 def first_line(error: BaseException) -> str:
     """One line that says why a model or a tokenizer could not be loaded."""
     if "trust_remote_code" in str(error):
-        return "it needs Python code from its own repository, which is never run"
+        return "the model needs Python code from its repository, and synthgen never runs such code"
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
@@ -160,7 +160,10 @@ def _weights_of(path: Path) -> list[Path]:
 
 
 def _no_weights(path: Path) -> TeacherError:
-    return TeacherError(f"model folder '{path}' has no .safetensors weights", "convert them; pickles are not loaded")
+    return TeacherError(
+        f"model folder '{path}' has no .safetensors weights",
+        "convert the weights to .safetensors; pickle files are not loaded",
+    )
 
 
 def _hash_of_folder(path: Path) -> str:

@@ -52,7 +52,7 @@ def completion_logits(
     if model.config.is_encoder_decoder:
         return _encoded(model, prompts, completions)
     if not all(map(len, prompts)):
-        raise ValueError("a prompt has no tokens: nothing predicts the first of its completion")
+        raise ValueError("a prompt has no tokens, so nothing predicts the first token of its completion")
     if not _packs(model):
         return _padded(model, prompts, completions)
     distinct = list(dict.fromkeys(tuple(p) for p in prompts))

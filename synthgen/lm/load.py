@@ -42,7 +42,7 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if (name == "cuda" and not torch.cuda.is_available()) or (name == "mps" and not torch.backends.mps.is_available()):
-        raise TeacherError(f"teacher.device is '{name}', and this machine has none", "use device: auto")
+        raise TeacherError(f"teacher.device is '{name}', which this machine does not have", "use device: auto")
     if name != "cuda":
         return torch.device(name)
     return torch.device(name, int(os.environ.get("LOCAL_RANK", 0)) % max(1, torch.cuda.device_count()))

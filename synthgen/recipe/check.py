@@ -50,7 +50,7 @@ def _scoring_teachers_do_not_answer(recipe: Recipe) -> Iterator[Problem]:
     for place, name in enumerate(scoring(recipe)):
         if name in answering(recipe) and STRATEGIES[recipe.strategy].answered_by == "one":
             yield Problem(
-                f"teacher '{name}' answers, and its distributions are kept anyway: leave it out",
+                f"teacher '{name}' answers, so its distributions are stored in any case: leave it out",
                 (f"logits.score_by.{place}", "mixture"),
             )
 
@@ -87,7 +87,7 @@ def _every_teacher_answers(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(f"'{recipe.strategy}' needs two or more 'teachers'", ("strategy", "teachers"))
     for key, given in (("mixture", recipe.mixture), ("logits.score_by", scoring(recipe))):
         if given:
-            yield Problem(f"strategy '{recipe.strategy}' asks every teacher: leave it out", (key, "strategy"))
+            yield Problem(f"strategy '{recipe.strategy}' asks every teacher: leave this key out", (key, "strategy"))
 
 
 def _given_completions_are_scored(recipe: Recipe) -> Iterator[Problem]:
@@ -95,12 +95,12 @@ def _given_completions_are_scored(recipe: Recipe) -> Iterator[Problem]:
         return
     if recipe.logits is None:
         yield Problem(
-            f"'{recipe.strategy}' needs a 'logits' section: distributions are all that it makes",
+            f"'{recipe.strategy}' needs a 'logits' section, because it makes only distributions",
             ("strategy", "logits"),
         )
     for key, given in (("mixture", len(recipe.mixture) > 1), ("logits.score_by", scoring(recipe))):
         if given:
-            yield Problem(f"strategy '{recipe.strategy}' asks one teacher: leave it out", (key, "strategy"))
+            yield Problem(f"strategy '{recipe.strategy}' asks one teacher: leave this key out", (key, "strategy"))
 
 
 def _scored_rows_have_completions(recipe: Recipe) -> Iterator[Problem]:
@@ -126,8 +126,8 @@ def _engines_give_logits(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(f"'sampled' {whole} '{teacher.engine}' does not give: use kind: topk, or logits: null", keys)
         elif kept.kind == "topk" and kept.temperature != 1 and not engine.any_temperature:
             yield Problem(
-                f"logits.temperature is {kept.temperature}: the normalizer of a top-k at another temperature than 1 "
-                f"{whole} '{teacher.engine}' does not give; use 1" + (", or kind: sampled" if engine.draws else ""),
+                f"logits.temperature is {kept.temperature}: the normalizer of top-k logits at a temperature other than "
+                f"1 {whole} '{teacher.engine}' does not give; use 1" + (", or kind: sampled" if engine.draws else ""),
                 ("logits.temperature", f"{key}.engine"),
                 named=False,
             )
@@ -175,10 +175,13 @@ def _engines_keep_a_form(recipe: Recipe) -> Iterator[Problem]:
         engine = ENGINES[teacher.engine]
         if recipe.generate.json_schema is not None and not engine.json_schema:
             yield Problem(
-                f"engine '{teacher.engine}' cannot be held to a schema", ("generate.json_schema", f"{key}.engine")
+                f"engine '{teacher.engine}' cannot make answers follow a JSON schema",
+                ("generate.json_schema", f"{key}.engine"),
             )
         if recipe.generate.regex is not None and not engine.regex:
-            yield Problem(f"engine '{teacher.engine}' cannot be held to a pattern", ("generate.regex", f"{key}.engine"))
+            yield Problem(
+                f"engine '{teacher.engine}' cannot make answers match a pattern", ("generate.regex", f"{key}.engine")
+            )
 
 
 # What a student can learn from
@@ -187,8 +190,8 @@ def _engines_keep_a_form(recipe: Recipe) -> Iterator[Problem]:
 def _students_need_a_teacher_here(recipe: Recipe) -> Iterator[Problem]:
     if recipe.train and not ENGINES[recipe.teacher.engine].in_process:
         yield Problem(
-            f"a student is made from and compared with a teacher in this process, and engine "
-            f"'{recipe.teacher.engine}' is not; leave out train to make and curate the corpus",
+            f"training needs a teacher that runs in this process, and engine '{recipe.teacher.engine}' does not; leave "
+            "out 'train' to only make and curate the corpus",
             ("train", "teacher.engine"),
         )
 
@@ -199,7 +202,7 @@ def _students_fit_the_rows(recipe: Recipe) -> Iterator[Problem]:
     strategy, name = STRATEGIES[recipe.strategy], recipe.train.student.kind
     fitting = [kind for kind, entry in KINDS.items() if entry.learns_from == strategy.rows]
     if not fitting:
-        yield Problem(f"no student here learns from {strategy.rows}; leave 'train' out", ("train", "strategy"))
+        yield Problem(f"no kind of student learns from {strategy.rows}; leave 'train' out", ("train", "strategy"))
     elif name not in fitting:
         others = [key for key, entry in STRATEGIES.items() if entry.rows == KINDS[name].learns_from]
         needed = f"strategy '{others[0]}'" if len(others) == 1 else f"a strategy that makes {KINDS[name].learns_from}"
@@ -211,14 +214,14 @@ def _students_fit_the_rows(recipe: Recipe) -> Iterator[Problem]:
 
 
 _ABOUT = {
-    "kd_weight": "it mixes in labels, and its rows have none",
-    "rationale": "it is for students that write text",
-    "online": "it is for students that a live teacher can score token by token",
-    "teacher": "it names stored distributions over tokens, and this student learns from none",
-    "ensemble": "it merges stored distributions over tokens, and this student learns from none",
-    "across": "it reads stored distributions over tokens, and this student learns from none",
-    "hidden": "it compares the layers of a decoder with the teacher's",
-    "relations": "it compares the layers of a decoder with the teacher's",
+    "kd_weight": "the rows of this student have no labels that could be mixed in",
+    "rationale": "only students that write text use it",
+    "online": "only students of tokens that a live teacher can score use it",
+    "teacher": "this student does not learn from stored distributions over tokens",
+    "ensemble": "this student does not learn from stored distributions over tokens",
+    "across": "this student does not learn from stored distributions over tokens",
+    "hidden": "only decoders have layers that are compared with the teacher's",
+    "relations": "only decoders have layers that are compared with the teacher's",
 }
 
 
@@ -230,7 +233,7 @@ def _students_accept_these_keys(recipe: Recipe) -> Iterator[Problem]:
         given = getattr(train, key) != TrainSection.model_fields[key].default
         if given and key not in _kind(train).accepts:
             yield Problem(
-                f"a student of kind '{train.student.kind}' has no use for it: {about}",
+                f"a student of kind '{train.student.kind}' does not use this key: {about}",
                 (f"train.{key}", "train.student.kind"),
             )
 
@@ -243,7 +246,7 @@ def _students_learn_by_this_loss(recipe: Recipe) -> Iterator[Problem]:
     if train.loss not in allowed:
         how = f"learns by {' or '.join(allowed)}" if allowed else "has a loss of its own"
         yield Problem(
-            f"train.loss is '{train.loss}', and a student of kind '{train.student.kind}' {how}",
+            f"train.loss is '{train.loss}', but a student of kind '{train.student.kind}' {how}",
             ("train.loss", "train.student.kind"),
             named=False,
         )
@@ -256,8 +259,8 @@ def _students_have_distributions(recipe: Recipe) -> Iterator[Problem]:
     dropped = train.rationale is not None and train.rationale.mode == "dropped"
     if not (dropped or train.online or train.across) and STRATEGIES[recipe.strategy].keeps_distributions:
         yield Problem(
-            f"a student of kind '{train.student.kind}' learns from the distributions of a 'logits' section, or of "
-            "train.online; without them set train.kd_weight to 0, and it learns from the tokens alone",
+            f"a student of kind '{train.student.kind}' needs distributions: add a 'logits' section or train.online, or "
+            "set train.kd_weight to 0 to learn from the tokens alone",
             ("train.kd_weight", "train", "logits"),
         )
 
@@ -269,7 +272,7 @@ def _losses_are_defined(recipe: Recipe) -> Iterator[Problem]:
     stored: TargetKind | None = "topk" if train.across else recipe.logits.kind if recipe.logits else None
     reason = refusal(train.loss, stored) if stored else None
     if reason:
-        yield Problem(f"it does not go with logits.kind: {reason}", ("train.loss", "logits.kind"))
+        yield Problem(f"this loss cannot be computed with logits.kind: {reason}", ("train.loss", "logits.kind"))
 
 
 def _targets_are_one(recipe: Recipe) -> Iterator[Problem]:
@@ -278,7 +281,7 @@ def _targets_are_one(recipe: Recipe) -> Iterator[Problem]:
         return
     several = len(recipe.mixture) > 1 or STRATEGIES[recipe.strategy].answered_by == "every"
     if several or (scoring(recipe) and not (train.teacher or train.ensemble or train.across)):
-        how = "leave 'train' out" if several else "name one in train.teacher, or merge them: train.ensemble"
+        how = "leave 'train' out" if several else "name one teacher in train.teacher, or merge them with train.ensemble"
         yield Problem(
             f"a student of kind '{train.student.kind}' learns from the logits of one teacher; {how}",
             ("train", "mixture" if several else "logits.score_by"),
@@ -304,16 +307,17 @@ def _ensembles_have_weights(recipe: Recipe) -> Iterator[Problem]:
     count = len(ensemble.names or [*answering(recipe), *scoring(recipe)])
     if count < 2:
         yield Problem(
-            "an ensemble is of two or more teachers: add others to logits.score_by",
+            "an ensemble needs two or more teachers: add others to logits.score_by",
             ("train.ensemble", "logits.score_by"),
         )
     if ensemble.by == "agreement" and count == 2:
         yield Problem(
-            "of two teachers each agrees with the other as much: name three, or use uniform", ("train.ensemble.by",)
+            "two teachers always get equal weights by agreement: name three teachers, or use uniform",
+            ("train.ensemble.by",),
         )
     if ensemble.by == "validation" and not recipe.split.validation:
         yield Problem(
-            "train.ensemble.by is 'validation': set split.validation, so that there are such rows",
+            "train.ensemble.by is 'validation', which needs validation rows: set split.validation",
             ("train.ensemble.by", "split"),
             named=False,
         )
@@ -326,14 +330,14 @@ def _ensembles_have_probabilities(recipe: Recipe) -> Iterator[Problem]:
         return
     if ensemble.merge == "pool":
         yield Problem(
-            "a pool is not linear in the probabilities, so draws in their place are biased, and an id that one "
-            "teacher never drew would end it; use merge: mean, or logits.kind: topk",
+            "with draws, merge: pool is biased, and a token that one teacher never drew gets no probability; use "
+            "merge: mean, or logits.kind: topk",
             ("train.ensemble.merge", "logits.kind"),
         )
     if ensemble.by in ("validation", "agreement"):
         yield Problem(
-            f"train.ensemble.by is '{ensemble.by}': it needs probabilities, and draws give most of them as zero; use "
-            "uniform, give weights, or logits.kind: topk",
+            f"train.ensemble.by is '{ensemble.by}', which needs probabilities, and draws give most tokens probability "
+            "zero; use uniform, give weights, or set logits.kind: topk",
             ("train.ensemble.by", "logits.kind"),
             named=False,
         )

@@ -34,6 +34,6 @@ class Ensemble(Section):
 
     def rules(self) -> Iterator[Rule]:
         if self.weights is not None and self.by is not None:
-            yield "by", f"teachers have weights already; leave out by: {self.by}, or give their names alone"
+            yield "by", f"the teachers have weights; leave out by: {self.by}, or list the teachers without weights"
         if len(set(self.names)) < len(self.names):
             yield "teachers", "a teacher is named twice"

@@ -22,15 +22,15 @@ from synthgen.tables.section import Section, chooser_of, sections_in
 
 # Pydantic's messages use Python's type names. These are the YAML names.
 _WANTED = {
-    "tuple_type": "a list is wanted",
-    "dict_type": "a mapping of keys to values is wanted",
-    "model_type": "a mapping of keys to values is wanted",
-    "model_attributes_type": "a mapping of keys to values is wanted",
+    "tuple_type": "it must be a list",
+    "dict_type": "it must be a mapping of keys to values",
+    "model_type": "it must be a mapping of keys to values",
+    "model_attributes_type": "it must be a mapping of keys to values",
     "too_short": "the list is too short",
 }
 _MISSING = {
-    "seeds.*.license": "key '{key}' is missing: add it, or one `license:` for all at the top of the recipe",
-    "teacher": "key 'teacher' is missing: add it, or several under 'teachers'",
+    "seeds.*.license": "key '{key}' is missing: add it, or set `license:` once at the top of the recipe",
+    "teacher": "key 'teacher' is missing: add it, or name several teachers under 'teachers'",
 }
 """What to say of a key that is missing, where there is more to say."""
 _SHORT = reprlib.Repr()

@@ -33,7 +33,7 @@ def load_recipe(name: str | Path, settings: Sequence[str] = ()) -> Recipe:
     written = parse_settings(settings)
     node, values = parse(path)
     if not isinstance(values, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping of keys to values", "see prompts/README.md for one")
+        raise RecipeError(f"{path}: a recipe is a mapping of keys to values", "prompts/README.md shows an example")
     recipe = _checked(apply(values, read(written)) if written else values, Source(path, node, written))
     return resolve(recipe, path.parent.resolve())
 
@@ -91,7 +91,9 @@ def local_teacher(recipe: Recipe) -> TeacherSection:
     Raises RecipeError when the teacher's weights are not on this machine."""
     weights = ENGINES[recipe.teacher.engine].weights
     if weights is None:
-        raise RecipeError(f"teacher.engine is '{recipe.teacher.engine}'; this needs a teacher in this process")
+        raise RecipeError(
+            f"teacher.engine is '{recipe.teacher.engine}'; this command needs a teacher that runs in this process"
+        )
     return weights(recipe.teacher)
 
 

@@ -31,7 +31,7 @@ OLD_KEYS: dict[str, str] = {
 }
 """Dotted key → the name that its last part has now."""
 
-NOTES: dict[str, str] = {"attempts": "it does not count the first try, so 5 is now 4"}
+NOTES: dict[str, str] = {"attempts": "the first try no longer counts, so 5 is now 4"}
 """Old name → what else has changed."""
 
 OLD_VALUES: dict[tuple[str, str], str] = {("strategy", "rationalise"): "rationalize"}

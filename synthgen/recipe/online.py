@@ -35,4 +35,4 @@ class OnlineSection(Section):
         users = dict.fromkeys(("lmbda", "temperature", "max_new_tokens", "reuse"), "on_policy")
         for key, mode in {**users, "teacher_kd_weight": "mutual"}.items():
             if self.mode != mode and getattr(self, key) != type(self).model_fields[key].default:
-                yield key, f"'{key}' belongs to mode {mode}, and mode is '{self.mode}'"
+                yield key, f"'{key}' is only used in mode {mode}, but mode is '{self.mode}'"

@@ -75,4 +75,4 @@ def _entry(inside: object, part: str, key: str, above: str) -> object:
 
 
 def _no_place(key: str, above: str) -> RecipeError:
-    return RecipeError(f"--set {key}: '{above}' has a value of its own, and no keys", HINT)
+    return RecipeError(f"--set {key}: '{above}' is a single value and has no keys", HINT)

@@ -87,6 +87,6 @@ def gguf_in_package(name: str) -> Path:
     if len(files) != 1 or not files[0].is_file():
         there = ", ".join(p.name for p in sorted(root.rglob("*.gguf"))) or "none"
         raise TeacherError(
-            f"'{name}' is not one GGUF file; the package has: {there}", "name it: package:NAME/FILE.gguf"
+            f"'{name}' does not name one GGUF file; the package has: {there}", "name the file: package:NAME/FILE.gguf"
         )
     return files[0]

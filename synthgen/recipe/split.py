@@ -21,4 +21,4 @@ class Split(Section):
 
     def rules(self) -> Iterator[Rule]:
         if self.validation + self.test > 1:
-            yield "test", f"validation {self.validation} and test {self.test} are more than the whole"
+            yield "test", f"validation {self.validation} and test {self.test} are together more than 1"

@@ -91,12 +91,12 @@ class TrainSection(Section):
 
     def rules(self) -> Iterator[Rule]:
         if self.early_stopping_patience and not self.eval_steps:
-            yield "early_stopping_patience", "it counts measurements of the validation loss: set 'eval_steps' too"
+            yield "early_stopping_patience", "early stopping needs the validation loss: set 'eval_steps' too"
         for key, users in (("beta", ("jsd",)), ("alpha", ("skew_kl", "skew_reverse_kl"))):
             if getattr(self, key) is not None and self.loss not in users:
-                yield key, f"'{key}' belongs to loss {' and '.join(users)}, and loss is '{self.loss}'"
+                yield key, f"'{key}' is only used by loss {' and '.join(users)}, but loss is '{self.loss}'"
         if self.teacher and self.ensemble:
-            yield "ensemble", "give 'teacher', whose distributions alone are learned from, or 'ensemble', not both"
+            yield "ensemble", "give 'teacher' to learn from one teacher, or 'ensemble' to learn from several, not both"
         yield from self._rules_of_online()
         yield from self._rules_of_across()
         yield from self._rules_of_layers()
@@ -105,27 +105,30 @@ class TrainSection(Section):
         if not self.online:
             return
         if self.kd_weight == 0:
-            yield "online", "with kd_weight 0 the teacher would never be asked: leave 'online' out"
+            yield "online", "with kd_weight 0 the teacher is never used: leave 'online' out"
         for key in ("teacher", "ensemble", "across", "hidden", "relations"):
             if getattr(self, key):
-                yield key, f"'{key}' goes with stored distributions, and 'online' reads none"
+                yield key, f"'{key}' needs stored distributions, and 'online' reads none"
         if self.rationale and self.rationale.mode != "then_answer":
-            yield "rationale", "'online' is about whole completions: rationale.mode must be then_answer"
+            yield "rationale", "'online' learns whole completions: rationale.mode must be then_answer"
 
     def _rules_of_across(self) -> Iterator[Rule]:
         if self.across and self.rationale:
-            yield "across", "it aligns whole completions: leave out 'rationale'"
+            yield "across", "'across' aligns whole completions: leave out 'rationale'"
         if self.across and self.share < 1:
-            yield "across", "it takes every row: leave out 'share'"
+            yield "across", "'across' uses every row: leave out 'share'"
         if self.across and (self.teacher or self.ensemble):
-            yield "across", "it learns from another run's teacher: leave out 'teacher' and 'ensemble'"
+            yield "across", "'across' learns from the teacher of another run: leave out 'teacher' and 'ensemble'"
         for key in ("teacher", "ensemble", "across"):
             if getattr(self, key) and self.kd_weight == 0:
-                yield key, "it is about stored distributions, and with kd_weight 0 none are learned from"
+                yield key, f"'{key}' needs stored distributions, and with kd_weight 0 the student learns from none"
 
     def _rules_of_layers(self) -> Iterator[Rule]:
         if self.relations and self.hidden and self.hidden.stored:
-            yield "relations", "it asks the live teacher in each step: leave out hidden.stored"
+            yield "relations", "'relations' asks the live teacher in each step: leave out hidden.stored"
         for key in ("hidden", "relations"):
             if getattr(self, key) and self.rationale and self.rationale.mode == "step_by_step":
-                yield key, "it does not go with rationale.mode step_by_step: the teacher does one task"
+                yield (
+                    key,
+                    f"'{key}' cannot be used with step_by_step: the teacher does only one of the two tasks",
+                )

@@ -67,8 +67,8 @@ def evaluation_plots(evaluation: Evaluation) -> list[Plot]:
 def curve_plot(curve: Curve) -> Plot:
     """The main measure by the number of training rows."""
     caption = (
-        "What data is worth: the same student on growing shares of the training seeds, with the same number of epochs; "
-        "mean and 95% interval."
+        "Effect of more training data: the same student on growing shares of the training seeds, with the same number "
+        "of epochs; mean and 95% interval."
     )
     with matplotlib.rc_context(_STYLE):
         return _plot(_curve(curve), caption)

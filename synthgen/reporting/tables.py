@@ -67,7 +67,7 @@ def parts_table(evaluation: Evaluation) -> View | None:
 def export_table(export: Export) -> View:
     """A row for each file of an export. A file that fails the gate is marked."""
     remarks = {name: f"{file.file}, {file.runtime}" for name, file in export.files.items()}
-    remarks |= {name: f"{remarks[name]}; below what an export needs" for name in export.below}
+    remarks |= {name: f"{remarks[name]}; fails the gate" for name in export.below}
     return _view("file", export.measures, export.table, "", remarks, "")
 
 

@@ -95,4 +95,4 @@ class Export:
 
 def read_export(path: Path) -> Export:
     """The export in export.json. Raises CorpusError when the file is damaged or of an older version."""
-    return stored.read(path, Export, "make it again: `distill export STUDENT --to FORMAT --fresh`")
+    return stored.read(path, Export, "make the student again: `distill export STUDENT --to FORMAT --fresh`")

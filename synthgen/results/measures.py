@@ -87,7 +87,7 @@ class Measure:
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
-            raise ValueError(f"'{self.format}' is no format of values; known: {', '.join(FORMATS)}")
+            raise ValueError(f"'{self.format}' is not a format of values; known formats: {', '.join(FORMATS)}")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def read(path: Path, kind: type[T], again: str, rename: Callable[[Any], Any] = l
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         reason = f"'{where}': {first['msg']}" if where else first["msg"]
-        raise CorpusError(f"{path} is of another version, or damaged: {reason}", again) from None
+        raise CorpusError(f"{path} was written by another version, or is damaged: {reason}", again) from None
     except ValueError as error:
         raise CorpusError(f"{path} is damaged: {error}", again) from None
 

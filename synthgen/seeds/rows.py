@@ -54,7 +54,7 @@ def _files(path: Path) -> list[Path]:
             raise RecipeError(f"no seeds in folder '{path}'", f"it must hold files of {', '.join(SUFFIXES)}")
         return files
     if path.suffix not in SUFFIXES:
-        raise RecipeError(f"seed file '{path}' is of no known kind", f"use one of {', '.join(SUFFIXES)}")
+        raise RecipeError(f"seed file '{path}' has an unknown format", f"use one of {', '.join(SUFFIXES)}")
     return [path]
 
 
@@ -79,7 +79,7 @@ def _jsonl(path: Path, skip: bool) -> Iterator[tuple[Where, Row]]:
                 if not isinstance(row, dict):
                     raise ValueError("not a JSON object")
                 if b"\\u" in line and not _is_text(row):
-                    raise ValueError("half of a surrogate pair is no text")
+                    raise ValueError("half of a surrogate pair is not text")
             except (ValueError, RecursionError) as error:
                 if skip:
                     continue

@@ -25,7 +25,7 @@ class Audit:
 
 AUDITS: dict[str, Audit] = {
     "license": Audit(
-        about="What the licenses and terms of all sources say of the intended use.",
+        about="Judges the intended use by the licenses and terms of all sources.",
         run="synthgen.auditing.license:audit_licenses",
     ),
 }

@@ -112,12 +112,12 @@ CHECKS: dict[str, Check] = {
         teaches="nothing",
     ),
     "refusal": Check(
-        about="Drop completions that begin by declining to answer.",
+        about="Drop completions that begin with a refusal to answer.",
         run="synthgen.curation.text:refusal",
         columns=("completion.text",),
     ),
     "truncated": Check(
-        about="Drop completions that were cut off at the limit of tokens.",
+        about="Drop completions that were cut off at max_new_tokens.",
         run="synthgen.curation.text:truncated",
         columns=("finish_reason",),
     ),

@@ -15,10 +15,10 @@ Divergence = Literal[
 ]
 TargetKind = Literal["dense", "topk", "sampled", "labels"]
 
-_ZEROS = "draws are a histogram with zeros, and student mass on a zero makes it infinite"
-_BIASED = "it is not linear in the teacher's probabilities, so draws in their place are biased"
-_SORTED = "its head and tail are parts of the teacher's sorted distribution, which draws do not give"
-_LOGITS = "it compares every logit, and those left out are not known"
+_ZEROS = "draws give most tokens probability zero, and student probability on such a token makes the loss infinite"
+_BIASED = "the loss is not linear in the teacher's probabilities, so draws give a biased estimate"
+_SORTED = "the loss needs the teacher's sorted distribution, which draws do not give"
+_LOGITS = "the loss compares every logit, and the stored distributions leave most of them out"
 _LABEL = "a label is one token, not a distribution; use cross_entropy"
 
 # The kinds of distribution: dense has every log-probability. topk has K of them and one bucket for the rest, at one

@@ -42,7 +42,7 @@ class TeacherSection(AnyTeacher):
     """Requests that are answered at once. `synthgen tune` measures the best value."""
 
 
-_SET = "synthgen sets it"
+_SET = "synthgen sets this value"
 
 
 _VLLM_OURS = {
@@ -82,7 +82,9 @@ class VllmTeacher(AnyTeacher):
     def _not_ours(cls, extra: dict[str, Any]) -> dict[str, Any]:
         for key in extra:
             if key in _VLLM_OURS or key in cls.model_fields:
-                raise ValueError(f"'{key}' cannot be set here: {_VLLM_OURS.get(key, 'it has a key of its own')}")
+                raise ValueError(
+                    f"'{key}' cannot be set here: {_VLLM_OURS.get(key, 'it is a key of the teacher section')}"
+                )
         return extra
 
 
@@ -132,7 +134,7 @@ class ApiTeacher(AnyTeacher):
     def _not_ours(cls, extra: dict[str, Any]) -> dict[str, Any]:
         for key in ("messages", "model", "stream", "n"):
             if key in extra:
-                raise ValueError(f"'{key}' cannot be set here: the request has its own")
+                raise ValueError(f"'{key}' cannot be set here: synthgen sets it in every request")
         return extra
 
     @field_validator("base_url")
@@ -140,9 +142,11 @@ class ApiTeacher(AnyTeacher):
     def _no_secrets(cls, url: str) -> str:
         host = url.partition("://")[2].partition("/")[0]
         if not url.startswith(("http://", "https://")) or not host:
-            raise ValueError("an address begins with http:// or https://")
+            raise ValueError("the address must begin with http:// or https://")
         if "@" in host or "?" in url:
-            raise ValueError("no password or key in an address: name its environment variable in api_key_env")
+            raise ValueError(
+                "the address must not contain a password or key: name its environment variable in api_key_env"
+            )
         return url.rstrip("/")
 
 

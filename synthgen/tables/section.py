@@ -166,7 +166,7 @@ class ChosenBy:
                 raise PydanticCustomError("rule", "not a section of this table")
             return value
         if not isinstance(value, dict):
-            raise PydanticCustomError("dict_type", "a mapping of keys to values is wanted")
+            raise PydanticCustomError("dict_type", "it must be a mapping of keys to values")
         name = value.get(self.key, self.default)
         if name is None:
             raise self._refused(PydanticCustomError("missing", "key is missing"), value)

@@ -132,7 +132,7 @@ STRATEGIES: dict[str, Strategy] = {
     ),
     "rationale": Strategy(
         f"{_SINGLE}:answer",
-        "The teacher answers with its reasoning first; the answer is what follows `generate.answer_marker`.",
+        "The teacher writes its reasoning, then `generate.answer_marker`, then the answer.",
         needs_answer_marker=True,
     ),
     "classify": Strategy(
@@ -147,7 +147,7 @@ STRATEGIES: dict[str, Strategy] = {
     ),
     "embed": Strategy(
         f"{_SINGLE}:embed",
-        "The text itself is the row; an embedding model's vectors are computed when a student is trained.",
+        "The row is the text. Training computes its vector with an embedding model.",
         rows="texts",
         keeps_distributions=False,
         request_kind="embed",
@@ -155,7 +155,7 @@ STRATEGIES: dict[str, Strategy] = {
     ),
     "score": Strategy(
         f"{_SINGLE}:score",
-        "The seed brings the completion; the teacher gives its distributions along it and writes nothing.",
+        "The seed has the completion. The teacher only gives its distributions along that text.",
         completions_given=True,
         request_kind="score",
         several_samples=False,
@@ -163,14 +163,14 @@ STRATEGIES: dict[str, Strategy] = {
     ),
     "rationalize": Strategy(
         f"{_CHOOSING}:rationalize",
-        "Where the teacher's answer is wrong it is asked again with the right one as a hint (STaR).",
+        "The teacher is asked again after a wrong answer, with the right answer as a hint (STaR).",
         needs_answer_marker=True,
         templates=("hint",),
         most_requests=_two_requests,
     ),
     "vote": Strategy(
         f"{_CHOOSING}:vote",
-        "The teacher answers several times, and the answer of most is kept (self-consistency).",
+        "The teacher answers several times, and the most frequent answer is kept (self-consistency).",
         steps=("candidates",),
         most_requests=_candidates,
     ),
@@ -183,7 +183,7 @@ STRATEGIES: dict[str, Strategy] = {
     ),
     "preference": Strategy(
         f"{_CHOOSING}:preference",
-        "The teacher answers several times; the answers with the highest and the lowest reward are two rows.",
+        "The teacher answers several times. The answers with the highest and the lowest reward become two rows.",
         rows="preference pairs",
         least_candidates=2,
         steps=_JUDGED,
@@ -191,13 +191,13 @@ STRATEGIES: dict[str, Strategy] = {
     ),
     "consensus": Strategy(
         f"{_CHOOSING}:consensus",
-        "Every teacher answers, and the answer of most is kept.",
+        "Every teacher answers, and the most frequent answer is kept.",
         answered_by="every",
         most_requests=_every_teacher,
     ),
     "disagreement": Strategy(
         f"{_CHOOSING}:disagreement",
-        "Every teacher answers; where the answers differ, each is a row.",
+        "Every teacher answers. When the answers differ, each becomes a row.",
         answered_by="every",
         most_requests=_every_teacher,
     ),
@@ -217,7 +217,7 @@ STRATEGIES: dict[str, Strategy] = {
     ),
     "magpie": Strategy(
         f"{_ASKING}:magpie",
-        "The teacher writes what it expects where a user's turn begins, and answers it.",
+        "The teacher writes a user's message, given only the start of the user's turn, and answers it (Magpie).",
         steps=_REWRITES,
         templates=("turn_system",),
         question="turn_system",
@@ -234,7 +234,7 @@ STRATEGIES: dict[str, Strategy] = {
     ),
     "paraphrase": Strategy(
         f"{_ASKING}:paraphrase",
-        "The question is asked in other words; the known answer still holds.",
+        "The teacher asks the question in other words and answers it. The reference stays the same.",
         steps=_REWRITES,
         templates=("paraphrase",),
         most_requests=_two_requests,
@@ -248,7 +248,7 @@ STRATEGIES: dict[str, Strategy] = {
     ),
     "counterfactual": Strategy(
         f"{_ASKING}:counterfactual",
-        "The question is asked as it is, and with names and pronouns swapped: two rows.",
+        "The question is answered twice: as it is, and with names and pronouns swapped. Both become rows.",
         most_requests=_two_requests,
     ),
     "extract": Strategy(
@@ -261,7 +261,7 @@ STRATEGIES: dict[str, Strategy] = {
     ),
     "conversation": Strategy(
         f"{_ASKING}:conversation",
-        "The teacher also writes the user's next turns; each turn of the assistant is a row.",
+        "The teacher also writes the user's next turns. Each turn of the assistant becomes a row.",
         steps=("rounds", *_REWRITES),
         templates=("user_turn",),
         most_requests=lambda steps, teachers: 2 * steps.rounds - 1,

@@ -214,7 +214,7 @@ KINDS: dict[str, Kind] = {
         divergences=None,
         writes_text=True,
         evaluate="distill.evaluation.fidelity:evaluate_seq2seq",
-        not_exported="transformers runs its folder as it is",
+        not_exported="transformers loads the student's folder directly",
         how_to_run="`transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, trust_remote_code=False)` loads it",
         loss_unit="nats a token",
         loss_note=_ENTROPY,
@@ -238,7 +238,7 @@ KINDS: dict[str, Kind] = {
         copies_teacher=_keeps_layers,
         learns_from="texts",
         evaluate="distill.evaluation.similarity:evaluate_sentence",
-        not_exported="sentence-transformers runs its folder as it is, and exports it: "
+        not_exported="sentence-transformers loads the student's folder directly and can export it: "
         "SentenceTransformer(folder, backend='onnx')",
         library_name="sentence-transformers",
         how_to_run="`sentence_transformers.SentenceTransformer(folder).encode(texts)` runs it",

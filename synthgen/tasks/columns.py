@@ -107,7 +107,7 @@ def _refuse_other_separators(names: Sequence[str], file: str) -> None:
     if file.endswith(".csv") and separator:
         raise RecipeError(
             f"{file}: its columns are separated by {separator!r}",
-            "save it with commas between the columns, or as JSONL",
+            "save the file with commas between the columns, or as JSONL",
         )
 
 

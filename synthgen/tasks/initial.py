@@ -169,7 +169,7 @@ def _divide(rows: list[Row], columns: Columns, file: str) -> _Division:
             best = (miss, seed)
         if best and best[0] * 4 <= wanted:  # within a quarter of the wanted number
             break
-    assert best is not None, "of 200 ways to split two groups one has a group on each side"
+    assert best is not None, "one of 200 ways to split two groups puts a group on each side"
     split = Split(test=_TEST, seed=best[1])
     sides = Counter(side(group, split) for group in alone)
     return _Division(split, column, len(set(groups)), {name: sides[name] for name in ("train", "test")})
@@ -223,7 +223,7 @@ def _write(folder: Path, texts: Mapping[str, str]) -> None:
 def _notes(rows: list[Row], columns: Columns, license: str) -> Iterator[str]:
     """Notes about what the user should know or check."""
     if not columns.named:
-        yield f"no column is called like a question; '{columns.question}' looks most like one"
+        yield f"no column has a name such as 'question'; '{columns.question}' is used as the question"
     empty = sum(not _question(row, columns).strip() for row in rows)
     if empty:
         yield f"{empty} of {len(rows)} rows have no text in column '{columns.question}': leave them out of the file"

@@ -65,8 +65,8 @@ class SentenceEncoder(nn.Module):
                 more["dense"] = _dense(section, path, config)
             elif name != "Transformer":
                 raise TeacherError(
-                    f"'{section.model}' has a module of type {module['type']}, which is not known here",
-                    "use a model of Transformer, Pooling, Dense without activation, and Normalize",
+                    f"'{section.model}' has a module of type {module['type']}, which synthgen does not know",
+                    "use a model with only these modules: Transformer, Pooling, Dense without activation, Normalize",
                 )
         lengths = _json(section, "sentence_bert_config.json") or {}
         return cls(model, tokenizer, context=lengths.get("max_seq_length"), **more), revision
@@ -161,7 +161,10 @@ def _dense(section: TeacherSection, path: str, config: dict[str, Any]) -> nn.Lin
     layer = nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
     file = _file(section, f"{path}/model.safetensors")
     if file is None:
-        raise TeacherError(f"'{section.model}' has no {path}/model.safetensors", "convert it; pickles are not loaded")
+        raise TeacherError(
+            f"'{section.model}' has no {path}/model.safetensors",
+            "convert the weights to .safetensors; pickle files are not loaded",
+        )
     layer.load_state_dict({k.removeprefix("linear."): v for k, v in load_file(file).items()})
     return layer
 

@@ -95,7 +95,7 @@ class ApiModel:
         key = os.environ.get(section.api_key_env) if section.api_key_env else None
         if section.api_key_env and not key:
             raise TeacherError(
-                f"the environment variable {section.api_key_env} is not set; the teacher's key is read from it",
+                f"the environment variable {section.api_key_env} must hold the teacher's API key, and is not set",
                 f"export {section.api_key_env}=…, or api_key_env: null for a server without keys",
             )
         return cls(section, options, key, TokenMap.open(section.tokenizer) if section.tokenizer else None)

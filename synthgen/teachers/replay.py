@@ -44,11 +44,13 @@ class Replay:
         """Read the recording. Raises TeacherError."""
         path = Path(section.path)
         if not path.exists():
-            raise TeacherError(f"'{path}' does not exist", "mend teacher.path in the recipe")
+            raise TeacherError(f"'{path}' does not exist", "change teacher.path in the recipe")
         try:
             return cls(section, _folder(path) if path.is_dir() else _jsonl(path))
         except (ValueError, KeyError, TypeError, OSError, pa.ArrowException) as error:
-            raise TeacherError(f"'{path}' holds no recorded replies: {error}", "see teacher.path") from None
+            raise TeacherError(
+                f"'{path}' holds no recorded replies: {error}", "check the file that teacher.path names"
+            ) from None
 
     def call(self, request: Request) -> Call:
         """The content for a request: the last message, which is the key of the lookup."""

@@ -35,7 +35,7 @@ class Form:
         try:
             self._tokens = from_tokenizer(tokenizer, n_vocab=size, eos_token=sorted(eos))
         except ValueError as error:
-            raise TeacherError(f"this model's tokenizer cannot hold answers to a form: {error}") from None
+            raise TeacherError(f"this model's tokenizer cannot be used with json_schema or regex: {error}") from None
         grammar = LLMatcher.grammar_from_json_schema(schema, overrides=_JSON) if regex is None else None
         self._grammar = grammar or LLMatcher.grammar_from_regex(regex or "")
         self._eos = sorted(eos)
@@ -43,7 +43,7 @@ class Form:
         problem = LLMatcher.validate_grammar(self._grammar, self._tokens)
         if problem and not problem.startswith("WARNING"):
             key = "json_schema" if regex is None else "regex"
-            raise TeacherError(f"answers cannot be held to generate.{key}: {problem.splitlines()[0]}", "simplify it")
+            raise TeacherError(f"generate.{key} cannot be used: {problem.splitlines()[0]}", "simplify it")
 
     def begin(self) -> Any:
         """The state of a new answer."""
@@ -78,7 +78,7 @@ def mismatch(text: str, schema: dict[str, Any]) -> str:
     if problem is None:
         return ""
     where = "".join(f"[{part!r}]" for part in problem.absolute_path)
-    return f"the answer is not of the schema: {where}{': ' if where else ''}{problem.message[:200]}"
+    return f"the answer does not follow the schema: {where}{': ' if where else ''}{problem.message[:200]}"
 
 
 @lru_cache(maxsize=8)

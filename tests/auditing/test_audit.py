@@ -1,4 +1,4 @@
-"""Golden cases of terms, and the lattice's laws."""
+"""Known verdicts for licenses and terms, and rules that hold for all of them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def test_golden(terms, role, intent, expected):
 
 
 def test_laws():
-    """Join is the worst, in any order; commercial is never easier than research; ignorance never passes."""
+    """The worst of several statuses does not depend on their order. Commercial use never gets a better status than
+    research. An unknown license never passes.
+    """
     for some in itertools.permutations(STATUSES, 3):
         assert worst(some) == max(some, key=STATUSES.index)
     for terms in catalog():

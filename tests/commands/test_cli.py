@@ -135,7 +135,7 @@ def test_a_folder_that_is_no_run(recipe, tmp_path):
     folder = tmp_path / "letters"
     folder.mkdir()
     (folder / "letter.txt").write_text("Dear Ada")
-    mistake(cold("synthgen", "generate", recipe, "-o", folder), "letters", "holds no run")
+    mistake(cold("synthgen", "generate", recipe, "-o", folder), "letters", "is not a run")
     for command in (["synthgen", "show"], ["synthgen", "report"]):
         mistake(warm(*command, folder), "letters", "corpus")
     for command in (["synthgen", "curate"], ["synthgen", "audit"], ["distill", "train"], ["distill", "eval"]):
@@ -225,7 +225,7 @@ def test_a_bug_of_ours_says_how_to_report_it(recipe, tmp_path):
         )
         return Done(process.returncode, process.stdout, process.stderr)
 
-    done = mistake(broken(), "a bug of ours", "ZeroDivisionError: planted", code=70)
+    done = mistake(broken(), "a bug in synthgen", "ZeroDivisionError: planted", code=70)
     assert "please report it" in done.err
     done = broken(SYNTHGEN_DEBUG="1")
     assert done.code == 70
@@ -299,7 +299,7 @@ def test_run_again_does_no_work(run, recipe):
     states |= {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in (run / "student").glob("model.safetensors")}
     done = warm("synthgen", "run", recipe, "-o", run)
     assert done.code == 0, done
-    assert "no work done" in done.out
+    assert "nothing to do" in done.out
     assert {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in states} == states
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [line["stage"] for line in lines] == ["generate", "curate", "audit", "train", "evaluate", "report"]

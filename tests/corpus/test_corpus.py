@@ -1,4 +1,4 @@
-"""A corpus is read by columns; its shards have the same ones; older and damaged ones are refused in one line."""
+"""A corpus is read by column, and its shards have equal columns. Old and damaged corpora are refused in one line."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_shard_without_the_columns_of_the_record_is_damaged(tmp_path, names):
 
 
 def older(run) -> None:
-    """Make the manifest, and one shard, those of schema version 1."""
+    """Changes the manifest and one shard to schema version 1."""
     path = run / "generated" / "manifest.json"
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps({**manifest, "schema_version": 1}))
@@ -77,7 +77,9 @@ def test_an_older_corpus_is_refused_in_one_line(tmp_path):
     run = corpus_of(tmp_path, [row("x", 0)])
     older(run)
     for command in (synthgen.curate, synthgen.audit):
-        with pytest.raises(CorpusError, match="schema version 1; this version of synthgen reads 2") as caught:
+        with pytest.raises(
+            CorpusError, match="schema version 1; this version of synthgen reads schema version 2"
+        ) as caught:
             command(curating(), run)
         assert "\n" not in caught.value.message
         assert "make the corpus again" in caught.value.hint

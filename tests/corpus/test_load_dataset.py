@@ -1,4 +1,6 @@
-"""`datasets.load_dataset` gives the rows that lie in the folder, whatever it has kept of other folders and earlier."""
+"""`datasets.load_dataset` gives the rows that are in the folder, whatever its cache holds of other
+or earlier folders.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ COPIES = {"duplicates": True, "truncated": False, "answer": False, "repetition":
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Runs of one small teacher, by name."""
+    """Makes runs of one small teacher, by name."""
     folder = tmp_path_factory.mktemp("load")
     make = small_runs(folder)
     make.folder = folder
@@ -28,7 +30,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def rows(tmp_path):
-    """A function that gives the ids which `load_dataset` finds in a folder, all with one cache."""
+    """A function that returns the ids that `load_dataset` finds in a folder. All calls share one cache."""
 
     def load(folder: Path, config: str = "default") -> list[str]:
         splits = load_dataset(str(folder), config, cache_dir=str(tmp_path / "cache"))
@@ -42,7 +44,7 @@ def ids(folder: Path, part: str = "data") -> list[str]:
 
 
 def shape(folder: Path) -> dict[str, int]:
-    """Rows a file: what two corpora share that differ in their rows alone."""
+    """The number of rows of each file. Corpora that differ only in the content of their rows have equal numbers."""
     return {name: entry["rows"] for name, entry in corpus.manifest(folder)["files"].items()}
 
 
@@ -61,7 +63,7 @@ def test_two_runs_with_the_same_splits_give_each_its_own_rows(made, rows):
 
 
 def test_a_corpus_made_anew_gives_its_new_rows(made, rows):
-    """In the same folder, with as many rows in each file."""
+    """The new corpus is in the same folder, and its files have the same numbers of rows."""
     _, run = made("again", generate=GREEDY, curate=COPIES)
     before = {stage: ids(run / stage) for stage in ("generated", "curated")}
     for stage, expected in before.items():
@@ -81,8 +83,10 @@ def test_a_corpus_made_anew_gives_its_new_rows(made, rows):
 
 @pytest.mark.parametrize("how", ["a shard is made again", "all is made anew"])
 def test_a_part_that_was_loaded_meanwhile_is_not_kept(made, rows, monkeypatch, how):
-    """The command is killed while it makes shards again, somebody loads what is there, the command is given again."""
-    recipe, run = made(f"cut {how}", generate=GREEDY, logits=None, train=None)  # data/ alone: a part of it is loaded
+    """only data/, so that a part loads"""
+    recipe, run = made(
+        f"cut {how}", generate=GREEDY, logits=None, train=None
+    )  # only data/, so that an unfinished corpus can be loaded
     folder = run / "generated"
     whole = ids(folder)
     (name, *_) = sorted(path.stem for path in folder.glob("data/train-*.parquet"))
@@ -105,7 +109,9 @@ def test_a_part_that_was_loaded_meanwhile_is_not_kept(made, rows, monkeypatch, h
 
 
 def test_the_card_is_one_that_datasets_knows(made, rows, caplog):
-    """Every key of `configs` is a field of the builder's configuration: none is ignored with a warning."""
+    """Every key of `configs` is a field of the builder's configuration. An unknown key would be
+    ignored with a warning.
+    """
     _, run = made("card", generate=GREEDY, curate=COPIES)
     logging.getLogger("datasets").propagate = True
     with caplog.at_level(logging.WARNING, "datasets"):

@@ -1,4 +1,4 @@
-"""The logits format: exact where it says exact, within the stated error where it does not, and never misaligned."""
+"""The logits format: exact values, values within the stated error, and distributions that stay beside their tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from synthgen.errors import CorpusError
 
 
 def draws(t: int, n: int, vocabulary: int, seed: int = 0) -> np.ndarray:
-    """Zipf-like draws, so that ids repeat."""
+    """Zipf-like draws, so that ids occur more than once."""
     return np.minimum(np.random.default_rng(seed).zipf(1.3, (t, n)) - 1, vocabulary - 1)
 
 
@@ -80,7 +80,9 @@ def test_a_file_that_is_no_shard_is_named(tmp_path):
 
 @pytest.mark.parametrize(("k", "level"), [(20, 15), (64, 9)])
 def test_wide_shards_are_packed_faster(tmp_path, k, level):
-    """The level reaches the file: its bytes are those of pyarrow at that level, and of no other."""
+    """The compression level is used: the file has the bytes that pyarrow writes at this level, and
+    at no other level.
+    """
     from synthgen import corpus, durable
 
     random = np.random.default_rng(0)

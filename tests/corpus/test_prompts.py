@@ -1,4 +1,4 @@
-"""Templates: what each role is told, strict about what is missing, sandboxed, named by their content."""
+"""Templates: the messages for each role, errors for missing variables, the sandbox, and versions by content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Seeds come from anywhere, keep their side of the split, and a bad one is named by file and line."""
+"""Seeds come from many sources and keep their side of the split. An error names the file and line of a bad seed."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def parquet(path: Path, rows=ROWS) -> Path:
     return path
 
 
-# --- where they come from -------------------------------------------------------------------------------------------
+# --- sources of seeds -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("write", "name"), [(jsonl, "a.jsonl"), (comma, "a.csv"), (parquet, "a.parquet")])
@@ -83,7 +83,7 @@ def test_a_folder_of_files_in_the_order_of_their_names(tmp_path):
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 def test_a_dataset_is_streamed(tmp_path, kind):
-    """`load_dataset` for real, on a dataset's folder as it lies on the hub: a card with configs, and data files."""
+    """Calls the real `load_dataset` on a folder in the hub's form: a card with configurations, and data files."""
     folder = tmp_path / "questions"
     (folder / "data").mkdir(parents=True)
     write = {"jsonl": jsonl, "parquet": parquet}[kind]
@@ -139,7 +139,7 @@ def test_without_an_id_column_the_row_is_its_id(tmp_path):
 
 
 def test_columns_that_are_no_text(tmp_path):
-    """Times and decimals become text; bytes, as images are stored, are left out; lists and structs stay."""
+    """Times and decimals become text. Bytes, which images are stored as, are left out. Lists and structs stay."""
     rows = [
         {
             "question": f"q{i}?",
@@ -173,7 +173,7 @@ def test_utf8_with_a_byte_order_mark_and_odd_line_ends(tmp_path):
 
 
 def odd_rows(count: int) -> list[dict[str, str]]:
-    """Rows of many kinds of text, the same in any process."""
+    """Rows with many kinds of text. They are the same in every process."""
     words = ["two", "apples", "Ann", "Bob's", "ten", "écoute", "日本語", "3,000.5", "x-y", "often", "someone", "THIRTY"]
     words += ["\t", "—", "“Hi”", 'a"b', "line\nbreak", "5%", "None", "naïve", "S", "ſix", ""]
     return [
@@ -187,8 +187,8 @@ def odd_rows(count: int) -> list[dict[str, str]]:
     ]
 
 
-# Hash over id, split, fields and reference of 1,500 odd rows, and the fingerprint, computed with the code of commit
-# 199c186. (There a reference was a text, and with one the fingerprint was another.)
+# For 1,500 odd rows: a hash over id, split, fields and reference, and the fingerprint. Both were computed with commit
+# 199c186. In that commit a reference was one text, which changed the fingerprint.
 BEFORE = {
     "": ("b24a3acbf4c8beca", "abf9d2e0b8eccaa2"),
     "id": ("a05d9743ccf4fa53", "7733c9a302a80eb3"),
@@ -212,7 +212,7 @@ def test_ids_sides_and_fingerprints_are_those_of_earlier_versions(tmp_path, kind
 
 
 def test_seeds_are_read_when_they_are_wanted(tmp_path):
-    """They lie in a file of the cache folder without a name; what happens to the seed files later changes nothing."""
+    """Seeds are stored in an unnamed file in the cache folder. Later changes of the seed files have no effect."""
     path = jsonl(tmp_path / "a.jsonl")
     seeds = load(source(path, id="id"))
     path.write_text("gone")
@@ -225,7 +225,7 @@ def test_seeds_are_read_when_they_are_wanted(tmp_path):
     assert Counter(order) == {split: count for split, count in seeds.counts.items() if count}
 
 
-# --- what can be wrong with them ------------------------------------------------------------------------------------
+# --- errors in seeds ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_parquet_that_is_none(tmp_path):
         ("a.jsonl", "\n\n", "no seeds in it"),
         ("a.csv", "", "no seeds in it"),
         ("a.csv", "id,question\n", "no seeds in it"),
-        ("a.txt", "What?", "of no known kind"),
+        ("a.txt", "What?", "has an unknown format"),
     ],
 )
 def test_a_file_without_seeds(tmp_path, name, text, said):
@@ -400,7 +400,7 @@ def test_the_fingerprint_changes_with_any_seed(tmp_path):
 
 
 def changes(tmp_path, before, after, **columns) -> list[str]:
-    """What is said of a run whose seeds were `before`, lists of rows by file name, and are `after`."""
+    """The reported changes of a run whose seeds were `before` and are now `after`. Both map a file name to rows."""
     kept = []
     for rows_of in (before, after):
         folder = tmp_path / f"run{len(kept)}"
@@ -447,7 +447,7 @@ def test_mask_hides_names_and_numbers_alone():
     assert mask("Is the shop open?") != mask("Is the shop closed?")
 
 
-# --- the seeds that travel with the package -------------------------------------------------------------------------
+# --- the seeds that the package contains ----------------------------------------------------------------------------
 
 
 def shipped_rows(name: str) -> list[dict]:
@@ -469,7 +469,7 @@ def test_reasoning_questions():
     assert len(rows) >= 300
     assert len([kind for kind, count in kinds.items() if count >= 20]) >= 5, kinds
     assert len({mask(row["question"]) for row in rows}) >= 250
-    seeds = load_shipped("reasoning")  # may take a part of them; every kind among it, and enough held out
+    seeds = load_shipped("reasoning")  # may be only a part of the rows, with all kinds and enough test seeds
     assert {s.fields["kind"] for s in seeds} == set(kinds)
     assert sum(s.split == "test" for s in seeds) >= 30
     assert len({plain(row["question"]) for row in rows}) == len(rows)

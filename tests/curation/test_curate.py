@@ -1,4 +1,6 @@
-"""Every check on planted cases; nothing is lost; the same for any number of workers and any size of shards."""
+"""Each check finds planted cases, and curation loses no row. The number of workers and the shard
+size change nothing.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,7 @@ def row(content: str, number: int = 0, **more) -> Record:
 
 
 def said(check: str, records: list[Record], **settings):
-    """The verdicts of one check on records; `settings` are of its section."""
+    """The verdicts of one check on records. `settings` are the keys of the check's section."""
     entry = CHECKS[check]
     section = CurateSection(**{check: settings or True}).settings(check)
     (batch,) = to_table(records).to_batches()
@@ -91,8 +93,9 @@ def share(text: str) -> float:
 @pytest.mark.parametrize(("rows", "words", "kinds"), [(300, 40, 6), (300, 40, 3000), (600, 60, 20_000), (1, 9, 2)])
 @pytest.mark.parametrize("wider", [0, 30])
 def test_repetition_is_counted_exactly(rows, words, kinds, wider, monkeypatch):
-    """For few words and many: numbers of words, and numbers of pairs of words, are packed into 64 bits; rows whose
-    numbers do not fit (here: since each is given more bits than it needs) are counted one by one."""
+    """Few and many words are tested. Numbers of words and of word pairs are packed into 64 bits. Rows whose numbers do
+    not fit are counted one by one. To get such rows, the test gives each number more bits than it needs.
+    """
     bits = text._bits
     monkeypatch.setattr(text, "_bits", lambda count: bits(count) + wider)
     draw = np.random.default_rng(words)
@@ -114,9 +117,11 @@ def test_refusal():
     assert not keeps("refusal", row("As an AI language model, I have no body."))
     assert keeps("refusal", row("She said sorry, and the cannon fired."))
     assert keeps("refusal", row("Nine. " * 60 + "I'm sorry, but I can't do that."))
-    assert keeps("refusal", row("Éi'm sorry, but that is a word."))  # no word begins after a letter, of any alphabet
+    assert keeps("refusal", row("Éi'm sorry, but that is a word."))  # a dotless i matches i in Python's re
     assert not keeps("refusal", row("– i'M SORRY, but no."))
-    assert not keeps("refusal", row("\u0131'm sorry, but no."))  # for Python, i without a dot is an i
+    assert not keeps(
+        "refusal", row("\u0131'm sorry, but no.")
+    )  # in Python's regular expressions, i without a dot matches i
     assert said("refusal", [row("Oh. As an AI, no.")]).rejected[0].reason == "declines: 'As an AI'"
 
 

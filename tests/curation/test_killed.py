@@ -1,4 +1,4 @@
-"""Curation by two processes, killed: no process is left, and the same command finishes with the same bytes."""
+"""Two processes curate and are killed. No process is left, and the same command finishes with the same bytes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from synthgen import corpus
 from synthgen.recipe import dump_recipe
 from synthgen.records import to_table
 
-SHARD, SHARDS = 3000, 7  # three tasks
+SHARD, SHARDS = 3000, 7  # enough rows for three tasks
 
 
 def large(run: Path) -> Path:
-    """A run of many short rows with copies, refusals and cut ones; made without a Python object for each."""
+    """A run of many short rows with copies, refusals and cut rows. It is made without a Python object for each row."""
     folder = run / "generated"
     corpus.claim(folder, {"test": "large"}, "test")
     texts = [f"It is {n} apples." for n in range(97)] + ["I'm sorry, but I can't help."]
@@ -59,7 +59,7 @@ def command(run: Path) -> subprocess.Popen:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run, and its curated corpus as one process made it."""
+    """A run, and its corpus as curated by one process."""
     run = large(tmp_path_factory.mktemp("large"))
     synthgen.curate(curating(), run, run / "curated", workers=1)
     return run, contents(run / "curated")
@@ -70,7 +70,9 @@ def whole(tmp_path_factory):
     [["judged-00000", "duplicates-pairs-00000"], *(pytest.param([n], marks=pytest.mark.slow) for n in range(10))],
 )
 def test_killed_and_resumed_it_makes_the_same_bytes(whole, tmp_path, waits):
-    """Killed when a step's file is there, or after a time; then again; then it runs to the end."""
+    """Kills the command when the file of a step exists, or after a time. This is repeated for each wait. Then the
+    command runs to its end.
+    """
     run, expected = whole
     copy = tmp_path / "run"
     copy.mkdir()

@@ -1,5 +1,6 @@
-"""The order of curation: no row is dropped for a twin that was rejected, groups stay or go whole, the result depends
-on the rows alone, and what a failed run has found out is used by the next."""
+"""The order of curation. A row is not rejected as a copy of a rejected row. Groups are kept or rejected whole. The
+result depends only on the rows. A run that continues after an error uses the work that was done.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +58,7 @@ def test_a_group_goes_whole_and_says_which_row_it_lost(tmp_path):
     assert list(kept) == ["r2", "r3", "r4"]
     assert reasons(rejected) == {"r0": [("group", "r1")], "r1": [("truncated", None)]}
     (verdict,) = rejected["r0"].verdicts
-    expected = "its group is dropped whole: r1 was rejected by truncated: cut off at max_new_tokens"
+    expected = "its whole group is rejected, because r1 was rejected by truncated: cut off at max_new_tokens"
     assert verdict["reason"] == expected
 
 
@@ -70,7 +71,9 @@ def test_a_copy_in_a_group_takes_the_group_along(tmp_path):
 
 
 def test_a_row_stays_when_its_twin_goes_with_its_group(tmp_path):
-    """r1 is the first copy of "bird", but its group has lost r0, a copy of "fish": so r3 stays."""
+    """r0 is a copy of "fish", so its group is rejected with r1, the first copy of "bird". So r3, the second copy,
+    stays.
+    """
     rows = [row("fish", 9), row("fish", 0, group_id="a"), row("bird", 1, group_id="a"), row("bird", 3)]
     run = corpus_of(tmp_path, rows)
     synthgen.curate(curating(), run)
@@ -88,7 +91,7 @@ def test_a_row_stays_when_its_twin_went_with_its_group_before_the_sweep(tmp_path
 
 
 def many(count: int) -> list:
-    """Rows with copies, faults and groups at random places of both splits."""
+    """Rows with copies, faults and groups at random places in both splits."""
     draw = random.Random(3)
     rows = []
     for number in range(count):
@@ -125,7 +128,9 @@ def test_every_promise_holds_on_many_rows(tmp_path):
 
 
 def test_the_result_does_not_depend_on_workers_tasks_or_parts(tmp_path, monkeypatch):
-    """The same bytes for one worker and for two; the same verdicts for any size of shards, tasks and parts of keys."""
+    """One worker and two workers write the same bytes. The sizes of shards, tasks and key partitions do not change the
+    verdicts.
+    """
     rows = sorted(many(60), key=lambda r: r.split != "train")
     results, files = [], []
     for size, task_rows, part_rows, workers in [
@@ -146,7 +151,7 @@ def test_the_result_does_not_depend_on_workers_tasks_or_parts(tmp_path, monkeypa
 
 
 def test_a_run_that_failed_goes_on_from_its_steps(tmp_path, monkeypatch):
-    """The rows of tasks that were judged before an error are not judged again, and nothing of the steps stays."""
+    """Rows of tasks that finished before an error are not judged again. No file of a step remains at the end."""
     monkeypatch.setattr(job, "_TASK_ROWS", 4)
     log = tmp_path / "log"
     run = corpus_of(tmp_path / "run", [row(f"fish {n}", n) for n in range(12)], size=2)
@@ -164,7 +169,7 @@ def test_a_run_that_failed_goes_on_from_its_steps(tmp_path, monkeypatch):
 
 
 def noting(log: Path, fails_at: str = ""):
-    """A check that writes down the ids that it sees, and fails at one."""
+    """A check that logs the ids that it gets, and fails when it gets a given id."""
 
     def check(batch, section, services):
         ids = batch["id"].to_pylist()
@@ -201,7 +206,7 @@ def test_a_corpus_of_which_nothing_is_kept(tmp_path, rows):
 
 
 def test_a_curated_corpus_can_be_curated_again(tmp_path):
-    """Its kept rows are judged anew; their scores stay, and those of the second time follow."""
+    """The kept rows are judged again. They keep their old scores, and the new scores follow."""
     run = corpus_of(tmp_path / "run", [row("one fish", 0), row("two fish", 1), row("one fish", 2)])
     first = synthgen.curate(curating(), run)
     again = synthgen.curate(curating(length={"min_words": 3}), first.folder, tmp_path / "again")

@@ -1,4 +1,4 @@
-"""The verifier proves itself: gold passes, corrupted gold fails."""
+"""The verifier accepts right answers and refuses changed ones."""
 
 from __future__ import annotations
 
@@ -80,5 +80,5 @@ def test_gsm8k_references_verify_and_corrupted_ones_do_not():
         reference = json.loads(line)["answer"]
         final = gold(reference)
         assert matches(f"So it is {final}.", reference)
-        assert matches(reference, final) or "\n" in reference  # the last line decides only when it is alone
+        assert matches(reference, final) or "\n" in reference  # the last line decides only for one-line texts
         assert not matches(str(number(final) + 1), reference)

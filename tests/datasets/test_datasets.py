@@ -1,4 +1,4 @@
-"""Rows made elsewhere: their ids and columns are kept, whatever they are, and every shard has all of them."""
+"""Rows that synthgen did not make. Their ids and columns are kept, of any kind, and every shard has all columns."""
 
 from __future__ import annotations
 
@@ -99,7 +99,9 @@ def test_a_split_of_other_names_is_carried_and_the_side_is_drawn(tmp_path):
 
 
 def test_every_shard_has_all_columns_whatever_the_rows_of_it_have(tmp_path):
-    """More rows than a shard holds, with a column that the first ones lack, and one whose type changes."""
+    """There are more rows than one shard holds. The first rows lack one column, and the type of
+    another column changes.
+    """
     rows = [pair(n, mixed=n, number=n) for n in range(1500)]
     rows += [pair(n, mixed={"of": n}, number=n + 0.5, late=[n]) for n in range(1500, 2100)]
     dataset, _ = read(written(tmp_path / "a.jsonl", rows))
@@ -129,7 +131,7 @@ def test_every_shard_has_all_columns_whatever_the_rows_of_it_have(tmp_path):
     ("rows", "error", "words"),
     [
         ([], CorpusError, "there are no rows"),
-        ([{"question": "x"}], RecipeError, "line 1: rows of no known format; the row has question"),
+        ([{"question": "x"}], RecipeError, "line 1: unknown format of rows; the columns are question"),
         ([pair(0), {"prompt": "x"}], RecipeError, r"line 2: no completion \(text, or messages with roles\)"),
         ([pair(0), pair(1, completion=[])], RecipeError, "line 2: no completion"),
         ([pair(0), pair(1, prompt=[{"content": "x"}])], RecipeError, "line 2: no prompt"),

@@ -1,4 +1,4 @@
-"""A measuring process: it loads only what its model needs, and its failure is one line."""
+"""A measuring process loads only what its model needs, and reports an error in one line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from synthgen.results.measures import Quantiles
 
 
 def test_a_process_that_measures_loads_nothing_heavy():
-    """What it loads counts in the peak memory of the model, so each runtime is imported where it is opened."""
+    """Everything that is loaded counts in the peak memory. So each runtime is imported where a model is opened."""
     program = "import sys, distill.cost, distill.evaluation.timing, distill.exporting.timing; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())

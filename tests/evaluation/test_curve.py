@@ -1,4 +1,4 @@
-"""What data is worth: shares of the seeds that lie in each other, a student a share, the run's own at the end."""
+"""Curves: the share of the seeds grows, larger shares contain smaller ones, and the last student is the run's own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_smaller_share_is_part_of_a_larger_one(made):
     assert 0.15 < len(seeds[0.3]) / len(seeds[1.0]) < 0.45
     held_out = [{r.id for r, _ in rows(run / "curated", "test", share)} for share in (0.1, 1.0)]
     assert held_out[0] == held_out[1] != set()
-    for share, some in seeds.items():  # whole seeds: both samples of one, or none
+    for share, some in seeds.items():  # both samples of a seed, or none
         assert found[share] == {r.id for r, _ in rows(run / "curated", "train") if r.seed_id in some}
 
 
@@ -60,7 +60,7 @@ def test_a_curve_of_a_decoder(made, monkeypatch):
     assert curve(recipe, run, [0.3]) == found
     assert {p: p.stat().st_mtime_ns for p in (run / "student" / "curve").rglob("*.safetensors")} == times != {}
     page = synthgen.report(run).path.read_text()
-    assert "What data is worth" in page
+    assert "Effect of more training data" in page
     assert f">{small.rows:,}<" in page
 
 

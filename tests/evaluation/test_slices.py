@@ -13,7 +13,9 @@ from distill.evaluation.slices import BINS, calibration, calibration_bins, slice
 
 
 def planted(rows: int, tokens: int, shift: float, seed: int = 0) -> tuple[np.ndarray, list[str], float]:
-    """Bins of rows whose likeliest token is right as often as it says, less `shift`; clusters; the error by hand."""
+    """(bins of each row, cluster of each row, expected error). The most likely token is right with its probability
+    minus `shift`.
+    """
     random = np.random.default_rng(seed)
     bins, gaps = [], np.zeros((BINS, 2))
     for _ in range(rows):
@@ -39,7 +41,7 @@ def test_calibration_sees_what_was_planted(shift):
 
 
 def test_one_token_of_each_kind():
-    """Sure and right: no error. Sure and wrong: all of it."""
+    """A certain right token has no error, and a certain wrong token has an error of one."""
     sure = torch.tensor([[50.0, 0.0]])
     right, wrong = (calibration_bins(sure, torch.tensor([n])) for n in (0, 1))
     assert right[-1].tolist() == [1, 1, 1]

@@ -1,4 +1,4 @@
-"""The local executor: the same results with any number of workers, exceptions that arrive, no process left behind."""
+"""The local executor: equal results for any number of workers, errors that reach the caller, no process left behind."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_an_exception_of_the_function_arrives(workers):
         with pytest.raises(CorpusError, match="shard 3 is damaged") as caught:
             list(executor.map(fails, range(6)))
         assert caught.value.hint == "mend it"
-        assert list(executor.map(fails, range(3))) == [0, 1, 2]  # it can be used again
+        assert list(executor.map(fails, range(3))) == [0, 1, 2]  # the executor still works
 
 
 def test_a_worker_that_dies_is_an_error():
@@ -48,7 +48,7 @@ def test_a_worker_that_dies_is_an_error():
 
 
 def test_functions_need_not_be_in_the_main_module(tmp_path):
-    """A script without a guard around its main part runs once, and its functions come from a module beside it."""
+    """A script without a `__main__` guard runs only once. Its functions come from a module in the same folder."""
     (tmp_path / "tasks.py").write_text("def double(n, services):\n    return 2 * n\n")
     script = tmp_path / "script.py"
     script.write_text(

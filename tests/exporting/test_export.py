@@ -1,4 +1,4 @@
-"""Exports: the same numbers as the student's, in folders that run by themselves, and mistakes that cost nothing."""
+"""Exports give the same numbers as the student, in folders that need nothing else. Mistakes destroy nothing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ F16, Q8 = "GGUF, float16", "GGUF, q8_0"
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """A run with a student of one layer, exported in both formats. A small vocabulary makes all of it fast."""
+    """A run with a one-layer student, exported in both formats. A small vocabulary makes it fast."""
     folder = tmp_path_factory.mktemp("export")
     merges = [("t", "h"), ("th", "e"), ("Ġ", "a"), ("Ġ", "the")]
     teacher = small_teacher(folder / "teacher", merges=merges, width=64, words=True)
@@ -69,7 +69,7 @@ def calibration(run: Path, student: LocalModel) -> list[list[int]]:
 
 
 def rounded(run: Path) -> LocalModel:
-    """The student with the weights that the files of eight bits are to hold."""
+    """The student with the rounded weights that the 8-bit files should contain."""
     student = student_of(run)
     weights = quantize(student.model, calibration(run, student))
     with torch.no_grad():
@@ -85,7 +85,7 @@ def logits(model, ids: list[int]) -> np.ndarray:
 
 
 def in_two_parts(path: Path, runtime: str, ids: list[int]) -> np.ndarray:
-    """Logits with the second half fed on the cache of the first, and the last token alone."""
+    """Logits computed in three steps with a cache: the first half, the second half, and the last token alone."""
     model = open_model(runtime, path)
     half = len(ids) // 2
     return np.concatenate([model.feed(ids[:half]), model.feed(ids[half:-1]), model.feed(ids[-1:])])
@@ -95,7 +95,7 @@ IDS = [int(i) for i in np.random.default_rng(0).integers(20, 250, 40)]
 
 
 def weight_bytes(path: Path) -> int:
-    """Bytes of the weights in a graph."""
+    """The size in bytes of the weights in an ONNX graph."""
     return sum(v.const_value.nbytes for v in onnx_ir.load(path).graph.initializers.values())
 
 
@@ -111,7 +111,7 @@ def test_onnx_is_the_student(run, result):
 
 
 def test_eight_bits_lose_what_rounding_loses_and_no_more(run):
-    """Activations keep sixteen bits: the graph says what the student says with its weights rounded."""
+    """Activations have sixteen bits, so the graph gives the output of the student with rounded weights."""
     path = run / "student" / "onnx" / "model_int8.onnx"
     expected, before = logits(rounded(run).model, IDS), logits(student_of(run).model, IDS)
     found = in_two_parts(path, "onnxruntime", IDS)
@@ -120,7 +120,9 @@ def test_eight_bits_lose_what_rounding_loses_and_no_more(run):
 
 
 def test_rows_of_a_batch_do_not_mix(run):
-    """Two prompts of unlike length, the shorter padded on the left, give what each gives alone."""
+    """Two prompts of different lengths in one batch, the shorter one padded on the left, give the
+    same output as alone.
+    """
     import onnxruntime
 
     folder = run / "student" / "onnx"
@@ -142,7 +144,7 @@ def test_rows_of_a_batch_do_not_mix(run):
 def test_rounding_makes_up_for_its_errors():
     generator = torch.Generator().manual_seed(0)
     few = torch.randn(500, 8, generator=generator) @ torch.randn(8, 96, generator=generator)
-    x = few + 0.1 * torch.randn(500, 96, generator=generator)  # inputs that move together, as a layer's do
+    x = few + 0.1 * torch.randn(500, 96, generator=generator)  # correlated inputs, as in a real layer
     weight = torch.randn(40, 96, generator=generator)
     nearest, careful = gptq(weight, None), gptq(weight, x.T @ x)
     blocks = weight.unflatten(-1, (-1, BLOCK))
@@ -179,7 +181,7 @@ def test_gguf_is_the_student(run, result):
     half = copy.deepcopy(student.model)
     with torch.no_grad():
         for parameter in half.parameters():
-            if parameter.dim() > 1:  # norms keep float32
+            if parameter.dim() > 1:  # weights of norms stay float32
                 parameter.copy_(parameter.half())
     for file, wanted in (("model-f16.gguf", logits(half, IDS)), ("model-q8_0.gguf", logits(rounded(run).model, IDS))):
         assert np.abs(in_two_parts(folder / file, "transformers", IDS) - wanted).max() < 1e-3, file
@@ -206,7 +208,7 @@ def test_what_gguf_cannot_hold_is_refused(run):
 
 
 def test_the_card_tells_how_to_run_it_and_whose_it_is(run):
-    """The program in README.md, run in its folder by itself, says what the student says."""
+    """The program in README.md runs in its own folder and prints the student's output."""
     folder = run / "student" / "onnx"
     card = (folder / "README.md").read_text()
     assert "Apache-2.0" in card
@@ -254,7 +256,7 @@ def test_the_page_shows_exports(run, tmp_path):
 
 @pytest.fixture
 def classifier(tmp_path, run) -> Path:
-    """A folder like a run, whose student is a classifier of random weights."""
+    """A folder like a run, with a classifier of random weights as student."""
     rng = np.random.default_rng(0)
     shapes = {"embed": (512, 16), "bias": (16,), "out": (16, 3), "out_bias": (3,)}
     arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
@@ -291,7 +293,7 @@ def test_below_the_threshold_is_exit_1_and_written_all_the_same(classifier, run,
     monkeypatch.setattr(parity, "LEAST", 1.5)
     out = tmp_path / "edge"
     command = ["export", str(classifier), "--to", "onnx", "-o", str(out), "--corpus", str(run), "--json", "-q"]
-    for _ in range(2):  # the second time it is there already, and as wanting as before
+    for _ in range(2):  # the second time, the export exists and still fails the gate
         done = CliRunner().invoke(distill.cli.main, command)
         assert done.exit_code == 1, done.output
         assert json.loads(done.stdout)["passed"] is False
@@ -334,12 +336,12 @@ def test_mistakes(run, classifier, tmp_path, monkeypatch):
     refused(CorpusError, "an unfinished student", "distill train", tmp_path / "half", "onnx")
     refused(CorpusError, r"has no model\.safetensors", "--fresh", tmp_path / "no weights", "onnx")
     refused(CorpusError, "no corpus", "", classifier, "onnx")
-    refused(UserError, "'classifier', which is not exported to gguf", "--to onnx", classifier, "gguf", held_out=run)
+    refused(UserError, "'classifier', which cannot be exported to gguf", "--to onnx", classifier, "gguf", held_out=run)
     refused(UserError, "no model format 'onx'; did you mean 'onnx'", "--to", classifier, "onx", held_out=run)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     for fresh in (False, True):
-        refused(RunChanged, "holds no export", "-o", run, "gguf", tmp_path / "mine", fresh=fresh)
+        refused(RunChanged, "is not an export", "-o", run, "gguf", tmp_path / "mine", fresh=fresh)
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else real(name))
     refused(UserError, "'onnxruntime', which is not installed", "synthgen-distill[export]", run, "onnx", tmp_path / "x")
@@ -358,7 +360,7 @@ def test_half_a_file_of_weights(run, tmp_path):
 def test_a_full_disk_loses_nothing(classifier, run, tmp_path):
     if not shutil.which("mount"):
         pytest.skip("there is no `mount` here")
-    with small_disk(tmp_path / "disk", "16k") as enlarge:  # the model is 33 kB
+    with small_disk(tmp_path / "disk", "16k") as enlarge:  # the model takes 33 kB
         out = tmp_path / "disk" / "edge"
         command = ["export", str(classifier), "--to", "onnx", "-o", str(out), "--corpus", str(run), "-q"]
         done = CliRunner().invoke(distill.cli.main, command)
@@ -378,14 +380,16 @@ def test_a_full_disk_loses_nothing(classifier, run, tmp_path):
 
 @pytest.mark.slow
 def test_the_demos_student_and_its_teacher(tmp_path_factory, tmp_path, smol):
-    """The real student passes in every file; so does the teacher as if it were one. llama.cpp, where it is there."""
+    """The demo's student passes the gate in every file, and so does its teacher as a student. llama.cpp is used if
+    installed.
+    """
     recipe = synthgen.load_recipe("reasoning")
     folder = tmp_path_factory.mktemp("demo") / "run"
     synthgen.run(recipe, folder)
     for to in ("onnx", "gguf"):
         found = distill.export(folder, to)
         print(found)
-        # llama.cpp rounds activations to eight bits, which changes the choice of a student that is not sure of it.
+        # llama.cpp rounds activations to eight bits, which can change an uncertain choice of the student.
         assert set(found.below) <= ({Q8} if found.files[Q8 if to == "gguf" else INT8].runtime == "llama.cpp" else set())
     teacher = tmp_path / "teacher"
     smol.model.save_pretrained(teacher)

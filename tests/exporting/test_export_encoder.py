@@ -1,6 +1,6 @@
-"""Encoder classifiers as ONNX and GGUF: the student's probabilities, in folders that run by themselves.
+"""Encoder classifiers as ONNX and GGUF give the student's probabilities, in folders that need nothing else.
 
-GGUF files are read back by the `gguf` package here; tests/llama has llama.cpp itself read them.
+The tests read GGUF files with the package `gguf`. In tests/llama, llama.cpp reads them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from synthgen.errors import UserError
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """A run whose student is a small BERT, exported in both formats."""
+    """A run with a small BERT as student, exported in both formats."""
     run = bert_run(tmp_path_factory.mktemp("export-encoder"))
     distill.export(run, "onnx")
     distill.export(run, "gguf")
@@ -124,7 +124,7 @@ def test_what_is_not_exported_is_said_in_one_line(run, tmp_path):
     for path in student.glob("tokenizer*"):
         path.unlink()
     word_tokenizer(student)
-    with pytest.raises(UserError, match="tokenizer is not BERT's uncased one"):
+    with pytest.raises(UserError, match="only BERT's uncased tokenizer"):
         distill.export(student, "gguf", held_out=run)
     assert not (student / "gguf").exists()
     for kind in ("seq2seq", "sentence"):
@@ -134,9 +134,11 @@ def test_what_is_not_exported_is_said_in_one_line(run, tmp_path):
             (folder / name).touch()
         (folder / "training.json").write_text(json.dumps(training_of(kind)))
         for to in ("onnx", "gguf"):
-            with pytest.raises(UserError, match=f"a student of kind '{kind}', which is not exported to {to}") as caught:
+            with pytest.raises(
+                UserError, match=f"a student of kind '{kind}', which cannot be exported to {to}"
+            ) as caught:
                 distill.export(folder, to)
-            assert "runs its folder as it is" in caught.value.hint
+            assert "loads the student's folder directly" in caught.value.hint
 
 
 # GGUF
@@ -182,11 +184,13 @@ def test_what_llama_cpp_cannot_run_is_refused(run):
     student = Encoder.load(run / "student")
     distil = DistilBertConfig(vocab_size=9, dim=8, n_layers=1, n_heads=2, hidden_dim=8)
     other = Encoder(student.labels, DistilBertForSequenceClassification(distil), student.tokenizer)
-    with pytest.raises(UserError, match="only for plain BERT classifiers; architecture: distilbert") as caught:
+    with pytest.raises(
+        UserError, match="only plain BERT classifiers; this student has architecture: distilbert"
+    ) as caught:
         bert.check(other)
     assert "onnx" in caught.value.hint
     student.model.config.hidden_act = "relu"
-    with pytest.raises(UserError, match="only for plain BERT classifiers; activation: relu"):
+    with pytest.raises(UserError, match="only plain BERT classifiers; this student has activation: relu"):
         bert.check(student)
 
 
@@ -195,14 +199,14 @@ def test_another_tokenizer_is_refused(run, flag):
     student = Encoder.load(run / "student")
     bert.check(student)
     setattr(student.tokenizer.backend_tokenizer.normalizer, flag, False)
-    with pytest.raises(UserError, match="not BERT's uncased one"):
+    with pytest.raises(UserError, match="only BERT's uncased tokenizer"):
         bert.check(student)
 
 
 def test_a_tokenizer_that_puts_nothing_around_a_text_is_refused(run):
     student = Encoder.load(run / "student")
     student.tokenizer.backend_tokenizer.post_processor = processors.Sequence([])
-    with pytest.raises(UserError, match="not BERT's uncased one"):
+    with pytest.raises(UserError, match="only BERT's uncased tokenizer"):
         bert.check(student)
 
 

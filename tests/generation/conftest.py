@@ -1,4 +1,4 @@
-"""Fixtures of generation: scripted jobs, and shipped recipes with tiny teachers."""
+"""Fixtures for generation: scripted jobs, and shipped recipes with tiny teachers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from synthgen.tables.engines import ENGINES
 
 @pytest.fixture
 def jobs(tmp_path):
-    """A function: number of seeds and sections of a recipe in, all jobs out; `templates` are files beside it."""
+    """A function that takes a number of seeds and sections of a recipe, and returns all jobs. `templates` adds template
+    files.
+    """
 
     def make(count: int = 6, templates: dict[str, str] | None = None, **sections) -> list:
         return jobs_of(write(tmp_path / "task", count, templates, **sections))
@@ -26,7 +28,7 @@ _OPENED = {}
 
 
 def opened(section, options):
-    """The teacher of a section, loaded the first time."""
+    """The teacher of a section. It is loaded at the first call."""
     from synthgen.teachers.local import open_local
 
     if section not in _OPENED:
@@ -36,7 +38,7 @@ def opened(section, options):
 
 @pytest.fixture(scope="session")
 def talker(tmp_path_factory, tiny):
-    """Folders of two tiny models that end a turn now and then, as an untrained one hardly does."""
+    """Folders of two tiny models that sometimes end a turn. A model with random weights almost never does."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -58,7 +60,9 @@ def talker(tmp_path_factory, tiny):
 
 @pytest.fixture
 def shrunk(talker, tmp_path, monkeypatch):
-    """A function: a shipped recipe with the tiny teachers, few seeds and small shards. Each model is loaded once."""
+    """A function that returns a shipped recipe with tiny teachers, few seeds and small shards. Each model is loaded
+    once.
+    """
     monkeypatch.setitem(ENGINES, "transformers", replace(ENGINES["transformers"], opens=opened))
 
     def make(name: str, limit: int = 10, **update):

@@ -1,6 +1,6 @@
-"""SIGKILL over the API teacher: no row missing, none twice, nothing paid twice but what was in flight.
+"""SIGKILL with an API teacher: no row is missing or doubled, and only requests that were in flight are paid twice.
 
-`SYNTHGEN_KILLS` sets how many random kills; `SYNTHGEN_POINTS=all` tries every commit point instead of a spread.
+`SYNTHGEN_KILLS` sets the number of random kills. `SYNTHGEN_POINTS=all` tests every commit point instead of some.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from synthgen import corpus
 pytestmark = pytest.mark.slow
 
 KILLING = Path(__file__).parent.parent / "support" / "killing_api.py"
-LIMIT = 8  # in flight
+LIMIT = 8  # requests in flight
 SEEDS = 60
-LITTLE = 0.00042  # dollars: enough for the rows, once
+LITTLE = 0.00042  # dollars that pay all rows once
 
 
 @pytest.fixture(scope="module")
@@ -74,15 +74,17 @@ def recipe(tmp_path: Path, server: Serving, **generate) -> Path:
 
 
 def whole(killer, server, path: Path, run: Path) -> dict:
-    """The corpus of a run that nobody disturbs."""
+    """The manifest of a run that is not killed."""
     clean(killer, server)
     assert killer(recipe=str(path), run=str(run))["status"] == 0
     return corpus.manifest(run / "generated")
 
 
 def check(server, found: dict, expected: dict, run: Path, kills: int) -> int:
-    """The finished run is that of an undisturbed one, byte for byte; returns how many were paid twice."""
-    assert found == expected  # the manifest holds the sha256 of every file
+    """Asserts that the finished run equals an undisturbed run, byte for byte. Returns the number of requests paid
+    twice.
+    """
+    assert found == expected  # the manifest holds the SHA-256 of every file
     assert not corpus.damaged(run / "generated")
     ids = [r.id for _, rows in corpus.records(run / "generated") for r in rows]
     assert len(ids) == len(set(ids)) == SEEDS
@@ -93,12 +95,12 @@ def check(server, found: dict, expected: dict, run: Path, kills: int) -> int:
 
 
 def lost(killer, server) -> int:
-    """Replies that were billed and are not kept, once the server has done with what the killed process sent."""
+    """The number of replies that were billed but not stored. Waits until the server has answered the killed process."""
     while server.stats()["in_flight"]:
         time.sleep(0.01)
     kept = 0
     cache = sqlite3.connect(killer.cache / "replies.sqlite")
-    if cache.execute("SELECT 1 FROM sqlite_master WHERE name = 'reply'").fetchone():  # else killed before there was one
+    if cache.execute("SELECT 1 FROM sqlite_master WHERE name = 'reply'").fetchone():  # or it does not exist yet
         (kept,) = cache.execute("SELECT count(*) FROM reply WHERE body IS NOT NULL").fetchone()
     cache.close()
     return server.stats()["paid"] - kept
@@ -149,7 +151,9 @@ def test_killed_at_every_commit_point(killer, server, tmp_path):
 
 
 def test_a_kill_cannot_hide_spending(killer, server, tmp_path):
-    """Killed again and again under a small budget, the run never spends more than it, as the server counts."""
+    """A run with a small budget is killed several times. According to the server, it never spends
+    more than the budget.
+    """
     clean(killer, server)
     path = recipe(tmp_path, server, budget={"usd": LITTLE})
     draw = random.Random(3)

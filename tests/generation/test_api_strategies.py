@@ -1,4 +1,4 @@
-"""Strategies of several rounds, several teachers, and local with remote ones, over a real HTTP server."""
+"""Strategies with several rounds or teachers, and with local and remote teachers, over a real HTTP server."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def write(folder: Path, url: str, strategy: str, **sections) -> Path:
 
 @pytest.mark.parametrize("strategy", CASES)
 def test_the_same_rows_however_many_are_in_flight(serve, tmp_path, monkeypatch, strategy):
-    """Faults or not, one at a time or sixteen: the same rows; each reply paid once; what the rows cost is the bill."""
+    """The rows do not depend on faults or on the number of requests in flight. Each reply is paid once. The costs of
+    the rows add up to the bill.
+    """
     more, config = CASES[strategy]
     calm = serve(**config)
     path = write(tmp_path / "task", calm.url, strategy, seeds=20, teacher={"max_in_flight": 1}, **more)
@@ -56,7 +58,7 @@ def test_the_same_rows_however_many_are_in_flight(serve, tmp_path, monkeypatch, 
     stats = calm.stats()
     assert stats["paid_twice"] == 0
     assert stats["requests"] > len(alone)
-    if not failed:  # a reply that answers two requests is paid once and is part of what both rows cost
+    if not failed:  # A reply that answers two requests is paid once. Its cost is part of the cost of both rows.
         cost, bill = sum(r.cost_usd for r in alone), stats["usd_pico"] / 1e12
         assert cost == pytest.approx(bill, rel=1e-9) or (strategy == "best_of_n" and bill < cost < 1.2 * bill)
     calm.set(faults={"500": 0.1, "429": 0.1, "reset": 0.05}, latency=0.005, reset=True)
@@ -67,7 +69,7 @@ def test_the_same_rows_however_many_are_in_flight(serve, tmp_path, monkeypatch, 
     crowd, again, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "crowd").folder)
     assert [vars(r) for r in crowd] == [vars(r) for r in alone]
     assert [(f["id"], f["kind"]) for f in again] == [(f["id"], f["kind"]) for f in failed]
-    # Another run of the recipe asks nothing: every round comes from the cache.
+    # A second run of the recipe sends nothing, because every round is in the cache.
     asked = calm.stats()["requests"]
     cached, _, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "cached").folder)
     assert calm.stats()["requests"] == asked
@@ -80,7 +82,7 @@ def test_a_batch_for_each_round(serve, tmp_path, monkeypatch):
     recipe = synthgen.load_recipe(path)
     rows, failures, _ = read(synthgen.generate(recipe, tmp_path / "batched", batch=True).folder)
     assert (len(rows), failures) == (12, [])
-    assert len(server.stats()["batches"]) == 3  # answer, the user's next turn, answer
+    assert len(server.stats()["batches"]) == 3  # answer, the user's next turn, second answer
     monkeypatch.setenv("SYNTHGEN_CACHE", str(tmp_path / "another"))
     asked, _, _ = read(synthgen.generate(recipe, tmp_path / "asked").folder)
     assert [(r.id, r.text) for r in asked] == [(r.id, r.text) for r in rows]
@@ -88,7 +90,7 @@ def test_a_batch_for_each_round(serve, tmp_path, monkeypatch):
 
 
 def several(path: Path, teachers: dict, **sections) -> Path:
-    """The recipe at `path` with `teachers` in place of its one, and other sections."""
+    """Loads the recipe at `path` with `teachers` instead of its one teacher, and with other sections."""
     values = yaml.safe_load(path.read_text())
     one = values.pop("teacher")
     values["teachers"] = {
@@ -110,7 +112,7 @@ def test_a_mixture_of_two_servers_shares_one_budget(serve, tmp_path, monkeypatch
     assert by["one"] > by["two"] > 5
     assert {(s["role"], s["source"]) for s in manifest["sources"]} >= {("generator", "a"), ("generator", "b")}
     billed = sum(s.stats()["usd_pico"] for s in (one, two)) / 1e12
-    # A budget that all of it does not fit into: the two together never spend more, and the run says where it stopped.
+    # The budget is too small. Both teachers together never spend more, and the run says where it stopped.
     for server in (one, two):
         server.set(reset=True)
     monkeypatch.setenv("SYNTHGEN_CACHE", str(tmp_path / "another"))
@@ -136,7 +138,9 @@ def test_one_dead_server_stops_the_run_in_one_line(serve, tmp_path):
 
 
 def test_a_local_teacher_answers_and_a_remote_one_judges(serve, tmp_path, tiny):
-    """Rows with logits of the local engine; marks from the server, paid once though a shard is made again."""
+    """The local engine gives rows with logits, and the server gives scores. Scores are paid once, although a shard is
+    made again.
+    """
     server = serve(labels=["3", "8"])
     path = write(tmp_path / "task", server.url, "best_of_n", seeds=12, steps={"candidates": 2, "judge": "judge"})
     local = {"engine": "transformers", "model": str(tiny), "license": "MIT", "batch_size": 8, "device": "cpu"}
@@ -184,12 +188,12 @@ def test_what_an_api_cannot_do_is_said_before_anything_is_sent(serve, tmp_path, 
     assert server.stats()["requests"] == 0
 
 
-# ---------------------------------------------------------------- the order of paying, keeping and counting
+# ---------------------------------------------------------------- the order of paying, storing and counting
 
 
 def test_a_reservation_is_on_the_disk_before_the_request_is_on_the_wire(serve, tmp_path):
-    """A run killed while eight requests are billed and unanswered has spent them, as the ledger says."""
-    server = serve(script=[["What", ["timeout"]]])  # billed, and then silence
+    """A run is killed while eight billed requests are unanswered. The ledger counts them as spent."""
+    server = serve(script=[["What", ["timeout"]]])  # bills the request and never answers
     path = write_recipe(
         tmp_path / "task", server.url, seeds=40, teacher={"max_in_flight": 8}, generate={"budget": {"usd": 1}}
     )
@@ -222,7 +226,7 @@ def test_a_full_memory_slows_the_run_and_never_stops_it(serve, tmp_path, monkeyp
 
 
 def test_nothing_counts_before_it_is_durable(serve, tmp_path):
-    """While the cache's disk stands still, no more is asked than may be in flight."""
+    """While the cache's disk hangs, no more requests are sent than may be in flight."""
     server = serve(latency=0.02)
     path = write_recipe(tmp_path / "task", server.url, seeds=400, teacher={"max_in_flight": 4})
     recipe = synthgen.load_recipe(path)

@@ -1,4 +1,4 @@
-"""The Batch API against the loopback server's /v1/files and /v1/batches: partial, expired, killed, over budget."""
+"""The Batch API with the loopback server's /v1/files and /v1/batches: partial, expired, killed and over budget."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def test_a_batch_that_answers_nothing_ends_in_a_clear_state(serve, tmp_path):
     server.set(batch={"polls": 0})
     rows, _, _ = batched(tmp_path, server, seeds=6)
     assert len(rows) == 6
-    assert spent(tmp_path) == pytest.approx(sum(r.cost_usd for r in rows))  # no reservation is left behind
+    assert spent(tmp_path) == pytest.approx(sum(r.cost_usd for r in rows))  # no reservation remains
 
 
 def test_killed_after_create_the_batch_is_found_again(serve, tmp_path):
-    """The journal as a kill leaves it between creating a batch and writing its id down."""
+    """Leaves the journal as after a kill between creating a batch and storing its id."""
     server = serve(batch={"polls": 2})
     path = write_recipe(tmp_path / "task", server.url, seeds=10)
     recipe = synthgen.load_recipe(path)
@@ -96,7 +96,7 @@ def test_budget_bounds_a_batch(serve, tmp_path):
     server = serve(batch={"polls": 0})
     with pytest.raises(UserError, match="budget is reached"):
         batched(tmp_path, server, seeds=100, generate={"budget": {"usd": 0.0002}})
-    # Half the price, and the worst case of every request held: the server bills less than the budget.
+    # A batch costs half the price. The budget reserves the most that each request can cost, so the bill stays below it.
     assert 0 < server.stats()["usd_pico"] / 1e12 / 2 <= 0.0002
     rows, _, _ = batched(tmp_path, server, seeds=100, generate={"budget": {"usd": 1.0}})
     assert len(rows) == 100

@@ -1,4 +1,4 @@
-"""Strategies that choose among answers, as generators that are fed scripted replies."""
+"""Strategies that choose among answers, with scripted replies."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def test_rationalize_without_a_known_answer(jobs):
 @pytest.mark.parametrize(
     ("said", "winner", "agreement"),
     [
-        ([["3", "3", "3"]], "3", 1.0),  # three of five: decided at once
-        ([["3", "4", "3"], ["3"]], "3", 3 / 4),  # one more settles it
+        ([["3", "3", "3"]], "3", 1.0),  # three of five votes decide
+        ([["3", "4", "3"], ["3"]], "3", 3 / 4),  # one more vote decides
         ([["3", "4", "3"], ["4"], ["3"]], "3", 3 / 5),
         ([["3", "4", "5"], ["4", "4"]], "4", 3 / 5),
-        ([["3", "4", "5"], ["6", "4"]], "4", 2 / 5),  # a plurality
-        ([["3", None, "3"], ["3"]], "3", 3 / 4),  # no answer is no vote
-        ([["3.0", "3", "three"]], "3.0", 1.0),  # numbers by value
+        ([["3", "4", "5"], ["6", "4"]], "4", 2 / 5),  # the most votes, without a majority
+        ([["3", None, "3"], ["3"]], "3", 3 / 4),  # a missing answer is no vote
+        ([["3.0", "3", "three"]], "3.0", 1.0),  # numbers are compared by value
     ],
 )
 def test_vote_asks_no_more_than_it_needs(jobs, said, winner, agreement):
@@ -79,7 +79,9 @@ def test_vote_never_guesses(jobs):
 @pytest.mark.parametrize("leader_votes", range(4))
 @pytest.mark.parametrize("most", [1, 2, 5, 8])
 def test_vote_stops_exactly_when_it_is_decided(jobs, most, leader_votes):
-    """Against the definition: after a round no completion of the open votes changes the winner, before it one did."""
+    """Checks the definition: after the last round the open votes cannot change the winner. Before that round, they
+    could.
+    """
     job = jobs(strategy="vote", steps={"candidates": most})[0]
     random = np.random.default_rng(most * 10 + leader_votes)
     answers = [str(n) for n in random.integers(0, 1 + leader_votes, most)]
@@ -98,8 +100,8 @@ def test_vote_stops_exactly_when_it_is_decided(jobs, most, leader_votes):
         assert not decided
         assert seen < most
         best = counts[0][1] + len(asked), counts[1][1], most - seen - len(asked)
-        assert best[0] > best[1] + best[2] or seen + len(asked) == most  # it could settle it …
-        assert best[0] - 1 <= best[1] + best[2] + 1  # … and one fewer could not
+        assert best[0] > best[1] + best[2] or seen + len(asked) == most  # the round could decide …
+        assert best[0] - 1 <= best[1] + best[2] + 1  # … and a round with one request less could not
 
 
 def test_best_of_n(jobs):
@@ -111,7 +113,7 @@ def test_best_of_n(jobs):
     assert roles(row) == {"seed": 1, "template": 1, "generator": 1, "judge": 1}
     assert set(row.parents) == {r.id for r in (*candidates, *judged)} - {row.id}
     assert [(f.id, f.kind) for f in failed] == [(judged[2].id, "judge")]
-    assert "no mark from 1 to 10 in 'I like it.'" in failed[0].reason
+    assert "no score from 1 to 10 in 'I like it.'" in failed[0].reason
     assert judged[1].messages[-1]["content"] == f"Q: {job.fields['question']}\nA: b\nMark?"
     assert judged[1].parents == (candidates[1].id,)
     assert judged[0].sampling["temperature"] == 0
@@ -191,7 +193,7 @@ def test_consensus_and_disagreement(jobs):
 def test_mixture_is_a_function_of_the_seed(jobs):
     many = jobs(300, teacher=None, teachers=TWO, mixture={"one": 3, "two": 1})
     answered = Counter(play(job, ["x"])[0][0].teacher for job in many)
-    assert 200 < answered["one"] < 250  # 225 ± 3 standard deviations
+    assert 200 < answered["one"] < 250  # the expected number is 225, with a standard deviation of 7.5
     fewer = jobs(100, teacher=None, teachers=TWO, mixture={"one": 3, "two": 1})
     assert [job.teacher for job in fewer] == [job.teacher for job in many[:100]]
     [request] = first(many[0])

@@ -1,4 +1,4 @@
-"""Every strategy on a real engine: rows with logits and lineage, the same bytes after a kill."""
+"""Every strategy with a real engine: rows with logits and lineage, and the same bytes after a kill."""
 
 from __future__ import annotations
 
@@ -49,13 +49,15 @@ MULTI = [name for name in SHIPPED if load_recipe(name).strategy not in ("answer"
 
 @pytest.mark.parametrize("name", MULTI)
 def test_on_the_engine(name, shrunk, tmp_path):
-    """Rows with logits and lineage, each request once; and a run that lost shards is made again to the same bytes."""
+    """Rows have logits and lineage, and each request occurs once. A run that lost shards is made again with the same
+    bytes.
+    """
     recipe = shrunk(name, **UPDATES.get(name, {}))
     folder = synthgen.generate(recipe, tmp_path / "run").folder
     rows, failed = rows_of(folder), failures_of(folder)
     made = corpus.manifest(folder)["counts"]
     assert (made["rows"] if rows else 0, made["failures"]) == (len(rows), len(failed))
-    if name in ("rationalize", "consensus"):  # a model of random weights never leads to the answer, nor agrees
+    if name in ("rationalize", "consensus"):  # random weights never lead to the answer or agree
         assert {f["kind"] for f in failed} & {"not_led", "tie", "no_answer"}
     else:
         assert len(rows) >= 3
@@ -66,7 +68,7 @@ def test_on_the_engine(name, shrunk, tmp_path):
     check_logits(folder, rows)
     if name in KILLED:
         before = files(folder)
-        lost = sorted((folder / "data").glob("*.parquet"))[1:]  # as a kill leaves it: companions there, data not
+        lost = sorted((folder / "data").glob("*.parquet"))[1:]  # as after a kill: only the data file is missing
         assert lost
         for path in [*lost, folder / "manifest.json"]:
             path.unlink()
@@ -75,7 +77,7 @@ def test_on_the_engine(name, shrunk, tmp_path):
 
 
 def test_rationalize_keeps_what_the_teacher_knows(shrunk, tmp_path):
-    """References taken from what the greedy teacher says: those rows need no hint, the others get one."""
+    """Half of the references are the greedy teacher's own answers. Those rows need no hint, and the others get one."""
     greedy = {"generate": {"answer_marker": " ", "temperature": 0.0}}
     told = shrunk("vote", strategy="answer", **greedy)
     said = {r.seed_id: r.text for r in rows_of(synthgen.generate(told, tmp_path / "first").folder)}
@@ -103,7 +105,7 @@ def test_unparsable_marks_of_a_real_judge_are_failures(shrunk, tmp_path):
 
 
 def test_killed_for_real(shrunk, tmp_path):
-    """SIGKILL after the first shard; the same command finishes, and the bytes are those of an undisturbed run."""
+    """SIGKILL after the first shard. The same command then finishes with the bytes of an undisturbed run."""
     import multiprocessing
 
     import torch
@@ -131,7 +133,7 @@ def test_killed_for_real(shrunk, tmp_path):
 
 
 def test_upper_bounds_of_requests_hold(shrunk, tmp_path):
-    """`plan` promises the most requests there can be; a run of every strategy asks no more."""
+    """`plan` gives an upper bound for the number of requests. A run of every strategy asks no more."""
     for name in ("vote", "evolve", "conversation", "extract", "preference"):
         recipe = shrunk(name, limit=4, **UPDATES.get(name, {}))
         all_jobs = identified(recipe)
@@ -151,7 +153,7 @@ def test_upper_bounds_of_requests_hold(shrunk, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in MULTI if n not in ("consensus", "disagreement")])
 def test_on_the_real_model(name, tmp_path):
-    """The shipped recipe with the demo's teacher and few seeds: prints what it kept, and one row."""
+    """Runs the shipped recipe with the demo's teacher and few seeds. Prints the numbers and one row."""
     recipe = load_recipe(name)
     recipe = recipe.model_copy(update={"seeds": tuple(s.model_copy(update={"limit": 6}) for s in recipe.seeds)})
     folder = synthgen.generate(recipe, tmp_path / "run").folder

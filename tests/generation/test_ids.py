@@ -1,4 +1,4 @@
-"""Ids of requests and rows: what they are a function of, and that they are those of earlier versions."""
+"""Ids of requests and rows: what they depend on, and that they are the ids of earlier versions."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ SEEDS = [
 ]
 MODELS = {"one": "org/one", "two": "org/two", "three": "org/three"}
 STEPS = {"candidates": 3, "rounds": 3, "shown": 3}
-# Sections beside those of `recipe`, by strategy and variant; `teachers` is a number of MODELS.
+# The recipe sections of each strategy and variant. `teachers` is a number of MODELS.
 SECTIONS = {
     "classify": {"generate": {"labels": ["yes", "no", "maybe"]}},
     "score": {"logits": {"kind": "topk", "k": 4}},
@@ -66,8 +66,8 @@ SECTIONS = {
     "answer tools": {"teacher": {"engine": "openai", "model": "org/one", "license": "MIT"}},
     "answer mixture": {"teachers": 3, "mixture": {"one": 2, "three": 1}},
 }
-# Number of requests and hash of their ids, number of rows and hash of theirs, computed with the code of commit 199c186
-# (where `rationalize` was spelled with an s) for the same seeds, templates and replies.
+# For each recipe: the number of requests, a hash of their ids, the number of rows, and a hash of their ids. They were
+# computed with commit 199c186 (which spelled `rationalize` with an s) for the same seeds, templates and replies.
 BEFORE = {
     "answer": (48, "1ab08ee9c847d382", 48, "1ab08ee9c847d382"),
     "rationale": (48, "1ab08ee9c847d382", 48, "1ab08ee9c847d382"),
@@ -122,7 +122,7 @@ def recipe(folder: Path, case: str):
 
 
 def replied(request: Request) -> Reply:
-    """A reply that is a function of the request's id; answers repeat, so that some have a majority."""
+    """A reply that depends only on the request's id. Answers repeat, so that some get a majority."""
     number = int(request.id, 16)
     if request.kind == "classify":
         weights = [1 + (number >> 4 * n) % 7 for n in range(len(request.labels))]
@@ -168,7 +168,9 @@ def test_every_strategy_is_among_them():
     ],
 )
 def test_ids_of_the_shipped_recipes_are_what_they_were(name, before):
-    """The number of jobs, the first id, and a hash of all, computed before strategies became generators."""
+    """The number of jobs, the first id and a hash of all ids are those of the version before strategies became
+    generators.
+    """
     inputs = read_inputs(load_recipe(name))
     jobs = inputs.jobs(dict.fromkeys(versions(inputs.recipe), "demo@sha256:0123"))
     run = runner(inputs.recipe)
@@ -199,7 +201,7 @@ def test_each_part_of_a_request_is_in_its_id():
     ids.append(identify(plain, Lineage("s", "train", [*user, *user], ()), "t"))
     ids.append(identify(plain, lineage, "t2"))
     assert len(set(ids)) == len(ids)
-    # Where a request comes from does not decide the answer.
+    # The lineage of a request does not change its reply.
     elsewhere = Lineage("s", "test", user, (), reference=["a"], parents=("p",), group_id="g", pair_role="chosen")
     assert identify(plain, elsewhere, "t") == ids[0]
     assert identify(Request("score", user, {"seed": 1}, target=False, text="x", teacher="y"), lineage, "t") == ids[0]

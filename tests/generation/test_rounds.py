@@ -1,4 +1,4 @@
-"""How jobs are run: side by side round by round, or one request at a time, with the same rows."""
+"""Jobs give the same rows if they run side by side in rounds, or one request at a time."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_lockstep_asks_round_by_round_in_order():
 
 
 def streamed(jobs: list, reply, seed: int = 0) -> list:
-    """What jobs make when their requests are answered one at a time by `reply`, in an order drawn by `seed`."""
+    """The rows of jobs whose requests `reply` answers one at a time, in an order drawn with `seed`."""
     names = jobs[0].setting.versions
     calls = SimpleNamespace(call=lambda request: None)
     written = {}
@@ -70,7 +70,7 @@ def streamed(jobs: list, reply, seed: int = 0) -> list:
 
 
 def test_one_at_a_time_in_any_order_is_the_same(jobs):
-    """An engine that is asked one request at a time, in whatever order, makes the same rows."""
+    """An engine that takes one request at a time makes the same rows in any order."""
     some = jobs(strategy="best_of_n", steps={"candidates": 3}, templates=JUDGE)
     texts = {0: "a", 1: "b", 2: "c"}
 
@@ -88,7 +88,9 @@ def test_one_at_a_time_in_any_order_is_the_same(jobs):
 
 
 def test_what_a_row_cost_counts_the_requests_on_the_way(jobs):
-    """Four paid requests, two rows: each carries half; one unknown price makes the sum unknown."""
+    """Four paid requests make two rows, so each row carries half of the cost. One unknown price
+    makes the sum unknown.
+    """
     some = jobs(strategy="preference", steps={"candidates": 2}, templates=JUDGE)[:1]
 
     def reply(request, unknown=False):
@@ -115,7 +117,7 @@ def test_what_a_strategy_turns_away_is_no_fault(jobs):
 
 
 def test_streamed_and_batched_are_the_same_rows_on_the_engine(shrunk):
-    """The local teacher asked one request at a time: greedy, so that batches cannot matter."""
+    """The local teacher is asked one request at a time. It is greedy, so that batches change nothing."""
     recipe = shrunk("conversation", limit=4, generate={"temperature": 0.0}, steps={"temperature": 0.0})
     every = list(identified(recipe).one_by_one())
     [name] = every[0].setting.versions

@@ -1,4 +1,4 @@
-"""Scoring given completions: against plain passes, by several teachers, and of a corpus that was made here."""
+"""Scores of given completions: compared with plain passes, by several teachers, and of a generated corpus."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def score_request(text, ids=(), number=1, messages=None):
 
 
 def test_score_against_a_plain_pass(talker):
-    """Token log-probabilities and top-k against one float32 pass a row; text is tokenized and closed."""
+    """Compares token log-probabilities and top-k with one float32 pass for each row. Text gets its tokens and an end
+    token.
+    """
     import torch
 
     teacher = engine(talker[0], batch_size=3)
@@ -55,7 +57,9 @@ def test_score_against_a_plain_pass(talker):
 
 
 def test_sampled_scores_follow_the_distribution(talker):
-    """Counts of 20,000 draws against the probabilities at the temperature asked for; other requests draw others."""
+    """Compares the counts of 20,000 draws with the probabilities at the temperature. Other requests
+    give other draws.
+    """
     import torch
 
     teacher = engine(talker[0])
@@ -103,7 +107,7 @@ def test_an_open_turn_stops_where_its_text_does(talker):
 
 
 def test_scoring_generated_rows_gives_the_same_distributions(shrunk, tmp_path, talker):
-    """Top-k of a corpus against the top-k of its own rows, scored from the files it wrote."""
+    """Compares the top-k of a corpus with the top-k from scoring the same rows, read from its files."""
     spec = {"kind": "topk", "k": 8, "temperature": 2.0}
     made = shrunk("reasoning", logits=spec, generate={"max_new_tokens": 16})
     generated = synthgen.generate(made, tmp_path / "run").folder
@@ -123,13 +127,15 @@ def test_scoring_generated_rows_gives_the_same_distributions(shrunk, tmp_path, t
         assert (other.prompt, other.teacher_prompt) == (r.prompt, r.teacher_prompt)
         a = ours[r.teacher, r.id][1].target(ours[r.teacher, r.id][2])
         b = theirs[other.teacher, other.id][1].target(theirs[other.teacher, other.id][2])
-        assert (a.ids == b.ids).mean() > 0.99  # near-ties may change places
+        assert (a.ids == b.ids).mean() > 0.99  # nearly equal probabilities may be in another order
         for name in ("logprobs", "log_tail", "log_z"):
             assert np.abs(getattr(a, name) - getattr(b, name)).max() < 2e-3
 
 
 def test_several_teachers_speak_of_the_same_tokens(talker, tmp_path):
-    """A mixture with aligned logits by a third: each row has those of its teacher and of the scorer, and no others."""
+    """A mixture whose rows a third teacher scores. Each row has the logits of its own teacher and of the third teacher
+    only.
+    """
     third = tmp_path / "third"
     shutil.copytree(talker[0], third)
     text = (third / "config.json").read_text()

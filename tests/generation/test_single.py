@@ -1,4 +1,4 @@
-"""Strategies of one round, fed scripted replies; what each strategy needs; and the shipped recipes of all."""
+"""Strategies of one round with scripted replies; the needs of each strategy; and all shipped recipes."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_missing_template_is_named(jobs):
         ({"teacher": None, "teachers": TWO, "mixture": {"on": 1}}, "did you mean 'one'"),
         ({"teacher": None, "teachers": TWO, "steps": {"judge": "x"}}, "known: one, two"),
         ({"strategy": "consensus"}, "two or more 'teachers'"),
-        ({"teacher": None, "teachers": TWO, "logits": {"score_by": ["one"]}}, "kept anyway"),
+        ({"teacher": None, "teachers": TWO, "logits": {"score_by": ["one"]}}, "stored in any case"),
         ({"teacher": None, "teachers": TWO, "logits": {"score_by": ["two"]}, "train": {}}, "logits of one teacher"),
         ({"strategy": "preference", "train": {}}, "preference pairs"),
         ({"strategy": "score", "logits": None}, "needs a 'logits' section"),

@@ -1,4 +1,6 @@
-"""Generation by a local engine that takes requests one at a time: always full, no barriers, stopped when it must."""
+"""A local engine that takes requests one at a time: it is always full, never waits for a round, and
+stops when it must.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,9 @@ AT_ONCE = 5
 
 
 class OneByOne:
-    """A real model, asked one request at a time; `slow` is a seed whose answers come when `until` seeds
-    were asked beside it."""
+    """A real model that is asked one request at a time. The answers to the seed `slow` come after `until` other seeds
+    were asked.
+    """
 
     def __init__(self, model: LocalModel, slow: str = "", until: int = 2, fails: str = "", dies: str = "") -> None:
         self.model, self.slow, self.until, self.fails, self.dies = model, slow, until, fails, dies
@@ -29,7 +32,7 @@ class OneByOne:
         self.sample, self.classify, self.score = model.sample, model.classify, model.score
         self.flying: list[str] = []
         self.most = 0
-        self.beside: set[str] = set()  # seeds that were asked while the slow one was
+        self.beside: set[str] = set()  # seeds that were asked while the slow seed waited
         self.enough = asyncio.Event()
         self.closed = False
 
@@ -63,7 +66,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def run(folder, tmp_path, monkeypatch):
-    """`run(teacher, **sections)`: the folder of a run by that teacher; None is the batch engine."""
+    """`run(teacher, **sections)` returns the folder of a run with this teacher. None means the batch engine."""
 
     def generate(teacher: OneByOne | None, **sections) -> Path:
         recipe = small_task(tmp_path / "task", folder, 12, long=1, train=None, **sections)
@@ -96,14 +99,14 @@ def test_the_rows_are_those_of_the_batch_engine_and_in_their_order(run, model):
     streamed, plain = run(teacher), run(None)
     assert rows(streamed) == rows(plain)
     assert len(rows(streamed)) == 22
-    assert corpus.manifest(streamed)["counts"]["failures"] == 2  # the one that does not fit
+    assert corpus.manifest(streamed)["counts"]["failures"] == 2  # the long seed, with two samples
     names = [sorted(p.relative_to(f) for p in f.glob("*/**/*.parquet")) for f in (streamed, plain)]
     assert names[0] == names[1]
     assert teacher.closed
 
 
 def test_it_is_kept_full_and_a_slow_answer_holds_nobody_up(run, model):
-    teacher = OneByOne(model, slow="q1", until=9)  # of other shards too: one has three seeds
+    teacher = OneByOne(model, slow="q1", until=9)  # more than the three seeds of a shard
     run(teacher)
     assert teacher.most == AT_ONCE
     assert len(teacher.beside) >= 9

@@ -1,4 +1,4 @@
-"""`tune`: times a local teacher's batch sizes on the recipe's own questions."""
+"""`tune` times a local teacher's batch sizes on the recipe's own questions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ SPEC = LogitsSpec("topk", k=4)
 
 
 class Timed:
-    """An engine whose batch costs 10 ms and 0.5 ms a row of its size beyond 16; out of memory beyond `most`."""
+    """An engine whose batch takes 10 ms, and 4 ms more for each unit of batch size above 16. It is out of memory above
+    `most`.
+    """
 
     def __init__(self, most: int = 1 << 20) -> None:
         self.batch_size, self.most, self.seen = 1, most, []
@@ -40,7 +42,7 @@ class Timed:
 
 @pytest.fixture
 def timed(monkeypatch):
-    """`timed(most)` puts the engine in the place of the recipe's teacher."""
+    """`timed(most)` replaces the recipe's teacher by the timed engine."""
 
     def put(most: int = 1 << 20) -> Timed:
         engine = Timed(most)
@@ -93,5 +95,5 @@ def test_on_a_real_engine_nothing_is_written(task, tmp_path):
 
 def test_a_server_finds_its_own_number(tmp_path):
     path = write_recipe(tmp_path / "task", "http://127.0.0.1:1/v1")
-    with pytest.raises(UserError, match="has no batch of its own"):
+    with pytest.raises(UserError, match="has no batch setting"):
         synthgen.tune(synthgen.load_recipe(path))

@@ -65,7 +65,7 @@ def test_the_page_of_commands_is_fresh(tmp_path):
     assert done.returncode == 0, done.stderr
     shutil.copy(REPOSITORY / "docs" / "cli.py", tmp_path)
     page = (REPOSITORY / "docs" / "cli.md").read_text()
-    (tmp_path / "cli.md").write_text(page.replace("How many rows.", "How many."))
+    (tmp_path / "cli.md").write_text(page.replace("Number of rows to show.", "How many."))
     done = subprocess.run([sys.executable, str(tmp_path / "cli.py"), "--check"], capture_output=True, text=True)
     assert done.returncode != 0
     assert "stale" in done.stderr

@@ -1,4 +1,4 @@
-"""No command deletes, or writes over, a file that it did not make; and --fresh still works on what it made."""
+"""No command deletes or overwrites a file that it did not make. --fresh still works on the files that it made."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COMMANDS = {
     "generate": ["synthgen", "generate", "RECIPE", "-o", "PARENT"],
     "run": ["synthgen", "run", "RECIPE", "-o", "PARENT"],
 }
-OWN = {  # files of a person, some under the names that a corpus or a student has
+OWN = {  # a user's files, some with the names of files in a corpus or a student
     "one text": {"thesis.txt": "years of work"},
     "a project": {"src/main.py": "print()", "README.md": "# Mine", ".git/config": "[core]"},
     "a dataset": {"README.md": "# Mine", "data/train-00000.parquet": "rows", "manifest.json": "{}"},
@@ -33,7 +33,7 @@ OWN = {  # files of a person, some under the names that a corpus or a student ha
     "a temporary file": {".tmp-notes": "not saved yet"},
 }
 TEXT = "a person's own file"
-REFUSED = r"is what this command reads|holds .*, which this command reads|which is for other files"
+REFUSED = r"is an input of this command|which is an input of this command|is not an output folder of this command"
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def given(command: list, run: Path, recipe: Path, folder: Path) -> list:
 
 
 def every(folder: Path) -> dict[str, bytes | str]:
-    """Every file and link below a folder, locks too."""
+    """Every file and link below a folder, with lock files."""
     paths = [folder / name for name in outputs.files_in(folder)]
     return {str(p): str(p.readlink()) if p.is_symlink() else p.read_bytes() for p in paths}
 
@@ -72,10 +72,10 @@ def test_a_persons_folder_is_refused_and_nothing_in_it_is_touched(run, finished,
 
 @pytest.mark.parametrize("fresh", [[], ["--fresh"]])
 def test_a_persons_folder_is_no_run(run, finished, tmp_path, fresh):
-    """Neither by the name of a recipe nor by the name of a stage's folder."""
+    """The folder has a file recipe.yaml, or a folder with the name of a stage's folder. Both are refused."""
     task = tmp_path / "task"
     recipe = small_task(task, finished.teacher, seeds=9)
-    for folder, said in ((task, "is not the recipe of a run"), (write(tmp_path / "own", OWN["a project"]), "no run")):
+    for folder, said in ((task, "was not written by a run"), (write(tmp_path / "own", OWN["a project"]), "not a run")):
         before = every(tmp_path)
         for name in ("generate", "run"):
             mistake(warm(*given(COMMANDS[name], run, recipe, folder / "generated"), *fresh), said)
@@ -165,7 +165,7 @@ def test_an_audit_is_not_written_into_a_persons_folder(run, finished, tmp_path):
         synthgen.audit(recipe, run, out=folder)
     assert files(folder) == {"report.md": b"# My report", "notes.txt": TEXT.encode()}
     first = synthgen.audit(recipe, run, out=tmp_path / "audit")
-    (tmp_path / "audit" / "report.json").unlink()  # killed before it was written
+    (tmp_path / "audit" / "report.json").unlink()  # killed before the file was written
     assert synthgen.audit(recipe, run, out=tmp_path / "audit") == first
 
 
@@ -181,7 +181,7 @@ def test_a_file_beside_an_export_is_not_deleted(run, tmp_path):
 
 
 def test_a_link_is_not_followed(run, finished, tmp_path):
-    """A folder of ours on another disk, by a link: its files are not ours to delete through it."""
+    """A folder of the run is a link to a folder on another disk. The files behind the link are not deleted."""
     away = shutil.move(run / "curated" / "data", tmp_path / "away")
     (run / "curated" / "data").symlink_to(away)
     before = files(tmp_path / "away")
@@ -195,7 +195,7 @@ def test_a_link_is_not_followed(run, finished, tmp_path):
     assert files(whole) == files(finished.run / "generated")
 
 
-OVERLAPS = {  # outputs that are, hold or lie in what a command reads, or in another stage's folder
+OVERLAPS = {  # output folders that equal, contain or lie in an input of the command or another stage's folder
     "curate": ["", "..", "generated", "generated/x", "curated/x", "student", "student/x", "audit", "hidden/x", "link"],
     "train": ["", "..", "curated", "curated/x", "generated/x", "audit", "hidden", "link"],
     "export": ["", "..", "curated/x", "generated/x", "audit/x", "student", "student/baseline/x", "student/corpus"],
@@ -223,7 +223,7 @@ def test_training_into_its_source_is_refused(run, tmp_path, place):
 
 
 def test_a_link_to_the_source_is_the_source(run, tmp_path):
-    """Where the run's corpus lies elsewhere, both its own place and the link's are the source."""
+    """The run's corpus is a link to a folder in another place. Both places count as the source."""
     away = Path(shutil.move(run / "generated", tmp_path / "away" / "generated"))
     (run / "generated").symlink_to(away)
     for folder in (run, run / "generated", away, away / "x", away.parent, run / "student"):
@@ -276,7 +276,7 @@ def test_every_file_of_a_run_is_known(finished):
 
 
 def test_every_file_that_a_tokenizer_saves_is_known():
-    """As the installed transformers names them."""
+    """The names come from the source of the installed transformers."""
     named = set()
     for source in Path(transformers.__file__).parent.glob("models/*/tokenization_*.py"):
         for table in re.findall(r"VOCAB_FILES_NAMES\w* = \{([^}]*)\}", source.read_text(encoding="utf-8")):

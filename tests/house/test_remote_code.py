@@ -1,4 +1,4 @@
-"""Python code that lies in a model's folder is never run, and nobody is asked whether it should be."""
+"""Python code in a model's folder is never run, and nobody is asked whether it should be."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from synthgen.tables.students import KINDS
 
 CODE = "from pathlib import Path\n\nPath({marker!r}).write_text('this code ran')\n\n\nclass {classes}:\n    pass\n"
 AUTO = ("AutoModel", "AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoModelForSequenceClassification")
-YES = "y\n" * 1000  # to whoever asks
+YES = "y\n" * 1000  # answers for whoever asks
 
 # Every function that loads a model, a configuration or a tokenizer from a folder. `at` is the folder.
 CHILD = """
@@ -149,7 +149,11 @@ def test_no_function_that_loads_runs_code_of_the_folder(tmp_path, marker, both):
             # A configuration is not needed to read a tokenizer that transformers knows.
             if folder == "model" and name in ("load_tokenizer", "TokenMap", "an encoder's tokenizer"):
                 continue
-            assert "needs Python code from its own repository, which is never run" in text, (folder, name, text)
+            assert "needs Python code from its repository, and synthgen never runs such code" in text, (
+                folder,
+                name,
+                text,
+            )
             assert "\n" not in text
 
 
@@ -161,18 +165,18 @@ def test_a_command_says_so_in_one_line(tmp_path, marker, both):
     assert done.code == 2, done
     assert done.out == "", done
     line, *hint = done.err.splitlines()
-    assert "it needs Python code from its own repository, which is never run" in line, done
+    assert "the model needs Python code from its repository, and synthgen never runs such code" in line, done
     assert len(hint) <= 1, done
 
 
 LOADERS = ("from_pretrained", "from_config")  # methods of transformers' classes that may run a repository's code
 MAKERS = ("LLM", "pipeline")
-# It reads JSON alone, and would keep the argument as a setting of the model and save it.
+# reads only JSON; it would treat the argument as a model setting and save it
 NO_CODE = ("GenerationConfig",)
 
 
 def careless(source: str) -> list[str]:
-    """'line: code' of every load in Python source that does not say trust_remote_code=False."""
+    """'line: code' of every load in Python source without trust_remote_code=False."""
     tree = ast.parse(source)
     called = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
     found = []
@@ -203,7 +207,7 @@ def test_every_load_in_the_sources_refuses_code():
 
 
 def test_every_load_in_a_page_refuses_code():
-    """In the pages of the project, and in those that it writes beside students and exports."""
+    """Checks the pages of the project, and the pages that it writes beside students and exports."""
     pages = [
         *REPOSITORY.glob("*.md"),
         *REPOSITORY.glob("docs/*.md"),

@@ -1,4 +1,4 @@
-"""Weights that are loaded when they are first wanted; what is known of a model without them."""
+"""Weights are loaded when they are first needed. Some facts of a model are known without its weights."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def opened(folder, *, lazy: bool) -> LanguageModel:
 
 @pytest.fixture
 def loads(monkeypatch) -> list[str]:
-    """Grows when weights are loaded."""
+    """A list that gets an entry when weights are loaded."""
     return loads_of(monkeypatch)
 
 
@@ -66,7 +66,7 @@ def test_a_model_without_its_weights_is_the_same_model(folder, loads):
 
 @pytest.mark.parametrize("given", [True, False])
 def test_ends_of_turns_are_known_without_the_weights(folder, tmp_path, given):
-    """From generation_config.json, or, where there is none, from the config."""
+    """The end tokens come from generation_config.json, or from the config if that file is missing."""
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     name = "generation_config.json" if given else "config.json"
     values = json.loads((tmp_path / name).read_text())
@@ -126,7 +126,7 @@ for name in sys.argv[1:]:
 
 
 def test_of_a_hub_id_the_commit_is_known(folder, tmp_path):
-    """Without it, one model's stored states, or an older commit's, would be taken for another's."""
+    """Without the revision, stored states of another model or of an older commit would be used."""
     commits = {"org/one": "a1" * 20, "org/two": "b2" * 20}
     for name, commit in commits.items():
         place = tmp_path / "hub" / f"models--{name.replace('/', '--')}"
@@ -143,7 +143,7 @@ def test_of_a_hub_id_the_commit_is_known(folder, tmp_path):
 
 
 def test_the_text_model_of_a_composite_checkpoint_is_described(folder, tmp_path):
-    """As it is loaded: with the text model's config, in which layers and context are found."""
+    """The config is that of the loaded text model, which states layers and context."""
     from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)

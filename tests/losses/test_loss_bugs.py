@@ -1,6 +1,6 @@
-"""Nineteen bugs that were found in other distillation tools, each with a test that fails when the product has it.
+"""Nineteen bugs that were found in other distillation tools. Each has a test that fails when synthgen has the bug.
 
-`make loss-bugs` plants each bug in a copy of the source and shows its test going red.
+`make loss-bugs` plants each bug in a copy of the source and shows that its test fails.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ LLAMA |= {"num_key_value_heads": 2, "max_position_embeddings": 64}
 
 
 def model_of(name: str = "Llama", **config_keys):
-    """A small random model; `name` is the class's name in transformers without 'ForCausalLM'.
+    """A small model with random weights. `name` is its class name in transformers without 'ForCausalLM'.
 
-    With attn_implementation="eager" its batches are padded; they are packed where the model allows it.
+    With attn_implementation="eager" batches are padded. Otherwise they are packed if the model allows it.
     """
     import transformers
 
@@ -52,7 +52,9 @@ def topk_target(logp: torch.Tensor, temperature: float = 1.0, k: int = K) -> Top
 
 
 def examples(kind: str = "topk", temperature: float = 1.0) -> tuple[list[Example], dict, list[torch.Tensor]]:
-    """Three rows of different lengths (one not kept), the shards' metadata, the teacher's log-probabilities a row."""
+    """(three rows of different lengths, metadata of the shards, the teacher's log-probabilities for each row). One row
+    is not kept.
+    """
     lengths, rows, teachers = [(2, 3, True), (9, 7, False), (5, 1, True)], [], []
     for row, (prompt, completion, kept) in enumerate(lengths):
         random = np.random.default_rng(row)
@@ -70,7 +72,7 @@ def examples(kind: str = "topk", temperature: float = 1.0) -> tuple[list[Example
 
 
 def loss_and_gradient(model, batch, meta, section, step=None) -> tuple[float, dict[str, float], torch.Tensor]:
-    """The product's loss of a batch and its gradient for all parameters, flat."""
+    """The package's loss of a batch and the gradient of all parameters as one vector."""
     model.zero_grad()
     head = output_head(model)
     states = completion_states(model, head, [e.prompt for e in batch], [e.completion for e in batch])
@@ -80,13 +82,13 @@ def loss_and_gradient(model, batch, meta, section, step=None) -> tuple[float, di
 
 
 def logits_alone(model, example: Example) -> torch.Tensor:
-    """Logits that predict the completion, from a plain pass over this row alone."""
+    """The logits that predict the completion, from a plain pass over this row alone."""
     ids = torch.tensor([example.prompt + example.completion])
     return model(ids).logits[0, len(example.prompt) - 1 : -1]
 
 
 def plain_kl(logp: torch.Tensor, z: torch.Tensor, temperature: float) -> torch.Tensor:
-    """T² KL a token between the K + 1 outcomes, in float64."""
+    """T² times the KL of each token over K + 1 outcomes, in float64."""
     p, q = (logp.double() / temperature).softmax(-1), (z.double() / temperature).softmax(-1)
     ids = logp.topk(K).indices
     p, q = (torch.cat([x.gather(-1, ids), 1 - x.gather(-1, ids).sum(-1, keepdim=True)], -1) for x in (p, q))
@@ -94,7 +96,7 @@ def plain_kl(logp: torch.Tensor, z: torch.Tensor, temperature: float) -> torch.T
 
 
 def plain_loss(model, batch, teachers, weight: float, temperature: float = 1.0) -> torch.Tensor:
-    """The documented loss of one step, a row at a time without any padding."""
+    """The documented loss of one step, computed row by row without padding."""
     kd, ce, kept = [], [], []
     for example, logp in zip(batch, teachers, strict=True):
         z = logits_alone(model, example)
@@ -107,7 +109,7 @@ def plain_loss(model, batch, teachers, weight: float, temperature: float = 1.0) 
 
 @pytest.mark.parametrize("loss", ["forward_kl", "reverse_kl", "adaptive_kl"])
 def test_bug_01_padding_in_the_loss(loss):
-    """Rows of 3, 7 and 1 tokens in one padded batch: the mean is over 11 tokens, not over 21 positions."""
+    """Rows of 3, 7 and 1 tokens are in one padded batch. The mean is over 11 tokens, not over 21 positions."""
     batch, meta, teachers = examples()
     model, section = model_of(), TrainSection(loss=loss, kd_weight=0.7)
     value, parts, gradient = loss_and_gradient(model, batch, meta, section)
@@ -123,7 +125,7 @@ def test_bug_01_padding_in_the_loss(loss):
 
 @pytest.mark.parametrize("kind", ["topk", "sampled"])
 def test_bug_02_mean_of_micro_batch_means(kind):
-    """Any split of an optimizer step adds up to the step: value, parts and gradient."""
+    """An optimizer step can be split in any way. The parts add up to the same value and gradient."""
     batch, meta, _ = examples(kind)
     model, section = model_of(), TrainSection(kd_weight=0.7)
     whole = loss_and_gradient(model, batch, meta, section)
@@ -139,7 +141,9 @@ def test_bug_02_mean_of_micro_batch_means(kind):
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_bug_03_shift_by_one(attention):
-    """State t predicts token t, packed or padded: the cross-entropy is what transformers makes of ids and labels."""
+    """State t predicts token t, with packing and padding. The cross-entropy equals the loss that
+    transformers computes.
+    """
     batch, meta, _ = examples()
     model = model_of(attn_implementation=attention)
     for example in batch:
@@ -152,7 +156,7 @@ def test_bug_03_shift_by_one(attention):
 
 
 def test_bug_04_reduction_over_the_vocabulary():
-    """A token's loss is the sum over the vocabulary, in nats: KL from a fair coin to a 1:9 coin is 0.511."""
+    """The loss of a token is the sum over the vocabulary, in nats. The KL from a fair coin to a 1:9 coin is 0.511."""
     coin = torch.tensor([[0.5, 0.5, 0.0]]).log()
     z = torch.tensor([[0.1, 0.9, 1e-30]]).log()
     assert float(divergence(z, Dense(coin))) == pytest.approx(
@@ -165,7 +169,7 @@ def test_bug_04_reduction_over_the_vocabulary():
 
 @pytest.mark.parametrize("temperature", [0.5, 2.0, 4.0])
 def test_bug_05_temperature_unused(temperature):
-    """Training on logits of temperature T uses T for teacher and student, and T² for the size."""
+    """Training on logits of temperature T uses T for teacher and student, and multiplies the loss by T²."""
     batch, meta, teachers = examples(temperature=temperature)
     model = model_of()
     value, _, gradient = loss_and_gradient(model, batch, meta, TrainSection(kd_weight=1.0))
@@ -179,7 +183,7 @@ def test_bug_05_temperature_unused(temperature):
 
 
 def test_bug_06_jsd_mixture_swapped():
-    """M = βp + (1−β)q with p the teacher."""
+    """The mixture is M = βp + (1−β)q, where p is the teacher."""
     logp, z = teacher_logp(5), teacher_logp(5, seed=1)
     p, q = logp.double().exp(), z.double().exp()
     m = 0.1 * p + 0.9 * q
@@ -188,11 +192,11 @@ def test_bug_06_jsd_mixture_swapped():
 
 
 def test_bug_07_topk_renormalised_on_both_sides():
-    """Mass that the student puts outside the kept ids costs, and is pushed down."""
+    """Student probability outside the kept ids raises the loss, and the gradient lowers it."""
     logp = teacher_logp(5)
     target = topk_target(logp)
     z = logp.clone()
-    z[:, :] += 4.0 * torch.ones_like(z).scatter(-1, target.ids_NK, 0)  # right inside, far too much outside
+    z[:, :] += 4.0 * torch.ones_like(z).scatter(-1, target.ids_NK, 0)  # too much outside the kept ids
     z.requires_grad_()
     for name in ("forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl"):
         value = divergence(z, target, name)
@@ -203,7 +207,9 @@ def test_bug_07_topk_renormalised_on_both_sides():
 
 
 def test_bug_08_truncated_reverse_kl_empties_the_kept_ids():
-    """Trained on top-k by reverse KL, the student ends with the teacher's mass on the kept ids, not with none."""
+    """A student trained on top-k with reverse KL ends with the teacher's probability on the kept ids, and not with
+    zero.
+    """
     logp = teacher_logp(5)
     target = topk_target(logp)
     z = teacher_logp(5, seed=1).requires_grad_()
@@ -218,7 +224,7 @@ def test_bug_08_truncated_reverse_kl_empties_the_kept_ids():
 
 @pytest.mark.parametrize("name", ["forward_kl", "reverse_kl", "jsd", "mse"])
 def test_bug_09_vocabulary_padding_as_zero_logits(name):
-    """Student padded to 120 ids, teacher to 104: as if neither were, and the padding gets no gradient."""
+    """The student is padded to 120 ids and the teacher to 104. Padding changes no loss and gets no gradient."""
     logp, z = teacher_logp(5), teacher_logp(5, seed=1) * 3
     wide = torch.cat([z, torch.randn(5, 120 - V)], -1).requires_grad_()
     teacher = torch.cat([logp, torch.randn(5, 104 - V)], -1)
@@ -239,7 +245,7 @@ def test_bug_10_softmax_in_bfloat16(name):
 
 
 class _Largest(TorchDispatchMode):
-    """The most elements that any tensor made under it has."""
+    """The number of elements of the largest tensor that is created in this mode."""
 
     elements = 0
 
@@ -252,7 +258,7 @@ class _Largest(TorchDispatchMode):
 
 
 def test_bug_11_fused_but_materialized():
-    """No tensor of a training step's loss is near tokens × vocabulary, forward or backward."""
+    """No tensor in a training step's loss has nearly tokens × vocabulary elements, forward or backward."""
     tokens, vocabulary = 1024, 50_000
     hidden, head = torch.randn(tokens, 4).requires_grad_(), Head(torch.randn(vocabulary, 4).requires_grad_())
     target = Labels(torch.arange(tokens))
@@ -265,7 +271,7 @@ def test_bug_11_fused_but_materialized():
 
 
 def test_bug_12_wrapper_bypassed():
-    """A wrapped model (data parallel, whose hooks must see the pass) is refused, not silently unwrapped."""
+    """A wrapped model, such as DataParallel, is refused and not unwrapped, because its hooks must run."""
     wrapped = torch.nn.DataParallel(model_of())
     with pytest.raises(AttributeError):
         output_head(wrapped)
@@ -283,7 +289,7 @@ SCALED = {
 
 @pytest.mark.parametrize("name", SCALED)
 def test_bug_13_softcap_or_scale_ignored(name):
-    """From hidden states, the logits are the model's own, cap, scale and bias included."""
+    """Logits computed from hidden states equal the model's own, with soft cap, scale and bias."""
     model = model_of(name, **SCALED[name])
     if name == "Phi":
         torch.nn.init.normal_(model.lm_head.bias)
@@ -297,7 +303,7 @@ def test_bug_13_softcap_or_scale_ignored(name):
 
 
 def test_bug_13_unknown_treatment_of_logits_is_noticed(monkeypatch):
-    """A model that does something else to its logits is trained on whole logits."""
+    """A model that changes its logits in another way is trained on whole logits."""
     model = model_of()
     monkeypatch.setattr(model.lm_head, "forward", lambda h: 3 * functional.linear(h, model.lm_head.weight))
     assert output_head(model) is None
@@ -307,7 +313,7 @@ def test_bug_13_unknown_treatment_of_logits_is_noticed(monkeypatch):
 
 
 def test_bug_14_stored_rows_against_shuffled_batches(small_run):
-    """Every example has the distribution that lies beside its own id, whatever the order of the rows."""
+    """Every example has the distribution that is stored for its own id, in any order of rows."""
     recipe, run = small_run(seeds=12, curate=LOOSE)
     data = load(run / "curated", Tokens.open(recipe.teacher.model).render, Choice(512))
     stored = {}
@@ -324,7 +330,7 @@ def test_bug_14_stored_rows_against_shuffled_batches(small_run):
     "name", ["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "adaptive_kl", "mse"]
 )
 def test_bug_15_nan_gradient_from_minus_infinity(name):
-    """Ids that both sides forbid change nothing: values and gradients are those without these ids."""
+    """Ids that are impossible for both sides change no value and no gradient."""
     logp, z = teacher_logp(5), teacher_logp(5, seed=1)
     forbidden = torch.full((5, 4), -torch.inf)
     wide = torch.cat([z, forbidden], -1).requires_grad_()
@@ -340,7 +346,9 @@ def test_bug_15_nan_gradient_from_minus_infinity(name):
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_bug_16_loss_depends_on_the_absolute_position(attention):
-    """A row's loss is the same alone, packed behind others, or behind padding: positions count its own tokens."""
+    """The loss of a row is the same alone, packed after other rows, and after padding. Positions count only its own
+    tokens.
+    """
     batch, meta, _ = examples()
     model, section = model_of("GPT2", attn_implementation=attention), TrainSection(kd_weight=0.7)
     alone = [loss_and_gradient(model, [e], meta, section)[1]["distillation"] * len(e.completion) for e in batch]
@@ -349,7 +357,7 @@ def test_bug_16_loss_depends_on_the_absolute_position(attention):
 
 
 def test_bug_17_student_and_teacher_end_differently():
-    """A student has its teacher's end tokens, all of them, and learns to say them."""
+    """A student has all end tokens of its teacher, and learns to write them."""
     teacher = model_of()
     teacher.generation_config.eos_token_id = [2, 5]
     assert from_layers(teacher, [0]).generation_config.eos_token_id == [2, 5]
@@ -367,7 +375,7 @@ def test_bug_17_student_and_teacher_end_differently():
 
 @pytest.mark.parametrize("chunk", [1, 8, 9, 42, 43, 100])
 def test_bug_18_logits_and_labels_chunked_differently(chunk):
-    """43 tokens in chunks that do not divide them: each token meets its own target."""
+    """The number of tokens, 43, is not a multiple of the chunk size. Each token is compared with its own target."""
     hidden, head = torch.randn(43, 8), Head(torch.randn(V, 8))
     target = topk_target(teacher_logp(43))
     _, values = through_head(hidden, head, lambda z, at: divergence(z, cut(target, *at)), torch.ones(43), chunk)
@@ -375,7 +383,7 @@ def test_bug_18_logits_and_labels_chunked_differently(chunk):
 
 
 def test_bug_19_large_negative_values_taken_for_a_mask():
-    """Only −inf forbids: a logit of −2,000 is a value like any other."""
+    """Only −inf makes an id impossible. A logit of −2,000 is an ordinary value."""
     logp, z = teacher_logp(5), teacher_logp(5, seed=1)
     logp[:, 3], z[:, 5] = -2000.0, -3000.0
     z.requires_grad_()
@@ -388,7 +396,7 @@ def test_bug_19_large_negative_values_taken_for_a_mask():
 
 
 def test_loss_names_in_a_recipe_reach_the_core():
-    """Each divergence that a recipe may name gives its own value, with its own parameter."""
+    """Each divergence of a recipe gives its own value, which depends on its own parameter."""
     batch, meta, _ = examples()
     model = model_of()
     sections = [TrainSection(kd_weight=1.0, loss=name) for name in ("forward_kl", "reverse_kl", "jsd", "adaptive_kl")]

@@ -1,4 +1,4 @@
-"""The loss core against float64, and its own theory."""
+"""The loss functions compared with float64 definitions, and their mathematical properties."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_refused_pairs_say_why_in_one_line(name, kind):
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 @pytest.mark.parametrize(("name", "kind"), [pair for pair in DEFINED if pair[1] in ("dense", "topk")])
 def test_zero_loss_and_gradient_when_student_is_teacher(name, kind, temperature):
-    """Cross-entropy's value is then the teacher's entropy; its gradient is zero all the same."""
+    """The value of cross-entropy is then the teacher's entropy, and its gradient is zero."""
     logp, _ = teacher_and_student()
     for k in (1, 5, 64, V) if kind == "topk" else (0,):
         target = target_of(kind, logp, temperature, k)
@@ -77,7 +77,7 @@ def test_zero_loss_and_gradient_when_student_is_teacher(name, kind, temperature)
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 def test_topk_is_a_lower_bound(temperature):
-    """Coarser distributions are never farther apart; the wider the head, the nearer."""
+    """Merging outcomes cannot increase a divergence. A larger k gives a value closer to the full divergence."""
     logp, z = teacher_and_student()
     for name in ("forward_kl", "reverse_kl", "jsd", "skew_kl"):
         values = [
@@ -89,7 +89,7 @@ def test_topk_is_a_lower_bound(temperature):
 
 
 def test_jsd_tends_to_forward_and_reverse_kl():
-    """Divided by β(1−β): a small β is not a small gradient."""
+    """The loss is divided by β(1−β), so a small β does not give a small gradient."""
     logp, z = teacher_and_student()
     for beta, limit in ((1e-3, "forward_kl"), (1 - 1e-3, "reverse_kl")):
         near = value_and_gradient(loss_of(Dense(logp.double()), "jsd", beta=beta), z.double())
@@ -121,7 +121,7 @@ def test_half_inputs_are_computed_in_float32(name, kind, dtype):
     if name == "mse":
         expected, expected_gradient = value_and_gradient(lambda z: exact(name, target, logp, z, 1.0), z.double())
     assert value.dtype == torch.float32
-    if name == "adaptive_kl" and kind == "dense":  # equal half floats at the head's edge may stand on either side
+    if name == "adaptive_kl" and kind == "dense":  # equal float16 values may be in or out of the head
         p = logp.softmax(-1).sort(-1, descending=True).values
         edge = (p.cumsum(-1) - p < 0.5).sum(-1, keepdim=True)
         clear = (p.gather(-1, edge) != p.gather(-1, edge - 1))[:, 0]
@@ -136,7 +136,7 @@ def test_half_inputs_are_computed_in_float32(name, kind, dtype):
 @pytest.mark.parametrize("beyond", [0, 15])
 @pytest.mark.parametrize(("name", "kind"), DEFINED)
 def test_padded_vocabularies_are_cut(name, kind, beyond):
-    """Student padded by 30 ids, teacher by `beyond`: as if neither was; padded logits get no gradient."""
+    """The student is padded by 30 ids and the teacher by `beyond` ids. Padding changes no loss and gets no gradient."""
     logp, z = teacher_and_student()
     target = target_of(kind, logp, 2.0)
     expected, expected_gradient = value_and_gradient(lambda z: divergence(z, target, name, temperature=2.0), z)

@@ -1,4 +1,4 @@
-"""What is stored of distributions: the error of a top-k, draws without bias."""
+"""Stored distributions: the error of top-k, and draws without bias."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from synthgen.tables.divergences import refusal
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_storage_error_of_topk_is_as_stated(temperature):
-    """Through bytes and back: log-probabilities within STORAGE_ERROR, and the loss moves by about as little."""
+    """After encoding and decoding, log-probabilities differ by at most STORAGE_ERROR, and the loss changes by about as
+    little.
+    """
     logp, z = teacher_and_student()
     ids, kept, tail, log_z = top_k(logp, 64, temperature)
     target = logits.TopK(*(t.numpy() for t in (ids, kept, tail, log_z)))
@@ -42,9 +44,10 @@ def test_storage_error_of_topk_is_as_stated(temperature):
 
 
 def z_scores(logp: torch.Tensor, temperature: float, target: logits.Sampled, draws: int) -> torch.Tensor:
-    """How many standard errors each token's stored loss is from its expectation, the full cross-entropy.
+    """The difference between each token's loss on draws and its expectation, in standard errors.
 
-    The student is the teacher: its loss is then the entropy, which a lost tail lowers at every token.
+    The expectation is the full cross-entropy. The student equals the teacher, so the expectation is the teacher's
+    entropy. A lost tail would lower the loss at every token.
     """
     z = logp
     p = (logp / temperature).softmax(-1).double()
@@ -57,7 +60,9 @@ def z_scores(logp: torch.Tensor, temperature: float, target: logits.Sampled, dra
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_sampled_targets_are_unbiased(temperature):
-    """The mean over many tokens is within 3 standard errors of the full cross-entropy; so is the gradient."""
+    """The mean loss over many tokens is within 3 standard errors of the full cross-entropy. The same holds for the
+    gradient.
+    """
     logp, z = teacher_and_student(scale=1.0)
     draws = 50
     scores = torch.stack(
@@ -93,16 +98,16 @@ def test_the_unbiasedness_test_sees_a_planted_bias(plant):
 
 
 def test_reverse_kl_of_draws_would_be_infinite():
-    """Why the table refuses it: most ids are never drawn."""
+    """The reason why the table refuses this pair: most ids are never drawn."""
     logp, z = teacher_and_student()
     target = target_of("sampled", logp, 1.0)
     histogram = torch.zeros_like(logp).scatter_add_(-1, target.ids_NU, target.weights_NU)
     assert bool(divergence(z, Dense(histogram.log()), "reverse_kl").isinf().all())
-    assert "histogram with zeros" in refusal("reverse_kl", "sampled")
+    assert "most tokens probability zero" in refusal("reverse_kl", "sampled")
 
 
 def test_sparse_gradient_by_finite_differences():
-    """The hand-written backward, in float64, against numbers."""
+    """The hand-written backward pass in float64, compared with finite differences."""
     logp, z = teacher_and_student()
     ids, weights = sampled_batch([draw(logp[:4], 20, 1.0, 0)], 20)
     assert torch.autograd.gradcheck(

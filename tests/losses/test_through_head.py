@@ -1,4 +1,4 @@
-"""Losses from hidden states in chunks, each token by itself, and labels beside a target."""
+"""Losses from hidden states in chunks, independence of tokens, and labels beside a target."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ from distill.output_layer import Head, logits_of, through_head
 @pytest.mark.parametrize("chunk", [1, 7, N, None])
 @pytest.mark.parametrize(("name", "kind"), DEFINED)
 def test_chunks_through_the_head_against_float64(name, kind, chunk):
-    """Hidden states, weight and bias: values and gradients for every pair, whatever the chunk size and the head."""
+    """Values and gradients of hidden states, weight and bias, for every pair of loss and target, with several chunk
+    sizes.
+    """
     logp, _ = teacher_and_student()
     generator = torch.Generator().manual_seed(1)
     hidden, weight, bias = (torch.randn(*s, generator=generator) for s in ((N, 16), (V, 16), (V,)))
@@ -96,7 +98,7 @@ def test_a_frozen_output_layer_gets_no_gradient_and_none_is_made_without_need():
 
 @pytest.mark.parametrize(("name", "kind"), DEFINED)
 def test_each_token_stands_for_itself(name, kind):
-    """Packing, order and batch do not matter: a token's value and gradient are the same alone as among others."""
+    """The value and gradient of a token are the same alone and among other tokens."""
     logp, z = teacher_and_student()
     target = target_of(kind, logp, 2.0)
     value, gradient = value_and_gradient(lambda z: divergence(z, target, name, temperature=2.0), z)
@@ -110,13 +112,14 @@ def test_each_token_stands_for_itself(name, kind):
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 @pytest.mark.parametrize(("name", "kind"), DEFINED)
 def test_labels_beside_a_target_against_float64(name, kind, temperature, beyond):
-    """Both values, and the gradient of any mixture, as the two by themselves: labels in the support and outside of it,
-    over the whole width of a student whose vocabulary is padded."""
+    """Labels beside a target give both values, and the gradient of any mixture, as two separate losses do. Labels are
+    inside and outside the stored ids, and in the padded part of the student's vocabulary.
+    """
     logp, z = teacher_and_student()
     z = torch.cat([z, torch.full((N, beyond), 1.5)], -1)
     target = target_of(kind, logp, temperature, 8)
     if kind == "topk":
-        target = replace(target, largest=V - 1)  # as shards are read
+        target = replace(target, largest=V - 1)  # as in targets that are read from shards
     ids = target.ids_NK if kind == "topk" else target.ids_NU if kind == "sampled" else torch.zeros(N, 1).long()
     inside = torch.arange(N) % 2 == 0
     labels = torch.where(inside, ids[:, 0], torch.randint(0, V, (N,), generator=torch.Generator().manual_seed(2)))
@@ -154,7 +157,7 @@ def test_labels_beside_ids_that_the_student_has_not(kind):
 
 
 def test_one_softmax_serves_both(monkeypatch):
-    """What makes it worth having: at temperature 1 the (N, V) logits are reduced once."""
+    """The advantage of one softmax: at temperature 1 the (N, V) logits are reduced only once."""
     logp, z = teacher_and_student()
     calls = []
     real = torch.Tensor.logsumexp

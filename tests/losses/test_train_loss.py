@@ -1,4 +1,4 @@
-"""The divergence that a recipe names, from its file to the student's weights."""
+"""A recipe's divergence, from the recipe's file to the student's weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STUDENT = {"student": {"kind": "decoder", "layers": 1}, "batch_size": 5, "max_st
 
 @pytest.fixture
 def teach(small_run, tmp_path):
-    """`teach(loss=…)`: the folder of a student of one small corpus with top-k logits."""
+    """`teach(loss=…)` trains a student on a small corpus with top-k logits, and returns its folder."""
     recipe, run = small_run(logits=TOPK, seeds=16, curate=LOOSE)
 
     def train(**section) -> Path:
@@ -47,7 +47,7 @@ def test_micro_batches_add_up_to_the_step(teach, dtype):
         assert a["tokens"] == b["tokens"]
         assert all(a[key] == pytest.approx(b[key], rel=near) for key in ("loss", "distillation", "cross_entropy"))
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=near)
-    if dtype == "float32":  # AdamW's first steps are signs: a gradient of nearly zero may go either way
+    if dtype == "float32":  # AdamW's first steps are signs, so nearly zero gradients may differ
         whole, split = (load_file(folder / "model.safetensors") for folder in students)
         moved = max(float((whole[name] - split[name]).abs().max()) for name in whole)
         assert moved < 2 * 3 * 3e-4
@@ -56,11 +56,11 @@ def test_micro_batches_add_up_to_the_step(teach, dtype):
 @pytest.mark.parametrize(
     ("logits", "section", "says"),
     [
-        ({"kind": "sampled"}, {"loss": "reverse_kl"}, "histogram with zeros"),
+        ({"kind": "sampled"}, {"loss": "reverse_kl"}, "most tokens probability zero"),
         ({"kind": "sampled"}, {"loss": "jsd"}, "not linear"),
-        (TOPK, {"loss": "mse"}, "those left out are not known"),
-        (TOPK, {"loss": "jsd", "alpha": 0.1}, "'alpha' belongs to loss skew_kl"),
-        (TOPK, {"beta": 0.5}, "'beta' belongs to loss jsd"),
+        (TOPK, {"loss": "mse"}, "leave most of them out"),
+        (TOPK, {"loss": "jsd", "alpha": 0.1}, "'alpha' is only used by loss skew_kl"),
+        (TOPK, {"beta": 0.5}, "'beta' is only used by loss jsd"),
         (TOPK, {"loss": "skew_kl", "alpha": 1.0}, "less than 1"),
         (TOPK, {"loss": "kl"}, "forward_kl"),
     ],
@@ -73,8 +73,8 @@ def test_what_is_not_defined_is_refused_in_one_line(tmp_path, logits, section, s
 
 
 def test_a_corpus_of_another_kind_than_the_recipe_says(small_run, tmp_path):
-    """The recipe's top-k would do, but the corpus was made with draws."""
+    """The recipe says top-k, for which the loss is defined. The corpus was made with draws."""
     recipe, _ = small_run(logits=TOPK, seeds=16, curate=LOOSE)
     _, drawn = small_run(logits={"kind": "sampled", "draws": 20}, seeds=16, curate=LOOSE)
-    with pytest.raises(CorpusError, match="histogram with zeros"):
+    with pytest.raises(CorpusError, match="most tokens probability zero"):
         distill.train(with_train(recipe, {**STUDENT, "loss": "reverse_kl"}), drawn, tmp_path / "student")

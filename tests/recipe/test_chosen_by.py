@@ -1,4 +1,6 @@
-"""Sections that a table chooses: entries from outside are validated, located, dumped and ruled like our own."""
+"""Sections that a table chooses. Entries from outside are validated, located, dumped and checked
+like synthgen's own.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,13 @@ from synthgen.tables.students import KINDS, Kind, Student
 
 
 class Oracle(AnyTeacher):
-    """Answers out of a book."""
+    """A teacher that answers from a book."""
 
     engine: Literal["oracle"]
     book: PathName
-    """The book."""
+    """File of the book."""
     pages: int = 10
-    """How many pages it reads."""
+    """Number of pages to read."""
 
     def rules(self) -> Iterator[Rule]:
         if self.pages > 100:
@@ -31,11 +33,11 @@ class Oracle(AnyTeacher):
 
 
 class Parrot(Student):
-    """Repeats what it heard."""
+    """A student that repeats what it heard."""
 
     kind: Literal["parrot"] = "parrot"
     words: int = 3
-    """How many it remembers."""
+    """Number of words to remember."""
 
 
 @pytest.fixture
@@ -100,10 +102,14 @@ def test_it_is_read_resolved_and_dumped(tables, tmp_path):
         ({"strategy": "recit"}, 3, "key 'strategy' is 'recit'; did you mean 'recite'?"),
         ({"train": {"student": {"kind": "decoder"}}}, 13, "and 'recite' makes sayings (for students of kind parrot)"),
         ({"strategy": "answer"}, 13, "a student of kind 'parrot' needs strategy 'recite'"),
-        ({"train": {"student": {"kind": "parrot"}, "hidden": {}}}, 14, "a student of kind 'parrot' has no use for it"),
+        (
+            {"train": {"student": {"kind": "parrot"}, "hidden": {}}},
+            14,
+            "a student of kind 'parrot' does not use this key",
+        ),
         ({"train": {"student": {"kind": "parrot"}, "loss": "mse"}}, 14, "a student of kind 'parrot' has a loss of its"),
         ({"logits": {"kind": "sampled"}, "strategy": "answer", "train": None}, 13, "engine 'oracle' does not give"),
-        ({"generate": {"regex": "a"}}, 15, "engine 'oracle' cannot be held to a pattern"),
+        ({"generate": {"regex": "a"}}, 15, "engine 'oracle' cannot make answers match a pattern"),
     ],
 )
 def test_its_mistakes_are_located(tables, tmp_path, sections, line, said):

@@ -1,4 +1,4 @@
-"""`synthgen init`: from one's own file to a recipe and templates that run without another edit."""
+"""`synthgen init` makes a recipe and templates from a user's file. They run without further edits."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ ALPACA = [
     for language, text in zip(["French", "German", "Dutch", "Greek"] * 5, QUESTIONS, strict=True)
 ]
 
-# File's rows; then the columns taken for the question, the known answer, an id, and context.
+# (rows of the file, columns that are found for question, known answer, id and context)
 FILES = [
     (rows_of(), ("question", "answer", None, None)),
     (rows_of(answer=None), ("question", None, None, None)),
@@ -192,7 +192,7 @@ def test_a_license_that_nobody_knows_is_told(tmp_path):
     assert notes[0] == f"{unknown}; did you mean 'Apache-2.0'?"
     assert not [note for note in synthgen.init(file, license="cc0", out=tmp_path / "b").notes if "license" in note]
     unnamed = synthgen.init(write(tmp_path / "x.csv", rows_of("x", None)), license="MIT", out=tmp_path / "c").notes
-    assert unnamed[0] == "no column is called like a question; 'x' looks most like one"
+    assert unnamed[0] == "no column has a name such as 'question'; 'x' is used as the question"
     some = [*rows_of(), {"question": "", "answer": "x"}]
     empty = synthgen.init(write(tmp_path / "e.csv", some), license="MIT", out=tmp_path / "d").notes
     assert empty[0] == "1 of 21 rows have no text in column 'question': leave them out of the file"
@@ -219,7 +219,7 @@ def test_the_command(tmp_path):
 
 
 def run_of(folder: Path, rows: list[dict], *settings: str) -> Path:
-    """A run of what `init` writes for these rows; its folder."""
+    """Runs `init` on these rows, then the recipe. Returns the folder of the run."""
     made = synthgen.init(write(folder / "q.csv", rows), license="CC0-1.0", out=folder / "q")
     options = [part for setting in settings for part in ("--set", setting)]
     done = warm("synthgen", "run", made.recipe, "-o", folder / "run", *options)
@@ -232,7 +232,7 @@ def run_of(folder: Path, rows: list[dict], *settings: str) -> Path:
 
 @pytest.mark.parametrize("rows", [rows_of("Frage", "Antwort"), TICKETS], ids=["questions", "labels"])
 def test_the_recipe_runs_without_another_edit(tmp_path, rows):
-    """With a teacher of a few weights in place of the demo's, and less to do."""
+    """A very small teacher replaces the demo's teacher, and training is short."""
     call(small_teacher, tmp_path / "teacher")
     small = ["generate.max_new_tokens=4", "train.student.layers=1", "train.baseline=false", "evaluate.max_prompts=1"]
     few = ["train.num_train_epochs=1", "evaluate.max_rows=2", f"teacher.model={tmp_path / 'teacher'}"]

@@ -1,4 +1,4 @@
-"""What a mistyped name may stand for: typing errors, parts of names, abbreviations; and no false friends."""
+"""Suggestions for a mistyped name: typing errors, parts of names and abbreviations, but no unrelated names."""
 
 from __future__ import annotations
 

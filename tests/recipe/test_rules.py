@@ -1,4 +1,4 @@
-"""Each rule across the sections of a recipe: what breaks it, what it says, and the line that it points at."""
+"""Each rule across sections of a recipe: a recipe that breaks it, the message, and the line number."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SENTENCE = {"student": {"kind": "sentence", "layers": 2}}
 CLASSIFY = {"strategy": "classify", "generate": {"labels": ["a", "b"]}}
 CLASSIFIER = {"student": {"kind": "classifier"}}
 
-# What breaks a rule, the key that it is about, and part of the sentence. The key is the line's too.
+# (a change that breaks a rule, the key in the message, a part of the message). The line number is that of the key.
 BROKEN: list[tuple[dict, str, str]] = [
     ({"teacher": LOCAL, "teachers": {"a": OTHER}}, "teacher", "give 'teacher' or 'teachers', not both"),
     (
@@ -39,7 +39,11 @@ BROKEN: list[tuple[dict, str, str]] = [
     ({"teachers": TWO, "steps": {"judge": "x"}}, "steps.judge", "no teacher 'x' in 'teachers'; known: large, small"),
     ({"teachers": TWO, "steps": {"rewriter": "x"}}, "steps.rewriter", "no teacher 'x'"),
     ({"teachers": TWO, "logits": {"score_by": ["larg"]}}, "logits.score_by.0", "did you mean 'large'?"),
-    ({"teachers": TWO, "logits": {"score_by": ["small"]}}, "logits.score_by.0", "its distributions are kept anyway"),
+    (
+        {"teachers": TWO, "logits": {"score_by": ["small"]}},
+        "logits.score_by.0",
+        "its distributions are stored in any case",
+    ),
     ({"strategy": "rationale"}, "strategy", "'rationale' needs generate.answer_marker"),
     ({"strategy": "rationalize"}, "strategy", "'rationalize' needs generate.answer_marker"),
     ({"strategy": "classify", "generate": {"labels": ["a"]}}, "strategy", "needs two or more generate.labels"),
@@ -63,28 +67,48 @@ BROKEN: list[tuple[dict, str, str]] = [
     ({"teachers": {"a": LOCAL, "b": VLLM}, "logits": {"score_by": ["b"]}}, "logits.score_by", "no draws along"),
     ({"teacher": API, "logits": TOPK}, "logits", "name the model's tokenizer in teacher.tokenizer"),
     ({"teacher": {**API, "tokenizer": "t"}, "logits": {"kind": "topk", "k": 21}}, "logits.k", "gives 20 at most"),
-    ({"teacher": REPLAY, "generate": {"json_schema": {}}}, "generate.json_schema", "cannot be held to a schema"),
-    ({"teacher": API, "generate": {"regex": "a"}}, "generate.regex", "cannot be held to a pattern"),
-    ({"teacher": API, "train": {**DECODER, "kd_weight": 0}}, "train", "a teacher in this process"),
-    ({"strategy": "preference", "train": DECODER}, "train", "no student here learns from preference pairs"),
+    (
+        {"teacher": REPLAY, "generate": {"json_schema": {}}},
+        "generate.json_schema",
+        "cannot make answers follow a JSON schema",
+    ),
+    ({"teacher": API, "generate": {"regex": "a"}}, "generate.regex", "cannot make answers match a pattern"),
+    ({"teacher": API, "train": {**DECODER, "kd_weight": 0}}, "train", "a teacher that runs in this process"),
+    ({"strategy": "preference", "train": DECODER}, "train", "no kind of student learns from preference pairs"),
     ({"train": CLASSIFIER}, "train.student.kind", "needs strategy 'classify', and 'answer' makes completions"),
     ({"train": SENTENCE}, "train.student.kind", "needs strategy 'embed'"),
     ({**CLASSIFY, "train": DECODER}, "train.student.kind", "needs a strategy that makes completions"),
-    ({"strategy": "embed", "train": {**SENTENCE, "kd_weight": 0.5}}, "train.kd_weight", "mixes in labels"),
+    (
+        {"strategy": "embed", "train": {**SENTENCE, "kd_weight": 0.5}},
+        "train.kd_weight",
+        "have no labels that could be mixed in",
+    ),
     ({**CLASSIFY, "train": {**CLASSIFIER, "rationale": {}}}, "train.rationale", "students that write text"),
     ({**CLASSIFY, "train": {**CLASSIFIER, "online": {}}}, "train.online", "a live teacher can score"),
-    ({**CLASSIFY, "train": {**CLASSIFIER, "hidden": {}}}, "train.hidden", "the layers of a decoder"),
-    ({**CLASSIFY, "train": {**CLASSIFIER, "relations": {}}}, "train.relations", "the layers of a decoder"),
-    ({**CLASSIFY, "train": {**CLASSIFIER, "teacher": "a"}}, "train.teacher", "learns from none"),
-    ({**CLASSIFY, "train": {**CLASSIFIER, "ensemble": {}}}, "train.ensemble", "learns from none"),
-    ({**CLASSIFY, "train": {**CLASSIFIER, "across": {"run": "r"}}}, "train.across", "learns from none"),
+    ({**CLASSIFY, "train": {**CLASSIFIER, "hidden": {}}}, "train.hidden", "only decoders have layers"),
+    ({**CLASSIFY, "train": {**CLASSIFIER, "relations": {}}}, "train.relations", "only decoders have layers"),
+    (
+        {**CLASSIFY, "train": {**CLASSIFIER, "teacher": "a"}},
+        "train.teacher",
+        "does not learn from stored distributions",
+    ),
+    (
+        {**CLASSIFY, "train": {**CLASSIFIER, "ensemble": {}}},
+        "train.ensemble",
+        "does not learn from stored distributions",
+    ),
+    (
+        {**CLASSIFY, "train": {**CLASSIFIER, "across": {"run": "r"}}},
+        "train.across",
+        "does not learn from stored distributions",
+    ),
     ({**CLASSIFY, "train": {**CLASSIFIER, "loss": "mse"}}, "train.loss", "learns by forward_kl"),
     ({"strategy": "embed", "train": {**SENTENCE, "loss": "mse"}}, "train.loss", "has a loss of its own"),
-    ({"logits": None, "train": DECODER}, "train", "without them set train.kd_weight to 0"),
+    ({"logits": None, "train": DECODER}, "train", "or set train.kd_weight to 0"),
     ({"train": {**DECODER, "loss": "reverse_kl"}}, "train.loss", "reverse_kl is not defined for sampled targets"),
     ({"logits": TOPK, "train": {**DECODER, "loss": "mse"}}, "train.loss", "mse is not defined for topk targets"),
     ({"teachers": TWO, "mixture": {"small": 1, "large": 1}, "train": DECODER}, "train", "the logits of one teacher"),
-    ({"teachers": TWO, "logits": {"score_by": ["large"]}, "train": DECODER}, "train", "merge them: train.ensemble"),
+    ({"teachers": TWO, "logits": {"score_by": ["large"]}, "train": DECODER}, "train", "merge them with train.ensemble"),
     ({"teachers": TWO, "train": {**DECODER, "teacher": "large"}}, "train.teacher", "logits of 'large' are not stored"),
     (
         {
@@ -103,7 +127,7 @@ BROKEN: list[tuple[dict, str, str]] = [
             "train": {**DECODER, "ensemble": {"by": "agreement"}},
         },
         "train.ensemble.by",
-        "of two teachers each agrees with the other as much",
+        "two teachers always get equal weights by agreement",
     ),
     (
         {
@@ -117,7 +141,7 @@ BROKEN: list[tuple[dict, str, str]] = [
     (
         {"teachers": TWO, "logits": {"score_by": ["large"]}, "train": {**DECODER, "ensemble": {"merge": "pool"}}},
         "train.ensemble.merge",
-        "a pool is not linear in the probabilities",
+        "with draws, merge: pool is biased",
     ),
     (
         {
@@ -127,7 +151,7 @@ BROKEN: list[tuple[dict, str, str]] = [
             "train": {**DECODER, "ensemble": {"by": "validation"}},
         },
         "train.ensemble.by",
-        "draws give most of them as zero",
+        "draws give most tokens probability",
     ),
 ]
 
@@ -176,7 +200,9 @@ def test_a_recipe_that_was_changed_in_python_is_checked(tmp_path):
     recipe = load_recipe("reasoning")
     assert recipe.train is not None
     changed = recipe.model_copy(update={"train": recipe.train.model_copy(update={"loss": "reverse_kl"})})
-    with pytest.raises(RecipeError, match=r"^train.loss: it does not go with logits.kind: reverse_kl is not defined"):
+    with pytest.raises(
+        RecipeError, match=r"^train.loss: this loss cannot be computed with logits.kind: reverse_kl is not defined"
+    ):
         check_recipe(changed)
     run = tmp_path / "run"
     commands = (synthgen.generate, synthgen.curate, synthgen.audit, distill.train, distill.evaluate)
@@ -186,7 +212,7 @@ def test_a_recipe_that_was_changed_in_python_is_checked(tmp_path):
     odd = recipe.model_copy(update={"split": recipe.split.model_copy(update={"test": 3})})
     with pytest.raises(RecipeError, match=r"^key 'split.test' is 3.0: input should be less than or equal to 1$"):
         check_recipe(odd)
-    with pytest.raises(RecipeError, match=r'^train.loss="reverse_kl": train.loss: it does not go'):
+    with pytest.raises(RecipeError, match=r'^train.loss="reverse_kl": train.loss: this loss cannot be computed'):
         with_values(recipe, {"train.loss": "reverse_kl"})
     assert not (tmp_path / "run").exists()
 

@@ -1,4 +1,4 @@
-"""The JSON Schema and the page of keys are those of the classes and tables; editors' validators agree with them."""
+"""The JSON Schema and the page of keys match the classes and tables, and validators of editors agree with them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RECIPES = sorted(shipped("prompts").glob("*/recipe.yaml"))
 
 
 def refused(values: object) -> list[str]:
-    """What the shipped schema says against a recipe's values, as any validator of JSON Schema reads it."""
+    """The errors that a JSON Schema validator finds in a recipe's values with the shipped schema."""
     validator = Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
     return [f"{'.'.join(map(str, error.absolute_path))}: {error.message}" for error in validator.iter_errors(values)]
 
@@ -71,7 +71,7 @@ def places(values: object, above: tuple[object, ...] = ()) -> list[tuple[object,
     return found + [place for key, value in inner for place in places(value, (*above, key))]
 
 
-FREE = {"config", "extra", "fields", "json_schema", "mixture"}  # the user's own keys
+FREE = {"config", "extra", "fields", "json_schema", "mixture"}  # sections whose keys the user chooses
 
 
 @pytest.mark.parametrize("task", ["reasoning", "classify", "consensus", "embed", "best_of_n"])
@@ -85,7 +85,7 @@ def test_an_unknown_key_anywhere_is_refused(task):
         inside = wrong
         for part in place:
             inside = inside[part]
-        inside["zzz "] = 1  # with a blank: it is no name of a teacher either
+        inside["zzz "] = 1  # the blank prevents that it is taken as a teacher's name
         assert refused(wrong), place
         tried += 1
     assert tried >= 6
@@ -118,7 +118,7 @@ def test_a_wrong_value_is_refused(key, value):
 
 
 def test_what_is_filled_in_may_be_left_out():
-    """A license that is inherited, a teacher that is the first of several, an engine that is the default."""
+    """A license may be inherited, the teacher may be the first of several, and the engine may be the default."""
     seeds = [{"path": "s.jsonl", "source": "tests"}]
     base = {"task": "t", "license": "MIT", "seeds": seeds, "teacher": {"model": "m"}}
     assert refused(base) == []

@@ -1,4 +1,4 @@
-"""Values that are set over a recipe's file: `--set KEY=VALUE`, and `with_values` in Python."""
+"""Values that replace those of a recipe's file: `--set KEY=VALUE`, and `with_values` in Python."""
 
 from __future__ import annotations
 
@@ -84,14 +84,14 @@ def test_values_are_yaml_and_keys_are_dotted(recipe):
         ),
         ("train.trackers=[wandb]", "--set train.trackers=[wandb]: train.trackers is now train.report_to"),
         ("split.test=3", "--set split.test=3: key 'split.test' is 3: input should be less than or equal to 1"),
-        ("generate.labels=a", "--set generate.labels=a: key 'generate.labels' is 'a': a list is wanted"),
+        ("generate.labels=a", "--set generate.labels=a: key 'generate.labels' is 'a': it must be a list"),
         ("strategy=rationale", "--set strategy=rationale: strategy: 'rationale' needs generate.answer_marker"),
         ("train.student.layers=3", "--set train.student.layers=3: key 'train.student.kind' is missing"),
         ("teacher.engine=vlm", "--set teacher.engine=vlm: key 'teacher.engine' is 'vlm'; did you mean 'vllm'?"),
         ("seeds.2.limit=3", "--set seeds.2.limit: 'seeds' is a list with the indexes 0 to 1"),
         ("seeds.first.limit=3", "--set seeds.first.limit: 'seeds' is a list with the indexes 0 to 1"),
-        ("task.name=x", "--set task.name: 'task' has a value of its own, and no keys"),
-        ("task.name.first=x", "--set task.name.first: 'task' has a value of its own, and no keys"),
+        ("task.name=x", "--set task.name: 'task' is a single value and has no keys"),
+        ("task.name.first=x", "--set task.name.first: 'task' is a single value and has no keys"),
         ("split=[a", "--set split=[a: the value is not valid YAML"),
     ],
 )
@@ -181,7 +181,7 @@ def test_in_python(recipe):
 
 
 def test_a_resolved_recipe_of_several_teachers_can_be_changed(tmp_path, recipe):
-    """It names each teacher once: a copy of the first would have to be changed too."""
+    """The resolved recipe names each teacher once. A second copy of the first teacher would have to be changed too."""
     teachers = {"a": {"model": "./a"}, "b": {"model": "./b"}}
     values = {**yaml.safe_load(RECIPE), "teachers": teachers}
     del values["teacher"]

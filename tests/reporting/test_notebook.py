@@ -1,4 +1,4 @@
-"""`synthgen.open`: a run's rows as data frames, its distributions as arrays, at every stage; mistakes in one line."""
+"""`synthgen.open` gives rows as data frames and distributions as arrays after every stage. Mistakes give one line."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_columns_and_a_split_are_chosen(run, monkeypatch):
 
 
 def test_columns_of_the_users_own_and_several_reasons(tmp_path):
-    """A user's own column keeps its values, also under a name that we would have used."""
+    """A user's column keeps its values, even if synthgen uses the same name for a derived column."""
     reasons = [
         reason("length", "too short", rule="min_words"),
         reason("language", "not English", rule="eldc"),
@@ -125,7 +125,7 @@ def test_a_top_k_is_given_at_the_temperature_it_was_stored_for(temperature):
 
 
 def test_a_distribution_of_other_tokens_is_refused(run):
-    """Tokens that were changed after the distribution was stored: it must not be shown beside them."""
+    """The tokens were changed after the distribution was stored, so the distribution is refused."""
     record = records(run, "kept")[0]
     for stage, part in (("generated", "data"), ("curated", "data")):
         for path in (run / stage / part).glob("*.parquet"):

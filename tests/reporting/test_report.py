@@ -1,4 +1,4 @@
-"""The page: well-formed, needs nothing but itself, says what the files say, whatever stage the run is at."""
+"""The report page is well-formed, needs no other files, and shows what the files say after every stage."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RUNS_CODE = {"script", "iframe", "object", "embed", "link", "base", "form", "img
 
 
 class Page(HTMLParser):
-    """Parses a page strictly; `faults` is what is wrong with it, `text` what a reader sees."""
+    """Parses a page strictly. `faults` lists errors, and `text` is what a reader sees."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -168,7 +168,7 @@ def test_trained_but_not_evaluated(run):
 
 
 def test_the_same_files_give_the_same_page(run):
-    page_of(run)  # from here on the page itself is among the files it lists
+    page_of(run)  # now the page itself is among the files that it lists
     _, first = page_of(run)
     _, again = page_of(run)
     assert first == again
@@ -178,7 +178,7 @@ EVIL = "<script>alert('x')</script>\"'&amp;</pre>]]>"
 
 
 def test_what_the_corpus_says_is_text_not_markup(run, tmp_path):
-    """Every string that data can bring, with markup in it; kinds and labels go into the plots and bars too."""
+    """All strings that data can bring contain markup. Kinds and labels also appear in plots and bars."""
     facts = {
         **{k: v for k, v in manifest(run, "curated").items() if k not in ("schema_version", "kind", "files")},
         "task": EVIL,
@@ -227,7 +227,7 @@ def test_what_the_corpus_says_is_text_not_markup(run, tmp_path):
 
 
 def test_no_rows_at_all(run, tmp_path):
-    """Every request failed."""
+    """Every request failed, so there are no rows."""
     facts = {k: v for k, v in manifest(run, "generated").items() if k not in ("schema_version", "kind", "files")}
     facts["counts"] = {"rows": 0, "failures": 3}
     corpus.claim(tmp_path / "none" / "generated", {}, "test")
@@ -266,7 +266,7 @@ def test_a_damaged_file_is_named(run, name):
 def test_a_file_of_another_version_is_named(run, name):
     path = run / "student" / name
     path.write_text(json.dumps({"kind": 3, "table": {"distilled": {"kl": 0.5}}}))
-    with pytest.raises(CorpusError, match=f"{name} is of another version, or damaged") as caught:
+    with pytest.raises(CorpusError, match=f"{name} was written by another version, or is damaged") as caught:
         synthgen.report(run)
     assert "\n" not in caught.value.message
     assert "--fresh" in caught.value.hint
@@ -301,7 +301,9 @@ TOY = Evaluation(
 
 
 def test_a_kind_that_the_page_does_not_know(run):
-    """A kind of student, a format and a check from outside are shown as fully as our own, with their own words."""
+    """A kind of student, a format and a check from outside are shown as completely as synthgen's own, with their own
+    words.
+    """
     student = run / "student"
     training = training_of("toy") | {"student": "an apprentice", "steps": 3, "rows": 5, "loss_unit": "tears"}
     training["metrics"] = {"apprentice": [{"step": 0, "loss": 2.0}, {"step": 1, "loss": 1.0}]}
@@ -347,9 +349,9 @@ def test_a_kind_that_the_page_does_not_know(run):
         "to a summer's day",
         "300 resamples",
         "training loss, tears",
-        "What data is worth",
+        "Effect of more training data",
         "Scroll",
-        "roll.txt, reader; below what an export needs",
+        "roll.txt, reader; fails the gate",
         "75.0% of letters in the same ink",
         "not passed",
         "3.00",
@@ -368,7 +370,7 @@ HALVES = [(0.5, 2), (1.0, 5)]
 
 
 def test_what_results_say_is_text_not_markup(run):
-    """Names of models and measures, notes, samples and labels come from a kind of student that anyone may write."""
+    """Names of models and measures, notes, samples and labels may come from code that synthgen does not know."""
     interval = Interval(0.5, 0.25, 0.75)
     evil = Evaluation(
         kind=EVIL,
@@ -395,7 +397,7 @@ def test_what_results_say_is_text_not_markup(run):
 
 
 def test_tables_leave_out_what_is_empty(run):
-    """A measure that no model has, and a model that has none, take no room."""
+    """A measure without values gets no column, and a model without measures gets no row."""
     (run / "student" / "evaluation.json").write_text(
         json.dumps(replace(TOY, table={"poet": {"rhyme": 1.0}, "mute": {}}, parts=[], comparisons=[]).to_dict())
     )

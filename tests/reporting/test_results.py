@@ -1,4 +1,4 @@
-"""Measured values as they are written, and results that come back from their files as they were."""
+"""How measured values are printed, and that results are the same after writing and reading."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_values_are_written(value, format, text):
 
 
 def test_a_format_that_there_is_none_of_is_refused():
-    with pytest.raises(ValueError, match="'per cent' is no format of values; known: number"):
+    with pytest.raises(ValueError, match="'per cent' is not a format of values; known formats: number"):
         Measure("x", "per cent")
     assert set(FORMATS) >= {"number", "percent"}
 
@@ -100,7 +100,7 @@ def test_a_result_that_is_not_a_number_does_not_pass():
 def test_a_file_that_is_no_result_is_one_line(tmp_path, damage):
     path = tmp_path / "evaluation.json"
     path.write_text(damage)
-    with pytest.raises(CorpusError, match=r"evaluation\.json is") as caught:
+    with pytest.raises(CorpusError, match=r"evaluation\.json (is|was)") as caught:
         read_evaluation(path)
     assert "\n" not in caught.value.message
     assert "distill eval" in caught.value.hint
@@ -120,6 +120,6 @@ def test_training_is_read_back_as_it_was_written(tmp_path):
     assert found.to_dict() == made
     for damaged in (made | {"rows": "many"}, {key: made[key] for key in made if key != "steps"}):
         path.write_text(json.dumps(damaged))
-        with pytest.raises(CorpusError, match=r"training\.json is") as caught:
+        with pytest.raises(CorpusError, match=r"training\.json was") as caught:
             read_training(path)
         assert "distill train" in caught.value.hint

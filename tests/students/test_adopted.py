@@ -1,4 +1,4 @@
-"""Training on rows that no command here made: they are written as a corpus beside the student."""
+"""Training on rows that synthgen did not make. They are written as a corpus beside the student."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_run_of_tokens_alone_needs_no_logits(made, tmp_path):
     recipe, run, teacher = made
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     shutil.rmtree(copy / "generated" / "logits")
-    with pytest.raises(CorpusError, match="has no logits beside it") as caught:
+    with pytest.raises(CorpusError, match="has no stored logits") as caught:
         train(recipe, copy, teacher=teacher)
     assert "train.kd_weight: 0" in caught.value.hint
     student = train(tokens_alone(recipe), copy, tmp_path / "student", teacher=teacher)
@@ -109,7 +109,7 @@ def test_a_dataset_needs_a_place_for_its_student(made, tmp_path):
 
 
 def test_rows_without_tokens(made, tmp_path):
-    """What an API teacher writes has no tokens of the student's."""
+    """The rows of an API teacher have no tokens of the student's tokenizer."""
     _recipe, run, teacher = made
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     for path in (copy / "curated" / "data").glob("*.parquet"):
@@ -118,7 +118,7 @@ def test_rows_without_tokens(made, tmp_path):
         for record in records:
             object.__setattr__(record, "token_ids", None)
         pq.write_table(to_table(records).replace_schema_metadata(schema.metadata), path)
-    with pytest.raises(CorpusError, match="has no tokens: its teacher sent none"):
+    with pytest.raises(CorpusError, match="has no tokens, because its teacher sent none"):
         load(copy / "curated", teacher.tokens.render, Choice(256, labels_alone=True))
 
 
@@ -134,12 +134,12 @@ def test_a_run_that_holds_nothing_yet_is_no_dataset(made, tmp_path):
 
 
 def test_an_audit_that_says_no_holds_for_the_rows_of_its_run(made, tmp_path):
-    """Naming the folder of a run's rows is no way around its audit."""
+    """The audit of a run also holds when a command names the folder of the run's rows."""
     recipe, run, teacher = made
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     denied = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"license": "CC-BY-NC-4.0"})})
     assert synthgen.audit(denied, copy).status == "DENY"
-    with pytest.raises(GateDenied, match="says DENY"):
+    with pytest.raises(GateDenied, match="is DENY"):
         train(tokens_alone(recipe), copy / "curated" / "data", tmp_path / "student", teacher=teacher)
     student = train(
         tokens_alone(recipe), copy / "curated" / "data", tmp_path / "student", teacher=teacher, override_audit=True

@@ -1,4 +1,4 @@
-"""Encoder classifiers as students: what they learn by, from which weights, how they are measured, and resume."""
+"""Encoder classifiers as students: loss, initial weights, evaluation and resuming."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ FAST = {"batch_size": 8, "learning_rate": 3e-3}
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """(recipe's folder, teacher's folder, run with a curated corpus); 30 of its 150 rows are rejected as copies."""
+    """(folder of the recipe, folder of the teacher, run with a curated corpus). 30 of the 150 rows are rejected as
+    copies.
+    """
     folder = tmp_path_factory.mktemp("encoder-student")
     teacher = small_encoder(folder / "teacher")
     recipe = synthgen.load_recipe(sorting_task(folder / "task", teacher, seeds=150, curate={"duplicates": True}))
@@ -55,7 +57,7 @@ def recipe_of(run, student: dict, **train) -> synthgen.Recipe:
     return synthgen.load_recipe(sorting_task(task, teacher, seeds=150, curate={"duplicates": True}, train=section))
 
 
-# What it learns by
+# The loss
 
 
 def texts(count: int = 7) -> list[Text]:
@@ -72,7 +74,7 @@ def objective(tmp_path: Path, labels_alone: bool = False, **section) -> FromProb
 @pytest.mark.parametrize("loss", ["forward_kl", "reverse_kl", "mse"])
 @pytest.mark.parametrize("labels_alone", [False, True])
 def test_loss_and_gradients_are_those_of_its_formula_in_float64(tmp_path, loss, labels_alone):
-    """Of logits that the model gives to each text alone, without padding."""
+    """The formula uses logits that the model computes for each text alone, without padding."""
     found, data = objective(tmp_path, labels_alone, kd_weight=0.7, loss=loss), texts()
     model = found.model
     value, parts = found(data, data)
@@ -118,11 +120,11 @@ def test_padding_is_masked(tmp_path):
         assert torch.allclose(found.model(**batch).logits, found.model(**other).logits, atol=1e-5)
 
 
-# From which weights
+# Initial weights
 
 
 def made(student: EncoderStudent, seed: int, teacher: str = ""):
-    """The student of two labels."""
+    """A student with two labels."""
     return encoder(student, tokenizer_of(student, teacher), ["yes", "no"], seed)
 
 
@@ -139,7 +141,7 @@ def test_a_checkpoint_keeps_its_body_and_gets_a_head_for_the_labels(tmp_path):
     assert torch.equal(model.classifier.weight, again.classifier.weight), "the same whenever it is called"
     other = made(EncoderStudent(model=str(folder)), 4)
     assert not torch.equal(model.classifier.weight, other.classifier.weight)
-    # a checkpoint of three classes, and two labels
+    # a checkpoint with three classes, for a student with two labels
     three = made(EncoderStudent(model=str(small_encoder(tmp_path / "three"))), 3)
     assert three.classifier.weight.shape == (2, 16)
 
@@ -165,7 +167,7 @@ def test_a_tokenizer_in_a_folder_of_its_own_serves(tmp_path):
 
 
 def test_a_decoders_tokenizer_serves(tmp_path):
-    """It has no token to pad with, and puts none around a text."""
+    """The tokenizer has no padding token, and adds no tokens around a text."""
     teacher = small_teacher(tmp_path / "llama")
     student = EncoderStudent(config={**TINY, "max_position_embeddings": 64}, tokenizer=str(teacher))
     tokenizer = tokenizer_of(student, "")
@@ -227,7 +229,9 @@ def test_page_and_card_say_it(learned):
 
 @pytest.mark.parametrize("origin", ["config", "model"])
 def test_resume_is_exact_wherever_it_was_cut(run, tmp_path, origin):
-    """Dropout is on (0.1), checkpoints every second step; cut after each number of steps, of either student."""
+    """Dropout is 0.1, and every second step has a checkpoint. Training is cut after each number of steps of both
+    students.
+    """
     student = {"config": TINY} if origin == "config" else {"model": str(small_encoder(tmp_path / "m", headless=True))}
     recipe = recipe_of(run, student, max_steps=5, num_train_epochs=4, save_steps=2)
     whole = resumes_everywhere(
@@ -236,7 +240,7 @@ def test_resume_is_exact_wherever_it_was_cut(run, tmp_path, origin):
     assert (whole / "baseline" / "model.safetensors").exists()
 
 
-# Mistakes
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -257,9 +261,9 @@ def test_senseless_sections(run, student, says):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"model_type": "nonsense"}, "knows no model_type 'nonsense'"),
+        ({"model_type": "nonsense"}, "does not know the model_type 'nonsense'"),
         ({"layers": 3}, "bert models have no 'layers'"),
-        ({"hidden_size": 15}, "no such model can be made: .*multiple"),
+        ({"hidden_size": 15}, "this model cannot be made: .*multiple"),
     ],
 )
 def test_configs_that_cannot_be(run, tmp_path, change, says):

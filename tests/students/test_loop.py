@@ -1,4 +1,6 @@
-"""The loop and its students: from a checkpoint, random weights, low-rank; stopped early; on two processes."""
+"""The training loop: students from a checkpoint, with random weights and with adapters, early
+stopping, two processes.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ def test_a_student_of_random_weights(small_run, tmp_path):
 
 
 def test_measuring_on_another_run_leaves_the_card(small_run, tmp_path, monkeypatch):
-    """It says whose rows and licenses a student comes from. (What is measured does not matter here.)"""
+    """The card names the rows and licenses of the corpus that the student learned from. The measures do not matter
+    here.
+    """
     nothing = Evaluation("decoder", 0, "completions", "", {}, {})
     monkeypatch.setattr("distill.evaluation.fidelity.evaluate_decoder", lambda subject: nothing)
     recipe, run = small_run(seeds=24, split=HELD_OUT)
@@ -97,7 +101,7 @@ def test_only_the_adapter_learns_and_is_merged(small_run, tmp_path):
     ("changes", "says"),
     [
         ({"student": {"kind": "decoder", "config": {"hidden": 8}}}, "llama models have no 'hidden'"),
-        ({"student": {"kind": "decoder", "config": {"hidden_size": 7}}}, "no such model can be made"),
+        ({"student": {"kind": "decoder", "config": {"hidden_size": 7}}}, "this model cannot be made"),
         ({"student": {"kind": "decoder", "layers": 1, "lora": {"target_modules": ["w_proj"]}}}, "train.student.lora"),
         ({"eval_steps": 2}, "has no validation rows"),
         ({"report_to": ["wandb"]}, "names wandb, which is not installed"),
@@ -119,7 +123,7 @@ def test_a_checkpoint_of_another_vocabulary(small_run, tmp_path):
     vocabulary = values["model"]["vocab"]
     vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
     path.write_text(json.dumps(values))
-    with pytest.raises(RecipeError, match="gives 2 of its 258 tokens another id"):
+    with pytest.raises(RecipeError, match="gives 2 of its 258 tokens other ids"):
         student_of(recipe, run, tmp_path / "student", student={"kind": "decoder", "model": str(other)})
 
 
@@ -130,11 +134,11 @@ def test_two_origins_are_refused():
         TrainSection.model_validate({"early_stopping_patience": 2})
 
 
-# Stopping early
+# Early stopping
 
 
 def test_stops_when_nothing_gets_better_and_keeps_the_best(small_run, tmp_path):
-    """A rate that is far too high: the validation loss rises, and the weights of its lowest value are kept."""
+    """The learning rate is far too high, so the validation loss rises. The weights with the lowest loss are kept."""
     recipe, run = small_run(seeds=24, split=HELD_OUT)
     settings = {
         "eval_steps": 1,
@@ -150,7 +154,7 @@ def test_stops_when_nothing_gets_better_and_keeps_the_best(small_run, tmp_path):
     assert len(losses) == best + 4 < 40
     shorter = settings | {"early_stopping_patience": None, "eval_steps": 1}
     weights = load_file(student / "model.safetensors")
-    # The schedule is of all 40 steps, so the weights of step best + 1 are those of a run that is cut there.
+    # The schedule covers all 40 steps. So the weights after step best + 1 equal those of a run that is cut there.
     with pytest.raises(KeyboardInterrupt):
         train(
             changed(recipe, baseline=False, save_steps=1, **shorter),
@@ -209,14 +213,14 @@ def test_tensorboard_is_told_of_every_step(small_run, tmp_path):
 
 
 def test_trackers_do_not_decide_what_a_student_is(small_run, tmp_path):
-    """A run that is there is not begun anew because somebody wants to watch."""
+    """Another tracker does not make an existing student different."""
     recipe, run = small_run(seeds=24, split=HELD_OUT)
     student_of(recipe, run, tmp_path / "student")
     student_of(recipe, run, tmp_path / "student", report_to=["tensorboard"], save_total_limit=3)
 
 
 def test_a_student_of_an_older_version_is_still_there(small_run, tmp_path):
-    """Its inputs.json knows nothing of keys that have come since and are off."""
+    """The inputs.json of an older version lacks newer keys that are off."""
     recipe, run = small_run(seeds=24, split=HELD_OUT)
     out = student_of(recipe, run, tmp_path / "student")
     old = json.loads((out / "inputs.json").read_text())
@@ -236,7 +240,7 @@ def test_a_student_of_an_older_version_is_still_there(small_run, tmp_path):
 
 
 def test_a_process_may_train_on_another_device_than_before(tmp_path, monkeypatch):
-    """Accelerate keeps one a process; 'meta' stands for a GPU."""
+    """Accelerate keeps one device for a process. 'meta' stands for a GPU."""
     for name in ("cpu", "meta", "cpu"):
         monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", name)
         assert accelerator_of(TrainSection(), torch.device(name), tmp_path).device.type == name
@@ -266,9 +270,11 @@ for task, out in zip(students[::2], students[1::2], strict=True):
 
 
 def test_two_processes_train_the_same_student(small_run, tmp_path):
-    """Under `torchrun` (or `accelerate launch`) gradients are the whole step's: 4 or 3 rows over 2 processes."""
+    """Under `torchrun` or `accelerate launch`, gradients are those of the whole step. A step has 4 or 3 rows over 2
+    processes.
+    """
     recipe, run = small_run(seeds=20)
-    run = shutil.copytree(run, tmp_path / "run")  # the teacher's states are written into it
+    run = shutil.copytree(run, tmp_path / "run")  # the states are written into the run
     base = recipe.train.model_dump(exclude_none=True) | {"batch_size": 4, "max_steps": 6}
     settings = {"whole": {}, "portions": {"micro_batch_size": 1, "hidden": {"stored": True}}}
     alone, arguments = {}, [str(run)]
@@ -351,7 +357,7 @@ def test_out_of_memory_is_one_line_that_says_what_to_do(small_run, tmp_path):
 
 
 class _Branches(Objective):
-    """Two layers of which the second is used from step 3 on, and one that never is."""
+    """Three layers. The second layer is used from step 3 on, and the third layer is never used."""
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
@@ -371,7 +377,7 @@ class _Branches(Objective):
 
 
 def test_weights_whose_gradient_comes_late_or_never_resume_too(tmp_path):
-    """Each has a step count of its own, by which AdamW corrects its moments."""
+    """Each weight has its own step count, with which AdamW corrects its moments."""
     section = TrainSection(save_steps=1, save_total_limit=9, learning_rate=0.01)
 
     def fitted(objective, folder, steps=8, stop=None):
@@ -406,7 +412,7 @@ def test_weights_whose_gradient_comes_late_or_never_resume_too(tmp_path):
 
 
 def test_a_checkpoint_with_one_step_for_all_is_taken_up(tmp_path):
-    """As an older version wrote them: its moments count."""
+    """An older version wrote one step count for all weights. The moments of its checkpoint are used."""
     weights = {"a": torch.nn.Parameter(torch.ones(2))}
     optimizer = torch.optim.AdamW(weights.values())
     section = TrainSection()

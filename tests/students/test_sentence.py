@@ -1,4 +1,4 @@
-"""Sentence encoders: the teacher's pooling, the student's loss, what is saved, how it is measured, and resume."""
+"""Sentence encoders: the teacher's pooling, the student's loss, saved files, evaluation and resuming."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def section(folder: Path) -> TeacherSection:
 
 
 def modules(folder: Path, *parts: tuple[str, dict], lengths: int | None = None) -> Path:
-    """Add modules.json to a folder, as sentence-transformers writes it."""
+    """Adds modules.json to a folder, in the form that sentence-transformers writes."""
     found = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
     for number, (name, config) in enumerate(parts, 1):
         path = folder / f"{number}_{name}"
@@ -60,7 +60,7 @@ MEAN = {"word_embedding_dimension": 16, "pooling_mode_mean_tokens": True, "pooli
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory) -> Path:
-    """A BERT of four layers, mean pooling, normalized."""
+    """A BERT with four layers, mean pooling and normalized vectors."""
     folder = small_encoder(tmp_path_factory.mktemp("sentence") / "teacher", headless=True, layers=4, spread=0.2)
     return modules(folder, ("Pooling", MEAN), ("Normalize", {}), lengths=20)
 
@@ -71,7 +71,9 @@ def teacher(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
 @pytest.mark.parametrize("form", ["flags", "name", "none"])
 def test_vectors_are_those_of_each_text_alone(tmp_path, pooling, form):
-    """In batches of any size, in every form that modules.json has had; without one, means."""
+    """Batches have any size, and modules.json has every form that it ever had. Without modules.json, pooling is the
+    mean.
+    """
     folder = small_encoder(tmp_path / "m", headless=True)
     if form == "flags":
         keys = {"mean": "mean_tokens", "cls": "cls_token", "max": "max_tokens"}
@@ -216,7 +218,7 @@ NARROW = {"config": {"hidden_size": 8, "intermediate_size": 16, "num_hidden_laye
 
 @pytest.fixture(scope="module")
 def learned(teacher, run, tmp_path_factory):
-    """(recipe, run, evaluation) of a narrow student of random weights."""
+    """(recipe, run, evaluation) of a narrow student with random weights."""
     work = Path(shutil.copytree(run[1], tmp_path_factory.mktemp("learned") / "run"))
     recipe = task(run[0], teacher, NARROW, num_train_epochs=80, learning_rate=1e-2)
     distill.train(recipe, work)
@@ -246,7 +248,7 @@ def test_a_student_learns_and_is_measured(learned):
     card, page = (work / "student" / "README.md").read_text(), synthgen.report(work).path.read_text()
     rho = table["distilled"]["spearman"]
     assert f"| distilled | {rho.mean:.3f} [{rho.low:.3f}, {rho.high:.3f}]" in card
-    assert "a projection (Dense) of its 8 numbers to 16 is kept" in card
+    assert "a Dense projection from 8 to 16 numbers is part of it" in card
     assert "library_name: sentence-transformers" in card
     assert f"{rho.mean:.3f} <small>[{rho.low:.3f}, {rho.high:.3f}]</small>" in page
     (work / "recipe.yaml").write_text(dump_recipe(recipe))
@@ -256,7 +258,9 @@ def test_a_student_learns_and_is_measured(learned):
 
 
 def test_the_folder_is_one_of_sentence_transformers(learned):
-    """Their own loader gives the same vectors, where it is installed; its files are read back here in any case."""
+    """sentence-transformers, if it is installed, loads the folder and gives the same vectors. The files are also read
+    here.
+    """
     folder = learned[1] / "student"
     found, _ = SentenceEncoder.open(section(folder))
     assert (found.normalize, found.pooling, found.width, found.context) == (True, "mean", 16, 20)
@@ -288,7 +292,7 @@ def test_activations_made_again_change_nothing(teacher, run, tmp_path):
 
 
 def test_a_student_is_a_teacher(teacher, learned, tmp_path):
-    """A narrow one's projection comes along."""
+    """The projection of a narrow student is kept."""
     theirs, _ = SentenceEncoder.open(section(learned[1] / "student"))
     student = sentence(SentenceStudent(layers=1), theirs, 0).eval()
     assert torch.allclose(student.vectors(TEXTS), theirs.vectors(TEXTS), atol=1e-6)
@@ -305,7 +309,7 @@ def test_ranks_and_spearman():
 
 
 def test_a_text_is_no_pair_with_itself():
-    """Else a text that is drawn twice would make any model look like the teacher."""
+    """Otherwise a text that is drawn twice would make any model look like the teacher."""
     rng = np.random.default_rng(0)
     similar = {"teacher": cosines(rng.normal(size=(12, 8))), "other": cosines(rng.normal(size=(12, 8)))}
     draws = bootstrap(similar, 12, 0)["other"]
@@ -313,7 +317,7 @@ def test_a_text_is_no_pair_with_itself():
     assert abs(float(np.mean(draws)) - spearman(similar["teacher"][upper], similar["other"][upper])) < 0.1
 
 
-# Mistakes
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -325,7 +329,7 @@ def test_a_text_is_no_pair_with_itself():
         ),
         ({"train": {"student": {"kind": "classifier"}}}, "a student of kind 'classifier' needs strategy 'classify'"),
         ({"train": {"student": {"kind": "sentence"}, "loss": "mse"}}, "kind 'sentence' has a loss of its own"),
-        ({"train": {"student": {"kind": "sentence"}, "kd_weight": 0.5}}, "mixes in labels, and its rows have none"),
+        ({"train": {"student": {"kind": "sentence"}, "kd_weight": 0.5}}, "have no labels that could be mixed in"),
         ({"train": {"student": {"kind": "sentence", "layers": 1, "model": "x"}}}, "give at most one of"),
     ],
 )

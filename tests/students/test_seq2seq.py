@@ -1,4 +1,4 @@
-"""Students of an encoder and a decoder: shift, padding, output layer, weights, resume, and a run to the report."""
+"""Encoder-decoder students: shift, padding, output layer, weights, resuming, and a run with its report."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def model_of(kind: str, **more):
     if kind == "bart":
         config = BartConfig(**{**BART, **special, "init_std": 0.3, "forced_eos_token_id": None})
         model = BartForConditionalGeneration(config)
-        model.final_logits_bias.normal_()  # zero unless a checkpoint says otherwise
+        model.final_logits_bias.normal_()  # zero except in some checkpoints
         return model.eval()
     return T5ForConditionalGeneration(T5Config(**{**T5, **special, **more})).eval()
 
@@ -70,7 +70,9 @@ KINDS = [("t5", {}), ("t5", {"tie_word_embeddings": False}), ("bart", {})]
 
 @pytest.mark.parametrize(("kind", "more"), KINDS)
 def test_logits_are_those_that_the_models_own_loss_takes(kind, more):
-    """transformers shifts labels to the right by itself: its loss of each row alone, against ours of the batch."""
+    """transformers shifts labels to the right by itself. Its loss for each row alone is compared with the loss of the
+    batch.
+    """
     model = model_of(kind, **more)
     for z_TV, prompt, completion in zip(
         completion_logits(model, PROMPTS, COMPLETIONS), PROMPTS, COMPLETIONS, strict=True
@@ -94,7 +96,9 @@ def test_the_decoder_begins_with_its_start_token_and_does_not_see_what_it_predic
 
 @pytest.mark.parametrize(("kind", "more"), KINDS)
 def test_the_output_layer_is_found(kind, more):
-    """T5 scales what goes into a table that is input and output; BART adds a bias that is no parameter."""
+    """T5 scales the input of its output layer if that layer shares the embeddings. BART adds a bias that is not a
+    parameter.
+    """
     model = model_of(kind, **more)
     head = output_head(model)
     assert head is not None
@@ -120,7 +124,7 @@ def test_an_unknown_output_layer_is_not_taken_for_a_known_one():
 
 
 def student(config: dict, teacher: LanguageModel, seed: int = 0):
-    """A student of random weights."""
+    """A student with random weights."""
     return seq2seq(Seq2SeqStudent(config=config), teacher.tokens, teacher.weights.vocab_size, seed).model
 
 
@@ -146,7 +150,7 @@ def test_gradients_through_the_head_are_those_of_whole_logits(small_run, config)
     assert float((grads[0] - grads[1]).norm() / grads[1].norm()) < 1e-5
 
 
-# From which weights
+# Initial weights
 
 
 def test_random_weights_have_the_teachers_vocabulary_and_special_tokens(small_run, tmp_path):
@@ -205,7 +209,7 @@ def test_a_student_learns_and_is_measured(learned):
 
 
 def same_alone(folder: Path, model: Seq2SeqModel) -> list[list[int]]:
-    """Token ids of answers in one batch, once they are those of stock transformers, one by one."""
+    """The token ids of answers in one batch. Asserts that they equal the answers of stock transformers, one by one."""
     stock, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     asked = [[{"role": "user", "content": text}] for text in ("1 + 2?", "17 + 18 and and and so on for long ?", "x")]
     requests = [Request("sample", a, {"max_new_tokens": n}) for a, n in zip(asked, [5, 8, 6], strict=True)]
@@ -225,7 +229,7 @@ def test_it_is_a_stock_model_and_writes_the_same_in_a_batch(learned):
 
 
 def test_what_pads_a_prompt_is_not_read(small_run, tmp_path):
-    """Of random weights so large that every token counts."""
+    """The random weights are so large that every token matters."""
     teacher = LanguageModel.open(small_run(logits=FULL)[0].teacher, lazy=True)
     teacher.tokens.tokenizer.save_pretrained(tmp_path)
     for seed in range(8):
@@ -245,7 +249,7 @@ def test_page_and_card_say_it(learned, tmp_path):
 
 
 def test_resume_is_exact_wherever_it_was_cut(small_run, tmp_path):
-    """Dropout is on (0.1), checkpoints every second step."""
+    """Dropout is 0.1, and every second step has a checkpoint."""
     section = {**SECTION, "max_steps": 5, "save_steps": 2, "batch_size": 4}
     recipe, run = small_run(train=section)
     teacher = LanguageModel.open(recipe.teacher, lazy=True)
@@ -256,7 +260,7 @@ def test_resume_is_exact_wherever_it_was_cut(small_run, tmp_path):
     assert not teacher.weights.is_loaded, "random weights on stored distributions need none of the teacher's"
 
 
-# Mistakes
+# Errors
 
 
 def refused(small_run, tmp_path, student: dict, says: str, kind=RecipeError) -> None:
@@ -274,7 +278,7 @@ def test_a_checkpoint_of_another_vocabulary(small_run, tmp_path):
     model_of("t5").save_pretrained(tmp_path / "t5")
     word_tokenizer(tmp_path / "t5")
     refused(
-        small_run, tmp_path, {"model": str(tmp_path / "t5")}, "gives .* of its .* tokens another id than the teacher's"
+        small_run, tmp_path, {"model": str(tmp_path / "t5")}, "gives .* of its .* tokens other ids than the teacher's"
     )
 
 
@@ -287,7 +291,7 @@ def test_a_checkpoint_that_is_none(small_run, tmp_path):
     ("config", "says"),
     [
         ({**T5, "layers": 3}, "t5 models have no 'layers'"),
-        ({"model_type": "llama"}, "no such model can be made"),
+        ({"model_type": "llama"}, "this model cannot be made"),
         ({**BART, "max_position_embeddings": 4}, "the student has 4 positions, and a row has"),
     ],
 )
@@ -296,10 +300,10 @@ def test_configs_that_cannot_be(small_run, tmp_path, config, says):
 
 
 def test_no_logits(small_run, tmp_path):
-    with pytest.raises(RecipeError, match="a student of kind 'seq2seq' learns from the distributions"):
+    with pytest.raises(RecipeError, match="a student of kind 'seq2seq' needs distributions"):
         synthgen.load_recipe(small_task(tmp_path / "task", tmp_path, logits=None, train=SECTION))
     recipe, run = small_run(logits=FULL)
     bare = Path(shutil.copytree(run, tmp_path / "bare", ignore=shutil.ignore_patterns("logits", "student")))
     section = recipe.train.model_copy(update={"student": Seq2SeqStudent(config=T5)})
-    with pytest.raises(CorpusError, match="has no logits beside it"):
+    with pytest.raises(CorpusError, match="has no stored logits"):
         distill.train(recipe.model_copy(update={"train": section}), bare)

@@ -1,4 +1,4 @@
-"""The token cache: made once, made again when it is not sound, and what it refuses."""
+"""The token cache: it is made once, made again when it is damaged, and refuses wrong data."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["made", "reader", "run", "teacher"]  # fixtures
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Every file of a cache but its lock."""
+    """Every file of a cache except its lock."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("[!.]*.bin"))}
 
 
@@ -103,20 +103,20 @@ def test_a_row_that_is_altered_while_training_stops_it(run, reader, what):
         byte = file.read(1)
         file.seek(20)
         file.write(bytes([byte[0] ^ 1]))
-    with pytest.raises(CorpusError, match="was changed"):
+    with pytest.raises(CorpusError, match="changed while it was"):
         stream.rows(range(len(stream)))
     stream.close()
     shutil.copy(path.with_name("train-00001.bin"), path)
-    with pytest.raises(CorpusError, match="was changed"):
+    with pytest.raises(CorpusError, match="changed while it was"):
         stream.rows(range(len(stream)))
     path.unlink()
-    with pytest.raises(CorpusError, match="was changed"):
+    with pytest.raises(CorpusError, match="changed while it was"):
         stream.rows(range(len(stream)))
     assert len(opened(run, reader).rows(range(len(stream)))) == len(stream)
 
 
 def test_a_segment_that_is_replaced_while_it_is_read_stops_its_reader(tmp_path):
-    """By one of the same layout, in which every checksum is right."""
+    """The new file has the same layout, and all its checksums are right."""
     path, kind = tmp_path / "a.bin", segment.entry_type()
     blobs = [np.random.default_rng(seed).bytes(100) for seed in range(2)]
 
@@ -132,7 +132,7 @@ def test_a_segment_that_is_replaced_while_it_is_read_stops_its_reader(tmp_path):
     assert (first.begin, first.count) == (second.begin, second.count)
     assert files.blob(first, entry) == blobs[0], "an open file is the old one"
     files.close()
-    with pytest.raises(CorpusError, match="was changed"):
+    with pytest.raises(CorpusError, match="changed while it was"):
         files.entries(first)
     assert files.blob(second, files.entries(second)[0]) == blobs[1]
 
@@ -148,12 +148,14 @@ def test_other_rows_are_other_segments(run, reader):
 
 
 def test_killed_at_any_moment_the_next_makes_the_same_bytes(run, reader):
-    """Before a blob's checksum, a sync and a rename; what was published before is not touched again."""
+    """The kill comes before a blob's checksum, a sync or a rename. Files that were finished before are not written
+    again.
+    """
     opened(run, reader)
     wanted = files(run / "cache")
 
     def build(moment: int) -> int:
-        """Open the stream in a child that is killed at a moment; its exit status."""
+        """Opens the stream in a child process that is killed at a moment. Returns its exit status."""
         child = os.fork()
         if child == 0:
             count = 0
@@ -217,7 +219,7 @@ def test_a_process_that_does_not_write_waits_for_the_one_that_does(run, reader):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == count
 
 
-# What is refused
+# Refused data
 
 
 def alter(path: Path, change) -> None:
@@ -231,7 +233,7 @@ def logits_of(run: Path, shard: str = "train-00001") -> Path:
 
 
 def swapped(table: pa.Table) -> pa.Table:
-    """The distributions of the rows in reverse order, under the ids as they were."""
+    """The distributions of the rows in reverse order, with the ids in the old order."""
     order = pa.array(range(len(table))[::-1])
     return table.take(order).set_column(0, "id", table["id"])
 
@@ -273,7 +275,7 @@ def test_logits_in_a_file_of_another_name_are_found(run, reader, teacher):
 
 
 def altered_meta(run: Path, path: Path, **changes) -> pa.Table:
-    """The rows of a logits file as if they had been made otherwise."""
+    """The rows of a logits file with other metadata."""
     shard = logits.read(path)
     meta = {**shard.meta, **changes}
     tokens = {r.id: r.token_ids for _, some in corpus.records(run / "generated") for r in some}
@@ -285,15 +287,15 @@ def altered_meta(run: Path, path: Path, **changes) -> pa.Table:
 def test_logits_of_another_kind_are_refused(run, reader, changes):
     path = logits_of(run, "train-00000")
     table = altered_meta(run, path, **changes)
-    other = path.with_name("other.parquet")  # the second half of the shard's rows
+    other = path.with_name("other.parquet")  # holds the second half of the shard's rows
     whole = pq.read_table(path)
     pq.write_table(table.slice(0, 3), path)
     pq.write_table(whole.slice(3), other)
-    with pytest.raises(CorpusError, match="another kind, teacher or temperature"):
+    with pytest.raises(CorpusError, match="differ from those of the other shards in kind, teacher or temperature"):
         opened(run, reader)
     other.unlink()
     pq.write_table(table, path)
-    with pytest.raises(CorpusError, match="another kind, teacher or temperature"):
+    with pytest.raises(CorpusError, match="differ from those of the other shards in kind, teacher or temperature"):
         opened(run, reader)
 
 
@@ -312,7 +314,7 @@ def test_rows_without_tokens_and_corpora_without_rows(run, reader):
     with pytest.raises(CorpusError, match="no rows to train on"):
         opened(run, reader, split="test", max_length=3)
     shutil.rmtree(run / "generated" / "logits")
-    with pytest.raises(CorpusError, match="no logits beside it"):
+    with pytest.raises(CorpusError, match="no stored logits"):
         opened(run, reader)
 
 

@@ -1,4 +1,4 @@
-"""A corpus by column: rows in training order, and nothing read that was not asked for."""
+"""A corpus is read by column: rows come in training order, and columns that were not asked for are not read."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_tokens_are_counted_by_column(run):
 
 
 def test_only_the_columns_asked_for_are_read(run):
-    """A page of another column is damaged, and nobody sees it."""
+    """A page of another column is damaged, which causes no error."""
     path = next((run / "curated" / "data").glob("train-*.parquet"))
     chunk = next(
         group.column(c)

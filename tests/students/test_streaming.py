@@ -1,4 +1,4 @@
-"""Training data as a stream: the rows and the batches of the whole corpus in memory."""
+"""Training data as a stream gives the same rows and batches as a corpus in memory."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ __all__ = ["ensemble_run", "made", "rationale_run", "reader", "run", "teacher"] 
 CHOICES = {
     "all": {},
     "share": {"share": 0.5},
-    "shorter": {"max_length": -1},  # than the longest rows, and as long as the next
+    "shorter": {"max_length": -1},  # leaves out the longest rows only
     "labels alone": {"labels_alone": True},
-    "held out": {"split": "test", "share": 0.3},  # a share is of the training seeds
+    "held out": {"split": "test", "share": 0.3},  # a share counts training seeds only
 }
 
 
@@ -131,7 +131,7 @@ def test_numbers_beside_the_tokens(tmp_path):
 
 
 def test_rows_whose_prompts_leave_no_room(made, teacher, reader):
-    """To a student that writes: by the longer of the prompts of student and teacher."""
+    """For students that write text, the longer prompt of student and teacher counts."""
     _, run = made("sampled", logits=LOGITS["sampled"], **SECTIONS)
     examples = reference(run, teacher.render, Choice(512))[0]
     asked = dataclasses.replace(
@@ -252,7 +252,9 @@ def test_the_rows_without_their_distributions(made, reader):
 
 @pytest.mark.parametrize("name", ["curated", "corpus", "mine"])
 def test_the_cache_lies_where_nobody_elses_files_are(tmp_path, name):
-    """Beside a corpus in a folder that a command made for it; for one that was put elsewhere, with the student."""
+    """For a corpus in a run, the cache is beside the corpus. For a corpus in another place, it is
+    beside the student.
+    """
     around = tmp_path / "run" if name != "mine" else tmp_path / "student"
     (tmp_path / "run").mkdir()
     assert cache_folder(tmp_path / "run" / name, tmp_path / "student") == around / "cache"

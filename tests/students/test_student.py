@@ -1,4 +1,4 @@
-"""Students: the teacher's own layers, a stock model, one that learns; the classifier; and how they are measured."""
+"""Students: the teacher's layers, a stock model, a student that learns, the classifier, and how they are measured."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def loaded(recipe: Recipe, run: Path):
 
 
 def start(teacher: LocalModel, layers: list[int], data, recipe: Recipe) -> dict[str, float]:
-    """Parts of the loss of an untrained student over all rows."""
+    """The parts of an untrained student's loss over all rows."""
     model = from_layers(teacher.model, layers).eval()
     with torch.no_grad():
         z_NV = torch.cat(
@@ -45,7 +45,9 @@ def start(teacher: LocalModel, layers: list[int], data, recipe: Recipe) -> dict[
 
 
 def test_a_student_of_all_layers_is_its_teacher(small_run):
-    """Top-k of the whole vocabulary: zero, up to the storage error squared. Draws: the entropy, up to sampling."""
+    """With top-k of the whole vocabulary the loss is zero, except for the storage error. With draws it is the entropy,
+    except for the sampling error.
+    """
     recipe, run = small_run(logits=FULL)
     teacher, data = loaded(recipe, run)
     whole, half = start(teacher, [0, 1], data, recipe), start(teacher, [0], data, recipe)
@@ -100,7 +102,9 @@ def test_layers_are_copies(tmp_path):
 
 @pytest.fixture(scope="module")
 def learned(small_run, tmp_path_factory):
-    """(recipe, run, student's folder) of a set-up that can be learned: one of two layers, 25 epochs of 150 rows."""
+    """(recipe, run, folder of the student). The student has one of two layers and is trained for 25
+    epochs on 150 rows.
+    """
     recipe, run = small_run(
         seeds=50,
         generate={"num_generations": 4, "max_new_tokens": 12, "shard_size": 64, "seed": 1},
@@ -118,7 +122,7 @@ def learned(small_run, tmp_path_factory):
 
 
 def held_out_kl(teacher: LocalModel, model, run: Path) -> float:
-    """KL(teacher ‖ model) in nats a token over the whole vocabulary, on rows of seeds that were not trained on."""
+    """KL(teacher ‖ model) in nats a token over the whole vocabulary, on rows of held-out seeds."""
     held_out = [r for r, _ in rows(run / "curated", "test")]
     prompts = [teacher.render(r.prompt) for r in held_out]
     completions = [list(r.token_ids) for r in held_out]
@@ -145,7 +149,7 @@ def test_a_student_learns(learned):
 
 
 def test_a_student_is_a_stock_model(learned):
-    """Loaded and asked with transformers alone, and the same as through this package."""
+    """transformers alone loads the student and gives the same answers as this package."""
     recipe, _, student = learned
     model, tokenizer = AutoModelForCausalLM.from_pretrained(student), AutoTokenizer.from_pretrained(student)
     assert model.config.num_hidden_layers == 1
@@ -168,7 +172,9 @@ def test_a_student_is_a_stock_model(learned):
 
 
 def test_a_teacher_is_nowhere_from_itself(learned):
-    """The comparison of `distill eval`: a copy of the teacher is at KL 0, the distilled nearer than the untrained."""
+    """In the comparison of `distill eval`, a copy of the teacher has KL 0, and the distilled student is closer than the
+    untrained.
+    """
     from distill.evaluation.distance import distances, unigram
     from distill.held_out import first_rows
 
@@ -189,19 +195,20 @@ def test_a_teacher_is_nowhere_from_itself(learned):
         assert agree[name].sum() > 0.999 * tokens
     assert kl["distilled"].sum() < kl["untrained"].sum()
     assert kl["distilled"].sum() / tokens == pytest.approx(held_out_kl(teacher, models["distilled"], run), rel=1e-4)
-    # −log q(token) of the teacher's own tokens is its entropy in the mean, and more by KL for any other model
+    # The mean of −log q(token) is the teacher's entropy for the teacher itself. For any other model it is larger by the
+    # KL.
     assert nll["untrained"].sum() > nll["teacher"].sum()
 
 
 def clustered(generator: np.random.Generator, clusters: int, rows_each: int, spread: float) -> tuple[np.ndarray, list]:
-    """Values around 1 whose cluster moves them all."""
+    """Values around 1. Each cluster shifts its values together."""
     base = np.repeat(generator.normal(0, spread, clusters), rows_each)
     names = [f"s{i}" for i in range(clusters) for _ in range(rows_each)]
     return 1 + base + generator.normal(0, 0.3, clusters * rows_each), names
 
 
 def test_intervals_cover_as_often_as_they_say():
-    """95% intervals of 400 simulated evaluations, 40 seeds of 4 rows with unequal lengths."""
+    """95% intervals of 400 simulated evaluations with 40 seeds of 4 rows each. Rows have different lengths."""
     generator = np.random.default_rng(0)
     inside, naive = 0, 0
     for _ in range(400):
@@ -218,7 +225,9 @@ def test_intervals_cover_as_often_as_they_say():
 
 
 def test_intervals_of_differences_are_paired():
-    """What two models share of a seed's difficulty cancels: the interval is narrow, and still covers."""
+    """The difficulty of a seed that both models share cancels out. The interval is narrow and still covers the
+    difference.
+    """
     generator = np.random.default_rng(1)
     inside, widths = 0, []
     for _ in range(200):
@@ -251,7 +260,9 @@ TOPICS = {
 
 @pytest.fixture(scope="module")
 def sorted_texts(tmp_path_factory):
-    """A curated corpus of separable texts with a teacher's probabilities, and a recipe's train section."""
+    """(curated corpus of texts that are easy to separate, with a teacher's probabilities; the recipe's section
+    `train`).
+    """
     from synthgen.curation import curate
     from synthgen.recipe import load_recipe
     from synthgen.records import Record, to_table
@@ -331,7 +342,7 @@ def test_a_classifier_agrees_with_its_teacher_on_texts_it_has_not_seen(sorted_te
 
 
 def test_numpy_and_torch_predict_the_same(sorted_texts):
-    """The run-time of the classifier against the modules that it was trained with."""
+    """The NumPy classifier is compared with the torch modules that it was trained with."""
     recipe, run = sorted_texts
     student = Classifier.load(train(recipe, run).folder)
     texts = [text for some in TOPICS.values() for text in some] + ["", "zzz ÄÖÜ 123", "refund " * 50]

@@ -1,4 +1,4 @@
-"""Training: what a row teaches, in which order, what is refused, and resume to the bit."""
+"""Training: what each row teaches, the order of rows, errors, and resuming with the same bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from synthgen.errors import CorpusError, GateDenied, UserError
 from synthgen.lm.model import LanguageModel
 from synthgen.lm.tokens import Tokens
 
-# Both samples of a seed are greedy: the second is rejected as a copy. Rows of two words are degenerate.
+# Both samples of a seed are greedy, so the second one is rejected as a copy. Rows of two words are degenerate.
 GREEDY = {"num_generations": 2, "max_new_tokens": 16, "shard_size": 8, "temperature": 0.0}
 THREE_WAYS = {"answer": False, "truncated": False, "repetition": None, "length": {"min_words": None, "max_words": 1}}
 
@@ -39,13 +39,13 @@ def rows_of_three_kinds(small_run, kind: str):
 
 
 def loss_of(z_NV, examples, section, meta):
-    """The loss of a whole step whose logits are `z_NV`."""
+    """The loss of a whole step with the logits `z_NV`."""
     return batch_loss(z_NV, None, Rows(examples, examples), section, meta)
 
 
 @pytest.mark.parametrize("kind", ["topk", "sampled"])
 def test_kept_rejected_and_degenerate_rows(small_run, kind):
-    """Cross-entropy on kept rows alone, the divergence on these and on rejected ones; degenerate rows on neither."""
+    """Cross-entropy uses only kept rows. The divergence uses kept and rejected rows. Degenerate rows are not used."""
     recipe, run, _, data = rows_of_three_kinds(small_run, kind)
     verdicts = {}
     for part in ("data", "rejected"):
@@ -69,7 +69,7 @@ def test_kept_rejected_and_degenerate_rows(small_run, kind):
         (found,) = torch.autograd.grad(loss_of(z_NV, data.examples, section, meta)[0], z_NV)
         return found.norm(dim=-1)
 
-    labels = gradient(1e-12)  # cross-entropy and nothing else
+    labels = gradient(1e-12)  # cross-entropy only
     assert float(labels[~kept_N].max()) < 1e-9
     assert float(labels[kept_N].min()) > 1e-6
     assert float(gradient(1.0).min()) > 1e-7, "the divergence is over every row"
@@ -130,7 +130,7 @@ def test_batches_cover_every_row_once_an_epoch():
     assert batch_rows(2, 50, 8, 0) != batch_rows(2, 50, 8, 1)
 
 
-# What is refused
+# Errors
 
 
 def copy_of(run: Path, target: Path) -> Path:
@@ -171,7 +171,7 @@ def test_no_logits(small_run, tmp_path):
     first.unlink()
     refused(recipe, run, "no logits for record")
     shutil.rmtree(run / "generated" / "logits")
-    refused(recipe, run, "has no logits beside it")
+    refused(recipe, run, "has no stored logits")
 
 
 def rewrite(path: Path, change) -> None:
@@ -203,7 +203,7 @@ def test_shards_of_different_logits(small_run, tmp_path):
         return table.replace_schema_metadata({logits.FORMAT: json.dumps(meta)})
 
     rewrite(first, warmer)
-    with pytest.raises(CorpusError, match="another kind, teacher or temperature"):
+    with pytest.raises(CorpusError, match="differ from those of the other shards in kind, teacher or temperature"):
         train(recipe, run)
 
 
@@ -212,7 +212,7 @@ def test_an_audit_that_says_no(small_run, tmp_path):
     run = copy_of(run, tmp_path)
     recipe = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"license": "CC-BY-NC-4.0"})})
     assert synthgen.audit(recipe, run).status == "DENY"
-    with pytest.raises(GateDenied, match="says DENY for commercial use") as caught:
+    with pytest.raises(GateDenied, match="is DENY for commercial use") as caught:
         train(recipe, run)
     assert "--override-audit" in caught.value.hint
     assert not (run / "student").exists()
@@ -243,7 +243,9 @@ def test_a_loss_that_is_not_a_number_stops_training(small_run, tmp_path):
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_resume_is_exact_wherever_it_was_cut(tmp_path, dropout):
-    """Checkpoints every second step; cut after each number of steps, of either student, and again and again."""
+    """Every second step has a checkpoint. Training is cut after each number of steps of both students, once or
+    repeatedly.
+    """
     teacher = small_teacher(tmp_path / "teacher", attention_dropout=dropout)
     recipe = synthgen.load_recipe(small_task(tmp_path / "task", teacher))
     run = tmp_path / "run"
@@ -260,7 +262,7 @@ def test_resume_is_exact_wherever_it_was_cut(tmp_path, dropout):
 
 
 def test_dropout_drops(tmp_path):
-    """The test above would prove nothing of dropout if there were none."""
+    """Without dropout, the test above would not test the random state."""
     weights = []
     for dropout in (0.0, 0.3):
         teacher = small_teacher(tmp_path / f"teacher-{dropout}", attention_dropout=dropout)
@@ -297,7 +299,7 @@ def test_the_result_says_what_was_trained(small_run, tmp_path):
 
 
 def test_tokens_alone_are_those_of_kept_rows(small_run):
-    """A student that learns no distribution learns nothing from a rejected row."""
+    """A student that learns no distributions learns nothing from rejected rows."""
     _, run, tokens, data = rows_of_three_kinds(small_run, "topk")
     alone = load(run / "curated", tokens.render, Choice(512, labels_alone=True))
     assert {e.id for e in alone.examples} == {e.id for e in data.examples if e.kept} != {e.id for e in data.examples}

@@ -1,4 +1,4 @@
-"""Corpora without a teacher, for tests of what comes after generation.
+"""Corpora without a teacher, for tests of the stages after generation.
 
 run = corpus_of(tmp_path / "run", [row("nine", 0), row("ten", 1)])      # writes run/generated
 recipe = curating(duplicates=False)                                    # a recipe with these keys under `curate`
@@ -20,7 +20,7 @@ from synthgen.records import SPLITS, Record, schema_with, to_table
 
 
 def row(content: str, number: int = 0, **more: Any) -> Record:
-    """A record; rows with different numbers ask different questions unless `prompt` is given."""
+    """A record. Records with different numbers have different questions, unless `prompt` is given."""
     values = {
         "id": f"r{number}",
         "seed_id": f"s{number}",
@@ -39,7 +39,7 @@ def row(content: str, number: int = 0, **more: Any) -> Record:
 
 
 def corpus_of(run: Path, records: Sequence[Record], size: int = 3, own: pa.Schema | None = None) -> Path:
-    """Write `run`/generated with these records, in shards of `size`; returns `run`."""
+    """Writes `run`/generated with these records, in shards of `size` rows. Returns `run`."""
     folder = run / "generated"
     corpus.claim(folder, {"test": "corpus"}, "test")
     names = []
@@ -68,14 +68,14 @@ def corpus_of(run: Path, records: Sequence[Record], size: int = 3, own: pa.Schem
 
 
 def curating(**rules: Any) -> Recipe:
-    """A recipe with these rules under `curate`; it has no teacher that could be asked."""
+    """A recipe with these keys under `curate`. Its teacher cannot be asked."""
     source = {"path": "none.jsonl", "source": "tests", "license": "CC0-1.0"}
     teacher = {"engine": "replay", "path": "none.jsonl", "license": "CC0-1.0"}
     return Recipe.model_validate({"task": "t", "seeds": [source], "teacher": teacher, "curate": rules})
 
 
 def parts(run: Path) -> tuple[dict[str, Record], dict[str, Record]]:
-    """(kept, rejected) records of `run`/curated by their ids, in corpus order."""
+    """(kept records, rejected records) of `run`/curated by their ids, in the order of the corpus."""
     folder = run / "curated"
     found = [
         {record.id: record for _, rows in corpus.records(folder, part) for record in rows}
@@ -85,6 +85,6 @@ def parts(run: Path) -> tuple[dict[str, Record], dict[str, Record]]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder by its name, but for locks."""
+    """Every file below a folder by its name, except locks."""
     paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != ".lock"]
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in paths}

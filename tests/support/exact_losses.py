@@ -1,4 +1,6 @@
-"""The losses by their definitions: probabilities, float64, the full vocabulary. Autograd gives their gradients."""
+"""The losses by their definitions: probabilities in float64 over the full vocabulary. Autograd
+gives their gradients.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ HEADS = {"plain": {}, "scaled": {"scale": 0.25}, "capped": {"softcap": 3.0}, "bo
 
 
 def teacher_and_student(seed: int = 0, scale: float = 2.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities of a random teacher, and logits of a random student: both (N, V)."""
+    """(log-probabilities of a random teacher, logits of a random student), both of shape (N, V)."""
     generator = torch.Generator().manual_seed(seed)
     teacher = torch.randn(N, V, generator=generator) * scale
     student = torch.randn(N, V, generator=generator) * scale
@@ -39,7 +41,7 @@ def teacher_and_student(seed: int = 0, scale: float = 2.0) -> tuple[torch.Tensor
 
 
 def value_and_gradient(loss: Loss, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each token's loss, and the gradient of their sum."""
+    """(loss of each token, gradient of the sum of the losses)."""
     z = z.clone().requires_grad_()
     value = loss(z)
     (gradient,) = torch.autograd.grad(value.sum(), z)
@@ -47,12 +49,12 @@ def value_and_gradient(loss: Loss, z: torch.Tensor) -> tuple[torch.Tensor, torch
 
 
 def loss_of(target: losses.Target, name: str, **parameters: Any) -> Loss:
-    """The product's loss as a function of the student's logits."""
+    """The package's loss as a function of the student's logits."""
     return lambda z: divergence(z, target, name, **parameters)
 
 
 def exact_of(name: str, target: losses.Target, logp: torch.Tensor, temperature: float, **shape: float) -> Loss:
-    """The loss by its definition as a function of the student's logits."""
+    """The loss by its definition, as a function of the student's logits."""
     return lambda z: exact(name, target, logp, z, temperature, **shape)
 
 
@@ -64,7 +66,7 @@ def draw(logp: torch.Tensor, draws: int, temperature: float, seed: int) -> logit
 
 
 def target_of(kind: str, logp: torch.Tensor, temperature: float, k: int = 8) -> losses.Target:
-    """A target of one kind from log-probabilities (N, V), as the product makes them."""
+    """A target of one kind from log-probabilities (N, V), as the package makes it."""
     if kind == "dense":
         return Dense(logp)
     if kind == "labels":
@@ -81,7 +83,7 @@ def kl(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def head_of(p: torch.Tensor, bucket: bool) -> torch.Tensor:
-    """The mask of the fewest outcomes that have half the teacher's mass, found by a loop."""
+    """The mask of the smallest set of outcomes with half of the teacher's probability, found by a loop."""
     head = torch.zeros_like(p, dtype=torch.bool)
     for row, inside in zip(p, head, strict=True):
         mass = 0.0
@@ -102,7 +104,7 @@ def exact(
     beta: float = 0.5,
     alpha: float = 0.1,
 ) -> torch.Tensor:
-    """The definition, in probabilities and float64, over the full vocabulary; autograd gives its gradient."""
+    """The loss by its definition, in float64 probabilities over the full vocabulary. Autograd gives its gradient."""
     p, q = (logp.double() / temperature).softmax(-1), (z.double() / temperature).softmax(-1)
     if name == "mse":
         a, b = logp.double(), z.double()
@@ -140,5 +142,5 @@ def exact(
 
 
 def close(value: torch.Tensor, expected: torch.Tensor) -> float:
-    """Largest error, relative to one or to what is expected, whichever is larger."""
+    """The largest error. Errors are relative to the expected value where it is above one, and absolute elsewhere."""
     return float(((value.double() - expected).abs() / expected.abs().clamp(min=1)).max())

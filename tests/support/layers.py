@@ -1,4 +1,4 @@
-"""Rows and models for tests of losses on a teacher's layers."""
+"""Rows and models for tests of losses on hidden states and attention relations."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ NARROW = {"config": {"num_hidden_layers": 1, "hidden_size": 8, "intermediate_siz
 
 
 def rows(same_prompt: bool = True, count: int = 7) -> list[Example]:
-    """Rows of growing length; with another prompt for the teacher unless `same_prompt`."""
+    """Rows of growing length. Without `same_prompt`, the teacher has another prompt."""
     rng = np.random.default_rng(0)
     examples = []
     for n in range(count):
         prompt, asked, completion = (rng.integers(0, 256, size).tolist() for size in (3 + n, 9 + n % 2, 1 + 2 * n))
-        asked = [*range(100, 120), *asked]  # few-shot prompts begin alike
+        asked = [*range(100, 120), *asked]  # the prompts share a prefix, as few-shot prompts do
         target = logits.TopK(
             rng.permuted(np.tile(np.arange(V), (len(completion), 1)), axis=1)[:, :K].astype(np.int32),
             np.full((len(completion), K), np.log(0.9 / K), np.float32),
@@ -40,12 +40,12 @@ def rows(same_prompt: bool = True, count: int = 7) -> list[Example]:
 
 
 def section(**terms: Any) -> TrainSection:
-    """A section with these losses on layers."""
+    """A section `train` with these losses on layers."""
     return TrainSection.model_validate({"kd_weight": 0.5, **terms})
 
 
 def narrow(teacher: Weights) -> torch.nn.Module:
-    """A student of another depth, width and number of heads."""
+    """A student with another depth, width and number of heads than the teacher."""
     changes = {
         "num_hidden_layers": 2,
         "hidden_size": 8,
@@ -64,7 +64,7 @@ def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 def trained(
     small_run: SmallRuns, out: Path, student: dict[str, Any] = NARROW, cut: int | None = None, **changes: Any
 ) -> Path:
-    """The folder of a decoder that is trained with such losses; stopped after `cut` steps."""
+    """Trains a decoder with these losses and returns its folder. Training stops after `cut` steps."""
     recipe, run = small_run(logits={"kind": "topk", "k": 9}, split=HELD_OUT, seeds=16)
     assert recipe.train is not None
     values = recipe.train.model_dump(mode="json", exclude_none=True)

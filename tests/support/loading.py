@@ -1,4 +1,4 @@
-"""How often a test loads weights."""
+"""Counts how often a test loads weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from synthgen.lm import weights
 
 
 def loads_of(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Gets the name of each model whose weights are loaded from now on."""
+    """A list that gets the name of each model whose weights are loaded from now on."""
     names: list[str] = []
     real = weights.load_model
 

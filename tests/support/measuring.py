@@ -22,20 +22,20 @@ _EXPORTS = ("distill.exporting.parity.measure",)
 
 
 def measure(function: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """As `distill.cost.measure`, JSON included, but in this process."""
+    """Does what `distill.cost.measure` does, with JSON, but in this process."""
     measured = resolve(function)(json.loads(json.dumps(arguments)))
     return {**json.loads(json.dumps(measured)), "peak_rss_bytes": peak_rss()}
 
 
 def measure_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have evaluations and exports start no processes, for the rest of a test."""
+    """Evaluations and exports start no processes for the rest of a test."""
     for place in (*_EVALUATIONS, *_EXPORTS):
         monkeypatch.setattr(place, measure)
 
 
 @contextmanager
 def measured_here() -> Iterator[None]:
-    """While this is open, evaluations start no processes."""
+    """Within this context, evaluations start no processes."""
     with ExitStack() as stack:
         for place in _EVALUATIONS:
             stack.enter_context(patch(place, measure))

@@ -1,4 +1,4 @@
-"""What a run's folder holds, read back: rows, failures, the manifest, and the bytes of every file."""
+"""Reads back a run's folder: rows, failures, the manifest, and the bytes of every file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def reason(check: str, text: str, rule: str = "", score: float | None = None) ->
 
 
 def training_of(kind: str) -> dict[str, Any]:
-    """What training.json holds beside a student of this kind that no training made."""
+    """The content of training.json for a student of this kind that was not trained."""
     made = Training(student="made by a test", learns_by="", learned_from="", steps=0, rows=0, metrics={}, kind=kind)
     return made.to_dict()
 
@@ -48,14 +48,15 @@ def read(folder: Path) -> tuple[list[Record], list[dict[str, Any]], dict[str, An
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """The bytes of each file below a folder, by its name."""
+    """The bytes of each file below a folder, by name."""
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def check_logits(folder: Path, records: list[Record], k: int = 8) -> dict[tuple[str, str], tuple[Path, Any, int]]:
-    """Assert that every row has distributions of its own teacher, aligned with its tokens.
+    """Asserts that every row has distributions of its own teacher, aligned with its tokens.
 
-    Returns (path, shard, row in the shard) by teacher and row id."""
+    Returns (path, shard, row in the shard) by teacher and row id.
+    """
     where = {}
     for part in sorted(folder.glob("logits/*")):
         for path in sorted(part.glob("*.parquet")):

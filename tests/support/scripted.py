@@ -1,4 +1,4 @@
-"""Strategies that are fed scripted replies instead of a teacher's.
+"""Runs strategies with scripted replies instead of a teacher.
 
 job = jobs_of(write(tmp_path, strategy="vote"))[0]
 rows, failures, asked = play(job, ["3", "4", "3"], ["3"])
@@ -31,7 +31,9 @@ THREE = {**TWO, "three": {"model": "org/three", "license": "MIT"}}
 
 
 def write(folder: Path, seeds: int = 6, templates: dict[str, str] | None = None, /, **sections: Any) -> Path:
-    """Write a recipe with numbered seeds and templates; returns its path. `sections` replace its own; None: none."""
+    """Writes a recipe with numbered seeds and templates, and returns its path. `sections` replace sections of the
+    recipe, and None removes a section.
+    """
     folder.mkdir(exist_ok=True)
     rows = [
         {
@@ -60,19 +62,19 @@ def write(folder: Path, seeds: int = 6, templates: dict[str, str] | None = None,
 
 
 def identified(recipe: Recipe) -> Jobs:
-    """All jobs of a recipe; the models' names stand for their revisions."""
+    """All jobs of a recipe. The models' names are used as their revisions."""
     jobs = read_inputs(recipe).jobs()
     setting = jobs.setting
     return Jobs(Setting(setting.recipe, setting.prompt, setting.seeds, setting.versions))
 
 
 def jobs_of(path: Path) -> list[Job]:
-    """All jobs of a written recipe."""
+    """All jobs of a recipe that `write` wrote."""
     return list(identified(load_recipe(path)).one_by_one())
 
 
 def seen(query: Query) -> SimpleNamespace:
-    """What a query asks and where it comes from, as attributes of one object."""
+    """The request and the lineage of a query, as attributes of one object."""
     return SimpleNamespace(**query.request._asdict(), **query.lineage._asdict())
 
 
@@ -82,7 +84,7 @@ def first(job: Job) -> list[SimpleNamespace]:
 
 
 def play(job: Job, *rounds: list[str | Reply]) -> tuple[list[Record], list[Failure], list[list[SimpleNamespace]]]:
-    """(rows, failures, queries of each round) of a job whose replies are `rounds`, each a list of texts or Replies."""
+    """(rows, failures, queries of each round) of a job. `rounds` has the replies of each round, as texts or Replies."""
     steps = runner(job.recipe)(job)
     asked = [[seen(query) for query in next(steps)]]
     for texts in rounds:
@@ -98,7 +100,7 @@ def play(job: Job, *rounds: list[str | Reply]) -> tuple[list[Record], list[Failu
 
 
 def at_once(job: Job) -> list[str]:
-    """The kinds of failure of a job that ends before it asks anything."""
+    """The kinds of failure of a job that ends before its first request."""
     try:
         next(runner(job.recipe)(job))
     except StopIteration as done:
@@ -107,10 +109,10 @@ def at_once(job: Job) -> list[str]:
 
 
 def roles(record: Record) -> Counter[str]:
-    """How many sources of each role a row has."""
+    """The number of sources of each role in a row."""
     return Counter(source["role"] for source in record.sources)
 
 
 def scores(record: Record) -> dict[str, float]:
-    """A row's scores by name."""
+    """The scores of a row by name."""
     return {score["name"]: score["value"] for score in record.scores}

@@ -22,7 +22,7 @@ _TEMPLATE = (
 
 
 def byte_tokenizer(merges: Sequence[tuple[str, str]] = (), *, words: bool = False) -> Any:
-    """A tokenizer of bytes, and of those that `merges` make of them; with `words`, text is cut as GPT-2 cuts it."""
+    """A tokenizer of bytes and of the tokens that `merges` make. With `words`, it splits text as GPT-2 does."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -46,7 +46,7 @@ def small_teacher(
     words: bool = False,
     **config_keys: Any,
 ) -> Path:
-    """A Llama with random weights and the tokens of `byte_tokenizer`, saved as any model is."""
+    """A Llama with random weights and the tokens of `byte_tokenizer`, saved like any other model."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

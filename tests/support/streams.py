@@ -1,4 +1,4 @@
-"""A small run, streamed and, as revision 199c186 did it, read whole: for the tests of both."""
+"""A small run that is read as a stream, or whole as in revision 199c186."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from synthgen import corpus, logits
 from synthgen.teachers.transformers import LocalModel
 
 LOGITS = {"sampled": {"kind": "sampled", "draws": 9}, "topk": {"kind": "topk", "k": 7, "temperature": 2.0}}
-# Both samples of a seed are greedy: the second is rejected as a copy. Rows of two words are degenerate.
+# Both samples of a seed are greedy, so the second one is rejected as a copy. Rows of two words are degenerate.
 SECTIONS = {
     "seeds": 24,
     "generate": {"num_generations": 2, "max_new_tokens": 16, "shard_size": 8, "temperature": 0.0},
@@ -29,12 +29,12 @@ SECTIONS = {
 }
 
 
-_MADE = []  # one for all files of tests
+_MADE = []  # one folder for all test files
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
-    """`made(name, **sections)`: recipe and folder of a run with one small teacher."""
+    """`made(name, **sections)` returns recipe and folder of a run. All runs have the same small teacher."""
     if not _MADE:
         _MADE.append(small_runs(tmp_path_factory.mktemp("stream")))
     return _MADE[0]
@@ -52,7 +52,9 @@ def reader(teacher) -> Reader:
 
 @pytest.fixture(scope="session")
 def ensemble_run(tmp_path_factory):
-    """`ensemble_run(logits)`: recipe and folder of a run in which `a` answers, and `b` and `c` score its rows."""
+    """`ensemble_run(logits)` returns recipe and folder of a run in which `a` answers, and `b` and
+    `c` score its rows.
+    """
     folder = tmp_path_factory.mktemp("several")
     models = {name: str(small_teacher(folder / f"teacher-{name}", seed)) for seed, name in enumerate("abc")}
     teachers = {name: {"model": model, "license": "Apache-2.0", "device": "cpu"} for name, model in models.items()}
@@ -78,7 +80,9 @@ MARKER = "#"
 
 @pytest.fixture(scope="session")
 def rationale_run(tmp_path_factory):
-    """(recipe, run, teacher) of scored completions: a rationale, `MARKER` and an answer; one has no marker."""
+    """(recipe, run, teacher) of scored completions with a rationale, `MARKER` and an answer. One completion has no
+    marker.
+    """
     folder = tmp_path_factory.mktemp("rationales")
     task = small_task(
         folder / "task",
@@ -104,7 +108,7 @@ def rationale_run(tmp_path_factory):
 
 @pytest.fixture
 def run(made, tmp_path) -> Path:
-    """A copy of the run with draws, to change."""
+    """A copy of the run with draws, which a test may change."""
     whole = made("sampled", logits=LOGITS["sampled"], **SECTIONS)[1]
     return Path(shutil.copytree(whole, tmp_path / "run", ignore=shutil.ignore_patterns("cache")))
 
@@ -113,7 +117,7 @@ def opened(run: Path, reader: Reader, **more):
     return open_stream(run / "curated", reader, run / "cache", Choice(**{"max_length": 512, **more}))
 
 
-# The whole corpus in memory: what revision 199c186 did
+# The whole corpus in memory, as in revision 199c186
 
 
 def reference_rows(folder: Path, split: str, share: float = 1.0):
@@ -171,7 +175,7 @@ def expand(examples) -> list[Example]:
 
 
 def same(ours: Example, theirs: Example) -> None:
-    """Every field is equal, and of one type; so is every array of the distribution."""
+    """Asserts that all fields and all arrays of the distribution are equal and of equal types."""
     for name in ("id", "prompt", "completion", "kept", "teacher_prompt", "task", "parts"):
         a, b = getattr(ours, name), getattr(theirs, name)
         assert (a, type(a)) == (b, type(b)), name

@@ -1,4 +1,4 @@
-"""Functions of tasks for tests of executors, in a module that a worker process imports quickly."""
+"""Task functions for tests of executors, in a module that a worker process imports quickly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from synthgen.executor import Services
 
 
 def squared(number: int, services: Services) -> tuple[int, int]:
-    """The square, and the process that computed it; small numbers take longest."""
+    """(the square, the id of the process that computed it). Small numbers take longest."""
     time.sleep(0.05 / (number + 1))
     return number * number, os.getpid()
 

@@ -1,4 +1,4 @@
-"""Training in tests: small runs that are shared, a training that is cut short, and what a student's folder says.
+"""Helpers for tests of training: shared small runs, training that is cut short, and the results in a student's folder.
 
 student = student_of(recipe, run, tmp_path / "student", learning_rate=0.1)    # the folder
 resumes_everywhere(lambda folder, ui: train(recipe, run, folder, ui=ui), tmp_path, cuts=[1, 3])
@@ -25,11 +25,13 @@ LOOSE = {"answer": False, "truncated": False, "repetition": None, "length": None
 HELD_OUT = {"test": 0.25, "validation": 0.25}
 
 SmallRuns = Callable[..., tuple[Recipe, Path]]
-"""`small_run(**sections)`: the recipe and the run of a small teacher; the same sections give the same run."""
+"""`small_run(**sections)` returns recipe and run of a small teacher. The same sections give the same run."""
 
 
 def shared_runs(folder: Path) -> SmallRuns:
-    """Runs of one small teacher, generated and curated when they are first wanted. Students go elsewhere."""
+    """Runs of one small teacher. Each run is generated and curated when it is first needed. Students need another
+    folder.
+    """
     teacher = small_teacher(folder / "teacher")
 
     def make(**sections: Any) -> tuple[Recipe, Path]:
@@ -57,12 +59,12 @@ def changed(recipe: Recipe, **changes: Any) -> Recipe:
 
 
 def student_of(recipe: Recipe, run: Path, out: Path, **changes: Any) -> Path:
-    """The folder of the student that is trained with some keys of `train` changed."""
+    """Trains a student with some keys of `train` changed, and returns its folder."""
     return distill.train(changed(recipe, **changes), run, out).folder
 
 
 class Cut(UI):
-    """Stops training, as Ctrl-C does, once `steps` steps are done."""
+    """Stops training after `steps` steps, as Ctrl-C does."""
 
     def __init__(self, steps: int) -> None:
         super().__init__(quiet=True)
@@ -83,8 +85,9 @@ class Cut(UI):
 def resumes_everywhere(
     act: Callable[[Path, UI | None], Any], folder: Path, cuts: Iterable[int], again: Sequence[int] = ()
 ) -> Path:
-    """Train whole, then cut after each number of steps of `cuts`, and over and over after each of `again`: the same
-    bytes in every file. Returns the folder of the student that was trained whole."""
+    """Trains once without a cut, once with a cut after each number of steps in `cuts`, and with repeated cuts for each
+    number in `again`. Asserts that all files have the same bytes. Returns the folder of the training without a cut.
+    """
     whole = folder / "whole"
     act(whole, None)
     names = [p.relative_to(whole) for p in whole.rglob("*") if p.is_file() and p.suffix != ".lock"]
@@ -106,7 +109,7 @@ def resumes_everywhere(
 
 
 def training_of(folder: Path) -> Training:
-    """What training.json of a student says."""
+    """The content of a student's training.json."""
     return read_training(folder / "training.json")
 
 

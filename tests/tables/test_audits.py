@@ -1,4 +1,4 @@
-"""An audit that is added from outside decides the gate, and is in the report, without another change."""
+"""An audit from outside decides the gate and is in the report, without any other change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from synthgen.tables.audits import AUDITS, Audit
 
 
 def counts(subject, section) -> AuditResult:
-    """Denies a corpus of more than two rows."""
+    """Denies a corpus with more than two rows."""
     rows = subject.manifest["counts"]["rows"]
     finding = Finding("the corpus", "size", "two rows", "DENY" if rows > 2 else "ALLOW", (f"{rows} rows",))
     return AuditResult(finding.status, (finding,), {"size": {"rows": rows}})

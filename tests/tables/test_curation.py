@@ -1,5 +1,6 @@
-"""An edit, a check and a sweep that are added from outside work end to end: the recipe knows their keys, their verdicts
-are written, and `show` and the page count them; no other line of the project knows them."""
+"""An edit, a check and a sweep from outside work without any other change. The recipe accepts their keys, their
+verdicts are written, and `show` and the page count them.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +24,13 @@ from synthgen.tables.section import Section
 
 
 class Tail(Section):
-    """What the toy edit cuts off."""
+    """The word that the toy edit cuts off."""
 
     word: str = " END"
 
 
 def cut(batch: pa.RecordBatch, section: Tail, services) -> pa.RecordBatch:
-    """Cut a word off the end of completions, and say so in `edits`."""
+    """Cuts a word off the end of completions, and records this in `edits`."""
     completions, rows, entries = batch["completion"].to_pylist(), [], []
     for number, messages in enumerate(completions):
         text = messages[-1]["content"]
@@ -51,7 +52,7 @@ class Letters(Section):
 
 
 def short(batch: pa.RecordBatch, section: Letters, services) -> synthgen.Verdicts:
-    """Drops completions that are long; scores their letters."""
+    """Rejects long completions. The score is the number of letters."""
     lengths = np.array([len(text) for text in batch["completion.text"].to_pylist()], float)
     rejected = {
         row: synthgen.Rejection(f"{lengths[row]:.0f} letters", lengths[row], "most", section.most, teaches="all")
@@ -61,13 +62,13 @@ def short(batch: pa.RecordBatch, section: Letters, services) -> synthgen.Verdict
 
 
 class Alike(Section):
-    """How many letters two completions must begin with in common."""
+    """Number of letters at the beginning that two completions must have in common."""
 
     letters: int = 3
 
 
 def first_letters(batch: pa.RecordBatch, section: Alike, services) -> pa.Table:
-    """One key for each row, and a second one that no other row has."""
+    """One key for each row from its first letters, and a second key that only this row has."""
     texts = batch["completion.plain"].to_pylist()
     keys = [hashlib.blake2b(text[:2].encode(), digest_size=8).digest() for text in texts]
     own = [hashlib.blake2b(f"{number}".encode(), digest_size=8).digest() for number in batch["row"].to_pylist()]
@@ -87,7 +88,7 @@ def likely(signatures: pa.Table, section: Alike, services) -> pa.Table:
 
 
 def proven(pairs: pa.Table, texts, section: Alike, services) -> pa.Table:
-    """Pairs whose texts, fetched by number, begin alike; the score is the number of letters in common."""
+    """Pairs of rows whose completions begin alike. The score is the number of common letters."""
     rows, twins = (np.array(pairs[name].to_pylist(), np.int64) for name in ("row", "twin"))
     left, right = texts(rows)["completion.plain"].to_pylist(), texts(twins)["completion.plain"].to_pylist()
     scores = [
@@ -99,7 +100,7 @@ def proven(pairs: pa.Table, texts, section: Alike, services) -> pa.Table:
 
 
 def first_of_each(pairs: pa.Table, order, section: Alike, services) -> pa.Table:
-    """Drop each row for the first row that stays and that it is like."""
+    """Rejects each row for the first kept row that it forms a pair with."""
     gone: dict[int, dict] = {}
     for pair in sorted(pairs.to_pylist(), key=lambda p: (p["row"], p["twin"])):
         if pair["twin"] not in gone and pair["row"] not in gone:
@@ -221,6 +222,6 @@ def test_the_users_own_columns_are_read_and_carried(tmp_path, monkeypatch):
 
 
 def low(batch: pa.RecordBatch, section, services) -> synthgen.Verdicts:
-    """Drops rows of a high level."""
+    """Rejects rows with a high level."""
     pairs = enumerate(zip(batch["level"].to_pylist(), batch["source_id"].to_pylist(), strict=True))
     return synthgen.Verdicts({n: synthgen.Rejection(f"{name} is high") for n, (level, name) in pairs if level > 1})

@@ -1,4 +1,4 @@
-"""A format of data sets that is added from outside is read, trained on and shown without another change."""
+"""A dataset format from outside is read, trained on and shown, without any other change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def is_toy(row) -> bool:
 
 
 def toy(row) -> list[Turns]:
-    """A row of a question with a good and a bad answer."""
+    """A row with a question, a good answer and a bad answer."""
     if not row.get("good"):
         raise ValueError("no good answer")
     prompt = [{"role": "user", "content": row["ask"]}]

@@ -1,4 +1,4 @@
-"""A kind of student from outside is evaluated, carded and shown on the page, without an edit anywhere else."""
+"""A kind of student from outside is evaluated and shown on its card and the page, without any other change."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from synthgen.tables.students import KINDS
 
 
 def listen(subject: Subject) -> Evaluation:
-    """Counts the letters of the held-out texts, and says that a parrot repeats half of them."""
+    """Counts the letters of the held-out texts, and claims that a parrot repeats half of them."""
     texts = [row.text for row in subject.held_out()]
     return Evaluation(
         kind="",
@@ -42,7 +42,7 @@ PARROT = replace(KINDS["classifier"], evaluate=listen, library_name="feathers", 
 
 @pytest.fixture
 def run(finished, tmp_path, monkeypatch) -> Path:
-    """The run whose student is a parrot."""
+    """A run with a parrot as student."""
     run = shutil.copytree(finished.run, tmp_path / "run")
     (run / "student" / "evaluation.json").unlink()
     training = json.loads((run / "student" / "training.json").read_text())

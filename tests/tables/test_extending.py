@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md are run as they are printed: each adds an entry of a table, which then works."""
+"""Runs the examples of docs/extending.md as they are printed. Each example adds an entry to a table and uses it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TABLES = {
 
 
 def example(heading: str) -> str:
-    """The Python of one section of the page."""
+    """The Python code in one section of the page."""
     (section,) = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     (code,) = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     return str(code)
@@ -38,7 +38,7 @@ def example(heading: str) -> str:
 
 @pytest.fixture
 def run_example(monkeypatch):
-    """A function that runs an example. The tables have their own entries again after the test."""
+    """A function that runs an example. After the test the tables have their old entries."""
     before = {name: dict(table) for name, table in TABLES.items()}
 
     def run(heading: str) -> None:
@@ -53,7 +53,7 @@ def run_example(monkeypatch):
 
 
 def command(*words: object) -> str:
-    """Run a command of either program; its stdout."""
+    """Runs a command of either program and returns its stdout."""
     program, *rest = map(str, words)
     main = {"synthgen": synthgen.cli.main, "distill": distill.cli.main}[program]
     done = CliRunner().invoke(main, rest)
@@ -70,7 +70,7 @@ def test_every_section_of_the_page_is_tried_here():
 def test_the_task(tmp_path):
     (text,) = re.findall(r"^```yaml\n(# my-task.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     values = yaml.safe_load(text)
-    values["teacher"]["model"] = str(small_teacher(tmp_path / "teacher"))  # the page's model is on the hub
+    values["teacher"]["model"] = str(small_teacher(tmp_path / "teacher"))  # the page names a model on the hub
     values["generate"] = {"max_new_tokens": 4}
     (tmp_path / "my-task").mkdir()
     (tmp_path / "my-task" / "recipe.yaml").write_text(yaml.safe_dump(values))
@@ -95,7 +95,7 @@ def test_the_check(tmp_path, run_example):
 
 
 def test_the_engine_and_the_strategy(tmp_path, run_example):
-    """A run whose teacher adds: the strategy asks it twice, and what it cannot answer is a failure."""
+    """The teacher adds numbers, and the strategy asks it twice. A sum that is too large for it becomes a failure."""
     run_example("An engine")
     run_example("A strategy")
     teacher = {"engine": "adder", "license": "CC0-1.0", "most": 14}

@@ -1,4 +1,4 @@
-"""A format of models from outside is exported, gated, carded and shown on the page, without an edit anywhere else."""
+"""A model format from outside is exported, gated and shown on its card and the page, without any other change."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from synthgen.results.measures import Measure, Quantiles
 from synthgen.tables.formats import MODEL_FORMATS, ModelFormat
 from synthgen.tables.students import KINDS
 
-REFERENCE = "test_model_formats:carve"  # tests/tables is on the path, as the place of an outsider's module would be
+REFERENCE = "test_model_formats:carve"  # tests/tables is on the path, like a user's own module
 
 
 def carve(job: Job) -> Export:
-    """Writes a student as a text, and finds that half of it is legible."""
+    """Writes a student as text, and claims that half of it is legible."""
     rows = first_rows(job.source, "test")
     durable.write_text(job.out / "stone.txt", f"{job.kind} of {len(rows)} rows")
     return Export(
@@ -92,15 +92,15 @@ def test_the_command_takes_it_and_its_gate_decides(run, monkeypatch):
 
 
 def test_a_kind_brings_its_own_writers(run, monkeypatch):
-    """A kind of student from outside names the function for a format that does not know it."""
+    """A kind of student from outside brings its own function for an existing format."""
     training = run / "student" / "training.json"
     training.write_text(json.dumps({**json.loads(training.read_text()), "kind": "toy"}))
     toy = replace(KINDS["classifier"], exports={"stone": carve}, not_exported="carve it by hand")
     monkeypatch.setitem(KINDS, "toy", toy)
     assert distill.export(run, "stone").kind == "toy"
-    with pytest.raises(UserError, match="a student of kind 'toy', which is not exported to onnx") as caught:
+    with pytest.raises(UserError, match="a student of kind 'toy', which cannot be exported to onnx") as caught:
         distill.export(run, "onnx")
-    assert caught.value.hint == "export it with --to stone"
+    assert caught.value.hint == "export the student with --to stone"
     monkeypatch.setitem(KINDS, "toy", replace(toy, exports={}))
     with pytest.raises(UserError) as caught:
         distill.export(run, "onnx")

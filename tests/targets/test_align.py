@@ -1,4 +1,4 @@
-"""Teachers with another tokenizer: where texts are cut, what is exact there, and ULD by brute force."""
+"""Teachers with another tokenizer: where texts are cut, which values are exact, and ULD computed by its formula."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TRANSLATION = Translation(shared(STUDENTS, TEACHERS, 8), 7, 8)
 
 
 def segmented(rng, text: bytes, vocabulary: Vocabulary) -> list[int]:
-    """One of the ways to write a text."""
+    """A random tokenization of a text."""
     ids: list[int] = []
     while text:
         fit = [i for i, piece in enumerate(vocabulary.pieces) if piece and text.startswith(piece)]
@@ -61,7 +61,7 @@ def test_cuts_are_the_bytes_where_both_begin_a_token():
 def test_texts_that_differ_and_a_space_of_its_own():
     assert cuts([0, 1], STUDENTS, [1, 1], TEACHERS) is None
     assert cuts([0, 6, 1], STUDENTS, [1, 0], TEACHERS) is None, "a special token within"
-    # " a" against "a": the first part is left out, since " a" as a token is not "a".
+    # The tokens " a" and "a" differ, so the first part is left out.
     assert cuts([4, 1, 0], STUDENTS, [1, 0, 1], TEACHERS) == [(slice(1, 2), slice(1, 2)), (slice(2, 3), slice(2, 3))]
 
 
@@ -74,7 +74,7 @@ def stored(logp: torch.Tensor, k: int) -> logits.TopK:
 
 
 def example(a: list[int], b: list[int], k: int, seed: int = 0) -> tuple[Example, torch.Tensor, list]:
-    """A row with targets of a random teacher; and the teacher's whole distributions."""
+    """(a row with targets of a random teacher, the teacher's whole distributions, the parts)."""
     logp = (2 * torch.randn(len(b), 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))).log_softmax(
         -1
     )
@@ -128,7 +128,7 @@ def test_shared_tokens_are_exact_and_the_rest_one_outcome(k):
 
 
 def uld_by_hand(e: Example, logp: torch.Tensor, parts, z: torch.Tensor, b: list[int], k: int) -> torch.Tensor:
-    """The paper's formula, a part at a time, in float64; what is not kept is spread evenly."""
+    """The formula of the paper, one part at a time, in float64. The probability outside the top-k is spread evenly."""
     total = torch.zeros((), dtype=torch.float64)
     for own, theirs in parts:
         if own.stop - own.start == theirs.stop - theirs.start == 1:
@@ -164,7 +164,7 @@ def test_uld_against_float64(k, with_head, monkeypatch):
     assert [len(e.parts) for e in batch] == [2, 1, 0, 1]
     generator = torch.Generator().manual_seed(2)
     count = sum(len(e.completion) for e in batch)
-    weight = torch.randn(9, 4, dtype=torch.float64, generator=generator, requires_grad=True)  # two rows of padding
+    weight = torch.randn(9, 4, dtype=torch.float64, generator=generator, requires_grad=True)  # two rows are padding
     h = torch.randn(count, 4, dtype=torch.float64, generator=generator, requires_grad=True)
     z = h @ weight.T
     wanted, start = torch.zeros((), dtype=torch.float64), 0
@@ -207,7 +207,9 @@ STUDENT = {"student": {"kind": "decoder", "layers": 1}, "batch_size": 4, "max_st
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """`runs(**train)`: the recipe of a corpus of byte tokens, and its run; a teacher of words scored the text."""
+    """`runs(**train)` returns the recipe and the run of a corpus of byte tokens. A teacher with word tokens scored its
+    text.
+    """
     folder = tmp_path_factory.mktemp("across")
     bytes_, words = small_teacher(folder / "bytes"), small_teacher(folder / "words", 1, merges=MERGES)
 
@@ -277,11 +279,11 @@ def test_a_student_of_another_tokenizers_teacher(runs, tmp_path):
 
 def test_what_is_refused(runs, tmp_path):
     wanted, run = runs(across={"tokenizer": runs()[0].teacher.model})
-    with pytest.raises(CorpusError, match="made with another tokenizer"):
+    with pytest.raises(CorpusError, match="not made with the tokenizer of"):
         train(wanted, run, tmp_path / "student")
     wanted, run = runs(across={"run": str(run)})
-    with pytest.raises(CorpusError, match="has scored no rows"):
+    with pytest.raises(CorpusError, match="has no scores for rows"):
         train(wanted, run, tmp_path / "student")
-    for section, says in (({"teacher": "a"}, "another run's teacher"), ({"kd_weight": 0}, "none are learned from")):
+    for section, says in (({"teacher": "a"}, "the teacher of another run"), ({"kd_weight": 0}, "learns from none")):
         with pytest.raises(RecipeError, match=says):
             runs(**section)

@@ -1,4 +1,4 @@
-"""Merged distributions of several teachers: exact where they can be, bounded where not, unbiased for draws."""
+"""Merged distributions of several teachers: exact where possible, bounded elsewhere, and without bias for draws."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HOWS = ["mean", "pool"]
 
 
 def teachers(count: int = 3, seed: int = 0, scale: float = 2.0) -> torch.Tensor:
-    """Log-probabilities (K, N, V) of teachers that are alike, in float64."""
+    """Log-probabilities (K, N, V) of similar teachers, in float64."""
     generator = torch.Generator().manual_seed(seed)
     common = torch.randn(1, N, V, generator=generator, dtype=torch.float64)
     own = torch.randn(count, N, V, generator=generator, dtype=torch.float64)
@@ -47,13 +47,15 @@ def metas(count: int = 3, temperature: float = 1.0, k: int = 8, size: int = V) -
 
 
 def combined(logp_KNV: torch.Tensor, weights, how: str) -> torch.Tensor:
-    """The reference: dense, float64."""
+    """The merged distribution, computed on the whole vocabulary in float64."""
     w = torch.tensor(weights, dtype=torch.float64)[:, None, None]
     return (w.log() + logp_KNV).logsumexp(0) if how == "mean" else (w * logp_KNV).sum(0).log_softmax(-1)
 
 
 def spread(target: logits.TopK, temperature: float) -> torch.Tensor:
-    """A target as a dense distribution: what is left out, shared evenly by the ids that are not kept. By hand."""
+    """A target as a dense distribution, computed by a loop. The residual mass is shared equally by ids that are not
+    kept.
+    """
     out = torch.zeros(len(target), V, dtype=torch.float64)
     for n in range(len(target)):
         kept = [int(i) for i in target.ids[n] if i < V]
@@ -71,7 +73,7 @@ def as_loss(target: logits.TopK) -> losses.TopK:
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_whole_vocabularies_merge_exactly(how, temperature):
-    """Values and gradients of the losses, at the temperature, are those of the dense reference."""
+    """Values and gradients of the losses at the temperature equal those of the dense reference."""
     logp = teachers()
     targets = [stored(p, V, temperature) for p in logp]
     target = as_loss(merged(targets, metas(temperature=temperature, k=V), WEIGHTS, how))
@@ -141,7 +143,7 @@ def test_errors_are_bounded_by_what_was_left_out(temperature):
 @pytest.mark.parametrize("name", ["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "cross_entropy"])
 @pytest.mark.parametrize("how", HOWS)
 def test_empty_slots_teach_nothing(name, how):
-    """Against float64 over the union and one bucket, written out for each row: values and gradients."""
+    """Values and gradients are compared with float64 over the union of ids and one bucket, written out for each row."""
     temperature = 2.0
     targets = [stored(p, 5, temperature) for p in teachers()]
     found = merged(targets, metas(temperature=temperature, k=5), WEIGHTS, how)
@@ -178,7 +180,7 @@ def test_empty_slots_teach_nothing(name, how):
 
 
 def test_vocabularies_padded_to_different_sizes():
-    """Ids from the smaller vocabulary's size on are padding: left out, and what is there sums to one."""
+    """Ids beyond the smaller vocabulary are padding. They are left out, and the other probabilities sum to one."""
     logp = teachers(2)
     wide = torch.cat([logp[1], torch.full((N, 3), -1.0)], -1).log_softmax(-1)
     two = metas(2, k=6)
@@ -190,7 +192,9 @@ def test_vocabularies_padded_to_different_sizes():
 
 
 def test_slots_that_an_api_left_empty_do_not_count_as_kept():
-    """Such a slot repeats the first id with the floor: the id keeps its probability, the tail is shared by one more."""
+    """An empty slot repeats the first id with the lowest log-probability. The id keeps its probability, and one more id
+    shares the residual mass.
+    """
     logp = teachers(2)
     full, short = stored(logp[0], 4, 1.0), stored(logp[1], 3, 1.0)
     ids = np.concatenate([short.ids, short.ids[:, :1]], -1)
@@ -211,7 +215,7 @@ def drawn(logp_NV: torch.Tensor, draws: int, temperature: float, seed: int) -> l
 
 
 def z_scores(weights, temperature: float, repeats: int = 400) -> np.ndarray:
-    """How many standard errors the mean of mixed draws is from the weighted mean of the distributions."""
+    """The difference between the mean of mixed draws and the weighted mean of the distributions, in standard errors."""
     logp, draws = teachers(2), (20, 7)
     sizes = [{"vocab_size": V, "draws": n} for n in draws]
     targets = [drawn(p.repeat(repeats, 1), n, temperature, i) for i, (p, n) in enumerate(zip(logp, draws, strict=True))]
@@ -295,7 +299,7 @@ STUDENT = {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """`run(name, logits, **train)`: the recipe of three small teachers and the folder of its curated run."""
+    """`run(name, logits, **train)` returns the recipe of three small teachers and the folder of its curated run."""
     folder = tmp_path_factory.mktemp("ensemble")
     names = {n: str(small_teacher(folder / f"teacher-{n}", seed=i)) for i, n in enumerate("abc")}
     three = {n: {"model": model, "license": "Apache-2.0", "device": "cpu"} for n, model in names.items()}
@@ -325,7 +329,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def unanswered(monkeypatch):
-    """Evaluation without greedy answers, which are no subject here."""
+    """Evaluation without greedy answers, which these tests do not need."""
     monkeypatch.setattr("distill.evaluation.fidelity._answers", lambda *arguments: ({}, [], 0))
 
 
@@ -344,14 +348,14 @@ def test_a_student_of_an_ensemble_says_so(run, tmp_path, unanswered):
     assert far > 0
     write_model_card(student, recipe, corpus.verify(folder / "curated"))
     card = (student / "README.md").read_text()
-    assert "KL from what was taught" in card
+    assert "KL from the training targets" in card
     assert f"| {far:.3f} [" in next(line for line in card.splitlines() if line.startswith("| distilled"))
     shutil.copytree(student, folder / "student")
     page = html.unescape(synthgen.report(folder).path.read_text())
     assert words in page
-    assert "from what was taught" in page
+    assert "from the training targets" in page
     shutil.rmtree(folder / "student")
-    # What the first teacher is from the pool, by the reference of this file.
+    # The KL from the pool to the first teacher, by the reference of this file.
     merge = Merge(("a", "c"), "pool", "", (0.75, 0.25))
     data = load(folder / "curated", teacher.render, Choice(512, "test", teachers=("a", "c"), merge=merge))
     total = count = 0.0
@@ -381,7 +385,9 @@ def test_every_way_of_weighing_trains(run, tmp_path, wanted):
 
 
 def test_one_teacher_of_several_by_name(run, tmp_path, unanswered):
-    """The targets are that teacher's; an ensemble of one with all the weight teaches the same."""
+    """The targets are those of the named teacher. An ensemble that gives this teacher all the
+    weight teaches the same.
+    """
     recipe, folder = run(TOPK, teacher="b")
     alone = train(recipe, folder, tmp_path / "b")
     assert alone.training.targets.teacher.startswith("teacher-b@")
@@ -396,7 +402,7 @@ def test_one_teacher_of_several_by_name(run, tmp_path, unanswered):
         losses.divergence(z, losses.TopK(*topk_batch([e.target for e in d.examples])), "forward_kl").mean()
         for d in (one, both)
     ]
-    # The union is finer than b's own support, so its divergence is a little higher.
+    # The union has more outcomes than b's top-k, so its divergence is a little higher.
     assert float(values[0]) <= float(values[1]) + 1e-5
     assert float(values[0]) == pytest.approx(float(values[1]), rel=0.3)
     assert evaluate(recipe, folder, alone.folder, teacher=teacher).learned_from.endswith("of b")
@@ -427,18 +433,18 @@ def test_micro_batches_of_merged_targets_add_up(run, tmp_path):
 @pytest.mark.parametrize(
     ("kept", "section", "says"),
     [
-        (TOPK, {}, "name one in train.teacher, or merge them"),
+        (TOPK, {}, "name one teacher in train.teacher, or merge them"),
         (TOPK, {"teacher": "d"}, "the logits of 'd' are not stored"),
         (TOPK, {"ensemble": {"teachers": ["a", "x"]}}, "the logits of 'x' are not stored"),
         (TOPK, {"ensemble": {"teachers": ["a"]}}, "two or more teachers"),
         (TOPK, {"ensemble": {"teachers": ["a", "a"]}}, "named twice"),
-        (TOPK, {"ensemble": {"teachers": ["a", "b"], "by": "agreement"}}, "of two teachers"),
-        (TOPK, {"ensemble": {"teachers": {"a": 1, "b": 2}, "by": "uniform"}}, "weights already"),
+        (TOPK, {"ensemble": {"teachers": ["a", "b"], "by": "agreement"}}, "two teachers always get equal weights"),
+        (TOPK, {"ensemble": {"teachers": {"a": 1, "b": 2}, "by": "uniform"}}, "the teachers have weights"),
         (TOPK, {"ensemble": {"teachers": {"a": 1, "b": -2}}}, "greater than 0"),
         (TOPK, {"ensemble": {}, "teacher": "a"}, "not both"),
-        (TOPK, {"ensemble": {}, "kd_weight": 0}, "none are learned from"),
+        (TOPK, {"ensemble": {}, "kd_weight": 0}, "learns from none"),
         ({**TOPK, "kind": "sampled"}, {"ensemble": {"merge": "pool"}}, "not linear"),
-        ({**TOPK, "kind": "sampled"}, {"ensemble": {"by": "validation"}}, "draws give most of them as zero"),
+        ({**TOPK, "kind": "sampled"}, {"ensemble": {"by": "validation"}}, "draws give most tokens probability"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(run, kept, section, says):

@@ -1,4 +1,4 @@
-"""Terms from inside the teacher: against float64 loops, models run row by row, packing, splits, resume."""
+"""Losses on hidden states and relations: float64 loops, models run row by row, packing, split steps, resuming."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def objective(model, teacher, wanted: TrainSection) -> FromStored:
 
 
 def relations_by_hand(a: torch.Tensor, b: torch.Tensor, heads: int, queries: int) -> torch.Tensor:
-    """Σ KL over one sequence of queries, keys or values, a token and a head at a time."""
+    """The sum of KL over one sequence of queries, keys or values, computed for each token and head."""
     total = torch.zeros((), dtype=torch.float64)
     for head in range(heads):
         x, y = (part.double().chunk(heads, -1)[head] for part in (a, b))
@@ -93,14 +93,14 @@ def test_relation_term_against_float64(heads, queries, dtype):
     ((x,), (y,)) = (torch.autograd.grad(v, a) for v in (value, wanted))
     assert torch.allclose(x, y, atol=1e-5)
     assert float(relation_term(b, b, heads, queries)) == 0
-    # Longer prompts on one side: completion tokens alone are related.
+    # One side has longer prompts. Only completion tokens are related.
     longer = torch.cat([torch.ones(3, 12, dtype=dtype), b])
     last = relation_term(a, longer, heads, queries, keys=queries)
     assert float(last) == pytest.approx(float(relations_by_hand(a[-queries:], b[-queries:], heads, queries)), rel=1e-5)
 
 
 def test_a_prompt_without_tokens_is_refused(teacher):
-    """Nothing predicts the first token of its completion; the row before it in a bin would."""
+    """Nothing predicts the first token of the completion. In a packed bin, the row before would predict it."""
     with pytest.raises(ValueError, match="nothing predicts"):
         forward.completion_logits(teacher.model, [[1, 2], []], [[3], [4, 5]])
 
@@ -120,7 +120,7 @@ def test_uniform_layers():
 
 
 def by_rows(model, teacher, wanted: TrainSection, batch: list[Example], terms: LayerTerms) -> dict[str, torch.Tensor]:
-    """Both terms from each model's own outputs, a row at a time: no packing, no padding, no mask."""
+    """Both loss terms from each model's own outputs, row by row: without packing, padding or masks."""
     total = {"hidden": torch.zeros((), dtype=torch.float64), "relations": torch.zeros((), dtype=torch.float64)}
     for e in batch:
         sides = []
@@ -231,7 +231,7 @@ def test_packed_padded_and_split_alike(teacher, terms, same_prompt, monkeypatch)
 
 
 def test_a_model_whose_output_layer_is_not_known(teacher):
-    """Without a head the logits themselves come along: what the loss takes, and the same terms."""
+    """Without a known output layer, the model gives logits instead of states. The loss and the terms stay the same."""
     wanted, batch, model = section(**TERMS[3]), rows(), narrow(teacher)
     losses, head = LayerTerms(model, teacher.model, wanted), output_head(model)
     with torch.no_grad():
@@ -379,7 +379,7 @@ def test_what_does_not_fit_is_refused_before_training(small_run, tmp_path, chang
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"student": {"kind": "classifier"}, "hidden": {}}, "layers of a decoder"),
+        ({"student": {"kind": "classifier"}, "hidden": {}}, "only decoders have layers"),
         ({"hidden": {"loss": "l1"}}, "'mse' or 'cosine'"),
         ({"relations": {"weight": 0}}, "greater than 0"),
     ],

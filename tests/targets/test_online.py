@@ -1,4 +1,4 @@
-"""The teacher in the loop: gradients against float64, what the student writes, both trained at once, exact resume."""
+"""Online training: gradients in float64, the student's own texts, mutual learning, and exact resuming."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def texts(run, teacher, section):
 
 
 def ready(corpus_, online: dict, double: bool = False, **more):
-    """(objective, rows, teacher, section); in float64 where `double`."""
+    """(objective, rows, teacher, section). With `double`, everything is float64."""
     recipe, run = corpus_
     teacher = LanguageModel.open(recipe.teacher)
     section = section_of(recipe, online, **more)
@@ -54,7 +54,7 @@ def ready(corpus_, online: dict, double: bool = False, **more):
 
 
 def written_out(name: str, p: torch.Tensor, q: torch.Tensor, beta: float) -> torch.Tensor:
-    """The divergences' definitions, word for word, in probabilities."""
+    """The divergences by their definitions, in probabilities."""
     kl = lambda a, b: (a * (a / b).log()).sum(-1)  # noqa: E731
     if name == "jsd":
         m = beta * p + (1 - beta) * q
@@ -63,7 +63,9 @@ def written_out(name: str, p: torch.Tensor, q: torch.Tensor, beta: float) -> tor
 
 
 def reference(student, teacher, batch, section) -> torch.Tensor:
-    """The loss of one step with a plain pass a row, by the definitions. (The product weighs tokens in float32.)"""
+    """The loss of one step by its definition, with a plain pass for each row. (The package weights
+    tokens in float32.)
+    """
     t, tokens = section.online.loss_temperature, sum(len(row.completion) for row in batch)
     kept = max(1, sum(len(row.completion) for row in batch if row.kept))
     total = torch.zeros((), dtype=torch.float64)
@@ -143,7 +145,7 @@ def test_the_teacher_reads_its_own_prompt(corpus_):
 
 
 def test_no_lambda_is_the_teacher_in_the_loop_and_near_the_stored_distribution(corpus_, tmp_path):
-    """The whole vocabulary is stored, so offline differs by the rounding of storage alone."""
+    """The whole vocabulary is stored, so offline training differs only by the rounding of stored values."""
     recipe, run = corpus_
     found = {}
     for name, online in (
@@ -160,7 +162,7 @@ def test_no_lambda_is_the_teacher_in_the_loop_and_near_the_stored_distribution(c
         assert a["tokens"] == b["tokens"]
 
 
-# What the student writes
+# The student's own texts
 
 
 def test_written_texts_are_a_function_of_seed_step_and_row(corpus_):
@@ -179,7 +181,7 @@ def test_written_texts_are_a_function_of_seed_step_and_row(corpus_):
 
 
 def test_writing_follows_the_student_and_its_temperature(corpus_):
-    """Greedy writing is the likeliest token after each prefix, of the weights at that moment."""
+    """Greedy decoding gives the most likely token after each prefix, with the student's current weights."""
     objective, data, teacher, _ = ready(corpus_, {**WRITES, "temperature": 0.0})
     with torch.no_grad():
         for weight in objective.model.parameters():
@@ -202,7 +204,7 @@ def test_writing_follows_the_student_and_its_temperature(corpus_):
 
 
 def test_nothing_after_the_end_and_no_prompt_is_learned(corpus_):
-    """Completions end with the teacher's end of text, whatever the student's config says."""
+    """Completions end with the teacher's end tokens, whatever the student's config says."""
     objective, data, teacher, _ = ready(corpus_, {**WRITES, "max_new_tokens": 200})
     objective.model.generation_config.eos_token_id = 0
     batch = objective.begin(0, data[:8])
@@ -220,7 +222,7 @@ def test_nothing_after_the_end_and_no_prompt_is_learned(corpus_):
 
 
 def test_empty_completions_teach_their_end(corpus_):
-    """A student that ends at once: one token a row, a finite loss, and the metrics say so."""
+    """A student that ends at once writes one token a row. The loss is finite, and the metrics show the lengths."""
     objective, data, teacher, _ = ready(corpus_, WRITES, loss="reverse_kl")
     prompt = data[0].prompt
     with torch.no_grad():
@@ -257,14 +259,14 @@ def test_texts_are_reused_for_so_many_steps(corpus_):
     assert cut.begin(4, data[4:6]) == found[4]
 
 
-# Both at once
+# Mutual learning
 
 
 def test_mutual_learning_moves_both_and_no_gradient_crosses(corpus_):
     online = {"mode": "mutual", "loss_temperature": 2.0, "teacher_kd_weight": 0.3}
     objective, data, teacher, section = ready(corpus_, online, double=True, loss="reverse_kl")
     objective.teacher.double()
-    with torch.no_grad():  # or they would agree
+    with torch.no_grad():  # otherwise both would agree
         for weight in objective.teacher.parameters():
             weight.mul_(1.2)
     student, peer = copy.deepcopy(objective.model), copy.deepcopy(objective.teacher)
@@ -293,7 +295,7 @@ def test_the_trained_teacher_is_saved_and_the_given_one_left_alone(corpus_, tmp_
     assert all(not torch.equal(saved[name], before[name]) for name in saved if "proj" in name)
     again = LanguageModel.open(recipe.teacher.model_copy(update={"model": str(folder / "teacher")}))
     assert len(again.logprobs([[1, 2]], [[3]])) == 1
-    assert "learned from it at the same time" in (folder / "README.md").read_text()
+    assert "learned from the student at the same time" in (folder / "README.md").read_text()
 
 
 @pytest.mark.slow
@@ -350,11 +352,11 @@ def _train(online: dict, more: dict) -> dict:
 
 @pytest.mark.parametrize("online", [{"mode": "teacher"}, WRITES, {"mode": "mutual"}], ids=["teacher", "writes", "both"])
 def test_half_floats_and_small_portions_teach_nearly_the_same(corpus_, tmp_path, online):
-    """bfloat16 by autocast: the frozen teacher stays as exact as it was loaded."""
+    """Training uses bfloat16 autocast. The frozen teacher keeps the precision in which it was loaded."""
     recipe, run = corpus_
     found = []
     for name, more in (("whole", {}), ("half", {"dtype": "bfloat16", "micro_batch_size": 3})):
-        if online["mode"] == "on_policy":  # or bfloat16 would write other texts
+        if online["mode"] == "on_policy":  # bfloat16 would write other texts
             more = {key: value for key, value in more.items() if key != "dtype"}
         settings = {"online": online, "baseline": False, "max_steps": 3, **more}
         found.append(metrics_of(student_of(recipe, run, tmp_path / name, **settings)))
@@ -371,17 +373,20 @@ def test_the_student_writes_in_half_floats_too(corpus_):
     assert all(p.dtype == torch.float32 for p in objective.model.parameters())
 
 
-# What is refused
+# Errors
 
 
 @pytest.mark.parametrize(
     ("section", "says"),
     [
-        ({"online": {"mode": "teacher", "lmbda": 0.2}}, "'lmbda' belongs to mode on_policy"),
-        ({"online": {"mode": "on_policy", "teacher_kd_weight": 0.2}}, "'teacher_kd_weight' belongs to mode mutual"),
+        ({"online": {"mode": "teacher", "lmbda": 0.2}}, "'lmbda' is only used in mode on_policy"),
+        (
+            {"online": {"mode": "on_policy", "teacher_kd_weight": 0.2}},
+            "'teacher_kd_weight' is only used in mode mutual",
+        ),
         ({"online": {"mode": "on_policy", "lmbda": 1.5}}, "less than or equal to 1"),
-        ({"online": {"mode": "teacher"}, "kd_weight": 0}, "the teacher would never be asked"),
-        ({"online": None}, "or of train.online"),
+        ({"online": {"mode": "teacher"}, "kd_weight": 0}, "the teacher is never used"),
+        ({"online": None}, "or train.online"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(tmp_path, section, says):
@@ -407,7 +412,7 @@ def test_another_teacher_than_the_corpus_is_refused(corpus_, tmp_path):
     recipe, run = corpus_
     other = small_teacher(tmp_path / "other", seed=1)
     online = changed(recipe, online={"mode": "teacher"})
-    with pytest.raises(CorpusError, match="wrote none of it") as caught:
+    with pytest.raises(CorpusError, match="wrote no row of it") as caught:
         train(
             online.model_copy(update={"teacher": recipe.teacher.model_copy(update={"model": str(other)})}),
             run,
@@ -424,12 +429,12 @@ def test_prompts_without_room_to_write_are_counted(corpus_):
     new = teacher.context - longest + 1
     _, left_out = texts(run, teacher, section_of(recipe, {**WRITES, "max_new_tokens": new}))
     assert left_out["no_room_to_write"] == sum(len(row.prompt) == longest for row in data) > 0
-    with pytest.raises(UserError, match="without room to write in"):
+    with pytest.raises(UserError, match="with no room for max_new_tokens"):
         texts(run, teacher, section_of(recipe, {**WRITES, "max_new_tokens": 10_000}))
 
 
 def test_the_baseline_is_that_of_offline_training(corpus_, tmp_path):
-    """The same batches of the same tokens: cross-entropy alone knows no teacher."""
+    """Batches and tokens are the same, and cross-entropy does not use the teacher."""
     recipe, run = corpus_
     found = []
     for name, online in (("offline", None), ("online", {"mode": "teacher"})):

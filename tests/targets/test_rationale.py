@@ -1,4 +1,4 @@
-"""Rationales as a task of their own, dropped, or before the answer."""
+"""Rationales as a separate task, dropped, or before the answer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MARKER = "#"
 
 
 def seeds_with_reasons(folder: Path, rows: int) -> Path:
-    """Completions that hold a rationale, a marker and an answer; one has no marker."""
+    """Completions with a rationale, a marker and an answer. One completion has no marker."""
     lines = [
         {"id": f"q{i}", "question": f"{i} + 1?", "completion": f"as {i} + 1 {MARKER} {i + 1}" if i else "no idea"}
         for i in range(rows)
@@ -191,7 +191,7 @@ def test_trains_resumes_and_is_measured(made, tmp_path, mode):
 
 
 def test_answers_alone_have_stored_states_of_their_own(made, tmp_path):
-    """Of the same rows, the same teacher and the same layer, but of other tokens."""
+    """The rows, the teacher and the layer are the same, but the tokens differ."""
     recipe, run, _ = made
     run = Path(shutil.copytree(run, tmp_path / "run"))
     found = {}

@@ -1,4 +1,4 @@
-"""Stored hidden states: beside the live teacher's, found by what was read, made once, damaged, refused."""
+"""Stored hidden states: equal to the live teacher's, found by their tokens, made once, and refused when damaged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from synthgen.lm.weights import Weights
 from synthgen.tables.engines import TeacherSection
 from synthgen.ui import UI
 
-HALF = 2.0**-11  # half of the distance of two float16 numbers, relative
+HALF = 2.0**-11  # half of the relative distance of two float16 numbers
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def texts(same_prompt: bool = True, count: int = 7):
 
 
 def alone(teacher, text) -> list[torch.Tensor]:
-    """States after each layer, of one text by itself, from the model's own outputs."""
+    """The states after each layer for one text alone, from the model's own outputs."""
     prompt, completion = text
     with torch.no_grad():
         seen = teacher.model(torch.tensor([[*prompt, *completion]]), output_hidden_states=True).hidden_states
@@ -52,7 +52,7 @@ def alone(teacher, text) -> list[torch.Tensor]:
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Texts that the teacher was made to read, by call."""
+    """A list of the number of texts in each call of the teacher."""
     calls: list[int] = []
 
     def see(model, head, prompts, *rest, **named):
@@ -72,8 +72,8 @@ def test_numbers_come_back_to_half_a_step(size):
     generator = np.random.default_rng(0)
     h = (generator.standard_normal((9, 64)) * size).astype(np.float32)
     h[3] = 0
-    h[4, 1:] *= 1e-3  # one channel far above the others
-    h[5, 5] = 64**0.5 * 1e3 * size  # as large beside the rest as a channel can be
+    h[4, 1:] *= 1e-3  # one channel is far larger than the others
+    h[5, 5] = 64**0.5 * 1e3 * size  # the largest possible ratio to the other channels
     decoded = states._decode(states._encode(h), 64)
     assert decoded.dtype == np.float32
     assert (decoded[3] == 0).all()
@@ -118,7 +118,7 @@ def test_they_teach_what_the_live_teacher_teaches(teacher, tmp_path, terms, same
 
 
 def test_what_is_stored_of_rows_is_what_they_need(teacher, tmp_path):
-    """The prompt that the teacher was sent, where it was another."""
+    """States are stored for the teacher's prompt, even if the student has another prompt."""
     wanted, model = section(hidden={}), narrow(teacher)
     for batch in (rows(False), rows(True)):
         states_of_them = States(tmp_path, teacher)
@@ -229,7 +229,7 @@ def test_another_student_that_stores_is_waited_for_not_written_over(teacher, tmp
     with durable.lock(there.folder), pytest.raises(UserError, match="another process"):
         store(there, teacher, [1], rows(), 4, UI(quiet=True))
     store(there, teacher, [1], rows(), 4, UI(quiet=True))
-    with durable.lock(there.folder):  # all is there: nothing is written
+    with durable.lock(there.folder):  # all states exist, so nothing is written
         store(there, teacher, [1], rows(), 4, UI(quiet=True))
 
 
@@ -250,7 +250,7 @@ def test_damaged_files_are_named(teacher, tmp_path):
         for _ in range(2):
             with pytest.raises(CorpusError, match="is damaged"):
                 [same.read(1, *text) for text in texts()]
-        assert "remove it" in caught.value.hint
+        assert "delete the file" in caught.value.hint
         assert "\n" not in caught.value.message
     path.unlink()
     again = States(tmp_path, teacher)
@@ -259,7 +259,7 @@ def test_damaged_files_are_named(teacher, tmp_path):
 
 
 def test_no_flipped_byte_teaches(teacher, tmp_path):
-    """Half of what is stored does not compress: without a checksum, another number would be as good."""
+    """Half of the stored bytes do not compress. Without a checksum, a changed byte would not be detected."""
     there = States(tmp_path, teacher)
     there.make(teacher, [1], texts(), 4)
     [path] = there.folder.glob("layer-01/*.parquet")

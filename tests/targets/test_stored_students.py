@@ -24,13 +24,13 @@ FEW = {"max_steps": 4, "baseline": False, "kd_weight": 0.5, "save_steps": 1}
 
 @pytest.fixture
 def loads(monkeypatch) -> list[str]:
-    """Grows when weights are loaded."""
+    """A list that gets an entry when weights are loaded."""
     return loads_of(monkeypatch)
 
 
 @pytest.fixture
 def counted(monkeypatch) -> list[int]:
-    """Texts that the teacher was made to read, by call."""
+    """A list of the number of texts in each call of the teacher."""
     calls: list[int] = []
     real = states.see
 
@@ -81,7 +81,7 @@ def test_a_student_of_the_teachers_layers_lets_its_weights_go(small_run, tmp_pat
 
 
 def test_interrupted_between_two_parts_of_the_states(small_run, tmp_path, monkeypatch):
-    """In one process; the real SIGKILL is in tests/commands/test_kill.py."""
+    """The interruption happens in this process. tests/commands/test_kill.py uses a real SIGKILL."""
     monkeypatch.setattr(states, "_PART", 4)
     train = {**FEW, "hidden": {"stored": True, "layers": {0: 0}}}
     with pytest.raises(KeyboardInterrupt):

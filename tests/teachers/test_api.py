@@ -1,4 +1,4 @@
-"""The teacher behind an API, over a real HTTP server in a process of its own: what is asked, kept, paid, and read."""
+"""The API teacher over a real HTTP server in a separate process: what it sends, stores, pays and reads."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def test_every_request_is_a_row_and_is_paid_once(serve, tmp_path):
     assert len({r.id for r in rows}) == 80
     assert all(r.completion[0]["content"] == r.answer for r in rows)
     assert {r.finish_reason for r in rows} == {"stop"}
-    # Dollars of rows, manifest and server agree; the recipe's price of cached tokens is that of the others.
+    # Rows, manifest and server have the same costs. The recipe gives cached tokens the price of other tokens.
     paid = stats["usd_pico"] / 1e12
     assert sum(r.cost_usd for r in rows) == pytest.approx(paid, abs=1e-12)
     assert manifest["cost_usd"] == pytest.approx(paid, abs=1e-6)
     assert rows[0].usage["cached_tokens"] == 2
     assert manifest["counts"]["tokens"] == sum(r.usage["completion_tokens"] for r in rows)
-    # Doing it again asks nothing, and neither does another run of the same recipe.
+    # A second call sends nothing, and neither does another run of the same recipe.
     generated(tmp_path, server, seeds=40, generate={"num_generations": 2})
     again, _, _ = generated(tmp_path, server, name="second", seeds=40, generate={"num_generations": 2})
     assert server.stats()["requests"] == 80
@@ -69,7 +69,7 @@ def test_identical_requests_in_flight_are_sent_once(serve, tmp_path):
 
 
 def test_identical_requests_one_after_another_are_sent_once(serve, tmp_path):
-    # The cache is read for several requests at a time: what came to be in it since must be seen.
+    # The cache is read for several requests at a time. Replies that arrive afterwards must still be found.
     server = serve()
     rows = [{"id": f"q{i}", "question": f"What is {i % 4}?"} for i in range(60)]
     for name in ("run", "all-from-the-cache"):
@@ -87,9 +87,9 @@ def test_budget_is_never_exceeded_and_more_goes_on(serve, tmp_path):
     assert stopped.value.exit_code == 2
     spent = server.stats()["usd_pico"] / 1e12
     paid = server.stats()["paid"]
-    most_of_one = 0.00008  # a byte a token and the template's share, 16 tokens of answer
+    most_of_one = 0.00008  # prompt: a token a byte, and the template; answer: 16 tokens
     assert limit - most_of_one < spent <= limit
-    # The same budget again: nothing is sent. A larger one: only what is missing.
+    # With the same budget nothing is sent. With a larger budget only the missing requests are sent.
     with pytest.raises(BudgetReached):
         synthgen.generate(synthgen.load_recipe(path), tmp_path / "run")
     assert server.stats()["paid"] == paid
@@ -100,7 +100,7 @@ def test_budget_is_never_exceeded_and_more_goes_on(serve, tmp_path):
 
 
 def test_budget_counts_what_may_have_been_billed(serve, tmp_path):
-    """A server that bills and then breaks the connection cannot make the run overspend."""
+    """The server bills a request and then breaks the connection. The run still keeps its budget."""
     server = serve(faults={"reset": 0.5, "half": 0.4})
     path = write_recipe(
         tmp_path / "task", server.url, seeds=60, teacher={"max_retries": 8}, generate={"budget": {"usd": 0.0004}}
@@ -145,7 +145,7 @@ def test_retry_after_is_obeyed(serve, tmp_path, after):
     stats = server.stats()
     assert stats["requests"] == 9
     (waited,) = stats["again_after"]
-    assert waited > (0.98 if after == "1" else 0.5)  # a date has whole seconds
+    assert waited > (0.98 if after == "1" else 0.5)  # a date has no fractions of seconds
 
 
 def test_retry_after_forms():
@@ -160,15 +160,15 @@ def test_concurrency_cuts_once_a_burst_and_climbs_back():
     pace = Concurrency(64, limit=16)
     for _ in range(16):
         pace.success()
-    assert pace.limit == 32  # doubled in a round trip
-    for _ in range(10):  # one burst: all were sent before the cut
+    assert pace.limit == 32  # doubled in one round trip
+    for _ in range(10):  # one burst: all were sent before the limit was cut
         pace.refused(sent=1.0, in_flight=32, now=2.0)
     assert (pace.limit, pace.cuts) == (24, 1)
     pace.refused(sent=3.0, in_flight=24, now=4.0)
     assert (pace.limit, pace.cuts) == (18, 2)
     for _ in range(5):
         pace.success()
-    assert pace.limit == 19  # fast below the ceiling of 24
+    assert pace.limit == 19  # the limit grows fast below the ceiling of 24
     for _ in range(2000):
         pace.success()
     assert pace.limit == 64
@@ -178,7 +178,7 @@ def test_concurrency_cuts_once_a_burst_and_climbs_back():
 
 
 def test_bucket_paces_evenly_and_gives_back():
-    bucket = Bucket(600, now=0.0)  # ten a second
+    bucket = Bucket(600, now=0.0)  # ten requests a second
     sent, now = 0, 0.0
     while now < 60:
         wait = bucket.wait(1, now)
@@ -195,7 +195,7 @@ def test_bucket_paces_evenly_and_gives_back():
     before = quota.tokens.level
     quota.correct(held, 1000, 100)
     assert quota.tokens.level == pytest.approx(before + 900)
-    assert quota.used < 1  # the next reservation is smaller
+    assert quota.used < 1  # the correction makes the next reservation smaller
 
 
 def test_poison_is_asked_once_and_again_only_when_told(serve, tmp_path):
@@ -272,7 +272,7 @@ def test_each_fault_has_its_kind(serve, tmp_path):
 
 
 def test_rows_that_break_a_living_server_are_failures(serve, tmp_path):
-    """The last rows all fail, with no answer between them: the server is asked whether it is there."""
+    """The last rows all fail without an answer in between, so synthgen asks whether the server is alive."""
     server = serve(script=[[f"What is {i}?", ["500"]] for i in range(5)])
     rows, failures, _ = generated(tmp_path, server, seeds=5, teacher={"max_retries": 1})
     assert not rows
@@ -298,7 +298,7 @@ def test_what_no_request_can_survive_stops_the_run(serve, tmp_path, config, word
 def test_no_key_is_one_line(serve, tmp_path, monkeypatch):
     server = serve()
     monkeypatch.delenv("LOOPBACK_KEY")
-    with pytest.raises(TeacherError, match="LOOPBACK_KEY is not set"):
+    with pytest.raises(TeacherError, match="LOOPBACK_KEY must hold"):
         generated(tmp_path, server)
 
 
@@ -308,7 +308,7 @@ def test_no_key_is_one_line(serve, tmp_path, monkeypatch):
         ({"logits": {"kind": "sampled"}}, "whole distribution"),
         ({"logits": {"kind": "topk", "temperature": 2.0}}, "temperature"),
         ({"logits": {"kind": "topk"}}, "teacher.tokenizer"),
-        ({"teacher": {"base_url": "http://user:pw@host/v1"}}, "no password or key"),
+        ({"teacher": {"base_url": "http://user:pw@host/v1"}}, "must not contain a password or key"),
         ({"teacher": {"engine": "opanai"}}, "opanai"),
         ({"teacher": {"rpn": 5}}, "rpm"),
         ({"teacher": {"extra": {"n": 5}}}, "'n' cannot be set"),
@@ -376,7 +376,7 @@ def test_a_damaged_cache_is_one_clear_line(serve, tmp_path):
 def test_the_key_is_written_nowhere(serve, tmp_path, capfd, monkeypatch):
     from synthgen.cli import main
 
-    # A server that quotes the key in its errors, first with a wrong one and then with the right.
+    # The server quotes the key in its errors, first a wrong key and then the right key.
     server = serve(latency=0.01, faults={"500": 0.2}, script=[["What is 3?", ["400"]]])
     path = write_recipe(tmp_path / "task", server.url, seeds=30)
     assert KEY not in path.read_text()
@@ -395,7 +395,7 @@ def test_the_key_is_written_nowhere(serve, tmp_path, capfd, monkeypatch):
         assert secret not in said
         for p in places:
             assert secret.encode() not in p.read_bytes(), p
-    # Compressed bodies would hide it from grep: look inside.
+    # grep cannot see the key in compressed bodies, so they are decompressed.
     import sqlite3
 
     from synthgen.generation.cache import _unpack

@@ -1,4 +1,4 @@
-"""Encoder classifiers as teachers: the same probabilities as the model itself gives, and a run to a student."""
+"""Encoder classifiers as teachers give the model's own probabilities, and a run with one makes a student."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ TEXTS = ["where is my parcel", "my card was charged twice and twice the bill", "
 
 
 def test_probabilities_are_those_of_the_model(encoder):
-    """In any batch, in the order of the recipe's labels, whatever their case; float64 softmax of the same logits."""
+    """The probabilities are a float64 softmax of the model's logits. They do not depend on the batch, and follow the
+    order of the recipe's labels in any case.
+    """
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -69,7 +71,7 @@ def test_what_it_cannot_do_is_said(encoder):
 
 @pytest.fixture
 def recipe(encoder, tmp_path):
-    """A function: the path of a recipe that asks the encoder."""
+    """A function that returns the path of a recipe with the encoder as teacher."""
     return lambda **sections: sorting_task(tmp_path, encoder, **sections)
 
 

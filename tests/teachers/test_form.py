@@ -1,4 +1,6 @@
-"""Answers held to a JSON schema or a pattern by the teacher in process: whole ones only, and an honest distribution."""
+"""The local teacher follows a JSON schema or a pattern: answers are complete, and stored
+distributions are unchanged.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ def made(folder):
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(0.0, 1.0), (1.0, 1.0), (1.0, 0.9)])
 def test_every_answer_is_of_the_schema(task, tmp_path, temperature, top_p):
-    """A model of random weights, which would never write JSON by itself."""
+    """The model has random weights, and without the schema it would never write JSON."""
     more = {"max_new_tokens": 40, "temperature": temperature, "top_p": top_p, "json_schema": SCHEMA}
     recipe = synthgen.load_recipe(task(12, generate={"num_generations": 2, "shard_size": 8, **more}, train=None))
     rows, failures = made(synthgen.generate(recipe, tmp_path / "run").folder)
@@ -59,7 +61,9 @@ def test_a_pattern_and_an_answer_that_was_cut(task, tmp_path):
 
 
 def test_what_is_stored_is_the_teachers_own_distribution(task, tmp_path, tiny):
-    """Of all tokens, those that the form ruled out among them; its tokens are often outside the top."""
+    """Distributions cover all tokens, with those that the schema excludes. The written tokens are often outside the
+    top-k.
+    """
     more = {"num_generations": 1, "max_new_tokens": 40, "json_schema": SCHEMA}
     recipe = synthgen.load_recipe(task(8, generate=more, train=None, logits=TOPK))
     folder = synthgen.generate(recipe, tmp_path / "run").folder
@@ -83,7 +87,7 @@ def test_a_step_on_the_way_is_not_held(task, tmp_path):
     path = task(6, strategy="paraphrase", generate=more, train=None, steps={"max_new_tokens": 30})
     (path.parent / "paraphrase.j2").write_text("Say in other words: {{ question }}\n")
     rows, failures = made(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run").folder)
-    assert all(f["kind"] in ("cut", "empty", "unchanged") for f in failures)  # a random model seldom ends a turn
+    assert all(f["kind"] in ("cut", "empty", "unchanged") for f in failures)  # random weights seldom end a turn
     assert len(rows) + len(failures) == 6
     assert all("kind" in json.loads(r.text) and not r.prompt[-1]["content"].startswith("{") for r in rows)
 
@@ -95,7 +99,7 @@ def test_bad_forms_are_one_line(task, tmp_path):
         synthgen.load_recipe(task(4, generate={"json_schema": SCHEMA, "regex": "a"}))
     never = {"type": "string", "pattern": "(?=a)b"}
     recipe = synthgen.load_recipe(task(4, generate={"json_schema": never}, train=None))
-    with pytest.raises(TeacherError, match=r"cannot be held to generate\.json_schema"):
+    with pytest.raises(TeacherError, match=r"generate\.json_schema cannot be used"):
         synthgen.generate(recipe, tmp_path / "run")
 
 

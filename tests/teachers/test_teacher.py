@@ -1,4 +1,4 @@
-"""The transformers teacher against direct computation with the real model."""
+"""The transformers teacher compared with direct computation by the real model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def ask(
 
 
 def direct(smol, prompt_ids, token_ids) -> torch.Tensor:
-    """Log-probabilities of the completion's positions from one plain float32 pass over one row."""
+    """Log-probabilities at the completion's positions, from one plain float32 pass over one row."""
     with torch.inference_mode():
         ids = torch.tensor([[*prompt_ids, *token_ids]])
         z = smol.model(ids).logits[0, len(prompt_ids) - 1 : -1]
@@ -43,7 +43,7 @@ def direct(smol, prompt_ids, token_ids) -> torch.Tensor:
 
 
 def test_top64_of_a_thousand_tokens_equals_a_direct_computation(smol):
-    """Ids and log-probabilities, stored and read back, against a plain pass; batched, padded, prefix shared."""
+    """Stored ids and log-probabilities are compared with a plain pass. Batches have padding and a shared prefix."""
     requests = [ask(q, i * 10 + n, tokens=40, few_shot=False) for i, q in enumerate(QUESTIONS) for n in range(6)]
     spec = LogitsSpec("topk", k=64)
     replies = smol.sample(requests, spec)
@@ -53,10 +53,10 @@ def test_top64_of_a_thousand_tokens_equals_a_direct_computation(smol):
         stored = logits.decode(logits.encode(reply.target, meta), meta)
         logp = direct(smol, reply.prompt_token_ids, reply.token_ids)
         kept, ids = logp.topk(64)
-        rounding = 2e-3  # float32 sums in another order: batch, padding and prefix differ from the plain pass
+        rounding = 2e-3  # Batch, padding and prefix change the order in which float32 numbers are added
         at_stored = logp.gather(-1, torch.from_numpy(stored.ids).long()).numpy()
         worst = max(worst, float(np.abs(at_stored - stored.logprobs).max()))
-        # ids are equal wherever neighbors are farther apart than rounding
+        # Ids are equal unless two log-probabilities are closer than rounding.
         swapped = stored.ids != ids.numpy()
         order += int(swapped.sum())
         assert np.abs(kept.numpy() - stored.logprobs).max() < logits.STORAGE_ERROR + rounding
@@ -101,7 +101,7 @@ def test_greedy_is_the_likeliest_token(smol):
 
 
 def test_sampling_follows_the_distribution(smol):
-    """First tokens of 400 samples against the model's own probabilities: chi-square of the likely ones."""
+    """The first tokens of 400 samples follow the model's probabilities: a chi-square test of the likely tokens."""
     requests = [ask(QUESTIONS[1], n, tokens=1, few_shot=False) for n in range(400)]
     replies = smol.sample(requests, LogitsSpec("sampled", draws=50))
     p = direct(smol, replies[0].prompt_token_ids, [0]).exp()[0].double()
@@ -130,14 +130,14 @@ def test_nucleus_keeps_the_fewest_that_reach_the_mass():
 
     assert kept(torch.tensor([[0.1, 0.5, 0.15, 0.25]]), 0.7).keys() == {1, 3}
     assert kept(torch.tensor([[0.1, 0.5, 0.15, 0.25]]), 0.4).keys() == {1}
-    for size in (200, 2_000, 5_000):  # within the first look, the second, and the whole vocabulary
+    for size in (200, 2_000, 5_000):  # found in the first search, in the second search, and in the whole vocabulary
         flat = kept(torch.full((1, 6_000), 1 / 6_000), size / 6_000 - 1e-5)
         assert len(flat) == size
         assert abs(sum(flat.values()) - size / 6_000) < 1e-3
 
 
 def test_nucleus_sampling_follows_the_cut_distribution():
-    """Draws of one distribution against its nucleus, renormalized: chi-square, at two temperatures."""
+    """Draws follow the renormalized nucleus: chi-square tests at two temperatures."""
     from synthgen.lm.sampling import Sampler
 
     z = torch.randn(1, 500, generator=torch.Generator().manual_seed(0)) * 2
@@ -173,7 +173,7 @@ def test_targets_have_a_row_for_each_token(smol):
 
 
 def test_draws_are_taken_at_the_temperature_of_the_loss(smol):
-    """At a high temperature the draws spread over many more ids."""
+    """A higher temperature gives more different ids."""
     request = ask(QUESTIONS[0], 0, temperature=0.0, tokens=8)
     unique = [
         smol.sample([request], LogitsSpec("sampled", t, draws=200))[0].target.uniques.mean() for t in (0.5, 1.0, 2.0)
@@ -183,7 +183,7 @@ def test_draws_are_taken_at_the_temperature_of_the_loss(smol):
 
 def test_classify_equals_the_product_of_token_probabilities(smol):
     prompt = load_prompt(str(shipped("prompts") / "classify"), "classify")
-    labels = ("payment", "delivery", "technical", "billing issue")  # the last has several tokens
+    labels = ("payment", "delivery", "technical", "billing issue")  # the last label has several tokens
     texts = ["I was charged twice.", "Where is my parcel?", "It crashes."]
     requests = [
         Request("classify", prompt.teacher({"text": t}), labels=labels, id=f"{i:032x}") for i, t in enumerate(texts)
@@ -229,7 +229,7 @@ def test_shared_prefix_changes_nothing(smol):
     model = smol.model
     assert prefix.enabled(model)
     with torch.inference_mode():
-        shared = smol._prefill([prompts[0], *prompts])  # the first prompt twice: it is run once
+        shared = smol._prefill([prompts[0], *prompts])  # the first prompt occurs twice, but is computed once
     attention = model.config._attn_implementation
     model.set_attn_implementation("sdpa")
     try:
@@ -243,7 +243,7 @@ def test_shared_prefix_changes_nothing(smol):
 
 
 def test_seeds_reach_the_teacher_whole(smol):
-    """Every shipped reasoning seed renders and fits."""
+    """Every shipped reasoning seed renders and fits into the context."""
     from synthgen.recipe import load_recipe
 
     recipe = load_recipe("reasoning")
@@ -253,12 +253,13 @@ def test_seeds_reach_the_teacher_whole(smol):
 
 
 PLAIN = ["llama", "mistral", "qwen2", "qwen3", "phi", "gpt2", "olmo", "olmo2", "starcoder2", "smollm3"]
-ODD = ["gemma2", "cohere", "granite", "stablelm"]  # soft caps, scaled outputs, keywords not passed on: padded
+# These families are padded, because of soft caps, scaled outputs or arguments that are not passed on.
+ODD = ["gemma2", "cohere", "granite", "stablelm"]
 
 
 @pytest.mark.parametrize("kind", [*PLAIN, *ODD])
 def test_packing_and_prefix_change_nothing_for_any_family(kind):
-    """Random small models of each family: packed, padded, alone and after a shared prefix, the same logits."""
+    """Small random models of each family give the same logits packed, padded, alone and after a shared prefix."""
     import transformers
 
     from synthgen.lm import forward, prefix

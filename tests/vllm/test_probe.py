@@ -86,9 +86,9 @@ def test_engine_arguments_are_vllms_own_and_eight_gpus_are_one_key():
 def test_top_k_at_another_temperature_is_refused_before_the_engine_starts(tiny):
     model = VllmModel.open(VllmTeacher(engine="vllm", model=str(tiny)), TeacherOptions(regex="[a-z]+"))
     assert model.form == {"regex": "[a-z]+"}
-    with pytest.raises(TeacherError, match=r"temperature of 2\.0"):
+    with pytest.raises(TeacherError, match=r"temperature 2\.0"):
         model.sample([_request()], LogitsSpec("topk", 2.0, k=4))
-    with pytest.raises(TeacherError, match="no full distribution"):
+    with pytest.raises(TeacherError, match="full distributions only along text that it writes"):
         model.score([_request()._replace(kind="score")], LogitsSpec("sampled", draws=5))
     assert model.engine._llm is None
     model.close()

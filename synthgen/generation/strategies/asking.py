@@ -101,7 +101,7 @@ def counterfactual(job: Job) -> Rounds:
     fields = {name: swap(value) if isinstance(value, str) else value for name, value in job.fields.items()}
     first = job.answer()
     if job.prompt.question(fields) == job.prompt.question(job.fields):
-        return [failure(first, "unchanged", "the question has no name or pronoun of the list")]
+        return [failure(first, "unchanged", "the question has no name or pronoun that can be swapped")]
     reference = None if job.seed.reference is None else [swap(answer) for answer in job.seed.reference]
     second = job.answer(job.prompt.student(fields), job.prompt.teacher(fields), parents=[first.id], reference=reference)
     queries, roles = [first, second], ("original", "counterfactual")
@@ -124,7 +124,7 @@ def extract(job: Job) -> Rounds:
         return [failure(query, *reply.failure)]
     questions = items(reply.text, whole=reply.finish_reason != "length")[: job.recipe.steps.candidates]
     if not questions:
-        return [failure(query, "no_question", f"no whole line in '{reply.text.strip()[:80]}'")]
+        return [failure(query, "no_question", f"no complete line in '{reply.text.strip()[:80]}'")]
     return (yield from _answers(job, [job.question(text, [query.id]) for text in questions]))
 
 
@@ -198,7 +198,7 @@ def new_question(query: Query, reply: Reply, known: Sequence[str]) -> str | Fail
     if reply.finish_reason == "length":
         return failure(query, "cut", f"the new question was cut off at {len(reply.token_ids)} tokens")
     if normalize(text) in {normalize(old) for old in known}:
-        return failure(query, "unchanged", f"the new question is an old one: '{text[:80]}'")
+        return failure(query, "unchanged", f"the new question was asked before: '{text[:80]}'")
     return text
 
 

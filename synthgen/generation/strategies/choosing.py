@@ -40,7 +40,7 @@ def rationalize(job: Job) -> Rounds:
     known = job.seed.reference
     first = job.answer()
     if known is None:
-        return [failure(first, "no_reference", "the seed has no known answer to rationalize")]
+        return [failure(first, "no_reference", "the seed has no reference, so there is no answer to explain")]
     [reply] = yield [first]
     if reply.failure:
         return [failure(first, *reply.failure)]
@@ -54,7 +54,7 @@ def rationalize(job: Job) -> Rounds:
     answer = job.answer_of(reply)
     if not matches_any(answer, known):
         said = f"'{answer[:60]}'" if answer else "no answer"
-        return [failure(second, "not_led", f"with the hint '{known[0][:60]}' the rationale still leads to {said}")]
+        return [failure(second, "not_led", f"the hint was '{known[0][:60]}', but the rationale leads to {said}")]
     return [job.row(second, reply, scores={"rationalized": 1.0})]
 
 
@@ -122,7 +122,7 @@ def preference(job: Job) -> Rounds:
     best = max(ranking.ranked, key=lambda ranked: ranked.reward)
     worst = min(ranking.ranked, key=lambda ranked: ranked.reward)
     if best.reward == worst.reward or best.reply.text.strip() == worst.reply.text.strip():
-        reason = f"no completion is better than another ({best.reward:g})"
+        reason = f"the best and the worst completion have the same reward or text ({best.reward:g})"
         return [failure(best.query, "no_preference", reason), *ranking.failed]
     rows = [
         job.row(
@@ -199,7 +199,7 @@ def _ranking(job: Job) -> Generator[list[Query], list[Reply], Ranking]:
     if not REWARDS[job.recipe.steps.choose].judge_offers:
         known = job.seed.reference
         if known is None:
-            reason = "the seed has no known answer to go by"
+            reason = "the seed has no reference to compare with"
             return Ranking(failed=[failure(queries[0], "no_reference", reason)])
         ranking.ranked = [Ranked(q, r, float(matches_any(job.answer_of(r), known))) for q, r in answered]
         return ranking
@@ -213,7 +213,7 @@ def _ranking(job: Job) -> Generator[list[Query], list[Reply], Ranking]:
         elif verdict.failure:
             ranking.failed.append(failure(judged, *verdict.failure))
         else:
-            reason = f"no mark from {_WORST} to {_BEST} in '{verdict.text.strip()[:80]}'"
+            reason = f"no score from {_WORST} to {_BEST} in '{verdict.text.strip()[:80]}'"
             ranking.failed.append(failure(judged, "judge", reason))
     return ranking
 

@@ -216,7 +216,7 @@ class Collector:
                     await self.news.wait()
         except TimeoutError:
             raise TeacherError(
-                f"the draws of {len(missing)} of {len(best)} positions did not arrive from vLLM's workers",
+                f"vLLM's workers did not send the draws of {len(missing)} of {len(best)} positions",
                 "use logits.kind: topk, and report this with the versions of vLLM and torch",
             ) from None
         return count_draws(np.stack([found[t][0] for t in range(len(best))]))

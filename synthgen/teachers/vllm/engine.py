@@ -196,8 +196,8 @@ class Engine:
             group[0].answer.set_exception(Poison())
             if self._poisoned >= _GIVE_UP:
                 raise TeacherError(
-                    f"vLLM {version()} died on {self._poisoned} requests in a row, each alone",
-                    "its own messages above say why; a smaller gpu_memory_utilization, max_model_len or max_num_seqs "
+                    f"vLLM {version()} crashed on {self._poisoned} requests in a row, each sent alone",
+                    "vLLM's messages above say why; a smaller gpu_memory_utilization, max_model_len or max_num_seqs "
                     "may help",
                 )
             return
@@ -215,7 +215,7 @@ class Engine:
         except Exception as error:  # vLLM, torch and the model's code raise their own exceptions
             raise TeacherError(
                 f"vLLM {version()} does not start with '{self.arguments['model']}': {str(error).strip()[:300]}",
-                "its own messages above say why; VLLM_LOGGING_LEVEL=INFO shows more",
+                "vLLM's messages above say why; VLLM_LOGGING_LEVEL=INFO shows more",
             ) from None
         if self._slots is None:
             at_once = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size

@@ -67,7 +67,7 @@ class VllmModel:
         require("generate")
         if strange := [name for name in section.extra if name not in known(section.extra, AsyncEngineArgs)]:
             raise TeacherError(
-                f"teacher.extra: vLLM {version()} has no engine argument '{strange[0]}'", "mend its name"
+                f"teacher.extra: vLLM {version()} has no engine argument '{strange[0]}'", "correct the name"
             )
         folder, revision = find_weights(section.model)
         name = str(folder or section.model)
@@ -166,7 +166,7 @@ class VllmModel:
         try:
             return await self.engine.run(job)
         except Poison:
-            reason = "vLLM's engine died twice with this request in flight, the last time alone"
+            reason = "vLLM's engine crashed twice on this request, the second time without other requests"
             raise _Failed("engine_died", reason) from None
         except (ValueError, VLLMValidationError) as error:
             raise _Failed("bad_request", str(error).strip()[:500]) from None
@@ -178,14 +178,14 @@ class VllmModel:
             return
         if kind == "score" and spec.kind == "sampled":
             raise TeacherError(
-                f"vLLM {version()} gives no full distribution of a text that it does not write itself",
+                f"vLLM {version()} gives full distributions only along text that it writes",
                 "score with logits.kind: topk, or with the 'transformers' teacher",
             )
         require("sampled" if spec.kind == "sampled" else "topk")
         if spec.kind == "topk" and spec.temperature != 1.0:
             raise TeacherError(
-                f"vLLM cannot give top-k for a temperature of {spec.temperature}: the normalizer at another "
-                "temperature than 1 needs the log-probabilities of the whole vocabulary",
+                f"vLLM cannot give top-k logits at temperature {spec.temperature}: the normalizer at a "
+                "temperature other than 1 needs the log-probabilities of the whole vocabulary",
                 "set logits.temperature: 1.0, or logits.kind: sampled, which works at any temperature",
             )
 
@@ -266,7 +266,7 @@ class VllmModel:
         ids, logprobs = positions(output.prompt_logprobs, len(prompt))
         if ids[:, 0].tolist() != completion:
             raise TeacherError(
-                f"vLLM {version()} scored other tokens than it was given", "report this with the version of vLLM"
+                f"vLLM {version()} did not score the tokens that it was given", "report this with the version of vLLM"
             )
         tick(len(completion))
         target = top_k(ids, logprobs, vocab_size) if spec else None

@@ -31,11 +31,11 @@ _NEEDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     ),
 }
 _WHAT = {
-    "generate": "be driven in process",
-    "topk": "give the k likeliest tokens as flat arrays",
+    "generate": "be run in this process",
+    "topk": "give top-k log-probabilities as flat arrays",
     "score": "score given completions",
     "classify": "give the probabilities of labels",
-    "structured": "hold answers to a schema or pattern",
+    "structured": "make answers follow a schema or pattern",
     "sampled": "draw from the full distribution inside the engine",
 }
 
