@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-import types
+from contextlib import ExitStack
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,43 +12,20 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from support.corpora import corpus_of, curating, parts, row
-from support.places import REPOSITORY
+from support.examples import EXAMPLES, PAGE, added
 from support.small import small_task, small_teacher
 
 import distill
 import distill.cli
 import synthgen
 from synthgen.recipe import SeedSource, Split
-from synthgen.tables import curation, engines, formats, strategies, students
-
-PAGE = REPOSITORY / "docs" / "extending.md"
-TABLES = {
-    **{"CHECKS": curation.CHECKS, "STRATEGIES": strategies.STRATEGIES, "ENGINES": engines.ENGINES},
-    **{"KINDS": students.KINDS, "DATASET_FORMATS": formats.DATASET_FORMATS, "MODEL_FORMATS": formats.MODEL_FORMATS},
-}
-
-
-def example(heading: str) -> str:
-    """The Python code in one section of the page."""
-    (section,) = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    (code,) = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
-    return str(code)
 
 
 @pytest.fixture
-def run_example(monkeypatch):
-    """A function that runs an example. After the test the tables have their old entries."""
-    before = {name: dict(table) for name, table in TABLES.items()}
-
-    def run(heading: str) -> None:
-        module = types.ModuleType(f"example_{len(sys.modules)}")
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-        exec(compile(example(heading), f"{PAGE} ({heading})", "exec"), module.__dict__)
-
-    yield run
-    for name, table in TABLES.items():
-        table.clear()
-        table.update(before[name])
+def run_example():
+    """A function that runs an example. The tables have their own entries again after the test."""
+    with ExitStack() as stack:
+        yield lambda *headings: stack.enter_context(added(*headings))
 
 
 def command(*words: object) -> str:
@@ -63,8 +39,7 @@ def command(*words: object) -> str:
 
 def test_every_section_of_the_page_is_tried_here():
     headings = set(re.findall(r"^## (.*)", PAGE.read_text(), re.MULTILINE))
-    tried = {"A check", "A strategy", "An engine", "A kind of student", "A dataset format", "A model format"}
-    assert headings == tried | {"A task"}
+    assert headings == {*EXAMPLES, "A task"}
 
 
 def test_the_task(tmp_path):
