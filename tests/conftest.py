@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from pathlib import Path
@@ -10,6 +11,13 @@ from types import SimpleNamespace
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen():
+    """Every training collects garbage. The collector then skips all objects that exist when a file of tests begins."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -274,10 +274,10 @@ def test_the_folder_is_one_of_sentence_transformers(learned):
     assert np.allclose(vectors, found.vectors(TEXTS).numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize("student", [NARROW, {"layers": 1, "distance": "mse"}])
-def test_resume_is_exact_wherever_it_was_cut(teacher, run, tmp_path, student):
+@pytest.mark.parametrize(("student", "cuts"), [(NARROW, (1, 3, 4)), ({"layers": 1, "distance": "mse"}, (3,))])
+def test_resume_is_exact_wherever_it_was_cut(teacher, run, tmp_path, student, cuts):
     recipe = task(run[0], teacher, student, max_steps=6, save_steps=2)
-    whole = resumes_everywhere(lambda folder, ui: distill.train(recipe, run[1], folder, ui=ui), tmp_path, range(1, 6))
+    whole = resumes_everywhere(lambda folder, ui: distill.train(recipe, run[1], folder, ui=ui), tmp_path, cuts)
     assert (whole / "2_Dense" / "model.safetensors").exists() == (student is NARROW)
 
 

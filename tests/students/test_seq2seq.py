@@ -254,7 +254,7 @@ def test_resume_is_exact_wherever_it_was_cut(small_run, tmp_path):
     recipe, run = small_run(train=section)
     teacher = LanguageModel.open(recipe.teacher, lazy=True)
     whole = resumes_everywhere(
-        lambda folder, ui: distill.train(recipe, run, folder, teacher=teacher, ui=ui), tmp_path, range(1, 10)
+        lambda folder, ui: distill.train(recipe, run, folder, teacher=teacher, ui=ui), tmp_path, (1, 3, 5, 7)
     )
     assert (whole / "baseline" / "model.safetensors").exists()
     assert not teacher.weights.is_loaded, "random weights on stored distributions need none of the teacher's"

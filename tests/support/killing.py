@@ -34,6 +34,7 @@ HOOKED = ("fsync", "replace", "rename", "unlink", "rmdir")  # the calls that cre
 IMPORTS = (
     "jinja2.ext",
     "pandas",
+    "peft",
     "pyarrow.dataset",
     "pyarrow.parquet",
     "safetensors.numpy",
@@ -46,9 +47,14 @@ IMPORTS = (
     "matplotlib.pyplot",
     "synthgen.cli",
     "synthgen.pipeline",
+    "synthgen.generation.strategies.single",
+    "synthgen.curation.answers",
+    "synthgen.curation.duplicates",
+    "synthgen.curation.text",
     "synthgen.reporting.plots",
+    "synthgen.teachers.local",
     "synthgen.teachers.transformers",
-    "distill.students.classifier",
+    "distill.students.classifier_train",
     "distill.cli",
     "distill.evaluation.evaluate",
     "distill.evaluation.fidelity",
@@ -56,6 +62,7 @@ IMPORTS = (
     "distill.students.encoder",
     "distill.targets.live",
     "distill.students.sentence",
+    "distill.students.seq2seq",
     "distill.training",
 )
 # A fork does not have the threads of its parent, so libraries must not start pools of threads.

@@ -329,7 +329,7 @@ def test_resume_is_exact_wherever_it_was_cut(tmp_path, online, request):
     synthgen.curate(recipe, run)
     model = LanguageModel.open(recipe.teacher)
     whole = resumes_everywhere(
-        lambda folder, ui: train(recipe, run, folder, teacher=model, ui=ui), tmp_path / "students", range(1, 6), [2]
+        lambda folder, ui: train(recipe, run, folder, teacher=model, ui=ui), tmp_path / "students", (1, 2, 4), [2]
     )
     metrics = metrics_of(whole)
     assert len(metrics) == 6

@@ -42,9 +42,12 @@ def direct(smol, prompt_ids, token_ids) -> torch.Tensor:
     return z.float().log_softmax(-1)
 
 
-def test_top64_of_a_thousand_tokens_equals_a_direct_computation(smol):
+@pytest.mark.parametrize(
+    ("samples", "least"), [(2, 300), pytest.param(6, 1000, marks=pytest.mark.slow)], ids=["hundreds", "a thousand"]
+)
+def test_top64_of_many_tokens_equals_a_direct_computation(smol, samples, least):
     """Stored ids and log-probabilities are compared with a plain pass. Batches have padding and a shared prefix."""
-    requests = [ask(q, i * 10 + n, tokens=40, few_shot=False) for i, q in enumerate(QUESTIONS) for n in range(6)]
+    requests = [ask(q, i * 10 + n, tokens=40, few_shot=False) for i, q in enumerate(QUESTIONS) for n in range(samples)]
     spec = LogitsSpec("topk", k=64)
     replies = smol.sample(requests, spec)
     meta = logits.meta(spec, 49_152, "t", "k")
@@ -63,30 +66,30 @@ def test_top64_of_a_thousand_tokens_equals_a_direct_computation(smol):
         tail = logp.scatter(-1, ids, -torch.inf).logsumexp(-1).numpy()
         assert np.abs(tail - stored.log_tail).max() < logits.STORAGE_ERROR + rounding
         tokens += len(reply.token_ids)
-        if tokens >= 1000:
+        if tokens >= least:
             break
     print(
         f"{tokens} tokens: largest difference {worst:.1e} nat (storage {logits.STORAGE_ERROR:.1e}), {order} near-ties"
     )
-    assert tokens >= 1000
+    assert tokens >= least
     assert worst < logits.STORAGE_ERROR + 2e-3
     assert order < tokens * 64 * 0.001
 
 
 def test_random_numbers_belong_to_the_request(smol):
     """The same request gives the same completion alone, in a batch, and in another order."""
-    requests = [ask(q, i, tokens=10) for i, q in enumerate(QUESTIONS)]
+    requests = [ask(q, i, tokens=6) for i, q in enumerate(QUESTIONS)]
     together = {q.id: r for q, r in zip(requests, smol.sample(requests, None), strict=True)}
     backwards = list(reversed(requests))
     again = {q.id: r for q, r in zip(backwards, smol.sample(backwards, None), strict=True)}
-    alone = {q.id: smol.sample([q], None)[0] for q in requests[:3]}
+    alone = {q.id: smol.sample([q], None)[0] for q in requests[:2]}
     assert all(list(again[i].token_ids) == list(together[i].token_ids) for i in together)
     assert all(list(alone[i].token_ids) == list(together[i].token_ids) for i in alone)
     assert len({tuple(r.token_ids) for r in together.values()}) == len(requests)
 
 
 def test_same_batch_same_bits(smol):
-    requests = [ask(q, i) for i, q in enumerate(QUESTIONS)]
+    requests = [ask(q, i, tokens=8) for i, q in enumerate(QUESTIONS)]
     spec = LogitsSpec("topk", k=8)
     first, second = smol.sample(requests, spec), smol.sample(requests, spec)
     for a, b in zip(first, second, strict=True):
