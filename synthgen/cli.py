@@ -285,16 +285,18 @@ def audit(run: Path, use: str | None, recipe: str | None, set: tuple[str, ...], 
 @_RUN
 @click.option("-n", "--count", type=click.IntRange(min=0), default=5, show_default=True, help="Number of rows to show.")
 @click.option("--rejected", is_flag=True, help="Show rejected rows with their reasons.")
+@click.option("--failures", is_flag=True, help="Show requests that brought no row, with their reasons.")
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Show only rows of this split.")
 @report_errors
-def show(run: Path, count: int, rejected: bool, split: str | None, ui: UI) -> None:
+def show(run: Path, count: int, rejected: bool, failures: bool, split: str | None, ui: UI) -> None:
     """Show rows of a run or corpus, and its counts.
 
     \b
     synthgen show runs/first -n 3
     synthgen show runs/first --rejected --json
+    synthgen show runs/first --failures
     """
-    found = synthgen.show(run, count, rejected=rejected, split=split)
+    found = synthgen.show(run, count, rejected=rejected, failures=failures, split=split)
     ui.result(found.to_dict(), found.text())
 
 

@@ -1,9 +1,10 @@
-"""`show`: a few records of a run or corpus, kept or rejected, and counts of the whole corpus."""
+"""`show`: a few rows of a run or corpus (kept rows, rejected rows, or failures), and counts of the whole corpus."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,22 @@ from synthgen.records import Record, from_rows
 
 
 @dataclass(frozen=True)
+class Failed:
+    """A request that brought no row."""
+
+    id: str
+    seed_id: str
+    split: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Shown:
-    """The first requested records, the `counts` of the whole corpus, and the number of rows that each check
-    rejected.
+    """The first requested records or failures, and the `counts` of the whole corpus.
+
+    `rejected_by` is the number of rows that each check rejected. `failed_by` is the number of failures of each kind,
+    when failures were requested.
     """
 
     folder: Path
@@ -24,6 +38,8 @@ class Shown:
     counts: dict[str, int]
     rejected_by: dict[str, int]
     records: list[Record]
+    failures: list[Failed] = field(default_factory=list)
+    failed_by: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -46,14 +62,24 @@ class Shown:
             if record.reference:
                 lines.append(f"answer: {record.answer}   reference: {' or '.join(record.reference)}")
             lines += [f"rejected by {v['check']}: {v['reason']}" for v in record.verdicts]
+        if self.failed_by:
+            lines.append("failed by: " + ", ".join(f"{k} {v:,}" for k, v in self.failed_by.items()))
+        for failed in self.failures:
+            lines += ["", f"── {failed.id}  seed {failed.seed_id}  {failed.split}", f"{failed.kind}: {failed.reason}"]
         return "\n".join(lines)
 
 
-def show(path: str | Path, n: int = 5, *, rejected: bool = False, split: str | None = None) -> Shown:
-    """Read the first `n` records of a run or corpus, of one `split` if given.
+def show(
+    path: str | Path, n: int = 5, *, rejected: bool = False, failures: bool = False, split: str | None = None
+) -> Shown:
+    """Read the first `n` records of a run or corpus, of one `split` if given. With `failures`, read failed requests.
 
-    Raises CorpusError when there is no corpus, and UserError when there are no rejected rows to show.
+    Raises CorpusError when there is no corpus, and UserError when the corpus cannot have the requested rows.
     """
+    if rejected and failures:
+        raise UserError("rejected rows and failures cannot be shown together", "give --rejected or --failures")
+    if failures:
+        return _failures(Path(path), n, split)
     folder = corpus.resolve(Path(path))
     found = corpus.manifest(folder)
     if rejected and found["kind"] != "curated":
@@ -62,6 +88,20 @@ def show(path: str | Path, n: int = 5, *, rejected: bool = False, split: str | N
         )
     records = list(islice(_records(folder, "rejected" if rejected else "data", split), n))
     return Shown(folder, found["kind"], found["counts"], found.get("rejected_by", {}), records)
+
+
+def _failures(path: Path, n: int, split: str | None) -> Shown:
+    folder = corpus.resolve(path, prefer=("generated",))
+    found = corpus.manifest(folder)
+    if found["kind"] != "generated":
+        raise UserError(f"{folder} is not generated, so it has no failures", "give the run that contains this folder")
+    kinds: Counter[str] = Counter()
+    first: list[Failed] = []
+    for name in corpus.shards(folder, "failures", split):
+        for batch in corpus.scan(folder / "failures" / f"{name}.parquet"):
+            kinds.update(batch["kind"].to_pylist())
+            first += [Failed(**row) for row in batch.slice(0, n - len(first)).to_pylist()]
+    return Shown(folder, found["kind"], found["counts"], {}, [], first, dict(kinds.most_common()))
 
 
 def _records(folder: Path, part: str, split: str | None) -> Iterator[Record]:

@@ -359,6 +359,24 @@ def test_show(run):
     assert warm("synthgen", "show", run, "-n", "-1").code == 2
 
 
+def test_show_failures(tmp_path, finished):
+    """The first two seeds are too long for the teacher. A seed has two samples."""
+    recipe, run = small_task(tmp_path / "task", finished.teacher, long=2, train=None, logits=None), tmp_path / "run"
+    assert warm("synthgen", "generate", recipe, "-o", run).code == 0
+    assert warm("synthgen", "curate", run).code == 0
+    done = warm("synthgen", "show", run, "--failures", "-n", "3")
+    assert "failed by: context 4" in done.out
+    assert done.out.count("\ncontext: ") == done.out.count("── ") == 3
+    shown = json.loads(warm("synthgen", "show", run, "--failures", "--json").out)
+    assert {row["seed_id"] for row in shown["failures"]} == {"q0", "q1"}
+    assert shown["failed_by"] == {"context": 4}
+    assert shown["counts"]["rows"] == 14
+    mistake(warm("synthgen", "show", run, "--failures", "--rejected"), "cannot be shown together")
+    mistake(warm("synthgen", "show", run / "curated", "--failures"), "has no failures")
+    none = json.loads(warm("synthgen", "show", finished.run, "--failures", "--json").out)
+    assert (none["failures"], none["failed_by"]) == ([], {})
+
+
 def test_options_can_be_set_by_the_environment(run, recipe):
     shown = json.loads(cold("synthgen", "show", run, env={"SYNTHGEN_SHOW_COUNT": "1", "SYNTHGEN_SHOW_JSON": "1"}).out)
     assert len(shown["records"]) == 1
