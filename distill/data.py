@@ -1,18 +1,15 @@
-"""Loads training rows with their stored distributions. The order of the rows is a function of the step.
+"""What a student learns from: training rows, which of them a recipe chooses, and batches of stored distributions.
 
-    data = load(run / "curated", tokens.render, Choice(max_length=512))
-    batch = [data.examples[i] for i in batch_rows(step, len(data.examples), batch_size=16, seed=0)]
-
-The student learns from kept rows by cross-entropy and by their stored distributions. For rejected rows, the reasons of
-the rejection decide what is used: nothing, only the distribution, or both. Logits are matched to rows by id and
-alignment hash.
+Rows come from `distill.streaming`, which reads them by number. The student learns from kept rows by cross-entropy and
+by their stored distributions. For rejected rows, the reasons of the rejection decide what is used: nothing, only the
+distribution, or both. Logits are matched to rows by id and alignment hash.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -161,43 +158,6 @@ def _place(seed_id: str) -> float:
     return int.from_bytes(hashlib.blake2b(seed_id.encode(), digest_size=8).digest()) / 2**64
 
 
-def load(folder: Path, render: Render, choice: Choice, shape: Shape | None = None) -> TrainingSet:
-    """Load the examples of a curated corpus into memory. Raises CorpusError when logits are missing or belong to other
-    rows, when a row has no tokens, or when no row is left.
-    """
-    if choice.max_prompt is not None:
-        raise ValueError("`load` takes no max_prompt: open a stream")
-    left_out = {"too_long": 0, "degenerate": 0}
-    for _, records in corpus.records(folder, "rejected", choice.split):
-        left_out["degenerate"] += sum(map(_teaches_nothing, records))
-    targets = None if choice.labels_alone or not choice.targets else _Targets(folder, choice)
-    examples: list[Example] = []
-    for record, kept in rows(folder, choice.split, choice.share):
-        if choice.labels_alone and not kept:
-            continue
-        prompt, completion = render(record.prompt), list(record.token_ids or ())
-        if not completion:
-            raise CorpusError(
-                f"{folder}: record {record.id} has no tokens, because its teacher sent none",
-                f"train on its rows as a dataset (`distill train {folder}/data`), or score them: strategy: score",
-            )
-        if len(prompt) + len(completion) > choice.max_length:
-            left_out["too_long"] += 1
-            continue
-        target = targets.of(record.id, completion) if targets else None
-        example = Example(record.id, prompt, completion, target, kept, tuple(record.prompt_token_ids or ()))
-        shaped = shape(record, example) if shape else example
-        if shaped is None:
-            left_out["nothing_to_learn"] = left_out.get("nothing_to_learn", 0) + 1
-        else:
-            examples.append(shaped)
-    if not examples:
-        raise CorpusError(
-            f"{folder} {NO_ROWS} in split '{choice.split}'", "see the rejected rows: `synthgen show --rejected`"
-        )
-    return TrainingSet(examples, targets.meta if targets else None, left_out)
-
-
 def validation_rows(section: TrainSection, folder: Path, read: Callable[[], Sequence[Row]]) -> Sequence[Row]:
     """Return the validation rows that `read` returns, or no rows when the recipe measures no validation loss.
 
@@ -216,40 +176,6 @@ def validation_rows(section: TrainSection, folder: Path, read: Callable[[], Sequ
             f"train.eval_steps is set, and {folder} has no validation rows", "set split.validation in the recipe"
         )
     return examples
-
-
-@dataclass
-class _Targets:
-    """The stored distributions of a corpus, by record id."""
-
-    folder: Path
-    choice: Choice
-    meta: LogitsMeta | None = None
-    indices: list[dict[str, tuple[Path, logits.Shard, int]]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.indices = stored(self.folder, self.choice.teachers)
-
-    def of(self, record_id: str, completion: Sequence[int]) -> logits.Target:
-        """The distributions of one completion. Raises CorpusError when they are missing or do not fit."""
-        targets, metas = [], []
-        for where in self.indices:
-            if record_id not in where:
-                raise CorpusError(
-                    f"no logits for record {record_id} of {self.folder}",
-                    "generate with a `logits` section, or repair: `synthgen generate … --repair`",
-                )
-            path, shard, row = where[record_id]
-            logits.check_aligned(shard, row, record_id, completion, path)
-            targets.append(shard.target(row))
-            metas.append(shard.meta)
-        target, meta = self.choice.merge(targets, metas) if self.choice.merge else (targets[0], metas[0])
-        if self.meta and meta != self.meta:
-            raise CorpusError(
-                f"{path}: these logits differ from those of the other shards in kind, teacher or temperature"
-            )
-        self.meta = meta
-        return target
 
 
 def stored(folder: Path, teachers: Sequence[str]) -> list[dict[str, tuple[Path, logits.Shard, int]]]:
@@ -291,14 +217,6 @@ def _logits_index(folder: Path) -> dict[str, tuple[Path, logits.Shard, int]]:
 def in_words(left_out: dict[str, int]) -> str:
     """Say in words how many rows were left out, and why."""
     return ", ".join(f"{count:,} {REASONS[name]}" for name, count in left_out.items() if count)
-
-
-def batch_rows(step: int, count: int, batch_size: int, seed: int) -> list[int]:
-    """The row numbers of optimizer step `step`. The order of an epoch is a permutation drawn from (seed, epoch)."""
-    per_epoch = -(-count // batch_size)
-    epoch, number = divmod(step, per_epoch)
-    order = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
-    return [int(i) for i in order[number * batch_size : (number + 1) * batch_size]]
 
 
 def target_batch(targets: Sequence[logits.Target | None], meta: LogitsMeta) -> losses.Target:

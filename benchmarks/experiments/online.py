@@ -24,7 +24,7 @@ from typing import Any
 from harness import as_teacher, cached, parameters, read, run, section_of, train
 from parity import ASK, END, BitTokenizer, answer, model, rationale, right, strings
 
-from distill.data import batch_rows
+from distill.streaming.batches import Order
 from distill.targets.live import LiveTeacher, OnPolicy, Text, key
 from distill.targets.stored import FromStored
 from synthgen.teachers.transformers import LocalModel
@@ -72,7 +72,7 @@ def written() -> list[Text]:
 
 def batches(rows: list[Any], seed: int, batch: int = BATCH) -> Any:
     """A function that returns the rows of a step, as in the package's training."""
-    return lambda step: [rows[i] for i in batch_rows(step, len(rows), batch, seed)]
+    return lambda step: [rows[i] for i in Order(len(rows), batch, seed).rows(step)]
 
 
 def held_out(writer: LocalModel) -> dict[str, list[float]]:

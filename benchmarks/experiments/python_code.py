@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from harness import CACHE, as_teacher, cached, llama, section_of, train
 
-from distill.data import Example, batch_rows
+from distill.data import Example
+from distill.streaming.batches import Order
 from distill.targets.live import Text
 from distill.targets.stored import FromStored
 from synthgen.lm.forward import completion_logits
@@ -90,7 +91,7 @@ def texts(part: list[list[int]]) -> list[Text]:
 
 def batches(rows: list[Any], seed: int, batch: int = BATCH) -> Any:
     """A function that returns the rows of a step, as in the package's training."""
-    return lambda step: [rows[i] for i in batch_rows(step, len(rows), batch, seed)]
+    return lambda step: [rows[i] for i in Order(len(rows), batch, seed).rows(step)]
 
 
 def student(seed: int) -> Any:

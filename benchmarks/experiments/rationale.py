@@ -23,7 +23,8 @@ from harness import as_teacher, parameters, run, section_of, train
 from parity import ANSWER_TASK, ASK, END, EXPLAIN_TASK, BitTokenizer, answer, model, rationale, right, strings
 from torch import Tensor
 
-from distill.data import Example, batch_rows
+from distill.data import Example
+from distill.streaming.batches import Order
 from distill.output_layer import completion_states
 from distill.targets.stored import FromStored, batch_loss
 
@@ -77,7 +78,7 @@ def arm_of(arm: str, seed: int) -> dict[str, Any]:
     kind = StepByStep if arm.startswith("step") else FromStored
 
     def batch_of(step: int) -> list[Example]:
-        return [text for i in batch_rows(step, len(rows), BATCH, seed) for text in rows[i]]
+        return [text for i in Order(len(rows), BATCH, seed).rows(step) for text in rows[i]]
 
     training = train(kind(student, {}, section, labels_alone=True), batch_of, section)
     bits = strings(BITS, TRAIN, TEST)[1]

@@ -15,7 +15,7 @@ from test_seq2seq import BART, T5
 from test_train import Cut
 
 from distill import evaluate, train
-from distill.data import Example, load
+from distill.data import Example
 from distill.loop import accelerator_of
 from distill.output_layer import Head
 from distill.students.build import decoder

@@ -8,12 +8,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from support.rows import load
 from support.training import LOOSE
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from distill import losses
-from distill.data import Choice, Example, load
+from distill.data import Choice, Example
 from distill.losses import Dense, Labels, TopK, cut, divergence
 from distill.output_layer import Head, completion_states, logits_of, output_head, through_head
 from distill.students.build import from_layers

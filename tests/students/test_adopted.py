@@ -10,11 +10,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from support.measuring import measured_here
+from support.rows import load
 from support.training import LOOSE, metrics_of
 
 import synthgen
 from distill import evaluate, train
-from distill.data import Choice, load
+from distill.data import Choice
 from synthgen import corpus
 from synthgen.errors import CorpusError, GateDenied, RecipeError, UserError
 from synthgen.lm.model import LanguageModel

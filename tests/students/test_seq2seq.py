@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.measuring import measured_here
+from support.rows import load
 from support.small import small_task, small_teacher
 from support.training import FULL, LOOSE, resumes_everywhere, training_of
 from torch.nn import functional
@@ -23,7 +24,7 @@ from transformers import (
 import distill
 import synthgen
 from distill.card import write_model_card
-from distill.data import Choice, load
+from distill.data import Choice
 from distill.output_layer import Head, completion_states, logits_of, output_head
 from distill.students.seq2seq import Seq2SeqModel, seq2seq
 from distill.targets.stored import FromStored

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.rows import load
 from support.small import small_teacher
 from support.training import FULL, LOOSE, curve_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distill import train
-from distill.data import Choice, load, rows
+from distill.data import Choice, rows
 from distill.intervals import interval
 from distill.students.build import from_layers, layer_map
 from distill.students.classifier import Classifier, features

@@ -10,12 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.rows import load
 from support.small import small_task, small_teacher
 from support.training import FULL, resumes_everywhere, training_of
 
 import synthgen
 from distill import losses, train
-from distill.data import Choice, batch_rows, load, rows, target_batch
+from distill.data import Choice, rows, target_batch
+from distill.streaming.batches import Order
 from distill.targets.stored import Rows, batch_loss
 from synthgen import corpus, logits
 from synthgen.errors import CorpusError, GateDenied, UserError
@@ -120,14 +122,17 @@ def test_held_out_rows_are_not_trained_on(small_run):
 def test_batches_cover_every_row_once_an_epoch():
     for count, size in ((10, 3), (12, 4), (1, 5), (7, 7)):
         steps = -(-count // size)
-        epochs = [[batch_rows(e * steps + s, count, size, 3) for s in range(steps)] for e in range(3)]
+        order = Order(count, size, 3)
+        assert order.steps_per_epoch == steps
+        epochs = [[order.rows(e * steps + s) for s in range(steps)] for e in range(3)]
         for batches in epochs:
             assert sorted(i for batch in batches for i in batch) == list(range(count))
             assert all(len(batch) == size for batch in batches[:-1])
         assert count == 1 or epochs[0] != epochs[1]
-    again = [batch_rows(step, 50, 8, 0) for step in (13, 2, 13)]
-    assert again[0] == again[2], "a function of its arguments alone"
-    assert batch_rows(2, 50, 8, 0) != batch_rows(2, 50, 8, 1)
+    order = Order(50, 8, 0)
+    again = [order.rows(step) for step in (13, 2, 13)]
+    assert again[0] == again[2] == Order(50, 8, 0).rows(13), "a function of its arguments alone"
+    assert order.rows(2) != Order(50, 8, 1).rows(2)
 
 
 # Errors

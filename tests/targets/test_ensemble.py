@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from support.rows import load
 from support.small import small_task, small_teacher
 from support.training import curve_of, resumes_everywhere
 
 import synthgen
 from distill import evaluate, losses, train
 from distill.card import write_model_card
-from distill.data import Choice, load, sampled_batch, topk_batch
+from distill.data import Choice, sampled_batch, topk_batch
 from distill.targets.ensemble import Merge, agreement, aligned, best_weights, merged, mixed
 from synthgen import corpus, logits
 from synthgen.errors import CorpusError, RecipeError

@@ -9,12 +9,13 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.rows import load
 from support.small import small_task, small_teacher
 from support.training import changed, metrics_of, resumes_everywhere, student_of
 
 import synthgen
 from distill import evaluate, train
-from distill.data import Choice, load
+from distill.data import Choice
 from distill.students.decoder import decoder
 from distill.targets import live
 from distill.targets.live import LiveTeacher, Mutual, OnPolicy, key, share

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from support.measuring import measured_here
+from support.rows import load
 from support.small import small_task, small_teacher
 from support.training import Cut, changed, curve_of
 
 import synthgen
 from distill import evaluate, train
-from distill.data import Choice, load
+from distill.data import Choice
 from distill.targets.rationale import StepByStep, expand, explaining, rationale_tokens, shape
 from distill.targets.stored import FromStored, FromTokens
 from synthgen import corpus

@@ -1,0 +1,22 @@
+"""The training rows of a corpus as a list, read as training reads them.
+
+data = load(run / "curated", tokens.render, Choice(512))
+data.examples, data.meta, data.left_out
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from distill.data import Choice, Render, Shape, TrainingSet
+from distill.streaming.stream import open_stream
+from distill.streaming.tokencache import from_messages
+
+
+def load(folder: Path, render: Render, choice: Choice, shape: Shape | None = None) -> TrainingSet:
+    """Opens the rows with a cache of their own, and reads all of them."""
+    with tempfile.TemporaryDirectory() as cache:
+        reader = from_messages(lambda prompts: [render(prompt) for prompt in prompts], "test", shape)
+        stream = open_stream(folder, reader, Path(cache), choice)
+        return TrainingSet(list(stream), stream.meta, stream.left_out)
