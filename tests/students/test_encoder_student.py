@@ -262,7 +262,7 @@ def test_senseless_sections(run, student, says):
     ("change", "says"),
     [
         ({"model_type": "nonsense"}, "does not know the model_type 'nonsense'"),
-        ({"layers": 3}, "bert models have no 'layers'"),
+        ({"layers": 3}, "bert configs have no key 'layers'"),
         ({"hidden_size": 15}, "this model cannot be made: .*multiple"),
     ],
 )

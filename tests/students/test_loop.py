@@ -100,7 +100,7 @@ def test_only_the_adapter_learns_and_is_merged(small_run, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"student": {"kind": "decoder", "config": {"hidden": 8}}}, "llama models have no 'hidden'"),
+        ({"student": {"kind": "decoder", "config": {"hidden": 8}}}, "llama configs have no key 'hidden'"),
         ({"student": {"kind": "decoder", "config": {"hidden_size": 7}}}, "this model cannot be made"),
         ({"student": {"kind": "decoder", "layers": 1, "lora": {"target_modules": ["w_proj"]}}}, "train.student.lora"),
         ({"eval_steps": 2}, "has no validation rows"),

@@ -291,7 +291,7 @@ def test_a_checkpoint_that_is_none(small_run, tmp_path):
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({**T5, "layers": 3}, "t5 models have no 'layers'"),
+        ({**T5, "layers": 3}, "t5 configs have no key 'layers'"),
         ({"model_type": "llama"}, "this model cannot be made"),
         ({**BART, "max_position_embeddings": 4}, "the student has 4 positions, and a row has"),
     ],

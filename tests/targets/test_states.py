@@ -292,6 +292,6 @@ def test_states_that_are_not_numbers_are_refused(folder, tmp_path):
 def test_states_of_unknown_weights_are_refused(teacher, tmp_path):
     for revision in ("unknown", "main", ""):
         vague = Weights.of(teacher.model, teacher.name, revision, teacher.dtype)
-        with pytest.raises(TeacherError, match="is not known") as caught:
+        with pytest.raises(TeacherError, match="are not known") as caught:
             States(tmp_path, vague)
         assert "commit" in caught.value.hint
