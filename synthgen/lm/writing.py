@@ -97,8 +97,8 @@ class Batch:
         tick(sum(not self._ended[i] for i in self.live))
 
     def drop_ended(self) -> Tensor | None:
-        """Drop the finished rows if that saves time. Returns the indices of the rows to keep, or None when no row is
-        dropped. `live` is empty when all rows are finished.
+        """Drop the finished rows if that saves time. Returns the indices of the rows that stay, or None when nothing is
+        dropped. When all rows are finished, `live` becomes empty, and None is returned.
         """
         stay = [row for row, i in enumerate(self.live) if not self._ended[i]]
         if not stay:
