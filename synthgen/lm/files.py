@@ -49,7 +49,8 @@ class ModelFiles:
 
     @classmethod
     def find(cls, name: str, revision: str | None = None) -> ModelFiles:
-        """Find the files of the model that a recipe names. Raises TeacherError when its config or tokenizer is missing.
+        """Find the files of the model that a recipe names. Raises TeacherError when its config or tokenizer is
+        missing.
         """
         path = gguf_in_package(name) if name.startswith("package:") else Path(name)
         if path.suffix == ".gguf":
@@ -118,7 +119,8 @@ class ModelFiles:
         return str(folder), {}
 
     def _on_the_hub(self) -> tuple[str, Arguments]:
-        """The name and the arguments for a hub id. They name one commit, because a branch may move between two loads.
+        """The name and the arguments for a hub id. They name one commit, because a branch may move between two
+        loads.
         """
         return self.name, {} if self.asked is None else {"revision": self.asked}
 

@@ -93,7 +93,8 @@ def bins(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def batches(order: Sequence[int], lengths: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Cut `order` into batches of at most `most` rows and `_BATCH_TOKENS` tokens. A longer row is a batch of its own.
+    """Cut `order` into batches of at most `most` rows and `_BATCH_TOKENS` tokens. A longer row is a batch of its
+    own.
     """
     batch: list[int] = []
     for i in order:

@@ -155,8 +155,9 @@ def _pooling(config: dict[str, Any], name: str) -> str:
     ]
     found = [*known, *others] if "pooling_mode" not in config else [str(config["pooling_mode"])]
     if len(found) != 1 or found[0] not in _POOLINGS:
-        raise TeacherError(f"'{name}' pools by {' and '.join(found) or 'nothing'}", "use a model that pools by mean, cls
-        or max")
+        raise TeacherError(
+            f"'{name}' pools by {' and '.join(found) or 'nothing'}", "use a model that pools by mean, cls or max"
+        )
     return found[0]
 
 

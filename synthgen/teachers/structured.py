@@ -44,8 +44,9 @@ class Form:
         problem = LLMatcher.validate_grammar(self._grammar, self._tokens)
         if problem and not problem.startswith("WARNING"):
             key = "json_schema" if regex is None else "regex"
-            raise TeacherError(f"generate.{key} cannot be used: {problem.splitlines()[0]}", "use a simpler schema or
-            expression")
+            raise TeacherError(
+                f"generate.{key} cannot be used: {problem.splitlines()[0]}", "use a simpler schema or expression"
+            )
 
     def begin(self) -> Any:
         """The state of a new answer."""

@@ -46,13 +46,15 @@ Result = TypeVar("Result")
 
 
 class Poison(Exception):
-    """This request killed the engine. The engine died twice during the request, the second time without other requests.
+    """This request killed the engine. The engine died twice during the request, the second time without other
+    requests.
     """
 
 
 @dataclass(eq=False)
 class Job:
-    """One request: token ids and SamplingParams. `draws` is (seed, spec) when tokens must be drawn at every position.
+    """One request: token ids and SamplingParams. `draws` is (seed, spec) when tokens must be drawn at every
+    position.
     """
 
     tokens: list[int]
@@ -103,7 +105,8 @@ class Engine:
             self.call(self._stop())
 
     async def ready(self) -> int:
-        """Start the engine if it is not running. Returns the maximum number of requests in flight. Raises TeacherError.
+        """Start the engine if it is not running. Returns the maximum number of requests in flight. Raises
+        TeacherError.
         """
         async with self._starting:
             if self._llm is None:
@@ -259,8 +262,8 @@ def largest(flat: Any) -> Floats:
 
 
 def _prompt(tokens: list[int]) -> Any:
-    """Token ids in a form that this vLLM accepts. Newer versions have `tokens_input`, whose result they need not
-    process in another thread.
+    """Token ids in a form that this vLLM accepts. Versions that have `tokens_input` do not process its result in
+    another thread, which saves time.
     """
     try:
         from vllm.inputs import tokens_input
