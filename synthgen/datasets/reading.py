@@ -102,7 +102,7 @@ def _turns(entry: DatasetFormat, row: Mapping[str, object], where: str) -> list[
     try:
         read: list[Turns] = resolve(entry.read)(row)
     except ValueError as error:
-        raise RecipeError(f"{where}: {error}", f"the format of the first row: {entry.about}") from None
+        raise RecipeError(f"{where}: {error}", f"every row must have the format of the first: {entry.about}") from None
     return read
 
 
@@ -122,7 +122,9 @@ def _id(dataset: Dataset, row: Mapping[str, object], turn: Turns, part: str, see
     if seen[key] == 1:
         return name
     if column:
-        raise CorpusError(f"{where}: the id '{name}' occurs twice", "ids must be unique; rename the column to keep it")
+        raise CorpusError(
+            f"{where}: the id '{name}' occurs twice", "ids must be unique; to keep the column, give it another name"
+        )
     return durable.digest([turn.prompt, turn.completion, seen[key]])[:32]
 
 

@@ -91,7 +91,7 @@ def _numbers(keys: pa.Array) -> npt.NDArray[np.uint64]:
     if pa.types.is_uint64(keys.type):
         return np.frombuffer(keys.buffers()[1], np.uint64)[keys.offset : keys.offset + len(keys)]
     if not pa.types.is_fixed_size_binary(keys.type) or keys.type.byte_width < 8:
-        raise TypeError(f"rows are exchanged by uint64 numbers or binary values of one size, not by {keys.type}")
+        raise TypeError(f"a key must be a uint64 number or a binary value of fixed size, not {keys.type}")
     width = keys.type.byte_width
     data = np.frombuffer(keys.buffers()[1], np.uint8)[keys.offset * width : (keys.offset + len(keys)) * width]
     return data.reshape(-1, width)[:, :8].copy().view(np.uint64)[:, 0]

@@ -96,7 +96,8 @@ class Account:
             statements.append(self.cache.put(*entry, self.teacher.identity["model"]))
         if statements:
             await self.cache.commit(statements)
-        if entry is not None:  # added after the commit, because a read before it does not find the entry
+        # Only after the commit, because `read_ahead` clears the keys and does not see an uncommitted entry.
+        if entry is not None:
             self._since.add(entry[0])
 
     def _cost(self, reply: Reply) -> int:

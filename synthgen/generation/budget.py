@@ -32,7 +32,7 @@ class Budget:
 
     @property
     def holds(self) -> bool:
-        """Whether there are open reservations, which may turn out larger than the actual cost."""
+        """Whether a reservation is open. When it is settled, some of the budget may become free again."""
         return self.held != Spent()
 
     def fits(self, most: Spent) -> bool:

@@ -89,7 +89,7 @@ class Cache:
             raise self._broken(error) from None
         if version not in (0, _VERSION):
             raise UserError(
-                f"{path} is a reply cache of version {version}; this synthgen writes {_VERSION}",
+                f"{path} is a reply cache of version {version}, but this synthgen uses version {_VERSION}",
                 "set SYNTHGEN_CACHE to another folder, or upgrade synthgen",
             )
         self._next_id = time.time_ns()

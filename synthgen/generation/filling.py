@@ -22,7 +22,7 @@ from synthgen.recipe import Recipe
 from synthgen.teachers.base import FAILURES, Caller, Reply
 from synthgen.ui import Progress
 
-_HELD_BYTES = 256 << 20  # no job starts while the rows in open shards have more bytes
+_HELD_BYTES = 256 << 20  # while the rows in memory have more bytes than this, no new job starts
 _OPEN_SHARDS = 64  # maximum number of open shards
 _COMMITTING = 4  # maximum number of shards that wait to be written
 

@@ -141,8 +141,8 @@ class _Estimator:
         self.total = _Estimate()
 
     def add(self, request: Request, together: int) -> None:
-        """Count one of the requests of a job's first round. `together` is their number. The request is counted
-        `most / together` times, so that the round counts as the maximum number of requests of a job.
+        """Count one of the requests of a job's first round. `together` is the number of requests in this round. Each is
+        counted `most / together` times, so that a job counts as its maximum number of requests.
         """
         total, times = self.total, self.most / together
         call = self.callers[request.teacher].call(request) if request.teacher in self.callers else None

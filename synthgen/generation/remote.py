@@ -140,8 +140,8 @@ class Remotes:
                 await teacher.close()
         view.look()
         errors = [result for result in results if isinstance(result, BaseException)]
-        # An error of synthgen is raised before any other error. It tells the user what to do, and it may be the cause
-        # of the others.
+        # Among several errors, an error of synthgen is raised, because it tells the user what to do and may have caused
+        # the other errors.
         for error in sorted(errors, key=lambda e: not isinstance(e, SynthgenError)):
             raise error
 

@@ -138,8 +138,8 @@ def score_too(
 ) -> list[list[Outcome]]:
     """Ask the teachers `names` for their distributions over each row's tokens, and add them to the rows.
 
-    `queries_of` holds a function for each job. It makes a query from a row and a teacher's name. A row becomes a
-    failure when a teacher cannot compute its distributions.
+    `queries_of` holds a function for each job. The function makes a query from a row and a teacher's name. A row
+    becomes a failure when a teacher cannot compute its distributions.
     """
     scored = [list(several) for several in outcomes]
     for name in names:

@@ -33,7 +33,7 @@ _DOUBT = 3  # when this many requests in a row have used up their tries without 
 _DEAD = 20  # after this many such requests, the run stops even if the server responds to the probe
 _HOPELESS = 20  # the run stops when this many requests were refused before any answer
 _PAID_TRIES = 3  # maximum number of tries of a request whose replies are useless, since each reply is paid
-_LOOK = 0.5  # seconds between checks of a budget that is fully reserved
+_LOOK = 0.5  # seconds between checks whether a fully reserved budget has room again
 _AHEAD = 16  # number of requests that are looked up in the cache with one query
 _TURN = 32  # number of requests that are handled before other tasks get a turn
 # Failures of these kinds would occur again, so they are cached.

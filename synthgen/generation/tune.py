@@ -86,7 +86,7 @@ def tune(recipe: Recipe, *, requests: int = 64, ui: UI | None = None) -> Tuning:
     if not sampled:
         raise UserError(
             f"the first questions of this recipe go to teachers other than '{name}'",
-            "use a recipe in which it is the only teacher",
+            "use a recipe in which this teacher is the only one",
         )
     key, form, spec = engine.batch_key, recipe.generate, casting.logits_spec(recipe)
     options = TeacherOptions(recipe.task, form.json_schema, form.regex, spec)

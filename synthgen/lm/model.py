@@ -176,7 +176,7 @@ class LanguageModel:
     def label_probs(self, prompts: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> list[list[float]]:
         """The probabilities of the labels after each prompt of one batch. Labels are distinct token sequences.
 
-        p(label) is the product of the probabilities of its tokens after the prompt, normalized over the labels.
+        p(label) is the product of the probabilities of the label's tokens after the prompt, normalized over the labels.
         """
         start = self._prefill(prompts)
         logp_UV = start.logits_UV.log_softmax(-1)

@@ -113,8 +113,8 @@ def _refuse_other_separators(names: Sequence[str], file: str) -> None:
 
 
 def _named(names: Sequence[str], wanted: Sequence[str]) -> str | None:
-    """The column for the first word in `wanted` that is the name of a column. Without such a column, the column for the
-    first word of more than two letters in `wanted` that occurs in a name. Without that, None.
+    """Find the first of the `wanted` words that is the name of a column, and return this column. If there is none, find
+    the first word of more than two letters that occurs in the name of a column. Returns None when no column is found.
     """
     folded = {_folded(name): name for name in reversed(names)}
     exact = next((folded[want] for want in wanted if want in folded), None)

@@ -171,7 +171,7 @@ def _divide(rows: list[Row], columns: Columns, file: str) -> _Division:
         miss = abs(test - wanted)
         if 0 < test < len(rows) and (best is None or miss < best[0]):
             best = (miss, seed)
-        if best and best[0] * 4 <= wanted:  # within a quarter of the wanted number
+        if best and best[0] * 4 <= wanted:  # the number of test rows is within a quarter of the wanted number
             break
     assert best is not None, "one of 200 ways to split two groups puts a group on each side"
     split = Split(test=_TEST, seed=best[1])

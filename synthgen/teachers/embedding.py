@@ -147,7 +147,7 @@ class SentenceEncoder(nn.Module):
 
 
 def _pooling(config: dict[str, Any], name: str) -> str:
-    """Read the kind of pooling from a config. sentence-transformers has used two formats, and either is read."""
+    """Read the kind of pooling from a config. There are two formats of sentence-transformers, and both are read."""
     flags = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max"}
     known = [value for flag, value in flags.items() if config.get(flag)]
     others = [

@@ -46,7 +46,7 @@ def too_long(prompt: Sequence[int], new: int, context: int) -> tuple[str, str] |
     """The failure of a request whose prompt and `new` tokens exceed the context, or None."""
     if len(prompt) + new <= context:
         return None
-    return "context", f"prompt of {len(prompt)} tokens and {new} new ones exceed the context of {context}"
+    return "context", f"prompt of {len(prompt)} tokens and {new} new tokens exceed the context of {context}"
 
 
 def _reply(

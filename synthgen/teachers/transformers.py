@@ -42,8 +42,8 @@ class LocalModel(LanguageModel):
     def open(cls, section: TeacherSection, options: TeacherOptions | None = None, *, lazy: bool = False) -> LocalModel:
         """Load the model that the recipe names. `options` may require a form of answers. Raises TeacherError.
 
-        With `lazy`, weights are loaded when they are first needed. The files must exist already now, because their hash
-        is part of the teacher's identity.
+        With `lazy`, weights are loaded when they are first needed. The files must exist when this is called, because
+        their hash is part of the teacher's identity.
         """
         model = super().open(section, lazy=lazy)
         assert model.weights.revision, "what comes from files has one"

@@ -77,8 +77,8 @@ def back_translation(job: Job) -> Rounds:
 
 
 def evolve(job: Job) -> Rounds:
-    """Rewrite the question several times, and make one row for each new question. After a failed rewriting there are no
-    further ones, but the earlier questions become rows.
+    """Rewrite the question several times, and make one row for each new question. When a rewriting fails, the question
+    is not rewritten again, but the earlier questions become rows.
     """
     methods = job.prompt.beginning(job.setting.strategy.template_prefix)
     rewritten: list[tuple[str, list[str]]] = []

@@ -283,7 +283,7 @@ class VllmModel:
     def _too_long(self, prompt: Sequence[int], new: int) -> tuple[str, str] | None:
         if len(prompt) + new <= self.context:
             return None
-        return "context", f"prompt of {len(prompt)} tokens and {new} new ones exceed the context of {self.context}"
+        return "context", f"prompt of {len(prompt)} tokens and {new} new tokens exceed the context of {self.context}"
 
 
 def arguments(section: VllmTeacher, model: str) -> dict[str, Any]:

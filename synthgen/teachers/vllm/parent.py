@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 _NAME = "SYNTHGEN_VLLM_PARENT"  # environment variable with the process id of the parent
-_LOOK = 0.2  # seconds between two looks at the parent
+_LOOK = 0.2  # seconds between two checks of the parent process
 _hooked = False
 
 
