@@ -1,9 +1,9 @@
 """The weights of a language model. The config is read when the object is made, and the weights when they are first
 needed.
 
-weights = Weights.open(section)          # reads only the config
-weights.config.num_hidden_layers
-weights.model                            # loads the weights; `unload` releases them
+    weights = Weights.open(section)          # reads only the config
+    weights.config.num_hidden_layers
+    weights.model                            # loads the weights; `unload` releases them
 """
 
 from __future__ import annotations
