@@ -1,7 +1,8 @@
-"""The columns of a data set: which of them the record takes, and the Arrow types of the user's own columns.
+"""The columns of a data set: which of them fill the record's columns, and the Arrow types of the user's own columns.
 
-One pass over the rows determines both, because every shard of a corpus must have the same columns. A column becomes the
-record's column of the same name if all its values fit. Otherwise it is one of the user's own columns.
+All rows are read once before any row is written, because every shard of a corpus must have the same columns. A column
+whose name is in TAKEN fills the record's column of that name if all its values fit. Otherwise it is one of the user's
+own columns.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ TAKEN: dict[str, Callable[[object], bool]] = {
     "answer": _scalar,
     "reference": _references,
 }
-"""Maps each column that the record takes from any format to a test of whether a value fits. Null always fits, except
-for `id`.
+"""For each column that a record can take from a data set of any format: a test of whether a value fits. Null fits in
+every column except `id`.
 """
 
 
 class Survey:
-    """Reads every row of a data set once and then knows its columns."""
+    """The names and types of a data set's columns. Give every row to `see` before the columns are asked for."""
 
     def __init__(self, read: Iterable[str]) -> None:
         self._read = set(read)
@@ -51,7 +52,7 @@ class Survey:
         self.rows = self._ids = 0
 
     def see(self, row: Mapping[str, object]) -> None:
-        """Record the columns and types of one row."""
+        """Take the columns and types of one row into account."""
         self.rows += 1
         self._ids += row.get("id") is not None
         for name, fits in TAKEN.items():
@@ -63,7 +64,7 @@ class Survey:
             self._look()
 
     def taken(self) -> frozenset[str]:
-        """The columns that the record takes."""
+        """The names of the columns that fill the record's columns of the same names."""
         fits = {name for name in self._seen if self._fits.get(name)} - self._read
         return frozenset(fits - ({"id"} if self._ids < self.rows else set()))
 
@@ -81,7 +82,7 @@ class Survey:
 
 
 def _type_of(values: list[object]) -> pa.DataType:
-    """The Arrow type of JSON values, or text when they have no common type."""
+    """The Arrow type of JSON values. It is text when the values have no common type."""
     try:
         return pa.array(values).type
     except (pa.ArrowException, OverflowError):
@@ -89,7 +90,7 @@ def _type_of(values: list[object]) -> pa.DataType:
 
 
 def _together(first: pa.DataType, second: pa.DataType) -> pa.DataType:
-    """The type that holds the values of both types, or text."""
+    """The Arrow type that holds values of either type. It is text when there is no such type."""
     try:
         schemas = [pa.schema([("x", first)]), pa.schema([("x", second)])]
         return pa.unify_schemas(schemas, promote_options="permissive").field("x").type
@@ -98,7 +99,9 @@ def _together(first: pa.DataType, second: pa.DataType) -> pa.DataType:
 
 
 def fitted(value: object, kind: pa.DataType) -> object:
-    """Convert a value of a user's own column to the column's type; values of a text column become JSON."""
+    """Convert a value of a user's own column to the column's type. In a text column, a value that is not text becomes
+    JSON.
+    """
     if value is None or not pa.types.is_string(kind) or isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False)

@@ -26,9 +26,9 @@ _PLACES = ("", "curated", "generated")
 class Dataset:
     """A data set whose columns are known.
 
-    `format` is the format's name in DATASET_FORMATS. `taken` lists the columns that the record takes besides those of
-    the format. `own` holds the user's own columns with their types and their names in the data set. `rows` is the
-    number of rows; one row may give several records.
+    `format` is the format's name in DATASET_FORMATS. `taken` holds the names of the columns, besides those that the
+    format reads, that fill the record's columns of the same names. `own` holds the types of the user's own columns,
+    under their names in the data set. `rows` is the number of rows. One row may become several records.
     """
 
     source: SeedSource
@@ -39,8 +39,8 @@ class Dataset:
 
 
 def is_dataset(path: Path) -> bool:
-    """Whether the path is a file or folder of rows, not a run or a corpus. A run without a corpus is recognized by its
-    recipe.
+    """Whether the path is a file of rows, or a folder of such files that is neither a run nor a corpus. A run without a
+    corpus is recognized by its recipe.
     """
     if (path / "recipe.yaml").exists() or not (path.is_file() or any(p.suffix in SUFFIXES for p in path.rglob("*"))):
         return False
@@ -49,7 +49,7 @@ def is_dataset(path: Path) -> bool:
 
 
 def open_dataset(source: SeedSource) -> Dataset:
-    """Detect the format and the columns of a data set. Reads every row once.
+    """Read every row of a data set once to detect its format and its columns.
 
     Raises CorpusError when there are no rows, and RecipeError when no format matches or a line cannot be read.
     """
@@ -77,10 +77,10 @@ def _format_of(row: Mapping[str, object], where: str) -> str:
 def records(dataset: Dataset, task: str, split: Split) -> Iterator[tuple[str, Record]]:
     """Stream (place, record) pairs for the rows of a data set. A place looks like "rows.jsonl, line 3".
 
-    A row without a split of its own is assigned to a split in the same way as seeds.
+    A row that names no split gets one in the same way as a seed: by the split settings and its group.
 
-    Uses about 100 bytes of memory a row. Raises RecipeError, which names a row that cannot be read, and CorpusError for
-    an id that occurs twice.
+    Uses about 100 bytes of memory a row. Raises RecipeError when a row cannot be read, and CorpusError when an id
+    occurs twice. Either error names the row.
     """
     entry = DATASET_FORMATS[dataset.format]
     names = own_names(dataset.own.names)
@@ -102,13 +102,13 @@ def _turns(entry: DatasetFormat, row: Mapping[str, object], where: str) -> list[
     try:
         read: list[Turns] = resolve(entry.read)(row)
     except ValueError as error:
-        raise RecipeError(f"{where}: {error}", f"the format of the first row: {entry.about}") from None
+        raise RecipeError(f"{where}: {error}", f"every row must have the format of the first: {entry.about}") from None
     return read
 
 
 def _id(dataset: Dataset, row: Mapping[str, object], turn: Turns, part: str, seen: dict[bytes, int], where: str) -> str:
-    """The row's own id, with the part of the row that the record is; without an id, a hash of the record's content. Ids
-    are added to `seen`.
+    """The id of a record: the row's own id and `part`, or a hash of the record's content when the rows have no ids. The
+    id is counted in `seen`.
     """
     column = dataset.source.id or ("id" if "id" in dataset.taken else "")
     if column:
@@ -122,7 +122,9 @@ def _id(dataset: Dataset, row: Mapping[str, object], turn: Turns, part: str, see
     if seen[key] == 1:
         return name
     if column:
-        raise CorpusError(f"{where}: the id '{name}' occurs twice", "ids must be unique; rename the column to keep it")
+        raise CorpusError(
+            f"{where}: the id '{name}' occurs twice", "ids must be unique; to keep the column, give it another name"
+        )
     return durable.digest([turn.prompt, turn.completion, seen[key]])[:32]
 
 

@@ -15,10 +15,11 @@ _SHARD = 1024
 
 
 def store(folder: Path, kind: Kind, rows: Iterable[Record], own: pa.Schema, facts: Facts) -> Manifest:
-    """Write `rows`, each with a split, as a corpus into `folder`, which must be claimed already. Returns the manifest.
+    """Write `rows` as a corpus into `folder` and return the manifest.
 
-    `own` are the user's own columns with their names in the data set. The caller may fill `facts` while rows are read;
-    `facts` is read after all rows are written. Holds one shard of each split in memory.
+    Every row must have a split, and the folder must be claimed already. `own` holds the types of the user's own
+    columns, under their names in the data set. `facts` is read after all rows are written, so `rows` may be an iterator
+    that fills it. Holds one shard of each split in memory.
     """
     schema = schema_with(own)
     waiting: dict[str, list[Record]] = {split: [] for split in SPLITS}

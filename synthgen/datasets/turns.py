@@ -1,4 +1,4 @@
-"""Prompt and completion of a data set's row, for the formats that this package reads itself."""
+"""Reads prompt and completion from a row of a data set, for the formats that this package reads itself."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Row = Mapping[str, object]
 
 @dataclass(frozen=True)
 class Turns:
-    """The messages of one record. When a row gives several records, `pair_role` names the part that this one is, such
-    as `chosen`.
+    """The messages of one record. When a row becomes several records, `pair_role` names the part of the row that this
+    record holds, such as `chosen`.
     """
 
     prompt: list[Message]
@@ -29,7 +29,7 @@ def has_prompt_and_completion(row: Row) -> bool:
 
 
 def prompt_and_completion(row: Row) -> list[Turns]:
-    """Read the prompt-completion format of TRL and Hugging Face. Raises ValueError for anything else."""
+    """Read a row in the prompt-completion format of TRL and Hugging Face. Raises ValueError for any other row."""
     return [Turns(_messages(row, "prompt", "user"), _messages(row, "completion", "assistant"))]
 
 
@@ -44,8 +44,9 @@ def _messages(row: Row, column: str, role: str) -> list[Message]:
 
 
 def message(value: Row) -> Message:
-    """Convert a message to the record's form: content parts are joined to one text, tool calls become JSON text, and
-    the reasoning gets one key. Other keys are left out. Raises ValueError when the content is not text.
+    """Convert a message to the record's form. Content parts are joined to one text, and tool calls become JSON text.
+    The reasoning is stored under `reasoning_content`, also when the data set calls it `reasoning`. Keys that the record
+    does not know are left out. Raises ValueError when the content is not text.
     """
     content = value.get("content")
     if isinstance(content, list):

@@ -15,11 +15,11 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Services:
-    """Services that workers will share: the budget, the request rate, the cache of paid replies, a model. None is
+    """Services that workers will share: the budget, the request rate, the cache of paid replies, a model. No service is
     implemented yet.
 
-    The object is sent to every worker, so it holds only settings and paths. A worker opens a service when it first uses
-    it.
+    The object is sent to every worker, so it may hold only settings and paths. A worker will open a service when it
+    first uses it.
     """
 
 
@@ -31,12 +31,12 @@ class Executor(Protocol):
     def map(self, function: Callable[[Task, Services], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """Run `function(task, services)` for each task. Results come in the order of the tasks.
 
-        An exception in the function is raised again here.
+        An exception that the function raises in a worker is raised again in the caller.
         """
 
     def exchange(self, tables: Sequence[Path], key: str, parts: int) -> list[Partition]:
         """Partition the rows of Arrow files: rows with equal values of `key` are in the same partition.
 
-        Within a partition, rows are ordered by table, and then by their order in the table. `key` is a column of uint64
-        numbers or of binary values of a fixed size of at least 8 bytes.
+        Within a partition, rows are ordered by table, and then by their order in the table. `key` names a column of
+        uint64 numbers, or of binary values that all have the same size of at least 8 bytes.
         """

@@ -1,7 +1,7 @@
 """Arrow files on disk, and the exchange of their rows by the values of a column.
 
-A table is written as one Arrow IPC file, completely or not at all. An exchange into `parts` partitions writes a copy of
-each table beside it, with rows sorted by partition. Record batch p of the copy holds the rows of partition p.
+A table is written as one Arrow IPC file, completely or not at all. An exchange writes a copy of each table beside the
+table, with rows sorted by partition. Record batch p of the copy holds the rows of partition p.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from synthgen.errors import CorpusError
 
 @dataclass(frozen=True)
 class Partition:
-    """The rows of one partition, which come from several tables. `number` is None when there is only one partition."""
+    """The rows of one partition. They come from several tables. `number` is None when there is only one partition. The
+    files in `tables` are then the tables themselves, and otherwise their partitioned copies.
+    """
 
     tables: tuple[Path, ...]
     number: int | None
@@ -33,7 +35,9 @@ class Partition:
 
 
 def write_table(path: Path, batches: pa.Table | Sequence[pa.RecordBatch]) -> None:
-    """Write a table, or a list of record batches that are kept separate, durably as one Arrow file."""
+    """Write a table, or a list of record batches, durably as one Arrow file. Each batch of the list stays a batch of
+    the file.
+    """
     several = batches.to_batches() if isinstance(batches, pa.Table) else batches
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, batches.schema if isinstance(batches, pa.Table) else batches[0].schema) as file:
@@ -81,11 +85,13 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
 
 
 def _numbers(keys: pa.Array) -> npt.NDArray[np.uint64]:
-    """A number for each key; equal keys have equal numbers. It is the key itself or its first eight bytes."""
+    """A number for each key: the key itself if it is a number, else its first eight bytes. Equal keys have equal
+    numbers.
+    """
     if pa.types.is_uint64(keys.type):
         return np.frombuffer(keys.buffers()[1], np.uint64)[keys.offset : keys.offset + len(keys)]
     if not pa.types.is_fixed_size_binary(keys.type) or keys.type.byte_width < 8:
-        raise TypeError(f"rows are exchanged by uint64 numbers or binary values of one size, not by {keys.type}")
+        raise TypeError(f"a key must be a uint64 number or a binary value of fixed size, not {keys.type}")
     width = keys.type.byte_width
     data = np.frombuffer(keys.buffers()[1], np.uint8)[keys.offset * width : (keys.offset + len(keys)) * width]
     return data.reshape(-1, width)[:, :8].copy().view(np.uint64)[:, 0]

@@ -1,5 +1,5 @@
-"""An executor on this machine. One worker runs in this process; several run in child processes that end with this
-one.
+"""An executor on this machine. With one worker, tasks run in this process. With several, they run in child processes,
+which end when this process ends.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from synthgen.executor.worker import main; "
     "main(int(sys.argv[2]), int(sys.argv[3]))"
 )
-_PATIENCE = 5.0  # seconds that an idle worker gets to end
+_PATIENCE = 5.0  # how long `close` waits for a worker to end before it kills the worker, in seconds
 
 
 def cores() -> int:
@@ -44,15 +44,16 @@ class _Worker:
 class LocalExecutor:
     """Runs tasks in `workers` processes, which start when they are first needed. Use it in a `with` statement.
 
-    A worker imports the modules that a function and its tasks name; it does not run the program's main module again.
-    When this process ends for any reason, the workers end too.
+    A worker imports the modules that define the function and the tasks. It does not run the program's main module
+    again. When this process ends for any reason, the workers end too.
     """
 
     def __init__(self, workers: int = 1, services: Services | None = None) -> None:
         self.services = services or Services()
         self._count = workers
         self._workers: list[_Worker] = []
-        self._life: tuple[int, int] | None = None  # a pipe; its write end closes when this process ends
+        # (read end, write end) of a pipe; the write end closes when this process ends
+        self._life: tuple[int, int] | None = None
 
     def map(self, function: Callable[[Task, Services], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """See `Executor.map`. A single task runs in this process."""
@@ -64,12 +65,12 @@ class LocalExecutor:
             while len(self._workers) < min(self._count, len(tasks)):
                 self._workers.append(self._started())
             yield from self._mapped(function, tasks)
-        except BaseException:  # the workers' current results are no longer needed
+        except BaseException:  # the results of the current tasks are no longer needed, so the workers are killed
             self.close(at_once=True)
             raise
 
     def exchange(self, tables: Sequence[Path], key: str, parts: int) -> list[Partition]:
-        """See `Executor.exchange`. The partitions are files beside the tables. Existing files are reused."""
+        """See `Executor.exchange`. The partitioned copies lie beside the tables. Existing copies are reused."""
         if parts == 1:
             return [Partition(tuple(tables), None)]
         missing = [(path, key, parts) for path in tables if not scattered(path, parts).exists()]
@@ -144,8 +145,8 @@ def _scatter(task: tuple[Path, str, int], services: Services) -> Path:
 
 
 def _received(connection: Connection) -> Any:
-    """Receive the result of a worker. Raises the exception that the function raised, or UserError when the worker has
-    died.
+    """Receive the result of a worker's task. Raises the exception that the task raised, or UserError when the worker
+    has died.
     """
     try:
         done, value = pickle.loads(connection.recv_bytes())

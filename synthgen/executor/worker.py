@@ -15,10 +15,11 @@ from synthgen.executor.base import Services
 def main(channel: int, life: int) -> None:
     """Run the tasks that arrive through the file descriptor `channel`.
 
-    A message is a pickled (function, task). The reply is (True, result) or (False, exception). `life` is the read end
-    of a pipe whose write end closes when the parent ends. This process then ends at once, even during a task.
+    A message is a pickled (function, task). The reply is a pickled (True, result) or (False, exception). `life` is the
+    read end of a pipe whose write end closes when the parent ends. When it closes, this process ends immediately, even
+    during a task.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers when the user interrupts it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # when the user presses Ctrl-C, the parent ends its workers
     threading.Thread(target=_end_with_parent, args=(life,), daemon=True).start()
     connection = Connection(channel)
     services: Services = pickle.loads(connection.recv_bytes())

@@ -1,1 +1,1 @@
-"""Generation: turns seeds into requests, and replies into rows of RUN/generated."""
+"""Generation: makes requests from seeds, asks the teachers, and makes the rows of RUN/generated from their replies."""

@@ -1,5 +1,5 @@
-"""The costs and replies of a teacher's requests. A cost is reserved before a request is sent; afterwards it is settled
-and the reply is stored.
+"""The costs and replies of a teacher's requests. The maximum cost of a request is reserved before the request is sent.
+Afterwards the actual cost is settled, and the reply is stored.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from synthgen.teachers.base import Call, RemoteTeacher, Reply
 class Account:
     """The cache, the budget and the prices of one teacher's requests. `run` is the run's name in the ledger.
 
-    Without a cache nothing is stored.
+    Without a cache, no replies or costs are stored.
     """
 
     def __init__(
         self, teacher: RemoteTeacher, cache: Cache | None, *, budget: Budget, prices: Prices | None, run: str
     ) -> None:
         self.teacher, self.cache, self.budget, self.prices, self.run = teacher, cache, budget, prices, run
-        self._kept: dict[bytes, Entry] = {}  # cached entries of the last items, as of the last read
-        self._since: set[bytes] = set()  # keys stored since that read
+        self._kept: dict[bytes, Entry] = {}  # the entries that `read_ahead` found, by key
+        self._since: set[bytes] = set()  # keys of the entries that were stored after this read
 
     @property
     def usd(self) -> float | None:
-        """US dollars that the run has spent; None when prices are unknown."""
+        """US dollars that the run has spent. None when prices are unknown."""
         return None if self.prices is None else self.budget.spent.usd / PICO
 
     def most(self, call: Call) -> Spent:
@@ -39,26 +39,26 @@ class Account:
         return Spent(usd, call.most_prompt + call.most_completion)
 
     def spent(self, reply: Reply, most: Spent) -> Spent:
-        """The cost of a reply. When the server reports no usage, the whole reservation counts as spent."""
+        """The cost of a reply. When the server reports no usage, this is the maximum cost `most`."""
         if reply.usage is None:
             return most
         return Spent(self._cost(reply), (reply.usage["prompt_tokens"] or 0) + (reply.usage["completion_tokens"] or 0))
 
     def priced(self, reply: Reply) -> Reply:
-        """The reply with its cost, which is None when unknown."""
+        """The reply with its `cost_usd`. This is None when the cost is unknown."""
         if self.prices is None or (reply.usage is None and self.teacher.paid):
             return replace(reply, cost_usd=None)
         return replace(reply, cost_usd=self._cost(reply) / PICO)
 
     def read_ahead(self, items: Sequence[Item]) -> None:
-        """Read the cache for all of these items in one query."""
+        """Read the cached entries of all `items` in one query."""
         self._since.clear()
         if items and self.cache and self.teacher.paid:
             self._kept = self.cache.find([item.call.key for item in items])
 
     def look_up(self, item: Item, again: bool) -> Entry | None:
-        """The cached entry for a new item. With `again`, the item has waited and was never sent, so its entry is read
-        again.
+        """The cached entry of an item that was never sent. With `again`, the item has waited, so the cache is read
+        again. An item that was sent before has no entry.
         """
         if self.cache is None or not self.teacher.paid or item.tries:
             return None
@@ -73,7 +73,9 @@ class Account:
         return self.priced(self.teacher.read(request, kept.body or b""))
 
     async def reserve(self, most: Spent) -> int | None:
-        """Reserve the cost of a request. Under a budget, the reservation is on disk before the request is sent."""
+        """Reserve the maximum cost of a request in the ledger. Returns the reservation's id. Without a budget, reserves
+        nothing and returns None. The reservation is on disk when this returns.
+        """
         if self.cache is None or not self.budget.limited:
             return None
         ticket, statement = self.cache.reserve(self.run, most)
@@ -83,7 +85,9 @@ class Account:
     async def settle(
         self, most: Spent, spent: Spent, ticket: int | None, entry: tuple[bytes, Entry] | None = None
     ) -> None:
-        """Settle the reservation and store the reply durably, in one commit."""
+        """Replace the reservation by the actual cost, and store the reply durably if it is given. Both happen in one
+        commit.
+        """
         self.budget.settle(most, spent)
         if self.cache is None:
             return
@@ -92,7 +96,8 @@ class Account:
             statements.append(self.cache.put(*entry, self.teacher.identity["model"]))
         if statements:
             await self.cache.commit(statements)
-        if entry is not None:  # only after the commit: an earlier read would not have seen the entry
+        # Only after the commit, because `read_ahead` clears the keys and does not see an uncommitted entry.
+        if entry is not None:
             self._since.add(entry[0])
 
     def _cost(self, reply: Reply) -> int:

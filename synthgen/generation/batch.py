@@ -1,9 +1,10 @@
-"""Generation with a provider's Batch API: missing requests are sent as files, answered within a day at half the price,
-and the replies are stored in the cache.
+"""Generation with a provider's Batch API. Requests that the cache cannot answer are sent as files. The provider answers
+them within a day at half the price. Their replies are stored in the cache.
 
-Each step is recorded in `generated/batches.json` before the next step begins. A batch has the hash of its requests as
-metadata. A batch that was created right before a kill is found again by this hash and is not paid twice. All answers of
-a batch are used, even when the batch expired. Unanswered requests go into the next round.
+Each action is recorded in the journal `generated/batches.json` before the next action begins. A batch has the hash of
+its requests as metadata. When the process is killed right after a batch was created, the batch is found again by this
+hash and is not paid twice. All answers of a batch are used, even when the batch expired. Unanswered requests are sent
+again in the next round.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ from synthgen.ui import UI
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-# limits for one file; the providers' limits are 50,000 requests and 200 MB
+# The limits of one file. Providers allow 50,000 requests and 200 MB.
 _MOST_REQUESTS, _MOST_BYTES = 50_000, 100 << 20
 _ROUNDS = 3
-_FIRST_LOOK, _LAST_LOOK = 1.0, 60.0  # shortest and longest wait in seconds between status requests
+_FIRST_LOOK, _LAST_LOOK = 1.0, 60.0  # shortest and longest wait between two requests for a batch's status, in seconds
 _ENDED = ("completed", "expired", "failed", "cancelled")
 _ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 
@@ -57,15 +58,15 @@ class Batches:
     path: Path
     client: AsyncOpenAI
     held: set[str] = field(default_factory=set)
-    """Digests of the batches whose cost this process has reserved."""
+    """Digests of the batches whose cost this process has reserved in `budget`."""
 
     @property
     def ui(self) -> UI:
-        """The UI of the command."""
+        """The command's output to the user."""
         return self.wanted.ui
 
     def load(self) -> list[dict[str, Any]]:
-        """The journal."""
+        """Read the journal. It has one entry for each batch."""
         return list(json.loads(self.path.read_text())) if self.path.exists() else []
 
     def save(self, entries: list[dict[str, Any]]) -> None:
@@ -74,10 +75,11 @@ class Batches:
 
 
 async def fill_cache(teacher: ApiModel, wanted: Batching, cache: Cache, budget: Budget, run: str) -> None:
-    """Get a reply for every request of the shards into the cache. A strategy with several steps takes several rounds.
+    """Put a reply for every request of the shards into the cache. A strategy that asks several times needs several
+    rounds of batches.
 
-    Raises BudgetReached when the budget allows no request, UserError when the batches left requests unanswered, and
-    TeacherError.
+    Raises BudgetReached when the budget allows no request, UserError when requests are still unanswered after the last
+    round, and TeacherError.
     """
     journal = wanted.folder / "batches.json"
     batches = Batches(
@@ -93,8 +95,8 @@ async def fill_cache(teacher: ApiModel, wanted: Batching, cache: Cache, budget: 
             if not sent:
                 return
             answered = await _wait(batches)
-            # a round limited by the budget is not counted when it brought answers: settled batches free budget for the
-            # next one
+            # A round in which the budget was short is not counted if it brought answers, because its settled batches
+            # leave some budget for the next round.
             rounds += not (short and answered)
         left = sum(1 for _ in _missing(batches))
         if left:
@@ -121,7 +123,9 @@ def _translated(batches: Batches, error: Exception) -> Exception:
 
 
 def _missing(batches: Batches) -> Iterator[Call]:
-    """Yield each distinct call that the cache cannot answer. A job's later rounds follow only from cached replies."""
+    """Yield each distinct call that the cache cannot answer. The calls of a job's later round are known only when the
+    cache has the replies of the earlier rounds.
+    """
     seen: set[bytes] = set()
     for shard in batches.wanted.shards:
         for job in batches.wanted.jobs.one_by_one(shard.start, shard.stop):
@@ -132,7 +136,9 @@ def _missing(batches: Batches) -> Iterator[Call]:
 
 
 def _next_calls(batches: Batches, job: Job) -> list[Call]:
-    """The calls that a job waits for after all cached rounds; empty when the job is finished."""
+    """The unanswered calls in the job's first round that the cache cannot fully answer. Empty when the cache answers
+    every round.
+    """
     rounds = runner(job.recipe)(job)
     try:
         wanted = next(rounds)
@@ -157,7 +163,7 @@ def _reply(batches: Batches, request: Request, entry: Entry) -> Reply:
 
 
 async def _submit(batches: Batches) -> tuple[bool, bool]:
-    """Send missing requests within the budget. Returns (whether any were sent, whether the budget was short)."""
+    """Send missing requests within the budget. Returns (whether a request was sent, whether the budget was short)."""
     lines: list[bytes] = []
     size, most, some, short = 0, Spent(), False, False
     for call in _missing(batches):
@@ -191,14 +197,16 @@ def _most(batches: Batches, call: Call) -> Spent:
 
 
 async def _create(batches: Batches, lines: list[bytes], most: Spent) -> None:
-    """Upload and create one batch. Each step is recorded in the journal before the next begins."""
+    """Upload the requests of one batch and create the batch. Each action is recorded in the journal before the next
+    one.
+    """
     content = b"".join(lines)
     digest = hashlib.sha256(batches.run.encode() + content).hexdigest()[:32]
     entries = batches.load()
     entry: dict[str, Any] = {"digest": digest, "requests": len(lines), "reserved": [most.usd, most.tokens]}
     batches.budget.hold(most)
     batches.held.add(digest)
-    # counts as spent until the answer arrives
+    # The maximum cost counts as spent until the answers arrive.
     await batches.cache.commit(batches.cache.settle(batches.run, None, most))
     batches.save([*entries, entry])
     uploaded = await batches.client.files.create(file=(f"{digest}.jsonl", content), purpose="batch")
@@ -213,7 +221,9 @@ async def _create(batches: Batches, lines: list[bytes], most: Spent) -> None:
 
 
 async def _recover(batches: Batches) -> None:
-    """Adopt batches that a killed process created but did not record, and wait for batches that it did record."""
+    """Continue after a killed process. Record the batches that it created but did not record, and wait for all
+    batches.
+    """
     entries = batches.load()
     lost = [entry for entry in entries if "batch" not in entry]
     if lost:
@@ -224,7 +234,7 @@ async def _recover(batches: Batches) -> None:
         for entry in lost:
             if entry["digest"] in known:
                 entry["batch"] = known[entry["digest"]]
-            else:  # never created, so nothing can be billed
+            else:  # the batch was never created, so nothing can be billed
                 back = Spent(-entry["reserved"][0], -entry["reserved"][1])
                 await batches.cache.commit(batches.cache.settle(batches.run, None, back))
                 batches.budget.settle(Spent(), back)
@@ -234,7 +244,7 @@ async def _recover(batches: Batches) -> None:
 
 
 async def _wait(batches: Batches) -> int:
-    """Wait until every batch of the journal has ended. Returns the number of answers added to the cache."""
+    """Wait until every batch in the journal has ended. Returns the number of answers that were put into the cache."""
     look, answered = _FIRST_LOOK, 0
     while open_ := [entry for entry in batches.load() if not entry.get("done")]:
         for entry in open_:
@@ -249,8 +259,8 @@ async def _wait(batches: Batches) -> int:
 
 
 async def _collect(batches: Batches, entry: dict[str, Any], batch: Any) -> int:
-    """Put a batch's answers into the cache, and replace its reservation by its actual cost. Returns the number of
-    answers.
+    """Put the answers of an ended batch into the cache, and replace its maximum cost in the ledger by its actual cost.
+    Returns the number of answers. Raises TeacherError when the provider did not accept the batch.
     """
     statements: list[Statement] = []
     usd = tokens = answered = 0
@@ -293,7 +303,9 @@ async def _collect(batches: Batches, entry: dict[str, Any], batch: Any) -> int:
 
 
 def _entry(batches: Batches, response: dict[str, Any]) -> tuple[Entry | None, Usage | None]:
-    """Return (cache entry of an answer or None, its usage). Errors that may not occur again are not cached."""
+    """Return (entry for the cache, usage) of an answer. The entry is None for an error that may not occur again. Such
+    an error is not cached.
+    """
     body = json.dumps(response.get("body") or {}, ensure_ascii=False).encode()
     if response.get("status_code") == 200:
         return Entry(as_batched(body)), usage_of(response["body"])

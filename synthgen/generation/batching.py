@@ -13,7 +13,7 @@ from synthgen.ui import UI
 
 @dataclass(frozen=True)
 class Batching:
-    """The shards whose requests are sent as batches. `folder` is the corpus folder, which may hold a journal of
+    """The shards whose requests are sent as batches. `folder` is the folder of the corpus. It may hold a journal of
     batches.
     """
 

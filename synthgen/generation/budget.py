@@ -1,9 +1,10 @@
-"""Budgets in money and tokens. A cost is reserved before a request is sent and settled afterwards.
+"""Budgets in dollars and tokens. The maximum cost of a request is reserved before the request is sent. Afterwards the
+reservation is replaced by the actual cost.
 
-Amounts are whole picodollars (1e-12 $), so there is no rounding. The maximum cost of a request is known before it is
-sent: a token of the prompt has at least one byte, and the completion has at most `max_new_tokens` tokens. When the
-outcome of a request is unknown (a timeout, a broken connection, a partial body), the whole reservation counts as spent,
-because the provider may bill it.
+Amounts are whole picodollars (1e-12 $), so there is no rounding. The maximum cost is known before a request is sent,
+because a token of the prompt has at least one byte, and the completion has at most `max_new_tokens` tokens. When the
+outcome of a request is unknown (a timeout, a broken connection, a partial body), the maximum cost counts as spent,
+because the provider may bill the request.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from synthgen.recipe import Recipe
 
 
 class Budget:
-    """The remaining budget. `usd` is in picodollars; None means no limit."""
+    """A budget. `usd` is the limit in picodollars and `tokens` the limit in tokens. None means no limit. `spent` is the
+    amount spent so far, and `held` the amount reserved.
+    """
 
     def __init__(self, usd: int | None, tokens: int | None, spent: Spent) -> None:
         self.usd, self.tokens = usd, tokens
@@ -24,31 +27,33 @@ class Budget:
 
     @property
     def limited(self) -> bool:
-        """Whether there is a limit at all."""
+        """Whether there is a limit in dollars or tokens."""
         return self.usd is not None or self.tokens is not None
 
     @property
     def holds(self) -> bool:
-        """Whether any reservation is open that may be given back."""
+        """Whether a reservation is open. When it is settled, some of the budget may become free again."""
         return self.held != Spent()
 
     def fits(self, most: Spent) -> bool:
-        """Whether a request that costs `most` can be sent now."""
+        """Whether a request that costs at most `most` may be sent now."""
         usd = self.spent.usd + self.held.usd + most.usd
         tokens = self.spent.tokens + self.held.tokens + most.tokens
         return (self.usd is None or usd <= self.usd) and (self.tokens is None or tokens <= self.tokens)
 
     def hold(self, most: Spent) -> None:
-        """Reserve."""
+        """Reserve the maximum cost of a request."""
         self.held = Spent(self.held.usd + most.usd, self.held.tokens + most.tokens)
 
     def settle(self, most: Spent, spent: Spent) -> None:
-        """Release a reservation and subtract what was actually spent."""
+        """Replace a reservation of `most` by the actual cost `spent`."""
         self.held = Spent(self.held.usd - most.usd, self.held.tokens - most.tokens)
         self.spent = Spent(self.spent.usd + spent.usd, self.spent.tokens + spent.tokens)
 
     def text(self) -> str:
-        """The spending as text, such as '$0.4987 of $0.5000', or in tokens."""
+        """The amounts spent as text, such as '$0.4987 of $0.5000, 1,200 of 5,000 tokens'. Only amounts with a limit are
+        shown.
+        """
         parts = [f"${self.spent.usd / PICO:.4f} of ${self.usd / PICO:.4f}"] if self.usd is not None else []
         if self.tokens is not None:
             parts.append(f"{self.spent.tokens:,} of {self.tokens:,} tokens")
@@ -56,7 +61,8 @@ class Budget:
 
 
 def open_budget(recipe: Recipe, spent: Spent, parts: int = 1) -> Budget:
-    """The recipe's budget minus what the run has spent. With several machines (`parts`), each gets an equal share.
+    """The recipe's budget, of which the run has already used `spent`. `parts` is the number of machines that make the
+    run. Each machine gets an equal share of the budget.
 
     Raises RecipeError when the budget is in dollars and the price of a teacher is unknown.
     """

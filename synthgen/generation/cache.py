@@ -1,12 +1,12 @@
-"""The cache of paid replies: one SQLite file in the user's cache folder, keyed by request content. Entries never
-expire.
+"""The cache of paid replies: one SQLite file in the user's cache folder. The key of an entry is a hash of the request's
+content. Entries never expire.
 
-A reply counts only after it is durable in the cache (WAL, synchronous=FULL). A writer thread commits all waiting
+A reply is used only after it is durable in the cache (WAL, synchronous=FULL). A writer thread commits all waiting
 statements in one transaction. A thousand replies a second therefore need only a few fsyncs. Each waiting task continues
-after its commit. The same file holds the budget ledger: what a run has spent, and what it has reserved for open
-requests. A reservation of a killed process counts as spent.
+after its commit. The same file holds the ledger: the amount that each run has spent, and the amounts that it has
+reserved for open requests. A reservation of a killed process counts as spent.
 
-A request body never contains an API key, so this file holds none.
+The file holds no API key, because the body of a request never contains the key.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _SPEND = (
     "INSERT INTO spent VALUES (?, ?, ?) "
     "ON CONFLICT(run) DO UPDATE SET usd = usd + excluded.usd, tokens = tokens + excluded.tokens"
 )
-_SMALL = 2048  # bodies below this many bytes are not compressed
+_SMALL = 2048  # bodies with fewer bytes are not compressed
 
 Statement = tuple[str, Sequence[Any]]
 Batch = list[tuple[list[Statement], asyncio.Future[None]]]
@@ -48,8 +48,8 @@ Batch = list[tuple[list[Statement], asyncio.Future[None]]]
 
 @dataclass(frozen=True)
 class Entry:
-    """A reply as the server sent it, or the reason that there is none. `failure` is (kind, reason); an entry with a
-    failure may still have a body.
+    """A reply's body as the server sent it, or the failure (kind, reason) of the request. An entry with a failure may
+    also have a body.
     """
 
     body: bytes | None
@@ -65,9 +65,10 @@ class Spent:
 
 
 class Cache:
-    """The cache in the file at `path`. Use it from one event loop. With `retry_failed`, cached failures are ignored.
+    """The cache in the file at `path`. Use the object from one event loop. With `retry_failed`, cached failures are
+    ignored.
 
-    Raises UserError when the file is damaged or not a cache.
+    Raises UserError when the file is damaged or is not a cache.
     """
 
     def __init__(self, path: Path, *, retry_failed: bool = False) -> None:
@@ -88,7 +89,7 @@ class Cache:
             raise self._broken(error) from None
         if version not in (0, _VERSION):
             raise UserError(
-                f"{path} is a reply cache of version {version}; this synthgen writes {_VERSION}",
+                f"{path} is a reply cache of version {version}, but this synthgen uses version {_VERSION}",
                 "set SYNTHGEN_CACHE to another folder, or upgrade synthgen",
             )
         self._next_id = time.time_ns()
@@ -103,8 +104,8 @@ class Cache:
         return self.find([key]).get(key)
 
     def find(self, keys: Sequence[bytes]) -> dict[bytes, Entry]:
-        """The cached entries of several requests, by key. One query for all of them costs little more than a query for
-        one.
+        """The cached entries of several requests, by key. They are read in one query, which takes little longer than a
+        query for one entry.
         """
         marks = ", ".join("?" * len(keys))
         try:
@@ -141,9 +142,10 @@ class Cache:
         return found
 
     def commit(self, statements: list[Statement]) -> asyncio.Future[None]:
-        """Commit all statements or none. The future is done when they are on disk. Raises OSError or UserError.
+        """Commit all statements or none. The returned future is done when they are on disk, and it raises OSError or
+        UserError when they cannot be written.
 
-        Calls that arrive while the writer is busy are combined in its next transaction.
+        Statements that arrive while the writer thread is busy are committed in its next transaction.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
@@ -158,7 +160,9 @@ class Cache:
         self._pending = []
 
     def _told(self, batch: Batch, error: Exception | None) -> None:
-        """Runs in the event loop after a commit: starts the next batch, then notifies the waiting tasks."""
+        """Give the writer thread its next batch, and complete the futures of the committed batch. The event loop calls
+        this after a commit.
+        """
         if self._pending:
             self._flush()
         else:
@@ -171,7 +175,9 @@ class Cache:
                     future.set_exception(error)
 
     def spent(self, run: str) -> Spent:
-        """What a run has spent, including all open reservations of killed processes, which may have been billed."""
+        """The amount that a run has spent. It includes the open reservations of killed processes, because their
+        requests may have been billed.
+        """
         try:
             with self._reader:
                 self._reader.execute("BEGIN IMMEDIATE")
@@ -200,7 +206,7 @@ class Cache:
         return connection
 
     def _write(self) -> None:
-        """The writer thread: takes a batch of statements, commits them, and notifies the loop."""
+        """The writer thread. It takes a batch of statements, commits them, and notifies the event loop."""
         connection: sqlite3.Connection | None = None
         while (batch := self._queue.get()) is not None:
             error: Exception | None = None
@@ -212,7 +218,7 @@ class Cache:
             loop = batch[0][1].get_loop()
             try:
                 loop.call_soon_threadsafe(self._told, batch, error)
-            except RuntimeError:  # the loop was closed by an interruption; nobody waits, and the commit is valid
+            except RuntimeError:  # an interruption closed the event loop; the commit is valid, and no task waits for it
                 continue
         if connection is not None:
             connection.close()
@@ -235,7 +241,8 @@ class Cache:
             return OSError(errno.ENOSPC, "No space left on device", str(self.path))
         if "locked" in text or "readonly" in text or "unable to open" in text:
             return UserError(
-                f"the reply cache {self.path} cannot be used: {text}", "check the file and which processes use it"
+                f"the reply cache {self.path} cannot be used: {text}",
+                "check the file, and which processes have it open",
             )
         return UserError(
             f"the reply cache {self.path} is damaged: {text}",
@@ -244,10 +251,10 @@ class Cache:
 
 
 def _together(statements: list[Statement]) -> Iterator[Statement]:
-    """Merge statements into fewer ones. Each statement costs a switch between the interpreter's threads.
+    """Merge statements into fewer ones, because each statement costs a switch between the interpreter's threads.
 
-    Many replies are stored with one statement, and a run's spending is summed. The order of the other statements does
-    not matter.
+    Up to `_ROWS` replies are stored with one statement, and the amounts that a run has spent are summed. The order of
+    the other statements does not matter.
     """
     puts: list[Sequence[Any]] = []
     spent: dict[str, list[int]] = {}
@@ -268,13 +275,17 @@ def _together(statements: list[Statement]) -> Iterator[Statement]:
 
 
 def _packed(values: Sequence[Any]) -> list[Any]:
-    """The values of _PUT with a compressed body. The writer thread compresses, because it has time to spare."""
+    """The values of _PUT with a compressed body. The body is compressed in the writer thread, which has time to
+    spare.
+    """
     key, kind, reason, body, model, made = values
     return [key, kind, reason, None if body is None else _pack(body), model, made]
 
 
 def _pack(body: bytes) -> bytes:
-    """Pack a body: a large body is its length and the compressed bytes, a small one is a zero and the plain bytes."""
+    """Pack a body. A large body is stored as its length and the compressed bytes, and a small body as a zero and the
+    plain bytes.
+    """
     if len(body) < _SMALL:
         return struct.pack("<I", 0) + body
     return struct.pack("<I", len(body)) + pa.compress(body, codec="zstd", asbytes=True)

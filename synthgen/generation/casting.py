@@ -1,4 +1,4 @@
-"""The roles of a recipe's teachers, according to the tables of strategies and engines."""
+"""Determines the roles of a recipe's teachers from the tables of strategies and engines."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def answerers(recipe: Recipe) -> list[str]:
 
 
 def scorers(recipe: Recipe) -> list[str]:
-    """Names of the teachers that only score the rows' tokens with their distributions."""
+    """Names of the teachers that write no rows and only give their distributions over the tokens of rows."""
     return list(recipe.logits.score_by) if recipe.logits else []
 
 
@@ -46,7 +46,7 @@ def judge(recipe: Recipe) -> str:
 
 
 def logits_spec(recipe: Recipe) -> LogitsSpec | None:
-    """The part of each distribution that is stored; None when the recipe or its strategy stores none."""
+    """The part of each distribution that is stored. None when the recipe or its strategy stores no distributions."""
     section = recipe.logits
     if section is None or not STRATEGIES[recipe.strategy].keeps_distributions:
         return None
@@ -74,12 +74,16 @@ def source(name: str, role: str, license: str) -> Source:
 
 
 def seed_source(stated: SeedSource, name: str, role: str) -> Source:
-    """A seed's entry in a row's sources: what its file or data set states about itself, with this `name` and `role`."""
+    """A seed's entry in a row's sources. License, maker and account are those that the recipe states for the seed's
+    file or data set.
+    """
     return {**source(name, role, stated.license or "unknown"), "made_by": stated.made_by, "account": stated.account}
 
 
 def versions(recipe: Recipe, teachers: Teachers | None = None) -> dict[str, str]:
-    """The model and revision of each teacher by name, as used in row ids. Without `teachers`, only the model."""
+    """The model and revision of each teacher, by its name. Row ids depend on them. Without `teachers`, the revision is
+    left out.
+    """
     if teachers is None:
         return {name: section.model for name, section in cast(recipe).items()}
     return {
@@ -89,7 +93,7 @@ def versions(recipe: Recipe, teachers: Teachers | None = None) -> dict[str, str]
 
 
 def roles(recipe: Recipe) -> list[SourceTerms]:
-    """The role of each teacher, as listed in the manifest: entries of `role`, `source` and `license`."""
+    """The manifest's entries for the teachers' roles. An entry has `role`, `source` and `license`."""
     strategy, everybody = STRATEGIES[recipe.strategy], cast(recipe)
     named = [("logits" if strategy.completions_given else "generator", name) for name in answerers(recipe)]
     named += [("logits", name) for name in scorers(recipe)]
@@ -103,7 +107,7 @@ def roles(recipe: Recipe) -> list[SourceTerms]:
 
 
 def needs(recipe: Recipe) -> list[tuple[str, str]]:
-    """(teacher's name, kind of request) pairs for everything that the recipe asks of its teachers."""
+    """Pairs (teacher's name, kind of request): all kinds of requests that the recipe sends to each teacher."""
     strategy = STRATEGIES[recipe.strategy]
     wanted: list[tuple[str, str]] = [(name, strategy.request_kind) for name in answerers(recipe)]
     wanted += [(name, "score") for name in scorers(recipe)]
@@ -116,8 +120,9 @@ def needs(recipe: Recipe) -> list[tuple[str, str]]:
 
 
 def refuse_incapable(recipe: Recipe, teachers: Teachers) -> None:
-    """Raise TeacherError when two teachers are the same model, when a teacher does not offer a kind of request that the
-    recipe needs, or when a teacher would score tokens of another tokenizer.
+    """Raise TeacherError when the teachers cannot do what the recipe asks. This is the case when two teachers are the
+    same model, when a teacher lacks a capability that the recipe needs, or when a teacher would score tokens of another
+    tokenizer.
     """
     first_with: dict[str, str] = {}
     for name, version in versions(recipe, teachers).items():

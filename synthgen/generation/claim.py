@@ -1,4 +1,4 @@
-"""Claims a run's folder for exactly one set of inputs, after all inputs could be opened."""
+"""Claims a run's folder for exactly one recipe with its templates and seeds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from synthgen.generation.inputs import Inputs
 from synthgen.recipe import deciding, differences, dump_recipe
 from synthgen.seeds.changes import RowHashes, changed_rows
 
-# The sections that determine the rows. For seeds, the content counts (`seeds_sha256`), not their path.
+# The recipe's sections that determine the rows. `seeds` is not among them, because the seeds are compared by a hash of
+# their content (`seeds_sha256`), not by their path.
 SECTIONS = ("task", "strategy", "split", "teacher", "teachers", "mixture", "generate", "steps", "logits")
 _SEEDS = "seeds_sha256"
 
@@ -26,7 +27,7 @@ class Claim:
 
     @cached_property
     def values(self) -> dict[str, Any]:
-        """What inputs.json holds."""
+        """The content of inputs.json."""
         decides = deciding(self.inputs.recipe)
         return {
             "recipe": {name: decides[name] for name in SECTIONS},
@@ -35,16 +36,16 @@ class Claim:
         }
 
     def check(self) -> bool:
-        """Whether the folder holds rows of these inputs. Raises RunChanged, which names the differences, when it holds
-        rows of other inputs.
+        """Whether the folder is already claimed for these inputs. When it is claimed for other inputs, raises
+        RunChanged, which names the differences.
 
         Nothing is written."""
         return corpus.is_begun(self.folder, self.values, "generate", self._differences)
 
     def write(self, fresh: bool) -> None:
-        """Claim the folder if it is not claimed yet. `fresh` discards its content.
+        """Claim the folder if it is not claimed yet. With `fresh`, its content is discarded first.
 
-        Also writes RUN/recipe.yaml when the run has none or holds no rows yet."""
+        A new claim also writes RUN/recipe.yaml."""
         if fresh:
             outputs.discard(self.folder, outputs.GENERATED)
         outputs.sweep(self.folder, outputs.GENERATED)
@@ -56,7 +57,7 @@ class Claim:
         durable.write_json(self.folder / "inputs.json", self.values)
 
     def _differences(self, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-        """The differences in words; for seeds, which rows of which file changed."""
+        """The differences in words. For seeds, they are the numbers of changed rows in each file."""
         changed = differences({**old, _SEEDS: ""}, {**new, _SEEDS: ""})
         if old.get(_SEEDS) == new[_SEEDS]:
             return changed

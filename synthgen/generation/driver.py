@@ -1,4 +1,4 @@
-"""Generation: seeds → RUN/generated. Resuming means asking only for the missing shards."""
+"""Generation: makes RUN/generated from seeds. A resumed run makes only the missing shards."""
 
 from __future__ import annotations
 
@@ -46,12 +46,14 @@ def generate(
     """Ask the teachers for every row of the recipe that `run`/generated does not have yet.
 
     `fresh` discards existing rows. `repair` makes damaged shards again. `retry_failed` makes shards with failures
-    again; paid replies come from the cache. With `part` (i, n), only every n-th shard is made. The process that finds
-    all shards complete writes the manifest. `batch` sends missing requests through the provider's Batch API.
+    again, and paid replies come from the cache. With `part` (i, n), only every n-th shard is made, beginning with the
+    i-th. The process that finds all shards complete writes the manifest. `batch` sends missing requests through the
+    provider's Batch API.
 
-    The folder is claimed after all teachers are open, so an earlier error leaves it unchanged. Raises RunChanged when
-    the folder was started with other inputs, CorpusError when a shard is damaged, RecipeError and TeacherError for
-    problems with the recipe's files and models, BudgetReached, and GateDenied when too many requests fail.
+    The folder is claimed after all teachers are open, so an error before that leaves the folder unchanged. Raises
+    RunChanged when the folder was begun with other inputs, CorpusError when a shard is damaged, RecipeError and
+    TeacherError for problems with the recipe's files and models, BudgetReached, and GateDenied when too many requests
+    fail.
     """
     check_recipe(recipe)
     ui, began = ui or UI(quiet=True), time.monotonic()
@@ -65,14 +67,14 @@ def generate(
             manifest = corpus.verify(folder)
             ui.note(f"{folder} is complete; nothing to do")
             return Generation(folder, True, False, _since(began), manifest=manifest)
-    for _ in first_queries(inputs.jobs()):  # report now when a template does not fit a seed
+    for _ in first_queries(inputs.jobs()):  # raises RecipeError when a template does not fit a seed
         pass
     with ExitStack() as opened:
         teachers = _open(recipe, batch, opened)
         casting.refuse_incapable(recipe, teachers)
         claim.write(fresh)
-        # Row ids contain the teachers' revisions, which are known only after the teachers are open. The number of jobs
-        # does not depend on them.
+        # The jobs are made again, because row ids depend on the teachers' revisions, which are known only after the
+        # teachers are open.
         jobs = inputs.jobs(casting.versions(recipe, teachers))
         layout = Layout.of(recipe, teachers)
         planned = corpus.plan_shards(jobs.counts, recipe.generate.shard_size)
@@ -97,7 +99,9 @@ def _since(began: float) -> float:
 
 
 def _tidy(folder: Path, *, repair: bool, retry_failed: bool, ui: UI) -> None:
-    """Remove temporary files of a killed process, and the shards that must be made again."""
+    """Remove the temporary files of a killed process. Also remove damaged shards with `repair`, and shards with
+    failures with `retry_failed`.
+    """
     outputs.sweep(folder, outputs.GENERATED)
     if repair:
         for name in corpus.discard_damaged(folder):
@@ -107,13 +111,13 @@ def _tidy(folder: Path, *, repair: bool, retry_failed: bool, ui: UI) -> None:
 
 
 def _open(recipe: Recipe, batch: bool, opened: ExitStack) -> dict[str, Teacher | RemoteTeacher]:
-    """Open the recipe's teachers, by name. Teachers in this process are closed when `opened` is.
+    """Open the recipe's teachers. Returns them by name. Teachers in this process are closed when `opened` is closed.
 
     Raises UserError when `batch` is given and a teacher has no Batch API."""
     sections = casting.cast(recipe)
     if batch and (len(sections) > 1 or any(ENGINES[s.engine].batches is None for s in sections.values())):
         engines = ", ".join(f"'{section.engine}'" for section in sections.values())
-        raise UserError(f"--batch is for one teacher behind an API, not for {engines}", "leave it out")
+        raise UserError(f"--batch is for one teacher behind an API, not for {engines}", "leave out --batch")
     form = recipe.generate
     options = TeacherOptions(recipe.task, form.json_schema, form.regex, casting.logits_spec(recipe))
     teachers: dict[str, Teacher | RemoteTeacher] = {}
@@ -160,7 +164,7 @@ class _Work:
 
     @property
     def unit(self) -> str:
-        """The unit of the progress bar. A job with a single request is a row."""
+        """The unit of the progress bar: "rows" when every job has only one request, and "jobs" otherwise."""
         strategy = self.jobs.setting.strategy
         return "jobs" if strategy.most_requests(self.recipe.steps, len(self.recipe.teachers)) > 1 else "rows"
 
@@ -168,8 +172,8 @@ class _Work:
 def _make(work: _Work, output: Output, *, batch: bool, retry_failed: bool, parts: int, ui: UI) -> None:
     """Make the shards in the way that is fastest for the teachers.
 
-    Engines that take single requests, and remote teachers, are kept busy across shards. When any engine answers in
-    batches, shards are made one after another, and the jobs of a shard run in parallel."""
+    When every teacher takes single requests, requests of several shards are in flight at the same time. When an engine
+    answers in batches, shards are made one after another, and the jobs of a shard run in lockstep."""
     recipe, spec = work.recipe, work.layout.spec
     if not work.shards:
         return
@@ -191,7 +195,7 @@ def _make(work: _Work, output: Output, *, batch: bool, retry_failed: bool, parts
 
 
 def _by_batch(work: _Work, ui: UI) -> First:
-    """A function that fills the cache with replies from the provider's Batch API."""
+    """Returns a function that fills the cache with replies from the provider's Batch API."""
     [(name, teacher)] = work.remote.items()
     batches = ENGINES[casting.cast(work.recipe)[name].engine].batches
     assert batches is not None
@@ -199,7 +203,7 @@ def _by_batch(work: _Work, ui: UI) -> First:
 
 
 def _ask_all(ask_local: Ask, local: Mapping[str, Teacher], remotes: Remotes, requests: list[Request]) -> list[Reply]:
-    """The replies of local and remote teachers, in the order of the requests."""
+    """Ask local and remote teachers. Returns their replies in the order of the requests."""
     replies: list[Reply] = [Reply()] * len(requests)
     for is_local, ask in ((True, ask_local), (False, remotes.ask)):
         places = [place for place, request in enumerate(requests) if (request.teacher in local) == is_local]
@@ -210,7 +214,7 @@ def _ask_all(ask_local: Ask, local: Mapping[str, Teacher], remotes: Remotes, req
 
 
 def _shard_by_shard(work: _Work, ask: Ask, output: Output) -> None:
-    """Make one shard after another; the jobs of a shard run in parallel."""
+    """Make one shard after another. The jobs of a shard run in lockstep."""
     run = runner(work.recipe)
     for shard in work.shards:
         jobs = work.jobs.range(shard.start, shard.stop)

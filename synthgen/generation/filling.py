@@ -1,8 +1,8 @@
 """Opens shards in order, runs their jobs as replies arrive, and commits each shard when it is complete.
 
-A job's requests are built when its shard opens or when its last round is answered. A committed shard is released.
-Memory therefore holds only the open shards, never the corpus. A thread beside the event loop commits shards
-(compression, write, fsync).
+A job's first requests are built when the job starts, and its later requests when its previous round is answered. A
+committed shard is dropped from memory. Memory therefore holds only the open shards, never the corpus. Shards are
+compressed, written and synced in a thread beside the event loop.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from synthgen.recipe import Recipe
 from synthgen.teachers.base import FAILURES, Caller, Reply
 from synthgen.ui import Progress
 
-_HELD_BYTES = 256 << 20  # maximum size of rows that wait for the rest of their shard
-_OPEN_SHARDS = 64
-_COMMITTING = 4  # maximum number of shards that wait for the disk
+_HELD_BYTES = 256 << 20  # while the rows in memory have more bytes than this, no new job starts
+_OPEN_SHARDS = 64  # maximum number of open shards
+_COMMITTING = 4  # maximum number of shards that wait to be written
 
 Write = Callable[[corpus.Shard, list[list[Outcome]]], None]
-"""Commits the outcomes of a shard's jobs."""
+"""A function that commits a shard. It gets the outcomes of each of the shard's jobs."""
 
 
 class Gate:
     """Counts failed requests, and stops the run when there are more than the recipe allows.
 
-    Rows that a strategy itself rejects (teachers agree, a tie) are not failed requests and are not counted.
+    When a strategy itself makes no row (the teachers agree, or a vote is a tie), this is not a failed request and is
+    not counted.
     """
 
     def __init__(self, recipe: Recipe, total: int, failed: int) -> None:
@@ -41,7 +42,7 @@ class Gate:
         self.failed = failed
 
     def count(self, outcomes: Sequence[Outcome]) -> None:
-        """Count failures. Raises GateDenied when there are too many."""
+        """Count the failed requests among `outcomes`. Raises GateDenied when there are too many in total."""
         for one in outcomes:
             if isinstance(one, Failure) and one.kind in FAILURES:
                 self.failed += 1
@@ -54,7 +55,7 @@ class Gate:
 
 
 def most_failures(wanted: str | int | None, total: int) -> float:
-    """The number of failures that is allowed."""
+    """The number of failures that `max_failures` allows among `total` jobs. Infinite without a limit."""
     if wanted is None:
         return float("inf")
     text = str(wanted)
@@ -63,7 +64,7 @@ def most_failures(wanted: str | int | None, total: int) -> float:
 
 @dataclass(frozen=True)
 class Output:
-    """The destination of outcomes: `write` commits a shard, `bar` shows progress, `gate` counts failures."""
+    """Where outcomes go: `write` commits a shard, `bar` shows progress, and `gate` counts failures."""
 
     write: Write
     bar: Progress
@@ -72,7 +73,9 @@ class Output:
 
 @dataclass(slots=True)
 class _Running:
-    """A job that waits for the replies of its round. `row` is its index in the shard."""
+    """A job that waits for the replies of its current round. `row` is the job's index in its shard. `missing` is the
+    number of replies that have not arrived.
+    """
 
     shard: int
     row: int
@@ -84,7 +87,9 @@ class _Running:
 
 @dataclass
 class _Open:
-    """A shard whose jobs are running."""
+    """A shard whose jobs are running. `missing` is the number of unfinished jobs, and `held` the size of its outcomes
+    in bytes.
+    """
 
     shard: corpus.Shard
     outcomes: list[list[Outcome]]
@@ -93,12 +98,14 @@ class _Open:
 
 
 class Filling:
-    """The open shards of one run. Hands out requests, takes replies, and commits complete shards. Implements `Work`."""
+    """The open shards of one run. It hands out requests, takes replies, and commits complete shards. Implements
+    `Work`.
+    """
 
     def __init__(
         self, jobs: Jobs, shards: Sequence[corpus.Shard], callers: Mapping[str, Caller], output: Output
     ) -> None:
-        """`callers` holds, for each teacher, the object that builds the sent requests."""
+        """`callers` holds, for each teacher, the object that converts requests to the content that is sent."""
         self.callers, self.output = callers, output
         self.run = runner(jobs.setting.recipe)
         self.open: dict[int, _Open] = {}
@@ -113,12 +120,12 @@ class Filling:
 
     @property
     def finished(self) -> bool:
-        """Whether every job is finished."""
+        """Whether every job has been started and every shard is complete."""
         return self._begun and not self.open
 
     def take(self, teacher: str) -> Item | None:
-        """The next request for a teacher: from a job that has begun, otherwise from a new job. Raises the error of a
-        failed commit.
+        """The next request for a teacher. It comes from a job that has begun, or else from a new job. None when no
+        request is available now. Raises the error of a failed commit.
         """
         ready = self.ready[teacher]
         while not ready:
@@ -131,7 +138,7 @@ class Filling:
         return ready.popleft()
 
     def deliver(self, item: Item, reply: Reply) -> None:
-        """Store a reply. The last reply of a round advances the job. Raises GateDenied."""
+        """Store a reply. After the last reply of a round, the job continues. Raises GateDenied."""
         job, place = item.place
         assert isinstance(job, _Running)
         if job.replies[place] is not None:
@@ -148,14 +155,14 @@ class Filling:
                 self.wake()
 
     async def committed(self) -> None:
-        """Wait for running commits. Raises the error of a failed one."""
+        """Wait for running commits. Raises the error of a failed commit."""
         if self.commits:
             await asyncio.wait(set(self.commits))
         if self.error is not None:
             raise self.error
 
     def _begin(self, jobs: Jobs, shards: Sequence[corpus.Shard]) -> Iterator[bool]:
-        """Start one job after another."""
+        """Start one job with each call of `next`, shard by shard."""
         for number, shard in enumerate(shards):
             size = shard.stop - shard.start
             self.open[number] = _Open(shard, [[] for _ in range(size)], size)
@@ -189,8 +196,8 @@ class Filling:
             task.add_done_callback(self._committed)
 
     def _room(self) -> bool:
-        """Whether another job may start. A shard that is the only open one is always filled, whatever its size, because
-        waiting would free no memory.
+        """Whether another job may start. When only one shard is open and none is being committed, its jobs always
+        start, because waiting would free no memory.
         """
         if len(self.open) <= 1 and not self.commits:
             return True
@@ -198,7 +205,8 @@ class Filling:
 
     async def _commit(self, number: int) -> None:
         shard = self.open.pop(number)
-        async with self.turn:  # one at a time: a second thread would only compete for the interpreter lock
+        # one shard at a time, because a second thread would only compete for the interpreter lock
+        async with self.turn:
             await asyncio.to_thread(self.output.write, shard.shard, shard.outcomes)
         self.held -= shard.held
         failed = sum(isinstance(one, Failure) for several in shard.outcomes for one in several)

@@ -1,4 +1,4 @@
-"""The inputs of a recipe's generation: templates and seeds, read and checked."""
+"""Reads and checks the inputs of a recipe's generation: its templates and its seeds."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Inputs:
     seeds: Seeds
 
     def jobs(self, versions: dict[str, str] | None = None) -> Jobs:
-        """All jobs of the recipe. `versions` holds the versions of opened teachers; without them requests have no
-        ids.
+        """All jobs of the recipe. `versions` holds the models and revisions of the opened teachers, by name. Without
+        `versions`, requests get no ids.
         """
         if versions is None:
             return Jobs(Setting(self.recipe, self.prompt, self.seeds, casting.versions(self.recipe), identified=False))
@@ -34,16 +34,18 @@ class Inputs:
 
 
 def read_inputs(recipe: Recipe, *, hashed: bool = True) -> Inputs:
-    """Read templates and seeds. Raises RecipeError when something is missing or cannot be used.
+    """Read templates and seeds. Raises RecipeError when a template or a seed is missing or cannot be used.
 
-    With `hashed`, seeds get a fingerprint. A run needs it, an estimate does not."""
+    With `hashed`, a fingerprint of the seeds is computed. A run needs the fingerprint, an estimate does not."""
     prompt = load_prompt(recipe.prompts, recipe.task)
     asked = question(recipe, prompt)
     return Inputs(recipe, prompt, load_seeds(recipe.seeds, recipe.split, asked, hashed=hashed))
 
 
 def question(recipe: Recipe, prompt: Prompt) -> Callable[[Fields], str]:
-    """A function that renders the question of a seed. Raises RecipeError when the strategy's templates are missing."""
+    """Returns a function that renders the question of a seed from its fields. Raises RecipeError when a template that
+    the strategy needs is missing.
+    """
     strategy = STRATEGIES[recipe.strategy]
     prompt.need((*strategy.templates, strategy.question), recipe.strategy)
     if strategy.judged and (template := REWARDS[recipe.steps.choose].template):
@@ -57,7 +59,7 @@ def question(recipe: Recipe, prompt: Prompt) -> Callable[[Fields], str]:
 
 
 def runner(recipe: Recipe) -> Callable[..., Rounds]:
-    """The generator function of the recipe's strategy, from a job to its rounds."""
+    """The generator function of the recipe's strategy. It takes a job and returns the job's rounds."""
     return resolve(STRATEGIES[recipe.strategy].run)
 
 
@@ -67,7 +69,7 @@ def most_requests(recipe: Recipe) -> int:
 
 
 def first_queries(jobs: Jobs) -> Iterator[tuple[str, list[Query]]]:
-    """Yield the split and the first round's queries of every job. Sends nothing.
+    """For every job, yield its split and the queries of its first round. Sends nothing.
 
     Raises RecipeError when a template does not fit a seed."""
     run = runner(jobs.setting.recipe)

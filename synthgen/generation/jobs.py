@@ -1,7 +1,7 @@
 """A job is one seed with one sample index. It builds a strategy's queries and makes rows of their replies.
 
-Jobs are ordered by split, then seed, then sample index. A job is built together with its shard, so memory does not grow
-with the run.
+Jobs are ordered by split, then by seed, then by sample index. A job is built only when it is needed, so memory does not
+grow with the number of jobs.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from synthgen.teachers.base import Reply
 
 @dataclass(frozen=True)
 class Setting:
-    """Settings that all jobs of a run share. `versions` gives the model and revision of each teacher by name, as used
-    in row ids.
+    """Settings that all jobs of a run share. `versions` holds the model and revision of each teacher, by its name. Row
+    ids depend on them.
     """
 
     recipe: Recipe
@@ -35,7 +35,7 @@ class Setting:
     seeds: Seeds
     versions: Mapping[str, str]
     identified: bool = True
-    """Whether requests get ids; estimates do not need them."""
+    """Whether requests get ids. Estimates do not need ids."""
     _sources: dict[tuple[str, ...], Source] = field(default_factory=dict)
 
     @cached_property
@@ -55,18 +55,18 @@ class Setting:
 
     @cached_property
     def shows_user(self) -> bool:
-        """Whether a seed's `question` is the text that user.j2 renders."""
+        """Whether a seed's `question` is the text that the template user.j2 renders."""
         return self.strategy.question == "user" and self.strategy.question_of is None
 
     def source(self, role: str, teacher: str) -> Source:
-        """The source entry of a teacher with this role."""
+        """The entry for `teacher` in a row's sources, with the given role."""
         if (role, teacher) not in self._sources:
             license = self.sections[teacher].license
             self._sources[role, teacher] = casting.source(self.versions[teacher], role, license)
         return self._sources[role, teacher]
 
     def seed_source(self, seed: Seed) -> Source:
-        """The source entry of the file or data set of a seed."""
+        """The entry for a seed's file or data set in a row's sources."""
         stated = seed.source
         key = ("seed", stated.source, stated.license or "", stated.made_by or "", stated.account or "")
         if key not in self._sources:
@@ -75,13 +75,13 @@ class Setting:
 
     @cached_property
     def template_source(self) -> Source:
-        """The source entry of the templates."""
+        """The entry for the templates in a row's sources."""
         return casting.source(self.prompt.version, "template", self.recipe.license or "unknown")
 
 
 @dataclass(frozen=True)
 class Job:
-    """One seed with one sample `index`. `shared` holds texts that the jobs of one seed render only once."""
+    """One seed with one sample `index`. `shared` holds the rendered messages that all jobs of one seed share."""
 
     setting: Setting
     seed: Seed
@@ -105,8 +105,8 @@ class Job:
 
     @property
     def teacher(self) -> str:
-        """Name of the teacher that answers this seed. It is drawn by the mixture's weights and is the same in every
-        run.
+        """Name of the teacher that answers this seed. It is drawn with the mixture's weights. The draw depends only on
+        the seed's id and `generate.seed`.
         """
         names = self.setting.answerers
         weights = self.recipe.mixture
@@ -155,7 +155,9 @@ class Job:
         parents: Sequence[str] = (),
         reference: list[str] | None = None,
     ) -> Query:
-        """A query whose reply can become a row. It asks the seed's own question unless messages are given."""
+        """A query whose reply can become a row. `student` and `asked` are the prompts of student and teacher. By
+        default they ask the seed's own question. `number` is the sample index, by default that of the job.
+        """
         generate = self.recipe.generate
         sampling: Sampling = {
             "temperature": generate.temperature,
@@ -181,7 +183,7 @@ class Job:
         )
 
     def question(self, text: str, parents: Sequence[str], *, reference: list[str] | None = None) -> Query:
-        """A query for the answer to a new question, which templates read as the variable `question`."""
+        """A query for the answer to a new question. The templates get the question as the variable `question`."""
         fields = {**self.fields, "question": text}
         return self.answer(
             self.prompt.student(fields), self.prompt.teacher(fields), parents=parents, reference=reference
@@ -196,7 +198,7 @@ class Job:
         open_turn: bool = False,
         parents: Sequence[str] = (),
     ) -> Query:
-        """An intermediate query of a strategy. Only its text is used; its distributions are not stored."""
+        """A query for a step of a strategy. Only the text of its reply is used. No distributions are stored."""
         steps, generate = self.recipe.steps, self.recipe.generate
         sampling: Sampling = {
             "temperature": 0.0 if greedy else steps.temperature,
@@ -217,7 +219,9 @@ class Job:
         prompt: list[Message] | None = None,
         parents: Sequence[str] = (),
     ) -> Query:
-        """A query for the probabilities of labels. A classifier reads only the last message of `prompt`."""
+        """A query for the probabilities of labels. A model with a classification head reads only the last message of
+        `prompt`.
+        """
         text = str(prompt[-1]["content"]) if prompt else ""
         request = Request("classify", asked, self._greedy(), labels=labels, text=text, teacher=teacher)
         return self._query(request, prompt=prompt, parents=parents, reference=self.seed.reference if prompt else None)
@@ -238,8 +242,8 @@ class Job:
         target: bool = False,
         role: str = "generator",
     ) -> Query:
-        """A query for the log-probabilities of a completion. With `prompt`, the completion is the seed's own and
-        becomes a row.
+        """A query for the log-probabilities of a completion. `prompt` is given when the completion comes from the seed
+        and becomes a row.
         """
         request = Request(
             "score",
@@ -254,7 +258,7 @@ class Job:
         return self._query(request, prompt=prompt, parents=parents, reference=reference, role=role)
 
     def score_row(self, row: Record, teacher: str) -> Query:
-        """A query for another teacher's distributions over a row's tokens."""
+        """A query for the distributions of another teacher over the tokens of a row."""
         asked = row.teacher_prompt or row.prompt
         return self.score(asked, row.text, row.token_ids or (), teacher, target=True, parents=(row.id,), role="logits")
 
@@ -285,15 +289,17 @@ class Job:
         return Query(request, lineage)
 
     def source(self, role: str, teacher: str) -> Source:
-        """The source entry of a teacher with this role."""
+        """The entry for `teacher` in a row's sources, with the given role."""
         return self.setting.source(role, teacher)
 
     def example_source(self, seed: Seed) -> Source:
-        """The source entry of a seed that is used as an example; it is named by the seed's id."""
+        """The entry in a row's sources for a seed that is used as an example. Its name contains the seed's id."""
         return casting.seed_source(seed.source, f"{seed.source.source}#{seed.id}", "few_shot")
 
     def others(self, count: int) -> list[Seed]:
-        """Draw `count` other seeds of the same split. The draw is the same in every run."""
+        """Draw `count` other seeds of the same split. The draw depends only on `generate.seed`, the ids of the seeds
+        and the sample index.
+        """
         seeds, generate = self.setting.seeds, self.recipe.generate
         return seeds.nearest(
             self.seed.split,
@@ -303,8 +309,8 @@ class Job:
         )
 
     def answer_of(self, reply: Reply) -> str | None:
-        """The answer in a reply. When the recipe has a marker, it is the text after the marker, or None when the marker
-        is missing.
+        """The answer in a reply. When the recipe has an answer marker, the answer is the line after the marker, or None
+        when the reply has no marker.
         """
         marker = self.recipe.generate.answer_marker
         return split_rationale(reply.text, marker)[1] if marker else reply.text.strip() or None
@@ -319,7 +325,9 @@ class Job:
         parents: Sequence[str] | None = None,
         group: tuple[str, str] | None = None,
     ) -> Row:
-        """The row of a successful reply. `sources` are additional sources. `group` is (group id, role in the group)."""
+        """The row of a successful reply. `sources` are added to the query's sources. `parents` replace the query's
+        parents. `group` is (group id, role in the group).
+        """
         lineage = query.lineage
         lineage = lineage._replace(
             sources=(*lineage.sources, *sources),
@@ -338,7 +346,7 @@ def fraction(*parts: object) -> float:
 
 
 class Jobs:
-    """All jobs of a recipe by position. A job is built when it is requested. `counts` gives the number of jobs of each
+    """All jobs of a recipe, by position. A job is built when it is requested. `counts` holds the number of jobs of each
     split.
     """
 
@@ -352,11 +360,13 @@ class Jobs:
         return len(self.places) * self.each
 
     def range(self, start: int, stop: int) -> list[Job]:
-        """The jobs `start` to `stop`."""
+        """The jobs from position `start` up to, but not including, `stop`."""
         return list(self.one_by_one(start, stop))
 
     def one_by_one(self, start: int = 0, stop: int | None = None) -> Iterator[Job]:
-        """Yield the jobs `start` to `stop`, each built when it is needed; by default all jobs."""
+        """Yield the jobs from position `start` up to, but not including, `stop`. By default, all jobs. Each job is
+        built when it is requested.
+        """
         last: Job | None = None
         for place in range(start, len(self) if stop is None else min(stop, len(self))):
             index = place % self.each

@@ -1,7 +1,7 @@
-"""The request rate: token buckets for requests and tokens a minute, and a concurrency limit that adapts to 429
-responses.
+"""Limits of the request rate: token buckets for requests and tokens a minute, and a limit of requests in flight that
+adapts to 429 responses.
 
-All times are event loop times. The classes do not sleep; they return how long to wait.
+All times are in seconds of one monotonic clock. The classes do not sleep. They return how long to wait.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-_CUT = 0.75  # factor of the concurrency after each burst of refusals
-_SLOW = 25  # successes for each additional request in flight above the remembered ceiling
-_FAST = 5  # the same, below the ceiling
-_SHARE = 0.98  # share of the quota that is used: clocks differ, and a refusal costs more than the remaining 2%
-_BURST = 1.0  # seconds of quota that may be sent at once; providers enforce limits in steps shorter than a minute
+_CUT = 0.75  # factor by which the limit of requests in flight is reduced after each burst of refusals
+_SLOW = 25  # successes after which the limit grows by one, when it is near or above the remembered ceiling
+_FAST = 5  # successes after which the limit grows by one, when it is below 90% of the ceiling
+_SHARE = 0.98  # share of the quota that is used; clocks differ, and a refusal costs more than the remaining 2%
+_BURST = 1.0  # a bucket holds the quota of this many seconds, since providers enforce limits over less than a minute
 
 
 class Bucket:
-    """A bucket of `per_minute` units that refills evenly. Taking more than the bucket holds leaves a debt."""
+    """A bucket that is refilled evenly with `per_minute` units a minute. Its level is negative after more was taken
+    than it held.
+    """
 
     def __init__(self, per_minute: float, now: float) -> None:
         self.rate = per_minute * _SHARE / 60
@@ -26,7 +28,7 @@ class Bucket:
         self.then = now
 
     def wait(self, need: float, now: float) -> float:
-        """Seconds until `need` can be taken."""
+        """Seconds until `need` units can be taken."""
         self.level = min(max(self.capacity, self.level), self.level + (now - self.then) * self.rate)
         self.then = now
         return max(0.0, (min(need, self.capacity) - self.level) / self.rate)
@@ -37,11 +39,11 @@ class Bucket:
 
 
 class Quota:
-    """Limits of requests and tokens a minute. Tokens are reserved by an estimate, which is corrected when the reply
-    arrives.
+    """Limits of requests and tokens a minute. An estimate of a request's tokens is reserved, and corrected when the
+    reply arrives.
 
-    The estimate is the maximum tokens of a request times the share of the maximum that earlier replies used. Reserving
-    the maximum would leave half of the quota unused while requests are in flight.
+    The estimate is the maximum number of tokens of the request, times the average share of the maximum that earlier
+    replies used. If the maximum were reserved, half of the quota would be unused while requests are in flight.
     """
 
     def __init__(self, rpm: int | None, tpm: int | None, now: float) -> None:
@@ -59,7 +61,7 @@ class Quota:
         return max(found)
 
     def reserve(self, most: int) -> float:
-        """Take one request and its estimated tokens. Returns the reserved tokens."""
+        """Take one request and its estimated tokens from the quota. Returns the number of reserved tokens."""
         if self.requests:
             self.requests.take(1)
         reserved = most * self.used
@@ -79,8 +81,8 @@ class Quota:
 
 @dataclass
 class Concurrency:
-    """The limit of requests in flight. It doubles each round trip until the first refusal; then it grows by addition
-    and shrinks by ×0.75.
+    """The limit of requests in flight. Until the first refusal, it doubles in each round trip. After that, it grows one
+    by one and is multiplied by 0.75 after a burst of refusals.
     """
 
     most: int
@@ -94,7 +96,7 @@ class Concurrency:
         self.limit = min(self.limit, float(self.most))
 
     def success(self) -> None:
-        """A reply came."""
+        """Take a reply into account."""
         if self.ceiling is None:
             self.limit = min(float(self.most), self.limit + 1)
             return
@@ -105,8 +107,8 @@ class Concurrency:
             self.ceiling = max(self.ceiling, self.limit)
 
     def refused(self, sent: float, in_flight: int, now: float) -> None:
-        """Handle a 429 response to a request sent at time `sent`. Requests sent before the last reduction belong to the
-        same burst.
+        """Reduce the limit after a 429 response to a request that was sent at time `sent`. Requests that were sent
+        before the last reduction belong to the same burst of refusals and do not reduce the limit again.
         """
         if sent <= self._cut_at:
             return
@@ -118,5 +120,7 @@ class Concurrency:
 
 
 def backoff(attempt: int, longest: float = 30.0) -> float:
-    """Seconds to wait after attempt `attempt`. They double from half a second; jitter varies them down to a quarter."""
+    """Seconds to wait after the attempt with the number `attempt`. The time begins at half a second and doubles with
+    each attempt, up to `longest`. It is then multiplied by a random factor between 0.25 and 1.
+    """
     return min(longest, 0.5 * 2.0 ** (attempt - 1)) * (0.25 + 0.75 * random.random())

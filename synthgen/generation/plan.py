@@ -1,4 +1,4 @@
-"""The plan of a recipe: counts, tokens, cost and one rendered prompt. Nothing is sent."""
+"""Makes the plan of a recipe: counts, tokens, cost and one rendered prompt. Nothing is sent."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from synthgen.tables.engines import ENGINES
 from synthgen.tables.reference import resolve
 from synthgen.teachers.base import Caller, TeacherOptions
 
-_CHARACTERS_PER_TOKEN = 4  # typical of English prose; every estimate states it
+_CHARACTERS_PER_TOKEN = 4  # typical of English prose; the text of a plan states this number
 
 
 @dataclass(frozen=True)
 class Plan:
     """The counts, tokens and cost of a recipe.
 
-    `splits` counts the seeds by split. `requests` and `completion_tokens` are maxima. `prompt_tokens` is estimated from
-    the number of characters. For a strategy with several rounds only the first round is known beforehand. Later rounds
-    are assumed to have the same length. `cost_usd` is an estimate: prompt tokens are estimated from characters, and
-    completions have half of the maximum length. `most_usd` is the maximum cost when nothing is asked twice. It counts
-    one prompt token for each byte and completions of the maximum length. Both are None when a price is unknown.
+    `splits` is the number of seeds in each split. `requests` and `completion_tokens` are maxima. `prompt_tokens` is
+    estimated from the number of characters. For a strategy with several rounds, only the requests of the first round
+    are known in advance. The requests of later rounds are assumed to have the same length. `cost_usd` is an estimate:
+    it counts the estimated prompt tokens and completions of half the maximum length. `most_usd` is the maximum cost
+    without retries: it counts one prompt token for each byte and completions of the maximum length. `cost_usd` and
+    `most_usd` are None when a price is unknown.
     """
 
     task: str
@@ -47,11 +48,11 @@ class Plan:
     student_prompt: Sequence[Message] = field(repr=False)
 
     def to_dict(self) -> dict[str, object]:
-        """For `--json`."""
+        """The object that `--json` prints."""
         return dict(self.__dict__)
 
     def text(self) -> str:
-        """For people."""
+        """The plan as text for the user."""
         prompt = "\n".join(f"  {message['role']}: {message['content']}" for message in self.prompt)
         requests = ", ".join(f"{split} {count:,}" for split, count in self.requests.items())
         cost = "unknown; set teacher.prices"
@@ -77,7 +78,9 @@ def shares(counts: dict[str, int]) -> str:
 
 @dataclass
 class _Estimate:
-    """Sums over requests. Money is in picodollars; it becomes None when a price is unknown."""
+    """Sums over requests. `usual` is the estimated and `most` the maximum cost in picodollars. They become None when a
+    price is unknown.
+    """
 
     characters: int = 0
     completion_tokens: int = 0
@@ -86,7 +89,7 @@ class _Estimate:
 
 
 def plan(recipe: Recipe) -> Plan:
-    """Read seeds and templates and count. Loads no teacher and sends nothing."""
+    """Read seeds and templates and make the plan. Loads no teacher and sends nothing."""
     check_models(check_recipe(recipe))
     inputs = read_inputs(recipe, hashed=False)
     jobs = inputs.jobs()
@@ -138,8 +141,8 @@ class _Estimator:
         self.total = _Estimate()
 
     def add(self, request: Request, together: int) -> None:
-        """Count one of the `together` requests of a job's first round. It is scaled up to the maximum number of
-        requests of the job.
+        """Count one of the requests of a job's first round. `together` is the number of requests in this round. Each is
+        counted `most / together` times, so that a job counts as its maximum number of requests.
         """
         total, times = self.total, self.most / together
         call = self.callers[request.teacher].call(request) if request.teacher in self.callers else None

@@ -1,4 +1,4 @@
-"""The prices of a teacher's tokens in picodollars (1e-12 $), so that sums are whole numbers.
+"""The prices of a teacher's tokens. They are in picodollars (1e-12 $), so that sums are whole numbers.
 
 A price of $0.15 a million tokens is 150,000 picodollars a token.
 """
@@ -20,31 +20,31 @@ PICO = 10**12
 
 @dataclass(frozen=True)
 class Prices:
-    """Picodollars a token. `cached` is the price of prompt tokens that the provider had in its cache."""
+    """Prices in picodollars a token. `cached` is the price of prompt tokens that the provider had in its cache."""
 
     input: int
     output: int
     cached: int
 
     def cost(self, usage: Usage) -> int:
-        """Picodollars for the tokens that a reply used."""
+        """The cost of the tokens that a reply used, in picodollars."""
         prompt, completion = usage["prompt_tokens"] or 0, usage["completion_tokens"] or 0
         cached = min(usage.get("cached_tokens") or 0, prompt)
         return (prompt - cached) * self.input + cached * self.cached + completion * self.output
 
     def most(self, prompt: int, completion: int) -> int:
-        """The maximum cost of a request in picodollars."""
+        """The cost of these numbers of tokens in picodollars, at the higher price for prompt tokens."""
         return prompt * max(self.input, self.cached) + completion * self.output
 
 
 def prices(section: AnyTeacher) -> Prices | None:
-    """The prices of a teacher: zero when its engine has no prices, None when they are unknown."""
+    """The prices of a teacher. They are zero when its engine costs nothing, and None when they are unknown."""
     engine = ENGINES[section.engine]
     return cast(Prices | None, resolve(engine.prices)(section)) if engine.prices else Prices(0, 0, 0)
 
 
 def listed(section: ApiTeacher) -> Prices | None:
-    """The recipe's prices, otherwise the ones in data/prices.yaml. None when neither has them."""
+    """The prices in the teacher's section, or else in data/prices.yaml. None when the model is in neither place."""
     if section.prices:
         own = section.prices
         return _per_token(own.input, own.output, own.input if own.cached_input is None else own.cached_input)

@@ -1,4 +1,4 @@
-"""The remote teachers of a run with their shared cache, ledger and budget, and one scheduler each."""
+"""The remote teachers of a run. They share a cache, a ledger and a budget, and each teacher has its own scheduler."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ from synthgen.requests import Request
 from synthgen.teachers.base import RemoteTeacher, Reply
 from synthgen.ui import Progress
 
-_LOOK = 0.5  # seconds between updates of the live view
+_LOOK = 0.5  # seconds between updates of the progress bar
 _RUN_ID = ".run-id"
 
 First = Callable[[Cache, Budget, str], Awaitable[None]]
-"""Fills the cache before any request is sent. Arguments: the cache, the budget, and the run's name in the ledger."""
+"""A function that fills the cache before single requests are sent. Its arguments are the cache, the budget, and the
+run's name in the ledger.
+"""
 
 
 class _Batch:
-    """A list of requests, each answered once. Implements `Work`."""
+    """A list of requests and their replies. Implements `Work`."""
 
     def __init__(self, teachers: Mapping[str, RemoteTeacher], requests: Sequence[Request]) -> None:
         self.replies: list[Reply | None] = [None] * len(requests)
@@ -54,7 +56,8 @@ class _Batch:
 class Remotes:
     """The remote teachers of a run, by name, and the cache, ledger and budget that they share.
 
-    `parts` is the number of machines that make the run; each gets a share of the budget. Close it after use.
+    `parts` is the number of machines that make the run. Each machine gets an equal share of the budget. Close the
+    object after use.
     """
 
     def __init__(
@@ -83,13 +86,13 @@ class Remotes:
             self.cache.close()
 
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
-        """The replies, in the order of the requests. Raises BudgetReached and TeacherError."""
+        """Send the requests. Returns the replies in the same order. Raises BudgetReached and TeacherError."""
         work = _Batch(self.teachers, requests)
         asyncio.run(self._run(work))
         return [reply for reply in work.replies if reply is not None]
 
     def fill(self, jobs: Jobs, shards: Sequence[corpus.Shard], output: Output, first: First | None = None) -> None:
-        """Make `shards`. `first` may fill the cache before any request is sent.
+        """Make `shards`. If `first` is given, it fills the cache before single requests are sent.
 
         Raises BudgetReached, GateDenied, TeacherError and errors of commits.
         """
@@ -108,7 +111,7 @@ class Remotes:
         asyncio.run(main())
 
     async def _run(self, work: Work) -> None:
-        """Run a scheduler for each teacher until `work` is done. When one stops, all stop."""
+        """Run a scheduler for each teacher until `work` is done. When one scheduler stops with an error, all stop."""
         schedulers = [self._scheduler(name, teacher, work) for name, teacher in self.teachers.items()]
 
         def wake() -> None:
@@ -137,7 +140,8 @@ class Remotes:
                 await teacher.close()
         view.look()
         errors = [result for result in results if isinstance(result, BaseException)]
-        # Our own errors come first: they tell the user what to do, and may have caused the others.
+        # Among several errors, an error of synthgen is raised, because it tells the user what to do and may have caused
+        # the other errors.
         for error in sorted(errors, key=lambda e: not isinstance(e, SynthgenError)):
             raise error
 
@@ -148,19 +152,19 @@ class Remotes:
 
 
 class _View:
-    """Shows several schedulers in one view."""
+    """Shows the state of several schedulers in one progress bar."""
 
     def __init__(self, bar: Progress, lives: Sequence[Live]) -> None:
         self.bar, self.lives, self.shown = bar, lives, 0
 
     async def go_on(self) -> None:
-        """Update the view regularly until cancelled."""
+        """Update the progress bar regularly until the task is cancelled."""
         while True:
             self.look()
             await asyncio.sleep(_LOOK)
 
     def look(self) -> None:
-        """Once."""
+        """Update the progress bar once."""
         tokens = sum(live.tokens for live in self.lives)
         self.bar.tokens(tokens - self.shown)
         self.shown = tokens
@@ -170,7 +174,7 @@ class _View:
 
 
 def _run_id(folder: Path) -> str:
-    """The run's name in the ledger. It is created once and is deleted with the corpus."""
+    """The run's name in the ledger. It is created once, stored in the corpus folder, and deleted with the corpus."""
     path = folder / _RUN_ID
     if not path.exists():
         durable.write_text(path, secrets.token_hex(16))

@@ -1,4 +1,4 @@
-"""What `generate` did."""
+"""The result of `generate`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 class Generation:
     """The result of `generate`: the corpus in `folder`.
 
-    `finished` is true when the corpus is complete. Otherwise `shards_left` shards remain for other machines. When it is
-    finished, `counts` has the numbers of rows, tokens, rows of each split, and failures. `cost_usd` is the cost of its
-    rows, for teachers behind an API. `seconds` is the duration of this call. `worked` is true when the call made rows.
+    `finished` is true when the corpus is complete. Otherwise `shards_left` shards remain for other machines, and
+    `counts` is empty. `cost_usd` is the cost of the corpus's rows, for teachers behind an API. `seconds` is the
+    duration of this call. `worked` is true when this call made shards.
     """
 
     folder: Path
@@ -31,12 +31,14 @@ class Generation:
 
     @property
     def cost_usd(self) -> float | None:
-        """US dollars for all rows; None when models run in this process or a price is unknown."""
+        """The cost of all rows in US dollars. None when all teachers run in this process, or before the corpus is
+        complete.
+        """
         return self.manifest.get("cost_usd")
 
     @property
     def hint(self) -> str:
-        """What to do next."""
+        """The next thing for the user to do."""
         if self.finished:
             return f"synthgen curate {self.folder.parent}"
         return (
@@ -44,7 +46,7 @@ class Generation:
         )
 
     def text(self) -> str:
-        """For people."""
+        """The result as text for the user."""
         if not self.finished:
             return f"{self.folder}: this part is finished; {self.shards_left:,} shards belong to the other parts"
         counts = self.counts
@@ -56,7 +58,7 @@ class Generation:
         return text if self.cost_usd is None else f"{text}, ${self.cost_usd:.4f}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The manifest and what this call did, for `--json`."""
+        """The object that `--json` prints: the manifest, and the facts about this call."""
         return {
             "folder": str(self.folder),
             "finished": self.finished,

@@ -1,9 +1,9 @@
-"""Runs strategies. A strategy is a generator. It yields lists of queries, receives their replies in the same order, and
-returns the job's outcomes: rows, and failures with a reason.
+"""Runs strategies. A strategy is a Python generator. It yields lists of queries, receives their replies in the same
+order, and returns the job's outcomes: rows, and failures with a reason.
 
-`lockstep` runs all jobs of a shard in parallel, round by round, so a batch engine gets one large call a round. Its
-batches depend only on the shard's jobs, so a shard that is generated again has the same bits. For teachers that take
-single requests, `synthgen.generation.filling` runs each job independently.
+`lockstep` runs all jobs of a shard together, round by round, so an engine that answers in batches gets one large call
+in each round. The batches depend only on the shard's jobs, so a shard that is generated again has the same bits. For
+teachers that take single requests, `synthgen.generation.filling` runs each job independently.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from synthgen.teachers.base import Embeds, Reply, Teacher
 
 @dataclass(frozen=True)
 class Row:
-    """A record, and the distributions over its tokens by the teacher's name."""
+    """A record, and the distributions over its tokens. `targets` holds them by the name of the teacher."""
 
     record: Record
     targets: dict[str, Target] = field(default_factory=dict)
@@ -28,7 +28,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Failure:
-    """The outcome of a request or a job that gave no row."""
+    """The outcome of a request or a job that brought no row."""
 
     id: str
     seed_id: str
@@ -41,7 +41,7 @@ Outcome = Row | Failure
 Rounds = Generator[list[Query], list[Reply], list[Outcome]]
 
 Ask = Callable[[list[Request]], list[Reply]]
-"""Answers requests, in their order."""
+"""A function that answers requests. It returns the replies in the order of the requests."""
 
 
 def failure(query: Query, kind: str, reason: str) -> Failure:
@@ -50,7 +50,9 @@ def failure(query: Query, kind: str, reason: str) -> Failure:
 
 
 def lockstep(jobs: Sequence[Rounds], ask: Ask) -> list[list[Outcome]]:
-    """The outcomes of each job. `ask` answers the requests of all jobs of a round, in their order."""
+    """Run all jobs to their end. Returns the outcomes of each job. In each round, `ask` gets the requests of all
+    unfinished jobs together.
+    """
     outcomes: list[list[Outcome]] = [[] for _ in jobs]
     costs: list[list[float | None]] = [[] for _ in jobs]
     waiting: list[tuple[int, list[Query]]] = []
@@ -77,9 +79,9 @@ def lockstep(jobs: Sequence[Rounds], ask: Ask) -> list[list[Outcome]]:
 
 
 def costed(outcomes: list[Outcome], costs: Sequence[float | None]) -> list[Outcome]:
-    """The outcomes of a job, with the cost of all its requests divided equally among its rows.
+    """The outcomes of a job, in which the cost of all its requests is divided equally among its rows.
 
-    The cost is None when the price of any request is unknown."""
+    The cost of a row is None when the cost of any request is unknown."""
     rows = [one for one in outcomes if isinstance(one, Row)]
     if not rows or (len(costs) == 1 and rows[0].record.cost_usd == costs[0]):
         return outcomes
@@ -98,7 +100,9 @@ def ask_batch(
     tick: Callable[[int], None],
     requests: Sequence[Request],
 ) -> list[Reply]:
-    """The replies, in order. Requests that an engine can answer together go into one call."""
+    """Ask local teachers. Returns the replies in the order of the requests. Requests that an engine can answer together
+    are given to it in one call.
+    """
     groups: dict[tuple[object, ...], list[int]] = {}
     for place, r in enumerate(requests):
         together = (r.sampling["temperature"], r.sampling["top_p"]) if r.kind == "sample" else r.labels
@@ -115,7 +119,7 @@ def ask_batch(
 def _ask_together(
     teacher: Teacher, requests: list[Request], spec: LogitsSpec | None, tick: Callable[[int], None]
 ) -> list[Reply]:
-    """Replies to requests of one kind."""
+    """Ask one teacher requests of one kind."""
     kind = requests[0].kind
     if kind == "classify":
         return teacher.classify(requests)
@@ -132,10 +136,11 @@ def score_too(
     queries_of: Sequence[Callable[[Record, str], Query]],
     ask: Ask,
 ) -> list[list[Outcome]]:
-    """Add the distributions of further teachers over each row's tokens to the outcomes.
+    """Ask the teachers `names` for their distributions over each row's tokens, and add them to the rows.
 
-    `queries_of` holds a function for each job, which makes a query from a row and a teacher's name. A row becomes a
-    failure when its distributions cannot be computed."""
+    `queries_of` holds a function for each job. The function makes a query from a row and a teacher's name. A row
+    becomes a failure when a teacher cannot compute its distributions.
+    """
     scored = [list(several) for several in outcomes]
     for name in names:
         places = [(i, k) for i, several in enumerate(scored) for k in range(len(several))]
@@ -149,9 +154,9 @@ def score_too(
 
 def _with_target(row: Row, name: str, query: Query, reply: Reply) -> Outcome:
     if reply.failure or reply.target is None:
-        return failure(query, *(reply.failure or ("logits", "no distributions came back")))
+        return failure(query, *(reply.failure or ("logits", "the teacher returned no distributions")))
     if list(reply.token_ids) != list(row.record.token_ids or ()):
-        return failure(query, "tokens", f"the tokenizer of teacher '{name}' gives other tokens for this text")
+        return failure(query, "tokens", f"the tokenizer of teacher '{name}' splits this text into other tokens")
     [scorer] = [source for source in query.lineage.sources if source["role"] == "logits"]
     record = replace(row.record, sources=[*row.record.sources, scorer])
     return Row(record, {**row.targets, name: reply.target})

@@ -14,7 +14,7 @@ from synthgen.teachers.base import Reply
 
 
 def record(recipe: Recipe, query: Query, reply: Reply, prompt: Prompt, scores: Mapping[str, float]) -> Record:
-    """The row of a successful reply, with the strategy's own `scores`."""
+    """Make the row of a successful reply. The strategy's own `scores` are added to the reply's scores."""
     request, lineage = query.request, query.lineage
     rationale, answer = _split(recipe, reply)
     measured = [*reply.scores, *((name, float(value)) for name, value in scores.items())]
@@ -60,7 +60,7 @@ def _message(reply: Reply) -> Message:
 
 
 def _split(recipe: Recipe, reply: Reply) -> tuple[str | None, str | None]:
-    """(rationale, answer) of a reply."""
+    """Return (rationale, answer) of a reply."""
     marker = recipe.generate.answer_marker
     if not (marker and STRATEGIES[recipe.strategy].splits_answer):
         return reply.reasoning, reply.text.strip()
@@ -69,7 +69,7 @@ def _split(recipe: Recipe, reply: Reply) -> tuple[str | None, str | None]:
 
 
 def split_rationale(text: str, marker: str) -> tuple[str | None, str | None]:
-    """Return (text before the last marker, line after it), or (text, None) when the marker is missing."""
+    """Return (text before the last marker, line after this marker), or (text, None) when the text has no marker."""
     before, found, after = text.rpartition(marker)
     if not found:
         return text.strip() or None, None

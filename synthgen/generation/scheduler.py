@@ -1,13 +1,15 @@
-"""Schedules the requests of a remote teacher. A loop for each teacher sends requests, waits, stores replies, retries,
-and stops in a well-defined state.
+"""Schedules the requests of a remote teacher. Each teacher has a loop that sends requests, stores replies and retries
+failed requests.
 
-The loop takes the next request: one that is due for a retry, otherwise a new one. It answers the request from the cache
-if possible. Otherwise it sends the request when concurrency, quota, budget and the server's waiting time allow. There
-are no barriers: a slow answer delays only its own shard. A reply is delivered after it is durable. Until then it counts
-as in flight, so a kill loses no more requests than the in-flight limit.
+The loop takes a request that is due for a retry, or else a new request. It answers the request from the cache if
+possible. Otherwise it sends the request as soon as the limit of requests in flight, the quota, the budget and the
+server's waiting time allow this. A slow answer delays only its own shard. A reply is delivered after it is durable in
+the cache. Until then its request counts as in flight. When the process is killed, at most the requests in flight are
+lost.
 
-Every problem ends in one of three ways. The request is sent again (with limits of number and time), it becomes a typed
-failure, or the run stops because no request can succeed (budget reached, invalid key, dead server).
+A problem has one of three consequences. The request is sent again (the number of tries and the time are limited), the
+request becomes a failure with a kind, or the run stops because no request can succeed (budget reached, invalid key,
+dead server).
 """
 
 from __future__ import annotations
@@ -25,23 +27,24 @@ from synthgen.generation.pacing import Concurrency, Quota, backoff
 from synthgen.generation.work import BudgetReached, Item, Live, Work
 from synthgen.teachers.base import Refused, Reply
 
-# seconds to wait without an answer from a server that only refuses; also the longest wait that a server may ask for
+# The run stops when a server has only refused requests for this many seconds, or when it asks to wait longer.
 _PATIENCE = 600.0
-_DOUBT = 3  # requests in a row without an answer that used up their tries; the server is then probed
-_DEAD = 20  # the same; the run then stops even if the server responds to the probe
-_HOPELESS = 20  # refusals in a row, before any answer
-_PAID_TRIES = 3  # tries when replies are useless, since each of them is paid
-_LOOK = 0.5  # seconds between checks of a budget that is fully reserved
-_AHEAD = 16  # number of requests in one cache lookup
-_TURN = 32  # cached rows delivered before other tasks get a turn
-# kinds of failure that would occur again, so they are cached
+_DOUBT = 3  # when this many requests in a row have used up their tries without any answer, the server is probed
+_DEAD = 20  # after this many such requests, the run stops even if the server responds to the probe
+_HOPELESS = 20  # the run stops when this many requests were refused before any answer
+_PAID_TRIES = 3  # maximum number of tries of a request whose replies are useless, since each reply is paid
+_LOOK = 0.5  # seconds between checks whether a fully reserved budget has room again
+_AHEAD = 16  # number of requests that are looked up in the cache with one query
+_TURN = 32  # number of requests that are handled before other tasks get a turn
+# Failures of these kinds would occur again, so they are cached.
 _KEPT = ("bad_request", "context", "content_filter", "schema", "empty", "too_large")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a teacher: requests in flight, requests and tokens a minute, seconds to wait for an answer, and retries
-    of a failed request.
+    """Limits of a teacher. `max_in_flight` is the maximum number of requests in flight, `rpm` and `tpm` are the
+    requests and tokens a minute, `timeout` is the longest wait for an answer in seconds, and `max_retries` is the
+    number of retries of a failed request.
     """
 
     max_in_flight: int = 64
@@ -52,14 +55,14 @@ class Limits:
 
     @classmethod
     def of(cls, section: object) -> Limits:
-        """The limits in a teacher's section, with defaults for the others."""
+        """The limits in a teacher's section. Limits that are not in it have their default values."""
         named = [field.name for field in fields(cls) if hasattr(section, field.name)]
         return cls(**{name: getattr(section, name) for name in named})
 
 
 @dataclass(frozen=True)
 class _Reservation:
-    """The maximum and the actual cost of a request, and the ledger's id of its reservation."""
+    """The maximum and the actual cost of a request, and the id of its reservation in the ledger."""
 
     most: Spent
     spent: Spent
@@ -67,7 +70,7 @@ class _Reservation:
 
 
 class Scheduler:
-    """Sends every item that `work` has for one teacher. `name` is the teacher's name, and the account belongs to it.
+    """Sends every request that `work` has for one teacher. `name` is the teacher's name, and `account` is its account.
 
     `run` raises BudgetReached, TeacherError and the errors of `work`.
     """
@@ -78,14 +81,14 @@ class Scheduler:
         self.pace = Concurrency(limits.max_in_flight)
         self.quota = Quota(limits.rpm, limits.tpm, time.monotonic())
         self.live = Live(usd=account.usd)
-        self._ahead: deque[Item] = deque()  # taken but not started
+        self._ahead: deque[Item] = deque()  # items that were taken from `work` but not started
         self._waiting: list[tuple[float, int, Item]] = []  # heap of items that wait for a retry
-        # requests in flight by key; later items of the same key wait for the first
+        # For the key of each request in flight: the later items with the same key, which wait for its reply.
         self._flying: dict[bytes, list[Item]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._count = 0
-        self._resume_at = 0.0  # the server asked not to be called before this time
+        self._resume_at = 0.0  # no request is sent before this time, because the server asked to wait
         self._refusals = 0  # 429 responses since the last success
         self._answers = 0
         self._hopeless = 0
@@ -94,8 +97,8 @@ class Scheduler:
         self._stop: Exception | None = None
 
     async def run(self) -> None:
-        """Run until every item is delivered. On an error, wait for requests in flight, store their replies, and raise
-        the error.
+        """Run until every item is delivered. After an error, wait until the requests in flight have ended and their
+        replies are stored, and then raise the error.
         """
         try:
             while self._stop is None:
@@ -126,7 +129,7 @@ class Scheduler:
             raise self._stop
 
     def wake(self) -> None:
-        """Signal that new work or capacity may be available."""
+        """Tell the waiting loop that a new request may be available or may be sent."""
         self._wake.set()
 
     def stop(self, error: Exception) -> None:
@@ -135,11 +138,13 @@ class Scheduler:
         self._wake.set()
 
     def _open(self) -> bool:
-        """Whether new requests may start; false when too many wait for a retry."""
+        """Whether new requests may start. False when too many requests wait for a retry."""
         return len(self._waiting) < 4 * self.pace.most
 
     def _next(self) -> Item | None:
-        """The next new request. Several are taken together, so that one cache query serves them all."""
+        """The next new request. Several requests are taken together, so that one query looks all of them up in the
+        cache.
+        """
         if not self._ahead:
             while len(self._ahead) < _AHEAD and (item := self.work.take(self.name)) is not None:
                 self._ahead.append(item)
@@ -147,7 +152,9 @@ class Scheduler:
         return self._ahead.popleft() if self._ahead else None
 
     async def _begin(self, item: Item, again: bool) -> None:
-        """Answer from the cache, join an identical request in flight, or send it when all limits allow."""
+        """Answer the item from the cache, let it wait for an identical request in flight, or send it when all limits
+        allow this.
+        """
         self._count += 1
         if self._count % _TURN == 0:
             await asyncio.sleep(0)
@@ -186,7 +193,7 @@ class Scheduler:
             self.live.limit = int(self.pace.limit)
             wait, why = self.quota.wait(item.call.prompt_tokens + item.call.most_completion, now)
             if self.live.in_flight >= int(self.pace.limit):
-                await self._pause("")  # full: nothing idles
+                await self._pause("")  # as many requests as allowed are in flight, so no reason for waiting is shown
             elif self._resume_at > now:
                 await self._pause("retry-after", self._resume_at - now)
             elif not self.budget.fits(most):
@@ -202,7 +209,9 @@ class Scheduler:
         return False
 
     async def _pause(self, why: str, seconds: float | None = None) -> None:
-        """Wait until a request ends, or for `seconds`."""
+        """Wait until `wake` is called or a request ends, at most for `seconds`. The progress bar shows the reason
+        `why`.
+        """
         self.live.idle = why
         self._wake.clear()
         try:
@@ -212,13 +221,15 @@ class Scheduler:
             return
 
     async def _attempt(self, item: Item, most: Spent, reserved: float) -> None:
-        """Send a request once. In every case the reservation is settled, and the item is delivered or queued again."""
+        """Send a request once. Whatever happens, the reservation is settled. The item is then delivered, queued again,
+        or dropped because the run stops.
+        """
         sent = time.monotonic()
         item.tries += 1
         self.live.sent += 1
         ticket = await self.account.reserve(most)
         try:
-            # longer than the teacher's own timeout, which should fire first
+            # 5 seconds longer than the teacher's own timeout, which should end the attempt first.
             async with asyncio.timeout(self.limits.timeout + 5):
                 body = await self.teacher.send(item.call)
         except (Refused, TimeoutError) as problem:
@@ -245,7 +256,9 @@ class Scheduler:
         self._landed(item, reply)
 
     async def _refused(self, item: Item, problem: Refused, sent: float, reservation: _Reservation) -> None:
-        """Handle a failed attempt: stop the run when no request can succeed, wait, retry, or fail the item."""
+        """Handle a failed attempt. Stops the run when no request can succeed. Otherwise the item is queued again or
+        becomes a failure.
+        """
         now = time.monotonic()
         if problem.fatal:
             await self._settle(reservation)
@@ -268,8 +281,8 @@ class Scheduler:
         await self._fail(item, problem, reservation)
 
     async def _fail(self, item: Item, problem: Refused, reservation: _Reservation) -> None:
-        """Fail the item; cache the failure if it would occur again. The run stops when no item seems able to
-        succeed.
+        """Deliver a failure for the item. The failure is cached if it would occur again. Stops the run when it seems
+        that no request can succeed.
         """
         failure = (problem.kind, problem.reason)
         kept = None
@@ -280,7 +293,7 @@ class Scheduler:
             if self._hopeless >= _HOPELESS:
                 self._stop = self._stop or TeacherError(
                     f"{self._where()} refused the first {_HOPELESS} requests: {problem.reason}",
-                    "in teacher.extra, add a parameter, or remove one with null (top_p: null)",
+                    "add the missing parameter to teacher.extra, or remove one there with null (top_p: null)",
                 )
         elif problem.kind in _KEPT:
             kept = (item.call.key, Entry(None, failure))
@@ -291,7 +304,9 @@ class Scheduler:
             self._drop(item)
 
     def _slow_down(self, item: Item, problem: Refused, now: float) -> None:
-        """Wait as long as the server asks; without a stated time, wait longer with every refusal in a row."""
+        """Queue the item again, and send no request for as long as the server asks. When the server names no time, the
+        time grows with every refusal in a row.
+        """
         self._refusals += 1
         wait = problem.after if problem.after is not None else backoff(min(self._refusals, 7)) / 2
         self._resume_at = max(self._resume_at, now + min(wait, _PATIENCE))
@@ -307,8 +322,8 @@ class Scheduler:
         return item.tries <= self.limits.max_retries and time.monotonic() - item.began < 3 * self.limits.timeout
 
     async def _gave_up(self, item: Item, problem: Refused) -> None:
-        """Handle a request that has used all its tries. Several in a row without any answer suggest that the server is
-        the problem.
+        """Handle a request that has used all its tries. Stops the run when this happened to several requests in a row,
+        no request was answered in the meantime, and the server does not respond to a probe.
         """
         self._given_up += 1
         if self._given_up < _DOUBT or self._answers != item.answers:
@@ -335,7 +350,7 @@ class Scheduler:
         self.pace.success()
 
     def _landed(self, item: Item, reply: Reply) -> None:
-        """Deliver the reply to the item and to all items with the same request."""
+        """Deliver the reply for the item and for all items that wait for the same request."""
         others = self._flying.pop(item.call.key, [])
         self._finish(item, reply)
         for other in others:

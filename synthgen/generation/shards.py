@@ -1,4 +1,4 @@
-"""The output of generation: the tables of a shard, and the facts of the manifest."""
+"""The output of generation: the tables of a shard, and the facts for the manifest."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from synthgen.records import FAILURE_SCHEMA, to_table
 
 @dataclass(frozen=True)
 class Layout:
-    """The files of a shard: rows, and the distributions of each of `speakers` when `spec` stores any. `teachers` are by
-    name.
+    """The files of a shard: its rows, and one file with the distributions of each teacher in `speakers`. `speakers` is
+    empty when no distributions are stored. `teachers` holds the opened teachers, by name.
     """
 
     teachers: casting.Teachers
@@ -41,7 +41,7 @@ class Layout:
         corpus.commit(folder, shard.name, self.tables([one for several in outcomes for one in several]))
 
     def tables(self, outcomes: Sequence[Outcome]) -> dict[str, pa.Table]:
-        """The tables of rows, of each speaker's logits, and of failures when there are any."""
+        """The tables of a shard: rows, the stored distributions of each speaker, and failures if there are any."""
         rows = [one for one in outcomes if isinstance(one, Row)]
         failures = [asdict(one) for one in outcomes if isinstance(one, Failure)]
         tables = {"data": to_table(row.record for row in rows)}
@@ -65,7 +65,9 @@ class Layout:
 
 
 def facts(inputs: Inputs, folder: Path, teachers: casting.Teachers) -> Facts:
-    """The manifest's facts besides the files. The same rows give the same facts, however they were made."""
+    """The facts for the manifest, except for the list of files. They depend only on the rows and the inputs, not on how
+    often the run was resumed.
+    """
     recipe = inputs.recipe
     counts, cost = _counts(folder)
     terms = {(source.source, source.license) for source in recipe.seeds}
@@ -89,8 +91,8 @@ def facts(inputs: Inputs, folder: Path, teachers: casting.Teachers) -> Facts:
 
 
 def _counts(folder: Path) -> tuple[dict[str, int], float]:
-    """Return (number of rows, tokens, rows of each split and failures; cost in dollars) over all shards. Raises
-    CorpusError when a row occurs twice.
+    """Return (counts, cost in dollars) over all shards. The counts are the numbers of rows, tokens, rows of each split,
+    and failures. Raises CorpusError when a row occurs twice.
     """
     rows = tokens = 0
     splits: dict[str, int] = {}
@@ -108,7 +110,9 @@ def _counts(folder: Path) -> tuple[dict[str, int], float]:
         ids += table["id"].chunks
     distinct = pc.count_distinct(pa.chunked_array(ids, pa.string())).as_py()
     if distinct != rows:
-        raise CorpusError(f"{folder} has {rows - distinct} rows twice", "this is a bug in synthgen; please report it")
+        raise CorpusError(
+            f"{rows - distinct} rows of {folder} occur twice", "this is a bug in synthgen; please report it"
+        )
     failures = sum(pq.read_metadata(path).num_rows for path in folder.glob("failures/*.parquet"))
     kept = {name: count for name, count in sorted(splits.items()) if count}  # a split without rows is left out
     return {"rows": rows, "tokens": tokens, **kept, "failures": failures}, cost

@@ -1,8 +1,8 @@
-"""Generation with local engines that take single requests. The engines are kept busy, with no barrier between jobs or
-shards.
+"""Generation with local engines that take single requests. No job or shard waits for another one, so the engines are
+always busy.
 
 Each teacher has as many loops as it takes requests in parallel. A loop takes the next request of any open shard, awaits
-its reply and advances the job. Shards are committed concurrently. For an engine that answers batches,
+its reply and continues the request's job. Shards are committed concurrently. For an engine that answers in batches,
 `synthgen.generation.rounds` runs the jobs of a shard in lockstep instead.
 """
 
@@ -22,7 +22,7 @@ _NOTHING = Call(b"", b"", 0, 0, 0)
 
 
 class _NoWire:
-    """A `Caller` for engines in this process, which take the request object itself."""
+    """A `Caller` for engines in this process. They take the request object itself, so its content is empty."""
 
     def call(self, request: Request) -> Call:
         return _NOTHING

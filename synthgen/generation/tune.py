@@ -1,4 +1,6 @@
-"""Times several values of the engine's batch setting (batch_size, or vLLM's max_num_seqs) on a sample of the recipe."""
+"""Measures the speed of a teacher with several values of its batch setting (batch_size, or vLLM's max_num_seqs), on a
+sample of the recipe's requests.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,17 @@ from synthgen.teachers.base import Teacher, TeacherOptions, Tick
 from synthgen.ui import UI
 
 _SIZES = (4, 8, 16, 32, 64, 128, 256)
-# a setting with this share of the best rate is good enough; the smallest such setting needs least memory
+# A setting is good enough when its rate is at least this share of the best rate. The smallest such setting is chosen,
+# because it needs the least memory.
 _AS_GOOD = 0.97
-_TIMES = 2  # tries of each setting; the faster one counts
+_TIMES = 2  # number of measurements of each setting; the faster one counts
 
 
 @dataclass(frozen=True)
 class Trial:
-    """The result for one setting. Rates are of the faster of two tries. `problem` says why there is no rate."""
+    """The result for one value of the batch setting. The rates are those of the faster of two measurements. `problem`
+    says why there are no rates.
+    """
 
     value: int
     rows_per_second: float
@@ -38,7 +43,9 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuning:
-    """All trials on `requests` requests of `teacher`, and the best value of the recipe's key `key`."""
+    """All trials, and the best value of the key `key` in the recipe. `requests` is the number of requests that each
+    trial sent to `teacher`.
+    """
 
     teacher: str
     key: str
@@ -47,11 +54,11 @@ class Tuning:
     best: int
 
     def to_dict(self) -> dict[str, object]:
-        """For `--json`."""
+        """The object that `--json` prints."""
         return asdict(self)
 
     def text(self) -> str:
-        """For people."""
+        """A table of the trials for the user."""
         lines = [f"{self.key:>12}  rows/s  tokens/s   ({self.teacher}, {self.requests} requests)"]
         for trial in self.tried:
             rates = trial.problem or f"{trial.rows_per_second:6.1f}  {trial.tokens_per_second:8.0f}"
@@ -60,7 +67,9 @@ class Tuning:
 
 
 def tune(recipe: Recipe, *, requests: int = 64, ui: UI | None = None) -> Tuning:
-    """Time the first requests of the first teacher at several batch sizes. Writes nothing.
+    """Measure the speed of the recipe's first teacher at several batch sizes. Writes nothing.
+
+    The measurement uses requests from jobs that are spread over the whole recipe.
 
     Raises UserError when the teacher has no batch setting, and the errors of `generate` for an unusable recipe.
     """
@@ -77,7 +86,7 @@ def tune(recipe: Recipe, *, requests: int = 64, ui: UI | None = None) -> Tuning:
     if not sampled:
         raise UserError(
             f"the first questions of this recipe go to teachers other than '{name}'",
-            "tune it with a recipe that has no other teacher",
+            "use a recipe in which this teacher is the only one",
         )
     key, form, spec = engine.batch_key, recipe.generate, casting.logits_spec(recipe)
     options = TeacherOptions(recipe.task, form.json_schema, form.regex, spec)
@@ -91,7 +100,7 @@ def tune(recipe: Recipe, *, requests: int = 64, ui: UI | None = None) -> Tuning:
             bar.advance(1)
     good = [trial for trial in trials if not trial.problem]
     if not good:
-        raise UserError(f"{key} {sizes[0]} fails: {trials[0].problem}", "give a smaller model, dtype or max_new_tokens")
+        raise UserError(f"{key} {sizes[0]} fails: {trials[0].problem}", "use a smaller model, dtype or max_new_tokens")
     fastest = max(trial.rows_per_second for trial in good)
     best = next(trial.value for trial in good if trial.rows_per_second >= _AS_GOOD * fastest)
     return Tuning(section.model, key, len(sampled), trials, best)
@@ -100,7 +109,7 @@ def tune(recipe: Recipe, *, requests: int = 64, ui: UI | None = None) -> Tuning:
 def _trials(
     section: AnyTeacher, options: TeacherOptions, sizes: Sequence[int], timed: Callable[[Teacher, int], Trial]
 ) -> Iterator[Trial]:
-    """Try each size in turn until one fails."""
+    """Try the sizes in order until one of them fails."""
     engine = ENGINES[section.engine]
     teacher: Teacher | None = None
     try:
@@ -121,7 +130,9 @@ def _trials(
 
 
 def sample(jobs: Jobs, name: str, count: int) -> list[Request]:
-    """Up to `count` first-round requests to the teacher `name`, from jobs spread over the whole recipe."""
+    """Up to `count` requests to the teacher `name`. They are from the first rounds of jobs that are spread over the
+    whole recipe.
+    """
     run = runner(jobs.setting.recipe)
     requests: list[Request] = []
     for place in range(0, len(jobs), max(1, len(jobs) // count)):
@@ -140,7 +151,7 @@ def sample(jobs: Jobs, name: str, count: int) -> list[Request]:
 def attempt(
     teacher: Teacher, size: int, *, name: str, requests: Sequence[Request], spec: LogitsSpec | None, tick: Tick
 ) -> Trial:
-    """Answer all requests and time them, after an untimed first batch of `size`."""
+    """Measure the time that the teacher takes to answer all requests. A first batch of `size` requests is not timed."""
     best, tokens = float("inf"), 0
     try:
         ask_batch({name: teacher}, spec, tick, requests[:size])

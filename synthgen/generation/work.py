@@ -1,4 +1,4 @@
-"""The interface between a scheduler and the source of its requests, and the figures of the live view."""
+"""The interface between a scheduler and the source of its requests, and the figures that the progress bar shows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from synthgen.teachers.base import Call, Reply
 
 @dataclass(slots=True)
 class Item:
-    """One request in progress. `place` tells the sender where the reply belongs."""
+    """One request in progress. `place` tells the source of the request where the reply belongs."""
 
     place: tuple[object, int]
     request: Request
@@ -20,12 +20,12 @@ class Item:
     tries: int = 0
     paid_tries: int = 0
     began: float = 0.0
-    answers: int = 0  # successes of the run at the time when the item was first sent
+    answers: int = 0  # number of answers that the scheduler had when the item was first sent
 
 
 @dataclass
 class Live:
-    """The figures of the live view. Amounts are in dollars, None when prices are unknown."""
+    """The figures that the progress bar shows for one teacher. `usd` is None when prices are unknown."""
 
     in_flight: int = 0
     limit: int = 0
@@ -40,17 +40,17 @@ class Live:
 
 
 class Work(Protocol):
-    """The source of requests and the destination of replies. Schedulers of several teachers may share it."""
+    """The source of requests and the receiver of replies. The schedulers of several teachers may share one object."""
 
     def take(self, teacher: str) -> Item | None:
-        """The next request for a teacher; None when none is available now."""
+        """The next request for a teacher. None when no request is available now."""
 
     @property
     def finished(self) -> bool:
         """Whether no more requests will come."""
 
     def deliver(self, item: Item, reply: Reply) -> None:
-        """Take a reply. Called once for each item. May raise an error to stop the run."""
+        """Take the reply for an item. Called once for each item. May raise an error to stop the run."""
 
 
 class BudgetReached(UserError):

@@ -1,1 +1,1 @@
-"""A language model in this process: find and load it, render messages, run it, sample from it."""
+"""A language model in this process: its files, its weights, its chat template, its forward passes, and sampling."""

@@ -1,4 +1,4 @@
-"""A key-value cache with preallocated room, so that a decoding step writes one column and copies nothing."""
+"""A key-value cache with preallocated room, so that a decoding step writes one position and copies nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from transformers.cache_utils import DynamicLayer
 
 
 class GrowingLayer(DynamicLayer):
-    """A cache layer with preallocated room: a step writes one column instead of copying all earlier ones."""
+    """A cache layer with preallocated room. A decoding step writes one position and does not copy the earlier ones."""
 
     def __init__(self, layer: DynamicLayer, select: torch.Tensor, room: int) -> None:
         super().__init__()
@@ -36,13 +36,13 @@ class GrowingLayer(DynamicLayer):
         return self.keys, self.values
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep these rows."""
+        """Keep only the rows `indices` of the batch, in this order."""
         self._slabs = [slab[indices] for slab in self._slabs]
         self._show()
 
 
 def grow_in_place(cache: Cache, select: torch.Tensor, room: int) -> None:
-    """Keep the rows `select` of the cache. Plain layers get room for `room` more tokens; other layers are unchanged."""
+    """Keep only the rows `select` of the cache, in this order. Plain layers also get room for `room` more tokens."""
     for number, layer in enumerate(cache.layers):
         if type(layer) is DynamicLayer:
             cache.layers[number] = GrowingLayer(layer, select, room)

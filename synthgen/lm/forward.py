@@ -1,8 +1,8 @@
 """Teacher-forced passes that compute the logits of given completions.
 
-Rows are packed end to end into bins under a block-diagonal causal mask, without padding tokens. The output layer runs
-only on completion positions. Models with other kinds of attention or output layers get a padded batch instead, with the
-same result. In an encoder-decoder model, the encoder reads the prompt, and the decoder reads its start token and the
+Rows are packed end to end into bins under a block-diagonal causal mask. The output layer runs only on completion
+positions. Models with other kinds of attention or output layers get a padded batch instead, which gives the same
+logits. In an encoder-decoder model, the encoder reads the prompt, and the decoder reads its start token and the
 completion.
 """
 
@@ -21,7 +21,7 @@ from synthgen.lm import prefix
 
 
 class GivesLogits(Protocol):
-    """The interface that a pass needs: a transformers language model, or an object that replaces one."""
+    """The interface that a pass needs. A transformers language model has it, and so do objects that replace a model."""
 
     @property
     def config(self) -> PreTrainedConfig: ...
@@ -36,18 +36,24 @@ class GivesLogits(Protocol):
     def __call__(self, *args: Any, **inputs: Any) -> ModelOutput: ...
 
 
-_BIN = 256  # minimum tokens of a bin: enough for efficient matrix products, while the S × S attention stays small
-_BATCH_TOKENS = 512  # completion tokens whose logits are in memory together: 100 MB for a vocabulary of 50,000
+# The size S of a bin in tokens, unless a row is longer: enough for efficient matrix products, while the S × S attention
+# stays small.
+_BIN = 256
+# The most completion tokens whose logits are in memory together. With a vocabulary of 50,000, this is 100 MB in
+# float32.
+_BATCH_TOKENS = 512
 _SCALED_OUTPUT = ("final_logit_softcapping", "logit_scale", "logits_scaling", "logits_scale", "output_multiplier_scale")
 
 
 def completion_logits(
     model: GivesLogits, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], *, share: bool = False
 ) -> list[Tensor]:
-    """The logits at each row's completion positions: one (T, V) tensor a row, where entry t predicts completion[t].
+    """The logits that predict each row's completion: one (T, V) tensor for each row. Its entry t predicts
+    completion[t].
 
-    Gradients flow. With `share`, the common prefix of all prompts is computed once, without gradients. Raises
-    ValueError when a prompt has no tokens, because nothing would predict the first token of its completion.
+    Gradients flow through the logits. With `share`, the common prefix of all prompts is computed only once if the model
+    allows it. Raises ValueError when a prompt has no tokens, because nothing would predict the first token of its
+    completion.
     """
     if model.config.is_encoder_decoder:
         return _encoded(model, prompts, completions)
@@ -61,14 +67,16 @@ def completion_logits(
 
 
 def _packs(model: GivesLogits) -> bool:
-    """Whether rows may be packed: the attention must be plain, and the output layer must give the logits directly."""
+    """Whether rows may be packed: the attention must be plain, and the logits must be the output layer's result without
+    scaling or capping.
+    """
     config = model.config.get_text_config()
     return prefix.plain(model) and not any(getattr(config, name, None) for name in _SCALED_OUTPUT)
 
 
 def bins(lengths: Sequence[int]) -> list[list[int]]:
-    """The rows of each bin, by first-fit decreasing. A bin holds `_BIN` tokens, or the longest row if that is
-    longer.
+    """Pack rows into bins by first-fit decreasing. Returns the row numbers of each bin. A bin has room for `_BIN`
+    tokens, or for the longest row if it has more.
     """
     room = max(_BIN, *lengths)
     filled: list[list[int]] = []
@@ -85,7 +93,9 @@ def bins(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def batches(order: Sequence[int], lengths: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Cut `order` into batches of at most `most` rows and `_BATCH_TOKENS` tokens. A single row is always allowed."""
+    """Cut `order` into batches of at most `most` rows and `_BATCH_TOKENS` tokens. A longer row is a batch of its
+    own.
+    """
     batch: list[int] = []
     for i in order:
         if batch and (len(batch) == most or sum(lengths[j] for j in batch) + lengths[i] > _BATCH_TOKENS):
@@ -103,13 +113,13 @@ def _packed(
     before: int,
     inputs: dict[str, prefix.Prefix],
 ) -> list[Tensor]:
-    # drop the last token, since its prediction is not needed
+    # The last token of each row is left out, since what it predicts is not needed.
     rows = [[*p, *c][:-1] for p, c in zip(prompts, completions, strict=True)]
     packed = bins([len(row) for row in rows])
     width = max(sum(len(rows[r]) for r in members) for members in packed)
-    # Numpy arrays and a single copy to the device, because a GPU waits for this host work in each pass.
+    # The indices are built in numpy and copied to the device together, because in each pass a GPU waits for this work.
     host = np.zeros((3, len(packed), width), np.int64)
-    ids, positions, owners = host  # tokens; positions within the row; row numbers from 1, and 0 for padding
+    ids, positions, owners = host  # token ids; positions in the row; row numbers from 1 (0 is padding)
     wanted = [np.zeros(0, np.int64)] * len(rows)  # flat indices of each completion's positions
     for b, members in enumerate(packed):
         start = 0
@@ -122,8 +132,8 @@ def _packed(
             start = stop
     device = model.device
     ids_BS, positions_BS, owners_BS = torch.from_numpy(host).to(device)
-    # Tokens of a row attend to earlier tokens of the same row. Padding attends to padding, because a query without keys
-    # gives NaN. The mask is built on the device, because it is far larger than the index arrays.
+    # A token attends to itself and to earlier tokens of the same row. Padding attends to padding, because a query
+    # without keys gives NaN. The mask is built on the device, because it is far larger than the index arrays.
     before_SS = torch.ones(width, width, dtype=torch.bool, device=device).tril()
     mask_BSS = (owners_BS[:, :, None] == owners_BS[:, None, :]) & before_SS
     hidden_BSD = model.get_decoder()(
@@ -134,7 +144,9 @@ def _packed(
 
 
 def _padded(model: GivesLogits, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Pad prompts on the left and completions on the right, so that all completions begin in the same column."""
+    """The logits from a padded batch. Prompts are padded on the left and completions on the right, so that all
+    completions begin in the same column.
+    """
     left, right = max(map(len, prompts)), max(map(len, completions))
     ids = torch.zeros((len(prompts), left + right), dtype=torch.long)
     mask = torch.zeros_like(ids)
@@ -155,7 +167,9 @@ def _padded(model: GivesLogits, prompts: Sequence[Sequence[int]], completions: S
 def _encoded(
     model: GivesLogits, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
 ) -> list[Tensor]:
-    """Pad prompts and completions on the right. The decoder reads the start token and all tokens but the last."""
+    """The logits of an encoder-decoder model. Prompts and completions are padded on the right. The decoder reads the
+    start token and all tokens of the completion except the last.
+    """
     shifted = [[model.config.decoder_start_token_id, *completion[:-1]] for completion in completions]
     ids, mask = _right(prompts, model.device)
     z_BTV = model(ids, attention_mask=mask, decoder_input_ids=_right(shifted, model.device)[0], use_cache=False).logits
@@ -163,8 +177,8 @@ def _encoded(
 
 
 def _right(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids and mask (B, T). Padding has id 0. The mask hides it, and in a decoder it comes after all tokens that
-    matter.
+    """Ids and mask (B, T), padded on the right with id 0. The mask hides the padding from the encoder. In the causal
+    decoder, padding comes after the row's tokens and cannot affect them.
     """
     ids = torch.zeros((len(rows), max(map(len, rows))), dtype=torch.long)
     mask = torch.zeros_like(ids)

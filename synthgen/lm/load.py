@@ -1,6 +1,6 @@
 """Loads weights with transformers at one exact revision, and chooses the device.
 
-Weights are safetensors or GGUF only; code from a model's repository is never run.
+Weights are loaded only from safetensors or GGUF files, and code from a model's repository is never run.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ transformers.logging.disable_progress_bar()
 
 
 def pick_device(name: str) -> torch.device:
-    """The device that a recipe names. 'auto' is the first accelerator, or the CPU when there is none.
+    """The device that a recipe names. 'auto' is a CUDA GPU, or the CPU when there is no such GPU.
 
     Each process that `torchrun` or `accelerate launch` starts gets its own GPU. Raises TeacherError when this machine
     does not have the device.
@@ -53,8 +53,8 @@ def load_weights(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str]:
     """Return (model in eval mode, tokenizer, exact revision).
 
-    `auto_class` is the transformers class that loads the model; `changes` are applied to its config. Raises
-    TeacherError with one line that says what is wrong.
+    `auto_class` is the transformers class that loads the model. `changes` are applied to the model's config. Raises
+    TeacherError, whose message says in one line what is wrong.
     """
     files = ModelFiles.find(section.model, section.revision)
     name, arguments = files.whole()
@@ -65,7 +65,7 @@ def load_weights(
 def load_model(
     files: ModelFiles, dtype: str, auto_class: type = AutoModelForCausalLM, **changes: object
 ) -> PreTrainedModel:
-    """The weights in `dtype`, in eval mode; see `load_weights`."""
+    """The model in eval mode, with weights of type `dtype`. See `load_weights`."""
     name, arguments = files.whole()
     auto: type[AutoModelForCausalLM] = auto_class
     more = {**arguments, **changes}
@@ -79,9 +79,9 @@ def load_model(
 
 
 def load_configs(files: ModelFiles) -> tuple[PreTrainedConfig, GenerationConfig | None]:
-    """The config and generation config that the causal language model of `files` has after loading.
+    """The config and generation config that the causal language model in `files` will have when it is loaded.
 
-    No weights are read. For a composite checkpoint, this is the config of the text model. Raises TeacherError.
+    No weights are read. For a composite checkpoint, the config is that of the text model. Raises TeacherError.
     """
     name, arguments = files.description()
 
@@ -90,7 +90,7 @@ def load_configs(files: ModelFiles) -> tuple[PreTrainedConfig, GenerationConfig 
             model = AutoModelForCausalLM.from_config(
                 AutoConfig.from_pretrained(name, trust_remote_code=False, **arguments), trust_remote_code=False
             )
-        with suppress(OSError):  # without this file the model takes the generation settings from its config
+        with suppress(OSError):  # a model without generation_config.json takes the settings from its config
             model.generation_config = GenerationConfig.from_pretrained(name, **arguments)
         return model.config, model.generation_config
 
@@ -98,7 +98,7 @@ def load_configs(files: ModelFiles) -> tuple[PreTrainedConfig, GenerationConfig 
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model named as in a teacher's section, or a tokenizer in its own folder. Raises
+    """Load a tokenizer. `name` is a model's name as in a teacher's section, or a folder with only a tokenizer. Raises
     TeacherError.
     """
     inside_file = name.startswith("package:") or name.endswith(".gguf")
@@ -112,8 +112,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 def checkpoint_activations(model: nn.Module) -> None:
-    """Turn on activation checkpointing: the backward pass computes activations again."""
-    # The first name is new in transformers, the second one is the older name.
+    """Turn on activation checkpointing: the backward pass computes activations again instead of keeping them."""
+    # transformers renamed the method; `gradient_checkpointing_enable` is its older name.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable()
 
@@ -130,8 +130,8 @@ def is_embedder(section: TeacherSection) -> bool:
 
 
 def _architectures(section: TeacherSection) -> list[str]:
-    """The classes that a model's config names. Empty when the config cannot be read; loading the weights then reports
-    why.
+    """The model classes that a config lists under `architectures`. Empty when the config cannot be read. In this case,
+    loading the weights later reports why.
     """
     if section.model.startswith("package:") or section.model.endswith(".gguf"):
         return []
@@ -145,7 +145,7 @@ def _architectures(section: TeacherSection) -> list[str]:
 
 
 def loaded(name: str, load: Callable[[], T]) -> T:
-    """Call `load` and return its result. Raises TeacherError with one line when it fails."""
+    """Call `load` and return its result. When `load` fails, raises TeacherError with a message of one line."""
     try:
         return load()
     except TeacherError:

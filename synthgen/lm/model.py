@@ -1,12 +1,14 @@
-"""A causal language model in this process. It writes completions, weighs labels, and scores given completions.
+"""A causal language model in this process. It writes completions, gives probabilities of labels, and scores given
+completions.
 
     model = LanguageModel.open(section, lazy=True)           # weights are loaded when first needed
     model.complete([model.tokens.render(messages)], keys, temperature=1.0, max_new_tokens=64)
     model.logprobs(prompts, completions)                     # teacher-forced, one (T, V) tensor for each row
 
-A batch is prefilled once for the tokens that all prompts begin with (few-shot examples) and once for each distinct
-prompt. All samples are then decoded on caches that grow in place. Every step has access to the full distribution.
-Random numbers come from each prompt's key, so a completion does not depend on the other prompts in the batch.
+The prefill of a batch computes the tokens that all prompts begin with (few-shot examples) once, and then the rest of
+each distinct prompt once. All samples are then decoded on caches that grow in place. Every step has access to the full
+distribution. Random numbers come from each prompt's key, so a completion does not depend on the other prompts in the
+batch.
 """
 
 from __future__ import annotations
@@ -30,13 +32,16 @@ from synthgen.lm.writing import Batch, Form, Prompt, Written
 from synthgen.tables.engines import TeacherSection
 
 LABEL_TOKENS = 16
-"""Number of context tokens reserved for a label."""
+"""Number of tokens of the model's context that are reserved for a label."""
 
 
 @dataclass
 class _Prefilled:
-    """Distinct prompts after prefill: the cache and mask without the shared prefix, the last logits (U, V), the index
-    of each prompt among the distinct ones, the shared prefix's tokens, and extra arguments for later passes.
+    """The state of U distinct prompts after prefill.
+
+    `cache` and `mask` do not contain the shared prefix. `logits_UV` predicts the first token after each distinct
+    prompt. `rows` holds, for each prompt of the batch, its index among the distinct prompts. `shared` is the number of
+    tokens of the shared prefix. `inputs` are extra arguments for later passes.
     """
 
     cache: Cache
@@ -49,7 +54,7 @@ class _Prefilled:
 
 @dataclass
 class LanguageModel:
-    """A causal language model: its tokens, its weights, and the number of rows in a batch."""
+    """A causal language model: its tokens, its weights, and the maximum number of prompts in a batch."""
 
     tokens: Tokens
     weights: Weights
@@ -67,18 +72,18 @@ class LanguageModel:
 
     @classmethod
     def of(cls, model: PreTrainedModel, tokens: Tokens, batch_size: int) -> Self:
-        """A language model from weights in memory."""
+        """Make a language model from a model in memory."""
         return cls(tokens, Weights.of(model), batch_size)
 
     @property
     def context(self) -> int:
-        """The maximum number of tokens that the model reads."""
+        """The maximum number of tokens that the model can read."""
         return self.weights.context
 
     @torch.inference_mode()
     def logprobs(self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Teacher-forced log-probabilities: one (T, V) float32 tensor a row, where entry t is the distribution of
-        completion[t].
+        """Teacher-forced log-probabilities: one (T, V) float32 tensor for each row. Its entry t is the distribution
+        that predicts completion[t].
         """
         rows = completion_logits(self.weights.model, prompts, completions, share=True)
         return [z.float().log_softmax(-1) for z in rows]
@@ -126,7 +131,7 @@ class LanguageModel:
             z_BV = self._step(start, mask, batch.last)
 
     def _step(self, start: _Prefilled, mask: Tensor, last_B: Tensor) -> Tensor:
-        """The logits (B, V) after one more token of each row. `mask` already has a column for it."""
+        """The logits (B, V) after one more token of each row. `mask` already has a column for this token."""
         out = self.weights.model(
             last_B[:, None],
             attention_mask=mask,
@@ -138,7 +143,7 @@ class LanguageModel:
         return out.logits[:, -1].float()
 
     def _prefill(self, prompts: Sequence[Sequence[int]]) -> _Prefilled:
-        """Run each distinct prompt once, and their shared prefix once for all."""
+        """Run the model once on the shared prefix of all prompts, and once on the rest of each distinct prompt."""
         model = self.weights.model
         distinct = list(dict.fromkeys(tuple(p) for p in prompts))
         row_of = {prompt: row for row, prompt in enumerate(distinct)}
@@ -169,9 +174,9 @@ class LanguageModel:
 
     @torch.inference_mode()
     def label_probs(self, prompts: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> list[list[float]]:
-        """The probabilities of the labels for each prompt of one batch. Labels are distinct token sequences.
+        """The probabilities of the labels after each prompt of one batch. Labels are distinct token sequences.
 
-        p(label) is the product of the probabilities of its tokens after the prompt, normalized over the labels.
+        p(label) is the product of the probabilities of the label's tokens after the prompt, normalized over the labels.
         """
         start = self._prefill(prompts)
         logp_UV = start.logits_UV.log_softmax(-1)
@@ -182,7 +187,9 @@ class LanguageModel:
         return [probs[row] for row in start.rows]
 
     def _score_later_tokens(self, start: _Prefilled, labels: Sequence[Sequence[int]], score_UL: Tensor) -> None:
-        """Add the log-probabilities of the later tokens of labels with several tokens, in one right-padded pass."""
+        """For labels of several tokens, add the log-probabilities of the tokens after the first to `score_UL`. All
+        labels are computed in one right-padded pass.
+        """
         model, many = self.weights.model, len(score_UL)
         longer = [n for n, ids in enumerate(labels) if len(ids) > 1]
         start.cache.batch_select_indices(torch.arange(many, device=model.device).repeat_interleave(len(longer)))

@@ -1,8 +1,9 @@
-"""Attention over a prefix that all rows of a batch share, stored once instead of once a row.
+"""Attention over a prefix that all rows of a batch share. Its keys and values are stored once, not once for each row.
 
-Few-shot prompts begin with the same few hundred tokens. With their keys and values repeated for every row, a decoding
-step would read gigabytes. Here all rows attend to one copy and to their own tokens under one softmax. The result is the
-same up to rounding. Models with other kinds of attention (soft caps, sliding windows, sinks) are left unchanged.
+Few-shot prompts begin with the same few hundred tokens. If the keys and values of these tokens were repeated for every
+row, a decoding step would read gigabytes. Here all rows attend to one copy and to their own tokens under one softmax.
+The result is the same up to rounding. Models with other kinds of attention (soft caps, sliding windows, sinks) are left
+unchanged.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-WORTH_SHARING = 16  # tokens; a shorter prefix does not repay its own pass
+WORTH_SHARING = 16  # tokens; a separate pass over a shorter prefix costs more time than sharing saves
 
 _NAME = "synthgen_shared_prefix"
-# Decoders known to consist only of rotary or absolute attention, a gated or plain MLP, and an output layer.
+# Decoders that consist only of attention with rotary or absolute positions, a gated or plain MLP, and an output layer.
 _PLAIN = {"llama", "mistral", "qwen2", "qwen3", "phi", "gpt2", "olmo", "olmo2", "starcoder2", "smollm3"}
 Prefix = list[tuple[Tensor, Tensor]]  # keys and values (1, kv heads, P, head size) of each layer
 
 
 def plain(model: PreTrainedModel) -> bool:
-    """Is every layer full softmax attention without caps, windows or sinks?"""
+    """Whether the attention of every layer is full softmax attention without caps, windows or sinks."""
     config = model.config.get_text_config()
     odd = ("attn_logit_softcapping", "sliding_window", "attention_chunk_size", "attention_sink")
     if model.config._attn_implementation not in ("sdpa", _NAME) or any(getattr(config, name, None) for name in odd):
@@ -35,8 +36,8 @@ def plain(model: PreTrainedModel) -> bool:
 
 
 def enable(model: PreTrainedModel) -> bool:
-    """Make `model` accept `shared_prefix=`. Returns False, and leaves the model unchanged, when its attention is not
-    plain.
+    """Make the model's forward pass accept the argument `shared_prefix`. When the model's attention is not plain,
+    leaves the model unchanged and returns False.
     """
     if not plain(model):
         return False
@@ -52,14 +53,14 @@ def enabled(model: PreTrainedModel) -> bool:
 
 
 def common(prompts: Sequence[tuple[int, ...]]) -> int:
-    """The number of tokens that all prompts begin with. It leaves at least one token of each prompt."""
-    low, high = min(prompts), max(prompts)  # what the lexicographically first and last prompts share, all share
+    """The length of the longest prefix of all prompts that leaves at least one token of each prompt."""
+    low, high = min(prompts), max(prompts)  # all prompts share what the first and the last in sorted order share
     count = next((n for n, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
     return min(count, min(len(p) for p in prompts) - 1)
 
 
 def compute(model: PreTrainedModel, ids: list[int]) -> Prefix | None:
-    """Keys and values of the prefix; None when the model's cache does not consist of plain layers."""
+    """Compute the keys and values of a prefix. Returns None when the model's cache has other layers than plain ones."""
     cache = DynamicCache(config=model.config)
     model(torch.tensor([ids], device=model.device), past_key_values=cache, logits_to_keep=1)
     if any(type(layer) is not DynamicLayer for layer in cache.layers):
@@ -68,8 +69,8 @@ def compute(model: PreTrainedModel, ids: list[int]) -> Prefix | None:
 
 
 def of_prompts(model: PreTrainedModel, distinct: Sequence[tuple[int, ...]]) -> tuple[int, dict[str, Prefix]]:
-    """Return the length of the common prefix of several distinct prompts, and the extra arguments for passes over their
-    remaining tokens. Returns (0, {}) when sharing does not pay or the model does not allow it.
+    """Compute the common prefix of distinct prompts. Returns its length and the extra arguments for passes over the
+    remaining tokens. Returns (0, {}) when the prefix is too short or the model does not allow sharing.
     """
     shared = common(distinct) if enabled(model) and len(distinct) > 1 else 0
     kept = compute(model, list(distinct[0][:shared])) if shared >= WORTH_SHARING else None
@@ -87,8 +88,8 @@ def _attend(
     shared_prefix: Prefix | None = None,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
-    """`query` is (B, heads, Q, d); `key` and `value` (B, kv heads, S, d) belong to the rows' own tokens. Returns (B, Q,
-    heads, d).
+    """Attend to the shared prefix and to the rows' own tokens. `query` is (B, heads, Q, d). `key` and `value` are
+    (B, kv heads, S, d) and belong to the rows' own tokens. The result is (B, Q, heads, d).
     """
     if shared_prefix is None:
         out: tuple[Tensor, None] = sdpa_attention_forward(

@@ -1,4 +1,6 @@
-"""Renders messages to token ids with the model's chat template: prompts, open turns, and given completions."""
+"""Converts messages to token ids with the model's chat template: prompts, conversations whose last message is
+unfinished, and given completions.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ _MARK = "\ue000"  # a private-use character, which is in no template or vocabula
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """Token ids of a prompt, up to where the answer begins."""
+    """Token ids of a prompt, up to the place where the answer begins."""
     text = tokenizer.apply_chat_template(
         [{key: value for key, value in message.items() if value is not None} for message in messages],
         add_generation_prompt=True,
@@ -23,8 +25,8 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> l
 
 
 def render_open(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """Token ids of a conversation with an unfinished last message. The template is rendered up to the end of its
-    text.
+    """Token ids of a conversation whose last message is unfinished. They end with the last message's text, without the
+    tokens that the template puts after a message.
     """
     *before, last = messages
     marked = [*before, {**last, "content": f"{last['content']}{_MARK}"}]
@@ -38,8 +40,8 @@ def render_open(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message])
 def render_each(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[tuple[Sequence[Message], bool]]
 ) -> list[list[int]]:
-    """Token ids of each prompt. A prompt is (messages, whether the last message is open). Samples of one seed share
-    their messages object, which is rendered once.
+    """Token ids of each prompt. A prompt is (messages, whether the last message is unfinished). Samples of one seed
+    share one list of messages, which is rendered only once.
     """
     known: dict[tuple[int, bool], list[int]] = {}
     for messages, is_open in prompts:
@@ -52,10 +54,10 @@ def render_each(
 def completion_ids(
     tokenizer: PreTrainedTokenizerBase, eos: Collection[int], text: str, given: Sequence[int] = ()
 ) -> list[int]:
-    """The tokens of a completion in this tokenizer.
+    """The token ids of a completion with its end token.
 
-    When this tokenizer decodes `given` to exactly `text`, these tokens are used. They come from a corpus made with the
-    same tokenizer. Otherwise the text is tokenized and the end token is appended.
+    `given` are tokens that are stored with the text. They are used when this tokenizer decodes them to exactly `text`.
+    Otherwise the text is tokenized and the end token is appended.
     """
     if given and max(given) < len(tokenizer):
         shown = [token for token in given if token not in eos]
@@ -67,5 +69,5 @@ def completion_ids(
 
 
 def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of a text, without the special tokens that the tokenizer adds around texts."""
+    """Token ids of a text, without the special tokens that the tokenizer can add around a text."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -1,4 +1,4 @@
-"""Chooses the next token from logits, and the part of the distribution that a recipe stores, for all rows of a batch.
+"""Samples the next token of each row of a batch, and computes the part of its distribution that a recipe stores.
 
 Every draw uses inverse transform sampling with random numbers from the caller, so a row's draws do not depend on the
 other rows.
@@ -15,16 +15,16 @@ import torch
 from synthgen import logits
 from synthgen.logits import LogitsSpec
 
-_NUCLEUS_FIRST = 64  # top-p sorts this many ids first, then sixteen times as many, then all
+_NUCLEUS_FIRST = 64  # top-p sorts this many ids. If they are too few, it sorts 16 times as many, and then all.
 
 Kept = tuple[logits.Ints, ...]
-"""The stored part of one step's distributions for all rows: the parts of `logits.TopK`, or draws (B, N)."""
+"""The stored part of one step's distributions, for all rows: the arrays of `logits.TopK`, or draws (B, N)."""
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """The sampling parameters, and the `spec` of what is stored of the full distribution. Temperature 0 means greedy
-    decoding.
+    """The sampling parameters. Temperature 0 means greedy decoding. `spec` describes the part of the full distribution
+    that is stored.
     """
 
     temperature: float
@@ -39,8 +39,10 @@ class Sampler:
     def choose(
         self, z_BV: torch.Tensor, u_BN: torch.Tensor, allowed_BV: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, Kept]:
-        """Choose the next tokens (B,) among the allowed ones, with the first random number of each row. Also returns
-        what is stored.
+        """Choose the next tokens (B,) among the allowed ones. Returns them and the part of the distributions that is
+        stored.
+
+        The first random number of each row chooses the token. The other numbers choose the stored draws.
         """
         capture = self.spec.temperature if self.spec else 0.0
         kept: Kept = ()
@@ -63,13 +65,13 @@ class Sampler:
 
 
 def cumulative(z_BV: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Cumulative probabilities (B, V) in float64, as input of `invert`."""
+    """Cumulative probabilities (B, V) in float64. They are the input of `invert`."""
     return (z_BV if temperature == 1.0 else z_BV / temperature).softmax(-1).double().cumsum(-1)
 
 
 def nucleus(z_BV: torch.Tensor, temperature: float, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
     """The smallest set of most probable ids whose mass reaches `top_p`. Returns ids (B, n), most probable first, and
-    their probabilities (not renormalized; zero for ids outside the set).
+    their probabilities. These are not renormalized, and they are zero for ids outside the set.
     """
     lse = (z_BV / temperature).logsumexp(-1, keepdim=True)
     size = _NUCLEUS_FIRST
@@ -83,14 +85,16 @@ def nucleus(z_BV: torch.Tensor, temperature: float, top_p: float) -> tuple[torch
 
 
 def invert(cdf_BV: torch.Tensor, u_BN: torch.Tensor) -> torch.Tensor:
-    """The smallest id whose cumulative mass exceeds u × total. Ids with zero mass are never drawn."""
+    """For each random number u, the smallest id whose cumulative mass exceeds u × total mass. Ids with zero mass are
+    never drawn.
+    """
     found = torch.searchsorted(cdf_BV, u_BN * cdf_BV[:, -1:], right=True)
     return found.clamp(max=cdf_BV.shape[-1] - 1)
 
 
 def top_k(z_NV: torch.Tensor, k: int, temperature: float) -> tuple[torch.Tensor, ...]:
-    """The parts of `logits.TopK`: ids (N, k), log-probabilities (N, k), the log of the remaining mass (N,) and the
-    log-normalizer (N,). The last two are at `temperature`.
+    """The arrays of `logits.TopK`: ids (N, k), log-probabilities (N, k), the log of the remaining mass (N,) and the
+    log-normalizer (N,). The log-probabilities are at temperature 1, and the last two arrays are at `temperature`.
     """
     logp_NV = z_NV.log_softmax(-1)
     logp, ids = logp_NV.topk(k, dim=-1)
@@ -100,7 +104,9 @@ def top_k(z_NV: torch.Tensor, k: int, temperature: float) -> tuple[torch.Tensor,
 
 
 def targets(steps: Sequence[tuple[list[int], Kept]], count: int, spec: LogitsSpec | None) -> list[logits.Target]:
-    """Combine the stored parts of all steps to one target for each live request."""
+    """Combine the stored parts of all steps into one target for each of `count` prompts. Each step is (the numbers of
+    the live prompts, their stored parts).
+    """
     if spec is None:
         return []
     owner = np.concatenate([np.asarray(live) for live, _ in steps])
@@ -113,7 +119,7 @@ def targets(steps: Sequence[tuple[list[int], Kept]], count: int, spec: LogitsSpe
 
 
 def cut(target: logits.Target, length: int) -> logits.Target:
-    """The first `length` positions."""
+    """The first `length` positions of a target."""
     if isinstance(target, logits.TopK):
         return logits.TopK(*(a[:length] for a in (target.ids, target.logprobs, target.log_tail, target.log_z)))
     end = int(target.uniques[:length].sum())

@@ -23,23 +23,23 @@ from synthgen.records import Message
 
 @dataclass(frozen=True)
 class Tokens:
-    """A tokenizer with a chat template. `eos` holds the ids that end a completion."""
+    """A tokenizer with a chat template. `eos` holds the token ids that end a completion."""
 
     tokenizer: PreTrainedTokenizerBase
     eos: frozenset[int]
 
     @classmethod
     def open(cls, model: str, revision: str | None = None) -> Tokens:
-        """The tokens of a model named as in a teacher's section. Its weights are not read.
+        """Open the tokenizer of a model, named as in a teacher's section. The model's weights are not read.
 
-        Raises TeacherError when the config or tokenizer is missing, or the tokenizer has no chat template.
+        Raises TeacherError when the config or the tokenizer is missing, or when the tokenizer has no chat template.
         """
         files = ModelFiles.find(model, revision)
         return cls.of_files(files, load_configs(files)[1])
 
     @classmethod
     def of_files(cls, files: ModelFiles, generation: GenerationConfig | None) -> Tokens:
-        """The tokens of a model whose files and generation config are known; see `open`."""
+        """Open the tokenizer of a model whose files and generation config are known. See `open`."""
         name, arguments = files.description()
         tokenizer = loaded(name, lambda: AutoTokenizer.from_pretrained(name, trust_remote_code=False, **arguments))
         if tokenizer.chat_template is None:
@@ -48,7 +48,7 @@ class Tokens:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig | None) -> Tokens:
-        """The tokens of a tokenizer. The generation config may name end tokens besides the tokenizer's own."""
+        """Make an object from a tokenizer. The generation config may name end tokens besides the tokenizer's own."""
         ends = generation.eos_token_id if generation else None
         ends = ends if isinstance(ends, list) else [ends]
         return cls(tokenizer, frozenset(int(i) for i in [*ends, tokenizer.eos_token_id] if i is not None))
@@ -60,22 +60,20 @@ class Tokens:
 
     @property
     def end(self) -> int | None:
-        """The token that ends a completion; None when the tokenizer has none."""
+        """The id of the tokenizer's end token. None when the tokenizer has no end token."""
         end = self.tokenizer.eos_token_id
         return None if end is None else int(end)
 
     def render(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a prompt in the model's chat template, up to where the answer begins."""
+        """Token ids of a prompt in the model's chat template, up to the place where the answer begins."""
         return render.render(self.tokenizer, messages)
 
     def render_open(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a conversation with an unfinished last message. The template is rendered up to the end of its
-        text.
-        """
+        """Token ids of a conversation whose last message is unfinished. They end with the last message's text."""
         return render.render_open(self.tokenizer, messages)
 
     def render_each(self, prompts: Sequence[tuple[Sequence[Message], bool]]) -> list[list[int]]:
-        """Token ids of each prompt. A prompt is (messages, whether the last message is open)."""
+        """Token ids of each prompt. A prompt is (messages, whether the last message is unfinished)."""
         return render.render_each(self.tokenizer, prompts)
 
     def completion(self, text: str, given: Sequence[int] = ()) -> list[int]:
@@ -83,7 +81,7 @@ class Tokens:
         return render.completion_ids(self.tokenizer, self.eos, text, given)
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of a text, without added special tokens."""
+        """Token ids of a text, without the special tokens that the tokenizer can add around a text."""
         return render.plain_ids(self.tokenizer, text)
 
     def decode(self, ids: Sequence[int]) -> str:

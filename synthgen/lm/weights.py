@@ -1,8 +1,9 @@
-"""The weights of a language model: the config is read at once, and the weights are loaded when they are first needed.
+"""The weights of a language model. The config is read when the object is made, and the weights when they are first
+needed.
 
-weights = Weights.open(section)          # loads only the config
-weights.config.num_hidden_layers
-weights.model                            # loaded now; `unload` lets it go
+    weights = Weights.open(section)          # reads only the config
+    weights.config.num_hidden_layers
+    weights.model                            # loads the weights; `unload` releases them
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ class Weights:
     """The weights of one causal language model on one device.
 
     `name` is the model's name in the recipe, and `dtype` the name of its number type. `config` and `generation_config`
-    are known before anything is loaded. For a composite checkpoint, they belong to the text model. `files` is None for
-    a model that was not loaded from files; its revision is `given_revision`. When `stays` is true, `unload` does
-    nothing.
+    are known before the weights are loaded. For a composite checkpoint, they belong to the text model. `files` is None
+    for a model that was given in memory. The revision of such a model is `given_revision`. When `stays` is true,
+    `unload` does nothing.
     """
 
     name: str
@@ -40,13 +41,13 @@ class Weights:
 
     @classmethod
     def open(cls, section: TeacherSection) -> Weights:
-        """The weights that a recipe names, on its device. Loads nothing yet. Raises TeacherError."""
+        """The weights of the model that a recipe names. They are not loaded yet. Raises TeacherError."""
         files = ModelFiles.find(section.model, section.revision)
         return cls(section.model, section.dtype, pick_device(section.device), *load_configs(files), files)
 
     @classmethod
     def load(cls, section: TeacherSection) -> Weights:
-        """The weights that a recipe names, loaded at once. They stay in memory. Raises TeacherError."""
+        """Load the weights of the model that a recipe names. `unload` does not release them. Raises TeacherError."""
         files, device = ModelFiles.find(section.model, section.revision), pick_device(section.device)
         model = load_model(files, section.dtype).to(device)
         prefix.enable(model)
@@ -55,7 +56,7 @@ class Weights:
 
     @classmethod
     def of(cls, model: PreTrainedModel, name: str = "", revision: str = "", dtype: str = "float32") -> Weights:
-        """The weights of a model in memory. They stay in memory."""
+        """The weights of a model in memory. `unload` does not release them."""
         prefix.enable(model)
         configs = (model.config, model.generation_config)
         return cls(name, dtype, model.device, *configs, None, revision, stays=True, _model=model)
@@ -67,7 +68,7 @@ class Weights:
 
     @property
     def are_there(self) -> bool:
-        """Whether the files of the weights can be read, as far as is known without loading them."""
+        """Whether the files of the weights can be read. Always True for a hub id, since only loading can tell."""
         return self.files is None or self.files.has_weights()
 
     @property
@@ -77,12 +78,12 @@ class Weights:
 
     @property
     def context(self) -> int:
-        """The number of tokens that the model can read; a very large number when its config does not say."""
+        """The maximum number of tokens that the model can read. It is 2**30 when the config names no maximum."""
         return int(getattr(self.config, "max_position_embeddings", 0) or 1 << 30)
 
     @property
     def vocab_size(self) -> int:
-        """Width of the logits."""
+        """The size of the vocabulary, which is the width of the logits."""
         return int(self.config.get_text_config().vocab_size)
 
     @property

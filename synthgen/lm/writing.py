@@ -1,4 +1,4 @@
-"""The state of a decoding batch: the tokens of each row so far, and which rows are unfinished."""
+"""The state of a decoding batch: the tokens that each row has so far, and which rows are unfinished."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from synthgen import logits
 from synthgen.lm.sampling import Kept, Sampler, cut, targets
 
 _RANDOM_STEPS = 32  # number of steps for which random numbers are drawn together
-_RIDE_ALONG = 0.9  # while this share of a batch is unfinished, dropping finished rows costs more than it saves
+# finished rows are dropped only when a smaller share of the rows is unfinished, as dropping costs time
+_RIDE_ALONG = 0.9
 
 
 class Matcher(Protocol):
-    """The state of one constrained answer."""
+    """The state of one answer that must have a given form."""
 
     def consume_token(self, token: int) -> object: ...
 
 
 class Form(Protocol):
-    """A constraint on answers: which tokens may come next."""
+    """The required form of answers. It determines which tokens may come next."""
 
     def begin(self) -> Matcher:
         """The state before an answer's first token."""
 
     def allowed(self, answers: Sequence[Matcher]) -> logits.Bools:
-        """(B, V): True for each token that may come next."""
+        """An array (B, V) that is True for each token that may come next."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Tokens of a prompt. `key` is up to 32 hex digits; the random numbers depend only on it."""
+    """The tokens of a prompt. `key` is a string of up to 32 hex digits. The random numbers depend only on `key`."""
 
     ids: Sequence[int]
     key: str
@@ -44,8 +45,8 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Written:
-    """The completion of one prompt: its tokens, including the end token if it `ended` with one, and the stored
-    distributions of these tokens if they were requested.
+    """The completion of one prompt. `ended` tells whether the last token is an end token. `target` holds the stored
+    distributions of the tokens if they were requested.
     """
 
     tokens: list[int]
@@ -56,8 +57,8 @@ class Written:
 class Batch:
     """The rows of one decoding batch.
 
-    `live` holds the prompt number of each row of the logits. Finished rows stay in the batch until dropping them pays;
-    the tokens after their end are cut off.
+    `live` holds the prompt number of each row of the logits. Finished rows stay in the batch until dropping them saves
+    time. The tokens that they get after their end are cut off in the result.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Batch:
 
     @property
     def longest(self) -> int:
-        """Maximum number of tokens of a row."""
+        """The largest `max_new_tokens` of the prompts."""
         return max(prompt.max_new_tokens for prompt in self.prompts)
 
     def take(self, z_BV: Tensor, tick: Callable[[int], None]) -> None:
@@ -96,7 +97,9 @@ class Batch:
         tick(sum(not self._ended[i] for i in self.live))
 
     def drop_ended(self) -> Tensor | None:
-        """The rows to keep when dropping finished rows pays; None to continue with all `live` rows."""
+        """Drop the finished rows if that saves time. Returns the indices of the rows that stay, or None when nothing is
+        dropped. When all rows are finished, `live` becomes empty, and None is returned.
+        """
         stay = [row for row, i in enumerate(self.live) if not self._ended[i]]
         if not stay:
             self.live = []
@@ -118,7 +121,7 @@ class Batch:
         return replies
 
     def _numbers(self) -> Tensor:
-        """Random numbers (B, 1 + draws) of this step for the live rows."""
+        """The random numbers of this step for the live rows, (B, 1 + draws)."""
         place = len(self._steps) % _RANDOM_STEPS
         if place == 0:
             shape = (_RANDOM_STEPS, 1 + self.sampler.draws)

@@ -1,12 +1,12 @@
-"""Seeds: the inputs that the teacher is asked about. They come from JSONL, CSV or Parquet files, folders, or Hugging
-Face datasets.
+"""Seeds: the inputs that the teacher is asked about. They come from JSONL, CSV or Parquet files, from folders of such
+files, or from Hugging Face datasets.
 
     seeds = load_seeds(recipe.seeds, recipe.split, prompt.question)
     seeds.counts                    # {"train": 148, "validation": 0, "test": 32}
     seeds[0].fields                 # the variables of the templates
 
-Every seed has a source, a license and a split. The split depends only on the seed's group. It is known before anything
-is generated and does not change when seeds are added.
+Every seed has a source, a license and a split. The split depends only on the seed's group and the recipe's split
+settings. It is therefore known before anything is generated, and it does not change when seeds are added.
 """
 
 from synthgen.seeds.groups import accepted, mask, side

@@ -1,7 +1,7 @@
 """Finds the rows of seed files that changed since a run started.
 
-A run stores a hash of each seed's id and content, 16 bytes a seed, in a hidden file beside `inputs.json`. With more
-than `LIMIT` seeds, it stores only the number of rows.
+A run stores two hashes of each seed, of its id and of its content, in a hidden file beside `inputs.json`. This takes 16
+bytes a seed. With more than `LIMIT` seeds, the run stores only the number of rows of each file.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ LIMIT = 100_000
 
 @dataclass(frozen=True)
 class FileRows:
-    """The number of rows of one file, and (hash of the id, hash of the content) of each row, or None when hashes are
-    not stored.
+    """The number of rows of one file, and two hashes of each row (id, content). `hashes` is None when they are not
+    stored.
     """
 
     count: int
@@ -30,7 +30,7 @@ class FileRows:
 
 
 class RowHashes:
-    """The number of rows of each seed file, and hashes of their ids and contents up to `LIMIT` rows."""
+    """The number of rows of each seed file, and hashes of the ids and contents of the first `LIMIT` rows."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
@@ -47,7 +47,7 @@ class RowHashes:
             self.contents.append(_hash(content))
 
     def write(self, folder: Path) -> None:
-        """Write the hashes into `folder`; `changed_rows` compares them later."""
+        """Write the numbers and hashes into `folder`, so that `changed_rows` can compare them later."""
         complete = sum(self.counts.values()) <= LIMIT
         head = json.dumps({"counts": self.counts, "complete": complete}).encode()
         body = self.ids.tobytes() + self.contents.tobytes() if complete else b""
@@ -55,7 +55,7 @@ class RowHashes:
 
     @classmethod
     def read(cls, folder: Path) -> RowHashes | None:
-        """Read what `write` wrote; None when there is nothing readable."""
+        """Read the file that `write` wrote. Returns None when the file is missing or cannot be read."""
         try:
             head, _, body = (folder / FILE).read_bytes().partition(b"\n")
             hashes = cls()
@@ -67,7 +67,7 @@ class RowHashes:
         return hashes
 
     def of_files(self) -> dict[str, FileRows]:
-        """What is known of each file, by its name."""
+        """The number of rows and the hashes of each file, by the file's name."""
         complete = len(self.ids) == sum(self.counts.values()) == len(self.contents)
         found, start = {}, 0
         for name, count in self.counts.items():
@@ -78,7 +78,7 @@ class RowHashes:
 
 
 def changed_rows(before: RowHashes, now: RowHashes) -> list[str]:
-    """The changes in each file, such as "q.csv: 1 row added, 2 rows changed". Unchanged files are left out."""
+    """One line for each changed file, such as "q.csv: 1 row added, 2 rows changed"."""
     old, new = before.of_files(), now.of_files()
     lines = [f"{name}: no longer among the seeds" for name in old if name not in new]
     for name, rows in new.items():

@@ -20,20 +20,20 @@ _WORDS_KEPT = 1 << 16
 def mask(text: str) -> str:
     """The structure of a text: capitalized words become N, numbers become 0, and white space becomes one space.
 
-    The first word of a sentence is masked too, since it may be a name. This makes groups larger. Larger groups are
-    safe: similar seeds are never in two splits.
+    The first word of a sentence is masked too, since it may be a name. This makes groups larger. A group that is too
+    large does no harm, but a group that is too small could put similar seeds into two splits.
     """
     return " ".join(map(_mask_word, text.split()))
 
 
 @lru_cache(maxsize=_WORDS_KEPT)
 def _mask_word(word: str) -> str:
-    """One word masked. The result is cached, because words repeat and a lookup is faster."""
+    """Mask one word. The result is cached, because words repeat and a lookup is faster than the two patterns."""
     return "0" if word.isdecimal() else _NUMBERS.sub("0", _CAPITALIZED.sub("N", word))
 
 
 def side(group: str, split: Split) -> str:
-    """'train', 'validation' or 'test', which depends only on the group and the split's seed."""
+    """The split of a group: 'train', 'validation' or 'test'. It depends only on the group and the split settings."""
     key = hashlib.blake2b(f"{split.seed}\0{group}".encode(), digest_size=8).digest()
     point = int.from_bytes(key, "big") / 2**64
     if point < split.test:
@@ -42,7 +42,7 @@ def side(group: str, split: Split) -> str:
 
 
 def accepted(value: object) -> list[str] | None:
-    """The accepted answers of a reference, which is one value or a list. None gives None."""
+    """The accepted answers of a reference, which is one value or a list. Returns None when the reference is None."""
     if value is None:
         return None
     return [str(answer) for answer in value] if isinstance(value, list) else [str(value)]

@@ -25,11 +25,11 @@ def load_seeds(
 ) -> Seeds:
     """All seeds, in file order. `text` renders a seed's question from its fields. For `hashed` see `Seeds`.
 
-    Seeds whose questions differ only in names and numbers form a group, unless the recipe names a group column. Raises
-    RecipeError, which names file and line, for an unusable row and for a repeated id.
+    Seeds whose questions differ only in names and numbers form a group, unless the recipe names a group column. An
+    unusable row or a repeated id raises RecipeError, which names the file and the line.
     """
     seeds = Seeds(sources, hashed=hashed)
-    hashes = array("q")  # of the ids; equal ones are looked at again
+    hashes = array("q")  # hashes of the ids; where two are equal, the ids themselves are compared
     names: dict[str, str] = {}
     try:
         for number, source in enumerate(sources):
@@ -50,7 +50,9 @@ def load_seeds(
 
 
 def _name(source: SeedSource, file: str, names: dict[str, str]) -> str:
-    """The name of a seed file without the folders above its source; it is put into `names`, and is the only one."""
+    """The name of a seed file, without the folders above the source's path. The name is made unique and is added to
+    `names`.
+    """
     name = str(Path(file).relative_to(Path(source.path).parent)) if source.path else file.removeprefix("/")
     taken = names.values()
     names[file] = name if name not in taken else next(f"{name} ({n})" for n in count(2) if f"{name} ({n})" not in taken)
@@ -58,7 +60,7 @@ def _name(source: SeedSource, file: str, names: dict[str, str]) -> str:
 
 
 def _seed(source: SeedSource, split: Split, text: Callable[[Row], str], where: Where, row: Row) -> Seed:
-    """The seed of one row."""
+    """Make the seed of one row."""
     fields = row
     if source.fields:
         fields = {**row, **{variable: _column(row, column, where) for variable, column in source.fields.items()}}
@@ -100,6 +102,6 @@ def _refuse_twins(seeds: Seeds, hashes: array[int]) -> None:
 
 
 def _where(seeds: Seeds, place: int) -> Where:
-    """Where a seed stands. The files are read again up to it."""
+    """The file and line of a seed. The files are read again up to this seed."""
     places = (where for source in seeds.sources for where, _ in islice(read_rows(source), source.limit))
     return next(islice(places, place, None))

@@ -17,7 +17,7 @@ from synthgen.errors import RecipeError
 from synthgen.recipe import SeedSource
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
-_SLICE = 1024  # rows of a Parquet file that are converted to Python objects together
+_SLICE = 1024  # number of rows of a Parquet file that are converted to Python objects together
 _BOM = b"\xef\xbb\xbf"
 _JSON_SPACE = " \t\n\r"
 
@@ -26,7 +26,7 @@ Row = dict[str, object]
 
 
 class Where(NamedTuple):
-    """The position of a row; `str` gives it as "q.csv, line 3"."""
+    """The position of a row. As a string, it looks like "q.csv, line 3"."""
 
     file: str
     unit: str
@@ -37,7 +37,9 @@ class Where(NamedTuple):
 
 
 def read_rows(source: SeedSource) -> Iterator[tuple[Where, Row]]:
-    """Stream every row of a source with its position. Raises RecipeError, which names file and line."""
+    """Stream every row of a source with its position. A row that cannot be read raises RecipeError, which names the
+    file and the line.
+    """
     if source.dataset:
         yield from _dataset(source)
         return
@@ -61,7 +63,7 @@ def _files(path: Path) -> list[Path]:
 def bad_line(where: Where, problem: str) -> RecipeError:
     """The error for a line that cannot be read."""
     return RecipeError(
-        f"{where}: {problem}", "correct the line, or keep the others with `on_bad_lines: skip` under seeds"
+        f"{where}: {problem}", "correct the line, or leave out such lines with `on_bad_lines: skip` under seeds"
     )
 
 
@@ -110,7 +112,7 @@ def _csv(path: Path, skip: bool) -> Iterator[tuple[Where, Row]]:
                         continue
                     raise bad_line(where, "more or fewer cells than the header has")
                 yield where, dict(zip(names, cells, strict=True))
-        except (csv.Error, UnicodeDecodeError) as error:  # nothing after this point can be read
+        except (csv.Error, UnicodeDecodeError) as error:  # the rest of the file cannot be read
             raise RecipeError(f"{path}, after line {reader.line_num}: {error}", "correct the file") from None
 
 
@@ -158,8 +160,8 @@ def _dataset(source: SeedSource) -> Iterator[tuple[Where, Row]]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress retries and warnings of the hub client and its HTTP library. A failure is reported in one line
-    instead.
+    """Let the hub client and its HTTP library log only errors, not warnings and retries. The caller reports a failure
+    in one line.
     """
     loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub", "httpx", "urllib3", "fsspec")]
     before = [logger.level for logger in loggers]
@@ -173,8 +175,8 @@ def _quiet() -> Iterator[None]:
 
 
 def _as_json(row: Mapping[str, object]) -> Row:
-    """Convert the row to JSON values: times and decimals become text. Columns that cannot be text (bytes, images) are
-    left out.
+    """Convert the row to JSON values. Times, decimals and UUIDs become text. Columns with other values, such as bytes
+    or images, are left out.
     """
     kept: Row = {}
     for name, value in row.items():

@@ -1,9 +1,9 @@
-"""Stores all seeds of a recipe with little memory a seed.
+"""Stores all seeds of a recipe in little memory.
 
-The split, the source and the position of each seed are in arrays, 11 bytes a seed. Ids, fields, references and
-questions are in an unnamed temporary file in the cache folder, which disappears when the process ends for any reason. A
-requested seed is read from this file. A run therefore uses the rows that were checked at its start, even when the seed
-files change later.
+The split, the source and the file offset of each seed are in arrays in memory, 11 bytes a seed. Ids, fields, references
+and questions are in an unnamed temporary file in the cache folder. This file disappears when the process ends for any
+reason. A requested seed is read from it. A run therefore uses the rows that were checked at its start, even when the
+seed files change later.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", 
 
 class Seed(NamedTuple):  # four times as fast to create as a frozen data class
     """One seed. `fields` are the templates' variables. `reference` lists the accepted answers, if known. `question` is
-    the seed's question as the strategy's template shows it.
+    the seed's question as the strategy's template renders it.
     """
 
     id: str
@@ -45,9 +45,9 @@ class Seed(NamedTuple):  # four times as fast to create as a frozen data class
 class Seeds(Sequence[Seed]):
     """The seeds of a recipe, in the order of their files.
 
-    `counts` gives the number of seeds in each split. `fingerprint` is a hash of ids, splits, fields and references, so
-    it changes when any row changes. `rows` holds the hashes that later tell which rows changed. Both are computed only
-    with `hashed`.
+    `counts` is the number of seeds in each split. `fingerprint` is a hash of ids, splits, fields and references, so
+    it changes when any row changes. `rows` holds the hashes that later show which rows changed. `fingerprint` and
+    `rows` are computed only with `hashed`.
     """
 
     def __init__(self, sources: Sequence[SeedSource], *, hashed: bool = True) -> None:
@@ -65,7 +65,7 @@ class Seeds(Sequence[Seed]):
         self.rows = RowHashes()
 
     def add(self, seed: Seed, source: int, file: str) -> None:
-        """Append a seed. `source` is the index of its source, and `file` the file that holds its row."""
+        """Append a seed. `source` is the index of its source, and `file` is the name of the file that holds its row."""
         data = marshal.dumps((seed.id, seed.fields, seed.reference, seed.question))
         self._file.write(data)
         self._written = False
@@ -88,7 +88,7 @@ class Seeds(Sequence[Seed]):
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many seeds each split has."""
+        """The number of seeds in each split."""
         return {split: self._splits.count(number) for number, split in enumerate(SPLITS)}
 
     def places(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -98,7 +98,7 @@ class Seeds(Sequence[Seed]):
     def nearest(self, split: str, count: int, distance: Callable[[str], float], *, without: str) -> list[Seed]:
         """The `count` seeds of a split whose ids have the smallest `distance`, except for the seed `without`.
 
-        The ids of the split are read once and stay in memory. Every call goes through all of them."""
+        The ids of the split are read once and stay in memory. Every call computes the distance of all of them."""
         if split not in self._ids:
             code = SPLITS.index(split)
             places = np.flatnonzero(np.frombuffer(self._splits, np.uint8) == code).tolist()

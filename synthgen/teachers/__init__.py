@@ -1,7 +1,7 @@
 """Opens the engines that answer requests, according to the table of engines.
 
-teacher = open_teacher(recipe.teacher)        # one in this process: a `Teacher`
-teacher = open_remote(section, options)       # one behind a wire: a `RemoteTeacher`
+teacher = open_teacher(recipe.teacher)        # runs in this process: a `Teacher`
+teacher = open_remote(section, options)       # runs behind an API: a `RemoteTeacher`
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The interfaces of teachers. There are two protocols. Capabilities are probed, never assumed.
+"""The interfaces of teachers. There are two protocols. Each teacher names its capabilities, and callers check them.
 
 A local engine (`Teacher`) answers many requests at a time:
 
@@ -8,8 +8,8 @@ A local engine (`Teacher`) answers many requests at a time:
     given = teacher.score(requests, spec)         # the distributions along given completions
 
 A remote engine (`RemoteTeacher`) handles one request at a time. `synthgen.generation.scheduler` calls it, stores its
-replies, and decides when and how often to send a request. `synthgen.tables.engines` lists which engine opens which
-teacher.
+replies, and decides when and how often to send a request. `synthgen.tables.engines` names the function that opens each
+engine's teachers.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from synthgen.records import Sampling, Usage
 from synthgen.requests import Request
 
 FAILURES = (
-    "timeout",  # no answer in time
+    "timeout",  # no answer arrived in time
     "connection",  # the connection broke, or the body was incomplete
-    "server",  # 5xx
-    "bad_request",  # the server rejects this request
+    "server",  # an error of the server (status 5xx)
+    "bad_request",  # the server rejected this request
     "context",  # prompt and answer exceed the model's context
     "content_filter",  # the provider withheld the answer
-    "schema",  # the server's reply or the answer is not the expected JSON
+    "schema",  # the server's reply or the answer does not have the expected form
     "empty",  # the reply contains no answer
     "too_large",  # the reply is larger than such an answer can be
     "engine",  # the engine ended the request without an answer
-    "engine_died",  # the engine died, and died again with this request alone
+    "engine_died",  # the engine died during this request, and died again when this request ran alone
 )
 
 
 Tick = Callable[[int], None]
-"""A callback with the number of tokens generated since its last call."""
+"""A callback that receives a number of tokens: those generated since its last call."""
 
 
 def no_tick(tokens: int) -> None:
@@ -46,8 +46,10 @@ def no_tick(tokens: int) -> None:
 
 
 class Identity(TypedDict):
-    """The identity of a teacher as stored in a manifest: exact revision, number type, hash and size of the tokenizer's
-    vocabulary ("" and 0 when there is none), license.
+    """The identity of a teacher as stored in a manifest.
+
+    `revision` is the exact revision, and `dtype` the number type of the weights. `tokenizer` is a hash of the
+    tokenizer, or "" when there is no tokenizer. `vocab_size` is then 0.
     """
 
     engine: str
@@ -64,9 +66,10 @@ class Identity(TypedDict):
 
 @dataclass(frozen=True)
 class TeacherOptions:
-    """The settings of a recipe for all answers of its teachers: the required form, and the distributions to return.
+    """The settings of a recipe that hold for all answers of its teachers: the form that answers must have, and the
+    distributions to return.
 
-    `name` is the name of the JSON schema; `spec` is the part of the distributions that is stored.
+    `name` is the name of the JSON schema. `spec` describes the part of the distributions that is stored.
     """
 
     name: str = ""
@@ -81,9 +84,10 @@ class Reply:
 
     `label_probs` sums to 1 over the request's labels (kind 'classify' only). `token_logprobs` are the log-probabilities
     of the given completion's tokens, in nats (kind 'score' only). `finish_reason` is one of `records.FINISH_REASONS`.
-    `tool_calls` is JSON text. `usage` is the server's token count, when there is a server; `served_model` is the model
-    name that the server reports. `sampling` and `tools` (JSON text) are the values that were sent, when they differ
-    from the request's. `cost_usd` is None when the price is unknown. The reply costs `price_share` times the price.
+    `tool_calls` is JSON text. `usage` holds the server's token counts, when there is a server. `served_model` is the
+    model name that the server reports. `sampling` and `tools` (JSON text) are the values that were sent, when they
+    differ from the request's values. `cost_usd` is None when the price is unknown. The reply costs `price_share` times
+    the model's price.
     """
 
     text: str = ""
@@ -110,22 +114,24 @@ class Teacher(Protocol):
 
     @property
     def identity(self) -> Identity:
-        """Who it is."""
+        """The teacher's identity for the manifest."""
 
     @property
     def can(self) -> frozenset[str]:
-        """The capabilities that this teacher has, among "sample", "classify", "score", "embed" and "open_turn" (it can
-        continue an open message).
+        """The capabilities of this teacher, among "sample", "classify", "score", "embed" and "open_turn". The last
+        means that it can continue an unfinished message.
         """
 
     def sample(self, requests: Sequence[Request], spec: LogitsSpec | None, tick: Tick = ...) -> list[Reply]:
-        """One reply a request, in order, with the part of the distributions that `spec` asks for."""
+        """One reply for each request, in order, with the part of the distributions that `spec` describes."""
 
     def classify(self, requests: Sequence[Request]) -> list[Reply]:
-        """Probabilities of each request's `labels`."""
+        """One reply for each request, with the probabilities of the request's `labels`."""
 
     def score(self, requests: Sequence[Request], spec: LogitsSpec | None, tick: Tick = ...) -> list[Reply]:
-        """Log-probabilities of each request's `completion`, and the part of its distributions that `spec` asks for."""
+        """One reply for each request, with the log-probabilities of its `completion` and the part of the distributions
+        that `spec` describes.
+        """
 
     def close(self) -> None:
         """Release the model, its memory and its processes."""
@@ -135,12 +141,12 @@ class Embeds(Teacher, Protocol):
     """A local engine that embeds texts."""
 
     def embed(self, requests: Sequence[Request]) -> list[Reply]:
-        """The tokens of each text, or a failure when the text is too long."""
+        """One reply for each request, with the tokens of its text, or with a failure when the text is too long."""
 
 
 @runtime_checkable
 class StreamingTeacher(Teacher, Protocol):
-    """A local engine that is fastest when it always has a certain number of single requests."""
+    """A local engine that is fastest when a certain number of single requests is always in flight."""
 
     async def start(self) -> int:
         """Start the engine. Returns the number of concurrent requests that keep it busy."""
@@ -151,9 +157,12 @@ class StreamingTeacher(Teacher, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The content that is sent for one request. `key` is a hash of everything that determines the reply. It also has
-    token counts: an estimate of the prompt, and the maximum of prompt and completion. `alternatives` is the number of
-    candidates returned with each token of the reply. `token_ids` asks for tokens as ids, if the server supports it.
+    """The content that is sent for one request.
+
+    `key` is a hash of everything that determines the reply. `prompt_tokens` is an estimate of the prompt's tokens.
+    `most_prompt` and `most_completion` are upper bounds of the tokens of prompt and completion. `alternatives` is the
+    number of candidates that the server returns with each token of the reply. `token_ids` asks for tokens as ids, if
+    the server supports this.
     """
 
     payload: bytes
@@ -166,11 +175,12 @@ class Call:
 
 
 class Refused(Exception):
-    """An attempt that gave no reply.
+    """An attempt that brought no reply.
 
-    `after` is the number of seconds that the server asks to wait. `pace` means that requests came too fast (429), which
-    is not a failure. `retry` means that another attempt may succeed. `billed` means that the provider may charge for
-    the attempt. `fatal` means that no request can succeed (an invalid key).
+    `after` is the number of seconds that the server asks to wait. `pace` means that requests came too fast (status
+    429), which is not a failure of the request. `retry` means that another attempt may succeed. `billed` means that the
+    provider may charge for the attempt. `fatal` means that no request to this server can succeed, for example because
+    the API key is invalid.
     """
 
     def __init__(
@@ -193,7 +203,7 @@ class Caller(Protocol):
     """Converts requests to the content that is sent."""
 
     def call(self, request: Request) -> Call:
-        """The content for a request. The same request gives the same call in any run."""
+        """The content to send for a request. The same request has the same content in every run."""
 
 
 class RemoteTeacher(Caller, Protocol):
@@ -201,24 +211,24 @@ class RemoteTeacher(Caller, Protocol):
 
     @property
     def identity(self) -> Identity:
-        """Who it is."""
+        """The teacher's identity for the manifest."""
 
     @property
     def can(self) -> frozenset[str]:
-        """As of `Teacher`."""
+        """The capabilities of this teacher. See `Teacher.can`."""
 
     @property
     def paid(self) -> bool:
-        """Whether replies cost money and must be stored before they count."""
+        """Whether replies cost money. Paid replies are stored in the cache before they are used."""
 
     async def send(self, call: Call) -> bytes:
         """Make one attempt. Returns the body of the reply. Raises Refused."""
 
     def read(self, request: Request, body: bytes) -> Reply:
-        """Parse a body into a reply. Never raises; an invalid body gives a reply with a `failure`."""
+        """Parse a body into a reply. Never raises. For an invalid body, the reply has a `failure`."""
 
     async def alive(self) -> bool:
-        """Whether the server responds at all. Never raises."""
+        """Whether the server responds to any request. Never raises."""
 
     async def close(self) -> None:
         """Close the connections."""

@@ -1,4 +1,4 @@
-"""Parses chat completions of any server: finish reasons, usage, reasoning, labels, waiting times, errors."""
+"""Parses the parts of a server's chat completion: finish reason, usage, reasoning, labels, waiting time, error."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ _ENDS = {
 
 
 def finish_reason(value: object) -> str:
-    """Convert a server's finish reason to one of `records.FINISH_REASONS`; "unknown" when it is not known."""
+    """Convert a server's finish reason to one of `records.FINISH_REASONS`. Other values become "unknown"."""
     return _ENDS.get(value.strip().lower(), "unknown") if isinstance(value, str) else "unknown"
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The seconds in `retry-after-ms` or `Retry-After` (seconds or a date), or None."""
+    """The waiting time in seconds, from the header `retry-after-ms` or `Retry-After` (seconds or a date). None without
+    such a header.
+    """
     for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = headers.get(name)
         if value is None:
@@ -48,8 +50,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 def label_probs(top: list[dict[str, Any]], labels: tuple[str, ...]) -> tuple[list[float], float] | None:
     """Return (probabilities of the labels, their total mass) from the candidates for the first token.
 
-    A candidate counts for the label that begins with it. None when a candidate with some mass could begin two labels,
-    or when no candidate begins any label.
+    The probability of a candidate counts for the label that begins with the candidate. Returns None when a candidate of
+    more than 1% probability begins several labels, or when no candidate begins a label.
     """
     mass = [0.0] * len(labels)
     for entry in top:
@@ -74,7 +76,7 @@ def outgoing(message: Message) -> dict[str, object]:
 
 
 def reasoning_of(message: dict[str, Any]) -> str | None:
-    """The model's reasoning, under any of the names that servers use."""
+    """The model's reasoning. Servers use different keys for it, and all of these are tried."""
     for name in ("reasoning_content", "reasoning", "thinking"):
         value = message.get(name)
         if isinstance(value, str) and value.strip():
@@ -106,7 +108,7 @@ def why_empty(finish: str, usage: Usage | None) -> str:
 
 
 def error_of(body: bytes) -> tuple[str, str]:
-    """Return (message, code) from the body of an error in any known format."""
+    """Return (message, code) from the body of an error response in any known format."""
     try:
         value = json.loads(body)
         found = value.get("error", value)

@@ -1,7 +1,7 @@
-"""Embedding models: a transformers encoder whose last hidden states are pooled to one vector a text.
+"""Embedding models: a transformers encoder whose last hidden states are pooled to one vector for each text.
 
-A sentence-transformers folder (or repository) describes in modules.json its pooling, its projection (Dense) and its
-normalization. Without this file, vectors are means over the tokens.
+The file modules.json of a sentence-transformers folder or repository describes the pooling, the projection (Dense) and
+the normalization. Without this file, a vector is the mean over the text's tokens.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ _TYPES = "sentence_transformers.models."
 
 
 class SentenceEncoder(nn.Module):
-    """The last hidden states of `model`, pooled ('mean', 'cls' or 'max'), projected by `dense`, and normalized."""
+    """An encoder of texts. The last hidden states of `model` are pooled by 'mean', 'cls' or 'max', projected by `dense`
+    if it is not None, and normalized if `normalize` is true.
+    """
 
     def __init__(
         self,
@@ -49,10 +51,10 @@ class SentenceEncoder(nn.Module):
 
     @classmethod
     def open(cls, section: TeacherSection) -> tuple[SentenceEncoder, str]:
-        """Return (encoder, exact revision). Raises TeacherError for any other kind of module."""
+        """Return (encoder, exact revision). Raises TeacherError when the model has a module of an unknown kind."""
         model, tokenizer, revision = load_weights(section, AutoModel)
         if tokenizer.pad_token_id is None:
-            raise TeacherError(f"the tokenizer of '{section.model}' has no token to pad with", "name another model")
+            raise TeacherError(f"the tokenizer of '{section.model}' has no padding token", "use another model")
         more: dict[str, Any] = {}
         for module in _json(section, "modules.json") or []:
             name, path = module["type"].rpartition(".")[2], module["path"]
@@ -78,7 +80,7 @@ class SentenceEncoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device of the weights."""
         return torch.device(self.model.device)
 
     def forward(self, ids: Sequence[Sequence[int]]) -> Tensor:
@@ -97,12 +99,12 @@ class SentenceEncoder(nn.Module):
         return nn.functional.normalize(pooled_BD, dim=-1) if self.normalize else pooled_BD
 
     def tokens(self, texts: Sequence[str], whole: bool = False) -> list[list[int]]:
-        """Token ids of each text, truncated to the model's limit unless `whole`."""
+        """Token ids of each text. Without `whole`, they are truncated to the model's maximum number of tokens."""
         return token_ids(self.tokenizer, texts, None if whole else self.context)
 
     @torch.no_grad()
     def vectors(self, texts: Sequence[str], batch_size: int = 64) -> Tensor:
-        """(N, D) float32, on the CPU."""
+        """The vectors of the texts: float32 (N, D), on the CPU."""
         ids = self.tokens(texts)
         out = torch.empty(len(ids), self.width)
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
@@ -112,7 +114,7 @@ class SentenceEncoder(nn.Module):
         return out
 
     def activation_checkpointing_enable(self) -> None:
-        """Same method as on transformers models."""
+        """Turn on activation checkpointing, like the method of this name of transformers models."""
         checkpoint_activations(self.model)
 
     def save_pretrained(self, folder: Path) -> None:
@@ -145,7 +147,7 @@ class SentenceEncoder(nn.Module):
 
 
 def _pooling(config: dict[str, Any], name: str) -> str:
-    """Read the pooling from either format that sentence-transformers has used."""
+    """Read the kind of pooling from a config. There are two formats of sentence-transformers, and both are read."""
     flags = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max"}
     known = [value for flag, value in flags.items() if config.get(flag)]
     others = [
@@ -153,7 +155,9 @@ def _pooling(config: dict[str, Any], name: str) -> str:
     ]
     found = [*known, *others] if "pooling_mode" not in config else [str(config["pooling_mode"])]
     if len(found) != 1 or found[0] not in _POOLINGS:
-        raise TeacherError(f"'{name}' pools by {' and '.join(found) or 'nothing'}", "use one of mean, cls and max")
+        raise TeacherError(
+            f"'{name}' pools by {' and '.join(found) or 'nothing'}", "use a model that pools by mean, cls or max"
+        )
     return found[0]
 
 
@@ -172,7 +176,7 @@ def _dense(section: TeacherSection, path: str, config: dict[str, Any]) -> nn.Lin
 def _file(section: TeacherSection, name: str) -> str | None:
     try:
         found = cached_file(section.model, name, revision=section.revision, _raise_exceptions_for_missing_entries=False)
-    except OSError:  # the weights are cached but the hub cannot be reached
+    except OSError:  # the weights may be in the cache while the hub cannot be reached
         found = None
     return str(found) if found else None
 
@@ -183,9 +187,10 @@ def _json(section: TeacherSection, name: str) -> Any:
 
 
 class EmbeddingModel:
-    """A loaded embedding model; see `synthgen.teachers.Teacher`. It only embeds texts.
+    """A loaded embedding model as a teacher. See `synthgen.teachers.Teacher`. It can only embed texts.
 
-    A run stores the texts that fit into the model's context. Their vectors are computed when a student is trained.
+    A run stores the texts that fit into the model's context. The vectors of the texts are computed when a student is
+    trained.
     """
 
     can = frozenset({"embed"})
@@ -209,7 +214,9 @@ class EmbeddingModel:
         return cls(model.eval().to(pick_device(section.device)), identity, section.batch_size)
 
     def embed(self, requests: Sequence[Request]) -> list[Reply]:
-        """The tokens of each text. A text that the model would truncate is a failure."""
+        """One reply for each request, with the tokens of its text. A text that the model would truncate gets a failure
+        instead.
+        """
         replies = []
         for ids in self.model.tokens([r.question for r in requests], whole=True):
             reason = f"text of {len(ids)} tokens exceeds the context of {self.model.context}"
@@ -240,7 +247,7 @@ class EmbeddingModel:
         raise self._only_embeds("scores no text")
 
     def close(self) -> None:
-        """Nothing to do: the model is freed with the object."""
+        """Does nothing, because the model's memory is freed with the object."""
 
     def _only_embeds(self, what: str) -> TeacherError:
         return TeacherError(f"'{self.identity['model']}' is an embedding model and {what}", "use strategy embed")

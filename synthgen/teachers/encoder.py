@@ -1,4 +1,4 @@
-"""Encoder classifiers as teachers: the probabilities of a model with a classification head.
+"""Encoder classifiers as teachers: models with a classification head, which give probabilities of classes.
 
 Such a model reads only the student's question (user.j2), without examples or instructions.
 """
@@ -28,13 +28,13 @@ from synthgen.teachers.base import Identity, Reply, Tick, no_tick
 def context_of(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
     """The maximum number of tokens that an encoder can read."""
     room = int(getattr(config, "max_position_embeddings", 0) or 1 << 30)
-    # RoBERTa models number positions from the padding token's id plus one.
+    # RoBERTa models number the positions from pad_token_id + 1 on.
     offset = int(config.pad_token_id or 0) + 1 if "roberta" in config.model_type else 0
     return min(room - offset, int(tokenizer.model_max_length or room))
 
 
 def padded(ids: Sequence[Sequence[int]], pad: int, device: torch.device) -> dict[str, Tensor]:
-    """input_ids and attention_mask (B, T), padded on the right."""
+    """The arrays input_ids and attention_mask (B, T), padded on the right with the id `pad`."""
     width = max(map(len, ids))
     ids_BT = torch.tensor([[*row, *[pad] * (width - len(row))] for row in ids], device=device)
     lengths_B = torch.tensor([len(row) for row in ids], device=device)
@@ -43,7 +43,7 @@ def padded(ids: Sequence[Sequence[int]], pad: int, device: torch.device) -> dict
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], most: int | None = None) -> list[list[int]]:
-    """Token ids of each text with the tokenizer's own special tokens, truncated to `most`.
+    """Token ids of each text with the tokenizer's own special tokens, truncated to `most` tokens if `most` is given.
 
     A text without tokens gets a padding token, so every row has at least one token.
     """
@@ -54,7 +54,7 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], most: in
 
 
 class EncoderModel:
-    """A loaded classifier; see `synthgen.teachers.Teacher`. It only classifies."""
+    """A loaded classifier as a teacher. See `synthgen.teachers.Teacher`. It can only classify."""
 
     can = frozenset({"classify"})
 
@@ -82,10 +82,10 @@ class EncoderModel:
 
     @torch.inference_mode()
     def classify(self, requests: Sequence[Request]) -> list[Reply]:
-        """Softmax over the classes of each request's labels. The score `label_mass` is their share of the mass of all
-        classes.
+        """One reply for each request, with a softmax over the classes that are labels. The score `label_mass` is the
+        probability of these classes together in a softmax over all classes.
 
-        Raises TeacherError when the model has no such label.
+        All requests must have the same labels. Raises TeacherError when a label is not a class of the model.
         """
         if not requests:
             return []
@@ -126,7 +126,7 @@ class EncoderModel:
         raise TeacherError(f"'{self.identity['model']}' is a classifier and scores no text", "use strategy classify")
 
     def close(self) -> None:
-        """Nothing to do: the model is freed with the object."""
+        """Does nothing, because the model's memory is freed with the object."""
 
     def _columns(self, labels: Sequence[str]) -> list[int]:
         unknown = [label for label in labels if label.casefold() not in self.ids]

@@ -1,5 +1,5 @@
-"""Opens a `transformers` model. Its config determines whether it is a language model, a classifier or an embedding
-model.
+"""Opens a `transformers` model as a teacher. The model's config determines whether it is opened as a language model, a
+classifier or an embedding model.
 """
 
 from __future__ import annotations

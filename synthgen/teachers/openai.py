@@ -1,12 +1,11 @@
 """A teacher behind an OpenAI-compatible server: chat completions, with logprobs when the server provides them.
 
-Each call makes one attempt. The scheduler handles retries and pacing. Auxiliary calls (server detection, files,
-batches) use the `openai` package. Chat completions use aiohttp directly. The package can also run on aiohttp, but its
-own layers cost seven times the CPU time of the request (measured: 2.8 ms against 0.4 ms), so one process would send
-only a seventh of the requests.
+Each call makes one attempt. The scheduler handles retries and pacing. Files and batches use the `openai` package. Chat
+completions use aiohttp directly, because this takes 0.4 ms of CPU time for a request, and the `openai` package takes
+2.8 ms, even when it runs on aiohttp. With the package, one process could send only a seventh of the requests.
 
 The API key is read from the environment when the teacher is opened. It is written to no file and is removed from all
-server messages.
+messages of the server.
 """
 
 from __future__ import annotations
@@ -47,12 +46,12 @@ if TYPE_CHECKING:
 
 _PATH = "/chat/completions"
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
-_LABEL_TOKENS = 16  # tokens reserved for an answer that is one label
-_TEMPLATE_TOKENS = 256  # upper bound of the tokens that a chat template adds
+_LABEL_TOKENS = 16  # maximum number of tokens of an answer that is one label
+_TEMPLATE_TOKENS = 256  # upper bound of the tokens that a chat template adds to a prompt
 _MESSAGE_TOKENS = 16
 _ERROR_BYTES = 1 << 16
 _CONTEXT = ("context length", "context_length", "context window", "maximum context", "too many tokens", "too long")
-BATCH_SHARE = 0.5  # of the price
+BATCH_SHARE = 0.5  # the price of a reply from a batch, as a share of the usual price
 _BATCHED = b'"synthgen_batch":true'
 _SAMPLING = {
     "temperature": "temperature",
@@ -60,12 +59,12 @@ _SAMPLING = {
     "max_tokens": "max_new_tokens",
     "max_completion_tokens": "max_new_tokens",
     "seed": "seed",
-}  # body parameter → key of `Sampling`
+}  # name in the request's body → key of `Sampling`
 _QUOTA = ("insufficient_quota", "billing", "credit balance", "payment")
 
 
 class ApiModel:
-    """One model on one server; see `synthgen.teachers.RemoteTeacher`."""
+    """One model on one server. See `synthgen.teachers.RemoteTeacher`."""
 
     paid = True
     can = frozenset({"sample", "classify"})
@@ -101,7 +100,9 @@ class ApiModel:
         return cls(section, options, key, TokenMap.open(section.tokenizer) if section.tokenizer else None)
 
     def call(self, request: Request) -> Call:
-        """The request's body with a fixed order of keys. The cache key is a hash of endpoint, body and sample index."""
+        """The request's body. Its keys always have the same order. The key of the reply in the cache is a hash of
+        endpoint, body and sample index.
+        """
         body = self._body(request)
         most = body.get("max_completion_tokens") or body.get("max_tokens") or 1 << 20
         payload = _COMPACT.encode(body).encode()
@@ -114,7 +115,7 @@ class ApiModel:
         )
 
     def _shows(self, request: Request) -> int:
-        """The number of candidates for each token that become the row's logits."""
+        """The number of candidates for each token that are stored as the row's logits. 0 when none are stored."""
         return self.k if request.kind == "sample" and request.target else 0
 
     def _body(self, request: Request) -> dict[str, Any]:
@@ -141,21 +142,23 @@ class ApiModel:
         return {key: value for key, value in body.items() if value is not None}
 
     def _held(self, request: Request) -> bool:
-        """Whether the answer must follow the recipe's schema. Answers that become rows must; intermediate steps need
-        not.
+        """Whether the answer must follow the recipe's schema. Only answers that become rows must follow it, not the
+        answers of steps.
         """
         return self.schema is not None and request.kind == "sample" and request.target
 
     async def send(self, call: Call) -> bytes:
-        """Send one POST request. Raises Refused unless the response is a complete body with status 200."""
+        """Send one POST request and return the response's body. Raises Refused unless the body is complete and the
+        status is 200.
+        """
         import aiohttp
 
         if self._opening is None:
             self._opening = asyncio.ensure_future(self._begin())
-        await asyncio.shield(self._opening)  # the first requests wait until the kind of server is known
+        await asyncio.shield(self._opening)  # requests wait until the session is open and the kind of server is known
         payload = call.payload
         if self._vllm and call.token_ids:
-            # The notation of tokens does not change the answer and is not part of the cache key.
+            # This option changes only how tokens are written, not the answer. Therefore it is not in the cache key.
             payload = payload[:-1] + b',"return_tokens_as_token_ids":true}'
         try:
             async with self._http.post(self.section.base_url + _PATH, data=payload, allow_redirects=False) as response:
@@ -176,7 +179,7 @@ class ApiModel:
             raise Refused("connection", reason, retry=True, billed=True) from None
 
     def read(self, request: Request, body: bytes) -> Reply:
-        """Parse the reply from a chat completion; see `synthgen.teachers.RemoteTeacher.read`."""
+        """Parse the body of a chat completion into a reply. See `synthgen.teachers.RemoteTeacher.read`."""
         try:
             value = parsed(body)
         except ValueError:
@@ -192,7 +195,7 @@ class ApiModel:
             return Reply(failure=("schema", self.clean(reason)), usage=usage)
 
     def _with_what_was_sent(self, reply: Reply, request: Request, value: dict[str, Any]) -> Reply:
-        """The reply with the model that answered and the request parameters that `extra` changed."""
+        """Add to the reply the model that answered, and the sampling parameters and tools that `extra` replaced."""
         extra, served = self.section.extra, value.get("model")
         changed = {name: extra[key] for key, name in _SAMPLING.items() if key in extra}
         return replace(
@@ -249,7 +252,7 @@ class ApiModel:
         try:
             async with asyncio.timeout(10), self._http.get(f"{self.section.base_url}/models") as response:
                 return bool(response.status < 500)
-        except Exception:  # any error means that there was no answer
+        except Exception:  # after any error, the server counts as not alive
             return False
 
     async def close(self) -> None:
@@ -259,7 +262,7 @@ class ApiModel:
         self._session = self._opening = None
 
     def client(self) -> Any:
-        """An `openai.AsyncOpenAI` for the same server and key, with retries turned off."""
+        """An `openai.AsyncOpenAI` client for the same server and API key. It makes no retries."""
         import openai
 
         return openai.AsyncOpenAI(
@@ -284,23 +287,25 @@ class ApiModel:
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=60),
             timeout=aiohttp.ClientTimeout(total=self.section.timeout, sock_connect=min(30.0, self.section.timeout)),
             headers=headers,
-            # looked up once; with trust_env, aiohttp would look it up in a thread for every request
+            # The proxy is looked up once. With trust_env, aiohttp would look it up in a thread for every request.
             proxy=_proxy(self.section.base_url),
         )
         if self.k and self._vllm is None:
             self._vllm = await self._is_vllm()
 
     async def _is_vllm(self) -> bool:
-        """Whether the server can return token ids. Only vLLM lists itself as the owner of its models."""
+        """Whether the server is vLLM, which can return token ids. Only vLLM lists itself as the owner of its models."""
         try:
             async with self._http.get(f"{self.section.base_url}/models") as response:
                 found = json.loads(await response.content.read(_ERROR_BYTES))
             return any(model.get("owned_by") == "vllm" for model in found["data"])
-        except Exception:  # no model list or no server; the first request will show which
+        except Exception:  # there is no list of models, or no server; in the second case, the first request fails
             return False
 
     def _most_bytes(self, call: Call) -> int:
-        """The maximum size of a valid answer: 64 bytes for each token and 192 for each of its alternatives."""
+        """The maximum size of a valid answer in bytes: 1 MiB, and for each token 64 bytes and 192 bytes for each of its
+        candidates.
+        """
         return (1 << 20) + call.most_completion * (64 + 192 * (call.alternatives + 1))
 
     async def _read(self, response: Any, most: int, good: bool) -> bytes:
@@ -316,7 +321,7 @@ class ApiModel:
         return b"".join(parts)
 
     def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> Refused:
-        """Convert a response with a status other than 200 to a Refused."""
+        """Convert a response with a status other than 200 to a `Refused` exception."""
         message, code = error_of(body)
         reason = self.clean(f"{status}: {message}")[:500]
         words = f"{code} {message}".lower()
@@ -341,7 +346,9 @@ class ApiModel:
 
 
 def _classified(request: Request, text: str, content: list[dict[str, Any]], usage: Usage | None) -> Reply:
-    """Probabilities of the labels from the candidates for the first token; otherwise the label that the text names."""
+    """The probabilities of the labels, from the candidates for the first token. Without usable candidates, the label
+    that the text names gets probability 1.
+    """
     probs_and_mass = label_probs(content[0]["top_logprobs"], request.labels) if content else None
     if probs_and_mass is not None:
         probs, mass = probs_and_mass
@@ -366,7 +373,7 @@ def open_api(section: ApiTeacher, options: TeacherOptions) -> ApiModel:
 
 
 def preview(section: ApiTeacher, options: TeacherOptions) -> ApiModel:
-    """A model that builds requests for estimates but cannot send them."""
+    """An `ApiModel` that builds calls for estimates. It has no API key and no tokenizer."""
     return ApiModel(section, options, None, None)
 
 
@@ -374,8 +381,8 @@ def parsed(body: bytes) -> Any:
     """Parse the JSON of a reply. Raises ValueError.
 
     Python's garbage collector is paused during parsing. A reply with distributions has thousands of objects, and
-    repeated scans for cycles would take longer than creating them. Keys of objects are shared because they repeat;
-    texts rarely do.
+    repeated scans for cycles would take longer than creating the objects. Only the keys of JSON objects are cached,
+    because they repeat. Other strings rarely do.
     """
     searching = gc.isenabled()
     gc.disable()
@@ -387,7 +394,7 @@ def parsed(body: bytes) -> Any:
 
 
 def _proxy(url: str) -> str | None:
-    """The proxy for a server, according to the environment."""
+    """The proxy for a server that the environment names, or None."""
     parts = urllib.parse.urlsplit(url)
     if urllib.request.proxy_bypass(parts.netloc):
         return None
@@ -395,5 +402,5 @@ def _proxy(url: str) -> str | None:
 
 
 def as_batched(body: bytes) -> bytes:
-    """Mark a reply as coming from a batch, which has a lower price."""
+    """Mark a reply's body as coming from a batch. Such a reply has a lower price."""
     return body[:-1] + b"," + _BATCHED + b"}"

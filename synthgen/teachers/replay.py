@@ -1,7 +1,8 @@
-"""A teacher that replays recorded replies, which are looked up by the text of the prompt.
+"""A teacher that replays recorded replies. A reply is found by the text of the prompt's last message.
 
-Recordings are JSONL ({"prompt", "text"}) or a corpus folder (the first reply of each prompt). It serves benchmarks and
-tests of all code that uses a teacher, and rows from other sources.
+A recording is a JSONL file of {"prompt", "text"} objects, or the folder of a corpus. If a prompt occurs several times,
+its first reply is used. This engine is used in benchmarks and in tests of code that needs a teacher. It can also replay
+replies that come from other sources.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from synthgen.teachers.base import Call, Identity, Refused, Reply, TeacherOption
 
 
 class Replay:
-    """Recorded replies by prompt; see `synthgen.teachers.RemoteTeacher`."""
+    """Recorded replies, by the text of the prompt. See `synthgen.teachers.RemoteTeacher`."""
 
     paid = False
     can = frozenset({"sample"})
@@ -53,14 +54,14 @@ class Replay:
             ) from None
 
     def call(self, request: Request) -> Call:
-        """The content for a request: the last message, which is the key of the lookup."""
+        """The content for a request: the text of its last message. The reply is looked up by this text."""
         text = str(request.messages[-1]["content"])
         index = request.sampling.get("sample_index", 0)
         key = hashlib.blake2b(f"{self.section.path}\0{index}\0{text}".encode(), digest_size=20).digest()
         return Call(text.encode(), key, len(text) // 4, len(text), int(request.sampling["max_new_tokens"]))
 
     async def send(self, call: Call) -> bytes:
-        """The recorded text."""
+        """Return the recorded text after the recipe's latency. Raises Refused when nothing was recorded."""
         if self.section.latency:
             await asyncio.sleep(self.section.latency)
         text = self.replies.get(call.payload.decode())
@@ -73,11 +74,11 @@ class Replay:
         return Reply(text=body.decode(), finish_reason="stop")
 
     async def alive(self) -> bool:
-        """It is."""
+        """Always True."""
         return True
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """Does nothing, because there is no connection."""
 
 
 def _jsonl(path: Path) -> dict[str, str]:

@@ -19,7 +19,9 @@ _ROWS = 64  # number of positions whose cumulative probabilities (float64) are i
 
 
 def score(model: LanguageModel, requests: Sequence[Request], spec: LogitsSpec | None, tick: Tick) -> list[Reply]:
-    """One reply for each request, with its completion's tokens, their log-probabilities, and what `spec` stores."""
+    """One reply for each request, with its completion's tokens, the log-probabilities of these tokens, and the part of
+    the distributions that `spec` describes.
+    """
     prompts = model.tokens.render_each([(r.messages, r.open_turn) for r in requests])
     completions = [model.tokens.completion(r.completion[0]["content"] or "", r.completion_ids) for r in requests]
     replies = [
@@ -44,7 +46,7 @@ def too_long(prompt: Sequence[int], new: int, context: int) -> tuple[str, str] |
     """The failure of a request whose prompt and `new` tokens exceed the context, or None."""
     if len(prompt) + new <= context:
         return None
-    return "context", f"prompt of {len(prompt)} tokens and {new} new ones exceed the context of {context}"
+    return "context", f"prompt of {len(prompt)} tokens and {new} new tokens exceed the context of {context}"
 
 
 def _reply(

@@ -1,8 +1,8 @@
 """Converts a server's tokens to ids, and the distributions in an API reply to `logits.TopK`.
 
-A server returns each token as text, as bytes, or (vLLM, on request) as "token_id:N". The model's tokenizer maps each
-token to an id. A token without an id is left out and counted; its probability becomes part of the tail. A
-log-probability of -9999 means "unknown" and is left out in the same way.
+A server returns each token as text and as bytes. vLLM can also return it as "token_id:N". The model's tokenizer maps
+each token to an id. A candidate without an id is left out, and its probability becomes part of the tail. The number of
+such candidates is returned. A log-probability of -9999 means "unknown". A candidate with this value is left out too.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ _NO_TAIL = 1e-14  # the smallest tail probability that is stored
 
 
 class UnknownToken(Exception):
-    """The tokenizer does not have a sampled token, so the row cannot be aligned."""
+    """A sampled token is not in the tokenizer's vocabulary, so the row cannot be aligned."""
 
 
 class TokenMap:
-    """Ids by text and by bytes. `hash` and `size` describe the tokenizer."""
+    """Maps the texts and the bytes of tokens to ids. `hash` is a hash of the tokenizer, and `size` its largest id plus
+    one.
+    """
 
     def __init__(self, tokenizer: Any, digest: str) -> None:
         self.tokenizer = tokenizer
@@ -67,14 +69,14 @@ class TokenMap:
         return cls(tokenizer, tokenizer_hash(tokenizer))
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of a prompt in the tokenizer's chat template; [] when there is no template."""
+        """Token ids of a prompt in the tokenizer's chat template. Empty when the tokenizer has no template."""
         if self.tokenizer.chat_template is None:
             return []
         text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def id(self, entry: dict[str, Any]) -> int:
-        """The id of a token in the server's notation, or -1."""
+        """The id of a token that is written in the server's notation. -1 when the tokenizer does not have the token."""
         text = entry["token"]
         if text.startswith(_ID):
             number = text[len(_ID) :]
@@ -87,7 +89,7 @@ class TokenMap:
     def topk(self, content: Sequence[dict[str, Any]], k: int, text: str) -> tuple[list[int], TopK, int]:
         """Return (token ids, their distributions (T, k), number of candidates without an id) from `logprobs.content`.
 
-        Raises UnknownToken when a sampled token has no id and the tokens of `text` do not identify it.
+        Raises UnknownToken when a sampled token has no id and tokenizing `text` does not reveal it.
         """
         sampled = [self.id(entry) for entry in content]
         if -1 in sampled:
@@ -96,7 +98,7 @@ class TokenMap:
         lengths = np.array([len(top) for top in tops])
         place = np.arange(max(k, lengths.max(initial=0)))[None, :] < lengths[:, None]
         entries = [entry for top in tops for entry in top]
-        find = self.by_text.get  # most tokens are found here; the others are resolved one by one
+        find = self.by_text.get  # finds most tokens; the others are resolved one by one
         found = [find(entry["token"], -2) for entry in entries]
         if -2 in found:
             found = [self.id(entry) if i == -2 else i for i, entry in zip(found, entries, strict=True)]
@@ -126,7 +128,9 @@ class TokenMap:
 
 
 def pieces_of(tokenizer: Any) -> dict[bytes, int]:
-    """The bytes of every token. Byte-level vocabularies write each byte as a letter; others write a space as ▁."""
+    """Maps the bytes of every token to its id. Byte-level vocabularies write each byte as a letter. Other vocabularies
+    write a space as ▁.
+    """
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     byte_level = '"ByteLevel"' in json.dumps([backend.get("decoder"), backend.get("pre_tokenizer")])
     letters = {letter: byte for byte, letter in _byte_letters().items()}
@@ -146,7 +150,9 @@ def pieces_of(tokenizer: Any) -> dict[bytes, int]:
 
 
 def _byte_letters() -> dict[int, str]:
-    """GPT-2's byte alphabet: printable bytes stand for themselves, the others for letters from 256 on."""
+    """GPT-2's byte alphabet. A printable byte is written as the character with its own code, and the other bytes as the
+    characters from code 256 on.
+    """
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     letters = {byte: chr(byte) for byte in printable}
     for number, byte in enumerate(b for b in range(256) if b not in letters):

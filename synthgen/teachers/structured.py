@@ -1,7 +1,8 @@
-"""Constrained answers (a JSON schema or a regular expression): the allowed next tokens, and why a text does not match.
+"""Answers that must follow a JSON schema or match a regular expression: which tokens are allowed next, and why a text
+does not fit.
 
-The llguidance library computes the allowed tokens (vLLM has its own implementation). The stored distribution of a row
-is the teacher's own, before tokens are excluded.
+The llguidance library computes the allowed tokens. vLLM does this itself. The stored distribution of a row is the
+teacher's own distribution, before tokens are excluded.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ _JSON: Any = {
     "whitespace_flexible": False,
     "item_separator": ", ",
     "key_separator": ": ",
-}  # small models would otherwise write long runs of spaces
+}  # without this, small models would write long sequences of spaces
 
 
 class Form:
-    """The constraint on a model's answers. `eos` ends an answer and is allowed only when the answer is complete."""
+    """The required form of a model's answers. The end tokens `eos` are allowed only when the answer is complete."""
 
     def __init__(self, tokenizer: Any, eos: set[int], size: int, schema: Any, regex: str | None) -> None:
         try:
@@ -43,14 +44,18 @@ class Form:
         problem = LLMatcher.validate_grammar(self._grammar, self._tokens)
         if problem and not problem.startswith("WARNING"):
             key = "json_schema" if regex is None else "regex"
-            raise TeacherError(f"generate.{key} cannot be used: {problem.splitlines()[0]}", "simplify it")
+            raise TeacherError(
+                f"generate.{key} cannot be used: {problem.splitlines()[0]}", "use a simpler schema or expression"
+            )
 
     def begin(self) -> Any:
         """The state of a new answer."""
         return self._matcher(self._tokens, self._grammar, log_level=0)
 
     def allowed(self, answers: Sequence[Any]) -> np.ndarray[Any, Any]:
-        """(B, V): True for each token that may come next. When an answer is complete, only the end token is allowed."""
+        """An array (B, V) that is True for each token that may come next. When an answer is complete, only end tokens
+        may come next.
+        """
         from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 
         bits = allocate_token_bitmask(len(answers), self._size)
@@ -64,12 +69,12 @@ class Form:
         return found
 
     def wrong(self, text: str) -> str:
-        """Why a complete text does not match the constraint, or ''."""
+        """Why a complete text does not have the required form. Empty when it does."""
         return mismatch(text, self._schema) if self._regex is None else unmatched(text, self._regex)
 
 
 def mismatch(text: str, schema: dict[str, Any]) -> str:
-    """Why a text does not match the schema, or ''."""
+    """Why a text does not follow the schema. Empty when it does."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -90,5 +95,7 @@ def _validator(schema: str) -> Any:
 
 
 def unmatched(text: str, regex: str) -> str:
-    """Why a text does not match the regular expression, or ''. A truncated answer may not match."""
+    """A message when a text does not match the regular expression. Empty when it does. A truncated text may fail to
+    match.
+    """
     return "" if re.fullmatch(regex, text) else "the answer does not match generate.regex"

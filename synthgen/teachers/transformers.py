@@ -1,7 +1,8 @@
 """The in-process teacher: answers requests with any causal language model of `transformers`.
 
-Every step has the full distribution, so the stored part is exact. Random numbers depend only on each request's id, and
-batches only on the order of the requests. The same requests therefore always give a shard with the same bits.
+Every step has the full distribution, so the stored part is exact. The random numbers of a request depend only on its
+id, and the batches only on the requests and their order. The same requests therefore always give a shard with the same
+bits.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from synthgen.teachers.structured import Form
 
 @dataclass
 class LocalModel(LanguageModel):
-    """A language model that answers requests; see `synthgen.teachers.Teacher`.
+    """A language model that answers requests. See `synthgen.teachers.Teacher`.
 
-    `license` is the license of its output; `form` is the constraint on completions that become rows.
+    `license` is the license of the model's output. `form` is the required form of completions that become rows.
     """
 
     license: str = "unknown"
@@ -39,10 +40,10 @@ class LocalModel(LanguageModel):
 
     @classmethod
     def open(cls, section: TeacherSection, options: TeacherOptions | None = None, *, lazy: bool = False) -> LocalModel:
-        """Load the model that the recipe names. `options` states the form of answers, if any. Raises TeacherError.
+        """Load the model that the recipe names. `options` may require a form of answers. Raises TeacherError.
 
-        With `lazy`, weights are loaded when they are first needed. The files must still exist, because they are part of
-        the teacher's identity.
+        With `lazy`, weights are loaded when they are first needed. The files must exist when this is called, because
+        their hash is part of the teacher's identity.
         """
         model = super().open(section, lazy=lazy)
         assert model.weights.revision, "what comes from files has one"
@@ -67,7 +68,7 @@ class LocalModel(LanguageModel):
 
     @property
     def model(self) -> PreTrainedModel:
-        """The model, loaded."""
+        """The transformers model. Its weights are loaded if necessary."""
         return self.weights.model
 
     @property
@@ -76,11 +77,11 @@ class LocalModel(LanguageModel):
         return self.tokens.tokenizer
 
     def render(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a prompt in the model's chat template, up to where the answer begins."""
+        """Token ids of a prompt in the model's chat template, up to the place where the answer begins."""
         return self.tokens.render(messages)
 
     def close(self) -> None:
-        """Nothing to do: the memory is freed with the object."""
+        """Does nothing, because the model's memory is freed with the object."""
 
     def sample(
         self,
@@ -88,7 +89,9 @@ class LocalModel(LanguageModel):
         spec: LogitsSpec | None,
         tick: Tick = no_tick,
     ) -> list[Reply]:
-        """One reply for each request. A prompt that exceeds the context gives a failure, not an exception."""
+        """One reply for each request. When a prompt exceeds the context, its reply has a failure. No exception is
+        raised.
+        """
         if len({(r.sampling["temperature"], r.sampling["top_p"]) for r in requests}) > 1:
             raise ValueError("requests of one call must share temperature and top_p")
 
@@ -106,14 +109,16 @@ class LocalModel(LanguageModel):
         return self._in_batches(requests, [r.sampling["max_new_tokens"] for r in requests], act)
 
     def classify(self, requests: Sequence[Request]) -> list[Reply]:
-        """p(label) = product of the probabilities of its tokens after the prompt, normalized over the labels."""
+        """One reply for each request. p(label) is the product of the probabilities of the label's tokens after the
+        prompt, normalized over the labels.
+        """
 
         def act(batch: list[Request], prompts: list[list[int]]) -> list[Reply]:
             names = batch[0].labels
             labels = [self.tokens.ids(name) for name in names]
             if len({tuple(ids) for ids in labels}) < len(labels) or not all(labels):
                 raise TeacherError(
-                    f"labels {', '.join(names)} are not distinct token sequences", "rename generate.labels"
+                    f"labels {', '.join(names)} are not distinct token sequences", "rename some of generate.labels"
                 )
             replies = []
             for prompt, probs in zip(prompts, self.label_probs(prompts, labels), strict=True):
@@ -130,7 +135,7 @@ class LocalModel(LanguageModel):
         spec: LogitsSpec | None,
         tick: Tick = no_tick,
     ) -> list[Reply]:
-        """Teacher-forced passes over given completions; see `synthgen.teachers.score`."""
+        """Compute the distributions along given completions. See `synthgen.teachers.score`."""
         return score(self, requests, spec, tick)
 
     def _in_batches(
@@ -139,7 +144,9 @@ class LocalModel(LanguageModel):
         new_tokens: Sequence[int],
         act: Callable[[list[Request], list[list[int]]], list[Reply]],
     ) -> list[Reply]:
-        """Replies in the order of `requests`. Prompts of similar length share a batch, which keeps padding small."""
+        """Call `act` on batches of requests. Returns replies in the order of `requests`. Prompts of similar length
+        share a batch, which keeps padding small.
+        """
         prompts = self.tokens.render_each([(r.messages, r.open_turn) for r in requests])
         context = self.context
         replies = [

@@ -1,3 +1,3 @@
-"""The generator functions of STRATEGIES. `single` has strategies of one round, `choosing` has strategies that ask
-several times and keep the best, and `asking` has strategies that make new questions first.
+"""The generator functions of STRATEGIES. `single` has the strategies of one round, `choosing` the strategies that ask
+several times and choose among the replies, and `asking` the strategies that make new questions first.
 """

@@ -1,13 +1,15 @@
-"""Strategies that make new questions and have them answered. Templates read the new text as `question`.
+"""Strategies that make new questions and ask the teacher for their answers. Templates get a new question as the
+variable `question`.
 
 - `self_instruct`: a new question in the style of some seeds (2022).
-- `evolve`: a question rewritten several times, each time by one of the prompt folder's methods (Evol-Instruct, 2023).
+- `evolve`: a question that is rewritten several times. Each time, a template of the prompt folder says how
+  (Evol-Instruct, 2023).
 - `magpie`: the question that the teacher writes at the start of an empty user turn (2024).
 - `personas`: the question that a described person would ask (Persona Hub, 2024).
-- `paraphrase`, `back_translation`: the same question in other words; the known answer is still correct.
-- `counterfactual`: names and pronouns are swapped; both versions are answered.
-- `extract`: questions about a document, answered from it.
-- `conversation`: several turns; the user's turns have a template of their own.
+- `paraphrase`, `back_translation`: the seed's question in other words. The known answer is still correct.
+- `counterfactual`: the seed's question, and the question with names and pronouns swapped. Each gets an answer.
+- `extract`: questions about a document. The document is in the prompt of each answer.
+- `conversation`: several turns. The user's later turns are written with a template of their own.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ _ITEM = re.compile(r"^\s*(?:[-*•]|\(?\d{1,2}[.):]|Q\d*[.:)])\s*")
 
 
 def self_instruct(job: Job) -> Rounds:
-    """Show the job's own seed and other seeds of its split. A copy of one of them is a failure."""
+    """Ask for a new question like those of the job's own seed and of other seeds of its split. A copy of one of these
+    questions is a failure.
+    """
     others = job.others(job.recipe.steps.shown - 1)
     shown = [job.seed, *others]
     query = job.step(job.prompt.step("new", {"examples": [seed.fields for seed in shown]}), job.rewriter)
@@ -37,12 +41,14 @@ def self_instruct(job: Job) -> Rounds:
 
 
 def personas(job: Job) -> Rounds:
-    """The seed describes a person. Template `ask` makes the teacher write a question of this person."""
+    """Ask for the question of a person. The seed describes the person, and the template `ask` asks for the question."""
     return (yield from _new(job, job.step(job.prompt.step("ask", job.fields), job.rewriter), []))
 
 
 def magpie(job: Job) -> Rounds:
-    """The teacher gets the system message of template turn_system and an open user turn, which it continues."""
+    """Let the teacher write a question. It gets the system message of the template turn_system and an empty user turn
+    that is not ended, and continues this turn.
+    """
     messages: list[Message] = [
         {"role": "system", "content": job.prompt.render("turn_system", job.fields)},
         {"role": "user", "content": ""},
@@ -71,7 +77,9 @@ def back_translation(job: Job) -> Rounds:
 
 
 def evolve(job: Job) -> Rounds:
-    """Make one row for each rewriting. A failed rewriting ends the chain; earlier rows stay."""
+    """Rewrite the question several times, and make one row for each new question. When a rewriting fails, the question
+    is not rewritten again, but the earlier questions become rows.
+    """
     methods = job.prompt.beginning(job.setting.strategy.template_prefix)
     rewritten: list[tuple[str, list[str]]] = []
     failed: list[Outcome] = []
@@ -95,8 +103,8 @@ def evolve(job: Job) -> Rounds:
 
 
 def counterfactual(job: Job) -> Rounds:
-    """Make two rows of one group: the original question, and the question and reference answer with names and pronouns
-    swapped.
+    """Make two rows of one group. The first row has the seed's question. In the second row, names and pronouns are
+    swapped in the question and in the reference.
     """
     fields = {name: swap(value) if isinstance(value, str) else value for name, value in job.fields.items()}
     first = job.answer()
@@ -115,8 +123,8 @@ def counterfactual(job: Job) -> Rounds:
 
 
 def extract(job: Job) -> Rounds:
-    """Template `questions` makes the teacher list questions, one a line. Each is answered with the document in the
-    prompt.
+    """Ask for questions about a document. The template `questions` asks for one question in each line. Each question
+    becomes a row, and its prompt contains the document.
     """
     query = job.step(job.prompt.step("questions", job.fields), job.rewriter)
     [reply] = yield [query]
@@ -129,7 +137,9 @@ def extract(job: Job) -> Rounds:
 
 
 def conversation(job: Job) -> Rounds:
-    """Make one row of the group for each assistant turn. Its prompt is the conversation so far."""
+    """Make a conversation, and one row for each turn of the assistant. The prompt of a row is the conversation up to
+    its turn. All rows form one group.
+    """
     student, asked, parents = job.student(), job.asked(), list[str]()
     turns: list[Message] = []
     outcomes: list[Outcome] = []
@@ -165,7 +175,7 @@ def _new(
     reference: list[str] | None = None,
     sources: Sequence[Source] = (),
 ) -> Rounds:
-    """Ask for a new question, then for its answer."""
+    """Ask for a new question and then for its answer."""
     [reply] = yield [query]
     text = new_question(query, reply, known)
     if not isinstance(text, str):
@@ -177,7 +187,7 @@ def _new(
 def _answers(
     job: Job, queries: list[Query], sources: Sequence[Source] = ()
 ) -> Generator[list[Query], list[Reply], list[Outcome]]:
-    """Ask the queries and make rows of the replies."""
+    """Send the queries and make rows of the replies."""
     replies = (yield queries) if queries else []
     sources = [*sources, job.source("rewriter", job.rewriter)]
     return [
@@ -187,7 +197,7 @@ def _answers(
 
 
 def new_question(query: Query, reply: Reply, known: Sequence[str]) -> str | Failure:
-    """The text of a new question. A Failure when it is missing, cut off, or equal to a known question."""
+    """The text of a new question. Returns a Failure when the text is missing, cut off, or equal to a known question."""
     if reply.failure:
         return failure(query, *reply.failure)
     text = reply.text.strip()
@@ -203,8 +213,8 @@ def new_question(query: Query, reply: Reply, known: Sequence[str]) -> str | Fail
 
 
 def items(text: str, *, whole: bool = True) -> list[str]:
-    """The distinct lines of a list without bullets and numbers. When `whole` is false, the text was cut off and its
-    last line is left out.
+    """The distinct lines of a list, without their bullets and numbers. When `whole` is false, the text was cut off, so
+    its last line is left out.
     """
     lines = text.strip().split("\n")
     lines = lines if whole else lines[:-1]

@@ -1,14 +1,15 @@
-"""Strategies that ask several times, or ask several teachers, and keep the best.
+"""Strategies that ask several times, or ask several teachers, and choose among the replies.
 
-- `rationalize`: after a wrong answer the question is asked again with the right answer as a hint. The rationale is kept
-  if it leads to that answer.
-- `vote`: the majority answer. Asking stops when the lead cannot be overtaken.
+- `rationalize`: the completion that reaches the reference. After a wrong answer, the question is asked again with the
+  reference as a hint.
+- `vote`: a completion with the most frequent answer of several samples. No more samples are asked for when the lead
+  cannot be overtaken.
 - `best_of_n`: the best of several completions, according to a judge or another reward.
-- `preference`: the best and the worst of several completions as two rows of one group, `chosen` and `rejected`.
-- `consensus`: the answer that most of the recipe's teachers give.
-- `disagreement`: every teacher's answer when the answers differ.
+- `preference`: the best and the worst of several completions, as two rows of one group, `chosen` and `rejected`.
+- `consensus`: a completion with the answer that most of the recipe's teachers give.
+- `disagreement`: the completions of all teachers when their answers differ.
 
-A reply that cannot be parsed (no answer, no score) is a failure with a reason. The code never guesses a value.
+A judgment without a readable score is a failure with a reason. The code never guesses a value.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ from synthgen.verify import is_number, matches_any, normalize, number
 
 Asked = tuple[Query, Reply]
 
-_WORST, _BEST = 1, 10  # marks
+_WORST, _BEST = 1, 10  # the lowest and the highest score that a judge may give
 _MARK = re.compile(r"(?<![\w.-])(\d+(?:\.\d+)?)(?:\s*/\s*10|\s+out of 10)?(?!\w)")
 _YES_NO = ("yes", "no")
 
 
 def rationalize(job: Job) -> Rounds:
-    """STaR (2022). The student's prompt never shows the hint. A rationale that does not lead to the known answer is a
-    failure.
+    """STaR (2022): after a wrong answer, ask again with the reference as a hint. The row's prompt does not contain the
+    hint. When the completion with the hint does not reach the reference either, this is a failure.
     """
     known = job.seed.reference
     first = job.answer()
@@ -59,8 +60,8 @@ def rationalize(job: Job) -> Rounds:
 
 
 def vote(job: Job) -> Rounds:
-    """Self-consistency (2022) with early stopping: each round asks the smallest number of samples that could decide the
-    vote.
+    """Self-consistency (2022) with early stopping. Each round asks for the smallest number of samples that could decide
+    the vote.
     """
     most = job.recipe.steps.candidates
     asked: list[Asked] = []
@@ -78,15 +79,17 @@ def vote(job: Job) -> Rounds:
 
 
 def consensus(job: Job) -> Rounds:
-    """Each teacher has one vote. The row comes from the first teacher in the majority."""
+    """Ask every teacher. Each teacher has one vote. The row is the completion of the first teacher that gave the most
+    frequent answer.
+    """
     queries = [job.answer(teacher=name) for name in job.setting.versions]
     replies = yield queries
     return _elected(job, list(zip(queries, replies, strict=True)))
 
 
 def disagreement(job: Job) -> Rounds:
-    """Make a row for each teacher unless all give the same answer. `agreement` is the share of the most frequent
-    answer.
+    """Ask every teacher, and make a row for each unless all give the same answer. The score `agreement` is the share of
+    teachers that give the most frequent answer.
     """
     queries = [job.answer(teacher=name) for name in job.setting.versions]
     replies = yield queries
@@ -102,7 +105,7 @@ def disagreement(job: Job) -> Rounds:
 
 
 def best_of_n(job: Job) -> Rounds:
-    """Keep the completion with the highest reward; of equal ones, the first."""
+    """Keep the completion with the highest reward. Among equal rewards, keep the first completion."""
     ranking = yield from _ranking(job)
     if not ranking.ranked:
         return ranking.failed
@@ -113,8 +116,8 @@ def best_of_n(job: Job) -> Rounds:
 
 
 def preference(job: Job) -> Rounds:
-    """Make two rows of one group with equal `parents` and seed: the completions with the highest and the lowest
-    reward.
+    """Make two rows of one group: the completions with the highest and the lowest reward. The two rows have the same
+    seed and the same `parents`.
     """
     ranking = yield from _ranking(job)
     if not ranking.ranked:
@@ -139,14 +142,16 @@ def preference(job: Job) -> Rounds:
 
 
 def _two_best(job: Job, asked: Sequence[Asked]) -> tuple[tuple[str, int], tuple[str, int]]:
-    """The two most frequent answers among the readable ones, with their votes."""
+    """The two most frequent answers with their numbers of votes. Replies without an answer are not counted."""
     parties = Counter(_party(job.answer_of(r)) for _, r in asked if not r.failure and job.answer_of(r))
     first, second, *_ = [*parties.most_common(2), ("", 0), ("", 0)]
     return first, second
 
 
 def _party(answer: str | None) -> str:
-    """A key that is equal for equivalent answers: numbers are compared by value, other answers by their words."""
+    """A key that equivalent answers have in common. Numbers are equivalent when their values are equal, other answers
+    when their words are.
+    """
     if not answer:
         return ""
     bare = re.sub(r"[$%,.\s]+$", "", answer)
@@ -154,7 +159,9 @@ def _party(answer: str | None) -> str:
 
 
 def _elected(job: Job, asked: Sequence[Asked]) -> list[Outcome]:
-    """The first row with the majority answer. Its score `agreement` is the majority's share of all samples."""
+    """The row of the first completion with the most frequent answer. Its score `agreement` is the share of all samples
+    that have this answer. A failure when no answer is the most frequent one.
+    """
     (winner, lead), (_, second) = _two_best(job, asked)
     if not lead:
         failed: list[Outcome] = [failure(q, *r.failure) for q, r in asked if r.failure]
@@ -168,7 +175,7 @@ def _elected(job: Job, asked: Sequence[Asked]) -> list[Outcome]:
 
 @dataclass(frozen=True)
 class Ranked:
-    """A completion and its reward; a higher reward is better."""
+    """A completion and its reward. A higher reward is better."""
 
     query: Query
     reply: Reply
@@ -177,7 +184,9 @@ class Ranked:
 
 @dataclass
 class Ranking:
-    """The completions of a job that have a reward, the failures on the way, and the ids of all requests."""
+    """The completions of a job that have a reward, the failures of the other completions, and the ids of all
+    requests.
+    """
 
     ranked: list[Ranked] = field(default_factory=list)
     failed: list[Outcome] = field(default_factory=list)
@@ -185,7 +194,7 @@ class Ranking:
 
 
 def _ranking(job: Job) -> Generator[list[Query], list[Reply], Ranking]:
-    """Ask for the candidates, then for the reward of each."""
+    """Ask for the candidates, and then for the reward of each candidate."""
     most = job.recipe.steps.candidates
     queries = [job.answer(number=job.index * most + n) for n in range(most)]
     replies = yield queries
@@ -219,7 +228,7 @@ def _ranking(job: Job) -> Generator[list[Query], list[Reply], Ranking]:
 
 
 def _judging(job: Job, query: Query, reply: Reply) -> Query:
-    """The query that makes the judge rate a completion."""
+    """The query that asks the judge for the reward of a completion."""
     reward = REWARDS[job.recipe.steps.choose]
     parents = (query.id,)
     if not reward.template:
@@ -249,8 +258,8 @@ def _reward(judged: Query, verdict: Reply) -> float | None:
 
 
 def mark(text: str) -> float | None:
-    """The score in a judge's reply. It is the only number, from 1 to 10, in the first line that has any number;
-    otherwise None.
+    """The score in a judge's reply. The first line with a number must contain exactly one number from 1 to 10.
+    Otherwise returns None.
     """
     for line in text.splitlines():
         found = _MARK.findall(line)
@@ -261,5 +270,5 @@ def mark(text: str) -> float | None:
 
 
 def _judges(job: Job) -> list[Source]:
-    """The source entry of the judge; empty when there is no judge."""
+    """The entry for the judge in a row's sources. Empty when there is no judge."""
     return [job.source("judge", job.judge)] if REWARDS[job.recipe.steps.choose].judge_offers else []

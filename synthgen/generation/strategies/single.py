@@ -1,7 +1,8 @@
 """Strategies of one round.
 
-- `answer`: the teacher's completion, unchanged. `rationale` also splits the completion into reasoning and answer.
-- `classify`: probabilities of the recipe's labels; the most probable label is the answer.
+- `answer`: the teacher's completion, unchanged. The strategy `rationale` also uses this function. Its completions are
+  split into rationale and answer.
+- `classify`: the probabilities of the recipe's labels. The most probable label is the answer.
 - `embed`: only the text, for a student that embeds sentences. The teacher embeds the text during training.
 - `score`: the teacher's distributions over the tokens of completions that are in the seeds.
 """
@@ -19,7 +20,7 @@ from synthgen.teachers.base import Reply
 
 
 def answer(job: Job) -> Rounds:
-    """One completion."""
+    """Ask for one completion."""
     query = job.answer()
     [reply] = yield [query]
     return [_outcome(job, query, reply)]
@@ -41,9 +42,9 @@ def embed(job: Job) -> Rounds:
 
 def score(job: Job) -> Rounds:
     """Ask for the distributions over the seed's `completion`, which is text or messages. The prompt is the seed's
-    `prompt` (messages), or else what user.j2 renders.
+    `prompt` (messages), or else the prompt that the templates render.
 
-    The rows of a corpus can be scored again: their `teacher_prompt` and `token_ids` are used."""
+    Seeds may also be rows of a corpus. Then their `teacher_prompt` and `token_ids` are used."""
     given, asked_before = job.fields.get("completion"), job.fields.get("teacher_prompt")
     messages = messages_of(given) or [Message(role="assistant", content=given if isinstance(given, str) else None)]
     student = messages_of(job.fields.get("prompt"))
@@ -66,13 +67,13 @@ def score(job: Job) -> Rounds:
 
 
 def given_question(fields: Mapping[str, object], prompt: Prompt) -> str:
-    """The question of a seed: its own messages if it has any, otherwise what user.j2 renders."""
+    """The question of a seed: the text of the seed's own messages, or else the text that user.j2 renders."""
     messages = messages_of(fields.get("prompt"))
     return "\n".join(str(m.get("content") or "") for m in messages) if messages else prompt.question(fields)
 
 
 def messages_of(value: object) -> list[Message]:
-    """The messages in a seed's field, without their empty parts. Empty when the field does not hold messages."""
+    """The messages in a seed's field, without keys whose value is null. Empty when the field does not hold messages."""
     if not (isinstance(value, list) and all(isinstance(message, dict) for message in value)):
         return []
     return [{key: part for key, part in message.items() if part is not None} for message in value]  # type: ignore[misc]

@@ -1,7 +1,8 @@
 """Counterfactual swaps: names and pronouns of a text are replaced by their counterparts in data/swaps.yaml.
 
-Names are swapped in pairs wherever they occur as words, so swapping twice restores the text. Two English pronouns are
-ambiguous ("her" becomes him or his, "his" becomes her or hers). A noun phrase after the pronoun decides.
+Names are swapped in pairs wherever they occur as words, so swapping twice restores them. Two English pronouns are
+ambiguous: "her" becomes "his" before a noun phrase and "him" elsewhere, and "his" becomes "her" before a noun phrase
+and "hers" elsewhere.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """Draws from the full distribution, made inside vLLM's workers and sent to the teacher.
 
 vLLM returns only the k most probable tokens, so the draws of a `sampled` target are taken inside vLLM. A logits
-processor sees each row before temperature and top-p, draws from it, and leaves the logits unchanged. It sends the draws
-over a local socket, one message a step, because a worker has no other way to return data that works for every copy of a
-model. Each position's draws are sent with its largest log-probability. vLLM also returns this number with the reply;
-draws are accepted for a token only when both agree. Random numbers depend only on the request's id, as in the
-'transformers' teacher.
+processor sees the logits of each row before temperature and top-p are applied, draws from them, and leaves them
+unchanged. It sends the draws over a local socket, one message for each step. A worker has no other way to return data
+that works for every copy of a data-parallel model. The draws of each position are sent with the largest log-probability
+at this position. vLLM also returns this number with the reply. Draws are accepted for a position only when the two
+numbers agree. Random numbers depend only on the request's id, as in the 'transformers' teacher.
 
-vLLM's workers also import this module by name. vLLM has two model runners, each with its own interface.
+vLLM's workers import this module by its name. vLLM has two model runners, and each has its own interface for logits
+processors.
 """
 
 from __future__ import annotations
@@ -36,15 +37,16 @@ try:
 except ImportError:  # this vLLM is older than the second model runner
     SlotLogitsProcessor = object
 
-# key in SamplingParams.extra_args; its value is {"key", "seed", "count", "temperature", "to"}
+# The key of the draws in SamplingParams.extra_args. The value is a dictionary with key, seed, count, temperature and
+# to.
 ARGUMENT = "synthgen_draws"
-_RANDOM_STEPS = 32  # same value as in the 'transformers' teacher, so a request gets the same numbers
-_SAME = 1e-3  # nats
-_WAIT = 20.0  # seconds to wait for draws after the request's last token
+_RANDOM_STEPS = 32  # same value as in the 'transformers' teacher, so that a request gets the same random numbers
+_SAME = 1e-3  # the largest difference of two log-probabilities that agree, in nats
+_WAIT = 20.0  # how long to wait for draws after the request's last token, in seconds
 
 
 class _Row:
-    """One request in a worker: the destination of its draws, and its random numbers."""
+    """One request in a worker: where its draws are sent, and its random numbers."""
 
     def __init__(self, wanted: dict[str, Any]) -> None:
         self.key, self.to = str(wanted["key"]), str(wanted["to"])
@@ -55,7 +57,9 @@ class _Row:
         self.generator = np.random.Generator(np.random.Philox(key=self.seed))
 
     def uniforms(self, position: int) -> Any:
-        """The random numbers of one position. The 'transformers' teacher uses the first one for the next token."""
+        """The random numbers for the draws of one position. The first number of a position is left out, because the
+        'transformers' teacher chooses the next token with it.
+        """
         block, step = divmod(position, _RANDOM_STEPS)
         if block < self.block:  # vLLM repeats positions after it has preempted a request
             self.generator, self.block = np.random.Generator(np.random.Philox(key=self.seed)), -1
@@ -66,7 +70,7 @@ class _Row:
 
 
 class _Sender(threading.Thread):
-    """Copies draws from the device and sends them, in parallel with the next step."""
+    """A thread that copies draws from the device and sends them while the next step runs."""
 
     def __init__(self) -> None:
         super().__init__(name="synthgen-draws", daemon=True)
@@ -88,7 +92,7 @@ class _Sender(threading.Thread):
 
 
 def draw(sender: _Sender, logits_BV: torch.Tensor, rows: list[tuple[int, _Row, int]]) -> None:
-    """Draw and send for rows = (row of the batch, request, position in its completion)."""
+    """Draw tokens and send them. Each of `rows` is (row of the batch, request, position in its completion)."""
     alike: dict[tuple[float, int, str], list[tuple[int, _Row, int]]] = {}
     for entry in rows:
         alike.setdefault((entry[1].temperature, entry[1].count, entry[1].to), []).append(entry)
@@ -113,15 +117,16 @@ def _rank() -> int:
 
 
 class BatchDraws(LogitsProcessor):
-    """For the first model runner: tracks requests by row of the batch as the batch changes."""
+    """The logits processor for vLLM's first model runner. It knows which request is in which row of the batch."""
 
     def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None:
-        self.rows: dict[int, tuple[_Row, list[int]]] = {}  # with the generated tokens, which vLLM keeps up to date
+        # request and its generated tokens, which vLLM keeps up to date
+        self.rows: dict[int, tuple[_Row, list[int]]] = {}
         self.rank: int | None = None
         self.sender: _Sender | None = None
 
     def is_argmax_invariant(self) -> bool:
-        """False, because vLLM would skip the processor for greedy batches otherwise."""
+        """False, because otherwise vLLM would skip the processor for greedy batches."""
         return False
 
     def update_state(self, batch_update: Any) -> None:
@@ -135,16 +140,17 @@ class BatchDraws(LogitsProcessor):
         return None if row is None else (row, output)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """Draw. The logits are returned unchanged."""
+        """Draw tokens for every request. The logits are returned unchanged."""
         if self.rows:
             self.sender = self.sender or _Sender()
-            # Partly processed prompts also pass here; their position is drawn again when the prompt is complete.
+            # This includes requests whose prompt is only partly processed. Position 0 of such a request is drawn again
+            # when its prompt is complete.
             draw(self.sender, logits, [(b, row, len(output)) for b, (row, output) in sorted(self.rows.items())])
         return logits
 
 
 class SlotDraws(SlotLogitsProcessor):
-    """For the second model runner: tracks requests by slot."""
+    """The logits processor for vLLM's second model runner. It knows which request is in which slot."""
 
     def __init__(self, vllm_config: Any, req_states: Any) -> None:
         self.states = req_states
@@ -163,8 +169,9 @@ class SlotDraws(SlotLogitsProcessor):
         return row is not None
 
     def apply(self, logits: torch.Tensor, ctx: Any) -> torch.Tensor:
-        """Draw. The logits are returned unchanged. Without speculative decoding each request has one row, in the
-        batch's order.
+        """Draw tokens for every request. The logits are returned unchanged.
+
+        Without speculative decoding, each request has one row. Rows are in the batch's order.
         """
         rows = []
         for b, slot in enumerate(ctx.idx_mapping_np.tolist()):
@@ -178,8 +185,8 @@ class SlotDraws(SlotLogitsProcessor):
 
 
 class Collector:
-    """The receiving end in the teacher: stores draws by request and position until a request is complete. Lives in one
-    event loop.
+    """Receives draws in the teacher's process and keeps them, by request and position, until a request is complete. It
+    must be used in one event loop.
     """
 
     def __init__(self) -> None:
@@ -193,7 +200,9 @@ class Collector:
         self.task = asyncio.get_running_loop().create_task(self._listen())
 
     def expect(self, key: str, seed: str, spec: LogitsSpec) -> dict[str, Any]:
-        """The arguments that make a request send its draws here under `key`. `seed` is hexadecimal."""
+        """The value of ARGUMENT that makes vLLM's workers send a request's draws here under `key`. `seed` is
+        hexadecimal.
+        """
         self.found[key] = {}
         return {
             "key": key,
@@ -204,7 +213,8 @@ class Collector:
         }
 
     async def take(self, key: str, best: Floats) -> Sampled:
-        """The draws of a completion. `best` is vLLM's largest log-probability at each position.
+        """Wait for the draws of a completion. `best` is the largest log-probability that vLLM returned at each
+        position.
 
         Raises TeacherError when the draws do not arrive.
         """
@@ -222,11 +232,11 @@ class Collector:
         return count_draws(np.stack([found[t][0] for t in range(len(best))]))
 
     def forget(self, key: str) -> None:
-        """Discard all draws of `key`, including later ones."""
+        """Discard all draws of `key`, including draws that arrive later."""
         self.found.pop(key, None)
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop receiving draws."""
         self.task.cancel()
         self.socket.close(linger=0)
         self.folder.cleanup()

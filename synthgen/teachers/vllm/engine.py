@@ -1,11 +1,12 @@
 """Runs vLLM's engine, keeps it busy, and restarts it when it dies.
 
-It runs on an event loop in its own thread, so plain functions and other loops can call it. At most 10% more requests
-are in flight than the engine generates at once. There is no barrier between them.
+The engine is called from an event loop in a thread of its own, so plain functions and other event loops can use it. At
+most 10% more requests are in flight than the engine generates at a time. A waiting request is sent as soon as another
+one is answered.
 
 When the engine dies, every request in flight is a suspect. A new engine is started, and the suspects are retried in
-halves until the request that kills it runs alone. That request gets `Poison`; the others get their answers. Waiting
-requests continue afterwards.
+halves until the request that kills the engine runs alone. That request fails with `Poison`, and the other suspects get
+their answers. Then the waiting requests continue.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-# No log output and no telemetry unless the user sets them; vLLM reads these variables on import.
+# Only warnings are logged and no telemetry is sent, unless the user sets these variables. vLLM reads them on import.
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
@@ -36,19 +37,25 @@ from synthgen.teachers.vllm.flat import positions
 from synthgen.teachers.vllm.parent import children_follow
 from synthgen.teachers.vllm.probe import known, missing, version
 
-_FILL = 1.1  # ratio of requests in flight to requests that the engine generates at once, so a next one is always ready
-_GIVE_UP = 3  # after this many requests in a row that killed the engine, the requests are not the cause
+# Requests in flight for each request that the engine can generate at a time. More than 1, so that the engine never
+# waits for the next request.
+_FILL = 1.1
+_GIVE_UP = 3  # when this many requests in a row have killed the engine, the requests cannot be the cause
 
 Result = TypeVar("Result")
 
 
 class Poison(Exception):
-    """This request killed the engine: it was in flight at two deaths, and ran alone at the second one."""
+    """This request killed the engine. The engine died twice during the request, the second time without other
+    requests.
+    """
 
 
 @dataclass(eq=False)
 class Job:
-    """One request: token ids and SamplingParams. With `draws` = (seed, spec), tokens are drawn at every position."""
+    """One request: token ids and SamplingParams. `draws` is (seed, spec) when tokens must be drawn at every
+    position.
+    """
 
     tokens: list[int]
     params: Any
@@ -57,8 +64,8 @@ class Job:
 
 
 class Engine:
-    """An engine with `AsyncEngineArgs` (a dictionary) as input and finished `RequestOutput`s as output. It starts at
-    the first request.
+    """vLLM's engine. `arguments` are the arguments of `AsyncEngineArgs`. The engine starts at the first request, and it
+    answers each request with a finished `RequestOutput`.
     """
 
     def __init__(self, arguments: dict[str, Any]) -> None:
@@ -79,7 +86,7 @@ class Engine:
         atexit.register(self.close)
 
     def call(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run a coroutine on the engine's loop and wait for its result, from any other thread."""
+        """Run a coroutine on the engine's event loop and wait for its result. For callers in other threads."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -88,7 +95,7 @@ class Engine:
             raise
 
     async def ask(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run a coroutine on the engine's loop and wait for its result, from any other loop."""
+        """Run a coroutine on the engine's event loop and wait for its result. For callers on other event loops."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     def close(self) -> None:
@@ -98,7 +105,7 @@ class Engine:
             self.call(self._stop())
 
     async def ready(self) -> int:
-        """Start the engine if it is not running. Returns the number of requests that may be in flight. Raises
+        """Start the engine if it is not running. Returns the maximum number of requests in flight. Raises
         TeacherError.
         """
         async with self._starting:
@@ -107,10 +114,10 @@ class Engine:
         return self._most
 
     async def run(self, job: Job) -> tuple[Any, Sampled | None]:
-        """The finished RequestOutput, and the draws if the job asks for them.
+        """Return the finished RequestOutput, and the draws if the job asks for them.
 
-        Call this only on the engine's loop. Raises Poison, TeacherError, or vLLM's own error for a request that it
-        rejects.
+        Call this only on the engine's event loop. Raises Poison, TeacherError, or vLLM's own error when vLLM rejects
+        the request.
         """
         await self.ready()
         assert self._slots is not None
@@ -130,7 +137,7 @@ class Engine:
             return await job.answer
 
     async def _fly(self, job: Job) -> tuple[Any, Sampled | None]:
-        """One attempt."""
+        """Make one attempt at a request."""
         if self._llm is None:
             raise EngineDeadError
         number = str(next(self._numbers))
@@ -157,7 +164,7 @@ class Engine:
 
     async def _recover(self) -> None:
         """Start a new engine and find the suspect that kills it."""
-        while self._flying:  # every request in flight gets the error
+        while self._flying:  # wait until every request in flight has received the error
             await asyncio.sleep(0.01)
         suspects, self._suspects = self._suspects, []
         try:
@@ -207,7 +214,7 @@ class Engine:
     def _start(self) -> None:
         try:
             config = AsyncEngineArgs(**known(self.arguments, AsyncEngineArgs)).create_engine_config()
-            if not missing("sampled"):  # each of the two model runners has its own interface
+            if not missing("sampled"):  # vLLM's two model runners need different logits processors
                 name = "SlotDraws" if getattr(config, "use_v2_model_runner", False) else "BatchDraws"
                 config.model_config.logits_processors = [f"{Collector.__module__}:{name}"]
             with children_follow(config):
@@ -232,7 +239,7 @@ class Engine:
     def _shutdown(self) -> None:
         llm, self._llm = self._llm, None
         if llm is not None:
-            with contextlib.suppress(Exception):  # it may already be dead
+            with contextlib.suppress(Exception):  # the engine may already be dead
                 llm.shutdown()
 
     async def _stop(self) -> None:
@@ -248,12 +255,16 @@ def _halves(jobs: list[Job]) -> list[list[Job]]:
 
 
 def largest(flat: Any) -> Floats:
-    """The largest log-probability at every position of a reply whose request asked for one or more."""
+    """The largest log-probability at every position of a reply. The request must have asked for at least one
+    log-probability.
+    """
     return positions(flat)[1][:, 1]
 
 
 def _prompt(tokens: list[int]) -> Any:
-    """Token ids as input of this vLLM. When vLLM accepts rendered prompts, that form saves a hop to another thread."""
+    """Token ids in a form that this vLLM accepts. Versions that have `tokens_input` do not process its result in
+    another thread, which saves time.
+    """
     try:
         from vllm.inputs import tokens_input
     except ImportError:

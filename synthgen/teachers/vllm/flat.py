@@ -1,7 +1,8 @@
 """Converts vLLM's flat log-probabilities to arrays without a loop over tokens. Imports only numpy.
 
-Every position has 1 + k entries. The first is the actual token (drawn, or from the prompt), even when it is also among
-the k most probable tokens. These k follow in order. The first position of a prompt has no entries.
+Every position has 1 + k entries. The first entry is the actual token (sampled, or from the prompt), even when it is
+also among the k most probable tokens. The k most probable tokens follow in order of probability. The first position of
+a prompt has no entries.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from synthgen.logits import Floats, Ints, TopK
 
 
 def positions(flat: Any, first: int = 0) -> tuple[Ints, Floats]:
-    """Ids and log-probabilities, (T, 1 + k) each, from position `first` on. Raises ValueError when positions differ in
-    width, which does not happen for our requests.
+    """Ids and log-probabilities from position `first` on, each (T, 1 + k). Raises ValueError when positions have
+    different numbers of entries. This does not happen for the requests of this package.
     """
     starts, ends = flat.start_indices[first:], flat.end_indices[first:]
     if not starts:
@@ -33,8 +34,8 @@ def positions(flat: Any, first: int = 0) -> tuple[Ints, Floats]:
 def top_k(ids: Ints, logprobs: Floats, vocab_size: int) -> TopK:
     """The k most probable tokens of each position, at temperature 1, from the result of `positions` with k > 0.
 
-    The tail mass is one minus the mass of these tokens. When rounding makes it zero, it is the largest mass that the
-    other ids could have if each were as probable as the last stored one.
+    The tail mass is one minus the mass of these tokens. Rounding errors are limited: the tail mass is never zero, and
+    never larger than if each other id were as probable as the last stored token.
     """
     best, logp = ids[:, 1:], logprobs[:, 1:]
     if (logp[:, 1:] > logp[:, :-1]).any():

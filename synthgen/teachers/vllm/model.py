@@ -1,12 +1,12 @@
-"""The vLLM teacher in this process. It gives the same answers, targets and probabilities as the 'transformers' teacher,
-but faster.
+"""The vLLM teacher. It returns the same kinds of answers, targets and probabilities as the 'transformers' teacher, but
+faster.
 
-This module decodes text itself and stops at token ids, because vLLM's decoding of every candidate costs more than the
-rest of a reply. Log-probabilities are of the raw logits, independent of the sampling parameters. A row's random numbers
-depend on its id, but its bits may change with the other rows in the batch, because vLLM uses different kernels for
-different batches.
+vLLM returns only token ids, and this module decodes them. If vLLM decoded the text of every candidate, this would take
+more time than the rest of a reply. Log-probabilities are those of the raw logits, independent of the sampling
+parameters. A row's random numbers depend only on its id. Its bits may still change with the other rows in the batch,
+because vLLM uses different kernels for different batches.
 
-When the installed vLLM lacks a feature, the error states its version and what it lacks
+When the installed vLLM lacks a feature, an error names vLLM's version and the missing names
 (`synthgen.teachers.vllm.probe`).
 """
 
@@ -37,12 +37,12 @@ from synthgen.teachers.vllm.flat import positions, top_k
 from synthgen.teachers.vllm.probe import known, missing, require, version
 
 _MOST_IDS = 128  # maximum number of token ids in one request for log-probabilities
-_LABEL_TOKENS = 16  # context tokens reserved for a label
+_LABEL_TOKENS = 16  # number of tokens of the model's context that are reserved for a label
 _NEEDED = {"sample": "generate", "classify": "classify", "score": "score"}  # capability -> feature of vLLM
 
 
 class _Failed(Exception):
-    """A request that cannot be answered because of its own content."""
+    """A request cannot be answered because of its own content."""
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(reason)
@@ -50,7 +50,7 @@ class _Failed(Exception):
 
 
 class VllmModel:
-    """A model in vLLM; see `synthgen.teachers.Teacher`. The engine starts with the first request."""
+    """A model that vLLM runs. See `synthgen.teachers.Teacher`. The engine starts at the first request."""
 
     def __init__(self, engine: Engine, tokenizer: Any, identity: Identity, eos: set[int], context: int) -> None:
         self.engine = engine
@@ -58,12 +58,12 @@ class VllmModel:
         self.identity = identity
         self.eos = eos
         self.context = context
-        self.form: dict[str, Any] = {}  # of StructuredOutputsParams
+        self.form: dict[str, Any] = {}  # the arguments of StructuredOutputsParams
         self.can = frozenset({"open_turn", *(name for name, feature in _NEEDED.items() if not missing(feature))})
 
     @classmethod
     def open(cls, section: VllmTeacher, options: TeacherOptions | None = None) -> VllmModel:
-        """Locate the model that the recipe names. Its weights are loaded later. Raises TeacherError."""
+        """Locate the model that the recipe names. Its weights are loaded at the first request. Raises TeacherError."""
         require("generate")
         if strange := [name for name in section.extra if name not in known(section.extra, AsyncEngineArgs)]:
             raise TeacherError(
@@ -103,7 +103,7 @@ class VllmModel:
         self.engine.close()
 
     def render(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a prompt in the model's chat template, up to where the answer begins."""
+        """Token ids of a prompt in the model's chat template, up to the place where the answer begins."""
         return render(self.tokenizer, messages)
 
     def sample(
@@ -112,13 +112,15 @@ class VllmModel:
         spec: LogitsSpec | None,
         tick: Tick = no_tick,
     ) -> list[Reply]:
-        """One reply a request. A prompt that is too long, is rejected or kills the engine gives a failure, not an
-        exception.
+        """One reply for each request. When a request is too long, is rejected by vLLM or kills the engine, its reply
+        has a failure. No exception is raised.
         """
         return self._together(requests, spec, tick)
 
     def classify(self, requests: Sequence[Request]) -> list[Reply]:
-        """p(label) = product of the probabilities of its tokens after the prompt, normalized over the labels."""
+        """One reply for each request. p(label) is the product of the probabilities of the label's tokens after the
+        prompt, normalized over the labels.
+        """
         return self._together(requests, None, no_tick)
 
     def score(
@@ -127,19 +129,22 @@ class VllmModel:
         spec: LogitsSpec | None,
         tick: Tick = no_tick,
     ) -> list[Reply]:
-        """Log-probabilities of each request's completion, and the top-k along it if `spec` asks for them.
+        """One reply for each request, with the log-probabilities of its completion's tokens, and with the top-k along
+        the completion if `spec` is given.
 
-        vLLM computes the whole prompt again for this, because its prefix cache holds no logits. It also generates one
-        more token, so the context must have room for it.
+        vLLM computes the whole prompt again for this, because its prefix cache holds no logits. vLLM also generates one
+        token after the completion, so the context must have room for one more token.
         """
         return self._together(requests, spec, tick)
 
     async def start(self) -> int:
-        """Start the engine. Returns 10% more requests than it generates at once, so a next one is always ready."""
+        """Start the engine. Returns the number of requests to keep in flight. It is 10% larger than the number that the
+        engine generates at a time, so that the engine never waits for the next request.
+        """
         return await self.engine.ask(self.engine.ready())
 
     async def ask(self, request: Request, spec: LogitsSpec | None, tick: Tick) -> Reply:
-        """The reply to one request of any kind, from any event loop. Many calls may run at once."""
+        """The reply to one request of any kind. May be called from any event loop. Many calls may run concurrently."""
         self._check(request.kind, spec)
         [prompt] = render_each(self.tokenizer, [(request.messages, request.open_turn)])
         return await self.engine.ask(self._answer(request, prompt, spec, tick))
@@ -162,7 +167,7 @@ class VllmModel:
             return Reply(failure=(failed.kind, failed.reason))
 
     async def _run(self, job: Job) -> tuple[Any, Sampled | None]:
-        """Call `Engine.run`. Raises `_Failed` for errors that the request caused."""
+        """Call `Engine.run`. Raises `_Failed` when the request itself caused an error."""
         try:
             return await self.engine.run(job)
         except Poison:
@@ -172,7 +177,7 @@ class VllmModel:
             raise _Failed("bad_request", str(error).strip()[:500]) from None
 
     def _check(self, kind: str, spec: LogitsSpec | None) -> None:
-        """Raise TeacherError when the request needs something that this vLLM version, or any version, lacks."""
+        """Raise TeacherError when this version of vLLM, or every version, lacks a feature that the request needs."""
         require(_NEEDED[kind])
         if spec is None or kind == "classify":
             return
@@ -193,7 +198,7 @@ class VllmModel:
         if failure := self._too_long(prompt, int(request.sampling["max_new_tokens"])):
             return Reply(failure=failure)
         draws = (request.id, spec) if spec and spec.kind == "sampled" else None
-        # only answers that become rows are constrained, not intermediate steps
+        # Only answers that become rows must have the required form, not the answers of steps.
         form = self.form if request.target else {}
         params = sample_params(request, spec, self.eos, self.identity["vocab_size"], form)
         output, drawn = await self._run(Job(prompt, params, draws))
@@ -216,8 +221,8 @@ class VllmModel:
         labels = [tuple(self.tokenizer(name, add_special_tokens=False)["input_ids"]) for name in request.labels]
         if len(set(labels)) < len(labels) or not all(labels):
             named = ", ".join(request.labels)
-            raise TeacherError(f"labels {named} are not distinct token sequences", "rename generate.labels")
-        nexts: dict[tuple[int, ...], list[int]] = {}  # tokens at the start of a label -> possible next tokens
+            raise TeacherError(f"labels {named} are not distinct token sequences", "rename some of generate.labels")
+        nexts: dict[tuple[int, ...], list[int]] = {}  # beginning of a label -> the tokens that follow it in labels
         for label in labels:
             for place, token in enumerate(label):
                 known = nexts.setdefault(label[:place], [])
@@ -232,7 +237,9 @@ class VllmModel:
         return Reply(request.labels[best], prompt, list(labels[best]), "stop", None, probs.tolist())
 
     async def _next(self, prompt: list[int], before: tuple[int, ...], ids: list[int]) -> dict[tuple[int, ...], float]:
-        """Log-probability of each of `ids` after the prompt and the tokens `before`, as part of the whole sequence."""
+        """The log-probability of each of `ids` after the prompt and the tokens `before`. The keys are the tokens
+        `before` and the id.
+        """
         params = SamplingParams(
             temperature=0.0,
             max_tokens=1,
@@ -276,11 +283,11 @@ class VllmModel:
     def _too_long(self, prompt: Sequence[int], new: int) -> tuple[str, str] | None:
         if len(prompt) + new <= self.context:
             return None
-        return "context", f"prompt of {len(prompt)} tokens and {new} new ones exceed the context of {self.context}"
+        return "context", f"prompt of {len(prompt)} tokens and {new} new tokens exceed the context of {self.context}"
 
 
 def arguments(section: VllmTeacher, model: str) -> dict[str, Any]:
-    """The arguments of `AsyncEngineArgs`; null keys are left to vLLM's defaults."""
+    """The arguments of `AsyncEngineArgs`. Keys that are null in the recipe are left out, so vLLM uses its defaults."""
     wanted = {
         "model": model,
         "revision": section.revision,
@@ -307,7 +314,7 @@ def sample_params(
 ) -> SamplingParams:
     """The parameters of one request: the recipe's sampling, and the part of the distribution to return."""
     more: dict[str, Any] = {}
-    if spec:  # the largest log-probability shows which position draws belong to
+    if spec:  # draws need the largest log-probability, which shows to which position they belong
         more = {"logprobs": min(spec.k, vocab_size) if spec.kind == "topk" else 1, "flat_logprobs": True}
     if form:
         from vllm.sampling_params import StructuredOutputsParams
@@ -326,7 +333,7 @@ def sample_params(
 
 
 def _ends(name: str, more: dict[str, Any], tokenizer: Any) -> set[int]:
-    """Token ids that end an answer, from the checkpoint and the tokenizer."""
+    """The token ids that end an answer, from the checkpoint's generation config and from the tokenizer."""
     try:
         found = GenerationConfig.from_pretrained(name, **more).eos_token_id
     except OSError:  # the checkpoint has no generation config
@@ -335,7 +342,7 @@ def _ends(name: str, more: dict[str, Any], tokenizer: Any) -> set[int]:
 
 
 async def _all(work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
-    """Results in order. The first error cancels the rest."""
+    """Run coroutines concurrently. Returns their results in order. The first error cancels the other coroutines."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
         return await asyncio.gather(*tasks)
@@ -347,5 +354,5 @@ async def _all(work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
 
 
 def open_vllm(section: VllmTeacher, options: TeacherOptions) -> VllmModel:
-    """Locate the model that the recipe names. Its weights are loaded later. Raises TeacherError."""
+    """Locate the model that the recipe names. Its weights are loaded at the first request. Raises TeacherError."""
     return VllmModel.open(section, options)

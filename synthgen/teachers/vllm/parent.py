@@ -1,9 +1,9 @@
 """Ends vLLM's engine process when its parent process ends for any reason.
 
-Without this, an engine whose parent was killed would wait for requests forever and keep the model in memory. vLLM ties
-its workers to the engine, but not the engine to its parent. A process that is started while `children_follow` is active
-watches its parent in a thread. A forked process begins to watch at once, through a hook of `os`. A spawned process
-begins when it unpickles its configuration, before it waits for anything.
+vLLM ends its workers when the engine ends, but it does not end the engine when the engine's parent is killed. Such an
+engine would wait for requests forever and keep the model in memory. Therefore a process that is started while
+`children_follow` is active watches its parent in a thread. A forked process begins to watch immediately, through
+`os.register_at_fork`. A spawned process begins when it unpickles its configuration, before it waits for anything.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from contextlib import contextmanager
 from typing import Any
 
 _NAME = "SYNTHGEN_VLLM_PARENT"  # environment variable with the process id of the parent
-_LOOK = 0.2  # seconds
+_LOOK = 0.2  # seconds between two checks of the parent process
 _hooked = False
 
 
 @contextmanager
 def children_follow(config: Any) -> Iterator[None]:
-    """Processes started inside this context end with this process, if they are forked or receive `config`, a
+    """A context in which every started process ends when this process ends, if it is forked or receives `config`, a
     VllmConfig.
     """
     global _hooked
@@ -39,7 +39,7 @@ def children_follow(config: Any) -> Iterator[None]:
 
 
 class _Watching(dict[str, Any]):
-    """A dictionary that starts the watch when it is unpickled."""
+    """A dictionary. A process that unpickles it begins to watch its parent."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickled, (dict(self),)
@@ -51,10 +51,10 @@ def _unpickled(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _begin() -> None:
-    """Start to watch the parent, if this process should and does not yet."""
+    """Begin to watch the parent, if the environment names it and this process does not watch it yet."""
     parent = int(os.environ.get(_NAME, "0"))
     if parent and parent != os.getpid():
-        del os.environ[_NAME]  # vLLM itself ties an engine's workers to the engine
+        del os.environ[_NAME]  # the engine's workers need not watch it, because vLLM ends them with the engine
         threading.Thread(target=_watch, args=(parent,), name="synthgen-parent", daemon=True).start()
 
 

@@ -1,4 +1,6 @@
-"""Tests the features of the installed vLLM by its signatures. A missing feature is named in an error, never skipped."""
+"""Tests which features the installed vLLM has, by the names in its interface. A request that needs a missing feature
+raises an error, which names the feature.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import Any
 
 from synthgen.errors import TeacherError
 
-# What each feature needs: fields of SamplingParams, fields of AsyncEngineArgs, and attributes as module:name.
+# The names that each feature needs: fields of SamplingParams, fields of AsyncEngineArgs, and attributes as module:name.
 _NEEDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "generate": (
         ("temperature", "top_p", "max_tokens", "seed", "stop_token_ids", "detokenize", "output_kind"),
@@ -41,13 +43,13 @@ _WHAT = {
 
 
 def version() -> str:
-    """The installed vLLM."""
+    """The version of the installed vLLM."""
     return str(importlib.import_module("vllm").__version__)
 
 
 @cache
 def missing(feature: str) -> tuple[str, ...]:
-    """The names that `feature` needs and this vLLM lacks; empty when the feature is available."""
+    """The names that `feature` needs and that this vLLM lacks. Empty when this vLLM has the feature."""
     params, args, places = _NEEDS[feature]
     from vllm import SamplingParams
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -61,7 +63,7 @@ def missing(feature: str) -> tuple[str, ...]:
 
 
 def require(feature: str) -> None:
-    """Raise TeacherError, which names the version and what is missing, unless this vLLM has the feature."""
+    """Raise TeacherError unless this vLLM has the feature. The error names vLLM's version and the missing names."""
     if lacks := missing(feature):
         raise TeacherError(
             f"vLLM {version()} cannot {_WHAT[feature]}: it has no {', '.join(lacks)}",
@@ -70,7 +72,7 @@ def require(feature: str) -> None:
 
 
 def known(values: dict[str, Any], kind: type) -> dict[str, Any]:
-    """The items of `values` that `kind` accepts. Use it only for options whose absence does not change rows."""
+    """The items of `values` whose names `kind` accepts. Use this only for options that do not change rows."""
     return {name: value for name, value in values.items() if name in _fields(kind)}
 
 
