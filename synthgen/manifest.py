@@ -48,7 +48,7 @@ class Facts(TypedDict):
     counts: dict[str, int]
     rejected_by: NotRequired[dict[str, int]]
     thresholds: NotRequired[dict[str, object]]
-    cost_usd: NotRequired[float]
+    cost_usd: NotRequired[float | None]
 
 
 class Manifest(Facts):

@@ -24,8 +24,8 @@ from parity import ANSWER_TASK, ASK, END, EXPLAIN_TASK, BitTokenizer, answer, mo
 from torch import Tensor
 
 from distill.data import Example
-from distill.streaming.batches import Order
 from distill.output_layer import completion_states
+from distill.streaming.batches import Order
 from distill.targets.stored import FromStored, batch_loss
 
 ARMS = ("answer", "rationale", "step-by-step", "rationale-shuffled", "step-by-step-shuffled")

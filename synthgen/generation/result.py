@@ -55,7 +55,9 @@ class Generation:
         )
         text = f"{self.folder}: {counts['rows']:,} rows" + (f" ({splits})" if splits else "")
         text += f", {counts['tokens']:,} tokens, {counts['failures']:,} failures"
-        return text if self.cost_usd is None else f"{text}, ${self.cost_usd:.4f}"
+        if "cost_usd" not in self.manifest:
+            return text
+        return f"{text}, cost unknown" if self.cost_usd is None else f"{text}, ${self.cost_usd:.4f}"
 
     def to_dict(self) -> dict[str, Any]:
         """The object that `--json` prints: the manifest, and the facts about this call."""

@@ -86,15 +86,15 @@ def facts(inputs: Inputs, folder: Path, teachers: casting.Teachers) -> Facts:
         "counts": counts,
     }
     if paid:
-        stated["cost_usd"] = round(cost, 6)
+        stated["cost_usd"] = None if cost is None else round(cost, 6)
     return stated
 
 
-def _counts(folder: Path) -> tuple[dict[str, int], float]:
+def _counts(folder: Path) -> tuple[dict[str, int], float | None]:
     """Return (counts, cost in dollars) over all shards. The counts are the numbers of rows, tokens, rows of each split,
-    and failures. Raises CorpusError when a row occurs twice.
+    and failures. The cost is None when the cost of any row is unknown. Raises CorpusError when a row occurs twice.
     """
-    rows = tokens = 0
+    rows = tokens = unknown = 0
     splits: dict[str, int] = {}
     cost = 0.0
     ids: list[pa.Array] = []
@@ -107,6 +107,7 @@ def _counts(folder: Path) -> tuple[dict[str, int], float]:
         name = f"rows_{path.stem.rsplit('-', 1)[0]}"
         splits[name] = splits.get(name, 0) + table.num_rows
         cost += pc.sum(table["cost_usd"]).as_py() or 0.0
+        unknown += table["cost_usd"].null_count
         ids += table["id"].chunks
     distinct = pc.count_distinct(pa.chunked_array(ids, pa.string())).as_py()
     if distinct != rows:
@@ -115,4 +116,4 @@ def _counts(folder: Path) -> tuple[dict[str, int], float]:
         )
     failures = sum(pq.read_metadata(path).num_rows for path in folder.glob("failures/*.parquet"))
     kept = {name: count for name, count in sorted(splits.items()) if count}  # a split without rows is left out
-    return {"rows": rows, "tokens": tokens, **kept, "failures": failures}, cost
+    return {"rows": rows, "tokens": tokens, **kept, "failures": failures}, None if unknown else cost

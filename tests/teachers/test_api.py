@@ -123,7 +123,10 @@ def test_dollars_without_a_price_are_refused_before_anything_is_sent(serve, tmp_
     with pytest.raises(RecipeError, match=r"price of 'm' is not known"):
         generated(tmp_path, server, teacher={"prices": None}, generate={"budget": {"usd": 1}})
     assert server.stats()["requests"] == 0
-    rows, _, _ = generated(tmp_path, server, name="free", teacher={"prices": None})
+    rows, _, manifest = generated(tmp_path, server, name="free", teacher={"prices": None})
+    assert manifest["cost_usd"] is None, "no price is not the price 0"
+    found = synthgen.generate(synthgen.load_recipe(tmp_path / "task" / "recipe.yaml"), tmp_path / "free")
+    assert found.text().endswith(", cost unknown")
     assert {r.cost_usd for r in rows} == {None}
 
 
