@@ -1,5 +1,5 @@
-"""Write docs/recipe.md and data/recipe.schema.json from the recipe's classes and tables; with --check, fail when one
-of them is stale.
+"""Write docs/recipe.md and data/recipe.schema.json from the recipe's classes and tables. With --check, fail when one of
+the two files is stale.
 
 python docs/recipe.py
 """
@@ -50,7 +50,7 @@ def render() -> str:
 
 
 def _section(path: str, field: dict[str, Json], definitions: dict[str, Json]) -> Iterator[str]:
-    """The sections that a key holds, and those inside it."""
+    """Describe the section that a key holds, and the sections inside it."""
     name = _reference(field)
     if not name:
         return
@@ -81,7 +81,7 @@ def _table(section: dict[str, Json], prefix: str) -> Iterator[str]:
 
 def _default(field: dict[str, Json]) -> str:
     value = field.get("default")
-    if "default" not in field or (isinstance(value, dict) and value):  # a section's keys have their own
+    if "default" not in field or (isinstance(value, dict) and value):  # the default of a section is in the rows of its keys
         return "–"
     text = json.dumps(value, ensure_ascii=False)
     return f"`{text[1:-1] if isinstance(value, str) and value else text}`"
@@ -134,7 +134,7 @@ def _cell(text: str) -> str:
 
 
 def _reference(field: dict[str, Json]) -> str:
-    """Name of the section that a key, or each entry of its list, holds; '' where it holds none."""
+    """Name of the section that a key, or each entry of its list, holds; '' when the key holds no section."""
     for part in (field, *(field.get("anyOf") or []), field.get("items") or {}):
         if isinstance(part, dict) and isinstance(part.get("$ref"), str):
             return str(part["$ref"]).rpartition("/")[2]
@@ -142,7 +142,7 @@ def _reference(field: dict[str, Json]) -> str:
 
 
 def _branches(field: dict[str, Json], definitions: dict[str, Json]) -> Iterator[tuple[str, str, dict[str, Json]]]:
-    """(entry's name, key that names it, its section) of a key that is chosen from a table."""
+    """Yield (name of the entry, key that names the entry, its section) for a key whose section a table decides."""
     for branch in _list(field["allOf"]):
         condition = _object(_object(_object(branch)["if"])["properties"])
         key = next(iter(condition))
@@ -151,7 +151,10 @@ def _branches(field: dict[str, Json], definitions: dict[str, Json]) -> Iterator[
 
 
 def _engines(field: dict[str, Json], definitions: dict[str, Json]) -> Iterator[str]:
-    yield "`teacher` is one section, `teachers` maps names to such sections. `engine` decides which keys one has.\n"
+    yield (
+        "`teacher` is one section. `teachers` maps names to such sections. The key `engine` decides which other keys "
+        "a section has.\n"
+    )
     for name, key, section in _branches(field, definitions):
         yield f"### {key}: {name}{' (when left out)' if key not in _list(section.get('required')) else ''}\n"
         yield f"{section['description']} {_offer(ENGINES[name])}\n"
@@ -162,7 +165,7 @@ def _engines(field: dict[str, Json], definitions: dict[str, Json]) -> Iterator[s
 
 
 def _offer(engine: Engine) -> str:
-    """What an engine gives, from its entry."""
+    """Sentences on the capabilities of an engine, from its entry."""
     kinds = (["`kind: sampled`"] if engine.draws else []) + (["`kind: topk`"] if engine.top_k else [])
     temperature = "" if engine.any_temperature else ", top-k at temperature 1 only"
     logits = f"`logits` of {' and '.join(kinds)}{temperature}" if kinds else "no `logits`"
@@ -205,7 +208,7 @@ def _kinds(field: dict[str, Json], definitions: dict[str, Json]) -> Iterator[str
 
 
 def _learning(kind: Kind) -> str:
-    """What a kind of student learns from, from its entry."""
+    """A sentence on what a kind of student learns from, made from its entry."""
     strategies = [f"`{name}`" for name, entry in STRATEGIES.items() if entry.rows == kind.learns_from]
     which = f" (strategy {', '.join(strategies)})" if len(strategies) < 4 else ""
     keys = ", ".join(f"`{key}`" for key in kind.accepts)

@@ -55,8 +55,9 @@ def normalize(text: str) -> str:
 def matches(answer: str | None, reference: str) -> bool:
     """Whether `answer` agrees with `reference`.
 
-    A reference that is only a number is compared by value with the last number of the answer. Any other reference must
-    equal the answer or begin it ("Tuesday." and "Tuesday, because …" match, "not Tuesday" does not).
+    A reference that is only a number is compared by value with the last number in the answer's first line. For any
+    other reference, the answer must begin with the reference's words: with the reference "Tuesday", the answers
+    "Tuesday." and "Tuesday, because …" match, and "not Tuesday" does not.
     """
     if not answer:
         return False
