@@ -30,7 +30,7 @@ class AuditSection(Section):
         BeforeValidator(_word),
         WithJsonSchema({"enum": ["yes", "no", "unknown", True, False]}),
     ] = "unknown"
-    """Whether the student competes with the teacher's provider. The terms of some providers forbid it."""
+    """Whether the student competes with the teacher's provider. The terms of some providers forbid such students."""
     student_family: str = ""
     """Model family of the student, for terms that allow the teacher's output to train only models of its family."""
     student_name: str = ""

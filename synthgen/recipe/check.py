@@ -50,7 +50,7 @@ def _scoring_teachers_do_not_answer(recipe: Recipe) -> Iterator[Problem]:
     for place, name in enumerate(scoring(recipe)):
         if name in answering(recipe) and STRATEGIES[recipe.strategy].answered_by == "one":
             yield Problem(
-                f"teacher '{name}' answers, so its distributions are stored in any case: leave '{name}' out here",
+                f"teacher '{name}' answers, so its distributions are stored in any case: leave this name out",
                 (f"logits.score_by.{place}", "mixture"),
             )
 

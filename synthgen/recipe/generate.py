@@ -17,7 +17,7 @@ class Budget(Section):
     usd: Annotated[float, Field(ge=0)] | None = None
     """US dollars. The prices of every paid teacher must be known."""
     tokens: Count | None = None
-    """Tokens of prompts and completions together."""
+    """Number of tokens of prompts and completions together."""
 
 
 class GenerateSection(Section):

@@ -53,7 +53,7 @@ class Recipe(Section):
     generate: GenerateSection = GenerateSection()
     """How the teacher is asked."""
     steps: StepsSection = StepsSection()
-    """The further steps of strategies that ask more than once."""
+    """Settings for strategies that send more than one request about a seed."""
     logits: LogitsSection | None = LogitsSection()
     """What is stored of the teacher's distributions. When left out, draws are stored if every answering teacher can
     draw from its full distribution; otherwise nothing is stored.

@@ -39,7 +39,7 @@ class SeedSource(Section):
     reference: str | None = None
     """Column with the correct answer, or with a list of accepted answers."""
     fields: dict[str, str] = {}
-    """Variable of a template → column that has its value, for variables that are not named like their columns."""
+    """Variable of a template → column. Needed only for a variable whose column has another name."""
     limit: Count | None = None
     """Read only this many rows, from the beginning."""
     on_bad_lines: Literal["error", "skip"] = "error"

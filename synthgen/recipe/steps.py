@@ -1,4 +1,4 @@
-"""Section `steps`: the further requests of strategies that ask more than once about a seed."""
+"""Section `steps`: settings for strategies that send more than one request about a seed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from synthgen.tables.section import Count, Section
 
 
 class StepsSection(Section):
-    """The further requests of strategies that ask more than once about a seed. docs/recipe.md says which strategy reads
-    which key.
+    """Settings for strategies that send more than one request about a seed. The table of strategies in docs/recipe.md
+    says which strategy reads which key.
     """
 
     candidates: Count = 4

@@ -26,7 +26,7 @@ class TrainSection(Section):
     + (1 − kd_weight) · cross-entropy on the teacher's tokens."""
 
     student: Annotated[Student, chosen_by(KINDS, "kind")] = DecoderStudent()
-    """The kind of student, and what it is made from."""
+    """The kind of student, and what it starts from."""
     rationale: RationaleSection | None = None
     """How the student learns from the reasoning before each answer."""
     kd_weight: Share = 0.9

@@ -158,11 +158,11 @@ class ReplayTeacher(AnyTeacher):
     path: PathName
     """A corpus folder, or a JSONL file of {"prompt": text of the last message, "text": reply}."""
     model: str = "replay"
-    """Name that the rows give as their teacher."""
+    """Name of the teacher in the rows."""
     max_in_flight: Count = 64
     """Maximum number of requests that are answered at the same time."""
     latency: Annotated[float, Field(ge=0)] = 0.0
-    """Seconds that every reply takes."""
+    """Number of seconds that every reply takes."""
 
 
 LocalTeacher = TeacherSection | VllmTeacher
