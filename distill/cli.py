@@ -31,8 +31,9 @@ def main() -> None:
     distill eval runs/first
     distill export runs/first --to onnx
 
-    Every option can be set by an environment variable. Its name is SYNTHGEN_DISTILL, the command and the option's long
-    name, in capitals and joined by `_`, such as SYNTHGEN_DISTILL_TRAIN_FRESH=1.
+    Every option can be set by an environment variable. The variable's name has three parts in capitals, joined by `_`:
+    SYNTHGEN_DISTILL, the command and the option's long name. For example, SYNTHGEN_DISTILL_TRAIN_FRESH=1 sets --fresh
+    of `train`.
     """
 
 

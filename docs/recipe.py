@@ -81,7 +81,7 @@ def _table(section: dict[str, Json], prefix: str) -> Iterator[str]:
 
 def _default(field: dict[str, Json]) -> str:
     value = field.get("default")
-    if "default" not in field or (isinstance(value, dict) and value):  # the keys have defaults
+    if "default" not in field or (isinstance(value, dict) and value):  # the section's keys have defaults
         return "–"
     text = json.dumps(value, ensure_ascii=False)
     return f"`{text[1:-1] if isinstance(value, str) and value else text}`"
@@ -217,7 +217,7 @@ def _learning(kind: Kind) -> str:
 
 def _divergences() -> Iterator[str]:
     kinds = ("topk", "sampled", "dense")
-    yield "Values of `train.loss`, and the kinds of distribution from which each can be computed:\n"
+    yield "Distributions from which each value of `train.loss` can be computed (`train.online` uses full ones):\n"
     yield "| loss | `logits.kind: topk` | `logits.kind: sampled` | `train.online` |"
     yield "|---|---|---|---|"
     for name, reasons in TABLE.items():

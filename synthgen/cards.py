@@ -55,9 +55,9 @@ def markdown_table(
 def write_dataset_card(folder: Path, manifest: Manifest, title: str) -> None:
     """Write README.md with the YAML that makes `load_dataset(folder)` work.
 
-    Each configuration has a `description`, a field of every dataset builder. It holds a hash of the corpus's files.
-    `datasets` finds the cached data of a local folder by its `configs` alone, not by path, time or content. Without the
-    hash, `datasets` would return the cached rows of another corpus that has the same splits.
+    Each configuration has a `description`, which holds a hash of the corpus's files. (Every dataset builder has this
+    field.) `datasets` finds the cached data of a local folder by its `configs` alone, not by path, time or content.
+    Without the hash, `datasets` would return the cached rows of another corpus that has the same splits.
     """
     about = f"Rows of the corpus whose files have the sha256 {durable.digest(manifest['files'])}"
     configs = []

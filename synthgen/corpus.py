@@ -7,8 +7,8 @@ A shard holds the rows of a contiguous range of requests of one split. Its data 
 which are its files in logits/, failures/ and rejected/, are written first, and the data file last. Renaming the data
 file to its final name commits the shard. The data file holds the sha256 of each companion, so an altered or exchanged
 companion is detected even before there is a manifest. `inputs.json` holds the inputs that the folder was started with.
-`manifest.json` is written after all shards. It lists every file of a shard with its number of rows, its size in bytes
-and its sha256. Progress is always read from the files; no counter is stored.
+`manifest.json` is written after all shards. It lists every file of every shard with its number of rows, its size in
+bytes and its sha256. Progress is always read from the files; no counter is stored.
 """
 
 from __future__ import annotations
@@ -368,7 +368,7 @@ def resolve(path: Path, prefer: Sequence[str] = ("curated", "generated")) -> Pat
     In a run folder, this is the first folder of `prefer` that is finished, or else the first that exists.
     """
     if (path / "data").is_dir():
-        return path.resolve() if path.name in ("", "..") else path  # the path "." has no name
+        return path.resolve() if path.name in ("", "..") else path  # resolve paths such as ".", which has no name
     for name in prefer:
         if (path / name / "manifest.json").exists():
             return path / name

@@ -78,7 +78,7 @@ def close(word: str, known: Iterable[str]) -> list[str]:
     Parts of a name are joined by `_`. These kinds of names are tried in order, and the first kind that finds a name is
     returned:
 
-    - Names that `word` misspells. They have the same number of parts, and each part differs by few edits. An edit
+    - Names that `word` misspells. They have as many parts as `word`, and each part differs by few edits. An edit
       changes, omits or adds a letter, or swaps two neighbors. Short parts allow fewer edits, so that top_k does not
       match top_p, and min_ does not match max_.
     - Names with parts that the parts of `word` equal, begin or misspell ('epoch' finds num_train_epochs).
@@ -112,7 +112,7 @@ def _misspelled(word: str, name: str) -> int | None:
     edits = 0
     for part, other in zip(parts, wanted, strict=True):
         count, length = _edits(part, other), min(len(part), len(other))
-        # A part of any length may have two swapped letters, a doubled letter or an omitted letter, but no other letter.
+        # A part of any length may have swapped letters, a doubled letter or an omitted letter, but no changed letter.
         slip = count == 1 and (set(part) == set(other) or (length > 1 and len(part) != len(other)))
         if count > (0 if length < 4 else 1 if length < 6 else 2) and not slip:
             return None
@@ -129,7 +129,7 @@ def _stands_for(one: str, part: str) -> bool:
     if one == part or (len(one) > 2 and part.startswith(one)) or (len(one) > 4 and _edits(one, part) == 1):
         return True
     shared = next((n for n, (a, b) in enumerate(zip(one, part, strict=False)) if a != b), min(len(one), len(part)))
-    return shared > 4 and shared >= 0.75 * min(len(one), len(part))  # such as 'evaluation' and 'evaluate'
+    return shared > 4 and shared >= 0.75 * min(len(one), len(part))  # so that 'evaluation' matches 'evaluate'
 
 
 def _edits(a: str, b: str) -> int:

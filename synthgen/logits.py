@@ -4,8 +4,8 @@ A row with T completion tokens has T distributions. Entry t is the distribution 
 There are two kinds of storage:
 
 - `Sampled`: at each position, N draws from softmax(logits / temperature), stored as unique ids and their counts.
-  counts / N is an unbiased estimate of every probability. The expected gradient of the cross-entropy against it is
-  therefore the gradient of the full KL (random-sampling distillation, ACL 2025). The counts are stored exactly.
+  counts / N is an unbiased estimate of every probability. With these estimates as targets, the expected gradient of the
+  cross-entropy is the gradient of the full KL (random-sampling distillation, ACL 2025). The counts are stored exactly.
 - `TopK`: at each position, the K largest log-probabilities at temperature 1. Training may use another temperature. For
   that temperature the log of the residual mass and the log-normalizer are stored too, because they depend on all
   tokens. Log-probabilities are stored as multiples of 1/512 nat. Their error is at most `STORAGE_ERROR` for values
@@ -36,7 +36,7 @@ from synthgen.errors import CorpusError
 FORMAT = "logits-v2"
 _STEP = 1 / 512
 STORAGE_ERROR = _STEP / 2  # nats, for log-probabilities above FLOOR
-FLOOR = -32.0  # nats: a probability of 1e-14; smaller values are stored as this one
+FLOOR = -32.0  # nats, a probability of about 1e-14; smaller log-probabilities are stored as this value
 _ROW_GROUP_BYTES = 64 << 20
 
 Ints = np.ndarray[Any, np.dtype[Any]]
@@ -100,7 +100,8 @@ class LogitsMeta(TypedDict):
     size, and the layout of the arrays.
 
     For merged distributions, `teachers` are the merged teachers. For a teacher with another tokenizer,
-    `teacher_vocab_size` is the width of its own logits. "dense" means the full distributions of a live teacher.
+    `teacher_vocab_size` is the width of that teacher's own logits. "dense" means the full distributions of a live
+    teacher.
     """
 
     kind: Literal["sampled", "topk", "dense"]
@@ -179,7 +180,7 @@ def _from_planes(blobs: dict[str, bytes], name: str, width: int) -> Ints:
 
 
 def _quantize(logprobs: Floats) -> Ints:
-    """Log-probabilities (<= 0) as numbers of steps below zero; -inf becomes the floor."""
+    """Convert log-probabilities (<= 0) to numbers of steps below zero. -inf becomes the floor."""
     return np.clip(np.rint(np.maximum(-logprobs, 0) / _STEP), 0, -FLOOR / _STEP).astype(np.int64)
 
 
@@ -264,7 +265,7 @@ def compression_level(table: pa.Table) -> int:
     """The zstd level for a shard of distributions.
 
     Compared with level 9, level 15 makes draws and a top-20 3% smaller, a top-64 2% smaller, and a top-128 no smaller.
-    For the largest, level 15 would take more time than all other work on the distributions.
+    For a larger k, level 15 would take more time than all other work on the distributions.
     """
     found = json.loads((table.schema.metadata or {}).get(FORMAT.encode(), b"{}"))
     return 9 if found.get("k", 0) > 32 else 15

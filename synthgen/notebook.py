@@ -256,7 +256,7 @@ class OpenRun:
 
     @property
     def _student_folder(self) -> Path | None:
-        """The student's folder: RUN/student, or the folder with the rows itself when a data set was trained on."""
+        """The student's folder: RUN/student. For a student that was trained on a data set, it also holds the rows."""
         folders = (self._run / "student", self._run)
         return next((folder for folder in folders if (folder / "training.json").exists()), None)
 

@@ -39,7 +39,7 @@ class Run:
         return {"folder": str(self.folder), "seconds": self.seconds, "audit": self.audit, "worked": self.worked}
 
     def text(self) -> str:
-        """One line for people."""
+        """The result in one line of text."""
         times = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in self.seconds.items())
         state = "" if self.worked else "already complete; nothing to do. "
         return f"{self.folder}: {state}audit {self.audit}. {times}"
@@ -150,7 +150,9 @@ def run(recipe: Recipe, out: str | Path, *, fresh: bool = False, repair: bool = 
 
 
 def _train(recipe: Recipe, folder: Path, stages: _Stages, ui: UI) -> None:
-    """The only place where synthgen calls distill. An existing student is recognized without loading torch."""
+    """Train and evaluate the student. Only this function of synthgen calls distill. A finished student is recognized
+    without loading torch.
+    """
     from synthgen.errors import missing_extra
 
     def trained(again: bool) -> None:

@@ -88,7 +88,7 @@ class Prompt:
         if pieces is not None:
             try:
                 return "".join([str(fields[p.text]) if p.is_variable else p.text for p in pieces]).strip()
-            except KeyError:  # Jinja makes the message for this error
+            except KeyError:  # a variable is missing: Jinja describes the error below
                 pass
         where = f"template {self.name}/{name}.j2"
         try:

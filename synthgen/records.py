@@ -2,7 +2,7 @@
 
 A `Record` holds a prompt with its completion, its teacher, its sources, and the verdicts of curation. A row from
 another data set has the same columns; columns with unknown values (`teacher`, `strategy`, …) are null. The user's own
-columns are stored beside them (`Record.own`).
+columns are stored beside these columns (`Record.own`).
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Span(TypedDict):
 
 
 class Reason(TypedDict):
-    """One reason why a row was rejected. The column `verdicts` is a list of these.
+    """One reason why a row was rejected. The column `verdicts` is a list of reasons.
 
     `check` is the check or sweep that rejected the row, and `rule` names the rule within it. `score` is the measured
     value, `threshold` the limit that the value crossed, `matched_id` the id of a row that is too similar, `span` the

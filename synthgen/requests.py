@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple
 from synthgen.records import Message, Sampling, Source
 
 Kind = Literal["sample", "classify", "embed", "score"]
-"""The task of the teacher: write a completion, give probabilities of labels, embed a text, or give the
-log-probabilities of a given completion.
+"""What the teacher does: write a completion (sample), give probabilities of labels (classify), embed a text (embed), or
+give the log-probabilities of a given completion (score).
 """
 
 Tool = Mapping[str, object]
@@ -60,7 +60,7 @@ class Lineage(NamedTuple):
     """The origin of a request, and the values that its row has besides the reply.
 
     `prompt` is the student's prompt. `parents` are the ids of the earlier requests that this one depends on. Rows with
-    the same `group_id` are kept or dropped together; `pair_role` is the row's role in the group.
+    the same `group_id` are kept or rejected together; `pair_role` is the row's role in the group.
     """
 
     seed_id: str

@@ -32,7 +32,7 @@ class UI:
             elif text:
                 sys.stdout.write(text.rstrip("\n") + "\n")
             sys.stdout.flush()
-        except BrokenPipeError:  # the reader has closed the pipe, as `| head` does; the work is done
+        except BrokenPipeError:  # the reader has closed the pipe, as `| head` does; the work itself is finished
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def note(self, text: str) -> None:
@@ -81,7 +81,7 @@ class Progress:
         self.began = time.monotonic()
 
     def advance(self, count: int, *, failed: int = 0, resumed: bool = False) -> None:
-        """Count `count` more finished units. `resumed` means that they existed before this call."""
+        """Count `count` more finished units. `resumed` means that these units existed before this call."""
         self.done += count
         self.failed += failed
         self.resumed += count if resumed else 0

@@ -31,7 +31,7 @@ def gold(reference: str) -> str:
 
 
 def number(text: str) -> Fraction | None:
-    """The exact value of the last number in `text`, including number words up to twenty. None when there is none."""
+    """The exact value of the last number in `text`, including number words up to twenty. None without a number."""
     numbers = _NUMBER.findall(_WORD.sub(_as_digits, text))
     if not numbers:
         return None
@@ -47,7 +47,7 @@ def _as_digits(word: re.Match[str]) -> str:
 
 
 def normalize(text: str) -> str:
-    """Lower case, no punctuation, no articles, single spaces."""
+    """Convert `text` to lower-case words without punctuation and articles, separated by single spaces."""
     bare = text.lower().translate(_NO_PUNCTUATION)
     return " ".join(word for word in bare.split() if word not in _ARTICLES)
 

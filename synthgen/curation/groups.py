@@ -14,7 +14,7 @@ from synthgen.curation.lists import Rows, numbers
 from synthgen.curation.order import Order
 from synthgen.executor.exchange import read_table, write_table
 
-GROUP = "group"  # for rows that are rejected because of their group, this is the check in `verdicts`
+GROUP = "group"  # the name in `verdicts` for rows that are rejected because of their group
 
 
 def order_of(job: Job, tasks: Sequence[Task]) -> Order:

@@ -1,7 +1,7 @@
 """Rows that are rejected after the checks, by a sweep or because their group is incomplete.
 
-Each of these steps writes one file. A line has the number of a rejected row (`row`, ascending) and the fields of the
-row's entry in `verdicts`.
+Each of these steps writes one Arrow file with an entry for each row that it rejected: the row's number (`row`,
+ascending), and the fields for the row's column `verdicts`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Late:
         return numbers(read_table(self.path)["row"].combine_chunks()).astype(np.int64)
 
     def of(self, task: Task) -> pa.Table:
-        """The lines of the step's file that belong to rows of one task."""
+        """The entries of the step's file for the rows of one task."""
         start, stop = np.searchsorted(self.rows(), [task.start, task.stop])
         return read_table(self.path).slice(start, stop - start)
 

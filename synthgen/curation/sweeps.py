@@ -1,6 +1,6 @@
 """Sweeps compare rows with each other. A sweep gets only rows that no earlier step rejected.
 
-A sweep consists of four functions. Each gets the sweep's settings and the services as its last two arguments:
+A sweep consists of four functions. Each function gets the sweep's settings and the services as its last two arguments:
 
     signature(batch, …)         a batch of the declared columns and `row`    →  a table of `key` and `row`
     candidates(signatures, …)   all rows of some keys, in corpus order       →  a table of `row` and `twin`

@@ -77,7 +77,7 @@ def _distinct(words: pa.DictionaryArray, row_of: Rows, rows: int) -> Rows | None
 
     `words` holds the words of all rows, and `row_of` the row of each word. The row and the sequence are packed into one
     64-bit number. A sequence is the numbers of its four words if these fit, and otherwise the numbers of its two word
-    pairs. The numbers are sorted, and the distinct ones counted.
+    pairs. The numbers are sorted to count the distinct ones.
     """
     if len(words) < _NGRAM:
         return np.zeros(rows, np.int64)

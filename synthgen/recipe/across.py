@@ -16,7 +16,7 @@ class Across(Section):
     run: PathName
     """Folder of the other run."""
     tokenizer: ModelName | None = None
-    """Hub id or folder of that teacher's tokenizer. When left out, the tokenizer of the other run's model."""
+    """Hub id or folder of that teacher's tokenizer; the tokenizer of the other run's model when left out."""
     uld_weight: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the distance between sorted probabilities. It is used where the two tokenizers split the text at
-    different places."""
+    """Weight of the distance between sorted probabilities. This distance is the loss where the two tokenizers split the
+    text at different places."""

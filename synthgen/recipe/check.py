@@ -108,7 +108,7 @@ def _scored_rows_have_completions(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(f"strategy '{recipe.strategy}' has no completions to score", ("logits.score_by", "strategy"))
 
 
-# What the engines that answer or score can provide
+# Capabilities of the engines that answer or score
 
 
 def _engines_give_logits(recipe: Recipe) -> Iterator[Problem]:

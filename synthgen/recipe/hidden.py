@@ -17,7 +17,7 @@ class Hidden(Section):
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Weight of this loss."""
     loss: Literal["mse", "cosine"] = "mse"
-    """mse: mean squared difference of layer-normalized states. cosine: 1 − cosine."""
+    """Distance between the states. mse: the mean squared difference of layer-normalized states. cosine: 1 − cosine."""
     layers: Literal["uniform"] | dict[int, int] = "uniform"
     """Student layer → teacher layer, counted from 0. uniform pairs every student layer with the teacher layer at the
     same relative depth."""

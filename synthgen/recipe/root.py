@@ -47,7 +47,8 @@ class Recipe(Section):
     teacher: Annotated[AnyTeacher, _ENGINE]
     """The teacher model. `engine` says what runs or calls it."""
     teachers: dict[Name, Annotated[AnyTeacher, _ENGINE]] = {}
-    """Several teachers by name, instead of `teacher`. The first one answers unless another key says otherwise."""
+    """Several teachers by name, instead of `teacher`. The first teacher answers, unless `mixture` or the strategy says
+    otherwise."""
     mixture: dict[str, Annotated[float, Field(gt=0)]] = {}
     """Name of a teacher → weight. Each seed is answered by one of these teachers, chosen at random by weight."""
     generate: GenerateSection = GenerateSection()

@@ -197,6 +197,6 @@ class Bootstrap:
     def text(self) -> str:
         """One sentence that describes the intervals."""
         return (
-            f"The {self.interval:.0%} intervals are from a paired bootstrap that resamples each {self.unit}, with "
-            f"{self.resamples:,} resamples and seed {self.seed}."
+            f"The {self.interval:.0%} intervals are from a paired bootstrap whose unit is the {self.unit}, with "
+            f"{self.resamples:,} resamples and the random seed {self.seed}."
         )

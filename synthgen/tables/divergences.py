@@ -21,14 +21,11 @@ _SORTED = "the loss needs the teacher's sorted distribution, which draws do not 
 _LOGITS = "the loss compares every logit, and the stored distributions leave most of them out"
 _LABEL = "a label is one token, not a distribution; use cross_entropy"
 
-# The kinds of distribution:
-# - dense: every log-probability.
-# - topk: K log-probabilities and the residual mass, at one temperature. The divergence is between two distributions
-#   over K + 1 outcomes, which is a lower bound on the full divergence.
-# - sampled: counts of draws. The loss exceeds the divergence by the teacher's entropy, which is unknown from draws. The
-#   gradient is unbiased.
-# - labels: one token for each position.
-# None means that the divergence is defined. Otherwise, a text says why it is not defined.
+# A dense target has every log-probability. A topk target has K log-probabilities and the residual mass, at one
+# temperature. The divergence is then between two distributions over K + 1 outcomes, which is a lower bound on the full
+# divergence. A sampled target has counts of draws. The loss is then the divergence plus the teacher's entropy, which
+# the draws do not reveal, and its gradient is unbiased. A labels target has one token for each position. In the table,
+# None means that the divergence is defined, and a text says why it is not defined.
 TABLE: dict[Divergence, dict[TargetKind, str | None]] = {
     "forward_kl": {"dense": None, "topk": None, "sampled": None, "labels": _LABEL},
     "reverse_kl": {"dense": None, "topk": None, "sampled": _ZEROS, "labels": _LABEL},

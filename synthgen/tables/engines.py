@@ -202,8 +202,8 @@ class Engine:
     batch_key: str = ""
     """The key that `synthgen tune` optimizes: how many requests are answered together."""
     batch_key_is_free: bool = False
-    """Whether the value can be changed in an open teacher, through the attribute `batch_size`. Otherwise the teacher is
-    opened again for each value.
+    """Whether `synthgen tune` can change the value of `batch_key` in an open teacher, through the teacher's attribute
+    `batch_size`. Otherwise the teacher is opened again for each value.
     """
     sends_tools: bool = False
     """Whether the tools of a seed are offered to the model."""

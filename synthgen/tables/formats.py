@@ -14,10 +14,10 @@ from synthgen.tables.reference import Reference
 class DatasetFormat:
     """One format of rows. A row maps columns to JSON values.
 
-    `about` describes the format in one line. `recognize(row)` gets the first row of a data set and returns whether it
-    has this format. `read(row)` returns a list of `synthgen.datasets.Turns`, one for each record that is made from the
-    row. It raises ValueError, which says what is missing, for a row that it cannot read. `columns` are the columns that
-    `read` uses; all other columns are kept as the user's own.
+    `about` describes the format in one line. `recognize(row)` gets the first row of a data set and returns whether the
+    row has this format. `read(row)` returns a list of `synthgen.datasets.Turns`, one for each record that is made from
+    the row. It raises ValueError, which says what is missing, for a row that it cannot read. `columns` are the columns
+    that `read` uses; all other columns are kept as the user's own.
     """
 
     about: str

@@ -131,7 +131,7 @@ class Entry(Protocol):
 
 @dataclass(frozen=True)
 class ChosenBy:
-    """An annotation: see `chosen_by`."""
+    """The annotation that `chosen_by` returns."""
 
     table: Mapping[str, Entry]
     key: str
@@ -193,7 +193,7 @@ def chosen_by(table: Mapping[str, Entry], key: str, default: str | None = None) 
 
 @dataclass(frozen=True)
 class NameIn:
-    """An annotation: see `name_in`."""
+    """The annotation that `name_in` returns."""
 
     table: Mapping[str, object]
 

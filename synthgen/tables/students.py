@@ -54,9 +54,10 @@ class DecoderStudent(Student):
     """Layers of the teacher to keep: a list of indexes from 0, or a number of layers, which are spread evenly from the
     first to the last. 6 when `layers`, `model` and `config` are all left out."""
     model: ModelName | None = None
-    """A checkpoint with the teacher's tokenizer, named like `teacher.model`."""
+    """A checkpoint with the teacher's tokenizer, written in one of the forms of `teacher.model`."""
     config: dict[str, Any] | None = None
-    """Random weights: the teacher's config.json with these keys changed, such as hidden_size."""
+    """Start with random weights. The configuration is the teacher's config.json with these keys changed, such as
+    hidden_size."""
     lora: Lora | None = None
     """Train low-rank adapters instead of all weights."""
 
@@ -81,10 +82,11 @@ class EncoderStudent(Student):
 
     kind: Literal["encoder"] = "encoder"
     model: ModelName | None = None
-    """A checkpoint with its own tokenizer, named like `teacher.model`. It gets a new head with one output for each
-    label."""
+    """A checkpoint with its own tokenizer, written in one of the forms of `teacher.model`. It gets a new head with one
+    output for each label."""
     config: dict[str, Any] | None = None
-    """Random weights: `model_type`, such as bert, and the keys of its config.json that differ from its defaults."""
+    """Start with random weights. The keys are `model_type`, such as bert, and those keys of config.json whose values
+    differ from the defaults of that type."""
     tokenizer: ModelName | None = None
     """The tokenizer for `config`: a hub id or folder; the teacher's when left out."""
 
@@ -101,9 +103,10 @@ class Seq2SeqStudent(Student):
 
     kind: Literal["seq2seq"] = "seq2seq"
     model: ModelName | None = None
-    """A checkpoint with the teacher's tokenizer, named like `teacher.model`."""
+    """A checkpoint with the teacher's tokenizer, written in one of the forms of `teacher.model`."""
     config: dict[str, Any] | None = None
-    """Random weights: `model_type`, such as t5, and the keys of its config.json that differ from its defaults."""
+    """Start with random weights. The keys are `model_type`, such as t5, and those keys of config.json whose values
+    differ from the defaults of that type."""
 
     def rules(self) -> Iterator[Rule]:
         yield from _exactly_one(self, "model", "config")
@@ -120,9 +123,10 @@ class SentenceStudent(Student):
     """Layers of the teacher to keep: a list of indexes from 0, or a number of layers, which are spread evenly. Half of
     the layers when `layers`, `model` and `config` are all left out."""
     model: ModelName | None = None
-    """A checkpoint with its own tokenizer, named like `teacher.model`."""
+    """A checkpoint with its own tokenizer, written in one of the forms of `teacher.model`."""
     config: dict[str, Any] | None = None
-    """Random weights: the teacher's config.json with these keys changed, such as hidden_size."""
+    """Start with random weights. The configuration is the teacher's config.json with these keys changed, such as
+    hidden_size."""
     distance: Literal["cosine", "mse"] = "cosine"
     """The distance between the student's vector and the teacher's vector that training minimizes. cosine: 1 − cosine.
     mse: the mean of the squared differences."""
