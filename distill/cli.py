@@ -31,8 +31,9 @@ def main() -> None:
     distill eval runs/first
     distill export runs/first --to onnx
 
-    Every option is also an environment variable: SYNTHGEN_DISTILL_, the command, and the long name of the option, such
-    as SYNTHGEN_DISTILL_TRAIN_FRESH=1.
+    Every option can be set by an environment variable. The variable's name has three parts in capitals, joined by `_`:
+    SYNTHGEN_DISTILL, the command and the option's long name. For example, SYNTHGEN_DISTILL_TRAIN_FRESH=1 sets --fresh
+    of `train`.
     """
 
 
@@ -49,7 +50,7 @@ def main() -> None:
 def train(
     run: Path, out: Path | None, recipe: str | None, fresh: bool, override_audit: bool, set: tuple[str, ...], ui: UI
 ) -> None:
-    """Train the recipe's student on a curated run, or on any rows with `prompt` and `completion`.
+    """Train the recipe's student on a curated run, or on any rows that have the columns `prompt` and `completion`.
 
     Repeat the command to resume.
 
@@ -66,7 +67,7 @@ def train(
     if not writes():
         train_(loaded, run, out, fresh=fresh, override_audit=override_audit)
         return
-    places(run, out, fresh=fresh)  # before the lock file is made, so that a refused folder gets none
+    places(run, out, fresh=fresh)  # checked first, so that a refused folder gets no lock file
     with lock(out or run):
         student = train_(loaded, run, out, fresh=fresh, override_audit=override_audit, ui=ui)
     ui.result(student.to_dict(), student.text())
@@ -99,14 +100,14 @@ def evaluate(run: Path, student: Path | None, recipe: str | None, fresh: bool, s
     "--share",
     type=float,
     multiple=True,
-    help="Share of the training seeds. Repeat the option for several. Default: 0.25, 0.5, 1.",
+    help="Share of the training seeds. Repeat the option for several shares. Default: 0.25, 0.5, 1.",
 )
 @_RECIPE
 @_FRESH
 @SET
 @report_errors
 def curve(run: Path, share: tuple[float, ...], recipe: str | None, fresh: bool, set: tuple[str, ...], ui: UI) -> None:
-    """Train and measure the run's student on growing shares of its data. Repeat the command to resume.
+    """Train and measure the run's student on growing shares of its training seeds. Repeat the command to resume.
 
     \b
     distill curve runs/first
@@ -132,9 +133,10 @@ def curve(run: Path, share: tuple[float, ...], recipe: str | None, fresh: bool, 
 @_FRESH
 @report_errors
 def export(student: Path, to: str, out: Path | None, corpus: Path | None, fresh: bool, ui: UI) -> None:
-    """Write a student (its folder or its run) for another runtime, and compare every file with the student.
+    """Write a student for another runtime, and compare every file with the student. STUDENT is the student's folder or
+    its run.
 
-    Exit code 1 when a file agrees with the student's most likely token or label at fewer than 99% of held-out
+    The exit code is 1 when a file has the student's most likely token or label at fewer than 99% of the held-out
     positions.
 
     \b
@@ -149,7 +151,7 @@ def export(student: Path, to: str, out: Path | None, corpus: Path | None, fresh:
         raise GateDenied(
             result.failure,
             f"the files are in {result.folder}. Use a file that passes, or train longer: rounding easily changes the "
-            "choice of an uncertain student",
+            "most likely token or label of an uncertain student",
         )
     ui.hint(f"read {result.folder}/README.md")
 

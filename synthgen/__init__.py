@@ -1,11 +1,12 @@
-"""synthgen: make a distillation corpus from a teacher model, curate and audit it, and train a student from it.
+"""synthgen: make a distillation corpus from a teacher model, curate and audit it, and train a student on it.
 
     import synthgen
 
     recipe = synthgen.load_recipe("reasoning")
     synthgen.run(recipe, "runs/first")
 
-Each command has a function of the same name here. Importing the package loads neither torch, pandas nor datasets.
+This package has a function for each command of `synthgen`, with the same name. Importing the package loads neither
+torch, pandas nor datasets.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Load the module of a public name when the name is first used. This keeps the import of the package cheap."""
+    """Load the module of a public name when the name is first used, so that importing the package is fast."""
     if name not in _HOMES:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
     value: object = getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,4 +1,4 @@
-"""Cards: the README.md of a corpus folder, made from its manifest alone, and the parts that cards of models share."""
+"""Writes the card (README.md) of a corpus from its manifest alone. Also has helpers for the cards of models."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HF_LICENSES = {
 
 
 def environment() -> Environment:
-    """Jinja over `synthgen/templates`, for text and Markdown (no escaping)."""
+    """A Jinja environment that loads `synthgen/templates`, for text and Markdown: it escapes nothing."""
     return Environment(
         loader=PackageLoader("synthgen", "templates"),
         undefined=StrictUndefined,
@@ -40,9 +40,9 @@ def markdown_table(
     table: Mapping[str, Mapping[str, Value]],
     files: Mapping[str, str] | None = None,
 ) -> str:
-    """The rows of `table` as a Markdown table with a column for each of `measures`.
+    """Format `table` as a Markdown table with a line for each row and a column for each of `measures`.
 
-    `files` gives the file of each row; it adds a column with the files.
+    `files` maps the name of each row to its file. When it is given, the table has a column of files.
     """
     header = ["", *(["file"] if files else []), *(measure.title for measure in measures.values())]
     lines = [header, ["---"] * len(header)]
@@ -55,9 +55,9 @@ def markdown_table(
 def write_dataset_card(folder: Path, manifest: Manifest, title: str) -> None:
     """Write README.md with the YAML that makes `load_dataset(folder)` work.
 
-    Each configuration has a `description` with a hash of the corpus's files. (Every dataset builder has this field.)
-    `datasets` looks up cached data of a local folder by its `configs` alone, not by path, time or content. Without the
-    hash it would return the rows of another corpus that has the same splits.
+    Each configuration has a `description`, which holds a hash of the corpus's files. (Every dataset builder has this
+    field.) `datasets` finds the cached data of a local folder by its `configs` alone, not by path, time or content.
+    Without the hash, `datasets` would return the cached rows of another corpus that has the same splits.
     """
     about = f"Rows of the corpus whose files have the sha256 {durable.digest(manifest['files'])}"
     configs = []

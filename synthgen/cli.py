@@ -1,6 +1,7 @@
-"""The `synthgen` command. Commands hold no logic: each calls the function of its name.
+"""The `synthgen` command. Commands hold no logic: each calls the function of `synthgen` with the same name.
 
-Exit codes: 0 done · 1 a gate failed · 2 the user can correct it · 70 a bug in synthgen · 130 interrupted, resumable.
+Exit codes: 0 success · 1 a gate failed · 2 an error that the user can correct · 70 a bug in synthgen ·
+130 interrupted (the same command continues).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def report_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --json and --quiet to a command, pass it a UI, and turn its exceptions into a message and an exit code."""
 
     @click.option("--json", is_flag=True, help="Print the result as one JSON document.")
-    @click.option("-q", "--quiet", is_flag=True, help="No progress, notes or hints.")
+    @click.option("-q", "--quiet", is_flag=True, help="Print no progress, notes or hints.")
     @functools.wraps(command)
     def wrapped(json: bool, quiet: bool, **options: Any) -> None:
         ui = UI(quiet=quiet, as_json=json)
@@ -62,7 +63,9 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def _unexpected(ui: UI, error: Exception) -> int:
-    """The user can correct a full disk or an unusable path (exit 2). Anything else is a bug in synthgen (exit 70)."""
+    """Print an unexpected exception and return the exit code: 2 for a full disk or an unusable path, which the user can
+    correct, and 70 for anything else, which is a bug in synthgen.
+    """
     number = error.errno if isinstance(error, OSError) else None
     full = "no space left" in str(error).lower() or "os error 28" in str(error).lower()
     if number in _DISK or full:
@@ -99,13 +102,14 @@ def main() -> None:
     """Make a distillation corpus from a teacher, and a student from the corpus.
 
     \b
-    synthgen init questions.csv --license ID  a recipe for your own file
+    synthgen init questions.csv --license ID  write a recipe for your own file
     synthgen plan reasoning                   show the plan; nothing is sent
     synthgen run reasoning -o runs/first      run all stages; repeat to resume
-    synthgen show runs/first -n 3             rows, or --rejected with reasons
+    synthgen show runs/first -n 3             show 3 rows
 
-    A RECIPE is a YAML file or the name of a shipped task. Every option is also an environment variable:
-    SYNTHGEN_, the command, and the long name of the option, such as SYNTHGEN_SHOW_COUNT=3.
+    A RECIPE is a YAML file or the name of a shipped task. Every option can be set by an environment variable. The
+    variable's name has three parts in capitals, joined by `_`: SYNTHGEN, the command and the option's long name. For
+    example, SYNTHGEN_SHOW_COUNT=3 sets --count of `show`.
     """
 
 
@@ -121,7 +125,7 @@ def main() -> None:
 @click.option("--task", metavar="NAME", help="Name of the task. Default: the file's name without its ending.")
 @report_errors
 def init(file: Path, license: str, out: Path | None, task: str | None, ui: UI) -> None:
-    """Write a commented recipe and templates for your own CSV, JSONL or Parquet file with one question a row.
+    """Write a commented recipe and templates for your own file: CSV, JSONL or Parquet, with one question in each row.
 
     \b
     synthgen init questions.csv --license CC0-1.0
@@ -157,7 +161,9 @@ def plan(recipe: str, set: tuple[str, ...], ui: UI) -> None:
 @SET
 @report_errors
 def tune(recipe: str, requests: int, set: tuple[str, ...], ui: UI) -> None:
-    """Time a local teacher's batch setting on a sample of the recipe, and print the best value. Writes nothing.
+    """Time several values of a local teacher's batch setting on the first requests of the recipe.
+
+    Prints the best value. Writes nothing.
 
     \b
     synthgen tune reasoning
@@ -173,9 +179,9 @@ def tune(recipe: str, requests: int, set: tuple[str, ...], ui: UI) -> None:
 @_OUT
 @_FRESH
 @_REPAIR
-@click.option("--retry-failed", is_flag=True, help="Make shards with failures again. Paid replies are not paid again.")
-@click.option("--shard", metavar="I/N", help="Make one of N parts: every N-th shard, starting with shard I.")
-@click.option("--batch", is_flag=True, help="Use the provider's Batch API: half the price, replies within a day.")
+@click.option("--retry-failed", is_flag=True, help="Make shards with failures again. Paid replies are reused.")
+@click.option("--shard", metavar="I/N", help="Make only one of N parts: every N-th shard, from shard I on.")
+@click.option("--batch", is_flag=True, help="Use the provider's Batch API. It costs half and replies within a day.")
 @click.option("--budget", type=float, metavar="USD", help="Replaces the recipe's generate.budget.usd.")
 @click.option("--max-failures", metavar="N|N%", help="Replaces the recipe's generate.max_failures.")
 @SET
@@ -268,7 +274,9 @@ def curate(
 @SET
 @report_errors
 def audit(run: Path, use: str | None, recipe: str | None, set: tuple[str, ...], ui: UI) -> None:
-    """Check the licenses of teacher and seeds for the intended use. Exit code 1 when they forbid it or are unknown.
+    """Check whether the licenses of teacher and seeds allow the intended use.
+
+    The exit code is 1 when a license forbids the use or is unknown.
 
     \b
     synthgen audit runs/first
@@ -308,7 +316,9 @@ def show(run: Path, count: int, rejected: bool, failures: bool, split: str | Non
 @SET
 @report_errors
 def run(recipe: str, out: Path, fresh: bool, repair: bool, set: tuple[str, ...], ui: UI) -> None:
-    """Run all stages, including student and report. Repeat the command to resume; a finished run is not changed.
+    """Run all stages, including the training of the student and the report.
+
+    Repeat the command to resume an interrupted run. A finished run is not changed.
 
     \b
     synthgen run reasoning -o runs/first
@@ -342,9 +352,11 @@ def _load(recipe: str, set: tuple[str, ...], ui: UI) -> synthgen.Recipe:
 
 
 def recipe_of(run: Path, named: str | None) -> str:
-    """The recipe for a command on a run: the one that is named, or the run's own."""
+    """The path of the recipe for a command on a run: `named`, or else the recipe.yaml of the run."""
     if not run.exists():
-        raise RecipeError(f"'{run}' does not exist", "give a run's folder, or make one: `synthgen run RECIPE -o RUN`")
+        raise RecipeError(
+            f"'{run}' does not exist", "give the folder of a run, or make a run: `synthgen run RECIPE -o RUN`"
+        )
     found = next((f / "recipe.yaml" for f in (run, run.parent) if (f / "recipe.yaml").is_file()), None)
     if not named and not found:
         raise RecipeError(f"'{run}' has no recipe.yaml", "name a recipe with --recipe")

@@ -3,11 +3,12 @@
     README.md  manifest.json  inputs.json  data/<split>-NNNNN.parquet
     generated/: logits/<teacher>/<same names>  failures/<same names>     curated/: rejected/<same names>
 
-A shard is a contiguous range of requests of one split. Its companions (logits, failures, rejects) are written first and
-its data file last. Renaming the data file to its final name commits the shard. The data file holds the sha256 of each
-companion, so an altered or exchanged companion is detected even before there is a manifest. `inputs.json` holds the
-inputs that the folder was started with. `manifest.json` is written last of all and gives the rows, bytes and sha256 of
-each shard's files. Progress is always read from the files; there is no counter.
+A shard holds the rows of a contiguous range of requests of one split. Its data file lies in data/. Its companions,
+which are its files in logits/, failures/ and rejected/, are written first, and the data file last. Renaming the data
+file to its final name commits the shard. The data file holds the sha256 of each companion, so an altered or exchanged
+companion is detected even before there is a manifest. `inputs.json` holds the inputs that the folder was started with.
+`manifest.json` is written after all shards. It lists every file of every shard with its number of rows, its size in
+bytes and its sha256. Progress is always read from the files; no counter is stored.
 """
 
 from __future__ import annotations
@@ -31,13 +32,16 @@ from synthgen.records import SCHEMA, SPLITS, Record, from_rows
 
 _INPUTS_KEY = b"synthgen.inputs"
 _COMPANIONS_KEY = b"synthgen.companions"
-_REPAIR = "repeat the command that made it and add --repair; only damaged shards are made again"
+_REPAIR = "repeat the command that made the corpus and add --repair; only damaged shards are made again"
 _ROWS_LEVEL = 3  # zstd level for rows; level 9 saves 8% of the bytes but takes three times as long
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The requests `start` to `stop` of the whole run, all of one split. `name` is the file name without suffix."""
+    """Requests `start` (included) to `stop` (excluded) of the whole run, all of one split.
+
+    `name` is the name of the shard's files without suffix.
+    """
 
     name: str
     split: str
@@ -46,7 +50,10 @@ class Shard:
 
 
 def plan_shards(counts: Mapping[str, int], size: int) -> list[Shard]:
-    """Cut requests, ordered by split, into ranges of at most `size`. `counts` has the requests of each split."""
+    """Divide the requests, which are ordered by split, into shards of at most `size` requests.
+
+    `counts` is the number of requests of each split.
+    """
     shards: list[Shard] = []
     start = 0
     for split in SPLITS:
@@ -60,7 +67,7 @@ def plan_shards(counts: Mapping[str, int], size: int) -> list[Shard]:
 def claim(folder: Path, inputs: dict[str, Any], what: str) -> None:
     """Start or resume `folder` for exactly these inputs. Raises RunChanged, which names the inputs that differ.
 
-    A folder that holds no shard yet is started again, for example after a mistake in the first inputs.
+    A folder that holds no output yet is started again, so that a mistake in the first inputs can be corrected.
     """
     if not is_begun(folder, inputs, what):
         durable.write_json(folder / "inputs.json", inputs)
@@ -74,7 +81,7 @@ def is_begun(
 ) -> bool:
     """Whether `folder` holds output made from exactly these inputs. Writes nothing.
 
-    Raises RunChanged when the output was made from other inputs; `compare` describes the differences.
+    Raises RunChanged when the output was made from other inputs. `compare` returns the differences in words.
     """
     path = folder / "inputs.json"
     begun = any(p.is_file() for p in folder.rglob("*") if p != path and not p.name.startswith("."))
@@ -84,7 +91,7 @@ def is_begun(
             raise RunChanged(
                 f"{folder} was made from other inputs: {'; '.join(changed[:5])}"
                 + (f"; and {len(changed) - 5} more" if len(changed) > 5 else ""),
-                f"give another folder with -o, or delete what `{what}` made there with --fresh",
+                f"give another folder with -o, or use --fresh, which deletes what `{what}` made there",
             )
         return True
     if (folder / "manifest.json").exists() or any(folder.glob("data/*.parquet")):
@@ -93,8 +100,8 @@ def is_begun(
 
 
 def commit(folder: Path, name: str, tables: dict[str, pa.Table]) -> None:
-    """Write one shard: first all companions, then `data`."""
-    if "failures" not in tables:  # remove failures of a killed attempt when this attempt has none
+    """Write the files of one shard: all companions first, then the data file."""
+    if "failures" not in tables:  # an earlier attempt that was killed may have written failures
         (folder / "failures" / f"{name}.parquet").unlink(missing_ok=True)
     inputs = durable.digest(load_json(folder / "inputs.json"))
     companions: dict[str, str] = {}
@@ -109,7 +116,7 @@ def commit(folder: Path, name: str, tables: dict[str, pa.Table]) -> None:
             sink,
             compression="zstd",
             compression_level=logits.compression_level(table) if part.startswith("logits") else _ROWS_LEVEL,
-            use_dictionary=False,  # zstd finds what is there twice, in less time and as few bytes
+            use_dictionary=False,  # zstd compresses repeated values as well as a dictionary does, in less time
             row_group_size=logits.row_group_rows(table),
             write_page_checksum=True,
         )
@@ -119,9 +126,10 @@ def commit(folder: Path, name: str, tables: dict[str, pa.Table]) -> None:
 
 
 def committed(folder: Path, parts: Sequence[str] = ()) -> set[str]:
-    """Names of the complete shards, those that have all companions in `parts`.
+    """Names of the committed shards. Each must have a companion in every one of `parts`.
 
-    Raises CorpusError, which names a damaged file or a file whose columns differ from those of the first shard.
+    Raises CorpusError when a file is damaged or missing, or when its columns differ from those of the first shard. The
+    message names the file.
     """
     expected = durable.digest(load_json(folder / "inputs.json")).encode()
     paths = [p for p in sorted(folder.glob("data/*.parquet")) if not p.name.startswith(".")]
@@ -135,8 +143,10 @@ def committed(folder: Path, parts: Sequence[str] = ()) -> set[str]:
 
 
 def _check_whole(folder: Path, path: Path, expected: bytes, parts: Sequence[str] = ()) -> pa.Schema:
-    """The columns of a data file. Raises CorpusError unless it is readable, was made from these inputs, and its
-    companions have the hashes that it names.
+    """Check a data file and its companions. Returns the columns of the data file.
+
+    Raises CorpusError unless the data file is readable, was made from the inputs with the hash `expected`, has a
+    companion in every one of `parts`, and holds the right hash of each companion.
     """
     table = _read(path)
     metadata = table.schema.metadata or {}
@@ -211,21 +221,22 @@ def damaged(folder: Path) -> list[str]:
 
 
 def verify(folder: Path) -> Manifest:
-    """Check every file against the manifest and return it. Raises CorpusError, which names the damaged files."""
+    """Check every file against the manifest. Returns the manifest. Raises CorpusError, which names damaged files."""
     expected = manifest(folder)
     if bad := damaged(folder):
         raise CorpusError(
-            f"{folder}: {', '.join(bad[:3])}{' and more' if len(bad) > 3 else ''} damaged (sha256 or size is not the "
-            "manifest's)",
+            f"{folder}: {', '.join(bad[:3])}{' and more' if len(bad) > 3 else ''} damaged (size or sha256 differs from "
+            "the manifest)",
             _REPAIR,
         )
     return expected
 
 
 def discard_damaged(folder: Path) -> list[str]:
-    """Remove every shard that has a damaged or missing file, and the manifest, so that the shards are made again.
+    """Remove the manifest and every shard that has a damaged or missing file, so that these shards are made again.
 
-    The manifest is removed last: only it tells which files are damaged, so an interrupted call can be repeated.
+    Returns their names. The manifest is removed last: only the manifest tells which files are damaged, so an
+    interrupted call can be repeated.
     """
     try:
         names = {Path(name).stem for name in damaged(folder)}
@@ -244,10 +255,10 @@ def discard_damaged(folder: Path) -> list[str]:
 
 
 def discard(folder: Path, names: Iterable[str]) -> None:
-    """Remove shards, the card and the manifest, so that they are made again.
+    """Remove the shards `names`, the card and the manifest, so that they are made again.
 
-    The card is removed first. `load_dataset` caches rows under the hash in the card, which covers all rows. With the
-    card in place it could cache a part of the rows under that hash.
+    The card is removed first. It holds a hash of all files, under which `load_dataset` caches the rows. While the card
+    exists, `load_dataset` could cache only the rows of the remaining shards under that hash.
     """
     (folder / "README.md").unlink(missing_ok=True)
     for name in sorted(names):
@@ -257,13 +268,13 @@ def discard(folder: Path, names: Iterable[str]) -> None:
 
 
 def _shard_files(folder: Path, name: str = "*") -> list[Path]:
-    """The files of one shard, or of all shards. Only the folders of a corpus are searched."""
+    """The files of one shard, or of all shards. Only the folders that a corpus can have are searched."""
     patterns = (f"{part}/{name}.parquet" for part in ("data", "rejected", "failures", "logits/**"))
     return sorted(p for pattern in patterns for p in folder.glob(pattern) if not p.name.startswith("."))
 
 
 def failed(folder: Path, kinds: Sequence[str]) -> dict[str, int]:
-    """Count the failures of these kinds, by shard, in all committed shards that have any."""
+    """The number of failures of these kinds in each committed shard. Shards without such failures are left out."""
     failures: dict[str, int] = {}
     for path in sorted(folder.glob("failures/*.parquet")):
         if not path.name.startswith(".") and (folder / "data" / path.name).exists():
@@ -273,7 +284,10 @@ def failed(folder: Path, kinds: Sequence[str]) -> dict[str, int]:
 
 
 def shards(folder: Path, part: str = "data", split: str | None = None) -> list[str]:
-    """Names of the shards of a part ('data', 'rejected') for one split or all splits, ordered by split and number."""
+    """Names of the shards that have a file in `part`, which is 'data', 'rejected' or 'failures'.
+
+    They are ordered by split and number. With `split`, only shards of this split are named.
+    """
     names = [p.stem for p in (folder / part).glob("*.parquet") if not p.name.startswith(".")]
     names = [name for name in names if split is None or name.startswith(f"{split}-")]
     return sorted(names, key=lambda name: (SPLITS.index(name.rsplit("-", 1)[0]), name))
@@ -282,9 +296,10 @@ def shards(folder: Path, part: str = "data", split: str | None = None) -> list[s
 def batches(
     folder: Path, part: str, columns: Sequence[str], split: str | None = None, rows: int = 2048
 ) -> Iterator[tuple[str, pa.RecordBatch]]:
-    """Yield (shard name, batch) pairs of at most `rows` rows of a part, with only the named columns, in corpus order.
+    """Read the rows of one part of a corpus in order. Yields pairs (shard name, batch).
 
-    Other columns are not read. Raises CorpusError when a file is damaged or lacks a column.
+    A batch has at most `rows` rows and only the named columns; other columns are not read. Raises CorpusError when a
+    file is damaged or lacks a column.
     """
     for name in shards(folder, part, split):
         for batch in read_batches(folder / part / f"{name}.parquet", columns, rows):
@@ -314,7 +329,7 @@ def read_batches(path: Path, columns: Sequence[str], rows: int = 2048) -> Iterat
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
-    """Read the named columns of one shard as a table with one chunk a column. Raises the same errors as `batches`."""
+    """Read the named columns of one shard as a table; each column is one chunk. Raises the same errors as `batches`."""
     return pa.Table.from_batches(read_batches(path, columns, 1 << 20)).combine_chunks()
 
 
@@ -329,7 +344,7 @@ def own_columns(folder: Path) -> pa.Schema:
 
 
 def records(folder: Path, part: str = "data", split: str | None = None) -> Iterator[tuple[str, list[Record]]]:
-    """Yield (shard name, records) for every shard of a part ('data', 'rejected'), ordered by split and number."""
+    """Yield pairs (shard name, records) for the shards of `part`, which is 'data' or 'rejected', in corpus order."""
     for name in shards(folder, part, split):
         yield name, from_rows(_read(folder / part / f"{name}.parquet").to_pylist())
 
@@ -337,7 +352,7 @@ def records(folder: Path, part: str = "data", split: str | None = None) -> Itera
 def scan(path: Path, columns: Sequence[str] | None = None, size: int = 1024) -> Iterator[pa.RecordBatch]:
     """Yield batches of at most `size` rows of one file, with these columns. Raises CorpusError for a damaged file.
 
-    A name may be a field inside a column, in Parquet's notation: `verdicts.list.element.check`.
+    `columns` may also name a field inside a column, in Parquet's notation: `verdicts.list.element.check`.
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
@@ -348,9 +363,12 @@ def scan(path: Path, columns: Sequence[str] | None = None, size: int = 1024) -> 
 
 
 def resolve(path: Path, prefer: Sequence[str] = ("curated", "generated")) -> Path:
-    """The corpus at a path, which is a run folder or a corpus folder. Raises CorpusError when there is none."""
+    """The corpus folder for `path`, which is a corpus folder or a run folder. Raises CorpusError when there is none.
+
+    In a run folder, this is the first folder of `prefer` that is finished, or else the first that exists.
+    """
     if (path / "data").is_dir():
-        return path.resolve() if path.name in ("", "..") else path  # "." has no name, and so no sibling folder
+        return path.resolve() if path.name in ("", "..") else path  # resolve paths such as ".", which has no name
     for name in prefer:
         if (path / name / "manifest.json").exists():
             return path / name
@@ -372,7 +390,7 @@ def read_shard(path: Path) -> pa.Table:
 
 def _read(path: Path) -> pa.Table:
     try:
-        return pq.ParquetFile(path, page_checksum_verification=True).read(use_threads=False)  # a shard is small
+        return pq.ParquetFile(path, page_checksum_verification=True).read(use_threads=False)  # shards are small
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from None
 
@@ -395,4 +413,6 @@ def load_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         flag = "--repair" if path.name == "manifest.json" else "--fresh"
-        raise CorpusError(f"{path} is damaged: {error}", f"repeat the command that made it and add {flag}") from None
+        raise CorpusError(
+            f"{path} is damaged: {error}", f"repeat the command that made the file and add {flag}"
+        ) from None

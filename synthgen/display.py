@@ -1,4 +1,4 @@
-"""`show`: a few rows of a run or corpus (kept rows, rejected rows, or failures), and counts of the whole corpus."""
+"""`show`: some rows of a run or corpus (kept rows, rejected rows or failures), and the counts of the whole corpus."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Failed:
 
 @dataclass(frozen=True)
 class Shown:
-    """The first requested records or failures, and the `counts` of the whole corpus.
+    """The result of `show`: the first records or failures of those asked for, and the `counts` of the whole corpus.
 
-    `rejected_by` is the number of rows that each check rejected. `failed_by` is the number of failures of each kind,
-    when failures were requested.
+    `rejected_by` is the number of rows that each check rejected. `failed_by` is the number of failures of each kind; it
+    is empty unless failures were asked for.
     """
 
     folder: Path
@@ -72,19 +72,22 @@ class Shown:
 def show(
     path: str | Path, n: int = 5, *, rejected: bool = False, failures: bool = False, split: str | None = None
 ) -> Shown:
-    """Read the first `n` records of a run or corpus, of one `split` if given. With `failures`, read failed requests.
+    """Read the first `n` rows of a run or corpus. With `split`, only rows of this split are read.
 
-    Raises CorpusError when there is no corpus, and UserError when the corpus cannot have the requested rows.
+    With `rejected`, these are rejected rows, and with `failures`, requests that brought no row. Raises CorpusError when
+    there is no corpus, and UserError when the corpus cannot have such rows.
     """
     if rejected and failures:
-        raise UserError("rejected rows and failures cannot be shown together", "give --rejected or --failures")
+        raise UserError(
+            "rejected rows and failures cannot be shown together", "give only one of --rejected and --failures"
+        )
     if failures:
         return _failures(Path(path), n, split)
     folder = corpus.resolve(Path(path))
     found = corpus.manifest(folder)
     if rejected and found["kind"] != "curated":
         raise UserError(
-            f"{folder} is not curated, so it has no rejected rows", f"curate the run: `synthgen curate {path}`"
+            f"{folder} is not a curated corpus, so it has no rejected rows", f"curate the run: `synthgen curate {path}`"
         )
     records = list(islice(_records(folder, "rejected" if rejected else "data", split), n))
     return Shown(folder, found["kind"], found["counts"], found.get("rejected_by", {}), records)
@@ -94,7 +97,9 @@ def _failures(path: Path, n: int, split: str | None) -> Shown:
     folder = corpus.resolve(path, prefer=("generated",))
     found = corpus.manifest(folder)
     if found["kind"] != "generated":
-        raise UserError(f"{folder} is not generated, so it has no failures", "give the run that contains this folder")
+        raise UserError(
+            f"{folder} is not a generated corpus, so it has no failures", "give the run that contains this folder"
+        )
     kinds: Counter[str] = Counter()
     first: list[Failed] = []
     for name in corpus.shards(folder, "failures", split):

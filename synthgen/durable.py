@@ -22,7 +22,7 @@ TEMPORARY = ".tmp-"
 
 
 def cache_folder() -> Path:
-    """The folder of data that is kept between runs: SYNTHGEN_CACHE, or synthgen in the user's cache folder."""
+    """The folder for data that is kept between runs: $SYNTHGEN_CACHE, or else `synthgen` in the user's cache folder."""
     if "SYNTHGEN_CACHE" in os.environ:
         return Path(os.environ["SYNTHGEN_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "synthgen"
@@ -38,15 +38,15 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        temporary.unlink(missing_ok=True)  # frees the space again when the disk is full
-        # an OSError from a write lacks the file name, which the user needs
+        temporary.unlink(missing_ok=True)  # the disk may be full, so free the space
+        # the OSError of a write does not name the file, which the user needs to know
         raise OSError(error.errno, error.strerror, str(path)) from None
     os.replace(temporary, path)
     fsync_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` in UTF-8."""
+    """Write `text` in UTF-8 with `write_bytes`."""
     write_bytes(path, text.encode())
 
 
@@ -56,7 +56,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, and fsync each name."""
+    """Make a folder and its missing parents, durably: fsync the parent of each folder that is made."""
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -73,7 +73,9 @@ def fsync_folder(folder: Path) -> None:
 
 
 def publish(temporary: Path, final: Path) -> None:
-    """Rename a finished temporary file or folder durably to its final name, replacing an older one."""
+    """Rename a finished temporary file or folder to its final name, durably. An older file or folder of that name is
+    replaced.
+    """
     for path in [temporary, *sorted(temporary.rglob("*"))]:
         if path.is_file():
             with path.open("rb") as file:
@@ -109,9 +111,10 @@ def _delete(path: Path) -> None:
 
 
 def sweep(folder: Path, ours: Callable[[Path], bool] = lambda path: True) -> None:
-    """Remove temporary files that a killed process left anywhere below `folder`, and a half-removed `folder`.
+    """Remove the temporary files that a killed process left anywhere below `folder`.
 
-    Files and folders for which `ours` returns False stay.
+    Temporary files for which `ours` returns False stay. If a killed process had begun to `remove` the folder itself,
+    the rest of that folder is removed too.
     """
     _delete(_gone(folder))
     if folder.is_dir():
@@ -133,8 +136,8 @@ def digest(value: Any) -> str:
 
 
 def writes() -> bool:
-    """Whether this process writes files. Of the processes that `torchrun` or `accelerate launch` starts, only one
-    does.
+    """Whether this process writes files. Of the processes that `torchrun` or `accelerate launch` starts, only the one
+    with rank 0 does.
     """
     return os.environ.get("RANK", "0") == "0"
 
@@ -151,7 +154,7 @@ def lock(folder: Path) -> Iterator[None]:
             owner = file.read().strip() or "unknown"
             raise UserError(
                 f"{folder}: another process (pid {owner}) is writing here",
-                "wait for it, or give this run another folder with -o",
+                "wait until that process ends, or give another folder with -o",
             ) from None
         file.seek(0)
         file.truncate()

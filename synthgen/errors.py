@@ -1,6 +1,6 @@
 """The tree of exceptions. Each message says what is wrong, with which value, and what to do next.
 
-    SynthgenError            exit 70 when the command line gets this class itself (a bug)
+    SynthgenError            exit 70 when it is not one of the classes below (a bug)
     ├── UserError            exit 2: the user can correct it
     │   ├── RecipeError      a recipe, a template or a seed file
     │   ├── TeacherError     a model that cannot be loaded or queried
@@ -8,7 +8,7 @@
     │   └── RunChanged       the output folder belongs to another recipe
     └── GateDenied           exit 1: a gate or threshold failed
 
-Interruption (Ctrl-C, SIGTERM) is `KeyboardInterrupt`, exit 130.
+An interruption (Ctrl-C or SIGTERM) raises `KeyboardInterrupt`, exit 130.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def missing_extra(package: str, extra: str) -> UserError:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"`, or the list of allowed names when none is similar."""
+    """The end of a message on an unknown `word`: "; did you mean 'x'?", or all `known` names when none is similar."""
     known = list(known)
     found = close(word, known)
     if found:
@@ -73,12 +73,17 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def close(word: str, known: Iterable[str]) -> list[str]:
-    """Up to three names that `word` may be a misspelling of, best first; [] when none is similar.
+    """Up to three names that `word` may be meant for; [] when none is similar.
 
-    Misspellings come first: names with the same number of parts, where each part differs by few edits (a change, an
-    omission, an addition, or two swapped letters). Short parts allow fewer edits, so that top_k does not match top_p,
-    nor min_ max_. Next come names that contain the word's parts or prefixes of them ('epoch' for num_train_epochs),
-    then names that the word contains ('model_name' for model), and then abbreviations ('lr' for learning_rate).
+    Parts of a name are joined by `_`. These kinds of names are tried in order, and the first kind that finds a name is
+    returned:
+
+    - Names that `word` misspells. They have as many parts as `word`, and each part differs by few edits. An edit
+      changes, omits or adds a letter, or swaps two neighbors. Short parts allow fewer edits, so that top_k does not
+      match top_p, and min_ does not match max_.
+    - Names with parts that the parts of `word` equal, begin or misspell ('epoch' finds num_train_epochs).
+    - Names whose parts are all parts of `word` ('model_name' finds model).
+    - Names whose initials are `word` ('lr' finds learning_rate).
     """
     known = list(dict.fromkeys(known))
     word = _folded(word)
@@ -107,7 +112,7 @@ def _misspelled(word: str, name: str) -> int | None:
     edits = 0
     for part, other in zip(parts, wanted, strict=True):
         count, length = _edits(part, other), min(len(part), len(other))
-        # Allowed are two swapped letters, a doubled letter or an omitted letter, but not a letter replaced by another.
+        # A part of any length may have swapped letters, a doubled letter or an omitted letter, but no changed letter.
         slip = count == 1 and (set(part) == set(other) or (length > 1 and len(part) != len(other)))
         if count > (0 if length < 4 else 1 if length < 6 else 2) and not slip:
             return None
@@ -116,7 +121,7 @@ def _misspelled(word: str, name: str) -> int | None:
 
 
 def _contains(parts: list[str], wanted: list[str]) -> bool:
-    """Whether each of `wanted` matches one of `parts`: equal, a prefix, or a misspelling."""
+    """Whether each word of `wanted` equals, begins or misspells one of `parts`."""
     return all(any(_stands_for(one, part) for part in parts) for one in wanted)
 
 
@@ -124,12 +129,12 @@ def _stands_for(one: str, part: str) -> bool:
     if one == part or (len(one) > 2 and part.startswith(one)) or (len(one) > 4 and _edits(one, part) == 1):
         return True
     shared = next((n for n, (a, b) in enumerate(zip(one, part, strict=False)) if a != b), min(len(one), len(part)))
-    return shared > 4 and shared >= 0.75 * min(len(one), len(part))  # 'evaluation' and 'evaluate'
+    return shared > 4 and shared >= 0.75 * min(len(one), len(part))  # so that 'evaluation' matches 'evaluate'
 
 
 def _edits(a: str, b: str) -> int:
-    """The number of edits that turn `a` into `b`: change, omit or add a letter, or swap neighbors (optimal string
-    alignment).
+    """The smallest number of edits that turn `a` into `b`. An edit changes, omits or adds a letter, or swaps two
+    neighbors (optimal string alignment).
     """
     rows = [list(range(len(b) + 1))]
     for i, letter in enumerate(a, 1):

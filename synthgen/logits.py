@@ -1,19 +1,21 @@
 """Teacher distributions stored beside the rows: their content, size and error.
 
-There are two kinds, for a row of T completion tokens (entry t is the distribution that `token_ids[t]` was drawn from):
+A row with T completion tokens has T distributions. Entry t is the distribution that `token_ids[t]` was drawn from.
+There are two kinds of storage:
 
-- `Sampled`: N draws a position from softmax(logits / temperature), as unique ids and counts. counts / N is an
-  unbiased estimate of every probability, so the gradient of the cross-entropy against it is that of the full
-  KL in expectation (random-sampling distillation, ACL 2025). Exact as stored.
-- `TopK`: the K largest log-probabilities at temperature 1. It also holds, at the training temperature, the log of the
-  remaining mass and the log-normalizer. Without them a stored top-k could not be used at another temperature.
-  Log-probabilities are fixed-point numbers in steps of 1/512 nat. Their error is at most `STORAGE_ERROR`, down to
-  `FLOOR`.
+- `Sampled`: at each position, N draws from softmax(logits / temperature), stored as unique ids and their counts.
+  counts / N is an unbiased estimate of every probability. With these estimates as targets, the expected gradient of the
+  cross-entropy is the gradient of the full KL (random-sampling distillation, ACL 2025). The counts are stored exactly.
+- `TopK`: at each position, the K largest log-probabilities at temperature 1. Training may use another temperature. For
+  that temperature the log of the residual mass and the log-normalizer are stored too, because they depend on all
+  tokens. Log-probabilities are stored as multiples of 1/512 nat. Their error is at most `STORAGE_ERROR` for values
+  above `FLOOR`.
 
-A shard is a Parquet file with one row a record. Each array is a binary column, or one column for each byte plane (all
-bytes of the same significance, which compress well together). The file's metadata holds dtypes, shapes and layout.
-Nothing here loops over tokens in Python. Every row carries `align`, a hash of token ids, teacher, tokenizer and
-temperature. When a row is paired with the wrong tokens, training fails instead of learning from them.
+A shard is a Parquet file with one row for each record. Each array is stored in one binary column, or in one column for
+each byte plane. A byte plane holds the bytes of the same significance of all numbers, which compress well together. The
+file's metadata holds dtypes, shapes and layout. No function here loops over tokens in Python. Every row has `align`, a
+hash of token ids, teacher, tokenizer and temperature. If a row is paired with the wrong tokens, training therefore
+fails instead of learning from them.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from synthgen.errors import CorpusError
 FORMAT = "logits-v2"
 _STEP = 1 / 512
 STORAGE_ERROR = _STEP / 2  # nats, for log-probabilities above FLOOR
-FLOOR = -32.0  # nats: a probability of 1e-14; smaller values are stored as this one
+FLOOR = -32.0  # nats, a probability of about 1e-14; smaller log-probabilities are stored as this value
 _ROW_GROUP_BYTES = 64 << 20
 
 Ints = np.ndarray[Any, np.dtype[Any]]
@@ -44,8 +46,9 @@ Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 @dataclass(frozen=True)
 class Sampled:
-    """Draws from the teacher: flat `ids` and `counts` (position by position, ids ascending), and `uniques` (T,), the
-    number of ids at each position.
+    """The teacher's draws at T positions. `uniques` (T,) is the number of distinct ids at each position.
+
+    `ids` and `counts` are flat: position by position, and ids ascending within a position.
     """
 
     ids: Ints
@@ -58,9 +61,11 @@ class Sampled:
 
 @dataclass(frozen=True)
 class TopK:
-    """`ids` and `logprobs` (T, K), largest first, at temperature 1. At the training temperature: `log_tail` (T,), the
-    log of the remaining mass (-inf when K is the vocabulary size), and `log_z` (T,) = logsumexp(log p / temperature)
-    over the whole vocabulary.
+    """The K most probable tokens at T positions.
+
+    `ids` and `logprobs` (T, K) are ordered by probability, largest first; `logprobs` are at temperature 1. The others
+    are at the temperature of the loss: `log_tail` (T,), the log of the residual mass (-inf when K is the vocabulary
+    size), and `log_z` (T,) = logsumexp(log p / temperature) over the whole vocabulary.
     """
 
     ids: Ints
@@ -77,8 +82,8 @@ Target = Sampled | TopK
 
 @dataclass(frozen=True)
 class LogitsSpec:
-    """The part of each distribution that is stored: `draws` for kind "sampled", or the `k` most probable tokens for
-    kind "topk", at `temperature`.
+    """What is stored of each distribution: `draws` draws for kind "sampled", the `k` most probable tokens for kind
+    "topk". `temperature` is the temperature of the loss.
     """
 
     kind: Literal["sampled", "topk"]
@@ -89,11 +94,14 @@ class LogitsSpec:
 
 
 class LogitsMeta(TypedDict):
-    """The metadata of a shard: what is stored (`draws` or `k`, and the `temperature`), the teacher ("name@revision"),
-    the tokenizer (its hash), the vocabulary size, and the layout of the arrays.
+    """The metadata of a shard.
+
+    It has the settings of `LogitsSpec`, the `teacher` ("name@revision"), the hash of the `tokenizer`, the vocabulary
+    size, and the layout of the arrays.
 
     For merged distributions, `teachers` are the merged teachers. For a teacher with another tokenizer,
-    `teacher_vocab_size` is the width of its own logits. "dense" means the full distributions of a live teacher.
+    `teacher_vocab_size` is the width of that teacher's own logits. "dense" means the full distributions of a live
+    teacher.
     """
 
     kind: Literal["sampled", "topk", "dense"]
@@ -112,7 +120,7 @@ class LogitsMeta(TypedDict):
 
 
 def count_draws(draws_TN: Ints) -> Sampled:
-    """The unique ids and their counts in each row of N draws."""
+    """Find the unique ids and their counts in each of T rows of N drawn ids."""
     positions, n = draws_TN.shape
     if positions == 0:
         return Sampled(np.zeros(0, np.int32), np.zeros(0, np.uint16), np.zeros(0, np.uint16))
@@ -120,7 +128,7 @@ def count_draws(draws_TN: Ints) -> Sampled:
     first = np.ones(ordered.shape, bool)
     first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
     starts = np.flatnonzero(first.ravel())
-    # a run of equal ids never crosses a row, because each row starts a new run
+    # each row starts a new sequence of equal ids, so no sequence reaches into the next row
     ends = np.append(starts[1:], positions * n)
     return Sampled(
         ordered.ravel()[starts].astype(np.int32),
@@ -172,12 +180,12 @@ def _from_planes(blobs: dict[str, bytes], name: str, width: int) -> Ints:
 
 
 def _quantize(logprobs: Floats) -> Ints:
-    """Log-probabilities (<= 0) as numbers of steps below zero; -inf becomes the floor."""
+    """Convert log-probabilities (<= 0) to numbers of steps below zero. -inf becomes the floor."""
     return np.clip(np.rint(np.maximum(-logprobs, 0) / _STEP), 0, -FLOOR / _STEP).astype(np.int64)
 
 
 def encode(target: Target, meta: LogitsMeta) -> dict[str, bytes]:
-    """The binary columns of one row."""
+    """Encode the target of one row as binary columns."""
     width = int(meta["id_bytes"])
     if isinstance(target, Sampled):
         ids = target.ids.astype(np.int64)
@@ -203,7 +211,9 @@ def encode(target: Target, meta: LogitsMeta) -> dict[str, bytes]:
 
 
 def decode(blobs: dict[str, bytes], meta: LogitsMeta) -> Target:
-    """The arrays of one row; the inverse of `encode` (top-k: to within `STORAGE_ERROR`)."""
+    """Decode the binary columns of one row. This is the inverse of `encode`, except that the log-probabilities of a
+    top-k have an error of up to `STORAGE_ERROR`.
+    """
     width = int(meta["id_bytes"])
     if meta["kind"] == "sampled":
         small = "u1" if meta["draws"] < 256 else "<u2"
@@ -230,7 +240,7 @@ def decode(blobs: dict[str, bytes], meta: LogitsMeta) -> Target:
 
 
 def to_table(ids: Sequence[str], aligns: Sequence[bytes], targets: Sequence[Target], meta: LogitsMeta) -> pa.Table:
-    """The rows of one shard as a table; write it with `corpus`."""
+    """Make the table of one shard, which `corpus.commit` writes."""
     rows = [encode(target, meta) for target in targets]
     names = list(rows[0] if rows else encode(_nothing(meta), meta))
     columns: dict[str, pa.Array] = {
@@ -243,7 +253,7 @@ def to_table(ids: Sequence[str], aligns: Sequence[bytes], targets: Sequence[Targ
 
 
 def _nothing(meta: LogitsMeta) -> Target:
-    """A row without tokens, which gives an empty shard its columns."""
+    """A target without tokens. A shard without rows gets its columns from it."""
     ids, floats = np.zeros(0, np.int32), np.zeros(0, np.float32)
     if meta["kind"] == "sampled":
         return Sampled(ids, ids, ids)
@@ -252,21 +262,23 @@ def _nothing(meta: LogitsMeta) -> Target:
 
 
 def compression_level(table: pa.Table) -> int:
-    """The zstd level for a shard. Compared with level 9, level 15 saves 3% for twenty log-probabilities and for draws,
-    2% for 64, and nothing for 128. There it would take more time than all other work on them.
+    """The zstd level for a shard of distributions.
+
+    Compared with level 9, level 15 makes draws and a top-20 3% smaller, a top-64 2% smaller, and a top-128 no smaller.
+    For a larger k, level 15 would take more time than all other work on the distributions.
     """
     found = json.loads((table.schema.metadata or {}).get(FORMAT.encode(), b"{}"))
     return 9 if found.get("k", 0) > 32 else 15
 
 
 def row_group_rows(table: pa.Table) -> int:
-    """The number of rows in a row group, so that the group stays under 64 MiB."""
+    """The number of rows in each row group, chosen so that a row group stays under 64 MiB."""
     return max(1, int(_ROW_GROUP_BYTES / max(1.0, table.nbytes / max(1, table.num_rows))))
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard in memory: `meta`, and rows by position. `target(row)` decodes the row at a position."""
+    """A shard in memory. Entry i of `ids`, `aligns` and each column belongs to row i, which `target(i)` decodes."""
 
     meta: LogitsMeta
     ids: list[str]
@@ -282,7 +294,7 @@ class Shard:
 
 
 def read(path: Path) -> Shard:
-    """Open a shard. Raises CorpusError when the file is not a shard."""
+    """Read a shard of distributions. Raises CorpusError when the file is not such a shard."""
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
         found = json.loads((table.schema.metadata or {})[FORMAT.encode()])
@@ -300,10 +312,10 @@ def read(path: Path) -> Shard:
 
 
 def check_aligned(shard: Shard, row: int, record_id: str, token_ids: Sequence[int], where: Path) -> None:
-    """Raise CorpusError unless logits row `row` was made for exactly this record."""
+    """Raise CorpusError unless row `row` of the shard was made for exactly this record with these tokens."""
     expected = align(token_ids, shard.meta["teacher"], shard.meta["tokenizer"], shard.meta["temperature"])
     if row >= len(shard) or shard.ids[row] != record_id or shard.aligns[row] != expected:
         raise CorpusError(
             f"{where}: logits row {row} does not belong to record {record_id}",
-            "the logits folder does not match its rows; make the logits again: `synthgen generate --repair`",
+            "the files in logits/ do not match the corpus; make the logits again: `synthgen generate --repair`",
         )

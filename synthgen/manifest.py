@@ -32,10 +32,10 @@ class SourceTerms(TypedDict):
 class Facts(TypedDict):
     """The facts that the maker of a corpus provides.
 
-    `counts` may have: `rows` and `tokens` (of a generated corpus), `rows_train` and so on for each split, `failures`;
-    `kept`, `rejected`, `tokens_kept`, `tokens_rejected` (of a curated one), `edited`, `answers_checked`,
-    `answers_correct`, and `copies_left_out` of a data set. `rejected_by` counts the reasons of rejected rows by rule,
-    and `thresholds` holds the settings of the rules.
+    `counts` of a generated corpus may have `rows`, `tokens`, `failures`, and the rows of each split (`rows_train`, …).
+    `counts` of a curated corpus may have `kept`, `rejected`, `tokens_kept`, `tokens_rejected`, `edited`,
+    `answers_checked` and `answers_correct`. `counts` of a data set may have `copies_left_out`. `rejected_by` is the
+    number of reasons that each check or sweep gave, and `thresholds` are the settings of all edits, checks and sweeps.
     """
 
     description: str
@@ -60,13 +60,14 @@ class Manifest(Facts):
 
 
 def make(kind: Kind, facts: Facts, files: dict[str, FileEntry]) -> Manifest:
-    """Build the manifest of a corpus with these files, in its written form."""
+    """Build the manifest of a corpus with these files, as manifest.json holds it."""
     return cast(Manifest, {"schema_version": SCHEMA_VERSION, "kind": kind, **facts, "files": files})
 
 
 def from_json(value: object, where: str) -> Manifest:
-    """Read the manifest from `value`, the content of a JSON file. Raises CorpusError, which names `where`, when `value`
-    is not a manifest or comes from an older version.
+    """Check that `value`, the content of a JSON file, is a manifest, and return it.
+
+    Raises CorpusError, which names `where`, when `value` is not a manifest or comes from an older version.
     """
     if not isinstance(value, Mapping) or not value.keys() >= {"kind", "counts", "files"}:
         raise CorpusError(f"{where} is damaged: it is not a manifest", "repeat the command and add --repair")

@@ -8,7 +8,7 @@
     run.distribution(run.kept["id"].iloc[0]).probabilities
     run.evaluation.frame()
 
-Works on a run's folder at any stage, and on a corpus folder. Files are read only when they are needed.
+`open` accepts the folder of a run at any stage, or a corpus folder. Files are read only when they are needed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _DERIVED = {
     "rejected_by": ("verdicts",),
     "reason": ("verdicts",),
 }
-"""Columns that a data frame has besides those of the corpus, and the columns that they are computed from."""
+"""Columns that a data frame has in addition to those of the corpus. Each is computed from the named columns."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,10 @@ class Distribution:
     drawn from. `ids` (T, K) are token ids. `probabilities` and `log_probabilities` (T, K) are at `temperature`, the
     temperature for which the distribution was stored.
 
-    For `kind` "topk" these are the K most probable ids, the most probable first; `tail` (T,) is the total probability
-    of all other ids. For `kind` "sampled", ids are ascending, `counts` (T, K) is how many of `draws` draws fell on each
-    id, and a probability is count / draws. Positions with fewer than K distinct ids are padded with id −1 and count 0.
+    For `kind` "topk", `ids` are the K most probable ids, the most probable first; `tail` (T,) is the total probability
+    of all other ids. For `kind` "sampled", `ids` are the ids that were drawn, in ascending order. `counts` (T, K) are
+    the numbers of draws of each id, and a probability is count / `draws`. Positions with fewer than K distinct ids are
+    padded with id −1 and count 0.
     """
 
     kind: str
@@ -122,16 +123,17 @@ class OpenRun:
 
     @cached_property
     def failures(self) -> pd.DataFrame:
-        """The requests that gave no row, and the reasons."""
+        """The requests that brought no row, with the reasons."""
         return self.rows("failures")
 
     def rows(self, part: Part, columns: Sequence[str] | None = None, split: str | None = None) -> pd.DataFrame:
-        """Rows of one part as a data frame with Arrow-backed columns. `columns` and `split` select columns and one
-        split.
+        """Rows of one part as a data frame with Arrow-backed columns. `columns` selects columns, and `split` selects
+        the rows of one split.
 
-        Besides the columns of the corpus there are `prompt_text` and `completion_text`, the text of the last message.
-        Rejected rows also have `rejected_by` and `reason`. When a corpus has columns of these names, they are used
-        instead. Raises UserError when this run does not have the part yet or a column does not exist.
+        In addition to the columns of the corpus, there are `prompt_text` and `completion_text`: the text of the last
+        message of the prompt and of the completion. Rejected rows also have `rejected_by` and `reason`. If the corpus
+        itself has a column of one of these names, the corpus's column is returned. Raises UserError when the run does
+        not have the part yet, or when a column does not exist.
         """
         import pandas as pd
 
@@ -159,7 +161,7 @@ class OpenRun:
         return found
 
     def _place(self, part: Part) -> tuple[Path, str]:
-        """The folder of a part and its subfolder."""
+        """The corpus folder that has the part, and the name of the part's subfolder."""
         if part not in ("generated", "kept", "rejected", "failures"):
             raise UserError(
                 f"there is no part '{part}'{nearest(part, ('generated', 'kept', 'rejected', 'failures'))}",
@@ -176,10 +178,11 @@ class OpenRun:
     # Distributions
 
     def distribution(self, id: str, teacher: str | None = None) -> Distribution:
-        """The stored distribution of the row `id`. `teacher` chooses the teacher when distributions of several are
+        """The stored distribution of the row `id`. `teacher` must be given when several teachers' distributions are
         stored.
 
-        Raises UserError when the row has none, and CorpusError when the stored distribution does not belong to the row.
+        Raises UserError when no distribution is stored for the row, and CorpusError when the stored distribution does
+        not belong to the row.
         """
         root = self._logits()
         folders = {p.name: p for p in sorted(root.iterdir()) if p.is_dir()} if root else {}
@@ -189,7 +192,8 @@ class OpenRun:
             )
         if teacher is None and len(folders) > 1:
             raise UserError(
-                f"{root} has distributions of {', '.join(folders)}", "name a teacher: distribution(id, teacher)"
+                f"{root} has distributions of several teachers: {', '.join(folders)}",
+                "name a teacher: distribution(id, teacher)",
             )
         name = teacher or next(iter(folders))
         if name not in folders:
@@ -210,7 +214,7 @@ class OpenRun:
         return next((place for place in places if place.is_dir()), None)
 
     def _find(self, folder: Path, id: str) -> tuple[str, int]:
-        """The (shard, row number) of a row's distribution."""
+        """The shard that holds the distribution of the row `id`, and the position in this shard."""
         index = self._indexes.setdefault(folder, {})
         if not index:
             for shard in (p.stem for p in sorted(folder.glob("*.parquet")) if not p.name.startswith(".")):
@@ -226,7 +230,7 @@ class OpenRun:
         return {}
 
     def _tokens(self, shard: str, id: str) -> list[int]:
-        """The completion tokens of a row, from the part of the corpus that holds it."""
+        """The completion tokens of the row `id`, from the part of the corpus that holds the row."""
         for folder in self._folders.values():
             for part in ("data", "rejected"):
                 path = folder / part / f"{shard}.parquet"
@@ -240,25 +244,25 @@ class OpenRun:
 
     @property
     def student(self) -> Student | None:
-        """The trained student; None when there is none yet."""
+        """The trained student; None when no student was trained yet."""
         folder = self._student_folder
         return Student(folder, read_training(folder / "training.json")) if folder else None
 
     @property
     def evaluation(self) -> Evaluation | None:
-        """The result of `distill eval`; None when it has not run yet."""
+        """The result of `distill eval`; None when the student was not measured yet."""
         path = self._student_folder / "evaluation.json" if self._student_folder else None
         return read_evaluation(path) if path and path.exists() else None
 
     @property
     def _student_folder(self) -> Path | None:
-        """RUN/student; for a student that was trained on a data set, the student's folder that holds the rows."""
+        """The student's folder: RUN/student. For a student that was trained on a data set, it also holds the rows."""
         folders = (self._run / "student", self._run)
         return next((folder for folder in folders if (folder / "training.json").exists()), None)
 
     @property
     def audit(self) -> dict[str, Any] | None:
-        """The latest audit, as in audit/report.json; None when there is none."""
+        """The latest audit, as audit/report.json holds it; None when the run was not audited yet."""
         path = self._run / "audit" / "report.json"
         found: dict[str, Any] | None = corpus.load_json(path) if path.exists() else None
         return found
@@ -266,7 +270,7 @@ class OpenRun:
     # The summary
 
     def summary(self) -> list[tuple[str, str]]:
-        """(label, value) pairs that summarize the run."""
+        """A summary of the run as pairs (label, value)."""
         lines = [("folder", str(self.path))]
         for stage, folder in self._folders.items():
             lines.append((stage, self._state(folder)))
@@ -308,12 +312,15 @@ def open(run: str | Path) -> OpenRun:
 
 @lru_cache(maxsize=4)
 def _shard(path: Path, changed: int) -> logits.Shard:
-    """A shard of distributions. `changed` is the file's modification time, so that the cache notices a new file."""
+    """Read a shard of distributions, or take it from a cache.
+
+    `changed` is the file's modification time. It is part of the cache's key, so a file that changed is read again.
+    """
     return logits.read(path)
 
 
 def _columns(folder: Path, shards: Sequence[str], schema: pa.Schema) -> dict[str, pa.Field]:
-    """The columns of a part by name; those of `schema` when there is no shard yet."""
+    """The columns of a part by name, from its first shard, or from `schema` when there is no shard yet."""
     if shards:
         try:
             schema = pq.read_schema(folder / f"{shards[0]}.parquet")
@@ -340,7 +347,7 @@ def _derive(column: str, table: pa.Table) -> pa.Array:
 
 
 def _joined(verdicts: pa.ChunkedArray, field: str, by: str) -> pa.Array:
-    """One field of all reasons of each row, joined to one text."""
+    """For each row: one field of all its reasons, joined into one text."""
     lists = verdicts.combine_chunks()
     return pc.binary_join(pa.ListArray.from_arrays(lists.offsets, pc.struct_field(lists.values, field)), by)
 
@@ -348,7 +355,7 @@ def _joined(verdicts: pa.ChunkedArray, field: str, by: str) -> pa.Array:
 def _distribution(target: logits.Target, meta: logits.LogitsMeta, tokens: Ints) -> Distribution:
     """Convert a stored target to arrays of equal shape."""
     teacher, temperature = meta["teacher"], meta["temperature"]
-    # a top-k target stores its log-probabilities at temperature 1, and the rest at `temperature`
+    # a top-k target stores `logprobs` at temperature 1, and `log_tail` and `log_z` at `temperature`
     if isinstance(target, logits.TopK):
         log_probabilities = target.logprobs / temperature - target.log_z[:, None]
         return Distribution(

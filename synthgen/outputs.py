@@ -1,14 +1,14 @@
 """The files that each command writes into its output folder. A command deletes no other files there.
 
 A folder named with -o can hold the user's own files. A command therefore checks the folder before it writes the first
-byte, and `--fresh` deletes only files whose names are in the command's table:
+byte, and `--fresh` deletes only files whose names match the command's `Output`:
 
     outputs.check(folder, CURATED, fresh)        # raises RunChanged when the command did not create the folder
     if fresh:
         outputs.discard(folder, CURATED)
     outputs.sweep(folder, CURATED)               # removes temporary files of a killed process
 
-A command also never writes into its input: `apart` refuses an output folder that overlaps its source.
+A command also never writes into the folder that it reads: `apart` refuses an output folder that overlaps the input.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ STAGES = (
     "student",
     "hidden",
     "cache",
-)  # folders of a run that belong to one stage each
+)  # folders of a run, each of which belongs to one stage
 
 _SHOWN = 3  # number of files that a message names
 _TEMPORARY_MODEL = re.compile(r"model-\d+")  # the temporary name of a folder of weights
@@ -42,10 +42,11 @@ _TEMPORARY_MODEL = re.compile(r"model-\d+")  # the temporary name of a folder of
 class Output:
     """The files that one command writes.
 
-    `files` and `kept` are regular expressions that match whole paths relative to the folder. `files` are in the order
-    of deletion. The file that marks the work as finished comes first, and the file with the inputs comes last. After an
-    interrupted deletion the command can therefore still read the folder. `--fresh` does not delete `kept`. A folder
-    belongs to the command if one of `signs`, pairs of a glob pattern for files and a text in one of them, is found.
+    `files` and `kept` are regular expressions that match whole paths relative to the folder. `--fresh` deletes `files`,
+    in their order, but not `kept`. The file that marks the work as finished comes first, and the file with the inputs
+    comes last, so after an interrupted deletion the command still recognizes the folder. `signs` are pairs of a glob
+    pattern and a text. The command made a folder if, for one of these pairs, a file that matches the pattern contains
+    the text.
     """
 
     command: str
@@ -71,21 +72,22 @@ class Output:
         return any(re.fullmatch(pattern, path) for pattern in (*self.files, *self.kept))
 
     def begun(self, folder: Path) -> bool:
-        """Whether the command, or a killed process of it, created this folder."""
+        """Whether the command created this folder, even if the command was killed."""
         for pattern, text in self.signs:
             for path in folder.glob(pattern):
                 try:
                     content = path.read_text(encoding="utf-8", errors="replace")
                 except OSError:
                     continue
-                if text in content or (path.suffix == ".json" and not _is_json(content)):  # damaged: written again
+                # a damaged JSON file counts too: the command writes it again
+                if text in content or (path.suffix == ".json" and not _is_json(content)):
                     return True
         return False
 
 
 def corpus_files(*parts: str) -> tuple[str, ...]:
-    """The patterns of a corpus folder whose shards have these companions. The data file is deleted before its
-    companions.
+    """The patterns for the files of a corpus whose shards have the companions `parts`. Data files are deleted before
+    their companions.
     """
     shards = [f"{part}/{SHARD}" for part in ("data", *parts)]
     return (r"manifest\.json", r"README\.md", *shards, r"inputs\.json")
@@ -147,7 +149,7 @@ def discard(folder: Path, output: Output) -> None:
 
 
 def sweep(folder: Path, output: Output) -> None:
-    """Remove only the temporary files that a killed process of the command left."""
+    """Remove the temporary files that a killed process of the command left, and no other files."""
 
     def ours(path: Path) -> bool:
         below = [path] if path.is_symlink() or not path.is_dir() else [path / name for name in files_in(path)]
@@ -166,11 +168,11 @@ def files_in(folder: Path) -> Iterator[str]:
 
 
 def apart(folder: Path, source: Path, own: str = "", nested: bool = False) -> None:
-    """Raise UserError when `folder` equals, contains or is inside `source`, or is inside another stage's folder of its
-    run.
+    """Raise UserError when `folder` equals, contains or is inside `source`, or when `source` is a stage's folder and
+    `folder` is inside the folder of another stage of the same run.
 
-    When `source` is a stage's folder, `own` is the stage folder that the command makes. A folder below `own` is allowed
-    only if `nested` is true. Links are resolved first.
+    `own` names the stage's folder that the command itself makes. `folder` may be that folder; it may be inside that
+    folder only if `nested` is true. Links are resolved first.
     """
     not_around(folder, source)
     taken = [source, *stages(source, own)]
@@ -182,7 +184,7 @@ def apart(folder: Path, source: Path, own: str = "", nested: bool = False) -> No
 def not_around(folder: Path, source: Path) -> None:
     """Raise UserError when `folder` equals or contains `source`, which the command reads. Links are resolved first."""
     where = folder.resolve()
-    # the second is the location of the link itself
+    # if `source` is a link, the second path is where the link itself lies
     for read in (source.resolve(), source.absolute().parent.resolve() / source.name):
         if where == read:
             raise UserError(f"{folder} is an input of this command", "give another folder with -o")
@@ -204,7 +206,7 @@ def not_inside(folder: Path, taken: Iterable[Path]) -> None:
 
 
 def stages(folder: Path, own: str) -> list[Path]:
-    """When `folder` is a stage's folder of a run: the folders of all stages except `own`."""
+    """If `folder` is a stage's folder, such as RUN/curated: the folders of all stages of that run, without `own`."""
     run = folder.absolute().parent
     return [run / name for name in STAGES if name != own] if folder.absolute().name in STAGES else []
 

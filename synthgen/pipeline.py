@@ -39,7 +39,7 @@ class Run:
         return {"folder": str(self.folder), "seconds": self.seconds, "audit": self.audit, "worked": self.worked}
 
     def text(self) -> str:
-        """One line for people."""
+        """The result in one line of text."""
         times = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in self.seconds.items())
         state = "" if self.worked else "already complete; nothing to do. "
         return f"{self.folder}: {state}audit {self.audit}. {times}"
@@ -56,8 +56,10 @@ class _Stages:
     worked: bool = False
 
     def do(self, name: str, act: Callable[[bool], T]) -> T:
-        """Run a stage. `act` gets True when the stage must start over. With `fresh`, a stage starts over when its
-        inputs changed.
+        """Run a stage. `act` gets True when the stage must start over.
+
+        With `fresh`, every stage starts over if the recipe is the `same`; otherwise a stage starts over if its inputs
+        changed.
         """
         began, before = time.monotonic(), _state(self.folder)
         try:
@@ -79,7 +81,7 @@ def check_run(run: Path) -> None:
     """
     path = run / "recipe.yaml"
     names = {p.name for p in run.iterdir()} if run.is_dir() else set()
-    # a run that was killed here leaves only the temporary file
+    # a run that was killed while it wrote recipe.yaml leaves only the temporary file
     if not path.exists() and names - {".lock", durable.TEMPORARY + path.name}:
         raise RunChanged(f"{run} is not empty and is not a run", "give another folder with -o")
     if path.exists() and not is_resolved(path):
@@ -87,11 +89,13 @@ def check_run(run: Path) -> None:
 
 
 def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
-    """Check that RUN is this recipe's, or nobody's. Raises RunChanged naming the keys that differ.
+    """Check that the folder `run` belongs to this recipe, or to no recipe yet. Raises RunChanged, which names the keys
+    that differ.
 
-    A run without a single row belongs to no recipe yet: a mistake that was corrected since may be written over.
-    RUN/recipe.yaml is written by `generate`, once it has everything that it needs, so that a command that fails before
-    claims no folder. Here it is only written again when another pace, patience or budget is asked for.
+    A run without a shard belongs to no recipe yet, so a recipe with a mistake can be corrected and used again.
+    `generate` writes RUN/recipe.yaml when it has everything that it needs. A command that fails earlier therefore
+    leaves the folder free. If the recipe differs only in keys that may change, such as the budget, this function writes
+    RUN/recipe.yaml again.
     """
     check_run(run)
     path = run / "recipe.yaml"
@@ -110,17 +114,17 @@ def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
 
 
 def _keep_recipe(recipe: Recipe, run: Path) -> None:
-    """Write RUN/recipe.yaml if it is not this one."""
+    """Write `recipe` to RUN/recipe.yaml, unless that file already holds the same recipe."""
     path = run / "recipe.yaml"
     if not path.exists() or load_recipe(path) != recipe:
         durable.write_text(path, dump_recipe(recipe))
 
 
 def run(recipe: Recipe, out: str | Path, *, fresh: bool = False, repair: bool = False, ui: UI | None = None) -> Run:
-    """Generate, curate, audit, train, evaluate and report into `out`. A repeated call resumes.
+    """Run all stages in the folder `out`: generate, curate, audit, train, evaluate and report. A repeated call resumes.
 
-    With `fresh`, stages whose inputs changed start over; when no inputs changed, all stages do. Raises GateDenied,
-    after the report is written, when the audit does not pass.
+    With `fresh`, stages whose inputs changed start over; if no inputs changed, all stages start over. Raises GateDenied
+    when the audit does not pass; the report is written before that.
     """
     ui = ui or UI(quiet=True)
     folder = Path(out)
@@ -146,7 +150,9 @@ def run(recipe: Recipe, out: str | Path, *, fresh: bool = False, repair: bool = 
 
 
 def _train(recipe: Recipe, folder: Path, stages: _Stages, ui: UI) -> None:
-    """The only place where synthgen calls distill. An existing student is recognized without loading torch."""
+    """Train and evaluate the student. Only this function of synthgen calls distill. A finished student is recognized
+    without loading torch.
+    """
     from synthgen.errors import missing_extra
 
     def trained(again: bool) -> None:
@@ -168,7 +174,9 @@ def _train(recipe: Recipe, folder: Path, stages: _Stages, ui: UI) -> None:
 
 
 def _state(folder: Path) -> list[tuple[str, int]]:
-    """Names and times of the files that stages make, except the report and the audit, which are rewritten each time."""
+    """Paths and modification times of the files that stages make. Report and audit are left out, because they are
+    rewritten each time.
+    """
     made = ("generated", "curated", "student")
     return [
         (p.as_posix(), p.stat().st_mtime_ns)

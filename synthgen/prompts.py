@@ -1,12 +1,13 @@
-"""Prompts: a folder of Jinja templates that are rendered to chat messages. The hash of its content identifies it.
+"""A prompt is a folder of Jinja templates that are rendered to chat messages. A hash of its files identifies it.
 
     user.j2            what the student is asked (required)
     system.j2          the student's system message
     teacher_system.j2  the teacher's system message, if different
     teacher_user.j2    what the teacher is asked, if different
-    examples.jsonl     few-shot turns for the teacher only, rendered with user.j2 and …
-    assistant.j2       … the answer to an example
-    NAME.j2            a further step of the recipe's strategy (a judge, a rewriting), and NAME_system.j2
+    examples.jsonl     few-shot examples for the teacher only, one a line; their questions are rendered as the seed's is
+    assistant.j2       renders the answer of an example
+    NAME.j2            what a teacher is asked in a further step of the strategy, such as a judgment
+    NAME_system.j2     the system message of that step
 
 Templates are sandboxed. A variable that the seed does not have is an error, not an empty string.
 """
@@ -60,7 +61,7 @@ class Prompt:
         return not self.examples and not {"teacher_system", "teacher_user"} & self.templates.keys()
 
     def student(self, fields: Fields, question: str | None = None) -> list[Message]:
-        """The messages that the student sees. `question` is the rendered user.j2, if known."""
+        """The messages that the student sees. `question` is the rendered user.j2, if it was rendered already."""
         text = self.render("user", fields) if question is None else question
         return [*self._system("system", fields), _message("user", text)]
 
@@ -71,7 +72,8 @@ class Prompt:
     def teacher(self, fields: Fields, user: str = "") -> list[Message]:
         """The messages that the teacher gets: its own system message, the examples, the question.
 
-        `user` names the template of question and examples; by default it is teacher_user or user."""
+        `user` names the template that renders the question and the examples' questions. The default is teacher_user if
+        there is such a template, and otherwise user."""
         system = self._system("teacher_system" if "teacher_system" in self.templates else "system", fields)
         user = user or ("teacher_user" if "teacher_user" in self.templates else "user")
         return [*system, *self._shown(user), _message("user", self.render(user, fields))]
@@ -86,7 +88,7 @@ class Prompt:
         if pieces is not None:
             try:
                 return "".join([str(fields[p.text]) if p.is_variable else p.text for p in pieces]).strip()
-            except KeyError:  # Jinja words it
+            except KeyError:  # a variable is missing: Jinja describes the error below
                 pass
         where = f"template {self.name}/{name}.j2"
         try:
@@ -111,7 +113,7 @@ class Prompt:
                 )
 
     def beginning(self, prefix: str) -> list[str]:
-        """The names of the templates that begin with `prefix`, in order, without the system messages of steps."""
+        """The sorted names of the templates that begin with `prefix`, without the templates of system messages."""
         return sorted(name for name in self.templates if name.startswith(prefix) and not name.endswith("_system"))
 
     def _system(self, name: str, fields: Fields) -> list[Message]:
@@ -142,14 +144,14 @@ def load_prompt(folder: str, name: str) -> Prompt:
     templates: dict[str, Template] = {}
     pieces: dict[str, list[_Piece]] = {}
     others = sorted(path.stem for path in root.glob("*.j2") if path.stem not in _TEMPLATES)
-    for key in (*_TEMPLATES, *others):  # the order matters: `version` is a hash over it
+    for key in (*_TEMPLATES, *others):  # `version` is a hash of the templates in this order
         path = root / f"{key}.j2"
         if path.is_file():
             text = _read(path)
             hasher.update(f"{key}\0{text}\0".encode())
             try:
                 templates[key] = environment.from_string(text)
-                # Convert to a plain dictionary, because jinja's ChainMap is slowly copied in every rendering.
+                # Jinja copies its globals in every rendering. A plain dictionary is copied faster than its ChainMap.
                 templates[key].globals = dict(templates[key].globals)
                 if (parts := _pieces(environment, text)) is not None:
                     pieces[key] = parts
@@ -175,7 +177,7 @@ def _pieces(environment: Environment, text: str) -> list[_Piece] | None:
         for node in output.nodes if isinstance(output, nodes.Output) else [output]:
             if isinstance(node, nodes.TemplateData):
                 found.append(_Piece(node.data, is_variable=False))
-            # names that Jinja reserves
+            # to Jinja these three names are not variables
             elif isinstance(node, nodes.Name) and node.name not in ("self", "super", "caller"):
                 found.append(_Piece(node.name, is_variable=True))
             else:
@@ -192,7 +194,7 @@ def _examples(path: Path) -> list[dict[str, object]]:
         try:
             rows.append(dict(json.loads(line)))
         except (ValueError, TypeError) as error:
-            raise RecipeError(f"{path}, line {number}: {error}", "one JSON object a line") from None
+            raise RecipeError(f"{path}, line {number}: {error}", "write one JSON object in each line") from None
     return rows
 
 

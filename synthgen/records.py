@@ -2,7 +2,7 @@
 
 A `Record` holds a prompt with its completion, its teacher, its sources, and the verdicts of curation. A row from
 another data set has the same columns; columns with unknown values (`teacher`, `strategy`, …) are null. The user's own
-columns are stored beside them (`Record.own`).
+columns are stored beside these columns (`Record.own`).
 """
 
 from __future__ import annotations
@@ -87,11 +87,12 @@ class Span(TypedDict):
 
 
 class Reason(TypedDict):
-    """Why a row was dropped; this is one entry of the column `verdicts`.
+    """One reason why a row was rejected. The column `verdicts` is a list of reasons.
 
-    `check` and `rule` name what rejected the row. `score` is the measured value, `threshold` the limit that it crossed,
-    `matched_id` the row that it matched, `span` the position, and `reason` the explanation. `teaches` says what the row
-    may still be used for in training.
+    `check` is the check or sweep that rejected the row, and `rule` names the rule within it. `score` is the measured
+    value, `threshold` the limit that the value crossed, `matched_id` the id of a row that is too similar, `span` the
+    place in the completion, and `reason` the explanation in words. `teaches` says what the row may still be used for in
+    training.
     """
 
     check: str
@@ -105,8 +106,8 @@ class Reason(TypedDict):
 
 
 class Edit(TypedDict):
-    """A change of the completion's text: the edit's name, the start and end of the change, and the hash of the text
-    before it.
+    """A change of the completion's text: the name of the edit, the range `start` to `end` that was changed, and the
+    sha256 of the text before the edit.
     """
 
     edit: str
@@ -140,8 +141,8 @@ _USAGE = pa.struct(
     [
         ("prompt_tokens", pa.int32()),
         ("completion_tokens", pa.int32()),
-        ("reasoning_tokens", pa.int32()),  # of the completion's
-        ("cached_tokens", pa.int32()),  # of the prompt's
+        ("reasoning_tokens", pa.int32()),  # included in completion_tokens
+        ("cached_tokens", pa.int32()),  # included in prompt_tokens
     ]
 )
 _SOURCES = pa.list_(

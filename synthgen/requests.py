@@ -14,19 +14,19 @@ from typing import Literal, NamedTuple
 from synthgen.records import Message, Sampling, Source
 
 Kind = Literal["sample", "classify", "embed", "score"]
-"""The task of the teacher: write a completion, give probabilities of labels, embed a text, or give the
-log-probabilities of a given completion.
+"""What the teacher does: write a completion (sample), give probabilities of labels (classify), embed a text (embed), or
+give the log-probabilities of a given completion (score).
 """
 
 Tool = Mapping[str, object]
-"""A tool that the model may call, in the form of the API."""
+"""A tool that the model may call, as a chat API describes it."""
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 class Request(
     NamedTuple
-):  # creation is a tenth of the work for a row; a frozen data class would take five times as long
+):  # making requests is a tenth of the work for a row; a frozen data class would take five times as long to make
     """One question to one teacher, with everything that determines the answer. Pass all fields except the first three
     by name.
 
@@ -34,7 +34,7 @@ class Request(
     it. `labels` are used by kind "classify". Kind "score" scores `completion`; `completion_ids` are its tokens, if
     known. `text` is the question alone, for models that read a text instead of a conversation; "" means the last
     message. With `target`, the distributions over the reply's tokens are stored too. `teacher` is the teacher's name in
-    the recipe. `id`, 32 hexadecimal digits, seeds the random numbers of a sample; see `identify`.
+    the recipe. `id` (32 hexadecimal digits, see `identify`) seeds the random numbers of a sample.
     """
 
     kind: Kind
@@ -60,7 +60,7 @@ class Lineage(NamedTuple):
     """The origin of a request, and the values that its row has besides the reply.
 
     `prompt` is the student's prompt. `parents` are the ids of the earlier requests that this one depends on. Rows with
-    the same `group_id` are kept or dropped together; `pair_role` is the row's role in the group.
+    the same `group_id` are kept or rejected together; `pair_role` is the row's role in the group.
     """
 
     seed_id: str
@@ -86,10 +86,11 @@ class Query(NamedTuple):
 
 
 def identify(request: Request, lineage: Lineage, teacher: str) -> str:
-    """Compute the id of a request: 32 hexadecimal digits, a hash of everything that distinguishes it.
+    """Compute the id of a request: 32 hexadecimal digits, a hash of everything that distinguishes it from others.
 
     The hash covers kind, seed, `teacher` (model and revision), the teacher's and the student's messages, every sampling
-    parameter and the labels. If present, it also covers the tools, the completion and its tokens, and an open turn.
+    parameter and the labels. If present, the tools and the completion with its tokens are covered too, and
+    whether the last turn is open.
     """
     parts: list[object] = [
         request.kind,

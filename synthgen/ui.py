@@ -18,7 +18,7 @@ _LINE_EVERY = 10.0  # seconds between plain progress lines
 
 
 class UI:
-    """The output of a command. Library functions accept one and print nothing without it."""
+    """The output of a command. Library functions accept a UI and print nothing when they get none."""
 
     def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
         self.quiet = quiet
@@ -32,7 +32,7 @@ class UI:
             elif text:
                 sys.stdout.write(text.rstrip("\n") + "\n")
             sys.stdout.flush()
-        except BrokenPipeError:  # the reader has closed the pipe, as `| head` does; the work is done
+        except BrokenPipeError:  # the reader has closed the pipe, as `| head` does; the work itself is finished
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def note(self, text: str) -> None:
@@ -41,7 +41,7 @@ class UI:
             _tell(text)
 
     def hint(self, text: str) -> None:
-        """The next command."""
+        """Print which command to give next."""
         if not self.as_json:
             self.note(f"Next: {text}")
 
@@ -81,7 +81,7 @@ class Progress:
         self.began = time.monotonic()
 
     def advance(self, count: int, *, failed: int = 0, resumed: bool = False) -> None:
-        """Count `count` more finished units. `resumed` means that they existed before this call."""
+        """Count `count` more finished units. `resumed` means that these units existed before this call."""
         self.done += count
         self.failed += failed
         self.resumed += count if resumed else 0
@@ -96,8 +96,8 @@ class Progress:
         """Does nothing here; progress bars override it."""
 
     def remote(self, in_flight: int, limit: int, idle: str, usd: float | None) -> None:
-        """Record the state of a remote teacher: requests in flight, their limit, the reason for not sending more,
-        dollars spent.
+        """Record the state of a remote teacher: the requests in flight and their limit, the reason why no more are
+        sent, and the dollars spent.
         """
         flight = f"{in_flight}/{limit} in flight" + (f" (idle: {idle})" if idle and in_flight < limit else "")
         self.live_parts = [flight]
@@ -110,12 +110,12 @@ class Progress:
         self.show()
 
     def rate(self) -> str:
-        """'N tokens/s', or '' when there are no tokens yet."""
+        """The text 'N tokens/s', or '' when there are no tokens yet."""
         seconds = max(time.monotonic() - self.began, 1e-9)
         return f"{self.made_tokens / seconds:,.0f} tokens/s" if self.made_tokens else ""
 
     def eta(self) -> str:
-        """'ETA m:ss', estimated from the units finished in this process, or ''."""
+        """The text 'ETA m:ss', estimated from the units that this process finished, or '' when it finished none."""
         fresh = self.done - self.resumed
         if not fresh or self.done >= self.total:
             return ""
@@ -139,7 +139,7 @@ class _Lines(Progress):
     def line(self) -> None:
         self.shown = time.monotonic()
         parts = [f"{self.what}: {self.done}/{self.total} {self.unit}"]
-        parts += [f"{self.resumed} were there"] if self.resumed else []
+        parts += [f"{self.resumed} were already there"] if self.resumed else []
         parts += [f"{self.failed} failed"] if self.failed else []
         parts += [part for part in (*self.live_parts, self.rate(), self.eta()) if part]
         _tell("  " + " · ".join(parts))

@@ -31,7 +31,7 @@ def gold(reference: str) -> str:
 
 
 def number(text: str) -> Fraction | None:
-    """The exact value of the last number in `text`, including number words up to twenty. None when there is none."""
+    """The exact value of the last number in `text`, including number words up to twenty. None without a number."""
     numbers = _NUMBER.findall(_WORD.sub(_as_digits, text))
     if not numbers:
         return None
@@ -47,7 +47,7 @@ def _as_digits(word: re.Match[str]) -> str:
 
 
 def normalize(text: str) -> str:
-    """Lower case, no punctuation, no articles, single spaces."""
+    """Convert `text` to lower-case words without punctuation and articles, separated by single spaces."""
     bare = text.lower().translate(_NO_PUNCTUATION)
     return " ".join(word for word in bare.split() if word not in _ARTICLES)
 
@@ -55,8 +55,9 @@ def normalize(text: str) -> str:
 def matches(answer: str | None, reference: str) -> bool:
     """Whether `answer` agrees with `reference`.
 
-    A reference that is only a number is compared by value with the last number of the answer. Any other reference must
-    equal the answer or begin it ("Tuesday." and "Tuesday, because …" match, "not Tuesday" does not).
+    A reference that is only a number is compared by value with the last number in the answer's first line. For any
+    other reference, the answer must begin with the reference's words: with the reference "Tuesday", the answers
+    "Tuesday." and "Tuesday, because …" match, and "not Tuesday" does not.
     """
     if not answer:
         return False

@@ -1,8 +1,8 @@
 """The audit: may this corpus, and a student trained on it, be used as intended? The answer is a status with reasons.
 
-Each entry of AUDITS gives a result. The worst status is the status of the report. UNKNOWN and DENY do not pass. Each
-intended use has its own folder, RUN/audit/<hash of the intent>/, with report.json, report.md and attribution.md.
-RUN/audit/ also holds a copy of the latest report.
+Each entry of AUDITS returns a result with a status. The worst status is the status of the report. The audit passes with
+ALLOW or CONTESTED, and fails with UNKNOWN or DENY. Each intended use has its own folder, RUN/audit/<hash of the
+intent>/, with report.json, report.md and attribution.md. RUN/audit/ also holds a copy of the latest report.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Report:
     """The results of all audits of a corpus for one intended use.
 
     `status` is the worst status of all audits; `passed` is true when it is ALLOW or CONTESTED. `findings` holds the
-    findings of all audits, and `audits` the result of each one. `rows` counts the rows by the status of their own
-    sources.
+    findings of all audits, and `audits` the result of each audit. `rows` maps a status to the number of rows whose
+    sources together have this status.
     """
 
     status: Status
@@ -68,11 +68,11 @@ class Report:
 def audit(
     recipe: Recipe, run: str | Path, *, use: str | None = None, out: str | Path | None = None, ui: UI | None = None
 ) -> Report:
-    """Judge a corpus under the recipe's `audit` section (`use` overrides its use).
+    """Judge a corpus for the intended use in the recipe's `audit` section. `use` replaces the key `audit.use`.
 
-    Reads the curated corpus, or the generated one when there is no curated corpus. Writes into the folder audit/ beside
-    the corpus, or into `out`. Raises UserError when that folder overlaps the corpus or another stage's folder, and
-    RunChanged when it holds files but no audit.
+    Reads the curated corpus, or the generated corpus if there is no curated corpus. Writes into the folder audit/
+    beside the corpus, or into `out`. Raises UserError when that folder overlaps the corpus or another stage's folder,
+    and RunChanged when that folder holds files but no audit.
     """
     check_recipe(recipe)
     ui = ui or UI(quiet=True)
@@ -103,14 +103,14 @@ def audit(
 
 
 def _bases(recipe: Recipe) -> tuple[tuple[str, str], ...]:
-    """The (model, license) pairs of the models whose weights initialize the recipe's student."""
+    """Pairs (model, license) of the models whose weights initialize the recipe's student."""
     if recipe.train is None or not KINDS[recipe.train.student.kind].copies_teacher(recipe.train.student):
         return ()
     return ((recipe.teacher.model, recipe.teacher.license),)
 
 
 def _write(folder: Path, report: Report) -> None:
-    """Write the report into the folder of its intent, and then as the latest report."""
+    """Write the report into the folder of its intended use, and then into `folder` as the latest report."""
     outputs.sweep(folder, outputs.AUDITED)
     for place in (folder / durable.digest(report.intent)[:16], folder):
         for name, template in (("report.md", "audit.md.j2"), ("attribution.md", "attribution.md.j2")):

@@ -1,9 +1,9 @@
 """The license audit: what the licenses of all sources say about an intended use. This is not legal advice: the audit
 only reports what the license texts say.
 
-Statuses are ordered: ALLOW < CONTESTED < UNKNOWN < DENY. The status of several sources is the worst of them. Another
-source never improves a status, and unknown terms never count as allowed. The facts are in data/licenses.yaml. Each
-states which version of the license text was read.
+Statuses are ordered from best to worst: ALLOW, CONTESTED, UNKNOWN, DENY. A row gets the worst status of its sources, so
+another source never improves the row's status. Unknown terms never count as allowed. The facts about licenses are in
+data/licenses.yaml. Each entry states which version of the license text was read.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from synthgen.recipe import AuditSection, shipped
 
 Term = tuple[str, str, str]
 """The id, role and license of a source."""
-# roles of models and texts whose license may forbid training on the rows
+# roles of those models and texts whose license may forbid training on the rows
 _OF_OUTPUTS = ("generator", "logits", "rewriter", "seed", "dataset")
 _TEXTS = ("seed", "dataset")  # roles of texts that rows are made from
 
 
 def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:
-    """Judge every source of every row, rejected rows included, and the models that the student starts from.
+    """Judge every source of every kept or rejected row, and the models whose weights initialize the student.
 
-    The figure `rows` counts the rows by the joint status of their sources. A row without sources counts as UNKNOWN.
+    The figure `rows` is the number of rows with each status. The status of a row is the worst status of its sources, or
+    UNKNOWN when the row has no sources.
     """
     today = datetime.date.today()
     combinations = source_combinations(subject)
@@ -48,16 +49,20 @@ def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:
 
 
 def source_combinations(subject: Subject) -> Counter[tuple[Term, ...]]:
-    """Count the rows of a corpus by their set of sources. Reads only the column `sources`, in batches."""
+    """For each set of sources: the number of rows of the corpus that have it. Reads only the column `sources`, in
+    batches.
+    """
     combinations: Counter[tuple[Term, ...]] = Counter()
-    for part in ("data", "rejected"):  # rejected rows are included: a student may still train on their distributions
+    for part in ("data", "rejected"):  # a student may still learn from the distributions of rejected rows
         for _, batch in corpus.batches(subject.corpus, part, ["sources"], rows=65536):
             combinations.update(_combinations(batch["sources"]))
     return combinations
 
 
 def _combinations(sources: pa.Array) -> Counter[tuple[Term, ...]]:
-    """Count rows by their set of sources. Python handles each distinct set once, not once a row."""
+    """For each set of sources: the number of rows that have it. Python code runs once for each set, not for each
+    row.
+    """
     flat = sources.flatten()
     names = [pc.fill_null(pc.struct_field(flat, name), "") for name in ("id", "role", "license")]
     coded = pc.binary_join_element_wise(*names, "\0").dictionary_encode()
@@ -80,20 +85,20 @@ def _combinations(sources: pa.Array) -> Counter[tuple[Term, ...]]:
 
 @lru_cache
 def catalog() -> dict[str, dict[str, Any]]:
-    """License terms by id and by each alias."""
+    """The license terms in data/licenses.yaml, by id and by each alias in lower case."""
     path = shipped("data") / "licenses.yaml"
     entries = yaml.safe_load(path.read_text())["terms"]
     by_name: dict[str, dict[str, Any]] = {}
     for entry in entries:
         for name in (entry["id"], *entry.get("aliases", ())):
             if name.lower() in by_name:
-                raise UserError(f"{path}: '{name}' occurs twice")
+                raise UserError(f"{path}: the name '{name}' occurs twice")
             by_name[name.lower()] = entry
     return by_name
 
 
 def judge(source: str, role: str, terms: str, intent: AuditSection, today: datetime.date) -> Finding:
-    """Apply one source's terms to the intent."""
+    """Compare the terms of one source with the intended use."""
     entry = catalog().get(terms.lower())
     if entry is None:
         return Finding(source, role, terms, "UNKNOWN", (f"terms '{terms}' are not in the catalog",))
@@ -138,7 +143,7 @@ def _train(entry: dict[str, Any], role: str, intent: AuditSection) -> tuple[Stat
         verdicts = {
             "no": (
                 "ALLOW",
-                "only competing models may not be trained; the recipe says that the student does not compete",
+                "competing models may not be trained; the recipe says that the student does not compete",
             ),
             "yes": ("DENY", "a competing model may not be trained on outputs"),
             "unknown": ("UNKNOWN", "a competing model may not be trained, and the recipe does not set audit.competes"),

@@ -11,15 +11,15 @@ from synthgen.manifest import Manifest
 
 Status = Literal["ALLOW", "CONTESTED", "UNKNOWN", "DENY"]
 STATUSES: tuple[Status, ...] = ("ALLOW", "CONTESTED", "UNKNOWN", "DENY")
-"""Ordered from best to worst. The first two pass."""
+"""All statuses, from best to worst. An audit passes with one of the first two."""
 
 
 @dataclass(frozen=True)
 class Subject:
     """What is audited: a finished corpus, or a student.
 
-    `bases` holds (model, license) pairs of the models that the student starts from; it is empty when no student is
-    trained.
+    `bases` holds pairs (model, license) of the models whose weights initialize the student. It is empty when no
+    student is trained, or when the student does not start with weights of a model.
     """
 
     corpus: Path
@@ -30,11 +30,9 @@ class Subject:
 
 @dataclass(frozen=True)
 class Finding:
-    """What an audit says about one source or artifact. For licenses: what the terms of one source say about the
-    intended use.
+    """The judgment of an audit on one source, such as what the source's license says about the intended use.
 
-    `source` is the thing that is judged and `role` its role in the corpus. `terms` names the license or rule that
-    applies.
+    `source` names what is judged, and `role` is its role in the corpus. `terms` names the license or rule that applies.
     """
 
     source: str
@@ -48,7 +46,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class AuditResult:
-    """The result of one audit: its status, its findings, and its figures by name (such as rows by status)."""
+    """The result of one audit: its status, its findings, and its figures. A figure maps names to numbers, such as
+    `rows`, the number of rows with each status.
+    """
 
     status: Status
     findings: tuple[Finding, ...] = ()
@@ -56,5 +56,5 @@ class AuditResult:
 
 
 def worst(statuses: Iterable[Status]) -> Status:
-    """The worst of the statuses; ALLOW when there are none."""
+    """The worst of the statuses; ALLOW when `statuses` is empty."""
     return max(statuses, key=STATUSES.index, default="ALLOW")

@@ -1,10 +1,10 @@
 """Curation: RUN/generated → RUN/curated. Kept rows go to data/. Rejected rows go to rejected/ with their reasons.
 
-The steps run in a fixed order. Edits change rows. Checks judge each row. Sweeps compare the rows that passed the
-checks, so no row is dropped as a duplicate of a row that was itself rejected. Finally, rows of one group are kept or
-dropped together. (A later step will select some of the kept rows.) The rules are entries of the tables in
-`synthgen.tables.curation`. To add a rule, write its function and an entry. The result depends only on the rows and the
-recipe. It does not depend on the number of workers, on shard sizes, or on how often the command was killed.
+The order is fixed. First, edits change rows. Then checks judge each row. Sweeps compare the rows that passed all
+checks, so no row is rejected as a duplicate of a row that was itself rejected. Finally, rows of one group are kept or
+rejected together. The rules are entries of the tables in `synthgen.tables.curation`. To add a rule, write its function
+and an entry. The result depends only on the rows and the recipe. It does not depend on the number of workers, on shard
+sizes, or on how often the command was killed.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from synthgen.manifest import Facts, Manifest
 from synthgen.recipe import Recipe, check_recipe
 from synthgen.ui import UI
 
-_WORKER_ROWS = 32768  # rows for which another process is worth its start
+_WORKER_ROWS = 32768  # number of rows for each worker; for fewer, starting another process costs more than it saves
 
 
 @dataclass(frozen=True)
 class Curation:
-    """The result of `curate`: the folder of the curated corpus, counts of its rows (`kept`, `rejected`, `tokens_kept`,
-    …), and the number of rows that each rule rejected.
+    """The result of `curate`: the folder of the curated corpus, its counts (`kept`, `rejected`, `tokens_kept`, …), and
+    the number of reasons that each check or sweep gave.
     """
 
     folder: Path
@@ -61,7 +61,7 @@ def curate(
     workers: int | None = None,
     ui: UI | None = None,
 ) -> Curation:
-    """Judge every row of `run`/generated. Kept rows go to data/, rejected rows to rejected/ with their reasons.
+    """Judge every row of `run`/generated. Kept rows go to data/. Rejected rows go to rejected/ with their reasons.
 
     `out` is `run`/curated by default. `workers` is the number of processes. The default is the number of CPU cores; a
     small corpus uses fewer. Raises CorpusError when the input is damaged or unfinished, RunChanged when the output was
@@ -97,7 +97,7 @@ def curate(
 
 
 def places(run: str | Path, out: str | Path | None = None, *, fresh: bool = False) -> tuple[Path, Path]:
-    """Return (folder of the generated corpus, folder of the curated corpus) for a call of `curate`. Writes nothing.
+    """Return (folder of the generated corpus, folder of the curated corpus) for `curate`. Writes nothing.
 
     Raises UserError when the output folder overlaps the corpus or another stage's folder, and RunChanged when it holds
     files that curation did not write.
@@ -124,7 +124,7 @@ def _run(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> Tally:
 
 
 def _judged(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> list[Late]:
-    """Run edits, checks, sweeps and groups. Returns the steps that dropped rows after the checks."""
+    """Run edits and checks, then sweeps and groups. Returns the steps after the checks, which reject further rows."""
     missing = [task for task in cut if not job.step(JUDGED, task.number).exists()]
     with ui.progress("check", sizes(cut), "rows") as bar:
         bar.advance(sizes(cut) - sizes(missing), resumed=True)
@@ -139,7 +139,7 @@ def _judged(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> list[L
 
 
 def _check_all(folder: Path, total: Tally, rows: int) -> None:
-    """Raise SynthgenError unless every row is kept or rejected, and none is both."""
+    """Raise SynthgenError unless the numbers of kept and rejected rows add up to the number of all rows."""
     kept, rejected = total.counts["kept"], total.counts["rejected"]
     if kept + rejected != rows:
         raise SynthgenError(
@@ -149,7 +149,7 @@ def _check_all(folder: Path, total: Tally, rows: int) -> None:
 
 
 def _facts(generated: Manifest, recipe: Recipe, total: Tally) -> Facts:
-    """What the manifest says of the curated corpus."""
+    """The facts about the curated corpus for its manifest."""
     counts, rejected_by = facts_of(total)
     return {
         "description": generated["description"],

@@ -13,8 +13,8 @@ from synthgen.verify import gold, matches_any
 
 
 def answer(batch: pa.RecordBatch, section: Section, services: Services) -> Verdicts:
-    """Check that the parsed answer matches one of the accepted references. The score is 1 or 0. Rows without a
-    reference pass and get no score.
+    """Check that the parsed answer matches one of the accepted references. The score is 1 or 0. A row that has no
+    reference is kept and gets no score.
     """
     scores = np.full(len(batch), np.nan)
     rejected = {}

@@ -1,11 +1,11 @@
 """The columns that rules read: columns of the shards and columns derived from them.
 
-    completion.text     the completion as text; for rows without one, the input text
-    completion.plain    the same in lower case, words separated by one space
+    completion.text     the completion as text; for rows without a completion, the last message of the prompt
+    completion.plain    completion.text in lower case, words separated by single spaces
     prompt.text         the contents of the prompt's messages, separated by NUL characters
-    prompt.plain        the same in lower case, words separated by one space
+    prompt.plain        prompt.text in lower case, words separated by single spaces
 
-A derived column is computed once a batch, even when several rules read it.
+A derived column is computed once for each batch, even when several rules read it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DERIVED: dict[str, tuple[tuple[str, ...], Made]] = {
 
 
 def stored(names: Iterable[str]) -> list[str]:
-    """The columns of a shard that must be read to provide the columns `names`."""
+    """The columns of a shard from which the columns `names` can be provided."""
     sources: dict[str, None] = {}
     for name in names:
         if name in DERIVED:
@@ -39,7 +39,7 @@ def stored(names: Iterable[str]) -> list[str]:
 
 
 class Columns:
-    """A batch of rows and the columns that were read. `select` returns the columns that a rule declares."""
+    """The columns of a batch of rows that were read or derived. `select` returns the columns that a rule declares."""
 
     def __init__(self, batch: pa.RecordBatch) -> None:
         self._known: dict[str, pa.Array] = dict(zip(batch.schema.names, batch.columns, strict=True))
@@ -51,12 +51,12 @@ class Columns:
         return pa.RecordBatch.from_arrays([self.column(name) for name in wanted], names=wanted)
 
     def column(self, name: str) -> pa.Array:
-        """Return one column, stored or derived. Raises KeyError when the column is neither."""
+        """Return one stored or derived column. Raises KeyError for an unknown name."""
         if name not in self._known:
             sources, function = DERIVED[name]
             self._known[name] = function(*(self.column(source) for source in sources))
         return self._known[name]
 
     def replace(self, columns: dict[str, pa.Array]) -> None:
-        """Replace columns by other arrays. Columns derived from a replaced column are computed again."""
+        """Replace stored columns by other arrays. Derived columns are computed again when they are next needed."""
         self._known = {name: array for name, array in self._known.items() if name not in DERIVED} | columns

@@ -1,6 +1,6 @@
 """The sweep for exact duplicates: rows with the same prompt and completion, ignoring case and white space.
 
-Of equal rows the first one in corpus order stays.
+Of several equal rows, the first in corpus order is kept.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from synthgen.curation.order import Order, keep_first
 from synthgen.executor import Services
 from synthgen.tables.section import Section
 
-_BYTES = 16  # bytes of a row's hash; among a billion rows a collision has a probability of 1 in 10**21
+_BYTES = 16  # size of a row's hash; the probability of any collision among a billion rows is about 1 in 10**21
 
 
 def signature(batch: pa.RecordBatch, section: Section, services: Services) -> pa.Table:
@@ -29,7 +29,7 @@ def signature(batch: pa.RecordBatch, section: Section, services: Services) -> pa
 
 
 def candidates(signatures: pa.Table, section: Section, services: Services) -> pa.Table:
-    """Pair each later row of a hash with the first row of that hash. Equal hashes need no further check."""
+    """Pair each row with the first row that has the same hash. Rows with equal hashes need no further check."""
     keys, rows = _halves(signatures["key"].combine_chunks()), numbers(signatures["row"].combine_chunks())
     order = np.lexsort((rows, keys[:, 1], keys[:, 0]))
     keys, rows = keys[order], rows[order]
@@ -45,5 +45,5 @@ def _halves(keys: pa.Array) -> npt.NDArray[np.uint64]:
 
 
 def resolve(pairs: pa.Table, order: Order, section: Section, services: Services) -> pa.Table:
-    """Drop each row when an earlier row with the same hash stays."""
+    """Reject each row if an earlier row with the same hash is kept."""
     return keep_first(pairs, order)

@@ -1,4 +1,4 @@
-"""Groups: rows with the same `group_id` are kept or dropped together."""
+"""Groups: rows with the same `group_id` are kept or rejected together."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from synthgen.curation.lists import Rows, numbers
 from synthgen.curation.order import Order
 from synthgen.executor.exchange import read_table, write_table
 
-GROUP = "group"  # the name of the check in `verdicts` for rows that are rejected because of their group
+GROUP = "group"  # the name in `verdicts` for rows that are rejected because of their group
 
 
 def order_of(job: Job, tasks: Sequence[Task]) -> Order:
-    """Read the groups of a corpus from the output of `judge`. Uses 32 bytes of memory for each row that has a
-    `group_id`.
+    """Read the groups of a corpus from the files that `judge_rows` wrote. Uses 32 bytes of memory for each row that has
+    a `group_id`.
     """
     rows, keys = [], bytearray()
     for task in tasks:
@@ -39,10 +39,11 @@ def order_of(job: Job, tasks: Sequence[Task]) -> Order:
 
 
 def drop_broken(job: Job, tasks: Sequence[Task], order: Order, late: Sequence[Late], name: str) -> list[Late]:
-    """Drop the remaining rows of every group that has lost a row. Returns one step, or none when there are no groups.
+    """Reject the remaining rows of every group in which a row was rejected. Returns a list with this step, or an empty
+    list when the corpus has no groups.
 
-    `name` is the name of the step's file. The reason of a dropped row names the first rejected row of its group and why
-    it was rejected.
+    `name` is the name of the step's file. The reason of a row names the first rejected row of its group, and why that
+    row was rejected.
     """
     if not len(order.rows):
         return []
@@ -60,13 +61,13 @@ def drop_broken(job: Job, tasks: Sequence[Task], order: Order, late: Sequence[La
 
 
 def _of_groups(grouped: Rows, task: Task, kept: np.ndarray) -> np.ndarray:
-    """Which grouped rows of a task are still kept."""
+    """A mask of those rows of a task that have a group: True for rows that are still kept."""
     start, stop = np.searchsorted(grouped, [task.start, task.stop])
     return kept[grouped[start:stop] - task.start]
 
 
 def _dropped(job: Job, tasks: Sequence[Task], rows: Rows, causes: Rows, late: Sequence[Late]) -> pa.Table:
-    """The table of the step. `causes` holds, for each of `rows`, the rejected row of its group."""
+    """The table of the step. `causes` holds the first rejected row of the group of each of `rows`."""
     different = np.unique(causes)
     ids = dict(zip(different.tolist(), ids_of(job, tasks, different).to_pylist(), strict=True))
     why = _reasons(job, tasks, different, late)
@@ -79,7 +80,7 @@ def _dropped(job: Job, tasks: Sequence[Task], rows: Rows, causes: Rows, late: Se
 
 
 def _reasons(job: Job, tasks: Sequence[Task], rows: Rows, late: Sequence[Late]) -> dict[int, str]:
-    """The reason of each rejected row as 'CHECK: reason', taken from the row's first entry."""
+    """For each rejected row: the text 'CHECK: reason' of the first entry in its verdicts."""
     reasons: dict[int, str] = {}
     for task in tasks:
         start, stop = np.searchsorted(rows, [task.start, task.stop])

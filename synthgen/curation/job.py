@@ -1,9 +1,9 @@
-"""The plan of a curation: the enabled rules, the tasks that the corpus is divided into, and the paths of intermediate
+"""The plan of a curation: the enabled rules, the tasks into which the corpus is divided, and the paths of intermediate
 results.
 
-A row is identified by its number in the corpus. The first row of the first shard is 0, in the order of `corpus.shards`.
-A task is a range of consecutive shards. Each step writes its result as an Arrow file into `steps/<hash of the
-inputs>/`. The files stay until the corpus is finished, so a killed curation resumes from them.
+A row is identified by its number in the corpus. Rows are numbered from 0, shard after shard, in the order of
+`corpus.shards`. A task is a range of consecutive shards. Each step writes its result as an Arrow file into
+`steps/<hash of the inputs>/`. These files stay until the corpus is finished, so a killed curation resumes from them.
 """
 
 from __future__ import annotations
@@ -54,21 +54,21 @@ class Job:
     sweeps: tuple[Chosen[Sweep], ...]
 
     def step(self, name: str, number: int | None = None) -> Path:
-        """The file of a step, or of its task `number`."""
+        """The file that a step writes for the whole corpus, or for the task `number`."""
         return self.steps / (f"{name}.arrow" if number is None else f"{name}-{number:05d}.arrow")
 
     def signatures(self, sweep: str, task: Task) -> Path:
-        """The file that holds a task's signatures for one sweep."""
+        """The file with the signatures of a task's rows for one sweep."""
         return self.step(f"{sweep}-signatures", task.number)
 
     def edited(self, shard: str) -> Path:
-        """The file with the columns of a shard that edits changed. It does not exist when edits changed nothing."""
+        """The file with the columns of a shard that edits changed. It exists only if edits changed a row."""
         return self.steps / f"edited-{shard}.arrow"
 
 
 @dataclass(frozen=True)
 class Task:
-    """A range of shards: their names, their numbers of rows, and the number of the first row."""
+    """A range of shards. `shards` holds their names and row counts, and `start` is the number of the first row."""
 
     number: int
     start: int
@@ -86,8 +86,8 @@ class Task:
 
 
 def plan(source: Path, folder: Path, section: CurateSection, inputs_hash: str) -> Job:
-    """The job that curates `source` into `folder`. Raises RecipeError when the corpus lacks a column that a rule
-    reads.
+    """Make the job that curates `source` into `folder`. Raises RecipeError when the corpus does not have a column that
+    a rule reads.
     """
     own = corpus.own_columns(source)
     edits, checks, sweeps = _chosen(EDITS, section), _chosen(CHECKS, section), _chosen(SWEEPS, section)
@@ -97,7 +97,7 @@ def plan(source: Path, folder: Path, section: CurateSection, inputs_hash: str) -
             if name not in SCHEMA.names and name not in own.names:
                 raise RecipeError(
                     f"curate.{rule.name} reads the column '{name}', which {source} does not have",
-                    f"set curate.{rule.name} to false, or curate rows that have it",
+                    f"set curate.{rule.name} to false, or curate rows that have this column",
                 )
     return Job(source, folder, folder / STEPS / inputs_hash[:16], edits, checks, sweeps)
 
@@ -108,7 +108,9 @@ def _chosen(table: Mapping[str, Entry], section: CurateSection) -> tuple[Chosen[
 
 
 def tasks(source: Path, manifest: Manifest) -> list[Task]:
-    """Divide a corpus into tasks: ranges of shards with at least `_TASK_ROWS` rows each, except for the last one."""
+    """Divide a corpus into tasks, which are ranges of shards. Each task except the last has at least `_TASK_ROWS`
+    rows.
+    """
     cut: list[Task] = []
     shards: list[tuple[str, int]] = []
     start = rows = 0
@@ -141,7 +143,7 @@ def ids_of(job: Job, tasks: Sequence[Task], rows: Rows) -> pa.Array:
 
 
 def located(tasks: Sequence[Task]) -> Iterator[tuple[str, int, int]]:
-    """Yield (name, number of the first row, number of rows) of every shard of the tasks."""
+    """Yield (name, number of the first row, count of rows) for every shard of the tasks."""
     for task in tasks:
         first = task.start
         for name, count in task.shards:

@@ -1,8 +1,8 @@
-"""Edits, checks and sweep signatures in one pass over the rows of a task.
+"""Runs edits and checks, and computes the signatures for sweeps, in one pass over the rows of a task.
 
-Each task writes Arrow files. The last file marks the task as done. It has one row for each row of the shards, with the
-`verdicts` and `scores` of the checks and the `group_id`. Each sweep has a file with the signatures of the rows that
-passed all checks. Each shard in which an edit changed a row has a file with the changed columns.
+Each task writes several Arrow files: for each shard in which an edit changed a row, a file with the changed columns;
+for each sweep, a file with the signatures of the rows that passed all checks; and at the end a file with the
+`verdicts`, the `scores` and the `group_id` of every row. This last file marks the task as done.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from synthgen.executor.exchange import read_table, write_table
 from synthgen.tables.curation import Check, Edit, Sweep
 from synthgen.tables.reference import resolve
 
-# Columns that become invalid when an edit changes a row's text, unless the edit updates them.
+# Column → columns that become invalid when an edit changes it, unless the edit changes them too.
 _INVALID = {
     "completion": ("token_ids", "label_probs"),
     "prompt": ("prompt_token_ids",),
@@ -33,7 +33,7 @@ _INVALID = {
 
 
 def judge_rows(work: tuple[Job, Task], services: Services) -> None:
-    """Run edits and checks on the rows of one task, and compute the sweep signatures."""
+    """Run edits and checks on the rows of one task, and compute the signatures for sweeps."""
     job, task = work
     rules: list[Chosen[Check] | Chosen[Sweep]] = [*job.checks, *job.sweeps]
     names = [name for rule in rules for name in rule.entry.columns]
@@ -55,7 +55,7 @@ def judge_rows(work: tuple[Job, Task], services: Services) -> None:
 
 
 def _signed(rule: Chosen[Sweep], columns: Columns, kept: Rows, start: int, services: Services) -> pa.Table:
-    """The signatures of the rows `kept` of a batch. `start` is the corpus number of the batch's first row."""
+    """Compute the signatures of the rows `kept` of a batch. `start` is the number of the batch's first row."""
     batch = columns.select(rule.entry.columns)
     batch = batch if len(kept) == columns.rows else batch.take(pa.array(kept))
     batch = batch.append_column("row", pa.array(kept + start, pa.int64()))
@@ -66,7 +66,7 @@ def _signed(rule: Chosen[Sweep], columns: Columns, kept: Rows, start: int, servi
 
 
 def read(job: Job, shard: str, names: list[str]) -> Iterator[Columns]:
-    """Yield the rows of a shard in batches, after edits, with everything needed for the columns `names`."""
+    """Yield the rows of a shard in batches, as edits left them, with all that is needed for the columns `names`."""
     wanted = stored(names)
     edited = read_table(job.edited(shard)) if job.edited(shard).exists() else None
     start = 0
@@ -101,7 +101,7 @@ def _verdicts(rule: Chosen[Check], columns: Columns, services: Services) -> Verd
 
 
 def _edit(job: Job, shard: str, services: Services) -> None:
-    """Write the columns of a shard that edits change. Writes nothing when no row changes."""
+    """Run the edits on a shard, and write the columns that they change. Writes nothing when no row changed."""
     names = [name for rule in job.edits for name in (*rule.entry.columns, *rule.entry.changes)]
     changed = list(dict.fromkeys(name for rule in job.edits for name in (*rule.entry.changes, *_spoilt(rule.entry))))
     batches, any_row = [], False
@@ -115,7 +115,7 @@ def _edit(job: Job, shard: str, services: Services) -> None:
 
 
 def _spoilt(entry: Edit) -> list[str]:
-    """Columns that become invalid in rows that the edit changes."""
+    """The columns that become invalid in each row that the edit changes."""
     return [name for column in entry.changes for name in _INVALID.get(column, ()) if name not in entry.changes]
 
 

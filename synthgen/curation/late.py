@@ -1,6 +1,7 @@
-"""Rows that are dropped after the checks, by a sweep or because their group is incomplete.
+"""Rows that are rejected after the checks, by a sweep or because their group is incomplete.
 
-Each such step writes one file with the columns `row` (ascending) and the fields of the row's entry in `verdicts`.
+Each of these steps writes one Arrow file with an entry for each row that it rejected: the row's number (`row`,
+ascending), and the fields for the row's column `verdicts`.
 """
 
 from __future__ import annotations
@@ -33,23 +34,23 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Late:
-    """A step that dropped rows: its name, the value of `teaches` for its rows, and its file."""
+    """A step that rejected rows: its name in `verdicts`, the value of `teaches` for its rows, and its file."""
 
     check: str
     teaches: Teaches
     path: Path
 
     def rows(self) -> Rows:
-        """The numbers of all dropped rows, ascending."""
+        """The numbers of all rows that this step rejected, ascending."""
         return numbers(read_table(self.path)["row"].combine_chunks()).astype(np.int64)
 
     def of(self, task: Task) -> pa.Table:
-        """The part of the table that concerns the rows of one task."""
+        """The entries of the step's file for the rows of one task."""
         start, stop = np.searchsorted(self.rows(), [task.start, task.stop])
         return read_table(self.path).slice(start, stop - start)
 
     def entries(self, task: Task) -> list[tuple[int, Reason]]:
-        """(index in the task, entry of `verdicts`) pairs for the dropped rows of one task."""
+        """Pairs (index in the task, entry for `verdicts`) for the rows of one task that this step rejected."""
         return [
             (
                 row["row"] - task.start,
@@ -69,7 +70,7 @@ class Late:
 
 
 def alive(job: Job, task: Task, late: Sequence[Late]) -> npt.NDArray[np.bool_]:
-    """A mask of the rows of a task that no step has dropped so far."""
+    """A mask of the rows of a task: True for rows that neither the checks nor the steps in `late` rejected."""
     kept = lengths(read_table(job.step(JUDGED, task.number))["verdicts"].combine_chunks()) == 0
     for step in late:
         kept[numbers(step.of(task)["row"].combine_chunks()) - task.start] = False

@@ -1,4 +1,4 @@
-"""List columns in Arrow: append entries to some rows without creating a Python object for each row."""
+"""List columns in Arrow: appends entries to the lists of some rows without a Python object for each row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Rows = npt.NDArray[np.int64]
 
 
 def lengths(lists: pa.Array) -> Rows:
-    """The number of entries of each list; 0 when the list is null."""
+    """The number of entries of each list; 0 for a list that is null."""
     return numbers(pc.fill_null(pc.list_value_length(lists), 0)).astype(np.int64)
 
 
@@ -25,8 +25,8 @@ def numbers(array: pa.Array) -> npt.NDArray[np.generic]:
 def appended(lists: pa.Array, additions: Sequence[tuple[Rows, pa.Array]]) -> pa.Array:
     """Append entries to the lists of some rows.
 
-    `additions` holds pairs of (row numbers, entries) with one entry for each row number. A row gets its entries in the
-    order of the pairs, and within a pair in the given order. A null list becomes an empty list.
+    `additions` holds pairs (row numbers, entries); entry i of a pair is appended to the list of row number i. Entries
+    of the same row are appended in the order of `additions`. A null list counts as empty.
     """
     additions = [(rows, entries) for rows, entries in additions if len(rows)]
     if not additions and not lists.null_count:
@@ -39,7 +39,7 @@ def appended(lists: pa.Array, additions: Sequence[tuple[Rows, pa.Array]]) -> pa.
 
 
 def as_lists(counts: npt.NDArray[np.generic], entries: pa.Array, kind: pa.ListType) -> pa.Array:
-    """Build lists of type `kind` from `entries` in order. `counts` gives the number of entries of each list."""
+    """Divide `entries` into consecutive lists of type `kind`. `counts` is the number of entries of each list."""
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), entries, type=kind)
 

@@ -1,5 +1,5 @@
-"""Which of several equal rows stays in a sweep. This depends on the order of rows and on the rows that must stay or go
-together.
+"""Decides which of several equal rows a sweep keeps. This depends on the order of the rows, and on which rows are kept
+or rejected together.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from synthgen.curation.lists import Rows, numbers
 
 @dataclass(frozen=True)
 class Order:
-    """The order of rows by number, and the units: rows of one unit stay or go together.
+    """Rows are ordered by their numbers, and divided into units. The rows of a unit are kept or rejected together.
 
-    The number of a unit is that of its first row. `rows` (ascending) are the rows of groups, and `units` gives the unit
-    of each. Any other row is a unit of its own.
+    A group is a unit, and each row without a group is a unit of its own. The number of a unit is the number of its
+    first row. `rows` (ascending) are the numbers of the rows that have a group, and `units` are the numbers of their
+    units.
     """
 
     rows: Rows
@@ -32,17 +33,17 @@ class Order:
 
 
 def keep_first(pairs: pa.Table, order: Order) -> pa.Table:
-    """Decide which of equal rows stay: the first one does. In `pairs`, `twin` is the first row that equals `row`.
+    """Keep the first of several equal rows. In `pairs`, `twin` is the first row that equals `row`.
 
-    Units are decided in order. A unit stays if none of its rows equals a row of a unit that stays. So no row is dropped
-    for the sake of a row that is itself dropped. Equal rows within one unit both stay. Returns the columns `row`
-    (dropped) and `twin` (an equal row that stays).
+    Units are decided one after the other, in their order. A unit is kept if none of its rows equals a row of a unit
+    that is kept. So no row is rejected because of a row that is itself rejected. Two equal rows of the same unit do not
+    reject each other. Returns a table with the columns `row` (a rejected row) and `twin` (an equal row that is kept).
     """
     if not len(order.rows):
         return pairs.select(["row", "twin"])
     later, first = (numbers(pairs[name].combine_chunks()).astype(np.int64) for name in ("row", "twin"))
     rows, place = np.unique(np.concatenate([later, first]), return_index=True)
-    kinds = np.concatenate([first, first])[place]  # equal rows have the same first row
+    kinds = np.concatenate([first, first])[place]  # the first equal row, which is the same for all equal rows
     units = order.units_of(rows)
     members: dict[int, list[tuple[int, int]]] = {}
     for unit, row, kind in sorted(zip(units.tolist(), rows.tolist(), kinds.tolist(), strict=True)):

@@ -1,8 +1,8 @@
 """The text of messages, and its plain form: lower case, words separated by single spaces.
 
-Arrow normalizes all texts of a batch at once. The result equals Python's `" ".join(text.lower().split())`. Python
-normalizes the texts for which Arrow's result differs. These have letters that are new in Unicode, a capital sigma (its
-lower case depends on its position), or a capital I with a dot (it becomes two characters).
+The result equals Python's `" ".join(text.lower().split())`. Arrow normalizes all texts of a batch in one call. Only the
+texts for which Arrow's result may differ are normalized in Python. They have letters that are new in Unicode, a capital
+sigma (its lower case depends on its position), or a capital I with a dot (its lower case is two characters).
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ import pyarrow.compute as pc
 
 from synthgen.curation.lists import as_lists, lengths, numbers
 
-# The characters that str.split treats as white space, besides the space itself.
+# All characters except the space that str.split treats as white space.
 _SPACE = r"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
-_RUNS = f"[{_SPACE}][{_SPACE} ]*| [{_SPACE} ]+"  # each run of white space that is not already a single space
+_RUNS = f"[{_SPACE}][{_SPACE} ]*| [{_SPACE} ]+"  # matches any sequence of white space except a single space
 _FOR_PYTHON = r"[\x{130}\x{3a3}\x{1c80}-\x{1cff}\x{a640}-\x{a7ff}\x{ab30}-\x{abbf}\x{10000}-\x{1efff}]"
 
 
 def contents(messages: pa.Array, separator: str) -> pa.Array:
-    """Join the contents of each conversation's messages. A message without content counts as empty."""
+    """For each conversation: join the contents of its messages. A message without content counts as empty."""
     texts = pc.fill_null(pc.struct_field(messages.flatten(), "content"), "")
     return pc.binary_join(as_lists(lengths(messages), texts, pa.list_(pa.string())), separator)
 
 
 def completion_text(completion: pa.Array, prompt: pa.Array) -> pa.Array:
-    """The completion of each row as text. Rows without a completion, such as inputs of an encoder, give the last
-    message of the prompt.
+    """The completion of each row as text. For a row without a completion (strategy `embed`), it is the last message of
+    the prompt.
     """
     texts = contents(completion, "\n")
     without = lengths(completion) == 0
@@ -46,7 +46,7 @@ def plain(texts: pa.Array) -> pa.Array:
         return _plain(texts)
     fast = _plain(pc.filter(texts, pa.array(~slow)))
     others = [" ".join(text.lower().split()) for text in pc.filter(texts, pa.array(slow)).to_pylist()]
-    order = np.argsort(slow, kind="stable")  # the rows of both parts, concatenated
+    order = np.argsort(slow, kind="stable")  # the row of each text in `fast` followed by `others`
     return pa.concat_arrays([fast, pa.array(others, texts.type)]).take(pa.array(np.argsort(order)))
 
 

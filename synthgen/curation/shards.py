@@ -1,4 +1,4 @@
-"""Writes the shards of the curated corpus: kept rows into data/, rejected rows with their reasons into rejected/."""
+"""Writes the shards of the curated corpus. Kept rows go to data/, rejected rows with their reasons to rejected/."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ _COUNTED = ("token_ids", "verdicts", "scores", "edits")
 
 @dataclass
 class Tally:
-    """Counts of the curated corpus's rows, and of the reasons of its rejected rows by rule."""
+    """`counts` of the rows of a curated corpus by name. `reasons` is the number of reasons that each check or sweep
+    gave.
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -37,7 +39,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Writing:
-    """The work of writing the shards of one task. The shards in `done` exist already and are only counted."""
+    """The input of `write_shards`: one task, and the shards `done`, which exist already and are only counted."""
 
     job: Job
     task: Task
@@ -46,7 +48,7 @@ class Writing:
 
 
 def write_shards(piece: Writing, services: Services) -> Tally:
-    """Write the missing shards of one task, and count the rows of all its shards."""
+    """Write the missing shards of one task. Returns counts over all shards of the task."""
     job, task, tally = piece.job, piece.task, Tally()
     missing = [name for name, _ in task.shards if name not in piece.done]
     judged = _judged(piece) if missing else None
@@ -70,7 +72,7 @@ def write_shards(piece: Writing, services: Services) -> Tally:
 
 
 def _judged(piece: Writing) -> pa.RecordBatch:
-    """The `verdicts` and `scores` of a task's rows, including the entries of rows that were dropped late."""
+    """The `verdicts` and `scores` of a task's rows. The entries of the steps in `late` are included."""
     table = read_table(piece.job.step(JUDGED, piece.task.number)).combine_chunks()
     verdicts, scores = (table[name].combine_chunks() for name in ("verdicts", "scores"))
     entries = [pair for step in piece.late for pair in step.entries(piece.task)]
@@ -80,7 +82,7 @@ def _judged(piece: Writing) -> pa.RecordBatch:
 
 
 def _added(lists: pa.Array, additions: pa.Array) -> pa.Array:
-    """Append the entries of other lists to lists, row by row."""
+    """In each row, append the entries of `additions` to those of `lists`."""
     if pc.sum(pc.list_value_length(lists)).as_py() in (0, None) and not lists.null_count:
         return additions
     rows = np.repeat(np.arange(len(additions)), lengths(additions))
@@ -88,7 +90,7 @@ def _added(lists: pa.Array, additions: pa.Array) -> pa.Array:
 
 
 def _with(table: pa.Table, edited: Path) -> pa.Table:
-    """Replace the columns of a table that edits have changed."""
+    """Replace the columns of `table` that edits changed by those in the file `edited`, if it exists."""
     if edited.exists():
         for name, column in zip((changed := read_table(edited)).column_names, changed.columns, strict=True):
             table = _set(table, name, column)
@@ -101,7 +103,7 @@ def _set(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
 
 
 def _counted(part: str, table: pa.Table) -> Tally:
-    """Count the rows of one part."""
+    """Count the rows, tokens, answers and reasons of one shard of a part."""
     kind = "kept" if part == "data" else "rejected"
     counts = Counter({kind: table.num_rows})
     counts[f"tokens_{kind}"] = pc.sum(pc.list_value_length(table["token_ids"])).as_py() or 0
@@ -115,8 +117,8 @@ def _counted(part: str, table: pa.Table) -> Tally:
 
 
 def facts_of(total: Tally) -> tuple[dict[str, int], dict[str, int]]:
-    """Return (`counts`, `rejected_by`) for the manifest. Counts of edits and answers are left out when they are
-    zero.
+    """Return (`counts`, `rejected_by`) for the manifest. The counts of edited rows and of answers are left out when no
+    row was edited or no answer was checked.
     """
     names = ["kept", "rejected", "tokens_kept", "tokens_rejected"]
     names += ["answers_checked", "answers_correct"] if total.counts["answers_checked"] else []

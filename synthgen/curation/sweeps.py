@@ -1,19 +1,20 @@
-"""Sweeps compare rows with each other. They see only rows that no earlier step has dropped.
+"""Sweeps compare rows with each other. A sweep gets only rows that no earlier step rejected.
 
-A sweep consists of four functions. Each gets the sweep's settings and the services as its last two arguments:
+A sweep consists of four functions. Each function gets the sweep's settings and the services as its last two arguments:
 
     signature(batch, …)         a batch of the declared columns and `row`    →  a table of `key` and `row`
     candidates(signatures, …)   all rows of some keys, in corpus order       →  a table of `row` and `twin`
     verify(pairs, texts, …)     pairs of rows, and a function from row numbers to a table of the declared columns
-                                →  the confirmed pairs, with a `score` if one was measured
+                                →  the confirmed pairs, with the column `score` if a score was measured
     resolve(pairs, order, …)    all pairs of the corpus, and the order of rows (`Order`)
-                                →  a table of `row` and `twin`: drop `row`, keep `twin`; optionally `score`,
+                                →  a table of `row` (rejected) and `twin` (kept), optionally with `score`,
                                 `threshold` and `rule`
 
-`row` and `twin` are numbers of rows in the corpus (int64). `key` is a uint64 or binary of a fixed size; a row may have
-several. Signatures are computed in the same pass as the checks, for rows that pass all checks, and are then exchanged
-by key. Candidates are found and verified separately for each partition of the keys, among the rows that no step has
-dropped since. `resolve` sees all pairs at once. Texts are read by row number when needed and are never all in memory.
+`row` and `twin` are numbers of rows in the corpus (int64). `key` is a uint64 or a binary of fixed size. A row may have
+several keys. Signatures are computed in the same pass as the checks, for rows that pass all checks. They are then
+partitioned by key. `candidates` and `verify` are called for each partition, without the rows that earlier sweeps and
+groups rejected. `resolve` gets all pairs in one call. Texts are read by row number when they are needed, so they are
+never all in memory.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ from synthgen.executor.exchange import read_table, write_table
 from synthgen.tables.curation import Sweep
 from synthgen.tables.reference import resolve
 
-_PART_ROWS = 1 << 19  # approximate number of rows of one partition of the keys
+_PART_ROWS = 1 << 19  # approximate number of rows in each partition of the keys
 
 
 @dataclass(frozen=True)
 class _Pairing:
-    """Find and verify the pairs of one partition of the keys, among the rows that no step in `late` has dropped."""
+    """The input of `_pair`, which finds and verifies the pairs of one partition, without rows that `late` rejected."""
 
     job: Job
     rule: Chosen[Sweep]
@@ -58,7 +59,7 @@ class _Pairing:
 def sweep(
     job: Job, rule: Chosen[Sweep], tasks: Sequence[Task], late: Sequence[Late], order: Order, executor: Executor
 ) -> Late:
-    """Run one sweep over the remaining rows. Results of an earlier run that was killed are reused."""
+    """Run one sweep over the remaining rows. If an earlier call was killed, its results are reused."""
     step = Late(rule.name, rule.entry.teaches, job.step(rule.name))
     if step.path.exists():
         return step
@@ -88,7 +89,7 @@ def _pair(piece: _Pairing, services: Services) -> None:
 
 
 def _texts(piece: _Pairing) -> Callable[[Rows], pa.Table]:
-    """A function that reads the declared columns of the rows with given numbers, in the given order."""
+    """Return a function that takes row numbers and reads the declared columns of these rows, in the given order."""
     names = list(piece.rule.entry.columns)
 
     def fetch(rows: Rows) -> pa.Table:
@@ -107,7 +108,7 @@ def _texts(piece: _Pairing) -> Callable[[Rows], pa.Table]:
 
 
 def _dropped(job: Job, entry: Sweep, tasks: Sequence[Task], drops: pa.Table) -> pa.Table:
-    """The step's table, built from the result of `resolve`."""
+    """The table for the step's file, made from the result of `resolve`."""
     matched = ids_of(job, tasks, numbers(drops["twin"].combine_chunks()).astype(np.int64))
     columns = {
         name: drops[name] if name in drops.column_names else pa.nulls(len(drops), kind)

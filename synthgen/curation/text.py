@@ -20,11 +20,11 @@ _REFUSAL = (
     r"i(?:'m| am) (?:not able|unable) to (?:help|assist|answer|provide)|as an ai\b|as a language model\b)"
 )
 _DECLINES = re.compile(_REFUSAL, re.IGNORECASE)
-_REFUSAL_WITHIN = 200  # characters at the start of a completion that are searched for a refusal
+_REFUSAL_WITHIN = 200  # number of characters at the start of a completion in which a refusal is searched
 
 
 def length(batch: pa.RecordBatch, section: Length, services: Services) -> Verdicts:
-    """Check that the number of words is within min_words and max_words. The score is the number of words."""
+    """Check that the number of words is between min_words and max_words. The score is the number of words."""
     words = _words(batch["completion.plain"])
     low, high = section.min_words, section.max_words
     rejected = {}
@@ -40,7 +40,7 @@ def length(batch: pa.RecordBatch, section: Length, services: Services) -> Verdic
 
 
 def _words(plain: pa.Array) -> Rows:
-    """The number of words of each text in plain form."""
+    """The number of words in each text. The texts are in plain form."""
     spaces = numbers(pc.count_substring(plain, pattern=" ")).astype(np.int64)
     return spaces + numbers(pc.not_equal(plain, "")).astype(np.int64)
 
@@ -57,7 +57,9 @@ def repetition(batch: pa.RecordBatch, section: Repetition, services: Services) -
 
 
 def repeated_shares(plain: pa.Array) -> Scores:
-    """For each text in plain form: 1 − (distinct / all 4-word sequences), or 0 when it has none."""
+    """For each text in plain form: 1 − (number of distinct 4-word sequences / number of all 4-word sequences). 0 for a
+    text with fewer than four words.
+    """
     words = pc.split_pattern(plain, " ")
     counts = lengths(words)
     grams = np.maximum(counts - _NGRAM + 1, 0)
@@ -71,11 +73,11 @@ def repeated_shares(plain: pa.Array) -> Scores:
 
 
 def _distinct(words: pa.DictionaryArray, row_of: Rows, rows: int) -> Rows | None:
-    """The number of distinct 4-word sequences of each row, or None when this method cannot count them.
+    """The number of distinct 4-word sequences in each row. None when 64 bits are too few for this method.
 
-    `words` holds the words of all rows, and `row_of` the row of each word. A sequence and its row are packed into one
-    64-bit number: four word numbers if they fit, otherwise two numbers of word pairs. Sorting these numbers gives an
-    exact count.
+    `words` holds the words of all rows, and `row_of` the row of each word. The row and the sequence are packed into one
+    64-bit number. A sequence is the numbers of its four words if these fit, and otherwise the numbers of its two word
+    pairs. The numbers are sorted to count the distinct ones.
     """
     if len(words) < _NGRAM:
         return np.zeros(rows, np.int64)
@@ -90,7 +92,7 @@ def _distinct(words: pa.DictionaryArray, row_of: Rows, rows: int) -> Rows | None
     packed = row_of[:count].astype(np.uint64)
     for place in parts:
         packed = (packed << np.uint64(width)) | codes[place : place + count]
-    packed = np.sort(packed[row_of[:count] == row_of[_NGRAM - 1 :]])  # keep only sequences within one row
+    packed = np.sort(packed[row_of[:count] == row_of[_NGRAM - 1 :]])  # leave out sequences that extend over two rows
     if not len(packed):
         return np.zeros(rows, np.int64)
     first = np.concatenate([[True], packed[1:] != packed[:-1]])
@@ -98,7 +100,7 @@ def _distinct(words: pa.DictionaryArray, row_of: Rows, rows: int) -> Rows | None
 
 
 def _bits(count: int) -> int:
-    """The number of bits that hold any number below `count`."""
+    """The number of bits that are enough for every number below `count`."""
     return max(count - 1, 1).bit_length()
 
 
@@ -109,9 +111,10 @@ def _one_share(text: str) -> float:
 
 
 def refusal(batch: pa.RecordBatch, section: Section, services: Services) -> Verdicts:
-    """Reject a completion that begins by declining to answer."""
+    """Reject a completion that begins with a refusal to answer."""
     starts = pc.utf8_slice_codeunits(batch["completion.text"], 0, _REFUSAL_WITHIN)
-    # Arrow and Python give the same result on ASCII texts. Python decides on other texts, and finds the matched phrase.
+    # On ASCII texts, Arrow and Python find the same matches, so Arrow selects the texts that Python searches. All texts
+    # that are not ASCII are searched by Python.
     likely = pc.match_substring_regex(starts, pattern=_REFUSAL, ignore_case=True)
     likely = pc.or_(likely, pc.invert(pc.string_is_ascii(starts)))
     rejected = {}
@@ -123,6 +126,6 @@ def refusal(batch: pa.RecordBatch, section: Section, services: Services) -> Verd
 
 
 def truncated(batch: pa.RecordBatch, section: Section, services: Services) -> Verdicts:
-    """Reject a completion that the token limit cut off."""
+    """Reject a completion that ended because it reached the maximum number of tokens."""
     cut = pc.fill_null(pc.equal(batch["finish_reason"], "length"), False)
     return Verdicts({row: Rejection("cut off at max_new_tokens") for row in np.flatnonzero(numbers(cut)).tolist()})

@@ -1,4 +1,4 @@
-"""The verdicts of checks on rows, and their form in the columns `verdicts` and `scores`.
+"""The verdicts that a check returns, and the columns `verdicts` and `scores` in which they are stored.
 
 def short(batch, section, services):
     words = np.array([len(text.split()) for text in batch["completion.text"].to_pylist()], float)
@@ -24,11 +24,12 @@ Scores = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Rejection:
-    """Why a check drops one row.
+    """Why a check rejects one row.
 
-    `rule` is the part of the check that rejected the row; a check with a single rule uses its own name. `score` is the
-    measured value and `threshold` the limit that it crossed. `matched_id` is the id of the row that it was compared
-    with. `span` is the position in the completion's text. `teaches` overrides the value in the check's table entry.
+    `rule` names the rule within the check that rejected the row; "" stands for the check's own name. `score` is the
+    measured value and `threshold` the limit that the value crossed. `matched_id` is the id of the row with which this
+    row was compared. `span` is the position in the completion's text. `teaches` replaces the value in the check's table
+    entry.
     """
 
     reason: str
@@ -40,7 +41,7 @@ class Rejection:
     teaches: Teaches | None = None
 
     def entry(self, check: str, teaches: Teaches) -> Reason:
-        """The row's entry in the column `verdicts`. `teaches` is the default from the check's table entry."""
+        """The entry for the column `verdicts`. `teaches` is the default, from the check's table entry."""
         return {
             "check": check,
             "rule": self.rule or check,
@@ -55,10 +56,11 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """The result of one check on the rows of a batch. A row is kept unless its number is in `rejected`.
+    """The result of one check on the rows of a batch.
 
-    `scores` holds measured values by name: one float64 for each row of the batch, NaN when nothing was measured. Scores
-    are stored for kept and rejected rows alike.
+    `rejected` maps the index of a row in the batch to a `Rejection`; all other rows pass the check. `scores` maps a
+    name to measured values: one float64 for each row of the batch, NaN for a row that was not measured. Scores are
+    stored for kept and rejected rows.
     """
 
     rejected: Mapping[int, Rejection] = field(default_factory=dict)
@@ -66,20 +68,18 @@ class Verdicts:
 
 
 def verdict_column(count: int, rejections: Iterable[tuple[int, Reason]]) -> pa.Array:
-    """Build the column `verdicts` of `count` rows from (row, entry) pairs. The entries of a row keep the given
-    order.
-    """
+    """Build the column `verdicts` of `count` rows from pairs (row, entry). Entries of the same row keep their order."""
     pairs = list(rejections)
     if not pairs:
         return empty_lists(count, VERDICTS)
-    pairs.sort(key=lambda pair: pair[0])  # stable
+    pairs.sort(key=lambda pair: pair[0])  # the sort is stable
     rows = np.fromiter((row for row, _ in pairs), np.int64, len(pairs))
     entries = pa.array([entry for _, entry in pairs], VERDICTS.value_type)
     return as_lists(np.bincount(rows, minlength=count), entries, VERDICTS)
 
 
 def score_column(count: int, scores: Sequence[tuple[str, Scores]]) -> pa.Array:
-    """Build the column `scores` of `count` rows, with an entry for each measured score in the given order."""
+    """Build the column `scores` of `count` rows. A row has an entry for each score that is not NaN, in their order."""
     return appended(empty_lists(count, SCORES), [_measured(name, values) for name, values in scores])
 
 

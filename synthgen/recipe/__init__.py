@@ -1,13 +1,13 @@
-"""The recipe: one YAML file that describes a run. Every key is checked, and the object is frozen.
+"""The recipe: one YAML file that describes a run. Every key is checked, and a `Recipe` object is frozen.
 
     recipe = load_recipe("prompts/reasoning/recipe.yaml")     # or "reasoning", the name of a shipped task
     recipe = with_values(recipe, {"train.max_steps": 10})     # checked again
 
-Relative paths in a recipe are relative to its own folder. `RUN/recipe.yaml` is the resolved recipe. Its paths are
-absolute and its defaults are written out, so this file alone repeats the run.
+Relative paths in a recipe are relative to the recipe's folder. `RUN/recipe.yaml` is the resolved recipe: all paths are
+absolute and all defaults are written out, so the run can be repeated from this file alone.
 
-Each section has its own file and checks its own keys. `check` holds every rule across sections, `explain` describes all
-problems, and `locate` finds their lines.
+Each section has its own module here, which checks the section's keys. The module `check` holds the rules across
+sections, `explain` describes all problems, and `locate` finds the line of each problem.
 """
 
 from synthgen.recipe.across import Across

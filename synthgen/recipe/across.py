@@ -10,12 +10,13 @@ from synthgen.tables.section import ModelName, PathName, Section
 
 
 class Across(Section):
-    """Learn from a teacher with another tokenizer. Another run has scored the text of these rows with that teacher,
-    with strategy `score` and this corpus as its seeds (`id: id`)."""
+    """Learn from a teacher with another tokenizer. That teacher's distributions along these rows are made by another
+    run first: its strategy is `score`, and its seeds are this corpus (`id: id`)."""
 
     run: PathName
-    """Folder of that run."""
+    """Folder of the other run."""
     tokenizer: ModelName | None = None
-    """Tokenizer of that teacher, a hub id or folder; the scoring model's own when left out."""
+    """Hub id or folder of that teacher's tokenizer; the tokenizer of the other run's model when left out."""
     uld_weight: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the distance between sorted probabilities where the two tokenizers cut the text in different places."""
+    """Weight of the distance between sorted probabilities. This distance is the loss where the two tokenizers split the
+    text at different places."""

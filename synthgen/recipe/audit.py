@@ -10,7 +10,7 @@ from synthgen.tables.section import Section
 
 
 def _word(value: object) -> object:
-    """YAML reads an unquoted `yes` or `no` as a boolean."""
+    """Convert a boolean to "yes" or "no", because YAML reads an unquoted `yes` or `no` as a boolean."""
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
 
 
@@ -18,7 +18,7 @@ class AuditSection(Section):
     """The intended use that the audit judges."""
 
     use: Literal["research", "commercial"] = "commercial"
-    """What the corpus and the student are for."""
+    """Whether the corpus and the student are for research or for commercial use."""
     actions: tuple[Literal["train", "share_data", "release_weights", "serve"], ...] = (
         "train",
         "share_data",
@@ -30,8 +30,8 @@ class AuditSection(Section):
         BeforeValidator(_word),
         WithJsonSchema({"enum": ["yes", "no", "unknown", True, False]}),
     ] = "unknown"
-    """Whether the student competes with the teacher's provider. Some providers' terms forbid that."""
+    """Whether the student competes with the teacher's provider. The terms of some providers forbid such students."""
     student_family: str = ""
-    """Model family of the student, for terms that allow training only within their own family."""
+    """Model family of the student, for terms that allow the teacher's output to train only models of its family."""
     student_name: str = ""
-    """Name under which the student will be released, for licenses that require a prefix of the name."""
+    """Name under which the student will be released, for licenses that require the name to begin with some prefix."""

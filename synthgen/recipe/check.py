@@ -1,9 +1,9 @@
-"""All rules across the sections of a recipe, listed in RULES one a line.
+"""All rules across the sections of a recipe. RULES lists them.
 
-    broken_rules(recipe)     # all problems, as data; `check_recipe` raises an error with a line for each
+    broken_rules(recipe)     # returns all problems; `check_recipe` raises an error with one line for each problem
 
-A rule reads facts from the tables' entries, never the name of a strategy, an engine or a kind of student. It therefore
-also holds for entries that other packages add.
+A rule never tests for the name of a strategy, an engine or a kind of student. It reads the fields of the table's entry,
+so it also holds for entries that other packages add.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _scoring_teachers_do_not_answer(recipe: Recipe) -> Iterator[Problem]:
     for place, name in enumerate(scoring(recipe)):
         if name in answering(recipe) and STRATEGIES[recipe.strategy].answered_by == "one":
             yield Problem(
-                f"teacher '{name}' answers, so its distributions are stored in any case: leave it out",
+                f"teacher '{name}' answers, so its distributions are stored in any case: leave this name out",
                 (f"logits.score_by.{place}", "mixture"),
             )
 
@@ -108,7 +108,7 @@ def _scored_rows_have_completions(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(f"strategy '{recipe.strategy}' has no completions to score", ("logits.score_by", "strategy"))
 
 
-# What the engines that answer or score can provide
+# Capabilities of the engines that answer or score
 
 
 def _engines_give_logits(recipe: Recipe) -> Iterator[Problem]:
@@ -153,7 +153,7 @@ def _logits_need_token_ids(recipe: Recipe) -> Iterator[Problem]:
     for key, teacher in speaking(recipe):
         if ENGINES[teacher.engine].tokens_as_text and getattr(teacher, "tokenizer", None) is None:
             yield Problem(
-                f"engine '{teacher.engine}' gives tokens as text: name the model's tokenizer in {key}.tokenizer",
+                f"engine '{teacher.engine}' returns tokens as text: name the model's tokenizer in {key}.tokenizer",
                 ("logits", key),
             )
 
@@ -166,7 +166,9 @@ def _engines_give_so_many(recipe: Recipe) -> Iterator[Problem]:
         most = limit(teacher) if limit else None
         if most is not None and recipe.logits.k > most:
             yield Problem(
-                f"logits.k is {recipe.logits.k}: this server gives {most} at most", ("logits.k", key), named=False
+                f"logits.k is {recipe.logits.k}, but this server returns at most {most} tokens",
+                ("logits.k", key),
+                named=False,
             )
 
 
@@ -190,8 +192,8 @@ def _engines_keep_a_form(recipe: Recipe) -> Iterator[Problem]:
 def _students_need_a_teacher_here(recipe: Recipe) -> Iterator[Problem]:
     if recipe.train and not ENGINES[recipe.teacher.engine].in_process:
         yield Problem(
-            f"training needs a teacher that runs in this process, and engine '{recipe.teacher.engine}' does not; leave "
-            "out 'train' to only make and curate the corpus",
+            f"training needs a teacher that runs in this process, and engine '{recipe.teacher.engine}' does not run "
+            "there; leave out 'train' to only make and curate the corpus",
             ("train", "teacher.engine"),
         )
 
@@ -215,8 +217,8 @@ def _students_fit_the_rows(recipe: Recipe) -> Iterator[Problem]:
 
 _ABOUT = {
     "kd_weight": "the rows of this student have no labels that could be mixed in",
-    "rationale": "only students that write text use it",
-    "online": "only students of tokens that a live teacher can score use it",
+    "rationale": "it is for students that write text",
+    "online": "it is for students whose tokens a live teacher can score",
     "teacher": "this student does not learn from stored distributions over tokens",
     "ensemble": "this student does not learn from stored distributions over tokens",
     "across": "this student does not learn from stored distributions over tokens",
@@ -307,7 +309,7 @@ def _ensembles_have_weights(recipe: Recipe) -> Iterator[Problem]:
     count = len(ensemble.names or [*answering(recipe), *scoring(recipe)])
     if count < 2:
         yield Problem(
-            "an ensemble needs two or more teachers: add others to logits.score_by",
+            "an ensemble needs two or more teachers: add teachers to logits.score_by",
             ("train.ensemble", "logits.score_by"),
         )
     if ensemble.by == "agreement" and count == 2:
@@ -378,7 +380,7 @@ def _kind(train: TrainSection) -> Kind:
 
 
 def _from_stored(recipe: Recipe) -> TrainSection | None:
-    """The section of a student that learns from stored distributions; None for other students."""
+    """The section `train` if the student learns from stored distributions, and otherwise None."""
     train = recipe.train
     if train is None or recipe.logits is None or train.online or train.kd_weight == 0:
         return None

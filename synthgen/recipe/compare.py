@@ -13,7 +13,7 @@ _GENERATE_MAY_CHANGE = ("budget", "max_failures")
 
 
 def deciding(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's values that affect the output. Left out are values for speed, location and stopping."""
+    """The recipe's values that affect the output, without those that only set speed, addresses or when to stop."""
     values = recipe.model_dump(mode="json")
     values["teacher"] = _without(values["teacher"], ENGINES[recipe.teacher.engine].may_change)
     values["teachers"] = {
@@ -34,10 +34,11 @@ _FREE = ("config", "extra", "json_schema", "fields")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "", free: bool = False) -> list[str]:
-    """'key: old → new' for every leaf that differs. Entries of a list are numbered.
+    """A text 'key: old → new' for every single value that differs. In a dotted key, entries of a list are numbered.
 
-    A key that only one side has is no difference when its value means off (null, false, empty). An older version wrote
-    the other side, and it behaves as if the key were off. This does not apply to keys that the user chooses (`_FREE`).
+    A key that is missing in one recipe is no difference when its value in the other recipe means off (null, false or
+    empty). An older version of synthgen, which did not know the key, wrote the recipe without it, and behaved as if the
+    key were off. Mappings whose keys the user chooses (`_FREE`) are compared without this exception.
     """
     lines: list[str] = []
     for key in [*old, *(k for k in new if k not in old)]:

@@ -1,7 +1,7 @@
 """Section `curate`: the enabled edits, checks and sweeps, and their settings.
 
-The keys are the names in the tables EDITS, CHECKS and SWEEPS of `synthgen.tables.curation`. Rules that a program adds
-to a table later are accepted too.
+The keys are the names in the tables EDITS, CHECKS and SWEEPS of `synthgen.tables.curation`. A recipe may also name
+rules that a program adds to a table after this module was imported.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def rules() -> dict[str, RowRule]:
 
 
 class _Rules(Section):
-    """The rules that decide whether a row is kept. A rule's value is false or null (off), true (on), or its
-    settings.
+    """The rules that decide whether a row is kept. The value of a rule is false or null (off), true (on), or a mapping
+    of settings.
     """
 
     def settings(self, name: str) -> Section | None:
@@ -49,8 +49,8 @@ class _Rules(Section):
         return Section() if value else None
 
     def values(self) -> dict[str, object]:
-        """The settings of every rule as JSON values: false or null when a rule is off, true when it is on and has no
-        settings.
+        """The value of every rule as JSON. A rule with settings has a mapping of them when it is on, and null when it
+        is off. A rule without settings has true or false.
         """
         values: dict[str, object] = {}
         for name, rule in rules().items():
@@ -64,7 +64,7 @@ class _Rules(Section):
     @model_validator(mode="wrap")
     @classmethod
     def _with_later_rules(cls, values: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Validate with a section that also has rules added later, when the recipe names one of them."""
+        """If the recipe names rules that were added later, validate it with a class that has these rules too."""
         later = {name: rule for name, rule in rules().items() if name not in cls.model_fields}
         if not isinstance(values, dict):
             return handler(values)
@@ -80,12 +80,12 @@ def _extended(base: type[Base], later: tuple[tuple[str, RowRule], ...]) -> type[
 
 @dataclass(frozen=True)
 class _Settings:
-    """An annotation for the key of a rule with settings. It also accepts the short forms of the value."""
+    """An annotation for the key of a rule with settings. The key also accepts a boolean or the rule's shorthand."""
 
     rule: RowRule
 
     def validate(self, value: object) -> object:
-        """Convert the recipe's value to a mapping of settings, or to None when the rule is off."""
+        """Convert a short form in the recipe to a mapping of settings, or to None when the rule is off."""
         if isinstance(value, bool):
             return {} if value else None
         if self.rule.shorthand and not isinstance(value, Mapping | Section | None):
@@ -93,7 +93,7 @@ class _Settings:
         return value
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """The schema of the settings, null, and the other values that `validate` accepts."""
+        """The schema for the settings, for null, and for the short forms that `validate` accepts."""
         described = handler(schema)
         others: list[JsonSchemaValue] = [{"type": "boolean"}]
         if self.rule.shorthand and self.rule.section:
@@ -107,7 +107,7 @@ def _switch(value: object) -> object:
 
 
 def _section(name: str, base: type[Base], rules: Mapping[str, RowRule]) -> type[Base]:
-    """A section class with a key for each of the rules, besides the keys of `base`."""
+    """Make a section class that has the keys of `base` and a key for each of `rules`."""
     fields: dict[str, object] = {}
     for key, rule in rules.items():
         about = Field(description=rule.about)
@@ -125,6 +125,6 @@ def _section(name: str, base: type[Base], rules: Mapping[str, RowRule]) -> type[
 if TYPE_CHECKING:
 
     class CurateSection(_Rules):
-        """The section, with a key for each rule that the tables had when this module was imported."""
+        """The section `curate`. It has a key for each rule that the tables had when this module was imported."""
 else:
     CurateSection = _section("CurateSection", _Rules, rules())

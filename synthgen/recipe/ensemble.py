@@ -14,12 +14,13 @@ class Ensemble(Section):
     """The distributions of several teachers on the same tokens (`logits.score_by`), merged into one."""
 
     teachers: dict[Name, Annotated[float, Field(gt=0)]] | tuple[Name, ...] = ()
-    """Names of teachers, or names with weights; all teachers whose distributions are stored when left out."""
+    """Names of teachers, or a mapping of name → weight. When left out, the distributions of all teachers are merged."""
     merge: Literal["mean", "pool"] = "mean"
-    """mean: Σ w p. pool: Π p^w, normalized, which is what averaging the logits gives."""
+    """Formula of the merged distribution. mean: Σ w p. pool: Π p^w, normalized; this is the same as averaging the
+    logits."""
     by: Literal["uniform", "validation", "agreement"] | None = None
-    """Source of the weights, if none are given: all equal (uniform, the default); the weights that maximize the
-    likelihood of the validation rows; or, for each row, how much a teacher agrees with the others.
+    """Source of the weights, if `teachers` gives none. uniform (the default): all are equal. validation: those that
+    maximize the likelihood of the validation rows. agreement: for each row, how much a teacher agrees with the others.
     """
 
     @property

@@ -9,10 +9,10 @@ class EvaluateSection(Section):
     """How the student is measured on the test split."""
 
     max_rows: Count | None = None
-    """Rows on which student and teacher are compared token by token, from the first; all when left out."""
+    """Number of rows, from the first, on which student and teacher are compared token by token; all when left out."""
     max_prompts: Count | None = None
-    """Prompts that the student answers, for accuracy and speed; all when left out."""
+    """Number of prompts that the student answers, to measure accuracy and speed; all when left out."""
     max_new_tokens: Count = 64
-    """Longest answer in tokens."""
+    """Maximum number of tokens of an answer."""
     seed: int = 0
-    """Seed of the bootstrap."""
+    """Random seed of the bootstrap, from which the intervals are computed."""

@@ -1,7 +1,7 @@
 """Describes what is wrong with a recipe's values. Each problem names a key, its value and what is allowed.
 
-Pydantic finds problems within a section; `check` finds problems across sections. `find` runs both on the raw values of
-a recipe, so that one run shows everything that must change.
+Pydantic finds problems within a section, and `check` finds problems across sections. `find` calls both with the raw
+values of a recipe, so that the user sees all problems at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from synthgen.recipe.problem import Problem
 from synthgen.recipe.root import Recipe
 from synthgen.tables.section import Section, chooser_of, sections_in
 
-# Pydantic's messages use Python's type names. These are the YAML names.
+# Pydantic's messages name Python types. These sentences use the words of YAML instead.
 _WANTED = {
     "tuple_type": "it must be a list",
     "dict_type": "it must be a mapping of keys to values",
@@ -32,7 +32,7 @@ _MISSING = {
     "seeds.*.license": "key '{key}' is missing: add it, or set `license:` once at the top of the recipe",
     "teacher": "key 'teacher' is missing: add it, or name several teachers under 'teachers'",
 }
-"""What to say of a key that is missing, where there is more to say."""
+"""Messages for missing keys that have a longer message than "key '{key}' is missing"."""
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 
@@ -42,7 +42,7 @@ Sections = dict[str, type[Section]]
 
 
 def find(values: Values) -> tuple[Recipe | None, list[Problem]]:
-    """Return (recipe, problems) for raw values. The recipe is None when a single section is invalid."""
+    """Return (recipe, problems) for raw values. The recipe is None when any section is invalid."""
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
@@ -58,11 +58,11 @@ def _of_sections(values: Values, error: ValidationError) -> Iterator[Problem]:
     for details in every:
         loc = _in_values(values, details)
         inside = [other for other in every if other["loc"][: len(details["loc"])] == details["loc"]]
-        # the list is too short only because its one entry is wrong
+        # a list whose only entry is invalid is also reported as too short
         if loc is None or (details["type"] == "too_short" and len(inside) > 1):
             continue
         found.setdefault(".".join(map(str, loc)), []).append(details)
-    # Pydantic also reports keys inside a wrong entry, for the other branches of a union. Keep the inner keys.
+    # For a wrong entry of a union, Pydantic reports both the entry and keys inside it. Keep only the inner keys.
     keys = [key for key in found if not any(other.startswith(f"{key}.") for other in found)]
     meant = {new for key in keys for new in [_meant(values, key)] if found[key][0]["type"] == "extra_forbidden" and new}
     for key in keys:
@@ -129,9 +129,10 @@ def _meant(values: Values, key: str) -> str | None:
 
 
 def _of_rules(values: Values, error: ValidationError, problems: list[Problem]) -> list[Problem]:
-    """Broken rules across the valid sections of a recipe that also has wrong keys.
+    """Broken rules across sections, for a recipe that also has invalid values.
 
-    The wrong values are removed first. When the remaining values are not a valid recipe, the result is empty.
+    The invalid values are removed before the rules are checked. Rules about sections that had problems are left out.
+    When the remaining values are not a valid recipe, the result is empty.
     """
     rest = copy.deepcopy(values)
     for details in error.errors():
@@ -156,7 +157,9 @@ def _take_out(values: object, loc: Loc) -> None:
 
 
 def _child(values: object, part: int | str) -> object:
-    """What `values` has at a part of a key; None where it has nothing. A key of YAML may be a number or null."""
+    """The value in `values` that one part of a dotted key names, or None. Parts are compared as text, because a key of
+    YAML may be a number or null.
+    """
     if isinstance(values, dict):
         return next((value for key, value in values.items() if str(key) == str(part)), None)
     if isinstance(values, list | tuple) and isinstance(part, int) and part < len(values):
@@ -165,8 +168,10 @@ def _child(values: object, part: int | str) -> object:
 
 
 def _in_values(values: Values, details: ErrorDetails) -> Loc | None:
-    """The location of an error in the raw values, without the names that pydantic gives to union branches. None for an
-    error in a value that validation filled in; the error's cause is reported separately.
+    """The location of an error in the raw values, without the names that Pydantic adds for branches of a union.
+
+    None for an error in a value that is not in the raw values because validation filled it in. The error's cause has an
+    error of its own.
     """
     kept: list[int | str] = []
     inside: object = values
@@ -187,8 +192,10 @@ def _in_values(values: Values, details: ErrorDetails) -> Loc | None:
 
 
 def _sections_at(values: object, above: str) -> tuple[Sections, Sections, str]:
-    """For the section at a dotted key, return the class that its values choose (or all classes when they choose none),
-    the classes of the table's other entries, and the key that chooses.
+    """Describe the section at the dotted key `above`.
+
+    Returns its class, chosen by a key such as `engine` (or all possible classes when no valid name is given); the
+    classes of the table's other entries; and the key that chooses.
     """
     every: Sections = {"": Recipe}
     chosen, chooser = every, None
@@ -208,7 +215,7 @@ def _keys(sections: Sections) -> list[str]:
 
 
 def _all_keys() -> list[str]:
-    """Every dotted key of a recipe, without keys inside a list or a mapping of names."""
+    """Every dotted key of a recipe. Indexes of lists and names that the user chooses are not part of these keys."""
     found: list[str] = []
     waiting: list[tuple[str, type[Section]]] = [("", Recipe)]
     while waiting:

@@ -12,12 +12,12 @@ from synthgen.tables.section import Count, Rule, Section
 
 
 class Budget(Section):
-    """The most that a run may spend, however often it is resumed."""
+    """The most that a run may spend in total, however often it is resumed."""
 
     usd: Annotated[float, Field(ge=0)] | None = None
     """US dollars. The prices of every paid teacher must be known."""
     tokens: Count | None = None
-    """Tokens of prompts and completions together."""
+    """Number of tokens of prompts and completions together."""
 
 
 class GenerateSection(Section):
@@ -28,15 +28,15 @@ class GenerateSection(Section):
     temperature: Annotated[float, Field(ge=0)] = 1.0
     """Temperature of sampling; 0 takes the most probable token each time."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Sample only from the most probable tokens whose probabilities add up to this share."""
+    """Sample only from the smallest set of most probable tokens whose probabilities add up to this share."""
     max_new_tokens: Count = 256
-    """Longest completion in tokens."""
+    """Maximum number of tokens of a completion."""
     seed: int = 0
-    """Seed of all random choices of generation."""
+    """Random seed of generation."""
     shard_size: Count = 256
-    """Requests in a shard. A shard is written whole, so a killed run repeats at most the shards in progress."""
+    """Number of requests in a shard. A shard is written whole, so after a kill only unfinished shards are repeated."""
     answer_marker: str | None = None
-    """Text that separates the reasoning from the answer: the answer is the rest of the line after it."""
+    """Text that separates the reasoning from the answer. The answer is the rest of the line after this text."""
     labels: tuple[str, ...] = ()
     """Classes of strategy `classify`, as the teacher would write them."""
     json_schema: dict[str, Any] | None = None
@@ -44,7 +44,7 @@ class GenerateSection(Section):
     regex: str | None = None
     """A regular expression that every whole answer must match, for engines that support it."""
     budget: Budget | None = None
-    """The most that the run may spend."""
+    """The most that the run may spend; no limit when left out."""
     max_failures: Annotated[str | int, Field(union_mode="left_to_right")] | None = None
     """Stop when more requests than this have failed: a number, or a share of all requests such as "5%"."""
 

@@ -1,4 +1,4 @@
-"""Section `train.hidden`: the student's hidden states follow the teacher's."""
+"""Section `train.hidden`: the student learns the teacher's hidden states."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from synthgen.tables.section import Section
 
 class Hidden(Section):
     """An additional loss on hidden states: after some layers, a learned projection of the student's hidden states
-    should equal the teacher's at each token.
+    should equal the teacher's hidden states at each token.
     """
 
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Weight of this loss."""
     loss: Literal["mse", "cosine"] = "mse"
-    """mse: mean squared difference of layer-normalized states. cosine: 1 − cosine."""
+    """Distance between the states. mse: the mean squared difference of layer-normalized states. cosine: 1 − cosine."""
     layers: Literal["uniform"] | dict[int, int] = "uniform"
     """Student layer → teacher layer, counted from 0. uniform pairs every student layer with the teacher layer at the
     same relative depth."""
     projection: bool = True
-    """Whether there is a learned projection. false needs a student as wide as the teacher."""
+    """Whether the student's states are projected. With false, the student must be as wide as the teacher."""
     stored: bool = False
-    """Read the teacher's states from RUN/hidden. The teacher writes them there once, before training, at 2 bytes a
-    number; later epochs and other students read them without the teacher."""
+    """Read the teacher's states from RUN/hidden. They are computed and written there once, before training, with 2
+    bytes for each number. Later epochs and other students then need no forward pass of the teacher."""

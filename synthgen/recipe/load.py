@@ -19,15 +19,15 @@ from synthgen.recipe.root import Recipe
 from synthgen.tables.engines import ENGINES, TeacherSection
 
 MOST_PROBLEMS = 20
-"""Problems of a recipe that are shown at once."""
+"""The number of problems of a recipe that one message shows."""
 
 
 def load_recipe(name: str | Path, settings: Sequence[str] = ()) -> Recipe:
     """Read a recipe, check it, and make its paths absolute.
 
     `name` is a file, a folder with recipe.yaml, or the name of a shipped task. `settings` are texts "KEY=VALUE" that
-    set dotted keys, like the option --set. Raises RecipeError with one line for each problem. A line states file, line,
-    key and allowed values.
+    set dotted keys, like the option --set. Raises RecipeError, whose message has a line of text for each problem: the
+    file, the line number, the key and the allowed values.
     """
     path = find_recipe(name)
     written = parse_settings(settings)
@@ -39,11 +39,11 @@ def load_recipe(name: str | Path, settings: Sequence[str] = ()) -> Recipe:
 
 
 def check_recipe(recipe: Recipe) -> Recipe:
-    """Return the recipe when each section is valid and the rules across sections hold. Raises RecipeError with one line
-    for each problem.
+    """Check each section and the rules across sections, and return the recipe. Raises RecipeError with one line for
+    each problem.
 
-    Every command calls this function, for recipes that were built or changed in Python. `load_recipe` and `with_values`
-    include the same check.
+    Every command calls this function, because a recipe may have been built or changed in Python. `load_recipe` and
+    `with_values` make the same check.
     """
     _checked(_plain(recipe), Source(None, None))
     return recipe
@@ -59,7 +59,9 @@ def with_values(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
 
 
 def with_limits(recipe: Recipe, usd: float | None, max_failures: str | None) -> Recipe:
-    """Return a copy with another budget in dollars and another limit of failures. Raises RecipeError."""
+    """Return a copy with another budget in dollars and another limit of failures. None keeps the recipe's value. Raises
+    RecipeError when a value is not allowed.
+    """
     values = {"generate.budget.usd": usd, "generate.max_failures": max_failures}
     given = {key: value for key, value in values.items() if value is not None}
     return with_values(recipe, given) if given else recipe
@@ -75,7 +77,7 @@ def _checked(values: dict[str, object], source: Source) -> Recipe:
 
 
 def _lines(problems: list[Problem], source: Source) -> str:
-    """One line for each problem: unknown keys first, then in order of their lines."""
+    """One line for each problem: unknown keys first, then all others in the order of the file."""
     order = sorted(problems, key=lambda problem: (not problem.urgent, source.line(problem.keys)))
     places = [source.where(problem.keys) for problem in order]
     lines = [
@@ -86,7 +88,7 @@ def _lines(problems: list[Problem], source: Source) -> str:
 
 
 def local_teacher(recipe: Recipe) -> TeacherSection:
-    """The teacher's section for `transformers`, for callers that need its layers or full distribution.
+    """The section with which transformers loads the teacher, for callers that need its layers or full distributions.
 
     Raises RecipeError when the teacher's weights are not on this machine."""
     weights = ENGINES[recipe.teacher.engine].weights
@@ -98,7 +100,9 @@ def local_teacher(recipe: Recipe) -> TeacherSection:
 
 
 def shipped(kind: Literal["prompts", "data"]) -> Path:
-    """The folder of shipped files: inside the package in a wheel, beside it in a checkout."""
+    """The folder of files that are shipped with synthgen. In a wheel it is inside the package, in a checkout beside
+    it.
+    """
     package = Path(__file__).parent.parent
     inside = package / kind
     return inside if inside.is_dir() else package.parent / kind
@@ -130,11 +134,11 @@ def schema_comment(schema: str | Path) -> str:
 
 
 RESOLVED = "# Resolved recipe"
-"""How the line begins by which the recipe that a run keeps is known."""
+"""The beginning of a comment that marks a file as the resolved recipe of a run."""
 
 
 def is_resolved(path: Path) -> bool:
-    """Whether a file is a resolved recipe of a run, as `dump_recipe` writes it."""
+    """Whether a file is the resolved recipe of a run, which `dump_recipe` writes."""
     head = path.read_bytes()[:4096].decode(errors="replace")
     return any(line.startswith(RESOLVED) for line in head.splitlines()[:3])
 
@@ -149,7 +153,7 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def _plain(recipe: Recipe) -> dict[str, object]:
-    """The recipe's values in YAML form. `teacher` is left out when it is the first of `teachers`."""
+    """The recipe's values as YAML has them. `teacher` is left out when it is the first of `teachers`."""
     values: dict[str, object] = recipe.model_dump(mode="json")
     if recipe.teachers and recipe.teacher == next(iter(recipe.teachers.values())):
         del values["teacher"]

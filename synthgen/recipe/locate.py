@@ -10,14 +10,14 @@ import yaml
 
 from synthgen.errors import RecipeError
 
-MEND = "change that line of the recipe; docs/recipe.md lists every key"
+MEND = "change the line of the recipe that the message names; docs/recipe.md lists every key"
 
 
 @dataclass(frozen=True)
 class Source:
-    """The source of a recipe: a YAML file with its node tree, and values that override it.
+    """The source of a recipe's values: a YAML file with its node tree, and `overrides` of the file's values.
 
-    `overrides` maps a dotted key to its value as text; `option` is the option that the user wrote before it.
+    `overrides` maps a dotted key to its value as text. `option` is the text that messages show before KEY=VALUE.
     """
 
     path: Path | None
@@ -28,7 +28,7 @@ class Source:
     def where(self, keys: Sequence[str]) -> str:
         """ "FILE, line N" or "--set KEY=VALUE" for the first of these keys that is present.
 
-        When none is present, the line of the innermost section that should contain the first key. '' when there is no
+        When no key is present, the line of the innermost section that should contain the first key, or '' without a
         file.
         """
         for key in keys:
@@ -46,7 +46,7 @@ class Source:
         return f"{self.path}, line {_line(self.node, keys[0])[0]}" if self.path else ""
 
     def line(self, keys: Sequence[str]) -> int:
-        """Only the line, for sorting; 0 for overridden values."""
+        """The line number alone, for sorting; 0 for overridden values."""
         file, _, line = self.where(keys).rpartition(", line ")
         return int(line) if self.path is not None and file == str(self.path) else 0
 
@@ -55,7 +55,7 @@ class Source:
 
 
 def parse(path: Path) -> tuple[yaml.Node | None, object]:
-    """Return (node tree, values) of a YAML file. Raises RecipeError, which names the line."""
+    """Return (node tree, values) of a YAML file. Raises RecipeError, which names the line, when the YAML is invalid."""
     try:
         text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -83,7 +83,7 @@ def _refuse_twins(path: Path, node: yaml.Node | None, seen: set[int]) -> None:
             if isinstance(key.value, str) and key.value in lines:
                 raise RecipeError(
                     f"{path}, line {line}: key '{key.value}' is already set at line {lines[key.value]}",
-                    "keep one of them",
+                    "keep one of the two lines",
                 )
             lines[str(key.value)] = line
             _refuse_twins(path, value, seen)
@@ -93,7 +93,9 @@ def _refuse_twins(path: Path, node: yaml.Node | None, seen: set[int]) -> None:
 
 
 def _line(node: yaml.Node | None, key: str) -> tuple[int, bool]:
-    """Return (line of the innermost part of a dotted key that exists in the YAML, whether the whole key exists)."""
+    """Find the part of a dotted key that exists in the YAML. Return (line of its last name, whether the whole key
+    exists).
+    """
     line = node.start_mark.line + 1 if node is not None else 1
     parts = key.split(".") if key else []
     while parts:
@@ -106,8 +108,8 @@ def _line(node: yaml.Node | None, key: str) -> tuple[int, bool]:
 
 
 def _child(node: yaml.Node | None, parts: list[str]) -> tuple[yaml.Node, yaml.Node, list[str]] | None:
-    """Return (node that names the first of `parts`, its value, the remaining parts). A teacher's name may contain
-    dots.
+    """Find the entry of `node` that the first of `parts` names, or the first several of them joined by dots, because
+    a teacher's name may contain dots. Return (node of the name, node of the value, the remaining parts).
     """
     if isinstance(node, yaml.MappingNode):
         for count in range(1, len(parts) + 1):

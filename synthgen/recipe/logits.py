@@ -1,4 +1,4 @@
-"""Section `logits`: which part of the teacher's distribution is kept."""
+"""Section `logits`: what is stored of the teacher's distributions."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from synthgen.tables.section import Count, Section
 
 
 class LogitsSection(Section):
-    """Which part of the teacher's distribution is stored for each token of each row. null stores none."""
+    """What is stored of the teacher's distribution at each token of each row. With null, nothing is stored."""
 
     kind: Literal["sampled", "topk"] = "sampled"
-    """sampled: counts of draws from the whole distribution. topk: the most probable tokens with their
-    log-probabilities, and the normalizer.
+    """sampled: counts of draws from the full distribution. topk: the most probable tokens with their log-probabilities,
+    the probability of all other tokens together, and the normalizer.
     """
     draws: Annotated[int, Field(ge=1, le=65535)] = 50
     """Number of draws at each token, for `kind: sampled`."""
     k: Count = 64
     """Number of most probable tokens, for `kind: topk`."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
-    """Temperature of the stored distribution; the student's divergence is taken at the same temperature."""
+    """Temperature of the distribution that the student learns, not the sampling temperature (`generate.temperature`).
+    The student's divergence is taken at this temperature. Draws are stored at this temperature. A top-k still stores
+    its log-probabilities at temperature 1, together with the normalizer for this temperature.
+    """
     score_by: tuple[str, ...] = ()
     """Names of additional teachers that score the same tokens. Each has its own folder of distributions."""
 
     def spec(self) -> dict[str, Any]:
-        """The values for the shards' metadata: the kind, its size and the temperature."""
+        """The values for the metadata of shards: the kind, the number of draws or k, and the temperature."""
         size = {"draws": self.draws} if self.kind == "sampled" else {"k": self.k}
         return {"kind": self.kind, **size, "temperature": self.temperature}

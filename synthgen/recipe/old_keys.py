@@ -1,4 +1,4 @@
-"""Keys and values that had other names in earlier versions. `*` matches one part of a dotted key."""
+"""Keys and values that had other names in earlier versions. In a dotted key, `*` matches any one part."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ OLD_KEYS: dict[str, str] = {
     "train.activation_checkpointing": "gradient_checkpointing",
     "train.micro_batch": "micro_batch_size",
 }
-"""Dotted key → the name that its last part has now."""
+"""Old dotted key → the current name of its last part."""
 
 NOTES: dict[str, str] = {"attempts": "the first try no longer counts, so 5 is now 4"}
-"""Old name → what else has changed."""
+"""Old name → a sentence on what has changed besides the name."""
 
 OLD_VALUES: dict[tuple[str, str], str] = {("strategy", "rationalise"): "rationalize"}
-"""(dotted key, value) → the value that means the same now."""
+"""(dotted key, old value) → the current value with the same meaning."""
 
 
 def sentence(key: str) -> str | None:
-    """The sentence "KEY is now NEW" for an old key, None for a key that never existed."""
+    """The sentence "KEY is now NEW" for an old key; None for a key that never existed."""
     new, note = new_name(key), NOTES.get(key.rpartition(".")[2])
     return f"{key} is now {new}" + (f" ({note})" if note else "") if new else None
 

@@ -1,4 +1,4 @@
-"""Section `train.online`: the live teacher gives the distributions."""
+"""Section `train.online`: the student learns from the live teacher's distributions."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ from synthgen.tables.section import Count, Rule, Section, Share
 
 
 class OnlineSection(Section):
-    """Learn from the live teacher's full distributions, computed in each step. No stored distributions are read."""
+    """Learn from the live teacher's full distributions, which are computed in each training step. Stored distributions
+    are not read. The teacher must run in this process; `synthgen/recipe/check.py` refuses other teachers.
+    """
 
     mode: Literal["teacher", "on_policy", "mutual"] = "teacher"
-    """teacher: the teacher scores the corpus's completions. on_policy: it also scores completions that the student
-    writes (GKD, arXiv 2306.13649). mutual: the teacher also learns from the student (arXiv 1706.00384); it is saved in
-    student/teacher."""
+    """teacher: the teacher scores the corpus's completions. on_policy: the teacher also scores completions that the
+    student writes (GKD, arXiv 2306.13649). mutual: the teacher also learns from the student (arXiv 1706.00384), and the
+    trained teacher is saved in student/teacher."""
     loss_temperature: Annotated[float, Field(gt=0)] = 1.0
     """Temperature of both distributions in the divergence."""
     lmbda: Share | tuple[Share, Share] = 0.5
-    """on_policy: probability that a step learns from completions of the student; two numbers go from the first step to
-    the last."""
+    """For mode on_policy: probability that a training step uses completions of the student. Two numbers are the
+    probabilities at the first and the last step, with a linear change between them."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
-    """on_policy: temperature at which the student generates; 0 takes the most probable token each time."""
+    """For mode on_policy: temperature at which the student generates; 0 takes the most probable token each time."""
     max_new_tokens: Count = 128
-    """on_policy: longest completion that the student writes, in tokens."""
+    """For mode on_policy: maximum number of tokens of a completion that the student writes."""
     reuse: Count = 1
-    """on_policy: number of steps that learn from the same completions of the student."""
+    """For mode on_policy: number of training steps that use the same completions of the student."""
     teacher_kd_weight: Share = 0.5
-    """mutual: `kd_weight` of the teacher's own loss."""
+    """For mode mutual: weight of the divergence in the teacher's own loss."""
 
     def rules(self) -> Iterator[Rule]:
         users = dict.fromkeys(("lmbda", "temperature", "max_new_tokens", "reuse"), "on_policy")

@@ -13,7 +13,7 @@ HINT = 'write --set KEY=VALUE with a dotted key, such as --set train.learning_ra
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, str]:
-    """Parse texts "KEY=VALUE" into {dotted key: value as text}. When a key occurs twice, the last one counts.
+    """Parse texts "KEY=VALUE" into {dotted key: value as text}. When a key occurs twice, its last value is used.
 
     Raises UserError when a text has no key or no "=".
     """
@@ -29,7 +29,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, str]:
 
 
 def read(settings: Mapping[str, str]) -> dict[str, object]:
-    """Parse the settings and read each value as YAML. Raises RecipeError when a value is not valid YAML."""
+    """Parse each value as YAML. Raises RecipeError when a value is not valid YAML."""
     values: dict[str, object] = {}
     for key, text in settings.items():
         try:
@@ -43,7 +43,7 @@ def read(settings: Mapping[str, str]) -> dict[str, object]:
 def apply(values: Mapping[str, object], settings: Mapping[str, object]) -> dict[str, object]:
     """Return the raw values of a recipe with some dotted keys set. A section that is missing or null is created.
 
-    Raises RecipeError when a part of a key is neither inside a mapping nor an index of a list.
+    Raises RecipeError when a key leads into a single value, or to an index that a list does not have.
     """
     changed: dict[str, object] = copy.deepcopy(dict(values))
     for key, value in settings.items():

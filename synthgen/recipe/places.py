@@ -1,4 +1,4 @@
-"""Paths and model names in a recipe: makes them absolute and checks that they exist."""
+"""Paths and model names in a recipe: makes paths absolute, and checks that local models exist."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ S = TypeVar("S", bound=Section)
 
 
 def resolve(section: S, base: Path) -> S:
-    """Return the section with absolute paths, also for models that are folders. Relative paths are relative to
-    `base`.
+    """Return the section with absolute paths. Folders and files of models are resolved too. Relative paths are relative
+    to `base`.
     """
     changes: dict[str, object] = {}
     for key, field in type(section).model_fields.items():
         value, place = getattr(section, key), place_of(field)
         if isinstance(value, str) and place:
-            # The hub id of a model or data set never begins in this way.
+            # A hub id never begins with one of these characters.
             if place.kind == "path" or value.startswith((".", "/", "~")):
                 changes[key] = str((base / Path(value).expanduser()).resolve())
         elif isinstance(value, Section):
@@ -35,14 +35,14 @@ def resolve(section: S, base: Path) -> S:
 
 
 def check_models(recipe: Recipe) -> None:
-    """Raise TeacherError, with a line for each, when local models that the recipe names are missing."""
+    """Raise TeacherError when local models that the recipe names are missing. The message has a line for each model."""
     problems = [f"{key}: {problem}" for key, name in models_of(recipe) if (problem := _missing(name))]
     if problems:
         raise TeacherError("\n".join(problems), "give a hub id, or a folder or file that exists")
 
 
 def models_of(section: Section, above: str = "") -> Iterator[tuple[str, str]]:
-    """Yield (dotted key, name) for every model, tokenizer and data set in a section and its nested sections."""
+    """Yield pairs (dotted key, name) for every model, tokenizer and data set in a section and in nested sections."""
     for key, field in type(section).model_fields.items():
         value, place = getattr(section, key), place_of(field)
         if isinstance(value, str) and place and place.kind == "model":
@@ -58,7 +58,7 @@ def models_of(section: Section, above: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _missing(name: str) -> str:
-    """Why a folder, file or package cannot be found; '' when it can, and for a hub id."""
+    """Why the folder, file or package `name` cannot be found. '' when it exists, and for a hub id."""
     if name.startswith("package:"):
         try:
             gguf_in_package(name)

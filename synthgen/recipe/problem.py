@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """A sentence about dotted keys of a recipe, with the most relevant key first. The line of the problem is the line
-    of the first key that the file contains.
+    """A sentence about dotted keys of a recipe. `keys` are ordered by relevance, and the problem is reported on the
+    line of the first of them that the file contains.
 
-    `named` is False when the sentence itself names the key. `urgent` problems are shown first.
+    `named` says whether the message must begin with the key; it is False when the sentence itself names the key.
+    `urgent` problems are shown first.
     """
 
     sentence: str

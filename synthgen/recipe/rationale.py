@@ -1,4 +1,4 @@
-"""Section `train.rationale`: how the reasoning in a corpus teaches."""
+"""Section `train.rationale`: how the student learns from the reasoning before an answer."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from synthgen.tables.section import Section, Share
 
 
 class RationaleSection(Section):
-    """How the student learns from the reasoning before each answer. `generate.answer_marker` separates the two."""
+    """How the student learns from the reasoning before each answer. `generate.answer_marker` separates reasoning and
+    answer.
+    """
 
     mode: Literal["then_answer", "step_by_step", "dropped"] = "then_answer"
-    """then_answer: the reasoning is learned before the answer, as the teacher wrote it. step_by_step: it is a second
-    task beside the answers (Hsieh et al., arXiv 2305.02301). dropped: only answers are learned, as a control."""
+    """then_answer: the student writes the reasoning and then the answer, as the teacher did. step_by_step: the student
+    answers without reasoning, and writes the reasoning as a second task (Hsieh et al., arXiv 2305.02301). dropped: the
+    student learns only the answers, as a control."""
     weight: Share = 0.5
-    """step_by_step: share of the answers' loss; the rest is the reasoning's."""
+    """For mode step_by_step: weight of the loss on answers; the loss on the reasoning has the weight 1 − this."""
     explain: str = "Explain: "
-    """step_by_step: text before a prompt that asks for the reasoning."""
+    """For mode step_by_step: text that is put before a prompt to ask for the reasoning."""

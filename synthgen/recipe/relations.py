@@ -1,4 +1,4 @@
-"""Section `train.relations`: the student's attention relations follow the teacher's."""
+"""Section `train.relations`: the student learns the teacher's attention relations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Relations(Section):
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Weight of this loss."""
     heads: Count | None = None
-    """Number of heads that queries, keys and values are cut into, in both models; the teacher's number of key-value
-    heads when left out."""
+    """Number of heads into which queries, keys and values are divided, in both models. When left out, the teacher's
+    number of key-value heads."""
     layer: Annotated[int, Field(ge=0)] | None = None
     """The teacher's layer, counted from 0; the last when left out. The student's layer is always its last."""

@@ -1,4 +1,4 @@
-"""The whole recipe: its sections, and the values that follow from other sections when a section is left out."""
+"""The whole recipe: its sections, and default values that depend on other sections."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _ENGINE = chosen_by(ENGINES, "engine", "transformers")
 class Recipe(Section):
     """One task: its corpus and one student.
 
-    Validation looks at each section alone. `synthgen.recipe.check_recipe` adds the rules across sections; `load_recipe`
-    and every command call it.
+    Validation checks each section by itself. `synthgen.recipe.check_recipe` also checks the rules across sections;
+    `load_recipe` and every command call it.
     """
 
     task: str
-    """Name of the task, in rows, cards and messages."""
+    """Name of the task, as rows, cards and messages give it."""
     description: str = ""
     """One sentence about the corpus, for its card."""
     license: str | None = None
     """License of your own seeds, templates and examples: an SPDX id such as CC0-1.0 or CC-BY-4.0, or a key of
-    data/licenses.yaml. An entry of `seeds` may state its own."""
+    data/licenses.yaml. An entry of `seeds` may state another license."""
     strategy: Annotated[str, name_in(STRATEGIES)] = "answer"
     """How rows are made from a seed."""
     seeds: tuple[SeedSource, ...] = Field(min_length=1)
-    """Where seeds come from: what the teacher is asked about."""
+    """Sources of the seeds, which are what the teacher is asked about."""
     prompts: PathName = "."
     """Folder with the templates; the recipe's own folder when left out."""
     split: Split = Split()
@@ -47,16 +47,17 @@ class Recipe(Section):
     teacher: Annotated[AnyTeacher, _ENGINE]
     """The teacher model. `engine` says what runs or calls it."""
     teachers: dict[Name, Annotated[AnyTeacher, _ENGINE]] = {}
-    """Several teachers by name, instead of `teacher`. The first one answers unless another key says otherwise."""
+    """Several teachers by name, instead of `teacher`. The first teacher answers, unless `mixture` or the strategy says
+    otherwise."""
     mixture: dict[str, Annotated[float, Field(gt=0)]] = {}
-    """Name of a teacher → weight: how often each of `teachers` answers a seed."""
+    """Name of a teacher → weight. Each seed is answered by one of these teachers, chosen at random by weight."""
     generate: GenerateSection = GenerateSection()
     """How the teacher is asked."""
     steps: StepsSection = StepsSection()
-    """The further steps of strategies that ask more than once."""
+    """Settings for strategies that send more than one request about a seed."""
     logits: LogitsSection | None = LogitsSection()
-    """Which part of the teacher's distribution is stored. When left out, draws are stored if every answering teacher
-    can draw from its full distribution; otherwise nothing is stored.
+    """What is stored of the teacher's distributions. When left out, draws are stored if every answering teacher can
+    draw from its full distribution; otherwise nothing is stored.
     """
     curate: CurateSection = CurateSection()
     """The checks that a row must pass."""
@@ -86,8 +87,9 @@ class Recipe(Section):
 
 
 def _all_draw(values: dict[str, Any]) -> bool:
-    """Whether every teacher whose completions become rows can draw from its full distribution. Works on raw values.
-    Invalid values are reported later; for them the result is True.
+    """Whether every teacher whose completions become rows can draw from its full distribution.
+
+    `values` are not validated yet. For invalid values the result is True, because they are reported later.
     """
     teachers, mixture = values.get("teachers"), values.get("mixture")
     answering = [values.get("teacher")]

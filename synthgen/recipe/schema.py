@@ -25,9 +25,9 @@ class _Untitled(GenerateJsonSchema):
 
 
 def recipe_schema() -> dict[str, Json]:
-    """The schema. It refuses unknown keys. Each key has its description and its default.
+    """The schema. It refuses unknown keys, and gives each key its description and its default.
 
-    It does not contain the rules across sections; `synthgen plan` checks them.
+    The rules across sections are not part of the schema; `synthgen plan` checks them.
     """
     definitions: dict[str, Json] = {}
     for section in sections():
@@ -38,7 +38,8 @@ def recipe_schema() -> dict[str, Json]:
         definitions[section.__name__] = described
     schema = _mapping(_closed(definitions.pop(Recipe.__name__)))
     definitions = _mapping(_closed(definitions))
-    # Validation fills these in: a seed source inherits the recipe's license, and `teacher` is the first of `teachers`.
+    # Validation fills in two required keys: a seed source inherits the recipe's license, and `teacher` becomes the
+    # first of `teachers`.
     _required(_mapping(definitions["SeedSource"])).remove("license")
     _required(schema).remove("teacher")
     return {
@@ -53,7 +54,7 @@ def recipe_schema() -> dict[str, Json]:
 
 
 def sections() -> list[type[Section]]:
-    """The classes of all sections of a recipe, the recipe's own class first, including those of every table entry."""
+    """The classes of all sections of a recipe, `Recipe` first. The section of every table entry is included."""
     found: list[type[Section]] = [Recipe]
     for section in found:
         inner = [s for field in section.model_fields.values() for s in sections_in(field).values()]
@@ -62,8 +63,8 @@ def sections() -> list[type[Section]]:
 
 
 def _closed(schema: Json) -> Json:
-    """The schema with references to the tables' sections. Keys without a matching pattern are refused, and descriptions
-    are on one line.
+    """The schema in its final form: placeholders become references to the tables' sections, keys that match no pattern
+    are refused, and each description is on one line.
     """
     if isinstance(schema, list):
         return [_closed(part) for part in schema]

@@ -14,7 +14,7 @@ class SeedSource(Section):
     path: PathName | None = None
     """JSONL, CSV or Parquet file, or a folder of such files."""
     dataset: ModelName | None = None
-    """Hugging Face data set, or a data set's folder; its rows are streamed."""
+    """Hub id or folder of a Hugging Face data set. Its rows are streamed."""
     config: str | None = None
     """Configuration of the data set, if it has several."""
     dataset_split: str = "train"
@@ -23,7 +23,7 @@ class SeedSource(Section):
     """Commit, tag or branch of the data set; the newest when left out."""
     license: str
     """License of the seeds: an SPDX id, or a key of data/licenses.yaml; the recipe's own `license` when left out.
-    `unknown` is allowed, and the audit judges it as unknown."""
+    `unknown` is allowed; the audit status is then UNKNOWN at best."""
     source: str
     """Name or address under which the seeds were published."""
     made_by: str | None = None
@@ -31,15 +31,15 @@ class SeedSource(Section):
     account: Literal["ours", "third_party"] | None = None
     """Whose account was used, if a model wrote the seeds."""
     id: str | None = None
-    """Column with a stable id. Without it, the id is a hash of the row."""
+    """Column with a stable id of the seed. Without this key, the id is a hash of the row."""
     group: str | None = None
-    """Column of groups: rows with equal values stay in the same split. Without it, questions that differ only in names
-    and numbers stay together.
+    """Column that defines the seed groups: rows with equal values are in the same split. Without this key, questions
+    that differ only in names and numbers form a group.
     """
     reference: str | None = None
     """Column with the correct answer, or with a list of accepted answers."""
     fields: dict[str, str] = {}
-    """Template variable → column, for variables whose names differ from their columns."""
+    """Variable of a template → column. Needed only for a variable whose column has another name."""
     limit: Count | None = None
     """Read only this many rows, from the beginning."""
     on_bad_lines: Literal["error", "skip"] = "error"

@@ -8,8 +8,8 @@ from synthgen.tables.strategies import STRATEGIES
 
 
 def speakers(recipe: Recipe) -> list[str]:
-    """The names (in `recipe.teachers`) of teachers whose completions become rows or whose distributions are stored;
-    [""] for a single teacher. Names that match no teacher are left out.
+    """The names (in `recipe.teachers`) of the teachers whose completions become rows or whose distributions are stored.
+    Names that match no teacher are left out. [""] if the recipe has only `teacher`.
     """
     if not recipe.teachers:
         return [""]
@@ -17,19 +17,21 @@ def speakers(recipe: Recipe) -> list[str]:
 
 
 def answering(recipe: Recipe) -> list[str]:
-    """The names (in `recipe.teachers`) of teachers whose completions become rows; [] for a single teacher."""
+    """The names (in `recipe.teachers`) of the teachers whose completions become rows. [] if the recipe has only
+    `teacher`.
+    """
     if STRATEGIES[recipe.strategy].answered_by == "every":
         return [*recipe.teachers]
     return [*recipe.mixture] or [*recipe.teachers][:1]
 
 
 def scoring(recipe: Recipe) -> tuple[str, ...]:
-    """The names of additional teachers that score the rows with their distributions."""
+    """The names of the additional teachers whose distributions along each row are stored too."""
     return recipe.logits.score_by if recipe.logits else ()
 
 
 def speaking(recipe: Recipe) -> list[tuple[str, AnyTeacher]]:
-    """The (key in the recipe, section) pairs of all teachers that `speakers` names."""
+    """Pairs (key in the recipe, section) for all teachers that `speakers` names."""
     if not recipe.teachers:
         return [("teacher", recipe.teacher)]
     return [(f"teachers.{name}", recipe.teachers[name]) for name in dict.fromkeys(speakers(recipe))]

@@ -8,15 +8,17 @@ from synthgen.tables.section import Rule, Section, Share
 
 
 class Split(Section):
-    """Shares of the seed groups that are held out. A group is never in two splits. The rest is the training split."""
+    """Shares of the seed groups that are held out. All other groups are in the training split. A group is never in two
+    splits.
+    """
 
     validation: Share = 0.0
     """Share of the groups in the validation split, on which the loss is measured during training."""
     test: Share = 0.2
     """Share of the groups in the test split, on which students are evaluated."""
     seed: int = 0
-    """Random seed of the split. The split of a group depends only on the group and this number, so new seeds do not
-    move others.
+    """Random seed. The split of a group depends only on the group and this number, so seeds that are added later do not
+    change the split of earlier seeds.
     """
 
     def rules(self) -> Iterator[Rule]:

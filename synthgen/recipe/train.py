@@ -18,7 +18,7 @@ from synthgen.tables.section import Count, Name, Rule, Section, Share, chosen_by
 from synthgen.tables.students import KINDS, DecoderStudent, Student
 
 TRAIN_MAY_CHANGE = ("save_steps", "save_total_limit", "report_to")
-"""Keys of `train` that do not change the student: they may change between a killed training and its continuation."""
+"""Keys of `train` that do not affect the student. They may change when a killed training is resumed."""
 
 
 class TrainSection(Section):
@@ -26,22 +26,23 @@ class TrainSection(Section):
     + (1 − kd_weight) · cross-entropy on the teacher's tokens."""
 
     student: Annotated[Student, chosen_by(KINDS, "kind")] = DecoderStudent()
-    """The kind of student, and what it is made from."""
+    """The kind of student, and what it starts from."""
     rationale: RationaleSection | None = None
-    """How the reasoning before each answer teaches."""
+    """How the student learns from the reasoning before each answer."""
     kd_weight: Share = 0.9
-    """Weight of the divergence; the rest is cross-entropy. With 0 no distributions are needed."""
+    """Weight of the divergence. Cross-entropy has the weight 1 − kd_weight. With 0 no distributions are needed."""
     loss: Divergence = "forward_kl"
-    """The divergence. `logits.kind: sampled` allows forward_kl and cross_entropy, which are the same there."""
+    """The divergence. With `logits.kind: sampled`, only forward_kl and cross_entropy are possible, and they are the
+    same."""
     beta: Share | None = None
-    """loss jsd: 0 is forward KL, 1 is reverse KL; 0.5 when left out."""
+    """For loss jsd: 0 is forward KL, and 1 is reverse KL. 0.5 when left out."""
     alpha: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """loss skew_kl and skew_reverse_kl: share of the other distribution that is mixed in; 0.1 when left out."""
+    """For loss skew_kl and skew_reverse_kl: share of the other distribution that is mixed in. 0.1 when left out."""
     online: OnlineSection | None = None
     """Learn from the live teacher instead of stored distributions."""
     teacher: Name | None = None
-    """Name of the teacher whose stored distributions are used, when there are several (`logits.score_by`). The student
-    is still initialized from the first teacher and compared with it.
+    """Name of the teacher whose stored distributions are used, when distributions of several teachers are stored
+    (`logits.score_by`). The student is still initialized from the first teacher and compared with that teacher.
     """
     ensemble: Ensemble | None = None
     """Learn from the merged distributions of several teachers."""
@@ -52,40 +53,44 @@ class TrainSection(Section):
     relations: Relations | None = None
     """An additional loss on attention relations. It needs a forward pass of the live teacher in each step."""
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the training seeds to learn from, chosen by a hash of each. `distill curve` uses it."""
+    """Share of the training seeds to learn from. A hash of each seed decides whether it is used. `distill curve` sets
+    this key.
+    """
     num_train_epochs: Count = 1
-    """Passes over the training rows."""
+    """Number of epochs: how often every training row is used."""
     max_steps: Count | None = None
     """Maximum number of optimizer steps; when left out, `num_train_epochs` sets the length."""
     batch_size: Count = 16
-    """Rows in each optimizer step."""
+    """Number of rows in each optimizer step."""
     micro_batch_size: Count | None = None
-    """Rows in memory at once; the whole batch when left out. A step sums their gradients, with the same result."""
+    """Number of rows in each forward pass; the whole batch when left out. Gradients are summed over the batch, so the
+    result is the same."""
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     """Highest learning rate of the schedule."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Weight decay of AdamW."""
     warmup_steps: Annotated[float, Field(ge=0)] = 0.1
-    """Steps over which the learning rate rises; a number below 1 is a share of all steps."""
+    """Number of steps over which the learning rate rises. A number below 1 is a share of all steps."""
     max_length: Count = 512
-    """Maximum tokens of prompt and completion together. Longer rows are left out and counted."""
+    """Maximum number of tokens of prompt and completion together. Longer rows are left out, and their number is
+    reported."""
     seed: int = 0
-    """Seed of the order of rows, of random weights and of dropout."""
+    """Random seed of the order of rows, of random weights and of dropout."""
     save_steps: Count = 50
-    """Steps between two checkpoints."""
+    """Number of steps between two checkpoints."""
     save_total_limit: Count = 1
-    """Number of newest checkpoints to keep. All are deleted when the student is finished."""
+    """Number of checkpoints to keep; older ones are deleted. All are deleted when the student is finished."""
     eval_steps: Count | None = None
-    """Steps between two measurements of the loss on the validation split; none when left out."""
+    """Number of steps between two measurements of the loss on the validation split. Not measured when left out."""
     early_stopping_patience: Count | None = None
-    """Stop after this many measurements in a row without a better loss, and use the best weights."""
+    """Stop when this many measurements of the validation loss in a row did not improve it, and use the best weights."""
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Also report each step to these trackers, through accelerate. Their files are in the student's folder."""
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass. This needs less memory and about a third more time, and gives the
-    same gradients."""
+    """Compute activations again in the backward pass, instead of storing them. This needs less memory and about a third
+    more time. The gradients are the same."""
     baseline: bool = True
-    """Also train the same student with only cross-entropy, on the same batches, for comparison."""
+    """Also train the same student with cross-entropy alone, on the same batches, to compare the two."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number type of the student's weights."""
 

@@ -1,6 +1,6 @@
-"""One pass over the rows of a corpus that counts what the page shows and picks a few rows to display.
+"""Reads the rows of a corpus once, computes the counts for the page, and picks some rows to display.
 
-Only the needed columns are read, in batches, so memory does not grow with the corpus.
+Only the needed columns are read, in batches, so the memory use does not grow with the corpus.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from synthgen import corpus
 from synthgen.manifest import Manifest
 from synthgen.records import Record, from_rows
 
-_ROWS = 6  # displayed rows of each part
+_ROWS = 6  # number of displayed rows of each part
 _KINDS = 20  # maximum number of seed kinds in the table
 _COLUMNS = ["seed_id", "split", "token_ids", "reference", "scores"]
 
 
 @dataclass
 class Seen:
-    """The result of one pass over a part of a corpus."""
+    """The displayed rows and the counts of one part of a corpus."""
 
     few: list[Record] = field(default_factory=list)
     lengths: Counter[int] = field(default_factory=Counter)
@@ -32,9 +32,11 @@ class Seen:
 
 
 def look(source: Path, part: str, manifest: Manifest, labels: list[str]) -> Seen:
-    """Count the rows of one part. `labels` are the labels of a classification task, or empty.
+    """Count the rows of one part of a corpus, and pick some rows. `labels` are the labels of a classification task; for
+    other tasks, `labels` is empty.
 
-    The kind of a row is its correct label or, without labels, the part of its seed's id before the number.
+    Rows are counted by kind. The kind of a row is its correct label or, without labels, its seed's id without the last
+    "-" and all that follows.
     """
     seen = Seen()
     total = sum(entry["rows"] for name, entry in manifest["files"].items() if name.startswith(f"{part}/"))
@@ -51,7 +53,7 @@ def look(source: Path, part: str, manifest: Manifest, labels: list[str]) -> Seen
 
 
 def kinds(*sides: Seen) -> list[tuple[str, int, int]]:
-    """(kind, rows verified as correct, rows checked) for each kind; empty when there are too many kinds to show."""
+    """For each kind: (kind, number of correct rows, number of checked rows). Empty when there are too many kinds."""
     checked = sum((side.checked for side in sides), Counter[str]())
     right = sum((side.right for side in sides), Counter[str]())
     return [(kind, right[kind], checked[kind]) for kind in sorted(checked)] if len(checked) <= _KINDS else []
@@ -72,7 +74,7 @@ def _count(batch: pa.RecordBatch, seen: Seen, labels: list[str]) -> None:
 
 
 def _rows(path: Path, places: list[int]) -> list[Record]:
-    """The records at these row numbers of a file."""
+    """The records of a file at the given positions."""
     found: list[Record] = []
     begin = 0
     for batch in corpus.scan(path) if places else ():

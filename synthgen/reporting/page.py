@@ -1,8 +1,8 @@
-"""The run's page: one self-contained HTML file with inline plots, readable without a server or a network.
+"""The page of a run: one HTML file with all plots inside, which needs no server and no network.
 
     report("runs/demo")                   # → runs/demo/report.html
 
-It shows the contents of the run's files, at any stage of the run.
+The page can be made at any stage of the run. It shows the results that exist.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Report:
 
 @dataclass
 class _Student:
-    """The results about the student. A part is None or empty until its command has run."""
+    """The results of training, evaluation and exports. A result is None or empty until its command has finished."""
 
     training: Training | None = None
     evaluation: Evaluation | None = None
@@ -104,7 +104,7 @@ def _page(folder: Path) -> dict[str, Any]:
 
 
 def _student(folder: Path) -> _Student:
-    """Read the contents of the student's folder."""
+    """Read the results in the student's folder."""
     training, evaluation = folder / "training.json", folder / "evaluation.json"
     return _Student(
         read_training(training) if training.exists() else None,
@@ -114,7 +114,7 @@ def _student(folder: Path) -> _Student:
 
 
 def _of_student(student: _Student, folder: Path) -> dict[str, Any]:
-    """Tables and plots of the student."""
+    """The variables of the template that are about the student: results, tables and plots."""
     from synthgen.reporting import plots, tables
 
     evaluation, training = student.evaluation, student.training
@@ -134,7 +134,7 @@ def _of_student(student: _Student, folder: Path) -> dict[str, Any]:
 
 
 def _corpus_plots(curated: Manifest | None, sides: dict[str, Seen]) -> dict[str, Any]:
-    """Plots of rejection reasons and of completion lengths, when there is data for them."""
+    """The plots of rejection reasons and of completion lengths. A plot without data is left out."""
     from synthgen.reporting import plots
 
     drawn = [plots.rejected_plot(curated["rejected_by"])] if curated and curated["rejected_by"] else []
@@ -145,17 +145,17 @@ def _corpus_plots(curated: Manifest | None, sides: dict[str, Seen]) -> dict[str,
 
 
 def _counts(manifest: Manifest) -> Counter[str]:
-    """The counts of a manifest by name; a missing count is 0."""
+    """The counts of a manifest by name. A count that the manifest does not have is 0."""
     return Counter({name.replace(" ", "_"): count for name, count in manifest["counts"].items()})
 
 
 def _figures(generated: Manifest, curated: Manifest | None, evaluation: Evaluation | None) -> list[tuple[str, str]]:
-    """(label, value) pairs for the row of key figures below the title."""
+    """Pairs (label, value) for the key figures below the title of the page."""
     found = [("rows generated", shown(_counts(generated)["rows"], "rate"))]
     if curated:
         counts = _counts(curated)
         found.append(("rows kept", shown(counts["kept"], "rate")))
-        if counts["tokens_kept"]:  # rows of classification have no tokens
+        if counts["tokens_kept"]:  # rows of strategy `classify` have no tokens
             found.append(("tokens kept", shown(counts["tokens_kept"], "rate")))
         if counts["answers_checked"]:
             share = counts["answers_correct"] / counts["answers_checked"]
@@ -164,7 +164,7 @@ def _figures(generated: Manifest, curated: Manifest | None, evaluation: Evaluati
 
 
 def _disk(folder: Path, generated: Manifest) -> list[tuple[str, int, str]]:
-    """(part, bytes, remark) for each part of the run."""
+    """(folder or file, bytes, remark) for each folder or file of the run."""
     parts: Counter[str] = Counter()
     for path in folder.rglob("*"):
         if path.is_file() and not path.name.startswith("."):
@@ -179,14 +179,14 @@ def _disk(folder: Path, generated: Manifest) -> list[tuple[str, int, str]]:
 
 
 def _stages(folder: Path) -> list[tuple[str, float]]:
-    """The seconds of each stage, from the last time that it did any work."""
+    """How many seconds each stage took when it last did any work."""
     path = folder / "log.jsonl"
     last: dict[str, float] = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             entry = json.loads(line)
         except ValueError:
-            continue  # an incomplete line: the machine crashed during the write
+            continue  # the line is incomplete because the machine crashed while it was written
         if entry["worked"]:
             last[entry["stage"]] = entry["seconds"]
     return list(last.items())

@@ -53,7 +53,7 @@ class Plot:
 
 
 def evaluation_plots(evaluation: Evaluation) -> list[Plot]:
-    """A plot of each measure that the evaluation marks for plotting, and of its matrix."""
+    """A plot for each measure of the evaluation that has a caption, and a plot of the matrix if there is one."""
     plots = [
         _plot(_dots(evaluation.table, name, measure, evaluation.student), measure.caption)
         for name, measure in evaluation.plotted.items()
@@ -65,17 +65,17 @@ def evaluation_plots(evaluation: Evaluation) -> list[Plot]:
 
 
 def curve_plot(curve: Curve) -> Plot:
-    """The main measure by the number of training rows."""
+    """A plot of the main measure against the number of training rows."""
     caption = (
-        "Effect of more training data: the same student on growing shares of the training seeds, with the same number "
-        "of epochs; mean and 95% interval."
+        "Effect of more training data: the same student, trained on growing shares of the training seeds for the same "
+        "number of epochs. Points are means, and bands are 95% intervals."
     )
     with matplotlib.rc_context(_STYLE):
         return _plot(_curve(curve), caption)
 
 
 def loss_plot(training: Training) -> Plot:
-    """The loss of each trained model by step."""
+    """A plot of each trained model's loss against the optimizer step."""
     over = f"{training.tokens:,} completion tokens" if training.tokens is not None else f"{training.rows:,} rows"
     caption = f"Training: {training.steps:,} steps on {over}. {training.loss_note}".strip()
     with matplotlib.rc_context(_STYLE):
@@ -83,20 +83,23 @@ def loss_plot(training: Training) -> Plot:
 
 
 def rejected_plot(counts: Mapping[str, int]) -> Plot:
-    """The number of rows that each check rejected."""
-    caption = "Why rows were rejected. A wrong row can still teach the teacher's distribution; a degenerate row cannot."
+    """A plot of the number of rows that each check rejected."""
+    caption = (
+        "Why rows were rejected. A student may still learn the teacher's distribution from a row with a wrong answer, "
+        "but not from a degenerate row."
+    )
     with matplotlib.rc_context(_STYLE):
         return _plot(_bars(counts), caption)
 
 
 def lengths_plot(lengths: Mapping[str, Counter[int]]) -> Plot:
-    """The numbers of completion tokens of kept and rejected rows."""
+    """A histogram of the completion lengths of kept and rejected rows, in tokens."""
     with matplotlib.rc_context(_STYLE):
         return _plot(_lengths(lengths), "Length of completions.")
 
 
 def _plot(figure: Figure, caption: str) -> Plot:
-    """The figure as an element that scales with the page and gives screen readers its caption."""
+    """Convert the figure to an <svg> element that scales with the page. Screen readers read its caption."""
     buffer = io.StringIO()
     with matplotlib.rc_context(_STYLE):
         figure.savefig(buffer, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None})
@@ -111,16 +114,16 @@ def _axes(height: float, width: float = 6.4) -> tuple[Figure, Any]:
 
 
 def _colors(names: list[str], first: str) -> dict[str, str]:
-    """The main color for the student, and other colors for the other models."""
+    """A color for each model: the main color for `first`, and other colors for the other models."""
     others = [name for name in names if name != first]
     return {first: _MAIN, **{name: _OTHERS[i % len(_OTHERS)] for i, name in enumerate(others)}}
 
 
 def _dots(table: Table, key: str, measure: Measure, student: str) -> Figure:
-    """A line for each model with its mean and 95% interval."""
+    """Draw the mean and the 95% interval of each model on a line of its own."""
     found = {name: row.get(key) for name, row in table.items()}
     rows = [(name, value) for name, value in found.items() if isinstance(value, Interval)]
-    if measure.log_scale:  # zero, up to rounding, cannot be shown on a log scale
+    if measure.log_scale:  # a log scale cannot show values that are zero up to rounding
         least = 1e-5 * max((value.mean for _, value in rows), default=0.0)
         rows = [(name, value) for name, value in rows if value.mean > least]
     with matplotlib.rc_context(_STYLE):
@@ -142,7 +145,7 @@ def _dots(table: Table, key: str, measure: Measure, student: str) -> Figure:
 
 
 def _scale(axes: Any, measure: Measure) -> None:
-    """Format the numbers on the axis of a measure."""
+    """Format the numbers on the axis for a measure."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     if measure.log_scale:
@@ -155,7 +158,7 @@ def _scale(axes: Any, measure: Measure) -> None:
 
 
 def _losses(training: Training) -> Figure:
-    """The loss by step of every trained model."""
+    """Draw the loss of every trained model against the step."""
     figure, axes = _axes(2.8)
     names = [name for name, points in training.metrics.items() if points]
     for name, color in _colors(names, next(iter(names), "")).items() if names else ():
@@ -169,7 +172,7 @@ def _losses(training: Training) -> Figure:
 
 
 def _curve(curve: Curve) -> Figure:
-    """Mean and interval by number of rows, for every trained model."""
+    """Draw the mean and the interval of every trained model against the number of rows."""
     figure, axes = _axes(2.8)
     names = list(dict.fromkeys(name for point in curve.points for name in point.table))
     for name, color in _colors(names, curve.student).items():
@@ -190,7 +193,7 @@ def _curve(curve: Curve) -> Figure:
 
 
 def _bars(counts: Mapping[str, int]) -> Figure:
-    """The number of rows by the check that rejected them."""
+    """Draw a bar for each check: the number of rows that it rejected."""
     items = sorted(counts.items(), key=lambda item: item[1])
     figure, axes = _axes(0.7 + 0.34 * len(items))
     bars = axes.barh([name for name, _ in items], [count for _, count in items], color=_DROP, height=0.62)
@@ -202,7 +205,7 @@ def _bars(counts: Mapping[str, int]) -> Figure:
 
 
 def _lengths(lengths: Mapping[str, Counter[int]]) -> Figure:
-    """The number of rows by completion tokens, in 24 bins."""
+    """Draw a histogram of the number of completion tokens, in 24 bins."""
     figure, axes = _axes(2.6)
     top = max([1, *(length for side in lengths.values() for length in side)])
     bins = [top * i / 24 for i in range(25)]
@@ -221,15 +224,15 @@ def _lengths(lengths: Mapping[str, Counter[int]]) -> Figure:
     return figure
 
 
-_NUMBERS = 16  # counts are printed in a matrix with at most this many labels
+_NUMBERS = 16  # maximum number of labels of a matrix in which the counts are printed
 
 
 def _heat(matrix: Matrix) -> Figure:
-    """Counts as shades; the numbers are printed when there is room."""
+    """Draw the counts of a matrix as shades. The numbers are printed too if there are few labels."""
     size = len(matrix.labels)
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes(max(3.4, min(9.0, 0.55 * size)), max(4.6, min(11.0, 0.7 * size)))
-        # drawn as squares, because an image would be a separate file
+        # use pcolormesh, which draws squares: an image would be a separate file
         edges = [place - 0.5 for place in range(size + 1)]
         axes.pcolormesh(edges, edges, matrix.counts, cmap="GnBu", vmin=0, edgecolors="white", linewidth=0.8)
         axes.set_aspect("equal")

@@ -1,4 +1,4 @@
-"""Tables of the page: the columns and rows that have content, and the text of each value."""
+"""Tables of the page: selects the columns and rows that have values, and formats each value as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from synthgen.results.measures import Cell, Measure, Table, Value, cell, shown
 
 @dataclass(frozen=True)
 class Line:
-    """One row: its name, a remark below the name, and its cells. The student's own row is marked."""
+    """One row of a table: its name, a remark below the name, and its cells. The row of the student is `marked`."""
 
     name: str
     remark: str
@@ -24,7 +24,7 @@ class Line:
 
 @dataclass(frozen=True)
 class View:
-    """A table in the form that the template shows. `corner` is the header of the column of names."""
+    """A table for the template. `corner` is the header of the column that has the names of the rows."""
 
     corner: str
     header: list[str]
@@ -32,7 +32,7 @@ class View:
 
 
 def evaluation_tables(evaluation: Evaluation) -> list[View]:
-    """The tables of quality and of cost of each model, when they have content."""
+    """Two tables with a row for each model: one of quality and one of cost. A table without values is left out."""
     views = [
         _view(
             "model" if about == "quality" else "cost of",
@@ -48,7 +48,9 @@ def evaluation_tables(evaluation: Evaluation) -> list[View]:
 
 
 def parts_table(evaluation: Evaluation) -> View | None:
-    """Each part of the held-out rows with a column for each measure and model; None when there are no parts."""
+    """A table with a row for each part of the held-out rows, and a column for each measure of each model. None when the
+    evaluation has no parts.
+    """
     if not evaluation.parts:
         return None
     wide = {
@@ -65,14 +67,14 @@ def parts_table(evaluation: Evaluation) -> View | None:
 
 
 def export_table(export: Export) -> View:
-    """A row for each file of an export. A file that fails the gate is marked."""
+    """A table with a row for each file of an export. The remark says when the file fails the gate."""
     remarks = {name: f"{file.file}, {file.runtime}" for name, file in export.files.items()}
     remarks |= {name: f"{remarks[name]}; fails the gate" for name in export.below}
     return _view("file", export.measures, export.table, "", remarks, "")
 
 
 def differences(evaluation: Evaluation) -> list[str]:
-    """A sentence for each measure in which models were compared."""
+    """For each measure in which models were compared: a sentence with the differences."""
     by_measure: dict[str, list[str]] = {}
     for found in evaluation.comparisons:
         text = f"{found.name} {shown(found.difference, evaluation.measures[found.measure].format)}"
@@ -88,7 +90,9 @@ def _view(
     remarks: Mapping[str, str],
     student: str,
 ) -> View:
-    """The measures with this `about`, or all except details, without empty columns and rows."""
+    """Make a table of the measures with this `about`, or of all measures except details when `about` is "". Empty
+    columns and rows are left out.
+    """
     wanted = [name for name, m in measures.items() if (m.about == about if about else m.about != "detail")]
     frame = pd.DataFrame.from_dict(table, orient="index", dtype=object).reindex(columns=wanted)
     frame = frame.dropna(axis="columns", how="all").dropna(axis="index", how="all")
@@ -105,5 +109,5 @@ def _view(
 
 
 def _value(value: Value) -> Value:
-    """Convert a data frame's cell to a table value; pandas writes NaN for missing values."""
+    """Convert the value of a data frame's cell: NaN, which pandas writes for a missing value, becomes None."""
     return None if isinstance(value, float) and pd.isna(value) else value

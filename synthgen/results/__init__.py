@@ -1,4 +1,4 @@
-"""The results of commands as stored in JSON files: evaluations, curves, exports, and the facts of a training.
+"""The results of commands that are stored in JSON files: trainings, evaluations, curves and exports.
 
-The page, the cards, notebooks and `distill` all use these classes. They import neither torch nor a model.
+The page, the cards, notebooks and `distill` use these classes. The modules here import neither torch nor a model.
 """

@@ -13,8 +13,8 @@ from synthgen.results.measures import Measure, Table
 
 @dataclass(frozen=True)
 class Point:
-    """One trained student: the share of the training seeds, its rows and steps, and the measures that have an
-    interval.
+    """One trained student: the share of the training seeds that it learned from, the numbers of rows and steps, and
+    those measures that have an interval.
     """
 
     share: float
@@ -25,7 +25,9 @@ class Point:
 
 @dataclass(frozen=True, repr=False)
 class Curve:
-    """Points in order of share. `measure` names the plotted measure; `student` names the row of the student."""
+    """The points, ordered by share. `measure` names the plotted measure. `student` names the student's row in each
+    table.
+    """
 
     kind: str
     student: str
@@ -53,5 +55,5 @@ class Curve:
 
 
 def read_curve(path: Path) -> Curve:
-    """The curve in curve.json. Raises CorpusError when the file is damaged or of an older version."""
+    """Read curve.json. Raises CorpusError when the file is damaged or of another version."""
     return stored.read(path, Curve, "measure again: `distill curve RUN`")

@@ -1,8 +1,8 @@
 """The result of `distill eval`, one class for every kind of student.
 
-Each kind of student fills in what it measures: names and titles of its measures, a table, a headline, key figures,
-comparisons, parts of the rows, a matrix, samples, and notes on the method. The page, the model card and `distill eval`
-show every part that is filled in.
+The evaluation of each kind of student sets the fields that it has values for: measures, a table, a headline, key
+figures, comparisons, parts of the rows, a matrix, samples, and notes on the method. The page, the model card and
+`distill eval` show every field that is set.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Counts of held-out rows by the teacher's label (down) and the student's (across)."""
+    """Numbers of held-out rows: a row for each label of the teacher, and a column for each label of the student."""
 
     labels: list[str]
     counts: list[list[int]]
@@ -63,9 +63,9 @@ class Sample:
 class Evaluation:
     """How close a student is to its teacher, and the cost of each.
 
-    `rows` held-out rows were compared; `unit` names what a row is ("completions", "texts"). `student` names the
-    student's row in `table`; `models` describes the other rows. `counts` has further numbers by name. `inputs` tells
-    whether a stored evaluation is still valid.
+    `rows` is the number of held-out rows that were compared, and `unit` says what a row is ("completions", "texts").
+    `student` names the student's row in `table`; `models` describes other rows. `counts` has further numbers by name.
+    `inputs` are compared with the current inputs to decide whether a stored evaluation is still valid.
     """
 
     kind: str
@@ -103,7 +103,7 @@ class Evaluation:
         for model, row in self.table.items():
             values = []
             for name, measure in shown.items():
-                value = row.get(name)  # plotted measures show intervals, the others means
+                value = row.get(name)  # only measures with a plot are shown with their interval
                 values.append(m.shown(value if measure.caption else m.middle(value), measure.format))
             lines.append([model, *values])
         text = "\n\n".join(filter(None, [self.headline, m.text_table(header, lines)]))
@@ -115,10 +115,10 @@ class Evaluation:
 
     @property
     def plotted(self) -> dict[str, Measure]:
-        """The measures that have a plot. A learning curve shows the first one."""
+        """The measures that have a plot. The plot of `distill curve` shows the first of them."""
         return {name: measure for name, measure in self.measures.items() if measure.caption}
 
 
 def read_evaluation(path: Path) -> Evaluation:
-    """The evaluation in evaluation.json. Raises CorpusError when the file is damaged or of an older version."""
+    """Read evaluation.json. Raises CorpusError when the file is damaged or of another version."""
     return stored.read(path, Evaluation, _AGAIN)

@@ -1,4 +1,4 @@
-"""The result of `distill export`: the files of one format, each compared with the original student."""
+"""The result of `distill export`: the files of one format, and the comparison of each file with the student."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from synthgen.results.measures import Measure, Table, middle
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """A file of weights and the runtime that ran it."""
+    """A file of weights, and the runtime with which it was compared."""
 
     file: str
     runtime: str
@@ -21,7 +21,9 @@ class ExportedFile:
 
 @dataclass(frozen=True)
 class Gate:
-    """The gate of an export: every file needs at least `at_least` of `measure`. `meaning` explains it in words."""
+    """The gate of an export: every file needs a value of at least `at_least` in the measure `measure`. `meaning` says
+    in words what is measured.
+    """
 
     measure: str
     at_least: float
@@ -32,9 +34,10 @@ class Gate:
 class Export:
     """A student in another format.
 
-    `rows` held-out rows were compared; `unit` names what a row is. `table` has a row for each file of weights and one
-    for the student itself; `files` maps a row to its file. `usage` is Markdown that explains how to run the files. The
-    function that writes a format leaves `to`, `title`, `folder` and `inputs` empty; the command fills them in.
+    `rows` is the number of held-out rows that were compared, and `unit` says what a row is. `table` has a row for the
+    student itself and a row for each file of weights; `files` maps the name of a row to its file. `usage` is Markdown
+    that explains how to run the files. The function that writes a format leaves `to`, `title`, `folder` and `inputs`
+    empty. The command sets them.
     """
 
     kind: str
@@ -54,7 +57,7 @@ class Export:
 
     @property
     def below(self) -> dict[str, float]:
-        """The files that fail the gate, with their values."""
+        """The files that fail the gate, with their values of the gate's measure."""
         if self.gate is None:
             return {}
         found = {name: middle(row.get(self.gate.measure)) for name, row in self.table.items()}
@@ -67,7 +70,7 @@ class Export:
 
     @property
     def failure(self) -> str:
-        """One line that names the files that fail the gate; empty when all pass."""
+        """A message that names the files that fail the gate. Empty when all files pass."""
         if self.gate is None or self.passed:
             return ""
         write = self.measures[self.gate.measure].format
@@ -94,5 +97,5 @@ class Export:
 
 
 def read_export(path: Path) -> Export:
-    """The export in export.json. Raises CorpusError when the file is damaged or of an older version."""
-    return stored.read(path, Export, "make the student again: `distill export STUDENT --to FORMAT --fresh`")
+    """Read export.json. Raises CorpusError when the file is damaged or of another version."""
+    return stored.read(path, Export, "make the export again: `distill export STUDENT --to FORMAT --fresh`")

@@ -1,11 +1,11 @@
-"""Measured values and their format for people.
+"""Measured values, and how they are shown.
 
     table = {"teacher": {"kl": Interval(0.0, 0.0, 0.0)}, "distilled": {"kl": Interval(0.41, 0.35, 0.48)}}
     measures = {"kl": Measure("KL to the teacher, nats a token", lower_is_better=True)}
     shown(table["distilled"]["kl"], measures["kl"].format)     # "0.410 [0.350, 0.480]"
 
-A table has a row for each model and a value for each measure. The `Measure` holds the title of a measure, the format of
-its values and whether it is plotted. Code that shows a table needs nothing else.
+A table has a row for each model, and in it a value for each measure. A `Measure` says how to show its values: the
+title, the format, and whether there is a plot.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and the two ends of its 95% interval."""
+    """A mean and the two ends of its 95% interval."""
 
     mean: float
     low: float
@@ -36,7 +36,7 @@ class Quantiles:
 
 
 Value = float | Interval | Quantiles | None
-"""None means not measured for this model."""
+"""None means that the measure has no value for this model."""
 
 Row = dict[str, Value]
 Table = dict[str, Row]
@@ -45,7 +45,7 @@ Table = dict[str, Row]
 
 @dataclass(frozen=True)
 class Format:
-    """How to format a number: `write` gives the digits, and `unit` follows them."""
+    """How to format a number: `write` returns the digits, and `unit` is put behind them."""
 
     write: Callable[[float], str]
     unit: str = ""
@@ -66,16 +66,18 @@ FORMATS: dict[str, Format] = {
     "megabytes": Format(lambda v: f"{v / 1e6:.{2 if v < 1e7 else 1 if v < 1e8 else 0}f}"),
     "millions": Format(lambda v: f"{v / 1e6:,.2f}"),
 }
-"""Number formats. The input of `megabytes` is bytes, of `millions` a count, and of the percent formats a share of 1."""
+"""The formats of numbers. `megabytes` takes a number of bytes, `millions` takes a count, and the percent formats take a
+share from 0 to 1.
+"""
 
 
 @dataclass(frozen=True)
 class Measure:
     """A column of a table.
 
-    `title` is the header of the column, with the unit. `format` is a key of `FORMATS`. `caption` is the text below its
-    plot; a measure without a caption is not plotted. `about` puts a measure into the table of quality or of cost;
-    details are only in the JSON file and in `frame`.
+    `title` is the header of the column, with the unit. `format` is a key of `FORMATS`. `caption` is the text below the
+    plot of the measure; a measure without a caption is not plotted. `about` says whether the measure is in the table of
+    quality or in the table of cost; measures with "detail" are only in the JSON file and in `frame`.
     """
 
     title: str
@@ -92,7 +94,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Figure:
-    """One number with its label, for the row of key figures at the top of the page."""
+    """One number with its label, for the key figures at the top of the page."""
 
     label: str
     value: float
@@ -105,14 +107,14 @@ class Figure:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table: `main` is the value, `detail` its interval or its 95th percentile."""
+    """One cell of a table. `main` is the value, and `detail` is its interval or its 95th percentile, if any."""
 
     main: str
     detail: str = ""
 
 
 def cell(value: Value, format: str) -> Cell:
-    """Format a value as the two parts of a cell. A dash means not measured."""
+    """Format a value as a cell. A dash means that there is no value."""
     write, unit = FORMATS[format].write, FORMATS[format].unit
     if value is None:
         return Cell("–")
@@ -132,7 +134,7 @@ def shown(value: Value, format: str) -> str:
 
 
 def middle(value: Value) -> float | None:
-    """The value without its interval: a mean, a median, or the number itself."""
+    """The main number of a value: the mean of an interval, the median of quantiles, or the number itself."""
     if isinstance(value, Interval):
         return value.mean
     return value.p50 if isinstance(value, Quantiles) else value
@@ -141,8 +143,8 @@ def middle(value: Value) -> float | None:
 def columns(
     measures: Mapping[str, Measure], rows: Iterable[Mapping[str, Value]], about: str | None = None
 ) -> dict[str, Measure]:
-    """The measures for which at least one row has a value, in order. Either all except details, or those with this
-    `about`.
+    """The measures for which at least one row has a value, in order. With `about`, only measures with this `about`;
+    without it, all measures except details.
     """
     rows = list(rows)
     wanted = ("quality", "cost") if about is None else (about,)
@@ -154,10 +156,10 @@ def columns(
 
 
 def frame(table: Mapping[str, Mapping[str, Value]]) -> pd.DataFrame:
-    """The table as numbers: a row for each model, a column for each measure.
+    """The table as a data frame of numbers, with a row for each model and a column for each measure.
 
-    The ends of an interval are in `NAME_low` and `NAME_high`; the 95th percentile is in `NAME_p95`. Missing values are
-    NaN.
+    For a measure NAME, the ends of intervals are in the columns `NAME_low` and `NAME_high`, and the 95th percentiles in
+    `NAME_p95`. Missing values are NaN.
     """
     import pandas as pd
 
@@ -175,7 +177,7 @@ def frame(table: Mapping[str, Mapping[str, Value]]) -> pd.DataFrame:
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lines of text with aligned columns, for a terminal."""
+    """Format a table as lines of text with aligned columns, for a terminal."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in [header, *rows]]
     return "\n".join(lines)
@@ -183,7 +185,9 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """The method of the intervals: number of resamples, resampled unit, seed, and width."""
+    """How intervals are computed: the number of resamples, the random seed, the unit that is resampled, and the
+    confidence level.
+    """
 
     resamples: int
     seed: int
@@ -193,6 +197,6 @@ class Bootstrap:
     def text(self) -> str:
         """One sentence that describes the intervals."""
         return (
-            f"Intervals of {self.interval:.0%} are from a paired bootstrap over each {self.unit}, with "
-            f"{self.resamples:,} resamples and seed {self.seed}."
+            f"The {self.interval:.0%} intervals are from a paired bootstrap whose unit is the {self.unit}, with "
+            f"{self.resamples:,} resamples and the random seed {self.seed}."
         )

@@ -1,4 +1,4 @@
-"""Reads the JSON file of a result back into its class."""
+"""Reads the JSON file of a result into an object of its class."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _ADAPTERS: dict[object, TypeAdapter[Any]] = {}
 
 
 def read(path: Path, kind: type[T], again: str, rename: Callable[[Any], Any] = lambda values: values) -> T:
-    """The result in `path`. Raises CorpusError when the file is damaged or of another version; `again` is the command
-    that makes it again.
+    """Read the result in the file `path`. Raises CorpusError, with the hint `again`, when the file is damaged or of
+    another version.
 
-    `rename` changes the values of the JSON document before they are checked.
+    `rename` converts the values of the JSON document before they are checked.
     """
     try:
         return parse(rename(json.loads(path.read_text(encoding="utf-8"))), kind)
@@ -33,7 +33,7 @@ def read(path: Path, kind: type[T], again: str, rename: Callable[[Any], Any] = l
 
 
 def parse(values: object, kind: type[T]) -> T:
-    """Build a result from the values of its JSON document. Raises pydantic's ValidationError."""
+    """Make a result from the values of its JSON document. Raises Pydantic's ValidationError when they do not fit."""
     if kind not in _ADAPTERS:
         _ADAPTERS[kind] = TypeAdapter(kind)
     result: T = _ADAPTERS[kind].validate_python(values)

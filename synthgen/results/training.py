@@ -1,4 +1,4 @@
-"""How a student was trained: training.json. Training writes it; evaluation, the model card and the page read it."""
+"""training.json: how a student was trained. Training writes it. Evaluation, the model card and the page read it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, Literal
 from synthgen.results import stored
 
 Metrics = list[dict[str, float]]
-"""One row for each optimizer step."""
+"""Metric name → value, one mapping for each optimizer step."""
 
 FILE = "training.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """The distributions that a student learned from: `draws` a position, or the `k` most probable tokens, at
-    `temperature`, over `vocab_size` ids. Kind "dense" means the full distributions of a live teacher. `teacher` is
-    "name@revision".
+    """The distributions that a student learned from: `draws` draws at each position (kind "sampled"), the `k` most
+    probable tokens (kind "topk"), or the full distributions of a live teacher (kind "dense"). `vocab_size` is the
+    number of ids that a distribution covers, and `teacher` is "name@revision".
     """
 
     kind: str
@@ -31,10 +31,11 @@ class Targets:
 
 @dataclass(frozen=True, kw_only=True)
 class Ensemble:
-    """How the distributions of several teachers were merged: `merge` is the formula, and `by` names the source of the
+    """How the distributions of several teachers were merged. `merge` names the formula, and `by` the source of the
     weights.
 
-    `weights` are means over the rows. `deviations` are their standard deviations when each row has its own weights.
+    `weights` maps a teacher to its mean weight over the rows. When each row has weights of its own, `deviations` are
+    the standard deviations over the rows.
     """
 
     merge: str
@@ -45,7 +46,7 @@ class Ensemble:
 
 @dataclass(frozen=True, kw_only=True)
 class Across:
-    """For a teacher with another tokenizer: how many completion tokens were learned by each method."""
+    """For a teacher with another tokenizer: the number of completion tokens that were learned by each method."""
 
     teacher: str
     uld_weight: float
@@ -58,41 +59,41 @@ class Across:
 class Training:
     """How a student was trained.
 
-    The `train` function of each kind of student returns it. `distill.train` adds facts from the kind's table entry and
-    the settings of the student.
+    The function `train` of each kind of student returns such an object. `distill.training.train` then adds facts from
+    the kind's table entry, and the settings of the student.
     """
 
     student: str
-    """One line that says what the student was initialized from."""
+    """What the student was initialized from, in one line."""
     learns_by: str
     """The objective, in one line."""
     learned_from: str
-    """The teacher or data, in words that follow "learned from"."""
+    """The teacher or the data, in words that complete a sentence "The student learned from …"."""
     steps: int
     rows: int
     rows_kept: int | None = None
-    """Rows that curation kept; None when the student learns the same from kept and rejected rows."""
+    """Number of rows that curation kept. None when the student learns in the same way from kept and rejected rows."""
     left_out: dict[str, int] = field(default_factory=dict)
-    """Rows that were not used in training, by reason."""
+    """Reason → number of rows that were not used in training for this reason."""
     tokens: int | None = None
-    """Completion tokens seen in all steps."""
+    """Number of completion tokens in all steps together."""
     targets: Targets | None = None
     teacher: str | None = None
-    """The name in the recipe of the teacher whose stored distributions were used, when there are several."""
+    """The name, in the recipe, of the teacher whose stored distributions were used. None with a single teacher."""
     ensemble: Ensemble | None = None
     across: Across | None = None
     layer_terms: str | None = None
-    """Losses on the teacher's layers, in words."""
+    """The loss terms on the teacher's layers, in words."""
     metrics: dict[str, Metrics] = field(repr=False)
-    """Metrics of the student ("distilled") and of its baseline ("cross-entropy")."""
+    """The metrics of the student ("distilled") and of its baseline ("cross-entropy")."""
     loss_unit: str = ""
-    """Unit of the loss, for its plot; empty for the kind's default."""
+    """Unit of the loss, for the plot of the loss. When empty, the unit in the kind's table entry is used."""
     loss_note: str = ""
     kind: str = ""
     how_to_run: str = ""
-    """One line of Markdown for the card: the call that runs the student."""
+    """The call that runs the student: one line of Markdown for the card."""
     library_name: str = ""
-    """The library that loads the student, by its name on the Hugging Face hub."""
+    """The library that loads the student, as the Hugging Face hub names it."""
     train: dict[str, Any] = field(default_factory=dict, repr=False)
     """The recipe's settings that determined the student."""
     curated_sha256: str = ""

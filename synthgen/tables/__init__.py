@@ -1,7 +1,7 @@
 """The extensible tables: engines, strategies, kinds of student, checks, edits, sweeps, formats, audits.
 
-A table is a literal dictionary. An entry holds every fact of one thing: its section of the recipe, its requirements and
-capabilities, and the functions that do the work. Functions are named as "module:function" and loaded when they are
-used. The import of a table is therefore cheap, and a table imports none of the code that reads it. A new thing needs
-one function and one entry; docs/extending.md shows an example of each.
+A table is a literal dictionary. An entry holds all facts about one engine, one strategy and so on: its section of the
+recipe, its requirements and capabilities, and the functions that do the work. Functions are named as "module:function"
+and loaded when they are used. Importing a table is therefore fast, and a table imports none of the code that reads it.
+To add an entry, write one function and one entry; docs/extending.md has an example for each table.
 """

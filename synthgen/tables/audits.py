@@ -1,5 +1,5 @@
-"""AUDITS: the audits that `synthgen audit` runs on a corpus or a student. The worst status decides whether the gate
-passes.
+"""AUDITS: the audits that `synthgen audit` runs on a corpus or a student. The worst of their statuses decides whether
+the command fails.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from synthgen.tables.reference import Reference
 
 @dataclass(frozen=True)
 class Audit:
-    """One audit. `run(subject, section)` gets a `synthgen.auditing.result.Subject` and the audit's section of the
-    recipe, and returns an `AuditResult`: its status, its findings and its figures.
+    """One audit. `run(subject, section)` gets a `synthgen.auditing.result.Subject` and the audit's settings from the
+    recipe, and returns an `AuditResult`: a status, findings and figures.
 
-    `about` is one line for people. `key` is the key of its settings in the recipe's `audit` section; "" means the
-    section itself, which is the intended use. An audit whose key is null in the recipe does not run.
+    `about` says in one line what is audited. `key` is the key of the settings in the recipe's `audit` section; "" means
+    that the section itself is passed, which is the intended use. An audit whose key is null in the recipe does not run.
     """
 
     about: str

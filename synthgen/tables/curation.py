@@ -1,9 +1,9 @@
 """EDITS, CHECKS and SWEEPS: the rules that curation applies to the rows of a corpus.
 
-The order is fixed. Edits change rows. Checks judge each row. Sweeps compare the rows that passed the checks. At the
-end, rows of one group are kept or dropped together. An entry holds every fact of its rule: the functions, the columns
-that they read, its key and settings in the recipe's `curate` section, and what a dropped row may still be used for in
-training. The functions are described in `synthgen.curation`, which calls them.
+The order is fixed. First, edits change rows. Then checks judge each row, and sweeps compare the rows that passed the
+checks. At the end, rows of one group are kept or rejected together. An entry holds all facts about its rule: the
+functions, the columns that they read, the key and the settings in the recipe's `curate` section, and what a rejected
+row may still be used for in training. The functions are described in `synthgen.curation`, which calls them.
 
 The key of a rule in the recipe is its name in the table. Its value is `false` or null (off), `true` (on, with the
 default settings) or, where the entry has a `section`, a mapping of settings. Names are unique over the three tables.
@@ -26,36 +26,38 @@ class RowRule:
     """The fields that entries of all three tables share."""
 
     about: str
-    """One line for people: what the rule does."""
+    """One line that says what the rule does."""
     columns: tuple[str, ...]
-    """The columns that its functions read: columns of the record, the user's own columns, or derived ones such as
+    """The columns that its functions read: columns of the record, the user's own columns, or derived columns such as
     `completion.text` (see `synthgen.curation.columns`).
     """
     section: type[Section] | None = None
-    """Its settings in the recipe; None when it can only be switched on or off."""
+    """The class of its settings in the recipe; None when the rule can only be switched on or off."""
     shorthand: str | None = None
-    """The setting that a bare value in the recipe sets: `repetition: 0.2`."""
+    """The setting whose value may stand in the recipe instead of a mapping, as in `repetition: 0.2`."""
     on: bool = True
-    """Whether it is on when a recipe does not name it."""
+    """Whether the rule is on when a recipe does not name it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Edit(RowRule):
-    """An edit of rows: `run(batch, section, services)` returns the batch with changed columns and `edits` filled in."""
+    """An edit of rows. `run(batch, section, services)` returns the batch with the changed columns, and records each
+    change in the column `edits`.
+    """
 
     run: Reference
     changes: tuple[str, ...]
-    """The columns that it may change, besides `edits`."""
+    """The columns that the edit may change, besides `edits`."""
     on: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check(RowRule):
-    """A check of each row by itself: `run(batch, section, services)` returns `Verdicts`."""
+    """A check of each row by itself. `run(batch, section, services)` returns `Verdicts`."""
 
     run: Reference
     teaches: Teaches = "distribution"
-    """What dropped rows may still be used for in training, unless a rejection overrides it."""
+    """What rows that the check rejects may still be used for in training. A `Rejection` may state something else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,46 +67,46 @@ class Sweep(RowRule):
     signature: Reference
     candidates: Reference
     verify: Reference | None = None
-    """None when candidates need no verification."""
+    """None when all candidate pairs count without verification."""
     resolve: Reference
     reason: str
-    """The reason of a dropped row: text with the fields {matched_id}, {score} and {threshold}."""
+    """The reason that a rejected row gets: text with the fields {matched_id}, {score} and {threshold}."""
     teaches: Teaches = "distribution"
 
 
 class Length(Section):
-    """Bounds on the words of a completion."""
+    """Bounds on the number of words of a completion."""
 
     min_words: int | None = 1
-    """Least number of words in a completion; null for no bound."""
+    """Minimum number of words in a completion; null for no bound."""
     max_words: int | None = 1000
-    """Largest number of words in a completion; null for no bound."""
+    """Maximum number of words in a completion; null for no bound."""
 
 
 class Repetition(Section):
     """How much a completion may repeat itself."""
 
     max_share: Share = 0.3
-    """Largest share of 4-word sequences that occurred before in the same completion."""
+    """Maximum share of the 4-word sequences that occurred before in the same completion."""
 
 
 EDITS: dict[str, Edit] = {}
 
 CHECKS: dict[str, Check] = {
     "answer": Check(
-        about="Drop rows whose answer does not match the reference. Rows without a reference pass.",
+        about="Reject rows whose answer does not match the reference. A row that has no reference is kept.",
         run="synthgen.curation.answers:answer",
         columns=("answer", "reference"),
     ),
     "length": Check(
-        about="Drop completions with too few or too many words.",
+        about="Reject completions with too few or too many words.",
         run="synthgen.curation.text:length",
         columns=("completion.plain",),
         section=Length,
         teaches="nothing",
     ),
     "repetition": Check(
-        about="Drop completions that repeat their own 4-word sequences.",
+        about="Reject completions that repeat their own 4-word sequences.",
         run="synthgen.curation.text:repetition",
         columns=("completion.plain",),
         section=Repetition,
@@ -112,12 +114,12 @@ CHECKS: dict[str, Check] = {
         teaches="nothing",
     ),
     "refusal": Check(
-        about="Drop completions that begin with a refusal to answer.",
+        about="Reject completions that begin with a refusal to answer.",
         run="synthgen.curation.text:refusal",
         columns=("completion.text",),
     ),
     "truncated": Check(
-        about="Drop completions that were cut off at max_new_tokens.",
+        about="Reject completions that were cut off at max_new_tokens.",
         run="synthgen.curation.text:truncated",
         columns=("finish_reason",),
     ),
@@ -125,7 +127,7 @@ CHECKS: dict[str, Check] = {
 
 SWEEPS: dict[str, Sweep] = {
     "duplicates": Sweep(
-        about="Drop later copies of the same prompt with the same completion; case and white space do not count.",
+        about="Reject later copies of the same prompt with the same completion. Case and white space are ignored.",
         signature="synthgen.curation.duplicates:signature",
         candidates="synthgen.curation.duplicates:candidates",
         resolve="synthgen.curation.duplicates:resolve",

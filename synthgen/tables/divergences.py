@@ -1,6 +1,6 @@
-"""A table of which divergence can be computed from which kind of distribution, stored or live.
+"""TABLE: for each divergence, from which kinds of distribution it can be computed.
 
-    refusal("reverse_kl", "sampled")      # the reason in one line; None when it is defined
+    refusal("reverse_kl", "sampled")      # why not, in one line; None when the divergence can be computed
 
 This module does not import torch, so that an invalid recipe is refused before anything is loaded. The formulas are in
 `distill.losses`.
@@ -21,11 +21,11 @@ _SORTED = "the loss needs the teacher's sorted distribution, which draws do not 
 _LOGITS = "the loss compares every logit, and the stored distributions leave most of them out"
 _LABEL = "a label is one token, not a distribution; use cross_entropy"
 
-# The kinds of distribution: dense has every log-probability. topk has K of them and one bucket for the rest, at one
-# temperature (the divergence is between two distributions over K + 1 outcomes, a lower bound on the full one). sampled
-# has counts of draws (the value exceeds the divergence by the teacher's entropy, which draws do not reveal; the
-# gradient is unbiased). labels has one token a position. The value None means that the divergence is defined; a text
-# says why it is not.
+# A dense target has every log-probability. A topk target has K log-probabilities and the residual mass, at one
+# temperature. The divergence is then between two distributions over K + 1 outcomes, which is a lower bound on the full
+# divergence. A sampled target has counts of draws. The loss is then the divergence plus the teacher's entropy, which
+# the draws do not reveal, and its gradient is unbiased. A labels target has one token for each position. In the table,
+# None means that the divergence is defined, and a text says why it is not defined.
 TABLE: dict[Divergence, dict[TargetKind, str | None]] = {
     "forward_kl": {"dense": None, "topk": None, "sampled": None, "labels": _LABEL},
     "reverse_kl": {"dense": None, "topk": None, "sampled": _ZEROS, "labels": _LABEL},

@@ -1,5 +1,5 @@
-"""ENGINES: the engines that answer requests. An entry holds every fact of an engine: its section of the recipe and its
-capabilities.
+"""ENGINES: the engines that answer requests. An entry holds all facts about an engine: its section of the recipe, its
+capabilities and its functions.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from synthgen.tables.section import Count, ModelName, PathName, Section
 
 
 class AnyTeacher(Section):
-    """What the section of every engine has."""
+    """The keys that the section of every engine has."""
 
     engine: str
-    """What runs or calls the model. It determines the other keys."""
+    """The engine, which runs or calls the model. It determines the other keys."""
     model: str
     """Name of the model."""
     revision: str | None = None
-    """Commit, tag or branch on the hub; the newest when left out."""
+    """Commit, tag or branch on the hub; the newest commit when left out."""
     license: str = "unknown"
     """License of the model's output and weights: an SPDX id, or a key of data/licenses.yaml. The audit judges it."""
 
@@ -37,9 +37,9 @@ class TeacherSection(AnyTeacher):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number type of the weights and of the computation."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where the model runs; auto is the first GPU, or the CPU where there is none."""
+    """Where the model runs. auto is the first GPU, or the CPU on a machine without a GPU."""
     batch_size: Count = 64
-    """Requests that are answered at once. `synthgen tune` measures the best value."""
+    """Number of requests that are answered together. `synthgen tune` measures the best value."""
 
 
 _SET = "synthgen sets this value"
@@ -59,20 +59,20 @@ class VllmTeacher(AnyTeacher):
     """Hub id, folder, .gguf file, or package:NAME[/FILE] for a GGUF file inside an installed package. A folder begins
     with `.`, `/` or `~`."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Number type of the weights and of the computation; auto is the checkpoint's own."""
+    """Number type of the weights and of the computation. auto is the number type of the checkpoint."""
     tensor_parallel_size: Count = 1
     """Number of GPUs for each copy of the model."""
     data_parallel_size: Count = 1
     """Number of copies of the model."""
     quantization: str | None = None
-    """Quantization method, by vLLM's name; the checkpoint's own when left out."""
+    """Quantization method, by vLLM's name; the method of the checkpoint when left out."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Share of each GPU's memory that vLLM may use. Leave room for log-probabilities when you score long prompts."""
     max_model_len: Count | None = None
-    """Most tokens of prompt and completion together; the model's own limit when left out."""
+    """Maximum number of tokens of prompt and completion together; the model's own limit when left out."""
     max_num_seqs: Count | None = None
-    """Maximum number of completions that one copy of the model generates at once; vLLM decides when left out. `synthgen
-    tune` measures the best value.
+    """Maximum number of completions that one copy of the model generates together. When left out, vLLM decides.
+    `synthgen tune` measures the best value.
     """
     extra: dict[str, Any] = {}
     """Further arguments of vLLM's engine, by vLLM's names."""
@@ -96,7 +96,7 @@ class Prices(Section):
     output: Annotated[float, Field(ge=0)]
     """Price of completion tokens."""
     cached_input: Annotated[float, Field(ge=0)] | None = None
-    """Price of prompt tokens that the provider had cached; the price of other prompt tokens when left out."""
+    """Price of prompt tokens that the provider had cached; the same as `input` when left out."""
 
 
 class ApiTeacher(AnyTeacher):
@@ -110,22 +110,22 @@ class ApiTeacher(AnyTeacher):
     api_key_env: str | None = "OPENAI_API_KEY"
     """Name of the environment variable that holds the API key; null for a server that needs none."""
     revision: str | None = None
-    """The version of the model, as far as you know it. It is part of every row's id."""
+    """The version of the model, if you know it. Every row's id depends on it."""
     tokenizer: ModelName | None = None
-    """Hub id or folder of the model's tokenizer. It turns the server's tokens into ids, and `logits` needs it."""
+    """Hub id or folder of the model's tokenizer. It converts the server's tokens to ids. `logits` requires this key."""
     rpm: Count | None = None
-    """Requests a minute that your account allows."""
+    """Number of requests that your account may send in a minute."""
     tpm: Count | None = None
-    """Tokens a minute that your account allows."""
+    """Number of tokens that your account may use in a minute."""
     max_in_flight: Count = 64
-    """Maximum number of requests in flight."""
+    """Maximum number of requests that wait for an answer at the same time."""
     timeout: Annotated[float, Field(gt=0)] = 300.0
-    """Seconds to wait for one answer."""
+    """Number of seconds to wait for one answer."""
     max_retries: Annotated[int, Field(ge=0)] = 4
-    """Times that a request is sent again before it counts as a failure. Answers that ask to slow down (429) do not
-    count."""
+    """Number of times that a request is sent again before it becomes a failure. When the server asks to slow down
+    (429), sending again does not count."""
     prices: Prices | None = None
-    """Prices of this model, for estimates and budgets; those of data/prices.yaml when left out."""
+    """Prices of this model, for estimates and budgets; the prices in data/prices.yaml when left out."""
     extra: dict[str, Any] = {}
     """Additional parameters of the request's body. null removes a parameter that is sent by default."""
 
@@ -151,24 +151,25 @@ class ApiTeacher(AnyTeacher):
 
 
 class ReplayTeacher(AnyTeacher):
-    """Recorded replies, looked up by the text of the last message: for tests, benchmarks and external rows."""
+    """Recorded replies, looked up by the text of the last message. This engine is for tests, for benchmarks, and for
+    replies from other sources."""
 
     engine: Literal["replay"]
     path: PathName
     """A corpus folder, or a JSONL file of {"prompt": text of the last message, "text": reply}."""
     model: str = "replay"
-    """Name that the rows give as their teacher."""
+    """Name of the teacher in the rows."""
     max_in_flight: Count = 64
-    """Most requests that are answered at once."""
+    """Maximum number of requests that are answered at the same time."""
     latency: Annotated[float, Field(ge=0)] = 0.0
-    """Seconds that every reply takes."""
+    """Number of seconds that every reply takes."""
 
 
 LocalTeacher = TeacherSection | VllmTeacher
 
 
 def _weights(teacher: AnyTeacher) -> TeacherSection:
-    """The section that loads a vLLM teacher's weights with transformers."""
+    """The section with which transformers loads the weights of a vLLM teacher."""
     assert isinstance(teacher, VllmTeacher)
     dtype = "float32" if teacher.dtype == "auto" else teacher.dtype
     return TeacherSection(model=teacher.model, revision=teacher.revision, license=teacher.license, dtype=dtype)
@@ -195,47 +196,53 @@ class Engine:
     opens: Reference
     """(section, TeacherOptions) → teacher; see `synthgen.teachers.base`."""
     package: str = ""
-    """A package that the engine needs; its presence is checked before anything is imported."""
+    """A package that the engine needs. Whether it is installed is checked before anything is imported."""
     extra: str = ""
-    """The extra of this package that installs what the engine imports."""
+    """The extra of synthgen-distill that installs the packages that the engine imports."""
     batch_key: str = ""
-    """The key that `synthgen tune` optimizes: how many requests are answered at once."""
+    """The key that `synthgen tune` optimizes: how many requests are answered together."""
     batch_key_is_free: bool = False
-    """Whether an open teacher accepts another value through its attribute `batch_size`; otherwise it is opened
-    again.
+    """Whether `synthgen tune` can change the value of `batch_key` in an open teacher, through the teacher's attribute
+    `batch_size`. Otherwise the teacher is opened again for each value.
     """
     sends_tools: bool = False
     """Whether the tools of a seed are offered to the model."""
     prices: Reference | None = None
-    """A function from section to `Prices`, or to None when they are unknown. Without this function answers cost
+    """(section) → `Prices`, or None when the prices are unknown. For an engine without this function, answers cost
     nothing.
     """
     previews: Reference | None = None
-    """(section, TeacherOptions) → `Caller` that shows what would be sent, without a key and without a connection."""
+    """(section, TeacherOptions) → `Caller` that shows what would be sent. It needs no API key and no connection."""
     batches: Reference | None = None
-    """The provider's Batch API: (teacher, `Batching`) → coroutine that puts replies into the cache."""
+    """(teacher, `Batching`) → coroutine that gets replies from the provider's Batch API and stores them in the
+    cache.
+    """
     top_k: bool = False
-    """Whether it returns the most probable tokens with their probabilities at temperature 1, also along completions
-    that it did not write.
+    """Whether the engine returns the most probable tokens with their probabilities at temperature 1, along its own
+    completions and along given ones.
     """
     any_temperature: bool = False
-    """Whether it returns the normalizer of a top-k at temperatures other than 1."""
+    """Whether the engine returns the normalizer of a top-k at temperatures other than 1."""
     draws: bool = False
-    """Whether it draws tokens from the full distribution at each position of its own completions."""
+    """Whether the engine draws tokens from the full distribution at each position of its own completions."""
     draws_along: bool = False
-    """Whether it also does so along completions that it did not write."""
+    """Whether the engine also draws tokens along completions that it did not write."""
     tokens_as_text: bool = False
-    """Whether its distributions are over tokens as text, which the section's `tokenizer` converts to ids."""
+    """Whether the engine returns the tokens of its distributions as text. The section's `tokenizer` then converts them
+    to ids.
+    """
     most_k: Callable[[AnyTeacher], int | None] | None = None
     """The largest `logits.k` that this teacher supports, if there is a limit."""
     json_schema: bool = False
-    """Whether its answers can be constrained to a JSON schema."""
+    """Whether the engine's answers can be constrained to a JSON schema."""
     regex: bool = False
-    """Whether its answers can be constrained to a regular expression."""
+    """Whether the engine's answers can be constrained to a regular expression."""
     weights: Callable[[AnyTeacher], TeacherSection] | None = None
-    """The section that opens the same weights in transformers; None when the weights are not on this machine."""
+    """(section) → the section with which transformers loads the same weights. None when the weights are not on this
+    machine.
+    """
     may_change: tuple[str, ...] = ()
-    """Keys of the section that affect only how requests are sent, not the answers. They may change during a run."""
+    """Keys of the section that do not affect the answers. They may change when a run is resumed."""
 
 
 _PACE = ("api_key_env", "rpm", "tpm", "max_in_flight", "timeout", "max_retries")

@@ -1,6 +1,5 @@
-"""Formats: DATASET_FORMATS for rows of other data sets, and MODEL_FORMATS for students written by `distill export`.
-
-An entry holds every fact of a format.
+"""DATASET_FORMATS: the formats of data sets that synthgen did not make. MODEL_FORMATS: the formats in which
+`distill export` writes students. An entry holds all facts about a format.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from synthgen.tables.reference import Reference
 
 @dataclass(frozen=True)
 class DatasetFormat:
-    """One format of rows.
+    """One format of rows. A row maps columns to JSON values.
 
-    `about` is one line for people. `recognize(row)` returns whether the first row of a data set has this format; a row
-    maps columns to JSON values. `read(row)` returns a list of `synthgen.datasets.Turns`, one for each record that the
-    row makes. It raises ValueError, which says what is missing, for a row that it cannot read. `columns` are the
-    columns that it reads; all others are kept as the user's own.
+    `about` describes the format in one line. `recognize(row)` gets the first row of a data set and returns whether the
+    row has this format. `read(row)` returns a list of `synthgen.datasets.Turns`, one for each record that is made from
+    the row. It raises ValueError, which says what is missing, for a row that it cannot read. `columns` are the columns
+    that `read` uses; all other columns are kept as the user's own.
     """
 
     about: str
@@ -42,12 +41,12 @@ DATASET_FORMATS: dict[str, DatasetFormat] = {
 class ModelFormat:
     """One format of models.
 
-    `title` is its name for people. `library_name` is used in the header of the card. `writes` gives, for each kind of
-    student by its name in KINDS, the function that writes it. The function takes a `distill.exporting.job.Job` and
-    returns an `Export`, which holds the comparison, the measures and how the files are run. `packages` must be
-    installed; `extra` installs them. `files` are regular expressions of the names of the files that it writes;
-    `--fresh` deletes no others. `copies_config` says whether configuration, tokenizer and chat template are written
-    into the folder as separate files.
+    `title` is the name that messages and cards use. `library_name` is for the header of the card. `writes` maps the
+    name of a kind of student in KINDS to the function that writes such a student. The function takes a
+    `distill.exporting.job.Job` and returns an `Export`, which holds the comparison with the student, the measures, and
+    how to run the files. `packages` must be installed; `extra` installs them. `files` are regular expressions for the
+    names of the files that are written; `--fresh` deletes no other files. `copies_config` says whether configuration,
+    tokenizer and chat template are written into the folder as separate files.
     """
 
     title: str

@@ -1,4 +1,5 @@
-"""References to functions in other modules, "module:function", that are loaded when they are used.
+"""References to functions in other modules, written "module:function". The module is imported when the function is
+used.
 
 resolve("distill.students.decoder:train")     # the function
 """

@@ -1,7 +1,7 @@
-"""The base class of every section of a recipe, and types that its keys share.
+"""The base class of every section of a recipe, and types for the keys of sections.
 
-A section is a pydantic model. Its docstring and the docstrings under its keys are used in docs/recipe.md and as
-descriptions in the JSON Schema. Rules about the keys of a single section are in its method `rules`:
+A section is a pydantic model. Its docstring and the docstrings under its keys are the texts of docs/recipe.md and the
+descriptions in the JSON Schema. The method `rules` checks rules between keys of the same section:
 
     class Split(Section):
         \"\"\"Shares of the seeds that are held out.\"\"\"
@@ -13,8 +13,8 @@ descriptions in the JSON Schema. Rules about the keys of a single section are in
             if self.validation + self.test > 1:
                 yield "test", "the shares add up to more than 1"
 
-The class for an entry of a table (a teacher's engine, a kind of student) is looked up when a recipe is validated, so
-entries that were added by other packages are known:
+The class of some sections depends on a key that names an entry of a table, such as a teacher's engine or a student's
+kind. It is looked up when a recipe is validated, so entries that other packages add are known:
 
     teacher: Annotated[AnyTeacher, chosen_by(ENGINES, "engine", "transformers")]
 """
@@ -41,20 +41,20 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
-# the name of a teacher, and of the folder of its logits
+# the name of a teacher, which is also the name of the folder with that teacher's logits
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 Rule = tuple[str, str]
-"""A broken rule of a section: the key that it concerns, and a sentence."""
+"""A broken rule of a section: the key that the rule is about, and a sentence that says what is wrong."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Marks a key that holds a path or a model name, and says how it is resolved against the recipe's folder.
+    """Marks a key that holds a path or the name of a model or data set.
 
-    Kind `path` is always a file or folder. Kind `model` is the id of a model or data set, or a folder when it begins
-    with `.`, `/` or `~`. Resolving a recipe makes both absolute.
+    A value of kind `path` is always a file or folder. A value of kind `model` is a hub id, or a file or folder if it
+    begins with `.`, `/` or `~`. When a recipe is resolved, all files and folders become absolute paths.
     """
 
     kind: Literal["path", "model"]
@@ -72,7 +72,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
     def rules(self) -> Iterator[Rule]:
-        """The broken rules among this section's own keys. Rules across sections are in `synthgen.recipe.check`."""
+        """Yield the broken rules between keys of this section. Rules across sections are in `synthgen.recipe.check`."""
         yield from ()
 
     @model_validator(mode="after")
@@ -84,7 +84,7 @@ class Section(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """The JSON Schema, with the docstrings of the keys as their descriptions."""
+        """The JSON Schema. The description of each key is the docstring under the key."""
         described = handler(schema)
         properties = handler.resolve_ref_schema(described).get("properties", {})
         for key, text in key_docs(cls).items():
@@ -94,15 +94,15 @@ class Section(BaseModel):
 
 
 def problem(loc: tuple[str | int, ...], sentence: str, value: object = None) -> InitErrorDetails:
-    """One entry of a ValidationError: a sentence about the key at `loc`, which is relative to the validated value."""
+    """An error for a ValidationError: a sentence about the key at `loc`, which is relative to the validated value."""
     return InitErrorDetails(
         type=PydanticCustomError("rule", "{sentence}", {"sentence": sentence}), loc=loc, input=value
     )
 
 
 def key_docs(section: type[BaseModel]) -> dict[str, str]:
-    """The docstring under each key of a section, including base classes, as one line. Docstrings are read from the
-    source.
+    """The docstring under each key of a section and of its base classes, as one line. Docstrings are read from the
+    source files.
     """
     found: dict[str, str] = {}
     for owner in reversed(section.__mro__):
@@ -118,7 +118,8 @@ def key_docs(section: type[BaseModel]) -> dict[str, str]:
 
 
 SECTION = "x-section"
-"""In a JSON Schema, the placeholder for the reference to a section's definition until all definitions exist."""
+"""A key in a JSON Schema that holds the name of a section. When all sections have definitions, a reference to the
+definition replaces it."""
 
 
 class Entry(Protocol):
@@ -130,7 +131,7 @@ class Entry(Protocol):
 
 @dataclass(frozen=True)
 class ChosenBy:
-    """An annotation: see `chosen_by`."""
+    """The annotation that `chosen_by` returns."""
 
     table: Mapping[str, Entry]
     key: str
@@ -142,8 +143,8 @@ class ChosenBy:
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """One branch for each entry; the default entry's branch also applies when the key is left out.
-        `synthgen.recipe.schema` adds the definitions of the entries' sections.
+        """A JSON Schema with one branch for each entry. The branch of the default entry also applies when the key is
+        left out. `synthgen.recipe.schema` adds the definitions of the entries' sections.
         """
         branches = []
         for name, entry in self.table.items():
@@ -159,7 +160,7 @@ class ChosenBy:
         }
 
     def validate(self, value: object) -> Section:
-        """Build the section that `value` describes. Raises ValidationError; its keys are relative to `value`."""
+        """Build the section that `value` describes. Raises ValidationError, whose locations are relative to `value`."""
         if isinstance(value, Section):
             entry = self.table.get(str(getattr(value, self.key, None)))
             if entry is None or not isinstance(value, entry.section):
@@ -183,16 +184,16 @@ class ChosenBy:
 def chosen_by(table: Mapping[str, Entry], key: str, default: str | None = None) -> ChosenBy:
     """An annotation for a section whose class depends on the entry of `table` that `key` names.
 
-    The table is read when a recipe is validated, so later entries are known. `default` is the entry that is used when
-    the key is left out; without a default the key is required. Errors are located at the keys of the section, and an
-    unknown name gets "did you mean". Each value is dumped by its own class.
+    The table is read when a recipe is validated, so entries that were added later are known. `default` is the entry
+    that is used when the key is left out; without a default the key is required. The location of an error is a key of
+    the section. The error for an unknown name says "did you mean". Each section is dumped by its own class.
     """
     return ChosenBy(table, key, default)
 
 
 @dataclass(frozen=True)
 class NameIn:
-    """An annotation: see `name_in`."""
+    """The annotation that `name_in` returns."""
 
     table: Mapping[str, object]
 
@@ -210,19 +211,23 @@ class NameIn:
 
 
 def name_in(table: Mapping[str, object]) -> NameIn:
-    """An annotation for a key that holds the name of an entry of `table`, which is read at validation time."""
+    """An annotation for a key that holds the name of an entry of `table`. The table is read when a recipe is
+    validated.
+    """
     return NameIn(table)
 
 
 def unknown_name(value: object, table: Mapping[str, object]) -> PydanticCustomError:
-    """The error for a name that a table does not have. Its context has the name and the known names."""
+    """The error for a name that a table does not have. Its context holds the known names and the hint for the user."""
     return PydanticCustomError(
         "unknown_name", "{hint}", {"hint": nearest(str(value), table).removeprefix("; "), "known": [*table]}
     )
 
 
 def sections_in(field: FieldInfo) -> dict[str, type[Section]]:
-    """The section classes that a key of a recipe may hold, by the entry's name; '' when there is only one."""
+    """The section classes that a key of a recipe may hold, by the name of the table's entry. The name is '' when no
+    table is involved.
+    """
     chooser = chooser_of(field)
     if chooser:
         return {name: entry.section for name, entry in chooser.table.items()}
@@ -231,12 +236,12 @@ def sections_in(field: FieldInfo) -> dict[str, type[Section]]:
 
 
 def chooser_of(field: FieldInfo) -> ChosenBy | None:
-    """The `chosen_by` of a key, or of the values in its list or mapping; None when there is none."""
+    """The `chosen_by` annotation of a key, or of the values in its list or mapping; None without such an annotation."""
     return next((part for part in _parts(field) if isinstance(part, ChosenBy)), None)
 
 
 def place_of(field: FieldInfo) -> Place | None:
-    """The `Place` of a key; None when there is none."""
+    """The `Place` annotation of a key; None without such an annotation."""
     return next((part for part in _parts(field) if isinstance(part, Place)), None)
 
 

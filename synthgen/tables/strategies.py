@@ -1,7 +1,7 @@
-"""STRATEGIES: the ways to make rows from a seed. An entry holds every fact of a strategy.
+"""STRATEGIES: the ways to make rows from a seed. An entry holds all facts about a strategy.
 
-A new strategy is one generator (see `synthgen.generation.rounds`) and one entry here. REWARDS lists the allowed values
-of `steps.choose`.
+To add a strategy, write a generator (see `synthgen.generation.rounds`) and an entry here. REWARDS lists the allowed
+values of `steps.choose`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Steps(Protocol):
 
 @dataclass(frozen=True)
 class Reward:
-    """A way to rank completions: a teacher judges each, or they are compared with the reference."""
+    """A way to rank completions: a teacher judges each completion, or its answer is compared with the reference."""
 
     judge_offers: str = ""
-    """The kind of request that the judge answers about each completion; "" when no teacher judges."""
+    """The kind of request that the judge gets for each completion; "" when no teacher judges."""
     template: str = ""
-    """The template of the judge's prompt; "" when there is none."""
+    """The template of the judge's prompt; "" when the judge needs no template."""
 
 
 REWARDS: dict[str, Reward] = {
@@ -43,7 +43,7 @@ REWARDS: dict[str, Reward] = {
 
 
 def one_request(steps: Steps, teachers: int) -> int:
-    """The maximum number of requests of a job that asks only once."""
+    """`Strategy.most_requests` of a strategy that sends one request for each job."""
     return 1
 
 
@@ -69,16 +69,18 @@ class Strategy:
 
     run: Reference
     description: str = ""
-    """One sentence for docs/recipe.md: what becomes of a seed."""
+    """One sentence for docs/recipe.md that says which rows are made from a seed."""
     answered_by: Literal["one", "every"] = "one"
-    """Whose completions become rows: those of one teacher a seed, or those of every teacher in the recipe."""
+    """Which completions become rows: for each seed those of one teacher, or those of every teacher in the recipe."""
     rows: str = "completions"
-    """What a row provides for training. A kind of student can learn from it if its `learns_from` has the same value."""
+    """What a row holds for training. A kind of student can learn from these rows if its `learns_from` has the same
+    value.
+    """
     keeps_distributions: bool = True
-    """Whether the recipe's `logits` apply, which means that distributions over completion tokens are stored."""
+    """Whether distributions over completion tokens can be stored, so that the recipe's `logits` apply."""
     completions_given: bool = False
-    """Whether the seeds contain the completions. The teacher then writes nothing and only gives distributions along
-    them, so the recipe needs `logits` and exactly one teacher.
+    """Whether the seeds contain the completions. The teacher then writes nothing; it only computes distributions along
+    the completions. Such a recipe needs `logits` and exactly one teacher.
     """
     needs_answer_marker: bool = False
     """Whether the recipe needs `generate.answer_marker`."""
@@ -87,25 +89,25 @@ class Strategy:
     least_candidates: int = 1
     """The minimum of `steps.candidates`."""
     steps: tuple[str, ...] = ()
-    """Keys of the recipe's section `steps` that it reads."""
+    """Keys of the recipe's section `steps` that the strategy reads."""
     most_requests: Callable[[Steps, int], int] = one_request
     """The maximum number of requests of one job, given the section `steps` and the number of teachers."""
     request_kind: Literal["sample", "classify", "embed", "score"] = "sample"
-    """The kind of request whose reply becomes a row. Every answering teacher must offer it."""
+    """The kind of request whose reply becomes a row. Every answering teacher must support this kind."""
     several_samples: bool = True
-    """Whether a seed has `generate.num_generations` jobs; otherwise it has one job."""
+    """Whether each seed has `generate.num_generations` jobs. If not, each seed has one job."""
     splits_answer: bool = True
     """Whether completions are split into rationale and answer when the recipe has a `generate.answer_marker`."""
     templates: tuple[str, ...] = ()
-    """Templates that the folder must have besides `question`."""
+    """Templates that the task's folder must have besides the template that `question` names."""
     template_prefix: str = ""
-    """The folder must have a template whose name begins with this prefix; "" means no requirement."""
+    """A prefix: the task's folder must have a template whose name begins with it. "" for no such requirement."""
     question: str = "user"
     """The template that renders a seed's question. Seeds with similar questions stay in the same split."""
     question_of: Reference | None = None
     """A function of a seed's fields and the `Prompt` that returns its question, when no single template renders it."""
     rewriter_offers: str = "sample"
-    """The kind of request that the rewriter must answer, for a strategy that reads `steps.rewriter`."""
+    """For a strategy that reads `steps.rewriter`: the kind of request that the rewriter must answer."""
 
     @property
     def judged(self) -> bool:
@@ -147,7 +149,7 @@ STRATEGIES: dict[str, Strategy] = {
     ),
     "embed": Strategy(
         f"{_SINGLE}:embed",
-        "The row is the text. Training computes its vector with an embedding model.",
+        "The row is the seed's text. In training, an embedding model computes the text's vector.",
         rows="texts",
         keeps_distributions=False,
         request_kind="embed",
@@ -155,7 +157,7 @@ STRATEGIES: dict[str, Strategy] = {
     ),
     "score": Strategy(
         f"{_SINGLE}:score",
-        "The seed has the completion. The teacher only gives its distributions along that text.",
+        "The seed contains the completion. The teacher only computes its distributions along that text.",
         completions_given=True,
         request_kind="score",
         several_samples=False,
@@ -203,7 +205,7 @@ STRATEGIES: dict[str, Strategy] = {
     ),
     "self_instruct": Strategy(
         f"{_ASKING}:self_instruct",
-        "The teacher writes a new question like some of the seeds, and answers it.",
+        "The teacher writes a new question that is similar to some seeds, and answers it.",
         steps=("shown", *_REWRITES),
         templates=("new",),
         most_requests=_two_requests,
@@ -226,7 +228,7 @@ STRATEGIES: dict[str, Strategy] = {
     ),
     "personas": Strategy(
         f"{_ASKING}:personas",
-        "The teacher writes what a described person would ask, and answers it.",
+        "The seed describes a person. The teacher writes what this person would ask, and answers it.",
         steps=_REWRITES,
         templates=("ask",),
         question="ask",
@@ -234,14 +236,14 @@ STRATEGIES: dict[str, Strategy] = {
     ),
     "paraphrase": Strategy(
         f"{_ASKING}:paraphrase",
-        "The teacher asks the question in other words and answers it. The reference stays the same.",
+        "The teacher puts the question in other words and answers it. The reference stays the same.",
         steps=_REWRITES,
         templates=("paraphrase",),
         most_requests=_two_requests,
     ),
     "back_translation": Strategy(
         f"{_ASKING}:back_translation",
-        "The question is translated to another language and back, and then asked.",
+        "The question is translated to another language and back, and the result is answered.",
         steps=_REWRITES,
         templates=("translate", "back"),
         most_requests=lambda steps, teachers: 3,

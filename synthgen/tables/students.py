@@ -1,5 +1,5 @@
-"""KINDS: the kinds of student. An entry holds every fact of a kind: its section of the recipe and what it can learn
-from.
+"""KINDS: the kinds of student. An entry holds all facts about a kind: its section of the recipe, what it can learn
+from, and its functions.
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ from synthgen.tables.section import Count, ModelName, Rule, Section, Share
 
 
 class Lora(Section):
-    """Low-rank adapters: only they are trained, and they are merged into the weights at the end. Keys as in peft."""
+    """Low-rank adapters. Only the adapters are trained, and at the end they are merged into the weights. The keys have
+    the names and meanings of peft."""
 
     r: Count = 16
     """Rank of the adapters."""
     lora_alpha: Count = 32
-    """Scale of the adapters: their output is multiplied by lora_alpha / r."""
+    """Scale of the adapters. Their output is multiplied by lora_alpha / r."""
     lora_dropout: Share = 0.0
     """Share of the adapters' inputs that are dropped in training."""
     target_modules: tuple[str, ...] = ()
-    """Names of the layers that get an adapter; all linear layers when left out."""
+    """Names of the modules that get an adapter; all linear layers when left out."""
 
 
 class Student(Section):
-    """What the section of every kind of student has."""
+    """The key that the section of every kind of student has."""
 
     kind: str
     """Kind of student. It determines the other keys."""
@@ -46,16 +47,17 @@ def _exactly_one(student: Student, *keys: str) -> Iterator[Rule]:
 
 
 class DecoderStudent(Student):
-    """A causal language model: some of the teacher's own layers, a checkpoint, or random weights."""
+    """A causal language model. It starts with some of the teacher's layers, a checkpoint, or random weights."""
 
     kind: Literal["decoder"] = "decoder"
     layers: tuple[int, ...] | int | None = None
-    """Layers of the teacher to keep: their indexes from 0, or how many of them, spread evenly from the first to the
-    last. 6 when `layers`, `model` and `config` are all left out."""
+    """Layers of the teacher to keep: a list of indexes from 0, or a number of layers, which are spread evenly from the
+    first to the last. 6 when `layers`, `model` and `config` are all left out."""
     model: ModelName | None = None
-    """A checkpoint with the teacher's tokenizer, named like `teacher.model`."""
+    """A checkpoint with the teacher's tokenizer, written in one of the forms of `teacher.model`."""
     config: dict[str, Any] | None = None
-    """Random weights: the teacher's config.json with these keys changed, such as hidden_size."""
+    """Start with random weights. The configuration is the teacher's config.json with these keys changed, such as
+    hidden_size."""
     lora: Lora | None = None
     """Train low-rank adapters instead of all weights."""
 
@@ -64,11 +66,11 @@ class DecoderStudent(Student):
 
 
 class ClassifierStudent(Student):
-    """A multilayer perceptron on hashed word and character n-grams; it runs on numpy alone."""
+    """A multilayer perceptron on hashed word and character n-grams. A trained student needs only numpy to run."""
 
     kind: Literal["classifier"] = "classifier"
     buckets: Count = 16384
-    """Number of features that the n-grams are hashed to."""
+    """Number of features to which the n-grams are hashed."""
     hidden_size: Count = 64
     """Width of the hidden layer."""
     dropout: Share = 0.3
@@ -80,9 +82,11 @@ class EncoderStudent(Student):
 
     kind: Literal["encoder"] = "encoder"
     model: ModelName | None = None
-    """A checkpoint with its own tokenizer, named like `teacher.model`. Its head is new: one output for each label."""
+    """A checkpoint with its own tokenizer, written in one of the forms of `teacher.model`. It gets a new head with one
+    output for each label."""
     config: dict[str, Any] | None = None
-    """Random weights: `model_type`, such as bert, and the keys of its config.json that differ from its defaults."""
+    """Start with random weights. The keys are `model_type`, such as bert, and those keys of config.json whose values
+    differ from the defaults of that type."""
     tokenizer: ModelName | None = None
     """The tokenizer for `config`: a hub id or folder; the teacher's when left out."""
 
@@ -95,13 +99,14 @@ class EncoderStudent(Student):
 
 
 class Seq2SeqStudent(Student):
-    """An encoder that reads the prompt and a decoder that writes the completion, both in the teacher's tokens."""
+    """An encoder that reads the prompt and a decoder that writes the completion. Both use the teacher's tokenizer."""
 
     kind: Literal["seq2seq"] = "seq2seq"
     model: ModelName | None = None
-    """A checkpoint with the teacher's tokenizer, named like `teacher.model`."""
+    """A checkpoint with the teacher's tokenizer, written in one of the forms of `teacher.model`."""
     config: dict[str, Any] | None = None
-    """Random weights: `model_type`, such as t5, and the keys of its config.json that differ from its defaults."""
+    """Start with random weights. The keys are `model_type`, such as t5, and those keys of config.json whose values
+    differ from the defaults of that type."""
 
     def rules(self) -> Iterator[Rule]:
         yield from _exactly_one(self, "model", "config")
@@ -110,20 +115,21 @@ class Seq2SeqStudent(Student):
 
 
 class SentenceStudent(Student):
-    """A sentence encoder: one vector for each text, pooled as the teacher pools. Its weights are some of the teacher's
-    own layers, a checkpoint, or random."""
+    """A sentence encoder, which computes one vector for each text. It pools in the same way as the teacher. It starts
+    with some of the teacher's layers, a checkpoint, or random weights."""
 
     kind: Literal["sentence"] = "sentence"
     layers: tuple[int, ...] | int | None = None
-    """Layers of the teacher to keep: their indexes from 0, or how many of them, spread evenly; half of them when
-    `layers`, `model` and `config` are all left out."""
+    """Layers of the teacher to keep: a list of indexes from 0, or a number of layers, which are spread evenly. Half of
+    the layers when `layers`, `model` and `config` are all left out."""
     model: ModelName | None = None
-    """A checkpoint with its own tokenizer, named like `teacher.model`."""
+    """A checkpoint with its own tokenizer, written in one of the forms of `teacher.model`."""
     config: dict[str, Any] | None = None
-    """Random weights: the teacher's config.json with these keys changed, such as hidden_size."""
+    """Start with random weights. The configuration is the teacher's config.json with these keys changed, such as
+    hidden_size."""
     distance: Literal["cosine", "mse"] = "cosine"
-    """Distance between the student's vector and the teacher's that training minimizes: 1 − cosine, or the mean of
-    the squared differences."""
+    """The distance between the student's vector and the teacher's vector that training minimizes. cosine: 1 − cosine.
+    mse: the mean of the squared differences."""
 
     def rules(self) -> Iterator[Rule]:
         yield from _at_most_one(self, "layers", "model", "config")
@@ -133,17 +139,18 @@ class SentenceStudent(Student):
 class Kind:
     """A kind of student.
 
-    `section` is its section of the recipe. `train` trains a student. It takes a `distill.job.Job`, returns a
-    `synthgen.results.training.Training`, and writes the files that the other functions read into the job's folder.
+    `section` is the class of its section of the recipe. `train` trains a student. It takes a `distill.job.Job`, returns
+    a `synthgen.results.training.Training`, and writes the files that the other functions read into the job's folder.
     `open` opens a trained student. It takes the folder, the number of rows in a batch, and a torch device. `untrained`
-    opens the student as it was before its first step, from a Job; None when no such student is compared. `writes_text`
-    says whether it generates completions token by token. `evaluate` measures a trained student. It takes a
-    `distill.evaluation.subject.Subject` and returns an `Evaluation`. `exports` gives, for a model format by its name in
-    MODEL_FORMATS, the function that writes this kind in that format. It is for kinds that the format itself does not
-    know; see `ModelFormat.writes`. `not_exported` says where other formats of a student are available, when this
-    package has none. `files` are regular expressions of the names of files that only this kind writes; `--fresh`
-    deletes no others. `library_name` and `how_to_run` are for the model card. `loss_unit` and `loss_note` are for the
-    plot of the loss.
+    takes a Job and opens the student as it was before its first step; None when the evaluation does not compare such a
+    student. `writes_text` says whether the student generates completions token by token. `evaluate` measures a trained
+    student. It takes a `distill.evaluation.subject.Subject` and returns an `Evaluation`.
+
+    `exports` maps the name of a format in MODEL_FORMATS to the function that writes this kind of student in that
+    format. It is for kinds that `ModelFormat.writes` does not have. `not_exported` is for kinds that have no format
+    here; it says how to get the student in other formats. `files` are regular expressions for the names of the files
+    that only this kind writes; `--fresh` deletes no other files. `library_name` and `how_to_run` are for the model
+    card, `loss_unit` and `loss_note` for the plot of the loss.
     """
 
     section: type[Student]
@@ -152,17 +159,17 @@ class Kind:
     open: Reference | None = None
     untrained: Reference | None = None
     learns_from: str = "completions"
-    """What the rows must provide; the same value as a strategy's `rows`."""
+    """What the rows must hold: a value of `Strategy.rows`."""
     learns_from_distributions: bool = False
-    """Whether it learns from distributions over completion tokens, stored or live."""
+    """Whether the student learns from stored or live distributions over completion tokens."""
     accepts: tuple[str, ...] = ()
-    """Keys of `train` that it accepts besides those of every student: `kd_weight`, `rationale`, `online`, `teacher`,
-    `ensemble`, `across`, `hidden`, `relations`.
+    """Keys of `train` that not every student accepts, but this kind does: of `kd_weight`, `rationale`, `online`,
+    `teacher`, `ensemble`, `across`, `hidden` and `relations`.
     """
     divergences: tuple[str, ...] | None = ()
-    """Accepted values of `train.loss`. None means all; () means none, because the kind has its own loss."""
+    """Accepted values of `train.loss`. None means all values. () means no value, because the kind has its own loss."""
     distributed: bool = True
-    """Whether several processes can train one student, each on a share of every batch."""
+    """Whether several processes can train one student together, each on a share of every batch."""
     copies_teacher: Callable[[Student], bool] = lambda student: False
     """Whether a student with this section starts with layers of the teacher. If so, the teacher's weights are opened,
     and the audit counts the teacher as a base of the student.
@@ -179,7 +186,7 @@ class Kind:
 
 
 def _keeps_layers(student: Student) -> bool:
-    """Whether a student that can be made of the teacher's layers actually is."""
+    """Whether a decoder or sentence student with this section starts with layers of the teacher."""
     assert isinstance(student, DecoderStudent | SentenceStudent)
     return student.model is None and student.config is None
 

@@ -153,5 +153,5 @@ def test_the_command_prints_a_line_for_each_problem(tmp_path):
     assert done.err.splitlines() == [
         f"Error: {path}, line 9: unknown key 'split.tset'; did you mean 'test'?",
         f"  {path}, line 9: key 'split.test' is 3: input should be less than or equal to 1",
-        "  → change that line of the recipe; docs/recipe.md lists every key",
+        "  → change the line of the recipe that the message names; docs/recipe.md lists every key",
     ]

@@ -66,7 +66,7 @@ BROKEN: list[tuple[dict, str, str]] = [
     ),
     ({"teachers": {"a": LOCAL, "b": VLLM}, "logits": {"score_by": ["b"]}}, "logits.score_by", "no draws along"),
     ({"teacher": API, "logits": TOPK}, "logits", "name the model's tokenizer in teacher.tokenizer"),
-    ({"teacher": {**API, "tokenizer": "t"}, "logits": {"kind": "topk", "k": 21}}, "logits.k", "gives 20 at most"),
+    ({"teacher": {**API, "tokenizer": "t"}, "logits": {"kind": "topk", "k": 21}}, "logits.k", "at most 20"),
     (
         {"teacher": REPLAY, "generate": {"json_schema": {}}},
         "generate.json_schema",

@@ -123,7 +123,7 @@ def test_curated_and_audited(run):
     assert figure(html, "rows kept") == f"{counts['kept']:,}"
     assert figure(html, "tokens kept") == f"{counts['tokens_kept']:,}"
     assert figure(html, "audit, commercial use") == "ALLOW"
-    assert f"{counts['kept']} of 48 rows kept, {counts['rejected']} rejected" in page.text
+    assert f"{counts['kept']} of 48 rows were kept. {counts['rejected']} were rejected" in page.text
     assert page.tags.count("svg") == 2
     assert "Why rows were rejected." in page.text
     rows = {
