@@ -3,11 +3,11 @@
     python benchmarks/losses.py [--tokens 2048] [--vocabulary 49152] [--width 576] [--compiled]
 
 Each measurement runs in a separate process. The process creates random hidden states and an output weight, and computes
-loss and gradients once as a warm-up. It then repeats this and measures the CPU time, on which other programs have
-little effect. Memory is the process's peak minus the memory in use before the loss; it includes the gradient of the
-weight. The arm "whole" computes the logits of all tokens and calls `distill.losses.divergence`. The arm "chunked" uses
-`distill.output_layer.through_head`. The option --compiled adds the arm "whole" with `torch.compile`, which compiles
-during the warm-up.
+loss and gradients once as a warm-up. The process then repeats this computation and measures its CPU time, on which
+other programs have little effect. Memory is the process's peak minus the memory in use before the loss; it includes the
+gradient of the weight. The arm "whole" computes the logits of all tokens and calls `distill.losses.divergence`. The arm
+"chunked" uses `distill.output_layer.through_head`. The option --compiled adds the arm "whole" with `torch.compile`,
+which compiles during the warm-up.
 """
 
 from __future__ import annotations

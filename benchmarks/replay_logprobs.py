@@ -2,12 +2,12 @@
 
     python benchmarks/replay_logprobs.py [--rows 512] [--tokens 128] [-k 64] [--repeats 5]
 
-The model does not run, because on a small machine its time would hide the time of synthgen's code. Recorded outputs
-take its place: they have the type that vLLM's engine returns (FlatLogprobs), and hold random peaked distributions over
-SmolLM2's vocabulary. The first part runs the steps of `generate` that process such outputs: conversion to arrays, top-k
-with residual mass, encoding, and Parquet with fsync. It prints the CPU microseconds a token of each step, and the rate
-of all steps in one process with one thread. The second part runs `generate` itself on the same outputs, with seeds,
-prompts, text, rows, manifest and card.
+The model does not run, because on a small machine its time would hide the time of synthgen's code. Random outputs take
+its place: peaked distributions over SmolLM2's vocabulary, in the type that vLLM's engine returns (FlatLogprobs). The
+first part runs the steps of `generate` that process such outputs: conversion to arrays, top-k with residual mass,
+encoding, and Parquet with fsync. The first part prints the CPU microseconds a token of each step, and the rate of all
+steps in one process with one thread. The second part runs `generate` itself on the same outputs, with seeds, prompts,
+text, rows, manifest and card.
 """
 
 from __future__ import annotations

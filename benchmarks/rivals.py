@@ -7,15 +7,16 @@ created, which downloads packages and takes some minutes. Each tool has its fast
 `rivals/ask_NAME.py` and are printed below the table. The server is tests/support/server.py in a separate process. The
 tools take turns. The first number of --in-flight is measured --repeat times, and the other numbers are measured once.
 
-- s: the time from the call of the tool until the call returns with all rows on the disk. The rows are read back and
-  counted afterwards. This includes everything that the tool starts or loads during the call, such as worker processes,
-  health checks and statistics.
+- s: the time from the call of the tool until the call returns with all rows on the disk. The time includes everything
+  that the tool starts or loads during the call, such as worker processes, health checks and statistics. The rows are
+  read back and counted after this time.
 - before: the time before the call, in which the tool is imported and its objects are created.
 - rate / ideal: the ideal time is requests / in flight × latency, and this column is the ideal time divided by s.
 - server's side: the ideal time divided by the time from the first request that the server receives to its last answer.
   This column leaves out the tool's time to start and to finish.
 - CPU: user and system time of the tool's process tree during the call, without the server.
-- MB: the peak memory of the process tree. It is the sum of proportional set sizes, measured twice a second.
+- MB: the peak memory of the process tree. The memory is the sum of proportional set sizes (PSS), measured twice a
+  second.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def stored(kind: str, size: int) -> tuple[list[Any], dict[str, Any], float]:
 def renormalized(targets: list[Any]) -> list[Any]:
     """Top-k targets scaled to sum to one, without residual mass, as other tools store them.
 
-    The package never stores top-k in this way. The function exists for comparison.
+    The package never stores top-k in this way. This function is only for comparison.
     """
     scaled = []
     for t in targets:

@@ -34,7 +34,7 @@ STEPS, BATCH = 300, 48
 
 
 class StepByStep(FromStored):
-    """The loss is half the mean over tokens of answers plus half the mean over tokens of rationales."""
+    """The loss is half of the mean over answer tokens plus half of the mean over rationale tokens."""
 
     def forward(self, rows: Sequence[Any], step: Sequence[Any]) -> tuple[Tensor, dict[str, float]]:
         total, parts = torch.zeros(()), {"loss": 0.0}

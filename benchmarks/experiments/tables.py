@@ -86,7 +86,9 @@ def results(name: str, arm: str) -> list[dict[str, Any]]:
 
 
 def value(result: dict[str, Any], key: str) -> float | None:
-    """The mean of the measure `key` over items. If there is no such measure, the number at the dotted path `key`."""
+    """The mean of the measure `key` over items. If there is no such measure, the number at the dotted path `key` of the
+    result.
+    """
     if key in result["items"]:
         return float(np.mean(result["items"][key]))
     here: Any = result
