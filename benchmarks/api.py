@@ -1,11 +1,11 @@
-"""Benchmarks of generation with an API teacher: load of the server, CPU time of a request or row, memory, slowdown.
+"""Measures generation with an API teacher: requests in flight, CPU time of a request or row, memory, and slowdown.
 
     python benchmarks/api.py full   [--requests 5000] [--latency 0.2] [--in-flight 50 400]
     python benchmarks/api.py rows   [--rows 1000000]          writes short rows from a replay teacher to disk
     python benchmarks/api.py logits [--rows 100000]           64 tokens with top-64, through cache and API, to disk
     python benchmarks/api.py loop   [--rows 200000]           the scheduler alone: sends and writes nothing
 
-The server is tests/support/server.py in a separate process. CPU time is that of this process, over all its threads.
+The server is tests/support/server.py in a separate process. CPU time is that of all threads of this process.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from synthgen.ui import UI, Progress
 
 
 class Watch(Progress):
-    """Records the times at which rows were committed."""
+    """Records the time and the number of rows each time that rows are committed."""
 
     def __init__(self, what: str, total: int, unit: str) -> None:
         super().__init__(what, total, unit)
@@ -58,17 +58,19 @@ class Watch(Progress):
 
 
 class Watching(UI):
-    """A silent UI that reports progress to a Watch."""
+    """A UI that prints nothing and reports progress to a `Watch`."""
 
     @contextmanager
     def progress(self, what: str, total: int, unit: str) -> Iterator[Progress]:
-        """Yields a new Watch, which stays available as `self.watch`."""
+        """Yields a new `Watch`, and keeps it in `self.watch`."""
         self.watch = Watch(what, total, unit)
         yield self.watch
 
 
 def end_to_start(marks: list[tuple[float, int]]) -> float:
-    """The rate over the last quarter of the rows, divided by the rate over the first quarter. Skips the first shard."""
+    """The rate over the last quarter of the rows, divided by the rate over the first quarter. Leaves out the first
+    shard.
+    """
     marks = marks[1:]
     quarter = len(marks) // 4
 
@@ -84,7 +86,7 @@ def peak() -> float:
 
 
 def full(folder: Path, requests: int, latency: float, in_flight: list[int]) -> None:
-    """Measures the rate as a share of the ideal rate for a given latency, and the CPU time per request."""
+    """Measures the rate as a share of the ideal rate at a given latency, and the CPU time of a request."""
     for limit in [8, *in_flight]:  # the first run is a warm-up
         server = Serving(latency=latency)
         count = requests if limit in in_flight else 64
@@ -108,7 +110,7 @@ def full(folder: Path, requests: int, latency: float, in_flight: list[int]) -> N
 
 
 def rows(folder: Path, count: int) -> None:
-    """Sends recorded short replies through the scheduler and writes them to disk."""
+    """Generates `count` rows from recorded short replies of a replay teacher."""
     each = 10
     task = folder / "task"
     path = write_recipe(task, "http://127.0.0.1:1/v1", count // each, {"num_generations": each, "shard_size": 4096})
@@ -124,7 +126,9 @@ def rows(folder: Path, count: int) -> None:
 
 
 def logits(folder: Path, count: int, tokens: int = 64, k: int = 64) -> None:
-    """Sends recorded chat completions with logprobs through the API teacher, cache and scheduler, to disk."""
+    """Generates `count` rows from recorded chat completions with logprobs, with the API teacher, its cache and
+    scheduler.
+    """
     teacher = {"max_in_flight": 64, "tokenizer": "recorded"}
     path = write_recipe(
         folder / "task",
@@ -169,7 +173,7 @@ def completion(draw: random.Random, tokens: int, k: int) -> bytes:
 
 
 def report(what: str, recipe: synthgen.Recipe, folder: Path, count: int) -> None:
-    """Runs `generate` on the recipe. Prints rate, CPU time, memory, and how much the rate changes during the run."""
+    """Runs `generate` on the recipe, and prints rate, CPU time, memory, and the change of the rate during the run."""
     ui = Watching(quiet=True)
     cpu, began = time.process_time(), time.monotonic()
     synthgen.generate(recipe, folder / "run", ui=ui)
@@ -183,7 +187,7 @@ def report(what: str, recipe: synthgen.Recipe, folder: Path, count: int) -> None
 
 
 def loop(count: int) -> None:
-    """Measures the scheduler alone, with a teacher that answers at once."""
+    """Measures the scheduler alone, with a teacher that answers without delay."""
 
     class Echo:
         paid = False
@@ -200,7 +204,7 @@ def loop(count: int) -> None:
     marks = [(time.monotonic(), 0), (time.monotonic(), 0)]
 
     class Numbers:
-        """A `Work` of `count` requests. Records the time eight times, at equal numbers of answers."""
+        """A `Work` of `count` requests. Records the time after each eighth of the answers."""
 
         def __init__(self) -> None:
             self.taken = self.done = 0

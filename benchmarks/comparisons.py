@@ -16,14 +16,14 @@ from modules import Hit, Module, Modules, definition, file_of, last_name
 Words = tuple[str, ...]
 WORDS: dict[str, Words] = {"strategy": ("strateg",), "engine": ("engine",), "kind": ("kind", "student")}
 TABLES = {"strategy": "STRATEGIES", "engine": "ENGINES", "kind": "KINDS"}
-# HOMES: the folder that holds each table. ROOMS: the folders with the modules of each table's entries.
+# HOMES is the folder of each table. ROOMS are the folders with the modules that a table's entries name.
 HOMES = {"strategy": "synthgen/tables/", "engine": "synthgen/tables/", "kind": "synthgen/tables/"}
 ROOMS = {
     "strategy": ("synthgen/generation/strategies", "synthgen/generate"),
     "engine": ("synthgen/teachers",),
     "kind": ("distill/students", "distill/evaluation", "distill/exporting", "distill"),
 }
-# These files are treated as the tables in a revision that has no tables, such as 199c186.
+# The files that are treated as tables in a revision without tables, such as 199c186.
 BEFORE = {
     "strategy": ("synthgen/generate/catalogue.py", "synthgen/steps.py"),
     "engine": ("synthgen/teachers/__init__.py",),
@@ -61,7 +61,7 @@ class Family:
         return path in self.tables or names <= self.own[path] | self._called_after(path)
 
     def _called_after(self, path: str) -> set[str]:
-        """The entries that a module is called after: `vllm` for vllm.py, vllm_draws.py and vllm/x.py."""
+        """The entries whose names a module or its folder has: `vllm` for vllm.py, vllm_draws.py and vllm/x.py."""
         entries = set()
         for folder in self.rooms:
             if PurePosixPath(path).is_relative_to(folder):
@@ -115,7 +115,7 @@ def _literals(node: ast.AST | None) -> set[str]:
 
 
 def _read_table(family: Family, module: Module, table: ast.expr, modules: Modules) -> None:
-    """Adds the keys of a table as names. A module to which an entry refers may use the name of the entry."""
+    """Adds the keys of a table to `names`, and each entry to `own` of the modules that the entry refers to."""
     entries: dict[str, set[str]] = {}
     for key, value in zip(table.keys, table.values, strict=True) if isinstance(table, ast.Dict) else ():
         if isinstance(key, ast.Constant):
@@ -134,7 +134,7 @@ def _references(value: ast.expr) -> set[str]:
 
 
 def _read_section(families: dict[str, Family], node: ast.ClassDef) -> None:
-    """Adds the names in the Literal of a section's field `engine` or `kind`."""
+    """Adds the names in the `Literal` of a section's field `engine` or `kind`."""
     for line in node.body:
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
             names, word = _literals(line.annotation), line.target.id
@@ -144,9 +144,9 @@ def _read_section(families: dict[str, Family], node: ast.ClassDef) -> None:
 
 
 def _read_groups(family: Family, modules: Modules) -> None:
-    """Adds the classes and aliases that stand for several sections: a base class, or a union.
+    """Adds classes and aliases that cover several sections: base classes and unions.
 
-    Leaves out classes and aliases that stand for all sections of a table.
+    Leaves out classes and aliases that cover all sections of a table.
     """
     for _ in range(3):
         for module in modules.values():
@@ -166,7 +166,7 @@ def _read_groups(family: Family, modules: Modules) -> None:
 
 
 class Scope:
-    """Knows the values assigned to names in one function, in one template, or at the top of a module."""
+    """The values assigned to names in one function, in one template, or at the top of a module."""
 
     def __init__(self, assignments: Iterable[tuple[ast.expr, ast.expr]], module: Module, modules: Modules) -> None:
         self.module, self.modules = module, modules
@@ -183,7 +183,7 @@ class Scope:
                 self._hold(part, parts[place] if parts else value)
 
     def strings(self, node: ast.expr | None, depth: int = 3) -> set[str]:
-        """The strings that a literal or a collection holds. Follows a name to the value assigned to it."""
+        """The strings in a literal or a collection. A name is replaced by the value assigned to it."""
         if isinstance(node, ast.Constant):
             return {node.value} if isinstance(node.value, str) else set()
         if isinstance(node, ast.Tuple | ast.List | ast.Set):
@@ -238,7 +238,7 @@ def _has(name: str, words: Words) -> bool:
 
 
 def compared(node: ast.AST, scope: Scope, family: Family) -> Iterator[set[str]]:
-    """Yields the strings on one side of each comparison in a node, if the other side is about the family's table."""
+    """Yields the strings on one side of each comparison in a node, if the other side is named after the table."""
     words = family.words
     if isinstance(node, ast.Compare):
         sides = [node.left, *node.comparators]
@@ -279,7 +279,7 @@ Place = tuple[int, ast.AST, Scope]
 
 
 def module_places(module: Module, modules: Modules) -> Iterator[Place]:
-    """(line, node, scope) for each node of a module. A nested function has the scope of the outer function."""
+    """Yields (line, node, scope) for each node of a module. A nested function has the scope of the outer function."""
     outside: list[ast.AST] = []
     waiting: list[ast.AST] = [module.tree]
     while waiting:
@@ -318,7 +318,7 @@ def template_places(text: str, modules: Modules) -> Iterator[Place]:
 
 
 def _python(node: nodes.Node) -> ast.expr:
-    """Translates a Jinja expression to Python. An expression that no rule looks at becomes a list of its parts."""
+    """Translates a Jinja expression to Python. An expression to which no rule applies becomes a list of its parts."""
     load = ast.Load()
     if isinstance(node, nodes.Name):
         return ast.Name(node.name, load)

@@ -1,17 +1,17 @@
-"""Measures how many rows a second curation judges and how much memory it takes, beside an older version.
+"""Measures how many rows curation judges in a second and how much memory it needs, and compares with an older version.
 
     python benchmarks/curation.py                                     20,000 rows; each check; against 199c186
     python benchmarks/curation.py --rows 100000 1000000 --against ""  this version alone, with peak memory
     python benchmarks/curation.py --text rows.jsonl.gz                rows of {"prompt", "completion"} of your own
 
-The rows are sentences of the project's own texts, recombined with a seed. Prompts have about 1,000 characters and
-completions about 150. Of the rows, 20% are copies, 2% decline, 2% repeat themselves and 2% are cut off. Half of the
-rows have a reference.
+Prompts and completions are random combinations of sentences from the project's own texts, drawn with a fixed seed.
+Prompts have about 1,000 characters and completions about 150. Of the rows, 20% are copies of other rows, 2% are
+refusals, 2% repeat their text and 2% are cut off. Half of the rows have a reference.
 
-"All checks" is the whole command with its default checks and the sweep for duplicates: reading, judging and writing
-Parquet, in one process. Its CPU seconds are counted after a small corpus has loaded all modules. The line of a check is
-the check's function alone, on rows in memory, with the columns that the check asks for. The older version comes from
-`git archive`.
+In the output, "all checks" measures the whole command with its default checks and the sweep for duplicates: it reads,
+judges and writes Parquet in one process. A small corpus is curated first, so that the time to load modules does not
+count. The line for a check measures only the check's function, on rows in memory with the columns that the check
+declares. The code of the older version is read with `git archive`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def sentences() -> list[str]:
 
 
 def texts_of(count: int, path: str | None) -> Iterator[tuple[str, str]]:
-    """(prompt, completion) of `count` rows."""
+    """Yields (prompt, completion) for `count` rows."""
     draw = random.Random(7)
     if path:
         data = Path(path).read_bytes()
@@ -51,7 +51,7 @@ def texts_of(count: int, path: str | None) -> Iterator[tuple[str, str]]:
         rows = [json.loads(line) for line in lines]
         for number in range(count):
             row = rows[number % len(rows)]
-            fresh = "" if number < len(rows) else f" {number}"  # copies would be rejected
+            fresh = "" if number < len(rows) else f" {number}"  # makes the prompt new, because copies would be rejected
             yield row["prompt"] + fresh, row["completion"]
         return
     parts = sentences()
@@ -73,7 +73,7 @@ def texts_of(count: int, path: str | None) -> Iterator[tuple[str, str]]:
 
 
 def make(folder: Path, count: int, text: str | None) -> None:
-    """Write a generated corpus in the format of the version of synthgen that is imported."""
+    """Writes a generated corpus in the format of the imported version of synthgen."""
     from synthgen import corpus
     from synthgen.records import Record, to_table
 
@@ -118,7 +118,7 @@ def make(folder: Path, count: int, text: str | None) -> None:
 
 
 def recipe() -> object:
-    """A recipe with the default checks, for the version of synthgen that is imported."""
+    """A recipe with the default checks, for the imported version of synthgen."""
     from synthgen.recipe import Recipe
 
     for word in ("license", "licence"):
@@ -132,7 +132,7 @@ def recipe() -> object:
 
 
 def whole(run: Path, count: int, workers: int) -> None:
-    """Curates, and prints rows a CPU second and the peak memory of the process."""
+    """Curates a corpus, and prints the rows for each second of CPU time and the peak memory of the process."""
     import inspect
 
     import synthgen
@@ -158,7 +158,7 @@ def _cpu() -> float:
 
 
 def each(run: Path) -> None:
-    """Prints the rate of each check's function alone, on at most 20,000 rows in memory."""
+    """Prints the rate of the function of each check alone, on at most 20,000 rows in memory."""
     try:
         from synthgen.tables import curation
     except ImportError:
@@ -191,7 +191,7 @@ def _numbers(count: int) -> object:
 
 
 def _each_of_records(run: Path) -> None:
-    """Prints the same rates for a version whose checks take records."""
+    """Prints the same rates for an older version, in which the argument of a check is a list of records."""
     from synthgen.curate import CHECKS, dedup
 
     from synthgen import corpus
@@ -213,13 +213,13 @@ def _line(name: str, rows: int, seconds: float) -> None:
 
 
 def child(tree: Path, *command: object) -> None:
-    """Runs a part of this program on one thread, with the version of synthgen in `tree`."""
+    """Runs a part of this program in a new process with one thread, and with the version of synthgen in `tree`."""
     environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1"}
     subprocess.run([sys.executable, __file__, *map(str, command)], env=environment, check=True)
 
 
 def main() -> None:
-    """Makes corpora in both formats and measures both versions on them."""
+    """Writes a corpus for each version, and measures both versions."""
     if len(sys.argv) > 1 and sys.argv[1].startswith("_"):
         name, run, *rest = sys.argv[1:]
         if name == "_make":

@@ -4,23 +4,24 @@
     python benchmarks/gpu.py --device cpu --tiny            # a quick run that only shows that it works
 
 Weights and tokens are random. The teacher has the shape of SmolLM2-135M: vocabulary 49,152, width 576, 30 layers. The
-student has six such layers. A row has 64 prompt tokens and 193 completion tokens. Arms take turns, and every second
-round runs them in reverse order. The first round is a warm-up and does not count. Values are medians over the rounds,
-with the lowest and highest in brackets. Ratios compare with cross-entropy in the same round.
+student has six such layers. A row has 64 prompt tokens and 193 completion tokens. The arms run one after the other in
+each round, and every second round has the reverse order. The first round is a warm-up and does not count. Values are
+medians over the rounds, with the lowest and highest value in brackets. A ratio compares an arm with the arm
+cross-entropy in the same round.
 
-The first table measures the loss alone. A measurement begins with hidden states and ends with the gradients of the
-hidden states and of the output layer's weight. The table shows milliseconds for forward and backward, and peak memory
-minus the memory held before the measurement. "whole" computes all logits and calls torch. The other arms use
-`distill.output_layer.through_head` with two sizes of chunk: the default, and four times the default.
+The first table measures the loss alone: it is computed from hidden states, with gradients of the hidden states and of
+the output layer's weight. The table shows milliseconds for forward and backward, and peak memory minus the memory in
+use before the measurement. The arm "whole" computes all logits and calls torch. The other arms use
+`distill.output_layer.through_head` with two chunk sizes: the default, and four times the default.
 
 The second table measures whole steps of `distill.loop.fit`: batch from memory, forward, backward, clipping, AdamW. The
 first step is left out, because it allocates the optimizer's state. The table shows completion tokens a second, and peak
-memory with weights, gradients and AdamW's moments. "torch, whole logits" is a plain trainer: stock attention without a
-mask, and all completion logits at once.
+memory with weights, gradients and AdamW's moments. The arm "torch, whole logits" is a plain trainer: it uses torch's
+attention without a mask, and computes all completion logits at once.
 
-Precisions: float32; tf32, which is float32 with 10-bit mantissas in matrix products; bfloat16, which is autocast with a
-teacher in bfloat16. The option --profile adds the share of a step in which the GPU computes, the kernels that take most
-time, and the lines at which the host waits for the GPU.
+There are three precisions: "float32"; "tf32", which is float32 with 10-bit mantissas in matrix products; and
+"bfloat16", which is autocast with a teacher in bfloat16. The option --profile also prints the share of a step in which
+the GPU computes, the kernels that take most time, and the lines at which the host waits for the GPU.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def reset_peak(device: torch.device) -> int:
-    """The bytes in use now. Starts a new count of the peak."""
+    """Returns the bytes in use, and resets the peak."""
     if device.type != "cuda":
         return 0
     torch.cuda.reset_peak_memory_stats(device)
@@ -199,7 +200,7 @@ def print_losses(precision: str, tokens: int, options: argparse.Namespace, devic
 
 
 class Plain(Objective):
-    """Cross-entropy as a plain trainer computes it. All rows must have the same length."""
+    """Cross-entropy in the way of a plain trainer. All rows must have the same length."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -229,13 +230,13 @@ class Clock(Progress):
 
 
 def batches_of(options: argparse.Namespace, kind: str, count: int = 2) -> list[list[Text]]:
-    """Batches of random rows with targets of one kind, or without targets for ''."""
+    """Batches of random rows with targets of kind `kind`. If `kind` is empty, there are no targets."""
     rng, size, rows = np.random.default_rng(0), options.vocabulary, []
     for number in range(count * options.rows):
         prompt, completion = (rng.integers(0, size, n).tolist() for n in (options.prompt, options.completion))
         target: logits.Target | None = None
         if kind == "sampled":
-            # A third of the draws are the most likely id, as with a real model.
+            # A third of the draws are the most likely id, as is typical of a real model.
             drawn_TN = rng.integers(0, size, (len(completion), DRAWS), dtype=np.int32)
             drawn_TN[:, : DRAWS // 3] = np.array(completion)[:, None]
             target = logits.count_draws(drawn_TN)
@@ -353,10 +354,10 @@ def print_steps(precision: str, options: argparse.Namespace, device: torch.devic
 
 
 def print_profile(name: str, seconds: float, trained: Callable[[int], Any], device: torch.device) -> None:
-    """Prints how long the device computes in one step, and with which kernels.
+    """Prints the time that the device computes in one step, and the kernels that take most time.
 
-    The time of a step is half the difference between a fit of 4 steps and a fit of 2 steps. `seconds` is the length of
-    a step without the profiler.
+    The device's time in a step is half the difference between a fit of 4 steps and a fit of 2 steps. `seconds` is the
+    duration of a step without the profiler.
     """
     from torch.profiler import ProfilerActivity, profile
 

@@ -2,7 +2,7 @@
 
     python benchmarks/logits_size.py
 
-The benchmark writes shards (Parquet, zstd) with the package's own code, for top-k with k = 20, 64 and 128 and for 50
+With the package's own code, the benchmark writes shards (Parquet, zstd) of top-k with k = 20, 64 and 128, and of 50
 draws. For comparison it writes the same top-k as flat lists of int32 and float16, as nested dictionaries and as JSON.
 """
 
@@ -29,7 +29,9 @@ ROWS = 96
 
 
 def completions(spec: logits.LogitsSpec) -> list:
-    """Replies of the demo's teacher to the first seeds of the reasoning task, with distributions as `spec` says."""
+    """Replies of the demo's teacher to the first seeds of the task `reasoning`, with the distributions that `spec`
+    describes.
+    """
     prompt = load_prompt(RECIPE.prompts, RECIPE.task)
     seeds = load_seeds(RECIPE.seeds, RECIPE.split, prompt.question)[:ROWS]
     sampling = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 48}
@@ -50,7 +52,7 @@ def on_disk(table: pa.Table, **options: object) -> int:
 
 
 def shard_size(spec: logits.LogitsSpec, replies: list) -> tuple[int, float]:
-    """(bytes on disk, tokens a second) of a shard that `corpus.commit` writes and `logits.read` reads back."""
+    """Returns (bytes on disk, tokens a second) of a shard that `corpus.commit` writes and `logits.read` reads back."""
     meta = logits.meta(spec, TEACHER.identity["vocab_size"], "teacher", "tokenizer")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

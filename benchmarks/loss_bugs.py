@@ -1,10 +1,10 @@
-"""Plants nineteen bugs, one at a time, in a copy of the source, and shows that the test of each bug fails.
+"""Plants nineteen bugs, one at a time, in a copy of the source, and checks that the test of each bug fails.
 
     python benchmarks/loss_bugs.py [--only 07 13]        # or: make loss-bugs
 
 A bug is a list of (file, old text, new text). The old text must occur exactly once in the file. If the old text is
-missing, the source has changed and the bug must be adapted. The exit status is 1 if a test passes with its bug or fails
-without a bug.
+missing, the source has changed, and the entry in BUGS must be adapted. The exit status is 1 if a test passes with its
+bug or fails without a bug.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ BUGS: dict[str, list[tuple[str, str, str]]] = {
 
 
 def plant(folder: Path, bug: list[tuple[str, str, str]]) -> None:
-    """Replaces the texts of a bug in the copy. Exits if an old text does not occur exactly once."""
+    """Replaces the old texts of a bug in the copy. Exits if an old text does not occur exactly once."""
     for name, text, instead in bug:
         path = folder / name
         source = path.read_text()
@@ -143,7 +143,7 @@ def plant(folder: Path, bug: list[tuple[str, str, str]]) -> None:
 
 
 def run(numbers: list[str] | None, bug: list[tuple[str, str, str]]) -> tuple[int, str]:
-    """(pytest's exit status, output) for the tests of some bugs, or for all tests, in a fresh copy of the source."""
+    """Runs the tests of some bugs (or all) in a new copy of the source. Returns (exit status of pytest, output)."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part in COPIED:
@@ -166,7 +166,7 @@ def run(numbers: list[str] | None, bug: list[tuple[str, str, str]]) -> tuple[int
                 import distill
 
                 if not str(distill.__file__).startswith(str(folder)):
-                    status = 90  # the tests did not import the copy
+                    status = 90  # the tests imported another source than the copy
             os._exit(int(status))
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         return status, log.read_text()
@@ -176,7 +176,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", help="the numbers of the bugs to plant, such as 07 13")
     only = parser.parse_args().only
-    torch.set_num_threads(1)  # a forked child would wait for the threads of its parent
+    torch.set_num_threads(1)  # with more threads, a forked child would wait for threads that only its parent has
     chosen = {name: bug for name, bug in BUGS.items() if not only or name[:2] in only}
     status, log = run(only, [])
     if status != 0:

@@ -1,12 +1,13 @@
-"""Compares memory and time of the loss with all logits at once and with one chunk at a time, forward and backward.
+"""Measures memory and time of the loss, forward and backward: for all logits at once, and for one chunk at a time.
 
     python benchmarks/losses.py [--tokens 2048] [--vocabulary 49152] [--width 576] [--compiled]
 
-Each measurement runs in a process of its own, which creates hidden states and the output layer's weight and runs one
-pass to warm up. Further passes are timed in processor seconds, so that other programs do not count. Memory is the
-process's peak minus the memory held before the loss, and includes the gradient of the weight. "whole" computes the
-logits of all tokens and calls `distill.losses.divergence`. "chunked" uses `distill.output_layer.through_head`. The
-option --compiled adds "whole" through `torch.compile`. The first pass compiles and is not part of the time.
+Each measurement runs in a separate process. The process creates random hidden states and an output weight, and computes
+loss and gradients once as a warm-up. The process then repeats this computation and measures its CPU time, on which
+other programs have little effect. Memory is the process's peak minus the memory in use before the loss; it includes the
+gradient of the weight. The arm "whole" computes the logits of all tokens and calls `distill.losses.divergence`. The arm
+"chunked" uses `distill.output_layer.through_head`. The option --compiled adds the arm "whole" with `torch.compile`,
+which compiles during the warm-up.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ KEPT, PASSES = 50, 2
 
 
 def target_of(kind: str, tokens: int, vocabulary: int) -> losses.Target:
-    """Random targets of one kind. Dense targets have the type float16, as on disk."""
+    """Random targets of kind `kind`. Dense targets are float16."""
     ids = torch.rand(tokens, 4 * KEPT).topk(KEPT).indices * (vocabulary // (4 * KEPT))
     if kind == "labels":
         return losses.Labels(ids[:, 0])
@@ -52,7 +53,7 @@ def peak() -> float:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, float]:
-    """Median processor seconds of a pass, MiB above the memory held before, and loss and gradient norm as a check."""
+    """Median CPU seconds of a pass, MiB above the memory in use before, and loss and gradient norm as a check."""
     torch.manual_seed(0)
     hidden = torch.randn(arguments.tokens, arguments.width).requires_grad_()
     weight = (torch.randn(arguments.vocabulary, arguments.width) / arguments.width**0.5).requires_grad_()

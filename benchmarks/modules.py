@@ -17,7 +17,7 @@ ENDINGS = (".py", ".j2")
 
 
 class Hit(NamedTuple):
-    """One place that structure.py counts."""
+    """One place in the code that structure.py counts."""
 
     path: str
     line: int
@@ -76,7 +76,9 @@ def parse(sources: Mapping[str, str]) -> dict[str, Module]:
 
 
 def imported(node: ast.AST) -> Iterator[tuple[str, str, str]]:
-    """(local name, module, name in the module) for each name that a statement imports. `import x` gives (x, x, '')."""
+    """Yields (local name, module, name in the module) for each name that a statement imports. `import x` gives (x, x,
+    '').
+    """
     if isinstance(node, ast.Import):
         yield from ((alias.asname or alias.name, alias.name, "") for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
@@ -90,7 +92,7 @@ def file_of(dotted: str, modules: Modules) -> str:
 
 
 def definition(name: str, module: Module, modules: Modules) -> tuple[Module, ast.expr] | None:
-    """(module, value) of a global name: the module that assigns it, and the expression that is assigned."""
+    """Returns (module, value) of a global name: the module that assigns the name, and the assigned expression."""
     for _ in range(4):
         if name in module.names:
             return module, module.names[name]

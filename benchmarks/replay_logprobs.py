@@ -2,12 +2,12 @@
 
     python benchmarks/replay_logprobs.py [--rows 512] [--tokens 128] [-k 64] [--repeats 5]
 
-The outputs have the type that the engine returns, vLLM's FlatLogprobs. The outputs hold random peaked distributions
-over SmolLM2's vocabulary. The first part sends the outputs through the steps of `generate`: conversion to arrays, top-k
-with residual mass, encoding, Parquet with fsync. The first part prints CPU microseconds a token for each step, and the
-rate of all steps in one process with one thread. The second part sends the same outputs through `generate` itself, with
-seeds, prompts, text, rows, manifest and card. The model does not run, because on a small machine the model's time would
-hide the time of this code.
+The model does not run, because on a small machine its time would hide the time of synthgen's code. Random outputs take
+its place: peaked distributions over SmolLM2's vocabulary, in the type that vLLM's engine returns (FlatLogprobs). The
+first part runs the steps of `generate` that process such outputs: conversion to arrays, top-k with residual mass,
+encoding, and Parquet with fsync. The first part prints the CPU microseconds a token of each step, and the rate of all
+steps in one process with one thread. The second part runs `generate` itself on the same outputs, with seeds, prompts,
+text, rows, manifest and card.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def recorded(rows: int, tokens: int, k: int, rng: np.random.Generator) -> list[F
 
 
 def once(flats: list[FlatLogprobs], k: int, folder: Path) -> dict[str, tuple[float, float]]:
-    """(CPU seconds, wall seconds) of each step."""
+    """Returns (CPU seconds, wall seconds) of each step."""
     spec = logits.LogitsSpec("topk", k=k)
     meta = logits.meta(spec, VOCABULARY, "teacher@revision", "tokenizer")
     corpus.claim(folder, {"benchmark": "replay"}, "replay")
@@ -86,7 +86,7 @@ def once(flats: list[FlatLogprobs], k: int, folder: Path) -> dict[str, tuple[flo
 
 
 class _Recorded(Engine):
-    """An engine that returns recorded outputs at once."""
+    """An engine that returns recorded outputs without delay."""
 
     def __init__(self, flats: list[FlatLogprobs]) -> None:
         super().__init__({})
@@ -103,7 +103,7 @@ class _Recorded(Engine):
 
 
 def whole(flats: list[FlatLogprobs], tokens: int, k: int, folder: Path) -> tuple[float, float]:
-    """(CPU seconds, wall seconds) of `generate`: seeds, prompts, text, rows, logits, Parquet, manifest and card."""
+    """Returns (CPU seconds, wall seconds) of the whole stage `generate`."""
     seeds = [{"id": f"q{i}", "question": f"Tell me a long story about the number {i}."} for i in range(len(flats))]
     (folder / "seeds.jsonl").write_text("".join(json.dumps(seed) + "\n" for seed in seeds))
     (folder / "user.j2").write_text("{{ question }}\n")

@@ -2,19 +2,21 @@
 
     python benchmarks/rivals.py [--requests 5000] [--latency 0.2] [--in-flight 50 200 500] [--repeat 3] [--tools …]
 
-Each tool has an environment of its own under .venv-rivals/ and runs with an empty home folder. A missing environment is
-created: this downloads packages and takes some minutes. Each tool has its fastest documented settings, which are in
-`rivals/ask_NAME.py` and printed below the table. The server is tests/support/server.py in a process of its own. Tools
-take turns. The first number of --in-flight is measured --repeat times, and the other numbers are measured once.
+Each tool has its own environment under .venv-rivals/ and runs with an empty home folder. A missing environment is
+created, which downloads packages and takes some minutes. Each tool has its fastest documented settings, which are in
+`rivals/ask_NAME.py` and are printed below the table. The server is tests/support/server.py in a separate process. The
+tools take turns. The first number of --in-flight is measured --repeat times, and the other numbers are measured once.
 
-- s: the time from the call of the tool until the call returns with all rows on the disk. The rows are read back and
-  counted afterwards. What the tool starts or loads during the call counts: worker processes, health checks, statistics.
+- s: the time from the call of the tool until the call returns with all rows on the disk. The time includes everything
+  that the tool starts or loads during the call, such as worker processes, health checks and statistics. The rows are
+  read back and counted after this time.
 - before: the time before the call, in which the tool is imported and its objects are created.
 - rate / ideal: the ideal time is requests / in flight × latency, and this column is the ideal time divided by s.
-- server's side: the ideal time divided by the time from the server's first request to the server's last answer. This
-  column leaves out the time to start and to finish.
+- server's side: the ideal time divided by the time from the first request that the server receives to its last answer.
+  This column leaves out the tool's time to start and to finish.
 - CPU: user and system time of the tool's process tree during the call, without the server.
-- MB: the largest sum of the proportional set sizes of the process tree, measured twice a second.
+- MB: the peak memory of the process tree. The memory is the sum of proportional set sizes (PSS), measured twice a
+  second.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from support.serving import KEY, Serving  # noqa: E402
 
 HOMES = ROOT / ".venv-rivals"
-LIMIT = 900  # seconds after which a run is ended
+LIMIT = 900  # seconds after which a run is stopped
 # The packages that pip installs. distilabel imports requests but does not declare it as a dependency.
 TOOLS = {
     "synthgen": [],
@@ -58,14 +60,14 @@ class Run:
 
     tool: str
     in_flight: int
-    reached: int  # the most requests in flight that the server saw
+    reached: int  # the maximum number of requests in flight, counted by the server
     requests: int
-    rows: int  # different questions with an answer
-    twice: int  # rows whose question already had an answer
+    rows: int  # number of different questions that have an answer
+    twice: int  # number of rows whose question already had an answer
     ideal_s: float
     seconds: float
-    server_s: float  # time from the server's first request to the server's last answer
-    before_s: float  # time before the call: imports and objects
+    server_s: float  # time from the first request that the server receives to its last answer
+    before_s: float  # time before the call, for imports and to create objects
     cpu_s: float
     peak_mb: float
     settings: str
@@ -77,7 +79,7 @@ class Broken(Exception):
 
 
 def install(tool: str) -> Path:
-    """The Python of the tool's environment, which is created if it is missing. Raises Broken with pip's last line."""
+    """The Python of the tool's environment. Creates a missing environment. Raises Broken with the last line of pip."""
     if tool == "synthgen":
         compile_all(Path(sys.executable))
         return Path(sys.executable)
@@ -97,7 +99,7 @@ def install(tool: str) -> Path:
 
 
 def compile_all(python: Path) -> None:
-    """Compiles an environment's packages and synthgen to bytecode, so that no run spends time on it."""
+    """Compiles an environment's packages and synthgen to bytecode, so that no run spends time on compiling."""
     places = [*python.parent.parent.glob("lib/*/site-packages"), ROOT / "synthgen", ROOT / "benchmarks" / "rivals"]
     command = [str(python), "-m", "compileall", "-q", "-j", "0", *map(str, places)]
     # Errors are ignored: some packages contain files for other versions of Python.
@@ -112,7 +114,7 @@ def version(tool: str, python: Path) -> str:
 
 
 def measure(tool: str, python: Path, requests: int, in_flight: int, latency: float) -> Run:
-    """Runs a tool once, with a new server and an empty home folder. Raises Broken."""
+    """Runs a tool once, with a new server and an empty home folder. Raises Broken when the tool does not finish."""
     folder = Path(tempfile.mkdtemp(prefix=f"rivals-{tool}-"))
     server = Serving(latency=latency)
     try:
@@ -159,9 +161,10 @@ def measure(tool: str, python: Path, requests: int, in_flight: int, latency: flo
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """The environment variables of a run: home and caches in its folder; no viewer, telemetry or downloads.
+    """The environment variables of a run: home and caches are in its folder, and viewer, telemetry and downloads are
+    off.
 
-    Curator and DataDesigner count tokens with a tokenizer that one of Curator's dependencies brings.
+    Curator and DataDesigner count tokens with a tokenizer file that one of Curator's dependencies contains.
     """
     tokenizers = sorted((HOMES / "curator").glob("lib/*/site-packages/litellm/litellm_core_utils/tokenizers"))
     return {
@@ -217,7 +220,7 @@ def _last_line(text: str) -> str:
 
 
 def row(runs: list[Run], name: str) -> str:
-    """One line of the table: medians over the runs, with the range of the seconds."""
+    """One line of the table: medians over the runs, with the lowest and highest seconds."""
     first = runs[0]
     middle = {
         f: statistics.median(getattr(run, f) for run in runs) for f in vars(first) if f not in ("tool", "settings")

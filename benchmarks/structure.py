@@ -1,10 +1,11 @@
-"""Counts what makes the code hard to change, in a git revision and in the working tree.
+"""Counts features that make the code hard to change, in a git revision and in the working tree.
 
     python benchmarks/structure.py [REVISION] [--list] [--check]
 
 The default revision is 199c186, which is read with `git archive`. Only `synthgen/` and `distill/` are counted. `--list`
-prints every hit as path:line. `--check` exits with 1 if the working tree exceeds a limit. The limits are: no
-comparison, at most half of the revision's `Any`, no module, function or parameter list that is too long, and no circle.
+prints every hit as path:line. `--check` exits with 1 if the working tree exceeds a limit. The limits are: no comparison
+(1), at most half as many `Any` as the revision has (2), no module, function, parameter list or call that is too long
+(3), and no circle (4).
 
 1. Comparisons with the name of a strategy, an engine or a kind of student, outside the table that owns the name.
    - The names are the keys of STRATEGIES, ENGINES and KINDS, and the members of three kinds of Literal: the alias
@@ -15,24 +16,25 @@ comparison, at most half of the revision's `Any`, no module, function or paramet
      is Class` with a section class that belongs to some entries of a table but not to all.
    - Constants, local variables and loop variables are replaced by the values assigned to them.
    - Words such as 'score' or 'sentence' have other meanings too. So a comparison counts only if the variable,
-     attribute, key or function on the other side is named after the table. A name with `strateg` in it stands for
-     strategies, one with `engine` for engines, and one with `kind` or `student` for kinds of student. `request.kind ==
-     "score"` does not count, because no kind of student is called score.
+     attribute, key or function on the other side is named after the table. Such a name contains `strateg` for
+     strategies, `engine` for engines, and `kind` or `student` for kinds of student. `request.kind == "score"` does not
+     count, because no kind of student is called score.
    - A Literal does not count. The file of the table does not count. A module may name its own entries. A module owns an
-     entry if the entry contains "module:function" with the module's name, or if the module has the name of the entry
-     and lies in the folder for such modules.
+     entry if the entry names a function of the module as "module:function". A module also owns an entry if it has the
+     entry's name and is in the folder for such modules.
    - 199c186 has no tables. In 199c186 these files are treated as the tables: synthgen/generate/catalogue.py and
      synthgen/steps.py, synthgen/teachers/__init__.py, distill/train.py.
-   - The script does not detect `startswith`, regular expressions, or tests of other attributes that tell entries apart.
+   - The script does not detect `startswith`, regular expressions, or tests of other attributes that differ between
+     entries.
 2. `Any` in annotations. Every occurrence counts, also inside `dict[str, Any]`. An alias that contains Any counts each
-   time an annotation uses the alias. Any inside `np.ndarray[...]` is counted in a row of its own, because it only means
-   that the shape or the number type of an array is not stated.
+   time an annotation uses the alias. Any inside `np.ndarray[...]` is counted in a separate row, because it only means
+   that the annotation does not state the shape or the dtype of an array.
 3. Modules over 400 lines, functions over 60 lines (decorators do not count), and parameter lists and calls with more
    than 6 positional parameters or arguments. `self` and `cls` do not count, and `*rest` counts as one. Click passes the
-   parameters of a command by keyword, so commands are counted in a row of their own without a limit.
+   parameters of a command by keyword, so commands are counted in a separate row without a limit.
 4. Circles: groups of files that import each other, directly or through others. The first row follows imports at the top
    of modules. The second row also follows imports inside functions. The third row also follows imports under
-   TYPE_CHECKING. An import of a module in a package does not count as an import of the package's `__init__.py`.
+   TYPE_CHECKING. An import of a module does not count as an import of the `__init__.py` of its package.
 """
 
 from __future__ import annotations
@@ -100,7 +102,7 @@ def _annotations(tree: ast.Module) -> Iterator[ast.expr]:
 def _any_in(
     node: ast.AST, module: Module, aliases: set[tuple[str, str]], row: str = ANY
 ) -> Iterator[tuple[ast.AST, str]]:
-    """(node, row) for each Any below a node and each use of an alias that contains Any."""
+    """Yields (node, row) for each Any below a node, and for each use of an alias that contains Any."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         try:
             node = ast.parse(node.value, mode="eval").body  # an annotation in quotes
@@ -122,7 +124,7 @@ def _any_in(
 
 
 def _meant(node: ast.AST, module: Module) -> tuple[str, str]:
-    """(path, name) of the definition that a name in an annotation refers to."""
+    """Returns (path, name) of the definition to which a name in an annotation refers."""
     if isinstance(node, ast.Attribute):
         return module.imports.get(last_name(node.value), ("", ""))[0], node.attr
     path, name = module.imports.get(last_name(node), (module.path, ""))
@@ -130,7 +132,7 @@ def _meant(node: ast.AST, module: Module) -> tuple[str, str]:
 
 
 def _aliases(modules: Modules) -> set[tuple[str, str]]:
-    """(path, name) of each type alias, NewType or subclass whose definition contains Any."""
+    """Returns (path, name) of each type alias, NewType or subclass whose definition contains Any."""
     aliases: set[tuple[str, str]] = set()
     for _ in range(4):  # repeated, because an alias may use another alias
         for module in modules.values():
@@ -194,7 +196,7 @@ def circles(modules: Modules) -> Iterator[tuple[str, Hit]]:
 
 
 def _imports(module: Module, modules: Modules) -> Iterator[tuple[str, int]]:
-    """(path, where) for each import of a module of the packages.
+    """Yields (path, where) for each import of a module of the two packages.
 
     `where` is 0 at the top of the file, 1 inside a function and 2 under TYPE_CHECKING.
     """

@@ -1,16 +1,17 @@
-"""Measures bytes a token for each kind of stored target, and the angle between the target's and the exact gradient.
+"""Measures bytes a token of each kind of stored target, and the angle between its gradient and the exact gradient.
 
     python benchmarks/targets.py [--tokens 400]
 
 The distributions are those of the demo's teacher on its own replies to the reasoning seeds. The first student has half
 of the teacher's layers, and its distributions are far from the teacher's. The second student has all layers but two,
-and its distributions are close to the teacher's. Every target is written to a shard and read back, and goes through the
-package's loss. Bytes are those of a Parquet shard with zstd.
+and its distributions are close to the teacher's. Every target is written to a Parquet shard with zstd, read back, and
+used in the package's loss. Bytes are those of the shard.
 
-The angle lies between two gradients with respect to the logits: the gradient of the loss on the target, and the
-gradient of the full KL. One column is the angle of gradients summed over all tokens, as in a training step. The other
-column is the mean angle of single tokens. "renormalized" is top-k as other tools use it: the kept ids are scaled to sum
-to one, the student's softmax is over the whole vocabulary, and there is no residual mass.
+The angle is between two gradients with respect to the logits: the gradient of the loss on the target, and the gradient
+of the full KL. In one column the gradients are summed over all tokens, as in a training step. The other column is the
+mean of the angles at single tokens. In rows called "renormalized", the top-k is used as in other tools: the
+probabilities of the kept ids are scaled to sum to one, the student's softmax is over the whole vocabulary, and there is
+no residual mass.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ from synthgen.requests import Request
 from synthgen.seeds import load_seeds
 from synthgen.teachers.transformers import LocalModel
 
-CHUNK = 32  # how many tokens have their full distributions in memory at once
+CHUNK = 32  # number of tokens whose full gradients are in memory at once
 
 
 def distributions(teacher: LocalModel, tokens: int) -> tuple[torch.Tensor, dict[str, torch.Tensor], list[int]]:
-    """(teacher's log-probabilities (N, V), logits (N, V) of each student, number of tokens of each row)."""
+    """Returns (teacher's log-probabilities (N, V), logits (N, V) of each student, number of tokens of each row)."""
     recipe = load_recipe("reasoning")
     prompt = load_prompt(recipe.prompts, recipe.task)
     seeds = load_seeds(recipe.seeds, recipe.split, prompt.question)[: 2 + tokens // 40]
@@ -68,7 +69,7 @@ def distributions(teacher: LocalModel, tokens: int) -> tuple[torch.Tensor, dict[
 
 
 def stored(logp_NV: torch.Tensor, rows: list[int], spec: logits.LogitsSpec) -> tuple[Target, float]:
-    """(target read back from a shard, bytes a token of the shard on disk)."""
+    """Returns (target read back from a shard, bytes a token of the shard on disk)."""
     meta = logits.meta(spec, logp_NV.shape[-1], "teacher", "tokenizer")
     targets: list[logits.Target] = []
     for row, part in enumerate(logp_NV.split(rows)):
@@ -95,12 +96,12 @@ def gradients(z_NV: torch.Tensor, target: Target) -> torch.Tensor:
 
 
 def renormalized(target: TopK) -> Target:
-    """The target with the kept ids scaled to sum to one."""
+    """The target with the probabilities of the kept ids scaled to sum to one."""
     return Sampled(target.ids_NK, target.logp_NK.softmax(-1))
 
 
 class Angles:
-    """Adds up gradients over chunks of tokens and computes their angles."""
+    """Sums gradients over chunks of tokens, and computes the angles between the target's and the exact gradients."""
 
     def __init__(self, vocabulary: int) -> None:
         self.ours, self.full = torch.zeros(vocabulary).double(), torch.zeros(vocabulary).double()
@@ -113,7 +114,7 @@ class Angles:
         self.each += _degrees((a * b).sum(-1), a.square().sum(-1), b.square().sum(-1)).tolist()
 
     def summary(self) -> tuple[float, float]:
-        """Angles in degrees: (angle of the summed gradients, mean angle of single tokens)."""
+        """Returns two angles in degrees: that of the summed gradients, and the mean of the angles at single tokens."""
         a, b = self.ours, self.full
         return float(_degrees(a @ b, a @ a, b @ b)), float(np.mean(self.each))
 

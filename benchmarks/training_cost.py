@@ -1,20 +1,21 @@
-"""Measures the cost of training on stored distributions, beside plain cross-entropy and beside TRL with a live teacher.
+"""Measures the cost of training on stored distributions, compared with cross-entropy and with TRL and a live teacher.
 
     python benchmarks/training_cost.py [--rows 48] [--steps 8] [--pairs 5] [--arms cross-entropy sampled topk trl]
 
 The demo's teacher answers the shipped instructions once for each kind of stored target. Then every arm trains the same
-student (six of the teacher's layers) on the same batches of eight rows. Each measurement runs in a process of its own,
-and arms take turns. The benchmark measures completion tokens a second and CPU time over the steps after the first, and
-the peak memory of the process (VmHWM). Intervals are bootstraps of the ratio to cross-entropy over the rounds.
+student (six of the teacher's layers) on the same batches of eight rows. Each measurement runs in a separate process,
+and the arms take turns. The benchmark measures completion tokens a second and CPU time over the steps after the first,
+and the peak memory of the process (VmHWM). Intervals are from a bootstrap over the rounds of the ratio to
+cross-entropy.
 
-The arm "trl" is TRL's GKDTrainer with a live teacher, in an environment of its own under .venv-rivals/. The settings
-are lmbda 0 (the tokens of the corpus), beta 0 (forward KL) and no gradient checkpointing. TRL's stable
-DistillationTrainer is not used, because it trains on text that it generates. The loss of TRL's first batch is compared
-with the package's KL over the full vocabulary.
+The arm "trl" is TRL's GKDTrainer with a live teacher, in a separate environment under .venv-rivals/. Its settings are
+lmbda 0 (train on the tokens of the corpus), beta 0 (forward KL) and no gradient checkpointing. TRL's stable
+DistillationTrainer is not used, because it trains on text that it generates. TRL's loss on the first batch is printed
+beside the package's KL over the full vocabulary.
 
 Two more arms can be named: --arms cross-entropy sampled hidden stored. "hidden" adds the hidden states of a live
-teacher. "stored" reads the same hidden states from disk and has no teacher in memory. The hidden states are written
-before the rounds, and that time is not counted.
+teacher. "stored" reads the same hidden states from disk and has no teacher in memory. The time to write the hidden
+states, before the rounds, is not counted.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ KINDS = {"sampled": {"kind": "sampled", "draws": 50}, "topk": {"kind": "topk", "
 
 
 def corpus(kind: str, rows: int, folder: Path) -> Path:
-    """A curated run of the shipped instructions with one kind of logits."""
+    """Makes a curated run of the shipped instructions with one kind of logits."""
     import synthgen
     from synthgen.recipe import Recipe
 
@@ -85,7 +86,7 @@ def train_arm(arm: str, run: Path, steps: int) -> dict[str, Any]:
         return [data.examples[i] for i in batch_rows(step, len(data.examples), section.batch_size, section.seed)]
 
     model = decoder(recipe.train.student, teacher, 0).model
-    if arm == "export":  # writes what TRL needs: student and teacher as folders, rows as token ids
+    if arm == "export":  # writes the inputs of TRL: student and teacher as folders, rows as token ids
         model.save_pretrained(run / "student-0")
         teacher.model.save_pretrained(run / "teacher")
         for name in ("student-0", "teacher"):

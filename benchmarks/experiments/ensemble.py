@@ -1,11 +1,11 @@
-"""Experiment: do two teachers teach more than the better one of them?
+"""Experiment: does a student learn more from two teachers than from the better one of them?
 
     python benchmarks/experiments/ensemble.py          # then run tables.py for the tables
 
-The distributions of both teachers are merged over the whole vocabulary, by arithmetic mean or by log-opinion pool. The
+The distributions of two teachers are merged over the whole vocabulary, by arithmetic mean or by log-opinion pool. The
 students learn by forward KL. The setting is that of logits.py. In the arm `full` of logits.py, the student learns from
-the first teacher alone. Agreement and KL are measured against the first teacher, so they favor the arm `full`. Compare
-the arms by their loss.
+the first teacher alone. Agreement and KL are measured against the first teacher, so they favor the arm `full`. Only the
+losses can be compared.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ARMS = ("mean", "pool", "second")
 
 @functools.cache
 def logp(number: int) -> dict[str, torch.Tensor]:
-    """A teacher's log-probabilities (56, V) for each window, in float16. Computed once for all arms and seeds."""
+    """A teacher's log-probabilities (56, V) for each window, in float16. The result is kept for all arms and seeds."""
     return {str(n): z.half() for n, z in enumerate(distributions.__wrapped__(number, "student"))}
 
 

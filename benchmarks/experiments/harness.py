@@ -1,9 +1,10 @@
-"""Shared by all experiments: small Llama models, training with the package's loop, and result files.
+"""Functions that all experiments use: small Llama models, training with the package's loop, and result files.
 
     run("logits", ARMS, lambda arm, seed: {"items": {...}, ...})
 
-Each arm with each seed writes one file, `results/<name>/<arm>-<seed>.json`, and runs only if the file is missing. A
-file holds one number for each held-out item (a text or a problem) and each measure. tables.py reads the files.
+Each arm writes one file for each seed, `results/<name>/<arm>-<seed>.json`. If the file exists, the arm is not run for
+this seed. For each measure, a file holds one number for each held-out item (a text or a problem). tables.py reads the
+files.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def llama(vocabulary: int, width: int, layers: int, heads: int, seed: int, eos: 
 
 
 def as_teacher(model: Any, tokenizer: Any, batch_size: int = 128) -> LocalModel:
-    """The model as a teacher of the package."""
+    """The model as a teacher of the class `LocalModel`."""
     identity = {"vocab_size": model.config.vocab_size, "revision": "", "tokenizer": ""}
     return LocalModel(model.eval().requires_grad_(False), tokenizer, identity, batch_size)
 
@@ -67,13 +68,15 @@ def parameters(model: Any) -> int:
 
 
 def section_of(steps: int, batch_size: int, seed: int, **keys: Any) -> TrainSection:
-    """A recipe's `train` section with the given keys."""
+    """The section `train` of a recipe, with the given keys."""
     values = {"learning_rate": 2e-3, "kd_weight": 1.0, "save_steps": 1 << 20, "baseline": False, **keys}
     return TrainSection.model_validate({"max_steps": steps, "batch_size": batch_size, "seed": seed, **values})
 
 
 def train(objective: Objective, batch_of: Callable[[int], list[Any]], section: TrainSection) -> dict[str, Any]:
-    """Trains with the package's loop. Returns steps, tokens, seconds, and mean metrics of the last 5% of the steps."""
+    """Trains with the package's loop. Returns the steps, tokens and seconds, and the mean metrics of the last 5% of
+    steps.
+    """
     steps = section.max_steps or 0
     with tempfile.TemporaryDirectory() as folder:
         accelerator = accelerator_of(section, torch.device("cpu"), Path(folder))
@@ -115,7 +118,7 @@ def run(
 
 
 def cached(name: str, make: Callable[[], Any]) -> Any:
-    """Loads a model from `CACHE`. If the model is missing there, `make` is called and the result is saved."""
+    """Loads a model from `CACHE`. If `CACHE` does not have the model, it is made with `make` and saved there."""
     folder = CACHE / name
     if not (folder / "config.json").exists():
         temporary = folder.with_name(f"{durable.TEMPORARY}{name}")
@@ -125,5 +128,5 @@ def cached(name: str, make: Callable[[], Any]) -> Any:
 
 
 def read(name: str, arm: str, seed: int) -> dict[str, Any]:
-    """The result file of an arm and seed."""
+    """The content of the result file of an arm and seed."""
     return dict(json.loads((RESULTS / name / f"{arm}-{seed}.json").read_text()))

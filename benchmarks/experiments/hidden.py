@@ -1,4 +1,4 @@
-"""Experiment: do the teacher's hidden states or attention relations teach more than fifty draws alone?
+"""Experiment: do hidden states or attention relations of the teacher improve a student that learns from fifty draws?
 
     python benchmarks/experiments/hidden.py            # then run tables.py for the tables
 

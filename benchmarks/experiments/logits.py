@@ -1,4 +1,4 @@
-"""Experiment: hard labels, whole distributions, draws or top-k: which target teaches most?
+"""Experiment: from which target does a student learn most: hard labels, whole distributions, draws or top-k?
 
     python benchmarks/experiments/logits.py            # then run tables.py for the tables
 
@@ -37,13 +37,13 @@ from distill.targets.stored import FromStored
 from synthgen import logits
 from synthgen.lm.sampling import invert, top_k
 
-KEPT, DRAWS = 13, 50  # the top 13 ids take as many bytes as 50 draws
+KEPT, DRAWS = 13, 50  # 13 ids of a top-k take as many bytes as 50 draws
 ARMS = ("hard", "samples", "full", "sampled", "top-k", "top-k-renormalized")
 
 
 @functools.cache
 def stored(kind: str, size: int) -> tuple[list[Any], dict[str, Any], float]:
-    """(targets read back from Parquet, the metadata of the logits file, bytes a token)."""
+    """Returns (targets read back from Parquet, the metadata of the logits file, bytes a token)."""
     spec = logits.LogitsSpec(kind, **({"k": size} if kind == "topk" else {"draws": size}))
     meta = logits.meta(spec, VOCABULARY, "teacher", "tokenizer")
     targets: list[Any] = []
@@ -66,7 +66,7 @@ def stored(kind: str, size: int) -> tuple[list[Any], dict[str, Any], float]:
 def renormalized(targets: list[Any]) -> list[Any]:
     """Top-k targets scaled to sum to one, without residual mass, as other tools store them.
 
-    The package never stores top-k in this way. The function exists for comparison.
+    The package never stores top-k in this way. This function is only for comparison.
     """
     scaled = []
     for t in targets:

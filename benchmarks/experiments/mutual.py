@@ -2,9 +2,9 @@
 
     python benchmarks/experiments/mutual.py            # then run tables.py for the tables
 
-In the arm `mutual` the teacher learns from the student and from the text. In the arm `frozen` the teacher does not
-learn. The setting is that of logits.py. The arm `hard` of logits.py has no teacher. In this experiment, half of the
-student's loss is cross-entropy on the text.
+In the arm `mutual` the teacher learns from the student and from the text. In the arm `frozen` the teacher is not
+trained. In both arms, half of the student's loss is cross-entropy on the text. The setting is that of logits.py, whose
+arm `hard` has no teacher.
 """
 
 from __future__ import annotations

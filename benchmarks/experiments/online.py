@@ -1,8 +1,8 @@
-"""Experiment: should the student learn on the teacher's texts or on its own? The task is the running parity of 20 bits.
+"""Experiment: should a student learn on the teacher's texts or on its own texts? The task: running parity of 20 bits.
 
     python benchmarks/experiments/online.py            # then run tables.py for the tables
 
-All arms of a seed begin with the same weak student, which has just begun to do better than guessing.
+With the same seed, all arms start from the same weak student, which has just begun to do better than guessing.
 
 - `sft`: cross-entropy on the teacher's texts.
 - `offline`: the live teacher's distributions on the same texts.
@@ -39,7 +39,7 @@ LOSSES = {"on-policy-reverse": "reverse_kl", "on-policy-jsd": "jsd"}
 
 
 def gold() -> list[Text]:
-    """Every training string with its true running parities and answer."""
+    """Every training string, with its true running parities and its answer as the completion."""
     rows = []
     for n, b in enumerate(strings(BITS, TRAIN, TEST)[0]):
         prompt = [*b, ASK]
@@ -49,7 +49,7 @@ def gold() -> list[Text]:
 
 @functools.cache
 def teacher() -> LocalModel:
-    """A larger model trained on the true texts."""
+    """A model that is larger than the student, trained on the true texts."""
 
     def make() -> Any:
         larger = model(64, 4, seed=100)
@@ -71,19 +71,19 @@ def written() -> list[Text]:
 
 
 def batches(rows: list[Any], seed: int, batch: int = BATCH) -> Any:
-    """A function that returns the rows of a step, as in the package's training."""
+    """A function from a step number to the rows of that step, in the order of the package's training."""
     return lambda step: [rows[i] for i in Order(len(rows), batch, seed).rows(step)]
 
 
 def held_out(writer: LocalModel) -> dict[str, list[float]]:
-    """What `parity.right` measures on the held-out strings."""
+    """The measures of `parity.right` on the held-out strings."""
     bits = strings(BITS, TRAIN, TEST)[1]
     return right(writer, [[*b, ASK] for b in bits], bits, NEW)
 
 
 @functools.cache
 def weak(seed: int) -> Any:
-    """The student that all arms begin with, trained by cross-entropy until it does better than guessing."""
+    """The student from which all arms start, trained by cross-entropy until it does better than guessing."""
     student, loss = model(48, 2, seed), 1.0
     for number in range(40):
         if loss < ENOUGH:

@@ -28,7 +28,7 @@ class BitTokenizer:
 
 
 def strings(bits: int, train: int, test: int) -> tuple[list[list[int]], list[list[int]]]:
-    """(training strings, held-out strings): all different, and the same for every arm and seed."""
+    """Returns (training strings, held-out strings). All strings differ, and every arm and seed has the same strings."""
     order = np.random.default_rng(bits)
     distinct: dict[tuple[int, ...], None] = {}
     while len(distinct) < train + test:
@@ -56,8 +56,8 @@ def right(writer: LocalModel, asked: list[list[int]], bits: list[list[int]], new
     """Measures of greedy completions, one number for each string.
 
     `right`: 1 if the last token before the end is the parity. `ended`: 1 if the model wrote the end token. `length`:
-    the number of tokens. `links`: the share of running parities that are right, given the parity that the model wrote
-    before. `links` is empty where completions have no rationale.
+    the number of tokens. `links`: the share of running parities that follow correctly from the parity that the model
+    wrote before. `links` is an empty list for completions without a rationale.
     """
     replies = writer.complete(asked, ["0"] * len(asked), 0.0, new)
     last = [[t for t in r.token_ids if t != END][-1:] for r in replies]
@@ -70,6 +70,8 @@ def right(writer: LocalModel, asked: list[list[int]], bits: list[list[int]], new
 
 
 def links(tokens: list[int], bits: list[int]) -> float:
-    """The share of bits for which `tokens` has the right running parity, given the parity before it in `tokens`."""
+    """The share of bits whose running parity in `tokens` follows correctly from the running parity before it in
+    `tokens`.
+    """
     before = [0, *tokens]
     return sum(t == b ^ p for t, b, p in zip(tokens, bits, before, strict=False)) / len(bits)

@@ -1,7 +1,7 @@
 """The task of several experiments: language modeling on the source of Python's standard library.
 
-Texts are windows of 64 tokens. The first 8 tokens are the prompt and the other 56 are the completion. Some files are
-held out. There are two teachers.
+Texts are windows of 64 tokens. The first 8 tokens are the prompt and the other 56 are the completion. Windows of some
+files are held out. Two teachers can be trained, which differ in their seed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _BINS = 15
 
 
 def sources() -> list[tuple[str, str]]:
-    """(relative path, text) of the library's modules, without tests, tables of data and installed packages."""
+    """(relative path, text) of each module of the library, without tests, tables of data and installed packages."""
     root = Path(sysconfig.get_paths()["stdlib"])
     modules = []
     for path in sorted(root.rglob("*.py")):
@@ -60,13 +60,13 @@ def tokenizer() -> Any:
 
 
 def held_out(name: str) -> bool:
-    """Whether a file is held out. A hash of the name selects one file in ten."""
+    """Whether a file is held out. A hash of the name chooses one file in ten."""
     return hashlib.blake2b(name.encode()).digest()[0] % 10 == 0
 
 
 @functools.cache
 def windows() -> dict[str, list[list[int]]]:
-    """Windows to train the teacher, to train the student and to test.
+    """The windows that train the teacher, that train the student, and that are held out.
 
     Test windows come from held-out files. Teacher and student share no window.
     """
@@ -85,12 +85,12 @@ def windows() -> dict[str, list[list[int]]]:
 
 
 def texts(part: list[list[int]]) -> list[Text]:
-    """Windows as rows for a live teacher."""
+    """The windows as rows for training with a live teacher."""
     return [Text(str(n), w[:PROMPT], w[PROMPT:], None, True, w[:PROMPT]) for n, w in enumerate(part)]
 
 
 def batches(rows: list[Any], seed: int, batch: int = BATCH) -> Any:
-    """A function that returns the rows of a step, as in the package's training."""
+    """A function from a step number to the rows of that step, in the order of the package's training."""
     return lambda step: [rows[i] for i in Order(len(rows), batch, seed).rows(step)]
 
 
@@ -101,7 +101,7 @@ def student(seed: int) -> Any:
 
 @functools.cache
 def teacher(number: int) -> LocalModel:
-    """A larger model, trained by cross-entropy on the teacher's windows."""
+    """A model that is larger than the student, trained by cross-entropy on the teacher's windows."""
 
     def make() -> Any:
         model = llama(VOCABULARY, **TEACHER, seed=number, eos=0)
@@ -116,7 +116,7 @@ def teacher(number: int) -> LocalModel:
 
 @functools.cache
 def distributions(number: int, part: str) -> list[torch.Tensor]:
-    """A teacher's log-probabilities (56, V) for each window of a part."""
+    """A teacher's log-probabilities (56, V) for each window of `part`."""
     model, logps = teacher(number).model, []
     rows = texts(windows()[part])
     with torch.no_grad():

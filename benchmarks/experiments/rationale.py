@@ -1,4 +1,4 @@
-"""Experiment: do rationales teach what answers alone do not? The task is the running parity of 12 bits.
+"""Experiment: can a student learn a task from rationales but not from answers? The task: running parity of 12 bits.
 
     python benchmarks/experiments/rationale.py         # then run tables.py for the tables
 
@@ -6,10 +6,10 @@ Students begin with random weights.
 
 - `answer`: the completion is the answer alone.
 - `rationale`: the completion is the rationale and then the answer.
-- `step-by-step`: two tasks, answer and rationale, each with a prompt of its own and half of the loss (arXiv
-  2305.02301). The student is tested on the task of the answer.
-- `rationale-shuffled`, `step-by-step-shuffled`: each string has the rationale of another string and its own answer. The
-  shuffled arms have the same number of tokens.
+- `step-by-step`: there are two tasks, answer and rationale. Each task has a different prompt and half of the loss
+  (arXiv 2305.02301). The student is tested on the answers.
+- `rationale-shuffled`, `step-by-step-shuffled`: each string has its own answer and the rationale of another string.
+  These arms have as many tokens as the arms without shuffling.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ STEPS, BATCH = 300, 48
 
 
 class StepByStep(FromStored):
-    """The loss is half the mean over tokens of answers plus half the mean over tokens of rationales."""
+    """The loss is half of the mean over answer tokens plus half of the mean over rationale tokens."""
 
     def forward(self, rows: Sequence[Any], step: Sequence[Any]) -> tuple[Tensor, dict[str, float]]:
         total, parts = torch.zeros(()), {"loss": 0.0}

@@ -3,7 +3,7 @@
     python benchmarks/experiments/tables.py            # --check: exit with 1 if the page is out of date
 
 Means are over held-out items and seeds. Each arm is compared with the first arm of its table on the same items and
-seeds. The 95% intervals of the differences are percentile bootstraps that draw seeds and items with replacement.
+seeds. The 95% intervals of the differences are from a percentile bootstrap that draws seeds and items with replacement.
 """
 
 from __future__ import annotations
@@ -79,14 +79,16 @@ TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
 
 
 def results(name: str, arm: str) -> list[dict[str, Any]]:
-    """The result files of an arm, sorted by seed. An arm `other/arm` belongs to the experiment `other`."""
+    """The result files of an arm, sorted by seed. An arm with a name `other/arm` belongs to the experiment `other`."""
     name, _, arm = arm.rpartition("/") if "/" in arm else (name, "", arm)
     files = [json.loads(path.read_text()) for path in (HERE / "results" / name).glob(f"{arm}-[0-9]*.json")]
     return sorted((f for f in files if f["arm"] == arm), key=lambda f: f["seed"])
 
 
 def value(result: dict[str, Any], key: str) -> float | None:
-    """The mean of the measure `key` over items. If there is no such measure, the number at the dotted path `key`."""
+    """The mean of the measure `key` over items. If there is no such measure, the number at the dotted path `key` of the
+    result.
+    """
     if key in result["items"]:
         return float(np.mean(result["items"][key]))
     here: Any = result
@@ -111,7 +113,7 @@ def paired(arm: list[dict[str, Any]], base: list[dict[str, Any]], item: str) -> 
 
 
 def table(marker: str) -> str:
-    """One Markdown table, or a line that says that there are no results."""
+    """One Markdown table. Without results, a line that says so."""
     name, arms, item, columns = TABLES[marker]
     finished = {arm: files for arm in arms if (files := results(name, arm))}
     if arms[0] not in finished:

@@ -1,7 +1,7 @@
-"""Curator: the OpenAI backend over a dataset of questions.
+"""Sends the questions with Curator: its OpenAI backend on a dataset of questions.
 
-`max_concurrent_requests` sets the requests in flight. The limits for each minute are so high that they have no effect.
-Curator's cache is on, which is the default, and starts empty. The viewer and telemetry are off.
+`max_concurrent_requests` limits the requests in flight. The limits for each minute are so high that they have no
+effect. Curator's cache is on, as by default, and is empty at the start. The viewer and telemetry are off.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from datasets import Dataset
 
 
 class Asker(curator.LLM):
-    """Sends each question as it is, and returns a row of question and answer."""
+    """Sends each question without changes, and makes a row of question and answer."""
 
     def prompt(self, row: dict[str, str]) -> str:
         """The text to send."""
         return row["question"]
 
     def parse(self, row: dict[str, str], response: str) -> list[dict[str, str]]:
-        """The rows to keep for a response."""
+        """The rows made from a response."""
         return [{"question": row["question"], "answer": response}]
 
 

@@ -1,7 +1,8 @@
-"""DataDesigner: a seed table of questions and one text column.
+"""Sends the questions with DataDesigner: a seed table of questions and one text column.
 
-`max_parallel_requests` sets the requests in flight. Of the two template engines, the native one is faster and is used.
-Telemetry and the metrics endpoint are off. All other settings are defaults: row groups of 1,000 rows, three at a time.
+`max_parallel_requests` limits the requests in flight. The native template engine is used, because it is the faster of
+two. Telemetry and the metrics endpoint are off. All other settings are defaults: row groups of 1,000 rows, three at a
+time.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""distilabel: a pipeline of a loader and one TextGeneration step with `OpenAILLM`.
+"""Sends the questions with distilabel: a pipeline of a loader and one `TextGeneration` step with `OpenAILLM`.
 
-Each replica of the step is a process and has one batch in flight. So `input_batch_size` × `replicas` sets the requests
-in flight. A batch ends with its last answer, and with two replicas the server stays busy while one batch ends. Runs
-with 1, 2 and 5 replicas were tried: 2 was fastest with 50 and 200 requests in flight, and 5 with 500. distilabel's
-cache is off (`use_cache=False`).
+Each replica of the step is a process with one batch in flight. So the number of requests in flight is
+`input_batch_size` × `replicas`. A batch ends with its last answer. With two replicas, one replica keeps the server busy
+while a batch of the other ends. Runs with 1, 2 and 5 replicas were tried: 2 was fastest with 50 and 200 requests in
+flight, and 5 with 500. distilabel's cache is off (`use_cache=False`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from distilabel.steps.tasks import TextGeneration
 
 
 def main() -> None:
-    """Runs the pipeline. The steps are processes that import this file, so importing it must not start anything."""
+    """Runs the pipeline. The steps are processes that import this file, so the import must not start a pipeline."""
     replicas = 2 if OPTIONS["in_flight"] <= 200 else 5
     size = OPTIONS["in_flight"] // replicas
     with Pipeline(name="questions", cache_dir=FOLDER / "distilabel") as pipeline:

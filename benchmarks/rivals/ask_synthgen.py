@@ -1,4 +1,6 @@
-"""synthgen: a recipe like that in the README. The cache of paid replies is on by default and starts empty."""
+"""Sends the questions with synthgen, with a recipe like that in the README. The cache of paid replies is on, as by
+default, and is empty at the start.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Shared by all scripts that `benchmarks/rivals.py` runs: their options, the clock and the result file.
+"""Functions for all scripts that `benchmarks/rivals.py` runs: their options, the clock and the result file.
 
-This module uses the standard library only, because it runs in the environment of each tool. In the time before `timed`,
-a script imports the tool and creates the tool's objects.
+This module uses the standard library only, because it runs in the environment of each tool. Before it uses `timed`, a
+script imports the tool and creates the tool's objects.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 _BEGAN = time.monotonic()
-OPTIONS: dict[str, Any] = json.loads(sys.argv[1])  # url, model, requests, in_flight, folder
+OPTIONS: dict[str, Any] = json.loads(sys.argv[1])  # the keys are url, model, requests, in_flight and folder
 FOLDER = Path(OPTIONS["folder"])
 RESULT: dict[str, Any] = {}
 
@@ -28,7 +28,7 @@ def questions() -> list[str]:
 
 @contextmanager
 def timed() -> Iterator[None]:
-    """Measures the tool's call, which sends the requests and writes the rows."""
+    """Measures the time of the tool's call, which sends the requests and writes the rows."""
     RESULT["before_s"], RESULT["before_cpu_s"] = time.monotonic() - _BEGAN, sum(os.times()[:4])
     began = time.monotonic()
     yield
