@@ -38,5 +38,5 @@ class Subject:
         )
 
     def held_out(self, most: int | None = None) -> list[HeldOut]:
-        """The first `most` rows of the test split, or all of them, ordered by shard and id."""
+        """The first `most` rows of the test split, ordered by shard and id. None means all rows."""
         return first_rows(self.source, "test", most)

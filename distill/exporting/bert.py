@@ -1,4 +1,4 @@
-"""Writes BERT classifiers as GGUF in float16, and in q8_0 with the weights of `int8`.
+"""Writes a BERT classifier as two GGUF files: one in float16, and one in q8_0 with the weights that `int8` quantized.
 
 llama.cpp computes the classification head of a BERT when the pooling type is rank. It applies the pooler and its tanh
 to the state of [CLS], and then the classifier. `llama_get_embeddings_seq` returns the logits of the labels as float32.
@@ -37,7 +37,7 @@ def check(student: Encoder) -> None:
     for what, (value, wanted) in plain.items():
         if value != wanted:
             raise UserError(
-                f"GGUF export supports only plain BERT classifiers; this student has {what}: {value}",
+                f"GGUF export supports only plain BERT classifiers; this student's {what} is {value}",
                 "export the student with --to onnx",
             )
     backend = getattr(tokenizer, "backend_tokenizer", None)

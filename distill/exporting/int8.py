@@ -1,4 +1,4 @@
-"""Quantizes weights to eight bits with GPTQ, in blocks of 32 with one scale each.
+"""Quantizes weights to eight bits with GPTQ, in blocks of 32 values that share a scale.
 
     found = quantize(model, rows)         # {"model.layers.0.mlp.up_proj": Int8(values_NK, scales_NB), …}
 
@@ -42,10 +42,12 @@ class Int8:
 
 @torch.no_grad()
 def quantize(model: Any, rows: Sequence[Sequence[int]]) -> dict[str, Int8]:
-    """Quantize every linear layer and embedding whose width is a multiple of `BLOCK`. Returns them by module name.
+    """Quantize every linear layer and embedding whose width is a multiple of `BLOCK`. Returns the quantized weights by
+    module name.
 
-    `rows` are lists of token ids. The model reads them, and the inputs of each layer weight the rounding errors.
-    Without rows, weights are rounded to the nearest. Tied embeddings are quantized as the output layer.
+    `rows` are lists of token ids. The model reads them, and GPTQ weights rounding errors by the inputs of each layer.
+    Without rows, each value is rounded to the nearest multiple of its scale. Embeddings that are tied to the output
+    layer get the quantized weight of the output layer.
     """
     hessians = _hessians(model, rows)
     found: dict[str, Int8] = {}
@@ -62,7 +64,7 @@ def quantize(model: Any, rows: Sequence[Sequence[int]]) -> dict[str, Int8]:
 def gptq(weight_NK: Tensor, hessian_KK: Tensor | None) -> Int8:
     """Quantize a weight so that its products with the inputs x change little. `hessian_KK` is Σ xxᵀ over the inputs.
 
-    Without a Hessian, weights are rounded to the nearest.
+    Without a Hessian, each value is rounded to the nearest multiple of its scale.
     """
     weight_KN = weight_NK.T.contiguous()
     upper_KK = None if hessian_KK is None else _inverse_factor(hessian_KK)

@@ -37,15 +37,15 @@ def export(
     fresh: bool = False,
     ui: UI | None = None,
 ) -> Export:
-    """Write a student in the format `to` into the folder `out`, by default the folder `to` below the student's.
+    """Write a student in the format `to` into the folder `out`, by default the folder `to` inside the student's folder.
 
     `student` is the student's folder or its run. Each file of weights is compared with the student on the test split of
-    `held_out`, which is a run or a corpus. By default it is the run that contains the student. The result has the
-    comparison, and `passed` says whether every file passes the gate.
+    `held_out`, which is a run or a corpus. By default it is the run that contains the student. The result contains the
+    comparison, and its `passed` says whether every file passes the gate.
 
-    Raises CorpusError when there is no finished student or no corpus. Raises RunChanged when `out` holds files of
-    something else, or another export and `fresh` is false. Raises UserError when there are no held-out rows, a package
-    is missing, the student cannot be written in this format, or `out` overlaps the inputs.
+    Raises CorpusError when there is no finished student or no corpus. Raises RunChanged when `out` holds files that are
+    not an export, or holds another export while `fresh` is false. Raises UserError when there are no held-out rows, a
+    package is missing, the student cannot be written in this format, or `out` overlaps the inputs.
     """
     ui = ui or UI(quiet=True)
     format = _format(to)
@@ -71,7 +71,7 @@ def export(
     else:
         temporary = target.absolute().with_name(f"{durable.TEMPORARY}{target.name}")
         result = _make(Job(folder, kind, source, temporary, ui), write, target, inputs)
-    durable.write_json(folder / f"export-{to}.json", result.to_dict())  # the report of the run reads it
+    durable.write_json(folder / f"export-{to}.json", result.to_dict())  # the report of the run reads this file
     return result
 
 
@@ -139,7 +139,7 @@ def _there(target: Path, inputs: dict[str, Any], fresh: bool) -> Export | None:
     if changed := differences(found.get("inputs", {}) if isinstance(found, dict) else {}, inputs):
         raise RunChanged(
             f"{target} holds another export: {'; '.join(changed[:3])}",
-            "give another folder with -o, or --fresh to replace it",
+            "give another folder with -o, or use --fresh, which replaces this export",
         )
     return read_export(target / "export.json")
 

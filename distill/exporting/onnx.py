@@ -1,6 +1,6 @@
 """Writes decoders and encoder classifiers as ONNX, in float32 and with eight-bit weights.
 
-A decoder has a single graph, which reads the prompt and later each next token. Inputs: input_ids (batch, new),
+A decoder has a single graph, which reads first the prompt and then each further token. Inputs: input_ids (batch, new),
 attention_mask (batch, past + new), position_ids (batch, new), and for each layer past_key_values.N.key and .value
 (batch, heads, past, width). Outputs: logits (batch, new, vocabulary), and for each layer present.N.key and .value
 (batch, heads, past + new, width). The names are those of Optimum, which ONNX runtimes and browser libraries expect.
@@ -120,7 +120,8 @@ def decoder_graph(model: Any) -> ir.Model:
     from transformers.exporters import OnnxConfig, OnnxExporter
     from transformers.exporters.exporter_dynamo import get_auto_dynamic_shapes
 
-    # Two rows, three past tokens and two new tokens. No size is 0 or 1, because torch.export specializes these sizes.
+    # Example inputs: two rows, three past tokens and two new tokens. No size is 0 or 1, because torch.export
+    # specializes these sizes.
     ids = torch.zeros((2, 5), dtype=torch.long)
     past = DynamicCache(config=model.config)
     with torch.no_grad():
@@ -155,7 +156,9 @@ def encoder_graph(model: Any) -> ir.Model:
 
 
 def _varying(shapes: Any) -> Any:
-    """Keep only the dimensions that vary: rows and tokens. Tracing is several times faster with fewer of them."""
+    """Keep only the dimensions that vary: rows and tokens. Tracing is several times faster with fewer dynamic
+    dimensions.
+    """
     if isinstance(shapes, dict) and all(isinstance(key, int) for key in shapes):
         return {key: shapes[key] for key in ((0, 2) if len(shapes) == 4 else (0, 1))}
     if isinstance(shapes, dict):
@@ -288,7 +291,8 @@ def _product(
 def _split(x: ir.Value, k: int) -> list[ir.Node]:
     """Build the nodes that split x into two parts, with the result (2 · batch, new, k).
 
-    The first part is x rounded to 127 steps of the largest absolute value in each block. The second is the remainder.
+    The first part is x, rounded to multiples of 1/127 of the largest absolute value in its block. The second part is
+    the remainder.
     """
     blocked = ir.node("Constant", [], {"value": ir.tensor(np.array([0, 0, -1, BLOCK]))})
     blocks = ir.node("Reshape", [x, blocked.outputs[0]])

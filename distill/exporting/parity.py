@@ -51,14 +51,14 @@ NOTES = [
 
 
 def gate(choice: str) -> Gate:
-    """The condition that every file must meet. `choice` is "token" or "label", the thing chosen at a position."""
+    """The condition that every file must meet. `choice` is "token" or "label": what the model chooses at a position."""
     return Gate("agreement", LEAST, f"held-out positions with the student's most likely {choice}")
 
 
 def agreement(reference: Any, model: Model, pairs: Sequence[Pair], bar: Progress) -> Row:
     """Compare `model` with the student `reference` (transformers, float32) on (prompt, completion) pairs of token ids.
 
-    In the result, `agreement` is the share of completion tokens at which both have the same most likely token.
+    In the result, `agreement` is the share of completion tokens at which both models have the same most likely token.
     `max_logprob_difference` is the largest difference of log-probabilities over the whole vocabulary, in nats. `kl` is
     the mean KL(student ‖ exported) in nats a token.
     """
@@ -95,7 +95,7 @@ def _logprobs(z_TV: Array) -> Array:
 def same_labels(expected: Array, found: Array) -> Row:
     """Compare the label probabilities (texts, labels) of the student and its export, with the measures of `agreement`.
 
-    There is no `kl`.
+    The result has no `kl`.
     """
     return {
         "agreement": float((expected.argmax(-1) == found.argmax(-1)).mean()),

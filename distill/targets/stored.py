@@ -54,8 +54,8 @@ class FromTokens(FromCompletions[Row]):
 class FromStored(FromCompletions[Example]):
     """The loss of a language model on stored distributions with the metadata `meta`.
 
-    Without `meta`, the loss is cross-entropy on the tokens of all rows; the baseline uses it. `layer_terms` are added
-    to the loss.
+    Without `meta`, the loss is cross-entropy on the tokens of all rows, which is the baseline's loss. `layer_terms` are
+    added to the loss.
     """
 
     def __init__(

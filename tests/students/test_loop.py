@@ -295,7 +295,7 @@ def test_two_processes_train_the_same_student(small_run, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "2 processes share every batch" in done.stderr
+    assert "2 processes, each of which trains on a part of every batch" in done.stderr
     for name, one in alone.items():
         two = tmp_path / f"two-{name}"
         for arm in ("", "baseline"):

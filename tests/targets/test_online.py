@@ -412,7 +412,7 @@ def test_another_teacher_than_the_corpus_is_refused(corpus_, tmp_path):
     recipe, run = corpus_
     other = small_teacher(tmp_path / "other", seed=1)
     online = changed(recipe, online={"mode": "teacher"})
-    with pytest.raises(CorpusError, match="wrote no row of it") as caught:
+    with pytest.raises(CorpusError, match="wrote none of its rows") as caught:
         train(
             online.model_copy(update={"teacher": recipe.teacher.model_copy(update={"model": str(other)})}),
             run,
