@@ -310,7 +310,7 @@ def test_run_again_does_no_work(run, recipe):
 
 
 def test_run_does_all_there_is_to_do(recipe, tmp_path, finished):
-    """A new run without a student. The fixture `finished` trains its student with `distill`."""
+    """The new run has no student. The fixture `finished` trains its student with `distill`."""
     edit(recipe, train=None)
     done = warm("synthgen", "run", recipe, "-o", tmp_path / "new", "--json", "-q")
     assert (done.code, done.err) == (0, "")

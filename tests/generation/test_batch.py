@@ -1,4 +1,4 @@
-"""The Batch API with the loopback server's /v1/files and /v1/batches: partial, expired, killed and over budget."""
+"""The Batch API with the loopback server's /v1/files and /v1/batches: partial, expired, killed and costly batches."""
 
 from __future__ import annotations
 

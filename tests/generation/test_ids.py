@@ -1,4 +1,4 @@
-"""Ids of requests and rows: what they depend on, and that they are the ids of earlier versions."""
+"""Ids of requests and rows: what they depend on, and that they equal the ids of earlier versions."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ SEEDS = [
 ]
 MODELS = {"one": "org/one", "two": "org/two", "three": "org/three"}
 STEPS = {"candidates": 3, "rounds": 3, "shown": 3}
-# The recipe sections of each strategy and variant. `teachers` is a number of MODELS.
+# The recipe sections of each strategy and variant. `teachers` is how many of MODELS a recipe uses.
 SECTIONS = {
     "classify": {"generate": {"labels": ["yes", "no", "maybe"]}},
     "score": {"logits": {"kind": "topk", "k": 4}},

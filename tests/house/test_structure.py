@@ -1,4 +1,4 @@
-"""benchmarks/structure.py: each rule detects a planted example, and does not count what only looks similar."""
+"""benchmarks/structure.py: each rule detects a planted example, and does not count code that only looks similar."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Merged distributions of several teachers: exact where possible, bounded elsewhere, and without bias for draws."""
+"""Merged distributions of several teachers: exact or with a bounded error for top-k, and unbiased for draws."""
 
 from __future__ import annotations
 
@@ -385,8 +385,8 @@ def test_every_way_of_weighing_trains(run, tmp_path, wanted):
 
 
 def test_one_teacher_of_several_by_name(run, tmp_path, unanswered):
-    """The targets are those of the named teacher. An ensemble that gives this teacher all the
-    weight teaches the same.
+    """The targets are those of the named teacher. An ensemble that gives this teacher all the weight has the same
+    targets.
     """
     recipe, folder = run(TOPK, teacher="b")
     alone = train(recipe, folder, tmp_path / "b")

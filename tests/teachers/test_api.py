@@ -87,7 +87,7 @@ def test_budget_is_never_exceeded_and_more_goes_on(serve, tmp_path):
     assert stopped.value.exit_code == 2
     spent = server.stats()["usd_pico"] / 1e12
     paid = server.stats()["paid"]
-    most_of_one = 0.00008  # prompt: a token a byte, and the template; answer: 16 tokens
+    most_of_one = 0.00008  # dollars for a prompt with one token for each byte, the template, and 16 tokens of answer
     assert limit - most_of_one < spent <= limit
     # With the same budget nothing is sent. With a larger budget only the missing requests are sent.
     with pytest.raises(BudgetReached):
