@@ -33,7 +33,7 @@ def curve(
 ) -> Curve:
     """Train and evaluate a student on each share of the training seeds, and on all of them. Writes student/curve.json.
 
-    Raises UserError when a share is not above 0 or is above 1, and all errors of `train` and `evaluate`.
+    Raises UserError when a share is not in (0, 1], and all errors of `train` and `evaluate`.
     """
     ui = ui or UI(quiet=True)
     if recipe.train is None:
@@ -41,7 +41,8 @@ def curve(
     shares = sorted({*shares, 1.0})
     if shares[0] <= 0 or shares[-1] > 1:
         raise UserError(
-            f"shares must be more than 0 and at most 1, but they are {shares[0]:g} to {shares[-1]:g}", "correct --share"
+            f"shares must be more than 0 and at most 1, but they range from {shares[0]:g} to {shares[-1]:g}",
+            "correct --share",
         )
     student = corpus.resolve(Path(run), prefer=("curated",)).parent / "student"
     writes = KINDS[recipe.train.student.kind].writes_text

@@ -115,8 +115,8 @@ def accelerator_of(section: TrainSection, device: torch.device, folder: Path) ->
     trackers = list(section.report_to) or None
     before = PartialState() if PartialState._shared_state else None
     if before is not None and before.num_processes == 1 and before.device.type != device.type:
-        # Accelerate also keeps one device for each process. Without a reset, it would train the next student on the
-        # device of the last one, or raise an error.
+        # Accelerate also keeps one device for each process. Without a reset, accelerate would train the next student on
+        # the device of the previous student, or raise an error.
         AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(cpu=device.type == "cpu", mixed_precision="no", log_with=trackers, project_config=where)
 

@@ -150,8 +150,8 @@ def with_cross_entropy(
 ) -> Tensor:
     """Return (N, 2): `divergence`, and the cross-entropy of the labels over all V ids.
 
-    For draws or a top-k at temperature 1, both are computed from one softmax. This halves the passes over (N, V), which
-    are the main cost of the loss on a GPU.
+    For draws or a top-k at temperature 1, divergence and cross-entropy are computed from one softmax. This halves the
+    number of passes over the (N, V) logits, which are the main cost of the loss on a GPU.
     """
     width = z_NV.shape[-1]
     alone = temperature != 1.0 or (vocabulary is not None and vocabulary < width)
@@ -318,7 +318,7 @@ class _Bucketed(torch.autograd.Function):
         total_N, tail_N = grad_NK.sum(-1, keepdim=True), grad_NK[:, count : count + 1]
         out = (z_NV - lse_N).exp_().mul_(-total_N)
         kept_NK = out.gather(-1, ids_NK) + grad_NK[:, :count]
-        # exp(z − logsumexp of the others) is at most 1 outside S. In S it has no meaning, and is overwritten below.
+        # exp(z − logsumexp of the other ids) is at most 1 outside S. In S it has no meaning, and is overwritten below.
         out.add_((z_NV - others_N.masked_fill(others_N == -torch.inf, torch.inf)).exp_().mul_(tail_N))
         out.scatter_(-1, ids_NK, kept_NK)
         if labels_N1 is not None:

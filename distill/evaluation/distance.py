@@ -67,8 +67,8 @@ def distances(
     """Compare `models` with `teacher` on each row.
 
     The teacher reads the prompt from which it generated the row. The students read the prompt that `prompt` returns for
-    the row. The model "teacher, student's prompt" is the teacher under the student's prompt. `taught` holds the stored
-    targets of these rows. If given, the models are also compared with these targets.
+    the row. The model "teacher, student's prompt" is the teacher when it reads the student's prompt. `taught` holds the
+    stored targets of these rows. If `taught` is given, the models are also compared with these targets.
     """
     others = {AS_STUDENT: teacher.weights.model, **models}
     sums = {name: np.zeros((4, len(rows))) for name in ("teacher", "unigram", *others)}

@@ -57,7 +57,7 @@ def check(student: Encoder) -> None:
 
 
 def write_bert(student: Encoder, weights: Mapping[str, Int8], folder: Path) -> dict[str, str]:
-    """Write both files. Returns the file name of each row of the export's table."""
+    """Write both files. Returns a file name for each row of the export's table."""
 
     def add(writer: gguf.GGUFWriter, some: Mapping[str, Int8]) -> None:
         _add_config(writer, student)

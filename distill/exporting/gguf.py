@@ -71,7 +71,7 @@ def _tokenizer(student: Any) -> dict[str, Any]:
 
 
 def write_decoder(student: Any, weights: Mapping[str, Int8], folder: Path) -> dict[str, str]:
-    """Write both files. Returns the file name of each row of the export's table."""
+    """Write both files. Returns a file name for each row of the export's table."""
 
     def add(writer: gguf.GGUFWriter, some: Mapping[str, Int8]) -> None:
         _add_config(writer, student.model.config)
@@ -87,9 +87,10 @@ def write_both(
     weights: Mapping[str, Int8],
     add: Callable[[gguf.GGUFWriter, Mapping[str, Int8]], None],
 ) -> dict[str, str]:
-    """Write model-f16.gguf and model-q8_0.gguf. Returns the file name of each row of the export's table.
+    """Write model-f16.gguf and model-q8_0.gguf. Returns a file name for each row of the export's table.
 
-    `add` adds metadata and tensors to a writer. It gets the quantized weights, which are empty for the float16 file.
+    `add` adds metadata and tensors to a writer. `add` receives the quantized weights, which are empty for the float16
+    file.
     """
     files = {"GGUF, float16": "model-f16.gguf", "GGUF, q8_0": "model-q8_0.gguf"}
     kinds = gguf.LlamaFileType.MOSTLY_F16, gguf.LlamaFileType.MOSTLY_Q8_0
@@ -173,7 +174,7 @@ def _add_tensors(writer: gguf.GGUFWriter, model: Any, weights: Mapping[str, Int8
 
 
 def _pairs(data: Array, heads: int | None) -> Array:
-    """Permute the rows (heads · width, …) of a query or key weight from transformers' order to llama.cpp's.
+    """Permute the rows (heads · width, …) of a query or key weight from the order of transformers to that of llama.cpp.
 
     The two halves of each head become neighboring pairs. Without `heads`, the data is returned unchanged.
     """

@@ -1,4 +1,5 @@
-"""The command `distill export`: writes a student to a folder that runs without this package, and compares the files.
+"""The command `distill export`: writes a student as files that run without this package, and compares the files with
+the student.
 
 export("runs/demo", "onnx")           # → runs/demo/student/onnx, runs/demo/student/export-onnx.json
 """
@@ -91,7 +92,9 @@ def writers(kind: str) -> dict[str, Reference]:
 
 
 def _writer(to: str, kind: str, folder: Path) -> Reference:
-    """The function that writes this kind of student in the format `to`. Raises UserError when there is none."""
+    """The function that writes this kind of student in the format `to`. Raises UserError when there is no such
+    function.
+    """
     known = writers(kind)
     if to not in known:
         others = " or ".join(f"--to {name}" for name in known)
@@ -101,7 +104,9 @@ def _writer(to: str, kind: str, folder: Path) -> Reference:
 
 
 def _student(path: Path) -> Path:
-    """The folder of a finished student. `path` is this folder or its run. Raises CorpusError when there is none."""
+    """The folder of a finished student. `path` is this folder or its run. Raises CorpusError when there is no finished
+    student.
+    """
     if not path.exists():
         raise CorpusError(f"'{path}' does not exist", "give a run, or a student's folder")
     folder = path if (path / "training.json").exists() or not (path / "student").is_dir() else path / "student"

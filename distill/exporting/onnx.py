@@ -70,7 +70,7 @@ _CACHE = re.compile(r"(input|output)\.past_key_values\.layers\.(\d+)\.(key|value
 
 
 def write_decoder(student: Any, weights: Mapping[str, Int8], folder: Path) -> dict[str, str]:
-    """Write model.onnx and model_int8.onnx. Returns the file name of each row of the export's table."""
+    """Write model.onnx and model_int8.onnx. Returns a file name for each row of the export's table."""
     with quiet():
         graph = decoder_graph(student.model)
     save(graph, folder / "model.onnx")
@@ -82,7 +82,7 @@ def write_decoder(student: Any, weights: Mapping[str, Int8], folder: Path) -> di
 def write_encoder(folder: Path, student: Encoder, weights: Mapping[str, Int8], temporary: Path) -> dict[str, str]:
     """Write model.onnx, model_int8.onnx, predict.py and predict.json into `temporary`.
 
-    Returns the file name of each row of the export's table. Raises UserError when the student has no tokenizer.json.
+    Returns a file name for each row of the export's table. Raises UserError when the student has no tokenizer.json.
     """
     if not (folder / "tokenizer.json").exists():
         raise UserError(
@@ -171,7 +171,7 @@ def _dimension(dimension: Any) -> Any:
 
 
 def save(graph: ir.Model, path: Path) -> None:
-    """Write a graph. If it has more than `_ONE_FILE` bytes of weights, they go to PATH.data."""
+    """Write a graph. If the graph has more than `_ONE_FILE` bytes of weights, the weights are written to PATH.data."""
     size = sum(v.const_value.nbytes for v in graph.graph.initializers.values() if v.const_value is not None)
     ir.save(graph, str(path), external_data=f"{path.name}.data" if size > _ONE_FILE else None)
 
@@ -179,8 +179,9 @@ def save(graph: ir.Model, path: Path) -> None:
 def to_int8(graph: ir.Model, model: Any, weights: Mapping[str, Int8]) -> int:
     """Replace float32 weights by the quantized `weights`, in place. Returns the number of changed operators.
 
-    Activations keep 16 bits. MatMulNBits with accuracy level 4 multiplies in eight bits. Each input is therefore split
-    into a rounded part and the remainder. Both parts are rows of a single product, so the weights are read only once.
+    Activations keep 16 bits. MatMulNBits with accuracy level 4 rounds its input to eight bits. Each input is therefore
+    split into a rounded part and the remainder. Both parts are rows of a single product, so the weights are read only
+    once.
     """
     by_bytes: dict[str, str] = {}
     for name, module in model.named_modules():

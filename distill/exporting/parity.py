@@ -115,8 +115,8 @@ def weigh(
     job.ui.note(
         "export: speed and memory, each file in a separate process"
         if timed
-        else "export: llama.cpp is not installed, so it did not run the files; to measure its results, speed and "
-        "memory: pip install llama-cpp-python, then export again with --fresh"
+        else "export: llama.cpp is not installed, so results, speed and memory in llama.cpp are not measured; "
+        "to measure them, pip install llama-cpp-python and export again with --fresh"
     )
     for name, file in files.items():
         home = job.student.resolve() if name == "student" else job.out

@@ -88,7 +88,9 @@ class _Torch:
 
 
 class _OnnxRuntime:
-    """A graph of `distill.exporting.onnx`. Past keys and values are inputs, and present ones are outputs."""
+    """A graph of `distill.exporting.onnx`. The keys and values of earlier tokens are inputs, and those of all tokens
+    are outputs.
+    """
 
     def __init__(self, path: Path) -> None:
         self.session = _session(path)

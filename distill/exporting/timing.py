@@ -53,8 +53,8 @@ def time_encoder(arguments: dict[str, Any]) -> Measured:
 
 
 def time_mlp(arguments: dict[str, Any]) -> Measured:
-    """Time the MLP on hashed n-grams, with the measures of `time_encoder`. config.json must be in the same folder as
-    the MLP's file.
+    """Time the MLP on hashed n-grams, with the measures of `time_encoder`. The folder of the MLP's file must have
+    config.json.
     """
     return _texts(open_mlp(arguments["runtime"], Path(arguments["path"])), arguments["texts"])
 

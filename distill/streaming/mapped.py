@@ -65,7 +65,7 @@ def outline_of(example: Example) -> Example:
 
 
 class Completions(Mapped[Example]):
-    """The rows of a stream for students of text, with their distributions."""
+    """The rows of a stream for students that write text, with their distributions."""
 
     def __init__(self, stream: Stream) -> None:
         super().__init__(stream, lambda stored: stored.example, lambda stored: outline_of(stored.example))

@@ -50,9 +50,9 @@ class Shard:
 class Stream(Sequence[Example]):
     """The chosen rows of a split, by number. A slice returns a list. Threads may share one instance.
 
-    `meta` is the metadata of the stored distributions; None when there are none. `left_out` counts the rows that were
-    left out, by reason. `kept_count` is the number of rows that count as kept. `tokens` is the number of completion
-    tokens in one epoch. `longest` is the number of tokens of the longest prompt or completion.
+    `meta` is the metadata of the stored distributions, or None when there are none. `left_out` counts the rows that
+    were left out, by reason. `kept_count` is the number of rows that count as kept. `tokens` is the number of
+    completion tokens in one epoch. `longest` is the number of tokens of the longest prompt or completion.
     """
 
     def __init__(self, folder: Path, choice: Choice, found: Sequence[Shard]) -> None:

@@ -35,7 +35,7 @@ def check_vocabulary(student: PreTrainedTokenizerBase, teacher: PreTrainedTokeni
         raise RecipeError(
             f"the tokenizer of train.student.model '{name}' gives {other:,} of its {len(own):,} tokens other "
             "ids than the teacher's tokenizer does, so the stored distributions do not fit the student",
-            "name a model with the teacher's tokenizer, or set student.layers or student.config",
+            "name a model with the teacher's tokenizer, or set train.student.layers or train.student.config",
         )
 
 

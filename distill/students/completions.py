@@ -142,7 +142,7 @@ def _begin(job: Job, make: Make, lesson: Lesson, terms: _Terms | None) -> Studen
 def read_lesson(job: Job) -> Lesson:
     """Read the rows of a job. No other function reads rows for students that write text and learn offline.
 
-    Raises CorpusError and UserError.
+    Raises CorpusError when the corpus does not fit the recipe, and UserError when validation rows are missing.
     """
     section, source, tokens = job.section, job.source, job.teacher.tokens
     alone = _learns_alone(section)

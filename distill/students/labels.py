@@ -50,7 +50,7 @@ def texts_of(rows: Sequence[Row]) -> list[str]:
 
 
 def label_probs(rows: Sequence[Row]) -> list[Floats]:
-    """Return the teacher's label probabilities of each row. Raises CorpusError when a row has none."""
+    """Return the teacher's label probabilities of each row. Raises CorpusError when a row has no probabilities."""
     if not all(row.label_probs for row in rows):
         raise CorpusError("the corpus has no class probabilities to learn from", "generate with strategy: classify")
     return [np.asarray(row.label_probs, np.float32) for row in rows]

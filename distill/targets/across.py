@@ -5,11 +5,11 @@ each tokenization, both tokens have the same bytes and follow the same text. The
 student ids with the same bytes. The probabilities of kept ids without such a student id are added to the residual mass.
 The result is an ordinary `TopK`. The divergence is exact on the shared ids, and all other ids are one outcome.
 
-In all other parts, the tokens differ. By the chain rule, each model has one distribution for the part: that of the
-part's last token, times the probabilities of the tokens before. The loss of such a part is ULD (arXiv 2402.12030), Σ_i
-|sort(p)_i − sort(q)_i|, where the shorter list is padded with zeros. Here p has the teacher's kept probabilities and
-even shares of its residual mass, and q is the student's distribution. At the positions of such a part, the `TopK`
-target is a single outcome with all the mass. Every divergence from it is zero.
+In all other parts, the two tokenizations differ. By the chain rule, each model has one distribution for the part: that
+of the part's last token, times the probabilities of the tokens before. The loss of such a part is ULD
+(arXiv 2402.12030), Σ_i |sort(p)_i − sort(q)_i|, where the shorter list is padded with zeros. Here p has the teacher's
+kept probabilities and even shares of its residual mass, and q is the student's distribution. At the positions of such a
+part, the `TopK` target is a single outcome with all the mass, so every divergence from it is zero.
 
 Two kinds of input are refused. At a temperature other than 1, the chain rule does not hold for the stored
 probabilities. For draws, the sorted frequencies are not the sorted probabilities.
@@ -169,8 +169,8 @@ class Translation:
         return logits.TopK(out_ids, out_logp, tail, np.zeros(count, np.float32)), differently
 
     def _logprob(self, target: logits.TopK, real_Tk: Ints, place: int, token: int) -> float:
-        """The teacher's log p of a token of its text at one position. If the token was not kept, it gets an even share
-        of the residual mass.
+        """The teacher's log-probability of a token of its text, at the token's position. If the token was not kept, it
+        gets an even share of the residual mass.
         """
         hit = np.flatnonzero((target.ids[place] == token) & real_Tk[place])
         if len(hit):
@@ -250,7 +250,7 @@ class Scored:
 
     @classmethod
     def open(cls, run: Path) -> Scored:
-        """Open the run. Raises CorpusError when it has no logits that can be used across tokenizers."""
+        """Open the run. Raises CorpusError when the run has no logits that can be used across tokenizers."""
         folder = corpus.resolve(run, prefer=("generated", "curated"))
         [index] = stored(folder, ())
         records = {r.seed_id: r for _, batch in corpus.records(folder) for r in batch if r.id in index}

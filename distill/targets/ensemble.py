@@ -158,7 +158,7 @@ def planned(
     read: Read,
     train: TrainSection,
 ) -> Merge:
-    """The `Merge` of a recipe. `names` are the teachers with stored distributions. The section may choose some."""
+    """The `Merge` of a recipe. `names` are the teachers with stored distributions. The section can name fewer."""
     names = tuple(section.names or names)
     given = section.weights
     if given is not None:
@@ -338,8 +338,8 @@ def best_weights(
     for targets, metas, tokens in rows:
         ids, logp = aligned(targets, metas, at_one=True)
         hit = ids == np.asarray(tokens)[:, None]
-        # A token that no teacher kept is counted as the whole bucket. Its share of the bucket's mass does not depend on
-        # the weights.
+        # A token that no teacher kept is given the probability of the whole bucket. The token's share of the bucket's
+        # mass does not depend on the weights.
         column = np.where(hit.any(-1), hit.argmax(-1), ids.shape[-1])
         parts.append((logp, logp[:, np.arange(len(ids)), column]))
     tokens_of_all = sum(at_tokens.shape[-1] for _, at_tokens in parts)

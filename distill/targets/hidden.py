@@ -205,7 +205,8 @@ def relation_term(a_s: Tensor, a_t: Tensor, heads: int, queries: int, keys: int 
     """Sum KL(R^T ‖ R^S) over heads and the last `queries` positions, and divide by `heads`.
 
     `a_s` (L_s, D_s) and `a_t` (L_t, D_t) are queries, keys or values of one sequence. With `keys`, only the last `keys`
-    positions are related to each other. Without `keys`, all positions are, and L_s must equal L_t.
+    positions are related to each other. Without `keys`, all positions are related to each other, and L_s must equal
+    L_t.
     """
     logr_s, logr_t = (_relations(_float(a if keys is None else a[-keys:]), heads, queries) for a in (a_s, a_t))
     past = logr_t > -torch.inf

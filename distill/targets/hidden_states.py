@@ -11,8 +11,8 @@ are therefore never used.
 For each position, the root mean square is stored as float32. The numbers of a position are divided by its root mean
 square, and stored as float16 in two byte planes. The relative error of a number is at most 2⁻¹¹. For numbers below 6e-5
 of the root mean square, the error is at most 3e-8 of the root mean square. Raw states could exceed the range of
-float16: those of a 135M Llama reach 24,827. The scale is needed although most loss terms remove it, because layer
-normalization adds an ε to the variance.
+float16: those of a 135M Llama reach 24,827. The scale must be stored although most loss terms normalize the states,
+because layer normalization adds an ε to the variance.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from synthgen.ui import UI
 
 FORMAT = b"hidden-v1"
 _PART = 256  # maximum number of texts in a file
-_PART_NUMBERS = 1 << 27  # maximum number of values in memory before a part is written, over all layers: 256 MiB
+_PART_NUMBERS = 1 << 27  # maximum number of values in memory before a file is written, over all layers: 256 MiB
 _GROUP_BYTES = 1 << 16  # size in bytes of a row group; a whole row group is read and decompressed to read one text
 _OPEN = 64  # maximum number of open files
 
@@ -192,7 +192,7 @@ def store(
 ) -> None:
     """Make sure that `states` has the states of `layers` for all `rows`.
 
-    The process that writes files computes missing states, and the other processes wait for it.
+    The process that writes files computes missing states, and the other processes wait until all states exist.
     """
     texts = _Texts(rows)
     if states.complete(layers, texts):

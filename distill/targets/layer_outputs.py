@@ -35,8 +35,8 @@ def see(
 ) -> tuple[list[Tensor], list[list[Tensor]]]:
     """Return (inputs of the output layer, outputs of layers), both as lists with one entry for each row.
 
-    The inputs of the output layer are those of the n completion tokens. When `head` is None, they are the logits. The
-    outputs of layers are the hidden states (n, D) after each layer of `depths`, at the positions that predict
+    The inputs of the output layer are those of the n completion tokens. When `head` is None, they are logits instead.
+    The outputs of layers are the hidden states (n, D) after each layer of `depths`, at the positions that predict
     completion tokens. With `attention`, the outputs are for all positions of the sequence that predict a token, and the
     list also has the queries, keys and values of the layer `attention`.
     """
@@ -112,7 +112,7 @@ def layers_of(model: PreTrainedModel) -> Sequence[nn.Module]:
         if hasattr(body, name):
             return list(getattr(body, name))
     raise RecipeError(
-        f"{type(model).__name__} models have no list of layers that synthgen can find, as train.hidden and "
+        f"synthgen cannot find the list of layers of {type(model).__name__} models, which train.hidden and "
         "train.relations need",
         "leave these sections out",
     )

@@ -160,7 +160,7 @@ class DivergenceShape(TypedDict, total=False):
 
 
 def shape_of(section: TrainSection) -> DivergenceShape:
-    """The parameters of the divergence that the section sets. The others keep their defaults."""
+    """The parameters of the divergence that the section sets. The other parameters keep their defaults."""
     shape: DivergenceShape = {}
     if section.beta is not None:
         shape["beta"] = section.beta

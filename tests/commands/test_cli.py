@@ -1,7 +1,7 @@
 """Runs commands as real processes, and checks output, exit codes, and that a user's mistake destroys nothing.
 
 After a mistake a command prints one line and one hint to stderr, and nothing to stdout. The command exits with 2 and
-leaves every file as it was. Once the mistake is corrected, the same command does the whole job.
+leaves every file as it was. Once the mistake is corrected, the same command runs to its end.
 """
 
 from __future__ import annotations

@@ -42,7 +42,9 @@ def ids(folder: Path, part: str = "data") -> list[str]:
 
 
 def shape(folder: Path) -> dict[str, int]:
-    """The number of rows of each file. Corpora that differ only in the content of their rows have equal numbers."""
+    """The number of rows of each file. Corpora that differ only in the content of their rows have equal numbers of
+    rows.
+    """
     return {name: entry["rows"] for name, entry in corpus.manifest(folder)["files"].items()}
 
 

@@ -1,4 +1,4 @@
-"""The verifier accepts right answers and refuses changed ones."""
+"""The verifier accepts right answers and refuses changed answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibration against planted errors, parts of the held-out rows, and the meters of a measuring process."""
+"""Calibration against planted errors, slices of the held-out rows, and the meters of a measuring process."""
 
 from __future__ import annotations
 

@@ -112,7 +112,8 @@ def test_a_mixture_of_two_servers_shares_one_budget(serve, tmp_path, monkeypatch
     assert by["one"] > by["two"] > 5
     assert {(s["role"], s["source"]) for s in manifest["sources"]} >= {("generator", "a"), ("generator", "b")}
     billed = sum(s.stats()["usd_pico"] for s in (one, two)) / 1e12
-    # The budget is too small. Both teachers together never spend more, and the run says where it stopped.
+    # The budget is too small. Both teachers together never spend more than the budget, and the run says where it
+    # stopped.
     for server in (one, two):
         server.set(reset=True)
     monkeypatch.setenv("SYNTHGEN_CACHE", str(tmp_path / "another"))
@@ -138,7 +139,7 @@ def test_one_dead_server_stops_the_run_in_one_line(serve, tmp_path):
 
 
 def test_a_local_teacher_answers_and_a_remote_one_judges(serve, tmp_path, tiny):
-    """The local engine gives rows with logits, and the server gives scores. Scores are paid once, although a shard is
+    """The local engine gives rows with logits, and the server gives scores. Scores are paid once, even if a shard is
     made again.
     """
     server = serve(labels=["3", "8"])

@@ -66,8 +66,9 @@ SECTIONS = {
     "answer tools": {"teacher": {"engine": "openai", "model": "org/one", "license": "MIT"}},
     "answer mixture": {"teachers": 3, "mixture": {"one": 2, "three": 1}},
 }
-# For each recipe: the number of requests, a hash of their ids, the number of rows, and a hash of their ids. They were
-# computed with commit 199c186 (which spelled `rationalize` with an s) for the same seeds, templates and replies.
+# For each recipe: the number of requests, a hash of the request ids, the number of rows, and a hash of the row ids.
+# They were computed with commit 199c186 (which spelled `rationalize` with an s) for the same seeds, templates and
+# replies.
 BEFORE = {
     "answer": (48, "1ab08ee9c847d382", 48, "1ab08ee9c847d382"),
     "rationale": (48, "1ab08ee9c847d382", 48, "1ab08ee9c847d382"),

@@ -126,7 +126,7 @@ def committed(run: Path) -> dict[Path, tuple[int, int]]:
 
 
 def rewritten(done: dict[Path, tuple[int, int]]) -> list[str]:
-    """The files of `done` that were deleted or written again since."""
+    """The files of `done` that were deleted or written again later."""
     return [
         f"made again: {path.name}"
         for path, state in done.items()

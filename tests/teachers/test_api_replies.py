@@ -1,4 +1,4 @@
-"""What becomes of an API teacher's replies: reasoning, structured output, tools, log-probabilities, labels."""
+"""How an API teacher's replies are read: reasoning, structured output, tools, log-probabilities, labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Encoder classifiers as teachers give the model's own probabilities, and a run with one makes a student."""
+"""Encoder classifiers as teachers give the model's own probabilities, and a student is made from a run with such a
+teacher.
+"""
 
 from __future__ import annotations
 

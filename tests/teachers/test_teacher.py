@@ -178,7 +178,7 @@ def test_targets_have_a_row_for_each_token(smol):
 
 
 def test_draws_are_taken_at_the_temperature_of_the_loss(smol):
-    """A higher temperature gives more different ids."""
+    """At a higher temperature, more different ids are drawn."""
     request = ask(QUESTIONS[0], 0, temperature=0.0, tokens=8)
     unique = [
         smol.sample([request], LogitsSpec("sampled", t, draws=200))[0].target.uniques.mean() for t in (0.5, 1.0, 2.0)
