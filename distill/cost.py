@@ -2,10 +2,10 @@
 
     found = measure("distill.evaluation.asking:ask_teacher", {"teacher": section, "questions": questions})
 
-`measure` starts a child process, which runs `main`. `main` calls the named function and prints the result of the
-function and the peak memory of the process as JSON. The system reports peak memory only for a whole process, so each
-model needs its own process. The child exits when its parent exits: it watches its standard input, which the kernel
-closes when the parent dies.
+`measure` starts a child process, which runs `main`. `main` calls the named function. It prints the function's result
+and the peak memory of the process as JSON. The system reports peak memory only for a whole process, so each model needs
+its own process. The child exits when its parent exits: it watches its standard input, which the kernel closes when the
+parent dies.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ class Objective(nn.Module, Generic[Row]):
         """Return the loss of `rows` and its named parts, including 'loss'. `step` holds all rows of an optimizer step,
         and `rows` some of them.
 
-        The loss is normalized over all rows of the step. The losses, parts and gradients of the portions of a step
-        therefore add up to those of the step.
+        The loss is normalized over all rows of the step. If a step is computed in portions, the losses, parts and
+        gradients of the portions therefore add up to those of the step.
         """
         raise NotImplementedError
 
@@ -319,7 +319,7 @@ class _Trainer(Generic[Row]):
 
 
 def _stale(metrics: Metrics) -> int:
-    """The number of validation measurements since the best one."""
+    """The number of validation measurements after the one with the lowest loss."""
     values = [row["validation"] for row in metrics if "validation" in row]
     return len(values) - 1 - values.index(min(values)) if values else 0
 

@@ -282,7 +282,7 @@ def _with_bucket(
     largest = target.largest
     if largest is None:
         largest = int(ids.max()) if ids.numel() else 0
-    if largest >= width:  # kept ids that the student does not have get no mass in teacher and student
+    if largest >= width:  # ids that only the teacher has: their probability is 0 in both distributions
         scaled_NV = functional.pad(scaled_NV, (0, largest + 1 - width), value=-torch.inf)
         logp = logp.masked_fill(ids >= width, -torch.inf)
     logp = torch.cat([logp, target.log_tail_N.to(logp.dtype)[:, None]], -1)
@@ -292,7 +292,7 @@ def _with_bucket(
 
 
 class _Bucketed(torch.autograd.Function):
-    """Compute the student's log-probabilities (N, K + 1): those of the kept ids, and the log of the mass of all others.
+    """Compute (N, K + 1): the student's log-probabilities of the kept ids, and the log of the mass of all other ids.
 
     With `labels_N1`, a further column has the log-probability of the label, (N, K + 2). The mass of the other ids is
     the sum of their probabilities. Computing it as 1 − Σ q over the kept ids would lose digits by cancellation.

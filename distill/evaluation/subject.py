@@ -18,8 +18,8 @@ from synthgen.ui import UI
 class Subject:
     """The argument of the `evaluate` function of a kind of student.
 
-    `folder` holds the student, and `source` is its curated corpus. `teacher` is the recipe's local teacher, if the
-    caller has already opened it.
+    `folder` holds the student, and `source` is the curated corpus that it was trained on. `teacher` is the recipe's
+    local teacher, if the caller has already opened it.
     """
 
     recipe: Recipe

@@ -2,8 +2,7 @@
 
 llama.cpp computes the classification head of a BERT when the pooling type is rank. It applies the pooler and its tanh
 to the state of [CLS], and then the classifier. `llama_get_embeddings_seq` returns the logits of the labels as float32.
-llama.cpp has BERT's uncased tokenizer, which lower-cases text and strips accents. It supports no other WordPiece
-tokenizer.
+The only WordPiece tokenizer of llama.cpp is BERT's uncased tokenizer, which lower-cases text and strips accents.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def _format(to: str) -> ModelFormat:
 def writers(kind: str) -> dict[str, Reference]:
     """The functions that write students of this kind, by the name of the format.
 
-    A function in the kind's entry of KINDS takes precedence over that of the format.
+    If the kind's entry in KINDS names a function for a format, this function takes precedence.
     """
     found = {name: format.writes[kind] for name, format in MODEL_FORMATS.items() if kind in format.writes}
     return found | dict(KINDS[kind].exports) if kind in KINDS else found
@@ -131,7 +131,7 @@ def _carried(folder: Path) -> list[Path]:
 def _there(target: Path, inputs: dict[str, Any], fresh: bool) -> Export | None:
     """The export in `target`, if it was made from the same inputs; None when `target` is empty or is replaced.
 
-    Raises RunChanged when `target` holds anything else.
+    Raises RunChanged when `target` holds other files.
     """
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return None

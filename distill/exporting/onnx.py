@@ -5,8 +5,8 @@ attention_mask (batch, past + new), position_ids (batch, new), and for each laye
 (batch, heads, past, width). Outputs: logits (batch, new, vocabulary), and for each layer present.N.key and .value
 (batch, heads, past + new, width). The names are those of Optimum, which ONNX runtimes and browser libraries expect.
 
-An encoder has the inputs input_ids and attention_mask (texts, tokens), and the output logits (texts, labels). It comes
-with a script that runs the graph without torch.
+An encoder has the inputs input_ids and attention_mask (texts, tokens), and the output logits (texts, labels). An
+exported encoder comes with a script that runs the graph without torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs exported models and the original student behind one interface.
+"""Runs exported models and the original student through one interface.
 
     model = open_model("onnxruntime", "runs/demo/student/onnx/model_int8.onnx")
     model.feed(prompt)        # logits (tokens, vocabulary) in float32; row t predicts the token after token t

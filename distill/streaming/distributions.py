@@ -1,9 +1,9 @@
 """Copies the stored distributions of a curated corpus to segments, so that one row can be read in constant time.
 
 The Parquet files of the logits are compressed by row group. Reading one row therefore costs as much as reading a whole
-shard. A segment (see `distill.streaming.segment`) holds the same bytes row by row. It has the learnable rows of one
-shard, in training order (see `distill.streaming.columns`). The alignment hash of every row is verified when the row is
-copied. A segment is made again when the bytes of the shard or of the teacher's logits change.
+shard. A segment (see `distill.streaming.segment`) holds the same bytes, ordered by row. It has the learnable rows of
+one shard, in training order (see `distill.streaming.columns`). The alignment hash of every row is verified when the row
+is copied. A segment is made again when the bytes of the shard or of the teacher's logits change.
 """
 
 from __future__ import annotations

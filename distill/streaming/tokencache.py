@@ -123,7 +123,7 @@ def from_messages(
 def reader_of(tokens: Tokens, shape: Shape | None = None, identity: object = None) -> Reader:
     """The reader for a student that writes text in these tokens.
 
-    `identity` is a JSON value with everything that `shape` was made from. It distinguishes different shapes.
+    `identity` is a JSON value with everything that `shape` was made from. Different shapes need different identities.
     """
     everything = [tokens.hash, sorted(tokens.eos), transformers.__version__, identity]
     return from_messages(rendering(tokens.tokenizer), durable.digest(everything), shape)

@@ -181,7 +181,9 @@ def _learns_alone(section: TrainSection) -> bool:
 
 
 def _own_weights(job: Job, names: Sequence[str]) -> Weights | None:
-    """The weights of the recipe's first teacher, if the student learns from its distributions. None otherwise."""
+    """The weights of the recipe's first teacher, if the student learns from this teacher's distributions. None
+    otherwise.
+    """
     itself = not job.section.across and (not names or next(iter(job.recipe.teachers)) in names)
     return job.teacher.weights if itself else None
 
@@ -277,7 +279,7 @@ class _Terms:
         return cls(job, States(job.source.parent / "hidden", job.teacher.weights) if kept else None)
 
     def for_student(self, model: PreTrainedModel) -> LayerTerms:
-        """The terms for one student. Raises RecipeError when layers, widths or heads do not fit the student."""
+        """The loss terms for one student. Raises RecipeError when layers, widths or heads do not fit the student."""
         return LayerTerms(model, self.stored or self.job.teacher.weights.model, self.job.section)
 
     def prepare(self, make: Make, lesson: Lesson) -> str:

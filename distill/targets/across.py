@@ -114,7 +114,7 @@ def _pieces(ids: Sequence[int], vocabulary: Vocabulary) -> list[bytes | None]:
 
 
 def _strip_space(one: list[bytes], other: list[bytes]) -> bool:
-    """Remove the first space of `one` if the texts are then the same. Returns whether it was removed."""
+    """Remove the first space of `one` if the texts are then the same. Returns whether the space was removed."""
     own_space = bool(one) and one[0].startswith(b" ") and len(one[0]) > 1
     if own_space and b"".join(one) == b" " + b"".join(other):
         one[0] = one[0][1:]

@@ -13,8 +13,8 @@ Top-k: the result keeps the union of the teachers' kept ids. An id that teacher 
 teacher's residual mass ρ_k. The share is ρ_k / (V − number of ids that k kept). A probability of zero would be wrong in
 the mean, and would make the pool zero. The bucket of all ids outside the union is treated in the same way. The result
 is exact if every teacher kept the whole vocabulary. Otherwise the distribution of each teacher has an error of at most
-ρ_k in total variation. The error of the mean is therefore at most Σ w_k ρ_k. In the pool, the ratio of two ids that all
-teachers kept is exact.
+ρ_k in total variation. The error of the mean is therefore at most Σ w_k ρ_k. In the pool, the ratio of the
+probabilities of two ids is exact if all teachers kept both ids.
 
 The stored normalizer gives log-probabilities at the temperature of the loss. Merging at this temperature therefore
 needs no further approximation. The mean is the mean of the tempered distributions, because the tempered mean cannot be
@@ -281,8 +281,8 @@ def agreement(logp_KTU: Array) -> tuple[float, ...]:
 
     The agreement of two teachers is the mass that their distributions have in common (1 − total variation), as a mean
     over the row's tokens. A teacher's weight is proportional to the sum of its agreements with the others. This is the
-    relative agreement degree of Hsu and Chen 1996 (Fuzzy Sets and Systems 79), applied to distributions. Two teachers
-    always get one half each.
+    relative agreement degree of Hsu and Chen 1996 (Fuzzy Sets and Systems 79), applied to distributions. Each of two
+    teachers always gets the weight ½.
     """
     p = np.exp(logp_KTU)
     common = np.array([[np.minimum(a, b).sum(-1).mean() for b in p] for a in p])
@@ -303,7 +303,7 @@ def by_validation(
 
     The distribution is taken at temperature 1. The log-likelihood is concave in the weights, both for the mean (optimal
     prediction pools, Geweke and Amisano 2011) and for the pool (Heskes 1998). Every local maximum is therefore a global
-    one. Each row was written by one of the teachers, which has an advantage on its own text. Without kept rows, all
+    maximum. Each row was written by one of the teachers, which has an advantage on its own text. Without kept rows, all
     validation rows are used. Raises UserError when there are no validation rows.
     """
     try:  # this `merge` is used only for the metadata; the targets of all teachers are read below

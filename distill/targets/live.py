@@ -79,9 +79,9 @@ class LiveTeacher(FromCompletions[Text]):
 class OnPolicy(LiveTeacher):
     """A loss for which the student writes the completions in some steps.
 
-    The expected loss is λ · E_student + (1 − λ) · E_corpus of the divergence. Whether the student writes in a step is
-    drawn from (seed, step). The tokens that it writes are drawn from (seed, step, row). A completion ends at one of the
-    teacher's end tokens.
+    The expected loss is λ · E_student[D] + (1 − λ) · E_corpus[D], where D is the divergence. Whether the student writes
+    in a step is drawn from (seed, step). The tokens that it writes are drawn from (seed, step, row). A completion ends
+    at one of the teacher's end tokens.
     """
 
     def __init__(self, model: PreTrainedModel, teacher: LanguageModel, section: TrainSection, steps: int) -> None:

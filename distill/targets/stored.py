@@ -91,7 +91,9 @@ class FromStored(FromCompletions[Example]):
 
 @dataclass(frozen=True)
 class Rows:
-    """Some rows of one optimizer step, and all rows of that step. A loss is divided by the tokens of the whole step."""
+    """Some rows of one optimizer step, and all rows of that step. A loss is divided by the number of tokens of the
+    whole step.
+    """
 
     rows: Sequence[Example]
     step: Sequence[Example]

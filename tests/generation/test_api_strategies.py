@@ -139,8 +139,8 @@ def test_one_dead_server_stops_the_run_in_one_line(serve, tmp_path):
 
 
 def test_a_local_teacher_answers_and_a_remote_one_judges(serve, tmp_path, tiny):
-    """The local engine gives rows with logits, and the server gives scores. Scores are paid once, even if a shard is
-    made again.
+    """The local engine returns rows with logits, and the server returns scores. Scores are paid once, even if a shard
+    is made again.
     """
     server = serve(labels=["3", "8"])
     path = write(tmp_path / "task", server.url, "best_of_n", seeds=12, steps={"candidates": 2, "judge": "judge"})

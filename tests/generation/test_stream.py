@@ -1,6 +1,4 @@
-"""A local engine that takes requests one at a time: it is always full, never waits for a round, and
-stops when it must.
-"""
+"""A local engine that takes requests one at a time: it is kept full, never waits for a round, and stops if it must."""
 
 from __future__ import annotations
 

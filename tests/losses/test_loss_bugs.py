@@ -141,8 +141,8 @@ def test_bug_02_mean_of_micro_batch_means(kind):
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_bug_03_shift_by_one(attention):
-    """State t predicts token t, with packing and padding. The cross-entropy equals the loss that
-    transformers computes.
+    """State t predicts token t, both with packing and with padding. The cross-entropy equals the loss that transformers
+    computes.
     """
     batch, meta, _ = examples()
     model = model_of(attn_implementation=attention)

@@ -196,7 +196,7 @@ def test_a_teacher_is_nowhere_from_itself(learned):
     assert kl["distilled"].sum() < kl["untrained"].sum()
     assert kl["distilled"].sum() / tokens == pytest.approx(held_out_kl(teacher, models["distilled"], run), rel=1e-4)
     # The mean of −log q(token) is the teacher's entropy for the teacher itself. For any other model, the mean is larger
-    # by the KL.
+    # by KL(teacher ‖ model).
     assert nll["untrained"].sum() > nll["teacher"].sum()
 
 
@@ -225,8 +225,8 @@ def test_intervals_cover_as_often_as_they_say():
 
 
 def test_intervals_of_differences_are_paired():
-    """The difficulty of a seed that both models share cancels out. The interval is narrow and still covers the
-    difference.
+    """Both models share the difficulty of a seed, which cancels out in the difference. The interval is narrow and still
+    covers the difference.
     """
     generator = np.random.default_rng(1)
     inside, widths = 0, []

@@ -143,7 +143,9 @@ def test_errors_are_bounded_by_what_was_left_out(temperature):
 @pytest.mark.parametrize("name", ["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "cross_entropy"])
 @pytest.mark.parametrize("how", HOWS)
 def test_empty_slots_teach_nothing(name, how):
-    """Values and gradients are compared with float64 over the union of ids and one bucket, written out for each row."""
+    """Values and gradients are compared with a float64 computation over the union of ids and one bucket, written out
+    for each row.
+    """
     temperature = 2.0
     targets = [stored(p, 5, temperature) for p in teachers()]
     found = merged(targets, metas(temperature=temperature, k=5), WEIGHTS, how)
