@@ -245,7 +245,7 @@ class _Trainer(Generic[Row]):
             with accelerator.no_sync(self.wrapped) if number + 1 < portions else nullcontext():
                 with self._precision():
                     loss, values = self.wrapped(rows, batch)
-                # DDP averages the gradients over the processes, but they must be summed.
+                # DDP averages the gradients over the processes. The factor makes the average a sum.
                 accelerator.backward(loss * (0.0 if idle else float(accelerator.num_processes)))
             parts = {key: parts.get(key, 0.0) + (0.0 if idle else value) for key, value in values.items()}
         return parts

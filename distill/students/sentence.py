@@ -95,7 +95,7 @@ def sentence(student: SentenceStudent, teacher: SentenceEncoder, seed: int) -> S
 
 
 def layers_of(student: SentenceStudent, teacher: SentenceEncoder) -> list[int]:
-    """The teacher's layers that the student keeps. By default half of them."""
+    """The teacher's layers that the student keeps. By default, these are half of the teacher's layers."""
     depth = int(teacher.model.config.num_hidden_layers)
     return layer_map((depth + 1) // 2 if student.layers is None else student.layers, depth)
 

@@ -200,7 +200,9 @@ def uld(states_ND: Tensor, head: Head | None, batch: Sequence[Example], vocabula
 
 
 Located = tuple[int, Part, list[int]]
-"""(index of the first state of the part's row in the batch, the part, the student's tokens of the part)."""
+"""A part and its place: (index of the first state of the part's row in the batch, the part, the student's tokens of the
+part).
+"""
 
 
 def _uld_of(states_ND: Tensor, head: Head | None, chunk: list[Located], vocabulary: int) -> Tensor:

@@ -117,7 +117,7 @@ class OnPolicy(LiveTeacher):
         ]
 
     def forward(self, rows: Sequence[Text], step: Sequence[Text]) -> tuple[Tensor, dict[str, float]]:
-        """See `Objective.forward`. For written completions there are further parts.
+        """See `Objective.forward`. For completions that the student wrote, the result has further parts.
 
         `length` is the mean number of tokens, including the end token. `ended` is the share of completions that have an
         end token. `empty` is the share of completions whose first token is an end token.

@@ -19,7 +19,7 @@ COPIES = {"duplicates": True, "truncated": False, "answer": False, "repetition":
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Makes runs of one small teacher, by name."""
+    """A function that returns a run of one small teacher by the run's name."""
     folder = tmp_path_factory.mktemp("load")
     make = small_runs(folder)
     make.folder = folder

@@ -82,7 +82,8 @@ def test_a_batch_for_each_round(serve, tmp_path, monkeypatch):
     recipe = synthgen.load_recipe(path)
     rows, failures, _ = read(synthgen.generate(recipe, tmp_path / "batched", batch=True).folder)
     assert (len(rows), failures) == (12, [])
-    assert len(server.stats()["batches"]) == 3  # answer, the user's next turn, second answer
+    # one batch each for the answer, the user's next turn and the second answer
+    assert len(server.stats()["batches"]) == 3
     monkeypatch.setenv("SYNTHGEN_CACHE", str(tmp_path / "another"))
     asked, _, _ = read(synthgen.generate(recipe, tmp_path / "asked").folder)
     assert [(r.id, r.text) for r in asked] == [(r.id, r.text) for r in rows]

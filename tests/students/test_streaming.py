@@ -53,7 +53,7 @@ CHOICES = {
     "share": {"share": 0.5},
     "shorter": {"max_length": -1},  # leaves out the longest rows only
     "labels alone": {"labels_alone": True},
-    "held out": {"split": "test", "share": 0.3},  # a share counts training seeds only
+    "held out": {"split": "test", "share": 0.3},  # the share applies to training seeds only
 }
 
 

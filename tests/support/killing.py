@@ -323,7 +323,7 @@ def _data_first() -> None:
 
 
 def _no_sweep() -> None:
-    """Breaks the cleaning: files with temporary names stay."""
+    """Breaks the cleanup: files with temporary names stay."""
     from synthgen import durable
 
     durable.sweep = lambda *args: None
@@ -337,7 +337,7 @@ def _forgets() -> None:
 
 
 def _manifest_first() -> None:
-    """Breaks the order of a finish: the card is written after the manifest."""
+    """Breaks the order in which a corpus is finished: the card is written after the manifest."""
     from synthgen import cards, corpus, durable
 
     write, late = durable.write_json, []

@@ -52,7 +52,7 @@ DEFAULTS: dict[str, Any] = {
     "tpm": None,
     "burst": 1.0,  # a burst may use this many seconds of the rate limit
     "prices": [0.15, 0.60],  # dollars per million tokens of prompts and of completions
-    "tokens": 8,  # tokens of an answer
+    "tokens": 8,  # number of tokens of an answer
     "vocab": None,  # [[id, text], …]: the tokens of answers and logprobs
     "vllm": False,
     "sentinel": False,

@@ -357,7 +357,7 @@ def test_a_student_of_an_ensemble_says_so(run, tmp_path, unanswered):
     assert words in page
     assert "from the training targets" in page
     shutil.rmtree(folder / "student")
-    # The KL from the pool to the first teacher, by the reference of this file.
+    # The KL from the pool to the first teacher, computed by the reference functions of this file.
     merge = Merge(("a", "c"), "pool", "", (0.75, 0.25))
     data = load(folder / "curated", teacher.render, Choice(512, "test", teachers=("a", "c"), merge=merge))
     total = count = 0.0

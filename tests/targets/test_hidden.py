@@ -102,7 +102,9 @@ def test_relation_term_against_float64(heads, queries, dtype):
 
 
 def test_a_prompt_without_tokens_is_refused(teacher):
-    """Nothing predicts the first token of the completion. In a packed bin, the row before would predict it."""
+    """No position predicts the first token of the completion. In a packed bin, the last token of the previous row would
+    predict it.
+    """
     with pytest.raises(ValueError, match="nothing predicts"):
         forward.completion_logits(teacher.model, [[1, 2], []], [[3], [4, 5]])
 

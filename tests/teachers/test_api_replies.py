@@ -63,7 +63,7 @@ def test_extra_parameters_and_tools_are_sent(serve, tmp_path):
     rows = [{"id": "a", "question": "What?", "tools": [tool]}, {"id": "b", "question": "What?"}]
     made, _, _ = generated(tmp_path, server, seeds=rows, teacher={"extra": {"top_p": None, "reasoning_effort": "low"}})
     sent = server.stats()["bodies_text"]
-    assert len(sent) == 2  # the tool makes it another request
+    assert len(sent) == 2  # with the tool, it is another request
     assert all("top_p" not in body and body["reasoning_effort"] == "low" for body in sent)
     assert sorted("tools" in body for body in sent) == [False, True]
     assert len({r.id for r in made}) == 2
