@@ -287,8 +287,7 @@ def _with_bucket(
         logp = logp.masked_fill(ids >= width, -torch.inf)
     logp = torch.cat([logp, target.log_tail_N.to(logp.dtype)[:, None]], -1)
     logq = _Bucketed.apply(scaled_NV, ids, None if labels_N is None else labels_N[:, None])
-    # the softmax removes the storage error, so that the teacher's probabilities sum to 1
-    return logp.log_softmax(-1), logq
+    return logp.log_softmax(-1), logq  # the softmax makes the teacher's probabilities sum to 1 despite rounding
 
 
 class _Bucketed(torch.autograd.Function):
