@@ -55,9 +55,9 @@ class Arms(Generic[Row]):
 
     `make` returns the untrained student, with the same weights at every call. The first entry of `objectives` trains
     the student, and the second trains the baseline. The student is trained on `rows`, and the validation loss is
-    measured on `validation`. The student is saved with `tokenizer`. `batch(numbers, rank, processes)` reads the part of
-    one step's rows that process `rank` trains on. If `batch` is None, the rows with these numbers are taken from
-    `rows`.
+    measured on `validation`. The student is saved with `tokenizer`. `batch(numbers, rank, processes)` reads the rows of
+    one step with these numbers, for process `rank` of `processes`. If `batch` is None, the rows with these numbers are
+    taken from `rows`.
     """
 
     make: Callable[[], StudentModel]

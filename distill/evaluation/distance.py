@@ -66,7 +66,7 @@ def distances(
 ) -> Distances:
     """Compare `models` with `teacher` on each row.
 
-    The teacher reads the prompt from which it generated the row. The students read the prompt that `prompt` returns for
+    The teacher reads the row's `prompt_token_ids`. The students read the prompt that `prompt` returns for
     the row. The model "teacher, student's prompt" is the teacher when it reads the student's prompt. `taught` holds the
     stored targets of these rows. If `taught` is given, the models are also compared with these targets.
     """
