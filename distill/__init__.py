@@ -35,7 +35,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name's module when the name is first used. Importing the package therefore stays cheap."""
+    """Import the module of a public name when the name is first used, so that `import distill` is fast."""
     if name not in _HOMES:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
     value: object = getattr(importlib.import_module(_HOMES[name]), name)

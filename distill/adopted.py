@@ -1,10 +1,10 @@
-"""Turns any dataset with `prompt` and `completion` into a corpus to train on.
+"""Turns any dataset that has the columns `prompt` and `completion` into a corpus to train on.
 
     source = adopt(Path("my-dataset"), recipe, Path("students/mine/corpus"), tokens)
 
-A run or a corpus of synthgen is used directly. The rows of a dataset are written once as a curated corpus in the
-student's folder. They are tokenized with the teacher's tokenizer, and their splits are chosen in the same way as those
-of seeds. Every function that reads a corpus can then read them.
+A run or corpus of synthgen does not need this module. The rows of a dataset are written once as a curated corpus in the
+student's folder. They are tokenized with the teacher's tokenizer, and assigned to splits in the same way as seeds.
+Every function that reads a corpus can then read the rows.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ __all__ = ["adopt", "is_dataset"]
 def adopt(path: Path, recipe: Recipe, folder: Path, tokens: Tokens) -> Path:
     """Write a dataset's rows as a curated corpus in `folder`, without duplicate rows. Returns `folder`.
 
-    The license comes from the entry of the recipe's `seeds` with the same path. It is "unknown" when there is no such
-    entry. Raises CorpusError when a completion is not a single text message.
+    The license comes from the entry of the recipe's `seeds` that has the same path. Without such an entry it is
+    "unknown". Raises CorpusError when a completion is not a single text message.
     """
     named = next((s for s in recipe.seeds if s.path and Path(s.path).resolve() == path.resolve()), None)
     source = named or SeedSource(path=str(path.resolve()), license="unknown", source=path.name, fields={})
@@ -63,7 +63,9 @@ def adopt(path: Path, recipe: Recipe, folder: Path, tokens: Tokens) -> Path:
 
 
 def _tokenized(dataset: Dataset, recipe: Recipe, tokens: Tokens, counts: Counter[str]) -> Iterator[Record]:
-    """Yield the records with the teacher's tokens. Skips later copies of a row, and updates `counts`."""
+    """Yield the dataset's records, tokenized with the teacher's tokenizer. Skips a row that equals an earlier row, and
+    updates `counts`.
+    """
     seen: set[str] = set()
     for where, record in records(dataset, recipe.task, recipe.split):
         key = durable.digest([record.prompt, record.completion])[:32]
@@ -74,7 +76,8 @@ def _tokenized(dataset: Dataset, recipe: Recipe, tokens: Tokens, counts: Counter
         text = record.completion[0].get("content")
         if len(record.completion) != 1 or not text or record.completion[0].get("tool_calls"):
             raise CorpusError(
-                f"{where}: the completion is not one message of text", "a row must have one answer to learn"
+                f"{where}: the completion is not one message of text",
+                "each row needs a completion of exactly one text message",
             )
         record.prompt_token_ids = tokens.render(record.prompt)
         record.token_ids = tokens.completion(text)

@@ -1,4 +1,4 @@
-"""Trains the arms of a training: the same student once for each objective, on the same batches.
+"""Trains the same student once for each objective, on the same batches. Each of these trainings is an arm.
 
 Each arm is saved when it is finished.
 """
@@ -43,7 +43,7 @@ class Adapter(Protocol):
 
 @dataclass
 class StudentModel:
-    """The `model` that is trained. With LoRA, `adapter` is the peft model around the same weights."""
+    """A student during training. With LoRA, `adapter` is the peft model that wraps `model`."""
 
     model: nn.Module
     adapter: Adapter | None = None
@@ -53,10 +53,11 @@ class StudentModel:
 class Arms(Generic[Row]):
     """A student, its objectives and its data.
 
-    `make` returns the untrained student, with the same weights at every call. The first of `objectives` belongs to the
-    student, the second to the baseline. The student is trained on `rows`, and the validation loss is measured on
-    `validation`. The student is saved with `tokenizer`. `batch` reads the rows of a step, given their numbers, the
-    rank of this process, and the number of processes. By default rows are taken from `rows`.
+    `make` returns the untrained student, with the same weights at every call. The first entry of `objectives` trains
+    the student, and the second trains the baseline. The student is trained on `rows`, and the validation loss is
+    measured on `validation`. The student is saved with `tokenizer`. `batch(numbers, rank, processes)` reads the rows of
+    one step with these numbers, for process `rank` of `processes`. If `batch` is None, the rows with these numbers are
+    taken from `rows`.
     """
 
     make: Callable[[], StudentModel]
@@ -79,7 +80,7 @@ def train_arms(arms: Arms[Row], job: Job) -> dict[str, Metrics]:
     """
     accelerator = accelerator_of(job.section, arms.device, job.folder)
     if accelerator.num_processes > 1 and accelerator.is_main_process:
-        job.ui.note(f"train: {accelerator.num_processes} processes share every batch")
+        job.ui.note(f"train: {accelerator.num_processes} processes, each of which trains on a part of every batch")
     steps = steps_of(len(arms.rows), job.section)
     curves: dict[str, Metrics] = {}
     with job.ui.progress("train", steps * len(arms.objectives), "steps") as bar:
@@ -103,7 +104,8 @@ def _train(arms: Arms[Row], job: Job, name: str, folder: Path, accelerator: Acce
     if section.report_to:
         accelerator.init_trackers(name)
     student = arms.make()
-    student.model.to(accelerator.device)  # first, because the objective keeps references to the output layer's tensors
+    # must be moved before the objective is made, because the objective keeps references to the output layer's tensors
+    student.model.to(accelerator.device)
     if section.gradient_checkpointing:
         checkpoint_activations(student.model)
     objective = arms.objectives[name](student.model)
@@ -140,14 +142,14 @@ def read_metrics(folder: Path) -> Metrics:
 
 
 def write_metrics(folder: Path, metrics: Metrics) -> None:
-    """Write metrics.jsonl. It must be the last file of an arm: its presence means that the arm is complete."""
+    """Write metrics.jsonl. It must be written last, because its presence means that the arm is complete."""
     durable.write_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in metrics))
 
 
 def save(
     student: StudentModel, tokenizer: PreTrainedTokenizerBase, folder: Path, metrics: Metrics | None = None
 ) -> None:
-    """Write weights, config and tokenizer under the names that transformers uses, then the metrics.
+    """Write weights, config and tokenizer under the names that transformers uses, then write the metrics.
 
     An adapter is saved separately in `folder`/adapter, and then merged into the weights.
     """
@@ -159,7 +161,7 @@ def save(
         model = student.adapter.merge_and_unload()
     model.save_pretrained(temporary)
     if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
-        backend.no_truncation()  # set by earlier calls; the saved file must not depend on them
+        backend.no_truncation()  # earlier calls set truncation and padding, which must not be saved
         backend.no_padding()
     tokenizer.save_pretrained(temporary)
     for path in sorted(temporary.iterdir()):

@@ -1,6 +1,6 @@
-"""Writes the student's model card: README.md with the corpus, the licenses, how to run it, and evaluation results.
+"""Writes the student's model card, README.md: the corpus, the licenses, how to run the student, evaluation results.
 
-The results are included once the student is evaluated.
+Evaluation results are included only if the student has been evaluated.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def write_model_card(
 ) -> None:
     """Write README.md of the student in `folder`.
 
-    `manifest` is the manifest of its corpus. When `training` or `evaluation` is left out, it is read from `folder`.
+    `manifest` is the manifest of the student's corpus. When `training` or `evaluation` is left out, it is read from
+    `folder`.
     """
     if training is None:
         training = read_training(folder / "training.json")

@@ -2,10 +2,10 @@
 
     found = measure("distill.evaluation.asking:ask_teacher", {"teacher": section, "questions": questions})
 
-`measure` starts a child process, which runs `main`. `main` calls the named function and prints the result of the
-function and the peak memory of the process as JSON. The system reports peak memory only for a whole process, so each
-model needs its own process. The child exits when its parent exits: it watches its standard input, which the kernel
-closes when the parent dies.
+`measure` starts a child process, which runs `main`. `main` calls the named function. It prints the function's result
+and the peak memory of the process as JSON. The system reports peak memory only for a whole process, so each model needs
+its own process. The child exits when its parent exits: it watches its standard input, which the kernel closes when the
+parent dies.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from synthgen.results.measures import Measure, Row
 from synthgen.tables.reference import resolve
 
 Measured = dict[str, Any]
-"""The result of a child process: values by the names of their measures, and generated texts."""
+"""The result of a child process: the value of each measure by its name, and the generated texts."""
 
 MEASURES = {
     "parameters": Measure("parameters, M", "millions", about="cost"),
@@ -122,7 +122,7 @@ def model_size(model: Any) -> Measured:
 
 
 def rate(act: Any, texts: Sequence[str], runs: int) -> Measured:
-    """Measure the texts a second of `act(texts)` over `runs` calls, after a warm-up on eight texts."""
+    """Measure how many texts a second `act(texts)` processes, in `runs` calls after a warm-up call with eight texts."""
     act(texts[:8])
     began = time.perf_counter()
     for _ in range(runs):
@@ -131,7 +131,7 @@ def rate(act: Any, texts: Sequence[str], runs: int) -> Measured:
 
 
 def milliseconds(seconds: Sequence[float]) -> dict[str, float]:
-    """The median and the 95th percentile, in milliseconds, of durations in seconds."""
+    """The median and the 95th percentile of `seconds`, in milliseconds."""
     p50, p95 = np.quantile(seconds, [0.5, 0.95])
     return {"p50": 1e3 * float(p50), "p95": 1e3 * float(p95)}
 

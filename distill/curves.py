@@ -2,9 +2,9 @@
 
     curve(recipe, "runs/first")           # → runs/first/student/curve.json
 
-A smaller share is a subset of a larger one. The number of epochs is that of the recipe, so the number of steps grows
-with the data. Each point has its own student under student/curve/. The last point, on all of the data, is the run's
-student.
+The seeds of a smaller share are a subset of those of a larger share. Each share is trained for the recipe's number of
+epochs, so the number of steps grows with the data. Each point has its own student under student/curve/. The student of
+the last point learns from all of the data, and is the run's student.
 """
 
 from __future__ import annotations
@@ -31,21 +31,23 @@ _TRAINED = ("distilled", "cross-entropy")  # the models that depend on the train
 def curve(
     recipe: Recipe, run: str | Path, shares: Sequence[float] = SHARES, *, fresh: bool = False, ui: UI | None = None
 ) -> Curve:
-    """Train and evaluate at each share of the training seeds, and on all of them. Writes student/curve.json.
+    """Train and evaluate a student on each share of the training seeds, and on all of them. Writes student/curve.json.
 
-    Raises UserError when a share is not above 0 and at most 1, and the errors of `train` and `evaluate`.
+    Raises UserError when a share is not in (0, 1], and all errors of `train` and `evaluate`.
     """
     ui = ui or UI(quiet=True)
     if recipe.train is None:
-        raise UserError("the recipe has no `train` section", "add one; prompts/README.md shows what it holds")
+        raise UserError("the recipe has no `train` section", "add the section; prompts/README.md describes its keys")
     shares = sorted({*shares, 1.0})
     if shares[0] <= 0 or shares[-1] > 1:
         raise UserError(
-            f"shares must be more than 0 and at most 1, but they are {shares[0]:g} to {shares[-1]:g}", "correct --share"
+            f"shares must be more than 0 and at most 1, but they range from {shares[0]:g} to {shares[-1]:g}",
+            "correct --share",
         )
     student = corpus.resolve(Path(run), prefer=("curated",)).parent / "student"
     writes = KINDS[recipe.train.student.kind].writes_text
-    teacher = LanguageModel.open(local_teacher(recipe), lazy=True) if writes else None  # opened once for all points
+    # one object for all points, so that its weights are loaded only once
+    teacher = LanguageModel.open(local_teacher(recipe), lazy=True) if writes else None
     points: list[Point] = []
     for share in shares:
         whole = share == 1.0
@@ -61,7 +63,7 @@ def curve(
 
 
 def _curve(last: Evaluation, points: list[Point]) -> Curve:
-    """Build the curve from its points. It plots the first measure that the evaluation plots."""
+    """Build the curve from its points. It plots the first measure of `last.plotted` that any point has."""
     there = {name for point in points for row in point.table.values() for name in row}
     measures = {name: measure for name, measure in last.measures.items() if name in there}
     plotted = next((name for name in last.plotted if name in there), next(iter(measures), ""))
@@ -69,7 +71,7 @@ def _curve(last: Evaluation, points: list[Point]) -> Curve:
 
 
 def _with_intervals(evaluation: Evaluation) -> Table:
-    """The measures of the trained students that have an interval."""
+    """For each trained student, the measures that have an interval."""
     return {
         name: {key: value for key, value in row.items() if isinstance(value, Interval)}
         for name, row in evaluation.table.items()

@@ -48,7 +48,9 @@ PARTS = ("data", "rejected")
 
 
 def first_rows(source: Path, split: str, most: int | None = None) -> list[HeldOut]:
-    """The first `most` rows of a split, or all of them, ordered by shard and id. See the module for rejected rows."""
+    """The first `most` rows of a split, ordered by shard and id. None means all rows. The module describes which
+    rejected rows are included.
+    """
     return list(islice(_in_order(source, split), most))
 
 

@@ -16,8 +16,8 @@ class Job:
     """One training.
 
     `section` is the recipe's `train`, `source` the curated corpus, and `folder` the student's folder. `labels` are the
-    corpus's labels in the order of its label probabilities; empty when it has none. `open_teacher` is the teacher, if
-    the caller has already opened it.
+    corpus's labels in the order of its label probabilities, or empty when the corpus has no labels. `open_teacher` is
+    the teacher, if the caller has already opened it.
     """
 
     recipe: Recipe
@@ -32,7 +32,8 @@ class Job:
     def teacher(self) -> LanguageModel:
         """The recipe's teacher as a language model. Its weights are loaded when they are first needed.
 
-        Pass on only the part that a function needs: `teacher.tokens`, `teacher.weights`, or the whole teacher to
-        generate text. Raises TeacherError, and RecipeError when the teacher does not run in this process.
+        Give a function only the part of the teacher that it needs: `teacher.tokens`, `teacher.weights`, or the whole
+        teacher to generate text. Raises the TeacherError of `LanguageModel.open`, and RecipeError when the teacher does
+        not run in this process.
         """
         return self.open_teacher or LanguageModel.open(local_teacher(self.recipe), lazy=True)

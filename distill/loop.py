@@ -1,8 +1,8 @@
-"""The training loop. It minimizes the loss of an `Objective`, and a killed training resumes with the same result.
+"""The training loop. It minimizes the loss of an `Objective`. A killed training can be resumed, with the same result.
 
     metrics = fit(Objective(model), batch_of, section, steps, Checkpoints(folder, "distilled"), bar)
 
-The rows of a step are a function of the step number. When a student generates its own texts, they also depend on the
+The rows of a step are a function of the step number. When the student writes its own texts, the rows also depend on its
 weights. A checkpoint therefore holds the weights, the optimizer's moments, the step number and the objective's state.
 Under `accelerate launch`, each process computes its share of every batch. The loss is normalized over the whole batch.
 """
@@ -45,10 +45,11 @@ class Objective(nn.Module, Generic[Row]):
     model: nn.Module
 
     def forward(self, rows: Sequence[Row], step: Sequence[Row]) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss of `rows` and its named parts, including 'loss'. `rows` are some rows of an optimizer `step`.
+        """Return the loss of `rows` and its named parts, including 'loss'. `step` holds all rows of an optimizer step,
+        and `rows` some of them.
 
-        The loss is normalized over all rows of the step. The losses, parts and gradients of the portions of a step
-        therefore add up to those of the step.
+        The loss is normalized over all rows of the step. If a step is computed in portions, the losses, parts and
+        gradients of the portions therefore add up to those of the step.
         """
         raise NotImplementedError
 
@@ -101,8 +102,8 @@ class Checkpoints:
 def accelerator_of(section: TrainSection, device: torch.device, folder: Path) -> Accelerator:
     """Create the Accelerator of this process, with its device, the number of processes and the trackers.
 
-    The loop sets the precision by itself: accelerate keeps one precision for each process, but a process may train
-    several students. Raises UserError when a tracker is not installed.
+    The training loop sets the precision, because accelerate has only one precision for a process, and a process may
+    train several students. Raises UserError when a tracker is not installed.
     """
     from accelerate.state import AcceleratorState, PartialState
     from accelerate.utils import ProjectConfiguration
@@ -114,8 +115,8 @@ def accelerator_of(section: TrainSection, device: torch.device, folder: Path) ->
     trackers = list(section.report_to) or None
     before = PartialState() if PartialState._shared_state else None
     if before is not None and before.num_processes == 1 and before.device.type != device.type:
-        # Accelerate also keeps one device for each process. Without a reset, it would train the next student on the
-        # device of the last one, or raise an error.
+        # Accelerate also keeps one device for each process. Without a reset, accelerate would train the next student on
+        # the device of the previous student, or raise an error.
         AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(cpu=device.type == "cpu", mixed_precision="no", log_with=trackers, project_config=where)
 
@@ -229,7 +230,8 @@ class _Trainer(Generic[Row]):
     def _backward(self, batch: list[Row], size: int) -> dict[str, float]:
         """Accumulate the gradients of this process's share of `batch`, `size` rows at a time. Returns the loss parts.
 
-        A process without rows computes the first row with weight 0, so that all processes do the same number of passes.
+        A process without rows computes the first row with weight 0, so that all processes do the same number of forward
+        and backward passes.
         """
         accelerator = self.accelerator
         own = batch[accelerator.process_index :: accelerator.num_processes]
@@ -243,7 +245,7 @@ class _Trainer(Generic[Row]):
             with accelerator.no_sync(self.wrapped) if number + 1 < portions else nullcontext():
                 with self._precision():
                     loss, values = self.wrapped(rows, batch)
-                # DDP averages the gradients over the processes, but they must be summed.
+                # DDP averages the gradients over the processes. The factor makes the average a sum.
                 accelerator.backward(loss * (0.0 if idle else float(accelerator.num_processes)))
             parts = {key: parts.get(key, 0.0) + (0.0 if idle else value) for key, value in values.items()}
         return parts
@@ -256,7 +258,9 @@ class _Trainer(Generic[Row]):
         return context
 
     def measure(self, row: dict[str, float], rows: Sequence[Row], metrics: Metrics, checkpoints: Checkpoints) -> None:
-        """Write the loss on the validation rows into `row`. With early stopping, save the weights if they are best."""
+        """Add the loss on the validation rows to `row`. With early stopping, save the weights if this loss is the
+        lowest so far.
+        """
         row["validation"] = self._validate(rows)
         better = row["validation"] < min((m["validation"] for m in metrics if "validation" in m), default=math.inf)
         if self.section.early_stopping_patience and better and self.accelerator.is_main_process:
@@ -286,7 +290,8 @@ class _Trainer(Generic[Row]):
         tensors: dict[str, Tensor] = {}
         for name, parameter in self.weights.items():
             tensors[f"weight.{name}"] = parameter.data
-            # A weight gets its moments with its first gradient, which may come later than that of other weights.
+            # A weight's moments are created with its first gradient, which may come later than the gradients of other
+            # weights.
             if state := self.optimizer.state[parameter]:
                 tensors |= {f"{part}.{name}": state[part] for part in _MOMENTS}
         about = {"step": str(step), "metrics": json.dumps(metrics), "state": json.dumps(self.objective.state())}
@@ -314,7 +319,7 @@ class _Trainer(Generic[Row]):
 
 
 def _stale(metrics: Metrics) -> int:
-    """The number of validation measurements since the best one."""
+    """The number of validation measurements after the one with the lowest loss."""
     values = [row["validation"] for row in metrics if "validation" in row]
     return len(values) - 1 - values.index(min(values)) if values else 0
 

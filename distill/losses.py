@@ -3,8 +3,8 @@
     values_N = divergence(z_NV, TopK(ids, logp, log_tail, log_z), "reverse_kl", temperature=2.0)
     loss = values_N.sum() / tokens_of_the_whole_optimizer_step
 
-Shapes: N valid tokens, V vocabulary, K or U kept entries, A outcomes. The logits are already shifted: row n predicts
-label n. A divergence has one value for each token, (N,), in nats times temperature².
+Shapes: N tokens of the loss, V ids of the vocabulary, K kept ids of a top-k, U drawn ids, A outcomes. The logits are
+already shifted: row n predicts label n. A divergence has one value for each token, (N,), in nats times temperature².
 `synthgen.tables.divergences.TABLE` says which divergence is defined for which kind of target.
 
 Each divergence is implemented once, for two log-distributions over the same outcomes. The target determines the
@@ -37,7 +37,8 @@ from torch.nn import functional
 
 from synthgen.tables.divergences import Divergence, TargetKind, refusal
 
-_HEAD_MASS = 0.5  # adaptive KL: the head is the fewest likeliest outcomes with this share of the teacher's mass
+# adaptive KL: the head is the smallest set of likeliest outcomes that holds this share of the teacher's mass
+_HEAD_MASS = 0.5
 _HEAD_FIRST = 1024  # adaptive KL: number of likeliest outcomes to search for the head before all outcomes are sorted
 
 
@@ -53,8 +54,8 @@ class TopK:
     """The k most likely tokens, with the fields of `synthgen.logits.TopK`.
 
     `ids_NK` are the ids, and `logp_NK` their log-probabilities at temperature 1. `log_tail_N` and `log_z_N` are at the
-    temperature T of the loss. `log_tail_N` is the log of the residual mass, −inf when there is none, and
-    `log_z_N` = logsumexp(log p / T). `largest` is the largest id. When it is None, it is computed for every chunk of
+    temperature T of the loss. `log_tail_N` is the log of the residual mass, −inf when there is none, and `log_z_N` =
+    logsumexp(log p / T). `largest` is the largest of `ids_NK`. When it is None, it is computed for every chunk of
     tokens, and each time the host waits for the GPU.
     """
 
@@ -124,7 +125,7 @@ def divergence(
     if isinstance(target, Dense):
         teacher_NV = _float(target.logits_NV)[:, :vocabulary]
         if teacher_NV.shape != z_NV.shape:
-            raise ValueError(f"teacher logits {tuple(teacher_NV.shape)} against student logits {tuple(z_NV.shape)}")
+            raise ValueError(f"teacher logits have shape {tuple(teacher_NV.shape)}, student logits {tuple(z_NV.shape)}")
         if name == "mse":
             return _mse(teacher_NV, z_NV)
         logp, logq = (teacher_NV / temperature).log_softmax(-1), (z_NV / temperature).log_softmax(-1)
@@ -149,12 +150,13 @@ def with_cross_entropy(
 ) -> Tensor:
     """Return (N, 2): `divergence`, and the cross-entropy of the labels over all V ids.
 
-    For draws or a top-k at temperature 1, both are computed from one softmax. This halves the passes over (N, V), which
-    are the main cost of the loss on a GPU.
+    For draws or a top-k at temperature 1, divergence and cross-entropy are computed from one softmax. This halves the
+    number of passes over the (N, V) logits, which are the main cost of the loss on a GPU.
     """
     width = z_NV.shape[-1]
     alone = temperature != 1.0 or (vocabulary is not None and vocabulary < width)
-    # Ids that the student does not have would widen the logits for the divergence, but must not for the labels.
+    # Target ids that the student does not have widen the logits of the divergence. The cross-entropy must not use these
+    # wider logits.
     if isinstance(target, TopK):
         alone |= target.largest is None or target.largest >= width
     if alone or isinstance(target, Dense) or refusal(name, KINDS[type(target)]):
@@ -189,7 +191,7 @@ def kl_full(z_NV: Tensor, logp_NV: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 def _float(values: Tensor) -> Tensor:
-    """Convert to float32, because half precision gives a KL an error of half a percent. float64 stays, for tests."""
+    """Convert to float32, because a KL in half precision has an error of half a percent. float64 is kept, for tests."""
     return values if values.dtype == torch.float64 else values.float()
 
 
@@ -273,26 +275,26 @@ def _with_bucket(
 ) -> tuple[Tensor, Tensor]:
     """Return the log-distributions (N, K + 1) of teacher and student over the K kept ids and a bucket for the rest.
 
-    With `labels_N`, the student's has a further last column with the log-probabilities of the labels, (N, K + 2).
+    With `labels_N`, the student's tensor has one more column, the log-probabilities of the labels: (N, K + 2).
     """
     ids, logp = target.ids_NK, target.logp_NK.to(scaled_NV.dtype) / temperature - target.log_z_N[:, None]
     width = scaled_NV.shape[-1]
     largest = target.largest
     if largest is None:
         largest = int(ids.max()) if ids.numel() else 0
-    if largest >= width:  # kept ids that the student does not have get no mass in teacher and student
+    if largest >= width:  # ids that only the teacher has: their probability is 0 in both distributions
         scaled_NV = functional.pad(scaled_NV, (0, largest + 1 - width), value=-torch.inf)
         logp = logp.masked_fill(ids >= width, -torch.inf)
     logp = torch.cat([logp, target.log_tail_N.to(logp.dtype)[:, None]], -1)
     logq = _Bucketed.apply(scaled_NV, ids, None if labels_N is None else labels_N[:, None])
-    return logp.log_softmax(-1), logq  # the softmax removes the storage error, so that the teacher's sums to 1
+    return logp.log_softmax(-1), logq  # the softmax makes the teacher's probabilities sum to 1 despite rounding
 
 
 class _Bucketed(torch.autograd.Function):
-    """Compute the student's log-probabilities (N, K + 1): those of the kept ids, and the log of the mass of all others.
+    """Compute (N, K + 1): the student's log-probabilities of the kept ids, and the log of the mass of all other ids.
 
     With `labels_N1`, a further column has the log-probability of the label, (N, K + 2). The mass of the other ids is
-    summed over them. It is not computed as 1 − Σ q, because of cancellation.
+    the sum of their probabilities. Computing it as 1 − Σ q over the kept ids would lose digits by cancellation.
 
     The gradient has a closed form. S is the set of kept ids. The gradient of column k is g_k, that of the bucket is
     g_σ, and G is the sum over all columns. In S, the result is g_k − G q_k. Outside S, it is
@@ -315,7 +317,7 @@ class _Bucketed(torch.autograd.Function):
         total_N, tail_N = grad_NK.sum(-1, keepdim=True), grad_NK[:, count : count + 1]
         out = (z_NV - lse_N).exp_().mul_(-total_N)
         kept_NK = out.gather(-1, ids_NK) + grad_NK[:, :count]
-        # exp(z − logsumexp of the others) is at most 1 outside S. In S it has no meaning, and is overwritten below.
+        # exp(z − logsumexp of the other ids) is at most 1 outside S. In S it has no meaning, and is overwritten below.
         out.add_((z_NV - others_N.masked_fill(others_N == -torch.inf, torch.inf)).exp_().mul_(tail_N))
         out.scatter_(-1, ids_NK, kept_NK)
         if labels_N1 is not None:
@@ -334,9 +336,9 @@ def _weighted(target: Sampled | Labels, z_NV: Tensor) -> tuple[Tensor, Tensor]:
 class _SparseCrossEntropy(torch.autograd.Function):
     """Compute −Σ w log softmax(z)[ids] for each of P pairs of ids and weights (N, U). The result is (N, P).
 
-    Its backward pass allocates only one (N, V) tensor, for the gradient. It keeps none from the forward pass except the
-    logits. The pairs are added one after the other. Within a pair, an id has a weight only once, so the order of the
-    sum is fixed.
+    The backward pass allocates only one (N, V) tensor, the gradient. The forward pass keeps no (N, V) tensor except the
+    logits. The pairs are added one after the other. Within a pair, at most one entry of an id has a weight above 0, so
+    the order of the sum is fixed.
     """
 
     @staticmethod

@@ -27,8 +27,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from synthgen.lm.forward import completion_logits
 
-# Number of logits in a chunk. On a CPU they take 32 MiB in float32; with fewer, matrix products are slow. On a GPU they
-# take 256 MiB; with fewer, the GPU waits for the host to start the next kernel.
+# Number of logits in a chunk. On a CPU, these logits take 32 MiB in float32; smaller chunks make matrix products slow.
+# On a GPU, they take 256 MiB; with smaller chunks, the GPU waits for the host to start the next kernel.
 _CHUNK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 26}
 
 Tokenwise = Callable[[Tensor, tuple[int, int]], Tensor]
@@ -91,7 +91,7 @@ def chunk_of(vocabulary: int, device: str) -> int:
 
 @dataclass(frozen=True)
 class _Plan:
-    """The arguments of `_ThroughHead`: `size` is the tokens in a chunk, `wanted` whether gradients are computed."""
+    """Arguments of `_ThroughHead`. `size`: number of tokens in a chunk. `wanted`: whether gradients are computed."""
 
     head: Head | None
     tokenwise: Tokenwise
@@ -133,7 +133,7 @@ class _ThroughHead(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.grads is None:
-            raise RuntimeError("the gradient of through_head can be taken once")
+            raise RuntimeError("the gradient of through_head can be computed only once")
         scaled = [grad if grad is None else grad.mul_(grads[0]) for grad in ctx.grads]
         ctx.grads = None
         return *scaled, None
@@ -170,7 +170,8 @@ def output_head(model: PreTrainedModel) -> Head | None:
     bias = getattr(layer, "bias", None)
     scales = [scale]
     if config.is_encoder_decoder:
-        scales.append(scale * config.hidden_size**-0.5)  # T5 with tied input and output embeddings
+        # T5 scales its states by this factor when input and output embeddings are tied
+        scales.append(scale * config.hidden_size**-0.5)
         bias = model.final_logits_bias[0] if bias is None and hasattr(model, "final_logits_bias") else bias
     ids = torch.arange(4, device=model.device)[None] + 1
     inputs = {"decoder_input_ids": ids} if config.is_encoder_decoder else {}
@@ -194,8 +195,8 @@ def completion_states(
 ) -> Tensor:
     """Return the input of `through_head`: the last hidden states (N, D), or the logits (N, V) when `head` is None.
 
-    The rows of the batch are concatenated. State n predicts completion token n. There are no states of prompts or
-    padding. Gradients flow.
+    The rows of the batch are concatenated. State n predicts completion token n. States of prompts and padding are left
+    out. The result has gradients.
     """
     return torch.cat(completion_logits(Body(model) if head else model, prompts, completions))
 

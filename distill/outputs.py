@@ -40,7 +40,8 @@ def trained() -> Output:
     files = (
         r"(training|evaluation|curve)\.json",
         rf"export-({'|'.join(MODEL_FORMATS)})\.json",
-        r"(baseline/)?metrics\.jsonl",  # marks the weights beside it as complete, so it is deleted before them
+        # marks the weights in the same folder as complete, so it must be deleted before them
+        r"(baseline/)?metrics\.jsonl",
         _CHECKPOINT,
         r"README\.md",
         *(f"((baseline|teacher)/)?({pattern})" for pattern in names),

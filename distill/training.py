@@ -36,11 +36,13 @@ class TrainedStudent:
     training: Training
 
     def text(self) -> str:
-        """For the command line."""
+        """The text that the command line prints."""
         return str(self.folder)
 
     def to_dict(self) -> dict[str, Any]:
-        """For `--json`: the folder, and training.json without the settings and the metrics of each step."""
+        """The value that `--json` prints: the folder, and training.json without the settings and the metrics of each
+        step.
+        """
         figures = self.training.to_dict()
         del figures["metrics"], figures["train"]
         return {"folder": str(self.folder), **figures}
@@ -56,11 +58,13 @@ def train(
     teacher: LanguageModel | None = None,
     ui: UI | None = None,
 ) -> TrainedStudent:
-    """Train the recipe's student on the curated corpus of `run`. `out` is the `student` folder of the run by default.
+    """Train the recipe's student on the curated corpus of `run`. `out` is the student's folder, by default the folder
+    `student` of the run.
 
-    `run` may also be a dataset of rows with `prompt` and `completion`. They are written as a corpus to `out`/corpus.
-    `teacher` is the recipe's teacher, if the caller has already opened it. With `train.baseline`, the same student is
-    also trained on the same batches by cross-entropy alone, and saved in the folder `baseline` below the student's.
+    `run` may also be a dataset of rows with `prompt` and `completion`. Its rows are written as a corpus to
+    `out`/corpus. `teacher` is the recipe's teacher, if the caller has already opened it. With `train.baseline`, the
+    same student is also trained on the same batches by cross-entropy alone, and saved in `baseline` inside the
+    student's folder.
 
     Raises GateDenied when the audit does not pass, unless `override_audit` is true. Raises RunChanged when the folder
     was started with another corpus or other settings. Also raises UserError when the recipe has no `train` section, and
@@ -70,7 +74,7 @@ def train(
     ui = ui or UI(quiet=True)
     section = recipe.train
     if section is None:
-        raise UserError("the recipe has no `train` section", "add one; prompts/README.md shows what it holds")
+        raise UserError("the recipe has no `train` section", "add the section; prompts/README.md describes its keys")
     _check_processes(section)
     job = Job(recipe, section, *places(run, out, fresh=fresh), ui, (), teacher)
     if is_dataset(Path(run)):
@@ -82,7 +86,8 @@ def train(
     inputs = made_from(section, manifest)
     if durable.writes():
         if fresh:
-            outputs.discard(job.folder, trained())  # keeps a dataset's corpus and the teacher's stored hidden states
+            # does not delete a dataset's corpus and the teacher's stored hidden states
+            outputs.discard(job.folder, trained())
         outputs.sweep(job.folder, trained())
         corpus.claim(job.folder, dict(inputs), "train")
     if (job.folder / FILE).exists() and not fresh:
@@ -141,8 +146,8 @@ def _check_processes(section: TrainSection) -> None:
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count > 1 and not KINDS[section.student.kind].distributed:
         raise UserError(
-            f"a student of kind '{section.student.kind}' is trained by one process, and {count} were started",
-            "start `distill train` by itself",
+            f"a student of kind '{section.student.kind}' can be trained by only one process, but {count} were started",
+            "start `distill train` without `accelerate launch`",
         )
 
 
@@ -156,6 +161,6 @@ def check_audit(run: Path, override: bool) -> bool:
     if not audit["passed"] and not override:
         raise GateDenied(
             f"the audit status of {run} is {audit['status']} for {audit['intent']['use']} use",
-            f"read {run}/audit/report.md; with --override-audit training starts, and the model card will say so",
+            f"read {run}/audit/report.md; --override-audit starts training anyway, and the model card will say so",
         )
     return not audit["passed"]

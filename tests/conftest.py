@@ -15,7 +15,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 @pytest.fixture(scope="module", autouse=True)
 def frozen():
-    """Every training collects garbage. The collector then skips all objects that exist when a file of tests begins."""
+    """Every training runs the garbage collector. This fixture makes it skip all objects that exist when a file of tests
+    begins.
+    """
     gc.collect()
     gc.freeze()
 
@@ -61,8 +63,9 @@ def tiny(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory):
-    """`small_run(**sections)`: (recipe, run) of a small teacher; the same sections give the same run, so that tests of
-    all files share it. Write no student into it: give `train` a folder."""
+    """A function `small_run(**sections)` that returns (recipe, run) of a small teacher. The same sections return the
+    same run, which tests of all files share. Do not write a student into the run: pass a folder to `train`.
+    """
     from support.training import shared_runs
 
     return shared_runs(tmp_path_factory.mktemp("small"))
@@ -125,7 +128,7 @@ def task(tmp_path, tiny):
 
 @pytest.fixture
 def serve(tmp_path, monkeypatch):
-    """`serve(**config)` starts the loopback server of `support.serving`; its key and a fresh cache are set."""
+    """`serve(**config)` starts the loopback server of `support.serving`, and sets its API key and an empty cache."""
     from support.serving import KEY, Serving
 
     running = []

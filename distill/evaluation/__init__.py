@@ -1,1 +1,4 @@
-"""Measures how close a student is to its teacher, and the cost of both. Each family of students has its own module."""
+"""Measures how close a student is to its teacher, and what it costs to run each of them.
+
+Each family of students has its own module.
+"""

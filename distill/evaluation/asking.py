@@ -1,6 +1,6 @@
 """Asks models the held-out questions, and measures their answers, speed and energy.
 
-The functions that take `arguments` run in a separate process (`distill.cost.measure`), so `arguments` is a JSON value.
+The functions that take `arguments` run in a separate process (`distill.cost.measure`), so `arguments` must be JSON.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _ALONE = 8  # number of questions that are also answered one at a time, to measu
 
 @dataclass(frozen=True)
 class Question:
-    """One held-out prompt as a model is asked.
+    """A held-out prompt that a model is asked to answer.
 
     `text` is the question alone, for models that read a single text instead of a conversation. `labels` are the labels
-    to choose from; empty when the model writes text.
+    to choose from, or an empty list when the model writes text.
     """
 
     id: str
@@ -50,8 +50,8 @@ def question(row: HeldOut, *, as_teacher: bool, labels: Sequence[str] = (), max_
 
 
 def ask_teacher(arguments: dict[str, Any]) -> Measured:
-    """Ask and time the model of a teacher's section. It writes completions, or chooses among labels. Runs in a separate
-    process.
+    """Ask the model of a `teacher` section all questions, and time it. The model writes completions, or chooses among
+    labels. Runs in a separate process.
     """
     from synthgen.teachers import open_teacher
 
@@ -63,7 +63,7 @@ def ask_teacher(arguments: dict[str, Any]) -> Measured:
 
 
 def ask_seq2seq(arguments: dict[str, Any]) -> Measured:
-    """Ask and time an encoder-decoder student, which writes completions. Runs in a separate process."""
+    """Ask an encoder-decoder student all questions, and time its completions. Runs in a separate process."""
     from distill.students.seq2seq import Seq2SeqModel
     from synthgen.lm.load import pick_device
 
@@ -97,5 +97,5 @@ def _timed(act: Callable[[Sequence[Request]], list[Reply]], asked: list[Request]
 
 
 def student_section(folder: Path, local: TeacherSection) -> TeacherSection:
-    """Return a teacher's section that opens the trained student in `folder`, on the teacher's device."""
+    """Return a `teacher` section that opens the trained student in `folder`, on the teacher's device."""
     return TeacherSection(model=str(folder.resolve()), batch_size=local.batch_size, device=local.device)

@@ -50,7 +50,7 @@ def evaluate_mlp(subject: Subject) -> Evaluation:
 
 
 def evaluate_encoder(subject: Subject) -> Evaluation:
-    """Compare a transformers encoder with a classification head with its teacher."""
+    """Compare a transformers encoder that has a classification head with its teacher."""
     from distill.students.encoder import Encoder, untrained
 
     before = {"untrained": lambda labels: untrained(subject.job(labels))}
@@ -65,13 +65,15 @@ def _evaluate(
 ) -> Evaluation:
     """Compare a student and simple baselines with the teacher.
 
-    `load` opens a trained student. `run` names the function that times a student. `before` makes untrained students
-    from the labels.
+    `load` opens a trained student. `run` names the function that times a student. `before` has, by name, functions that
+    make an untrained student from the labels.
     """
     recipe, folder = subject.recipe, subject.folder
     held_out = subject.held_out()
     if not all(row.label_probs for row in held_out):
-        raise CorpusError(f"{subject.source} has held-out rows without the teacher's probabilities", "generate again")
+        raise CorpusError(
+            f"{subject.source} has held-out rows without the teacher's probabilities", "generate the corpus again"
+        )
     texts, clusters = [row.text for row in held_out], [row.seed_id for row in held_out]
     teacher_RL = np.array([row.label_probs for row in held_out], np.float64)
     student = load(folder)
@@ -115,7 +117,7 @@ def _evaluate(
 
 
 def _references(held_out: Sequence[HeldOut], labels: list[str]) -> Array:
-    """Return (R,): the index of each row's reference among the labels, or −1 when there is none or it is unknown."""
+    """Return (R,): the index of each row's reference in `labels`, or −1 when it is missing or not a label."""
     first = [row.reference[0] if row.reference else None for row in held_out]
     return np.array([labels.index(name) if name in labels else -1 for name in first])
 

@@ -1,4 +1,4 @@
-"""Measures how far models are from their live teacher over the whole vocabulary, as sums over each held-out row."""
+"""Measures how far models are from their live teacher over the whole vocabulary, as one sum for each held-out row."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from synthgen.logits import LogitsMeta
 from synthgen.records import Message
 from synthgen.ui import UI
 
-_CHUNK = 16  # rows whose full distributions are in memory at once
+_CHUNK = 16  # number of rows whose full distributions are in memory together
 AS_STUDENT = "teacher, student's prompt"
 
 Prompt = Callable[[HeldOut], Sequence[Message]]
@@ -30,11 +30,11 @@ Prompt = Callable[[HeldOut], Sequence[Message]]
 
 @dataclass(frozen=True)
 class Distances:
-    """For each model, arrays with one entry for each of R rows. An entry is a sum over the row's tokens.
+    """Arrays by the name of the model, with one entry for each of R rows. An entry is a sum over the row's tokens.
 
-    `kl` is KL(teacher ‖ model) in nats. `agreement` is the number of tokens at which both have the same most likely
-    token. `nll` is −log q(token) of the row's tokens. `from_targets` is the divergence from the stored targets: a KL
-    for a top-k, and a cross-entropy for draws. `bins` is (R, 15, 3); see
+    `kl` is KL(teacher ‖ model) in nats. `agreement` is the number of tokens at which teacher and model have the same
+    most likely token. `nll` is −log q of the row's tokens, where q is the model's distribution. `from_targets` is the
+    divergence from the stored targets: a KL for a top-k, and a cross-entropy for draws. `bins` is (R, 15, 3); see
     `distill.evaluation.slices.calibration_bins`.
     """
 
@@ -66,9 +66,9 @@ def distances(
 ) -> Distances:
     """Compare `models` with `teacher` on each row.
 
-    The teacher reads the prompt that it was sent. The students read the prompt that `prompt` returns for the row. The
-    model "teacher, student's prompt" is the teacher under the student's prompt. `taught` holds the stored targets of
-    these rows. If given, the models are also compared with these targets.
+    The teacher reads the row's `prompt_token_ids`. The students read the prompt that `prompt` returns for
+    the row. The model "teacher, student's prompt" is the teacher when it reads the student's prompt. `taught` holds the
+    stored targets of these rows. If `taught` is given, the models are also compared with these targets.
     """
     others = {AS_STUDENT: teacher.weights.model, **models}
     sums = {name: np.zeros((4, len(rows))) for name in ("teacher", "unigram", *others)}

@@ -71,7 +71,8 @@ def evaluate(
         raise UserError(f"{source} has no held-out rows", "set split.test in the recipe")
     found: Evaluation = measure(Subject(recipe, training, source, folder, teacher, ui))
     result = replace(found, kind=training.kind, inputs=inputs)
-    if training.curated_sha256 == inputs["curated_sha256"]:  # otherwise the model card describes another corpus
+    # the model card describes the training corpus, so it is written only for the same corpus
+    if training.curated_sha256 == inputs["curated_sha256"]:
         write_model_card(folder, recipe, manifest, evaluation=result)
     durable.write_json(path, result.to_dict())  # last, because it marks the student as evaluated
     return result
@@ -88,6 +89,6 @@ def _function(kind: str, folder: Path) -> Reference:
         )
     if entry.evaluate is None:
         raise UserError(
-            f"students of kind '{kind}' have no evaluation", "name a function in the entry of this kind in KINDS"
+            f"students of kind '{kind}' have no evaluation", f"set `evaluate` in the entry of '{kind}' in KINDS"
         )
     return entry.evaluate

@@ -37,7 +37,7 @@ from synthgen.tables.students import KINDS
 from synthgen.teachers.base import Reply
 from synthgen.verify import matches_any
 
-_SAMPLES = 4  # number of prompts whose answers are stored for readers
+_SAMPLES = 4  # number of prompts whose answers are stored as samples
 _ASK_TEACHER = "distill.evaluation.asking:ask_teacher"
 _ASK_SEQ2SEQ = "distill.evaluation.asking:ask_seq2seq"
 
@@ -75,7 +75,7 @@ MODELS = {
 
 
 class Writer(Protocol):
-    """A student that writes text, as the functions `open` and `untrained` of its kind return it."""
+    """A student that writes text. The functions `open` and `untrained` of its kind return such an object."""
 
     @property
     def model(self) -> PreTrainedModel: ...
@@ -162,9 +162,9 @@ def _models(job: Job) -> dict[str, Writer]:
 
 
 def _prompt(rationale: RationaleSection | None) -> Prompt:
-    """Return the function that gives a row's prompt for the whole completion.
+    """Return a function that takes a row and returns the prompt under which the student writes the whole completion.
 
-    In mode `step_by_step` this is the prompt that asks for the rationale.
+    In mode `step_by_step`, this prompt asks for the rationale.
     """
     if rationale is None or rationale.mode != "step_by_step":
         return lambda row: row.prompt
@@ -225,8 +225,8 @@ def _answers(
     """Get greedy answers to the held-out prompts. Returns accuracy and cost by model, samples, and the number of
     prompts.
 
-    Teacher and distilled student answer in separate processes, because peak memory is measured for a process. The other
-    students have the same architecture as the distilled student, so their cost is not measured.
+    Teacher and distilled student answer in separate processes, because peak memory is known only for a whole process.
+    The other students have the same architecture as the distilled student, so their cost is not measured.
     """
     section = subject.recipe.evaluate
     local = local_teacher(subject.recipe)

@@ -52,7 +52,7 @@ def evaluate_sentence(subject: Subject) -> Evaluation:
     texts = list(dict.fromkeys(row.text for row in subject.held_out()))[:most]
     if len(texts) < 3:
         raise UserError(
-            f"{len(texts)} different held-out texts are too few: pairs of texts are compared", "set split.test"
+            f"there are only {len(texts)} different held-out texts, but the comparison needs 3", "increase split.test"
         )
     local = local_teacher(recipe)
     teacher = EmbeddingModel.open(local).model
@@ -161,7 +161,7 @@ def spearman(a: Array, b: Array) -> float:
 
 
 def bootstrap(similar: dict[str, Array], count: int, seed: int) -> dict[str, Array]:
-    """Return, for every model except the teacher, its ρ in each resample, (RESAMPLES,).
+    """Return (RESAMPLES,) for every model except the teacher: its ρ in each resample.
 
     All models get the same draws of texts. A text that was drawn twice is not paired with itself.
     """

@@ -1,4 +1,4 @@
-"""Slices of the held-out rows, for which measures are also computed separately, and calibration.
+"""Divides the held-out rows into slices, which are also measured separately, and computes the calibration error.
 
 slices(records)                       # → {"strategy: answer": [0, 2, …], "length: longest third": […], …}
 calibration(bins_RBX, clusters, 0)    # → Interval(0.031, 0.024, 0.040)

@@ -18,8 +18,8 @@ from synthgen.ui import UI
 class Subject:
     """The argument of the `evaluate` function of a kind of student.
 
-    `folder` holds the student, and `source` is its curated corpus. `teacher` is the recipe's local teacher, if the
-    caller has already opened it.
+    `folder` holds the student, and `source` is the curated corpus that it was trained on. `teacher` is the recipe's
+    local teacher, if the caller has already opened it.
     """
 
     recipe: Recipe
@@ -38,5 +38,5 @@ class Subject:
         )
 
     def held_out(self, most: int | None = None) -> list[HeldOut]:
-        """The first `most` rows of the test split, or all of them, ordered by shard and id."""
+        """The first `most` rows of the test split, ordered by shard and id. None means all rows."""
         return first_rows(self.source, "test", most)

@@ -20,21 +20,21 @@ VECTORS = "distill.evaluation.timing:time_vectors"
 
 
 def time_mlp(arguments: dict[str, Any]) -> Measured:
-    """Time the MLP on hashed n-grams in the folder "folder" on "texts"."""
+    """Load the MLP on hashed n-grams from the folder `arguments["folder"]`, and time it on `arguments["texts"]`."""
     from distill.students.classifier import Classifier
 
     return _labels(Classifier.load(arguments["folder"]), arguments)
 
 
 def time_encoder(arguments: dict[str, Any]) -> Measured:
-    """Time the encoder classifier in the folder "folder" on "texts"."""
+    """Load the encoder classifier from the folder `arguments["folder"]`, and time it on `arguments["texts"]`."""
     from distill.students.encoder import Encoder
 
     return _labels(Encoder.load(arguments["folder"]), arguments)
 
 
 def time_vectors(arguments: dict[str, Any]) -> Measured:
-    """Time the embedding model of the section "teacher" on "texts"."""
+    """Open the embedding model of the section `arguments["teacher"]`, and time it on `arguments["texts"]`."""
     from synthgen.tables.engines import TeacherSection
     from synthgen.teachers.embedding import EmbeddingModel
 

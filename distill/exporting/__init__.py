@@ -1,7 +1,8 @@
-"""Exports students to the formats of other runtimes, and compares each file with the student.
+"""Exports students to the formats of other runtimes, and compares each exported file with the student.
 
     distill.export("runs/demo", "onnx")   # → runs/demo/student/onnx
 
-`make` has the command. MODEL_FORMATS names the function that writes a kind of student in a format. `onnx`, `gguf` and
-`bert` write files, and `int8` quantizes weights. `running` runs the files. `parity` compares and measures them.
+`make` implements `distill export`. For each format, MODEL_FORMATS names the function that writes each kind of student.
+`onnx`, `gguf` and `bert` write files, and `int8` quantizes weights. `running` runs exported files. `parity` compares
+them with the student, and measures their size, speed and memory.
 """

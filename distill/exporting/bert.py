@@ -1,9 +1,8 @@
-"""Writes BERT classifiers as GGUF in float16, and in q8_0 with the weights of `int8`.
+"""Writes a BERT classifier as two GGUF files: one in float16, and one in q8_0 with the weights that `int8` quantized.
 
 llama.cpp computes the classification head of a BERT when the pooling type is rank. It applies the pooler and its tanh
 to the state of [CLS], and then the classifier. `llama_get_embeddings_seq` returns the logits of the labels as float32.
-llama.cpp has BERT's uncased tokenizer, which lower-cases text and strips accents. It supports no other WordPiece
-tokenizer.
+The only WordPiece tokenizer of llama.cpp is BERT's uncased tokenizer, which lower-cases text and strips accents.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ def check(student: Encoder) -> None:
     for what, (value, wanted) in plain.items():
         if value != wanted:
             raise UserError(
-                f"GGUF export supports only plain BERT classifiers; this student has {what}: {value}",
+                f"GGUF export supports only plain BERT classifiers; this student's {what} is {value}",
                 "export the student with --to onnx",
             )
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -57,7 +56,7 @@ def check(student: Encoder) -> None:
 
 
 def write_bert(student: Encoder, weights: Mapping[str, Int8], folder: Path) -> dict[str, str]:
-    """Write both files. Returns the file name of each row of the export's table."""
+    """Write both files. Returns a file name for each row of the export's table."""
 
     def add(writer: gguf.GGUFWriter, some: Mapping[str, Int8]) -> None:
         _add_config(writer, student)

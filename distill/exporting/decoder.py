@@ -1,6 +1,7 @@
 """Exports decoders to ONNX or GGUF.
 
-Training rows calibrate the quantization. The files are compared with the student on held-out completions, and measured.
+The quantization is calibrated on training rows. Each file is compared with the student on held-out completions, and its
+size, speed and memory are measured.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ def write_onnx(job: Job) -> Export:
 
 
 def write_gguf(job: Job) -> Export:
-    """Write two files, in float16 and q8_0. For the comparison, llama.cpp runs them if it is installed, otherwise
-    transformers does.
+    """Write two files, in float16 and q8_0. For the comparison, the files run in llama.cpp if it is installed,
+    otherwise in transformers.
     """
     from distill.exporting.gguf import check, write_decoder
 

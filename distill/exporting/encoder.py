@@ -1,6 +1,7 @@
 """Exports encoder classifiers to ONNX or GGUF.
 
-Training texts calibrate the quantization. The files are compared with the student on held-out texts, and measured.
+The quantization is calibrated on training texts. Each file is compared with the student on held-out texts, and its
+size, speed and memory are measured.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ def write_onnx(job: Job) -> Export:
 
 
 def write_gguf(job: Job) -> Export:
-    """Write two files, in float16 and q8_0. For the comparison, llama.cpp runs them if it is installed, otherwise torch
-    does.
+    """Write two files, in float16 and q8_0. For the comparison, they run in llama.cpp if it is installed, otherwise in
+    torch.
     """
     from distill.exporting.bert import check, dequantized, write_bert
 
@@ -57,7 +58,8 @@ def write_gguf(job: Job) -> Export:
 
 
 def _rounded(job: Job, check: Callable[[Encoder], object] = lambda student: None) -> tuple[Encoder, dict[str, Int8]]:
-    """Return the student and its quantized weights. `check` raises an error when the student cannot be written.
+    """Return the student and its quantized weights. `check` raises an error when the student cannot be written in the
+    format.
 
     The embeddings of positions and token types are small, so they are not quantized. Raises UserError when there are no
     held-out rows.

@@ -1,6 +1,6 @@
-"""Writes decoders of the Llama architecture as GGUF in float16, and in q8_0 with the weights of `int8`.
+"""Writes a Llama decoder as two GGUF files: one in float16, and one in q8_0 with the weights that `int8` quantized.
 
-Names of weights and keys of metadata come from the `gguf` package. For rotary position embeddings, llama.cpp rotates
+The names of weights and metadata keys come from the `gguf` package. For rotary position embeddings, llama.cpp rotates
 neighboring pairs of a head's dimensions, while transformers rotates the two halves. The rows of query and key weights
 are therefore permuted.
 """
@@ -21,7 +21,7 @@ from distill.exporting.running import Array
 from synthgen.errors import UserError
 
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-# llama.cpp's names of pre-tokenizers, with the entries of tokenizer.json that they correspond to.
+# For each pre-tokenizer that llama.cpp has a name for: the corresponding entries of tokenizer.json.
 _CUTS: dict[str, list[dict[str, Any]]] = {
     "gpt-2": [{"type": "ByteLevel", "use_regex": True}],
     "smollm": [{"type": "Digits", "individual_digits": True}, {"type": "ByteLevel", "use_regex": True}],
@@ -46,7 +46,7 @@ def check(student: Any) -> str:
     for what, (value, wanted) in plain.items():
         if value != wanted:
             raise UserError(
-                f"GGUF export supports only plain Llama models; this student has {what}: {value}",
+                f"GGUF export supports only plain Llama models; this student's {what} is {value}",
                 "export the student with --to onnx",
             )
     tokenizer = _tokenizer(student)
@@ -71,7 +71,7 @@ def _tokenizer(student: Any) -> dict[str, Any]:
 
 
 def write_decoder(student: Any, weights: Mapping[str, Int8], folder: Path) -> dict[str, str]:
-    """Write both files. Returns the file name of each row of the export's table."""
+    """Write both files. Returns a file name for each row of the export's table."""
 
     def add(writer: gguf.GGUFWriter, some: Mapping[str, Int8]) -> None:
         _add_config(writer, student.model.config)
@@ -87,9 +87,10 @@ def write_both(
     weights: Mapping[str, Int8],
     add: Callable[[gguf.GGUFWriter, Mapping[str, Int8]], None],
 ) -> dict[str, str]:
-    """Write model-f16.gguf and model-q8_0.gguf. Returns the file name of each row of the export's table.
+    """Write model-f16.gguf and model-q8_0.gguf. Returns a file name for each row of the export's table.
 
-    `add` adds metadata and tensors to a writer. It gets the quantized weights, which are empty for the float16 file.
+    `add` adds metadata and tensors to a writer. `add` receives the quantized weights, which are empty for the float16
+    file.
     """
     files = {"GGUF, float16": "model-f16.gguf", "GGUF, q8_0": "model-q8_0.gguf"}
     kinds = gguf.LlamaFileType.MOSTLY_F16, gguf.LlamaFileType.MOSTLY_Q8_0
@@ -156,7 +157,7 @@ def add_special(writer: gguf.GGUFWriter, tokenizer: Any, names: Sequence[str]) -
 def _add_tensors(writer: gguf.GGUFWriter, model: Any, weights: Mapping[str, Int8]) -> None:
     config = model.config
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
-    for full, parameter in model.named_parameters():  # lists tied embeddings only once
+    for full, parameter in model.named_parameters():  # tied embeddings are listed only once
         module = full.removesuffix(".weight")
         name = names.get_name(full, try_suffixes=(".weight",))
         if name is None:
@@ -173,7 +174,7 @@ def _add_tensors(writer: gguf.GGUFWriter, model: Any, weights: Mapping[str, Int8
 
 
 def _pairs(data: Array, heads: int | None) -> Array:
-    """Permute the rows (heads · width, …) of a query or key weight from transformers' order to llama.cpp's.
+    """Permute the rows (heads · width, …) of a query or key weight from the order of transformers to that of llama.cpp.
 
     The two halves of each head become neighboring pairs. Without `heads`, the data is returned unchanged.
     """

@@ -1,11 +1,11 @@
-"""Quantizes weights to eight bits with GPTQ, in blocks of 32 with one scale each.
+"""Quantizes weights to eight bits with GPTQ, in blocks of 32 values that share a scale.
 
     found = quantize(model, rows)         # {"model.layers.0.mlp.up_proj": Int8(values_NK, scales_NB), …}
 
 llama.cpp's q8_0 and ONNX Runtime's MatMulNBits use the same grid (symmetric, block 32), so both formats get the same
-numbers. GPTQ (Frantar et al. 2022, https://arxiv.org/abs/2210.17323, Algorithm 1) keeps the outputs of the layers
-close to the original ones. It corrects the rounding error of each column in the later columns, weighted by the inputs
-of the layer.
+numbers. GPTQ (Frantar et al. 2022, https://arxiv.org/abs/2210.17323, Algorithm 1) keeps the outputs of the layers close
+to the original ones. It compensates the rounding error of each column by changing the later columns, weighted by the
+inputs of the layer.
 
 The two likeliest tokens of a student that was trained only for seconds have similar probabilities. For such a student,
 rounding to the nearest changes the likeliest token at one position in twenty. GPTQ changes it at one position in two
@@ -42,10 +42,12 @@ class Int8:
 
 @torch.no_grad()
 def quantize(model: Any, rows: Sequence[Sequence[int]]) -> dict[str, Int8]:
-    """Quantize every linear layer and embedding whose width is a multiple of `BLOCK`. Returns them by module name.
+    """Quantize every linear layer and embedding whose width is a multiple of `BLOCK`. Returns the quantized weights by
+    module name.
 
-    `rows` are lists of token ids. The model reads them, and the inputs of each layer weight the rounding errors.
-    Without rows, weights are rounded to the nearest. Tied embeddings are quantized as the output layer.
+    `rows` are lists of token ids. The model reads them, and GPTQ weights rounding errors by the inputs of each layer.
+    Without rows, each value is rounded to the nearest multiple of its scale. Embeddings that are tied to the output
+    layer get the quantized weight of the output layer.
     """
     hessians = _hessians(model, rows)
     found: dict[str, Int8] = {}
@@ -62,7 +64,7 @@ def quantize(model: Any, rows: Sequence[Sequence[int]]) -> dict[str, Int8]:
 def gptq(weight_NK: Tensor, hessian_KK: Tensor | None) -> Int8:
     """Quantize a weight so that its products with the inputs x change little. `hessian_KK` is Σ xxᵀ over the inputs.
 
-    Without a Hessian, weights are rounded to the nearest.
+    Without a Hessian, each value is rounded to the nearest multiple of its scale.
     """
     weight_KN = weight_NK.T.contiguous()
     upper_KK = None if hessian_KK is None else _inverse_factor(hessian_KK)

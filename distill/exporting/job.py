@@ -26,4 +26,6 @@ class Job:
 
 def no_rows(source: Path) -> UserError:
     """The error for a corpus without held-out rows."""
-    return UserError(f"{source} has no held-out rows to compare on", "set split.test in the recipe, or name a corpus")
+    return UserError(
+        f"{source} has no held-out rows for the comparison", "set split.test, or name another run with --corpus"
+    )

@@ -1,4 +1,5 @@
-"""The command `distill export`: writes a student to a folder that runs without this package, and compares the files.
+"""The command `distill export`: writes a student as files that run without this package, and compares the files with
+the student.
 
 export("runs/demo", "onnx")           # → runs/demo/student/onnx, runs/demo/student/export-onnx.json
 """
@@ -37,15 +38,15 @@ def export(
     fresh: bool = False,
     ui: UI | None = None,
 ) -> Export:
-    """Write a student in the format `to` into the folder `out`, by default the folder `to` below the student's.
+    """Write a student in the format `to` into the folder `out`, by default the folder `to` inside the student's folder.
 
     `student` is the student's folder or its run. Each file of weights is compared with the student on the test split of
-    `held_out`, which is a run or a corpus. By default it is the run that contains the student. The result has the
-    comparison, and `passed` says whether every file passes the gate.
+    `held_out`, which is a run or a corpus. By default it is the run that contains the student. The result contains the
+    comparison, and its `passed` says whether every file passes the gate.
 
-    Raises CorpusError when there is no finished student or no corpus. Raises RunChanged when `out` holds files of
-    something else, or another export and `fresh` is false. Raises UserError when there are no held-out rows, a package
-    is missing, the student cannot be written in this format, or `out` overlaps the inputs.
+    Raises CorpusError when there is no finished student or no corpus. Raises RunChanged when `out` holds files that are
+    not an export, or holds another export while `fresh` is false. Raises UserError when there are no held-out rows, a
+    package is missing, the student cannot be written in this format, or `out` overlaps the inputs.
     """
     ui = ui or UI(quiet=True)
     format = _format(to)
@@ -71,7 +72,7 @@ def export(
     else:
         temporary = target.absolute().with_name(f"{durable.TEMPORARY}{target.name}")
         result = _make(Job(folder, kind, source, temporary, ui), write, target, inputs)
-    durable.write_json(folder / f"export-{to}.json", result.to_dict())  # the report of the run reads it
+    durable.write_json(folder / f"export-{to}.json", result.to_dict())  # the report of the run reads this file
     return result
 
 
@@ -84,14 +85,16 @@ def _format(to: str) -> ModelFormat:
 def writers(kind: str) -> dict[str, Reference]:
     """The functions that write students of this kind, by the name of the format.
 
-    A function in the kind's entry of KINDS takes precedence over that of the format.
+    If the kind's entry in KINDS names a function for a format, this function takes precedence.
     """
     found = {name: format.writes[kind] for name, format in MODEL_FORMATS.items() if kind in format.writes}
     return found | dict(KINDS[kind].exports) if kind in KINDS else found
 
 
 def _writer(to: str, kind: str, folder: Path) -> Reference:
-    """The function that writes this kind of student in the format `to`. Raises UserError when there is none."""
+    """The function that writes this kind of student in the format `to`. Raises UserError when there is no such
+    function.
+    """
     known = writers(kind)
     if to not in known:
         others = " or ".join(f"--to {name}" for name in known)
@@ -101,7 +104,9 @@ def _writer(to: str, kind: str, folder: Path) -> Reference:
 
 
 def _student(path: Path) -> Path:
-    """The folder of a finished student. `path` is this folder or its run. Raises CorpusError when there is none."""
+    """The folder of a finished student. `path` is this folder or its run. Raises CorpusError when there is no finished
+    student.
+    """
     if not path.exists():
         raise CorpusError(f"'{path}' does not exist", "give a run, or a student's folder")
     folder = path if (path / "training.json").exists() or not (path / "student").is_dir() else path / "student"
@@ -126,7 +131,7 @@ def _carried(folder: Path) -> list[Path]:
 def _there(target: Path, inputs: dict[str, Any], fresh: bool) -> Export | None:
     """The export in `target`, if it was made from the same inputs; None when `target` is empty or is replaced.
 
-    Raises RunChanged when `target` holds anything else.
+    Raises RunChanged when `target` holds other files.
     """
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return None
@@ -139,7 +144,7 @@ def _there(target: Path, inputs: dict[str, Any], fresh: bool) -> Export | None:
     if changed := differences(found.get("inputs", {}) if isinstance(found, dict) else {}, inputs):
         raise RunChanged(
             f"{target} holds another export: {'; '.join(changed[:3])}",
-            "give another folder with -o, or --fresh to replace it",
+            "give another folder with -o, or use --fresh, which replaces this export",
         )
     return read_export(target / "export.json")
 

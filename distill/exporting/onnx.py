@@ -1,12 +1,12 @@
 """Writes decoders and encoder classifiers as ONNX, in float32 and with eight-bit weights.
 
-A decoder has a single graph, which reads the prompt and later each next token. Inputs: input_ids (batch, new),
+A decoder has a single graph, which reads first the prompt and then each further token. Inputs: input_ids (batch, new),
 attention_mask (batch, past + new), position_ids (batch, new), and for each layer past_key_values.N.key and .value
 (batch, heads, past, width). Outputs: logits (batch, new, vocabulary), and for each layer present.N.key and .value
 (batch, heads, past + new, width). The names are those of Optimum, which ONNX runtimes and browser libraries expect.
 
-An encoder has the inputs input_ids and attention_mask (texts, tokens), and the output logits (texts, labels). It comes
-with a script that runs the graph without torch.
+An encoder has the inputs input_ids and attention_mask (texts, tokens), and the output logits (texts, labels). An
+exported encoder comes with a script that runs the graph without torch.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ _CACHE = re.compile(r"(input|output)\.past_key_values\.layers\.(\d+)\.(key|value
 
 
 def write_decoder(student: Any, weights: Mapping[str, Int8], folder: Path) -> dict[str, str]:
-    """Write model.onnx and model_int8.onnx. Returns the file name of each row of the export's table."""
+    """Write model.onnx and model_int8.onnx. Returns a file name for each row of the export's table."""
     with quiet():
         graph = decoder_graph(student.model)
     save(graph, folder / "model.onnx")
@@ -82,7 +82,7 @@ def write_decoder(student: Any, weights: Mapping[str, Int8], folder: Path) -> di
 def write_encoder(folder: Path, student: Encoder, weights: Mapping[str, Int8], temporary: Path) -> dict[str, str]:
     """Write model.onnx, model_int8.onnx, predict.py and predict.json into `temporary`.
 
-    Returns the file name of each row of the export's table. Raises UserError when the student has no tokenizer.json.
+    Returns a file name for each row of the export's table. Raises UserError when the student has no tokenizer.json.
     """
     if not (folder / "tokenizer.json").exists():
         raise UserError(
@@ -120,7 +120,8 @@ def decoder_graph(model: Any) -> ir.Model:
     from transformers.exporters import OnnxConfig, OnnxExporter
     from transformers.exporters.exporter_dynamo import get_auto_dynamic_shapes
 
-    # Two rows, three past tokens and two new tokens. No size is 0 or 1, because torch.export specializes these sizes.
+    # Example inputs: two rows, three past tokens and two new tokens. No size is 0 or 1, because torch.export
+    # specializes these sizes.
     ids = torch.zeros((2, 5), dtype=torch.long)
     past = DynamicCache(config=model.config)
     with torch.no_grad():
@@ -155,7 +156,9 @@ def encoder_graph(model: Any) -> ir.Model:
 
 
 def _varying(shapes: Any) -> Any:
-    """Keep only the dimensions that vary: rows and tokens. Tracing is several times faster with fewer of them."""
+    """Keep only the dimensions that vary: rows and tokens. Tracing is several times faster with fewer dynamic
+    dimensions.
+    """
     if isinstance(shapes, dict) and all(isinstance(key, int) for key in shapes):
         return {key: shapes[key] for key in ((0, 2) if len(shapes) == 4 else (0, 1))}
     if isinstance(shapes, dict):
@@ -168,7 +171,7 @@ def _dimension(dimension: Any) -> Any:
 
 
 def save(graph: ir.Model, path: Path) -> None:
-    """Write a graph. If it has more than `_ONE_FILE` bytes of weights, they go to PATH.data."""
+    """Write a graph. If the graph has more than `_ONE_FILE` bytes of weights, the weights are written to PATH.data."""
     size = sum(v.const_value.nbytes for v in graph.graph.initializers.values() if v.const_value is not None)
     ir.save(graph, str(path), external_data=f"{path.name}.data" if size > _ONE_FILE else None)
 
@@ -176,8 +179,9 @@ def save(graph: ir.Model, path: Path) -> None:
 def to_int8(graph: ir.Model, model: Any, weights: Mapping[str, Int8]) -> int:
     """Replace float32 weights by the quantized `weights`, in place. Returns the number of changed operators.
 
-    Activations keep 16 bits. MatMulNBits with accuracy level 4 multiplies in eight bits. Each input is therefore split
-    into a rounded part and the remainder. Both parts are rows of a single product, so the weights are read only once.
+    Activations keep 16 bits. MatMulNBits with accuracy level 4 rounds its input to eight bits. Each input is therefore
+    split into a rounded part and the remainder. Both parts are rows of a single product, so the weights are read only
+    once.
     """
     by_bytes: dict[str, str] = {}
     for name, module in model.named_modules():
@@ -288,7 +292,8 @@ def _product(
 def _split(x: ir.Value, k: int) -> list[ir.Node]:
     """Build the nodes that split x into two parts, with the result (2 · batch, new, k).
 
-    The first part is x rounded to 127 steps of the largest absolute value in each block. The second is the remainder.
+    The first part is x, rounded to multiples of 1/127 of the largest absolute value in its block. The second part is
+    the remainder.
     """
     blocked = ir.node("Constant", [], {"value": ir.tensor(np.array([0, 0, -1, BLOCK]))})
     blocks = ir.node("Reshape", [x, blocked.outputs[0]])

@@ -51,14 +51,14 @@ NOTES = [
 
 
 def gate(choice: str) -> Gate:
-    """The condition that every file must meet. `choice` is "token" or "label", the thing chosen at a position."""
+    """The condition that every file must meet. `choice` is "token" or "label": what the model chooses at a position."""
     return Gate("agreement", LEAST, f"held-out positions with the student's most likely {choice}")
 
 
 def agreement(reference: Any, model: Model, pairs: Sequence[Pair], bar: Progress) -> Row:
     """Compare `model` with the student `reference` (transformers, float32) on (prompt, completion) pairs of token ids.
 
-    In the result, `agreement` is the share of completion tokens at which both have the same most likely token.
+    In the result, `agreement` is the share of completion tokens at which both models have the same most likely token.
     `max_logprob_difference` is the largest difference of log-probabilities over the whole vocabulary, in nats. `kl` is
     the mean KL(student ‖ exported) in nats a token.
     """
@@ -95,7 +95,7 @@ def _logprobs(z_TV: Array) -> Array:
 def same_labels(expected: Array, found: Array) -> Row:
     """Compare the label probabilities (texts, labels) of the student and its export, with the measures of `agreement`.
 
-    There is no `kl`.
+    The result has no `kl`.
     """
     return {
         "agreement": float((expected.argmax(-1) == found.argmax(-1)).mean()),
@@ -109,14 +109,14 @@ def weigh(
     """Write the size, speed and peak memory of each file into its row of `table`.
 
     The file of the row "student" is in the student's folder, and the other files are in the folder `job.out`. `timed`
-    names the function that times a file, and `inputs` has its "prompts" or "texts". When `timed` is None, no installed
-    runtime can run the files, and only the size is written.
+    names the function that times a file, and `inputs` has the "prompts" or "texts" for this function. When `timed` is
+    None, no installed runtime can run the files, and only the size is written.
     """
     job.ui.note(
         "export: speed and memory, each file in a separate process"
         if timed
-        else "export: llama.cpp is not installed, so it did not run the files; to measure its results, speed and "
-        "memory: pip install llama-cpp-python, then export again with --fresh"
+        else "export: llama.cpp is not installed, so results, speed and memory in llama.cpp are not measured; "
+        "to measure them, pip install llama-cpp-python and export again with --fresh"
     )
     for name, file in files.items():
         home = job.student.resolve() if name == "student" else job.out

@@ -1,4 +1,4 @@
-"""Runs exported models and the original student behind one interface.
+"""Runs exported models and the original student through one interface.
 
     model = open_model("onnxruntime", "runs/demo/student/onnx/model_int8.onnx")
     model.feed(prompt)        # logits (tokens, vocabulary) in float32; row t predicts the token after token t
@@ -24,7 +24,7 @@ from synthgen.errors import UserError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Predict = Callable[[Sequence[str]], Array]
-CONTEXT = 2048  # context length for llama.cpp, which allocates memory for the whole context at once
+CONTEXT = 2048  # context length for llama.cpp, which allocates memory for the whole context when a model is opened
 
 
 class Model(Protocol):
@@ -88,7 +88,9 @@ class _Torch:
 
 
 class _OnnxRuntime:
-    """A graph of `distill.exporting.onnx`. Past keys and values are inputs, and present ones are outputs."""
+    """A graph of `distill.exporting.onnx`. The keys and values of earlier tokens are inputs, and those of all tokens
+    are outputs.
+    """
 
     def __init__(self, path: Path) -> None:
         self.session = _session(path)
@@ -223,7 +225,7 @@ def _softmax(z: Array) -> Array:
 
 
 def reader(folder: Path) -> Callable[[Sequence[str]], tuple[Array, Array]]:
-    """Texts → input_ids and attention_mask (texts, tokens), by tokenizer.json and predict.json alone."""
+    """Return a function from texts to input_ids and attention_mask (texts, tokens)."""
     from tokenizers import Tokenizer
 
     tokens = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -242,7 +244,7 @@ def reader(folder: Path) -> Callable[[Sequence[str]], tuple[Array, Array]]:
 
 
 def padded(bags: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
-    """ids and weights, (texts, pieces) each. Texts with fewer pieces are filled with pieces of weight 0."""
+    """Return ids and weights, each (texts, pieces). Texts with fewer pieces are filled with pieces of weight 0."""
     shape = (len(bags), max([1, *(len(ids) for ids, _ in bags)]))
     ids, weights = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
     for row, (some, theirs) in enumerate(bags):

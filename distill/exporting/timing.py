@@ -23,7 +23,7 @@ _STEPS = 24  # number of tokens generated after each prompt
 
 
 def time_model(arguments: dict[str, Any]) -> Measured:
-    """Measure the milliseconds of a prompt and of each token after it. "prompts" are lists of token ids."""
+    """Measure the milliseconds of a prompt and of each token after it. The prompts are lists of token ids."""
     model = open_model(arguments["runtime"], Path(arguments["path"]))
     prompts, steps = [], []
     for number, prompt in enumerate([arguments["prompts"][0], *arguments["prompts"]]):
@@ -53,7 +53,9 @@ def time_encoder(arguments: dict[str, Any]) -> Measured:
 
 
 def time_mlp(arguments: dict[str, Any]) -> Measured:
-    """Time the MLP on hashed n-grams in the same way. Its file needs config.json in the same folder."""
+    """Time the MLP on hashed n-grams, with the measures of `time_encoder`. The folder of the MLP's file must have
+    config.json.
+    """
     return _texts(open_mlp(arguments["runtime"], Path(arguments["path"])), arguments["texts"])
 
 

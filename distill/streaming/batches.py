@@ -15,8 +15,9 @@ T = TypeVar("T")
 class Order:
     """The row numbers of each optimizer step.
 
-    The order of an epoch is a permutation of all `count` rows, drawn from (seed, epoch). It is cut into batches. The
-    last batch of an epoch may be smaller. The permutation of the current epoch stays in memory, 4 bytes a row.
+    The order of an epoch is a permutation of all `count` rows, drawn from (seed, epoch). The permutation is cut into
+    batches. The last batch of an epoch may be smaller. The permutation of the current epoch stays in memory, 4 bytes a
+    row.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int) -> None:

@@ -39,7 +39,8 @@ def shards(folder: Path, split: str, parts: Sequence[str] = PARTS) -> list[str]:
 def columns(
     folder: Path, part: str, split: str, names: Sequence[str], batch_size: int = 1024
 ) -> Iterator[tuple[str, pa.RecordBatch]]:
-    """Yield (shard name, batch) of one part of a split, with only the columns `names`. Raises CorpusError.
+    """Yield (shard name, batch) of one part ("data" or "rejected") of a split, with only the columns `names`. Raises
+    CorpusError.
 
     A name may also be a field inside a column, in Parquet's notation, such as `verdicts.list.element.check`.
     """
@@ -88,7 +89,7 @@ def teaching(folder: Path, shard: str, names: Sequence[str] = ()) -> Teaching:
         return Teaching(shard, no_rows, np.zeros(0, bool), np.zeros(0, np.uint64), degenerate)
     whole = pa.concat_tables(tables)
     ids = whole[ID].to_pylist()
-    # The sort is stable, so of rows with the same id, those in data/ come first.
+    # The sort is stable. If a row of data/ and a row of rejected/ have the same id, the row of data/ comes first.
     order = np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)
     whole = whole.take(_arrow(order))
     places = _places(whole[SEED_ID].to_pylist())
@@ -118,7 +119,7 @@ def teaching_rows(
 
 
 def token_counts(folder: Path, split: str, size: int) -> npt.NDArray[np.int64]:
-    """Count how often each token id below `size` is in the completions of the learnable rows of a split."""
+    """Count how often each token id below `size` occurs in the completions of the learnable rows of a split."""
     counts = np.zeros(size, np.int64)
     for shard in shards(folder, split):
         rows = teaching(folder, shard, [TOKENS])
@@ -128,8 +129,8 @@ def token_counts(folder: Path, split: str, size: int) -> npt.NDArray[np.int64]:
 
 
 def in_share(places: npt.NDArray[np.uint64], share: float) -> npt.NDArray[np.bool_]:
-    """Which rows belong to the first `share` of the seeds, ordered by hash. A smaller share is a subset of a larger
-    one.
+    """A mask of the rows whose seeds are in the first `share` of all seeds, ordered by hash. The seeds of a smaller
+    share are a subset of those of a larger share.
     """
     return np.asarray(places.astype(np.float64) / 2.0**64 < share)
 

@@ -1,9 +1,9 @@
 """Copies the stored distributions of a curated corpus to segments, so that one row can be read in constant time.
 
 The Parquet files of the logits are compressed by row group. Reading one row therefore costs as much as reading a whole
-shard. A segment (see `distill.streaming.segment`) holds the same bytes row by row. It has the learnable rows of one
-shard, in training order (see `distill.streaming.columns`). The alignment hash of every row is verified when the row is
-copied. A segment is made again when the bytes of the shard or of the teacher's logits change.
+shard. A segment (see `distill.streaming.segment`) holds the same bytes, ordered by row. It has the learnable rows of
+one shard, in training order (see `distill.streaming.columns`). The alignment hash of every row is verified when the row
+is copied. A segment is made again when the bytes of the shard or of the teacher's logits change.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from synthgen.logits import LogitsMeta
 FORMAT = "distributions-v1"
 ENTRY = segment.entry_type()
 
-_BATCH = 256  # rows whose distributions are in memory at once
+_BATCH = 256  # number of rows whose distributions are in memory together
 _ALIGN = "align"
 _BESIDE = (ID, _ALIGN, "tokens")  # columns of a logits file that do not belong to the distribution
 
@@ -76,7 +76,7 @@ class Shelf:
 
     @cached_property
     def _index(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
-        """The hashes of all ids in ascending order, with the file and row of each. It takes 16 bytes a row."""
+        """The hashes of all ids in ascending order, with the file and row of each. The index takes 16 bytes a row."""
         hashes = [np.array([_hash(i) for i in _ids(path)], np.uint64) for path in self.paths]
         if not hashes:
             return np.zeros(0, np.uint64), np.zeros(0, np.uint32), np.zeros(0, np.uint32)
@@ -107,12 +107,13 @@ def _meta_of(path: Path) -> LogitsMeta:
 
 
 def key_of(hashes: Sequence[str], logits_hashes: Sequence[str]) -> str:
-    """The key of a segment: a hash of the format and of the hashes of the shard's files and of the logits."""
+    """The key of a segment: a hash of the format, of `hashes` (those of the shard's files), and of `logits_hashes`."""
     return durable.digest([FORMAT, list(hashes), list(logits_hashes)])
 
 
 def make(folder: Path, shard: str, shelf: Shelf, path: Path, key: str) -> None:
-    """Write the segment of one shard. A row without logits gets no blob; its readers must check this.
+    """Write the segment of one shard. A row without logits gets no blob, and readers of the segment must check for
+    this.
 
     Raises CorpusError when logits belong to another row, or differ in kind, teacher or temperature from other logits of
     the shard.
@@ -136,7 +137,7 @@ def _blobs(rows: Teaching, shard: str, shelf: Shelf, header: dict[str, Any]) -> 
     beside = shelf.folder / f"{shard}.parquet"
     if beside in shelf.paths:
         yield from _from_file(beside, wanted, tokens, header)
-    if wanted:  # the logits of these rows are in files with other names than the shard
+    if wanted:  # the logits of the remaining rows are in files that are not named after the shard
         elsewhere = sorted({place for record_id in wanted for place, _ in shelf.places(record_id)}, reverse=True)
         for place in elsewhere:
             yield from _from_file(shelf.paths[place], wanted, tokens, header)
@@ -156,7 +157,7 @@ def _from_file(
     for batch in corpus.scan(path, [ID, _ALIGN]):
         about.ids.extend(batch[ID].to_pylist())
         about.aligns.extend(batch[_ALIGN].to_pylist())
-    place = {record_id: row for row, record_id in enumerate(about.ids)}  # the last row when an id repeats
+    place = {record_id: row for row, record_id in enumerate(about.ids)}  # if an id occurs twice, its last row
     chosen = {place[record_id]: record_id for record_id in wanted if record_id in place}
     if not chosen:
         return
@@ -180,7 +181,7 @@ def _pack(blobs: Sequence[bytes]) -> bytes:
 
 
 def unpack(blob: bytes, names: Sequence[str]) -> dict[str, bytes]:
-    """Split the blob of a row into its parts by name, as `logits.decode` takes them."""
+    """Return the parts of a row's blob by name, in the form that `logits.decode` expects."""
     sizes = np.frombuffer(blob, "<u4", len(names))
     ends = 4 * len(names) + np.cumsum(sizes, dtype=np.int64)
     return {name: blob[end - size : end] for name, size, end in zip(names, sizes.tolist(), ends.tolist(), strict=True)}

@@ -3,8 +3,8 @@
     rows = Mapped(stream, lambda stored: Text(stored.example.prompt, stored.values, stored.example.kept))
     rows[0], rows[10:20]                              # read from the cache when they are asked for
 
-A row has two forms. `whole` has everything. `outline` has only what an objective reads of the other rows of a step: the
-number of tokens and whether curation kept the row. The outline of all validation rows fits into memory.
+A row has two forms. The whole row has everything. The outline has only what an objective needs of the other rows of a
+step: the number of tokens and whether curation kept the row. The outlines of all validation rows fit into memory.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ T_co = TypeVar("T_co", covariant=True)
 
 @runtime_checkable
 class Outlined(Protocol[T_co]):
-    """A sequence of rows that are read when they are asked for."""
+    """A sequence of rows that are read when they are accessed."""
 
     @property
     def outline(self) -> Sequence[T_co]:
-        """All rows, without what only the row itself needs."""
+        """The outlines of all rows: what an objective needs of the other rows of a step."""
 
 
 class Mapped(Sequence[T], Generic[T]):
-    """The rows of `stream`, each made by `whole` of what is stored; `bare` makes its outline."""
+    """The rows of `stream`. `whole` makes a row from its stored form, and `bare` makes the row's outline."""
 
     def __init__(self, stream: Stream, whole: Callable[[Stored], T], bare: Callable[[Stored], T]) -> None:
         self.stream, self.whole, self.bare = stream, whole, bare
@@ -58,14 +58,14 @@ class Mapped(Sequence[T], Generic[T]):
 
 
 def outline_of(example: Example) -> Example:
-    """The row with as many tokens, and without the tokens themselves."""
+    """Return a row with the same number of completion tokens, but without token ids, prompts and distribution."""
     also = tuple(map(outline_of, example.also))
     completion = [0] * len(example.completion)
     return replace(example, prompt=[], completion=completion, target=None, teacher_prompt=(), also=also)
 
 
 class Completions(Mapped[Example]):
-    """The rows of a stream for students of text, with their distributions."""
+    """The rows of a stream for students that write text, with their distributions."""
 
     def __init__(self, stream: Stream) -> None:
         super().__init__(stream, lambda stored: stored.example, lambda stored: outline_of(stored.example))

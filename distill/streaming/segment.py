@@ -56,7 +56,7 @@ def write(path: Path, header: dict[str, Any], entries: Entries, blobs: Iterable[
     """Write a segment to `path`, completely or not at all.
 
     `blobs` yields each blob with the numbers that it belongs to. The caller must fill its own fields of `entries`
-    before `blobs` ends. Positions and checksums are filled here.
+    before `blobs` ends. This function fills in positions and checksums.
     """
     durable.make_folder(path.parent)
     temporary = path.with_name(f"{durable.TEMPORARY}{path.name}")
@@ -89,7 +89,7 @@ def write(path: Path, header: dict[str, Any], entries: Entries, blobs: Iterable[
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
-        temporary.unlink(missing_ok=True)  # exists only after a failed write; frees the space when the disk is full
+        temporary.unlink(missing_ok=True)  # the file exists only after a failed write, which may have filled the disk
     durable.fsync_folder(path.parent)
 
 

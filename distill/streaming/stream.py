@@ -4,9 +4,9 @@
     order = Order(len(stream), batch_size=16, seed=0)
     stream.rows(order.rows(step))                     # list[Example]
 
-The rows are learnable rows of one split, numbered in training order (see `distill.streaming.columns`). Their tokens
-and stored distributions are in segments below the cache folder. A segment is made when it is missing, incomplete,
-changed, or made from another corpus. Only 4 bytes a row stay in memory.
+The rows are learnable rows of one split, numbered in training order (see `distill.streaming.columns`). Their tokens and
+stored distributions are in segments below the cache folder. A segment is written when it is missing, incomplete or
+changed, or when it was made from another corpus. Only 4 bytes a row stay in memory.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class Shard:
 
 
 class Stream(Sequence[Example]):
-    """The chosen rows of a split, by number. A slice is a list. Threads may share one instance.
+    """The chosen rows of a split, by number. A slice returns a list. Threads may share one instance.
 
-    `meta` is the metadata of the stored distributions; None when there are none. `left_out` counts the rows that were
-    left out, by reason. `kept_count` is the number of rows that count as kept. `tokens` is the number of completion
-    tokens in one epoch. `longest` is the number of tokens of the longest prompt or completion.
+    `meta` is the metadata of the stored distributions, or None when there are none. `left_out` counts the rows that
+    were left out, by reason. `kept_count` is the number of rows that count as kept. `tokens` is the number of
+    completion tokens in one epoch. `longest` is the number of tokens of the longest prompt or completion.
     """
 
     def __init__(self, folder: Path, choice: Choice, found: Sequence[Shard]) -> None:
@@ -85,13 +85,13 @@ class Stream(Sequence[Example]):
     def __getitem__(self, key: slice) -> list[Example]: ...
 
     def __getitem__(self, key: int | slice) -> Example | list[Example]:
-        """The row with a number, or the list of rows of a slice."""
+        """Return one row for a number, and a list of rows for a slice."""
         if isinstance(key, slice):
             return self.rows(range(*key.indices(len(self))))
         return self.rows([range(len(self))[key]])[0]
 
     def rows(self, numbers: Sequence[int], *, targets: bool = True) -> list[Example]:
-        """The rows with these numbers, in the given order. When `targets` is false, they have no distributions."""
+        """The rows with these numbers, in the given order. When `targets` is false, the rows have no distributions."""
         return [self._row(number, targets) for number in numbers]
 
     def stored(self, numbers: Sequence[int]) -> list[Stored]:
@@ -105,8 +105,8 @@ class Stream(Sequence[Example]):
     def batch(self, numbers: Sequence[int], rank: int = 0, processes: int = 1) -> list[Example]:
         """The rows of one optimizer step for process `rank` of `processes`.
 
-        Distributions are read only for the rows that this process computes. They are `numbers[rank::processes]`, and
-        the first row, which a process without rows of its own computes.
+        Distributions are read only for the rows that this process computes. These are the rows
+        `numbers[rank::processes]`, and the first row, which a process without rows of its own computes.
         """
         mine = {0, *range(rank, len(numbers), processes)}
         return [self._row(number, place in mine) for place, number in enumerate(numbers)]

@@ -1,9 +1,9 @@
-"""Tokenizes the rows of a curated corpus once with the student's tokenizer, and stores them in segments.
+"""Tokenizes the rows of a curated corpus once with the student's tokenizer, and stores the token ids in segments.
 
 A stored row is an `Example` without its distribution. It has the token ids of the prompt, of the completion, and of the
-prompt that the teacher read. For students that learn probabilities or vectors, it also has a row of float32 values. A
-segment (see `distill.streaming.segment`) holds the learnable rows of one shard, in training order (see
-`distill.streaming.columns`). It is made again when the shard's bytes or the reader's identity change.
+prompt that the teacher read. For students that learn probabilities or vectors, the stored row also has float32 values.
+A segment (see `distill.streaming.segment`) holds the learnable rows of one shard, in training order (see
+`distill.streaming.columns`). A segment is made again when the shard's bytes or the reader's identity change.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _FIELDS_OF_ENTRY = (
 ENTRY = segment.entry_type(*_FIELDS_OF_ENTRY)
 TEACHES, NO_TOKENS, NOTHING_TO_LEARN = range(3)
 
-_BATCH = 512  # rows that are rendered together
+_BATCH = 512  # number of rows that are rendered together
 
 Floats = npt.NDArray[np.float32]
 
@@ -76,7 +76,7 @@ class Reader:
     `identity` is a hash of everything that decides the result: tokenizer, template, shape. `columns` are the fields of
     `Row` that the functions read. `prompts` returns the ids of each row's prompt in the student's tokens. `asked`
     returns the ids of the prompts that the teacher read, by default `prompt_token_ids`. `values` returns further
-    numbers of each row.
+    numbers for each row.
 
     `shape` changes a row, or returns None to leave it out. It may keep the row's distribution, cut it to its first
     positions, or drop it. It must not read the numbers of the distribution, because they are not loaded yet.
@@ -123,14 +123,14 @@ def from_messages(
 def reader_of(tokens: Tokens, shape: Shape | None = None, identity: object = None) -> Reader:
     """The reader for a student that writes text in these tokens.
 
-    `identity` is a JSON value with everything that `shape` was made from. It distinguishes different shapes.
+    `identity` is a JSON value with everything that `shape` was made from. Different shapes need different identities.
     """
     everything = [tokens.hash, sorted(tokens.eos), transformers.__version__, identity]
     return from_messages(rendering(tokens.tokenizer), durable.digest(everything), shape)
 
 
 def rendering(tokenizer: PreTrainedTokenizerBase) -> Callable[[Sequence[Sequence[Message]]], list[list[int]]]:
-    """Return a function that renders many prompts at once. It needs half the time of `synthgen.lm.render.render`."""
+    """Return a function that renders all prompts together. It takes half the time of `synthgen.lm.render.render`."""
 
     def render(prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
         given = [[{k: v for k, v in m.items() if v is not None} for m in messages] for messages in prompts]
@@ -216,9 +216,9 @@ def pack(pieces: Sequence[Example], values: Floats) -> bytes:
     """
     first = pieces[0]
     if any((piece.id, tuple(piece.teacher_prompt)) != (first.id, tuple(first.teacher_prompt)) for piece in pieces):
-        raise ValueError("a shape may not change a row's id or what its teacher was asked")
+        raise ValueError("a shape may not change a row's id or its teacher's prompt")
     if any(piece.parts for piece in pieces) or any(piece.also for piece in pieces[1:]):
-        raise ValueError("a shape may add one level of further pieces, and no parts")
+        raise ValueError("a shape may fill `also` of the row only, and may not set `parts`")
     name, tasks = first.id.encode(), [piece.task.encode() for piece in pieces]
     head = [len(pieces), len(first.teacher_prompt), len(values), len(name)]
     for piece, task in zip(pieces, tasks, strict=True):
@@ -230,7 +230,9 @@ def pack(pieces: Sequence[Example], values: Floats) -> bytes:
 
 
 def unpack(blob: bytes, target: logits.Target | None = None) -> Stored:
-    """Decode a row; the inverse of `pack`. `target` is the row's distribution. Each piece gets its positions of it."""
+    """Decode a row; the inverse of `pack`. `target` is the row's distribution. Each piece gets as many of the first
+    positions as `pack` recorded for it.
+    """
     numbers = np.frombuffer(blob, "<i4", len(blob) // 4)
     count, asked, width, name = numbers[:4].tolist()
     begin = 4 + 5 * count

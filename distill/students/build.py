@@ -34,8 +34,8 @@ def check_vocabulary(student: PreTrainedTokenizerBase, teacher: PreTrainedTokeni
         other = sum(taught.get(token) != place for token, place in own.items())
         raise RecipeError(
             f"the tokenizer of train.student.model '{name}' gives {other:,} of its {len(own):,} tokens other "
-            "ids than the teacher's tokenizer, so the stored distributions do not fit the student",
-            "name a student of the teacher's family, or make one: student.layers or student.config",
+            "ids than the teacher's tokenizer does, so the stored distributions do not fit the student",
+            "name a model with the teacher's tokenizer, or set train.student.layers or train.student.config",
         )
 
 
@@ -174,5 +174,5 @@ def random_weights(
 
 
 def in_words(config: Config) -> str:
-    """List the keys and values of a config in words, for cards."""
+    """Return the keys and values of a config as text, for the model card."""
     return ", ".join(f"{key} {value}" for key, value in config.items())

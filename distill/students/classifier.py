@@ -1,4 +1,4 @@
-"""Classifiers: multilayer perceptrons on hashed word and character n-grams. They run on numpy alone.
+"""Classifiers: multilayer perceptrons on hashed word and character n-grams. They need only numpy to run.
 
 classifier = Classifier.load("runs/demo-classify/student")
 classifier.predict(["where is my parcel?"])          # (1, labels) probabilities
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 
 def features(text: str, buckets: int) -> tuple[Array, Array]:
-    """(bucket ids, weights) of words, word pairs and 3- to 5-character pieces; weights log(1 + count), unit length."""
+    """Return (bucket ids, weights) of a text's words, word pairs and 3- to 5-character pieces. Weights are log(1 +
+    count), scaled to unit length.
+    """
     words = "".join(c if c.isalnum() else " " for c in text.lower()).split()
     pieces = [f"w {w}" for w in words] + [f"p {a} {b}" for a, b in pairwise(words)]
     for word in words:

@@ -67,7 +67,7 @@ class Bag:
 
 
 def read_bags(job: Job) -> Mapped[Bag]:
-    """Open the training rows. Classifiers get their rows only from here.
+    """Open the training rows. No other function reads rows for classifiers.
 
     Raises CorpusError when a row has no label probabilities.
     """

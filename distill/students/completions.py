@@ -1,4 +1,4 @@
-"""Trains students that write text on the completions of a corpus: on stored distributions, or on the tokens alone."""
+"""Trains students that write text. They learn completions from stored distributions, or from the tokens alone."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Lesson:
 
     @property
     def texts(self) -> Sequence[Example]:
-        """The training rows, possibly without their distributions."""
+        """The training rows, without the distributions if they are read from a stream."""
         return self.data.without_targets() if isinstance(self.data, Stream) else self.data.examples
 
     def tokens(self, section: TrainSection) -> int:
@@ -77,7 +77,7 @@ class Lesson:
         return sum(len(self.data.examples[n].completion) for step in range(steps) for n in order.rows(step))
 
     def in_words(self, layer_terms: str | None) -> str:
-        """Describe what the student learned from, for cards."""
+        """Describe what the student learned from, for the model card."""
         ending = f", and {layer_terms}" if layer_terms else ""
         if self.data.meta is None:
             return f"the completions' tokens alone{ending}"
@@ -140,9 +140,9 @@ def _begin(job: Job, make: Make, lesson: Lesson, terms: _Terms | None) -> Studen
 
 
 def read_lesson(job: Job) -> Lesson:
-    """Read the rows of a job. Students that write text and learn offline get their rows only from here.
+    """Read the rows of a job. No other function reads rows for students that write text and learn offline.
 
-    Raises CorpusError and UserError.
+    Raises CorpusError when the corpus does not fit the recipe, and UserError when validation rows are missing.
     """
     section, source, tokens = job.section, job.source, job.teacher.tokens
     alone = _learns_alone(section)
@@ -181,7 +181,9 @@ def _learns_alone(section: TrainSection) -> bool:
 
 
 def _own_weights(job: Job, names: Sequence[str]) -> Weights | None:
-    """The weights of the recipe's first teacher, if the student learns from its distributions. None otherwise."""
+    """The weights of the recipe's first teacher, if the student learns from this teacher's distributions. None
+    otherwise.
+    """
     itself = not job.section.across and (not names or next(iter(job.recipe.teachers)) in names)
     return job.teacher.weights if itself else None
 
@@ -198,21 +200,21 @@ def check_teacher(source: Path, meta: LogitsMeta, tokens: Tokens, weights: Weigh
         made_by["revision"] = (revisions, weights.revision)
     elif weights is not None:
         ui.note(
-            f"train: the weights of {weights.name} are not on this machine; whether they made the logits is unchecked"
+            f"train: the weights of {weights.name} are not on this machine; it is not checked that they made the logits"
         )
     for what, (values, own) in made_by.items():
         if own not in values:
             raise CorpusError(
                 f"{source}: its logits were made with {what} {' and '.join(values)}, but the teacher has {own}",
-                "name the teacher that made them in the recipe, or generate again",
+                "name in the recipe the teacher that made the logits, or generate the corpus again",
             )
 
 
 def objectives(
     section: TrainSection, meta: LogitsMeta | None, terms: _Terms | None
 ) -> dict[str, Callable[[nn.Module], Objective[Example]]]:
-    """The objectives of the student and its baseline. Without distributions both would be the same, so there is no
-    baseline.
+    """The objectives of the student and its baseline. Without distributions, student and baseline would be the same, so
+    there is no baseline.
     """
 
     def by(meta: LogitsMeta | None, terms: _Terms | None) -> Callable[[nn.Module], Objective[Example]]:
@@ -242,7 +244,7 @@ def targets_of(meta: LogitsMeta) -> Targets:
 
 
 def learns_by(section: TrainSection, meta: LogitsMeta | None) -> str:
-    """Describe the objective in one line, for cards."""
+    """Describe the objective in one line, for the model card."""
     if meta is None:
         line = "cross-entropy on the completions' tokens"
     else:
@@ -262,7 +264,7 @@ def learns_by(section: TrainSection, meta: LogitsMeta | None) -> str:
 
 @dataclass(frozen=True)
 class _Terms:
-    """Loss terms on the teacher's layers: of the live teacher, or of its `stored` hidden states."""
+    """Loss terms on the teacher's layers, computed from the live teacher or from its `stored` hidden states."""
 
     job: Job
     stored: States | None
@@ -277,7 +279,7 @@ class _Terms:
         return cls(job, States(job.source.parent / "hidden", job.teacher.weights) if kept else None)
 
     def for_student(self, model: PreTrainedModel) -> LayerTerms:
-        """The terms for one student. Raises RecipeError when layers, widths or heads do not fit."""
+        """The loss terms for one student. Raises RecipeError when layers, widths or heads do not fit the student."""
         return LayerTerms(model, self.stored or self.job.teacher.weights.model, self.job.section)
 
     def prepare(self, make: Make, lesson: Lesson) -> str:

@@ -61,7 +61,7 @@ def layers_of(student: DecoderStudent, depth: int) -> list[int]:
 
 
 def describe(student: DecoderStudent, depth: int) -> str:
-    """Describe what the student was made from, for cards. `depth` is the teacher's number of layers."""
+    """Describe what the student was made from, for the model card. `depth` is the teacher's number of layers."""
     if student.model is not None:
         origin = f"the checkpoint {student.model}"
     elif student.config is not None:

@@ -39,7 +39,7 @@ from synthgen.tables.engines import TeacherSection
 from synthgen.tables.students import EncoderStudent
 from synthgen.teachers.encoder import context_of, padded, token_ids
 
-_BATCH = 64  # texts in a batch in `predict`
+_BATCH = 64  # number of texts in a batch in `predict`
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def _objectives(section: TrainSection, pad: int) -> dict[str, Callable[[nn.Modul
 
 
 def describe(student: EncoderStudent, model_type: str) -> str:
-    """Describe what the student was made from, for cards."""
+    """Describe what the student was made from, for the model card."""
     what = f"{model_type} encoder with a classification head"
     if student.model is not None:
         return f"{what} from the checkpoint {student.model}"
@@ -151,15 +151,15 @@ def describe(student: EncoderStudent, model_type: str) -> str:
 def tokenizer_of(student: EncoderStudent, teacher: str) -> PreTrainedTokenizerBase:
     """Load the student's tokenizer: that of its checkpoint, the tokenizer that the recipe names, or the teacher's.
 
-    `teacher` is the teacher's model. The tokenizer pads on the right. Raises TeacherError when it cannot be loaded, and
-    RecipeError when it has no token to pad with.
+    `teacher` is the name of the teacher's model. The tokenizer pads on the right. Raises TeacherError when the
+    tokenizer cannot be loaded, and RecipeError when it has no token to pad with.
     """
     tokenizer = load_tokenizer(student.model or student.tokenizer or teacher)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.sep_token or tokenizer.unk_token
     if tokenizer.pad_token_id is None:
         raise RecipeError(
-            "the student's tokenizer has no token to pad with", "name another one in train.student.tokenizer"
+            "the student's tokenizer has no token to pad with", "name another tokenizer in train.student.tokenizer"
         )
     tokenizer.padding_side = "right"
     return tokenizer
@@ -173,7 +173,7 @@ def encoder(
     Raises RecipeError when the student cannot be built, and TeacherError when a checkpoint cannot be loaded.
     """
     classes = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
-    torch.manual_seed(seed)  # a checkpoint needs it too, because its head is new
+    torch.manual_seed(seed)  # also for a checkpoint, whose new classification head has random weights
     if student.model is not None:
         section = TeacherSection(model=student.model)
         model = load_weights(section, AutoModelForSequenceClassification, **classes, ignore_mismatched_sizes=True)[
@@ -187,7 +187,7 @@ def encoder(
 
 
 def read_texts(source: Path, tokenizer: PreTrainedTokenizerBase, cache: Path, choice: Choice) -> Mapped[Text]:
-    """Open the rows of a split. Encoder classifiers get their rows only from here. Tokens are stored in `cache`.
+    """Open the rows of a split. No other function reads rows for encoder classifiers. Tokens are stored in `cache`.
 
     Raises CorpusError when a row has no label probabilities, or when no row is left.
     """

@@ -32,7 +32,7 @@ class Predicts(Protocol):
 
 
 def learns_by(section: TrainSection) -> str:
-    """Describe the objective of a student of label probabilities in one line, for cards."""
+    """Describe the objective of a student that learns label probabilities in one line, for the model card."""
     if section.kd_weight == 0:
         return "cross-entropy on the teacher's most likely labels"
     line = f"{section.kd_weight:g} · {section.loss} from label probabilities"
@@ -50,7 +50,7 @@ def texts_of(rows: Sequence[Row]) -> list[str]:
 
 
 def label_probs(rows: Sequence[Row]) -> list[Floats]:
-    """Return the teacher's label probabilities of each row. Raises CorpusError when a row has none."""
+    """Return the teacher's label probabilities of each row. Raises CorpusError when a row has no probabilities."""
     if not all(row.label_probs for row in rows):
         raise CorpusError("the corpus has no class probabilities to learn from", "generate with strategy: classify")
     return [np.asarray(row.label_probs, np.float32) for row in rows]
@@ -59,7 +59,8 @@ def label_probs(rows: Sequence[Row]) -> list[Floats]:
 def labels_reader(tokenize: Callable[[Sequence[str]], Sequence[Sequence[int]]], identity: object) -> Reader:
     """Return a reader of each row's token ids and label probabilities.
 
-    `tokenize` converts texts to ids. `identity` is a JSON value that changes whenever `tokenize` gives other ids.
+    `tokenize` converts texts to ids. `identity` is a JSON value that changes whenever `tokenize` would return other
+    ids.
     """
     return Reader(
         durable.digest(identity), (PROMPT, LABEL_PROBS), lambda rows: tokenize(texts_of(rows)), values=label_probs
@@ -67,7 +68,7 @@ def labels_reader(tokenize: Callable[[Sequence[str]], Sequence[Sequence[int]]], 
 
 
 def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> list[object]:
-    """Return a JSON value that changes whenever the tokenizer gives other ids.
+    """Return a JSON value that changes whenever the tokenizer would return other ids.
 
     Truncation and padding are ignored, because earlier calls may have set them.
     """

@@ -88,6 +88,6 @@ def _objectives(job: Job, steps: int) -> dict[str, Callable[[nn.Module], Objecti
 
 
 def _learns_by(section: TrainSection) -> str:
-    """Describe the objective in one line, for cards."""
+    """Describe the objective in one line, for the model card."""
     line = f"{section.kd_weight:g} · {section.loss} from the live teacher"
     return line + (f" + {1 - section.kd_weight:g} · cross-entropy" if section.kd_weight < 1 else "")

@@ -95,13 +95,13 @@ def sentence(student: SentenceStudent, teacher: SentenceEncoder, seed: int) -> S
 
 
 def layers_of(student: SentenceStudent, teacher: SentenceEncoder) -> list[int]:
-    """The teacher's layers that the student keeps. By default half of them."""
+    """The teacher's layers that the student keeps. By default, these are half of the teacher's layers."""
     depth = int(teacher.model.config.num_hidden_layers)
     return layer_map((depth + 1) // 2 if student.layers is None else student.layers, depth)
 
 
 def describe(student: SentenceStudent, teacher: SentenceEncoder, model: SentenceEncoder) -> str:
-    """Describe what the student `model` was made from, for cards."""
+    """Describe what the student `model` was made from, for the model card."""
     if student.model is not None:
         origin = f"the checkpoint {student.model}"
     elif student.config is not None:
@@ -119,7 +119,7 @@ def train(job: Job) -> Training:
     section, student = job.section, _section(job)
     teacher = EmbeddingModel.open(local_teacher(job.recipe))
     first = sentence(student, teacher.model, section.seed)
-    job.ui.note("train: the teacher's vectors")
+    job.ui.note("train: the teacher computes its vectors")
     most = min(section.max_length, first.context)
     cache = cache_folder(job.source, job.folder)
     texts = read_sentences(job.source, teacher, first, cache, Choice(most, share=section.share, targets=False))
@@ -158,7 +158,7 @@ def _section(job: Job) -> SentenceStudent:
 def read_sentences(
     source: Path, teacher: EmbeddingModel, student: SentenceEncoder, cache: Path, choice: Choice
 ) -> Mapped[Sentence]:
-    """Open the texts of a split with the teacher's vectors. Sentence encoders get their rows only from here.
+    """Open the texts of a split with the teacher's vectors. No other function reads rows for sentence encoders.
 
     Tokens and vectors are stored in `cache`, so each vector is computed once.
     """

@@ -43,7 +43,7 @@ def _make(job: Job, longest: int = 0) -> StudentModel:
 
 
 def describe(student: Seq2SeqStudent) -> str:
-    """Describe what the student was made from, for cards."""
+    """Describe what the student was made from, for the model card."""
     if student.model is not None:
         return f"encoder and decoder from the checkpoint {student.model}"
     return f"encoder and decoder of random weights: {in_words(student.config or {})}"
@@ -52,9 +52,9 @@ def describe(student: Seq2SeqStudent) -> str:
 def seq2seq(student: Seq2SeqStudent, tokens: Tokens, vocab_size: int, seed: int, longest: int = 0) -> StudentModel:
     """Build the untrained student of a recipe, with the same weights at every call.
 
-    `tokens` and `vocab_size`, the width of the logits, are the teacher's. A student with random weights uses the
-    tokenizer's padding token as start and padding token. If there is none, it uses the end token. `longest` is the
-    number of tokens of the longest prompt or completion.
+    `tokens` are the teacher's, and `vocab_size` is the width of the teacher's logits. A student with random weights
+    uses the tokenizer's padding token as start and padding token. If the tokenizer has no padding token, the student
+    uses the end token. `longest` is the number of tokens of the longest prompt or completion.
 
     Raises RecipeError when the student cannot be built, has another vocabulary than the teacher, or has fewer positions
     than `longest`.
@@ -70,7 +70,7 @@ def seq2seq(student: Seq2SeqStudent, tokens: Tokens, vocab_size: int, seed: int,
     room = getattr(model.config, "max_position_embeddings", None)
     if room is not None and longest > room:
         raise RecipeError(
-            f"the student has {room} positions, and a row has a prompt or completion of {longest} tokens",
+            f"the student has {room} positions, but a row has a prompt or completion of {longest} tokens",
             "lower train.max_length, or raise max_position_embeddings in train.student.config",
         )
     return StudentModel(model.train())

@@ -1,15 +1,15 @@
 """Translates the stored distributions of a teacher with another tokenizer to the student's tokens, on the same text.
 
-Both tokenizations of a completion are cut at the bytes where both begin a token. If a part is one token in each
-tokenization, both tokens have the same bytes and follow the same text. The teacher's kept ids are then mapped to
+Both tokenizations of a completion are cut into parts, at the bytes where both begin a token. If a part is one token in
+each tokenization, both tokens have the same bytes and follow the same text. The teacher's kept ids are then mapped to
 student ids with the same bytes. The probabilities of kept ids without such a student id are added to the residual mass.
 The result is an ordinary `TopK`. The divergence is exact on the shared ids, and all other ids are one outcome.
 
-Otherwise the tokenizers split the part differently. By the chain rule, each model has one distribution for the part:
-that of the part's last token, times the probabilities of the tokens before. The loss on it is ULD (arXiv 2402.12030),
-Σ_i |sort(p)_i − sort(q)_i|, where the shorter list is padded with zeros. Here p has the teacher's kept probabilities
-and even shares of its residual mass, and q is the student's distribution. At the positions of such a part, the `TopK`
-target is a single outcome with all the mass. Every divergence from it is zero.
+In all other parts, the two tokenizations differ. By the chain rule, each model has one distribution for the part: that
+of the part's last token, times the probabilities of the tokens before. The loss of such a part is ULD
+(arXiv 2402.12030), Σ_i |sort(p)_i − sort(q)_i|, where the shorter list is padded with zeros. Here p has the teacher's
+kept probabilities and even shares of its residual mass, and q is the student's distribution. At the positions of such a
+part, the `TopK` target is a single outcome with all the mass, so every divergence from it is zero.
 
 Two kinds of input are refused. At a temperature other than 1, the chain rule does not hold for the stored
 probabilities. For draws, the sorted frequencies are not the sorted probabilities.
@@ -67,7 +67,7 @@ class Vocabulary:
 def shared(student: Vocabulary, teacher: Vocabulary, size: int) -> Ints:
     """Return, for each teacher id, the student id with the same bytes, or −1 when there is none.
 
-    The result has at least `size` entries. The teacher's end token is mapped to the student's.
+    The result has at least `size` entries. The teacher's end token is mapped to the student's end token.
     """
     ids = {piece: token for token, piece in reversed(list(enumerate(student.pieces))) if piece is not None}
     mapping = np.full(max(size, len(teacher.pieces)), -1, np.int64)
@@ -82,11 +82,11 @@ def shared(student: Vocabulary, teacher: Vocabulary, size: int) -> Ints:
 def cuts(
     student_ids: Sequence[int], student: Vocabulary, teacher_ids: Sequence[int], teacher: Vocabulary
 ) -> list[tuple[slice, slice]] | None:
-    """Cut two tokenizations of one text at the bytes where both begin a token.
+    """Cut two tokenizations of one text into parts, at the bytes where both begin a token.
 
     Returns the parts as (slice of the student's tokens, slice of the teacher's tokens), or None when the texts differ.
-    Special tokens at the end are a separate part if both tokenizations have one. If only one has one, the token is left
-    out. The first part is left out when only one tokenizer puts a space before the text.
+    If both texts end in a special token, the two tokens form a part of their own. If only one text does, that token is
+    left out. The first part is left out when only one tokenizer puts a space before the text.
     """
     a, b = _pieces(student_ids, student), _pieces(teacher_ids, teacher)
     ends = [bool(side) and side[-1] is None for side in (a, b)]
@@ -114,7 +114,7 @@ def _pieces(ids: Sequence[int], vocabulary: Vocabulary) -> list[bytes | None]:
 
 
 def _strip_space(one: list[bytes], other: list[bytes]) -> bool:
-    """Remove the first space of `one` if the texts are then the same. Returns whether it was removed."""
+    """Remove the first space of `one` if the texts are then the same. Returns whether the space was removed."""
     own_space = bool(one) and one[0].startswith(b" ") and len(one[0]) > 1
     if own_space and b"".join(one) == b" " + b"".join(other):
         one[0] = one[0][1:]
@@ -146,7 +146,8 @@ class Translation:
         tail = np.zeros(count, np.float32)
         differently = []
         real_Tk = np.ones(target.ids.shape, bool)
-        real_Tk[:, 1:] = target.ids[:, 1:] != target.ids[:, :1]  # empty slots of an API repeat the first id
+        # in the top-k lists of an API, empty slots repeat the first id
+        real_Tk[:, 1:] = target.ids[:, 1:] != target.ids[:, :1]
         for own, theirs in parts:
             last = theirs.stop - 1
             kept, logp = target.ids[last][real_Tk[last]], target.logprobs[last][real_Tk[last]].astype(np.float64)
@@ -168,8 +169,8 @@ class Translation:
         return logits.TopK(out_ids, out_logp, tail, np.zeros(count, np.float32)), differently
 
     def _logprob(self, target: logits.TopK, real_Tk: Ints, place: int, token: int) -> float:
-        """The teacher's log p of a token of its text at one position. If the token was not kept, it gets an even share
-        of the residual mass.
+        """The teacher's log-probability of a token of its text, at the token's position. If the token was not kept, it
+        gets an even share of the residual mass.
         """
         hit = np.flatnonzero((target.ids[place] == token) & real_Tk[place])
         if len(hit):
@@ -199,7 +200,9 @@ def uld(states_ND: Tensor, head: Head | None, batch: Sequence[Example], vocabula
 
 
 Located = tuple[int, Part, list[int]]
-"""(index of the first state of the part's row in the batch, the part, the student's tokens of the part)."""
+"""A part and its place: (index of the first state of the part's row in the batch, the part, the student's tokens of the
+part).
+"""
 
 
 def _uld_of(states_ND: Tensor, head: Head | None, chunk: list[Located], vocabulary: int) -> Tensor:
@@ -238,8 +241,8 @@ def _padded(part: Part, q: Tensor) -> Tensor:
 class Scored:
     """The run in which a teacher with another tokenizer scored a corpus's texts.
 
-    `records` are its rows by the id of the corpus's row. `index` has the place of the logits by the id of the run's
-    row. `meta` is the metadata of the logits.
+    `records` has the run's rows by the id of the corpus's row. `index` has the place of the logits by the id of the
+    run's row. `meta` is the metadata of the logits.
     """
 
     folder: Path
@@ -249,7 +252,7 @@ class Scored:
 
     @classmethod
     def open(cls, run: Path) -> Scored:
-        """Open the run. Raises CorpusError when it has no logits that can be used across tokenizers."""
+        """Open the run. Raises CorpusError when the run has no logits that can be used across tokenizers."""
         folder = corpus.resolve(run, prefer=("generated", "curated"))
         [index] = stored(folder, ())
         records = {r.seed_id: r for _, batch in corpus.records(folder) for r in batch if r.id in index}
@@ -331,7 +334,7 @@ def load_across(folder: Path, tokens: Tokens, section: Across, choice: Choice) -
 
 
 def facts(data: TrainingSet, section: Across) -> training.Across:
-    """Count the tokens that are learned by divergence, by ULD, and without a target."""
+    """Count the tokens that are learned by divergence, those learned by ULD, and those without a target."""
     assert data.meta is not None
     tokens = sum(len(e.completion) for e in data.examples)
     differently = sum(part.end - part.begin for e in data.examples for part in e.parts)

@@ -13,15 +13,15 @@ Top-k: the result keeps the union of the teachers' kept ids. An id that teacher 
 teacher's residual mass ρ_k. The share is ρ_k / (V − number of ids that k kept). A probability of zero would be wrong in
 the mean, and would make the pool zero. The bucket of all ids outside the union is treated in the same way. The result
 is exact if every teacher kept the whole vocabulary. Otherwise the distribution of each teacher has an error of at most
-ρ_k in total variation. The error of the mean is therefore at most Σ w_k ρ_k. In the pool, the ratio of two ids that all
-teachers kept is exact.
+ρ_k in total variation. The error of the mean is therefore at most Σ w_k ρ_k. In the pool, the ratio of the
+probabilities of two ids is exact if all teachers kept both ids.
 
 The stored normalizer gives log-probabilities at the temperature of the loss. Merging at this temperature therefore
 needs no further approximation. The mean is the mean of the tempered distributions, because the tempered mean cannot be
-computed from a top-k. For the pool, both orders give the same result.
+computed from a top-k. For the pool, tempering before or after merging gives the same result.
 
-Sampled: the weighted draws of all teachers are an unbiased estimate of the mean. The recipe refuses a pool of draws: it
-is not linear in the probabilities, and a single zero among the draws would make it zero.
+Sampled: the weighted draws of all teachers are an unbiased estimate of the mean. The recipe refuses a pool of draws: a
+pool is not linear in the probabilities, and one frequency of zero would make its value zero.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ _FORMULAS = {"mean": "mean", "pool": "log-opinion pool"}  # in words
 class Merge:
     """Merges the targets of one row. The targets are in the order of `names`.
 
-    `weights` sum to 1. When they are None, each row has its own weights, from the teachers' agreement. `by` says on
-    cards where the weights come from.
+    `weights` sum to 1. When they are None, each row has its own weights, from the teachers' agreement. `by` is the text
+    for model cards that says where the weights come from.
     """
 
     names: tuple[str, ...]
@@ -102,12 +102,12 @@ class Merge:
             if len(different) > 1:
                 raise CorpusError(
                     f"logits of {' and '.join(self.names)} differ in {key}: {' and '.join(different)}",
-                    "generate all of them in one run, with logits.score_by",
+                    "generate the logits of all teachers in one run, with logits.score_by",
                 )
 
     def facts(self, rows: Iterable[tuple[Sequence[logits.Target], Metas]]) -> training.Ensemble:
-        """The facts for training.json and the cards. `rows` are the targets of the training rows. They are read only if
-        each row has its own weights.
+        """The facts for training.json and the model card. `rows` are the targets of the training rows. They are read
+        only if each row has its own weights.
         """
         if self.weights:
             weights = _named(self.names, np.array(self.weights))
@@ -124,7 +124,7 @@ class Merge:
 
 
 def in_words(facts: training.Ensemble) -> str:
-    """Describe the distributions that a student of an ensemble learned from, for cards."""
+    """Describe the distributions that a student of an ensemble learned from, for the model card."""
     shares = ", ".join(f"{name} {weight:.3f}" for name, weight in facts.weights.items())
     how = _FORMULAS[facts.merge]
     return f"the {how} of several teachers' stored distributions, weights by {facts.by}: {shares}"
@@ -137,8 +137,9 @@ def _named(names: Sequence[str], values: Array) -> dict[str, float]:
 def sources(recipe: Recipe, folder: Path, read: Read) -> tuple[tuple[str, ...], Merge | None]:
     """Return (names of the teachers whose stored distributions are used, how they are merged).
 
-    No names mean that the corpus has distributions of a single teacher, which are used. `read` opens rows of the corpus
-    in `folder`. It is used when the validation rows decide the weights. Raises UserError when there are no such rows.
+    An empty tuple of names means that the corpus has distributions of a single teacher, which are used. `read` opens
+    rows of the corpus in `folder`. `read` is called only when the validation rows decide the weights. Raises UserError
+    when there are no validation rows.
     """
     train, kept = recipe.train, recipe.logits
     assert train is not None
@@ -157,7 +158,7 @@ def planned(
     read: Read,
     train: TrainSection,
 ) -> Merge:
-    """The `Merge` of a recipe. `names` are the teachers with stored distributions, and the section may choose some."""
+    """The `Merge` of a recipe. `names` are the teachers with stored distributions. The section can name fewer."""
     names = tuple(section.names or names)
     given = section.weights
     if given is not None:
@@ -174,9 +175,9 @@ def planned(
 def merged(targets: Sequence[logits.TopK], metas: Metas, weights: Sequence[float], how: str) -> logits.TopK:
     """Merge top-k targets by mean or pool, at the temperature of the loss, over the union of their ids.
 
-    Ids are ordered from the likeliest. Every position has Σ k slots. Slots that the union does not fill hold the
-    vocabulary size as id, and no mass. Log-probabilities are stored times T, and log_z is 0, so the loss's
-    log p / T − log_z is exact.
+    Ids are in descending order of probability. Every position has Σ k slots. Slots that the union does not fill hold
+    the vocabulary size as id, and no mass. Log-probabilities are stored times T, and log_z is 0, so the loss's log p /
+    T − log_z is exact.
     """
     ids_TU, logp_KTU = aligned(targets, metas)
     merged_TU = _combine(logp_KTU, weights, how)
@@ -212,8 +213,8 @@ def aligned(targets: Sequence[logits.TopK], metas: Metas, *, at_one: bool = Fals
     """Return (union of the kept ids (T, U), log-probabilities (K, T, U + 1)) of K teachers at T positions.
 
     The union is padded with the vocabulary size. The log-probabilities are at the temperature of the loss, or at 1 with
-    `at_one`. Their last column is for all ids outside the union. The vocabulary is that of the teacher with the
-    smallest one. Ids beyond it are padding, and are left out.
+    `at_one`. Their last column is for all ids outside the union. The vocabulary size is the smallest of the teachers'
+    sizes. Larger ids are padding, and are left out.
     """
     size = min(meta["vocab_size"] for meta in metas)
     kept = [_kept(target, size) for target in targets]
@@ -276,12 +277,12 @@ def _logsumexp(values: Array) -> Array:
 
 
 def agreement(logp_KTU: Array) -> tuple[float, ...]:
-    """Return the weights of K teachers in one row by their agreement.
+    """Return the weights of K teachers in one row, computed from how well the teachers agree.
 
     The agreement of two teachers is the mass that their distributions have in common (1 − total variation), as a mean
     over the row's tokens. A teacher's weight is proportional to the sum of its agreements with the others. This is the
-    relative agreement degree of Hsu and Chen 1996 (Fuzzy Sets and Systems 79), applied to distributions. Two teachers
-    always get one half each.
+    relative agreement degree of Hsu and Chen 1996 (Fuzzy Sets and Systems 79), applied to distributions. Each of two
+    teachers always gets the weight ½.
     """
     p = np.exp(logp_KTU)
     common = np.array([[np.minimum(a, b).sum(-1).mean() for b in p] for a in p])
@@ -301,9 +302,9 @@ def by_validation(
     """Return the weights that maximize the likelihood of the kept validation rows under the merged distribution.
 
     The distribution is taken at temperature 1. The log-likelihood is concave in the weights, both for the mean (optimal
-    prediction pools, Geweke and Amisano 2011) and for the pool (Heskes 1998). There is therefore one best value. Each
-    row was written by one of the teachers, which has an advantage on its own text. Without kept rows, all validation
-    rows are used. Raises UserError when there are no validation rows.
+    prediction pools, Geweke and Amisano 2011) and for the pool (Heskes 1998). Every local maximum is therefore a global
+    maximum. Each row was written by one of the teachers, which has an advantage on its own text. Without kept rows, all
+    validation rows are used. Raises UserError when there are no validation rows.
     """
     try:  # this `merge` is used only for the metadata; the targets of all teachers are read below
         choice = Choice(most, "validation", teachers=tuple(names), merge=lambda targets, metas: (targets[0], metas[0]))
@@ -337,8 +338,8 @@ def best_weights(
     for targets, metas, tokens in rows:
         ids, logp = aligned(targets, metas, at_one=True)
         hit = ids == np.asarray(tokens)[:, None]
-        # A token that no teacher kept is counted as the whole bucket. Its share of the bucket's mass does not depend on
-        # the weights.
+        # A token that no teacher kept is given the probability of the whole bucket. The token's share of the bucket's
+        # mass does not depend on the weights.
         column = np.where(hit.any(-1), hit.argmax(-1), ids.shape[-1])
         parts.append((logp, logp[:, np.arange(len(ids)), column]))
     tokens_of_all = sum(at_tokens.shape[-1] for _, at_tokens in parts)

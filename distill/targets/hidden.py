@@ -16,13 +16,14 @@ pair has its own W, which is trained with the student. W starts as the identity 
     relations   Σ_{Q,K,V} Σ_a KL(R_a^T ‖ R_a^S) / (A_r · n_valid),  R_a = softmax(A_a A_aᵀ / √d_r)
 
 The relations term is from MiniLMv2 (arXiv 2012.15828). The queries, keys or values of one layer are split into A_r
-relation heads of width d_r, and A_a is the part of head a. They are the outputs of the projections, before rotary
-position embeddings. R_a has the similarities of each token to itself and the tokens before. T is the teacher, S the
-student.
+relation heads of width d_r, and A_a is the part of head a. Queries, keys and values are the outputs of the projections,
+before rotary position embeddings. R_a has the similarities of each token to itself and the tokens before. T is the
+teacher, S the student.
 
-The live teacher computes its states in each step, or they are stored (`distill.targets.hidden_states`). The teacher
-reads the prompt that it was sent when the corpus was generated. The student reads its own prompt. When both prompts
-have the same tokens, relations include prompt tokens. Otherwise they are only between completion tokens.
+The teacher's states are computed by the live teacher in each step, or read from files
+(`distill.targets.hidden_states`). The teacher reads the prompt that it was sent when the corpus was generated. The
+student reads its own prompt. When both prompts have the same tokens, relations include prompt tokens. Otherwise they
+are only between completion tokens.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class LayerTerms(nn.Module):
     def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel | States, section: TrainSection) -> None:
         super().__init__()
         self.stored = teacher if isinstance(teacher, States) else None
-        # A tuple, so that the teacher is not a submodule, and is neither trained nor saved.
+        # A tuple hides the teacher from nn.Module, so the teacher is neither trained nor saved.
         self.teacher = (None if self.stored else teacher,)
         self.hidden, self.relations = section.hidden, section.relations
         self.pairs: list[tuple[int, int]] = []
@@ -103,7 +104,7 @@ class LayerTerms(nn.Module):
                     )
 
     def describe(self) -> str:
-        """Describe the terms in words, for cards."""
+        """Describe the terms in words, for the model card."""
         terms = []
         if self.hidden:
             pairs = ", ".join(f"{s} from {t}" for s, t in self.pairs)
@@ -158,7 +159,7 @@ class LayerTerms(nn.Module):
     def _hidden(
         self, hidden: Hidden, rows: Sequence[Example], student: list[list[Tensor]], teacher: list[list[Tensor]]
     ) -> Tensor:
-        """Sum the distances of hidden states over the tokens of `rows`, as a mean over layer pairs."""
+        """Sum the distances of hidden states over the tokens of `rows`, and take the mean over layer pairs."""
         device = student[0][0].device
         total = torch.zeros((), device=device)
         for n in range(len(self.pairs)):
@@ -204,7 +205,8 @@ def relation_term(a_s: Tensor, a_t: Tensor, heads: int, queries: int, keys: int 
     """Sum KL(R^T ‖ R^S) over heads and the last `queries` positions, and divide by `heads`.
 
     `a_s` (L_s, D_s) and `a_t` (L_t, D_t) are queries, keys or values of one sequence. With `keys`, only the last `keys`
-    positions are related to each other. Without `keys`, all positions are, and L_s must equal L_t.
+    positions are related to each other. Without `keys`, all positions are related to each other, and L_s must equal
+    L_t.
     """
     logr_s, logr_t = (_relations(_float(a if keys is None else a[-keys:]), heads, queries) for a in (a_s, a_t))
     past = logr_t > -torch.inf
@@ -212,7 +214,7 @@ def relation_term(a_s: Tensor, a_t: Tensor, heads: int, queries: int, keys: int 
 
 
 def _relations(a_LD: Tensor, heads: int, queries: int) -> Tensor:
-    """Return the log-relations (heads, queries, L) of the last `queries` positions to themselves and those before."""
+    """Return (heads, queries, L): log-relations of each of the last `queries` positions to itself and all before it."""
     length = len(a_LD)
     a = a_LD.view(length, heads, -1).transpose(0, 1)
     scores = a[:, length - queries :] @ a.transpose(1, 2) / a.shape[-1] ** 0.5
@@ -227,8 +229,8 @@ def _float(values: Tensor) -> Tensor:
 def layer_pairs(section: Hidden, student: int, teacher: int) -> list[tuple[int, int]]:
     """Return the pairs (student layer, teacher layer), counted from 0.
 
-    `student` and `teacher` are the numbers of layers of the models. Raises RecipeError when the section names a layer
-    that a model does not have, or no layer.
+    `student` and `teacher` are the numbers of layers of the models. Raises RecipeError when the section names no layer,
+    or a layer that a model does not have.
     """
     if section.layers == "uniform":
         return [(s, max(1, round((s + 1) * teacher / student)) - 1) for s in range(student)]
@@ -241,7 +243,7 @@ def layer_pairs(section: Hidden, student: int, teacher: int) -> list[tuple[int, 
                 "name layers that the models have",
             )
     if not pairs:
-        raise RecipeError("train.hidden.layers is empty", "name pairs of layers, or leave it out")
+        raise RecipeError("train.hidden.layers is empty", "name pairs of layers, or leave train.hidden.layers out")
     return pairs
 
 

@@ -8,10 +8,11 @@ The states are in Parquet files below `hidden/<teacher>/layer-NN`, with one row 
 hash of all tokens that the teacher read, the teacher's revision and its dtype. States of other tokens or other weights
 are therefore never used.
 
-For each position, the root mean square is stored as float32. The numbers are divided by it and stored as float16 in two
-byte planes. The relative error of a number is at most 2⁻¹¹. For numbers below 6e-5 of the root mean square, the error
-is at most 3e-8 of the root mean square. Raw states could exceed the range of float16: those of a 135M Llama reach
-24,827. The scale is needed although most loss terms remove it, because layer normalization adds an ε to the variance.
+For each position, the root mean square is stored as float32. The numbers of a position are divided by its root mean
+square, and stored as float16 in two byte planes. The relative error of a number is at most 2⁻¹¹. For numbers below 6e-5
+of the root mean square, the error is at most 3e-8 of the root mean square. Raw states could exceed the range of
+float16: those of a 135M Llama reach 24,827. The scale must be stored although most loss terms normalize the states,
+because layer normalization adds an ε to the variance.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ from synthgen.ui import UI
 
 FORMAT = b"hidden-v1"
 _PART = 256  # maximum number of texts in a file
-_PART_NUMBERS = 1 << 27  # maximum number of values in memory before a part is written, over all layers: 256 MiB
-_GROUP_BYTES = 1 << 16  # size of a row group, which is read and decompressed as a whole for one text
+_PART_NUMBERS = 1 << 27  # maximum number of values in memory before a file is written, over all layers: 256 MiB
+_GROUP_BYTES = 1 << 16  # size in bytes of a row group; a whole row group is read and decompressed to read one text
 _OPEN = 64  # maximum number of open files
 
 _UNREADABLE = (OSError, pa.ArrowException, KeyError, ValueError)  # KeyError: a damaged footer can name other columns
@@ -53,7 +54,7 @@ Text = tuple[Sequence[int], Sequence[int]]
 
 
 class States:
-    """The hidden states in `folder` of the teacher with these weights. Reading states does not load the weights.
+    """The hidden states of one teacher, stored in `folder`. Reading states does not load the weights.
 
     Raises TeacherError when the exact revision of the weights is not known.
     """
@@ -93,10 +94,12 @@ class States:
         batch_size: int,
         tick: Callable[[int], None] = lambda texts: None,
     ) -> None:
-        """Compute and store the missing states, `batch_size` texts at a time. `tick` is called with numbers of texts.
+        """Compute and store the missing states, `batch_size` texts at a time. `tick` is called with the number of
+        finished texts.
 
-        A part is written completely or not at all. The parts depend only on `texts` and the number of layers, so a run
-        that was killed and resumed writes the same bytes. Raises TeacherError when states are not finite.
+        Each file is written completely or not at all. The division into files depends only on `texts` and the number of
+        layers, so a run that was killed and resumed writes the same bytes. Raises TeacherError when states are not
+        finite.
         """
         depth = len(set(layers))
         for members in _parts(texts, depth * self.width):
@@ -189,7 +192,7 @@ def store(
 ) -> None:
     """Make sure that `states` has the states of `layers` for all `rows`.
 
-    The process that writes files computes missing states, and the other processes wait for it.
+    The process that writes files computes missing states, and the other processes wait until all states exist.
     """
     texts = _Texts(rows)
     if states.complete(layers, texts):
@@ -205,7 +208,7 @@ def store(
         with ui.progress("hidden states", len(texts), "rows") as bar:
             states.make(teacher, layers, texts, batch_size, bar.advance)
     tokens = sum(len(completion) for _, completion in texts)
-    ui.note(f"train: states of {tokens:,} tokens, {len(set(layers))} layers, are in {states.folder}")
+    ui.note(f"train: {states.folder} has the hidden states of {tokens:,} tokens after {len(set(layers))} layers")
 
 
 class _Texts(Sequence[Text]):
@@ -248,9 +251,10 @@ def _damaged(path: Path, error: Exception) -> CorpusError:
 
 
 def _parts(texts: Sequence[Text], numbers: int) -> Iterator[Sequence[Text]]:
-    """Cut `texts` into parts of at most `_PART` texts and `_PART_NUMBERS` numbers. A token has `numbers` numbers.
+    """Cut `texts` into parts of at most `_PART` texts and `_PART_NUMBERS` numbers. Each completion token counts as
+    `numbers` numbers.
 
-    A single text is always allowed.
+    A single text may exceed the limit.
     """
     begin = held = 0
     for n, (_, completion) in enumerate(texts):
@@ -277,7 +281,7 @@ def _states_of(
         for i, row in zip(batch, rows, strict=True):
             states = [h_TD.float().cpu().numpy() for h_TD in row]
             if not all(np.isfinite(h_TD).all() for h_TD in states):
-                raise TeacherError("the teacher's hidden states are not numbers", "set teacher.dtype to float32")
+                raise TeacherError("the teacher's hidden states are not finite", "set teacher.dtype to float32")
             blobs[i] = [_encode(h_TD) for h_TD in states]
     return blobs
 

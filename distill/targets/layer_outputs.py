@@ -2,8 +2,8 @@
 
     outputs, layers = see(model, head, prompts, completions, depths=[9, 19])     # layers[row][0]: (n, D) after layer 9
 
-Forward hooks append the outputs of modules to the last hidden state. `completion_logits` then selects the positions of
-both at once.
+Forward hooks append the outputs of modules to the last hidden state. `completion_logits` then selects positions of the
+concatenated tensor.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def see(
 ) -> tuple[list[Tensor], list[list[Tensor]]]:
     """Return (inputs of the output layer, outputs of layers), both as lists with one entry for each row.
 
-    The inputs of the output layer are those of the n completion tokens. When `head` is None, they are the logits. The
-    outputs of layers are the hidden states (n, D) after each layer of `depths`, at the positions that predict
-    completion tokens. With `attention`, they are for all positions of the sequence that predict a token, and the
-    queries, keys and values of the layer `attention` follow.
+    The inputs of the output layer are those of the n completion tokens. When `head` is None, they are logits instead.
+    The outputs of layers are the hidden states (n, D) after each layer of `depths`, at the positions that predict
+    completion tokens. With `attention`, the outputs are for all positions of the sequence that predict a token, and the
+    list also has the queries, keys and values of the layer `attention`.
     """
     layers = layers_of(model)
     modules, widths = [layers[i] for i in depths], [model.config.get_text_config().hidden_size] * len(depths)
@@ -57,8 +57,8 @@ def see(
 
 
 class _Watched:
-    """A model that appends the outputs of `modules` to its logits, so that `completion_logits` selects positions of
-    both.
+    """A model that appends the outputs of `modules` to its logits, so that `completion_logits` selects the same
+    positions of logits and outputs.
     """
 
     def __init__(self, model: PreTrainedModel, head: Head | None, modules: Sequence[nn.Module]) -> None:
@@ -112,7 +112,7 @@ def layers_of(model: PreTrainedModel) -> Sequence[nn.Module]:
         if hasattr(body, name):
             return list(getattr(body, name))
     raise RecipeError(
-        f"{type(model).__name__} models have no list of layers that synthgen can find, as train.hidden and "
+        f"synthgen cannot find the list of layers of {type(model).__name__} models, which train.hidden and "
         "train.relations need",
         "leave these sections out",
     )
@@ -130,6 +130,6 @@ def attention_parts(layer: nn.Module) -> tuple[list[nn.Module], list[int]]:
     if attention is not None and hasattr(attention, "c_attn"):
         return [attention.c_attn], [int(attention.c_attn.nf) // 3] * 3
     raise RecipeError(
-        f"{type(attention).__name__} has no separate queries, keys and values, as train.relations needs",
+        f"{type(attention).__name__} has no separate queries, keys and values, which train.relations needs",
         "leave train.relations out",
     )

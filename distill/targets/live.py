@@ -1,4 +1,5 @@
-"""Objectives with a live teacher. It scores the corpus's texts or the student's texts, or is trained with the student.
+"""Objectives with a live teacher. The teacher scores the corpus's texts or the student's texts, or is trained with the
+student.
 
     fit(OnPolicy(model, teacher, section, steps), batch_of, section, steps, checkpoints, bar, accelerator=…)
 
@@ -41,8 +42,8 @@ class Text(Example):
     """A row without a stored distribution.
 
     The teacher reads the completion after `teacher_prompt`, or after `prompt` when `teacher_prompt` is empty. `written`
-    says that the student wrote the completion. Then there is no cross-entropy on it, and `ended` says whether it has an
-    end token.
+    says that the student wrote the completion. Such a completion has no cross-entropy loss, and `ended` says whether it
+    has an end token.
     """
 
     written: bool = False
@@ -78,9 +79,9 @@ class LiveTeacher(FromCompletions[Text]):
 class OnPolicy(LiveTeacher):
     """A loss for which the student writes the completions in some steps.
 
-    The expected loss is λ · E_student + (1 − λ) · E_corpus of the divergence. Whether the student writes in a step is
-    drawn from (seed, step). The tokens that it writes are drawn from (seed, step, row). A completion ends at one of the
-    teacher's end tokens.
+    The expected loss is λ · E_student[D] + (1 − λ) · E_corpus[D], where D is the divergence. Whether the student writes
+    in a step is drawn from (seed, step). The tokens that it writes are drawn from (seed, step, row). A completion ends
+    at one of the teacher's end tokens.
     """
 
     def __init__(self, model: PreTrainedModel, teacher: LanguageModel, section: TrainSection, steps: int) -> None:
@@ -116,10 +117,10 @@ class OnPolicy(LiveTeacher):
         ]
 
     def forward(self, rows: Sequence[Text], step: Sequence[Text]) -> tuple[Tensor, dict[str, float]]:
-        """See `Objective.forward`. For written completions there are further parts.
+        """See `Objective.forward`. For completions that the student wrote, the result has further parts.
 
-        `length` is the mean number of tokens with the end token. `ended` is the share that ended. `empty` is the share
-        that ended with the first token.
+        `length` is the mean number of tokens, including the end token. `ended` is the share of completions that have an
+        end token. `empty` is the share of completions whose first token is an end token.
         """
         loss, parts = super().forward(rows, step)
         if step[0].written:
@@ -182,7 +183,7 @@ def share(online: OnlineSection, step: int, steps: int) -> float:
 
 
 def key(*numbers: int) -> str:
-    """Hash the numbers to 32 hexadecimal digits, as a seed of random numbers."""
+    """Hash the numbers to 32 hexadecimal digits, which seed a random generator."""
     return hashlib.blake2b(repr(numbers).encode(), digest_size=16).hexdigest()
 
 
@@ -196,7 +197,7 @@ def _states_after_teacher_prompt(model: PreTrainedModel, head: Head | None, rows
 
 
 def _targets_of(states_ND: Tensor, head: Head | None) -> TargetOf:
-    """Return the targets that another model's states give. No gradient flows to that model."""
+    """Return a function that computes targets from another model's states. No gradient flows to that model."""
     states_ND = states_ND.detach()
 
     def target(chunk: tuple[int, int]) -> losses.Target:
@@ -215,17 +216,17 @@ def check_teacher(source: Path, teacher: LanguageModel) -> None:
     written_by = corpus.manifest(source)["teachers"].values()
     if not any(one.get("revision") == teacher.weights.revision for one in written_by):
         raise CorpusError(
-            f"{source}: the teacher's revision {teacher.weights.revision} wrote no row of it",
-            "name a teacher that wrote the corpus in the recipe, or generate again",
+            f"{source}: the teacher's revision {teacher.weights.revision} wrote none of its rows",
+            "name in the recipe a teacher that wrote the corpus, or generate the corpus again",
         )
     if not any(one.get("tokenizer") == teacher.tokens.hash for one in written_by):
-        raise CorpusError(f"{source}: its tokens do not come from the teacher's tokenizer", "generate again")
+        raise CorpusError(f"{source}: its tokens do not come from the teacher's tokenizer", "generate the corpus again")
 
 
 def read_texts(
     source: Path, tokens: Tokens, context: int, section: TrainSection, cache: Path, split: str = "train"
 ) -> Mapped[Text]:
-    """Open the rows of a split. Students of a live teacher get their rows only from here.
+    """Open the rows of a split. No other function reads rows for students of a live teacher.
 
     `tokens` and `context` belong to the teacher. The rows' tokens are stored in `cache`. Raises CorpusError when a
     row has no tokens, or when no row is left.

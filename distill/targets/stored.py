@@ -54,8 +54,8 @@ class FromTokens(FromCompletions[Row]):
 class FromStored(FromCompletions[Example]):
     """The loss of a language model on stored distributions with the metadata `meta`.
 
-    Without `meta`, the loss is cross-entropy on the tokens of all rows; the baseline uses it. `layer_terms` are added
-    to the loss.
+    Without `meta`, the loss is cross-entropy on the tokens of all rows, which is the baseline's loss. `layer_terms` are
+    added to the loss.
     """
 
     def __init__(
@@ -91,7 +91,9 @@ class FromStored(FromCompletions[Example]):
 
 @dataclass(frozen=True)
 class Rows:
-    """Some rows of one optimizer step, and all rows of that step. A loss is divided by the tokens of the whole step."""
+    """Some rows of one optimizer step, and all rows of that step. A loss is divided by the number of tokens of the
+    whole step.
+    """
 
     rows: Sequence[Example]
     step: Sequence[Example]
@@ -160,7 +162,7 @@ class DivergenceShape(TypedDict, total=False):
 
 
 def shape_of(section: TrainSection) -> DivergenceShape:
-    """The parameters of the divergence that the section sets. The others keep their defaults."""
+    """The parameters of the divergence that the section sets. The other parameters keep their defaults."""
     shape: DivergenceShape = {}
     if section.beta is not None:
         shape["beta"] = section.beta

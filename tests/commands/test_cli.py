@@ -1,7 +1,7 @@
 """Runs commands as real processes, and checks output, exit codes, and that a user's mistake destroys nothing.
 
 After a mistake a command prints one line and one hint to stderr, and nothing to stdout. The command exits with 2 and
-leaves every file as it was. Once the mistake is corrected, the same command does the whole job.
+leaves every file as it was. Once the mistake is corrected, the same command runs to its end.
 """
 
 from __future__ import annotations
@@ -310,7 +310,7 @@ def test_run_again_does_no_work(run, recipe):
 
 
 def test_run_does_all_there_is_to_do(recipe, tmp_path, finished):
-    """A new run without a student. The fixture `finished` trains its student with `distill`."""
+    """The new run has no student. The fixture `finished` trains its student with `distill`."""
     edit(recipe, train=None)
     done = warm("synthgen", "run", recipe, "-o", tmp_path / "new", "--json", "-q")
     assert (done.code, done.err) == (0, "")

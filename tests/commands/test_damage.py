@@ -1,4 +1,4 @@
-"""Damaged files of a run: they are named, never read as if they were whole, and made again with --repair."""
+"""Damaged files of a run are named in an error, are never used as if they were whole, and --repair makes them again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGKILL at any moment loses nothing: the same command finishes the job with the bytes of an undisturbed run.
+"""After SIGKILL at any moment, the same command finishes the job, and its files equal those of an undisturbed run.
 
 A command creates and deletes files under their real names by rename and unlink, and makes them durable by fsync. The
 tests kill the command before each of these calls, and at random moments.
@@ -181,7 +181,7 @@ def test_sigkill_at_every_rename_and_fsync(server, setups, kind, stage, every):
     ("kind", "stage"), [*((kind, stage) for kind in KINDS for stage in STAGES), *((kind, "train") for kind in TRAINING)]
 )
 def test_sigkill_on_both_sides_of_every_call_twice(server, setups, kind, stage):
-    """Each command is killed twice: first at a call, and after resuming at the call with the same number."""
+    """Each command is killed twice: at a call, and, after it was resumed, at the call with the same number."""
     setup = setups(kind)
     cuts = [(n, side) for n in range(len(setup.calls[stage])) for side in ("before", "after")]
     kills = all_well(server, cuts, lambda cut: trial(server, setup, stage, [cut, cut]))
@@ -215,7 +215,7 @@ def test_sigkill_three_times_at_random_moments(server, setups, kind, stage):
 
 
 def damage(setup: Setup, part: str) -> tuple[Path, set[str]]:
-    """(a finished run in which one file is cut short and another is deleted, the names of the two shards)."""
+    """Returns (a finished run in which one file is cut short and another is deleted, the names of the two shards)."""
     run = Path(tempfile.mkdtemp(dir=setup.folder)) / "run"
     shutil.copytree(setup.after["train"], run)
     first, *_, last = sorted((run / part / "data").glob("*.parquet"))
@@ -369,7 +369,9 @@ def test_no_process_outlives_a_run_killed_later(server, setups, seconds):
     ],
 )
 def test_a_broken_promise_is_seen(server, setups, fault, stage, begin, seen):
-    """The kills that show each fault soonest come first: those nearest to the share `begin` of the command's calls."""
+    """The calls nearest to the share `begin` of the command's calls are tried first, because they show the fault
+    soonest.
+    """
     setup = setups("on_policy" if fault == "forgets texts" else "sampled")
     run = Path(tempfile.mkdtemp(dir=setup.folder)) / "run"
     if setup.before(stage):

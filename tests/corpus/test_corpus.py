@@ -1,4 +1,6 @@
-"""A corpus is read by column, and its shards have equal columns. Old and damaged corpora are refused in one line."""
+"""A corpus is read by column, and its shards have equal columns. Old and damaged corpora are refused with an error of
+one line.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""`datasets.load_dataset` gives the rows that are in the folder, whatever its cache holds of other
-or earlier folders.
-"""
+"""`datasets.load_dataset` returns the rows that are in the folder, whatever rows its cache holds."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ COPIES = {"duplicates": True, "truncated": False, "answer": False, "repetition":
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Makes runs of one small teacher, by name."""
+    """A function that returns a run of one small teacher by the run's name."""
     folder = tmp_path_factory.mktemp("load")
     make = small_runs(folder)
     make.folder = folder
@@ -44,7 +42,9 @@ def ids(folder: Path, part: str = "data") -> list[str]:
 
 
 def shape(folder: Path) -> dict[str, int]:
-    """The number of rows of each file. Corpora that differ only in the content of their rows have equal numbers."""
+    """The number of rows of each file. Corpora that differ only in the content of their rows have equal numbers of
+    rows.
+    """
     return {name: entry["rows"] for name, entry in corpus.manifest(folder)["files"].items()}
 
 
@@ -83,10 +83,10 @@ def test_a_corpus_made_anew_gives_its_new_rows(made, rows):
 
 @pytest.mark.parametrize("how", ["a shard is made again", "all is made anew"])
 def test_a_part_that_was_loaded_meanwhile_is_not_kept(made, rows, monkeypatch, how):
-    """only data/, so that a part loads"""
+    """`load_dataset` reads a part of a corpus, and the rest is made later. The next call returns all rows."""
     recipe, run = made(
         f"cut {how}", generate=GREEDY, logits=None, train=None
-    )  # only data/, so that an unfinished corpus can be loaded
+    )  # without logits/, an unfinished corpus can be loaded
     folder = run / "generated"
     whole = ids(folder)
     (name, *_) = sorted(path.stem for path in folder.glob("data/train-*.parquet"))

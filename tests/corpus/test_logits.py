@@ -1,4 +1,4 @@
-"""The logits format: exact values, values within the stated error, and distributions that stay beside their tokens."""
+"""The logits format: exact values, values within the stated error, and distributions that stay with their tokens."""
 
 from __future__ import annotations
 

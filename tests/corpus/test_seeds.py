@@ -1,4 +1,4 @@
-"""Seeds come from many sources and keep their side of the split. An error names the file and line of a bad seed."""
+"""Seeds are read from many sources and stay in their split. An error names the file and line of a bad seed."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_without_an_id_column_the_row_is_its_id(tmp_path):
 
 
 def test_columns_that_are_no_text(tmp_path):
-    """Times and decimals become text. Bytes, which images are stored as, are left out. Lists and structs stay."""
+    """Times and decimals become text. Bytes, such as images, are left out. Lists and structs are kept."""
     rows = [
         {
             "question": f"q{i}?",
@@ -187,8 +187,8 @@ def odd_rows(count: int) -> list[dict[str, str]]:
     ]
 
 
-# For 1,500 odd rows: a hash over id, split, fields and reference, and the fingerprint. Both were computed with commit
-# 199c186. In that commit a reference was one text, which changed the fingerprint.
+# For 1,500 rows of `odd_rows`: a hash over id, split, fields and reference, and the fingerprint. Hash and fingerprint
+# were computed with commit 199c186. In that commit a reference was one text, which changed the fingerprint.
 BEFORE = {
     "": ("b24a3acbf4c8beca", "abf9d2e0b8eccaa2"),
     "id": ("a05d9743ccf4fa53", "7733c9a302a80eb3"),
@@ -400,7 +400,9 @@ def test_the_fingerprint_changes_with_any_seed(tmp_path):
 
 
 def changes(tmp_path, before, after, **columns) -> list[str]:
-    """The reported changes of a run whose seeds were `before` and are now `after`. Both map a file name to rows."""
+    """The reported changes of a run whose seeds were `before` and are now `after`. `before` and `after` map a file name
+    to rows.
+    """
     kept = []
     for rows_of in (before, after):
         folder = tmp_path / f"run{len(kept)}"
@@ -469,7 +471,8 @@ def test_reasoning_questions():
     assert len(rows) >= 300
     assert len([kind for kind, count in kinds.items() if count >= 20]) >= 5, kinds
     assert len({mask(row["question"]) for row in rows}) >= 250
-    seeds = load_shipped("reasoning")  # may be only a part of the rows, with all kinds and enough test seeds
+    # the recipe may use only a part of the rows, but needs all kinds and enough test seeds
+    seeds = load_shipped("reasoning")
     assert {s.fields["kind"] for s in seeds} == set(kinds)
     assert sum(s.split == "test" for s in seeds) >= 30
     assert len({plain(row["question"]) for row in rows}) == len(rows)

@@ -1,5 +1,5 @@
-"""Each check finds planted cases, and curation loses no row. The number of workers and the shard
-size change nothing.
+"""Each check finds planted cases, and curation loses no row. The results do not depend on the number of workers and the
+shard size.
 """
 
 from __future__ import annotations
@@ -93,8 +93,9 @@ def share(text: str) -> float:
 @pytest.mark.parametrize(("rows", "words", "kinds"), [(300, 40, 6), (300, 40, 3000), (600, 60, 20_000), (1, 9, 2)])
 @pytest.mark.parametrize("wider", [0, 30])
 def test_repetition_is_counted_exactly(rows, words, kinds, wider, monkeypatch):
-    """Few and many words are tested. Numbers of words and of word pairs are packed into 64 bits. Rows whose numbers do
-    not fit are counted one by one. To get such rows, the test gives each number more bits than it needs.
+    """Tests rows with few and with many different words. Numbers of words and of word pairs are packed into 64 bits.
+    Rows whose numbers do not fit are counted one by one. To get such rows, the test gives each number more bits than it
+    needs.
     """
     bits = text._bits
     monkeypatch.setattr(text, "_bits", lambda count: bits(count) + wider)
@@ -117,7 +118,7 @@ def test_refusal():
     assert not keeps("refusal", row("As an AI language model, I have no body."))
     assert keeps("refusal", row("She said sorry, and the cannon fired."))
     assert keeps("refusal", row("Nine. " * 60 + "I'm sorry, but I can't do that."))
-    assert keeps("refusal", row("Éi'm sorry, but that is a word."))  # a dotless i matches i in Python's re
+    assert keeps("refusal", row("Éi'm sorry, but that is a word."))
     assert not keeps("refusal", row("– i'M SORRY, but no."))
     assert not keeps(
         "refusal", row("\u0131'm sorry, but no.")

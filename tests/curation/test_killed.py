@@ -25,7 +25,9 @@ SHARD, SHARDS = 3000, 7  # enough rows for three tasks
 
 
 def large(run: Path) -> Path:
-    """A run of many short rows with copies, refusals and cut rows. It is made without a Python object for each row."""
+    """A run of many short rows with copies, refusals and truncated rows. It is made without a Python object for each
+    row.
+    """
     folder = run / "generated"
     corpus.claim(folder, {"test": "large"}, "test")
     texts = [f"It is {n} apples." for n in range(97)] + ["I'm sorry, but I can't help."]
@@ -70,8 +72,8 @@ def whole(tmp_path_factory):
     [["judged-00000", "duplicates-pairs-00000"], *(pytest.param([n], marks=pytest.mark.slow) for n in range(10))],
 )
 def test_killed_and_resumed_it_makes_the_same_bytes(whole, tmp_path, waits):
-    """Kills the command when the file of a step exists, or after a time. This is repeated for each wait. Then the
-    command runs to its end.
+    """Kills the command when the file of a step exists, or after a time. The kill is repeated for each entry of
+    `waits`. Then the command runs to its end.
     """
     run, expected = whole
     copy = tmp_path / "run"

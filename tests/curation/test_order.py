@@ -71,8 +71,8 @@ def test_a_copy_in_a_group_takes_the_group_along(tmp_path):
 
 
 def test_a_row_stays_when_its_twin_goes_with_its_group(tmp_path):
-    """r0 is a copy of "fish", so its group is rejected with r1, the first copy of "bird". So r3, the second copy,
-    stays.
+    """r0 is a copy of "fish", so its group is rejected with r1, the first copy of "bird". So r3, the second copy, is
+    kept.
     """
     rows = [row("fish", 9), row("fish", 0, group_id="a"), row("bird", 1, group_id="a"), row("bird", 3)]
     run = corpus_of(tmp_path, rows)
@@ -169,7 +169,7 @@ def test_a_run_that_failed_goes_on_from_its_steps(tmp_path, monkeypatch):
 
 
 def noting(log: Path, fails_at: str = ""):
-    """A check that logs the ids that it gets, and fails when it gets a given id."""
+    """A check that logs the ids that it receives, and fails when it receives a given id."""
 
     def check(batch, section, services):
         ids = batch["id"].to_pylist()

@@ -1,4 +1,4 @@
-"""The verifier accepts right answers and refuses changed ones."""
+"""The verifier accepts right answers and refuses changed answers."""
 
 from __future__ import annotations
 
@@ -80,5 +80,6 @@ def test_gsm8k_references_verify_and_corrupted_ones_do_not():
         reference = json.loads(line)["answer"]
         final = gold(reference)
         assert matches(f"So it is {final}.", reference)
-        assert matches(reference, final) or "\n" in reference  # the last line decides only for one-line texts
+        # references of several lines are not tested in this direction
+        assert matches(reference, final) or "\n" in reference
         assert not matches(str(number(final) + 1), reference)

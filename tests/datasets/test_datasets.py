@@ -1,4 +1,4 @@
-"""Rows that synthgen did not make. Their ids and columns are kept, of any kind, and every shard has all columns."""
+"""Rows that synthgen did not make. Their ids and columns of every kind are kept, and every shard has all columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibration against planted errors, parts of the held-out rows, and the meters of a measuring process."""
+"""Calibration against planted errors, slices of the held-out rows, and the meters of a measuring process."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_calibration_sees_what_was_planted(shift):
 
 
 def test_one_token_of_each_kind():
-    """A certain right token has no error, and a certain wrong token has an error of one."""
+    """A right token with probability 1 has no error, and a wrong token with probability 1 has an error of one."""
     sure = torch.tensor([[50.0, 0.0]])
     right, wrong = (calibration_bins(sure, torch.tensor([n])) for n in (0, 1))
     assert right[-1].tolist() == [1, 1, 1]

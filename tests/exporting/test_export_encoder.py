@@ -185,12 +185,12 @@ def test_what_llama_cpp_cannot_run_is_refused(run):
     distil = DistilBertConfig(vocab_size=9, dim=8, n_layers=1, n_heads=2, hidden_dim=8)
     other = Encoder(student.labels, DistilBertForSequenceClassification(distil), student.tokenizer)
     with pytest.raises(
-        UserError, match="only plain BERT classifiers; this student has architecture: distilbert"
+        UserError, match="only plain BERT classifiers; this student's architecture is distilbert"
     ) as caught:
         bert.check(other)
     assert "onnx" in caught.value.hint
     student.model.config.hidden_act = "relu"
-    with pytest.raises(UserError, match="only plain BERT classifiers; this student has activation: relu"):
+    with pytest.raises(UserError, match="only plain BERT classifiers; this student's activation is relu"):
         bert.check(student)
 
 

@@ -82,7 +82,8 @@ def test_a_batch_for_each_round(serve, tmp_path, monkeypatch):
     recipe = synthgen.load_recipe(path)
     rows, failures, _ = read(synthgen.generate(recipe, tmp_path / "batched", batch=True).folder)
     assert (len(rows), failures) == (12, [])
-    assert len(server.stats()["batches"]) == 3  # answer, the user's next turn, second answer
+    # one batch each for the answer, the user's next turn and the second answer
+    assert len(server.stats()["batches"]) == 3
     monkeypatch.setenv("SYNTHGEN_CACHE", str(tmp_path / "another"))
     asked, _, _ = read(synthgen.generate(recipe, tmp_path / "asked").folder)
     assert [(r.id, r.text) for r in asked] == [(r.id, r.text) for r in rows]
@@ -112,7 +113,8 @@ def test_a_mixture_of_two_servers_shares_one_budget(serve, tmp_path, monkeypatch
     assert by["one"] > by["two"] > 5
     assert {(s["role"], s["source"]) for s in manifest["sources"]} >= {("generator", "a"), ("generator", "b")}
     billed = sum(s.stats()["usd_pico"] for s in (one, two)) / 1e12
-    # The budget is too small. Both teachers together never spend more, and the run says where it stopped.
+    # The budget is too small. Both teachers together never spend more than the budget, and the run says where it
+    # stopped.
     for server in (one, two):
         server.set(reset=True)
     monkeypatch.setenv("SYNTHGEN_CACHE", str(tmp_path / "another"))
@@ -138,8 +140,8 @@ def test_one_dead_server_stops_the_run_in_one_line(serve, tmp_path):
 
 
 def test_a_local_teacher_answers_and_a_remote_one_judges(serve, tmp_path, tiny):
-    """The local engine gives rows with logits, and the server gives scores. Scores are paid once, although a shard is
-    made again.
+    """The local engine returns rows with logits, and the server returns scores. Scores are paid once, even if a shard
+    is made again.
     """
     server = serve(labels=["3", "8"])
     path = write(tmp_path / "task", server.url, "best_of_n", seeds=12, steps={"candidates": 2, "judge": "judge"})

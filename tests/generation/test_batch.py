@@ -1,4 +1,4 @@
-"""The Batch API with the loopback server's /v1/files and /v1/batches: partial, expired, killed and over budget."""
+"""The Batch API with the loopback server's /v1/files and /v1/batches: partial, expired, killed and costly batches."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_batch_that_answers_nothing_ends_in_a_clear_state(serve, tmp_path):
 
 
 def test_killed_after_create_the_batch_is_found_again(serve, tmp_path):
-    """Leaves the journal as after a kill between creating a batch and storing its id."""
+    """Leaves the journal in the state after a kill between creating a batch and storing its id."""
     server = serve(batch={"polls": 2})
     path = write_recipe(tmp_path / "task", server.url, seeds=10)
     recipe = synthgen.load_recipe(path)

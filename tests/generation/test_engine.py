@@ -57,7 +57,8 @@ def test_on_the_engine(name, shrunk, tmp_path):
     rows, failed = rows_of(folder), failures_of(folder)
     made = corpus.manifest(folder)["counts"]
     assert (made["rows"] if rows else 0, made["failures"]) == (len(rows), len(failed))
-    if name in ("rationalize", "consensus"):  # random weights never lead to the answer or agree
+    # a model with random weights never reaches the reference answer, and two such models never agree
+    if name in ("rationalize", "consensus"):
         assert {f["kind"] for f in failed} & {"not_led", "tie", "no_answer"}
     else:
         assert len(rows) >= 3
@@ -77,7 +78,9 @@ def test_on_the_engine(name, shrunk, tmp_path):
 
 
 def test_rationalize_keeps_what_the_teacher_knows(shrunk, tmp_path):
-    """Half of the references are the greedy teacher's own answers. Those rows need no hint, and the others get one."""
+    """Half of the references are the greedy teacher's own answers. Those rows need no hint, and the other rows get a
+    hint.
+    """
     greedy = {"generate": {"answer_marker": " ", "temperature": 0.0}}
     told = shrunk("vote", strategy="answer", **greedy)
     said = {r.seed_id: r.text for r in rows_of(synthgen.generate(told, tmp_path / "first").folder)}
@@ -133,7 +136,7 @@ def test_killed_for_real(shrunk, tmp_path):
 
 
 def test_upper_bounds_of_requests_hold(shrunk, tmp_path):
-    """`plan` gives an upper bound for the number of requests. A run of every strategy asks no more."""
+    """`plan` gives an upper bound for the number of requests. No strategy sends more requests than that."""
     for name in ("vote", "evolve", "conversation", "extract", "preference"):
         recipe = shrunk(name, limit=4, **UPDATES.get(name, {}))
         all_jobs = identified(recipe)

@@ -1,4 +1,4 @@
-"""Ids of requests and rows: what they depend on, and that they are the ids of earlier versions."""
+"""Ids of requests and rows: what they depend on, and that they equal the ids of earlier versions."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ SEEDS = [
 ]
 MODELS = {"one": "org/one", "two": "org/two", "three": "org/three"}
 STEPS = {"candidates": 3, "rounds": 3, "shown": 3}
-# The recipe sections of each strategy and variant. `teachers` is a number of MODELS.
+# The recipe sections of each strategy and variant. `teachers` is how many of MODELS a recipe uses.
 SECTIONS = {
     "classify": {"generate": {"labels": ["yes", "no", "maybe"]}},
     "score": {"logits": {"kind": "topk", "k": 4}},
@@ -66,8 +66,9 @@ SECTIONS = {
     "answer tools": {"teacher": {"engine": "openai", "model": "org/one", "license": "MIT"}},
     "answer mixture": {"teachers": 3, "mixture": {"one": 2, "three": 1}},
 }
-# For each recipe: the number of requests, a hash of their ids, the number of rows, and a hash of their ids. They were
-# computed with commit 199c186 (which spelled `rationalize` with an s) for the same seeds, templates and replies.
+# For each recipe: the number of requests, a hash of the request ids, the number of rows, and a hash of the row ids.
+# They were computed with commit 199c186 (which spelled `rationalize` with an s) for the same seeds, templates and
+# replies.
 BEFORE = {
     "answer": (48, "1ab08ee9c847d382", 48, "1ab08ee9c847d382"),
     "rationale": (48, "1ab08ee9c847d382", 48, "1ab08ee9c847d382"),

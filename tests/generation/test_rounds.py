@@ -1,4 +1,4 @@
-"""Jobs give the same rows if they run side by side in rounds, or one request at a time."""
+"""Jobs make the same rows whether they run side by side in rounds or one request at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores of given completions: compared with plain passes, by several teachers, and of a generated corpus."""
+"""Scores of given completions: against plain forward passes, from several teachers, and for a generated corpus."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def score_request(text, ids=(), number=1, messages=None):
 
 
 def test_score_against_a_plain_pass(talker):
-    """Compares token log-probabilities and top-k with one float32 pass for each row. Text gets its tokens and an end
-    token.
+    """Compares token log-probabilities and top-k with one float32 forward pass for each row. A completion that is given
+    as text gets the tokens of the text and an end token.
     """
     import torch
 

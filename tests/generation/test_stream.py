@@ -1,6 +1,4 @@
-"""A local engine that takes requests one at a time: it is always full, never waits for a round, and
-stops when it must.
-"""
+"""A local engine that takes requests one at a time: it is kept full, never waits for a round, and stops if it must."""
 
 from __future__ import annotations
 
@@ -99,7 +97,7 @@ def test_the_rows_are_those_of_the_batch_engine_and_in_their_order(run, model):
     streamed, plain = run(teacher), run(None)
     assert rows(streamed) == rows(plain)
     assert len(rows(streamed)) == 22
-    assert corpus.manifest(streamed)["counts"]["failures"] == 2  # the long seed, with two samples
+    assert corpus.manifest(streamed)["counts"]["failures"] == 2  # both samples of the long seed
     names = [sorted(p.relative_to(f) for p in f.glob("*/**/*.parquet")) for f in (streamed, plain)]
     assert names[0] == names[1]
     assert teacher.closed

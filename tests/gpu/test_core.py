@@ -126,7 +126,7 @@ def test_chunks_under_autocast(device):
 
 @pytest.mark.parametrize(("name", "kind"), DEFINED)
 def test_no_chunk_synchronizes_with_the_device(device, name, kind):
-    """Neither forward nor backward synchronizes with the device if the target states its largest id.
+    """Neither forward nor backward synchronizes with the device if the target's `largest` is set.
 
     With a larger vocabulary, adaptive KL does synchronize: it checks whether the first thousand ids hold half of the
     probability.

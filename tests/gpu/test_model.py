@@ -122,7 +122,7 @@ def split(target) -> list[dict[int, int]]:
 
 
 def test_label_probabilities_are_those_of_the_cpu(model, on_cpu):
-    labels = ("a", "billing issue", "technical", "payment")  # labels of one token and of several
+    labels = ("a", "billing issue", "technical", "payment")  # labels of one token and labels of several tokens
     requests = [ask(q, i, kind="classify", labels=labels) for i, q in enumerate(QUESTIONS)]
     for a, b in zip(model.classify(requests), on_cpu.classify(requests), strict=True):
         assert np.abs(np.array(a.label_probs) - np.array(b.label_probs)).max() < NEAR

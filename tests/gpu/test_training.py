@@ -152,8 +152,8 @@ STUDENTS = {
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", STUDENTS)
 def test_students_of_every_kind(make_run, tmp_path, name, dtype):
-    """Trains a few steps. The first step has the loss of the CPU. T5 and BART have no dropout here, because each device
-    draws other random numbers.
+    """Trains a few steps. The loss of the first step equals that on the CPU. T5 and BART have no dropout here, because
+    each device draws other random numbers.
     """
     settings = {"baseline": False, "max_steps": 3, "dtype": dtype, **STUDENTS[name]}
     if "config" in settings.get("student", {}) and settings["student"]["kind"] == "seq2seq":
@@ -227,7 +227,8 @@ BYTES = {
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", BYTES)
 def test_a_repeated_or_resumed_training_gives_the_same_bytes(make_run, tmp_path, name, dtype, kernels):
-    """Three trainings give the same bytes of weights and metrics: two whole ones, and one that is cut and resumed.
+    """Three trainings give the same bytes of weights and metrics: two without interruption, and one that is cut and
+    resumed.
 
     The cut comes after step three, one step after a checkpoint. If bytes differ, the failure names the operations for
     which torch did not use a deterministic kernel.

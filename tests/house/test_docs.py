@@ -94,7 +94,9 @@ def test_every_command_has_help_examples_and_documented_options(program, verb):
 
 
 def test_options_are_variables_of_one_family():
-    """Every option has a variable of its own, such as SYNTHGEN_SHOW_COUNT. All variables in docs/cli.md exist."""
+    """Every option has an environment variable of its own, such as SYNTHGEN_SHOW_COUNT. All environment variables in
+    docs/cli.md exist.
+    """
     names = []
     for program, group in GROUPS.items():
         top = click.Context(group, info_name=program, **group.context_settings)

@@ -1,4 +1,4 @@
-"""Atomic writes: files are synced before they get their name, and temporary files are deleted after a kill."""
+"""Atomic writes: files are synced before they get their final name, and temporary files are deleted after a kill."""
 
 from __future__ import annotations
 

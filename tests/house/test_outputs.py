@@ -54,7 +54,7 @@ def given(command: list, run: Path, recipe: Path, folder: Path) -> list:
 
 
 def every(folder: Path) -> dict[str, bytes | str]:
-    """Every file and link below a folder, with lock files."""
+    """Every file and link below a folder, including lock files."""
     paths = [folder / name for name in outputs.files_in(folder)]
     return {str(p): str(p.readlink()) if p.is_symlink() else p.read_bytes() for p in paths}
 
@@ -195,7 +195,7 @@ def test_a_link_is_not_followed(run, finished, tmp_path):
     assert files(whole) == files(finished.run / "generated")
 
 
-OVERLAPS = {  # output folders that equal, contain or lie in an input of the command or another stage's folder
+OVERLAPS = {  # output folders that equal, contain or lie inside an input of the command or another stage's folder
     "curate": ["", "..", "generated", "generated/x", "curated/x", "student", "student/x", "audit", "hidden/x", "link"],
     "train": ["", "..", "curated", "curated/x", "generated/x", "audit", "hidden", "link"],
     "export": ["", "..", "curated/x", "generated/x", "audit/x", "student", "student/baseline/x", "student/corpus"],

@@ -19,7 +19,7 @@ from synthgen.tables.students import KINDS
 
 CODE = "from pathlib import Path\n\nPath({marker!r}).write_text('this code ran')\n\n\nclass {classes}:\n    pass\n"
 AUTO = ("AutoModel", "AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoModelForSequenceClassification")
-YES = "y\n" * 1000  # answers for whoever asks
+YES = "y\n" * 1000  # the answer to any question that is asked on stdin
 
 # Every function that loads a model, a configuration or a tokenizer from a folder. `at` is the folder.
 CHILD = """
@@ -99,7 +99,9 @@ for at in folders:
 
 
 def evil(folder: Path, marker: Path, *, model: bool, tokenizer: bool) -> Path:
-    """A whole model folder whose configuration, tokenizer or both name classes of a file beside them."""
+    """Writes a complete model folder. Its configuration, its tokenizer or both name classes of a Python file in the
+    folder.
+    """
     small_teacher(folder)
     (folder / "evil.py").write_text(CODE.format(marker=str(marker), classes="Evil"))
     if model:
@@ -171,12 +173,12 @@ def test_a_command_says_so_in_one_line(tmp_path, marker, both):
 
 LOADERS = ("from_pretrained", "from_config")  # methods of transformers' classes that may run a repository's code
 MAKERS = ("LLM", "pipeline")
-# reads only JSON; it would treat the argument as a model setting and save it
+# GenerationConfig reads only JSON, and would save the argument `trust_remote_code` as a setting of the model
 NO_CODE = ("GenerationConfig",)
 
 
 def careless(source: str) -> list[str]:
-    """'line: code' of every load in Python source without trust_remote_code=False."""
+    """Returns 'line: code' for every call in Python source that loads without trust_remote_code=False."""
     tree = ast.parse(source)
     called = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
     found = []

@@ -1,4 +1,4 @@
-"""benchmarks/structure.py: each rule detects a planted example, and does not count what only looks similar."""
+"""benchmarks/structure.py: each rule detects a planted example, and does not count code that only looks similar."""
 
 from __future__ import annotations
 
@@ -137,7 +137,8 @@ def test_templates_are_read_by_the_same_rule(structure, expression, hits):
         ("distill/export/decoder.py", 'kind == "decoder"', 1),
         ("synthgen/generation/strategies/choosing.py", 'strategy == "vote"', 0),
         ("synthgen/generation/strategies/choosing.py", 'strategy in ("vote", "score")', 1),
-        ("synthgen/generation/strategies/entry.py", 'strategy == "vote"', 1),  # all entries name this module
+        # the entries of all strategies name this module
+        ("synthgen/generation/strategies/entry.py", 'strategy == "vote"', 1),
     ],
 )
 def test_a_table_and_an_entrys_own_module_are_excused(structure, path, line, hits):

@@ -1,9 +1,10 @@
 """llama.cpp's server as a teacher of the engine 'openai': rows, distributions, tools, schemas, failures.
 
-llama.cpp uses the quantized weights of the GGUF and rounds activations to eight bits. `transformers` has the same
-weights in float32. So the distributions differ by about 0.1 nats. The server gives candidates as text without bytes. A
-candidate that is not a whole text, such as half a character or the end token, has no id. Such a candidate is counted,
-and its probability belongs to the residual mass. If two candidates have the same text, the server gives one of them.
+llama.cpp uses the quantized weights of the GGUF and rounds activations to eight bits. The reference is `transformers`
+with the same weights in float32. So the distributions differ by about 0.1 nats. The server returns candidates as text
+without bytes. A candidate that is not a whole text, such as half a character or the end token, has no id. Such a
+candidate is counted, and its probability belongs to the residual mass. If two candidates have the same text, the server
+gives one of them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from synthgen.tables.engines import TeacherSection
 
 QUESTIONS = ("What is 17 plus 25?", "Name a color of the sky.", "Why do birds sing?", "Who wrote Hamlet?")
 NEAR = 0.2  # in nats
-# The server's defaults (40, 0.05, 1.1) change the distribution from which it samples.
+# The server's defaults for these keys (40, 0.05, 1.1) change the distribution from which it samples.
 PLAIN = {"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0}
 ADD = {
     "type": "function",

@@ -83,7 +83,7 @@ def loss_and_gradient(model, batch, meta, section, step=None) -> tuple[float, di
 
 
 def logits_alone(model, example: Example) -> torch.Tensor:
-    """The logits that predict the completion, from a plain pass over this row alone."""
+    """The logits that predict the completion, from a forward pass over this row alone."""
     ids = torch.tensor([example.prompt + example.completion])
     return model(ids).logits[0, len(example.prompt) - 1 : -1]
 
@@ -142,8 +142,8 @@ def test_bug_02_mean_of_micro_batch_means(kind):
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_bug_03_shift_by_one(attention):
-    """State t predicts token t, with packing and padding. The cross-entropy equals the loss that
-    transformers computes.
+    """State t predicts token t, both with packing and with padding. The cross-entropy equals the loss that transformers
+    computes.
     """
     batch, meta, _ = examples()
     model = model_of(attn_implementation=attention)
@@ -197,7 +197,8 @@ def test_bug_07_topk_renormalised_on_both_sides():
     logp = teacher_logp(5)
     target = topk_target(logp)
     z = logp.clone()
-    z[:, :] += 4.0 * torch.ones_like(z).scatter(-1, target.ids_NK, 0)  # too much outside the kept ids
+    # the student gives too much probability to ids that are not kept
+    z[:, :] += 4.0 * torch.ones_like(z).scatter(-1, target.ids_NK, 0)
     z.requires_grad_()
     for name in ("forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl"):
         value = divergence(z, target, name)
@@ -259,7 +260,7 @@ class _Largest(TorchDispatchMode):
 
 
 def test_bug_11_fused_but_materialized():
-    """No tensor in a training step's loss has nearly tokens × vocabulary elements, forward or backward."""
+    """No tensor in a training step's loss has nearly tokens × vocabulary elements, in forward or backward pass."""
     tokens, vocabulary = 1024, 50_000
     hidden, head = torch.randn(tokens, 4).requires_grad_(), Head(torch.randn(vocabulary, 4).requires_grad_())
     target = Labels(torch.arange(tokens))
@@ -304,7 +305,7 @@ def test_bug_13_softcap_or_scale_ignored(name):
 
 
 def test_bug_13_unknown_treatment_of_logits_is_noticed(monkeypatch):
-    """A model that changes its logits in another way is trained on whole logits."""
+    """A model that changes its logits in another way is trained on its own complete logits."""
     model = model_of()
     monkeypatch.setattr(model.lm_head, "forward", lambda h: 3 * functional.linear(h, model.lm_head.weight))
     assert output_head(model) is None
@@ -331,7 +332,7 @@ def test_bug_14_stored_rows_against_shuffled_batches(small_run):
     "name", ["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "adaptive_kl", "mse"]
 )
 def test_bug_15_nan_gradient_from_minus_infinity(name):
-    """Ids that are impossible for both sides change no value and no gradient."""
+    """Ids that are impossible for both models change no value and no gradient."""
     logp, z = teacher_logp(5), teacher_logp(5, seed=1)
     forbidden = torch.full((5, 4), -torch.inf)
     wide = torch.cat([z, forbidden], -1).requires_grad_()
@@ -347,8 +348,8 @@ def test_bug_15_nan_gradient_from_minus_infinity(name):
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_bug_16_loss_depends_on_the_absolute_position(attention):
-    """The loss of a row is the same alone, packed after other rows, and after padding. Positions count only its own
-    tokens.
+    """The loss of a row is the same alone, packed after other rows, and after padding. Position ids count only the
+    row's own tokens.
     """
     batch, meta, _ = examples()
     model, section = model_of("GPT2", attn_implementation=attention), TrainSection(kd_weight=0.7)

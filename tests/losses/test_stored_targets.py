@@ -1,4 +1,4 @@
-"""Stored distributions: the error of top-k, and draws without bias."""
+"""Stored distributions: the error of top-k, and that draws are unbiased."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from synthgen.tables.divergences import refusal
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_storage_error_of_topk_is_as_stated(temperature):
-    """After encoding and decoding, log-probabilities differ by at most STORAGE_ERROR, and the loss changes by about as
-    little.
+    """After encoding and decoding, log-probabilities differ by at most STORAGE_ERROR, and the loss differs by about as
+    much.
     """
     logp, z = teacher_and_student()
     ids, kept, tail, log_z = top_k(logp, 64, temperature)
@@ -98,7 +98,7 @@ def test_the_unbiasedness_test_sees_a_planted_bias(plant):
 
 
 def test_reverse_kl_of_draws_would_be_infinite():
-    """The reason why the table refuses this pair: most ids are never drawn."""
+    """Shows why the table of divergences refuses reverse KL from draws: most ids are never drawn."""
     logp, z = teacher_and_student()
     target = target_of("sampled", logp, 1.0)
     histogram = torch.zeros_like(logp).scatter_add_(-1, target.ids_NU, target.weights_NU)

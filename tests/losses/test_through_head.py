@@ -112,8 +112,8 @@ def test_each_token_stands_for_itself(name, kind):
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 @pytest.mark.parametrize(("name", "kind"), DEFINED)
 def test_labels_beside_a_target_against_float64(name, kind, temperature, beyond):
-    """Labels beside a target give both values, and the gradient of any mixture, as two separate losses do. Labels are
-    inside and outside the stored ids, and in the padded part of the student's vocabulary.
+    """`with_cross_entropy` gives the same two values, and the same gradient of any mixture, as two separate losses.
+    Labels are taken from inside and outside the stored ids, and the student's vocabulary may be padded.
     """
     logp, z = teacher_and_student()
     z = torch.cat([z, torch.full((N, beyond), 1.5)], -1)

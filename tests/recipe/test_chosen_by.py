@@ -1,5 +1,5 @@
-"""Sections that a table chooses. Entries from outside are validated, located, dumped and checked
-like synthgen's own.
+"""Sections whose class is chosen by a table. Entries that a user adds are validated, located, dumped and checked like
+synthgen's own.
 """
 
 from __future__ import annotations

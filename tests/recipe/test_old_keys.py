@@ -1,4 +1,4 @@
-"""A key of an earlier version gives one line with the new name and the line number in the file."""
+"""A key of an earlier version raises an error of one line, with the new name and the line number in the file."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def write(folder: Path, values: object) -> Path:
 
 
 def with_value(keys: str, value: object) -> dict:
-    """PLAIN with one changed value. A key such as 'a.0.b' walks through mappings and lists."""
+    """PLAIN with one changed value. A key such as 'a.0.b' leads through mappings and lists."""
     values = copy.deepcopy(PLAIN)
     *parents, last = keys.split(".")
     place = values

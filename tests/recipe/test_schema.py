@@ -85,7 +85,7 @@ def test_an_unknown_key_anywhere_is_refused(task):
         inside = wrong
         for part in place:
             inside = inside[part]
-        inside["zzz "] = 1  # the blank prevents that it is taken as a teacher's name
+        inside["zzz "] = 1  # with the space, the key cannot be taken for a teacher's name
         assert refused(wrong), place
         tried += 1
     assert tried >= 6

@@ -1,4 +1,6 @@
-"""`synthgen.open` gives rows as data frames and distributions as arrays after every stage. Mistakes give one line."""
+"""`synthgen.open` gives rows as data frames and distributions as arrays after every stage. A mistake raises an error of
+one line.
+"""
 
 from __future__ import annotations
 

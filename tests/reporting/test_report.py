@@ -178,7 +178,7 @@ EVIL = "<script>alert('x')</script>\"'&amp;</pre>]]>"
 
 
 def test_what_the_corpus_says_is_text_not_markup(run, tmp_path):
-    """All strings that data can bring contain markup. Kinds and labels also appear in plots and bars."""
+    """All strings that come from data contain markup here. Kinds and labels also appear in plots and bars."""
     facts = {
         **{k: v for k, v in manifest(run, "curated").items() if k not in ("schema_version", "kind", "files")},
         "task": EVIL,
@@ -301,8 +301,8 @@ TOY = Evaluation(
 
 
 def test_a_kind_that_the_page_does_not_know(run):
-    """A kind of student, a format and a check from outside are shown as completely as synthgen's own, with their own
-    words.
+    """A kind of student, a format and a check that a user adds are shown as completely as synthgen's own, with their
+    own words.
     """
     student = run / "student"
     training = training_of("toy") | {"student": "an apprentice", "steps": 3, "rows": 5, "loss_unit": "tears"}

@@ -229,8 +229,8 @@ def test_page_and_card_say_it(learned):
 
 @pytest.mark.parametrize(("origin", "cuts"), [("config", (1, 3, 5, 7)), ("model", (3, 8))])
 def test_resume_is_exact_wherever_it_was_cut(run, tmp_path, origin, cuts):
-    """Dropout is 0.1, and every second step has a checkpoint. The cuts are before a checkpoint, between two, after the
-    first student, and in the second one.
+    """Dropout is 0.1, and every second step has a checkpoint. Training is cut before a checkpoint, between two
+    checkpoints, after the first student, and during the second.
     """
     student = {"config": TINY} if origin == "config" else {"model": str(small_encoder(tmp_path / "m", headless=True))}
     recipe = recipe_of(run, student, max_steps=5, num_train_epochs=4, save_steps=2)

@@ -213,7 +213,7 @@ def test_tensorboard_is_told_of_every_step(small_run, tmp_path):
 
 
 def test_trackers_do_not_decide_what_a_student_is(small_run, tmp_path):
-    """Another tracker does not make an existing student different."""
+    """A finished student is not trained again when only the tracker changes."""
     recipe, run = small_run(seeds=24, split=HELD_OUT)
     student_of(recipe, run, tmp_path / "student")
     student_of(recipe, run, tmp_path / "student", report_to=["tensorboard"], save_total_limit=3)
@@ -240,7 +240,7 @@ def test_a_student_of_an_older_version_is_still_there(small_run, tmp_path):
 
 
 def test_a_process_may_train_on_another_device_than_before(tmp_path, monkeypatch):
-    """Accelerate keeps one device for a process. 'meta' stands for a GPU."""
+    """Accelerate keeps one device for a process. The test uses 'meta' in place of a GPU."""
     for name in ("cpu", "meta", "cpu"):
         monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", name)
         assert accelerator_of(TrainSection(), torch.device(name), tmp_path).device.type == name
@@ -270,8 +270,8 @@ for task, out in zip(students[::2], students[1::2], strict=True):
 
 
 def test_two_processes_train_the_same_student(small_run, tmp_path):
-    """Under `torchrun` or `accelerate launch`, gradients are those of the whole step. A step has 4 or 3 rows over 2
-    processes.
+    """Under `torchrun` or `accelerate launch`, gradients are those of the whole step. A step has 4 or 3 rows, divided
+    between 2 processes.
     """
     recipe, run = small_run(seeds=20)
     run = shutil.copytree(run, tmp_path / "run")  # the states are written into the run
@@ -295,7 +295,7 @@ def test_two_processes_train_the_same_student(small_run, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "2 processes share every batch" in done.stderr
+    assert "2 processes, each of which trains on a part of every batch" in done.stderr
     for name, one in alone.items():
         two = tmp_path / f"two-{name}"
         for arm in ("", "baseline"):

@@ -71,7 +71,7 @@ def teacher(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
 @pytest.mark.parametrize("form", ["flags", "name", "none"])
 def test_vectors_are_those_of_each_text_alone(tmp_path, pooling, form):
-    """Batches have any size, and modules.json has every form that it ever had. Without modules.json, pooling is the
+    """Tests batches of several sizes, and every form that modules.json has had. Without modules.json, pooling is the
     mean.
     """
     folder = small_encoder(tmp_path / "m", headless=True)
@@ -258,8 +258,8 @@ def test_a_student_learns_and_is_measured(learned):
 
 
 def test_the_folder_is_one_of_sentence_transformers(learned):
-    """sentence-transformers, if it is installed, loads the folder and gives the same vectors. The files are also read
-    here.
+    """sentence-transformers, if it is installed, loads the folder and gives the same vectors. The test also reads the
+    files itself.
     """
     folder = learned[1] / "student"
     found, _ = SentenceEncoder.open(section(folder))

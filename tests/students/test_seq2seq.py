@@ -58,7 +58,7 @@ def model_of(kind: str, **more):
     if kind == "bart":
         config = BartConfig(**{**BART, **special, "init_std": 0.3, "forced_eos_token_id": None})
         model = BartForConditionalGeneration(config)
-        model.final_logits_bias.normal_()  # zero except in some checkpoints
+        model.final_logits_bias.normal_()  # this bias is zero in most checkpoints
         return model.eval()
     return T5ForConditionalGeneration(T5Config(**{**T5, **special, **more})).eval()
 

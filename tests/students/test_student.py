@@ -46,8 +46,8 @@ def start(teacher: LocalModel, layers: list[int], data, recipe: Recipe) -> dict[
 
 
 def test_a_student_of_all_layers_is_its_teacher(small_run):
-    """With top-k of the whole vocabulary the loss is zero, except for the storage error. With draws it is the entropy,
-    except for the sampling error.
+    """With top-k of the whole vocabulary the loss is zero, except for the storage error. With draws, the loss is the
+    teacher's entropy, except for the sampling error.
     """
     recipe, run = small_run(logits=FULL)
     teacher, data = loaded(recipe, run)
@@ -173,8 +173,8 @@ def test_a_student_is_a_stock_model(learned):
 
 
 def test_a_teacher_is_nowhere_from_itself(learned):
-    """In the comparison of `distill eval`, a copy of the teacher has KL 0, and the distilled student is closer than the
-    untrained.
+    """In the comparison of `distill eval`, a copy of the teacher has KL 0, and the distilled student is closer to the
+    teacher than the untrained student.
     """
     from distill.evaluation.distance import distances, unigram
     from distill.held_out import first_rows
@@ -196,8 +196,8 @@ def test_a_teacher_is_nowhere_from_itself(learned):
         assert agree[name].sum() > 0.999 * tokens
     assert kl["distilled"].sum() < kl["untrained"].sum()
     assert kl["distilled"].sum() / tokens == pytest.approx(held_out_kl(teacher, models["distilled"], run), rel=1e-4)
-    # The mean of −log q(token) is the teacher's entropy for the teacher itself. For any other model it is larger by the
-    # KL.
+    # The mean of −log q(token) is the teacher's entropy for the teacher itself. For any other model, the mean is larger
+    # by KL(teacher ‖ model).
     assert nll["untrained"].sum() > nll["teacher"].sum()
 
 
@@ -226,8 +226,8 @@ def test_intervals_cover_as_often_as_they_say():
 
 
 def test_intervals_of_differences_are_paired():
-    """The difficulty of a seed that both models share cancels out. The interval is narrow and still covers the
-    difference.
+    """Both models share the difficulty of a seed, which cancels out in the difference. The interval is narrow and still
+    covers the difference.
     """
     generator = np.random.default_rng(1)
     inside, widths = 0, []

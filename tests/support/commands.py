@@ -115,7 +115,8 @@ def _main(command: list[str], env: dict[str, str], streams: list[str]) -> None:
     os.environ.update(_environment(env))
     for number, path in enumerate(streams, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes of a shell ignore SIGINT otherwise
+    # otherwise a command would ignore SIGINT when the tests run in the background of a shell
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = command
     importlib.import_module(f"{command[0]}.cli").main()
 

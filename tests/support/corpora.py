@@ -1,4 +1,4 @@
-"""Corpora without a teacher, for tests of the stages after generation.
+"""Corpora that are made without a teacher, for tests of the stages after generation.
 
 run = corpus_of(tmp_path / "run", [row("nine", 0), row("ten", 1)])      # writes run/generated
 recipe = curating(duplicates=False)                                    # a recipe with these keys under `curate`

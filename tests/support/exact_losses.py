@@ -1,5 +1,5 @@
-"""The losses by their definitions: probabilities in float64 over the full vocabulary. Autograd
-gives their gradients.
+"""The losses by their definitions: probabilities in float64 over the full vocabulary. Autograd computes their
+gradients.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def exact(
     beta: float = 0.5,
     alpha: float = 0.1,
 ) -> torch.Tensor:
-    """The loss by its definition, in float64 probabilities over the full vocabulary. Autograd gives its gradient."""
+    """The loss by its definition, in float64 probabilities over the full vocabulary. Autograd computes its gradient."""
     p, q = (logp.double() / temperature).softmax(-1), (z.double() / temperature).softmax(-1)
     if name == "mse":
         a, b = logp.double(), z.double()

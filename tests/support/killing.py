@@ -4,7 +4,7 @@
     server.run(["synthgen", "generate", recipe, "-o", run], cut=(7, "before"))   # SIGKILL before the 8th call
     server.run(["synthgen", "generate", recipe, "-o", run])                      # not killed
 
-`python killing.py FD… MODULE…` is the process of the server. The server reads one request a line from its sockets, and
+`python killing.py FD… MODULE…` starts the server's process. The server reads one request a line from its sockets, and
 answers each request with one line. Each command is a real process that calls the command's own function and is killed
 by a real SIGKILL. `fault` breaks a promise of the package on purpose, to show that the tests detect it.
 """
@@ -277,7 +277,7 @@ def _hook(calls: list[str], cut: list[Any] | None) -> None:
 
     def hooked(name: str, act: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            if os.getpid() != hooked_pid:  # a child of this process
+            if os.getpid() != hooked_pid:  # in a child of this process, calls are neither recorded nor cut
                 return act(*args, **kwargs)
             calls.append(name)
             here = len(calls) - 1 == number
@@ -323,7 +323,7 @@ def _data_first() -> None:
 
 
 def _no_sweep() -> None:
-    """Breaks the cleaning: files with temporary names stay."""
+    """Breaks the cleanup: files with temporary names stay."""
     from synthgen import durable
 
     durable.sweep = lambda *args: None
@@ -337,7 +337,7 @@ def _forgets() -> None:
 
 
 def _manifest_first() -> None:
-    """Breaks the order of a finish: the card is written after the manifest."""
+    """Breaks the order in which a corpus is finished: the card is written after the manifest."""
     from synthgen import cards, corpus, durable
 
     write, late = durable.write_json, []

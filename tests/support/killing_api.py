@@ -1,4 +1,4 @@
-"""A process that forks runs and kills each with SIGKILL, at a given commit point or after a delay.
+"""Starts runs in forks of one process, and kills each run with SIGKILL at a given commit point or after a delay.
 
 `python tests/support/killing_api.py` reads one JSON object from each line, and writes one JSON object for each line
 read:
@@ -8,7 +8,7 @@ read:
 
 A commit point is the moment before a call that makes something durable (fsync, rename, or sqlite's COMMIT), and the
 moment after a COMMIT. The child kills itself at commit point number `at`. With `after`, this process kills the child
-after so many seconds. All modules are imported once, in this process, so that a fork starts at once.
+after so many seconds. All modules are imported once, in this process, so that a fork starts without delay.
 """
 
 from __future__ import annotations

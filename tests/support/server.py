@@ -50,9 +50,9 @@ DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "rpm": None,
     "tpm": None,
-    "burst": 1.0,  # seconds of the rate limit that may be used at once
+    "burst": 1.0,  # a burst may use this many seconds of the rate limit
     "prices": [0.15, 0.60],  # dollars per million tokens of prompts and of completions
-    "tokens": 8,  # tokens of an answer
+    "tokens": 8,  # number of tokens of an answer
     "vocab": None,  # [[id, text], …]: the tokens of answers and logprobs
     "vllm": False,
     "sentinel": False,

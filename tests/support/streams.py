@@ -1,4 +1,4 @@
-"""A small run that is read as a stream, or whole as in revision 199c186."""
+"""Small runs for tests of streams, and the reader of revision 199c186, which loads a whole corpus into memory."""
 
 from __future__ import annotations
 

@@ -29,8 +29,8 @@ SmallRuns = Callable[..., tuple[Recipe, Path]]
 
 
 def shared_runs(folder: Path) -> SmallRuns:
-    """Runs of one small teacher. Each run is generated and curated when it is first needed. Students need another
-    folder.
+    """Runs of one small teacher. Each run is generated and curated when it is first needed. Students must be written to
+    another folder.
     """
     teacher = small_teacher(folder / "teacher")
 
@@ -85,8 +85,9 @@ class Cut(UI):
 def resumes_everywhere(
     act: Callable[[Path, UI | None], Any], folder: Path, cuts: Iterable[int], again: Sequence[int] = ()
 ) -> Path:
-    """Trains once without a cut, once with a cut after each number of steps in `cuts`, and with repeated cuts for each
-    number in `again`. Asserts that all files have the same bytes. Returns the folder of the training without a cut.
+    """Trains once without a cut, once for each number in `cuts` with a cut after that many steps, and once for each
+    number in `again` with repeated cuts. Asserts that all files have the same bytes. Returns the folder of the training
+    without a cut.
     """
     whole = folder / "whole"
     act(whole, None)

@@ -81,9 +81,9 @@ def trial(
     """Kills a stage's command once for each of `cuts`, runs it to its end, and returns a list of what is wrong.
 
     A cut is (number of a hooked call, "before" or "after"), or a number of seconds. Returns None if the command ended
-    before the first kill. `command` replaces the command of the stage; in it, RUN stands for the folder of the run.
-    `base` is the run with which the trial begins, by default the undisturbed run before the stage. `again` says which
-    files the command may write a second time.
+    before the first kill. `command` replaces the command of the stage, and may contain RUN, which is replaced by the
+    folder of the run. `base` is the run with which the trial begins, by default the undisturbed run before the stage.
+    `again` says which files the command may write a second time.
     """
     run = Path(tempfile.mkdtemp(dir=setup.folder)) / "run"
     base = base or setup.before(stage)
@@ -126,7 +126,7 @@ def committed(run: Path) -> dict[Path, tuple[int, int]]:
 
 
 def rewritten(done: dict[Path, tuple[int, int]]) -> list[str]:
-    """The files of `done` that were deleted or written again since."""
+    """The files of `done` that were deleted or written again later."""
     return [
         f"made again: {path.name}"
         for path, state in done.items()

@@ -1,4 +1,4 @@
-"""An audit from outside decides the gate and is in the report, without any other change."""
+"""An audit that a user adds decides the gate and is in the report, without a change of the package."""
 
 from __future__ import annotations
 

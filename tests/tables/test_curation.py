@@ -1,5 +1,5 @@
-"""An edit, a check and a sweep from outside work without any other change. The recipe accepts their keys, their
-verdicts are written, and `show` and the page count them.
+"""An edit, a check and a sweep that a user adds work without a change of the package. The recipe accepts their keys,
+their verdicts are written, and `show` and the report page count them.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Alike(Section):
 
 
 def first_letters(batch: pa.RecordBatch, section: Alike, services) -> pa.Table:
-    """One key for each row from its first letters, and a second key that only this row has."""
+    """Two keys for each row: one from its first letters, and one that no other row has."""
     texts = batch["completion.plain"].to_pylist()
     keys = [hashlib.blake2b(text[:2].encode(), digest_size=8).digest() for text in texts]
     own = [hashlib.blake2b(f"{number}".encode(), digest_size=8).digest() for number in batch["row"].to_pylist()]
@@ -100,7 +100,7 @@ def proven(pairs: pa.Table, texts, section: Alike, services) -> pa.Table:
 
 
 def first_of_each(pairs: pa.Table, order, section: Alike, services) -> pa.Table:
-    """Rejects each row for the first kept row that it forms a pair with."""
+    """Rejects each row that forms a pair with a kept row, and names the first such row as the reason."""
     gone: dict[int, dict] = {}
     for pair in sorted(pairs.to_pylist(), key=lambda p: (p["row"], p["twin"])):
         if pair["twin"] not in gone and pair["row"] not in gone:

@@ -1,4 +1,4 @@
-"""A dataset format from outside is read, trained on and shown, without any other change."""
+"""A dataset format that a user adds is read, trained on and shown, without a change of the package."""
 
 from __future__ import annotations
 

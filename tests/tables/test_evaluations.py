@@ -1,4 +1,4 @@
-"""A kind of student from outside is evaluated and shown on its card and the page, without any other change."""
+"""A kind of student that a user adds is evaluated and shown on card and page, without a change of the package."""
 
 from __future__ import annotations
 

@@ -70,7 +70,9 @@ def test_the_check(tmp_path, run_example):
 
 
 def test_the_engine_and_the_strategy(tmp_path, run_example):
-    """The teacher adds numbers, and the strategy asks it twice. A sum that is too large for it becomes a failure."""
+    """The teacher adds numbers, and the strategy asks it twice. A sum that is too large for the teacher becomes a
+    failure.
+    """
     run_example("An engine")
     run_example("A strategy")
     teacher = {"engine": "adder", "license": "CC0-1.0", "most": 14}

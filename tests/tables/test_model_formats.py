@@ -1,4 +1,4 @@
-"""A model format from outside is exported, gated and shown on its card and the page, without any other change."""
+"""A model format that a user adds is exported, gated and shown on card and page, without a change of the package."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from synthgen.results.measures import Measure, Quantiles
 from synthgen.tables.formats import MODEL_FORMATS, ModelFormat
 from synthgen.tables.students import KINDS
 
-REFERENCE = "test_model_formats:carve"  # tests/tables is on the path, like a user's own module
+REFERENCE = "test_model_formats:carve"  # tests/tables is on sys.path, like the folder of a user's module
 
 
 def carve(job: Job) -> Export:
@@ -92,7 +92,7 @@ def test_the_command_takes_it_and_its_gate_decides(run, monkeypatch):
 
 
 def test_a_kind_brings_its_own_writers(run, monkeypatch):
-    """A kind of student from outside brings its own function for an existing format."""
+    """A kind of student that a user adds brings its own function for an existing format."""
     training = run / "student" / "training.json"
     training.write_text(json.dumps({**json.loads(training.read_text()), "kind": "toy"}))
     toy = replace(KINDS["classifier"], exports={"stone": carve}, not_exported="carve it by hand")

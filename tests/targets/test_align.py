@@ -83,7 +83,7 @@ def example(a: list[int], b: list[int], k: int, seed: int = 0) -> tuple[Example,
     return Example("x", [], a, topk, True, (), parts=tuple(ulds)), logp, parts
 
 
-A, B = [0, 1, 3, 2, 3, 0, 6], [1, 0, 1, 0, 4, 6, 5]  # a b ab _ ab a end;  a b a b _ aba end
+A, B = [0, 1, 3, 2, 3, 0, 6], [1, 0, 1, 0, 4, 6, 5]  # the tokens a b ab _ ab a end, and the tokens a b a b _ aba end
 
 
 @pytest.mark.parametrize("k", [8, 5, 2])
@@ -164,7 +164,8 @@ def test_uld_against_float64(k, with_head, monkeypatch):
     assert [len(e.parts) for e in batch] == [2, 1, 0, 1]
     generator = torch.Generator().manual_seed(2)
     count = sum(len(e.completion) for e in batch)
-    weight = torch.randn(9, 4, dtype=torch.float64, generator=generator, requires_grad=True)  # two rows are padding
+    # two of the nine ids are padding
+    weight = torch.randn(9, 4, dtype=torch.float64, generator=generator, requires_grad=True)
     h = torch.randn(count, 4, dtype=torch.float64, generator=generator, requires_grad=True)
     z = h @ weight.T
     wanted, start = torch.zeros((), dtype=torch.float64), 0
@@ -208,7 +209,7 @@ STUDENT = {"student": {"kind": "decoder", "layers": 1}, "batch_size": 4, "max_st
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """`runs(**train)` returns the recipe and the run of a corpus of byte tokens. A teacher with word tokens scored its
-    text.
+    texts.
     """
     folder = tmp_path_factory.mktemp("across")
     bytes_, words = small_teacher(folder / "bytes"), small_teacher(folder / "words", 1, merges=MERGES)

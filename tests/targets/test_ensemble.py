@@ -1,4 +1,4 @@
-"""Merged distributions of several teachers: exact where possible, bounded elsewhere, and without bias for draws."""
+"""Merged distributions of several teachers: exact or with a bounded error for top-k, and unbiased for draws."""
 
 from __future__ import annotations
 
@@ -144,7 +144,9 @@ def test_errors_are_bounded_by_what_was_left_out(temperature):
 @pytest.mark.parametrize("name", ["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "cross_entropy"])
 @pytest.mark.parametrize("how", HOWS)
 def test_empty_slots_teach_nothing(name, how):
-    """Values and gradients are compared with float64 over the union of ids and one bucket, written out for each row."""
+    """Values and gradients are compared with a float64 computation over the union of ids and one bucket, written out
+    for each row.
+    """
     temperature = 2.0
     targets = [stored(p, 5, temperature) for p in teachers()]
     found = merged(targets, metas(temperature=temperature, k=5), WEIGHTS, how)
@@ -356,7 +358,7 @@ def test_a_student_of_an_ensemble_says_so(run, tmp_path, unanswered):
     assert words in page
     assert "from the training targets" in page
     shutil.rmtree(folder / "student")
-    # The KL from the pool to the first teacher, by the reference of this file.
+    # The KL from the pool to the first teacher, computed by the reference functions of this file.
     merge = Merge(("a", "c"), "pool", "", (0.75, 0.25))
     data = load(folder / "curated", teacher.render, Choice(512, "test", teachers=("a", "c"), merge=merge))
     total = count = 0.0
@@ -386,8 +388,8 @@ def test_every_way_of_weighing_trains(run, tmp_path, wanted):
 
 
 def test_one_teacher_of_several_by_name(run, tmp_path, unanswered):
-    """The targets are those of the named teacher. An ensemble that gives this teacher all the
-    weight teaches the same.
+    """The targets are those of the named teacher. An ensemble that gives this teacher all the weight has the same
+    targets.
     """
     recipe, folder = run(TOPK, teacher="b")
     alone = train(recipe, folder, tmp_path / "b")
@@ -403,7 +405,7 @@ def test_one_teacher_of_several_by_name(run, tmp_path, unanswered):
         losses.divergence(z, losses.TopK(*topk_batch([e.target for e in d.examples])), "forward_kl").mean()
         for d in (one, both)
     ]
-    # The union has more outcomes than b's top-k, so its divergence is a little higher.
+    # The union has more outcomes than b's top-k, so the divergence of the ensemble is a little higher.
     assert float(values[0]) <= float(values[1]) + 1e-5
     assert float(values[0]) == pytest.approx(float(values[1]), rel=0.3)
     assert evaluate(recipe, folder, alone.folder, teacher=teacher).learned_from.endswith("of b")

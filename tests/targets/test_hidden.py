@@ -1,4 +1,6 @@
-"""Losses on hidden states and relations: float64 loops, models run row by row, packing, split steps, resuming."""
+"""Losses on hidden states and relations against float64 loops and models run row by row; packing, split steps,
+resuming.
+"""
 
 from __future__ import annotations
 
@@ -93,14 +95,16 @@ def test_relation_term_against_float64(heads, queries, dtype):
     ((x,), (y,)) = (torch.autograd.grad(v, a) for v in (value, wanted))
     assert torch.allclose(x, y, atol=1e-5)
     assert float(relation_term(b, b, heads, queries)) == 0
-    # One side has longer prompts. Only completion tokens are related.
+    # One side has longer prompts. Only completion tokens are related to each other.
     longer = torch.cat([torch.ones(3, 12, dtype=dtype), b])
     last = relation_term(a, longer, heads, queries, keys=queries)
     assert float(last) == pytest.approx(float(relations_by_hand(a[-queries:], b[-queries:], heads, queries)), rel=1e-5)
 
 
 def test_a_prompt_without_tokens_is_refused(teacher):
-    """Nothing predicts the first token of the completion. In a packed bin, the row before would predict it."""
+    """No position predicts the first token of the completion. In a packed bin, the last token of the previous row would
+    predict it.
+    """
     with pytest.raises(ValueError, match="nothing predicts"):
         forward.completion_logits(teacher.model, [[1, 2], []], [[3], [4, 5]])
 

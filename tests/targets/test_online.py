@@ -64,8 +64,8 @@ def written_out(name: str, p: torch.Tensor, q: torch.Tensor, beta: float) -> tor
 
 
 def reference(student, teacher, batch, section) -> torch.Tensor:
-    """The loss of one step by its definition, with a plain pass for each row. (The package weights
-    tokens in float32.)
+    """The loss of one step by its definition, with a forward pass for each row. (The package weights tokens in
+    float32.)
     """
     t, tokens = section.online.loss_temperature, sum(len(row.completion) for row in batch)
     kept = max(1, sum(len(row.completion) for row in batch if row.kept))
@@ -223,7 +223,7 @@ def test_nothing_after_the_end_and_no_prompt_is_learned(corpus_):
 
 
 def test_empty_completions_teach_their_end(corpus_):
-    """A student that ends at once writes one token a row. The loss is finite, and the metrics show the lengths."""
+    """A student that ends immediately writes one token a row. The loss is finite, and the metrics show the lengths."""
     objective, data, teacher, _ = ready(corpus_, WRITES, loss="reverse_kl")
     prompt = data[0].prompt
     with torch.no_grad():
@@ -267,7 +267,7 @@ def test_mutual_learning_moves_both_and_no_gradient_crosses(corpus_):
     online = {"mode": "mutual", "loss_temperature": 2.0, "teacher_kd_weight": 0.3}
     objective, data, teacher, section = ready(corpus_, online, double=True, loss="reverse_kl")
     objective.teacher.double()
-    with torch.no_grad():  # otherwise both would agree
+    with torch.no_grad():  # otherwise student and teacher would agree
         for weight in objective.teacher.parameters():
             weight.mul_(1.2)
     student, peer = copy.deepcopy(objective.model), copy.deepcopy(objective.teacher)
@@ -357,7 +357,7 @@ def test_half_floats_and_small_portions_teach_nearly_the_same(corpus_, tmp_path,
     recipe, run = corpus_
     found = []
     for name, more in (("whole", {}), ("half", {"dtype": "bfloat16", "micro_batch_size": 3})):
-        if online["mode"] == "on_policy":  # bfloat16 would write other texts
+        if online["mode"] == "on_policy":  # in bfloat16, the student would write other texts
             more = {key: value for key, value in more.items() if key != "dtype"}
         settings = {"online": online, "baseline": False, "max_steps": 3, **more}
         found.append(metrics_of(student_of(recipe, run, tmp_path / name, **settings)))
@@ -413,7 +413,7 @@ def test_another_teacher_than_the_corpus_is_refused(corpus_, tmp_path):
     recipe, run = corpus_
     other = small_teacher(tmp_path / "other", seed=1)
     online = changed(recipe, online={"mode": "teacher"})
-    with pytest.raises(CorpusError, match="wrote no row of it") as caught:
+    with pytest.raises(CorpusError, match="wrote none of its rows") as caught:
         train(
             online.model_copy(update={"teacher": recipe.teacher.model_copy(update={"model": str(other)})}),
             run,

@@ -19,7 +19,7 @@ from synthgen.lm.weights import Weights
 from synthgen.tables.engines import TeacherSection
 from synthgen.ui import UI
 
-HALF = 2.0**-11  # half of the relative distance of two float16 numbers
+HALF = 2.0**-11  # half of the relative distance between neighboring float16 numbers
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def alone(teacher, text) -> list[torch.Tensor]:
 
 @pytest.fixture
 def counted(monkeypatch):
-    """A list of the number of texts in each call of the teacher."""
+    """A list with the number of texts in each call of the teacher."""
     calls: list[int] = []
 
     def see(model, head, prompts, *rest, **named):

@@ -25,7 +25,7 @@ def test_every_request_is_a_row_and_is_paid_once(serve, tmp_path):
     assert len({r.id for r in rows}) == 80
     assert all(r.completion[0]["content"] == r.answer for r in rows)
     assert {r.finish_reason for r in rows} == {"stop"}
-    # Rows, manifest and server have the same costs. The recipe gives cached tokens the price of other tokens.
+    # Rows, manifest and server have the same costs. In the recipe, cached tokens have the same price as other tokens.
     paid = stats["usd_pico"] / 1e12
     assert sum(r.cost_usd for r in rows) == pytest.approx(paid, abs=1e-12)
     assert manifest["cost_usd"] == pytest.approx(paid, abs=1e-6)
@@ -87,7 +87,7 @@ def test_budget_is_never_exceeded_and_more_goes_on(serve, tmp_path):
     assert stopped.value.exit_code == 2
     spent = server.stats()["usd_pico"] / 1e12
     paid = server.stats()["paid"]
-    most_of_one = 0.00008  # prompt: a token a byte, and the template; answer: 16 tokens
+    most_of_one = 0.00008  # dollars for a prompt with one token for each byte, the template, and 16 tokens of answer
     assert limit - most_of_one < spent <= limit
     # With the same budget nothing is sent. With a larger budget only the missing requests are sent.
     with pytest.raises(BudgetReached):

@@ -1,4 +1,4 @@
-"""What becomes of an API teacher's replies: reasoning, structured output, tools, log-probabilities, labels."""
+"""How an API teacher's replies are read: reasoning, structured output, tools, log-probabilities, labels."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_structured_output_is_asked_for_and_checked(serve, tmp_path):
     assert not rows
     assert {f["kind"] for f in failures} == {"schema"}
     assert "'other' is a required property" in failures[0]["reason"]
-    assert server.stats()["requests"] == 4 + 2 * 3  # three tries each: every one is paid
+    assert server.stats()["requests"] == 4 + 2 * 3  # three attempts for each row, and every attempt is paid
 
 
 def test_extra_parameters_and_tools_are_sent(serve, tmp_path):
@@ -63,7 +63,7 @@ def test_extra_parameters_and_tools_are_sent(serve, tmp_path):
     rows = [{"id": "a", "question": "What?", "tools": [tool]}, {"id": "b", "question": "What?"}]
     made, _, _ = generated(tmp_path, server, seeds=rows, teacher={"extra": {"top_p": None, "reasoning_effort": "low"}})
     sent = server.stats()["bodies_text"]
-    assert len(sent) == 2  # the tool makes it another request
+    assert len(sent) == 2  # with the tool, it is another request
     assert all("top_p" not in body and body["reasoning_effort"] == "low" for body in sent)
     assert sorted("tools" in body for body in sent) == [False, True]
     assert len({r.id for r in made}) == 2
@@ -81,7 +81,7 @@ def test_logprobs_become_topk(serve, tmp_path, tokens, tiny, vllm):
         logits={"kind": "topk", "k": 5, "temperature": 1.0},
     )
     assert not failures
-    assert server.stats()["as_ids"] == (6 if vllm else 0)  # the first requests too, though they are sent together
+    assert server.stats()["as_ids"] == (6 if vllm else 0)  # also for the first requests, which are sent together
     folder = tmp_path / "run/generated"
     by_text = {text: i for i, text in vocab}
     for path in sorted((folder / "logits/m").glob("*.parquet")):
@@ -138,7 +138,7 @@ def test_bytes_that_are_no_text_and_text_that_is_no_token(tokens):
     top = [{"token": "\ufffd", "logprob": -0.1, "bytes": list(broken)}]
     ids, _, _ = tokens.topk([{**top[0], "top_logprobs": top}], 1, "")
     assert ids == [tokens.by_bytes[broken]]
-    # Without bytes, the tokens of the whole text tell which it was, if they agree.
+    # Without bytes, a token is found in the tokens of the whole text, if they agree with the other entries.
     lost = {"token": "\ufffd", "logprob": -0.1, "bytes": None}
     content = [{**lost, "top_logprobs": [lost]}, entry(" world", -0.1, top_logprobs=[entry(" world", -0.1)])]
     ids, _, unmapped = tokens.topk(content, 1, "Hello world")
@@ -157,7 +157,7 @@ def _utf8(piece: bytes) -> bool:
 
 
 def test_token_map_is_the_tokenizers_own(tokens):
-    """Every token of real text comes back from its bytes as itself."""
+    """The bytes of a token of real text map back to the same token."""
     text = "The naïve café — 12,345 résumés; 日本語 and 🙂 too.\n\tdef f(x): return x**2"
     for token in tokens.tokenizer(text)["input_ids"]:
         piece = next(p for p, i in tokens.by_bytes.items() if i == token)

@@ -1,4 +1,6 @@
-"""Encoder classifiers as teachers give the model's own probabilities, and a run with one makes a student."""
+"""Encoder classifiers as teachers give the model's own probabilities, and a student is made from a run with such a
+teacher.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,8 @@ TEXTS = ["where is my parcel", "my card was charged twice and twice the bill", "
 
 
 def test_probabilities_are_those_of_the_model(encoder):
-    """The probabilities are a float64 softmax of the model's logits. They do not depend on the batch, and follow the
-    order of the recipe's labels in any case.
+    """The probabilities are a float64 softmax of the model's logits. They do not depend on the batch. Their
+    order is that of the recipe's labels, also when the model's labels differ in letter case.
     """
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer

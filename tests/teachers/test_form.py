@@ -61,8 +61,8 @@ def test_a_pattern_and_an_answer_that_was_cut(task, tmp_path):
 
 
 def test_what_is_stored_is_the_teachers_own_distribution(task, tmp_path, tiny):
-    """Distributions cover all tokens, with those that the schema excludes. The written tokens are often outside the
-    top-k.
+    """Distributions cover all tokens, including those that the schema excludes. The written tokens are often outside
+    the top-k.
     """
     more = {"num_generations": 1, "max_new_tokens": 40, "json_schema": SCHEMA}
     recipe = synthgen.load_recipe(task(8, generate=more, train=None, logits=TOPK))

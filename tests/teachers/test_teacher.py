@@ -35,7 +35,7 @@ def ask(
 
 
 def direct(smol, prompt_ids, token_ids) -> torch.Tensor:
-    """Log-probabilities at the completion's positions, from one plain float32 pass over one row."""
+    """Log-probabilities at the completion's positions, from one float32 forward pass over one row."""
     with torch.inference_mode():
         ids = torch.tensor([[*prompt_ids, *token_ids]])
         z = smol.model(ids).logits[0, len(prompt_ids) - 1 : -1]
@@ -46,7 +46,9 @@ def direct(smol, prompt_ids, token_ids) -> torch.Tensor:
     ("samples", "least"), [(2, 300), pytest.param(6, 1000, marks=pytest.mark.slow)], ids=["hundreds", "a thousand"]
 )
 def test_top64_of_many_tokens_equals_a_direct_computation(smol, samples, least):
-    """Stored ids and log-probabilities are compared with a plain pass. Batches have padding and a shared prefix."""
+    """Stored ids and log-probabilities are compared with a plain forward pass. Batches have padding and a shared
+    prefix.
+    """
     requests = [ask(q, i * 10 + n, tokens=40, few_shot=False) for i, q in enumerate(QUESTIONS) for n in range(samples)]
     spec = LogitsSpec("topk", k=64)
     replies = smol.sample(requests, spec)
@@ -176,7 +178,7 @@ def test_targets_have_a_row_for_each_token(smol):
 
 
 def test_draws_are_taken_at_the_temperature_of_the_loss(smol):
-    """A higher temperature gives more different ids."""
+    """At a higher temperature, more different ids are drawn."""
     request = ask(QUESTIONS[0], 0, temperature=0.0, tokens=8)
     unique = [
         smol.sample([request], LogitsSpec("sampled", t, draws=200))[0].target.uniques.mean() for t in (0.5, 1.0, 2.0)

