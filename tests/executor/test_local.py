@@ -111,7 +111,7 @@ def test_an_exchange_takes_binary_keys(tmp_path):
         found = [p.read()["row"].to_pylist() for p in executor.exchange([tmp_path / "t.arrow"], "key", 2)]
     assert sorted(map(tuple, found)) == [(0, 1, 2), ()] or any({0, 2} <= set(rows) for rows in found)
     write_table(tmp_path / "s.arrow", pa.table({"key": ["x", "y"]}))
-    with pytest.raises(TypeError, match="not by string"), LocalExecutor() as executor:
+    with pytest.raises(TypeError, match="not string"), LocalExecutor() as executor:
         executor.exchange([tmp_path / "s.arrow"], "key", 2)
 
 

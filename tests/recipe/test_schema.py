@@ -37,7 +37,7 @@ def test_both_files_are_fresh(tmp_path):
     done = subprocess.run(check, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     shutil.copy(REPOSITORY / "docs" / "recipe.py", tmp_path)
-    (tmp_path / "recipe.md").write_text(PAGE.read_text(encoding="utf-8").replace("Passes over", "Passes through"))
+    (tmp_path / "recipe.md").write_text(PAGE.read_text(encoding="utf-8") + "One more line.\n")
     done = subprocess.run([sys.executable, str(tmp_path / "recipe.py"), "--check"], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.strip() == f"{tmp_path / 'recipe.md'} is stale: run `python docs/recipe.py`"

@@ -71,7 +71,7 @@ def test_a_format_from_outside_works_from_end_to_end(run):
     for words in ("library_name: masonry", "# Stone of a student", "Walk around it.", "It rained.", "CC0-1.0"):
         assert words in card, words
     assert "| stone | `stone.txt` | 2.500 | 50.0% | 3.00 (p95 9.00) |" in card
-    assert "at least 40% of letters that can be read; this export passed" in card
+    assert "at least 40% of letters that can be read. This export passed" in card
     page, _ = page_of(run)
     for words in ("Stone", "held-out inscriptions", "legible", "stone.txt, eyes", "p95 9.00", "passed"):
         assert words in page.text, words
