@@ -1,4 +1,4 @@
-# `make demo` does two runs with a real model: install, generate, curate, audit, train, evaluate, report.
+# `make demo` installs the project and does two runs with a real model: generate, curate, audit, train, evaluate, report.
 # `make test` runs the default tests. It installs the project first if necessary.
 # `make test-slow` runs the tests that take many minutes.
 # `make test-vllm` runs the tests of the vLLM teacher on the CPU, in a separate environment.

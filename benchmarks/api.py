@@ -1,4 +1,4 @@
-"""Measures generation with an API teacher: requests in flight, CPU time of a request or row, memory, and slowdown.
+"""Measures generation with an API teacher: rate, CPU time of a request or row, memory, and change of the rate in a run.
 
     python benchmarks/api.py full   [--requests 5000] [--latency 0.2] [--in-flight 50 400]
     python benchmarks/api.py rows   [--rows 1000000]          writes short rows from a replay teacher to disk
@@ -68,8 +68,8 @@ class Watching(UI):
 
 
 def end_to_start(marks: list[tuple[float, int]]) -> float:
-    """The rate over the last quarter of the rows, divided by the rate over the first quarter. Leaves out the first
-    shard.
+    """The rate over the last quarter of the rows, divided by the rate over the first quarter. The first shard is left
+    out.
     """
     marks = marks[1:]
     quarter = len(marks) // 4

@@ -16,7 +16,8 @@ from modules import Hit, Module, Modules, definition, file_of, last_name
 Words = tuple[str, ...]
 WORDS: dict[str, Words] = {"strategy": ("strateg",), "engine": ("engine",), "kind": ("kind", "student")}
 TABLES = {"strategy": "STRATEGIES", "engine": "ENGINES", "kind": "KINDS"}
-# HOMES is the folder of each table. ROOMS are the folders with the modules that a table's entries name.
+# HOMES: for each table, the folder that holds it. ROOMS: for each table, the folders whose modules may be named after
+# entries.
 HOMES = {"strategy": "synthgen/tables/", "engine": "synthgen/tables/", "kind": "synthgen/tables/"}
 ROOMS = {
     "strategy": ("synthgen/generation/strategies", "synthgen/generate"),
@@ -61,7 +62,7 @@ class Family:
         return path in self.tables or names <= self.own[path] | self._called_after(path)
 
     def _called_after(self, path: str) -> set[str]:
-        """The entries whose names a module or its folder has: `vllm` for vllm.py, vllm_draws.py and vllm/x.py."""
+        """The entries after which a module or its folder is named: `vllm` for vllm.py, vllm_draws.py and vllm/x.py."""
         entries = set()
         for folder in self.rooms:
             if PurePosixPath(path).is_relative_to(folder):
@@ -115,7 +116,9 @@ def _literals(node: ast.AST | None) -> set[str]:
 
 
 def _read_table(family: Family, module: Module, table: ast.expr, modules: Modules) -> None:
-    """Adds the keys of a table to `names`, and each entry to `own` of the modules that the entry refers to."""
+    """Adds the keys of a table to `names`. Adds each entry to `own` of the modules that the entry refers to, except
+    modules to which all entries refer.
+    """
     entries: dict[str, set[str]] = {}
     for key, value in zip(table.keys, table.values, strict=True) if isinstance(table, ast.Dict) else ():
         if isinstance(key, ast.Constant):
@@ -144,9 +147,9 @@ def _read_section(families: dict[str, Family], node: ast.ClassDef) -> None:
 
 
 def _read_groups(family: Family, modules: Modules) -> None:
-    """Adds classes and aliases that cover several sections: base classes and unions.
+    """Adds base classes and unions, which cover several sections, to `classes`.
 
-    Leaves out classes and aliases that cover all sections of a table.
+    Leaves out base classes and unions that cover all sections of the table.
     """
     for _ in range(3):
         for module in modules.values():

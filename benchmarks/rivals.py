@@ -1,4 +1,5 @@
-"""Compares generation with distilabel, Curator and DataDesigner: 5,000 short questions to a server that takes 200 ms.
+"""Compares generation by synthgen, distilabel, Curator and DataDesigner: 5,000 short questions to a server that answers
+in 200 ms.
 
     python benchmarks/rivals.py [--requests 5000] [--latency 0.2] [--in-flight 50 200 500] [--repeat 3] [--tools …]
 

@@ -11,7 +11,7 @@ The columns are:
 - new 4-grams: the share of word 4-grams in kept rows (question and completion) that are in no seed and no earlier row.
 - new question: the share of kept rows whose question is new. A question is new if its ROUGE-L with the questions of all
   seeds and all earlier rows is below 0.7, as in the filter of Self-Instruct (Wang et al., 2022, section 2.1).
-- plain: the figure of the column to the left, for plain resampling.
+- plain (two columns): the figure of the column to its left, for plain resampling.
 
 Plain resampling is the same recipe with strategy `answer`, or with `rationale` if answers are checked. The same teacher
 answers the seeds themselves, and the number of rows is about the same. There is no plain resampling if seeds are not
@@ -80,7 +80,7 @@ def recipes(data: Path | None, scratch: Path) -> dict[str, Any]:
 
 
 def with_second(recipe: Recipe, model: str | None) -> Recipe:
-    """The recipe with `model` as second teacher, if the recipe has two teachers."""
+    """The recipe. If it has two teachers and `model` is given, `model` replaces the model of the second teacher."""
     if model is None or len(recipe.teachers) != 2:
         return recipe
     first, second = recipe.teachers.items()

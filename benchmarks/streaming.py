@@ -9,13 +9,13 @@ rows. The columns are:
 
 - opened: the peak resident memory of the process (VmHWM) after the cache is made and before training.
 - peak: the peak resident memory at the end of training.
-- more (after "opened" and after "peak"): the difference from the figure of the first corpus.
-- wait: the milliseconds in each step in which training waits for its rows.
+- more (two columns): how much the figure in the column to its left exceeds the figure for the first corpus.
+- wait: for how many milliseconds a step waits for its rows.
 - again: the seconds to open the cache once it exists.
 
 Rate: this source tree and another revision take turns to train the same student on the same corpus, each in a new
 process. The student is a Llama with 4 layers, width 256 and SmolLM2's vocabulary. The rate is tokens a second over the
-steps after the first, by wall time and by CPU time. The interval is from a bootstrap of the ratio over the pairs.
+steps after the first, by wall time and by CPU time. The interval of the ratio is from a bootstrap over the pairs.
 `--pairs 0` leaves this part out. All files are deleted at the end.
 """
 
@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).parent.parent
-TOKENS, DRAWS, UNIQUES = 100, 50, 16  # tokens of a row, draws of a token, most different ids among these draws
+TOKENS, DRAWS, UNIQUES = 100, 50, 16  # tokens of a row, draws of a token, maximum number of different ids in them
 BATCH, SHARD = 16, 2000
 VOCABULARY = 49152
 TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -139,7 +139,9 @@ def rows_table(ids: list[str], tokens_NT: Any, begin: int, part: str) -> Any:
 
 
 def streams() -> bool:
-    """Whether the imported packages can train from a stream. Revision 199c186 cannot, and has other names."""
+    """Whether the imported packages can train from a stream. Revision 199c186 cannot, and its modules and keys have
+    other names.
+    """
     return importlib.util.find_spec("distill.streaming") is not None
 
 

@@ -5,8 +5,8 @@
 The demo's teacher answers the shipped instructions once for each kind of stored target. Then every arm trains the same
 student (six of the teacher's layers) on the same batches of eight rows. Each measurement runs in a separate process,
 and the arms take turns. The benchmark measures completion tokens a second and CPU time over the steps after the first,
-and the peak memory of the process (VmHWM). Intervals are from a bootstrap over the rounds of the ratio to
-cross-entropy.
+and the peak memory of the process (VmHWM). The intervals of the ratios to cross-entropy are from a bootstrap over the
+rounds.
 
 The arm "trl" is TRL's GKDTrainer with a live teacher, in a separate environment under .venv-rivals/. Its settings are
 lmbda 0 (train on the tokens of the corpus), beta 0 (forward KL) and no gradient checkpointing. TRL's stable

@@ -86,8 +86,8 @@ def results(name: str, arm: str) -> list[dict[str, Any]]:
 
 
 def value(result: dict[str, Any], key: str) -> float | None:
-    """The mean of the measure `key` over items. If there is no such measure, the number at the dotted path `key` of the
-    result.
+    """The mean of the measure `key` over items. If there is no such measure, returns the number at the dotted path
+    `key` in the result, or None.
     """
     if key in result["items"]:
         return float(np.mean(result["items"][key]))
@@ -113,7 +113,7 @@ def paired(arm: list[dict[str, Any]], base: list[dict[str, Any]], item: str) -> 
 
 
 def table(marker: str) -> str:
-    """One Markdown table. Without results, a line that says so."""
+    """One Markdown table, or a line that says that there are no results."""
     name, arms, item, columns = TABLES[marker]
     finished = {arm: files for arm in arms if (files := results(name, arm))}
     if arms[0] not in finished:

@@ -1,7 +1,7 @@
 """Functions for all scripts that `benchmarks/rivals.py` runs: their options, the clock and the result file.
 
-This module uses the standard library only, because it runs in the environment of each tool. Before it uses `timed`, a
-script imports the tool and creates the tool's objects.
+This module uses the standard library only, because it runs in the environment of each tool. A script imports the tool
+and creates the tool's objects before it calls `timed`.
 """
 
 from __future__ import annotations
