@@ -1,8 +1,8 @@
 """The columns of a data set: which of them fill the record's columns, and the Arrow types of the user's own columns.
 
 All rows are read once before any row is written, because every shard of a corpus must have the same columns. A column
-whose name is in TAKEN fills the record's column of that name if all its values fit. Otherwise it is one of the user's
-own columns.
+whose name is in TAKEN fills the record's column of that name if all its values fit. Every other column, except those
+that the format reads, is one of the user's own columns.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _type_of(values: list[object]) -> pa.DataType:
 
 
 def _together(first: pa.DataType, second: pa.DataType) -> pa.DataType:
-    """The Arrow type that holds values of either type. It is text when there is no such type."""
+    """The Arrow type that can hold the values of both types. It is text when no such type exists."""
     try:
         schemas = [pa.schema([("x", first)]), pa.schema([("x", second)])]
         return pa.unify_schemas(schemas, promote_options="permissive").field("x").type

@@ -26,9 +26,9 @@ _PLACES = ("", "curated", "generated")
 class Dataset:
     """A data set whose columns are known.
 
-    `format` is the format's name in DATASET_FORMATS. `taken` holds the names of the columns, besides those that the
-    format reads, that fill the record's columns of the same names. `own` holds the types of the user's own columns,
-    under their names in the data set. `rows` is the number of rows. One row may become several records.
+    `format` is the format's name in DATASET_FORMATS. `taken` holds the names of the columns that fill record columns of
+    the same names, without the columns that the format reads. `own` holds the types of the user's own columns, under
+    their names in the data set. `rows` is the number of rows, not of records: one row may become several records.
     """
 
     source: SeedSource
@@ -39,8 +39,8 @@ class Dataset:
 
 
 def is_dataset(path: Path) -> bool:
-    """Whether the path is a file of rows, or a folder of such files that is neither a run nor a corpus. A run without a
-    corpus is recognized by its recipe.
+    """Whether the path is a file of rows or a folder of such files. False for the folder of a run or of a corpus. A
+    folder with recipe.yaml counts as a run.
     """
     if (path / "recipe.yaml").exists() or not (path.is_file() or any(p.suffix in SUFFIXES for p in path.rglob("*"))):
         return False
@@ -107,8 +107,8 @@ def _turns(entry: DatasetFormat, row: Mapping[str, object], where: str) -> list[
 
 
 def _id(dataset: Dataset, row: Mapping[str, object], turn: Turns, part: str, seen: dict[bytes, int], where: str) -> str:
-    """The id of a record: the row's own id and `part`, or a hash of the record's content when the rows have no ids. The
-    id is counted in `seen`.
+    """The id of a record: the row's own id and `part`, or a hash of the record's content when the rows have no ids.
+    `seen` counts the ids, so that records with equal content still get different hashes.
     """
     column = dataset.source.id or ("id" if "id" in dataset.taken else "")
     if column:

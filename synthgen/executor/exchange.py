@@ -20,8 +20,9 @@ from synthgen.errors import CorpusError
 
 @dataclass(frozen=True)
 class Partition:
-    """The rows of one partition. They come from several tables. `number` is None when there is only one partition. The
-    files in `tables` are then the tables themselves, and otherwise their partitioned copies.
+    """The rows of one partition, read from the files in `tables`. When there are several partitions, these files are
+    the partitioned copies of the tables, and `number` is the partition's number. When there is only one, they are the
+    tables themselves, and `number` is None.
     """
 
     tables: tuple[Path, ...]

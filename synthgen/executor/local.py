@@ -80,7 +80,7 @@ class LocalExecutor:
         return [Partition(files, number) for number in range(parts)]
 
     def close(self, *, at_once: bool = False) -> None:
-        """End the workers. With `at_once`, do not wait for their current tasks."""
+        """End the workers. With `at_once`, kill them even during a task."""
         for worker in self._workers:
             worker.connection.close()  # an idle worker ends when its connection closes
             if at_once:
@@ -125,7 +125,7 @@ class LocalExecutor:
                 following += 1
 
     def _started(self) -> _Worker:
-        """Start a worker. It uses one thread for numerical libraries, since there is a worker for each core."""
+        """Start a worker. Its numerical libraries use one thread, because there is a worker for each core."""
         self._life = self._life or os.pipe()
         ours, theirs = Pipe()
         channel, life = theirs.fileno(), self._life[0]

@@ -1,5 +1,5 @@
 """The costs and replies of a teacher's requests. The maximum cost of a request is reserved before the request is sent.
-Afterwards the actual cost is settled, and the reply is stored.
+Afterwards the actual cost replaces the reservation, and the reply is stored.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Account:
     ) -> None:
         self.teacher, self.cache, self.budget, self.prices, self.run = teacher, cache, budget, prices, run
         self._kept: dict[bytes, Entry] = {}  # the entries that `read_ahead` found, by key
-        self._since: set[bytes] = set()  # keys of the entries that were stored after this read
+        self._since: set[bytes] = set()  # keys of the entries that were stored since `read_ahead`
 
     @property
     def usd(self) -> float | None:
@@ -45,7 +45,7 @@ class Account:
         return Spent(self._cost(reply), (reply.usage["prompt_tokens"] or 0) + (reply.usage["completion_tokens"] or 0))
 
     def priced(self, reply: Reply) -> Reply:
-        """The reply with its `cost_usd`. This is None when the cost is unknown."""
+        """A copy of the reply with its cost in `cost_usd`. The cost is None when it is unknown."""
         if self.prices is None or (reply.usage is None and self.teacher.paid):
             return replace(reply, cost_usd=None)
         return replace(reply, cost_usd=self._cost(reply) / PICO)
@@ -57,8 +57,8 @@ class Account:
             self._kept = self.cache.find([item.call.key for item in items])
 
     def look_up(self, item: Item, again: bool) -> Entry | None:
-        """The cached entry of an item that was never sent. With `again`, the item has waited, so the cache is read
-        again. An item that was sent before has no entry.
+        """The cached entry of an item, or None. Always None for an item that has already been sent. With `again`, the
+        cache itself is read, because the item has waited since `read_ahead`.
         """
         if self.cache is None or not self.teacher.paid or item.tries:
             return None
@@ -85,7 +85,7 @@ class Account:
     async def settle(
         self, most: Spent, spent: Spent, ticket: int | None, entry: tuple[bytes, Entry] | None = None
     ) -> None:
-        """Replace the reservation by the actual cost, and store the reply durably if it is given. Both happen in one
+        """Replace the reservation by the actual cost, and store `entry` if it is given. Both are durable after one
         commit.
         """
         self.budget.settle(most, spent)
@@ -96,7 +96,8 @@ class Account:
             statements.append(self.cache.put(*entry, self.teacher.identity["model"]))
         if statements:
             await self.cache.commit(statements)
-        # Only after the commit, because `read_ahead` clears the keys and does not see an uncommitted entry.
+        # The key is added only after the commit. Otherwise a `read_ahead` during the commit would remove the key, and
+        # would not find the entry either.
         if entry is not None:
             self._since.add(entry[0])
 

@@ -136,8 +136,8 @@ def _missing(batches: Batches) -> Iterator[Call]:
 
 
 def _next_calls(batches: Batches, job: Job) -> list[Call]:
-    """The unanswered calls in the job's first round that the cache cannot fully answer. Empty when the cache answers
-    every round.
+    """Find the job's first round that the cache cannot fully answer, and return the unanswered calls of this round.
+    Empty when the cache answers every round.
     """
     rounds = runner(job.recipe)(job)
     try:

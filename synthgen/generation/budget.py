@@ -1,10 +1,10 @@
 """Budgets in dollars and tokens. The maximum cost of a request is reserved before the request is sent. Afterwards the
 reservation is replaced by the actual cost.
 
-Amounts are whole picodollars (1e-12 $), so there is no rounding. The maximum cost is known before a request is sent,
-because a token of the prompt has at least one byte, and the completion has at most `max_new_tokens` tokens. When the
-outcome of a request is unknown (a timeout, a broken connection, a partial body), the maximum cost counts as spent,
-because the provider may bill the request.
+Amounts are whole picodollars (1e-12 $), so there is no rounding. The maximum cost is known before a request is sent:
+the prompt has at most as many tokens as bytes, and the completion has at most `max_new_tokens` tokens. When the outcome
+of a request is unknown (a timeout, a broken connection, a partial body), the maximum cost counts as spent, because the
+provider may bill the request.
 """
 
 from __future__ import annotations

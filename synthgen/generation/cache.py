@@ -253,8 +253,8 @@ class Cache:
 def _together(statements: list[Statement]) -> Iterator[Statement]:
     """Merge statements into fewer ones, because each statement costs a switch between the interpreter's threads.
 
-    Up to `_ROWS` replies are stored with one statement, and the amounts that a run has spent are summed. The order of
-    the other statements does not matter.
+    Up to `_ROWS` replies are stored with one statement, and the amounts that a run has spent are summed. The merged
+    statements come last, which is allowed because the order of statements does not matter.
     """
     puts: list[Sequence[Any]] = []
     spent: dict[str, list[int]] = {}
@@ -275,9 +275,7 @@ def _together(statements: list[Statement]) -> Iterator[Statement]:
 
 
 def _packed(values: Sequence[Any]) -> list[Any]:
-    """The values of _PUT with a compressed body. The body is compressed in the writer thread, which has time to
-    spare.
-    """
+    """Compress the body in the values of _PUT. This runs in the writer thread, which has time to spare."""
     key, kind, reason, body, model, made = values
     return [key, kind, reason, None if body is None else _pack(body), model, made]
 

@@ -57,7 +57,9 @@ class Claim:
         durable.write_json(self.folder / "inputs.json", self.values)
 
     def _differences(self, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-        """The differences in words. For seeds, they are the numbers of changed rows in each file."""
+        """Describe the differences for the user. For seeds, the description names each changed file and counts its
+        changed rows.
+        """
         changed = differences({**old, _SEEDS: ""}, {**new, _SEEDS: ""})
         if old.get(_SEEDS) == new[_SEEDS]:
             return changed

@@ -46,14 +46,14 @@ def generate(
     """Ask the teachers for every row of the recipe that `run`/generated does not have yet.
 
     `fresh` discards existing rows. `repair` makes damaged shards again. `retry_failed` makes shards with failures
-    again, and paid replies come from the cache. With `part` (i, n), only every n-th shard is made, beginning with the
-    i-th. The process that finds all shards complete writes the manifest. `batch` sends missing requests through the
-    provider's Batch API.
+    again. Replies that were already paid come from the cache. With `part` (i, n), only every n-th shard is made,
+    beginning with the i-th. The process that finds all shards complete writes the manifest. `batch` sends missing
+    requests through the provider's Batch API.
 
     The folder is claimed after all teachers are open, so an error before that leaves the folder unchanged. Raises
-    RunChanged when the folder was begun with other inputs, CorpusError when a shard is damaged, RecipeError and
-    TeacherError for problems with the recipe's files and models, BudgetReached, and GateDenied when too many requests
-    fail.
+    RunChanged when the folder was begun with other inputs, CorpusError when a shard is damaged, RecipeError or
+    TeacherError when a file or a model of the recipe cannot be used, BudgetReached when the next request could exceed
+    the budget, and GateDenied when too many requests fail.
     """
     check_recipe(recipe)
     ui, began = ui or UI(quiet=True), time.monotonic()

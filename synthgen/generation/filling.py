@@ -1,8 +1,8 @@
 """Opens shards in order, runs their jobs as replies arrive, and commits each shard when it is complete.
 
-A job's first requests are built when the job starts, and its later requests when its previous round is answered. A
-committed shard is dropped from memory. Memory therefore holds only the open shards, never the corpus. Shards are
-compressed, written and synced in a thread beside the event loop.
+The requests of a job's first round are built when the job starts, and those of a later round when the round before it
+is answered. A committed shard is dropped from memory. Memory therefore holds only the open shards, never the corpus.
+Shards are compressed, written and synced in a thread beside the event loop.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ Write = Callable[[corpus.Shard, list[list[Outcome]]], None]
 class Gate:
     """Counts failed requests, and stops the run when there are more than the recipe allows.
 
-    When a strategy itself makes no row (the teachers agree, or a vote is a tie), this is not a failed request and is
-    not counted.
+    A strategy's own reasons for making no row (the teachers agree, or a vote is a tie) are not counted.
     """
 
     def __init__(self, recipe: Recipe, total: int, failed: int) -> None:

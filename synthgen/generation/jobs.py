@@ -155,8 +155,8 @@ class Job:
         parents: Sequence[str] = (),
         reference: list[str] | None = None,
     ) -> Query:
-        """A query whose reply can become a row. `student` and `asked` are the prompts of student and teacher. By
-        default they ask the seed's own question. `number` is the sample index, by default that of the job.
+        """A query whose reply can become a row. `student` is the prompt for the student, and `asked` the prompt for the
+        teacher. By default, both ask the seed's own question. `number` is the sample index, by default the job's own.
         """
         generate = self.recipe.generate
         sampling: Sampling = {
@@ -242,8 +242,8 @@ class Job:
         target: bool = False,
         role: str = "generator",
     ) -> Query:
-        """A query for the log-probabilities of a completion. `prompt` is given when the completion comes from the seed
-        and becomes a row.
+        """A query for the log-probabilities of a completion. When the completion comes from the seed and becomes a row,
+        `prompt` is the row's prompt. Otherwise it is None.
         """
         request = Request(
             "score",
@@ -309,8 +309,9 @@ class Job:
         )
 
     def answer_of(self, reply: Reply) -> str | None:
-        """The answer in a reply. When the recipe has an answer marker, the answer is the line after the marker, or None
-        when the reply has no marker.
+        """The answer in a reply. If the recipe has an answer marker, the answer is the line after the marker, or None
+        when the reply has no marker. If the recipe has none, the answer is the whole text, or None when the text is
+        empty.
         """
         marker = self.recipe.generate.answer_marker
         return split_rationale(reply.text, marker)[1] if marker else reply.text.strip() or None

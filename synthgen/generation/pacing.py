@@ -10,9 +10,9 @@ import random
 from dataclasses import dataclass
 
 _CUT = 0.75  # factor by which the limit of requests in flight is reduced after each burst of refusals
-_SLOW = 25  # successes after which the limit grows by one, when it is near or above the remembered ceiling
-_FAST = 5  # successes after which the limit grows by one, when it is below 90% of the ceiling
-_SHARE = 0.98  # share of the quota that is used; clocks differ, and a refusal costs more than the remaining 2%
+_SLOW = 25  # number of successes before the limit grows by one, if it is at least 90% of the remembered ceiling
+_FAST = 5  # number of successes before the limit grows by one, if it is below 90% of the ceiling
+_SHARE = 0.98  # share of the quota that is used, because clocks differ and a refusal costs more than 2% of the quota
 _BURST = 1.0  # a bucket holds the quota of this many seconds, since providers enforce limits over less than a minute
 
 
@@ -81,8 +81,8 @@ class Quota:
 
 @dataclass
 class Concurrency:
-    """The limit of requests in flight. Until the first refusal, it doubles in each round trip. After that, it grows one
-    by one and is multiplied by 0.75 after a burst of refusals.
+    """The limit of requests in flight. Until the first refusal, it doubles in each round trip. After that, it grows by
+    one after several successes and is multiplied by 0.75 after each burst of refusals.
     """
 
     most: int

@@ -27,10 +27,10 @@ class Plan:
 
     `splits` is the number of seeds in each split. `requests` and `completion_tokens` are maxima. `prompt_tokens` is
     estimated from the number of characters. For a strategy with several rounds, only the requests of the first round
-    are known in advance. The requests of later rounds are assumed to have the same length. `cost_usd` is an estimate:
-    it counts the estimated prompt tokens and completions of half the maximum length. `most_usd` is the maximum cost
-    without retries: it counts one prompt token for each byte and completions of the maximum length. `cost_usd` and
-    `most_usd` are None when a price is unknown.
+    are known in advance. The requests of later rounds are assumed to be as long as those of the first round. `cost_usd`
+    is an estimate: it counts the estimated prompt tokens and completions of half the maximum length. `most_usd` is the
+    maximum cost without retries: it counts one prompt token for each byte and completions of the maximum length.
+    `cost_usd` and `most_usd` are None when a price is unknown.
     """
 
     task: str

@@ -33,7 +33,9 @@ class Prices:
         return (prompt - cached) * self.input + cached * self.cached + completion * self.output
 
     def most(self, prompt: int, completion: int) -> int:
-        """The cost of these numbers of tokens in picodollars, at the higher price for prompt tokens."""
+        """The maximum cost of `prompt` and `completion` tokens in picodollars. Each prompt token has the full or the
+        cached price, whichever is higher.
+        """
         return prompt * max(self.input, self.cached) + completion * self.output
 
 

@@ -7,9 +7,9 @@ server's waiting time allow this. A slow answer delays only its own shard. A rep
 the cache. Until then its request counts as in flight. When the process is killed, at most the requests in flight are
 lost.
 
-A problem has one of three consequences. The request is sent again (the number of tries and the time are limited), the
-request becomes a failure with a kind, or the run stops because no request can succeed (budget reached, invalid key,
-dead server).
+A problem has one of three consequences. The request is sent again, up to a maximum number of tries and a maximum time.
+Or it becomes a failure with a kind. Or the run stops, because no request can succeed: the budget is reached, the key is
+invalid, or the server is dead.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from synthgen.generation.pacing import Concurrency, Quota, backoff
 from synthgen.generation.work import BudgetReached, Item, Live, Work
 from synthgen.teachers.base import Refused, Reply
 
-# The run stops when a server has only refused requests for this many seconds, or when it asks to wait longer.
+# The run stops when a server has only refused requests for this many seconds, or when it asks to wait longer than this.
 _PATIENCE = 600.0
 _DOUBT = 3  # when this many requests in a row have used up their tries without any answer, the server is probed
 _DEAD = 20  # after this many such requests, the run stops even if the server responds to the probe
 _HOPELESS = 20  # the run stops when this many requests were refused before any answer
-_PAID_TRIES = 3  # maximum number of tries of a request whose replies are useless, since each reply is paid
+_PAID_TRIES = 3  # maximum number of tries of a request whose replies cannot be used, because each reply is paid
 _LOOK = 0.5  # seconds between checks whether a fully reserved budget has room again
 _AHEAD = 16  # number of requests that are looked up in the cache with one query
 _TURN = 32  # number of requests that are handled before other tasks get a turn
@@ -322,8 +322,9 @@ class Scheduler:
         return item.tries <= self.limits.max_retries and time.monotonic() - item.began < 3 * self.limits.timeout
 
     async def _gave_up(self, item: Item, problem: Refused) -> None:
-        """Handle a request that has used all its tries. Stops the run when this happened to several requests in a row,
-        no request was answered in the meantime, and the server does not respond to a probe.
+        """Handle a request that has used all its tries. When this happens to `_DOUBT` requests in a row and no request
+        is answered in the meantime, the server is probed. The run stops when the server does not respond to the probe,
+        or after `_DEAD` such requests.
         """
         self._given_up += 1
         if self._given_up < _DOUBT or self._answers != item.answers:

@@ -203,7 +203,8 @@ def _dequantize(path: Path, folder: Path) -> None:
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise TeacherError(f"'{path}' cannot be read as GGUF: {first_line(error)}", "check the file") from None
-    # The tensors are plain float32 now. The attributes of a quantized model would make save_pretrained fail.
+    # The tensors are plain float32 now. The attributes of a quantized model are removed, because they would make
+    # save_pretrained fail.
     model.hf_quantizer, model.is_quantized = None, False
     for owner, name in ((model.config, "quantization_config"), (model, "quantization_method")):
         if hasattr(owner, name):

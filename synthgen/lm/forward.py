@@ -21,7 +21,9 @@ from synthgen.lm import prefix
 
 
 class GivesLogits(Protocol):
-    """The interface that a pass needs. A transformers language model has it, and so do objects that replace a model."""
+    """The interface that a forward pass needs. Language models of transformers have this interface, and so do objects
+    that replace such a model.
+    """
 
     @property
     def config(self) -> PreTrainedConfig: ...
@@ -36,8 +38,8 @@ class GivesLogits(Protocol):
     def __call__(self, *args: Any, **inputs: Any) -> ModelOutput: ...
 
 
-# The size S of a bin in tokens, unless a row is longer: enough for efficient matrix products, while the S × S attention
-# stays small.
+# The size S of a bin in tokens. When a row is longer, its length is the size. S is large enough for efficient matrix
+# products, and small enough for the S × S attention.
 _BIN = 256
 # The most completion tokens whose logits are in memory together. With a vocabulary of 50,000, this is 100 MB in
 # float32.
@@ -93,8 +95,8 @@ def bins(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def batches(order: Sequence[int], lengths: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Cut `order` into batches of at most `most` rows and `_BATCH_TOKENS` tokens. A longer row is a batch of its
-    own.
+    """Cut `order` into batches of at most `most` rows and `_BATCH_TOKENS` tokens. A row with more tokens is a batch of
+    its own.
     """
     batch: list[int] = []
     for i in order:
@@ -113,11 +115,12 @@ def _packed(
     before: int,
     inputs: dict[str, prefix.Prefix],
 ) -> list[Tensor]:
-    # The last token of each row is left out, since what it predicts is not needed.
+    # The last token of each row is left out, because its prediction is not needed.
     rows = [[*p, *c][:-1] for p, c in zip(prompts, completions, strict=True)]
     packed = bins([len(row) for row in rows])
     width = max(sum(len(rows[r]) for r in members) for members in packed)
-    # The indices are built in numpy and copied to the device together, because in each pass a GPU waits for this work.
+    # The indices are built in numpy and copied to the device in one transfer. This must be fast, because a GPU waits
+    # for it in each pass.
     host = np.zeros((3, len(packed), width), np.int64)
     ids, positions, owners = host  # token ids; positions in the row; row numbers from 1 (0 is padding)
     wanted = [np.zeros(0, np.int64)] * len(rows)  # flat indices of each completion's positions

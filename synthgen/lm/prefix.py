@@ -53,14 +53,14 @@ def enabled(model: PreTrainedModel) -> bool:
 
 
 def common(prompts: Sequence[tuple[int, ...]]) -> int:
-    """The length of the longest prefix of all prompts that leaves at least one token of each prompt."""
-    low, high = min(prompts), max(prompts)  # all prompts share what the first and the last in sorted order share
+    """The length of the longest common prefix of all prompts after which each prompt has at least one more token."""
+    low, high = min(prompts), max(prompts)  # a common prefix of the least and the greatest prompt is common to all
     count = next((n for n, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
     return min(count, min(len(p) for p in prompts) - 1)
 
 
 def compute(model: PreTrainedModel, ids: list[int]) -> Prefix | None:
-    """Compute the keys and values of a prefix. Returns None when the model's cache has other layers than plain ones."""
+    """Compute the keys and values of a prefix. Returns None when a cache layer is not a `DynamicLayer`."""
     cache = DynamicCache(config=model.config)
     model(torch.tensor([ids], device=model.device), past_key_values=cache, logits_to_keep=1)
     if any(type(layer) is not DynamicLayer for layer in cache.layers):

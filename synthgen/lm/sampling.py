@@ -71,7 +71,7 @@ def cumulative(z_BV: torch.Tensor, temperature: float) -> torch.Tensor:
 
 def nucleus(z_BV: torch.Tensor, temperature: float, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
     """The smallest set of most probable ids whose mass reaches `top_p`. Returns ids (B, n), most probable first, and
-    their probabilities. These are not renormalized, and they are zero for ids outside the set.
+    their probabilities. The probabilities are not renormalized, and those of ids outside the set are zero.
     """
     lse = (z_BV / temperature).logsumexp(-1, keepdim=True)
     size = _NUCLEUS_FIRST

@@ -14,7 +14,7 @@ from synthgen import logits
 from synthgen.lm.sampling import Kept, Sampler, cut, targets
 
 _RANDOM_STEPS = 32  # number of steps for which random numbers are drawn together
-# finished rows are dropped only when a smaller share of the rows is unfinished, as dropping costs time
+# finished rows are dropped only when less than this share of the rows is unfinished, because dropping costs time
 _RIDE_ALONG = 0.9
 
 
@@ -36,7 +36,9 @@ class Form(Protocol):
 
 @dataclass(frozen=True)
 class Prompt:
-    """The tokens of a prompt. `key` is a string of up to 32 hex digits. The random numbers depend only on `key`."""
+    """The tokens of a prompt. `key` is a string of up to 32 hex digits. The random numbers for its completion depend
+    only on `key`.
+    """
 
     ids: Sequence[int]
     key: str

@@ -1,7 +1,7 @@
 """Finds the rows of seed files that changed since a run started.
 
-A run stores two hashes of each seed, of its id and of its content, in a hidden file beside `inputs.json`. This takes 16
-bytes a seed. With more than `LIMIT` seeds, the run stores only the number of rows of each file.
+For each seed, a run stores a hash of the id and a hash of the content in a hidden file beside `inputs.json`. This takes
+16 bytes a seed. With more than `LIMIT` seeds, the run stores only the number of rows of each file.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ LIMIT = 100_000
 
 @dataclass(frozen=True)
 class FileRows:
-    """The number of rows of one file, and two hashes of each row (id, content). `hashes` is None when they are not
-    stored.
+    """The number of rows of one file, and for each row a hash of its id and a hash of its content. `hashes` is None
+    when no hashes are stored.
     """
 
     count: int
@@ -38,8 +38,8 @@ class RowHashes:
         self.contents = array("Q")
 
     def add(self, file: str, seed_id: bytes, content: bytes) -> None:
-        """Add one row. `seed_id` is empty when the id is a hash of the row. All rows of a file must be added
-        together.
+        """Add one row. `seed_id` is empty when the id is a hash of the row. All rows of one file must be added before
+        the rows of the next file.
         """
         self.counts[file] = self.counts.get(file, 0) + 1
         if len(self.ids) < LIMIT:

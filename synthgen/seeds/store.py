@@ -96,9 +96,11 @@ class Seeds(Sequence[Seed]):
         return np.argsort(np.frombuffer(self._splits, np.uint8), kind="stable")
 
     def nearest(self, split: str, count: int, distance: Callable[[str], float], *, without: str) -> list[Seed]:
-        """The `count` seeds of a split whose ids have the smallest `distance`, except for the seed `without`.
+        """The `count` seeds of a split whose ids have the smallest `distance`. The seed with the id `without` is left
+        out.
 
-        The ids of the split are read once and stay in memory. Every call computes the distance of all of them."""
+        The ids of the split are read once and stay in memory. Every call computes the distance of each id.
+        """
         if split not in self._ids:
             code = SPLITS.index(split)
             places = np.flatnonzero(np.frombuffer(self._splits, np.uint8) == code).tolist()

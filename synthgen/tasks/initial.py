@@ -75,8 +75,8 @@ class NewTask:
 @dataclass(frozen=True)
 class _Division:
     """How rows are divided into splits. Rows with the same value in the column `group` get the same split. When `group`
-    is None, questions that differ only in names and numbers form a group. `groups` is the number of such groups, and
-    `counts` the number of rows of each split.
+    is None, questions that differ only in names and numbers form a group. `groups` always counts groups of such
+    questions. `counts` is the number of rows of each split.
     """
 
     split: Split
@@ -89,9 +89,9 @@ def init(file: str | Path, *, license: str, out: str | Path | None = None, task:
     """Write a folder with a commented recipe and templates for a CSV, JSONL or Parquet file with one question a row.
 
     `license` is the license of the file's rows: an SPDX id, or a key of data/licenses.yaml. `out` is the folder to
-    write. By default it is in the current folder and has the file's name without its suffix. `task` is the task's name.
-    By default it is the file's name without its suffix. `synthgen run FOLDER/recipe.yaml -o RUN` then works without
-    further edits.
+    write. The default is a folder in the current folder with the name of the file, without the suffix. `task` is the
+    task's name. The default is the name of the file, without the suffix. After `init`, the command `synthgen run
+    FOLDER/recipe.yaml -o RUN` works without further edits.
 
     Raises RecipeError when the file cannot be used or when a file would be overwritten.
     """
@@ -171,7 +171,7 @@ def _divide(rows: list[Row], columns: Columns, file: str) -> _Division:
         miss = abs(test - wanted)
         if 0 < test < len(rows) and (best is None or miss < best[0]):
             best = (miss, seed)
-        if best and best[0] * 4 <= wanted:  # the number of test rows is within a quarter of the wanted number
+        if best and best[0] * 4 <= wanted:  # the number of test rows differs from `wanted` by at most a quarter
             break
     assert best is not None, "one of 200 ways to split two groups puts a group on each side"
     split = Split(test=_TEST, seed=best[1])

@@ -49,7 +49,7 @@ class Identity(TypedDict):
     """The identity of a teacher as stored in a manifest.
 
     `revision` is the exact revision, and `dtype` the number type of the weights. `tokenizer` is a hash of the
-    tokenizer, or "" when there is no tokenizer. `vocab_size` is then 0.
+    tokenizer. Without a tokenizer, `tokenizer` is "" and `vocab_size` is 0.
     """
 
     engine: str
@@ -118,8 +118,8 @@ class Teacher(Protocol):
 
     @property
     def can(self) -> frozenset[str]:
-        """The capabilities of this teacher, among "sample", "classify", "score", "embed" and "open_turn". The last
-        means that it can continue an unfinished message.
+        """The capabilities of this teacher, among "sample", "classify", "score", "embed" and "open_turn". A teacher
+        with "open_turn" can continue an unfinished message.
         """
 
     def sample(self, requests: Sequence[Request], spec: LogitsSpec | None, tick: Tick = ...) -> list[Reply]:

@@ -147,7 +147,7 @@ class SentenceEncoder(nn.Module):
 
 
 def _pooling(config: dict[str, Any], name: str) -> str:
-    """Read the kind of pooling from a config. There are two formats of sentence-transformers, and both are read."""
+    """Read the kind of pooling from a config. The two config formats of sentence-transformers are both read."""
     flags = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max"}
     known = [value for flag, value in flags.items() if config.get(flag)]
     others = [
@@ -176,7 +176,7 @@ def _dense(section: TeacherSection, path: str, config: dict[str, Any]) -> nn.Lin
 def _file(section: TeacherSection, name: str) -> str | None:
     try:
         found = cached_file(section.model, name, revision=section.revision, _raise_exceptions_for_missing_entries=False)
-    except OSError:  # the weights may be in the cache while the hub cannot be reached
+    except OSError:  # the hub cannot be reached, but the weights may be in the cache
         found = None
     return str(found) if found else None
 

@@ -82,8 +82,8 @@ class EncoderModel:
 
     @torch.inference_mode()
     def classify(self, requests: Sequence[Request]) -> list[Reply]:
-        """One reply for each request, with a softmax over the classes that are labels. The score `label_mass` is the
-        probability of these classes together in a softmax over all classes.
+        """One reply for each request. Its probabilities are a softmax over the model's classes that are labels. The
+        score `label_mass` is the total probability of these classes in a softmax over all classes of the model.
 
         All requests must have the same labels. Raises TeacherError when a label is not a class of the model.
         """

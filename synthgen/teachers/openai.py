@@ -100,8 +100,8 @@ class ApiModel:
         return cls(section, options, key, TokenMap.open(section.tokenizer) if section.tokenizer else None)
 
     def call(self, request: Request) -> Call:
-        """The request's body. Its keys always have the same order. The key of the reply in the cache is a hash of
-        endpoint, body and sample index.
+        """The request's body, as JSON whose keys always have the same order. The cache key is a hash of endpoint, body
+        and sample index.
         """
         body = self._body(request)
         most = body.get("max_completion_tokens") or body.get("max_tokens") or 1 << 20
@@ -195,7 +195,9 @@ class ApiModel:
             return Reply(failure=("schema", self.clean(reason)), usage=usage)
 
     def _with_what_was_sent(self, reply: Reply, request: Request, value: dict[str, Any]) -> Reply:
-        """Add to the reply the model that answered, and the sampling parameters and tools that `extra` replaced."""
+        """Add to the reply the name of the model that answered, and the sampling parameters and tools of `extra`, which
+        replaced those of the request.
+        """
         extra, served = self.section.extra, value.get("model")
         changed = {name: extra[key] for key, name in _SAMPLING.items() if key in extra}
         return replace(
@@ -381,8 +383,8 @@ def parsed(body: bytes) -> Any:
     """Parse the JSON of a reply. Raises ValueError.
 
     Python's garbage collector is paused during parsing. A reply with distributions has thousands of objects, and
-    repeated scans for cycles would take longer than creating the objects. Only the keys of JSON objects are cached,
-    because they repeat. Other strings rarely do.
+    repeated scans for cycles would take longer than creating the objects. The parser caches only the strings that are
+    keys of JSON objects, because keys repeat and other strings rarely do.
     """
     searching = gc.isenabled()
     gc.disable()

@@ -1,8 +1,8 @@
 """Answers that must follow a JSON schema or match a regular expression: which tokens are allowed next, and why a text
 does not fit.
 
-The llguidance library computes the allowed tokens. vLLM does this itself. The stored distribution of a row is the
-teacher's own distribution, before tokens are excluded.
+For the 'transformers' teacher, the llguidance library computes the allowed tokens. vLLM computes them itself. The
+stored distribution of a row is the teacher's own distribution, before tokens are excluded.
 """
 
 from __future__ import annotations

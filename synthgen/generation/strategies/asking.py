@@ -7,9 +7,9 @@ variable `question`.
 - `magpie`: the question that the teacher writes at the start of an empty user turn (2024).
 - `personas`: the question that a described person would ask (Persona Hub, 2024).
 - `paraphrase`, `back_translation`: the seed's question in other words. The known answer is still correct.
-- `counterfactual`: the seed's question, and the question with names and pronouns swapped. Each gets an answer.
+- `counterfactual`: the seed's question, and the question with names and pronouns swapped. Both questions get an answer.
 - `extract`: questions about a document. The document is in the prompt of each answer.
-- `conversation`: several turns. The user's later turns are written with a template of their own.
+- `conversation`: a conversation of several turns. A separate template asks for the user's later turns.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _ITEM = re.compile(r"^\s*(?:[-*•]|\(?\d{1,2}[.):]|Q\d*[.:)])\s*")
 
 
 def self_instruct(job: Job) -> Rounds:
-    """Ask for a new question like those of the job's own seed and of other seeds of its split. A copy of one of these
-    questions is a failure.
+    """Ask for a new question like those of the job's own seed and of other seeds of its split. A new question that
+    equals one of these is a failure.
     """
     others = job.others(job.recipe.steps.shown - 1)
     shown = [job.seed, *others]
@@ -46,8 +46,8 @@ def personas(job: Job) -> Rounds:
 
 
 def magpie(job: Job) -> Rounds:
-    """Let the teacher write a question. It gets the system message of the template turn_system and an empty user turn
-    that is not ended, and continues this turn.
+    """Let the teacher write a question. The teacher gets a system message from the template turn_system and the start
+    of a user turn without text, and continues this turn.
     """
     messages: list[Message] = [
         {"role": "system", "content": job.prompt.render("turn_system", job.fields)},

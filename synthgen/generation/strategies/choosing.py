@@ -2,8 +2,8 @@
 
 - `rationalize`: the completion that reaches the reference. After a wrong answer, the question is asked again with the
   reference as a hint.
-- `vote`: a completion with the most frequent answer of several samples. No more samples are asked for when the lead
-  cannot be overtaken.
+- `vote`: a completion with the most frequent answer of several samples. Sampling stops when no other answer can
+  overtake the leading one.
 - `best_of_n`: the best of several completions, according to a judge or another reward.
 - `preference`: the best and the worst of several completions, as two rows of one group, `chosen` and `rejected`.
 - `consensus`: a completion with the answer that most of the recipe's teachers give.
@@ -36,7 +36,7 @@ _YES_NO = ("yes", "no")
 
 def rationalize(job: Job) -> Rounds:
     """STaR (2022): after a wrong answer, ask again with the reference as a hint. The row's prompt does not contain the
-    hint. When the completion with the hint does not reach the reference either, this is a failure.
+    hint. The job fails when the completion with the hint does not reach the reference either.
     """
     known = job.seed.reference
     first = job.answer()
@@ -88,8 +88,8 @@ def consensus(job: Job) -> Rounds:
 
 
 def disagreement(job: Job) -> Rounds:
-    """Ask every teacher, and make a row for each unless all give the same answer. The score `agreement` is the share of
-    teachers that give the most frequent answer.
+    """Ask every teacher. Make a row of each reply, or no row when all teachers give the same answer. The score
+    `agreement` is the share of teachers that give the most frequent answer.
     """
     queries = [job.answer(teacher=name) for name in job.setting.versions]
     replies = yield queries
@@ -149,8 +149,8 @@ def _two_best(job: Job, asked: Sequence[Asked]) -> tuple[tuple[str, int], tuple[
 
 
 def _party(answer: str | None) -> str:
-    """A key that equivalent answers have in common. Numbers are equivalent when their values are equal, other answers
-    when their words are.
+    """A key that is the same for equivalent answers: for numbers with equal values, and for other answers with equal
+    words.
     """
     if not answer:
         return ""
@@ -160,7 +160,7 @@ def _party(answer: str | None) -> str:
 
 def _elected(job: Job, asked: Sequence[Asked]) -> list[Outcome]:
     """The row of the first completion with the most frequent answer. Its score `agreement` is the share of all samples
-    that have this answer. A failure when no answer is the most frequent one.
+    that have this answer. Returns failures instead when no single answer is the most frequent one.
     """
     (winner, lead), (_, second) = _two_best(job, asked)
     if not lead:

@@ -1,7 +1,7 @@
 """Strategies of one round.
 
-- `answer`: the teacher's completion, unchanged. The strategy `rationale` also uses this function. Its completions are
-  split into rationale and answer.
+- `answer`: the teacher's completion, unchanged. The strategy `rationale` uses the same function, but its completions
+  are split into rationale and answer.
 - `classify`: the probabilities of the recipe's labels. The most probable label is the answer.
 - `embed`: only the text, for a student that embeds sentences. The teacher embeds the text during training.
 - `score`: the teacher's distributions over the tokens of completions that are in the seeds.
@@ -34,7 +34,7 @@ def classify(job: Job) -> Rounds:
 
 
 def embed(job: Job) -> Rounds:
-    """Keep the text if it fits into the model's context."""
+    """Make a row of the seed's text if the text fits into the embedding model's context."""
     query = job.embed(job.student(), job.teacher)
     [reply] = yield [query]
     return [_outcome(job, query, reply)]

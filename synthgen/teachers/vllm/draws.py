@@ -2,10 +2,10 @@
 
 vLLM returns only the k most probable tokens, so the draws of a `sampled` target are taken inside vLLM. A logits
 processor sees the logits of each row before temperature and top-p are applied, draws from them, and leaves them
-unchanged. It sends the draws over a local socket, one message for each step. A worker has no other way to return data
-that works for every copy of a data-parallel model. The draws of each position are sent with the largest log-probability
-at this position. vLLM also returns this number with the reply. Draws are accepted for a position only when the two
-numbers agree. Random numbers depend only on the request's id, as in the 'transformers' teacher.
+unchanged. It sends the draws over a local socket, one message for each step. No other way to return data from a worker
+works for every copy of a data-parallel model. The draws of each position are sent with the largest log-probability at
+this position. vLLM also returns this number with the reply. Draws are accepted for a position only when the two numbers
+agree. Random numbers depend only on the request's id, as in the 'transformers' teacher.
 
 vLLM's workers import this module by its name. vLLM has two model runners, and each has its own interface for logits
 processors.
@@ -37,8 +37,8 @@ try:
 except ImportError:  # this vLLM is older than the second model runner
     SlotLogitsProcessor = object
 
-# The key of the draws in SamplingParams.extra_args. The value is a dictionary with key, seed, count, temperature and
-# to.
+# The key of the draws in SamplingParams.extra_args. The value is a dictionary with the keys `key`, `seed`, `count`,
+# `temperature` and `to`.
 ARGUMENT = "synthgen_draws"
 _RANDOM_STEPS = 32  # same value as in the 'transformers' teacher, so that a request gets the same random numbers
 _SAME = 1e-3  # the largest difference of two log-probabilities that agree, in nats
@@ -120,7 +120,7 @@ class BatchDraws(LogitsProcessor):
     """The logits processor for vLLM's first model runner. It knows which request is in which row of the batch."""
 
     def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None:
-        # request and its generated tokens, which vLLM keeps up to date
+        # for each row of the batch: the request, and the list of its generated tokens, which vLLM updates
         self.rows: dict[int, tuple[_Row, list[int]]] = {}
         self.rank: int | None = None
         self.sender: _Sender | None = None
@@ -143,8 +143,8 @@ class BatchDraws(LogitsProcessor):
         """Draw tokens for every request. The logits are returned unchanged."""
         if self.rows:
             self.sender = self.sender or _Sender()
-            # This includes requests whose prompt is only partly processed. Position 0 of such a request is drawn again
-            # when its prompt is complete.
+            # Draws are also made for requests whose prompt is only partly processed. When the prompt of such a request
+            # is complete, position 0 is drawn again.
             draw(self.sender, logits, [(b, row, len(output)) for b, (row, output) in sorted(self.rows.items())])
         return logits
 

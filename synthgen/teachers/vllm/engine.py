@@ -1,8 +1,8 @@
 """Runs vLLM's engine, keeps it busy, and restarts it when it dies.
 
-The engine is called from an event loop in a thread of its own, so plain functions and other event loops can use it. At
-most 10% more requests are in flight than the engine generates at a time. A waiting request is sent as soon as another
-one is answered.
+A separate thread has an event loop that calls the engine, so plain functions and other event loops can use the engine.
+At most 10% more requests are in flight than the engine generates at a time. A waiting request is sent as soon as
+another one is answered.
 
 When the engine dies, every request in flight is a suspect. A new engine is started, and the suspects are retried in
 halves until the request that kills the engine runs alone. That request fails with `Poison`, and the other suspects get
@@ -262,8 +262,8 @@ def largest(flat: Any) -> Floats:
 
 
 def _prompt(tokens: list[int]) -> Any:
-    """Token ids in a form that this vLLM accepts. Versions that have `tokens_input` do not process its result in
-    another thread, which saves time.
+    """Token ids in a form that this vLLM accepts. If vLLM has `tokens_input`, its result is used, because vLLM does not
+    process this result again in another thread. This saves time.
     """
     try:
         from vllm.inputs import tokens_input

@@ -237,8 +237,8 @@ class VllmModel:
         return Reply(request.labels[best], prompt, list(labels[best]), "stop", None, probs.tolist())
 
     async def _next(self, prompt: list[int], before: tuple[int, ...], ids: list[int]) -> dict[tuple[int, ...], float]:
-        """The log-probability of each of `ids` after the prompt and the tokens `before`. The keys are the tokens
-        `before` and the id.
+        """The log-probability of each of `ids` after the prompt and the tokens `before`. Each is stored under the key
+        (*before, id).
         """
         params = SamplingParams(
             temperature=0.0,

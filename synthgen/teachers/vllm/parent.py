@@ -23,8 +23,8 @@ _hooked = False
 
 @contextmanager
 def children_follow(config: Any) -> Iterator[None]:
-    """A context in which every started process ends when this process ends, if it is forked or receives `config`, a
-    VllmConfig.
+    """A context for starting processes that must end when this process ends. It acts on forked processes, and on
+    spawned processes that receive `config`, a VllmConfig.
     """
     global _hooked
     if not _hooked:
@@ -39,7 +39,7 @@ def children_follow(config: Any) -> Iterator[None]:
 
 
 class _Watching(dict[str, Any]):
-    """A dictionary. A process that unpickles it begins to watch its parent."""
+    """A dictionary that makes a process watch its parent: the process begins when it unpickles the dictionary."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickled, (dict(self),)
@@ -54,7 +54,7 @@ def _begin() -> None:
     """Begin to watch the parent, if the environment names it and this process does not watch it yet."""
     parent = int(os.environ.get(_NAME, "0"))
     if parent and parent != os.getpid():
-        del os.environ[_NAME]  # the engine's workers need not watch it, because vLLM ends them with the engine
+        del os.environ[_NAME]  # the engine's workers need no watch, because vLLM ends them with the engine
         threading.Thread(target=_watch, args=(parent,), name="synthgen-parent", daemon=True).start()
 
 

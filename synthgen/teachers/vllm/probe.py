@@ -72,7 +72,9 @@ def require(feature: str) -> None:
 
 
 def known(values: dict[str, Any], kind: type) -> dict[str, Any]:
-    """The items of `values` whose names `kind` accepts. Use this only for options that do not change rows."""
+    """The items of `values` whose names are fields or parameters of `kind`. Use this only for options that do not
+    change rows.
+    """
     return {name: value for name, value in values.items() if name in _fields(kind)}
 
 
