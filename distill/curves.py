@@ -63,7 +63,7 @@ def curve(
 
 
 def _curve(last: Evaluation, points: list[Point]) -> Curve:
-    """Build the curve from its points. It plots the first measure of `last.plotted` that any point has."""
+    """Build the curve from its points. The plotted measure is the first of `last.plotted` that any point has."""
     there = {name for point in points for row in point.table.values() for name in row}
     measures = {name: measure for name, measure in last.measures.items() if name in there}
     plotted = next((name for name in last.plotted if name in there), next(iter(measures), ""))

@@ -55,8 +55,8 @@ class TopK:
 
     `ids_NK` are the ids, and `logp_NK` their log-probabilities at temperature 1. `log_tail_N` and `log_z_N` are at the
     temperature T of the loss. `log_tail_N` is the log of the residual mass, −inf when there is none, and `log_z_N` =
-    logsumexp(log p / T). `largest` is the largest of `ids_NK`. When it is None, it is computed for every chunk of
-    tokens, and each time the host waits for the GPU.
+    logsumexp(log p / T). `largest` is the largest id in `ids_NK`. If `largest` is None, it is computed for each chunk
+    of tokens, which makes the host wait for the GPU.
     """
 
     ids_NK: Tensor
@@ -112,9 +112,9 @@ def divergence(
 ) -> Tensor:
     """Compute the divergence `name` between student logits `z_NV` and `target`, times temperature²: (N,) float32.
 
-    `beta` in [0, 1] is the weight of jsd. `alpha` in [0, 1) is the skew. Ids from `vocabulary` on are padding of the
-    embedding matrix, and are cut off in student and teacher, so that they have no mass. Raises ValueError when `TABLE`
-    has no such divergence for this target, or when dense targets have another width than the logits.
+    `beta` in [0, 1] is the weight of jsd. `alpha` in [0, 1) is the skew. Ids at or above `vocabulary` are padding of
+    the embedding matrix. They are cut off in student and teacher, so that they have no mass. Raises ValueError when
+    `TABLE` has no such divergence for this target, or when dense targets have another width than the logits.
     """
     reason = refusal(name, KINDS[type(target)])
     if reason:
@@ -282,7 +282,7 @@ def _with_bucket(
     largest = target.largest
     if largest is None:
         largest = int(ids.max()) if ids.numel() else 0
-    if largest >= width:  # ids that only the teacher has: their probability is 0 in both distributions
+    if largest >= width:  # both distributions give probability 0 to ids that only the teacher has
         scaled_NV = functional.pad(scaled_NV, (0, largest + 1 - width), value=-torch.inf)
         logp = logp.masked_fill(ids >= width, -torch.inf)
     logp = torch.cat([logp, target.log_tail_N.to(logp.dtype)[:, None]], -1)
@@ -337,8 +337,8 @@ class _SparseCrossEntropy(torch.autograd.Function):
     """Compute −Σ w log softmax(z)[ids] for each of P pairs of ids and weights (N, U). The result is (N, P).
 
     The backward pass allocates only one (N, V) tensor, the gradient. The forward pass keeps no (N, V) tensor except the
-    logits. The pairs are added one after the other. Within a pair, at most one entry of an id has a weight above 0, so
-    the order of the sum is fixed.
+    logits. The pairs are added one after the other, and each id has at most one nonzero weight in a pair. The order of
+    the additions is therefore fixed.
     """
 
     @staticmethod

@@ -40,7 +40,7 @@ def trained() -> Output:
     files = (
         r"(training|evaluation|curve)\.json",
         rf"export-({'|'.join(MODEL_FORMATS)})\.json",
-        # marks the weights in the same folder as complete, so it must be deleted before them
+        # this file marks the weights in its folder as complete, so it must be deleted before the weights
         r"(baseline/)?metrics\.jsonl",
         _CHECKPOINT,
         r"README\.md",

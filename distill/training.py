@@ -80,13 +80,13 @@ def train(
     if is_dataset(Path(run)):
         _adopt(Path(run), job)
     manifest = corpus.verify(job.source)
-    # A dataset may be a folder inside a run. The run's audit then applies to its rows too.
+    # A dataset may be a folder inside a run. The run's audit then applies to the dataset's rows too.
     near = (job.source.parent, Path(run), *Path(run).resolve().parents[:2])
     overridden = check_audit(next((f for f in near if (f / "audit").is_dir()), job.source.parent), override_audit)
     inputs = made_from(section, manifest)
     if durable.writes():
         if fresh:
-            # does not delete a dataset's corpus and the teacher's stored hidden states
+            # keeps the corpus that was made from a dataset, and the teacher's stored hidden states
             outputs.discard(job.folder, trained())
         outputs.sweep(job.folder, trained())
         corpus.claim(job.folder, dict(inputs), "train")
@@ -152,7 +152,8 @@ def _check_processes(section: TrainSection) -> None:
 
 
 def check_audit(run: Path, override: bool) -> bool:
-    """Return True when the run's audit does not pass and is overridden. False when it passes, or there is no audit.
+    """Return True when the run's audit does not pass and is overridden. Returns False when the audit passes or does not
+    exist.
 
     Raises GateDenied when the audit does not pass and `override` is false.
     """

@@ -30,7 +30,8 @@ Prompt = Callable[[HeldOut], Sequence[Message]]
 
 @dataclass(frozen=True)
 class Distances:
-    """Arrays by the name of the model, with one entry for each of R rows. An entry is a sum over the row's tokens.
+    """Each field maps the name of a model to an array with one entry for each of R rows. An entry is a sum over the
+    row's tokens.
 
     `kl` is KL(teacher ‖ model) in nats. `agreement` is the number of tokens at which teacher and model have the same
     most likely token. `nll` is −log q of the row's tokens, where q is the model's distribution. `from_targets` is the
@@ -66,9 +67,10 @@ def distances(
 ) -> Distances:
     """Compare `models` with `teacher` on each row.
 
-    The teacher reads the row's `prompt_token_ids`. The students read the prompt that `prompt` returns for
-    the row. The model "teacher, student's prompt" is the teacher when it reads the student's prompt. `taught` holds the
-    stored targets of these rows. If `taught` is given, the models are also compared with these targets.
+    The teacher reads the row's `prompt_token_ids`. The students read the prompt that `prompt` returns for the row. The
+    teacher is also compared with itself reading the student's prompt, under the name "teacher, student's prompt".
+    `taught` holds the stored targets of these rows. If `taught` is given, the models are also compared with these
+    targets.
     """
     others = {AS_STUDENT: teacher.weights.model, **models}
     sums = {name: np.zeros((4, len(rows))) for name in ("teacher", "unigram", *others)}

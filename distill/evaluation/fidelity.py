@@ -162,7 +162,7 @@ def _models(job: Job) -> dict[str, Writer]:
 
 
 def _prompt(rationale: RationaleSection | None) -> Prompt:
-    """Return a function that takes a row and returns the prompt under which the student writes the whole completion.
+    """Return a function that takes a row and returns the prompt to which the student writes the whole completion.
 
     In mode `step_by_step`, this prompt asks for the rationale.
     """

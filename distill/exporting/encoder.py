@@ -42,8 +42,8 @@ def write_onnx(job: Job) -> Export:
 
 
 def write_gguf(job: Job) -> Export:
-    """Write two files, in float16 and q8_0. For the comparison, they run in llama.cpp if it is installed, otherwise in
-    torch.
+    """Write two files, in float16 and q8_0. For the comparison, the files run in llama.cpp if it is installed,
+    otherwise in torch.
     """
     from distill.exporting.bert import check, dequantized, write_bert
 

@@ -107,7 +107,7 @@ def _write(writer: gguf.GGUFWriter, path: Path) -> None:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
-    except OSError as error:  # numpy's error has the number of unwritten bytes, but no errno
+    except OSError as error:  # an OSError from numpy states the number of unwritten bytes, but has no errno
         raise OSError(error.errno or errno.ENOSPC, error.strerror or str(error), str(path)) from None
     finally:
         writer.close()

@@ -45,13 +45,13 @@ def quantize(model: Any, rows: Sequence[Sequence[int]]) -> dict[str, Int8]:
     """Quantize every linear layer and embedding whose width is a multiple of `BLOCK`. Returns the quantized weights by
     module name.
 
-    `rows` are lists of token ids. The model reads them, and GPTQ weights rounding errors by the inputs of each layer.
-    Without rows, each value is rounded to the nearest multiple of its scale. Embeddings that are tied to the output
-    layer get the quantized weight of the output layer.
+    `rows` are lists of token ids. The model reads these rows, and GPTQ weights the rounding errors of a layer by the
+    inputs that the layer then gets. Without rows, each value is rounded to the nearest multiple of its scale.
+    Embeddings that are tied to the output layer get the quantized weight of the output layer.
     """
     hessians = _hessians(model, rows)
     found: dict[str, Int8] = {}
-    tables: dict[int, Int8] = {}  # by the address of the weight, because modules may share a weight
+    tables: dict[int, Int8] = {}  # keyed by the address of the weight, because modules may share a weight
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear | torch.nn.Embedding)]
     for name, module in sorted(layers, key=lambda layer: isinstance(layer[1], torch.nn.Embedding)):
         if module.weight.shape[1] % BLOCK == 0:

@@ -129,9 +129,9 @@ def _carried(folder: Path) -> list[Path]:
 
 
 def _there(target: Path, inputs: dict[str, Any], fresh: bool) -> Export | None:
-    """The export in `target`, if it was made from the same inputs; None when `target` is empty or is replaced.
+    """Return the export in `target`, or None when `target` is empty or `fresh` is true.
 
-    Raises RunChanged when `target` holds other files.
+    Raises RunChanged when `target` holds other files, or, unless `fresh` is true, an export of other inputs.
     """
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return None

@@ -180,7 +180,7 @@ def to_int8(graph: ir.Model, model: Any, weights: Mapping[str, Int8]) -> int:
     """Replace float32 weights by the quantized `weights`, in place. Returns the number of changed operators.
 
     Activations keep 16 bits. MatMulNBits with accuracy level 4 rounds its input to eight bits. Each input is therefore
-    split into a rounded part and the remainder. Both parts are rows of a single product, so the weights are read only
+    split into a rounded part and the remainder. One matrix product multiplies both parts, so the weights are read only
     once.
     """
     by_bytes: dict[str, str] = {}

@@ -118,7 +118,7 @@ class _OnnxRuntime:
 
 
 class _LlamaCpp:
-    """llama.cpp through llama-cpp-python. With `logits_all` it returns the logits of every token."""
+    """llama.cpp through llama-cpp-python. The option `logits_all` makes it return the logits of every token."""
 
     def __init__(self, path: Path) -> None:
         import llama_cpp

@@ -129,8 +129,8 @@ def token_counts(folder: Path, split: str, size: int) -> npt.NDArray[np.int64]:
 
 
 def in_share(places: npt.NDArray[np.uint64], share: float) -> npt.NDArray[np.bool_]:
-    """A mask of the rows whose seeds are in the first `share` of all seeds, ordered by hash. The seeds of a smaller
-    share are a subset of those of a larger share.
+    """Return a mask of the rows whose seed has a hash in the first `share` of the range of hashes. The seeds of a
+    smaller share are a subset of those of a larger share.
     """
     return np.asarray(places.astype(np.float64) / 2.0**64 < share)
 

@@ -157,7 +157,7 @@ def _from_file(
     for batch in corpus.scan(path, [ID, _ALIGN]):
         about.ids.extend(batch[ID].to_pylist())
         about.aligns.extend(batch[_ALIGN].to_pylist())
-    place = {record_id: row for row, record_id in enumerate(about.ids)}  # if an id occurs twice, its last row
+    place = {record_id: row for row, record_id in enumerate(about.ids)}  # of equal ids, the last one counts
     chosen = {place[record_id]: record_id for record_id in wanted if record_id in place}
     if not chosen:
         return

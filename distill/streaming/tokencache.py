@@ -57,7 +57,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Row:
-    """The columns of one record that a reader requested. The other columns are empty."""
+    """The columns of one record. A column that the reader did not request is empty."""
 
     id: str
     kept: bool
@@ -97,7 +97,7 @@ class Reader:
 
     @property
     def completes(self) -> bool:
-        """Whether a row needs a completion."""
+        """Whether the reader needs rows that have a completion."""
         return TOKENS in self.columns
 
 
@@ -106,7 +106,7 @@ def from_messages(
     identity: str,
     shape: Shape | None = None,
 ) -> Reader:
-    """The reader for a student that reads and writes text. `render` returns the ids of each prompt.
+    """Return the reader for a student that reads and writes text. `render` returns the ids of each prompt.
 
     `identity` must identify both `render` and `shape`.
     """
@@ -121,7 +121,7 @@ def from_messages(
 
 
 def reader_of(tokens: Tokens, shape: Shape | None = None, identity: object = None) -> Reader:
-    """The reader for a student that writes text in these tokens.
+    """Return the reader for a student whose tokenizer is `tokens`.
 
     `identity` is a JSON value with everything that `shape` was made from. Different shapes need different identities.
     """
@@ -142,7 +142,7 @@ def rendering(tokenizer: PreTrainedTokenizerBase) -> Callable[[Sequence[Sequence
 
 @dataclass(frozen=True)
 class Stored:
-    """A row that was read from a segment, and its further values."""
+    """A row that was read from a segment, with the numbers that `Reader.values` returned for it."""
 
     example: Example
     values: Floats
@@ -185,7 +185,9 @@ def _row(values: dict[str, object], kept: bool) -> Row:
 
 
 def _shaped(entry: np.void, row: Row, example: Example, reader: Reader) -> tuple[Example, ...]:
-    """Apply the reader's shape to a row. Returns the example and its `also`. Fills the fields of `entry`."""
+    """Apply the reader's shape to a row. Returns the changed example, followed by the examples in its `also`. Fills the
+    fields of `entry`.
+    """
     completion = len(example.completion)
     entry["prompt"], entry["completion"], entry["asked"] = len(example.prompt), completion, len(example.teacher_prompt)
     shaped: Example | None = example
@@ -212,7 +214,7 @@ def pack(pieces: Sequence[Example], values: Floats) -> bytes:
     """Encode a row as bytes: int32 counts, then the ids of the pieces, then `values`, then text.
 
     The first piece is the row, and the others are its `also`. Raises ValueError when pieces differ in id or
-    `teacher_prompt`, when a piece has `parts`, or when a further piece has an `also`.
+    `teacher_prompt`, when a piece has `parts`, or when a piece after the first has an `also`.
     """
     first = pieces[0]
     if any((piece.id, tuple(piece.teacher_prompt)) != (first.id, tuple(first.teacher_prompt)) for piece in pieces):
@@ -230,8 +232,8 @@ def pack(pieces: Sequence[Example], values: Floats) -> bytes:
 
 
 def unpack(blob: bytes, target: logits.Target | None = None) -> Stored:
-    """Decode a row; the inverse of `pack`. `target` is the row's distribution. Each piece gets as many of the first
-    positions as `pack` recorded for it.
+    """Decode a row; the inverse of `pack`. `target` is the row's distribution. Each piece gets its first n positions,
+    where n is the number that `pack` recorded for the piece.
     """
     numbers = np.frombuffer(blob, "<i4", len(blob) // 4)
     count, asked, width, name = numbers[:4].tolist()

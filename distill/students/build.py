@@ -96,7 +96,7 @@ def with_adapter(model: nn.Module, lora: Lora, seed: int) -> StudentModel:
 
 
 def layer_map(layers: Sequence[int] | int, depth: int) -> list[int]:
-    """Return the teacher layer of each student layer.
+    """Return, for each student layer, the teacher layer that it is copied from.
 
     An integer `layers` keeps that many layers, spread evenly from the first to the last. Raises RecipeError when the
     teacher, which has `depth` layers, does not have these layers.

@@ -66,7 +66,7 @@ class Lesson:
 
     @property
     def texts(self) -> Sequence[Example]:
-        """The training rows, without the distributions if they are read from a stream."""
+        """The training rows. Rows that come from a stream have no distributions here."""
         return self.data.without_targets() if isinstance(self.data, Stream) else self.data.examples
 
     def tokens(self, section: TrainSection) -> int:

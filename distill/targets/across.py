@@ -5,14 +5,14 @@ each tokenization, both tokens have the same bytes and follow the same text. The
 student ids with the same bytes. The probabilities of kept ids without such a student id are added to the residual mass.
 The result is an ordinary `TopK`. The divergence is exact on the shared ids, and all other ids are one outcome.
 
-In all other parts, the two tokenizations differ. By the chain rule, each model has one distribution for the part: that
-of the part's last token, times the probabilities of the tokens before. The loss of such a part is ULD
-(arXiv 2402.12030), Σ_i |sort(p)_i − sort(q)_i|, where the shorter list is padded with zeros. Here p has the teacher's
-kept probabilities and even shares of its residual mass, and q is the student's distribution. At the positions of such a
-part, the `TopK` target is a single outcome with all the mass, so every divergence from it is zero.
+In all other parts, the two tokenizations differ. By the chain rule, each model has one distribution for the part: the
+distribution of the part's last token, multiplied by the probabilities of the part's earlier tokens. The loss of such a
+part is ULD (arXiv 2402.12030), Σ_i |sort(p)_i − sort(q)_i|, where the shorter list is padded with zeros. Here p has the
+teacher's kept probabilities and even shares of its residual mass, and q is the student's distribution. At the positions
+of such a part, the `TopK` target is a single outcome with all the mass, so every divergence from it is zero.
 
-Two kinds of input are refused. At a temperature other than 1, the chain rule does not hold for the stored
-probabilities. For draws, the sorted frequencies are not the sorted probabilities.
+Logits at a temperature other than 1 are refused, because the chain rule does not hold for their probabilities. Draws
+are refused, because their sorted frequencies are not the sorted probabilities.
 """
 
 from __future__ import annotations
@@ -169,8 +169,8 @@ class Translation:
         return logits.TopK(out_ids, out_logp, tail, np.zeros(count, np.float32)), differently
 
     def _logprob(self, target: logits.TopK, real_Tk: Ints, place: int, token: int) -> float:
-        """The teacher's log-probability of a token of its text, at the token's position. If the token was not kept, it
-        gets an even share of the residual mass.
+        """The teacher's log-probability of `token`, which its text has at position `place`. If the top-k does not have
+        the token, the token gets an even share of the residual mass.
         """
         hit = np.flatnonzero((target.ids[place] == token) & real_Tk[place])
         if len(hit):
@@ -338,7 +338,7 @@ def facts(data: TrainingSet, section: Across) -> training.Across:
     assert data.meta is not None
     tokens = sum(len(e.completion) for e in data.examples)
     differently = sum(part.end - part.begin for e in data.examples for part in e.parts)
-    # At these positions the target is a single outcome with all the mass, so the divergence is zero.
+    # At positions with log_tail 0, the target is a single outcome with all the mass, so the divergence is zero.
     silent = sum(int((e.target.log_tail == 0).sum()) for e in data.examples if isinstance(e.target, logits.TopK))
     return training.Across(
         teacher=data.meta["teacher"].rpartition("@")[0],

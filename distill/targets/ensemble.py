@@ -10,15 +10,15 @@ and the weights w sum to 1:
     pool  Π_k p_k^w_k / Z                the log-opinion pool, which is the same as averaging the logits
 
 Top-k: the result keeps the union of the teachers' kept ids. An id that teacher k did not keep gets an even share of the
-teacher's residual mass ρ_k. The share is ρ_k / (V − number of ids that k kept). A probability of zero would be wrong in
-the mean, and would make the pool zero. The bucket of all ids outside the union is treated in the same way. The result
-is exact if every teacher kept the whole vocabulary. Otherwise the distribution of each teacher has an error of at most
-ρ_k in total variation. The error of the mean is therefore at most Σ w_k ρ_k. In the pool, the ratio of the
+teacher's residual mass ρ_k. The share is ρ_k / (V − number of ids that k kept). If the id got probability zero instead,
+the mean would be wrong and the pool would be zero. The bucket of all ids outside the union is treated in the same way.
+The result is exact if every teacher kept the whole vocabulary. Otherwise the distribution of each teacher has an error
+of at most ρ_k in total variation. The error of the mean is therefore at most Σ w_k ρ_k. In the pool, the ratio of the
 probabilities of two ids is exact if all teachers kept both ids.
 
 The stored normalizer gives log-probabilities at the temperature of the loss. Merging at this temperature therefore
-needs no further approximation. The mean is the mean of the tempered distributions, because the tempered mean cannot be
-computed from a top-k. For the pool, tempering before or after merging gives the same result.
+needs no further approximation. For the mean, the distributions are tempered before they are averaged, because the
+opposite order cannot be computed from a top-k. For the pool, tempering before or after merging gives the same result.
 
 Sampled: the weighted draws of all teachers are an unbiased estimate of the mean. The recipe refuses a pool of draws: a
 pool is not linear in the probabilities, and one frequency of zero would make its value zero.
@@ -137,9 +137,9 @@ def _named(names: Sequence[str], values: Array) -> dict[str, float]:
 def sources(recipe: Recipe, folder: Path, read: Read) -> tuple[tuple[str, ...], Merge | None]:
     """Return (names of the teachers whose stored distributions are used, how they are merged).
 
-    An empty tuple of names means that the corpus has distributions of a single teacher, which are used. `read` opens
-    rows of the corpus in `folder`. `read` is called only when the validation rows decide the weights. Raises UserError
-    when there are no validation rows.
+    An empty tuple of names means that the corpus has distributions of only one teacher, and that these are used. `read`
+    opens rows of the corpus in `folder`. `read` is called only when the validation rows decide the weights. Raises
+    UserError when there are no validation rows.
     """
     train, kept = recipe.train, recipe.logits
     assert train is not None
@@ -158,7 +158,9 @@ def planned(
     read: Read,
     train: TrainSection,
 ) -> Merge:
-    """The `Merge` of a recipe. `names` are the teachers with stored distributions. The section can name fewer."""
+    """The `Merge` of a recipe. `names` are the teachers with stored distributions. The recipe may name only some of
+    them.
+    """
     names = tuple(section.names or names)
     given = section.weights
     if given is not None:
@@ -175,9 +177,9 @@ def planned(
 def merged(targets: Sequence[logits.TopK], metas: Metas, weights: Sequence[float], how: str) -> logits.TopK:
     """Merge top-k targets by mean or pool, at the temperature of the loss, over the union of their ids.
 
-    Ids are in descending order of probability. Every position has Σ k slots. Slots that the union does not fill hold
-    the vocabulary size as id, and no mass. Log-probabilities are stored times T, and log_z is 0, so the loss's log p /
-    T − log_z is exact.
+    Ids are in descending order of probability. The number of slots of a position is the sum of the teachers' k. Slots
+    that the union does not fill hold the vocabulary size as id, and no mass. Log-probabilities are stored times T, and
+    log_z is 0, so the loss's log p / T − log_z is exact.
     """
     ids_TU, logp_KTU = aligned(targets, metas)
     merged_TU = _combine(logp_KTU, weights, how)
@@ -281,8 +283,8 @@ def agreement(logp_KTU: Array) -> tuple[float, ...]:
 
     The agreement of two teachers is the mass that their distributions have in common (1 − total variation), as a mean
     over the row's tokens. A teacher's weight is proportional to the sum of its agreements with the others. This is the
-    relative agreement degree of Hsu and Chen 1996 (Fuzzy Sets and Systems 79), applied to distributions. Each of two
-    teachers always gets the weight ½.
+    relative agreement degree of Hsu and Chen 1996 (Fuzzy Sets and Systems 79), applied to distributions. If there are
+    only two teachers, each gets the weight ½.
     """
     p = np.exp(logp_KTU)
     common = np.array([[np.minimum(a, b).sum(-1).mean() for b in p] for a in p])
@@ -303,8 +305,8 @@ def by_validation(
 
     The distribution is taken at temperature 1. The log-likelihood is concave in the weights, both for the mean (optimal
     prediction pools, Geweke and Amisano 2011) and for the pool (Heskes 1998). Every local maximum is therefore a global
-    maximum. Each row was written by one of the teachers, which has an advantage on its own text. Without kept rows, all
-    validation rows are used. Raises UserError when there are no validation rows.
+    maximum. Each row was written by one of the teachers, and this teacher has an advantage on the row. Without kept
+    rows, all validation rows are used. Raises UserError when there are no validation rows.
     """
     try:  # this `merge` is used only for the metadata; the targets of all teachers are read below
         choice = Choice(most, "validation", teachers=tuple(names), merge=lambda targets, metas: (targets[0], metas[0]))

@@ -254,7 +254,7 @@ def _parts(texts: Sequence[Text], numbers: int) -> Iterator[Sequence[Text]]:
     """Cut `texts` into parts of at most `_PART` texts and `_PART_NUMBERS` numbers. Each completion token counts as
     `numbers` numbers.
 
-    A single text may exceed the limit.
+    A text with more than `_PART_NUMBERS` numbers is a part of its own.
     """
     begin = held = 0
     for n, (_, completion) in enumerate(texts):

@@ -35,10 +35,10 @@ def see(
 ) -> tuple[list[Tensor], list[list[Tensor]]]:
     """Return (inputs of the output layer, outputs of layers), both as lists with one entry for each row.
 
-    The inputs of the output layer are those of the n completion tokens. When `head` is None, they are logits instead.
-    The outputs of layers are the hidden states (n, D) after each layer of `depths`, at the positions that predict
-    completion tokens. With `attention`, the outputs are for all positions of the sequence that predict a token, and the
-    list also has the queries, keys and values of the layer `attention`.
+    The inputs of the output layer are those of the n completion tokens. When `head` is None, the first list has logits
+    instead. The outputs of layers are the hidden states (n, D) after each layer of `depths`, at the positions that
+    predict completion tokens. With `attention`, the outputs are for all positions of the sequence that predict a token,
+    and each row also has the queries, keys and values of the layer `attention`.
     """
     layers = layers_of(model)
     modules, widths = [layers[i] for i in depths], [model.config.get_text_config().hidden_size] * len(depths)

@@ -93,7 +93,7 @@ class OnPolicy(LiveTeacher):
     def begin(self, step: int, rows: list[Text]) -> list[Text]:
         """Return the step's rows, or rows with completions that the student wrote for their prompts.
 
-        Written rows are used for `online.reuse` steps.
+        Rows that the student wrote are used for `online.reuse` steps.
         """
         if step % self.online.reuse == 0:
             coin = np.random.Generator(np.random.Philox(key=int(key(self.section.seed, step), 16))).random()
@@ -145,9 +145,9 @@ class OnPolicy(LiveTeacher):
 class Mutual(LiveTeacher):
     """A loss with which student and teacher learn from each other and from the corpus.
 
-    The student's loss is that of `LiveTeacher`. The teacher's loss is the same with student and teacher exchanged, and
-    with `teacher_kd_weight`. The gradient of one loss does not reach the other model. The gradients of both models are
-    clipped together.
+    The student's loss is that of `LiveTeacher`. The teacher's loss is the same loss with student and teacher exchanged,
+    and with `teacher_kd_weight` in place of `kd_weight`. The gradient of one loss does not reach the other model. The
+    gradients of both models are clipped together.
     """
 
     def __init__(self, model: PreTrainedModel, teacher: LanguageModel, section: TrainSection) -> None:

@@ -2,9 +2,9 @@
 
 - `then_answer`: the student learns the completion as the teacher wrote it, with the rationale first. This is the
   default.
-- `step_by_step` (arXiv 2305.02301): there are two tasks. After the prompt, the student writes the answer alone. After
-  the prompt with `rationale.explain` before its last user message, the student writes the rationale. Each loss is a
-  mean over its own tokens, and the total loss is their weighted sum.
+- `step_by_step` (arXiv 2305.02301): there are two tasks. In the first, the student reads the prompt and writes the
+  answer alone. In the second, the student reads the prompt with `rationale.explain` before the last user message, and
+  writes the rationale. Each loss is a mean over its own tokens, and the total loss is their weighted sum.
 - `dropped`: the student learns the answer alone. This is a control that shows the effect of the rationales.
 
 The teacher's stored distributions are not valid for an answer without its rationale. Answers are therefore learned by

@@ -87,7 +87,9 @@ TRAINING = {**TRAINED, **OTHERS}
 
 @pytest.fixture(scope="module")
 def folder():
-    """A folder in memory, or on disk if the system has no such folder. SIGKILL leaves the same files in both."""
+    """A folder in memory, or on disk if the system has no such folder. SIGKILL leaves the same files in memory as on
+    disk.
+    """
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
         yield Path(name)
@@ -136,7 +138,7 @@ def with_reasons(path: Path) -> None:
     path.write_text("".join(json.dumps({**row, "completion": f"as {row['id']} # 7"}) + "\n" for row in rows))
 
 
-# All other runs are compared with the undisturbed run, so this test checks the undisturbed run.
+# All other tests compare their runs with the undisturbed run, so the next test checks the undisturbed run itself.
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
@@ -369,8 +371,8 @@ def test_no_process_outlives_a_run_killed_later(server, setups, seconds):
     ],
 )
 def test_a_broken_promise_is_seen(server, setups, fault, stage, begin, seen):
-    """The calls nearest to the share `begin` of the command's calls are tried first, because they show the fault
-    soonest.
+    """`begin` is a share of the command's calls. The calls nearest to that point are tried first, because they show the
+    fault soonest.
     """
     setup = setups("on_policy" if fault == "forgets texts" else "sampled")
     run = Path(tempfile.mkdtemp(dir=setup.folder)) / "run"

@@ -83,7 +83,9 @@ def test_a_corpus_made_anew_gives_its_new_rows(made, rows):
 
 @pytest.mark.parametrize("how", ["a shard is made again", "all is made anew"])
 def test_a_part_that_was_loaded_meanwhile_is_not_kept(made, rows, monkeypatch, how):
-    """`load_dataset` reads a part of a corpus, and the rest is made later. The next call returns all rows."""
+    """`load_dataset` reads a corpus of which only a part exists. After the rest is made, the next call returns all
+    rows.
+    """
     recipe, run = made(
         f"cut {how}", generate=GREEDY, logits=None, train=None
     )  # without logits/, an unfinished corpus can be loaded

@@ -71,8 +71,8 @@ def test_a_copy_in_a_group_takes_the_group_along(tmp_path):
 
 
 def test_a_row_stays_when_its_twin_goes_with_its_group(tmp_path):
-    """r0 is a copy of "fish", so its group is rejected with r1, the first copy of "bird". So r3, the second copy, is
-    kept.
+    """r0 is a copy of "fish", so its group, r0 and r1, is rejected. r1 was the first "bird", so r3, the second "bird",
+    is kept.
     """
     rows = [row("fish", 9), row("fish", 0, group_id="a"), row("bird", 1, group_id="a"), row("bird", 3)]
     run = corpus_of(tmp_path, rows)

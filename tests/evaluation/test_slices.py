@@ -13,8 +13,8 @@ from distill.evaluation.slices import BINS, calibration, calibration_bins, slice
 
 
 def planted(rows: int, tokens: int, shift: float, seed: int = 0) -> tuple[np.ndarray, list[str], float]:
-    """(bins of each row, cluster of each row, expected error). The most likely token is right with its probability
-    minus `shift`.
+    """(bins of each row, cluster of each row, expected error). The most likely token is right with a probability that
+    is `shift` lower than the model states.
     """
     random = np.random.default_rng(seed)
     bins, gaps = [], np.zeros((BINS, 2))

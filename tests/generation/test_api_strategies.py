@@ -113,8 +113,8 @@ def test_a_mixture_of_two_servers_shares_one_budget(serve, tmp_path, monkeypatch
     assert by["one"] > by["two"] > 5
     assert {(s["role"], s["source"]) for s in manifest["sources"]} >= {("generator", "a"), ("generator", "b")}
     billed = sum(s.stats()["usd_pico"] for s in (one, two)) / 1e12
-    # The budget is too small. Both teachers together never spend more than the budget, and the run says where it
-    # stopped.
+    # With a budget that is too small, the two teachers together never spend more than the budget, and the run says
+    # where it stopped.
     for server in (one, two):
         server.set(reset=True)
     monkeypatch.setenv("SYNTHGEN_CACHE", str(tmp_path / "another"))

@@ -107,7 +107,7 @@ def test_an_open_turn_stops_where_its_text_does(talker):
 
 
 def test_scoring_generated_rows_gives_the_same_distributions(shrunk, tmp_path, talker):
-    """Compares the top-k of a corpus with the top-k from scoring the same rows, read from its files."""
+    """Compares the top-k that was stored during generation with the top-k from scoring the rows of that corpus."""
     spec = {"kind": "topk", "k": 8, "temperature": 2.0}
     made = shrunk("reasoning", logits=spec, generate={"max_new_tokens": 16})
     generated = synthgen.generate(made, tmp_path / "run").folder

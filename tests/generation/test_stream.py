@@ -20,8 +20,8 @@ AT_ONCE = 5
 
 
 class OneByOne:
-    """A real model that is asked one request at a time. The answers to the seed `slow` come after `until` other seeds
-    were asked.
+    """A real model that is asked one request at a time. The seed `slow` is answered only after `until` other seeds were
+    asked.
     """
 
     def __init__(self, model: LocalModel, slow: str = "", until: int = 2, fails: str = "", dies: str = "") -> None:
@@ -64,7 +64,9 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def run(folder, tmp_path, monkeypatch):
-    """`run(teacher, **sections)` returns the folder of a run with this teacher. None means the batch engine."""
+    """`run(teacher, **sections)` returns the folder of a run with this teacher. If `teacher` is None, the batch engine
+    is used.
+    """
 
     def generate(teacher: OneByOne | None, **sections) -> Path:
         recipe = small_task(tmp_path / "task", folder, 12, long=1, train=None, **sections)

@@ -128,8 +128,8 @@ def test_chunks_under_autocast(device):
 def test_no_chunk_synchronizes_with_the_device(device, name, kind):
     """Neither forward nor backward synchronizes with the device if the target's `largest` is set.
 
-    With a larger vocabulary, adaptive KL does synchronize: it checks whether the first thousand ids hold half of the
-    probability.
+    With a larger vocabulary than in this test, adaptive KL does synchronize: it checks whether the first thousand ids
+    hold half of the probability.
     """
     logp, _ = teacher_and_student()
     target = moved(target_of(kind, logp, 2.0), device)

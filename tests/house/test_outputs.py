@@ -187,7 +187,7 @@ def test_a_link_is_not_followed(run, finished, tmp_path):
     before = files(tmp_path / "away")
     mistake(warm("synthgen", "curate", run, "--fresh"), "holds data, which")
     assert files(tmp_path / "away") == before
-    whole = Path(shutil.move(run / "generated", tmp_path / "generated"))  # the folder itself may be a link
+    whole = Path(shutil.move(run / "generated", tmp_path / "generated"))  # a stage's folder may be a link
     (run / "generated").symlink_to(whole)
     done = warm(*given(COMMANDS["generate"], run, finished.recipe, run / "generated"), "--fresh")
     assert done.code == 0, done

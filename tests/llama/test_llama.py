@@ -4,7 +4,7 @@ llama.cpp uses the quantized weights of the GGUF and rounds activations to eight
 with the same weights in float32. So the distributions differ by about 0.1 nats. The server returns candidates as text
 without bytes. A candidate that is not a whole text, such as half a character or the end token, has no id. Such a
 candidate is counted, and its probability belongs to the residual mass. If two candidates have the same text, the server
-gives one of them.
+returns only one of them.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def test_rows_and_their_distributions_are_near_those_of_transformers(make, smol)
         above_floor = target.logprobs > FLOOR
         apart.append(np.abs(target.logprobs - np.take_along_axis(logp_TV, target.ids, 1))[above_floor])
         shifted = np.abs(target.logprobs[:-1] - np.take_along_axis(logp_TV[1:], target.ids[:-1], 1))[above_floor[:-1]]
-        assert shifted.mean() > 2.0  # a shift by one position would give this difference
+        assert shifted.mean() > 2.0  # distributions shifted by one position differ this much
         # Sampling is greedy, so the most likely candidate of each position is the token of the completion.
         assert list(target.ids[:, 0]) == list(row.token_ids)
         unmapped += {s["name"]: s["value"] for s in row.scores}["unmapped_tokens"]

@@ -193,7 +193,9 @@ def test_bug_06_jsd_mixture_swapped():
 
 
 def test_bug_07_topk_renormalised_on_both_sides():
-    """Student probability outside the kept ids raises the loss, and the gradient lowers it."""
+    """If the student gives probability to ids that are not kept, the loss rises, and the gradient lowers this
+    probability.
+    """
     logp = teacher_logp(5)
     target = topk_target(logp)
     z = logp.clone()

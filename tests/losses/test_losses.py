@@ -64,7 +64,7 @@ def test_refused_pairs_say_why_in_one_line(name, kind):
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 @pytest.mark.parametrize(("name", "kind"), [pair for pair in DEFINED if pair[1] in ("dense", "topk")])
 def test_zero_loss_and_gradient_when_student_is_teacher(name, kind, temperature):
-    """The value of cross-entropy is then the teacher's entropy, and its gradient is zero."""
+    """For cross-entropy, only the gradient is zero. Its value is the teacher's entropy."""
     logp, _ = teacher_and_student()
     for k in (1, 5, 64, V) if kind == "topk" else (0,):
         target = target_of(kind, logp, temperature, k)
@@ -121,7 +121,7 @@ def test_half_inputs_are_computed_in_float32(name, kind, dtype):
     if name == "mse":
         expected, expected_gradient = value_and_gradient(lambda z: exact(name, target, logp, z, 1.0), z.double())
     assert value.dtype == torch.float32
-    if name == "adaptive_kl" and kind == "dense":  # equal float16 values may be in or out of the head
+    if name == "adaptive_kl" and kind == "dense":  # of equal float16 values, some can be in the head and others not
         p = logp.softmax(-1).sort(-1, descending=True).values
         edge = (p.cumsum(-1) - p < 0.5).sum(-1, keepdim=True)
         clear = (p.gather(-1, edge) != p.gather(-1, edge - 1))[:, 0]

@@ -370,7 +370,9 @@ HALVES = [(0.5, 2), (1.0, 5)]
 
 
 def test_what_results_say_is_text_not_markup(run):
-    """Names of models and measures, notes, samples and labels may come from code that synthgen does not know."""
+    """Results may come from unknown code, so the page must escape the names of models, the names of measures, the
+    notes, the samples and the labels.
+    """
     interval = Interval(0.5, 0.25, 0.75)
     evil = Evaluation(
         kind=EVIL,

@@ -274,7 +274,7 @@ def test_two_processes_train_the_same_student(small_run, tmp_path):
     between 2 processes.
     """
     recipe, run = small_run(seeds=20)
-    run = shutil.copytree(run, tmp_path / "run")  # the states are written into the run
+    run = shutil.copytree(run, tmp_path / "run")  # the teacher's hidden states are written into the run
     base = recipe.train.model_dump(exclude_none=True) | {"batch_size": 4, "max_steps": 6}
     settings = {"whole": {}, "portions": {"micro_batch_size": 1, "hidden": {"stored": True}}}
     alone, arguments = {}, [str(run)]
@@ -282,7 +282,7 @@ def test_two_processes_train_the_same_student(small_run, tmp_path):
         task = small_task(tmp_path / name, Path(recipe.teacher.model), seeds=20, train=base | changes)
         alone[name] = train(load_recipe(task), run, tmp_path / f"one-{name}").folder
         arguments += [str(task), str(tmp_path / f"two-{name}")]
-    shutil.rmtree(run / "hidden")  # the first process computes the states again
+    shutil.rmtree(run / "hidden")  # so that the first process computes the hidden states again
     script = tmp_path / "launched.py"
     script.write_text(_LAUNCHED)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

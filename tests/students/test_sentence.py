@@ -309,7 +309,7 @@ def test_ranks_and_spearman():
 
 
 def test_a_text_is_no_pair_with_itself():
-    """Otherwise a text that is drawn twice would make any model look like the teacher."""
+    """If a text that is drawn twice were paired with itself, any model would look like the teacher."""
     rng = np.random.default_rng(0)
     similar = {"teacher": cosines(rng.normal(size=(12, 8))), "other": cosines(rng.normal(size=(12, 8)))}
     draws = bootstrap(similar, 12, 0)["other"]

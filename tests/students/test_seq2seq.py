@@ -71,8 +71,8 @@ KINDS = [("t5", {}), ("t5", {"tie_word_embeddings": False}), ("bart", {})]
 
 @pytest.mark.parametrize(("kind", "more"), KINDS)
 def test_logits_are_those_that_the_models_own_loss_takes(kind, more):
-    """transformers shifts labels to the right by itself. Its loss for each row alone is compared with the loss of the
-    batch.
+    """transformers shifts labels to the right by itself. The loss that transformers computes for each row alone is
+    compared with the loss of the batch.
     """
     model = model_of(kind, **more)
     for z_TV, prompt, completion in zip(

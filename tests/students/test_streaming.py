@@ -131,7 +131,7 @@ def test_numbers_beside_the_tokens(tmp_path):
 
 
 def test_rows_whose_prompts_leave_no_room(made, teacher, reader):
-    """For students that write text, the longer of the student's and the teacher's prompt counts."""
+    """For students that write text, `max_prompt` limits both the student's and the teacher's prompt."""
     _, run = made("sampled", logits=LOGITS["sampled"], **SECTIONS)
     examples = reference(run, teacher.render, Choice(512))[0]
     asked = dataclasses.replace(
@@ -264,7 +264,7 @@ def test_the_cache_lies_where_nobody_elses_files_are(tmp_path, name):
 
 
 def test_an_outline_gives_the_same_loss_as_the_rows(made, teacher, reader):
-    """Validation holds a few rows with distributions at a time, and only the lengths of all other rows."""
+    """During validation, memory holds the distributions of only a few rows, and only the lengths of all other rows."""
     kind = "topk"
     _, run = made(kind, logits=LOGITS[kind], **SECTIONS)
     stream = open_stream(run / "curated", reader, run / "cache", Choice(512))

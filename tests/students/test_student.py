@@ -196,13 +196,13 @@ def test_a_teacher_is_nowhere_from_itself(learned):
         assert agree[name].sum() > 0.999 * tokens
     assert kl["distilled"].sum() < kl["untrained"].sum()
     assert kl["distilled"].sum() / tokens == pytest.approx(held_out_kl(teacher, models["distilled"], run), rel=1e-4)
-    # The mean of −log q(token) is the teacher's entropy for the teacher itself. For any other model, the mean is larger
-    # by KL(teacher ‖ model).
+    # For the teacher, the mean of −log q(token) is the teacher's entropy. For any other model, this mean is larger by
+    # KL(teacher ‖ model).
     assert nll["untrained"].sum() > nll["teacher"].sum()
 
 
 def clustered(generator: np.random.Generator, clusters: int, rows_each: int, spread: float) -> tuple[np.ndarray, list]:
-    """Values around 1. Each cluster shifts its values together."""
+    """Values around 1. All values of a cluster are shifted by the same random number."""
     base = np.repeat(generator.normal(0, spread, clusters), rows_each)
     names = [f"s{i}" for i in range(clusters) for _ in range(rows_each)]
     return 1 + base + generator.normal(0, 0.3, clusters * rows_each), names

@@ -46,7 +46,7 @@ def cut(batch: pa.RecordBatch, section: Tail, services) -> pa.RecordBatch:
 
 
 class Letters(Section):
-    """The longest completion that the toy check keeps."""
+    """The number of letters of the longest completion that the toy check keeps."""
 
     most: int = 12
 

@@ -195,8 +195,8 @@ def test_vocabularies_padded_to_different_sizes():
 
 
 def test_slots_that_an_api_left_empty_do_not_count_as_kept():
-    """An empty slot repeats the first id with the lowest log-probability. The id keeps its probability, and one more id
-    shares the residual mass.
+    """An empty slot repeats the first id with the lowest log-probability. The first id must keep its probability. The
+    slot keeps no id, so one more id shares the residual mass.
     """
     logp = teachers(2)
     full, short = stored(logp[0], 4, 1.0), stored(logp[1], 3, 1.0)

@@ -95,7 +95,7 @@ def test_relation_term_against_float64(heads, queries, dtype):
     ((x,), (y,)) = (torch.autograd.grad(v, a) for v in (value, wanted))
     assert torch.allclose(x, y, atol=1e-5)
     assert float(relation_term(b, b, heads, queries)) == 0
-    # One side has longer prompts. Only completion tokens are related to each other.
+    # The teacher has a longer prompt here, so only completion tokens are related to each other.
     longer = torch.cat([torch.ones(3, 12, dtype=dtype), b])
     last = relation_term(a, longer, heads, queries, keys=queries)
     assert float(last) == pytest.approx(float(relations_by_hand(a[-queries:], b[-queries:], heads, queries)), rel=1e-5)

@@ -69,7 +69,7 @@ def test_identical_requests_in_flight_are_sent_once(serve, tmp_path):
 
 
 def test_identical_requests_one_after_another_are_sent_once(serve, tmp_path):
-    # The cache is read for several requests at a time. Replies that arrive afterwards must still be found.
+    # One query of the cache looks up several requests. A reply that arrives after the query must still be found.
     server = serve()
     rows = [{"id": f"q{i}", "question": f"What is {i % 4}?"} for i in range(60)]
     for name in ("run", "all-from-the-cache"):
@@ -87,7 +87,7 @@ def test_budget_is_never_exceeded_and_more_goes_on(serve, tmp_path):
     assert stopped.value.exit_code == 2
     spent = server.stats()["usd_pico"] / 1e12
     paid = server.stats()["paid"]
-    most_of_one = 0.00008  # dollars for a prompt with one token for each byte, the template, and 16 tokens of answer
+    most_of_one = 0.00008  # dollars: one token for each byte of the prompt, the template, and 16 tokens of answer
     assert limit - most_of_one < spent <= limit
     # With the same budget nothing is sent. With a larger budget only the missing requests are sent.
     with pytest.raises(BudgetReached):

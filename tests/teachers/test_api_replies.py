@@ -63,7 +63,7 @@ def test_extra_parameters_and_tools_are_sent(serve, tmp_path):
     rows = [{"id": "a", "question": "What?", "tools": [tool]}, {"id": "b", "question": "What?"}]
     made, _, _ = generated(tmp_path, server, seeds=rows, teacher={"extra": {"top_p": None, "reasoning_effort": "low"}})
     sent = server.stats()["bodies_text"]
-    assert len(sent) == 2  # with the tool, it is another request
+    assert len(sent) == 2  # the same question with a tool is a different request
     assert all("top_p" not in body and body["reasoning_effort"] == "low" for body in sent)
     assert sorted("tools" in body for body in sent) == [False, True]
     assert len({r.id for r in made}) == 2
@@ -81,7 +81,7 @@ def test_logprobs_become_topk(serve, tmp_path, tokens, tiny, vllm):
         logits={"kind": "topk", "k": 5, "temperature": 1.0},
     )
     assert not failures
-    assert server.stats()["as_ids"] == (6 if vllm else 0)  # also for the first requests, which are sent together
+    assert server.stats()["as_ids"] == (6 if vllm else 0)  # the first requests, sent together, also ask for ids
     folder = tmp_path / "run/generated"
     by_text = {text: i for i, text in vocab}
     for path in sorted((folder / "logits/m").glob("*.parquet")):
