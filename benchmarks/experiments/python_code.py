@@ -107,7 +107,7 @@ def teacher(number: int) -> LocalModel:
         model = llama(VOCABULARY, **TEACHER, seed=number, eos=0)
         steps = TEACHER_ROWS // 16
         section = section_of(steps, 16, number)
-        objective = FromStored(model, {}, section, labels_alone=True)
+        objective = FromStored(model, section)
         print("teacher", number, train(objective, batches(texts(windows()["teacher"]), number), section))
         return model
 
