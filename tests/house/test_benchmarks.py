@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import textwrap
 from collections.abc import Iterator
@@ -189,6 +190,17 @@ def test_every_imported_name_exists():
 
 def test_every_call_fits():
     assert [line for path in files() for line in misfits(path)] == []
+
+
+def test_every_bug_of_the_loss_can_be_planted():
+    """`make loss-bugs` replaces texts of the source, and stops at a text that is no longer there."""
+    spec = importlib.util.spec_from_file_location("loss_bugs", REPOSITORY / "benchmarks" / "loss_bugs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    loss_bugs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loss_bugs)
+    changes = [change for bug in loss_bugs.BUGS.values() for change in bug]
+    assert [old for name, old, _ in changes if (REPOSITORY / name).read_text().count(old) != 1] == []
 
 
 def test_a_wrong_name_and_a_wrong_call_are_seen(tmp_path):
