@@ -28,6 +28,7 @@ OLD = {
     "benchmarks/streaming.py": {
         "distill.data.batch_rows",
         "distill.data.load",
+        "distill.objective.FromShards",
         "synthgen.sections.TeacherSection",
         "synthgen.teachers.load.tokenizer_hash",
         "synthgen.training.TrainSection",
