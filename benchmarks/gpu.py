@@ -52,6 +52,7 @@ from distill.output_layer import Head, logits_of, through_head
 from distill.targets.live import LiveTeacher, Text
 from distill.targets.stored import FromStored
 from synthgen import logits
+from synthgen.lm.weights import Weights
 from synthgen.recipe import TrainSection
 from synthgen.ui import Progress
 
@@ -214,6 +215,9 @@ class Plain(Objective):
         loss = loss / sum(len(e.completion) for e in step)
         return loss, {"loss": float(loss.detach())}
 
+    def tokens(self, rows: Sequence[Example]) -> int:
+        return sum(len(e.completion) for e in rows)
+
 
 class Clock(Progress):
     """Records the time at which each step ended."""
@@ -294,16 +298,16 @@ def print_steps(precision: str, options: argparse.Namespace, device: torch.devic
     metas = {
         "sampled": {**meta, "kind": "sampled", "draws": DRAWS},
         "topk": {**meta, "kind": "topk", "k": KEPT},
-        "": {},
+        "": None,
     }
     data = {kind: batches_of(options, kind) for kind in metas}
 
     def live(model: Any) -> Objective:
         teacher = model_of(options, options.layers[1], 1, device).eval().to(getattr(torch, dtype))
-        return LiveTeacher(model, SimpleNamespace(model=teacher, identity=meta), online)  # type: ignore[arg-type]
+        return LiveTeacher(model, SimpleNamespace(weights=Weights.of(teacher)), online)  # type: ignore[arg-type]
 
     def shards(kind: str) -> Callable[[Any], Objective]:
-        return lambda model: FromStored(model, metas[kind], section, labels_alone=not kind)
+        return lambda model: FromStored(model, section, metas[kind])
 
     arms: dict[str, tuple[Callable[[Any], Objective], str, Callable[[], Any]]] = {
         "cross-entropy": (shards(""), "", nullcontext),

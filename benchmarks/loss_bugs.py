@@ -27,7 +27,8 @@ REPOSITORY = Path(__file__).parent.parent
 COPIED = ("synthgen", "distill", "tests", "prompts", "data", "pyproject.toml")
 TESTS = "tests/losses/test_loss_bugs.py"
 LOSSES, HEAD, TRAIN = "distill/losses.py", "distill/output_layer.py", "distill/targets/stored.py"
-DATA, STUDENTS, FORWARD = "distill/data.py", "distill/students/build.py", "synthgen/lm/forward.py"
+STREAM, STUDENTS = "distill/streaming/distributions.py", "distill/students/build.py"
+FORWARD = "synthgen/lm/forward.py"
 
 BUGS: dict[str, list[tuple[str, str, str]]] = {
     "01 padding in the loss": [
@@ -99,7 +100,7 @@ BUGS: dict[str, list[tuple[str, str, str]]] = {
         (HEAD, "return head if torch.allclose(nearest, expected, atol=1e-3, rtol=1e-2) else None", "return head"),
     ],
     "14 stored rows against shuffled batches": [
-        (DATA, "append(shard.target(row))", "append(shard.target((row + 1) % len(shard)))")
+        (STREAM, "_pack([column[row - start].as_py()", "_pack([column[(row - start + 1) % batch.num_rows].as_py()")
     ],
     "15 NaN gradient from minus infinity": [(LOSSES, "values.masked_fill(logw == -torch.inf, 0)", "values")],
     "16 absolute position, packed": [

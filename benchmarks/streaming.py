@@ -185,12 +185,11 @@ def learning(model: Any, meta: Any, rows: int) -> tuple[Any, Any]:
 
         section = TrainSection(batch_size=BATCH, micro_batch_size=rows, save_steps=10**6)
         return section, FromStored(model, section, meta)
+    from distill.objective import FromShards
     from synthgen.training import TrainSection as OldSection
 
-    from distill.targets.stored import FromStored
-
     old = OldSection(batch_size=BATCH, micro_batch=rows, checkpoint_every=10**6)
-    return old, FromStored(model, meta, old)
+    return old, FromShards(model, meta, old)
 
 
 def train(run: Path, meta: Any, batch_of: Any, options: argparse.Namespace) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def distributions(teacher: LocalModel, tokens: int) -> tuple[torch.Tensor, dict[
         f"{count} of {depth} layers": from_layers(teacher.model, layer_map(count, depth)).eval()
         for count in (depth // 2, depth - 2)
     }
-    asked = [teacher.render(r.teacher_prompt) for r in requests]
+    asked = [teacher.render(r.messages) for r in requests]
     logp: list[torch.Tensor] = []
     z: dict[str, list[torch.Tensor]] = {name: [] for name in students}
     rows: list[int] = []

@@ -65,11 +65,14 @@ def train_arm(arm: str, run: Path, steps: int) -> dict[str, Any]:
     import torch
 
     from distill.cost import peak_rss
-    from distill.data import batch_rows, load
+    from distill.data import Choice
     from distill.loop import Checkpoints, accelerator_of, fit
     from distill.losses import kl_full
-    from distill.students.build import decoder
-    from distill.targets.hidden import Inside
+    from distill.streaming.batches import Ahead, Order
+    from distill.streaming.stream import open_stream
+    from distill.streaming.tokencache import reader_of
+    from distill.students.decoder import decoder
+    from distill.targets.hidden import LayerTerms
     from distill.targets.hidden_states import States, store
     from distill.targets.stored import FromStored
     from synthgen.lm.forward import completion_logits
@@ -80,12 +83,13 @@ def train_arm(arm: str, run: Path, steps: int) -> dict[str, Any]:
     recipe = load_recipe(run / "recipe.yaml")
     section = recipe.train.model_copy(update={"batch_size": 8, "save_steps": 10**6})
     teacher = LocalModel.open(local_teacher(recipe), lazy=True)
-    data = load(run / "curated", teacher.render, section.max_length)
+    data = open_stream(run / "curated", reader_of(teacher.tokens), run / "cache", Choice(section.max_length))
+    order = Order(len(data), section.batch_size, section.seed)
 
     def batch(step: int) -> list[Any]:
-        return [data.examples[i] for i in batch_rows(step, len(data.examples), section.batch_size, section.seed)]
+        return data.batch(order.rows(step))
 
-    model = decoder(recipe.train.student, teacher, 0).model
+    model = decoder(recipe.train.student, teacher.tokens, teacher.weights, 0).model
     if arm == "export":  # writes the inputs of TRL: student and teacher as folders, rows as token ids
         model.save_pretrained(run / "student-0")
         teacher.model.save_pretrained(run / "teacher")
@@ -99,19 +103,19 @@ def train_arm(arm: str, run: Path, steps: int) -> dict[str, Any]:
             logits, logps = completion_logits(model, prompts, completions), teacher.logprobs(prompts, completions)
             total = sum(float(kl_full(z, logp).double().sum()) for z, logp in zip(logits, logps, strict=True))
         return {"first_loss": total / sum(len(e.completion) for e in first)}
-    inside = None
+    terms = None
     if arm in ("hidden", "stored", "states"):
         section = section.model_copy(update={"hidden": Hidden(stored=arm != "hidden")})
-        states = States(run / "hidden", teacher) if arm != "hidden" else None
-        inside = Inside(model, None if states else teacher.model, section, states)
+        states = States(run / "hidden", teacher.weights) if arm != "hidden" else None
+        terms = LayerTerms(model, states or teacher.model, section)
         if arm == "states":
             assert states is not None
-            depths = [t for _, t in inside.pairs]
-            store(states, teacher, depths, data.examples, UI(quiet=True))
-            tokens = len(depths) * sum(len(e.completion) for e in data.examples)
+            depths = [t for _, t in terms.pairs]
+            store(states, teacher.weights, depths, data, teacher.batch_size, UI(quiet=True))
+            tokens = len(depths) * data.tokens
             return {"bytes": sum(p.stat().st_size for p in states.folder.rglob("*.parquet")) / tokens}
     if arm != "hidden":
-        teacher.unload()
+        teacher.weights.unload()
     del teacher
 
     @dataclass
@@ -126,11 +130,12 @@ def train_arm(arm: str, run: Path, steps: int) -> dict[str, Any]:
             if count:
                 self.times.append((time.perf_counter(), time.process_time()))
 
-    objective, clock = FromStored(model, data.meta, section, arm == "cross-entropy", inside), Clock()
+    objective, clock = FromStored(model, section, None if arm == "cross-entropy" else data.meta, terms), Clock()
     accelerator = accelerator_of(section, torch.device("cpu"), run)
     with tempfile.TemporaryDirectory() as scratch:
         where = Checkpoints(Path(scratch), arm)
-        metrics = fit(objective, batch, section, steps, where, clock, accelerator=accelerator)
+        with Ahead(batch, steps) as batch_of:
+            metrics = fit(objective, batch_of, section, steps, where, clock, accelerator=accelerator)
     return result(clock.times, [int(row["tokens"]) for row in metrics], metrics[0]["loss"], peak_rss())
 
 

@@ -28,7 +28,7 @@ import yaml
 from vllm import LLM, SamplingParams
 
 from synthgen import generate, load_recipe
-from synthgen.lm.load import find_weights
+from synthgen.lm.files import find_weights
 from synthgen.tables.engines import ENGINES, VllmTeacher
 from synthgen.teachers.vllm import model as teachers
 

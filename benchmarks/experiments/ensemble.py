@@ -23,7 +23,7 @@ from torch import Tensor
 from distill.losses import Dense, Target
 from distill.output_layer import completion_states
 from distill.targets.live import Text
-from distill.targets.stored import FromStored, batch_loss
+from distill.targets.stored import FromStored, Rows, batch_loss
 
 ARMS = ("mean", "pool", "second")
 
@@ -53,13 +53,13 @@ class Merged(FromStored):
             return Dense(merged[slice(*chunk)])  # the loss treats these values as logits and normalizes them
 
         states = completion_states(self.model, self.head, [r.prompt for r in rows], [r.completion for r in rows])
-        return batch_loss(states, self.head, rows, self.meta, self.section, step=step, live=live)
+        return batch_loss(states, self.head, Rows(rows, step), self.section, self.meta, live)
 
 
 def arm_of(arm: str, seed: int) -> dict[str, Any]:
     section = section_of(STEPS, BATCH, seed)
     model, meta = student(seed), {"temperature": 1.0, "vocab_size": VOCABULARY}
-    objective = Merged(model, meta, section)
+    objective = Merged(model, section, meta)
     objective.how = arm
     training = train(objective, batches(texts(windows()["student"]), seed), section)
     return {**scores(model), "training": training}

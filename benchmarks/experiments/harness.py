@@ -25,6 +25,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from distill.loop import Checkpoints, Objective, accelerator_of, fit
 from synthgen import durable
+from synthgen.lm.tokens import Tokens
 from synthgen.recipe import TrainSection
 from synthgen.teachers.transformers import LocalModel
 from synthgen.ui import UI, Progress
@@ -57,9 +58,9 @@ def llama(vocabulary: int, width: int, layers: int, heads: int, seed: int, eos: 
 
 
 def as_teacher(model: Any, tokenizer: Any, batch_size: int = 128) -> LocalModel:
-    """The model as a teacher of the class `LocalModel`."""
-    identity = {"vocab_size": model.config.vocab_size, "revision": "", "tokenizer": ""}
-    return LocalModel(model.eval().requires_grad_(False), tokenizer, identity, batch_size)
+    """The model as a teacher of the package."""
+    tokens = Tokens.of(tokenizer, model.generation_config)
+    return LocalModel.of(model.eval().requires_grad_(False), tokens, batch_size)
 
 
 def parameters(model: Any) -> int:

@@ -14,7 +14,7 @@ from harness import run, section_of, train
 from logits import DRAWS, stored
 from python_code import BATCH, STEPS, batches, examples, scores, student, teacher
 
-from distill.targets.hidden import Inside
+from distill.targets.hidden import LayerTerms
 from distill.targets.stored import FromStored
 
 TERMS: dict[str, dict[str, Any]] = {"hidden": {"hidden": {}}, "relations": {"relations": {"heads": 4}}}
@@ -24,8 +24,8 @@ ARMS = tuple(TERMS)
 def arm_of(arm: str, seed: int) -> dict[str, Any]:
     targets, meta, _ = stored("sampled", DRAWS)
     model, section = student(seed), section_of(STEPS, BATCH, seed, **TERMS[arm])
-    inside = Inside(model, teacher(0).model, section)
-    training = train(FromStored(model, meta, section, inside=inside), batches(examples(targets), seed), section)
+    terms = LayerTerms(model, teacher(0).model, section)
+    training = train(FromStored(model, section, meta, terms), batches(examples(targets), seed), section)
     return {**scores(model), "training": training}
 
 

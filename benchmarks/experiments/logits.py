@@ -86,7 +86,7 @@ def written() -> list[Any]:
     """The student's windows, with all tokens after the prompt replaced by tokens that the teacher wrote."""
     prompts = [w[:PROMPT] for w in windows()["student"]]
     replies = teacher(0).complete(prompts, [key(7, n) for n in range(len(prompts))], 1.0, 56)
-    return texts([[*p, *r.token_ids] for p, r in zip(prompts, replies, strict=True)])
+    return texts([[*p, *r.tokens] for p, r in zip(prompts, replies, strict=True)])
 
 
 def arm_of(arm: str, seed: int) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def arm_of(arm: str, seed: int) -> dict[str, Any]:
     objective: Any
     if arm in ("hard", "samples"):
         rows = hard_texts() if arm == "hard" else written()
-        objective = FromStored(model, {}, section, labels_alone=True)
+        objective = FromStored(model, section)
     elif arm == "full":
         rows, bytes_ = hard_texts(), 2.0 * VOCABULARY
         live = section_of(STEPS, BATCH, seed, online={"mode": "teacher"})
@@ -104,7 +104,7 @@ def arm_of(arm: str, seed: int) -> dict[str, Any]:
         targets, meta, bytes_ = stored("sampled", DRAWS) if arm == "sampled" else stored("topk", KEPT)
         if arm == "top-k-renormalized":
             targets = renormalized(targets)
-        rows, objective = examples(targets), FromStored(model, meta, section)
+        rows, objective = examples(targets), FromStored(model, section, meta)
     training = train(objective, batches(rows, seed), section)
     return {**scores(model), "bytes_per_token": round(bytes_, 1), "training": training}
 

@@ -54,7 +54,7 @@ def teacher() -> LocalModel:
     def make() -> Any:
         larger = model(64, 4, seed=100)
         section = section_of(TEACHER_STEPS, 48, 100, learning_rate=2e-3)
-        print("teacher", train(FromStored(larger, {}, section, labels_alone=True), batches(gold(), 100, 48), section))
+        print("teacher", train(FromStored(larger, section), batches(gold(), 100, 48), section))
         return larger
 
     trained = as_teacher(cached("parity-teacher-300", make), BitTokenizer(), 512)
@@ -67,7 +67,7 @@ def written() -> list[Text]:
     """The training strings with the teacher's own completions."""
     rows = gold()
     replies = teacher().complete([r.prompt for r in rows], [key(n) for n in range(len(rows))], 1.0, NEW)
-    return [Text(r.id, r.prompt, list(y.token_ids), None, True, r.prompt) for r, y in zip(rows, replies, strict=True)]
+    return [Text(r.id, r.prompt, list(y.tokens), None, True, r.prompt) for r, y in zip(rows, replies, strict=True)]
 
 
 def batches(rows: list[Any], seed: int, batch: int = BATCH) -> Any:
@@ -89,7 +89,7 @@ def weak(seed: int) -> Any:
         if loss < ENOUGH:
             break
         section = section_of(ROUND, BATCH, 100 * seed + number, learning_rate=2e-3)
-        objective = FromStored(student, {}, section, labels_alone=True)
+        objective = FromStored(student, section)
         loss = train(objective, batches(written(), 100 * seed + number), section)["last"]["loss"]
     return student
 
@@ -105,7 +105,7 @@ def arm_of(arm: str, seed: int, experiment: str = "online") -> dict[str, Any]:
     section = section_of(steps, BATCH, seed, learning_rate=RATE, loss=LOSSES.get(arm, "forward_kl"), online=online)
     objective: Any
     if arm.startswith("sft"):
-        objective = FromStored(student, {}, section, labels_alone=True)
+        objective = FromStored(student, section)
     elif arm in ON_POLICY:
         objective = OnPolicy(student, teacher(), section, steps)
     else:

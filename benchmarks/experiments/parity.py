@@ -60,12 +60,12 @@ def right(writer: LocalModel, asked: list[list[int]], bits: list[list[int]], new
     wrote before. `links` is an empty list for completions without a rationale.
     """
     replies = writer.complete(asked, ["0"] * len(asked), 0.0, new)
-    last = [[t for t in r.token_ids if t != END][-1:] for r in replies]
+    last = [[t for t in r.tokens if t != END][-1:] for r in replies]
     return {
         "right": [float(t == [answer(b)]) for t, b in zip(last, bits, strict=True)],
-        "ended": [float(r.finish_reason == "stop") for r in replies],
-        "length": [float(len(r.token_ids)) for r in replies],
-        "links": [links(list(r.token_ids), b) for r, b in zip(replies, bits, strict=True)] if new > 4 else [],
+        "ended": [float(r.ended) for r in replies],
+        "length": [float(len(r.tokens)) for r in replies],
+        "links": [links(r.tokens, b) for r, b in zip(replies, bits, strict=True)] if new > 4 else [],
     }
 
 

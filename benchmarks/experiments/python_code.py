@@ -107,7 +107,7 @@ def teacher(number: int) -> LocalModel:
         model = llama(VOCABULARY, **TEACHER, seed=number, eos=0)
         steps = TEACHER_ROWS // 16
         section = section_of(steps, 16, number)
-        objective = FromStored(model, {}, section, labels_alone=True)
+        objective = FromStored(model, section)
         print("teacher", number, train(objective, batches(texts(windows()["teacher"]), number), section))
         return model
 
@@ -131,12 +131,13 @@ def scores(model: Any, number: int = 0) -> dict[str, Any]:
     """Loss, accuracy, agreement with the teacher and KL for each test window, and the calibration error."""
     rows, items = texts(windows()["test"]), {"loss": [], "top1": [], "agreement": [], "kl": []}
     sure, right = [], []
+    taught = distributions(number, "test")  # trains the teacher if it is not there, so gradients must be on
     model.eval()
     with torch.no_grad():
         for a in range(0, len(rows), 48):
             batch = rows[a : a + 48]
             logits = completion_logits(model, [r.prompt for r in batch], [r.completion for r in batch])
-            for row, z, logp in zip(batch, logits, distributions(number, "test")[a : a + 48], strict=True):
+            for row, z, logp in zip(batch, logits, taught[a : a + 48], strict=True):
                 labels, logq = torch.tensor(row.completion), z.log_softmax(-1)
                 best = logq.max(-1)
                 items["loss"].append(-float(logq.gather(-1, labels[:, None]).mean()))

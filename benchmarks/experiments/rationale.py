@@ -26,7 +26,7 @@ from torch import Tensor
 from distill.data import Example
 from distill.output_layer import completion_states
 from distill.streaming.batches import Order
-from distill.targets.stored import FromStored, batch_loss
+from distill.targets.stored import FromStored, Rows, batch_loss
 
 ARMS = ("answer", "rationale", "step-by-step", "rationale-shuffled", "step-by-step-shuffled")
 BITS, TRAIN, TEST = 12, 2000, 500
@@ -42,7 +42,7 @@ class StepByStep(FromStored):
         for task in ("answer", "explain"):
             batch, task_step = ([r for r in part if r.id == task] for part in (rows, step))
             states = completion_states(self.model, self.head, [r.prompt for r in batch], [r.completion for r in batch])
-            loss, metrics = batch_loss(states, self.head, batch, self.meta, self.section, True, task_step)
+            loss, metrics = batch_loss(states, self.head, Rows(batch, task_step), self.section, self.meta)
             total = total + 0.5 * loss
             parts |= {task: metrics["loss"], "loss": parts["loss"] + 0.5 * metrics["loss"]}
         return total, parts
@@ -80,7 +80,7 @@ def arm_of(arm: str, seed: int) -> dict[str, Any]:
     def batch_of(step: int) -> list[Example]:
         return [text for i in Order(len(rows), BATCH, seed).rows(step) for text in rows[i]]
 
-    training = train(kind(student, {}, section, labels_alone=True), batch_of, section)
+    training = train(kind(student, section), batch_of, section)
     bits = strings(BITS, TRAIN, TEST)[1]
     asked = [[*([ANSWER_TASK] if arm.startswith("step") else []), *b, ASK] for b in bits]
     items = right(as_teacher(student, BitTokenizer(), 500), asked, bits, BITS + 4)

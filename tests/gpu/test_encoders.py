@@ -7,12 +7,11 @@ import math
 import pytest
 import torch
 from support.small import small_encoder, sorting_task
+from support.training import Cut, metrics_of, student_of
 from test_encoder_student import TINY
-from test_train import Cut
 
 import synthgen
 from distill import evaluate, train
-from distill.students.decoder import read_metrics
 from distill.students.encoder import Encoder
 from synthgen.recipe import TrainSection
 from synthgen.tables.engines import TeacherSection
@@ -53,8 +52,8 @@ def sorted_(tmp_path_factory, device):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_first_step_has_the_metrics_of_the_cpu(sorted_, tmp_path, kind, dtype):
-    metrics = read_metrics(train(*sorted_(kind, dtype=dtype), tmp_path / "device"))
-    expected = read_metrics(train(*sorted_(kind, "cpu", dtype=dtype), tmp_path / "cpu"))
+    metrics = metrics_of(student_of(*sorted_(kind, dtype=dtype), tmp_path / "device"))
+    expected = metrics_of(student_of(*sorted_(kind, "cpu", dtype=dtype), tmp_path / "cpu"))
     assert len(metrics) == 6
     assert all(math.isfinite(row["loss"]) for row in metrics)
     near = {"abs": 1e-4} if dtype == "float32" else {"rel": 3e-2}
@@ -66,7 +65,7 @@ def test_the_first_step_has_the_metrics_of_the_cpu(sorted_, tmp_path, kind, dtyp
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradient_checkpointing_gives_the_same_loss(sorted_, tmp_path, kind):
     a, b = (
-        read_metrics(train(*sorted_(kind, gradient_checkpointing=on, baseline=False), tmp_path / str(on)))
+        metrics_of(student_of(*sorted_(kind, gradient_checkpointing=on, baseline=False), tmp_path / str(on)))
         for on in (False, True)
     )
     assert a[0]["loss"] == b[0]["loss"]
@@ -78,20 +77,20 @@ def test_a_resumed_student_has_the_same_bytes(sorted_, tmp_path, kind):
     dropped = {key: 0.3 for key in ("hidden_dropout_prob", "attention_probs_dropout_prob")}
     student = STUDENTS[kind] | {"config": STUDENTS[kind]["config"] | dropped}
     recipe, run = sorted_(kind, student=student, baseline=False)
-    whole = train(recipe, run, tmp_path / "whole")
+    whole = student_of(recipe, run, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(recipe, run, tmp_path / "cut", ui=Cut(3))
-    resumed = train(recipe, run, tmp_path / "cut")
+    resumed = student_of(recipe, run, tmp_path / "cut")
     for name in ("model.safetensors", "metrics.jsonl"):
         assert (whole / name).read_bytes() == (resumed / name).read_bytes(), name
 
 
 def test_trained_students_load_on_the_device(sorted_, tmp_path, device):
     texts = ["where is my parcel", "lost", "the app crashes twice"]
-    folder = train(*sorted_("encoder", baseline=False), tmp_path / "encoder")
+    folder = student_of(*sorted_("encoder", baseline=False), tmp_path / "encoder")
     a, b = (Encoder.load(folder, where).predict(texts) for where in (device.type, "cpu"))
     assert abs(a - b).max() < 1e-4
-    folder = train(*sorted_("sentence"), tmp_path / "sentence")
+    folder = student_of(*sorted_("sentence"), tmp_path / "sentence")
     a, b = (
         EmbeddingModel.open(TeacherSection(model=str(folder), device=where)).model.vectors(texts)
         for where in (device.type, "cpu")
@@ -101,6 +100,6 @@ def test_trained_students_load_on_the_device(sorted_, tmp_path, device):
 
 def test_a_sentence_encoder_is_measured(sorted_, tmp_path):
     recipe, run = sorted_("sentence")
-    found = evaluate(recipe, run, train(recipe, run, tmp_path / "student"))
+    found = evaluate(recipe, run, student_of(recipe, run, tmp_path / "student"))
     assert found.table["distilled"]["rows_per_second"] > 0
     assert math.isfinite(found.table["distilled"]["spearman"].mean)

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.rows import load
+from support.training import Cut, metrics_of, student_of
 from test_seq2seq import BART, T5
-from test_train import Cut
 
 from distill import evaluate, train
-from distill.data import Example
+from distill.data import Choice, Example
 from distill.loop import accelerator_of
 from distill.output_layer import Head
-from distill.students.build import decoder
-from distill.students.decoder import read_metrics
+from distill.students.decoder import decoder
 from distill.targets.across import Part, uld
-from distill.targets.stored import FromShards
+from distill.targets.stored import FromStored
 from synthgen.errors import UserError
 from synthgen.recipe import TrainSection
 from synthgen.teachers.transformers import LocalModel
@@ -58,8 +58,8 @@ def test_the_first_step_has_the_metrics_of_the_cpu(make_run, tmp_path, kind, los
     by_device = []
     for device in (None, "cpu"):
         where = {} if device is None else {"device": device}
-        student = train(*ready(make_run, kind, loss=loss, dtype=dtype, **where), tmp_path / str(device))
-        by_device.append([read_metrics(folder) for folder in (student, student / "baseline")])
+        student = student_of(*ready(make_run, kind, loss=loss, dtype=dtype, **where), tmp_path / str(device))
+        by_device.append([metrics_of(folder) for folder in (student, student / "baseline")])
     for metrics, expected in zip(*by_device, strict=True):
         assert all(math.isfinite(row["loss"]) for row in metrics)
         for key in metrics[0].keys() & {"loss", "distillation", "cross_entropy"}:
@@ -68,7 +68,9 @@ def test_the_first_step_has_the_metrics_of_the_cpu(make_run, tmp_path, kind, los
         assert metrics[0]["grad_norm"] == pytest.approx(expected[0]["grad_norm"], rel=near)
         assert metrics[-1]["loss"] == pytest.approx(expected[-1]["loss"], rel=0.02)
     saved = weights(tmp_path / "None")
-    begun = decoder(ready(make_run, kind)[0].train.student, LocalModel.open(ready(make_run, kind)[0].teacher), 0).model
+    recipe, _ = ready(make_run, kind)
+    teacher = LocalModel.open(recipe.teacher)
+    begun = decoder(recipe.train.student, teacher.tokens, teacher.weights, 0).model
     assert all(value.dtype == torch.float32 for value in saved.values())
     assert any(not torch.equal(value, saved[name].cpu()) for name, value in begun.state_dict().items() if name in saved)
 
@@ -77,7 +79,7 @@ def test_the_first_step_has_the_metrics_of_the_cpu(make_run, tmp_path, kind, los
 def test_gradient_checkpointing_gives_the_same_loss(make_run, tmp_path, dtype):
     settings = {"student": {"kind": "decoder", "layers": 2}, "baseline": False, "dtype": dtype}
     a, b = (
-        read_metrics(train(*ready(make_run, **settings, gradient_checkpointing=on), tmp_path / str(on)))
+        metrics_of(student_of(*ready(make_run, **settings, gradient_checkpointing=on), tmp_path / str(on)))
         for on in (False, True)
     )
     assert a[0]["loss"] == b[0]["loss"]
@@ -89,8 +91,8 @@ def test_gradient_checkpointing_gives_the_same_loss(make_run, tmp_path, dtype):
 @pytest.mark.parametrize("kind", ["sampled", "topk"])
 def test_micro_batches_add_up_to_the_step(make_run, tmp_path, kind, dtype):
     a, b = (
-        read_metrics(
-            train(*ready(make_run, kind, baseline=False, micro_batch_size=size, dtype=dtype), tmp_path / str(size))
+        metrics_of(
+            student_of(*ready(make_run, kind, baseline=False, micro_batch_size=size, dtype=dtype), tmp_path / str(size))
         )
         for size in (16, 5)
     )
@@ -104,11 +106,11 @@ def test_micro_batches_add_up_to_the_step(make_run, tmp_path, kind, dtype):
 def test_gradients_are_those_of_the_cpu_whole_and_in_portions(make_run, kind):
     recipe, run = ready(make_run, kind)
     teacher = LocalModel.open(recipe.teacher)
-    data = load(run / "curated", teacher.render, 256)
+    data = load(run / "curated", teacher.render, Choice(256))
     batch, gradients = data.examples[:13], []
     for device, size in ((torch.device("cpu"), 13), (teacher.model.device, 13), (teacher.model.device, 4)):
-        model = decoder(recipe.train.student, teacher, 0).model.to(device)
-        objective = FromShards(model, data.meta, recipe.train)
+        model = decoder(recipe.train.student, teacher.tokens, teacher.weights, 0).model.to(device)
+        objective = FromStored(model, recipe.train, data.meta)
         for begin in range(0, len(batch), size):
             objective(batch[begin : begin + size], batch)[0].backward()
         gradients.append([p.grad.cpu() for p in model.parameters()])
@@ -160,8 +162,8 @@ def test_students_of_every_kind(make_run, tmp_path, name, dtype):
         config = settings["student"]["config"]
         off = {"dropout_rate": 0.0} if config["model_type"] == "t5" else {"dropout": 0.0}
         settings["student"] = {"kind": "seq2seq", "config": config | off}
-    metrics = read_metrics(train(*ready(make_run, **settings), tmp_path / "device"))
-    expected = read_metrics(train(*ready(make_run, **settings, device="cpu"), tmp_path / "cpu"))
+    metrics = metrics_of(student_of(*ready(make_run, **settings), tmp_path / "device"))
+    expected = metrics_of(student_of(*ready(make_run, **settings, device="cpu"), tmp_path / "cpu"))
     assert len(metrics) == 3
     assert all(math.isfinite(value) for row in metrics for value in row.values())
     for key, value in expected[0].items():
@@ -173,13 +175,13 @@ def test_students_of_every_kind(make_run, tmp_path, name, dtype):
 def test_a_student_learns_from_its_own_texts(make_run, tmp_path, dtype):
     online = {"mode": "on_policy", "lmbda": 1.0, "max_new_tokens": 12, "reuse": 2}
     settings = {"online": online, "loss": "reverse_kl", "max_steps": 4, "dtype": dtype}
-    student = train(*ready(make_run, **settings), tmp_path / "student")
-    metrics = read_metrics(student)
+    student = student_of(*ready(make_run, **settings), tmp_path / "student")
+    metrics = metrics_of(student)
     assert all(0 < row["length"] <= 12 and math.isfinite(row["loss"]) for row in metrics)
-    again = read_metrics(train(*ready(make_run, **settings), tmp_path / "again"))
+    again = metrics_of(student_of(*ready(make_run, **settings), tmp_path / "again"))
     for key in ("length", "ended", "loss"):  # equal only if the student writes the same tokens
         assert again[0][key] == metrics[0][key], key
-    assert len(read_metrics(student / "baseline")) == 4
+    assert len(metrics_of(student / "baseline")) == 4
 
 
 # Resume
@@ -235,10 +237,10 @@ def test_a_repeated_or_resumed_training_gives_the_same_bytes(make_run, tmp_path,
     """
     recipe, run = ready(make_run, baseline=False, dtype=dtype, **{"kind": "sampled", **BYTES[name]})
     with deterministic() if kernels == "deterministic" else nullcontext(set()):
-        whole, again = (train(recipe, run, tmp_path / folder) for folder in ("whole", "again"))
+        whole, again = (student_of(recipe, run, tmp_path / folder) for folder in ("whole", "again"))
         with pytest.raises(KeyboardInterrupt):
             train(recipe, run, tmp_path / "cut", ui=Cut(3))
-        resumed = train(recipe, run, tmp_path / "cut")
+        resumed = student_of(recipe, run, tmp_path / "cut")
     apart = {"again": differing(whole, again), "resumed": differing(whole, resumed)}
     if any(apart.values()):
         with deterministic() as named:
@@ -259,7 +261,7 @@ def test_one_process_trains_on_several_devices(make_run, tmp_path, device):
 def test_a_student_is_measured_where_its_teacher_is(make_run, tmp_path, where):
     """The teacher can be on the device, or on the CPU of a machine with a GPU."""
     recipe, run = ready(make_run, **({} if where is None else {"device": where}))
-    student = train(recipe, run, tmp_path / "student")
+    student = student_of(recipe, run, tmp_path / "student")
     section = recipe.evaluate.model_copy(update={"max_rows": 8, "max_prompts": 2, "max_new_tokens": 8})
     found = evaluate(recipe.model_copy(update={"evaluate": section}), run, student)
     table = found.table

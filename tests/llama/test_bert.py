@@ -13,7 +13,7 @@ import pytest
 from support.small import bert_run
 
 import distill
-from distill.exporting.running import open_classifier
+from distill.exporting.running import open_encoder
 from distill.students.encoder import Encoder
 
 TEXTS = [
@@ -38,8 +38,8 @@ def run(tmp_path_factory) -> Path:
 def test_the_same_probabilities(run):
     student, folder = Encoder.load(run / "student"), run / "student" / "gguf"
     expected = np.log(student.predict(TEXTS))
-    assert np.abs(expected - np.log(open_classifier("llama.cpp", folder / "model-f16.gguf")(TEXTS))).max() < 1e-3
-    assert np.abs(expected - np.log(open_classifier("llama.cpp", folder / "model-q8_0.gguf")(TEXTS))).max() < 0.05
+    assert np.abs(expected - np.log(open_encoder("llama.cpp", folder / "model-f16.gguf")(TEXTS))).max() < 1e-3
+    assert np.abs(expected - np.log(open_encoder("llama.cpp", folder / "model-q8_0.gguf")(TEXTS))).max() < 0.05
 
 
 def test_the_same_tokens(run):

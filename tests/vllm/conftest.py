@@ -51,7 +51,7 @@ def request_maker():
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """Starts vLLM's own HTTP server on loopback, with the same model, called 'smol'. Yields the address (…/v1)."""
-    from synthgen.lm.load import find_weights
+    from synthgen.lm.files import find_weights
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 import os
 import re
@@ -64,8 +63,7 @@ def test_greedy_text_is_the_same_until_a_near_tie(greedy, smol, request_maker):
 
 def test_scoring_generated_rows_gives_the_same_log_probabilities(model, greedy, smol, request_maker):
     asked = [
-        dataclasses.replace(
-            request_maker(n, q),
+        request_maker(n, q)._replace(
             kind="score",
             completion=({"role": "assistant", "content": reply.text},),
             completion_ids=tuple(reply.token_ids),
@@ -89,9 +87,7 @@ def test_a_given_text_is_scored_as_by_transformers(model, smol, request_maker):
     """The completion has no token ids, and its prompt is already in the prefix cache."""
     texts = ("Blue, most of the time.", "I do not know!", "")
     asked = [
-        dataclasses.replace(
-            request_maker(n, QUESTIONS[1]), kind="score", completion=({"role": "assistant", "content": text},)
-        )
+        request_maker(n, QUESTIONS[1])._replace(kind="score", completion=({"role": "assistant", "content": text},))
         for n, text in enumerate(texts)
     ]
     for score, exact in zip(model.score(asked, TOPK), smol.score(asked, TOPK), strict=True):
@@ -126,7 +122,7 @@ def _draws(target: logits.Sampled) -> list[np.ndarray]:
 
 def test_label_probabilities_are_those_of_transformers(model, smol, request_maker):
     labels = (" yes", " no", " maybe so", " maybe not")
-    asked = [dataclasses.replace(request_maker(n, q), kind="classify", labels=labels) for n, q in enumerate(QUESTIONS)]
+    asked = [request_maker(n, q)._replace(kind="classify", labels=labels) for n, q in enumerate(QUESTIONS)]
     for reply, exact in zip(model.classify(asked), smol.classify(asked), strict=True):
         np.testing.assert_allclose(reply.label_probs, exact.label_probs, atol=CLOSE)
         assert (reply.text, list(reply.token_ids)) == (exact.text, list(exact.token_ids))
@@ -143,7 +139,7 @@ def test_answers_follow_a_pattern_and_a_schema(model, request_maker):
         model.form = {"json": schema}
         assert json.loads(model.sample([asked], None)[0].text)["n"] in (1, 2, 3)
         # A step of a strategy does not have to follow the schema. An answer that is cut off is a failure.
-        assert model.sample([dataclasses.replace(asked, target=False)], None)[0].text == free.text
+        assert model.sample([asked._replace(target=False)], None)[0].text == free.text
         cut = model.sample([request_maker(1, "Give a small number as JSON.", max_new_tokens=2)], None)[0]
         assert cut.failure == ("schema", "the answer is not JSON")
     finally:

@@ -12,7 +12,7 @@ from support.serving import write_recipe
 
 import synthgen
 from synthgen import corpus, logits
-from synthgen.lm.load import find_weights
+from synthgen.lm.files import find_weights
 from synthgen.logits import STORAGE_ERROR, LogitsSpec
 
 QUESTIONS = ("What is 17 plus 25?", "Name a color of the sky.", "Why do birds sing?", "Who wrote Hamlet?")
