@@ -22,7 +22,7 @@ _NOTHING = Call(b"", b"", 0, 0, 0)
 
 
 class _NoWire:
-    """A `Caller` for engines in this process. They take the request object itself, so its content is empty."""
+    """A `Caller` for local engines. They take the request object itself, so its content is empty."""
 
     def call(self, request: Request) -> Call:
         return _NOTHING

@@ -28,8 +28,8 @@ class Source:
     def where(self, keys: Sequence[str]) -> str:
         """ "FILE, line N" or "--set KEY=VALUE" for the first of these keys that is present.
 
-        When no key is present, the line of the innermost section that should contain the first key, or '' without a
-        file.
+        If none is present, returns the line of the innermost existing section around the place where the first key
+        belongs. Returns '' if the recipe has no file.
         """
         for key in keys:
             override = next((o for o in self.overrides if key == o or key.startswith(f"{o}.")), None)
