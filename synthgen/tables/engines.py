@@ -197,7 +197,7 @@ class Engine:
     opens: Reference
     """(section, TeacherOptions) → teacher; see `synthgen.teachers.base`."""
     package: str = ""
-    """A package that the engine needs. Whether it is installed is checked before anything is imported."""
+    """A package that the engine needs. synthgen checks that it is installed before it imports the engine."""
     extra: str = ""
     """The extra of synthgen-distill that installs the packages that the engine imports."""
     batch_key: str = ""
