@@ -33,7 +33,7 @@ class Job:
         """The recipe's teacher as a language model. Its weights are loaded when they are first needed.
 
         Give a function only the part of the teacher that it needs: `teacher.tokens`, `teacher.weights`, or the whole
-        teacher to generate text. Raises the TeacherError of `LanguageModel.open`, and RecipeError when the teacher does
-        not run in this process.
+        teacher to generate text. Raises the TeacherError of `LanguageModel.open`, and RecipeError when the teacher is
+        not local.
         """
         return self.open_teacher or LanguageModel.open(local_teacher(self.recipe), lazy=True)

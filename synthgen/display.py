@@ -27,10 +27,11 @@ class Failed:
 
 @dataclass(frozen=True)
 class Shown:
-    """The result of `show`: the first records or failures of those asked for, and the `counts` of the whole corpus.
+    """The result of `show`: the first `records` or `failures` of the requested kind, and the `counts` of the whole
+    corpus.
 
     `rejected_by` is the number of rows that each check rejected. `failed_by` is the number of failures of each kind; it
-    is empty unless failures were asked for.
+    is empty unless failures were requested.
     """
 
     folder: Path
@@ -74,8 +75,9 @@ def show(
 ) -> Shown:
     """Read the first `n` rows of a run or corpus. With `split`, only rows of this split are read.
 
-    With `rejected`, these are rejected rows, and with `failures`, requests that brought no row. Raises CorpusError when
-    there is no corpus, and UserError when the corpus cannot have such rows.
+    With `rejected`, only rejected rows are read. With `failures`, requests that brought no row are read instead of
+    rows. Raises CorpusError when there is no corpus, and UserError when this kind of corpus has no rejected rows or no
+    failures.
     """
     if rejected and failures:
         raise UserError(

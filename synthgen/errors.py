@@ -81,7 +81,7 @@ def close(word: str, known: Iterable[str]) -> list[str]:
     - Names that `word` misspells. They have as many parts as `word`, and each part differs by few edits. An edit
       changes, omits or adds a letter, or swaps two neighbors. Short parts allow fewer edits, so that top_k does not
       match top_p, and min_ does not match max_.
-    - Names with parts that the parts of `word` equal, begin or misspell ('epoch' finds num_train_epochs).
+    - Names in which every part of `word` occurs, also shortened or misspelled ('epoch' finds num_train_epochs).
     - Names whose parts are all parts of `word` ('model_name' finds model).
     - Names whose initials are `word` ('lr' finds learning_rate).
     """

@@ -12,10 +12,10 @@ There are two kinds of storage:
   above `FLOOR`.
 
 A shard is a Parquet file with one row for each record. Each array is stored in one binary column, or in one column for
-each byte plane. A byte plane holds the bytes of the same significance of all numbers, which compress well together. The
-file's metadata holds dtypes, shapes and layout. No function here loops over tokens in Python. Every row has `align`, a
-hash of token ids, teacher, tokenizer and temperature. If a row is paired with the wrong tokens, training therefore
-fails instead of learning from them.
+each byte plane. A byte plane holds one byte of every number, always the byte of the same significance. Such bytes
+compress well together. The file's metadata holds dtypes, shapes and layout. No function here loops over tokens in
+Python. Every row has `align`, a hash of token ids, teacher, tokenizer and temperature. If a row is paired with the
+wrong tokens, training therefore fails instead of learning from them.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class LogitsMeta(TypedDict):
     size, and the layout of the arrays.
 
     For merged distributions, `teachers` are the merged teachers. For a teacher with another tokenizer,
-    `teacher_vocab_size` is the width of that teacher's own logits. "dense" means the full distributions of a live
+    `teacher_vocab_size` is the width of that teacher's own logits. Kind "dense": the full distributions of a live
     teacher.
     """
 
@@ -253,7 +253,7 @@ def to_table(ids: Sequence[str], aligns: Sequence[bytes], targets: Sequence[Targ
 
 
 def _nothing(meta: LogitsMeta) -> Target:
-    """A target without tokens. A shard without rows gets its columns from it."""
+    """A target without tokens. `to_table` encodes it to get the column names of a shard without rows."""
     ids, floats = np.zeros(0, np.int32), np.zeros(0, np.float32)
     if meta["kind"] == "sampled":
         return Sampled(ids, ids, ids)
@@ -264,8 +264,9 @@ def _nothing(meta: LogitsMeta) -> Target:
 def compression_level(table: pa.Table) -> int:
     """The zstd level for a shard of distributions.
 
-    Compared with level 9, level 15 makes draws and a top-20 3% smaller, a top-64 2% smaller, and a top-128 no smaller.
-    For a larger k, level 15 would take more time than all other work on the distributions.
+    Compared with level 9, level 15 makes a shard of draws or of top-20 distributions 3% smaller, and a shard of top-64
+    distributions 2% smaller. A shard of top-128 distributions gets no smaller. For a larger k, level 15 would take more
+    time than all other work on the distributions.
     """
     found = json.loads((table.schema.metadata or {}).get(FORMAT.encode(), b"{}"))
     return 9 if found.get("k", 0) > 32 else 15

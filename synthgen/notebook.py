@@ -46,7 +46,8 @@ _DERIVED = {
     "rejected_by": ("verdicts",),
     "reason": ("verdicts",),
 }
-"""Columns that a data frame has in addition to those of the corpus. Each is computed from the named columns."""
+"""Columns that a data frame has in addition to those of the corpus, each with the corpus columns from which it is
+computed."""
 
 
 @dataclass(frozen=True)

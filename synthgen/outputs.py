@@ -43,10 +43,10 @@ class Output:
     """The files that one command writes.
 
     `files` and `kept` are regular expressions that match whole paths relative to the folder. `--fresh` deletes `files`,
-    in their order, but not `kept`. The file that marks the work as finished comes first, and the file with the inputs
-    comes last, so after an interrupted deletion the command still recognizes the folder. `signs` are pairs of a glob
-    pattern and a text. The command made a folder if, for one of these pairs, a file that matches the pattern contains
-    the text.
+    in their order, but not `kept`. In `files`, the file that marks the work as finished is first, and the file with the
+    inputs is last, so the command still recognizes the folder after an interrupted deletion. `signs` are pairs of a
+    glob pattern and a text. The command made a folder if, for one of these pairs, a file that matches the pattern
+    contains the text.
     """
 
     command: str
@@ -171,8 +171,8 @@ def apart(folder: Path, source: Path, own: str = "", nested: bool = False) -> No
     """Raise UserError when `folder` equals, contains or is inside `source`, or when `source` is a stage's folder and
     `folder` is inside the folder of another stage of the same run.
 
-    `own` names the stage's folder that the command itself makes. `folder` may be that folder; it may be inside that
-    folder only if `nested` is true. Links are resolved first.
+    `own` is the name of the stage's folder that this command makes in a run. `folder` may be that stage's folder and,
+    with `nested`, also a folder inside it. Links are resolved first.
     """
     not_around(folder, source)
     taken = [source, *stages(source, own)]
@@ -184,7 +184,7 @@ def apart(folder: Path, source: Path, own: str = "", nested: bool = False) -> No
 def not_around(folder: Path, source: Path) -> None:
     """Raise UserError when `folder` equals or contains `source`, which the command reads. Links are resolved first."""
     where = folder.resolve()
-    # if `source` is a link, the second path is where the link itself lies
+    # if `source` is a link: first the folder to which it leads, then the place of the link itself
     for read in (source.resolve(), source.absolute().parent.resolve() / source.name):
         if where == read:
             raise UserError(f"{folder} is an input of this command", "give another folder with -o")
@@ -206,7 +206,7 @@ def not_inside(folder: Path, taken: Iterable[Path]) -> None:
 
 
 def stages(folder: Path, own: str) -> list[Path]:
-    """If `folder` is a stage's folder, such as RUN/curated: the folders of all stages of that run, without `own`."""
+    """The folders of all stages of a run except `own`, or [] if `folder` is no stage's folder such as RUN/curated."""
     run = folder.absolute().parent
     return [run / name for name in STAGES if name != own] if folder.absolute().name in STAGES else []
 

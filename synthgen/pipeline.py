@@ -58,8 +58,8 @@ class _Stages:
     def do(self, name: str, act: Callable[[bool], T]) -> T:
         """Run a stage. `act` gets True when the stage must start over.
 
-        With `fresh`, every stage starts over if the recipe is the `same`; otherwise a stage starts over if its inputs
-        changed.
+        With `fresh` and an unchanged recipe (`same`), every stage starts over. With `fresh` and a changed recipe, a
+        stage starts over only if its inputs changed.
         """
         began, before = time.monotonic(), _state(self.folder)
         try:
@@ -76,8 +76,8 @@ class _Stages:
 
 
 def check_run(run: Path) -> None:
-    """Raise RunChanged when `run` is not empty but is not a run, or holds a recipe that no run wrote. Writes
-    nothing.
+    """Raise RunChanged when the folder has files but no recipe.yaml, or when its recipe.yaml was not written by a run.
+    Writes nothing.
     """
     path = run / "recipe.yaml"
     names = {p.name for p in run.iterdir()} if run.is_dir() else set()

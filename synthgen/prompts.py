@@ -79,7 +79,7 @@ class Prompt:
         return [*system, *self._shown(user), _message("user", self.render(user, fields))]
 
     def step(self, name: str, fields: Fields) -> list[Message]:
-        """The messages of a strategy's further step: NAME_system.j2, if it exists, and NAME.j2."""
+        """The messages of a later request of a strategy, rendered from NAME_system.j2, if it exists, and NAME.j2."""
         return [*self._system(f"{name}_system", fields), _message("user", self.render(name, fields))]
 
     def render(self, name: str, fields: Fields, whose: str = "seed") -> str:
@@ -88,7 +88,7 @@ class Prompt:
         if pieces is not None:
             try:
                 return "".join([str(fields[p.text]) if p.is_variable else p.text for p in pieces]).strip()
-            except KeyError:  # a variable is missing: Jinja describes the error below
+            except KeyError:  # a variable is missing: Jinja fails below with a message that names it
                 pass
         where = f"template {self.name}/{name}.j2"
         try:

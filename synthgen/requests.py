@@ -26,7 +26,7 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",
 
 class Request(
     NamedTuple
-):  # making requests is a tenth of the work for a row; a frozen data class would take five times as long to make
+):  # a frozen data class would take five times as long to make, and requests are a tenth of the work for a row
     """One question to one teacher, with everything that determines the answer. Pass all fields except the first three
     by name.
 
@@ -89,8 +89,8 @@ def identify(request: Request, lineage: Lineage, teacher: str) -> str:
     """Compute the id of a request: 32 hexadecimal digits, a hash of everything that distinguishes it from others.
 
     The hash covers kind, seed, `teacher` (model and revision), the teacher's and the student's messages, every sampling
-    parameter and the labels. If present, the tools and the completion with its tokens are covered too, and
-    whether the last turn is open.
+    parameter and the labels. It also covers the tools, the given completion with its tokens, and an open last turn, if
+    the request has them.
     """
     parts: list[object] = [
         request.kind,

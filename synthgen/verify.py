@@ -31,7 +31,7 @@ def gold(reference: str) -> str:
 
 
 def number(text: str) -> Fraction | None:
-    """The exact value of the last number in `text`, including number words up to twenty. None without a number."""
+    """The exact value of the last number in `text`, including number words up to twenty. None if there is no number."""
     numbers = _NUMBER.findall(_WORD.sub(_as_digits, text))
     if not numbers:
         return None

@@ -27,8 +27,8 @@ class Report:
     """The results of all audits of a corpus for one intended use.
 
     `status` is the worst status of all audits; `passed` is true when it is ALLOW or CONTESTED. `findings` holds the
-    findings of all audits, and `audits` the result of each audit. `rows` maps a status to the number of rows whose
-    sources together have this status.
+    findings of all audits, and `audits` the result of each audit. `rows` maps a status to a number of rows; the status
+    of a row is the worst status of its sources.
     """
 
     status: Status

@@ -49,9 +49,7 @@ def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:
 
 
 def source_combinations(subject: Subject) -> Counter[tuple[Term, ...]]:
-    """For each set of sources: the number of rows of the corpus that have it. Reads only the column `sources`, in
-    batches.
-    """
+    """Count the rows of the corpus by their set of sources. Reads only the column `sources`, in batches."""
     combinations: Counter[tuple[Term, ...]] = Counter()
     for part in ("data", "rejected"):  # a student may still learn from the distributions of rejected rows
         for _, batch in corpus.batches(subject.corpus, part, ["sources"], rows=65536):
@@ -60,9 +58,7 @@ def source_combinations(subject: Subject) -> Counter[tuple[Term, ...]]:
 
 
 def _combinations(sources: pa.Array) -> Counter[tuple[Term, ...]]:
-    """For each set of sources: the number of rows that have it. Python code runs once for each set, not for each
-    row.
-    """
+    """Count the rows of a batch by their set of sources. Python code runs once for each set, not for each row."""
     flat = sources.flatten()
     names = [pc.fill_null(pc.struct_field(flat, name), "") for name in ("id", "role", "license")]
     coded = pc.binary_join_element_wise(*names, "\0").dictionary_encode()

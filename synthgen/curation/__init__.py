@@ -27,7 +27,7 @@ from synthgen.manifest import Facts, Manifest
 from synthgen.recipe import Recipe, check_recipe
 from synthgen.ui import UI
 
-_WORKER_ROWS = 32768  # number of rows for each worker; for fewer, starting another process costs more than it saves
+_WORKER_ROWS = 32768  # minimum number of rows for each worker; for fewer, starting a process takes longer than it saves
 
 
 @dataclass(frozen=True)

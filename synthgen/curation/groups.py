@@ -61,7 +61,7 @@ def drop_broken(job: Job, tasks: Sequence[Task], order: Order, late: Sequence[La
 
 
 def _of_groups(grouped: Rows, task: Task, kept: np.ndarray) -> np.ndarray:
-    """A mask of those rows of a task that have a group: True for rows that are still kept."""
+    """From the mask `kept` of all rows of a task, take the entries of the rows that have a group."""
     start, stop = np.searchsorted(grouped, [task.start, task.stop])
     return kept[grouped[start:stop] - task.start]
 

@@ -1,7 +1,7 @@
 """Rows that are rejected after the checks, by a sweep or because their group is incomplete.
 
-Each of these steps writes one Arrow file with an entry for each row that it rejected: the row's number (`row`,
-ascending), and the fields for the row's column `verdicts`.
+Each sweep, and the step that rejects incomplete groups, writes one Arrow file with an entry for each row that it
+rejected: the row's number (`row`, ascending), and the fields for the row's column `verdicts`.
 """
 
 from __future__ import annotations

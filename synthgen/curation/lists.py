@@ -1,4 +1,4 @@
-"""List columns in Arrow: appends entries to the lists of some rows without a Python object for each row."""
+"""List columns in Arrow: appends entries to the lists of some rows, without making a Python object for each row."""
 
 from __future__ import annotations
 

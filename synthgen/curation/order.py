@@ -43,7 +43,7 @@ def keep_first(pairs: pa.Table, order: Order) -> pa.Table:
         return pairs.select(["row", "twin"])
     later, first = (numbers(pairs[name].combine_chunks()).astype(np.int64) for name in ("row", "twin"))
     rows, place = np.unique(np.concatenate([later, first]), return_index=True)
-    kinds = np.concatenate([first, first])[place]  # the first equal row, which is the same for all equal rows
+    kinds = np.concatenate([first, first])[place]  # for each of `rows`: the first row that equals it
     units = order.units_of(rows)
     members: dict[int, list[tuple[int, int]]] = {}
     for unit, row, kind in sorted(zip(units.tolist(), rows.tolist(), kinds.tolist(), strict=True)):

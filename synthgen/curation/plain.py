@@ -1,8 +1,8 @@
 """The text of messages, and its plain form: lower case, words separated by single spaces.
 
 The result equals Python's `" ".join(text.lower().split())`. Arrow normalizes all texts of a batch in one call. Only the
-texts for which Arrow's result may differ are normalized in Python. They have letters that are new in Unicode, a capital
-sigma (its lower case depends on its position), or a capital I with a dot (its lower case is two characters).
+texts for which Arrow's result may differ are normalized in Python. These texts contain letters that are new in Unicode,
+a capital sigma (its lower case depends on its position), or a capital I with a dot (its lower case is two characters).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from synthgen.curation.lists import as_lists, lengths, numbers
 
-# All characters except the space that str.split treats as white space.
+# All characters that str.split treats as white space, except the space itself.
 _SPACE = r"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
 _RUNS = f"[{_SPACE}][{_SPACE} ]*| [{_SPACE} ]+"  # matches any sequence of white space except a single space
 _FOR_PYTHON = r"[\x{130}\x{3a3}\x{1c80}-\x{1cff}\x{a640}-\x{a7ff}\x{ab30}-\x{abbf}\x{10000}-\x{1efff}]"
@@ -46,7 +46,7 @@ def plain(texts: pa.Array) -> pa.Array:
         return _plain(texts)
     fast = _plain(pc.filter(texts, pa.array(~slow)))
     others = [" ".join(text.lower().split()) for text in pc.filter(texts, pa.array(slow)).to_pylist()]
-    order = np.argsort(slow, kind="stable")  # the row of each text in `fast` followed by `others`
+    order = np.argsort(slow, kind="stable")  # entry i is the row of text i of the array that joins `fast` and `others`
     return pa.concat_arrays([fast, pa.array(others, texts.type)]).take(pa.array(np.argsort(order)))
 
 

@@ -24,9 +24,7 @@ _COUNTED = ("token_ids", "verdicts", "scores", "edits")
 
 @dataclass
 class Tally:
-    """`counts` of the rows of a curated corpus by name. `reasons` is the number of reasons that each check or sweep
-    gave.
-    """
+    """The counts of a curated corpus by their names, and the number of reasons that each check or sweep gave."""
 
     counts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)

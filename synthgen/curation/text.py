@@ -20,7 +20,7 @@ _REFUSAL = (
     r"i(?:'m| am) (?:not able|unable) to (?:help|assist|answer|provide)|as an ai\b|as a language model\b)"
 )
 _DECLINES = re.compile(_REFUSAL, re.IGNORECASE)
-_REFUSAL_WITHIN = 200  # number of characters at the start of a completion in which a refusal is searched
+_REFUSAL_WITHIN = 200  # a refusal is searched for in this many characters at the start of a completion
 
 
 def length(batch: pa.RecordBatch, section: Length, services: Services) -> Verdicts:
@@ -64,7 +64,7 @@ def repeated_shares(plain: pa.Array) -> Scores:
     counts = lengths(words)
     grams = np.maximum(counts - _NGRAM + 1, 0)
     distinct = _distinct(words.flatten().dictionary_encode(), np.repeat(np.arange(len(plain)), counts), len(plain))
-    if distinct is None:  # the packed numbers would not fit into 64 bits
+    if distinct is None:  # too many different words for 64 bits: divide the texts
         half = len(plain) // 2
         if half == 0:
             return np.array([_one_share(text) for text in plain.to_pylist()])
@@ -73,11 +73,11 @@ def repeated_shares(plain: pa.Array) -> Scores:
 
 
 def _distinct(words: pa.DictionaryArray, row_of: Rows, rows: int) -> Rows | None:
-    """The number of distinct 4-word sequences in each row. None when 64 bits are too few for this method.
+    """The number of distinct 4-word sequences in each row.
 
-    `words` holds the words of all rows, and `row_of` the row of each word. The row and the sequence are packed into one
-    64-bit number. A sequence is the numbers of its four words if these fit, and otherwise the numbers of its two word
-    pairs. The numbers are sorted to count the distinct ones.
+    `words` holds the words of all rows, and `row_of` the row of each word. Each row number and sequence are packed into
+    one 64-bit number; returns None if they do not fit. A sequence is the numbers of its four words if these fit, and
+    otherwise the numbers of its two word pairs. The numbers are sorted to count the distinct ones.
     """
     if len(words) < _NGRAM:
         return np.zeros(rows, np.int64)

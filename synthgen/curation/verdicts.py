@@ -26,10 +26,9 @@ Scores = npt.NDArray[np.float64]
 class Rejection:
     """Why a check rejects one row.
 
-    `rule` names the rule within the check that rejected the row; "" stands for the check's own name. `score` is the
-    measured value and `threshold` the limit that the value crossed. `matched_id` is the id of the row with which this
-    row was compared. `span` is the position in the completion's text. `teaches` replaces the value in the check's table
-    entry.
+    `rule` names the rule within the check that rejected the row; "" means the check's own name. `score` is the measured
+    value and `threshold` the limit that the value crossed. `matched_id` is the id of the row with which this row was
+    compared. `span` is the position in the completion's text. `teaches` replaces the value in the check's table entry.
     """
 
     reason: str

@@ -56,7 +56,7 @@ def logits_spec(recipe: Recipe) -> LogitsSpec | None:
 
 
 def in_process(section: AnyTeacher) -> bool:
-    """Whether a teacher's model runs in this process."""
+    """Whether a teacher is local."""
     return ENGINES[section.engine].in_process
 
 

@@ -111,7 +111,7 @@ def _tidy(folder: Path, *, repair: bool, retry_failed: bool, ui: UI) -> None:
 
 
 def _open(recipe: Recipe, batch: bool, opened: ExitStack) -> dict[str, Teacher | RemoteTeacher]:
-    """Open the recipe's teachers. Returns them by name. Teachers in this process are closed when `opened` is closed.
+    """Open the recipe's teachers. Returns them by name. Local teachers are closed when `opened` is closed.
 
     Raises UserError when `batch` is given and a teacher has no Batch API."""
     sections = casting.cast(recipe)
@@ -147,7 +147,7 @@ class _Work:
 
     @cached_property
     def local(self) -> dict[str, Teacher]:
-        """The teachers that run in this process, by name."""
+        """The local teachers by name."""
         here = [name for name, section in casting.cast(self.recipe).items() if casting.in_process(section)]
         return {name: cast(Teacher, self.layout.teachers[name]) for name in here}
 

@@ -31,9 +31,7 @@ class Generation:
 
     @property
     def cost_usd(self) -> float | None:
-        """The cost of all rows in US dollars. None when all teachers run in this process, or before the corpus is
-        complete.
-        """
+        """The cost of all rows in US dollars. None when all teachers are local, or before the corpus is complete."""
         return self.manifest.get("cost_usd")
 
     @property

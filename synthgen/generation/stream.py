@@ -22,7 +22,7 @@ _NOTHING = Call(b"", b"", 0, 0, 0)
 
 
 class _NoWire:
-    """A `Caller` for engines in this process. Such an engine takes the request itself, so each `Call` is empty."""
+    """A `Caller` for local engines. Such an engine takes the request itself, so each `Call` is empty."""
 
     def call(self, request: Request) -> Call:
         return _NOTHING

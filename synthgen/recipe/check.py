@@ -192,8 +192,8 @@ def _engines_keep_a_form(recipe: Recipe) -> Iterator[Problem]:
 def _students_need_a_teacher_here(recipe: Recipe) -> Iterator[Problem]:
     if recipe.train and not ENGINES[recipe.teacher.engine].in_process:
         yield Problem(
-            f"training needs a teacher that runs in this process, and engine '{recipe.teacher.engine}' does not run "
-            "there; leave out 'train' to only make and curate the corpus",
+            f"training, also with train.online, needs a local teacher, and engine '{recipe.teacher.engine}' is not "
+            "local; leave out 'train' to only make and curate the corpus",
             ("train", "teacher.engine"),
         )
 

@@ -36,9 +36,9 @@ _FREE = ("config", "extra", "json_schema", "fields")
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "", free: bool = False) -> list[str]:
     """A text 'key: old → new' for every single value that differs. In a dotted key, entries of a list are numbered.
 
-    A key that is missing in one recipe is no difference when its value in the other recipe means off (null, false or
-    empty). An older version of synthgen, which did not know the key, wrote the recipe without it, and behaved as if the
-    key were off. Mappings whose keys the user chooses (`_FREE`) are compared without this exception.
+    A key that only one recipe has does not count as a difference if its value means off (null, false or empty). An
+    older version of synthgen, which did not know the key, wrote the recipe without it, and behaved as if the key were
+    off. Mappings whose keys the user chooses (`_FREE`) are compared without this exception.
     """
     lines: list[str] = []
     for key in [*old, *(k for k in new if k not in old)]:

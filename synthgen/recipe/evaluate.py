@@ -9,7 +9,7 @@ class EvaluateSection(Section):
     """How the student is measured on the test split."""
 
     max_rows: Count | None = None
-    """Number of rows, from the first, on which student and teacher are compared token by token; all when left out."""
+    """Number of rows on which student and teacher are compared token by token: the first rows, or all when left out."""
     max_prompts: Count | None = None
     """Number of prompts that the student answers, to measure accuracy and speed; all when left out."""
     max_new_tokens: Count = 64

@@ -170,8 +170,8 @@ def _child(values: object, part: int | str) -> object:
 def _in_values(values: Values, details: ErrorDetails) -> Loc | None:
     """The location of an error in the raw values, without the names that Pydantic adds for branches of a union.
 
-    None for an error in a value that is not in the raw values because validation filled it in. The error's cause has an
-    error of its own.
+    None if validation filled in the value, so that the raw values do not have it. The key from which it was filled in
+    has an error of its own.
     """
     kept: list[int | str] = []
     inside: object = values
@@ -194,8 +194,8 @@ def _in_values(values: Values, details: ErrorDetails) -> Loc | None:
 def _sections_at(values: object, above: str) -> tuple[Sections, Sections, str]:
     """Describe the section at the dotted key `above`.
 
-    Returns its class, chosen by a key such as `engine` (or all possible classes when no valid name is given); the
-    classes of the table's other entries; and the key that chooses.
+    Returns (its class, the classes of the table's other entries, the key that chooses the class, such as `engine`).
+    When that key names no entry of the table, the first value holds all possible classes.
     """
     every: Sections = {"": Recipe}
     chosen, chooser = every, None

@@ -90,11 +90,12 @@ def _lines(problems: list[Problem], source: Source) -> str:
 def local_teacher(recipe: Recipe) -> TeacherSection:
     """The section with which transformers loads the teacher, for callers that need its layers or full distributions.
 
-    Raises RecipeError when the teacher's weights are not on this machine."""
+    Raises RecipeError when the teacher is not local, or when transformers cannot load its weights."""
     weights = ENGINES[recipe.teacher.engine].weights
     if weights is None:
         raise RecipeError(
-            f"teacher.engine is '{recipe.teacher.engine}'; this command needs a teacher that runs in this process"
+            f"teacher.engine is '{recipe.teacher.engine}'; "
+            "this command needs a local teacher whose weights transformers can load"
         )
     return weights(recipe.teacher)
 

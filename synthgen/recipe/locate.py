@@ -28,8 +28,8 @@ class Source:
     def where(self, keys: Sequence[str]) -> str:
         """ "FILE, line N" or "--set KEY=VALUE" for the first of these keys that is present.
 
-        When no key is present, the line of the innermost section that should contain the first key, or '' without a
-        file.
+        If none is present, returns the line of the innermost existing section around the place where the first key
+        belongs. Returns '' if the recipe has no file.
         """
         for key in keys:
             override = next((o for o in self.overrides if key == o or key.startswith(f"{o}.")), None)
@@ -93,8 +93,8 @@ def _refuse_twins(path: Path, node: yaml.Node | None, seen: set[int]) -> None:
 
 
 def _line(node: yaml.Node | None, key: str) -> tuple[int, bool]:
-    """Find the part of a dotted key that exists in the YAML. Return (line of its last name, whether the whole key
-    exists).
+    """Find how much of a dotted key the YAML contains. Return (line of the last name that was found, whether the whole
+    key was found).
     """
     line = node.start_mark.line + 1 if node is not None else 1
     parts = key.split(".") if key else []
@@ -108,8 +108,9 @@ def _line(node: yaml.Node | None, key: str) -> tuple[int, bool]:
 
 
 def _child(node: yaml.Node | None, parts: list[str]) -> tuple[yaml.Node, yaml.Node, list[str]] | None:
-    """Find the entry of `node` that the first of `parts` names, or the first several of them joined by dots, because
-    a teacher's name may contain dots. Return (node of the name, node of the value, the remaining parts).
+    """Find the entry of `node` with which a dotted key begins. The entry's name is the first of `parts`, or several of
+    them joined by dots, because a teacher's name may contain dots. Return (node of the name, node of the value, the
+    remaining parts).
     """
     if isinstance(node, yaml.MappingNode):
         for count in range(1, len(parts) + 1):

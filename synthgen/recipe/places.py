@@ -58,7 +58,7 @@ def models_of(section: Section, above: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _missing(name: str) -> str:
-    """Why the folder, file or package `name` cannot be found. '' when it exists, and for a hub id."""
+    """Why the folder, file or package `name` cannot be found. '' when it exists, or when `name` is a hub id."""
     if name.startswith("package:"):
         try:
             gguf_in_package(name)

@@ -72,7 +72,8 @@ class Recipe(Section):
     @classmethod
     def _complete(cls, values: Any) -> Any:
         """Fill in values that follow from other keys. `teacher` becomes the first of `teachers`. Seeds inherit the
-        recipe's license. `logits` becomes null unless every answering teacher can draw from its full distribution.
+        recipe's license. If `logits` is left out, it becomes null unless every answering teacher can draw from its full
+        distribution.
         """
         if not isinstance(values, dict):
             return values

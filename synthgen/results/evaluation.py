@@ -103,7 +103,7 @@ class Evaluation:
         for model, row in self.table.items():
             values = []
             for name, measure in shown.items():
-                value = row.get(name)  # only measures with a plot are shown with their interval
+                value = row.get(name)  # a measure with a caption is shown with its interval, any other without
                 values.append(m.shown(value if measure.caption else m.middle(value), measure.format))
             lines.append([model, *values])
         text = "\n\n".join(filter(None, [self.headline, m.text_table(header, lines)]))

@@ -77,7 +77,7 @@ class Measure:
 
     `title` is the header of the column, with the unit. `format` is a key of `FORMATS`. `caption` is the text below the
     plot of the measure; a measure without a caption is not plotted. `about` says whether the measure is in the table of
-    quality or in the table of cost; measures with "detail" are only in the JSON file and in `frame`.
+    quality or in the table of cost; a measure whose `about` is "detail" is only in the JSON file and in `frame`.
     """
 
     title: str

@@ -46,7 +46,8 @@ class Ensemble:
 
 @dataclass(frozen=True, kw_only=True)
 class Across:
-    """For a teacher with another tokenizer: the number of completion tokens that were learned by each method."""
+    """For a teacher with another tokenizer: how many completion tokens were learned by the divergence, how many by the
+    distance between sorted probabilities (ULD), and how many had no target."""
 
     teacher: str
     uld_weight: float

@@ -2,8 +2,8 @@
 
 The order is fixed. First, edits change rows. Then checks judge each row, and sweeps compare the rows that passed the
 checks. At the end, rows of one group are kept or rejected together. An entry holds all facts about its rule: the
-functions, the columns that they read, the key and the settings in the recipe's `curate` section, and what a rejected
-row may still be used for in training. The functions are described in `synthgen.curation`, which calls them.
+functions, the columns that they read, the key and the settings in the recipe's `curate` section, and how training may
+use a rejected row. The functions are described in `synthgen.curation`, which calls them.
 
 The key of a rule in the recipe is its name in the table. Its value is `false` or null (off), `true` (on, with the
 default settings) or, where the entry has a `section`, a mapping of settings. Names are unique over the three tables.
@@ -18,7 +18,7 @@ from synthgen.tables.reference import Reference
 from synthgen.tables.section import Section, Share
 
 Teaches = Literal["nothing", "distribution", "all"]
-"""What a rejected row may still be used for in training: nothing, only the teacher's distribution, or everything."""
+"""How training may use a rejected row: not at all, only for the teacher's distributions, or like a kept row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Check(RowRule):
 
     run: Reference
     teaches: Teaches = "distribution"
-    """What rows that the check rejects may still be used for in training. A `Rejection` may state something else."""
+    """How training may use the rows that this check rejects. A `Rejection` may set another value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class Sweep(RowRule):
     signature: Reference
     candidates: Reference
     verify: Reference | None = None
-    """None when all candidate pairs count without verification."""
+    """None when the candidate pairs need no verification."""
     resolve: Reference
     reason: str
     """The reason that a rejected row gets: text with the fields {matched_id}, {score} and {threshold}."""

@@ -52,7 +52,7 @@ _VLLM_OURS = {
 
 
 class VllmTeacher(AnyTeacher):
-    """A model that vLLM runs in this process: on one GPU, on all GPUs of the machine, or on the CPU."""
+    """A model that vLLM runs in a process of its own: on one GPU, on all GPUs of the machine, or on the CPU."""
 
     engine: Literal["vllm"]
     model: ModelName
@@ -192,11 +192,12 @@ class Engine:
 
     section: type[AnyTeacher]
     in_process: bool
-    """Whether the model runs in this process. If so, `opens` returns a `Teacher`, otherwise a `RemoteTeacher`."""
+    """Whether the model runs in this process or in a process that synthgen starts. If so, `opens` returns a `Teacher`,
+    otherwise a `RemoteTeacher`."""
     opens: Reference
     """(section, TeacherOptions) → teacher; see `synthgen.teachers.base`."""
     package: str = ""
-    """A package that the engine needs. Whether it is installed is checked before anything is imported."""
+    """A package that the engine needs. synthgen checks that it is installed before it imports the engine."""
     extra: str = ""
     """The extra of synthgen-distill that installs the packages that the engine imports."""
     batch_key: str = ""

@@ -94,7 +94,7 @@ class Section(BaseModel):
 
 
 def problem(loc: tuple[str | int, ...], sentence: str, value: object = None) -> InitErrorDetails:
-    """An error for a ValidationError: a sentence about the key at `loc`, which is relative to the validated value."""
+    """One error of a ValidationError: `sentence` is about the key at `loc`, relative to the validated value."""
     return InitErrorDetails(
         type=PydanticCustomError("rule", "{sentence}", {"sentence": sentence}), loc=loc, input=value
     )
@@ -118,8 +118,8 @@ def key_docs(section: type[BaseModel]) -> dict[str, str]:
 
 
 SECTION = "x-section"
-"""A key in a JSON Schema that holds the name of a section. When all sections have definitions, a reference to the
-definition replaces it."""
+"""A placeholder in a JSON Schema: a key whose value is the name of a section. A reference to the section's definition
+replaces it when all definitions exist."""
 
 
 class Entry(Protocol):
@@ -225,8 +225,8 @@ def unknown_name(value: object, table: Mapping[str, object]) -> PydanticCustomEr
 
 
 def sections_in(field: FieldInfo) -> dict[str, type[Section]]:
-    """The section classes that a key of a recipe may hold, by the name of the table's entry. The name is '' when no
-    table is involved.
+    """The section classes that a key of a recipe may hold, by the name of the table's entry. If no table decides the
+    class, the name is ''.
     """
     chooser = chooser_of(field)
     if chooser:

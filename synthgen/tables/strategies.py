@@ -101,7 +101,7 @@ class Strategy:
     templates: tuple[str, ...] = ()
     """Templates that the task's folder must have besides the template that `question` names."""
     template_prefix: str = ""
-    """A prefix: the task's folder must have a template whose name begins with it. "" for no such requirement."""
+    """The task's folder must have a template whose name begins with this prefix. "" means that none is required."""
     question: str = "user"
     """The template that renders a seed's question. Seeds with similar questions stay in the same split."""
     question_of: Reference | None = None

@@ -54,7 +54,7 @@ class DecoderStudent(Student):
     """Layers of the teacher to keep: a list of indexes from 0, or a number of layers, which are spread evenly from the
     first to the last. 6 when `layers`, `model` and `config` are all left out."""
     model: ModelName | None = None
-    """A checkpoint with the teacher's tokenizer, written in one of the forms of `teacher.model`."""
+    """A checkpoint with the teacher's tokenizer. Its name has one of the forms that `teacher.model` accepts."""
     config: dict[str, Any] | None = None
     """Start with random weights. The configuration is the teacher's config.json with these keys changed, such as
     hidden_size."""
@@ -82,8 +82,8 @@ class EncoderStudent(Student):
 
     kind: Literal["encoder"] = "encoder"
     model: ModelName | None = None
-    """A checkpoint with its own tokenizer, written in one of the forms of `teacher.model`. It gets a new head with one
-    output for each label."""
+    """A checkpoint with its own tokenizer. Its name has one of the forms that `teacher.model` accepts. The model gets a
+    new head with one output for each label."""
     config: dict[str, Any] | None = None
     """Start with random weights. The keys are `model_type`, such as bert, and those keys of config.json whose values
     differ from the defaults of that type."""
@@ -103,7 +103,7 @@ class Seq2SeqStudent(Student):
 
     kind: Literal["seq2seq"] = "seq2seq"
     model: ModelName | None = None
-    """A checkpoint with the teacher's tokenizer, written in one of the forms of `teacher.model`."""
+    """A checkpoint with the teacher's tokenizer. Its name has one of the forms that `teacher.model` accepts."""
     config: dict[str, Any] | None = None
     """Start with random weights. The keys are `model_type`, such as t5, and those keys of config.json whose values
     differ from the defaults of that type."""
@@ -123,7 +123,7 @@ class SentenceStudent(Student):
     """Layers of the teacher to keep: a list of indexes from 0, or a number of layers, which are spread evenly. Half of
     the layers when `layers`, `model` and `config` are all left out."""
     model: ModelName | None = None
-    """A checkpoint with its own tokenizer, written in one of the forms of `teacher.model`."""
+    """A checkpoint with its own tokenizer. Its name has one of the forms that `teacher.model` accepts."""
     config: dict[str, Any] | None = None
     """Start with random weights. The configuration is the teacher's config.json with these keys changed, such as
     hidden_size."""
@@ -147,10 +147,10 @@ class Kind:
     student. It takes a `distill.evaluation.subject.Subject` and returns an `Evaluation`.
 
     `exports` maps the name of a format in MODEL_FORMATS to the function that writes this kind of student in that
-    format. It is for kinds that `ModelFormat.writes` does not have. `not_exported` is for kinds that have no format
-    here; it says how to get the student in other formats. `files` are regular expressions for the names of the files
-    that only this kind writes; `--fresh` deletes no other files. `library_name` and `how_to_run` are for the model
-    card, `loss_unit` and `loss_note` for the plot of the loss.
+    format. A format needs an entry here only if its `ModelFormat.writes` does not have this kind. `not_exported` is for
+    kinds that have no format here; it says how to get the student in other formats. `files` are regular expressions for
+    the names of the files that only this kind writes; `--fresh` deletes no other files. `library_name` and `how_to_run`
+    are for the model card, `loss_unit` and `loss_note` for the plot of the loss.
     """
 
     section: type[Student]
@@ -163,8 +163,8 @@ class Kind:
     learns_from_distributions: bool = False
     """Whether the student learns from stored or live distributions over completion tokens."""
     accepts: tuple[str, ...] = ()
-    """Keys of `train` that not every student accepts, but this kind does: of `kd_weight`, `rationale`, `online`,
-    `teacher`, `ensemble`, `across`, `hidden` and `relations`.
+    """Which of the keys `kd_weight`, `rationale`, `online`, `teacher`, `ensemble`, `across`, `hidden` and `relations`
+    of `train` this kind accepts.
     """
     divergences: tuple[str, ...] | None = ()
     """Accepted values of `train.loss`. None means all values. () means no value, because the kind has its own loss."""

@@ -1,7 +1,7 @@
 """Opens the engines that answer requests, according to the table of engines.
 
-teacher = open_teacher(recipe.teacher)        # runs in this process: a `Teacher`
-teacher = open_remote(section, options)       # runs behind an API: a `RemoteTeacher`
+teacher = open_teacher(recipe.teacher)        # local: a `Teacher`
+teacher = open_remote(section, options)       # not local: a `RemoteTeacher`
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from synthgen.teachers.base import RemoteTeacher, Teacher, TeacherOptions
 
 
 def open_teacher(section: AnyTeacher, options: TeacherOptions | None = None) -> Teacher:
-    """Load a teacher in this process. Raises TeacherError, or UserError that names a missing extra."""
+    """Load a local teacher. Raises TeacherError, or UserError that names a missing extra."""
     if not ENGINES[section.engine].in_process:
-        raise TeacherError(f"a teacher of engine '{section.engine}' does not run in this process")
+        raise TeacherError(f"a teacher of engine '{section.engine}' is not local")
     return cast(Teacher, _open(section, options))
 
 
 def open_remote(section: AnyTeacher, options: TeacherOptions | None = None) -> RemoteTeacher:
     """Open a teacher behind an API. Sends nothing. Raises TeacherError, or UserError that names a missing extra."""
     if ENGINES[section.engine].in_process:
-        raise TeacherError(f"a teacher of engine '{section.engine}' runs in this process")
+        raise TeacherError(f"a teacher of engine '{section.engine}' is local")
     return cast(RemoteTeacher, _open(section, options))
 
 

@@ -73,7 +73,7 @@ BROKEN: list[tuple[dict, str, str]] = [
         "cannot make answers follow a JSON schema",
     ),
     ({"teacher": API, "generate": {"regex": "a"}}, "generate.regex", "cannot make answers match a pattern"),
-    ({"teacher": API, "train": {**DECODER, "kd_weight": 0}}, "train", "a teacher that runs in this process"),
+    ({"teacher": API, "train": {**DECODER, "kd_weight": 0}}, "train", "needs a local teacher"),
     ({"strategy": "preference", "train": DECODER}, "train", "no kind of student learns from preference pairs"),
     ({"train": CLASSIFIER}, "train.student.kind", "needs strategy 'classify', and 'answer' makes completions"),
     ({"train": SENTENCE}, "train.student.kind", "needs strategy 'embed'"),

@@ -33,7 +33,7 @@ _NEEDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     ),
 }
 _WHAT = {
-    "generate": "be run in this process",
+    "generate": "run as a local teacher",
     "topk": "give top-k log-probabilities as flat arrays",
     "score": "score given completions",
     "classify": "give the probabilities of labels",
