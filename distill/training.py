@@ -86,8 +86,7 @@ def train(
     inputs = made_from(section, manifest)
     if durable.writes():
         if fresh:
-            # keeps the corpus that was made from a dataset, and the teacher's stored hidden states
-            outputs.discard(job.folder, trained())
+            outputs.discard(job.folder, trained())  # keeps the dataset's corpus and stored hidden states
         outputs.sweep(job.folder, trained())
         corpus.claim(job.folder, dict(inputs), "train")
     if (job.folder / FILE).exists() and not fresh:

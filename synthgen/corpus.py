@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,34 +33,6 @@ _INPUTS_KEY = b"synthgen.inputs"
 _COMPANIONS_KEY = b"synthgen.companions"
 _REPAIR = "repeat the command that made the corpus and add --repair; only damaged shards are made again"
 _ROWS_LEVEL = 3  # zstd level for rows; level 9 saves 8% of the bytes but takes three times as long
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Requests `start` (included) to `stop` (excluded) of the whole run, all of one split.
-
-    `name` is the name of the shard's files without suffix.
-    """
-
-    name: str
-    split: str
-    start: int
-    stop: int
-
-
-def plan_shards(counts: Mapping[str, int], size: int) -> list[Shard]:
-    """Divide the requests, which are ordered by split, into shards of at most `size` requests.
-
-    `counts` is the number of requests of each split.
-    """
-    shards: list[Shard] = []
-    start = 0
-    for split in SPLITS:
-        total = counts.get(split, 0)
-        for number, begin in enumerate(range(start, start + total, size)):
-            shards.append(Shard(f"{split}-{number:05d}", split, begin, min(begin + size, start + total)))
-        start += total
-    return shards
 
 
 def claim(folder: Path, inputs: dict[str, Any], what: str) -> None:

@@ -108,7 +108,7 @@ def _failures(path: Path, n: int, split: str | None) -> Shown:
         for batch in corpus.scan(folder / "failures" / f"{name}.parquet"):
             kinds.update(batch["kind"].to_pylist())
             first += [Failed(**row) for row in batch.slice(0, n - len(first)).to_pylist()]
-    return Shown(folder, found["kind"], found["counts"], {}, [], first, dict(kinds.most_common()))
+    return Shown(folder, found["kind"], found["counts"], {}, [], failures=first, failed_by=dict(kinds.most_common()))
 
 
 def _records(folder: Path, part: str, split: str | None) -> Iterator[Record]:

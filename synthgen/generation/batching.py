@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from synthgen.corpus import Shard
+from synthgen.generation.division import Shard
 from synthgen.generation.jobs import Jobs
 from synthgen.ui import UI
 

@@ -15,6 +15,7 @@ from synthgen.errors import UserError
 from synthgen.generation import casting
 from synthgen.generation.batching import Batching
 from synthgen.generation.claim import Claim
+from synthgen.generation.division import Shard, plan_shards
 from synthgen.generation.filling import Gate, Output
 from synthgen.generation.inputs import first_queries, read_inputs, runner
 from synthgen.generation.jobs import Jobs
@@ -77,7 +78,7 @@ def generate(
         # teachers are open.
         jobs = inputs.jobs(casting.versions(recipe, teachers))
         layout = Layout.of(recipe, teachers)
-        planned = corpus.plan_shards(jobs.counts, recipe.generate.shard_size)
+        planned = plan_shards(jobs.counts, recipe.generate.shard_size)
         done = corpus.committed(folder, [f"logits/{name}" for name in layout.speakers])
         mine = planned[part[0] - 1 :: part[1]]
         work = _Work(folder, jobs, [shard for shard in mine if shard.name not in done], layout)
@@ -137,7 +138,7 @@ class _Work:
 
     folder: Path
     jobs: Jobs
-    shards: Sequence[corpus.Shard]
+    shards: Sequence[Shard]
     layout: Layout
 
     @property

@@ -12,8 +12,8 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from synthgen import corpus
 from synthgen.errors import CorpusError, GateDenied
+from synthgen.generation.division import Shard
 from synthgen.generation.inputs import runner
 from synthgen.generation.jobs import Jobs
 from synthgen.generation.rounds import Failure, Outcome, Rounds, costed
@@ -26,7 +26,7 @@ _HELD_BYTES = 256 << 20  # while the rows in memory have more bytes than this, n
 _OPEN_SHARDS = 64  # maximum number of open shards
 _COMMITTING = 4  # maximum number of shards that wait to be written
 
-Write = Callable[[corpus.Shard, list[list[Outcome]]], None]
+Write = Callable[[Shard, list[list[Outcome]]], None]
 """A function that commits a shard. It gets the outcomes of each of the shard's jobs."""
 
 
@@ -90,7 +90,7 @@ class _Open:
     in bytes.
     """
 
-    shard: corpus.Shard
+    shard: Shard
     outcomes: list[list[Outcome]]
     missing: int
     held: int = 0
@@ -101,9 +101,7 @@ class Filling:
     `Work`.
     """
 
-    def __init__(
-        self, jobs: Jobs, shards: Sequence[corpus.Shard], callers: Mapping[str, Caller], output: Output
-    ) -> None:
+    def __init__(self, jobs: Jobs, shards: Sequence[Shard], callers: Mapping[str, Caller], output: Output) -> None:
         """`callers` holds, for each teacher, the object that converts requests to the content that is sent."""
         self.callers, self.output = callers, output
         self.run = runner(jobs.setting.recipe)
@@ -160,7 +158,7 @@ class Filling:
         if self.error is not None:
             raise self.error
 
-    def _begin(self, jobs: Jobs, shards: Sequence[corpus.Shard]) -> Iterator[bool]:
+    def _begin(self, jobs: Jobs, shards: Sequence[Shard]) -> Iterator[bool]:
         """Start one job with each call of `next`, shard by shard."""
         for number, shard in enumerate(shards):
             size = shard.stop - shard.start

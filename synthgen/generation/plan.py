@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-from synthgen.corpus import plan_shards
 from synthgen.errors import RecipeError
 from synthgen.generation import casting
+from synthgen.generation.division import plan_shards
 from synthgen.generation.inputs import first_queries, most_requests, read_inputs
 from synthgen.generation.prices import PICO, prices
 from synthgen.recipe import Recipe, check_models, check_recipe

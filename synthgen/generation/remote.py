@@ -8,12 +8,13 @@ from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from synthgen import corpus, durable
+from synthgen import durable
 from synthgen.errors import SynthgenError
 from synthgen.generation.account import Account
 from synthgen.generation.budget import Budget, open_budget
 from synthgen.generation.cache import Cache, Spent
 from synthgen.generation.casting import cast
+from synthgen.generation.division import Shard
 from synthgen.generation.filling import Filling, Output
 from synthgen.generation.jobs import Jobs
 from synthgen.generation.prices import prices
@@ -91,7 +92,7 @@ class Remotes:
         asyncio.run(self._run(work))
         return [reply for reply in work.replies if reply is not None]
 
-    def fill(self, jobs: Jobs, shards: Sequence[corpus.Shard], output: Output, first: First | None = None) -> None:
+    def fill(self, jobs: Jobs, shards: Sequence[Shard], output: Output, first: First | None = None) -> None:
         """Make `shards`. If `first` is given, it fills the cache before single requests are sent.
 
         Raises BudgetReached, GateDenied, TeacherError and errors of commits.

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from synthgen import corpus, logits
 from synthgen.errors import CorpusError
 from synthgen.generation import casting
+from synthgen.generation.division import Shard
 from synthgen.generation.inputs import Inputs
 from synthgen.generation.rounds import Failure, Outcome, Row
 from synthgen.manifest import Facts, SourceTerms
@@ -36,7 +37,7 @@ class Layout:
         spec = casting.logits_spec(recipe)
         return cls(teachers, spec, [*casting.answerers(recipe), *casting.scorers(recipe)] if spec else [])
 
-    def commit(self, folder: Path, shard: corpus.Shard, outcomes: Sequence[Sequence[Outcome]]) -> None:
+    def commit(self, folder: Path, shard: Shard, outcomes: Sequence[Sequence[Outcome]]) -> None:
         """Write one shard."""
         corpus.commit(folder, shard.name, self.tables([one for several in outcomes for one in several]))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from synthgen import corpus
+from synthgen.generation.division import Shard
 from synthgen.generation.filling import Filling, Output
 from synthgen.generation.jobs import Jobs
 from synthgen.logits import LogitsSpec
@@ -30,7 +30,7 @@ class _NoWire:
 
 def stream(
     jobs: Jobs,
-    shards: Sequence[corpus.Shard],
+    shards: Sequence[Shard],
     teachers: Mapping[str, StreamingTeacher],
     spec: LogitsSpec | None,
     output: Output,
@@ -41,7 +41,7 @@ def stream(
 
 async def _main(
     jobs: Jobs,
-    shards: Sequence[corpus.Shard],
+    shards: Sequence[Shard],
     teachers: Mapping[str, StreamingTeacher],
     spec: LogitsSpec | None,
     output: Output,

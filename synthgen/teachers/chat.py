@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import email.utils
+import gc
 import json
 import math
 import time
 from collections.abc import Mapping
 from typing import Any
+
+from pydantic_core import from_json
 
 from synthgen.records import Message, Usage
 
@@ -117,3 +120,19 @@ def error_of(body: bytes) -> tuple[str, str]:
         return str(found.get("message") or found)[:500], str(found.get("code") or found.get("type") or "")
     except (ValueError, AttributeError):
         return body[:200].decode(errors="replace"), ""
+
+
+def parsed(body: bytes) -> Any:
+    """Parse the JSON of a reply. Raises ValueError.
+
+    Python's garbage collector is paused during parsing. A reply with distributions has thousands of objects, and
+    repeated scans for cycles would take longer than creating the objects. The parser caches only the strings that are
+    keys of JSON objects, because keys repeat and other strings rarely do.
+    """
+    searching = gc.isenabled()
+    gc.disable()
+    try:
+        return from_json(body, cache_strings="keys")
+    finally:
+        if searching:
+            gc.enable()

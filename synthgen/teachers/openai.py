@@ -11,7 +11,6 @@ messages of the server.
 from __future__ import annotations
 
 import asyncio
-import gc
 import hashlib
 import json
 import os
@@ -20,8 +19,6 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
-
-from pydantic_core import from_json
 
 from synthgen.errors import TeacherError, missing_extra
 from synthgen.records import Sampling, Usage
@@ -33,6 +30,7 @@ from synthgen.teachers.chat import (
     finish_reason,
     label_probs,
     outgoing,
+    parsed,
     reasoning_of,
     retry_after,
     usage_of,
@@ -377,22 +375,6 @@ def open_api(section: ApiTeacher, options: TeacherOptions) -> ApiModel:
 def preview(section: ApiTeacher, options: TeacherOptions) -> ApiModel:
     """An `ApiModel` that builds calls for estimates. It has no API key and no tokenizer."""
     return ApiModel(section, options, None, None)
-
-
-def parsed(body: bytes) -> Any:
-    """Parse the JSON of a reply. Raises ValueError.
-
-    Python's garbage collector is paused during parsing. A reply with distributions has thousands of objects, and
-    repeated scans for cycles would take longer than creating the objects. The parser caches only the strings that are
-    keys of JSON objects, because keys repeat and other strings rarely do.
-    """
-    searching = gc.isenabled()
-    gc.disable()
-    try:
-        return from_json(body, cache_strings="keys")
-    finally:
-        if searching:
-            gc.enable()
 
 
 def _proxy(url: str) -> str | None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from support.scripted import JUDGE, identified
 
-from synthgen import corpus
 from synthgen.errors import GateDenied
+from synthgen.generation.division import Shard
 from synthgen.generation.filling import Filling, Gate, Output
 from synthgen.generation.inputs import runner
 from synthgen.generation.rounds import Failure, ask_batch, lockstep
@@ -46,7 +46,7 @@ def streamed(jobs: list, reply, seed: int = 0) -> list:
     names = jobs[0].setting.versions
     calls = SimpleNamespace(call=lambda request: None)
     written = {}
-    shard = corpus.Shard("train-00000", "train", 0, len(jobs))
+    shard = Shard("train-00000", "train", 0, len(jobs))
     fed = SimpleNamespace(setting=jobs[0].setting, one_by_one=lambda start, stop: iter(jobs))
     bar = SimpleNamespace(advance=lambda count, failed: None)
     gate = Gate(jobs[0].recipe, len(jobs), 0)
