@@ -7,7 +7,7 @@ Weights and tokens are random. The teacher has the shape of SmolLM2-135M: vocabu
 student has six such layers. A row has 64 prompt tokens and 193 completion tokens. The arms run one after the other in
 each round, and every second round has the reverse order. The first round is a warm-up and does not count. Values are
 medians over the rounds, with the lowest and highest value in brackets. A ratio compares an arm with the arm
-cross-entropy in the same round.
+"cross-entropy" of the same round.
 
 The first table measures the loss alone: it is computed from hidden states, with gradients of the hidden states and of
 the output layer's weight. The table shows milliseconds for forward and backward, and peak memory minus the memory in

@@ -5,8 +5,9 @@
 The model does not run, because on a small machine its time would hide the time of synthgen's code. Random outputs take
 its place: peaked distributions over SmolLM2's vocabulary, in the type that vLLM's engine returns (FlatLogprobs). The
 first part runs the steps of `generate` that process such outputs: conversion to arrays, top-k with residual mass,
-encoding, and Parquet with fsync. The first part prints the CPU microseconds a token of each step, and the rate of all
-steps in one process with one thread. The second part runs `generate` itself on the same outputs, with seeds, prompts,
+encoding, and Parquet with fsync. For each step, the first part prints the CPU time per token in microseconds. It also
+prints the rate of all steps together, in one process with one thread. The second part runs `generate` itself on the
+same outputs, with seeds, prompts,
 text, rows, manifest and card.
 """
 

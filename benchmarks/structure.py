@@ -21,8 +21,8 @@ prints every hit as path:line. `--check` exits with 1 if the working tree exceed
      count, because no kind of student is called score.
    - The members of a Literal do not count as comparisons. Comparisons in the file of the table do not count. A module
      may name its own entries. A module owns an entry if the entry names a function of the module as "module:function".
-     A module also owns an entry if the module is named after the entry and is in a folder of such modules (ROOMS in
-     comparisons.py).
+     A module also owns an entry if it is named after the entry and lies in one of the folders that ROOMS in
+     comparisons.py lists for the table.
    - 199c186 has no tables. In 199c186 these files are treated as the tables: synthgen/generate/catalogue.py and
      synthgen/steps.py, synthgen/teachers/__init__.py, distill/train.py.
    - The script does not detect `startswith`, regular expressions, or tests of other attributes that differ between

@@ -28,7 +28,8 @@ class BitTokenizer:
 
 
 def strings(bits: int, train: int, test: int) -> tuple[list[list[int]], list[list[int]]]:
-    """Returns (training strings, held-out strings). All strings differ, and every arm and seed has the same strings."""
+    """Returns (training strings, held-out strings). No string occurs twice. All arms and seeds get the same two
+    lists."""
     order = np.random.default_rng(bits)
     distinct: dict[tuple[int, ...], None] = {}
     while len(distinct) < train + test:

@@ -43,7 +43,7 @@ _FIELDS_OF_ENTRY = (
     ("completion", "<u4"),  # number of completion tokens before `shape`
     ("asked", "<u4"),  # number of tokens of the teacher's prompt
     ("learned", "<u4"),  # number of completion tokens after `shape`
-    ("longest", "<u4"),  # number of tokens of the longest prompt or completion after `shape`
+    ("longest", "<u4"),  # largest number of tokens in a prompt or completion that `shape` makes of the row
     ("kept", "u1"),
     ("state", "u1"),
 )

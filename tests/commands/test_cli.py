@@ -355,7 +355,7 @@ def test_show(run):
     assert done.out.count("rejected by duplicates: same as ") == 2
     shown = json.loads(warm("synthgen", "show", run / "generated", "-n", "3", "--split", "test", "--json").out)
     assert [record["split"] for record in shown["records"]] == ["test"] * 3
-    mistake(warm("synthgen", "show", run / "generated", "--rejected"), "not curated")
+    mistake(warm("synthgen", "show", run / "generated", "--rejected"), "not a curated corpus")
     assert warm("synthgen", "show", run, "-n", "-1").code == 2
 
 

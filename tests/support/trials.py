@@ -37,7 +37,9 @@ NO_RESULTS = (".lock", "log.jsonl", "report.html", "report.json", "report.md", "
 
 @dataclass
 class Setup:
-    """A recipe, copies of the undisturbed run after each stage, and the hooked calls and seconds of each stage."""
+    """A recipe and, for each stage, a copy of the undisturbed run after it, its calls that create or delete files, and
+    its duration in seconds.
+    """
 
     recipe: Path
     folder: Path
