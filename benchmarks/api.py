@@ -1,11 +1,13 @@
-"""Measures generation with an API teacher: rate, CPU time of a request or row, memory, and change of the rate in a run.
+"""Measures generation with an API teacher: the rate, the CPU time of a request or row, the memory, and how the rate
+changes during a run.
 
     python benchmarks/api.py full   [--requests 5000] [--latency 0.2] [--in-flight 50 400]
     python benchmarks/api.py rows   [--rows 1000000]          writes short rows from a replay teacher to disk
     python benchmarks/api.py logits [--rows 100000]           64 tokens with top-64, through cache and API, to disk
     python benchmarks/api.py loop   [--rows 200000]           the scheduler alone: sends and writes nothing
 
-The server is tests/support/server.py in a separate process. CPU time is that of all threads of this process.
+CPU time is the sum over all threads of this process. The server is tests/support/server.py in a separate process, so
+its CPU time is not counted.
 """
 
 from __future__ import annotations
@@ -126,8 +128,8 @@ def rows(folder: Path, count: int) -> None:
 
 
 def logits(folder: Path, count: int, tokens: int = 64, k: int = 64) -> None:
-    """Generates `count` rows from recorded chat completions with logprobs, with the API teacher, its cache and
-    scheduler.
+    """Generates `count` rows with the API teacher, its cache and its scheduler. The replies are recorded chat
+    completions with logprobs.
     """
     teacher = {"max_in_flight": 64, "tokenizer": "recorded"}
     path = write_recipe(

@@ -116,8 +116,8 @@ def _literals(node: ast.AST | None) -> set[str]:
 
 
 def _read_table(family: Family, module: Module, table: ast.expr, modules: Modules) -> None:
-    """Adds the keys of a table to `names`. Adds each entry to `own` of the modules that the entry refers to, except
-    modules to which all entries refer.
+    """Adds the keys of a table to `names`. If an entry names a function in a module, adds the entry to `own` under the
+    path of the module. Modules that all entries name are left out.
     """
     entries: dict[str, set[str]] = {}
     for key, value in zip(table.keys, table.values, strict=True) if isinstance(table, ast.Dict) else ():

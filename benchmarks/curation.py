@@ -1,4 +1,5 @@
-"""Measures how many rows curation judges in a second and how much memory it needs, and compares with an older version.
+"""Measures how many rows curation judges in a second and how much memory it needs, and compares both with the figures
+of an older version.
 
     python benchmarks/curation.py                                     20,000 rows; each check; against 199c186
     python benchmarks/curation.py --rows 100000 1000000 --against ""  this version alone, with peak memory

@@ -6,18 +6,21 @@
 Weights and tokens are random. The teacher has the shape of SmolLM2-135M: vocabulary 49,152, width 576, 30 layers. The
 student has six such layers. A row has 64 prompt tokens and 193 completion tokens. The arms run one after the other in
 each round, and every second round has the reverse order. The first round is a warm-up and does not count. Values are
-medians over the rounds, with the lowest and highest value in brackets. A ratio compares an arm with the arm
-"cross-entropy" of the same round.
+medians over the rounds, with the lowest and highest value in brackets. A ratio compares an arm with cross-entropy in
+the same round: in the first table with torch's cross-entropy on all logits, and in the second table with the arm
+"cross-entropy".
 
-The first table measures the loss alone: it is computed from hidden states, with gradients of the hidden states and of
-the output layer's weight. The table shows milliseconds for forward and backward, and peak memory minus the memory in
-use before the measurement. The arm "whole" computes all logits and calls torch. The other arms use
-`distill.output_layer.through_head` with two chunk sizes: the default, and four times the default.
+The first table measures the loss alone, which is computed from hidden states. The backward pass computes the gradients
+of the hidden states and of the output layer's weight. The table shows the time of one forward and backward pass in
+milliseconds, and the peak memory minus the memory in use before the measurement. The arm "cross-entropy, torch, whole"
+computes all logits at once and calls torch's cross-entropy. The other arms use `distill.output_layer.through_head` with
+two chunk sizes: the default, and four times the default.
 
-The second table measures whole steps of `distill.loop.fit`: batch from memory, forward, backward, clipping, AdamW. The
-first step is left out, because it allocates the optimizer's state. The table shows completion tokens a second, and peak
-memory with weights, gradients and AdamW's moments. The arm "torch, whole logits" is a plain trainer: it uses torch's
-attention without a mask, and computes all completion logits at once.
+The second table measures whole steps of `distill.loop.fit`: taking a batch from memory, forward pass, backward pass,
+gradient clipping, and AdamW's update. The first step is left out, because it allocates the optimizer's state. The table
+shows the completion tokens a second, and the peak memory, which includes weights, gradients and AdamW's moments. The
+arm "cross-entropy, torch, whole logits" is a plain trainer: it uses torch's attention without a mask, and computes all
+completion logits at once.
 
 There are three precisions: "float32"; "tf32", which is float32 with 10-bit mantissas in matrix products; and
 "bfloat16", which is autocast with a teacher in bfloat16. The option --profile also prints the share of a step in which
@@ -201,7 +204,9 @@ def print_losses(precision: str, tokens: int, options: argparse.Namespace, devic
 
 
 class Plain(Objective):
-    """Cross-entropy in the way of a plain trainer. All rows must have the same length."""
+    """Cross-entropy as a plain trainer computes it, on all completion logits at once. All rows must have the same
+    length.
+    """
 
     def __init__(self, model: Any) -> None:
         super().__init__()

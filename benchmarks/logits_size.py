@@ -1,4 +1,4 @@
-"""Measures how many bytes a token stored distributions take on disk, for completions of the demo's teacher.
+"""Measures how many bytes the stored distributions of one token take on disk, for completions of the demo's teacher.
 
     python benchmarks/logits_size.py
 

@@ -167,7 +167,7 @@ def run(numbers: list[str] | None, bug: list[tuple[str, str, str]]) -> tuple[int
                 import distill
 
                 if not str(distill.__file__).startswith(str(folder)):
-                    status = 90  # the tests imported another source than the copy
+                    status = 90  # the tests did not import the copy of the source
             os._exit(int(status))
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         return status, log.read_text()

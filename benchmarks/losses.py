@@ -1,4 +1,5 @@
-"""Measures memory and time of the loss, forward and backward: for all logits at once, and for one chunk at a time.
+"""Measures the memory and time of the loss and its gradients, for all logits at once and for one chunk of tokens at a
+time.
 
     python benchmarks/losses.py [--tokens 2048] [--vocabulary 49152] [--width 576] [--compiled]
 
@@ -6,8 +7,8 @@ Each measurement runs in a separate process. The process creates random hidden s
 loss and gradients once as a warm-up. The process then repeats this computation and measures its CPU time, on which
 other programs have little effect. Memory is the process's peak minus the memory in use before the loss; it includes the
 gradient of the weight. The arm "whole" computes the logits of all tokens and calls `distill.losses.divergence`. The arm
-"chunked" uses `distill.output_layer.through_head`. The option --compiled adds the arm "whole" with `torch.compile`,
-which compiles during the warm-up.
+"chunked" uses `distill.output_layer.through_head`. With the option --compiled, the arm "whole" is also measured under
+`torch.compile`, which compiles during the warm-up.
 """
 
 from __future__ import annotations
@@ -53,8 +54,9 @@ def peak() -> float:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, float]:
-    """Returns CPU seconds of the first pass, median CPU seconds of later passes, and MiB above the memory in use before
-    them. The loss and the norm of the gradient are returned as a check that all arms compute the same.
+    """Returns the CPU seconds of the first pass, the median CPU seconds of the later passes, and the peak memory in MiB
+    minus the memory in use before the passes. Also returns the loss and the norm of the gradient, which must be the
+    same in all arms.
     """
     torch.manual_seed(0)
     hidden = torch.randn(arguments.tokens, arguments.width).requires_grad_()

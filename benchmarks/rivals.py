@@ -6,15 +6,16 @@ in 200 ms.
 Each tool has its own environment under .venv-rivals/ and runs with an empty home folder. A missing environment is
 created, which downloads packages and takes some minutes. Each tool has its fastest documented settings, which are in
 `rivals/ask_NAME.py` and are printed below the table. The server is tests/support/server.py in a separate process. The
-tools take turns. The first number of --in-flight is measured --repeat times, and the other numbers are measured once.
+tools take turns. With the first number of --in-flight, each tool runs --repeat times. With each other number it runs
+once.
 
 - s: the time from the call of the tool until the call returns with all rows on the disk. The time includes everything
   that the tool starts or loads during the call, such as worker processes, health checks and statistics. The rows are
   read back and counted after this time.
 - before: the time before the call, in which the tool is imported and its objects are created.
 - rate / ideal: the ideal time is requests / in flight × latency, and this column is the ideal time divided by s.
-- server's side: the ideal time divided by the time from the first request that the server receives to its last answer.
-  This column leaves out the tool's time to start and to finish.
+- server's side: the ideal time divided by the time from the first request that the server receives to the last answer
+  that it sends. This column leaves out the tool's time to start and to finish.
 - CPU: user and system time of the tool's process tree during the call, without the server.
 - MB: the peak memory of the process tree. The memory is the sum of proportional set sizes (PSS), measured twice a
   second.
@@ -257,7 +258,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=5000)
     parser.add_argument("--latency", type=float, default=0.2)
     parser.add_argument("--in-flight", type=int, nargs="+", default=[50, 200, 500])
-    parser.add_argument("--repeat", type=int, default=3, help="runs with the first --in-flight; the others run once")
+    parser.add_argument("--repeat", type=int, default=3, help="runs with the first --in-flight; default 3")
     parser.add_argument("--tools", nargs="+", choices=TOOLS, default=list(TOOLS))
     options = parser.parse_args()
     names, pythons, broken = {}, {}, {}

@@ -1,4 +1,5 @@
-"""Measures the time and the peak memory of `plan` with many seeds, and compares with an earlier revision.
+"""Measures the time and the peak memory of `plan` with many seeds, and compares both with the figures of an earlier
+revision.
 
     python benchmarks/seeds.py                  # 1,000,000 seeds now; 100,000 seeds now and at 199c186
     python benchmarks/seeds.py --seeds 200000 --kind csv
@@ -54,7 +55,7 @@ print(json.dumps(result))
 def main() -> None:
     """Measures both versions and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=1_000_000, help="how many seeds are planned here")
+    parser.add_argument("--seeds", type=int, default=1_000_000, help="number of seeds to plan with this version")
     parser.add_argument("--kind", choices=["jsonl", "csv", "parquet"], default="jsonl", help="kind of seed file")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

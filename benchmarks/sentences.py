@@ -204,8 +204,8 @@ def _text(value: ast.expr) -> str:
 
 
 def comments(text: str) -> Iterator[Line]:
-    """Each comment with its line. A comment after code on its line gets a zero byte, so that `joined` keeps it
-    separate.
+    """Each comment with its line. A comment that follows code on the same line is marked with a zero byte, so that
+    `joined` keeps it separate.
     """
     lines = text.splitlines()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):

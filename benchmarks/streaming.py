@@ -9,14 +9,14 @@ rows. The columns are:
 
 - opened: the peak resident memory of the process (VmHWM) after the cache is made and before training.
 - peak: the peak resident memory at the end of training.
-- more (two columns): how much the figure in the column to its left exceeds the figure for the first corpus.
-- wait: for how many milliseconds a step waits for its rows.
-- again: the seconds to open the cache once it exists.
+- more (two columns): the figure in the column to the left, minus the same figure for the first corpus.
+- wait: the milliseconds that a step waits for its rows.
+- again: the seconds that it takes to open a cache that already exists.
 
 Rate: this source tree and another revision take turns to train the same student on the same corpus, each in a new
-process. The student is a Llama with 4 layers, width 256 and SmolLM2's vocabulary. The rate is tokens a second over the
-steps after the first, by wall time and by CPU time. The interval of the ratio is from a bootstrap over the pairs.
-`--pairs 0` leaves this part out. All files are deleted at the end.
+process. The student is a Llama with 4 layers, width 256 and SmolLM2's vocabulary. The rate is the number of tokens a
+second in all steps but the first, by wall time and by CPU time. A bootstrap over the pairs gives the interval of the
+ratio of the two rates. `--pairs 0` leaves out the measurement of the rate. All files are deleted at the end.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).parent.parent
-TOKENS, DRAWS, UNIQUES = 100, 50, 16  # tokens of a row, draws of a token, maximum number of different ids in them
+TOKENS, DRAWS, UNIQUES = 100, 50, 16  # tokens of a row, draws of a token, most different ids of a token
 BATCH, SHARD = 16, 2000
 VOCABULARY = 49152
 TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -353,7 +353,7 @@ def main() -> None:
     parser.add_argument("--pair-rows", type=int, default=4000)
     parser.add_argument("--revision", default="199c186")
     parser.add_argument("--small", action="store_true", help="the larger of the two students")
-    parser.add_argument("--scratch", type=Path, help="folder for the corpora, up to 10 GB; a temporary one by default")
+    parser.add_argument("--scratch", type=Path, help="folder for the corpora, up to 10 GB; default: a temporary folder")
     parser.add_argument("--child", choices=["write", "streamed", "loaded"], help=argparse.SUPPRESS)
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()

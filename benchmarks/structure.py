@@ -3,9 +3,9 @@
     python benchmarks/structure.py [REVISION] [--list] [--check]
 
 The default revision is 199c186, which is read with `git archive`. Only `synthgen/` and `distill/` are counted. `--list`
-prints every hit as path:line. `--check` exits with 1 if the working tree exceeds a limit. The limits are: no comparison
-(1), at most half as many `Any` as the revision has (2), no module, function, parameter list or call that is too long
-(3), and no circle (4).
+prints every hit as path:line. `--check` exits with 1 if the working tree exceeds a limit. The limits belong to the four
+counts that are listed below: no comparison (1), at most half as many `Any` as in the revision (2), no module, function,
+parameter list or call that is too long (3), and no circle (4).
 
 1. Comparisons with the name of a strategy, an engine or a kind of student, outside the table that owns the name.
    - The names are the keys of STRATEGIES, ENGINES and KINDS, and the members of three kinds of Literal: the alias
@@ -24,7 +24,8 @@ prints every hit as path:line. `--check` exits with 1 if the working tree exceed
      A module also owns an entry if it is named after the entry and lies in one of the folders that ROOMS in
      comparisons.py lists for the table.
    - 199c186 has no tables. In 199c186 these files are treated as the tables: synthgen/generate/catalogue.py and
-     synthgen/steps.py, synthgen/teachers/__init__.py, distill/train.py.
+     synthgen/steps.py for strategies, synthgen/teachers/__init__.py for engines, and distill/train.py for kinds of
+     student.
    - The script does not detect `startswith`, regular expressions, or tests of other attributes that differ between
      entries.
 2. `Any` in annotations. Every occurrence counts, also inside `dict[str, Any]`. An alias that contains Any counts each

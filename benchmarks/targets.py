@@ -1,11 +1,12 @@
-"""Measures bytes a token of each kind of stored target, and the angle between its gradient and the exact gradient.
+"""For each kind of stored target, measures the bytes of a token, and the angle between its gradient and the exact
+gradient.
 
     python benchmarks/targets.py [--tokens 400]
 
 The distributions are those of the demo's teacher on its own replies to the reasoning seeds. The first student has half
 of the teacher's layers, and its distributions are far from the teacher's. The second student has all layers but two,
 and its distributions are close to the teacher's. Every target is written to a Parquet shard with zstd, read back, and
-used in the package's loss. Bytes are those of the shard.
+used in the package's loss. The bytes of a token are the size of the shard, divided by the number of tokens.
 
 The angle is between two gradients with respect to the logits: the gradient of the loss on the target, and the gradient
 of the full KL. In one column the gradients are summed over all tokens, as in a training step. The other column is the

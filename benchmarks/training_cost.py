@@ -1,11 +1,12 @@
-"""Measures the cost of training on stored distributions, compared with cross-entropy and with TRL and a live teacher.
+"""Compares the cost of training on stored distributions with that of cross-entropy, and with that of TRL with a live
+teacher.
 
     python benchmarks/training_cost.py [--rows 48] [--steps 8] [--pairs 5] [--arms cross-entropy sampled topk trl]
 
 The demo's teacher answers the shipped instructions once for each kind of stored target. Then every arm trains the same
 student (six of the teacher's layers) on the same batches of eight rows. Each measurement runs in a separate process,
-and the arms take turns. The benchmark measures completion tokens a second and CPU time over the steps after the first,
-and the peak memory of the process (VmHWM). The intervals of the ratios to cross-entropy are from a bootstrap over the
+and the arms take turns. The benchmark measures completion tokens a second and CPU time in all steps but the first, and
+the peak memory of the process (VmHWM). The intervals of the ratios to cross-entropy are from a bootstrap over the
 rounds.
 
 The arm "trl" is TRL's GKDTrainer with a live teacher, in a separate environment under .venv-rivals/. Its settings are
@@ -13,9 +14,9 @@ lmbda 0 (train on the tokens of the corpus), beta 0 (forward KL) and no gradient
 DistillationTrainer is not used, because it trains on text that it generates. TRL's loss on the first batch is printed
 beside the package's KL over the full vocabulary.
 
-Two more arms can be named: --arms cross-entropy sampled hidden stored. "hidden" adds the hidden states of a live
-teacher. "stored" reads the same hidden states from disk and has no teacher in memory. The time to write the hidden
-states, before the rounds, is not counted.
+Two more arms run only if they are named: --arms cross-entropy sampled hidden stored. The arm "hidden" adds a loss on
+the hidden states of a live teacher. The arm "stored" reads the same hidden states from disk and has no teacher in
+memory. The time to write the hidden states, before the rounds, is not counted.
 """
 
 from __future__ import annotations

@@ -2,12 +2,12 @@
 
     python benchmarks/vllm_capture.py [--pairs 20] [--rows 16] [--tokens 32] [-k 64] [--kind topk|sampled] [--eager]
 
-Each pair runs two arms on the same prompts. One arm is the whole stage `generate` of a recipe with `logits`: render,
-ask, decode, encode, Parquet, manifest. The other arm is plain `vllm.LLM.chat`. Each arm has its own engine. The two
-engines have the same settings, are started before the first pair, and get an empty prefix cache before each run. The
-arms take turns to run first. Every row has the same number of tokens in both arms. The output is the ratio of tokens a
-second with a 95% interval (Student's t on the logs of the ratios), and the CPU time a token of each arm over all its
-processes.
+Each pair runs two arms on the same prompts. One arm is the whole stage `generate` of a recipe with `logits`, from
+rendering the prompts to writing Parquet and the manifest. The other arm is plain `vllm.LLM.chat`. Each arm has its own
+engine. The two engines have the same settings, are started before the first pair, and get an empty prefix cache before
+each run. The arms take turns to run first. Every row has the same number of tokens in both arms. The output is the
+ratio of the arms' rates in tokens a second, with a 95% interval (Student's t on the logs of the ratios). It also shows
+the CPU time of a token for each arm, summed over the arm's processes.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def held_out(name: str) -> bool:
 
 @functools.cache
 def windows() -> dict[str, list[list[int]]]:
-    """The windows that train the teacher, that train the student, and that are held out.
+    """Three lists of windows: "teacher" and "student" train these two models, and "test" is held out.
 
     Test windows come from held-out files. Teacher and student share no window.
     """
@@ -131,7 +131,7 @@ def scores(model: Any, number: int = 0) -> dict[str, Any]:
     """Loss, accuracy, agreement with the teacher and KL for each test window, and the calibration error."""
     rows, items = texts(windows()["test"]), {"loss": [], "top1": [], "agreement": [], "kl": []}
     sure, right = [], []
-    taught = distributions(number, "test")  # trains the teacher if it is not there, so gradients must be on
+    taught = distributions(number, "test")  # may train the teacher, so gradients must be on
     model.eval()
     with torch.no_grad():
         for a in range(0, len(rows), 48):

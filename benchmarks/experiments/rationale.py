@@ -7,9 +7,9 @@ Students begin with random weights.
 - `answer`: the completion is the answer alone.
 - `rationale`: the completion is the rationale and then the answer.
 - `step-by-step`: there are two tasks, answer and rationale. Each task has a different prompt and half of the loss
-  (arXiv 2305.02301). The student is tested on the answers.
+  (arXiv 2305.02301). The student is tested with the prompt of the answer task.
 - `rationale-shuffled`, `step-by-step-shuffled`: each string has its own answer and the rationale of another string.
-  These arms have as many tokens as the arms without shuffling.
+  These arms have as many tokens as `rationale` and `step-by-step`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class StepByStep(FromStored):
 
 
 def rows_of(arm: str, seed: int) -> list[list[Example]]:
-    """The texts of each training string: one text, or one for each task."""
+    """For each training string, its texts: one text, or two texts if the arm has two tasks."""
     bits = strings(BITS, TRAIN, TEST)[0]
     whose = list(range(len(bits)))
     if arm.endswith("shuffled"):

@@ -1,4 +1,4 @@
-"""Sends the questions with Curator: its OpenAI backend on a dataset of questions.
+"""Sends the questions with Curator: its OpenAI backend answers a dataset of questions.
 
 `max_concurrent_requests` limits the requests in flight. The limits of requests and tokens a minute are so high that
 they have no effect. Curator's cache is on, as by default, and is empty at the start. The viewer and telemetry are off.

@@ -1,8 +1,8 @@
-"""Sends the questions with DataDesigner: a seed table of questions and one text column.
+"""Sends the questions with DataDesigner: its seed table holds the questions, and one text column holds the answers.
 
 `max_parallel_requests` limits the requests in flight. The native template engine is used, because it is the faster of
-two. Telemetry and the metrics endpoint are off. All other settings are defaults: row groups of 1,000 rows, three at a
-time.
+DataDesigner's two engines. Telemetry and the metrics endpoint are off. All other settings are defaults: row groups of
+1,000 rows, three at a time.
 """
 
 from __future__ import annotations
