@@ -68,7 +68,7 @@ class Run:
     twice: int  # number of rows whose question already had an answer
     ideal_s: float
     seconds: float
-    server_s: float  # time from the first request that the server receives to its last answer
+    server_s: float  # time from the first request to the last answer, on the server
     before_s: float  # time before the call, for imports and to create objects
     cpu_s: float
     peak_mb: float

@@ -34,9 +34,10 @@ parameter list or call that is too long (3), and no circle (4).
 3. Modules over 400 lines, functions over 60 lines (decorators do not count), and parameter lists and calls with more
    than 6 positional parameters or arguments. `self` and `cls` do not count, and `*rest` counts as one. Click passes the
    parameters of a command by keyword, so commands are counted in a separate row without a limit.
-4. Circles: groups of files that import each other, directly or through others. The first row follows imports at the top
-   of modules. The second row also follows imports inside functions. The third row also follows imports under
-   TYPE_CHECKING. An import of a module does not count as an import of the `__init__.py` of its package.
+4. Circles: groups of files that import each other, directly or through others. Three rows count them. The first row
+   follows only imports at the top of modules. The second row also follows imports inside functions. The third row also
+   follows imports under TYPE_CHECKING. An import of a module does not count as an import of the `__init__.py` of its
+   package.
 """
 
 from __future__ import annotations
