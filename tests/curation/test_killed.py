@@ -21,12 +21,12 @@ from synthgen import corpus
 from synthgen.recipe import dump_recipe
 from synthgen.records import to_table
 
-SHARD, SHARDS = 3000, 7  # enough rows for three tasks
+SHARD, SHARDS = 3000, 7  # a task has at least 8,192 rows, so these rows make three tasks
 
 
 def large(run: Path) -> Path:
-    """A run of many short rows with copies, refusals and truncated rows. It is made without a Python object for each
-    row.
+    """A run of many short rows with copies, refusals and truncated rows. The rows are made as Arrow tables, which is
+    faster than making records.
     """
     folder = run / "generated"
     corpus.claim(folder, {"test": "large"}, "test")
@@ -72,8 +72,8 @@ def whole(tmp_path_factory):
     [["judged-00000", "duplicates-pairs-00000"], *(pytest.param([n], marks=pytest.mark.slow) for n in range(10))],
 )
 def test_killed_and_resumed_it_makes_the_same_bytes(whole, tmp_path, waits):
-    """Kills the command when the file of a step exists, or after a time. The kill is repeated for each entry of
-    `waits`. Then the command runs to its end.
+    """Kills the command once for each entry of `waits`: when the file of that name exists, or after a time that grows
+    with the number. Then the command runs to its end.
     """
     run, expected = whole
     copy = tmp_path / "run"

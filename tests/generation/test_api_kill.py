@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 KILLING = Path(__file__).parent.parent / "support" / "killing_api.py"
 LIMIT = 8  # requests in flight
 SEEDS = 60
-LITTLE = 0.00042  # dollars, enough to pay every row once
+LITTLE = 0.00042  # budget in dollars, just enough to pay for every row once
 
 
 @pytest.fixture(scope="module")

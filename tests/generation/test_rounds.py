@@ -70,7 +70,7 @@ def streamed(jobs: list, reply, seed: int = 0) -> list:
 
 
 def test_one_at_a_time_in_any_order_is_the_same(jobs):
-    """An engine that takes one request at a time makes the same rows in any order."""
+    """The rows do not depend on the order in which single requests are answered."""
     some = jobs(strategy="best_of_n", steps={"candidates": 3}, templates=JUDGE)
     texts = {0: "a", 1: "b", 2: "c"}
 
@@ -88,8 +88,8 @@ def test_one_at_a_time_in_any_order_is_the_same(jobs):
 
 
 def test_what_a_row_cost_counts_the_requests_on_the_way(jobs):
-    """Four paid requests make two rows, so each row carries half of the cost. One unknown price
-    makes the sum unknown.
+    """Four paid requests make two rows, so each row carries half of the cost. If the price of one request is unknown,
+    so is the cost of the rows.
     """
     some = jobs(strategy="preference", steps={"candidates": 2}, templates=JUDGE)[:1]
 
@@ -117,7 +117,7 @@ def test_what_a_strategy_turns_away_is_no_fault(jobs):
 
 
 def test_streamed_and_batched_are_the_same_rows_on_the_engine(shrunk):
-    """The local teacher is asked one request at a time. It is greedy, so that batches change nothing."""
+    """The local teacher is asked one request at a time. Its answers are greedy, so they do not depend on the batch."""
     recipe = shrunk("conversation", limit=4, generate={"temperature": 0.0}, steps={"temperature": 0.0})
     every = list(identified(recipe).one_by_one())
     [name] = every[0].setting.versions

@@ -1,4 +1,6 @@
-"""A local engine that takes requests one at a time: it is kept full, never waits for a round, and stops if it must."""
+"""Local engines that take one request at a time: as many requests as possible run, no job waits for another job's
+round, and errors stop the run.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ class OneByOne:
         return AT_ONCE
 
     async def ask(self, request, spec, tick) -> Reply:
-        seed = f"q{request.question.split()[0]}"  # the question begins with its number
+        seed = f"q{request.question.split()[0]}"  # the question begins with the seed's number
         self.flying.append(seed)
         self.most = max(self.most, len(self.flying))
         if self.slow in self.flying:
@@ -106,7 +108,7 @@ def test_the_rows_are_those_of_the_batch_engine_and_in_their_order(run, model):
 
 
 def test_it_is_kept_full_and_a_slow_answer_holds_nobody_up(run, model):
-    teacher = OneByOne(model, slow="q1", until=9)  # more than the three seeds of a shard
+    teacher = OneByOne(model, slow="q1", until=9)  # more seeds than the three of a shard
     run(teacher)
     assert teacher.most == AT_ONCE
     assert len(teacher.beside) >= 9
