@@ -100,7 +100,7 @@ def lost(killer, server) -> int:
         time.sleep(0.01)
     kept = 0
     cache = sqlite3.connect(killer.cache / "replies.sqlite")
-    if cache.execute("SELECT 1 FROM sqlite_master WHERE name = 'reply'").fetchone():  # the table may not exist yet
+    if cache.execute("SELECT 1 FROM sqlite_master WHERE name = 'reply'").fetchone():  # no table after an early kill
         (kept,) = cache.execute("SELECT count(*) FROM reply WHERE body IS NOT NULL").fetchone()
     cache.close()
     return server.stats()["paid"] - kept

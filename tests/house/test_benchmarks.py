@@ -19,7 +19,7 @@ from support.places import REPOSITORY
 
 FOLDERS = ("benchmarks", "tests/gpu", "tests/llama", "tests/vllm")
 OURS = ("synthgen", "distill", "support")
-NEEDS_VLLM = "synthgen.teachers.vllm."  # vLLM is not installed here, so the source of these modules is read
+NEEDS_VLLM = "synthgen.teachers.vllm."  # vLLM is not installed, so these modules are read and not imported
 
 # Names of revision 199c186. These three benchmarks run that revision beside this one, and call it by its own names.
 OLD = {
@@ -44,7 +44,9 @@ def files() -> list[Path]:
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[int, str, str, str]]:
-    """(line, module, imported name or '', name in the file) for each import, also in strings that are programs."""
+    """(line, module, imported name or '', name in the file) for each import of the project. Strings that are programs
+    are searched too.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -84,13 +86,13 @@ def exists(module: str, name: str) -> bool:
 
 
 def source_of(module: str) -> str:
-    """The source of a module, which is not imported. '' if there is no such module."""
+    """The source of a module, read without importing it. Returns '' if there is no such module."""
     place = REPOSITORY / module.replace(".", "/")
     return next((p.read_text() for p in (place.with_suffix(".py"), place / "__init__.py") if p.is_file()), "")
 
 
 def names_of(module: str) -> set[str]:
-    """The names that a module's source binds at its top."""
+    """The names that a module's source binds at the top level."""
     names: set[str] = set()
     for node in ast.parse(source_of(module)).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -129,14 +131,16 @@ def misfits(path: Path) -> list[str]:
 
 
 def has(value: Any, name: str) -> bool:
-    """Fields of dataclasses and of recipe sections are attributes of instances alone."""
+    """Whether an object has this attribute or declares a field of this name. Classes do not have their fields as
+    attributes.
+    """
     return hasattr(value, name) or name in getattr(value, "__annotations__", {})
 
 
 def imported_objects(tree: ast.AST) -> dict[str, Any]:
     """Maps each name to the object that the file imports under it.
 
-    Names that the file binds in another way too are left out, and names of modules that need vLLM.
+    Leaves out names that the file also binds in another way, and names from modules that need vLLM.
     """
     objects: dict[str, Any] = {}
     bound = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
@@ -159,7 +163,7 @@ def imported_objects(tree: ast.AST) -> dict[str, Any]:
 
 
 def called(function: ast.expr, known: dict[str, Any]) -> Any:
-    """The object that is called, or None if it is not imported."""
+    """The object that a call refers to, or None if the file did not import it."""
     if isinstance(function, ast.Name):
         return known.get(function.id)
     if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
@@ -194,7 +198,7 @@ def test_every_call_fits():
 
 
 def test_every_bug_of_the_loss_can_be_planted():
-    """`make loss-bugs` replaces texts of the source, and stops at a text that is no longer there."""
+    """`make loss-bugs` plants bugs by replacing texts of the source, so each text must occur exactly once."""
     spec = importlib.util.spec_from_file_location("loss_bugs", REPOSITORY / "benchmarks" / "loss_bugs.py")
     assert spec is not None
     assert spec.loader is not None

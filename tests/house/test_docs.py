@@ -29,7 +29,7 @@ PAGES = [
     REPOSITORY / "data" / "README.md",
     *sorted((REPOSITORY / "docs").glob("*.md")),
 ]
-# Pages show parts of recipes. These keys are added to each part before it is checked.
+# Pages show parts of recipes. Before a part is checked, it gets these required keys.
 WHOLE = {
     "task": "t",
     "seeds": [{"path": "s.jsonl", "source": "s", "license": "MIT"}],
@@ -49,7 +49,7 @@ def commands_in(text: str) -> list[list[str]]:
     for line in text.replace("\\\n", " ").splitlines():
         words = line.strip().removeprefix("$ ")
         if words.split(" ")[0] in GROUPS:
-            # The command ends before two spaces, a # or a pipe.
+            # The command ends at two spaces, at a #, or at a character that ends a shell command, such as a pipe.
             commands.append(shlex.split(re.split(r" {2,}| [|>&;]|\.$", words)[0], comments=True))
     return commands
 
@@ -154,7 +154,7 @@ def test_every_path_in_a_page_is_there(page):
     folders = {"benchmarks", "data", "distill", "docs", "prompts", "synthgen", "tests"}
     for span in re.findall(r"`([\w./-]+)`", text):
         top = span.split("/")[0]
-        # `data/` is also a folder of a corpus, so paths of Parquet files are left out.
+        # `data/…parquet` is a path in a corpus and not in the repository.
         if "/" in span and top in folders and not span.endswith(".parquet"):
             assert (REPOSITORY / span).exists(), span
     for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", text):

@@ -89,7 +89,7 @@ def logits_alone(model, example: Example) -> torch.Tensor:
 
 
 def plain_kl(logp: torch.Tensor, z: torch.Tensor, temperature: float) -> torch.Tensor:
-    """T² times the KL of each token over K + 1 outcomes, in float64."""
+    """T² · KL of each token in float64, over K + 1 outcomes: the teacher's top K ids, and all other ids together."""
     p, q = (logp.double() / temperature).softmax(-1), (z.double() / temperature).softmax(-1)
     ids = logp.topk(K).indices
     p, q = (torch.cat([x.gather(-1, ids), 1 - x.gather(-1, ids).sum(-1, keepdim=True)], -1) for x in (p, q))
@@ -126,7 +126,9 @@ def test_bug_01_padding_in_the_loss(loss):
 
 @pytest.mark.parametrize("kind", ["topk", "sampled"])
 def test_bug_02_mean_of_micro_batch_means(kind):
-    """An optimizer step can be split in any way. The parts add up to the same value and gradient."""
+    """However an optimizer step is split into micro-batches, their values and gradients add up to those of the whole
+    step.
+    """
     batch, meta, _ = examples(kind)
     model, section = model_of(), TrainSection(kd_weight=0.7)
     whole = loss_and_gradient(model, batch, meta, section)
@@ -199,7 +201,7 @@ def test_bug_07_topk_renormalised_on_both_sides():
     logp = teacher_logp(5)
     target = topk_target(logp)
     z = logp.clone()
-    # the student gives too much probability to ids that are not kept
+    # raise the student's logits of all ids that are not kept
     z[:, :] += 4.0 * torch.ones_like(z).scatter(-1, target.ids_NK, 0)
     z.requires_grad_()
     for name in ("forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl"):
@@ -275,7 +277,7 @@ def test_bug_11_fused_but_materialized():
 
 
 def test_bug_12_wrapper_bypassed():
-    """A wrapped model, such as DataParallel, is refused and not unwrapped, because its hooks must run."""
+    """A wrapped model, such as DataParallel, is refused. Unwrapping it would bypass its hooks."""
     wrapped = torch.nn.DataParallel(model_of())
     with pytest.raises(AttributeError):
         output_head(wrapped)

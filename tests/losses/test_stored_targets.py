@@ -17,8 +17,8 @@ from synthgen.tables.divergences import refusal
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_storage_error_of_topk_is_as_stated(temperature):
-    """After encoding and decoding, log-probabilities differ by at most STORAGE_ERROR, and the loss differs by about as
-    much.
+    """After encoding and decoding, log-probabilities differ by at most STORAGE_ERROR, and the losses differ by about
+    the same amount.
     """
     logp, z = teacher_and_student()
     ids, kept, tail, log_z = top_k(logp, 64, temperature)
@@ -47,7 +47,7 @@ def z_scores(logp: torch.Tensor, temperature: float, target: logits.Sampled, dra
     """The difference between each token's loss on draws and its expectation, in standard errors.
 
     The expectation is the full cross-entropy. The student equals the teacher, so the expectation is the teacher's
-    entropy. A lost tail would lower the loss at every token.
+    entropy. If the probability of ids that were not drawn got lost, the loss of every token would be too low.
     """
     z = logp
     p = (logp / temperature).softmax(-1).double()
