@@ -278,7 +278,7 @@ def test_out_of_memory_is_one_line_with_a_hint(make_run, tmp_path, device):
     config = {"hidden_size": 256, "intermediate_size": 8192, "num_hidden_layers": 4}
     recipe, run = ready(make_run, student={"kind": "decoder", "config": config}, baseline=False, batch_size=48)
     torch.cuda.empty_cache()
-    room = torch.cuda.memory_reserved() + (300 << 20)  # 300 MiB: enough for the weights (100 MB), but not for training
+    room = torch.cuda.memory_reserved() + (300 << 20)  # weights take 100 MB, and a layer's activations 300 MB
     torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(device).total_memory)
     try:
         with pytest.raises(UserError, match="out of memory in step 0, with") as caught:

@@ -133,7 +133,7 @@ def test_every_command_in_a_page_is_one(page):
         for words in commands_in(block):
             parse(words)
     for words in (words for span in re.findall(r"`([^`\n]+)`", text) for words in commands_in(span)):
-        if len(words) > 1 and not words[1].startswith("-"):  # in prose, a command may lack its arguments
+        if len(words) > 1 and not words[1].startswith("-"):  # prose often omits arguments
             command = GROUPS[words[0]].commands.get(words[1])
             assert command is not None, words
             known = {name for param in command.params for name in param.opts}

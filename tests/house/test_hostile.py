@@ -69,7 +69,7 @@ def test_every_request_becomes_one_row_or_one_failure(hostile, tmp_path, seed):
     assert {f["kind"] for f in failures} <= set(FAILURES)
     assert {"too_large", "content_filter"} <= {f["kind"] for f in failures}
     assert {r.finish_reason for r in rows} == {"stop", "length"}
-    assert len(rows) > 280  # rows that failed may succeed when the run is repeated
+    assert len(rows) > 280  # most faults pass, and the request is sent again
     assert all(r.text and "ERROR" not in r.text for r in rows)
     assert stats["most_in_flight"] <= 48
     assert stats["in_flight"] <= stats["statuses"].get("timeout", 0)

@@ -157,7 +157,9 @@ def test_labels_beside_ids_that_the_student_has_not(kind):
 
 
 def test_one_softmax_serves_both(monkeypatch):
-    """At temperature 1, the divergence and the cross-entropy share one logsumexp over the (N, V) logits."""
+    """At temperature 1, the divergence and the cross-entropy share a logsumexp over the (N, V) logits, which saves one
+    call.
+    """
     logp, z = teacher_and_student()
     calls = []
     real = torch.Tensor.logsumexp

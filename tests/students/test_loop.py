@@ -56,8 +56,8 @@ def test_a_student_of_random_weights(small_run, tmp_path):
 
 
 def test_measuring_on_another_run_leaves_the_card(small_run, tmp_path, monkeypatch):
-    """The card names the rows and licenses of the corpus that the student learned from. The measures do not matter
-    here.
+    """After an evaluation on another run, the card still names the rows and licenses of the corpus that the student
+    learned from. The evaluation itself is replaced by an empty one.
     """
     nothing = Evaluation("decoder", 0, "completions", "", {}, {})
     monkeypatch.setattr("distill.evaluation.fidelity.evaluate_decoder", lambda subject: nothing)
@@ -154,7 +154,8 @@ def test_stops_when_nothing_gets_better_and_keeps_the_best(small_run, tmp_path):
     assert len(losses) == best + 4 < 40
     shorter = settings | {"early_stopping_patience": None, "eval_steps": 1}
     weights = load_file(student / "model.safetensors")
-    # The schedule covers all 40 steps. So the weights after step best + 1 equal those of a run that is cut there.
+    # Both runs have the learning rate schedule of 40 steps. So the kept weights equal those of a run that is cut after
+    # step best + 1.
     with pytest.raises(KeyboardInterrupt):
         train(
             changed(recipe, baseline=False, save_steps=1, **shorter),
@@ -220,7 +221,9 @@ def test_trackers_do_not_decide_what_a_student_is(small_run, tmp_path):
 
 
 def test_a_student_of_an_older_version_is_still_there(small_run, tmp_path):
-    """The inputs.json of an older version lacks newer keys that are off."""
+    """The inputs.json of an older version lacks the keys that were added later. If these keys are off, the student
+    still counts as trained.
+    """
     recipe, run = small_run(seeds=24, split=HELD_OUT)
     out = student_of(recipe, run, tmp_path / "student")
     old = json.loads((out / "inputs.json").read_text())
@@ -240,7 +243,7 @@ def test_a_student_of_an_older_version_is_still_there(small_run, tmp_path):
 
 
 def test_a_process_may_train_on_another_device_than_before(tmp_path, monkeypatch):
-    """Accelerate keeps one device for a process. The test uses 'meta' in place of a GPU."""
+    """By itself, Accelerate keeps the first device for the whole process. The test uses 'meta' in place of a GPU."""
     for name in ("cpu", "meta", "cpu"):
         monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", name)
         assert accelerator_of(TrainSection(), torch.device(name), tmp_path).device.type == name
@@ -274,7 +277,7 @@ def test_two_processes_train_the_same_student(small_run, tmp_path):
     between 2 processes.
     """
     recipe, run = small_run(seeds=20)
-    run = shutil.copytree(run, tmp_path / "run")  # the teacher's hidden states are written into the run
+    run = shutil.copytree(run, tmp_path / "run")  # a copy, because the teacher's hidden states are written into the run
     base = recipe.train.model_dump(exclude_none=True) | {"batch_size": 4, "max_steps": 6}
     settings = {"whole": {}, "portions": {"micro_batch_size": 1, "hidden": {"stored": True}}}
     alone, arguments = {}, [str(run)]
@@ -377,7 +380,9 @@ class _Branches(Objective):
 
 
 def test_weights_whose_gradient_comes_late_or_never_resume_too(tmp_path):
-    """Each weight has its own step count, with which AdamW corrects its moments."""
+    """AdamW corrects the moments of each weight by the weight's own step count, so a checkpoint must hold all step
+    counts.
+    """
     section = TrainSection(save_steps=1, save_total_limit=9, learning_rate=0.01)
 
     def fitted(objective, folder, steps=8, stop=None):

@@ -292,7 +292,7 @@ def test_activations_made_again_change_nothing(teacher, run, tmp_path):
 
 
 def test_a_student_is_a_teacher(teacher, learned, tmp_path):
-    """The projection of a narrow student is kept."""
+    """A narrow student has a projection. If it is used as a teacher, its own student gets the same projection."""
     theirs, _ = SentenceEncoder.open(section(learned[1] / "student"))
     student = sentence(SentenceStudent(layers=1), theirs, 0).eval()
     assert torch.allclose(student.vectors(TEXTS), theirs.vectors(TEXTS), atol=1e-6)
@@ -309,7 +309,9 @@ def test_ranks_and_spearman():
 
 
 def test_a_text_is_no_pair_with_itself():
-    """If a text that is drawn twice were paired with itself, any model would look like the teacher."""
+    """The bootstrap can draw a text twice. If such a text were paired with itself, any model would look like the
+    teacher.
+    """
     rng = np.random.default_rng(0)
     similar = {"teacher": cosines(rng.normal(size=(12, 8))), "other": cosines(rng.normal(size=(12, 8)))}
     draws = bootstrap(similar, 12, 0)["other"]

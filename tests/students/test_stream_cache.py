@@ -233,7 +233,9 @@ def logits_of(run: Path, shard: str = "train-00001") -> Path:
 
 
 def swapped(table: pa.Table) -> pa.Table:
-    """The distributions of the rows in reverse order, with the ids in the old order."""
+    """Reverses the order of a shard's distributions but not of its ids, so that ids have the distributions of other
+    rows.
+    """
     order = pa.array(range(len(table))[::-1])
     return table.take(order).set_column(0, "id", table["id"])
 
@@ -275,7 +277,7 @@ def test_logits_in_a_file_of_another_name_are_found(run, reader, teacher):
 
 
 def altered_meta(run: Path, path: Path, **changes) -> pa.Table:
-    """The rows of a logits file with other metadata."""
+    """The table of a logits file with some of its metadata changed."""
     shard = logits.read(path)
     meta = {**shard.meta, **changes}
     tokens = {r.id: r.token_ids for _, some in corpus.records(run / "generated") for r in some}
@@ -287,7 +289,7 @@ def altered_meta(run: Path, path: Path, **changes) -> pa.Table:
 def test_logits_of_another_kind_are_refused(run, reader, changes):
     path = logits_of(run, "train-00000")
     table = altered_meta(run, path, **changes)
-    other = path.with_name("other.parquet")  # holds the second half of the shard's rows
+    other = path.with_name("other.parquet")  # gets the rows after the first three
     whole = pq.read_table(path)
     pq.write_table(table.slice(0, 3), path)
     pq.write_table(whole.slice(3), other)

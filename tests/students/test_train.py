@@ -41,7 +41,7 @@ def rows_of_three_kinds(small_run, kind: str):
 
 
 def loss_of(z_NV, examples, section, meta):
-    """The loss of a whole step with the logits `z_NV`."""
+    """The loss of a step of these examples, for a student that gives the logits `z_NV`."""
     return batch_loss(z_NV, None, Rows(examples, examples), section, meta)
 
 
@@ -267,7 +267,9 @@ def test_resume_is_exact_wherever_it_was_cut(tmp_path, dropout):
 
 
 def test_dropout_drops(tmp_path):
-    """Dropout changes the trained weights. Only then does the test above show that random states are restored."""
+    """Dropout changes the trained weights. If it did not, the test above could not show that random states are
+    restored.
+    """
     weights = []
     for dropout in (0.0, 0.3):
         teacher = small_teacher(tmp_path / f"teacher-{dropout}", attention_dropout=dropout)

@@ -22,7 +22,7 @@ NARROW = {"config": {"num_hidden_layers": 1, "hidden_size": 8, "intermediate_siz
 
 
 def rows(same_prompt: bool = True, count: int = 7) -> list[Example]:
-    """Rows of growing length. Without `same_prompt`, the teacher has another prompt."""
+    """Rows of growing length. Without `same_prompt`, the teacher's prompt differs from the student's."""
     rng = np.random.default_rng(0)
     examples = []
     for n in range(count):
@@ -45,7 +45,7 @@ def section(**terms: Any) -> TrainSection:
 
 
 def narrow(teacher: Weights) -> torch.nn.Module:
-    """A student with another depth, width and number of heads than the teacher."""
+    """A student whose depth, width and number of heads differ from the teacher's."""
     changes = {
         "num_hidden_layers": 2,
         "hidden_size": 8,
@@ -64,7 +64,9 @@ def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 def trained(
     small_run: SmallRuns, out: Path, student: dict[str, Any] = NARROW, cut: int | None = None, **changes: Any
 ) -> Path:
-    """Trains a decoder with these losses and returns its folder. Training stops after `cut` steps."""
+    """Trains a decoder with `changes` to the section `train`, and returns the decoder's folder. With `cut`, training
+    stops after that many steps.
+    """
     recipe, run = small_run(logits={"kind": "topk", "k": 9}, split=HELD_OUT, seeds=16)
     assert recipe.train is not None
     values = recipe.train.model_dump(mode="json", exclude_none=True)

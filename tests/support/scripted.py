@@ -109,7 +109,7 @@ def at_once(job: Job) -> list[str]:
 
 
 def roles(record: Record) -> Counter[str]:
-    """The number of sources of each role in a row."""
+    """How many sources of each role a row has."""
     return Counter(source["role"] for source in record.sources)
 
 

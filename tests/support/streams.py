@@ -175,7 +175,9 @@ def expand(examples) -> list[Example]:
 
 
 def same(ours: Example, theirs: Example) -> None:
-    """Asserts that all fields and all arrays of the distribution are equal and of equal types."""
+    """Asserts that two examples are the same: their fields, and the arrays of their distributions, have equal values
+    and types.
+    """
     for name in ("id", "prompt", "completion", "kept", "teacher_prompt", "task", "parts"):
         a, b = getattr(ours, name), getattr(theirs, name)
         assert (a, type(a)) == (b, type(b)), name

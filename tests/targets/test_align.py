@@ -74,7 +74,9 @@ def stored(logp: torch.Tensor, k: int) -> logits.TopK:
 
 
 def example(a: list[int], b: list[int], k: int, seed: int = 0) -> tuple[Example, torch.Tensor, list]:
-    """(a row with targets of a random teacher, the teacher's whole distributions, the parts)."""
+    """(a row with the student's tokens `a` and targets of a random teacher whose tokens are `b`, the teacher's
+    log-probabilities, the parts).
+    """
     logp = (2 * torch.randn(len(b), 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))).log_softmax(
         -1
     )
@@ -164,7 +166,7 @@ def test_uld_against_float64(k, with_head, monkeypatch):
     assert [len(e.parts) for e in batch] == [2, 1, 0, 1]
     generator = torch.Generator().manual_seed(2)
     count = sum(len(e.completion) for e in batch)
-    # two of the nine ids are padding
+    # the vocabulary has 7 ids, and two ids are padding
     weight = torch.randn(9, 4, dtype=torch.float64, generator=generator, requires_grad=True)
     h = torch.randn(count, 4, dtype=torch.float64, generator=generator, requires_grad=True)
     z = h @ weight.T

@@ -102,8 +102,8 @@ def test_relation_term_against_float64(heads, queries, dtype):
 
 
 def test_a_prompt_without_tokens_is_refused(teacher):
-    """No position predicts the first token of the completion. In a packed bin, the last token of the previous row would
-    predict it.
+    """After an empty prompt, no position predicts the first token of the completion. In a packed bin, the last token of
+    the previous row would predict it.
     """
     with pytest.raises(ValueError, match="nothing predicts"):
         forward.completion_logits(teacher.model, [[1, 2], []], [[3], [4, 5]])
@@ -235,7 +235,9 @@ def test_packed_padded_and_split_alike(teacher, terms, same_prompt, monkeypatch)
 
 
 def test_a_model_whose_output_layer_is_not_known(teacher):
-    """Without a known output layer, the model gives logits instead of states. The loss and the terms stay the same."""
+    """If the output layer is not known, the first result is the model's logits instead of its states. The loss stays
+    the same.
+    """
     wanted, batch, model = section(**TERMS[3]), rows(), narrow(teacher)
     losses, head = LayerTerms(model, teacher.model, wanted), output_head(model)
     with torch.no_grad():

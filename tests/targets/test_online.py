@@ -267,7 +267,7 @@ def test_mutual_learning_moves_both_and_no_gradient_crosses(corpus_):
     online = {"mode": "mutual", "loss_temperature": 2.0, "teacher_kd_weight": 0.3}
     objective, data, teacher, section = ready(corpus_, online, double=True, loss="reverse_kl")
     objective.teacher.double()
-    with torch.no_grad():  # otherwise student and teacher would agree
+    with torch.no_grad():  # makes the teacher different from the student
         for weight in objective.teacher.parameters():
             weight.mul_(1.2)
     student, peer = copy.deepcopy(objective.model), copy.deepcopy(objective.teacher)
@@ -357,7 +357,7 @@ def test_half_floats_and_small_portions_teach_nearly_the_same(corpus_, tmp_path,
     recipe, run = corpus_
     found = []
     for name, more in (("whole", {}), ("half", {"dtype": "bfloat16", "micro_batch_size": 3})):
-        if online["mode"] == "on_policy":  # in bfloat16, the student would write other texts
+        if online["mode"] == "on_policy":  # bfloat16 would change the student's texts
             more = {key: value for key, value in more.items() if key != "dtype"}
         settings = {"online": online, "baseline": False, "max_steps": 3, **more}
         found.append(metrics_of(student_of(recipe, run, tmp_path / name, **settings)))

@@ -86,7 +86,7 @@ def test_two_tasks_from_a_row(made):
     for row in data.examples:
         asked, said = text(teacher.tokens, row.prompt), text(teacher.tokens, row.completion)
         if not row.also:
-            assert said.startswith("no idea")  # without a marker there is no answer to learn
+            assert said.startswith("no idea")  # this completion has no marker, so it has no answer to learn
             continue
         (label,) = row.also
         number = int(asked.partition("Why: ")[2].partition(" +")[0])
@@ -192,7 +192,7 @@ def test_trains_resumes_and_is_measured(made, tmp_path, mode):
 
 
 def test_answers_alone_have_stored_states_of_their_own(made, tmp_path):
-    """The rows, the teacher and the layer are the same, but the tokens differ."""
+    """Both modes use the same rows, teacher and layer, but different tokens, so each mode needs its own stored states."""
     recipe, run, _ = made
     run = Path(shutil.copytree(run, tmp_path / "run"))
     found = {}

@@ -138,7 +138,8 @@ def test_answers_follow_a_pattern_and_a_schema(model, request_maker):
         assert re.fullmatch("(red|green), [0-9]{3}", model.sample([request_maker(1, "A color?")], None)[0].text)
         model.form = {"json": schema}
         assert json.loads(model.sample([asked], None)[0].text)["n"] in (1, 2, 3)
-        # A step of a strategy does not have to follow the schema. An answer that is cut off is a failure.
+        # A request that is only a step of a strategy (target=False) does not have to follow the schema. An answer that
+        # is cut off is a failure.
         assert model.sample([asked._replace(target=False)], None)[0].text == free.text
         cut = model.sample([request_maker(1, "Give a small number as JSON.", max_new_tokens=2)], None)[0]
         assert cut.failure == ("schema", "the answer is not JSON")
