@@ -19,7 +19,7 @@ COPIES = {"duplicates": True, "truncated": False, "answer": False, "repetition":
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A function that makes a run with the given name and returns (recipe, run). All runs have the same small teacher."""
+    """A function that makes the run of a given name, and returns (recipe, run). All runs have the same small teacher."""
     folder = tmp_path_factory.mktemp("load")
     make = small_runs(folder)
     make.folder = folder
@@ -42,7 +42,7 @@ def ids(folder: Path, part: str = "data") -> list[str]:
 
 
 def shape(folder: Path) -> dict[str, int]:
-    """The number of rows of each file. The result is equal for corpora that differ only in the content of their rows."""
+    """The number of rows of each file. It is equal for corpora that differ only in the content of their rows."""
     return {name: entry["rows"] for name, entry in corpus.manifest(folder)["files"].items()}
 
 

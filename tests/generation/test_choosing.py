@@ -79,7 +79,7 @@ def test_vote_never_guesses(jobs):
 @pytest.mark.parametrize("leader_votes", range(4))
 @pytest.mark.parametrize("most", [1, 2, 5, 8])
 def test_vote_stops_exactly_when_it_is_decided(jobs, most, leader_votes):
-    """After the last round, the votes that were not asked for cannot change the winner. Before that round, they could."""
+    """After the last round, votes that were not asked for cannot change the winner. Before that round, they could."""
     job = jobs(strategy="vote", steps={"candidates": most})[0]
     random = np.random.default_rng(most * 10 + leader_votes)
     answers = [str(n) for n in random.integers(0, 1 + leader_votes, most)]

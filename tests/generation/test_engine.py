@@ -136,7 +136,7 @@ def test_killed_for_real(shrunk, tmp_path):
 
 
 def test_upper_bounds_of_requests_hold(shrunk, tmp_path):
-    """`plan` gives an upper bound for the number of requests. The strategies do not send more requests than this bound."""
+    """`plan` gives an upper bound for the number of requests. The strategies do not send more requests than that."""
     for name in ("vote", "evolve", "conversation", "extract", "preference"):
         recipe = shrunk(name, limit=4, **UPDATES.get(name, {}))
         all_jobs = identified(recipe)

@@ -104,7 +104,7 @@ def test_chunks_through_the_head_against_float64_and_the_whole(device, name, kin
 
 
 def test_chunks_under_autocast(device):
-    """Tests what happens in bfloat16 training: states, weight and gradients are float32, and matrix products are
+    """Tests the data types of bfloat16 training: states, weight and gradients are float32, and matrix products are
     bfloat16.
     """
     logp, _ = teacher_and_student()

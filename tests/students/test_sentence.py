@@ -40,7 +40,9 @@ def section(folder: Path) -> TeacherSection:
 
 
 def modules(folder: Path, *parts: tuple[str, dict], lengths: int | None = None) -> Path:
-    """Adds modules.json to a folder, in the form that sentence-transformers writes."""
+    """Adds modules.json and the folders of its `parts` to a model's folder, in the form that sentence-transformers
+    writes.
+    """
     found = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
     for number, (name, config) in enumerate(parts, 1):
         path = folder / f"{number}_{name}"

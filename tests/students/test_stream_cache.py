@@ -33,7 +33,7 @@ __all__ = ["made", "reader", "run", "teacher"]  # fixtures
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Every file of a cache except its lock."""
+    """The bytes of every file of a cache except its lock."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("[!.]*.bin"))}
 
 
@@ -116,7 +116,7 @@ def test_a_row_that_is_altered_while_training_stops_it(run, reader, what):
 
 
 def test_a_segment_that_is_replaced_while_it_is_read_stops_its_reader(tmp_path):
-    """The new file has the same layout, and all its checksums are right."""
+    """The replacing file has the same layout and correct checksums, so only the replacement itself can be detected."""
     path, kind = tmp_path / "a.bin", segment.entry_type()
     blobs = [np.random.default_rng(seed).bytes(100) for seed in range(2)]
 

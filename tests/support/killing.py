@@ -4,9 +4,10 @@
     server.run(["synthgen", "generate", recipe, "-o", run], cut=(7, "before"))   # SIGKILL before the 8th call
     server.run(["synthgen", "generate", recipe, "-o", run])                      # not killed
 
-`python killing.py FD… MODULE…` starts the server's process. The server reads one request a line from its sockets, and
-answers each request with one line. Each command is a real process that calls the command's own function and is killed
-by a real SIGKILL. `fault` breaks a promise of the package on purpose, to show that the tests detect it.
+`python killing.py FD… MODULE…`, which `Server` runs, is the server's process. The server reads one request a line from
+its sockets, and answers each request with one line. Each command is a real process that calls the command's own
+function and is killed by a real SIGKILL. `fault` breaks a promise of the package on purpose, to show that the tests
+detect it.
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ class Server:
 
 
 def left_behind(session: int, patience: float = 2.0) -> list[int]:
-    """The ids of a session's processes that do not end within `patience` seconds."""
+    """The ids of the processes of a session that still run after `patience` seconds."""
     until = time.monotonic() + patience
     while True:
         alive = [pid for pid in psutil.pids() if _session(pid) == session and _alive(pid)]
@@ -224,7 +225,9 @@ def _take_requests(lane: socket.socket) -> None:
 
 
 def _kill_after(child: int, seconds: float, once: str | None) -> None:
-    """Sends SIGKILL after some seconds, unless the child has already ended. The clock starts when `once` exists."""
+    """Sends SIGKILL after some seconds, unless the child has already ended. If `once` is given, the seconds count from
+    the moment when that file exists.
+    """
     until = None if once else time.monotonic() + seconds
     while until is None or (left := until - time.monotonic()) > 0:
         if until is None:
@@ -236,7 +239,7 @@ def _kill_after(child: int, seconds: float, once: str | None) -> None:
 
 
 def _child(request: dict[str, Any], output: Path, calls: Path) -> None:
-    """Runs the command and ends the process. Never returns."""
+    """Runs the command in this process, then ends the process. Never returns."""
     code = 70
     try:
         os.setsid()  # all descendants are in this session, so `left_behind` can find them

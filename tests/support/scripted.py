@@ -79,12 +79,14 @@ def seen(query: Query) -> SimpleNamespace:
 
 
 def first(job: Job) -> list[SimpleNamespace]:
-    """The queries of a job's first round."""
+    """The queries of a job's first round, each as `seen` returns it."""
     return [seen(query) for query in next(runner(job.recipe)(job))]
 
 
 def play(job: Job, *rounds: list[str | Reply]) -> tuple[list[Record], list[Failure], list[list[SimpleNamespace]]]:
-    """(rows, failures, queries of each round) of a job. `rounds` has the replies of each round, as texts or Replies."""
+    """(rows, failures, queries of each round) of a job. Each item of `rounds` holds the replies of one round, as texts
+    or as `Reply`.
+    """
     steps = runner(job.recipe)(job)
     asked = [[seen(query) for query in next(steps)]]
     for texts in rounds:

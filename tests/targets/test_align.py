@@ -210,8 +210,8 @@ STUDENT = {"student": {"kind": "decoder", "layers": 1}, "batch_size": 4, "max_st
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """`runs(**train)` returns the recipe and the run of a corpus of byte tokens. A teacher with word tokens scored its
-    texts.
+    """`runs(**train)` returns the recipe and the run of a corpus whose texts have byte tokens. A second teacher, with
+    word tokens, scored these texts.
     """
     folder = tmp_path_factory.mktemp("across")
     bytes_, words = small_teacher(folder / "bytes"), small_teacher(folder / "words", 1, merges=MERGES)

@@ -74,7 +74,9 @@ def as_loss(target: logits.TopK) -> losses.TopK:
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_whole_vocabularies_merge_exactly(how, temperature):
-    """Values and gradients of the losses at the temperature equal those of the dense reference."""
+    """At each temperature, values and gradients of the losses equal those for the merged distribution over the whole
+    vocabulary.
+    """
     logp = teachers()
     targets = [stored(p, V, temperature) for p in logp]
     target = as_loss(merged(targets, metas(temperature=temperature, k=V), WEIGHTS, how))
@@ -332,7 +334,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def unanswered(monkeypatch):
-    """Evaluation without greedy answers, which these tests do not need."""
+    """Makes evaluations skip the greedy answers, which these tests do not need."""
     monkeypatch.setattr("distill.evaluation.fidelity._answers", lambda *arguments: ({}, [], 0))
 
 

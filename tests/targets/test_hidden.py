@@ -47,7 +47,9 @@ def objective(model, teacher, wanted: TrainSection) -> FromStored:
 
 
 def relations_by_hand(a: torch.Tensor, b: torch.Tensor, heads: int, queries: int) -> torch.Tensor:
-    """The sum of KL over one sequence of queries, keys or values, computed for each token and head."""
+    """The KL of the relations among the queries (or keys, or values) of one sequence, summed over tokens and heads in a
+    loop.
+    """
     total = torch.zeros((), dtype=torch.float64)
     for head in range(heads):
         x, y = (part.double().chunk(heads, -1)[head] for part in (a, b))
@@ -124,7 +126,7 @@ def test_uniform_layers():
 
 
 def by_rows(model, teacher, wanted: TrainSection, batch: list[Example], terms: LayerTerms) -> dict[str, torch.Tensor]:
-    """Both loss terms from each model's own outputs, row by row: without packing, padding or masks."""
+    """Both loss terms, computed one row at a time from each model's own outputs, without packing, padding or masks."""
     total = {"hidden": torch.zeros((), dtype=torch.float64), "relations": torch.zeros((), dtype=torch.float64)}
     for e in batch:
         sides = []

@@ -55,7 +55,7 @@ def ready(corpus_, online: dict, double: bool = False, **more):
 
 
 def written_out(name: str, p: torch.Tensor, q: torch.Tensor, beta: float) -> torch.Tensor:
-    """The divergences by their definitions, in probabilities."""
+    """The divergence `name` by its definition, for the probabilities `p` of the teacher and `q` of the student."""
     kl = lambda a, b: (a * (a / b).log()).sum(-1)  # noqa: E731
     if name == "jsd":
         m = beta * p + (1 - beta) * q
@@ -64,8 +64,8 @@ def written_out(name: str, p: torch.Tensor, q: torch.Tensor, beta: float) -> tor
 
 
 def reference(student, teacher, batch, section) -> torch.Tensor:
-    """The loss of one step by its definition, with a forward pass for each row. (The package weights tokens in
-    float32.)
+    """The loss of one step by its definition, with a forward pass for each row. The package itself weights tokens in
+    float32.
     """
     t, tokens = section.online.loss_temperature, sum(len(row.completion) for row in batch)
     kept = max(1, sum(len(row.completion) for row in batch if row.kept))

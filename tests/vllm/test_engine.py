@@ -84,7 +84,7 @@ def test_scoring_generated_rows_gives_the_same_log_probabilities(model, greedy, 
 
 
 def test_a_given_text_is_scored_as_by_transformers(model, smol, request_maker):
-    """The completion has no token ids, and its prompt is already in the prefix cache."""
+    """The completions are given as text without token ids. Their prompt is already in the prefix cache."""
     texts = ("Blue, most of the time.", "I do not know!", "")
     asked = [
         request_maker(n, QUESTIONS[1])._replace(kind="score", completion=({"role": "assistant", "content": text},))
@@ -210,7 +210,7 @@ def test_the_request_that_kills_the_engine_is_found_and_the_others_answered(mode
 
 
 def test_generate_writes_rows_with_their_logits(model, task, tmp_path, monkeypatch):
-    """Runs the whole stage, with the engine that is already running."""
+    """Runs the whole generation stage with the engine that all tests share."""
     from synthgen.teachers.vllm.model import VllmModel
 
     monkeypatch.setattr(VllmModel, "open", classmethod(lambda cls, section, form=None: model))
