@@ -1,4 +1,4 @@
-"""Verdicts for known licenses and terms, and rules that hold for all licenses and terms."""
+"""Known verdicts for licenses and terms, and rules that hold for all of them."""
 
 from __future__ import annotations
 

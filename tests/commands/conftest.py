@@ -1,4 +1,4 @@
-"""Gives each test its own copy of the finished run and of the run's recipe. A test may damage both copies."""
+"""For each test, a copy of the finished run and of its recipe. A test may damage both."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def recipe(tmp_path, finished) -> Path:
 
 @pytest.fixture
 def run(tmp_path, finished, recipe) -> Path:
-    """A copy of the finished run, which a test may damage. The copy's recipe is the fixture `recipe`."""
+    """A copy of the finished run, which a test may damage. The fixture `recipe` is the recipe of the copy."""
     folder = shutil.copytree(finished.run, tmp_path / "run")
     resolved = folder / "recipe.yaml"
     resolved.write_text(resolved.read_text().replace(str(finished.recipe.parent), str(recipe.parent)))

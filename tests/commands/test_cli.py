@@ -364,7 +364,7 @@ def test_show(run):
 
 
 def test_show_failures(tmp_path, finished):
-    """The first two seeds are too long for the teacher. Each seed has two samples, so there are four failures."""
+    """The first two seeds are too long for the teacher. A seed has two samples."""
     recipe, run = small_task(tmp_path / "task", finished.teacher, long=2, train=None, logits=None), tmp_path / "run"
     assert warm("synthgen", "generate", recipe, "-o", run).code == 0
     assert warm("synthgen", "curate", run).code == 0

@@ -37,7 +37,7 @@ def one_byte(path: Path) -> None:
 
 
 def unseen_byte(path: Path) -> None:
-    """Changes one byte of a Parquet file so that the file can still be read, but its content is different."""
+    """Changes a byte so that Parquet still reads the file, but with other content."""
     good, content = path.read_bytes(), pq.read_table(path)["ids_0"]
     for place in range(len(good) // 8, len(good)):
         data = bytearray(good)
@@ -71,7 +71,7 @@ def test_damage_is_named_and_repaired(run, recipe, finished, damage, part, finis
     before = files(run)
     command = ["synthgen", "generate", recipe, "-o", run]
     if damage is exchanged and part == "data" and not finished_corpus:
-        named = "train-00001.parquet"  # the error may name the shard's data file or its logits file
+        named = "train-00001.parquet"  # the message may name the data file or the logits file
     else:
         named = f"{part}/train-00001.parquet"
     done = mistake(warm(*command), named)

@@ -138,7 +138,7 @@ def with_reasons(path: Path) -> None:
     path.write_text("".join(json.dumps({**row, "completion": f"as {row['id']} # 7"}) + "\n" for row in rows))
 
 
-# All other tests compare their runs with the undisturbed run. The next test checks the undisturbed run itself.
+# All other tests compare their runs with the undisturbed run, so the next test checks the undisturbed run itself.
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
@@ -199,7 +199,7 @@ def at_random(server: Server, setup: Setup, stage: str, wanted: int, kills_each:
         done += all_well(server, cuts, lambda cut: trial(server, setup, stage, cut))
         if done == wanted:
             return
-        duration *= 0.8  # some commands ended before their kill, so later kills come sooner
+        duration *= 0.8  # some commands ended before they were killed
     pytest.fail(f"only {done} of {wanted} commands were killed")
 
 

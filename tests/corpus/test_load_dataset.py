@@ -19,7 +19,7 @@ COPIES = {"duplicates": True, "truncated": False, "answer": False, "repetition":
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A function that makes the run of a given name, and returns (recipe, run). All runs have the same small teacher."""
+    """A function that makes a run by its name and returns (recipe, run). All runs have the same small teacher."""
     folder = tmp_path_factory.mktemp("load")
     make = small_runs(folder)
     make.folder = folder

@@ -11,7 +11,7 @@ from synthgen.errors import CorpusError
 
 
 def draws(t: int, n: int, vocabulary: int, seed: int = 0) -> np.ndarray:
-    """Draws from a Zipf distribution, in which small ids occur more than once."""
+    """Zipf-like draws, so that ids occur more than once."""
     return np.minimum(np.random.default_rng(seed).zipf(1.3, (t, n)) - 1, vocabulary - 1)
 
 

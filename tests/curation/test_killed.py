@@ -21,12 +21,12 @@ from synthgen import corpus
 from synthgen.recipe import dump_recipe
 from synthgen.records import to_table
 
-SHARD, SHARDS = 3000, 7  # a task has at least 8,192 rows, so these rows make three tasks
+SHARD, SHARDS = 3000, 7  # a task gets shards until it has 8,192 rows: 3, 3 and 1 shards
 
 
 def large(run: Path) -> Path:
-    """A run of many short rows with copies, refusals and truncated rows. The rows are made as Arrow tables, which is
-    faster than making records.
+    """A run of many short rows with copies, refusals and truncated rows. It is made without a Python object for each
+    row.
     """
     folder = run / "generated"
     corpus.claim(folder, {"test": "large"}, "test")

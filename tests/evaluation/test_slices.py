@@ -41,9 +41,7 @@ def test_calibration_sees_what_was_planted(shift):
 
 
 def test_one_token_of_each_kind():
-    """The calibration error of a right token with probability 1 is zero, and that of a wrong token with probability 1
-    is one.
-    """
+    """A right token with probability 1 has no error, and a wrong token with probability 1 has an error of one."""
     sure = torch.tensor([[50.0, 0.0]])
     right, wrong = (calibration_bins(sure, torch.tensor([n])) for n in (0, 1))
     assert right[-1].tolist() == [1, 1, 1]

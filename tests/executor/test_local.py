@@ -39,7 +39,7 @@ def test_an_exception_of_the_function_arrives(workers):
         with pytest.raises(CorpusError, match="shard 3 is damaged") as caught:
             list(executor.map(fails, range(6)))
         assert caught.value.hint == "mend it"
-        assert list(executor.map(fails, range(3))) == [0, 1, 2]  # the executor can still be used after the error
+        assert list(executor.map(fails, range(3))) == [0, 1, 2]  # the executor still works
 
 
 def test_a_worker_that_dies_is_an_error():

@@ -146,7 +146,7 @@ def test_rows_of_a_batch_do_not_mix(run):
 def test_rounding_makes_up_for_its_errors():
     generator = torch.Generator().manual_seed(0)
     few = torch.randn(500, 8, generator=generator) @ torch.randn(8, 96, generator=generator)
-    x = few + 0.1 * torch.randn(500, 96, generator=generator)  # the 96 inputs are correlated, as in a real layer
+    x = few + 0.1 * torch.randn(500, 96, generator=generator)  # correlated inputs, as in a real layer
     weight = torch.randn(40, 96, generator=generator)
     nearest, careful = gptq(weight, None), gptq(weight, x.T @ x)
     blocks = weight.unflatten(-1, (-1, BLOCK))
@@ -183,7 +183,7 @@ def test_gguf_is_the_student(run, result):
     half = copy.deepcopy(student.model)
     with torch.no_grad():
         for parameter in half.parameters():
-            if parameter.dim() > 1:  # the weights of norms have one dimension and stay float32 in GGUF
+            if parameter.dim() > 1:  # weights of norms stay float32
                 parameter.copy_(parameter.half())
     for file, wanted in (("model-f16.gguf", logits(half, IDS)), ("model-q8_0.gguf", logits(rounded(run).model, IDS))):
         assert np.abs(in_two_parts(folder / file, "transformers", IDS) - wanted).max() < 1e-3, file
@@ -362,7 +362,7 @@ def test_half_a_file_of_weights(run, tmp_path):
 def test_a_full_disk_loses_nothing(classifier, run, tmp_path):
     if not shutil.which("mount"):
         pytest.skip("there is no `mount` here")
-    with small_disk(tmp_path / "disk", "16k") as enlarge:  # the exported model takes 33 kB
+    with small_disk(tmp_path / "disk", "16k") as enlarge:  # the model takes 33 kB
         out = tmp_path / "disk" / "edge"
         command = ["export", str(classifier), "--to", "onnx", "-o", str(out), "--corpus", str(run), "-q"]
         done = CliRunner().invoke(distill.cli.main, command)

@@ -28,7 +28,7 @@ _OPENED = {}
 
 
 def opened(section, options):
-    """The teacher of a section. The first call loads it, and later calls return the same object."""
+    """The teacher of a section. It is loaded at the first call."""
     from synthgen.teachers.local import open_local
 
     if section not in _OPENED:
@@ -38,7 +38,7 @@ def opened(section, options):
 
 @pytest.fixture(scope="session")
 def talker(tmp_path_factory, tiny):
-    """Folders of two tiny models, changed so that they sometimes end a turn, which random weights almost never do."""
+    """Folders of two tiny models that sometimes end a turn. A model with random weights almost never does."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

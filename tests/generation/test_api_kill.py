@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 KILLING = Path(__file__).parent.parent / "support" / "killing_api.py"
 LIMIT = 8  # requests in flight
 SEEDS = 60
-LITTLE = 0.00042  # budget in dollars, just enough to pay for every row once
+LITTLE = 0.00042  # dollars, enough to pay every row once
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def lost(killer, server) -> int:
         time.sleep(0.01)
     kept = 0
     cache = sqlite3.connect(killer.cache / "replies.sqlite")
-    if cache.execute("SELECT 1 FROM sqlite_master WHERE name = 'reply'").fetchone():  # no table after an early kill
+    if cache.execute("SELECT 1 FROM sqlite_master WHERE name = 'reply'").fetchone():  # the table may not exist yet
         (kept,) = cache.execute("SELECT count(*) FROM reply WHERE body IS NOT NULL").fetchone()
     cache.close()
     return server.stats()["paid"] - kept

@@ -58,7 +58,7 @@ def test_the_same_rows_however_many_are_in_flight(serve, tmp_path, monkeypatch, 
     stats = calm.stats()
     assert stats["paid_twice"] == 0
     assert stats["requests"] > len(alone)
-    if not failed:  # With best_of_n, one reply can answer two requests. It is billed once and counted in both rows.
+    if not failed:  # A reply that answers two requests is paid once. Its cost is part of the cost of both rows.
         cost, bill = sum(r.cost_usd for r in alone), stats["usd_pico"] / 1e12
         assert cost == pytest.approx(bill, rel=1e-9) or (strategy == "best_of_n" and bill < cost < 1.2 * bill)
     calm.set(faults={"500": 0.1, "429": 0.1, "reset": 0.05}, latency=0.005, reset=True)

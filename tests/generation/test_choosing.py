@@ -43,11 +43,11 @@ def test_rationalize_without_a_known_answer(jobs):
     ("said", "winner", "agreement"),
     [
         ([["3", "3", "3"]], "3", 1.0),  # three equal votes decide, as five is the maximum
-        ([["3", "4", "3"], ["3"]], "3", 3 / 4),  # the fourth vote decides
+        ([["3", "4", "3"], ["3"]], "3", 3 / 4),  # one more vote decides
         ([["3", "4", "3"], ["4"], ["3"]], "3", 3 / 5),
         ([["3", "4", "5"], ["4", "4"]], "4", 3 / 5),
         ([["3", "4", "5"], ["6", "4"]], "4", 2 / 5),  # the most votes, without a majority
-        ([["3", None, "3"], ["3"]], "3", 3 / 4),  # a reply without an answer is not a vote
+        ([["3", None, "3"], ["3"]], "3", 3 / 4),  # a missing answer is no vote
         ([["3.0", "3", "three"]], "3.0", 1.0),  # numbers are compared by value
     ],
 )
@@ -98,8 +98,8 @@ def test_vote_stops_exactly_when_it_is_decided(jobs, most, leader_votes):
         assert not decided
         assert seen < most
         best = counts[0][1] + len(asked), counts[1][1], most - seen - len(asked)
-        assert best[0] > best[1] + best[2] or seen + len(asked) == most  # the votes of this round can decide …
-        assert best[0] - 1 <= best[1] + best[2] + 1  # … and one vote fewer could not
+        assert best[0] > best[1] + best[2] or seen + len(asked) == most  # the round could decide …
+        assert best[0] - 1 <= best[1] + best[2] + 1  # … and a round with one request less could not
 
 
 def test_best_of_n(jobs):

@@ -114,7 +114,7 @@ def test_killed_for_real(shrunk, tmp_path):
     import torch
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # torch would wait for its threads, which a forked process does not have
+    torch.set_num_threads(1)  # a forked process must not wait for the threads of its parent
     try:
         recipe = shrunk("evolve", limit=12, generate={"shard_size": 2, "max_new_tokens": 24})
         whole = synthgen.generate(recipe, tmp_path / "whole").folder
@@ -136,7 +136,7 @@ def test_killed_for_real(shrunk, tmp_path):
 
 
 def test_upper_bounds_of_requests_hold(shrunk, tmp_path):
-    """`plan` gives an upper bound for the number of requests. The strategies do not send more requests than that."""
+    """`plan` gives an upper bound for the number of requests. No strategy sends more requests than that."""
     for name in ("vote", "evolve", "conversation", "extract", "preference"):
         recipe = shrunk(name, limit=4, **UPDATES.get(name, {}))
         all_jobs = identified(recipe)

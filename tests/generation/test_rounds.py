@@ -70,7 +70,7 @@ def streamed(jobs: list, reply, seed: int = 0) -> list:
 
 
 def test_one_at_a_time_in_any_order_is_the_same(jobs):
-    """The rows do not depend on the order in which single requests are answered."""
+    """An engine that takes one request at a time makes the same rows in any order."""
     some = jobs(strategy="best_of_n", steps={"candidates": 3}, templates=JUDGE)
     texts = {0: "a", 1: "b", 2: "c"}
 
@@ -88,8 +88,7 @@ def test_one_at_a_time_in_any_order_is_the_same(jobs):
 
 
 def test_what_a_row_cost_counts_the_requests_on_the_way(jobs):
-    """Four paid requests make two rows, so each row carries half of the cost. If the price of one request is unknown,
-    so is the cost of the rows.
+    """Four paid requests make two rows, so each row carries half of the cost. If one price is unknown, so is the sum.
     """
     some = jobs(strategy="preference", steps={"candidates": 2}, templates=JUDGE)[:1]
 

@@ -108,7 +108,7 @@ def test_the_rows_are_those_of_the_batch_engine_and_in_their_order(run, model):
 
 
 def test_it_is_kept_full_and_a_slow_answer_holds_nobody_up(run, model):
-    teacher = OneByOne(model, slow="q1", until=9)  # more seeds than the three of a shard
+    teacher = OneByOne(model, slow="q1", until=9)  # more than the three seeds of a shard
     run(teacher)
     assert teacher.most == AT_ONCE
     assert len(teacher.beside) >= 9

@@ -42,7 +42,7 @@ class Timed:
 
 @pytest.fixture
 def timed(monkeypatch):
-    """`timed(most)` replaces the recipe's teacher by a `Timed`, and returns it."""
+    """`timed(most)` replaces the recipe's teacher by the timed engine."""
 
     def put(most: int = 1 << 20) -> Timed:
         engine = Timed(most)

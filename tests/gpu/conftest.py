@@ -19,7 +19,7 @@ NO_GPU = "torch finds no GPU; SYNTHGEN_TEST_DEVICE=cpu runs these tests on the C
 
 
 def pytest_terminal_summary(terminalreporter):
-    """If tests were skipped because there is no GPU, prints this once."""
+    """Prints once why all tests were skipped."""
     if any(NO_GPU in str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())):
         terminalreporter.write_line(f"tests/gpu skipped: {NO_GPU}")
 
@@ -40,8 +40,7 @@ def teacher_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def make_run(tmp_path_factory, teacher_folder):
-    """A function that generates and curates on the device, and returns (recipe, run). Calls with the same name return
-    the same run.
+    """A function that generates and curates on the device, and returns (recipe, run). The same name gives the same run.
 
     `make_run(name, device="cpu")` returns the recipe of the same run with the teacher on another device.
     """

@@ -18,7 +18,7 @@ from synthgen.teachers import open_teacher
 from synthgen.teachers.embedding import EmbeddingModel
 from synthgen.teachers.transformers import LocalModel
 
-NEAR = 1e-3  # in nats; the device and the CPU add float32 numbers in different orders
+NEAR = 1e-3  # in nats; the device adds float32 numbers in another order
 SPECS = [
     LogitsSpec("sampled", draws=50),
     LogitsSpec("sampled", 2.0, draws=9),
@@ -122,7 +122,7 @@ def split(target) -> list[dict[int, int]]:
 
 
 def test_label_probabilities_are_those_of_the_cpu(model, on_cpu):
-    labels = ("a", "billing issue", "technical", "payment")  # some labels have one token, others several
+    labels = ("a", "billing issue", "technical", "payment")  # labels of one token and labels of several tokens
     requests = [ask(q, i, kind="classify", labels=labels) for i, q in enumerate(QUESTIONS)]
     for a, b in zip(model.classify(requests), on_cpu.classify(requests), strict=True):
         assert np.abs(np.array(a.label_probs) - np.array(b.label_probs)).max() < NEAR

@@ -26,8 +26,7 @@ from synthgen.errors import UserError
 from synthgen.recipe import TrainSection
 from synthgen.teachers.transformers import LocalModel
 
-# With these settings, rows fill bins of 256 tokens. Attention then covers several blocks of keys, so a GPU may add
-# gradients in any order.
+# Rows fill bins of 256 tokens. So attention covers several blocks of keys, and a GPU may add gradients in any order.
 GENERATE = {"num_generations": 2, "max_new_tokens": 24, "shard_size": 16}
 LOGITS = {
     "sampled": {"kind": "sampled", "draws": 50},
@@ -182,7 +181,7 @@ def test_a_student_learns_from_its_own_texts(make_run, tmp_path, dtype):
     metrics = metrics_of(student)
     assert all(0 < row["length"] <= 12 and math.isfinite(row["loss"]) for row in metrics)
     again = metrics_of(student_of(*ready(make_run, **settings), tmp_path / "again"))
-    for key in ("length", "ended", "loss"):  # these are equal only if the student writes the same tokens again
+    for key in ("length", "ended", "loss"):  # equal only if the student writes the same tokens
         assert again[0][key] == metrics[0][key], key
     assert len(metrics_of(student / "baseline")) == 4
 
@@ -278,7 +277,7 @@ def test_out_of_memory_is_one_line_with_a_hint(make_run, tmp_path, device):
     config = {"hidden_size": 256, "intermediate_size": 8192, "num_hidden_layers": 4}
     recipe, run = ready(make_run, student={"kind": "decoder", "config": config}, baseline=False, batch_size=48)
     torch.cuda.empty_cache()
-    room = torch.cuda.memory_reserved() + (300 << 20)  # weights take 100 MB, and a layer's activations 300 MB
+    room = torch.cuda.memory_reserved() + (300 << 20)  # weights take 100 MB, and activations of a layer take 300 MB
     torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(device).total_memory)
     try:
         with pytest.raises(UserError, match="out of memory in step 0, with") as caught:

@@ -19,7 +19,7 @@ from support.places import REPOSITORY
 
 FOLDERS = ("benchmarks", "tests/gpu", "tests/llama", "tests/vllm")
 OURS = ("synthgen", "distill", "support")
-NEEDS_VLLM = "synthgen.teachers.vllm."  # vLLM is not installed, so these modules are read and not imported
+NEEDS_VLLM = "synthgen.teachers.vllm."  # vLLM is not installed here, so the source of these modules is read
 
 # Names of revision 199c186. These three benchmarks run that revision beside this one, and call it by its own names.
 OLD = {
@@ -86,13 +86,13 @@ def exists(module: str, name: str) -> bool:
 
 
 def source_of(module: str) -> str:
-    """The source of a module, read without importing it. Returns '' if there is no such module."""
+    """The source of a module, which is not imported. '' if there is no such module."""
     place = REPOSITORY / module.replace(".", "/")
     return next((p.read_text() for p in (place.with_suffix(".py"), place / "__init__.py") if p.is_file()), "")
 
 
 def names_of(module: str) -> set[str]:
-    """The names that a module's source binds at the top level."""
+    """The names that a module's source binds at its top."""
     names: set[str] = set()
     for node in ast.parse(source_of(module)).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -163,7 +163,7 @@ def imported_objects(tree: ast.AST) -> dict[str, Any]:
 
 
 def called(function: ast.expr, known: dict[str, Any]) -> Any:
-    """The object that a call refers to, or None if the file did not import it."""
+    """The object that is called, or None if it is not imported."""
     if isinstance(function, ast.Name):
         return known.get(function.id)
     if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):

@@ -29,7 +29,7 @@ PAGES = [
     REPOSITORY / "data" / "README.md",
     *sorted((REPOSITORY / "docs").glob("*.md")),
 ]
-# Pages show parts of recipes. Before a part is checked, it gets these required keys.
+# Pages show parts of recipes. These keys are added to each part before it is checked.
 WHOLE = {
     "task": "t",
     "seeds": [{"path": "s.jsonl", "source": "s", "license": "MIT"}],
@@ -49,7 +49,7 @@ def commands_in(text: str) -> list[list[str]]:
     for line in text.replace("\\\n", " ").splitlines():
         words = line.strip().removeprefix("$ ")
         if words.split(" ")[0] in GROUPS:
-            # The command ends at two spaces, at a #, or at a character that ends a shell command, such as a pipe.
+            # The command ends before two spaces, a # or a pipe.
             commands.append(shlex.split(re.split(r" {2,}| [|>&;]|\.$", words)[0], comments=True))
     return commands
 
@@ -133,7 +133,7 @@ def test_every_command_in_a_page_is_one(page):
         for words in commands_in(block):
             parse(words)
     for words in (words for span in re.findall(r"`([^`\n]+)`", text) for words in commands_in(span)):
-        if len(words) > 1 and not words[1].startswith("-"):  # prose often omits arguments
+        if len(words) > 1 and not words[1].startswith("-"):  # in prose, a command may lack its arguments
             command = GROUPS[words[0]].commands.get(words[1])
             assert command is not None, words
             known = {name for param in command.params for name in param.opts}

@@ -18,9 +18,7 @@ from synthgen.reporting.page import report
 
 @pytest.fixture
 def disk(monkeypatch):
-    """A list that records all syncs and renames in order, as ("sync" or "name", path). The files are still synced and
-    renamed.
-    """
+    """A list of all syncs and renames in order, as ("sync" or "name", path). The real calls still happen."""
     log: list[tuple[str, Path]] = []
     fsync, replace, mkdir = os.fsync, os.replace, os.mkdir
 
@@ -99,7 +97,7 @@ def test_sweep_deletes_every_temporary_file_and_nothing_else(tmp_path):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
-    half = tmp_path / ".tmp-gone-corpus"  # left by a killed removal of a corpus
+    half = tmp_path / ".tmp-gone-corpus"  # left behind when the removal of a corpus was killed
     (half / "data").mkdir(parents=True)
     other = tmp_path / ".tmp-gone-another"
     other.mkdir()

@@ -69,7 +69,7 @@ def test_every_request_becomes_one_row_or_one_failure(hostile, tmp_path, seed):
     assert {f["kind"] for f in failures} <= set(FAILURES)
     assert {"too_large", "content_filter"} <= {f["kind"] for f in failures}
     assert {r.finish_reason for r in rows} == {"stop", "length"}
-    assert len(rows) > 280  # most faults pass, and the request is sent again
+    assert len(rows) > 280  # requests that can succeed later are sent again
     assert all(r.text and "ERROR" not in r.text for r in rows)
     assert stats["most_in_flight"] <= 48
     assert stats["in_flight"] <= stats["statuses"].get("timeout", 0)
@@ -110,6 +110,6 @@ def test_quota_is_used(hostile, tmp_path, quota, count):
     print(f"\n{quota}: {max(shares):.3f} of the quota used; refused {stats['statuses'].get('429 quota', 0)} times")
     assert len(rows) == count
     assert not failures
-    # On an idle machine the share is 0.98. The test asks for 0.8, because it may run on a busy machine.
+    # On an idle machine the share is 0.98. The limit leaves room for a busy machine.
     assert max(shares) > 0.8
     assert stats["statuses"].get("429 quota", 0) < count / 4

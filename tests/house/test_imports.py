@@ -37,7 +37,7 @@ FLOORS = [
 ]
 BELOW_THE_STAGES = set.union(*FLOORS[3:])  # the rooms of `synthgen` that `distill` may import
 EXCEPTIONS = {
-    ("distill.cli", "synthgen.cli"),  # the two programs share options and error handling
+    ("distill.cli", "synthgen.cli"),  # both commands share options and error handling
     ("distill.cli", "synthgen"),
     ("synthgen.cli", "synthgen"),
 }
@@ -93,7 +93,7 @@ def refusal(module: str, target: str, inside: bool) -> str:
     if (
         module,
         target,
-    ) in EXCEPTIONS or module == "synthgen":  # synthgen/__init__.py imports lazily
+    ) in EXCEPTIONS or module == "synthgen":  # synthgen/__init__.py imports a name only when the name is used
         return ""
     (package, *rooms), (target_package, *target_rooms) = module.split("."), target.split(".")
     if target_package == "distill":

@@ -165,7 +165,7 @@ def test_an_audit_is_not_written_into_a_persons_folder(run, finished, tmp_path):
         synthgen.audit(recipe, run, out=folder)
     assert files(folder) == {"report.md": b"# My report", "notes.txt": TEXT.encode()}
     first = synthgen.audit(recipe, run, out=tmp_path / "audit")
-    (tmp_path / "audit" / "report.json").unlink()  # as after a kill before this file was written
+    (tmp_path / "audit" / "report.json").unlink()  # killed before the file was written
     assert synthgen.audit(recipe, run, out=tmp_path / "audit") == first
 
 
@@ -223,9 +223,7 @@ def test_training_into_its_source_is_refused(run, tmp_path, place):
 
 
 def test_a_link_to_the_source_is_the_source(run, tmp_path):
-    """The run's corpus is a link to a folder in another place. No output may be written over the link or over that
-    folder.
-    """
+    """The run's corpus is a link to a folder in another place. An output folder may not overlap with either place."""
     away = Path(shutil.move(run / "generated", tmp_path / "away" / "generated"))
     (run / "generated").symlink_to(away)
     for folder in (run, run / "generated", away, away / "x", away.parent, run / "student"):

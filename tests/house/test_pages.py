@@ -52,10 +52,10 @@ def run_page(folder: Path, run: Path, monkeypatch: Any) -> dict[str, Any]:
 def test_a_rows_distribution_is_read_as_the_page_says(make, tmp_path, monkeypatch, kind):
     _, run = make(kind, logits=KINDS[kind], generate=GREEDY, curate=CURATE)
     names = run_page(tmp_path, run, monkeypatch)
-    assert len(names["frame"]) >= len(names["kept"]) > 0  # `frame` has rows of all splits, `kept` of one
+    assert len(names["frame"]) >= len(names["kept"]) > 0  # `frame` has all splits, and `kept` has one
     assert {reason["check"] for row in names["rejected"] for reason in row["verdicts"]} == {"duplicates"}
 
-    # The distribution over the vocabulary that the page's program computes agrees with the stored values.
+    # The whole distribution that the page computes agrees with the stored one.
     target, meta, p_TV = names["target"], names["meta"], names["p_TV"]
     np.testing.assert_allclose(p_TV.sum(1), 1)
     np.testing.assert_allclose(np.exp(names["logp_TV"].numpy()), p_TV, atol=1e-6)

@@ -173,7 +173,7 @@ def test_a_command_says_so_in_one_line(tmp_path, marker, both):
 
 LOADERS = ("from_pretrained", "from_config")  # methods of transformers' classes that may run a repository's code
 MAKERS = ("LLM", "pipeline")
-# GenerationConfig reads only JSON. It would save an argument `trust_remote_code` as a setting of the model.
+# GenerationConfig reads only JSON, and would save the argument `trust_remote_code` as a setting of the model
 NO_CODE = ("GenerationConfig",)
 
 
@@ -209,7 +209,7 @@ def test_every_load_in_the_sources_refuses_code():
 
 
 def test_every_load_in_a_page_refuses_code():
-    """Checks the project's pages and the templates of the pages that it writes beside students and exports."""
+    """Checks the pages of the project, and the pages that it writes beside students and exports."""
     pages = [
         *REPOSITORY.glob("*.md"),
         *REPOSITORY.glob("docs/*.md"),

@@ -35,7 +35,7 @@ def opened(folder, *, lazy: bool) -> LanguageModel:
 
 @pytest.fixture
 def loads(monkeypatch) -> list[str]:
-    """A list that gets an entry each time that weights are loaded."""
+    """A list that gets an entry when weights are loaded."""
     return loads_of(monkeypatch)
 
 
@@ -145,9 +145,7 @@ def test_of_a_hub_id_the_commit_is_known(folder, tmp_path):
 
 
 def test_the_text_model_of_a_composite_checkpoint_is_described(folder, tmp_path):
-    """The config is that of the text model inside the checkpoint, because it has the number of layers and the context
-    length.
-    """
+    """The config is that of the loaded text model, which has the number of layers and the context length."""
     from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)

@@ -126,9 +126,7 @@ def test_bug_01_padding_in_the_loss(loss):
 
 @pytest.mark.parametrize("kind", ["topk", "sampled"])
 def test_bug_02_mean_of_micro_batch_means(kind):
-    """However an optimizer step is split into micro-batches, their values and gradients add up to those of the whole
-    step.
-    """
+    """An optimizer step can be split in any way. The parts add up to the same value and gradient."""
     batch, meta, _ = examples(kind)
     model, section = model_of(), TrainSection(kd_weight=0.7)
     whole = loss_and_gradient(model, batch, meta, section)
@@ -201,7 +199,7 @@ def test_bug_07_topk_renormalised_on_both_sides():
     logp = teacher_logp(5)
     target = topk_target(logp)
     z = logp.clone()
-    # raise the student's logits of all ids that are not kept
+    # the student gives too much probability to ids that are not kept
     z[:, :] += 4.0 * torch.ones_like(z).scatter(-1, target.ids_NK, 0)
     z.requires_grad_()
     for name in ("forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl"):
@@ -277,7 +275,7 @@ def test_bug_11_fused_but_materialized():
 
 
 def test_bug_12_wrapper_bypassed():
-    """A wrapped model, such as DataParallel, is refused. Unwrapping it would bypass its hooks."""
+    """A wrapped model, such as DataParallel, is refused and not unwrapped, because its hooks must run."""
     wrapped = torch.nn.DataParallel(model_of())
     with pytest.raises(AttributeError):
         output_head(wrapped)

@@ -17,8 +17,8 @@ from synthgen.tables.divergences import refusal
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_storage_error_of_topk_is_as_stated(temperature):
-    """After encoding and decoding, log-probabilities differ by at most STORAGE_ERROR, and the losses differ by about
-    the same amount.
+    """After encoding and decoding, log-probabilities differ by at most STORAGE_ERROR, and the loss differs by about as
+    much.
     """
     logp, z = teacher_and_student()
     ids, kept, tail, log_z = top_k(logp, 64, temperature)

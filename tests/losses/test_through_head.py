@@ -157,9 +157,7 @@ def test_labels_beside_ids_that_the_student_has_not(kind):
 
 
 def test_one_softmax_serves_both(monkeypatch):
-    """At temperature 1, the divergence and the cross-entropy share a logsumexp over the (N, V) logits, which saves one
-    call.
-    """
+    """The advantage of one softmax: at temperature 1 the (N, V) logits are reduced only once."""
     logp, z = teacher_and_student()
     calls = []
     real = torch.Tensor.logsumexp

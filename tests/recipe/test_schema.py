@@ -118,9 +118,7 @@ def test_a_wrong_value_is_refused(key, value):
 
 
 def test_what_is_filled_in_may_be_left_out():
-    """A recipe may leave out a license that is inherited, `teacher` if there are `teachers`, and an engine that is the
-    default.
-    """
+    """A license may be inherited, the teacher may be the first of several, and the engine may be the default."""
     seeds = [{"path": "s.jsonl", "source": "tests"}]
     base = {"task": "t", "license": "MIT", "seeds": seeds, "teacher": {"model": "m"}}
     assert refused(base) == []

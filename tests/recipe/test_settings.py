@@ -181,9 +181,7 @@ def test_in_python(recipe):
 
 
 def test_a_resolved_recipe_of_several_teachers_can_be_changed(tmp_path, recipe):
-    """The resolved recipe contains each teacher only once. If it also had a copy of the first teacher under `teacher`,
-    both would have to be changed.
-    """
+    """The resolved recipe names each teacher once. A second copy of the first teacher would have to be changed too."""
     teachers = {"a": {"model": "./a"}, "b": {"model": "./b"}}
     values = {**yaml.safe_load(RECIPE), "teachers": teachers}
     del values["teacher"]

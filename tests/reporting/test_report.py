@@ -178,7 +178,7 @@ EVIL = "<script>alert('x')</script>\"'&amp;</pre>]]>"
 
 
 def test_what_the_corpus_says_is_text_not_markup(run, tmp_path):
-    """In this test, all strings that come from data contain markup. Kinds and labels also appear in plots and bars."""
+    """All strings that come from data contain markup here. Kinds and labels also appear in plots and bars."""
     facts = {
         **{k: v for k, v in manifest(run, "curated").items() if k not in ("schema_version", "kind", "files")},
         "task": EVIL,

@@ -243,7 +243,7 @@ def test_a_student_of_an_older_version_is_still_there(small_run, tmp_path):
 
 
 def test_a_process_may_train_on_another_device_than_before(tmp_path, monkeypatch):
-    """By itself, Accelerate keeps the first device for the whole process. The test uses 'meta' in place of a GPU."""
+    """Accelerate keeps one device for a process. The test uses 'meta' in place of a GPU."""
     for name in ("cpu", "meta", "cpu"):
         monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", name)
         assert accelerator_of(TrainSection(), torch.device(name), tmp_path).device.type == name
@@ -277,7 +277,7 @@ def test_two_processes_train_the_same_student(small_run, tmp_path):
     between 2 processes.
     """
     recipe, run = small_run(seeds=20)
-    run = shutil.copytree(run, tmp_path / "run")  # a copy, because the teacher's hidden states are written into the run
+    run = shutil.copytree(run, tmp_path / "run")  # the teacher's hidden states are written into the run
     base = recipe.train.model_dump(exclude_none=True) | {"batch_size": 4, "max_steps": 6}
     settings = {"whole": {}, "portions": {"micro_batch_size": 1, "hidden": {"stored": True}}}
     alone, arguments = {}, [str(run)]

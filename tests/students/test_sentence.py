@@ -40,9 +40,7 @@ def section(folder: Path) -> TeacherSection:
 
 
 def modules(folder: Path, *parts: tuple[str, dict], lengths: int | None = None) -> Path:
-    """Adds modules.json and the folders of its `parts` to a model's folder, in the form that sentence-transformers
-    writes.
-    """
+    """Adds modules.json to a folder, in the form that sentence-transformers writes."""
     found = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
     for number, (name, config) in enumerate(parts, 1):
         path = folder / f"{number}_{name}"
@@ -311,9 +309,7 @@ def test_ranks_and_spearman():
 
 
 def test_a_text_is_no_pair_with_itself():
-    """The bootstrap can draw a text twice. If such a text were paired with itself, any model would look like the
-    teacher.
-    """
+    """If a text that is drawn twice were paired with itself, any model would look like the teacher."""
     rng = np.random.default_rng(0)
     similar = {"teacher": cosines(rng.normal(size=(12, 8))), "other": cosines(rng.normal(size=(12, 8)))}
     draws = bootstrap(similar, 12, 0)["other"]

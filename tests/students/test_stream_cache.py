@@ -33,7 +33,7 @@ __all__ = ["made", "reader", "run", "teacher"]  # fixtures
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """The bytes of every file of a cache except its lock."""
+    """Every file of a cache except its lock."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("[!.]*.bin"))}
 
 
@@ -277,7 +277,7 @@ def test_logits_in_a_file_of_another_name_are_found(run, reader, teacher):
 
 
 def altered_meta(run: Path, path: Path, **changes) -> pa.Table:
-    """The table of a logits file with some of its metadata changed."""
+    """The rows of a logits file with other metadata."""
     shard = logits.read(path)
     meta = {**shard.meta, **changes}
     tokens = {r.id: r.token_ids for _, some in corpus.records(run / "generated") for r in some}
@@ -289,7 +289,7 @@ def altered_meta(run: Path, path: Path, **changes) -> pa.Table:
 def test_logits_of_another_kind_are_refused(run, reader, changes):
     path = logits_of(run, "train-00000")
     table = altered_meta(run, path, **changes)
-    other = path.with_name("other.parquet")  # gets the rows after the first three
+    other = path.with_name("other.parquet")  # holds the second half of the shard's rows
     whole = pq.read_table(path)
     pq.write_table(table.slice(0, 3), path)
     pq.write_table(whole.slice(3), other)

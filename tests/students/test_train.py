@@ -41,7 +41,7 @@ def rows_of_three_kinds(small_run, kind: str):
 
 
 def loss_of(z_NV, examples, section, meta):
-    """The loss of a step of these examples, for a student that gives the logits `z_NV`."""
+    """The loss of a whole step with the logits `z_NV`."""
     return batch_loss(z_NV, None, Rows(examples, examples), section, meta)
 
 

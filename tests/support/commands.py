@@ -67,7 +67,7 @@ def cold(*command: Any, env: dict[str, str] | None = None, cwd: Path | None = No
 
 
 def warm(*command: Any, env: dict[str, str] | None = None) -> Done:
-    """Runs a warm command to its end."""
+    """Runs a command to its end in a fork."""
     return start(*command, env=env).wait()
 
 

@@ -22,7 +22,7 @@ TABLES = {
 
 
 def example(heading: str) -> str:
-    """The Python code in the section of docs/extending.md with this heading."""
+    """The Python code in one section of the page."""
     (section,) = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     (code,) = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     return str(code)

@@ -4,10 +4,9 @@
     server.run(["synthgen", "generate", recipe, "-o", run], cut=(7, "before"))   # SIGKILL before the 8th call
     server.run(["synthgen", "generate", recipe, "-o", run])                      # not killed
 
-`python killing.py FD… MODULE…`, which `Server` runs, is the server's process. The server reads one request a line from
-its sockets, and answers each request with one line. Each command is a real process that calls the command's own
-function and is killed by a real SIGKILL. `fault` breaks a promise of the package on purpose, to show that the tests
-detect it.
+`python killing.py FD… MODULE…` starts the server's process. The server reads one request a line from its sockets, and
+answers each request with one line. Each command is a real process that calls the command's own function and is killed
+by a real SIGKILL. `fault` breaks a promise of the package on purpose, to show that the tests detect it.
 """
 
 from __future__ import annotations
@@ -74,8 +73,8 @@ ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYO
 class Outcome:
     """The outcome of a command.
 
-    `code` is the exit code, or the negative number of the signal. `calls` are its calls of the functions in `HOOKED`,
-    if the process ended by itself. `orphans` are the ids of processes that the command left behind.
+    `code` is the exit code, or the negative number of the signal. `calls` are the command's calls of the functions in
+    `HOOKED`, if the process ended by itself. `orphans` are the ids of processes that the command left behind.
     """
 
     code: int
@@ -118,10 +117,9 @@ class Server:
     ) -> Outcome:
         """Runs a command to its end, or kills it.
 
-        `cut=(n, "before")` kills the process before its call number n of the functions in `HOOKED`, and `cut=(n,
-        "after")` kills it after that call. `after=s` kills the process after s seconds. With `once`, the seconds count
-        from the moment when that file exists. Processes that are still alive `patience` seconds after the end are
-        orphans.
+        `cut=(n, "before")` kills the process before its call number n of a function in `HOOKED`, and "after" kills it
+        after that call. `after=s` kills the process after s seconds. With `once`, the seconds count from the moment
+        when that file exists. Processes that are still alive `patience` seconds after the end are orphans.
         """
         request = {
             "command": [str(part) for part in command],
@@ -154,7 +152,7 @@ class Server:
 
 
 def left_behind(session: int, patience: float = 2.0) -> list[int]:
-    """The ids of the processes of a session that still run after `patience` seconds."""
+    """The ids of a session's processes that do not end within `patience` seconds."""
     until = time.monotonic() + patience
     while True:
         alive = [pid for pid in psutil.pids() if _session(pid) == session and _alive(pid)]
@@ -225,9 +223,7 @@ def _take_requests(lane: socket.socket) -> None:
 
 
 def _kill_after(child: int, seconds: float, once: str | None) -> None:
-    """Sends SIGKILL after some seconds, unless the child has already ended. If `once` is given, the seconds count from
-    the moment when that file exists.
-    """
+    """Sends SIGKILL after some seconds, unless the child has already ended. The clock starts when `once` exists."""
     until = None if once else time.monotonic() + seconds
     while until is None or (left := until - time.monotonic()) > 0:
         if until is None:
@@ -239,7 +235,7 @@ def _kill_after(child: int, seconds: float, once: str | None) -> None:
 
 
 def _child(request: dict[str, Any], output: Path, calls: Path) -> None:
-    """Runs the command in this process, then ends the process. Never returns."""
+    """Runs the command and ends the process. Never returns."""
     code = 70
     try:
         os.setsid()  # all descendants are in this session, so `left_behind` can find them

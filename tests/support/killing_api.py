@@ -7,8 +7,8 @@ read:
     out: {"status": status of waitpid, "points": number of commit points passed}
 
 A commit point is the moment before a call that makes something durable (fsync, rename, or sqlite's COMMIT), and the
-moment after a COMMIT. The child kills itself at commit point number `at`. If `after` is given, this process kills the
-child after that many seconds. All modules are imported once, in this process, so that a fork starts without delay.
+moment after a COMMIT. The child kills itself at commit point number `at`. With `after`, this process kills the child
+after so many seconds. All modules are imported once, in this process, so that a fork starts without delay.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def child(job: dict, pipe: int) -> None:
         def transaction(self, connection: sqlite3.Connection, statements) -> None:
             point()
             original(self, connection, statements)
-            point()  # the transaction is on the disk, but the caller has not been told
+            point()  # the transaction is on the disk, and the caller does not know it yet
 
         cache.Cache._transaction = transaction
     import synthgen

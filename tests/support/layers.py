@@ -22,7 +22,7 @@ NARROW = {"config": {"num_hidden_layers": 1, "hidden_size": 8, "intermediate_siz
 
 
 def rows(same_prompt: bool = True, count: int = 7) -> list[Example]:
-    """Rows of growing length. Without `same_prompt`, the teacher's prompt differs from the student's."""
+    """Rows of growing length. Without `same_prompt`, the teacher has another prompt."""
     rng = np.random.default_rng(0)
     examples = []
     for n in range(count):
@@ -45,7 +45,7 @@ def section(**terms: Any) -> TrainSection:
 
 
 def narrow(teacher: Weights) -> torch.nn.Module:
-    """A student whose depth, width and number of heads differ from the teacher's."""
+    """A student with another depth, width and number of heads than the teacher."""
     changes = {
         "num_hidden_layers": 2,
         "hidden_size": 8,

@@ -22,7 +22,7 @@ _EXPORTS = ("distill.exporting.parity.measure",)
 
 
 def measure(function: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Does what `distill.cost.measure` does, but in this process. Arguments and result still pass through JSON."""
+    """Does what `distill.cost.measure` does, with JSON, but in this process."""
     measured = resolve(function)(json.loads(json.dumps(arguments)))
     return {**json.loads(json.dumps(measured)), "peak_rss_bytes": peak_rss()}
 

@@ -55,7 +55,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def check_logits(folder: Path, records: list[Record], k: int = 8) -> dict[tuple[str, str], tuple[Path, Any, int]]:
     """Asserts that every row has distributions of its own teacher, aligned with its tokens.
 
-    Returns a dict from (teacher, row id) to (path, shard, number of the row in the shard).
+    Returns (path, shard, row in the shard) by teacher and row id.
     """
     where = {}
     for part in sorted(folder.glob("logits/*")):

@@ -79,14 +79,12 @@ def seen(query: Query) -> SimpleNamespace:
 
 
 def first(job: Job) -> list[SimpleNamespace]:
-    """The queries of a job's first round, each as `seen` returns it."""
+    """The queries of a job's first round."""
     return [seen(query) for query in next(runner(job.recipe)(job))]
 
 
 def play(job: Job, *rounds: list[str | Reply]) -> tuple[list[Record], list[Failure], list[list[SimpleNamespace]]]:
-    """(rows, failures, queries of each round) of a job. Each item of `rounds` holds the replies of one round, as texts
-    or as `Reply`.
-    """
+    """(rows, failures, queries of each round) of a job. `rounds` has the replies of each round, as texts or Replies."""
     steps = runner(job.recipe)(job)
     asked = [[seen(query) for query in next(steps)]]
     for texts in rounds:
@@ -111,7 +109,7 @@ def at_once(job: Job) -> list[str]:
 
 
 def roles(record: Record) -> Counter[str]:
-    """How many sources of each role a row has."""
+    """The number of sources of each role in a row."""
     return Counter(source["role"] for source in record.sources)
 
 

@@ -53,7 +53,7 @@ DEFAULTS: dict[str, Any] = {
     "burst": 1.0,  # a burst may use this many seconds of the rate limit
     "prices": [0.15, 0.60],  # dollars per million tokens of prompts and of completions
     "tokens": 8,  # number of tokens of an answer
-    "vocab": None,  # [[id, text], …]: the tokens that answers and logprobs consist of
+    "vocab": None,  # [[id, text], …]: the tokens of answers and logprobs
     "vllm": False,
     "sentinel": False,
     "reasoning": None,  # name of the field that holds the reasoning
@@ -100,7 +100,7 @@ class Server:
         writer.close()
 
     async def answer(self, method: str, path: str, headers: dict[str, str], body: bytes, writer: Any) -> bool:
-        """Writes one response. Returns False if the connection must be closed."""
+        """Writes one response. Returns False to end the connection."""
         if path == "/control/stats":
             return self.send(writer, 200, self.stats())
         if path == "/control/set":
@@ -221,9 +221,7 @@ class Server:
         return "ok"
 
     def over_quota(self, tokens: int) -> float | None:
-        """Charges the request and returns None. If the quota is used up, returns the seconds to wait and charges
-        nothing.
-        """
+        """The seconds to wait if the quota is used up. If the quota suffices, charges the request and returns None."""
         now = time.monotonic()
         needs = [(name, self.c[name], need) for name, need in (("rpm", 1), ("tpm", tokens)) if self.c[name]]
         for name, limit, need in needs:

@@ -174,7 +174,7 @@ def small_encoder(folder: Path, headless: bool = False, layers: int = 2, width: 
 def sorting_task(folder: Path, teacher: Path, /, seeds: int = 60, **sections: Any) -> Path:
     """Writes a recipe in which an encoder sorts texts into three classes, and returns the recipe's path.
 
-    There are 120 different texts. With more seeds, the texts repeat.
+    There are 120 different texts. Further texts are copies.
     """
     folder.mkdir(parents=True, exist_ok=True)
     texts = [" ".join(WORDS[(i * 7 + j * (1 + i % 5)) % len(WORDS)] for j in range(2 + i % 6)) for i in range(120)]

@@ -175,9 +175,7 @@ def expand(examples) -> list[Example]:
 
 
 def same(ours: Example, theirs: Example) -> None:
-    """Asserts that two examples are the same: their fields, and the arrays of their distributions, have equal values
-    and types.
-    """
+    """Asserts that all fields and all arrays of the distribution are equal and of equal types."""
     for name in ("id", "prompt", "completion", "kept", "teacher_prompt", "task", "parts"):
         a, b = getattr(ours, name), getattr(theirs, name)
         assert (a, type(a)) == (b, type(b)), name

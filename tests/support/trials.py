@@ -128,7 +128,7 @@ def committed(run: Path) -> dict[Path, tuple[int, int]]:
 
 
 def rewritten(done: dict[Path, tuple[int, int]]) -> list[str]:
-    """One line for each file of `done` that was deleted or written again after `committed` listed it."""
+    """The files of `done` that were deleted or written again later."""
     return [
         f"made again: {path.name}"
         for path, state in done.items()
@@ -171,7 +171,7 @@ def checkpointed(run: Path) -> dict[str, int]:
 
 
 def differences(expected: Path, actual: Path) -> list[str]:
-    """One line for each file that only one of the folders has, or whose bytes differ."""
+    """Files that only one of two folders has, or whose bytes differ."""
     trees = [
         {p.relative_to(root): p for p in root.rglob("*") if not p.is_dir() and p.name not in NO_RESULTS}
         for root in (expected, actual)

@@ -166,7 +166,7 @@ def test_uld_against_float64(k, with_head, monkeypatch):
     assert [len(e.parts) for e in batch] == [2, 1, 0, 1]
     generator = torch.Generator().manual_seed(2)
     count = sum(len(e.completion) for e in batch)
-    # the vocabulary has 7 ids, and two ids are padding
+    # two of the nine ids are padding
     weight = torch.randn(9, 4, dtype=torch.float64, generator=generator, requires_grad=True)
     h = torch.randn(count, 4, dtype=torch.float64, generator=generator, requires_grad=True)
     z = h @ weight.T
@@ -210,8 +210,8 @@ STUDENT = {"student": {"kind": "decoder", "layers": 1}, "batch_size": 4, "max_st
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """`runs(**train)` returns the recipe and the run of a corpus whose texts have byte tokens. A second teacher, with
-    word tokens, scored these texts.
+    """`runs(**train)` returns the recipe and the run of a corpus of byte tokens. A teacher with word tokens scored its
+    texts.
     """
     folder = tmp_path_factory.mktemp("across")
     bytes_, words = small_teacher(folder / "bytes"), small_teacher(folder / "words", 1, merges=MERGES)

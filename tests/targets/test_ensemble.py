@@ -74,9 +74,7 @@ def as_loss(target: logits.TopK) -> losses.TopK:
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_whole_vocabularies_merge_exactly(how, temperature):
-    """At each temperature, values and gradients of the losses equal those for the merged distribution over the whole
-    vocabulary.
-    """
+    """Values and gradients of the losses at the temperature equal those of the dense reference."""
     logp = teachers()
     targets = [stored(p, V, temperature) for p in logp]
     target = as_loss(merged(targets, metas(temperature=temperature, k=V), WEIGHTS, how))
@@ -146,8 +144,8 @@ def test_errors_are_bounded_by_what_was_left_out(temperature):
 @pytest.mark.parametrize("name", ["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "cross_entropy"])
 @pytest.mark.parametrize("how", HOWS)
 def test_empty_slots_teach_nothing(name, how):
-    """Compares values and gradients with a float64 computation for one row at a time. Its outcomes are the union of the
-    kept ids, and all other ids together.
+    """Values and gradients are compared with a float64 computation over the union of ids and one bucket, written out
+    for each row.
     """
     temperature = 2.0
     targets = [stored(p, 5, temperature) for p in teachers()]
@@ -334,7 +332,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def unanswered(monkeypatch):
-    """Makes evaluations skip the greedy answers, which these tests do not need."""
+    """Evaluation without greedy answers, which these tests do not need."""
     monkeypatch.setattr("distill.evaluation.fidelity._answers", lambda *arguments: ({}, [], 0))
 
 

@@ -126,7 +126,7 @@ def test_uniform_layers():
 
 
 def by_rows(model, teacher, wanted: TrainSection, batch: list[Example], terms: LayerTerms) -> dict[str, torch.Tensor]:
-    """Both loss terms, computed one row at a time from each model's own outputs, without packing, padding or masks."""
+    """Both loss terms from each model's own outputs, row by row: without packing, padding or masks."""
     total = {"hidden": torch.zeros((), dtype=torch.float64), "relations": torch.zeros((), dtype=torch.float64)}
     for e in batch:
         sides = []
@@ -237,9 +237,7 @@ def test_packed_padded_and_split_alike(teacher, terms, same_prompt, monkeypatch)
 
 
 def test_a_model_whose_output_layer_is_not_known(teacher):
-    """If the output layer is not known, the first result is the model's logits instead of its states. The loss stays
-    the same.
-    """
+    """Without a known output layer, the model gives logits instead of states. The loss and the terms stay the same."""
     wanted, batch, model = section(**TERMS[3]), rows(), narrow(teacher)
     losses, head = LayerTerms(model, teacher.model, wanted), output_head(model)
     with torch.no_grad():

@@ -64,8 +64,8 @@ def written_out(name: str, p: torch.Tensor, q: torch.Tensor, beta: float) -> tor
 
 
 def reference(student, teacher, batch, section) -> torch.Tensor:
-    """The loss of one step by its definition, with a forward pass for each row. The package itself weights tokens in
-    float32.
+    """The loss of one step by its definition, with a forward pass for each row. (The package weights tokens in
+    float32.)
     """
     t, tokens = section.online.loss_temperature, sum(len(row.completion) for row in batch)
     kept = max(1, sum(len(row.completion) for row in batch if row.kept))
@@ -357,7 +357,7 @@ def test_half_floats_and_small_portions_teach_nearly_the_same(corpus_, tmp_path,
     recipe, run = corpus_
     found = []
     for name, more in (("whole", {}), ("half", {"dtype": "bfloat16", "micro_batch_size": 3})):
-        if online["mode"] == "on_policy":  # bfloat16 would change the student's texts
+        if online["mode"] == "on_policy":  # in bfloat16, the student would write other texts
             more = {key: value for key, value in more.items() if key != "dtype"}
         settings = {"online": online, "baseline": False, "max_steps": 3, **more}
         found.append(metrics_of(student_of(recipe, run, tmp_path / name, **settings)))

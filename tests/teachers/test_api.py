@@ -25,8 +25,7 @@ def test_every_request_is_a_row_and_is_paid_once(serve, tmp_path):
     assert len({r.id for r in rows}) == 80
     assert all(r.completion[0]["content"] == r.answer for r in rows)
     assert {r.finish_reason for r in rows} == {"stop"}
-    # Rows, manifest and server agree on the cost. The recipe has one price for cached tokens and other tokens of the
-    # prompt.
+    # Rows, manifest and server have the same costs. In the recipe, cached tokens have the same price as other tokens.
     paid = stats["usd_pico"] / 1e12
     assert sum(r.cost_usd for r in rows) == pytest.approx(paid, abs=1e-12)
     assert manifest["cost_usd"] == pytest.approx(paid, abs=1e-6)
@@ -88,7 +87,7 @@ def test_budget_is_never_exceeded_and_more_goes_on(serve, tmp_path):
     assert stopped.value.exit_code == 2
     spent = server.stats()["usd_pico"] / 1e12
     paid = server.stats()["paid"]
-    most_of_one = 0.00008  # dollars: a token for each byte of the prompt, the template, 16 tokens of answer
+    most_of_one = 0.00008  # dollars: one token for each byte of the prompt, the template, and 16 tokens of answer
     assert limit - most_of_one < spent <= limit
     # With the same budget nothing is sent. With a larger budget only the missing requests are sent.
     with pytest.raises(BudgetReached):
@@ -149,7 +148,7 @@ def test_retry_after_is_obeyed(serve, tmp_path, after):
     stats = server.stats()
     assert stats["requests"] == 9
     (waited,) = stats["again_after"]
-    assert waited > (0.98 if after == "1" else 0.5)  # a date is rounded to seconds
+    assert waited > (0.98 if after == "1" else 0.5)  # a date has no fractions of seconds
 
 
 def test_retry_after_forms():
@@ -164,15 +163,15 @@ def test_concurrency_cuts_once_a_burst_and_climbs_back():
     pace = Concurrency(64, limit=16)
     for _ in range(16):
         pace.success()
-    assert pace.limit == 32  # 16 replies, one round trip, double the limit
-    for _ in range(10):  # one burst: all ten were sent before the limit was first cut
+    assert pace.limit == 32  # doubled in one round trip
+    for _ in range(10):  # one burst: all were sent before the limit was cut
         pace.refused(sent=1.0, in_flight=32, now=2.0)
     assert (pace.limit, pace.cuts) == (24, 1)
     pace.refused(sent=3.0, in_flight=24, now=4.0)
     assert (pace.limit, pace.cuts) == (18, 2)
     for _ in range(5):
         pace.success()
-    assert pace.limit == 19  # the limit grows fast while it is below 24, where it was refused before
+    assert pace.limit == 19  # the limit grows fast below the ceiling of 24
     for _ in range(2000):
         pace.success()
     assert pace.limit == 64
@@ -382,8 +381,7 @@ def test_a_damaged_cache_is_one_clear_line(serve, tmp_path):
 def test_the_key_is_written_nowhere(serve, tmp_path, capfd, monkeypatch):
     from synthgen.cli import main
 
-    # In its errors the server quotes the key that it received. The first run sends a wrong key, the second the right
-    # key.
+    # The server quotes the key in its errors, first a wrong key and then the right key.
     server = serve(latency=0.01, faults={"500": 0.2}, script=[["What is 3?", ["400"]]])
     path = write_recipe(tmp_path / "task", server.url, seeds=30)
     assert KEY not in path.read_text()

@@ -137,7 +137,7 @@ def test_bytes_that_are_no_text_and_text_that_is_no_token(tokens):
     top = [{"token": "\ufffd", "logprob": -0.1, "bytes": list(broken)}]
     ids, _, _ = tokens.topk([{**top[0], "top_logprobs": top}], 1, "")
     assert ids == [tokens.by_bytes[broken]]
-    # A token without bytes is looked up in the tokenization of the whole text, if that agrees with the other entries.
+    # Without bytes, a token is found in the tokens of the whole text, if they agree with the other entries.
     lost = {"token": "\ufffd", "logprob": -0.1, "bytes": None}
     content = [{**lost, "top_logprobs": [lost]}, entry(" world", -0.1, top_logprobs=[entry(" world", -0.1)])]
     ids, _, unmapped = tokens.topk(content, 1, "Hello world")

@@ -55,7 +55,7 @@ def test_first_interface_follows_rows_that_move():
         assert torch.equal(processor.apply(first), untouched)
         for output in outputs:
             output.append(7)
-        # row 1 of the batch leaves, and row 2 moves to its place
+        # row 1 leaves, and row 2 moves to its place
         processor.update_state(BatchUpdate(2, [1], [], [(2, 1, MoveDirectionality.UNIDIRECTIONAL)]))
         second = _logits(2, 1)
         processor.apply(second)

@@ -84,7 +84,7 @@ def test_scoring_generated_rows_gives_the_same_log_probabilities(model, greedy, 
 
 
 def test_a_given_text_is_scored_as_by_transformers(model, smol, request_maker):
-    """The completions are given as text without token ids. Their prompt is already in the prefix cache."""
+    """The completion has no token ids, and its prompt is already in the prefix cache."""
     texts = ("Blue, most of the time.", "I do not know!", "")
     asked = [
         request_maker(n, QUESTIONS[1])._replace(kind="score", completion=({"role": "assistant", "content": text},))
@@ -138,8 +138,7 @@ def test_answers_follow_a_pattern_and_a_schema(model, request_maker):
         assert re.fullmatch("(red|green), [0-9]{3}", model.sample([request_maker(1, "A color?")], None)[0].text)
         model.form = {"json": schema}
         assert json.loads(model.sample([asked], None)[0].text)["n"] in (1, 2, 3)
-        # A request that is only a step of a strategy (target=False) does not have to follow the schema. An answer that
-        # is cut off is a failure.
+        # A step of a strategy does not have to follow the schema. An answer that is cut off is a failure.
         assert model.sample([asked._replace(target=False)], None)[0].text == free.text
         cut = model.sample([request_maker(1, "Give a small number as JSON.", max_new_tokens=2)], None)[0]
         assert cut.failure == ("schema", "the answer is not JSON")
@@ -210,7 +209,7 @@ def test_the_request_that_kills_the_engine_is_found_and_the_others_answered(mode
 
 
 def test_generate_writes_rows_with_their_logits(model, task, tmp_path, monkeypatch):
-    """Runs the whole generation stage with the engine that all tests share."""
+    """Runs the whole stage, with the engine that is already running."""
     from synthgen.teachers.vllm.model import VllmModel
 
     monkeypatch.setattr(VllmModel, "open", classmethod(lambda cls, section, form=None: model))
