@@ -15,8 +15,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 @pytest.fixture(scope="module", autouse=True)
 def frozen():
-    """Every training runs the garbage collector. This fixture makes it skip all objects that exist when a file of tests
-    begins.
+    """Makes the garbage collector, which every training runs, skip all objects that exist before the first test of a
+    file.
     """
     gc.collect()
     gc.freeze()

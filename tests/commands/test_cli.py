@@ -104,7 +104,9 @@ def test_a_recipe_that_is_not_there_names_the_shipped_ones(tmp_path):
 
 
 def test_a_mended_mistake_does_not_spoil_the_folder(recipe, tmp_path, finished):
-    """A wrong teacher is detected last, when the run's folder has already been created."""
+    """A wrong teacher is detected only after the run's folder was created. The same folder must work with the right
+    teacher.
+    """
     run = tmp_path / "new"
     right = yaml.safe_load(recipe.read_text())["teacher"]
     bare = shutil.copytree(finished.teacher, tmp_path / "bare")
@@ -310,7 +312,9 @@ def test_run_again_does_no_work(run, recipe):
 
 
 def test_run_does_all_there_is_to_do(recipe, tmp_path, finished):
-    """The new run has no student. The fixture `finished` trains its student with `distill`."""
+    """The recipe of the new run has no section `train`, so only the generated and the curated rows are compared with
+    `finished`.
+    """
     edit(recipe, train=None)
     done = warm("synthgen", "run", recipe, "-o", tmp_path / "new", "--json", "-q")
     assert (done.code, done.err) == (0, "")

@@ -110,6 +110,6 @@ def test_a_damaged_manifest(run, recipe, finished, spoil):
 
 
 def test_damaged_logits_never_teach(run):
-    """The curated rows are not damaged. One byte of the logits is changed, and the logits still decode."""
+    """One byte of the logits is changed, so the logits can be read but are wrong. The curated rows are not damaged."""
     unseen_byte(run / "generated" / "logits" / "teacher" / "train-00003.parquet")
     mistake(warm("distill", "train", run, "--fresh"), "logits/teacher/train-00003.parquet")

@@ -183,7 +183,7 @@ def test_sigkill_at_every_rename_and_fsync(server, setups, kind, stage, every):
     ("kind", "stage"), [*((kind, stage) for kind in KINDS for stage in STAGES), *((kind, "train") for kind in TRAINING)]
 )
 def test_sigkill_on_both_sides_of_every_call_twice(server, setups, kind, stage):
-    """Each command is killed twice: at a call, and, after it was resumed, at the call with the same number."""
+    """Each command is killed at call number n, run again, and killed at call number n of the second process."""
     setup = setups(kind)
     cuts = [(n, side) for n in range(len(setup.calls[stage])) for side in ("before", "after")]
     kills = all_well(server, cuts, lambda cut: trial(server, setup, stage, [cut, cut]))
@@ -287,7 +287,9 @@ def run_is_well(server: Server, setup: Setup, cut: tuple[int, str]) -> list[str]
 
 
 def test_sigkill_of_a_whole_run(server, setups, folder):
-    """Kills at the beginning of the run, and while recipe, audit, log and page are written after curation."""
+    """Kills the command at its first calls, and after curation, while it writes the recipe, the audit, the log and the
+    page.
+    """
     setups("sampled")
     setup = whole_run(server, folder)
     count = len(setup.calls["run"])
@@ -351,7 +353,8 @@ def test_no_process_outlives_a_run_killed_later(server, setups, seconds):
     measured(server, setups("classify"), seconds)
 
 
-# The tests above must be able to fail. Here each promise of the package is broken, and a trial must detect it.
+# The next test shows that the tests above can fail: it breaks each promise of the package, and a trial must detect
+# this.
 
 
 @pytest.mark.parametrize(

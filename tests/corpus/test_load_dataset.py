@@ -19,7 +19,7 @@ COPIES = {"duplicates": True, "truncated": False, "answer": False, "repetition":
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A function that returns a run of one small teacher by the run's name."""
+    """A function that makes a run by its name and returns (recipe, run). All runs have the same small teacher."""
     folder = tmp_path_factory.mktemp("load")
     make = small_runs(folder)
     make.folder = folder
@@ -42,9 +42,7 @@ def ids(folder: Path, part: str = "data") -> list[str]:
 
 
 def shape(folder: Path) -> dict[str, int]:
-    """The number of rows of each file. Corpora that differ only in the content of their rows have equal numbers of
-    rows.
-    """
+    """The number of rows of each file. It is equal for corpora that differ only in the content of their rows."""
     return {name: entry["rows"] for name, entry in corpus.manifest(folder)["files"].items()}
 
 
@@ -83,12 +81,12 @@ def test_a_corpus_made_anew_gives_its_new_rows(made, rows):
 
 @pytest.mark.parametrize("how", ["a shard is made again", "all is made anew"])
 def test_a_part_that_was_loaded_meanwhile_is_not_kept(made, rows, monkeypatch, how):
-    """`load_dataset` reads a corpus of which only a part exists. After the rest is made, the next call returns all
+    """`load_dataset` reads an unfinished corpus. After the missing shards are generated, the next call returns all
     rows.
     """
     recipe, run = made(
         f"cut {how}", generate=GREEDY, logits=None, train=None
-    )  # without logits/, an unfinished corpus can be loaded
+    )  # `load_dataset` can read an unfinished corpus only if it has no logits
     folder = run / "generated"
     whole = ids(folder)
     (name, *_) = sorted(path.stem for path in folder.glob("data/train-*.parquet"))
@@ -111,8 +109,8 @@ def test_a_part_that_was_loaded_meanwhile_is_not_kept(made, rows, monkeypatch, h
 
 
 def test_the_card_is_one_that_datasets_knows(made, rows, caplog):
-    """Every key of `configs` is a field of the builder's configuration. An unknown key would be
-    ignored with a warning.
+    """Every key of `configs` in the card is a field of the builder's configuration. `datasets` would ignore an unknown
+    key with a warning.
     """
     _, run = made("card", generate=GREEDY, curate=COPIES)
     logging.getLogger("datasets").propagate = True

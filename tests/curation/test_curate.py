@@ -93,9 +93,8 @@ def share(text: str) -> float:
 @pytest.mark.parametrize(("rows", "words", "kinds"), [(300, 40, 6), (300, 40, 3000), (600, 60, 20_000), (1, 9, 2)])
 @pytest.mark.parametrize("wider", [0, 30])
 def test_repetition_is_counted_exactly(rows, words, kinds, wider, monkeypatch):
-    """Tests rows with few and with many different words. Numbers of words and of word pairs are packed into 64 bits.
-    Rows whose numbers do not fit are counted one by one. To get such rows, the test gives each number more bits than it
-    needs.
+    """Words and word pairs are numbered, and the numbers are packed into 64 bits. Rows whose numbers do not fit are
+    counted one by one. With `wider`, each number gets more bits than it needs, so that many rows do not fit.
     """
     bits = text._bits
     monkeypatch.setattr(text, "_bits", lambda count: bits(count) + wider)
@@ -122,7 +121,7 @@ def test_refusal():
     assert not keeps("refusal", row("– i'M SORRY, but no."))
     assert not keeps(
         "refusal", row("\u0131'm sorry, but no.")
-    )  # in Python's regular expressions, i without a dot matches i
+    )  # when case is ignored, Python's regular expressions match "ı" with "i"
     assert said("refusal", [row("Oh. As an AI, no.")]).rejected[0].reason == "declines: 'As an AI'"
 
 

@@ -21,7 +21,7 @@ from synthgen import corpus
 from synthgen.recipe import dump_recipe
 from synthgen.records import to_table
 
-SHARD, SHARDS = 3000, 7  # enough rows for three tasks
+SHARD, SHARDS = 3000, 7  # a task gets shards until it has 8,192 rows: 3, 3 and 1 shards
 
 
 def large(run: Path) -> Path:
@@ -72,8 +72,8 @@ def whole(tmp_path_factory):
     [["judged-00000", "duplicates-pairs-00000"], *(pytest.param([n], marks=pytest.mark.slow) for n in range(10))],
 )
 def test_killed_and_resumed_it_makes_the_same_bytes(whole, tmp_path, waits):
-    """Kills the command when the file of a step exists, or after a time. The kill is repeated for each entry of
-    `waits`. Then the command runs to its end.
+    """Kills the command once for each entry of `waits`: when the file of that name exists, or after a time that grows
+    with the number. Then the command runs to its end.
     """
     run, expected = whole
     copy = tmp_path / "run"

@@ -1,5 +1,5 @@
 """The order of curation. A row is not rejected as a copy of a rejected row. Groups are kept or rejected whole. The
-result depends only on the rows. A run that continues after an error uses the work that was done.
+result depends only on the rows. After an error, the same command does not repeat the finished tasks.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def test_a_copy_in_a_group_takes_the_group_along(tmp_path):
 
 
 def test_a_row_stays_when_its_twin_goes_with_its_group(tmp_path):
-    """r0 is a copy of "fish", so its group, r0 and r1, is rejected. r1 was the first "bird", so r3, the second "bird",
-    is kept.
+    """r0 is a copy of "fish", so its group, r0 and r1, is rejected. r1 was the first "bird". As r1 is rejected, r3, the
+    second "bird", is kept.
     """
     rows = [row("fish", 9), row("fish", 0, group_id="a"), row("bird", 1, group_id="a"), row("bird", 3)]
     run = corpus_of(tmp_path, rows)

@@ -99,8 +99,8 @@ def test_a_split_of_other_names_is_carried_and_the_side_is_drawn(tmp_path):
 
 
 def test_every_shard_has_all_columns_whatever_the_rows_of_it_have(tmp_path):
-    """There are more rows than one shard holds. The first rows lack one column, and the type of
-    another column changes.
+    """The rows fill several shards. The first 1,500 rows lack a column that the others have, and two columns change
+    their type.
     """
     rows = [pair(n, mixed=n, number=n) for n in range(1500)]
     rows += [pair(n, mixed={"of": n}, number=n + 0.5, late=[n]) for n in range(1500, 2100)]

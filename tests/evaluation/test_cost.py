@@ -13,7 +13,9 @@ from synthgen.results.measures import Quantiles
 
 
 def test_a_process_that_measures_loads_nothing_heavy():
-    """Everything that is loaded counts in the peak memory. So each runtime is imported where a model is opened."""
+    """Imported packages would count in the measured peak memory, so a runtime is imported only when a model is opened
+    with it.
+    """
     program = "import sys, distill.cost, distill.evaluation.timing, distill.exporting.timing; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())

@@ -111,7 +111,9 @@ def test_onnx_is_the_student(run, result):
 
 
 def test_eight_bits_lose_what_rounding_loses_and_no_more(run):
-    """Activations have sixteen bits, so the graph gives the output of the student with rounded weights."""
+    """The graph's weights have 8 bits and its activations 16 bits, so its output is nearly that of a student with
+    rounded weights.
+    """
     path = run / "student" / "onnx" / "model_int8.onnx"
     expected, before = logits(rounded(run).model, IDS), logits(student_of(run).model, IDS)
     found = in_two_parts(path, "onnxruntime", IDS)
@@ -293,7 +295,7 @@ def test_below_the_threshold_is_exit_1_and_written_all_the_same(classifier, run,
     monkeypatch.setattr(parity, "LEAST", 1.5)
     out = tmp_path / "edge"
     command = ["export", str(classifier), "--to", "onnx", "-o", str(out), "--corpus", str(run), "--json", "-q"]
-    for _ in range(2):  # the second time, the export exists and still fails the gate
+    for _ in range(2):  # an export that already exists fails the gate again
         done = CliRunner().invoke(distill.cli.main, command)
         assert done.exit_code == 1, done.output
         assert json.loads(done.stdout)["passed"] is False

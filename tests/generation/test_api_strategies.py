@@ -194,8 +194,8 @@ def test_what_an_api_cannot_do_is_said_before_anything_is_sent(serve, tmp_path, 
 
 
 def test_a_reservation_is_on_the_disk_before_the_request_is_on_the_wire(serve, tmp_path):
-    """A run is killed while eight billed requests are unanswered. The ledger counts them as spent."""
-    server = serve(script=[["What", ["timeout"]]])  # bills the request and never answers
+    """A run is killed while eight billed requests are unanswered. Their cost is already in the ledger on the disk."""
+    server = serve(script=[["What", ["timeout"]]])  # the server bills each request and never answers it
     path = write_recipe(
         tmp_path / "task", server.url, seeds=40, teacher={"max_in_flight": 8}, generate={"budget": {"usd": 1}}
     )

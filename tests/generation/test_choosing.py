@@ -42,7 +42,7 @@ def test_rationalize_without_a_known_answer(jobs):
 @pytest.mark.parametrize(
     ("said", "winner", "agreement"),
     [
-        ([["3", "3", "3"]], "3", 1.0),  # three of five votes decide
+        ([["3", "3", "3"]], "3", 1.0),  # three equal votes decide, as five is the maximum
         ([["3", "4", "3"], ["3"]], "3", 3 / 4),  # one more vote decides
         ([["3", "4", "3"], ["4"], ["3"]], "3", 3 / 5),
         ([["3", "4", "5"], ["4", "4"]], "4", 3 / 5),
@@ -79,9 +79,7 @@ def test_vote_never_guesses(jobs):
 @pytest.mark.parametrize("leader_votes", range(4))
 @pytest.mark.parametrize("most", [1, 2, 5, 8])
 def test_vote_stops_exactly_when_it_is_decided(jobs, most, leader_votes):
-    """Checks the definition: after the last round the open votes cannot change the winner. Before that round, they
-    could.
-    """
+    """After the last round, votes that were not asked for cannot change the winner. Before that round, they could."""
     job = jobs(strategy="vote", steps={"candidates": most})[0]
     random = np.random.default_rng(most * 10 + leader_votes)
     answers = [str(n) for n in random.integers(0, 1 + leader_votes, most)]

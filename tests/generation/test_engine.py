@@ -69,7 +69,7 @@ def test_on_the_engine(name, shrunk, tmp_path):
     check_logits(folder, rows)
     if name in KILLED:
         before = files(folder)
-        lost = sorted((folder / "data").glob("*.parquet"))[1:]  # as after a kill: only the data file is missing
+        lost = sorted((folder / "data").glob("*.parquet"))[1:]  # a kill can leave a shard without its data file
         assert lost
         for path in [*lost, folder / "manifest.json"]:
             path.unlink()

@@ -202,7 +202,7 @@ def test_each_part_of_a_request_is_in_its_id():
     ids.append(identify(plain, Lineage("s", "train", [*user, *user], ()), "t"))
     ids.append(identify(plain, lineage, "t2"))
     assert len(set(ids)) == len(ids)
-    # Split, reference, parents, group and role are not part of the id, because they do not change the reply.
+    # Split, reference, parents, group and role do not change the reply, so the id does not depend on them.
     elsewhere = Lineage("s", "test", user, (), reference=["a"], parents=("p",), group_id="g", pair_role="chosen")
     assert identify(plain, elsewhere, "t") == ids[0]
     assert identify(Request("score", user, {"seed": 1}, target=False, text="x", teacher="y"), lineage, "t") == ids[0]

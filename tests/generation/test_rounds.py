@@ -88,9 +88,7 @@ def test_one_at_a_time_in_any_order_is_the_same(jobs):
 
 
 def test_what_a_row_cost_counts_the_requests_on_the_way(jobs):
-    """Four paid requests make two rows, so each row carries half of the cost. One unknown price
-    makes the sum unknown.
-    """
+    """Four paid requests make two rows, so each row carries half of the cost. If a price is unknown, so is the sum."""
     some = jobs(strategy="preference", steps={"candidates": 2}, templates=JUDGE)[:1]
 
     def reply(request, unknown=False):
@@ -117,7 +115,7 @@ def test_what_a_strategy_turns_away_is_no_fault(jobs):
 
 
 def test_streamed_and_batched_are_the_same_rows_on_the_engine(shrunk):
-    """The local teacher is asked one request at a time. It is greedy, so that batches change nothing."""
+    """The local teacher is asked one request at a time. Its answers are greedy, so they do not depend on the batch."""
     recipe = shrunk("conversation", limit=4, generate={"temperature": 0.0}, steps={"temperature": 0.0})
     every = list(identified(recipe).one_by_one())
     [name] = every[0].setting.versions

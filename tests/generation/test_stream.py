@@ -1,4 +1,6 @@
-"""A local engine that takes requests one at a time: it is kept full, never waits for a round, and stops if it must."""
+"""Local engines that take one request at a time: as many requests as possible run, no job waits for another job's
+round, and errors stop the run.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ class OneByOne:
         return AT_ONCE
 
     async def ask(self, request, spec, tick) -> Reply:
-        seed = f"q{request.question.split()[0]}"  # the question begins with its number
+        seed = f"q{request.question.split()[0]}"  # the question begins with the seed's number
         self.flying.append(seed)
         self.most = max(self.most, len(self.flying))
         if self.slow in self.flying:

@@ -104,7 +104,9 @@ def test_chunks_through_the_head_against_float64_and_the_whole(device, name, kin
 
 
 def test_chunks_under_autocast(device):
-    """As in bfloat16 training: states, weight and gradients are float32, and matrix products are bfloat16."""
+    """Tests the data types of bfloat16 training: states, weight and gradients are float32, and matrix products are
+    bfloat16.
+    """
     logp, _ = teacher_and_student()
     target, generator = moved(target_of("topk", logp, 1.0), device), torch.Generator().manual_seed(1)
     leaves = [torch.randn(*s, generator=generator).to(device).requires_grad_() for s in ((N, 16), (V, 16))]

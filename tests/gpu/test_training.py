@@ -54,7 +54,9 @@ def weights(folder) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("kind", "loss"), [("sampled", "forward_kl"), ("topk", "reverse_kl"), ("topk", "adaptive_kl")])
 def test_the_first_step_has_the_metrics_of_the_cpu(make_run, tmp_path, kind, loss, dtype):
-    """The metrics of student and baseline are compared. The saved student is float32, and its weights have changed."""
+    """Compares the metrics of the student and of its baseline on the device with those on the CPU. The saved student is
+    float32, and its weights have changed.
+    """
     by_device = []
     for device in (None, "cpu"):
         where = {} if device is None else {"device": device}

@@ -44,7 +44,9 @@ def files() -> list[Path]:
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[int, str, str, str]]:
-    """(line, module, imported name or '', name in the file) for each import, also in strings that are programs."""
+    """(line, module, imported name or '', name in the file) for each import of the project. Strings that are programs
+    are searched too.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -129,14 +131,16 @@ def misfits(path: Path) -> list[str]:
 
 
 def has(value: Any, name: str) -> bool:
-    """Fields of dataclasses and of recipe sections are attributes of instances alone."""
+    """Whether an object has this attribute or declares a field of this name. Classes do not have their fields as
+    attributes.
+    """
     return hasattr(value, name) or name in getattr(value, "__annotations__", {})
 
 
 def imported_objects(tree: ast.AST) -> dict[str, Any]:
     """Maps each name to the object that the file imports under it.
 
-    Names that the file binds in another way too are left out, and names of modules that need vLLM.
+    Leaves out names that the file also binds in another way, and names from modules that need vLLM.
     """
     objects: dict[str, Any] = {}
     bound = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
@@ -194,7 +198,7 @@ def test_every_call_fits():
 
 
 def test_every_bug_of_the_loss_can_be_planted():
-    """`make loss-bugs` replaces texts of the source, and stops at a text that is no longer there."""
+    """`make loss-bugs` plants bugs by replacing texts of the source, so each text must occur exactly once."""
     spec = importlib.util.spec_from_file_location("loss_bugs", REPOSITORY / "benchmarks" / "loss_bugs.py")
     assert spec is not None
     assert spec.loader is not None

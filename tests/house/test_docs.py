@@ -154,7 +154,7 @@ def test_every_path_in_a_page_is_there(page):
     folders = {"benchmarks", "data", "distill", "docs", "prompts", "synthgen", "tests"}
     for span in re.findall(r"`([\w./-]+)`", text):
         top = span.split("/")[0]
-        # `data/` is also a folder of a corpus, so paths of Parquet files are left out.
+        # `data/…parquet` is a path in a corpus and not in the repository.
         if "/" in span and top in folders and not span.endswith(".parquet"):
             assert (REPOSITORY / span).exists(), span
     for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", text):

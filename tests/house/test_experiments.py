@@ -52,7 +52,9 @@ def test_a_table_is_written_between_its_markers(scripts, tmp_path, monkeypatch):
 
 
 def test_differences_are_paired_over_items_and_seeds(scripts):
-    """Items differ far more than arms do, so only paired differences show the difference between the arms."""
+    """The losses of items differ far more than those of the arms, so only differences for the same item show the effect
+    of an arm.
+    """
     _, tables = scripts
     draw = np.random.default_rng(0)
     hard = draw.normal(0, 10, (3, 200))

@@ -223,7 +223,7 @@ def test_training_into_its_source_is_refused(run, tmp_path, place):
 
 
 def test_a_link_to_the_source_is_the_source(run, tmp_path):
-    """The run's corpus is a link to a folder in another place. Both places count as the source."""
+    """The run's corpus is a link to a folder in another place. An output folder may not overlap with either place."""
     away = Path(shutil.move(run / "generated", tmp_path / "away" / "generated"))
     (run / "generated").symlink_to(away)
     for folder in (run, run / "generated", away, away / "x", away.parent, run / "student"):
@@ -276,7 +276,7 @@ def test_every_file_of_a_run_is_known(finished):
 
 
 def test_every_file_that_a_tokenizer_saves_is_known():
-    """The names come from the source of the installed transformers."""
+    """Reads the file names of all tokenizers from the source of the installed transformers."""
     named = set()
     for source in Path(transformers.__file__).parent.glob("models/*/tokenization_*.py"):
         for table in re.findall(r"VOCAB_FILES_NAMES\w* = \{([^}]*)\}", source.read_text(encoding="utf-8")):

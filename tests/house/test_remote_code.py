@@ -99,8 +99,8 @@ for at in folders:
 
 
 def evil(folder: Path, marker: Path, *, model: bool, tokenizer: bool) -> Path:
-    """Writes a complete model folder. Its configuration, its tokenizer or both name classes of a Python file in the
-    folder.
+    """Writes a complete model folder. The folder has a Python file. `model` and `tokenizer` say whether the
+    configuration and the tokenizer name classes of that file.
     """
     small_teacher(folder)
     (folder / "evil.py").write_text(CODE.format(marker=str(marker), classes="Evil"))

@@ -25,7 +25,8 @@ from synthgen.tables.engines import TeacherSection
 
 QUESTIONS = ("What is 17 plus 25?", "Name a color of the sky.", "Why do birds sing?", "Who wrote Hamlet?")
 NEAR = 0.2  # in nats
-# The server's defaults for these keys (40, 0.05, 1.1) change the distribution from which it samples.
+# These values turn off three options that are on by default (40, 0.05, 1.1) and would change the distribution from
+# which the server samples.
 PLAIN = {"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0}
 ADD = {
     "type": "function",
@@ -81,7 +82,7 @@ def test_rows_and_their_distributions_are_near_those_of_transformers(make, smol)
         above_floor = target.logprobs > FLOOR
         apart.append(np.abs(target.logprobs - np.take_along_axis(logp_TV, target.ids, 1))[above_floor])
         shifted = np.abs(target.logprobs[:-1] - np.take_along_axis(logp_TV[1:], target.ids[:-1], 1))[above_floor[:-1]]
-        assert shifted.mean() > 2.0  # distributions shifted by one position differ this much
+        assert shifted.mean() > 2.0  # distributions shifted by one position differ far more
         # Sampling is greedy, so the most likely candidate of each position is the token of the completion.
         assert list(target.ids[:, 0]) == list(row.token_ids)
         unmapped += {s["name"]: s["value"] for s in row.scores}["unmapped_tokens"]

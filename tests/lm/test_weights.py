@@ -126,7 +126,9 @@ for name in sys.argv[1:]:
 
 
 def test_of_a_hub_id_the_commit_is_known(folder, tmp_path):
-    """Without the revision, stored states of another model or of an older commit would be used."""
+    """The revision of a hub model is its commit. Otherwise stored states of another model or of an older commit would
+    be used.
+    """
     commits = {"org/one": "a1" * 20, "org/two": "b2" * 20}
     for name, commit in commits.items():
         place = tmp_path / "hub" / f"models--{name.replace('/', '--')}"

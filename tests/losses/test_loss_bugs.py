@@ -89,7 +89,7 @@ def logits_alone(model, example: Example) -> torch.Tensor:
 
 
 def plain_kl(logp: torch.Tensor, z: torch.Tensor, temperature: float) -> torch.Tensor:
-    """T² times the KL of each token over K + 1 outcomes, in float64."""
+    """T² · KL of each token in float64, over K + 1 outcomes: the teacher's top K ids, and all other ids together."""
     p, q = (logp.double() / temperature).softmax(-1), (z.double() / temperature).softmax(-1)
     ids = logp.topk(K).indices
     p, q = (torch.cat([x.gather(-1, ids), 1 - x.gather(-1, ids).sum(-1, keepdim=True)], -1) for x in (p, q))

@@ -80,7 +80,7 @@ ALPACA = [
     for language, text in zip(["French", "German", "Dutch", "Greek"] * 5, QUESTIONS, strict=True)
 ]
 
-# (rows of the file, columns that are found for question, known answer, id and context)
+# (rows of the file, the columns that `init` must find for question, known answer, id and context)
 FILES = [
     (rows_of(), ("question", "answer", None, None)),
     (rows_of(answer=None), ("question", None, None, None)),

@@ -286,8 +286,8 @@ def test_a_key_that_is_new_and_off_is_no_difference():
     ],
 )
 def test_where_keys_are_not_ours_a_missing_one_is_not_off(old, new):
-    """If one of these keys is missing, the default comes from the model's config, the API provider or the JSON Schema
-    standard.
+    """The default of these keys comes from the model's config, the API provider or the JSON Schema standard. So a
+    missing key is not the same as a key that is off.
     """
     assert len(differences(old, new)) == len(differences(new, old)) == 1
 

@@ -168,7 +168,7 @@ def test_trained_but_not_evaluated(run):
 
 
 def test_the_same_files_give_the_same_page(run):
-    page_of(run)  # now the page itself is among the files that it lists
+    page_of(run)  # from the second time on, the page is one of the files that it lists
     _, first = page_of(run)
     _, again = page_of(run)
     assert first == again

@@ -110,7 +110,7 @@ def test_a_dataset_needs_a_place_for_its_student(made, tmp_path):
 
 
 def test_rows_without_tokens(made, tmp_path):
-    """The rows of an API teacher have no tokens of the student's tokenizer."""
+    """Removes the tokens from the rows, because an API teacher may send none."""
     _recipe, run, teacher = made
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     for path in (copy / "curated" / "data").glob("*.parquet"):
@@ -135,7 +135,7 @@ def test_a_run_that_holds_nothing_yet_is_no_dataset(made, tmp_path):
 
 
 def test_an_audit_that_says_no_holds_for_the_rows_of_its_run(made, tmp_path):
-    """The audit of a run also holds when a command names the folder of the run's rows."""
+    """A command that names the folder of a run's rows, and not the run, still obeys the audit of the run."""
     recipe, run, teacher = made
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     denied = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"license": "CC-BY-NC-4.0"})})

@@ -56,8 +56,8 @@ def test_a_student_of_random_weights(small_run, tmp_path):
 
 
 def test_measuring_on_another_run_leaves_the_card(small_run, tmp_path, monkeypatch):
-    """The card names the rows and licenses of the corpus that the student learned from. The measures do not matter
-    here.
+    """After an evaluation on another run, the card still names the rows and licenses of the corpus that the student
+    learned from. The evaluation itself is replaced by an empty one.
     """
     nothing = Evaluation("decoder", 0, "completions", "", {}, {})
     monkeypatch.setattr("distill.evaluation.fidelity.evaluate_decoder", lambda subject: nothing)
@@ -154,7 +154,8 @@ def test_stops_when_nothing_gets_better_and_keeps_the_best(small_run, tmp_path):
     assert len(losses) == best + 4 < 40
     shorter = settings | {"early_stopping_patience": None, "eval_steps": 1}
     weights = load_file(student / "model.safetensors")
-    # The schedule covers all 40 steps. So the weights after step best + 1 equal those of a run that is cut there.
+    # Both runs have the learning rate schedule of 40 steps. So the kept weights equal those of a run that is cut after
+    # step best + 1.
     with pytest.raises(KeyboardInterrupt):
         train(
             changed(recipe, baseline=False, save_steps=1, **shorter),
@@ -220,7 +221,9 @@ def test_trackers_do_not_decide_what_a_student_is(small_run, tmp_path):
 
 
 def test_a_student_of_an_older_version_is_still_there(small_run, tmp_path):
-    """The inputs.json of an older version lacks newer keys that are off."""
+    """The inputs.json of an older version lacks the keys that were added later. If these keys are off, the student
+    still counts as trained.
+    """
     recipe, run = small_run(seeds=24, split=HELD_OUT)
     out = student_of(recipe, run, tmp_path / "student")
     old = json.loads((out / "inputs.json").read_text())
@@ -377,7 +380,9 @@ class _Branches(Objective):
 
 
 def test_weights_whose_gradient_comes_late_or_never_resume_too(tmp_path):
-    """Each weight has its own step count, with which AdamW corrects its moments."""
+    """AdamW corrects the moments of each weight by the weight's own step count, so a checkpoint must hold all step
+    counts.
+    """
     section = TrainSection(save_steps=1, save_total_limit=9, learning_rate=0.01)
 
     def fitted(objective, folder, steps=8, stop=None):

@@ -210,7 +210,9 @@ def test_a_student_learns_and_is_measured(learned):
 
 
 def same_alone(folder: Path, model: Seq2SeqModel) -> list[list[int]]:
-    """The token ids of answers in one batch. Asserts that they equal the answers of stock transformers, one by one."""
+    """Returns the token ids of answers that were written in one batch. Asserts that stock transformers writes the same
+    answers to one prompt at a time.
+    """
     stock, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     asked = [[{"role": "user", "content": text}] for text in ("1 + 2?", "17 + 18 and and and so on for long ?", "x")]
     requests = [Request("sample", a, {"max_new_tokens": n}) for a, n in zip(asked, [5, 8, 6], strict=True)]

@@ -116,7 +116,7 @@ def test_a_row_that_is_altered_while_training_stops_it(run, reader, what):
 
 
 def test_a_segment_that_is_replaced_while_it_is_read_stops_its_reader(tmp_path):
-    """The new file has the same layout, and all its checksums are right."""
+    """The replacing file has the same layout and correct checksums, so only the replacement itself can be detected."""
     path, kind = tmp_path / "a.bin", segment.entry_type()
     blobs = [np.random.default_rng(seed).bytes(100) for seed in range(2)]
 
@@ -233,7 +233,9 @@ def logits_of(run: Path, shard: str = "train-00001") -> Path:
 
 
 def swapped(table: pa.Table) -> pa.Table:
-    """The distributions of the rows in reverse order, with the ids in the old order."""
+    """Reverses the order of a shard's distributions but not of its ids, so that ids have the distributions of other
+    rows.
+    """
     order = pa.array(range(len(table))[::-1])
     return table.take(order).set_column(0, "id", table["id"])
 

@@ -38,7 +38,7 @@ def test_tokens_are_counted_by_column(run):
 
 
 def test_only_the_columns_asked_for_are_read(run):
-    """A page of another column is damaged, which causes no error."""
+    """Damages a Parquet page of a column that was not asked for. As this page is not read, there is no error."""
     path = next((run / "curated" / "data").glob("train-*.parquet"))
     chunk = next(
         group.column(c)

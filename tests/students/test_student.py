@@ -36,7 +36,7 @@ def loaded(recipe: Recipe, run: Path):
 
 
 def start(teacher: LocalModel, layers: list[int], data, recipe: Recipe) -> dict[str, float]:
-    """The parts of an untrained student's loss over all rows."""
+    """The parts of the loss over all rows, for an untrained student made of these layers of the teacher."""
     model = from_layers(teacher.model, layers).eval()
     with torch.no_grad():
         z_NV = torch.cat(

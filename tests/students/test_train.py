@@ -267,7 +267,9 @@ def test_resume_is_exact_wherever_it_was_cut(tmp_path, dropout):
 
 
 def test_dropout_drops(tmp_path):
-    """Dropout changes the trained weights. Only then does the test above show that random states are restored."""
+    """Dropout changes the trained weights. If it did not, the test above could not show that random states are
+    restored.
+    """
     weights = []
     for dropout in (0.0, 0.3):
         teacher = small_teacher(tmp_path / f"teacher-{dropout}", attention_dropout=dropout)

@@ -115,7 +115,7 @@ def _main(command: list[str], env: dict[str, str], streams: list[str]) -> None:
     os.environ.update(_environment(env))
     for number, path in enumerate(streams, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
-    # otherwise a command would ignore SIGINT when the tests run in the background of a shell
+    # A shell starts its background jobs with SIGINT ignored, and a command would inherit this from the tests.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = command
     importlib.import_module(f"{command[0]}.cli").main()

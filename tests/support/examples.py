@@ -33,7 +33,7 @@ EXAMPLES = ("A check", "A strategy", "An engine", "A kind of student", "A datase
 
 @contextmanager
 def added(*headings: str) -> Iterator[None]:
-    """Runs the examples of these sections. Afterwards the tables have their own entries again."""
+    """Runs the examples of these sections. At the end of the `with` block, the tables get their former entries back."""
     before = {name: dict(table) for name, table in TABLES.items()}
     names = [f"example_{len(sys.modules) + n}" for n in range(len(headings))]
     try:

@@ -30,7 +30,7 @@ from typing import Any
 
 import psutil
 
-HOOKED = ("fsync", "replace", "rename", "unlink", "rmdir")  # the calls that create or delete a file under its real name
+HOOKED = ("fsync", "replace", "rename", "unlink", "rmdir")  # functions of `os` that name, delete or sync a file
 IMPORTS = (
     "jinja2.ext",
     "pandas",
@@ -73,8 +73,8 @@ ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYO
 class Outcome:
     """The outcome of a command.
 
-    `code` is the exit code, or the negative number of the signal. `calls` are the hooked calls, if the process ended by
-    itself. `orphans` are the ids of processes that the command left behind.
+    `code` is the exit code, or the negative number of the signal. `calls` are the command's calls of the functions in
+    `HOOKED`, if the process ended by itself. `orphans` are the ids of processes that the command left behind.
     """
 
     code: int
@@ -117,9 +117,9 @@ class Server:
     ) -> Outcome:
         """Runs a command to its end, or kills it.
 
-        `cut=(n, "before")` kills the process before its hooked call number n, and "after" kills it after that call.
-        `after=s` kills the process after s seconds. With `once`, the seconds count from the moment when that file
-        exists. Processes that are still alive `patience` seconds after the end are orphans.
+        `cut=(n, "before")` kills the process before its call number n of a function in `HOOKED`, and "after" kills it
+        after that call. `after=s` kills the process after s seconds. With `once`, the seconds count from the moment
+        when that file exists. Processes that are still alive `patience` seconds after the end are orphans.
         """
         request = {
             "command": [str(part) for part in command],
@@ -272,7 +272,9 @@ def _command(command: list[str]) -> int:
 
 
 def _hook(calls: list[str], cut: list[Any] | None) -> None:
-    """Records each call of `HOOKED` in `calls`, and kills the process at the call with the number `cut`."""
+    """Records each call of a function in `HOOKED` in `calls`. `cut` is (number of a call, "before" or "after"): the
+    process is killed there.
+    """
     (number, side), hooked_pid = cut or (-1, ""), os.getpid()
 
     def hooked(name: str, act: Callable[..., Any]) -> Callable[..., Any]:

@@ -64,7 +64,9 @@ def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 def trained(
     small_run: SmallRuns, out: Path, student: dict[str, Any] = NARROW, cut: int | None = None, **changes: Any
 ) -> Path:
-    """Trains a decoder with these losses and returns its folder. Training stops after `cut` steps."""
+    """Trains a decoder with `changes` to the section `train`, and returns the decoder's folder. With `cut`, training
+    stops after that many steps.
+    """
     recipe, run = small_run(logits={"kind": "topk", "k": 9}, split=HELD_OUT, seeds=16)
     assert recipe.train is not None
     values = recipe.train.model_dump(mode="json", exclude_none=True)

@@ -37,8 +37,8 @@ NO_RESULTS = (".lock", "log.jsonl", "report.html", "report.json", "report.md", "
 
 @dataclass
 class Setup:
-    """A recipe and, for each stage, a copy of the undisturbed run after it, its calls that create or delete files, and
-    its duration in seconds.
+    """A recipe, and for each stage: a copy of the undisturbed run after the stage (`after`), the stage's calls of
+    `killing.HOOKED` (`calls`), and its duration (`seconds`).
     """
 
     recipe: Path
@@ -82,10 +82,10 @@ def trial(
 ) -> list[str] | None:
     """Kills a stage's command once for each of `cuts`, runs it to its end, and returns a list of what is wrong.
 
-    A cut is (number of a hooked call, "before" or "after"), or a number of seconds. Returns None if the command ended
-    before the first kill. `command` replaces the command of the stage, and may contain RUN, which is replaced by the
-    folder of the run. `base` is the run with which the trial begins, by default the undisturbed run before the stage.
-    `again` says which files the command may write a second time.
+    A cut is (number of a call of `killing.HOOKED`, "before" or "after"), or a number of seconds. Returns None if the
+    command ended before the first kill. `command` replaces the command of the stage, and may contain RUN, which is
+    replaced by the folder of the run. `base` is the run with which the trial begins, by default the undisturbed run
+    before the stage. `again` says which files the command may write a second time.
     """
     run = Path(tempfile.mkdtemp(dir=setup.folder)) / "run"
     base = base or setup.before(stage)
@@ -105,7 +105,7 @@ def trial(
         wrong += [f"left behind: process {pid}" for pid in outcome.orphans]
         wrong += rewritten(done) + duplicate_ids(run)
         done = {path: state for path, state in committed(run).items() if not again(path)}
-    steps = {} if "--fresh" in command else checkpointed(run)  # --fresh begins anew every time
+    steps = {} if "--fresh" in command else checkpointed(run)  # with --fresh, no checkpoint is used
     outcome = server.run(command, fault=fault)
     if outcome.code != 0:
         wrong.append(f"the same command ended with {outcome.code}: {outcome.output}")

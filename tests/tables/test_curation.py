@@ -222,6 +222,6 @@ def test_the_users_own_columns_are_read_and_carried(tmp_path, monkeypatch):
 
 
 def low(batch: pa.RecordBatch, section, services) -> synthgen.Verdicts:
-    """Rejects rows with a high level."""
+    """Rejects rows whose column `level` is above 1."""
     pairs = enumerate(zip(batch["level"].to_pylist(), batch["source_id"].to_pylist(), strict=True))
     return synthgen.Verdicts({n: synthgen.Rejection(f"{name} is high") for n, (level, name) in pairs if level > 1})

@@ -74,7 +74,9 @@ def stored(logp: torch.Tensor, k: int) -> logits.TopK:
 
 
 def example(a: list[int], b: list[int], k: int, seed: int = 0) -> tuple[Example, torch.Tensor, list]:
-    """(a row with targets of a random teacher, the teacher's whole distributions, the parts)."""
+    """(a row with the student's tokens `a` and targets of a random teacher whose tokens are `b`, the teacher's
+    log-probabilities, the parts).
+    """
     logp = (2 * torch.randn(len(b), 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))).log_softmax(
         -1
     )

@@ -195,8 +195,8 @@ def test_vocabularies_padded_to_different_sizes():
 
 
 def test_slots_that_an_api_left_empty_do_not_count_as_kept():
-    """An empty slot repeats the first id with the lowest log-probability. The first id must keep its probability. The
-    slot keeps no id, so one more id shares the residual mass.
+    """An empty slot has the first id again, with the lowest log-probability. The first id must keep its probability,
+    and the slot must not count as a kept id.
     """
     logp = teachers(2)
     full, short = stored(logp[0], 4, 1.0), stored(logp[1], 3, 1.0)
@@ -388,8 +388,8 @@ def test_every_way_of_weighing_trains(run, tmp_path, wanted):
 
 
 def test_one_teacher_of_several_by_name(run, tmp_path, unanswered):
-    """The targets are those of the named teacher. An ensemble that gives this teacher all the weight has the same
-    targets.
+    """The targets are those of the named teacher. An ensemble that gives this teacher all the weight has nearly the
+    same targets.
     """
     recipe, folder = run(TOPK, teacher="b")
     alone = train(recipe, folder, tmp_path / "b")

@@ -47,7 +47,9 @@ def objective(model, teacher, wanted: TrainSection) -> FromStored:
 
 
 def relations_by_hand(a: torch.Tensor, b: torch.Tensor, heads: int, queries: int) -> torch.Tensor:
-    """The sum of KL over one sequence of queries, keys or values, computed for each token and head."""
+    """The KL of the relations among the queries (or keys, or values) of one sequence, summed over tokens and heads in a
+    loop.
+    """
     total = torch.zeros((), dtype=torch.float64)
     for head in range(heads):
         x, y = (part.double().chunk(heads, -1)[head] for part in (a, b))
@@ -102,8 +104,8 @@ def test_relation_term_against_float64(heads, queries, dtype):
 
 
 def test_a_prompt_without_tokens_is_refused(teacher):
-    """No position predicts the first token of the completion. In a packed bin, the last token of the previous row would
-    predict it.
+    """After an empty prompt, no position predicts the first token of the completion. In a packed bin, the last token of
+    the previous row would predict it.
     """
     with pytest.raises(ValueError, match="nothing predicts"):
         forward.completion_logits(teacher.model, [[1, 2], []], [[3], [4, 5]])

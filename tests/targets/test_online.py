@@ -55,7 +55,7 @@ def ready(corpus_, online: dict, double: bool = False, **more):
 
 
 def written_out(name: str, p: torch.Tensor, q: torch.Tensor, beta: float) -> torch.Tensor:
-    """The divergences by their definitions, in probabilities."""
+    """The divergence `name` by its definition, for the probabilities `p` of the teacher and `q` of the student."""
     kl = lambda a, b: (a * (a / b).log()).sum(-1)  # noqa: E731
     if name == "jsd":
         m = beta * p + (1 - beta) * q
@@ -267,7 +267,7 @@ def test_mutual_learning_moves_both_and_no_gradient_crosses(corpus_):
     online = {"mode": "mutual", "loss_temperature": 2.0, "teacher_kd_weight": 0.3}
     objective, data, teacher, section = ready(corpus_, online, double=True, loss="reverse_kl")
     objective.teacher.double()
-    with torch.no_grad():  # otherwise student and teacher would agree
+    with torch.no_grad():  # makes the teacher different from the student
         for weight in objective.teacher.parameters():
             weight.mul_(1.2)
     student, peer = copy.deepcopy(objective.model), copy.deepcopy(objective.teacher)

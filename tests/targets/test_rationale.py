@@ -192,7 +192,7 @@ def test_trains_resumes_and_is_measured(made, tmp_path, mode):
 
 
 def test_answers_alone_have_stored_states_of_their_own(made, tmp_path):
-    """The rows, the teacher and the layer are the same, but the tokens differ."""
+    """Both modes use the same rows, teacher and layer, but different tokens, so each needs its own stored states."""
     recipe, run, _ = made
     run = Path(shutil.copytree(run, tmp_path / "run"))
     found = {}

@@ -259,7 +259,9 @@ def test_damaged_files_are_named(teacher, tmp_path):
 
 
 def test_no_flipped_byte_teaches(teacher, tmp_path):
-    """Half of the stored bytes do not compress. Without a checksum, a changed byte would not be detected."""
+    """Changes single bytes of a file. Half of the stored bytes do not compress, so only a checksum detects a change in
+    them.
+    """
     there = States(tmp_path, teacher)
     there.make(teacher, [1], texts(), 4)
     [path] = there.folder.glob("layer-01/*.parquet")

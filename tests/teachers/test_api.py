@@ -275,7 +275,9 @@ def test_each_fault_has_its_kind(serve, tmp_path):
 
 
 def test_rows_that_break_a_living_server_are_failures(serve, tmp_path):
-    """The last rows all fail without an answer in between, so synthgen asks whether the server is alive."""
+    """All rows fail, so synthgen asks whether the server is alive. It is, so the run ends with failures and without an
+    error.
+    """
     server = serve(script=[[f"What is {i}?", ["500"]] for i in range(5)])
     rows, failures, _ = generated(tmp_path, server, seeds=5, teacher={"max_retries": 1})
     assert not rows
@@ -398,7 +400,7 @@ def test_the_key_is_written_nowhere(serve, tmp_path, capfd, monkeypatch):
         assert secret not in said
         for p in places:
             assert secret.encode() not in p.read_bytes(), p
-    # grep cannot see the key in compressed bodies, so they are decompressed.
+    # The cache compresses the bodies of replies, so they are decompressed before the search.
     import sqlite3
 
     from synthgen.generation.cache import _unpack

@@ -135,7 +135,7 @@ def test_nucleus_keeps_the_fewest_that_reach_the_mass():
 
     assert kept(torch.tensor([[0.1, 0.5, 0.15, 0.25]]), 0.7).keys() == {1, 3}
     assert kept(torch.tensor([[0.1, 0.5, 0.15, 0.25]]), 0.4).keys() == {1}
-    for size in (200, 2_000, 5_000):  # found in the first search, in the second search, and in the whole vocabulary
+    for size in (200, 2_000, 5_000):  # these nuclei need one search, two searches, and the whole vocabulary
         flat = kept(torch.full((1, 6_000), 1 / 6_000), size / 6_000 - 1e-5)
         assert len(flat) == size
         assert abs(sum(flat.values()) - size / 6_000) < 1e-3
@@ -258,7 +258,8 @@ def test_seeds_reach_the_teacher_whole(smol):
 
 
 PLAIN = ["llama", "mistral", "qwen2", "qwen3", "phi", "gpt2", "olmo", "olmo2", "starcoder2", "smollm3"]
-# These families are padded, because of soft caps, scaled outputs or arguments that are not passed on.
+# Batches of these families are padded and not packed, because of soft caps, scaled outputs or arguments that are not
+# passed on.
 ODD = ["gemma2", "cohere", "granite", "stablelm"]
 
 

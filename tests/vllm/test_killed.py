@@ -105,7 +105,9 @@ def test_ten_kills_lose_nothing_and_leave_nothing(server, recipe, tmp_path):
 
 
 def test_an_engine_that_survives_is_detected(server, recipe, tmp_path):
-    """With a fault that unties the engine from its parent, the engine survives. So the test above can fail."""
+    """With a fault that unties the engine from its parent, the engine survives the kill and is found. So the test above
+    would detect this fault.
+    """
     run = tmp_path / "run"
     command = ["synthgen", "generate", recipe, "-o", run]
     outcome = server.run(command, after=0.2, once=next_shard(run), patience=PATIENCE, fault="engine stays")

@@ -113,7 +113,7 @@ def test_labels_have_the_probabilities_of_their_first_tokens(make, smol, request
     expected = np.exp(first - np.logaddexp.reduce(first))
     np.testing.assert_allclose(
         rows[0].label_probs, expected, atol=0.05
-    )  # candidates that differ from a label only in case also count
+    )  # label_probs also count candidates that differ from a label only in case
     assert {s["name"]: s["value"] for s in rows[0].scores}["label_from_answer"] == 0
 
 
