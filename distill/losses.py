@@ -54,7 +54,7 @@ class TopK:
     """The k most likely tokens, with the fields of `synthgen.logits.TopK`.
 
     `ids_NK` are the ids, and `logp_NK` their log-probabilities at temperature 1. `log_tail_N` and `log_z_N` are at the
-    temperature T of the loss. `log_tail_N` is the log of the residual mass, −inf when there is none, and `log_z_N` =
+    temperature T of the loss. `log_tail_N` is the log of the residual mass (−inf when this mass is zero). `log_z_N` is
     logsumexp(log p / T). `largest` is the largest id in `ids_NK`. If `largest` is None, it is computed for each chunk
     of tokens, which makes the host wait for the GPU.
     """

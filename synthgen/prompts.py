@@ -113,7 +113,9 @@ class Prompt:
                 )
 
     def beginning(self, prefix: str) -> list[str]:
-        """The sorted names of the templates that begin with `prefix`, without the templates of system messages."""
+        """The names of all templates whose name begins with `prefix`, sorted. Templates of system messages are left
+        out.
+        """
         return sorted(name for name in self.templates if name.startswith(prefix) and not name.endswith("_system"))
 
     def _system(self, name: str, fields: Fields) -> list[Message]:

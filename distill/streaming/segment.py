@@ -47,7 +47,7 @@ _NAMES = [name for name, _ in _PLACE]
 def entry_type(*fields: tuple[str, str]) -> np.dtype[np.void]:
     """The numpy type of an entry: the position of its blob, and the caller's own `fields` as (name, numpy type).
 
-    Size 0 means that a number has no blob.
+    An entry with size 0 has no blob.
     """
     return np.dtype([*_PLACE, *fields])
 

@@ -52,7 +52,8 @@ class Stream(Sequence[Example]):
 
     `meta` is the metadata of the stored distributions, or None when there are none. `left_out` counts the rows that
     were left out, by reason. `kept_count` is the number of rows that count as kept. `tokens` is the number of
-    completion tokens in one epoch. `longest` is the number of tokens of the longest prompt or completion.
+    completion tokens in one epoch. `longest` is the length, in tokens, of the longest prompt or completion among these
+    rows.
     """
 
     def __init__(self, folder: Path, choice: Choice, found: Sequence[Shard]) -> None:
@@ -95,7 +96,9 @@ class Stream(Sequence[Example]):
         return [self._row(number, targets) for number in numbers]
 
     def stored(self, numbers: Sequence[int]) -> list[Stored]:
-        """The rows with these numbers as the reader stored them, with their values: probabilities or vectors."""
+        """The rows with these numbers in stored form, each with the values (probabilities or vectors) that the reader
+        stored.
+        """
         return [tokencache.unpack(self._blob(*self._locate(number))) for number in numbers]
 
     def unmerged(self, number: int) -> tuple[list[logits.Target], list[LogitsMeta]]:

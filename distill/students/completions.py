@@ -33,8 +33,9 @@ from synthgen.tables.divergences import refusal
 from synthgen.ui import UI
 
 Make = Callable[[int], StudentModel]
-"""Makes the untrained student, with the same weights at every call. The argument is the number of tokens of the longest
-prompt or completion."""
+"""Makes the untrained student, with the same weights at every call. The argument is the length, in tokens, of the
+longest prompt or completion in the training rows.
+"""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Lesson:
 
     @property
     def longest(self) -> int:
-        """The number of tokens of the longest prompt or completion."""
+        """The length, in tokens, of the longest prompt or completion in the training rows."""
         if isinstance(self.data, Stream):
             return self.data.longest
         return max(max(len(e.prompt), len(e.completion)) for e in self.data.examples)

@@ -66,7 +66,7 @@ def _signed(rule: Chosen[Sweep], columns: Columns, kept: Rows, start: int, servi
 
 
 def read(job: Job, shard: str, names: list[str]) -> Iterator[Columns]:
-    """Yield the rows of a shard in batches, as edits left them, with all that is needed for the columns `names`."""
+    """Yield the rows of a shard in batches, after all edits, with the stored columns that the columns `names` need."""
     wanted = stored(names)
     edited = read_table(job.edited(shard)) if job.edited(shard).exists() else None
     start = 0

@@ -83,7 +83,8 @@ class Scheduler:
         self.live = Live(usd=account.usd)
         self._ahead: deque[Item] = deque()  # items that were taken from `work` but not started
         self._waiting: list[tuple[float, int, Item]] = []  # heap of items that wait for a retry
-        # For the key of each request in flight: the later items with the same key, which wait for its reply.
+        # Maps the key of each request in flight to later items with the same key. They wait for the reply to that
+        # request.
         self._flying: dict[bytes, list[Item]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
