@@ -104,7 +104,7 @@ def _train(arms: Arms[Row], job: Job, name: str, folder: Path, accelerator: Acce
     if section.report_to:
         accelerator.init_trackers(name)
     student = arms.make()
-    # must be moved before the objective is made, because the objective keeps references to the output layer's tensors
+    # move the student before making the objective, which keeps references to the output layer's tensors
     student.model.to(accelerator.device)
     if section.gradient_checkpointing:
         checkpoint_activations(student.model)

@@ -202,7 +202,7 @@ def _expect(logw: Tensor, values: Tensor) -> Tensor:
 
 def _mixture(logp: Tensor, logq: Tensor, share: float) -> Tensor:
     """Return log(share · p + (1 − share) · q). `share` must be strictly between 0 and 1."""
-    neither = (logp == -torch.inf) & (logq == -torch.inf)  # the gradient of logaddexp is NaN there
+    neither = (logp == -torch.inf) & (logq == -torch.inf)  # for these, the gradient of logaddexp is NaN
     p, q = (part.masked_fill(neither, 0) for part in (logp, logq))
     mixed = torch.logaddexp(p + math.log(share), q + math.log1p(-share))
     return mixed.masked_fill(neither, -torch.inf)
@@ -317,7 +317,8 @@ class _Bucketed(torch.autograd.Function):
         total_N, tail_N = grad_NK.sum(-1, keepdim=True), grad_NK[:, count : count + 1]
         out = (z_NV - lse_N).exp_().mul_(-total_N)
         kept_NK = out.gather(-1, ids_NK) + grad_NK[:, :count]
-        # exp(z − logsumexp of the other ids) is at most 1 outside S. In S it has no meaning, and is overwritten below.
+        # Outside S, exp(z − logsumexp of the other ids) is at most 1. In S, this number has no meaning and is
+        # overwritten below.
         out.add_((z_NV - others_N.masked_fill(others_N == -torch.inf, torch.inf)).exp_().mul_(tail_N))
         out.scatter_(-1, ids_NK, kept_NK)
         if labels_N1 is not None:

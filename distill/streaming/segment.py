@@ -89,7 +89,7 @@ def write(path: Path, header: dict[str, Any], entries: Entries, blobs: Iterable[
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
-        temporary.unlink(missing_ok=True)  # a failed write leaves the file, which may fill the disk
+        temporary.unlink(missing_ok=True)  # a failed write would leave the temporary file, which may fill the disk
     durable.fsync_folder(path.parent)
 
 

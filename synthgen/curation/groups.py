@@ -67,7 +67,7 @@ def _of_groups(grouped: Rows, task: Task, kept: np.ndarray) -> np.ndarray:
 
 
 def _dropped(job: Job, tasks: Sequence[Task], rows: Rows, causes: Rows, late: Sequence[Late]) -> pa.Table:
-    """The table of the step. `causes` holds the first rejected row of the group of each of `rows`."""
+    """The table of the step. For each of `rows`, `causes` holds the first rejected row of the same group."""
     different = np.unique(causes)
     ids = dict(zip(different.tolist(), ids_of(job, tasks, different).to_pylist(), strict=True))
     why = _reasons(job, tasks, different, late)

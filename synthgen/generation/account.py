@@ -58,7 +58,7 @@ class Account:
 
     def look_up(self, item: Item, again: bool) -> Entry | None:
         """The cached entry of an item, or None. Always None for an item that has already been sent. With `again`, the
-        cache itself is read, because the item has waited since `read_ahead`.
+        cache is read again, because the item has waited since `read_ahead`.
         """
         if self.cache is None or not self.teacher.paid or item.tries:
             return None

@@ -113,7 +113,7 @@ class ApiModel:
         )
 
     def _shows(self, request: Request) -> int:
-        """The number of candidates for each token that are stored as the row's logits. 0 when none are stored."""
+        """The number of candidates to store for each token of a reply; 0 when no distributions are stored."""
         return self.k if request.kind == "sample" and request.target else 0
 
     def _body(self, request: Request) -> dict[str, Any]:
