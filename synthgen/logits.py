@@ -63,9 +63,9 @@ class Sampled:
 class TopK:
     """The K most probable tokens at T positions.
 
-    `ids` and `logprobs` (T, K) are ordered by probability, largest first; `logprobs` are at temperature 1. The others
-    are at the temperature of the loss: `log_tail` (T,), the log of the residual mass (-inf when K is the vocabulary
-    size), and `log_z` (T,) = logsumexp(log p / temperature) over the whole vocabulary.
+    `ids` and `logprobs` (T, K) are ordered by probability, largest first; `logprobs` are at temperature 1. `log_tail`
+    and `log_z` (T,) are at the temperature of the loss. `log_tail` is the log of the residual mass (-inf when K is the
+    vocabulary size). `log_z` is logsumexp(log p / temperature) over the whole vocabulary.
     """
 
     ids: Ints
@@ -100,7 +100,7 @@ class LogitsMeta(TypedDict):
     size, and the layout of the arrays.
 
     For merged distributions, `teachers` are the merged teachers. For a teacher with another tokenizer,
-    `teacher_vocab_size` is the width of that teacher's own logits. Kind "dense": the full distributions of a live
+    `teacher_vocab_size` is the width of that teacher's own logits. Kind "dense" is for the full distributions of a live
     teacher.
     """
 

@@ -85,8 +85,8 @@ class Account:
     async def settle(
         self, most: Spent, spent: Spent, ticket: int | None, entry: tuple[bytes, Entry] | None = None
     ) -> None:
-        """Replace the reservation by the actual cost, and store `entry` if it is given. Both are durable after one
-        commit.
+        """Replace the reservation by the actual cost, and store `entry` if it is given. One commit makes the cost and
+        the entry durable.
         """
         self.budget.settle(most, spent)
         if self.cache is None:
