@@ -39,7 +39,7 @@ from synthgen.tables.divergences import Divergence, TargetKind, refusal
 
 # adaptive KL: the head is the smallest set of likeliest outcomes that holds this share of the teacher's mass
 _HEAD_MASS = 0.5
-_HEAD_FIRST = 1024  # adaptive KL: number of likeliest outcomes to search for the head before all outcomes are sorted
+_HEAD_FIRST = 1024  # adaptive KL: search the head among this many likeliest outcomes before sorting all outcomes
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,9 @@ _FORMULAS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 
 
 def _mse(teacher_NV: Tensor, z_NV: Tensor) -> Tensor:
-    """The mse over the ids whose logits are finite in both models. A logit of −inf forbids an id."""
+    """The mse over all ids whose logit is finite in student and teacher. A logit of −inf means that the id is
+    forbidden.
+    """
     both = (teacher_NV > -torch.inf) & (z_NV > -torch.inf)
     count = both.sum(-1, keepdim=True)
     difference = (z_NV - teacher_NV).masked_fill(~both, 0)

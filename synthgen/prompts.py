@@ -79,7 +79,9 @@ class Prompt:
         return [*system, *self._shown(user), _message("user", self.render(user, fields))]
 
     def step(self, name: str, fields: Fields) -> list[Message]:
-        """The messages of a later request of a strategy, rendered from NAME_system.j2, if it exists, and NAME.j2."""
+        """The messages of a later request in a strategy: NAME_system.j2, if there is such a template, and NAME.j2,
+        rendered.
+        """
         return [*self._system(f"{name}_system", fields), _message("user", self.render(name, fields))]
 
     def render(self, name: str, fields: Fields, whose: str = "seed") -> str:

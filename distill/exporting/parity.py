@@ -93,9 +93,9 @@ def _logprobs(z_TV: Array) -> Array:
 
 
 def same_labels(expected: Array, found: Array) -> Row:
-    """Compare the label probabilities (texts, labels) of the student and its export, with the measures of `agreement`.
+    """Compare the label probabilities (texts, labels) of the student and its export.
 
-    The result has no `kl`.
+    The result has the measures that the function `agreement` returns, except `tokens` and `kl`.
     """
     return {
         "agreement": float((expected.argmax(-1) == found.argmax(-1)).mean()),

@@ -55,8 +55,8 @@ def entry_type(*fields: tuple[str, str]) -> np.dtype[np.void]:
 def write(path: Path, header: dict[str, Any], entries: Entries, blobs: Iterable[tuple[Sequence[int], bytes]]) -> None:
     """Write a segment to `path`, completely or not at all.
 
-    `blobs` yields each blob with the numbers of the entries that it belongs to. The caller must fill its own fields of
-    `entries` before `blobs` ends. This function fills in positions and checksums.
+    `blobs` yields each blob with the numbers of the entries that it belongs to. The caller must fill in its own fields
+    of `entries` before the iterator `blobs` is exhausted. This function fills in positions and checksums.
     """
     durable.make_folder(path.parent)
     temporary = path.with_name(f"{durable.TEMPORARY}{path.name}")

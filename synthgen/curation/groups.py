@@ -61,7 +61,7 @@ def drop_broken(job: Job, tasks: Sequence[Task], order: Order, late: Sequence[La
 
 
 def _of_groups(grouped: Rows, task: Task, kept: np.ndarray) -> np.ndarray:
-    """From the mask `kept` of all rows of a task, take the entries of the rows that have a group."""
+    """Return the entries of the mask `kept` for the rows that have a group. `kept` is a mask of all rows of a task."""
     start, stop = np.searchsorted(grouped, [task.start, task.stop])
     return kept[grouped[start:stop] - task.start]
 

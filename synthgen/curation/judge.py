@@ -55,7 +55,9 @@ def judge_rows(work: tuple[Job, Task], services: Services) -> None:
 
 
 def _signed(rule: Chosen[Sweep], columns: Columns, kept: Rows, start: int, services: Services) -> pa.Table:
-    """Compute the signatures of the rows `kept` of a batch. `start` is the number of the batch's first row."""
+    """Compute the signatures of those rows of a batch whose indexes are in `kept`. `start` is the number of the batch's
+    first row.
+    """
     batch = columns.select(rule.entry.columns)
     batch = batch if len(kept) == columns.rows else batch.take(pa.array(kept))
     batch = batch.append_column("row", pa.array(kept + start, pa.int64()))

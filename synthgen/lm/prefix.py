@@ -1,4 +1,5 @@
-"""Attention over a prefix that all rows of a batch share. Its keys and values are stored once, not once for each row.
+"""Attention over a prefix that all rows of a batch share. The prefix's keys and values are stored once, not once for
+each row.
 
 Few-shot prompts begin with the same few hundred tokens. If the keys and values of these tokens were repeated for every
 row, a decoding step would read gigabytes. Here all rows attend to one copy and to their own tokens under one softmax.
