@@ -1,4 +1,4 @@
-"""What a student learns from: training rows, which of them a recipe chooses, and batches of stored distributions.
+"""The data that a student learns from: the rows, the recipe's choice of rows, and batches of stored distributions.
 
 Rows come from `distill.streaming`, which reads them by number. The student learns from kept rows by cross-entropy and
 by their stored distributions. For rejected rows, the reasons of the rejection decide what is used: nothing, only the

@@ -240,7 +240,7 @@ def decode(blobs: dict[str, bytes], meta: LogitsMeta) -> Target:
 
 
 def to_table(ids: Sequence[str], aligns: Sequence[bytes], targets: Sequence[Target], meta: LogitsMeta) -> pa.Table:
-    """Make the table of one shard, which `corpus.commit` writes."""
+    """Make the table that `corpus.commit` writes for one shard."""
     rows = [encode(target, meta) for target in targets]
     names = list(rows[0] if rows else encode(_nothing(meta), meta))
     columns: dict[str, pa.Array] = {
