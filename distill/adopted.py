@@ -28,7 +28,7 @@ __all__ = ["adopt", "is_dataset"]
 def adopt(path: Path, recipe: Recipe, folder: Path, tokens: Tokens) -> Path:
     """Write a dataset's rows as a curated corpus in `folder`, without duplicate rows. Returns `folder`.
 
-    The license comes from the entry of the recipe's `seeds` that has the same path. Without such an entry it is
+    If an entry of the recipe's `seeds` has the dataset's path, the rows get the license of that entry, otherwise
     "unknown". Raises CorpusError when a completion is not a single text message.
     """
     named = next((s for s in recipe.seeds if s.path and Path(s.path).resolve() == path.resolve()), None)

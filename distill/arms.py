@@ -56,8 +56,8 @@ class Arms(Generic[Row]):
     `make` returns the untrained student, with the same weights at every call. The first entry of `objectives` trains
     the student, and the second trains the baseline. The student is trained on `rows`, and the validation loss is
     measured on `validation`. The student is saved with `tokenizer`. `batch(numbers, rank, processes)` reads the rows of
-    one step with these numbers, for process `rank` of `processes`. If `batch` is None, the rows with these numbers are
-    taken from `rows`.
+    one step for process `rank` of `processes`; `numbers` are the numbers of these rows. If `batch` is None, the rows
+    are taken from `rows`.
     """
 
     make: Callable[[], StudentModel]
@@ -104,7 +104,7 @@ def _train(arms: Arms[Row], job: Job, name: str, folder: Path, accelerator: Acce
     if section.report_to:
         accelerator.init_trackers(name)
     student = arms.make()
-    # must be moved before the objective is made, because the objective keeps references to the output layer's tensors
+    # move the student before making the objective, which keeps references to the output layer's tensors
     student.model.to(accelerator.device)
     if section.gradient_checkpointing:
         checkpoint_activations(student.model)
@@ -142,7 +142,7 @@ def read_metrics(folder: Path) -> Metrics:
 
 
 def write_metrics(folder: Path, metrics: Metrics) -> None:
-    """Write metrics.jsonl. It must be written last, because its presence means that the arm is complete."""
+    """Write metrics.jsonl. The file must be written last, because it marks the arm as complete."""
     durable.write_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in metrics))
 
 

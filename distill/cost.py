@@ -114,7 +114,7 @@ def energy(folder: Path = Path("/sys/class/powercap")) -> float | None:
 
 
 def model_size(model: Any) -> Measured:
-    """The number of parameters of a torch model, and the bytes of its weights."""
+    """The number of parameters of a torch model, and the size of its weights in bytes."""
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "weights_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),

@@ -25,7 +25,7 @@ from synthgen.tables.students import KINDS
 from synthgen.ui import UI
 
 SHARES = (0.25, 0.5, 1.0)
-_TRAINED = ("distilled", "cross-entropy")  # the models that depend on the training data
+_TRAINED = ("distilled", "cross-entropy")  # the models that are trained on the data
 
 
 def curve(
@@ -63,7 +63,9 @@ def curve(
 
 
 def _curve(last: Evaluation, points: list[Point]) -> Curve:
-    """Build the curve from its points. The plotted measure is the first of `last.plotted` that any point has."""
+    """Build the curve from its points. The plotted measure is the first one in `last.plotted` for which a point has a
+    value.
+    """
     there = {name for point in points for row in point.table.values() for name in row}
     measures = {name: measure for name, measure in last.measures.items() if name in there}
     plotted = next((name for name in last.plotted if name in there), next(iter(measures), ""))

@@ -1,4 +1,4 @@
-"""What a student learns from: training rows, which of them a recipe chooses, and batches of stored distributions.
+"""The data that a student learns from: the rows, the recipe's choice of rows, and batches of stored distributions.
 
 Rows come from `distill.streaming`, which reads them by number. The student learns from kept rows by cross-entropy and
 by their stored distributions. For rejected rows, the reasons of the rejection decide what is used: nothing, only the
@@ -39,7 +39,7 @@ REASONS = {
     "not_scored": "not scored by the other teacher",
     "texts_differ": "with another text than the other teacher scored",
 }
-"""For each key of `TrainingSet.left_out`, words that follow a number of rows and say why the rows were left out."""
+"""For each key of `TrainingSet.left_out`, the reason in words. A message puts it after the number of rows left out."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Answered(Protocol):
 
 
 Shape = Callable[[Answered, Example], Example | None]
-"""Changes an example before training, such as removing its rationale. None leaves the row out."""
+"""Changes an example before training, for example by removing its rationale. Returns None to leave the row out."""
 
 Merge = Callable[[Sequence[logits.Target], Sequence[LogitsMeta]], tuple[logits.Target, LogitsMeta]]
 """Merges the targets of several teachers into one target with its metadata."""
@@ -133,7 +133,7 @@ class Choice:
 
 
 def rows(folder: Path, split: str, share: float = 1.0) -> list[tuple[Record, bool]]:
-    """Return (record, whether cross-entropy is also computed) for the rows of one split of a curated corpus.
+    """For each row of one split of a curated corpus, return (record, whether cross-entropy is also computed).
 
     The rows are ordered by shard and id. Rows from which nothing may be learned are left out. For `share`, see
     `Choice`.

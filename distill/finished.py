@@ -20,7 +20,7 @@ class Inputs(TypedDict):
 
 
 def made_from(section: TrainSection, manifest: Manifest) -> Inputs:
-    """The inputs of a student with these settings, trained on the corpus with this manifest."""
+    """The content of inputs.json for a student with these settings, trained on the corpus that has this manifest."""
     inputs: Inputs = {
         "train": section.model_dump(mode="json", exclude=set(TRAIN_MAY_CHANGE)),
         "curated_sha256": durable.digest(manifest["files"]),

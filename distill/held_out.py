@@ -48,8 +48,8 @@ PARTS = ("data", "rejected")
 
 
 def first_rows(source: Path, split: str, most: int | None = None) -> list[HeldOut]:
-    """The first `most` rows of a split, ordered by shard and id. If `most` is None, all rows. The docstring of the
-    module says which rejected rows are included.
+    """The first `most` rows of a split, ordered by shard and id. If `most` is None, all rows are returned. The
+    docstring of the module says which rejected rows are included.
     """
     return list(islice(_in_order(source, split), most))
 

@@ -61,7 +61,7 @@ class Objective(nn.Module, Generic[Row]):
         return rows
 
     def beside(self) -> dict[str, nn.Module]:
-        """Other models that are trained together with the student, by the name of the folder to save them in."""
+        """Other models that are trained together with the student. Each key is the folder in which a model is saved."""
         return {}
 
     def tokens(self, rows: Sequence[Row]) -> int:

@@ -39,7 +39,7 @@ from synthgen.tables.divergences import Divergence, TargetKind, refusal
 
 # adaptive KL: the head is the smallest set of likeliest outcomes that holds this share of the teacher's mass
 _HEAD_MASS = 0.5
-_HEAD_FIRST = 1024  # adaptive KL: number of likeliest outcomes to search for the head before all outcomes are sorted
+_HEAD_FIRST = 1024  # adaptive KL: search the head among this many likeliest outcomes before sorting all outcomes
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class TopK:
     """The k most likely tokens, with the fields of `synthgen.logits.TopK`.
 
     `ids_NK` are the ids, and `logp_NK` their log-probabilities at temperature 1. `log_tail_N` and `log_z_N` are at the
-    temperature T of the loss. `log_tail_N` is the log of the residual mass, −inf when there is none, and `log_z_N` =
+    temperature T of the loss. `log_tail_N` is the log of the residual mass (−inf when this mass is zero). `log_z_N` is
     logsumexp(log p / T). `largest` is the largest id in `ids_NK`. If `largest` is None, it is computed for each chunk
     of tokens, which makes the host wait for the GPU.
     """
@@ -202,7 +202,7 @@ def _expect(logw: Tensor, values: Tensor) -> Tensor:
 
 def _mixture(logp: Tensor, logq: Tensor, share: float) -> Tensor:
     """Return log(share · p + (1 − share) · q). `share` must be strictly between 0 and 1."""
-    neither = (logp == -torch.inf) & (logq == -torch.inf)  # the gradient of logaddexp is NaN there
+    neither = (logp == -torch.inf) & (logq == -torch.inf)  # for these, the gradient of logaddexp is NaN
     p, q = (part.masked_fill(neither, 0) for part in (logp, logq))
     mixed = torch.logaddexp(p + math.log(share), q + math.log1p(-share))
     return mixed.masked_fill(neither, -torch.inf)
@@ -262,7 +262,9 @@ _FORMULAS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 
 
 def _mse(teacher_NV: Tensor, z_NV: Tensor) -> Tensor:
-    """The mse over the ids whose logits are finite in both models. A logit of −inf forbids an id."""
+    """The mse over all ids whose logit is finite in student and teacher. A logit of −inf means that the id is
+    forbidden.
+    """
     both = (teacher_NV > -torch.inf) & (z_NV > -torch.inf)
     count = both.sum(-1, keepdim=True)
     difference = (z_NV - teacher_NV).masked_fill(~both, 0)
@@ -317,7 +319,8 @@ class _Bucketed(torch.autograd.Function):
         total_N, tail_N = grad_NK.sum(-1, keepdim=True), grad_NK[:, count : count + 1]
         out = (z_NV - lse_N).exp_().mul_(-total_N)
         kept_NK = out.gather(-1, ids_NK) + grad_NK[:, :count]
-        # exp(z − logsumexp of the other ids) is at most 1 outside S. In S it has no meaning, and is overwritten below.
+        # Outside S, exp(z − logsumexp of the other ids) is at most 1. In S, this number has no meaning and is
+        # overwritten below.
         out.add_((z_NV - others_N.masked_fill(others_N == -torch.inf, torch.inf)).exp_().mul_(tail_N))
         out.scatter_(-1, ids_NK, kept_NK)
         if labels_N1 is not None:

@@ -157,9 +157,9 @@ def _add(grads: Sequence[Tensor | None], dz: Tensor, h: Tensor, weight: Tensor |
 def output_head(model: PreTrainedModel) -> Head | None:
     """Return the output layer of a language model, with the scale and the cap that its config states.
 
-    Logits computed with it are compared with the model's own logits. If they differ, the model changes its logits in an
-    unknown way, and the loss from hidden states would be wrong. The result is then None, and training uses the logits
-    of the whole model.
+    The function computes logits with this output layer and compares them with the model's own logits. If they differ,
+    the model changes its logits in an unknown way, and a loss from hidden states would be wrong. The function then
+    returns None, and training uses the logits of the whole model.
     """
     layer, config = model.get_output_embeddings(), model.config.get_text_config()
     scale = 1.0

@@ -40,9 +40,7 @@ class TrainedStudent:
         return str(self.folder)
 
     def to_dict(self) -> dict[str, Any]:
-        """The value that `--json` prints: the folder, and training.json without the settings and the metrics of each
-        step.
-        """
+        """The value that `--json` prints: the folder and the fields of training.json, except `train` and `metrics`."""
         figures = self.training.to_dict()
         del figures["metrics"], figures["train"]
         return {"folder": str(self.folder), **figures}

@@ -228,8 +228,8 @@ def discard_damaged(folder: Path) -> list[str]:
 def discard(folder: Path, names: Iterable[str]) -> None:
     """Remove the shards `names`, the card and the manifest, so that they are made again.
 
-    The card is removed first. It holds a hash of all files, under which `load_dataset` caches the rows. While the card
-    exists, `load_dataset` could cache only the rows of the remaining shards under that hash.
+    The card is removed first. It holds a hash of all files, under which `load_dataset` caches the rows. If the card
+    were still there, `load_dataset` could cache the rows of the remaining shards alone under that hash.
     """
     (folder / "README.md").unlink(missing_ok=True)
     for name in sorted(names):

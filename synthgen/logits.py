@@ -63,9 +63,9 @@ class Sampled:
 class TopK:
     """The K most probable tokens at T positions.
 
-    `ids` and `logprobs` (T, K) are ordered by probability, largest first; `logprobs` are at temperature 1. The others
-    are at the temperature of the loss: `log_tail` (T,), the log of the residual mass (-inf when K is the vocabulary
-    size), and `log_z` (T,) = logsumexp(log p / temperature) over the whole vocabulary.
+    `ids` and `logprobs` (T, K) are ordered by probability, largest first; `logprobs` are at temperature 1. `log_tail`
+    and `log_z` (T,) are at the temperature of the loss. `log_tail` is the log of the residual mass (-inf when K is the
+    vocabulary size). `log_z` is logsumexp(log p / temperature) over the whole vocabulary.
     """
 
     ids: Ints
@@ -100,7 +100,7 @@ class LogitsMeta(TypedDict):
     size, and the layout of the arrays.
 
     For merged distributions, `teachers` are the merged teachers. For a teacher with another tokenizer,
-    `teacher_vocab_size` is the width of that teacher's own logits. Kind "dense": the full distributions of a live
+    `teacher_vocab_size` is the width of that teacher's own logits. Kind "dense" is for the full distributions of a live
     teacher.
     """
 
@@ -240,7 +240,7 @@ def decode(blobs: dict[str, bytes], meta: LogitsMeta) -> Target:
 
 
 def to_table(ids: Sequence[str], aligns: Sequence[bytes], targets: Sequence[Target], meta: LogitsMeta) -> pa.Table:
-    """Make the table of one shard, which `corpus.commit` writes."""
+    """Make the table that `corpus.commit` writes for one shard."""
     rows = [encode(target, meta) for target in targets]
     names = list(rows[0] if rows else encode(_nothing(meta), meta))
     columns: dict[str, pa.Array] = {
@@ -265,8 +265,8 @@ def compression_level(table: pa.Table) -> int:
     """The zstd level for a shard of distributions.
 
     Compared with level 9, level 15 makes a shard of draws or of top-20 distributions 3% smaller, and a shard of top-64
-    distributions 2% smaller. A shard of top-128 distributions gets no smaller. For a larger k, level 15 would take more
-    time than all other work on the distributions.
+    distributions 2% smaller. A shard of top-128 distributions has the same size at both levels. For a larger k, level
+    15 would take more time than all other work on the distributions.
     """
     found = json.loads((table.schema.metadata or {}).get(FORMAT.encode(), b"{}"))
     return 9 if found.get("k", 0) > 32 else 15

@@ -60,7 +60,7 @@ class Manifest(Facts):
 
 
 def make(kind: Kind, facts: Facts, files: dict[str, FileEntry]) -> Manifest:
-    """Build the manifest of a corpus with these files, as manifest.json holds it."""
+    """Build the manifest of a corpus that has these files: the content of manifest.json."""
     return cast(Manifest, {"schema_version": SCHEMA_VERSION, "kind": kind, **facts, "files": files})
 
 

@@ -79,7 +79,9 @@ class Prompt:
         return [*system, *self._shown(user), _message("user", self.render(user, fields))]
 
     def step(self, name: str, fields: Fields) -> list[Message]:
-        """The messages of a later request of a strategy, rendered from NAME_system.j2, if it exists, and NAME.j2."""
+        """The messages of a later request in a strategy: NAME_system.j2, if there is such a template, and NAME.j2,
+        rendered.
+        """
         return [*self._system(f"{name}_system", fields), _message("user", self.render(name, fields))]
 
     def render(self, name: str, fields: Fields, whose: str = "seed") -> str:
@@ -113,7 +115,9 @@ class Prompt:
                 )
 
     def beginning(self, prefix: str) -> list[str]:
-        """The sorted names of the templates that begin with `prefix`, without the templates of system messages."""
+        """The names of all templates whose name begins with `prefix`, sorted. Templates of system messages are left
+        out.
+        """
         return sorted(name for name in self.templates if name.startswith(prefix) and not name.endswith("_system"))
 
     def _system(self, name: str, fields: Fields) -> list[Message]:

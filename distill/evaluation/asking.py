@@ -50,8 +50,8 @@ def question(row: HeldOut, *, as_teacher: bool, labels: Sequence[str] = (), max_
 
 
 def ask_teacher(arguments: dict[str, Any]) -> Measured:
-    """Ask the model of a `teacher` section all questions, and time it. The model writes completions, or chooses among
-    labels. Runs in a separate process.
+    """Ask all questions to the model that a `teacher` section names, and time the model. The model writes completions,
+    or chooses among labels. Runs in a separate process.
     """
     from synthgen.teachers import open_teacher
 

@@ -65,8 +65,8 @@ def _evaluate(
 ) -> Evaluation:
     """Compare a student and simple baselines with the teacher.
 
-    `load` opens a trained student. `run` names the function that times a student. `before` has, by name, functions that
-    make an untrained student from the labels.
+    `load` opens a trained student. `run` names the function that times a student. `before` maps names to functions that
+    take the labels and make an untrained student.
     """
     recipe, folder = subject.recipe, subject.folder
     held_out = subject.held_out()

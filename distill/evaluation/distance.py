@@ -68,9 +68,8 @@ def distances(
     """Compare `models` with `teacher` on each row.
 
     The teacher reads the row's `prompt_token_ids`. The students read the prompt that `prompt` returns for the row. The
-    teacher is also compared with itself reading the student's prompt, under the name "teacher, student's prompt".
-    `taught` holds the stored targets of these rows. If `taught` is given, the models are also compared with these
-    targets.
+    teacher that reads the student's prompt is also compared, under the name "teacher, student's prompt". `taught` holds
+    the stored targets of these rows. If `taught` is given, the models are also compared with these targets.
     """
     others = {AS_STUDENT: teacher.weights.model, **models}
     sums = {name: np.zeros((4, len(rows))) for name in ("teacher", "unigram", *others)}

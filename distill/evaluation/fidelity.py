@@ -172,9 +172,8 @@ def _prompt(rationale: RationaleSection | None) -> Prompt:
 
 
 def _taught(subject: Subject, tokens: Tokens) -> Stream | None:
-    """The stored targets of the held-out rows, for a student of a named teacher (`train.teacher`) or of an ensemble.
-
-    None for other students.
+    """The stored targets of the held-out rows, if the student learned from a named teacher (`train.teacher`) or from an
+    ensemble. None for other students.
     """
     training = subject.training
     merge = Merge.again(training.ensemble) if training.ensemble else None

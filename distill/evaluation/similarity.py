@@ -161,7 +161,7 @@ def spearman(a: Array, b: Array) -> float:
 
 
 def bootstrap(similar: dict[str, Array], count: int, seed: int) -> dict[str, Array]:
-    """Return (RESAMPLES,) for every model except the teacher: its ρ in each resample.
+    """For every model except the teacher, return (RESAMPLES,): the model's ρ in each resample.
 
     All models get the same draws of texts. A text that was drawn twice is not paired with itself.
     """

@@ -44,10 +44,10 @@ def slices(records: Sequence[HeldOut]) -> dict[str, list[int]]:
 
 
 def calibration_bins(z_TV: torch.Tensor, labels_T: torch.Tensor) -> Array:
-    """Return (15, 3) for 15 equal bins of the likeliest token's probability.
+    """Divide the positions into 15 bins of equal width by the probability of the likeliest token, and return (15, 3).
 
-    The columns are the number of tokens, the sum of that probability, and the number of tokens at which the likeliest
-    token is right.
+    The columns are, for each bin: the number of positions, the sum of these probabilities, and the number of positions
+    at which the likeliest token is right.
     """
     best_T, choice_T = z_TV.float().softmax(-1).max(-1)
     place = (best_T * BINS).long().clamp(max=BINS - 1)
@@ -58,8 +58,8 @@ def calibration_bins(z_TV: torch.Tensor, labels_T: torch.Tensor) -> Array:
 def calibration(bins_RBX: Array, clusters: Sequence[str], seed: int) -> Interval:
     """Return the expected calibration error of the next token, with its 95% bootstrap interval over clusters.
 
-    The error is defined by Guo et al. 2017, arXiv 1706.04599. It is biased upward in small samples, so compare models
-    on the same rows.
+    The error is defined by Guo et al. 2017, arXiv 1706.04599. The estimate is biased upward in small samples, so
+    compare models on the same rows.
     """
     names, place = np.unique(np.asarray(clusters), return_inverse=True)
     each = np.zeros((len(names), BINS, 3))

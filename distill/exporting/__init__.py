@@ -4,5 +4,5 @@
 
 `make` implements `distill export`. For each format, MODEL_FORMATS names the function that writes each kind of student.
 `onnx`, `gguf` and `bert` write files, and `int8` quantizes weights. `running` runs exported files. `parity` compares
-them with the student, and measures their size, speed and memory.
+the files with the student, and measures the size, speed and memory of each.
 """

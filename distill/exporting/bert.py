@@ -84,7 +84,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, student: Encoder) -> None:
     tokenizer, size = student.tokenizer, student.model.config.vocab_size
     special = {i for i, added in tokenizer.added_tokens_decoder.items() if added.special}
     words = {
-        i: word if i in special else word[2:] if word.startswith("##") else f"▁{word}"  # llama.cpp marks word starts
+        i: word if i in special else word[2:] if word.startswith("##") else f"▁{word}"  # ▁: start of a word
         for word, i in tokenizer.get_vocab().items()
     }
     kinds = dict.fromkeys(words, gguf.TokenType.NORMAL) | dict.fromkeys(special, gguf.TokenType.CONTROL)

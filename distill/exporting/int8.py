@@ -119,7 +119,7 @@ def _hessians(model: Any, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
     head = model.get_output_embeddings()
     try:
         for row in rows:
-            if head is None:  # a classifier, whose head is one of the linear layers
+            if head is None:  # a classifier: its head is among the linear layers
                 model(torch.tensor([list(row)]))
                 continue
             states_1SD = model.get_decoder()(torch.tensor([list(row)]), use_cache=False).last_hidden_state

@@ -41,8 +41,8 @@ def export(
     """Write a student in the format `to` into the folder `out`, by default the folder `to` inside the student's folder.
 
     `student` is the student's folder or its run. Each file of weights is compared with the student on the test split of
-    `held_out`, which is a run or a corpus. By default it is the run that contains the student. The result contains the
-    comparison, and its `passed` says whether every file passes the gate.
+    `held_out`, which is a run or a corpus. By default, `held_out` is the run that contains the student. The result
+    contains the comparison. `Export.passed` says whether every file passes the gate.
 
     Raises CorpusError when there is no finished student or no corpus. Raises RunChanged when `out` holds files that are
     not an export, or holds another export while `fresh` is false. Raises UserError when there are no held-out rows, a

@@ -93,9 +93,9 @@ def _logprobs(z_TV: Array) -> Array:
 
 
 def same_labels(expected: Array, found: Array) -> Row:
-    """Compare the label probabilities (texts, labels) of the student and its export, with the measures of `agreement`.
+    """Compare the label probabilities (texts, labels) of the student and its export.
 
-    The result has no `kl`.
+    The result has the measures that the function `agreement` returns, except `tokens` and `kl`.
     """
     return {
         "agreement": float((expected.argmax(-1) == found.argmax(-1)).mean()),
@@ -121,7 +121,7 @@ def weigh(
     for name, file in files.items():
         home = job.student.resolve() if name == "student" else job.out
         row = table[name]
-        row["bytes"] = sum(p.stat().st_size for p in home.glob(f"{file.file}*"))  # counts PATH.data, if any
+        row["bytes"] = sum(p.stat().st_size for p in home.glob(f"{file.file}*"))  # with PATH.data, if it exists
         if timed:
             place = home if name == "student" else home / file.file
             row |= row_of(measure(timed, {"runtime": file.runtime, "path": str(place), **inputs}))

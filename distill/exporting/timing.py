@@ -23,7 +23,9 @@ _STEPS = 24  # number of tokens generated after each prompt
 
 
 def time_model(arguments: dict[str, Any]) -> Measured:
-    """Measure the milliseconds of a prompt and of each token after it. The prompts are lists of token ids."""
+    """Measure how long a model takes to read a prompt, and to generate each token after the prompt, in milliseconds.
+    The prompts are lists of token ids.
+    """
     model = open_model(arguments["runtime"], Path(arguments["path"]))
     prompts, steps = [], []
     for number, prompt in enumerate([arguments["prompts"][0], *arguments["prompts"]]):

@@ -101,7 +101,7 @@ def teaching(folder: Path, shard: str, names: Sequence[str] = ()) -> Teaching:
 def teaching_rows(
     folder: Path, split: str, names: Sequence[str], share: float = 1.0
 ) -> Iterator[tuple[dict[str, object], bool]]:
-    """Yield (columns `names` of a row, whether it counts as kept) for the learnable rows of a split, in training order.
+    """For each learnable row of a split, in training order, yield (its columns `names`, whether it counts as kept).
 
     For the split "train", only the rows of a `share` of the seeds are read; see `in_share`.
     """
@@ -129,7 +129,7 @@ def token_counts(folder: Path, split: str, size: int) -> npt.NDArray[np.int64]:
 
 
 def in_share(places: npt.NDArray[np.uint64], share: float) -> npt.NDArray[np.bool_]:
-    """Return a mask of the rows whose seed has a hash in the first `share` of the range of hashes. The seeds of a
+    """Return a mask that is True for each row whose seed has a hash below `share` · 2⁶⁴. The seeds of a
     smaller share are a subset of those of a larger share.
     """
     return np.asarray(places.astype(np.float64) / 2.0**64 < share)

@@ -34,7 +34,7 @@ _BESIDE = (ID, _ALIGN, "tokens")  # columns of a logits file that do not belong 
 
 
 def folders(folder: Path, teachers: Sequence[str]) -> list[Path]:
-    """The folder with the logits of each teacher.
+    """For each teacher, the folder with this teacher's logits.
 
     Without `teachers`, there must be logits of exactly one teacher. Raises CorpusError when logits are missing.
     """
@@ -76,7 +76,9 @@ class Shelf:
 
     @cached_property
     def _index(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
-        """The hashes of all ids in ascending order, with the file and row of each. The index takes 16 bytes a row."""
+        """The hashes of all ids in ascending order, with the file and the row of each id. The index takes 16 bytes a
+        row.
+        """
         hashes = [np.array([_hash(i) for i in _ids(path)], np.uint64) for path in self.paths]
         if not hashes:
             return np.zeros(0, np.uint64), np.zeros(0, np.uint32), np.zeros(0, np.uint32)
@@ -107,7 +109,7 @@ def _meta_of(path: Path) -> LogitsMeta:
 
 
 def key_of(hashes: Sequence[str], logits_hashes: Sequence[str]) -> str:
-    """The key of a segment: a hash of the format, of `hashes` (those of the shard's files), and of `logits_hashes`."""
+    """The key of a segment: one hash over the format, the hashes of the shard's files, and `logits_hashes`."""
     return durable.digest([FORMAT, list(hashes), list(logits_hashes)])
 
 
@@ -157,7 +159,7 @@ def _from_file(
     for batch in corpus.scan(path, [ID, _ALIGN]):
         about.ids.extend(batch[ID].to_pylist())
         about.aligns.extend(batch[_ALIGN].to_pylist())
-    place = {record_id: row for row, record_id in enumerate(about.ids)}  # of equal ids, the last one counts
+    place = {record_id: row for row, record_id in enumerate(about.ids)}  # if an id occurs twice, its last row is used
     chosen = {place[record_id]: record_id for record_id in wanted if record_id in place}
     if not chosen:
         return

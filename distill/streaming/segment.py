@@ -47,7 +47,7 @@ _NAMES = [name for name, _ in _PLACE]
 def entry_type(*fields: tuple[str, str]) -> np.dtype[np.void]:
     """The numpy type of an entry: the position of its blob, and the caller's own `fields` as (name, numpy type).
 
-    Size 0 means that a number has no blob.
+    An entry with size 0 has no blob.
     """
     return np.dtype([*_PLACE, *fields])
 
@@ -55,8 +55,8 @@ def entry_type(*fields: tuple[str, str]) -> np.dtype[np.void]:
 def write(path: Path, header: dict[str, Any], entries: Entries, blobs: Iterable[tuple[Sequence[int], bytes]]) -> None:
     """Write a segment to `path`, completely or not at all.
 
-    `blobs` yields each blob with the numbers of the entries that it belongs to. The caller must fill its own fields of
-    `entries` before `blobs` ends. This function fills in positions and checksums.
+    `blobs` yields each blob with the numbers of the entries that it belongs to. The caller must fill in its own fields
+    of `entries` before the iterator `blobs` is exhausted. This function fills in positions and checksums.
     """
     durable.make_folder(path.parent)
     temporary = path.with_name(f"{durable.TEMPORARY}{path.name}")
@@ -89,7 +89,7 @@ def write(path: Path, header: dict[str, Any], entries: Entries, blobs: Iterable[
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
-        temporary.unlink(missing_ok=True)  # a failed write leaves the file, which may fill the disk
+        temporary.unlink(missing_ok=True)  # a failed write would leave the temporary file, which may fill the disk
     durable.fsync_folder(path.parent)
 
 

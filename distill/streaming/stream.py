@@ -52,7 +52,8 @@ class Stream(Sequence[Example]):
 
     `meta` is the metadata of the stored distributions, or None when there are none. `left_out` counts the rows that
     were left out, by reason. `kept_count` is the number of rows that count as kept. `tokens` is the number of
-    completion tokens in one epoch. `longest` is the number of tokens of the longest prompt or completion.
+    completion tokens in one epoch. `longest` is the length, in tokens, of the longest prompt or completion among these
+    rows.
     """
 
     def __init__(self, folder: Path, choice: Choice, found: Sequence[Shard]) -> None:
@@ -95,18 +96,20 @@ class Stream(Sequence[Example]):
         return [self._row(number, targets) for number in numbers]
 
     def stored(self, numbers: Sequence[int]) -> list[Stored]:
-        """The rows with these numbers as the reader stored them, with their values: probabilities or vectors."""
+        """The rows with these numbers in stored form, each with the values (probabilities or vectors) that the reader
+        stored.
+        """
         return [tokencache.unpack(self._blob(*self._locate(number))) for number in numbers]
 
     def unmerged(self, number: int) -> tuple[list[logits.Target], list[LogitsMeta]]:
-        """The distributions of one row from each teacher, and their metadata, in the order of `Choice.teachers`."""
+        """For one row: the distributions of each teacher and their metadata, in the order of `Choice.teachers`."""
         return self._unmerged(*self._locate(number))
 
     def batch(self, numbers: Sequence[int], rank: int = 0, processes: int = 1) -> list[Example]:
         """The rows of one optimizer step for process `rank` of `processes`.
 
         Distributions are read only for the rows that this process computes. These are the rows
-        `numbers[rank::processes]`, and the first row, which a process without rows of its own computes.
+        `numbers[rank::processes]`. The first row is added, because a process without rows of its own computes that row.
         """
         mine = {0, *range(rank, len(numbers), processes)}
         return [self._row(number, place in mine) for place, number in enumerate(numbers)]
@@ -148,7 +151,9 @@ class Stream(Sequence[Example]):
         return tokencache.unpack(self._blob(shard, local), target).example
 
     def _target(self, shard: Shard, local: int) -> tuple[logits.Target, LogitsMeta]:
-        """The target of row `local` of a shard, merged if there are several teachers, and its metadata."""
+        """The target of row `local` of a shard, and the metadata of this target. Targets of several teachers are
+        merged.
+        """
         targets, metas = self._unmerged(shard, local)
         return self.choice.merge(targets, metas) if self.choice.merge else (targets[0], metas[0])
 

@@ -39,11 +39,11 @@ from synthgen.records import Message
 FORMAT = "rows-v1"
 _FIELDS_OF_ENTRY = (
     ("place", "<u8"),  # hash of the seed, for `share`
-    ("prompt", "<u4"),  # number of prompt tokens before `shape`, for `max_length`
-    ("completion", "<u4"),  # number of completion tokens before `shape`
+    ("prompt", "<u4"),  # number of prompt tokens before `shape` is applied, for `max_length`
+    ("completion", "<u4"),  # number of completion tokens before `shape` is applied
     ("asked", "<u4"),  # number of tokens of the teacher's prompt
-    ("learned", "<u4"),  # number of completion tokens after `shape`
-    ("longest", "<u4"),  # largest number of tokens in a prompt or completion that `shape` makes of the row
+    ("learned", "<u4"),  # number of completion tokens after `shape` is applied, summed over the row and its `also`
+    ("longest", "<u4"),  # after `shape`: length of the longest prompt or completion of the row and its `also`
     ("kept", "u1"),
     ("state", "u1"),
 )
@@ -78,8 +78,8 @@ class Reader:
     returns the ids of the prompts that the teacher read, by default `prompt_token_ids`. `values` returns further
     numbers for each row.
 
-    `shape` changes a row, or returns None to leave it out. It may keep the row's distribution, cut it to its first
-    positions, or drop it. It must not read the numbers of the distribution, because they are not loaded yet.
+    `shape` changes a row, or returns None to leave it out. The function may keep the distribution, keep only the first
+    positions, or drop the distribution. It must not read the distribution's numbers, because they are not loaded yet.
     """
 
     identity: str

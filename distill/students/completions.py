@@ -33,8 +33,9 @@ from synthgen.tables.divergences import refusal
 from synthgen.ui import UI
 
 Make = Callable[[int], StudentModel]
-"""Makes the untrained student, with the same weights at every call. The argument is the number of tokens of the longest
-prompt or completion."""
+"""Makes the untrained student, with the same weights at every call. The argument is the length, in tokens, of the
+longest prompt or completion in the training rows.
+"""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Lesson:
 
     @property
     def longest(self) -> int:
-        """The number of tokens of the longest prompt or completion."""
+        """The length, in tokens, of the longest prompt or completion in the training rows."""
         if isinstance(self.data, Stream):
             return self.data.longest
         return max(max(len(e.prompt), len(e.completion)) for e in self.data.examples)
@@ -181,15 +182,15 @@ def _learns_alone(section: TrainSection) -> bool:
 
 
 def _own_weights(job: Job, names: Sequence[str]) -> Weights | None:
-    """The weights of the recipe's first teacher, if the student learns from this teacher's distributions. None
-    otherwise.
+    """The weights of the recipe's first teacher; None when the student does not learn from this teacher's
+    distributions.
     """
     itself = not job.section.across and (not names or next(iter(job.recipe.teachers)) in names)
     return job.teacher.weights if itself else None
 
 
 def check_teacher(source: Path, meta: LogitsMeta, tokens: Tokens, weights: Weights | None, ui: UI) -> None:
-    """Raise CorpusError when the logits were made with another tokenizer or another revision than the teacher's.
+    """Raise CorpusError when the logits were made with another tokenizer than the teacher's, or by another revision.
 
     Without `weights`, the revision is not checked. When the files of the weights are not on this machine, the revision
     cannot be checked, and a note says so.

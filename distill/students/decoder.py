@@ -40,8 +40,8 @@ def _make(job: Job) -> StudentModel:
 def decoder(student: DecoderStudent, tokens: Tokens, weights: Weights, seed: int) -> StudentModel:
     """Build the untrained student of a recipe, with the same weights at every call.
 
-    `tokens` and `weights` are the teacher's. The weights are loaded only if the student copies some of their layers.
-    Raises RecipeError when the student cannot be built, or has another vocabulary than the teacher.
+    `tokens` and `weights` are the teacher's. The teacher's weights are loaded only if the student copies layers of the
+    teacher. Raises RecipeError when the student cannot be built, or has another vocabulary than the teacher.
     """
     if student.model is not None:
         files = ModelFiles.find(student.model)
@@ -56,7 +56,9 @@ def decoder(student: DecoderStudent, tokens: Tokens, weights: Weights, seed: int
 
 
 def layers_of(student: DecoderStudent, depth: int) -> list[int]:
-    """The layers of a teacher with `depth` layers that the student keeps. Raises RecipeError for an unknown layer."""
+    """The teacher's layers that the student keeps; the teacher has `depth` layers. Raises RecipeError for an unknown
+    layer.
+    """
     return layer_map(DEFAULT_LAYERS if student.layers is None else student.layers, depth)
 
 

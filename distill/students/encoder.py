@@ -173,7 +173,7 @@ def encoder(
     Raises RecipeError when the student cannot be built, and TeacherError when a checkpoint cannot be loaded.
     """
     classes = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
-    torch.manual_seed(seed)  # also for a checkpoint, whose new classification head has random weights
+    torch.manual_seed(seed)  # a checkpoint needs the seed too, because its new classification head is random
     if student.model is not None:
         section = TeacherSection(model=student.model)
         model = load_weights(section, AutoModelForSequenceClassification, **classes, ignore_mismatched_sizes=True)[

@@ -57,7 +57,7 @@ def label_probs(rows: Sequence[Row]) -> list[Floats]:
 
 
 def labels_reader(tokenize: Callable[[Sequence[str]], Sequence[Sequence[int]]], identity: object) -> Reader:
-    """Return a reader of each row's token ids and label probabilities.
+    """Return a reader that gets the token ids of the text and the label probabilities from each row.
 
     `tokenize` converts texts to ids. `identity` is a JSON value that changes whenever `tokenize` would return other
     ids.

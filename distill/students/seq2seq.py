@@ -54,7 +54,7 @@ def seq2seq(student: Seq2SeqStudent, tokens: Tokens, vocab_size: int, seed: int,
 
     `tokens` are the teacher's, and `vocab_size` is the width of the teacher's logits. A student with random weights
     uses the tokenizer's padding token as start and padding token. If the tokenizer has no padding token, the student
-    uses the end token. `longest` is the number of tokens of the longest prompt or completion.
+    uses the end token. `longest` is the length, in tokens, of the longest prompt or completion in the training rows.
 
     Raises RecipeError when the student cannot be built, has another vocabulary than the teacher, or has fewer positions
     than `longest`.

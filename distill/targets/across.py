@@ -169,8 +169,8 @@ class Translation:
         return logits.TopK(out_ids, out_logp, tail, np.zeros(count, np.float32)), differently
 
     def _logprob(self, target: logits.TopK, real_Tk: Ints, place: int, token: int) -> float:
-        """The teacher's log-probability of `token`, which its text has at position `place`. If the top-k does not have
-        the token, the token gets an even share of the residual mass.
+        """The teacher's log-probability of `token`, the token at position `place` of the teacher's tokens. If the top-k
+        does not have the token, the token gets an even share of the residual mass.
         """
         hit = np.flatnonzero((target.ids[place] == token) & real_Tk[place])
         if len(hit):
@@ -200,8 +200,7 @@ def uld(states_ND: Tensor, head: Head | None, batch: Sequence[Example], vocabula
 
 
 Located = tuple[int, Part, list[int]]
-"""A part and its place: (index of the first state of the part's row in the batch, the part, the student's tokens of the
-part).
+"""(index of a row's first state in the batch, a part of this row, the student's tokens in the part).
 """
 
 
@@ -241,8 +240,8 @@ def _padded(part: Part, q: Tensor) -> Tensor:
 class Scored:
     """The run in which a teacher with another tokenizer scored a corpus's texts.
 
-    `records` has the run's rows by the id of the corpus's row. `index` has the place of the logits by the id of the
-    run's row. `meta` is the metadata of the logits.
+    `records` maps the id of a row of the corpus to the row of the run with the same text. `index` maps the id of a row
+    of the run to the place of its logits. `meta` is the metadata of the logits.
     """
 
     folder: Path
@@ -280,7 +279,7 @@ class Scored:
         return found
 
     def target(self, record: Record) -> logits.TopK:
-        """The distributions of one of the run's rows."""
+        """The distributions of `record`, which is a row of the run."""
         path, shard, row = self.index[record.id]
         logits.check_aligned(shard, row, record.id, record.token_ids or (), path)
         target = shard.target(row)

@@ -54,8 +54,8 @@ _FORMULAS = {"mean": "mean", "pool": "log-opinion pool"}  # in words
 class Merge:
     """Merges the targets of one row. The targets are in the order of `names`.
 
-    `weights` sum to 1. When they are None, each row has its own weights, from the teachers' agreement. `by` is the text
-    for model cards that says where the weights come from.
+    `weights` sum to 1. When `weights` is None, the weights of each row are computed from the teachers' agreement on the
+    row. `by` says in words where the weights come from, for model cards.
     """
 
     names: tuple[str, ...]
@@ -178,8 +178,8 @@ def merged(targets: Sequence[logits.TopK], metas: Metas, weights: Sequence[float
     """Merge top-k targets by mean or pool, at the temperature of the loss, over the union of their ids.
 
     Ids are in descending order of probability. The number of slots of a position is the sum of the teachers' k. Slots
-    that the union does not fill hold the vocabulary size as id, and no mass. Log-probabilities are stored times T, and
-    log_z is 0, so the loss's log p / T − log_z is exact.
+    that the union does not fill have no mass, and the vocabulary size as their id. Log-probabilities are stored times
+    T, and log_z is 0, so the loss's log p / T − log_z is exact.
     """
     ids_TU, logp_KTU = aligned(targets, metas)
     merged_TU = _combine(logp_KTU, weights, how)
@@ -251,7 +251,7 @@ def aligned(targets: Sequence[logits.TopK], metas: Metas, *, at_one: bool = Fals
 
 
 def _kept(target: logits.TopK, size: int) -> Ints:
-    """The ids that the target keeps. Ids of at least `size` become `size`, and so do empty slots.
+    """The ids that the target keeps. Empty slots and ids above `size` get the value `size`.
 
     An empty slot repeats the first id; see `synthgen.teachers.server_tokens`.
     """

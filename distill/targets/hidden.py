@@ -123,8 +123,8 @@ class LayerTerms(nn.Module):
         """Return (states, loss, parts) for the student `model`.
 
         The states are the result of `completion_states`. The loss is the weighted sum of the terms, and `parts` has the
-        unweighted terms by name. `rows` are some rows of the optimizer step `step`. The terms are divided by the number
-        of completion tokens of the whole step.
+        unweighted terms by name. `rows` are some rows of the optimizer step `step`. Each term is divided by the number
+        of completion tokens in the whole step.
         """
         prompts, completions = [e.prompt for e in rows], [e.completion for e in rows]
         last = -1 if self.relations else None

@@ -43,7 +43,7 @@ from synthgen.ui import UI
 
 FORMAT = b"hidden-v1"
 _PART = 256  # maximum number of texts in a file
-_PART_NUMBERS = 1 << 27  # maximum number of values in memory before a file is written, over all layers: 256 MiB
+_PART_NUMBERS = 1 << 27  # a file is written when this many values, over all layers, are in memory (256 MiB)
 _GROUP_BYTES = 1 << 16  # size in bytes of a row group; a whole row group is read and decompressed to read one text
 _OPEN = 64  # maximum number of open files
 
@@ -287,7 +287,7 @@ def _states_of(
 
 
 def _encode(h_TD: Floats) -> dict[str, bytes]:
-    """Encode the states (T, D) of one text as the bytes of its columns."""
+    """Encode the states (T, D) of one text as bytes, one value for each column of the file."""
     scale_T = np.sqrt(np.square(h_TD, dtype=np.float64).mean(-1)).astype(np.float32)
     scale_T[scale_T == 0] = 1
     planes = (h_TD / scale_T[:, None]).astype("<f2").view(np.uint8).reshape(-1, 2)

@@ -88,7 +88,7 @@ class _Watched:
 
 @contextmanager
 def watching(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """Yield a list. After a forward pass of the model, it holds the output of each module."""
+    """Yield a list that holds the output of each module after a forward pass of the model."""
     seen = [torch.zeros(0)] * len(modules)
 
     def watch(place: int, module: nn.Module) -> RemovableHandle:

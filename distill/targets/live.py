@@ -51,7 +51,7 @@ class Text(Example):
 
 
 class LiveTeacher(FromCompletions[Text]):
-    """The loss of a causal language model on the live distributions of a frozen teacher over the rows' completions."""
+    """The loss of a causal language model against a frozen teacher, which computes its distributions in each step."""
 
     def __init__(self, model: PreTrainedModel, teacher: LanguageModel, section: TrainSection) -> None:
         super().__init__()
@@ -91,9 +91,10 @@ class OnPolicy(LiveTeacher):
         self.buffer: list[Text] = []
 
     def begin(self, step: int, rows: list[Text]) -> list[Text]:
-        """Return the step's rows, or rows with completions that the student wrote for their prompts.
+        """Return the step's rows, or rows whose completions the student wrote.
 
-        Rows that the student wrote are used for `online.reuse` steps.
+        The student writes completions for the rows of one step. They are used in this step and the next `online.reuse`
+        − 1 steps.
         """
         if step % self.online.reuse == 0:
             coin = np.random.Generator(np.random.Philox(key=int(key(self.section.seed, step), 16))).random()

@@ -110,9 +110,9 @@ def batch_loss(
     """Return kd_weight · divergence + (1 − kd_weight) · cross-entropy, and the parts of this loss.
 
     The divergence is a mean over the tokens of all rows. Cross-entropy is a mean over the tokens of kept rows. Both
-    means are over the whole step, so losses and gradients of portions of a step add up to those of the step. Without
-    `meta` (the baseline), or with kd_weight 0, the loss is cross-entropy over all rows. `live` replaces the stored
-    targets. It returns the target of the tokens [begin, end).
+    means are over the whole step. If a step is computed in portions, the losses and gradients of the portions therefore
+    add up to those of the step. Without `meta` (the baseline), or with kd_weight 0, the loss is cross-entropy over all
+    rows. `live` replaces the stored targets. It returns the target of the tokens [begin, end).
     """
     rows, step, device = batch.rows, batch.step, states_ND.device
     # Prepare all arrays on the host before copying them, because a copy waits until the device has finished its work.

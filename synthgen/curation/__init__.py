@@ -124,7 +124,7 @@ def _run(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> Tally:
 
 
 def _judged(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> list[Late]:
-    """Run edits and checks, then sweeps and groups. Returns the steps after the checks, which reject further rows."""
+    """Run edits and checks, then sweeps and groups. Returns the sweep and group steps that rejected rows."""
     missing = [task for task in cut if not job.step(JUDGED, task.number).exists()]
     with ui.progress("check", sizes(cut), "rows") as bar:
         bar.advance(sizes(cut) - sizes(missing), resumed=True)

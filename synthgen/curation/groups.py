@@ -61,13 +61,13 @@ def drop_broken(job: Job, tasks: Sequence[Task], order: Order, late: Sequence[La
 
 
 def _of_groups(grouped: Rows, task: Task, kept: np.ndarray) -> np.ndarray:
-    """From the mask `kept` of all rows of a task, take the entries of the rows that have a group."""
+    """Return the entries of the mask `kept` for the rows that have a group. `kept` is a mask of all rows of a task."""
     start, stop = np.searchsorted(grouped, [task.start, task.stop])
     return kept[grouped[start:stop] - task.start]
 
 
 def _dropped(job: Job, tasks: Sequence[Task], rows: Rows, causes: Rows, late: Sequence[Late]) -> pa.Table:
-    """The table of the step. `causes` holds the first rejected row of the group of each of `rows`."""
+    """The table of the step. For each of `rows`, `causes` holds the first rejected row of the same group."""
     different = np.unique(causes)
     ids = dict(zip(different.tolist(), ids_of(job, tasks, different).to_pylist(), strict=True))
     why = _reasons(job, tasks, different, late)

@@ -58,11 +58,11 @@ class Job:
         return self.steps / (f"{name}.arrow" if number is None else f"{name}-{number:05d}.arrow")
 
     def signatures(self, sweep: str, task: Task) -> Path:
-        """The file with the signatures of a task's rows for one sweep."""
+        """The file with the signatures that one sweep computes for the rows of a task."""
         return self.step(f"{sweep}-signatures", task.number)
 
     def edited(self, shard: str) -> Path:
-        """The file with the columns of a shard that edits changed. It exists only if edits changed a row."""
+        """The file with those columns of a shard that edits changed. It exists only if a row was changed."""
         return self.steps / f"edited-{shard}.arrow"
 
 

@@ -55,7 +55,9 @@ def judge_rows(work: tuple[Job, Task], services: Services) -> None:
 
 
 def _signed(rule: Chosen[Sweep], columns: Columns, kept: Rows, start: int, services: Services) -> pa.Table:
-    """Compute the signatures of the rows `kept` of a batch. `start` is the number of the batch's first row."""
+    """Compute the signatures of those rows of a batch whose indexes are in `kept`. `start` is the number of the batch's
+    first row.
+    """
     batch = columns.select(rule.entry.columns)
     batch = batch if len(kept) == columns.rows else batch.take(pa.array(kept))
     batch = batch.append_column("row", pa.array(kept + start, pa.int64()))
@@ -66,7 +68,7 @@ def _signed(rule: Chosen[Sweep], columns: Columns, kept: Rows, start: int, servi
 
 
 def read(job: Job, shard: str, names: list[str]) -> Iterator[Columns]:
-    """Yield the rows of a shard in batches, as edits left them, with all that is needed for the columns `names`."""
+    """Yield the rows of a shard in batches, after all edits, with the stored columns that the columns `names` need."""
     wanted = stored(names)
     edited = read_table(job.edited(shard)) if job.edited(shard).exists() else None
     start = 0

@@ -34,7 +34,9 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Late:
-    """A step that rejected rows: its name in `verdicts`, the value of `teaches` for its rows, and its file."""
+    """A step that rejected rows: its name in `verdicts`, the value of `teaches` for the rejected rows, and the step's
+    file.
+    """
 
     check: str
     teaches: Teaches
@@ -45,12 +47,12 @@ class Late:
         return numbers(read_table(self.path)["row"].combine_chunks()).astype(np.int64)
 
     def of(self, task: Task) -> pa.Table:
-        """The entries of the step's file for the rows of one task."""
+        """The entries in the step's file that are about rows of one task."""
         start, stop = np.searchsorted(self.rows(), [task.start, task.stop])
         return read_table(self.path).slice(start, stop - start)
 
     def entries(self, task: Task) -> list[tuple[int, Reason]]:
-        """Pairs (index in the task, entry for `verdicts`) for the rows of one task that this step rejected."""
+        """For each row of a task that this step rejected: (the row's index in the task, its entry for `verdicts`)."""
         return [
             (
                 row["row"] - task.start,

@@ -35,15 +35,16 @@ class Order:
 def keep_first(pairs: pa.Table, order: Order) -> pa.Table:
     """Keep the first of several equal rows. In `pairs`, `twin` is the first row that equals `row`.
 
-    Units are decided one after the other, in their order. A unit is kept if none of its rows equals a row of a unit
-    that is kept. So no row is rejected because of a row that is itself rejected. Two equal rows of the same unit do not
-    reject each other. Returns a table with the columns `row` (a rejected row) and `twin` (an equal row that is kept).
+    Units are decided one after the other, in their order. A unit is kept unless one of its rows equals a row of an
+    earlier unit that was kept. Therefore no row is rejected because of a row that is itself rejected. Two equal rows of
+    the same unit do not reject each other. Returns a table with the columns `row` (a rejected row) and `twin` (an equal
+    row that is kept).
     """
     if not len(order.rows):
         return pairs.select(["row", "twin"])
     later, first = (numbers(pairs[name].combine_chunks()).astype(np.int64) for name in ("row", "twin"))
     rows, place = np.unique(np.concatenate([later, first]), return_index=True)
-    kinds = np.concatenate([first, first])[place]  # for each of `rows`: the first row that equals it
+    kinds = np.concatenate([first, first])[place]  # for each of `rows`: the first row equal to this row
     units = order.units_of(rows)
     members: dict[int, list[tuple[int, int]]] = {}
     for unit, row, kind in sorted(zip(units.tolist(), rows.tolist(), kinds.tolist(), strict=True)):

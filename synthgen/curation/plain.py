@@ -46,7 +46,7 @@ def plain(texts: pa.Array) -> pa.Array:
         return _plain(texts)
     fast = _plain(pc.filter(texts, pa.array(~slow)))
     others = [" ".join(text.lower().split()) for text in pc.filter(texts, pa.array(slow)).to_pylist()]
-    order = np.argsort(slow, kind="stable")  # entry i is the row of text i of the array that joins `fast` and `others`
+    order = np.argsort(slow, kind="stable")  # for each text of `fast` and then of `others`: its row
     return pa.concat_arrays([fast, pa.array(others, texts.type)]).take(pa.array(np.argsort(order)))
 
 

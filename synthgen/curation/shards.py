@@ -88,7 +88,7 @@ def _added(lists: pa.Array, additions: pa.Array) -> pa.Array:
 
 
 def _with(table: pa.Table, edited: Path) -> pa.Table:
-    """Replace the columns of `table` that edits changed by those in the file `edited`, if it exists."""
+    """Return `table` with the columns that edits changed. These columns are in the file `edited`, if it exists."""
     if edited.exists():
         for name, column in zip((changed := read_table(edited)).column_names, changed.columns, strict=True):
             table = _set(table, name, column)
@@ -101,7 +101,7 @@ def _set(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
 
 
 def _counted(part: str, table: pa.Table) -> Tally:
-    """Count the rows, tokens, answers and reasons of one shard of a part."""
+    """Count the rows, tokens, answers and reasons in one shard; `part` is "data" or "rejected"."""
     kind = "kept" if part == "data" else "rejected"
     counts = Counter({kind: table.num_rows})
     counts[f"tokens_{kind}"] = pc.sum(pc.list_value_length(table["token_ids"])).as_py() or 0
@@ -115,8 +115,8 @@ def _counted(part: str, table: pa.Table) -> Tally:
 
 
 def facts_of(total: Tally) -> tuple[dict[str, int], dict[str, int]]:
-    """Return (`counts`, `rejected_by`) for the manifest. The counts of edited rows and of answers are left out when no
-    row was edited or no answer was checked.
+    """Return (`counts`, `rejected_by`) for the manifest. The count of edited rows is left out when no row was edited,
+    and the counts of answers when no answer was checked.
     """
     names = ["kept", "rejected", "tokens_kept", "tokens_rejected"]
     names += ["answers_checked", "answers_correct"] if total.counts["answers_checked"] else []

@@ -42,7 +42,9 @@ _PART_ROWS = 1 << 19  # approximate number of rows in each partition of the keys
 
 @dataclass(frozen=True)
 class _Pairing:
-    """The input of `_pair`, which finds and verifies the pairs of one partition, without rows that `late` rejected."""
+    """The input of `_pair`, which finds and verifies the pairs of one partition. Rows that `late` rejected are left
+    out.
+    """
 
     job: Job
     rule: Chosen[Sweep]

@@ -75,9 +75,9 @@ def repeated_shares(plain: pa.Array) -> Scores:
 def _distinct(words: pa.DictionaryArray, row_of: Rows, rows: int) -> Rows | None:
     """The number of distinct 4-word sequences in each row.
 
-    `words` holds the words of all rows, and `row_of` the row of each word. Each row number and sequence are packed into
-    one 64-bit number; returns None if they do not fit. A sequence is the numbers of its four words if these fit, and
-    otherwise the numbers of its two word pairs. The numbers are sorted to count the distinct ones.
+    `words` holds the words of all rows, and `row_of` the row of each word. A row number and a sequence are packed into
+    one 64-bit number. The sequence is given by the numbers of its four words or, if they do not fit, by the numbers of
+    its two word pairs. Returns None if these do not fit either. The numbers are sorted to count the distinct ones.
     """
     if len(words) < _NGRAM:
         return np.zeros(rows, np.int64)

@@ -78,7 +78,9 @@ def verdict_column(count: int, rejections: Iterable[tuple[int, Reason]]) -> pa.A
 
 
 def score_column(count: int, scores: Sequence[tuple[str, Scores]]) -> pa.Array:
-    """Build the column `scores` of `count` rows. A row has an entry for each score that is not NaN, in their order."""
+    """Build the column `scores` of `count` rows. A row has an entry for each of `scores` whose value is not NaN, in the
+    order of `scores`.
+    """
     return appended(empty_lists(count, SCORES), [_measured(name, values) for name, values in scores])
 
 

@@ -28,7 +28,8 @@ class Dataset:
 
     `format` is the format's name in DATASET_FORMATS. `taken` holds the names of the columns that fill record columns of
     the same names, without the columns that the format reads. `own` holds the types of the user's own columns, under
-    their names in the data set. `rows` is the number of rows, not of records: one row may become several records.
+    their names in the data set. `rows` is the number of rows. It can differ from the number of records, because one row
+    may become several records.
     """
 
     source: SeedSource
@@ -39,8 +40,8 @@ class Dataset:
 
 
 def is_dataset(path: Path) -> bool:
-    """Whether the path is a file of rows or a folder of such files. False for the folder of a run or of a corpus. A
-    folder with recipe.yaml counts as a run.
+    """Whether the path is a file of rows or a folder of such files. False for the folder of a run (any folder with
+    recipe.yaml) and for the folder of a corpus.
     """
     if (path / "recipe.yaml").exists() or not (path.is_file() or any(p.suffix in SUFFIXES for p in path.rglob("*"))):
         return False

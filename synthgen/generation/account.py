@@ -58,7 +58,7 @@ class Account:
 
     def look_up(self, item: Item, again: bool) -> Entry | None:
         """The cached entry of an item, or None. Always None for an item that has already been sent. With `again`, the
-        cache itself is read, because the item has waited since `read_ahead`.
+        cache is read again, because the item has waited since `read_ahead`.
         """
         if self.cache is None or not self.teacher.paid or item.tries:
             return None
@@ -85,8 +85,8 @@ class Account:
     async def settle(
         self, most: Spent, spent: Spent, ticket: int | None, entry: tuple[bytes, Entry] | None = None
     ) -> None:
-        """Replace the reservation by the actual cost, and store `entry` if it is given. Both are durable after one
-        commit.
+        """Replace the reservation by the actual cost, and store `entry` if it is given. One commit makes the cost and
+        the entry durable.
         """
         self.budget.settle(most, spent)
         if self.cache is None:

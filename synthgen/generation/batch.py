@@ -123,8 +123,8 @@ def _translated(batches: Batches, error: Exception) -> Exception:
 
 
 def _missing(batches: Batches) -> Iterator[Call]:
-    """Yield each distinct call that the cache cannot answer. The calls of a job's later round are known only when the
-    cache has the replies of the earlier rounds.
+    """Yield each distinct call that the cache cannot answer. The calls of a round become known only when the cache has
+    the replies of the job's earlier rounds.
     """
     seen: set[bytes] = set()
     for shard in batches.wanted.shards:

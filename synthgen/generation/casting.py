@@ -81,8 +81,8 @@ def seed_source(stated: SeedSource, name: str, role: str) -> Source:
 
 
 def versions(recipe: Recipe, teachers: Teachers | None = None) -> dict[str, str]:
-    """For the name of each teacher: its model and revision, on which row ids depend. Without `teachers`, only its
-    model.
+    """The model and revision of each teacher, by the teacher's name. Row ids depend on them. Without `teachers`, only
+    the models.
     """
     if teachers is None:
         return {name: section.model for name, section in cast(recipe).items()}

@@ -97,8 +97,8 @@ class _Open:
 
 
 class Filling:
-    """The open shards of one run. It hands out requests, takes replies, and commits complete shards. Implements
-    `Work`.
+    """Holds the open shards of one run, hands out their requests, takes replies, and commits complete shards.
+    Implements `Work`.
     """
 
     def __init__(self, jobs: Jobs, shards: Sequence[Shard], callers: Mapping[str, Caller], output: Output) -> None:

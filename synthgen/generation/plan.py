@@ -78,8 +78,8 @@ def shares(counts: dict[str, int]) -> str:
 
 @dataclass
 class _Estimate:
-    """Sums over requests. `usual` is the estimated and `most` the maximum cost in picodollars. They become None when a
-    price is unknown.
+    """Sums over requests. `usual` is the estimated cost and `most` the maximum cost, in picodollars. The two costs
+    become None when a price is unknown.
     """
 
     characters: int = 0
@@ -141,8 +141,8 @@ class _Estimator:
         self.total = _Estimate()
 
     def add(self, request: Request, together: int) -> None:
-        """Count one of the requests of a job's first round. `together` is the number of requests in this round. Each is
-        counted `most / together` times, so that a job counts as its maximum number of requests.
+        """Count one of the requests of a job's first round. `together` is the number of requests in this round. A
+        request is counted `most / together` times, so that each job counts as the maximum number of requests.
         """
         total, times = self.total, self.most / together
         call = self.callers[request.teacher].call(request) if request.teacher in self.callers else None

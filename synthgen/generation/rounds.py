@@ -79,7 +79,7 @@ def lockstep(jobs: Sequence[Rounds], ask: Ask) -> list[list[Outcome]]:
 
 
 def costed(outcomes: list[Outcome], costs: Sequence[float | None]) -> list[Outcome]:
-    """The outcomes of a job, in which the cost of all its requests is divided equally among its rows.
+    """Return the outcomes of a job with new costs: the cost of all requests of the job, divided equally among its rows.
 
     The cost of a row is None when the cost of any request is unknown."""
     rows = [one for one in outcomes if isinstance(one, Row)]

@@ -31,7 +31,7 @@ from synthgen.teachers.base import Refused, Reply
 _PATIENCE = 600.0
 _DOUBT = 3  # when this many requests in a row have used up their tries without any answer, the server is probed
 _DEAD = 20  # after this many such requests, the run stops even if the server responds to the probe
-_HOPELESS = 20  # the run stops when this many requests were refused before any answer
+_HOPELESS = 20  # the run stops when this many requests were refused before any request was answered
 _PAID_TRIES = 3  # maximum number of tries of a request whose replies cannot be used, because each reply is paid
 _LOOK = 0.5  # seconds between checks whether a fully reserved budget has room again
 _AHEAD = 16  # number of requests that are looked up in the cache with one query
@@ -83,7 +83,8 @@ class Scheduler:
         self.live = Live(usd=account.usd)
         self._ahead: deque[Item] = deque()  # items that were taken from `work` but not started
         self._waiting: list[tuple[float, int, Item]] = []  # heap of items that wait for a retry
-        # For the key of each request in flight: the later items with the same key, which wait for its reply.
+        # Maps the key of each request in flight to later items with the same key. They wait for the reply to that
+        # request.
         self._flying: dict[bytes, list[Item]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()

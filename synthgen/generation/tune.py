@@ -26,7 +26,7 @@ _SIZES = (4, 8, 16, 32, 64, 128, 256)
 # A setting is good enough when its rate is at least this share of the best rate. The smallest such setting is chosen,
 # because it needs the least memory.
 _AS_GOOD = 0.97
-_TIMES = 2  # number of measurements of each setting; the faster one counts
+_TIMES = 2  # number of measurements of each setting; the faster measurement is used
 
 
 @dataclass(frozen=True)

@@ -38,11 +38,11 @@ class GivesLogits(Protocol):
     def __call__(self, *args: Any, **inputs: Any) -> ModelOutput: ...
 
 
-# The size S of a bin in tokens. When a row is longer, its length is the size. S is large enough for efficient matrix
+# The size S of a bin in tokens. A longer row gets a bin of its own length. S is large enough for efficient matrix
 # products, and small enough for the S × S attention.
 _BIN = 256
-# The most completion tokens whose logits are in memory together. With a vocabulary of 50,000, this is 100 MB in
-# float32.
+# The maximum number of completion tokens whose logits are in memory together. With a vocabulary of 50,000, these logits
+# take 100 MB in float32.
 _BATCH_TOKENS = 512
 _SCALED_OUTPUT = ("final_logit_softcapping", "logit_scale", "logits_scaling", "logits_scale", "output_multiplier_scale")
 

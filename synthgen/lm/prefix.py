@@ -1,4 +1,5 @@
-"""Attention over a prefix that all rows of a batch share. Its keys and values are stored once, not once for each row.
+"""Attention over a prefix that all rows of a batch share. The prefix's keys and values are stored once, not once for
+each row.
 
 Few-shot prompts begin with the same few hundred tokens. If the keys and values of these tokens were repeated for every
 row, a decoding step would read gigabytes. Here all rows attend to one copy and to their own tokens under one softmax.
@@ -53,7 +54,7 @@ def enabled(model: PreTrainedModel) -> bool:
 
 
 def common(prompts: Sequence[tuple[int, ...]]) -> int:
-    """The length of the longest common prefix of all prompts after which each prompt has at least one more token."""
+    """The length of the longest common prefix that leaves at least one further token in every prompt."""
     low, high = min(prompts), max(prompts)  # a common prefix of the least and the greatest prompt is common to all
     count = next((n for n, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
     return min(count, min(len(p) for p in prompts) - 1)

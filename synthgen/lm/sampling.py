@@ -15,7 +15,7 @@ import torch
 from synthgen import logits
 from synthgen.logits import LogitsSpec
 
-_NUCLEUS_FIRST = 64  # top-p sorts this many ids. If they are too few, it sorts 16 times as many, and then all.
+_NUCLEUS_FIRST = 64  # ids that top-p sorts first; if they are too few, 16 times as many, then all
 
 Kept = tuple[logits.Ints, ...]
 """The stored part of one step's distributions, for all rows: the arrays of `logits.TopK`, or draws (B, N)."""

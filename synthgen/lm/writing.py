@@ -59,8 +59,8 @@ class Written:
 class Batch:
     """The rows of one decoding batch.
 
-    `live` holds the prompt number of each row of the logits. Finished rows stay in the batch until dropping them saves
-    time. The tokens that they get after their end are cut off in the result.
+    `live` holds the number of the prompt for each row of the logits. Finished rows stay in the batch until dropping
+    them saves time. Tokens that a row gets after its end are cut off in the result.
     """
 
     def __init__(

@@ -170,8 +170,8 @@ def _child(values: object, part: int | str) -> object:
 def _in_values(values: Values, details: ErrorDetails) -> Loc | None:
     """The location of an error in the raw values, without the names that Pydantic adds for branches of a union.
 
-    None if validation filled in the value, so that the raw values do not have it. The key from which it was filled in
-    has an error of its own.
+    None if validation filled in the value from another key. The raw values then do not contain the value, and the other
+    key has an error of its own.
     """
     kept: list[int | str] = []
     inside: object = values

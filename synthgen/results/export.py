@@ -13,7 +13,7 @@ from synthgen.results.measures import Measure, Table, middle
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """A file of weights, and the runtime with which it was compared."""
+    """A file of weights, and the runtime that ran the file in the comparison."""
 
     file: str
     runtime: str

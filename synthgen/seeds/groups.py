@@ -33,7 +33,9 @@ def _mask_word(word: str) -> str:
 
 
 def side(group: str, split: Split) -> str:
-    """The split of a group: 'train', 'validation' or 'test'. It depends only on the group and the split settings."""
+    """The split of a group: 'train', 'validation' or 'test'. The result depends only on the group and the split
+    settings.
+    """
     key = hashlib.blake2b(f"{split.seed}\0{group}".encode(), digest_size=8).digest()
     point = int.from_bytes(key, "big") / 2**64
     if point < split.test:

@@ -96,8 +96,8 @@ class Seeds(Sequence[Seed]):
         return np.argsort(np.frombuffer(self._splits, np.uint8), kind="stable")
 
     def nearest(self, split: str, count: int, distance: Callable[[str], float], *, without: str) -> list[Seed]:
-        """The `count` seeds of a split whose ids have the smallest `distance`. The seed with the id `without` is left
-        out.
+        """Of all seeds of a split, the `count` seeds whose ids have the smallest `distance`. The seed with the id
+        `without` is left out.
 
         The ids of the split are read once and stay in memory. Every call computes the distance of each id.
         """

@@ -114,7 +114,7 @@ class SentenceEncoder(nn.Module):
         return out
 
     def activation_checkpointing_enable(self) -> None:
-        """Turn on activation checkpointing, like the method of this name of transformers models."""
+        """Turn on activation checkpointing. Models of transformers have a method with the same name."""
         checkpoint_activations(self.model)
 
     def save_pretrained(self, folder: Path) -> None:

@@ -113,7 +113,7 @@ class ApiModel:
         )
 
     def _shows(self, request: Request) -> int:
-        """The number of candidates for each token that are stored as the row's logits. 0 when none are stored."""
+        """The number of candidates to store for each token of a reply; 0 when no distributions are stored."""
         return self.k if request.kind == "sample" and request.target else 0
 
     def _body(self, request: Request) -> dict[str, Any]:
@@ -193,8 +193,8 @@ class ApiModel:
             return Reply(failure=("schema", self.clean(reason)), usage=usage)
 
     def _with_what_was_sent(self, reply: Reply, request: Request, value: dict[str, Any]) -> Reply:
-        """Add to the reply the name of the model that answered, and the sampling parameters and tools of `extra`, which
-        replaced those of the request.
+        """Add to the reply the name of the model that answered. Also add the sampling parameters and tools in `extra`,
+        because they replaced those of the request.
         """
         extra, served = self.section.extra, value.get("model")
         changed = {name: extra[key] for key, name in _SAMPLING.items() if key in extra}
@@ -303,8 +303,8 @@ class ApiModel:
             return False
 
     def _most_bytes(self, call: Call) -> int:
-        """The maximum size of a valid answer in bytes: 1 MiB, and for each token 64 bytes and 192 bytes for each of its
-        candidates.
+        """The maximum size of a valid answer in bytes: 1 MiB, 64 bytes for each token, and 192 bytes for each candidate
+        of a token.
         """
         return (1 << 20) + call.most_completion * (64 + 192 * (call.alternatives + 1))
 

@@ -28,8 +28,8 @@ class UnknownToken(Exception):
 
 
 class TokenMap:
-    """Maps the texts and the bytes of tokens to ids. `hash` is a hash of the tokenizer, and `size` its largest id plus
-    one.
+    """Maps the texts and the bytes of tokens to ids. `hash` is a hash of the tokenizer. `size` is the tokenizer's
+    largest id plus one.
     """
 
     def __init__(self, tokenizer: Any, digest: str) -> None:

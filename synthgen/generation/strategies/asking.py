@@ -30,8 +30,8 @@ _ITEM = re.compile(r"^\s*(?:[-*•]|\(?\d{1,2}[.):]|Q\d*[.:)])\s*")
 
 
 def self_instruct(job: Job) -> Rounds:
-    """Ask for a new question like those of the job's own seed and of other seeds of its split. A new question that
-    equals one of these is a failure.
+    """Ask for a new question in the style of the questions of this seed and of other seeds of the same split. A new
+    question that equals one of these is a failure.
     """
     others = job.others(job.recipe.steps.shown - 1)
     shown = [job.seed, *others]

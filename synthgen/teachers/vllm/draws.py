@@ -41,7 +41,7 @@ except ImportError:  # this vLLM is older than the second model runner
 # `temperature` and `to`.
 ARGUMENT = "synthgen_draws"
 _RANDOM_STEPS = 32  # same value as in the 'transformers' teacher, so that a request gets the same random numbers
-_SAME = 1e-3  # the largest difference of two log-probabilities that agree, in nats
+_SAME = 1e-3  # two log-probabilities agree when they differ by at most this many nats
 _WAIT = 20.0  # how long to wait for draws after the request's last token, in seconds
 
 

@@ -37,8 +37,8 @@ from synthgen.teachers.vllm.flat import positions
 from synthgen.teachers.vllm.parent import children_follow
 from synthgen.teachers.vllm.probe import known, missing, version
 
-# Requests in flight for each request that the engine can generate at a time. More than 1, so that the engine never
-# waits for the next request.
+# The number of requests in flight, as a multiple of the number that the engine can generate at a time. It is more than
+# 1, so that the engine never waits for the next request.
 _FILL = 1.1
 _GIVE_UP = 3  # when this many requests in a row have killed the engine, the requests cannot be the cause
 

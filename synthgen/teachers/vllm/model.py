@@ -3,8 +3,8 @@ faster.
 
 vLLM returns only token ids, and this module decodes them. If vLLM decoded the text of every candidate, this would take
 more time than the rest of a reply. Log-probabilities are those of the raw logits, independent of the sampling
-parameters. A row's random numbers depend only on its id. Its bits may still change with the other rows in the batch,
-because vLLM uses different kernels for different batches.
+parameters. The random numbers of a row depend only on the row's id. The bits of the row may still depend on the other
+rows in the batch, because vLLM uses different kernels for different batches.
 
 When the installed vLLM lacks a feature, an error names vLLM's version and the missing names
 (`synthgen.teachers.vllm.probe`).
@@ -237,8 +237,8 @@ class VllmModel:
         return Reply(request.labels[best], prompt, list(labels[best]), "stop", None, probs.tolist())
 
     async def _next(self, prompt: list[int], before: tuple[int, ...], ids: list[int]) -> dict[tuple[int, ...], float]:
-        """The log-probability of each of `ids` after the prompt and the tokens `before`. Each is stored under the key
-        (*before, id).
+        """The log-probability of each of `ids` after the prompt and the tokens `before`. Each log-probability is stored
+        under the key (*before, id).
         """
         params = SamplingParams(
             temperature=0.0,
