@@ -7,6 +7,7 @@ import re
 import yaml
 from support.commands import warm
 from support.places import REPOSITORY
+from support.serving import KEY
 
 
 def test_the_api_example_ends_well(serve, tmp_path):
@@ -22,7 +23,8 @@ def test_the_api_example_ends_well(serve, tmp_path):
     prices = {"input": 0.25, "output": 2.0}  # a server on this machine has no known price
     values["teacher"] |= {"base_url": server.url, "api_key_env": "LOOPBACK_KEY", "prices": prices}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-    done = warm("synthgen", "run", tmp_path / "recipe.yaml", "-o", tmp_path / "run")
+    env = {"LOOPBACK_KEY": KEY, "SYNTHGEN_CACHE": str(tmp_path / "cache")}
+    done = warm("synthgen", "run", tmp_path / "recipe.yaml", "-o", tmp_path / "run", env=env)
     assert done.code == 0, done
     assert "audit ALLOW" in done.out
     assert server.stats()["paid"] == 2

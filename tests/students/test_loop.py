@@ -313,7 +313,7 @@ def test_a_kind_for_one_process_is_refused_to_several(small_run, tmp_path, monke
     recipe, run = small_run(seeds=8)
     monkeypatch.setitem(KINDS, "decoder", replace(KINDS["decoder"], distributed=False))
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="trained by one process, and 2 were started"):
+    with pytest.raises(UserError, match="trained by only one process, but 2 were started"):
         train(recipe, run, tmp_path / "student")
 
 

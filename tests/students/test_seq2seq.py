@@ -295,7 +295,7 @@ def test_a_checkpoint_that_is_none(small_run, tmp_path):
     [
         ({**T5, "layers": 3}, "t5 configs have no key 'layers'"),
         ({"model_type": "llama"}, "this model cannot be made"),
-        ({**BART, "max_position_embeddings": 4}, "the student has 4 positions, and a row has"),
+        ({**BART, "max_position_embeddings": 4}, "the student has 4 positions, but a row has"),
     ],
 )
 def test_configs_that_cannot_be(small_run, tmp_path, config, says):

@@ -286,7 +286,7 @@ def test_states_that_are_not_numbers_are_refused(folder, tmp_path):
         broken.model.model.layers[1].mlp.down_proj.weight[0, 0] = torch.inf
     there = States(tmp_path, broken)
     there.make(broken, [0], texts(), 4)
-    with pytest.raises(TeacherError, match="not numbers"):
+    with pytest.raises(TeacherError, match="are not finite"):
         there.make(broken, [1], texts(), 4)
     assert not list(there.folder.glob("layer-01/*"))
 
