@@ -1,4 +1,5 @@
-"""No command deletes or overwrites a file that it did not make. --fresh still works on the files that it made."""
+"""No command deletes or overwrites a file that it did not make. --fresh still deletes the files that the command made.
+"""
 
 from __future__ import annotations
 

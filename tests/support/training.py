@@ -1,4 +1,5 @@
-"""Helpers for tests of training: shared small runs, training that is cut short, and the results in a student's folder.
+"""Helpers for tests of training: shared small runs, training that is cut short, and functions that read the results in
+a student's folder.
 
 student = student_of(recipe, run, tmp_path / "student", learning_rate=0.1)    # the folder
 resumes_everywhere(lambda folder, ui: train(recipe, run, folder, ui=ui), tmp_path, cuts=[1, 3])
