@@ -248,8 +248,8 @@ def test_a_loss_that_is_not_a_number_stops_training(small_run, tmp_path):
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_resume_is_exact_wherever_it_was_cut(tmp_path, dropout):
-    """Every second step has a checkpoint. Student and baseline are trained. Training is cut once, after each possible
-    number of steps, or repeatedly.
+    """Every second step has a checkpoint. The training of student and baseline is cut once, at one of several steps, or
+    repeatedly.
     """
     teacher = small_teacher(tmp_path / "teacher", attention_dropout=dropout)
     recipe = synthgen.load_recipe(small_task(tmp_path / "task", teacher))

@@ -29,7 +29,7 @@ SECTIONS = {
 }
 
 
-_MADE = []  # the function `made`, which the tests of all files share
+_MADE = []  # holds the function `made`, which the tests of all files share
 
 
 @pytest.fixture(scope="session")

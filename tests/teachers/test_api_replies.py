@@ -80,7 +80,7 @@ def test_logprobs_become_topk(serve, tmp_path, tokens, tiny, vllm):
         logits={"kind": "topk", "k": 5, "temperature": 1.0},
     )
     assert not failures
-    assert server.stats()["as_ids"] == (6 if vllm else 0)  # each of the six requests, even the first, asks for token ids
+    assert server.stats()["as_ids"] == (6 if vllm else 0)  # all six requests, even the first, ask for token ids
     folder = tmp_path / "run/generated"
     by_text = {text: i for i, text in vocab}
     for path in sorted((folder / "logits/m").glob("*.parquet")):
