@@ -68,7 +68,7 @@ class Shelf:
         self.paths = sorted(p for p in folder.glob("*.parquet") if not p.name.startswith("."))
 
     def places(self, record_id: str) -> list[tuple[int, int]]:
-        """Return (index of the file in `paths`, row in the file) of all rows whose id has the same hash as `record_id`."""
+        """Return (index of the file in `paths`, row in the file) of all rows whose id has the hash of `record_id`."""
         hashes, files, rows = self._index
         value = _hash(record_id)
         begin, end = np.searchsorted(hashes, value, "left"), np.searchsorted(hashes, value, "right")

@@ -1,4 +1,4 @@
-"""Damaged files of a run are named in an error and are never used as if they were undamaged. --repair makes them again."""
+"""Damaged files of a run are named in an error and never used as if they were undamaged. --repair makes them again."""
 
 from __future__ import annotations
 
