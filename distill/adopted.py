@@ -4,7 +4,7 @@
 
 A run or corpus of synthgen does not need this module. The rows of a dataset are written once as a curated corpus in the
 student's folder. They are tokenized with the teacher's tokenizer, and assigned to splits in the same way as seeds.
-Every function that reads a corpus can then read the rows.
+Functions that read a corpus can then read the dataset.
 """
 
 from __future__ import annotations

@@ -56,8 +56,8 @@ class Arms(Generic[Row]):
     `make` returns the untrained student, with the same weights at every call. The first entry of `objectives` trains
     the student, and the second trains the baseline. The student is trained on `rows`, and the validation loss is
     measured on `validation`. The student is saved with `tokenizer`. `batch(numbers, rank, processes)` reads the rows of
-    one step for process `rank` of `processes`; `numbers` are the numbers of these rows. If `batch` is None, the rows
-    are taken from `rows`.
+    one step for process `rank` of `processes`; `numbers` are the indices of these rows in `rows`. If `batch` is None,
+    the rows are taken from `rows`.
     """
 
     make: Callable[[], StudentModel]
@@ -69,7 +69,7 @@ class Arms(Generic[Row]):
     batch: Callable[[Sequence[int], int, int], list[Row]] | None = None
 
     def read(self, numbers: Sequence[int], rank: int, processes: int) -> list[Row]:
-        """Return the rows of one step for process `rank` of `processes`."""
+        """Return the rows of one step, whose indices are `numbers`, for process `rank` of `processes`."""
         return self.batch(numbers, rank, processes) if self.batch else [self.rows[number] for number in numbers]
 
 
@@ -104,7 +104,8 @@ def _train(arms: Arms[Row], job: Job, name: str, folder: Path, accelerator: Acce
     if section.report_to:
         accelerator.init_trackers(name)
     student = arms.make()
-    # move the student before making the objective, which keeps references to the output layer's tensors
+    # move the student before making the objective, because the objective keeps references to the tensors of the output
+    # layer
     student.model.to(accelerator.device)
     if section.gradient_checkpointing:
         checkpoint_activations(student.model)

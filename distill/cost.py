@@ -75,7 +75,7 @@ def measure(function: str, arguments: Mapping[str, Any]) -> Measured:
 
 def row_of(measured: Measured) -> Row:
     """Convert the result of a child process to a row of a table."""
-    from synthgen.results import stored  # imports pydantic, which would add to the measured memory of a child
+    from synthgen.results import stored  # here, so that children do not import pydantic
 
     return stored.parse(measured, Row)
 
@@ -92,7 +92,7 @@ def main() -> None:
 def peak_rss() -> int:
     """The largest resident set of this process so far, in bytes.
 
-    It is read from /proc/self/status (VmHWM) where that file exists. `ru_maxrss` survives exec, so with `ru_maxrss` the
+    The value is read from /proc/self/status (VmHWM) where that file exists. `ru_maxrss` is not reset by exec, so the
     child of a large parent would report the parent's value.
     """
     status = Path("/proc/self/status")

@@ -3,8 +3,8 @@
     curve(recipe, "runs/first")           # → runs/first/student/curve.json
 
 The seeds of a smaller share are a subset of those of a larger share. Each share is trained for the recipe's number of
-epochs, so the number of steps grows with the data. Each point has its own student under student/curve/. The student of
-the last point learns from all of the data, and is the run's student.
+epochs, so the number of steps grows with the data. Each point has its own student under student/curve/. The last point
+is the share 1, and its student is the run's own student.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from synthgen.tables.students import KINDS
 from synthgen.ui import UI
 
 SHARES = (0.25, 0.5, 1.0)
-_TRAINED = ("distilled", "cross-entropy")  # the models that are trained on the data
+_TRAINED = ("distilled", "cross-entropy")  # names of the models that are trained on each share
 
 
 def curve(

@@ -1,8 +1,8 @@
 """The data that a student learns from: the rows, the recipe's choice of rows, and batches of stored distributions.
 
-Rows come from `distill.streaming`, which reads them by number. The student learns from kept rows by cross-entropy and
-by their stored distributions. For rejected rows, the reasons of the rejection decide what is used: nothing, only the
-distribution, or both. Logits are matched to rows by id and alignment hash.
+Rows come from `distill.streaming`, which reads a row by its index. From a kept row, the student learns the tokens (by
+cross-entropy) and the stored distributions. From a rejected row, it learns nothing, only the distributions, or both;
+the reasons of the rejection decide. Logits are matched to rows by id and alignment hash.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ REASONS = {
 class Part:
     """A part of a completion that a teacher with another tokenizer splits differently; see `distill.targets.across`.
 
-    The part is at the student's positions [begin, end). `kept` (k,) holds the teacher's probabilities for the whole
-    part, largest first. `others` is the number of ids outside the top-k, and each of them has the probability `share`.
+    The part is at the student's positions [begin, end). `kept` (k,) holds the teacher's k largest probabilities for the
+    whole part, largest first. `others` is the number of all other ids, and each of them has the probability `share`.
     """
 
     begin: int
@@ -62,9 +62,10 @@ class Example:
     """One training row.
 
     `prompt` and `completion` are token ids of the student's tokenizer. `target` has a distribution for each completion
-    token; None when the student learns from the tokens alone. `kept` says whether cross-entropy is also computed.
-    `teacher_prompt` is the prompt that was sent to the teacher, in the teacher's tokens; empty when it is unknown.
-    `task` and `also` are for rows with more than one task; see `distill.targets.rationale`. For `parts`, see `Part`.
+    token; None when the student learns from the tokens alone. `kept` says whether the loss of this row includes the
+    cross-entropy of the tokens. `teacher_prompt` is the prompt that was sent to the teacher, in the teacher's tokens;
+    empty when it is unknown. `task` names the task of this example, and `also` has the examples of the row's other
+    tasks; see `distill.targets.rationale`. For `parts`, see `Part`.
     """
 
     id: str
@@ -79,7 +80,7 @@ class Example:
 
 
 class Answered(Protocol):
-    """The attributes of a row that a `Shape` reads."""
+    """The attributes of a row that a `Shape` (a function that changes training rows) reads."""
 
     @property
     def prompt(self) -> Sequence[Message]: ...
@@ -99,8 +100,8 @@ Merge = Callable[[Sequence[logits.Target], Sequence[LogitsMeta]], tuple[logits.T
 class TrainingSet:
     """The rows of one split, in memory.
 
-    `meta` is the metadata of their distributions; None when they have no distributions. `left_out` counts the rows that
-    were left out, by reason: `too_long`, `degenerate`, `nothing_to_learn`, ….
+    `meta` is the metadata of the rows' distributions; None when the rows have no distributions. `left_out` counts the
+    rows that were left out, by reason: `too_long`, `degenerate`, `nothing_to_learn`, ….
     """
 
     examples: list[Example]
@@ -113,8 +114,9 @@ class Choice:
     """Which rows and distributions of a corpus are used.
 
     A row is left out when prompt and completion together have more than `max_length` tokens. It is also left out when
-    the student's or the teacher's prompt has more than `max_prompt` tokens. `share` is the share of the training seeds.
-    They are chosen by a hash of each seed, so a smaller share is a subset of a larger one.
+    the student's or the teacher's prompt has more than `max_prompt` tokens. `share` is the share of the training seeds
+    whose rows are used. Seeds are chosen by a hash, so the seeds of a smaller share are a subset of those of a larger
+    share.
 
     With `labels_alone`, only kept rows are used, without distributions. When `targets` is false, all rows are used
     without stored distributions, because a live teacher computes them. Otherwise the stored distributions of `teachers`
@@ -133,7 +135,8 @@ class Choice:
 
 
 def rows(folder: Path, split: str, share: float = 1.0) -> list[tuple[Record, bool]]:
-    """For each row of one split of a curated corpus, return (record, whether cross-entropy is also computed).
+    """For each row of one split of a curated corpus, return (record, whether the loss includes the cross-entropy of the
+    tokens).
 
     The rows are ordered by shard and id. Rows from which nothing may be learned are left out. For `share`, see
     `Choice`.
@@ -240,7 +243,9 @@ def _check_kind(right: bool, meta: LogitsMeta) -> None:
 
 
 def sampled_batch(targets: Sequence[logits.Sampled], draws: int) -> tuple[Tensor, Tensor]:
-    """Return ids and weights (N, U) over all N positions of all rows, padded with weight 0."""
+    """Return ids and weights (N, U) for the N positions of all rows. U is the largest number of different ids that were
+    drawn at a position; positions with fewer ids are padded with weight 0.
+    """
     uniques = np.concatenate([t.uniques for t in targets]).astype(np.int64)
     place = np.arange(uniques.max())[None, :] < uniques[:, None]
     ids, weights = np.zeros(place.shape, np.int64), np.zeros(place.shape, np.float32)

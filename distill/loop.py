@@ -45,23 +45,26 @@ class Objective(nn.Module, Generic[Row]):
     model: nn.Module
 
     def forward(self, rows: Sequence[Row], step: Sequence[Row]) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss of `rows` and its named parts, including 'loss'. `step` holds all rows of an optimizer step,
-        and `rows` some of them.
+        """Return the loss of `rows`, and a dictionary of the terms of this loss by name; its key 'loss' has the whole
+        loss. `step` holds all rows of an optimizer step. `rows` are the rows among them for which the loss is computed
+        in this call.
 
-        The loss is normalized over all rows of the step. If a step is computed in portions, the losses, parts and
+        The loss is normalized over all rows of the step. If a step is computed in portions, the losses, terms and
         gradients of the portions therefore add up to those of the step.
         """
         raise NotImplementedError
 
     def begin(self, step: int, rows: list[Row]) -> list[Row]:
-        """Return the rows for optimizer step `step`. `rows` are the rows of the corpus for this step.
+        """Return the rows that optimizer step `step` trains on. `rows` are the rows of the corpus for this step.
 
         The result must be the same in every process.
         """
         return rows
 
     def beside(self) -> dict[str, nn.Module]:
-        """Other models that are trained together with the student. Each key is the folder in which a model is saved."""
+        """Other models that are trained together with the student. Each key is the name of the folder in which the
+        model is saved.
+        """
         return {}
 
     def tokens(self, rows: Sequence[Row]) -> int:
@@ -100,7 +103,7 @@ class Checkpoints:
 
 
 def accelerator_of(section: TrainSection, device: torch.device, folder: Path) -> Accelerator:
-    """Create the Accelerator of this process, with its device, the number of processes and the trackers.
+    """Create the Accelerator of this process, which knows its device, the number of processes and the trackers.
 
     The training loop sets the precision, because accelerate has only one precision for a process, and a process may
     train several students. Raises UserError when a tracker is not installed.
@@ -132,7 +135,8 @@ def fit(
     accelerator: Accelerator,
     validation: Sequence[Row] = (),
 ) -> Metrics:
-    """Train for `steps` optimizer steps, starting from the newest checkpoint if any. Returns the metrics of each step.
+    """Train for `steps` optimizer steps, starting from the newest checkpoint if there is one. Returns the metrics of
+    each step.
 
     `batch_of(step)` returns the rows of one step. The loss on the `validation` rows is measured every
     `section.eval_steps` steps. With `section.early_stopping_patience`, training ends after that many measurements
@@ -228,7 +232,8 @@ class _Trainer(Generic[Row]):
         return {"step": step, **parts, "grad_norm": float(norm), "tokens": self.objective.tokens(batch)}
 
     def _backward(self, batch: list[Row], size: int) -> dict[str, float]:
-        """Accumulate the gradients of this process's share of `batch`, `size` rows at a time. Returns the loss parts.
+        """Accumulate the gradients of this process's share of `batch`, `size` rows at a time. Returns the terms of the
+        loss by name.
 
         A process without rows computes the first row with weight 0, so that all processes do the same number of forward
         and backward passes.
@@ -236,7 +241,7 @@ class _Trainer(Generic[Row]):
         accelerator = self.accelerator
         own = batch[accelerator.process_index :: accelerator.num_processes]
         largest = -(-len(batch) // accelerator.num_processes)
-        portions = -(-largest // size)  # the same number in every process, because the processes wait for each other
+        portions = -(-largest // size)  # equal in all processes, which wait for each other
         parts: dict[str, float] = {}
         for number in range(portions):
             rows, idle = own[number * size : (number + 1) * size], False

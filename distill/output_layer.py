@@ -6,9 +6,9 @@
     )
 
 The logits of all tokens are never in memory together. The logits of a chunk are computed, reduced to values and a
-gradient, and discarded. The loss is a sum with weights that are known beforehand. The gradient can therefore be
-computed in the forward pass from the same logits. Computing the logits again in the backward pass would cost a third
-more time. The logits of a live teacher are computed in the same chunks, inside the function:
+gradient, and discarded. The loss is a sum of token values with weights that are known beforehand. The forward pass can
+therefore also compute the gradient, from the same logits. Computing the logits again in the backward pass would cost a
+third more time. The logits of a live teacher are computed in the same chunks, inside the function:
 `Dense(logits_of(teacher_hidden_ND[slice(*chunk)], teacher_head))`.
 """
 
@@ -67,8 +67,8 @@ def through_head(
 
     `tokenwise(z_CV, (begin, end))` computes the values of one chunk of tokens. The value of a token must not depend on
     other tokens. `states_ND` are hidden states, or the logits themselves when `head` is None. `chunk` is the number of
-    tokens in a chunk, by default the result of `chunk_of`. The result has gradients with respect to the states and the
-    trainable parts of the output layer. The backward pass can run only once.
+    tokens in a chunk, by default the result of `chunk_of`. Gradients of the first result reach the states and the
+    trainable weights of the output layer. The backward pass can run only once.
     """
     weight, bias = (head.weight_VD, head.bias_V) if head else (None, None)
     width = states_ND.shape[-1] if weight is None else len(weight)
@@ -196,7 +196,7 @@ def completion_states(
     """Return the input of `through_head`: the last hidden states (N, D), or the logits (N, V) when `head` is None.
 
     The rows of the batch are concatenated. State n predicts completion token n. States of prompts and padding are left
-    out. The result has gradients.
+    out. Gradients are tracked.
     """
     return torch.cat(completion_logits(Body(model) if head else model, prompts, completions))
 

@@ -84,7 +84,7 @@ def train(
     inputs = made_from(section, manifest)
     if durable.writes():
         if fresh:
-            outputs.discard(job.folder, trained())  # keeps the dataset's corpus and stored hidden states
+            outputs.discard(job.folder, trained())  # keeps hidden states, and the corpus of a dataset
         outputs.sweep(job.folder, trained())
         corpus.claim(job.folder, dict(inputs), "train")
     if (job.folder / FILE).exists() and not fresh:

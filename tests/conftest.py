@@ -63,8 +63,8 @@ def tiny(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory):
-    """A function `small_run(**sections)` that returns (recipe, run) of a small teacher. The same sections return the
-    same run, which tests of all files share. Do not write a student into the run: pass a folder to `train`.
+    """A function `small_run(**sections)` that returns (recipe, run) of a small teacher. Calls with the same sections
+    return the same run, which tests of all files share. Do not write a student into the run: pass a folder to `train`.
     """
     from support.training import shared_runs
 

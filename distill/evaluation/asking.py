@@ -36,7 +36,9 @@ class Question:
     max_new_tokens: int = 0
 
     def request(self) -> Request:
-        """Return a request for the probabilities of `labels`, or for a greedy completion when there are no labels."""
+        """Return the request to a model: for the probabilities of `labels`, or for a greedy completion if there are
+        none.
+        """
         greedy: Sampling = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": self.max_new_tokens}
         if self.labels:
             return Request("classify", self.messages, labels=tuple(self.labels), text=self.text, id=self.id)
@@ -97,5 +99,7 @@ def _timed(act: Callable[[Sequence[Request]], list[Reply]], asked: list[Request]
 
 
 def student_section(folder: Path, local: TeacherSection) -> TeacherSection:
-    """Return a `teacher` section that opens the trained student in `folder`, on the teacher's device."""
+    """Return a `teacher` section that names the student in `folder` as its model, so that functions for teachers can
+    open the student. Batch size and device are those of the section `local`.
+    """
     return TeacherSection(model=str(folder.resolve()), batch_size=local.batch_size, device=local.device)

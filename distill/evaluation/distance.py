@@ -1,4 +1,6 @@
-"""Measures how far models are from their live teacher over the whole vocabulary, as one sum for each held-out row."""
+"""Measures how far models are from their live teacher over the whole vocabulary, and stores one sum for each held-out
+row.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,8 @@ def distances(
 
     The teacher reads the row's `prompt_token_ids`. The students read the prompt that `prompt` returns for the row. The
     teacher that reads the student's prompt is also compared, under the name "teacher, student's prompt". `taught` holds
-    the stored targets of these rows. If `taught` is given, the models are also compared with these targets.
+    the stored targets of these rows. If `taught` is given, the result also has the divergence of each model from these
+    targets.
     """
     others = {AS_STUDENT: teacher.weights.model, **models}
     sums = {name: np.zeros((4, len(rows))) for name in ("teacher", "unigram", *others)}

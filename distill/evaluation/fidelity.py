@@ -162,7 +162,7 @@ def _models(job: Job) -> dict[str, Writer]:
 
 
 def _prompt(rationale: RationaleSection | None) -> Prompt:
-    """Return a function that takes a row and returns the prompt to which the student writes the whole completion.
+    """Return a function that takes a row and returns the prompt for which the student's reply is the whole completion.
 
     In mode `step_by_step`, this prompt asks for the rationale.
     """
@@ -252,7 +252,7 @@ def _answers(
 
 
 def _apart(function: str, model: TeacherSection, asked: Sequence[Question]) -> tuple[Row, list[str]]:
-    """Ask a model in a separate process. Returns (its measures, its answers)."""
+    """Ask a model in a separate process. Returns (row of the model's measures, answers of the model)."""
     arguments = {"teacher": model.model_dump(mode="json"), "questions": [asdict(q) for q in asked]}
     measured = measure(function, arguments)
     texts = measured.pop("texts")

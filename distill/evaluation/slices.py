@@ -70,5 +70,7 @@ def calibration(bins_RBX: Array, clusters: Sequence[str], seed: int) -> Interval
 
 
 def _error(bins: Array) -> Array:
-    """Return Σ |hits − probability| / Σ tokens over the bins. `bins` is (…, 15, 3), and the result is (…)."""
+    """Return Σ |hits − probability| / Σ tokens over the bins, the calibration error. `bins` is (…, 15, 3), and the
+    result is (…).
+    """
     return np.asarray(np.abs(bins[..., 2] - bins[..., 1]).sum(-1) / bins[..., 0].sum(-1))

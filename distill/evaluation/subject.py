@@ -30,7 +30,7 @@ class Subject:
     ui: UI
 
     def job(self, labels: Sequence[str] = ()) -> Job:
-        """The training job of the student. It is used to build the untrained student again."""
+        """The training job of the student. An evaluation uses the job to build the untrained student."""
         train = self.recipe.train
         assert train is not None
         return Job(

@@ -2,10 +2,10 @@
 
     found = quantize(model, rows)         # {"model.layers.0.mlp.up_proj": Int8(values_NK, scales_NB), …}
 
-llama.cpp's q8_0 and ONNX Runtime's MatMulNBits use the same grid (symmetric, block 32), so both formats get the same
-numbers. GPTQ (Frantar et al. 2022, https://arxiv.org/abs/2210.17323, Algorithm 1) keeps the outputs of the layers close
-to the original ones. It compensates the rounding error of each column by changing the later columns, weighted by the
-inputs of the layer.
+llama.cpp's q8_0 and ONNX Runtime's MatMulNBits use the same grid (symmetric, block 32), so both formats store the same
+int8 values and scales. GPTQ (Frantar et al. 2022, https://arxiv.org/abs/2210.17323, Algorithm 1) keeps the outputs of
+the layers close to the original ones. It compensates the rounding error of each column by changing the later columns,
+weighted by the inputs of the layer.
 
 The two likeliest tokens of a student that was trained only for seconds have similar probabilities. For such a student,
 rounding to the nearest changes the likeliest token at one position in twenty. GPTQ changes it at one position in two
@@ -46,8 +46,8 @@ def quantize(model: Any, rows: Sequence[Sequence[int]]) -> dict[str, Int8]:
     module name.
 
     `rows` are lists of token ids. The model reads these rows, and GPTQ weights the rounding errors of a layer by the
-    inputs that the layer then gets. Without rows, each value is rounded to the nearest multiple of its scale.
-    Embeddings that are tied to the output layer get the quantized weight of the output layer.
+    inputs that the layer then gets. Without rows, each value is rounded to the nearest multiple of its scale. If the
+    embeddings are tied to the output layer, both get the same quantized weight.
     """
     hessians = _hessians(model, rows)
     found: dict[str, Int8] = {}
@@ -119,12 +119,12 @@ def _hessians(model: Any, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
     head = model.get_output_embeddings()
     try:
         for row in rows:
-            if head is None:  # a classifier: its head is among the linear layers
+            if head is None:  # a classifier, whose head is one of the linear layers
                 model(torch.tensor([list(row)]))
                 continue
             states_1SD = model.get_decoder()(torch.tensor([list(row)]), use_cache=False).last_hidden_state
             for name, module in linear:
-                if module is head:  # the output layer need not run, because only its input is needed
+                if module is head:  # collect the layer's input without running the layer
                     watch(name)(module, (states_1SD,))
     finally:
         for hook in hooks:

@@ -40,9 +40,9 @@ def export(
 ) -> Export:
     """Write a student in the format `to` into the folder `out`, by default the folder `to` inside the student's folder.
 
-    `student` is the student's folder or its run. Each file of weights is compared with the student on the test split of
-    `held_out`, which is a run or a corpus. By default, `held_out` is the run that contains the student. The result
-    contains the comparison. `Export.passed` says whether every file passes the gate.
+    `student` is the student's folder, or the run that contains this folder. Each file of weights is compared with the
+    student on the test split of `held_out`, which is a run or a corpus. By default, `held_out` is the run that contains
+    the student. The result contains the comparison. `Export.passed` says whether every file passes the gate.
 
     Raises CorpusError when there is no finished student or no corpus. Raises RunChanged when `out` holds files that are
     not an export, or holds another export while `fresh` is false. Raises UserError when there are no held-out rows, a
@@ -85,7 +85,7 @@ def _format(to: str) -> ModelFormat:
 def writers(kind: str) -> dict[str, Reference]:
     """The functions that write students of this kind, by the name of the format.
 
-    If the kind's entry in KINDS names a function for a format, this function takes precedence.
+    A function that the kind's entry in KINDS names takes precedence over the function in MODEL_FORMATS.
     """
     found = {name: format.writes[kind] for name, format in MODEL_FORMATS.items() if kind in format.writes}
     return found | dict(KINDS[kind].exports) if kind in KINDS else found
@@ -104,8 +104,8 @@ def _writer(to: str, kind: str, folder: Path) -> Reference:
 
 
 def _student(path: Path) -> Path:
-    """The folder of a finished student. `path` is this folder or its run. Raises CorpusError when there is no finished
-    student.
+    """The folder of a finished student. `path` is this folder, or the run that contains it. Raises CorpusError when
+    there is no finished student.
     """
     if not path.exists():
         raise CorpusError(f"'{path}' does not exist", "give a run, or a student's folder")

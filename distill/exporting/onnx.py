@@ -290,7 +290,7 @@ def _product(
 
 
 def _split(x: ir.Value, k: int) -> list[ir.Node]:
-    """Build the nodes that split x into two parts, with the result (2 · batch, new, k).
+    """Build the nodes that split x (batch, new, k) into two parts, concatenated to (2 · batch, new, k).
 
     The first part is x, rounded to multiples of 1/127 of the largest absolute value in its block. The second part is
     the remainder.

@@ -19,7 +19,7 @@ from synthgen.results.export import ExportedFile, Gate
 from synthgen.results.measures import Measure, Row, Table
 from synthgen.ui import Progress
 
-LEAST = 0.99  # required share of positions with the same most likely token or label
+LEAST = 0.99  # minimum share of positions at which export and student have the same most likely token or label
 
 Pair = tuple[list[int], list[int]]
 
@@ -109,8 +109,8 @@ def weigh(
     """Write the size, speed and peak memory of each file into its row of `table`.
 
     The file of the row "student" is in the student's folder, and the other files are in the folder `job.out`. `timed`
-    names the function that times a file, and `inputs` has the "prompts" or "texts" for this function. When `timed` is
-    None, no installed runtime can run the files, and only the size is written.
+    names the function that times a file, and `inputs` has the key "prompts" or "texts", an argument of this function.
+    When `timed` is None, no installed runtime can run the files, and only the size is written.
     """
     job.ui.note(
         "export: speed and memory, each file in a separate process"

@@ -88,8 +88,8 @@ class _Torch:
 
 
 class _OnnxRuntime:
-    """A graph of `distill.exporting.onnx`. The keys and values of earlier tokens are inputs, and those of all tokens
-    are outputs.
+    """A graph of `distill.exporting.onnx`. Inputs of the graph include the keys and values of earlier tokens. Its
+    outputs include the keys and values of all tokens.
     """
 
     def __init__(self, path: Path) -> None:
@@ -185,7 +185,9 @@ def _encoder(path: Path) -> Predict:
 
 
 def _bert(path: Path) -> Predict:
-    """Open a GGUF classifier with llama.cpp, which also tokenizes. Texts that are too long are cut before [SEP]."""
+    """Open a GGUF classifier with llama.cpp, which also tokenizes the texts. A text that is too long is truncated, and
+    still ends with [SEP].
+    """
     import gguf
     import llama_cpp
 

@@ -55,8 +55,8 @@ def time_encoder(arguments: dict[str, Any]) -> Measured:
 
 
 def time_mlp(arguments: dict[str, Any]) -> Measured:
-    """Time the MLP on hashed n-grams, with the measures of `time_encoder`. The folder of the MLP's file must have
-    config.json.
+    """Time the MLP on hashed n-grams, and return the same measures as `time_encoder`. The folder of the MLP's file must
+    contain config.json.
     """
     return _texts(open_mlp(arguments["runtime"], Path(arguments["path"])), arguments["texts"])
 

@@ -1,4 +1,4 @@
-"""Chooses the rows of each optimizer step, and reads them ahead in a thread."""
+"""Chooses the rows of each optimizer step, and reads the rows of the next step in a thread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Order:
-    """The row numbers of each optimizer step.
+    """The indices of the rows of each optimizer step.
 
     The order of an epoch is a permutation of all `count` rows, drawn from (seed, epoch). The permutation is cut into
     batches. The last batch of an epoch may be smaller. The permutation of the current epoch stays in memory, 4 bytes a
@@ -26,12 +26,12 @@ class Order:
         self._epoch: tuple[int, npt.NDArray[np.uint32]] | None = None
 
     def rows(self, step: int) -> list[int]:
-        """The row numbers of step `step`. Steps are counted from 0."""
+        """The indices of the rows of step `step`. Steps are counted from 0."""
         epoch, number = divmod(step, self.steps_per_epoch)
         return [int(i) for i in self.permutation(epoch)[number * self.batch_size : (number + 1) * self.batch_size]]
 
     def permutation(self, epoch: int) -> npt.NDArray[np.uint32]:
-        """All row numbers in the order of epoch `epoch`."""
+        """The indices of all rows, in the order of epoch `epoch`."""
         kept = self._epoch
         if kept is None or kept[0] != epoch:
             drawn = np.random.Generator(np.random.Philox(key=[self.seed, epoch])).permutation(self.count)
@@ -68,8 +68,8 @@ class Joined(Sequence[T]):
 class Ahead(Generic[T]):
     """Calls `read(step)`, and reads the next step in a thread while the caller works on the current one.
 
-    Steps may be requested in any order. Steps from `stop` on are not read ahead. An error in the thread is raised when
-    the step is requested. `close` waits for a read in progress.
+    Steps may be requested in any order. Steps from `stop` on are not read ahead. An error in the thread is raised by
+    the call that requests the step. `close` waits for a read in progress.
     """
 
     def __init__(self, read: Callable[[int], T], stop: int) -> None:

@@ -4,8 +4,8 @@
     for row, kept in teaching_rows(folder, "test", [PROMPT, TOKENS]):     # rows in training order
 
 The learnable rows are all kept rows, and the rejected rows without a reason that says `teaches: nothing`. A rejected
-row counts as kept if all of its reasons say `teaches: all`. The training order is by shard name and, within a shard, by
-record id. At most one shard's columns are in memory at a time.
+row is used like a kept row ("counts as kept") if all of its reasons say `teaches: all`. The training order is by shard
+name and, within a shard, by record id. At most one shard's columns are in memory at a time.
 """
 
 from __future__ import annotations
@@ -143,13 +143,13 @@ def lists(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.generic], npt.NDArray
 
 
 def _teaches(verdicts: pa.ChunkedArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Return two masks: the rows from which nothing may be learned, and the rows that count as kept."""
+    """Return two masks over the rows: whether nothing may be learned from a row, and whether the row counts as kept."""
     reasons = [{reason["teaches"] for reason in row or ()} for row in verdicts.to_pylist()]
     nothing = np.array(["nothing" in each for each in reasons], bool)
     return nothing, np.array([each <= {"all"} for each in reasons], bool)
 
 
-# `pa.array` and `to_numpy` would import pandas, which costs a second and 40 MB.
+# The next two functions replace `pa.array` and `to_numpy`, which would import pandas (a second and 40 MB).
 
 
 def _numpy(array: pa.Array) -> npt.NDArray[np.generic]:

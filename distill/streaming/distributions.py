@@ -1,9 +1,9 @@
 """Copies the stored distributions of a curated corpus to segments, so that one row can be read in constant time.
 
 The Parquet files of the logits are compressed by row group. Reading one row therefore costs as much as reading a whole
-shard. A segment (see `distill.streaming.segment`) holds the same bytes, ordered by row. It has the learnable rows of
-one shard, in training order (see `distill.streaming.columns`). The alignment hash of every row is verified when the row
-is copied. A segment is made again when the bytes of the shard or of the teacher's logits change.
+shard. A segment (see `distill.streaming.segment`) holds the same bytes, ordered by row. Each segment has the learnable
+rows of one shard, in training order (see `distill.streaming.columns`). The alignment hash of every row is verified when
+the row is copied. A segment is made again when the bytes of the shard or of the teacher's logits change.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Shelf:
         self.paths = sorted(p for p in folder.glob("*.parquet") if not p.name.startswith("."))
 
     def places(self, record_id: str) -> list[tuple[int, int]]:
-        """Return (number of the file, row) of all rows whose id has the same hash as `record_id`."""
+        """Return (index of the file in `paths`, row in the file) of all rows whose id has the hash of `record_id`."""
         hashes, files, rows = self._index
         value = _hash(record_id)
         begin, end = np.searchsorted(hashes, value, "left"), np.searchsorted(hashes, value, "right")
@@ -130,7 +130,7 @@ def _blobs(rows: Teaching, shard: str, shelf: Shelf, header: dict[str, Any]) -> 
     values, offsets = lists(rows.table[TOKENS]) if ids else (np.zeros(0, np.int32), np.zeros(1, np.int64))
     wanted: dict[str, list[int]] = {}
     for number, record_id in enumerate(ids):
-        if offsets[number + 1] > offsets[number]:  # a row without tokens has no distributions
+        if offsets[number + 1] > offsets[number]:  # skip rows without tokens, which have no distributions
             wanted.setdefault(record_id, []).append(number)
 
     def tokens(number: int) -> list[int]:

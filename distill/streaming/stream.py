@@ -1,4 +1,4 @@
-"""Training data as a stream: reads any row of a curated corpus by its number, with little of the corpus in memory.
+"""Training data as a stream: reads any row of a curated corpus by its index, with little of the corpus in memory.
 
     stream = open_stream(run / "curated", reader_of(tokens), run / "cache", Choice(max_length=512))
     order = Order(len(stream), batch_size=16, seed=0)
@@ -48,7 +48,7 @@ class Shard:
 
 
 class Stream(Sequence[Example]):
-    """The chosen rows of a split, by number. A slice returns a list. Threads may share one instance.
+    """The chosen rows of a split, by index. A slice returns a list. Threads may share one instance.
 
     `meta` is the metadata of the stored distributions, or None when there are none. `left_out` counts the rows that
     were left out, by reason. `kept_count` is the number of rows that count as kept. `tokens` is the number of
@@ -86,17 +86,17 @@ class Stream(Sequence[Example]):
     def __getitem__(self, key: slice) -> list[Example]: ...
 
     def __getitem__(self, key: int | slice) -> Example | list[Example]:
-        """Return one row for a number, and a list of rows for a slice."""
+        """Return one row for an index, and a list of rows for a slice."""
         if isinstance(key, slice):
             return self.rows(range(*key.indices(len(self))))
         return self.rows([range(len(self))[key]])[0]
 
     def rows(self, numbers: Sequence[int], *, targets: bool = True) -> list[Example]:
-        """The rows with these numbers, in the given order. When `targets` is false, the rows have no distributions."""
+        """The rows with these indices, in the given order. When `targets` is false, the rows have no distributions."""
         return [self._row(number, targets) for number in numbers]
 
     def stored(self, numbers: Sequence[int]) -> list[Stored]:
-        """The rows with these numbers in stored form, each with the values (probabilities or vectors) that the reader
+        """The rows with these indices in stored form, each with the values (probabilities or vectors) that the reader
         stored.
         """
         return [tokencache.unpack(self._blob(*self._locate(number))) for number in numbers]
@@ -109,7 +109,8 @@ class Stream(Sequence[Example]):
         """The rows of one optimizer step for process `rank` of `processes`.
 
         Distributions are read only for the rows that this process computes. These are the rows
-        `numbers[rank::processes]`. The first row is added, because a process without rows of its own computes that row.
+        `numbers[rank::processes]`. Distributions of the first row are also read, because a process without rows of its
+        own computes that row.
         """
         mine = {0, *range(rank, len(numbers), processes)}
         return [self._row(number, place in mine) for place, number in enumerate(numbers)]

@@ -75,11 +75,12 @@ class Reader:
 
     `identity` is a hash of everything that decides the result: tokenizer, template, shape. `columns` are the fields of
     `Row` that the functions read. `prompts` returns the ids of each row's prompt in the student's tokens. `asked`
-    returns the ids of the prompts that the teacher read, by default `prompt_token_ids`. `values` returns further
-    numbers for each row.
+    returns the ids of the prompts that the teacher read, by default those in the column `prompt_token_ids`. `values`
+    returns the float32 values to store with each row.
 
-    `shape` changes a row, or returns None to leave it out. The function may keep the distribution, keep only the first
-    positions, or drop the distribution. It must not read the distribution's numbers, because they are not loaded yet.
+    `shape` changes a row, or returns None to leave it out. The function may keep the distribution, keep only its first
+    positions, or drop it. The function must not read the probabilities in the distribution, because they are not loaded
+    yet.
     """
 
     identity: str
@@ -142,7 +143,7 @@ def rendering(tokenizer: PreTrainedTokenizerBase) -> Callable[[Sequence[Sequence
 
 @dataclass(frozen=True)
 class Stored:
-    """A row that was read from a segment, with the numbers that `Reader.values` returned for it."""
+    """A row that was read from a segment, with the values that `Reader.values` returned for it."""
 
     example: Example
     values: Floats
@@ -185,8 +186,8 @@ def _row(values: dict[str, object], kept: bool) -> Row:
 
 
 def _shaped(entry: np.void, row: Row, example: Example, reader: Reader) -> tuple[Example, ...]:
-    """Apply the reader's shape to a row. Returns the changed example, followed by the examples in its `also`. Fills the
-    fields of `entry`.
+    """Apply the reader's shape to a row. Returns the changed example, followed by the examples in the `also` of that
+    example. Fills the fields of `entry`.
     """
     completion = len(example.completion)
     entry["prompt"], entry["completion"], entry["asked"] = len(example.prompt), completion, len(example.teacher_prompt)
@@ -205,7 +206,7 @@ def _shaped(entry: np.void, row: Row, example: Example, reader: Reader) -> tuple
 
 
 def _positions(count: int) -> logits.Sampled:
-    """A placeholder for a row's distribution while `shape` runs. It has a length, but no numbers."""
+    """A placeholder for a row's distribution while `shape` runs. It has the row's length, but no probabilities."""
     empty = np.zeros(0, np.int64)
     return logits.Sampled(empty, empty, np.zeros(count, np.int64))
 
@@ -213,8 +214,8 @@ def _positions(count: int) -> logits.Sampled:
 def pack(pieces: Sequence[Example], values: Floats) -> bytes:
     """Encode a row as bytes: int32 counts, then the ids of the pieces, then `values`, then text.
 
-    The first piece is the row, and the others are its `also`. Raises ValueError when pieces differ in id or
-    `teacher_prompt`, when a piece has `parts`, or when a piece after the first has an `also`.
+    The first of `pieces` is the row itself, and the others are the examples in its `also`. Raises ValueError when
+    pieces differ in id or `teacher_prompt`, when a piece has `parts`, or when a piece after the first has an `also`.
     """
     first = pieces[0]
     if any((piece.id, tuple(piece.teacher_prompt)) != (first.id, tuple(first.teacher_prompt)) for piece in pieces):
@@ -232,8 +233,8 @@ def pack(pieces: Sequence[Example], values: Floats) -> bytes:
 
 
 def unpack(blob: bytes, target: logits.Target | None = None) -> Stored:
-    """Decode a row; the inverse of `pack`. `target` is the row's distribution. Each piece gets its first n positions,
-    where n is the number that `pack` recorded for the piece.
+    """Decode a row; the inverse of `pack`. `target` is the row's distribution. Each example in the row gets the first n
+    positions of `target`, where n is the length that `pack` stored for the example.
     """
     numbers = np.frombuffer(blob, "<i4", len(blob) // 4)
     count, asked, width, name = numbers[:4].tolist()

@@ -78,7 +78,7 @@ class Lesson:
         return sum(len(self.data.examples[n].completion) for step in range(steps) for n in order.rows(step))
 
     def in_words(self, layer_terms: str | None) -> str:
-        """Describe what the student learned from, for the model card."""
+        """Say in words what the student learned from, for the model card."""
         ending = f", and {layer_terms}" if layer_terms else ""
         if self.data.meta is None:
             return f"the completions' tokens alone{ending}"
@@ -133,7 +133,7 @@ def train(job: Job, make: Make, origin: str) -> Training:
 
 
 def _begin(job: Job, make: Make, lesson: Lesson, terms: _Terms | None) -> StudentModel:
-    """Make the student. Unloads the teacher's weights when training does not need them any more."""
+    """Make the student. Unloads the teacher's weights if training does not need them."""
     student = make(lesson.longest)
     if terms is None or terms.stored:
         job.teacher.weights.unload()
@@ -163,7 +163,7 @@ def read_lesson(job: Job) -> Lesson:
     if data.meta is not None:
         check_teacher(source, data.meta, tokens, _own_weights(job, names), job.ui)
         reason = refusal(section.loss, data.meta["kind"])
-        if reason:  # the recipe check reads the recipe's `logits` section, which may differ from the corpus
+        if reason:  # the check of the recipe does not detect this if the corpus was made with another `logits` section
             raise CorpusError(f"{source}: {reason}", "change train.loss, or generate with another logits.kind")
     merged = merge.facts(map(data.unmerged, range(len(data)))) if merge and isinstance(data, Stream) else None
     validation = validation_rows(section, source, lambda: _lazily(read("validation")))

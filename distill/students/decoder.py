@@ -80,6 +80,6 @@ def open_student(folder: str | Path, batch_size: int, device: torch.device) -> L
 
 
 def untrained(job: Job) -> LocalModel:
-    """Build the job's decoder before its first step. See `Kind.untrained`."""
+    """Build the job's decoder as it is before the first training step. See `Kind.untrained`."""
     teacher = job.teacher
     return LocalModel.of(_make(job).model.eval().to(teacher.weights.device), teacher.tokens, teacher.batch_size)

@@ -173,7 +173,7 @@ def encoder(
     Raises RecipeError when the student cannot be built, and TeacherError when a checkpoint cannot be loaded.
     """
     classes = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
-    torch.manual_seed(seed)  # a checkpoint needs the seed too, because its new classification head is random
+    torch.manual_seed(seed)  # also for a checkpoint, whose new classification head has random weights
     if student.model is not None:
         section = TeacherSection(model=student.model)
         model = load_weights(section, AutoModelForSequenceClassification, **classes, ignore_mismatched_sizes=True)[
@@ -242,6 +242,6 @@ def open_student(folder: str | Path, batch_size: int, device: torch.device) -> E
 
 
 def untrained(job: Job) -> Encoder:
-    """Build the job's encoder before its first step. See `Kind.untrained`."""
+    """Build the job's encoder as it is before the first training step. See `Kind.untrained`."""
     tokenizer = _tokenizer(job)
     return Encoder(list(job.labels), _make(job, tokenizer).eval(), tokenizer)

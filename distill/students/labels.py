@@ -57,7 +57,8 @@ def label_probs(rows: Sequence[Row]) -> list[Floats]:
 
 
 def labels_reader(tokenize: Callable[[Sequence[str]], Sequence[Sequence[int]]], identity: object) -> Reader:
-    """Return a reader that gets the token ids of the text and the label probabilities from each row.
+    """Return a reader that stores two things of each row: the token ids of its text, and the teacher's label
+    probabilities.
 
     `tokenize` converts texts to ids. `identity` is a JSON value that changes whenever `tokenize` would return other
     ids.

@@ -1,8 +1,8 @@
 """Sentence encoders: smaller models that learn to produce the teacher's pooled vectors.
 
-The teacher is an embedding model. It reads each text once, before the first step. If the student has another width, it
-gets a linear projection without bias (a Dense module), so its vectors have the teacher's width. The projection is
-trained and saved as a part of the student.
+The teacher is an embedding model. It reads each text once, before the first training step. If the student has another
+width, it gets a linear projection without bias (a Dense module), so its vectors have the teacher's width. The
+projection is trained and saved as a part of the student.
 """
 
 from __future__ import annotations
@@ -187,6 +187,6 @@ def open_student(folder: str | Path, batch_size: int, device: torch.device) -> E
 
 
 def untrained(job: Job) -> SentenceEncoder:
-    """Build the job's sentence encoder before its first step. See `Kind.untrained`."""
+    """Build the job's sentence encoder as it is before the first training step. See `Kind.untrained`."""
     teacher = EmbeddingModel.open(local_teacher(job.recipe)).model
     return sentence(_section(job), teacher, job.section.seed).eval().to(teacher.device)

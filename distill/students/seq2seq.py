@@ -151,7 +151,7 @@ class Seq2SeqModel:
 
 
 def untrained(job: Job) -> Seq2SeqModel:
-    """Build the job's student before its first step. See `Kind.untrained`."""
+    """Build the job's student as it is before the first training step. See `Kind.untrained`."""
     teacher = job.teacher
     model = _make(job).model.eval().to(teacher.weights.device)
     return Seq2SeqModel(model, teacher.tokens.tokenizer, teacher.batch_size)

@@ -1,9 +1,9 @@
 """Translates the stored distributions of a teacher with another tokenizer to the student's tokens, on the same text.
 
-Both tokenizations of a completion are cut into parts, at the bytes where both begin a token. If a part is one token in
-each tokenization, both tokens have the same bytes and follow the same text. The teacher's kept ids are then mapped to
-student ids with the same bytes. The probabilities of kept ids without such a student id are added to the residual mass.
-The result is an ordinary `TopK`. The divergence is exact on the shared ids, and all other ids are one outcome.
+Both tokenizations of a completion are cut into parts, at each byte where a token begins in both. If a part is one token
+in each tokenization, both tokens have the same bytes and follow the same text. The teacher's kept ids are then mapped
+to student ids with the same bytes. The probabilities of kept ids without such a student id are added to the residual
+mass. The result is an ordinary `TopK`. The divergence is exact on the shared ids, and all other ids are one outcome.
 
 In all other parts, the two tokenizations differ. By the chain rule, each model has one distribution for the part: the
 distribution of the part's last token, multiplied by the probabilities of the part's earlier tokens. The loss of such a
@@ -82,7 +82,7 @@ def shared(student: Vocabulary, teacher: Vocabulary, size: int) -> Ints:
 def cuts(
     student_ids: Sequence[int], student: Vocabulary, teacher_ids: Sequence[int], teacher: Vocabulary
 ) -> list[tuple[slice, slice]] | None:
-    """Cut two tokenizations of one text into parts, at the bytes where both begin a token.
+    """Cut two tokenizations of one text into parts, at each byte where a token begins in both.
 
     Returns the parts as (slice of the student's tokens, slice of the teacher's tokens), or None when the texts differ.
     If both texts end in a special token, the two tokens form a part of their own. If only one text does, that token is
@@ -137,9 +137,10 @@ class Translation:
     def translated(
         self, target: logits.TopK, teacher_ids: Sequence[int], parts: Sequence[tuple[slice, slice]], count: int
     ) -> tuple[logits.TopK, list[Part]]:
-        """Translate the teacher's distributions along `teacher_ids`.
+        """Translate the teacher's distributions for the tokens `teacher_ids`.
 
-        Returns a top-k over student ids at the student's `count` positions, and the parts for ULD.
+        `parts` is the result of `cuts`. Returns a top-k over student ids at the student's `count` positions, and the
+        parts that are learned by ULD.
         """
         k = target.ids.shape[1]
         out_ids, out_logp = np.full((count, k), self.size, np.int32), np.full((count, k), -np.inf, np.float32)
@@ -264,7 +265,7 @@ class Scored:
         return cls(folder, records, index, meta)
 
     def tokens(self, tokenizer: str | None) -> TokenMap:
-        """Open the scoring teacher's tokenizer, or the tokenizer with the given name.
+        """Open the tokenizer of the teacher that scored the texts, or the tokenizer with the given name.
 
         Raises CorpusError when the logits were made with another tokenizer.
         """
@@ -290,7 +291,8 @@ class Scored:
 def load_across(folder: Path, tokens: Tokens, section: Across, choice: Choice) -> TrainingSet:
     """Load the examples of a curated corpus, with the distributions of another run's teacher on the same texts.
 
-    `tokens` are the student's. Raises CorpusError when that run has not scored these rows, or has no suitable logits.
+    `tokens` are the student's. Raises CorpusError when the other run has not scored these rows, or has no suitable
+    logits.
     """
     scored = Scored.open(Path(section.run))
     teacher, student = Vocabulary.of(scored.tokens(section.tokenizer).tokenizer), Vocabulary.of(tokens.tokenizer)

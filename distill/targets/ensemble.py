@@ -21,7 +21,8 @@ needs no further approximation. For the mean, the distributions are tempered bef
 opposite order cannot be computed from a top-k. For the pool, tempering before or after merging gives the same result.
 
 Sampled: the weighted draws of all teachers are an unbiased estimate of the mean. The recipe refuses a pool of draws: a
-pool is not linear in the probabilities, and one frequency of zero would make its value zero.
+pool is not linear in the probabilities, and if one teacher never drew an id, the id would have probability zero in the
+pool.
 """
 
 from __future__ import annotations
@@ -308,7 +309,7 @@ def by_validation(
     maximum. Each row was written by one of the teachers, and this teacher has an advantage on the row. Without kept
     rows, all validation rows are used. Raises UserError when there are no validation rows.
     """
-    try:  # this `merge` is used only for the metadata; the targets of all teachers are read below
+    try:  # this `merge` only provides metadata; the targets of all teachers are read below
         choice = Choice(most, "validation", teachers=tuple(names), merge=lambda targets, metas: (targets[0], metas[0]))
         stream = read(choice)
     except CorpusError as error:
@@ -334,7 +335,7 @@ def best_weights(
     """Return the weights with the highest mean log-likelihood of the rows' tokens.
 
     The method is exponentiated gradient ascent. The step size is halved when a step does not improve the value, and
-    grows after a step that does.
+    grows after a step that improves it.
     """
     parts = []
     for targets, metas, tokens in rows:

@@ -17,13 +17,13 @@ pair has its own W, which is trained with the student. W starts as the identity 
 
 The relations term is from MiniLMv2 (arXiv 2012.15828). The queries, keys or values of one layer are split into A_r
 relation heads of width d_r, and A_a is the part of head a. Queries, keys and values are the outputs of the projections,
-before rotary position embeddings. R_a has the similarities of each token to itself and the tokens before. T is the
-teacher, S the student.
+before rotary position embeddings. Row n of R_a has the similarities of token n to itself and to the tokens before it. T
+is the teacher, S the student.
 
 The teacher's states are computed by the live teacher in each step, or read from files
 (`distill.targets.hidden_states`). The teacher reads the prompt that it was sent when the corpus was generated. The
-student reads its own prompt. When both prompts have the same tokens, relations include prompt tokens. Otherwise they
-are only between completion tokens.
+student reads its own prompt. When both prompts have the same tokens, relations include prompt tokens. Otherwise
+relations are only between completion tokens.
 """
 
 from __future__ import annotations

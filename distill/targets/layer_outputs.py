@@ -88,7 +88,7 @@ class _Watched:
 
 @contextmanager
 def watching(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """Yield a list that holds the output of each module after a forward pass of the model."""
+    """Yield a list. After each forward pass of the model, the list holds the output of each module in this pass."""
     seen = [torch.zeros(0)] * len(modules)
 
     def watch(place: int, module: nn.Module) -> RemovableHandle:

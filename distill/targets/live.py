@@ -77,7 +77,7 @@ class LiveTeacher(FromCompletions[Text]):
 
 
 class OnPolicy(LiveTeacher):
-    """A loss for which the student writes the completions in some steps.
+    """The loss of `LiveTeacher`. In some steps, it is computed on completions that the student writes.
 
     The expected loss is λ · E_student[D] + (1 − λ) · E_corpus[D], where D is the divergence. Whether the student writes
     in a step is drawn from (seed, step). The tokens that it writes are drawn from (seed, step, row). A completion ends
@@ -118,7 +118,8 @@ class OnPolicy(LiveTeacher):
         ]
 
     def forward(self, rows: Sequence[Text], step: Sequence[Text]) -> tuple[Tensor, dict[str, float]]:
-        """See `Objective.forward`. For completions that the student wrote, the result has further parts.
+        """See `Objective.forward`. For completions that the student wrote, the returned dictionary has three further
+        entries.
 
         `length` is the mean number of tokens, including the end token. `ended` is the share of completions that have an
         end token. `empty` is the share of completions whose first token is an end token.
@@ -159,7 +160,9 @@ class Mutual(LiveTeacher):
         self.teacher_section = section.model_copy(update={"kd_weight": self.online.teacher_kd_weight})
 
     def forward(self, rows: Sequence[Text], step: Sequence[Text]) -> tuple[Tensor, dict[str, float]]:
-        """See `Objective.forward`. The loss is the sum of both losses. The teacher's parts begin with `teacher_`."""
+        """See `Objective.forward`. The loss is the sum of both losses. The terms of the teacher's loss have names that
+        begin with `teacher_`.
+        """
         student_ND = _states(self.model, self.head, rows)
         teacher_ND = _states_after_teacher_prompt(self.teacher, self.teacher_head, rows)
         batch = Rows(rows, step)
@@ -212,7 +215,7 @@ def _targets_of(states_ND: Tensor, head: Head | None) -> TargetOf:
 def check_teacher(source: Path, teacher: LanguageModel) -> None:
     """Raise CorpusError when the teacher wrote no row of the corpus, because the audit would not include this teacher.
 
-    Also raises it when the teacher's tokenizer did not make the corpus's tokens.
+    Also raises CorpusError when the tokens of the corpus were made with another tokenizer than the teacher's.
     """
     written_by = corpus.manifest(source)["teachers"].values()
     if not any(one.get("revision") == teacher.weights.revision for one in written_by):

@@ -4,7 +4,8 @@
   default.
 - `step_by_step` (arXiv 2305.02301): there are two tasks. In the first, the student reads the prompt and writes the
   answer alone. In the second, the student reads the prompt with `rationale.explain` before the last user message, and
-  writes the rationale. Each loss is a mean over its own tokens, and the total loss is their weighted sum.
+  writes the rationale. The loss of each task is a mean over the tokens of the task, and the total loss is the weighted
+  sum of both.
 - `dropped`: the student learns the answer alone. This is a control that shows the effect of the rationales.
 
 The teacher's stored distributions are not valid for an answer without its rationale. Answers are therefore learned by
@@ -88,7 +89,8 @@ def rationale_tokens(tokens: Tokens, completion: Sequence[int], marker: str | No
 class StepByStep(FromStored):
     """The loss of mode `step_by_step`: weight · loss of the answers + (1 − weight) · loss of the rationales.
 
-    Each loss is a mean over its own tokens.
+    The loss of the answers is a mean over the tokens of all answers, that of the rationales over the tokens of all
+    rationales.
     """
 
     def forward(self, rows: Sequence[Example], step: Sequence[Example]) -> tuple[Tensor, dict[str, float]]:

@@ -107,12 +107,12 @@ def batch_loss(
     meta: LogitsMeta | None,
     live: TargetOf | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Return kd_weight · divergence + (1 − kd_weight) · cross-entropy, and the parts of this loss.
+    """Return kd_weight · divergence + (1 − kd_weight) · cross-entropy, and the terms of this loss by name.
 
     The divergence is a mean over the tokens of all rows. Cross-entropy is a mean over the tokens of kept rows. Both
     means are over the whole step. If a step is computed in portions, the losses and gradients of the portions therefore
     add up to those of the step. Without `meta` (the baseline), or with kd_weight 0, the loss is cross-entropy over all
-    rows. `live` replaces the stored targets. It returns the target of the tokens [begin, end).
+    rows. `live`, if given, replaces the stored targets: this function returns the targets of the tokens [begin, end).
     """
     rows, step, device = batch.rows, batch.step, states_ND.device
     # Prepare all arrays on the host before copying them, because a copy waits until the device has finished its work.
@@ -172,7 +172,9 @@ def shape_of(section: TrainSection) -> DivergenceShape:
 
 
 def _label_loss(states_ND: Tensor, head: Head | None, ids_N: Tensor, tokens: int) -> tuple[Tensor, dict[str, float]]:
-    """Return the cross-entropy of the tokens `ids_N`, summed and divided by `tokens`, and the parts of this loss."""
+    """Return the cross-entropy of the tokens `ids_N`, summed and divided by `tokens`, and the terms of this loss by
+    name.
+    """
     labels = losses.Labels(ids_N)
 
     def label_loss(z_CV: Tensor, chunk: tuple[int, int]) -> Tensor:

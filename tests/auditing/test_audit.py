@@ -1,4 +1,4 @@
-"""Known verdicts for licenses and terms, and rules that hold for all of them."""
+"""Known verdicts for licenses and terms, and rules that hold for all licenses and terms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For each test, a copy of the finished run and of its recipe. A test may damage both."""
+"""For each test, a copy of the finished run and of its recipe. A test may damage both copies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def recipe(tmp_path, finished) -> Path:
 
 @pytest.fixture
 def run(tmp_path, finished, recipe) -> Path:
-    """A copy of the finished run, which a test may damage. The fixture `recipe` is the recipe of the copy."""
+    """A copy of the finished run, which a test may damage. Its recipe is the fixture `recipe`."""
     folder = shutil.copytree(finished.run, tmp_path / "run")
     resolved = folder / "recipe.yaml"
     resolved.write_text(resolved.read_text().replace(str(finished.recipe.parent), str(recipe.parent)))

@@ -1,4 +1,4 @@
-"""Damaged files of a run are named in an error, are never used as if they were whole, and --repair makes them again."""
+"""Damaged files of a run are named in an error and never used as if they were undamaged. --repair makes them again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def half(path: Path) -> None:
 
 
 def one_byte(path: Path) -> None:
-    """Changes the last byte of the first column, which is content and not a header."""
+    """Changes the last byte of the first column. This byte belongs to the data and not to a header."""
     column = pq.read_metadata(path).row_group(0).column(0)
     data = bytearray(path.read_bytes())
     data[(column.dictionary_page_offset or column.data_page_offset) + column.total_compressed_size - 1] ^= 1

@@ -183,7 +183,7 @@ def test_sigkill_at_every_rename_and_fsync(server, setups, kind, stage, every):
     ("kind", "stage"), [*((kind, stage) for kind in KINDS for stage in STAGES), *((kind, "train") for kind in TRAINING)]
 )
 def test_sigkill_on_both_sides_of_every_call_twice(server, setups, kind, stage):
-    """Each command is killed at call number n, run again, and killed at call number n of the second process."""
+    """Each command is killed at its call number n. It is then run again, and killed again at its call number n."""
     setup = setups(kind)
     cuts = [(n, side) for n in range(len(setup.calls[stage])) for side in ("before", "after")]
     kills = all_well(server, cuts, lambda cut: trial(server, setup, stage, [cut, cut]))
@@ -199,7 +199,7 @@ def at_random(server: Server, setup: Setup, stage: str, wanted: int, kills_each:
         done += all_well(server, cuts, lambda cut: trial(server, setup, stage, cut))
         if done == wanted:
             return
-        duration *= 0.8  # some commands ended before they were killed
+        duration *= 0.8  # kill earlier, because some commands ended before they were killed
     pytest.fail(f"only {done} of {wanted} commands were killed")
 
 
@@ -236,7 +236,7 @@ REDONE = {
 
 
 def redone(server: Server, setup: Setup, name: str, every: int, kills_each: int) -> int:
-    """Kills a command that makes a finished or damaged run again, and returns the number of kills."""
+    """Kills a command that makes a finished or damaged run again. Returns the number of kills."""
     command = [setup.recipe if part is None else part for part in REDONE[name]]
     stage = name.split()[0]
     base, names = setup.after["train"], {p.name for p in setup.after["train"].rglob("*")}
@@ -374,8 +374,8 @@ def test_no_process_outlives_a_run_killed_later(server, setups, seconds):
     ],
 )
 def test_a_broken_promise_is_seen(server, setups, fault, stage, begin, seen):
-    """`begin` is a share of the command's calls. The calls nearest to that point are tried first, because they show the
-    fault soonest.
+    """`begin` is a place among the command's calls, as a number from 0 (first call) to 1 (last call). Kills at the
+    calls nearest to this place are tried first, because they show the fault soonest.
     """
     setup = setups("on_policy" if fault == "forgets texts" else "sampled")
     run = Path(tempfile.mkdtemp(dir=setup.folder)) / "run"

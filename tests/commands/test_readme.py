@@ -20,7 +20,7 @@ def test_the_api_example_ends_well(serve, tmp_path):
     planned = warm("synthgen", "plan", tmp_path / "recipe.yaml")
     assert planned.code == 0, planned
     assert "cost: about $0.00, at most $0." in planned.out, "data/prices.yaml has this model at OpenAI"
-    prices = {"input": 0.25, "output": 2.0}  # a server on this machine has no known price
+    prices = {"input": 0.25, "output": 2.0}  # needed because data/prices.yaml has no price for a server on this machine
     values["teacher"] |= {"base_url": server.url, "api_key_env": "LOOPBACK_KEY", "prices": prices}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     env = {"LOOPBACK_KEY": KEY, "SYNTHGEN_CACHE": str(tmp_path / "cache")}

@@ -42,7 +42,7 @@ def ids(folder: Path, part: str = "data") -> list[str]:
 
 
 def shape(folder: Path) -> dict[str, int]:
-    """The number of rows of each file. It is equal for corpora that differ only in the content of their rows."""
+    """The number of rows of each file. Two corpora that differ only in the content of their rows have equal numbers."""
     return {name: entry["rows"] for name, entry in corpus.manifest(folder)["files"].items()}
 
 

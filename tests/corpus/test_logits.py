@@ -1,4 +1,6 @@
-"""The logits format: exact values, values within the stated error, and distributions that stay with their tokens."""
+"""The logits format: exact values, values within the stated error, and a check that each distribution is used only with
+its own tokens.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from synthgen.errors import CorpusError
 
 
 def draws(t: int, n: int, vocabulary: int, seed: int = 0) -> np.ndarray:
-    """Zipf-like draws, so that ids occur more than once."""
+    """Ids (t, n) drawn from a Zipf distribution, in which ids occur more than once."""
     return np.minimum(np.random.default_rng(seed).zipf(1.3, (t, n)) - 1, vocabulary - 1)
 
 

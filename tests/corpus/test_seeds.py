@@ -1,4 +1,6 @@
-"""Seeds are read from many sources and stay in their split. An error names the file and line of a bad seed."""
+"""Seeds are read from many sources, and a seed is always assigned to the same split. An error names the file and line
+of a bad seed.
+"""
 
 from __future__ import annotations
 
@@ -187,9 +189,9 @@ def odd_rows(count: int) -> list[dict[str, str]]:
     ]
 
 
-# For 1,500 rows of `odd_rows`: a hash over id, split, fields and reference, and the fingerprint. Hash and fingerprint
-# were computed with commit 199c186. In that commit a reference was a single text, so the fingerprint of seeds with
-# references is not compared.
+# For 1,500 rows of `odd_rows`: a hash over id, split, fields and reference, and the fingerprint. Both were computed
+# with commit 199c186. In that commit a reference was a single text, so for seeds with references the fingerprint is not
+# compared.
 BEFORE = {
     "": ("b24a3acbf4c8beca", "abf9d2e0b8eccaa2"),
     "id": ("a05d9743ccf4fa53", "7733c9a302a80eb3"),
@@ -472,7 +474,7 @@ def test_reasoning_questions():
     assert len(rows) >= 300
     assert len([kind for kind, count in kinds.items() if count >= 20]) >= 5, kinds
     assert len({mask(row["question"]) for row in rows}) >= 250
-    # the recipe may use only a part of the rows, but needs all kinds and enough test seeds
+    # the seeds of the recipe may be only a part of the rows, but must have all kinds and enough test seeds
     seeds = load_shipped("reasoning")
     assert {s.fields["kind"] for s in seeds} == set(kinds)
     assert sum(s.split == "test" for s in seeds) >= 30

@@ -93,8 +93,8 @@ def share(text: str) -> float:
 @pytest.mark.parametrize(("rows", "words", "kinds"), [(300, 40, 6), (300, 40, 3000), (600, 60, 20_000), (1, 9, 2)])
 @pytest.mark.parametrize("wider", [0, 30])
 def test_repetition_is_counted_exactly(rows, words, kinds, wider, monkeypatch):
-    """Words and word pairs are numbered, and the numbers are packed into 64 bits. Rows whose numbers do not fit are
-    counted one by one. With `wider`, each number gets more bits than it needs, so that many rows do not fit.
+    """The check gives each word and word pair a number, and packs the numbers into 64 bits. Rows whose numbers do not
+    fit are counted one by one. `wider` adds bits to each number, so that many rows do not fit.
     """
     bits = text._bits
     monkeypatch.setattr(text, "_bits", lambda count: bits(count) + wider)

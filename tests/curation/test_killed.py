@@ -72,8 +72,8 @@ def whole(tmp_path_factory):
     [["judged-00000", "duplicates-pairs-00000"], *(pytest.param([n], marks=pytest.mark.slow) for n in range(10))],
 )
 def test_killed_and_resumed_it_makes_the_same_bytes(whole, tmp_path, waits):
-    """Kills the command once for each entry of `waits`: when the file of that name exists, or after a time that grows
-    with the number. Then the command runs to its end.
+    """Kills the command once for each entry of `waits`: when the file of that name exists, or, if the entry is a
+    number, after a time that grows with this number. Then the command runs to its end.
     """
     run, expected = whole
     copy = tmp_path / "run"

@@ -91,7 +91,7 @@ def test_a_row_stays_when_its_twin_went_with_its_group_before_the_sweep(tmp_path
 
 
 def many(count: int) -> list:
-    """Rows with copies, faults and groups at random places in both splits."""
+    """`count` rows of both splits. Copies, faults and groups are at random places."""
     draw = random.Random(3)
     rows = []
     for number in range(count):

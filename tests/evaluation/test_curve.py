@@ -29,7 +29,7 @@ def test_a_smaller_share_is_part_of_a_larger_one(made):
     assert 0.15 < len(seeds[0.3]) / len(seeds[1.0]) < 0.45
     held_out = [{r.id for r, _ in rows(run / "curated", "test", share)} for share in (0.1, 1.0)]
     assert held_out[0] == held_out[1] != set()
-    for share, some in seeds.items():  # a share has both samples of a seed, or none
+    for share, some in seeds.items():  # a share has all rows of a seed (two samples), or no rows of it
         assert found[share] == {r.id for r, _ in rows(run / "curated", "train") if r.seed_id in some}
 
 

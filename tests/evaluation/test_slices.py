@@ -13,8 +13,8 @@ from distill.evaluation.slices import BINS, calibration, calibration_bins, slice
 
 
 def planted(rows: int, tokens: int, shift: float, seed: int = 0) -> tuple[np.ndarray, list[str], float]:
-    """(bins of each row, cluster of each row, expected error). The most likely token is right with a probability that
-    is `shift` lower than the model states.
+    """(bins of each row, cluster of each row, expected calibration error) of a simulated model. Its most likely token
+    is right with a probability that is lower by `shift` than the probability that the model gives it.
     """
     random = np.random.default_rng(seed)
     bins, gaps = [], np.zeros((BINS, 2))
@@ -41,7 +41,7 @@ def test_calibration_sees_what_was_planted(shift):
 
 
 def test_one_token_of_each_kind():
-    """A right token with probability 1 has no error, and a wrong token with probability 1 has an error of one."""
+    """A token that is predicted with probability 1 has the calibration error 0 if it is right, and 1 if it is wrong."""
     sure = torch.tensor([[50.0, 0.0]])
     right, wrong = (calibration_bins(sure, torch.tensor([n])) for n in (0, 1))
     assert right[-1].tolist() == [1, 1, 1]

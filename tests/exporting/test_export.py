@@ -41,7 +41,7 @@ F16, Q8 = "GGUF, float16", "GGUF, q8_0"
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """A run with a one-layer student, exported in both formats. A small vocabulary makes it fast."""
+    """A run with a one-layer student, exported in both formats. The small vocabulary makes the tests fast."""
     folder = tmp_path_factory.mktemp("export")
     merges = [("t", "h"), ("th", "e"), ("Ġ", "a"), ("Ġ", "the")]
     teacher = small_teacher(folder / "teacher", merges=merges, width=64, words=True)
@@ -85,7 +85,9 @@ def logits(model, ids: list[int]) -> np.ndarray:
 
 
 def in_two_parts(path: Path, runtime: str, ids: list[int]) -> np.ndarray:
-    """Logits computed in three steps with a cache: the first half, the second half, and the last token alone."""
+    """The logits of `ids`, computed in three calls that share a cache: the first half, the rest without the last token,
+    and the last token.
+    """
     model = open_model(runtime, path)
     half = len(ids) // 2
     return np.concatenate([model.feed(ids[:half]), model.feed(ids[half:-1]), model.feed(ids[-1:])])
@@ -122,8 +124,8 @@ def test_eight_bits_lose_what_rounding_loses_and_no_more(run):
 
 
 def test_rows_of_a_batch_do_not_mix(run):
-    """Two prompts of different lengths in one batch, the shorter one padded on the left, give the
-    same output as alone.
+    """Two prompts of different lengths are in one batch, where the shorter prompt is padded on the left. The output of
+    each prompt is the same as without the other prompt.
     """
     import onnxruntime
 
@@ -295,7 +297,7 @@ def test_below_the_threshold_is_exit_1_and_written_all_the_same(classifier, run,
     monkeypatch.setattr(parity, "LEAST", 1.5)
     out = tmp_path / "edge"
     command = ["export", str(classifier), "--to", "onnx", "-o", str(out), "--corpus", str(run), "--json", "-q"]
-    for _ in range(2):  # an export that already exists fails the gate again
+    for _ in range(2):  # the second call finds the existing export, which fails the gate again
         done = CliRunner().invoke(distill.cli.main, command)
         assert done.exit_code == 1, done.output
         assert json.loads(done.stdout)["passed"] is False
@@ -362,7 +364,7 @@ def test_half_a_file_of_weights(run, tmp_path):
 def test_a_full_disk_loses_nothing(classifier, run, tmp_path):
     if not shutil.which("mount"):
         pytest.skip("there is no `mount` here")
-    with small_disk(tmp_path / "disk", "16k") as enlarge:  # the model takes 33 kB
+    with small_disk(tmp_path / "disk", "16k") as enlarge:  # too small for the model, which has 33 kB
         out = tmp_path / "disk" / "edge"
         command = ["export", str(classifier), "--to", "onnx", "-o", str(out), "--corpus", str(run), "-q"]
         done = CliRunner().invoke(distill.cli.main, command)

@@ -28,7 +28,7 @@ _OPENED = {}
 
 
 def opened(section, options):
-    """The teacher of a section. It is loaded at the first call."""
+    """The teacher of a `teacher` section. The teacher is loaded at the first call for its section."""
     from synthgen.teachers.local import open_local
 
     if section not in _OPENED:

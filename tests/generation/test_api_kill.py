@@ -1,4 +1,5 @@
-"""SIGKILL with an API teacher: no row is missing or doubled, and only requests that were in flight are paid twice.
+"""SIGKILL with an API teacher: no row is missing or doubled, and only requests that were in flight at the kill are paid
+twice.
 
 `SYNTHGEN_KILLS` sets the number of random kills. `SYNTHGEN_POINTS=all` tests every commit point instead of some.
 """
@@ -23,7 +24,7 @@ from synthgen import corpus
 pytestmark = pytest.mark.slow
 
 KILLING = Path(__file__).parent.parent / "support" / "killing_api.py"
-LIMIT = 8  # requests in flight
+LIMIT = 8  # maximum number of requests in flight
 SEEDS = 60
 LITTLE = 0.00042  # dollars, enough to pay every row once
 

@@ -82,7 +82,7 @@ def test_a_batch_for_each_round(serve, tmp_path, monkeypatch):
     recipe = synthgen.load_recipe(path)
     rows, failures, _ = read(synthgen.generate(recipe, tmp_path / "batched", batch=True).folder)
     assert (len(rows), failures) == (12, [])
-    # one batch each for the answer, the user's next turn and the second answer
+    # one batch for the first answers, one for the user's next turns, and one for the second answers
     assert len(server.stats()["batches"]) == 3
     monkeypatch.setenv("SYNTHGEN_CACHE", str(tmp_path / "another"))
     asked, _, _ = read(synthgen.generate(recipe, tmp_path / "asked").folder)
@@ -140,8 +140,8 @@ def test_one_dead_server_stops_the_run_in_one_line(serve, tmp_path):
 
 
 def test_a_local_teacher_answers_and_a_remote_one_judges(serve, tmp_path, tiny):
-    """The local engine returns rows with logits, and the server returns scores. Scores are paid once, even if a shard
-    is made again.
+    """The local engine returns rows with logits, and the server returns scores. Each score is paid only once, even if
+    its shard is made again.
     """
     server = serve(labels=["3", "8"])
     path = write(tmp_path / "task", server.url, "best_of_n", seeds=12, steps={"candidates": 2, "judge": "judge"})
@@ -220,7 +220,7 @@ def test_a_reservation_is_on_the_disk_before_the_request_is_on_the_wire(serve, t
 def test_a_full_memory_slows_the_run_and_never_stops_it(serve, tmp_path, monkeypatch, shard_size):
     from synthgen.generation import filling
 
-    monkeypatch.setattr(filling, "_HELD_BYTES", 5000)  # two rows
+    monkeypatch.setattr(filling, "_HELD_BYTES", 5000)  # the size of two rows
     server = serve(latency=0.002)
     path = write_recipe(tmp_path / "task", server.url, seeds=50, generate={"shard_size": shard_size})
     rows, failures, _ = read(synthgen.generate(synthgen.load_recipe(path), tmp_path / "run").folder)
@@ -240,7 +240,7 @@ def test_nothing_counts_before_it_is_durable(serve, tmp_path):
     lock = sqlite3.connect(tmp_path / "cache/replies.sqlite", timeout=30, isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
     before = server.stats()["requests"]
-    time.sleep(1.0)  # fifty round trips
+    time.sleep(1.0)  # the time of fifty round trips to the server
     during = server.stats()["requests"] - before
     lock.execute("ROLLBACK")
     lock.close()

@@ -54,7 +54,7 @@ def test_evolve(jobs):
         ("Second?", "a2", 1),
         ("Third?", "a3", 2),
     ]
-    rows, [failure], _ = play(job, ["Second?"], ["second"], ["a2"])  # the same as "Second?" except for case and "?"
+    rows, [failure], _ = play(job, ["Second?"], ["second"], ["a2"])  # "second" equals "Second?" except for case and "?"
     assert ([r.text for r in rows], failure.kind) == (["a2"], "unchanged")
     used = {first(j)[0].messages[-1]["content"].split(":")[0] for j in some}
     assert used == {"Harder", "Other"}

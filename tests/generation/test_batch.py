@@ -56,7 +56,9 @@ def test_a_batch_that_answers_nothing_ends_in_a_clear_state(serve, tmp_path):
 
 
 def test_killed_after_create_the_batch_is_found_again(serve, tmp_path):
-    """Leaves the journal in the state after a kill between creating a batch and storing its id."""
+    """Puts the journal into the state after a kill that comes between the creation of a batch and the storing of its
+    id.
+    """
     server = serve(batch={"polls": 2})
     path = write_recipe(tmp_path / "task", server.url, seeds=10)
     recipe = synthgen.load_recipe(path)

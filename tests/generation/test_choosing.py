@@ -42,7 +42,7 @@ def test_rationalize_without_a_known_answer(jobs):
 @pytest.mark.parametrize(
     ("said", "winner", "agreement"),
     [
-        ([["3", "3", "3"]], "3", 1.0),  # three equal votes decide, as five is the maximum
+        ([["3", "3", "3"]], "3", 1.0),  # three equal votes decide, because there are at most five votes
         ([["3", "4", "3"], ["3"]], "3", 3 / 4),  # one more vote decides
         ([["3", "4", "3"], ["4"], ["3"]], "3", 3 / 5),
         ([["3", "4", "5"], ["4", "4"]], "4", 3 / 5),
@@ -79,7 +79,9 @@ def test_vote_never_guesses(jobs):
 @pytest.mark.parametrize("leader_votes", range(4))
 @pytest.mark.parametrize("most", [1, 2, 5, 8])
 def test_vote_stops_exactly_when_it_is_decided(jobs, most, leader_votes):
-    """After the last round, votes that were not asked for cannot change the winner. Before that round, they could."""
+    """After the last round, the votes that were never requested could not change the winner. Before the last round, the
+    remaining votes could.
+    """
     job = jobs(strategy="vote", steps={"candidates": most})[0]
     random = np.random.default_rng(most * 10 + leader_votes)
     answers = [str(n) for n in random.integers(0, 1 + leader_votes, most)]
@@ -98,7 +100,7 @@ def test_vote_stops_exactly_when_it_is_decided(jobs, most, leader_votes):
         assert not decided
         assert seen < most
         best = counts[0][1] + len(asked), counts[1][1], most - seen - len(asked)
-        assert best[0] > best[1] + best[2] or seen + len(asked) == most  # the round could decide …
+        assert best[0] > best[1] + best[2] or seen + len(asked) == most  # the round could decide the vote …
         assert best[0] - 1 <= best[1] + best[2] + 1  # … and a round with one request less could not
 
 

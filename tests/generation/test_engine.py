@@ -114,7 +114,7 @@ def test_killed_for_real(shrunk, tmp_path):
     import torch
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a forked process must not wait for the threads of its parent
+    torch.set_num_threads(1)  # a forked process lacks its parent's threads, and would wait for them
     try:
         recipe = shrunk("evolve", limit=12, generate={"shard_size": 2, "max_new_tokens": 24})
         whole = synthgen.generate(recipe, tmp_path / "whole").folder

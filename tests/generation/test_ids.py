@@ -1,4 +1,4 @@
-"""Ids of requests and rows: what they depend on, and that they equal the ids of earlier versions."""
+"""Ids of requests and rows: which values the ids depend on, and that they equal the ids of earlier versions."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def recipe(folder: Path, case: str):
 
 
 def replied(request: Request) -> Reply:
-    """A reply that depends only on the request's id. Answers repeat, so that some get a majority."""
+    """A reply that depends only on the request's id. There are few different answers, so that some get a majority."""
     number = int(request.id, 16)
     if request.kind == "classify":
         weights = [1 + (number >> 4 * n) % 7 for n in range(len(request.labels))]

@@ -88,7 +88,9 @@ def test_one_at_a_time_in_any_order_is_the_same(jobs):
 
 
 def test_what_a_row_cost_counts_the_requests_on_the_way(jobs):
-    """Four paid requests make two rows, so each row carries half of the cost. If a price is unknown, so is the sum."""
+    """Four paid requests make two rows, so each row carries half of the cost. If the price of a request is unknown, so
+    is the cost of the rows.
+    """
     some = jobs(strategy="preference", steps={"candidates": 2}, templates=JUDGE)[:1]
 
     def reply(request, unknown=False):

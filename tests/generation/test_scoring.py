@@ -127,7 +127,7 @@ def test_scoring_generated_rows_gives_the_same_distributions(shrunk, tmp_path, t
         assert (other.prompt, other.teacher_prompt) == (r.prompt, r.teacher_prompt)
         a = ours[r.teacher, r.id][1].target(ours[r.teacher, r.id][2])
         b = theirs[other.teacher, other.id][1].target(theirs[other.teacher, other.id][2])
-        assert (a.ids == b.ids).mean() > 0.99  # nearly equal probabilities may be in another order
+        assert (a.ids == b.ids).mean() > 0.99  # ids with nearly equal probabilities may be in another order
         for name in ("logprobs", "log_tail", "log_z"):
             assert np.abs(getattr(a, name) - getattr(b, name)).max() < 2e-3
 

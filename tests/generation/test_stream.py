@@ -101,14 +101,14 @@ def test_the_rows_are_those_of_the_batch_engine_and_in_their_order(run, model):
     streamed, plain = run(teacher), run(None)
     assert rows(streamed) == rows(plain)
     assert len(rows(streamed)) == 22
-    assert corpus.manifest(streamed)["counts"]["failures"] == 2  # both samples of the long seed
+    assert corpus.manifest(streamed)["counts"]["failures"] == 2  # the two samples of the seed that is too long
     names = [sorted(p.relative_to(f) for p in f.glob("*/**/*.parquet")) for f in (streamed, plain)]
     assert names[0] == names[1]
     assert teacher.closed
 
 
 def test_it_is_kept_full_and_a_slow_answer_holds_nobody_up(run, model):
-    teacher = OneByOne(model, slow="q1", until=9)  # more than the three seeds of a shard
+    teacher = OneByOne(model, slow="q1", until=9)  # nine seeds are more than a shard, which has three seeds
     run(teacher)
     assert teacher.most == AT_ONCE
     assert len(teacher.beside) >= 9

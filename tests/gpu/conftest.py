@@ -40,7 +40,8 @@ def teacher_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def make_run(tmp_path_factory, teacher_folder):
-    """A function that generates and curates on the device, and returns (recipe, run). The same name gives the same run.
+    """A function that generates and curates on the device, and returns (recipe, run). Calls with the same name return
+    the same run.
 
     `make_run(name, device="cpu")` returns the recipe of the same run with the teacher on another device.
     """

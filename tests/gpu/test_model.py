@@ -56,7 +56,9 @@ def arrays(target) -> list[np.ndarray]:
 @pytest.mark.parametrize("top_p", [1.0, 0.8])
 @pytest.mark.parametrize("spec", SPECS, ids=["draws", "warm draws", "topk"])
 def test_the_same_requests_give_the_same_bits(device, teacher_folder, spec, top_p, dtype):
-    """Two loaded copies of the model sample each batch twice. One batch has several rows, and the other has one row."""
+    """Two loaded copies of the model sample each batch twice. The batches are all requests, and the first request
+    alone.
+    """
     requests = [ask(q, i, tokens=12 + i, top_p=top_p) for i, q in enumerate(QUESTIONS)]
     for batch in (requests, requests[:1]):
         samples = []
@@ -70,7 +72,9 @@ def test_the_same_requests_give_the_same_bits(device, teacher_folder, spec, top_
 
 
 def test_draws_and_tokens_follow_their_own_probabilities(model):
-    """A chi-square test on the likely ids, for the first tokens of 800 samples and for the stored draws."""
+    """A chi-square test on the likely ids, for the first tokens of 800 samples, and for the draws that are stored with
+    these samples.
+    """
     requests = [ask(QUESTIONS[1], n, tokens=1) for n in range(800)]
     replies = model.sample(requests, SPECS[0])
     p = model.logprobs([list(replies[0].prompt_token_ids)], [[0]])[0][0].double().exp().cpu()

@@ -37,7 +37,7 @@ NEAR = {"float32": {"abs": 1e-4}, "bfloat16": {"rel": 3e-2, "abs": 1e-3}}
 
 
 def ready(make_run, kind: str = "sampled", **keys):
-    """(recipe, run) with these keys in the section `train`. The key `device` is the device of the teacher."""
+    """(recipe, run), where the recipe's section `train` has `keys`. The key `device` is the device of the teacher."""
     device = {"device": keys.pop("device")} if "device" in keys else {}
     recipe, run = make_run(kind, **device, seeds=32, generate=GENERATE, logits=LOGITS[kind])
     values = recipe.train.model_dump(exclude_none=True) | FAST | keys

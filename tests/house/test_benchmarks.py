@@ -1,6 +1,6 @@
 """Benchmarks, and tests that need a GPU or another environment, use the project as it is now.
 
-The default tests do not run these files. So this test reads the files. Every name that they import from the project
+The default tests do not run these files, so the tests here only read them. Every name that they import from the project
 must exist, and every call of an imported function must fit the function's parameters.
 """
 
@@ -92,7 +92,7 @@ def source_of(module: str) -> str:
 
 
 def names_of(module: str) -> set[str]:
-    """The names that a module's source binds at its top."""
+    """The names that a module's source binds at the top level."""
     names: set[str] = set()
     for node in ast.parse(source_of(module)).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -114,7 +114,9 @@ def missing(path: Path) -> dict[str, int]:
 
 
 def misfits(path: Path) -> list[str]:
-    """One line for each call of an imported function that does not fit, and for each attribute that a module lacks."""
+    """One line for each call of an imported function whose arguments do not fit, and for each attribute that a module
+    lacks.
+    """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     known = imported_objects(tree)
     wrong = []
@@ -163,7 +165,7 @@ def imported_objects(tree: ast.AST) -> dict[str, Any]:
 
 
 def called(function: ast.expr, known: dict[str, Any]) -> Any:
-    """The object that is called, or None if it is not imported."""
+    """The imported object that a call refers to, or None if the object is not imported."""
     if isinstance(function, ast.Name):
         return known.get(function.id)
     if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
@@ -172,7 +174,7 @@ def called(function: ast.expr, known: dict[str, Any]) -> Any:
 
 
 def misfit(node: ast.Call, function: Any) -> str:
-    """Why the arguments do not fit the parameters, or ''."""
+    """The reason why the arguments of a call do not fit the function's parameters, or '' if they fit."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):

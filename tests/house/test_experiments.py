@@ -89,8 +89,8 @@ def test_arms_with_a_result_file_do_not_run_again(scripts, tmp_path, monkeypatch
 
 
 def test_no_string_keeps_its_own_rationale(scripts):
-    """In the shuffled arms a string has its own answer and the rationale of another string. All rationales are equally
-    long.
+    """In the shuffled arms, each input string has its own answer, and the rationale of another string. All rationales
+    are equally long.
     """
     import rationale
     from parity import ASK, answer

@@ -14,7 +14,7 @@ from synthgen.teachers.base import FAILURES
 
 pytestmark = pytest.mark.slow
 
-# The probabilities of all faults add up to 30%.
+# The probability of each fault for a request. The probabilities add up to 30%.
 FAULTS = {
     "429": 0.03,
     "429:1": 0.01,

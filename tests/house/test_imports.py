@@ -41,7 +41,7 @@ EXCEPTIONS = {
     ("distill.cli", "synthgen"),
     ("synthgen.cli", "synthgen"),
 }
-CALLS_DISTILL = "synthgen.pipeline"  # the only module that may import `distill`, and only inside a function
+CALLS_DISTILL = "synthgen.pipeline"  # no other module of `synthgen` may import `distill`, and this only in functions
 HEAVY = ["torch", "transformers", "datasets", "pandas", "matplotlib", "pyarrow", "numpy", "accelerate", "safetensors"]
 
 

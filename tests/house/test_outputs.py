@@ -1,4 +1,4 @@
-"""No command deletes or overwrites a file that it did not make. --fresh still works on the files that it made."""
+"""No command deletes or overwrites a file that it did not make. --fresh still deletes files that the command made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""benchmarks/structure.py: each rule detects a planted example, and does not count code that only looks similar."""
+"""benchmarks/structure.py: each rule detects a planted example, and does not count code that only looks like the
+example.
+"""
 
 from __future__ import annotations
 
@@ -137,7 +139,8 @@ def test_templates_are_read_by_the_same_rule(structure, expression, hits):
         ("distill/export/decoder.py", 'kind == "decoder"', 1),
         ("synthgen/generation/strategies/choosing.py", 'strategy == "vote"', 0),
         ("synthgen/generation/strategies/choosing.py", 'strategy in ("vote", "score")', 1),
-        # this module is not excused, because the entries of all strategies name it
+        # a comparison in this module counts, because the module belongs to no single strategy: the entries of all
+        # strategies name it
         ("synthgen/generation/strategies/entry.py", 'strategy == "vote"', 1),
     ],
 )

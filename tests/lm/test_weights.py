@@ -35,7 +35,7 @@ def opened(folder, *, lazy: bool) -> LanguageModel:
 
 @pytest.fixture
 def loads(monkeypatch) -> list[str]:
-    """A list that gets an entry when weights are loaded."""
+    """A list that gets an entry each time that weights are loaded."""
     return loads_of(monkeypatch)
 
 
@@ -126,8 +126,8 @@ for name in sys.argv[1:]:
 
 
 def test_of_a_hub_id_the_commit_is_known(folder, tmp_path):
-    """The revision of a hub model is its commit. Otherwise stored states of another model or of an older commit would
-    be used.
+    """The revision of a hub model is its commit. With a less exact revision, the stored states of another model or of
+    an older commit would be used.
     """
     commits = {"org/one": "a1" * 20, "org/two": "b2" * 20}
     for name, commit in commits.items():

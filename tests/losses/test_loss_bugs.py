@@ -126,7 +126,9 @@ def test_bug_01_padding_in_the_loss(loss):
 
 @pytest.mark.parametrize("kind", ["topk", "sampled"])
 def test_bug_02_mean_of_micro_batch_means(kind):
-    """An optimizer step can be split in any way. The parts add up to the same value and gradient."""
+    """An optimizer step can be split in any way. The losses and gradients of the micro-batches add up to those of the
+    step.
+    """
     batch, meta, _ = examples(kind)
     model, section = model_of(), TrainSection(kd_weight=0.7)
     whole = loss_and_gradient(model, batch, meta, section)

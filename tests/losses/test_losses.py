@@ -64,7 +64,9 @@ def test_refused_pairs_say_why_in_one_line(name, kind):
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 @pytest.mark.parametrize(("name", "kind"), [pair for pair in DEFINED if pair[1] in ("dense", "topk")])
 def test_zero_loss_and_gradient_when_student_is_teacher(name, kind, temperature):
-    """For cross-entropy, only the gradient is zero. Its value is the teacher's entropy."""
+    """All losses and their gradients are zero, with one exception: the value of the cross-entropy is the teacher's
+    entropy.
+    """
     logp, _ = teacher_and_student()
     for k in (1, 5, 64, V) if kind == "topk" else (0,):
         target = target_of(kind, logp, temperature, k)

@@ -17,9 +17,7 @@ from synthgen.tables.divergences import refusal
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_storage_error_of_topk_is_as_stated(temperature):
-    """After encoding and decoding, log-probabilities differ by at most STORAGE_ERROR, and the loss differs by about as
-    much.
-    """
+    """Encoding and decoding changes log-probabilities by at most STORAGE_ERROR, and the loss by about as much."""
     logp, z = teacher_and_student()
     ids, kept, tail, log_z = top_k(logp, 64, temperature)
     target = logits.TopK(*(t.numpy() for t in (ids, kept, tail, log_z)))

@@ -1,4 +1,6 @@
-"""Losses from hidden states in chunks, independence of tokens, and labels beside a target."""
+"""Losses computed from hidden states in chunks; losses of single tokens; cross-entropy computed together with a
+divergence.
+"""
 
 from __future__ import annotations
 
@@ -112,14 +114,15 @@ def test_each_token_stands_for_itself(name, kind):
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 @pytest.mark.parametrize(("name", "kind"), DEFINED)
 def test_labels_beside_a_target_against_float64(name, kind, temperature, beyond):
-    """`with_cross_entropy` gives the same two values, and the same gradient of any mixture, as two separate losses.
-    Labels are taken from inside and outside the stored ids, and the student's vocabulary may be padded.
+    """`with_cross_entropy` gives the same divergence and cross-entropy as two separate calls, and the same gradient of
+    any weighted sum of both. Labels are taken from inside and outside the stored ids, and the student's vocabulary may
+    be padded.
     """
     logp, z = teacher_and_student()
     z = torch.cat([z, torch.full((N, beyond), 1.5)], -1)
     target = target_of(kind, logp, temperature, 8)
     if kind == "topk":
-        target = replace(target, largest=V - 1)  # as in targets that are read from shards
+        target = replace(target, largest=V - 1)  # targets that are read from shards also have `largest`
     ids = target.ids_NK if kind == "topk" else target.ids_NU if kind == "sampled" else torch.zeros(N, 1).long()
     inside = torch.arange(N) % 2 == 0
     labels = torch.where(inside, ids[:, 0], torch.randint(0, V, (N,), generator=torch.Generator().manual_seed(2)))
@@ -157,7 +160,7 @@ def test_labels_beside_ids_that_the_student_has_not(kind):
 
 
 def test_one_softmax_serves_both(monkeypatch):
-    """The advantage of one softmax: at temperature 1 the (N, V) logits are reduced only once."""
+    """At temperature 1, divergence and cross-entropy share one softmax, so the (N, V) logits are reduced only once."""
     logp, z = teacher_and_student()
     calls = []
     real = torch.Tensor.logsumexp

@@ -1,5 +1,5 @@
-"""Sections whose class is chosen by a table. Entries that a user adds are validated, located, dumped and checked like
-synthgen's own.
+"""Sections whose class is chosen by a table. The sections of entries that a user adds are validated, named in errors,
+dumped and checked like those of synthgen's own entries.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`synthgen init` makes a recipe and templates from a user's file. They run without further edits."""
+"""`synthgen init` makes a recipe and templates from a user's file. The recipe runs without further edits."""
 
 from __future__ import annotations
 

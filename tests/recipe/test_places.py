@@ -1,4 +1,4 @@
-"""Paths and models in a recipe become absolute, and their files are looked for before anything else happens."""
+"""Paths and models in a recipe become absolute, and a missing file is an error before anything else happens."""
 
 from __future__ import annotations
 

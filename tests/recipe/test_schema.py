@@ -65,7 +65,7 @@ def test_a_resolved_recipe_does_too(path):
 
 
 def places(values: object, above: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
-    """The place of every section in a recipe's values."""
+    """The path of keys and list indices to every section in a recipe's values."""
     found = [above] if isinstance(values, dict) else []
     inner = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
     return found + [place for key, value in inner for place in places(value, (*above, key))]
@@ -85,7 +85,7 @@ def test_an_unknown_key_anywhere_is_refused(task):
         inside = wrong
         for part in place:
             inside = inside[part]
-        inside["zzz "] = 1  # with the space, the key cannot be taken for a teacher's name
+        inside["zzz "] = 1  # a wrong key; the space makes it an invalid name for a teacher too
         assert refused(wrong), place
         tried += 1
     assert tried >= 6

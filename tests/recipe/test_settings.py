@@ -181,7 +181,9 @@ def test_in_python(recipe):
 
 
 def test_a_resolved_recipe_of_several_teachers_can_be_changed(tmp_path, recipe):
-    """The resolved recipe names each teacher once. A second copy of the first teacher would have to be changed too."""
+    """The resolved recipe names each teacher once. If the first teacher were written twice, a change would have to be
+    made in both places.
+    """
     teachers = {"a": {"model": "./a"}, "b": {"model": "./b"}}
     values = {**yaml.safe_load(RECIPE), "teachers": teachers}
     del values["teacher"]

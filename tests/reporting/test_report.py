@@ -87,7 +87,7 @@ def page_of(run: Path) -> tuple[Page, str]:
 
 
 def figure(html: str, label: str) -> str:
-    """The number under a label in the row of key figures."""
+    """The number that the page's row of key figures shows under `label`."""
     return re.search(f"<dt>{label}</dt><dd>(?:<span[^>]*>)?([^<]*)<", html)[1]
 
 
@@ -168,7 +168,7 @@ def test_trained_but_not_evaluated(run):
 
 
 def test_the_same_files_give_the_same_page(run):
-    page_of(run)  # from the second time on, the page is one of the files that it lists
+    page_of(run)  # not compared: the page lists its own file only if the file already exists
     _, first = page_of(run)
     _, again = page_of(run)
     assert first == again

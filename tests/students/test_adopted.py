@@ -24,7 +24,7 @@ from synthgen.records import to_table
 
 @pytest.fixture(scope="module")
 def made(small_run):
-    """(recipe, run, teacher)."""
+    """(recipe, curated run, teacher of the recipe)."""
     recipe, run = small_run(curate=LOOSE)
     return recipe, run, LanguageModel.open(recipe.teacher)
 
@@ -110,7 +110,7 @@ def test_a_dataset_needs_a_place_for_its_student(made, tmp_path):
 
 
 def test_rows_without_tokens(made, tmp_path):
-    """Removes the tokens from the rows, because an API teacher may send none."""
+    """Removes the tokens from the rows, as in a run of an API teacher that sends no tokens."""
     _recipe, run, teacher = made
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     for path in (copy / "curated" / "data").glob("*.parquet"):

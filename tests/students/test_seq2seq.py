@@ -72,7 +72,7 @@ KINDS = [("t5", {}), ("t5", {"tie_word_embeddings": False}), ("bart", {})]
 @pytest.mark.parametrize(("kind", "more"), KINDS)
 def test_logits_are_those_that_the_models_own_loss_takes(kind, more):
     """transformers shifts labels to the right by itself. The loss that transformers computes for each row alone is
-    compared with the loss of the batch.
+    compared with the loss from the batch's logits.
     """
     model = model_of(kind, **more)
     for z_TV, prompt, completion in zip(
@@ -232,7 +232,7 @@ def test_it_is_a_stock_model_and_writes_the_same_in_a_batch(learned):
 
 
 def test_what_pads_a_prompt_is_not_read(small_run, tmp_path):
-    """The random weights are so large that every token matters."""
+    """The random weights are so large that a padding token, if it were read, would change the answer."""
     teacher = LanguageModel.open(small_run(logits=FULL)[0].teacher, lazy=True)
     teacher.tokens.tokenizer.save_pretrained(tmp_path)
     for seed in range(8):

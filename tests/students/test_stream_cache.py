@@ -1,4 +1,4 @@
-"""The token cache: it is made once, made again when it is damaged, and refuses wrong data."""
+"""The token cache: it is made once, and made again when it is damaged. Wrong logits are refused."""
 
 from __future__ import annotations
 
@@ -116,7 +116,9 @@ def test_a_row_that_is_altered_while_training_stops_it(run, reader, what):
 
 
 def test_a_segment_that_is_replaced_while_it_is_read_stops_its_reader(tmp_path):
-    """The replacing file has the same layout and correct checksums, so only the replacement itself can be detected."""
+    """The new file has the same layout and correct checksums. So the reader can only detect that the file is another
+    one.
+    """
     path, kind = tmp_path / "a.bin", segment.entry_type()
     blobs = [np.random.default_rng(seed).bytes(100) for seed in range(2)]
 

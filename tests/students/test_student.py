@@ -36,7 +36,7 @@ def loaded(recipe: Recipe, run: Path):
 
 
 def start(teacher: LocalModel, layers: list[int], data, recipe: Recipe) -> dict[str, float]:
-    """The parts of the loss over all rows, for an untrained student made of these layers of the teacher."""
+    """The terms of the loss over all rows by name, for an untrained student made of these layers of the teacher."""
     model = from_layers(teacher.model, layers).eval()
     with torch.no_grad():
         z_NV = torch.cat(
@@ -226,8 +226,8 @@ def test_intervals_cover_as_often_as_they_say():
 
 
 def test_intervals_of_differences_are_paired():
-    """Both models share the difficulty of a seed, which cancels out in the difference. The interval is narrow and still
-    covers the difference.
+    """The difficulty of a seed is the same for both models, and cancels out in the difference. The interval is narrow
+    and still covers the difference.
     """
     generator = np.random.default_rng(1)
     inside, widths = 0, []

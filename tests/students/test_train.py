@@ -33,7 +33,7 @@ THREE_WAYS = {"answer": False, "truncated": False, "repetition": None, "length":
 
 
 def rows_of_three_kinds(small_run, kind: str):
-    """(recipe, run, the teacher's tokens, training set)."""
+    """(recipe, run, the teacher's tokens, training set) with kept, rejected and degenerate rows."""
     spec = FULL if kind == "topk" else {"kind": "sampled", "draws": 9}
     recipe, run = small_run(seeds=24, generate=GREEDY, logits=spec, curate=THREE_WAYS)
     tokens = Tokens.open(recipe.teacher.model)
@@ -248,7 +248,7 @@ def test_a_loss_that_is_not_a_number_stops_training(small_run, tmp_path):
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_resume_is_exact_wherever_it_was_cut(tmp_path, dropout):
-    """Every second step has a checkpoint. Training is cut after each number of steps of both students, once or
+    """Every second step has a checkpoint. The training of student and baseline is cut once, at one of several steps, or
     repeatedly.
     """
     teacher = small_teacher(tmp_path / "teacher", attention_dropout=dropout)
@@ -267,8 +267,8 @@ def test_resume_is_exact_wherever_it_was_cut(tmp_path, dropout):
 
 
 def test_dropout_drops(tmp_path):
-    """Dropout changes the trained weights. If it did not, the test above could not show that random states are
-    restored.
+    """Dropout changes the trained weights. If dropout had no effect, the test above could not show that random states
+    are restored.
     """
     weights = []
     for dropout in (0.0, 0.3):

@@ -68,7 +68,9 @@ def corpus_of(run: Path, records: Sequence[Record], size: int = 3, own: pa.Schem
 
 
 def curating(**rules: Any) -> Recipe:
-    """A recipe with these keys under `curate`. Its teacher would replay a missing file, so it cannot be asked."""
+    """A recipe with these keys under `curate`. Its teacher would replay a missing file, so the teacher cannot generate
+    anything.
+    """
     source = {"path": "none.jsonl", "source": "tests", "license": "CC0-1.0"}
     teacher = {"engine": "replay", "path": "none.jsonl", "license": "CC0-1.0"}
     return Recipe.model_validate({"task": "t", "seeds": [source], "teacher": teacher, "curate": rules})

@@ -59,7 +59,7 @@ def exact_of(name: str, target: losses.Target, logp: torch.Tensor, temperature: 
 
 
 def draw(logp: torch.Tensor, draws: int, temperature: float, seed: int) -> logits.Sampled:
-    """Tokens drawn at each position."""
+    """The counts of `draws` random tokens at each position, as they are stored."""
     u = torch.from_numpy(np.random.default_rng(seed).random((len(logp), draws)))
     cdf = (logp / temperature).softmax(-1).double().cumsum(-1)
     return logits.count_draws(invert(cdf, u).numpy())

@@ -1,4 +1,5 @@
-"""Runs and kills commands in forks of one process that has imported everything. A trial takes tenths of a second.
+"""Runs and kills commands in forks of one process that has imported everything. So a trial takes only tenths of a
+second.
 
     server = Server()
     server.run(["synthgen", "generate", recipe, "-o", run], cut=(7, "before"))   # SIGKILL before the 8th call
@@ -85,7 +86,8 @@ class Outcome:
 
 
 class Server:
-    """A process that forks. `lanes` is the number of requests that run at the same time. `close` ends the process.
+    """A process that runs each command in a fork of itself. `lanes` is the maximum number of commands at the same time.
+    `close` ends the process.
 
     `imports` are the commands, and the modules that the commands import when they are used. The process imports all of
     them once, so that no fork has to.
@@ -119,7 +121,8 @@ class Server:
 
         `cut=(n, "before")` kills the process before its call number n of a function in `HOOKED`, and "after" kills it
         after that call. `after=s` kills the process after s seconds. With `once`, the seconds count from the moment
-        when that file exists. Processes that are still alive `patience` seconds after the end are orphans.
+        when that file exists. Processes of the command that are still alive `patience` seconds after its end count as
+        orphans.
         """
         request = {
             "command": [str(part) for part in command],

@@ -50,7 +50,7 @@ def child(job: dict, pipe: int) -> None:
         def transaction(self, connection: sqlite3.Connection, statements) -> None:
             point()
             original(self, connection, statements)
-            point()  # the transaction is on the disk, and the caller does not know it yet
+            point()  # the transaction is on the disk, but the call that stores it has not returned
 
         cache.Cache._transaction = transaction
     import synthgen

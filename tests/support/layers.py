@@ -57,7 +57,7 @@ def narrow(teacher: Weights) -> torch.nn.Module:
 
 
 def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The gradient of every parameter that has one."""
+    """The gradient of every parameter that has a gradient, by name."""
     return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
 
 

@@ -13,7 +13,7 @@ from synthgen.results.training import Training
 
 
 def reason(check: str, text: str, rule: str = "", score: float | None = None) -> Reason:
-    """A reason for a rejection in the column `verdicts`."""
+    """An entry of the column `verdicts`: a reason for which a row was rejected."""
     return Reason(
         check=check,
         rule=rule or check,

@@ -15,7 +15,7 @@ from distill.streaming.tokencache import from_messages
 
 
 def load(folder: Path, render: Render, choice: Choice, shape: Shape | None = None) -> TrainingSet:
-    """Opens the rows with a cache of their own, and reads all of them."""
+    """Reads all rows of the curated corpus `folder`, with a temporary token cache."""
     with tempfile.TemporaryDirectory() as cache:
         reader = from_messages(lambda prompts: [render(prompt) for prompt in prompts], "test", shape)
         stream = open_stream(folder, reader, Path(cache), choice)

@@ -111,7 +111,7 @@ def small_task(folder: Path, teacher: Path, /, seeds: int = 9, long: int = 0, **
 def small_runs(folder: Path) -> Callable[..., tuple[Any, Path]]:
     """A function that generates and curates a run with a small teacher, and returns (recipe, run folder).
 
-    The teacher is the same in all runs. The same name gives the same run.
+    The teacher is the same in all runs. Calls with the same name return the same run.
     """
     import synthgen
 

@@ -29,7 +29,7 @@ SECTIONS = {
 }
 
 
-_MADE = []  # one folder for all test files
+_MADE = []  # holds the function `made`, which the tests of all files share
 
 
 @pytest.fixture(scope="session")
@@ -133,7 +133,7 @@ def reference_rows(folder: Path, split: str, share: float = 1.0):
 
 
 def reference(run: Path, render, choice: Choice, shaped=None):
-    """(examples, metadata, rows left out)."""
+    """(examples, metadata of their distributions, number of left-out rows by reason)."""
     folder, examples, meta = run / "curated", [], None
     left_out = {"too_long": 0, "degenerate": 0}
     for _, records in corpus.records(folder, "rejected", choice.split):

@@ -11,7 +11,7 @@ from synthgen.executor import Services
 
 
 def squared(number: int, services: Services) -> tuple[int, int]:
-    """(the square, the id of the process that computed it). Small numbers take longest."""
+    """(the square, the id of the process that computed it). The smaller the number, the longer the call takes."""
     time.sleep(0.05 / (number + 1))
     return number * number, os.getpid()
 

@@ -1,4 +1,5 @@
-"""Helpers for tests of training: shared small runs, training that is cut short, and the results in a student's folder.
+"""Helpers for tests of training: shared small runs, training that is cut short, and functions that read the results in
+a student's folder.
 
 student = student_of(recipe, run, tmp_path / "student", learning_rate=0.1)    # the folder
 resumes_everywhere(lambda folder, ui: train(recipe, run, folder, ui=ui), tmp_path, cuts=[1, 3])
@@ -48,12 +49,12 @@ def shared_runs(folder: Path) -> SmallRuns:
 
 
 def with_train(recipe: Recipe, section: dict[str, Any]) -> Recipe:
-    """The recipe with this section `train`."""
+    """A copy of the recipe whose section `train` has the keys of `section`."""
     return recipe.model_copy(update={"train": TrainSection.model_validate(section)})
 
 
 def changed(recipe: Recipe, **changes: Any) -> Recipe:
-    """The recipe with some keys of `train` changed."""
+    """A copy of the recipe in which `changes` replace keys of the section `train`."""
     assert recipe.train is not None
     return with_train(recipe, recipe.train.model_dump(exclude_none=True) | changes)
 

@@ -105,7 +105,7 @@ def trial(
         wrong += [f"left behind: process {pid}" for pid in outcome.orphans]
         wrong += rewritten(done) + duplicate_ids(run)
         done = {path: state for path, state in committed(run).items() if not again(path)}
-    steps = {} if "--fresh" in command else checkpointed(run)  # with --fresh, no checkpoint is used
+    steps = {} if "--fresh" in command else checkpointed(run)  # a command with --fresh uses no checkpoint
     outcome = server.run(command, fault=fault)
     if outcome.code != 0:
         wrong.append(f"the same command ended with {outcome.code}: {outcome.output}")
@@ -152,7 +152,7 @@ def row_ids(path: Path) -> list[str]:
     try:
         return pq.read_table(path, columns=["id"])["id"].to_pylist()
     except (pa.ArrowInvalid, FileNotFoundError):
-        return []  # the part is missing or damaged; the next run of the command must report or repair it
+        return []  # the file is missing or damaged; the next run of the command must report or repair it
 
 
 def checkpointed(run: Path) -> dict[str, int]:

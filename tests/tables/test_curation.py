@@ -24,7 +24,7 @@ from synthgen.tables.section import Section
 
 
 class Tail(Section):
-    """The word that the toy edit cuts off."""
+    """The settings of the toy edit: the word that it cuts off."""
 
     word: str = " END"
 

@@ -23,7 +23,7 @@ from synthgen.recipe import SeedSource, Split
 
 @pytest.fixture
 def run_example():
-    """A function that runs an example. The tables have their own entries again after the test."""
+    """A function that runs an example. After the test, the tables have their original entries again."""
     with ExitStack() as stack:
         yield lambda *headings: stack.enter_context(added(*headings))
 

@@ -1,4 +1,6 @@
-"""Teachers with another tokenizer: where texts are cut, which values are exact, and ULD computed by its formula."""
+"""Teachers with another tokenizer: where texts are cut into parts, which values are exact, and ULD compared with its
+formula.
+"""
 
 from __future__ import annotations
 

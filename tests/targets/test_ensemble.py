@@ -405,7 +405,7 @@ def test_one_teacher_of_several_by_name(run, tmp_path, unanswered):
         losses.divergence(z, losses.TopK(*topk_batch([e.target for e in d.examples])), "forward_kl").mean()
         for d in (one, both)
     ]
-    # The union has more outcomes than b's top-k, so the divergence of the ensemble is a little higher.
+    # The target of the ensemble has more outcomes than the top-k of b alone, so its divergence is a little higher.
     assert float(values[0]) <= float(values[1]) + 1e-5
     assert float(values[0]) == pytest.approx(float(values[1]), rel=0.3)
     assert evaluate(recipe, folder, alone.folder, teacher=teacher).learned_from.endswith("of b")

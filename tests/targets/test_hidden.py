@@ -47,8 +47,8 @@ def objective(model, teacher, wanted: TrainSection) -> FromStored:
 
 
 def relations_by_hand(a: torch.Tensor, b: torch.Tensor, heads: int, queries: int) -> torch.Tensor:
-    """The KL of the relations among the queries (or keys, or values) of one sequence, summed over tokens and heads in a
-    loop.
+    """The KL between the relations of `a` and `b` (queries, keys or values of one sequence), summed over tokens and
+    heads in a loop.
     """
     total = torch.zeros((), dtype=torch.float64)
     for head in range(heads):

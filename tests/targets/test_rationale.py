@@ -86,7 +86,7 @@ def test_two_tasks_from_a_row(made):
     for row in data.examples:
         asked, said = text(teacher.tokens, row.prompt), text(teacher.tokens, row.completion)
         if not row.also:
-            assert said.startswith("no idea")  # without a marker there is no answer to learn
+            assert said.startswith("no idea")  # the completion without a marker, which has no answer to learn
             continue
         (label,) = row.also
         number = int(asked.partition("Why: ")[2].partition(" +")[0])

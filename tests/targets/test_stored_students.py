@@ -24,7 +24,7 @@ FEW = {"max_steps": 4, "baseline": False, "kd_weight": 0.5, "save_steps": 1}
 
 @pytest.fixture
 def loads(monkeypatch) -> list[str]:
-    """A list that gets an entry when weights are loaded."""
+    """A list that gets an entry each time that weights are loaded."""
     return loads_of(monkeypatch)
 
 

@@ -1,4 +1,4 @@
-"""The API teacher over a real HTTP server in a separate process: what it sends, stores, pays and reads."""
+"""The API teacher with a real HTTP server in a separate process: requests, cache, costs, retries and failures."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_retry_after_is_obeyed(serve, tmp_path, after):
     stats = server.stats()
     assert stats["requests"] == 9
     (waited,) = stats["again_after"]
-    assert waited > (0.98 if after == "1" else 0.5)  # a date has no fractions of seconds
+    assert waited > (0.98 if after == "1" else 0.5)  # if `retry-after` is a date, it has no fractions of seconds
 
 
 def test_retry_after_forms():
@@ -198,7 +198,7 @@ def test_bucket_paces_evenly_and_gives_back():
     before = quota.tokens.level
     quota.correct(held, 1000, 100)
     assert quota.tokens.level == pytest.approx(before + 900)
-    assert quota.used < 1  # the correction makes the next reservation smaller
+    assert quota.used < 1  # the correction makes later reservations smaller
 
 
 def test_poison_is_asked_once_and_again_only_when_told(serve, tmp_path):

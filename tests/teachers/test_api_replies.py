@@ -80,7 +80,7 @@ def test_logprobs_become_topk(serve, tmp_path, tokens, tiny, vllm):
         logits={"kind": "topk", "k": 5, "temperature": 1.0},
     )
     assert not failures
-    assert server.stats()["as_ids"] == (6 if vllm else 0)  # all six requests ask for ids, even the first
+    assert server.stats()["as_ids"] == (6 if vllm else 0)  # all six requests, even the first, ask for token ids
     folder = tmp_path / "run/generated"
     by_text = {text: i for i, text in vocab}
     for path in sorted((folder / "logits/m").glob("*.parquet")):
@@ -137,7 +137,8 @@ def test_bytes_that_are_no_text_and_text_that_is_no_token(tokens):
     top = [{"token": "\ufffd", "logprob": -0.1, "bytes": list(broken)}]
     ids, _, _ = tokens.topk([{**top[0], "top_logprobs": top}], 1, "")
     assert ids == [tokens.by_bytes[broken]]
-    # Without bytes, a token is found in the tokens of the whole text, if they agree with the other entries.
+    # An entry without bytes gets its token from the tokenization of the whole text, if this agrees with the other
+    # entries.
     lost = {"token": "\ufffd", "logprob": -0.1, "bytes": None}
     content = [{**lost, "top_logprobs": [lost]}, entry(" world", -0.1, top_logprobs=[entry(" world", -0.1)])]
     ids, _, unmapped = tokens.topk(content, 1, "Hello world")
@@ -177,7 +178,7 @@ def test_classify_by_logprobs_and_by_the_answer(serve, tmp_path):
     probs, mass = label_probs(top, ("payment", "delivery"))
     assert mass == pytest.approx(np.exp(-0.2) + np.exp(-2.0))
     assert probs == pytest.approx([np.exp(-0.2) / mass, np.exp(-2.0) / mass])
-    assert label_probs([entry("d", -0.1)], ("delivery", "damage")) is None  # could be either
+    assert label_probs([entry("d", -0.1)], ("delivery", "damage")) is None  # "d" is the beginning of both labels
     assert label_probs([entry("x", -0.1)], ("delivery",)) is None
 
 

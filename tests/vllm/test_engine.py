@@ -177,7 +177,7 @@ def test_engine_killed_in_the_middle_is_restarted_and_every_row_comes(model, req
             os.kill(core.pid, signal.SIGKILL)
 
     threading.Thread(target=kill).start()
-    replies = model.sample(asked, TOPK, lambda tokens: lock.set())  # the kill comes at the first finished row
+    replies = model.sample(asked, TOPK, lambda tokens: lock.set())  # the first finished row starts the kill
     assert model.engine.deaths == deaths + 1
     assert [r.failure for r in replies] == [None] * len(asked)
     assert all(len(r.target) == len(r.token_ids) for r in replies)
