@@ -134,7 +134,9 @@ def _cell(text: str) -> str:
 
 
 def _reference(field: dict[str, Json]) -> str:
-    """Name of the section that a key, or each entry of its list, holds; '' when the key holds no section."""
+    """Name of the section that is the value of a key, or of the sections in its value if that is a list; '' if there is
+    none.
+    """
     for part in (field, *(field.get("anyOf") or []), field.get("items") or {}):
         if isinstance(part, dict) and isinstance(part.get("$ref"), str):
             return str(part["$ref"]).rpartition("/")[2]
@@ -142,7 +144,10 @@ def _reference(field: dict[str, Json]) -> str:
 
 
 def _branches(field: dict[str, Json], definitions: dict[str, Json]) -> Iterator[tuple[str, str, dict[str, Json]]]:
-    """Yield (name of the entry, key that names the entry, its section) for a key whose section a table decides."""
+    """Yield three values for each table entry that a key can hold: the entry's name, the key that selects it, and its
+    section. `field` describes a key whose section class depends on a table. The selecting key is, for example,
+    `engine`.
+    """
     for branch in _list(field["allOf"]):
         condition = _object(_object(_object(branch)["if"])["properties"])
         key = next(iter(condition))

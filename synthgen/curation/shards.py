@@ -70,7 +70,9 @@ def write_shards(piece: Writing, services: Services) -> Tally:
 
 
 def _judged(piece: Writing) -> pa.RecordBatch:
-    """The `verdicts` and `scores` of a task's rows. The entries of the steps in `late` are included."""
+    """The columns `verdicts` and `scores` of a task's rows. The verdicts that the later steps (`piece.late`) gave to
+    these rows are appended.
+    """
     table = read_table(piece.job.step(JUDGED, piece.task.number)).combine_chunks()
     verdicts, scores = (table[name].combine_chunks() for name in ("verdicts", "scores"))
     entries = [pair for step in piece.late for pair in step.entries(piece.task)]

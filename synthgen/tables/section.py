@@ -185,8 +185,9 @@ def chosen_by(table: Mapping[str, Entry], key: str, default: str | None = None) 
     """An annotation for a section whose class depends on the entry of `table` that `key` names.
 
     The table is read when a recipe is validated, so entries that were added later are known. `default` is the entry
-    that is used when the key is left out; without a default the key is required. The location of an error is a key of
-    the section. The error for an unknown name says "did you mean". Each section is dumped by its own class.
+    that is used when the key is left out; without a default the key is required. An error's location (`loc`) is given
+    relative to the section and names the key that is wrong. The error for an unknown name says "did you mean". Each
+    section is dumped by its own class.
     """
     return ChosenBy(table, key, default)
 
