@@ -50,7 +50,9 @@ def render() -> str:
 
 
 def _section(path: str, field: dict[str, Json], definitions: dict[str, Json]) -> Iterator[str]:
-    """Describe the section that a key holds, and the sections inside it."""
+    """Yield the Markdown that describes the section at the dotted key `path`, and the sections inside it. Yields
+    nothing if the key holds no section.
+    """
     name = _reference(field)
     if not name:
         return
@@ -144,9 +146,8 @@ def _reference(field: dict[str, Json]) -> str:
 
 
 def _branches(field: dict[str, Json], definitions: dict[str, Json]) -> Iterator[tuple[str, str, dict[str, Json]]]:
-    """Yield three values for each table entry that a key can hold: the entry's name, the key that selects it, and its
-    section. `field` describes a key whose section class depends on a table. The selecting key is, for example,
-    `engine`.
+    """`field` is a key whose section class depends on a table. For each entry of the table: yield its name, the key
+    that selects it (such as `engine`), and its section.
     """
     for branch in _list(field["allOf"]):
         condition = _object(_object(_object(branch)["if"])["properties"])
@@ -170,7 +171,7 @@ def _engines(field: dict[str, Json], definitions: dict[str, Json]) -> Iterator[s
 
 
 def _offer(engine: Engine) -> str:
-    """Sentences on the capabilities of an engine, from its entry."""
+    """Sentences that describe the capabilities of an engine, made from its entry in ENGINES."""
     kinds = (["`kind: sampled`"] if engine.draws else []) + (["`kind: topk`"] if engine.top_k else [])
     temperature = "" if engine.any_temperature else " (top-k only with `temperature: 1`)"
     logits = f"supports `logits` of {' and '.join(kinds)}{temperature}" if kinds else "supports no `logits`"
@@ -213,7 +214,7 @@ def _kinds(field: dict[str, Json], definitions: dict[str, Json]) -> Iterator[str
 
 
 def _learning(kind: Kind) -> str:
-    """A sentence on what a kind of student learns from, made from its entry."""
+    """A sentence that says which rows and settings a kind of student can learn from, made from its entry in KINDS."""
     strategies = [f"`{name}`" for name, entry in STRATEGIES.items() if entry.rows == kind.learns_from]
     which = f" (strategy {', '.join(strategies)})" if len(strategies) < 4 else ""
     keys = ", ".join(f"`{key}`" for key in kind.accepts)
