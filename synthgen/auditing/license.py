@@ -25,7 +25,7 @@ from synthgen.recipe import AuditSection, shipped
 
 Term = tuple[str, str, str]
 """The id, role and license of a source."""
-# roles of those models and texts whose license may forbid training on the rows
+# The roles of models and texts whose license may forbid training on the rows that were made with them.
 _OF_OUTPUTS = ("generator", "logits", "rewriter", "seed", "dataset")
 _TEXTS = ("seed", "dataset")  # roles of texts that rows are made from
 
@@ -49,7 +49,9 @@ def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:
 
 
 def source_combinations(subject: Subject) -> Counter[tuple[Term, ...]]:
-    """Count the rows of the corpus by their set of sources. Reads only the column `sources`, in batches."""
+    """For each set of sources that occurs in the corpus: the number of rows with exactly these sources. Reads only the
+    column `sources`, in batches.
+    """
     combinations: Counter[tuple[Term, ...]] = Counter()
     for part in ("data", "rejected"):  # a student may still learn from the distributions of rejected rows
         for _, batch in corpus.batches(subject.corpus, part, ["sources"], rows=65536):
@@ -58,7 +60,9 @@ def source_combinations(subject: Subject) -> Counter[tuple[Term, ...]]:
 
 
 def _combinations(sources: pa.Array) -> Counter[tuple[Term, ...]]:
-    """Count the rows of a batch by their set of sources. Python code runs once for each set, not for each row."""
+    """For each set of sources that occurs in a batch: the number of rows with exactly these sources. Python code runs
+    once for each set, not for each row.
+    """
     flat = sources.flatten()
     names = [pc.fill_null(pc.struct_field(flat, name), "") for name in ("id", "role", "license")]
     coded = pc.binary_join_element_wise(*names, "\0").dictionary_encode()

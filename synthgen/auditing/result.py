@@ -30,7 +30,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Finding:
-    """The judgment of an audit on one source, such as what the source's license says about the intended use.
+    """An audit's judgment of one source, for example of what the source's license says about the intended use.
 
     `source` names what is judged, and `role` is its role in the corpus. `terms` names the license or rule that applies.
     """

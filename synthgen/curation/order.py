@@ -14,7 +14,8 @@ from synthgen.curation.lists import Rows, numbers
 
 @dataclass(frozen=True)
 class Order:
-    """Rows are ordered by their numbers, and divided into units. The rows of a unit are kept or rejected together.
+    """The order of the rows in a corpus, and their division into units. Rows are ordered by their numbers. The rows of
+    a unit are kept or rejected together.
 
     A group is a unit, and each row without a group is a unit of its own. The number of a unit is the number of its
     first row. `rows` (ascending) are the numbers of the rows that have a group, and `units` are the numbers of their
@@ -25,7 +26,7 @@ class Order:
     units: Rows
 
     def units_of(self, rows: Rows) -> Rows:
-        """The unit of each row."""
+        """The number of the unit of each of `rows`."""
         if not len(self.rows):
             return rows
         place = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)

@@ -70,7 +70,7 @@ def _of_sections(values: Values, error: ValidationError) -> Iterator[Problem]:
     meant = {new for key in keys for new in [_meant(values, key)] if found[key][0]["type"] == "extra_forbidden" and new}
     for key in keys:
         kind = found[key][0]["type"]
-        if kind == "missing" and key in meant:  # the file has a misspelling of this key, which is reported as an unknown key
+        if kind == "missing" and key in meant:  # an unknown key that misspells this key is reported
             continue
         yield Problem(_sentence(values, key, found[key]), (key,), named=False, urgent=kind == "extra_forbidden")
 
@@ -181,7 +181,7 @@ def _in_values(values: Values, details: ErrorDetails) -> Loc | None:
     """
     kept: list[int | str] = []
     inside: object = values
-    loc = tuple(part for part in details["loc"] if part != "[key]")  # Pydantic adds "[key]" when the error is about a key of a mapping
+    loc = tuple(part for part in details["loc"] if part != "[key]")  # marks errors about a mapping's key
     for place, part in enumerate(loc):
         there = str(part) in map(str, inside) if isinstance(inside, dict) else _child(inside, part) is not None
         last = place == len(loc) - 1

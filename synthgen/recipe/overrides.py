@@ -1,4 +1,4 @@
-"""Values that override a recipe's file: `--set KEY=VALUE`."""
+"""Reads values that replace values of a recipe's file: `--set KEY=VALUE`."""
 
 from __future__ import annotations
 

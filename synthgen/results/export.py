@@ -57,7 +57,7 @@ class Export:
 
     @property
     def below(self) -> dict[str, float]:
-        """The files that fail the gate, with their values of the gate's measure."""
+        """Maps the name of each file that fails the gate to the file's value of the gate's measure."""
         if self.gate is None:
             return {}
         found = {name: middle(row.get(self.gate.measure)) for name, row in self.table.items()}
