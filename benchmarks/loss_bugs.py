@@ -3,8 +3,8 @@
     python benchmarks/loss_bugs.py [--only 07 13]        # or: make loss-bugs
 
 A bug is a list of (file, old text, new text). The old text must occur exactly once in the file. If the old text is
-missing, the source has changed, and the entry in BUGS must be adapted. The exit status is 1 if a test passes with its
-bug or fails without a bug.
+missing, the source has changed, and the bug's entry in BUGS must be adapted. The exit status is 1 if the test of a bug
+passes although the bug is planted, or fails although no bug is planted.
 """
 
 from __future__ import annotations

@@ -217,8 +217,7 @@ class OpenRun:
         return next((place for place in places if place.is_dir()), None)
 
     def _find(self, folder: Path, id: str) -> tuple[str, int]:
-        """Return the name of the shard that holds the distribution of the row `id`, and the row's index in this shard.
-        """
+        """Return the name of the shard with the distribution of the row `id`, and the row's index in this shard."""
         index = self._indexes.setdefault(folder, {})
         if not index:
             for shard in (p.stem for p in sorted(folder.glob("*.parquet")) if not p.name.startswith(".")):
@@ -363,8 +362,7 @@ def _joined(verdicts: pa.ChunkedArray, field: str, by: str) -> pa.Array:
 
 
 def _distribution(target: logits.Target, meta: logits.LogitsMeta, tokens: Ints) -> Distribution:
-    """Convert the stored distributions of one row to a `Distribution`, whose arrays have the same K at every position.
-    """
+    """Convert the stored distributions of one row to a `Distribution`, whose arrays have equal K at every position."""
     teacher, temperature = meta["teacher"], meta["temperature"]
     # a top-k target stores `logprobs` at temperature 1, and `log_tail` and `log_z` at `temperature`
     if isinstance(target, logits.TopK):

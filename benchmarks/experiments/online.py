@@ -76,7 +76,7 @@ def batches(rows: list[Any], seed: int, batch: int = BATCH) -> Any:
 
 
 def held_out(writer: LocalModel) -> dict[str, list[float]]:
-    """The measures of `parity.right` on the held-out strings."""
+    """The measures that `parity.right` computes for the completions of `writer` on the held-out strings."""
     bits = strings(BITS, TRAIN, TEST)[1]
     return right(writer, [[*b, ASK] for b in bits], bits, NEW)
 

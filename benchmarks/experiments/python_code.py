@@ -1,7 +1,7 @@
 """The task of several experiments: language modeling on the source of Python's standard library.
 
-Texts are windows of 64 tokens. The first 8 tokens are the prompt and the other 56 are the completion. Windows of some
-files are held out. Two teachers can be trained. They differ only in their seed.
+Texts are windows of 64 tokens. The first 8 tokens are the prompt and the other 56 are the completion. All windows of
+some files are held out. Two teachers can be trained. They differ only in their seed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VOCABULARY, WINDOW, PROMPT = 2048, 64, 8
 TEACHER_ROWS, ROWS, HELD_OUT = 16_000, 3_000, 240
 TEACHER = {"width": 160, "layers": 3, "heads": 5}
 STUDENT = {"width": 96, "layers": 2, "heads": 3}
-STEPS, BATCH = 375, 16  # two passes over the rows
+STEPS, BATCH = 375, 16  # 375 steps of 16 rows are two passes over the rows
 _BINS = 15
 
 
@@ -85,7 +85,7 @@ def windows() -> dict[str, list[list[int]]]:
 
 
 def texts(part: list[list[int]]) -> list[Text]:
-    """The windows as rows for training with a live teacher."""
+    """The windows `part` as rows for training with a live teacher."""
     return [Text(str(n), w[:PROMPT], w[PROMPT:], None, True, w[:PROMPT]) for n, w in enumerate(part)]
 
 
@@ -101,7 +101,9 @@ def student(seed: int) -> Any:
 
 @functools.cache
 def teacher(number: int) -> LocalModel:
-    """A model that is larger than the student, trained by cross-entropy on the teacher's windows."""
+    """The teacher with the seed `number`: a model that is larger than the student, trained by cross-entropy on the
+    teacher's windows.
+    """
 
     def make() -> Any:
         model = llama(VOCABULARY, **TEACHER, seed=number, eos=0)
@@ -131,7 +133,7 @@ def scores(model: Any, number: int = 0) -> dict[str, Any]:
     """Loss, accuracy, agreement with the teacher and KL for each test window, and the calibration error."""
     rows, items = texts(windows()["test"]), {"loss": [], "top1": [], "agreement": [], "kl": []}
     sure, right = [], []
-    taught = distributions(number, "test")  # may train the teacher, so gradients must be on
+    taught = distributions(number, "test")  # this call may train the teacher, so it must be outside of `no_grad`
     model.eval()
     with torch.no_grad():
         for a in range(0, len(rows), 48):

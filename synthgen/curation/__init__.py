@@ -126,7 +126,9 @@ def _run(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> Tally:
 
 
 def _judged(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> list[Late]:
-    """Run edits and checks, then sweeps and groups. Returns the sweep and group steps that rejected rows."""
+    """Run edits and checks, then the sweeps. Before and after each sweep, rows of incomplete groups are rejected.
+    Returns a `Late` for each step after the checks.
+    """
     missing = [task for task in cut if not job.step(JUDGED, task.number).exists()]
     with ui.progress("check", sizes(cut), "rows") as bar:
         bar.advance(sizes(cut) - sizes(missing), resumed=True)
