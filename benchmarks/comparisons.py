@@ -16,8 +16,8 @@ from modules import Hit, Module, Modules, definition, file_of, last_name
 Words = tuple[str, ...]
 WORDS: dict[str, Words] = {"strategy": ("strateg",), "engine": ("engine",), "kind": ("kind", "student")}
 TABLES = {"strategy": "STRATEGIES", "engine": "ENGINES", "kind": "KINDS"}
-# HOMES: for each table, the folder that holds it. ROOMS: for each table, the folders whose modules may be named after
-# entries.
+# HOMES: for each table, the folder that holds it. ROOMS: for each table, the folders in which a module that is named
+# after an entry of the table owns this entry.
 HOMES = {"strategy": "synthgen/tables/", "engine": "synthgen/tables/", "kind": "synthgen/tables/"}
 ROOMS = {
     "strategy": ("synthgen/generation/strategies", "synthgen/generate"),
@@ -48,7 +48,7 @@ class Family:
 
     `names` are the names of the entries. `tables` are the files that hold the table. `classes` maps the name of a
     section class, such as `VllmTeacher`, to the entries that have this section. `own` maps the path of a module to the
-    entries whose names the module may use.
+    entries that the module owns. Comparisons with their names do not count in this module.
     """
 
     words: Words
@@ -165,7 +165,7 @@ def _read_groups(family: Family, modules: Modules) -> None:
     family.classes = {name: names for name, names in family.classes.items() if names and names < family.names}
 
 
-# The strings that an expression can hold, and whether an expression is about a table
+# Finds the strings that an expression can evaluate to, and whether names in the expression belong to a table
 
 
 class Scope:
@@ -205,7 +205,9 @@ class Scope:
         return Scope((), there[0], self.modules).strings(there[1], depth - 1) if there else set()
 
     def about(self, node: ast.expr | None, words: Words, depth: int = 3) -> bool:
-        """Whether the value comes from a name, attribute, key or function whose name contains one of `words`."""
+        """Whether the value of `node` comes from a variable, attribute, key or function whose name contains one of
+        `words`.
+        """
         if isinstance(node, ast.Name):
             held = self.held[node.id] if depth and node.id in self.held else []
             return _has(node.id, words) or any(self.about(value, words, depth - 1) for value in held)

@@ -144,7 +144,9 @@ def plant(folder: Path, bug: list[tuple[str, str, str]]) -> None:
 
 
 def run(numbers: list[str] | None, bug: list[tuple[str, str, str]]) -> tuple[int, str]:
-    """Runs the tests of some bugs (or all) in a new copy of the source. Returns (exit status of pytest, output)."""
+    """Runs the tests of the bugs with these `numbers` (of all bugs if None) in a new copy of the source, with `bug`
+    planted. Returns (exit status of pytest, output).
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part in COPIED:

@@ -30,8 +30,8 @@ class Hit(NamedTuple):
 class Module:
     """One Python file.
 
-    `names` maps each name that is assigned at the top of the file to its value. `imports` maps a local name to (path,
-    name in that file), or to (path, '') if a whole module is imported.
+    `names` maps each name that is assigned at the top of the file to its value. `imports` maps a local name to (path of
+    the file from which it is imported, name in that file), or to (path, '') if a whole module is imported.
     """
 
     path: str

@@ -1,5 +1,5 @@
-"""Draws random sentences from all prose of the project. A reader is meant to mark each sentence that needed a second
-reading.
+"""Draws random sentences from all prose of the project. They are for a reader who marks each sentence that needed a
+second reading.
 
     python benchmarks/sentences.py [-n 200] [--seed 0]
 
@@ -83,7 +83,7 @@ def is_comment(line: str) -> bool:
 
 
 def split(paragraph: Paragraph) -> Iterator[Line]:
-    """The sentences of a paragraph that have at least `WORDS` words, each with the line on which the sentence begins."""
+    """The sentences of a paragraph that have at least `WORDS` words, each with the line on which it begins."""
     text, starts = "", []
     for number, line in paragraph:
         starts.append((len(text), number))

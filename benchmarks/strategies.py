@@ -9,7 +9,8 @@ plain resampling.
 The columns are:
 
 - yield: the share of requested rows that curation kept. A failure counts as a row that was not kept.
-- new 4-grams: the share of word 4-grams in kept rows (question and completion) that are in no seed and no earlier row.
+- new 4-grams: the share of word 4-grams in kept rows (question and completion) that occur neither in a seed nor in an
+  earlier row.
 - new question: the share of kept rows whose question is new. A question is new if its ROUGE-L with the questions of all
   seeds and all earlier rows is below 0.7, as in the filter of Self-Instruct (Wang et al., 2022, section 2.1).
 - plain (two columns): the figure of the column to its left, for plain resampling.
@@ -211,8 +212,8 @@ def grams(text: str, n: int = 4) -> set[tuple[str, ...]]:
 def rouge_l(a: list[str], b: list[str]) -> float:
     """ROUGE-L (Lin 2004): the F1 of the longest common subsequence.
 
-    The number of shared words gives an upper bound of the F1. If the bound is below SIMILAR, the function returns the
-    bound, because the exact F1 is slow to compute.
+    An upper bound of the F1 is computed from the number of words that both texts contain. If the bound is below
+    SIMILAR, the function returns the bound, because the exact F1 is slow to compute.
     """
     if not a or not b:
         return 0.0

@@ -178,7 +178,9 @@ def student(sizes: dict[str, int]) -> Any:
 
 
 def learning(model: Any, meta: Any, rows: int) -> tuple[Any, Any]:
-    """Returns (section `train` of a recipe, objective that trains `model`). Micro-batches have `rows` rows."""
+    """Returns (section `train` of a recipe, objective that trains `model`). `rows` is the number of rows in a
+    micro-batch.
+    """
     if streams():
         from distill.targets.stored import FromStored
         from synthgen.recipe import TrainSection

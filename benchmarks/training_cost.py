@@ -232,7 +232,7 @@ def install() -> Path:
 
 
 def interval(ratios: list[float]) -> str:
-    """The mean of the rounds' ratios, with a 95% bootstrap interval."""
+    """A text with the mean of `ratios`, which has a ratio for each round, and its 95% bootstrap interval."""
     values = np.array(ratios)
     drawn = np.random.default_rng(0).choice(values, (2000, len(values))).mean(-1)
     low, high = np.quantile(drawn, [0.025, 0.975])

@@ -344,7 +344,7 @@ def report(run: Path, ui: UI) -> None:
 
 
 def _load(recipe: str, set: tuple[str, ...], ui: UI) -> synthgen.Recipe:
-    """Load the recipe for a command that makes rows. Print a note when the recipe states no license for its templates."""
+    """Load the recipe for a command that makes rows. Print a note when the recipe has no license for its templates."""
     loaded = synthgen.load_recipe(recipe, set)
     if loaded.license is None:
         ui.note("note: the recipe has no `license:` for its templates, so the audit will say UNKNOWN")

@@ -230,7 +230,8 @@ def discard_damaged(folder: Path) -> list[str]:
 
 
 def discard(folder: Path, names: Iterable[str]) -> None:
-    """Remove the shards `names`, the card and the manifest, so that they are made again.
+    """Remove the shards `names`, the card and the manifest, so that the next call of the command makes all of them
+    again.
 
     The card is removed first. It holds a hash of all files, and `load_dataset` uses this hash as the key of its cache.
     If the card were still there, `load_dataset` could read the remaining shards alone and cache their rows under this

@@ -65,8 +65,8 @@ class TopK:
     """The K most probable tokens at T positions.
 
     `ids` and `logprobs` (T, K) are ordered by probability, largest first; `logprobs` are at temperature 1. `log_tail`
-    and `log_z` (T,) are at the temperature of the loss. `log_tail` is the log of the residual mass (-inf when K is the
-    vocabulary size). `log_z` is logsumexp(log p / temperature) over the whole vocabulary.
+    and `log_z` (T,) are at the temperature that training uses in the loss. `log_tail` is the log of the residual mass
+    (-inf when K is the vocabulary size). `log_z` is logsumexp(log p / temperature) over the whole vocabulary.
     """
 
     ids: Ints
@@ -121,7 +121,7 @@ class LogitsMeta(TypedDict):
 
 
 def count_draws(draws_TN: Ints) -> Sampled:
-    """Find the unique ids and their counts in each of T rows of N drawn ids."""
+    """Find the unique ids and their counts at each of T positions, from the N ids that were drawn there."""
     positions, n = draws_TN.shape
     if positions == 0:
         return Sampled(np.zeros(0, np.int32), np.zeros(0, np.uint16), np.zeros(0, np.uint16))
@@ -215,7 +215,7 @@ def encode(target: Target, meta: LogitsMeta) -> dict[str, bytes]:
 
 def decode(blobs: dict[str, bytes], meta: LogitsMeta) -> Target:
     """Decode the binary columns of one row. This is the inverse of `encode`, except that the log-probabilities of a
-    top-k have an error of up to `STORAGE_ERROR`.
+    top-k are rounded, with an error of at most `STORAGE_ERROR`.
     """
     width = int(meta["id_bytes"])
     if meta["kind"] == "sampled":

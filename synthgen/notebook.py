@@ -55,8 +55,8 @@ class Distribution:
     """The teacher's stored distribution at each of the T tokens of a completion.
 
     `token_ids` (T,) are the tokens of the completion; entry t of the other arrays is the distribution that token t was
-    drawn from. `ids` (T, K) are token ids. `probabilities` and `log_probabilities` (T, K) are at `temperature`, the
-    temperature for which the distribution was stored.
+    drawn from. `ids` (T, K) are token ids. `probabilities` and `log_probabilities` (T, K) are at `temperature`, which
+    is the temperature in the metadata of the stored distribution.
 
     For `kind` "topk", `ids` are the K most probable ids, the most probable first; `tail` (T,) is the total probability
     of all other ids. For `kind` "sampled", `ids` are the ids that were drawn, in ascending order. `counts` (T, K) are
@@ -319,7 +319,7 @@ def open(run: str | Path) -> OpenRun:
 def _shard(path: Path, changed: int) -> logits.Shard:
     """Read a shard of distributions, or take it from a cache.
 
-    `changed` is the file's modification time. It is part of the cache's key, so a file that changed is read again.
+    `changed` is the file's modification time. This time is part of the cache's key, so a changed file is read again.
     """
     return logits.read(path)
 
@@ -339,7 +339,7 @@ def _columns(folder: Path, shards: Sequence[str], schema: pa.Schema) -> dict[str
 
 
 def _derive(column: str, table: pa.Table) -> pa.Array:
-    """Compute one of the columns in `_DERIVED`."""
+    """Compute the column `column`, which is a key of `_DERIVED`, from the corpus columns in `table`."""
     if column == "rejected_by":
         return _joined(table["verdicts"], "check", ", ")
     if column == "reason":

@@ -32,7 +32,7 @@ STAGES = (
     "student",
     "hidden",
     "cache",
-)  # folders of a run, each of which belongs to one stage
+)  # names of folders in a run; each folder belongs to one stage
 
 _SHOWN = 3  # maximum number of files that a message names
 _TEMPORARY_MODEL = re.compile(r"model-\d+")  # the temporary name of a folder of weights

@@ -57,10 +57,10 @@ class _Stages:
     worked: bool = False
 
     def do(self, name: str, act: Callable[[bool], T]) -> T:
-        """Run a stage. `act` gets True when the stage must start over.
+        """Run a stage. `act` does the work of the stage. Its argument is True when the stage must start over.
 
-        With `fresh` and an unchanged recipe (`same`), every stage starts over. With `fresh` and a changed recipe, a
-        stage starts over only if its inputs changed.
+        With `fresh` and a recipe that equals the run's recipe (`same`), every stage starts over. With `fresh` and a
+        changed recipe, a stage starts over only if its inputs changed.
         """
         began, before = time.monotonic(), _state(self.folder)
         try:
@@ -125,7 +125,7 @@ def run(recipe: Recipe, out: str | Path, *, fresh: bool = False, repair: bool = 
     """Run all stages in the folder `out`: generate, curate, audit, train, evaluate and report. A repeated call resumes.
 
     With `fresh`, stages whose inputs changed start over; if no inputs changed, all stages start over. Raises GateDenied
-    when the audit does not pass; the report is written before that.
+    when the audit does not pass. In this case, the report is written before the error is raised.
     """
     ui = ui or UI(quiet=True)
     folder = Path(out)

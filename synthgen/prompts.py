@@ -90,7 +90,7 @@ class Prompt:
         if pieces is not None:
             try:
                 return "".join([str(fields[p.text]) if p.is_variable else p.text for p in pieces]).strip()
-            except KeyError:  # a variable is missing: Jinja fails below with a message that names it
+            except KeyError:  # a variable is missing; Jinja, below, raises an error that names it
                 pass
         where = f"template {self.name}/{name}.j2"
         try:

@@ -1,6 +1,6 @@
 """A question to one teacher (`Request`), its origin (`Lineage`), and both together (`Query`).
 
-A teacher sees only the request. The lineage is written into the row that the reply becomes. `identify` computes a
+A teacher sees only the request. The lineage is written into the row that is made from the reply. `identify` computes a
 request's id: the same question about the same seed has the same id in any run.
 """
 
@@ -33,8 +33,8 @@ class Request(
     `messages` is the conversation that is sent. With `open_turn` its last message is left open, and the model continues
     it. `labels` are used by kind "classify". Kind "score" scores `completion`; `completion_ids` are its tokens, if
     known. `text` is the question alone, for models that read a text instead of a conversation; "" means the last
-    message. With `target`, the distributions over the reply's tokens are stored too. `teacher` is the teacher's name in
-    the recipe. `id` (32 hexadecimal digits, see `identify`) seeds the random numbers of a sample.
+    message. With `target`, the teacher's distributions at the reply's tokens are also stored. `teacher` is the
+    teacher's name in the recipe. `id` (32 hexadecimal digits, see `identify`) seeds the random numbers of a sample.
     """
 
     kind: Kind

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-_LINE_EVERY = 10.0  # seconds between plain progress lines
+_LINE_EVERY = 10.0  # number of seconds between two plain progress lines
 
 
 class UI:

@@ -26,7 +26,7 @@ _NO_PUNCTUATION = str.maketrans(string.punctuation, " " * len(string.punctuation
 
 
 def gold(reference: str) -> str:
-    """The final answer of a reference: the text after the last '####', or the whole text."""
+    """The final answer of a reference: the text after the last '####', or the whole text if there is no '####'."""
     return reference.rsplit("####", 1)[-1].strip()
 
 

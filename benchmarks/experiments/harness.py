@@ -70,7 +70,7 @@ def parameters(model: Any) -> int:
 
 
 def section_of(steps: int, batch_size: int, seed: int, **keys: Any) -> TrainSection:
-    """The section `train` of a recipe, with the given keys."""
+    """The section `train` of a recipe: the experiments' settings, replaced or extended by `keys`."""
     values = {"learning_rate": 2e-3, "kd_weight": 1.0, "save_steps": 1 << 20, "baseline": False, **keys}
     return TrainSection.model_validate({"max_steps": steps, "batch_size": batch_size, "seed": seed, **values})
 

@@ -90,7 +90,9 @@ def texts(part: list[list[int]]) -> list[Text]:
 
 
 def batches(rows: list[Any], seed: int, batch: int = BATCH) -> Any:
-    """A function from a step number to the rows of that step, in the order of the package's training."""
+    """Returns a function that takes the number of a training step and returns the rows of this step, in the order of
+    the package's training.
+    """
     return lambda step: [rows[i] for i in Order(len(rows), batch, seed).rows(step)]
 
 

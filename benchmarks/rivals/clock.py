@@ -28,7 +28,7 @@ def questions() -> list[str]:
 
 @contextmanager
 def timed() -> Iterator[None]:
-    """A context for the call of the tool that sends the requests and writes the rows. Measures the time of this call."""
+    """Measures the time of the tool's call that sends the requests and writes the rows. Put this call inside `with`."""
     RESULT["before_s"], RESULT["before_cpu_s"] = time.monotonic() - _BEGAN, sum(os.times()[:4])
     began = time.monotonic()
     yield

@@ -85,7 +85,7 @@ def _combinations(sources: pa.Array) -> Counter[tuple[Term, ...]]:
 
 @lru_cache
 def catalog() -> dict[str, dict[str, Any]]:
-    """The license terms in data/licenses.yaml, by id and by each alias in lower case."""
+    """Maps each license id and each alias in data/licenses.yaml, in lower case, to the license's entry in this file."""
     path = shipped("data") / "licenses.yaml"
     entries = yaml.safe_load(path.read_text())["terms"]
     by_name: dict[str, dict[str, Any]] = {}

@@ -18,7 +18,7 @@ STATUSES: tuple[Status, ...] = ("ALLOW", "CONTESTED", "UNKNOWN", "DENY")
 class Subject:
     """What is audited: a finished corpus, or a student.
 
-    `bases` holds pairs (model, license) of the models whose weights initialize the student. It is empty when no
+    `bases` holds pairs (model, license) of the models whose weights initialize the student. `bases` is empty when no
     student is trained, or when the student does not start with weights of a model.
     """
 

@@ -1,4 +1,4 @@
-"""Groups: rows with the same `group_id` are kept or rejected together."""
+"""Rejects incomplete groups. Rows with the same `group_id` form a group, and are kept or rejected together."""
 
 from __future__ import annotations
 

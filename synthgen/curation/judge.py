@@ -1,8 +1,8 @@
-"""Runs edits and checks, and computes the signatures for sweeps, in one pass over the rows of a task.
+"""Runs edits and checks, and computes the signatures that the sweeps need, while it reads the rows of a task once.
 
 Each task writes several Arrow files: for each shard in which an edit changed a row, a file with the changed columns;
 for each sweep, a file with the signatures of the rows that passed all checks; and at the end a file with the
-`verdicts`, the `scores` and the `group_id` of every row. This last file marks the task as done.
+`verdicts`, the `scores` and the `group_id` of every row. When this last file exists, the task is done.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Decides which of several equal rows a sweep keeps. This depends on the order of the rows, and on which rows are kept
-or rejected together.
+"""Decides which of several equal rows a sweep keeps. The decision depends on the order of the rows, and on which rows
+must be kept or rejected together.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def keep_first(pairs: pa.Table, order: Order) -> pa.Table:
         return pairs.select(["row", "twin"])
     later, first = (numbers(pairs[name].combine_chunks()).astype(np.int64) for name in ("row", "twin"))
     rows, place = np.unique(np.concatenate([later, first]), return_index=True)
-    kinds = np.concatenate([first, first])[place]  # for each of `rows`: the first row equal to this row
+    kinds = np.concatenate([first, first])[place]  # for each of `rows`: the number of the first row that equals it
     units = order.units_of(rows)
     members: dict[int, list[tuple[int, int]]] = {}
     for unit, row, kind in sorted(zip(units.tolist(), rows.tolist(), kinds.tolist(), strict=True)):

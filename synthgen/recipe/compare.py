@@ -41,7 +41,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
     A key that only one recipe has does not count as a difference if its value means off (null, false or empty). An
     older version of synthgen, which did not know the key, wrote the recipe without it, and behaved as if the key were
-    off. Mappings whose keys the user chooses (`_FREE`) are compared without this exception.
+    off. Mappings whose keys the user chooses (`_FREE`) are compared without this exception: a key that only one recipe
+    has is always a difference.
     """
     lines: list[str] = []
     for key in [*old, *(k for k in new if k not in old)]:

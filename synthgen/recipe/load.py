@@ -131,7 +131,7 @@ def _may_be_meant(path: Path) -> bool:
 
 
 def schema_comment(schema: str | Path) -> str:
-    """The first line of a recipe. It names the JSON Schema, so that editors can complete and check the recipe."""
+    """The first line of a recipe file. The line names the JSON Schema, so that editors can check the recipe."""
     return f"# yaml-language-server: $schema={schema}\n"
 
 

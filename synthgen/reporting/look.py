@@ -22,7 +22,9 @@ _COLUMNS = ["seed_id", "split", "token_ids", "reference", "scores"]
 
 @dataclass
 class Seen:
-    """The displayed rows and the counts of one part of a corpus."""
+    """The rows of one part of a corpus (data/ or rejected/) that the page displays, and counts over all rows of this
+    part.
+    """
 
     few: list[Record] = field(default_factory=list)
     lengths: Counter[int] = field(default_factory=Counter)

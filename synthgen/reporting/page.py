@@ -188,7 +188,7 @@ def _stages(folder: Path) -> list[tuple[str, float]]:
         try:
             entry = json.loads(line)
         except ValueError:
-            continue  # the line is incomplete because the machine crashed while it was written
+            continue  # the machine crashed while this line was written, so the line is incomplete
         if entry["worked"]:
             last[entry["stage"]] = entry["seconds"]
     return list(last.items())

@@ -99,7 +99,7 @@ def lengths_plot(lengths: Mapping[str, Counter[int]]) -> Plot:
 
 
 def _plot(figure: Figure, caption: str) -> Plot:
-    """Convert the figure to an <svg> element that scales with the page. Screen readers read its caption."""
+    """Convert the figure to an <svg> element that scales with the page. Screen readers read the caption aloud."""
     buffer = io.StringIO()
     with matplotlib.rc_context(_STYLE):
         figure.savefig(buffer, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None})

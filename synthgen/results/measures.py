@@ -1,4 +1,4 @@
-"""Measured values, and how they are shown.
+"""Classes for measured values and tables of them, and functions that format them.
 
     table = {"teacher": {"kl": Interval(0.0, 0.0, 0.0)}, "distilled": {"kl": Interval(0.41, 0.35, 0.48)}}
     measures = {"kl": Measure("KL to the teacher, nats a token", lower_is_better=True)}

@@ -34,8 +34,8 @@ class Ensemble:
     """How the distributions of several teachers were merged. `merge` names the formula, and `by` the source of the
     weights.
 
-    `weights` maps a teacher to its mean weight over the rows. When each row has weights of its own, `deviations` are
-    the standard deviations over the rows.
+    `weights` maps a teacher to its mean weight over the rows. If each row has its own weights, `deviations` maps a
+    teacher to the standard deviation of its weight over the rows.
     """
 
     merge: str

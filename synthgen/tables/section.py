@@ -125,7 +125,7 @@ replaces it when all definitions exist."""
 
 
 class Entry(Protocol):
-    """The fields of a table's entry that `chosen_by` reads."""
+    """The attribute that `chosen_by` needs of every table entry."""
 
     @property
     def section(self) -> type[Section]: ...
@@ -145,8 +145,8 @@ class ChosenBy:
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """A JSON Schema with one branch for each entry. The branch of the default entry also applies when the key is
-        left out. `synthgen.recipe.schema` adds the definitions of the entries' sections.
+        """A JSON Schema with one branch for each entry. The branch of the default entry also applies when the choosing
+        key is left out. `synthgen.recipe.schema` adds the definitions of the entries' sections.
         """
         branches = []
         for name, entry in self.table.items():
@@ -190,7 +190,7 @@ def chosen_by(table: Mapping[str, Entry], key: str, default: str | None = None) 
     The table is read when a recipe is validated, so entries that were added to it later are known. `default` is the
     entry that is used when the key is left out; without a default the key is required. An error's location (`loc`) is
     given relative to the section and names the key that is wrong. The error for an unknown name says "did you mean".
-    Each section is dumped by its own class.
+    When a recipe is dumped, each section is dumped with all keys of its own class.
     """
     return ChosenBy(table, key, default)
 
@@ -247,7 +247,7 @@ def chooser_of(field: FieldInfo) -> ChosenBy | None:
 
 
 def place_of(field: FieldInfo) -> Place | None:
-    """The `Place` annotation of a key; None without such an annotation."""
+    """The `Place` in the annotation of a key; None if there is no `Place`."""
     return next((part for part in _parts(field) if isinstance(part, Place)), None)
 
 

@@ -150,7 +150,8 @@ class Kind:
     format. A format needs an entry in `exports` only if its `ModelFormat.writes` has no entry for this kind.
     `not_exported` is set for kinds without export formats. It says how to get the student in other formats. `files` are
     regular expressions for the names of the files that only this kind writes; `--fresh` deletes no other files.
-    `library_name` and `how_to_run` are for the model card, `loss_unit` and `loss_note` for the plot of the loss.
+    `library_name` and `how_to_run` are shown in the model card. `loss_unit` and `loss_note` are shown with the plot of
+    the loss.
     """
 
     section: type[Student]
