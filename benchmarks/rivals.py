@@ -106,7 +106,7 @@ def compile_all(python: Path) -> None:
     """Compiles an environment's packages and synthgen to bytecode, so that no run spends time on compiling."""
     places = [*python.parent.parent.glob("lib/*/site-packages"), ROOT / "synthgen", ROOT / "benchmarks" / "rivals"]
     command = [str(python), "-m", "compileall", "-q", "-j", "0", *map(str, places)]
-    # Errors are ignored: some packages contain files for other versions of Python.
+    # Errors are ignored, because some packages contain files that only other versions of Python can compile.
     subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 

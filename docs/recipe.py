@@ -83,7 +83,7 @@ def _table(section: dict[str, Json], prefix: str) -> Iterator[str]:
 
 def _default(field: dict[str, Json]) -> str:
     value = field.get("default")
-    if "default" not in field or (isinstance(value, dict) and value):  # the section's keys have defaults
+    if "default" not in field or (isinstance(value, dict) and value):  # the section's own table has the defaults
         return "–"
     text = json.dumps(value, ensure_ascii=False)
     return f"`{text[1:-1] if isinstance(value, str) and value else text}`"

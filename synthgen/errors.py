@@ -133,7 +133,7 @@ def _stands_for(one: str, part: str) -> bool:
     if one == part or (len(one) > 2 and part.startswith(one)) or (len(one) > 4 and _edits(one, part) == 1):
         return True
     shared = next((n for n, (a, b) in enumerate(zip(one, part, strict=False)) if a != b), min(len(one), len(part)))
-    return shared > 4 and shared >= 0.75 * min(len(one), len(part))  # so that 'evaluation' matches 'evaluate'
+    return shared > 4 and shared >= 0.75 * min(len(one), len(part))  # 'evaluation' matches 'evaluate'
 
 
 def _edits(a: str, b: str) -> int:

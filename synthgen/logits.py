@@ -268,8 +268,8 @@ def compression_level(table: pa.Table) -> int:
     """The zstd level for a shard of distributions.
 
     Compared with level 9, level 15 makes a shard of draws or of top-20 distributions 3% smaller, and a shard of top-64
-    distributions 2% smaller. A shard of top-128 distributions has the same size at both levels. For a larger k, level
-    15 would take more time than all other work on the distributions.
+    distributions 2% smaller. A shard of top-128 distributions has the same size at both levels. For a large k, level 15
+    would also take more time than all other work on the distributions.
     """
     found = json.loads((table.schema.metadata or {}).get(FORMAT.encode(), b"{}"))
     return 9 if found.get("k", 0) > 32 else 15

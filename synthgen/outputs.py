@@ -35,7 +35,7 @@ STAGES = (
 )  # names of folders in a run; each folder belongs to one stage
 
 _SHOWN = 3  # maximum number of files that a message names
-_TEMPORARY_MODEL = re.compile(r"model-\d+")  # the temporary name of a folder of weights
+_TEMPORARY_MODEL = re.compile(r"model-\d+")  # matches the temporary name of a folder of model weights
 
 
 @dataclass(frozen=True)

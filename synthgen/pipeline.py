@@ -94,9 +94,9 @@ def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
     differing keys, when the folder belongs to another recipe.
 
     A run without a shard belongs to no recipe yet, so a recipe with a mistake can be corrected and used again.
-    `generate` writes RUN/recipe.yaml only after all its inputs could be read. If a command fails earlier, the folder
-    can therefore still be used with another recipe. If the recipe differs only in keys that may change, such as the
-    budget, this function writes RUN/recipe.yaml again.
+    `generate` writes RUN/recipe.yaml only after it has read all inputs and opened the teachers. If a command fails
+    earlier, the folder can therefore still be used with another recipe. If the recipe differs only in keys that may
+    change, such as the budget, this function writes RUN/recipe.yaml again.
     """
     check_run(run)
     path = run / "recipe.yaml"
@@ -196,5 +196,5 @@ def _log(path: Path, stage: str, seconds: float, worked: bool) -> None:
         "worked": worked,
     }
     before = path.read_text() if path.exists() else ""
-    lines = [*before.splitlines(), json.dumps(line)]  # also begins a new line after an incomplete last line
+    lines = [*before.splitlines(), json.dumps(line)]  # an incomplete last line also gets a line end
     durable.write_text(path, "\n".join(lines) + "\n")

@@ -66,9 +66,10 @@ def held_out(name: str) -> bool:
 
 @functools.cache
 def windows() -> dict[str, list[list[int]]]:
-    """Three lists of windows: "teacher" and "student" train these two models, and "test" is held out.
+    """Three lists of windows: "teacher" and "student" are the windows on which these models are trained, and "test" is
+    held out.
 
-    Test windows come from held-out files. Teacher and student share no window.
+    Test windows come from held-out files. No window is in two lists.
     """
     order = np.random.default_rng(0)
     parts: dict[bool, list[list[int]]] = {True: [], False: []}

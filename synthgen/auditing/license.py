@@ -2,8 +2,8 @@
 only reports what the license texts say.
 
 Statuses are ordered from best to worst: ALLOW, CONTESTED, UNKNOWN, DENY. A row gets the worst status of its sources, so
-another source never improves the row's status. Unknown terms never count as allowed. The facts about licenses are in
-data/licenses.yaml. Each entry states which version of the license text was read.
+another source never improves the row's status. A license that is not in the catalog never counts as allowed. The facts
+about licenses are in data/licenses.yaml. Each entry states which version of the license text was read.
 """
 
 from __future__ import annotations

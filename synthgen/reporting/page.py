@@ -29,7 +29,7 @@ from synthgen.results.training import Training, read_training
 
 @dataclass(frozen=True)
 class Report:
-    """The page that was written."""
+    """The result of `report`: the path of the page that was written."""
 
     path: Path
 

@@ -46,8 +46,9 @@ class Ensemble:
 
 @dataclass(frozen=True, kw_only=True)
 class Across:
-    """For a teacher with another tokenizer: how many completion tokens were learned by the divergence, how many by the
-    distance between sorted probabilities (ULD), and how many had no target."""
+    """For a teacher with another tokenizer: for how many completion tokens the loss was the divergence, for how many it
+    was the distance between sorted probabilities (ULD), and how many tokens had no target.
+    """
 
     teacher: str
     uld_weight: float
