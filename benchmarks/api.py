@@ -1,4 +1,4 @@
-"""Measures generation with an API teacher: the rate, the CPU time of a request or row, the memory, and how the rate
+"""Measures generation with an API teacher: requests or rows a second, CPU time for each, memory, and how the rate
 changes during a run.
 
     python benchmarks/api.py full   [--requests 5000] [--latency 0.2] [--in-flight 50 400]
@@ -70,8 +70,8 @@ class Watching(UI):
 
 
 def end_to_start(marks: list[tuple[float, int]]) -> float:
-    """The rate over the last quarter of the rows, divided by the rate over the first quarter. The first shard is left
-    out.
+    """The rate over the last quarter of the rows, divided by the rate over the first quarter. The first mark, which is
+    the end of the first shard, is left out.
     """
     marks = marks[1:]
     quarter = len(marks) // 4
@@ -88,7 +88,7 @@ def peak() -> float:
 
 
 def full(folder: Path, requests: int, latency: float, in_flight: list[int]) -> None:
-    """Measures the rate as a share of the ideal rate at a given latency, and the CPU time of a request."""
+    """Measures the rate as a share of the rate that is ideal at this latency, and the CPU time for each request."""
     for limit in [8, *in_flight]:  # the first run is a warm-up
         server = Serving(latency=latency)
         count = requests if limit in in_flight else 64
@@ -206,7 +206,7 @@ def loop(count: int) -> None:
     marks = [(time.monotonic(), 0), (time.monotonic(), 0)]
 
     class Numbers:
-        """A `Work` of `count` requests. Records the time after each eighth of the answers."""
+        """The scheduler's `Work`: `count` requests. Records the time after each eighth of the answers."""
 
         def __init__(self) -> None:
             self.taken = self.done = 0

@@ -16,15 +16,15 @@ from modules import Hit, Module, Modules, definition, file_of, last_name
 Words = tuple[str, ...]
 WORDS: dict[str, Words] = {"strategy": ("strateg",), "engine": ("engine",), "kind": ("kind", "student")}
 TABLES = {"strategy": "STRATEGIES", "engine": "ENGINES", "kind": "KINDS"}
-# HOMES: for each table, the folder that holds it. ROOMS: for each table, the folders whose modules may be named after
-# entries.
+# HOMES: for each table, the folder that holds it. ROOMS: for each table, the folders in which a module that is named
+# after an entry of the table owns this entry.
 HOMES = {"strategy": "synthgen/tables/", "engine": "synthgen/tables/", "kind": "synthgen/tables/"}
 ROOMS = {
     "strategy": ("synthgen/generation/strategies", "synthgen/generate"),
     "engine": ("synthgen/teachers",),
     "kind": ("distill/students", "distill/evaluation", "distill/exporting", "distill"),
 }
-# The files that are treated as tables in a revision without tables, such as 199c186.
+# For each table, the files that are treated as its table in a revision without tables, such as 199c186.
 BEFORE = {
     "strategy": ("synthgen/generate/catalogue.py", "synthgen/steps.py"),
     "engine": ("synthgen/teachers/__init__.py",),
@@ -48,7 +48,7 @@ class Family:
 
     `names` are the names of the entries. `tables` are the files that hold the table. `classes` maps the name of a
     section class, such as `VllmTeacher`, to the entries that have this section. `own` maps the path of a module to the
-    entries whose names the module may use.
+    entries that the module owns. Comparisons with their names do not count in this module.
     """
 
     words: Words
@@ -116,8 +116,8 @@ def _literals(node: ast.AST | None) -> set[str]:
 
 
 def _read_table(family: Family, module: Module, table: ast.expr, modules: Modules) -> None:
-    """Adds the keys of a table to `names`. If an entry names a function in a module, adds the entry to `own` under the
-    path of the module. Modules that all entries name are left out.
+    """Adds the keys of a table to `family.names`. If an entry names a function in a module, adds the entry to
+    `family.own` under the path of the module. A module in which every entry of the table names a function is left out.
     """
     entries: dict[str, set[str]] = {}
     for key, value in zip(table.keys, table.values, strict=True) if isinstance(table, ast.Dict) else ():
@@ -137,7 +137,7 @@ def _references(value: ast.expr) -> set[str]:
 
 
 def _read_section(families: dict[str, Family], node: ast.ClassDef) -> None:
-    """Adds the names in the `Literal` of a section's field `engine` or `kind`."""
+    """Adds the names in the `Literal` of a section class's field `engine` or `kind` to the table's family."""
     for line in node.body:
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
             names, word = _literals(line.annotation), line.target.id
@@ -165,7 +165,7 @@ def _read_groups(family: Family, modules: Modules) -> None:
     family.classes = {name: names for name, names in family.classes.items() if names and names < family.names}
 
 
-# The strings that an expression can hold, and whether an expression is about a table
+# Finds the strings that an expression can evaluate to, and whether names in the expression belong to a table
 
 
 class Scope:
@@ -205,7 +205,9 @@ class Scope:
         return Scope((), there[0], self.modules).strings(there[1], depth - 1) if there else set()
 
     def about(self, node: ast.expr | None, words: Words, depth: int = 3) -> bool:
-        """Whether the value comes from a name, attribute, key or function whose name contains one of `words`."""
+        """Whether the value of `node` comes from a variable, attribute, key or function whose name contains one of
+        `words`.
+        """
         if isinstance(node, ast.Name):
             held = self.held[node.id] if depth and node.id in self.held else []
             return _has(node.id, words) or any(self.about(value, words, depth - 1) for value in held)
@@ -241,7 +243,9 @@ def _has(name: str, words: Words) -> bool:
 
 
 def compared(node: ast.AST, scope: Scope, family: Family) -> Iterator[set[str]]:
-    """Yields the strings on one side of each comparison in a node, if the other side is named after the table."""
+    """Yields, for each comparison in a node, the strings on one side, if the name on the other side contains one of the
+    table's `words`.
+    """
     words = family.words
     if isinstance(node, ast.Compare):
         sides = [node.left, *node.comparators]
@@ -321,7 +325,9 @@ def template_places(text: str, modules: Modules) -> Iterator[Place]:
 
 
 def _python(node: nodes.Node) -> ast.expr:
-    """Translates a Jinja expression to Python. An expression to which no rule applies becomes a list of its parts."""
+    """Translates a Jinja expression to Python. An expression that has no translation here becomes a Python list of its
+    translated parts.
+    """
     load = ast.Load()
     if isinstance(node, nodes.Name):
         return ast.Name(node.name, load)

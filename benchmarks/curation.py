@@ -52,7 +52,7 @@ def texts_of(count: int, path: str | None) -> Iterator[tuple[str, str]]:
         rows = [json.loads(line) for line in lines]
         for number in range(count):
             row = rows[number % len(rows)]
-            fresh = "" if number < len(rows) else f" {number}"  # makes the prompt new, because copies would be rejected
+            fresh = "" if number < len(rows) else f" {number}"  # curation would reject a copy
             yield row["prompt"] + fresh, row["completion"]
         return
     parts = sentences()
@@ -74,7 +74,7 @@ def texts_of(count: int, path: str | None) -> Iterator[tuple[str, str]]:
 
 
 def make(folder: Path, count: int, text: str | None) -> None:
-    """Writes a generated corpus in the format of the imported version of synthgen."""
+    """Writes a generated corpus with the imported version of synthgen, which may be the older version."""
     from synthgen import corpus
     from synthgen.records import Record, to_table
 

@@ -4,11 +4,11 @@
     python benchmarks/gpu.py --device cpu --tiny            # a quick run that only shows that it works
 
 Weights and tokens are random. The teacher has the shape of SmolLM2-135M: vocabulary 49,152, width 576, 30 layers. The
-student has six such layers. A row has 64 prompt tokens and 193 completion tokens. The arms run one after the other in
-each round, and every second round has the reverse order. The first round is a warm-up and does not count. Values are
-medians over the rounds, with the lowest and highest value in brackets. A ratio compares an arm with cross-entropy in
-the same round: in the first table with torch's cross-entropy on all logits, and in the second table with the arm
-"cross-entropy".
+student has the same shape but only six layers. A row has 64 prompt tokens and 193 completion tokens. The arms run one
+after the other in each round, and every second round has the reverse order. The first round is a warm-up, and its
+measurements are left out. Values are medians over the rounds, with the lowest and highest value in brackets. A ratio
+compares an arm with cross-entropy in the same round. In the first table, this is the arm with torch's cross-entropy on
+all logits. In the second table, it is the arm "cross-entropy".
 
 The first table measures the loss alone, which is computed from hidden states. The backward pass computes the gradients
 of the hidden states and of the output layer's weight. The table shows the time of one forward and backward pass in
@@ -60,7 +60,7 @@ from synthgen.recipe import TrainSection
 from synthgen.ui import Progress
 
 DRAWS, KEPT, LARGER = 50, 64, 4
-STEPS = 4  # steps of one fit; the first step is not timed
+STEPS = 4  # training steps of one call of `fit`; the first step is not timed
 
 
 def main() -> None:
@@ -107,7 +107,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def reset_peak(device: torch.device) -> int:
-    """Returns the bytes in use, and resets the peak."""
+    """Returns the bytes of GPU memory in use, and resets PyTorch's record of the peak. Returns 0 on a CPU."""
     if device.type != "cuda":
         return 0
     torch.cuda.reset_peak_memory_stats(device)
@@ -123,7 +123,9 @@ def spread(values: Sequence[float], form: str) -> str:
 
 
 def rounds_of(arms: dict[str, Callable[[], dict[str, float]]], count: int) -> dict[str, list[dict[str, float]]]:
-    """The measurements of each arm in `count` rounds. A warm-up round runs first and is left out."""
+    """Runs every arm in `count` rounds, after a warm-up round that is left out. Maps each arm to its measurements, one
+    for each round.
+    """
     results: dict[str, list[dict[str, float]]] = {name: [] for name in arms}
     for number in range(count + 1):
         for name in arms if number % 2 else reversed(arms):
@@ -239,7 +241,9 @@ class Clock(Progress):
 
 
 def batches_of(options: argparse.Namespace, kind: str, count: int = 2) -> list[list[Text]]:
-    """Batches of random rows with targets of kind `kind`. If `kind` is empty, there are no targets."""
+    """Batches of random rows whose stored distributions are of kind `kind`. If `kind` is empty, the rows have no
+    distributions.
+    """
     rng, size, rows = np.random.default_rng(0), options.vocabulary, []
     for number in range(count * options.rows):
         prompt, completion = (rng.integers(0, size, n).tolist() for n in (options.prompt, options.completion))
@@ -365,8 +369,8 @@ def print_steps(precision: str, options: argparse.Namespace, device: torch.devic
 def print_profile(name: str, seconds: float, trained: Callable[[int], Any], device: torch.device) -> None:
     """Prints the time that the device computes in one step, and the kernels that take most time.
 
-    The device's time in a step is half the difference between a fit of 4 steps and a fit of 2 steps. `seconds` is the
-    duration of a step without the profiler.
+    The device's time in a step is half the difference between its times in a training of 4 steps and in a training of 2
+    steps. `seconds` is the duration of a step without the profiler.
     """
     from torch.profiler import ProfilerActivity, profile
 

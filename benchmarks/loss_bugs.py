@@ -3,8 +3,8 @@
     python benchmarks/loss_bugs.py [--only 07 13]        # or: make loss-bugs
 
 A bug is a list of (file, old text, new text). The old text must occur exactly once in the file. If the old text is
-missing, the source has changed, and the entry in BUGS must be adapted. The exit status is 1 if a test passes with its
-bug or fails without a bug.
+missing, the source has changed, and the bug's entry in BUGS must be adapted. The exit status is 1 if the test of a bug
+passes although the bug is planted, or fails although no bug is planted.
 """
 
 from __future__ import annotations
@@ -144,7 +144,9 @@ def plant(folder: Path, bug: list[tuple[str, str, str]]) -> None:
 
 
 def run(numbers: list[str] | None, bug: list[tuple[str, str, str]]) -> tuple[int, str]:
-    """Runs the tests of some bugs (or all) in a new copy of the source. Returns (exit status of pytest, output)."""
+    """Runs the tests of the bugs with these `numbers` (of all bugs if None) in a new copy of the source, with `bug`
+    planted. Returns (exit status of pytest, output).
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part in COPIED:

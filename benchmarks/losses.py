@@ -1,14 +1,14 @@
-"""Measures the memory and time of the loss and its gradients, for all logits at once and for one chunk of tokens at a
-time.
+"""Measures the memory and time to compute the loss and its gradients, with the logits of all tokens at once and with
+those of one chunk of tokens at a time.
 
     python benchmarks/losses.py [--tokens 2048] [--vocabulary 49152] [--width 576] [--compiled]
 
 Each measurement runs in a separate process. The process creates random hidden states and an output weight, and computes
 loss and gradients once as a warm-up. The process then repeats this computation and measures its CPU time, on which
-other programs have little effect. Memory is the process's peak minus the memory in use before the loss; it includes the
-gradient of the weight. The arm "whole" computes the logits of all tokens and calls `distill.losses.divergence`. The arm
-"chunked" uses `distill.output_layer.through_head`. With the option --compiled, the arm "whole" is also measured under
-`torch.compile`, which compiles during the warm-up.
+other programs have little effect. Memory is the process's peak minus the memory in use before the computation. The
+memory includes the gradient of the weight. The arm "whole" computes the logits of all tokens and calls
+`distill.losses.divergence`. The arm "chunked" uses `distill.output_layer.through_head`. With the option --compiled, the
+arm "whole" is also measured under `torch.compile`, which compiles during the warm-up.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def peak() -> float:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, float]:
-    """Returns the CPU seconds of the first pass, the median CPU seconds of the later passes, and the peak memory in MiB
-    minus the memory in use before the passes. Also returns the loss and the norm of the gradient, which must be the
-    same in all arms.
+    """Computes loss and gradients several times. Returns the CPU seconds of the first time, the median CPU seconds of
+    the later times, and the peak memory in MiB minus the memory in use before. Also returns the loss and the norm of
+    the gradient, which must be the same in all arms.
     """
     torch.manual_seed(0)
     hidden = torch.randn(arguments.tokens, arguments.width).requires_grad_()

@@ -1,4 +1,6 @@
-"""For structure.py: reads both packages from a git revision or a folder, and resolves names and imports."""
+"""For structure.py: reads the packages synthgen and distill from a git revision or a folder, and resolves names and
+imports.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,8 @@ class Hit(NamedTuple):
 class Module:
     """One Python file.
 
-    `names` maps each name that is assigned at the top of the file to its value. `imports` maps a local name to (path,
-    name in that file), or to (path, '') if a whole module is imported.
+    `names` maps each name that is assigned at the top of the file to its value. `imports` maps a local name to (path of
+    the file from which it is imported, name in that file), or to (path, '') if a whole module is imported.
     """
 
     path: str
@@ -42,7 +44,7 @@ Modules = Mapping[str, Module]
 
 
 def read_revision(revision: str) -> dict[str, str]:
-    """Maps the path of each file of both packages in a revision to its text."""
+    """Maps the path of each file of synthgen and distill in a git revision to its text."""
     packed = subprocess.run(["git", "archive", revision, *PACKAGES], cwd=REPOSITORY, capture_output=True, check=True)
     with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
         files = {member.name: archive.extractfile(member) for member in archive if member.name.endswith(ENDINGS)}
@@ -50,7 +52,7 @@ def read_revision(revision: str) -> dict[str, str]:
 
 
 def read_folder(root: Path) -> dict[str, str]:
-    """Maps the path of each file of both packages below `root` to its text."""
+    """Maps the path of each file of synthgen and distill below the folder `root` to its text."""
     paths = [path for package in PACKAGES for path in sorted((root / package).rglob("*")) if path.suffix in ENDINGS]
     return {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in paths}
 
@@ -86,7 +88,7 @@ def imported(node: ast.AST) -> Iterator[tuple[str, str, str]]:
 
 
 def file_of(dotted: str, modules: Modules) -> str:
-    """The path of a module of the two packages, or '' for any other module."""
+    """The path of the module with the dotted name `dotted`; '' if the module is not in synthgen or distill."""
     stem = dotted.replace(".", "/")
     return next((path for path in (f"{stem}.py", f"{stem}/__init__.py") if path in modules), "")
 

@@ -39,7 +39,9 @@ VOCABULARY = 49_152
 
 
 def recorded(rows: int, tokens: int, k: int, rng: np.random.Generator) -> list[FlatLogprobs]:
-    """One FlatLogprobs for each row, with Zipf-like distributions of random steepness. Slot 0 is the drawn token."""
+    """One FlatLogprobs for each row, with Zipf-like distributions of random steepness. Slot 0 of each position holds
+    the drawn token.
+    """
     ranks = np.log(np.arange(1, VOCABULARY + 1))
     outputs = []
     for _ in range(rows):
@@ -64,7 +66,7 @@ def recorded(rows: int, tokens: int, k: int, rng: np.random.Generator) -> list[F
 
 
 def once(flats: list[FlatLogprobs], k: int, folder: Path) -> dict[str, tuple[float, float]]:
-    """Returns (CPU seconds, wall seconds) of each step."""
+    """Processes the outputs once. Maps each step to (CPU seconds, wall seconds)."""
     spec = logits.LogitsSpec("topk", k=k)
     meta = logits.meta(spec, VOCABULARY, "teacher@revision", "tokenizer")
     corpus.claim(folder, {"benchmark": "replay"}, "replay")

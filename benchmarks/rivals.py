@@ -6,8 +6,8 @@ in 200 ms.
 Each tool has its own environment under .venv-rivals/ and runs with an empty home folder. A missing environment is
 created, which downloads packages and takes some minutes. Each tool has its fastest documented settings, which are in
 `rivals/ask_NAME.py` and are printed below the table. The server is tests/support/server.py in a separate process. The
-tools take turns. With the first number of --in-flight, each tool runs --repeat times. With each other number it runs
-once.
+tools take turns. With the first number that is given for --in-flight, each tool runs --repeat times. With every other
+number of --in-flight, each tool runs once.
 
 - s: the time from the call of the tool until the call returns with all rows on the disk. The time includes everything
   that the tool starts or loads during the call, such as worker processes, health checks and statistics. The rows are
@@ -17,8 +17,8 @@ once.
 - server's side: the ideal time divided by the time from the first request that the server receives to the last answer
   that it sends. This column leaves out the tool's time to start and to finish.
 - CPU: user and system time of the tool's process tree during the call, without the server.
-- MB: the peak memory of the process tree. The memory is the sum of proportional set sizes (PSS), measured twice a
-  second.
+- MB: the peak memory of the process tree. The memory of a process tree is the sum of its proportional set sizes (PSS),
+  measured twice a second.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Run:
     reached: int  # the maximum number of requests in flight, counted by the server
     requests: int
     rows: int  # number of different questions that have an answer
-    twice: int  # number of rows whose question already had an answer
+    twice: int  # number of rows whose question is already answered by another row
     ideal_s: float
     seconds: float
     server_s: float  # time from the first request to the last answer, on the server
@@ -81,7 +81,9 @@ class Broken(Exception):
 
 
 def install(tool: str) -> Path:
-    """The Python of the tool's environment. Creates a missing environment. Raises Broken with the last line of pip."""
+    """Returns the path of Python in the tool's environment, which is created if it is missing. Raises Broken, with the
+    last line of pip's output, if pip fails.
+    """
     if tool == "synthgen":
         compile_all(Path(sys.executable))
         return Path(sys.executable)
@@ -104,7 +106,7 @@ def compile_all(python: Path) -> None:
     """Compiles an environment's packages and synthgen to bytecode, so that no run spends time on compiling."""
     places = [*python.parent.parent.glob("lib/*/site-packages"), ROOT / "synthgen", ROOT / "benchmarks" / "rivals"]
     command = [str(python), "-m", "compileall", "-q", "-j", "0", *map(str, places)]
-    # Errors are ignored: some packages contain files for other versions of Python.
+    # Errors are ignored, because some packages contain files that only other versions of Python can compile.
     subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -132,7 +134,7 @@ def measure(tool: str, python: Path, requests: int, in_flight: int, latency: flo
             )
             watch = Watch(process.pid)
             watch.start()
-            _, status, used = os.wait4(process.pid, 0)  # `used` includes the child processes of the tool
+            _, status, used = os.wait4(process.pid, 0)  # `used` also counts the tool's child processes
             process.returncode = os.waitstatus_to_exitcode(status)
             watch.ended.set()
             watch.join()

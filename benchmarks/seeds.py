@@ -27,8 +27,8 @@ REVISION = "199c186"
 FEW = 100_000
 HERE = Path(__file__).resolve().parent.parent
 COLUMNS = ("id", "question", "answer")
-# The code that a measuring process runs. It works with both source trees: the `except` branch has the module names of
-# 199c186.
+# The code that a measuring process runs. The code works with both source trees: its `except` branch has the module
+# names of 199c186.
 CHILD = """
 import hashlib, json, resource, sys, time
 from synthgen.prompts import load_prompt

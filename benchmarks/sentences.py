@@ -1,4 +1,5 @@
-"""Draws random sentences from all prose of the project. A reader then marks each sentence that needed a second reading.
+"""Draws random sentences from all prose of the project. They are for a reader who marks each sentence that needed a
+second reading.
 
     python benchmarks/sentences.py [-n 200] [--seed 0]
 
@@ -31,7 +32,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parent.parent
 CODE = ("synthgen", "distill", "tests", "benchmarks", "docs")
 WORDS = 4
-NOTES = ("note", "warn", "done", "fail", "echo", "secho", "missing_extra")  # functions that print their first string
+NOTES = ("note", "warn", "done", "fail", "echo", "secho", "missing_extra")  # functions whose first argument is printed
 ERRORS = ("Error", "Changed", "Denied", "Refused")  # endings of the names of exceptions
 FOR_PEOPLE = ("help", "short_help", "epilog", "hint", "message", "description", "reason")
 DIRECTIVE = re.compile(r"^(noqa|type:|pragma|fmt:|ruff|mypy|yaml-language-server|!|-\*-)")
@@ -82,7 +83,7 @@ def is_comment(line: str) -> bool:
 
 
 def split(paragraph: Paragraph) -> Iterator[Line]:
-    """The sentences of a paragraph that have enough words, each with the line on which it begins."""
+    """The sentences of a paragraph that have at least `WORDS` words, each with the line on which it begins."""
     text, starts = "", []
     for number, line in paragraph:
         starts.append((len(text), number))

@@ -1,4 +1,5 @@
-"""Measures yield and novelty of every strategy with the demo's teacher, and compares them with plain resampling.
+"""For every strategy, measures how many rows are kept and how new they are, with the demo's teacher. Compares both with
+plain resampling.
 
     python benchmarks/strategies.py                         all shipped recipes
     python benchmarks/strategies.py --data FOLDER           also public sets: self-instruct, gsm8k, palm-rationales
@@ -8,14 +9,15 @@
 The columns are:
 
 - yield: the share of requested rows that curation kept. A failure counts as a row that was not kept.
-- new 4-grams: the share of word 4-grams in kept rows (question and completion) that are in no seed and no earlier row.
+- new 4-grams: the share of word 4-grams in kept rows (question and completion) that occur neither in a seed nor in an
+  earlier row.
 - new question: the share of kept rows whose question is new. A question is new if its ROUGE-L with the questions of all
   seeds and all earlier rows is below 0.7, as in the filter of Self-Instruct (Wang et al., 2022, section 2.1).
 - plain (two columns): the figure of the column to its left, for plain resampling.
 
-Plain resampling is the same recipe with strategy `answer`, or with `rationale` if answers are checked. The same teacher
-answers the seeds themselves, and the number of rows is about the same. There is no plain resampling if seeds are not
-questions (personas, magpie, extract).
+Plain resampling is the same recipe with strategy `answer`, or with strategy `rationale` if the recipe has an answer
+marker. The same teacher answers the seeds themselves, and the number of rows is about the same. There is no plain
+resampling if seeds are not questions (personas, magpie, extract).
 """
 
 from __future__ import annotations
@@ -80,7 +82,9 @@ def recipes(data: Path | None, scratch: Path) -> dict[str, Any]:
 
 
 def with_second(recipe: Recipe, model: str | None) -> Recipe:
-    """The recipe. If it has two teachers and `model` is given, `model` replaces the model of the second teacher."""
+    """Returns the recipe. If the recipe has two teachers and `model` is given, `model` replaces the second teacher's
+    model.
+    """
     if model is None or len(recipe.teachers) != 2:
         return recipe
     first, second = recipe.teachers.items()
@@ -208,8 +212,8 @@ def grams(text: str, n: int = 4) -> set[tuple[str, ...]]:
 def rouge_l(a: list[str], b: list[str]) -> float:
     """ROUGE-L (Lin 2004): the F1 of the longest common subsequence.
 
-    The number of shared words gives an upper bound of the F1. If the bound is below SIMILAR, the function returns the
-    bound, because the exact F1 is slow to compute.
+    An upper bound of the F1 is computed from the number of words that both texts contain. If the bound is below
+    SIMILAR, the function returns the bound, because the exact F1 is slow to compute.
     """
     if not a or not b:
         return 0.0

@@ -1,17 +1,17 @@
 """Measures training that reads a corpus as a stream: memory, waiting time and disk space for small and large corpora,
-and the rate.
+and tokens a second.
 
     python benchmarks/streaming.py [--rows 10000 1000000] [--steps 100] [--pairs 5] [--revision 199c186]
 
 Memory: for each number of rows, a corpus with 100 completion tokens a row and 50 draws a token is written. A new
-process makes the cache for this corpus. The process then takes optimizer steps of 16 rows, which are drawn from all
-rows. The columns are:
+process makes the cache from which training on this corpus reads its rows. The process then takes optimizer steps of 16
+rows, which are drawn from all rows. The columns are:
 
 - opened: the peak resident memory of the process (VmHWM) after the cache is made and before training.
 - peak: the peak resident memory at the end of training.
 - more (two columns): the figure in the column to the left, minus the same figure for the first corpus.
 - wait: the milliseconds that a step waits for its rows.
-- again: the seconds that it takes to open a cache that already exists.
+- again: the seconds that it takes to open the same corpus again, when its cache already exists.
 
 Rate: this source tree and another revision take turns to train the same student on the same corpus, each in a new
 process. The student is a Llama with 4 layers, width 256 and SmolLM2's vocabulary. The rate is the number of tokens a
@@ -146,7 +146,7 @@ def streams() -> bool:
 
 
 class Old:
-    """The tokenizer with its hash, made with the classes of revision 199c186."""
+    """The tokenizer of the teacher with its hash, made with the classes of revision 199c186."""
 
     def __init__(self) -> None:
         from synthgen.sections import TeacherSection
@@ -159,7 +159,7 @@ class Old:
 
 
 def opened() -> Any:
-    """The tokenizer of the corpus."""
+    """The teacher's tokenizer with its hash, as the imported version of the packages represents it."""
     if not streams():
         return Old()
     from synthgen.lm.tokens import Tokens
@@ -178,7 +178,9 @@ def student(sizes: dict[str, int]) -> Any:
 
 
 def learning(model: Any, meta: Any, rows: int) -> tuple[Any, Any]:
-    """Returns (section `train` of a recipe, objective that trains `model`). Micro-batches have `rows` rows."""
+    """Returns (section `train` of a recipe, objective that trains `model`). `rows` is the number of rows in a
+    micro-batch.
+    """
     if streams():
         from distill.targets.stored import FromStored
         from synthgen.recipe import TrainSection
@@ -283,7 +285,9 @@ def peak() -> int:
 
 
 def child(what: str, run: Path, rows: int, options: argparse.Namespace, tree: Path = ROOT) -> dict[str, Any]:
-    """Runs one job of this file in a new process that imports the packages of `tree`."""
+    """Runs the job `what` ("write", "streamed" or "loaded") of this file in a new process, which imports the packages
+    of the source tree `tree`. Returns the job's measurements.
+    """
     command = [sys.executable, __file__, "--child", what, "--run", str(run), "--rows", str(rows)]
     command += ["--steps", str(options.steps), "--micro-batch", str(options.micro_batch)]
     command += ["--small"] if options.small else []
@@ -317,7 +321,9 @@ def memory(scratch: Path, options: argparse.Namespace) -> None:
 
 
 def pairs(scratch: Path, options: argparse.Namespace) -> None:
-    """Prints the rate of this tree divided by the rate of the revision."""
+    """Prints the ratio of two rates: the tokens a second with this source tree, divided by those with the other
+    revision.
+    """
     tree = scratch / "revision"
     tree.mkdir()
     archive = subprocess.run(["git", "archive", options.revision], cwd=ROOT, capture_output=True, check=True).stdout

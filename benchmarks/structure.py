@@ -1,4 +1,4 @@
-"""Counts features that make the code hard to change, in a git revision and in the working tree.
+"""Counts features that make code hard to change. Compares the counts in a git revision with those in the working tree.
 
     python benchmarks/structure.py [REVISION] [--list] [--check]
 
@@ -15,14 +15,14 @@ parameter list or call that is too long (3), and no circle (4).
      dictionary whose keys are such names, or a test of type. A test of type is `isinstance`, `case Class()` or `type(x)
      is Class` with a section class that belongs to some entries of a table but not to all.
    - Constants, local variables and loop variables are replaced by the values assigned to them.
-   - Words such as 'score' or 'sentence' have other meanings too. So a comparison counts only if the variable,
-     attribute, key or function on the other side is named after the table. Such a name contains `strateg` for
-     strategies, `engine` for engines, and `kind` or `student` for kinds of student. `request.kind == "score"` does not
-     count, because no kind of student is called score.
-   - The members of a Literal do not count as comparisons. Comparisons in the file of the table do not count. A module
-     may name its own entries. A module owns an entry if the entry names a function of the module as "module:function".
-     A module also owns an entry if it is named after the entry and lies in one of the folders that ROOMS in
-     comparisons.py lists for the table.
+   - Words such as 'score' or 'sentence' have other meanings too. So a comparison with a word counts only if the other
+     side is a variable, attribute, key or function with a name that belongs to the table. Such a name contains
+     `strateg` for strategies, `engine` for engines, and `kind` or `student` for kinds of student. `request.kind ==
+     "score"` does not count, because no kind of student is called score.
+   - The members of a Literal do not count as comparisons. Comparisons in the file of the table do not count.
+     Comparisons in which a module names an entry that it owns do not count. A module owns an entry if the entry names a
+     function of the module as "module:function". A module also owns an entry if it is named after the entry and lies in
+     one of the folders that ROOMS in comparisons.py lists for the table.
    - 199c186 has no tables. In 199c186 these files are treated as the tables: synthgen/generate/catalogue.py and
      synthgen/steps.py for strategies, synthgen/teachers/__init__.py for engines, and distill/train.py for kinds of
      student.
@@ -34,10 +34,10 @@ parameter list or call that is too long (3), and no circle (4).
 3. Modules over 400 lines, functions over 60 lines (decorators do not count), and parameter lists and calls with more
    than 6 positional parameters or arguments. `self` and `cls` do not count, and `*rest` counts as one. Click passes the
    parameters of a command by keyword, so commands are counted in a separate row without a limit.
-4. Circles: groups of files that import each other, directly or through others. Three rows count them. The first row
-   follows only imports at the top of modules. The second row also follows imports inside functions. The third row also
-   follows imports under TYPE_CHECKING. An import of a module does not count as an import of the `__init__.py` of its
-   package.
+4. Circles: groups of files that import each other, directly or through other files. Three rows of the table count
+   circles. The first row follows only imports at the top of modules. The second row also follows imports inside
+   functions. The third row also follows imports under TYPE_CHECKING. An import of a module does not count as an import
+   of the `__init__.py` of its package.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ NONE_WANTED = (COMPARISONS, MODULES, LONG, PARAMETERS, ARGUMENTS, *CIRCLES)
 
 
 def count(sources: Mapping[str, str]) -> dict[str, list[Hit]]:
-    """The hits for each row of the table."""
+    """Maps the name of each row of the printed table to the places in the code that count for it."""
     modules = parse(sources)
     hits: dict[str, list[Hit]] = {row: [] for row in ROWS}
     hits[COMPARISONS] = comparisons(sources, modules)
@@ -105,7 +105,9 @@ def _annotations(tree: ast.Module) -> Iterator[ast.expr]:
 def _any_in(
     node: ast.AST, module: Module, aliases: set[tuple[str, str]], row: str = ANY
 ) -> Iterator[tuple[ast.AST, str]]:
-    """Yields (node, row) for each Any below a node, and for each use of an alias that contains Any."""
+    """Yields pairs (node, name of the table row that counts it) for each Any below `node`, and for each use of an alias
+    that contains Any.
+    """
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         try:
             node = ast.parse(node.value, mode="eval").body  # an annotation in quotes
@@ -137,7 +139,7 @@ def _meant(node: ast.AST, module: Module) -> tuple[str, str]:
 def _aliases(modules: Modules) -> set[tuple[str, str]]:
     """Returns (path, name) of each type alias, NewType or subclass whose definition contains Any."""
     aliases: set[tuple[str, str]] = set()
-    for _ in range(4):  # repeated, because an alias may use another alias
+    for _ in range(4):  # repeated, because an alias may use another alias that is defined later
         for module in modules.values():
             for name, value in module.names.items():
                 new_type = isinstance(value, ast.Call) and last_name(value.func) == "NewType"
@@ -219,7 +221,9 @@ def _imports(module: Module, modules: Modules) -> Iterator[tuple[str, int]]:
 
 
 def _reached(start: str, graph: Mapping[str, set[str]]) -> set[str]:
-    """All files that `start` imports, directly or through others. If `start` is in a circle, it is one of the files."""
+    """All files that the file `start` imports, directly or through other files. If `start` is part of a circle, the
+    result contains `start`.
+    """
     seen: set[str] = set()
     waiting = [*graph[start]]
     while waiting:

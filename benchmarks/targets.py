@@ -1,18 +1,19 @@
-"""For each kind of stored target, measures the bytes of a token, and the angle between its gradient and the exact
-gradient.
+"""For each kind of stored target, measures the bytes on disk for each token, and the angle between the gradient of the
+loss on this target and the exact gradient.
 
     python benchmarks/targets.py [--tokens 400]
 
 The distributions are those of the demo's teacher on its own replies to the reasoning seeds. The first student has half
 of the teacher's layers, and its distributions are far from the teacher's. The second student has all layers but two,
-and its distributions are close to the teacher's. Every target is written to a Parquet shard with zstd, read back, and
-used in the package's loss. The bytes of a token are the size of the shard, divided by the number of tokens.
+and its distributions are close to the teacher's. Every target is written to a Parquet shard with zstd and read back,
+and the package's loss is computed on it. The bytes of a token are the size of the shard, divided by the number of
+tokens.
 
 The angle is between two gradients with respect to the logits: the gradient of the loss on the target, and the gradient
-of the full KL. In one column the gradients are summed over all tokens, as in a training step. The other column is the
-mean of the angles at single tokens. In rows called "renormalized", the top-k is used as in other tools: the
-probabilities of the kept ids are scaled to sum to one, the student's softmax is over the whole vocabulary, and there is
-no residual mass.
+of the full KL. One column shows the angle between the gradients that are summed over all tokens, as in a training step.
+The other column shows the mean of the angles at single tokens. In rows called "renormalized", the top-k is used as in
+other tools: the probabilities of the kept ids are scaled to sum to one, the student's softmax is over the whole
+vocabulary, and there is no residual mass.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ def distributions(teacher: LocalModel, tokens: int) -> tuple[torch.Tensor, dict[
 
 
 def stored(logp_NV: torch.Tensor, rows: list[int], spec: logits.LogitsSpec) -> tuple[Target, float]:
-    """Returns (target read back from a shard, bytes a token of the shard on disk)."""
+    """Writes the distributions to a shard. Returns (target read back from the shard, bytes of the shard on disk divided
+    by the number of tokens).
+    """
     meta = logits.meta(spec, logp_NV.shape[-1], "teacher", "tokenizer")
     targets: list[logits.Target] = []
     for row, part in enumerate(logp_NV.split(rows)):
@@ -97,12 +100,14 @@ def gradients(z_NV: torch.Tensor, target: Target) -> torch.Tensor:
 
 
 def renormalized(target: TopK) -> Target:
-    """The target with the probabilities of the kept ids scaled to sum to one."""
+    """A target without residual mass, in which the probabilities of the kept ids are scaled to sum to one."""
     return Sampled(target.ids_NK, target.logp_NK.softmax(-1))
 
 
 class Angles:
-    """Sums gradients over chunks of tokens, and computes the angles between the target's and the exact gradients."""
+    """Sums gradients over chunks of tokens, and computes the angles between the gradients of the loss on the target and
+    the exact gradients.
+    """
 
     def __init__(self, vocabulary: int) -> None:
         self.ours, self.full = torch.zeros(vocabulary).double(), torch.zeros(vocabulary).double()
@@ -115,7 +120,9 @@ class Angles:
         self.each += _degrees((a * b).sum(-1), a.square().sum(-1), b.square().sum(-1)).tolist()
 
     def summary(self) -> tuple[float, float]:
-        """Returns two angles in degrees: that of the summed gradients, and the mean of the angles at single tokens."""
+        """Returns two angles in degrees: the angle between the summed gradients, and the mean of the angles at single
+        tokens.
+        """
         a, b = self.ours, self.full
         return float(_degrees(a @ b, a @ a, b @ b)), float(np.mean(self.each))
 

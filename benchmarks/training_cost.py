@@ -42,7 +42,7 @@ KINDS = {"sampled": {"kind": "sampled", "draws": 50}, "topk": {"kind": "topk", "
 
 
 def corpus(kind: str, rows: int, folder: Path) -> Path:
-    """Makes a curated run of the shipped instructions with one kind of logits."""
+    """Makes a curated run of the shipped recipe `instruct`, with stored distributions of one kind."""
     import synthgen
     from synthgen.recipe import Recipe
 
@@ -91,7 +91,7 @@ def train_arm(arm: str, run: Path, steps: int) -> dict[str, Any]:
         return data.batch(order.rows(step))
 
     model = decoder(recipe.train.student, teacher.tokens, teacher.weights, 0).model
-    if arm == "export":  # writes the inputs of TRL: student and teacher as folders, rows as token ids
+    if arm == "export":  # writes the inputs of the arm "trl": folders of student and teacher, rows as token ids
         model.save_pretrained(run / "student-0")
         teacher.model.save_pretrained(run / "teacher")
         for name in ("student-0", "teacher"):
@@ -141,7 +141,7 @@ def train_arm(arm: str, run: Path, steps: int) -> dict[str, Any]:
 
 
 def result(times: list[tuple[float, float]], tokens: list[int], first_loss: float, peak: int) -> dict[str, Any]:
-    """The measurements of one run. Rates are over the steps after the first."""
+    """The measurements of one run of an arm. Rates are computed over all steps but the first."""
     (began, cpu_began), (ended, cpu_ended) = times[1], times[-1]
     count = sum(tokens[1:])
     return {
@@ -232,7 +232,7 @@ def install() -> Path:
 
 
 def interval(ratios: list[float]) -> str:
-    """The mean of the rounds' ratios, with a 95% bootstrap interval."""
+    """A text with the mean of `ratios`, which has a ratio for each round, and its 95% bootstrap interval."""
     values = np.array(ratios)
     drawn = np.random.default_rng(0).choice(values, (2000, len(values))).mean(-1)
     low, high = np.quantile(drawn, [0.025, 0.975])

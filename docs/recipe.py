@@ -50,7 +50,9 @@ def render() -> str:
 
 
 def _section(path: str, field: dict[str, Json], definitions: dict[str, Json]) -> Iterator[str]:
-    """Describe the section that a key holds, and the sections inside it."""
+    """Yield the Markdown that describes the section at the dotted key `path`, and the sections inside it. Yields
+    nothing if the key holds no section.
+    """
     name = _reference(field)
     if not name:
         return
@@ -81,7 +83,7 @@ def _table(section: dict[str, Json], prefix: str) -> Iterator[str]:
 
 def _default(field: dict[str, Json]) -> str:
     value = field.get("default")
-    if "default" not in field or (isinstance(value, dict) and value):  # the section's keys have defaults
+    if "default" not in field or (isinstance(value, dict) and value):  # the section's own table has the defaults
         return "–"
     text = json.dumps(value, ensure_ascii=False)
     return f"`{text[1:-1] if isinstance(value, str) and value else text}`"
@@ -134,7 +136,9 @@ def _cell(text: str) -> str:
 
 
 def _reference(field: dict[str, Json]) -> str:
-    """Name of the section that a key, or each entry of its list, holds; '' when the key holds no section."""
+    """Name of the section that is the value of a key, or of the sections in its value if that is a list; '' if there is
+    none.
+    """
     for part in (field, *(field.get("anyOf") or []), field.get("items") or {}):
         if isinstance(part, dict) and isinstance(part.get("$ref"), str):
             return str(part["$ref"]).rpartition("/")[2]
@@ -142,7 +146,9 @@ def _reference(field: dict[str, Json]) -> str:
 
 
 def _branches(field: dict[str, Json], definitions: dict[str, Json]) -> Iterator[tuple[str, str, dict[str, Json]]]:
-    """Yield (name of the entry, key that names the entry, its section) for a key whose section a table decides."""
+    """`field` is a key whose section class depends on a table. For each entry of the table: yield its name, the key
+    that selects it (such as `engine`), and its section.
+    """
     for branch in _list(field["allOf"]):
         condition = _object(_object(_object(branch)["if"])["properties"])
         key = next(iter(condition))
@@ -165,7 +171,7 @@ def _engines(field: dict[str, Json], definitions: dict[str, Json]) -> Iterator[s
 
 
 def _offer(engine: Engine) -> str:
-    """Sentences on the capabilities of an engine, from its entry."""
+    """Sentences that describe the capabilities of an engine, made from its entry in ENGINES."""
     kinds = (["`kind: sampled`"] if engine.draws else []) + (["`kind: topk`"] if engine.top_k else [])
     temperature = "" if engine.any_temperature else " (top-k only with `temperature: 1`)"
     logits = f"supports `logits` of {' and '.join(kinds)}{temperature}" if kinds else "supports no `logits`"
@@ -208,7 +214,7 @@ def _kinds(field: dict[str, Json], definitions: dict[str, Json]) -> Iterator[str
 
 
 def _learning(kind: Kind) -> str:
-    """A sentence on what a kind of student learns from, made from its entry."""
+    """A sentence that says which rows and settings a kind of student can learn from, made from its entry in KINDS."""
     strategies = [f"`{name}`" for name, entry in STRATEGIES.items() if entry.rows == kind.learns_from]
     which = f" (strategy {', '.join(strategies)})" if len(strategies) < 4 else ""
     keys = ", ".join(f"`{key}`" for key in kind.accepts)

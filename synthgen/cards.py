@@ -1,4 +1,4 @@
-"""Writes the card (README.md) of a corpus from its manifest alone. Also has helpers for the cards of models."""
+"""Writes the card (README.md) of a corpus, using only its manifest. Also has functions that the cards of models use."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ _HF_LICENSES = {
 
 
 def environment() -> Environment:
-    """A Jinja environment that loads `synthgen/templates`, for text and Markdown: it escapes nothing."""
+    """A Jinja environment that loads `synthgen/templates`. It does not escape HTML, because the output is text or
+    Markdown.
+    """
     return Environment(
         loader=PackageLoader("synthgen", "templates"),
         undefined=StrictUndefined,
@@ -42,7 +44,8 @@ def markdown_table(
 ) -> str:
     """Format `table` as a Markdown table with a line for each row and a column for each of `measures`.
 
-    `files` maps the name of each row to its file. When it is given, the table has a column of files.
+    `files` maps the name of each row to a file. With `files`, the table has a second column, which shows each row's
+    file.
     """
     header = ["", *(["file"] if files else []), *(measure.title for measure in measures.values())]
     lines = [header, ["---"] * len(header)]
@@ -55,9 +58,10 @@ def markdown_table(
 def write_dataset_card(folder: Path, manifest: Manifest, title: str) -> None:
     """Write README.md with the YAML that makes `load_dataset(folder)` work.
 
-    Each configuration has a `description`, which holds a hash of the corpus's files. (Every dataset builder has this
-    field.) `datasets` finds the cached data of a local folder by its `configs` alone, not by path, time or content.
-    Without the hash, `datasets` would return the cached rows of another corpus that has the same splits.
+    Each configuration in the YAML has a `description`, which holds a hash of the corpus's files. (`description` is a
+    field of every dataset builder.) The library `datasets` finds the cached data of a local folder only by these
+    configurations, not by path, time or content. Without the hash, `datasets` would return the cached rows of another
+    corpus that has the same splits.
     """
     about = f"Rows of the corpus whose files have the sha256 {durable.digest(manifest['files'])}"
     configs = []

@@ -258,7 +258,7 @@ def curate(
     from synthgen.durable import lock
 
     loaded = synthgen.load_recipe(recipe_of(run, recipe), set)
-    places(run, out, fresh=fresh)  # checked first, so that a refused folder gets no lock file
+    places(run, out, fresh=fresh)  # raises an error for an unsuitable folder before a lock file is written there
     with lock(out or run):
         done = synthgen.curate(loaded, run, out, fresh=fresh, repair=repair, workers=workers, ui=ui)
     ui.result(done.to_dict(), done.text())
@@ -344,7 +344,7 @@ def report(run: Path, ui: UI) -> None:
 
 
 def _load(recipe: str, set: tuple[str, ...], ui: UI) -> synthgen.Recipe:
-    """Load the recipe of a command that makes rows. Print a note when the license of its templates is unknown."""
+    """Load the recipe for a command that makes rows. Print a note when the recipe has no license for its templates."""
     loaded = synthgen.load_recipe(recipe, set)
     if loaded.license is None:
         ui.note("note: the recipe has no `license:` for its templates, so the audit will say UNKNOWN")
@@ -352,7 +352,7 @@ def _load(recipe: str, set: tuple[str, ...], ui: UI) -> synthgen.Recipe:
 
 
 def recipe_of(run: Path, named: str | None) -> str:
-    """The path of the recipe for a command on a run: `named`, or else the recipe.yaml of the run."""
+    """The path of the recipe that a command on a run uses: `named` if it is given, otherwise the run's recipe.yaml."""
     if not run.exists():
         raise RecipeError(
             f"'{run}' does not exist", "give the folder of a run, or make a run: `synthgen run RECIPE -o RUN`"

@@ -3,12 +3,13 @@
     README.md  manifest.json  inputs.json  data/<split>-NNNNN.parquet
     generated/: logits/<teacher>/<same names>  failures/<same names>     curated/: rejected/<same names>
 
-A shard holds the rows of a contiguous range of requests of one split. Its data file lies in data/. Its companions,
-which are its files in logits/, failures/ and rejected/, are written first, and the data file last. Renaming the data
-file to its final name commits the shard. The data file holds the sha256 of each companion, so an altered or exchanged
-companion is detected even before there is a manifest. `inputs.json` holds the inputs that the folder was started with.
-`manifest.json` is written after all shards. It lists every file of every shard with its number of rows, its size in
-bytes and its sha256. Progress is always read from the files; no counter is stored.
+A shard holds the rows of a contiguous range of requests of one split. Its data file lies in data/. Its other files, in
+logits/, failures/ and rejected/, are its companions. They are written before the data file. Renaming the data file to
+its final name commits the shard. The data file holds the sha256 of each companion, so an altered or exchanged companion
+is detected even before there is a manifest. `inputs.json` holds the inputs from which the corpus is made, such as the
+recipe's settings. `manifest.json` is written after all shards. It lists every file of every shard with its number of
+rows, its size in bytes and its sha256. The progress of an unfinished corpus is determined from its files; no counter is
+stored.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _ROWS_LEVEL = 3  # zstd level for rows; level 9 saves 8% of the bytes but takes 
 def claim(folder: Path, inputs: dict[str, Any], what: str) -> None:
     """Start or resume `folder` for exactly these inputs. Raises RunChanged, which names the inputs that differ.
 
-    A folder that holds no output yet is started again, so that a mistake in the first inputs can be corrected.
+    If the folder holds no output yet, its inputs are replaced, so that a mistake in the first inputs can be corrected.
     """
     if not is_begun(folder, inputs, what):
         durable.write_json(folder / "inputs.json", inputs)
@@ -52,7 +53,8 @@ def is_begun(
 ) -> bool:
     """Whether `folder` holds output made from exactly these inputs. Writes nothing.
 
-    Raises RunChanged when the output was made from other inputs. `compare` returns the differences in words.
+    Raises RunChanged when the output was made from other inputs. `compare` gets the old and the new inputs, and returns
+    a text for each difference.
     """
     path = folder / "inputs.json"
     begun = any(p.is_file() for p in folder.rglob("*") if p != path and not p.name.startswith("."))
@@ -72,7 +74,7 @@ def is_begun(
 
 def commit(folder: Path, name: str, tables: dict[str, pa.Table]) -> None:
     """Write the files of one shard: all companions first, then the data file."""
-    if "failures" not in tables:  # an earlier attempt that was killed may have written failures
+    if "failures" not in tables:  # an earlier call that was killed may have written failures of this shard
         (folder / "failures" / f"{name}.parquet").unlink(missing_ok=True)
     inputs = durable.digest(load_json(folder / "inputs.json"))
     companions: dict[str, str] = {}
@@ -97,7 +99,7 @@ def commit(folder: Path, name: str, tables: dict[str, pa.Table]) -> None:
 
 
 def committed(folder: Path, parts: Sequence[str] = ()) -> set[str]:
-    """Names of the committed shards. Each must have a companion in every one of `parts`.
+    """Names of the committed shards. Each of these shards must have a companion in every folder that `parts` names.
 
     Raises CorpusError when a file is damaged or missing, or when its columns differ from those of the first shard. The
     message names the file.
@@ -117,7 +119,7 @@ def _check_whole(folder: Path, path: Path, expected: bytes, parts: Sequence[str]
     """Check a data file and its companions. Returns the columns of the data file.
 
     Raises CorpusError unless the data file is readable, was made from the inputs with the hash `expected`, has a
-    companion in every one of `parts`, and holds the right hash of each companion.
+    companion in every folder that `parts` names, and holds the right hash of each companion.
     """
     table = _read(path)
     metadata = table.schema.metadata or {}
@@ -140,7 +142,9 @@ def _check_whole(folder: Path, path: Path, expected: bytes, parts: Sequence[str]
 
 
 def check_columns(schema: pa.Schema, path: Path) -> None:
-    """Raise CorpusError unless a shard has the record's columns, followed by the user's own columns."""
+    """Raise CorpusError unless the columns of a shard begin with the columns of `SCHEMA`. The user's own columns may
+    follow.
+    """
     ours = [schema.field(name) for name in schema.names[: len(SCHEMA)]]
     if pa.schema(ours).equals(SCHEMA):
         return
@@ -206,14 +210,14 @@ def verify(folder: Path) -> Manifest:
 def discard_damaged(folder: Path) -> list[str]:
     """Remove the manifest and every shard that has a damaged or missing file, so that these shards are made again.
 
-    Returns their names. The manifest is removed last: only the manifest tells which files are damaged, so an
+    Returns the names of these shards. The manifest is removed last, because it shows which files are damaged. So an
     interrupted call can be repeated.
     """
     try:
         names = {Path(name).stem for name in damaged(folder)}
         if not names:
             return []
-    except CorpusError:  # the manifest is missing or damaged: use the hashes in the shards
+    except CorpusError:  # the manifest is missing or damaged, so use the hashes that the data files hold
         names = set()
         expected = durable.digest(load_json(folder / "inputs.json")).encode()
         for path in folder.glob("data/*.parquet"):
@@ -226,10 +230,12 @@ def discard_damaged(folder: Path) -> list[str]:
 
 
 def discard(folder: Path, names: Iterable[str]) -> None:
-    """Remove the shards `names`, the card and the manifest, so that they are made again.
+    """Remove the shards `names`, the card and the manifest, so that the next call of the command makes all of them
+    again.
 
-    The card is removed first. It holds a hash of all files, under which `load_dataset` caches the rows. If the card
-    were still there, `load_dataset` could cache the rows of the remaining shards alone under that hash.
+    The card is removed first. It holds a hash of all files, and `load_dataset` uses this hash as the key of its cache.
+    If the card were still there, `load_dataset` could read the remaining shards alone and cache their rows under this
+    key.
     """
     (folder / "README.md").unlink(missing_ok=True)
     for name in sorted(names):
@@ -239,7 +245,7 @@ def discard(folder: Path, names: Iterable[str]) -> None:
 
 
 def _shard_files(folder: Path, name: str = "*") -> list[Path]:
-    """The files of one shard, or of all shards. Only the folders that a corpus can have are searched."""
+    """The paths of the files of the shard `name`, or of all shards. Only the subfolders of a corpus are searched."""
     patterns = (f"{part}/{name}.parquet" for part in ("data", "rejected", "failures", "logits/**"))
     return sorted(p for pattern in patterns for p in folder.glob(pattern) if not p.name.startswith("."))
 
@@ -255,7 +261,7 @@ def failed(folder: Path, kinds: Sequence[str]) -> dict[str, int]:
 
 
 def shards(folder: Path, part: str = "data", split: str | None = None) -> list[str]:
-    """Names of the shards that have a file in `part`, which is 'data', 'rejected' or 'failures'.
+    """Names of the shards that have a file in the subfolder `part` ('data', 'rejected' or 'failures').
 
     They are ordered by split and number. With `split`, only shards of this split are named.
     """
@@ -267,7 +273,7 @@ def shards(folder: Path, part: str = "data", split: str | None = None) -> list[s
 def batches(
     folder: Path, part: str, columns: Sequence[str], split: str | None = None, rows: int = 2048
 ) -> Iterator[tuple[str, pa.RecordBatch]]:
-    """Read the rows of one part of a corpus in order. Yields pairs (shard name, batch).
+    """Read the rows in one subfolder of a corpus, such as 'data', in order. Yields pairs (shard name, batch).
 
     A batch has at most `rows` rows and only the named columns; other columns are not read. Raises CorpusError when a
     file is damaged or lacks a column.
@@ -315,7 +321,9 @@ def own_columns(folder: Path) -> pa.Schema:
 
 
 def records(folder: Path, part: str = "data", split: str | None = None) -> Iterator[tuple[str, list[Record]]]:
-    """Yield pairs (shard name, records) for the shards of `part`, which is 'data' or 'rejected', in corpus order."""
+    """Yield pairs (shard name, its records) for the shards in the subfolder `part` ('data' or 'rejected'), in corpus
+    order.
+    """
     for name in shards(folder, part, split):
         yield name, from_rows(_read(folder / part / f"{name}.parquet").to_pylist())
 
@@ -336,7 +344,8 @@ def scan(path: Path, columns: Sequence[str] | None = None, size: int = 1024) -> 
 def resolve(path: Path, prefer: Sequence[str] = ("curated", "generated")) -> Path:
     """The corpus folder for `path`, which is a corpus folder or a run folder. Raises CorpusError when there is none.
 
-    In a run folder, this is the first folder of `prefer` that is finished, or else the first that exists.
+    In a run folder, the corpus is the first finished corpus among the subfolders `prefer`, or else the first of them
+    that exists.
     """
     if (path / "data").is_dir():
         return path.resolve() if path.name in ("", "..") else path  # resolve paths such as ".", which has no name
@@ -353,7 +362,9 @@ def resolve(path: Path, prefer: Sequence[str] = ("curated", "generated")) -> Pat
 
 
 def read_shard(path: Path) -> pa.Table:
-    """Read all columns of one shard. Raises CorpusError when the file is damaged or of another version."""
+    """Read all columns of one shard. Raises CorpusError when the file is damaged or was written by another version of
+    synthgen.
+    """
     table = _read(path)
     check_columns(table.schema, path)
     return table

@@ -16,7 +16,7 @@ from synthgen.records import Record, from_rows
 
 @dataclass(frozen=True)
 class Failed:
-    """A request that brought no row."""
+    """A request that did not lead to a row."""
 
     id: str
     seed_id: str
@@ -75,9 +75,9 @@ def show(
 ) -> Shown:
     """Read the first `n` rows of a run or corpus. With `split`, only rows of this split are read.
 
-    With `rejected`, only rejected rows are read. With `failures`, requests that brought no row are read instead of
-    rows. Raises CorpusError when there is no corpus, and UserError when this kind of corpus has no rejected rows or no
-    failures.
+    With `rejected`, only rejected rows are read. With `failures`, failed requests, which did not lead to a row, are
+    read instead of rows. Raises CorpusError when there is no corpus, and UserError when this kind of corpus has no
+    rejected rows or no failures.
     """
     if rejected and failures:
         raise UserError(
@@ -112,7 +112,7 @@ def _failures(path: Path, n: int, split: str | None) -> Shown:
 
 
 def _records(folder: Path, part: str, split: str | None) -> Iterator[Record]:
-    """The records of a part, read a few at a time."""
+    """Yield the records in one subfolder of a corpus (`part`), reading 16 rows at a time."""
     for name in corpus.shards(folder, part, split):
         for batch in corpus.scan(folder / part / f"{name}.parquet", size=16):
             yield from from_rows(batch.to_pylist())

@@ -1,7 +1,7 @@
 """Writes that survive SIGKILL and power loss: write under a temporary name, fsync, rename, fsync the folder.
 
-A reader sees the old file, the new file or no file, but never a partial one. `lock` keeps a second process out of a
-folder. `sweep` removes the temporary files of a killed process.
+A reader sees the old file, the new file or no file, but never a partly written file. `lock` keeps a second process out
+of a folder. `sweep` removes the temporary files of a killed process.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its missing parents, durably: fsync the parent of each folder that is made."""
+    """Make a folder and its missing parents. Fsync the parent of each new folder, so that the folders survive a power
+    loss.
+    """
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -64,7 +66,7 @@ def make_folder(folder: Path) -> None:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make renames inside `folder` durable."""
+    """Fsync `folder`, so that renames inside it survive a power loss."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -73,8 +75,8 @@ def fsync_folder(folder: Path) -> None:
 
 
 def publish(temporary: Path, final: Path) -> None:
-    """Rename a finished temporary file or folder to its final name, durably. An older file or folder of that name is
-    replaced.
+    """Rename a finished temporary file or folder to its final name, so that the rename survives a power loss. An older
+    file or folder of that name is replaced.
     """
     for path in [temporary, *sorted(temporary.rglob("*"))]:
         if path.is_file():
@@ -113,8 +115,8 @@ def _delete(path: Path) -> None:
 def sweep(folder: Path, ours: Callable[[Path], bool] = lambda path: True) -> None:
     """Remove the temporary files that a killed process left anywhere below `folder`.
 
-    Temporary files for which `ours` returns False stay. If a killed process had begun to `remove` the folder itself,
-    the rest of that folder is removed too.
+    Temporary files for which `ours` returns False are kept. If a killed process had begun to delete `folder` itself
+    with `remove`, the rest of it is deleted too.
     """
     _delete(_gone(folder))
     if folder.is_dir():
@@ -136,8 +138,8 @@ def digest(value: Any) -> str:
 
 
 def writes() -> bool:
-    """Whether this process writes files. Of the processes that `torchrun` or `accelerate launch` starts, only the one
-    with rank 0 does.
+    """Whether this process writes files. Of the processes that `torchrun` or `accelerate launch` starts, only the
+    process with rank 0 writes files.
     """
     return os.environ.get("RANK", "0") == "0"
 

@@ -64,7 +64,9 @@ def missing_extra(package: str, extra: str) -> UserError:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The end of a message on an unknown `word`: "; did you mean 'x'?", or all `known` names when none is similar."""
+    """The text to append to a message about an unknown `word`: "; did you mean 'x'?", or all `known` names when none is
+    similar.
+    """
     known = list(known)
     found = close(word, known)
     if found:
@@ -78,10 +80,11 @@ def close(word: str, known: Iterable[str]) -> list[str]:
     Parts of a name are joined by `_`. These kinds of names are tried in order, and the first kind that finds a name is
     returned:
 
-    - Names that `word` misspells. They have as many parts as `word`, and each part differs by few edits. An edit
-      changes, omits or adds a letter, or swaps two neighbors. Short parts allow fewer edits, so that top_k does not
-      match top_p, and min_ does not match max_.
-    - Names in which every part of `word` occurs, also shortened or misspelled ('epoch' finds num_train_epochs).
+    - Names that `word` misspells. They have as many parts as `word`, and each part differs from the part of `word` by
+      few edits. An edit changes, omits or adds a letter, or swaps two neighbors. Short parts allow fewer edits, so that
+      top_k does not match top_p, and min_ does not match max_.
+    - Names that contain every part of `word`. A part of `word` may be shortened or misspelled ('epoch' finds
+      num_train_epochs).
     - Names whose parts are all parts of `word` ('model_name' finds model).
     - Names whose initials are `word` ('lr' finds learning_rate).
     """
@@ -112,7 +115,8 @@ def _misspelled(word: str, name: str) -> int | None:
     edits = 0
     for part, other in zip(parts, wanted, strict=True):
         count, length = _edits(part, other), min(len(part), len(other))
-        # A part of any length may have swapped letters, a doubled letter or an omitted letter, but no changed letter.
+        # Even a short part may have one slip: two swapped letters, or a letter too many or too few. A changed letter is
+        # allowed only in parts of four or more letters.
         slip = count == 1 and (set(part) == set(other) or (length > 1 and len(part) != len(other)))
         if count > (0 if length < 4 else 1 if length < 6 else 2) and not slip:
             return None
@@ -129,7 +133,7 @@ def _stands_for(one: str, part: str) -> bool:
     if one == part or (len(one) > 2 and part.startswith(one)) or (len(one) > 4 and _edits(one, part) == 1):
         return True
     shared = next((n for n, (a, b) in enumerate(zip(one, part, strict=False)) if a != b), min(len(one), len(part)))
-    return shared > 4 and shared >= 0.75 * min(len(one), len(part))  # so that 'evaluation' matches 'evaluate'
+    return shared > 4 and shared >= 0.75 * min(len(one), len(part))  # 'evaluation' matches 'evaluate'
 
 
 def _edits(a: str, b: str) -> int:

@@ -11,11 +11,11 @@ There are two kinds of storage:
   tokens. Log-probabilities are stored as multiples of 1/512 nat. Their error is at most `STORAGE_ERROR` for values
   above `FLOOR`.
 
-A shard is a Parquet file with one row for each record. Each array is stored in one binary column, or in one column for
-each byte plane. A byte plane holds one byte of every number, always the byte of the same significance. Such bytes
-compress well together. The file's metadata holds dtypes, shapes and layout. No function here loops over tokens in
-Python. Every row has `align`, a hash of token ids, teacher, tokenizer and temperature. If a row is paired with the
-wrong tokens, training therefore fails instead of learning from them.
+A shard is a Parquet file with one row for each record. Each array of a record is stored in one binary column, or in one
+column for each byte plane. A byte plane holds one byte of each number of the array, such as the lowest byte. Bytes of
+the same significance compress well together. The file's metadata holds dtypes, shapes and layout. No function here
+loops over tokens in Python. Every row has `align`, a hash of token ids, teacher, tokenizer and temperature. If a row is
+paired with the wrong tokens, training therefore fails instead of learning from them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 @dataclass(frozen=True)
 class Sampled:
-    """The teacher's draws at T positions. `uniques` (T,) is the number of distinct ids at each position.
+    """The token ids that were drawn from the teacher's distributions at T positions. `uniques` (T,) is the number of
+    distinct ids at each position.
 
     `ids` and `counts` are flat: position by position, and ids ascending within a position.
     """
@@ -64,8 +65,8 @@ class TopK:
     """The K most probable tokens at T positions.
 
     `ids` and `logprobs` (T, K) are ordered by probability, largest first; `logprobs` are at temperature 1. `log_tail`
-    and `log_z` (T,) are at the temperature of the loss. `log_tail` is the log of the residual mass (-inf when K is the
-    vocabulary size). `log_z` is logsumexp(log p / temperature) over the whole vocabulary.
+    and `log_z` (T,) are at the temperature that training uses in the loss. `log_tail` is the log of the residual mass
+    (-inf when K is the vocabulary size). `log_z` is logsumexp(log p / temperature) over the whole vocabulary.
     """
 
     ids: Ints
@@ -120,7 +121,7 @@ class LogitsMeta(TypedDict):
 
 
 def count_draws(draws_TN: Ints) -> Sampled:
-    """Find the unique ids and their counts in each of T rows of N drawn ids."""
+    """Find the unique ids and their counts at each of T positions, from the N ids that were drawn there."""
     positions, n = draws_TN.shape
     if positions == 0:
         return Sampled(np.zeros(0, np.int32), np.zeros(0, np.uint16), np.zeros(0, np.uint16))
@@ -128,7 +129,7 @@ def count_draws(draws_TN: Ints) -> Sampled:
     first = np.ones(ordered.shape, bool)
     first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
     starts = np.flatnonzero(first.ravel())
-    # each row starts a new sequence of equal ids, so no sequence reaches into the next row
+    # `first` is True in column 0 of each row, so no sequence of equal ids reaches into the next row
     ends = np.append(starts[1:], positions * n)
     return Sampled(
         ordered.ravel()[starts].astype(np.int32),
@@ -138,7 +139,7 @@ def count_draws(draws_TN: Ints) -> Sampled:
 
 
 def align(token_ids: Sequence[int], teacher: str, tokenizer: str, temperature: float) -> bytes:
-    """A hash of 16 bytes over tokens, teacher, tokenizer and temperature."""
+    """A 16-byte hash of token ids, teacher, tokenizer and temperature."""
     head = json.dumps([FORMAT, teacher, tokenizer, float(temperature)]).encode()
     return hashlib.blake2b(head + np.asarray(token_ids, np.int32).tobytes(), digest_size=16).digest()
 
@@ -180,12 +181,14 @@ def _from_planes(blobs: dict[str, bytes], name: str, width: int) -> Ints:
 
 
 def _quantize(logprobs: Floats) -> Ints:
-    """Convert log-probabilities (<= 0) to numbers of steps below zero. -inf becomes the floor."""
+    """Convert each log-probability (<= 0) to an integer: its distance from zero in steps of 1/512 nat. Values below
+    `FLOOR`, such as -inf, become `FLOOR`.
+    """
     return np.clip(np.rint(np.maximum(-logprobs, 0) / _STEP), 0, -FLOOR / _STEP).astype(np.int64)
 
 
 def encode(target: Target, meta: LogitsMeta) -> dict[str, bytes]:
-    """Encode the target of one row as binary columns."""
+    """Encode the distributions of one row (`target`) as binary columns."""
     width = int(meta["id_bytes"])
     if isinstance(target, Sampled):
         ids = target.ids.astype(np.int64)
@@ -212,7 +215,7 @@ def encode(target: Target, meta: LogitsMeta) -> dict[str, bytes]:
 
 def decode(blobs: dict[str, bytes], meta: LogitsMeta) -> Target:
     """Decode the binary columns of one row. This is the inverse of `encode`, except that the log-probabilities of a
-    top-k have an error of up to `STORAGE_ERROR`.
+    top-k are rounded, with an error of at most `STORAGE_ERROR`.
     """
     width = int(meta["id_bytes"])
     if meta["kind"] == "sampled":
@@ -253,7 +256,7 @@ def to_table(ids: Sequence[str], aligns: Sequence[bytes], targets: Sequence[Targ
 
 
 def _nothing(meta: LogitsMeta) -> Target:
-    """A target without tokens. `to_table` encodes it to get the column names of a shard without rows."""
+    """A target with zero positions. `to_table` encodes this target to get the column names of a shard without rows."""
     ids, floats = np.zeros(0, np.int32), np.zeros(0, np.float32)
     if meta["kind"] == "sampled":
         return Sampled(ids, ids, ids)
@@ -265,8 +268,8 @@ def compression_level(table: pa.Table) -> int:
     """The zstd level for a shard of distributions.
 
     Compared with level 9, level 15 makes a shard of draws or of top-20 distributions 3% smaller, and a shard of top-64
-    distributions 2% smaller. A shard of top-128 distributions has the same size at both levels. For a larger k, level
-    15 would take more time than all other work on the distributions.
+    distributions 2% smaller. A shard of top-128 distributions has the same size at both levels. For a large k, level 15
+    would also take more time than all other work on the distributions.
     """
     found = json.loads((table.schema.metadata or {}).get(FORMAT.encode(), b"{}"))
     return 9 if found.get("k", 0) > 32 else 15
@@ -295,7 +298,7 @@ class Shard:
 
 
 def read(path: Path) -> Shard:
-    """Read a shard of distributions. Raises CorpusError when the file is not such a shard."""
+    """Read a shard of distributions. Raises CorpusError when the file is not a shard of distributions."""
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
         found = json.loads((table.schema.metadata or {})[FORMAT.encode()])

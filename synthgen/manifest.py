@@ -22,7 +22,7 @@ class FileEntry(TypedDict):
 
 
 class SourceTerms(TypedDict):
-    """A source of rows, its role, and its license."""
+    """A model or text from which rows were made, its role, and its license."""
 
     role: str
     source: str
@@ -34,8 +34,9 @@ class Facts(TypedDict):
 
     `counts` of a generated corpus may have `rows`, `tokens`, `failures`, and the rows of each split (`rows_train`, …).
     `counts` of a curated corpus may have `kept`, `rejected`, `tokens_kept`, `tokens_rejected`, `edited`,
-    `answers_checked` and `answers_correct`. `counts` of a data set may have `copies_left_out`. `rejected_by` is the
-    number of reasons that each check or sweep gave, and `thresholds` are the settings of all edits, checks and sweeps.
+    `answers_checked` and `answers_correct`. `counts` of an imported data set may have `copies_left_out`. `rejected_by`
+    is the number of reasons that each check or sweep gave, and `thresholds` are the settings of all edits, checks and
+    sweeps.
     """
 
     description: str

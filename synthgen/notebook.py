@@ -1,4 +1,4 @@
-"""A run in a notebook: rows as pandas data frames, distributions as numpy arrays, results as objects.
+"""Opens a run in a notebook: rows are pandas data frames, distributions are numpy arrays, and results are objects.
 
     run = synthgen.open("runs/first")
     run                                            # a short summary, also in a notebook's cell
@@ -55,8 +55,8 @@ class Distribution:
     """The teacher's stored distribution at each of the T tokens of a completion.
 
     `token_ids` (T,) are the tokens of the completion; entry t of the other arrays is the distribution that token t was
-    drawn from. `ids` (T, K) are token ids. `probabilities` and `log_probabilities` (T, K) are at `temperature`, the
-    temperature for which the distribution was stored.
+    drawn from. `ids` (T, K) are token ids. `probabilities` and `log_probabilities` (T, K) are at `temperature`, which
+    is the temperature in the metadata of the stored distribution.
 
     For `kind` "topk", `ids` are the K most probable ids, the most probable first; `tail` (T,) is the total probability
     of all other ids. For `kind` "sampled", `ids` are the ids that were drawn, in ascending order. `counts` (T, K) are
@@ -88,7 +88,7 @@ class Student:
 
 
 class OpenRun:
-    """An opened run or corpus. Its attributes read the files when they are first used."""
+    """An opened run or corpus. Each attribute reads its files when it is first used."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -124,7 +124,7 @@ class OpenRun:
 
     @cached_property
     def failures(self) -> pd.DataFrame:
-        """The requests that brought no row, with the reasons."""
+        """The requests that did not lead to a row, with the reasons."""
         return self.rows("failures")
 
     def rows(self, part: Part, columns: Sequence[str] | None = None, split: str | None = None) -> pd.DataFrame:
@@ -134,7 +134,7 @@ class OpenRun:
         In addition to the columns of the corpus, there are `prompt_text` and `completion_text`: the text of the last
         message of the prompt and of the completion. Rejected rows also have `rejected_by` and `reason`. If the corpus
         itself has a column of one of these names, the corpus's column is returned. Raises UserError when the run does
-        not have the part yet, or when a column does not exist.
+        not have these rows yet, or when a column does not exist.
         """
         import pandas as pd
 
@@ -162,7 +162,7 @@ class OpenRun:
         return found
 
     def _place(self, part: Part) -> tuple[Path, str]:
-        """The corpus folder that has the part, and the name of the part's subfolder."""
+        """Return the corpus folder that holds the rows of `part`, and the name of the subfolder with these rows."""
         if part not in ("generated", "kept", "rejected", "failures"):
             raise UserError(
                 f"there is no part '{part}'{nearest(part, ('generated', 'kept', 'rejected', 'failures'))}",
@@ -210,12 +210,14 @@ class OpenRun:
         return _distribution(stored.target(row), stored.meta, np.asarray(tokens, np.int32))
 
     def _logits(self) -> Path | None:
-        """The folder of the distributions, which is in the generated corpus."""
+        """The folder `logits` with the stored distributions, usually in the generated corpus; None if nothing is
+        stored.
+        """
         places = [*(folder / "logits" for folder in self._folders.values()), self._run / "generated" / "logits"]
         return next((place for place in places if place.is_dir()), None)
 
     def _find(self, folder: Path, id: str) -> tuple[str, int]:
-        """The shard that holds the distribution of the row `id`, and the position in this shard."""
+        """Return the name of the shard with the distribution of the row `id`, and the row's index in this shard."""
         index = self._indexes.setdefault(folder, {})
         if not index:
             for shard in (p.stem for p in sorted(folder.glob("*.parquet")) if not p.name.startswith(".")):
@@ -231,7 +233,7 @@ class OpenRun:
         return {}
 
     def _tokens(self, shard: str, id: str) -> list[int]:
-        """The completion tokens of the row `id`, from the part of the corpus that holds the row."""
+        """The completion tokens of the row `id`, which is a kept or a rejected row of the shard `shard`."""
         for folder in self._folders.values():
             for part in ("data", "rejected"):
                 path = folder / part / f"{shard}.parquet"
@@ -317,13 +319,15 @@ def open(run: str | Path) -> OpenRun:
 def _shard(path: Path, changed: int) -> logits.Shard:
     """Read a shard of distributions, or take it from a cache.
 
-    `changed` is the file's modification time. It is part of the cache's key, so a file that changed is read again.
+    `changed` is the file's modification time. This time is part of the cache's key, so a changed file is read again.
     """
     return logits.read(path)
 
 
 def _columns(folder: Path, shards: Sequence[str], schema: pa.Schema) -> dict[str, pa.Field]:
-    """The columns of a part by name, from its first shard, or from `schema` when there is no shard yet."""
+    """The columns of the shards in `folder` by name, read from the first shard, or from `schema` when there is no shard
+    yet.
+    """
     if shards:
         try:
             schema = pq.read_schema(folder / f"{shards[0]}.parquet")
@@ -335,7 +339,7 @@ def _columns(folder: Path, shards: Sequence[str], schema: pa.Schema) -> dict[str
 
 
 def _derive(column: str, table: pa.Table) -> pa.Array:
-    """Compute one of the columns in `_DERIVED`."""
+    """Compute the column `column`, which is a key of `_DERIVED`, from the corpus columns in `table`."""
     if column == "rejected_by":
         return _joined(table["verdicts"], "check", ", ")
     if column == "reason":
@@ -350,13 +354,15 @@ def _derive(column: str, table: pa.Table) -> pa.Array:
 
 
 def _joined(verdicts: pa.ChunkedArray, field: str, by: str) -> pa.Array:
-    """For each row: one field of all its reasons, joined into one text."""
+    """For each row: the values of one field in all entries of its `verdicts`, joined into one text with the separator
+    `by`.
+    """
     lists = verdicts.combine_chunks()
     return pc.binary_join(pa.ListArray.from_arrays(lists.offsets, pc.struct_field(lists.values, field)), by)
 
 
 def _distribution(target: logits.Target, meta: logits.LogitsMeta, tokens: Ints) -> Distribution:
-    """Convert a stored target to arrays of equal shape."""
+    """Convert the stored distributions of one row to a `Distribution`, whose arrays have equal K at every position."""
     teacher, temperature = meta["teacher"], meta["temperature"]
     # a top-k target stores `logprobs` at temperature 1, and `log_tail` and `log_z` at `temperature`
     if isinstance(target, logits.TopK):

@@ -32,20 +32,21 @@ STAGES = (
     "student",
     "hidden",
     "cache",
-)  # folders of a run, each of which belongs to one stage
+)  # names of folders in a run; each folder belongs to one stage
 
-_SHOWN = 3  # number of files that a message names
-_TEMPORARY_MODEL = re.compile(r"model-\d+")  # the temporary name of a folder of weights
+_SHOWN = 3  # maximum number of files that a message names
+_TEMPORARY_MODEL = re.compile(r"model-\d+")  # matches the temporary name of a folder of model weights
 
 
 @dataclass(frozen=True)
 class Output:
     """The files that one command writes.
 
-    `files` and `kept` are regular expressions that match whole paths relative to the folder. `--fresh` deletes `files`,
-    in their order, but not `kept`. In `files`, the file that marks the work as finished is first, and the file with the
-    inputs is last, so the command still recognizes the folder after an interrupted deletion. `signs` are pairs of a
-    glob pattern and a text. The command made a folder if, for one of these pairs, a file that matches the pattern
+    `files` and `kept` are regular expressions that match whole paths relative to the folder. `--fresh` deletes the
+    files that match `files`, in the order of the expressions, and keeps those that match `kept`. In `files`, the
+    expression for the file that marks the work as finished is first. The expression for the file with the inputs is
+    last, so the command still recognizes the folder after an interrupted deletion. `signs` are pairs of a glob pattern
+    and a text. A folder counts as made by the command if, for one of these pairs, a file that matches the pattern
     contains the text.
     """
 
@@ -55,11 +56,13 @@ class Output:
     kept: tuple[str, ...] = ()
 
     def names(self, path: str) -> bool:
-        """Whether the command writes a file with this path, or a temporary file that will get this name."""
+        """Whether `path` is the path of a file that the command writes, or of a temporary file that it renames to such
+        a path.
+        """
         return self._writes(path) or self.temporary(path)
 
     def temporary(self, path: str) -> bool:
-        """Whether the path is a temporary name that the command uses while it writes or deletes a file."""
+        """Whether `path` is a temporary path that the command uses while it writes or deletes a file."""
         parts = path.split("/")
         place = next((n for n, part in enumerate(parts) if part.startswith(durable.TEMPORARY)), None)
         if place is None:
@@ -79,7 +82,7 @@ class Output:
                     content = path.read_text(encoding="utf-8", errors="replace")
                 except OSError:
                     continue
-                # a damaged JSON file counts too: the command writes it again
+                # a damaged JSON file also counts as a sign, because the command writes this file again
                 if text in content or (path.suffix == ".json" and not _is_json(content)):
                     return True
         return False
@@ -115,7 +118,7 @@ AUDITED = Output(
 def check(folder: Path, output: Output, fresh: bool) -> None:
     """Raise RunChanged when `folder` is not empty and was not created by the command of `output`.
 
-    With `fresh`, also raise it when the folder holds a file that the command does not write.
+    With `fresh`, also raise RunChanged when the folder holds a file that the command does not write.
     """
     if folder.exists() and not folder.is_dir():
         raise RunChanged(f"{folder} is a file", "give a folder with -o")
@@ -134,7 +137,9 @@ def check(folder: Path, output: Output, fresh: bool) -> None:
 
 
 def discard(folder: Path, output: Output) -> None:
-    """Delete every file that the command wrote, except `kept`. Call `check` first. The lock file stays."""
+    """Delete every file that the command wrote, except those that match `output.kept`. Call `check` first. The lock
+    file is not deleted.
+    """
     there = sorted(files_in(folder))
     for pattern in output.files:
         parents = set()
@@ -171,8 +176,8 @@ def apart(folder: Path, source: Path, own: str = "", nested: bool = False) -> No
     """Raise UserError when `folder` equals, contains or is inside `source`, or when `source` is a stage's folder and
     `folder` is inside the folder of another stage of the same run.
 
-    `own` is the name of the stage's folder that this command makes in a run. `folder` may be that stage's folder and,
-    with `nested`, also a folder inside it. Links are resolved first.
+    `own` is the name of the folder that this command makes in a run, such as `curated`. `folder` may be that folder
+    and, with `nested`, also a folder inside it. Links are resolved first.
     """
     not_around(folder, source)
     taken = [source, *stages(source, own)]
@@ -184,7 +189,7 @@ def apart(folder: Path, source: Path, own: str = "", nested: bool = False) -> No
 def not_around(folder: Path, source: Path) -> None:
     """Raise UserError when `folder` equals or contains `source`, which the command reads. Links are resolved first."""
     where = folder.resolve()
-    # if `source` is a link: first the folder to which it leads, then the place of the link itself
+    # check the folder to which `source` leads and, in case `source` is a link, also the path of the link
     for read in (source.resolve(), source.absolute().parent.resolve() / source.name):
         if where == read:
             raise UserError(f"{folder} is an input of this command", "give another folder with -o")

@@ -1,4 +1,4 @@
-"""`run`: all stages of a recipe in order. The files of a run determine what each stage has left to do."""
+"""`run`: runs all stages of a recipe in order. Each stage finds out from the files of the run what is left to do."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Run:
-    """The result of `run`: its folder, the seconds of each stage, the audit's status, and whether any work was done.
+    """The result of `run`: the folder, the seconds that each stage took, the audit's status, and whether any work was
+    done.
 
-    `worked` is False when all files existed already.
+    `worked` is False when all files of the run existed already.
     """
 
     folder: Path
@@ -47,7 +48,7 @@ class Run:
 
 @dataclass
 class _Stages:
-    """Runs one stage after another, and records their durations and the log of the run."""
+    """Runs the stages one after another. Keeps their durations, and writes them to the log of the run."""
 
     folder: Path
     fresh: bool
@@ -56,10 +57,10 @@ class _Stages:
     worked: bool = False
 
     def do(self, name: str, act: Callable[[bool], T]) -> T:
-        """Run a stage. `act` gets True when the stage must start over.
+        """Run a stage. `act` does the work of the stage. Its argument is True when the stage must start over.
 
-        With `fresh` and an unchanged recipe (`same`), every stage starts over. With `fresh` and a changed recipe, a
-        stage starts over only if its inputs changed.
+        With `fresh` and a recipe that equals the run's recipe (`same`), every stage starts over. With `fresh` and a
+        changed recipe, a stage starts over only if its inputs changed.
         """
         began, before = time.monotonic(), _state(self.folder)
         try:
@@ -76,8 +77,8 @@ class _Stages:
 
 
 def check_run(run: Path) -> None:
-    """Raise RunChanged when the folder has files but no recipe.yaml, or when its recipe.yaml was not written by a run.
-    Writes nothing.
+    """Raise RunChanged when the folder `run` has files but no recipe.yaml, or when its recipe.yaml was not written by
+    synthgen. Writes nothing.
     """
     path = run / "recipe.yaml"
     names = {p.name for p in run.iterdir()} if run.is_dir() else set()
@@ -89,13 +90,13 @@ def check_run(run: Path) -> None:
 
 
 def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
-    """Check that the folder `run` belongs to this recipe, or to no recipe yet. Raises RunChanged, which names the keys
-    that differ.
+    """Check that the folder `run` belongs to this recipe, or to no recipe yet. Raises RunChanged, which names the
+    differing keys, when the folder belongs to another recipe.
 
     A run without a shard belongs to no recipe yet, so a recipe with a mistake can be corrected and used again.
-    `generate` writes RUN/recipe.yaml when it has everything that it needs. A command that fails earlier therefore
-    leaves the folder free. If the recipe differs only in keys that may change, such as the budget, this function writes
-    RUN/recipe.yaml again.
+    `generate` writes RUN/recipe.yaml only after it has read all inputs and opened the teachers. If a command fails
+    earlier, the folder can therefore still be used with another recipe. If the recipe differs only in keys that may
+    change, such as the budget, this function writes RUN/recipe.yaml again.
     """
     check_run(run)
     path = run / "recipe.yaml"
@@ -124,7 +125,7 @@ def run(recipe: Recipe, out: str | Path, *, fresh: bool = False, repair: bool = 
     """Run all stages in the folder `out`: generate, curate, audit, train, evaluate and report. A repeated call resumes.
 
     With `fresh`, stages whose inputs changed start over; if no inputs changed, all stages start over. Raises GateDenied
-    when the audit does not pass; the report is written before that.
+    when the audit does not pass. In this case, the report is written before the error is raised.
     """
     ui = ui or UI(quiet=True)
     folder = Path(out)
@@ -150,8 +151,8 @@ def run(recipe: Recipe, out: str | Path, *, fresh: bool = False, repair: bool = 
 
 
 def _train(recipe: Recipe, folder: Path, stages: _Stages, ui: UI) -> None:
-    """Train and evaluate the student. Only this function of synthgen calls distill. A finished student is recognized
-    without loading torch.
+    """Train and evaluate the student. This is the only function of the package synthgen that calls the package distill.
+    It recognizes a finished student without loading torch.
     """
     from synthgen.errors import missing_extra
 
@@ -174,8 +175,8 @@ def _train(recipe: Recipe, folder: Path, stages: _Stages, ui: UI) -> None:
 
 
 def _state(folder: Path) -> list[tuple[str, int]]:
-    """Paths and modification times of the files that stages make. Report and audit are left out, because they are
-    rewritten each time.
+    """Paths and modification times of the files that stages make. The files of report and audit are left out, because
+    each call of `run` writes them again.
     """
     made = ("generated", "curated", "student")
     return [
@@ -195,5 +196,5 @@ def _log(path: Path, stage: str, seconds: float, worked: bool) -> None:
         "worked": worked,
     }
     before = path.read_text() if path.exists() else ""
-    lines = [*before.splitlines(), json.dumps(line)]  # start a new line after an incomplete one
+    lines = [*before.splitlines(), json.dumps(line)]  # an incomplete last line also gets a line end
     durable.write_text(path, "\n".join(lines) + "\n")

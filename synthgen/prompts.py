@@ -1,4 +1,5 @@
-"""A prompt is a folder of Jinja templates that are rendered to chat messages. A hash of its files identifies it.
+"""A prompt is a folder of Jinja templates that are rendered to chat messages. A hash of these files identifies the
+prompt.
 
     user.j2            what the student is asked (required)
     system.j2          the student's system message
@@ -9,7 +10,7 @@
     NAME.j2            what a teacher is asked in a further step of the strategy, such as a judgment
     NAME_system.j2     the system message of that step
 
-Templates are sandboxed. A variable that the seed does not have is an error, not an empty string.
+Templates are rendered in Jinja's sandbox. A variable that the seed does not have is an error, not an empty string.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Prompt:
         return self.render("user", fields)
 
     def teacher(self, fields: Fields, user: str = "") -> list[Message]:
-        """The messages that the teacher gets: its own system message, the examples, the question.
+        """The messages that the teacher gets: the system message, the examples, and the question.
 
         `user` names the template that renders the question and the examples' questions. The default is teacher_user if
         there is such a template, and otherwise user."""
@@ -90,7 +91,7 @@ class Prompt:
         if pieces is not None:
             try:
                 return "".join([str(fields[p.text]) if p.is_variable else p.text for p in pieces]).strip()
-            except KeyError:  # a variable is missing: Jinja fails below with a message that names it
+            except KeyError:  # a variable is missing; Jinja, below, raises an error that names it
                 pass
         where = f"template {self.name}/{name}.j2"
         try:
@@ -124,7 +125,7 @@ class Prompt:
         return [_message("system", self.render(name, fields))] if name in self.templates else []
 
     def _shown(self, user: str) -> list[Message]:
-        """The turns of the examples. They are the same for every seed and are rendered once."""
+        """The messages of the few-shot examples. They are the same for every seed, so they are rendered only once."""
         if user not in self._examples_of:
             turns: list[Message] = []
             for example in self.examples:
@@ -155,7 +156,8 @@ def load_prompt(folder: str, name: str) -> Prompt:
             hasher.update(f"{key}\0{text}\0".encode())
             try:
                 templates[key] = environment.from_string(text)
-                # Jinja copies its globals in every rendering. A plain dictionary is copied faster than its ChainMap.
+                # In every rendering, Jinja copies the template's globals. Copying a dictionary is faster than copying
+                # Jinja's ChainMap.
                 templates[key].globals = dict(templates[key].globals)
                 if (parts := _pieces(environment, text)) is not None:
                     pieces[key] = parts
@@ -181,7 +183,7 @@ def _pieces(environment: Environment, text: str) -> list[_Piece] | None:
         for node in output.nodes if isinstance(output, nodes.Output) else [output]:
             if isinstance(node, nodes.TemplateData):
                 found.append(_Piece(node.data, is_variable=False))
-            # to Jinja these three names are not variables
+            # in Jinja, these three names have a special meaning and are not variables
             elif isinstance(node, nodes.Name) and node.name not in ("self", "super", "caller"):
                 found.append(_Piece(node.name, is_variable=True))
             else:

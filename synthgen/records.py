@@ -1,4 +1,4 @@
-"""The record, which is one row of a corpus: its columns, its Arrow schema, and the verdicts of checks.
+"""Defines the record, which is one row of a corpus: its columns, and their Arrow schema.
 
 A `Record` holds a prompt with its completion, its teacher, its sources, and the verdicts of curation. A row from
 another data set has the same columns; columns with unknown values (`teacher`, `strategy`, …) are null. The user's own
@@ -41,7 +41,8 @@ class Message(TypedDict, total=False):
 class Source(TypedDict):
     """A source that a row was made from. `license` is an SPDX id or a key of data/licenses.yaml.
 
-    `account` states whose account was used to query the model: `ours`, `third_party`, or null when unknown.
+    If the source is a model, `account` states whose account was used to query it: `ours`, `third_party`, or null when
+    unknown.
     """
 
     id: str
@@ -64,7 +65,7 @@ class Sampling(TypedDict, total=False):
 
 
 class Usage(TypedDict, total=False):
-    """Tokens that the server counted."""
+    """Numbers of tokens, as the server counted them."""
 
     prompt_tokens: int | None
     completion_tokens: int | None
@@ -73,14 +74,14 @@ class Usage(TypedDict, total=False):
 
 
 class Score(TypedDict):
-    """A number that a check or a strategy measured."""
+    """A number that a check or a strategy measured for a row, with the name of the measure."""
 
     name: str
     value: float
 
 
 class Span(TypedDict):
-    """Characters `start` to `stop` of the completion's text."""
+    """A part of the completion's text: the characters from `start` up to, but not including, `stop`."""
 
     start: int
     stop: int

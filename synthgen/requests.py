@@ -1,6 +1,6 @@
 """A question to one teacher (`Request`), its origin (`Lineage`), and both together (`Query`).
 
-A teacher sees only the request. The lineage is written into the row that the reply becomes. `identify` computes a
+A teacher sees only the request. The lineage is written into the row that is made from the reply. `identify` computes a
 request's id: the same question about the same seed has the same id in any run.
 """
 
@@ -26,15 +26,15 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",
 
 class Request(
     NamedTuple
-):  # a frozen data class would take five times as long to make, and requests are a tenth of the work for a row
+):  # creating a frozen data class takes five times as long, and creating requests is a tenth of the work for a row
     """One question to one teacher, with everything that determines the answer. Pass all fields except the first three
     by name.
 
     `messages` is the conversation that is sent. With `open_turn` its last message is left open, and the model continues
     it. `labels` are used by kind "classify". Kind "score" scores `completion`; `completion_ids` are its tokens, if
     known. `text` is the question alone, for models that read a text instead of a conversation; "" means the last
-    message. With `target`, the distributions over the reply's tokens are stored too. `teacher` is the teacher's name in
-    the recipe. `id` (32 hexadecimal digits, see `identify`) seeds the random numbers of a sample.
+    message. With `target`, the teacher's distributions at the reply's tokens are also stored. `teacher` is the
+    teacher's name in the recipe. `id` (32 hexadecimal digits, see `identify`) seeds the random numbers of a sample.
     """
 
     kind: Kind
@@ -59,8 +59,8 @@ class Request(
 class Lineage(NamedTuple):
     """The origin of a request, and the values that its row has besides the reply.
 
-    `prompt` is the student's prompt. `parents` are the ids of the earlier requests that this one depends on. Rows with
-    the same `group_id` are kept or rejected together; `pair_role` is the row's role in the group.
+    `prompt` is the student's prompt. `parents` are the ids of the earlier requests that this request depends on. Rows
+    with the same `group_id` are kept or rejected together; `pair_role` is the row's role in the group.
     """
 
     seed_id: str
@@ -74,7 +74,7 @@ class Lineage(NamedTuple):
 
 
 class Query(NamedTuple):
-    """A request with its lineage. Strategies yield queries; a teacher gets only the request."""
+    """A request with its lineage. Strategies yield queries. The teacher gets only the query's request."""
 
     request: Request
     lineage: Lineage
@@ -86,7 +86,8 @@ class Query(NamedTuple):
 
 
 def identify(request: Request, lineage: Lineage, teacher: str) -> str:
-    """Compute the id of a request: 32 hexadecimal digits, a hash of everything that distinguishes it from others.
+    """Compute the id of a request: 32 hexadecimal digits, a hash of everything that distinguishes the request from
+    others.
 
     The hash covers kind, seed, `teacher` (model and revision), the teacher's and the student's messages, every sampling
     parameter and the labels. It also covers the tools, the given completion with its tokens, and an open last turn, if

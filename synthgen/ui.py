@@ -1,7 +1,7 @@
-"""The only module that prints. Results go to stdout, and progress, notes and hints to stderr.
+"""The only module that prints. It prints results to stdout, and progress, notes and hints to stderr.
 
-On a terminal, progress is a rich bar; otherwise it is plain lines, a few a minute. `quiet` prints only results and
-errors. `as_json` prints the result as one JSON document.
+On a terminal, progress is a bar of the library rich. Otherwise, progress is a plain line every ten seconds. `quiet`
+prints only results and errors. `as_json` prints the result as one JSON document.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-_LINE_EVERY = 10.0  # seconds between plain progress lines
+_LINE_EVERY = 10.0  # number of seconds between two plain progress lines
 
 
 class UI:
@@ -36,12 +36,12 @@ class UI:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def note(self, text: str) -> None:
-        """Print a note during the work."""
+        """Print a note while the command runs."""
         if not self.quiet:
             _tell(text)
 
     def hint(self, text: str) -> None:
-        """Print which command to give next."""
+        """Print a hint, which names the next command for the user."""
         if not self.as_json:
             self.note(f"Next: {text}")
 
@@ -65,7 +65,7 @@ class UI:
 
 
 def _tell(text: str) -> None:
-    with suppress(BrokenPipeError):  # nobody reads the output; the work continues
+    with suppress(BrokenPipeError):  # the reader of stderr has closed the pipe; the command continues
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
@@ -81,7 +81,7 @@ class Progress:
         self.began = time.monotonic()
 
     def advance(self, count: int, *, failed: int = 0, resumed: bool = False) -> None:
-        """Count `count` more finished units. `resumed` means that these units existed before this call."""
+        """Count `count` more finished units. With `resumed`, these units were finished by an earlier command."""
         self.done += count
         self.failed += failed
         self.resumed += count if resumed else 0
@@ -96,8 +96,8 @@ class Progress:
         """Does nothing here; progress bars override it."""
 
     def remote(self, in_flight: int, limit: int, idle: str, usd: float | None) -> None:
-        """Record the state of a remote teacher: the requests in flight and their limit, the reason why no more are
-        sent, and the dollars spent.
+        """Record the state of a remote teacher: the number of requests in flight and its limit, the reason why no more
+        requests are sent, and the dollars spent.
         """
         flight = f"{in_flight}/{limit} in flight" + (f" (idle: {idle})" if idle and in_flight < limit else "")
         self.live_parts = [flight]

@@ -1,4 +1,4 @@
-"""Compares an answer with a reference. Curation, evaluation and reports use the same functions.
+"""Compares an answer with a reference. Curation, evaluation and reports all use the functions of this module.
 
 Numbers are compared by value ("1,200.0" equals "1200", "1/2" equals "0.5"), and other answers by their normalized
 words. `gold` extracts the final answer from a worked solution (GSM8K's "#### 42").
@@ -26,12 +26,14 @@ _NO_PUNCTUATION = str.maketrans(string.punctuation, " " * len(string.punctuation
 
 
 def gold(reference: str) -> str:
-    """The final answer of a reference: the text after the last '####', or the whole text."""
+    """The final answer of a reference: the text after the last '####', or the whole text if there is no '####'."""
     return reference.rsplit("####", 1)[-1].strip()
 
 
 def number(text: str) -> Fraction | None:
-    """The exact value of the last number in `text`, including number words up to twenty. None if there is no number."""
+    """The exact value of the last number in `text`. Number words up to twenty count as numbers. None if there is no
+    number.
+    """
     numbers = _NUMBER.findall(_WORD.sub(_as_digits, text))
     if not numbers:
         return None

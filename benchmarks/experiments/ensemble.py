@@ -1,11 +1,11 @@
-"""Experiment: does a student learn more from two teachers than from the better one of them?
+"""Experiment: does a student learn more from two teachers than from the better of the two?
 
     python benchmarks/experiments/ensemble.py          # then run tables.py for the tables
 
 The distributions of two teachers are merged over the whole vocabulary, by arithmetic mean or by log-opinion pool. The
-students learn by forward KL. The setting is that of logits.py. In the arm `full` of logits.py, the student learns from
-the first teacher alone. Agreement and KL are measured against the first teacher, so they favor the arm `full`. Only the
-losses can be compared.
+students learn by forward KL. Student, windows and number of steps are those of the experiment in logits.py. In the arm
+`full` of logits.py, the student learns from the first teacher alone. Agreement and KL are measured against the first
+teacher, so they favor the arm `full`. So arms should be compared only by their losses.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Merged(FromStored):
             merged = each.logsumexp(0) - math.log(2) if self.how == "mean" else each.mean(0)
 
         def live(chunk: tuple[int, int]) -> Target:
-            return Dense(merged[slice(*chunk)])  # the loss treats these values as logits and normalizes them
+            return Dense(merged[slice(*chunk)])  # the loss treats the merged values as logits and normalizes them
 
         states = completion_states(self.model, self.head, [r.prompt for r in rows], [r.completion for r in rows])
         return batch_loss(states, self.head, Rows(rows, step), self.section, self.meta, live)

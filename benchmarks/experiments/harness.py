@@ -1,4 +1,5 @@
-"""Functions that all experiments use: small Llama models, training with the package's loop, and result files.
+"""Functions that all experiments use: they make small Llama models, train them with the package's loop, and write
+result files.
 
     run("logits", ARMS, lambda arm, seed: {"items": {...}, ...})
 
@@ -69,7 +70,7 @@ def parameters(model: Any) -> int:
 
 
 def section_of(steps: int, batch_size: int, seed: int, **keys: Any) -> TrainSection:
-    """The section `train` of a recipe, with the given keys."""
+    """The section `train` of a recipe: the experiments' settings, replaced or extended by `keys`."""
     values = {"learning_rate": 2e-3, "kd_weight": 1.0, "save_steps": 1 << 20, "baseline": False, **keys}
     return TrainSection.model_validate({"max_steps": steps, "batch_size": batch_size, "seed": seed, **values})
 
@@ -101,7 +102,7 @@ def train(objective: Objective, batch_of: Callable[[int], list[Any]], section: T
 def run(
     name: str, arms: Sequence[str], act: Callable[[str, int], dict[str, Any]], seeds: Sequence[int] = SEEDS
 ) -> None:
-    """Calls `act` for each arm and seed that has no result file yet, and writes the file."""
+    """Calls `act` for each pair of an arm and a seed that has no result file yet, and writes the result file."""
     ui = UI()
     for seed in seeds:
         for arm in arms:
@@ -129,5 +130,5 @@ def cached(name: str, make: Callable[[], Any]) -> Any:
 
 
 def read(name: str, arm: str, seed: int) -> dict[str, Any]:
-    """The content of the result file of an arm and seed."""
+    """The content of the result file for one arm and one seed of the experiment `name`."""
     return dict(json.loads((RESULTS / name / f"{arm}-{seed}.json").read_text()))

@@ -2,8 +2,9 @@
 
     python benchmarks/experiments/hidden.py            # then run tables.py for the tables
 
-The setting is that of logits.py. In the arm `sampled` of logits.py, the student learns from the draws alone. Each arm
-of this experiment adds one loss term with weight 1, which is the recipe's default.
+Student, windows and number of steps are those of the experiment in logits.py. In the arm `sampled` of logits.py, the
+student learns from the draws alone. Each arm of this experiment adds one loss term with weight 1, which is the recipe's
+default.
 """
 
 from __future__ import annotations

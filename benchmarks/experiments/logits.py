@@ -37,7 +37,7 @@ from distill.targets.stored import FromStored
 from synthgen import logits
 from synthgen.lm.sampling import invert, top_k
 
-KEPT, DRAWS = 13, 50  # 13 ids of a top-k take as many bytes as 50 draws
+KEPT, DRAWS = 13, 50  # a top-k with 13 ids takes as many bytes for each token as 50 draws
 ARMS = ("hard", "samples", "full", "sampled", "top-k", "top-k-renormalized")
 
 

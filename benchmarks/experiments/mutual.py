@@ -3,8 +3,8 @@
     python benchmarks/experiments/mutual.py            # then run tables.py for the tables
 
 In the arm `mutual` the teacher learns from the student and from the text. In the arm `frozen` the teacher is not
-trained. In both arms, half of the student's loss is cross-entropy on the text. The setting is that of logits.py. In the
-arm `hard` of logits.py, the student learns without a teacher.
+trained. In both arms, half of the student's loss is cross-entropy on the text. Student, windows and number of steps are
+those of the experiment in logits.py. In the arm `hard` of logits.py, the student learns without a teacher.
 """
 
 from __future__ import annotations

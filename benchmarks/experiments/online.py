@@ -71,12 +71,14 @@ def written() -> list[Text]:
 
 
 def batches(rows: list[Any], seed: int, batch: int = BATCH) -> Any:
-    """A function from a step number to the rows of that step, in the order of the package's training."""
+    """Returns a function that takes the number of a training step and returns the rows of this step, in the order of
+    the package's training.
+    """
     return lambda step: [rows[i] for i in Order(len(rows), batch, seed).rows(step)]
 
 
 def held_out(writer: LocalModel) -> dict[str, list[float]]:
-    """The measures of `parity.right` on the held-out strings."""
+    """The measures that `parity.right` computes for the completions of `writer` on the held-out strings."""
     bits = strings(BITS, TRAIN, TEST)[1]
     return right(writer, [[*b, ASK] for b in bits], bits, NEW)
 

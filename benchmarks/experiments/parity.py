@@ -57,8 +57,8 @@ def right(writer: LocalModel, asked: list[list[int]], bits: list[list[int]], new
     """Measures of greedy completions, one number for each string.
 
     `right`: 1 if the last token before the end is the parity. `ended`: 1 if the model wrote the end token. `length`:
-    the number of tokens. `links`: the share of running parities that follow correctly from the parity that the model
-    wrote before. `links` is an empty list for completions without a rationale.
+    the number of tokens. `links`: the share of running parities that follow correctly from the running parity that the
+    model wrote just before. `links` is an empty list for completions without a rationale.
     """
     replies = writer.complete(asked, ["0"] * len(asked), 0.0, new)
     last = [[t for t in r.tokens if t != END][-1:] for r in replies]

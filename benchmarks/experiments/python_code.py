@@ -1,7 +1,7 @@
 """The task of several experiments: language modeling on the source of Python's standard library.
 
-Texts are windows of 64 tokens. The first 8 tokens are the prompt and the other 56 are the completion. Windows of some
-files are held out. Two teachers can be trained. They differ only in their seed.
+Texts are windows of 64 tokens. The first 8 tokens are the prompt and the other 56 are the completion. All windows of
+some files are held out. Two teachers can be trained. They differ only in their seed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VOCABULARY, WINDOW, PROMPT = 2048, 64, 8
 TEACHER_ROWS, ROWS, HELD_OUT = 16_000, 3_000, 240
 TEACHER = {"width": 160, "layers": 3, "heads": 5}
 STUDENT = {"width": 96, "layers": 2, "heads": 3}
-STEPS, BATCH = 375, 16  # two passes over the rows
+STEPS, BATCH = 375, 16  # 375 steps of 16 rows are two passes over the rows
 _BINS = 15
 
 
@@ -66,9 +66,10 @@ def held_out(name: str) -> bool:
 
 @functools.cache
 def windows() -> dict[str, list[list[int]]]:
-    """Three lists of windows: "teacher" and "student" train these two models, and "test" is held out.
+    """Three lists of windows: "teacher" and "student" are the windows on which these models are trained, and "test" is
+    held out.
 
-    Test windows come from held-out files. Teacher and student share no window.
+    Test windows come from held-out files. No window is in two lists.
     """
     order = np.random.default_rng(0)
     parts: dict[bool, list[list[int]]] = {True: [], False: []}
@@ -85,12 +86,14 @@ def windows() -> dict[str, list[list[int]]]:
 
 
 def texts(part: list[list[int]]) -> list[Text]:
-    """The windows as rows for training with a live teacher."""
+    """The windows `part` as rows for training with a live teacher."""
     return [Text(str(n), w[:PROMPT], w[PROMPT:], None, True, w[:PROMPT]) for n, w in enumerate(part)]
 
 
 def batches(rows: list[Any], seed: int, batch: int = BATCH) -> Any:
-    """A function from a step number to the rows of that step, in the order of the package's training."""
+    """Returns a function that takes the number of a training step and returns the rows of this step, in the order of
+    the package's training.
+    """
     return lambda step: [rows[i] for i in Order(len(rows), batch, seed).rows(step)]
 
 
@@ -101,7 +104,9 @@ def student(seed: int) -> Any:
 
 @functools.cache
 def teacher(number: int) -> LocalModel:
-    """A model that is larger than the student, trained by cross-entropy on the teacher's windows."""
+    """The teacher with the seed `number`: a model that is larger than the student, trained by cross-entropy on the
+    teacher's windows.
+    """
 
     def make() -> Any:
         model = llama(VOCABULARY, **TEACHER, seed=number, eos=0)
@@ -131,7 +136,7 @@ def scores(model: Any, number: int = 0) -> dict[str, Any]:
     """Loss, accuracy, agreement with the teacher and KL for each test window, and the calibration error."""
     rows, items = texts(windows()["test"]), {"loss": [], "top1": [], "agreement": [], "kl": []}
     sure, right = [], []
-    taught = distributions(number, "test")  # may train the teacher, so gradients must be on
+    taught = distributions(number, "test")  # this call may train the teacher, so it must be outside of `no_grad`
     model.eval()
     with torch.no_grad():
         for a in range(0, len(rows), 48):

@@ -35,7 +35,9 @@ STEPS, BATCH = 300, 48
 
 
 class StepByStep(FromStored):
-    """The loss is half of the mean over answer tokens plus half of the mean over rationale tokens."""
+    """The loss of the two `step-by-step` arms: half of the mean loss over answer tokens plus half of the mean loss over
+    rationale tokens.
+    """
 
     def forward(self, rows: Sequence[Any], step: Sequence[Any]) -> tuple[Tensor, dict[str, float]]:
         total, parts = torch.zeros(()), {"loss": 0.0}

@@ -20,8 +20,9 @@ HERE = Path(__file__).parent
 PAGE = HERE.parent.parent / "docs" / "experiments.md"
 RESAMPLES = 2000
 
-# TABLES maps a marker of the page to (experiment, arms, measure of the differences, columns). All arms are compared
-# with the first arm. A column is (title, measure or key of the result file, format).
+# TABLES maps a marker of the page to (experiment, arms, measure of the differences, columns). All other arms are
+# compared with the first arm of the tuple. A column is (title, name of a measure or dotted path in the result file,
+# format).
 _TIME = ("CPU s", "training.cpu_s", "{:.0f}")
 _TEXT = [("loss", "loss", "{:.3f}"), ("top-1", "top1", "{:.3f}"), ("ECE", "ece", "{:.1%}")]
 _TEXT += [("agreement", "agreement", "{:.3f}"), ("KL", "kl", "{:.3f}")]

@@ -2,8 +2,9 @@
 
 Each replica of the step is a process with one batch in flight. So the number of requests in flight is
 `input_batch_size` × `replicas`. A replica sends its next batch only after the last answer of a batch. With two
-replicas, one keeps the server busy while the other waits for that answer. Runs with 1, 2 and 5 replicas were tried: 2
-was fastest with 50 and 200 requests in flight, and 5 with 500. distilabel's cache is off (`use_cache=False`).
+replicas, one replica keeps the server busy while the other waits for the last answer of its batch. Runs with 1, 2 and 5
+replicas were tried: 2 was fastest with 50 and 200 requests in flight, and 5 with 500. distilabel's cache is off
+(`use_cache=False`).
 """
 
 from __future__ import annotations

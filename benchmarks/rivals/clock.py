@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 _BEGAN = time.monotonic()
-OPTIONS: dict[str, Any] = json.loads(sys.argv[1])  # the keys are url, model, requests, in_flight and folder
+OPTIONS: dict[str, Any] = json.loads(sys.argv[1])  # a mapping with the keys url, model, requests, in_flight and folder
 FOLDER = Path(OPTIONS["folder"])
 RESULT: dict[str, Any] = {}
 
@@ -28,7 +28,7 @@ def questions() -> list[str]:
 
 @contextmanager
 def timed() -> Iterator[None]:
-    """Measures the time of the tool's call, which sends the requests and writes the rows."""
+    """Measures the time of the tool's call that sends the requests and writes the rows. Put this call inside `with`."""
     RESULT["before_s"], RESULT["before_cpu_s"] = time.monotonic() - _BEGAN, sum(os.times()[:4])
     began = time.monotonic()
     yield

@@ -1,8 +1,9 @@
 """The audit: may this corpus, and a student trained on it, be used as intended? The answer is a status with reasons.
 
-Each entry of AUDITS returns a result with a status. The worst status is the status of the report. The audit passes with
-ALLOW or CONTESTED, and fails with UNKNOWN or DENY. Each intended use has its own folder, RUN/audit/<hash of the
-intent>/, with report.json, report.md and attribution.md. RUN/audit/ also holds a copy of the latest report.
+The audits are the entries of the table AUDITS. Each audit returns a result with a status. The worst status is the
+status of the report. The report passes with ALLOW or CONTESTED, and fails with UNKNOWN or DENY. Each intended use has
+its own folder, RUN/audit/<hash of the intent>/, with report.json, report.md and attribution.md. RUN/audit/ also holds a
+copy of the latest report.
 """
 
 from __future__ import annotations

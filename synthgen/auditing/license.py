@@ -2,8 +2,8 @@
 only reports what the license texts say.
 
 Statuses are ordered from best to worst: ALLOW, CONTESTED, UNKNOWN, DENY. A row gets the worst status of its sources, so
-another source never improves the row's status. Unknown terms never count as allowed. The facts about licenses are in
-data/licenses.yaml. Each entry states which version of the license text was read.
+another source never improves the row's status. A license that is not in the catalog never counts as allowed. The facts
+about licenses are in data/licenses.yaml. Each entry states which version of the license text was read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from synthgen.recipe import AuditSection, shipped
 
 Term = tuple[str, str, str]
 """The id, role and license of a source."""
-# roles of those models and texts whose license may forbid training on the rows
+# The roles of models and texts whose license may forbid training on the rows that were made with them.
 _OF_OUTPUTS = ("generator", "logits", "rewriter", "seed", "dataset")
 _TEXTS = ("seed", "dataset")  # roles of texts that rows are made from
 
@@ -49,7 +49,9 @@ def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:
 
 
 def source_combinations(subject: Subject) -> Counter[tuple[Term, ...]]:
-    """Count the rows of the corpus by their set of sources. Reads only the column `sources`, in batches."""
+    """For each set of sources that occurs in the corpus: the number of rows with exactly these sources. Reads only the
+    column `sources`, in batches.
+    """
     combinations: Counter[tuple[Term, ...]] = Counter()
     for part in ("data", "rejected"):  # a student may still learn from the distributions of rejected rows
         for _, batch in corpus.batches(subject.corpus, part, ["sources"], rows=65536):
@@ -58,7 +60,9 @@ def source_combinations(subject: Subject) -> Counter[tuple[Term, ...]]:
 
 
 def _combinations(sources: pa.Array) -> Counter[tuple[Term, ...]]:
-    """Count the rows of a batch by their set of sources. Python code runs once for each set, not for each row."""
+    """For each set of sources that occurs in a batch: the number of rows with exactly these sources. Python code runs
+    once for each set, not for each row.
+    """
     flat = sources.flatten()
     names = [pc.fill_null(pc.struct_field(flat, name), "") for name in ("id", "role", "license")]
     coded = pc.binary_join_element_wise(*names, "\0").dictionary_encode()
@@ -81,7 +85,7 @@ def _combinations(sources: pa.Array) -> Counter[tuple[Term, ...]]:
 
 @lru_cache
 def catalog() -> dict[str, dict[str, Any]]:
-    """The license terms in data/licenses.yaml, by id and by each alias in lower case."""
+    """Maps each license id and each alias in data/licenses.yaml, in lower case, to the license's entry in this file."""
     path = shipped("data") / "licenses.yaml"
     entries = yaml.safe_load(path.read_text())["terms"]
     by_name: dict[str, dict[str, Any]] = {}

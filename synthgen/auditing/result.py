@@ -18,7 +18,7 @@ STATUSES: tuple[Status, ...] = ("ALLOW", "CONTESTED", "UNKNOWN", "DENY")
 class Subject:
     """What is audited: a finished corpus, or a student.
 
-    `bases` holds pairs (model, license) of the models whose weights initialize the student. It is empty when no
+    `bases` holds pairs (model, license) of the models whose weights initialize the student. `bases` is empty when no
     student is trained, or when the student does not start with weights of a model.
     """
 
@@ -30,7 +30,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Finding:
-    """The judgment of an audit on one source, such as what the source's license says about the intended use.
+    """An audit's judgment of one source, for example of what the source's license says about the intended use.
 
     `source` names what is judged, and `role` is its role in the corpus. `terms` names the license or rule that applies.
     """

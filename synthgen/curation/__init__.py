@@ -1,10 +1,11 @@
-"""Curation: RUN/generated → RUN/curated. Kept rows go to data/. Rejected rows go to rejected/ with their reasons.
+"""Curation judges the rows of RUN/generated and writes RUN/curated. Kept rows are written to data/, and rejected rows
+with their reasons to rejected/.
 
 The order is fixed. First, edits change rows. Then checks judge each row. Sweeps compare the rows that passed all
 checks, so no row is rejected as a duplicate of a row that was itself rejected. Finally, rows of one group are kept or
-rejected together. The rules are entries of the tables in `synthgen.tables.curation`. To add a rule, write its function
-and an entry. The result depends only on the rows and the recipe. It does not depend on the number of workers, on shard
-sizes, or on how often the command was killed.
+rejected together. Edits, checks and sweeps are entries of the tables in `synthgen.tables.curation`. To add a rule,
+write its function and a table entry. The result depends only on the rows and the recipe. It does not depend on the
+number of workers, on shard sizes, or on how often the command was killed.
 """
 
 from __future__ import annotations
@@ -61,11 +62,12 @@ def curate(
     workers: int | None = None,
     ui: UI | None = None,
 ) -> Curation:
-    """Judge every row of `run`/generated. Kept rows go to data/. Rejected rows go to rejected/ with their reasons.
+    """Judge every row of `run`/generated. Kept rows are written to data/, and rejected rows with their reasons to
+    rejected/.
 
     `out` is `run`/curated by default. `workers` is the number of processes. The default is the number of CPU cores; a
     small corpus uses fewer. Raises CorpusError when the input is damaged or unfinished, RunChanged when the output was
-    made from other rows or thresholds, and the errors of `places`.
+    made from other rows or thresholds, and the errors that `places` raises.
     """
     check_recipe(recipe)
     ui = ui or UI(quiet=True)
@@ -110,7 +112,7 @@ def places(run: str | Path, out: str | Path | None = None, *, fresh: bool = Fals
 
 
 def _run(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> Tally:
-    """Run all steps in order. Finished steps are skipped."""
+    """Run all steps of the curation in order, skip finished steps, and return the counts of the curated corpus."""
     done = frozenset(corpus.committed(job.folder, ["rejected"]))
     whole = all(name in done for task in cut for name, _ in task.shards)
     late = [] if whole or not cut else _judged(job, cut, executor, ui)
@@ -124,7 +126,9 @@ def _run(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> Tally:
 
 
 def _judged(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> list[Late]:
-    """Run edits and checks, then sweeps and groups. Returns the sweep and group steps that rejected rows."""
+    """Run edits and checks, then the sweeps. Before and after each sweep, rows of incomplete groups are rejected.
+    Returns a `Late` for each step after the checks.
+    """
     missing = [task for task in cut if not job.step(JUDGED, task.number).exists()]
     with ui.progress("check", sizes(cut), "rows") as bar:
         bar.advance(sizes(cut) - sizes(missing), resumed=True)
@@ -139,7 +143,9 @@ def _judged(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> list[L
 
 
 def _check_all(folder: Path, total: Tally, rows: int) -> None:
-    """Raise SynthgenError unless the numbers of kept and rejected rows add up to the number of all rows."""
+    """Raise SynthgenError unless the numbers of kept and of rejected rows add up to `rows`, the number of rows of the
+    generated corpus.
+    """
     kept, rejected = total.counts["kept"], total.counts["rejected"]
     if kept + rejected != rows:
         raise SynthgenError(

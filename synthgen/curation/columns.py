@@ -28,7 +28,7 @@ DERIVED: dict[str, tuple[tuple[str, ...], Made]] = {
 
 
 def stored(names: Iterable[str]) -> list[str]:
-    """The columns of a shard from which the columns `names` can be provided."""
+    """The columns of a shard that are needed to provide the columns `names`, which may be stored or derived."""
     sources: dict[str, None] = {}
     for name in names:
         if name in DERIVED:
@@ -39,7 +39,9 @@ def stored(names: Iterable[str]) -> list[str]:
 
 
 class Columns:
-    """The columns of a batch of rows that were read or derived. `select` returns the columns that a rule declares."""
+    """Those columns of a batch of rows that were read or derived so far. `select` returns the columns that a rule
+    declares.
+    """
 
     def __init__(self, batch: pa.RecordBatch) -> None:
         self._known: dict[str, pa.Array] = dict(zip(batch.schema.names, batch.columns, strict=True))
@@ -51,7 +53,7 @@ class Columns:
         return pa.RecordBatch.from_arrays([self.column(name) for name in wanted], names=wanted)
 
     def column(self, name: str) -> pa.Array:
-        """Return one stored or derived column. Raises KeyError for an unknown name."""
+        """Return the stored or derived column `name`. Raises KeyError if there is no such column."""
         if name not in self._known:
             sources, function = DERIVED[name]
             self._known[name] = function(*(self.column(source) for source in sources))

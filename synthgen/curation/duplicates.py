@@ -21,7 +21,7 @@ _BYTES = 16  # size of a row's hash; the probability of any collision among a bi
 
 
 def signature(batch: pa.RecordBatch, section: Section, services: Services) -> pa.Table:
-    """Compute a hash of prompt and completion for each row."""
+    """Return a table with a hash of prompt and completion (`key`) for each row (`row`)."""
     texts = pc.binary_join_element_wise(batch["prompt.plain"], batch["completion.plain"], "\1")
     keys = b"".join(hashlib.blake2b(text, digest_size=_BYTES).digest() for text in texts.cast("binary").to_pylist())
     kind = pa.binary(_BYTES)
@@ -29,7 +29,7 @@ def signature(batch: pa.RecordBatch, section: Section, services: Services) -> pa
 
 
 def candidates(signatures: pa.Table, section: Section, services: Services) -> pa.Table:
-    """Pair each row with the first row that has the same hash. Rows with equal hashes need no further check."""
+    """Pair each row with the first row that has the same hash. The texts of a pair are not compared."""
     keys, rows = _halves(signatures["key"].combine_chunks()), numbers(signatures["row"].combine_chunks())
     order = np.lexsort((rows, keys[:, 1], keys[:, 0]))
     keys, rows = keys[order], rows[order]

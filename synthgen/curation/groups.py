@@ -1,4 +1,4 @@
-"""Groups: rows with the same `group_id` are kept or rejected together."""
+"""Rejects incomplete groups. Rows with the same `group_id` form a group, and are kept or rejected together."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from synthgen.curation.lists import Rows, numbers
 from synthgen.curation.order import Order
 from synthgen.executor.exchange import read_table, write_table
 
-GROUP = "group"  # the name in `verdicts` for rows that are rejected because of their group
+GROUP = "group"  # the value of `check` in the verdicts of rows that are rejected because of their group
 
 
 def order_of(job: Job, tasks: Sequence[Task]) -> Order:
-    """Read the groups of a corpus from the files that `judge_rows` wrote. Uses 32 bytes of memory for each row that has
-    a `group_id`.
+    """Read which rows form a group from the files that `judge_rows` wrote. Uses 32 bytes of memory for each row that
+    has a `group_id`.
     """
     rows, keys = [], bytearray()
     for task in tasks:
@@ -39,11 +39,11 @@ def order_of(job: Job, tasks: Sequence[Task]) -> Order:
 
 
 def drop_broken(job: Job, tasks: Sequence[Task], order: Order, late: Sequence[Late], name: str) -> list[Late]:
-    """Reject the remaining rows of every group in which a row was rejected. Returns a list with this step, or an empty
-    list when the corpus has no groups.
+    """Reject the remaining rows of every group in which a row was rejected, and write them to a file. Returns a list
+    with one `Late`, which describes this file, or an empty list when the corpus has no groups.
 
-    `name` is the name of the step's file. The reason of a row names the first rejected row of its group, and why that
-    row was rejected.
+    `name` is the name of the file. The reason that a row gets names the first rejected row of its group, and says why
+    that row was rejected.
     """
     if not len(order.rows):
         return []
@@ -61,13 +61,17 @@ def drop_broken(job: Job, tasks: Sequence[Task], order: Order, late: Sequence[La
 
 
 def _of_groups(grouped: Rows, task: Task, kept: np.ndarray) -> np.ndarray:
-    """Return the entries of the mask `kept` for the rows that have a group. `kept` is a mask of all rows of a task."""
+    """Return the entries of the mask `kept`, which covers all rows of a task, for those rows of the task that have a
+    group. `grouped` holds the numbers of all rows with a group.
+    """
     start, stop = np.searchsorted(grouped, [task.start, task.stop])
     return kept[grouped[start:stop] - task.start]
 
 
 def _dropped(job: Job, tasks: Sequence[Task], rows: Rows, causes: Rows, late: Sequence[Late]) -> pa.Table:
-    """The table of the step. For each of `rows`, `causes` holds the first rejected row of the same group."""
+    """The table that `drop_broken` writes: the rows that are rejected because another row of their group is rejected,
+    with reasons. For each of `rows`, `causes` holds the number of the first rejected row of its group.
+    """
     different = np.unique(causes)
     ids = dict(zip(different.tolist(), ids_of(job, tasks, different).to_pylist(), strict=True))
     why = _reasons(job, tasks, different, late)
@@ -80,7 +84,7 @@ def _dropped(job: Job, tasks: Sequence[Task], rows: Rows, causes: Rows, late: Se
 
 
 def _reasons(job: Job, tasks: Sequence[Task], rows: Rows, late: Sequence[Late]) -> dict[int, str]:
-    """For each rejected row: the text 'CHECK: reason' of the first entry in its verdicts."""
+    """For each of `rows`, which are rejected: the text 'CHECK: reason' for the first entry of the row's verdicts."""
     reasons: dict[int, str] = {}
     for task in tasks:
         start, stop = np.searchsorted(rows, [task.start, task.stop])

@@ -1,9 +1,10 @@
 """The plan of a curation: the enabled rules, the tasks into which the corpus is divided, and the paths of intermediate
 results.
 
-A row is identified by its number in the corpus. Rows are numbered from 0, shard after shard, in the order of
-`corpus.shards`. A task is a range of consecutive shards. Each step writes its result as an Arrow file into
-`steps/<hash of the inputs>/`. These files stay until the corpus is finished, so a killed curation resumes from them.
+A row is identified by its number in the corpus. Rows are numbered from 0 through all shards of the corpus, in the order
+in which `corpus.shards` lists the shards. A task is a range of consecutive shards. Each step writes its result as an
+Arrow file into `steps/<hash of the inputs>/`. These files stay until the corpus is finished, so a killed curation
+resumes from them.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Chosen(Generic[Entry]):
 
 @dataclass(frozen=True)
 class Job:
-    """The source and target folders, and the enabled rules in order."""
+    """A curation: the folders of the generated and the curated corpus, and the enabled rules in order."""
 
     source: Path
     folder: Path
@@ -54,21 +55,27 @@ class Job:
     sweeps: tuple[Chosen[Sweep], ...]
 
     def step(self, name: str, number: int | None = None) -> Path:
-        """The file that a step writes for the whole corpus, or for the task `number`."""
+        """The path of the file that the step `name` writes for the task `number`, or for the whole corpus if `number`
+        is None.
+        """
         return self.steps / (f"{name}.arrow" if number is None else f"{name}-{number:05d}.arrow")
 
     def signatures(self, sweep: str, task: Task) -> Path:
-        """The file with the signatures that one sweep computes for the rows of a task."""
+        """The path of the file with the signatures that one sweep computes for the rows of a task."""
         return self.step(f"{sweep}-signatures", task.number)
 
     def edited(self, shard: str) -> Path:
-        """The file with those columns of a shard that edits changed. It exists only if a row was changed."""
+        """The path of the file with those columns of a shard that edits changed. The file exists only if a row was
+        changed.
+        """
         return self.steps / f"edited-{shard}.arrow"
 
 
 @dataclass(frozen=True)
 class Task:
-    """A range of shards. `shards` holds their names and row counts, and `start` is the number of the first row."""
+    """A range of consecutive shards, which one process works on. `shards` holds pairs (shard name, count of rows).
+    `start` is the number of the first row in the corpus.
+    """
 
     number: int
     start: int
@@ -76,12 +83,12 @@ class Task:
 
     @property
     def rows(self) -> int:
-        """The number of rows of all shards."""
+        """The count of rows in all shards of the task."""
         return sum(rows for _, rows in self.shards)
 
     @property
     def stop(self) -> int:
-        """The number of the row after the last one."""
+        """The number of the last row of the task, plus 1."""
         return self.start + self.rows
 
 
@@ -127,8 +134,8 @@ def tasks(source: Path, manifest: Manifest) -> list[Task]:
 
 
 def ids_of(job: Job, tasks: Sequence[Task], rows: Rows) -> pa.Array:
-    """The ids of the rows with these numbers, in the given order. Reads one shard at a time, and only shards that hold
-    such rows.
+    """The ids of the rows whose numbers are in `rows`, in the order of `rows`. Reads one shard at a time, and only
+    shards that hold one of these rows.
     """
     order = np.argsort(rows, kind="stable")
     ordered = rows[order]

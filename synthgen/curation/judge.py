@@ -1,8 +1,8 @@
-"""Runs edits and checks, and computes the signatures for sweeps, in one pass over the rows of a task.
+"""Runs edits and checks, and computes the signatures that the sweeps need, while it reads the rows of a task once.
 
 Each task writes several Arrow files: for each shard in which an edit changed a row, a file with the changed columns;
 for each sweep, a file with the signatures of the rows that passed all checks; and at the end a file with the
-`verdicts`, the `scores` and the `group_id` of every row. This last file marks the task as done.
+`verdicts`, the `scores` and the `group_id` of every row. When this last file exists, the task is done.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from synthgen.executor.exchange import read_table, write_table
 from synthgen.tables.curation import Check, Edit, Sweep
 from synthgen.tables.reference import resolve
 
-# Column → columns that become invalid when an edit changes it, unless the edit changes them too.
+# Maps a column to the columns that become invalid when an edit changes the first column. A column that the edit itself
+# changes stays valid.
 _INVALID = {
     "completion": ("token_ids", "label_probs"),
     "prompt": ("prompt_token_ids",),
@@ -55,8 +56,8 @@ def judge_rows(work: tuple[Job, Task], services: Services) -> None:
 
 
 def _signed(rule: Chosen[Sweep], columns: Columns, kept: Rows, start: int, services: Services) -> pa.Table:
-    """Compute the signatures of those rows of a batch whose indexes are in `kept`. `start` is the number of the batch's
-    first row.
+    """Compute the signatures of those rows of a batch whose indexes are in `kept`. `start` is the number, in the
+    corpus, of the batch's first row.
     """
     batch = columns.select(rule.entry.columns)
     batch = batch if len(kept) == columns.rows else batch.take(pa.array(kept))
@@ -68,7 +69,9 @@ def _signed(rule: Chosen[Sweep], columns: Columns, kept: Rows, start: int, servi
 
 
 def read(job: Job, shard: str, names: list[str]) -> Iterator[Columns]:
-    """Yield the rows of a shard in batches, after all edits, with the stored columns that the columns `names` need."""
+    """Yield the rows of a shard in batches. The batches have the stored columns that are needed for the columns
+    `names`, with the changes of all edits.
+    """
     wanted = stored(names)
     edited = read_table(job.edited(shard)) if job.edited(shard).exists() else None
     start = 0
@@ -117,12 +120,12 @@ def _edit(job: Job, shard: str, services: Services) -> None:
 
 
 def _spoilt(entry: Edit) -> list[str]:
-    """The columns that become invalid in each row that the edit changes."""
+    """The columns that become invalid in each row that this edit changes."""
     return [name for column in entry.changes for name in _INVALID.get(column, ()) if name not in entry.changes]
 
 
 def _apply(rule: Chosen[Edit], columns: Columns, services: Services) -> bool:
-    """Apply one edit to the columns. Returns whether it changed any row."""
+    """Apply one edit to the columns of a batch. Returns whether the edit changed any row."""
     entry = rule.entry
     given = columns.select([*entry.columns, *entry.changes, "edits"])
     edited: pa.RecordBatch = resolve(entry.run)(given, rule.section, services)

@@ -1,7 +1,8 @@
-"""Rows that are rejected after the checks, by a sweep or because their group is incomplete.
+"""Reads the files that name the rows which were rejected after the checks: by a sweep, or because another row of their
+group was rejected.
 
-Each sweep, and the step that rejects incomplete groups, writes one Arrow file with an entry for each row that it
-rejected: the row's number (`row`, ascending), and the fields for the row's column `verdicts`.
+Each sweep, and each step that rejects incomplete groups, writes one Arrow file with a line for each row that it
+rejected. The columns are the row's number in the corpus (`row`, ascending), and the fields of an entry in `verdicts`.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Late:
-    """A step that rejected rows: its name in `verdicts`, the value of `teaches` for the rejected rows, and the step's
-    file.
+    """A step after the checks, which may have rejected rows: the value of `check` in the verdicts of these rows, their
+    value of `teaches`, and the path of the step's file.
     """
 
     check: str
@@ -43,11 +44,11 @@ class Late:
     path: Path
 
     def rows(self) -> Rows:
-        """The numbers of all rows that this step rejected, ascending."""
+        """The numbers, in the corpus, of all rows that this step rejected, ascending."""
         return numbers(read_table(self.path)["row"].combine_chunks()).astype(np.int64)
 
     def of(self, task: Task) -> pa.Table:
-        """The entries in the step's file that are about rows of one task."""
+        """The part of the step's file that is about the rows of one task."""
         start, stop = np.searchsorted(self.rows(), [task.start, task.stop])
         return read_table(self.path).slice(start, stop - start)
 
@@ -72,7 +73,7 @@ class Late:
 
 
 def alive(job: Job, task: Task, late: Sequence[Late]) -> npt.NDArray[np.bool_]:
-    """A mask of the rows of a task: True for rows that neither the checks nor the steps in `late` rejected."""
+    """A mask over the rows of a task. It is True for rows that neither the checks nor the steps `late` rejected."""
     kept = lengths(read_table(job.step(JUDGED, task.number))["verdicts"].combine_chunks()) == 0
     for step in late:
         kept[numbers(step.of(task)["row"].combine_chunks()) - task.start] = False

@@ -1,5 +1,5 @@
-"""Decides which of several equal rows a sweep keeps. This depends on the order of the rows, and on which rows are kept
-or rejected together.
+"""Decides which of several equal rows a sweep keeps. The decision depends on the order of the rows, and on which rows
+must be kept or rejected together.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from synthgen.curation.lists import Rows, numbers
 
 @dataclass(frozen=True)
 class Order:
-    """Rows are ordered by their numbers, and divided into units. The rows of a unit are kept or rejected together.
+    """The order of the rows in a corpus, and their division into units. Rows are ordered by their numbers. The rows of
+    a unit are kept or rejected together.
 
     A group is a unit, and each row without a group is a unit of its own. The number of a unit is the number of its
     first row. `rows` (ascending) are the numbers of the rows that have a group, and `units` are the numbers of their
@@ -25,7 +26,7 @@ class Order:
     units: Rows
 
     def units_of(self, rows: Rows) -> Rows:
-        """The unit of each row."""
+        """The number of the unit of each of `rows`."""
         if not len(self.rows):
             return rows
         place = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
@@ -44,7 +45,7 @@ def keep_first(pairs: pa.Table, order: Order) -> pa.Table:
         return pairs.select(["row", "twin"])
     later, first = (numbers(pairs[name].combine_chunks()).astype(np.int64) for name in ("row", "twin"))
     rows, place = np.unique(np.concatenate([later, first]), return_index=True)
-    kinds = np.concatenate([first, first])[place]  # for each of `rows`: the first row equal to this row
+    kinds = np.concatenate([first, first])[place]  # for each of `rows`: the number of the first row that equals it
     units = order.units_of(rows)
     members: dict[int, list[tuple[int, int]]] = {}
     for unit, row, kind in sorted(zip(units.tolist(), rows.tolist(), kinds.tolist(), strict=True)):

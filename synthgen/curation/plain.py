@@ -1,4 +1,4 @@
-"""The text of messages, and its plain form: lower case, words separated by single spaces.
+"""Computes the text of messages, and its plain form, which is lower case with words separated by single spaces.
 
 The result equals Python's `" ".join(text.lower().split())`. Arrow normalizes all texts of a batch in one call. Only the
 texts for which Arrow's result may differ are normalized in Python. These texts contain letters that are new in Unicode,
@@ -46,7 +46,7 @@ def plain(texts: pa.Array) -> pa.Array:
         return _plain(texts)
     fast = _plain(pc.filter(texts, pa.array(~slow)))
     others = [" ".join(text.lower().split()) for text in pc.filter(texts, pa.array(slow)).to_pylist()]
-    order = np.argsort(slow, kind="stable")  # for each text of `fast` and then of `others`: its row
+    order = np.argsort(slow, kind="stable")  # the row of each text: first the texts in `fast`, then those in `others`
     return pa.concat_arrays([fast, pa.array(others, texts.type)]).take(pa.array(np.argsort(order)))
 
 

@@ -24,7 +24,7 @@ _COUNTED = ("token_ids", "verdicts", "scores", "edits")
 
 @dataclass
 class Tally:
-    """The counts of a curated corpus by their names, and the number of reasons that each check or sweep gave."""
+    """The counts of a curated corpus by name, and the number of verdicts that each check or sweep gave."""
 
     counts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -37,7 +37,9 @@ class Tally:
 
 @dataclass(frozen=True)
 class Writing:
-    """The input of `write_shards`: one task, and the shards `done`, which exist already and are only counted."""
+    """The input of `write_shards`: one task, and `done`, the names of the shards that exist already and only have to be
+    counted.
+    """
 
     job: Job
     task: Task
@@ -46,7 +48,7 @@ class Writing:
 
 
 def write_shards(piece: Writing, services: Services) -> Tally:
-    """Write the missing shards of one task. Returns counts over all shards of the task."""
+    """Write those shards of one task that do not exist yet. Returns counts over all shards of the task."""
     job, task, tally = piece.job, piece.task, Tally()
     missing = [name for name, _ in task.shards if name not in piece.done]
     judged = _judged(piece) if missing else None
@@ -70,7 +72,9 @@ def write_shards(piece: Writing, services: Services) -> Tally:
 
 
 def _judged(piece: Writing) -> pa.RecordBatch:
-    """The `verdicts` and `scores` of a task's rows. The entries of the steps in `late` are included."""
+    """The columns `verdicts` and `scores` of a task's rows. The verdicts that the later steps (`piece.late`) gave to
+    these rows are appended.
+    """
     table = read_table(piece.job.step(JUDGED, piece.task.number)).combine_chunks()
     verdicts, scores = (table[name].combine_chunks() for name in ("verdicts", "scores"))
     entries = [pair for step in piece.late for pair in step.entries(piece.task)]
@@ -80,7 +84,7 @@ def _judged(piece: Writing) -> pa.RecordBatch:
 
 
 def _added(lists: pa.Array, additions: pa.Array) -> pa.Array:
-    """In each row, append the entries of `additions` to those of `lists`."""
+    """Append list i of `additions` to list i of `lists`, for each row i."""
     if pc.sum(pc.list_value_length(lists)).as_py() in (0, None) and not lists.null_count:
         return additions
     rows = np.repeat(np.arange(len(additions)), lengths(additions))
@@ -88,7 +92,9 @@ def _added(lists: pa.Array, additions: pa.Array) -> pa.Array:
 
 
 def _with(table: pa.Table, edited: Path) -> pa.Table:
-    """Return `table` with the columns that edits changed. These columns are in the file `edited`, if it exists."""
+    """Return `table` with the columns in the file `edited` instead of its own. These are the columns that edits
+    changed. Without such a file, `table` is returned unchanged.
+    """
     if edited.exists():
         for name, column in zip((changed := read_table(edited)).column_names, changed.columns, strict=True):
             table = _set(table, name, column)

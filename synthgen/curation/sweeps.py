@@ -11,10 +11,10 @@ A sweep consists of four functions. Each function gets the sweep's settings and 
                                 `threshold` and `rule`
 
 `row` and `twin` are numbers of rows in the corpus (int64). `key` is a uint64 or a binary of fixed size. A row may have
-several keys. Signatures are computed in the same pass as the checks, for rows that pass all checks. They are then
-partitioned by key. `candidates` and `verify` are called for each partition, without the rows that earlier sweeps and
-groups rejected. `resolve` gets all pairs in one call. Texts are read by row number when they are needed, so they are
-never all in memory.
+several keys. `signature` is called on each batch right after the checks, for the rows that passed them. The signatures
+of all rows are then partitioned by key. `candidates` and `verify` are called for each partition. Rows that earlier
+sweeps rejected, or that are in an incomplete group, are left out. `resolve` gets all pairs in one call. The texts of
+rows are read by row number when they are needed, so the memory never holds all texts.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from synthgen.executor.exchange import read_table, write_table
 from synthgen.tables.curation import Sweep
 from synthgen.tables.reference import resolve
 
-_PART_ROWS = 1 << 19  # approximate number of rows in each partition of the keys
+_PART_ROWS = 1 << 19  # approximate number of signatures in each partition
 
 
 @dataclass(frozen=True)
 class _Pairing:
-    """The input of `_pair`, which finds and verifies the pairs of one partition. Rows that `late` rejected are left
-    out.
+    """The input of `_pair`, which finds and verifies the pairs of one partition. Rows that the steps `late` rejected
+    are left out.
     """
 
     job: Job
@@ -61,7 +61,7 @@ class _Pairing:
 def sweep(
     job: Job, rule: Chosen[Sweep], tasks: Sequence[Task], late: Sequence[Late], order: Order, executor: Executor
 ) -> Late:
-    """Run one sweep over the remaining rows. If an earlier call was killed, its results are reused."""
+    """Run one sweep over the rows that are not yet rejected. Results of an earlier call that was killed are reused."""
     step = Late(rule.name, rule.entry.teaches, job.step(rule.name))
     if step.path.exists():
         return step
@@ -110,7 +110,9 @@ def _texts(piece: _Pairing) -> Callable[[Rows], pa.Table]:
 
 
 def _dropped(job: Job, entry: Sweep, tasks: Sequence[Task], drops: pa.Table) -> pa.Table:
-    """The table for the step's file, made from the result of `resolve`."""
+    """The table of rejected rows that the sweep writes to its file, made from the result of the sweep's `resolve`
+    (`drops`).
+    """
     matched = ids_of(job, tasks, numbers(drops["twin"].combine_chunks()).astype(np.int64))
     columns = {
         name: drops[name] if name in drops.column_names else pa.nulls(len(drops), kind)

@@ -46,7 +46,9 @@ def _words(plain: pa.Array) -> Rows:
 
 
 def repetition(batch: pa.RecordBatch, section: Repetition, services: Services) -> Verdicts:
-    """Check the share of 4-word sequences that occurred earlier in the same completion. The share is the score."""
+    """Reject a completion in which too large a share of the 4-word sequences occurred earlier in the same completion.
+    The share is the score.
+    """
     shares = repeated_shares(batch["completion.plain"])
     limit = section.max_share
     rejected = {
@@ -64,7 +66,7 @@ def repeated_shares(plain: pa.Array) -> Scores:
     counts = lengths(words)
     grams = np.maximum(counts - _NGRAM + 1, 0)
     distinct = _distinct(words.flatten().dictionary_encode(), np.repeat(np.arange(len(plain)), counts), len(plain))
-    if distinct is None:  # too many different words for 64 bits: divide the texts
+    if distinct is None:  # there are too many different words for 64 bits, so divide the texts into two halves
         half = len(plain) // 2
         if half == 0:
             return np.array([_one_share(text) for text in plain.to_pylist()])
@@ -76,8 +78,9 @@ def _distinct(words: pa.DictionaryArray, row_of: Rows, rows: int) -> Rows | None
     """The number of distinct 4-word sequences in each row.
 
     `words` holds the words of all rows, and `row_of` the row of each word. A row number and a sequence are packed into
-    one 64-bit number. The sequence is given by the numbers of its four words or, if they do not fit, by the numbers of
-    its two word pairs. Returns None if these do not fit either. The numbers are sorted to count the distinct ones.
+    one 64-bit number. In this number, a sequence is represented by the numbers of its four words or, if these do not
+    fit, by the numbers of its two word pairs. Returns None if the numbers of the word pairs do not fit either. The
+    packed numbers are sorted, so that distinct ones can be counted.
     """
     if len(words) < _NGRAM:
         return np.zeros(rows, np.int64)
@@ -92,7 +95,7 @@ def _distinct(words: pa.DictionaryArray, row_of: Rows, rows: int) -> Rows | None
     packed = row_of[:count].astype(np.uint64)
     for place in parts:
         packed = (packed << np.uint64(width)) | codes[place : place + count]
-    packed = np.sort(packed[row_of[:count] == row_of[_NGRAM - 1 :]])  # leave out sequences that extend over two rows
+    packed = np.sort(packed[row_of[:count] == row_of[_NGRAM - 1 :]])  # leave out sequences with words of two rows
     if not len(packed):
         return np.zeros(rows, np.int64)
     first = np.concatenate([[True], packed[1:] != packed[:-1]])

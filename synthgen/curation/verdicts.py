@@ -28,7 +28,8 @@ class Rejection:
 
     `rule` names the rule within the check that rejected the row; "" means the check's own name. `score` is the measured
     value and `threshold` the limit that the value crossed. `matched_id` is the id of the row with which this row was
-    compared. `span` is the position in the completion's text. `teaches` replaces the value in the check's table entry.
+    compared. `span` is the part of the completion's text that caused the rejection. `teaches`, if set, replaces the
+    value in the check's table entry.
     """
 
     reason: str
@@ -40,7 +41,9 @@ class Rejection:
     teaches: Teaches | None = None
 
     def entry(self, check: str, teaches: Teaches) -> Reason:
-        """The entry for the column `verdicts`. `teaches` is the default, from the check's table entry."""
+        """The entry that is stored in the column `verdicts`. `teaches` is the value in the check's table entry, which
+        is used if the rejection has no value of its own.
+        """
         return {
             "check": check,
             "rule": self.rule or check,
@@ -67,19 +70,21 @@ class Verdicts:
 
 
 def verdict_column(count: int, rejections: Iterable[tuple[int, Reason]]) -> pa.Array:
-    """Build the column `verdicts` of `count` rows from pairs (row, entry). Entries of the same row keep their order."""
+    """Build the column `verdicts` of `count` rows from pairs (index of a row, entry). Entries of the same row keep
+    their order.
+    """
     pairs = list(rejections)
     if not pairs:
         return empty_lists(count, VERDICTS)
-    pairs.sort(key=lambda pair: pair[0])  # the sort is stable
+    pairs.sort(key=lambda pair: pair[0])  # the sort is stable, so entries of the same row keep their order
     rows = np.fromiter((row for row, _ in pairs), np.int64, len(pairs))
     entries = pa.array([entry for _, entry in pairs], VERDICTS.value_type)
     return as_lists(np.bincount(rows, minlength=count), entries, VERDICTS)
 
 
 def score_column(count: int, scores: Sequence[tuple[str, Scores]]) -> pa.Array:
-    """Build the column `scores` of `count` rows. A row has an entry for each of `scores` whose value is not NaN, in the
-    order of `scores`.
+    """Build the column `scores` of `count` rows. `scores` holds pairs (name, one value for each row). A row gets an
+    entry for each name whose value is not NaN, in the order of `scores`.
     """
     return appended(empty_lists(count, SCORES), [_measured(name, values) for name, values in scores])
 

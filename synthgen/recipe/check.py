@@ -1,9 +1,9 @@
-"""All rules across the sections of a recipe. RULES lists them.
+"""The rules that concern several sections of a recipe. RULES lists all of them.
 
     broken_rules(recipe)     # returns all problems; `check_recipe` raises an error with one line for each problem
 
-A rule never tests for the name of a strategy, an engine or a kind of student. It reads the fields of the table's entry,
-so it also holds for entries that other packages add.
+A rule never tests for the name of a strategy, an engine or a kind of student. It reads the fields of the entry in
+STRATEGIES, ENGINES or KINDS, so it also applies to entries that other packages add.
 """
 
 from __future__ import annotations
@@ -380,7 +380,7 @@ def _kind(train: TrainSection) -> Kind:
 
 
 def _from_stored(recipe: Recipe) -> TrainSection | None:
-    """The section `train` if the student learns from stored distributions, and otherwise None."""
+    """The recipe's section `train` if the student learns from stored distributions, otherwise None."""
     train = recipe.train
     if train is None or recipe.logits is None or train.online or train.kd_weight == 0:
         return None

@@ -13,7 +13,9 @@ _GENERATE_MAY_CHANGE = ("budget", "max_failures")
 
 
 def deciding(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's values that affect the output, without those that only set speed, addresses or when to stop."""
+    """The recipe's values that affect the output. Left out are values that only set the speed, addresses, or when a run
+    stops.
+    """
     values = recipe.model_dump(mode="json")
     values["teacher"] = _without(values["teacher"], ENGINES[recipe.teacher.engine].may_change)
     values["teachers"] = {
@@ -34,11 +36,13 @@ _FREE = ("config", "extra", "json_schema", "fields")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "", free: bool = False) -> list[str]:
-    """A text 'key: old → new' for every single value that differs. In a dotted key, entries of a list are numbered.
+    """A text 'key: old → new' for every single value that differs. In such a dotted key, an entry of a list is named by
+    its index.
 
     A key that only one recipe has does not count as a difference if its value means off (null, false or empty). An
     older version of synthgen, which did not know the key, wrote the recipe without it, and behaved as if the key were
-    off. Mappings whose keys the user chooses (`_FREE`) are compared without this exception.
+    off. Mappings whose keys the user chooses (`_FREE`) are compared without this exception: a key that only one recipe
+    has is always a difference.
     """
     lines: list[str] = []
     for key in [*old, *(k for k in new if k not in old)]:

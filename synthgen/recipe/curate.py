@@ -1,7 +1,7 @@
 """Section `curate`: the enabled edits, checks and sweeps, and their settings.
 
-The keys are the names in the tables EDITS, CHECKS and SWEEPS of `synthgen.tables.curation`. A recipe may also name
-rules that a program adds to a table after this module was imported.
+The keys are the names in the tables EDITS, CHECKS and SWEEPS of `synthgen.tables.curation`. A recipe may also have keys
+for rules that a program adds to these tables after this module was imported.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ class _Rules(Section):
     @model_validator(mode="wrap")
     @classmethod
     def _with_later_rules(cls, values: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """If the recipe names rules that were added later, validate it with a class that has these rules too."""
+        """If `values` has keys for rules that were added to the tables after the import, validate `values` with a
+        section class that also has these keys.
+        """
         later = {name: rule for name, rule in rules().items() if name not in cls.model_fields}
         if not isinstance(values, dict):
             return handler(values)
@@ -80,7 +82,9 @@ def _extended(base: type[Base], later: tuple[tuple[str, RowRule], ...]) -> type[
 
 @dataclass(frozen=True)
 class _Settings:
-    """An annotation for the key of a rule with settings. The key also accepts a boolean or the rule's shorthand."""
+    """An annotation for the key of a rule that has settings. With it, the key also accepts a boolean, or the value of
+    the rule's shorthand setting.
+    """
 
     rule: RowRule
 

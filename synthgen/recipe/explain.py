@@ -1,7 +1,8 @@
-"""Describes what is wrong with a recipe's values. Each problem names a key, its value and what is allowed.
+"""Describes what is wrong with a recipe's values. The description of each problem names the key, its value, and the
+values that are allowed.
 
-Pydantic finds problems within a section, and `check` finds problems across sections. `find` calls both with the raw
-values of a recipe, so that the user sees all problems at once.
+Pydantic finds problems within a section, and `check` finds problems across sections. `find` runs both on the raw values
+of a recipe, so that the user sees all problems in one message.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from synthgen.recipe.problem import Problem
 from synthgen.recipe.root import Recipe
 from synthgen.tables.section import Section, chooser_of, sections_in
 
-# Pydantic's messages name Python types. These sentences use the words of YAML instead.
+# Pydantic error type → the sentence that replaces Pydantic's message. Pydantic names Python types; these sentences use
+# the words of YAML.
 _WANTED = {
     "tuple_type": "it must be a list",
     "dict_type": "it must be a mapping of keys to values",
@@ -32,7 +34,7 @@ _MISSING = {
     "seeds.*.license": "key '{key}' is missing: add it, or set `license:` once at the top of the recipe",
     "teacher": "key 'teacher' is missing: add it, or name several teachers under 'teachers'",
 }
-"""Messages for missing keys that have a longer message than "key '{key}' is missing"."""
+"""Messages for those missing keys whose message is not just "key '{key}' is missing"."""
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 
@@ -52,7 +54,7 @@ def find(values: Values) -> tuple[Recipe | None, list[Problem]]:
 
 
 def _of_sections(values: Values, error: ValidationError) -> Iterator[Problem]:
-    """Problems within single sections, one for each key."""
+    """Yield the problems that Pydantic found within single sections, one for each key."""
     found: dict[str, list[ErrorDetails]] = {}
     every = error.errors()
     for details in every:
@@ -62,12 +64,13 @@ def _of_sections(values: Values, error: ValidationError) -> Iterator[Problem]:
         if loc is None or (details["type"] == "too_short" and len(inside) > 1):
             continue
         found.setdefault(".".join(map(str, loc)), []).append(details)
-    # For a wrong entry of a union, Pydantic reports both the entry and keys inside it. Keep only the inner keys.
+    # For a wrong entry of a union, Pydantic reports both the entry and keys inside it. Only the problems of the inner
+    # keys are kept.
     keys = [key for key in found if not any(other.startswith(f"{key}.") for other in found)]
     meant = {new for key in keys for new in [_meant(values, key)] if found[key][0]["type"] == "extra_forbidden" and new}
     for key in keys:
         kind = found[key][0]["type"]
-        if kind == "missing" and key in meant:  # a misspelling of this key is already reported
+        if kind == "missing" and key in meant:  # an unknown key that misspells this key is reported
             continue
         yield Problem(_sentence(values, key, found[key]), (key,), named=False, urgent=kind == "extra_forbidden")
 
@@ -102,7 +105,9 @@ def _of_missing(key: str) -> str:
 
 
 def _unknown(values: Values, key: str) -> str:
-    """The message for an unknown key: its new name, the likely spelling, or the section that it belongs to."""
+    """The message for an unknown key. The message names the key's current name, a similar key, or the section in which
+    the key is allowed.
+    """
     above, _, name = key.rpartition(".")
     renamed = old_keys.sentence(key)
     if renamed:
@@ -122,17 +127,17 @@ def _unknown(values: Values, key: str) -> str:
 
 
 def _meant(values: Values, key: str) -> str | None:
-    """The key that an unknown key most likely means."""
+    """The existing key that the user most likely meant by the unknown key `key`; None if there is no similar key."""
     above, _, name = key.rpartition(".")
     near = close(name, _keys(_sections_at(values, above)[0]))
     return old_keys.new_name(key) or (f"{above}.{near[0]}".lstrip(".") if near else None)
 
 
 def _of_rules(values: Values, error: ValidationError, problems: list[Problem]) -> list[Problem]:
-    """Broken rules across sections, for a recipe that also has invalid values.
+    """The broken rules between sections, for a recipe that also has invalid values.
 
-    The invalid values are removed before the rules are checked. Rules about sections that had problems are left out.
-    When the remaining values are not a valid recipe, the result is empty.
+    The invalid values are removed before the rules are checked. Broken rules that concern a section with invalid values
+    are left out. When the remaining values are not a valid recipe, the result is empty.
     """
     rest = copy.deepcopy(values)
     for details in error.errors():
@@ -157,8 +162,8 @@ def _take_out(values: object, loc: Loc) -> None:
 
 
 def _child(values: object, part: int | str) -> object:
-    """The value in `values` that one part of a dotted key names, or None. Parts are compared as text, because a key of
-    YAML may be a number or null.
+    """The entry of `values` (a mapping or a list) that one part of a dotted key names; None if there is no such entry.
+    Parts are compared as text, because a key of YAML may be a number or null.
     """
     if isinstance(values, dict):
         return next((value for key, value in values.items() if str(key) == str(part)), None)
@@ -168,14 +173,15 @@ def _child(values: object, part: int | str) -> object:
 
 
 def _in_values(values: Values, details: ErrorDetails) -> Loc | None:
-    """The location of an error in the raw values, without the names that Pydantic adds for branches of a union.
+    """The location of Pydantic's error in the raw values: the error's `loc` without the names that Pydantic adds for
+    branches of a union.
 
-    None if validation filled in the value from another key. The raw values then do not contain the value, and the other
-    key has an error of its own.
+    None if the recipe does not contain the value, because validation copied it from another key. The other key then has
+    an error of its own.
     """
     kept: list[int | str] = []
     inside: object = values
-    loc = tuple(part for part in details["loc"] if part != "[key]")  # the error is in a mapping's key
+    loc = tuple(part for part in details["loc"] if part != "[key]")  # marks errors about a mapping's key
     for place, part in enumerate(loc):
         there = str(part) in map(str, inside) if isinstance(inside, dict) else _child(inside, part) is not None
         last = place == len(loc) - 1
@@ -194,8 +200,9 @@ def _in_values(values: Values, details: ErrorDetails) -> Loc | None:
 def _sections_at(values: object, above: str) -> tuple[Sections, Sections, str]:
     """Describe the section at the dotted key `above`.
 
-    Returns (its class, the classes of the table's other entries, the key that chooses the class, such as `engine`).
-    When that key names no entry of the table, the first value holds all possible classes.
+    Returns three values. The first maps the name of the chosen table entry to the section's class. The second maps the
+    names of the table's other entries to their section classes. The third is the key that chooses the entry, such as
+    `engine`. When that key names no entry of the table, the first value holds all possible classes.
     """
     every: Sections = {"": Recipe}
     chosen, chooser = every, None
@@ -215,7 +222,9 @@ def _keys(sections: Sections) -> list[str]:
 
 
 def _all_keys() -> list[str]:
-    """Every dotted key of a recipe. Indexes of lists and names that the user chooses are not part of these keys."""
+    """Every dotted key that a recipe may have. Indexes of lists and names that the user chooses are left out of these
+    keys.
+    """
     found: list[str] = []
     waiting: list[tuple[str, type[Section]]] = [("", Recipe)]
     while waiting:

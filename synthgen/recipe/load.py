@@ -19,15 +19,15 @@ from synthgen.recipe.root import Recipe
 from synthgen.tables.engines import ENGINES, TeacherSection
 
 MOST_PROBLEMS = 20
-"""The number of problems of a recipe that one message shows."""
+"""The maximum number of problems that one error message shows."""
 
 
 def load_recipe(name: str | Path, settings: Sequence[str] = ()) -> Recipe:
     """Read a recipe, check it, and make its paths absolute.
 
     `name` is a file, a folder with recipe.yaml, or the name of a shipped task. `settings` are texts "KEY=VALUE" that
-    set dotted keys, like the option --set. Raises RecipeError, whose message has a line of text for each problem: the
-    file, the line number, the key and the allowed values.
+    set dotted keys, as the command-line option --set does. Raises RecipeError, whose message has a line of text for
+    each problem: the file, the line number, the key and the allowed values.
     """
     path = find_recipe(name)
     written = parse_settings(settings)
@@ -39,8 +39,8 @@ def load_recipe(name: str | Path, settings: Sequence[str] = ()) -> Recipe:
 
 
 def check_recipe(recipe: Recipe) -> Recipe:
-    """Check each section and the rules across sections, and return the recipe. Raises RecipeError with one line for
-    each problem.
+    """Check each section and the rules across sections, and return the recipe unchanged. Raises RecipeError, whose
+    message has one line for each problem.
 
     Every command calls this function, because a recipe may have been built or changed in Python. `load_recipe` and
     `with_values` make the same check.
@@ -50,7 +50,7 @@ def check_recipe(recipe: Recipe) -> Recipe:
 
 
 def with_values(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
-    """Return a copy with other values for some dotted keys: with_values(recipe, {"train.max_steps": 10}).
+    """Return a copy of the recipe with new values for some dotted keys: with_values(recipe, {"train.max_steps": 10}).
 
     The copy is checked like a recipe from a file. Raises RecipeError with one line for each problem.
     """
@@ -59,8 +59,8 @@ def with_values(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
 
 
 def with_limits(recipe: Recipe, usd: float | None, max_failures: str | None) -> Recipe:
-    """Return a copy with another budget in dollars and another limit of failures. None keeps the recipe's value. Raises
-    RecipeError when a value is not allowed.
+    """Return a copy of the recipe with `usd` as its budget in dollars and `max_failures` as its limit of failures. None
+    keeps the recipe's value. Raises RecipeError when a value is not allowed.
     """
     values = {"generate.budget.usd": usd, "generate.max_failures": max_failures}
     given = {key: value for key, value in values.items() if value is not None}
@@ -88,7 +88,8 @@ def _lines(problems: list[Problem], source: Source) -> str:
 
 
 def local_teacher(recipe: Recipe) -> TeacherSection:
-    """The section with which transformers loads the teacher, for callers that need its layers or full distributions.
+    """The section with which transformers loads the teacher. For callers that need the teacher's layers or full
+    distributions.
 
     Raises RecipeError when the teacher is not local, or when transformers cannot load its weights."""
     weights = ENGINES[recipe.teacher.engine].weights
@@ -101,8 +102,8 @@ def local_teacher(recipe: Recipe) -> TeacherSection:
 
 
 def shipped(kind: Literal["prompts", "data"]) -> Path:
-    """The folder of files that are shipped with synthgen. In a wheel it is inside the package, in a checkout beside
-    it.
+    """The folder `kind` of the files that are shipped with synthgen. In an installed package this folder is inside the
+    package; in a git checkout it is beside the package.
     """
     package = Path(__file__).parent.parent
     inside = package / kind
@@ -130,7 +131,7 @@ def _may_be_meant(path: Path) -> bool:
 
 
 def schema_comment(schema: str | Path) -> str:
-    """The first line of a recipe. It names the JSON Schema, so that editors can complete and check the recipe."""
+    """The first line of a recipe file. The line names the JSON Schema, so that editors can check the recipe."""
     return f"# yaml-language-server: $schema={schema}\n"
 
 
@@ -154,7 +155,9 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def _plain(recipe: Recipe) -> dict[str, object]:
-    """The recipe's values as YAML has them. `teacher` is left out when it is the first of `teachers`."""
+    """The recipe's values as YAML can store them. `teacher` is left out when it equals the first of `teachers`, because
+    validation fills it in.
+    """
     values: dict[str, object] = recipe.model_dump(mode="json")
     if recipe.teachers and recipe.teacher == next(iter(recipe.teachers.values())):
         del values["teacher"]

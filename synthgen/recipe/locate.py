@@ -15,7 +15,8 @@ MEND = "change the line of the recipe that the message names; docs/recipe.md lis
 
 @dataclass(frozen=True)
 class Source:
-    """The source of a recipe's values: a YAML file with its node tree, and `overrides` of the file's values.
+    """The source of a recipe's values: a YAML file (`path`) with its node tree (`node`), and `overrides`, which replace
+    values of the file.
 
     `overrides` maps a dotted key to its value as text. `option` is the text that messages show before KEY=VALUE.
     """
@@ -28,8 +29,8 @@ class Source:
     def where(self, keys: Sequence[str]) -> str:
         """ "FILE, line N" or "--set KEY=VALUE" for the first of these keys that is present.
 
-        If none is present, returns the line of the innermost existing section around the place where the first key
-        belongs. Returns '' if the recipe has no file.
+        If none of the keys is present, returns the line of the innermost section that exists in the file and in which
+        the first key belongs. Returns '' if the recipe has no file.
         """
         for key in keys:
             override = next((o for o in self.overrides if key == o or key.startswith(f"{o}.")), None)
@@ -46,7 +47,7 @@ class Source:
         return f"{self.path}, line {_line(self.node, keys[0])[0]}" if self.path else ""
 
     def line(self, keys: Sequence[str]) -> int:
-        """The line number alone, for sorting; 0 for overridden values."""
+        """The line number in the file for the first of these keys, for sorting; 0 for a value that an override set."""
         file, _, line = self.where(keys).rpartition(", line ")
         return int(line) if self.path is not None and file == str(self.path) else 0
 
@@ -73,7 +74,7 @@ def parse(path: Path) -> tuple[yaml.Node | None, object]:
 
 def _refuse_twins(path: Path, node: yaml.Node | None, seen: set[int]) -> None:
     """Raise RecipeError when a key occurs twice in one mapping, because YAML would silently take the last one."""
-    if id(node) in seen:  # an alias
+    if id(node) in seen:  # a YAML alias, whose mapping was checked before
         return
     seen.add(id(node))
     if isinstance(node, yaml.MappingNode):
@@ -93,8 +94,8 @@ def _refuse_twins(path: Path, node: yaml.Node | None, seen: set[int]) -> None:
 
 
 def _line(node: yaml.Node | None, key: str) -> tuple[int, bool]:
-    """Find how much of a dotted key the YAML contains. Return (line of the last name that was found, whether the whole
-    key was found).
+    """Follow a dotted key into the YAML as far as the YAML contains it. Return (line of the last name that was found,
+    whether the whole key was found).
     """
     line = node.start_mark.line + 1 if node is not None else 1
     parts = key.split(".") if key else []

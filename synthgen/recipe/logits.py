@@ -29,6 +29,8 @@ class LogitsSection(Section):
     """Names of additional teachers that score the same tokens. Each has its own folder of distributions."""
 
     def spec(self) -> dict[str, Any]:
-        """The values for the metadata of shards: the kind, the number of draws or k, and the temperature."""
+        """The values that the metadata of each shard of distributions holds: the kind, the number of draws or k, and
+        the temperature.
+        """
         size = {"draws": self.draws} if self.kind == "sampled" else {"k": self.k}
         return {"kind": self.kind, **size, "temperature": self.temperature}

@@ -22,7 +22,7 @@ def resolve(section: S, base: Path) -> S:
     for key, field in type(section).model_fields.items():
         value, place = getattr(section, key), place_of(field)
         if isinstance(value, str) and place:
-            # A hub id never begins with one of these characters.
+            # A model name that begins with one of these characters is a path, because a hub id never does.
             if place.kind == "path" or value.startswith((".", "/", "~")):
                 changes[key] = str((base / Path(value).expanduser()).resolve())
         elif isinstance(value, Section):
@@ -58,7 +58,9 @@ def models_of(section: Section, above: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _missing(name: str) -> str:
-    """Why the folder, file or package `name` cannot be found. '' when it exists, or when `name` is a hub id."""
+    """A text that says why the folder, file or package `name` cannot be found. '' when it exists, or when `name` is a
+    hub id.
+    """
     if name.startswith("package:"):
         try:
             gguf_in_package(name)

@@ -11,7 +11,7 @@ class Problem:
     line of the first of them that the file contains.
 
     `named` says whether the message must begin with the key; it is False when the sentence itself names the key.
-    `urgent` problems are shown first.
+    Problems with `urgent` are shown first.
     """
 
     sentence: str

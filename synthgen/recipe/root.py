@@ -90,7 +90,7 @@ class Recipe(Section):
 def _all_draw(values: dict[str, Any]) -> bool:
     """Whether every teacher whose completions become rows can draw from its full distribution.
 
-    `values` are not validated yet. For invalid values the result is True, because they are reported later.
+    `values` are not validated yet. If they are invalid, the result is True, because validation reports them later.
     """
     teachers, mixture = values.get("teachers"), values.get("mixture")
     answering = [values.get("teacher")]

@@ -26,12 +26,14 @@ def answering(recipe: Recipe) -> list[str]:
 
 
 def scoring(recipe: Recipe) -> tuple[str, ...]:
-    """The names of the additional teachers whose distributions along each row are stored too."""
+    """The names of the teachers in `logits.score_by`, whose distributions at the tokens of each row are stored in
+    addition to those of the answering teacher.
+    """
     return recipe.logits.score_by if recipe.logits else ()
 
 
 def speaking(recipe: Recipe) -> list[tuple[str, AnyTeacher]]:
-    """Pairs (key in the recipe, section) for all teachers that `speakers` names."""
+    """Pairs (dotted key in the recipe, section at this key) for all teachers that `speakers` names."""
     if not recipe.teachers:
         return [("teacher", recipe.teacher)]
     return [(f"teachers.{name}", recipe.teachers[name]) for name in dict.fromkeys(speakers(recipe))]

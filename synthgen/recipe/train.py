@@ -18,7 +18,9 @@ from synthgen.tables.section import Count, Name, Rule, Section, Share, chosen_by
 from synthgen.tables.students import KINDS, DecoderStudent, Student
 
 TRAIN_MAY_CHANGE = ("save_steps", "save_total_limit", "report_to")
-"""Keys of `train` that do not affect the student. They may change when a killed training is resumed."""
+"""Keys of the section `train` that do not affect the student. Their values may change when an interrupted training is
+resumed.
+"""
 
 
 class TrainSection(Section):

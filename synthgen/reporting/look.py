@@ -1,4 +1,4 @@
-"""Reads the rows of a corpus once, computes the counts for the page, and picks some rows to display.
+"""Reads the rows of a corpus once, computes the counts that the page of a run shows, and picks some rows to display.
 
 Only the needed columns are read, in batches, so the memory use does not grow with the corpus.
 """
@@ -15,14 +15,16 @@ from synthgen import corpus
 from synthgen.manifest import Manifest
 from synthgen.records import Record, from_rows
 
-_ROWS = 6  # number of displayed rows of each part
-_KINDS = 20  # maximum number of seed kinds in the table
+_ROWS = 6  # number of displayed rows of each part of the corpus, such as data/
+_KINDS = 20  # maximum number of kinds for which the page shows the table of kinds
 _COLUMNS = ["seed_id", "split", "token_ids", "reference", "scores"]
 
 
 @dataclass
 class Seen:
-    """The displayed rows and the counts of one part of a corpus."""
+    """The rows of one part of a corpus (data/ or rejected/) that the page displays, and counts over all rows of this
+    part.
+    """
 
     few: list[Record] = field(default_factory=list)
     lengths: Counter[int] = field(default_factory=Counter)
@@ -40,7 +42,7 @@ def look(source: Path, part: str, manifest: Manifest, labels: list[str]) -> Seen
     """
     seen = Seen()
     total = sum(entry["rows"] for name, entry in manifest["files"].items() if name.startswith(f"{part}/"))
-    wanted = sorted({total * i // _ROWS for i in range(_ROWS)})  # spread over the whole corpus
+    wanted = sorted({total * i // _ROWS for i in range(_ROWS)})  # positions spread evenly over the part
     begin = 0
     for name in corpus.shards(source, part):
         path, rows = source / part / f"{name}.parquet", 0
@@ -53,7 +55,9 @@ def look(source: Path, part: str, manifest: Manifest, labels: list[str]) -> Seen
 
 
 def kinds(*sides: Seen) -> list[tuple[str, int, int]]:
-    """For each kind: (kind, number of correct rows, number of checked rows). Empty when there are too many kinds."""
+    """For each kind: (kind, number of correct rows, number of checked rows). The list is empty when there are more than
+    `_KINDS` kinds.
+    """
     checked = sum((side.checked for side in sides), Counter[str]())
     right = sum((side.right for side in sides), Counter[str]())
     return [(kind, right[kind], checked[kind]) for kind in sorted(checked)] if len(checked) <= _KINDS else []
@@ -74,7 +78,7 @@ def _count(batch: pa.RecordBatch, seen: Seen, labels: list[str]) -> None:
 
 
 def _rows(path: Path, places: list[int]) -> list[Record]:
-    """The records of a file at the given positions."""
+    """The records at the positions `places` of a file. The positions are in ascending order."""
     found: list[Record] = []
     begin = 0
     for batch in corpus.scan(path) if places else ():

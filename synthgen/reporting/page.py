@@ -29,7 +29,7 @@ from synthgen.results.training import Training, read_training
 
 @dataclass(frozen=True)
 class Report:
-    """The page that was written."""
+    """The result of `report`: the path of the page that was written."""
 
     path: Path
 
@@ -44,7 +44,9 @@ class Report:
 
 @dataclass
 class _Student:
-    """The results of training, evaluation and exports. A result is None or empty until its command has finished."""
+    """The results of training, evaluation and exports. A result is None or empty if the command that makes it has not
+    finished.
+    """
 
     training: Training | None = None
     evaluation: Evaluation | None = None
@@ -72,7 +74,7 @@ def report(run: str | Path) -> Report:
 
 
 def _page(folder: Path) -> dict[str, Any]:
-    """The variables of the template."""
+    """The variables with which the page's template is rendered."""
     generated = corpus.manifest(folder / "generated")
     curated = corpus.manifest(folder / "curated") if (folder / "curated" / "manifest.json").exists() else None
     source, manifest = (folder / "curated", curated) if curated else (folder / "generated", generated)
@@ -114,7 +116,7 @@ def _student(folder: Path) -> _Student:
 
 
 def _of_student(student: _Student, folder: Path) -> dict[str, Any]:
-    """The variables of the template that are about the student: results, tables and plots."""
+    """Those variables of the page's template that are about the student: results, tables and plots."""
     from synthgen.reporting import plots, tables
 
     evaluation, training = student.evaluation, student.training
@@ -186,7 +188,7 @@ def _stages(folder: Path) -> list[tuple[str, float]]:
         try:
             entry = json.loads(line)
         except ValueError:
-            continue  # the line is incomplete because the machine crashed while it was written
+            continue  # the machine crashed while this line was written, so the line is incomplete
         if entry["worked"]:
             last[entry["stage"]] = entry["seconds"]
     return list(last.items())

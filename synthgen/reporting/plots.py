@@ -99,7 +99,7 @@ def lengths_plot(lengths: Mapping[str, Counter[int]]) -> Plot:
 
 
 def _plot(figure: Figure, caption: str) -> Plot:
-    """Convert the figure to an <svg> element that scales with the page. Screen readers read its caption."""
+    """Convert the figure to an <svg> element that scales with the page. Screen readers read the caption aloud."""
     buffer = io.StringIO()
     with matplotlib.rc_context(_STYLE):
         figure.savefig(buffer, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None})
@@ -114,7 +114,7 @@ def _axes(height: float, width: float = 6.4) -> tuple[Figure, Any]:
 
 
 def _colors(names: list[str], first: str) -> dict[str, str]:
-    """A color for each model: the main color for `first`, and other colors for the other models."""
+    """A color for each model: the main color for the model `first`, and other colors for the other models."""
     others = [name for name in names if name != first]
     return {first: _MAIN, **{name: _OTHERS[i % len(_OTHERS)] for i, name in enumerate(others)}}
 
@@ -228,11 +228,11 @@ _NUMBERS = 16  # maximum number of labels of a matrix in which the counts are pr
 
 
 def _heat(matrix: Matrix) -> Figure:
-    """Draw the counts of a matrix as shades. The numbers are printed too if there are few labels."""
+    """Draw the counts of a matrix as shades. The counts are also printed as numbers if there are few labels."""
     size = len(matrix.labels)
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes(max(3.4, min(9.0, 0.55 * size)), max(4.6, min(11.0, 0.7 * size)))
-        # use pcolormesh, which draws squares: an image would be a separate file
+        # pcolormesh draws squares into the SVG; imshow would need an image file
         edges = [place - 0.5 for place in range(size + 1)]
         axes.pcolormesh(edges, edges, matrix.counts, cmap="GnBu", vmin=0, edgecolors="white", linewidth=0.8)
         axes.set_aspect("equal")

@@ -1,4 +1,4 @@
-"""Tables of the page: selects the columns and rows that have values, and formats each value as text."""
+"""Makes the tables of the page: selects the columns and rows that have values, and formats each value as text."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ class View:
 
 
 def evaluation_tables(evaluation: Evaluation) -> list[View]:
-    """Two tables with a row for each model: one of quality and one of cost. A table without values is left out."""
+    """Two tables with a row for each model: one with the measures of quality, and one with those of cost. A table
+    without values is left out.
+    """
     views = [
         _view(
             "model" if about == "quality" else "cost of",
@@ -48,8 +50,8 @@ def evaluation_tables(evaluation: Evaluation) -> list[View]:
 
 
 def parts_table(evaluation: Evaluation) -> View | None:
-    """A table with a row for each part of the held-out rows, and a column for each measure of each model. None when the
-    evaluation has no parts.
+    """A table with a row for each part of the held-out rows, and a column for each pair of a measure and a model. None
+    when the evaluation has no parts.
     """
     if not evaluation.parts:
         return None
@@ -67,7 +69,7 @@ def parts_table(evaluation: Evaluation) -> View | None:
 
 
 def export_table(export: Export) -> View:
-    """A table with a row for each file of an export. The remark says when the file fails the gate."""
+    """A table with a row for each file of an export. The remark of a row says so if the file fails the gate."""
     remarks = {name: f"{file.file}, {file.runtime}" for name, file in export.files.items()}
     remarks |= {name: f"{remarks[name]}; fails the gate" for name in export.below}
     return _view("file", export.measures, export.table, "", remarks, "")
@@ -90,8 +92,8 @@ def _view(
     remarks: Mapping[str, str],
     student: str,
 ) -> View:
-    """Make a table of the measures with this `about`, or of all measures except details when `about` is "". Empty
-    columns and rows are left out.
+    """Make a table with the measures whose `about` equals the argument `about`. If the argument is "", the table has
+    all measures except those with `about` "detail". Empty columns and rows are left out.
     """
     wanted = [name for name, m in measures.items() if (m.about == about if about else m.about != "detail")]
     frame = pd.DataFrame.from_dict(table, orient="index", dtype=object).reindex(columns=wanted)

@@ -25,8 +25,8 @@ class Point:
 
 @dataclass(frozen=True, repr=False)
 class Curve:
-    """The points, ordered by share. `measure` names the plotted measure. `student` names the student's row in each
-    table.
+    """The points, ordered by share. `measure` is the name of the measure that the plot shows. `student` names the
+    student's row in each table.
     """
 
     kind: str

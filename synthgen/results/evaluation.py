@@ -23,7 +23,7 @@ _AGAIN = "measure again: `distill eval RUN --fresh`"
 
 @dataclass(frozen=True)
 class Comparison:
-    """The difference between two models in one measure, paired by row."""
+    """The difference between two models in one measure, computed on the same rows."""
 
     name: str
     measure: str
@@ -42,7 +42,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Numbers of held-out rows: a row for each label of the teacher, and a column for each label of the student."""
+    """Counts of held-out rows by the label that the teacher gave (rows of the matrix) and the label that the student
+    gave (columns).
+    """
 
     labels: list[str]
     counts: list[list[int]]
@@ -64,7 +66,7 @@ class Evaluation:
     """How close a student is to its teacher, and the cost of each.
 
     `rows` is the number of held-out rows that were compared, and `unit` says what a row is ("completions", "texts").
-    `student` names the student's row in `table`; `models` describes other rows. `counts` has further numbers by name.
+    `student` names the student's row in `table`; `models` describes other rows. `counts` maps names to further numbers.
     `inputs` are compared with the current inputs to decide whether a stored evaluation is still valid.
     """
 
@@ -103,7 +105,7 @@ class Evaluation:
         for model, row in self.table.items():
             values = []
             for name, measure in shown.items():
-                value = row.get(name)  # a measure with a caption is shown with its interval, any other without
+                value = row.get(name)  # a measure that has a caption is shown with its interval, other measures without
                 values.append(m.shown(value if measure.caption else m.middle(value), measure.format))
             lines.append([model, *values])
         text = "\n\n".join(filter(None, [self.headline, m.text_table(header, lines)]))

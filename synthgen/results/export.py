@@ -37,7 +37,7 @@ class Export:
     `rows` is the number of held-out rows that were compared, and `unit` says what a row is. `table` has a row for the
     student itself and a row for each file of weights; `files` maps the name of a row to its file. `usage` is Markdown
     that explains how to run the files. The function that writes a format leaves `to`, `title`, `folder` and `inputs`
-    empty. The command sets them.
+    empty. The command `distill export` sets these four.
     """
 
     kind: str
@@ -57,7 +57,7 @@ class Export:
 
     @property
     def below(self) -> dict[str, float]:
-        """The files that fail the gate, with their values of the gate's measure."""
+        """Maps the name of each file that fails the gate to the file's value of the gate's measure."""
         if self.gate is None:
             return {}
         found = {name: middle(row.get(self.gate.measure)) for name, row in self.table.items()}

@@ -1,4 +1,4 @@
-"""Measured values, and how they are shown.
+"""Classes for measured values and tables of them, and functions that format them.
 
     table = {"teacher": {"kl": Interval(0.0, 0.0, 0.0)}, "distilled": {"kl": Interval(0.41, 0.35, 0.48)}}
     measures = {"kl": Measure("KL to the teacher, nats a token", lower_is_better=True)}
@@ -36,7 +36,7 @@ class Quantiles:
 
 
 Value = float | Interval | Quantiles | None
-"""None means that the measure has no value for this model."""
+"""The value of a measure for one model. None means that there is no value."""
 
 Row = dict[str, Value]
 Table = dict[str, Row]
@@ -45,7 +45,7 @@ Table = dict[str, Row]
 
 @dataclass(frozen=True)
 class Format:
-    """How to format a number: `write` returns the digits, and `unit` is put behind them."""
+    """How to format a number: `write` returns the number as text, and `unit` is appended to this text."""
 
     write: Callable[[float], str]
     unit: str = ""
@@ -143,8 +143,8 @@ def middle(value: Value) -> float | None:
 def columns(
     measures: Mapping[str, Measure], rows: Iterable[Mapping[str, Value]], about: str | None = None
 ) -> dict[str, Measure]:
-    """The measures for which at least one row has a value, in order. With `about`, only measures with this `about`;
-    without it, all measures except details.
+    """The measures for which at least one row has a value, in the order of `measures`. With `about`, only measures with
+    this `about`. Without `about`, all measures except those with `about` "detail".
     """
     rows = list(rows)
     wanted = ("quality", "cost") if about is None else (about,)

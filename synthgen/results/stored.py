@@ -33,7 +33,9 @@ def read(path: Path, kind: type[T], again: str, rename: Callable[[Any], Any] = l
 
 
 def parse(values: object, kind: type[T]) -> T:
-    """Make a result from the values of its JSON document. Raises Pydantic's ValidationError when they do not fit."""
+    """Make a result from the values of its JSON document. Raises Pydantic's ValidationError when the values do not fit
+    the class `kind`.
+    """
     if kind not in _ADAPTERS:
         _ADAPTERS[kind] = TypeAdapter(kind)
     result: T = _ADAPTERS[kind].validate_python(values)

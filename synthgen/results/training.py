@@ -34,8 +34,8 @@ class Ensemble:
     """How the distributions of several teachers were merged. `merge` names the formula, and `by` the source of the
     weights.
 
-    `weights` maps a teacher to its mean weight over the rows. When each row has weights of its own, `deviations` are
-    the standard deviations over the rows.
+    `weights` maps a teacher to its mean weight over the rows. If each row has its own weights, `deviations` maps a
+    teacher to the standard deviation of its weight over the rows.
     """
 
     merge: str
@@ -46,8 +46,9 @@ class Ensemble:
 
 @dataclass(frozen=True, kw_only=True)
 class Across:
-    """For a teacher with another tokenizer: how many completion tokens were learned by the divergence, how many by the
-    distance between sorted probabilities (ULD), and how many had no target."""
+    """For a teacher with another tokenizer: for how many completion tokens the loss was the divergence, for how many it
+    was the distance between sorted probabilities (ULD), and how many tokens had no target.
+    """
 
     teacher: str
     uld_weight: float
@@ -67,7 +68,7 @@ class Training:
     student: str
     """What the student was initialized from, in one line."""
     learns_by: str
-    """The objective, in one line."""
+    """The training objective, in one line."""
     learned_from: str
     """The teacher or the data, in words that complete a sentence "The student learned from …"."""
     steps: int
@@ -75,12 +76,13 @@ class Training:
     rows_kept: int | None = None
     """Number of rows that curation kept. None when the student learns in the same way from kept and rejected rows."""
     left_out: dict[str, int] = field(default_factory=dict)
-    """Reason → number of rows that were not used in training for this reason."""
+    """Maps a reason to the number of rows that training left out for this reason."""
     tokens: int | None = None
     """Number of completion tokens in all steps together."""
     targets: Targets | None = None
     teacher: str | None = None
-    """The name, in the recipe, of the teacher whose stored distributions were used. None with a single teacher."""
+    """The recipe's name of the teacher whose stored distributions were used. None if the recipe has only one teacher.
+    """
     ensemble: Ensemble | None = None
     across: Across | None = None
     layer_terms: str | None = None

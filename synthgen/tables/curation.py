@@ -28,13 +28,14 @@ class RowRule:
     about: str
     """One line that says what the rule does."""
     columns: tuple[str, ...]
-    """The columns that its functions read: columns of the record, the user's own columns, or derived columns such as
-    `completion.text` (see `synthgen.curation.columns`).
+    """The columns that the rule's functions read: columns of the record, the user's own columns, or derived columns
+    such as `completion.text` (see `synthgen.curation.columns`).
     """
     section: type[Section] | None = None
-    """The class of its settings in the recipe; None when the rule can only be switched on or off."""
+    """The section class of the rule's settings in the recipe; None when the rule can only be switched on or off."""
     shorthand: str | None = None
-    """The setting whose value may stand in the recipe instead of a mapping, as in `repetition: 0.2`."""
+    """The setting whose value a recipe may give instead of a mapping of all settings. An example is `repetition: 0.2`.
+    """
     on: bool = True
     """Whether the rule is on when a recipe does not name it."""
 
@@ -57,7 +58,9 @@ class Check(RowRule):
 
     run: Reference
     teaches: Teaches = "distribution"
-    """How training may use the rows that this check rejects. A `Rejection` may set another value."""
+    """How training may use the rows that this check rejects. The check may set another value for a single row, in its
+    `Rejection`.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +70,7 @@ class Sweep(RowRule):
     signature: Reference
     candidates: Reference
     verify: Reference | None = None
-    """None when the candidate pairs need no verification."""
+    """The function that confirms candidate pairs; None when they need no confirmation."""
     resolve: Reference
     reason: str
     """The reason that a rejected row gets: text with the fields {matched_id}, {score} and {threshold}."""

@@ -181,7 +181,9 @@ def _itself(teacher: AnyTeacher) -> TeacherSection:
 
 
 def _most_k(teacher: AnyTeacher) -> int | None:
-    """OpenAI's own server returns at most the 20 most probable tokens; other servers have other limits."""
+    """The largest k for top-k distributions. OpenAI's own server returns at most the 20 most probable tokens. None for
+    other servers, whose limits are unknown.
+    """
     assert isinstance(teacher, ApiTeacher)
     return 20 if "api.openai.com" in teacher.base_url else None
 
@@ -199,12 +201,12 @@ class Engine:
     package: str = ""
     """A package that the engine needs. synthgen checks that it is installed before it imports the engine."""
     extra: str = ""
-    """The extra of synthgen-distill that installs the packages that the engine imports."""
+    """The pip extra of synthgen-distill that installs the packages that the engine imports."""
     batch_key: str = ""
-    """The key that `synthgen tune` optimizes: how many requests are answered together."""
+    """The key of the section that `synthgen tune` optimizes. It sets how many requests are answered together."""
     batch_key_is_free: bool = False
-    """Whether `synthgen tune` can change the value of `batch_key` in an open teacher, through the teacher's attribute
-    `batch_size`. Otherwise the teacher is opened again for each value.
+    """Whether `synthgen tune` can change the value of `batch_key` while the teacher is open, by setting the teacher's
+    attribute `batch_size`. Otherwise the teacher is opened again for each value.
     """
     sends_tools: bool = False
     """Whether the tools of a seed are offered to the model."""
@@ -219,15 +221,15 @@ class Engine:
     cache.
     """
     top_k: bool = False
-    """Whether the engine returns the most probable tokens with their probabilities at temperature 1, along its own
-    completions and along given ones.
+    """Whether the engine returns the most probable tokens with their probabilities at temperature 1, at each token of
+    its own completions and of given completions.
     """
     any_temperature: bool = False
-    """Whether the engine returns the normalizer of a top-k at temperatures other than 1."""
+    """Whether the engine can also compute a top-k's normalizer at temperatures other than 1."""
     draws: bool = False
     """Whether the engine draws tokens from the full distribution at each position of its own completions."""
     draws_along: bool = False
-    """Whether the engine also draws tokens along completions that it did not write."""
+    """Whether the engine also draws tokens at each position of completions that it did not write."""
     tokens_as_text: bool = False
     """Whether the engine returns the tokens of its distributions as text. The section's `tokenizer` then converts them
     to ids.
@@ -243,7 +245,7 @@ class Engine:
     machine.
     """
     may_change: tuple[str, ...] = ()
-    """Keys of the section that do not affect the answers. They may change when a run is resumed."""
+    """Keys of the section that do not affect the answers. Their values may change when a run is resumed."""
 
 
 _PACE = ("api_key_env", "rpm", "tpm", "max_in_flight", "timeout", "max_retries")

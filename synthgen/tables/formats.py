@@ -17,7 +17,7 @@ class DatasetFormat:
     `about` describes the format in one line. `recognize(row)` gets the first row of a data set and returns whether the
     row has this format. `read(row)` returns a list of `synthgen.datasets.Turns`, one for each record that is made from
     the row. It raises ValueError, which says what is missing, for a row that it cannot read. `columns` are the columns
-    that `read` uses; all other columns are kept as the user's own.
+    that `read` uses. All other columns are kept as the user's own columns.
     """
 
     about: str
@@ -41,12 +41,12 @@ DATASET_FORMATS: dict[str, DatasetFormat] = {
 class ModelFormat:
     """One format of models.
 
-    `title` is the name that messages and cards use. `library_name` is for the header of the card. `writes` maps the
-    name of a kind of student in KINDS to the function that writes such a student. The function takes a
-    `distill.exporting.job.Job` and returns an `Export`, which holds the comparison with the student, the measures, and
-    how to run the files. `packages` must be installed; `extra` installs them. `files` are regular expressions for the
-    names of the files that are written; `--fresh` deletes no other files. `copies_config` says whether configuration,
-    tokenizer and chat template are written into the folder as separate files.
+    `title` is the name that messages and cards use. `library_name` is the value of this key in the header of the model
+    card. `writes` maps the name of a kind of student in KINDS to the function that writes such a student. The function
+    takes a `distill.exporting.job.Job` and returns an `Export`, which holds the comparison with the student, the
+    measures, and how to run the files. `packages` must be installed; `extra` installs them. `files` are regular
+    expressions for the names of the files that are written; `--fresh` deletes no other files. `copies_config` says
+    whether configuration, tokenizer and chat template are written into the folder as separate files.
     """
 
     title: str

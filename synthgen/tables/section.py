@@ -14,7 +14,7 @@ descriptions in the JSON Schema. The method `rules` checks rules between keys of
                 yield "test", "the shares add up to more than 1"
 
 The class of some sections depends on a key that names an entry of a table, such as a teacher's engine or a student's
-kind. It is looked up when a recipe is validated, so entries that other packages add are known:
+kind. The class is looked up in the table when a recipe is validated, so entries that other packages add are known:
 
     teacher: Annotated[AnyTeacher, chosen_by(ENGINES, "engine", "transformers")]
 """
@@ -41,7 +41,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
-# the name of a teacher, which is also the name of the folder with that teacher's logits
+# A teacher's name in a recipe. The folder with that teacher's distributions has the same name.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -84,7 +84,7 @@ class Section(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """The JSON Schema. The description of each key is the docstring under the key."""
+        """The JSON Schema of the section. The description of a key is the docstring under the key."""
         described = handler(schema)
         properties = handler.resolve_ref_schema(described).get("properties", {})
         for key, text in key_docs(cls).items():
@@ -94,15 +94,17 @@ class Section(BaseModel):
 
 
 def problem(loc: tuple[str | int, ...], sentence: str, value: object = None) -> InitErrorDetails:
-    """One error of a ValidationError: `sentence` is about the key at `loc`, relative to the validated value."""
+    """Make one error of a ValidationError. `loc` is the location of the key, relative to the validated value, and
+    `sentence` says what is wrong.
+    """
     return InitErrorDetails(
         type=PydanticCustomError("rule", "{sentence}", {"sentence": sentence}), loc=loc, input=value
     )
 
 
 def key_docs(section: type[BaseModel]) -> dict[str, str]:
-    """The docstring under each key of a section and of its base classes, as one line. Docstrings are read from the
-    source files.
+    """Maps each key of a section, also those of its base classes, to the docstring under the key, as one line.
+    Docstrings are read from the source files.
     """
     found: dict[str, str] = {}
     for owner in reversed(section.__mro__):
@@ -123,7 +125,7 @@ replaces it when all definitions exist."""
 
 
 class Entry(Protocol):
-    """The fields of a table's entry that `chosen_by` reads."""
+    """The attribute that `chosen_by` needs of every table entry."""
 
     @property
     def section(self) -> type[Section]: ...
@@ -143,8 +145,8 @@ class ChosenBy:
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """A JSON Schema with one branch for each entry. The branch of the default entry also applies when the key is
-        left out. `synthgen.recipe.schema` adds the definitions of the entries' sections.
+        """A JSON Schema with one branch for each entry. The branch of the default entry also applies when the choosing
+        key is left out. `synthgen.recipe.schema` adds the definitions of the entries' sections.
         """
         branches = []
         for name, entry in self.table.items():
@@ -182,11 +184,13 @@ class ChosenBy:
 
 
 def chosen_by(table: Mapping[str, Entry], key: str, default: str | None = None) -> ChosenBy:
-    """An annotation for a section whose class depends on the entry of `table` that `key` names.
+    """An annotation for a key of a recipe whose value is a section. The section's own key `key` names an entry of
+    `table`, and this entry determines the section's class.
 
-    The table is read when a recipe is validated, so entries that were added later are known. `default` is the entry
-    that is used when the key is left out; without a default the key is required. The location of an error is a key of
-    the section. The error for an unknown name says "did you mean". Each section is dumped by its own class.
+    The table is read when a recipe is validated, so entries that were added to it later are known. `default` is the
+    entry that is used when the key is left out; without a default the key is required. An error's location (`loc`) is
+    given relative to the section and names the key that is wrong. The error for an unknown name says "did you mean".
+    When a recipe is dumped, each section is dumped with all keys of its own class.
     """
     return ChosenBy(table, key, default)
 
@@ -204,7 +208,7 @@ class NameIn:
         return {"type": "string", "enum": [*self.table]}
 
     def validate(self, value: str) -> str:
-        """Return the name if the table has it."""
+        """Return the name `value` if it is in the table, otherwise raise an error."""
         if value not in self.table:
             raise unknown_name(value, self.table)
         return value
@@ -218,15 +222,17 @@ def name_in(table: Mapping[str, object]) -> NameIn:
 
 
 def unknown_name(value: object, table: Mapping[str, object]) -> PydanticCustomError:
-    """The error for a name that a table does not have. Its context holds the known names and the hint for the user."""
+    """The error for a name that a table does not have. The error's context holds the known names (`known`) and the hint
+    for the user (`hint`).
+    """
     return PydanticCustomError(
         "unknown_name", "{hint}", {"hint": nearest(str(value), table).removeprefix("; "), "known": [*table]}
     )
 
 
 def sections_in(field: FieldInfo) -> dict[str, type[Section]]:
-    """The section classes that a key of a recipe may hold, by the name of the table's entry. If no table decides the
-    class, the name is ''.
+    """The section classes that a key of a recipe may hold. The result maps the name of a table entry to its section
+    class. If the class does not depend on a table, its name is ''.
     """
     chooser = chooser_of(field)
     if chooser:
@@ -241,12 +247,12 @@ def chooser_of(field: FieldInfo) -> ChosenBy | None:
 
 
 def place_of(field: FieldInfo) -> Place | None:
-    """The `Place` annotation of a key; None without such an annotation."""
+    """The `Place` in the annotation of a key; None if there is no `Place`."""
     return next((part for part in _parts(field) if isinstance(part, Place)), None)
 
 
 def _parts(field: FieldInfo) -> Iterator[object]:
-    """Yield all parts of a key's annotation."""
+    """Yield the parts of a key's annotation: its types, the types inside these, and all metadata."""
     waiting: list[object] = [field.annotation, *field.metadata]
     while waiting:
         part = waiting.pop(0)

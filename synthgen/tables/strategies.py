@@ -26,7 +26,9 @@ class Steps(Protocol):
 
 @dataclass(frozen=True)
 class Reward:
-    """A way to rank completions: a teacher judges each completion, or its answer is compared with the reference."""
+    """A way to rank completions: a teacher judges each completion, or each completion's answer is compared with the
+    reference.
+    """
 
     judge_offers: str = ""
     """The kind of request that the judge gets for each completion; "" when no teacher judges."""
@@ -43,7 +45,7 @@ REWARDS: dict[str, Reward] = {
 
 
 def one_request(steps: Steps, teachers: int) -> int:
-    """`Strategy.most_requests` of a strategy that sends one request for each job."""
+    """The value of `Strategy.most_requests` for strategies that send one request for each job."""
     return 1
 
 
@@ -93,7 +95,9 @@ class Strategy:
     most_requests: Callable[[Steps, int], int] = one_request
     """The maximum number of requests of one job, given the section `steps` and the number of teachers."""
     request_kind: Literal["sample", "classify", "embed", "score"] = "sample"
-    """The kind of request whose reply becomes a row. Every answering teacher must support this kind."""
+    """The kind of request whose reply becomes a row. Every teacher whose completions become rows must support this kind
+    of request.
+    """
     several_samples: bool = True
     """Whether each seed has `generate.num_generations` jobs. If not, each seed has one job."""
     splits_answer: bool = True
@@ -111,12 +115,12 @@ class Strategy:
 
     @property
     def judged(self) -> bool:
-        """Whether completions are ranked by `steps.choose`."""
+        """Whether the strategy ranks completions, by the reward in `steps.choose`."""
         return "choose" in self.steps
 
     @property
     def rewrites(self) -> bool:
-        """Whether a teacher writes new questions."""
+        """Whether the strategy lets a teacher write new questions."""
         return "rewriter" in self.steps
 
 

@@ -147,10 +147,11 @@ class Kind:
     student. It takes a `distill.evaluation.subject.Subject` and returns an `Evaluation`.
 
     `exports` maps the name of a format in MODEL_FORMATS to the function that writes this kind of student in that
-    format. A format needs an entry here only if its `ModelFormat.writes` does not have this kind. `not_exported` is for
-    kinds that have no format here; it says how to get the student in other formats. `files` are regular expressions for
-    the names of the files that only this kind writes; `--fresh` deletes no other files. `library_name` and `how_to_run`
-    are for the model card, `loss_unit` and `loss_note` for the plot of the loss.
+    format. A format needs an entry in `exports` only if its `ModelFormat.writes` has no entry for this kind.
+    `not_exported` is set for kinds without export formats. It says how to get the student in other formats. `files` are
+    regular expressions for the names of the files that only this kind writes; `--fresh` deletes no other files.
+    `library_name` and `how_to_run` are shown in the model card. `loss_unit` and `loss_note` are shown with the plot of
+    the loss.
     """
 
     section: type[Student]
@@ -171,8 +172,8 @@ class Kind:
     distributed: bool = True
     """Whether several processes can train one student together, each on a share of every batch."""
     copies_teacher: Callable[[Student], bool] = lambda student: False
-    """Whether a student with this section starts with layers of the teacher. If so, the teacher's weights are opened,
-    and the audit counts the teacher as a base of the student.
+    """Whether a student with this section starts with layers of the teacher. If so, the teacher's weights are loaded,
+    and the audit treats the teacher as a model whose weights initialize the student.
     """
     writes_text: bool = False
     evaluate: Reference | None = None
