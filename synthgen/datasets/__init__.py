@@ -5,8 +5,8 @@
 
 A data set is a JSONL, CSV or Parquet file, a folder of such files, or a dataset on the Hugging Face hub. The table
 DATASET_FORMATS lists formats. All rows are read in the first format that recognizes the first row. The data set's own
-ids are kept. Columns that the format does not read are kept under their own names (in `Record.own`). If a record has a
-column with the same name but another meaning, the data set's column NAME is kept as `source_NAME`.
+ids are kept. Columns that the format does not read are kept under their own names (in `Record.own`). If the name NAME
+of such a column is also the name of a column of records, the column is kept as `source_NAME`.
 """
 
 from synthgen.datasets.reading import Dataset, is_dataset, open_dataset, records

@@ -40,8 +40,7 @@ class Account:
         return Spent(usd, call.most_prompt + call.most_completion)
 
     def spent(self, reply: Reply, most: Spent) -> Spent:
-        """The cost of a reply. When the server reports no usage, the result is `most`, the maximum cost of the request.
-        """
+        """The cost of a reply. When the server reports no usage, it is `most`, the maximum cost of the request."""
         if reply.usage is None:
             return most
         return Spent(self._cost(reply), (reply.usage["prompt_tokens"] or 0) + (reply.usage["completion_tokens"] or 0))

@@ -1,5 +1,4 @@
-"""Determines which teachers of a recipe write rows, score rows or act as judge. Uses the tables STRATEGIES and ENGINES.
-"""
+"""Determines which teachers of a recipe write rows, score rows or act as judge, and what is asked of each teacher."""
 
 from __future__ import annotations
 

@@ -187,8 +187,7 @@ class Job:
         )
 
     def question(self, text: str, parents: Sequence[str], *, reference: list[str] | None = None) -> Query:
-        """A query for the answer to the new question `text`. Templates get the new question as the variable `question`.
-        """
+        """A query for the answer to the new question `text`. Templates get `text` as the variable `question`."""
         fields = {**self.fields, "question": text}
         return self.answer(
             self.prompt.student(fields), self.prompt.teacher(fields), parents=parents, reference=reference

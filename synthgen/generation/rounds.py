@@ -20,8 +20,7 @@ from synthgen.teachers.base import Embeds, Reply, Teacher
 
 @dataclass(frozen=True)
 class Row:
-    """A record, and the distributions over its tokens. `targets` maps a teacher's name to that teacher's distributions.
-    """
+    """A record, and the distributions over its tokens. `targets` maps a teacher's name to its distributions."""
 
     record: Record
     targets: dict[str, Target] = field(default_factory=dict)

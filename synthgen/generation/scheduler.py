@@ -131,8 +131,7 @@ class Scheduler:
             raise self._stop
 
     def wake(self) -> None:
-        """Wake the loop of `run` if it waits, because a new request may be available, or sending may be allowed again.
-        """
+        """Wake the loop of `run` if it waits. A new request may be available, or sending may be allowed again."""
         self._wake.set()
 
     def stop(self, error: Exception) -> None:

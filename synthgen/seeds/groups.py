@@ -29,8 +29,7 @@ def mask(text: str) -> str:
 
 @lru_cache(maxsize=_WORDS_KEPT)
 def _mask_word(word: str) -> str:
-    """Mask one word. The result is cached, because words repeat, and a lookup is faster than two regular expressions.
-    """
+    """Mask one word. Results are cached, because words repeat, and a lookup is faster than regular expressions."""
     return "0" if word.isdecimal() else _NUMBERS.sub("0", _CAPITALIZED.sub("N", word))
 
 

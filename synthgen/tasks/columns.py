@@ -114,9 +114,9 @@ def _refuse_other_separators(names: Sequence[str], file: str) -> None:
 
 
 def _named(names: Sequence[str], wanted: Sequence[str]) -> str | None:
-    """Find a column for a role. Returns the column whose name is the first possible one of the words `wanted`. If no
-    column's name is one of these words, returns the column whose name contains the first possible one of the words with
-    more than two letters. Returns None when no column is found.
+    """Find the column for a role. The words `wanted` are tried in order: the result is the first column whose name is
+    such a word. If there is none, words with more than two letters are tried again: the result is the first column
+    whose name contains such a word. Returns None when no column is found.
     """
     folded = {_folded(name): name for name in reversed(names)}
     exact = next((folded[want] for want in wanted if want in folded), None)

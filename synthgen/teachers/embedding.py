@@ -99,8 +99,7 @@ class SentenceEncoder(nn.Module):
         return nn.functional.normalize(pooled_BD, dim=-1) if self.normalize else pooled_BD
 
     def tokens(self, texts: Sequence[str], whole: bool = False) -> list[list[int]]:
-        """Token ids of each text. Unless `whole` is true, texts are truncated to the model's maximum number of tokens.
-        """
+        """Token ids of each text. Without `whole`, texts are truncated to the model's maximum number of tokens."""
         return token_ids(self.tokenizer, texts, None if whole else self.context)
 
     @torch.no_grad()

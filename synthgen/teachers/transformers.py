@@ -137,8 +137,7 @@ class LocalModel(LanguageModel):
         spec: LogitsSpec | None,
         tick: Tick = no_tick,
     ) -> list[Reply]:
-        """One reply for each request, with the distributions at its completion's tokens. See `synthgen.teachers.score`.
-        """
+        """One reply for each request, with the distributions over its completion. See `synthgen.teachers.score`."""
         return score(self, requests, spec, tick)
 
     def _in_batches(

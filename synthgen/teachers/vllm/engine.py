@@ -181,8 +181,7 @@ class Engine:
             self._recovery = None
 
     async def _try(self, group: list[Job]) -> None:
-        """Answer every job of the group. When the engine dies, divide the unanswered jobs into halves, and retry each.
-        """
+        """Answer every job of the group. When the engine dies, divide the unanswered jobs into halves, and retry."""
         results = await asyncio.gather(*(self._fly(job) for job in group), return_exceptions=True)
         dead = []
         for job, result in zip(group, results, strict=True):
