@@ -51,7 +51,7 @@ class ModelFiles:
     @classmethod
     def find(cls, name: str, revision: str | None = None) -> ModelFiles:
         """Find the files of the model that a recipe names. Raises TeacherError when the model's file or folder does not
-        exist, or when the config of a hub id cannot be read.
+        exist, when the folder has no config or tokenizer, or when the config of a hub id cannot be read.
         """
         path = gguf_in_package(name) if name.startswith("package:") else Path(name)
         if path.suffix == ".gguf":
