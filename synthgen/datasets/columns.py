@@ -1,8 +1,8 @@
-"""The columns of a data set: which of them fill the record's columns, and the Arrow types of the user's own columns.
+"""Determines which columns of a data set fill columns of a record, and the Arrow types of the user's own columns.
 
 All rows are read once before any row is written, because every shard of a corpus must have the same columns. A column
-whose name is in TAKEN fills the record's column of that name if all its values fit. Every other column, except those
-that the format reads, is one of the user's own columns.
+whose name is in TAKEN fills the record's column of the same name if all its values fit. The data set's format reads
+some columns, such as prompt and completion. All other columns are the user's own columns.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from synthgen.records import SPLITS
 
-_CHUNK = 1024  # number of rows whose types are inferred together
+_CHUNK = 1024  # number of rows whose column types are inferred together
 
 
 def _scalar(value: object) -> bool:
@@ -42,7 +42,9 @@ every column except `id`.
 
 
 class Survey:
-    """The names and types of a data set's columns. Give every row to `see` before the columns are asked for."""
+    """The names and types of a data set's columns. `see` must be called with every row before the other methods are
+    called. `read` holds the names of the columns that the data set's format reads.
+    """
 
     def __init__(self, read: Iterable[str]) -> None:
         self._read = set(read)
@@ -64,7 +66,7 @@ class Survey:
             self._look()
 
     def taken(self) -> frozenset[str]:
-        """The names of the columns that fill the record's columns of the same names."""
+        """The names of the data set's columns that fill the record's columns of the same names."""
         fits = {name for name in self._seen if self._fits.get(name)} - self._read
         return frozenset(fits - ({"id"} if self._ids < self.rows else set()))
 
@@ -90,7 +92,7 @@ def _type_of(values: list[object]) -> pa.DataType:
 
 
 def _together(first: pa.DataType, second: pa.DataType) -> pa.DataType:
-    """The Arrow type that can hold the values of both types. It is text when no such type exists."""
+    """An Arrow type that can hold the values of both types. It is text when pyarrow finds no such type."""
     try:
         schemas = [pa.schema([("x", first)]), pa.schema([("x", second)])]
         return pa.unify_schemas(schemas, promote_options="permissive").field("x").type
@@ -99,8 +101,8 @@ def _together(first: pa.DataType, second: pa.DataType) -> pa.DataType:
 
 
 def fitted(value: object, kind: pa.DataType) -> object:
-    """Convert a value of a user's own column to the column's type. In a text column, a value that is not text becomes
-    JSON.
+    """Convert a value of a user's own column to the column's type `kind`. In a text column, a value that is not text
+    becomes JSON text.
     """
     if value is None or not pa.types.is_string(kind) or isinstance(value, str):
         return value

@@ -26,10 +26,10 @@ _PLACES = ("", "curated", "generated")
 class Dataset:
     """A data set whose columns are known.
 
-    `format` is the format's name in DATASET_FORMATS. `taken` holds the names of the columns that fill record columns of
-    the same names, without the columns that the format reads. `own` holds the types of the user's own columns, under
-    their names in the data set. `rows` is the number of rows. It can differ from the number of records, because one row
-    may become several records.
+    `format` is the format's name in the table DATASET_FORMATS. `taken` holds the names of columns that fill the
+    record's columns of the same names. Columns that the format reads are not among them. `own` holds the names (as in
+    the data set) and types of the user's own columns. `rows` is the number of rows. It can differ from the number of
+    records, because one row may become several records.
     """
 
     source: SeedSource
@@ -76,9 +76,11 @@ def _format_of(row: Mapping[str, object], where: str) -> str:
 
 
 def records(dataset: Dataset, task: str, split: Split) -> Iterator[tuple[str, Record]]:
-    """Stream (place, record) pairs for the rows of a data set. A place looks like "rows.jsonl, line 3".
+    """Yield a pair (place, record) for each record of a data set, one at a time. The place is text such as "rows.jsonl,
+    line 3".
 
-    A row that names no split gets one in the same way as a seed: by the split settings and its group.
+    A row that names no split gets a split in the same way as a seed: the split settings and the row's group determine
+    it.
 
     Uses about 100 bytes of memory a row. Raises RecipeError when a row cannot be read, and CorpusError when an id
     occurs twice. Either error names the row.
@@ -108,8 +110,9 @@ def _turns(entry: DatasetFormat, row: Mapping[str, object], where: str) -> list[
 
 
 def _id(dataset: Dataset, row: Mapping[str, object], turn: Turns, part: str, seen: dict[bytes, int], where: str) -> str:
-    """The id of a record: the row's own id and `part`, or a hash of the record's content when the rows have no ids.
-    `seen` counts the ids, so that records with equal content still get different hashes.
+    """The id of a record. If the rows have ids, it is the row's id, followed by `part` when a row becomes several
+    records. Otherwise it is a hash of the record's content. `seen` counts how often each content has occurred, so that
+    records with equal content get different ids.
     """
     column = dataset.source.id or ("id" if "id" in dataset.taken else "")
     if column:

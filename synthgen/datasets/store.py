@@ -17,9 +17,9 @@ _SHARD = 1024
 def store(folder: Path, kind: Kind, rows: Iterable[Record], own: pa.Schema, facts: Facts) -> Manifest:
     """Write `rows` as a corpus into `folder` and return the manifest.
 
-    Every row must have a split, and the folder must be claimed already. `own` holds the types of the user's own
-    columns, under their names in the data set. `facts` is read after all rows are written, so `rows` may be an iterator
-    that fills it. Holds one shard of each split in memory.
+    Every row must have a split, and the folder must be claimed already. `own` holds the names (as in the data set) and
+    types of the user's own columns. `facts` is read after all rows are written, so the iterator `rows` may change
+    `facts` while it yields rows. At most one shard of each split is in memory.
     """
     schema = schema_with(own)
     waiting: dict[str, list[Record]] = {split: [] for split in SPLITS}

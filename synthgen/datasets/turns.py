@@ -1,4 +1,4 @@
-"""Reads prompt and completion from a row of a data set, for the formats that this package reads itself."""
+"""Reads the prompt and the completion from a row of a data set in the prompt-completion format."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Row = Mapping[str, object]
 
 @dataclass(frozen=True)
 class Turns:
-    """The messages of one record. When a row becomes several records, `pair_role` names the part of the row that this
-    record holds, such as `chosen`.
+    """The messages of one record. When a row becomes several records, `pair_role` is the role of this record among
+    them, such as `chosen`.
     """
 
     prompt: list[Message]
@@ -44,9 +44,10 @@ def _messages(row: Row, column: str, role: str) -> list[Message]:
 
 
 def message(value: Row) -> Message:
-    """Convert a message to the record's form. Content parts are joined to one text, and tool calls become JSON text.
-    The reasoning is stored under `reasoning_content`, also when the data set calls it `reasoning`. Keys that the record
-    does not know are left out. Raises ValueError when the content is not text.
+    """Convert a message of a data set to a message of a record. If the content is a list of text parts, the parts are
+    joined. Tool calls become JSON text. The reasoning is stored under the key `reasoning_content`, even if its key in
+    the data set is `reasoning`. Keys that a record's message does not have are left out. Raises ValueError when the
+    content is not text.
     """
     content = value.get("content")
     if isinstance(content, list):

@@ -4,10 +4,10 @@
     executor.exchange(tables, "key", parts)    # partitions the rows of many tables by a column
     executor.services                          # the settings and paths that all workers share
 
-Code that uses an executor does not know where its work runs. `LocalExecutor` runs the work in processes on this machine
-and exchanges rows through files. An executor for a cluster would have the same three members. To make that possible,
-functions are defined at the top level of a module, tasks and results are small and can be pickled, and tables stay in
-files that every worker can read.
+Code that uses an executor does not depend on where its work runs. `LocalExecutor` runs the work in processes on this
+machine and exchanges rows through files. An executor for a cluster would have the same three members. To make such an
+executor possible, functions are defined at the top level of a module, tasks and results are small and can be pickled,
+and tables stay in files that every worker can read.
 """
 
 from synthgen.executor.base import Executor, Services

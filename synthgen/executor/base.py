@@ -24,7 +24,7 @@ class Services:
 
 
 class Executor(Protocol):
-    """The interface of an executor, described in the package's docstring."""
+    """The interface of an executor. The docstring of `synthgen.executor` describes it."""
 
     services: Services
 
@@ -35,8 +35,9 @@ class Executor(Protocol):
         """
 
     def exchange(self, tables: Sequence[Path], key: str, parts: int) -> list[Partition]:
-        """Partition the rows of Arrow files: rows with equal values of `key` are in the same partition.
+        """Divide the rows of several Arrow files into `parts` partitions. Rows with equal values in the column `key`
+        are in the same partition.
 
-        Within a partition, rows are ordered by table, and then by their order in the table. `key` names a column of
-        uint64 numbers, or of binary values that all have the same size of at least 8 bytes.
+        A partition contains its rows of the first table, in their order there, then those of the second table, and so
+        on. The type of the column `key` is uint64, or binary with a fixed size of at least 8 bytes.
         """

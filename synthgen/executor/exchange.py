@@ -1,7 +1,8 @@
-"""Arrow files on disk, and the exchange of their rows by the values of a column.
+"""Reads and writes tables as Arrow files, and divides the rows of many tables into partitions by the values of a
+column.
 
-A table is written as one Arrow IPC file, completely or not at all. An exchange writes a copy of each table beside the
-table, with rows sorted by partition. Record batch p of the copy holds the rows of partition p.
+A table is written as one Arrow IPC file, completely or not at all. To divide tables into partitions, a copy of each
+table is written in the same folder. Record batch p of the copy holds the table's rows that belong to partition p.
 """
 
 from __future__ import annotations
@@ -20,24 +21,24 @@ from synthgen.errors import CorpusError
 
 @dataclass(frozen=True)
 class Partition:
-    """The rows of one partition, read from the files in `tables`. When there are several partitions, these files are
-    the partitioned copies of the tables, and `number` is the partition's number. When there is only one, they are the
-    tables themselves, and `number` is None.
+    """One partition of the rows of several tables. If there are several partitions, `tables` are the paths of the
+    partitioned copies of the tables, and `number` is the index of this partition. If there is only one partition,
+    `tables` are the paths of the tables themselves, and `number` is None.
     """
 
     tables: tuple[Path, ...]
     number: int | None
 
     def read(self) -> pa.Table:
-        """The rows, in the order of the tables."""
+        """Read the rows of the partition, in the order of the tables."""
         if self.number is None:
             return pa.concat_tables([read_table(path) for path in self.tables])
         return pa.Table.from_batches([_file(path).get_batch(self.number) for path in self.tables])
 
 
 def write_table(path: Path, batches: pa.Table | Sequence[pa.RecordBatch]) -> None:
-    """Write a table, or a list of record batches, durably as one Arrow file. Each batch of the list stays a batch of
-    the file.
+    """Write a table, or a list of record batches, durably as one Arrow file. Each record batch of the list becomes one
+    record batch of the file.
     """
     several = batches.to_batches() if isinstance(batches, pa.Table) else batches
     sink = pa.BufferOutputStream()
@@ -67,7 +68,9 @@ def scattered(path: Path, parts: int) -> Path:
 
 
 def scatter(path: Path, key: str, parts: int) -> Path:
-    """Write a copy of a table with one record batch for each of `parts` partitions. Returns the path of the copy."""
+    """Write the partitioned copy of a table, which has one record batch for each of `parts` partitions. `key` is the
+    column that determines a row's partition. Returns the path of the copy.
+    """
     table = read_table(path).combine_chunks()
     place = (_numbers(table.column(key).combine_chunks()) % np.uint64(parts)).astype(np.int64)
     order = np.argsort(place, kind="stable")
@@ -86,8 +89,8 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
 
 
 def _numbers(keys: pa.Array) -> npt.NDArray[np.uint64]:
-    """A number for each key: the key itself if it is a number, else its first eight bytes. Equal keys have equal
-    numbers.
+    """A number for each key. Equal keys have equal numbers. The number of a uint64 key is the key itself. The number of
+    a binary key consists of its first eight bytes.
     """
     if pa.types.is_uint64(keys.type):
         return np.frombuffer(keys.buffers()[1], np.uint64)[keys.offset : keys.offset + len(keys)]

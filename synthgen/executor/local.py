@@ -1,5 +1,5 @@
-"""An executor on this machine. With one worker, tasks run in this process. With several, they run in child processes,
-which end when this process ends.
+"""An executor that runs tasks on this machine. With one worker, tasks run in this process. With several workers, tasks
+run in child processes, which end when this process ends.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class _Worker:
 
 
 class LocalExecutor:
-    """Runs tasks in `workers` processes, which start when they are first needed. Use it in a `with` statement.
+    """Runs tasks in `workers` processes, which start when they are first needed. Use the object in a `with` statement.
 
     A worker imports the modules that define the function and the tasks. It does not run the program's main module
     again. When this process ends for any reason, the workers end too.
@@ -52,7 +52,7 @@ class LocalExecutor:
         self.services = services or Services()
         self._count = workers
         self._workers: list[_Worker] = []
-        # (read end, write end) of a pipe; the write end closes when this process ends
+        # (read end, write end) of a pipe. The write end closes when this process ends, which tells workers to end.
         self._life: tuple[int, int] | None = None
 
     def map(self, function: Callable[[Task, Services], Result], tasks: Sequence[Task]) -> Iterator[Result]:
@@ -70,7 +70,9 @@ class LocalExecutor:
             raise
 
     def exchange(self, tables: Sequence[Path], key: str, parts: int) -> list[Partition]:
-        """See `Executor.exchange`. The partitioned copies lie beside the tables. Existing copies are reused."""
+        """See `Executor.exchange`. A partitioned copy of each table is written in the table's folder. A copy that
+        exists already is used again.
+        """
         if parts == 1:
             return [Partition(tuple(tables), None)]
         missing = [(path, key, parts) for path in tables if not scattered(path, parts).exists()]
@@ -80,7 +82,7 @@ class LocalExecutor:
         return [Partition(files, number) for number in range(parts)]
 
     def close(self, *, at_once: bool = False) -> None:
-        """End the workers. With `at_once`, kill them even during a task."""
+        """End the workers. With `at_once`, workers are killed even if they are running a task."""
         for worker in self._workers:
             worker.connection.close()  # an idle worker ends when its connection closes
             if at_once:
@@ -125,7 +127,7 @@ class LocalExecutor:
                 following += 1
 
     def _started(self) -> _Worker:
-        """Start a worker. Its numerical libraries use one thread, because there is a worker for each core."""
+        """Start a worker. The worker's numerical libraries use one thread, because workers already run in parallel."""
         self._life = self._life or os.pipe()
         ours, theirs = Pipe()
         channel, life = theirs.fileno(), self._life[0]

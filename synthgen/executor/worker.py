@@ -15,9 +15,9 @@ from synthgen.executor.base import Services
 def main(channel: int, life: int) -> None:
     """Run the tasks that arrive through the file descriptor `channel`.
 
-    A message is a pickled (function, task). The reply is a pickled (True, result) or (False, exception). `life` is the
-    read end of a pipe whose write end closes when the parent ends. When the write end closes, this process ends
-    immediately, even during a task.
+    The first message is the pickled `Services`. Each later message is a pickled (function, task), and the reply is a
+    pickled (True, result) or (False, exception). `life` is the read end of a pipe whose write end closes when the
+    parent process ends. When the write end closes, this process ends immediately, even during a task.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # when the user presses Ctrl-C, the parent ends its workers
     threading.Thread(target=_end_with_parent, args=(life,), daemon=True).start()

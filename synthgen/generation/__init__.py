@@ -1,1 +1,1 @@
-"""Generation: makes requests from seeds, asks the teachers, and makes the rows of RUN/generated from their replies."""
+"""Generation: makes requests from seeds, sends them to teachers, and writes the replies as rows of RUN/generated."""

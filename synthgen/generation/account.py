@@ -1,5 +1,5 @@
-"""The costs and replies of a teacher's requests. The maximum cost of a request is reserved before the request is sent.
-Afterwards the actual cost replaces the reservation, and the reply is stored.
+"""Records what a teacher's requests cost, and stores their replies in the cache. The maximum cost of a request is
+reserved before the request is sent. When the reply has arrived, the actual cost replaces the reservation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from synthgen.teachers.base import Call, RemoteTeacher, Reply
 
 
 class Account:
-    """The cache, the budget and the prices of one teacher's requests. `run` is the run's name in the ledger.
+    """The cache, the budget and the prices for one teacher's requests. `run` is the run's name in the ledger, the part
+    of the cache file that records the costs of runs.
 
     Without a cache, no replies or costs are stored.
     """
@@ -25,8 +26,8 @@ class Account:
         self, teacher: RemoteTeacher, cache: Cache | None, *, budget: Budget, prices: Prices | None, run: str
     ) -> None:
         self.teacher, self.cache, self.budget, self.prices, self.run = teacher, cache, budget, prices, run
-        self._kept: dict[bytes, Entry] = {}  # the entries that `read_ahead` found, by key
-        self._since: set[bytes] = set()  # keys of the entries that were stored since `read_ahead`
+        self._kept: dict[bytes, Entry] = {}  # the entries that the last call of `read_ahead` found, by key
+        self._since: set[bytes] = set()  # keys of the entries that were stored since the last call of `read_ahead`
 
     @property
     def usd(self) -> float | None:
@@ -34,12 +35,12 @@ class Account:
         return None if self.prices is None else self.budget.spent.usd / PICO
 
     def most(self, call: Call) -> Spent:
-        """The maximum cost of a request."""
+        """The maximum cost of the request whose content is `call`."""
         usd = self.prices.most(call.most_prompt, call.most_completion) if self.prices else 0
         return Spent(usd, call.most_prompt + call.most_completion)
 
     def spent(self, reply: Reply, most: Spent) -> Spent:
-        """The cost of a reply. When the server reports no usage, this is the maximum cost `most`."""
+        """The cost of a reply. When the server reports no usage, it is `most`, the maximum cost of the request."""
         if reply.usage is None:
             return most
         return Spent(self._cost(reply), (reply.usage["prompt_tokens"] or 0) + (reply.usage["completion_tokens"] or 0))
@@ -57,8 +58,9 @@ class Account:
             self._kept = self.cache.find([item.call.key for item in items])
 
     def look_up(self, item: Item, again: bool) -> Entry | None:
-        """The cached entry of an item, or None. Always None for an item that has already been sent. With `again`, the
-        cache is read again, because the item has waited since `read_ahead`.
+        """The cached entry of an item, or None. Always None for an item that has already been sent. Without `again`,
+        the result of the last call of `read_ahead` is used. With `again`, the cache is read now, because the item has
+        waited since that call.
         """
         if self.cache is None or not self.teacher.paid or item.tries:
             return None
@@ -73,8 +75,8 @@ class Account:
         return self.priced(self.teacher.read(request, kept.body or b""))
 
     async def reserve(self, most: Spent) -> int | None:
-        """Reserve the maximum cost of a request in the ledger. Returns the reservation's id. Without a budget, reserves
-        nothing and returns None. The reservation is on disk when this returns.
+        """Reserve the maximum cost of a request in the ledger. Returns the reservation's id when the reservation is on
+        disk. Without a budget, reserves nothing in the ledger and returns None.
         """
         if self.cache is None or not self.budget.limited:
             return None
@@ -85,8 +87,8 @@ class Account:
     async def settle(
         self, most: Spent, spent: Spent, ticket: int | None, entry: tuple[bytes, Entry] | None = None
     ) -> None:
-        """Replace the reservation by the actual cost, and store `entry` if it is given. One commit makes the cost and
-        the entry durable.
+        """Replace the reservation of `most` by the actual cost `spent`. If `entry` (key, cache entry) is given, store
+        it in the same commit.
         """
         self.budget.settle(most, spent)
         if self.cache is None:

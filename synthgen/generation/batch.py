@@ -1,10 +1,10 @@
-"""Generation with a provider's Batch API. Requests that the cache cannot answer are sent as files. The provider answers
-them within a day at half the price. Their replies are stored in the cache.
+"""Generation with a provider's Batch API. Requests whose replies are not in the cache are sent as files. The provider
+answers them within a day at half the price. The replies are stored in the cache.
 
-Each action is recorded in the journal `generated/batches.json` before the next action begins. A batch has the hash of
-its requests as metadata. When the process is killed right after a batch was created, the batch is found again by this
-hash and is not paid twice. All answers of a batch are used, even when the batch expired. Unanswered requests are sent
-again in the next round.
+Each action is recorded in the journal `generated/batches.json` before the next action begins. The metadata of a batch
+contain a hash of the batch's requests. When the process is killed right after it has created a batch, the next process
+finds the batch by this hash, so the batch is not paid twice. All answers of a batch are used, even when the batch
+expired. Requests without an answer are sent again in the next batch.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from synthgen.ui import UI
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-# The limits of one file. Providers allow 50,000 requests and 200 MB.
+# The maximum number of requests and bytes in one file. Providers allow 50,000 requests and 200 MB.
 _MOST_REQUESTS, _MOST_BYTES = 50_000, 100 << 20
 _ROUNDS = 3
 _FIRST_LOOK, _LAST_LOOK = 1.0, 60.0  # shortest and longest wait between two requests for a batch's status, in seconds
@@ -46,7 +46,7 @@ _ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 
 @dataclass
 class Batches:
-    """State that the functions below share."""
+    """The state that the functions of this module share."""
 
     teacher: ApiModel
     wanted: Batching
@@ -75,11 +75,11 @@ class Batches:
 
 
 async def fill_cache(teacher: ApiModel, wanted: Batching, cache: Cache, budget: Budget, run: str) -> None:
-    """Put a reply for every request of the shards into the cache. A strategy that asks several times needs several
-    rounds of batches.
+    """Put the reply to every request of the shards into the cache. For a strategy whose jobs have several rounds of
+    requests, the batches of one round are sent when those of the earlier round have ended.
 
-    Raises BudgetReached when the budget allows no request, UserError when requests are still unanswered after the last
-    round, and TeacherError.
+    Raises BudgetReached when the budget allows no further request, UserError when requests have no answer after the
+    last round, and TeacherError when the provider does not accept a batch.
     """
     journal = wanted.folder / "batches.json"
     batches = Batches(
@@ -95,8 +95,8 @@ async def fill_cache(teacher: ApiModel, wanted: Batching, cache: Cache, budget: 
             if not sent:
                 return
             answered = await _wait(batches)
-            # A round in which the budget was short is not counted if it brought answers, because its settled batches
-            # leave some budget for the next round.
+            # A round is not counted if the budget did not allow all its requests and some were answered. Their actual
+            # cost is less than the reserved cost, so some of the budget is left for another round.
             rounds += not (short and answered)
         left = sum(1 for _ in _missing(batches))
         if left:
@@ -123,8 +123,8 @@ def _translated(batches: Batches, error: Exception) -> Exception:
 
 
 def _missing(batches: Batches) -> Iterator[Call]:
-    """Yield each distinct call that the cache cannot answer. The calls of a round become known only when the cache has
-    the replies of the job's earlier rounds.
+    """Yield each distinct call whose reply is needed next and is not in the cache. The calls of a job's later rounds
+    are known only when the replies of its earlier rounds are in the cache.
     """
     seen: set[bytes] = set()
     for shard in batches.wanted.shards:
@@ -136,8 +136,8 @@ def _missing(batches: Batches) -> Iterator[Call]:
 
 
 def _next_calls(batches: Batches, job: Job) -> list[Call]:
-    """Find the job's first round that the cache cannot fully answer, and return the unanswered calls of this round.
-    Empty when the cache answers every round.
+    """Find the first round of the job for which replies are missing in the cache. Returns the calls of this round whose
+    replies are missing. Empty when the cache has the replies of all rounds.
     """
     rounds = runner(job.recipe)(job)
     try:
@@ -163,7 +163,9 @@ def _reply(batches: Batches, request: Request, entry: Entry) -> Reply:
 
 
 async def _submit(batches: Batches) -> tuple[bool, bool]:
-    """Send missing requests within the budget. Returns (whether a request was sent, whether the budget was short)."""
+    """Send the requests whose replies are missing, as far as the budget allows. Returns (whether a request was sent,
+    whether the budget did not allow all requests).
+    """
     lines: list[bytes] = []
     size, most, some, short = 0, Spent(), False, False
     for call in _missing(batches):
@@ -197,8 +199,8 @@ def _most(batches: Batches, call: Call) -> Spent:
 
 
 async def _create(batches: Batches, lines: list[bytes], most: Spent) -> None:
-    """Upload the requests of one batch and create the batch. Each action is recorded in the journal before the next
-    one.
+    """Upload the requests of one batch and create the batch. `lines` are the requests, and `most` is their maximum
+    cost. Each action is recorded in the journal before the next action begins.
     """
     content = b"".join(lines)
     digest = hashlib.sha256(batches.run.encode() + content).hexdigest()[:32]
@@ -206,7 +208,7 @@ async def _create(batches: Batches, lines: list[bytes], most: Spent) -> None:
     entry: dict[str, Any] = {"digest": digest, "requests": len(lines), "reserved": [most.usd, most.tokens]}
     batches.budget.hold(most)
     batches.held.add(digest)
-    # The maximum cost counts as spent until the answers arrive.
+    # In the ledger, the maximum cost counts as spent until the answers arrive.
     await batches.cache.commit(batches.cache.settle(batches.run, None, most))
     batches.save([*entries, entry])
     uploaded = await batches.client.files.create(file=(f"{digest}.jsonl", content), purpose="batch")
@@ -221,8 +223,8 @@ async def _create(batches: Batches, lines: list[bytes], most: Spent) -> None:
 
 
 async def _recover(batches: Batches) -> None:
-    """Continue after a killed process. Record the batches that it created but did not record, and wait for all
-    batches.
+    """Continue the work of an earlier process, which may have been killed. Find the batches that it created but did not
+    record in the journal, record them, and wait for all batches.
     """
     entries = batches.load()
     lost = [entry for entry in entries if "batch" not in entry]
@@ -259,8 +261,8 @@ async def _wait(batches: Batches) -> int:
 
 
 async def _collect(batches: Batches, entry: dict[str, Any], batch: Any) -> int:
-    """Put the answers of an ended batch into the cache, and replace its maximum cost in the ledger by its actual cost.
-    Returns the number of answers. Raises TeacherError when the provider did not accept the batch.
+    """Put the answers of an ended batch into the cache. In the ledger, replace the batch's maximum cost by its actual
+    cost. Returns the number of answers. Raises TeacherError when the provider did not accept the batch.
     """
     statements: list[Statement] = []
     usd = tokens = answered = 0
@@ -303,8 +305,8 @@ async def _collect(batches: Batches, entry: dict[str, Any], batch: Any) -> int:
 
 
 def _entry(batches: Batches, response: dict[str, Any]) -> tuple[Entry | None, Usage | None]:
-    """Return (entry for the cache, usage) of an answer. The entry is None for an error that may not occur again. Such
-    an error is not cached.
+    """Return (entry for the cache, usage) of a response in a batch's output. The entry is None for an error that might
+    not occur again if the request is repeated, because such an error is not cached.
     """
     body = json.dumps(response.get("body") or {}, ensure_ascii=False).encode()
     if response.get("status_code") == 200:

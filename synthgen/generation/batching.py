@@ -1,4 +1,4 @@
-"""The work that is given to an engine's Batch API."""
+"""The description of the work that is sent through an engine's Batch API."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from synthgen.ui import UI
 
 @dataclass(frozen=True)
 class Batching:
-    """The shards whose requests are sent as batches. `folder` is the folder of the corpus. It may hold a journal of
-    batches.
+    """The shards whose requests are sent as batches. `folder` is the folder of the corpus, which contains the journal
+    of batches if an earlier process sent some.
     """
 
     jobs: Jobs

@@ -1,5 +1,5 @@
-"""Budgets in dollars and tokens. The maximum cost of a request is reserved before the request is sent. Afterwards the
-reservation is replaced by the actual cost.
+"""Budgets in dollars and tokens. The maximum cost of a request is reserved before the request is sent. When the reply
+has arrived, the actual cost replaces the reservation.
 
 Amounts are whole picodollars (1e-12 $), so there is no rounding. The maximum cost is known before a request is sent:
 the prompt has at most as many tokens as bytes, and the completion has at most `max_new_tokens` tokens. When the outcome
@@ -16,8 +16,8 @@ from synthgen.recipe import Recipe
 
 
 class Budget:
-    """A budget. `usd` is the limit in picodollars and `tokens` the limit in tokens. None means no limit. `spent` is the
-    amount spent so far, and `held` the amount reserved.
+    """A budget. `usd` is the limit in picodollars, and `tokens` is the limit in tokens. None means no limit. `spent` is
+    the amount that was spent so far, and `held` is the sum of the open reservations.
     """
 
     def __init__(self, usd: int | None, tokens: int | None, spent: Spent) -> None:
@@ -32,7 +32,7 @@ class Budget:
 
     @property
     def holds(self) -> bool:
-        """Whether a reservation is open. When it is settled, some of the budget may become free again."""
+        """Whether there is an open reservation. When it is settled, some of the reserved amount may become free."""
         return self.held != Spent()
 
     def fits(self, most: Spent) -> bool:
@@ -61,8 +61,8 @@ class Budget:
 
 
 def open_budget(recipe: Recipe, spent: Spent, parts: int = 1) -> Budget:
-    """The recipe's budget, of which the run has already used `spent`. `parts` is the number of machines that make the
-    run. Each machine gets an equal share of the budget.
+    """The budget of this machine. `spent` is the amount that the run has already used. `parts` is the number of
+    machines that make the run. Each machine gets an equal share of the recipe's budget.
 
     Raises RecipeError when the budget is in dollars and the price of a teacher is unknown.
     """

@@ -2,9 +2,9 @@
 content. Entries never expire.
 
 A reply is used only after it is durable in the cache (WAL, synchronous=FULL). A writer thread commits all waiting
-statements in one transaction. A thousand replies a second therefore need only a few fsyncs. Each waiting task continues
-after its commit. The same file holds the ledger: the amount that each run has spent, and the amounts that it has
-reserved for open requests. A reservation of a killed process counts as spent.
+statements in one transaction. A thousand replies a second therefore need only a few fsyncs. A task that stores a reply
+waits until its statements are committed. The same file holds the ledger: the amount that each run has spent, and the
+amounts that the run has reserved for open requests. A reservation of a killed process counts as spent.
 
 The file holds no API key, because the body of a request never contains the key.
 """
@@ -48,8 +48,8 @@ Batch = list[tuple[list[Statement], asyncio.Future[None]]]
 
 @dataclass(frozen=True)
 class Entry:
-    """A reply's body as the server sent it, or the failure (kind, reason) of the request. An entry with a failure may
-    also have a body.
+    """What is stored for one request: the reply's body as the server sent it, or a failure (kind, reason). An entry
+    with a failure may also have a body.
     """
 
     body: bytes | None
@@ -65,8 +65,8 @@ class Spent:
 
 
 class Cache:
-    """The cache in the file at `path`. Use the object from one event loop. With `retry_failed`, cached failures are
-    ignored.
+    """The cache in the file at `path`. Use the object in only one event loop. With `retry_failed`, cached failures are
+    ignored, so that failed requests are sent again.
 
     Raises UserError when the file is damaged or is not a cache.
     """
@@ -104,8 +104,8 @@ class Cache:
         return self.find([key]).get(key)
 
     def find(self, keys: Sequence[bytes]) -> dict[bytes, Entry]:
-        """The cached entries of several requests, by key. They are read in one query, which takes little longer than a
-        query for one entry.
+        """The cached entries of several requests, by key. Keys without an entry are left out. One query reads all
+        entries, which takes little longer than reading one entry.
         """
         marks = ", ".join("?" * len(keys))
         try:
@@ -142,8 +142,8 @@ class Cache:
         return found
 
     def commit(self, statements: list[Statement]) -> asyncio.Future[None]:
-        """Commit all statements or none. The returned future is done when they are on disk, and it raises OSError or
-        UserError when they cannot be written.
+        """Commit all statements or none. The returned future is done when the statements are on disk. Awaiting it
+        raises OSError or UserError when they cannot be written.
 
         Statements that arrive while the writer thread is busy are committed in its next transaction.
         """
@@ -160,8 +160,8 @@ class Cache:
         self._pending = []
 
     def _told(self, batch: Batch, error: Exception | None) -> None:
-        """Give the writer thread its next batch, and complete the futures of the committed batch. The event loop calls
-        this after a commit.
+        """Give the writer thread the statements that are waiting, and complete the futures of `batch`, which it has
+        committed. This runs in the event loop after each commit.
         """
         if self._pending:
             self._flush()
@@ -175,7 +175,7 @@ class Cache:
                     future.set_exception(error)
 
     def spent(self, run: str) -> Spent:
-        """The amount that a run has spent. It includes the open reservations of killed processes, because their
+        """The amount that a run has spent. It includes reservations that a killed process left open, because the
         requests may have been billed.
         """
         try:
@@ -206,7 +206,7 @@ class Cache:
         return connection
 
     def _write(self) -> None:
-        """The writer thread. It takes a batch of statements, commits them, and notifies the event loop."""
+        """The main loop of the writer thread: take a batch of statements, commit them, and notify the event loop."""
         connection: sqlite3.Connection | None = None
         while (batch := self._queue.get()) is not None:
             error: Exception | None = None
@@ -218,7 +218,7 @@ class Cache:
             loop = batch[0][1].get_loop()
             try:
                 loop.call_soon_threadsafe(self._told, batch, error)
-            except RuntimeError:  # an interruption closed the event loop; the commit is valid, and no task waits for it
+            except RuntimeError:  # the event loop is closed, for example after Ctrl-C, so no task waits for the commit
                 continue
         if connection is not None:
             connection.close()
@@ -275,14 +275,16 @@ def _together(statements: list[Statement]) -> Iterator[Statement]:
 
 
 def _packed(values: Sequence[Any]) -> list[Any]:
-    """Compress the body in the values of _PUT. This runs in the writer thread, which has time to spare."""
+    """Compress the body among the parameters of a `_PUT` statement. This runs in the writer thread, so that it does not
+    delay the event loop.
+    """
     key, kind, reason, body, model, made = values
     return [key, kind, reason, None if body is None else _pack(body), model, made]
 
 
 def _pack(body: bytes) -> bytes:
-    """Pack a body. A large body is stored as its length and the compressed bytes, and a small body as a zero and the
-    plain bytes.
+    """The bytes in which a body is stored. They begin with a 4-byte number. For a large body, this is the body's
+    length, and the compressed body follows. For a small body, the number is 0, and the uncompressed body follows.
     """
     if len(body) < _SMALL:
         return struct.pack("<I", 0) + body

@@ -1,4 +1,4 @@
-"""Determines the roles of a recipe's teachers from the tables of strategies and engines."""
+"""Determines which teachers of a recipe write rows, score rows or act as judge, and what is asked of each teacher."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ Teachers = Mapping[str, Teacher | RemoteTeacher]
 
 
 def short_name(model: str) -> str:
-    """The short name of a model: the text after its last slash."""
+    """The short name of a model: the part of its name after the last slash, without "package:"."""
     return model.rsplit("/", 1)[-1].removeprefix("package:")
 
 
 def cast(recipe: Recipe) -> dict[str, AnyTeacher]:
-    """The sections of all teachers, by name. A single teacher's name is its model's name."""
+    """The recipe's sections of all teachers, by the teacher's name. If the recipe has only the section `teacher`, its
+    name is the short name of its model.
+    """
     return dict(recipe.teachers) or {short_name(recipe.teacher.model): recipe.teacher}
 
 
@@ -36,7 +38,7 @@ def answerers(recipe: Recipe) -> list[str]:
 
 
 def scorers(recipe: Recipe) -> list[str]:
-    """Names of the teachers that write no rows and only give their distributions over the tokens of rows."""
+    """Names of the teachers that write no completions and only compute their distributions over the tokens of rows."""
     return list(recipe.logits.score_by) if recipe.logits else []
 
 
@@ -61,7 +63,7 @@ def in_process(section: AnyTeacher) -> bool:
 
 
 def source(name: str, role: str, license: str) -> Source:
-    """An entry of a row's sources."""
+    """An entry for a row's column `sources`. It names something from which the row was made, such as a model."""
     return {
         "id": name,
         "role": role,
@@ -74,15 +76,15 @@ def source(name: str, role: str, license: str) -> Source:
 
 
 def seed_source(stated: SeedSource, name: str, role: str) -> Source:
-    """A seed's entry in a row's sources. License, maker and account are those that the recipe states for the seed's
-    file or data set.
+    """An entry for a row's column `sources` that names a seed. License, maker and account are those that the recipe
+    states for the seed's file or data set.
     """
     return {**source(name, role, stated.license or "unknown"), "made_by": stated.made_by, "account": stated.account}
 
 
 def versions(recipe: Recipe, teachers: Teachers | None = None) -> dict[str, str]:
-    """The model and revision of each teacher, by the teacher's name. Row ids depend on them. Without `teachers`, only
-    the models.
+    """The model and revision of each teacher, by the teacher's name. Row ids depend on them. If no opened `teachers`
+    are given, the revisions are unknown, and the result holds only the models.
     """
     if teachers is None:
         return {name: section.model for name, section in cast(recipe).items()}
@@ -107,7 +109,7 @@ def roles(recipe: Recipe) -> list[SourceTerms]:
 
 
 def needs(recipe: Recipe) -> list[tuple[str, str]]:
-    """Pairs (teacher's name, kind of request): all kinds of requests that the recipe sends to each teacher."""
+    """All pairs (teacher's name, kind of request) of requests that the recipe leads to."""
     strategy = STRATEGIES[recipe.strategy]
     wanted: list[tuple[str, str]] = [(name, strategy.request_kind) for name in answerers(recipe)]
     wanted += [(name, "score") for name in scorers(recipe)]
@@ -121,8 +123,8 @@ def needs(recipe: Recipe) -> list[tuple[str, str]]:
 
 def refuse_incapable(recipe: Recipe, teachers: Teachers) -> None:
     """Raise TeacherError when the teachers cannot do what the recipe asks. This is the case when two teachers are the
-    same model, when a teacher lacks a capability that the recipe needs, or when a teacher would score tokens of another
-    tokenizer.
+    same model, when a teacher lacks a capability that the recipe needs, or when a teacher would score rows whose tokens
+    come from a different tokenizer.
     """
     first_with: dict[str, str] = {}
     for name, version in versions(recipe, teachers).items():

@@ -1,4 +1,6 @@
-"""Claims a run's folder for exactly one recipe with its templates and seeds."""
+"""Claims the folder RUN/generated for one set of inputs: a recipe with its templates and seeds. The inputs are stored
+in the folder, so that a later run with other inputs is refused.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,7 @@ class Claim:
         return corpus.is_begun(self.folder, self.values, "generate", self._differences)
 
     def write(self, fresh: bool) -> None:
-        """Claim the folder if it is not claimed yet. With `fresh`, its content is discarded first.
+        """Claim the folder if it is not claimed yet. With `fresh`, the folder's content is discarded first.
 
         A new claim also writes RUN/recipe.yaml."""
         if fresh:
@@ -57,14 +59,14 @@ class Claim:
         durable.write_json(self.folder / "inputs.json", self.values)
 
     def _differences(self, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-        """Describe the differences for the user. For seeds, the description names each changed file and counts its
-        changed rows.
+        """Describe the differences between two versions of inputs.json for the user. For seeds, the description names
+        each changed file and counts its changed rows.
         """
         changed = differences({**old, _SEEDS: ""}, {**new, _SEEDS: ""})
         if old.get(_SEEDS) == new[_SEEDS]:
             return changed
         before = RowHashes.read(self.folder)
         rows = changed_rows(before, self.inputs.seeds.rows) if before else []
-        if rows or changed:  # a changed split or template also moves seeds between splits
+        if rows or changed:  # other changes (split, template) also change the hash of the seeds, which contains splits
             return [*rows, *changed]
         return ["the seeds have changed"]

@@ -10,9 +10,8 @@ from synthgen.records import SPLITS
 
 @dataclass(frozen=True)
 class Shard:
-    """Requests `start` (included) to `stop` (excluded) of the whole run, all of one split.
-
-    `name` is the name of the shard's files without suffix.
+    """The requests from index `start` up to, but not including, `stop` in the list of all requests of the run. They
+    belong to one split. `name` is the name of the shard's files without suffix.
     """
 
     name: str
@@ -22,8 +21,7 @@ class Shard:
 
 
 def plan_shards(counts: Mapping[str, int], size: int) -> list[Shard]:
-    """Divide the requests, which are ordered by split, into shards of at most `size` requests.
-
+    """Divide the list of all requests into shards of at most `size` requests. The list is ordered by split, and
     `counts` is the number of requests of each split.
     """
     shards: list[Shard] = []

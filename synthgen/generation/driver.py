@@ -1,4 +1,4 @@
-"""Generation: makes RUN/generated from seeds. A resumed run makes only the missing shards."""
+"""The main function of generation, which makes RUN/generated from seeds. A resumed run makes only missing shards."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def generate(
     """Ask the teachers for every row of the recipe that `run`/generated does not have yet.
 
     `fresh` discards existing rows. `repair` makes damaged shards again. `retry_failed` makes shards with failures
-    again. Replies that were already paid come from the cache. With `part` (i, n), only every n-th shard is made,
-    beginning with the i-th. The process that finds all shards complete writes the manifest. `batch` sends missing
-    requests through the provider's Batch API.
+    again. Replies that were already paid are read from the cache. With `part` (i, n), only every n-th shard is made,
+    beginning with the i-th. The manifest is written by the process that finds all shards complete. With `batch`,
+    requests whose replies are not in the cache are sent through the provider's Batch API.
 
     The folder is claimed after all teachers are open, so an error before that leaves the folder unchanged. Raises
     RunChanged when the folder was begun with other inputs, CorpusError when a shard is damaged, RecipeError or
@@ -134,7 +134,7 @@ def _open(recipe: Recipe, batch: bool, opened: ExitStack) -> dict[str, Teacher |
 
 @dataclass(frozen=True)
 class _Work:
-    """The shards that this process makes, and the teachers."""
+    """The shards that this process makes, and the opened teachers (in `layout`)."""
 
     folder: Path
     jobs: Jobs
@@ -160,7 +160,7 @@ class _Work:
 
     @property
     def size(self) -> int:
-        """The number of jobs."""
+        """The number of jobs in the shards that this process makes."""
         return sum(shard.stop - shard.start for shard in self.shards)
 
     @property
@@ -174,7 +174,8 @@ def _make(work: _Work, output: Output, *, batch: bool, retry_failed: bool, parts
     """Make the shards in the way that is fastest for the teachers.
 
     When every teacher takes single requests, requests of several shards are in flight at the same time. When an engine
-    answers in batches, shards are made one after another, and the jobs of a shard run in lockstep."""
+    answers in batches, shards are made one after another. The jobs of a shard then run in lockstep: the engine gets the
+    requests of all jobs in one round together, then those of the next round."""
     recipe, spec = work.recipe, work.layout.spec
     if not work.shards:
         return
@@ -196,7 +197,7 @@ def _make(work: _Work, output: Output, *, batch: bool, retry_failed: bool, parts
 
 
 def _by_batch(work: _Work, ui: UI) -> First:
-    """Returns a function that fills the cache with replies from the provider's Batch API."""
+    """Return a function that fills the cache with replies from the provider's Batch API."""
     [(name, teacher)] = work.remote.items()
     batches = ENGINES[casting.cast(work.recipe)[name].engine].batches
     assert batches is not None
@@ -204,7 +205,7 @@ def _by_batch(work: _Work, ui: UI) -> First:
 
 
 def _ask_all(ask_local: Ask, local: Mapping[str, Teacher], remotes: Remotes, requests: list[Request]) -> list[Reply]:
-    """Ask local and remote teachers. Returns their replies in the order of the requests."""
+    """Send each request to its teacher, local or remote. Returns the replies in the order of the requests."""
     replies: list[Reply] = [Reply()] * len(requests)
     for is_local, ask in ((True, ask_local), (False, remotes.ask)):
         places = [place for place, request in enumerate(requests) if (request.teacher in local) == is_local]
@@ -215,7 +216,7 @@ def _ask_all(ask_local: Ask, local: Mapping[str, Teacher], remotes: Remotes, req
 
 
 def _shard_by_shard(work: _Work, ask: Ask, output: Output) -> None:
-    """Make one shard after another. The jobs of a shard run in lockstep."""
+    """Make one shard after another. The jobs of a shard run in lockstep (see `synthgen.generation.rounds`)."""
     run = runner(work.recipe)
     for shard in work.shards:
         jobs = work.jobs.range(shard.start, shard.stop)

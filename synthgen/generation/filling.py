@@ -1,8 +1,8 @@
 """Opens shards in order, runs their jobs as replies arrive, and commits each shard when it is complete.
 
-The requests of a job's first round are built when the job starts, and those of a later round when the round before it
-is answered. A committed shard is dropped from memory. Memory therefore holds only the open shards, never the corpus.
-Shards are compressed, written and synced in a thread beside the event loop.
+The requests of a job's first round are built when the job starts. Those of a later round are built when all requests of
+the round before have been answered. A committed shard is dropped from memory. Memory therefore holds only the open
+shards, never the corpus. Shards are compressed, written and synced in a thread, so that the event loop is not blocked.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Write = Callable[[Shard, list[list[Outcome]]], None]
 class Gate:
     """Counts failed requests, and stops the run when there are more than the recipe allows.
 
-    A strategy's own reasons for making no row (the teachers agree, or a vote is a tie) are not counted.
+    Not counted are the reasons for which a strategy makes no row although its requests succeeded, such as a tied vote.
     """
 
     def __init__(self, recipe: Recipe, total: int, failed: int) -> None:
@@ -54,7 +54,9 @@ class Gate:
 
 
 def most_failures(wanted: str | int | None, total: int) -> float:
-    """The number of failures that `max_failures` allows among `total` jobs. Infinite without a limit."""
+    """The number of failures that `wanted` (`max_failures` of the recipe: a number, a percentage or None) allows among
+    `total` jobs. Infinite if `wanted` is None.
+    """
     if wanted is None:
         return float("inf")
     text = str(wanted)
@@ -63,7 +65,7 @@ def most_failures(wanted: str | int | None, total: int) -> float:
 
 @dataclass(frozen=True)
 class Output:
-    """Where outcomes go: `write` commits a shard, `bar` shows progress, and `gate` counts failures."""
+    """The receivers of outcomes: `write` commits a shard, `bar` shows progress, and `gate` counts failures."""
 
     write: Write
     bar: Progress
@@ -72,8 +74,8 @@ class Output:
 
 @dataclass(slots=True)
 class _Running:
-    """A job that waits for the replies of its current round. `row` is the job's index in its shard. `missing` is the
-    number of replies that have not arrived.
+    """A job that waits for the replies of its current round. `shard` is the shard's index among the shards to make, and
+    `row` is the job's index in its shard. `missing` is the number of replies that have not arrived.
     """
 
     shard: int
@@ -86,8 +88,8 @@ class _Running:
 
 @dataclass
 class _Open:
-    """A shard whose jobs are running. `missing` is the number of unfinished jobs, and `held` the size of its outcomes
-    in bytes.
+    """A shard whose jobs are running. `missing` is the number of unfinished jobs, and `held` is the size in bytes of
+    the outcomes of the finished jobs.
     """
 
     shard: Shard
@@ -97,8 +99,8 @@ class _Open:
 
 
 class Filling:
-    """Holds the open shards of one run, hands out their requests, takes replies, and commits complete shards.
-    Implements `Work`.
+    """Holds the open shards of one run, provides their requests, receives the replies, and commits complete shards.
+    Implements the protocol `Work`.
     """
 
     def __init__(self, jobs: Jobs, shards: Sequence[Shard], callers: Mapping[str, Caller], output: Output) -> None:
@@ -121,8 +123,8 @@ class Filling:
         return self._begun and not self.open
 
     def take(self, teacher: str) -> Item | None:
-        """The next request for a teacher. It comes from a job that has begun, or else from a new job. None when no
-        request is available now. Raises the error of a failed commit.
+        """The next request for a teacher. Requests of jobs that have started are returned first. If there is none, new
+        jobs are started. Returns None when no request is available now. Raises the error of a failed commit.
         """
         ready = self.ready[teacher]
         while not ready:
@@ -135,7 +137,9 @@ class Filling:
         return ready.popleft()
 
     def deliver(self, item: Item, reply: Reply) -> None:
-        """Store a reply. After the last reply of a round, the job continues. Raises GateDenied."""
+        """Store a reply. After the last reply of a round, the job continues. Raises GateDenied when too many requests
+        have failed.
+        """
         job, place = item.place
         assert isinstance(job, _Running)
         if job.replies[place] is not None:
@@ -159,7 +163,7 @@ class Filling:
             raise self.error
 
     def _begin(self, jobs: Jobs, shards: Sequence[Shard]) -> Iterator[bool]:
-        """Start one job with each call of `next`, shard by shard."""
+        """A generator that starts one job each time it is advanced. Jobs are started in the order of the shards."""
         for number, shard in enumerate(shards):
             size = shard.stop - shard.start
             self.open[number] = _Open(shard, [[] for _ in range(size)], size)
@@ -202,7 +206,7 @@ class Filling:
 
     async def _commit(self, number: int) -> None:
         shard = self.open.pop(number)
-        # one shard at a time, because a second thread would only compete for the interpreter lock
+        # One shard is written at a time, because a second thread would only compete for the interpreter lock.
         async with self.turn:
             await asyncio.to_thread(self.output.write, shard.shard, shard.outcomes)
         self.held -= shard.held

@@ -26,7 +26,7 @@ class Inputs:
 
     def jobs(self, versions: dict[str, str] | None = None) -> Jobs:
         """All jobs of the recipe. `versions` holds the models and revisions of the opened teachers, by name. Without
-        `versions`, requests get no ids.
+        `versions`, requests get no ids, because the ids depend on the revisions.
         """
         if versions is None:
             return Jobs(Setting(self.recipe, self.prompt, self.seeds, casting.versions(self.recipe), identified=False))
@@ -43,8 +43,8 @@ def read_inputs(recipe: Recipe, *, hashed: bool = True) -> Inputs:
 
 
 def question(recipe: Recipe, prompt: Prompt) -> Callable[[Fields], str]:
-    """Returns a function that renders the question of a seed from its fields. Raises RecipeError when a template that
-    the strategy needs is missing.
+    """Return a function that renders a seed's question from the seed's fields. Raises RecipeError when a template that
+    the recipe's strategy needs is missing.
     """
     strategy = STRATEGIES[recipe.strategy]
     prompt.need((*strategy.templates, strategy.question), recipe.strategy)
@@ -59,7 +59,9 @@ def question(recipe: Recipe, prompt: Prompt) -> Callable[[Fields], str]:
 
 
 def runner(recipe: Recipe) -> Callable[..., Rounds]:
-    """The generator function of the recipe's strategy. It takes a job and returns the job's rounds."""
+    """The generator function of the recipe's strategy. Its argument is a job. It returns the generator of the job's
+    rounds.
+    """
     return resolve(STRATEGIES[recipe.strategy].run)
 
 

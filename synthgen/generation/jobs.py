@@ -1,4 +1,5 @@
-"""A job is one seed with one sample index. It builds a strategy's queries and makes rows of their replies.
+"""Jobs. A job is one seed with one sample index. Its methods build the queries of a strategy and make rows from the
+replies.
 
 Jobs are ordered by split, then by seed, then by sample index. A job is built only when it is needed, so memory does not
 grow with the number of jobs.
@@ -26,8 +27,8 @@ from synthgen.teachers.base import Reply
 
 @dataclass(frozen=True)
 class Setting:
-    """Settings that all jobs of a run share. `versions` holds the model and revision of each teacher, by its name. Row
-    ids depend on them.
+    """Settings that all jobs of a run share. `versions` holds the model and revision of each teacher, by the teacher's
+    name. Row ids depend on these versions.
     """
 
     recipe: Recipe
@@ -40,7 +41,7 @@ class Setting:
 
     @cached_property
     def sections(self) -> dict[str, AnyTeacher]:
-        """The sections of all teachers, by name."""
+        """The recipe's sections of all teachers, by the teacher's name."""
         return casting.cast(self.recipe)
 
     @cached_property
@@ -55,7 +56,7 @@ class Setting:
 
     @cached_property
     def shows_user(self) -> bool:
-        """Whether a seed's `question` is the text that the template user.j2 renders."""
+        """Whether a seed's `question` is the text that the template user.j2 renders for the seed."""
         return self.strategy.question == "user" and self.strategy.question_of is None
 
     def source(self, role: str, teacher: str) -> Source:
@@ -81,7 +82,9 @@ class Setting:
 
 @dataclass(frozen=True)
 class Job:
-    """One seed with one sample `index`. `shared` holds the rendered messages that all jobs of one seed share."""
+    """One seed with one sample `index`. `shared` holds messages that all jobs of one seed share, so that they are
+    rendered only once.
+    """
 
     setting: Setting
     seed: Seed
@@ -105,8 +108,8 @@ class Job:
 
     @property
     def teacher(self) -> str:
-        """Name of the teacher that answers this seed. It is drawn with the mixture's weights. The draw depends only on
-        the seed's id and `generate.seed`.
+        """Name of the teacher that answers this seed. If the recipe has a mixture, the teacher is drawn with the
+        mixture's weights. The draw depends only on the seed's id and `generate.seed`.
         """
         names = self.setting.answerers
         weights = self.recipe.mixture
@@ -130,12 +133,12 @@ class Job:
         return self.recipe.steps.rewriter or self.teacher
 
     def student(self) -> list[Message]:
-        """The student's prompt for the unchanged seed."""
+        """The student's prompt for the seed's own question."""
         question = self.seed.question if self.setting.shows_user else None
         return self._once("student", lambda: self.prompt.student(self.fields, question))
 
     def asked(self) -> list[Message]:
-        """The teacher's prompt for the unchanged seed."""
+        """The teacher's prompt for the seed's own question."""
         if self.prompt.alike:
             return self.student()
         return self._once("asked", lambda: self.prompt.teacher(self.fields))
@@ -155,8 +158,9 @@ class Job:
         parents: Sequence[str] = (),
         reference: list[str] | None = None,
     ) -> Query:
-        """A query whose reply can become a row. `student` is the prompt for the student, and `asked` the prompt for the
-        teacher. By default, both ask the seed's own question. `number` is the sample index, by default the job's own.
+        """A query whose reply can become a row. `student` is the row's prompt, and `asked` is the prompt that the
+        teacher gets. By default, both ask the seed's own question. `number` is the sample index, by default that of the
+        job.
         """
         generate = self.recipe.generate
         sampling: Sampling = {
@@ -183,7 +187,7 @@ class Job:
         )
 
     def question(self, text: str, parents: Sequence[str], *, reference: list[str] | None = None) -> Query:
-        """A query for the answer to a new question. The templates get the question as the variable `question`."""
+        """A query for the answer to the new question `text`. Templates get `text` as the variable `question`."""
         fields = {**self.fields, "question": text}
         return self.answer(
             self.prompt.student(fields), self.prompt.teacher(fields), parents=parents, reference=reference
@@ -198,7 +202,9 @@ class Job:
         open_turn: bool = False,
         parents: Sequence[str] = (),
     ) -> Query:
-        """A query for a step of a strategy. Only the text of its reply is used. No distributions are stored."""
+        """A query for an intermediate step of a strategy, such as a rewritten question or a judgment. The strategy uses
+        only the text of the reply. The reply does not become a row, and no distributions are stored.
+        """
         steps, generate = self.recipe.steps, self.recipe.generate
         sampling: Sampling = {
             "temperature": 0.0 if greedy else steps.temperature,
@@ -219,8 +225,8 @@ class Job:
         prompt: list[Message] | None = None,
         parents: Sequence[str] = (),
     ) -> Query:
-        """A query for the probabilities of labels. A model with a classification head reads only the last message of
-        `prompt`.
+        """A query for the probabilities of labels. A language model gets the messages `asked`. A model with a
+        classification head gets only the text of the last message of `prompt`.
         """
         text = str(prompt[-1]["content"]) if prompt else ""
         request = Request("classify", asked, self._greedy(), labels=labels, text=text, teacher=teacher)
@@ -242,8 +248,8 @@ class Job:
         target: bool = False,
         role: str = "generator",
     ) -> Query:
-        """A query for the log-probabilities of a completion. When the completion comes from the seed and becomes a row,
-        `prompt` is the row's prompt. Otherwise it is None.
+        """A query for the log-probabilities of a completion's tokens. When the completion comes from the seed and
+        becomes a row, `prompt` is the row's prompt. Otherwise `prompt` is None.
         """
         request = Request(
             "score",
@@ -309,9 +315,9 @@ class Job:
         )
 
     def answer_of(self, reply: Reply) -> str | None:
-        """The answer in a reply. If the recipe has an answer marker, the answer is the line after the marker, or None
-        when the reply has no marker. If the recipe has none, the answer is the whole text, or None when the text is
-        empty.
+        """The answer in a reply. If the recipe has an answer marker, the answer is the first line after the marker, or
+        None when the reply does not contain the marker. If the recipe has no answer marker, the answer is the whole
+        text, or None when the text is empty.
         """
         marker = self.recipe.generate.answer_marker
         return split_rationale(reply.text, marker)[1] if marker else reply.text.strip() or None
@@ -326,8 +332,8 @@ class Job:
         parents: Sequence[str] | None = None,
         group: tuple[str, str] | None = None,
     ) -> Row:
-        """The row of a successful reply. `sources` are added to the query's sources. `parents` replace the query's
-        parents. `group` is (group id, role in the group).
+        """The row of a successful reply. `sources` are added to the query's sources. If `parents` is given, it replaces
+        the query's parents. `group` is (id of the row's group, the row's role in the group, such as 'chosen').
         """
         lineage = query.lineage
         lineage = lineage._replace(
@@ -347,8 +353,8 @@ def fraction(*parts: object) -> float:
 
 
 class Jobs:
-    """All jobs of a recipe, by position. A job is built when it is requested. `counts` holds the number of jobs of each
-    split.
+    """All jobs of a recipe. A job is identified by its index, and is built when it is requested. `counts` holds the
+    number of jobs of each split.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -361,11 +367,11 @@ class Jobs:
         return len(self.places) * self.each
 
     def range(self, start: int, stop: int) -> list[Job]:
-        """The jobs from position `start` up to, but not including, `stop`."""
+        """The jobs from index `start` up to, but not including, `stop`."""
         return list(self.one_by_one(start, stop))
 
     def one_by_one(self, start: int = 0, stop: int | None = None) -> Iterator[Job]:
-        """Yield the jobs from position `start` up to, but not including, `stop`. By default, all jobs. Each job is
+        """Yield the jobs from index `start` up to, but not including, `stop`. The default is all jobs. Each job is
         built when it is requested.
         """
         last: Job | None = None

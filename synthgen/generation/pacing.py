@@ -1,7 +1,7 @@
-"""Limits of the request rate: token buckets for requests and tokens a minute, and a limit of requests in flight that
-adapts to 429 responses.
+"""Limits how fast requests are sent: token buckets for requests and tokens a minute, and a limit of requests in flight,
+which is reduced after 429 responses.
 
-All times are in seconds of one monotonic clock. The classes do not sleep. They return how long to wait.
+All times are in seconds of one monotonic clock. The classes of this module do not sleep. They return how long to wait.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ import random
 from dataclasses import dataclass
 
 _CUT = 0.75  # factor by which the limit of requests in flight is reduced after each burst of refusals
-_SLOW = 25  # number of successes before the limit grows by one, if it is at least 90% of the remembered ceiling
-_FAST = 5  # number of successes before the limit grows by one, if it is below 90% of the ceiling
+# The limit of requests in flight grows by one after this many successes: `_SLOW` if the limit is at least 90% of
+# `Concurrency.ceiling`, and `_FAST` if it is lower.
+_SLOW = 25
+_FAST = 5
 _SHARE = 0.98  # share of the quota that is used, because clocks differ and a refusal costs more than 2% of the quota
 _BURST = 1.0  # a bucket holds the quota of this many seconds, since providers enforce limits over less than a minute
 
 
 class Bucket:
-    """A bucket that is refilled evenly with `per_minute` units a minute. Its level is negative after more was taken
-    than it held.
+    """A token bucket, which is refilled evenly with `per_minute` units a minute. More units can be taken than the
+    bucket holds. Its level is then negative.
     """
 
     def __init__(self, per_minute: float, now: float) -> None:
@@ -39,11 +41,11 @@ class Bucket:
 
 
 class Quota:
-    """Limits of requests and tokens a minute. An estimate of a request's tokens is reserved, and corrected when the
-    reply arrives.
+    """Limits of requests and tokens a minute. Before a request is sent, an estimate of its tokens is taken from the
+    quota. The difference to the actual number is corrected when the reply arrives.
 
-    The estimate is the maximum number of tokens of the request, times the average share of the maximum that earlier
-    replies used. If the maximum were reserved, half of the quota would be unused while requests are in flight.
+    The estimate is the maximum number of tokens of the request, times the average share of this maximum that earlier
+    requests used. If the whole maximum were reserved, half of the quota would be unused while requests are in flight.
     """
 
     def __init__(self, rpm: int | None, tpm: int | None, now: float) -> None:
@@ -70,7 +72,7 @@ class Quota:
         return reserved
 
     def correct(self, reserved: float, most: int, used: int | None) -> None:
-        """Give back reserved tokens that were not used. When `used` is None (unknown), the reservation stays."""
+        """Replace the reserved number of tokens by the number `used`. When it is None (unknown), nothing changes."""
         if used is None:
             return
         if self.tokens:
@@ -81,8 +83,9 @@ class Quota:
 
 @dataclass
 class Concurrency:
-    """The limit of requests in flight. Until the first refusal, it doubles in each round trip. After that, it grows by
-    one after several successes and is multiplied by 0.75 after each burst of refusals.
+    """The limit of requests in flight. It grows by one with each success, and thus doubles in each round trip, until
+    the server refuses a request (status 429). From then on, it grows by one after several successes. After each burst
+    of refusals, it is multiplied by 0.75.
     """
 
     most: int
@@ -96,7 +99,7 @@ class Concurrency:
         self.limit = min(self.limit, float(self.most))
 
     def success(self) -> None:
-        """Take a reply into account."""
+        """Take a successful request into account, which may increase the limit."""
         if self.ceiling is None:
             self.limit = min(float(self.most), self.limit + 1)
             return
@@ -120,7 +123,8 @@ class Concurrency:
 
 
 def backoff(attempt: int, longest: float = 30.0) -> float:
-    """Seconds to wait after the attempt with the number `attempt`. The time begins at half a second and doubles with
-    each attempt, up to `longest`. It is then multiplied by a random factor between 0.25 and 1.
+    """The seconds to wait before the next attempt, after `attempt` failed attempts. The time is half a second after the
+    first attempt and doubles with each attempt, up to `longest`. It is then multiplied by a random factor between 0.25
+    and 1.
     """
     return min(longest, 0.5 * 2.0 ** (attempt - 1)) * (0.25 + 0.75 * random.random())

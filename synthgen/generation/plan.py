@@ -25,12 +25,12 @@ _CHARACTERS_PER_TOKEN = 4  # typical of English prose; the text of a plan states
 class Plan:
     """The counts, tokens and cost of a recipe.
 
-    `splits` is the number of seeds in each split. `requests` and `completion_tokens` are maxima. `prompt_tokens` is
-    estimated from the number of characters. For a strategy with several rounds, only the requests of the first round
-    are known in advance. The requests of later rounds are assumed to be as long as those of the first round. `cost_usd`
-    is an estimate: it counts the estimated prompt tokens and completions of half the maximum length. `most_usd` is the
-    maximum cost without retries: it counts one prompt token for each byte and completions of the maximum length.
-    `cost_usd` and `most_usd` are None when a price is unknown.
+    `splits` is the number of seeds in each split. `requests` and `completion_tokens` are maximum numbers.
+    `prompt_tokens` is estimated from the number of characters. For a strategy with several rounds of requests, only the
+    first round is known in advance. The requests of later rounds are assumed to be as long as those of the first round.
+    `cost_usd` is an estimate. It assumes that completions have half the maximum length. `most_usd` is the maximum cost
+    without retries. It assumes one prompt token for each byte and completions of the maximum length. `cost_usd` and
+    `most_usd` are None when a price is unknown.
     """
 
     task: str
@@ -71,15 +71,15 @@ class Plan:
 
 
 def shares(counts: dict[str, int]) -> str:
-    """The sizes of the splits as text, such as 'train 148 (82%), test 32 (18%)'."""
+    """The number and the share of each split as text, such as 'train 148 (82%), test 32 (18%)'."""
     total = sum(counts.values())
     return ", ".join(f"{split} {count:,} ({count / total:.0%})" for split, count in counts.items() if count)
 
 
 @dataclass
 class _Estimate:
-    """Sums over requests. `usual` is the estimated cost and `most` the maximum cost, in picodollars. The two costs
-    become None when a price is unknown.
+    """Sums over requests. `usual` is the estimated cost, and `most` is the maximum cost, both in picodollars. Both
+    become None when a request's price is unknown.
     """
 
     characters: int = 0
@@ -141,8 +141,9 @@ class _Estimator:
         self.total = _Estimate()
 
     def add(self, request: Request, together: int) -> None:
-        """Count one of the requests of a job's first round. `together` is the number of requests in this round. A
-        request is counted `most / together` times, so that each job counts as the maximum number of requests.
+        """Add one of the requests of a job's first round to the sums. `together` is the number of requests in this
+        round. The request is added `self.most / together` times, so that each job adds up to the maximum number of
+        requests.
         """
         total, times = self.total, self.most / together
         call = self.callers[request.teacher].call(request) if request.teacher in self.callers else None

@@ -1,4 +1,4 @@
-"""The prices of a teacher's tokens. They are in picodollars (1e-12 $), so that sums are whole numbers.
+"""The prices of a teacher's tokens. Prices are whole numbers of picodollars (1e-12 $), so that sums are exact.
 
 A price of $0.15 a million tokens is 150,000 picodollars a token.
 """
@@ -33,8 +33,8 @@ class Prices:
         return (prompt - cached) * self.input + cached * self.cached + completion * self.output
 
     def most(self, prompt: int, completion: int) -> int:
-        """The maximum cost of `prompt` and `completion` tokens in picodollars. Each prompt token has the full or the
-        cached price, whichever is higher.
+        """The maximum cost of `prompt` prompt tokens and `completion` completion tokens, in picodollars. For a prompt
+        token, the higher of the full and the cached price is used.
         """
         return prompt * max(self.input, self.cached) + completion * self.output
 

@@ -35,7 +35,7 @@ run's name in the ledger.
 
 
 class _Batch:
-    """A list of requests and their replies. Implements `Work`."""
+    """A list of requests and their replies. Implements the protocol `Work`."""
 
     def __init__(self, teachers: Mapping[str, RemoteTeacher], requests: Sequence[Request]) -> None:
         self.replies: list[Reply | None] = [None] * len(requests)
@@ -159,7 +159,7 @@ class _View:
         self.bar, self.lives, self.shown = bar, lives, 0
 
     async def go_on(self) -> None:
-        """Update the progress bar regularly until the task is cancelled."""
+        """Update the progress bar every `_LOOK` seconds until the asyncio task of this coroutine is cancelled."""
         while True:
             self.look()
             await asyncio.sleep(_LOOK)

@@ -36,7 +36,7 @@ class Generation:
 
     @property
     def hint(self) -> str:
-        """The next thing for the user to do."""
+        """The next command or action for the user."""
         if self.finished:
             return f"synthgen curate {self.folder.parent}"
         return (

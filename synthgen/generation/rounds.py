@@ -1,9 +1,9 @@
 """Runs strategies. A strategy is a Python generator. It yields lists of queries, receives their replies in the same
 order, and returns the job's outcomes: rows, and failures with a reason.
 
-`lockstep` runs all jobs of a shard together, round by round, so an engine that answers in batches gets one large call
-in each round. The batches depend only on the shard's jobs, so a shard that is generated again has the same bits. For
-teachers that take single requests, `synthgen.generation.filling` runs each job independently.
+`lockstep` runs all jobs of a shard together, round by round. In each round, an engine that answers in batches gets the
+requests of all jobs in one call. The batches depend only on the shard's jobs, so a shard that is generated again has
+the same bits. For teachers that take single requests, `synthgen.generation.filling` runs each job independently.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from synthgen.teachers.base import Embeds, Reply, Teacher
 
 @dataclass(frozen=True)
 class Row:
-    """A record, and the distributions over its tokens. `targets` holds them by the name of the teacher."""
+    """A record, and the distributions over its tokens. `targets` maps a teacher's name to its distributions."""
 
     record: Record
     targets: dict[str, Target] = field(default_factory=dict)
@@ -45,7 +45,7 @@ Ask = Callable[[list[Request]], list[Reply]]
 
 
 def failure(query: Query, kind: str, reason: str) -> Failure:
-    """The failure of a query."""
+    """The outcome of a query that failed. `kind` and `reason` say why."""
     return Failure(query.id, query.lineage.seed_id, query.lineage.split, kind, reason)
 
 
@@ -79,7 +79,8 @@ def lockstep(jobs: Sequence[Rounds], ask: Ask) -> list[list[Outcome]]:
 
 
 def costed(outcomes: list[Outcome], costs: Sequence[float | None]) -> list[Outcome]:
-    """Return the outcomes of a job with new costs: the cost of all requests of the job, divided equally among its rows.
+    """The outcomes of a job, with a new cost in each row. The cost of all requests of the job is divided equally among
+    its rows. `costs` are the costs of the requests.
 
     The cost of a row is None when the cost of any request is unknown."""
     rows = [one for one in outcomes if isinstance(one, Row)]
@@ -100,8 +101,8 @@ def ask_batch(
     tick: Callable[[int], None],
     requests: Sequence[Request],
 ) -> list[Reply]:
-    """Ask local teachers. Returns the replies in the order of the requests. Requests that an engine can answer together
-    are given to it in one call.
+    """Send requests to local teachers. Returns the replies in the order of the requests. Requests that a teacher can
+    answer together are sent in one call of the teacher.
     """
     groups: dict[tuple[object, ...], list[int]] = {}
     for place, r in enumerate(requests):
@@ -119,7 +120,7 @@ def ask_batch(
 def _ask_together(
     teacher: Teacher, requests: list[Request], spec: LogitsSpec | None, tick: Callable[[int], None]
 ) -> list[Reply]:
-    """Ask one teacher requests of one kind."""
+    """Send requests to one teacher in one call. All requests have the same kind."""
     kind = requests[0].kind
     if kind == "classify":
         return teacher.classify(requests)
@@ -136,10 +137,11 @@ def score_too(
     queries_of: Sequence[Callable[[Record, str], Query]],
     ask: Ask,
 ) -> list[list[Outcome]]:
-    """Ask the teachers `names` for their distributions over each row's tokens, and add them to the rows.
+    """Request the distributions over each row's tokens from the teachers `names`, and add them to the rows.
 
-    `queries_of` holds a function for each job. The function makes a query from a row and a teacher's name. A row
-    becomes a failure when a teacher cannot compute its distributions.
+    `outcomes` holds the outcomes of each job, and `queries_of` holds a function for each job. The function makes a
+    query from a row and a teacher's name. When a teacher cannot compute the distributions for a row, a failure replaces
+    the row.
     """
     scored = [list(several) for several in outcomes]
     for name in names:

@@ -1,4 +1,4 @@
-"""Makes a row from a reply, and splits its completion into rationale and answer."""
+"""Makes a row from a reply, and splits the reply's text into rationale and answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from synthgen.teachers.base import Reply
 
 
 def record(recipe: Recipe, query: Query, reply: Reply, prompt: Prompt, scores: Mapping[str, float]) -> Record:
-    """Make the row of a successful reply. The strategy's own `scores` are added to the reply's scores."""
+    """Make the row of a successful reply. The row gets the reply's scores, and `scores`, those of the strategy."""
     request, lineage = query.request, query.lineage
     rationale, answer = _split(recipe, reply)
     measured = [*reply.scores, *((name, float(value)) for name, value in scores.items())]
@@ -69,7 +69,9 @@ def _split(recipe: Recipe, reply: Reply) -> tuple[str | None, str | None]:
 
 
 def split_rationale(text: str, marker: str) -> tuple[str | None, str | None]:
-    """Return (text before the last marker, line after this marker), or (text, None) when the text has no marker."""
+    """Return (text before the last marker, first line of the text after this marker). When the text has no marker,
+    return (text, None).
+    """
     before, found, after = text.rpartition(marker)
     if not found:
         return text.strip() or None, None

@@ -1,15 +1,15 @@
 """Schedules the requests of a remote teacher. Each teacher has a loop that sends requests, stores replies and retries
 failed requests.
 
-The loop takes a request that is due for a retry, or else a new request. It answers the request from the cache if
-possible. Otherwise it sends the request as soon as the limit of requests in flight, the quota, the budget and the
-server's waiting time allow this. A slow answer delays only its own shard. A reply is delivered after it is durable in
-the cache. Until then its request counts as in flight. When the process is killed, at most the requests in flight are
-lost.
+The loop takes a request that is due for a retry, or else a new request. If the cache has the reply, the request is not
+sent. Otherwise the loop sends the request as soon as the limit of requests in flight, the quota and the budget allow
+this, and any time for which the server asked to wait is over. A slow answer delays only its own shard. A reply is
+delivered after it is durable in the cache. Until then, its request counts as in flight. When the process is killed, at
+most the requests in flight are lost.
 
-A problem has one of three consequences. The request is sent again, up to a maximum number of tries and a maximum time.
-Or it becomes a failure with a kind. Or the run stops, because no request can succeed: the budget is reached, the key is
-invalid, or the server is dead.
+When a request fails, there are three possibilities. The request is sent again, up to a maximum number of tries and a
+maximum time. Or the failure is delivered instead of an answer. Or the run stops, because no further request can
+succeed: the budget is reached, the API key is invalid, or the server is dead.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from synthgen.teachers.base import Refused, Reply
 
 # The run stops when a server has only refused requests for this many seconds, or when it asks to wait longer than this.
 _PATIENCE = 600.0
-_DOUBT = 3  # when this many requests in a row have used up their tries without any answer, the server is probed
-_DEAD = 20  # after this many such requests, the run stops even if the server responds to the probe
+_DOUBT = 3  # the server is probed when this many requests in a row have used up their tries without any answer
+_DEAD = 20  # when this many requests in a row did so, the run stops even if the server responds to the probe
 _HOPELESS = 20  # the run stops when this many requests were refused before any request was answered
 _PAID_TRIES = 3  # maximum number of tries of a request whose replies cannot be used, because each reply is paid
-_LOOK = 0.5  # seconds between checks whether a fully reserved budget has room again
+_LOOK = 0.5  # when the rest of the budget is reserved, seconds between checks whether some of it is free again
 _AHEAD = 16  # number of requests that are looked up in the cache with one query
-_TURN = 32  # number of requests that are handled before other tasks get a turn
-# Failures of these kinds would occur again, so they are cached.
+_TURN = 32  # after this many requests, the loop lets other asyncio tasks run
+# Failures of these kinds would occur again if the request were repeated, so they are cached.
 _KEPT = ("bad_request", "context", "content_filter", "schema", "empty", "too_large")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a teacher. `max_in_flight` is the maximum number of requests in flight, `rpm` and `tpm` are the
-    requests and tokens a minute, `timeout` is the longest wait for an answer in seconds, and `max_retries` is the
-    number of retries of a failed request.
+    """Limits of a teacher. `max_in_flight` is the maximum number of requests in flight. `rpm` and `tpm` are the maximum
+    numbers of requests and tokens a minute. `timeout` is the longest wait for an answer in seconds. `max_retries` is
+    the maximum number of retries of a failed request.
     """
 
     max_in_flight: int = 64
@@ -70,7 +70,8 @@ class _Reservation:
 
 
 class Scheduler:
-    """Sends every request that `work` has for one teacher. `name` is the teacher's name, and `account` is its account.
+    """Sends every request that `work` has for one teacher. `name` is the teacher's name. `account` records the costs
+    and replies of the teacher's requests.
 
     `run` raises BudgetReached, TeacherError and the errors of `work`.
     """
@@ -81,16 +82,16 @@ class Scheduler:
         self.pace = Concurrency(limits.max_in_flight)
         self.quota = Quota(limits.rpm, limits.tpm, time.monotonic())
         self.live = Live(usd=account.usd)
-        self._ahead: deque[Item] = deque()  # items that were taken from `work` but not started
-        self._waiting: list[tuple[float, int, Item]] = []  # heap of items that wait for a retry
-        # Maps the key of each request in flight to later items with the same key. They wait for the reply to that
-        # request.
+        self._ahead: deque[Item] = deque()  # items that were taken from `work` but not handled yet
+        self._waiting: list[tuple[float, int, Item]] = []  # heap of items that wait for a retry, ordered by time
+        # For each request in flight: its cache key, and later items with the same key. Such items are not sent. They
+        # wait for the reply to the request in flight.
         self._flying: dict[bytes, list[Item]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._count = 0
         self._resume_at = 0.0  # no request is sent before this time, because the server asked to wait
-        self._refusals = 0  # 429 responses since the last success
+        self._refusals = 0  # number of 429 responses since the last successful request
         self._answers = 0
         self._hopeless = 0
         self._given_up = 0
@@ -130,11 +131,11 @@ class Scheduler:
             raise self._stop
 
     def wake(self) -> None:
-        """Tell the waiting loop that a new request may be available or may be sent."""
+        """Wake the loop of `run` if it waits. A new request may be available, or sending may be allowed again."""
         self._wake.set()
 
     def stop(self, error: Exception) -> None:
-        """Stop with this error after the requests in flight have ended."""
+        """Stop `run` with this error, after the requests in flight have ended."""
         self._stop = self._stop or error
         self._wake.set()
 
@@ -143,8 +144,8 @@ class Scheduler:
         return len(self._waiting) < 4 * self.pace.most
 
     def _next(self) -> Item | None:
-        """The next new request. Several requests are taken together, so that one query looks all of them up in the
-        cache.
+        """The next new request. Up to `_AHEAD` requests are taken from `work` together, so that one query looks all of
+        them up in the cache.
         """
         if not self._ahead:
             while len(self._ahead) < _AHEAD and (item := self.work.take(self.name)) is not None:
@@ -153,8 +154,8 @@ class Scheduler:
         return self._ahead.popleft() if self._ahead else None
 
     async def _begin(self, item: Item, again: bool) -> None:
-        """Answer the item from the cache, let it wait for an identical request in flight, or send it when all limits
-        allow this.
+        """Handle an item. If the cache has its reply, deliver the reply. If an identical request is in flight, let the
+        item wait for the reply to that request. Otherwise send the item's request when all limits allow this.
         """
         self._count += 1
         if self._count % _TURN == 0:
@@ -194,7 +195,7 @@ class Scheduler:
             self.live.limit = int(self.pace.limit)
             wait, why = self.quota.wait(item.call.prompt_tokens + item.call.most_completion, now)
             if self.live.in_flight >= int(self.pace.limit):
-                await self._pause("")  # as many requests as allowed are in flight, so no reason for waiting is shown
+                await self._pause("")  # the maximum number of requests is in flight; this is normal, so show no reason
             elif self._resume_at > now:
                 await self._pause("retry-after", self._resume_at - now)
             elif not self.budget.fits(most):
@@ -210,8 +211,8 @@ class Scheduler:
         return False
 
     async def _pause(self, why: str, seconds: float | None = None) -> None:
-        """Wait until `wake` is called or a request ends, at most for `seconds`. The progress bar shows the reason
-        `why`.
+        """Wait until `wake` is called or a request ends, but at most for `seconds`. In the meantime, the progress bar
+        shows `why`, the reason for waiting.
         """
         self.live.idle = why
         self._wake.clear()
@@ -222,15 +223,15 @@ class Scheduler:
             return
 
     async def _attempt(self, item: Item, most: Spent, reserved: float) -> None:
-        """Send a request once. Whatever happens, the reservation is settled. The item is then delivered, queued again,
-        or dropped because the run stops.
+        """Send an item's request once. In any case, the actual cost replaces the reservation of `most`. After that, the
+        reply or a failure is delivered, or the item is queued again, or the item is dropped because the run stops.
         """
         sent = time.monotonic()
         item.tries += 1
         self.live.sent += 1
         ticket = await self.account.reserve(most)
         try:
-            # 5 seconds longer than the teacher's own timeout, which should end the attempt first.
+            # This timeout is 5 seconds longer than the teacher's own, which should end the attempt first.
             async with asyncio.timeout(self.limits.timeout + 5):
                 body = await self.teacher.send(item.call)
         except (Refused, TimeoutError) as problem:
@@ -257,8 +258,8 @@ class Scheduler:
         self._landed(item, reply)
 
     async def _refused(self, item: Item, problem: Refused, sent: float, reservation: _Reservation) -> None:
-        """Handle a failed attempt. Stops the run when no request can succeed. Otherwise the item is queued again or
-        becomes a failure.
+        """Handle an attempt that brought no reply. Stops the run when no request can succeed. Otherwise the item is
+        queued again, or a failure is delivered.
         """
         now = time.monotonic()
         if problem.fatal:
@@ -282,7 +283,7 @@ class Scheduler:
         await self._fail(item, problem, reservation)
 
     async def _fail(self, item: Item, problem: Refused, reservation: _Reservation) -> None:
-        """Deliver a failure for the item. The failure is cached if it would occur again. Stops the run when it seems
+        """Deliver a failure for the item. The failure is cached if its kind is in `_KEPT`. Stops the run when it seems
         that no request can succeed.
         """
         failure = (problem.kind, problem.reason)
@@ -306,7 +307,7 @@ class Scheduler:
 
     def _slow_down(self, item: Item, problem: Refused, now: float) -> None:
         """Queue the item again, and send no request for as long as the server asks. When the server names no time, the
-        time grows with every refusal in a row.
+        waiting time grows with each consecutive refusal.
         """
         self._refusals += 1
         wait = problem.after if problem.after is not None else backoff(min(self._refusals, 7)) / 2
@@ -323,9 +324,9 @@ class Scheduler:
         return item.tries <= self.limits.max_retries and time.monotonic() - item.began < 3 * self.limits.timeout
 
     async def _gave_up(self, item: Item, problem: Refused) -> None:
-        """Handle a request that has used all its tries. When this happens to `_DOUBT` requests in a row and no request
-        is answered in the meantime, the server is probed. The run stops when the server does not respond to the probe,
-        or after `_DEAD` such requests.
+        """Handle an item that has used all its tries. When this happens to `_DOUBT` items in a row, and no request is
+        answered in the meantime, the server is probed. The run stops when the server does not respond to the probe, or
+        when this happens to `_DEAD` items in a row.
         """
         self._given_up += 1
         if self._given_up < _DOUBT or self._answers != item.answers:
@@ -352,7 +353,7 @@ class Scheduler:
         self.pace.success()
 
     def _landed(self, item: Item, reply: Reply) -> None:
-        """Deliver the reply for the item and for all items that wait for the same request."""
+        """Deliver the reply for the item, and for all identical items that wait for this reply."""
         others = self._flying.pop(item.call.key, [])
         self._finish(item, reply)
         for other in others:

@@ -1,4 +1,4 @@
-"""The output of generation: the tables of a shard, and the facts for the manifest."""
+"""Converts the outcomes of generation to the tables of a shard, and collects the facts that the manifest states."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from synthgen.records import FAILURE_SCHEMA, to_table
 
 @dataclass(frozen=True)
 class Layout:
-    """The files of a shard: its rows, and one file with the distributions of each teacher in `speakers`. `speakers` is
-    empty when no distributions are stored. `teachers` holds the opened teachers, by name.
+    """Describes the files of every shard: a file with rows, and for each teacher named in `speakers` a file with this
+    teacher's distributions. `speakers` is empty when no distributions are stored. `teachers` holds the opened teachers,
+    by name.
     """
 
     teachers: casting.Teachers
@@ -42,7 +43,9 @@ class Layout:
         corpus.commit(folder, shard.name, self.tables([one for several in outcomes for one in several]))
 
     def tables(self, outcomes: Sequence[Outcome]) -> dict[str, pa.Table]:
-        """The tables of a shard: rows, the stored distributions of each speaker, and failures if there are any."""
+        """The tables of a shard, by folder: rows, the stored distributions of each teacher in `speakers`, and failures
+        if there are any.
+        """
         rows = [one for one in outcomes if isinstance(one, Row)]
         failures = [asdict(one) for one in outcomes if isinstance(one, Failure)]
         tables = {"data": to_table(row.record for row in rows)}
@@ -66,7 +69,7 @@ class Layout:
 
 
 def facts(inputs: Inputs, folder: Path, teachers: casting.Teachers) -> Facts:
-    """The facts for the manifest, except for the list of files. They depend only on the rows and the inputs, not on how
+    """The content of the manifest, except for the list of files. It depends only on the rows and the inputs, not on how
     often the run was resumed.
     """
     recipe = inputs.recipe

@@ -1,9 +1,9 @@
-"""Generation with local engines that take single requests. No job or shard waits for another one, so the engines are
-always busy.
+"""Generation with local engines that take single requests. No job or shard waits for another job or shard, so the
+engines are always busy.
 
-Each teacher has as many loops as it takes requests in parallel. A loop takes the next request of any open shard, awaits
-its reply and continues the request's job. Shards are committed concurrently. For an engine that answers in batches,
-`synthgen.generation.rounds` runs the jobs of a shard in lockstep instead.
+Each teacher has one loop for each request that it can answer in parallel. A loop takes the next request of any open
+shard, awaits the reply, and continues the request's job. In the meantime, complete shards are committed. For an engine
+that answers in batches, `synthgen.generation.rounds` runs the jobs of a shard in lockstep instead.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NOTHING = Call(b"", b"", 0, 0, 0)
 
 
 class _NoWire:
-    """A `Caller` for local engines. Such an engine takes the request itself, so each `Call` is empty."""
+    """A `Caller` for local engines. It makes empty `Call` objects, because local engines use the `Request` itself."""
 
     def call(self, request: Request) -> Call:
         return _NOTHING
@@ -35,7 +35,7 @@ def stream(
     spec: LogitsSpec | None,
     output: Output,
 ) -> None:
-    """Generate `shards`. Raises GateDenied, TeacherError and errors of commits."""
+    """Make `shards`. Raises GateDenied, TeacherError, and the error of a shard that cannot be written."""
     asyncio.run(_main(jobs, shards, teachers, spec, output))
 
 

@@ -23,16 +23,16 @@ from synthgen.teachers.base import Teacher, TeacherOptions, Tick
 from synthgen.ui import UI
 
 _SIZES = (4, 8, 16, 32, 64, 128, 256)
-# A setting is good enough when its rate is at least this share of the best rate. The smallest such setting is chosen,
-# because it needs the least memory.
+# The smallest value whose rate is at least this share of the best rate is chosen, because small batches need less
+# memory.
 _AS_GOOD = 0.97
-_TIMES = 2  # number of measurements of each setting; the faster measurement is used
+_TIMES = 2  # number of measurements for each value; the faster measurement is used
 
 
 @dataclass(frozen=True)
 class Trial:
-    """The result for one value of the batch setting. The rates are those of the faster of two measurements. `problem`
-    says why there are no rates.
+    """The result for one value of the batch setting. The rates are those of the faster of two measurements. If the
+    measurement failed, the rates are 0, and `problem` says why.
     """
 
     value: int
@@ -43,8 +43,8 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuning:
-    """All trials, and the best value of the key `key` in the recipe. `requests` is the number of requests that each
-    trial sent to `teacher`.
+    """All trials, and the chosen value `best` for the recipe's key `key`. `requests` is the number of requests with
+    which each trial measured the speed of `teacher`.
     """
 
     teacher: str
@@ -109,7 +109,7 @@ def tune(recipe: Recipe, *, requests: int = 64, ui: UI | None = None) -> Tuning:
 def _trials(
     section: AnyTeacher, options: TeacherOptions, sizes: Sequence[int], timed: Callable[[Teacher, int], Trial]
 ) -> Iterator[Trial]:
-    """Try the sizes in order until one of them fails."""
+    """Yield the trial of each batch size, in order. Stops after the first trial that fails."""
     engine = ENGINES[section.engine]
     teacher: Teacher | None = None
     try:
@@ -130,8 +130,8 @@ def _trials(
 
 
 def sample(jobs: Jobs, name: str, count: int) -> list[Request]:
-    """Up to `count` requests to the teacher `name`. They are from the first rounds of jobs that are spread over the
-    whole recipe.
+    """Up to `count` requests to the teacher `name`. They are taken from the first rounds of jobs that are spread evenly
+    over all jobs of the recipe.
     """
     run = runner(jobs.setting.recipe)
     requests: list[Request] = []
@@ -151,7 +151,9 @@ def sample(jobs: Jobs, name: str, count: int) -> list[Request]:
 def attempt(
     teacher: Teacher, size: int, *, name: str, requests: Sequence[Request], spec: LogitsSpec | None, tick: Tick
 ) -> Trial:
-    """Measure the time that the teacher takes to answer all requests. A first batch of `size` requests is not timed."""
+    """Measure the time that the teacher takes to answer all requests. Before this, a batch of `size` requests is
+    answered without measuring, as a warm-up.
+    """
     best, tokens = float("inf"), 0
     try:
         ask_batch({name: teacher}, spec, tick, requests[:size])

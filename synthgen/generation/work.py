@@ -1,4 +1,6 @@
-"""The interface between a scheduler and the source of its requests, and the figures that the progress bar shows."""
+"""The protocol `Work`, from which a scheduler gets requests and to which it delivers replies, and the figures that the
+progress bar shows.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from synthgen.teachers.base import Call, Reply
 
 @dataclass(slots=True)
 class Item:
-    """One request in progress. `place` tells the source of the request where the reply belongs."""
+    """One request in progress. `call` is the content that is sent for it. `place` tells the `Work` object that made the
+    request where the reply belongs.
+    """
 
     place: tuple[object, int]
     request: Request
@@ -20,7 +24,7 @@ class Item:
     tries: int = 0
     paid_tries: int = 0
     began: float = 0.0
-    answers: int = 0  # number of answers that the scheduler had when the item was first sent
+    answers: int = 0  # number of answers that the scheduler had received when the item was first sent
 
 
 @dataclass

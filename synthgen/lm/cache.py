@@ -42,7 +42,9 @@ class GrowingLayer(DynamicLayer):
 
 
 def grow_in_place(cache: Cache, select: torch.Tensor, room: int) -> None:
-    """Keep only the rows `select` of the cache, in this order. Plain layers also get room for `room` more tokens."""
+    """Keep only the rows `select` of the cache, in this order. Every layer of type `DynamicLayer` is replaced by a
+    `GrowingLayer` with room for `room` more tokens.
+    """
     for number, layer in enumerate(cache.layers):
         if type(layer) is DynamicLayer:
             cache.layers[number] = GrowingLayer(layer, select, room)

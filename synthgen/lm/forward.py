@@ -1,9 +1,9 @@
-"""Teacher-forced passes that compute the logits of given completions.
+"""Forward passes over prompts with given completions (teacher forcing), which compute the completions' logits.
 
 Rows are packed end to end into bins under a block-diagonal causal mask. The output layer runs only on completion
-positions. Models with other kinds of attention or output layers get a padded batch instead, which gives the same
-logits. In an encoder-decoder model, the encoder reads the prompt, and the decoder reads its start token and the
-completion.
+positions. Packing needs full softmax attention and an output layer whose logits are not scaled or capped. For other
+models, rows are padded instead, which gives the same logits. In an encoder-decoder model, the encoder reads the prompt,
+and the decoder reads its start token and the completion.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ from synthgen.lm import prefix
 
 
 class GivesLogits(Protocol):
-    """The interface that a forward pass needs. Language models of transformers have this interface, and so do objects
-    that replace such a model.
-    """
+    """The methods and attributes of a model that this module uses. Language models of transformers have them."""
 
     @property
     def config(self) -> PreTrainedConfig: ...
@@ -38,8 +36,8 @@ class GivesLogits(Protocol):
     def __call__(self, *args: Any, **inputs: Any) -> ModelOutput: ...
 
 
-# The size S of a bin in tokens. A longer row gets a bin of its own length. S is large enough for efficient matrix
-# products, and small enough for the S × S attention.
+# The size S of a bin in tokens. If a row is longer, all bins of its batch have the size of the longest row. S is large
+# enough for efficient matrix products, and so small that attention over S × S pairs of tokens is cheap.
 _BIN = 256
 # The maximum number of completion tokens whose logits are in memory together. With a vocabulary of 50,000, these logits
 # take 100 MB in float32.
@@ -50,12 +48,12 @@ _SCALED_OUTPUT = ("final_logit_softcapping", "logit_scale", "logits_scaling", "l
 def completion_logits(
     model: GivesLogits, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], *, share: bool = False
 ) -> list[Tensor]:
-    """The logits that predict each row's completion: one (T, V) tensor for each row. Its entry t predicts
+    """The logits that predict each row's completion: one (T, V) tensor for each row. Row t of the tensor predicts
     completion[t].
 
-    Gradients flow through the logits. With `share`, the common prefix of all prompts is computed only once if the model
-    allows it. Raises ValueError when a prompt has no tokens, because nothing would predict the first token of its
-    completion.
+    Gradients flow through the logits. With `share`, the common prefix of all prompts is computed only once, unless the
+    model's attention is of a kind that `synthgen.lm.prefix` does not support. Raises ValueError when a prompt of a
+    decoder-only model has no tokens, because nothing would predict the first token of its completion.
     """
     if model.config.is_encoder_decoder:
         return _encoded(model, prompts, completions)
@@ -69,16 +67,16 @@ def completion_logits(
 
 
 def _packs(model: GivesLogits) -> bool:
-    """Whether rows may be packed: the attention must be plain, and the logits must be the output layer's result without
-    scaling or capping.
+    """Whether rows may be packed. The attention must be plain (see `prefix.plain`), and the logits must be the output
+    layer's result without scaling or capping.
     """
     config = model.config.get_text_config()
     return prefix.plain(model) and not any(getattr(config, name, None) for name in _SCALED_OUTPUT)
 
 
 def bins(lengths: Sequence[int]) -> list[list[int]]:
-    """Pack rows into bins by first-fit decreasing. Returns the row numbers of each bin. A bin has room for `_BIN`
-    tokens, or for the longest row if it has more.
+    """Pack rows into bins by first-fit decreasing. Returns the indices of the rows in each bin. A bin has room for
+    `_BIN` tokens, or for the tokens of the longest row if these are more.
     """
     room = max(_BIN, *lengths)
     filled: list[list[int]] = []
@@ -95,8 +93,8 @@ def bins(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def batches(order: Sequence[int], lengths: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Cut `order` into batches of at most `most` rows and `_BATCH_TOKENS` tokens. A row with more tokens is a batch of
-    its own.
+    """Cut `order`, a list of row indices, into batches of at most `most` rows and at most `_BATCH_TOKENS` tokens. A row
+    with more than `_BATCH_TOKENS` tokens is a batch of its own.
     """
     batch: list[int] = []
     for i in order:
@@ -115,15 +113,15 @@ def _packed(
     before: int,
     inputs: dict[str, prefix.Prefix],
 ) -> list[Tensor]:
-    # The last token of each row is left out, because its prediction is not needed.
+    # The last token of each row is left out, because the logits that follow it are not needed.
     rows = [[*p, *c][:-1] for p, c in zip(prompts, completions, strict=True)]
     packed = bins([len(row) for row in rows])
     width = max(sum(len(rows[r]) for r in members) for members in packed)
-    # The indices are built in numpy and copied to the device in one transfer. This must be fast, because a GPU waits
-    # for it in each pass.
+    # These index arrays are built in numpy and copied to the device in one transfer. This must be fast, because a GPU
+    # waits for them in each pass.
     host = np.zeros((3, len(packed), width), np.int64)
-    ids, positions, owners = host  # token ids; positions in the row; row numbers from 1 (0 is padding)
-    wanted = [np.zeros(0, np.int64)] * len(rows)  # flat indices of each completion's positions
+    ids, positions, owners = host  # token ids; positions in the row; index of the row plus 1 (0 is padding)
+    wanted = [np.zeros(0, np.int64)] * len(rows)  # per row: flat indices of the positions that predict the completion
     for b, members in enumerate(packed):
         start = 0
         for r in members:

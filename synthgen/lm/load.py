@@ -51,10 +51,10 @@ def pick_device(name: str) -> torch.device:
 def load_weights(
     section: TeacherSection, auto_class: type = AutoModelForCausalLM, **changes: object
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str]:
-    """Return (model in eval mode, tokenizer, exact revision).
+    """Load the model that `section` names. Returns (model in eval mode, tokenizer, exact revision).
 
-    `auto_class` is the transformers class that loads the model. `changes` are applied to the model's config. Raises
-    TeacherError, whose message says in one line what is wrong.
+    `auto_class` is the transformers class that loads the model. `changes` are further keyword arguments of its
+    `from_pretrained`, such as config values. Raises TeacherError, whose message says in one line what is wrong.
     """
     files = ModelFiles.find(section.model, section.revision)
     name, arguments = files.whole()
@@ -81,7 +81,8 @@ def load_model(
 def load_configs(files: ModelFiles) -> tuple[PreTrainedConfig, GenerationConfig | None]:
     """The config and generation config that the causal language model in `files` will have when it is loaded.
 
-    No weights are read. For a composite checkpoint, the config is that of the text model. Raises TeacherError.
+    No weights are read. For a checkpoint with several models, such as text and vision, the config is that of the text
+    model. Raises TeacherError.
     """
     name, arguments = files.description()
 
@@ -119,19 +120,19 @@ def checkpoint_activations(model: nn.Module) -> None:
 
 
 def is_classifier(section: TeacherSection) -> bool:
-    """Whether the model's config names a classification head."""
+    """Whether the model's config lists a class for sequence classification."""
     return any(name.endswith("ForSequenceClassification") for name in _architectures(section))
 
 
 def is_embedder(section: TeacherSection) -> bool:
-    """Whether the model's config describes a model that returns its last hidden states."""
+    """Whether the model's config lists only classes without a head, such as `BertModel`. They return hidden states."""
     names = _architectures(section)
     return bool(names) and all(name.endswith("Model") and "Head" not in name for name in names)
 
 
 def _architectures(section: TeacherSection) -> list[str]:
-    """The model classes that a config lists under `architectures`. Empty when the config cannot be read. In this case,
-    loading the weights later reports why.
+    """The model classes that the model's config lists under `architectures`. Empty for a GGUF file, and when the config
+    cannot be read. In the second case, loading the weights later reports the reason.
     """
     if section.model.startswith("package:") or section.model.endswith(".gguf"):
         return []

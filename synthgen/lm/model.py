@@ -3,12 +3,12 @@ completions.
 
     model = LanguageModel.open(section, lazy=True)           # weights are loaded when first needed
     model.complete([model.tokens.render(messages)], keys, temperature=1.0, max_new_tokens=64)
-    model.logprobs(prompts, completions)                     # teacher-forced, one (T, V) tensor for each row
+    model.logprobs(prompts, completions)                     # of given completions, one (T, V) tensor for each row
 
 The prefill of a batch computes the tokens that all prompts begin with (few-shot examples) once, and then the rest of
-each distinct prompt once. All samples are then decoded on caches that grow in place. Every step has access to the full
-distribution. Random numbers come from each prompt's key, so a completion does not depend on the other prompts in the
-batch.
+each distinct prompt once. All completions are then decoded with caches that grow in place. At every decoding step, the
+full distribution over the vocabulary is available. The random numbers for a completion depend only on its prompt's key,
+so they do not depend on the other prompts in the batch.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Prefilled:
 
     `cache` and `mask` do not contain the shared prefix. `logits_UV` predicts the first token after each distinct
     prompt. `rows` holds, for each prompt of the batch, its index among the distinct prompts. `shared` is the number of
-    tokens of the shared prefix. `inputs` are extra arguments for later passes.
+    tokens of the shared prefix. `inputs` are keyword arguments for later forward passes, which give them the prefix.
     """
 
     cache: Cache
@@ -72,7 +72,7 @@ class LanguageModel:
 
     @classmethod
     def of(cls, model: PreTrainedModel, tokens: Tokens, batch_size: int) -> Self:
-        """Make a language model from a model in memory."""
+        """Make a `LanguageModel` from a transformers model that is already in memory."""
         return cls(tokens, Weights.of(model), batch_size)
 
     @property
@@ -82,8 +82,8 @@ class LanguageModel:
 
     @torch.inference_mode()
     def logprobs(self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Teacher-forced log-probabilities: one (T, V) float32 tensor for each row. Its entry t is the distribution
-        that predicts completion[t].
+        """The log-probabilities along given completions: one (T, V) float32 tensor for each row. Row t of the tensor is
+        the distribution that predicts completion[t].
         """
         rows = completion_logits(self.weights.model, prompts, completions, share=True)
         return [z.float().log_softmax(-1) for z in rows]
@@ -131,7 +131,9 @@ class LanguageModel:
             z_BV = self._step(start, mask, batch.last)
 
     def _step(self, start: _Prefilled, mask: Tensor, last_B: Tensor) -> Tensor:
-        """The logits (B, V) after one more token of each row. `mask` already has a column for this token."""
+        """Run the model on `last_B`, the last token of each row. Returns the logits (B, V) that predict the next token.
+        `mask` already has a column for the last token.
+        """
         out = self.weights.model(
             last_B[:, None],
             attention_mask=mask,
@@ -174,7 +176,8 @@ class LanguageModel:
 
     @torch.inference_mode()
     def label_probs(self, prompts: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> list[list[float]]:
-        """The probabilities of the labels after each prompt of one batch. Labels are distinct token sequences.
+        """For each prompt of one batch, the probabilities of the labels as its answer. Labels are distinct token
+        sequences.
 
         p(label) is the product of the probabilities of the label's tokens after the prompt, normalized over the labels.
         """
@@ -187,8 +190,8 @@ class LanguageModel:
         return [probs[row] for row in start.rows]
 
     def _score_later_tokens(self, start: _Prefilled, labels: Sequence[Sequence[int]], score_UL: Tensor) -> None:
-        """For labels of several tokens, add the log-probabilities of the tokens after the first to `score_UL`. All
-        labels are computed in one right-padded pass.
+        """For labels of several tokens, add to `score_UL` the log-probabilities of all tokens after the first. They are
+        computed in one forward pass with padding on the right.
         """
         model, many = self.weights.model, len(score_UL)
         longer = [n for n, ids in enumerate(labels) if len(ids) > 1]

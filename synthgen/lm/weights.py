@@ -1,5 +1,5 @@
-"""The weights of a language model. The config is read when the object is made, and the weights when they are first
-needed.
+"""The weights of a language model. `Weights.open` reads only the model's config. The weights are loaded when they are
+first needed.
 
     weights = Weights.open(section)          # reads only the config
     weights.config.num_hidden_layers
@@ -24,9 +24,9 @@ class Weights:
     """The weights of one causal language model on one device.
 
     `name` is the model's name in the recipe, and `dtype` the name of its number type. `config` and `generation_config`
-    are known before the weights are loaded. For a composite checkpoint, they belong to the text model. `files` is None
-    for a model that was given in memory. The revision of such a model is `given_revision`. When `stays` is true,
-    `unload` does nothing.
+    are known before the weights are loaded. For a checkpoint with several models, such as text and vision, they belong
+    to the text model. `files` is None for a model that was given in memory. The revision of such a model is
+    `given_revision`. When `stays` is true, `unload` does nothing.
     """
 
     name: str
@@ -63,12 +63,12 @@ class Weights:
 
     @property
     def revision(self) -> str:
-        """The exact revision. Raises TeacherError when the folder has no weights."""
+        """The exact revision: a commit or a hash. Raises TeacherError when the model's folder has no weights."""
         return self.files.revision if self.files else self.given_revision
 
     @property
     def are_there(self) -> bool:
-        """Whether the files of the weights can be read. Always True for a hub id, since only loading can tell."""
+        """Whether the weight files can be read. For a hub id this is not checked, and the result is True."""
         return self.files is None or self.files.has_weights()
 
     @property

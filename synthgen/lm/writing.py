@@ -1,4 +1,4 @@
-"""The state of a decoding batch: the tokens that each row has so far, and which rows are unfinished."""
+"""The state of a batch during decoding: the tokens that each row has so far, and which rows are unfinished."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from torch import Tensor
 from synthgen import logits
 from synthgen.lm.sampling import Kept, Sampler, cut, targets
 
-_RANDOM_STEPS = 32  # number of steps for which random numbers are drawn together
-# finished rows are dropped only when less than this share of the rows is unfinished, because dropping costs time
+_RANDOM_STEPS = 32  # number of decoding steps for which random numbers are drawn together
+# Finished rows are removed from the batch only when less than this share of its rows is unfinished, because removing
+# rows costs time.
 _RIDE_ALONG = 0.9
 
 
 class Matcher(Protocol):
-    """The state of one answer that must have a given form."""
+    """The state of one answer that must have a given form, such as a JSON schema."""
 
     def consume_token(self, token: int) -> object: ...
 
@@ -31,7 +32,7 @@ class Form(Protocol):
         """The state before an answer's first token."""
 
     def allowed(self, answers: Sequence[Matcher]) -> logits.Bools:
-        """An array (B, V) that is True for each token that may come next."""
+        """An array (B, V): for each answer, True for each token that may come next."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Prompt:
 @dataclass(frozen=True)
 class Written:
     """The completion of one prompt. `ended` tells whether the last token is an end token. `target` holds the stored
-    distributions of the tokens if they were requested.
+    part of the tokens' distributions. It is None if no distributions were requested.
     """
 
     tokens: list[int]
@@ -59,8 +60,9 @@ class Written:
 class Batch:
     """The rows of one decoding batch.
 
-    `live` holds the number of the prompt for each row of the logits. Finished rows stay in the batch until dropping
-    them saves time. Tokens that a row gets after its end are cut off in the result.
+    `live` holds, for each row that the model still decodes, the index of its prompt in `prompts`. Finished rows are
+    decoded further until removing them saves time. The tokens that such a row gets after its end token are not part of
+    the result.
     """
 
     def __init__(
@@ -82,8 +84,8 @@ class Batch:
         return max(prompt.max_new_tokens for prompt in self.prompts)
 
     def take(self, z_BV: Tensor, tick: Callable[[int], None]) -> None:
-        """Choose the next token of each live row and store it in `last`. `tick` receives the number of unfinished
-        rows.
+        """Choose the next token of each row in `live` and store it in `last`. `tick` receives the number of rows that
+        are unfinished after this token.
         """
         allowed = None
         if self.form:
@@ -99,8 +101,8 @@ class Batch:
         tick(sum(not self._ended[i] for i in self.live))
 
     def drop_ended(self) -> Tensor | None:
-        """Drop the finished rows if that saves time. Returns the indices of the rows that stay, or None when nothing is
-        dropped. When all rows are finished, `live` becomes empty, and None is returned.
+        """Remove the finished rows from `live` if that saves time. Returns the indices of the rows that remain, or None
+        when no row is removed. When all rows are finished, `live` becomes empty, and None is returned.
         """
         stay = [row for row, i in enumerate(self.live) if not self._ended[i]]
         if not stay:
@@ -123,7 +125,7 @@ class Batch:
         return replies
 
     def _numbers(self) -> Tensor:
-        """The random numbers of this step for the live rows, (B, 1 + draws)."""
+        """The random numbers of this decoding step for the rows in `live`: an array (B, 1 + draws)."""
         place = len(self._steps) % _RANDOM_STEPS
         if place == 0:
             shape = (_RANDOM_STEPS, 1 + self.sampler.draws)

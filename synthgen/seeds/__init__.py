@@ -1,5 +1,5 @@
-"""Seeds: the inputs that the teacher is asked about. They come from JSONL, CSV or Parquet files, from folders of such
-files, or from Hugging Face datasets.
+"""Seeds: the inputs from which requests to the teacher are made, such as questions. They are rows of JSONL, CSV or
+Parquet files, of folders of such files, or of Hugging Face datasets.
 
     seeds = load_seeds(recipe.seeds, recipe.split, prompt.question)
     seeds.counts                    # {"train": 148, "validation": 0, "test": 32}

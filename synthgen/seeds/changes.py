@@ -1,7 +1,7 @@
 """Finds the rows of seed files that changed since a run started.
 
-For each seed, a run stores a hash of the id and a hash of the content in a hidden file beside `inputs.json`. This takes
-16 bytes a seed. With more than `LIMIT` seeds, the run stores only the number of rows of each file.
+For each seed, a run stores a hash of the seed's id and a hash of its content, 16 bytes in all, in a hidden file beside
+`inputs.json`. If there are more than `LIMIT` seeds, the run stores only the number of rows of each seed file.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ LIMIT = 100_000
 
 @dataclass(frozen=True)
 class FileRows:
-    """The number of rows of one file, and for each row a hash of its id and a hash of its content. `hashes` is None
-    when no hashes are stored.
+    """One seed file: `count` is the number of its rows, and `hashes` holds for each row (hash of the id, hash of the
+    content). `hashes` is None when no hashes are stored.
     """
 
     count: int
@@ -38,8 +38,8 @@ class RowHashes:
         self.contents = array("Q")
 
     def add(self, file: str, seed_id: bytes, content: bytes) -> None:
-        """Add one row. `seed_id` is empty when the id is a hash of the row. All rows of one file must be added before
-        the rows of the next file.
+        """Add one row. `seed_id` is empty when the seed's id is only a hash of the row. All rows of one file must be
+        added before the rows of the next file.
         """
         self.counts[file] = self.counts.get(file, 0) + 1
         if len(self.ids) < LIMIT:
@@ -67,7 +67,7 @@ class RowHashes:
         return hashes
 
     def of_files(self) -> dict[str, FileRows]:
-        """The number of rows and the hashes of each file, by the file's name."""
+        """For each file, by name: the number of its rows and their hashes."""
         complete = len(self.ids) == sum(self.counts.values()) == len(self.contents)
         found, start = {}, 0
         for name, count in self.counts.items():
@@ -78,7 +78,7 @@ class RowHashes:
 
 
 def changed_rows(before: RowHashes, now: RowHashes) -> list[str]:
-    """One line for each changed file, such as "q.csv: 1 row added, 2 rows changed"."""
+    """One line of text for each seed file that has changed, such as "q.csv: 1 row added, 2 rows changed"."""
     old, new = before.of_files(), now.of_files()
     lines = [f"{name}: no longer among the seeds" for name in old if name not in new]
     for name, rows in new.items():

@@ -1,4 +1,4 @@
-"""Groups of seeds, and the split of each group."""
+"""Puts similar seeds into groups, and determines the split of each group."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ _WORDS_KEPT = 1 << 16
 def mask(text: str) -> str:
     """The structure of a text: capitalized words become N, numbers become 0, and white space becomes one space.
 
-    The first word of a sentence is masked too, since it may be a name. This makes groups larger. A group that is too
-    large does no harm, but a group that is too small could put similar seeds into two splits.
+    Texts with the same structure form a group. The first word of a sentence is masked like a name, since it may be one.
+    This makes groups larger. Groups that are too large do no harm. If groups were too small, similar seeds could be in
+    different splits.
     """
     return " ".join(map(_mask_word, text.split()))
 
 
 @lru_cache(maxsize=_WORDS_KEPT)
 def _mask_word(word: str) -> str:
-    """Mask one word. The result is cached, because words repeat and a lookup is faster than the two patterns."""
+    """Mask one word. Results are cached, because words repeat, and a lookup is faster than regular expressions."""
     return "0" if word.isdecimal() else _NUMBERS.sub("0", _CAPITALIZED.sub("N", word))
 
 
@@ -44,7 +45,9 @@ def side(group: str, split: Split) -> str:
 
 
 def accepted(value: object) -> list[str] | None:
-    """The accepted answers of a reference, which is one value or a list. Returns None when the reference is None."""
+    """The accepted answers as a list of strings. `value` is a seed's reference: one answer, a list of answers, or None.
+    Returns None when it is None.
+    """
     if value is None:
         return None
     return [str(answer) for answer in value] if isinstance(value, list) else [str(value)]

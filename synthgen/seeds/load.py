@@ -23,13 +23,15 @@ _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", 
 def load_seeds(
     sources: Sequence[SeedSource], split: Split, text: Callable[[Row], str], *, hashed: bool = True
 ) -> Seeds:
-    """All seeds, in file order. `text` renders a seed's question from its fields. For `hashed` see `Seeds`.
+    """All seeds, in the order of the files and their rows. `text` renders a seed's question from its fields. `hashed`
+    is explained at `Seeds`.
 
-    Seeds whose questions differ only in names and numbers form a group, unless the recipe names a group column. An
-    unusable row or a repeated id raises RecipeError, which names the file and the line.
+    Rows with the same value in the recipe's group column form a group. Without a group column, seeds whose questions
+    differ only in names and numbers form a group. An unusable row or a repeated id raises RecipeError, which names the
+    file and the line.
     """
     seeds = Seeds(sources, hashed=hashed)
-    hashes = array("q")  # hashes of the ids; where two are equal, the ids themselves are compared
+    hashes = array("q")  # hashes of the ids; only where two hashes are equal are the ids themselves compared
     names: dict[str, str] = {}
     try:
         for number, source in enumerate(sources):
@@ -50,8 +52,8 @@ def load_seeds(
 
 
 def _name(source: SeedSource, file: str, names: dict[str, str]) -> str:
-    """The name of a seed file, without the folders above the source's path. The name is made unique and is added to
-    `names`.
+    """A short name for a seed file: its path, without the folders above the path that the recipe gives. If another file
+    has the same name, a number is appended. The name is stored in `names` under `file`.
     """
     name = str(Path(file).relative_to(Path(source.path).parent)) if source.path else file.removeprefix("/")
     taken = names.values()
@@ -102,6 +104,6 @@ def _refuse_twins(seeds: Seeds, hashes: array[int]) -> None:
 
 
 def _where(seeds: Seeds, place: int) -> Where:
-    """The file and line of a seed. The files are read again up to this seed."""
+    """The file and line of the seed with index `place`. To find them, the seed files are read again up to this seed."""
     places = (where for source in seeds.sources for where, _ in islice(read_rows(source), source.limit))
     return next(islice(places, place, None))

@@ -1,4 +1,4 @@
-"""Reads rows of seed files and data sets one at a time, with the position of each."""
+"""Reads the rows of seed files and data sets one at a time, together with each row's file and line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ Row = dict[str, object]
 
 
 class Where(NamedTuple):
-    """The position of a row. As a string, it looks like "q.csv, line 3"."""
+    """The place of a row: its file, and the number of its line or row there. `str` returns text such as "q.csv, line
+    3".
+    """
 
     file: str
     unit: str
@@ -37,8 +39,8 @@ class Where(NamedTuple):
 
 
 def read_rows(source: SeedSource) -> Iterator[tuple[Where, Row]]:
-    """Stream every row of a source with its position. A row that cannot be read raises RecipeError, which names the
-    file and the line.
+    """Yield every row of a source with its place, one at a time. A row that cannot be read raises RecipeError, which
+    names the file and the line.
     """
     if source.dataset:
         yield from _dataset(source)
@@ -112,7 +114,7 @@ def _csv(path: Path, skip: bool) -> Iterator[tuple[Where, Row]]:
                         continue
                     raise bad_line(where, "more or fewer cells than the header has")
                 yield where, dict(zip(names, cells, strict=True))
-        except (csv.Error, UnicodeDecodeError) as error:  # the rest of the file cannot be read
+        except (csv.Error, UnicodeDecodeError) as error:  # after such an error, the rest of the file cannot be read
             raise RecipeError(f"{path}, after line {reader.line_num}: {error}", "correct the file") from None
 
 
@@ -160,8 +162,8 @@ def _dataset(source: SeedSource) -> Iterator[tuple[Where, Row]]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Let the hub client and its HTTP library log only errors, not warnings and retries. The caller reports a failure
-    in one line.
+    """A context in which the hub client and its HTTP library log only errors, not warnings and retries. The caller
+    reports a failure in one line.
     """
     loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub", "httpx", "urllib3", "fsspec")]
     before = [logger.level for logger in loggers]

@@ -1,9 +1,9 @@
 """Stores all seeds of a recipe in little memory.
 
 The split, the source and the file offset of each seed are in arrays in memory, 11 bytes a seed. Ids, fields, references
-and questions are in an unnamed temporary file in the cache folder. This file disappears when the process ends for any
-reason. A requested seed is read from it. A run therefore uses the rows that were checked at its start, even when the
-seed files change later.
+and questions are in an unnamed temporary file in the cache folder. The operating system deletes this file when the
+process ends for any reason. A requested seed is read from the temporary file. A run therefore uses the rows that were
+checked at its start, even when the seed files change later.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", 
 
 
 class Seed(NamedTuple):  # four times as fast to create as a frozen data class
-    """One seed. `fields` are the templates' variables. `reference` lists the accepted answers, if known. `question` is
-    the seed's question as the strategy's template renders it.
+    """One seed. `fields` are the variables for templates. `reference` lists the accepted answers, or is None when none
+    is known. `question` is the seed's question, rendered with the template that the strategy uses for questions.
     """
 
     id: str
@@ -45,9 +45,9 @@ class Seed(NamedTuple):  # four times as fast to create as a frozen data class
 class Seeds(Sequence[Seed]):
     """The seeds of a recipe, in the order of their files.
 
-    `counts` is the number of seeds in each split. `fingerprint` is a hash of ids, splits, fields and references, so
-    it changes when any row changes. `rows` holds the hashes that later show which rows changed. `fingerprint` and
-    `rows` are computed only with `hashed`.
+    `counts` is the number of seeds in each split. `fingerprint` is a hash of ids, splits, fields and references, so it
+    changes when any row changes. `rows` holds hashes of the rows, with which a later run can find out which rows have
+    changed. `fingerprint` and `rows` are available only if `hashed` is true.
     """
 
     def __init__(self, sources: Sequence[SeedSource], *, hashed: bool = True) -> None:
@@ -65,7 +65,9 @@ class Seeds(Sequence[Seed]):
         self.rows = RowHashes()
 
     def add(self, seed: Seed, source: int, file: str) -> None:
-        """Append a seed. `source` is the index of its source, and `file` is the name of the file that holds its row."""
+        """Append a seed. `source` is the index of the seed's source in `sources`. `file` is the name of the file that
+        contains the seed's row.
+        """
         data = marshal.dumps((seed.id, seed.fields, seed.reference, seed.question))
         self._file.write(data)
         self._written = False
@@ -92,14 +94,15 @@ class Seeds(Sequence[Seed]):
         return {split: self._splits.count(number) for number, split in enumerate(SPLITS)}
 
     def places(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """The positions of all seeds, ordered by split and, within a split, by file order."""
+        """The indices of all seeds, ordered by split. Within a split, they are in the order of the files."""
         return np.argsort(np.frombuffer(self._splits, np.uint8), kind="stable")
 
     def nearest(self, split: str, count: int, distance: Callable[[str], float], *, without: str) -> list[Seed]:
-        """Of all seeds of a split, the `count` seeds whose ids have the smallest `distance`. The seed with the id
-        `without` is left out.
+        """The `count` seeds of a split whose ids have the smallest `distance`. The seed with the id `without` is left
+        out.
 
-        The ids of the split are read once and stay in memory. Every call computes the distance of each id.
+        The first call for a split reads the ids of all its seeds and keeps them in memory. Every call computes the
+        distance of each id.
         """
         if split not in self._ids:
             code = SPLITS.index(split)

@@ -1,1 +1,3 @@
-"""Makes a task folder for a user's own file: detects the roles of its columns and writes a recipe and templates."""
+"""Makes a task folder for a user's data file: detects the roles of the file's columns, and writes a recipe and
+templates.
+"""

@@ -1,6 +1,7 @@
 """Detects which columns of a file hold the question, the reference answer, the context and the id.
 
-Columns are recognized by their names. When no name fits a question, the question's column is chosen by its content.
+Columns are recognized by their names. When no column has a name for a question, the column with the question is chosen
+by its content.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from synthgen.errors import RecipeError
 
 Row = Mapping[str, object]
 
-# Column names in lower case, in the order in which they are tried.
+# Column names for each role, in lower case. They are tried in this order.
 _QUESTION = (
     *("question", "prompt", "instruction", "query", "problem", "text", "message", "utterance", "input", "request"),
     *(
@@ -61,8 +62,8 @@ _LONGEST_LABEL = 40
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of the columns that have a role. `labels` lists the classes when the column `reference` holds one of a
-    few classes in each row.
+    """The name of the column for each role. If every value of the column `reference` is one of a few classes, `labels`
+    lists these classes.
     """
 
     question: str
@@ -113,8 +114,9 @@ def _refuse_other_separators(names: Sequence[str], file: str) -> None:
 
 
 def _named(names: Sequence[str], wanted: Sequence[str]) -> str | None:
-    """Find the first of the `wanted` words that is the name of a column, and return this column. If there is none, find
-    the first word of more than two letters that occurs in the name of a column. Returns None when no column is found.
+    """Find the column for a role. The words `wanted` are tried in order: the result is the first column whose name is
+    such a word. If there is none, words with more than two letters are tried again: the result is the first column
+    whose name contains such a word. Returns None when no column is found.
     """
     folded = {_folded(name): name for name in reversed(names)}
     exact = next((folded[want] for want in wanted if want in folded), None)
@@ -134,7 +136,7 @@ def _values(rows: Sequence[Row], name: str) -> list[object]:
 
 
 def _is_text(rows: Sequence[Row], name: str) -> bool:
-    """Whether most of a column's values are texts that are not numbers."""
+    """Whether most values of a column are texts other than numbers and dates."""
     values = [v for v in _values(rows, name) if isinstance(v, str) and not re.fullmatch(r"[\d\s.,:+-]+", v)]
     return len(values) * 2 > len(rows)
 
@@ -145,7 +147,9 @@ def _is_unique(rows: Sequence[Row], name: str) -> bool:
 
 
 def _labels(rows: Sequence[Row], name: str) -> list[str]:
-    """The classes of a column that holds one of a few short texts in each row. Empty for other columns."""
+    """The classes in a column, if all its texts are short and there are only a few different ones. Empty for other
+    columns.
+    """
     values = [value for value in _values(rows, name) if isinstance(value, str)]
     classes = list(dict.fromkeys(value.strip() for value in values))
     few = 2 <= len(classes) <= min(_MOST_LABELS, len(rows) // _ROWS_A_LABEL)

@@ -37,8 +37,8 @@ _SYSTEM = "Answer in one to three sentences.\n"
 
 @dataclass(frozen=True)
 class NewTask:
-    """The files that `init` wrote, and the detected roles of columns. `rows` and `splits` count at most the first
-    10,000 rows of the file.
+    """The files that `init` wrote, and the roles of columns that it detected. `rows` and `splits` are counts over the
+    rows of the file, but at most over the first 10,000.
     """
 
     recipe: Path
@@ -75,8 +75,9 @@ class NewTask:
 @dataclass(frozen=True)
 class _Division:
     """How rows are divided into splits. Rows with the same value in the column `group` get the same split. When `group`
-    is None, questions that differ only in names and numbers form a group. `groups` always counts groups of such
-    questions. `counts` is the number of rows of each split.
+    is None, rows whose questions differ only in names and numbers get the same split. `groups` is the number of
+    different questions, where questions that differ only in names and numbers count as one. `counts` is the number of
+    rows of each split.
     """
 
     split: Split
@@ -89,8 +90,8 @@ def init(file: str | Path, *, license: str, out: str | Path | None = None, task:
     """Write a folder with a commented recipe and templates for a CSV, JSONL or Parquet file with one question a row.
 
     `license` is the license of the file's rows: an SPDX id, or a key of data/licenses.yaml. `out` is the folder to
-    write. The default is a folder in the current folder with the name of the file, without the suffix. `task` is the
-    task's name. The default is the name of the file, without the suffix. After `init`, the command `synthgen run
+    write. By default, it is a folder in the current folder, with the name of the file without suffix. `task` is the
+    task's name. By default, it is the name of the file without suffix. After `init`, the command `synthgen run
     FOLDER/recipe.yaml -o RUN` works without further edits.
 
     Raises RecipeError when the file cannot be used or when a file would be overwritten.
@@ -118,7 +119,7 @@ def init(file: str | Path, *, license: str, out: str | Path | None = None, task:
     except Exception:
         for name in texts:
             (folder / name).unlink()
-        with suppress(OSError):  # the folder already held other files
+        with suppress(OSError):  # rmdir fails if the folder contains other files
             folder.rmdir()
         raise
     return NewTask(
@@ -151,8 +152,8 @@ def _rows(path: Path) -> list[Row]:
 
 
 def _divide(rows: list[Row], columns: Columns, file: str) -> _Division:
-    """Choose the split's seed so that `train` and `test` both have rows and `test` has about a fifth of them. Large
-    groups can make the share differ from a fifth.
+    """Choose the seed of the split settings so that `train` and `test` both have rows, and `test` has about a fifth of
+    all rows. If groups are large, the share of `test` can differ from a fifth.
     """
     groups = [mask(_question(row, columns)) for row in rows]
     column: str | None = None
@@ -171,7 +172,7 @@ def _divide(rows: list[Row], columns: Columns, file: str) -> _Division:
         miss = abs(test - wanted)
         if 0 < test < len(rows) and (best is None or miss < best[0]):
             best = (miss, seed)
-        if best and best[0] * 4 <= wanted:  # the number of test rows differs from `wanted` by at most a quarter
+        if best and best[0] * 4 <= wanted:  # the number of test rows differs from `wanted` by at most 25%
             break
     assert best is not None, "one of 200 ways to split two groups puts a group on each side"
     split = Split(test=_TEST, seed=best[1])
@@ -184,14 +185,16 @@ def _question(row: Row, columns: Columns) -> str:
 
 
 def _epochs(rows: int, columns: Columns) -> int:
-    """The number of training epochs. It is larger for small files, so that training takes a few hundred steps."""
+    """The number of training epochs for a file with `rows` rows. Small files get more epochs, so that training takes a
+    few hundred steps.
+    """
     if columns.labels:
         return 20
     return 5 if rows < 200 else 3 if rows < 1000 else 1
 
 
 def _templates(columns: Columns) -> dict[str, str]:
-    """The templates that the strategy needs, by file name."""
+    """The text of each template that the recipe's strategy needs, by file name."""
     context = "\n\n{{ context }}" if columns.context else ""
     asked = f"{{{{ question }}}}{context}\n"
     if not columns.labels:
@@ -207,13 +210,13 @@ def _render(values: Mapping[str, object]) -> str:
 
 
 def _scalar(text: str) -> str:
-    """A text as YAML. It is quoted unless YAML reads it as the same text without quotes."""
+    """A text as a YAML scalar. It has quotes unless YAML reads it as the same text without quotes."""
     plain = re.fullmatch(r"[^\W\d_][\w./-]*( [\w./-]+)*", text) and yaml.safe_load(text) == text
     return text if plain else json.dumps(text, ensure_ascii=False)
 
 
 def _write(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write new files. When one of them exists already, writes nothing and raises RecipeError."""
+    """Write new files into a folder. When one of the files exists already, writes nothing and raises RecipeError."""
     there = [name for name in texts if (folder / name).exists()]
     if there or (folder.exists() and not folder.is_dir()):
         raise RecipeError(

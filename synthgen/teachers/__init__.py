@@ -1,4 +1,4 @@
-"""Opens the engines that answer requests, according to the table of engines.
+"""Opens teachers. The table ENGINES names the function that opens the teachers of each engine.
 
 teacher = open_teacher(recipe.teacher)        # local: a `Teacher`
 teacher = open_remote(section, options)       # not local: a `RemoteTeacher`

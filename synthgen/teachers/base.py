@@ -1,11 +1,12 @@
-"""The interfaces of teachers. There are two protocols. Each teacher names its capabilities, and callers check them.
+"""The interfaces of teachers: one protocol for local engines and one for remote engines. The attribute `can` of a
+teacher names its capabilities, and callers check them.
 
 A local engine (`Teacher`) answers many requests at a time:
 
     teacher = open_teacher(recipe.teacher)
     replies = teacher.sample(requests, spec)      # text, token ids, and the distributions that `spec` asks for
     probs = teacher.classify(requests)            # probabilities of each request's labels
-    given = teacher.score(requests, spec)         # the distributions along given completions
+    given = teacher.score(requests, spec)         # the distributions over the tokens of given completions
 
 A remote engine (`RemoteTeacher`) handles one request at a time. `synthgen.generation.scheduler` calls it, stores its
 replies, and decides when and how often to send a request. `synthgen.tables.engines` names the function that opens each
@@ -31,7 +32,7 @@ FAILURES = (
     "content_filter",  # the provider withheld the answer
     "schema",  # the server's reply or the answer does not have the expected form
     "empty",  # the reply contains no answer
-    "too_large",  # the reply is larger than such an answer can be
+    "too_large",  # the request is too large for the server, or the reply is larger than a valid reply can be
     "engine",  # the engine ended the request without an answer
     "engine_died",  # the engine died during this request, and died again when this request ran alone
 )
@@ -84,10 +85,10 @@ class Reply:
 
     `label_probs` sums to 1 over the request's labels (kind 'classify' only). `token_logprobs` are the log-probabilities
     of the given completion's tokens, in nats (kind 'score' only). `finish_reason` is one of `records.FINISH_REASONS`.
-    `tool_calls` is JSON text. `usage` holds the server's token counts, when there is a server. `served_model` is the
-    model name that the server reports. `sampling` and `tools` (JSON text) are the values that were sent, when they
-    differ from the request's values. `cost_usd` is None when the price is unknown. The reply costs `price_share` times
-    the model's price.
+    `tool_calls` is JSON text. `usage` holds the token counts that a server reports. `served_model` is the model name
+    that the server reports. `sampling` and `tools` (JSON text) hold values only if the values that were sent differ
+    from those in the request. `cost_usd` is None when the price is unknown. `price_share` is the price of the reply as
+    a share of the model's usual price.
     """
 
     text: str = ""
@@ -118,8 +119,8 @@ class Teacher(Protocol):
 
     @property
     def can(self) -> frozenset[str]:
-        """The capabilities of this teacher, among "sample", "classify", "score", "embed" and "open_turn". A teacher
-        with "open_turn" can continue an unfinished message.
+        """The capabilities of this teacher. Each is one of "sample", "classify", "score", "embed" and "open_turn". A
+        teacher with "open_turn" can continue a prompt whose last message is unfinished.
         """
 
     def sample(self, requests: Sequence[Request], spec: LogitsSpec | None, tick: Tick = ...) -> list[Reply]:
@@ -141,7 +142,9 @@ class Embeds(Teacher, Protocol):
     """A local engine that embeds texts."""
 
     def embed(self, requests: Sequence[Request]) -> list[Reply]:
-        """One reply for each request, with the tokens of its text, or with a failure when the text is too long."""
+        """One reply for each request, with the token ids of the request's text. When the text is too long, the reply
+        has a failure instead.
+        """
 
 
 @runtime_checkable
@@ -159,10 +162,10 @@ class StreamingTeacher(Teacher, Protocol):
 class Call:
     """The content that is sent for one request.
 
-    `key` is a hash of everything that determines the reply. `prompt_tokens` is an estimate of the prompt's tokens.
-    `most_prompt` and `most_completion` are upper bounds of the tokens of prompt and completion. `alternatives` is the
-    number of candidates that the server returns with each token of the reply. `token_ids` asks for tokens as ids, if
-    the server supports this.
+    `key` is a hash of everything that determines the reply. `prompt_tokens` is an estimate of the number of prompt
+    tokens. `most_prompt` and `most_completion` are upper bounds of the numbers of prompt and completion tokens.
+    `alternatives` is the number of the most probable tokens that the server returns for each position of the reply.
+    With `token_ids`, the server is asked to write tokens as ids, if it supports this.
     """
 
     payload: bytes
@@ -175,9 +178,9 @@ class Call:
 
 
 class Refused(Exception):
-    """An attempt that brought no reply.
+    """Raised when an attempt to send a request brought no reply.
 
-    `after` is the number of seconds that the server asks to wait. `pace` means that requests came too fast (status
+    `after` is the number of seconds that the server asks to wait. `pace` means that requests were sent too fast (status
     429), which is not a failure of the request. `retry` means that another attempt may succeed. `billed` means that the
     provider may charge for the attempt. `fatal` means that no request to this server can succeed, for example because
     the API key is invalid.
@@ -222,13 +225,13 @@ class RemoteTeacher(Caller, Protocol):
         """Whether replies cost money. Paid replies are stored in the cache before they are used."""
 
     async def send(self, call: Call) -> bytes:
-        """Make one attempt. Returns the body of the reply. Raises Refused."""
+        """Send the call once, without retries. Returns the body of the reply. Raises Refused when there is no reply."""
 
     def read(self, request: Request, body: bytes) -> Reply:
         """Parse a body into a reply. Never raises. For an invalid body, the reply has a `failure`."""
 
     async def alive(self) -> bool:
-        """Whether the server responds to any request. Never raises."""
+        """Whether the server responds at all, tested with one request. Never raises."""
 
     async def close(self) -> None:
         """Close the connections."""

@@ -1,4 +1,6 @@
-"""Parses the parts of a server's chat completion: finish reason, usage, reasoning, labels, waiting time, error."""
+"""Parses parts of a server's response to a chat completion request: the finish reason, usage, reasoning, probabilities
+of labels, and the waiting time and message of an error.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,8 @@ def finish_reason(value: object) -> str:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The waiting time in seconds, from the header `retry-after-ms` or `Retry-After` (seconds or a date). None without
-    such a header.
+    """The number of seconds that the server asks to wait, from the header `retry-after-ms` or `Retry-After` (seconds or
+    a date). None when the response has neither header.
     """
     for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = headers.get(name)
@@ -51,10 +53,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def label_probs(top: list[dict[str, Any]], labels: tuple[str, ...]) -> tuple[list[float], float] | None:
-    """Return (probabilities of the labels, their total mass) from the candidates for the first token.
+    """Return (probabilities of the labels, their total before normalization). `top` holds the most probable first
+    tokens of the answer with their log-probabilities.
 
-    The probability of a candidate counts for the label that begins with the candidate. Returns None when a candidate of
-    more than 1% probability begins several labels, or when no candidate begins a label.
+    The probability of a token is added to the label that begins with the token. Returns None when a token of more than
+    1% probability begins several labels, or when no token begins a label.
     """
     mass = [0.0] * len(labels)
     for entry in top:
@@ -79,7 +82,7 @@ def outgoing(message: Message) -> dict[str, object]:
 
 
 def reasoning_of(message: dict[str, Any]) -> str | None:
-    """The model's reasoning. Servers use different keys for it, and all of these are tried."""
+    """The model's reasoning in a message. Servers store it under different keys, which are tried in turn."""
     for name in ("reasoning_content", "reasoning", "thinking"):
         value = message.get(name)
         if isinstance(value, str) and value.strip():

@@ -84,7 +84,7 @@ class SentenceEncoder(nn.Module):
         return torch.device(self.model.device)
 
     def forward(self, ids: Sequence[Sequence[int]]) -> Tensor:
-        """Vectors (B, D) for texts given as token ids."""
+        """The vectors (B, D) of B texts. Each text is given as a list of token ids."""
         batch = padded(ids, self.tokenizer.pad_token_id, self.device)
         h_BTD = self.model(**batch).last_hidden_state
         mask_BT1 = batch["attention_mask"][..., None].to(h_BTD.dtype)
@@ -99,7 +99,7 @@ class SentenceEncoder(nn.Module):
         return nn.functional.normalize(pooled_BD, dim=-1) if self.normalize else pooled_BD
 
     def tokens(self, texts: Sequence[str], whole: bool = False) -> list[list[int]]:
-        """Token ids of each text. Without `whole`, they are truncated to the model's maximum number of tokens."""
+        """Token ids of each text. Without `whole`, texts are truncated to the model's maximum number of tokens."""
         return token_ids(self.tokenizer, texts, None if whole else self.context)
 
     @torch.no_grad()
@@ -147,7 +147,9 @@ class SentenceEncoder(nn.Module):
 
 
 def _pooling(config: dict[str, Any], name: str) -> str:
-    """Read the kind of pooling from a config. The two config formats of sentence-transformers are both read."""
+    """The kind of pooling ('mean', 'cls' or 'max') in a pooling config, which may have either of the two formats of
+    sentence-transformers.
+    """
     flags = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max"}
     known = [value for flag, value in flags.items() if config.get(flag)]
     others = [
@@ -187,10 +189,10 @@ def _json(section: TeacherSection, name: str) -> Any:
 
 
 class EmbeddingModel:
-    """A loaded embedding model as a teacher. See `synthgen.teachers.Teacher`. It can only embed texts.
+    """A loaded embedding model as a teacher (see `synthgen.teachers.base.Teacher`). It can only embed texts.
 
-    A run stores the texts that fit into the model's context. The vectors of the texts are computed when a student is
-    trained.
+    During generation, the model only checks which texts fit into its context. These texts become rows. The vectors of
+    the texts are computed when a student is trained.
     """
 
     can = frozenset({"embed"})
@@ -214,8 +216,8 @@ class EmbeddingModel:
         return cls(model.eval().to(pick_device(section.device)), identity, section.batch_size)
 
     def embed(self, requests: Sequence[Request]) -> list[Reply]:
-        """One reply for each request, with the tokens of its text. A text that the model would truncate gets a failure
-        instead.
+        """One reply for each request, with the token ids of the request's text. When the model would truncate the text,
+        the reply has a failure instead.
         """
         replies = []
         for ids in self.model.tokens([r.question for r in requests], whole=True):

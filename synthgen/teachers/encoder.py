@@ -1,6 +1,7 @@
-"""Encoder classifiers as teachers: models with a classification head, which give probabilities of classes.
+"""Encoder classifiers as teachers. An encoder classifier is a model with a classification head, which computes the
+probability of each of its classes.
 
-Such a model reads only the student's question (user.j2), without examples or instructions.
+As input, such a model gets only the student's question (rendered from user.j2), without examples or instructions.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def context_of(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> 
 
 
 def padded(ids: Sequence[Sequence[int]], pad: int, device: torch.device) -> dict[str, Tensor]:
-    """The arrays input_ids and attention_mask (B, T), padded on the right with the id `pad`."""
+    """The model inputs `input_ids` and `attention_mask`, both (B, T), padded on the right with the id `pad`."""
     width = max(map(len, ids))
     ids_BT = torch.tensor([[*row, *[pad] * (width - len(row))] for row in ids], device=device)
     lengths_B = torch.tensor([len(row) for row in ids], device=device)
@@ -54,7 +55,7 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], most: in
 
 
 class EncoderModel:
-    """A loaded classifier as a teacher. See `synthgen.teachers.Teacher`. It can only classify."""
+    """A loaded classifier as a teacher (see `synthgen.teachers.base.Teacher`). It can only classify texts."""
 
     can = frozenset({"classify"})
 
@@ -82,8 +83,9 @@ class EncoderModel:
 
     @torch.inference_mode()
     def classify(self, requests: Sequence[Request]) -> list[Reply]:
-        """One reply for each request. Its probabilities are a softmax over the model's classes that are labels. The
-        score `label_mass` is the total probability of these classes in a softmax over all classes of the model.
+        """One reply for each request. The reply's probabilities are a softmax over those classes of the model that are
+        labels of the request. The score `label_mass` is the total probability of these classes in a softmax over all
+        classes of the model.
 
         All requests must have the same labels. Raises TeacherError when a label is not a class of the model.
         """

@@ -1,11 +1,13 @@
-"""A teacher behind an OpenAI-compatible server: chat completions, with logprobs when the server provides them.
+"""A teacher behind an OpenAI-compatible server. It requests chat completions, and log-probabilities if the server
+returns them.
 
-Each call makes one attempt. The scheduler handles retries and pacing. Files and batches use the `openai` package. Chat
-completions use aiohttp directly, because this takes 0.4 ms of CPU time for a request, and the `openai` package takes
-2.8 ms, even when it runs on aiohttp. With the package, one process could send only a seventh of the requests.
+`ApiModel.send` sends a request once. The scheduler handles retries and pacing. Files and batches are sent with the
+`openai` package. Chat completions are sent with aiohttp directly. This takes 0.4 ms of CPU time for a request. The
+`openai` package takes 2.8 ms, even when it runs on aiohttp, so with it one process could send only a seventh of the
+requests.
 
-The API key is read from the environment when the teacher is opened. It is written to no file and is removed from all
-messages of the server.
+The API key is read from the environment when the teacher is opened. It is written to no file, and it is removed from
+the server's messages before they are shown or stored.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 
 _PATH = "/chat/completions"
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
-_LABEL_TOKENS = 16  # maximum number of tokens of an answer that is one label
+_LABEL_TOKENS = 16  # maximum number of tokens that the model may generate when the answer is a label
 _TEMPLATE_TOKENS = 256  # upper bound of the tokens that a chat template adds to a prompt
 _MESSAGE_TOKENS = 16
 _ERROR_BYTES = 1 << 16
@@ -57,12 +59,12 @@ _SAMPLING = {
     "max_tokens": "max_new_tokens",
     "max_completion_tokens": "max_new_tokens",
     "seed": "seed",
-}  # name in the request's body → key of `Sampling`
+}  # maps names in the request's body to keys of `Sampling`
 _QUOTA = ("insufficient_quota", "billing", "credit balance", "payment")
 
 
 class ApiModel:
-    """One model on one server. See `synthgen.teachers.RemoteTeacher`."""
+    """One model on one server, as a teacher (see `synthgen.teachers.base.RemoteTeacher`)."""
 
     paid = True
     can = frozenset({"sample", "classify"})
@@ -98,8 +100,8 @@ class ApiModel:
         return cls(section, options, key, TokenMap.open(section.tokenizer) if section.tokenizer else None)
 
     def call(self, request: Request) -> Call:
-        """The request's body, as JSON whose keys always have the same order. The cache key is a hash of endpoint, body
-        and sample index.
+        """The content to send for a request: its body as JSON. Keys always have the same order, because the cache key
+        is a hash of the endpoint, the body and the sample index.
         """
         body = self._body(request)
         most = body.get("max_completion_tokens") or body.get("max_tokens") or 1 << 20
@@ -113,7 +115,9 @@ class ApiModel:
         )
 
     def _shows(self, request: Request) -> int:
-        """The number of candidates to store for each token of a reply; 0 when no distributions are stored."""
+        """The number of the most probable tokens to request for each position of the reply. 0 when the request's
+        distributions are not stored.
+        """
         return self.k if request.kind == "sample" and request.target else 0
 
     def _body(self, request: Request) -> dict[str, Any]:
@@ -140,14 +144,14 @@ class ApiModel:
         return {key: value for key, value in body.items() if value is not None}
 
     def _held(self, request: Request) -> bool:
-        """Whether the answer must follow the recipe's schema. Only answers that become rows must follow it, not the
-        answers of steps.
+        """Whether the answer must follow the recipe's JSON schema. This holds only for answers that become rows, not
+        for the intermediate questions and judgments of a strategy.
         """
         return self.schema is not None and request.kind == "sample" and request.target
 
     async def send(self, call: Call) -> bytes:
-        """Send one POST request and return the response's body. Raises Refused unless the body is complete and the
-        status is 200.
+        """Send one POST request and return the response's body. Raises Refused when the status is not 200 or the body
+        is incomplete.
         """
         import aiohttp
 
@@ -156,7 +160,8 @@ class ApiModel:
         await asyncio.shield(self._opening)  # requests wait until the session is open and the kind of server is known
         payload = call.payload
         if self._vllm and call.token_ids:
-            # This option changes only how tokens are written, not the answer. Therefore it is not in the cache key.
+            # This option changes only how the reply writes tokens, not the answer. Therefore it is added here, where it
+            # does not change the cache key.
             payload = payload[:-1] + b',"return_tokens_as_token_ids":true}'
         try:
             async with self._http.post(self.section.base_url + _PATH, data=payload, allow_redirects=False) as response:
@@ -177,7 +182,7 @@ class ApiModel:
             raise Refused("connection", reason, retry=True, billed=True) from None
 
     def read(self, request: Request, body: bytes) -> Reply:
-        """Parse the body of a chat completion into a reply. See `synthgen.teachers.RemoteTeacher.read`."""
+        """Parse the body of a chat completion into a reply. See `synthgen.teachers.base.RemoteTeacher.read`."""
         try:
             value = parsed(body)
         except ValueError:
@@ -193,8 +198,8 @@ class ApiModel:
             return Reply(failure=("schema", self.clean(reason)), usage=usage)
 
     def _with_what_was_sent(self, reply: Reply, request: Request, value: dict[str, Any]) -> Reply:
-        """Add to the reply the name of the model that answered. Also add the sampling parameters and tools in `extra`,
-        because they replaced those of the request.
+        """A copy of the reply with the name of the model that answered. It also contains the sampling parameters and
+        tools that the recipe sets in `teacher.extra`, because they were sent instead of those of the request.
         """
         extra, served = self.section.extra, value.get("model")
         changed = {name: extra[key] for key, name in _SAMPLING.items() if key in extra}
@@ -248,11 +253,11 @@ class ApiModel:
         )
 
     async def alive(self) -> bool:
-        """Whether the server answers a request other than chat completions."""
+        """Whether the server responds to a request for its list of models with a status below 500."""
         try:
             async with asyncio.timeout(10), self._http.get(f"{self.section.base_url}/models") as response:
                 return bool(response.status < 500)
-        except Exception:  # after any error, the server counts as not alive
+        except Exception:  # after any error, the server is considered dead
             return False
 
     async def close(self) -> None:
@@ -294,7 +299,9 @@ class ApiModel:
             self._vllm = await self._is_vllm()
 
     async def _is_vllm(self) -> bool:
-        """Whether the server is vLLM, which can return token ids. Only vLLM lists itself as the owner of its models."""
+        """Whether the server is vLLM, which can return token ids. vLLM is recognized by its list of models, where the
+        owner of the models is "vllm".
+        """
         try:
             async with self._http.get(f"{self.section.base_url}/models") as response:
                 found = json.loads(await response.content.read(_ERROR_BYTES))
@@ -303,8 +310,8 @@ class ApiModel:
             return False
 
     def _most_bytes(self, call: Call) -> int:
-        """The maximum size of a valid answer in bytes: 1 MiB, 64 bytes for each token, and 192 bytes for each candidate
-        of a token.
+        """An upper bound of the size of a valid response in bytes: 1 MiB, plus 64 bytes for each token, plus 192 bytes
+        for each log-probability.
         """
         return (1 << 20) + call.most_completion * (64 + 192 * (call.alternatives + 1))
 
@@ -346,8 +353,8 @@ class ApiModel:
 
 
 def _classified(request: Request, text: str, content: list[dict[str, Any]], usage: Usage | None) -> Reply:
-    """The probabilities of the labels, from the candidates for the first token. Without usable candidates, the label
-    that the text names gets probability 1.
+    """The reply to a request of kind 'classify'. The probabilities of the labels are computed from the most probable
+    first tokens. When these decide nothing (see `label_probs`), the label that the text names gets probability 1.
     """
     probs_and_mass = label_probs(content[0]["top_logprobs"], request.labels) if content else None
     if probs_and_mass is not None:
@@ -378,7 +385,7 @@ def preview(section: ApiTeacher, options: TeacherOptions) -> ApiModel:
 
 
 def _proxy(url: str) -> str | None:
-    """The proxy for a server that the environment names, or None."""
+    """The proxy that the environment variables name for the server at `url`, or None."""
     parts = urllib.parse.urlsplit(url)
     if urllib.request.proxy_bypass(parts.netloc):
         return None

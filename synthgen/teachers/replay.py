@@ -23,7 +23,9 @@ from synthgen.teachers.base import Call, Identity, Refused, Reply, TeacherOption
 
 
 class Replay:
-    """Recorded replies, by the text of the prompt. See `synthgen.teachers.RemoteTeacher`."""
+    """A teacher that replays recorded replies (see `synthgen.teachers.base.RemoteTeacher`). `replies` maps the text of
+    a prompt's last message to the reply.
+    """
 
     paid = False
     can = frozenset({"sample"})
@@ -61,7 +63,7 @@ class Replay:
         return Call(text.encode(), key, len(text) // 4, len(text), int(request.sampling["max_new_tokens"]))
 
     async def send(self, call: Call) -> bytes:
-        """Return the recorded text after the recipe's latency. Raises Refused when nothing was recorded."""
+        """Wait for the latency in the recipe, and return the recorded reply. Raises Refused when there is none."""
         if self.section.latency:
             await asyncio.sleep(self.section.latency)
         text = self.replies.get(call.payload.decode())

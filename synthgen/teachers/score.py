@@ -1,4 +1,6 @@
-"""Scoring: the teacher's distributions along given completions, computed by teacher-forced passes."""
+"""Scoring: computes a teacher's distribution at each token of given completions, in one forward pass over prompts and
+completions.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ _ROWS = 64  # number of positions whose cumulative probabilities (float64) are i
 
 
 def score(model: LanguageModel, requests: Sequence[Request], spec: LogitsSpec | None, tick: Tick) -> list[Reply]:
-    """One reply for each request, with its completion's tokens, the log-probabilities of these tokens, and the part of
-    the distributions that `spec` describes.
+    """One reply for each request, with the token ids of the request's completion, the log-probabilities of these
+    tokens, and the part of the distributions that `spec` describes.
     """
     prompts = model.tokens.render_each([(r.messages, r.open_turn) for r in requests])
     completions = [model.tokens.completion(r.completion[0]["content"] or "", r.completion_ids) for r in requests]
@@ -43,7 +45,7 @@ def score(model: LanguageModel, requests: Sequence[Request], spec: LogitsSpec | 
 
 
 def too_long(prompt: Sequence[int], new: int, context: int) -> tuple[str, str] | None:
-    """The failure of a request whose prompt and `new` tokens exceed the context, or None."""
+    """A failure when the tokens of `prompt` and `new` more tokens exceed the context. None when they fit."""
     if len(prompt) + new <= context:
         return None
     return "context", f"prompt of {len(prompt)} tokens and {new} new tokens exceed the context of {context}"

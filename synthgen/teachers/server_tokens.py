@@ -1,8 +1,10 @@
 """Converts a server's tokens to ids, and the distributions in an API reply to `logits.TopK`.
 
-A server returns each token as text and as bytes. vLLM can also return it as "token_id:N". The model's tokenizer maps
-each token to an id. A candidate without an id is left out, and its probability becomes part of the tail. The number of
-such candidates is returned. A log-probability of -9999 means "unknown". A candidate with this value is left out too.
+A server returns each token as text and as bytes. vLLM can also return a token as "token_id:N". For each position, the
+server returns the sampled token, and the most probable tokens with their log-probabilities. The model's tokenizer maps
+each token to an id. Two kinds of most probable tokens are left out, and their probability becomes part of the tail:
+tokens that the tokenizer does not have, which are counted, and tokens with log-probability -9999, which means
+"unknown".
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ _NO_TAIL = 1e-14  # the smallest tail probability that is stored
 
 
 class UnknownToken(Exception):
-    """A sampled token is not in the tokenizer's vocabulary, so the row cannot be aligned."""
+    """Raised when a sampled token is not in the tokenizer's vocabulary, so that the row's token ids are unknown."""
 
 
 class TokenMap:
@@ -76,7 +78,7 @@ class TokenMap:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def id(self, entry: dict[str, Any]) -> int:
-        """The id of a token that is written in the server's notation. -1 when the tokenizer does not have the token."""
+        """The id of a token in an entry of the server's `logprobs`. -1 when the tokenizer does not have the token."""
         text = entry["token"]
         if text.startswith(_ID):
             number = text[len(_ID) :]
@@ -87,9 +89,11 @@ class TokenMap:
         return self.by_bytes.get(bytes(entry.get("bytes") or b""), -1)
 
     def topk(self, content: Sequence[dict[str, Any]], k: int, text: str) -> tuple[list[int], TopK, int]:
-        """Return (token ids, their distributions (T, k), number of candidates without an id) from `logprobs.content`.
+        """Convert `content`, the list `logprobs.content` of a reply. Returns (ids of the sampled tokens, the k most
+        probable tokens at each position, number of those that were left out because the tokenizer does not have them).
 
-        Raises UnknownToken when a sampled token has no id and tokenizing `text` does not reveal it.
+        When a sampled token has no id, all ids are taken from tokenizing `text`, the reply's text. Raises UnknownToken
+        when the result does not match the server's tokens.
         """
         sampled = [self.id(entry) for entry in content]
         if -1 in sampled:
@@ -113,7 +117,7 @@ class TokenMap:
         ids, logprobs = np.take_along_axis(ids, order, 1), np.take_along_axis(logprobs, order, 1)
         mass = np.exp(logprobs.astype(np.float64)).sum(1)
         tail = np.log(np.maximum(1.0 - mass, _NO_TAIL)).astype(np.float32)
-        # An empty slot repeats the most probable id with zero probability.
+        # Where a position has fewer than k tokens, the most probable id is repeated with zero probability.
         empty = ~np.isfinite(logprobs)
         ids = np.where(empty, np.maximum(ids[:, :1], 0), ids)
         logprobs = np.maximum(logprobs, np.float32(FLOOR))
@@ -128,8 +132,8 @@ class TokenMap:
 
 
 def pieces_of(tokenizer: Any) -> dict[bytes, int]:
-    """Maps the bytes of every token to its id. Byte-level vocabularies write each byte as a letter. Other vocabularies
-    write a space as ▁.
+    """A dictionary from the bytes of every token to the token's id. Vocabularies of byte-level tokenizers write each
+    byte as one character. Other vocabularies write a space as ▁.
     """
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     byte_level = '"ByteLevel"' in json.dumps([backend.get("decoder"), backend.get("pre_tokenizer")])
@@ -150,8 +154,8 @@ def pieces_of(tokenizer: Any) -> dict[bytes, int]:
 
 
 def _byte_letters() -> dict[int, str]:
-    """GPT-2's byte alphabet. A printable byte is written as the character with its own code, and the other bytes as the
-    characters from code 256 on.
+    """GPT-2's byte alphabet: the character for each byte. A printable byte is the character with the same code. The
+    other bytes are the characters with codes from 256 on.
     """
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     letters = {byte: chr(byte) for byte in printable}

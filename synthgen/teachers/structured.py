@@ -1,5 +1,5 @@
-"""Answers that must follow a JSON schema or match a regular expression: which tokens are allowed next, and why a text
-does not fit.
+"""Computes which tokens may come next in an answer that must follow a JSON schema or match a regular expression, and
+explains why a text does not have the required form.
 
 For the 'transformers' teacher, the llguidance library computes the allowed tokens. vLLM computes them itself. The
 stored distribution of a row is the teacher's own distribution, before tokens are excluded.
@@ -21,7 +21,7 @@ _JSON: Any = {
     "whitespace_flexible": False,
     "item_separator": ", ",
     "key_separator": ": ",
-}  # without this, small models would write long sequences of spaces
+}  # with flexible whitespace, small models would write long sequences of spaces
 
 
 class Form:
@@ -53,8 +53,8 @@ class Form:
         return self._matcher(self._tokens, self._grammar, log_level=0)
 
     def allowed(self, answers: Sequence[Any]) -> np.ndarray[Any, Any]:
-        """An array (B, V) that is True for each token that may come next. When an answer is complete, only end tokens
-        may come next.
+        """An array (B, V): for each answer, True for each token that may come next. After a complete answer that cannot
+        continue, only end tokens may come next.
         """
         from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 
@@ -95,7 +95,7 @@ def _validator(schema: str) -> Any:
 
 
 def unmatched(text: str, regex: str) -> str:
-    """A message when a text does not match the regular expression. Empty when it does. A truncated text may fail to
-    match.
+    """A message that a text does not match the regular expression. Empty when it matches. A text that was cut off at
+    the maximum length may fail to match.
     """
     return "" if re.fullmatch(regex, text) else "the answer does not match generate.regex"

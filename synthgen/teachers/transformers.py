@@ -1,8 +1,8 @@
 """The in-process teacher: answers requests with any causal language model of `transformers`.
 
-Every step has the full distribution, so the stored part is exact. The random numbers of a request depend only on its
-id, and the batches only on the requests and their order. The same requests therefore always give a shard with the same
-bits.
+The full distribution is available at every decoding step, so the stored part is exact. The random numbers of a request
+depend only on the request's id. The division into batches depends only on the requests and their order. Therefore, the
+same requests always lead to a shard with the same bits.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from synthgen.teachers.structured import Form
 
 @dataclass
 class LocalModel(LanguageModel):
-    """A language model that answers requests. See `synthgen.teachers.Teacher`.
+    """A language model as a teacher (see `synthgen.teachers.base.Teacher`).
 
-    `license` is the license of the model's output. `form` is the required form of completions that become rows.
+    `license` is the license of the model's output. `form` is the form that completions must have if they become rows,
+    such as a JSON schema.
     """
 
     license: str = "unknown"
@@ -40,7 +41,8 @@ class LocalModel(LanguageModel):
 
     @classmethod
     def open(cls, section: TeacherSection, options: TeacherOptions | None = None, *, lazy: bool = False) -> LocalModel:
-        """Load the model that the recipe names. `options` may require a form of answers. Raises TeacherError.
+        """Load the model that `section` names. `options` may contain the form that answers must have. Raises
+        TeacherError.
 
         With `lazy`, weights are loaded when they are first needed. The files must exist when this is called, because
         their hash is part of the teacher's identity.
@@ -55,7 +57,7 @@ class LocalModel(LanguageModel):
 
     @property
     def identity(self) -> Identity:
-        """See `synthgen.teachers.Teacher`."""
+        """See `synthgen.teachers.base.Teacher`."""
         return {
             "engine": "transformers",
             "model": self.weights.name,
@@ -89,8 +91,8 @@ class LocalModel(LanguageModel):
         spec: LogitsSpec | None,
         tick: Tick = no_tick,
     ) -> list[Reply]:
-        """One reply for each request. When a prompt exceeds the context, its reply has a failure. No exception is
-        raised.
+        """One reply for each request. When a prompt and its `max_new_tokens` exceed the context, the reply has a
+        failure, and no exception is raised.
         """
         if len({(r.sampling["temperature"], r.sampling["top_p"]) for r in requests}) > 1:
             raise ValueError("requests of one call must share temperature and top_p")
@@ -109,8 +111,8 @@ class LocalModel(LanguageModel):
         return self._in_batches(requests, [r.sampling["max_new_tokens"] for r in requests], act)
 
     def classify(self, requests: Sequence[Request]) -> list[Reply]:
-        """One reply for each request. p(label) is the product of the probabilities of the label's tokens after the
-        prompt, normalized over the labels.
+        """One reply for each request. The probability of a label is the product of the probabilities of the label's
+        tokens after the prompt, normalized over the labels.
         """
 
         def act(batch: list[Request], prompts: list[list[int]]) -> list[Reply]:
@@ -135,7 +137,7 @@ class LocalModel(LanguageModel):
         spec: LogitsSpec | None,
         tick: Tick = no_tick,
     ) -> list[Reply]:
-        """Compute the distributions along given completions. See `synthgen.teachers.score`."""
+        """One reply for each request, with the distributions over its completion. See `synthgen.teachers.score`."""
         return score(self, requests, spec, tick)
 
     def _in_batches(

@@ -1,3 +1,4 @@
-"""The generator functions of STRATEGIES. `single` has the strategies of one round, `choosing` the strategies that ask
-several times and choose among the replies, and `asking` the strategies that make new questions first.
+"""The generator functions of the strategies in the table STRATEGIES. The module `single` has the strategies with one
+round of requests. `choosing` has the strategies that request several replies and choose among them. `asking` has the
+strategies that first make new questions.
 """

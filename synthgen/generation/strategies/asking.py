@@ -2,12 +2,12 @@
 variable `question`.
 
 - `self_instruct`: a new question in the style of some seeds (2022).
-- `evolve`: a question that is rewritten several times. Each time, a template of the prompt folder says how
-  (Evol-Instruct, 2023).
+- `evolve`: the seed's question, rewritten several times (Evol-Instruct, 2023). Each rewriting uses one of the
+  templates in the prompt folder that describe a method of rewriting.
 - `magpie`: the question that the teacher writes at the start of an empty user turn (2024).
 - `personas`: the question that a described person would ask (Persona Hub, 2024).
-- `paraphrase`, `back_translation`: the seed's question in other words. The known answer is still correct.
-- `counterfactual`: the seed's question, and the question with names and pronouns swapped. Both questions get an answer.
+- `paraphrase`, `back_translation`: the seed's question in other words. The seed's reference remains correct.
+- `counterfactual`: the seed's question, and this question with names and pronouns swapped. The teacher answers both.
 - `extract`: questions about a document. The document is in the prompt of each answer.
 - `conversation`: a conversation of several turns. A separate template asks for the user's later turns.
 """
@@ -30,8 +30,8 @@ _ITEM = re.compile(r"^\s*(?:[-*•]|\(?\d{1,2}[.):]|Q\d*[.:)])\s*")
 
 
 def self_instruct(job: Job) -> Rounds:
-    """Ask for a new question in the style of the questions of this seed and of other seeds of the same split. A new
-    question that equals one of these is a failure.
+    """Ask for a new question in the style of examples: the questions of this seed and of other seeds of the same split.
+    If the new question equals an example, the job fails.
     """
     others = job.others(job.recipe.steps.shown - 1)
     shown = [job.seed, *others]
@@ -41,13 +41,13 @@ def self_instruct(job: Job) -> Rounds:
 
 
 def personas(job: Job) -> Rounds:
-    """Ask for the question of a person. The seed describes the person, and the template `ask` asks for the question."""
+    """Ask for a question that a certain person would ask. The seed describes this person. The template is `ask`."""
     return (yield from _new(job, job.step(job.prompt.step("ask", job.fields), job.rewriter), []))
 
 
 def magpie(job: Job) -> Rounds:
-    """Let the teacher write a question. The teacher gets a system message from the template turn_system and the start
-    of a user turn without text, and continues this turn.
+    """Let the teacher write a question. The teacher gets a system message, rendered from the template `turn_system`,
+    and the start of a user turn without text. It continues this turn as the user would.
     """
     messages: list[Message] = [
         {"role": "system", "content": job.prompt.render("turn_system", job.fields)},
@@ -64,7 +64,7 @@ def paraphrase(job: Job) -> Rounds:
 
 
 def back_translation(job: Job) -> Rounds:
-    """Translate the question into another language and back. The templates name the language."""
+    """Let the teacher translate the question into another language and back. The templates name the language."""
     there = job.step(job.prompt.step("translate", job.fields), job.rewriter)
     [reply] = yield [there]
     text = new_question(there, reply, [])
@@ -77,8 +77,8 @@ def back_translation(job: Job) -> Rounds:
 
 
 def evolve(job: Job) -> Rounds:
-    """Rewrite the question several times, and make one row for each new question. When a rewriting fails, the question
-    is not rewritten again, but the earlier questions become rows.
+    """Rewrite the question several times, and make one row for each rewritten question. When a rewriting fails, no
+    further rewriting is tried, but the questions that were rewritten before become rows.
     """
     methods = job.prompt.beginning(job.setting.strategy.template_prefix)
     rewritten: list[tuple[str, list[str]]] = []
@@ -103,7 +103,7 @@ def evolve(job: Job) -> Rounds:
 
 
 def counterfactual(job: Job) -> Rounds:
-    """Make two rows of one group. The first row has the seed's question. In the second row, names and pronouns are
+    """Make two rows that form a group. The first row has the seed's question. In the second row, names and pronouns are
     swapped in the question and in the reference.
     """
     fields = {name: swap(value) if isinstance(value, str) else value for name, value in job.fields.items()}
@@ -137,8 +137,8 @@ def extract(job: Job) -> Rounds:
 
 
 def conversation(job: Job) -> Rounds:
-    """Make a conversation, and one row for each turn of the assistant. The prompt of a row is the conversation up to
-    its turn. All rows form one group.
+    """Make a conversation, and one row for each turn of the assistant. The row's completion is this turn, and the row's
+    prompt is the conversation before it. All rows form one group.
     """
     student, asked, parents = job.student(), job.asked(), list[str]()
     turns: list[Message] = []
@@ -175,7 +175,7 @@ def _new(
     reference: list[str] | None = None,
     sources: Sequence[Source] = (),
 ) -> Rounds:
-    """Ask for a new question and then for its answer."""
+    """Send `query`, which asks for a new question, and then ask for the answer to this question."""
     [reply] = yield [query]
     text = new_question(query, reply, known)
     if not isinstance(text, str):
@@ -187,7 +187,7 @@ def _new(
 def _answers(
     job: Job, queries: list[Query], sources: Sequence[Source] = ()
 ) -> Generator[list[Query], list[Reply], list[Outcome]]:
-    """Send the queries and make rows of the replies."""
+    """Send the queries, and return a row or a failure for each reply."""
     replies = (yield queries) if queries else []
     sources = [*sources, job.source("rewriter", job.rewriter)]
     return [
@@ -197,7 +197,9 @@ def _answers(
 
 
 def new_question(query: Query, reply: Reply, known: Sequence[str]) -> str | Failure:
-    """The text of a new question. Returns a Failure when the text is missing, cut off, or equal to a known question."""
+    """The new question in a reply. Returns a Failure when there is no text, or when the text was cut off or equals one
+    of the `known` questions.
+    """
     if reply.failure:
         return failure(query, *reply.failure)
     text = reply.text.strip()

@@ -1,15 +1,15 @@
-"""Strategies that ask several times, or ask several teachers, and choose among the replies.
+"""Strategies that request several replies, from one or several teachers, and choose which replies become rows.
 
-- `rationalize`: the completion that reaches the reference. After a wrong answer, the question is asked again with the
-  reference as a hint.
-- `vote`: a completion with the most frequent answer of several samples. Sampling stops when no other answer can
-  overtake the leading one.
+- `rationalize`: a completion whose answer equals the reference. After a wrong answer, the question is asked again with
+  the reference as a hint.
+- `vote`: a completion with the most frequent answer among several samples. Sampling stops when no other answer can
+  become more frequent.
 - `best_of_n`: the best of several completions, according to a judge or another reward.
 - `preference`: the best and the worst of several completions, as two rows of one group, `chosen` and `rejected`.
-- `consensus`: a completion with the answer that most of the recipe's teachers give.
-- `disagreement`: the completions of all teachers when their answers differ.
+- `consensus`: a completion with the most frequent answer among those of the recipe's teachers.
+- `disagreement`: the completions of all teachers, but only when their answers differ.
 
-A judgment without a readable score is a failure with a reason. The code never guesses a value.
+When no score can be read from a judge's reply, the outcome is a failure with a reason. A score is never guessed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _YES_NO = ("yes", "no")
 
 def rationalize(job: Job) -> Rounds:
     """STaR (2022): after a wrong answer, ask again with the reference as a hint. The row's prompt does not contain the
-    hint. The job fails when the completion with the hint does not reach the reference either.
+    hint. The job fails when the answer of the second completion is also wrong.
     """
     known = job.seed.reference
     first = job.answer()
@@ -60,8 +60,8 @@ def rationalize(job: Job) -> Rounds:
 
 
 def vote(job: Job) -> Rounds:
-    """Self-consistency (2022) with early stopping. Each round asks for the smallest number of samples that could decide
-    the vote.
+    """Self-consistency (2022) with early stopping. Each round requests the smallest number of further samples that
+    could decide the vote.
     """
     most = job.recipe.steps.candidates
     asked: list[Asked] = []
@@ -88,8 +88,8 @@ def consensus(job: Job) -> Rounds:
 
 
 def disagreement(job: Job) -> Rounds:
-    """Ask every teacher. Make a row of each reply, or no row when all teachers give the same answer. The score
-    `agreement` is the share of teachers that give the most frequent answer.
+    """Ask every teacher. When the answers differ, each reply becomes a row. When all teachers give the same answer,
+    there is no row. The score `agreement` is the share of teachers that give the most frequent answer.
     """
     queries = [job.answer(teacher=name) for name in job.setting.versions]
     replies = yield queries
@@ -142,15 +142,17 @@ def preference(job: Job) -> Rounds:
 
 
 def _two_best(job: Job, asked: Sequence[Asked]) -> tuple[tuple[str, int], tuple[str, int]]:
-    """The two most frequent answers with their numbers of votes. Replies without an answer are not counted."""
+    """The two most frequent answers, each with the number of replies that give it. Replies without an answer are not
+    counted.
+    """
     parties = Counter(_party(job.answer_of(r)) for _, r in asked if not r.failure and job.answer_of(r))
     first, second, *_ = [*parties.most_common(2), ("", 0), ("", 0)]
     return first, second
 
 
 def _party(answer: str | None) -> str:
-    """A key that is the same for equivalent answers: for numbers with equal values, and for other answers with equal
-    words.
+    """A key that is equal for equivalent answers. Two numbers are equivalent if their values are equal. Other answers
+    are equivalent if they consist of the same words.
     """
     if not answer:
         return ""
@@ -159,8 +161,8 @@ def _party(answer: str | None) -> str:
 
 
 def _elected(job: Job, asked: Sequence[Asked]) -> list[Outcome]:
-    """The row of the first completion with the most frequent answer. Its score `agreement` is the share of all samples
-    that have this answer. Returns failures instead when no single answer is the most frequent one.
+    """A row of the first completion that has the most frequent answer. The row's score `agreement` is the share of all
+    completions that have this answer. When no single answer is the most frequent, returns failures instead.
     """
     (winner, lead), (_, second) = _two_best(job, asked)
     if not lead:
@@ -184,8 +186,8 @@ class Ranked:
 
 @dataclass
 class Ranking:
-    """The completions of a job that have a reward, the failures of the other completions, and the ids of all
-    requests.
+    """The completions of a job: `ranked` are those that have a reward, and `failed` are the failures of the others.
+    `asked` holds the ids of the queries for all completions.
     """
 
     ranked: list[Ranked] = field(default_factory=list)
@@ -194,7 +196,7 @@ class Ranking:
 
 
 def _ranking(job: Job) -> Generator[list[Query], list[Reply], Ranking]:
-    """Ask for the candidates, and then for the reward of each candidate."""
+    """Request several completions of the same prompt, and then the reward of each completion."""
     most = job.recipe.steps.candidates
     queries = [job.answer(number=job.index * most + n) for n in range(most)]
     replies = yield queries
@@ -228,7 +230,7 @@ def _ranking(job: Job) -> Generator[list[Query], list[Reply], Ranking]:
 
 
 def _judging(job: Job, query: Query, reply: Reply) -> Query:
-    """The query that asks the judge for the reward of a completion."""
+    """The query to the judge that determines the reward of a completion."""
     reward = REWARDS[job.recipe.steps.choose]
     parents = (query.id,)
     if not reward.template:
@@ -246,8 +248,8 @@ def _judging(job: Job, query: Query, reply: Reply) -> Query:
 
 
 def _reward(judged: Query, verdict: Reply) -> float | None:
-    """The reward of a completion: the mean log-probability of its tokens, the probability of "yes", or the judge's
-    score.
+    """The reward of a completion. It depends on the kind of the query `judged`: the mean log-probability of the
+    completion's tokens, the probability of the label "yes", or the score in the judge's reply.
     """
     if judged.request.kind == "score":
         logprobs = verdict.token_logprobs or [0.0]
@@ -258,8 +260,8 @@ def _reward(judged: Query, verdict: Reply) -> float | None:
 
 
 def mark(text: str) -> float | None:
-    """The score in a judge's reply. The first line with a number must contain exactly one number from 1 to 10.
-    Otherwise returns None.
+    """The score in a judge's reply. It is read from the first line that contains a number. Returns None when this line
+    contains several numbers, or when its number is not from 1 to 10.
     """
     for line in text.splitlines():
         found = _MARK.findall(line)
@@ -270,5 +272,5 @@ def mark(text: str) -> float | None:
 
 
 def _judges(job: Job) -> list[Source]:
-    """The entry for the judge in a row's sources. Empty when there is no judge."""
+    """The entry for the judge in a row's sources, as a list. Empty when rewards need no judge."""
     return [job.source("judge", job.judge)] if REWARDS[job.recipe.steps.choose].judge_offers else []

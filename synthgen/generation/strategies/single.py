@@ -1,9 +1,9 @@
-"""Strategies of one round.
+"""Strategies with one round of requests.
 
 - `answer`: the teacher's completion, unchanged. The strategy `rationale` uses the same function, but its completions
   are split into rationale and answer.
 - `classify`: the probabilities of the recipe's labels. The most probable label is the answer.
-- `embed`: only the text, for a student that embeds sentences. The teacher embeds the text during training.
+- `embed`: only the seed's text, for a student that embeds sentences. The teacher embeds the text during training.
 - `score`: the teacher's distributions over the tokens of completions that are in the seeds.
 """
 
@@ -34,7 +34,7 @@ def classify(job: Job) -> Rounds:
 
 
 def embed(job: Job) -> Rounds:
-    """Make a row of the seed's text if the text fits into the embedding model's context."""
+    """Make a row from the seed's text if the text fits into the embedding model's context."""
     query = job.embed(job.student(), job.teacher)
     [reply] = yield [query]
     return [_outcome(job, query, reply)]
@@ -44,7 +44,7 @@ def score(job: Job) -> Rounds:
     """Ask for the distributions over the seed's `completion`, which is text or messages. The prompt is the seed's
     `prompt` (messages), or else the prompt that the templates render.
 
-    Seeds may also be rows of a corpus. Then their `teacher_prompt` and `token_ids` are used."""
+    A seed may also be a row of another corpus. In this case, its `teacher_prompt` and `token_ids` are used."""
     given, asked_before = job.fields.get("completion"), job.fields.get("teacher_prompt")
     messages = messages_of(given) or [Message(role="assistant", content=given if isinstance(given, str) else None)]
     student = messages_of(job.fields.get("prompt"))
@@ -73,7 +73,9 @@ def given_question(fields: Mapping[str, object], prompt: Prompt) -> str:
 
 
 def messages_of(value: object) -> list[Message]:
-    """The messages in a seed's field, without keys whose value is null. Empty when the field does not hold messages."""
+    """The messages in `value`, a field of a seed. Keys with null values are left out. Empty when the field does not
+    hold messages.
+    """
     if not (isinstance(value, list) and all(isinstance(message, dict) for message in value)):
         return []
     return [{key: part for key, part in message.items() if part is not None} for message in value]  # type: ignore[misc]

@@ -1,8 +1,8 @@
-"""Counterfactual swaps: names and pronouns of a text are replaced by their counterparts in data/swaps.yaml.
+"""Counterfactual swaps: names and pronouns in a text are replaced by their counterparts in data/swaps.yaml.
 
-Names are swapped in pairs wherever they occur as words, so swapping twice restores them. Two English pronouns are
-ambiguous: "her" becomes "his" before a noun phrase and "him" elsewhere, and "his" becomes "her" before a noun phrase
-and "hers" elsewhere.
+Names form pairs, and each name is replaced by the other name of its pair, so swapping twice restores the names. Two
+English pronouns are ambiguous. "her" becomes "his" before a noun phrase and "him" elsewhere. "his" becomes "her" before
+a noun phrase and "hers" elsewhere.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ _WORD = re.compile(r"[A-Za-z]+(?:'(?!s\b)[A-Za-z]+)*")
 
 @lru_cache
 def _pairs() -> tuple[dict[str, str], dict[str, str], frozenset[str]]:
-    """Return (names, lower-case words, words that do not begin a noun phrase)."""
+    """Read data/swaps.yaml. Returns (counterpart of each name, counterpart of each other word in lower case, words that
+    do not begin a noun phrase when they follow "her" or "his").
+    """
     found = yaml.safe_load((shipped("data") / "swaps.yaml").read_text(encoding="utf-8"))
     names: dict[str, str] = {}
     words: dict[str, str] = {}

@@ -1,14 +1,15 @@
-"""Draws from the full distribution, made inside vLLM's workers and sent to the teacher.
+"""Draws tokens from the full distribution inside vLLM's worker processes, and sends them to the teacher.
 
-vLLM returns only the k most probable tokens, so the draws of a `sampled` target are taken inside vLLM. A logits
-processor sees the logits of each row before temperature and top-p are applied, draws from them, and leaves them
-unchanged. It sends the draws over a local socket, one message for each step. No other way to return data from a worker
-works for every copy of a data-parallel model. The draws of each position are sent with the largest log-probability at
-this position. vLLM also returns this number with the reply. Draws are accepted for a position only when the two numbers
-agree. Random numbers depend only on the request's id, as in the 'transformers' teacher.
+A target of kind `sampled` needs tokens that are drawn from the full distribution. vLLM returns only the k most probable
+tokens, so the tokens are drawn inside vLLM. A logits processor sees the logits of each row before temperature and top-p
+are applied. It draws tokens and leaves the logits unchanged. After each step, it sends the drawn tokens in one message
+over a local socket. No other way to return data from a worker works for every copy of a data-parallel model. With the
+draws of a position, the largest log-probability at this position is sent. vLLM also returns this number with the reply.
+Draws are accepted for a position only when the two numbers agree. Random numbers depend only on the request's id, as in
+the 'transformers' teacher.
 
-vLLM's workers import this module by its name. vLLM has two model runners, and each has its own interface for logits
-processors.
+vLLM's workers import this module by its name. vLLM has two model runners with different interfaces for logits
+processors, so there are two logits processors here.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ _WAIT = 20.0  # how long to wait for draws after the request's last token, in se
 
 
 class _Row:
-    """One request in a worker: where its draws are sent, and its random numbers."""
+    """One request in a worker process: the address to which its draws are sent, and its random numbers."""
 
     def __init__(self, wanted: dict[str, Any]) -> None:
         self.key, self.to = str(wanted["key"]), str(wanted["to"])
@@ -70,7 +71,7 @@ class _Row:
 
 
 class _Sender(threading.Thread):
-    """A thread that copies draws from the device and sends them while the next step runs."""
+    """A thread that copies drawn tokens from the device and sends them while the model computes the next step."""
 
     def __init__(self) -> None:
         super().__init__(name="synthgen-draws", daemon=True)
@@ -92,7 +93,9 @@ class _Sender(threading.Thread):
 
 
 def draw(sender: _Sender, logits_BV: torch.Tensor, rows: list[tuple[int, _Row, int]]) -> None:
-    """Draw tokens and send them. Each of `rows` is (row of the batch, request, position in its completion)."""
+    """Draw tokens and pass them to `sender`. Each entry of `rows` is (index of a row in the batch, the row's request,
+    position of the next token in the request's completion).
+    """
     alike: dict[tuple[float, int, str], list[tuple[int, _Row, int]]] = {}
     for entry in rows:
         alike.setdefault((entry[1].temperature, entry[1].count, entry[1].to), []).append(entry)
@@ -130,7 +133,7 @@ class BatchDraws(LogitsProcessor):
         return False
 
     def update_state(self, batch_update: Any) -> None:
-        """Update the rows after the batch has changed."""
+        """Update `rows` when vLLM has changed the batch."""
         if batch_update is not None and self.rank is None:
             self.rank = _rank()
         process_dict_updates(self.rows, batch_update, self._new)
@@ -143,8 +146,8 @@ class BatchDraws(LogitsProcessor):
         """Draw tokens for every request. The logits are returned unchanged."""
         if self.rows:
             self.sender = self.sender or _Sender()
-            # Draws are also made for requests whose prompt is only partly processed. When the prompt of such a request
-            # is complete, position 0 is drawn again.
+            # Tokens are also drawn for a request whose prompt is only partly processed. These draws are replaced:
+            # after the rest of the prompt, position 0 is drawn again.
             draw(self.sender, logits, [(b, row, len(output)) for b, (row, output) in sorted(self.rows.items())])
         return logits
 
@@ -159,7 +162,7 @@ class SlotDraws(SlotLogitsProcessor):
         self.sender: _Sender | None = None
 
     def add_request(self, req_idx: int, sampling_params: Any) -> bool:
-        """Assign the slot to a new request."""
+        """Store the request that gets the slot `req_idx`. Returns whether tokens must be drawn for the request."""
         if self.rank is None:
             self.rank = _rank()
         row = _row(sampling_params, self.rank)
@@ -185,8 +188,8 @@ class SlotDraws(SlotLogitsProcessor):
 
 
 class Collector:
-    """Receives draws in the teacher's process and keeps them, by request and position, until a request is complete. It
-    must be used in one event loop.
+    """Receives drawn tokens in the teacher's process, and keeps them by request and position until `forget` is called.
+    A collector may be used by only one event loop.
     """
 
     def __init__(self) -> None:
@@ -213,8 +216,8 @@ class Collector:
         }
 
     async def take(self, key: str, best: Floats) -> Sampled:
-        """Wait for the draws of a completion. `best` is the largest log-probability that vLLM returned at each
-        position.
+        """Wait for the draws of a completion, and return them. `best` holds, for each position, the largest
+        log-probability that vLLM returned.
 
         Raises TeacherError when the draws do not arrive.
         """

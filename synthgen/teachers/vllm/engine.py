@@ -4,9 +4,9 @@ A separate thread has an event loop that calls the engine, so plain functions an
 At most 10% more requests are in flight than the engine generates at a time. A waiting request is sent as soon as
 another one is answered.
 
-When the engine dies, every request in flight is a suspect. A new engine is started, and the suspects are retried in
-halves until the request that kills the engine runs alone. That request fails with `Poison`, and the other suspects get
-their answers. Then the waiting requests continue.
+When the engine dies, every request in flight is a suspect. A new engine is started, and the suspects are retried. Each
+time the engine dies again, the suspects are divided into halves, until the request that kills the engine runs alone.
+This request fails with `Poison`, and the other suspects are answered. Then the waiting requests are sent.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ Result = TypeVar("Result")
 
 
 class Poison(Exception):
-    """This request killed the engine. The engine died twice during the request, the second time without other
-    requests.
+    """Raised for a request that kills the engine. The engine died twice during the request. The second time, no other
+    request was in flight.
     """
 
 
 @dataclass(eq=False)
 class Job:
-    """One request: token ids and SamplingParams. `draws` is (seed, spec) when tokens must be drawn at every
-    position.
+    """One request to the engine: the token ids of the prompt, and vLLM's SamplingParams. When tokens must be drawn at
+    every position of the completion, `draws` is (seed, spec). Otherwise it is None.
     """
 
     tokens: list[int]
@@ -99,7 +99,7 @@ class Engine:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     def close(self) -> None:
-        """Stop the engine and its processes. A later request starts a new one."""
+        """Stop the engine and its processes. The next request starts a new engine."""
         atexit.unregister(self.close)
         if self._loop.is_running():
             self.call(self._stop())
@@ -114,7 +114,7 @@ class Engine:
         return self._most
 
     async def run(self, job: Job) -> tuple[Any, Sampled | None]:
-        """Return the finished RequestOutput, and the draws if the job asks for them.
+        """Send the request. Returns (finished RequestOutput, drawn tokens). The second is None if `job.draws` is None.
 
         Call this only on the engine's event loop. Raises Poison, TeacherError, or vLLM's own error when vLLM rejects
         the request.
@@ -137,7 +137,7 @@ class Engine:
             return await job.answer
 
     async def _fly(self, job: Job) -> tuple[Any, Sampled | None]:
-        """Make one attempt at a request."""
+        """Send a request once. Raises EngineDeadError when the engine dies before the answer is complete."""
         if self._llm is None:
             raise EngineDeadError
         number = str(next(self._numbers))
@@ -181,7 +181,7 @@ class Engine:
             self._recovery = None
 
     async def _try(self, group: list[Job]) -> None:
-        """Answer every job of the group. When the engine dies, retry the jobs in halves."""
+        """Answer every job of the group. When the engine dies, divide the unanswered jobs into halves, and retry."""
         results = await asyncio.gather(*(self._fly(job) for job in group), return_exceptions=True)
         dead = []
         for job, result in zip(group, results, strict=True):
@@ -262,8 +262,8 @@ def largest(flat: Any) -> Floats:
 
 
 def _prompt(tokens: list[int]) -> Any:
-    """Token ids in a form that this vLLM accepts. If vLLM has `tokens_input`, its result is used, because vLLM does not
-    process this result again in another thread. This saves time.
+    """Token ids in a form that the installed vLLM accepts as a prompt. If vLLM has the function `tokens_input`, its
+    result is used. vLLM does not process this result again in another thread, which saves time.
     """
     try:
         from vllm.inputs import tokens_input

@@ -1,8 +1,8 @@
 """Converts vLLM's flat log-probabilities to arrays without a loop over tokens. Imports only numpy.
 
-Every position has 1 + k entries. The first entry is the actual token (sampled, or from the prompt), even when it is
-also among the k most probable tokens. The k most probable tokens follow in order of probability. The first position of
-a prompt has no entries.
+Every position has 1 + k entries. The first entry is the token at this position of the prompt or completion. It is
+listed even when it is also among the k most probable tokens. The k most probable tokens follow in order of probability.
+The first position of a prompt has no entries.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from synthgen.logits import Floats, Ints, TopK
 
 
 def positions(flat: Any, first: int = 0) -> tuple[Ints, Floats]:
-    """Ids and log-probabilities from position `first` on, each (T, 1 + k). Raises ValueError when positions have
-    different numbers of entries. This does not happen for the requests of this package.
+    """Ids and log-probabilities from position `first` on, both (T, 1 + k). Raises ValueError when positions have
+    different numbers of entries, which vLLM never returns for the requests of this package.
     """
     starts, ends = flat.start_indices[first:], flat.end_indices[first:]
     if not starts:
@@ -34,8 +34,8 @@ def positions(flat: Any, first: int = 0) -> tuple[Ints, Floats]:
 def top_k(ids: Ints, logprobs: Floats, vocab_size: int) -> TopK:
     """The k most probable tokens of each position, at temperature 1, from the result of `positions` with k > 0.
 
-    The tail mass is one minus the mass of these tokens. Rounding errors are limited: the tail mass is never zero, and
-    never larger than if each other id were as probable as the last stored token.
+    The tail mass is the probability of all other ids: one minus the probability of these tokens. To limit rounding
+    errors, the tail mass is never zero, and never larger than if every other id were as probable as the last of the k.
     """
     best, logp = ids[:, 1:], logprobs[:, 1:]
     if (logp[:, 1:] > logp[:, :-1]).any():

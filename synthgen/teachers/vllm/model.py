@@ -1,10 +1,10 @@
 """The vLLM teacher. It returns the same kinds of answers, targets and probabilities as the 'transformers' teacher, but
 faster.
 
-vLLM returns only token ids, and this module decodes them. If vLLM decoded the text of every candidate, this would take
-more time than the rest of a reply. Log-probabilities are those of the raw logits, independent of the sampling
-parameters. The random numbers of a row depend only on the row's id. The bits of the row may still depend on the other
-rows in the batch, because vLLM uses different kernels for different batches.
+vLLM returns only token ids, and this module decodes them. If vLLM decoded the text of all most probable tokens, this
+would take more time than the rest of a reply. Log-probabilities are those of the raw logits, independent of the
+sampling parameters. The random numbers of a row depend only on the row's id. The row's tokens and log-probabilities may
+still depend on the other rows in the batch, because vLLM uses different kernels for different batches.
 
 When the installed vLLM lacks a feature, an error names vLLM's version and the missing names
 (`synthgen.teachers.vllm.probe`).
@@ -38,11 +38,11 @@ from synthgen.teachers.vllm.probe import known, missing, require, version
 
 _MOST_IDS = 128  # maximum number of token ids in one request for log-probabilities
 _LABEL_TOKENS = 16  # number of tokens of the model's context that are reserved for a label
-_NEEDED = {"sample": "generate", "classify": "classify", "score": "score"}  # capability -> feature of vLLM
+_NEEDED = {"sample": "generate", "classify": "classify", "score": "score"}  # capability -> key of `probe._NEEDS`
 
 
 class _Failed(Exception):
-    """A request cannot be answered because of its own content."""
+    """Raised when a request cannot be answered because of the request's own content."""
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(reason)
@@ -50,7 +50,9 @@ class _Failed(Exception):
 
 
 class VllmModel:
-    """A model that vLLM runs. See `synthgen.teachers.Teacher`. The engine starts at the first request."""
+    """A model that vLLM runs, as a teacher (see `synthgen.teachers.base.Teacher`). vLLM's engine starts at the first
+    request.
+    """
 
     def __init__(self, engine: Engine, tokenizer: Any, identity: Identity, eos: set[int], context: int) -> None:
         self.engine = engine
@@ -118,8 +120,8 @@ class VllmModel:
         return self._together(requests, spec, tick)
 
     def classify(self, requests: Sequence[Request]) -> list[Reply]:
-        """One reply for each request. p(label) is the product of the probabilities of the label's tokens after the
-        prompt, normalized over the labels.
+        """One reply for each request. The probability of a label is the product of the probabilities of the label's
+        tokens after the prompt, normalized over the labels.
         """
         return self._together(requests, None, no_tick)
 
@@ -129,11 +131,11 @@ class VllmModel:
         spec: LogitsSpec | None,
         tick: Tick = no_tick,
     ) -> list[Reply]:
-        """One reply for each request, with the log-probabilities of its completion's tokens, and with the top-k along
-        the completion if `spec` is given.
+        """One reply for each request, with the log-probabilities of its completion's tokens. If `spec` is given, the
+        reply also has the k most probable tokens at each position of the completion.
 
-        vLLM computes the whole prompt again for this, because its prefix cache holds no logits. vLLM also generates one
-        token after the completion, so the context must have room for one more token.
+        For this, vLLM computes the whole prompt again, because its prefix cache holds no logits. vLLM also generates
+        one token after the completion, so the context must have room for one more token.
         """
         return self._together(requests, spec, tick)
 
@@ -177,7 +179,7 @@ class VllmModel:
             raise _Failed("bad_request", str(error).strip()[:500]) from None
 
     def _check(self, kind: str, spec: LogitsSpec | None) -> None:
-        """Raise TeacherError when this version of vLLM, or every version, lacks a feature that the request needs."""
+        """Raise TeacherError when the installed vLLM cannot answer requests of this kind with `spec`."""
         require(_NEEDED[kind])
         if spec is None or kind == "classify":
             return
@@ -198,7 +200,7 @@ class VllmModel:
         if failure := self._too_long(prompt, int(request.sampling["max_new_tokens"])):
             return Reply(failure=failure)
         draws = (request.id, spec) if spec and spec.kind == "sampled" else None
-        # Only answers that become rows must have the required form, not the answers of steps.
+        # Only answers that become rows must have the required form, not the intermediate answers of a strategy.
         form = self.form if request.target else {}
         params = sample_params(request, spec, self.eos, self.identity["vocab_size"], form)
         output, drawn = await self._run(Job(prompt, params, draws))
@@ -222,7 +224,7 @@ class VllmModel:
         if len(set(labels)) < len(labels) or not all(labels):
             named = ", ".join(request.labels)
             raise TeacherError(f"labels {named} are not distinct token sequences", "rename some of generate.labels")
-        nexts: dict[tuple[int, ...], list[int]] = {}  # beginning of a label -> the tokens that follow it in labels
+        nexts: dict[tuple[int, ...], list[int]] = {}  # beginning of labels -> tokens that can follow
         for label in labels:
             for place, token in enumerate(label):
                 known = nexts.setdefault(label[:place], [])
@@ -237,8 +239,8 @@ class VllmModel:
         return Reply(request.labels[best], prompt, list(labels[best]), "stop", None, probs.tolist())
 
     async def _next(self, prompt: list[int], before: tuple[int, ...], ids: list[int]) -> dict[tuple[int, ...], float]:
-        """The log-probability of each of `ids` after the prompt and the tokens `before`. Each log-probability is stored
-        under the key (*before, id).
+        """The log-probability that each of `ids` is the next token after `prompt` and the tokens `before`. The key of
+        each log-probability is (*before, id).
         """
         params = SamplingParams(
             temperature=0.0,
@@ -312,9 +314,9 @@ def arguments(section: VllmTeacher, model: str) -> dict[str, Any]:
 def sample_params(
     request: Request, spec: LogitsSpec | None, eos: set[int], vocab_size: int, form: dict[str, Any]
 ) -> SamplingParams:
-    """The parameters of one request: the recipe's sampling, and the part of the distribution to return."""
+    """vLLM's parameters for one request: the request's sampling parameters, and which log-probabilities to return."""
     more: dict[str, Any] = {}
-    if spec:  # draws need the largest log-probability, which shows to which position they belong
+    if spec:  # for draws, vLLM returns the largest log-probability, which shows to which position the draws belong
         more = {"logprobs": min(spec.k, vocab_size) if spec.kind == "topk" else 1, "flat_logprobs": True}
     if form:
         from vllm.sampling_params import StructuredOutputsParams
@@ -324,7 +326,7 @@ def sample_params(
         temperature=request.sampling["temperature"],
         top_p=request.sampling["top_p"],
         max_tokens=int(request.sampling["max_new_tokens"]),
-        seed=int(request.id, 16) >> 65,  # 63 bits
+        seed=int(request.id, 16) >> 65,  # the upper 63 bits of the 128-bit id
         stop_token_ids=sorted(eos),
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,

@@ -1,9 +1,10 @@
 """Ends vLLM's engine process when its parent process ends for any reason.
 
 vLLM ends its workers when the engine ends, but it does not end the engine when the engine's parent is killed. Such an
-engine would wait for requests forever and keep the model in memory. Therefore a process that is started while
-`children_follow` is active watches its parent in a thread. A forked process begins to watch immediately, through
-`os.register_at_fork`. A spawned process begins when it unpickles its configuration, before it waits for anything.
+engine would wait for requests forever and keep the model in memory. Therefore, every process that is started in the
+context `children_follow` watches its parent in a thread, and ends when the parent has ended. A forked process begins to
+watch immediately, through `os.register_at_fork`. A spawned process begins when it unpickles its configuration, before
+it waits for anything.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _hooked = False
 
 @contextmanager
 def children_follow(config: Any) -> Iterator[None]:
-    """A context for starting processes that must end when this process ends. It acts on forked processes, and on
+    """A context for starting processes that must end when this process ends. It works for forked processes, and for
     spawned processes that receive `config`, a VllmConfig.
     """
     global _hooked
@@ -39,7 +40,7 @@ def children_follow(config: Any) -> Iterator[None]:
 
 
 class _Watching(dict[str, Any]):
-    """A dictionary that makes a process watch its parent: the process begins when it unpickles the dictionary."""
+    """A dictionary that makes a process watch its parent from the moment when the process unpickles the dictionary."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickled, (dict(self),)
@@ -51,7 +52,7 @@ def _unpickled(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _begin() -> None:
-    """Begin to watch the parent, if the environment names it and this process does not watch it yet."""
+    """Begin to watch the parent process if the environment variable `_NAME` holds its id."""
     parent = int(os.environ.get(_NAME, "0"))
     if parent and parent != os.getpid():
         del os.environ[_NAME]  # the engine's workers need no watch, because vLLM ends them with the engine

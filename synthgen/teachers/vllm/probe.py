@@ -1,5 +1,5 @@
-"""Tests which features the installed vLLM has, by the names in its interface. A request that needs a missing feature
-raises an error, which names the feature.
+"""Tests which features the installed vLLM has: a feature is present if vLLM's Python interface has all names that the
+feature needs. A request that needs a missing feature raises an error, which names the feature.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any
 
 from synthgen.errors import TeacherError
 
-# The names that each feature needs: fields of SamplingParams, fields of AsyncEngineArgs, and attributes as module:name.
+# The names that each feature needs, in three tuples: fields of SamplingParams, fields of AsyncEngineArgs, and
+# attributes of modules, written as module:name.
 _NEEDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "generate": (
         ("temperature", "top_p", "max_tokens", "seed", "stop_token_ids", "detokenize", "output_kind"),
@@ -49,7 +50,7 @@ def version() -> str:
 
 @cache
 def missing(feature: str) -> tuple[str, ...]:
-    """The names that `feature` needs and that this vLLM lacks. Empty when this vLLM has the feature."""
+    """The names that `feature` needs and that the installed vLLM lacks. Empty when vLLM has the feature."""
     params, args, places = _NEEDS[feature]
     from vllm import SamplingParams
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -63,7 +64,7 @@ def missing(feature: str) -> tuple[str, ...]:
 
 
 def require(feature: str) -> None:
-    """Raise TeacherError unless this vLLM has the feature. The error names vLLM's version and the missing names."""
+    """Raise TeacherError if the installed vLLM lacks the feature. The error gives vLLM's version and missing names."""
     if lacks := missing(feature):
         raise TeacherError(
             f"vLLM {version()} cannot {_WHAT[feature]}: it has no {', '.join(lacks)}",
@@ -72,8 +73,8 @@ def require(feature: str) -> None:
 
 
 def known(values: dict[str, Any], kind: type) -> dict[str, Any]:
-    """The items of `values` whose names are fields or parameters of `kind`. Use this only for options that do not
-    change rows.
+    """The items of `values` whose keys are fields or parameters of the class `kind`. Other items are silently left out,
+    so `values` may contain only options that do not change rows.
     """
     return {name: value for name, value in values.items() if name in _fields(kind)}
 
