@@ -211,7 +211,8 @@ def not_inside(folder: Path, taken: Iterable[Path]) -> None:
 
 
 def stages(folder: Path, own: str) -> list[Path]:
-    """The folders of all stages of a run except `own`, or [] if `folder` is no stage's folder such as RUN/curated."""
+    """The folders of all stages of a run except `own`. The result is [] if `folder` is not the folder of a stage, as
+    RUN/curated is."""
     run = folder.absolute().parent
     return [run / name for name in STAGES if name != own] if folder.absolute().name in STAGES else []
 

@@ -39,7 +39,7 @@ from synthgen.records import Message
 FORMAT = "rows-v1"
 _FIELDS_OF_ENTRY = (
     ("place", "<u8"),  # hash of the seed, for `share`
-    ("prompt", "<u4"),  # number of prompt tokens before `shape` is applied, for `max_length`
+    ("prompt", "<u4"),  # number of prompt tokens before `shape` is applied; compared with `max_length`
     ("completion", "<u4"),  # number of completion tokens before `shape` is applied
     ("asked", "<u4"),  # number of tokens of the teacher's prompt
     ("learned", "<u4"),  # number of completion tokens after `shape` is applied, summed over the row and its `also`

@@ -45,7 +45,8 @@ class Quota:
     quota. The difference to the actual number is corrected when the reply arrives.
 
     The estimate is the maximum number of tokens of the request, times the average share of this maximum that earlier
-    requests used. If the whole maximum were reserved, half of the quota would be unused while requests are in flight.
+    requests used. If the whole maximum were reserved and replies used half of it, half of the quota would be unused
+    while requests are in flight.
     """
 
     def __init__(self, rpm: int | None, tpm: int | None, now: float) -> None:

@@ -1,4 +1,5 @@
-"""Calibration against planted errors, slices of the held-out rows, and the meters of a measuring process."""
+"""Tests that calibration finds planted errors, that held-out rows are divided into parts, and that the energy meter
+counts only the CPU packages."""
 
 from __future__ import annotations
 

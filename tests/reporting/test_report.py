@@ -301,8 +301,8 @@ TOY = Evaluation(
 
 
 def test_a_kind_that_the_page_does_not_know(run):
-    """A kind of student, a format and a check that a user adds are shown as completely as synthgen's own, with their
-    own words.
+    """If a user adds a kind of student, a format or a check, the page shows it as completely as synthgen's, in the
+    words that its result files give.
     """
     student = run / "student"
     training = training_of("toy") | {"student": "an apprentice", "steps": 3, "rows": 5, "loss_unit": "tears"}

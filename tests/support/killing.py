@@ -342,7 +342,8 @@ def _forgets() -> None:
 
 
 def _manifest_first() -> None:
-    """Breaks the order in which a corpus is finished: the card is written after the manifest."""
+    """Breaks the order in which a corpus is finished: the card is now written after the manifest instead of before
+    it."""
     from synthgen import cards, corpus, durable
 
     write, late = durable.write_json, []
