@@ -19,7 +19,7 @@ from torch import Tensor
 
 from distill import losses
 from synthgen import corpus, logits
-from synthgen.errors import CorpusError, UserError, nearest
+from synthgen.errors import CorpusError, UserError
 from synthgen.logits import LogitsMeta
 from synthgen.recipe import TrainSection
 from synthgen.records import Message, Record
@@ -179,42 +179,6 @@ def validation_rows(section: TrainSection, folder: Path, read: Callable[[], Sequ
             f"train.eval_steps is set, and {folder} has no validation rows", "set split.validation in the recipe"
         )
     return examples
-
-
-def stored(folder: Path, teachers: Sequence[str]) -> list[dict[str, tuple[Path, logits.Shard, int]]]:
-    """For each teacher, a map from record id to (path of the logits file, shard, row).
-
-    Without `teachers`, there must be logits of exactly one teacher. Raises CorpusError when logits are missing.
-    """
-    root = next((p for p in (folder / "logits", folder.parent / "generated" / "logits") if p.is_dir()), None)
-    if root is None:
-        raise CorpusError(
-            f"{folder} has no stored logits",
-            "generate with a `logits` section (or score the rows: strategy: score), or learn from the tokens alone: "
-            "train.kd_weight: 0",
-        )
-    there = {p.name: p for p in sorted(root.iterdir()) if p.is_dir()}
-    if not teachers and len(there) != 1:
-        raise CorpusError(
-            f"{root} has logits of {len(there)} teachers: {', '.join(there)}",
-            "name one teacher in train.teacher, or merge them with train.ensemble",
-        )
-    for name in teachers:
-        if name not in there:
-            raise CorpusError(
-                f"{root} has no logits of a teacher '{name}'{nearest(name, there)}",
-                "generate with logits.score_by in the recipe",
-            )
-    return [_logits_index(there[name]) for name in teachers or there]
-
-
-def _logits_index(folder: Path) -> dict[str, tuple[Path, logits.Shard, int]]:
-    index = {}
-    for path in sorted(p for p in folder.glob("*.parquet") if not p.name.startswith(".")):
-        shard = logits.read(path)
-        for row, record_id in enumerate(shard.ids):
-            index[record_id] = (path, shard, row)
-    return index
 
 
 def in_words(left_out: dict[str, int]) -> str:

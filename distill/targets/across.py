@@ -27,8 +27,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedTokenizerBase
 
-from distill.data import Choice, Example, Part, TrainingSet, in_words, rows, stored
+from distill.data import Choice, Example, Part, TrainingSet, in_words, rows
 from distill.output_layer import Head, logits_of
+from distill.streaming.distributions import folders
 from synthgen import corpus, logits
 from synthgen.errors import CorpusError
 from synthgen.lm.files import find_weights
@@ -254,7 +255,8 @@ class Scored:
     def open(cls, run: Path) -> Scored:
         """Open the run. Raises CorpusError when the run has no logits that can be used across tokenizers."""
         folder = corpus.resolve(run, prefer=("generated", "curated"))
-        [index] = stored(folder, ())
+        [stored] = folders(folder, ())
+        index = _index(stored)
         records = {r.seed_id: r for _, batch in corpus.records(folder) for r in batch if r.id in index}
         meta = next(iter(index.values()))[1].meta if index else None
         if not meta or meta["kind"] != "topk" or meta["temperature"] != 1.0:
@@ -286,6 +288,16 @@ class Scored:
         target = shard.target(row)
         assert isinstance(target, logits.TopK)
         return target
+
+
+def _index(folder: Path) -> dict[str, tuple[Path, logits.Shard, int]]:
+    """Map each record id to (path of the logits file, shard, row)."""
+    index = {}
+    for path in sorted(p for p in folder.glob("*.parquet") if not p.name.startswith(".")):
+        shard = logits.read(path)
+        for row, record_id in enumerate(shard.ids):
+            index[record_id] = (path, shard, row)
+    return index
 
 
 def load_across(folder: Path, tokens: Tokens, section: Across, choice: Choice) -> TrainingSet:

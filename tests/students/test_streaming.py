@@ -30,6 +30,7 @@ from transformers import LlamaForCausalLM
 
 import synthgen
 from distill.data import Choice, Example
+from distill.loop import Checkpoints, accelerator_of, fit
 from distill.streaming import columns
 from distill.streaming.batches import Ahead, Joined, Order
 from distill.streaming.mapped import Completions
@@ -41,6 +42,7 @@ from distill.targets.stored import FromStored
 from synthgen.errors import CorpusError
 from synthgen.recipe import RationaleSection, TrainSection
 from synthgen.teachers.transformers import LocalModel
+from synthgen.ui import Progress
 
 __all__ = ["ensemble_run", "made", "rationale_run", "reader", "run", "teacher"]  # fixtures
 
@@ -292,3 +294,34 @@ def test_an_outline_keeps_every_piece_of_a_row(rationale_run):
         return [[(e.task, e.kept, len(e.completion)) for e in (row, *row.also)] for row in examples]
 
     assert lengths(rows.outline) == lengths(list(stream))
+
+
+def test_validation_reads_only_the_rows_that_it_computes(made, teacher, reader, tmp_path):
+    """The other rows of the step are outlines, so the distributions of all validation rows are never in memory."""
+    _, run = made("topk", logits=LOGITS["topk"], **SECTIONS)
+    rows = Completions(open_stream(run / "curated", reader, run / "cache", Choice(512)))
+    seen: list[bool] = []
+
+    class Watching(FromStored):
+        def forward(self, rows, step):
+            if not self.training:
+                seen.extend(e.target is None for e in step)
+            return super().forward(rows, step)
+
+    section = TrainSection(eval_steps=1, micro_batch_size=4)
+    objective = Watching(LlamaForCausalLM.from_pretrained(teacher.weights.name), section, rows.stream.meta)
+    accelerator = accelerator_of(section, torch.device("cpu"), tmp_path)
+    checkpoints = Checkpoints(tmp_path, "arm")
+    metrics = fit(
+        objective,
+        lambda step: rows[:4],
+        section,
+        1,
+        checkpoints,
+        Progress("train", 1, "steps"),
+        accelerator=accelerator,
+        validation=rows,
+    )
+    assert metrics[0]["validation"] > 0
+    assert len(seen) >= len(rows)
+    assert all(seen)
