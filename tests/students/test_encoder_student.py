@@ -20,6 +20,7 @@ import synthgen
 from distill.card import write_model_card
 from distill.data import Choice
 from distill.students.encoder import Encoder, FromProbabilities, Text, encoder, read_texts, tokenizer_of
+from distill.students.labels import tokenizer_identity
 from synthgen import corpus
 from synthgen.errors import CorpusError, RecipeError, TeacherError, UserError
 from synthgen.recipe import TrainSection
@@ -238,6 +239,17 @@ def test_resume_is_exact_wherever_it_was_cut(run, tmp_path, origin, cuts):
         lambda folder, ui: distill.train(recipe, run[2], folder, ui=ui), tmp_path / "students", cuts
     )
     assert (whole / "baseline" / "model.safetensors").exists()
+
+
+def test_the_identity_of_a_tokenizer_ignores_earlier_calls(tmp_path):
+    """The identity names the cache of token ids. A call that truncates must not lead to another cache."""
+    tokenizer = word_tokenizer(tmp_path / "words")
+    before = tokenizer_identity(tokenizer)
+    tokenizer(["cat dog", "cat"], truncation=True, max_length=2, padding=True)
+    assert tokenizer.backend_tokenizer.truncation is not None
+    assert tokenizer_identity(tokenizer) == before
+    tokenizer.add_tokens(["another"])
+    assert tokenizer_identity(tokenizer) != before
 
 
 # Errors
