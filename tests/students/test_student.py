@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from support.rows import load
-from support.small import small_teacher
+from support.small import small_task, small_teacher
 from support.training import FULL, LOOSE, curve_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -20,10 +20,10 @@ from distill.students.build import from_layers, layer_map
 from distill.students.classifier import Classifier, features
 from distill.students.labels import last_question
 from distill.targets.stored import Rows, batch_loss
-from synthgen import corpus
+from synthgen import corpus, curate, generate
 from synthgen.errors import RecipeError
 from synthgen.lm.forward import completion_logits
-from synthgen.recipe import Recipe
+from synthgen.recipe import Recipe, load_recipe
 from synthgen.results.measures import Interval
 from synthgen.teachers.transformers import LocalModel
 from synthgen.ui import UI
@@ -366,3 +366,22 @@ def test_features_have_unit_length_and_stay_in_their_buckets():
         assert len(set(ids.tolist())) == len(ids)
         assert np.linalg.norm(weights) == pytest.approx(1, rel=1e-5)
     assert len(features("", 97)[0]) == 0
+
+
+def test_rows_that_curation_rejected_teach_a_classifier_their_probabilities_alone(tmp_path):
+    """The check of answers rejects rows, which changes only the cross-entropy of the student."""
+    kinds = {"generate": {"labels": ["a", "b"]}, "logits": None, "strategy": "classify"}
+    student = {"kind": "classifier", "buckets": 64, "hidden_size": 4, "dropout": 0.0}
+    section = {"student": student, "batch_size": 8, "max_steps": 4, "kd_weight": 0.5, "baseline": False}
+    teacher, found = small_teacher(tmp_path / "teacher"), {}
+    for name, rejects in (("kept", False), ("rejected", True)):
+        task = small_task(tmp_path / name, teacher, seeds=24, curate={"answer": rejects}, train=section, **kinds)
+        recipe, run = load_recipe(task), tmp_path / f"run-{name}"
+        generate(recipe, run)
+        curate(recipe, run)
+        found[name] = train(recipe, run).training
+    kept, rejected = found["kept"], found["rejected"]
+    assert rejected.rows == kept.rows == kept.rows_kept > rejected.rows_kept
+    first, other = kept.metrics["distilled"][0], rejected.metrics["distilled"][0]
+    assert first["distillation"] == other["distillation"]
+    assert first["loss"] != other["loss"]
