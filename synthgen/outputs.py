@@ -27,6 +27,7 @@ from synthgen.errors import RunChanged, UserError
 SHARD = r"(train|validation|test)-\d{5,}\.parquet"
 STAGES = (
     "generated",
+    "ledger",
     "curated",
     "audit",
     "student",

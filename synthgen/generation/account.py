@@ -4,28 +4,42 @@ reserved before the request is sent. When the reply has arrived, the actual cost
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 from synthgen.generation.budget import Budget
-from synthgen.generation.cache import Cache, Entry, Spent
+from synthgen.generation.cache import Cache, Entry
+from synthgen.generation.ledger import Ledger, Spent
 from synthgen.generation.prices import PICO, Prices
 from synthgen.generation.work import Item
-from synthgen.requests import Request
+from synthgen.tables.engines import ApiTeacher
 from synthgen.teachers.base import Call, RemoteTeacher, Reply
+from synthgen.teachers.usage import CHEAPER_TIERS
+
+_MARGIN = 1.25  # after a reply cost more than the maximum of its request, requests reserve this much more than that
 
 
 class Account:
-    """The cache, the budget and the prices for one teacher's requests. `run` is the run's name in the ledger, the part
-    of the cache file that records the costs of runs.
+    """The cache, the ledger, the budget and the prices for one teacher's requests. `section` is the section of a paid
+    teacher in the recipe.
 
-    Without a cache, no replies or costs are stored.
+    Without a cache, no replies are stored. Without a ledger, no costs are stored.
     """
 
     def __init__(
-        self, teacher: RemoteTeacher, cache: Cache | None, *, budget: Budget, prices: Prices | None, run: str
+        self,
+        teacher: RemoteTeacher,
+        cache: Cache | None,
+        *,
+        budget: Budget,
+        prices: Prices | None,
+        ledger: Ledger | None,
+        section: ApiTeacher | None = None,
     ) -> None:
-        self.teacher, self.cache, self.budget, self.prices, self.run = teacher, cache, budget, prices, run
+        self.teacher, self.cache, self.budget, self.prices = teacher, cache, budget, prices
+        self.ledger, self.section = ledger, section
+        self.excess = 1.0  # factor by which the maximum cost of requests is increased
         self._kept: dict[bytes, Entry] = {}  # the entries that the last call of `read_ahead` found, by key
         self._since: set[bytes] = set()  # keys of the entries that were stored since the last call of `read_ahead`
 
@@ -35,21 +49,53 @@ class Account:
         return None if self.prices is None else self.budget.spent.usd / PICO
 
     def most(self, call: Call) -> Spent:
-        """The maximum cost of the request whose content is `call`."""
+        """The maximum cost of the request whose content is `call`. It is larger when an earlier reply cost more than
+        the maximum of its request.
+        """
         usd = self.prices.most(call.most_prompt, call.most_completion) if self.prices else 0
-        return Spent(usd, call.most_prompt + call.most_completion)
+        tokens = call.most_prompt + call.most_completion
+        return Spent(math.ceil(usd * self.excess), math.ceil(tokens * self.excess))
 
     def spent(self, reply: Reply, most: Spent) -> Spent:
-        """The cost of a reply. When the server reports no usage, it is `most`, the maximum cost of the request."""
-        if reply.usage is None:
-            return most
-        return Spent(self._cost(reply), (reply.usage["prompt_tokens"] or 0) + (reply.usage["completion_tokens"] or 0))
+        """The cost of a reply. When the server reports no usage or an impossible one, it is `most`, the maximum cost of
+        the request. When only the dollars are unknown, those of `most` count.
+        """
+        usage = reply.usage
+        tokens = most.tokens if usage is None else (usage["prompt_tokens"] or 0) + (usage["completion_tokens"] or 0)
+        usd = self._cost(reply)
+        return Spent(most.usd if usd is None else usd, tokens)
+
+    def overspent(self, spent: Spent, most: Spent, excess: float) -> str | None:
+        """Take into account that a request cost `spent`, and that `most` was reserved for it when `excess` was the
+        value of the attribute `excess`.
+
+        When the request cost more than was reserved, later requests reserve more. Returns the reason to stop when even
+        a request that reserved more cost more than that, so the server's counts have no limit.
+        """
+        ratios = [spent.tokens / max(1, most.tokens), spent.usd / max(1, most.usd) if most.usd else 0.0]
+        if max(ratios) <= 1:
+            return None
+        self.excess = max(self.excess, excess * max(ratios) * _MARGIN)
+        if excess > 1 and self.budget.limited:
+            return (
+                f"a request used {spent.tokens:,} tokens, and at most {most.tokens:,} were expected after an earlier "
+                "request had also used too many"
+            )
+        return None
+
+    def unpriced(self, reply: Reply) -> str | None:
+        """The service tier of a reply whose price is unknown and may be above the usual price. None for other
+        replies.
+        """
+        bill = reply.bill
+        if bill is None or bill.tier is None or bill.usd is not None or self._covers(bill.tier):
+            return None
+        return None if bill.tier in CHEAPER_TIERS else bill.tier
 
     def priced(self, reply: Reply) -> Reply:
         """A copy of the reply with its cost in `cost_usd`. The cost is None when it is unknown."""
-        if self.prices is None or (reply.usage is None and self.teacher.paid):
-            return replace(reply, cost_usd=None)
-        return replace(reply, cost_usd=self._cost(reply) / PICO)
+        usd = self._cost(reply)
+        return replace(reply, cost_usd=None if usd is None else usd / PICO)
 
     def read_ahead(self, items: Sequence[Item]) -> None:
         """Read the cached entries of all `items` in one query."""
@@ -57,53 +103,61 @@ class Account:
         if items and self.cache and self.teacher.paid:
             self._kept = self.cache.find([item.call.key for item in items])
 
-    def look_up(self, item: Item, again: bool) -> Entry | None:
-        """The cached entry of an item, or None. Always None for an item that has already been sent. Without `again`,
+    def look_up(self, item: Item, again: bool) -> Reply | None:
+        """The cached reply of an item, or None. Always None for an item that has already been sent. Without `again`,
         the result of the last call of `read_ahead` is used. With `again`, the cache is read now, because the item has
         waited since that call.
         """
         if self.cache is None or not self.teacher.paid or item.tries:
             return None
-        if again or item.call.key in self._since:
-            return self.cache.get(item.call.key)
-        return self._kept.get(item.call.key)
+        key = item.call.key
+        kept = self.cache.get(key) if again or key in self._since else self._kept.get(key)
+        if kept is None or kept.failure is not None:
+            return None if kept is None else Reply(failure=kept.failure)
+        reply = self.priced(self.teacher.read(item.request, kept.body or b""))
+        return None if reply.invalid or (reply.failure and self.cache.repeats(key)) else reply
 
-    def reply(self, request: Request, kept: Entry) -> Reply:
-        """The reply in a cached entry."""
-        if kept.failure is not None:
-            return Reply(failure=kept.failure)
-        return self.priced(self.teacher.read(request, kept.body or b""))
-
-    async def reserve(self, most: Spent) -> int | None:
-        """Reserve the maximum cost of a request in the ledger. Returns the reservation's id when the reservation is on
-        disk. Without a budget, reserves nothing in the ledger and returns None.
+    async def reserve(self, most: Spent) -> Spent:
+        """Reserve the maximum cost of a request in the ledger. Returns the reserved amount when the reservation is on
+        disk. Without a budget, nothing is reserved.
         """
-        if self.cache is None or not self.budget.limited:
-            return None
-        ticket, statement = self.cache.reserve(self.run, most)
-        await self.cache.commit([statement])
-        return ticket
+        if self.ledger is None or not self.budget.limited:
+            return Spent()
+        await self.ledger.reserve(most)
+        return most
 
     async def settle(
-        self, most: Spent, spent: Spent, ticket: int | None, entry: tuple[bytes, Entry] | None = None
+        self, most: Spent, spent: Spent, reserved: Spent, entry: tuple[bytes, Entry] | None = None
     ) -> None:
-        """Replace the reservation of `most` by the actual cost `spent`. If `entry` (key, cache entry) is given, store
-        it in the same commit.
+        """Replace the reservation of `most` by the actual cost `spent`. `reserved` is what was reserved in the ledger.
+
+        If `entry` (key, cache entry) is given, it is stored first. A kill between the two steps leaves the reservation,
+        which counts as spent.
         """
         self.budget.settle(most, spent)
-        if self.cache is None:
-            return
-        statements = self.cache.settle(self.run, ticket, spent)
-        if entry is not None and self.teacher.paid:
-            statements.append(self.cache.put(*entry, self.teacher.identity["model"]))
-        if statements:
-            await self.cache.commit(statements)
+        if self.cache is not None and entry is not None and self.teacher.paid:
+            await self.cache.commit([self.cache.put(*entry, self.teacher.identity["model"])])
+        if self.ledger is not None and (reserved, spent) != (Spent(), Spent()):
+            self.ledger.settle(reserved, spent)
         # The key is added only after the commit. Otherwise a `read_ahead` during the commit would remove the key, and
         # would not find the entry either.
         if entry is not None:
             self._since.add(entry[0])
 
-    def _cost(self, reply: Reply) -> int:
-        if self.prices is None or reply.usage is None:
-            return 0
-        return int(self.prices.cost(reply.usage) * reply.price_share)
+    def _cost(self, reply: Reply) -> int | None:
+        """The cost of a reply in picodollars: the amount that the server states, or else the price of its tokens. None
+        when it is unknown.
+        """
+        bill = reply.bill
+        if bill is not None and bill.usd is not None:
+            return math.ceil(bill.usd * PICO)
+        if self.prices is None or (reply.usage is None and self.teacher.paid):
+            return None
+        if bill is not None and bill.tier is not None and not self._covers(bill.tier):
+            return None
+        return 0 if reply.usage is None else int(self.prices.cost(reply.usage) * reply.price_share)
+
+    def _covers(self, tier: str) -> bool:
+        """Whether the recipe states the prices of this service tier."""
+        section = self.section
+        return bool(section.prices) and tier == str(section.extra.get("service_tier")).lower() if section else False

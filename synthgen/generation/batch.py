@@ -12,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
+import secrets
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
@@ -21,16 +23,18 @@ from synthgen import durable
 from synthgen.errors import TeacherError, UserError
 from synthgen.generation.batching import Batching
 from synthgen.generation.budget import Budget
-from synthgen.generation.cache import Cache, Entry, Spent, Statement
+from synthgen.generation.cache import Cache, Entry, Statement
 from synthgen.generation.inputs import most_requests, runner
 from synthgen.generation.jobs import Job
-from synthgen.generation.prices import Prices, prices
+from synthgen.generation.ledger import Ledger, Spent
+from synthgen.generation.prices import PICO, Prices, prices
 from synthgen.generation.work import BudgetReached
-from synthgen.records import Usage
 from synthgen.requests import Request
 from synthgen.teachers.base import Call, Reply
-from synthgen.teachers.chat import usage_of
+from synthgen.teachers.completion import bill, error_in, parsed
 from synthgen.teachers.openai import BATCH_SHARE, ApiModel, as_batched
+from synthgen.teachers.refusals import refusal
+from synthgen.teachers.usage import BadReply, Bill
 from synthgen.ui import UI
 
 if TYPE_CHECKING:
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
 
 # The maximum number of requests and bytes in one file. Providers allow 50,000 requests and 200 MB.
 _MOST_REQUESTS, _MOST_BYTES = 50_000, 100 << 20
+_RUN_ID = ".run-id"
 _ROUNDS = 3
 _FIRST_LOOK, _LAST_LOOK = 1.0, 60.0  # shortest and longest wait between two requests for a batch's status, in seconds
 _ENDED = ("completed", "expired", "failed", "cancelled")
@@ -54,7 +59,8 @@ class Batches:
     cache: Cache
     budget: Budget
     prices: Prices | None
-    run: str
+    ledger: Ledger
+    salt: str
     path: Path
     client: AsyncOpenAI
     held: set[str] = field(default_factory=set)
@@ -74,7 +80,17 @@ class Batches:
         durable.write_json(self.path, entries)
 
 
-async def fill_cache(teacher: ApiModel, wanted: Batching, cache: Cache, budget: Budget, run: str) -> None:
+def _run_id(folder: Path) -> str:
+    """A name of the run, so that a batch of another run with the same requests is not taken for one of this run. It is
+    created once, and deleted with the corpus.
+    """
+    path = folder / _RUN_ID
+    if not path.exists():
+        durable.write_text(path, secrets.token_hex(16))
+    return path.read_text().strip()
+
+
+async def fill_cache(teacher: ApiModel, wanted: Batching, cache: Cache, budget: Budget, ledger: Ledger) -> None:
     """Put the reply to every request of the shards into the cache. For a strategy whose jobs have several rounds of
     requests, the batches of one round are sent when those of the earlier round have ended.
 
@@ -83,7 +99,8 @@ async def fill_cache(teacher: ApiModel, wanted: Batching, cache: Cache, budget: 
     """
     journal = wanted.folder / "batches.json"
     batches = Batches(
-        teacher, wanted, cache=cache, budget=budget, prices=prices(teacher.section), run=run, path=journal,
+        teacher, wanted, cache=cache, budget=budget, prices=prices(teacher.section), ledger=ledger,
+        salt=_run_id(wanted.folder), path=journal,
         client=teacher.client(),
     )  # fmt: skip
     try:
@@ -144,22 +161,23 @@ def _next_calls(batches: Batches, job: Job) -> list[Call]:
         wanted = next(rounds)
         while True:
             calls = [batches.teacher.call(query.request) for query in wanted]
-            kept = [batches.cache.get(call.key) for call in calls]
-            lacking = [call for call, entry in zip(calls, kept, strict=True) if entry is None]
+            kept = [_reply(batches, query.request, call) for query, call in zip(wanted, calls, strict=True)]
+            lacking = [call for call, reply in zip(calls, kept, strict=True) if reply is None]
             if lacking:
                 rounds.close()
                 return lacking
-            wanted = rounds.send(
-                [_reply(batches, q.request, entry) for q, entry in zip(wanted, kept, strict=True) if entry is not None]
-            )
+            wanted = rounds.send([reply for reply in kept if reply is not None])
     except StopIteration:
         return []
 
 
-def _reply(batches: Batches, request: Request, entry: Entry) -> Reply:
-    if entry.failure is not None:
-        return Reply(failure=entry.failure)
-    return batches.teacher.read(request, entry.body or b"")
+def _reply(batches: Batches, request: Request, call: Call) -> Reply | None:
+    """The reply to a request in the cache. None when there is none, or when a failed request is sent again."""
+    entry = batches.cache.get(call.key)
+    if entry is None or entry.failure is not None:
+        return None if entry is None else Reply(failure=entry.failure)
+    reply = batches.teacher.read(request, entry.body or b"")
+    return None if reply.failure and batches.cache.repeats(call.key) else reply
 
 
 async def _submit(batches: Batches) -> tuple[bool, bool]:
@@ -203,13 +221,13 @@ async def _create(batches: Batches, lines: list[bytes], most: Spent) -> None:
     cost. Each action is recorded in the journal before the next action begins.
     """
     content = b"".join(lines)
-    digest = hashlib.sha256(batches.run.encode() + content).hexdigest()[:32]
+    digest = hashlib.sha256(batches.salt.encode() + content).hexdigest()[:32]
     entries = batches.load()
     entry: dict[str, Any] = {"digest": digest, "requests": len(lines), "reserved": [most.usd, most.tokens]}
     batches.budget.hold(most)
     batches.held.add(digest)
     # In the ledger, the maximum cost counts as spent until the answers arrive.
-    await batches.cache.commit(batches.cache.settle(batches.run, None, most))
+    await batches.ledger.add(most)
     batches.save([*entries, entry])
     uploaded = await batches.client.files.create(file=(f"{digest}.jsonl", content), purpose="batch")
     entry["file"] = uploaded.id
@@ -229,7 +247,7 @@ async def _recover(batches: Batches) -> None:
     entries = batches.load()
     lost = [entry for entry in entries if "batch" not in entry]
     if lost:
-        known = {}
+        known, back = {}, Spent()
         async for batch in batches.client.with_options(max_retries=5).batches.list(limit=100):
             if batch.metadata and "synthgen" in batch.metadata:
                 known[batch.metadata["synthgen"]] = batch.id
@@ -237,11 +255,12 @@ async def _recover(batches: Batches) -> None:
             if entry["digest"] in known:
                 entry["batch"] = known[entry["digest"]]
             else:  # the batch was never created, so nothing can be billed
-                back = Spent(-entry["reserved"][0], -entry["reserved"][1])
-                await batches.cache.commit(batches.cache.settle(batches.run, None, back))
-                batches.budget.settle(Spent(), back)
+                unused = Spent(-entry["reserved"][0], -entry["reserved"][1])
+                batches.budget.settle(Spent(), unused)
+                back += unused
         entries = [entry for entry in entries if "batch" in entry]
         batches.save(entries)
+        await batches.ledger.add(back)
     await _wait(batches)
 
 
@@ -265,26 +284,30 @@ async def _collect(batches: Batches, entry: dict[str, Any], batch: Any) -> int:
     cost. Returns the number of answers. Raises TeacherError when the provider did not accept the batch.
     """
     statements: list[Statement] = []
-    usd = tokens = answered = 0
+    usd = tokens = answered = unknown = 0
     for file in (batch.output_file_id, batch.error_file_id):
         if not file:
             continue
         content = await batches.client.with_options(max_retries=5).files.content(file)
         for line in content.content.splitlines():
-            row = json.loads(line)
-            response = row.get("response") or {}
-            kept, used = _entry(batches, response)
-            if kept is None:
+            key, response = _result(line)
+            kept, paid = _entry(batches, response)
+            if paid is not None and paid.usage is not None:
+                usd += _cost(batches, paid)
+                tokens += (paid.usage["prompt_tokens"] or 0) + (paid.usage["completion_tokens"] or 0)
+            elif paid is not None:
+                unknown += 1
+            if kept is None or key is None:
                 continue
             answered += 1
-            if used is not None:
-                usd += int(batches.prices.cost(used) * BATCH_SHARE) if batches.prices else 0
-                tokens += (used["prompt_tokens"] or 0) + (used["completion_tokens"] or 0)
-            key = bytes.fromhex(row["custom_id"])
             statements.append(batches.cache.put(key, kept, str(batches.teacher.identity["model"])))
     reserved = Spent(*entry["reserved"])
+    if unknown:  # the batch's maximum cost is divided equally among its requests
+        usd += -(-reserved.usd * unknown // entry["requests"])
+        tokens += -(-reserved.tokens * unknown // entry["requests"])
     difference = Spent(usd - reserved.usd, tokens - reserved.tokens)
-    await batches.cache.commit([*statements, *batches.cache.settle(batches.run, None, difference)])
+    if statements:
+        await batches.cache.commit(statements)
     if entry["digest"] in batches.held:
         batches.budget.settle(reserved, Spent(usd, tokens))
     else:
@@ -294,6 +317,9 @@ async def _collect(batches: Batches, entry: dict[str, Any], batch: Any) -> int:
         if other["digest"] == entry["digest"]:
             other |= {"done": True, "status": batch.status, "answered": answered}
     batches.save(entries)
+    # After a kill at this point, the batch's maximum cost counts as spent. In the other order, the difference would be
+    # taken from the ledger twice.
+    await batches.ledger.add(difference)
     if batch.status == "failed":
         problems = batch.errors.data if batch.errors and batch.errors.data else []
         raise TeacherError(
@@ -304,15 +330,51 @@ async def _collect(batches: Batches, entry: dict[str, Any], batch: Any) -> int:
     return answered
 
 
-def _entry(batches: Batches, response: dict[str, Any]) -> tuple[Entry | None, Usage | None]:
-    """Return (entry for the cache, usage) of a response in a batch's output. The entry is None for an error that might
-    not occur again if the request is repeated, because such an error is not cached.
+def _result(line: bytes) -> tuple[bytes | None, dict[str, Any]]:
+    """Return (key of the request, response) from a line of a batch's output. The key is None, and the response empty,
+    when the line is not valid.
     """
-    body = json.dumps(response.get("body") or {}, ensure_ascii=False).encode()
-    if response.get("status_code") == 200:
-        return Entry(as_batched(body)), usage_of(response["body"])
-    if response.get("status_code"):
-        problem = batches.teacher.refusal(int(response["status_code"]), {}, body)
+    try:
+        row = parsed(line)
+        if isinstance(row, dict):
+            response = row.get("response")
+            return bytes.fromhex(row["custom_id"]), response if isinstance(response, dict) else {}
+    except (ValueError, KeyError, TypeError):
+        pass
+    return None, {}
+
+
+def _cost(batches: Batches, paid: Bill) -> int:
+    """The cost of a reply in picodollars."""
+    if paid.usd is not None:
+        return math.ceil(paid.usd * PICO)
+    return int(batches.prices.cost(paid.usage) * BATCH_SHARE) if batches.prices and paid.usage else 0
+
+
+def _entry(batches: Batches, response: dict[str, Any]) -> tuple[Entry | None, Bill | None]:
+    """Return (entry for the cache, bill) of a response in a batch's output. The entry is None for an error that might
+    not occur again if the request is repeated, because such an error is not cached. The bill is None when nothing is
+    billed.
+    """
+    status = response.get("status_code")
+    body = json.dumps(response.get("body") or {}, ensure_ascii=False).encode(errors="replace")
+    if status == 200:
+        return _answer(response.get("body"), as_batched(body))
+    if isinstance(status, int):
+        problem = refusal(status, {}, body, batches.teacher.clean)
         if not (problem.retry or problem.fatal):
             return Entry(None, (problem.kind, problem.reason)), None
     return None, None
+
+
+def _answer(value: object, body: bytes) -> tuple[Entry | None, Bill]:
+    """The entry and the bill of a response with status 200. Whether the answer itself is valid is checked when it is
+    read from the cache, where the failure is stored too.
+    """
+    try:
+        if not isinstance(value, dict):
+            raise BadReply("schema", "the body is not an object")
+        paid = bill(value)
+    except BadReply:
+        return None, Bill(None, None, None, False)
+    return (None if error_in(value) else Entry(body)), paid

@@ -10,9 +10,11 @@ provider may bill the request.
 from __future__ import annotations
 
 from synthgen.errors import RecipeError
-from synthgen.generation.cache import Spent
+from synthgen.generation.ledger import Spent
 from synthgen.generation.prices import PICO, prices
 from synthgen.recipe import Recipe
+from synthgen.tables.engines import AnyTeacher, ApiTeacher
+from synthgen.teachers.usage import CHEAPER_TIERS, unusual_tier
 
 
 class Budget:
@@ -43,12 +45,12 @@ class Budget:
 
     def hold(self, most: Spent) -> None:
         """Reserve the maximum cost of a request."""
-        self.held = Spent(self.held.usd + most.usd, self.held.tokens + most.tokens)
+        self.held += most
 
     def settle(self, most: Spent, spent: Spent) -> None:
         """Replace a reservation of `most` by the actual cost `spent`."""
-        self.held = Spent(self.held.usd - most.usd, self.held.tokens - most.tokens)
-        self.spent = Spent(self.spent.usd + spent.usd, self.spent.tokens + spent.tokens)
+        self.held -= most
+        self.spent += spent
 
     def text(self) -> str:
         """The amounts spent as text, such as '$0.4987 of $0.5000, 1,200 of 5,000 tokens'. Only amounts with a limit are
@@ -58,6 +60,18 @@ class Budget:
         if self.tokens is not None:
             parts.append(f"{self.spent.tokens:,} of {self.tokens:,} tokens")
         return ", ".join(parts)
+
+
+def _refuse_tier(teacher: AnyTeacher, usd: float | None) -> None:
+    """Raise RecipeError when the recipe asks for a service tier whose price is unknown."""
+    if usd is None or not isinstance(teacher, ApiTeacher) or teacher.prices:
+        return
+    tier = unusual_tier(teacher.extra.get("service_tier"))
+    if tier is not None and tier not in CHEAPER_TIERS:
+        raise RecipeError(
+            f"generate.budget.usd is {usd}, and the price of service tier '{tier}' of '{teacher.model}' is not known",
+            "give teacher.prices of this tier: {input: …, output: …} in dollars per million tokens",
+        )
 
 
 def open_budget(recipe: Recipe, spent: Spent, parts: int = 1) -> Budget:
@@ -75,5 +89,6 @@ def open_budget(recipe: Recipe, spent: Spent, parts: int = 1) -> Budget:
                 f"generate.budget.usd is {wanted.usd}, and the price of '{teacher.model}' is not known",
                 "give teacher.prices: {input: …, output: …} in dollars per million tokens, or a budget in tokens",
             )
+        _refuse_tier(teacher, wanted.usd)
     usd = None if wanted.usd is None else int(wanted.usd * PICO) // parts
     return Budget(usd, None if wanted.tokens is None else wanted.tokens // parts, spent)

@@ -3,8 +3,7 @@ content. Entries never expire.
 
 A reply is used only after it is durable in the cache (WAL, synchronous=FULL). A writer thread commits all waiting
 statements in one transaction. A thousand replies a second therefore need only a few fsyncs. A task that stores a reply
-waits until its statements are committed. The same file holds the ledger: the amount that each run has spent, and the
-amounts that the run has reserved for open requests. A reservation of a killed process counts as spent.
+waits until its statements are committed.
 
 The file holds no API key, because the body of a request never contains the key.
 """
@@ -30,16 +29,10 @@ from synthgen.errors import UserError
 _VERSION = 1
 _TABLES = """
 CREATE TABLE reply(key BLOB PRIMARY KEY, failure TEXT, reason TEXT, body BLOB, model TEXT, made INTEGER);
-CREATE TABLE spent(run TEXT PRIMARY KEY, usd INTEGER NOT NULL, tokens INTEGER NOT NULL);
-CREATE TABLE reserved(id INTEGER PRIMARY KEY, run TEXT NOT NULL, usd INTEGER NOT NULL, tokens INTEGER NOT NULL);
 """
 _PLACES = "(?, ?, ?, ?, ?, ?)"
 _PUT = f"INSERT OR REPLACE INTO reply VALUES {_PLACES}"
 _ROWS = 64  # maximum number of replies in one statement
-_SPEND = (
-    "INSERT INTO spent VALUES (?, ?, ?) "
-    "ON CONFLICT(run) DO UPDATE SET usd = usd + excluded.usd, tokens = tokens + excluded.tokens"
-)
 _SMALL = 2048  # bodies with fewer bytes are not compressed
 
 Statement = tuple[str, Sequence[Any]]
@@ -54,14 +47,6 @@ class Entry:
 
     body: bytes | None
     failure: tuple[str, str] | None = None
-
-
-@dataclass(frozen=True)
-class Spent:
-    """An amount of picodollars (1e-12 $) and tokens."""
-
-    usd: int = 0
-    tokens: int = 0
 
 
 class Cache:
@@ -92,7 +77,7 @@ class Cache:
                 f"{path} is a reply cache of version {version}, but this synthgen uses version {_VERSION}",
                 "set SYNTHGEN_CACHE to another folder, or upgrade synthgen",
             )
-        self._next_id = time.time_ns()
+        self._stored: set[bytes] = set()  # with `retry_failed`, the keys of entries that this object has stored
         self._pending: Batch = []
         self._busy = False
         self._queue: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
@@ -119,27 +104,19 @@ class Cache:
                 None if body is None else _unpack(body, self.path), None if failure is None else (failure, reason)
             )
             for key, failure, reason, body in rows
-            if failure is None or not self.retry_failed
+            if failure is None or not self.repeats(key)
         }
+
+    def repeats(self, key: bytes) -> bool:
+        """Whether a request that failed is sent again. With `retry_failed`, each is sent again once."""
+        return self.retry_failed and key not in self._stored
 
     def put(self, key: bytes, entry: Entry, model: str) -> Statement:
         """The statement that stores an entry. Pass it to `commit`."""
+        if self.retry_failed:
+            self._stored.add(key)
         kind, reason = entry.failure or (None, None)
         return _PUT, (key, kind, reason, entry.body, model, int(time.time()))
-
-    def reserve(self, run: str, most: Spent) -> tuple[int, Statement]:
-        """Return (id of the reservation, statement that stores it)."""
-        self._next_id += 1
-        return self._next_id, ("INSERT INTO reserved VALUES (?, ?, ?, ?)", (self._next_id, run, most.usd, most.tokens))
-
-    def settle(self, run: str, reservation: int | None, spent: Spent) -> list[Statement]:
-        """Statements that replace a reservation by the amount actually spent."""
-        found: list[Statement] = []
-        if reservation is not None:
-            found.append(("DELETE FROM reserved WHERE id = ?", (reservation,)))
-        if spent.usd or spent.tokens:
-            found.append((_SPEND, (run, spent.usd, spent.tokens)))
-        return found
 
     def commit(self, statements: list[Statement]) -> asyncio.Future[None]:
         """Commit all statements or none. The returned future is done when the statements are on disk. Awaiting it
@@ -174,23 +151,6 @@ class Cache:
                 else:
                     future.set_exception(error)
 
-    def spent(self, run: str) -> Spent:
-        """The amount that a run has spent. It includes reservations that a killed process left open, because the
-        requests may have been billed.
-        """
-        try:
-            with self._reader:
-                self._reader.execute("BEGIN IMMEDIATE")
-                lost = self._reader.execute(
-                    "SELECT coalesce(sum(usd), 0), coalesce(sum(tokens), 0) FROM reserved WHERE run = ?", (run,)
-                ).fetchone()
-                self._reader.execute("DELETE FROM reserved WHERE run = ?", (run,))
-                self._reader.execute(_SPEND, (run, *lost))
-                row = self._reader.execute("SELECT usd, tokens FROM spent WHERE run = ?", (run,)).fetchone()
-        except sqlite3.Error as error:
-            raise self._broken(error) from None
-        return Spent(*row)
-
     def close(self) -> None:
         """Commit waiting statements and close the file."""
         if self._pending:
@@ -215,6 +175,8 @@ class Cache:
                 self._transaction(connection, [s for statements, _ in batch for s in statements])
             except sqlite3.Error as problem:
                 error = self._broken(problem)
+            except Exception as problem:  # the thread must not end, because tasks wait for it
+                error = problem
             loop = batch[0][1].get_loop()
             try:
                 loop.call_soon_threadsafe(self._told, batch, error)
@@ -251,27 +213,13 @@ class Cache:
 
 
 def _together(statements: list[Statement]) -> Iterator[Statement]:
-    """Merge statements into fewer ones, because each statement costs a switch between the interpreter's threads.
-
-    Up to `_ROWS` replies are stored with one statement, and the amounts that a run has spent are summed. The merged
-    statements come last, which is allowed because the order of statements does not matter.
+    """Merge statements into fewer ones, because each statement costs a switch between the interpreter's threads. Up to
+    `_ROWS` replies are stored with one statement.
     """
-    puts: list[Sequence[Any]] = []
-    spent: dict[str, list[int]] = {}
-    for sql, values in statements:
-        if sql is _PUT:
-            puts.append(values)
-        elif sql is _SPEND:
-            total = spent.setdefault(values[0], [0, 0])
-            total[0] += values[1]
-            total[1] += values[2]
-        else:
-            yield sql, values
+    puts = [values for _, values in statements]
     for start in range(0, len(puts), _ROWS):
         some = puts[start : start + _ROWS]
         yield _PUT + f", {_PLACES}" * (len(some) - 1), [value for put in some for value in _packed(put)]
-    for run, (usd, tokens) in spent.items():
-        yield _SPEND, (run, usd, tokens)
 
 
 def _packed(values: Sequence[Any]) -> list[Any]:

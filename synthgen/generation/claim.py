@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from synthgen import corpus, durable, outputs
+from synthgen.generation import ledger
 from synthgen.generation.inputs import Inputs
 from synthgen.recipe import deciding, differences, dump_recipe
 from synthgen.seeds.changes import RowHashes, changed_rows
@@ -50,6 +51,7 @@ class Claim:
         A new claim also writes RUN/recipe.yaml."""
         if fresh:
             outputs.discard(self.folder, outputs.GENERATED)
+            ledger.discard(self.folder.parent / ledger.FOLDER)
         outputs.sweep(self.folder, outputs.GENERATED)
         if self.check():
             return

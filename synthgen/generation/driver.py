@@ -86,7 +86,7 @@ def generate(
             bar.advance(bar.total - work.size, resumed=True)
             gate = Gate(recipe, len(jobs), sum(corpus.failed(folder, FAILURES).values()))
             output = Output(partial(layout.commit, folder), bar, gate)
-            _make(work, output, batch=batch, retry_failed=retry_failed, parts=part[1], ui=ui)
+            _make(work, output, batch=batch, retry_failed=retry_failed, part=part, ui=ui)
     left = len({shard.name for shard in planned} - done - {shard.name for shard in mine})
     if left:
         return Generation(folder, False, bool(work.shards), _since(began), left)
@@ -170,7 +170,7 @@ class _Work:
         return "jobs" if strategy.most_requests(self.recipe.steps, len(self.recipe.teachers)) > 1 else "rows"
 
 
-def _make(work: _Work, output: Output, *, batch: bool, retry_failed: bool, parts: int, ui: UI) -> None:
+def _make(work: _Work, output: Output, *, batch: bool, retry_failed: bool, part: tuple[int, int], ui: UI) -> None:
     """Make the shards in the way that is fastest for the teachers.
 
     When every teacher takes single requests, requests of several shards are in flight at the same time. When an engine
@@ -188,7 +188,7 @@ def _make(work: _Work, output: Output, *, batch: bool, retry_failed: bool, parts
             _shard_by_shard(work, ask_local, output)
         return
     first = _by_batch(work, ui) if batch else None
-    remotes = Remotes(recipe, work.folder, work.remote, output.bar, retry_failed=retry_failed, parts=parts)
+    remotes = Remotes(recipe, work.folder, work.remote, output.bar, retry_failed=retry_failed, part=part)
     with closing(remotes):
         if work.local:
             _shard_by_shard(work, partial(_ask_all, ask_local, work.local, remotes), output)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,26 +11,26 @@ from synthgen import durable
 from synthgen.errors import SynthgenError
 from synthgen.generation.account import Account
 from synthgen.generation.budget import Budget, open_budget
-from synthgen.generation.cache import Cache, Spent
+from synthgen.generation.cache import Cache
 from synthgen.generation.casting import cast
 from synthgen.generation.division import Shard
 from synthgen.generation.filling import Filling, Output
 from synthgen.generation.jobs import Jobs
+from synthgen.generation.ledger import FOLDER as LEDGER
+from synthgen.generation.ledger import Ledger, Spent
 from synthgen.generation.prices import prices
 from synthgen.generation.scheduler import Limits, Scheduler
 from synthgen.generation.work import Item, Live, Work
 from synthgen.recipe import Recipe
 from synthgen.requests import Request
+from synthgen.tables.engines import ApiTeacher
 from synthgen.teachers.base import RemoteTeacher, Reply
 from synthgen.ui import Progress
 
 _LOOK = 0.5  # seconds between updates of the progress bar
-_RUN_ID = ".run-id"
 
-First = Callable[[Cache, Budget, str], Awaitable[None]]
-"""A function that fills the cache before single requests are sent. Its arguments are the cache, the budget, and the
-run's name in the ledger.
-"""
+First = Callable[[Cache, Budget, Ledger], Awaitable[None]]
+"""A function that fills the cache before single requests are sent."""
 
 
 class _Batch:
@@ -57,8 +56,8 @@ class _Batch:
 class Remotes:
     """The remote teachers of a run, by name, and the cache, ledger and budget that they share.
 
-    `parts` is the number of machines that make the run. Each machine gets an equal share of the budget. Close the
-    object after use.
+    `part` is (i, n) when this machine makes the i-th of n parts of the run. Each machine gets an equal share of the
+    budget. Close the object after use.
     """
 
     def __init__(
@@ -69,22 +68,26 @@ class Remotes:
         bar: Progress,
         *,
         retry_failed: bool = False,
-        parts: int = 1,
+        part: tuple[int, int] = (1, 1),
     ) -> None:
         self.recipe, self.teachers, self.bar = recipe, teachers, bar
         paid = any(teacher.paid for teacher in teachers.values())
+        self.ledger: Ledger | None = None
         self.cache = Cache(durable.cache_folder() / "replies.sqlite", retry_failed=retry_failed) if paid else None
         try:
-            self.run = _run_id(folder)
-            self.budget = open_budget(recipe, self.cache.spent(self.run) if self.cache else Spent(), parts)
+            if paid:
+                self.ledger = Ledger(folder.parent / LEDGER, part, sorted(folder.glob("data/*.parquet")))
+            self.budget = open_budget(recipe, self.ledger.before if self.ledger else Spent(), part[1])
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Close the cache's file."""
+        """Close the files of the cache and of the ledger."""
         if self.cache is not None:
             self.cache.close()
+        if self.ledger is not None:
+            self.ledger.close()
 
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
         """Send the requests. Returns the replies in the same order. Raises BudgetReached and TeacherError."""
@@ -99,8 +102,8 @@ class Remotes:
         """
 
         async def main() -> None:
-            if first is not None and self.cache is not None:
-                await first(self.cache, self.budget, self.run)
+            if first is not None and self.cache is not None and self.ledger is not None:
+                await first(self.cache, self.budget, self.ledger)
             filling = Filling(jobs, shards, self.teachers, output)
             try:
                 await self._run(filling)
@@ -148,7 +151,14 @@ class Remotes:
 
     def _scheduler(self, name: str, teacher: RemoteTeacher, work: Work) -> Scheduler:
         section = cast(self.recipe)[name]
-        account = Account(teacher, self.cache, budget=self.budget, prices=prices(section), run=self.run)
+        account = Account(
+            teacher,
+            self.cache,
+            budget=self.budget,
+            prices=prices(section),
+            ledger=self.ledger,
+            section=section if isinstance(section, ApiTeacher) else None,
+        )
         return Scheduler(name, work, account, Limits.of(section))
 
 
@@ -172,11 +182,3 @@ class _View:
         idle = "; ".join(dict.fromkeys(live.idle for live in self.lives if live.idle))
         usd = None if any(live.usd is None for live in self.lives) else max(live.usd or 0.0 for live in self.lives)
         self.bar.remote(sum(v.in_flight for v in self.lives), sum(v.limit for v in self.lives), idle, usd)
-
-
-def _run_id(folder: Path) -> str:
-    """The run's name in the ledger. It is created once, stored in the corpus folder, and deleted with the corpus."""
-    path = folder / _RUN_ID
-    if not path.exists():
-        durable.write_text(path, secrets.token_hex(16))
-    return path.read_text().strip()

@@ -22,7 +22,8 @@ from dataclasses import dataclass, fields
 
 from synthgen.errors import SynthgenError, TeacherError
 from synthgen.generation.account import Account
-from synthgen.generation.cache import Entry, Spent
+from synthgen.generation.cache import Entry
+from synthgen.generation.ledger import Spent
 from synthgen.generation.pacing import Concurrency, Quota, backoff
 from synthgen.generation.work import BudgetReached, Item, Live, Work
 from synthgen.teachers.base import Refused, Reply
@@ -37,7 +38,9 @@ _LOOK = 0.5  # when the rest of the budget is reserved, seconds between checks w
 _AHEAD = 16  # number of requests that are looked up in the cache with one query
 _TURN = 32  # after this many requests, the loop lets other asyncio tasks run
 # Failures of these kinds would occur again if the request were repeated, so they are cached.
-_KEPT = ("bad_request", "context", "content_filter", "schema", "empty", "too_large")
+_KEPT = ("bad_request", "context", "content_filter", "refusal", "too_large")
+# Failures of these kinds may not occur again, although the server has answered and every answer is paid.
+_REPEATED = ("schema", "empty", "server")
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class _Reservation:
-    """The maximum and the actual cost of a request, and the id of its reservation in the ledger."""
+    """The maximum and the actual cost of a request, and what was reserved for it in the ledger."""
 
     most: Spent
     spent: Spent
-    ticket: int | None
+    reserved: Spent
 
 
 class Scheduler:
@@ -163,7 +166,7 @@ class Scheduler:
         kept = self.account.look_up(item, again)
         if kept is not None:
             self.live.cached += 1
-            self._finish(item, self.account.reply(item.request, kept))
+            self._finish(item, kept)
             return
         if item.call.key in self._flying:
             self._flying[item.call.key].append(item)
@@ -229,7 +232,8 @@ class Scheduler:
         sent = time.monotonic()
         item.tries += 1
         self.live.sent += 1
-        ticket = await self.account.reserve(most)
+        excess = self.account.excess
+        noted = await self.account.reserve(most)
         try:
             # This timeout is 5 seconds longer than the teacher's own, which should end the attempt first.
             async with asyncio.timeout(self.limits.timeout + 5):
@@ -239,23 +243,56 @@ class Scheduler:
                 problem = Refused("timeout", f"no answer in {self.limits.timeout:g} s", retry=True, billed=True)
             spent = most if problem.billed else Spent()
             self.quota.correct(reserved, 0, None if problem.billed or problem.pace else 0)
-            await self._refused(item, problem, sent, _Reservation(most, spent, ticket))
+            await self._refused(item, problem, sent, _Reservation(most, spent, noted))
             return
-        reply = self.teacher.read(item.request, body)
+        reply = self.account.priced(self.teacher.read(item.request, body))
         spent = self.account.spent(reply, most)
         used = None if reply.usage is None else spent.tokens
         self.quota.correct(reserved, item.call.prompt_tokens + item.call.most_completion, used)
-        reply = self.account.priced(reply)
-        if reply.failure is None or reply.failure[0] == "content_filter":
+        self._check_cost(reply, spent, most, excess)
+        reservation = _Reservation(most, spent, noted)
+        if not reply.invalid:
             self._answered()
-        elif reply.failure[0] in ("schema", "empty"):
+        if reply.failure is not None and reply.failure[0] in _REPEATED:
             item.paid_tries += 1
             if item.paid_tries < _PAID_TRIES and self._may_retry(item):
-                await self._settle(_Reservation(most, spent, ticket))
+                await self._settle(reservation)
+                self._invalid(reply)
                 self._again(item, backoff(item.paid_tries))
                 return
-        await self._settle(_Reservation(most, spent, ticket), (item.call.key, Entry(body, reply.failure)))
+        # Only a valid reply is cached, so the next run asks again for what a broken server could not answer.
+        await self._settle(reservation, None if reply.invalid else (item.call.key, Entry(body, reply.failure)))
+        self._invalid(reply)
         self._landed(item, reply)
+
+    def _check_cost(self, reply: Reply, spent: Spent, most: Spent, excess: float) -> None:
+        """Stop the run when the cost of replies has no known limit although the recipe has a budget. The requests in
+        flight still end.
+        """
+        problem = self.account.overspent(spent, most, excess)
+        if problem is not None:
+            self._stop = self._stop or TeacherError(
+                f"{self._where()} does not keep to the limit of tokens, so the budget cannot be kept: {problem}",
+                "ask the provider how it counts; raise generate.max_new_tokens to what replies use, or leave out the "
+                "budget",
+            )
+        tier = self.account.unpriced(reply)
+        if tier is not None and self.budget.usd is not None:
+            self._stop = self._stop or TeacherError(
+                f"{self._where()} answered with service tier '{tier}', whose price is not known",
+                f"set teacher.extra.service_tier: {tier} and give teacher.prices of this tier, or set it to 'default'",
+            )
+
+    def _invalid(self, reply: Reply) -> None:
+        """Stop the run when the server has sent nothing but invalid replies."""
+        if not reply.invalid or self._answers or reply.failure is None:
+            return
+        self._hopeless += 1
+        if self._hopeless >= _HOPELESS:
+            self._stop = self._stop or TeacherError(
+                f"the first {_HOPELESS} replies of {self._where()} are not valid: {reply.failure[1]}",
+                "check teacher.base_url, and whether the server speaks OpenAI's chat completions",
+            )
 
     async def _refused(self, item: Item, problem: Refused, sent: float, reservation: _Reservation) -> None:
         """Handle an attempt that brought no reply. Stops the run when no request can succeed. Otherwise the item is
@@ -367,7 +404,7 @@ class Scheduler:
         self.work.deliver(item, reply)
 
     async def _settle(self, reservation: _Reservation, entry: tuple[bytes, Entry] | None = None) -> None:
-        await self.account.settle(reservation.most, reservation.spent, reservation.ticket, entry)
+        await self.account.settle(reservation.most, reservation.spent, reservation.reserved, entry)
         self.live.usd = self.account.usd
 
     def _where(self) -> str:

@@ -22,6 +22,7 @@ from typing import NotRequired, Protocol, TypedDict, runtime_checkable
 from synthgen.logits import LogitsSpec, Target
 from synthgen.records import Sampling, Usage
 from synthgen.requests import Request
+from synthgen.teachers.usage import Bill
 
 FAILURES = (
     "timeout",  # no answer arrived in time
@@ -30,6 +31,9 @@ FAILURES = (
     "bad_request",  # the server rejected this request
     "context",  # prompt and answer exceed the model's context
     "content_filter",  # the provider withheld the answer
+    "refusal",  # the model or the provider refused to answer
+    "finish",  # the finish reason does not say that the answer is complete
+    "usage",  # the server's token counts or costs are impossible
     "schema",  # the server's reply or the answer does not have the expected form
     "empty",  # the reply contains no answer
     "too_large",  # the request is too large for the server, or the reply is larger than a valid reply can be
@@ -88,7 +92,8 @@ class Reply:
     `tool_calls` is JSON text. `usage` holds the token counts that a server reports. `served_model` is the model name
     that the server reports. `sampling` and `tools` (JSON text) hold values only if the values that were sent differ
     from those in the request. `cost_usd` is None when the price is unknown. `price_share` is the price of the reply as
-    a share of the model's usual price.
+    a share of the model's usual price. `bill` is what the server says about the cost. `invalid` means that the server's
+    response is not a chat completion at all, so it is not cached.
     """
 
     text: str = ""
@@ -108,6 +113,8 @@ class Reply:
     served_model: str | None = None
     sampling: Sampling | None = None
     tools: str | None = None
+    bill: Bill | None = None
+    invalid: bool = False
 
 
 class Teacher(Protocol):

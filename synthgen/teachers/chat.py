@@ -1,35 +1,21 @@
-"""Parses parts of a server's response to a chat completion request: the finish reason, usage, reasoning, probabilities
-of labels, and the waiting time and message of an error.
+"""Converts messages to the API's format, and reads parts of a server's response: the waiting time and the message of an
+error, and the probabilities of labels. `synthgen.teachers.completion` reads the answer itself.
 """
 
 from __future__ import annotations
 
 import email.utils
-import gc
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic_core import from_json
 
 from synthgen.records import Message, Usage
 
-# Finish reasons of servers, in lower case, mapped to `records.FINISH_REASONS`.
-_ENDS = {
-    **dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed"), "stop"),
-    **dict.fromkeys(("length", "max_tokens", "max_output_tokens", "model_length", "token_limit"), "length"),
-    **dict.fromkeys(("tool_calls", "tool_call", "tool_use", "function_call"), "tool_calls"),
-    **dict.fromkeys(("content_filter", "content_filtered", "safety", "recitation", "blocklist"), "content_filter"),
-    "prohibited_content": "content_filter",
-    "refusal": "refusal",
-}
-
-
-def finish_reason(value: object) -> str:
-    """Convert a server's finish reason to one of `records.FINISH_REASONS`. Other values become "unknown"."""
-    return _ENDS.get(value.strip().lower(), "unknown") if isinstance(value, str) else "unknown"
+_WORDS_A_TOKEN = 1.25
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -52,7 +38,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return None
 
 
-def label_probs(top: list[dict[str, Any]], labels: tuple[str, ...]) -> tuple[list[float], float] | None:
+def label_probs(top: Sequence[Mapping[str, Any]], labels: tuple[str, ...]) -> tuple[list[float], float] | None:
     """Return (probabilities of the labels, their total before normalization). `top` holds the most probable first
     tokens of the answer with their log-probabilities.
 
@@ -73,37 +59,30 @@ def label_probs(top: list[dict[str, Any]], labels: tuple[str, ...]) -> tuple[lis
 
 
 def outgoing(message: Message) -> dict[str, object]:
-    """Convert a message to the API's format."""
-    sent: dict[str, object] = {key: value for key, value in message.items() if value is not None}
+    """Convert a message to the API's format. Reasoning of earlier turns is not sent."""
+    sent: dict[str, object] = {
+        key: value for key, value in message.items() if value is not None and key != "reasoning_content"
+    }
     calls = message.get("tool_calls")
     if isinstance(calls, str):
         sent["tool_calls"] = json.loads(calls)
     return sent
 
 
-def reasoning_of(message: dict[str, Any]) -> str | None:
-    """The model's reasoning in a message. Servers store it under different keys, which are tried in turn."""
-    for name in ("reasoning_content", "reasoning", "thinking"):
-        value = message.get(name)
-        if isinstance(value, str) and value.strip():
-            return value
-    return None
+def prompt_was_cut(messages: Sequence[Message], usage: Usage | None) -> tuple[tuple[str, float], ...]:
+    """The score `prompt_was_cut` when the server's count of prompt tokens is too small for the prompt. Empty otherwise.
 
-
-def usage_of(reply: object) -> Usage | None:
-    """The server's token counts, or None when it does not report them."""
-    value = reply.get("usage") if isinstance(reply, dict) else None
-    if not isinstance(value, dict) or not isinstance(value.get("prompt_tokens"), int):
-        return None
-    if not isinstance(value.get("completion_tokens"), int):
-        return None
-    spent, held = value.get("completion_tokens_details") or {}, value.get("prompt_tokens_details") or {}
-    return {
-        "prompt_tokens": value["prompt_tokens"],
-        "completion_tokens": value["completion_tokens"],
-        "reasoning_tokens": spent.get("reasoning_tokens"),
-        "cached_tokens": held.get("cached_tokens"),
-    }
+    Almost every word needs at least one token, so a server that counts far fewer tokens than words has left out a part
+    of the prompt. Text without spaces, such as Chinese, is not checked.
+    """
+    counted = (usage or {}).get("prompt_tokens")
+    if not counted:
+        return ()
+    texts = [str(message.get("content") or "") for message in messages]
+    if sum(text.count(" ") + text.count("\n") for text in texts) < counted * _WORDS_A_TOKEN:
+        return ()
+    words = sum(len(text.split()) for text in texts)
+    return (("prompt_was_cut", counted / words),) if words > counted * _WORDS_A_TOKEN else ()
 
 
 def why_empty(finish: str, usage: Usage | None) -> str:
@@ -116,26 +95,10 @@ def why_empty(finish: str, usage: Usage | None) -> str:
 def error_of(body: bytes) -> tuple[str, str]:
     """Return (message, code) from the body of an error response in any known format."""
     try:
-        value = json.loads(body)
+        value = from_json(body)
         found = value.get("error", value)
         if isinstance(found, str):
             return found, ""
-        return str(found.get("message") or found)[:500], str(found.get("code") or found.get("type") or "")
+        return str(found.get("message") or found), str(found.get("code") or found.get("type") or "")[:100]
     except (ValueError, AttributeError):
-        return body[:200].decode(errors="replace"), ""
-
-
-def parsed(body: bytes) -> Any:
-    """Parse the JSON of a reply. Raises ValueError.
-
-    Python's garbage collector is paused during parsing. A reply with distributions has thousands of objects, and
-    repeated scans for cycles would take longer than creating the objects. The parser caches only the strings that are
-    keys of JSON objects, because keys repeat and other strings rarely do.
-    """
-    searching = gc.isenabled()
-    gc.disable()
-    try:
-        return from_json(body, cache_strings="keys")
-    finally:
-        if searching:
-            gc.enable()
+        return body.decode(errors="replace"), ""

@@ -18,7 +18,7 @@ import json
 import os
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,19 +27,14 @@ from synthgen.records import Sampling, Usage
 from synthgen.requests import Request
 from synthgen.tables.engines import ApiTeacher
 from synthgen.teachers.base import Call, Identity, Refused, Reply, TeacherOptions
-from synthgen.teachers.chat import (
-    error_of,
-    finish_reason,
-    label_probs,
-    outgoing,
-    parsed,
-    reasoning_of,
-    retry_after,
-    usage_of,
-    why_empty,
-)
-from synthgen.teachers.server_tokens import TokenMap, UnknownToken
+from synthgen.teachers.chat import label_probs, outgoing, prompt_was_cut, why_empty
+from synthgen.teachers.completion import Completion, bill, completion, error_in, reply_object
+from synthgen.teachers.gate import admitted, failed
+from synthgen.teachers.reasoning import split_reasoning
+from synthgen.teachers.refusals import error_with_200, refusal
+from synthgen.teachers.server_tokens import TokenMap, UnknownToken, spells
 from synthgen.teachers.structured import mismatch
+from synthgen.teachers.usage import BadReply
 
 if TYPE_CHECKING:
     import aiohttp
@@ -50,7 +45,6 @@ _LABEL_TOKENS = 16  # maximum number of tokens that the model may generate when 
 _TEMPLATE_TOKENS = 256  # upper bound of the tokens that a chat template adds to a prompt
 _MESSAGE_TOKENS = 16
 _ERROR_BYTES = 1 << 16
-_CONTEXT = ("context length", "context_length", "context window", "maximum context", "too many tokens", "too long")
 BATCH_SHARE = 0.5  # the price of a reply from a batch, as a share of the usual price
 _BATCHED = b'"synthgen_batch":true'
 _SAMPLING = {
@@ -60,7 +54,9 @@ _SAMPLING = {
     "max_completion_tokens": "max_new_tokens",
     "seed": "seed",
 }  # maps names in the request's body to keys of `Sampling`
-_QUOTA = ("insufficient_quota", "billing", "credit balance", "payment")
+_LIMITS = ("max_tokens", "max_completion_tokens")
+_UNLIMITED = 1 << 20  # an upper bound of the tokens of a completion without a limit
+_INVALID = ("schema", "usage", "server")  # kinds of failures of a response that is not a valid chat completion
 
 
 class ApiModel:
@@ -91,11 +87,17 @@ class ApiModel:
     @classmethod
     def open(cls, section: ApiTeacher, options: TeacherOptions) -> ApiModel:
         """Read the API key and the tokenizer. Sends nothing. Raises TeacherError."""
-        key = os.environ.get(section.api_key_env) if section.api_key_env else None
+        key = os.environ.get(section.api_key_env, "").strip() if section.api_key_env else None
         if section.api_key_env and not key:
             raise TeacherError(
                 f"the environment variable {section.api_key_env} must hold the teacher's API key, and is not set",
                 f"export {section.api_key_env}=…, or api_key_env: null for a server without keys",
+            )
+        if key and not (key.isascii() and key.isprintable() and " " not in key):
+            raise TeacherError(
+                f"the API key in {section.api_key_env} has a space, a line break or another character that no header "
+                "can hold",
+                f"export {section.api_key_env} again, with the key alone",
             )
         return cls(section, options, key, TokenMap.open(section.tokenizer) if section.tokenizer else None)
 
@@ -104,15 +106,29 @@ class ApiModel:
         is a hash of the endpoint, the body and the sample index.
         """
         body = self._body(request)
-        most = body.get("max_completion_tokens") or body.get("max_tokens") or 1 << 20
         payload = _COMPACT.encode(body).encode()
         index = request.sampling.get("sample_index", 0)
         key = hashlib.blake2b(f"{self.section.base_url}{_PATH}\0{index}\0".encode() + payload, digest_size=20).digest()
         bound = len(payload) + _TEMPLATE_TOKENS + _MESSAGE_TOKENS * len(body["messages"])
         shown = body.get("top_logprobs") or 0
         return Call(
-            payload, key, len(payload) // 4, bound, int(most), alternatives=shown, token_ids=self._shows(request) > 0
+            payload,
+            key,
+            len(payload) // 4,
+            bound,
+            self._most_completion(request, body),
+            alternatives=shown,
+            token_ids=self._shows(request) > 0,
         )
+
+    def _most_completion(self, request: Request, body: dict[str, Any]) -> int:
+        """The largest number of tokens that the completion may have. Servers differ in which of the limits they obey,
+        so the largest one counts.
+        """
+        limits = [body[name] for name in _LIMITS if name in body]
+        if not limits:
+            return _UNLIMITED
+        return int(max(*limits, 0 if request.kind == "classify" else request.sampling["max_new_tokens"]))
 
     def _shows(self, request: Request) -> int:
         """The number of the most probable tokens to request for each position of the reply. 0 when the request's
@@ -140,6 +156,8 @@ class ApiModel:
             body["response_format"] = {"type": "json_schema", "json_schema": named}
         if request.tools:
             body["tools"] = list(request.tools)
+        if any(name in self.section.extra for name in _LIMITS):
+            del body[limit]  # the recipe sets the limit itself, perhaps by its other name
         body |= self.section.extra
         return {key: value for key, value in body.items() if value is not None}
 
@@ -167,9 +185,11 @@ class ApiModel:
             async with self._http.post(self.section.base_url + _PATH, data=payload, allow_redirects=False) as response:
                 good = response.status == 200
                 body = await self._read(response, self._most_bytes(call) if good else _ERROR_BYTES, good)
-                if good:
-                    return body
-                raise self.refusal(response.status, response.headers, body)
+                if not good:
+                    raise refusal(response.status, response.headers, body, self.clean)
+                if (problem := error_with_200(body, response.headers, self.clean)) is not None:
+                    raise problem
+                return body
         except TimeoutError as error:
             connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
             raise Refused(
@@ -183,73 +203,102 @@ class ApiModel:
 
     def read(self, request: Request, body: bytes) -> Reply:
         """Parse the body of a chat completion into a reply. See `synthgen.teachers.base.RemoteTeacher.read`."""
+        reply = Reply(cost_usd=None, price_share=BATCH_SHARE if body.endswith(_BATCHED + b"}") else 1.0)
         try:
-            value = parsed(body)
-        except ValueError:
-            return Reply(failure=("schema", "the server's answer is not JSON"), cost_usd=None)
-        usage = usage_of(value)
-        try:
-            reply = self._with_what_was_sent(self._reply(request, value, usage), request, value)
-            return replace(reply, price_share=BATCH_SHARE) if body.endswith(_BATCHED + b"}") else reply
+            value = reply_object(body)
+            statement = bill(value, self.section.extra.get("service_tier"))
+            reply = replace(reply, usage=statement.usage, bill=statement)
+            if (error := error_in(value)) is not None:
+                return self._failed(reply, "server", f"the reply contains an error: {error[0]}", invalid=True)
+            answer = completion(value, statement)
+            reply = replace(reply, **self._as_sent(request), served_model=answer.model)
+            return self._admitted(request, reply, answer)
+        except BadReply as problem:
+            return self._failed(reply, problem.kind, problem.reason, invalid=problem.kind in _INVALID)
         except UnknownToken as problem:
-            return Reply(failure=("schema", self.clean(str(problem))), usage=usage)
-        except (KeyError, TypeError, IndexError, AttributeError, ValueError) as problem:
+            return self._failed(reply, "schema", str(problem))
+        except Exception as problem:  # whatever a server sends, only this row fails
             reason = f"the server's answer is not a chat completion ({type(problem).__name__}: {problem})"
-            return Reply(failure=("schema", self.clean(reason)), usage=usage)
+            return self._failed(reply, "schema", reason, invalid=True)
 
-    def _with_what_was_sent(self, reply: Reply, request: Request, value: dict[str, Any]) -> Reply:
-        """A copy of the reply with the name of the model that answered. It also contains the sampling parameters and
-        tools that the recipe sets in `teacher.extra`, because they were sent instead of those of the request.
+    def _failed(self, reply: Reply, kind: str, reason: str, *, invalid: bool = False) -> Reply:
+        return replace(failed(reply, kind, self.clean(reason)[:500]), invalid=invalid)
+
+    def _as_sent(self, request: Request) -> dict[str, Any]:
+        """The sampling parameters and tools that the recipe sets in `teacher.extra`. They were sent instead of those of
+        the request.
         """
-        extra, served = self.section.extra, value.get("model")
+        extra = self.section.extra
         changed = {name: extra[key] for key, name in _SAMPLING.items() if key in extra}
-        return replace(
-            reply,
-            served_model=served if isinstance(served, str) and served else None,
-            sampling=cast(Sampling, {**request.sampling, **changed}) if changed else None,
-            tools=json.dumps(extra["tools"], ensure_ascii=False) if extra.get("tools") else None,
-        )
+        limits = [extra[name] for name in _LIMITS if extra.get(name) is not None]
+        if limits:
+            changed["max_new_tokens"] = max(limits)
+        return {
+            "sampling": cast(Sampling, {**request.sampling, **changed}) if changed else None,
+            "tools": json.dumps(extra["tools"], ensure_ascii=False) if extra.get("tools") else None,
+        }
 
-    def _reply(self, request: Request, value: dict[str, Any], usage: Usage | None) -> Reply:
-        if not value["choices"]:
-            return Reply(failure=("empty", "no choices in the reply"), usage=usage)
-        choice = value["choices"][0]
-        message = choice["message"]
-        finish = finish_reason(choice.get("finish_reason"))
-        text = message.get("content") or ""
-        if not isinstance(text, str):
-            raise TypeError("content is not text")
-        reasoning = reasoning_of(message)
-        calls = message.get("tool_calls") or None
-        if finish == "content_filter":
-            return Reply(failure=("content_filter", "the provider withheld the answer"), usage=usage)
-        if message.get("refusal") and not text:
-            return Reply(failure=("content_filter", self.clean(f"refused: {message['refusal']}")), usage=usage)
-        if not text.strip() and not calls:
-            return Reply(failure=("empty", why_empty(finish, usage)), usage=usage)
-        content = (choice.get("logprobs") or {}).get("content") or []
-        if request.kind == "classify":
-            return replace(_classified(request, text, content, usage), finish_reason=finish, reasoning=reasoning)
-        if self.schema is not None and self._held(request) and not calls and (wrong := mismatch(text, self.schema)):
-            return Reply(failure=("schema", wrong), usage=usage)
-        reply = Reply(
-            text=text,
-            finish_reason=finish,
-            reasoning=reasoning,
-            tool_calls=json.dumps(calls, ensure_ascii=False) if calls else None,
-            usage=usage,
+    def _admitted(self, request: Request, reply: Reply, answer: Completion) -> Reply:
+        """The reply with the answer, or with a failure. Raises UnknownToken."""
+        if not answer.text.strip() and not answer.tool_calls:
+            return self._failed(reply, "empty", why_empty(answer.finish, reply.usage))
+        reply = replace(
+            reply,
+            text=answer.text,
+            finish_reason=answer.finish,
+            reasoning=answer.reasoning,
+            tool_calls=answer.tool_calls,
+            scores=prompt_was_cut(request.messages, reply.usage),
         )
+        if request.kind == "classify":
+            return self._labeled(request, reply, answer)
+        reply = admitted(request, reply)
+        if reply.failure is not None:
+            return reply
+        held = self.schema is not None and self._held(request) and not reply.tool_calls
+        if held and (wrong := mismatch(reply.text, self.schema or {})):
+            return self._failed(reply, "schema", wrong)
         if not (k := self._shows(request)) or not self.tokens:
             return reply
-        if not content:
-            return Reply(failure=("schema", "the server gave no logprobs"), usage=usage)
-        ids, target, unmapped = self.tokens.topk(content, k, text)
-        return replace(
-            reply,
-            token_ids=ids,
-            target=target,
-            prompt_token_ids=self.tokens.prompt(request.messages),
-            scores=(("unmapped_tokens", float(unmapped)),),
+        if not answer.logprobs:
+            return self._failed(reply, "schema", "the server gave no logprobs")
+        ids, target, unmapped = self.tokens.topk(answer.logprobs, k, answer.text)
+        return admitted(
+            request,
+            replace(
+                reply,
+                token_ids=ids,
+                target=target,
+                prompt_token_ids=self.tokens.prompt(request.messages),
+                scores=(*reply.scores, ("unmapped_tokens", float(unmapped))),
+            ),
+        )
+
+    def _labeled(self, request: Request, reply: Reply, answer: Completion) -> Reply:
+        """The reply to a request of kind 'classify'. Its probabilities come from the first token of the answer, so they
+        count only when the logged tokens spell the answer.
+        """
+        parts = split_reasoning(answer.text)
+        if not parts.complete:
+            return self._failed(reply, "empty", "the answer ends inside the reasoning")
+        content = answer.logprobs
+        if content and not spells(content, answer.text):
+            return self._failed(reply, "schema", "the tokens in logprobs do not spell the answer")
+        if parts.answer != answer.text:
+            content = []  # the first token belongs to the reasoning, not to the answer
+        found = _classified(request, parts.answer, content, reply.usage)
+        if found.failure is not None:
+            return self._failed(reply, *found.failure)
+        reasoning = "\n\n".join(part for part in (answer.reasoning, parts.reasoning) if part) or None
+        return admitted(
+            request,
+            replace(
+                reply,
+                text=found.text,
+                label_probs=found.label_probs,
+                reasoning=reasoning,
+                scores=(*reply.scores, *found.scores),
+            ),
         )
 
     async def alive(self) -> bool:
@@ -327,32 +376,12 @@ class ApiModel:
                 break
         return b"".join(parts)
 
-    def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> Refused:
-        """Convert a response with a status other than 200 to a `Refused` exception."""
-        message, code = error_of(body)
-        reason = self.clean(f"{status}: {message}")[:500]
-        words = f"{code} {message}".lower()
-        if status in (401, 404) or (status in (402, 429) and any(word in words for word in _QUOTA)):
-            return Refused("bad_request", reason, fatal=True)
-        if status == 429:
-            return Refused("server", reason, retry=True, pace=True, after=retry_after(headers))
-        if status in (408, 409, 425) or status >= 500:
-            unknown = status in (408, 504, 524)  # a gateway timed out while the model may have continued
-            return Refused("server", reason, retry=True, after=retry_after(headers), billed=unknown)
-        if status == 413:
-            return Refused("too_large", reason)
-        if "content_filter" in words or "content_policy" in words or "content management policy" in words:
-            return Refused("content_filter", reason)
-        if any(phrase in words for phrase in _CONTEXT):
-            return Refused("context", reason)
-        return Refused("bad_request", reason)
-
     def clean(self, text: str) -> str:
         """The text with the API key removed."""
         return text.replace(self._key, "[key]") if self._key else text
 
 
-def _classified(request: Request, text: str, content: list[dict[str, Any]], usage: Usage | None) -> Reply:
+def _classified(request: Request, text: str, content: Sequence[Mapping[str, Any]], usage: Usage | None) -> Reply:
     """The reply to a request of kind 'classify'. The probabilities of the labels are computed from the most probable
     first tokens. When these decide nothing (see `label_probs`), the label that the text names gets probability 1.
     """

@@ -10,7 +10,8 @@ tokens that the tokenizer does not have, which are counted, and tokens with log-
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,25 @@ from synthgen.records import Message
 _SENTINEL = -9998.0
 _ID = "token_id:"
 _LOST = "\ufffd"
+_CONTROL = re.compile(r"(?:<\|[\w-]+\|>|</s>|<end_of_turn>|<eos>|<｜end▁of▁sentence｜>)\s*\Z")
 _NO_TAIL = 1e-14  # the smallest tail probability that is stored
 
 
 class UnknownToken(Exception):
     """Raised when a sampled token is not in the tokenizer's vocabulary, so that the row's token ids are unknown."""
+
+
+def spells(content: Sequence[Mapping[str, Any]], text: str) -> bool:
+    """Whether the tokens in `content`, the list `logprobs.content` of a reply, spell `text`. White space at both ends
+    and a token that ends the turn do not matter.
+    """
+    raw = b"".join(_bytes_of(entry) for entry in content)
+    return _CONTROL.sub("", raw.decode(errors="replace")).strip() == _CONTROL.sub("", text).strip()
+
+
+def _bytes_of(entry: Mapping[str, Any]) -> bytes:
+    given = entry.get("bytes")
+    return bytes(given) if isinstance(given, list) and given else str(entry["token"]).encode()
 
 
 class TokenMap:
@@ -42,6 +57,8 @@ class TokenMap:
         self.by_bytes: dict[bytes, int] = {}
         for piece, token in sorted(pieces.items(), key=lambda item: item[1]):
             self.by_bytes.setdefault(piece, token)
+        self.pieces = {token: piece for piece, token in pieces.items()}
+        self._control = set(tokenizer.all_special_ids)
         self.by_text: dict[str, int] = {}
         for piece, token in self.by_bytes.items():
             try:
@@ -77,7 +94,7 @@ class TokenMap:
         text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def id(self, entry: dict[str, Any]) -> int:
+    def id(self, entry: Mapping[str, Any]) -> int:
         """The id of a token in an entry of the server's `logprobs`. -1 when the tokenizer does not have the token."""
         text = entry["token"]
         if text.startswith(_ID):
@@ -88,7 +105,7 @@ class TokenMap:
             return self.by_text[text]
         return self.by_bytes.get(bytes(entry.get("bytes") or b""), -1)
 
-    def topk(self, content: Sequence[dict[str, Any]], k: int, text: str) -> tuple[list[int], TopK, int]:
+    def topk(self, content: Sequence[Mapping[str, Any]], k: int, text: str) -> tuple[list[int], TopK, int]:
         """Convert `content`, the list `logprobs.content` of a reply. Returns (ids of the sampled tokens, the k most
         probable tokens at each position, number of those that were left out because the tokenizer does not have them).
 
@@ -98,6 +115,7 @@ class TokenMap:
         sampled = [self.id(entry) for entry in content]
         if -1 in sampled:
             sampled = self._by_retokenizing(sampled, content, text)
+        self._check_text(sampled, text)
         tops = [entry["top_logprobs"] for entry in content]
         lengths = np.array([len(top) for top in tops])
         place = np.arange(max(k, lengths.max(initial=0)))[None, :] < lengths[:, None]
@@ -123,7 +141,22 @@ class TokenMap:
         logprobs = np.maximum(logprobs, np.float32(FLOOR))
         return sampled, TopK(ids.astype(np.int32), logprobs, tail, np.zeros(len(tops), np.float32)), unmapped
 
-    def _by_retokenizing(self, sampled: list[int], content: Sequence[dict[str, Any]], text: str) -> list[int]:
+    def _check_text(self, sampled: Sequence[int], text: str) -> None:
+        """Raise UnknownToken when the tokens do not spell the text. The last token may be one that ends the turn."""
+        end = len(sampled)
+        while end and sampled[end - 1] in self._control:
+            end -= 1
+        spelled = b"".join(self.pieces.get(token, b"") for token in sampled[:end]).decode(errors="replace")
+        if spelled == text:
+            return
+        if self.tokenizer.decode(list(sampled[:end]), clean_up_tokenization_spaces=False) == text:
+            return
+        raise UnknownToken(
+            f"the tokens in logprobs spell {spelled[:60]!r}, but the answer is {text[:60]!r}: "
+            "tokens are missing, or they include reasoning"
+        )
+
+    def _by_retokenizing(self, sampled: list[int], content: Sequence[Mapping[str, Any]], text: str) -> list[int]:
         ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         if len(ids) == len(sampled) and all(a in (-1, b) for a, b in zip(sampled, ids, strict=True)):
             return ids

@@ -1,0 +1,199 @@
+"""The ledger: what a run has spent on paid teachers. It lies in RUN/ledger, so it does not depend on the cache.
+
+Each process appends to a file of its own. A line holds the totals of the process: the amount spent, and the amount that
+is reserved for requests that are in flight. The last complete line of each file counts. What is still reserved there
+counts as spent, because the requests of a killed process may have been billed.
+
+Lines are written by a thread. Amounts that arrive while it writes are part of its next line, so a thousand requests a
+second need only a few fsyncs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import secrets
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from synthgen import durable
+from synthgen.errors import CorpusError
+
+FOLDER = "ledger"
+_NAME = re.compile(r"(\d+)-of-(\d+)-[0-9a-f]+\.jsonl")
+
+
+@dataclass(frozen=True)
+class Spent:
+    """An amount of picodollars (1e-12 $) and tokens."""
+
+    usd: int = 0
+    tokens: int = 0
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(self.usd + other.usd, self.tokens + other.tokens)
+
+    def __sub__(self, other: Spent) -> Spent:
+        return Spent(self.usd - other.usd, self.tokens - other.tokens)
+
+
+class Ledger:
+    """The ledger in `folder`, for a process that makes part `part` (i, n) of a run. Use the object in only one event
+    loop at a time, and close it after use.
+
+    `before` is the amount that this part of the run had spent when the object was created. When files of the ledger
+    have been deleted, the costs of the rows in `shards` count instead.
+
+    Raises CorpusError when a file of the ledger is damaged.
+    """
+
+    def __init__(self, folder: Path, part: tuple[int, int] = (1, 1), shards: Sequence[Path] = ()) -> None:
+        self.folder = folder
+        files = sorted(path for path in folder.glob("*.jsonl") if _NAME.fullmatch(path.name))
+        self.spent, self.held = Spent(), Spent()
+        self.before = _before(files, part)
+        if not files and shards:
+            self.spent = _cost_of_rows(shards)
+            self.before = self.spent
+        durable.make_folder(folder)
+        path = folder / f"{part[0]}-of-{part[1]}-{secrets.token_hex(8)}.jsonl"
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW, 0o644)
+        self._pool = ThreadPoolExecutor(1, "ledger")
+        self._next: asyncio.Future[None] | None = None  # done when the amounts known now are on disk
+        self._writing: asyncio.Task[None] | None = None
+        self._error: Exception | None = None
+        self._write(self._line())
+        durable.fsync_folder(folder)
+
+    async def reserve(self, most: Spent) -> None:
+        """Reserve an amount. Returns when the reservation is on disk. Raises OSError."""
+        self.held += most
+        await self._durable()
+
+    def settle(self, reserved: Spent, spent: Spent) -> None:
+        """Replace a reservation by the amount spent. It is written soon. Raises the OSError of an earlier write."""
+        self.held -= reserved
+        self.spent += spent
+        self._durable()
+
+    async def add(self, spent: Spent) -> None:
+        """Add an amount, which may be negative. Returns when it is on disk. Raises OSError."""
+        self.spent += spent
+        await self._durable()
+
+    def close(self) -> None:
+        """Write the last line and close the file."""
+        self._pool.shutdown(wait=True)
+        try:
+            if self._error is None:
+                self._write(self._line())
+        finally:
+            os.close(self._file)
+
+    def _durable(self) -> asyncio.Future[None]:
+        if self._error is not None:
+            raise self._error
+        loop = asyncio.get_running_loop()
+        if self._next is None or self._next.get_loop() is not loop:
+            self._next = loop.create_future()
+            self._next.add_done_callback(_look)
+        waiting = self._next
+        if self._writing is None or self._writing.done():
+            self._writing = loop.create_task(self._write_all())
+        return waiting
+
+    async def _write_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._next is not None:
+            waiting, self._next = self._next, None
+            try:
+                await loop.run_in_executor(self._pool, self._write, self._line())
+            except Exception as error:
+                self._error = error
+                waiting.set_exception(error)
+                return
+            if not waiting.done():
+                waiting.set_result(None)
+
+    def _line(self) -> bytes:
+        state = {
+            "picodollars": self.spent.usd,
+            "tokens": self.spent.tokens,
+            "reserved_picodollars": self.held.usd,
+            "reserved_tokens": self.held.tokens,
+        }
+        return json.dumps(state).encode() + b"\n"
+
+    def _write(self, line: bytes) -> None:
+        view = memoryview(line)
+        while view:
+            view = view[os.write(self._file, view) :]
+        os.fsync(self._file)
+
+
+def discard(folder: Path) -> None:
+    """Delete the ledger in `folder`. A run that begins anew also has a new budget. Other files are kept."""
+    for path in folder.glob("*.jsonl"):
+        if _NAME.fullmatch(path.name):
+            path.unlink()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _look(waiting: asyncio.Future[None]) -> None:
+    """Take note of an error that nobody awaits. It is raised by the next call."""
+    if not waiting.cancelled():
+        waiting.exception()
+
+
+def _before(files: Sequence[Path], part: tuple[int, int]) -> Spent:
+    """What a part of the run has spent. What was spent when the run was divided differently counts in equal shares."""
+    usd = tokens = other_usd = other_tokens = 0
+    for path in files:
+        index, count = (int(number) for number in _NAME.fullmatch(path.name).groups())  # type: ignore[union-attr]
+        amount = _last(path)
+        if (index, count) == part:
+            usd, tokens = usd + amount.usd, tokens + amount.tokens
+        elif count != part[1]:
+            other_usd, other_tokens = other_usd + amount.usd, other_tokens + amount.tokens
+    return Spent(usd - (-other_usd // part[1]), tokens - (-other_tokens // part[1]))
+
+
+def _last(path: Path) -> Spent:
+    """The amount in the last complete line of a file. A killed process may have left half a line at the end."""
+    lines = path.read_bytes().split(b"\n")[:-1]
+    for line in reversed(lines):
+        if not line:
+            continue
+        try:
+            state = json.loads(line)
+            usd = state["picodollars"] + state["reserved_picodollars"]
+            tokens = state["tokens"] + state["reserved_tokens"]
+            if type(usd) is int and type(tokens) is int:
+                return Spent(usd, tokens)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            pass
+        raise CorpusError(
+            f"{path} is damaged, so it is not known what this run has spent",
+            "restore the file, or delete the folder 'ledger' of the run: the costs of its rows count then",
+        )
+    return Spent()
+
+
+def _cost_of_rows(shards: Sequence[Path]) -> Spent:
+    usd = tokens = 0
+    for path in shards:
+        table = pq.read_table(path, columns=["cost_usd", "usage"])
+        usd += round((pc.sum(table["cost_usd"]).as_py() or 0.0) * 10**12)
+        usage = table["usage"].combine_chunks()
+        for name in ("prompt_tokens", "completion_tokens"):
+            tokens += pc.sum(pc.cast(pc.struct_field(usage, name), pa.int64())).as_py() or 0
+    return Spent(usd, tokens)

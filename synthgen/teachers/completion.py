@@ -1,0 +1,262 @@
+"""Reads the body of a chat completion. Every value that is used is checked here, so that nothing that a server invents
+reaches the ledger, a shard or the cache.
+
+`completion` either returns a `Completion`, or raises BadReply with the kind and the reason of the failure.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic_core import from_json
+
+from synthgen.teachers.finish import ERROR, finish_reason
+from synthgen.teachers.usage import BadReply, Bill, bill_of
+
+_MOST_LOGPROB = 1e-4  # rounding may make the log-probability of a certain token slightly larger than 0
+_MOST_MASS = 1.02  # the most probable tokens of one position cannot have a larger total probability
+_SENTINEL = -9998.0  # servers write -9999 for an unknown log-probability
+_MOST_NAME = 300  # characters of a model's name
+_REASONING_KEYS = ("reasoning_content", "reasoning", "thinking", "thoughts", "reasoning_details")
+_TEXT_PARTS = ("text", "output_text")
+_THOUGHT_PARTS = ("thinking", "reasoning", "reasoning.text", "reasoning.summary", "summary_text", "reasoning_text")
+_HIDDEN_PARTS = ("redacted_thinking", "reasoning.encrypted")
+# A JSON escape: any escape but \\u, a valid surrogate pair, or half of a pair.
+_ESCAPE = re.compile(
+    rb"\\(?:[^u]|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2}))"
+)
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+
+Entry = Mapping[str, Any]
+"""An entry of `logprobs.content`: `token`, `logprob`, `bytes`, and the most probable tokens in `top_logprobs`. The
+values of `logprob` are valid log-probabilities.
+"""
+
+
+class Completion(NamedTuple):
+    """A valid reply. `finish` is "stop", "length" or "tool_calls". `tool_calls` is JSON text. `logprobs` is empty when
+    the server gave none. `model` is the name of the model that answered, or None.
+    """
+
+    text: str
+    reasoning: str | None
+    finish: str
+    tool_calls: str | None
+    logprobs: Sequence[Entry]
+    model: str | None
+    bill: Bill
+
+
+def parsed(body: bytes) -> object:
+    """Parse the JSON of a reply. Half of a surrogate pair becomes U+FFFD. Raises ValueError.
+
+    Python's garbage collector is paused during parsing. A reply with distributions has thousands of objects, and
+    repeated scans for cycles would take longer than creating the objects. The parser caches only the strings that are
+    keys of JSON objects, because keys repeat and other strings rarely do.
+    """
+    searching = gc.isenabled()
+    gc.disable()
+    try:
+        return from_json(body, cache_strings="keys", allow_inf_nan=False)
+    except ValueError:
+        body = body.removeprefix(b"\xef\xbb\xbf")
+        if not _HALF.search(body):
+            return from_json(body, allow_inf_nan=False)
+        whole = _ESCAPE.sub(lambda escape: rb"\ufffd" if escape.group(1) else escape.group(), body)
+        return from_json(whole, allow_inf_nan=False)
+    finally:
+        if searching:
+            gc.enable()
+
+
+def reply_object(body: bytes) -> Mapping[str, object]:
+    """Parse a body that must be a JSON object. Raises BadReply."""
+    try:
+        value = parsed(body)
+    except ValueError as error:
+        start = body[:200].lstrip().lower()
+        if start.startswith(b"<"):
+            raise BadReply("schema", "the server's answer is an HTML or XML page, not JSON") from None
+        if start.startswith((b"data:", b"event:")):
+            raise BadReply("schema", "the server's answer is a stream of events, not JSON") from None
+        raise BadReply("schema", f"the server's answer is not JSON: {str(error)[:120]}") from None
+    if not isinstance(value, dict):
+        raise BadReply("schema", f"the server's answer is a JSON {type(value).__name__}, not an object")
+    return value
+
+
+def completion(value: Mapping[str, object], bill: Bill) -> Completion:
+    """Check the object of a chat completion, whose bill is `bill`. Raises BadReply."""
+    choice = _choice(value)
+    message = choice.get("message")
+    if not isinstance(message, Mapping):
+        raise BadReply("schema", "the server's answer is not a chat completion: the choice has no message")
+    finish = finish_reason(choice.get("finish_reason"), choice.get("native_finish_reason"))
+    text, thoughts = _content(message.get("content"))
+    calls = _tool_calls(message.get("tool_calls"))
+    refusal = message.get("refusal")
+    if finish == ERROR:
+        raise BadReply("server", f"the server broke off its answer (finish_reason: {_named(choice)})")
+    if finish == "content_filter":
+        raise BadReply("content_filter", f"the provider withheld the answer (finish_reason: {_named(choice)})")
+    if finish == "refusal" or (refusal and not text.strip()):
+        raise BadReply("refusal", f"refused: {refusal if isinstance(refusal, str) else text}"[:300])
+    if finish == "unknown":
+        raise BadReply("finish", f"finish_reason is {_named(choice)}, so the answer may not be complete")
+    if finish == "tool_calls" and calls is None:
+        raise BadReply("schema", "finish_reason says that tools are called, but the answer calls none")
+    reasoning = _reasoning(message) or "\n\n".join(thoughts) or None
+    return Completion(text, reasoning, finish, calls, _logprobs(choice), _model(value), bill)
+
+
+def bill(value: Mapping[str, object], asked_tier: object = None) -> Bill:
+    """The bill of a reply (see `synthgen.teachers.usage.bill_of`). Raises BadReply."""
+    return bill_of(value, asked_tier)
+
+
+def error_in(value: Mapping[str, object]) -> tuple[str, int | None] | None:
+    """The error that a reply with status 200 contains, as (message and code as text, HTTP status or None), or None."""
+    found: object = value.get("error")
+    if not found:
+        choices = value.get("choices")
+        first = choices[0] if isinstance(choices, list) and choices else None
+        found = first.get("error") if isinstance(first, Mapping) else None
+    if not found:
+        return None
+    if not isinstance(found, Mapping):
+        return str(found)[:500], None
+    code = found.get("code", found.get("status"))
+    status = (
+        int(code) if isinstance(code, int) or (isinstance(code, str) and code.isdigit() and len(code) == 3) else None
+    )
+    words = [str(found[name])[:500] for name in ("code", "type", "message") if found.get(name) is not None]
+    return " ".join(words) or "no message", status if status and 400 <= status < 600 else None
+
+
+def _choice(value: Mapping[str, object]) -> Mapping[str, object]:
+    choices = value.get("choices")
+    if not isinstance(choices, list):
+        raise BadReply("schema", "the server's answer is not a chat completion: it has no choices")
+    if not choices:
+        raise BadReply("empty", "no choices in the reply")
+    for choice in choices:
+        if isinstance(choice, Mapping) and choice.get("index") in (0, None):
+            return choice
+    raise BadReply("schema", "the server's answer is not a chat completion: it has no choice with index 0")
+
+
+def _content(value: object) -> tuple[str, list[str]]:
+    """Return (text, texts of reasoning) of a message's content, which is text or a list of parts."""
+    if value is None:
+        return "", []
+    if isinstance(value, str):
+        return value, []
+    if not isinstance(value, list):
+        raise BadReply("schema", f"the answer's content is a JSON {type(value).__name__}, not text")
+    texts: list[str] = []
+    thoughts: list[str] = []
+    for part in value:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if isinstance(part, str):
+            texts.append(part)
+        elif kind in _TEXT_PARTS and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        elif kind in _THOUGHT_PARTS:
+            thoughts.append(_thought(part))
+        elif kind == "refusal":
+            raise BadReply("refusal", f"refused: {part.get('refusal')}"[:300])
+        elif kind not in _HIDDEN_PARTS:
+            raise BadReply("schema", f"the answer's content has a part of type {str(kind)[:40]!r}, which is not text")
+    return "".join(texts), [thought for thought in thoughts if thought]
+
+
+def _thought(part: Mapping[str, object]) -> str:
+    """The text of a part that holds reasoning: in one of its keys, as text or as a list of further parts."""
+    for name in ("thinking", "text", "reasoning", "summary", "content"):
+        value = part.get(name)
+        if isinstance(value, str) and value.strip():
+            return value
+        if isinstance(value, list):
+            inner = [item.get("text") if isinstance(item, Mapping) else item for item in value]
+            return "\n\n".join(text for text in inner if isinstance(text, str))
+    return ""
+
+
+def _reasoning(message: Mapping[str, object]) -> str | None:
+    """The model's reasoning in a message. Servers store it under different keys, which are tried in turn."""
+    for name in _REASONING_KEYS:
+        value = message.get(name)
+        if isinstance(value, str) and value.strip():
+            return value
+        if isinstance(value, Mapping | list):
+            texts = [
+                _thought(part) for part in (value if isinstance(value, list) else [value]) if isinstance(part, Mapping)
+            ]
+            if joined := "\n\n".join(text for text in texts if text):
+                return joined
+    return None
+
+
+def _tool_calls(value: object) -> str | None:
+    """The tool calls as JSON text, or None when there are none."""
+    if not value:
+        return None
+    if not isinstance(value, list):
+        raise BadReply("schema", "tool_calls is not a list")
+    for call in value:
+        function = call.get("function") if isinstance(call, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
+            raise BadReply("schema", "a tool call has no function name")
+        arguments = function.get("arguments")
+        if isinstance(arguments, str) and arguments.strip():
+            try:
+                from_json(arguments, allow_inf_nan=False)
+            except ValueError:
+                raise BadReply("schema", f"the arguments of tool '{function['name'][:80]}' are not JSON") from None
+        elif arguments is not None and not isinstance(arguments, str | dict):
+            raise BadReply("schema", f"the arguments of tool '{function['name'][:80]}' are not JSON")
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _model(value: Mapping[str, object]) -> str | None:
+    name = value.get("model")
+    return name[:_MOST_NAME] if isinstance(name, str) and name.strip() else None
+
+
+def _logprobs(choice: Mapping[str, object]) -> Sequence[Entry]:
+    """The entries of `logprobs.content`. Their log-probabilities are checked."""
+    logprobs = choice.get("logprobs")
+    content = logprobs.get("content") if isinstance(logprobs, Mapping) else None
+    if not content:
+        return []
+    if not isinstance(content, list):
+        raise BadReply("schema", "logprobs.content is not a list")
+    try:
+        tops = [entry.get("top_logprobs") or [] for entry in content]
+        entries = [*content, *(entry for top in tops for entry in top)]
+        values = [entry["logprob"] for entry in entries]
+        tokens = [entry["token"] for entry in entries]
+    except (KeyError, TypeError, AttributeError):
+        raise BadReply("schema", "an entry of logprobs has no token or no logprob") from None
+    if not {type(token) for token in tokens} <= {str} or not {type(value) for value in values} <= {float, int}:
+        raise BadReply("schema", "a token or a log-probability in logprobs has the wrong type")
+    numbers = np.array(values, dtype=np.float64)
+    if not np.isfinite(numbers).all() or numbers.max(initial=0.0) > _MOST_LOGPROB:
+        raise BadReply("schema", f"a log-probability is {numbers.max():g}, but log-probabilities are at most 0")
+    lengths = np.array([len(top) for top in tops])
+    top = np.where(numbers > _SENTINEL, np.exp(np.minimum(numbers, 0.0)), 0.0)[len(content) :]
+    mass = np.bincount(np.repeat(np.arange(len(content)), lengths), top, len(content))
+    if mass.max(initial=0.0) > _MOST_MASS:
+        raise BadReply("schema", f"the most probable tokens have a total probability of {mass.max():.2f}")
+    return content
+
+
+def _named(choice: Mapping[str, object]) -> str:
+    """The finish reason in a message."""
+    both = [choice.get(name) for name in ("finish_reason", "native_finish_reason") if choice.get(name) is not None]
+    return ", ".join(repr(one)[:60] for one in both) or "missing"

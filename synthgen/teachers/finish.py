@@ -1,0 +1,65 @@
+"""Maps the finish reasons of all servers to the closed set `records.FINISH_REASONS`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+ERROR = "error"
+"""The result of `finish_reason` for a reply that the server broke off. Another attempt may succeed."""
+
+# Finish reasons in lower case, and what they mean.
+_ENDS = {
+    **dict.fromkeys(
+        ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed", "end", "done"), "stop"
+    ),
+    **dict.fromkeys(
+        (
+            "length", "max_tokens", "max_output_tokens", "max_new_tokens", "max_length", "model_length", "token_limit",
+            "model_context_window_exceeded", "context_length_exceeded", "incomplete", "pause_turn", "repetition",
+            "not_finished",
+        ),
+        "length",
+    ),
+    **dict.fromkeys(("tool_calls", "tool_call", "tool_use", "function_call"), "tool_calls"),
+    **dict.fromkeys(
+        (
+            "content_filter", "content_filtered", "contentfilter", "filtered", "safety", "recitation", "language",
+            "blocklist", "prohibited_content", "spii", "image_safety", "guardrail_intervened", "guardrails",
+            "error_toxic", "sensitive", "moderation",
+        ),
+        "content_filter",
+    ),
+    **dict.fromkeys(("refusal", "refused"), "refusal"),
+    **dict.fromkeys(
+        (
+            "error", "abort", "aborted", "cancelled", "canceled", "insufficient_system_resource", "time_limit",
+            "timeout", "network_error", "server_error", "internal_error", "overloaded", "malformed_function_call",
+            "unexpected_tool_call", "load", "unload",
+        ),
+        ERROR,
+    ),
+}  # fmt: skip
+_SEVERITY = ("stop", "tool_calls", "unknown", "length", "refusal", "content_filter", ERROR)
+
+
+def finish_reason(value: object, native: object = None) -> str:
+    """One of `records.FINISH_REASONS`, or `ERROR`. `value` is the server's finish reason.
+
+    `native` is the reason of the provider behind a gateway, if the gateway reports it. Some gateways map it wrongly to
+    "stop". Therefore, the worse of both counts if the native reason is known.
+    """
+    reason, behind = _mapped(value), _mapped(native)
+    if native is None or behind == "unknown":
+        return reason
+    return max(reason, behind, key=_SEVERITY.index)
+
+
+def _mapped(value: object) -> str:
+    if isinstance(value, Mapping):  # SGLang: {"type": "length", "length": 16}
+        value = value.get("type")
+    if not isinstance(value, str):
+        return "unknown"
+    # Some servers add details: "content_filter: RECITATION".
+    name = value.partition(":")[0].strip().lower().replace("-", "_").replace(" ", "_")
+    name = name.removeprefix("finish_reason_").removeprefix("finishreason.").removeprefix("stop_reason_")
+    return _ENDS.get(name, "unknown")

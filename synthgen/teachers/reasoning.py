@@ -1,0 +1,174 @@
+"""Separates an answer from the reasoning and the control tokens that a model or a server left in its text.
+
+Reasoning models write their thoughts before the answer. Servers should return them in a field of their own, but often
+leave them in the text: between tags (`<think>…</think>`), with only the closing tag because the chat template opened
+the block, or in the channels of OpenAI's harmony format. Servers also leave in the tokens that end a turn or name a
+role.
+
+A tag counts only where models write it. A tag that a sentence mentions, in quotation marks, backticks or code, is part
+of the answer.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+
+class Parts(NamedTuple):
+    """The parts of a reply's text. `complete` is False when the text ends inside the reasoning, so there is no whole
+    answer.
+    """
+
+    answer: str
+    reasoning: str | None
+    complete: bool
+
+
+# Pairs of tags around reasoning, as regular expressions, with the models that write them.
+_PAIRS = (
+    (r"<(?:think|thinking|thought|thoughts|reasoning)>", r"</(?:think|thinking|thought|thoughts|reasoning)>"),
+    (r"<seed:think>", r"</seed:think>"),  # Seed-OSS
+    (r"\[THINK\]", r"\[/THINK\]"),  # Magistral
+    (r"◁think▷", r"◁/think▷"),  # Kimi
+    (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),  # OpenThinker, Sky-T1
+    (r"<\|START_THINKING\|>", r"<\|END_THINKING\|>"),  # Command A
+    (r"<unused94>(?:thought)?", r"<unused95>"),  # MedGemma
+)
+_TAG = re.compile(
+    rf"(?P<open>{'|'.join(opening for opening, _ in _PAIRS)})|(?P<close>{'|'.join(closing for _, closing in _PAIRS)})",
+    re.IGNORECASE,
+)
+_SOLUTION = re.compile(
+    r"\s*(?:<\|begin_of_solution\|>|<\|START_RESPONSE\|>)(.*?)(?:<\|end_of_solution\|>|<\|END_RESPONSE\|>|\Z)\s*",
+    re.DOTALL,
+)
+# Harmony, the format of gpt-oss: <|channel|>NAME<|message|>TEXT, up to the next control token.
+_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)[^<]*<\|message\|>")
+_HARMONY_END = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
+_BARE_FINAL = re.compile(r"assistant\s?final")
+_BARE_OPEN = re.compile(r"\s*(?:analysis|commentary)(?=[A-Z\"'(*])")
+# Tokens that end a turn or begin the next one. What follows the first of them is not part of the answer.
+_END = re.compile(
+    r"<\|(?:im_end|eot_id|eom_id|endoftext|end_of_text|end|return|eos|END_OF_TURN_TOKEN|end_of_turn|eot|user|system"
+    r"|assistant|im_start|start_header_id)\|>|<end_of_turn>|<start_of_turn>|<eos>|</s>|\[INST\]|<｜end▁of▁sentence｜>|<｜User｜>"
+)
+# The header of the assistant's turn, at the beginning of the text. It may follow a copy of the prompt.
+_HEADER = re.compile(
+    r"\s*(?:(?:<s>|<bos>|<\|begin_of_text\|>|<\|startoftext\|>)\s*)*"
+    r"(?:<\|im_start\|>\s*assistant\s*\n?|<\|start_header_id\|>\s*assistant\s*<\|end_header_id\|>\s*"
+    r"|<start_of_turn>\s*(?:model|assistant)\s*\n?|<\|assistant\|>\s*|<\|start\|>\s*assistant\s*|<｜Assistant｜>"
+    r"|(?:\[INST\].*?)?\[/INST\]\s*)?",
+    re.DOTALL,
+)
+_QUOTES = "`'\"“‘«"
+_FENCE = "```"
+_NEAR = 1024  # number of characters before a tag that are searched
+# Every pattern above needs one of these characters or words, so most texts are returned unchanged after one look.
+_LIKELY = re.compile(r"[<◁]|\[/?(?:THINK|INST)\]|(?:analysis|commentary)[A-Z\"'(*]", re.IGNORECASE)
+
+
+def split_reasoning(text: str) -> Parts:
+    """Split the text of a reply into answer and reasoning. Control tokens are removed from both.
+
+    A text without reasoning and without control tokens is returned unchanged. The time is linear in the text's length.
+    """
+    if not _LIKELY.search(text):
+        return Parts(text, None, True)
+    harmony = _harmony(text)
+    if harmony is not None:
+        return harmony
+    header = _HEADER.match(text)
+    body = text[header.end() :] if header and header.group().strip() else text
+    body, thoughts, complete = _without_blocks(body)
+    end = next((tag for tag in _END.finditer(body) if _is_control(body, tag)), None)
+    if end:
+        body = body[: end.start()].rstrip()
+    solution = _SOLUTION.fullmatch(body)
+    if solution:
+        body = solution.group(1).strip()
+    reasoning = "\n\n".join(thought.strip() for thought in thoughts if thought.strip()) or None
+    return Parts(body.strip() if thoughts else body, reasoning, complete)
+
+
+def _is_control(text: str, tag: re.Match[str]) -> bool:
+    """Whether a tag was written as a control token. A tag inside a sentence has a space or a quotation mark before it,
+    and does not end its line.
+    """
+    if tag.group() == "</s>" and text.find("<s>", max(0, tag.start() - _NEAR), tag.start()) >= 0:
+        return False  # HTML for text that is struck through
+    before = text[tag.start() - 1 : tag.start()]
+    if before and before in _QUOTES:
+        return False
+    if not before or not before.isspace() or before == "\n":
+        return True
+    after = text[tag.end() : tag.end() + 1]
+    return not after or after in "\r\n<" or not text[tag.end() : tag.end() + 64].strip(" \t")
+
+
+def _begins_line(text: str, place: int, since: int) -> bool:
+    """Whether only white space stands before `place` on its line, or between `since` and `place`."""
+    begin = max(since, place - _NEAR)
+    return not text[begin:place].rpartition("\n")[2].strip()
+
+
+def _without_blocks(text: str) -> tuple[str, list[str], bool]:
+    """Return (text without its blocks of reasoning, the blocks, whether every block is closed).
+
+    A closing tag without an opening tag means that the chat template opened the block. What stands before it is then
+    reasoning. Tags in code fences are part of the answer.
+    """
+    tags = list(_TAG.finditer(text))
+    next_close: list[re.Match[str] | None] = [None] * (len(tags) + 1)
+    for index in range(len(tags) - 1, -1, -1):
+        next_close[index] = tags[index] if tags[index]["close"] else next_close[index + 1]
+    kept: list[str] = []
+    thoughts: list[str] = []
+    place, begun, fences, counted = 0, False, 0, 0  # `place` is the end of the text that is in `kept` or `thoughts`
+    for index, tag in enumerate(tags):
+        if begun:
+            if tag["close"] and text[tag.start() - 1] != "`":
+                thoughts.append(text[place : tag.start()])
+                place, begun, counted, fences = tag.end(), False, tag.end(), 0
+            continue
+        fences += text.count(_FENCE, counted, tag.start())
+        counted = tag.start()
+        if fences % 2:
+            continue
+        if tag["close"]:
+            if _is_control(text, tag):
+                thoughts.append("".join([*kept, text[place : tag.start()]]))
+                kept, place, counted, fences = [], tag.end(), tag.end(), 0
+            continue
+        closing = next_close[index]
+        paired = closing is not None and _is_control(text, tag) and _is_control(text, closing)
+        if paired or _begins_line(text, tag.start(), place):
+            kept.append(text[place : tag.start()])
+            place, begun = tag.end(), True
+    (thoughts if begun else kept).append(text[place:])
+    return "".join(kept), thoughts, not begun
+
+
+def _harmony(text: str) -> Parts | None:
+    """Split a text in the harmony format. The channel `final` is the answer, and every other channel is reasoning.
+    None when the text is not in this format.
+    """
+    channels = list(_CHANNEL.finditer(text))
+    if channels:
+        final: list[str] = []
+        thoughts: list[str] = []
+        for channel in channels:
+            end = _HARMONY_END.search(text, channel.end())
+            content = text[channel.end() : end.start() if end else len(text)].strip()
+            (final if channel.group(1) == "final" else thoughts).append(content)
+        reasoning = "\n\n".join(thought for thought in thoughts if thought) or None
+        return Parts("\n\n".join(final), reasoning, bool(final))
+    opening = _BARE_OPEN.match(text)
+    if opening is None:
+        return None
+    # Some servers remove the control tokens and leave the names of channels in the text.
+    finals = list(_BARE_FINAL.finditer(text, opening.end()))
+    if not finals:
+        return Parts("", text[opening.end() :].strip() or None, False)
+    last = finals[-1]
+    return Parts(text[last.end() :].strip(), text[opening.end() : last.start()].strip() or None, True)

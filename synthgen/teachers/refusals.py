@@ -1,0 +1,65 @@
+"""Converts the errors of a server to `Refused` exceptions, which say whether to try again, to slow down or to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from synthgen.teachers.base import Refused
+from synthgen.teachers.chat import error_of, retry_after
+from synthgen.teachers.completion import error_in, parsed
+
+_QUOTA = ("insufficient_quota", "billing", "credit balance", "payment")
+_CONTEXT = ("context length", "context_length", "context window", "maximum context", "too many tokens", "too long")
+_FILTER = ("content_filter", "content_policy", "content management policy")
+_MOST = 500  # characters of a reason
+# The HTTP status that fits an error without a status, by phrases in its text.
+_STATUS = (
+    (401, ("api key", "api_key", "unauthorized", "authentication")),
+    (429, ("rate limit", "rate_limit", "too many requests", *_QUOTA)),
+    (400, ("invalid_request", *_FILTER, *_CONTEXT)),
+)
+
+Clean = Callable[[str], str]
+"""A function that removes the API key from a text."""
+
+
+def refusal(status: int, headers: Mapping[str, str], body: bytes, clean: Clean) -> Refused:
+    """Convert a response with a status other than 200 to a `Refused` exception."""
+    # The key is removed before the text is cut, because a cut could leave a part of the key.
+    message, code = error_of(clean(body.decode(errors="replace")).encode())
+    reason = clean(f"{status}: {message}")[:_MOST]
+    words = f"{code} {message}".lower()
+    if status in (401, 404) or (status in (402, 429) and any(word in words for word in _QUOTA)):
+        return Refused("bad_request", reason, fatal=True)
+    if status == 429:
+        return Refused("server", reason, retry=True, pace=True, after=retry_after(headers))
+    if status in (408, 409, 425) or status >= 500:
+        unknown = status in (408, 504, 524)  # a gateway timed out while the model may have continued
+        return Refused("server", reason, retry=True, after=retry_after(headers), billed=unknown)
+    if status == 413:
+        return Refused("too_large", reason)
+    if any(phrase in words for phrase in _FILTER):
+        return Refused("content_filter", reason)
+    if any(phrase in words for phrase in _CONTEXT):
+        return Refused("context", reason)
+    return Refused("bad_request", reason)
+
+
+def error_with_200(body: bytes, headers: Mapping[str, str], clean: Clean) -> Refused | None:
+    """The `Refused` exception for a response with status 200 that contains an error instead of an answer, or None."""
+    if b'"error"' not in body:
+        return None
+    try:
+        value = parsed(body)
+    except ValueError:
+        return None  # `ApiModel.read` says what is wrong
+    error = error_in(value) if isinstance(value, dict) else None
+    if error is None:
+        return None
+    words, status = error
+    known = words.lower()
+    likely = next((code for code, phrases in _STATUS if any(phrase in known for phrase in phrases)), 502)
+    problem = refusal(status or likely, headers, words.encode(), clean)
+    problem.reason = f"status 200 with an error: {problem.reason}"[:_MOST]
+    problem.billed = not problem.pace  # the server may have worked before the error
+    return problem

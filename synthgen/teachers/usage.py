@@ -1,0 +1,180 @@
+"""Reads what a server says about the tokens and the cost of a reply, in the dialects of all known servers.
+
+Counts are checked. A count of the wrong type or size makes the reply invalid. A negative count makes the usage unknown,
+so that the maximum cost of the request counts as spent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from synthgen.records import Usage
+
+_MOST = 2**31 - 1  # the largest number of tokens, because corpora store counts in 32 bits
+_MOST_USD = 1e6
+# Keys for the same count, in the order in which they are tried. The last key of a path may be in a nested object.
+_PROMPT = ("prompt_tokens", "input_tokens")
+_COMPLETION = ("completion_tokens", "output_tokens")
+_REASONING = (
+    ("completion_tokens_details", "reasoning_tokens"),
+    ("output_tokens_details", "reasoning_tokens"),
+    ("reasoning_tokens",),
+)
+_CACHED = (
+    ("prompt_tokens_details", "cached_tokens"),
+    ("input_tokens_details", "cached_tokens"),
+    ("prompt_cache_hit_tokens",),  # DeepSeek
+    ("cached_tokens",),  # Moonshot
+    ("num_cached_tokens",),  # SGLang
+)
+_BESIDE = ("cache_read_input_tokens", "cache_creation_input_tokens")  # Anthropic: not included in input_tokens
+# Service tiers with the usual price. The price of every other tier is another one.
+_USUAL_TIERS = ("", "default", "standard", "on_demand", "auto", "standard_only")
+CHEAPER_TIERS = ("flex", "batch")
+"""Service tiers whose price is at most the usual price."""
+
+
+class BadReply(ValueError):
+    """Raised when a reply is not a valid answer. `kind` is one of `synthgen.teachers.base.FAILURES`."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind, self.reason = kind, reason
+
+
+class Bill(NamedTuple):
+    """What a server says about the cost of a reply. `usage` is None when the server gave no counts, or impossible ones.
+    Then `honest` tells which: it is False for impossible counts.
+
+    `usd` is the price in US dollars that the server itself states, or None. `tier` is the service tier if its price
+    differs from the usual price.
+    """
+
+    usage: Usage | None
+    usd: float | None
+    tier: str | None
+    honest: bool
+
+
+def bill_of(reply: Mapping[str, object], asked_tier: object = None) -> Bill:
+    """The bill of a reply. `asked_tier` is the service tier that the request named. Raises BadReply when a count has
+    the wrong type or size.
+
+    Some servers count reasoning beside the completion. Then the total is larger than the sum of its parts, and the
+    difference is added to the completion's tokens.
+    """
+    tier = reply.get("service_tier")
+    if tier is not None and not isinstance(tier, str):
+        raise BadReply("usage", f"service_tier is {_shown(tier)}, not text")
+    unusual = unusual_tier(tier or asked_tier)
+    given = reply.get("usage")
+    if given is None:
+        return Bill(None, None, unusual, True)
+    if not isinstance(given, Mapping):
+        raise BadReply("usage", f"usage is {_shown(given)}, not an object")
+    usd = _usd(given)
+    try:
+        return Bill(_usage(given), usd, unusual, True)
+    except _Negative:
+        return Bill(None, usd, unusual, False)
+
+
+def unusual_tier(name: object) -> str | None:
+    """The service tier in lower case if its price is not the usual price, otherwise None."""
+    tier = str(name or "").strip().lower()
+    return tier if tier not in _USUAL_TIERS else None
+
+
+class _Negative(Exception):
+    pass
+
+
+def _usage(given: Mapping[str, object]) -> Usage | None:
+    prompt, completion = _first(given, _PROMPT), _first(given, _COMPLETION)
+    total = _count(given.get("total_tokens"), "total_tokens")
+    reasoning, cached = _nested(given, _REASONING), _nested(given, _CACHED)
+    if prompt is None or completion is None:
+        return None
+    beside = [_count(given.get(name), name) for name in _BESIDE]
+    if cached is None and beside != [None, None]:
+        cached = beside[0]
+        if total is None or total > prompt + completion:
+            prompt += sum(count or 0 for count in beside)
+    completion += max(0, (total or 0) - prompt - completion)
+    if max(prompt, completion, reasoning or 0, cached or 0) > _MOST:
+        raise BadReply("usage", f"usage counts more than {_MOST:,} tokens")
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "reasoning_tokens": reasoning,
+        "cached_tokens": cached if cached is None or cached <= prompt else None,
+    }
+
+
+def _first(given: Mapping[str, object], names: tuple[str, ...]) -> int | None:
+    for name in names:
+        if (count := _count(given.get(name), name)) is not None:
+            return count
+    return None
+
+
+def _nested(given: Mapping[str, object], paths: tuple[tuple[str, ...], ...]) -> int | None:
+    for path in paths:
+        value: object = given
+        for name in path:
+            if value is None:
+                break
+            if not isinstance(value, Mapping):
+                raise BadReply("usage", f"usage.{path[0]} is {_shown(value)}, not an object")
+            value = value.get(name)
+        if (count := _count(value, path[-1])) is not None:
+            return count
+    return None
+
+
+def _count(value: object, name: str) -> int | None:
+    """Check a number of tokens. Raises BadReply for a value that is not a whole number, or is too large."""
+    if value is None:
+        return None
+    if type(value) is float and value.is_integer() and abs(value) <= _MOST:
+        value = int(value)
+    if type(value) is not int:
+        raise BadReply("usage", f"usage.{name} is {_shown(value)}, not a number of tokens")
+    if value < 0:
+        raise _Negative
+    if value > _MOST:
+        raise BadReply("usage", f"usage.{name} is {_shown(value)}: more than {_MOST:,} tokens")
+    return value
+
+
+def _usd(given: Mapping[str, object]) -> float | None:
+    """The cost in US dollars that the server states: OpenRouter's `cost`, with the upstream provider's cost if it is
+    billed separately, or `estimated_cost`. Raises BadReply when it is not a possible amount.
+    """
+    value = given.get("cost", given.get("estimated_cost"))
+    if isinstance(value, Mapping):
+        value = value.get("total_cost")
+    usd = _amount(value)
+    details = given.get("cost_details")
+    if usd is not None and given.get("is_byok") is True and isinstance(details, Mapping):
+        usd += _amount(details.get("upstream_inference_cost")) or 0.0
+    return usd
+
+
+def _amount(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None  # absent, or in a form that is not known to be dollars
+    usd = float(value) if abs(value) < 1e18 else math.inf
+    if not 0 <= usd <= _MOST_USD:
+        raise BadReply("usage", f"usage.cost is {_shown(value)}, not an amount in dollars")
+    return usd
+
+
+def _shown(value: object) -> str:
+    """A value in an error message, cut to a readable length."""
+    if isinstance(value, int) and abs(value) >= 10**18:
+        return "a huge number"
+    text = repr(value) if not isinstance(value, list | dict) else f"a {type(value).__name__}"
+    return text if len(text) <= 40 else text[:40] + "…"
