@@ -188,7 +188,7 @@ def _make(work: _Work, output: Output, *, batch: bool, retry_failed: bool, part:
             _shard_by_shard(work, ask_local, output)
         return
     first = _by_batch(work, ui) if batch else None
-    remotes = Remotes(recipe, work.folder, work.remote, output.bar, retry_failed=retry_failed, part=part)
+    remotes = Remotes(recipe, work.folder, work.remote, output.bar, note=ui.note, retry_failed=retry_failed, part=part)
     with closing(remotes):
         if work.local:
             _shard_by_shard(work, partial(_ask_all, ask_local, work.local, remotes), output)

@@ -16,9 +16,10 @@ from synthgen.errors import CorpusError, GateDenied
 from synthgen.generation.division import Shard
 from synthgen.generation.inputs import runner
 from synthgen.generation.jobs import Jobs
-from synthgen.generation.rounds import Failure, Outcome, Rounds, costed
+from synthgen.generation.rounds import Answer, Failure, Outcome, Rounds, answer_of, settled
 from synthgen.generation.work import Item
 from synthgen.recipe import Recipe
+from synthgen.requests import Query
 from synthgen.teachers.base import FAILURES, Caller, Reply
 from synthgen.ui import Progress
 
@@ -83,7 +84,8 @@ class _Running:
     rounds: Rounds
     replies: list[Reply | None] = field(default_factory=list)
     missing: int = 0
-    costs: list[float | None] = field(default_factory=list)
+    queries: list[Query] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
 
 
 @dataclass
@@ -150,7 +152,7 @@ class Filling:
         job.missing -= 1
         if not job.missing:
             replies = [one for one in job.replies if one is not None]
-            job.costs += [one.cost_usd for one in replies]
+            job.answers += [answer_of(*pair) for pair in zip(job.queries, replies, strict=True)]
             self._go_on(job, replies)
             if len(self.callers) > 1:
                 self.wake()
@@ -175,9 +177,9 @@ class Filling:
         try:
             wanted = next(job.rounds) if replies is None else job.rounds.send(replies)
         except StopIteration as done:
-            self._ended(job, costed(done.value, job.costs))
+            self._ended(job, settled(done.value, job.answers))
             return
-        job.replies, job.missing = [None] * len(wanted), len(wanted)
+        job.queries, job.replies, job.missing = wanted, [None] * len(wanted), len(wanted)
         for place, query in enumerate(wanted):
             request = query.request
             call = self.callers[request.teacher].call(request)

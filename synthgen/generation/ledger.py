@@ -57,10 +57,9 @@ class Ledger:
 
     def __init__(self, folder: Path, part: tuple[int, int] = (1, 1), shards: Sequence[Path] = ()) -> None:
         self.folder = folder
-        files = sorted(path for path in folder.glob("*.jsonl") if _NAME.fullmatch(path.name))
         self.spent, self.held = Spent(), Spent()
-        self.before = _before(files, part)
-        if not files and shards:
+        self.before = spent(folder, part)
+        if shards and not _files(folder):
             self.spent = _cost_of_rows(shards)
             self.before = self.spent
         durable.make_folder(folder)
@@ -141,9 +140,8 @@ class Ledger:
 
 def discard(folder: Path) -> None:
     """Delete the ledger in `folder`. A run that begins anew also has a new budget. Other files are kept."""
-    for path in folder.glob("*.jsonl"):
-        if _NAME.fullmatch(path.name):
-            path.unlink()
+    for path in _files(folder):
+        path.unlink()
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
 
@@ -154,10 +152,16 @@ def _look(waiting: asyncio.Future[None]) -> None:
         waiting.exception()
 
 
-def _before(files: Sequence[Path], part: tuple[int, int]) -> Spent:
-    """What a part of the run has spent. What was spent when the run was divided differently counts in equal shares."""
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.jsonl") if _NAME.fullmatch(path.name))
+
+
+def spent(folder: Path, part: tuple[int, int] = (1, 1)) -> Spent:
+    """What a part of a run has spent according to the ledger in `folder`. What was spent when the run was divided
+    differently counts in equal shares. Raises CorpusError when a file is damaged.
+    """
     usd = tokens = other_usd = other_tokens = 0
-    for path in files:
+    for path in _files(folder):
         index, count = (int(number) for number in _NAME.fullmatch(path.name).groups())  # type: ignore[union-attr]
         amount = _last(path)
         if (index, count) == part:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 
 from synthgen import durable
@@ -15,6 +15,7 @@ from synthgen.generation.cache import Cache
 from synthgen.generation.casting import cast
 from synthgen.generation.division import Shard
 from synthgen.generation.filling import Filling, Output
+from synthgen.generation.interruption import Interrupted, Interruption
 from synthgen.generation.jobs import Jobs
 from synthgen.generation.ledger import FOLDER as LEDGER
 from synthgen.generation.ledger import Ledger, Spent
@@ -56,8 +57,8 @@ class _Batch:
 class Remotes:
     """The remote teachers of a run, by name, and the cache, ledger and budget that they share.
 
-    `part` is (i, n) when this machine makes the i-th of n parts of the run. Each machine gets an equal share of the
-    budget. Close the object after use.
+    `note` prints a line for the user. `part` is (i, n) when this machine makes the i-th of n parts of the run. Each
+    machine gets an equal share of the budget. Close the object after use.
     """
 
     def __init__(
@@ -67,10 +68,11 @@ class Remotes:
         teachers: Mapping[str, RemoteTeacher],
         bar: Progress,
         *,
+        note: Callable[[str], None] = lambda text: None,
         retry_failed: bool = False,
         part: tuple[int, int] = (1, 1),
     ) -> None:
-        self.recipe, self.teachers, self.bar = recipe, teachers, bar
+        self.recipe, self.teachers, self.bar, self.note = recipe, teachers, bar, note
         paid = any(teacher.paid for teacher in teachers.values())
         self.ledger: Ledger | None = None
         self.cache = Cache(durable.cache_folder() / "replies.sqlite", retry_failed=retry_failed) if paid else None
@@ -92,7 +94,7 @@ class Remotes:
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
         """Send the requests. Returns the replies in the same order. Raises BudgetReached and TeacherError."""
         work = _Batch(self.teachers, requests)
-        asyncio.run(self._run(work))
+        _go(self._run(work))
         return [reply for reply in work.replies if reply is not None]
 
     def fill(self, jobs: Jobs, shards: Sequence[Shard], output: Output, first: First | None = None) -> None:
@@ -112,7 +114,7 @@ class Remotes:
                     await asyncio.wait(set(filling.commits))
             await filling.committed()
 
-        asyncio.run(main())
+        _go(main())
 
     async def _run(self, work: Work) -> None:
         """Run a scheduler for each teacher until `work` is done. When one scheduler stops with an error, all stop."""
@@ -137,7 +139,8 @@ class Remotes:
         view = _View(self.bar, [scheduler.live for scheduler in schedulers])
         looking = asyncio.create_task(view.go_on())
         try:
-            results = await asyncio.gather(*map(one, schedulers), return_exceptions=True)
+            with Interruption(schedulers, self.note):
+                results = await asyncio.gather(*map(one, schedulers), return_exceptions=True)
         finally:
             looking.cancel()
             for teacher in self.teachers.values():
@@ -160,6 +163,14 @@ class Remotes:
             section=section if isinstance(section, ApiTeacher) else None,
         )
         return Scheduler(name, work, account, Limits.of(section))
+
+
+def _go(main: Coroutine[object, object, None]) -> None:
+    """Run a coroutine. An interruption, which it ends with an exception of its own, becomes KeyboardInterrupt."""
+    try:
+        asyncio.run(main)
+    except Interrupted:
+        raise KeyboardInterrupt from None
 
 
 class _View:

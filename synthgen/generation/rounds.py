@@ -12,10 +12,12 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
+from synthgen.generation import casting
 from synthgen.logits import LogitsSpec, Target
-from synthgen.records import Record
+from synthgen.records import Record, Source
 from synthgen.requests import Query, Request
 from synthgen.teachers.base import Embeds, Reply, Teacher
+from synthgen.teachers.gate import admitted
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,14 @@ class Failure:
     reason: str
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a reply says about its cost, and `other`, the source of a model that answered instead of the model asked."""
+
+    cost_usd: float | None
+    other: Source | None = None
+
+
 Outcome = Row | Failure
 Rounds = Generator[list[Query], list[Reply], list[Outcome]]
 
@@ -54,7 +64,7 @@ def lockstep(jobs: Sequence[Rounds], ask: Ask) -> list[list[Outcome]]:
     unfinished jobs together.
     """
     outcomes: list[list[Outcome]] = [[] for _ in jobs]
-    costs: list[list[float | None]] = [[] for _ in jobs]
+    answers: list[list[Answer]] = [[] for _ in jobs]
     waiting: list[tuple[int, list[Query]]] = []
 
     def go_on(number: int, replies: list[Reply] | None) -> None:
@@ -62,7 +72,7 @@ def lockstep(jobs: Sequence[Rounds], ask: Ask) -> list[list[Outcome]]:
             wanted = next(jobs[number]) if replies is None else jobs[number].send(replies)
             waiting.append((number, wanted))
         except StopIteration as done:
-            outcomes[number] = costed(done.value, costs[number])
+            outcomes[number] = settled(done.value, answers[number])
 
     for number in range(len(jobs)):
         go_on(number, None)
@@ -72,25 +82,36 @@ def lockstep(jobs: Sequence[Rounds], ask: Ask) -> list[list[Outcome]]:
         start = 0
         for number, wanted in now:
             answered = replies[start : start + len(wanted)]
-            costs[number] += [reply.cost_usd for reply in answered]
+            answers[number] += [answer_of(*pair) for pair in zip(wanted, answered, strict=True)]
             go_on(number, answered)
             start += len(wanted)
     return outcomes
 
 
-def costed(outcomes: list[Outcome], costs: Sequence[float | None]) -> list[Outcome]:
-    """The outcomes of a job, with a new cost in each row. The cost of all requests of the job is divided equally among
-    its rows. `costs` are the costs of the requests.
+def answer_of(query: Query, reply: Reply) -> Answer:
+    """What the rows of a job must say about one of its requests."""
+    if reply.substitute is None:
+        return Answer(reply.cost_usd)
+    role = query.lineage.sources[-1]["role"] if query.lineage.sources else "generator"
+    return Answer(reply.cost_usd, casting.source(reply.substitute, role, "unknown"))
 
-    The cost of a row is None when the cost of any request is unknown."""
+
+def settled(outcomes: list[Outcome], answers: Sequence[Answer]) -> list[Outcome]:
+    """The outcomes of a job, with the cost and the sources of all its requests in each row.
+
+    The cost of all requests of the job is divided equally among its rows. The cost of a row is None when the cost of
+    any request is unknown. Models that answered instead of the models asked are added to the sources."""
     rows = [one for one in outcomes if isinstance(one, Row)]
-    if not rows or (len(costs) == 1 and rows[0].record.cost_usd == costs[0]):
+    others = list({str(answer.other): answer.other for answer in answers if answer.other is not None}.values())
+    if not rows or (not others and len(answers) == 1 and rows[0].record.cost_usd == answers[0].cost_usd):
         return outcomes
-    known = [cost for cost in costs if cost is not None]
-    share = sum(known) / len(rows) if len(known) == len(costs) else None
+    known = [answer.cost_usd for answer in answers if answer.cost_usd is not None]
+    share = sum(known) / len(rows) if len(known) == len(answers) else None
 
     def with_share(one: Outcome) -> Outcome:
-        return replace(one, record=replace(one.record, cost_usd=share)) if isinstance(one, Row) else one
+        if not isinstance(one, Row):
+            return one
+        return replace(one, record=replace(one.record, cost_usd=share, sources=[*one.record.sources, *others]))
 
     return [with_share(one) for one in outcomes]
 
@@ -113,7 +134,7 @@ def ask_batch(
         group = [requests[place] for place in places]
         kept = spec if group[0].target else None
         for place, reply in zip(places, _ask_together(teachers[group[0].teacher], group, kept, tick), strict=True):
-            replies[place] = reply
+            replies[place] = admitted(requests[place], reply)
     return replies
 
 

@@ -142,6 +142,11 @@ class Scheduler:
         self._stop = self._stop or error
         self._wake.set()
 
+    def cut(self) -> None:
+        """Cancel the requests in flight. What they may cost stays reserved in the ledger."""
+        for task in self._tasks:
+            task.cancel()
+
     def _open(self) -> bool:
         """Whether new requests may start. False when too many requests wait for a retry."""
         return len(self._waiting) < 4 * self.pace.most

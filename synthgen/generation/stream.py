@@ -17,6 +17,7 @@ from synthgen.generation.jobs import Jobs
 from synthgen.logits import LogitsSpec
 from synthgen.requests import Request
 from synthgen.teachers.base import Call, StreamingTeacher, Tick
+from synthgen.teachers.gate import admitted
 
 _NOTHING = Call(b"", b"", 0, 0, 0)
 
@@ -79,5 +80,6 @@ async def _go_on(
             news.clear()
             await news.wait()
             continue
-        filling.deliver(item, await teacher.ask(item.request, spec if item.request.target else None, tick))
+        reply = await teacher.ask(item.request, spec if item.request.target else None, tick)
+        filling.deliver(item, admitted(item.request, reply))
         news.set()

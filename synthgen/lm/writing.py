@@ -49,12 +49,14 @@ class Prompt:
 @dataclass(frozen=True)
 class Written:
     """The completion of one prompt. `ended` tells whether the last token is an end token. `target` holds the stored
-    part of the tokens' distributions. It is None if no distributions were requested.
+    part of the tokens' distributions. It is None if no distributions were requested. `broken` tells whether the model's
+    logits were not finite numbers at any token, so the completion is meaningless.
     """
 
     tokens: list[int]
     ended: bool
     target: logits.Target | None = None
+    broken: bool = False
 
 
 class Batch:
@@ -73,6 +75,7 @@ class Batch:
         self.last = torch.zeros(len(prompts), dtype=torch.long, device=device)
         self._tokens: list[list[int]] = [[] for _ in prompts]
         self._ended = [False] * len(prompts)
+        self._broken = [False] * len(prompts)
         self._steps: list[tuple[list[int], Kept]] = []
         self._random = [np.random.Generator(np.random.Philox(key=int(prompt.key, 16))) for prompt in prompts]
         self._drawn: dict[int, logits.Floats] = {}
@@ -92,7 +95,10 @@ class Batch:
             allowed = torch.from_numpy(self.form.allowed([self._answers[i] for i in self.live])).to(self.device)
         self.last, kept = self.sampler.choose(z_BV, self._numbers(), allowed)
         self._steps.append((list(self.live), kept))
-        for i, token in zip(self.live, self.last.tolist(), strict=True):
+        finite = z_BV.amax(-1).isfinite().tolist()  # the maximum of a row with NaN is NaN
+        for i, token, whole in zip(self.live, self.last.tolist(), finite, strict=True):
+            if not whole and not self._ended[i]:
+                self._broken[i] = self._ended[i] = True
             if self._answers and not self._ended[i]:
                 self._answers[i].consume_token(token)
             self._tokens[i].append(token)
@@ -121,7 +127,7 @@ class Batch:
             tokens = self._tokens[i][: prompt.max_new_tokens]
             length = next((n + 1 for n, token in enumerate(tokens) if token in self.eos), len(tokens))
             target = cut(kept[i], length) if kept else None
-            replies.append(Written(tokens[:length], tokens[length - 1] in self.eos, target))
+            replies.append(Written(tokens[:length], tokens[length - 1] in self.eos, target, self._broken[i]))
         return replies
 
     def _numbers(self) -> Tensor:

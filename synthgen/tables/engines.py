@@ -4,6 +4,7 @@ capabilities and its functions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -99,6 +100,27 @@ class Prices(Section):
     """Price of prompt tokens that the provider had cached; the same as `input` when left out."""
 
 
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# Parameters of `extra` that rows or reservations depend on: a test of the value, and the test in words.
+_EXTRA: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(
+        ("max_tokens", "max_completion_tokens"), (lambda v: _whole(v) and v > 0, "a whole number of at least 1")
+    ),
+    "temperature": (lambda v: _number(v) and v >= 0, "a number of at least 0"),
+    "top_p": (lambda v: _number(v) and 0 < v <= 1, "a number above 0 and at most 1"),
+    "seed": (_whole, "a whole number"),
+    "tools": (lambda v: isinstance(v, list) and all(isinstance(tool, dict) for tool in v), "a list of tools"),
+    "service_tier": (lambda v: isinstance(v, str), "the name of a tier"),
+}
+
+
 class ApiTeacher(AnyTeacher):
     """A server that speaks OpenAI's chat completions: OpenAI itself, vLLM, llama.cpp and most providers."""
 
@@ -132,9 +154,12 @@ class ApiTeacher(AnyTeacher):
     @field_validator("extra")
     @classmethod
     def _not_ours(cls, extra: dict[str, Any]) -> dict[str, Any]:
-        for key in ("messages", "model", "stream", "n"):
+        for key in ("messages", "model", "stream", "n", "best_of", "logprobs", "top_logprobs", "response_format"):
             if key in extra:
                 raise ValueError(f"'{key}' cannot be set here: synthgen sets it in every request")
+        for key, value in extra.items():
+            if key in _EXTRA and value is not None and not _EXTRA[key][0](value):
+                raise ValueError(f"'{key}' is {value!r}, but must be {_EXTRA[key][1]}")
         return extra
 
     @field_validator("base_url")

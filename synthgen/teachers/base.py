@@ -93,7 +93,8 @@ class Reply:
     that the server reports. `sampling` and `tools` (JSON text) hold values only if the values that were sent differ
     from those in the request. `cost_usd` is None when the price is unknown. `price_share` is the price of the reply as
     a share of the model's usual price. `bill` is what the server says about the cost. `invalid` means that the server's
-    response is not a chat completion at all, so it is not cached.
+    response is not a chat completion at all, so it is not cached. `substitute` is the name of the model that answered
+    instead of the model that was asked.
     """
 
     text: str = ""
@@ -115,6 +116,7 @@ class Reply:
     tools: str | None = None
     bill: Bill | None = None
     invalid: bool = False
+    substitute: str | None = None
 
 
 class Teacher(Protocol):

@@ -32,7 +32,8 @@ from synthgen.teachers.completion import Completion, bill, completion, error_in,
 from synthgen.teachers.gate import admitted, failed
 from synthgen.teachers.reasoning import split_reasoning
 from synthgen.teachers.refusals import error_with_200, refusal
-from synthgen.teachers.server_tokens import TokenMap, UnknownToken, spells
+from synthgen.teachers.served import same_model
+from synthgen.teachers.server_tokens import TokenMap, UnknownToken, begins_with
 from synthgen.teachers.structured import mismatch
 from synthgen.teachers.usage import BadReply
 
@@ -211,7 +212,9 @@ class ApiModel:
             if (error := error_in(value)) is not None:
                 return self._failed(reply, "server", f"the reply contains an error: {error[0]}", invalid=True)
             answer = completion(value, statement)
+            other = answer.model is not None and not same_model(self.section.model, answer.model)
             reply = replace(reply, **self._as_sent(request), served_model=answer.model)
+            reply = replace(reply, substitute=answer.model if other else None)
             return self._admitted(request, reply, answer)
         except BadReply as problem:
             return self._failed(reply, problem.kind, problem.reason, invalid=problem.kind in _INVALID)
@@ -275,17 +278,14 @@ class ApiModel:
         )
 
     def _labeled(self, request: Request, reply: Reply, answer: Completion) -> Reply:
-        """The reply to a request of kind 'classify'. Its probabilities come from the first token of the answer, so they
-        count only when the logged tokens spell the answer.
+        """The reply to a request of kind 'classify'. Its probabilities come from the first logged token. They count only
+        when the answer begins with the logged tokens. Otherwise, these belong to reasoning, and the text decides.
         """
         parts = split_reasoning(answer.text)
         if not parts.complete:
             return self._failed(reply, "empty", "the answer ends inside the reasoning")
-        content = answer.logprobs
-        if content and not spells(content, answer.text):
-            return self._failed(reply, "schema", "the tokens in logprobs do not spell the answer")
-        if parts.answer != answer.text:
-            content = []  # the first token belongs to the reasoning, not to the answer
+        begins = parts.answer == answer.text and begins_with(answer.text, answer.logprobs)
+        content = answer.logprobs if begins else []
         found = _classified(request, parts.answer, content, reply.usage)
         if found.failure is not None:
             return self._failed(reply, *found.failure)

@@ -20,6 +20,7 @@ from synthgen.errors import TeacherError
 from synthgen.requests import Request
 from synthgen.tables.engines import ReplayTeacher
 from synthgen.teachers.base import Call, Identity, Refused, Reply, TeacherOptions
+from synthgen.teachers.gate import admitted
 
 
 class Replay:
@@ -73,7 +74,7 @@ class Replay:
 
     def read(self, request: Request, body: bytes) -> Reply:
         """Make a reply from the recorded text."""
-        return Reply(text=body.decode(), finish_reason="stop")
+        return admitted(request, Reply(text=body.decode(errors="replace"), finish_reason="stop"))
 
     async def alive(self) -> bool:
         """Always True."""

@@ -31,12 +31,12 @@ class UnknownToken(Exception):
     """Raised when a sampled token is not in the tokenizer's vocabulary, so that the row's token ids are unknown."""
 
 
-def spells(content: Sequence[Mapping[str, Any]], text: str) -> bool:
-    """Whether the tokens in `content`, the list `logprobs.content` of a reply, spell `text`. White space at both ends
-    and a token that ends the turn do not matter.
+def begins_with(text: str, content: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether `text` begins with the tokens in `content`, the list `logprobs.content` of a reply. White space at both
+    ends and a token that ends the turn do not matter.
     """
-    raw = b"".join(_bytes_of(entry) for entry in content)
-    return _CONTROL.sub("", raw.decode(errors="replace")).strip() == _CONTROL.sub("", text).strip()
+    spelled = b"".join(_bytes_of(entry) for entry in content).decode(errors="replace")
+    return text.strip().startswith(_CONTROL.sub("", spelled).strip())
 
 
 def _bytes_of(entry: Mapping[str, Any]) -> bytes:

@@ -162,6 +162,9 @@ class LocalModel(LanguageModel):
         return replies
 
     def _reply(self, prompt: Sequence[int], written: Written, form: Form | None) -> Reply:
+        if written.broken:
+            reason = f"the model's logits are not finite numbers in {self.weights.dtype}; use another teacher.dtype"
+            return Reply(failure=("engine", reason))
         text = self.tokens.decode(written.tokens)
         if form and (wrong := form.wrong(text)):
             return Reply(failure=("schema", wrong))

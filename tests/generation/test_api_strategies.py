@@ -17,7 +17,7 @@ from support.serving import write_recipe
 
 import synthgen
 from synthgen.errors import RecipeError, TeacherError, UserError
-from synthgen.generation.cache import Cache
+from synthgen.generation import ledger
 from synthgen.generation.scheduler import BudgetReached
 
 TEMPLATES = {
@@ -210,10 +210,7 @@ def test_a_reservation_is_on_the_disk_before_the_request_is_on_the_wire(serve, t
         process.wait()
     billed = server.stats()["usd_pico"]
     assert server.stats()["paid"] == 8
-    run = (tmp_path / "run/generated/.run-id").read_text().strip()
-    ledger = Cache(tmp_path / "cache/replies.sqlite")
-    assert ledger.spent(run).usd >= billed > 0
-    ledger.close()
+    assert ledger.spent(tmp_path / "run/ledger").usd >= billed > 0
 
 
 @pytest.mark.parametrize("shard_size", [1, 7, 1000])

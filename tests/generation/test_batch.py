@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import sqlite3
 
 import pytest
 from support.reading import read
@@ -12,6 +11,7 @@ from support.serving import KEY, write_recipe
 
 import synthgen
 from synthgen.errors import TeacherError, UserError
+from synthgen.generation import ledger
 
 
 def batched(tmp_path, server, name="run", **recipe):
@@ -89,9 +89,7 @@ def test_killed_after_create_the_batch_is_found_again(serve, tmp_path):
 
 
 def spent(tmp_path) -> float:
-    with sqlite3.connect(tmp_path / "cache/replies.sqlite") as db:
-        assert db.execute("SELECT count(*) FROM reserved").fetchone() == (0,)
-        return db.execute("SELECT sum(usd) FROM spent").fetchone()[0] / 1e12
+    return ledger.spent(tmp_path / "run/ledger").usd / 1e12
 
 
 def test_budget_bounds_a_batch(serve, tmp_path):

@@ -12,7 +12,8 @@ from support.serving import generated
 
 from synthgen import corpus, logits
 from synthgen.logits import LogitsSpec
-from synthgen.teachers.chat import label_probs, parsed
+from synthgen.teachers.chat import label_probs
+from synthgen.teachers.completion import parsed
 from synthgen.teachers.server_tokens import TokenMap, UnknownToken
 
 
