@@ -15,7 +15,7 @@ from synthgen.generation.prices import PICO, Prices
 from synthgen.generation.work import Item
 from synthgen.tables.engines import ApiTeacher
 from synthgen.teachers.base import Call, RemoteTeacher, Reply
-from synthgen.teachers.usage import CHEAPER_TIERS
+from synthgen.teachers.usage import CHEAPER_TIERS, unusual_tier
 
 _MARGIN = 1.25  # after a reply cost more than the maximum of its request, requests reserve this much more than that
 
@@ -159,5 +159,5 @@ class Account:
 
     def _covers(self, tier: str) -> bool:
         """Whether the recipe states the prices of this service tier."""
-        section = self.section
-        return bool(section.prices) and tier == str(section.extra.get("service_tier")).lower() if section else False
+        own = self.section.prices if self.section else None
+        return own is not None and tier == unusual_tier(own.service_tier)

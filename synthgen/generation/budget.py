@@ -64,13 +64,14 @@ class Budget:
 
 def _refuse_tier(teacher: AnyTeacher, usd: float | None) -> None:
     """Raise RecipeError when the recipe asks for a service tier whose price is unknown."""
-    if usd is None or not isinstance(teacher, ApiTeacher) or teacher.prices:
+    if usd is None or not isinstance(teacher, ApiTeacher):
         return
     tier = unusual_tier(teacher.extra.get("service_tier"))
-    if tier is not None and tier not in CHEAPER_TIERS:
+    known = unusual_tier(teacher.prices.service_tier) if teacher.prices else None
+    if tier is not None and tier not in (known, *CHEAPER_TIERS):
         raise RecipeError(
             f"generate.budget.usd is {usd}, and the price of service tier '{tier}' of '{teacher.model}' is not known",
-            "give teacher.prices of this tier: {input: …, output: …} in dollars per million tokens",
+            f"give its prices: teacher.prices: {{input: …, output: …, service_tier: {tier}}}",
         )
 
 

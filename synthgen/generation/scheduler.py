@@ -285,7 +285,7 @@ class Scheduler:
         if tier is not None and self.budget.usd is not None:
             self._stop = self._stop or TeacherError(
                 f"{self._where()} answered with service tier '{tier}', whose price is not known",
-                f"set teacher.extra.service_tier: {tier} and give teacher.prices of this tier, or set it to 'default'",
+                f"give its prices: teacher.prices: {{input: …, output: …, service_tier: {tier}}}",
             )
 
     def _invalid(self, reply: Reply) -> None:

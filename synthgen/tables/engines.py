@@ -98,6 +98,8 @@ class Prices(Section):
     """Price of completion tokens."""
     cached_input: Annotated[float, Field(ge=0)] | None = None
     """Price of prompt tokens that the provider had cached; the same as `input` when left out."""
+    service_tier: str | None = None
+    """The service tier that these prices are for; the provider's usual tier when left out."""
 
 
 def _whole(value: object) -> bool:

@@ -228,11 +228,14 @@ class ApiModel:
         return replace(failed(reply, kind, self.clean(reason)[:500]), invalid=invalid)
 
     def _as_sent(self, request: Request) -> dict[str, Any]:
-        """The sampling parameters and tools that the recipe sets in `teacher.extra`. They were sent instead of those of
-        the request.
+        """The sampling parameters and tools that were sent instead of those of the request: those that the recipe sets
+        in `teacher.extra`, and those of requests for labels.
         """
         extra = self.section.extra
-        changed = {name: extra[key] for key, name in _SAMPLING.items() if key in extra}
+        changed: dict[str, Any] = {}
+        if request.kind == "classify":
+            changed = {"temperature": 0.0, "max_new_tokens": _LABEL_TOKENS}
+        changed |= {name: extra[key] for key, name in _SAMPLING.items() if key in extra}
         limits = [extra[name] for name in _LIMITS if extra.get(name) is not None]
         if limits:
             changed["max_new_tokens"] = max(limits)

@@ -1,0 +1,328 @@
+"""The gate for what a server sends: usage, finish reasons, content, log-probabilities, and arbitrary damage."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import random
+
+import pytest
+from support.wire import FUZZ, MODEL, TOKENS, body_of, mutated, request
+
+from synthgen.generation.account import Account
+from synthgen.generation.budget import Budget
+from synthgen.generation.ledger import Spent
+from synthgen.generation.prices import Prices
+from synthgen.records import FINISH_REASONS
+from synthgen.teachers.base import FAILURES, Call, Reply
+from synthgen.teachers.finish import ERROR, finish_reason
+from synthgen.teachers.gate import admitted
+from synthgen.teachers.served import same_model
+
+
+def read(**changes) -> Reply:
+    return MODEL.read(request(), body_of(**changes))
+
+
+def usage(**counts) -> Reply:
+    return read(usage={"prompt_tokens": 40, "completion_tokens": 6, **counts})
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ({}, (40, 6, None, None)),
+        ({"total_tokens": 46}, (40, 6, None, None)),
+        ({"total_tokens": 20}, (40, 6, None, None)),
+        ({"total_tokens": 66, "completion_tokens_details": {"reasoning_tokens": 20}}, (40, 26, 20, None)),
+        ({"total_tokens": 50}, (40, 10, None, None)),
+        ({"prompt_tokens_details": {"cached_tokens": 30}}, (40, 6, None, 30)),
+        ({"prompt_cache_hit_tokens": 30, "prompt_cache_miss_tokens": 10}, (40, 6, None, 30)),
+        ({"cached_tokens": 30}, (40, 6, None, 30)),
+        ({"cached_tokens": 41}, (40, 6, None, None)),
+        ({"cache_read_input_tokens": 30, "cache_creation_input_tokens": 5}, (75, 6, None, 30)),
+        ({"prompt_tokens": None, "input_tokens": 12}, (12, 6, None, None)),
+        ({"prompt_tokens": 40.0}, (40, 6, None, None)),
+        ({"prompt_tokens_details": None, "completion_tokens_details": None}, (40, 6, None, None)),
+    ],
+)
+def test_usage_in_every_dialect(counts, expected):
+    reply = usage(**counts)
+    assert reply.failure is None
+    assert tuple(reply.usage.values()) == expected
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"prompt_tokens": True},
+        {"prompt_tokens": "40"},
+        {"completion_tokens": 10**13},
+        {"completion_tokens": 2**31},
+        {"total_tokens": 2**31},
+        {"prompt_tokens": 2.5},
+        {"prompt_tokens": [40]},
+        {"completion_tokens_details": "none"},
+        {"completion_tokens_details": []},
+        {"completion_tokens_details": {"reasoning_tokens": "5"}},
+        {"cached_tokens": "3"},
+        {"cost": -0.5},
+        {"cost": 1e12},
+    ],
+)
+def test_impossible_usage_is_a_failure_and_costs_the_reservation(counts):
+    reply = usage(**counts)
+    assert reply.failure[0] == "usage"
+    assert reply.usage is None
+    assert account().spent(reply, Spent(1000, 50)) == Spent(1000, 50)
+
+
+@pytest.mark.parametrize("counts", [{"prompt_tokens": -5}, {"completion_tokens": -(10**9)}, {"total_tokens": -1}])
+def test_negative_usage_is_unknown(counts):
+    reply = usage(**counts)
+    assert (reply.failure, reply.usage) == (None, None)
+    assert account().spent(reply, Spent(1000, 50)) == Spent(1000, 50)
+
+
+def account(**budget) -> Account:
+    limits = Budget(budget.get("usd"), budget.get("tokens"), Spent())
+    return Account(MODEL, None, budget=limits, prices=Prices(1_000_000, 2_000_000, 100_000), ledger=None)
+
+
+def test_costs_by_tokens_by_the_server_and_by_tier():
+    assert account().priced(usage(prompt_cache_hit_tokens=30)).cost_usd == pytest.approx((10 + 3 + 12) / 1e6)
+    assert account().priced(usage(cost=0.25)).cost_usd == 0.25
+    byok = usage(cost=0.01, is_byok=True, cost_details={"upstream_inference_cost": 0.2})
+    assert account().priced(byok).cost_usd == pytest.approx(0.21)
+    for tier, known in (("default", True), ("priority", False), ("flex", False), (None, True)):
+        reply = read(service_tier=tier)
+        assert (account().priced(reply).cost_usd is not None) == known
+        assert account().unpriced(reply) == ("priority" if tier == "priority" else None)
+
+
+def test_requests_reserve_more_after_one_cost_more():
+    call = Call(b"", b"", 0, 30, 20)
+    books = account(tokens=10_000)
+    assert books.most(call) == Spent(70_000_000, 50)
+    assert books.overspent(Spent(70_000_000, 50), books.most(call), 1.0) is None
+    assert books.excess == 1.0
+    assert books.overspent(Spent(140_000_000, 100), books.most(call), 1.0) is None
+    assert books.most(call).tokens == 125  # twice as many tokens were used, and a quarter more is reserved
+    assert books.overspent(Spent(1, 125), Spent(1, 125), books.excess) is None
+    assert "126 tokens" in books.overspent(Spent(1, 126), Spent(1, 125), books.excess)
+
+
+REASONS = {
+    "stop": ["stop", "STOP", "end_turn", "eos", "COMPLETE", "FINISH_REASON_STOP", {"type": "stop"}],
+    "length": ["length", "LENGTH", "max_tokens", "MAX_TOKENS", "model_length", "max_output_tokens", "token_limit"],
+    "content_filter": [
+        "content_filter",
+        "SAFETY",
+        "content_filter: VIOLENCE",
+        "PROHIBITED_CONTENT",
+        "recitation",
+        "SPII",
+    ],
+    "refusal": ["refusal"],
+    "tool_calls": ["tool_calls", "tool_use", "function_call"],
+    ERROR: ["error", "ERROR", "abort", "insufficient_system_resource", "cancelled", "MALFORMED_FUNCTION_CALL"],
+    "unknown": [None, "", "whatever", 3, ["stop"], {"type": 1}, "stopped by the operator", "OTHER"],
+}
+
+
+@pytest.mark.parametrize(("meaning", "spellings"), REASONS.items())
+def test_finish_reasons_of_all_dialects(meaning, spellings):
+    assert {finish_reason(one) for one in spellings} == {meaning}
+
+
+@pytest.mark.parametrize(
+    ("reason", "native", "kind"),
+    [
+        ("stop", None, None),
+        ("length", None, None),
+        ("stop", "MAX_TOKENS", None),
+        ("stop", "SAFETY", "content_filter"),
+        ("RECITATION", None, "content_filter"),
+        ("refusal", None, "refusal"),
+        ("error", None, "server"),
+        (None, None, "finish"),
+        ("odd", None, "finish"),
+        ("tool_calls", None, "schema"),
+    ],
+)
+def test_only_a_finished_answer_is_a_success(reason, native, kind):
+    reply = MODEL.read(request(), body_of(choice={"finish_reason": reason, "native_finish_reason": native}))
+    assert (reply.failure and reply.failure[0]) == kind
+    if kind is None:
+        assert reply.finish_reason == ("length" if "length" in (reason,) or native else "stop")
+        assert reply.finish_reason in FINISH_REASONS
+
+
+def message(**fields) -> Reply:
+    return MODEL.read(request(), body_of(message=fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "text", "reasoning"),
+    [
+        ({"content": [{"type": "text", "text": "Ye"}, {"type": "text", "text": "s."}]}, "Yes.", None),
+        ({"content": [{"type": "output_text", "text": "Yes."}]}, "Yes.", None),
+        ({"content": [{"type": "thinking", "thinking": "Hm"}, {"type": "text", "text": "Yes."}]}, "Yes.", "Hm"),
+        (
+            {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}, "Yes."]},
+            "Yes.",
+            "Hm",
+        ),
+        ({"content": "Yes.", "reasoning_details": [{"type": "reasoning.text", "text": "Hm"}]}, "Yes.", "Hm"),
+        ({"content": "Yes.", "reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}]}, "Yes.", None),
+        ({"content": "Yes.", "reasoning": {"summary": "Hm"}}, "Yes.", "Hm"),
+        ({"content": "<think>Hm</think>Yes.", "reasoning_content": "Before"}, "Yes.", "Before\n\nHm"),
+    ],
+)
+def test_content_and_reasoning_in_every_form(fields, text, reasoning):
+    reply = message(**fields)
+    assert (reply.failure, reply.text, reply.reasoning) == (None, text, reasoning)
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({"content": {"text": "Yes."}}, "schema"),
+        ({"content": 7}, "schema"),
+        ({"content": [{"type": "image_url", "image_url": "x"}]}, "schema"),
+        ({"content": [7]}, "schema"),
+        ({"content": None}, "empty"),
+        ({"content": "  \n"}, "empty"),
+        ({"content": "<think>Hm"}, "empty"),
+        ({"content": "<think>Hm</think>"}, "empty"),
+        ({"content": None, "refusal": "I must not."}, "refusal"),
+        ({"content": [{"type": "refusal", "refusal": "No."}]}, "refusal"),
+        ({"content": None, "tool_calls": "call"}, "schema"),
+        ({"content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}, "schema"),
+        ({"content": None, "tool_calls": [{"function": {"arguments": "{}"}}]}, "schema"),
+    ],
+)
+def test_what_is_no_answer_is_a_failure(fields, kind):
+    assert message(**fields).failure[0] == kind
+
+
+def test_half_a_surrogate_pair_becomes_a_replacement_character():
+    whole = body_of(message={"content": "MARK"})
+    for written, text in (
+        (rb"\ud83d end", "\ufffd end"),
+        (rb"\udc00\ud83d\ude00", "\ufffd😀"),
+        (rb"\\ud83d", r"\ud83d"),
+    ):
+        reply = MODEL.read(request(), whole.replace(b"MARK", written))
+        assert (reply.failure, reply.text) == (None, text)
+
+
+def test_bodies_that_are_no_reply_are_not_cached():
+    page = b"<!DOCTYPE html><html><body>Sign in</body></html>"
+    for body in (page, b"data: {}\n\n", b"", b"[]", b"null", b"7", b"[" * 100_000, b'{"a":' * 5000, b'{"choices": {}}'):
+        reply = MODEL.read(request(), body)
+        assert reply.invalid
+        assert reply.failure[0] == "schema"
+    assert "HTML" in MODEL.read(request(), page).failure[1]
+    assert not message(content=None).invalid  # an empty answer is a valid reply, and is cached
+
+
+def test_the_choice_with_index_0_counts_and_the_model_is_recorded():
+    whole = json.loads(body_of())
+    other = copy.deepcopy(whole["choices"][0]) | {"index": 1}
+    other["message"]["content"] = "second"
+    whole["choices"].insert(0, other)
+    reply = MODEL.read(request(), json.dumps(whole | {"model": "another/thing"}).encode())
+    assert (reply.text, reply.served_model, reply.substitute) == ("Yes.", "another/thing", "another/thing")
+    assert MODEL.read(request(), body_of(model="m-2026-05-01")).substitute is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "served", "same"),
+    [
+        ("gpt-x", "gpt-x-2026-08-06", True),
+        ("gpt-x-latest", "gpt-x-20260806", True),
+        ("org/Model-7B", "model-7b", True),
+        ("Model-7B", "/models/model-7b.gguf", True),
+        ("gpt-x", "gpt-x-mini", False),
+        ("gpt-x", "gpt-xl", False),
+        ("model-7b", "model-70b", False),
+        ("llama-3", "llama-3-2", False),
+        ("m", "other", False),
+    ],
+)
+def test_names_of_the_same_model(asked, served, same):
+    assert same_model(asked, served) == same_model(served, asked) == same
+
+
+def logged(*entries: tuple[str, float], text: str = "Yes.") -> Reply:
+    content = [
+        {"token": t, "logprob": p, "bytes": None, "top_logprobs": [{"token": t, "logprob": p, "bytes": None}]}
+        for t, p in entries
+    ]
+    return TOKENS.read(request(), body_of(choice={"logprobs": {"content": content}}, message={"content": text}))
+
+
+def test_logged_tokens_must_spell_the_text():
+    assert logged(("Yes", -0.1), (".", -0.1)).failure is None
+    assert logged(("Yes", -0.1), (".", -0.1), ("<|im_end|>", -0.1)).failure is None
+    for entries in (
+        [("Yes", -0.1)],
+        [("No", -0.1), (".", -0.1)],
+        [(" Yes", -0.1), (".", -0.1)],
+        [("Hm", -0.2), ("Yes", -0.1), (".", 0)],
+    ):
+        assert logged(*entries).failure[0] == "schema"
+
+
+@pytest.mark.parametrize("bad", [0.5, 1000, True, "-0.1", None, [0.1], -(10**400)])
+def test_impossible_logprobs_are_a_failure(bad):
+    assert logged(("Yes", bad), (".", -0.1)).failure[0] == "schema"
+
+
+def test_more_than_all_of_the_probability_is_a_failure():
+    content = [{"token": "Yes.", "logprob": -0.1, "top_logprobs": [{"token": t, "logprob": -0.1} for t in "abc"]}]
+    assert "total probability" in MODEL.read(request(), body_of(choice={"logprobs": {"content": content}})).failure[1]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Reply("Yes.", label_probs=[math.nan, 1.0], finish_reason="stop"),
+        Reply("Yes.", label_probs=[0.4, 0.4], finish_reason="stop"),
+        Reply("Yes.", token_logprobs=[-math.inf], finish_reason="stop"),
+        Reply("Yes.", scores=(("x", math.inf),), finish_reason="stop"),
+        Reply("Yes.", cost_usd=-1.0, finish_reason="stop"),
+        Reply("Yes.", token_ids=[-1], finish_reason="stop"),
+        Reply("half \ud83d", finish_reason="stop"),
+        Reply("Yes.", finish_reason="unknown"),
+        Reply("Yes.", finish_reason="odd"),
+        Reply("<think>Hm", finish_reason="stop"),
+    ],
+)
+def test_local_replies_pass_the_same_gate(bad):
+    assert admitted(request(), bad).failure[0] in FAILURES
+    assert admitted(request(), Reply("Yes.", finish_reason="stop")).failure is None
+
+
+@pytest.mark.parametrize("count", [600, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_damaged_replies_are_answers_or_failures(count):
+    """Every mutated reply is a failure of a known kind, or an answer that keeps all promises."""
+    draw = random.Random(11)
+    outcomes = {"answers": 0, "failures": 0}
+    for _ in range(count):
+        kind, model, body = mutated(draw)
+        reply = account().priced(model.read(request(kind), body))
+        if reply.failure is not None:
+            outcomes["failures"] += 1
+            assert reply.failure[0] in FAILURES, body
+            assert 0 < len(reply.failure[1]) <= 600
+        else:
+            outcomes["answers"] += 1
+            FUZZ.check(reply, model)
+        spent = account().spent(reply, Spent(10**9, 10**6))
+        assert 0 <= spent.usd <= 2**31 * 10**7
+        assert 0 <= spent.tokens < 2**33
+    print(f"\n{outcomes}")
+    assert min(outcomes.values()) > count // 20
