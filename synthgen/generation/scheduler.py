@@ -405,6 +405,7 @@ class Scheduler:
     def _finish(self, item: Item, reply: Reply) -> None:
         if reply.failure is not None:
             self.live.failures[reply.failure[0]] = self.live.failures.get(reply.failure[0], 0) + 1
+        self.live.cut_prompts += any(name == "prompt_was_cut" for name, _ in reply.scores)
         self.live.tokens += int((reply.usage or {}).get("completion_tokens") or 0)
         self.work.deliver(item, reply)
 

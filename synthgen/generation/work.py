@@ -40,6 +40,7 @@ class Live:
     refused: int = 0
     retried: int = 0
     tokens: int = 0
+    cut_prompts: int = 0  # number of replies for which the server seems to have left out a part of the prompt
     failures: dict[str, int] = field(default_factory=dict)
 
 

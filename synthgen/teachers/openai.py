@@ -281,8 +281,9 @@ class ApiModel:
         )
 
     def _labeled(self, request: Request, reply: Reply, answer: Completion) -> Reply:
-        """The reply to a request of kind 'classify'. Its probabilities come from the first logged token. They count only
-        when the answer begins with the logged tokens. Otherwise, these belong to reasoning, and the text decides.
+        """The reply to a request of kind 'classify'. Its probabilities come from the first logged token. They count
+        only when the answer begins with the logged tokens. Otherwise, the text decides, because these tokens belong to
+        reasoning.
         """
         parts = split_reasoning(answer.text)
         if not parts.complete:
