@@ -35,7 +35,7 @@ from support.serving import KEY, Serving, write_recipe
 import synthgen
 from synthgen.generation.account import Account
 from synthgen.generation.budget import Budget
-from synthgen.generation.cache import Spent
+from synthgen.generation.ledger import Spent
 from synthgen.generation.prices import Prices
 from synthgen.generation.scheduler import Limits, Scheduler
 from synthgen.generation.work import Item
@@ -226,7 +226,7 @@ def loop(count: int) -> None:
             if self.done % (count // 8) == 0:
                 marks.append((time.monotonic(), self.done))
 
-    account = Account(Echo(), None, budget=Budget(None, None, Spent()), prices=Prices(0, 0, 0), run="")
+    account = Account(Echo(), None, budget=Budget(None, None, Spent()), prices=Prices(0, 0, 0), ledger=None)
     scheduler = Scheduler("echo", Numbers(), account, Limits(max_in_flight=64, rpm=10**9, tpm=10**11))
     cpu = time.process_time()
     asyncio.run(scheduler.run())

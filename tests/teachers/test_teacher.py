@@ -13,6 +13,10 @@ from synthgen.prompts import load_prompt
 from synthgen.recipe import shipped
 from synthgen.requests import Request
 from synthgen.seeds import load_seeds
+from synthgen.tables.engines import TeacherSection
+from synthgen.teachers.base import TeacherOptions
+from synthgen.teachers.gate import admitted
+from synthgen.teachers.local import open_local
 
 QUESTIONS = [
     "Tom has 3 apples and buys 2 more. How many apples does he have?",
@@ -326,3 +330,34 @@ def test_bins_hold_every_row_once_within_their_room():
         packed = bins(lengths)
         assert sorted(row for some in packed for row in some) == list(range(30))
         assert all(sum(lengths[row] for row in some) <= max(256, *lengths) for some in packed)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_are_a_failure_of_their_row_alone(tiny, value):
+    """Poisons the embedding of one token, which only the first prompt has."""
+    teacher = open_local(TeacherSection(model=str(tiny)), TeacherOptions())
+    requests = [ask(question, i, tokens=4, few_shot=False) for i, question in enumerate(("a zebra", "a horse"))]
+    first, second = (teacher.render(request.messages) for request in requests)
+    poisoned = next(token for token in first if token not in second)
+    before = teacher.sample(requests, None)
+
+    def poison(module, inputs, output):
+        return output.masked_fill((inputs[0] == poisoned)[..., None], value)
+
+    teacher.model.get_input_embeddings().register_forward_hook(poison)
+    spec = LogitsSpec("topk", k=4)
+    for with_spec in (None, spec, LogitsSpec("sampled", draws=3)):
+        bad, good = teacher.sample(requests, with_spec)
+        assert bad.failure[0] == "engine"
+        assert "not finite" in bad.failure[1]
+        assert good.failure is None
+        if with_spec is None or with_spec.kind == "topk":  # with draws, the random numbers are others
+            assert good.text == before[1].text
+    labels = [request._replace(kind="classify", labels=("yes", "no")) for request in requests]
+    given = ({"role": "assistant", "content": "yes"},)
+    scores = [request._replace(kind="score", completion=given) for request in requests]
+    bad, good = (admitted(labels[0], reply) for reply in teacher.classify(labels))
+    assert bad.failure[0] == "engine"
+    assert good.failure is None
+    scored = [admitted(scores[0], reply) for reply in teacher.score(scores, spec)]  # both are packed into one sequence
+    assert scored[0].failure[0] == "engine"
