@@ -19,9 +19,10 @@ SCHEMA_VERSION = 2
 SPLITS = ("train", "validation", "test")
 
 FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter", "refusal", "unknown")
-"""Why a server ended a reply. `stop` and `tool_calls` mean a finished answer. The value is null when no server
-answered.
-"""
+"""Why a server ended a reply. The value is null when no server answered."""
+
+COMPLETE = ("stop", "tool_calls")
+"""The finish reasons of a complete answer."""
 
 ROLES = ("seed", "template", "few_shot", "generator", "logits", "rewriter", "judge", "student_base", "dataset")
 """The roles of a row's sources."""

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from synthgen.curation.lists import Rows, lengths, numbers
 from synthgen.curation.verdicts import Rejection, Scores, Verdicts
 from synthgen.executor import Services
+from synthgen.records import COMPLETE
 from synthgen.tables.curation import Length, Repetition
 from synthgen.tables.section import Section
 
@@ -129,6 +130,15 @@ def refusal(batch: pa.RecordBatch, section: Section, services: Services) -> Verd
 
 
 def truncated(batch: pa.RecordBatch, section: Section, services: Services) -> Verdicts:
-    """Reject a completion that ended because it reached the maximum number of tokens."""
-    cut = pc.fill_null(pc.equal(batch["finish_reason"], "length"), False)
-    return Verdicts({row: Rejection("cut off at max_new_tokens") for row in np.flatnonzero(numbers(cut)).tolist()})
+    """Reject a completion that is not complete according to its finish reason. Null, in rows that no server answered,
+    is not judged.
+    """
+    reasons = batch["finish_reason"]
+    whole = pc.or_(pc.is_null(reasons), pc.is_in(reasons, pa.array(COMPLETE, reasons.type)))
+    rejected = {}
+    for row in np.flatnonzero(~numbers(whole).astype(bool)).tolist():
+        reason = reasons[row].as_py()
+        rejected[row] = Rejection(
+            "cut off at max_new_tokens" if reason == "length" else f"not complete (finish_reason: {reason})"
+        )
+    return Verdicts(rejected)

@@ -122,7 +122,7 @@ CHECKS: dict[str, Check] = {
         columns=("completion.text",),
     ),
     "truncated": Check(
-        about="Reject completions that were cut off at max_new_tokens.",
+        about="Reject completions that are not complete: cut off at max_new_tokens, filtered or refused.",
         run="synthgen.curation.text:truncated",
         columns=("finish_reason",),
     ),

@@ -129,6 +129,9 @@ def test_truncated():
     assert not keeps("truncated", row("x", finish_reason="length"))
     assert keeps("truncated", row("x", finish_reason="stop"))
     assert keeps("truncated", row("x"))
+    assert keeps("truncated", row("x", finish_reason="tool_calls"))
+    for reason in ("content_filter", "refusal", "unknown"):
+        assert not keeps("truncated", row("x", finish_reason=reason))
 
 
 def test_nothing_is_lost_and_reasons_are_written(task, tmp_path):
