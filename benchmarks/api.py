@@ -36,8 +36,9 @@ import synthgen
 from synthgen.generation.account import Account
 from synthgen.generation.budget import Budget
 from synthgen.generation.ledger import Spent
+from synthgen.generation.limits import Limits
 from synthgen.generation.prices import Prices
-from synthgen.generation.scheduler import Limits, Scheduler
+from synthgen.generation.scheduler import Scheduler
 from synthgen.generation.work import Item
 from synthgen.requests import Request
 from synthgen.tables.engines import ENGINES

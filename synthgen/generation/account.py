@@ -13,16 +13,13 @@ from synthgen.generation.cache import Cache, Entry
 from synthgen.generation.ledger import Ledger, Spent
 from synthgen.generation.prices import PICO, Prices
 from synthgen.generation.work import Item
-from synthgen.tables.engines import ApiTeacher
 from synthgen.teachers.base import Call, RemoteTeacher, Reply
-from synthgen.teachers.usage import CHEAPER_TIERS, unusual_tier
 
 _MARGIN = 1.25  # after a reply cost more than the maximum of its request, requests reserve this much more than that
 
 
 class Account:
-    """The cache, the ledger, the budget and the prices for one teacher's requests. `section` is the section of a paid
-    teacher in the recipe.
+    """The cache, the ledger, the budget and the prices for one teacher's requests.
 
     Without a cache, no replies are stored. Without a ledger, no costs are stored.
     """
@@ -35,10 +32,9 @@ class Account:
         budget: Budget,
         prices: Prices | None,
         ledger: Ledger | None,
-        section: ApiTeacher | None = None,
     ) -> None:
         self.teacher, self.cache, self.budget, self.prices = teacher, cache, budget, prices
-        self.ledger, self.section = ledger, section
+        self.ledger = ledger
         self.excess = 1.0  # factor by which the maximum cost of requests is increased
         self._kept: dict[bytes, Entry] = {}  # the entries that the last call of `read_ahead` found, by key
         self._since: set[bytes] = set()  # keys of the entries that were stored since the last call of `read_ahead`
@@ -88,9 +84,9 @@ class Account:
         replies.
         """
         bill = reply.bill
-        if bill is None or bill.tier is None or bill.usd is not None or self._covers(bill.tier):
+        if bill is None or bill.usd is not None or self.prices is None or self.prices.covers(bill.tier):
             return None
-        return None if bill.tier in CHEAPER_TIERS else bill.tier
+        return bill.tier
 
     def priced(self, reply: Reply) -> Reply:
         """A copy of the reply with its cost in `cost_usd`. The cost is None when it is unknown."""
@@ -153,11 +149,6 @@ class Account:
             return math.ceil(bill.usd * PICO)
         if self.prices is None or (reply.usage is None and self.teacher.paid):
             return None
-        if bill is not None and bill.tier is not None and not self._covers(bill.tier):
+        if bill is not None and bill.tier not in (None, self.prices.tier if self.prices else None):
             return None
         return 0 if reply.usage is None else int(self.prices.cost(reply.usage) * reply.price_share)
-
-    def _covers(self, tier: str) -> bool:
-        """Whether the recipe states the prices of this service tier."""
-        own = self.section.prices if self.section else None
-        return own is not None and tier == unusual_tier(own.service_tier)

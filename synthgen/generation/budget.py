@@ -13,8 +13,6 @@ from synthgen.errors import RecipeError
 from synthgen.generation.ledger import Spent
 from synthgen.generation.prices import PICO, prices
 from synthgen.recipe import Recipe
-from synthgen.tables.engines import AnyTeacher, ApiTeacher
-from synthgen.teachers.usage import CHEAPER_TIERS, unusual_tier
 
 
 class Budget:
@@ -62,19 +60,6 @@ class Budget:
         return ", ".join(parts)
 
 
-def _refuse_tier(teacher: AnyTeacher, usd: float | None) -> None:
-    """Raise RecipeError when the recipe asks for a service tier whose price is unknown."""
-    if usd is None or not isinstance(teacher, ApiTeacher):
-        return
-    tier = unusual_tier(teacher.extra.get("service_tier"))
-    known = unusual_tier(teacher.prices.service_tier) if teacher.prices else None
-    if tier is not None and tier not in (known, *CHEAPER_TIERS):
-        raise RecipeError(
-            f"generate.budget.usd is {usd}, and the price of service tier '{tier}' of '{teacher.model}' is not known",
-            f"give its prices: teacher.prices: {{input: …, output: …, service_tier: {tier}}}",
-        )
-
-
 def open_budget(recipe: Recipe, spent: Spent, parts: int = 1) -> Budget:
     """The budget of this machine. `spent` is the amount that the run has already used. `parts` is the number of
     machines that make the run. Each machine gets an equal share of the recipe's budget.
@@ -85,11 +70,19 @@ def open_budget(recipe: Recipe, spent: Spent, parts: int = 1) -> Budget:
     if wanted is None:
         return Budget(None, None, spent)
     for teacher in recipe.teachers.values() or (recipe.teacher,):
-        if wanted.usd is not None and prices(teacher) is None:
+        if wanted.usd is None:
+            continue
+        known = prices(teacher)
+        if known is None:
             raise RecipeError(
                 f"generate.budget.usd is {wanted.usd}, and the price of '{teacher.model}' is not known",
                 "give teacher.prices: {input: …, output: …} in dollars per million tokens, or a budget in tokens",
             )
-        _refuse_tier(teacher, wanted.usd)
+        if not known.covers(known.asked):
+            raise RecipeError(
+                f"generate.budget.usd is {wanted.usd}, and the price of service tier '{known.asked}' of "
+                f"'{teacher.model}' is not known",
+                f"give its prices: teacher.prices: {{input: …, output: …, service_tier: {known.asked}}}",
+            )
     usd = None if wanted.usd is None else int(wanted.usd * PICO) // parts
     return Budget(usd, None if wanted.tokens is None else wanted.tokens // parts, spent)

@@ -5,7 +5,7 @@ A price of $0.15 a million tokens is 150,000 picodollars a token.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import yaml
@@ -14,17 +14,28 @@ from synthgen.recipe import shipped
 from synthgen.records import Usage
 from synthgen.tables.engines import ENGINES, AnyTeacher, ApiTeacher
 from synthgen.tables.reference import resolve
+from synthgen.teachers.usage import CHEAPER_TIERS, unusual_tier
 
 PICO = 10**12
 
 
 @dataclass(frozen=True)
 class Prices:
-    """Prices in picodollars a token. `cached` is the price of prompt tokens that the provider had in its cache."""
+    """Prices in picodollars a token. `cached` is the price of prompt tokens that the provider had in its cache.
+
+    `tier` is the service tier that the prices are for, and `asked` is the tier that requests ask for. None means the
+    usual tier.
+    """
 
     input: int
     output: int
     cached: int
+    tier: str | None = None
+    asked: str | None = None
+
+    def covers(self, tier: str | None) -> bool:
+        """Whether the prices are those of this service tier, or at least as high."""
+        return tier in (None, self.tier) or tier in CHEAPER_TIERS
 
     def cost(self, usage: Usage) -> int:
         """The cost of the tokens that a reply used, in picodollars."""
@@ -47,17 +58,19 @@ def prices(section: AnyTeacher) -> Prices | None:
 
 def listed(section: ApiTeacher) -> Prices | None:
     """The prices in the teacher's section, or else in data/prices.yaml. None when the model is in neither place."""
+    asked = unusual_tier(section.extra.get("service_tier"))
     if section.prices:
         own = section.prices
-        return _per_token(own.input, own.output, own.input if own.cached_input is None else own.cached_input)
+        found = _per_token(own.input, own.output, own.input if own.cached_input is None else own.cached_input)
+        return replace(found, tier=unusual_tier(own.service_tier), asked=asked)
     table = yaml.safe_load((shipped("data") / "prices.yaml").read_text())
     host = section.base_url.split("://")[-1].split("/")[0]
     for row in table["models"]:
         if row["host"] == host and row["model"] == section.model:
-            return _per_token(row["input"], row["output"], row.get("cached_input", row["input"]))
+            return replace(_per_token(row["input"], row["output"], row.get("cached_input", row["input"])), asked=asked)
     return None
 
 
 def _per_token(fresh: float, output: float, cached: float) -> Prices:
     """Convert dollars per million tokens to picodollars a token."""
-    return Prices(*(round(price * 1_000_000) for price in (fresh, output, cached)))
+    return Prices(round(fresh * 1_000_000), round(output * 1_000_000), round(cached * 1_000_000))

@@ -19,12 +19,12 @@ from synthgen.generation.interruption import Interrupted, Interruption
 from synthgen.generation.jobs import Jobs
 from synthgen.generation.ledger import FOLDER as LEDGER
 from synthgen.generation.ledger import Ledger, Spent
+from synthgen.generation.limits import Limits
 from synthgen.generation.prices import prices
-from synthgen.generation.scheduler import Limits, Scheduler
+from synthgen.generation.scheduler import Scheduler
 from synthgen.generation.work import Item, Live, Work
 from synthgen.recipe import Recipe
 from synthgen.requests import Request
-from synthgen.tables.engines import ApiTeacher
 from synthgen.teachers.base import RemoteTeacher, Reply
 from synthgen.ui import Progress
 
@@ -165,7 +165,6 @@ class Remotes:
             budget=self.budget,
             prices=prices(section),
             ledger=self.ledger,
-            section=section if isinstance(section, ApiTeacher) else None,
         )
         return Scheduler(name, work, account, Limits.of(section))
 

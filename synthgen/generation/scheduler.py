@@ -18,12 +18,13 @@ import asyncio
 import heapq
 import time
 from collections import deque
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from synthgen.errors import SynthgenError, TeacherError
 from synthgen.generation.account import Account
 from synthgen.generation.cache import Entry
 from synthgen.generation.ledger import Spent
+from synthgen.generation.limits import Limits
 from synthgen.generation.pacing import Concurrency, Quota, backoff
 from synthgen.generation.work import BudgetReached, Item, Live, Work
 from synthgen.teachers.base import Refused, Reply
@@ -41,26 +42,6 @@ _TURN = 32  # after this many requests, the loop lets other asyncio tasks run
 _KEPT = ("bad_request", "context", "content_filter", "refusal", "too_large")
 # Failures of these kinds may not occur again, although the server has answered and every answer is paid.
 _REPEATED = ("schema", "empty", "server")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Limits of a teacher. `max_in_flight` is the maximum number of requests in flight. `rpm` and `tpm` are the maximum
-    numbers of requests and tokens a minute. `timeout` is the longest wait for an answer in seconds. `max_retries` is
-    the maximum number of retries of a failed request.
-    """
-
-    max_in_flight: int = 64
-    rpm: int | None = None
-    tpm: int | None = None
-    timeout: float = 300.0
-    max_retries: int = 4
-
-    @classmethod
-    def of(cls, section: object) -> Limits:
-        """The limits in a teacher's section. Limits that are not in it have their default values."""
-        named = [field.name for field in fields(cls) if hasattr(section, field.name)]
-        return cls(**{name: getattr(section, name) for name in named})
 
 
 @dataclass(frozen=True)

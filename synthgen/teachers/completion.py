@@ -111,7 +111,9 @@ def completion(value: Mapping[str, object], bill: Bill) -> Completion:
     if finish == "tool_calls" and calls is None:
         raise BadReply("schema", "finish_reason says that tools are called, but the answer calls none")
     reasoning = _reasoning(message) or "\n\n".join(thoughts) or None
-    return Completion(text, reasoning, finish, calls, _logprobs(choice), _model(value), bill)
+    return Completion(
+        text, reasoning, finish, tool_calls=calls, logprobs=_logprobs(choice), model=_model(value), bill=bill
+    )
 
 
 def bill(value: Mapping[str, object], asked_tier: object = None) -> Bill:
