@@ -35,7 +35,6 @@ class Account:
     ) -> None:
         self.teacher, self.cache, self.budget, self.prices = teacher, cache, budget, prices
         self.ledger = ledger
-        self.excess = 1.0  # factor by which the maximum cost of requests is increased
         self._kept: dict[bytes, Entry] = {}  # the entries that the last call of `read_ahead` found, by key
         self._since: set[bytes] = set()  # keys of the entries that were stored since the last call of `read_ahead`
 
@@ -50,7 +49,7 @@ class Account:
         """
         usd = self.prices.most(call.most_prompt, call.most_completion) if self.prices else 0
         tokens = call.most_prompt + call.most_completion
-        return Spent(math.ceil(usd * self.excess), math.ceil(tokens * self.excess))
+        return Spent(math.ceil(usd * self.budget.excess), math.ceil(tokens * self.budget.excess))
 
     def spent(self, reply: Reply, most: Spent) -> Spent:
         """The cost of a reply. When the server reports no usage or an impossible one, it is `most`, the maximum cost of
@@ -62,8 +61,8 @@ class Account:
         return Spent(most.usd if usd is None else usd, tokens)
 
     def overspent(self, spent: Spent, most: Spent, excess: float) -> str | None:
-        """Take into account that a request cost `spent`, and that `most` was reserved for it when `excess` was the
-        value of the attribute `excess`.
+        """Take into account that a request cost `spent`, and that `most` was reserved for it when `budget.excess` was
+        `excess`.
 
         When the request cost more than was reserved, later requests reserve more. Returns the reason to stop when even
         a request that reserved more cost more than that, so the server's counts have no limit.
@@ -71,7 +70,7 @@ class Account:
         ratios = [spent.tokens / max(1, most.tokens), spent.usd / max(1, most.usd) if most.usd else 0.0]
         if max(ratios) <= 1:
             return None
-        self.excess = max(self.excess, excess * max(ratios) * _MARGIN)
+        self.budget.excess = max(self.budget.excess, excess * max(ratios) * _MARGIN)
         if excess > 1 and self.budget.limited:
             return (
                 f"a request used {spent.tokens:,} tokens, and at most {most.tokens:,} were expected after an earlier "
@@ -126,15 +125,13 @@ class Account:
         self, most: Spent, spent: Spent, reserved: Spent, entry: tuple[bytes, Entry] | None = None
     ) -> None:
         """Replace the reservation of `most` by the actual cost `spent`. `reserved` is what was reserved in the ledger.
-
-        If `entry` (key, cache entry) is given, it is stored first. A kill between the two steps leaves the reservation,
-        which counts as spent.
+        If `entry` (key, cache entry) is given, it is stored in the cache.
         """
         self.budget.settle(most, spent)
-        if self.cache is not None and entry is not None and self.teacher.paid:
-            await self.cache.commit([self.cache.put(*entry, self.teacher.identity["model"])])
         if self.ledger is not None and (reserved, spent) != (Spent(), Spent()):
             self.ledger.settle(reserved, spent)
+        if self.cache is not None and entry is not None and self.teacher.paid:
+            await self.cache.commit([self.cache.put(*entry, self.teacher.identity["model"])])
         # The key is added only after the commit. Otherwise a `read_ahead` during the commit would remove the key, and
         # would not find the entry either.
         if entry is not None:
@@ -149,6 +146,6 @@ class Account:
             return math.ceil(bill.usd * PICO)
         if self.prices is None or (reply.usage is None and self.teacher.paid):
             return None
-        if bill is not None and bill.tier not in (None, self.prices.tier if self.prices else None):
+        if bill is not None and bill.tier != self.prices.tier:
             return None
         return 0 if reply.usage is None else int(self.prices.cost(reply.usage) * reply.price_share)

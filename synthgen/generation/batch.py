@@ -31,8 +31,8 @@ from synthgen.generation.prices import PICO, Prices, prices
 from synthgen.generation.work import BudgetReached
 from synthgen.requests import Request
 from synthgen.teachers.base import Call, Reply
-from synthgen.teachers.completion import bill, error_in, parsed
-from synthgen.teachers.openai import BATCH_SHARE, ApiModel, as_batched
+from synthgen.teachers.completion import bill, completion, error_in, parsed
+from synthgen.teachers.openai import BATCH_SHARE, INVALID, ApiModel, as_batched
 from synthgen.teachers.refusals import refusal
 from synthgen.teachers.usage import BadReply, Bill
 from synthgen.ui import UI
@@ -221,9 +221,15 @@ async def _create(batches: Batches, lines: list[bytes], most: Spent) -> None:
     cost. Each action is recorded in the journal before the next action begins.
     """
     content = b"".join(lines)
-    digest = hashlib.sha256(batches.salt.encode() + content).hexdigest()[:32]
     entries = batches.load()
-    entry: dict[str, Any] = {"digest": digest, "requests": len(lines), "reserved": [most.usd, most.tokens]}
+    # The number of earlier batches is part of the digest, because a later round may send the same requests again.
+    digest = hashlib.sha256(f"{batches.salt} {len(entries)} ".encode() + content).hexdigest()[:32]
+    entry: dict[str, Any] = {
+        "digest": digest,
+        "requests": len(lines),
+        "reserved": [most.usd, most.tokens],
+        "ledger": batches.ledger.path.name,
+    }
     batches.budget.hold(most)
     batches.held.add(digest)
     # In the ledger, the maximum cost counts as spent until the answers arrive.
@@ -284,12 +290,14 @@ async def _collect(batches: Batches, entry: dict[str, Any], batch: Any) -> int:
     cost. Returns the number of answers. Raises TeacherError when the provider did not accept the batch.
     """
     statements: list[Statement] = []
+    lines = 0
     usd = tokens = answered = unknown = 0
     for file in (batch.output_file_id, batch.error_file_id):
         if not file:
             continue
         content = await batches.client.with_options(max_retries=5).files.content(file)
         for line in content.content.splitlines():
+            lines += 1
             key, response = _result(line)
             kept, paid = _entry(batches, response)
             if paid is not None and paid.usage is not None:
@@ -302,10 +310,13 @@ async def _collect(batches: Batches, entry: dict[str, Any], batch: Any) -> int:
             answered += 1
             statements.append(batches.cache.put(key, kept, str(batches.teacher.identity["model"])))
     reserved = Spent(*entry["reserved"])
+    if batch.status == "completed":
+        unknown += max(0, entry["requests"] - lines)
     if unknown:  # the batch's maximum cost is divided equally among its requests
         usd += -(-reserved.usd * unknown // entry["requests"])
         tokens += -(-reserved.tokens * unknown // entry["requests"])
-    difference = Spent(usd - reserved.usd, tokens - reserved.tokens)
+    counted = (batches.ledger.folder / str(entry.get("ledger"))).is_file()  # otherwise, the ledger was deleted
+    difference = Spent(usd, tokens) - (reserved if counted else Spent())
     if statements:
         await batches.cache.commit(statements)
     if entry["digest"] in batches.held:
@@ -331,8 +342,8 @@ async def _collect(batches: Batches, entry: dict[str, Any], batch: Any) -> int:
 
 
 def _result(line: bytes) -> tuple[bytes | None, dict[str, Any]]:
-    """Return (key of the request, response) from a line of a batch's output. The key is None, and the response empty,
-    when the line is not valid.
+    """Return (key of the request, response) from a line of a batch's output. The key is None when the line is not
+    valid. The response then has status 200, because it may have been billed.
     """
     try:
         row = parsed(line)
@@ -341,7 +352,7 @@ def _result(line: bytes) -> tuple[bytes | None, dict[str, Any]]:
             return bytes.fromhex(row["custom_id"]), response if isinstance(response, dict) else {}
     except (ValueError, KeyError, TypeError):
         pass
-    return None, {}
+    return None, {"status_code": 200}
 
 
 def _cost(batches: Batches, paid: Bill) -> int:
@@ -371,10 +382,13 @@ def _answer(value: object, body: bytes) -> tuple[Entry | None, Bill]:
     """The entry and the bill of a response with status 200. Whether the answer itself is valid is checked when it is
     read from the cache, where the failure is stored too.
     """
+    paid: Bill | None = None
     try:
         if not isinstance(value, dict):
             raise BadReply("schema", "the body is not an object")
         paid = bill(value)
-    except BadReply:
-        return None, Bill(None, None, None, False)
+        completion(value, paid)
+    except BadReply as problem:
+        known = Bill(None, None, None, False) if paid is None else paid
+        return (None if problem.kind in INVALID else Entry(body)), known
     return (None if error_in(value) else Entry(body)), paid

@@ -24,6 +24,7 @@ class Budget:
         self.usd, self.tokens = usd, tokens
         self.spent = spent
         self.held = Spent()
+        self.excess = 1.0  # factor by which reservations are increased, because a reply cost more than its reservation
 
     @property
     def limited(self) -> bool:

@@ -36,7 +36,8 @@ class Sends(Protocol):
 class Interruption:
     """A context in which signals stop `senders`. `note` prints a line for the user.
 
-    Outside the main thread, signals cannot be handled, so nothing changes.
+    Outside the main thread, signals cannot be handled, so nothing changes. Raises Interrupted at the end of the context
+    if a signal came.
     """
 
     def __init__(self, senders: Sequence[Sends], note: Callable[[str], None]) -> None:
@@ -61,18 +62,20 @@ class Interruption:
         for number, handler in self._before.items():
             self._loop.remove_signal_handler(number)
             signal.signal(number, handler)  # type: ignore[arg-type]
+        if self._signals and kind is None:  # the signal came when the senders had already ended
+            raise Interrupted
 
     def _signal(self) -> None:
         self._signals += 1
         if self._signals > 1:
             self._cut()
             return
+        for sender in self.senders:
+            sender.stop(Interrupted())
         self.note(
             f"stopping: requests in flight are awaited for at most {GRACE:.0f} s and kept; "
             "press Ctrl-C again to cancel them"
         )
-        for sender in self.senders:
-            sender.stop(Interrupted())
         self._timer = self._loop.call_later(GRACE, self._cut)
 
     def _cut(self) -> None:

@@ -28,6 +28,8 @@ from synthgen import durable
 from synthgen.errors import CorpusError
 
 FOLDER = "ledger"
+_PAUSE = 0.1  # seconds to wait for further amounts before a line is written for which nobody waits
+_TAIL = 4096  # bytes at the end of a file in which the last complete line lies
 _NAME = re.compile(r"(\d+)-of-(\d+)-[0-9a-f]+\.jsonl")
 
 
@@ -63,11 +65,12 @@ class Ledger:
             self.spent = _cost_of_rows(shards)
             self.before = self.spent
         durable.make_folder(folder)
-        path = folder / f"{part[0]}-of-{part[1]}-{secrets.token_hex(8)}.jsonl"
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW, 0o644)
+        self.path = folder / f"{part[0]}-of-{part[1]}-{secrets.token_hex(8)}.jsonl"
+        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW, 0o644)
         self._pool = ThreadPoolExecutor(1, "ledger")
         self._next: asyncio.Future[None] | None = None  # done when the amounts known now are on disk
         self._writing: asyncio.Task[None] | None = None
+        self._urgent = False  # whether a task waits until the amounts are on disk
         self._error: Exception | None = None
         self._write(self._line())
         durable.fsync_folder(folder)
@@ -75,7 +78,8 @@ class Ledger:
     async def reserve(self, most: Spent) -> None:
         """Reserve an amount. Returns when the reservation is on disk. Raises OSError."""
         self.held += most
-        await self._durable()
+        self._urgent = True
+        await asyncio.shield(self._durable())  # others wait for the same future, so a canceled task must not cancel it
 
     def settle(self, reserved: Spent, spent: Spent) -> None:
         """Replace a reservation by the amount spent. It is written soon. Raises the OSError of an earlier write."""
@@ -86,7 +90,8 @@ class Ledger:
     async def add(self, spent: Spent) -> None:
         """Add an amount, which may be negative. Returns when it is on disk. Raises OSError."""
         self.spent += spent
-        await self._durable()
+        self._urgent = True
+        await asyncio.shield(self._durable())
 
     def close(self) -> None:
         """Write the last line and close the file."""
@@ -112,12 +117,17 @@ class Ledger:
     async def _write_all(self) -> None:
         loop = asyncio.get_running_loop()
         while self._next is not None:
-            waiting, self._next = self._next, None
+            if not self._urgent:
+                await asyncio.sleep(_PAUSE)
+            waiting, self._next, self._urgent = self._next, None, False
             try:
                 await loop.run_in_executor(self._pool, self._write, self._line())
             except Exception as error:
                 self._error = error
-                waiting.set_exception(error)
+                for one in (waiting, self._next):  # more tasks may have come while the thread wrote
+                    if one is not None and not one.done():
+                        one.set_exception(error)
+                self._next = None
                 return
             if not waiting.done():
                 waiting.set_result(None)
@@ -173,7 +183,9 @@ def spent(folder: Path, part: tuple[int, int] = (1, 1)) -> Spent:
 
 def _last(path: Path) -> Spent:
     """The amount in the last complete line of a file. A killed process may have left half a line at the end."""
-    lines = path.read_bytes().split(b"\n")[:-1]
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL))
+        lines = file.read().split(b"\n")[:-1]
     for line in reversed(lines):
         if not line:
             continue

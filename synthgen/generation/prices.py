@@ -35,7 +35,7 @@ class Prices:
 
     def covers(self, tier: str | None) -> bool:
         """Whether the prices are those of this service tier, or at least as high."""
-        return tier in (None, self.tier) or tier in CHEAPER_TIERS
+        return tier == self.tier or (self.tier is None and tier in CHEAPER_TIERS)
 
     def cost(self, usage: Usage) -> int:
         """The cost of the tokens that a reply used, in picodollars."""

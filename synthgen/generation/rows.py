@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from synthgen.prompts import Prompt
 from synthgen.recipe import Recipe
 from synthgen.records import FINISH_REASONS, Message, Record, Score
-from synthgen.requests import Query
+from synthgen.requests import Query, Request
 from synthgen.tables.strategies import STRATEGIES
 from synthgen.teachers.base import Reply
 
@@ -32,7 +32,7 @@ def record(recipe: Recipe, query: Query, reply: Reply, prompt: Prompt, scores: M
         prompt=list(lineage.prompt),
         completion=[] if request.kind == "embed" else [_message(reply)],
         teacher_prompt=list(request.messages) if request.messages != lineage.prompt else None,
-        tools=reply.tools or (json.dumps(list(request.tools), ensure_ascii=False) if request.tools else None),
+        tools=_tools(request, reply),
         rationale=rationale,
         answer=answer,
         reference=None if lineage.reference is None else list(lineage.reference),
@@ -48,6 +48,13 @@ def record(recipe: Recipe, query: Query, reply: Reply, prompt: Prompt, scores: M
         sources=list(lineage.sources),
         scores=[Score(name=name, value=value) for name, value in measured],
     )
+
+
+def _tools(request: Request, reply: Reply) -> str | None:
+    """JSON text of the tools that were sent, or None when none were sent."""
+    if reply.tools is not None:
+        return None if reply.tools == "[]" else reply.tools
+    return json.dumps(list(request.tools), ensure_ascii=False) if request.tools else None
 
 
 def _message(reply: Reply) -> Message:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from synthgen.errors import SynthgenError, TeacherError
 from synthgen.generation.account import Account
 from synthgen.generation.cache import Entry
+from synthgen.generation.interruption import Interrupted
 from synthgen.generation.ledger import Spent
 from synthgen.generation.limits import Limits
 from synthgen.generation.pacing import Concurrency, Quota, backoff
@@ -125,6 +126,7 @@ class Scheduler:
 
     def cut(self) -> None:
         """Cancel the requests in flight. What they may cost stays reserved in the ledger."""
+        self.stop(Interrupted())
         for task in self._tasks:
             task.cancel()
 
@@ -157,16 +159,16 @@ class Scheduler:
         if item.call.key in self._flying:
             self._flying[item.call.key].append(item)
             return
-        most = self.account.most(item.call)
-        if not await self._admit(item, most):
+        most = await self._admit(item)
+        if most is None:
             return
         self.budget.hold(most)
         reserved = self.quota.reserve(item.call.prompt_tokens + item.call.most_completion)
         self._flying[item.call.key] = []
         self.live.in_flight += 1
-        if not item.tries:
+        if not item.began:
             item.began, item.answers = time.monotonic(), self._answers
-        task = asyncio.create_task(self._attempt(item, most, reserved))
+        task = asyncio.create_task(self._attempt(item, most, reserved, self.budget.excess))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
@@ -177,9 +179,10 @@ class Scheduler:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._stop = self._stop or (error if isinstance(error, Exception) else RuntimeError(str(error)))
 
-    async def _admit(self, item: Item, most: Spent) -> bool:
-        """Wait until the request may be sent. Returns False when the run stops."""
+    async def _admit(self, item: Item) -> Spent | None:
+        """Wait until the request may be sent. Returns its maximum cost, or None when the run stops."""
         while self._stop is None:
+            most = self.account.most(item.call)
             now = time.monotonic()
             self.live.limit = int(self.pace.limit)
             wait, why = self.quota.wait(item.call.prompt_tokens + item.call.most_completion, now)
@@ -190,14 +193,14 @@ class Scheduler:
             elif not self.budget.fits(most):
                 if not self.budget.holds:
                     self._stop = BudgetReached(self.budget.text())
-                    return False
+                    return None
                 await self._pause("budget", _LOOK)  # another teacher's reply may free some budget
             elif wait > 0:
                 await self._pause(why, wait)
             else:
                 self.live.idle = ""
-                return True
-        return False
+                return most
+        return None
 
     async def _pause(self, why: str, seconds: float | None = None) -> None:
         """Wait until `wake` is called or a request ends, but at most for `seconds`. In the meantime, the progress bar
@@ -211,14 +214,13 @@ class Scheduler:
         except TimeoutError:
             return
 
-    async def _attempt(self, item: Item, most: Spent, reserved: float) -> None:
+    async def _attempt(self, item: Item, most: Spent, reserved: float, excess: float) -> None:
         """Send an item's request once. In any case, the actual cost replaces the reservation of `most`. After that, the
         reply or a failure is delivered, or the item is queued again, or the item is dropped because the run stops.
         """
         sent = time.monotonic()
         item.tries += 1
         self.live.sent += 1
-        excess = self.account.excess
         noted = await self.account.reserve(most)
         try:
             # This timeout is 5 seconds longer than the teacher's own, which should end the attempt first.
@@ -266,7 +268,7 @@ class Scheduler:
         if tier is not None and self.budget.usd is not None:
             self._stop = self._stop or TeacherError(
                 f"{self._where()} answered with service tier '{tier}', whose price is not known",
-                f"give its prices: teacher.prices: {{input: …, output: …, service_tier: {tier}}}",
+                f"set teacher.extra: {{service_tier: {tier}}} and teacher.prices: {{…, service_tier: {tier}}}",
             )
 
     def _invalid(self, reply: Reply) -> None:

@@ -14,7 +14,7 @@ from synthgen.tables.section import Count, Rule, Section
 class Budget(Section):
     """The most that a run may spend in total, however often it is resumed."""
 
-    usd: Annotated[float, Field(ge=0)] | None = None
+    usd: Annotated[float, Field(ge=1e-6, allow_inf_nan=False)] | None = None
     """US dollars. The prices of every paid teacher must be known."""
     tokens: Count | None = None
     """Number of tokens of prompts and completions together."""

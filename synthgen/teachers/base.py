@@ -35,6 +35,8 @@ FAILURES = (
     "finish",  # the finish reason does not say that the answer is complete
     "usage",  # the server's token counts or costs are impossible
     "schema",  # the server's reply or the answer does not have the expected form
+    "tool_call",  # a tool call of the reply is not valid
+    "logprobs",  # the log-probabilities are missing or impossible, or do not belong to the answer
     "empty",  # the reply contains no answer
     "too_large",  # the request is too large for the server, or the reply is larger than a valid reply can be
     "engine",  # the engine ended the request without an answer

@@ -22,6 +22,27 @@ _MOST_LOGPROB = 1e-4  # rounding may make the log-probability of a certain token
 _MOST_MASS = 1.02  # the most probable tokens of one position cannot have a larger total probability
 _SENTINEL = -9998.0  # servers write -9999 for an unknown log-probability
 _MOST_NAME = 300  # characters of a model's name
+_MOST_ERROR = 500  # characters of an error's message
+# Codes of errors without a number, and the HTTP status with the same meaning.
+_STATUSES = {
+    "resource_exhausted": 429,
+    "rate_limit_exceeded": 429,
+    "rate_limit_error": 429,
+    "too_many_requests": 429,
+    "insufficient_quota": 429,
+    "unauthenticated": 401,
+    "invalid_api_key": 401,
+    "authentication_error": 401,
+    "permission_denied": 403,
+    "invalid_argument": 400,
+    "invalid_request_error": 400,
+    "context_length_exceeded": 400,
+    "content_filter": 400,
+    "unavailable": 503,
+    "overloaded_error": 503,
+    "internal": 500,
+    "server_error": 500,
+}
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking", "thoughts", "reasoning_details")
 _TEXT_PARTS = ("text", "output_text")
 _THOUGHT_PARTS = ("thinking", "reasoning", "reasoning.text", "reasoning.summary", "summary_text", "reasoning_text")
@@ -98,7 +119,6 @@ def completion(value: Mapping[str, object], bill: Bill) -> Completion:
         raise BadReply("schema", "the server's answer is not a chat completion: the choice has no message")
     finish = finish_reason(choice.get("finish_reason"), choice.get("native_finish_reason"))
     text, thoughts = _content(message.get("content"))
-    calls = _tool_calls(message.get("tool_calls"))
     refusal = message.get("refusal")
     if finish == ERROR:
         raise BadReply("server", f"the server broke off its answer (finish_reason: {_named(choice)})")
@@ -108,8 +128,9 @@ def completion(value: Mapping[str, object], bill: Bill) -> Completion:
         raise BadReply("refusal", f"refused: {refusal if isinstance(refusal, str) else text}"[:300])
     if finish == "unknown":
         raise BadReply("finish", f"finish_reason is {_named(choice)}, so the answer may not be complete")
+    calls = _tool_calls(message.get("tool_calls"), cut=finish == "length")
     if finish == "tool_calls" and calls is None:
-        raise BadReply("schema", "finish_reason says that tools are called, but the answer calls none")
+        raise BadReply("tool_call", "finish_reason says that tools are called, but the answer calls none")
     reasoning = _reasoning(message) or "\n\n".join(thoughts) or None
     return Completion(
         text, reasoning, finish, tool_calls=calls, logprobs=_logprobs(choice), model=_model(value), bill=bill
@@ -121,23 +142,38 @@ def bill(value: Mapping[str, object], asked_tier: object = None) -> Bill:
     return bill_of(value, asked_tier)
 
 
-def error_in(value: Mapping[str, object]) -> tuple[str, int | None] | None:
-    """The error that a reply with status 200 contains, as (message and code as text, HTTP status or None), or None."""
+class ErrorIn(NamedTuple):
+    """An error inside a reply with status 200. `status` is the HTTP status that the error names, or None."""
+
+    code: str
+    message: str
+    status: int | None
+
+
+def error_in(value: object) -> ErrorIn | None:
+    """The error that a reply with status 200 contains instead of an answer, or None."""
+    if isinstance(value, list) and len(value) == 1:  # Gemini: [{"error": …}]
+        value = value[0]
+    if not isinstance(value, Mapping):
+        return None
+    choices = value.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
     found: object = value.get("error")
-    if not found:
-        choices = value.get("choices")
-        first = choices[0] if isinstance(choices, list) and choices else None
-        found = first.get("error") if isinstance(first, Mapping) else None
+    if not found and isinstance(first, Mapping):
+        found = first.get("error")
+    if not found and first is None and "error" in (value.get("object"), value.get("type")):
+        found = value
     if not found:
         return None
     if not isinstance(found, Mapping):
-        return str(found)[:500], None
-    code = found.get("code", found.get("status"))
-    status = (
-        int(code) if isinstance(code, int) or (isinstance(code, str) and code.isdigit() and len(code) == 3) else None
-    )
-    words = [str(found[name])[:500] for name in ("code", "type", "message") if found.get(name) is not None]
-    return " ".join(words) or "no message", status if status and 400 <= status < 600 else None
+        return ErrorIn("", str(found)[:_MOST_ERROR], None)
+    names = [str(found.get(name) or "") for name in ("code", "status", "type")]
+    message = str(found.get("message") or "")[:_MOST_ERROR]
+    if first is not None and not message and set(names) <= {"", "0"}:
+        return None  # an empty error beside an answer
+    statuses = [int(name[:3]) for name in names if re.fullmatch(r"[45][0-9][0-9](?:\.0)?", name)]
+    statuses += [_STATUSES[name.lower()] for name in names if name.lower() in _STATUSES]
+    return ErrorIn(" ".join(name for name in names if name)[:100], message or "no message", next(iter(statuses), None))
 
 
 def _choice(value: Mapping[str, object]) -> Mapping[str, object]:
@@ -204,8 +240,8 @@ def _reasoning(message: Mapping[str, object]) -> str | None:
     return None
 
 
-def _tool_calls(value: object) -> str | None:
-    """The tool calls as JSON text, or None when there are none."""
+def _tool_calls(value: object, *, cut: bool) -> str | None:
+    """The tool calls as JSON text, or None when there are none. In a reply that was `cut`, the last call may be cut."""
     if not value:
         return None
     if not isinstance(value, list):
@@ -213,15 +249,16 @@ def _tool_calls(value: object) -> str | None:
     for call in value:
         function = call.get("function") if isinstance(call, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
-            raise BadReply("schema", "a tool call has no function name")
-        arguments = function.get("arguments")
+            raise BadReply("tool_call", "a tool call has no function name")
+        arguments, name = function.get("arguments"), function["name"][:80]
         if isinstance(arguments, str) and arguments.strip():
             try:
                 from_json(arguments, allow_inf_nan=False)
             except ValueError:
-                raise BadReply("schema", f"the arguments of tool '{function['name'][:80]}' are not JSON") from None
+                why = "were cut off" if cut else "are not JSON"
+                raise BadReply("tool_call", f"the arguments of tool '{name}' {why}") from None
         elif arguments is not None and not isinstance(arguments, str | dict):
-            raise BadReply("schema", f"the arguments of tool '{function['name'][:80]}' are not JSON")
+            raise BadReply("tool_call", f"the arguments of tool '{name}' are not JSON")
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -237,24 +274,24 @@ def _logprobs(choice: Mapping[str, object]) -> Sequence[Entry]:
     if not content:
         return []
     if not isinstance(content, list):
-        raise BadReply("schema", "logprobs.content is not a list")
+        raise BadReply("logprobs", "logprobs.content is not a list")
     try:
         tops = [entry.get("top_logprobs") or [] for entry in content]
         entries = [*content, *(entry for top in tops for entry in top)]
         values = [entry["logprob"] for entry in entries]
         tokens = [entry["token"] for entry in entries]
     except (KeyError, TypeError, AttributeError):
-        raise BadReply("schema", "an entry of logprobs has no token or no logprob") from None
+        raise BadReply("logprobs", "an entry of logprobs has no token or no logprob") from None
     if not {type(token) for token in tokens} <= {str} or not {type(value) for value in values} <= {float, int}:
-        raise BadReply("schema", "a token or a log-probability in logprobs has the wrong type")
+        raise BadReply("logprobs", "a token or a log-probability in logprobs has the wrong type")
     numbers = np.array(values, dtype=np.float64)
     if not np.isfinite(numbers).all() or numbers.max(initial=0.0) > _MOST_LOGPROB:
-        raise BadReply("schema", f"a log-probability is {numbers.max():g}, but log-probabilities are at most 0")
+        raise BadReply("logprobs", f"a log-probability is {numbers.max():g}, but log-probabilities are at most 0")
     lengths = np.array([len(top) for top in tops])
     top = np.where(numbers > _SENTINEL, np.exp(np.minimum(numbers, 0.0)), 0.0)[len(content) :]
     mass = np.bincount(np.repeat(np.arange(len(content)), lengths), top, len(content))
     if mass.max(initial=0.0) > _MOST_MASS:
-        raise BadReply("schema", f"the most probable tokens have a total probability of {mass.max():.2f}")
+        raise BadReply("logprobs", f"the most probable tokens have a total probability of {mass.max():.2f}")
     return content
 
 

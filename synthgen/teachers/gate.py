@@ -50,7 +50,9 @@ def failed(reply: Reply, kind: str, reason: str) -> Reply:
 
 
 def _answer(request: Request, reply: Reply) -> Reply:
-    if reply.finish_reason and reply.finish_reason not in FINISH_REASONS:
+    if request.kind != "sample" and not reply.finish_reason:
+        return reply
+    if reply.finish_reason not in FINISH_REASONS:
         return failed(
             reply, "finish", f"finish_reason is {reply.finish_reason[:60]!r}, so the answer may not be complete"
         )
@@ -63,6 +65,8 @@ def _answer(request: Request, reply: Reply) -> Reply:
     parts = split_reasoning(reply.text)
     if parts.answer == reply.text and parts.complete:
         return reply
+    if len(reply.token_ids) and parts.cut:
+        return failed(reply, "logprobs", "the answer's text holds control tokens that its tokens spell as plain text")
     reasoning = "\n\n".join(part for part in (reply.reasoning, parts.reasoning) if part) or None
     if not parts.complete:
         return failed(reply, "empty", "the answer ends inside the reasoning; raise generate.max_new_tokens")

@@ -57,7 +57,7 @@ _SAMPLING = {
 }  # maps names in the request's body to keys of `Sampling`
 _LIMITS = ("max_tokens", "max_completion_tokens")
 _UNLIMITED = 1 << 20  # an upper bound of the tokens of a completion without a limit
-_INVALID = ("schema", "usage", "server")  # kinds of failures of a response that is not a valid chat completion
+INVALID = ("schema", "usage", "server")  # kinds of failures of a response that is not a valid chat completion
 
 
 class ApiModel:
@@ -190,7 +190,7 @@ class ApiModel:
                     raise refusal(response.status, response.headers, body, self.clean)
                 if (problem := error_with_200(body, response.headers, self.clean)) is not None:
                     raise problem
-                return body
+                return body + b" " if body.endswith(_BATCHED + b"}") else body  # the mark of a batch is ours alone
         except TimeoutError as error:
             connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
             raise Refused(
@@ -198,6 +198,9 @@ class ApiModel:
             ) from None
         except aiohttp.ClientConnectorError as error:
             raise Refused("connection", self.clean(f"no connection: {error.strerror or error}"), retry=True) from None
+        except (aiohttp.InvalidURL, ValueError) as error:
+            reason = self.clean(f"'{self.section.base_url}' is not an address: {error}")
+            raise Refused("bad_request", reason, fatal=True) from None
         except (aiohttp.ClientError, ConnectionError) as error:
             reason = f"the connection broke: {type(error).__name__}"
             raise Refused("connection", reason, retry=True, billed=True) from None
@@ -210,16 +213,17 @@ class ApiModel:
             statement = bill(value, self.section.extra.get("service_tier"))
             reply = replace(reply, usage=statement.usage, bill=statement)
             if (error := error_in(value)) is not None:
-                return self._failed(reply, "server", f"the reply contains an error: {error[0]}", invalid=True)
+                reason = f"the reply contains an error: {error.code} {error.message}"
+                return self._failed(reply, "server", reason, invalid=True)
             answer = completion(value, statement)
             other = answer.model is not None and not same_model(self.section.model, answer.model)
             reply = replace(reply, **self._as_sent(request), served_model=answer.model)
             reply = replace(reply, substitute=answer.model if other else None)
             return self._admitted(request, reply, answer)
         except BadReply as problem:
-            return self._failed(reply, problem.kind, problem.reason, invalid=problem.kind in _INVALID)
+            return self._failed(reply, problem.kind, problem.reason, invalid=problem.kind in INVALID)
         except UnknownToken as problem:
-            return self._failed(reply, "schema", str(problem))
+            return self._failed(reply, "logprobs", str(problem))
         except Exception as problem:  # whatever a server sends, only this row fails
             reason = f"the server's answer is not a chat completion ({type(problem).__name__}: {problem})"
             return self._failed(reply, "schema", reason, invalid=True)
@@ -241,11 +245,14 @@ class ApiModel:
             changed["max_new_tokens"] = max(limits)
         return {
             "sampling": cast(Sampling, {**request.sampling, **changed}) if changed else None,
-            "tools": json.dumps(extra["tools"], ensure_ascii=False) if extra.get("tools") else None,
+            "tools": json.dumps(extra["tools"] or [], ensure_ascii=False) if "tools" in extra else None,
         }
 
     def _admitted(self, request: Request, reply: Reply, answer: Completion) -> Reply:
         """The reply with the answer, or with a failure. Raises UnknownToken."""
+        usage = reply.usage
+        if usage is not None and not (usage["prompt_tokens"] and usage["completion_tokens"]):
+            reply = replace(reply, usage=None)  # no prompt and no answer has 0 tokens, so the counts are not credible
         if not answer.text.strip() and not answer.tool_calls:
             return self._failed(reply, "empty", why_empty(answer.finish, reply.usage))
         reply = replace(
@@ -267,7 +274,9 @@ class ApiModel:
         if not (k := self._shows(request)) or not self.tokens:
             return reply
         if not answer.logprobs:
-            return self._failed(reply, "schema", "the server gave no logprobs")
+            return self._failed(reply, "logprobs", "the server gave no logprobs")
+        if reply.text != answer.text:
+            return self._failed(reply, "logprobs", "the logged tokens include reasoning or control tokens")
         ids, target, unmapped = self.tokens.topk(answer.logprobs, k, answer.text)
         return admitted(
             request,

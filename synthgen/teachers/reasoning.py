@@ -17,12 +17,13 @@ from typing import NamedTuple
 
 class Parts(NamedTuple):
     """The parts of a reply's text. `complete` is False when the text ends inside the reasoning, so there is no whole
-    answer.
+    answer. `cut` tells whether control tokens were removed from the text.
     """
 
     answer: str
     reasoning: str | None
     complete: bool
+    cut: bool = False
 
 
 # Pairs of tags around reasoning, as regular expressions, with the models that write them.
@@ -44,15 +45,17 @@ _SOLUTION = re.compile(
     re.DOTALL,
 )
 # Harmony, the format of gpt-oss: <|channel|>NAME<|message|>TEXT, up to the next control token.
-_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)[^<]*<\|message\|>")
+_CHANNEL = re.compile(r"<\|channel\|>\s{0,4}(\w{1,40})\b[^<]{0,200}(?:<\|constrain\|>[^<]{0,200})?<\|message\|>")
 _HARMONY_END = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
-_BARE_FINAL = re.compile(r"assistant\s?final")
-_BARE_OPEN = re.compile(r"\s*(?:analysis|commentary)(?=[A-Z\"'(*])")
+_BARE_FINAL = re.compile(r"assistantfinal")
+_BARE_OPEN = re.compile(r"\s*(?:analysis|commentary)(?=[A-Z])")
 # Tokens that end a turn or begin the next one. What follows the first of them is not part of the answer.
 _END = re.compile(
-    r"<\|(?:im_end|eot_id|eom_id|endoftext|end_of_text|end|return|eos|END_OF_TURN_TOKEN|end_of_turn|eot|user|system"
-    r"|assistant|im_start|start_header_id)\|>|<end_of_turn>|<start_of_turn>|<eos>|</s>|\[INST\]|<｜end▁of▁sentence｜>|<｜User｜>"
+    r"(?P<sure><\|(?:im_end|eot_id|eom_id|endoftext|end_of_text|return|END_OF_TURN_TOKEN|im_start|start_header_id)\|>"
+    r"|<end_of_turn>|<start_of_turn>|<｜end▁of▁sentence｜>|<｜User｜>)"
+    r"|<\|(?:end|eos|end_of_turn|eot|user|system|assistant)\|>|<eos>|</s>"
 )
+_ROLE = re.compile(r"\s*(?:<\||<start_of_turn>|</?s>|<｜|\[INST\]|\Z)")
 # The header of the assistant's turn, at the beginning of the text. It may follow a copy of the prompt.
 _HEADER = re.compile(
     r"\s*(?:(?:<s>|<bos>|<\|begin_of_text\|>|<\|startoftext\|>)\s*)*"
@@ -61,11 +64,12 @@ _HEADER = re.compile(
     r"|(?:\[INST\].*?)?\[/INST\]\s*)?",
     re.DOTALL,
 )
-_QUOTES = "`'\"“‘«"
+_QUOTES = "`'\"“‘«|"
+_SENTENCE_ENDS = ".!?:;)]"
 _FENCE = "```"
 _NEAR = 1024  # number of characters before a tag that are searched
 # Every pattern above needs one of these characters or words, so most texts are returned unchanged after one look.
-_LIKELY = re.compile(r"[<◁]|\[/?(?:THINK|INST)\]|(?:analysis|commentary)[A-Z\"'(*]", re.IGNORECASE)
+_LIKELY = re.compile(r"[<◁]|\[/?(?:THINK|INST)\]|\A\s{0,9}(?:analysis|commentary)[A-Z]", re.IGNORECASE)
 
 
 def split_reasoning(text: str) -> Parts:
@@ -79,31 +83,47 @@ def split_reasoning(text: str) -> Parts:
     if harmony is not None:
         return harmony
     header = _HEADER.match(text)
-    body = text[header.end() :] if header and header.group().strip() else text
+    struck = text.lstrip().startswith("<s>") and not text.rstrip().endswith("</s>") and "</s>" in text  # HTML
+    body = text[header.end() :] if header and header.group().strip() and not struck else text
+    cut = body is not text
     body, thoughts, complete = _without_blocks(body)
-    end = next((tag for tag in _END.finditer(body) if _is_control(body, tag)), None)
-    if end:
-        body = body[: end.start()].rstrip()
+    end = _end_of_turn(body)
+    if end is not None:
+        body, cut = body[:end].rstrip(), True
     solution = _SOLUTION.fullmatch(body)
     if solution:
         body = solution.group(1).strip()
     reasoning = "\n\n".join(thought.strip() for thought in thoughts if thought.strip()) or None
-    return Parts(body.strip() if thoughts else body, reasoning, complete)
+    return Parts(body.strip() if thoughts else body, reasoning, complete, cut)
+
+
+def _end_of_turn(text: str) -> int | None:
+    """The place of the first token that ends the turn, or None. A token in a code fence or in quotation marks, or one
+    that a sentence mentions, does not end it.
+    """
+    fences = counted = 0
+    for tag in _END.finditer(text):
+        fences += text.count(_FENCE, counted, tag.start())
+        counted = tag.start()
+        if fences % 2 or not _is_control(text, tag):
+            continue
+        if tag.group() == "</s>" and text.find("<s>", max(0, tag.start() - _NEAR), tag.start()) >= 0:
+            continue  # HTML for text that is struck through
+        if tag["sure"] or _ROLE.match(text, tag.end()):
+            return tag.start()
+    return None
 
 
 def _is_control(text: str, tag: re.Match[str]) -> bool:
     """Whether a tag was written as a control token. A tag inside a sentence has a space or a quotation mark before it,
     and does not end its line.
     """
-    if tag.group() == "</s>" and text.find("<s>", max(0, tag.start() - _NEAR), tag.start()) >= 0:
-        return False  # HTML for text that is struck through
     before = text[tag.start() - 1 : tag.start()]
     if before and before in _QUOTES:
         return False
     if not before or not before.isspace() or before == "\n":
         return True
-    after = text[tag.end() : tag.end() + 1]
-    return not after or after in "\r\n<" or not text[tag.end() : tag.end() + 64].strip(" \t")
+    return not text[tag.end() : tag.end() + 64].strip(" \t") or text[tag.end() : tag.end() + 1] in "\r\n<"
 
 
 def _begins_line(text: str, place: int, since: int) -> bool:
@@ -125,28 +145,47 @@ def _without_blocks(text: str) -> tuple[str, list[str], bool]:
     kept: list[str] = []
     thoughts: list[str] = []
     place, begun, fences, counted = 0, False, 0, 0  # `place` is the end of the text that is in `kept` or `thoughts`
+    mentioned = 0  # number of opening tags that are part of the answer, and whose closing tags are too
     for index, tag in enumerate(tags):
         if begun:
             if tag["close"] and text[tag.start() - 1] != "`":
                 thoughts.append(text[place : tag.start()])
-                place, begun, counted, fences = tag.end(), False, tag.end(), 0
+                place, begun, counted, fences, mentioned = tag.end(), False, tag.end(), 0, 0
             continue
         fences += text.count(_FENCE, counted, tag.start())
         counted = tag.start()
         if fences % 2:
             continue
         if tag["close"]:
-            if _is_control(text, tag):
+            if mentioned:
+                mentioned -= 1
+            elif _closes(text, tag):
                 thoughts.append("".join([*kept, text[place : tag.start()]]))
                 kept, place, counted, fences = [], tag.end(), tag.end(), 0
             continue
-        closing = next_close[index]
-        paired = closing is not None and _is_control(text, tag) and _is_control(text, closing)
-        if paired or _begins_line(text, tag.start(), place):
+        if _begins_line(text, tag.start(), place) or (next_close[index] is not None and _opens(text, tag)):
             kept.append(text[place : tag.start()])
             place, begun = tag.end(), True
+        else:
+            mentioned += 1
     (thoughts if begun else kept).append(text[place:])
     return "".join(kept), thoughts, not begun
+
+
+def _opens(text: str, tag: re.Match[str]) -> bool:
+    """Whether an opening tag in the middle of a line begins a block: the sentence before it has ended."""
+    before = text[max(0, tag.start() - _NEAR) : tag.start()].rstrip()
+    return before[-1:] in _SENTENCE_ENDS and text[tag.start() - 1] not in _QUOTES
+
+
+def _closes(text: str, tag: re.Match[str]) -> bool:
+    """Whether a closing tag without an opening tag ends a block: it follows a text without a space, or stands alone on
+    its line.
+    """
+    before = text[tag.start() - 1 : tag.start()]
+    if before and not before.isspace():
+        return before not in _QUOTES
+    return _begins_line(text, tag.start(), 0) and not text[tag.end() : tag.end() + 64].partition("\n")[0].strip()
 
 
 def _harmony(text: str) -> Parts | None:
@@ -170,5 +209,5 @@ def _harmony(text: str) -> Parts | None:
     finals = list(_BARE_FINAL.finditer(text, opening.end()))
     if not finals:
         return Parts("", text[opening.end() :].strip() or None, False)
-    last = finals[-1]
-    return Parts(text[last.end() :].strip(), text[opening.end() : last.start()].strip() or None, True)
+    first = finals[0]
+    return Parts(text[first.end() :].strip(), text[opening.end() : first.start()].strip() or None, True)

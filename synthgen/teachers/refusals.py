@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 
 from synthgen.teachers.base import Refused
 from synthgen.teachers.chat import error_of, retry_after
 from synthgen.teachers.completion import error_in, parsed
 
-_QUOTA = ("insufficient_quota", "billing", "credit balance", "payment")
+_QUOTA = ("insufficient_quota", "billing", "credit", "payment")
 _CONTEXT = ("context length", "context_length", "context window", "maximum context", "too many tokens", "too long")
 _FILTER = ("content_filter", "content_policy", "content management policy")
 _MOST = 500  # characters of a reason
-# The HTTP status that fits an error without a status, by phrases in its text.
+# The HTTP status that fits an error without a status, by phrases in its message. The message may quote the prompt, so
+# no phrase leads to a status that would stop the run.
 _STATUS = (
-    (401, ("api key", "api_key", "unauthorized", "authentication")),
-    (429, ("rate limit", "rate_limit", "too many requests", *_QUOTA)),
-    (400, ("invalid_request", *_FILTER, *_CONTEXT)),
+    (429, ("rate limit", "too many requests")),
+    (400, (*_FILTER, *_CONTEXT)),
 )
 
 Clean = Callable[[str], str]
@@ -29,7 +30,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, clean: Clean) 
     message, code = error_of(clean(body.decode(errors="replace")).encode())
     reason = clean(f"{status}: {message}")[:_MOST]
     words = f"{code} {message}".lower()
-    if status in (401, 404) or (status in (402, 429) and any(word in words for word in _QUOTA)):
+    if status in (401, 402, 404) or (status == 429 and any(word in code.lower() for word in _QUOTA)):
         return Refused("bad_request", reason, fatal=True)
     if status == 429:
         return Refused("server", reason, retry=True, pace=True, after=retry_after(headers))
@@ -50,16 +51,15 @@ def error_with_200(body: bytes, headers: Mapping[str, str], clean: Clean) -> Ref
     if b'"error"' not in body:
         return None
     try:
-        value = parsed(body)
+        error = error_in(parsed(body))
     except ValueError:
         return None  # `ApiModel.read` says what is wrong
-    error = error_in(value) if isinstance(value, dict) else None
     if error is None:
         return None
-    words, status = error
-    known = words.lower()
+    known = error.message.lower()
     likely = next((code for code, phrases in _STATUS if any(phrase in known for phrase in phrases)), 502)
-    problem = refusal(status or likely, headers, words.encode(), clean)
+    whole = json.dumps({"error": {"message": error.message, "code": error.code}}).encode()
+    problem = refusal(error.status or likely, headers, whole, clean)
     problem.reason = f"status 200 with an error: {problem.reason}"[:_MOST]
     problem.billed = not problem.pace  # the server may have worked before the error
     return problem

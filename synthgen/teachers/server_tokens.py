@@ -58,7 +58,8 @@ class TokenMap:
         for piece, token in sorted(pieces.items(), key=lambda item: item[1]):
             self.by_bytes.setdefault(piece, token)
         self.pieces = {token: piece for piece, token in pieces.items()}
-        self._control = set(tokenizer.all_special_ids)
+        special = (index for index, token in tokenizer.added_tokens_decoder.items() if token.special)
+        self._control = {*tokenizer.all_special_ids, *special}
         self.by_text: dict[str, int] = {}
         for piece, token in self.by_bytes.items():
             try:
@@ -147,7 +148,7 @@ class TokenMap:
         while end and sampled[end - 1] in self._control:
             end -= 1
         spelled = b"".join(self.pieces.get(token, b"") for token in sampled[:end]).decode(errors="replace")
-        if spelled == text:
+        if spelled.rstrip(_LOST) == text.rstrip(_LOST):  # a limit of tokens may cut a character in half
             return
         if self.tokenizer.decode(list(sampled[:end]), clean_up_tokenization_spaces=False) == text:
             return

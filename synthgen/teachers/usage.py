@@ -14,7 +14,7 @@ from synthgen.records import Usage
 
 _MOST = 2**31 - 1  # the largest number of tokens, because corpora store counts in 32 bits
 _MOST_USD = 1e6
-# Keys for the same count, in the order in which they are tried. The last key of a path may be in a nested object.
+# Keys for the same count. The largest count is used. The last key of a path may be in a nested object.
 _PROMPT = ("prompt_tokens", "input_tokens")
 _COMPLETION = ("completion_tokens", "output_tokens")
 _REASONING = (
@@ -78,7 +78,7 @@ def bill_of(reply: Mapping[str, object], asked_tier: object = None) -> Bill:
     try:
         return Bill(_usage(given), usd, unusual, True)
     except _Negative:
-        return Bill(None, usd, unusual, False)
+        return Bill(None, usd or None, unusual, False)  # with impossible counts, a price of 0 is not credible
 
 
 def unusual_tier(name: object) -> str | None:
@@ -102,7 +102,9 @@ def _usage(given: Mapping[str, object]) -> Usage | None:
         cached = beside[0]
         if total is None or total > prompt + completion:
             prompt += sum(count or 0 for count in beside)
-    completion += max(0, (total or 0) - prompt - completion)
+    if reasoning is not None and reasoning > completion:  # reasoning is counted beside the completion
+        completion += reasoning
+    completion = max(completion, (total or 0) - prompt)
     if max(prompt, completion, reasoning or 0, cached or 0) > _MOST:
         raise BadReply("usage", f"usage counts more than {_MOST:,} tokens")
     return {
@@ -114,13 +116,12 @@ def _usage(given: Mapping[str, object]) -> Usage | None:
 
 
 def _first(given: Mapping[str, object], names: tuple[str, ...]) -> int | None:
-    for name in names:
-        if (count := _count(given.get(name), name)) is not None:
-            return count
-    return None
+    counts = [count for name in names if (count := _count(given.get(name), name)) is not None]
+    return max(counts, default=None)
 
 
 def _nested(given: Mapping[str, object], paths: tuple[tuple[str, ...], ...]) -> int | None:
+    counts: list[int] = []
     for path in paths:
         value: object = given
         for name in path:
@@ -130,8 +131,8 @@ def _nested(given: Mapping[str, object], paths: tuple[tuple[str, ...], ...]) -> 
                 raise BadReply("usage", f"usage.{path[0]} is {_shown(value)}, not an object")
             value = value.get(name)
         if (count := _count(value, path[-1])) is not None:
-            return count
-    return None
+            counts.append(count)
+    return max(counts, default=None)
 
 
 def _count(value: object, name: str) -> int | None:
@@ -153,14 +154,15 @@ def _usd(given: Mapping[str, object]) -> float | None:
     """The cost in US dollars that the server states: OpenRouter's `cost`, with the upstream provider's cost if it is
     billed separately, or `estimated_cost`. Raises BadReply when it is not a possible amount.
     """
-    value = given.get("cost", given.get("estimated_cost"))
+    value = given.get("estimated_cost") if given.get("cost") is None else given["cost"]
     if isinstance(value, Mapping):
         value = value.get("total_cost")
     usd = _amount(value)
+    if usd is None or given.get("is_byok") is not True:
+        return usd
     details = given.get("cost_details")
-    if usd is not None and given.get("is_byok") is True and isinstance(details, Mapping):
-        usd += _amount(details.get("upstream_inference_cost")) or 0.0
-    return usd
+    upstream = _amount(details.get("upstream_inference_cost")) if isinstance(details, Mapping) else None
+    return None if upstream is None else usd + upstream
 
 
 def _amount(value: object) -> float | None:

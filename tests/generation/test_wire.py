@@ -174,7 +174,8 @@ def test_an_unpriced_service_tier_and_a_budget_in_dollars(serve, tmp_path):
     with pytest.raises(RecipeError, match="service tier 'priority' of 'm' is not known"):
         one(tmp_path, server, "third", generate=budget, teacher={"extra": {"service_tier": "priority"}})
     prices = {"input": 1.0, "output": 2.0, "service_tier": "priority"}
-    [row], _, _ = one(tmp_path, server, "fourth", generate={**budget, "seed": 2}, teacher={"prices": prices})
+    teacher = {"prices": prices, "extra": {"service_tier": "priority"}}
+    [row], _, _ = one(tmp_path, server, "fourth", generate={**budget, "seed": 2}, teacher=teacher)
     assert row.cost_usd == pytest.approx((10 * 1.0 + 2 * 2.0) / 1e6)
 
 
@@ -198,6 +199,40 @@ def test_the_ledger_outlives_the_cache_and_the_shards_outlive_the_ledger(serve, 
     (tmp_path / "run/ledger/1-of-1-00.jsonl").write_text('{"picodollars": "many"}\n')
     with pytest.raises(CorpusError, match="is damaged, so it is not known what this run has spent"):
         generated(tmp_path, server, **recipe)
+
+
+def test_requests_reserve_more_and_the_run_goes_on_after_one_wrong_count(serve, tmp_path):
+    """Every reply uses a little more than its reservation, always by the same factor."""
+    body = reply_with(usage={"prompt_tokens": 10, "completion_tokens": 700})
+    server = serve(answers={f"What is {i}?": [{"body": body}] for i in range(40)}, latency=0.002)
+    budget = {"budget": {"tokens": 10**7}}
+    rows, failures, _ = generated(tmp_path, server, seeds=40, teacher={"max_in_flight": 8}, generate=budget)
+    assert (len(rows), failures) == (40, [])
+
+
+def test_a_ledger_that_cannot_be_written_ends_whoever_waits(tmp_path):
+    async def reserve() -> list[object]:
+        book = Ledger(tmp_path)
+        os.close(book._file)
+        async with asyncio.timeout(5):
+            return await asyncio.gather(*(book.reserve(Spent(1, 1)) for _ in range(8)), return_exceptions=True)
+
+    assert all(isinstance(one, OSError) for one in asyncio.run(reserve()))
+
+
+def test_a_canceled_reservation_cancels_no_other(tmp_path):
+    async def reserve() -> list[object]:
+        book = Ledger(tmp_path)
+        tasks = [asyncio.create_task(book.reserve(Spent(1, 1))) for _ in range(3)]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        book.close()
+        return results
+
+    first, second, third = asyncio.run(reserve())
+    assert (first, third) == (None, None)
+    assert isinstance(second, asyncio.CancelledError)
 
 
 def test_the_ledger_counts_open_reservations_and_parts(tmp_path):

@@ -15,9 +15,12 @@ from synthgen.generation.budget import Budget
 from synthgen.generation.ledger import Spent
 from synthgen.generation.prices import Prices
 from synthgen.records import FINISH_REASONS
-from synthgen.teachers.base import FAILURES, Call, Reply
+from synthgen.teachers.base import FAILURES, Call, Refused, Reply, TeacherOptions
+from synthgen.teachers.completion import error_in
 from synthgen.teachers.finish import ERROR, finish_reason
 from synthgen.teachers.gate import admitted
+from synthgen.teachers.openai import ApiModel
+from synthgen.teachers.refusals import error_with_200, refusal
 from synthgen.teachers.served import same_model
 
 
@@ -41,6 +44,9 @@ def usage(**counts) -> Reply:
         ({"prompt_cache_hit_tokens": 30, "prompt_cache_miss_tokens": 10}, (40, 6, None, 30)),
         ({"cached_tokens": 30}, (40, 6, None, 30)),
         ({"cached_tokens": 41}, (40, 6, None, None)),
+        ({"prompt_tokens_details": {"cached_tokens": 0}, "prompt_cache_hit_tokens": 30}, (40, 6, None, 30)),
+        ({"completion_tokens_details": {"reasoning_tokens": 500}}, (40, 506, 500, None)),
+        ({"prompt_tokens": 5, "input_tokens": 40}, (40, 6, None, None)),
         ({"cache_read_input_tokens": 30, "cache_creation_input_tokens": 5}, (75, 6, None, 30)),
         ({"prompt_tokens": None, "input_tokens": 12}, (12, 6, None, None)),
         ({"prompt_tokens": 40.0}, (40, 6, None, None)),
@@ -78,8 +84,17 @@ def test_impossible_usage_is_a_failure_and_costs_the_reservation(counts):
     assert account().spent(reply, Spent(1000, 50)) == Spent(1000, 50)
 
 
-@pytest.mark.parametrize("counts", [{"prompt_tokens": -5}, {"completion_tokens": -(10**9)}, {"total_tokens": -1}])
-def test_negative_usage_is_unknown(counts):
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"prompt_tokens": -5},
+        {"completion_tokens": -(10**9)},
+        {"total_tokens": -1},
+        {"prompt_tokens": 0, "completion_tokens": 0},
+        {"prompt_tokens": -5, "cost": 0},
+    ],
+)
+def test_negative_usage_and_no_tokens_at_all_are_unknown(counts):
     reply = usage(**counts)
     assert (reply.failure, reply.usage) == (None, None)
     assert account().spent(reply, Spent(1000, 50)) == Spent(1000, 50)
@@ -95,6 +110,8 @@ def test_costs_by_tokens_by_the_server_and_by_tier():
     assert account().priced(usage(cost=0.25)).cost_usd == 0.25
     byok = usage(cost=0.01, is_byok=True, cost_details={"upstream_inference_cost": 0.2})
     assert account().priced(byok).cost_usd == pytest.approx(0.21)
+    assert account().priced(usage(cost=0.0, is_byok=True)).cost_usd is None
+    assert account().priced(usage(cost=None, estimated_cost=0.5)).cost_usd == 0.5
     for tier, known in (("default", True), ("priority", False), ("flex", False), (None, True)):
         reply = read(service_tier=tier)
         assert (account().priced(reply).cost_usd is not None) == known
@@ -106,11 +123,11 @@ def test_requests_reserve_more_after_one_cost_more():
     books = account(tokens=10_000)
     assert books.most(call) == Spent(70_000_000, 50)
     assert books.overspent(Spent(70_000_000, 50), books.most(call), 1.0) is None
-    assert books.excess == 1.0
+    assert books.budget.excess == 1.0
     assert books.overspent(Spent(140_000_000, 100), books.most(call), 1.0) is None
     assert books.most(call).tokens == 125  # twice as many tokens were used, and a quarter more is reserved
-    assert books.overspent(Spent(1, 125), Spent(1, 125), books.excess) is None
-    assert "126 tokens" in books.overspent(Spent(1, 126), Spent(1, 125), books.excess)
+    assert books.overspent(Spent(1, 125), Spent(1, 125), books.budget.excess) is None
+    assert "126 tokens" in books.overspent(Spent(1, 126), Spent(1, 125), books.budget.excess)
 
 
 REASONS = {
@@ -148,7 +165,7 @@ def test_finish_reasons_of_all_dialects(meaning, spellings):
         ("error", None, "server"),
         (None, None, "finish"),
         ("odd", None, "finish"),
-        ("tool_calls", None, "schema"),
+        ("tool_calls", None, "tool_call"),
     ],
 )
 def test_only_a_finished_answer_is_a_success(reason, native, kind):
@@ -199,8 +216,8 @@ def test_content_and_reasoning_in_every_form(fields, text, reasoning):
         ({"content": None, "refusal": "I must not."}, "refusal"),
         ({"content": [{"type": "refusal", "refusal": "No."}]}, "refusal"),
         ({"content": None, "tool_calls": "call"}, "schema"),
-        ({"content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}, "schema"),
-        ({"content": None, "tool_calls": [{"function": {"arguments": "{}"}}]}, "schema"),
+        ({"content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}, "tool_call"),
+        ({"content": None, "tool_calls": [{"function": {"arguments": "{}"}}]}, "tool_call"),
     ],
 )
 def test_what_is_no_answer_is_a_failure(fields, kind):
@@ -249,6 +266,17 @@ def test_the_choice_with_index_0_counts_and_the_model_is_recorded():
         ("gpt-x", "gpt-xl", False),
         ("model-7b", "model-70b", False),
         ("llama-3", "llama-3-2", False),
+        ("o1", "o1-preview", False),
+        ("gpt-4", "gpt-4-0125-preview", False),
+        ("qwen3", "qwen3-235", False),
+        ("deepseek", "deepseek-v2", False),
+        ("mistral-7b-instruct", "mistral-7b-instruct-v0.3", False),
+        ("one/model", "two/model", False),
+        ("command-r", "command-r-08-2024", True),
+        ("x/y", "x/y:nitro", True),
+        ("claude-3.5-sonnet", "claude-3-5-sonnet-20241022", True),
+        ("qwen2-0.5b-instruct", "qwen2-0.5b-instruct-q4_k_m.gguf", True),
+        ("m", "m" + "-v1.111" * 40 + "x", False),
         ("m", "other", False),
     ],
 )
@@ -273,12 +301,48 @@ def test_logged_tokens_must_spell_the_text():
         [(" Yes", -0.1), (".", -0.1)],
         [("Hm", -0.2), ("Yes", -0.1), (".", 0)],
     ):
-        assert logged(*entries).failure[0] == "schema"
+        assert logged(*entries).failure[0] == "logprobs"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"error": {"code": 502, "message": "down"}}, ("502", "down", 502)),
+        ({"error": {"code": "429.0", "message": "slow"}}, ("429.0", "slow", 429)),
+        ({"error": {"code": None, "status": 429}}, ("429", "no message", 429)),
+        ({"error": {"code": 7, "status": "RESOURCE_EXHAUSTED", "message": "m"}}, ("7 RESOURCE_EXHAUSTED", "m", 429)),
+        ([{"error": {"code": 503, "message": "m"}}], ("503", "m", 503)),
+        ({"object": "error", "code": 429, "message": "m"}, ("429", "m", 429)),
+        ({"error": {"code": "²²²", "message": "m"}}, ("²²²", "m", None)),
+        ({"error": "plain text"}, ("", "plain text", None)),
+        ({"error": None, "choices": []}, None),
+        ({"error": {"code": 0, "message": ""}, "choices": [{"message": {}}]}, None),
+        ({"choices": [{"error": {"code": 502, "message": "m"}}]}, ("502", "m", 502)),
+    ],
+)
+def test_errors_inside_a_reply(value, expected):
+    assert error_in(value) == expected
+
+
+def test_an_error_that_quotes_the_prompt_does_not_stop_the_run():
+    def refused(**error) -> Refused:
+        return error_with_200(json.dumps({"error": error}).encode(), {}, str)
+
+    assert not refused(message="cannot be processed: 'How do I rotate an API key and my billing address?'").fatal
+    assert refused(code="invalid_api_key", message="wrong").fatal
+    assert refused(code=429, message="You reached your rate limit. Please add a payment method: /billing").pace
+    assert not refusal(429, {}, b'{"error": {"message": "rate limit; see billing"}}', str).fatal
+    assert refusal(429, {}, b'{"error": {"message": "m", "code": "insufficient_quota"}}', str).fatal
+
+
+def test_tools_that_extra_removes_were_not_sent():
+    section = MODEL.section.model_copy(update={"extra": {"tools": None}})
+    assert ApiModel(section, TeacherOptions(), None, None).read(request(), body_of()).tools == "[]"
 
 
 @pytest.mark.parametrize("bad", [0.5, 1000, True, "-0.1", None, [0.1], -(10**400)])
 def test_impossible_logprobs_are_a_failure(bad):
-    assert logged(("Yes", bad), (".", -0.1)).failure[0] == "schema"
+    assert logged(("Yes", bad), (".", -0.1)).failure[0] == "logprobs"
 
 
 def test_more_than_all_of_the_probability_is_a_failure():

@@ -38,7 +38,7 @@ SPLIT = [
 
 @pytest.mark.parametrize("text", SPLIT)
 def test_reasoning_is_taken_out_and_kept(text):
-    assert split_reasoning(text) == (ANSWER, HIDDEN, True)
+    assert split_reasoning(text)[:3] == (ANSWER, HIDDEN, True)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_reasoning_is_taken_out_and_kept(text):
     ],
 )
 def test_control_tokens_are_taken_out(text):
-    assert split_reasoning(text) == (ANSWER, None, True)
+    assert split_reasoning(text) == (ANSWER, None, True, True)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +82,16 @@ def test_an_answer_that_ends_inside_the_reasoning_is_not_complete(text):
     [
         "Write <think> to begin and </think> to end the block.",
         "Close it with `</think>`.",
+        "Models emit <think>reasoning</think> blocks before the answer.",
+        '{"text": "<think>a</think>b", "x": 1}',
+        "The closing tag is </think>\nIt comes after the reasoning.",
+        "```python\nend = f\"{m['content']}<|im_end|>\\n\"\n```\nThat is the line.",
+        "The prompt format is:\n\n[INST] question [/INST]",
+        "Tokens:\n<bos>\n<eos>\n<pad>",
+        "| token | id |\n|<eos>|2|\n",
+        "<s>wrong</s> right",
+        "analysis(data) returns a table.",
+        "The assistant final report is ready.",
         'The token "<|im_end|>" ends a turn in ChatML.',
         "The token <|im_end|> ends a turn in ChatML.",
         "```\n<think>\nshort\n</think>\n```\nThis is what the model writes.",
@@ -95,6 +105,12 @@ def test_an_answer_that_ends_inside_the_reasoning_is_not_complete(text):
 )
 def test_a_tag_that_is_only_mentioned_stays(text):
     assert split_reasoning(text) == (text, None, True)
+
+
+def test_a_block_after_a_whole_sentence():
+    assert split_reasoning(f"Sure! <think>{HIDDEN}</think> {ANSWER}")[:3] == (f"Sure!  {ANSWER}", HIDDEN, True)
+    first = "analysisThink.assistantfinalThe assistantfinal report"
+    assert split_reasoning(first)[:3] == ("The assistantfinal report", "Think.", True)
 
 
 def test_random_pieces_never_fail_and_leave_no_closed_block():
@@ -126,7 +142,7 @@ def test_random_pieces_never_fail_and_leave_no_closed_block():
 def test_the_time_is_linear(piece):
     def seconds(count: int) -> float:
         began = time.perf_counter()
-        split_reasoning(piece * count)
+        split_reasoning("<|channel|>" + piece * count)
         return time.perf_counter() - began
 
     short = min(seconds(500) for _ in range(3))
