@@ -1,0 +1,239 @@
+"""Reads an answer or a reference once, and compares two of them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from synthgen.verify import mathematics
+from synthgen.verify.choices import Choice, choice
+from synthgen.verify.clocks import CLOCK, clock, date
+from synthgen.verify.final import Final, final
+from synthgen.verify.lists import Items, items, numeric
+from synthgen.verify.lists import same as same_items
+from synthgen.verify.quantities import Quantity, whole
+from synthgen.verify.sentences import quantity_in, settled
+from synthgen.verify.spelling import clean, undress
+from synthgen.verify.texts import TRUTHS, Words, clauses, denies, predicate, truth, words, words_of
+from synthgen.verify.words import to_digits
+
+_PLAIN = re.compile(r"-?\d{1,15}(?:\.\d{1,6})?")
+_LONG_TEXT = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A reference, read. At most one of `quantity`, `moment`, `items`, `choice` and `truth` decides; `words` always
+    holds its words. `moment` is a time or a date.
+    """
+
+    line: str
+    raw: str
+    words: Words
+    quantity: Quantity | None = None
+    moment: str | None = None
+    items: Items | None = None
+    choice: Choice | None = None
+    truth: str | None = None
+
+
+@lru_cache(maxsize=8192)
+def read(text: str) -> Reference | None:
+    """Read a reference, or an answer that takes part in a vote. None if it says nothing."""
+    found = final(text)
+    if found is None:
+        return _long(text)
+    if not found.text.strip():
+        return None
+    raw = found.text.strip()
+    spelled = undress(clean(raw))
+    line = to_digits(spelled)
+    spoken = words_of(spelled)
+    named = choice(spelled)
+    if named and (not named.text or not found.marked):
+        return Reference(line, raw, spoken, choice=named)
+    moment = clock(line) or date(line)
+    if moment:
+        return Reference(line, raw, spoken, moment=moment)
+    quantity = _reference_quantity(line, found)
+    if quantity:
+        return Reference(line, raw, spoken, quantity=quantity)
+    if len(spoken) == 1 and spoken[0] in TRUTHS:
+        return Reference(line, raw, spoken, truth=TRUTHS[spoken[0]])
+    if not spoken:
+        return Reference(line, raw, (raw,))
+    return Reference(line, raw, spoken, items=items(line))
+
+
+def _long(text: str) -> Reference | None:
+    """A long text is compared with its words alone."""
+    spoken = words(text) if len(text) > _LONG_TEXT else ()
+    return Reference(text, text, spoken) if spoken else None
+
+
+def _reference_quantity(line: str, found: Final) -> Quantity | None:
+    """The quantity that a reference is. "Apollo 11" is none, and "So she has 42 apples." at the end of a solution is."""
+    if re.search(r"\d!", line):
+        return None
+    strict = whole(line, strict=True)
+    if strict or found.doubt:
+        return strict
+    concludes = found.marked or found.lines > 1 or re.search(r"(?<![<>!])=", line) or line.rstrip().endswith(".")
+    return quantity_in(line) if concludes and any(char.isdigit() for char in line) else None
+
+
+def agree(answer: str, reference: Reference) -> bool:
+    """Whether the final answer of a text equals the reference."""
+    found = final(answer)
+    if found is None:
+        return _LONG_TEXT < len(answer) and words(answer) == reference.words
+    raw = found.text.strip()
+    if reference.quantity and _PLAIN.fullmatch(raw) and not found.doubt and found.marked:
+        value = whole(raw)
+        return value is not None and reference.quantity.same(value)
+    spelled = undress(clean(raw))
+    if words_of(spelled) == reference.words and (reference.words != (reference.raw,) or raw == reference.raw):
+        return not found.doubt
+    if found.doubt:
+        return False
+    return _lines_agree(answer, found, spelled, reference)
+
+
+def _lines_agree(answer: str, found: Final, spelled: str, reference: Reference) -> bool:
+    """Compare the line of the final answer. Where an unmarked answer has several lines, its first line may be the
+    answer and the others explain it.
+    """
+    if found.lines == 1:
+        return _line_agrees(spelled, found, reference)
+    first = undress(clean(_first_line(answer)))
+    if len(first.split()) <= 4 and not first.rstrip().endswith(":"):
+        last_differs = len(spelled.split()) <= 3 and words_of(first) != words_of(spelled)
+        if words_of(first) == reference.words or _is_bare(to_digits(first)):
+            return not last_differs and _line_agrees(first, found, reference) and not _other_number(spelled, reference)
+    return _line_agrees(spelled, found, reference)
+
+
+def _first_line(answer: str) -> str:
+    return next((line for raw in answer.split("\n") if (line := raw.strip(" \t*_#>"))), "")
+
+
+def _is_bare(line: str) -> bool:
+    return whole(line) is not None and not re.fullmatch(r"\d{1,2}\.", line.strip())
+
+
+def _other_number(line: str, reference: Reference) -> bool:
+    """Whether the last line of an answer gives another number than the reference."""
+    if reference.quantity is None:
+        return False
+    last = quantity_in(to_digits(line))
+    return last is not None and not reference.quantity.same(last)
+
+
+def _line_agrees(spelled: str, found: Final, reference: Reference) -> bool:
+    line = to_digits(spelled)
+    named = choice(spelled)
+    if reference.choice:
+        return _choice_agrees(named, line, spelled, reference.choice)
+    if named and named.text:
+        line, spelled = to_digits(named.text), named.text
+    if reference.quantity:
+        given = quantity_in(line)
+        if given is not None:
+            return reference.quantity.same(given)
+        return _calculated(found, reference)
+    if reference.moment:
+        return _moment_agrees(line, reference.moment)
+    if reference.items:
+        return _items_agree(line, found, reference)
+    if reference.truth and truth(spelled) is not None:
+        return truth(spelled) == reference.truth
+    if _says(spelled, reference):
+        return True
+    return _calculated(found, reference)
+
+
+def _says(line: str, reference: Reference) -> bool:
+    """Whether a line in plain form says the words of the reference and no other answer."""
+    expected = reference.words
+    if denies(expected):
+        lead = clauses_of_denial(line)
+        return any(words_of(part) == expected for part in lead)
+    if any(_same_words(part, reference) for part in clauses(line)):
+        return True
+    said = predicate(line)
+    return said is not None and _same_words(said, reference)
+
+
+def clauses_of_denial(line: str) -> list[str]:
+    """The line without words such as "The answer is". References that are denials are compared with it."""
+    return [line, re.sub(r"^(?:it|this|that)(?:'s| is)\s+|^the answer is\s+", "", line, flags=re.IGNORECASE)]
+
+
+def _same_words(part: str, reference: Reference) -> bool:
+    said = words_of(part)
+    if said == reference.words:
+        return True
+    return reference.truth is not None and len(said) == 1 and TRUTHS.get(said[0]) == reference.truth
+
+
+def _choice_agrees(named: Choice | None, line: str, spelled: str, expected: Choice) -> bool:
+    if named is None:
+        for part in clauses(spelled):
+            named = choice(part)
+            if named:
+                break
+    if named and expected.text and named.text:
+        return named.letter == expected.letter and _overlap(named.text, expected.text)
+    if named:
+        return named.letter == expected.letter
+    if not expected.text:
+        said = predicate(spelled)
+        return said is not None and choice(said) == expected
+    inner = read(expected.text)
+    return inner is not None and inner.choice is None and agree(line, inner)
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two texts of the same choice agree: they are equal, or one is a shorter form of the other."""
+    mine, yours = words(one), words(other)
+    if mine == yours:
+        return True
+    first, second = whole(to_digits(one)), whole(to_digits(other))
+    if first and second:
+        return first.same(second)
+    short, long = sorted((mine, yours), key=len)
+    return bool(short) and long[: len(short)] == short and not denies(long[len(short) :]) and "or" not in long
+
+
+def _moment_agrees(line: str, moment: str) -> bool:
+    kept = settled(line)
+    if kept is None:
+        return False
+    if (clock(kept) or date(kept)) == moment:
+        return True
+    said = predicate(kept)
+    if said and (clock(said) or date(said)) == moment:
+        return True
+    times = list(CLOCK.finditer(kept))
+    return len(times) == 1 and clock(times[0].group()) == moment and " or " not in kept
+
+
+def _items_agree(line: str, found: Final, reference: Reference) -> bool:
+    expected = reference.items
+    assert expected is not None
+    said = predicate(line)
+    undecided = False
+    for part in [line, *clauses(line), *([said] if said else [])]:
+        given = items(part)
+        if given is None:
+            continue
+        if same_items(given, expected):
+            return True
+        undecided |= not (numeric(given) and numeric(expected))
+    return (undecided or items(line) is None) and _calculated(found, reference)
+
+
+def _calculated(found: Final, reference: Reference) -> bool:
+    """Whether the answer is mathematics that equals the reference, by math-verify."""
+    return mathematics.equal(found.text, reference.raw)

@@ -1,0 +1,136 @@
+"""Exact arithmetic on expressions of numbers, such as "6 × 7", "(17 + 15) + 2" or "1.5 × 10^3".
+
+The shunting-yard algorithm (Dijkstra, 1961) evaluates them without recursion. Sizes are bounded, so that no expression
+takes more than a millisecond.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from synthgen.verify.literals import literal
+
+LONGEST = 300  # characters of an expression
+_BITS = 4000  # of a numerator or denominator
+_ALLOWED = re.compile(r"[\d\s.,'_+\-*/^()xXeE$€£]+")
+_RANGE = re.compile(r"\d+-\d+")
+_TOKEN = re.compile(
+    r"\s*+(?:[$€£]?(?P<number>(?:\d{1,3}(?: \d{3})++(?![\d.,]*\d)|\.?\d[\d.,'_]*+)(?:[eE][-+]?\d++)?)(?P<mixed> \d+/\d+)?"
+    r"|(?P<power>\*\*|\^)|(?P<sign>[-+*/()])|(?P<times>[xX]))"
+)
+_PRIORITY = {"(": 0, "+": 1, "-": 1, "*": 2, "/": 2, "neg": 3, "^": 4}
+
+
+def evaluate(text: str) -> Fraction | None:
+    """The value of an expression of numbers, or None if the text is not such an expression, is a range such as "5-10",
+    divides by zero or becomes too large.
+    """
+    text = text.strip()
+    if not text or len(text) > LONGEST or not _ALLOWED.fullmatch(text) or _RANGE.fullmatch(text.strip("( )")):
+        return None
+    try:
+        return _run(text)
+    except (_NotArithmeticError, ZeroDivisionError):
+        return None
+
+
+class _NotArithmeticError(Exception):
+    """The text is not an expression of numbers."""
+
+
+def _run(text: str) -> Fraction:
+    values: list[Fraction] = []
+    waiting: list[str] = []
+    at, operand_next = 0, True
+    while at < len(text):
+        token = _TOKEN.match(text, at)
+        if token is None:
+            raise _NotArithmeticError
+        at = token.end()
+        if token["number"]:
+            if not operand_next:
+                raise _NotArithmeticError
+            values.append(_number(token))
+            operand_next = False
+            continue
+        sign = "^" if token["power"] else "*" if token["times"] else token["sign"]
+        if sign == "(":
+            if not operand_next:
+                raise _NotArithmeticError
+            waiting.append(sign)
+        elif sign == ")":
+            if operand_next:
+                raise _NotArithmeticError
+            while waiting and waiting[-1] != "(":
+                _apply(waiting.pop(), values)
+            if not waiting:
+                raise _NotArithmeticError
+            waiting.pop()
+        elif operand_next:
+            if sign not in "+-":
+                raise _NotArithmeticError
+            if sign == "-":
+                waiting.append("neg")
+        else:
+            _reduce(sign, waiting, values)
+            operand_next = True
+    if operand_next or "(" in waiting:
+        raise _NotArithmeticError
+    while waiting:
+        _apply(waiting.pop(), values)
+    return values[0]
+
+
+def _number(token: re.Match[str]) -> Fraction:
+    value = literal(token["number"])
+    if value is None:
+        raise _NotArithmeticError
+    if token["mixed"]:
+        above, below = (int(part) for part in token["mixed"].split("/"))
+        if value.denominator != 1 or not 0 < above < below:
+            raise _NotArithmeticError
+        value += Fraction(above, below)
+    return value
+
+
+def _reduce(sign: str, waiting: list[str], values: list[Fraction]) -> None:
+    """Apply the operators that bind at least as tightly as `sign`, and then let `sign` wait for its right operand.
+    Powers are grouped from right to left.
+    """
+    while waiting and waiting[-1] != "(":
+        other = waiting[-1]
+        if _PRIORITY[other] < _PRIORITY[sign] or (sign == "^" and other == "^"):
+            break
+        _apply(waiting.pop(), values)
+    waiting.append(sign)
+
+
+def _apply(sign: str, values: list[Fraction]) -> None:
+    right = values.pop()
+    if sign == "neg":
+        values.append(-right)
+        return
+    left = values.pop()
+    if sign == "+":
+        value = left + right
+    elif sign == "-":
+        value = left - right
+    elif sign == "*":
+        value = left * right
+    elif sign == "/":
+        value = left / right
+    else:
+        value = _raised(left, right)
+    if max(value.numerator.bit_length(), value.denominator.bit_length()) > _BITS:
+        raise _NotArithmeticError
+    values.append(value)
+
+
+def _raised(base: Fraction, exponent: Fraction) -> Fraction:
+    if exponent.denominator != 1 or abs(exponent) > 1000:
+        raise _NotArithmeticError
+    bits = max(base.numerator.bit_length(), base.denominator.bit_length())
+    if bits * abs(exponent.numerator) > _BITS:
+        raise _NotArithmeticError
+    return base**exponent.numerator

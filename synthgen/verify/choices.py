@@ -1,0 +1,40 @@
+"""Answers to questions of multiple choice: "B", "(B)", "B) Paris", "option B"."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_NAMED = r"(?:(?:the )?(?:(?:correct|right|best|final) )?(?:option|choice|answer|letter)(?: is|:)? )?"
+_ALONE = re.compile(rf"{_NAMED}[(\[{{]?([A-Za-z])[)\]}}]?[.):]?", re.IGNORECASE)
+_WITH_TEXT = re.compile(rf"{_NAMED}(?:[(\[]([A-Za-z])[)\]][.:]?|([A-Za-z])(?:\)|\.|:))\s+(\S.*)", re.IGNORECASE | re.DOTALL)
+_BEHIND = re.compile(r"([^\d(\[]*[^\W\d_]{3}[^\d(\[]*?)\s*[(\[](?:option )?([A-Za-z])[)\]]\.?", re.IGNORECASE)
+_OTHER = re.compile(r"(?:\b(?:or|and)\b|[,/&])\s*(?:option |choice )?[(\[]([A-Za-z])[)\]]", re.IGNORECASE)
+
+
+class Choice(NamedTuple):
+    """The letter of a choice in lower case, and the text behind it or ''."""
+
+    letter: str
+    text: str
+
+
+def choice(line: str) -> Choice | None:
+    """The choice that a line in plain form names. "A dog" names none: there "A" is an article. Nor does a line that
+    names several choices.
+    """
+    line = line.strip()
+    if not line:
+        return None
+    alone = _ALONE.fullmatch(line)
+    if alone:
+        return Choice(alone[1].lower(), "")
+    with_text = _WITH_TEXT.fullmatch(line)
+    if with_text:
+        if _OTHER.search(with_text[3]):
+            return None
+        return Choice((with_text[1] or with_text[2]).lower(), with_text[3].strip())
+    behind = _BEHIND.fullmatch(line)
+    if behind:
+        return Choice(behind[2].lower(), behind[1].strip())
+    return None

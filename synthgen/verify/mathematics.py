@@ -1,0 +1,3 @@
+"""stub"""
+def equal(answer: str, reference: str) -> bool:
+    return False

@@ -1,0 +1,204 @@
+"""Quantities: an exact number with what it counts, such as "$1,200", "12%", "42 km/h" or "2 1/2 cups"."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from synthgen.verify.arithmetic import evaluate
+from synthgen.verify.literals import literal, same_float, significant
+from synthgen.verify.units import (
+    ATTACHED_MAGNITUDES,
+    CURRENCIES,
+    MAGNITUDES,
+    UNITS,
+    unit_of,
+    words_behind,
+)
+
+_LONG = 14  # from this number of significant digits on, a decimal may be what a computer printed for a shorter number
+_SHORT = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number with its unit. `value` of "12%" is 12, and `percent` is true. `unit` is a known unit or ''; `nouns` are
+    the other words that say what is counted. `digits` is the number of significant digits of a decimal, else 0. `name`
+    is the variable in "x = 3", or ''.
+    """
+
+    value: Fraction
+    percent: bool = False
+    unit: str = ""
+    nouns: frozenset[str] = frozenset()
+    digits: int = 0
+    name: str = ""
+
+    def same(self, other: Quantity) -> bool:
+        """Whether two quantities are equal. A unit, a variable's name or a percent sign that one of them leaves out does
+        not matter: "12" and "0.12" both equal "12%".
+        """
+        if self.unit and other.unit and self.unit != other.unit:
+            return False
+        if self.name and other.name and self.name != other.name:
+            return False
+        if self.nouns and other.nouns and not self.nouns & other.nouns:
+            return False
+        if self._close(self.value, other.value, other):
+            return True
+        if self.percent is other.percent:
+            return False
+        mine, yours = (q.value / 100 if q.percent else q.value for q in (self, other))
+        return self._close(mine, yours, other)
+
+    def _close(self, mine: Fraction, yours: Fraction, other: Quantity) -> bool:
+        if mine == yours:
+            return True
+        if self.digits >= _LONG and other.digits <= _SHORT:
+            return same_float(mine, yours)
+        if other.digits >= _LONG and self.digits <= _SHORT:
+            return same_float(yours, mine)
+        return False
+
+    def key(self) -> str:
+        """A text that two quantities share when their values are equal. Dollars and nouns do not count."""
+        value = self.value / 100 if self.percent else self.value
+        if self.digits >= _LONG:
+            value = Fraction(f"{float(value):.12g}")
+        return f"{value} {'' if self.unit == '$' else self.unit}".strip()
+
+
+_APPROXIMATELY = re.compile(
+    r"(?:about|approximately|approx\.?|around|roughly|circa|exactly|precisely|only|just|equals?|a total of|[~≈=])\s*",
+    re.IGNORECASE,
+)
+_SIGN = re.compile(r"([-+])\s?")
+_NUMBER = re.compile(
+    r"(?P<number>(?:\d{1,3}(?:[ ]\d{3})++(?![\d.,']*\d)|\.?\d[\d.,'_]*+)(?:[eE][-+]?\d++)?)"
+    r"(?:(?P<mixed>[ ]\d++/\d++)|(?P<over>[ ]?/[ ]?\d[\d,]*+))?(?![\d/])"
+)
+_TEN = re.compile(r"[ ]?(?:\*|[xX])[ ]?10[ ]?(?:\^|\*\*)[ ]?\{?\(?([-+]?\d{1,4})(?!\d)\)?\}?")
+_PERCENT = re.compile(r"[ ]?(?:%|percent\b|per cent\b|pct\b)", re.IGNORECASE)
+_EURO_COMMA = re.compile(r"(\d{1,3}(?:\.\d{3})*|\d+),(\d\d)(?=[ ]?(?:€|EUR\b|euros?\b))")
+_ORDINAL = re.compile(r"(?:st|nd|rd|th)\b")
+_ATTACHED = re.compile(r"[^\W\d_]+")
+_MAGNITUDE = re.compile(r"[ ]([A-Za-z]+)\b")
+
+
+def leading(text: str) -> tuple[Quantity, int, int] | None:
+    """The quantity at the start of a text, as (quantity, where its number ends, where its unit ends). None if the text
+    does not begin with a number that can be read whole.
+    """
+    text = _EURO_COMMA.sub(_decimal_comma, text) if "," in text else text
+    start = _APPROXIMATELY.match(text)
+    at = start.end() if start else 0
+    value, unit, at = _signed(text, at)
+    if value is None:
+        return None
+    number = text[:at]
+    percent = _PERCENT.match(text, at)
+    if percent:
+        return Quantity(value, True, "", frozenset(), _digits(number)), percent.end(), percent.end()
+    attached = _ATTACHED.match(text, at)
+    if attached and not attached.group()[0].isascii():  # Chinese and Japanese write units without a space
+        return Quantity(value, digits=_digits(number)), attached.end(), attached.end()
+    if attached:
+        word = attached.group()
+        if word in ATTACHED_MAGNITUDES:
+            value, at = value * 10 ** ATTACHED_MAGNITUDES[word], attached.end()
+        elif _ORDINAL.match(text, at):
+            at = attached.end()
+            return Quantity(value, digits=_digits(number)), at, at
+        elif word.lower() not in UNITS and words_behind(text, at)[0][0].lower() not in UNITS:
+            return None
+    else:
+        magnitude = _MAGNITUDE.match(text, at)
+        if magnitude and magnitude[1].lower() in MAGNITUDES and magnitude[1] != "K":
+            value, at = value * 10 ** MAGNITUDES[magnitude[1].lower()], magnitude.end()
+    words, end = words_behind(text, at)
+    known, nouns, used = unit_of(words)
+    if used:
+        end = at
+        for _ in range(used):
+            end = _end_of_word(text, end)
+    return Quantity(value, False, known or unit, nouns, _digits(number)), at, end
+
+
+def _decimal_comma(match: re.Match[str]) -> str:
+    return f"{match[1].replace('.', '')}.{match[2]}"
+
+
+def _end_of_word(text: str, at: int) -> int:
+    while at < len(text) and text[at] == " ":
+        at += 1
+    while at < len(text) and text[at] != " " and text[at] not in ",;:!?":
+        at += 1
+    return at - 1 if text[at - 1] == "." else at
+
+
+def _signed(text: str, at: int) -> tuple[Fraction | None, str, int]:
+    """The number at `at` with its sign and currency, as (value, currency, end). The value is None if there is none."""
+    negative, unit = False, ""
+    for _ in range(2):  # "-$5" and "$-5"
+        sign = _SIGN.match(text, at)
+        if sign:
+            negative, at = negative or sign[1] == "-", sign.end()
+        if text[at : at + 1] in CURRENCIES and at < len(text) and not unit:
+            unit, at = text[at], at + 1
+            at += text[at : at + 1] == " "
+    number = _NUMBER.match(text, at)
+    if number is None:
+        return None, "", at
+    value = literal(number["number"])
+    end = number.end()
+    if number["number"].endswith((",", ".", "'", "_")):
+        end -= 1
+        if number["mixed"] or number["over"]:
+            return None, "", at
+    if value is None:
+        return None, "", at
+    if number["mixed"]:
+        above, below = (int(part) for part in number["mixed"].split("/"))
+        if value.denominator != 1 or not 0 < above < below:
+            return None, "", at
+        value += Fraction(above, below)
+    elif number["over"]:
+        below_text = number["over"].replace("/", "").strip()
+        under = literal(below_text)
+        if not under:
+            return None, "", at
+        value /= under
+        end -= len(below_text) - len(below_text.rstrip(","))
+    power = _TEN.match(text, end)
+    if power:
+        if abs(int(power[1])) > 1000:
+            return None, "", at
+        value, end = value * Fraction(10) ** int(power[1]), power.end()
+    return (-value if negative else value), unit, end
+
+
+def _digits(number: str) -> int:
+    return significant(number.strip("-+$€£¥₹~≈ ")) if "." in number and "/" not in number else 0
+
+
+def whole(text: str, *, strict: bool = False) -> Quantity | None:
+    """The quantity that makes up the whole text: a number with a unit, or an expression of numbers. With `strict`, words
+    behind the number must be a known unit or at most three words in lower case.
+    """
+    text = text.strip().rstrip(".!;").rstrip()
+    if text.startswith("(") and text.endswith(")") and "(" not in text[1:]:
+        text = text[1:-1].strip()
+    found = leading(text)
+    if found:
+        quantity, number_end, end = found
+        rest = text[end:].strip()
+        if not rest and (not strict or quantity.unit or _plain_nouns(text[number_end:end])):
+            return quantity
+    value = evaluate(text)
+    return None if value is None else Quantity(value)
+
+
+def _plain_nouns(text: str) -> bool:
+    words = text.split()
+    return len(words) <= 3 and all(word == word.lower() for word in words)

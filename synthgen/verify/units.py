@@ -1,0 +1,130 @@
+"""Units behind a number. Each spelling of a unit maps to one name; words that are no known unit are nouns."""
+
+from __future__ import annotations
+
+import re
+
+_UNITS = {
+    "$": "$ usd us$ dollar dollars buck bucks",
+    "¢": "¢ cent cents",
+    "€": "€ eur euro euros",
+    "£": "£ gbp pound_sterling quid",
+    "¥": "¥ jpy yen",
+    "₹": "₹ inr rupee rupees rs",
+    "km": "km kilometer kilometers kilometre kilometres",
+    "m": "m meter meters metre metres",
+    "cm": "cm centimeter centimeters centimetre centimetres",
+    "mm": "mm millimeter millimeters millimetre millimetres",
+    "in": "in inch inches",
+    "ft": "ft foot feet",
+    "yd": "yd yard yards",
+    "mi": "mi mile miles",
+    "kg": "kg kgs kilo kilos kilogram kilograms",
+    "g": "g gram grams",
+    "mg": "mg milligram milligrams",
+    "lb": "lb lbs pound pounds",
+    "oz": "oz ounce ounces",
+    "t": "t ton tons tonne tonnes",
+    "l": "l liter liters litre litres",
+    "ml": "ml milliliter milliliters millilitre millilitres",
+    "gal": "gal gallon gallons",
+    "qt": "qt quart quarts",
+    "pt": "pt pint pints",
+    "s": "s sec secs second seconds",
+    "ms": "ms millisecond milliseconds",
+    "min": "min mins minute minutes",
+    "h": "h hr hrs hour hours",
+    "d": "d day days",
+    "wk": "week weeks",
+    "mo": "month months",
+    "y": "yr yrs year years",
+    "km/h": "km/h kph kmh kmph",
+    "mi/h": "mph mi/h",
+    "m/s": "m/s mps",
+    "m/s^2": "m/s^2",
+    "°C": "°c celsius",
+    "°F": "°f fahrenheit",
+    "K": "kelvin",
+    "°": "° deg degs degree degrees",
+    "rad": "rad rads radian radians",
+    "m^2": "m^2 m2 sqm",
+    "cm^2": "cm^2 cm2",
+    "km^2": "km^2 km2",
+    "ft^2": "ft^2 ft2 sqft",
+    "in^2": "in^2 in2",
+    "m^3": "m^3 m3",
+    "cm^3": "cm^3 cm3 cc",
+    "ft^3": "ft^3 ft3",
+    "n": "n newton newtons",
+    "j": "j joule joules",
+    "kj": "kj kilojoule kilojoules",
+    "cal": "calorie calories",
+    "kcal": "kcal kcals",
+    "w": "w watt watts",
+    "kw": "kw kilowatt kilowatts",
+    "v": "v volt volts",
+    "a": "ampere amperes amps",
+    "ω": "ω ohm ohms",
+    "hz": "hz hertz",
+    "pa": "pa pascal pascals",
+    "mol": "mol mole moles",
+    "b": "byte bytes",
+    "kb": "kb kilobyte kilobytes",
+    "mb": "mb megabyte megabytes",
+    "gb": "gb gigabyte gigabytes",
+}
+UNITS = {spelling.replace("_", " "): unit for unit, spellings in _UNITS.items() for spelling in spellings.split()}
+MAGNITUDES = {"k": 3, "thousand": 3, "lakh": 5, "million": 6, "mn": 6, "crore": 7, "billion": 9, "bn": 9, "trillion": 12}
+ATTACHED_MAGNITUDES = {"k": 3, "K": 3, "M": 6, "mn": 6, "bn": 9, "B": 9}  # directly behind the digits: 1.5k, $3M
+CURRENCIES = "$€£¥₹"
+
+_WORD = re.compile(r"[ ]?([^\W\d_]+[\w'^/°-]*|[°¢$€£¥₹Ω]\w*)")
+_POWERED = {"square": "^2", "squared": "^2", "sq": "^2", "cubic": "^3", "cubed": "^3"}
+_MOST_WORDS = 4
+# Words behind a number that say nothing about what is counted.
+_EMPTY = frozenset(
+    "in total altogether all left each more less fewer now per a an the of together overall remaining additional extra "
+    "only exactly about respectively whole full other others them these those it well too there here".split()
+)
+
+
+def unit_of(words: list[str]) -> tuple[str, frozenset[str], int]:
+    """Return (name of the known unit or '', the nouns, how many of the words belong to the unit)."""
+    if not words:
+        return "", frozenset(), 0
+    lower = [word.lower() for word in words]
+    power = _POWERED.get(lower[0])
+    if power and len(words) > 1 and lower[1] in UNITS:
+        return UNITS[lower[1]] + power, frozenset(), 2
+    unit = UNITS.get(lower[0], "")
+    if unit:
+        used = 1
+        if len(words) > 1 and lower[1] in _POWERED:
+            return unit + _POWERED[lower[1]], frozenset(), 2
+        if unit == "°" and len(words) > 1 and lower[1] in ("c", "f", "celsius", "fahrenheit"):
+            return "°" + lower[1][0].upper(), frozenset(), 2
+        if len(words) > 2 and lower[1] == "per" and lower[2] in UNITS:
+            unit, used = f"{unit}/{UNITS[lower[2]]}", 3
+        return unit, frozenset(), used
+    return "", frozenset(singular(word) for word in lower if word not in _EMPTY), 0
+
+
+def words_behind(text: str, at: int) -> tuple[list[str], int]:
+    """The at most four words that begin at `at`, and where they end. The words end at punctuation."""
+    words: list[str] = []
+    while len(words) < _MOST_WORDS:
+        word = _WORD.match(text, at)
+        if word is None:
+            break
+        words.append(word[1])
+        at = word.end()
+    return words, at
+
+
+def singular(word: str) -> str:
+    """A rough singular of an English noun in lower case, for comparison with other such words only."""
+    if word.endswith("ies") and len(word) > 4:
+        return word[:-3] + "y"
+    if word.endswith(("ses", "xes", "ches", "shes")):
+        return word[:-2]
+    return word[:-1] if word.endswith("s") and not word.endswith("ss") and len(word) > 3 else word

@@ -1,0 +1,150 @@
+"""Numbers in English words: "forty-two", "two and a half", "minus seven"."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+_SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_ONES = {word: value for value, word in enumerate(_SMALL)}
+_TEN = {word: 10 * value for value, word in enumerate(_TENS, 2)} | {"fourty": 40}
+_SCALE = {"thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "lakh": 10**5, "crore": 10**7}
+_PARTS = {"half": 2, "halves": 2, "quarter": 4, "quarters": 4} | {
+    f"{word}{ending}": value
+    for value, word in enumerate("third fourth fifth sixth seventh eighth ninth tenth".split(), 3)
+    for ending in ("", "s")
+}
+_KNOWN = "|".join(sorted({*_ONES, *_TEN, *_SCALE, *_PARTS, "hundred", "dozen"}, key=len, reverse=True))
+_ANY = re.compile(rf"\b(?:{_KNOWN})\b", re.IGNORECASE)
+_PHRASE = re.compile(
+    rf"\b(?:(?:minus|negative)[ ]+)?(?:an?[ ]+(?=(?:hundred|thousand|million|billion|trillion|dozen|half|third|quarter)))?"
+    rf"(?:{_KNOWN})(?:(?:-|[ ]+|[ ]+and[ ]+|[ ]+and[ ]+an?[ ]+|[ ]+point[ ]+)(?:{_KNOWN}))*+\b",
+    re.IGNORECASE,
+)
+# After these words, or before these, "one" is a pronoun.
+_PRONOUN_AFTER = re.compile(
+    r"(?:\b(?:no|the|this|that|which|other|another|each|every|any|some|first|last|right|wrong|correct|only|same|good|"
+    r"best|next|new|old|either|neither|such|whole|if|every|of|like)\s+|[-'])$",
+    re.IGNORECASE,
+)
+_PRONOUN_BEFORE = re.compile(r"\s+(?:of|by|another|who|that|which|should|can|could|must|may|might|would|day|time)\b|'s")
+_ORDINAL = re.compile(r"(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)", re.IGNORECASE)
+
+
+def to_digits(text: str) -> str:
+    """The text with its number words as digits. Words that make no number, ordinals such as "third", and the pronoun
+    "one" stay.
+    """
+    if not _ANY.search(text):
+        return text
+    return _PHRASE.sub(_digits, text)
+
+
+def _digits(phrase: re.Match[str]) -> str:
+    written = phrase.group()
+    plain = written.lower()
+    if plain == "one" and (
+        _PRONOUN_AFTER.search(phrase.string[max(0, phrase.start() - 12) : phrase.start()])
+        or _PRONOUN_BEFORE.match(phrase.string, phrase.end())
+    ):
+        return written
+    if _ORDINAL.fullmatch(plain):
+        return written
+    value = value_of(plain)
+    if value is None:
+        return written
+    if value.denominator == 1:
+        return str(value)
+    if value.denominator in (10, 100, 1000, 10000):
+        return str(float(value))
+    sign = "-" if value < 0 else ""
+    whole, part = divmod(abs(value), 1)
+    return f"{sign}{whole} {part}" if whole else f"{sign}{part}"
+
+
+def value_of(phrase: str) -> Fraction | None:
+    """The exact value of a phrase of number words in lower case, or None if the words make no number."""
+    words = phrase.replace("-", " ").split()
+    sign = 1
+    if words[0] in ("minus", "negative"):
+        sign, words = -1, words[1:]
+    decimals: list[str] = []
+    if "point" in words:
+        at = words.index("point")
+        words, decimals = words[:at], words[at + 1 :]
+    part = Fraction(0)
+    if words and words[-1] in _PARTS:
+        words, part = _fraction(words)
+        if part is None:
+            return None
+    whole = _whole(words)
+    if whole is None or (decimals and part):
+        return None
+    if decimals:
+        if any(_ONES.get(word, 10) > 9 for word in decimals):
+            return None
+        part = Fraction(int("".join(str(_ONES[word]) for word in decimals)), 10 ** len(decimals))
+    return sign * (whole + part)
+
+
+def _fraction(words: list[str]) -> tuple[list[str], Fraction | None]:
+    """Split "two and three quarters" into (["two"], 3/4). The fraction is None if its words make no number."""
+    below = _PARTS[words[-1]]
+    before = words[:-1]
+    if not before:
+        return [], Fraction(1, below)
+    if "and" in before:
+        at = len(before) - 1 - before[::-1].index("and")
+        whole, above = before[:at], before[at + 1 :]
+    else:
+        whole, above = [], before
+    if above in (["a"], ["an"], []):
+        return whole, Fraction(1, below)
+    count = _whole(above)
+    return whole, Fraction(count, below) if count is not None and 0 < count < 100 else None
+
+
+def _whole(words: list[str]) -> int | None:
+    """The value of words for a whole number. None if they are no such words, such as "twenty thirty"."""
+    total, group, last, after_and = 0, 0, 1000, False
+    if words == ["and"] or (words and words[-1] == "and"):
+        return None
+    largest = 10**15
+    for word in words:
+        if word in ("a", "an"):
+            if group or total:
+                return None
+            group, last = 1, 0
+        elif word == "and":
+            if not (group >= 100 or total) or (group % 100):
+                return None
+            after_and = True
+            continue
+        elif word in _ONES:
+            value = _ONES[word]
+            if last not in (1000, 100) and not (last == 10 and 0 < value < 10):
+                return None
+            group, last = group + value, 1
+        elif word in _TEN:
+            if last not in (1000, 100):
+                return None
+            group, last = group + _TEN[word], 10
+        elif word == "hundred":
+            if not 0 < (group or 1) < 100 or last == 100:
+                return None
+            group, last = (group or 1) * 100, 100
+        elif word == "dozen":
+            if total or after_and or last == 100:
+                return None
+            group, last = (group or 1) * 12, 0
+        else:
+            scale = _SCALE[word] if word in _SCALE else 0
+            if not scale or scale >= largest:
+                return None
+            total, group, last, largest = total + (group or 1) * scale, 0, 1000, scale
+        after_and = False
+    return total + group
