@@ -7,19 +7,21 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from synthgen.verify import mathematics
+from synthgen.verify.arithmetic import evaluate
 from synthgen.verify.choices import Choice, choice
 from synthgen.verify.clocks import CLOCK, clock, date
 from synthgen.verify.final import Final, final
 from synthgen.verify.lists import Items, items, numeric
 from synthgen.verify.lists import same as same_items
-from synthgen.verify.quantities import Quantity, whole
+from synthgen.verify.notation import notation, symbolic
+from synthgen.verify.quantities import Quantity, plain, whole
 from synthgen.verify.sentences import quantity_in, settled
 from synthgen.verify.spelling import clean, undress
 from synthgen.verify.texts import TRUTHS, Words, clauses, denies, predicate, truth, words, words_of
 from synthgen.verify.words import to_digits
 
-_PLAIN = re.compile(r"-?\d{1,15}(?:\.\d{1,6})?")
 _LONG_TEXT = 1_000
+_LETTERS = re.compile(r"[A-Za-z]{2,}(?: [A-Za-z]{2,})*+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,12 @@ class Reference:
     items: Items | None = None
     choice: Choice | None = None
     truth: str | None = None
+    notation: str = ""
+
+    @property
+    def wordy(self) -> bool:
+        """Whether only words decide, and no mathematics."""
+        return not (self.quantity or self.moment or self.items or self.choice or self.truth or self.notation)
 
 
 @lru_cache(maxsize=8192)
@@ -47,7 +55,17 @@ def read(text: str) -> Reference | None:
     if not found.text.strip():
         return None
     raw = found.text.strip()
+    digits = plain(raw)
+    if digits and (found.marked or found.lines == 1):
+        return Reference(raw, raw, (raw,), quantity=digits, notation=raw)
+    if _LETTERS.fullmatch(raw) and " and " not in raw and to_digits(raw) == raw:
+        spoken = words_of(raw)
+        return Reference(raw, raw, spoken, truth=TRUTHS.get(spoken[0]) if len(spoken) == 1 else None)
     spelled = undress(clean(raw))
+    if spelled[:1] == "(" and spelled[-1:] == ")":
+        value = evaluate(spelled)
+        if value is not None:
+            return Reference(spelled, raw, (spelled,), quantity=Quantity(value), notation=raw)
     line = to_digits(spelled)
     spoken = words_of(spelled)
     named = choice(spelled)
@@ -58,12 +76,12 @@ def read(text: str) -> Reference | None:
         return Reference(line, raw, spoken, moment=moment)
     quantity = _reference_quantity(line, found)
     if quantity:
-        return Reference(line, raw, spoken, quantity=quantity)
+        return Reference(line, raw, spoken, quantity=quantity, notation=notation(raw))
     if len(spoken) == 1 and spoken[0] in TRUTHS:
         return Reference(line, raw, spoken, truth=TRUTHS[spoken[0]])
-    if not spoken:
-        return Reference(line, raw, (raw,))
-    return Reference(line, raw, spoken, items=items(line))
+    written = notation(raw)
+    parts = items(line)
+    return Reference(line, raw, spoken or (raw,), items=parts, notation=written if symbolic(written) or parts else "")
 
 
 def _long(text: str) -> Reference | None:
@@ -89,14 +107,22 @@ def agree(answer: str, reference: Reference) -> bool:
     if found is None:
         return _LONG_TEXT < len(answer) and words(answer) == reference.words
     raw = found.text.strip()
-    if reference.quantity and _PLAIN.fullmatch(raw) and not found.doubt and found.marked:
-        value = whole(raw)
-        return value is not None and reference.quantity.same(value)
-    spelled = undress(clean(raw))
-    if words_of(spelled) == reference.words and (reference.words != (reference.raw,) or raw == reference.raw):
-        return not found.doubt
     if found.doubt:
         return False
+    if reference.quantity and (found.marked or found.lines == 1):
+        value = plain(raw)
+        if value:
+            return reference.quantity.same(value)
+    spelled = undress(clean(raw))
+    if reference.quantity and spelled[:1] == "(":
+        sum_of = evaluate(spelled.rstrip(". "))
+        if sum_of is not None:
+            return reference.quantity.same(Quantity(sum_of))
+    spoken = words_of(spelled)
+    if (spoken or (raw,)) == reference.words:
+        return True
+    if reference.wordy and f" {' '.join(reference.words)} " not in f" {' '.join(spoken)} ":
+        return found.lines > 1 and _lines_agree(answer, found, spelled, reference)
     return _lines_agree(answer, found, spelled, reference)
 
 
@@ -131,8 +157,10 @@ def _other_number(line: str, reference: Reference) -> bool:
 
 
 def _line_agrees(spelled: str, found: Final, reference: Reference) -> bool:
-    line = to_digits(spelled)
     named = choice(spelled)
+    if named and reference.wordy and words_of(named.text) == reference.words:
+        return True
+    line = to_digits(spelled)
     if reference.choice:
         return _choice_agrees(named, line, spelled, reference.choice)
     if named and named.text:
@@ -236,4 +264,4 @@ def _items_agree(line: str, found: Final, reference: Reference) -> bool:
 
 def _calculated(found: Final, reference: Reference) -> bool:
     """Whether the answer is mathematics that equals the reference, by math-verify."""
-    return mathematics.equal(found.text, reference.raw)
+    return mathematics.equal(found.text, reference.notation)

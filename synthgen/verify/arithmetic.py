@@ -12,9 +12,11 @@ from fractions import Fraction
 from synthgen.verify.literals import literal
 
 LONGEST = 300  # characters of an expression
+Exact = int | Fraction
+
 _BITS = 4000  # of a numerator or denominator
 _ALLOWED = re.compile(r"[\d\s.,'_+\-*/^()xXeE$€£]+")
-_RANGE = re.compile(r"\d+-\d+")
+_NO_SUM = re.compile(r"\d+(?:-\d+)+|\d+/\d+(?:/\d+)+")  # ranges, dates, telephone numbers
 _TOKEN = re.compile(
     r"\s*+(?:[$€£]?(?P<number>(?:\d{1,3}(?: \d{3})++(?![\d.,]*\d)|\.?\d[\d.,'_]*+)(?:[eE][-+]?\d++)?)(?P<mixed> \d+/\d+)?"
     r"|(?P<power>\*\*|\^)|(?P<sign>[-+*/()])|(?P<times>[xX]))"
@@ -23,11 +25,11 @@ _PRIORITY = {"(": 0, "+": 1, "-": 1, "*": 2, "/": 2, "neg": 3, "^": 4}
 
 
 def evaluate(text: str) -> Fraction | None:
-    """The value of an expression of numbers, or None if the text is not such an expression, is a range such as "5-10",
-    divides by zero or becomes too large.
+    """The value of an expression of numbers, or None if the text is not such an expression, is a range or a date such as
+    "5-10", divides by zero or becomes too large.
     """
     text = text.strip()
-    if not text or len(text) > LONGEST or not _ALLOWED.fullmatch(text) or _RANGE.fullmatch(text.strip("( )")):
+    if not text or len(text) > LONGEST or not _ALLOWED.fullmatch(text) or _NO_SUM.fullmatch(text.strip("( )")):
         return None
     try:
         return _run(text)
@@ -40,7 +42,7 @@ class _NotArithmeticError(Exception):
 
 
 def _run(text: str) -> Fraction:
-    values: list[Fraction] = []
+    values: list[Exact] = []
     waiting: list[str] = []
     at, operand_next = 0, True
     while at < len(text):
@@ -79,11 +81,14 @@ def _run(text: str) -> Fraction:
         raise _NotArithmeticError
     while waiting:
         _apply(waiting.pop(), values)
-    return values[0]
+    return Fraction(values[0])
 
 
-def _number(token: re.Match[str]) -> Fraction:
-    value = literal(token["number"])
+def _number(token: re.Match[str]) -> Exact:
+    digits = token["number"]
+    if digits.isdecimal() and len(digits) < 100 and not token["mixed"]:
+        return int(digits)
+    value = literal(digits)
     if value is None:
         raise _NotArithmeticError
     if token["mixed"]:
@@ -91,10 +96,10 @@ def _number(token: re.Match[str]) -> Fraction:
         if value.denominator != 1 or not 0 < above < below:
             raise _NotArithmeticError
         value += Fraction(above, below)
-    return value
+    return value.numerator if value.denominator == 1 else value
 
 
-def _reduce(sign: str, waiting: list[str], values: list[Fraction]) -> None:
+def _reduce(sign: str, waiting: list[str], values: list[Exact]) -> None:
     """Apply the operators that bind at least as tightly as `sign`, and then let `sign` wait for its right operand.
     Powers are grouped from right to left.
     """
@@ -106,12 +111,13 @@ def _reduce(sign: str, waiting: list[str], values: list[Fraction]) -> None:
     waiting.append(sign)
 
 
-def _apply(sign: str, values: list[Fraction]) -> None:
+def _apply(sign: str, values: list[Exact]) -> None:
     right = values.pop()
     if sign == "neg":
         values.append(-right)
         return
     left = values.pop()
+    value: Exact
     if sign == "+":
         value = left + right
     elif sign == "-":
@@ -119,7 +125,7 @@ def _apply(sign: str, values: list[Fraction]) -> None:
     elif sign == "*":
         value = left * right
     elif sign == "/":
-        value = left / right
+        value = Fraction(left, right)
     else:
         value = _raised(left, right)
     if max(value.numerator.bit_length(), value.denominator.bit_length()) > _BITS:
@@ -127,10 +133,10 @@ def _apply(sign: str, values: list[Fraction]) -> None:
     values.append(value)
 
 
-def _raised(base: Fraction, exponent: Fraction) -> Fraction:
+def _raised(base: Exact, exponent: Exact) -> Exact:
     if exponent.denominator != 1 or abs(exponent) > 1000:
         raise _NotArithmeticError
     bits = max(base.numerator.bit_length(), base.denominator.bit_length())
     if bits * abs(exponent.numerator) > _BITS:
         raise _NotArithmeticError
-    return base**exponent.numerator
+    return Fraction(base) ** exponent.numerator

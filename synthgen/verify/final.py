@@ -59,13 +59,19 @@ class Final:
 
 def after_reasoning(text: str) -> str | None:
     """The text behind the model's reasoning. None if the reasoning does not end."""
-    if "<" not in text:
+    if not ("</" in text or "<t" in text or "<T" in text or "<r" in text or "<R" in text or "<|" in text):
         return text
-    lower = text.translate(_LOWER)
+    lower = lowered(text)
     end = max((at + len(tag) for tag in _THOUGHT_ENDS if (at := lower.rfind(tag)) >= 0), default=0)
     if any(lower.find(tag, end) >= 0 for tag in _THOUGHT_BEGINS):
         return None
     return text[end:]
+
+
+def lowered(text: str) -> str:
+    """The text in lower case, with every character where it was."""
+    lower = text.lower()
+    return lower if len(lower) == len(text) else text.translate(_LOWER)
 
 
 def final(text: str) -> Final | None:
@@ -91,9 +97,9 @@ def final(text: str) -> Final | None:
 
 def _marked(text: str) -> Final | None:
     """The answer behind the last marker. None without a marker. Its text is '' if the marker has no answer."""
-    box = max(text.rfind(box) for box in _BOXES) if "\\" in text else -1
+    box = _last_box(text, len(text)) if "\\" in text else -1
     hashes = _hashes(text) if "####" in text else -1
-    lower = text.translate(_LOWER)
+    lower = lowered(text)
     tag = lower.rfind("<answer>") if "<" in text else -1
     word, begins = _word(text, lower)
     last = max(box, hashes, tag, word)
@@ -101,10 +107,14 @@ def _marked(text: str) -> Final | None:
         return None
     if last == tag:
         inside = text[tag + 8 :].split("<", 1)[0] if lower.find("</answer>", tag) >= 0 else text[tag + 8 :]
-        return _line(inside, "")
+        return _line(inside)
     if last == box:
         return _boxed(text, box)
-    return _line(text[hashes + 4 :] if last == hashes else text[begins:], "")
+    return _line(text[hashes + 4 :] if last == hashes else text[begins:])
+
+
+def _last_box(text: str, end: int) -> int:
+    return max(text.rfind(box, 0, end) for box in _BOXES)
 
 
 def _hashes(text: str) -> int:
@@ -131,8 +141,10 @@ def _word(text: str, lower: str) -> tuple[int, int]:
     return (line, line + 2) if line > found[0] else found
 
 
-def _line(behind: str, before: str) -> Final:
+def _line(behind: str) -> Final:
     """The first line behind a marker that says something."""
+    if "\n" not in behind and "<" not in behind:
+        return Final(behind.strip(_EMPHASIS), True)
     lines = behind.split("\n", 6)
     for number, raw in enumerate(lines):
         line = raw.strip(_EMPHASIS)
@@ -141,7 +153,7 @@ def _line(behind: str, before: str) -> Final:
             doubt = "the text takes its answer back" if rest and _TAKEN_BACK.search(rest[:LINE]) else ""
             if "<<" in line:
                 line = _CALCULATION.sub("", line)
-            return Final(before + line, True, 1, doubt)
+            return Final(line, True, 1, doubt)
     return Final("", True)
 
 
@@ -158,7 +170,7 @@ def _boxed(text: str, at: int) -> Final:
     doubt = "the text takes its answer back" if _TAKEN_BACK.search(behind) else ""
     start = at
     for _ in range(20):
-        other = max(text.rfind(box, 0, start) for box in _BOXES)
+        other = _last_box(text, start)
         if other < 0 or start - other > LINE:
             break
         opened = text.index("{", other)

@@ -28,6 +28,8 @@ def literal(text: str) -> Fraction | None:
     """
     if len(text) > _DIGITS:
         return None
+    if text.isdecimal():
+        return Fraction(int(text))
     text = text.rstrip(".,'_")
     digits, _, exponent = text.replace("E", "e").partition("e")
     form = _FORMS.fullmatch(digits)
@@ -39,10 +41,12 @@ def literal(text: str) -> Fraction | None:
         digits = digits.translate(_SEPARATORS)
     if form.lastgroup == "lakh" and digits.startswith("0"):
         return None
+    whole, _, part = digits.partition(".")
+    value = Fraction(int(whole + part), 10 ** len(part)) if part else Fraction(int(whole))
     if not exponent:
-        return Fraction(int(digits)) if digits.isdecimal() else Fraction(digits)
+        return value
     power = int(exponent) if len(exponent) < 6 else _EXPONENT + 1
-    return Fraction(digits) * Fraction(10) ** power if abs(power) <= _EXPONENT else None
+    return value * Fraction(10) ** power if abs(power) <= _EXPONENT else None
 
 
 _SEPARATORS = str.maketrans("", "", ", '_")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from synthgen.verify.arithmetic import evaluate
 from synthgen.verify.literals import literal, same_float, significant
@@ -83,6 +84,8 @@ _PERCENT = re.compile(r"[ ]?(?:%|percent\b|per cent\b|pct\b)", re.IGNORECASE)
 _EURO_COMMA = re.compile(r"(\d{1,3}(?:\.\d{3})*|\d+),(\d\d)(?=[ ]?(?:€|EUR\b|euros?\b))")
 _ORDINAL = re.compile(r"(?:st|nd|rd|th)\b")
 _ATTACHED = re.compile(r"[^\W\d_]+")
+_EAST_ASIAN = re.compile(r"(?P<scale>[十百千万萬亿億])?(?P<unit>[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]*)")
+_SCALES = {"十": 1, "百": 2, "千": 3, "万": 4, "萬": 4, "亿": 8, "億": 8}
 _MAGNITUDE = re.compile(r"[ ]([A-Za-z]+)\b")
 
 
@@ -101,10 +104,12 @@ def leading(text: str) -> tuple[Quantity, int, int] | None:
     if percent:
         return Quantity(value, True, "", frozenset(), _digits(number)), percent.end(), percent.end()
     attached = _ATTACHED.match(text, at)
-    if attached and not attached.group()[0].isascii():  # Chinese and Japanese write units without a space
-        return Quantity(value, digits=_digits(number)), attached.end(), attached.end()
     if attached:
         word = attached.group()
+        eastern = _EAST_ASIAN.fullmatch(word)
+        if eastern:  # Chinese, Japanese and Korean write units without a space
+            value *= 10 ** _SCALES.get(eastern["scale"], 0)
+            return Quantity(value, digits=_digits(number)), at, attached.end()
         if word in ATTACHED_MAGNITUDES:
             value, at = value * 10 ** ATTACHED_MAGNITUDES[word], attached.end()
         elif _ORDINAL.match(text, at):
@@ -178,6 +183,18 @@ def _signed(text: str, at: int) -> tuple[Fraction | None, str, int]:
     return (-value if negative else value), unit, end
 
 
+_PLAIN = re.compile(r"[-+]?\d{1,15}(?:\.\d{1,9})?")
+
+
+@lru_cache(maxsize=8192)
+def plain(text: str) -> Quantity | None:
+    """The quantity that a text is if it is nothing but digits with a sign and a decimal point. None otherwise."""
+    if not _PLAIN.fullmatch(text):
+        return None
+    whole, _, part = text.partition(".")
+    return Quantity(Fraction(int(whole + part), 10 ** len(part)), digits=significant(text.lstrip("-+")))
+
+
 def _digits(number: str) -> int:
     return significant(number.strip("-+$€£¥₹~≈ ")) if "." in number and "/" not in number else 0
 
@@ -189,7 +206,7 @@ def whole(text: str, *, strict: bool = False) -> Quantity | None:
     text = text.strip().rstrip(".!;").rstrip()
     if text.startswith("(") and text.endswith(")") and "(" not in text[1:]:
         text = text[1:-1].strip()
-    found = leading(text)
+    found = leading(text) if text[:1] != "(" else None
     if found:
         quantity, number_end, end = found
         rest = text[end:].strip()

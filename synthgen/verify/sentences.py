@@ -51,7 +51,7 @@ _LABEL_BEFORE = re.compile(
 _PROPER_BEFORE = re.compile(r"[a-z0-9,]\s+([A-Z][a-z]+)\s+$")
 _FIRST_WORD = re.compile(r"(?:total|answer|result|sum|value|final|it'?s|she|he|they|we|you|there|exactly|only|just|ans)\b", re.I)
 _DIGIT = re.compile(r"\d")
-_NUMBER_AT = re.compile(r"(?<![\w.,^_])(?:[-+]\s?)?[$€£¥₹]?\s?-?\.?\d")
+_NUMBER_AT = re.compile(r"(?<![\w.,^_√|({\[])(?:[-+]\s?)?[$€£¥₹]?\s?-?\.?\d")
 _EQUALS = re.compile(r"(?<![<>!=:~])=(?![=>])")
 _SUBJECT = re.compile(r"[^\d=<>]*")
 _SYMBOL = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?(?:\([^()]*\))?'?")
@@ -150,6 +150,8 @@ def _equal_side(text: str) -> Quantity | None:
 
 
 def _checked(text: str) -> Quantity | None:
+    if "\\" in text:
+        return None
     found = leading(text)
     return found[0] if found and _tail_agrees(text, found[1], found[2]) else None
 
@@ -176,6 +178,8 @@ def _one(text: str) -> Quantity | None:
         pass
     if cue:
         return _checked(text[cue.end() :])
+    if "\\" in text:
+        return None
     found = leading(text)
     if found:
         return found[0] if _tail_agrees(text, found[1], found[2]) else None
