@@ -8,19 +8,20 @@ from functools import lru_cache
 
 from synthgen.verify import mathematics
 from synthgen.verify.arithmetic import evaluate
-from synthgen.verify.choices import Choice, choice
+from synthgen.verify.choices import Choice, choice, several
 from synthgen.verify.clocks import CLOCK, clock, date
 from synthgen.verify.final import Final, final
 from synthgen.verify.lists import Items, items, numeric
 from synthgen.verify.lists import same as same_items
 from synthgen.verify.notation import notation, symbolic
 from synthgen.verify.quantities import Quantity, plain, whole
-from synthgen.verify.sentences import quantity_in, settled
+from synthgen.verify.sentences import quantity_in, sentences, settled
 from synthgen.verify.spelling import clean, undress
 from synthgen.verify.texts import TRUTHS, Words, clauses, denies, predicate, truth, words, words_of
 from synthgen.verify.words import to_digits
 
 _LONG_TEXT = 1_000
+_TRUE_OR_FALSE = [(word,) for word in TRUTHS]
 _LETTERS = re.compile(r"[A-Za-z]{2,}(?: [A-Za-z]{2,})*+")
 
 
@@ -113,7 +114,11 @@ def agree(answer: str, reference: Reference) -> bool:
         value = plain(raw)
         if value:
             return reference.quantity.same(value)
+    if not found.marked and found.lines > 1:
+        return _lines_agree(answer, found, undress(clean(raw)), reference)
     spelled = undress(clean(raw))
+    if spelled.endswith("?") and not reference.line.endswith("?") and len(sentences(spelled)) == 1:
+        return False
     if reference.quantity and spelled[:1] == "(":
         sum_of = evaluate(spelled.rstrip(". "))
         if sum_of is not None:
@@ -122,22 +127,33 @@ def agree(answer: str, reference: Reference) -> bool:
     if (spoken or (raw,)) == reference.words:
         return True
     if reference.wordy and f" {' '.join(reference.words)} " not in f" {' '.join(spoken)} ":
-        return found.lines > 1 and _lines_agree(answer, found, spelled, reference)
-    return _lines_agree(answer, found, spelled, reference)
+        return False
+    if reference.choice and found.marked and "\n" not in answer.strip() and choice(spelled) is None:
+        named = choice(undress(clean(answer)))  # "A: Paris"
+        if named and named.text and _choice_agrees(named, spelled, spelled, reference.choice):
+            return True
+    return _line_agrees(spelled, found, reference)
 
 
 def _lines_agree(answer: str, found: Final, spelled: str, reference: Reference) -> bool:
     """Compare the line of the final answer. Where an unmarked answer has several lines, its first line may be the
     answer and the others explain it.
     """
-    if found.lines == 1:
-        return _line_agrees(spelled, found, reference)
     first = undress(clean(_first_line(answer)))
-    if len(first.split()) <= 4 and not first.rstrip().endswith(":"):
-        last_differs = len(spelled.split()) <= 3 and words_of(first) != words_of(spelled)
+    if _is_short(first):
+        if _is_short(spelled) and words_of(first) != words_of(spelled):
+            return False
         if words_of(first) == reference.words or _is_bare(to_digits(first)):
-            return not last_differs and _line_agrees(first, found, reference) and not _other_number(spelled, reference)
-    return _line_agrees(spelled, found, reference)
+            return _line_agrees(first, found, reference) and not _other_number(spelled, reference)
+    return words_of(spelled) == reference.words or _line_agrees(spelled, found, reference)
+
+
+def _is_short(line: str) -> bool:
+    """Whether a line may be an answer by itself, and no heading, step or sentence."""
+    return len(line.split()) <= 3 and not line.endswith((":", ".")) and not _TITLE.fullmatch(line)
+
+
+_TITLE = re.compile(r"(?:final |the )?(?:answer|solution|result|conclusion|explanation|reasoning)", re.IGNORECASE)
 
 
 def _first_line(answer: str) -> str:
@@ -174,8 +190,10 @@ def _line_agrees(spelled: str, found: Final, reference: Reference) -> bool:
         return _moment_agrees(line, reference.moment)
     if reference.items:
         return _items_agree(line, found, reference)
-    if reference.truth and truth(spelled) is not None:
-        return truth(spelled) == reference.truth
+    if reference.truth:
+        said = truth(spelled)
+        if said or words_of(spelled)[:1] in _TRUE_OR_FALSE:
+            return said == reference.truth
     if _says(spelled, reference):
         return True
     return _calculated(found, reference)
@@ -206,6 +224,8 @@ def _same_words(part: str, reference: Reference) -> bool:
 
 
 def _choice_agrees(named: Choice | None, line: str, spelled: str, expected: Choice) -> bool:
+    if named is None and several(spelled):
+        return False
     if named is None:
         for part in clauses(spelled):
             named = choice(part)

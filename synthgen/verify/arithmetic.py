@@ -16,10 +16,10 @@ Exact = int | Fraction
 
 _BITS = 4000  # of a numerator or denominator
 _ALLOWED = re.compile(r"[\d\s.,'_+\-*/^()xXeE$€£]+")
-_NO_SUM = re.compile(r"\d+(?:-\d+)+|\d+/\d+(?:/\d+)+")  # ranges, dates, telephone numbers
+NO_SUM = re.compile(r"\d+(?:-\d+)+|\d+/\d+(?:/\d+)+")  # ranges, dates, telephone numbers
 _TOKEN = re.compile(
     r"\s*+(?:[$€£]?(?P<number>(?:\d{1,3}(?: \d{3})++(?![\d.,]*\d)|\.?\d[\d.,'_]*+)(?:[eE][-+]?\d++)?)(?P<mixed> \d+/\d+)?"
-    r"|(?P<power>\*\*|\^)|(?P<sign>[-+*/()])|(?P<times>[xX]))"
+    r"|(?P<power>\*\*|\^)|(?P<sign>[-+*/()])|(?P<times>(?<=\s)[xX](?=\s)))"
 )
 _PRIORITY = {"(": 0, "+": 1, "-": 1, "*": 2, "/": 2, "neg": 3, "^": 4}
 
@@ -29,7 +29,7 @@ def evaluate(text: str) -> Fraction | None:
     "5-10", divides by zero or becomes too large.
     """
     text = text.strip()
-    if not text or len(text) > LONGEST or not _ALLOWED.fullmatch(text) or _NO_SUM.fullmatch(text.strip("( )")):
+    if not text or len(text) > LONGEST or not _ALLOWED.fullmatch(text) or NO_SUM.fullmatch(text.strip("( )")):
         return None
     try:
         return _run(text)

@@ -12,6 +12,14 @@ _BEHIND = re.compile(r"([^\d(\[]*[^\W\d_]{3}[^\d(\[]*?)\s*[(\[](?:option )?([A-Z
 _OTHER = re.compile(r"(?:\b(?:or|and)\b|[,/&])\s*(?:option |choice )?[(\[]([A-Za-z])[)\]]", re.IGNORECASE)
 
 
+_SEVERAL = re.compile(r"(?:^|[\s(])[A-Za-z]\)?\s*(?:\b(?:or|and)\b|[,/&])\s*\(?[A-Za-z](?![A-Za-z'])")
+
+
+def several(line: str) -> bool:
+    """Whether a line names several choices, as in "A or B"."""
+    return _OTHER.search(line) is not None or _SEVERAL.search(line) is not None
+
+
 class Choice(NamedTuple):
     """The letter of a choice in lower case, and the text behind it or ''."""
 

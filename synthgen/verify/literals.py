@@ -58,16 +58,19 @@ def significant(text: str) -> int:
     return len(mantissa.replace(".", "").lstrip("0")) if "." in mantissa else 0
 
 
-def same_float(long: Fraction, short: Fraction) -> bool:
+def same_float(long: Fraction, short: Fraction, digits: int) -> bool:
     """Whether a decimal of many digits is what a computer printed for the other number.
 
     It is if the two are equal as 64-bit floats, but for the last bits that a calculation rounds (0.30000000000000004 is
-    0.3), or if `long` is exactly a 32-bit float and `short` rounds to it (0.10000000149011612 is 0.1).
+    0.3), or if `long` is exactly a 32-bit float and `short` rounds to it (0.10000000149011612 is 0.1). `digits` is the
+    number of significant digits of `short`; a 32-bit float holds seven.
     """
     try:
         one, two = float(long), float(short)
         if abs(one - two) <= 4 * math.ulp(two):
             return True
+        if digits > 7:
+            return False
         rounded = struct.unpack("f", struct.pack("f", one))[0]
         return rounded == one and struct.unpack("f", struct.pack("f", two))[0] == one
     except OverflowError:

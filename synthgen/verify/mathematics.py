@@ -19,7 +19,7 @@ import time
 from functools import lru_cache
 from pathlib import Path
 
-from synthgen.verify.notation import notation, symbolic
+from synthgen.verify.notation import Relation, notation, relation, symbolic
 
 SECONDS = 5.0  # of wall time for one comparison
 START = 60.0  # of wall time until math-verify is imported
@@ -38,7 +38,20 @@ def installed() -> bool:
 def equal(answer: str, expected: str) -> bool:
     """Whether the answer is mathematics that equals `expected`, which is in the form that `notation` returns."""
     given = comparable(answer, expected)
-    return bool(given) and decide(given, expected) is True
+    return bool(given) and _related(relation(given), relation(expected))
+
+
+def _related(given: Relation, expected: Relation) -> bool:
+    """Whether two chains of relations are equal, read from the left or from the right. "y = 2x" equals "2x"."""
+    if not expected.signs and given.assigns:
+        given = Relation((), given.sides[1:])
+    elif not given.signs and expected.assigns:
+        expected = Relation((), expected.sides[1:])
+    return any(
+        chain.signs == expected.signs
+        and all(one == other or decide(one, other) is True for one, other in zip(chain.sides, expected.sides, strict=True))
+        for chain in ((given, given.reversed()) if given.signs else (given,))
+    )
 
 
 def comparable(answer: str, expected: str) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
+from synthgen.verify.arithmetic import NO_SUM
 from synthgen.verify.spelling import clean
 
 LONGEST = 200  # characters of an expression that is compared as mathematics
@@ -25,7 +27,7 @@ _SYMBOLIC = re.compile(r"\\[A-Za-z]|[π√∞∪∩∅]|(?:[A-Za-z)\d]\s*(?:[-+*
 _DANGLING = re.compile(r"[-+*/^=<>]\s*$|^\s*[*/^=<>]")
 _SPELLED = (
     (re.compile(r"\\[dtc]frac"), r"\\frac"),
-    (re.compile(r"\\(?:left|right|displaystyle|quad|qquad)(?![A-Za-z])|\\[,;:! ]|\$"), " "),
+    (re.compile(r"\\(?:left|right|displaystyle|quad|qquad)(?![A-Za-z])|(?<!\\)\\[,;:! ]|\$"), " "),
     (re.compile(r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
     (re.compile(r"√\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
     (re.compile(r"√\s*(\d+|[A-Za-z])"), r"\\sqrt{\1}"),
@@ -55,7 +57,7 @@ def notation(text: str) -> str:
     text = clean(text).strip().rstrip(".;,").strip()
     if text.startswith(("\\[", "\\(")) and text.endswith(("\\]", "\\)")):
         text = text[2:-2]
-    if not _CHARACTERS.fullmatch(text) or _DANGLING.search(text):
+    if NO_SUM.fullmatch(text) or not _CHARACTERS.fullmatch(text) or _DANGLING.search(text):
         return ""
     if any(name not in _COMMANDS for name in _COMMAND.findall(text)):
         return ""
@@ -72,3 +74,31 @@ def notation(text: str) -> str:
 def symbolic(text: str) -> bool:
     """Whether the expression has more than a number in it."""
     return _SYMBOLIC.search(text) is not None
+
+
+class Relation(NamedTuple):
+    """A chain of relations: `signs` between `sides`, as in 0 < x < 5. An expression has one side and no sign."""
+
+    signs: tuple[str, ...]
+    sides: tuple[str, ...]
+
+    @property
+    def assigns(self) -> bool:
+        """Whether it gives a name to an expression: "y = 2x" or "f(x) = 2x"."""
+        return self.signs == ("=",) and _NAME.fullmatch(self.sides[0]) is not None
+
+    def reversed(self) -> Relation:
+        """The same chain, read from the right: 5 > x > 0."""
+        return Relation(tuple(_FLIPPED[sign] for sign in self.signs[::-1]), self.sides[::-1])
+
+
+_NAME = re.compile(r"[A-Za-z](?:_\{?\w\}?)?(?:\([A-Za-z]\))?'?")
+_SIGN = re.compile(r"\\(?:leq?|geq?|lt|gt|neq?)(?![A-Za-z])|[<>=]")
+_SIGNS = {"\\le": "<=", "\\leq": "<=", "\\ge": ">=", "\\geq": ">=", "\\lt": "<", "\\gt": ">", "\\ne": "!=", "\\neq": "!="}
+_FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
+
+
+def relation(text: str) -> Relation:
+    """Split an expression in LaTeX at its signs of relation."""
+    signs = tuple(_SIGNS.get(sign, sign) for sign in _SIGN.findall(text))
+    return Relation(signs, tuple(side.strip() for side in _SIGN.split(text)))

@@ -10,6 +10,7 @@ from functools import lru_cache
 from synthgen.verify.arithmetic import evaluate
 from synthgen.verify.literals import literal, same_float, significant
 from synthgen.verify.units import (
+    ATTACHED_LETTERS,
     ATTACHED_MAGNITUDES,
     CURRENCIES,
     MAGNITUDES,
@@ -20,6 +21,7 @@ from synthgen.verify.units import (
 
 _LONG = 14  # from this number of significant digits on, a decimal may be what a computer printed for a shorter number
 _SHORT = 12
+_PRINTED = 18  # a 64-bit float is printed with at most 17 digits, and a zero before the point does not count
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +59,11 @@ class Quantity:
         if mine == yours:
             return True
         if self.digits >= _LONG and other.digits <= _SHORT:
-            return same_float(mine, yours)
+            return same_float(mine, yours, other.digits)
         if other.digits >= _LONG and self.digits <= _SHORT:
-            return same_float(yours, mine)
+            return same_float(yours, mine, self.digits)
+        if _LONG < self.digits <= _PRINTED and _LONG < other.digits <= _PRINTED:
+            return same_float(mine, yours, _PRINTED)
         return False
 
     def key(self) -> str:
@@ -76,12 +80,18 @@ _APPROXIMATELY = re.compile(
 )
 _SIGN = re.compile(r"([-+])\s?")
 _NUMBER = re.compile(
-    r"(?P<number>(?:\d{1,3}(?:[ ]\d{3})++(?![\d.,']*\d)|\.?\d[\d.,'_]*+)(?:[eE][-+]?\d++)?)"
+    r"(?P<number>(?:\d{1,3}(?:[ ]\d{3})++(?:\.\d++)?(?![\d.,']*\d)|\.?\d[\d.,'_]*+)(?:[eE][-+]?\d++)?)"
     r"(?:(?P<mixed>[ ]\d++/\d++)|(?P<over>[ ]?/[ ]?\d[\d,]*+))?(?![\d/])"
 )
 _TEN = re.compile(r"[ ]?(?:\*|[xX])[ ]?10[ ]?(?:\^|\*\*)[ ]?\{?\(?([-+]?\d{1,4})(?!\d)\)?\}?")
 _PERCENT = re.compile(r"[ ]?(?:%|percent\b|per cent\b|pct\b)", re.IGNORECASE)
 _EURO_COMMA = re.compile(r"(\d{1,3}(?:\.\d{3})*|\d+),(\d\d)(?=[ ]?(?:€|EUR\b|euros?\b))")
+_RATE = re.compile(r"[ ]per[ ]([A-Za-z]+)")
+_BEHIND = re.compile(
+    r"(?:in total|in all|altogether|overall|left|each|remaining|per [a-z]+|a (?:day|week|month|year)|"
+    r"of [a-z]+|in (?:the|this|that|each) [a-z]+)?"
+)
+_FACTORIAL = re.compile(r"[\d.,()\s]+!+")
 _ORDINAL = re.compile(r"(?:st|nd|rd|th)\b")
 _ATTACHED = re.compile(r"[^\W\d_]+")
 _EAST_ASIAN = re.compile(r"(?P<scale>[十百千万萬亿億])?(?P<unit>[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]*)")
@@ -111,23 +121,37 @@ def leading(text: str) -> tuple[Quantity, int, int] | None:
             value *= 10 ** _SCALES.get(eastern["scale"], 0)
             return Quantity(value, digits=_digits(number)), at, attached.end()
         if word in ATTACHED_MAGNITUDES:
-            value, at = value * 10 ** ATTACHED_MAGNITUDES[word], attached.end()
+            value, at = value * ATTACHED_MAGNITUDES[word], attached.end()
         elif _ORDINAL.match(text, at):
             at = attached.end()
             return Quantity(value, digits=_digits(number)), at, at
-        elif word.lower() not in UNITS and words_behind(text, at)[0][0].lower() not in UNITS:
+        elif not _attached_unit(text, at, word):
             return None
     else:
         magnitude = _MAGNITUDE.match(text, at)
         if magnitude and magnitude[1].lower() in MAGNITUDES and magnitude[1] != "K":
-            value, at = value * 10 ** MAGNITUDES[magnitude[1].lower()], magnitude.end()
+            value, at = value * MAGNITUDES[magnitude[1].lower()], magnitude.end()
     words, end = words_behind(text, at)
     known, nouns, used = unit_of(words)
+    if not used and words and len(words[0]) == 1 and words[0].isascii():
+        return None  # a variable: "5 x"
     if used:
         end = at
         for _ in range(used):
             end = _end_of_word(text, end)
+        rate = _RATE.match(text, end) if known else None
+        if rate and rate[1].lower() in UNITS:
+            known, end = f"{known}/{UNITS[rate[1].lower()]}", rate.end()
+            known = UNITS.get(known, known)
     return Quantity(value, False, known or unit, nouns, _digits(number)), at, end
+
+
+def _attached_unit(text: str, at: int, word: str) -> bool:
+    """Whether a known unit stands directly behind the digits. "3D", "5x" and "2a" are no quantities."""
+    if len(word) == 1 and text[at + 1 : at + 2] not in ("/", "^", "2", "3"):
+        return word in ATTACHED_LETTERS
+    behind, _ = words_behind(text, at)
+    return bool(behind) and (word.lower() in UNITS or behind[0].lower() in UNITS)
 
 
 def _decimal_comma(match: re.Match[str]) -> str:
@@ -203,14 +227,17 @@ def whole(text: str, *, strict: bool = False) -> Quantity | None:
     """The quantity that makes up the whole text: a number with a unit, or an expression of numbers. With `strict`, words
     behind the number must be a known unit or at most three words in lower case.
     """
-    text = text.strip().rstrip(".!;").rstrip()
+    text = text.strip()
+    if text.endswith("!") and _FACTORIAL.fullmatch(text):
+        return None
+    text = text.rstrip(".!;").rstrip()
     if text.startswith("(") and text.endswith(")") and "(" not in text[1:]:
         text = text[1:-1].strip()
     found = leading(text) if text[:1] != "(" else None
     if found:
         quantity, number_end, end = found
         rest = text[end:].strip()
-        if not rest and (not strict or quantity.unit or _plain_nouns(text[number_end:end])):
+        if _BEHIND.fullmatch(rest) and (not strict or quantity.unit or _plain_nouns(text[number_end:end])):
             return quantity
     value = evaluate(text)
     return None if value is None else Quantity(value)

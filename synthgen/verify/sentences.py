@@ -10,13 +10,14 @@ from synthgen.verify.quantities import Quantity, leading, whole
 SENTENCE_END = re.compile(r"(?<![.\s][A-Za-z])(?<!\b[Nn]o)(?<!approx)[.!?。][\"')*\]]*\s+(?=[\"'(*\[$\\-]*[A-Z0-9])")
 HEDGE = re.compile(
     r"\b(?:maybe|perhaps|possibly|probably|presumably|might|could be|may be|either|neither|unsure|not sure|uncertain|"
-    r"unclear|unknown|unlikely|likely|(?:do not|don'?t|does not|doesn'?t|cannot|can'?t|can not) (?:know|tell|say|determine|"
+    r"unclear|unknown|unlikely|likely|wrong|incorrect|mistake|mistaken|mistakenly|(?:anything|all|everything) but|"
+    r"except|other than|far from|(?:do not|don'?t|does not|doesn'?t|cannot|can'?t|can not) (?:know|tell|say|determine|"
     r"be determined)|guess(?:ing)?|if)\b|\?\s*$",
     re.IGNORECASE,
 )
 _BOUND = re.compile(
     r"(?:\b(?:at least|at most|more than|less than|fewer than|greater than|up to|over|under|above|below|almost|nearly|"
-    r"no more than|no less than|minimum of|maximum of|between|from|every|without|except)|[<>≤≥±])\s*[$€£]?\s*$",
+    r"no more than|no less than|minimum of|maximum of|between|from|every|without|except)|[<>≤≥±]=?|!=)\s*[$€£]?\s*$",
     re.IGNORECASE,
 )
 _OR_BUT = re.compile(r"\bnot\s+[^,.;]{1,40}?,?\s+but\s+(?:rather\s+)?", re.IGNORECASE)
@@ -35,12 +36,15 @@ _CUE = re.compile(
     re.IGNORECASE,
 )
 _REASON = re.compile(
-    r"\s*(?:[,;]|--)?\s*\b(?:because|since|as|which|that|when|if|after|where|so that|given|due to|-- )\b|\s*(?:[;]|--)",
+    r"\s*(?:[,;]|--)?\s*\b(?:because|since|as|which|that|when|if|after|where|so that|given|due to|see|cf)\b|\s*(?:;|--)\s*(?=[A-Za-z(])",
     re.IGNORECASE,
 )
-_PREPOSITION = re.compile(r"\s*(?:for|in|per|at|on|by|from|with|to|over|during|every|each|of the|out of the)\b", re.IGNORECASE)
+_PREPOSITION = re.compile(r"\s*(?:for|in|per|at|on|by|from|with|over|during|every|each|of|after)\b", re.IGNORECASE)
+_IN_TIME = re.compile(
+    r"\s*(?:for|in|per|over|during|every|after)\s+(?:the\s+)?\d+\s+(?:second|minute|hour|day|week|month|year)s?\b", re.I
+)
 _TAIL_REFUSED = re.compile(
-    r"\s*(?:or\b|\+|±|to\s+\d|out of\s|of\s+\d|/|\^|\*|and\s+(?:a|an|one|half|\d)|times|plus|minus|[a-z]\b(?!'))|\s*[:<>=]",
+    r"\s*(?:or\b|\+|±|to\s+\d|out of\s|of\s+\d++(?!\s+[a-z]{3})|/|\^|\*|and\s+(?:a|an|one|half|\d)|times|plus|minus|[a-z]\b(?!'))|\s*[:<>=]",
     re.IGNORECASE,
 )
 _LABEL_BEFORE = re.compile(
@@ -49,11 +53,15 @@ _LABEL_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _PROPER_BEFORE = re.compile(r"[a-z0-9,]\s+([A-Z][a-z]+)\s+$")
-_FIRST_WORD = re.compile(r"(?:total|answer|result|sum|value|final|it'?s|she|he|they|we|you|there|exactly|only|just|ans)\b", re.I)
+_FIRST_WORD = re.compile(
+    r"(?:total|answer|result|sum|value|final|it'?s|she|he|they|we|you|there|exactly|only|just|ans|in|on|at|by|since|about|"
+    r"around|approximately|roughly|year|during|after|after all|yes|ok|okay)\b",
+    re.IGNORECASE,
+)
 _DIGIT = re.compile(r"\d")
 _NUMBER_AT = re.compile(r"(?<![\w.,^_√|({\[])(?:[-+]\s?)?[$€£¥₹]?\s?-?\.?\d")
 _EQUALS = re.compile(r"(?<![<>!=:~])=(?![=>])")
-_SUBJECT = re.compile(r"[^\d=<>]*")
+_CONCLUDED = re.compile(r"\b(?:so|thus|therefore|hence|then)\b,?\s*", re.IGNORECASE)
 _SYMBOL = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?(?:\([^()]*\))?'?")
 _ALTERNATIVE = re.compile(r"\s*(?:,\s*)?\b(?:or|i\.?e\.?,?|aka)\b\s*|\s+(?=\(or)", re.IGNORECASE)
 
@@ -127,9 +135,11 @@ def _agreed(found: list[Quantity | None]) -> Quantity | None:
 
 def _equal_side(text: str) -> Quantity | None:
     """The last side of an equation whose first side is numbers, a symbol or words: "6 × 7 = 42 dollars for 7 days"."""
-    sides = [side.strip() for side in _EQUALS.split(text)]
+    sides = [side.strip() for side in _EQUALS.split(_CONCLUDED.split(text)[-1])]
     if len(sides) < 2 or not all(sides):
         return None
+    if any(not whole(side) and not _SYMBOL.fullmatch(side) for side in sides[1:-1]):
+        return None  # several equations
     before = sides[-2]
     name = before if _SYMBOL.fullmatch(before) else ""
     tokens = before.split()
@@ -165,8 +175,10 @@ def _tail_agrees(text: str, number_end: int, unit_end: int) -> bool:
         return not re.match(r"[^,;.]*\bor\b", tail)
     if _REASON.match(tail):
         return True
-    if unit_end > number_end and _PREPOSITION.match(tail):
-        return True
+    if re.match(r"\s*out of\b", tail):
+        return False
+    if _PREPOSITION.match(tail):
+        return unit_end > number_end or _IN_TIME.match(tail) is not None
     words = re.match(r"[^\d]*?(?=\b(?:because|since|for|per|in|from|which|when|after|if|as|by|at|of the|each|so)\b)", tail)
     return bool(words) and "," not in words.group() and " and " not in f"{words.group()} "
 

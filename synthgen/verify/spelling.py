@@ -38,7 +38,10 @@ _DOLLARS = re.compile(r"\$\$?(?=\S)([^$]*+)(?<=\S)\$\$?(?!\d)")
 _FRACTION = re.compile(r"\\[dtc]?frac\s*\{([^{}]*+)\}\s*\{([^{}]*+)\}")
 _SHORT_FRACTION = re.compile(r"\\[dtc]?frac\s*(\d)\s*(\d)")
 _BRACED = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|operatorname)\s*\{([^{}]*+)\}")
-_WIDTH = re.compile(r"\\(?:left|right|displaystyle|quad|qquad|big|Big|limits)(?![A-Za-z])|\\[,;:! ]|~")
+_WIDTH = re.compile(r"\\(?:left|right|displaystyle|quad|qquad|big|Big|limits)(?![A-Za-z])|(?<!\\)\\[,;:! ]|~")
+_BOLD = re.compile(r"(?<![\d)])\*\*|\*\*(?![\d(])")
+_EMPHASIS = re.compile(r"([*_]{1,3})(?=[^\s*_])(.*[^\s*_])\1", re.DOTALL)
+_SPAN = re.compile(r"([$€£]?\d[\d.,]*)-([$€£]?\d[\d.,]*%?)")
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])")
 _POWER = re.compile(r"\^\s*\{\s*([-+]?\d+)\s*\}")
 _GROUPED = re.compile(r"\{,\}")
@@ -87,7 +90,12 @@ def undress(text: str) -> str:
     become signs, and fractions become `a/b`. Other commands stay.
     """
     if "*" in text or "`" in text:
-        text = text.replace("**", "").replace("`", "")
+        text = _BOLD.sub("", text).replace("`", "")
+    text = text.strip()
+    if text[:1] in ("*", "_") and (emphasis := _EMPHASIS.fullmatch(text)):
+        text = emphasis[2]
+    if "-" in text and (span := _SPAN.fullmatch(text)):
+        text = f"{span[1]} to {span[2]}"
     if "$" in text:
         text = _DOLLARS.sub(r"\1", text)
     if "\\" not in text and "{" not in text:

@@ -10,7 +10,8 @@ from synthgen.verify.spelling import clean, undress
 Words = tuple[str, ...]
 
 _HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])")
-_WORD = re.compile(r"[-+]?\d++(?:[.,:/]\d++)*+|[^\W_]+(?:'[^\W_]+)*+'?|[^\w\s.,;:!?\"'`_]|_|'")
+_WORD = re.compile(r"[-+]?\d++(?:[.,:/]\d++)*+|[^\W_]+(?:'[^\W_]+)*+'?|!=|[^\w\s.,;:!?\"'`_]|_|'")
+_FACTORIAL = re.compile(r"[^A-Za-z]*(?:\d!|!\d)[^A-Za-z]*")
 _THOUSANDS = re.compile(r"(?<![\d,.])(\d{1,3}(?:,\d{3})++)(?![\d,])")
 _AROUND = ("()", "[]", "{}")
 _ARTICLES = ("a", "an")
@@ -59,6 +60,8 @@ def words_of(text: str) -> Words:
     if "," in text:
         text = _THOUSANDS.sub(lambda group: group[1].replace(",", ""), text)
     found = _WORD.findall(text)
+    if "!" in text and _FACTORIAL.fullmatch(text):
+        found.append("!" if text.endswith("!") else "!n")
     if len(found) > 1:
         found = [word for word in found if word != "the"] or found
         if len(found) > 1 and found[0] in _ARTICLES and found[1][0].isalpha():
@@ -81,7 +84,7 @@ def clauses(line: str) -> list[str]:
         spoken.insert(0, parts[0])
     found: list[str] = []
     for sentence in spoken:
-        cut = _CUT.split(sentence, maxsplit=1)[0].strip()
+        cut = _CUT.split(sentence, maxsplit=1)[0].strip().rstrip(".!")
         kept = settled(cut)
         if kept is None:
             continue
@@ -97,6 +100,8 @@ def clauses(line: str) -> list[str]:
 def _aside(parentheses: re.Match[str]) -> str:
     """Parentheses are left out, but not if they give another answer."""
     inside = parentheses.group()
+    if re.search(r"\b(?:or|and|not)\s*$", parentheses.string[: parentheses.start()]):
+        return inside
     return inside if re.search(r"\(\s*(?:or|and|not)\b", inside) or HEDGE.search(inside) else ""
 
 
@@ -155,6 +160,8 @@ def truth(line: str) -> str | None:
         return None
     after = cut[1] if len(cut) > 1 else ""
     first = words_of(after)[:1]
+    if after[:1].isdigit():
+        return None  # "No. 5"
     return None if first and TRUTHS.get(first[0], said) != said else said
 
 

@@ -74,17 +74,36 @@ _UNITS = {
     "gb": "gb gigabyte gigabytes",
 }
 UNITS = {spelling.replace("_", " "): unit for unit, spellings in _UNITS.items() for spelling in spellings.split()}
-MAGNITUDES = {"k": 3, "thousand": 3, "lakh": 5, "million": 6, "mn": 6, "crore": 7, "billion": 9, "bn": 9, "trillion": 12}
-ATTACHED_MAGNITUDES = {"k": 3, "K": 3, "M": 6, "mn": 6, "bn": 9, "B": 9}  # directly behind the digits: 1.5k, $3M
+MAGNITUDES = {
+    "dozen": 12,
+    "hundred": 100,
+    "k": 10**3,
+    "thousand": 10**3,
+    "lakh": 10**5,
+    "million": 10**6,
+    "mn": 10**6,
+    "crore": 10**7,
+    "billion": 10**9,
+    "bn": 10**9,
+    "trillion": 10**12,
+}
+ATTACHED_MAGNITUDES = {"k": 10**3, "K": 10**3, "M": 10**6, "mn": 10**6, "bn": 10**9, "B": 10**9}  # directly behind the digits: 1.5k, $3M
+LETTERS = {letter: letter.lower() for letter in "mgshlLdtNJWV"} | {"K": "K", "C": "°C", "F": "°F", "°": "°", "$": "$"}
+ATTACHED_LETTERS = frozenset("mgshlLVWN")
 CURRENCIES = "$€£¥₹"
 
 _WORD = re.compile(r"[ ]?([^\W\d_]+[\w'^/°-]*|[°¢$€£¥₹Ω]\w*)")
 _POWERED = {"square": "^2", "squared": "^2", "sq": "^2", "cubic": "^3", "cubed": "^3"}
 _MOST_WORDS = 4
+# Words that end what is counted.
+_STOP = frozenset(
+    "of for in per at on by from with to and or because since as which that who when if after before each every so but "
+    "than is are was were be has have had will would can should not over during out while where then a an into".split()
+)
 # Words behind a number that say nothing about what is counted.
 _EMPTY = frozenset(
-    "in total altogether all left each more less fewer now per a an the of together overall remaining additional extra "
-    "only exactly about respectively whole full other others them these those it well too there here".split()
+    "total altogether all left more less fewer now the together overall remaining additional extra only exactly about "
+    "respectively whole full other others them these those it well too there here".split()
 )
 
 
@@ -93,6 +112,9 @@ def unit_of(words: list[str]) -> tuple[str, frozenset[str], int]:
     if not words:
         return "", frozenset(), 0
     lower = [word.lower() for word in words]
+    if len(words[0]) == 1 and words[0].isascii():
+        unit = LETTERS.get(words[0], "")
+        return unit, frozenset() if unit else frozenset(lower[:1]), 1 if unit else 0
     power = _POWERED.get(lower[0])
     if power and len(words) > 1 and lower[1] in UNITS:
         return UNITS[lower[1]] + power, frozenset(), 2
@@ -103,8 +125,6 @@ def unit_of(words: list[str]) -> tuple[str, frozenset[str], int]:
             return unit + _POWERED[lower[1]], frozenset(), 2
         if unit == "°" and len(words) > 1 and lower[1] in ("c", "f", "celsius", "fahrenheit"):
             return "°" + lower[1][0].upper(), frozenset(), 2
-        if len(words) > 2 and lower[1] == "per" and lower[2] in UNITS:
-            unit, used = f"{unit}/{UNITS[lower[2]]}", 3
         return unit, frozenset(), used
     return "", frozenset(singular(word) for word in lower if word not in _EMPTY), 0
 
@@ -114,7 +134,7 @@ def words_behind(text: str, at: int) -> tuple[list[str], int]:
     words: list[str] = []
     while len(words) < _MOST_WORDS:
         word = _WORD.match(text, at)
-        if word is None:
+        if word is None or word[1].lower() in _STOP:
             break
         words.append(word[1])
         at = word.end()

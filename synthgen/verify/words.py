@@ -13,6 +13,7 @@ _TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 _ONES = {word: value for value, word in enumerate(_SMALL)}
 _TEN = {word: 10 * value for value, word in enumerate(_TENS, 2)} | {"fourty": 40}
 _SCALE = {"thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "lakh": 10**5, "crore": 10**7}
+_MULTIPLES = {*_SCALE, "hundred", "dozen"}
 _PARTS = {"half": 2, "halves": 2, "quarter": 4, "quarters": 4} | {
     f"{word}{ending}": value
     for value, word in enumerate("third fourth fifth sixth seventh eighth ninth tenth".split(), 3)
@@ -32,6 +33,7 @@ _PRONOUN_AFTER = re.compile(
     re.IGNORECASE,
 )
 _PRONOUN_BEFORE = re.compile(r"\s+(?:of|by|another|who|that|which|should|can|could|must|may|might|would|day|time)\b|'s")
+_SIGN_WORD = re.compile(r"\b(?:minus|negative)[ ]+(?=[$€£]?\.?\d)", re.IGNORECASE)
 _ORDINAL = re.compile(r"(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)", re.IGNORECASE)
 
 
@@ -40,8 +42,14 @@ def to_digits(text: str) -> str:
     "one" stay.
     """
     if not _ANY.search(text):
-        return text
-    return _PHRASE.sub(_digits, text)
+        return _SIGN_WORD.sub(_sign, text) if "minus" in text or "egative" in text or "Minus" in text else text
+    return _PHRASE.sub(_digits, _SIGN_WORD.sub(_sign, text))
+
+
+def _sign(word: re.Match[str]) -> str:
+    """A minus sign for "minus 5" and "negative 5", and a subtraction for "7 minus 5"."""
+    before = word.string[: word.start()].rstrip()[-1:]
+    return "- " if before.isdigit() or before == ")" else "-"
 
 
 def _digits(phrase: re.Match[str]) -> str:
@@ -54,9 +62,12 @@ def _digits(phrase: re.Match[str]) -> str:
         return written
     if _ORDINAL.fullmatch(plain):
         return written
+    if plain in _MULTIPLES and phrase.string[: phrase.start()].rstrip()[-1:].isdigit():
+        return written  # "4 thousand" is read with its digits
     value = value_of(plain)
     if value is None:
-        return written
+        parts = written.split(" and ")
+        return " and ".join(_PHRASE.sub(_digits, part) for part in parts) if len(parts) > 1 else written
     if value.denominator == 1:
         return str(value)
     if value.denominator in (10, 100, 1000, 10000):
@@ -72,6 +83,9 @@ def value_of(phrase: str) -> Fraction | None:
     sign = 1
     if words[0] in ("minus", "negative"):
         sign, words = -1, words[1:]
+    if len(words) > 1 and words[-1] in _SCALE and ("half" in words or "quarter" in words or "point" in words):
+        times = value_of(" ".join(words[:-1]))  # "two and a half million"
+        return None if times is None else sign * times * _SCALE[words[-1]]
     decimals: list[str] = []
     if "point" in words:
         at = words.index("point")
