@@ -10,7 +10,7 @@ from synthgen.verify import mathematics
 from synthgen.verify.arithmetic import evaluate
 from synthgen.verify.choices import Choice, choice, several
 from synthgen.verify.clocks import CLOCK, clock, date
-from synthgen.verify.final import Final, final
+from synthgen.verify.final import LIMIT, LINE, Final, after_reasoning, final
 from synthgen.verify.lists import Items, items, numeric
 from synthgen.verify.lists import same as same_items
 from synthgen.verify.notation import notation, symbolic
@@ -20,7 +20,7 @@ from synthgen.verify.spelling import clean, undress
 from synthgen.verify.texts import TRUTHS, Words, clauses, denies, predicate, truth, words, words_of
 from synthgen.verify.words import to_digits
 
-_LONG_TEXT = 1_000
+_CONCLUSION = re.compile(r"[A-Z#$\\*(\d=]|(?:so|thus|hence|therefore|total)\b")
 _TRUE_OR_FALSE = [(word,) for word in TRUTHS]
 _LETTERS = re.compile(r"[A-Za-z]{2,}(?: [A-Za-z]{2,})*+")
 
@@ -28,7 +28,7 @@ _LETTERS = re.compile(r"[A-Za-z]{2,}(?: [A-Za-z]{2,})*+")
 @dataclass(frozen=True, slots=True)
 class Reference:
     """A reference, read. At most one of `quantity`, `moment`, `items`, `choice` and `truth` decides; `words` always
-    holds its words. `moment` is a time or a date.
+    holds its words. `moment` is a time or a date. `whole` is true for a text of several lines, which is compared whole.
     """
 
     line: str
@@ -40,6 +40,7 @@ class Reference:
     choice: Choice | None = None
     truth: str | None = None
     notation: str = ""
+    whole: bool = False
 
     @property
     def wordy(self) -> bool:
@@ -51,8 +52,8 @@ class Reference:
 def read(text: str) -> Reference | None:
     """Read a reference, or an answer that takes part in a vote. None if it says nothing."""
     found = final(text)
-    if found is None:
-        return _long(text)
+    if found is None or (not found.marked and (found.lines > 1 or len(text) > LINE)):
+        return _concluded(found) or _several_lines(text)
     if not found.text.strip():
         return None
     raw = found.text.strip()
@@ -85,10 +86,27 @@ def read(text: str) -> Reference | None:
     return Reference(line, raw, spoken or (raw,), items=parts, notation=written if symbolic(written) or parts else "")
 
 
-def _long(text: str) -> Reference | None:
-    """A long text is compared with its words alone."""
-    spoken = words(text) if len(text) > _LONG_TEXT else ()
-    return Reference(text, text, spoken) if spoken else None
+def _concluded(found: Final | None) -> Reference | None:
+    """A worked solution without a marker, whose last sentence concludes with a number. None for other texts of several
+    lines, such as a program.
+    """
+    if found is None or not _CONCLUSION.match(found.text):
+        return None
+    raw = found.text.strip()
+    line = to_digits(undress(clean(raw)))
+    quantity = quantity_in(line)
+    return Reference(line, raw, words_of(line), quantity=quantity, notation=notation(raw)) if quantity else None
+
+
+def _several_lines(text: str) -> Reference | None:
+    """A text of several lines, or of a long one, is compared whole."""
+    spoken = _all_words(text)
+    return Reference(text, text, spoken, whole=True) if spoken else None
+
+
+def _all_words(text: str) -> Words:
+    rest = (after_reasoning(text) or "").strip()
+    return words(rest) if len(rest) <= LIMIT else (rest,)
 
 
 def _reference_quantity(line: str, found: Final) -> Quantity | None:
@@ -104,9 +122,11 @@ def _reference_quantity(line: str, found: Final) -> Quantity | None:
 
 def agree(answer: str, reference: Reference) -> bool:
     """Whether the final answer of a text equals the reference."""
+    if reference.whole:
+        return len(answer) <= 2 * len(reference.raw) + LINE and _all_words(answer) == reference.words
     found = final(answer)
     if found is None:
-        return _LONG_TEXT < len(answer) and words(answer) == reference.words
+        return False
     raw = found.text.strip()
     if found.doubt:
         return False
@@ -128,7 +148,7 @@ def agree(answer: str, reference: Reference) -> bool:
         return True
     if reference.wordy and f" {' '.join(reference.words)} " not in f" {' '.join(spoken)} ":
         return False
-    if reference.choice and found.marked and "\n" not in answer.strip() and choice(spelled) is None:
+    if reference.choice and found.marked and len(answer) <= LINE and "\n" not in answer.strip() and choice(spelled) is None:
         named = choice(undress(clean(answer)))  # "A: Paris"
         if named and named.text and _choice_agrees(named, spelled, spelled, reference.choice):
             return True

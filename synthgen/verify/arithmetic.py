@@ -17,6 +17,7 @@ Exact = int | Fraction
 _BITS = 4000  # of a numerator or denominator
 _ALLOWED = re.compile(r"[\d\s.,'_+\-*/^()xXeE$€£]+")
 NO_SUM = re.compile(r"\d+(?:-\d+)+|\d+/\d+(?:/\d+)+")  # ranges, dates, telephone numbers
+_TWO = re.compile(r"\(?\s*(\d{1,50}(?:\.\d{1,50})?)\s+([-+*/])\s+(\d{1,50}(?:\.\d{1,50})?)\s*\)?")  # the usual case
 _TOKEN = re.compile(
     r"\s*+(?:[$€£]?(?P<number>(?:\d{1,3}(?: \d{3})++(?![\d.,]*\d)|\.?\d[\d.,'_]*+)(?:[eE][-+]?\d++)?)(?P<mixed> \d+/\d+)?"
     r"|(?P<power>\*\*|\^)|(?P<sign>[-+*/()])|(?P<times>(?<=\s)[xX](?=\s)))"
@@ -31,10 +32,21 @@ def evaluate(text: str) -> Fraction | None:
     text = text.strip()
     if not text or len(text) > LONGEST or not _ALLOWED.fullmatch(text) or NO_SUM.fullmatch(text.strip("( )")):
         return None
+    two = _TWO.fullmatch(text)
     try:
+        if two:
+            left, sign, right = two.groups()
+            values: list[Exact] = [_plain(left), _plain(right)]
+            _apply(sign, values)
+            return Fraction(values[0])
         return _run(text)
     except (_NotArithmeticError, ZeroDivisionError):
         return None
+
+
+def _plain(digits: str) -> Exact:
+    whole, _, part = digits.partition(".")
+    return Fraction(int(whole + part), 10 ** len(part)) if part.strip("0") else int(whole)
 
 
 class _NotArithmeticError(Exception):

@@ -8,7 +8,8 @@ from typing import NamedTuple
 _NAMED = r"(?:(?:the )?(?:(?:correct|right|best|final) )?(?:option|choice|answer|letter)(?: is|:)? )?"
 _ALONE = re.compile(rf"{_NAMED}[(\[{{]?([A-Za-z])[)\]}}]?[.):]?", re.IGNORECASE)
 _WITH_TEXT = re.compile(rf"{_NAMED}(?:[(\[]([A-Za-z])[)\]][.:]?|([A-Za-z])(?:\)|\.|:))\s+(\S.*)", re.IGNORECASE | re.DOTALL)
-_BEHIND = re.compile(r"([^\d(\[]*[^\W\d_]{3}[^\d(\[]*?)\s*[(\[](?:option )?([A-Za-z])[)\]]\.?", re.IGNORECASE)
+_BEHIND = re.compile(r"[(\[](?:option )?([A-Za-z])[)\]]\.?$", re.IGNORECASE)
+_NO_WORDS = re.compile(r"[\d(\[]")
 _OTHER = re.compile(r"(?:\b(?:or|and)\b|[,/&])\s*(?:option |choice )?[(\[]([A-Za-z])[)\]]", re.IGNORECASE)
 
 
@@ -42,7 +43,9 @@ def choice(line: str) -> Choice | None:
         if _OTHER.search(with_text[3]):
             return None
         return Choice((with_text[1] or with_text[2]).lower(), with_text[3].strip())
-    behind = _BEHIND.fullmatch(line)
+    behind = _BEHIND.search(line, max(0, len(line) - 15))
     if behind:
-        return Choice(behind[2].lower(), behind[1].strip())
+        text = line[: behind.start()].strip()
+        if len(text) > 2 and text[0].isalpha() and not _NO_WORDS.search(text):
+            return Choice(behind[1].lower(), text)
     return None

@@ -121,10 +121,13 @@ def _hashes(text: str) -> int:
     """Where the last `####` is that is no heading of Markdown."""
     at = len(text)
     while (at := text.rfind("####", 0, at)) >= 0:
-        line, _, after = text[at + 4 :].partition("\n")
-        line = line.strip(_EMPHASIS)
-        if not _HEADING.match(line) and (line or not after.strip()) and not line.endswith(":"):
+        end = text.find("\n", at)
+        line = text[at + 4 : at + 4 + LINE if end < 0 else min(end, at + 4 + LINE)].strip(_EMPHASIS)
+        last = end < 0 or not text[end : end + LINE].strip()
+        if not _HEADING.match(line) and (line or last) and not line.endswith(":"):
             return at
+        while at > 0 and text[at - 1] == "#":
+            at -= 1
     return -1
 
 
@@ -212,4 +215,12 @@ def _unmarked(text: str) -> Final | None:
         line, count = lines[-1], len(lines)
     if "<<" in line:
         line = _CALCULATION.sub("", line)
+    if len(line) > LINE:
+        cut = _SENTENCE.search(line, len(line) - LINE)
+        if cut is None:
+            return None
+        line = line[cut.end() :]
     return Final(line, False, count)
+
+
+_SENTENCE = re.compile(r"[.!?] +(?=[A-Z])")

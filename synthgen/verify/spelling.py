@@ -91,7 +91,7 @@ def undress(text: str) -> str:
     """
     if "*" in text or "`" in text:
         text = _BOLD.sub("", text).replace("`", "")
-    text = text.strip()
+    text = " ".join(text.split())  # patterns below and elsewhere are linear because no two spaces follow each other
     if text[:1] in ("*", "_") and (emphasis := _EMPHASIS.fullmatch(text)):
         text = emphasis[2]
     if "-" in text and (span := _SPAN.fullmatch(text)):
@@ -109,7 +109,7 @@ def undress(text: str) -> str:
             break
     for pattern, plain in _COMMAND:
         text = pattern.sub(plain, text)
-    return _ESCAPED.sub(r"\1", text)
+    return " ".join(_ESCAPED.sub(r"\1", text).split())
 
 
 def _over(fraction: re.Match[str]) -> str:
