@@ -5,6 +5,7 @@ package.
     party(answer)                   a key that equal answers share, for votes
     gold(reference)                 the final answer of a worked solution
     number(text)                    the exact number that a text gives as its answer
+    reason(answer, accepted)        why an answer matches none of its references
     normalize(text)                 the words and symbols of a text
 
 The final answer is found first (`final`). Numbers are compared by their exact value (`quantities`), then times, lists,
@@ -19,12 +20,13 @@ from fractions import Fraction
 
 from synthgen.verify.answers import agree, read
 from synthgen.verify.final import final
+from synthgen.verify.reasons import reason
 from synthgen.verify.sentences import quantity_in
 from synthgen.verify.spelling import clean, undress
 from synthgen.verify.texts import normalize
 from synthgen.verify.words import to_digits
 
-__all__ = ["gold", "matches", "matches_any", "normalize", "number", "party"]
+__all__ = ["gold", "matches", "matches_any", "normalize", "number", "party", "reason"]
 
 Known = str | bool | int | float | None
 

@@ -24,6 +24,8 @@ _ENVIRONMENT = re.compile(r"\\(?:begin|end)\{[pbv]matrix\}|\\(?:text|mathrm)\s*\
 _LETTERS = re.compile(r"[A-Za-z]+")
 _CHARACTERS = re.compile(r"[\w\s.,;:+\-*/^=<>!|()\[\]{}&'\\$π∞√∪∩°∅]+")
 _SYMBOLIC = re.compile(r"\\[A-Za-z]|[π√∞∪∩∅]|(?:[A-Za-z)\d]\s*(?:[-+*/^=<>]|<=|>=)\s*[-\w(\\{√π])|sqrt|\d[A-Za-z]\b|[\[(]\s*-?\d[^()\[\]]*,")
+_MORE = re.compile(r"[A-Za-z√π∞∪∩∅]|[(\[][^()\[\]]*,")
+_FLOAT = re.compile(r"(?<![A-Za-z])\d+(?:\.\d+)?[eE][-+]?\d")
 _DANGLING = re.compile(r"[-+*/^=<>]\s*$|^\s*[*/^=<>]")
 _SPELLED = (
     (re.compile(r"\\[dtc]frac"), r"\\frac"),
@@ -57,7 +59,7 @@ def notation(text: str) -> str:
     text = clean(text).strip().rstrip(".;,").strip()
     if text.startswith(("\\[", "\\(")) and text.endswith(("\\]", "\\)")):
         text = text[2:-2]
-    if NO_SUM.fullmatch(text) or not _CHARACTERS.fullmatch(text) or _DANGLING.search(text):
+    if NO_SUM.fullmatch(text) or _FLOAT.search(text) or not _CHARACTERS.fullmatch(text) or _DANGLING.search(text):
         return ""
     if any(name not in _COMMANDS for name in _COMMAND.findall(text)):
         return ""
@@ -72,8 +74,8 @@ def notation(text: str) -> str:
 
 
 def symbolic(text: str) -> bool:
-    """Whether the expression has more than a number in it."""
-    return _SYMBOLIC.search(text) is not None
+    """Whether the expression has more than numbers and operators in it, which `arithmetic` decides or refuses."""
+    return _SYMBOLIC.search(text) is not None and _MORE.search(text) is not None
 
 
 class Relation(NamedTuple):
