@@ -10,7 +10,7 @@ from synthgen.verify import mathematics
 from synthgen.verify.arithmetic import evaluate
 from synthgen.verify.choices import Choice, choice, several
 from synthgen.verify.clocks import CLOCK, clock, date
-from synthgen.verify.final import LIMIT, LINE, Final, after_reasoning, final
+from synthgen.verify.final import LIMIT, LINE, TAKEN_BACK, Final, after_reasoning, final, lines_of
 from synthgen.verify.lists import Items, items, numeric
 from synthgen.verify.lists import same as same_items
 from synthgen.verify.notation import notation, symbolic
@@ -113,11 +113,24 @@ def _reference_quantity(line: str, found: Final) -> Quantity | None:
     """The quantity that a reference is. "Apollo 11" is none, and "So she has 42 apples." at the end of a solution is."""
     if re.search(r"\d!", line):
         return None
-    strict = whole(line, strict=True)
+    strict = whole(line, strict=True) or _explained(line)
     if strict or found.doubt:
         return strict
     concludes = found.marked or found.lines > 1 or re.search(r"(?<![<>!])=", line) or line.rstrip().endswith(".")
     return quantity_in(line) if concludes and any(char.isdigit() for char in line) else None
+
+
+_ASIDE = re.compile(r"\s*\(([^()]*)\)$")
+
+
+def _explained(line: str) -> Quantity | None:
+    """The quantity before parentheses that repeat or explain it: "12 (twelve)"."""
+    aside = _ASIDE.search(line)
+    quantity = whole(line[: aside.start()], strict=True) if aside else None
+    if aside is None or quantity is None or re.match(r"\s*(?:or|and|not)\b", aside[1]):
+        return None
+    again = whole(aside[1])
+    return quantity if not any(char.isdigit() for char in aside[1]) or (again and quantity.same(again)) else None
 
 
 def agree(answer: str, reference: Reference) -> bool:
@@ -161,23 +174,27 @@ def _lines_agree(answer: str, found: Final, spelled: str, reference: Reference) 
     """
     first = undress(clean(_first_line(answer)))
     if _is_short(first):
-        if _is_short(spelled) and words_of(first) != words_of(spelled):
+        if _is_short(spelled) and not _CONCLUDES.match(spelled) and words_of(first) != words_of(spelled):
             return False
-        if words_of(first) == reference.words or _is_bare(to_digits(first)):
-            return _line_agrees(first, found, reference) and not _other_number(spelled, reference)
+        if words_of(first) == reference.words or _is_bare(to_digits(first)) or choice(first) or truth(first):
+            kept = not _other_number(spelled, reference) and not TAKEN_BACK.search(answer[:LINE])
+            return kept and _line_agrees(first, found, reference)
     return words_of(spelled) == reference.words or _line_agrees(spelled, found, reference)
 
 
 def _is_short(line: str) -> bool:
     """Whether a line may be an answer by itself, and no heading, step or sentence."""
-    return len(line.split()) <= 3 and not line.endswith((":", ".")) and not _TITLE.fullmatch(line)
+    most = 2 if line.endswith(".") else 3
+    return len(line.split()) <= most and not line.endswith(":") and not _TITLE.fullmatch(line)
 
 
+_CONCLUDES = re.compile(r"(?:so|thus|hence|therefore|total)\b", re.IGNORECASE)
 _TITLE = re.compile(r"(?:final |the )?(?:answer|solution|result|conclusion|explanation|reasoning)", re.IGNORECASE)
 
 
 def _first_line(answer: str) -> str:
-    return next((line for raw in answer.split("\n") if (line := raw.strip(" \t*_#>"))), "")
+    """The first line that is no heading."""
+    return next((line for line in lines_of(answer[: 2 * LINE]) if not line.startswith("# ") and "## " not in line), "")
 
 
 def _is_bare(line: str) -> bool:

@@ -16,7 +16,7 @@ Exact = int | Fraction
 
 _BITS = 4000  # of a numerator or denominator
 _ALLOWED = re.compile(r"[\d\s.,'_+\-*/^()xXeE$€£]+")
-NO_SUM = re.compile(r"\d+(?:-\d+)+|\d+/\d+(?:/\d+)+")  # ranges, dates, telephone numbers
+NO_SUM = re.compile(r"\d+(?:-\d+)+(?:/\d+)?|\d+/\d+(?:/\d+)+")  # ranges, dates, telephone numbers
 _TWO = re.compile(r"\(?\s*(\d{1,50}(?:\.\d{1,50})?)\s+([-+*/])\s+(\d{1,50}(?:\.\d{1,50})?)\s*\)?")  # the usual case
 _TOKEN = re.compile(
     r"\s*+(?:[$€£]?(?P<number>(?:\d{1,3}(?: \d{3})++(?![\d.,]*\d)|\.?\d[\d.,'_]*+)(?:[eE][-+]?\d++)?)(?P<mixed> \d+/\d+)?"

@@ -19,7 +19,8 @@ _THOUGHT_BEGINS = ("<think>", "<thinking>", "<thought>", "<reasoning>")
 _BOXES = ("\\boxed{", "\\fbox{", "\\boxed {")
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _CALCULATION = re.compile(r"<<[^<>\n]*+>>")  # GSM8K notes each calculation as <<48/2=24>>
-_EMPHASIS = " \t*_#>"
+_EMPHASIS = " \t*_"
+_PREFIX = re.compile(r"#{1,6}\s+")  # of a heading in Markdown
 
 _STATES = re.compile(  # what follows the word "answer"
     r"(?:s|\(s\))?[*_]{0,3}(?: ?\([^()\n]{0,40}\))?(?: (?:to|for|of) [^.:\n=]{1,120}?)?[*_ ]{0,4}"
@@ -35,7 +36,7 @@ _NOT_BEFORE = re.compile(r"(?:\bnot|n['’]t|\bnever|\bneither|\bor|\bmaybe|\bpe
 _MINUS_BEFORE = re.compile(r"[-−–][ $]*$")
 _BETWEEN_BOXES = re.compile(r"[\s$,;.&()]*(?:\\text\{)?[\s$,]*(and|or)?[\s$,;}()]*(?:[A-Za-z]\s*=\s*)?[\s$]*", re.IGNORECASE)
 _AFTER_BOX = re.compile(r"(?:\\%|\\[a-zA-Z]+(?:\{[^{}\n]{0,40}\})*|[\w%^°+*/'\-]|\{[^{}\n]{0,40}\})+")
-_TAKEN_BACK = re.compile(
+TAKEN_BACK = re.compile(
     r"\b(?:wait|actually|correction|sorry|oops|scratch that|on second thought|i was wrong|i made a mistake|"
     r"that(?:'s| is) (?:wrong|incorrect|not right|not correct)|no,|not sure|or maybe|or perhaps|alternatively|"
     r"it (?:could|might) (?:also )?be)",
@@ -150,10 +151,10 @@ def _line(behind: str) -> Final:
         return Final(behind.strip(_EMPHASIS), True)
     lines = behind.split("\n", 6)
     for number, raw in enumerate(lines):
-        line = raw.strip(_EMPHASIS)
+        line = _without_prefix(raw).strip(_EMPHASIS)
         if line and line not in _ONLY_DELIMITER:
             rest = "\n".join(lines[number + 1 :])
-            doubt = "the text takes its answer back" if rest and _TAKEN_BACK.search(rest[:LINE]) else ""
+            doubt = "the text takes its answer back" if rest and TAKEN_BACK.search(rest[:LINE]) else ""
             if "<<" in line:
                 line = _CALCULATION.sub("", line)
             return Final(line, True, 1, doubt)
@@ -170,7 +171,7 @@ def _boxed(text: str, at: int) -> Final:
     adjacent = _AFTER_BOX.match(text, end + 1, end + 1 + LINE)
     content += adjacent.group() if adjacent else ""
     behind = text[end + 1 : end + 1 + LINE]
-    doubt = "the text takes its answer back" if _TAKEN_BACK.search(behind) else ""
+    doubt = "the text takes its answer back" if TAKEN_BACK.search(behind) else ""
     start = at
     for _ in range(20):
         other = _last_box(text, start)
@@ -205,14 +206,25 @@ def _closing(text: str, opening: int) -> int:
 _BRACE = re.compile(r"(?<!\\)[{}]")
 
 
+def _without_prefix(line: str) -> str:
+    line = line.strip()
+    prefix = _PREFIX.match(line)
+    return line[prefix.end() :] if prefix else line
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text that say something, without marks of emphasis."""
+    return [line for raw in text.split("\n") if (line := raw.strip(_EMPHASIS)) and line not in _ONLY_DELIMITER]
+
+
 def _unmarked(text: str) -> Final | None:
     if "\n" not in text:
-        line, count = text, 1
+        line, count = _without_prefix(text), 1
     else:
-        lines = [line for raw in text.split("\n") if (line := raw.strip(_EMPHASIS)) and line not in _ONLY_DELIMITER]
+        lines = lines_of(text)
         if not lines:
             return Final(text.split("\n", 1)[0].strip(), False)
-        line, count = lines[-1], len(lines)
+        line, count = _without_prefix(lines[-1]), len(lines)
     if "<<" in line:
         line = _CALCULATION.sub("", line)
     if len(line) > LINE:

@@ -68,9 +68,24 @@ def notation(text: str) -> str:
         return ""
     if any(run in _WORDS for run in _LETTERS.findall(rest)):
         return ""
+    if _listed(text):
+        return ""
     for pattern, spelled in _SPELLED:
         text = pattern.sub(spelled, text)
     return " ".join(text.split())
+
+
+def _listed(text: str) -> bool:
+    """Whether the text has a comma outside brackets. math-verify ignores the order of such lists."""
+    depth = 0
+    for char in text:
+        if char in "([{":
+            depth += 1
+        elif char in ")]}":
+            depth -= 1
+        elif char in ",;" and depth <= 0:
+            return True
+    return False
 
 
 def symbolic(text: str) -> bool:

@@ -46,6 +46,8 @@ class Quantity:
             return False
         if self.name and other.name and self.name != other.name:
             return False
+        if self.percent is not other.percent and (self.unit or other.unit):
+            return False
         if self.nouns and other.nouns and not self.nouns & other.nouns:
             return False
         if self._close(self.value, other.value, other):
@@ -88,9 +90,10 @@ _PERCENT = re.compile(r"[ ]?(?:%|percent\b|per cent\b|pct\b)", re.IGNORECASE)
 _EURO_COMMA = re.compile(r"(\d{1,3}(?:\.\d{3})*|\d+),(\d\d)(?=[ ]?(?:€|EUR\b|euros?\b))")
 _RATE = re.compile(r"[ ]per[ ]([A-Za-z]+)")
 _BEHIND = re.compile(
-    r"(?:in total|in all|altogether|overall|left|each|remaining|per [a-z]+|a (?:day|week|month|year)|"
-    r"of [a-z]+|in (?:the|this|that|each) [a-z]+)?"
+    r"(?:in total|in all|altogether|overall|left|each|remaining|per [a-z]+|"
+    r"of [a-z]+|an? [a-z]+|in (?:the|this|that|each) [a-z]+)?"
 )
+_OPERATIONS = frozenset("squared cubed pi factorial mod modulo choose times plus minus divided multiplied root bc bce mil".split())
 _FACTORIAL = re.compile(r"[\d.,()\s]+!+")
 _ORDINAL = re.compile(r"(?:st|nd|rd|th)\b")
 _ATTACHED = re.compile(r"[^\W\d_]+")
@@ -133,6 +136,8 @@ def leading(text: str) -> tuple[Quantity, int, int] | None:
             value, at = value * MAGNITUDES[magnitude[1].lower()], magnitude.end()
     words, end = words_behind(text, at)
     known, nouns, used = unit_of(words)
+    if words and words[0].lower() in _OPERATIONS:
+        return None
     if not used and words and len(words[0]) == 1 and words[0].isascii():
         return None  # a variable: "5 x"
     if used:
@@ -148,10 +153,13 @@ def leading(text: str) -> tuple[Quantity, int, int] | None:
 
 def _attached_unit(text: str, at: int, word: str) -> bool:
     """Whether a known unit stands directly behind the digits. "3D", "5x" and "2a" are no quantities."""
-    if len(word) == 1 and text[at + 1 : at + 2] not in ("/", "^", "2", "3"):
-        return word in ATTACHED_LETTERS
     behind, _ = words_behind(text, at)
-    return bool(behind) and (word.lower() in UNITS or behind[0].lower() in UNITS)
+    if not behind:
+        return False
+    if len(behind[0]) == 1:
+        return word in ATTACHED_LETTERS
+    parts = [part.split("^")[0] for part in behind[0].lower().split("/")]
+    return behind[0].lower() in UNITS or (len(parts) > 1 and all(part in UNITS for part in parts))
 
 
 def _decimal_comma(match: re.Match[str]) -> str:

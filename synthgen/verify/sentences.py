@@ -15,6 +15,12 @@ HEDGE = re.compile(
     r"be determined)|guess(?:ing)?|if)\b|\?\s*$",
     re.IGNORECASE,
 )
+# Doubt in any sentence of the line.
+UNSURE = re.compile(
+    r"\b(?:not (?:sure|certain|confident)|unsure|uncertain|no idea|(?:do not|don'?t|doesn'?t|can'?t|cannot) (?:know|tell|say|"
+    r"determine|decide)|only guess|i guess|a guess|doubt)\b",
+    re.IGNORECASE,
+)
 _BOUND = re.compile(
     r"(?:\b(?:at least|at most|more than|less than|fewer than|greater than|up to|over|under|above|below|almost|nearly|"
     r"no more than|no less than|minimum of|maximum of|between|from|every|without|except)|[<>≤≥±]=?|!=)\s*[$€£]?\s*$",
@@ -23,7 +29,7 @@ _BOUND = re.compile(
 _OR_BUT = re.compile(r"\bnot\s+[^,.;]{1,40}?,?\s+but\s+(?:rather\s+)?", re.IGNORECASE)
 _NOT_BEHIND = re.compile(r"[,;]?\s+(?:(?:and|but)\s+)?(?:not|rather than|instead of)\s+.*$", re.IGNORECASE | re.DOTALL)
 NEGATION = re.compile(r"\b(?:not|never|no|nor|cannot|isn't|aren't|wasn't|weren't|doesn't|don't|didn't|can't|won't)\b|n't\b", re.I)
-_PARENTHESES = re.compile(r"\s*[(\[][^()\[\]]*+[)\]]")
+_PARENTHESES = re.compile(r"(?:^|\s)[(\[][^()\[\]]*+[)\]]")
 _CHECK = re.compile(
     r"(?:check|verif|note|explanation|because|since|reason|proof|this|that|we|i |to |here|hope|let me|it follows|for |"
     r"source|step|as )",
@@ -39,17 +45,23 @@ _REASON = re.compile(
     r"\s*(?:[,;]|--)?\s*\b(?:because|since|as|which|that|when|if|after|where|so that|given|due to|see|cf)\b|\s*(?:;|--)\s*(?=[A-Za-z(])",
     re.IGNORECASE,
 )
+_NUMBER_ENDS = re.compile(r"$|[\s,;:?)\]}\"'…]|\.(?!\w)|--")
 _PREPOSITION = re.compile(r"\s*(?:for|in|per|at|on|by|from|with|over|during|every|each|of|after)\b", re.IGNORECASE)
 _IN_TIME = re.compile(
     r"\s*(?:for|in|per|over|during|every|after)\s+(?:the\s+)?\d+\s+(?:second|minute|hour|day|week|month|year)s?\b", re.I
 )
 _TAIL_REFUSED = re.compile(
-    r"\s*(?:or\b|\+|±|to\s+\d|out of\s|of\s+\d++(?!\s+[a-z]{3})|/|\^|\*|and\s+(?:a|an|one|half|\d)|times|plus|minus|[a-z]\b(?!'))|\s*[:<>=]",
+    r"\s*(?:or\b|\+|±|to\s+\d|out of\s|of\s+\d++(?!\s+[a-z]{3})|/|\^|\*|and\s+(?:a|an|one|half|\d)|times|plus|minus|[b-z]\b(?!')|a$)|\s*[:<>=]",
     re.IGNORECASE,
 )
 _LABEL_BEFORE = re.compile(
     r"(?:\b(?:question|step|page|chapter|room|number|no\.?|part|option|figure|table|section|line|exercise|problem|version|"
     r"equation|example|case|level|grade|type|item|rule|route|flight|gate|apollo|world war)\s+|#)$",
+    re.IGNORECASE,
+)
+_FUNCTION_BEFORE = re.compile(
+    r"\b(?:root|square|cube|log|ln|sin|cos|tan|exp|sqrt|twice|double|triple|half|reciprocal|inverse|opposite|factorial|"
+    r"multiple|percent|multiples|factors?|remainder)\s+(?:of\s+)?$",
     re.IGNORECASE,
 )
 _PROPER_BEFORE = re.compile(r"[a-z0-9,]\s+([A-Z][a-z]+)\s+$")
@@ -59,11 +71,14 @@ _FIRST_WORD = re.compile(
     re.IGNORECASE,
 )
 _DIGIT = re.compile(r"\d")
-_NUMBER_AT = re.compile(r"(?<![\w.,^_√|({\[])(?:[-+]\s?)?[$€£¥₹]?\s?-?\.?\d")
+_NUMBER_AT = re.compile(r"(?<![-\w.,^_√|({\[])(?:[-+]\s?)?[$€£¥₹]?\s?-?\.?\d")
 _EQUALS = re.compile(r"(?<![<>!=:~])=(?![=>])")
 _CONCLUDED = re.compile(r"\b(?:so|thus|therefore|hence|then)\b,?\s*", re.IGNORECASE)
 _SYMBOL = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?(?:\([^()]*\))?'?")
 _ALTERNATIVE = re.compile(r"\s*(?:,\s*)?\b(?:or|i\.?e\.?,?|aka)\b\s*|\s+(?=\(or)", re.IGNORECASE)
+
+
+_ASIDE = re.compile(r"\(\s*(?:or|i\.?e\.?,?|aka)\s+([^()]*)\)", re.IGNORECASE)
 
 
 def sentences(line: str) -> list[str]:
@@ -98,6 +113,8 @@ def quantity_in(line: str) -> Quantity | None:
     found = whole(line)
     if found:
         return found
+    if UNSURE.search(line):
+        return None
     parts = sentences(line)
     if len(parts) > 1:
         first = whole(parts[0])
@@ -121,8 +138,11 @@ def _quantity_of(sentence: str) -> Quantity | None:
         if found:
             return found
     if _EQUALS.search(bare):
-        return None
-    alternatives = [part for part in _ALTERNATIVE.split(bare) if part.strip()]
+        bare = _CONCLUDED.split(bare)[-1]
+        if _EQUALS.search(bare):
+            return None
+    asides = [aside[1] for aside in _ASIDE.finditer(text)]
+    alternatives = [part for part in [*_ALTERNATIVE.split(bare), *asides] if part.strip()]
     if len(alternatives) > 1:
         return _agreed([_one(part) for part in alternatives])
     return _one(bare)
@@ -140,6 +160,8 @@ def _equal_side(text: str) -> Quantity | None:
         return None
     if any(not whole(side) and not _SYMBOL.fullmatch(side) for side in sides[1:-1]):
         return None  # several equations
+    if _SYMBOL.fullmatch(sides[-1]) and len(sides) == 2:
+        sides.reverse()  # "12 = x"
     before = sides[-2]
     name = before if _SYMBOL.fullmatch(before) else ""
     tokens = before.split()
@@ -169,7 +191,7 @@ def _checked(text: str) -> Quantity | None:
 def _tail_agrees(text: str, number_end: int, unit_end: int) -> bool:
     """Whether the words behind a quantity give no other answer."""
     tail = text[unit_end:]
-    if _TAIL_REFUSED.match(tail) or (unit_end == number_end and re.match(r"[\w^]", tail)):
+    if _TAIL_REFUSED.match(tail) or (unit_end == number_end and not _NUMBER_ENDS.match(tail)):
         return False
     if not _DIGIT.search(tail):
         return not re.match(r"[^,;.]*\bor\b", tail)
@@ -188,7 +210,7 @@ def _one(text: str) -> Quantity | None:
     cue = None
     for cue in _CUE.finditer(text):
         pass
-    if cue:
+    if cue and not (cue.group().startswith(("->", "=>")) and _DIGIT.search(text[: cue.start()])):
         return _checked(text[cue.end() :])
     if "\\" in text:
         return None
@@ -199,7 +221,7 @@ def _one(text: str) -> Quantity | None:
     if not places:
         return None
     before = text[: places[0]]
-    if _LABEL_BEFORE.search(before) or _BOUND.search(before) or before.rstrip().endswith(("^", "_", "/", "*", "+")):
+    if _LABEL_BEFORE.search(before) or _FUNCTION_BEFORE.search(before) or _BOUND.search(before) or before.rstrip().endswith(("^", "_", "/", "*", "+")):
         return None
     proper = _PROPER_BEFORE.search(before)
     single = re.fullmatch(r"\s*([A-Z][a-z]+)\s+", before)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import re
 
-from synthgen.verify.sentences import HEDGE, NEGATION, answering, sentences, settled
+from synthgen.verify.sentences import HEDGE, NEGATION, UNSURE, answering, sentences, settled
 from synthgen.verify.spelling import clean, undress
 
 Words = tuple[str, ...]
 
-_HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])")
-_WORD = re.compile(r"[-+]?\d++(?:[.,:/]\d++)*+|[^\W_]+(?:'[^\W_]+)*+'?|!=|[^\w\s.,;:!?\"'`_]|_|'")
-_FACTORIAL = re.compile(r"[^A-Za-z]*(?:\d!|!\d)[^A-Za-z]*")
+_HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])|(?<=[^\W\d_]{2})-(?=\d)")
+_WORD = re.compile(r"[-+]?\d++(?:[.,:/]\d++)*+|[^\W_]+(?:'[^\W_]+)*+|(?<=[^\W_])'+|(?<=[,\s])\.\.\.|!=|[^\w\s.,;:!?\"'`_]|_|'")
+_FACTORIAL = re.compile(r"[^A-Za-z]*(?:\d!|!\d)[^A-Za-z]*|[A-Za-z]!")
+_QUOTED = re.compile(r"(?<![\w'])'([^']*)'(?![\w'])")
+_RATIO = re.compile(r"(?<=\d) ?: ?(?=\d)")
+_ABBREVIATED = re.compile(r"(?<!\w)(?:[^\W\d_]\.){2,}+")
 _THOUSANDS = re.compile(r"(?<![\d,.])(\d{1,3}(?:,\d{3})++)(?![\d,])")
 _AROUND = ("()", "[]", "{}")
 _ARTICLES = ("a", "an")
 
 _LEAD = re.compile(
     r"(?:(?:so|thus|hence|therefore|ok|okay|well|sure|finally|overall)\b,?\s+|"
-    r"(?:i (?:think|believe|would say|choose|pick)|we (?:get|have|find)|it seems)\s+(?:that\s+)?|"
+    r"(?:i (?:think|believe|would say|choose|pick|would choose|would go with)|i'd (?:say|go with|choose)|we (?:get|have|find)|it seems)\s+(?:that\s+)?|"
     r"(?:(?:it|that|this)(?:'s| is| was| would be)|they(?:'re| are)|there (?:is|are))\s+|"
     r"(?:the |my |our )?(?:(?:correct|right|final|best|only|most likely) )*"
     r"(?:answer|option|choice|solution|result|name|word|letter)s?\s*(?:is|are|was|:|=)?\s+(?:that\s+)?)",
@@ -30,9 +33,10 @@ _BEHIND = re.compile(
     re.IGNORECASE,
 )
 _CUT = re.compile(
-    r"\s*(?:,?\s+(?:because|since|as it|as they|as the|which|due to|given that|so that|where)\b|\s--\s|\s-\s(?=[A-Za-z]{2})|;|,\s+(?:as|who|so)\s)",
+    r"\s*(?:,?\s+(?:because|since|as it|as they|as the|which|due to|given that|so that|where)\b|\s--\s|(?<=[A-Za-z]{2})\s-\s(?=[A-Za-z]+\s)|;\s(?=\S+\s\S+\s\S)|,\s+(?:as|who|so)\s)",
     re.IGNORECASE,
 )
+_EXCLAIMED = re.compile(r"(?<=[A-Za-z]{2})!+$")
 _PARENTHESES = re.compile(r"(?<=\S)\s+\([^()]*\)\s*$")
 _DOUBTFUL_SUBJECT = re.compile(
     r"\b(?:wrong|incorrect|mistake|mistaken|mistakenly|other|another|alternative|option|except|often|common|commonly|"
@@ -52,7 +56,13 @@ def words(text: str) -> Words:
 
 def words_of(text: str) -> Words:
     """The words and symbols of a text that is already in its plain form."""
-    text = text.strip().strip("_").casefold()
+    text = text.strip().strip("_").lower()
+    if "'" in text:
+        text = _QUOTED.sub(r"\1", text)
+    if ":" in text:
+        text = _RATIO.sub(":", text)
+    if "." in text:
+        text = _ABBREVIATED.sub(lambda letters: letters.group().replace(".", ""), text)
     if len(text) > 1 and text[0] + text[-1] in _AROUND and not any(char in text[1:-1] for char in ",()[]{}"):
         text = text[1:-1]
     if "-" in text:
@@ -78,13 +88,16 @@ def clauses(line: str) -> list[str]:
     """The parts of a line in plain form that may be its answer in words: a short first sentence, the last sentence
     without its reasons, and these without words such as "It is". Empty if the line denies or doubts what it says.
     """
+    if UNSURE.search(line):
+        return []
     parts = sentences(line)
     spoken = [answering(line)]
     if len(parts) > 1 and len(parts[0].split()) <= 8 and not _contradicts(parts[1:]):
         spoken.insert(0, parts[0])
     found: list[str] = []
     for sentence in spoken:
-        cut = _CUT.split(sentence, maxsplit=1)[0].strip().rstrip(".!")
+        cut = _CUT.split(sentence, maxsplit=1)[0].strip().rstrip(".")
+        cut = _EXCLAIMED.sub("", cut)
         kept = settled(cut)
         if kept is None:
             continue
@@ -120,7 +133,7 @@ def predicate(line: str) -> str | None:
     """What the last sentence says of its subject: "Paris" in "The capital of France is Paris". None if the subject tells
     that this may not be the answer, as in "A common mistake is Paris".
     """
-    sentence = settled(_CUT.split(answering(line), maxsplit=1)[0].strip())
+    sentence = None if UNSURE.search(line) else settled(_CUT.split(answering(line), maxsplit=1)[0].strip())
     if sentence is None:
         return None
     verb = None

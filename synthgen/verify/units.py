@@ -89,7 +89,7 @@ MAGNITUDES = {
 }
 ATTACHED_MAGNITUDES = {"k": 10**3, "K": 10**3, "M": 10**6, "mn": 10**6, "bn": 10**9, "B": 10**9}  # directly behind the digits: 1.5k, $3M
 LETTERS = {letter: letter.lower() for letter in "mgshlLdtNJWV"} | {"K": "K", "C": "°C", "F": "°F", "°": "°", "$": "$"}
-ATTACHED_LETTERS = frozenset("mgshlLVWN")
+ATTACHED_LETTERS = frozenset("mghlLVWN")  # "1990s" is no time in seconds
 CURRENCIES = "$€£¥₹"
 
 _WORD = re.compile(r"[ ]?([^\W\d_]+[\w'^/°-]*|[°¢$€£¥₹Ω]\w*)")
@@ -115,6 +115,8 @@ def unit_of(words: list[str]) -> tuple[str, frozenset[str], int]:
     if len(words[0]) == 1 and words[0].isascii():
         unit = LETTERS.get(words[0], "")
         return unit, frozenset() if unit else frozenset(lower[:1]), 1 if unit else 0
+    if len(words[0]) == 2 and words[0][0] == "M" and words[0][1].islower():
+        return words[0], frozenset(), 1  # a megagram is no milligram
     power = _POWERED.get(lower[0])
     if power and len(words) > 1 and lower[1] in UNITS:
         return UNITS[lower[1]] + power, frozenset(), 2

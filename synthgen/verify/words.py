@@ -34,6 +34,7 @@ _PRONOUN_AFTER = re.compile(
 )
 _PRONOUN_BEFORE = re.compile(r"\s+(?:of|by|another|who|that|which|should|can|could|must|may|might|would|day|time)\b|'s")
 _SIGN_WORD = re.compile(r"\b(?:minus|negative)[ ]+(?=[$€£]?\.?\d)", re.IGNORECASE)
+_AND_A_HALF = re.compile(r"^(\d++) and (?:an?|one) (half|third|quarter)\b", re.IGNORECASE)
 _ORDINAL = re.compile(r"(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)", re.IGNORECASE)
 
 
@@ -41,6 +42,8 @@ def to_digits(text: str) -> str:
     """The text with its number words as digits. Words that make no number, ordinals such as "third", and the pronoun
     "one" stay.
     """
+    if " and " in text and text[:1].isdigit():
+        text = _AND_A_HALF.sub(lambda mixed: f"{mixed[1]} 1/{_PARTS[mixed[2].lower()]}", text)
     if not _ANY.search(text):
         return _SIGN_WORD.sub(_sign, text) if "minus" in text or "egative" in text or "Minus" in text else text
     return _PHRASE.sub(_digits, _SIGN_WORD.sub(_sign, text))
