@@ -5,8 +5,8 @@
 DATA is a folder with these files of public data sets, which are not part of the project:
 
 - gsm8k/model_solutions.jsonl: solutions of GSM8K by four models, each with the label `is_correct`
-- palm-rationales/svamp_train.jsonl, palm-rationales/commonsense_qa_train.jsonl: answers of PaLM 540B with the reference.
-  The model runs on into invented questions, so each answer is cut at the next question.
+- palm-rationales/svamp_train.jsonl, palm-rationales/commonsense_qa_train.jsonl: answers of PaLM 540B, each with its
+  reference. The model runs on into invented questions, so each answer is cut at the next question.
 
 A label of SVAMP is whether the expression behind "The answer is" has the value of the reference. It is computed with
 Python's own parser. A label of CommonsenseQA is whether the one choice that the last sentence names is the reference.
@@ -28,7 +28,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
-from synthgen.verify import answers, mathematics, matches
+from synthgen.verify import answers, matches, mathematics
 
 AGREEMENT = 0.995
 RATE = 20_000

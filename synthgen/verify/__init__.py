@@ -32,11 +32,13 @@ Known = str | bool | int | float | None
 
 
 def matches(answer: Known, reference: Known | Iterable[Known]) -> bool:
-    """Whether the final answer of `answer` agrees with the final answer of `reference`. Either may be a worked solution.
+    """Whether the final answer of `answer` agrees with the final answer of `reference`. Either may be a worked
+    solution.
 
     A reference that is a list holds several accepted answers: one of them must match. None, NaN and an empty text are
     no reference and no answer. Nothing matches them, so callers who want to keep rows without a reference must ask
-    first. An answer that names several answers, doubts or denies does not match. What cannot be compared does not match.
+    first. An answer that names several answers, doubts or denies does not match. What cannot be compared does not match
+    either.
     """
     given = _text(answer)
     if not given:

@@ -110,7 +110,7 @@ def _all_words(text: str) -> Words:
 
 
 def _reference_quantity(line: str, found: Final) -> Quantity | None:
-    """The quantity that a reference is. "Apollo 11" is none, and "So she has 42 apples." at the end of a solution is."""
+    """The quantity that a reference is. "Apollo 11" is none. "So she has 42 apples." ends a solution and is one."""
     if re.search(r"\d!", line):
         return None
     strict = whole(line, strict=True) or _explained(line)
@@ -161,7 +161,13 @@ def agree(answer: str, reference: Reference) -> bool:
         return True
     if reference.wordy and f" {' '.join(reference.words)} " not in f" {' '.join(spoken)} ":
         return False
-    if reference.choice and found.marked and len(answer) <= LINE and "\n" not in answer.strip() and choice(spelled) is None:
+    if (
+        reference.choice
+        and found.marked
+        and len(answer) <= LINE
+        and "\n" not in answer.strip()
+        and choice(spelled) is None
+    ):
         named = choice(undress(clean(answer)))  # "A: Paris"
         if named and named.text and _choice_agrees(named, spelled, spelled, reference.choice):
             return True

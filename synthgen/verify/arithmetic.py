@@ -19,15 +19,16 @@ _ALLOWED = re.compile(r"[\d\s.,'_+\-*/^()xXeE$€£]+")
 NO_SUM = re.compile(r"\d+(?:-\d+)+(?:/\d+)?|\d+/\d+(?:/\d+)+")  # ranges, dates, telephone numbers
 _TWO = re.compile(r"\(?\s*(\d{1,50}(?:\.\d{1,50})?)\s+([-+*/])\s+(\d{1,50}(?:\.\d{1,50})?)\s*\)?")  # the usual case
 _TOKEN = re.compile(
-    r"\s*+(?:[$€£]?(?P<number>(?:\d{1,3}(?: \d{3})++(?![\d.,]*\d)|\.?\d[\d.,'_]*+)(?:[eE][-+]?\d++)?)(?P<mixed> \d+/\d+)?"
+    r"\s*+(?:[$€£]?(?P<number>(?:\d{1,3}(?: \d{3})++(?![\d.,]*\d)|\.?\d[\d.,'_]*+)(?:[eE][-+]?\d++)?)"
+    r"(?P<mixed> \d+/\d+)?"
     r"|(?P<power>\*\*|\^)|(?P<sign>[-+*/()])|(?P<times>(?<=\s)[xX](?=\s)))"
 )
 _PRIORITY = {"(": 0, "+": 1, "-": 1, "*": 2, "/": 2, "neg": 3, "^": 4}
 
 
 def evaluate(text: str) -> Fraction | None:
-    """The value of an expression of numbers, or None if the text is not such an expression, is a range or a date such as
-    "5-10", divides by zero or becomes too large.
+    """The value of an expression of numbers, or None if the text is not such an expression, is a range or a date such
+    as "5-10", divides by zero or becomes too large.
     """
     text = text.strip()
     if not text or len(text) > LONGEST or not _ALLOWED.fullmatch(text) or NO_SUM.fullmatch(text.strip("( )")):
@@ -62,30 +63,18 @@ def _run(text: str) -> Fraction:
         if token is None:
             raise _NotArithmeticError
         at = token.end()
-        if token["number"]:
-            if not operand_next:
-                raise _NotArithmeticError
+        sign = "^" if token["power"] else "*" if token["times"] else token["sign"] or "number"
+        if operand_next is not (sign in ("number", "(")) and not (operand_next and sign in "+-"):
+            raise _NotArithmeticError
+        if sign == "number":
             values.append(_number(token))
             operand_next = False
-            continue
-        sign = "^" if token["power"] else "*" if token["times"] else token["sign"]
-        if sign == "(":
-            if not operand_next:
-                raise _NotArithmeticError
+        elif sign == "(":
             waiting.append(sign)
         elif sign == ")":
-            if operand_next:
-                raise _NotArithmeticError
-            while waiting and waiting[-1] != "(":
-                _apply(waiting.pop(), values)
-            if not waiting:
-                raise _NotArithmeticError
-            waiting.pop()
+            _close(waiting, values)
         elif operand_next:
-            if sign not in "+-":
-                raise _NotArithmeticError
-            if sign == "-":
-                waiting.append("neg")
+            waiting += ["neg"] if sign == "-" else []
         else:
             _reduce(sign, waiting, values)
             operand_next = True
@@ -111,6 +100,15 @@ def _number(token: re.Match[str]) -> Exact:
     return value.numerator if value.denominator == 1 else value
 
 
+def _close(waiting: list[str], values: list[Exact]) -> None:
+    """Apply the operators since the last opening parenthesis."""
+    while waiting and waiting[-1] != "(":
+        _apply(waiting.pop(), values)
+    if not waiting:
+        raise _NotArithmeticError
+    waiting.pop()
+
+
 def _reduce(sign: str, waiting: list[str], values: list[Exact]) -> None:
     """Apply the operators that bind at least as tightly as `sign`, and then let `sign` wait for its right operand.
     Powers are grouped from right to left.
@@ -128,8 +126,7 @@ def _apply(sign: str, values: list[Exact]) -> None:
     if sign == "neg":
         values.append(-right)
         return
-    left = values.pop()
-    value: Exact
+    left, value = values.pop(), right
     if sign == "+":
         value = left + right
     elif sign == "-":
@@ -140,15 +137,20 @@ def _apply(sign: str, values: list[Exact]) -> None:
         value = Fraction(left, right)
     else:
         value = _raised(left, right)
-    if max(value.numerator.bit_length(), value.denominator.bit_length()) > _BITS:
+    if _bits(value) > _BITS:
         raise _NotArithmeticError
     values.append(value)
+
+
+def _bits(value: Exact) -> int:
+    """The size of a number: bits of its numerator or denominator, whichever is larger."""
+    return int(max(value.numerator.bit_length(), value.denominator.bit_length()))
 
 
 def _raised(base: Exact, exponent: Exact) -> Exact:
     if exponent.denominator != 1 or abs(exponent) > 1000:
         raise _NotArithmeticError
-    bits = max(base.numerator.bit_length(), base.denominator.bit_length())
-    if bits * abs(exponent.numerator) > _BITS:
+    if _bits(base) * abs(exponent.numerator) > _BITS:
         raise _NotArithmeticError
-    return Fraction(base) ** exponent.numerator
+    value: Fraction = Fraction(base) ** exponent.numerator
+    return value

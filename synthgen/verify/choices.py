@@ -6,8 +6,11 @@ import re
 from typing import NamedTuple
 
 _NAMED = r"(?:(?:the )?(?:(?:correct|right|best|final) )?(?:option|choice|answer|letter)(?: is|:)? )?"
-_ALONE = re.compile(rf"{_NAMED}[(\[{{]?([A-Za-z])[)\]}}]?[.):]?", re.IGNORECASE)
-_WITH_TEXT = re.compile(rf"{_NAMED}(?:[(\[]([A-Za-z])[)\]][.:]?|([A-Za-z])(?:\)|\.|:| --?(?= [A-Za-z]{{3}})))\s+(\S.*)", re.IGNORECASE | re.DOTALL)
+_ALONE = re.compile(rf"{_NAMED}[(\[{{]?([A-Za-z])[)\]}}]?[.):]{{0,2}}", re.IGNORECASE)
+_WITH_TEXT = re.compile(
+    rf"{_NAMED}(?:[(\[]([A-Za-z])[)\]][.:]?|([A-Za-z])(?:\)|\.|:| --?(?= [A-Za-z]{{3}})))\s+(\S.*)",
+    re.IGNORECASE | re.DOTALL,
+)
 _BEHIND = re.compile(r"[(\[](?:option )?([A-Za-z])[)\]]\.?$", re.IGNORECASE)
 _NO_WORDS = re.compile(r"[\d(\[]")
 _OTHER = re.compile(r"(?:\b(?:or|and)\b|[,/&])\s*(?:option |choice )?[(\[]([A-Za-z])[)\]]", re.IGNORECASE)

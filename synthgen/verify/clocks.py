@@ -9,11 +9,12 @@ CLOCK = re.compile(
     r"|\s?(?P<only>[ap]\.?m\b\.?|o'?clock\b))(?![:\d])",
     re.IGNORECASE,
 )
-_MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
-_FULL = "january february march april may june july august september october november december sept".split()
+_MONTHS = str.split("jan feb mar apr may jun jul aug sep oct nov dec")
+_FULL = str.split("january february march april may june july august september october november december sept")
 _MONTH = "|".join([*_FULL, *_MONTHS])
 _DAY_FIRST = re.compile(
-    rf"(?:the )?(?P<day>\d{{1,2}})(?:st|nd|rd|th)? (?:of )?(?P<month>{_MONTH})\.?(?:,? (?P<year>\d{{4}}))?", re.IGNORECASE
+    rf"(?:the )?(?P<day>\d{{1,2}})(?:st|nd|rd|th)? (?:of )?(?P<month>{_MONTH})\.?(?:,? (?P<year>\d{{4}}))?",
+    re.IGNORECASE,
 )
 _MONTH_FIRST = re.compile(
     rf"(?P<month>{_MONTH})\.? (?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?:,? (?P<year>\d{{4}}))?", re.IGNORECASE

@@ -24,17 +24,20 @@ _PREFIX = re.compile(r"#{1,6}\s+")  # of a heading in Markdown
 
 _STATES = re.compile(  # what follows the word "answer"
     r"(?:s|\(s\))?[*_]{0,3}(?: ?\([^()\n]{0,40}\))?(?: (?:to|for|of) [^.:\n=]{1,120}?)?[*_ ]{0,4}"
-    r"(?:(?:is|are|was|will be|would be|should be|equals)(?![A-Za-z'’])[*_ ]{0,4}(?:equal to |given by |that |indeed )?[::]?"
-    r"|[::=]|->|→)[*_ \t]{0,6}"
+    r"(?:(?:is|are|was|will be|would be|should be|equals)(?![A-Za-z'’])[*_ ]{0,4}(?:equal to |given by |that |indeed |"
+    r"therefore |thus )?[:\uff1a]?|[:\uff1a=]|->|→)[*_ \t]{0,6}"
 )
 _NO_MARKER = re.compile(
-    r"(?:\b(?:wrong|incorrect|false|bad|another|possible|first|initial|previous|tentative|student'?s|not (?:the|an))\s*|"
+    r"(?:\b(?:wrong|incorrect|false|bad|another|possible|first|"
+    r"initial|previous|tentative|student'?s|not (?:the|an))\s*|"
     r"[A-Za-z])$",
     re.IGNORECASE,
 )
 _NOT_BEFORE = re.compile(r"(?:\bnot|n['’]t|\bnever|\bneither|\bor|\bmaybe|\bperhaps)[\s$:({]*$", re.IGNORECASE)
 _MINUS_BEFORE = re.compile(r"[-−–][ $]*$")
-_BETWEEN_BOXES = re.compile(r"[\s$,;.&()]*(?:\\text\{)?[\s$,]*(and|or)?[\s$,;}()]*(?:[A-Za-z]\s*=\s*)?[\s$]*", re.IGNORECASE)
+_BETWEEN_BOXES = re.compile(
+    r"[\s$,;.&()]*(?:\\text\{)?[\s$,]*(and|or)?[\s$,;}()]*(?:[A-Za-z]\s*=\s*)?[\s$]*", re.IGNORECASE
+)
 _AFTER_BOX = re.compile(r"(?:\\%|\\[a-zA-Z]+(?:\{[^{}\n]{0,40}\})*|[\w%^°+*/'\-]|\{[^{}\n]{0,40}\})+")
 TAKEN_BACK = re.compile(
     r"\b(?:wait|actually|correction|sorry|oops|scratch that|on second thought|i was wrong|i made a mistake|"
@@ -42,7 +45,9 @@ TAKEN_BACK = re.compile(
     r"it (?:could|might) (?:also )?be)",
     re.IGNORECASE,
 )
-_HEADING = re.compile(r"(?:step|part|question|problem|example|note|explanation|reasoning|solution|analysis)\b", re.IGNORECASE)
+_HEADING = re.compile(
+    r"(?:step|part|question|problem|example|note|explanation|reasoning|solution|analysis)\b", re.IGNORECASE
+)
 _ONLY_DELIMITER = frozenset({"$$", "\\[", "\\(", "$", "```", "**", "```text", "\\]", "\\)"})
 
 

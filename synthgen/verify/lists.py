@@ -28,7 +28,8 @@ class Items(NamedTuple):
 
 def items(line: str) -> Items | None:
     """The parts of a line in plain form, or None if it has fewer than two, more than 50, or parts in brackets."""
-    text = line.strip().rstrip(".")
+    text = line.strip()
+    text = text if text.endswith("..") else text.rstrip(".")
     text, variable = _assigned(text)
     brackets = ""
     if len(text) > 2 and text[0] in _OPEN and text[-1] in _CLOSE:

@@ -8,6 +8,7 @@ the extra `curate`; without it nothing is equal here.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib.util
 import json
 import os
@@ -49,7 +50,9 @@ def _related(given: Relation, expected: Relation) -> bool:
         expected = Relation((), expected.sides[1:])
     return any(
         chain.signs == expected.signs
-        and all(one == other or decide(one, other) is True for one, other in zip(chain.sides, expected.sides, strict=True))
+        and all(
+            one == other or decide(one, other) is True for one, other in zip(chain.sides, expected.sides, strict=True)
+        )
         for chain in ((given, given.reversed()) if given.signs else (given,))
     )
 
@@ -131,10 +134,8 @@ def stop() -> None:
     process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe:
-            try:
+            with contextlib.suppress(OSError):
                 pipe.close()
-            except OSError:
-                pass
 
 
 atexit.register(stop)

@@ -11,19 +11,26 @@ from synthgen.verify.spelling import clean
 LONGEST = 200  # characters of an expression that is compared as mathematics
 
 _NAMES = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp sqrt pi inf infinity max min det gcd lcm".split()
+    str.split(
+        "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp sqrt pi inf infinity max min det "
+        "gcd lcm"
+    )
 )
 _COMMANDS = _NAMES | frozenset(
-    "frac dfrac tfrac cfrac left right infty cdot times div pm mp cup cap setminus emptyset le leq ge geq lt gt ne neq "
-    "circ degree alpha beta gamma delta epsilon theta lambda mu nu rho sigma tau phi varphi omega Delta Omega mathbb R Z "
-    "Q N C binom quad qquad displaystyle text mathrm begin end pmatrix bmatrix vmatrix".split()
+    str.split(
+        "frac dfrac tfrac cfrac left right infty cdot times div pm mp cup cap setminus emptyset le leq ge geq lt gt "
+        "ne neq circ degree alpha beta gamma delta epsilon theta lambda mu nu rho sigma tau phi varphi omega Delta "
+        "Omega mathbb R Z Q N C binom quad qquad displaystyle text mathrm begin end pmatrix bmatrix vmatrix"
+    )
 )
-_WORDS = frozenset("is of or at to in if as by no so we it be do he an on up us my me go am pm ok hi vs".split())
+_WORDS = frozenset(str.split("is of or at to in if as by no so we it be do he an on up us my me go am pm ok hi vs"))
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\{[pbv]matrix\}|\\(?:text|mathrm)\s*\{\s*\}")
 _LETTERS = re.compile(r"[A-Za-z]+")
 _CHARACTERS = re.compile(r"[\w\s.,;:+\-*/^=<>!|()\[\]{}&'\\$π∞√∪∩°∅]+")
-_SYMBOLIC = re.compile(r"\\[A-Za-z]|[π√∞∪∩∅]|(?:[A-Za-z)\d]\s*(?:[-+*/^=<>]|<=|>=)\s*[-\w(\\{√π])|sqrt|\d[A-Za-z]\b|[\[(]\s*-?\d[^()\[\]]*,")
+_SYMBOLIC = re.compile(
+    r"\\[A-Za-z]|[π√∞∪∩∅]|(?:[A-Za-z)\d]\s*(?:[-+*/^=<>]|<=|>=)\s*[-\w(\\{√π])|sqrt|\d[A-Za-z]\b|[\[(]\s*-?\d[^()\[\]]*,"
+)
 _MORE = re.compile(r"[A-Za-z√π∞∪∩∅]|[(\[][^()\[\]]*,")
 _FLOAT = re.compile(r"(?<![A-Za-z])\d+(?:\.\d+)?[eE][-+]?\d")
 _DANGLING = re.compile(r"[-+*/^=<>]\s*$|^\s*[*/^=<>]")
@@ -111,7 +118,16 @@ class Relation(NamedTuple):
 
 _NAME = re.compile(r"[A-Za-z](?:_\{?\w\}?)?(?:\([A-Za-z]\))?'?")
 _SIGN = re.compile(r"\\(?:leq?|geq?|lt|gt|neq?)(?![A-Za-z])|[<>=]")
-_SIGNS = {"\\le": "<=", "\\leq": "<=", "\\ge": ">=", "\\geq": ">=", "\\lt": "<", "\\gt": ">", "\\ne": "!=", "\\neq": "!="}
+_SIGNS = {
+    "\\le": "<=",
+    "\\leq": "<=",
+    "\\ge": ">=",
+    "\\geq": ">=",
+    "\\lt": "<",
+    "\\gt": ">",
+    "\\ne": "!=",
+    "\\neq": "!=",
+}
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
 
 

@@ -39,8 +39,8 @@ class Quantity:
     name: str = ""
 
     def same(self, other: Quantity) -> bool:
-        """Whether two quantities are equal. A unit, a variable's name or a percent sign that one of them leaves out does
-        not matter: "12" and "0.12" both equal "12%".
+        """Whether two quantities are equal. A unit, a variable's name or a percent sign that one of them leaves out
+        does not matter: "12" and "0.12" both equal "12%".
         """
         if self.unit and other.unit and self.unit != other.unit:
             return False
@@ -93,7 +93,9 @@ _BEHIND = re.compile(
     r"(?:in total|in all|altogether|overall|left|each|remaining|per [a-z]+|"
     r"of [a-z]+|an? [a-z]+|in (?:the|this|that|each) [a-z]+)?"
 )
-_OPERATIONS = frozenset("squared cubed pi factorial mod modulo choose times plus minus divided multiplied root bc bce mil".split())
+_OPERATIONS = frozenset(
+    str.split("squared cubed pi factorial mod modulo choose times plus minus divided multiplied root bc bce mil am pm")
+)
 _FACTORIAL = re.compile(r"[\d.,()\s]+!+")
 _ORDINAL = re.compile(r"(?:st|nd|rd|th)\b")
 _ATTACHED = re.compile(r"[^\W\d_]+")
@@ -232,8 +234,8 @@ def _digits(number: str) -> int:
 
 
 def whole(text: str, *, strict: bool = False) -> Quantity | None:
-    """The quantity that makes up the whole text: a number with a unit, or an expression of numbers. With `strict`, words
-    behind the number must be a known unit or at most three words in lower case.
+    """The quantity that makes up the whole text: a number with a unit, or an expression of numbers. With `strict`,
+    words behind the number must be a known unit or at most three words in lower case.
     """
     text = text.strip()
     if text.endswith("!") and _FACTORIAL.fullmatch(text):

@@ -17,8 +17,8 @@ HEDGE = re.compile(
 )
 # Doubt in any sentence of the line.
 UNSURE = re.compile(
-    r"\b(?:not (?:sure|certain|confident)|unsure|uncertain|no idea|(?:do not|don'?t|doesn'?t|can'?t|cannot) (?:know|tell|say|"
-    r"determine|decide)|only guess|i guess|a guess|doubt)\b",
+    r"\b(?:not (?:sure|certain|confident)|unsure|uncertain|no idea|(?:do not|don'?t|doesn'?t|can'?t|cannot) "
+    r"(?:know|tell|say|determine|decide)|only guess|i guess|a guess|doubt)\b",
     re.IGNORECASE,
 )
 _BOUND = re.compile(
@@ -28,7 +28,9 @@ _BOUND = re.compile(
 )
 _OR_BUT = re.compile(r"\bnot\s+[^,.;]{1,40}?,?\s+but\s+(?:rather\s+)?", re.IGNORECASE)
 _NOT_BEHIND = re.compile(r"[,;]?\s+(?:(?:and|but)\s+)?(?:not|rather than|instead of)\s+.*$", re.IGNORECASE | re.DOTALL)
-NEGATION = re.compile(r"\b(?:not|never|no|nor|cannot|isn't|aren't|wasn't|weren't|doesn't|don't|didn't|can't|won't)\b|n't\b", re.I)
+NEGATION = re.compile(
+    r"\b(?:not|never|no|nor|cannot|isn't|aren't|wasn't|weren't|doesn't|don't|didn't|can't|won't)\b|n't\b", re.I
+)
 _PARENTHESES = re.compile(r"(?:^|\s)[(\[][^()\[\]]*+[)\]]")
 _CHECK = re.compile(
     r"(?:check|verif|note|explanation|because|since|reason|proof|this|that|we|i |to |here|hope|let me|it follows|for |"
@@ -37,12 +39,14 @@ _CHECK = re.compile(
 )
 _CUE = re.compile(
     r"(?:\b(?:so|thus|hence|therefore|is|are|was|were|equals?|totals?|makes|gives|leaves|be|remain|costs?)\b,?|=>|->|:)\s*"
-    r"(?:(?:about|approximately|approx|around|roughly|exactly|precisely|only|just|a total of|equal to|now|then|still)\s+)*"
+    r"(?:(?:about|approximately|approx|around|roughly|exactly|precisely|only|just|a total of|equal to|now|then|"
+    r"still)\s+)*"
     r"(?=[-+]?\s?[$€£¥₹~≈]?\s?-?\.?\d)",
     re.IGNORECASE,
 )
 _REASON = re.compile(
-    r"\s*(?:[,;]|--)?\s*\b(?:because|since|as|which|that|when|if|after|where|so that|given|due to|see|cf)\b|\s*(?:;|--)\s*(?=[A-Za-z(])",
+    r"\s*(?:[,;]|--)?\s*\b(?:because|since|as|which|that|when|if|after|where|so that|given|due to|see|cf)\b|"
+    r"\s*(?:;|--)\s*(?=[A-Za-z(])",
     re.IGNORECASE,
 )
 _NUMBER_ENDS = re.compile(r"$|[\s,;:?)\]}\"'…]|\.(?!\w)|--")
@@ -51,7 +55,8 @@ _IN_TIME = re.compile(
     r"\s*(?:for|in|per|over|during|every|after)\s+(?:the\s+)?\d+\s+(?:second|minute|hour|day|week|month|year)s?\b", re.I
 )
 _TAIL_REFUSED = re.compile(
-    r"\s*(?:or\b|\+|±|to\s+\d|out of\s|of\s+\d++(?!\s+[a-z]{3})|/|\^|\*|and\s+(?:a|an|one|half|\d)|times|plus|minus|[b-z]\b(?!')|a$)|\s*[:<>=]",
+    r"\s*(?:or\b|\+|±|to\s+\d|out of\s|of\s+\d++(?!\s+[a-z]{3})|/|\^|\*|"
+    r"and\s+(?:a|an|one|half|\d)|times|plus|minus|[b-z]\b(?!')|a$)|\s*[:<>=]",
     re.IGNORECASE,
 )
 _LABEL_BEFORE = re.compile(
@@ -133,6 +138,9 @@ def _quantity_of(sentence: str) -> Quantity | None:
         return None
     text = CLOCK.sub(" (time) ", text)
     bare = " ".join(_PARENTHESES.sub(" ", text).split()) if "(" in text or "[" in text else text
+    asides = [aside[1] for aside in _ASIDE.finditer(text)]
+    if asides:
+        return _agreed([_one(bare), *[whole(aside) for aside in asides]])
     for candidate in (bare, text) if bare.strip(" .") != text.strip(" .") else (text,):
         found = whole(candidate) or _equal_side(candidate)
         if found:
@@ -141,8 +149,7 @@ def _quantity_of(sentence: str) -> Quantity | None:
         bare = _CONCLUDED.split(bare)[-1]
         if _EQUALS.search(bare):
             return None
-    asides = [aside[1] for aside in _ASIDE.finditer(text)]
-    alternatives = [part for part in [*_ALTERNATIVE.split(bare), *asides] if part.strip()]
+    alternatives = [part for part in _ALTERNATIVE.split(bare) if part.strip()]
     if len(alternatives) > 1:
         return _agreed([_one(part) for part in alternatives])
     return _one(bare)
@@ -201,15 +208,15 @@ def _tail_agrees(text: str, number_end: int, unit_end: int) -> bool:
         return False
     if _PREPOSITION.match(tail):
         return unit_end > number_end or _IN_TIME.match(tail) is not None
-    words = re.match(r"[^\d]*?(?=\b(?:because|since|for|per|in|from|which|when|after|if|as|by|at|of the|each|so)\b)", tail)
-    return bool(words) and "," not in words.group() and " and " not in f"{words.group()} "
+    words = re.match(
+        r"[^\d]*?(?=\b(?:because|since|for|per|in|from|which|when|after|if|as|by|at|of the|each|so)\b)", tail
+    )
+    return words is not None and "," not in words.group() and " and " not in f"{words.group()} "
 
 
 def _one(text: str) -> Quantity | None:
     """The quantity behind the last cue ("so 7"), at the start, or the only one of a text."""
-    cue = None
-    for cue in _CUE.finditer(text):
-        pass
+    cue = next(reversed(list(_CUE.finditer(text))), None)
     if cue and not (cue.group().startswith(("->", "=>")) and _DIGIT.search(text[: cue.start()])):
         return _checked(text[cue.end() :])
     if "\\" in text:
@@ -221,7 +228,12 @@ def _one(text: str) -> Quantity | None:
     if not places:
         return None
     before = text[: places[0]]
-    if _LABEL_BEFORE.search(before) or _FUNCTION_BEFORE.search(before) or _BOUND.search(before) or before.rstrip().endswith(("^", "_", "/", "*", "+")):
+    if (
+        _LABEL_BEFORE.search(before)
+        or _FUNCTION_BEFORE.search(before)
+        or _BOUND.search(before)
+        or before.rstrip().endswith(("^", "_", "/", "*", "+"))
+    ):
         return None
     proper = _PROPER_BEFORE.search(before)
     single = re.fullmatch(r"\s*([A-Z][a-z]+)\s+", before)

@@ -41,6 +41,7 @@ _BRACED = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|
 _WIDTH = re.compile(r"\\(?:left|right|displaystyle|quad|qquad|big|Big|limits)(?![A-Za-z])|(?<!\\)\\[,;:! ]|~")
 _BOLD = re.compile(r"(?<![\d)])\*\*|\*\*(?![\d(])")
 _EMPHASIS = re.compile(r"([*_]{1,3})(?=[^\s*_])(.*[^\s*_])\1", re.DOTALL)
+_ABBREVIATED = re.compile(r"(?<![\w.])(?:[^\W\d_]\.){2,}+")
 _SPAN = re.compile(r"([$€£]?\d[\d.,]*)-([$€£]?\d[\d.,]*%?)")
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])")
 _POWER = re.compile(r"\^\s*\{\s*([-+]?\d+)\s*\}")
@@ -92,6 +93,8 @@ def undress(text: str) -> str:
     if "*" in text or "`" in text:
         text = _BOLD.sub("", text).replace("`", "")
     text = " ".join(text.split())  # patterns below and elsewhere are linear because no two spaces follow each other
+    if "." in text:
+        text = _ABBREVIATED.sub(lambda letters: letters.group().replace(".", ""), text)
     if text[:1] in ("*", "_") and (emphasis := _EMPHASIS.fullmatch(text)):
         text = emphasis[2]
     if "-" in text and (span := _SPAN.fullmatch(text)):

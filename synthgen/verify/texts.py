@@ -10,18 +10,20 @@ from synthgen.verify.spelling import clean, undress
 Words = tuple[str, ...]
 
 _HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])|(?<=[^\W\d_]{2})-(?=\d)")
-_WORD = re.compile(r"[-+]?\d++(?:[.,:/]\d++)*+|[^\W_]+(?:'[^\W_]+)*+|(?<=[^\W_])'+|(?<=[,\s])\.\.\.|!=|[^\w\s.,;:!?\"'`_]|_|'")
+_WORD = re.compile(
+    r"[-+]?\d++(?:[.,:/]\d++)*+|[^\W_]+(?:'[^\W_]+)*+|(?<=[^\W_])'+|(?<=[,\s])\.\.\.|!=|[^\w\s.,;:!?\"'`_]|_|'"
+)
 _FACTORIAL = re.compile(r"[^A-Za-z]*(?:\d!|!\d)[^A-Za-z]*|[A-Za-z]!")
 _QUOTED = re.compile(r"(?<![\w'])'([^']*)'(?![\w'])")
 _RATIO = re.compile(r"(?<=\d) ?: ?(?=\d)")
-_ABBREVIATED = re.compile(r"(?<!\w)(?:[^\W\d_]\.){2,}+")
 _THOUSANDS = re.compile(r"(?<![\d,.])(\d{1,3}(?:,\d{3})++)(?![\d,])")
 _AROUND = ("()", "[]", "{}")
 _ARTICLES = ("a", "an")
 
 _LEAD = re.compile(
     r"(?:(?:so|thus|hence|therefore|ok|okay|well|sure|finally|overall)\b,?\s+|"
-    r"(?:i (?:think|believe|would say|choose|pick|would choose|would go with)|i'd (?:say|go with|choose)|we (?:get|have|find)|it seems)\s+(?:that\s+)?|"
+    r"(?:i (?:think|believe|would say|choose|pick|would choose|would go with)|"
+    r"i'd (?:say|go with|choose)|we (?:get|have|find)|it seems)\s+(?:that\s+)?|"
     r"(?:(?:it|that|this)(?:'s| is| was| would be)|they(?:'re| are)|there (?:is|are))\s+|"
     r"(?:the |my |our )?(?:(?:correct|right|final|best|only|most likely) )*"
     r"(?:answer|option|choice|solution|result|name|word|letter)s?\s*(?:is|are|was|:|=)?\s+(?:that\s+)?)",
@@ -33,7 +35,8 @@ _BEHIND = re.compile(
     re.IGNORECASE,
 )
 _CUT = re.compile(
-    r"\s*(?:,?\s+(?:because|since|as it|as they|as the|which|due to|given that|so that|where)\b|\s--\s|(?<=[A-Za-z]{2})\s-\s(?=[A-Za-z]+\s)|;\s(?=\S+\s\S+\s\S)|,\s+(?:as|who|so)\s)",
+    r"\s*(?:,?\s+(?:because|since|as it|as they|as the|which|due to|given that|so that|where)\b|"
+    r"\s--\s|(?<=[A-Za-z]{2})\s-\s(?=[A-Za-z]+\s)|;\s(?=\S+\s\S+\s\S)|,\s+(?:as|who|so)\s)",
     re.IGNORECASE,
 )
 _EXCLAIMED = re.compile(r"(?<=[A-Za-z]{2})!+$")
@@ -61,8 +64,6 @@ def words_of(text: str) -> Words:
         text = _QUOTED.sub(r"\1", text)
     if ":" in text:
         text = _RATIO.sub(":", text)
-    if "." in text:
-        text = _ABBREVIATED.sub(lambda letters: letters.group().replace(".", ""), text)
     if len(text) > 1 and text[0] + text[-1] in _AROUND and not any(char in text[1:-1] for char in ",()[]{}"):
         text = text[1:-1]
     if "-" in text:
@@ -96,7 +97,8 @@ def clauses(line: str) -> list[str]:
         spoken.insert(0, parts[0])
     found: list[str] = []
     for sentence in spoken:
-        cut = _CUT.split(sentence, maxsplit=1)[0].strip().rstrip(".")
+        cut = _CUT.split(sentence, maxsplit=1)[0].strip()
+        cut = cut if cut.endswith("..") else cut.rstrip(".")
         cut = _EXCLAIMED.sub("", cut)
         kept = settled(cut)
         if kept is None:
@@ -130,15 +132,13 @@ def _contradicts(rest: list[str]) -> bool:
 
 
 def predicate(line: str) -> str | None:
-    """What the last sentence says of its subject: "Paris" in "The capital of France is Paris". None if the subject tells
-    that this may not be the answer, as in "A common mistake is Paris".
+    """What the last sentence says of its subject: "Paris" in "The capital of France is Paris". None if the subject
+    tells that this may not be the answer, as in "A common mistake is Paris".
     """
     sentence = None if UNSURE.search(line) else settled(_CUT.split(answering(line), maxsplit=1)[0].strip())
     if sentence is None:
         return None
-    verb = None
-    for verb in _PREDICATE.finditer(sentence):
-        pass
+    verb = next(reversed(list(_PREDICATE.finditer(sentence))), None)
     if verb is None or _DOUBTFUL_SUBJECT.search(sentence[: verb.start()]):
         return None
     return sentence[verb.end() :].strip()
@@ -152,7 +152,9 @@ def denies(text: Words) -> bool:
 
 _YES, _NO = ("yes", "true"), ("no", "false")
 TRUTHS = {word: "yes" for word in _YES} | {word: "no" for word in _NO}
-_HALF = re.compile(r"\b(?:but|however|partly|partially|sometimes|both|depends|unless|only|except|almost|although)\b", re.I)
+_HALF = re.compile(
+    r"\b(?:but|however|partly|partially|sometimes|both|depends|unless|only|except|almost|although)\b", re.I
+)
 
 
 def truth(line: str) -> str | None:
@@ -165,7 +167,9 @@ def truth(line: str) -> str | None:
     rest = spoken[1:]
     if said is None:
         return None
-    if rest and not (line.strip()[len(spoken[0]) :].lstrip(" *_\"'")[:1] in (",", ".", ":", "-", "!", ";") or rest[0] in _PRONOUNS):
+    if rest and not (
+        line.strip()[len(spoken[0]) :].lstrip(" *_\"'")[:1] in (",", ".", ":", "-", "!", ";") or rest[0] in _PRONOUNS
+    ):
         return None
     behind = " ".join(rest)
     opposite = any(TRUTHS.get(word, said) != said for word in rest)

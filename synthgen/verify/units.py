@@ -87,7 +87,14 @@ MAGNITUDES = {
     "bn": 10**9,
     "trillion": 10**12,
 }
-ATTACHED_MAGNITUDES = {"k": 10**3, "K": 10**3, "M": 10**6, "mn": 10**6, "bn": 10**9, "B": 10**9}  # directly behind the digits: 1.5k, $3M
+ATTACHED_MAGNITUDES = {
+    "k": 10**3,
+    "K": 10**3,
+    "M": 10**6,
+    "mn": 10**6,
+    "bn": 10**9,
+    "B": 10**9,
+}  # directly behind the digits: 1.5k, $3M
 LETTERS = {letter: letter.lower() for letter in "mgshlLdtNJWV"} | {"K": "K", "C": "°C", "F": "°F", "°": "°", "$": "$"}
 ATTACHED_LETTERS = frozenset("mghlLVWN")  # "1990s" is no time in seconds
 CURRENCIES = "$€£¥₹"
@@ -97,13 +104,18 @@ _POWERED = {"square": "^2", "squared": "^2", "sq": "^2", "cubic": "^3", "cubed":
 _MOST_WORDS = 4
 # Words that end what is counted.
 _STOP = frozenset(
-    "of for in per at on by from with to and or because since as which that who when if after before each every so but "
-    "than is are was were be has have had will would can should not over during out while where then a an into".split()
+    str.split(
+        "of for in per at on by from with to and or because since as which that who when if after before each every "
+        "so but than is are was were be has have had will would can should not over during out while where then a "
+        "an into"
+    )
 )
 # Words behind a number that say nothing about what is counted.
 _EMPTY = frozenset(
-    "total altogether all left more less fewer now the together overall remaining additional extra only exactly about "
-    "respectively whole full other others them these those it well too there here".split()
+    str.split(
+        "total altogether all left more less fewer now the together overall remaining additional extra only exactly "
+        "about respectively whole full other others them these those it well too there here"
+    )
 )
 
 

@@ -5,24 +5,25 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-_SMALL = (
+_SMALL = str.split(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
     "seventeen eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+)
+_TENS = str.split("twenty thirty forty fifty sixty seventy eighty ninety")
 _ONES = {word: value for value, word in enumerate(_SMALL)}
 _TEN = {word: 10 * value for value, word in enumerate(_TENS, 2)} | {"fourty": 40}
 _SCALE = {"thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "lakh": 10**5, "crore": 10**7}
 _MULTIPLES = {*_SCALE, "hundred", "dozen"}
 _PARTS = {"half": 2, "halves": 2, "quarter": 4, "quarters": 4} | {
     f"{word}{ending}": value
-    for value, word in enumerate("third fourth fifth sixth seventh eighth ninth tenth".split(), 3)
+    for value, word in enumerate(str.split("third fourth fifth sixth seventh eighth ninth tenth"), 3)
     for ending in ("", "s")
 }
 _KNOWN = "|".join(sorted({*_ONES, *_TEN, *_SCALE, *_PARTS, "hundred", "dozen"}, key=len, reverse=True))
 _ANY = re.compile(rf"\b(?:{_KNOWN})\b", re.IGNORECASE)
 _PHRASE = re.compile(
-    rf"\b(?:(?:minus|negative)[ ]+)?(?:an?[ ]+(?=(?:hundred|thousand|million|billion|trillion|dozen|half|third|quarter)))?"
+    rf"\b(?:(?:minus|negative)[ ]+)?"
+    rf"(?:an?[ ]+(?=(?:hundred|thousand|million|billion|trillion|dozen|half|third|quarter)))?"
     rf"(?:{_KNOWN})(?:(?:-|[ ]+|[ ]+and[ ]+|[ ]+and[ ]+an?[ ]+|[ ]+point[ ]+)(?:{_KNOWN}))*+\b",
     re.IGNORECASE,
 )
@@ -95,9 +96,10 @@ def value_of(phrase: str) -> Fraction | None:
         words, decimals = words[:at], words[at + 1 :]
     part = Fraction(0)
     if words and words[-1] in _PARTS:
-        words, part = _fraction(words)
-        if part is None:
+        words, below_one = _fraction(words)
+        if below_one is None:
             return None
+        part = below_one
     whole = _whole(words)
     if whole is None or (decimals and part):
         return None
@@ -127,41 +129,46 @@ def _fraction(words: list[str]) -> tuple[list[str], Fraction | None]:
 
 def _whole(words: list[str]) -> int | None:
     """The value of words for a whole number. None if they are no such words, such as "twenty thirty"."""
-    total, group, last, after_and = 0, 0, 1000, False
-    if words == ["and"] or (words and words[-1] == "and"):
-        return None
-    largest = 10**15
+    total, largest = 0, 10**15
+    group: list[str] = []
     for word in words:
-        if word in ("a", "an"):
-            if group or total:
-                return None
-            group, last = 1, 0
-        elif word == "and":
-            if not (group >= 100 or total) or (group % 100):
-                return None
-            after_and = True
+        scale = _SCALE.get(word)
+        if scale is None:
+            group.append(word)
             continue
-        elif word in _ONES:
-            value = _ONES[word]
-            if last not in (1000, 100) and not (last == 10 and 0 < value < 10):
-                return None
-            group, last = group + value, 1
-        elif word in _TEN:
-            if last not in (1000, 100):
-                return None
-            group, last = group + _TEN[word], 10
-        elif word == "hundred":
-            if not 0 < (group or 1) < 100 or last == 100:
-                return None
-            group, last = (group or 1) * 100, 100
-        elif word == "dozen":
-            if total or after_and or last == 100:
-                return None
-            group, last = (group or 1) * 12, 0
-        else:
-            scale = _SCALE[word] if word in _SCALE else 0
-            if not scale or scale >= largest:
-                return None
-            total, group, last, largest = total + (group or 1) * scale, 0, 1000, scale
-        after_and = False
-    return total + group
+        count = _group(group) if group else 1
+        if count is None or scale >= largest:
+            return None
+        total, largest, group = total + count * scale, scale, []
+    if total and group[:1] == ["and"]:
+        group = group[1:]
+        if not group:
+            return None
+    rest = _group(group) if group else 0
+    return None if rest is None else total + rest
+
+
+def _group(words: list[str]) -> int | None:
+    """The value of words below a thousand, or of hundreds such as "nineteen hundred". None if they are no number."""
+    words = ["one", *words[1:]] if words[0] in ("a", "an") else words
+    if words[-1] == "dozen":
+        count = _tens(words[:-1]) if words[:-1] else 1
+        return None if count is None else count * 12
+    if "hundred" not in words:
+        return _tens(words)
+    at = words.index("hundred")
+    hundreds = _tens(words[:at]) if at else 1
+    below = words[at + 1 :]
+    if below[:1] == ["and"] and len(below) > 1:
+        below = below[1:]
+    rest = _tens(below) if below else 0
+    return None if not hundreds or rest is None else hundreds * 100 + rest
+
+
+def _tens(words: list[str]) -> int | None:
+    """The value of one word, or of two such as "forty two"."""
+    if len(words) == 1:
+        return _ONES.get(words[0], _TEN.get(words[0]))
+    if len(words) == 2 and words[0] in _TEN and 0 < _ONES.get(words[1], 0) < 10:
+        return _TEN[words[0]] + _ONES[words[1]]
+    return None

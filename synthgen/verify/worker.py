@@ -15,6 +15,7 @@ import resource
 import signal
 import sys
 import threading
+from dataclasses import replace
 
 LIMIT = 20  # seconds of wall time; the parent waits for less
 MEMORY = 4 * 1024**3  # bytes
@@ -44,10 +45,12 @@ def compare(answer: str, reference: str) -> bool | None:
     """Whether two expressions in LaTeX are equal, or None if one of them cannot be read."""
     from math_verify import LatexExtractionConfig, parse, verify
 
+    latex = LatexExtractionConfig()  # by default, units are cut off, so that 5s would equal 5
+    latex = replace(latex, normalization_config=replace(latex.normalization_config, units=False, boxed="none"))
     sides = []
     for text in (reference, answer):
         try:
-            sides.append(parse(f"${text}$", [LatexExtractionConfig()], "no_fallback", "first_match", None, True))
+            sides.append(parse(f"${text}$", [latex], "no_fallback", "first_match", None, True))
         except Exception:  # math-verify and its parser raise errors of many classes
             return None
     if not all(sides):

@@ -6,10 +6,10 @@ import json
 
 import pytest
 from support.places import SHARED
-from table import KINDS
+from table import CHEAP, KINDS
 
 from synthgen.recipe import shipped
-from synthgen.verify import gold, mathematics, matches, number, party, reason
+from synthgen.verify import gold, matches, mathematics, number, party, reason
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def test_there_are_enough_cases_of_both_verdicts():
     assert all(any(right for _, right, _ in kind) and any(wrong for _, _, wrong in kind) for kind in KINDS.values())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CHEAP)
 def test_right_answers_match_and_wrong_ones_do_not(kind):
     rejected = [(a, reference) for reference, right, _ in KINDS[kind] for a in right if not matches(a, reference)]
     accepted = [(a, reference) for reference, _, wrong in KINDS[kind] for a in wrong if matches(a, reference)]

@@ -10,13 +10,29 @@ import pytest
 from synthgen.verify import matches, mathematics, party
 
 ROUNDS = 400
-ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()  # fmt: skip
-TENS = "- - twenty thirty forty fifty sixty seventy eighty ninety".split()
+ONES = str.split(
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+)
+TENS = str.split("- - twenty thirty forty fifty sixty seventy eighty ninety")
 FRAMES = (
-    "{}", "{}.", " {} ", "**{}**", "The answer is {}.", "Answer: {}", "**Answer:** {}", "We think.\n#### {}", "\\boxed{{{}}}",
-    "So the final answer is {}", "<think>It may be 3.</think>{}", "First 2, then 3.\nAnswer: {}", "${}$", "A: {}", "= {}",
-)  # fmt: skip
-WORDS = "amber birch cedar delta ember fjord grove heron islet jetty kayak lemon maple north ocean pearl".split()
+    "{}",
+    "{}.",
+    " {} ",
+    "**{}**",
+    "The answer is {}.",
+    "Answer: {}",
+    "**Answer:** {}",
+    "We think.\n#### {}",
+    "\\boxed{{{}}}",
+    "So the final answer is {}",
+    "<think>It may be 3.</think>{}",
+    "First 2, then 3.\nAnswer: {}",
+    "${}$",
+    "A: {}",
+    "= {}",
+)
+WORDS = str.split("amber birch cedar delta ember fjord grove heron islet jetty kayak lemon maple north ocean pearl")
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +122,9 @@ def test_choices():
         forms = ["{}", "({})", "{}.", "{})", "option {}", "[{}]"]
         one, two = draw.choice(forms), draw.choice(forms)
         answer = draw.choice([*FRAMES[:8], *FRAMES[9:10]])
-        assert matches(answer.format(one.format(right)), two.format(right)), (answer.format(one.format(right)), two.format(right))
+        assert matches(answer.format(one.format(right)), two.format(right)), (
+            answer.format(one.format(right)),
+            two.format(right),
+        )
         assert not matches(answer.format(one.format(wrong)), two.format(right))
         assert not matches(answer.format(f"{right} or {wrong}"), two.format(right))

@@ -9,9 +9,28 @@ import pytest
 from synthgen.verify import gold, matches, normalize, number, party
 
 LONG = 50_000
-PIECES = (". , [ ( { $ < << = ^ - _ * ' \" | \\ \\( \\boxed{ \\frac{ \\text{ 9 1, 1,111 1/ 1e 1e9 12: #### ½ ² – １ İ a x= %".split()
-    + ["\n", " ", "\t", "a ", "a\n", "answer is ", "Answer: ", "</think>", "<answer>", "not ", " or ", "one ", "so ", "1 – "]
-    + ["hundred and ", "maybe ", "\\boxed{1}, ", "I\n", ". A", "\ud800", "A. ", "1 ", "a:\n", "wait "])  # fmt: skip
+PIECES = [
+    *str.split(
+        ". , [ ( { $ < << = ^ - _ * ' \" | \\ \\( \\boxed{ \\frac{ \\text{ 9 1, 1,111 1/ 1e 1e9 12: #### ½ ² – １ İ a %"
+    ),
+    *(
+        "x=",
+        "\n",
+        " ",
+        "\t",
+        "a ",
+        "a\n",
+        "answer is ",
+        "Answer: ",
+        "</think>",
+        "<answer>",
+        "not ",
+        " or ",
+        "one ",
+        "so ",
+    ),
+    *("1 – ", "hundred and ", "maybe ", "\\boxed{1}, ", "I\n", ". A", "\ud800", "A. ", "1 ", "a:\n", "wait "),
+]
 
 
 @pytest.mark.parametrize("piece", PIECES, ids=repr)
@@ -28,7 +47,15 @@ def test_repeated_pieces_take_milliseconds(piece):
 
 @pytest.mark.parametrize(
     "huge",
-    ["9" * 5000, "1e999999999", "-1e-999999999", "10^999999999", "9^9^9^9", "(" * 200 + "1" + ")" * 200, "1/" + "9" * 900],
+    [
+        "9" * 5000,
+        "1e999999999",
+        "-1e-999999999",
+        "10^999999999",
+        "9^9^9^9",
+        "(" * 200 + "1" + ")" * 200,
+        "1/" + "9" * 900,
+    ],
 )
 def test_huge_numbers_neither_hang_nor_raise(huge):
     began = time.process_time()
