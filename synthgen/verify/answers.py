@@ -113,7 +113,8 @@ def _reference_quantity(line: str, found: Final) -> Quantity | None:
     """The quantity that a reference is. "Apollo 11" is none. "So she has 42 apples." ends a solution and is one."""
     if re.search(r"\d!", line):
         return None
-    strict = whole(line, strict=True) or _explained(line)
+    bare = line[4:] if line[:4].lower() == "the " else line
+    strict = whole(bare, strict=True) or _explained(bare)
     if strict or found.doubt:
         return strict
     concludes = found.marked or found.lines > 1 or re.search(r"(?<![<>!])=", line) or line.rstrip().endswith(".")

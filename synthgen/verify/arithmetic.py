@@ -148,7 +148,7 @@ def _bits(value: Exact) -> int:
 
 
 def _raised(base: Exact, exponent: Exact) -> Exact:
-    if exponent.denominator != 1 or abs(exponent) > 1000:
+    if exponent.denominator != 1 or abs(exponent.numerator) > 1000:
         raise _NotArithmeticError
     if _bits(base) * abs(exponent.numerator) > _BITS:
         raise _NotArithmeticError
