@@ -77,4 +77,5 @@ def split_rationale(text: str, marker: str) -> tuple[str | None, str | None]:
     before, found, after = answering.rpartition(marker)
     if not found:
         return text.strip() or None, None
-    return (text[: len(text) - len(answering)] + before).strip() or None, after.strip().split("\n", 1)[0].strip() or None
+    before = text[: len(text) - len(answering)] + before
+    return before.strip() or None, after.strip().split("\n", 1)[0].strip() or None

@@ -41,7 +41,7 @@ _BRACED = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|
 _WIDTH = re.compile(r"\\(?:left|right|displaystyle|quad|qquad|big|Big|limits)(?![A-Za-z])|(?<!\\)\\[,;:! ]|~")
 _BOLD = re.compile(r"(?<![\d)])\*\*|\*\*(?![\d(])")
 _EMPHASIS = re.compile(r"([*_]{1,3})(?=[^\s*_])(.*[^\s*_])\1", re.DOTALL)
-_ABBREVIATED = re.compile(r"(?<![\w.])(?:[^\W\d_]\.)++[^\W\d_](?:\.|(?![\w.]))")
+_ABBREVIATED = re.compile(r"(?<![\w.])(?:[^\W\d_]\.)+[^\W\d_](?:\.|(?![\w.]))")
 _SPAN = re.compile(r"([$€£]?\d[\d.,]*)-([$€£]?\d[\d.,]*%?)")
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])")
 _POWER = re.compile(r"\^\s*\{\s*([-+]?\d+)\s*\}")

@@ -8,6 +8,7 @@ import pytest
 from support.places import SHARED
 from table import CHEAP, KINDS
 
+from synthgen.generation.rows import split_rationale
 from synthgen.recipe import shipped
 from synthgen.verify import gold, matches, mathematics, number, party, reason
 
@@ -98,3 +99,11 @@ def test_the_reason_names_both_sides():
     assert "pip install 'synthgen-distill[curate]'" in reason("\\sqrt{2}", ["\\frac{2}{\\sqrt{2}}"])
     assert reason("<think>on and on", ["42"]) == "no final answer found"
     assert reason("42", [" "]) == "the reference is empty"
+
+
+def test_the_marker_counts_only_behind_the_reasoning():
+    thought = "<think>I see Answer: 7</think>\n"
+    assert split_rationale(f"{thought}It is 12.", "Answer:") == (f"{thought}It is 12.", None)
+    assert split_rationale(f"{thought}So\nAnswer: 12\nBye", "Answer:") == (f"{thought}So", "12")
+    assert split_rationale("<think>Answer: 7", "Answer:") == ("<think>Answer: 7", None)
+    assert split_rationale("Add. Answer: 7 (that is 9 - 2)", "Answer:") == ("Add.", "7 (that is 9 - 2)")
