@@ -17,7 +17,7 @@ from synthgen.verify.notation import notation, symbolic
 from synthgen.verify.quantities import Quantity, plain, whole
 from synthgen.verify.sentences import quantity_in, sentences, settled
 from synthgen.verify.spelling import clean, undress
-from synthgen.verify.texts import TRUTHS, Words, clauses, denies, predicate, truth, words, words_of
+from synthgen.verify.texts import TRUTHS, Words, clauses, denies, predicate, truth, without_reasons, words, words_of
 from synthgen.verify.words import to_digits
 
 _CONCLUSION = re.compile(r"[A-Z#$\\*(\d=]|(?:so|thus|hence|therefore|total)\b")
@@ -64,6 +64,8 @@ def read(text: str) -> Reference | None:
         spoken = words_of(raw)
         return Reference(raw, raw, spoken, truth=TRUTHS.get(spoken[0]) if len(spoken) == 1 else None)
     spelled = undress(clean(raw))
+    if found.marked and "\\" not in raw:
+        spelled = without_reasons(spelled)
     if spelled[:1] == "(" and spelled[-1:] == ")":
         value = evaluate(spelled)
         if value is not None:
@@ -182,7 +184,9 @@ def _lines_agree(answer: str, found: Final, spelled: str, reference: Reference) 
     first = undress(clean(_first_line(answer)))
     if _is_short(first):
         if _is_short(spelled) and not _CONCLUDES.match(spelled) and words_of(first) != words_of(spelled):
-            return False
+            one, other = whole(to_digits(first)), quantity_in(to_digits(spelled))
+            if one is None or other is None or not one.same(other):
+                return False
         if words_of(first) == reference.words or _is_bare(to_digits(first)) or choice(first) or truth(first):
             kept = not _other_number(spelled, reference) and not TAKEN_BACK.search(answer[:LINE])
             return kept and _line_agrees(first, found, reference)

@@ -20,10 +20,10 @@ _BOXES = ("\\boxed{", "\\fbox{", "\\boxed {")
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _CALCULATION = re.compile(r"<<[^<>\n]*+>>")  # GSM8K notes each calculation as <<48/2=24>>
 _EMPHASIS = " \t*_"
-_PREFIX = re.compile(r"#{1,6}\s+")  # of a heading in Markdown
+_PREFIX = re.compile(r"(?:#{1,6}|[*•])\s+")  # of a heading or an item in Markdown
 
 _STATES = re.compile(  # what follows the word "answer"
-    r"(?:s|\(s\))?[*_]{0,3}(?: ?\([^()\n]{0,40}\))?(?: (?:to|for|of) [^.:\n=]{1,120}?)?[*_ ]{0,4}"
+    r"(?:s|\(s\))?[*_\"']{0,3}(?: ?\([^()\n]{0,40}\))?(?: (?:to|for|of) [^.:\n=]{1,120}?)?[*_ ]{0,4}"
     r"(?:(?:is|are|was|will be|would be|should be|equals)(?![A-Za-z'’])[*_ ]{0,4}(?:equal to |given by |that |indeed |"
     r"therefore |thus )?[:\uff1a]?|[:\uff1a=]|->|→)[*_ \t]{0,6}"
 )
@@ -146,13 +146,13 @@ def _word(text: str, lower: str) -> tuple[int, int]:
         if states and not _NO_MARKER.search(text, max(0, at - 20), at):
             found = at, states.end()
             break
-    line = 0 if lower.startswith("a:") else lower.rfind("\na:") + 1 if "\na:" in lower else -1
+    line = lower.rfind("\na:") + 1 if "\na:" in lower else 0 if lower.startswith("a:") else -1
     return (line, line + 2) if line > found[0] else found
 
 
 def _line(behind: str) -> Final:
     """The first line behind a marker that says something."""
-    if "\n" not in behind and "<" not in behind:
+    if "\n" not in behind and "<" not in behind and "}" not in behind:
         return Final(behind.strip(_EMPHASIS), True)
     lines = behind.split("\n", 6)
     for number, raw in enumerate(lines):
@@ -162,6 +162,8 @@ def _line(behind: str) -> Final:
             doubt = "the text takes its answer back" if rest and TAKEN_BACK.search(rest[:LINE]) else ""
             if "<<" in line:
                 line = _CALCULATION.sub("", line)
+            if line.endswith("}") and "{" not in line:  # the end of a JSON object
+                line = line[:-1].strip()
             return Final(line, True, 1, doubt)
     return Final("", True)
 

@@ -46,6 +46,8 @@ class Quantity:
             return False
         if self.name and other.name and self.name != other.name:
             return False
+        if (self.unit and not other.unit and other.nouns) or (other.unit and not self.unit and self.nouns):
+            return False
         if self.percent is not other.percent and (self.unit or other.unit):
             return False
         if self.nouns and other.nouns and not self.nouns & other.nouns:

@@ -33,7 +33,8 @@ NEGATION = re.compile(
 )
 _PARENTHESES = re.compile(r"(?:^|\s)[(\[][^()\[\]]*+[)\]]")
 _CHECK = re.compile(
-    r"(?:check|verif|note|explanation|because|since|reason|proof|this|that|we|i |to |here|hope|let me|it follows|for |"
+    r"(?:check|verif|note|explanation|because|since|reason|proof|this|that|we|i |to |here|hope|let me|would you|do you|"
+    r"feel free|if you|please|thank|is there|it follows|for |"
     r"source|step|as )",
     re.IGNORECASE,
 )
@@ -83,6 +84,7 @@ _SYMBOL = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?(?:\([^()]*\))?'?")
 _ALTERNATIVE = re.compile(r"\s*(?:,\s*)?\b(?:or|i\.?e\.?,?|aka)\b\s*|\s+(?=\(or)", re.IGNORECASE)
 
 
+_WITHDRAWN = re.compile(r"\b(?:maybe|perhaps|possibly|or rather|wait|actually|correction|no,)", re.IGNORECASE)
 _ASIDE = re.compile(r"\(\s*(?:or|i\.?e\.?,?|aka)\s+([^()]*)\)", re.IGNORECASE)
 
 
@@ -124,7 +126,7 @@ def quantity_in(line: str) -> Quantity | None:
     if len(parts) > 1:
         first = whole(parts[0])
         if first and (not _enumerator(parts[0]) or _CHECK.match(parts[1])):
-            return first if settled(line) is not None or NEGATION.search(" ".join(parts[1:])) else None
+            return None if HEDGE.search(parts[0]) or _WITHDRAWN.search(" ".join(parts[1:])) else first
     return _quantity_of(answering(line))
 
 
@@ -240,8 +242,3 @@ def _one(text: str) -> Quantity | None:
     if proper or (single and not _FIRST_WORD.match(single[1])):
         return None
     return _checked(text[places[0] :].lstrip())
-
-
-def bounded(text: str) -> bool:
-    """Whether the text states a bound on a number, such as "at least"."""
-    return _BOUND.search(text) is not None

@@ -9,9 +9,10 @@ from synthgen.verify.spelling import clean, undress
 
 Words = tuple[str, ...]
 
-_HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])|(?<=[^\W\d_]{2})-(?=\d)")
+_HYPHEN = re.compile(r"(?<=[^\W\d_]{2})-(?=[^\W_])|(?<=[^\W\d_])-(?=[^\W\d_]{2})")  # "x-y" is a difference
 _WORD = re.compile(
-    r"[-+]?\d++(?:[.,:/]\d++)*+|[^\W_]+(?:'[^\W_]+)*+|(?<=[^\W_])'+|(?<=[,\s])\.\.\.|!=|[^\w\s.,;:!?\"'`_]|_|'"
+    r"[-+]?\d++(?:[.,:/]\d++)*+|[^\W_]+(?:'[^\W_]+)*+|(?<![^\W_][^\W_])(?<=[^\W_])'+|(?<=[,\s])\.\.\.|"
+    r"!=|!(?=[A-Za-z(])|(?<![\w.])\.(?=[A-Za-z])|[^\w\s.,;:!?\"'`_]|_"
 )
 _FACTORIAL = re.compile(r"[^A-Za-z]*(?:\d!|!\d)[^A-Za-z]*|[A-Za-z]!")
 _QUOTED = re.compile(r"(?<![\w'])'([^']*)'(?![\w'])")
@@ -77,7 +78,7 @@ def words_of(text: str) -> Words:
         found = [word for word in found if word != "the"] or found
         if len(found) > 1 and found[0] in _ARTICLES and found[1][0].isalpha():
             del found[0]
-    return tuple(word for word in found if word != "'")
+    return tuple(found)
 
 
 def normalize(text: str) -> str:
@@ -110,6 +111,11 @@ def clauses(line: str) -> list[str]:
                 break
             kept = shorter
     return found
+
+
+def without_reasons(line: str) -> str:
+    """The line up to its reasons: "Paris" of "Paris, because it is the capital"."""
+    return _CUT.split(line, maxsplit=1)[0].strip() or line
 
 
 def _aside(parentheses: re.Match[str]) -> str:

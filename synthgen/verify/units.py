@@ -19,6 +19,8 @@ _UNITS = {
     "ft": "ft foot feet",
     "yd": "yd yard yards",
     "mi": "mi mile miles",
+    "μm": "μm um micrometer micrometers micrometre micrometres micron microns",
+    "nm": "nm nanometer nanometers nanometre nanometres",
     "kg": "kg kgs kilo kilos kilogram kilograms",
     "g": "g gram grams",
     "mg": "mg milligram milligrams",
@@ -101,6 +103,7 @@ CURRENCIES = "$€£¥₹"
 
 _WORD = re.compile(r"[ ]?([^\W\d_]+[\w'^/°-]*|[°¢$€£¥₹Ω]\w*)")
 _POWERED = {"square": "^2", "squared": "^2", "sq": "^2", "cubic": "^3", "cubed": "^3"}
+_ADJECTIVES = frozenset(str.split("us american whole full more extra additional consecutive total other calendar"))
 _MOST_WORDS = 4
 # Words that end what is counted.
 _STOP = frozenset(
@@ -129,6 +132,8 @@ def unit_of(words: list[str]) -> tuple[str, frozenset[str], int]:
         return unit, frozenset() if unit else frozenset(lower[:1]), 1 if unit else 0
     if len(words[0]) == 2 and words[0][0] == "M" and words[0][1].islower():
         return words[0], frozenset(), 1  # a megagram is no milligram
+    if lower[0] in _ADJECTIVES and len(words) > 1 and UNITS.get(lower[1]):
+        return UNITS[lower[1]], frozenset(), 2
     power = _POWERED.get(lower[0])
     if power and len(words) > 1 and lower[1] in UNITS:
         return UNITS[lower[1]] + power, frozenset(), 2

@@ -8,7 +8,7 @@ import pytest
 
 from synthgen.verify import gold, matches, normalize, number, party
 
-LONG = 50_000
+LONG = 30_000
 PIECES = [
     *str.split(
         ". , [ ( { $ < << = ^ - _ * ' \" | \\ \\( \\boxed{ \\frac{ \\text{ 9 1, 1,111 1/ 1e 1e9 12: #### ½ ² – １ İ a %"
@@ -38,11 +38,10 @@ def test_repeated_pieces_take_milliseconds(piece):
     text = piece * (LONG // len(piece))
     began = time.process_time()
     for long in (text, f"The answer is {text}", f"{text} 42", f"{text}\nAnswer: 42", f"The answer is {text[:900]}"):
-        matches(long, "42")
-        matches(long, "B")
+        matches(long, "B" if long is text else "42")
     matches("42", text)
     party(text), number(text), gold(text), normalize(text)
-    assert time.process_time() - began < 1.5
+    assert time.process_time() - began < 1.0
 
 
 @pytest.mark.parametrize(
