@@ -18,12 +18,13 @@ _OPEN, _CLOSE = "([{", ")]}"
 
 class Items(NamedTuple):
     """The parts of an answer. `brackets` is the pair around them or ''. `ordered` is false for a set and for the values
-    of one variable.
+    of one variable. `name` is this variable or ''.
     """
 
     brackets: str
     parts: tuple[str, ...]
     ordered: bool
+    name: str = ""
 
 
 def items(line: str) -> Items | None:
@@ -49,7 +50,7 @@ def items(line: str) -> Items | None:
         if any(name not in ("", variable) for _, name in named):
             return None
         parts = [parts[0], *(part for part, _ in named)]
-    return Items(brackets, tuple(parts), not variable and brackets != "{}")
+    return Items(brackets, tuple(parts), not variable and brackets != "{}", variable)
 
 
 def _assigned(text: str) -> tuple[str, str]:
@@ -62,6 +63,8 @@ def same(one: Items, other: Items) -> bool:
     """Whether two answers have the same parts, in the same brackets and the same order. Order does not matter if one of
     them is a set.
     """
+    if one.name and other.name and one.name != other.name:
+        return False
     if one.brackets != other.brackets or len(one.parts) != len(other.parts):
         return False
     theirs = [_read(part) for part in other.parts]

@@ -107,3 +107,11 @@ def test_the_marker_counts_only_behind_the_reasoning():
     assert split_rationale(f"{thought}So\nAnswer: 12\nBye", "Answer:") == (f"{thought}So", "12")
     assert split_rationale("<think>Answer: 7", "Answer:") == ("<think>Answer: 7", None)
     assert split_rationale("Add. Answer: 7 (that is 9 - 2)", "Answer:") == ("Add.", "7 (that is 9 - 2)")
+
+
+def test_the_answer_at_the_end_of_a_long_text_is_found():
+    thoughts = "We think about it for a while.\n" * 5_000  # more than is searched, so only the end counts
+    assert matches(f"{thoughts}Answer: 42", "42")
+    assert not matches(f"Answer: 42\n{thoughts}It is 41.", "42")
+    assert matches(f"{'We think. ' * 200}So there are 42 eggs.", "42")
+    assert not matches("x" * 200_000 + " 42", "42")
