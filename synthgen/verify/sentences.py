@@ -27,7 +27,9 @@ _BOUND = re.compile(
     re.IGNORECASE,
 )
 _OR_BUT = re.compile(r"\bnot\s+[^,.;]{1,40}?,?\s+but\s+(?:rather\s+)?", re.IGNORECASE)
-_NOT_BEHIND = re.compile(r"[,;]?\s+(?:(?:and|but)\s+)?(?:not|rather than|instead of)\s+.*$", re.IGNORECASE | re.DOTALL)
+_NOT_BEHIND = re.compile(
+    r"[,;]?\s+\(?(?:(?:and|but)\s+)?(?:not|rather than|instead of)\s+.*$", re.IGNORECASE | re.DOTALL
+)
 NEGATION = re.compile(
     r"\b(?:not|never|no|nor|cannot|isn't|aren't|wasn't|weren't|doesn't|don't|didn't|can't|won't)\b|n't\b", re.I
 )
