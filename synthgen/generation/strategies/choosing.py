@@ -25,7 +25,7 @@ from synthgen.records import Source
 from synthgen.requests import Query
 from synthgen.tables.strategies import REWARDS
 from synthgen.teachers.base import Reply
-from synthgen.verify import is_number, matches_any, normalize, number
+from synthgen.verify import matches_any, party
 
 Asked = tuple[Query, Reply]
 
@@ -151,13 +151,8 @@ def _two_best(job: Job, asked: Sequence[Asked]) -> tuple[tuple[str, int], tuple[
 
 
 def _party(answer: str | None) -> str:
-    """A key that is equal for equivalent answers. Two numbers are equivalent if their values are equal. Other answers
-    are equivalent if they consist of the same words.
-    """
-    if not answer:
-        return ""
-    bare = re.sub(r"[$%,.\s]+$", "", answer)
-    return str(number(bare)) if is_number(bare) else normalize(answer)
+    """A key that is equal for equivalent answers, and '' when there is no answer."""
+    return party(answer)
 
 
 def _elected(job: Job, asked: Sequence[Asked]) -> list[Outcome]:

@@ -1,0 +1,117 @@
+"""The verifier accepts right answers and refuses wrong ones. The cases are in table.py."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from support.places import SHARED
+from table import CHEAP, KINDS
+
+from synthgen.generation.rows import split_rationale
+from synthgen.recipe import shipped
+from synthgen.verify import gold, matches, mathematics, number, party, reason
+
+
+@pytest.fixture(autouse=True)
+def no_mathematics(monkeypatch):
+    """The cheap rules alone decide here. test_mathematics.py tests math-verify."""
+    monkeypatch.setattr(mathematics, "installed", lambda: False)
+    mathematics.decide.cache_clear()
+    yield
+    mathematics.decide.cache_clear()
+
+
+def test_there_are_enough_cases_of_both_verdicts():
+    entries = [entry for kind in KINDS.values() for entry in kind]
+    assert sum(len(right) for _, right, _ in entries) >= 400
+    assert sum(len(wrong) for _, _, wrong in entries) >= 400
+    assert all(any(right for _, right, _ in kind) and any(wrong for _, _, wrong in kind) for kind in KINDS.values())
+
+
+@pytest.mark.parametrize("kind", CHEAP)
+def test_right_answers_match_and_wrong_ones_do_not(kind):
+    rejected = [(a, reference) for reference, right, _ in KINDS[kind] for a in right if not matches(a, reference)]
+    accepted = [(a, reference) for reference, _, wrong in KINDS[kind] for a in wrong if matches(a, reference)]
+    assert (rejected, accepted) == ([], [])
+
+
+def test_gold_is_what_follows_the_last_marker():
+    assert gold("a #### 1 #### 72") == "72"
+    assert gold("72") == "72"
+    assert gold("So $x$ is $\\boxed{\\frac{1}{2}}$.") == "\\frac{1}{2}"
+
+
+def test_shipped_references_verify_and_corrupted_ones_do_not():
+    for line in (shipped("data") / "reasoning.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        assert matches(row["answer"], row["answer"]), row
+        value = number(row["answer"])
+        wrong = "wrong thing" if value is None else str(value + 1)
+        assert not matches(wrong, row["answer"]), row
+
+
+def test_gsm8k_references_verify_and_corrupted_ones_do_not():
+    path = SHARED / "gsm8k" / "train.jsonl"
+    if not path.exists():
+        pytest.skip(f"{path} is not here: GSM8K is not part of the project")
+    for line in path.read_text().splitlines()[:2000]:
+        reference = json.loads(line)["answer"]
+        final = gold(reference)
+        assert matches(f"So it is {final}.", reference)
+        assert matches(reference, final)
+        assert not matches(str(number(final) + 1), reference)
+
+
+def test_equal_answers_are_one_party_and_different_symbols_are_two():
+    for same in (
+        ["2,500", "$2500", "2500 dollars", "2500.00", "2.5k", "The answer is 2500."],
+        ["3/4", "0.75", "75%", "\\frac{3}{4}", "three quarters"],
+        ["B", "(B)", "b)", "B) Paris", "The answer is (B)."],
+        ["Yes", "yes.", "True"],
+        ["Rome", "rome.", "**Rome**", "The answer is Rome."],
+        ["2:30 pm", "14:30"],
+    ):
+        assert len({party(answer) for answer in same}) == 1, [party(answer) for answer in same]
+    for different in (
+        ["C", "C++", "C#", "c--"],
+        ["x > 3", "x < 3", "x = 3", "x >= 3"],
+        ["-4", "4", "4!", "1/4", "4 hours", "4 km", "4%", "€4"],
+        ["+", "-", "*", "/"],
+        ["def f():\n    return 1", "def f():\n    return 2", "def g():\n    return 1"],
+        ["(1, 2)", "[1, 2]", "(2, 1)", "12"],
+    ):
+        assert len({party(answer) for answer in different}) == len(different), [party(a) for a in different]
+    assert {party(nothing) for nothing in (None, "", "  ", "<think>never ends")} == {""}
+
+
+def test_programs_and_other_long_texts_are_compared_whole():
+    program = "def f(x):\n    return x + 1"
+    assert matches(program, program)
+    assert matches(f"{program}\n", program)
+    for other in ("def f(x):\n    return x - 1", "def g(x):\n    return x + 1", "return x + 1", "1", "f"):
+        assert not matches(other, program), other
+
+
+def test_the_reason_names_both_sides():
+    assert reason("Answer: 41 apples", ["42"]) == "answer '41 apples' is not '42'"
+    assert "takes its answer back" in reason("Answer: 42\nWait, it is 41.", ["42"])
+    assert "pip install 'synthgen-distill[curate]'" in reason("\\sqrt{2}", ["\\frac{2}{\\sqrt{2}}"])
+    assert reason("<think>on and on", ["42"]) == "no final answer found"
+    assert reason("42", [" "]) == "the reference is empty"
+
+
+def test_the_marker_counts_only_behind_the_reasoning():
+    thought = "<think>I see Answer: 7</think>\n"
+    assert split_rationale(f"{thought}It is 12.", "Answer:") == (f"{thought}It is 12.", None)
+    assert split_rationale(f"{thought}So\nAnswer: 12\nBye", "Answer:") == (f"{thought}So", "12")
+    assert split_rationale("<think>Answer: 7", "Answer:") == ("<think>Answer: 7", None)
+    assert split_rationale("Add. Answer: 7 (that is 9 - 2)", "Answer:") == ("Add.", "7 (that is 9 - 2)")
+
+
+def test_the_answer_at_the_end_of_a_long_text_is_found():
+    thoughts = "We think about it for a while.\n" * 5_000  # more than is searched, so only the end counts
+    assert matches(f"{thoughts}Answer: 42", "42")
+    assert not matches(f"Answer: 42\n{thoughts}It is 41.", "42")
+    assert matches(f"{'We think. ' * 200}So there are 42 eggs.", "42")
+    assert not matches("x" * 200_000 + " 42", "42")
