@@ -1,5 +1,5 @@
-"""Parses parts of a server's response to a chat completion request: the finish reason, usage, reasoning, probabilities
-of labels, and the waiting time and message of an error.
+"""Parses parts of a server's response to a chat completion request: the finish reason, usage, reasoning, and the
+waiting time and message of an error.
 """
 
 from __future__ import annotations
@@ -50,26 +50,6 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         if math.isfinite(seconds):
             return max(0.0, seconds)
     return None
-
-
-def label_probs(top: list[dict[str, Any]], labels: tuple[str, ...]) -> tuple[list[float], float] | None:
-    """Return (probabilities of the labels, their total before normalization). `top` holds the most probable first
-    tokens of the answer with their log-probabilities.
-
-    The probability of a token is added to the label that begins with the token. Returns None when a token of more than
-    1% probability begins several labels, or when no token begins a label.
-    """
-    mass = [0.0] * len(labels)
-    for entry in top:
-        start = entry["token"].strip().casefold()
-        owners = [i for i, label in enumerate(labels) if start and label.casefold().startswith(start)]
-        p = math.exp(entry["logprob"]) if entry["logprob"] > -9998 else 0.0
-        if len(owners) > 1 and p > 0.01:
-            return None
-        if len(owners) == 1:
-            mass[owners[0]] += p
-    total = sum(mass)
-    return ([p / total for p in mass], total) if total > 0 else None
 
 
 def outgoing(message: Message) -> dict[str, object]:

@@ -30,7 +30,6 @@ from synthgen.teachers.base import Call, Identity, Refused, Reply, TeacherOption
 from synthgen.teachers.chat import (
     error_of,
     finish_reason,
-    label_probs,
     outgoing,
     parsed,
     reasoning_of,
@@ -38,6 +37,7 @@ from synthgen.teachers.chat import (
     usage_of,
     why_empty,
 )
+from synthgen.teachers.labels import classified
 from synthgen.teachers.server_tokens import TokenMap, UnknownToken
 from synthgen.teachers.structured import mismatch
 
@@ -229,7 +229,7 @@ class ApiModel:
             return Reply(failure=("empty", why_empty(finish, usage)), usage=usage)
         content = (choice.get("logprobs") or {}).get("content") or []
         if request.kind == "classify":
-            return replace(_classified(request, text, content, usage), finish_reason=finish, reasoning=reasoning)
+            return replace(classified(request, text, content, usage), finish_reason=finish, reasoning=reasoning)
         if self.schema is not None and self._held(request) and not calls and (wrong := mismatch(text, self.schema)):
             return Reply(failure=("schema", wrong), usage=usage)
         reply = Reply(
@@ -350,28 +350,6 @@ class ApiModel:
     def clean(self, text: str) -> str:
         """The text with the API key removed."""
         return text.replace(self._key, "[key]") if self._key else text
-
-
-def _classified(request: Request, text: str, content: list[dict[str, Any]], usage: Usage | None) -> Reply:
-    """The reply to a request of kind 'classify'. The probabilities of the labels are computed from the most probable
-    first tokens. When these decide nothing (see `label_probs`), the label that the text names gets probability 1.
-    """
-    probs_and_mass = label_probs(content[0]["top_logprobs"], request.labels) if content else None
-    if probs_and_mass is not None:
-        probs, mass = probs_and_mass
-        best = request.labels[max(range(len(probs)), key=probs.__getitem__)]
-        scores = (("label_mass", mass), ("label_from_answer", 0.0))
-    else:
-        answer = text.strip().strip(".\"'*").casefold()
-        matches = [label for label in request.labels if answer == label.casefold()] or [
-            label for label in request.labels if label.casefold() in answer
-        ]
-        if len(matches) != 1:
-            return Reply(failure=("schema", f"the answer is not one of the labels: {text[:80]!r}"), usage=usage)
-        best = matches[0]
-        probs = [float(label == best) for label in request.labels]
-        scores = (("label_mass", 1.0), ("label_from_answer", 1.0))
-    return Reply(text=best, label_probs=probs, usage=usage, scores=scores)
 
 
 def open_api(section: ApiTeacher, options: TeacherOptions) -> ApiModel:
