@@ -96,6 +96,9 @@ def disagreement(job: Job) -> Rounds:
     replies = yield queries
     asked = list(zip(queries, replies, strict=True))
     failed = _failures(asked)
+    failed = failed or [
+        failure(q, "no_answer", "there is no answer to compare") for q, r in asked if not job.answer_of(r)
+    ]
     if failed:
         return failed
     parties = Counter(_party(job.answer_of(r)) for _, r in asked)
@@ -146,7 +149,8 @@ def _two_best(job: Job, asked: Sequence[Asked]) -> tuple[tuple[str, int], tuple[
     """The two most frequent answers, each with the number of replies that give it. Replies without an answer are not
     counted.
     """
-    parties = Counter(_party(job.answer_of(r)) for q, r in asked if not unfinished(q, r) and job.answer_of(r))
+    said = [_party(job.answer_of(reply)) for query, reply in asked if not unfinished(query, reply)]
+    parties = Counter(party for party in said if party)
     first, second, *_ = [*parties.most_common(2), ("", 0), ("", 0)]
     return first, second
 

@@ -130,8 +130,11 @@ def items(text: str, *, whole: bool = True) -> list[str]:
     if fences and (len(fences) != 2 or fences[-1] != len(lines) - 1):
         return []
     found = _lines(lines[fences[0] + 1 : fences[1]] if fences else lines)
-    kept = _marked(found) if any(line.kind for line in found) else _unmarked(found)
-    by_key = {sameness(item): item for item in reversed(kept if whole else kept[:-1])}
+    if any(line.kind for line in found):
+        kept = _marked(_heads(found, whole=whole))
+    else:
+        kept = _unmarked(found if whole else found[:-1])
+    by_key = {sameness(item): item for item in reversed(kept)}
     return [item for key, item in reversed(by_key.items()) if key]
 
 
@@ -161,27 +164,47 @@ def _line(raw: str) -> _Line:
     return _Line(indent, kind, int(number or 0), raw[match.end() :].strip(), whole)
 
 
-def _marked(lines: Sequence[_Line]) -> list[str]:
-    """The items of a list with markers."""
+def _heads(lines: Sequence[_Line], *, whole: bool) -> list[_Line]:
+    """The lines that begin an item, each with the lines below it. When the last line is not whole, its item is left
+    out.
+    """
     least = min(line.indent for line in lines if line.kind)
     top = next(line.kind for line in lines if line.kind and line.indent <= least + 1)
     heads: list[_Line] = []
+    cut = False
     for line in lines:
         flat = line.kind and line.indent <= least + 1
+        cut = True
         if flat and (line.kind == top or not heads or _is_new(line, heads[-1])):
             heads.append(line)
         elif heads and (line.indent > heads[-1].indent or (line.kind and not line.spaced)):
             heads[-1].below.append(line)
+        else:
+            cut = False
+    if cut and not whole:
+        last = heads[-1]
+        if _is_heading(last) and len(last.below) > 1:
+            last.below.pop()
+        else:
+            heads.pop()
+    return heads
+
+
+def _is_heading(line: _Line) -> bool:
+    """Whether the lines below a line are items."""
+    return line.text.rstrip("*_ ").endswith((":", "：")) and bool(line.below) and all(one.kind for one in line.below)
+
+
+def _marked(heads: Sequence[_Line]) -> list[str]:
+    """The items of a list with markers."""
     kept: list[str] = []
     for head in heads:
         below = head.below
-        if answer := next((n for n, line in enumerate(below) if _ANSWER.match(line.text)), None):
-            below = below[:answer]
-        below = [] if answer == 0 else below
-        if below and head.text.rstrip("*_ ").endswith((":", "：")) and all(line.kind for line in below):
+        answer = next((n for n, line in enumerate(below) if _ANSWER.match(line.text)), len(below))
+        if _is_heading(head):
             kept += [_bare(line.text) for line in below]
         else:
-            kept.append("\n".join([_bare(head.text), *(line.whole for line in below)]))
+            kept.append("\n".join([_bare(head.text), *(line.whole for line in below[:answer])]))
     return kept
 
 
