@@ -34,7 +34,7 @@ _PUNCTUATION = frozenset(".,;:!?…¿¡。、？！؟\"“”„«»‘’'`")
 _MARKER = re.compile(
     r"""\s*(?P<bold>\*\*)?(?:
         (?P<bullet>[-*•‣◦–—])
-        | \(?(?P<number>\d{1,3})(?:[.)]|:(?!\s*\d))
+        | \(?(?P<number>\d{1,3})[.):]
         | Q(?:uestion)?\s?(?P<numbered>\d{1,3})\s?[.):]
         | \(?(?P<letter>[A-Za-z])\)
     )(?(bold)(?:\*\*)?)\s+""",
