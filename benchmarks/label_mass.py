@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,8 @@ def main() -> None:
         synthgen.curate(recipe, run)
         accuracies = [accuracy(recipe, run, seed, texts, right) for seed in SEEDS]
         agree = np.mean([row.answer == row.reference[0] for row in rows if row.reference])
-        print(f"{bound:5.2f}  {len(rows):9d}  {agree:10.1%}  {np.mean(accuracies):.1%} ± {np.std(accuracies):.1%}", flush=True)
+        found = f"{np.mean(accuracies):.1%} ± {np.std(accuracies):.1%}"
+        print(f"{bound:5.2f}  {len(rows):9d}  {agree:10.1%}  {found}", flush=True)
 
 
 def accuracy(recipe: synthgen.Recipe, run: Path, seed: int, texts: list[str], right: list[str]) -> float:
@@ -59,9 +61,12 @@ def accuracy(recipe: synthgen.Recipe, run: Path, seed: int, texts: list[str], ri
 
 def once(model: type[LanguageModel]) -> None:
     """Let `label_probs` of a model compute the result of a prompt only once in this process."""
-    compute, known = model.label_probs, {}
+    compute = model.label_probs
+    known: dict[str, list[tuple[list[float], int]]] = {}
 
-    def label_probs(self, prompts, labels):  # type: ignore[no-untyped-def]
+    def label_probs(
+        self: LanguageModel, prompts: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]
+    ) -> list[tuple[list[float], int]]:
         key = str([list(prompts), list(labels)])
         if key not in known:
             known[key] = compute(self, prompts, labels)

@@ -49,7 +49,10 @@ def test_marks(text, value):
     ("text", "found"),
     [
         # only markers are stripped
-        ("2.5 kg cost what?\n9:15 is when?\n-3 degrees are?", ["2.5 kg cost what?", "9:15 is when?", "-3 degrees are?"]),
+        (
+            "2.5 kg cost what?\n9:15 is when?\n-3 degrees are?",
+            ["2.5 kg cost what?", "9:15 is when?", "-3 degrees are?"],
+        ),
         ("- -3 degrees are?\n- 2.5 kg cost what?", ["-3 degrees are?", "2.5 kg cost what?"]),
         ("1. 2.5 kg?\n2) -3?\n3: 9:15?", ["2.5 kg?", "-3?", "9:15?"]), ("2:1 odds pay?", ["2:1 odds pay?"]),
         ("31. of May is when?", ["31. of May is when?"]),
@@ -102,7 +105,7 @@ def test_the_last_item_of_a_cut_list_is_left_out(text, found):
         ("What is -5?", "What is 5?", False), ("1.5 m", "15 m", False), ("5%", "5", False), ("$5", "5", False),
         ("2 * (3 + 4)", "2 * 3 + 4", False), ("Learn C++.", "Learn C.", False), ("4!", "4", False),
         ("a + b", "+ b", False),
-        ("10:30", "1030", False), ("x²", "x2", False), ("€5", "$5", False), ("3/4", "34", False), ("A&B", "AB", False),
+        ("10:30", "1030", False), ("x²", "x2", False), ("€5", "$5", False), ("3/4", "34", False),
         ("8+5?", "8 + 5", True), ("What is  it?", "what is it", True), ("The dog", "a dog", True),
         ("It's", "it’s", True),
         ("A well-known dog", "A well known dog", True), ('Say "no".', "Say no", True), ("**Why?**", "Why", True),
