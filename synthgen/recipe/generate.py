@@ -47,7 +47,8 @@ class GenerateSection(Section):
     answer_marker: str | None = None
     """Text that separates the reasoning from the answer. The answer is the rest of the line after this text."""
     labels: tuple[str, ...] = ()
-    """Classes of strategy `classify`, as the teacher would write them."""
+    """Classes of strategy `classify`, exactly as the teacher would write them. They must differ in more than case and
+    punctuation."""
     json_schema: dict[str, Any] | None = None
     """A JSON Schema that every answer must match, for engines that support it."""
     regex: str | None = None
