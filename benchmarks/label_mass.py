@@ -22,7 +22,7 @@ from synthgen import corpus
 from synthgen.lm.model import LanguageModel
 from synthgen.teachers import labels as bound_of
 
-BOUNDS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
+BOUNDS = (0.0, 0.01, 0.02)
 SEEDS = (0, 1, 2)
 
 

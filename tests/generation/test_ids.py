@@ -91,7 +91,7 @@ BEFORE = {
     "paraphrase": (96, "b0287c2851732e8d", 48, "587e1a603f3c998a"),
     "back_translation": (144, "041bfea18244ba01", 48, "33569bf5acadedd1"),
     "counterfactual": (96, "c1a0d0a2b6c78df6", 96, "c1a0d0a2b6c78df6"),
-    "extract": (96, "a6bec811d3d75319", 48, "1dcff7601a1d"),
+    "extract": (96, "a6bec811d3d75319", 48, "5ab91dcff7601a1d"),
     "conversation": (240, "d55336c8714fda26", 144, "9d94fd6d924da8b7"),
     "answer tools": (48, "66892a8836c9326e", 48, "66892a8836c9326e"),
     "answer mixture": (48, "e5a737bc0c746bff", 48, "e5a737bc0c746bff"),
