@@ -59,6 +59,24 @@ def failure(query: Query, kind: str, reason: str) -> Failure:
     return Failure(query.id, query.lineage.seed_id, query.lineage.split, kind, reason)
 
 
+def unfinished(query: Query, reply: Reply) -> Failure | None:
+    """The failure of a query whose reply failed or is not a finished text. None when the reply is finished.
+
+    A step of a strategy, such as a new question or a judgment, may only use a finished reply.
+    """
+    if reply.failure:
+        return failure(query, *reply.failure)
+    if reply.finish_reason == "length":
+        return failure(query, "cut", f"the reply was cut off at {_tokens(reply)} tokens: '{reply.text.strip()[:60]}'")
+    if reply.finish_reason != "stop":
+        return failure(query, "cut", f"the reply did not end as a finished text, but as '{reply.finish_reason}'")
+    return None
+
+
+def _tokens(reply: Reply) -> int:
+    return len(reply.token_ids) or (reply.usage or {}).get("completion_tokens") or 0
+
+
 def lockstep(jobs: Sequence[Rounds], ask: Ask) -> list[list[Outcome]]:
     """Run all jobs to their end. Returns the outcomes of each job. In each round, `ask` gets the requests of all
     unfinished jobs together.

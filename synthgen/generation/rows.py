@@ -71,7 +71,7 @@ def _split(recipe: Recipe, reply: Reply) -> tuple[str | None, str | None]:
     """Return (rationale, answer) of a reply."""
     marker = recipe.generate.answer_marker
     if not (marker and STRATEGIES[recipe.strategy].splits_answer):
-        return reply.reasoning, reply.text.strip()
+        return reply.reasoning, reply.text.strip() if reply.answer is None else reply.answer
     before, answer = split_rationale(reply.text, marker)
     return "\n\n".join(part for part in (reply.reasoning, before) if part) or None, answer
 

@@ -175,19 +175,22 @@ class LanguageModel:
         return _Prefilled(cache, mask, out.logits[:, -1].float(), [row_of[tuple(p)] for p in prompts], shared, inputs)
 
     @torch.inference_mode()
-    def label_probs(self, prompts: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> list[list[float]]:
-        """For each prompt of one batch, the probabilities of the labels as its answer. Labels are distinct token
-        sequences.
+    def label_probs(
+        self, prompts: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]
+    ) -> list[tuple[list[float], int]]:
+        """For each prompt of one batch: the probability that the answer begins with each label, and the most probable
+        first token of the answer. Labels are distinct token sequences.
 
-        p(label) is the product of the probabilities of the label's tokens after the prompt, normalized over the labels.
+        p(label) is the product of the probabilities of the label's tokens after the prompt.
         """
         start = self._prefill(prompts)
         logp_UV = start.logits_UV.log_softmax(-1)
+        likely_U = logp_UV.argmax(-1).tolist()
         score_UL = logp_UV[:, [ids[0] for ids in labels]].double()
         if any(len(ids) > 1 for ids in labels):
             self._score_later_tokens(start, labels, score_UL)
-        probs = score_UL.softmax(-1).cpu().tolist()
-        return [probs[row] for row in start.rows]
+        probs = score_UL.exp().cpu().tolist()
+        return [(probs[row], likely_U[row]) for row in start.rows]
 
     def _score_later_tokens(self, start: _Prefilled, labels: Sequence[Sequence[int]], score_UL: Tensor) -> None:
         """For labels of several tokens, add to `score_UL` the log-probabilities of all tokens after the first. They are

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
 from synthgen.tables.section import Count, Rule, Section
+
+_AROUND = " \t.!。！\"'“”‘’«»„*_`()[]{}"  # characters around a label that do not distinguish it from another
+
+
+def plain_label(text: str) -> str:
+    """A label without case, quotes, emphasis and final period. Two labels that are equal in this form are one label."""
+    words = " ".join(unicodedata.normalize("NFC", text).casefold().split())
+    return words.strip(_AROUND) or words
 
 
 class Budget(Section):
@@ -38,7 +47,8 @@ class GenerateSection(Section):
     answer_marker: str | None = None
     """Text that separates the reasoning from the answer. The answer is the rest of the line after this text."""
     labels: tuple[str, ...] = ()
-    """Classes of strategy `classify`, as the teacher would write them."""
+    """Classes of strategy `classify`, exactly as the teacher would write them. They must differ in more than case and
+    punctuation."""
     json_schema: dict[str, Any] | None = None
     """A JSON Schema that every answer must match, for engines that support it."""
     regex: str | None = None
@@ -59,6 +69,19 @@ class GenerateSection(Section):
         share = text.endswith("%")
         if number < 0 or (share and number > 100) or not (share or text.isdigit()):
             raise ValueError('give a number of requests, or a share of all such as "5%"')
+        return value
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        known: dict[str, str] = {}
+        for label in value:
+            if not label.strip() or not label.isprintable():
+                raise ValueError(f"a label is a word or a phrase in one line, not {label!r}")
+            plain = plain_label(label)
+            if plain in known:
+                raise ValueError(f"'{known[plain]}' and '{label}' are one label; only case or punctuation differs")
+            known[plain] = label
         return value
 
     @field_validator("json_schema")

@@ -24,7 +24,7 @@ class StepsSection(Section):
     """Number of seeds that self_instruct shows as examples."""
     choose: Literal["judge", "probability", "likelihood", "reference"] = "judge"
     """The reward by which best_of_n and preference rank completions. judge: the score that the judge writes.
-    probability: the judge's probability of "yes". likelihood: the mean log-probability of the completion's tokens under
+    probability: the judge's probability of "Yes". likelihood: the mean log-probability of the completion's tokens under
     the judge. reference: whether the answer matches the reference."""
     temperature: Annotated[float, Field(ge=0)] = 0.8
     """Temperature of rewriting steps. Judges answer greedily."""

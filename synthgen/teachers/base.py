@@ -89,7 +89,8 @@ class TeacherOptions:
 class Reply:
     """The reply to one request: an answer, or `failure` = (kind, reason).
 
-    `label_probs` sums to 1 over the request's labels (kind 'classify' only). `token_logprobs` are the log-probabilities
+    `label_probs` sums to 1 over the request's labels (kind 'classify' only). `answer` is the label that the text names,
+    when the text has more than the label. `token_logprobs` are the log-probabilities
     of the given completion's tokens, in nats (kind 'score' only). `finish_reason` is one of `records.FINISH_REASONS`.
     `tool_calls` is JSON text. `usage` holds the token counts that a server reports. `served_model` is the model name
     that the server reports. `sampling` and `tools` (JSON text) hold values only if the values that were sent differ
@@ -119,6 +120,7 @@ class Reply:
     bill: Bill | None = None
     invalid: bool = False
     substitute: str | None = None
+    answer: str | None = None
 
 
 class Teacher(Protocol):

@@ -1,5 +1,5 @@
-"""Converts messages to the API's format, and reads parts of a server's response: the waiting time and the message of an
-error, and the probabilities of labels. `synthgen.teachers.completion` reads the answer itself.
+"""Converts messages to the API's format, and reads the waiting time and the message of an error in a server's response.
+`synthgen.teachers.completion` reads the answer itself.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pydantic_core import from_json
 
@@ -36,26 +35,6 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         if math.isfinite(seconds):
             return max(0.0, seconds)
     return None
-
-
-def label_probs(top: Sequence[Mapping[str, Any]], labels: tuple[str, ...]) -> tuple[list[float], float] | None:
-    """Return (probabilities of the labels, their total before normalization). `top` holds the most probable first
-    tokens of the answer with their log-probabilities.
-
-    The probability of a token is added to the label that begins with the token. Returns None when a token of more than
-    1% probability begins several labels, or when no token begins a label.
-    """
-    mass = [0.0] * len(labels)
-    for entry in top:
-        start = entry["token"].strip().casefold()
-        owners = [i for i, label in enumerate(labels) if start and label.casefold().startswith(start)]
-        p = math.exp(entry["logprob"]) if entry["logprob"] > -9998 else 0.0
-        if len(owners) > 1 and p > 0.01:
-            return None
-        if len(owners) == 1:
-            mass[owners[0]] += p
-    total = sum(mass)
-    return ([p / total for p in mass], total) if total > 0 else None
 
 
 def outgoing(message: Message) -> dict[str, object]:

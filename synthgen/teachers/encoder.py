@@ -7,6 +7,7 @@ As input, such a model gets only the student's question (rendered from user.j2),
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from synthgen.logits import LogitsSpec
 from synthgen.requests import Request
 from synthgen.tables.engines import TeacherSection
 from synthgen.teachers.base import Identity, Reply, Tick, no_tick
+from synthgen.teachers.labels import most_likely
 
 
 def context_of(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -91,7 +93,7 @@ class EncoderModel:
         """
         if not requests:
             return []
-        columns = self._columns(requests[0].labels)
+        columns, names = self._columns(requests[0].labels), {i: name for name, i in self.ids.items()}
         encoded = [list(self.tokenizer(r.question)["input_ids"]) for r in requests]
         replies = [Reply(failure=self._too_long(ids)) for ids in encoded]
         asked = sorted((i for i, r in enumerate(replies) if r.failure is None), key=lambda i: len(encoded[i]))
@@ -99,14 +101,10 @@ class EncoderModel:
             batch = asked[begin : begin + self.batch_size]
             padded = self.tokenizer.pad({"input_ids": [encoded[i] for i in batch]}, return_tensors="pt")
             z_BL = self.model(**padded.to(self.model.device)).logits.double()
-            all_BL = z_BL.softmax(-1)[:, columns].cpu()
-            mass_B = all_BL.sum(-1)
-            probs_BL = z_BL[:, columns].softmax(-1).cpu()
+            all_BL, likely_B = z_BL.softmax(-1)[:, columns].cpu(), z_BL.argmax(-1).tolist()
             for row, i in enumerate(batch):
-                probs = probs_BL[row].tolist()
-                best = requests[i].labels[max(range(len(probs)), key=probs.__getitem__)]
-                scores = (("label_mass", float(mass_B[row])),)
-                replies[i] = Reply(best, encoded[i], [], "stop", None, probs, scores=scores)
+                reply = most_likely(requests[i].labels, all_BL[row].tolist(), names[likely_B[row]])
+                replies[i] = replace(reply, prompt_token_ids=encoded[i])
         return replies
 
     def sample(

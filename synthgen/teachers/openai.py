@@ -18,22 +18,22 @@ import json
 import os
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from synthgen.errors import TeacherError, missing_extra
-from synthgen.records import Sampling, Usage
+from synthgen.records import Sampling
 from synthgen.requests import Request
 from synthgen.tables.engines import ApiTeacher
 from synthgen.teachers.base import Call, Identity, Refused, Reply, TeacherOptions
-from synthgen.teachers.chat import label_probs, outgoing, prompt_was_cut, why_empty
+from synthgen.teachers.chat import outgoing, prompt_was_cut, why_empty
 from synthgen.teachers.completion import Completion, bill, completion, error_in, reply_object
 from synthgen.teachers.gate import admitted, failed
+from synthgen.teachers.labels import classified
 from synthgen.teachers.reasoning import split_reasoning
 from synthgen.teachers.refusals import error_with_200, refusal
 from synthgen.teachers.served import same_model
-from synthgen.teachers.server_tokens import TokenMap, UnknownToken, begins_with
+from synthgen.teachers.server_tokens import TokenMap, UnknownToken
 from synthgen.teachers.structured import mismatch
 from synthgen.teachers.usage import BadReply
 
@@ -290,16 +290,11 @@ class ApiModel:
         )
 
     def _labeled(self, request: Request, reply: Reply, answer: Completion) -> Reply:
-        """The reply to a request of kind 'classify'. Its probabilities come from the first logged token. They count
-        only when the answer begins with the logged tokens. Otherwise, the text decides, because these tokens belong to
-        reasoning.
-        """
+        """The reply to a request of kind 'classify': the label that the answer names, without its reasoning."""
         parts = split_reasoning(answer.text)
         if not parts.complete:
             return self._failed(reply, "empty", "the answer ends inside the reasoning")
-        begins = parts.answer == answer.text and begins_with(answer.text, answer.logprobs)
-        content = answer.logprobs if begins else []
-        found = _classified(request, parts.answer, content, reply.usage)
+        found = classified(request, parts.answer, answer.logprobs, reply.usage)
         if found.failure is not None:
             return self._failed(reply, *found.failure)
         reasoning = "\n\n".join(part for part in (answer.reasoning, parts.reasoning) if part) or None
@@ -308,6 +303,7 @@ class ApiModel:
             replace(
                 reply,
                 text=found.text,
+                answer=found.answer,
                 label_probs=found.label_probs,
                 reasoning=reasoning,
                 scores=(*reply.scores, *found.scores),
@@ -392,28 +388,6 @@ class ApiModel:
     def clean(self, text: str) -> str:
         """The text with the API key removed."""
         return text.replace(self._key, "[key]") if self._key else text
-
-
-def _classified(request: Request, text: str, content: Sequence[Mapping[str, Any]], usage: Usage | None) -> Reply:
-    """The reply to a request of kind 'classify'. The probabilities of the labels are computed from the most probable
-    first tokens. When these decide nothing (see `label_probs`), the label that the text names gets probability 1.
-    """
-    probs_and_mass = label_probs(content[0]["top_logprobs"], request.labels) if content else None
-    if probs_and_mass is not None:
-        probs, mass = probs_and_mass
-        best = request.labels[max(range(len(probs)), key=probs.__getitem__)]
-        scores = (("label_mass", mass), ("label_from_answer", 0.0))
-    else:
-        answer = text.strip().strip(".\"'*").casefold()
-        matches = [label for label in request.labels if answer == label.casefold()] or [
-            label for label in request.labels if label.casefold() in answer
-        ]
-        if len(matches) != 1:
-            return Reply(failure=("schema", f"the answer is not one of the labels: {text[:80]!r}"), usage=usage)
-        best = matches[0]
-        probs = [float(label == best) for label in request.labels]
-        scores = (("label_mass", 1.0), ("label_from_answer", 1.0))
-    return Reply(text=best, label_probs=probs, usage=usage, scores=scores)
 
 
 def open_api(section: ApiTeacher, options: TeacherOptions) -> ApiModel:

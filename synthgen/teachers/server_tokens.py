@@ -10,7 +10,6 @@ tokens that the tokenizer does not have, which are counted, and tokens with log-
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,25 +22,11 @@ from synthgen.records import Message
 _SENTINEL = -9998.0
 _ID = "token_id:"
 _LOST = "\ufffd"
-_CONTROL = re.compile(r"(?:<\|[\w-]+\|>|</s>|<end_of_turn>|<eos>|<｜end▁of▁sentence｜>)\s*\Z")
 _NO_TAIL = 1e-14  # the smallest tail probability that is stored
 
 
 class UnknownToken(Exception):
     """Raised when a sampled token is not in the tokenizer's vocabulary, so that the row's token ids are unknown."""
-
-
-def begins_with(text: str, content: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether `text` begins with the tokens in `content`, the list `logprobs.content` of a reply. White space at both
-    ends and a token that ends the turn do not matter.
-    """
-    spelled = b"".join(_bytes_of(entry) for entry in content).decode(errors="replace")
-    return text.strip().startswith(_CONTROL.sub("", spelled).strip())
-
-
-def _bytes_of(entry: Mapping[str, Any]) -> bytes:
-    given = entry.get("bytes")
-    return bytes(given) if isinstance(given, list) and given else str(entry["token"]).encode()
 
 
 class TokenMap:

@@ -8,7 +8,9 @@ stored distribution of a row is the teacher's own distribution, before tokens ar
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -22,6 +24,7 @@ _JSON: Any = {
     "item_separator": ", ",
     "key_separator": ": ",
 }  # with flexible whitespace, small models would write long sequences of spaces
+_DIGITS = 400  # a whole number of a JSON text has at most this many digits; larger ones do not fit into a float
 
 
 class Form:
@@ -76,14 +79,56 @@ class Form:
 def mismatch(text: str, schema: dict[str, Any]) -> str:
     """Why a text does not follow the schema. Empty when it does."""
     try:
-        value = json.loads(text)
-    except ValueError:
-        return "the answer is not JSON"
-    problem = next(iter(_validator(json.dumps(schema)).iter_errors(value)), None)
+        value = parsed_json(text)
+    except ValueError as error:
+        return f"the answer is not JSON: {error}"
+    try:
+        problem = next(iter(_validator(json.dumps(schema)).iter_errors(value)), None)
+    except (RecursionError, ArithmeticError) as error:  # nested too deeply for the schema, or a number without bounds
+        return f"the answer cannot be compared with the schema: {type(error).__name__}"
     if problem is None:
         return ""
     where = "".join(f"[{part!r}]" for part in problem.absolute_path)
     return f"the answer does not follow the schema: {where}{': ' if where else ''}{problem.message[:200]}"
+
+
+def parsed_json(text: str) -> object:
+    """The value of a JSON text. Raises ValueError for everything that is not JSON (RFC 8259): also for NaN and
+    Infinity, for a number that is too large for a float, for two equal keys of an object, and for text that is nested
+    too deeply to be read.
+    """
+    try:
+        return json.loads(
+            text, parse_constant=_refuse, parse_int=_whole, parse_float=_finite, object_pairs_hook=_distinct
+        )
+    except json.JSONDecodeError as error:
+        raise ValueError(str(error)) from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _refuse(name: str) -> float:
+    raise ValueError(f"{name} is not a number in JSON")
+
+
+def _finite(text: str) -> float:
+    if math.isinf(value := float(text)):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise ValueError(f"the number {text[:40]}… has {len(text)} digits")
+    return int(text)
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        double = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key '{double[:40]}' occurs twice in an object")
+    return found
 
 
 @lru_cache(maxsize=8)

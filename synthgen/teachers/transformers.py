@@ -8,7 +8,7 @@ same requests always lead to a shard with the same bits.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -22,6 +22,7 @@ from synthgen.records import Message
 from synthgen.requests import Request
 from synthgen.tables.engines import TeacherSection
 from synthgen.teachers.base import Identity, Reply, TeacherOptions, Tick, no_tick
+from synthgen.teachers.labels import apart, most_likely
 from synthgen.teachers.score import score, too_long
 from synthgen.teachers.structured import Form
 
@@ -112,7 +113,7 @@ class LocalModel(LanguageModel):
 
     def classify(self, requests: Sequence[Request]) -> list[Reply]:
         """One reply for each request. The probability of a label is the product of the probabilities of the label's
-        tokens after the prompt, normalized over the labels.
+        tokens after the prompt, normalized over the labels. The labels' total before this is the score `label_mass`.
         """
 
         def act(batch: list[Request], prompts: list[list[int]]) -> list[Reply]:
@@ -123,9 +124,10 @@ class LocalModel(LanguageModel):
                     f"labels {', '.join(names)} are not distinct token sequences", "rename some of generate.labels"
                 )
             replies = []
-            for prompt, probs in zip(prompts, self.label_probs(prompts, labels), strict=True):
-                best = max(range(len(probs)), key=probs.__getitem__)
-                replies.append(Reply(names[best], prompt, labels[best], "stop", None, probs))
+            for prompt, (begun, likely) in zip(prompts, self.label_probs(prompts, labels), strict=True):
+                reply = most_likely(names, apart(labels, begun), self.tokens.decode([likely]))
+                best = labels[names.index(reply.text)] if reply.failure is None else ()
+                replies.append(replace(reply, prompt_token_ids=prompt, token_ids=best))
             return replies
 
         return self._in_batches(requests, [LABEL_TOKENS] * len(requests), act)

@@ -40,7 +40,8 @@ KINDS = {
     },
     "classify": {
         "strategy": "classify",
-        "generate": {"labels": ["a", "b", "yes no"], "shard_size": 5},
+        # characters that the small teacher writes often, so that the labels have enough probability
+        "generate": {"labels": ["K", "l", "^", "_ no"], "shard_size": 5},
         "logits": None,
         "train": {
             "student": {"kind": "classifier", "buckets": 64, "hidden_size": 4, "dropout": 0.1},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.scripted import BROKEN, NEW, at_once, first, play, roles
 
-from synthgen.generation.strategies import asking
+from synthgen.generation.strategies.questions import items
 from synthgen.generation.strategies.swaps import swap
 from synthgen.teachers.base import Reply
 
@@ -130,7 +130,7 @@ def test_extract(jobs):
     assert len({a.id for a in answers}) == 2
     [], [failure], _ = play(job, [Reply("Who is", finish_reason="length")])
     assert failure.kind == "no_question"
-    assert asking.items("Q1: Who?\n\n* Why?\nc", whole=False) == ["Who?", "Why?"]
+    assert items("Q1: Who?\n\n* Why?\nc", whole=False) == ["Who?", "Why?"]
 
 
 def test_conversation(jobs):

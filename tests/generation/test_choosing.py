@@ -9,7 +9,6 @@ import pytest
 from support.scripted import BROKEN, JUDGE, MARKER, THREE, TWO, at_once, first, play, roles, scores
 
 from synthgen.generation.inputs import runner
-from synthgen.generation.strategies import choosing
 from synthgen.teachers.base import Reply
 
 
@@ -124,18 +123,6 @@ def test_best_of_n(jobs):
     assert (row.text, [f.kind for f in failed]) == ("b", ["context"])
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("7", 7), ("Score: 8.5", 8.5), ("9/10", 9), ("6 out of 10", 6), ("\n\nI say 3.", 3), ("**4**", 4),
-        ("between 3 and 5", None), ("11", None), ("0", None), ("-4", None), ("7th", None), ("", None), ("ten", None),
-        ("Well.\nMark: 5\nIt has 3 faults.", 5),
-    ],
-)  # fmt: skip
-def test_marks(text, value):
-    assert choosing.mark(text) == value
-
-
 def test_rewards_without_a_judge(jobs):
     job = jobs(strategy="best_of_n", steps={"candidates": 2, "choose": "reference"})[1]
     [known] = job.seed.reference
@@ -144,16 +131,17 @@ def test_rewards_without_a_judge(jobs):
     assert "judge" not in roles(row)
     job = jobs(strategy="best_of_n", steps={"candidates": 2, "choose": "likelihood"})[1]
     scored = [Reply("x", token_logprobs=[-3.0, -1.0]), Reply("y", token_logprobs=[-1.5])]
-    [row], _, [_, judged] = play(job, [Reply("x", token_ids=[5, 6]), Reply("y", token_ids=[7])], scored)
+    written = [Reply("x", token_ids=[5, 6], finish_reason="stop"), Reply("y", token_ids=[7], finish_reason="stop")]
+    [row], _, [_, judged] = play(job, written, scored)
     assert (row.text, scores(row)) == ("y", {"reward": -1.5})
     assert [(r.kind, r.completion[0]["content"], r.completion_ids) for r in judged] == [
         ("score", "x", (5, 6)),
         ("score", "y", (7,)),
     ]
     job = jobs(strategy="best_of_n", steps={"candidates": 2, "choose": "probability"}, templates=JUDGE)[1]
-    yes = [Reply("yes", label_probs=[0.6, 0.4]), Reply("no", label_probs=[0.2, 0.8])]
+    yes = [Reply(finish_reason="stop", label_probs=probs) for probs in ([0.6, 0.4], [0.2, 0.8])]
     [row], _, [_, judged] = play(job, ["x", "y"], yes)
-    assert (row.text, scores(row), judged[0].labels) == ("x", {"reward": 0.6}, ("yes", "no"))
+    assert (row.text, scores(row), judged[0].labels) == ("x", {"reward": 0.6}, ("Yes", "No"))
 
 
 def test_preference(jobs):

@@ -29,6 +29,7 @@ KILLED = ["vote", "self_instruct", "evolve", "conversation", "extract", "disagre
 UPDATES = {
     "vote": {"generate": {"answer_marker": None, "temperature": 0.01}},
     "rationalize": {"generate": {"answer_marker": "\n"}},
+    "best_of_n": {"steps": {"choose": "likelihood"}},  # a model with random weights seldom says Yes or No
     "preference": {"steps": {"choose": "likelihood"}},
     "consensus": {"generate": {"answer_marker": None}},
     "disagreement": {"generate": {"answer_marker": None}},

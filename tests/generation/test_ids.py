@@ -68,7 +68,7 @@ SECTIONS = {
 }
 # For each recipe: the number of requests, a hash of the request ids, the number of rows, and a hash of the row ids.
 # They were computed with commit 199c186 (which spelled `rationalize` with an s) for the same seeds, templates and
-# replies.
+# replies. Two entries are later: the judge's labels are now "Yes" and "No", and the line of an answer is no question.
 BEFORE = {
     "answer": (48, "1ab08ee9c847d382", 48, "1ab08ee9c847d382"),
     "rationale": (48, "1ab08ee9c847d382", 48, "1ab08ee9c847d382"),
@@ -78,7 +78,7 @@ BEFORE = {
     "rationalize": (80, "9f5e5cb89e2a91fc", 27, "9140b4c90aec840b"),
     "vote": (128, "17311c5045a2566e", 34, "5fb3ddffb6a9c969"),
     "best_of_n": (288, "5a7a63e614266e7c", 48, "b2035c56e950fb5a"),
-    "best_of_n probability": (288, "4dc438323f7650b4", 48, "dcb01f6e103e0666"),
+    "best_of_n probability": (288, "b8d83fa60940523b", 48, "c60c9008ea1cafe0"),
     "best_of_n likelihood": (288, "6f4509be54780223", 48, "c246f09fc9264aab"),
     "preference": (288, "5a7a63e614266e7c", 96, "f2d2a1d1bf25e5ff"),
     "preference reference": (144, "736c34a4b7cf0f3a", 64, "0ea18444d51e1986"),
@@ -91,7 +91,7 @@ BEFORE = {
     "paraphrase": (96, "b0287c2851732e8d", 48, "587e1a603f3c998a"),
     "back_translation": (144, "041bfea18244ba01", 48, "33569bf5acadedd1"),
     "counterfactual": (96, "c1a0d0a2b6c78df6", 96, "c1a0d0a2b6c78df6"),
-    "extract": (144, "cf1c3c353d411446", 96, "ece074cfc00b54cc"),
+    "extract": (96, "a6bec811d3d75319", 48, "5ab91dcff7601a1d"),
     "conversation": (240, "d55336c8714fda26", 144, "9d94fd6d924da8b7"),
     "answer tools": (48, "66892a8836c9326e", 48, "66892a8836c9326e"),
     "answer mixture": (48, "e5a737bc0c746bff", 48, "e5a737bc0c746bff"),

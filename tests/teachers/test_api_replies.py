@@ -12,7 +12,6 @@ from support.serving import generated
 
 from synthgen import corpus, logits
 from synthgen.logits import LogitsSpec
-from synthgen.teachers.chat import label_probs
 from synthgen.teachers.completion import parsed
 from synthgen.teachers.server_tokens import TokenMap, UnknownToken
 
@@ -165,22 +164,6 @@ def test_token_map_is_the_tokenizers_own(tokens):
         assert tokens.id({"token": piece.decode(errors="replace"), "bytes": list(piece)}) == token
     end = tokens.tokenizer.eos_token
     assert tokens.id(entry(end, 0.0)) == tokens.tokenizer.eos_token_id
-
-
-def test_classify_by_logprobs_and_by_the_answer(serve, tmp_path):
-    labels = ["payment", "delivery"]
-    server = serve(labels=labels)
-    rows, failures, _ = generated(tmp_path, server, seeds=10, strategy="classify", generate={"labels": labels})
-    assert not failures
-    for r in rows:
-        assert r.answer == labels[int(np.argmax(r.label_probs))]
-        assert {s["name"]: s["value"] for s in r.scores} == {"label_mass": 1.0, "label_from_answer": 1.0}
-    top = [entry("pay", -0.2), entry(" Delivery", -2.0), entry("zebra", -3.0), entry("del", -9999.0)]
-    probs, mass = label_probs(top, ("payment", "delivery"))
-    assert mass == pytest.approx(np.exp(-0.2) + np.exp(-2.0))
-    assert probs == pytest.approx([np.exp(-0.2) / mass, np.exp(-2.0) / mass])
-    assert label_probs([entry("d", -0.1)], ("delivery", "damage")) is None  # "d" is the beginning of both labels
-    assert label_probs([entry("x", -0.1)], ("delivery",)) is None
 
 
 def test_classify_with_logprobs_end_to_end(serve, tmp_path):

@@ -112,7 +112,22 @@ def test_bad_forms_are_one_line(task, tmp_path):
         ('{"kind": "red"}', "'n' is a required property"),
         ('{"kind": "red", "n": 3, "m": 1}', "Additional properties"),
         ('["red"]', "is not of type 'object'"),
+        ('{"kind": "red", "n": NaN}', "not JSON: NaN is not a number in JSON"),
+        ('{"kind": "red", "n": -Infinity}', "not JSON: -Infinity is not a number in JSON"),
+        ('{"kind": "red", "n": 2e400}', "not JSON: the number 2e400 is too large"),
+        ('{"kind": "red", "n": ' + "3" * 5000 + "}", "… has 5000 digits"),
+        ('{"kind": "red", "n": 3, "n": 4}', "not JSON: the key 'n' occurs twice"),
+        ('{"kind": "red", "n": 03}', "not JSON"),
+        ("{'kind': 'red', 'n': 3}", "not JSON"),
+        ('{"kind": "red", "n": 3}.', "not JSON"),
+        ("[" * 60_000, "not JSON: it is nested too deeply"),
+        ('{"kind": ' * 60_000, "not JSON: it is nested too deeply"),
     ],
 )
 def test_why_an_answer_is_not_of_the_schema(text, said):
     assert said in mismatch(text, SCHEMA) if said else mismatch(text, SCHEMA) == ""
+
+
+def test_values_that_no_schema_can_judge():
+    assert mismatch("[" * 800 + "]" * 800, {"items": {"$ref": "#"}}).startswith("the answer cannot be compared")
+    assert mismatch("1" + "0" * 350, {"multipleOf": 0.5}).startswith("the answer cannot be compared")

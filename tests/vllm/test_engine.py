@@ -18,6 +18,7 @@ from vllm.sampling_params import RequestOutputKind
 
 from synthgen import generate, load_recipe, logits
 from synthgen.logits import LogitsSpec
+from synthgen.teachers import labels as labels_module
 from synthgen.teachers.vllm.engine import Job, Poison
 
 QUESTIONS = ("What is 17 plus 25?", "Name a color of the sky.", "Why do birds sing?", "Who wrote Hamlet?")
@@ -120,11 +121,13 @@ def _draws(target: logits.Sampled) -> list[np.ndarray]:
     return [np.repeat(i, c) for i, c in zip(np.split(target.ids, ends), np.split(target.counts, ends), strict=True)]
 
 
-def test_label_probabilities_are_those_of_transformers(model, smol, request_maker):
+def test_label_probabilities_are_those_of_transformers(model, smol, request_maker, monkeypatch):
+    monkeypatch.setattr(labels_module, "LEAST_MASS", 0.0)  # SmolLM2 seldom begins an answer with these labels
     labels = (" yes", " no", " maybe so", " maybe not")
     asked = [request_maker(n, q)._replace(kind="classify", labels=labels) for n, q in enumerate(QUESTIONS)]
     for reply, exact in zip(model.classify(asked), smol.classify(asked), strict=True):
         np.testing.assert_allclose(reply.label_probs, exact.label_probs, atol=CLOSE)
+        np.testing.assert_allclose(dict(reply.scores)["label_mass"], dict(exact.scores)["label_mass"], rtol=0.05)
         assert (reply.text, list(reply.token_ids)) == (exact.text, list(exact.token_ids))
 
 
@@ -141,7 +144,8 @@ def test_answers_follow_a_pattern_and_a_schema(model, request_maker):
         # A step of a strategy does not have to follow the schema. An answer that is cut off is a failure.
         assert model.sample([asked._replace(target=False)], None)[0].text == free.text
         cut = model.sample([request_maker(1, "Give a small number as JSON.", max_new_tokens=2)], None)[0]
-        assert cut.failure == ("schema", "the answer is not JSON")
+        assert cut.failure is not None
+        assert cut.failure[1].startswith("the answer is not JSON")
     finally:
         model.form = {}
 

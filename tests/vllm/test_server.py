@@ -107,7 +107,9 @@ def test_answers_follow_a_schema(make):
 def test_labels_have_the_probabilities_of_their_first_tokens(make, smol, request_maker):
     labels = ["Yes", "No"]
     question = "Is the sky blue? Answer Yes or No."
-    _, rows, _ = make([{"question": question}], strategy="classify", generate={"labels": labels})
+    # The reply must be a label alone. The log-probabilities are those before the other answers are excluded.
+    only = {"extra": {"structured_outputs": {"choice": labels}}}
+    _, rows, _ = make([{"question": question}], only, strategy="classify", generate={"labels": labels})
     logp_V = smol.logprobs([smol.render([{"role": "user", "content": question}])], [[0]])[0][0].numpy()
     first = [logp_V[smol.tokenizer(label, add_special_tokens=False)["input_ids"][0]] for label in labels]
     expected = np.exp(first - np.logaddexp.reduce(first))

@@ -14,19 +14,15 @@ variable `question`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator, Sequence
 
 from synthgen.generation.jobs import Job, fraction
-from synthgen.generation.rounds import Failure, Outcome, Rounds, failure
+from synthgen.generation.rounds import Outcome, Rounds, failure, unfinished
+from synthgen.generation.strategies.questions import items, new_question
 from synthgen.generation.strategies.swaps import swap
 from synthgen.records import Message, Source
 from synthgen.requests import Query
 from synthgen.teachers.base import Reply
-from synthgen.verify import normalize
-
-_QUOTES = re.compile(r'^(["“\'«])(.*)(["”\'»])$', re.DOTALL)
-_ITEM = re.compile(r"^\s*(?:[-*•]|\(?\d{1,2}[.):]|Q\d*[.:)])\s*")
 
 
 def self_instruct(job: Job) -> Rounds:
@@ -130,7 +126,7 @@ def extract(job: Job) -> Rounds:
     [reply] = yield [query]
     if reply.failure:
         return [failure(query, *reply.failure)]
-    questions = items(reply.text, whole=reply.finish_reason != "length")[: job.recipe.steps.candidates]
+    questions = items(reply.text, whole=reply.finish_reason == "stop")[: job.recipe.steps.candidates]
     if not questions:
         return [failure(query, "no_question", f"no complete line in '{reply.text.strip()[:80]}'")]
     return (yield from _answers(job, [job.question(text, [query.id]) for text in questions]))
@@ -154,11 +150,14 @@ def conversation(job: Job) -> Rounds:
         outcomes.append(job.row(query, reply, sources=sources, group=(first, f"turn_{turn + 1}")))
         if turn + 1 == job.recipe.steps.rounds:
             break
+        cut = unfinished(query, reply)
         turns = [*turns, {"role": "assistant", "content": reply.text}]
         shown = [message for message in [*student, *turns] if message["role"] != "system"]
         step = job.step(
             job.prompt.step("user_turn", {**job.fields, "conversation": shown}), job.rewriter, parents=[query.id]
         )
+        if cut is not None:  # a conversation does not go on after half a sentence
+            return [*outcomes, failure(step, cut.kind, f"turn {turn + 1} is not finished: {cut.reason}")]
         [reply] = yield [step]
         text = new_question(step, reply, [str(m["content"]) for m in shown if m["role"] == "user"])
         if not isinstance(text, str):
@@ -194,31 +193,3 @@ def _answers(
         failure(query, *reply.failure) if reply.failure else job.row(query, reply, sources=sources)
         for query, reply in zip(queries, replies, strict=True)
     ]
-
-
-def new_question(query: Query, reply: Reply, known: Sequence[str]) -> str | Failure:
-    """The new question in a reply. Returns a Failure when there is no text, or when the text was cut off or equals one
-    of the `known` questions.
-    """
-    if reply.failure:
-        return failure(query, *reply.failure)
-    text = reply.text.strip()
-    quoted = _QUOTES.match(text)
-    text = quoted.group(2).strip() if quoted else text
-    if not text:
-        return failure(query, "empty", "the new question is empty")
-    if reply.finish_reason == "length":
-        return failure(query, "cut", f"the new question was cut off at {len(reply.token_ids)} tokens")
-    if normalize(text) in {normalize(old) for old in known}:
-        return failure(query, "unchanged", f"the new question was asked before: '{text[:80]}'")
-    return text
-
-
-def items(text: str, *, whole: bool = True) -> list[str]:
-    """The distinct lines of a list, without their bullets and numbers. When `whole` is false, the text was cut off, so
-    its last line is left out.
-    """
-    lines = text.strip().split("\n")
-    lines = lines if whole else lines[:-1]
-    by_words = {normalize(line): line for line in reversed([_ITEM.sub("", line).strip() for line in lines])}
-    return list(reversed([line for words, line in by_words.items() if words]))

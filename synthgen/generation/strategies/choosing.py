@@ -9,18 +9,20 @@
 - `consensus`: a completion with the most frequent answer among those of the recipe's teachers.
 - `disagreement`: the completions of all teachers, but only when their answers differ.
 
-When no score can be read from a judge's reply, the outcome is a failure with a reason. A score is never guessed.
+When no score can be read from a judge's reply, the outcome is a failure with a reason. A score is never guessed. A
+reply that was cut off has no vote, and is no candidate: its answer or its end is unknown.
 """
 
 from __future__ import annotations
 
-import re
+import math
 from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
 from synthgen.generation.jobs import Job
-from synthgen.generation.rounds import Outcome, Rounds, failure
+from synthgen.generation.rounds import Outcome, Rounds, failure, unfinished
+from synthgen.generation.strategies.marks import BEST, WORST, mark
 from synthgen.records import Source
 from synthgen.requests import Query
 from synthgen.tables.strategies import REWARDS
@@ -29,9 +31,7 @@ from synthgen.verify import matches_any, party
 
 Asked = tuple[Query, Reply]
 
-_WORST, _BEST = 1, 10  # the lowest and the highest score that a judge may give
-_MARK = re.compile(r"(?<![\w.-])(\d+(?:\.\d+)?)(?:\s*/\s*10|\s+out of 10)?(?!\w)")
-_YES_NO = ("yes", "no")
+_YES_NO = ("Yes", "No")  # as a teacher begins an answer; local teachers count only this spelling
 
 
 def rationalize(job: Job) -> Rounds:
@@ -45,13 +45,13 @@ def rationalize(job: Job) -> Rounds:
     [reply] = yield [first]
     if reply.failure:
         return [failure(first, *reply.failure)]
-    if matches_any(job.answer_of(reply), known):
+    if not unfinished(first, reply) and matches_any(job.answer_of(reply), known):
         return [job.row(first, reply, scores={"rationalized": 0.0})]
     hinted = job.prompt.teacher({**job.fields, "answer": known[0]}, "hint")
     second = job.answer(job.student(), hinted, parents=[first.id], reference=known)
     [reply] = yield [second]
-    if reply.failure:
-        return [failure(second, *reply.failure)]
+    if (failed := unfinished(second, reply)) is not None:
+        return [failed]
     answer = job.answer_of(reply)
     if not matches_any(answer, known):
         said = f"'{answer[:60]}'" if answer else "no answer"
@@ -94,7 +94,10 @@ def disagreement(job: Job) -> Rounds:
     queries = [job.answer(teacher=name) for name in job.setting.versions]
     replies = yield queries
     asked = list(zip(queries, replies, strict=True))
-    failed: list[Outcome] = [failure(q, *r.failure) for q, r in asked if r.failure]
+    failed = _failures(asked)
+    failed = failed or [
+        failure(q, "no_answer", "there is no answer to compare") for q, r in asked if not job.answer_of(r)
+    ]
     if failed:
         return failed
     parties = Counter(_party(job.answer_of(r)) for _, r in asked)
@@ -145,7 +148,8 @@ def _two_best(job: Job, asked: Sequence[Asked]) -> tuple[tuple[str, int], tuple[
     """The two most frequent answers, each with the number of replies that give it. Replies without an answer are not
     counted.
     """
-    parties = Counter(_party(job.answer_of(r)) for _, r in asked if not r.failure and job.answer_of(r))
+    said = [_party(job.answer_of(reply)) for query, reply in asked if not unfinished(query, reply)]
+    parties = Counter(party for party in said if party)
     first, second, *_ = [*parties.most_common(2), ("", 0), ("", 0)]
     return first, second
 
@@ -155,17 +159,23 @@ def _party(answer: str | None) -> str:
     return party(answer)
 
 
+def _failures(asked: Sequence[Asked]) -> list[Outcome]:
+    """The failures of the replies that failed or are not finished."""
+    return [failed for query, reply in asked if (failed := unfinished(query, reply)) is not None]
+
+
 def _elected(job: Job, asked: Sequence[Asked]) -> list[Outcome]:
     """A row of the first completion that has the most frequent answer. The row's score `agreement` is the share of all
     completions that have this answer. When no single answer is the most frequent, returns failures instead.
     """
     (winner, lead), (_, second) = _two_best(job, asked)
     if not lead:
-        failed: list[Outcome] = [failure(q, *r.failure) for q, r in asked if r.failure]
-        return failed or [failure(asked[0][0], "no_answer", f"none of {len(asked)} completions has an answer")]
+        return _failures(asked) or [
+            failure(asked[0][0], "no_answer", f"none of {len(asked)} completions has an answer")
+        ]
     if lead == second:
         return [failure(asked[0][0], "tie", f"two answers have {lead} of {len(asked)} votes each")]
-    query, reply = next((q, r) for q, r in asked if not r.failure and _party(job.answer_of(r)) == winner)
+    query, reply = next((q, r) for q, r in asked if not unfinished(q, r) and _party(job.answer_of(r)) == winner)
     scores = {"agreement": lead / len(asked), "votes": len(asked)}
     return [job.row(query, reply, scores=scores, parents=[q.id for q, _ in asked if q is not query])]
 
@@ -198,8 +208,8 @@ def _ranking(job: Job) -> Generator[list[Query], list[Reply], Ranking]:
     ranking = Ranking(asked=[query.id for query in queries])
     answered: list[Asked] = []
     for query, reply in zip(queries, replies, strict=True):
-        if reply.failure:
-            ranking.failed.append(failure(query, *reply.failure))
+        if (failed := unfinished(query, reply)) is not None:
+            ranking.failed.append(failed)
         else:
             answered.append((query, reply))
     if not REWARDS[job.recipe.steps.choose].judge_offers:
@@ -213,13 +223,14 @@ def _ranking(job: Job) -> Generator[list[Query], list[Reply], Ranking]:
     ranking.asked += [query.id for query in judging]
     verdicts = (yield judging) if judging else []
     for (query, reply), judged, verdict in zip(answered, judging, verdicts, strict=True):
-        reward = None if verdict.failure else _reward(judged, verdict)
-        if reward is not None:
+        # The score of a given completion is complete even when the completion has no end token.
+        broken = judged.request.kind != "score" and unfinished(judged, verdict)
+        if verdict.failure or broken:
+            ranking.failed.append(broken or failure(judged, *(verdict.failure or ("", ""))))
+        elif (reward := _reward(judged, verdict)) is not None:
             ranking.ranked.append(Ranked(query, reply, reward))
-        elif verdict.failure:
-            ranking.failed.append(failure(judged, *verdict.failure))
         else:
-            reason = f"no score from {_WORST} to {_BEST} in '{verdict.text.strip()[:80]}'"
+            reason = f"no score from {WORST} to {BEST} in '{verdict.text.strip()[:80]}'"
             ranking.failed.append(failure(judged, "judge", reason))
     return ranking
 
@@ -244,26 +255,15 @@ def _judging(job: Job, query: Query, reply: Reply) -> Query:
 
 def _reward(judged: Query, verdict: Reply) -> float | None:
     """The reward of a completion. It depends on the kind of the query `judged`: the mean log-probability of the
-    completion's tokens, the probability of the label "yes", or the score in the judge's reply.
+    completion's tokens, the probability of the label "Yes", or the score in the judge's reply. None when there is none.
     """
+    reward = mark(verdict.text)
     if judged.request.kind == "score":
-        logprobs = verdict.token_logprobs or [0.0]
-        return sum(logprobs) / len(logprobs)
-    if judged.request.kind == "classify":
-        return float((verdict.label_probs or [0.0])[0])
-    return mark(verdict.text)
-
-
-def mark(text: str) -> float | None:
-    """The score in a judge's reply. It is read from the first line that contains a number. Returns None when this line
-    contains several numbers, or when its number is not from 1 to 10.
-    """
-    for line in text.splitlines():
-        found = _MARK.findall(line)
-        if found:
-            value = float(found[0])
-            return value if len(found) == 1 and _WORST <= value <= _BEST else None
-    return None
+        logprobs = verdict.token_logprobs or ()
+        reward = sum(logprobs) / len(logprobs) if logprobs else None
+    elif judged.request.kind == "classify":
+        reward = float(verdict.label_probs[0]) if verdict.label_probs else None
+    return reward if reward is not None and math.isfinite(reward) else None
 
 
 def _judges(job: Job) -> list[Source]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from synthgen.generation.jobs import Job
-from synthgen.generation.rounds import Outcome, Rounds, failure
+from synthgen.generation.rounds import Outcome, Rounds, failure, unfinished
 from synthgen.prompts import Prompt
 from synthgen.records import Message
 from synthgen.requests import Query
@@ -30,7 +30,7 @@ def classify(job: Job) -> Rounds:
     """Ask for the probabilities of the recipe's labels."""
     query = job.classify(job.asked(), job.recipe.generate.labels, job.teacher, prompt=job.student())
     [reply] = yield [query]
-    return [_outcome(job, query, reply)]
+    return [unfinished(query, reply) or job.row(query, reply)]
 
 
 def embed(job: Job) -> Rounds:

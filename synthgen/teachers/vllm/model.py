@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from synthgen.records import Message
 from synthgen.requests import Request
 from synthgen.tables.engines import VllmTeacher
 from synthgen.teachers.base import Identity, Reply, TeacherOptions, Tick, no_tick
+from synthgen.teachers.labels import apart, most_likely
 from synthgen.teachers.structured import mismatch, unmatched
 from synthgen.teachers.vllm.engine import Engine, Job, Poison
 from synthgen.teachers.vllm.flat import positions, top_k
@@ -121,7 +123,7 @@ class VllmModel:
 
     def classify(self, requests: Sequence[Request]) -> list[Reply]:
         """One reply for each request. The probability of a label is the product of the probabilities of the label's
-        tokens after the prompt, normalized over the labels.
+        tokens after the prompt, normalized over the labels. The labels' total before this is the score `label_mass`.
         """
         return self._together(requests, None, no_tick)
 
@@ -234,13 +236,14 @@ class VllmModel:
         found = await _all([self._next(prompt, before, ids) for before, ids in asked])
         logp = {key: value for part in found for key, value in part.items()}
         score = np.array([sum(logp[label[: n + 1]] for n in range(len(label))) for label in labels])
-        probs = np.exp(score - np.logaddexp.reduce(score))
-        best = int(probs.argmax())
-        return Reply(request.labels[best], prompt, list(labels[best]), "stop", None, probs.tolist())
+        likely = max((key for key in logp if len(key) == 1), key=logp.__getitem__)  # `_next` adds the most probable
+        reply = most_likely(request.labels, apart(labels, np.exp(score).tolist()), str(self.tokenizer.decode(likely)))
+        best = labels[request.labels.index(reply.text)] if reply.failure is None else ()
+        return replace(reply, prompt_token_ids=prompt, token_ids=list(best))
 
     async def _next(self, prompt: list[int], before: tuple[int, ...], ids: list[int]) -> dict[tuple[int, ...], float]:
-        """The log-probability that each of `ids` is the next token after `prompt` and the tokens `before`. The key of
-        each log-probability is (*before, id).
+        """The log-probability that each of `ids` is the next token after `prompt` and the tokens `before`, and that of
+        the most probable token. The key of each log-probability is (*before, id).
         """
         params = SamplingParams(
             temperature=0.0,
@@ -253,7 +256,7 @@ class VllmModel:
         output, _ = await self._run(Job([*prompt, *before], params))
         tokens, logprobs = positions(output.outputs[0].logprobs)
         found = dict(zip(tokens[0].tolist(), logprobs[0].tolist(), strict=True))
-        return {(*before, token): found[token] for token in ids}
+        return {(*before, token): found[token] for token in [*ids, int(tokens[0][0])]}
 
     async def _score(self, request: Request, prompt: list[int], spec: LogitsSpec | None, tick: Tick) -> Reply:
         text = request.completion[0]["content"] or ""

@@ -1,0 +1,79 @@
+"""Shows the effect of `LEAST_MASS`, the bound on the total probability of the labels, on the recipe `classify`.
+
+    python benchmarks/label_mass.py [FOLDER]
+
+The recipe is run once for each bound. The teacher computes each distribution only once. Each student is compared with
+the labels of all held-out seeds, also of those whose rows the bound excludes. `train.seed` takes three values.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+import distill
+import synthgen
+from distill.students.classifier import Classifier
+from synthgen import corpus
+from synthgen.lm.model import LanguageModel
+from synthgen.teachers import labels as bound_of
+
+BOUNDS = (0.0, 0.01, 0.02)
+SEEDS = (0, 1, 2)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
+    once(LanguageModel)
+    recipe = synthgen.load_recipe("classify")
+    texts: list[str] = []
+    right: list[str] = []
+    print("bound  rows kept  right rows  accuracy of the student on all held-out seeds")
+    for bound in BOUNDS:
+        bound_of.LEAST_MASS = bound
+        run = folder / f"bound-{bound:g}"
+        synthgen.generate(recipe, run)
+        rows = [row for _, some in corpus.records(run / "generated") for row in some]
+        if not texts:  # without a bound, every seed has a row
+            held_out = [row for row in rows if row.split != "train"]
+            texts = [str(row.prompt[-1]["content"]) for row in held_out]
+            right = [row.reference[0] for row in held_out if row.reference]
+        synthgen.curate(recipe, run)
+        accuracies = [accuracy(recipe, run, seed, texts, right) for seed in SEEDS]
+        agree = np.mean([row.answer == row.reference[0] for row in rows if row.reference])
+        found = f"{np.mean(accuracies):.1%} ± {np.std(accuracies):.1%}"
+        print(f"{bound:5.2f}  {len(rows):9d}  {agree:10.1%}  {found}", flush=True)
+
+
+def accuracy(recipe: synthgen.Recipe, run: Path, seed: int, texts: list[str], right: list[str]) -> float:
+    """The share of held-out texts for which the student's most probable label is right."""
+    assert recipe.train is not None
+    trained = recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
+    distill.train(trained, run, fresh=True)
+    student = Classifier.load(run / "student")
+    best = student.predict(texts).argmax(-1)
+    return float(np.mean([student.labels[n] == label for n, label in zip(best, right, strict=True)]))
+
+
+def once(model: type[LanguageModel]) -> None:
+    """Let `label_probs` of a model compute the result of a prompt only once in this process."""
+    compute = model.label_probs
+    known: dict[str, list[tuple[list[float], int]]] = {}
+
+    def label_probs(
+        self: LanguageModel, prompts: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]
+    ) -> list[tuple[list[float], int]]:
+        key = str([list(prompts), list(labels)])
+        if key not in known:
+            known[key] = compute(self, prompts, labels)
+        return known[key]
+
+    model.label_probs = label_probs  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    main()
