@@ -284,7 +284,10 @@ def _logprobs(choice: Mapping[str, object]) -> Sequence[Entry]:
         raise BadReply("logprobs", "an entry of logprobs has no token or no logprob") from None
     if not {type(token) for token in tokens} <= {str} or not {type(value) for value in values} <= {float, int}:
         raise BadReply("logprobs", "a token or a log-probability in logprobs has the wrong type")
-    numbers = np.array(values, dtype=np.float64)
+    try:
+        numbers = np.array(values, dtype=np.float64)
+    except OverflowError:
+        raise BadReply("logprobs", "a log-probability is too large a number") from None
     if not np.isfinite(numbers).all() or numbers.max(initial=0.0) > _MOST_LOGPROB:
         raise BadReply("logprobs", f"a log-probability is {numbers.max():g}, but log-probabilities are at most 0")
     lengths = np.array([len(top) for top in tops])

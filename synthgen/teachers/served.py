@@ -36,5 +36,5 @@ def _is_build(rest: str) -> bool:
 def _parts(name: str) -> tuple[str, str]:
     """Return (provider, name), in lower case. Periods between digits count as hyphens."""
     pieces = re.split(r"[/\\]", name.strip().rstrip("/").lower())
-    last = pieces[-1].removesuffix(".gguf")
+    last = re.sub(r"[-:](?:latest|free)$", "", pieces[-1].removesuffix(".gguf"))
     return pieces[-2] if len(pieces) > 1 else "", re.sub(r"(?<=\d)\.(?=\d)", "-", last)
