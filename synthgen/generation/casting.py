@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from synthgen.errors import TeacherError
 from synthgen.logits import LogitsSpec
 from synthgen.manifest import SourceTerms
+from synthgen.prompts import Prompt, load_prompt
 from synthgen.recipe import Recipe, SeedSource
-from synthgen.records import Source
+from synthgen.records import Message, Source
 from synthgen.tables.engines import ENGINES, AnyTeacher
 from synthgen.tables.strategies import REWARDS, STRATEGIES
+from synthgen.tables.students import KINDS
 from synthgen.teachers.base import RemoteTeacher, Teacher
 
 Teachers = Mapping[str, Teacher | RemoteTeacher]
@@ -123,8 +125,8 @@ def needs(recipe: Recipe) -> list[tuple[str, str]]:
 
 def refuse_incapable(recipe: Recipe, teachers: Teachers) -> None:
     """Raise TeacherError when the teachers cannot do what the recipe asks. This is the case when two teachers are the
-    same model, when a teacher lacks a capability that the recipe needs, or when a teacher would score rows whose tokens
-    come from a different tokenizer.
+    same model, when a teacher lacks a capability that the recipe needs, when a teacher would score rows whose tokens
+    come from a different tokenizer, or when a chat template hides a message (see `synthgen.lm.template`).
     """
     first_with: dict[str, str] = {}
     for name, version in versions(recipe, teachers).items():
@@ -145,3 +147,53 @@ def refuse_incapable(recipe: Recipe, teachers: Teachers) -> None:
                     f"cannot score the tokens of '{answerer}'",
                     f"remove '{name}' from logits.score_by, or score the finished text with strategy 'score'",
                 )
+    _refuse_hiding(recipe, teachers)
+
+
+def _refuse_hiding(recipe: Recipe, teachers: Teachers) -> None:
+    """Raise TeacherError when a teacher's chat template hides a message of the recipe's conversations, raises an error
+    for one of them, or does not end. The templates of servers are not known.
+    """
+    prompt = load_prompt(recipe.prompts, recipe.task)
+    for name, messages in _conversations(recipe, prompt):
+        render = _renderer(teachers[name])
+        if render is not None:
+            render(messages)
+
+
+def _renderer(teacher: object) -> Callable[[list[Message]], list[int]] | None:
+    """The function with which a teacher renders messages. None when it has no chat template on this machine."""
+    tokens = getattr(teacher, "tokens", None)
+    return getattr(teacher, "render", None) or getattr(tokens, "prompt", None)
+
+
+def _conversations(recipe: Recipe, prompt: Prompt) -> Iterator[tuple[str, list[Message]]]:
+    """Yield pairs: a teacher's name, and a conversation of a form that the teacher gets. Seeds with conversations of
+    their own are not among them.
+    """
+    strategy, reward = STRATEGIES[recipe.strategy], REWARDS[recipe.steps.choose]
+    student = [*_system(prompt, "system"), _turn("user")]
+    examples = [_turn(role) for _ in prompt.examples[:2] for role in ("user", "assistant")]
+    asked = [
+        *_system(prompt, "teacher_system" if "teacher_system" in prompt.templates else "system"),
+        *examples,
+        _turn("user"),
+    ]
+    for name in (*answerers(recipe), *scorers(recipe)):
+        yield name, asked
+    if recipe.train and KINDS[recipe.train.student.kind].writes_text:  # the student reads the first teacher's template
+        yield next(iter(cast(recipe))), student
+    steps = [*strategy.templates, *(prompt.beginning(strategy.template_prefix) if strategy.template_prefix else ())]
+    rewriters = [recipe.steps.rewriter] if recipe.steps.rewriter else answerers(recipe)
+    for name in rewriters if strategy.rewrites else ():
+        yield from ((name, [*_system(prompt, f"{step}_system"), _turn("user")]) for step in steps)
+    if strategy.judged and reward.template:
+        yield judge(recipe), [*_system(prompt, f"{reward.template}_system"), _turn("user")]
+
+
+def _system(prompt: Prompt, name: str) -> list[Message]:
+    return [_turn("system")] if name in prompt.templates else []
+
+
+def _turn(role: str) -> Message:
+    return {"role": role, "content": "a text"}
