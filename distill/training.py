@@ -25,6 +25,7 @@ from synthgen.recipe import Recipe, TrainSection, check_recipe
 from synthgen.results.training import FILE, Training, read_training
 from synthgen.tables.reference import resolve
 from synthgen.tables.students import KINDS
+from synthgen.tally import tally
 from synthgen.ui import UI
 
 
@@ -64,7 +65,8 @@ def train(
     same student is also trained on the same batches by cross-entropy alone, and saved in `baseline` inside the
     student's folder.
 
-    Raises GateDenied when the audit does not pass, unless `override_audit` is true. Raises RunChanged when the folder
+    Raises GateDenied when the corpus has no kept rows. Also raises it when the audit does not pass, unless
+    `override_audit` is true. Raises RunChanged when the folder
     was started with another corpus or other settings. Also raises UserError when the recipe has no `train` section, and
     the errors of `places`.
     """
@@ -78,6 +80,7 @@ def train(
     if is_dataset(Path(run)):
         _adopt(Path(run), job)
     manifest = corpus.verify(job.source)
+    tally(job.source).check(job.source)
     # A dataset may be a folder inside a run. The run's audit then applies to the dataset's rows too.
     near = (job.source.parent, Path(run), *Path(run).resolve().parents[:2])
     overridden = check_audit(next((f for f in near if (f / "audit").is_dir()), job.source.parent), override_audit)
