@@ -19,9 +19,11 @@ import pyarrow.parquet as pq
 
 from synthgen import corpus
 from synthgen.errors import CorpusError, GateDenied
+from synthgen.records import SPLITS
 
 _TOP = 3  # number of reasons that a command prints
 _SHOWN = 200  # number of characters of a reason that are printed
+_SHARD = re.compile(rf"({'|'.join(SPLITS)})-\d+")
 _VARIES = re.compile(r"\S*\d\S*")  # words that differ between failures of the same cause, such as ids and numbers
 
 
@@ -132,8 +134,10 @@ def causes(folder: Path, split: str | None = None) -> tuple[Cause, ...]:
     """The reasons of the failures in a generated corpus, the most frequent first."""
     counts: Counter[tuple[str, str]] = Counter()
     examples: dict[tuple[str, str], str] = {}
-    for name in corpus.shards(folder, "failures", split):
-        for batch in corpus.scan(folder / "failures" / f"{name}.parquet", ["kind", "reason"]):
+    for path in _shards(folder / "failures"):
+        if split is not None and not path.stem.startswith(f"{split}-"):
+            continue
+        for batch in corpus.scan(path, ["kind", "reason"]):
             for kind, reason in zip(batch["kind"].to_pylist(), batch["reason"].to_pylist(), strict=True):
                 key = (kind, _VARIES.sub("#", reason))
                 counts[key] += 1
@@ -141,12 +145,15 @@ def causes(folder: Path, split: str | None = None) -> tuple[Cause, ...]:
     return tuple(Cause(key[0], examples[key], count) for key, count in counts.most_common())
 
 
+def _shards(folder: Path) -> list[Path]:
+    """The files of shards in a folder. Files of other names are not ours."""
+    return sorted(path for path in folder.glob("*.parquet") if _SHARD.fullmatch(path.stem))
+
+
 def _rows(folder: Path) -> int:
-    """The number of rows in the Parquet files of a folder. Raises CorpusError when a file is damaged."""
+    """The number of rows of all shards in a folder. Raises CorpusError when a file is damaged."""
     rows = 0
-    for path in sorted(folder.glob("*.parquet")):
-        if path.name.startswith("."):
-            continue
+    for path in _shards(folder):
         try:
             rows += pq.read_metadata(path).num_rows
         except (pa.ArrowException, OSError) as error:
