@@ -9,7 +9,7 @@ from synthgen.logits import LogitsSpec
 from synthgen.manifest import SourceTerms
 from synthgen.prompts import Prompt, load_prompt
 from synthgen.recipe import Recipe, SeedSource
-from synthgen.records import Message, Source
+from synthgen.records import ROLES, Message, Source
 from synthgen.tables.engines import ENGINES, AnyTeacher
 from synthgen.tables.strategies import REWARDS, STRATEGIES
 from synthgen.tables.students import KINDS
@@ -82,6 +82,48 @@ def seed_source(stated: SeedSource, name: str, role: str) -> Source:
     states for the seed's file or data set.
     """
     return {**source(name, role, stated.license or "unknown"), "made_by": stated.made_by, "account": stated.account}
+
+
+def prompt_sources(recipe: Recipe, prompt: Prompt) -> list[Source]:
+    """Entries for a row's column `sources` that name the user's own templates, and the examples if there are any."""
+    own = recipe.license or "unknown"
+    examples = [source(f"{prompt.version}#examples", "few_shot", own)] if prompt.examples else []
+    return [source(prompt.version, "template", own), *examples]
+
+
+def given_sources(stated: SeedSource, value: object) -> list[Source]:
+    """The sources of a completion that a seed holds. `value` is the seed's field `sources`. If the seed is a row of
+    another corpus, they are its sources. Otherwise the author is the one whom the recipe states for the seed's file or
+    data set, if it states one.
+    """
+    rows = value if isinstance(value, list) else []
+    given = [one for one in rows if isinstance(one, dict) and _is_source(one)]
+    if given and len(given) == len(rows):
+        return [_source_of(one) for one in given]
+    if stated.made_by is None:
+        return []
+    return [{**seed_source(stated, stated.made_by, "generator"), "made_by": None}]
+
+
+def _is_source(value: Mapping[str, object]) -> bool:
+    return all(isinstance(value.get(key), str) for key in ("id", "role", "license")) and value["role"] in ROLES
+
+
+def _source_of(value: Mapping[str, object]) -> Source:
+    def text(key: str) -> str | None:
+        part = value.get(key)
+        return part if isinstance(part, str) else None
+
+    tools = value.get("tools")
+    return {
+        "id": str(value["id"]),
+        "role": str(value["role"]),
+        "license": str(value["license"]),
+        "terms_date": text("terms_date"),
+        "made_by": text("made_by"),
+        "account": text("account"),
+        "tools": [str(tool) for tool in tools] if isinstance(tools, list) else [],
+    }
 
 
 def versions(recipe: Recipe, teachers: Teachers | None = None) -> dict[str, str]:
