@@ -84,11 +84,7 @@ def train(
         _adopt(Path(run), job)
     manifest = corpus.verify(job.source)
     tally(job.source).check(job.source)
-    # A dataset may be a folder inside a run. The run's audit then applies to the dataset's rows too.
-    near = (job.source.parent, Path(run), *Path(run).resolve().parents[:2])
-    audited = next((f for f in near if (f / "audit").is_dir()), job.source.parent)
-    own = [one for one in student_sources(recipe) if one["source"] != recipe.teacher.model]
-    overridden = check_audit(audited, override_audit, own)
+    overridden = _gate(job, Path(run), override_audit)
     inputs = made_from(section, manifest)
     if durable.writes():
         if fresh:
@@ -154,6 +150,15 @@ def _check_processes(section: TrainSection) -> None:
             f"a student of kind '{section.student.kind}' can be trained by only one process, but {count} were started",
             "start `distill train` without `accelerate launch`",
         )
+
+
+def _gate(job: Job, run: Path, override: bool) -> bool:
+    """Apply the audit of the job's corpus. See `check_audit`."""
+    # A dataset may be a folder inside a run. The run's audit then applies to the dataset's rows too.
+    near = (job.source.parent, run, *run.resolve().parents[:2])
+    audited = next((f for f in near if (f / "audit").is_dir()), job.source.parent)
+    own = [one for one in student_sources(job.recipe) if one["source"] != job.recipe.teacher.model]
+    return check_audit(audited, override, own)
 
 
 def check_audit(run: Path, override: bool, sources: Sequence[SourceTerms] = ()) -> bool:

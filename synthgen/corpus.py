@@ -322,9 +322,7 @@ def own_columns(folder: Path) -> pa.Schema:
 
 
 def records(folder: Path, part: str = "data", split: str | None = None) -> Iterator[tuple[str, list[Record]]]:
-    """Yield pairs (shard name, its records) for the shards in the subfolder `part` ('data' or 'rejected'), in corpus
-    order.
-    """
+    """Yield pairs (shard name, its records) of the shards in the subfolder 'data' or 'rejected', in corpus order."""
     for name in shards(folder, part, split):
         yield name, from_rows(_read(folder / part / f"{name}.parquet").to_pylist())
 
