@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from synthgen import corpus
@@ -22,6 +23,7 @@ from synthgen.errors import CorpusError, GateDenied
 from synthgen.records import SPLITS
 
 _TOP = 3  # number of reasons that a command prints
+_CUT = "prompt_was_cut"  # the score of a row whose server counted too few tokens for its prompt
 _SHOWN = 200  # number of characters of a reason that are printed
 _SHARD = re.compile(rf"({'|'.join(SPLITS)})-\d+")
 _VARIES = re.compile(r"\S*\d\S*")  # words that differ between failures of the same cause, such as ids and numbers
@@ -47,7 +49,8 @@ class Cause:
 class Outcome:
     """The number of rows that were kept and that were rejected, and of requests that failed. `failed` is None when it
     is not known. `causes` are the reasons of the failures, and `rejected_by` the number of rows that each check or
-    sweep rejected. Both begin with the most frequent.
+    sweep rejected. Both begin with the most frequent. `cut_prompts` is the number of rows for which the server seems to
+    have read only a part of the prompt.
     """
 
     folder: Path
@@ -56,6 +59,7 @@ class Outcome:
     failed: int | None
     causes: tuple[Cause, ...]
     rejected_by: dict[str, int]
+    cut_prompts: int = 0
 
     def text(self) -> str:
         """The last line of a command."""
@@ -68,6 +72,10 @@ class Outcome:
         lines = [f"failed by {cause.text()}" for cause in self.causes[:_TOP]]
         if self.failed and self.failed > rows > 0:
             lines.insert(0, f"Warning: {self.failed:,} requests failed, and only {rows:,} rows were made")
+        if self.cut_prompts:
+            lines.append(
+                f"Warning: for {self.cut_prompts:,} rows, the server seems to have left out a part of the prompt"
+            )
         return lines
 
     def to_dict(self) -> dict[str, object]:
@@ -78,6 +86,7 @@ class Outcome:
             "failed": self.failed,
             "failed_by": [asdict(cause) for cause in self.causes[:_TOP]],
             "rejected_by": self.rejected_by,
+            "cut_prompts": self.cut_prompts,
         }
 
     @property
@@ -127,7 +136,17 @@ def tally(folder: Path, generated: Path | None = None) -> Outcome:
         _rows(generated / "failures") if is_known else None,
         causes(generated),
         dict(Counter(rejected_by).most_common()),
+        sum(_scored(path, _CUT) for part in ("data", "rejected") for path in _shards(folder / part)),
     )
+
+
+def _scored(path: Path, name: str) -> int:
+    """The number of rows of a shard that have the score `name`. Reads only the names of the scores."""
+    count = 0
+    for batch in corpus.scan(path, ["scores.list.element.name"]):
+        names = pc.struct_field(batch["scores"].flatten(), "name")
+        count += pc.sum(pc.equal(names, name)).as_py() or 0
+    return count
 
 
 def causes(folder: Path, split: str | None = None) -> tuple[Cause, ...]:

@@ -116,6 +116,15 @@ def test_tokens_of_api_rows_are_counted_from_usage(tmp_path, server):
     assert synthgen.corpus.manifest(run / "curated")["counts"]["tokens_kept"] == sum(usage) > 0
 
 
+def test_rows_with_cut_prompts_are_counted(tmp_path):
+    """The score is the server's count of tokens per word of the prompt."""
+    scores = [{"name": "prompt_was_cut", "value": 0.7}, {"name": "label_mass", "value": 1.0}]
+    run = corpus_of(tmp_path / "run", [row(f"a{n}", n, scores=scores[n % 2 :]) for n in range(5)])
+    assert tally(run / "generated").cut_prompts == 3
+    done = command("show", run, "-n", "0")
+    assert "Warning: for 3 rows, the server seems to have left out a part of the prompt" in done.out
+
+
 NOTHING = {"length": {"min_words": 5}, "duplicates": False}
 
 
