@@ -189,16 +189,17 @@ def refuse_incapable(recipe: Recipe, teachers: Teachers) -> None:
                     f"cannot score the tokens of '{answerer}'",
                     f"remove '{name}' from logits.score_by, or score the finished text with strategy 'score'",
                 )
-    _refuse_hiding(recipe, teachers)
+    refuse_hiding(recipe, teachers)
 
 
-def _refuse_hiding(recipe: Recipe, teachers: Teachers) -> None:
+def refuse_hiding(recipe: Recipe, teachers: Mapping[str, object]) -> None:
     """Raise TeacherError when a teacher's chat template hides a message of the recipe's conversations, raises an error
-    for one of them, or does not end. The templates of servers are not known.
+    for one of them, or does not end. `teachers` holds teachers, or the `Tokens` of teachers, by name. Teachers that are
+    not in it are not checked. The templates of servers are not known.
     """
     prompt = load_prompt(recipe.prompts, recipe.task)
     for name, messages in _conversations(recipe, prompt):
-        render = _renderer(teachers[name])
+        render = _renderer(teachers.get(name))
         if render is not None:
             render(messages)
 

@@ -144,8 +144,9 @@ def test_generate_refuses_a_hidden_system_message_before_it_writes_anything(tmp_
     if where == "hint_system":
         assert synthgen.generate(recipe, tmp_path / "run").counts["rows"] == 6
         return
-    with pytest.raises(TeacherError, match="hides the system message"):
-        synthgen.generate(recipe, tmp_path / "run")
+    for act in (synthgen.plan, lambda recipe: synthgen.generate(recipe, tmp_path / "run")):
+        with pytest.raises(TeacherError, match="hides the system message"):
+            act(recipe)
     assert not contents(tmp_path / "run")
 
 
