@@ -130,13 +130,13 @@ def tally(folder: Path, generated: Path | None = None) -> Outcome:
         generated = folder.parent / "generated" if (folder / "rejected").is_dir() else folder
     is_known = (generated / "data").is_dir()  # the corpus may have been curated into another folder
     return Outcome(
-        folder,
-        _rows(folder / "data"),
-        _rows(folder / "rejected"),
-        _rows(generated / "failures") if is_known else None,
-        causes(generated),
-        dict(Counter(rejected_by).most_common()),
-        sum(_scored(path, _CUT) for part in ("data", "rejected") for path in _shards(folder / part)),
+        folder=folder,
+        kept=_rows(folder / "data"),
+        rejected=_rows(folder / "rejected"),
+        failed=_rows(generated / "failures") if is_known else None,
+        causes=causes(generated),
+        rejected_by=dict(Counter(rejected_by).most_common()),
+        cut_prompts=sum(_scored(path, _CUT) for part in ("data", "rejected") for path in _shards(folder / part)),
     )
 
 
