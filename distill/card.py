@@ -9,6 +9,7 @@ from pathlib import Path
 
 from synthgen import durable
 from synthgen.cards import environment, markdown_table
+from synthgen.lineage import sources_of
 from synthgen.manifest import Manifest
 from synthgen.recipe import Recipe
 from synthgen.results.evaluation import Evaluation, read_evaluation
@@ -45,6 +46,7 @@ def write_model_card(
         .render(
             recipe=recipe,
             manifest=manifest,
+            sources=sources_of(recipe, manifest),
             corpus_sha256=durable.digest(manifest["files"]),
             training=training,
             evaluation=evaluation,

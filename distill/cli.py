@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 import synthgen
-from synthgen.cli import SET, recipe_of, report_errors
+from synthgen.cli import SET, conclude, recipe_of, report_errors
 from synthgen.durable import lock, writes
 from synthgen.errors import GateDenied
 from synthgen.tables.formats import MODEL_FORMATS
@@ -62,15 +62,16 @@ def train(
     """
     from distill.training import places
     from distill.training import train as train_
+    from synthgen.tally import tally
 
     loaded = synthgen.load_recipe(recipe_of(run, recipe), set)
     if not writes():
         train_(loaded, run, out, fresh=fresh, override_audit=override_audit)
         return
-    places(run, out, fresh=fresh)  # checked first, so that a refused folder gets no lock file
+    source, _ = places(run, out, fresh=fresh)  # checked first, so that a refused folder gets no lock file
     with lock(out or run):
         student = train_(loaded, run, out, fresh=fresh, override_audit=override_audit, ui=ui)
-    ui.result(student.to_dict(), student.text())
+    conclude(ui, student.to_dict(), student.text(), tally(source), None)
     ui.hint(f"distill eval {run}")
 
 

@@ -22,7 +22,9 @@ class Inputs(TypedDict):
 def made_from(section: TrainSection, manifest: Manifest) -> Inputs:
     """The content of inputs.json for a student with these settings, trained on the corpus that has this manifest."""
     inputs: Inputs = {
-        "train": section.model_dump(mode="json", exclude=set(TRAIN_MAY_CHANGE)),
+        "train": section.model_dump(
+            mode="json", exclude={**dict.fromkeys(TRAIN_MAY_CHANGE, True), "student": {"license"}}
+        ),
         "curated_sha256": durable.digest(manifest["files"]),
     }
     if section.across:

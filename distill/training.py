@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,14 @@ from distill.job import Job
 from distill.outputs import trained
 from synthgen import corpus, durable, outputs
 from synthgen.errors import GateDenied, UserError
+from synthgen.lineage import student_sources
 from synthgen.lm.model import LanguageModel
+from synthgen.manifest import SourceTerms
 from synthgen.recipe import Recipe, TrainSection, check_recipe
 from synthgen.results.training import FILE, Training, read_training
 from synthgen.tables.reference import resolve
 from synthgen.tables.students import KINDS
+from synthgen.tally import tally
 from synthgen.ui import UI
 
 
@@ -64,7 +68,8 @@ def train(
     same student is also trained on the same batches by cross-entropy alone, and saved in `baseline` inside the
     student's folder.
 
-    Raises GateDenied when the audit does not pass, unless `override_audit` is true. Raises RunChanged when the folder
+    Raises GateDenied when the corpus has no kept rows. Also raises it when the audit does not pass, unless
+    `override_audit` is true. Raises RunChanged when the folder
     was started with another corpus or other settings. Also raises UserError when the recipe has no `train` section, and
     the errors of `places`.
     """
@@ -78,9 +83,8 @@ def train(
     if is_dataset(Path(run)):
         _adopt(Path(run), job)
     manifest = corpus.verify(job.source)
-    # A dataset may be a folder inside a run. The run's audit then applies to the dataset's rows too.
-    near = (job.source.parent, Path(run), *Path(run).resolve().parents[:2])
-    overridden = check_audit(next((f for f in near if (f / "audit").is_dir()), job.source.parent), override_audit)
+    tally(job.source).check(job.source)
+    overridden = _gate(job, Path(run), override_audit)
     inputs = made_from(section, manifest)
     if durable.writes():
         if fresh:
@@ -148,11 +152,21 @@ def _check_processes(section: TrainSection) -> None:
         )
 
 
-def check_audit(run: Path, override: bool) -> bool:
+def _gate(job: Job, run: Path, override: bool) -> bool:
+    """Apply the audit of the job's corpus. See `check_audit`."""
+    # A dataset may be a folder inside a run. The run's audit then applies to the dataset's rows too.
+    near = (job.source.parent, run, *run.resolve().parents[:2])
+    audited = next((f for f in near if (f / "audit").is_dir()), job.source.parent)
+    own = [one for one in student_sources(job.recipe) if one["source"] != job.recipe.teacher.model]
+    return check_audit(audited, override, own)
+
+
+def check_audit(run: Path, override: bool, sources: Sequence[SourceTerms] = ()) -> bool:
     """Return True when the run's audit does not pass and is overridden. Returns False when the audit passes or does not
     exist.
 
-    Raises GateDenied when the audit does not pass and `override` is false.
+    Raises GateDenied when `override` is false and the audit does not pass, or did not judge one of `sources`, the
+    student's own sources, because it was made with another recipe.
     """
     report = run / "audit" / "report.json"
     audit: dict[str, Any] = corpus.load_json(report) if report.exists() else {"passed": True}
@@ -161,4 +175,12 @@ def check_audit(run: Path, override: bool) -> bool:
             f"the audit status of {run} is {audit['status']} for {audit['intent']['use']} use",
             f"read {run}/audit/report.md; --override-audit starts training anyway, and the model card will say so",
         )
-    return not audit["passed"]
+    judged = {(str(one["source"]), str(one["role"])) for one in audit.get("findings", ())}
+    unjudged = [s for s in sources if report.exists() and (s["source"], s["role"]) not in judged]
+    if audit["passed"] and unjudged and not override:
+        one = unjudged[0]
+        raise GateDenied(
+            f"the audit of {run} did not judge '{one['source']}' ({one['role']}), a source of this student",
+            f"audit the student's recipe: `synthgen audit {run} --recipe RECIPE`; --override-audit trains anyway",
+        )
+    return not audit["passed"] or bool(unjudged)

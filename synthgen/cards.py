@@ -66,12 +66,12 @@ def write_dataset_card(folder: Path, manifest: Manifest, title: str) -> None:
     about = f"Rows of the corpus whose files have the sha256 {durable.digest(manifest['files'])}"
     configs = []
     for config, part in (("default", "data"), ("rejected", "rejected"), ("failures", "failures")):
-        files = []
-        for split in SPLITS:
-            prefix = f"{part}/{split}-"
-            if sum(e["rows"] for name, e in manifest["files"].items() if name.startswith(prefix)):
-                files.append({"split": split, "path": f"{prefix}*.parquet"})
-        if files:  # a config without rows fails to load
+        rows = _rows_of_splits(manifest, part)
+        # A split without rows is left out, because `datasets` cannot load it. If no split has rows, the configuration
+        # "default" names them all. Otherwise `load_dataset(folder)` would return the rows of another configuration.
+        named = [split for split, count in rows.items() if count] or (list(rows) if config == "default" else [])
+        if named:
+            files = [{"split": split, "path": f"{part}/{split}-*.parquet"} for split in named]
             values = {"config_name": config, "description": about, "data_files": files}
             configs.append({**values, **({"default": True} if part == "data" else {})})
     licenses = sorted({source["license"] for source in manifest["sources"]})
@@ -84,6 +84,22 @@ def write_dataset_card(folder: Path, manifest: Manifest, title: str) -> None:
     text = (
         environment()
         .get_template("dataset_card.md.j2")
-        .render(head=yaml.safe_dump(head, sort_keys=False).strip(), title=title, manifest=manifest, configs=configs)
+        .render(
+            head=yaml.safe_dump(head, sort_keys=False).strip(),
+            title=title,
+            manifest=manifest,
+            configs=configs,
+            is_empty=not sum(_rows_of_splits(manifest, "data").values()),
+        )
     )
     durable.write_text(folder / "README.md", text)
+
+
+def _rows_of_splits(manifest: Manifest, part: str) -> dict[str, int]:
+    """The number of rows of each split that has files in the subfolder `part` of a corpus."""
+    rows: dict[str, int] = {}
+    for split in SPLITS:
+        counts = [e["rows"] for name, e in manifest["files"].items() if name.startswith(f"{part}/{split}-")]
+        if counts:
+            rows[split] = sum(counts)
+    return rows

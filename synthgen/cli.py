@@ -15,13 +15,16 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import synthgen
 from synthgen.errors import RecipeError, SynthgenError
 from synthgen.ui import UI
+
+if TYPE_CHECKING:
+    from synthgen.tally import Outcome
 
 _DISK = {
     errno.ENOSPC: "the disk is full",
@@ -210,6 +213,7 @@ def generate(
     from synthgen.durable import lock
     from synthgen.pipeline import begin, check_run
     from synthgen.recipe import with_limits
+    from synthgen.tally import tally
 
     loaded = with_limits(_load(recipe, set, ui), budget, max_failures)
     check_run(out)
@@ -218,7 +222,7 @@ def generate(
         made = synthgen.generate(
             loaded, out, fresh=fresh, repair=repair, retry_failed=retry_failed, part=_part(shard), batch=batch, ui=ui
         )
-    ui.result(made.to_dict(), made.text())
+    conclude(ui, made.to_dict(), made.text(), tally(made.folder), out if made.finished else None)
     ui.hint(made.hint)
 
 
@@ -256,12 +260,13 @@ def curate(
     """
     from synthgen.curation import places
     from synthgen.durable import lock
+    from synthgen.tally import tally
 
     loaded = synthgen.load_recipe(recipe_of(run, recipe), set)
-    places(run, out, fresh=fresh)  # raises an error for an unsuitable folder before a lock file is written there
+    source, _ = places(run, out, fresh=fresh)  # an unsuitable folder is refused before a lock file is written there
     with lock(out or run):
         done = synthgen.curate(loaded, run, out, fresh=fresh, repair=repair, workers=workers, ui=ui)
-    ui.result(done.to_dict(), done.text())
+    conclude(ui, done.to_dict(), done.text(), tally(done.folder, source), out or run)
     ui.hint(f"synthgen audit {run}, or see the rejected rows: synthgen show {run} --rejected")
 
 
@@ -282,8 +287,11 @@ def audit(run: Path, use: str | None, recipe: str | None, set: tuple[str, ...], 
     synthgen audit runs/first
     synthgen audit runs/first --use research
     """
+    from synthgen.corpus import resolve
+    from synthgen.tally import tally
+
     found = synthgen.audit(synthgen.load_recipe(recipe_of(run, recipe), set), run, use=use, ui=ui)
-    ui.result(found.to_dict(), found.text())
+    conclude(ui, found.to_dict(), found.text(), tally(resolve(run)), run)
     if not found.passed:
         sys.exit(1)
     ui.hint(f"distill train {run}")
@@ -304,8 +312,10 @@ def show(run: Path, count: int, rejected: bool, failures: bool, split: str | Non
     synthgen show runs/first --rejected --json
     synthgen show runs/first --failures
     """
+    from synthgen.tally import tally
+
     found = synthgen.show(run, count, rejected=rejected, failures=failures, split=split)
-    ui.result(found.to_dict(), found.text())
+    conclude(ui, found.to_dict(), found.text(), tally(found.folder), None)
 
 
 @main.command()
@@ -326,7 +336,7 @@ def run(recipe: str, out: Path, fresh: bool, repair: bool, set: tuple[str, ...],
     synthgen run reasoning -o runs/longer --set train.num_train_epochs=3
     """
     result = synthgen.run(_load(recipe, set, ui), out, fresh=fresh, repair=repair, ui=ui)
-    ui.result(result.to_dict(), result.text())
+    conclude(ui, result.to_dict(), result.text(), result.outcome, out)
     ui.hint(f"open {out}/report.html")
 
 
@@ -341,6 +351,15 @@ def report(run: Path, ui: UI) -> None:
     """
     result = synthgen.report(run)
     ui.result(result.to_dict(), result.text())
+
+
+def conclude(ui: UI, value: dict[str, Any], text: str, outcome: Outcome, run: Path | None) -> None:
+    """Print the result of a command, the most frequent reasons of failures, and last how many rows were kept and
+    rejected, and how many requests failed. With `run`, raises GateDenied when no row was kept.
+    """
+    ui.result({**value, "outcome": outcome.to_dict()}, "\n".join([text, *outcome.warnings(), outcome.text()]))
+    if run is not None:
+        outcome.check(run)
 
 
 def _load(recipe: str, set: tuple[str, ...], ui: UI) -> synthgen.Recipe:
@@ -369,14 +388,6 @@ def _part(text: str | None) -> tuple[int, int]:
     if not (slash and first.isdigit() and of.isdigit() and 1 <= int(first) <= int(of)):
         raise click.BadParameter(f"'{text}' is not I/N with I from 1 to N", param_hint="--shard")
     return int(first), int(of)
-
-
-def _corpus_result(ui: UI, folder: Path) -> None:
-    from synthgen.corpus import manifest
-
-    found = manifest(folder)
-    counts = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in found["counts"].items())
-    ui.result({"folder": str(folder), **found}, f"{folder}: {counts}")
 
 
 if __name__ == "__main__":

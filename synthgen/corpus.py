@@ -84,15 +84,16 @@ def commit(folder: Path, name: str, tables: dict[str, pa.Table]) -> None:
         if part == "data":
             metadata[_COMPANIONS_KEY] = json.dumps(companions).encode()
         sink = pa.BufferOutputStream()
-        pq.write_table(
-            table.replace_schema_metadata(metadata),
+        with pq.ParquetWriter(
             sink,
+            table.schema.with_metadata(metadata),
             compression="zstd",
             compression_level=logits.compression_level(table) if part.startswith("logits") else _ROWS_LEVEL,
             use_dictionary=False,  # zstd compresses repeated values as well as a dictionary does, in less time
-            row_group_size=logits.row_group_rows(table),
             write_page_checksum=True,
-        )
+        ) as file:
+            if table.num_rows:  # `load_dataset` cannot read a row group without rows
+                file.write_table(table.replace_schema_metadata(metadata), logits.row_group_rows(table))
         data = sink.getvalue().to_pybytes()
         companions[part] = hashlib.sha256(data).hexdigest()
         durable.write_bytes(folder / part / f"{name}.parquet", data)
@@ -321,9 +322,7 @@ def own_columns(folder: Path) -> pa.Schema:
 
 
 def records(folder: Path, part: str = "data", split: str | None = None) -> Iterator[tuple[str, list[Record]]]:
-    """Yield pairs (shard name, its records) for the shards in the subfolder `part` ('data' or 'rejected'), in corpus
-    order.
-    """
+    """Yield pairs (shard name, its records) of the shards in the subfolder 'data' or 'rejected', in corpus order."""
     for name in shards(folder, part, split):
         yield name, from_rows(_read(folder / part / f"{name}.parquet").to_pylist())
 

@@ -12,6 +12,9 @@ from typing import Any
 from synthgen import corpus
 from synthgen.errors import UserError
 from synthgen.records import Record, from_rows
+from synthgen.tally import Cause, causes, tally
+
+_TOP = 10  # number of reasons that are shown
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,9 @@ class Shown:
     """The result of `show`: the first `records` or `failures` of the requested kind, and the `counts` of the whole
     corpus.
 
-    `rejected_by` is the number of rows that each check rejected. `failed_by` is the number of failures of each kind; it
-    is empty unless failures were requested.
+    `rejected_by` is the number of rows that each check rejected. `failed_by` is the number of failures of each kind,
+    and `causes` are the reasons of the failures, the most frequent first. Both are empty unless failures were
+    requested.
     """
 
     folder: Path
@@ -41,6 +45,7 @@ class Shown:
     records: list[Record]
     failures: list[Failed] = field(default_factory=list)
     failed_by: dict[str, int] = field(default_factory=dict)
+    causes: tuple[Cause, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -65,6 +70,9 @@ class Shown:
             lines += [f"rejected by {v['check']}: {v['reason']}" for v in record.verdicts]
         if self.failed_by:
             lines.append("failed by: " + ", ".join(f"{k} {v:,}" for k, v in self.failed_by.items()))
+            lines += [f"  {cause.text()}" for cause in self.causes[:_TOP]]
+            left = sum(cause.count for cause in self.causes[_TOP:])
+            lines += [f"  {left:,} failures for other reasons"] if left else []
         for failed in self.failures:
             lines += ["", f"── {failed.id}  seed {failed.seed_id}  {failed.split}", f"{failed.kind}: {failed.reason}"]
         return "\n".join(lines)
@@ -97,18 +105,24 @@ def show(
 
 def _failures(path: Path, n: int, split: str | None) -> Shown:
     folder = corpus.resolve(path, prefer=("generated",))
-    found = corpus.manifest(folder)
-    if found["kind"] != "generated":
+    finished = (folder / "manifest.json").exists()
+    if (folder / "rejected").is_dir() or (finished and corpus.manifest(folder)["kind"] != "generated"):
         raise UserError(
             f"{folder} is not a generated corpus, so it has no failures", "give the run that contains this folder"
         )
+    whole = tally(folder)
+    # A run that stopped because too many requests failed has no manifest yet.
+    counts = corpus.manifest(folder)["counts"] if finished else {"rows": whole.kept, "failures": whole.failed or 0}
+    found = causes(folder, split)
     kinds: Counter[str] = Counter()
+    for cause in found:
+        kinds[cause.kind] += cause.count
     first: list[Failed] = []
     for name in corpus.shards(folder, "failures", split):
         for batch in corpus.scan(folder / "failures" / f"{name}.parquet"):
-            kinds.update(batch["kind"].to_pylist())
             first += [Failed(**row) for row in batch.slice(0, n - len(first)).to_pylist()]
-    return Shown(folder, found["kind"], found["counts"], {}, [], failures=first, failed_by=dict(kinds.most_common()))
+    by_kind = dict(kinds.most_common())
+    return Shown(folder, "generated", counts, {}, [], failures=first, failed_by=by_kind, causes=found)
 
 
 def _records(folder: Path, part: str, split: str | None) -> Iterator[Record]:

@@ -17,6 +17,7 @@ from synthgen.generation.driver import generate
 from synthgen.recipe import Recipe, deciding, differences, dump_recipe, load_recipe
 from synthgen.recipe.load import is_resolved
 from synthgen.reporting.page import report
+from synthgen.tally import Outcome, tally
 from synthgen.ui import UI
 
 T = TypeVar("T")
@@ -24,8 +25,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Run:
-    """The result of `run`: the folder, the seconds that each stage took, the audit's status, and whether any work was
-    done.
+    """The result of `run`: the folder, the seconds that each stage took, the audit's status, whether any work was done,
+    and what became of the requests and rows.
 
     `worked` is False when all files of the run existed already.
     """
@@ -34,6 +35,7 @@ class Run:
     seconds: dict[str, float]
     audit: str
     worked: bool
+    outcome: Outcome
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -125,7 +127,8 @@ def run(recipe: Recipe, out: str | Path, *, fresh: bool = False, repair: bool = 
     """Run all stages in the folder `out`: generate, curate, audit, train, evaluate and report. A repeated call resumes.
 
     With `fresh`, stages whose inputs changed start over; if no inputs changed, all stages start over. Raises GateDenied
-    when the audit does not pass. In this case, the report is written before the error is raised.
+    when no row was kept, or when the audit does not pass. In these cases, no student is trained, and the report is
+    written before the error is raised.
     """
     ui = ui or UI(quiet=True)
     folder = Path(out)
@@ -142,12 +145,14 @@ def run(recipe: Recipe, out: str | Path, *, fresh: bool = False, repair: bool = 
         if recipe.train and verdict.passed:
             _train(recipe, folder, stages, ui)
         stages.do("report", lambda again: report(folder))
+    outcome = tally(folder / "curated")
+    outcome.check(folder)
     if not verdict.passed:
         raise GateDenied(
             f"audit status {verdict.status} for {verdict.intent['use']} use; no student was trained",
             f"read {folder}/audit/report.md",
         )
-    return Run(folder, stages.seconds, verdict.status, stages.worked)
+    return Run(folder, stages.seconds, verdict.status, stages.worked, outcome)
 
 
 def _train(recipe: Recipe, folder: Path, stages: _Stages, ui: UI) -> None:

@@ -21,7 +21,7 @@ from distill.held_out import first_rows
 from distill.students.encoder import Encoder
 from synthgen.results.export import Export, ExportedFile
 from synthgen.results.measures import Table
-from synthgen.teachers.encoder import context_of
+from synthgen.teachers.encoder import context_of, token_ids
 
 _CALIBRATE = 64  # maximum number of training texts for calibration
 
@@ -71,7 +71,7 @@ def _rounded(job: Job, check: Callable[[Encoder], object] = lambda student: None
     job.ui.note(f"export: 8-bit weights, calibrated on at most {_CALIBRATE} training rows")
     texts = [row.text for row in first_rows(job.source, "train", _CALIBRATE)]
     context = context_of(student.model.config, student.tokenizer)
-    ids = student.tokenizer(texts, truncation=True, max_length=context)["input_ids"] if texts else []
+    ids = token_ids(student.tokenizer, texts, context)
     words = student.model.get_input_embeddings()
     small = [n for n, m in student.model.named_modules() if isinstance(m, torch.nn.Embedding) and m is not words]
     job.ui.note("export: writing the files")

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import transformers
-from transformers import PreTrainedTokenizerBase
 
 from distill.data import Example, Shape
 from distill.streaming import segment
@@ -32,11 +32,12 @@ from distill.streaming.columns import (
 )
 from distill.streaming.segment import Entries
 from synthgen import durable, logits
+from synthgen.lm.render import render_all
 from synthgen.lm.sampling import cut
 from synthgen.lm.tokens import Tokens
 from synthgen.records import Message
 
-FORMAT = "rows-v1"
+FORMAT = "rows-v2"
 _FIELDS_OF_ENTRY = (
     ("place", "<u8"),  # hash of the seed, for `share`
     ("prompt", "<u4"),  # number of prompt tokens before `shape` is applied; compared with `max_length`
@@ -127,18 +128,7 @@ def reader_of(tokens: Tokens, shape: Shape | None = None, identity: object = Non
     `identity` is a JSON value with everything that `shape` was made from. Different shapes need different identities.
     """
     everything = [tokens.hash, sorted(tokens.eos), transformers.__version__, identity]
-    return from_messages(rendering(tokens.tokenizer), durable.digest(everything), shape)
-
-
-def rendering(tokenizer: PreTrainedTokenizerBase) -> Callable[[Sequence[Sequence[Message]]], list[list[int]]]:
-    """Return a function that renders all prompts together. It takes half the time of `synthgen.lm.render.render`."""
-
-    def render(prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
-        given = [[{k: v for k, v in m.items() if v is not None} for m in messages] for messages in prompts]
-        texts = tokenizer.apply_chat_template(given, add_generation_prompt=True, tokenize=False)
-        return [list(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
-
-    return render
+    return from_messages(partial(render_all, tokens.tokenizer), durable.digest(everything), shape)
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from pathlib import Path
 from synthgen import corpus, durable, outputs
 from synthgen.auditing.result import AuditResult, Finding, Status, Subject, worst
 from synthgen.cards import environment
+from synthgen.lineage import student_sources
 from synthgen.recipe import AuditSection, Recipe, check_recipe
 from synthgen.tables.audits import AUDITS
 from synthgen.tables.reference import resolve
-from synthgen.tables.students import KINDS
 from synthgen.ui import UI
 
 
@@ -82,7 +82,7 @@ def audit(
     folder = Path(out) if out else source.parent / "audit"
     outputs.apart(folder, source, "audit")
     outputs.check(folder, outputs.AUDITED, fresh=False)
-    subject = Subject(source, corpus.verify(source), bases=_bases(recipe))
+    subject = Subject(source, corpus.verify(source), of_student=tuple(student_sources(recipe)))
     results: dict[str, AuditResult] = {}
     for name, entry in AUDITS.items():
         settings = getattr(section, entry.key, None) if entry.key else section
@@ -101,13 +101,6 @@ def audit(
     )
     _write(folder, report)
     return report
-
-
-def _bases(recipe: Recipe) -> tuple[tuple[str, str], ...]:
-    """Pairs (model, license) of the models whose weights initialize the recipe's student."""
-    if recipe.train is None or not KINDS[recipe.train.student.kind].copies_teacher(recipe.train.student):
-        return ()
-    return ((recipe.teacher.model, recipe.teacher.license),)
 
 
 def _write(folder: Path, report: Report) -> None:

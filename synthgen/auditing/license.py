@@ -31,7 +31,7 @@ _TEXTS = ("seed", "dataset")  # roles of texts that rows are made from
 
 
 def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:
-    """Judge every source of every kept or rejected row, and the models whose weights initialize the student.
+    """Judge every source of every kept or rejected row, and the student's other sources.
 
     The figure `rows` is the number of rows with each status. The status of a row is the worst status of its sources, or
     UNKNOWN when the row has no sources.
@@ -39,7 +39,7 @@ def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:
     today = datetime.date.today()
     combinations = source_combinations(subject)
     terms = {term for combination in combinations for term in combination}
-    terms |= {(model, "student_base", license) for model, license in subject.bases}
+    terms |= {(one["source"], one["role"], one["license"]) for one in subject.of_student}
     findings = {term: judge(*term, section, today) for term in sorted(terms)}
     rows: Counter[Status] = Counter()
     for combination, count in combinations.items():

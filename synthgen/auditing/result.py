@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from synthgen.manifest import Manifest
+from synthgen.manifest import Manifest, SourceTerms
 
 Status = Literal["ALLOW", "CONTESTED", "UNKNOWN", "DENY"]
 STATUSES: tuple[Status, ...] = ("ALLOW", "CONTESTED", "UNKNOWN", "DENY")
@@ -18,14 +18,14 @@ STATUSES: tuple[Status, ...] = ("ALLOW", "CONTESTED", "UNKNOWN", "DENY")
 class Subject:
     """What is audited: a finished corpus, or a student.
 
-    `bases` holds pairs (model, license) of the models whose weights initialize the student. `bases` is empty when no
-    student is trained, or when the student does not start with weights of a model.
+    `of_student` holds the student's sources that are not sources of its rows, such as a model whose weights initialize
+    it (see `synthgen.lineage`). It is empty when no student is trained.
     """
 
     corpus: Path
     manifest: Manifest
     student: Path | None = None
-    bases: tuple[tuple[str, str], ...] = ()
+    of_student: tuple[SourceTerms, ...] = ()
 
 
 @dataclass(frozen=True)

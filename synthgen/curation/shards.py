@@ -19,7 +19,7 @@ from synthgen.curation.verdicts import verdict_column
 from synthgen.executor import Services
 from synthgen.executor.exchange import read_table
 
-_COUNTED = ("token_ids", "verdicts", "scores", "edits")
+_COUNTED = ("token_ids", "usage", "verdicts", "scores", "edits")
 
 
 @dataclass
@@ -110,7 +110,10 @@ def _counted(part: str, table: pa.Table) -> Tally:
     """Count the rows, tokens, answers and reasons in one shard; `part` is "data" or "rejected"."""
     kind = "kept" if part == "data" else "rejected"
     counts = Counter({kind: table.num_rows})
-    counts[f"tokens_{kind}"] = pc.sum(pc.list_value_length(table["token_ids"])).as_py() or 0
+    # Rows of a server have no token ids, unless the server returns them. Their tokens are those that it counted.
+    counted = pc.struct_field(table["usage"], "completion_tokens")
+    tokens = pc.max_element_wise(pc.list_value_length(table["token_ids"]), counted)
+    counts[f"tokens_{kind}"] = pc.sum(tokens).as_py() or 0
     counts["edited"] = int((lengths(table["edits"].combine_chunks()) > 0).sum())
     scores = table["scores"].combine_chunks().flatten()
     answers = numbers(pc.filter(pc.struct_field(scores, "value"), pc.equal(pc.struct_field(scores, "name"), "answer")))

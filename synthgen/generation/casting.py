@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from synthgen.errors import TeacherError
 from synthgen.logits import LogitsSpec
 from synthgen.manifest import SourceTerms
+from synthgen.prompts import Prompt, load_prompt
 from synthgen.recipe import Recipe, SeedSource
-from synthgen.records import Source
+from synthgen.records import ROLES, Message, Source
 from synthgen.tables.engines import ENGINES, AnyTeacher
 from synthgen.tables.strategies import REWARDS, STRATEGIES
+from synthgen.tables.students import KINDS
 from synthgen.teachers.base import RemoteTeacher, Teacher
 
 Teachers = Mapping[str, Teacher | RemoteTeacher]
@@ -82,6 +84,48 @@ def seed_source(stated: SeedSource, name: str, role: str) -> Source:
     return {**source(name, role, stated.license or "unknown"), "made_by": stated.made_by, "account": stated.account}
 
 
+def prompt_sources(recipe: Recipe, prompt: Prompt) -> list[Source]:
+    """Entries for a row's column `sources` that name the user's own templates, and the examples if there are any."""
+    own = recipe.license or "unknown"
+    examples = [source(f"{prompt.version}#examples", "few_shot", own)] if prompt.examples else []
+    return [source(prompt.version, "template", own), *examples]
+
+
+def given_sources(stated: SeedSource, value: object) -> list[Source]:
+    """The sources of a completion that a seed holds. `value` is the seed's field `sources`. If the seed is a row of
+    another corpus, they are its sources. Otherwise the author is the one whom the recipe states for the seed's file or
+    data set, if it states one.
+    """
+    rows = value if isinstance(value, list) else []
+    given = [one for one in rows if isinstance(one, dict) and _is_source(one)]
+    if given and len(given) == len(rows):
+        return [_source_of(one) for one in given]
+    if stated.made_by is None:
+        return []
+    return [{**seed_source(stated, stated.made_by, "generator"), "made_by": None}]
+
+
+def _is_source(value: Mapping[str, object]) -> bool:
+    return all(isinstance(value.get(key), str) for key in ("id", "role", "license")) and value["role"] in ROLES
+
+
+def _source_of(value: Mapping[str, object]) -> Source:
+    def text(key: str) -> str | None:
+        part = value.get(key)
+        return part if isinstance(part, str) else None
+
+    tools = value.get("tools")
+    return {
+        "id": str(value["id"]),
+        "role": str(value["role"]),
+        "license": str(value["license"]),
+        "terms_date": text("terms_date"),
+        "made_by": text("made_by"),
+        "account": text("account"),
+        "tools": [str(tool) for tool in tools] if isinstance(tools, list) else [],
+    }
+
+
 def versions(recipe: Recipe, teachers: Teachers | None = None) -> dict[str, str]:
     """The model and revision of each teacher, by the teacher's name. Row ids depend on them. If no opened `teachers`
     are given, the revisions are unknown, and the result holds only the models.
@@ -123,8 +167,8 @@ def needs(recipe: Recipe) -> list[tuple[str, str]]:
 
 def refuse_incapable(recipe: Recipe, teachers: Teachers) -> None:
     """Raise TeacherError when the teachers cannot do what the recipe asks. This is the case when two teachers are the
-    same model, when a teacher lacks a capability that the recipe needs, or when a teacher would score rows whose tokens
-    come from a different tokenizer.
+    same model, when a teacher lacks a capability that the recipe needs, when a teacher would score rows whose tokens
+    come from a different tokenizer, or when a chat template hides a message (see `synthgen.lm.template`).
     """
     first_with: dict[str, str] = {}
     for name, version in versions(recipe, teachers).items():
@@ -145,3 +189,54 @@ def refuse_incapable(recipe: Recipe, teachers: Teachers) -> None:
                     f"cannot score the tokens of '{answerer}'",
                     f"remove '{name}' from logits.score_by, or score the finished text with strategy 'score'",
                 )
+    refuse_hiding(recipe, teachers)
+
+
+def refuse_hiding(recipe: Recipe, teachers: Mapping[str, object]) -> None:
+    """Raise TeacherError when a teacher's chat template hides a message of the recipe's conversations, raises an error
+    for one of them, or does not end. `teachers` holds teachers, or the `Tokens` of teachers, by name. Teachers that are
+    not in it are not checked. The templates of servers are not known.
+    """
+    prompt = load_prompt(recipe.prompts, recipe.task)
+    for name, messages in _conversations(recipe, prompt):
+        render = _renderer(teachers.get(name))
+        if render is not None:
+            render(messages)
+
+
+def _renderer(teacher: object) -> Callable[[list[Message]], list[int]] | None:
+    """The function with which a teacher renders messages. None when it has no chat template on this machine."""
+    tokens = getattr(teacher, "tokens", None)
+    return getattr(teacher, "render", None) or getattr(tokens, "prompt", None)
+
+
+def _conversations(recipe: Recipe, prompt: Prompt) -> Iterator[tuple[str, list[Message]]]:
+    """Yield pairs: a teacher's name, and a conversation of a form that the teacher gets. Seeds with conversations of
+    their own are not among them.
+    """
+    strategy, reward = STRATEGIES[recipe.strategy], REWARDS[recipe.steps.choose]
+    student = [*_system(prompt, "system"), _turn("user")]
+    examples = [_turn(role) for _ in prompt.examples[:2] for role in ("user", "assistant")]
+    asked = [
+        *_system(prompt, "teacher_system" if "teacher_system" in prompt.templates else "system"),
+        *examples,
+        _turn("user"),
+    ]
+    for name in (*answerers(recipe), *scorers(recipe)):
+        yield name, asked
+    if recipe.train and KINDS[recipe.train.student.kind].writes_text:  # the student reads the first teacher's template
+        yield next(iter(cast(recipe))), student
+    steps = [*strategy.templates, *(prompt.beginning(strategy.template_prefix) if strategy.template_prefix else ())]
+    rewriters = [recipe.steps.rewriter] if recipe.steps.rewriter else answerers(recipe)
+    for name in rewriters if strategy.rewrites else ():
+        yield from ((name, [*_system(prompt, f"{step}_system"), _turn("user")]) for step in steps)
+    if strategy.judged and reward.template:
+        yield judge(recipe), [*_system(prompt, f"{reward.template}_system"), _turn("user")]
+
+
+def _system(prompt: Prompt, name: str) -> list[Message]:
+    return [_turn("system")] if name in prompt.templates else []
+
+
+def _turn(role: str) -> Message:
+    return {"role": role, "content": "a text"}

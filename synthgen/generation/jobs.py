@@ -75,9 +75,9 @@ class Setting:
         return self._sources[key]
 
     @cached_property
-    def template_source(self) -> Source:
-        """The entry for the templates in a row's sources."""
-        return casting.source(self.prompt.version, "template", self.recipe.license or "unknown")
+    def template_sources(self) -> tuple[Source, ...]:
+        """The entries for the templates, and for the examples if there are any, in a row's sources."""
+        return tuple(casting.prompt_sources(self.recipe, self.prompt))
 
 
 @dataclass(frozen=True)
@@ -286,7 +286,7 @@ class Job:
             self.seed.id,
             self.seed.split,
             request.messages if prompt is None else prompt,
-            (setting.seed_source(self.seed), setting.template_source, setting.source(role, request.teacher)),
+            (setting.seed_source(self.seed), *setting.template_sources, setting.source(role, request.teacher)),
             reference,
             tuple(parents),
         )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import cast
 
-from synthgen.errors import RecipeError
+from synthgen.errors import RecipeError, TeacherError
 from synthgen.generation import casting
 from synthgen.generation.division import plan_shards
 from synthgen.generation.inputs import first_queries, most_requests, read_inputs
@@ -89,9 +90,12 @@ class _Estimate:
 
 
 def plan(recipe: Recipe) -> Plan:
-    """Read seeds and templates and make the plan. Loads no teacher and sends nothing."""
+    """Read seeds and templates and make the plan. Loads no teacher and sends nothing. The chat template of a local
+    teacher is checked if the teacher is a folder.
+    """
     check_models(check_recipe(recipe))
     inputs = read_inputs(recipe, hashed=False)
+    casting.refuse_hiding(recipe, _tokens_of_folders(recipe))
     jobs = inputs.jobs()
     estimator = _Estimator(recipe)
     requests: dict[str, int] = {}
@@ -122,6 +126,22 @@ def plan(recipe: Recipe) -> Plan:
         prompt=first.request.messages,
         student_prompt=first.lineage.prompt,
     )
+
+
+def _tokens_of_folders(recipe: Recipe) -> dict[str, object]:
+    """The tokens of the local teachers that are folders, by the teacher's name. Models without chat template are left
+    out. Nothing is returned when transformers is not installed.
+    """
+    found: dict[str, object] = {}
+    for name, section in casting.cast(recipe).items():
+        if casting.in_process(section) and Path(section.model).is_dir():
+            try:
+                from synthgen.lm.tokens import Tokens
+
+                found[name] = Tokens.open(section.model)
+            except (ModuleNotFoundError, TeacherError):
+                continue
+    return found
 
 
 class _Estimator:

@@ -18,7 +18,8 @@ from synthgen.generation.inputs import Inputs
 from synthgen.generation.rounds import Failure, Outcome, Row
 from synthgen.manifest import Facts, SourceTerms
 from synthgen.recipe import Recipe
-from synthgen.records import FAILURE_SCHEMA, to_table
+from synthgen.records import FAILURE_SCHEMA, Source, to_table
+from synthgen.tables.strategies import STRATEGIES
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def facts(inputs: Inputs, folder: Path, teachers: casting.Teachers) -> Facts:
     """
     recipe = inputs.recipe
     counts, cost = _counts(folder)
+    own = [_terms(source) for source in casting.prompt_sources(recipe, inputs.prompt)]
     terms = {(source.source, source.license) for source in recipe.seeds}
     paid = not all(casting.in_process(section) for section in casting.cast(recipe).values())
     stated: Facts = {
@@ -85,13 +87,29 @@ def facts(inputs: Inputs, folder: Path, teachers: casting.Teachers) -> Facts:
         "teachers": {name: dict(teacher.identity) for name, teacher in teachers.items()},
         "sources": [
             *(SourceTerms(role="seed", source=source, license=license) for source, license in sorted(terms)),
+            *own,
             *casting.roles(recipe),
+            # a row's own sources are its seed, these, and the teacher
+            *(_given(folder, len(own) + 2) if STRATEGIES[recipe.strategy].completions_given else ()),
         ],
         "counts": counts,
     }
     if paid:
         stated["cost_usd"] = None if cost is None else round(cost, 6)
     return stated
+
+
+def _terms(source: Source) -> SourceTerms:
+    return {"role": source["role"], "source": source["id"], "license": source["license"]}
+
+
+def _given(folder: Path, own: int) -> list[SourceTerms]:
+    """The sources of completions that the seeds hold, as the rows state them after their first `own` sources."""
+    found: set[tuple[str, str, str]] = set()
+    for _, batch in corpus.batches(folder, "data", ["sources"]):
+        for sources in batch["sources"].to_pylist():
+            found.update((one["role"], one["id"], one["license"]) for one in sources[own:])
+    return [SourceTerms(role=role, source=source, license=license) for role, source, license in sorted(found)]
 
 
 def _counts(folder: Path) -> tuple[dict[str, int], float | None]:

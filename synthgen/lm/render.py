@@ -1,27 +1,29 @@
 """Converts prompts and completions to token ids. Prompts are written with the model's chat template. The last message
-of a prompt may be unfinished, so that the model continues it.
+of a prompt may be unfinished, so that the model continues it. Control tokens come from the template alone: in messages
+and completions, their characters are ordinary text (see `synthgen.lm.control`).
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
 from synthgen.errors import TeacherError
+from synthgen.lm.control import control_of
+from synthgen.lm.template import rendered, rendered_all
 from synthgen.records import Message
 
-_MARK = "\ue000"  # a private-use character, which is in no template or vocabulary
+_MARK = f"end{secrets.token_hex(8)}end"  # a random word, which is in no template and in no message
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
     """Token ids of a prompt in the tokenizer's chat template, up to the place where the answer begins."""
-    text = tokenizer.apply_chat_template(
-        [{key: value for key, value in message.items() if value is not None} for message in messages],
-        add_generation_prompt=True,
-        tokenize=False,
-    )
-    return plain_ids(tokenizer, text)
+    control = control_of(tokenizer)
+    if control.in_messages(messages):
+        return control.rendered_ids(rendered(tokenizer, control.hidden(messages)))
+    return _ids(tokenizer, rendered(tokenizer, messages))
 
 
 def render_open(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
@@ -29,12 +31,23 @@ def render_open(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message])
     tokens that the template puts after a message.
     """
     *before, last = messages
-    marked = [*before, {**last, "content": f"{last['content']}{_MARK}"}]
-    text = tokenizer.apply_chat_template(marked, add_generation_prompt=False, tokenize=False)
+    control = control_of(tokenizer)
+    marked: list[Message] = [*before, {**last, "content": f"{last['content']}{_MARK}"}]
+    is_plain = not control.in_messages(marked)
+    text = rendered(tokenizer, marked if is_plain else control.hidden(marked), is_open=True)
     before_mark, mark, _ = text.partition(_MARK)
     if not mark:
         raise TeacherError("the model's chat template does not show the last message", "use another model")
-    return plain_ids(tokenizer, before_mark)
+    return _ids(tokenizer, before_mark) if is_plain else control.rendered_ids(before_mark)
+
+
+def render_all(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
+    """Token ids of each prompt, as `render` returns them. It takes half the time of separate calls of `render`."""
+    control = control_of(tokenizer)
+    plain = [n for n, messages in enumerate(prompts) if not control.in_messages(messages)]
+    texts = rendered_all(tokenizer, [prompts[n] for n in plain])
+    ids = dict(zip(plain, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True)) if texts else {}
+    return [list(ids[n]) if n in ids else render(tokenizer, messages) for n, messages in enumerate(prompts)]
 
 
 def render_each(
@@ -69,5 +82,16 @@ def completion_ids(
 
 
 def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of a text, without the special tokens that the tokenizer can add around a text."""
+    """Token ids of a text, without the special tokens that the tokenizer can add around a text. The characters of a
+    control token in the text are ordinary characters.
+    """
+    control = control_of(tokenizer)
+    if control.has(text):
+        return control.text_ids(text)
+    ids = _ids(tokenizer, text)
+    # A normalizer can turn other characters into those of a control token.
+    return ids if control.ids.isdisjoint(ids) else control.text_ids(text)
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])

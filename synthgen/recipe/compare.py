@@ -25,6 +25,7 @@ def deciding(recipe: Recipe) -> dict[str, Any]:
     values["generate"] = _without(values["generate"], _GENERATE_MAY_CHANGE)
     if values["train"] is not None:
         values["train"] = _without(values["train"], TRAIN_MAY_CHANGE)
+        values["train"]["student"] = _without(values["train"]["student"], ("license",))
     return values
 
 

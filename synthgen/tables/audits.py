@@ -24,6 +24,10 @@ class Audit:
 
 
 AUDITS: dict[str, Audit] = {
+    "rows": Audit(
+        about="Does not pass a corpus without kept rows, because there is nothing to judge.",
+        run="synthgen.auditing.rows:audit_rows",
+    ),
     "license": Audit(
         about="Judges the intended use by the licenses and terms of all sources.",
         run="synthgen.auditing.license:audit_licenses",

@@ -40,6 +40,11 @@ def _at_most_one(student: Student, *keys: str) -> Iterator[Rule]:
         yield given[1], f"give at most one of {names}, not {' and '.join(given)}"
 
 
+def _license(student: DecoderStudent | EncoderStudent | Seq2SeqStudent | SentenceStudent) -> Iterator[Rule]:
+    if student.license is not None and student.model is None:
+        yield "license", "'license' is the license of 'model', which is left out"
+
+
 def _exactly_one(student: Student, *keys: str) -> Iterator[Rule]:
     given = [key for key in keys if getattr(student, key) is not None]
     if len(given) != 1:
@@ -55,6 +60,9 @@ class DecoderStudent(Student):
     first to the last. 6 when `layers`, `model` and `config` are all left out."""
     model: ModelName | None = None
     """A checkpoint with the teacher's tokenizer. Its name has one of the forms that `teacher.model` accepts."""
+    license: str | None = None
+    """License of `model`: an SPDX id, or a key of data/licenses.yaml. Without it, the audit says UNKNOWN, unless
+    `model` is the teacher."""
     config: dict[str, Any] | None = None
     """Start with random weights. The configuration is the teacher's config.json with these keys changed, such as
     hidden_size."""
@@ -63,6 +71,7 @@ class DecoderStudent(Student):
 
     def rules(self) -> Iterator[Rule]:
         yield from _at_most_one(self, "layers", "model", "config")
+        yield from _license(self)
 
 
 class ClassifierStudent(Student):
@@ -84,6 +93,9 @@ class EncoderStudent(Student):
     model: ModelName | None = None
     """A checkpoint with its own tokenizer. Its name has one of the forms that `teacher.model` accepts. The model gets a
     new head with one output for each label."""
+    license: str | None = None
+    """License of `model`: an SPDX id, or a key of data/licenses.yaml. Without it, the audit says UNKNOWN, unless
+    `model` is the teacher."""
     config: dict[str, Any] | None = None
     """Start with random weights. The keys are `model_type`, such as bert, and those keys of config.json whose values
     differ from the defaults of that type."""
@@ -92,6 +104,7 @@ class EncoderStudent(Student):
 
     def rules(self) -> Iterator[Rule]:
         yield from _exactly_one(self, "model", "config")
+        yield from _license(self)
         if self.config is not None and "model_type" not in self.config:
             yield "config", "'config' needs a 'model_type', such as bert"
         if self.model is not None and self.tokenizer is not None:
@@ -104,12 +117,16 @@ class Seq2SeqStudent(Student):
     kind: Literal["seq2seq"] = "seq2seq"
     model: ModelName | None = None
     """A checkpoint with the teacher's tokenizer. Its name has one of the forms that `teacher.model` accepts."""
+    license: str | None = None
+    """License of `model`: an SPDX id, or a key of data/licenses.yaml. Without it, the audit says UNKNOWN, unless
+    `model` is the teacher."""
     config: dict[str, Any] | None = None
     """Start with random weights. The keys are `model_type`, such as t5, and those keys of config.json whose values
     differ from the defaults of that type."""
 
     def rules(self) -> Iterator[Rule]:
         yield from _exactly_one(self, "model", "config")
+        yield from _license(self)
         if self.config is not None and "model_type" not in self.config:
             yield "config", "'config' needs a 'model_type', such as t5"
 
@@ -124,6 +141,9 @@ class SentenceStudent(Student):
     the layers when `layers`, `model` and `config` are all left out."""
     model: ModelName | None = None
     """A checkpoint with its own tokenizer. Its name has one of the forms that `teacher.model` accepts."""
+    license: str | None = None
+    """License of `model`: an SPDX id, or a key of data/licenses.yaml. Without it, the audit says UNKNOWN, unless
+    `model` is the teacher."""
     config: dict[str, Any] | None = None
     """Start with random weights. The configuration is the teacher's config.json with these keys changed, such as
     hidden_size."""
@@ -133,6 +153,7 @@ class SentenceStudent(Student):
 
     def rules(self) -> Iterator[Rule]:
         yield from _at_most_one(self, "layers", "model", "config")
+        yield from _license(self)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from synthgen.errors import TeacherError
+from synthgen.lm.control import control_of
 from synthgen.lm.load import load_weights, pick_device
 from synthgen.lm.tokens import tokenizer_hash
 from synthgen.logits import LogitsSpec
@@ -48,12 +49,17 @@ def padded(ids: Sequence[Sequence[int]], pad: int, device: torch.device) -> dict
 def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], most: int | None = None) -> list[list[int]]:
     """Token ids of each text with the tokenizer's own special tokens, truncated to `most` tokens if `most` is given.
 
-    A text without tokens gets a padding token, so every row has at least one token.
+    A text without tokens gets a padding token, so every row has at least one token. The characters of a special token
+    in a text are ordinary characters.
     """
     if not texts:
         return []
+    control = control_of(tokenizer)
     rows = tokenizer(list(texts), truncation=most is not None, max_length=most, verbose=False)["input_ids"]
-    return [list(ids) or [tokenizer.pad_token_id] for ids in rows]
+    return [
+        control.text_ids(text, specials=True, most=most) if control.has(text) else list(ids) or [tokenizer.pad_token_id]
+        for text, ids in zip(texts, rows, strict=True)
+    ]
 
 
 class EncoderModel:
@@ -94,7 +100,7 @@ class EncoderModel:
         if not requests:
             return []
         columns, names = self._columns(requests[0].labels), {i: name for name, i in self.ids.items()}
-        encoded = [list(self.tokenizer(r.question)["input_ids"]) for r in requests]
+        encoded = token_ids(self.tokenizer, [r.question for r in requests])
         replies = [Reply(failure=self._too_long(ids)) for ids in encoded]
         asked = sorted((i for i, r in enumerate(replies) if r.failure is None), key=lambda i: len(encoded[i]))
         for begin in range(0, len(asked), self.batch_size):

@@ -77,8 +77,9 @@ class TokenMap:
         """Token ids of a prompt in the tokenizer's chat template. Empty when the tokenizer has no template."""
         if self.tokenizer.chat_template is None:
             return []
-        text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        from synthgen.lm.render import render
+
+        return render(self.tokenizer, messages)
 
     def id(self, entry: Mapping[str, Any]) -> int:
         """The id of a token in an entry of the server's `logprobs`. -1 when the tokenizer does not have the token."""
@@ -143,7 +144,9 @@ class TokenMap:
         )
 
     def _by_retokenizing(self, sampled: list[int], content: Sequence[Mapping[str, Any]], text: str) -> list[int]:
-        ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        from synthgen.lm.render import plain_ids
+
+        ids = plain_ids(self.tokenizer, text)
         if len(ids) == len(sampled) and all(a in (-1, b) for a, b in zip(sampled, ids, strict=True)):
             return ids
         token = content[sampled.index(-1)]["token"]

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 from datasets import load_dataset
+from support.corpora import corpus_of, curating
+from support.corpora import row as record
 from support.small import small_runs, small_task
 
 import synthgen
@@ -120,3 +122,39 @@ def test_the_card_is_one_that_datasets_knows(made, rows, caplog):
     head = yaml.safe_load((run / "curated" / "README.md").read_text().split("---\n")[1])
     (digest,) = {entry["description"].split()[-1] for entry in head["configs"]}
     assert digest == durable.digest(corpus.manifest(run / "curated")["files"])
+
+
+def curated(folder: Path, kept: set[int]) -> Path:
+    """A curated corpus with two shards of training rows and one of test rows. Rows whose numbers are not in `kept` are
+    rejected.
+    """
+    records = [
+        record("one two three" if number in kept else "no", number, split="train" if number < 6 else "test")
+        for number in range(9)
+    ]
+    run = corpus_of(folder, records, size=3)
+    synthgen.curate(curating(length={"min_words": 2}, duplicates=False), run)
+    return run / "curated"
+
+
+def streamed(folder: Path, config: str = "default") -> dict[str, list[str]]:
+    splits = load_dataset(str(folder), config, streaming=True)
+    return {name: sorted(one["id"] for one in split) for name, split in splits.items()}
+
+
+def test_shards_and_splits_without_rows_do_not_stop_load_dataset(tmp_path, rows):
+    folder = curated(tmp_path / "run", kept={4, 5})
+    assert rows(folder) == ids(folder) == ["r4", "r5"]
+    assert streamed(folder) == {"train": ["r4", "r5"]}
+    assert rows(folder, "rejected") == ids(folder, "rejected") == [f"r{n}" for n in (0, 1, 2, 3, 6, 7, 8)]
+
+
+def test_a_corpus_without_kept_rows_loads_as_nothing_and_not_as_its_rejected_rows(tmp_path, rows):
+    """`datasets` cannot return a split without rows, except as a stream."""
+    folder = curated(tmp_path / "run", kept=set())
+    assert streamed(folder) == {"train": [], "test": []}
+    for split in (None, "train", "test"):
+        with pytest.raises(ValueError, match="corresponds to no data"):
+            load_dataset(str(folder), split=split, cache_dir=str(tmp_path / "cache"))
+    assert rows(folder, "rejected") == ids(folder, "rejected") == [f"r{n}" for n in range(9)]
+    assert "no rows" in (folder / "README.md").read_text()

@@ -24,7 +24,7 @@ FLOORS = [
     {"cli"},
     {"pipeline", "tasks"},
     {"generation", "curation", "auditing", "display", "notebook", "reporting"},
-    {"datasets"},
+    {"datasets", "lineage", "tally"},
     {"corpus", "prompts", "seeds", "teachers", "executor"},
     {"lm"},
     {"cards", "logits", "outputs", "verify"},

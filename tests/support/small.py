@@ -92,7 +92,7 @@ def small_task(folder: Path, teacher: Path, /, seeds: int = 9, long: int = 0, **
         "teacher": {"model": str(teacher), "license": "Apache-2.0", "batch_size": 4, "device": "cpu"},
         "generate": {"num_generations": 2, "max_new_tokens": 4, "shard_size": 6},
         "logits": {"kind": "sampled", "draws": 12},
-        "curate": {"answer": False, "truncated": True, "repetition": None, "length": None},
+        "curate": {"answer": False, "truncated": False, "repetition": None, "length": None},
         "train": {
             "student": {"kind": "decoder", "layers": 1},
             "batch_size": 4,

@@ -364,7 +364,7 @@ def test_half_floats_and_small_portions_teach_nearly_the_same(corpus_, tmp_path,
     for a, b in zip(*found, strict=True):
         assert a["tokens"] == b["tokens"]
         assert a["loss"] == pytest.approx(b["loss"], rel=0.02)
-        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=0.05)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=0.1)
 
 
 def test_the_student_writes_in_half_floats_too(corpus_):

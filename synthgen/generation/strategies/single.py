@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from synthgen.generation.casting import given_sources
 from synthgen.generation.jobs import Job
 from synthgen.generation.rounds import Outcome, Rounds, failure, unfinished
 from synthgen.prompts import Prompt
@@ -44,7 +45,8 @@ def score(job: Job) -> Rounds:
     """Ask for the distributions over the seed's `completion`, which is text or messages. The prompt is the seed's
     `prompt` (messages), or else the prompt that the templates render.
 
-    A seed may also be a row of another corpus. In this case, its `teacher_prompt` and `token_ids` are used."""
+    A seed may also be a row of another corpus. In this case, its `teacher_prompt` and `token_ids` are used, and its
+    sources become sources of the new row: the completion was written by someone."""
     given, asked_before = job.fields.get("completion"), job.fields.get("teacher_prompt")
     messages = messages_of(given) or [Message(role="assistant", content=given if isinstance(given, str) else None)]
     student = messages_of(job.fields.get("prompt"))
@@ -63,7 +65,9 @@ def score(job: Job) -> Rounds:
     if not isinstance(text, str) or messages[0].get("role") != "assistant" or messages[0].get("tool_calls"):
         return [failure(query, "completion", "the seed's completion is not one message of text by the assistant")]
     [reply] = yield [query]
-    return [_outcome(job, query, reply)]
+    if reply.failure:
+        return [failure(query, *reply.failure)]
+    return [job.row(query, reply, sources=given_sources(job.seed.source, job.fields.get("sources")))]
 
 
 def given_question(fields: Mapping[str, object], prompt: Prompt) -> str:

@@ -1,0 +1,181 @@
+"""Counts what became of the requests and rows of a corpus: kept, rejected, failed, and the most frequent reasons.
+
+    outcome = tally(run / "curated")
+    outcome.text()                    # "kept 9, rejected 2, failed 1"
+    outcome.check(run)                # raises GateDenied when nothing was kept
+
+A corpus without rows is never a success. Commands call `check`, the audit does not pass, and nothing is trained.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from synthgen import corpus
+from synthgen.errors import CorpusError, GateDenied
+from synthgen.records import SPLITS
+
+_TOP = 3  # number of reasons that a command prints
+_CUT = "prompt_was_cut"  # the score of a row whose server counted too few tokens for its prompt
+_SHOWN = 200  # number of characters of a reason that are printed
+_SHARD = re.compile(rf"({'|'.join(SPLITS)})-\d+")
+_VARIES = re.compile(r"\S*\d\S*")  # words that differ between failures of the same cause, such as ids and numbers
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why requests failed: the kind of failure, one of its reasons, and the number of requests that failed for this
+    reason. Reasons that differ only in numbers count together.
+    """
+
+    kind: str
+    reason: str
+    count: int
+
+    def text(self) -> str:
+        """As in 'server: status 500 (12)'."""
+        reason = " ".join(self.reason.split())
+        return f"{self.kind}: {reason[:_SHOWN]}{'…' if len(reason) > _SHOWN else ''} ({self.count:,})"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The number of rows that were kept and that were rejected, and of requests that failed. `failed` is None when it
+    is not known. `causes` are the reasons of the failures, and `rejected_by` the number of rows that each check or
+    sweep rejected. Both begin with the most frequent. `cut_prompts` is the number of rows for which the server seems to
+    have read only a part of the prompt.
+    """
+
+    folder: Path
+    kept: int
+    rejected: int
+    failed: int | None
+    causes: tuple[Cause, ...]
+    rejected_by: dict[str, int]
+    cut_prompts: int = 0
+
+    def text(self) -> str:
+        """The last line of a command."""
+        counts = [f"kept {self.kept:,}", f"rejected {self.rejected:,}"]
+        return ", ".join(counts if self.failed is None else [*counts, f"failed {self.failed:,}"])
+
+    def warnings(self) -> list[str]:
+        """The reasons of failures in words, with a warning first when more requests failed than brought rows."""
+        rows = self.kept + self.rejected
+        lines = [f"failed by {cause.text()}" for cause in self.causes[:_TOP]]
+        if self.failed and self.failed > rows > 0:
+            lines.insert(0, f"Warning: {self.failed:,} requests failed, and only {rows:,} rows were made")
+        if self.cut_prompts:
+            lines.append(
+                f"Warning: for {self.cut_prompts:,} rows, the server seems to have left out a part of the prompt"
+            )
+        return lines
+
+    def to_dict(self) -> dict[str, object]:
+        """For `--json`."""
+        return {
+            "kept": self.kept,
+            "rejected": self.rejected,
+            "failed": self.failed,
+            "failed_by": [asdict(cause) for cause in self.causes[:_TOP]],
+            "rejected_by": self.rejected_by,
+            "cut_prompts": self.cut_prompts,
+        }
+
+    @property
+    def reason(self) -> str:
+        """Why no row was kept, in words."""
+        parts = []
+        if self.rejected:
+            by = ", ".join(f"{name} ({count:,})" for name, count in list(self.rejected_by.items())[:_TOP])
+            whole = "the only row was" if self.rejected == 1 else f"all {self.rejected:,} rows were"
+            parts.append(f"{whole} rejected, most often by {by}")
+        if self.failed:
+            by = "; ".join(cause.text() for cause in self.causes[:_TOP])
+            whole = "" if self.rejected else "all " if self.failed > 1 else "the only "
+            parts.append(f"{whole}{self.failed:,} request{'s' if self.failed > 1 else ''} failed, most often by {by}")
+        return ", and ".join(parts) or "no seed led to a row"
+
+    def check(self, run: Path) -> None:
+        """Raise GateDenied when no row was kept. `run` is the folder that the message names for `synthgen show`."""
+        if self.kept:
+            return
+        if self.rejected:
+            hint = f"change the settings under `curate`; `synthgen show {run} --rejected` shows the rows"
+        elif self.failed:
+            hint = (
+                f"correct the cause and repeat `synthgen generate` with --retry-failed; "
+                f"`synthgen show {run} --failures` shows the reasons"
+            )
+        else:
+            hint = "check the seeds of the recipe"
+        raise GateDenied(f"{self.folder} has no rows: {self.reason}", hint)
+
+
+def tally(folder: Path, generated: Path | None = None) -> Outcome:
+    """Count the rows and failures of a corpus, finished or not. `generated` is the folder with the failures. By
+    default, it is the corpus itself, or the folder `generated` beside a curated corpus.
+    """
+    rejected_by: dict[str, int] = {}
+    if (folder / "manifest.json").exists():
+        rejected_by = corpus.manifest(folder).get("rejected_by", {})
+    if generated is None:
+        generated = folder.parent / "generated" if (folder / "rejected").is_dir() else folder
+    is_known = (generated / "data").is_dir()  # the corpus may have been curated into another folder
+    return Outcome(
+        folder=folder,
+        kept=_rows(folder / "data"),
+        rejected=_rows(folder / "rejected"),
+        failed=_rows(generated / "failures") if is_known else None,
+        causes=causes(generated),
+        rejected_by=dict(Counter(rejected_by).most_common()),
+        cut_prompts=sum(_scored(path, _CUT) for part in ("data", "rejected") for path in _shards(folder / part)),
+    )
+
+
+def _scored(path: Path, name: str) -> int:
+    """The number of rows of a shard that have the score `name`. Reads only the names of the scores."""
+    count = 0
+    for batch in corpus.scan(path, ["scores.list.element.name"]):
+        names = pc.struct_field(batch["scores"].flatten(), "name")
+        count += pc.sum(pc.equal(names, name)).as_py() or 0
+    return count
+
+
+def causes(folder: Path, split: str | None = None) -> tuple[Cause, ...]:
+    """The reasons of the failures in a generated corpus, the most frequent first."""
+    counts: Counter[tuple[str, str]] = Counter()
+    examples: dict[tuple[str, str], str] = {}
+    for path in _shards(folder / "failures"):
+        if split is not None and not path.stem.startswith(f"{split}-"):
+            continue
+        for batch in corpus.scan(path, ["kind", "reason"]):
+            for kind, reason in zip(batch["kind"].to_pylist(), batch["reason"].to_pylist(), strict=True):
+                key = (kind, _VARIES.sub("#", reason))
+                counts[key] += 1
+                examples.setdefault(key, reason)
+    return tuple(Cause(key[0], examples[key], count) for key, count in counts.most_common())
+
+
+def _shards(folder: Path) -> list[Path]:
+    """The files of shards in a folder. Files of other names are not ours."""
+    return sorted(path for path in folder.glob("*.parquet") if _SHARD.fullmatch(path.stem))
+
+
+def _rows(folder: Path) -> int:
+    """The number of rows of all shards in a folder. Raises CorpusError when a file is damaged."""
+    rows = 0
+    for path in _shards(folder):
+        try:
+            rows += pq.read_metadata(path).num_rows
+        except (pa.ArrowException, OSError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise CorpusError(f"{path} is damaged: {reason}", "repeat the command that made it with --repair") from None
+    return rows

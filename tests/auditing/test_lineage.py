@@ -1,0 +1,181 @@
+"""Everything that a student is made from is in the rows' sources, in the cards, or in the audit."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from support.corpora import corpus_of, curating, row
+from support.scripted import jobs_of, play, write
+from support.small import small_task, small_teacher
+
+import distill
+import synthgen
+from distill.card import write_model_card
+from synthgen import corpus
+from synthgen.errors import GateDenied
+from synthgen.lineage import student_sources
+from synthgen.recipe import Recipe, deciding
+from synthgen.results.training import Training
+from synthgen.teachers.base import Reply
+
+NOTHING = {"terms_date": None, "made_by": None, "account": None, "tools": []}
+TEACHER = {"engine": "transformers", "model": "some/model", "license": "Apache-2.0"}
+
+
+def source(name: str, role: str, license: str) -> dict:
+    return {"id": name, "role": role, "license": license, **NOTHING}
+
+
+def recipe_with(strategy: str = "answer", generate: dict | None = None, **train) -> Recipe:
+    """A recipe that trains a student."""
+    values = curating(duplicates=False).model_dump(exclude={"teacher", "logits", "strategy", "generate"})
+    own = {"strategy": strategy, "generate": generate or {}, "teacher": TEACHER, "train": train}
+    return Recipe.model_validate({**values, **own})
+
+
+def a_run(folder, *sources: dict):
+    """A curated run of one row."""
+    run = corpus_of(folder, [row("a", 0, sources=list(sources) or [source("s", "seed", "MIT")])])
+    synthgen.curate(curating(), run)
+    return run
+
+
+STUDENTS = [
+    {"kind": "decoder", "model": "org/base"},
+    {"kind": "seq2seq", "model": "org/base"},
+    {"kind": "encoder", "model": "org/base"},
+    {"kind": "sentence", "model": "org/base"},
+]
+
+
+@pytest.mark.parametrize("student", STUDENTS, ids=[str(student["kind"]) for student in STUDENTS])
+@pytest.mark.parametrize(
+    ("license", "terms", "status"),
+    [(None, "unknown", "UNKNOWN"), ("Apache-2.0", "Apache-2.0", "ALLOW"), ("CC-BY-NC-4.0", "CC-BY-NC-4.0", "DENY")],
+)
+def test_a_students_own_checkpoint_is_judged(tmp_path, student, license, terms, status):
+    student = {**student, "license": license}
+    if student["kind"] == "encoder":
+        recipe = recipe_with("classify", {"labels": ["a", "b"]}, student=student)
+    elif student["kind"] == "sentence":
+        recipe = recipe_with("embed", student=student)
+    else:
+        recipe = recipe_with(student=student)
+    report = synthgen.audit(recipe, a_run(tmp_path))
+    assert ("org/base", "student_base", terms) in {(f.source, f.role, f.terms) for f in report.findings}
+    assert report.status == status
+
+
+def test_the_teachers_own_checkpoint_has_the_teachers_license():
+    recipe = recipe_with(student={"kind": "decoder", "model": "some/model"})
+    assert student_sources(recipe) == [{"role": "student_base", "source": "some/model", "license": "Apache-2.0"}]
+
+
+def test_a_license_without_a_checkpoint_is_refused():
+    with pytest.raises(ValueError, match="'license' is the license of 'model'"):
+        recipe_with(student={"kind": "decoder", "layers": 2, "license": "MIT"})
+
+
+def test_the_license_of_a_checkpoint_may_be_stated_later():
+    """It decides what may be done with the student, and not the student."""
+    one, other = (recipe_with(student={"kind": "decoder", "model": "org/base", "license": x}) for x in (None, "MIT"))
+    assert deciding(one) == deciding(other)
+
+
+@pytest.mark.parametrize(("license", "status"), [("Apache-2.0", "ALLOW"), ("anthropic", "DENY")])
+def test_the_other_run_of_a_cross_tokenizer_student_is_judged(tmp_path, license, status):
+    other = corpus_of(tmp_path / "other", [row("a", 0)])
+    facts = json.loads((other / "generated" / "manifest.json").read_text())
+    facts["sources"] = [{"role": "logits", "source": "big/teacher", "license": license}]
+    (other / "generated" / "manifest.json").write_text(json.dumps(facts))
+    recipe = recipe_with(student={"kind": "decoder", "layers": 2}, across={"run": str(other)})
+    report = synthgen.audit(recipe, a_run(tmp_path / "run"))
+    assert ("big/teacher", "logits") in {(f.source, f.role) for f in report.findings}
+    assert report.status == status
+
+
+def test_another_run_that_is_not_there_is_unknown(tmp_path):
+    recipe = recipe_with(student={"kind": "decoder", "layers": 2}, across={"run": str(tmp_path / "gone")})
+    assert synthgen.audit(recipe, a_run(tmp_path / "run")).status == "UNKNOWN"
+
+
+def test_a_student_whose_sources_were_not_judged_is_not_trained(tmp_path):
+    """The audit was made with another recipe."""
+    run = a_run(tmp_path)
+    assert synthgen.audit(recipe_with(student={"kind": "decoder", "layers": 2}), run).passed
+    own = recipe_with(student={"kind": "decoder", "model": "org/base", "license": "CC-BY-NC-4.0"}, kd_weight=0)
+    with pytest.raises(GateDenied, match="did not judge 'org/base'"):
+        distill.train(own, run, tmp_path / "student")
+    synthgen.audit(own, run)
+    with pytest.raises(GateDenied, match="DENY"):
+        distill.train(own, run, tmp_path / "student")
+
+
+def test_the_model_card_names_all_sources(tmp_path):
+    recipe = recipe_with(student={"kind": "decoder", "model": "org/base", "license": "MIT"})
+    run = a_run(tmp_path)
+    training = Training(student="the checkpoint org/base", learns_by="", learned_from="", steps=1, rows=1, metrics={})
+    write_model_card(tmp_path / "student", recipe, corpus.manifest(run / "curated"), training)
+    card = (tmp_path / "student" / "README.md").read_text()
+    assert "org/base (student_base, MIT)" in card
+    assert "tests (seed, CC0-1.0)" in card
+
+
+def test_templates_and_examples_are_sources_under_the_recipes_license(tmp_path):
+    teacher = small_teacher(tmp_path / "teacher")
+    path = small_task(tmp_path / "task", teacher, seeds=2, train=None, license="CC-BY-4.0")
+    (path.parent / "assistant.j2").write_text("{{ answer }}")
+    (path.parent / "examples.jsonl").write_text('{"question": "1 + 1?", "answer": "2"}\n')
+    run = tmp_path / "run"
+    synthgen.generate(synthgen.load_recipe(path), run)
+    version = corpus.manifest(run / "generated")["prompt_version"]
+    own = {(version, "template", "CC-BY-4.0"), (f"{version}#examples", "few_shot", "CC-BY-4.0")}
+    manifest = corpus.manifest(run / "generated")
+    assert own <= {(s["source"], s["role"], s["license"]) for s in manifest["sources"]}
+    for _, records in corpus.records(run / "generated"):
+        for record in records:
+            assert own <= {(s["id"], s["role"], s["license"]) for s in record.sources}
+    card = (run / "generated" / "README.md").read_text()
+    assert f"few_shot: {version}#examples – CC-BY-4.0" in card
+
+
+AUTHOR = [source("their/seeds", "seed", "MIT"), source("writer@1", "generator", "anthropic")]
+GIVEN = {
+    "a row of another corpus": ({"sources": AUTHOR}, None, [("writer@1", "generator", "anthropic")]),
+    "the recipe names the author": ({}, "some-writer", [("some-writer", "generator", "CC0-1.0")]),
+    "nobody is named": ({}, None, []),
+    "a column that holds something else": ({"sources": ["a", 1]}, None, []),
+    "a column of another kind": ({"sources": [{"id": "x"}]}, "w", [("w", "generator", "CC0-1.0")]),
+}
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_the_author_of_a_scored_completion_is_a_source(tmp_path, name):
+    columns, made_by, expected = GIVEN[name]
+    path = write(tmp_path, 1, strategy="score", logits={"kind": "sampled", "draws": 2})
+    seed = {"id": "q0", "question": "What?", "completion": "That.", "answer": "That.", **columns}
+    (tmp_path / "seeds.jsonl").write_text(json.dumps(seed) + "\n")
+    if made_by:
+        path.write_text(path.read_text().replace("source: tests", f"source: tests\n  made_by: {made_by}"))
+    rows, _, _ = play(jobs_of(path)[0], [Reply("That.", token_ids=[1], finish_reason="stop")])
+    found = [(s["id"], s["role"], s["license"]) for s in rows[0].sources]
+    assert [one for one in found if one[1] == "generator"] == expected
+    assert [role for _, role, _ in found[:3]] == ["seed", "template", "logits"]
+
+
+def test_the_author_of_a_scored_corpus_is_in_its_manifest_card_and_audit(tmp_path):
+    """The corpus was written by a model that forbids training on its output."""
+    teacher = small_teacher(tmp_path / "teacher")
+    path = small_task(tmp_path / "task", teacher, seeds=1, strategy="score", train=None)
+    seed = {"id": "q0", "question": "1 + 1?", "completion": "2", "answer": "2", "sources": AUTHOR}
+    (path.parent / "seeds.jsonl").write_text(json.dumps(seed) + "\n")
+    recipe = synthgen.load_recipe(path)
+    run = tmp_path / "run"
+    synthgen.generate(recipe, run)
+    terms = {(s["role"], s["source"], s["license"]) for s in corpus.manifest(run / "generated")["sources"]}
+    assert {("generator", "writer@1", "anthropic"), ("seed", "their/seeds", "MIT")} <= terms
+    assert ("logits", str(teacher), "Apache-2.0") in terms
+    assert not [one for one in terms if one[1].startswith("teacher@")], "the teacher is named once"
+    assert "generator: writer@1 – anthropic" in (run / "generated" / "README.md").read_text()
+    assert synthgen.audit(recipe, run).status == "DENY"
