@@ -15,9 +15,10 @@ from synthgen.datasets.turns import Turns
 from synthgen.errors import CorpusError, RecipeError
 from synthgen.recipe import SeedSource, Split
 from synthgen.records import Record, Source, own_names
-from synthgen.seeds import SUFFIXES, accepted, mask, read_rows, side
+from synthgen.seeds import has_rows, mask, read_rows, side
 from synthgen.tables.formats import DATASET_FORMATS, DatasetFormat
 from synthgen.tables.reference import resolve
+from synthgen.values import accepted, is_blank, is_null, text_of
 
 _PLACES = ("", "curated", "generated")
 
@@ -43,7 +44,7 @@ def is_dataset(path: Path) -> bool:
     """Whether the path is a file of rows or a folder of such files. False for the folder of a run (any folder with
     recipe.yaml) and for the folder of a corpus.
     """
-    if (path / "recipe.yaml").exists() or not (path.is_file() or any(p.suffix in SUFFIXES for p in path.rglob("*"))):
+    if (path / "recipe.yaml").exists() or not (path.is_file() or has_rows(path)):
         return False
     names = ("manifest.json", "inputs.json")
     return not any((path / place / name).exists() for place in _PLACES for name in names)
