@@ -21,7 +21,7 @@ def read_object(line: bytes) -> dict[str, object]:
     lists and objects inside each other.
     """
     try:
-        text = line.removeprefix(_BOM).decode().strip(_SPACE)
+        text = (line if line[:1] != b"\xef" else line.removeprefix(_BOM)).decode().strip(_SPACE)
         row, end = _decode(text)
     except UnicodeDecodeError as error:
         raise ValueError(not_utf8(line, error)) from None
@@ -33,9 +33,12 @@ def read_object(line: bytes) -> dict[str, object]:
         raise ValueError(f"more text after the JSON value, at character {end + 1}")
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
-    if line.count(b"{") + line.count(b"[") > _DEEPEST and _depth(row) > _DEEPEST:
-        raise ValueError(_TOO_DEEP)
-    if b"\\u" in line and _HALF.search(line) and not _is_text(row):
+    for value in row.values():
+        if type(value) is dict or type(value) is list:
+            if line.count(b"{") + line.count(b"[") > _DEEPEST and _depth(row) > _DEEPEST:
+                raise ValueError(_TOO_DEEP)
+            break
+    if b"\\" in line and _HALF.search(line) and not _is_text(row):
         raise ValueError("half of a surrogate pair is not text")
     return row
 

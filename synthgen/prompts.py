@@ -30,7 +30,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from synthgen.errors import RecipeError
 from synthgen.jsonl import read_object
 from synthgen.records import Message
-from synthgen.values import is_null
+from synthgen.values import is_blank, is_null
 
 _TEMPLATES = ("user", "system", "teacher_system", "teacher_user", "assistant")
 
@@ -123,13 +123,17 @@ class Prompt:
         """Render the template of a question. Raises RecipeError when the question is empty: when the template prints
         values, and all of them are white space.
         """
-        self.printer.count = self.printer.texts = 0
-        text = self.render(name, fields)
         pieces = self.pieces.get(name)
         if pieces is not None:
-            printed = [fields[piece.text] for piece in pieces if piece.is_variable]
-            empty = bool(printed) and all(isinstance(value, str) and not value.strip() for value in printed)
+            text, empty = self.render(name, fields), False
+            for piece in pieces:
+                if piece.is_variable:
+                    empty = is_blank(fields[piece.text])
+                    if not empty:
+                        break
         else:
+            self.printer.count = self.printer.texts = 0
+            text = self.render(name, fields)
             empty = self.printer.count > 0 == self.printer.texts
         if empty:
             raise RecipeError(
@@ -142,7 +146,12 @@ class Prompt:
         pieces = self.pieces.get(name)
         if pieces is not None:
             try:
-                return "".join([_printed(fields[p.text]) if p.is_variable else p.text for p in pieces]).strip()
+                return "".join(
+                    [
+                        p.text if not p.is_variable else v if type(v := fields[p.text]) is str else _printed(v)
+                        for p in pieces
+                    ]
+                ).strip()
             except (KeyError, _Unprintable):  # Jinja, below, raises an error that names a missing variable
                 pass
         where = f"template {self.name}/{name}.j2"
@@ -194,8 +203,6 @@ class Prompt:
 
 
 def _printed(value: object) -> str:
-    if type(value) is str:
-        return value
     _check(value)
     return str(value)
 

@@ -12,7 +12,9 @@ def is_null(value: object) -> bool:
 
 def is_blank(value: object) -> bool:
     """Whether a value is missing or a text of white space alone."""
-    return is_null(value) or (isinstance(value, str) and not value.strip())
+    if isinstance(value, str):
+        return not value or value.isspace()
+    return is_null(value)
 
 
 def text_of(value: object) -> str:
@@ -38,5 +40,7 @@ def accepted(value: object) -> list[str] | None:
     Missing and blank answers are left out. Returns None when no answer is left. Raises ValueError for a value that is
     not a text, a number, a truth value or a list of these.
     """
+    if type(value) is str:  # by far the most frequent case
+        return [value] if value and not value.isspace() else None
     answers = value if isinstance(value, list) else [value]
     return [text_of(answer) for answer in answers if not is_blank(answer)] or None

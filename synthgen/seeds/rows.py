@@ -103,12 +103,14 @@ def _texts(path: Path) -> Iterator[str]:
     """
     number = 0
     for chunk in _lines(path):
-        for line in chunk.splitlines(keepends=True) if b"\r" in chunk[:-2] else (chunk,):
+        alone = 0 <= chunk.find(b"\r") < len(chunk) - 2
+        for line in chunk.splitlines(keepends=True) if alone else (chunk,):
             number += 1
             try:
-                yield (line.removeprefix(_BOM) if number == 1 else line).decode()
+                text = line.decode()
             except UnicodeDecodeError as error:
                 raise RecipeError(f"{path}, line {number}: {not_utf8(line, error)}", "correct the file") from None
+            yield text if number > 1 else text.removeprefix("\ufeff")
 
 
 def _csv(path: Path, skip: bool, separator: str = ",") -> Rows:
