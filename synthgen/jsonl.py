@@ -26,7 +26,7 @@ def read_object(line: bytes) -> dict[str, object]:
     except UnicodeDecodeError as error:
         raise ValueError(not_utf8(line, error)) from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"{error.msg} at character {error.pos + 1}") from None
+        raise ValueError(f"{error.msg.removesuffix(' at')} at character {error.pos + 1}") from None
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
     if end != len(text):

@@ -13,7 +13,7 @@ import pyarrow as pa
 from synthgen import durable
 from synthgen.datasets.columns import Survey, fitted
 from synthgen.datasets.turns import Turns
-from synthgen.errors import CorpusError, RecipeError, nearest
+from synthgen.errors import CorpusError, RecipeError, nearest, told_in_one_line
 from synthgen.recipe import SeedSource, Split
 from synthgen.records import Record, Source, own_names
 from synthgen.seeds import has_rows, mask, read_rows, side
@@ -51,6 +51,7 @@ def is_dataset(path: Path) -> bool:
     return not any((path / place / name).exists() for place in _PLACES for name in names)
 
 
+@told_in_one_line()
 def open_dataset(source: SeedSource) -> Dataset:
     """Read every row of a data set once to detect its format and its columns.
 
@@ -87,6 +88,11 @@ def records(dataset: Dataset, task: str, split: Split) -> Iterator[tuple[str, Re
     Uses about 100 bytes of memory a row. Raises RecipeError when a row cannot be read, and CorpusError when an id
     occurs twice. Either error names the row.
     """
+    with told_in_one_line():
+        yield from _records(dataset, task, split)
+
+
+def _records(dataset: Dataset, task: str, split: Split) -> Iterator[tuple[str, Record]]:
     entry = DATASET_FORMATS[dataset.format]
     names = own_names(dataset.own.names)
     seen: dict[bytes, int] = {}

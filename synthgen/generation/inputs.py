@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from synthgen.errors import RecipeError
+from synthgen.errors import RecipeError, one_line
 from synthgen.generation import casting
 from synthgen.generation.jobs import Jobs, Setting
 from synthgen.generation.rounds import Rounds
@@ -83,6 +83,6 @@ def first_queries(jobs: Jobs) -> Iterator[tuple[str, list[Query]]]:
         except StopIteration:
             queries = []
         except RecipeError as error:
-            raise RecipeError(f"seed '{job.seed.id}': {error.message}", error.hint) from None
+            raise RecipeError(one_line(f"seed '{job.seed.id}': {error.message}"), error.hint) from None
         yield job.seed.split, queries
         rounds.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from synthgen.errors import RecipeError, nearest
+from synthgen.errors import RecipeError, nearest, told_in_one_line
 from synthgen.recipe import SeedSource, Split
 from synthgen.seeds.groups import mask, side
 from synthgen.seeds.rows import Row, Where, read_rows
@@ -21,6 +21,7 @@ from synthgen.values import accepted, is_blank
 _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode
 
 
+@told_in_one_line()
 def load_seeds(
     sources: Sequence[SeedSource], split: Split, text: Callable[[Row], str], *, hashed: bool = True
 ) -> Seeds:

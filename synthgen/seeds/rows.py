@@ -135,6 +135,8 @@ def _csv(path: Path, skip: bool, separator: str = ",") -> Rows:
         problem = str(error)
         if "unexpected end of data" in problem or "field larger" in problem:
             problem = "a quotation mark opens a cell here or in a later line, and is never closed"
+        elif "expected after" in problem:
+            problem = "text after the quotation mark that closes a cell; write a quotation mark in a cell twice"
         raise RecipeError(f"{file}, line {start}: {problem}", "correct the file") from None
 
 

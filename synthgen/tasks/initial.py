@@ -19,7 +19,7 @@ import yaml
 from synthgen import durable
 from synthgen.auditing.license import catalog
 from synthgen.cards import environment
-from synthgen.errors import RecipeError, close
+from synthgen.errors import RecipeError, close, told_in_one_line
 from synthgen.generation.plan import plan
 from synthgen.recipe import SeedSource, Split, load_recipe, shipped
 from synthgen.seeds import SUFFIXES, is_readable, mask, read_rows, side
@@ -87,6 +87,7 @@ class _Division:
     counts: dict[str, int]
 
 
+@told_in_one_line()
 def init(file: str | Path, *, license: str, out: str | Path | None = None, task: str | None = None) -> NewTask:
     """Write a folder with a commented recipe and templates for a CSV, JSONL or Parquet file with one question a row.
 

@@ -259,7 +259,7 @@ def test_a_line_without_end(tmp_path, monkeypatch):
         ("question,answer\na?,1\nb?\n", "line 3: more or fewer cells than the header has (1 instead of 2)"),
         ('question,answer\n"a\nb?",1\n"c\nd?",1,2\n', "line 4: more or fewer cells"),
         ('question,answer\na?,1\n"b?,2\nc?,3\n', "line 3: a quotation mark opens a cell"),
-        ('question,answer\na?,1\n"b"?,2\n', "line 3: ',' expected after '\"'"),
+        ('question,answer\na?,1\n"b"?,2\n', "line 3: text after the quotation mark"),
         (b"question\na?\ncaf\xe9?\n", "line 3: byte 4 of the line is not UTF-8 text"),
         (b'question\n"a\nb?"\n\xff\n', "line 4: byte 1 of the line is not UTF-8 text"),
         ("question,answer\n", "no seeds in it"),
@@ -268,6 +268,16 @@ def test_a_line_without_end(tmp_path, monkeypatch):
 )
 def test_a_csv_file_is_refused_with_the_line(tmp_path, text, said):
     assert said in refused(written(tmp_path / "a.csv", text))
+
+
+def test_names_and_values_of_any_characters_are_told_in_one_line(tmp_path):
+    name = "\x1b[31m\nb\u202e" + "x" * 2000
+    said = refused(written(tmp_path / "a.jsonl", line(**{name: 1})), id="id")
+    assert "\\x1b[31m\\nb\\u202exxx" in said
+    assert (said.isprintable(), len(said) < 700) == (True, True)
+    assert refused(written(tmp_path / "a.csv", f'question,"{name}","{name}"\na?,1,2\n')).isprintable()
+    said = refused(written(tmp_path / "a.jsonl", line(id="\r\n\0") + line("b?", id="\r\n\0")), id="id")
+    assert "seed id '\\r\\n\\x00' is already used" in said
 
 
 def test_csv_that_is_read(tmp_path):
