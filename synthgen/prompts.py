@@ -11,7 +11,7 @@ prompt.
     NAME_system.j2     the system message of that step
 
 Templates are rendered in Jinja's sandbox. A variable that the seed does not have is an error, not an empty string. So
-is a value that is printed and has no text that a person would write: null, NaN, an infinite number, a list or an object.
+is a printed value that has no text which a person would write: null, NaN, an infinite number, a list or an object.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def _stored(kind: pa.DataType) -> pa.DataType:
 
 
 def _type_of(values: list[object]) -> pa.DataType:
-    """The Arrow type of JSON values. It is text when the values have no common type, or one that Parquet cannot store."""
+    """The Arrow type of JSON values. It is text when they have no common type, or one that Parquet cannot store."""
     try:
         kind = pa.array(values).type
     except (pa.ArrowException, OverflowError, RecursionError, ValueError, TypeError):
@@ -107,7 +107,7 @@ def _type_of(values: list[object]) -> pa.DataType:
 
 
 _LARGE = pa.dictionary(pa.int32(), pa.int64())
-"""In a survey: the type of a column of whole numbers of which some cannot be floats. JSON values never have this type."""
+"""In a survey: the type of a column of whole numbers of which some cannot be floats. JSON values have other types."""
 
 
 def _size(kind: pa.DataType, depth: int = 0) -> int:

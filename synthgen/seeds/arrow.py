@@ -7,6 +7,7 @@ import decimal
 import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -35,24 +36,20 @@ def converter(schema: pa.Schema) -> dict[str, Convert]:
 def _convert(kind: pa.DataType) -> Convert | None:
     if pa.types.is_float32(kind) or pa.types.is_float16(kind):
         width = np.float32 if pa.types.is_float32(kind) else np.float16
-        return lambda value: value if value is None else float(str(width(value)))
+        return lambda value: float(str(width(value))) if isinstance(value, float) else value
     if pa.types.is_struct(kind):
         parts = converter(pa.schema(list(kind)))
-        return (lambda value: _converted(value, parts)) if parts else None
-    if pa.types.is_map(kind):
-        return None
+        return partial(_parts_converted, parts) if parts else None
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         inner = _convert(kind.value_type)
-        return (lambda value: value if value is None else [inner(part) for part in value]) if inner else None
-    if pa.types.is_dictionary(kind):
-        return _convert(kind.value_type)
-    return None
+        return (lambda value: list(map(inner, value)) if isinstance(value, list) else value) if inner else None
+    return _convert(kind.value_type) if pa.types.is_dictionary(kind) else None
 
 
-def _converted(value: Mapping[str, object] | None, parts: Mapping[str, Convert]) -> Row | None:
-    if value is None:
-        return None
-    return {name: parts[name](part) if name in parts else part for name, part in value.items()}
+def _parts_converted(converts: Mapping[str, Convert], value: object) -> object:
+    if not isinstance(value, Mapping):
+        return value
+    return {name: converts[name](part) if name in converts else part for name, part in value.items()}
 
 
 def json_rows(batch: pa.RecordBatch, convert: Mapping[str, Convert]) -> Iterator[Row | ValueError]:

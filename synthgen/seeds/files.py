@@ -8,7 +8,8 @@ import io
 import lzma
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePath
 from typing import IO
 
 from synthgen.errors import RecipeError
@@ -26,9 +27,9 @@ def _zstd(path: str) -> IO[bytes]:
 
 
 _OPENERS: dict[str, Callable[[str], IO[bytes]]] = {
-    ".gz": lambda path: io.BufferedReader(gzip.GzipFile(path)),
-    ".bz2": lambda path: io.BufferedReader(bz2.BZ2File(path)),
-    ".xz": lambda path: io.BufferedReader(lzma.LZMAFile(path)),
+    ".gz": partial(gzip.open, mode="rb"),
+    ".bz2": partial(bz2.open, mode="rb"),
+    ".xz": partial(lzma.open, mode="rb"),
     ".zst": _zstd,
 }
 
@@ -42,9 +43,9 @@ def split_name(name: str) -> tuple[str, str]:
     """(format, compression) of a file by its name: two suffixes in lower case, such as (".jsonl", ".gz"). The second
     one is empty for a file without compression, and both are empty for a file that cannot be read.
     """
-    base, suffix = os.path.splitext(name.lower())
-    packed = suffix if suffix in _OPENERS else ""
-    kind = os.path.splitext(base)[1] if packed else suffix
+    path = PurePath(name.lower())
+    packed = path.suffix if path.suffix in _OPENERS else ""
+    kind = PurePath(path.stem).suffix if packed else path.suffix
     return (kind, packed) if kind in SUFFIXES and not (packed and kind == _IN_PLACE) else ("", "")
 
 

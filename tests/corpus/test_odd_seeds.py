@@ -131,8 +131,12 @@ def test_other_values_of_parquet_as_references(tmp_path):
 # --- questions --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("template", ["{{ question }}", "Think.\n{{ question }}\n", "{% if 1 %}So: {{ question }}{% endif %}"])
-@pytest.mark.parametrize("given", ["null", "NaN", '""', '" \\u00a0\\n"', "[]", '{"en": "How?"}', '["How?"]', "Infinity"])
+@pytest.mark.parametrize(
+    "template", ["{{ question }}", "Think.\n{{ question }}\n", "{% if 1 %}So: {{ question }}{% endif %}"]
+)
+@pytest.mark.parametrize(
+    "given", ["null", "NaN", '""', '" \\u00a0\\n"', "[]", '{"en": "How?"}', '["How?"]', "Infinity"]
+)
 def test_a_question_of_nothing_is_refused(tmp_path, template, given):
     written(tmp_path / "task" / "user.j2", template)
     path = written(tmp_path / "a.jsonl", line() + f'{{"question": {given}}}\n')
@@ -160,7 +164,9 @@ def test_ids_and_groups_of_nothing(tmp_path):
     written(path, line(key="") + line())
     assert "line 1: no id in column 'key'" in refused(path, id="key")
     # rows without a group do not form one group
-    written(path, "".join(line(f"How far is {'x' * n}?", topic=value) for n in range(40) for value in (None, float("nan"))))
+    written(
+        path, "".join(line(f"How far is {'x' * n}?", topic=value) for n in range(40) for value in (None, float("nan")))
+    )
     assert {seed.split for seed in load(path, group="topic")} == {"train", "test"}
 
 
@@ -236,7 +242,9 @@ def test_json_that_is_no_jsonl(tmp_path, text):
 def test_utf16_is_named(tmp_path):
     for name, text in (("a.jsonl", line()), ("a.csv", "question\nHow far?\n")):
         assert "line 1: UTF-16 text" in refused(written(tmp_path / name, text.encode("utf-16")))
-    assert "line 1: the header has zero bytes" in refused(written(tmp_path / "b.csv", "question\na\n".encode("utf-16-le")))
+    assert "line 1: the header has zero bytes" in refused(
+        written(tmp_path / "b.csv", "question\na\n".encode("utf-16-le"))
+    )
 
 
 def test_a_line_without_end(tmp_path, monkeypatch):
@@ -356,7 +364,9 @@ def test_a_folder_is_read_whole(tmp_path):
     assert sorted(s.question for s in load(rows)) == ["a?", "b?", "c?", "d?", "e?", "f?", "h?", "i?"]
 
 
-@pytest.mark.parametrize("name", ["d.json", "d.txt", "d.xlsx", "d.jsonl.part", "d.csv~", "d.jsonl.lz4", "d", "e/d.arrow"])
+@pytest.mark.parametrize(
+    "name", ["d.json", "d.txt", "d.xlsx", "d.jsonl.part", "d.csv~", "d.jsonl.lz4", "d", "e/d.arrow"]
+)
 def test_a_folder_names_what_it_does_not_read(tmp_path, name):
     written(tmp_path / "a.jsonl", line())
     written(tmp_path / name, line())
@@ -402,7 +412,21 @@ def test_mask_hides_names_numbers_spacing_and_punctuation():
     ]
     for texts in alike:
         assert len({mask(text) for text in texts}) == 1, texts
-    apart = ["3 - 4", "3 + 4", "3 * 4", "3 / 4", "3 ^ 4", "3 = 4", "3 < 4", "a - b", "a + b", "a / b", "3%", "3", "3 × 4"]
+    apart = [
+        "3 - 4",
+        "3 + 4",
+        "3 * 4",
+        "3 / 4",
+        "3 ^ 4",
+        "3 = 4",
+        "3 < 4",
+        "a - b",
+        "a + b",
+        "a / b",
+        "3%",
+        "3",
+        "3 × 4",
+    ]
     assert len({mask(text) for text in apart}) == len(apart)
     assert mask("Is the shop open?") != mask("Is the shop closed?")
     assert mask("???") != mask("")
