@@ -26,8 +26,12 @@ def _zstd(path: str) -> IO[bytes]:
     return io.BufferedReader(pa.input_stream(path, compression="zstd"))
 
 
+def _gzip(path: str) -> IO[bytes]:
+    return io.BufferedReader(gzip.GzipFile(path))
+
+
 _OPENERS: dict[str, Callable[[str], IO[bytes]]] = {
-    ".gz": partial(gzip.open, mode="rb"),
+    ".gz": _gzip,
     ".bz2": partial(bz2.open, mode="rb"),
     ".xz": partial(lzma.open, mode="rb"),
     ".zst": _zstd,

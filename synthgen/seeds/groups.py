@@ -26,11 +26,12 @@ _SAME = str.maketrans({"−": "-", "–": "-", "—": "-", "’": "'", "‘": "'
 _WORDS_KEPT = 1 << 16
 # Words that begin many questions and are not names. They are lower case wherever they stand.
 _NOT_NAMES = frozenset(
-    (
+    re.findall(
+        r"\w+",
         "a an and are as at be by calculate can compute could define describe did do does each every explain find for "
         "from give had has have how i if in is it let list of on or please show solve suppose tell that the their "
-        "there these they this those to translate was we were what when where which who whose why with would write you"
-    ).split()  # noqa: SIM905 - a list of one word a line is harder to read
+        "there these they this those to translate was we were what when where which who whose why with would write you",
+    )
 )
 
 

@@ -88,12 +88,13 @@ def _jsonl(path: Path, skip: bool) -> Rows:
         where = Where(file, "line", number)
         try:
             row = read_object(line)
-        except ValueError:
+        except ValueError as error:
             if skip:
                 continue
+            problem = str(error)
             if (number == 1 and line.strip().removeprefix(_BOM)[:1] == b"[") or line.strip() == b"{":
-                error = ValueError("this is JSON over several lines or in a list; JSONL has one object in each line")
-            raise bad_line(where, str(error)) from None
+                problem = "this is JSON over several lines or in a list; JSONL has one object in each line"
+            raise bad_line(where, problem) from None
         yield where, row
 
 

@@ -215,7 +215,7 @@ def test_the_command(tmp_path):
     assert done.out.splitlines()[:3] == [
         "questions: recipe.yaml, user.j2, system.j2",
         "20 rows: questions in column 'question', known answers in 'answer'",
-        "strategy: answer; split: train 16, test 4",
+        "strategy: answer; split: train 17, test 3",
     ]
     assert "synthgen run questions/recipe.yaml -o runs/questions" in done.err
     again = cold(
