@@ -14,6 +14,7 @@ import pyarrow as pa
 
 Row = dict[str, object]
 Convert = Callable[[object], object]
+_PLAIN = (str, int, float, bool)
 
 
 def check_names(schema: pa.Schema) -> None:
@@ -84,9 +85,9 @@ def as_json(row: Mapping[str, object], convert: Mapping[str, Convert]) -> Row:
     """
     kept: Row = {}
     for name, value in row.items():
-        if name in convert:
+        if convert and name in convert:
             value = convert[name](value)
-        if value is None or type(value) in (str, int, float, bool):
+        if value is None or type(value) in _PLAIN:
             kept[name] = value
             continue
         try:

@@ -81,15 +81,17 @@ def _seed(source: SeedSource, split: Split, text: Callable[[Row], str], where: W
         question = text(fields)
     except RecipeError as error:
         raise RecipeError(f"{where}: {error.message}", error.hint) from None
-    if not question.strip():
+    if not question or question.isspace():
         raise RecipeError(f"{where}: the question is empty", "leave the row out of the file, or fill it in")
     group = _column(row, source.group, where) if source.group else None
-    on = side(mask(question) if is_blank(group) else str(group), split)
+    on = side(mask(question) if group is None or is_blank(group) else str(group), split)
     return Seed(seed_id, on, fields, reference, source, question)
 
 
 def _id(row: Row, column: str, where: Where) -> str:
     value = _column(row, column, where)
+    if type(value) is str and value and not value.isspace():  # by far the most frequent case
+        return value
     if is_blank(value):
         raise RecipeError(f"{where}: no id in column '{column}'", "fill it in, or leave out `id` under seeds")
     return str(value)
