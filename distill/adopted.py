@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from jinja2 import TemplateError
+
 from distill.outputs import ADOPTED
 from synthgen import corpus, durable, outputs
 from synthgen.datasets import Dataset, is_dataset, open_dataset, records, store
@@ -79,7 +81,14 @@ def _tokenized(dataset: Dataset, recipe: Recipe, tokens: Tokens, counts: Counter
                 f"{where}: the completion is not one message of text",
                 "each row needs a completion of exactly one text message",
             )
-        record.prompt_token_ids = tokens.render(record.prompt)
+        try:
+            record.prompt_token_ids = tokens.render(record.prompt)
+        except (TemplateError, TypeError, ValueError) as error:  # what the template is not made for
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise CorpusError(
+                f"{where}: the chat template of the teacher cannot show the prompt ({first})",
+                "correct the row, or use a teacher whose template has such messages",
+            ) from None
         record.token_ids = tokens.completion(text)
         counts["kept"] += 1
         counts["tokens_kept"] += len(record.token_ids)

@@ -13,7 +13,10 @@ An interruption (Ctrl-C or SIGTERM) raises `KeyboardInterrupt`, exit 130.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+_LONGEST = 600  # characters of a message about the user's rows
 
 
 class SynthgenError(Exception):
@@ -53,6 +56,27 @@ class GateDenied(SynthgenError):
     """A gate (audit or threshold) failed."""
 
     exit_code = 1
+
+
+def one_line(text: str) -> str:
+    """A text that may hold the user's values, as one line that is safe to print: other characters than printable ones
+    are escaped, and a long text is cut.
+    """
+    cut = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+
+
+@contextmanager
+def told_in_one_line() -> Iterator[None]:
+    """A context, or a decorator of a function, whose `UserError`s have messages of one line, whatever the names and
+    values in the user's rows are.
+    """
+    try:
+        yield
+    except UserError as error:
+        error.message, error.hint = one_line(error.message), one_line(error.hint)
+        error.args = (error.message,)
+        raise
 
 
 def missing_extra(package: str, extra: str) -> UserError:

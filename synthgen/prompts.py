@@ -10,13 +10,15 @@ prompt.
     NAME.j2            what a teacher is asked in a further step of the strategy, such as a judgment
     NAME_system.j2     the system message of that step
 
-Templates are rendered in Jinja's sandbox. A variable that the seed does not have is an error, not an empty string.
+Templates are rendered in Jinja's sandbox. A variable that the seed does not have is an error, not an empty string. So
+is a printed value that has no text which a person would write: null, NaN, an infinite number, a list or an object.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,7 +28,9 @@ from jinja2 import Environment, StrictUndefined, Template, TemplateError, Undefi
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from synthgen.errors import RecipeError
+from synthgen.jsonl import read_object
 from synthgen.records import Message
+from synthgen.values import is_blank, is_null
 
 _TEMPLATES = ("user", "system", "teacher_system", "teacher_user", "assistant")
 
@@ -42,6 +46,35 @@ class _Piece:
     is_variable: bool
 
 
+class _Unprintable(ValueError):
+    """A template prints a value that has no text."""
+
+
+class _Printer:
+    """Jinja's `finalize`: it gets every value that a template prints. `count` is the number of values, and `texts` the
+    number of those that are more than white space, since both were set to 0.
+    """
+
+    count = texts = 0
+
+    def __call__(self, value: object) -> object:
+        if type(value) is not str:
+            _check(value)
+        self.count += 1
+        self.texts += not isinstance(value, str) or bool(value.strip())
+        return value
+
+
+def _check(value: object) -> None:
+    """Raise an error for a value whose Python text would be wrong in a prompt."""
+    if is_null(value):
+        raise _Unprintable("a printed value is null")
+    if isinstance(value, float) and math.isinf(value):
+        raise _Unprintable("a printed number is infinite")
+    if isinstance(value, list | tuple | dict):
+        raise _Unprintable("a printed value is a list or an object, not text")
+
+
 @dataclass(frozen=True)
 class Prompt:
     """The templates of one task. `version` is name@hash and changes when any of the files changes."""
@@ -54,6 +87,7 @@ class Prompt:
     """Templates that consist only of text and variables. They are joined directly, which is five times as fast as
     Jinja.
     """
+    printer: _Printer = field(default_factory=_Printer)
     _examples_of: dict[str, list[Message]] = field(default_factory=dict)
 
     @cached_property
@@ -67,8 +101,8 @@ class Prompt:
         return [*self._system("system", fields), _message("user", text)]
 
     def question(self, fields: Fields) -> str:
-        """The student's user message, which is the seed's question."""
-        return self.render("user", fields)
+        """The student's user message, which is the seed's question. Raises RecipeError when it is empty."""
+        return self.ask("user", fields)
 
     def teacher(self, fields: Fields, user: str = "") -> list[Message]:
         """The messages that the teacher gets: the system message, the examples, and the question.
@@ -85,13 +119,40 @@ class Prompt:
         """
         return [*self._system(f"{name}_system", fields), _message("user", self.render(name, fields))]
 
+    def ask(self, name: str, fields: Fields) -> str:
+        """Render the template of a question. Raises RecipeError when the question is empty: when the template prints
+        values, and all of them are white space.
+        """
+        pieces = self.pieces.get(name)
+        if pieces is not None:
+            text, empty = self.render(name, fields), False
+            for piece in pieces:
+                if piece.is_variable:
+                    empty = is_blank(fields[piece.text])
+                    if not empty:
+                        break
+        else:
+            self.printer.count = self.printer.texts = 0
+            text = self.render(name, fields)
+            empty = self.printer.count > 0 == self.printer.texts
+        if empty:
+            raise RecipeError(
+                f"template {self.name}/{name}.j2: the question is empty", "leave the seed out, or fill it in"
+            )
+        return text
+
     def render(self, name: str, fields: Fields, whose: str = "seed") -> str:
         """Render one template. Raises RecipeError, which names the template and the missing variable."""
         pieces = self.pieces.get(name)
         if pieces is not None:
             try:
-                return "".join([str(fields[p.text]) if p.is_variable else p.text for p in pieces]).strip()
-            except KeyError:  # a variable is missing; Jinja, below, raises an error that names it
+                return "".join(
+                    [
+                        p.text if not p.is_variable else v if type(v := fields[p.text]) is str else _printed(v)
+                        for p in pieces
+                    ]
+                ).strip()
+            except (KeyError, _Unprintable):  # Jinja, below, raises an error that names a missing variable
                 pass
         where = f"template {self.name}/{name}.j2"
         try:
@@ -102,6 +163,12 @@ class Prompt:
                 "add the field to the seed, or name its column in `seeds.fields`"
                 if whose == "seed"
                 else "add the field to examples.jsonl",
+            ) from None
+        except _Unprintable as error:
+            bad = ", ".join(sorted(key for key, value in fields.items() if not _is_printable(value)))
+            raise RecipeError(
+                f"{where}: {error}; look at the {whose}'s: {bad or 'values'}",
+                "give it a text, leave the row out, or change the template, such as {{ names | join(', ') }}",
             ) from None
         except Exception as error:  # a template is the user's program and can raise anything
             raise RecipeError(f"{where}: {error}", "correct the template") from None
@@ -135,6 +202,19 @@ class Prompt:
         return self._examples_of[user]
 
 
+def _printed(value: object) -> str:
+    _check(value)
+    return str(value)
+
+
+def _is_printable(value: object) -> bool:
+    try:
+        _check(value)
+    except _Unprintable:
+        return False
+    return True
+
+
 def _message(role: str, content: str) -> Message:
     return {"role": role, "content": content}
 
@@ -142,8 +222,9 @@ def _message(role: str, content: str) -> Message:
 def load_prompt(folder: str, name: str) -> Prompt:
     """Read a folder of templates. Raises RecipeError when a template is missing or broken."""
     root = Path(folder)
+    printer = _Printer()
     environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False
+        undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False, finalize=printer
     )
     hasher = hashlib.sha256()
     templates: dict[str, Template] = {}
@@ -173,7 +254,7 @@ def load_prompt(folder: str, name: str) -> Prompt:
             "write assistant.j2, which renders the answer of an example",
         )
     hasher.update(json.dumps(examples, sort_keys=True).encode())
-    return Prompt(name, f"{name}@{hasher.hexdigest()[:12]}", templates, examples, pieces)
+    return Prompt(name, f"{name}@{hasher.hexdigest()[:12]}", templates, examples, pieces, printer)
 
 
 def _pieces(environment: Environment, text: str) -> list[_Piece] | None:
@@ -198,8 +279,8 @@ def _examples(path: Path) -> list[dict[str, object]]:
         if not line.strip():
             continue
         try:
-            rows.append(dict(json.loads(line)))
-        except (ValueError, TypeError) as error:
+            rows.append(read_object(line.encode()))
+        except ValueError as error:
             raise RecipeError(f"{path}, line {number}: {error}", "write one JSON object in each line") from None
     return rows
 

@@ -8,25 +8,31 @@ some columns, such as prompt and completion. All other columns are the user's ow
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 
 import pyarrow as pa
 
 from synthgen.records import SPLITS
+from synthgen.values import is_blank, is_null
 
 _CHUNK = 1024  # number of rows whose column types are inferred together
+_DEEPEST, _WIDEST = 8, 256  # of a type: lists and objects inside each other, and fields in all
+_EXACT = 1 << 53  # a float of 64 bits holds every smaller whole number
 
 
 def _scalar(value: object) -> bool:
-    return isinstance(value, str | int | float) and not isinstance(value, bool)
+    if isinstance(value, float):
+        return not math.isinf(value)
+    return isinstance(value, str | int) and not isinstance(value, bool)
 
 
 def _references(value: object) -> bool:
-    return _scalar(value) or (isinstance(value, list) and all(_scalar(one) for one in value))
+    return _scalar(value) or (isinstance(value, list) and all(one is None or _scalar(one) for one in value))
 
 
 TAKEN: dict[str, Callable[[object], bool]] = {
-    "id": lambda value: _scalar(value) and value != "",
+    "id": lambda value: _scalar(value) and not is_blank(value),
     "seed_id": _scalar,
     "split": lambda value: value in SPLITS,
     "group_id": _scalar,
@@ -36,8 +42,8 @@ TAKEN: dict[str, Callable[[object], bool]] = {
     "answer": _scalar,
     "reference": _references,
 }
-"""For each column that a record can take from a data set of any format: a test of whether a value fits. Null fits in
-every column except `id`.
+"""For each column that a record can take from a data set of any format: a test of whether a value fits. Null and NaN
+fit in every column except `id`.
 """
 
 
@@ -56,10 +62,10 @@ class Survey:
     def see(self, row: Mapping[str, object]) -> None:
         """Take the columns and types of one row into account."""
         self.rows += 1
-        self._ids += row.get("id") is not None
+        self._ids += not is_blank(row.get("id"))
         for name, fits in TAKEN.items():
             value = row.get(name)
-            if value is not None and self._fits[name] and not fits(value):
+            if not is_null(value) and self._fits[name] and not fits(value):
                 self._fits[name] = False
         self._chunk.append(row)
         if len(self._chunk) == _CHUNK:
@@ -74,7 +80,7 @@ class Survey:
         """The user's own columns with their names in the data set, in order of first appearance."""
         self._look()
         names = [name for name in self._seen if name not in self._read and name not in self.taken()]
-        return pa.schema([(name, pa.string() if pa.types.is_null(t := self._seen[name]) else t) for name in names])
+        return pa.schema([(name, _stored(self._seen[name])) for name in names])
 
     def _look(self) -> None:
         chunk, self._chunk = self._chunk, []
@@ -83,16 +89,44 @@ class Survey:
             self._seen[name] = _together(self._seen.get(name, pa.null()), kind)
 
 
+def _stored(kind: pa.DataType) -> pa.DataType:
+    if kind == _LARGE:
+        return pa.int64()
+    return pa.string() if pa.types.is_null(kind) else kind
+
+
 def _type_of(values: list[object]) -> pa.DataType:
-    """The Arrow type of JSON values. It is text when the values have no common type."""
+    """The Arrow type of JSON values. It is text when they have no common type, or one that Parquet cannot store."""
     try:
-        return pa.array(values).type
-    except (pa.ArrowException, OverflowError):
+        kind = pa.array(values).type
+    except (pa.ArrowException, OverflowError, RecursionError, ValueError, TypeError):
         return pa.string()
+    if pa.types.is_int64(kind) and any(isinstance(value, int) and abs(value) > _EXACT for value in values):
+        return _LARGE
+    return kind if 0 < _size(kind) <= _WIDEST else pa.string()
+
+
+_LARGE = pa.dictionary(pa.int32(), pa.int64())
+"""In a survey: the type of a column of whole numbers of which some cannot be floats. JSON values have other types."""
+
+
+def _size(kind: pa.DataType, depth: int = 0) -> int:
+    """The number of fields in a type. It is 0 when an object has no fields, and large when the type is too deep."""
+    if depth > _DEEPEST:
+        return _WIDEST + 1
+    if pa.types.is_list(kind):
+        return _size(kind.value_type, depth + 1)
+    if not pa.types.is_struct(kind):
+        return 1
+    sizes = [_size(field.type, depth + 1) for field in kind]
+    return sum(sizes) if all(sizes) else 0
 
 
 def _together(first: pa.DataType, second: pa.DataType) -> pa.DataType:
     """An Arrow type that can hold the values of both types. It is text when pyarrow finds no such type."""
+    if _LARGE in (first, second):
+        other = second if first == _LARGE else first
+        return _LARGE if other == _LARGE or pa.types.is_int64(other) or pa.types.is_null(other) else pa.string()
     try:
         schemas = [pa.schema([("x", first)]), pa.schema([("x", second)])]
         return pa.unify_schemas(schemas, promote_options="permissive").field("x").type

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,12 +13,13 @@ import pyarrow as pa
 from synthgen import durable
 from synthgen.datasets.columns import Survey, fitted
 from synthgen.datasets.turns import Turns
-from synthgen.errors import CorpusError, RecipeError
+from synthgen.errors import CorpusError, RecipeError, nearest, told_in_one_line
 from synthgen.recipe import SeedSource, Split
 from synthgen.records import Record, Source, own_names
-from synthgen.seeds import SUFFIXES, accepted, mask, read_rows, side
+from synthgen.seeds import has_rows, mask, read_rows, side
 from synthgen.tables.formats import DATASET_FORMATS, DatasetFormat
 from synthgen.tables.reference import resolve
+from synthgen.values import accepted, is_blank, is_null, text_of
 
 _PLACES = ("", "curated", "generated")
 
@@ -43,12 +45,13 @@ def is_dataset(path: Path) -> bool:
     """Whether the path is a file of rows or a folder of such files. False for the folder of a run (any folder with
     recipe.yaml) and for the folder of a corpus.
     """
-    if (path / "recipe.yaml").exists() or not (path.is_file() or any(p.suffix in SUFFIXES for p in path.rglob("*"))):
+    if (path / "recipe.yaml").exists() or not (path.is_file() or has_rows(path)):
         return False
     names = ("manifest.json", "inputs.json")
     return not any((path / place / name).exists() for place in _PLACES for name in names)
 
 
+@told_in_one_line()
 def open_dataset(source: SeedSource) -> Dataset:
     """Read every row of a data set once to detect its format and its columns.
 
@@ -85,16 +88,31 @@ def records(dataset: Dataset, task: str, split: Split) -> Iterator[tuple[str, Re
     Uses about 100 bytes of memory a row. Raises RecipeError when a row cannot be read, and CorpusError when an id
     occurs twice. Either error names the row.
     """
+    with told_in_one_line():
+        yield from _records(dataset, task, split)
+
+
+def _records(dataset: Dataset, task: str, split: Split) -> Iterator[tuple[str, Record]]:
     entry = DATASET_FORMATS[dataset.format]
     names = own_names(dataset.own.names)
     seen: dict[bytes, int] = {}
     for where, row in read_rows(dataset.source):
+        for column in (dataset.source.reference, dataset.source.group):
+            if column and column not in row:
+                raise RecipeError(
+                    f"{where}: no column '{column}'{nearest(column, row)}", "correct the row or the recipe's `seeds`"
+                )
         own = {names[field.name]: fitted(row.get(field.name), field.type) for field in dataset.own}
         turns = _turns(entry, row, str(where))
         for number, turn in enumerate(turns, 1):
             part = f"-{turn.pair_role or number}" if len(turns) > 1 else ""
             name = _id(dataset, row, turn, part, seen, str(where))
-            record = _record(dataset, row, turn, name, task, split)
+            try:
+                record = _record(dataset, row, turn, name, task, split)
+            except ValueError as error:
+                raise RecipeError(
+                    f"{where}: the reference is {error}", "a reference is a text, a number, or a list of these"
+                ) from None
             if len(turns) > 1 and record.group_id is None:
                 record.group_id = name.removesuffix(part)
             record.own = own
@@ -111,25 +129,45 @@ def _turns(entry: DatasetFormat, row: Mapping[str, object], where: str) -> list[
 
 def _id(dataset: Dataset, row: Mapping[str, object], turn: Turns, part: str, seen: dict[bytes, int], where: str) -> str:
     """The id of a record. If the rows have ids, it is the row's id, followed by `part` when a row becomes several
-    records. Otherwise it is a hash of the record's content. `seen` counts how often each content has occurred, so that
-    records with equal content get different ids.
+    records. Otherwise it is a hash of the record's content. The second of two identical rows gets an id of its own, and
+    so do further ones. `seen` holds a hash of the row for each id, and counts identical rows.
     """
     column = dataset.source.id or ("id" if "id" in dataset.taken else "")
-    if column:
-        if row.get(column) is None:
-            raise RecipeError(f"{where}: no id in the column '{column}'", "name another column with seeds.id")
-        name = f"{row[column]}{part}"
-    else:
-        name = durable.digest([turn.prompt, turn.completion])[:32]
-    key = durable.digest(name).encode()[:16]
-    seen[key] = seen.get(key, 0) + 1
-    if seen[key] == 1:
+    if not column:
+        content = [turn.prompt, turn.completion]
+        count = _count(seen, durable.digest(content))
+        return durable.digest(content if count == 1 else [*content, count])[:32]
+    if is_blank(row.get(column)):
+        raise RecipeError(f"{where}: no id in the column '{column}'", "name another column with seeds.id")
+    name = f"{row[column]}{part}"
+    content_hash = int.from_bytes(bytes.fromhex(durable.digest(row)[:16]))
+    key = _key(name)
+    if key not in seen:
+        seen[key] = content_hash
         return name
-    if column:
-        raise CorpusError(
-            f"{where}: the id '{name}' occurs twice", "ids must be unique; to keep the column, give it another name"
-        )
-    return durable.digest([turn.prompt, turn.completion, seen[key]])[:32]
+    if seen[key] != content_hash:
+        raise _twice(where, name)
+    copy = f"{row[column]}#{_count(seen, name) + 1}{part}"
+    if seen.setdefault(_key(copy), -1) != -1:
+        raise _twice(where, copy)
+    return copy
+
+
+def _key(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()[:16]
+
+
+def _count(seen: dict[bytes, int], text: str) -> int:
+    """Count how often this text was given, this time included."""
+    key = _key(f"count {text}")
+    seen[key] = seen.get(key, 0) + 1
+    return seen[key]
+
+
+def _twice(where: str, name: str) -> CorpusError:
+    return CorpusError(
+        f"{where}: the id '{name}' occurs twice", "ids must be unique; to keep the column, give it another name"
+    )
 
 
 def _record(dataset: Dataset, row: Mapping[str, object], turn: Turns, name: str, task: str, split: Split) -> Record:
@@ -137,16 +175,16 @@ def _record(dataset: Dataset, row: Mapping[str, object], turn: Turns, name: str,
 
     def text(column: str) -> str | None:
         value = row.get(column) if column in dataset.taken else None
-        return None if value is None else str(value)
+        return None if is_null(value) else text_of(value)
 
     reference = source.reference or ("reference" if "reference" in dataset.taken else None)
     question = str(turn.prompt[-1].get("content") or "") if turn.prompt else ""
-    group = str(row.get(source.group)) if source.group else mask(question)
+    group = row.get(source.group) if source.group else None
     tools = row.get("tools") if "tools" in dataset.taken else None
     return Record(
         id=name,
         seed_id=text("seed_id") or name,
-        split=text("split") or side(group, split),
+        split=text("split") or side(mask(question) if is_blank(group) else str(group), split),
         task=task,
         strategy=None,
         prompt_version=None,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from synthgen import corpus
+from synthgen.errors import CorpusError
 from synthgen.manifest import Facts, Kind, Manifest
 from synthgen.records import SPLITS, Record, schema_with, to_table
 
@@ -19,7 +20,8 @@ def store(folder: Path, kind: Kind, rows: Iterable[Record], own: pa.Schema, fact
 
     Every row must have a split, and the folder must be claimed already. `own` holds the names (as in the data set) and
     types of the user's own columns. `facts` is read after all rows are written, so the iterator `rows` may change
-    `facts` while it yields rows. At most one shard of each split is in memory.
+    `facts` while it yields rows. At most one shard of each split is in memory. Raises CorpusError when a value does not
+    fit into its column.
     """
     schema = schema_with(own)
     waiting: dict[str, list[Record]] = {split: [] for split in SPLITS}
@@ -28,7 +30,14 @@ def store(folder: Path, kind: Kind, rows: Iterable[Record], own: pa.Schema, fact
 
     def flush(split: str) -> None:
         names.append(f"{split}-{numbers[split]:05d}")
-        tables = {"data": to_table(waiting[split], schema)}
+        try:
+            tables = {"data": to_table(waiting[split], schema)}
+        except (pa.ArrowException, OverflowError, TypeError) as error:
+            first = (str(error).splitlines() or [""])[0]
+            ids = f"'{waiting[split][0].id}' to '{waiting[split][-1].id}'"
+            raise CorpusError(
+                f"rows {ids}: a value does not fit into its column ({first})", "give all values of a column one type"
+            ) from None
         if kind == "curated":
             tables["rejected"] = to_table([], schema)
         corpus.commit(folder, names[-1], tables)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from synthgen.errors import RecipeError, one_line
 from synthgen.generation import casting
 from synthgen.generation.jobs import Jobs, Setting
 from synthgen.generation.rounds import Rounds
@@ -53,7 +54,7 @@ def question(recipe: Recipe, prompt: Prompt) -> Callable[[Fields], str]:
     if strategy.template_prefix and not prompt.beginning(strategy.template_prefix):
         prompt.need((f"{strategy.template_prefix}NAME",), recipe.strategy)
     if strategy.question_of is None:
-        return lambda fields: prompt.render(strategy.question, fields)
+        return lambda fields: prompt.ask(strategy.question, fields)
     asked = resolve(strategy.question_of)
     return lambda fields: str(asked(fields, prompt))
 
@@ -78,7 +79,10 @@ def first_queries(jobs: Jobs) -> Iterator[tuple[str, list[Query]]]:
     for job in jobs.one_by_one():
         rounds = run(job)
         try:
-            yield job.seed.split, next(rounds)
+            queries = next(rounds)
         except StopIteration:
-            yield job.seed.split, []
+            queries = []
+        except RecipeError as error:
+            raise RecipeError(one_line(f"seed '{job.seed.id}': {error.message}"), error.hint) from None
+        yield job.seed.split, queries
         rounds.close()

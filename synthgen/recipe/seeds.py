@@ -12,7 +12,8 @@ class SeedSource(Section):
     """Where seeds come from, and under which license. Exactly one of `path` and `dataset` is given."""
 
     path: PathName | None = None
-    """JSONL, CSV or Parquet file, or a folder of such files."""
+    """JSONL, CSV, TSV or Parquet file, or a folder of such files. Files of text may be compressed (`.gz`, `.bz2`,
+    `.xz`, `.zst`). Names that begin with a dot are left out. Any other file that cannot be read is an error."""
     dataset: ModelName | None = None
     """Hub id or folder of a Hugging Face data set. Its rows are streamed."""
     config: str | None = None
@@ -31,13 +32,14 @@ class SeedSource(Section):
     account: Literal["ours", "third_party"] | None = None
     """Whose account was used, if a model wrote the seeds."""
     id: str | None = None
-    """Column with a stable id of the seed. Without this key, the id is a hash of the row."""
+    """Column with a stable id of the seed. Without this key, the id is a hash of the row. The second of two identical
+    rows gets the suffix `#2`, and so on."""
     group: str | None = None
-    """Column that defines the seed groups: rows with equal values are in the same split. Without this key, questions
-    that differ only in names and numbers form a group.
+    """Column that defines the seed groups: rows with equal values are in the same split. Without this key or a value,
+    questions that differ only in names, numbers, spacing and punctuation form a group.
     """
     reference: str | None = None
-    """Column with the correct answer, or with a list of accepted answers."""
+    """Column with the correct answer, or with a list of accepted answers. Null, NaN and empty text are no answer."""
     fields: dict[str, str] = {}
     """Variable of a template → column. Needed only for a variable whose column has another name."""
     limit: Count | None = None

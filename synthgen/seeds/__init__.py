@@ -1,5 +1,5 @@
-"""Seeds: the inputs from which requests to the teacher are made, such as questions. They are rows of JSONL, CSV or
-Parquet files, of folders of such files, or of Hugging Face datasets.
+"""Seeds: the inputs from which requests to the teacher are made, such as questions. They are rows of JSONL, CSV, TSV or
+Parquet files, of folders of such files, or of Hugging Face datasets. Files of text may be compressed.
 
     seeds = load_seeds(recipe.seeds, recipe.split, prompt.question)
     seeds.counts                    # {"train": 148, "validation": 0, "test": 32}
@@ -9,9 +9,10 @@ Every seed has a source, a license and a split. The split depends only on the se
 settings. It is therefore known before anything is generated, and it does not change when seeds are added.
 """
 
-from synthgen.seeds.groups import accepted, mask, side
+from synthgen.seeds.files import SUFFIXES, has_rows, is_readable
+from synthgen.seeds.groups import mask, side
 from synthgen.seeds.load import load_seeds
-from synthgen.seeds.rows import SUFFIXES, read_rows
+from synthgen.seeds.rows import read_rows
 from synthgen.seeds.store import Seed, Seeds
 
-__all__ = ["SUFFIXES", "Seed", "Seeds", "accepted", "load_seeds", "mask", "read_rows", "side"]
+__all__ = ["SUFFIXES", "Seed", "Seeds", "has_rows", "is_readable", "load_seeds", "mask", "read_rows", "side"]

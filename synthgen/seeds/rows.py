@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import csv
-import datetime
-import decimal
-import json
 import logging
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from synthgen.errors import RecipeError
+from synthgen.jsonl import not_utf8, read_object
 from synthgen.recipe import SeedSource
+from synthgen.seeds.files import opened, row_files, split_name
 
-SUFFIXES = (".jsonl", ".csv", ".parquet")
 _SLICE = 1024  # number of rows of a Parquet file that are converted to Python objects together
+_LONGEST = 1 << 26  # bytes in a line, and characters in a cell of a CSV file
 _BOM = b"\xef\xbb\xbf"
-_JSON_SPACE = " \t\n\r"
+_SEPARATORS = ",;\t|"
+
+csv.field_size_limit(max(_LONGEST, csv.field_size_limit()))
 
 Row = dict[str, object]
 """The columns of one row, with JSON values."""
 
 
 class Where(NamedTuple):
-    """The place of a row: its file, and the number of its line or row there. `str` returns text such as "q.csv, line
-    3".
+    """The place of a row: its file, and the number of its line or row there. A row of several lines has the number of
+    the first one. `str` returns text such as "q.csv, line 3".
     """
 
     file: str
@@ -38,28 +41,18 @@ class Where(NamedTuple):
         return f"{self.file}, {self.unit} {self.number}"
 
 
-def read_rows(source: SeedSource) -> Iterator[tuple[Where, Row]]:
+Rows = Iterator[tuple[Where, Row]]
+
+
+def read_rows(source: SeedSource) -> Rows:
     """Yield every row of a source with its place, one at a time. A row that cannot be read raises RecipeError, which
     names the file and the line.
     """
     if source.dataset:
         yield from _dataset(source)
         return
-    for file in _files(Path(source.path or "")):
-        yield from _READERS[file.suffix](file, source.on_bad_lines == "skip")
-
-
-def _files(path: Path) -> list[Path]:
-    if not path.exists():
-        raise RecipeError(f"seed file '{path}' does not exist", "correct seeds.path in the recipe")
-    if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES)
-        if not files:
-            raise RecipeError(f"no seeds in folder '{path}'", f"it must hold files of {', '.join(SUFFIXES)}")
-        return files
-    if path.suffix not in SUFFIXES:
-        raise RecipeError(f"seed file '{path}' has an unknown format", f"use one of {', '.join(SUFFIXES)}")
-    return [path]
+    for file in row_files(Path(source.path or "")):
+        yield from _READERS[split_name(file.name)[0]](file, source.on_bad_lines == "skip")
 
 
 def bad_line(where: Where, problem: str) -> RecipeError:
@@ -69,79 +62,151 @@ def bad_line(where: Where, problem: str) -> RecipeError:
     )
 
 
-def _jsonl(path: Path, skip: bool) -> Iterator[tuple[Where, Row]]:
-    file, decode = str(path), json.JSONDecoder().raw_decode
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                text = line.removeprefix(_BOM).decode().strip(_JSON_SPACE)
-                row, end = decode(text)
-                if end != len(text):
-                    raise json.JSONDecodeError("Extra data", text, end)
-                if not isinstance(row, dict):
-                    raise ValueError("not a JSON object")
-                if b"\\u" in line and not _is_text(row):
-                    raise ValueError("half of a surrogate pair is not text")
-            except (ValueError, RecursionError) as error:
-                if skip:
-                    continue
-                raise bad_line(Where(file, "line", number), str(error)) from None
-            yield Where(file, "line", number), row
-
-
-def _is_text(value: object) -> bool:
-    """Whether every string in a JSON value can be encoded as UTF-8."""
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _csv(path: Path, skip: bool) -> Iterator[tuple[Where, Row]]:
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.reader(lines)
-        try:
-            names = next(reader, [])
-            for cells in reader:
-                if not cells:
-                    continue
-                where = Where(str(path), "line", reader.line_num)
-                if len(cells) != len(names):
-                    if skip:
-                        continue
-                    raise bad_line(where, "more or fewer cells than the header has")
-                yield where, dict(zip(names, cells, strict=True))
-        except (csv.Error, UnicodeDecodeError) as error:  # after such an error, the rest of the file cannot be read
-            raise RecipeError(f"{path}, after line {reader.line_num}: {error}", "correct the file") from None
-
-
-def _parquet(path: Path, skip: bool) -> Iterator[tuple[Where, Row]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file. A line that is too long, and a compressed file that is damaged, raise RecipeError."""
     number = 0
     try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=_SLICE):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield Where(str(path), "row", number), _as_json(row)
-    except (pa.ArrowException, OSError) as error:
-        raise RecipeError(f"{path}: not a readable Parquet file ({error})", "check the file") from None
+        with opened(path) as file:
+            for line in iter(partial(file.readline, _LONGEST), b""):
+                number += 1
+                if len(line) == _LONGEST:
+                    raise RecipeError(f"{path}, line {number}: longer than {_LONGEST:,} bytes", "divide the line")
+                yield line
+    except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        if isinstance(error, OSError) and error.filename:
+            raise
+        raise RecipeError(
+            f"{path}, after line {number}: the compressed file is damaged ({error})", "make the file again"
+        ) from None
 
 
-_READERS: dict[str, Callable[[Path, bool], Iterator[tuple[Where, Row]]]] = {
+def _jsonl(path: Path, skip: bool) -> Rows:
+    file = str(path)
+    for number, line in enumerate(_lines(path), 1):
+        if not line.strip():
+            continue
+        where = Where(file, "line", number)
+        try:
+            row = read_object(line)
+        except ValueError as error:
+            if skip:
+                continue
+            problem = str(error)
+            if (number == 1 and line.strip().removeprefix(_BOM)[:1] == b"[") or line.strip() == b"{":
+                problem = "this is JSON over several lines or in a list; JSONL has one object in each line"
+            raise bad_line(where, problem) from None
+        yield where, row
+
+
+def _texts(path: Path) -> Iterator[str]:
+    """Yield the lines of a CSV file as text. A carriage return alone ends a line too. A line that is not UTF-8 raises
+    RecipeError.
+    """
+    number = 0
+    for chunk in _lines(path):
+        alone = 0 <= chunk.find(b"\r") < len(chunk) - 2
+        for line in chunk.splitlines(keepends=True) if alone else (chunk,):
+            number += 1
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as error:
+                raise RecipeError(f"{path}, line {number}: {not_utf8(line, error)}", "correct the file") from None
+            yield text if number > 1 else text.removeprefix("\ufeff")
+
+
+def _csv(path: Path, skip: bool, separator: str = ",") -> Rows:
+    file, names = str(path), list[str]()
+    reader = csv.reader(_texts(path), delimiter=separator, strict=True)
+    start = 1
+    try:
+        for cells in reader:
+            number, start = start, reader.line_num + 1
+            if not cells:
+                continue
+            where = Where(file, "line", number)
+            if not names:
+                names = cells
+                _check_header(where, names, separator)
+            elif len(cells) == len(names):
+                yield where, dict(zip(names, cells, strict=True))
+            elif not skip:
+                count = f"{len(cells)} instead of {len(names)}"
+                raise bad_line(where, f"more or fewer cells than the header has ({count})")
+    except csv.Error as error:  # after such an error, the rest of the file cannot be read
+        problem = str(error)
+        if "unexpected end of data" in problem or "field larger" in problem:
+            problem = "a quotation mark opens a cell here or in a later line, and is never closed"
+        elif "expected after" in problem:
+            problem = "text after the quotation mark that closes a cell; write a quotation mark in a cell twice"
+        raise RecipeError(f"{file}, line {start}: {problem}", "correct the file") from None
+
+
+def _check_header(where: Where, names: list[str], separator: str) -> None:
+    """Raise RecipeError for a header that does not name each column once, or that has other separators."""
+    if any("\0" in name for name in names):
+        raise RecipeError(f"{where}: the header has zero bytes, as in UTF-16 text", "save the file as UTF-8")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise RecipeError(f"{where}: the column '{twice}' occurs twice", "give each column a name of its own")
+    other = next((s for s in _SEPARATORS if s != separator and len(names) == 1 and s in names[0]), None)
+    if other:
+        named = {"\t": "tabs", ";": "';'"}.get(separator, "commas")
+        raise RecipeError(
+            f"{where}: its columns are separated by {other!r}",
+            f"save the file with {named} between the columns, or as JSONL",
+        )
+
+
+def _parquet(path: Path, skip: bool) -> Rows:
+    import pyarrow.parquet as pq
+
+    from synthgen.seeds.arrow import check_names, converter, json_rows
+
+    file, number = str(path), 0
+    try:
+        opened_file = pq.ParquetFile(path)
+        check_names(opened_file.schema_arrow)
+        convert = converter(opened_file.schema_arrow)
+    except Exception as error:  # pyarrow raises errors of many kinds for damaged files
+        raise _unreadable(path, error) from None
+    with opened_file:
+        batches = opened_file.iter_batches(batch_size=_SLICE)
+        while True:
+            try:
+                batch = next(batches, None)
+            except Exception as error:
+                raise _unreadable(path, error) from None
+            if batch is None:
+                return
+            for row in json_rows(batch, convert):
+                number += 1
+                where = Where(file, "row", number)
+                if isinstance(row, dict):
+                    yield where, row
+                elif not skip:
+                    raise bad_line(where, str(row))
+
+
+def _unreadable(path: Path, error: Exception) -> Exception:
+    if isinstance(error, OSError) and error.filename:
+        return error
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return RecipeError(f"{path}: not a readable Parquet file ({first})", "check the file")
+
+
+_READERS: dict[str, Callable[[Path, bool], Rows]] = {
     ".jsonl": _jsonl,
+    ".ndjson": _jsonl,
     ".csv": _csv,
+    ".tsv": partial(_csv, separator="\t"),
     ".parquet": _parquet,
 }
 
 
-def _dataset(source: SeedSource) -> Iterator[tuple[Where, Row]]:
+def _dataset(source: SeedSource) -> Rows:
     import datasets
+
+    from synthgen.seeds.arrow import as_json, converter
 
     datasets.disable_progress_bars()
     name = source.dataset or ""
@@ -150,8 +215,9 @@ def _dataset(source: SeedSource) -> Iterator[tuple[Where, Row]]:
             stream = datasets.load_dataset(
                 name, source.config, split=source.dataset_split, revision=source.revision, streaming=True
             )
+            convert = converter(stream.features.arrow_schema) if stream.features else {}
             for number, row in enumerate(stream, 1):
-                yield Where(name, "row", number), _as_json(row)
+                yield Where(name, "row", number), as_json(row, convert)
     except Exception as error:  # the hub client, its HTTP library and every file format raise their own exceptions
         lines = str(error).splitlines() or [type(error).__name__]
         raise RecipeError(
@@ -174,25 +240,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
-
-
-def _as_json(row: Mapping[str, object]) -> Row:
-    """Convert the row to JSON values. Times, decimals and UUIDs become text. Columns with other values, such as bytes
-    or images, are left out.
-    """
-    kept: Row = {}
-    for name, value in row.items():
-        if value is None or type(value) in (str, int, float, bool):
-            kept[name] = value
-            continue
-        try:
-            kept[name] = json.loads(json.dumps(value, default=_as_text))
-        except TypeError:
-            continue
-    return kept
-
-
-def _as_text(value: object) -> str:
-    if isinstance(value, datetime.date | datetime.time | datetime.timedelta | decimal.Decimal | uuid.UUID):
-        return str(value)
-    raise TypeError(f"no text: {type(value)}")

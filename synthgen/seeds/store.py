@@ -42,6 +42,11 @@ class Seed(NamedTuple):  # four times as fast to create as a frozen data class
     question: str
 
 
+def copy_id(seed_id: str, number: int) -> str:
+    """The id of a copy of a seed. The copies of a seed are numbered from 2 on."""
+    return f"{seed_id}#{number}"
+
+
 class Seeds(Sequence[Seed]):
     """The seeds of a recipe, in the order of their files.
 
@@ -62,6 +67,7 @@ class Seeds(Sequence[Seed]):
         self._hash = hashlib.sha256(b"[")
         self._written = True
         self._ids: dict[str, list[tuple[str, int]]] = {}
+        self._copies = array("I")
         self.rows = RowHashes()
 
     def add(self, seed: Seed, source: int, file: str) -> None:
@@ -79,6 +85,14 @@ class Seeds(Sequence[Seed]):
         self._ends.append(self._ends[-1] + len(data))
         self._splits.append(SPLITS.index(seed.split))
         self._sources.append(source)
+
+    def mark_copy(self, place: int, number: int) -> None:
+        """Say that the seed with index `place` is the copy with this `number`, from 2 on, of an identical earlier seed.
+        The number is then part of its id. No seed may be added afterwards.
+        """
+        if not self._copies:
+            self._copies.frombytes(bytes(self._copies.itemsize * len(self)))
+        self._copies[place] = number
 
     @property
     def fingerprint(self) -> str:
@@ -129,6 +143,8 @@ class Seeds(Sequence[Seed]):
             self._written = True
         start, end = self._ends[place], self._ends[place + 1]
         seed_id, fields, reference, question = marshal.loads(os.pread(self._number, end - start, start))
+        if self._copies and self._copies[place]:
+            seed_id = copy_id(seed_id, self._copies[place])
         return Seed(seed_id, split, fields, reference, source, question)
 
     def __iter__(self) -> Iterator[Seed]:

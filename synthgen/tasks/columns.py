@@ -78,7 +78,6 @@ class Columns:
 def detect(rows: Sequence[Row], file: str) -> Columns:
     """Detect the roles of the columns of `rows`. Raises RecipeError when no column holds text."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    _refuse_other_separators(names, file)
     texts = [name for name in names if _is_text(rows, name)]
     if not texts:
         raise RecipeError(
@@ -102,15 +101,6 @@ def detect(rows: Sequence[Row], file: str) -> Columns:
         labels=tuple(_labels(rows, answer)) if answer and answer == label else (),
         named=named,
     )
-
-
-def _refuse_other_separators(names: Sequence[str], file: str) -> None:
-    separator = next((s for s in (";", "\t", "|") if len(names) == 1 and s in names[0]), None)
-    if file.endswith(".csv") and separator:
-        raise RecipeError(
-            f"{file}: its columns are separated by {separator!r}",
-            "save the file with commas between the columns, or as JSONL",
-        )
 
 
 def _named(names: Sequence[str], wanted: Sequence[str]) -> str | None:

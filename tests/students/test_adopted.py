@@ -11,14 +11,18 @@ import pyarrow.parquet as pq
 import pytest
 from support.measuring import measured_here
 from support.rows import load
+from support.small import byte_tokenizer
 from support.training import LOOSE, metrics_of
 
 import synthgen
 from distill import evaluate, train
+from distill.adopted import adopt
 from distill.data import Choice
 from synthgen import corpus
 from synthgen.errors import CorpusError, GateDenied, RecipeError, UserError
 from synthgen.lm.model import LanguageModel
+from synthgen.lm.tokens import Tokens
+from synthgen.recipe import load_recipe
 from synthgen.records import to_table
 
 
@@ -146,3 +150,18 @@ def test_an_audit_that_says_no_holds_for_the_rows_of_its_run(made, tmp_path):
         tokens_alone(recipe), copy / "curated" / "data", tmp_path / "student", teacher=teacher, override_audit=True
     )
     assert "training was forced with `--override-audit`" in (student.folder / "README.md").read_text()
+
+
+def test_a_prompt_that_the_chat_template_cannot_show_names_the_row(tmp_path):
+    tokenizer, recipe = byte_tokenizer(), load_recipe("reasoning")
+    tokens = Tokens.of(tokenizer, None)
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]}
+    prompts = ["How far?", [call, {"role": "user", "content": "How far?"}]]
+    rows = dataset(tmp_path / "rows", [{"prompt": prompt, "completion": "Not far."} for prompt in prompts])
+    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] + m['content'] }}{% endfor %}"
+    with pytest.raises(CorpusError, match=r"line 2: the chat template of the teacher cannot show the prompt"):
+        adopt(rows, recipe, tmp_path / "corpus", tokens)
+    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}{{ m['content'] }};{% endfor %}"
+    adopt(rows, recipe, tmp_path / "other", tokens)
+    found = [record for _, some in corpus.records(tmp_path / "other") for record in some]
+    assert {tokens.decode(r.prompt_token_ids) for r in found} == {"userHow far?;", "assistant;userHow far?;"}

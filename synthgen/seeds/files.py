@@ -1,0 +1,132 @@
+"""Finds the files of rows at a path, and opens them."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path, PurePath
+from typing import IO
+
+from synthgen.errors import RecipeError
+
+SUFFIXES = (".jsonl", ".csv", ".parquet", ".ndjson", ".tsv")
+"""Endings of the names of files of rows, in lower case. `.ndjson` is another name of `.jsonl`."""
+
+_IN_PLACE = ".parquet"  # a format that has its own compression
+
+
+def _zstd(path: str) -> IO[bytes]:
+    import pyarrow as pa
+
+    return io.BufferedReader(pa.input_stream(path, compression="zstd"))
+
+
+def _gzip(path: str) -> IO[bytes]:
+    return io.BufferedReader(gzip.GzipFile(path))
+
+
+_OPENERS: dict[str, Callable[[str], IO[bytes]]] = {
+    ".gz": _gzip,
+    ".bz2": partial(bz2.open, mode="rb"),
+    ".xz": partial(lzma.open, mode="rb"),
+    ".zst": _zstd,
+}
+
+# Files beside the rows that hold no rows themselves. Any other file of a folder is refused, since it may hold rows.
+_DOCUMENTS = (".md", ".rst", ".html", ".pdf", ".py", ".ipynb", ".sh", ".yaml", ".yml", ".toml", ".cff", ".bib", ".j2")
+_DOCUMENT_NAMES = ("readme", "license", "licence", "notice", "copying", "authors", "changelog", "citation")
+_NAMED = 5  # number of files that a message names
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """(format, compression) of a file by its name: two suffixes in lower case, such as (".jsonl", ".gz"). The second
+    one is empty for a file without compression, and both are empty for a file that cannot be read.
+    """
+    path = PurePath(name.lower())
+    packed = path.suffix if path.suffix in _OPENERS else ""
+    kind = PurePath(path.stem).suffix if packed else path.suffix
+    return (kind, packed) if kind in SUFFIXES and not (packed and kind == _IN_PLACE) else ("", "")
+
+
+def is_readable(path: Path) -> bool:
+    """Whether the name of the file is that of a file of rows."""
+    return split_name(path.name)[0] != ""
+
+
+def has_rows(folder: Path) -> bool:
+    """Whether there is a folder at the path, and it has a file of rows at any depth."""
+    return folder.is_dir() and any(is_readable(path) for path in _walk(folder))
+
+
+def row_files(path: Path) -> list[Path]:
+    """The files of rows at `path`: the file itself, or the files in the folder at any depth, in the order of their
+    names. Names that begin with a dot are left out.
+
+    Raises RecipeError when there is no file of rows, and when the folder has a file that may hold rows and cannot be
+    read. A pipe, a device or a socket is not read.
+    """
+    if path.is_dir():
+        return _in_folder(path)
+    if not path.exists():
+        raise RecipeError(f"seed file '{path}' does not exist", "correct seeds.path in the recipe")
+    if not path.is_file():
+        raise RecipeError(f"'{path}' is not a file or a folder", "give a regular file: it is read more than once")
+    if not is_readable(path):
+        raise RecipeError(f"seed file '{path}' has an unknown format", f"use one of {', '.join(SUFFIXES)}{_json(path)}")
+    return [path]
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    files, unread = [], []
+    for path in sorted(_walk(folder)):
+        if is_readable(path) and path.is_file():
+            files.append(path)
+        elif not (path.is_file() and _is_document(path)):
+            unread.append(path)
+    if unread:
+        names = ", ".join(str(path.relative_to(folder)) for path in unread[:_NAMED])
+        more = f" and {len(unread) - _NAMED} more" if len(unread) > _NAMED else ""
+        raise RecipeError(
+            f"folder '{folder}' has files that are not read: {names}{more}",
+            f"convert them to one of {', '.join(SUFFIXES)}{_json(*unread)}, or move them to another folder",
+        )
+    if not files:
+        raise RecipeError(f"no seeds in folder '{folder}'", f"it must hold files of {', '.join(SUFFIXES)}")
+    return files
+
+
+def _json(*paths: Path) -> str:
+    """What to add to a hint about files of the format JSON."""
+    return " (JSONL has one JSON object in each line)" if any(p.suffix.lower() == ".json" for p in paths) else ""
+
+
+def _is_document(path: Path) -> bool:
+    return path.suffix.lower() in _DOCUMENTS or path.name.lower().split(".")[0] in _DOCUMENT_NAMES
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Every path below a folder that is not a folder. Links to folders are followed, and each folder is read once."""
+    seen: set[str] = set()
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for root, folders, names in os.walk(folder, followlinks=True, onerror=fail):
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(root, name) for name in names if not name.startswith("."))
+
+
+def opened(path: Path) -> IO[bytes]:
+    """Open a file of text for reading. A compressed file is decompressed while it is read."""
+    packed = split_name(path.name)[1]
+    return _OPENERS[packed](str(path)) if packed else path.open("rb")
