@@ -155,7 +155,7 @@ def save(
     An adapter is saved separately in `folder`/adapter, and then merged into the weights.
     """
     temporary = folder / f"{durable.TEMPORARY}model-{os.getpid()}"
-    durable.make_folder(temporary)
+    durable.new_folder(temporary)
     model = student.model.eval().float()
     if student.adapter is not None:
         student.adapter.save_pretrained(temporary / "adapter")

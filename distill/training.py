@@ -81,7 +81,7 @@ def train(
     # A dataset may be a folder inside a run. The run's audit then applies to the dataset's rows too.
     near = (job.source.parent, Path(run), *Path(run).resolve().parents[:2])
     overridden = check_audit(next((f for f in near if (f / "audit").is_dir()), job.source.parent), override_audit)
-    inputs = made_from(section, manifest)
+    inputs = made_from(section, job.source, manifest)
     if durable.writes():
         if fresh:
             outputs.discard(job.folder, trained())  # keeps hidden states, and the corpus of a dataset

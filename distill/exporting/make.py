@@ -152,6 +152,7 @@ def _there(target: Path, inputs: dict[str, Any], fresh: bool) -> Export | None:
 def _make(job: Job, write: Reference, target: Path, inputs: dict[str, Any]) -> Export:
     """Write, compare and measure the files in a temporary folder, and then rename the folder to `target`."""
     temporary, format = job.out, MODEL_FORMATS[inputs["to"]]
+    durable.new_folder(temporary)
     with durable.lock(temporary):
         try:
             for left in temporary.iterdir():  # files of an export that was killed

@@ -28,11 +28,11 @@ FLOORS = [
     {"corpus", "prompts", "seeds", "teachers", "executor"},
     {"lm"},
     {"cards", "logits", "outputs", "verify"},
-    {"manifest", "requests"},
+    {"manifest", "parquet", "requests"},
     {"records"},
     {"recipe"},
     {"durable", "results", "ui"},
-    {"tables"},
+    {"files", "tables"},
     {"errors"},
 ]
 FLOORS_OF_DISTILL = [
