@@ -8,7 +8,7 @@ import click
 
 import synthgen
 from synthgen.cli import SET, recipe_of, report_errors
-from synthgen.durable import lock, writes
+from synthgen.durable import writes
 from synthgen.errors import GateDenied
 from synthgen.tables.formats import MODEL_FORMATS
 from synthgen.ui import UI
@@ -60,16 +60,12 @@ def train(
     distill train runs/first --set train.learning_rate=1e-4 -o students/slower
     distill train my-rows/ --recipe tokens-alone.yaml -o students/mine
     """
-    from distill.training import places
     from distill.training import train as train_
 
     loaded = synthgen.load_recipe(recipe_of(run, recipe), set)
+    student = train_(loaded, run, out, fresh=fresh, override_audit=override_audit, ui=ui if writes() else None)
     if not writes():
-        train_(loaded, run, out, fresh=fresh, override_audit=override_audit)
         return
-    places(run, out, fresh=fresh)  # checked first, so that a refused folder gets no lock file
-    with lock(out or run):
-        student = train_(loaded, run, out, fresh=fresh, override_audit=override_audit, ui=ui)
     ui.result(student.to_dict(), student.text())
     ui.hint(f"distill eval {run}")
 
@@ -117,8 +113,7 @@ def curve(run: Path, share: tuple[float, ...], recipe: str | None, fresh: bool, 
     from distill.curves import curve as curve_
 
     loaded = synthgen.load_recipe(recipe_of(run, recipe), set)
-    with lock(run):
-        result = curve_(loaded, run, share or SHARES, fresh=fresh, ui=ui)
+    result = curve_(loaded, run, share or SHARES, fresh=fresh, ui=ui)
     ui.result(result.to_dict(), result.text())
     ui.hint(f"synthgen report {run}")
 

@@ -207,17 +207,12 @@ def generate(
     synthgen generate mine.yaml -o runs/mine --budget 5 --max-failures 5%
     synthgen generate mine.yaml -o runs/part-1 --shard 1/4
     """
-    from synthgen.durable import lock
-    from synthgen.pipeline import begin, check_run
     from synthgen.recipe import with_limits
 
     loaded = with_limits(_load(recipe, set, ui), budget, max_failures)
-    check_run(out)
-    with lock(out):
-        begin(loaded, out, fresh)
-        made = synthgen.generate(
-            loaded, out, fresh=fresh, repair=repair, retry_failed=retry_failed, part=_part(shard), batch=batch, ui=ui
-        )
+    made = synthgen.generate(
+        loaded, out, fresh=fresh, repair=repair, retry_failed=retry_failed, part=_part(shard), batch=batch, ui=ui
+    )
     ui.result(made.to_dict(), made.text())
     ui.hint(made.hint)
 
@@ -254,13 +249,8 @@ def curate(
     synthgen curate runs/first --recipe stricter.yaml -o runs/first/strict
     synthgen curate runs/first --set curate.length.max_words=60 -o runs/first/short
     """
-    from synthgen.curation import places
-    from synthgen.durable import lock
-
     loaded = synthgen.load_recipe(recipe_of(run, recipe), set)
-    places(run, out, fresh=fresh)  # raises an error for an unsuitable folder before a lock file is written there
-    with lock(out or run):
-        done = synthgen.curate(loaded, run, out, fresh=fresh, repair=repair, workers=workers, ui=ui)
+    done = synthgen.curate(loaded, run, out, fresh=fresh, repair=repair, workers=workers, ui=ui)
     ui.result(done.to_dict(), done.text())
     ui.hint(f"synthgen audit {run}, or see the rejected rows: synthgen show {run} --rejected")
 

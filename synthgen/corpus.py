@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from synthgen import durable, logits
 from synthgen.cards import write_dataset_card
 from synthgen.errors import CorpusError, RunChanged
-from synthgen.files import check_regular, is_regular, parse_json, read_object
+from synthgen.files import is_regular, parse_json, read_object
 from synthgen.manifest import Facts, FileEntry, Kind, Manifest, from_json, make
 from synthgen.outputs import SHARD
 from synthgen.parquet import REPAIR, check_columns, metadata, read, read_batches, read_columns, read_shard, scan

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,8 +68,7 @@ def new_file(path: Path) -> BinaryIO:
 
 
 def new_folder(folder: Path) -> None:
-    """Make a temporary folder and its missing parents. If it exists, its files stay; a link is removed, not followed.
-    """
+    """Make a temporary folder and its parents. If it exists, its files stay; a link is removed, not followed."""
     if folder.is_symlink():
         folder.unlink()
     make_folder(folder)
@@ -184,8 +184,16 @@ def writes() -> bool:
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Lock `folder` for this process. The kernel releases the lock when the process ends for any reason."""
+    """Lock `folder` for this thread. The kernel releases the lock when the process ends for any reason.
+
+    A thread that holds the lock may lock the folder again: the functions of stages lock the folders in which they
+    write, and also run inside functions that hold these locks.
+    """
     make_folder(folder)
+    key = (str(folder.resolve()), os.getpid(), threading.get_ident())
+    if key in _held:
+        yield
+        return
     with lock_file(folder) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -200,4 +208,12 @@ def lock(folder: Path) -> Iterator[None]:
         file.truncate()
         file.write(str(os.getpid()))
         file.flush()
-        yield
+        _held.add(key)
+        try:
+            yield
+        finally:
+            _held.discard(key)
+
+
+_held: set[tuple[str, int, int]] = set()
+"""The folders that threads have locked: (path, process, thread)."""

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Any, Literal, cast
+from typing import Any, Literal, NotRequired, cast
 
 from pydantic import TypeAdapter, ValidationError
-from typing_extensions import NotRequired, TypedDict  # pydantic needs these on Python 3.11
+from typing_extensions import TypedDict  # pydantic needs this one on Python 3.11
 
 from synthgen.errors import CorpusError
 from synthgen.records import SCHEMA_VERSION

@@ -17,6 +17,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -161,6 +162,18 @@ def sweep(folder: Path, output: Output) -> None:
         return all(output.temporary(each.relative_to(folder).as_posix()) for each in below)
 
     durable.sweep(folder, ours)
+
+
+@contextmanager
+def locked(folder: Path, source: Path) -> Iterator[None]:
+    """Lock the output folder of a command that reads the corpus `source`. If the output folder is in the same run, the
+    run is locked too, as by `generate` and `run`. Call `check` and `apart` first, so that no lock is written elsewhere.
+    """
+    with ExitStack() as held:
+        if folder.absolute().parent.resolve() == source.absolute().parent.resolve():
+            held.enter_context(durable.lock(source.absolute().parent))
+        held.enter_context(durable.lock(folder))
+        yield
 
 
 def files_in(folder: Path) -> Iterator[str]:

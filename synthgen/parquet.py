@@ -1,7 +1,7 @@
 """Reads the Parquet files of a corpus. A file that is damaged, or is no file, raises a CorpusError that names it.
 
-    for batch in scan(path, ["id", "prompt"]):
-        batch.num_rows
+for batch in scan(path, ["id", "prompt"]):
+    batch.num_rows
 """
 
 from __future__ import annotations

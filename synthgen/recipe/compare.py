@@ -14,9 +14,12 @@ _GENERATE_MAY_CHANGE = ("budget", "max_failures")
 
 def deciding(recipe: Recipe) -> dict[str, Any]:
     """The recipe's values that affect the output. Left out are values that only set the speed, addresses, or when a run
-    stops.
+    stops. Left out are also the paths of seeds and templates: their content is compared by hashes (`Claim`), so a
+    recipe and its run can be moved together.
     """
     values = recipe.model_dump(mode="json")
+    del values["prompts"]
+    values["seeds"] = [_without(seeds, ("path",)) for seeds in values["seeds"]]
     values["teacher"] = _without(values["teacher"], ENGINES[recipe.teacher.engine].may_change)
     values["teachers"] = {
         name: _without(values["teachers"][name], ENGINES[teacher.engine].may_change)

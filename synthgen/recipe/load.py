@@ -16,6 +16,8 @@ from synthgen.recipe.overrides import HINT, apply, parse_settings, read
 from synthgen.recipe.places import resolve
 from synthgen.recipe.problem import Problem
 from synthgen.recipe.root import Recipe
+from synthgen.recipe.secrets import HINT as HIDE
+from synthgen.recipe.secrets import secret_at
 from synthgen.tables.engines import ENGINES, TeacherSection
 
 MOST_PROBLEMS = 20
@@ -69,6 +71,11 @@ def with_limits(recipe: Recipe, usd: float | None, max_failures: str | None) -> 
 
 def _checked(values: dict[str, object], source: Source) -> Recipe:
     """Build the recipe from raw values. Raises RecipeError that lists all problems."""
+    hidden = secret_at(values)
+    if hidden is not None:  # checked first, because the messages about other problems show values
+        where = source.where((hidden,))
+        where = where.partition("=")[0] if source.overrides else where  # the text after "=" is the secret
+        raise RecipeError(f"{where + ': ' if where else ''}{hidden}: the value is a secret, such as an API key", HIDE)
     recipe, problems = find(values)
     if recipe is None or problems:
         hint = HINT if source.option and source.overrides else MEND if source.path else "docs/recipe.md lists every key"

@@ -4,14 +4,16 @@ capabilities and its functions.
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from synthgen.tables.reference import Reference
-from synthgen.tables.section import Count, ModelName, PathName, Section
+from synthgen.tables.section import Count, Json, ModelName, PathName, Section
 
 
 class AnyTeacher(Section):
@@ -74,12 +76,12 @@ class VllmTeacher(AnyTeacher):
     """Maximum number of completions that one copy of the model generates together. When left out, vLLM decides.
     `synthgen tune` measures the best value.
     """
-    extra: dict[str, Any] = {}
+    extra: dict[str, Json] = {}
     """Further arguments of vLLM's engine, by vLLM's names."""
 
     @field_validator("extra")
     @classmethod
-    def _not_ours(cls, extra: dict[str, Any]) -> dict[str, Any]:
+    def _not_ours(cls, extra: dict[str, Json]) -> dict[str, Json]:
         for key in extra:
             if key in _VLLM_OURS or key in cls.model_fields:
                 raise ValueError(
@@ -126,16 +128,25 @@ class ApiTeacher(AnyTeacher):
     (429), sending again does not count."""
     prices: Prices | None = None
     """Prices of this model, for estimates and budgets; the prices in data/prices.yaml when left out."""
-    extra: dict[str, Any] = {}
+    extra: dict[str, Json] = {}
     """Additional parameters of the request's body. null removes a parameter that is sent by default."""
 
     @field_validator("extra")
     @classmethod
-    def _not_ours(cls, extra: dict[str, Any]) -> dict[str, Any]:
+    def _not_ours(cls, extra: dict[str, Json]) -> dict[str, Json]:
         for key in ("messages", "model", "stream", "n"):
             if key in extra:
                 raise ValueError(f"'{key}' cannot be set here: synthgen sets it in every request")
         return extra
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _name(cls, name: str | None) -> str | None:
+        if name is not None and name not in os.environ and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,99}", name):
+            raise ValueError(
+                "it must be the name of an environment variable, such as OPENAI_API_KEY, not the key itself"
+            )
+        return name
 
     @field_validator("base_url")
     @classmethod

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from synthgen.tables.reference import Reference
-from synthgen.tables.section import Count, ModelName, Rule, Section, Share
+from synthgen.tables.section import Count, Json, ModelName, Rule, Section, Share
 
 
 class Lora(Section):
@@ -55,7 +55,7 @@ class DecoderStudent(Student):
     first to the last. 6 when `layers`, `model` and `config` are all left out."""
     model: ModelName | None = None
     """A checkpoint with the teacher's tokenizer. Its name has one of the forms that `teacher.model` accepts."""
-    config: dict[str, Any] | None = None
+    config: dict[str, Json] | None = None
     """Start with random weights. The configuration is the teacher's config.json with these keys changed, such as
     hidden_size."""
     lora: Lora | None = None
@@ -84,7 +84,7 @@ class EncoderStudent(Student):
     model: ModelName | None = None
     """A checkpoint with its own tokenizer. Its name has one of the forms that `teacher.model` accepts. The model gets a
     new head with one output for each label."""
-    config: dict[str, Any] | None = None
+    config: dict[str, Json] | None = None
     """Start with random weights. The keys are `model_type`, such as bert, and those keys of config.json whose values
     differ from the defaults of that type."""
     tokenizer: ModelName | None = None
@@ -104,7 +104,7 @@ class Seq2SeqStudent(Student):
     kind: Literal["seq2seq"] = "seq2seq"
     model: ModelName | None = None
     """A checkpoint with the teacher's tokenizer. Its name has one of the forms that `teacher.model` accepts."""
-    config: dict[str, Any] | None = None
+    config: dict[str, Json] | None = None
     """Start with random weights. The keys are `model_type`, such as t5, and those keys of config.json whose values
     differ from the defaults of that type."""
 
@@ -124,7 +124,7 @@ class SentenceStudent(Student):
     the layers when `layers`, `model` and `config` are all left out."""
     model: ModelName | None = None
     """A checkpoint with its own tokenizer. Its name has one of the forms that `teacher.model` accepts."""
-    config: dict[str, Any] | None = None
+    config: dict[str, Json] | None = None
     """Start with random weights. The configuration is the teacher's config.json with these keys changed, such as
     hidden_size."""
     distance: Literal["cosine", "mse"] = "cosine"

@@ -206,7 +206,9 @@ SAFETENSORS: dict[str, Way] = {
     "list-header": _header(lambda head: b"[]"),
     "other-names": _header(lambda head: head.replace(b"weight", b"wieght")),
     "other-shape": _header(lambda head: head.replace(b'"shape":[', b'"shape":[1,', 1)),
-    "no-metadata": _header(lambda head: json.dumps({k: v for k, v in json.loads(head).items() if k[:2] != "__"}).encode()),
+    "no-metadata": _header(
+        lambda head: json.dumps({k: v for k, v in json.loads(head).items() if k[:2] != "__"}).encode()
+    ),
 }
 
 
