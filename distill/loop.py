@@ -353,9 +353,7 @@ def opened(path: Path) -> Iterator[safe_open]:
             about = dict(file.metadata() or {})
             expected = about.pop(_SHA, None)
             if expected is None or expected != _digest(file.get_tensor, file.keys(), about):
-                raise CorpusError(
-                    f"{path} is damaged: its content differs from its hash", again
-                )
+                raise CorpusError(f"{path} is damaged: its content differs from its hash", again)
             yield file
     except SafetensorError as error:
         raise CorpusError(f"{path} is damaged: {error}", again) from None

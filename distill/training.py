@@ -23,6 +23,7 @@ from synthgen import corpus, durable, outputs
 from synthgen.errors import GateDenied, UserError
 from synthgen.lm.model import LanguageModel
 from synthgen.recipe import Recipe, TrainSection, check_recipe
+from synthgen.results.audit import read_audit
 from synthgen.results.training import FILE, Training, read_training
 from synthgen.tables.reference import resolve
 from synthgen.tables.students import KINDS
@@ -164,10 +165,12 @@ def check_audit(run: Path, override: bool) -> bool:
     Raises GateDenied when the audit does not pass and `override` is false.
     """
     report = run / "audit" / "report.json"
-    audit: dict[str, Any] = corpus.load_json(report) if report.exists() else {"passed": True}
-    if not audit["passed"] and not override:
+    if not report.exists():
+        return False
+    audit = read_audit(report)
+    if not audit.passed and not override:
         raise GateDenied(
-            f"the audit status of {run} is {audit['status']} for {audit['intent']['use']} use",
+            f"the audit status of {run} is {audit.status} for {audit.intent.use} use",
             f"read {run}/audit/report.md; --override-audit starts training anyway, and the model card will say so",
         )
-    return not audit["passed"]
+    return not audit.passed

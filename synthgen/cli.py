@@ -23,11 +23,14 @@ import synthgen
 from synthgen.errors import RecipeError, SynthgenError
 from synthgen.ui import UI
 
+_SPACE = "free some space, then give the same command"
 _DISK = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "the disk is read-only",
+    errno.ENOSPC: ("the disk is full", _SPACE),
+    errno.EDQUOT: ("the disk quota is used up", _SPACE),
+    errno.EROFS: ("the disk is read-only", "make it writable, or give a folder on another disk"),
+    errno.EIO: ("the disk reports an error", "check the disk, then give the same command"),
 }
+"""What each error of a disk means, and what to do."""
 
 
 def report_errors(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -70,8 +73,8 @@ def _unexpected(ui: UI, error: Exception) -> int:
     full = "no space left" in str(error).lower() or "os error 28" in str(error).lower()
     if number in _DISK or full:
         where = f" at {error.filename}" if isinstance(error, OSError) and error.filename else ""
-        what = _DISK.get(number or errno.ENOSPC, _DISK[errno.ENOSPC])
-        ui.error(f"{what}{where}; finished work is kept", "free some space, then give the same command")
+        what, hint = _DISK.get(number or errno.ENOSPC, _DISK[errno.ENOSPC])
+        ui.error(f"{what}{where}; finished work is kept", hint)
         return 2
     if isinstance(error, OSError) and error.filename:
         ui.error(f"{error.filename}: {error.strerror}", "check the path and its permissions")

@@ -57,6 +57,18 @@ class Facts(TypedDict):
     cost_usd: NotRequired[float | None]
 
 
+class _Teacher(TypedDict):
+    """What the pages need to know of a teacher; `synthgen.teachers.base.Identity` has more."""
+
+    engine: str
+    model: str
+    revision: str
+    dtype: str
+    tokenizer: str
+    vocab_size: int
+    license: str
+
+
 class Manifest(Facts):
     """The full content of manifest.json."""
 
@@ -85,6 +97,7 @@ def from_json(value: object, where: str) -> Manifest:
         )
     try:
         _MANIFEST.validate_python(value, strict=True)
+        _TEACHERS.validate_python(value["teachers"], strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -96,3 +109,4 @@ def from_json(value: object, where: str) -> Manifest:
 
 
 _MANIFEST = TypeAdapter(Manifest)
+_TEACHERS = TypeAdapter(dict[str, _Teacher])

@@ -13,7 +13,6 @@ A command also never writes into the folder that it reads: `apart` refuses an ou
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -24,6 +23,7 @@ from pathlib import Path
 
 from synthgen import durable
 from synthgen.errors import RunChanged, UserError
+from synthgen.files import is_regular, parse_json
 
 SHARD = r"(train|validation|test)-\d{5,}\.parquet"
 STAGES = (
@@ -79,6 +79,8 @@ class Output:
         """Whether the command created this folder, even if the command was killed."""
         for pattern, text in self.signs:
             for path in folder.glob(pattern):
+                if not is_regular(path):
+                    continue
                 try:
                     content = path.read_text(encoding="utf-8", errors="replace")
                 except OSError:
@@ -241,7 +243,7 @@ def _remove_empty(folder: Path, top: Path) -> None:
 
 def _is_json(text: str) -> bool:
     try:
-        json.loads(text)
+        parse_json(text)
     except ValueError:
         return False
     return True

@@ -13,6 +13,7 @@ from synthgen import durable
 from synthgen.auditing import audit
 from synthgen.curation import curate
 from synthgen.errors import GateDenied, RunChanged
+from synthgen.files import is_regular
 from synthgen.generation.claim import begin, check_run, keep_recipe
 from synthgen.generation.driver import generate
 from synthgen.recipe import Recipe, deciding, load_recipe
@@ -150,6 +151,6 @@ def _log(path: Path, stage: str, seconds: float, worked: bool) -> None:
         "seconds": seconds,
         "worked": worked,
     }
-    before = path.read_text() if path.exists() else ""
+    before = path.read_bytes().decode(errors="replace") if is_regular(path) else ""
     lines = [*before.splitlines(), json.dumps(line)]  # an incomplete last line also gets a line end
     durable.write_text(path, "\n".join(lines) + "\n")

@@ -40,6 +40,8 @@ _SPEND = (
     "INSERT INTO spent VALUES (?, ?, ?) "
     "ON CONFLICT(run) DO UPDATE SET usd = usd + excluded.usd, tokens = tokens + excluded.tokens"
 )
+_DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+"""SQLite's codes for a file whose content is wrong. With all other codes, the file may be whole."""
 _SMALL = 2048  # bodies with fewer bytes are not compressed
 
 Statement = tuple[str, Sequence[Any]]
@@ -239,10 +241,10 @@ class Cache:
         text = str(error)
         if "full" in text:
             return OSError(errno.ENOSPC, "No space left on device", str(self.path))
-        if "locked" in text or "readonly" in text or "unable to open" in text:
+        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF not in _DAMAGED:
             return UserError(
                 f"the reply cache {self.path} cannot be used: {text}",
-                "check the file, and which processes have it open",
+                "check the file, its disk, and which processes have it open; the replies in it are kept",
             )
         return UserError(
             f"the reply cache {self.path} is damaged: {text}",

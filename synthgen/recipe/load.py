@@ -10,6 +10,7 @@ from typing import Literal
 import yaml
 
 from synthgen.errors import RecipeError, nearest
+from synthgen.files import is_regular
 from synthgen.recipe.explain import find
 from synthgen.recipe.locate import MEND, Source, parse
 from synthgen.recipe.overrides import HINT, apply, parse_settings, read
@@ -148,7 +149,10 @@ RESOLVED = "# Resolved recipe"
 
 def is_resolved(path: Path) -> bool:
     """Whether a file is the resolved recipe of a run, which `dump_recipe` writes."""
-    head = path.read_bytes()[:4096].decode(errors="replace")
+    if not is_regular(path):
+        return False
+    with path.open("rb") as file:
+        head = file.read(4096).decode(errors="replace")
     return any(line.startswith(RESOLVED) for line in head.splitlines()[:3])
 
 

@@ -33,7 +33,7 @@ FLOORS = [
     {"recipe"},
     {"durable", "results", "ui"},
     {"files", "tables"},
-    {"errors"},
+    {"errors", "visible"},
 ]
 FLOORS_OF_DISTILL = [
     {"cli"},
