@@ -165,8 +165,8 @@ def _companions(path: Path, schema: pa.Schema, expected: bytes, parts: Sequence[
     if not isinstance(companions, dict) or not companions.keys() >= set(parts):
         raise CorpusError(f"{path} is damaged: its metadata is not the metadata of a corpus", REPAIR)
     if about.get(_NAME_KEY) != f"data/{path.stem}".encode():
-        name = about.get(_NAME_KEY, b"of an older version").decode(errors="replace")
-        raise CorpusError(f"{path} is another file under this name: it was written as {name}", REPAIR)
+        name = about.get(_NAME_KEY, b"a shard of an older version").decode(errors="replace")
+        raise CorpusError(f"{path} holds other rows than its name says: it was written as {name}", REPAIR)
     for part in companions:
         if not is_regular(path.parent.parent / part / path.name):
             raise CorpusError(f"{path.parent.parent / part / path.name} is missing beside {path}", REPAIR)

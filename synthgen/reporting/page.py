@@ -106,8 +106,6 @@ def _page(folder: Path) -> dict[str, Any]:
         "disk": _disk(folder, generated),
         "stages": _stages(folder),
         "recipe": read_text(recipe, "repeat `synthgen run`, or move the file away") if recipe.exists() else "",
-        if recipe.exists()
-        else "",
         **_of_student(student, folder),
         **_corpus_plots(curated, sides),
     }
