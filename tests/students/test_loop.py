@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from support.measuring import measured_here
 from support.small import small_task, small_teacher
 from support.training import HELD_OUT, Cut, changed, metrics_of, resumes_everywhere, student_of
 
 from distill import evaluate, train
 from distill.finished import is_trained
-from distill.loop import Checkpoints, Objective, _Trainer, accelerator_of, fit
+from distill.loop import Checkpoints, Objective, _Trainer, _write, accelerator_of, fit
 from synthgen.errors import RecipeError, RunChanged, UserError
 from synthgen.lm.load import pick_device
 from synthgen.recipe import TrainSection, load_recipe
@@ -424,7 +424,7 @@ def test_a_checkpoint_with_one_step_for_all_is_taken_up(tmp_path):
     trainer = _Trainer(Objective(), Objective(), optimizer, weights, section, accelerator_of(section, CPU, tmp_path))
     tensors = {"weight.a": torch.zeros(2), "exp_avg.a": torch.full((2,), 3.0), "exp_avg_sq.a": torch.full((2,), 4.0)}
     where = Checkpoints(tmp_path, "x")
-    save_file(tensors, where.at(7), {"step": "7", "metrics": "[]", "state": "null"})
+    _write(tensors, where.at(7), {"step": "7", "metrics": "[]", "state": "null"})
     assert trainer.restored(where) == (7, [])
     state = optimizer.state[weights["a"]]
     assert (float(state["step"]), state["exp_avg"].tolist(), state["exp_avg_sq"].tolist()) == (

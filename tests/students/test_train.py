@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.corpora import list_again
 from support.rows import load
 from support.small import small_task, small_teacher
 from support.training import FULL, resumes_everywhere, training_of
@@ -174,6 +175,8 @@ def test_no_logits(small_run, tmp_path):
     (folder,) = (run / "generated" / "logits").iterdir()
     first = next(folder.glob("train-*.parquet"))
     first.unlink()
+    refused(recipe, run, f"{first.name} is damaged")
+    list_again(run / "generated")
     refused(recipe, run, "no logits for record")
     shutil.rmtree(run / "generated" / "logits")
     refused(recipe, run, "has no stored logits")
@@ -182,6 +185,7 @@ def test_no_logits(small_run, tmp_path):
 def rewrite(path: Path, change) -> None:
     table = pq.read_table(path)
     pq.write_table(change(table), path)
+    list_again(path.parents[2])
 
 
 @pytest.mark.parametrize("column", ["id", "align"])
