@@ -57,7 +57,11 @@ def with_values(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
 
     The copy is checked like a recipe from a file. Raises RecipeError with one line for each problem.
     """
-    written = {key: json.dumps(value, default=str) for key, value in values.items()}
+    try:
+        written = {key: json.dumps(value, default=str) for key, value in values.items()}
+    except (ValueError, RecursionError):
+        key = next(iter(values))
+        raise RecipeError(f"{key}: the values contain themselves, or are nested too deep") from None
     return _checked(apply(_plain(recipe), values), Source(None, None, written, option=""))
 
 
