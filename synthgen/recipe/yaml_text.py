@@ -11,7 +11,7 @@ import math
 
 import yaml
 
-_LARGEST = 8 << 20  # characters
+_LARGEST = 2 << 20  # characters
 _DEEPEST = 60  # levels of nesting
 _MOST = 200_000  # values, when each alias is replaced by what it stands for
 _REFUSED = {
