@@ -17,6 +17,7 @@ from distill.outputs import PARTS, exported
 from synthgen import corpus, durable, outputs
 from synthgen.cards import environment, markdown_table
 from synthgen.errors import CorpusError, RunChanged, UserError, missing_extra, nearest
+from synthgen.files import read_text
 from synthgen.recipe import differences
 from synthgen.results.export import Export, read_export
 from synthgen.results.measures import columns
@@ -186,7 +187,7 @@ def _card(result: Export, format: ModelFormat, student: Path) -> str:
             result=result,
             format=format,
             table=table,
-            card=_body(card.read_text(encoding="utf-8")) if card.exists() else "",
+            card=_body(read_text(card, "delete it: `distill eval --fresh` writes it again")) if card.exists() else "",
         )
     )
 
