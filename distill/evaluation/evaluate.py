@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from synthgen.lm.model import LanguageModel
 
 
+_TRAIN = "train again: `distill train RUN --fresh`"
+
+
 def evaluate(
     recipe: Recipe,
     run: str | Path,
@@ -55,9 +58,7 @@ def evaluate(
         raise CorpusError(f"there is no trained student at {folder}", f"train one: `distill train {run}`")
     manifest = corpus.verify(source)
     inputs = {
-        "training_sha256": durable.digest(
-            read_text(folder / "training.json", "train again: `distill train RUN --fresh`")
-        ),
+        "training_sha256": durable.digest(read_text(folder / "training.json", _TRAIN)),
         "curated_sha256": durable.digest(manifest["files"]),
         "evaluate": recipe.evaluate.model_dump(mode="json"),
     }

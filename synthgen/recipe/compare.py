@@ -38,8 +38,9 @@ def _relative(value: object, base: str) -> object:
     """`value` with each path inside the folder `base` as a path relative to it, such as ./models/mine."""
     if isinstance(value, dict):
         return {key: _relative(inner, base) for key, inner in value.items()}
-    inside = isinstance(value, str) and base.startswith("/") and value.startswith(f"{base}/")
-    return f"./{value[len(base) + 1 :]}" if inside else value
+    if isinstance(value, str) and base.startswith("/") and value.startswith(f"{base}/"):
+        return f"./{value[len(base) + 1 :]}"
+    return value
 
 
 def _without(values: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
