@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -16,8 +18,11 @@ from support.reading import read
 
 import synthgen
 from synthgen import corpus, durable, outputs
+from synthgen.cli import _unexpected
 from synthgen.errors import CorpusError, RunChanged, UserError
+from synthgen.generation.cache import Cache
 from synthgen.generation.division import plan_shards
+from synthgen.ui import UI
 
 PRECIOUS = "a person's own file"
 
@@ -310,3 +315,46 @@ def test_curation_of_a_moved_run_is_complete(tmp_path):
     before = contents(moved)
     synthgen.curate(curating(), moved)
     assert contents(moved) == before
+
+
+# Disks
+
+
+@pytest.mark.parametrize(
+    ("number", "said", "hint"),
+    [
+        (errno.EROFS, "the disk is read-only at", "make it writable"),
+        (errno.ENOSPC, "the disk is full at", "free some space"),
+        (errno.EDQUOT, "the disk quota is used up at", "free some space"),
+        (errno.EIO, "the disk reports an error at", "check the disk"),
+    ],
+)
+def test_each_error_of_a_disk_has_its_own_advice(capsys, number, said, hint):
+    assert _unexpected(UI(), OSError(number, "x", "/data/run/inputs.json")) == 2
+    error, advice = capsys.readouterr().err.splitlines()
+    assert said in error
+    assert hint in advice
+
+
+@pytest.mark.parametrize(
+    ("code", "damaged"),
+    [
+        (sqlite3.SQLITE_IOERR | 10 << 8, False),
+        (sqlite3.SQLITE_READONLY, False),
+        (sqlite3.SQLITE_CANTOPEN, False),
+        (sqlite3.SQLITE_BUSY, False),
+        (sqlite3.SQLITE_CORRUPT, True),
+        (sqlite3.SQLITE_NOTADB, True),
+    ],
+)
+def test_a_disk_error_does_not_call_the_cache_damaged(tmp_path, code, damaged):
+    """Advice to move the file away would lose the paid replies in it."""
+    cache = Cache(tmp_path / "replies.sqlite")
+    error = sqlite3.OperationalError("the reason")
+    error.sqlite_errorcode = code
+    found = cache._broken(error)
+    cache.close()
+    assert isinstance(found, UserError)
+    assert ("is damaged" in found.message) == damaged
+    assert ("move the file away" in found.hint) == damaged
+    assert "the reason" in found.message

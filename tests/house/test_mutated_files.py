@@ -79,15 +79,15 @@ def damaged(base: Path, folder: Path, path: str, way: str) -> Path:
     return folder / "run"
 
 
-def in_process(command: list[object]) -> tuple[int | str, str]:
-    """(exit code, output) of a command that runs in this process. A hang ends after 10 seconds."""
+def in_process(command: list[object], limit: int = 10) -> tuple[int | str, str]:
+    """(exit code, output) of a command that runs in this process. A hang ends after `limit` seconds."""
 
     def hang(number: int, frame: object) -> None:
         raise TimeoutError("the command hangs")
 
     program, *rest = map(str, command)
     before = signal.signal(signal.SIGALRM, hang)
-    signal.alarm(10)
+    signal.alarm(limit)
     try:
         done = CliRunner().invoke(PROGRAMS[program], rest)
     finally:
@@ -104,7 +104,7 @@ def in_fork(command: list[object], folder: Path, limit: float) -> tuple[int | st
     if not child:
         for number, flags in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
             os.dup2(os.open("/dev/null" if not number else log, flags | (os.O_CREAT if number else 0)), number)
-        code = in_process(command)
+        code = in_process(command, int(limit))
         os.write(2, code[1].encode(errors="replace"))
         os._exit(code[0] if isinstance(code[0], int) else 99)
     end = time.monotonic() + limit
@@ -159,4 +159,34 @@ def test_damaged_files_of_a_run_in_full(base, tmp_path, monkeypatch):
                 bad.append((path, way, name, code, output[-300:]))
             bad += [(path, way, name, other) for other in wrong_rows(base, run, path)]
     print(f"\n{sum(counts.values())} commands:", *(f"{name} {code}: {n}" for (name, code), n in sorted(counts.items())))
+    assert bad == []
+
+
+@pytest.mark.slow
+def test_damaged_reply_caches(serve, tmp_path):
+    """The file with paid replies is damaged. A command that cannot use it says so, and makes no wrong row."""
+    import sqlite3
+
+    from support.serving import write_recipe
+
+    server = serve()
+    recipe = write_recipe(tmp_path / "task", server.url, seeds=6)
+    good = tmp_path / "run"
+    code, output = in_process(["synthgen", "generate", recipe, "-o", good], 60)
+    assert code == 0, output
+    cache = tmp_path / "cache" / "replies.sqlite"
+    with sqlite3.connect(cache) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    whole = cache.read_bytes()
+    rows = {name: data for name, data in files(good).items() if name.startswith("generated/data/")}
+    bad = []
+    for way in ways_for(cache):
+        shutil.rmtree(cache.parent)
+        cache.parent.mkdir()
+        cache.write_bytes(whole)
+        mutate(cache, way, Random(SEED))
+        code, output = in_fork(["synthgen", "generate", recipe, "-o", tmp_path / way], tmp_path, 60)
+        made = {name: data for name, data in files(tmp_path / way).items() if name.startswith("generated/data/")}
+        if code not in GOOD or "Traceback" in output or (code == 0 and made.keys() != rows.keys()):
+            bad.append((way, code, output[-300:]))
     assert bad == []
