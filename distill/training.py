@@ -77,20 +77,20 @@ def train(
         raise UserError("the recipe has no `train` section", "add the section; prompts/README.md describes its keys")
     _check_processes(section)
     job = Job(recipe, section, *places(run, out, fresh=fresh), ui, (), teacher)
+    # A dataset may be a folder inside a run. The run's audit then applies to the dataset's rows too.
+    near = (job.source.parent, Path(run), *Path(run).resolve().parents[:2])
+    overridden = check_audit(next((f for f in near if (f / "audit").is_dir()), job.source.parent), override_audit)
     # of several processes, only the one that writes files takes the lock
     with outputs.locked(job.folder, job.source) if durable.writes() else nullcontext():
-        return _train(job, Path(run), fresh, override_audit)
+        return _train(job, Path(run), fresh, overridden)
 
 
-def _train(job: Job, run: Path, fresh: bool, override_audit: bool) -> TrainedStudent:
+def _train(job: Job, run: Path, fresh: bool, overridden: bool) -> TrainedStudent:
     """`train` in a folder that is locked."""
     recipe, section, ui = job.recipe, job.section, job.ui
     if is_dataset(run):
         _adopt(run, job)
     manifest = corpus.verify(job.source)
-    # A dataset may be a folder inside a run. The run's audit then applies to the dataset's rows too.
-    near = (job.source.parent, run, *run.resolve().parents[:2])
-    overridden = check_audit(next((f for f in near if (f / "audit").is_dir()), job.source.parent), override_audit)
     inputs = made_from(section, job.source, manifest)
     if durable.writes():
         if fresh:

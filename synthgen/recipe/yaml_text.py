@@ -7,8 +7,6 @@ PyYAML's safe loader runs no code, but it has no limits.
 
 from __future__ import annotations
 
-import math
-
 import yaml
 
 _LARGEST = 2 << 20  # characters
@@ -81,7 +79,8 @@ def _check_size(node: yaml.Node, sizes: dict[int, int]) -> int:
         raise YamlProblem(_REFUSED[kind], line)
     size = 1
     if isinstance(node, yaml.ScalarNode):
-        _check_scalar(node.value, kind, line)
+        if any("\ud800" <= letter <= "\udfff" for letter in node.value):
+            raise YamlProblem("this text is not valid Unicode", line)
     else:
         inside = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
         for part in inside:
@@ -90,12 +89,3 @@ def _check_size(node: yaml.Node, sizes: dict[int, int]) -> int:
                 raise YamlProblem(f"its aliases stand for more than {_MOST:,} values", line)
     sizes[id(node)] = size
     return size
-
-
-def _check_scalar(value: str, kind: str, line: int) -> None:
-    if any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise YamlProblem("this text is not valid Unicode", line)
-    if kind == "float":
-        number = value.replace("_", "").lower().lstrip("+-")
-        if number in (".nan", ".inf") or (":" not in number and not math.isfinite(float(number))):
-            raise YamlProblem(f"{value} is not a finite number", line)

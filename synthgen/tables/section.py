@@ -37,6 +37,7 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     JsonValue,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic.fields import FieldInfo
@@ -65,7 +66,7 @@ def _finite(value: JsonValue) -> JsonValue:
 if TYPE_CHECKING:
     Json = object
 else:
-    Json = Annotated[JsonValue, AfterValidator(_finite)]
+    Json = Annotated[JsonValue, AfterValidator(_finite), WithJsonSchema({})]
 
 
 # A teacher's name in a recipe. The folder with that teacher's distributions has the same name.
