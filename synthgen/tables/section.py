@@ -23,14 +23,12 @@ from __future__ import annotations
 
 import ast
 import inspect
-import math
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol, get_args
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -52,21 +50,11 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
-def _finite(value: JsonValue) -> JsonValue:
-    waiting: list[JsonValue] = [value]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, float) and not math.isfinite(part):
-            raise ValueError("it is not a finite number")
-        waiting += part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
-    return value
-
-
 # A value of a mapping whose keys the user chooses. It must be what JSON can hold, because it is sent or stored as JSON.
 if TYPE_CHECKING:
     Json = object
 else:
-    Json = Annotated[JsonValue, AfterValidator(_finite), WithJsonSchema({})]
+    Json = Annotated[JsonValue, WithJsonSchema({})]
 
 
 # A teacher's name in a recipe. The folder with that teacher's distributions has the same name.

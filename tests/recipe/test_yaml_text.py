@@ -66,8 +66,8 @@ def test_a_bomb_is_refused_in_one_line_at_once(tmp_path, name):
         ("{2026-01-31: x}", "line 8: YAML reads this value as a date"),
         ("{a: {b: [!!binary aGVsbG8=]}}", "line 8: binary values are not used"),
         ("{a: !!set {x, y}}", "line 8: sets are not used"),
-        ("{a: .nan}", "line 8: teacher.extra.a: it is not a finite number"),
-        ("{a: [-.INF]}", "line 8: teacher.extra.a: it is not a finite number"),
+        ("{a: .nan}", "input should be a finite number"),
+        ("{a: [-.INF]}", "input should be a finite number"),
         ("{a: !!python/name:os.system x}", "line 8: not valid YAML"),
     ],
 )
