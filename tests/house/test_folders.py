@@ -21,7 +21,6 @@ from synthgen import corpus, durable, outputs
 from synthgen.cli import _unexpected
 from synthgen.errors import CorpusError, RunChanged, UserError
 from synthgen.generation.cache import Cache
-from synthgen.generation.division import plan_shards
 from synthgen.ui import UI
 
 PRECIOUS = "a person's own file"
@@ -191,15 +190,6 @@ def test_a_shard_that_nobody_planned_is_named_and_not_deleted(tmp_path):
     assert synthgen.generate(recipe, run).finished
     assert synthgen.show(run).counts["rows"] == 12
     assert mine.exists()
-
-
-def test_shards_are_planned_in_full():
-    assert [shard.name for shard in plan_shards({"train": 7, "test": 1}, 3)] == [
-        "train-00000",
-        "train-00001",
-        "train-00002",
-        "test-00000",
-    ]
 
 
 # Locks
