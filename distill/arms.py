@@ -15,6 +15,7 @@ from typing import Generic, Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator
+from pydantic import TypeAdapter
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
@@ -23,6 +24,9 @@ from distill.loop import Checkpoints, Objective, accelerator_of, fit
 from distill.outputs import CHECKPOINTS
 from distill.streaming.batches import Ahead, Order
 from synthgen import durable, outputs
+from synthgen.errors import CorpusError
+from synthgen.files import parse_json, read_text
+from synthgen.lm.files import first_line
 from synthgen.lm.load import checkpoint_activations
 from synthgen.recipe import TrainSection
 from synthgen.results.training import Metrics
@@ -139,7 +143,15 @@ def steps_of(rows: int, section: TrainSection) -> int:
 
 def read_metrics(folder: Path) -> Metrics:
     """The metrics of a finished arm, one dictionary for each step."""
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    path, again = folder / "metrics.jsonl", "train again: `distill train RUN --fresh`"
+    lines = read_text(path, again).splitlines()
+    try:
+        return _METRICS.validate_python([parse_json(line) for line in lines])
+    except ValueError as error:
+        raise CorpusError(f"{path} is damaged: {first_line(error)}", again) from None
+
+
+_METRICS = TypeAdapter(Metrics)
 
 
 def write_metrics(folder: Path, metrics: Metrics) -> None:
@@ -155,7 +167,7 @@ def save(
     An adapter is saved separately in `folder`/adapter, and then merged into the weights.
     """
     temporary = folder / f"{durable.TEMPORARY}model-{os.getpid()}"
-    durable.make_folder(temporary)
+    durable.new_folder(temporary)
     model = student.model.eval().float()
     if student.adapter is not None:
         student.adapter.save_pretrained(temporary / "adapter")

@@ -8,7 +8,7 @@ import click
 
 import synthgen
 from synthgen.cli import SET, conclude, recipe_of, report_errors
-from synthgen.durable import lock, writes
+from synthgen.durable import writes
 from synthgen.errors import GateDenied
 from synthgen.tables.formats import MODEL_FORMATS
 from synthgen.ui import UI
@@ -65,12 +65,10 @@ def train(
     from synthgen.tally import tally
 
     loaded = synthgen.load_recipe(recipe_of(run, recipe), set)
+    source, _ = places(run, out, fresh=fresh)
+    student = train_(loaded, run, out, fresh=fresh, override_audit=override_audit, ui=ui if writes() else None)
     if not writes():
-        train_(loaded, run, out, fresh=fresh, override_audit=override_audit)
         return
-    source, _ = places(run, out, fresh=fresh)  # checked first, so that a refused folder gets no lock file
-    with lock(out or run):
-        student = train_(loaded, run, out, fresh=fresh, override_audit=override_audit, ui=ui)
     conclude(ui, student.to_dict(), student.text(), tally(source), None)
     ui.hint(f"distill eval {run}")
 
@@ -118,8 +116,7 @@ def curve(run: Path, share: tuple[float, ...], recipe: str | None, fresh: bool, 
     from distill.curves import curve as curve_
 
     loaded = synthgen.load_recipe(recipe_of(run, recipe), set)
-    with lock(run):
-        result = curve_(loaded, run, share or SHARES, fresh=fresh, ui=ui)
+    result = curve_(loaded, run, share or SHARES, fresh=fresh, ui=ui)
     ui.result(result.to_dict(), result.text())
     ui.hint(f"synthgen report {run}")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from distill.evaluation.evaluate import evaluate
 from distill.training import train
-from synthgen import corpus, durable
+from synthgen import corpus, durable, outputs
 from synthgen.errors import UserError
 from synthgen.lm.model import LanguageModel
 from synthgen.recipe import Recipe, local_teacher
@@ -44,7 +44,14 @@ def curve(
             f"shares must be more than 0 and at most 1, but they range from {shares[0]:g} to {shares[-1]:g}",
             "correct --share",
         )
-    student = corpus.resolve(Path(run), prefer=("curated",)).parent / "student"
+    source = corpus.resolve(Path(run), prefer=("curated",))
+    with outputs.locked(source.parent / "student", source):
+        return _curve_of(recipe, run, source.parent / "student", shares, fresh, ui)
+
+
+def _curve_of(recipe: Recipe, run: str | Path, student: Path, shares: Sequence[float], fresh: bool, ui: UI) -> Curve:
+    """`curve` in a folder that is locked."""
+    assert recipe.train is not None
     writes = KINDS[recipe.train.student.kind].writes_text
     # one object for all points, so that its weights are loaded only once
     teacher = LanguageModel.open(local_teacher(recipe), lazy=True) if writes else None

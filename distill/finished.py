@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from synthgen import corpus, durable
-from synthgen.manifest import Manifest
+from synthgen.manifest import FileEntry, Manifest
 from synthgen.recipe import TRAIN_MAY_CHANGE, TrainSection, differences
 from synthgen.results.training import FILE
+from synthgen.tables.students import KINDS
 
 
 class Inputs(TypedDict):
@@ -16,25 +18,50 @@ class Inputs(TypedDict):
 
     train: dict[str, Any]
     curated_sha256: str
+    logits_sha256: NotRequired[str]
     across_sha256: NotRequired[str]
 
 
-def made_from(section: TrainSection, manifest: Manifest) -> Inputs:
-    """The content of inputs.json for a student with these settings, trained on the corpus that has this manifest."""
+def made_from(section: TrainSection, source: Path, manifest: Manifest) -> Inputs:
+    """The content of inputs.json for a student with these settings, trained on the corpus `source` with this manifest.
+
+    The hash of the stored distributions is the one in the manifest of the corpus that has them. The files are compared
+    with it when they are read. The other run of `train.across` is verified here.
+    """
     inputs: Inputs = {
         "train": section.model_dump(
             mode="json", exclude={**dict.fromkeys(TRAIN_MAY_CHANGE, True), "student": {"license"}}
         ),
         "curated_sha256": durable.digest(manifest["files"]),
     }
+    if reads_logits(section):
+        beside = source.parent / "generated"
+        files = dict(manifest["files"])
+        if not _logits(files) and (beside / "manifest.json").exists():
+            files = corpus.manifest(beside)["files"]
+        inputs["logits_sha256"] = durable.digest(_logits(files))
     if section.across:
         other = corpus.resolve(Path(section.across.run), prefer=("generated", "curated"))
-        inputs["across_sha256"] = durable.digest(corpus.manifest(other)["files"])
+        inputs["across_sha256"] = durable.digest(corpus.verify(other)["files"])
     return inputs
+
+
+def _logits(files: Mapping[str, FileEntry]) -> dict[str, FileEntry]:
+    """Those files of a manifest that hold stored distributions."""
+    return {name: entry for name, entry in files.items() if name.startswith("logits/")}
+
+
+def reads_logits(section: TrainSection) -> bool:
+    """Whether a student with these settings learns from distributions that are stored beside its corpus."""
+    dropped = section.rationale is not None and section.rationale.mode == "dropped"
+    alone = section.kd_weight == 0 or dropped or section.online is not None or section.across is not None
+    return KINDS[section.student.kind].learns_from_distributions and not alone
 
 
 def is_trained(section: TrainSection, source: Path, folder: Path) -> bool:
     """Whether `folder` holds a finished student that was trained with these settings on the curated corpus `source`."""
     if not ((folder / FILE).exists() and (folder / "inputs.json").exists()):
         return False
-    return not differences(corpus.load_json(folder / "inputs.json"), dict(made_from(section, corpus.verify(source))))
+    return not differences(
+        corpus.load_json(folder / "inputs.json"), dict(made_from(section, source, corpus.verify(source)))
+    )

@@ -9,10 +9,11 @@ Under `accelerate launch`, each process computes its share of every batch. The l
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,19 +21,20 @@ from typing import Generic, TypeVar
 
 import torch
 from accelerate import Accelerator
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from distill.streaming.mapped import Outlined
-from synthgen import durable
-from synthgen.errors import UserError
+from synthgen import durable, files
+from synthgen.errors import CorpusError, UserError
 from synthgen.recipe import TrainSection
 from synthgen.results.training import Metrics
 from synthgen.ui import Progress
 
 Row = TypeVar("Row")
 
+_SHA = "sha256"  # key of a checkpoint's metadata
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # names of AdamW's state in PyTorch
 
 
@@ -183,8 +185,7 @@ class _Log:
     def __init__(self, checkpoints: Checkpoints, metrics: Metrics, accelerator: Accelerator) -> None:
         self.path, self.accelerator = checkpoints.folder / f"{checkpoints.name}.jsonl", accelerator
         if accelerator.is_main_process:
-            durable.make_folder(checkpoints.folder)
-            self.path.write_text("".join(json.dumps(row) + "\n" for row in metrics))
+            durable.write_text(self.path, "".join(json.dumps(row) + "\n" for row in metrics))
 
     def add(self, row: dict[str, float]) -> None:
         if self.accelerator.is_main_process:
@@ -286,7 +287,7 @@ class _Trainer(Generic[Row]):
 
     def take_best(self, checkpoints: Checkpoints) -> None:
         """Load the weights with the lowest validation loss."""
-        with safe_open(checkpoints.best, "pt", device="cpu") as file:
+        with opened(checkpoints.best) as file:
             for name, parameter in self.weights.items():
                 parameter.data.copy_(file.get_tensor(name))
 
@@ -309,7 +310,7 @@ class _Trainer(Generic[Row]):
         there = checkpoints.there()
         if not there:
             return 0, []
-        with safe_open(there[-1], "pt", device="cpu") as file:
+        with opened(there[-1]) as file:
             about, names = file.metadata(), set(file.keys())
             step = int(about["step"])
             for name, parameter in self.weights.items():
@@ -340,7 +341,38 @@ def schedule(step: int, steps: int, warmup_steps: float) -> float:
     return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[safe_open]:
+    """Open a checkpoint whose tensors and metadata have the hash that was stored with them. Raises CorpusError for any
+    other file, because training from other weights would end with another student.
+    """
+    again = "delete this file: the same command then continues from the checkpoint before it, or begins anew"
+    files.check_regular(path, again)
+    try:
+        with safe_open(path, "pt", device="cpu") as file:
+            about = dict(file.metadata() or {})
+            expected = about.pop(_SHA, None)
+            if expected is None or expected != _digest(file.get_tensor, file.keys(), about):
+                raise CorpusError(f"{path} is damaged: its content differs from its hash", again)
+            yield file
+    except SafetensorError as error:
+        raise CorpusError(f"{path} is damaged: {error}", again) from None
+
+
 def _write(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    whole = {name: t.contiguous().cpu() for name, t in tensors.items()}
     temporary = path.with_name(f"{durable.TEMPORARY}{path.name}")
-    save_file({name: t.contiguous() for name, t in tensors.items()}, temporary, metadata)
+    durable.make_folder(path.parent)
+    temporary.unlink(missing_ok=True)  # a link, which `save_file` would follow
+    save_file(whole, temporary, {**metadata, _SHA: _digest(whole.__getitem__, whole, metadata)})
     durable.publish(temporary, path)
+
+
+def _digest(tensor: Callable[[str], Tensor], names: Iterable[str], metadata: Mapping[str, str]) -> str:
+    """Hex sha256 over the metadata and over the name, type, shape and bytes of every tensor."""
+    digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
+    for name in sorted(names):
+        values = tensor(name)
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from synthgen.lineage import student_sources
 from synthgen.lm.model import LanguageModel
 from synthgen.manifest import SourceTerms
 from synthgen.recipe import Recipe, TrainSection, check_recipe
+from synthgen.results.audit import read_audit
 from synthgen.results.training import FILE, Training, read_training
 from synthgen.tables.reference import resolve
 from synthgen.tables.students import KINDS
@@ -80,12 +82,20 @@ def train(
         raise UserError("the recipe has no `train` section", "add the section; prompts/README.md describes its keys")
     _check_processes(section)
     job = Job(recipe, section, *places(run, out, fresh=fresh), ui, (), teacher)
-    if is_dataset(Path(run)):
-        _adopt(Path(run), job)
+    overridden = _gate(job, Path(run), override_audit)
+    # of several processes, only the one that writes files takes the lock
+    with outputs.locked(job.folder, job.source) if durable.writes() else nullcontext():
+        return _train(job, Path(run), fresh, overridden)
+
+
+def _train(job: Job, run: Path, fresh: bool, overridden: bool) -> TrainedStudent:
+    """`train` in a folder that is locked."""
+    recipe, section, ui = job.recipe, job.section, job.ui
+    if is_dataset(run):
+        _adopt(run, job)
     manifest = corpus.verify(job.source)
     tally(job.source).check(job.source)
-    overridden = _gate(job, Path(run), override_audit)
-    inputs = made_from(section, manifest)
+    inputs = made_from(section, job.source, manifest)
     if durable.writes():
         if fresh:
             outputs.discard(job.folder, trained())  # keeps hidden states, and the corpus of a dataset
@@ -169,18 +179,20 @@ def check_audit(run: Path, override: bool, sources: Sequence[SourceTerms] = ()) 
     student's own sources, because it was made with another recipe.
     """
     report = run / "audit" / "report.json"
-    audit: dict[str, Any] = corpus.load_json(report) if report.exists() else {"passed": True}
-    if not audit["passed"] and not override:
+    if not report.exists():
+        return False
+    audit = read_audit(report)
+    if not audit.passed and not override:
         raise GateDenied(
-            f"the audit status of {run} is {audit['status']} for {audit['intent']['use']} use",
+            f"the audit status of {run} is {audit.status} for {audit.intent.use} use",
             f"read {run}/audit/report.md; --override-audit starts training anyway, and the model card will say so",
         )
-    judged = {(str(one["source"]), str(one["role"])) for one in audit.get("findings", ())}
-    unjudged = [s for s in sources if report.exists() and (s["source"], s["role"]) not in judged]
-    if audit["passed"] and unjudged and not override:
+    judged = {(one.source, one.role) for one in audit.findings}
+    unjudged = [one for one in sources if (one["source"], one["role"]) not in judged]
+    if audit.passed and unjudged and not override:
         one = unjudged[0]
         raise GateDenied(
             f"the audit of {run} did not judge '{one['source']}' ({one['role']}), a source of this student",
             f"audit the student's recipe: `synthgen audit {run} --recipe RECIPE`; --override-audit trains anyway",
         )
-    return not audit["passed"] or bool(unjudged)
+    return not audit.passed or bool(unjudged)

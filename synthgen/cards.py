@@ -12,6 +12,7 @@ from synthgen import durable
 from synthgen.manifest import Manifest
 from synthgen.records import SPLITS
 from synthgen.results.measures import Measure, Value, shown
+from synthgen.visible import cell, finalize, one_line
 
 _HF_LICENSES = {
     "CC0-1.0": "cc0-1.0",
@@ -27,14 +28,17 @@ def environment() -> Environment:
     """A Jinja environment that loads `synthgen/templates`. It does not escape HTML, because the output is text or
     Markdown.
     """
-    return Environment(
+    made = Environment(
         loader=PackageLoader("synthgen", "templates"),
         undefined=StrictUndefined,
         autoescape=False,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=finalize,
     )
+    made.filters.update(cell=cell, line=one_line)
+    return made
 
 
 def markdown_table(
@@ -52,7 +56,7 @@ def markdown_table(
     for name, row in table.items():
         values = [shown(row.get(key), measure.format) for key, measure in measures.items()]
         lines.append([name, *([f"`{files[name]}`"] if files else []), *values])
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(map(cell, line)) + " |" for line in lines)
 
 
 def write_dataset_card(folder: Path, manifest: Manifest, title: str) -> None:

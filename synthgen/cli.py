@@ -26,11 +26,14 @@ from synthgen.ui import UI
 if TYPE_CHECKING:
     from synthgen.tally import Outcome
 
+_SPACE = "free some space, then give the same command"
 _DISK = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "the disk is read-only",
+    errno.ENOSPC: ("the disk is full", _SPACE),
+    errno.EDQUOT: ("the disk quota is used up", _SPACE),
+    errno.EROFS: ("the disk is read-only", "make it writable, or give a folder on another disk"),
+    errno.EIO: ("the disk reports an error", "check the disk, then give the same command"),
 }
+"""What each error of a disk means, and what to do."""
 
 
 def report_errors(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -73,8 +76,8 @@ def _unexpected(ui: UI, error: Exception) -> int:
     full = "no space left" in str(error).lower() or "os error 28" in str(error).lower()
     if number in _DISK or full:
         where = f" at {error.filename}" if isinstance(error, OSError) and error.filename else ""
-        what = _DISK.get(number or errno.ENOSPC, _DISK[errno.ENOSPC])
-        ui.error(f"{what}{where}; finished work is kept", "free some space, then give the same command")
+        what, hint = _DISK.get(number or errno.ENOSPC, _DISK[errno.ENOSPC])
+        ui.error(f"{what}{where}; finished work is kept", hint)
         return 2
     if isinstance(error, OSError) and error.filename:
         ui.error(f"{error.filename}: {error.strerror}", "check the path and its permissions")
@@ -210,18 +213,13 @@ def generate(
     synthgen generate mine.yaml -o runs/mine --budget 5 --max-failures 5%
     synthgen generate mine.yaml -o runs/part-1 --shard 1/4
     """
-    from synthgen.durable import lock
-    from synthgen.pipeline import begin, check_run
     from synthgen.recipe import with_limits
     from synthgen.tally import tally
 
     loaded = with_limits(_load(recipe, set, ui), budget, max_failures)
-    check_run(out)
-    with lock(out):
-        begin(loaded, out, fresh)
-        made = synthgen.generate(
-            loaded, out, fresh=fresh, repair=repair, retry_failed=retry_failed, part=_part(shard), batch=batch, ui=ui
-        )
+    made = synthgen.generate(
+        loaded, out, fresh=fresh, repair=repair, retry_failed=retry_failed, part=_part(shard), batch=batch, ui=ui
+    )
     conclude(ui, made.to_dict(), made.text(), tally(made.folder), out if made.finished else None)
     ui.hint(made.hint)
 
@@ -259,13 +257,11 @@ def curate(
     synthgen curate runs/first --set curate.length.max_words=60 -o runs/first/short
     """
     from synthgen.curation import places
-    from synthgen.durable import lock
     from synthgen.tally import tally
 
     loaded = synthgen.load_recipe(recipe_of(run, recipe), set)
-    source, _ = places(run, out, fresh=fresh)  # an unsuitable folder is refused before a lock file is written there
-    with lock(out or run):
-        done = synthgen.curate(loaded, run, out, fresh=fresh, repair=repair, workers=workers, ui=ui)
+    source, _ = places(run, out, fresh=fresh)
+    done = synthgen.curate(loaded, run, out, fresh=fresh, repair=repair, workers=workers, ui=ui)
     conclude(ui, done.to_dict(), done.text(), tally(done.folder, source), out or run)
     ui.hint(f"synthgen audit {run}, or see the rejected rows: synthgen show {run} --rejected")
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,42 @@ import pyarrow.parquet as pq
 from synthgen import durable, logits
 from synthgen.cards import write_dataset_card
 from synthgen.errors import CorpusError, RunChanged
+from synthgen.files import is_regular, parse_json, read_object
 from synthgen.manifest import Facts, FileEntry, Kind, Manifest, from_json, make
+from synthgen.outputs import SHARD
+from synthgen.parquet import REPAIR, check_columns, metadata, read, read_batches, read_columns, read_shard, scan
 from synthgen.recipe import differences
 from synthgen.records import SCHEMA, SPLITS, Record, from_rows
 
+__all__ = [
+    "batches",
+    "check_columns",
+    "check_file",
+    "claim",
+    "commit",
+    "committed",
+    "damaged",
+    "discard",
+    "discard_damaged",
+    "failed",
+    "finish",
+    "is_begun",
+    "load_json",
+    "manifest",
+    "own_columns",
+    "read_batches",
+    "read_columns",
+    "read_shard",
+    "records",
+    "resolve",
+    "scan",
+    "shards",
+    "verify",
+]
+
 _INPUTS_KEY = b"synthgen.inputs"
+_NAME_KEY = b"synthgen.file"
 _COMPANIONS_KEY = b"synthgen.companions"
-_REPAIR = "repeat the command that made the corpus and add --repair; only damaged shards are made again"
 _ROWS_LEVEL = 3  # zstd level for rows; level 9 saves 8% of the bytes but takes three times as long
 
 
@@ -80,20 +110,20 @@ def commit(folder: Path, name: str, tables: dict[str, pa.Table]) -> None:
     companions: dict[str, str] = {}
     for part in sorted(tables, key=lambda part: (part == "data", part)):
         table = tables[part]
-        metadata = {**(table.schema.metadata or {}), _INPUTS_KEY: inputs.encode()}
+        about = {**(table.schema.metadata or {}), _INPUTS_KEY: inputs.encode(), _NAME_KEY: f"{part}/{name}".encode()}
         if part == "data":
-            metadata[_COMPANIONS_KEY] = json.dumps(companions).encode()
+            about[_COMPANIONS_KEY] = json.dumps(companions).encode()
         sink = pa.BufferOutputStream()
         with pq.ParquetWriter(
             sink,
-            table.schema.with_metadata(metadata),
+            table.schema.with_metadata(about),
             compression="zstd",
             compression_level=logits.compression_level(table) if part.startswith("logits") else _ROWS_LEVEL,
             use_dictionary=False,  # zstd compresses repeated values as well as a dictionary does, in less time
             write_page_checksum=True,
         ) as file:
             if table.num_rows:  # `load_dataset` cannot read a row group without rows
-                file.write_table(table.replace_schema_metadata(metadata), logits.row_group_rows(table))
+                file.write_table(table.replace_schema_metadata(about), logits.row_group_rows(table))
         data = sink.getvalue().to_pybytes()
         companions[part] = hashlib.sha256(data).hexdigest()
         durable.write_bytes(folder / part / f"{name}.parquet", data)
@@ -106,72 +136,81 @@ def committed(folder: Path, parts: Sequence[str] = ()) -> set[str]:
     message names the file.
     """
     expected = durable.digest(load_json(folder / "inputs.json")).encode()
-    paths = [p for p in sorted(folder.glob("data/*.parquet")) if not p.name.startswith(".")]
+    paths = [folder / "data" / f"{name}.parquet" for name in shards(folder)]
     first: pa.Schema | None = None
     for path in paths:
-        schema = _check_whole(folder, path, expected, parts)
+        schema = read(path).schema  # reads the whole file, with the checksums of its pages
+        for part, sha256 in _companions(path, schema, expected, parts).items():
+            if durable.sha256(folder / part / path.name) != sha256:
+                raise _mismatch(folder / part / path.name, path)
         first = first or schema
         if not schema.equals(first):
-            raise CorpusError(f"{path} has other columns than {paths[0].name}", _REPAIR)
+            raise CorpusError(f"{path} has other columns than {paths[0].name}", REPAIR)
     return {path.stem for path in paths}
 
 
-def _check_whole(folder: Path, path: Path, expected: bytes, parts: Sequence[str] = ()) -> pa.Schema:
-    """Check a data file and its companions. Returns the columns of the data file.
+def _companions(path: Path, schema: pa.Schema, expected: bytes, parts: Sequence[str] = ()) -> dict[str, str]:
+    """The hash of each companion of a data file, by the companion's folder. `schema` is the schema of the data file.
 
-    Raises CorpusError unless the data file is readable, was made from the inputs with the hash `expected`, has a
-    companion in every folder that `parts` names, and holds the right hash of each companion.
+    Raises CorpusError unless the data file was made under its name and from the inputs with the hash `expected`, has
+    the columns of a corpus, and has a companion in every folder that `parts` names.
     """
-    table = _read(path)
-    metadata = table.schema.metadata or {}
-    if metadata.get(_INPUTS_KEY) != expected:
-        raise CorpusError(f"{path} was not made from the inputs in {folder}/inputs.json", _REPAIR)
+    about = schema.metadata or {}
+    if about.get(_INPUTS_KEY) != expected:
+        raise CorpusError(f"{path} was not made from the inputs in {path.parent.parent}/inputs.json", REPAIR)
     try:
-        companions = dict(json.loads(metadata[_COMPANIONS_KEY]))
-    except (KeyError, ValueError, TypeError):
-        companions = {}
-    check_columns(table.schema, path)
-    if not companions.keys() >= set(parts):
-        raise CorpusError(f"{path} is damaged: its metadata is not the metadata of a corpus", _REPAIR)
-    for part, sha256 in companions.items():
-        companion = folder / part / path.name
-        if not companion.exists():
-            raise CorpusError(f"{companion} is missing beside {path}", _REPAIR)
-        if durable.sha256(companion) != sha256:
-            raise CorpusError(f"{companion} is damaged or does not match the rows of {path}", _REPAIR)
-    return table.schema
+        companions = parse_json(about[_COMPANIONS_KEY].decode())
+    except (KeyError, ValueError):
+        companions = None
+    check_columns(schema, path)
+    if not isinstance(companions, dict) or not companions.keys() >= set(parts):
+        raise CorpusError(f"{path} is damaged: its metadata is not the metadata of a corpus", REPAIR)
+    if about.get(_NAME_KEY) != f"data/{path.stem}".encode():
+        name = about.get(_NAME_KEY, b"a shard of an older version").decode(errors="replace")
+        raise CorpusError(f"{path} holds other rows than its name says: it was written as {name}", REPAIR)
+    for part in companions:
+        if not is_regular(path.parent.parent / part / path.name):
+            raise CorpusError(f"{path.parent.parent / part / path.name} is missing beside {path}", REPAIR)
+    return {part: str(sha256) for part, sha256 in companions.items()}
 
 
-def check_columns(schema: pa.Schema, path: Path) -> None:
-    """Raise CorpusError unless the columns of a shard begin with the columns of `SCHEMA`. The user's own columns may
-    follow.
-    """
-    ours = [schema.field(name) for name in schema.names[: len(SCHEMA)]]
-    if pa.schema(ours).equals(SCHEMA):
-        return
-    if {"id", "seed_id", "prompt"} <= set(schema.names) and "edits" not in schema.names:
-        raise CorpusError(
-            f"{path} has the columns of an older version of synthgen",
-            "make the corpus again with this version, or read it with the version that made it",
-        )
-    raise CorpusError(f"{path} is damaged: its columns are not the columns of a corpus", _REPAIR)
+def _mismatch(companion: Path, path: Path) -> CorpusError:
+    return CorpusError(f"{companion} is damaged or does not match the rows of {path}", REPAIR)
 
 
 def finish(folder: Path, kind: Kind, facts: Facts, names: Sequence[str]) -> Manifest:
     """Write the card and then the manifest, which lists all files of the shards `names`. Returns the manifest.
 
-    The manifest marks the corpus as finished, so it is written last.
+    The manifest marks the corpus as finished, so it is written last. Raises CorpusError when a file of one of these
+    shards is missing or belongs to another shard, and when the folder holds a shard that is not among `names`.
     """
     files: dict[str, FileEntry] = {}
-    for path in _shard_files(folder):
-        if path.stem in names:
-            rows = pq.read_metadata(path).num_rows
-            name, size = path.relative_to(folder).as_posix(), path.stat().st_size
-            files[name] = {"rows": rows, "bytes": size, "sha256": durable.sha256(path)}
-    manifest = make(kind, facts, files)
+    expected = durable.digest(load_json(folder / "inputs.json")).encode()
+    for name in names:
+        data = folder / "data" / f"{name}.parquet"
+        if not is_regular(data):
+            raise CorpusError(f"{data} is missing: it was there when it was written", "give the same command again")
+        companions = _companions(data, metadata(data)[0], expected)
+        for part in ("data", *companions):
+            path = folder / part / data.name
+            sha256, size = durable.sha256(path), path.stat().st_size
+            if part != "data" and sha256 != companions[part]:
+                raise _mismatch(path, data)
+            files[f"{part}/{data.name}"] = {"rows": metadata(path)[1], "bytes": size, "sha256": sha256}
+    _check_listed(folder, files)
+    manifest = make(kind, facts, dict(sorted(files.items())))
     write_dataset_card(folder, manifest, f"{facts['task']}: {kind}")
     durable.write_json(folder / "manifest.json", manifest)
     return manifest
+
+
+def _check_listed(folder: Path, files: Iterable[str]) -> None:
+    """Raise CorpusError when the folder holds the file of a shard that is not among `files`."""
+    listed = set(files)
+    for path in _shard_files(folder):
+        name = path.relative_to(folder).as_posix()
+        if name not in listed and re.fullmatch(SHARD, path.name):
+            raise CorpusError(f"{path} does not belong to this corpus", "move it away, then give the same command")
 
 
 def manifest(folder: Path) -> Manifest:
@@ -186,14 +225,21 @@ def manifest(folder: Path) -> Manifest:
     return from_json(load_json(path), str(path))
 
 
+def check_file(folder: Path, entries: Manifest, name: str) -> Path:
+    """The path of a file of a finished corpus. Raises CorpusError unless the file has its hash in the manifest."""
+    path, entry = folder / name, entries["files"].get(name)
+    if entry is None or not _is_whole(path, entry):
+        raise CorpusError(f"{path} is damaged: its size or sha256 differs from the manifest", REPAIR)
+    return path
+
+
+def _is_whole(path: Path, entry: FileEntry) -> bool:
+    return is_regular(path) and path.stat().st_size == entry["bytes"] and durable.sha256(path) == entry["sha256"]
+
+
 def damaged(folder: Path) -> list[str]:
     """Files of a finished corpus that are missing or differ from their hashes in the manifest."""
-    bad = []
-    for name, entry in manifest(folder)["files"].items():
-        path = folder / name
-        if not path.exists() or path.stat().st_size != entry["bytes"] or durable.sha256(path) != entry["sha256"]:
-            bad.append(name)
-    return bad
+    return [name for name, entry in manifest(folder)["files"].items() if not _is_whole(folder / name, entry)]
 
 
 def verify(folder: Path) -> Manifest:
@@ -203,8 +249,9 @@ def verify(folder: Path) -> Manifest:
         raise CorpusError(
             f"{folder}: {', '.join(bad[:3])}{' and more' if len(bad) > 3 else ''} damaged (size or sha256 differs from "
             "the manifest)",
-            _REPAIR,
+            REPAIR,
         )
+    _check_listed(folder, expected["files"])
     return expected
 
 
@@ -221,11 +268,14 @@ def discard_damaged(folder: Path) -> list[str]:
     except CorpusError:  # the manifest is missing or damaged, so use the hashes that the data files hold
         names = set()
         expected = durable.digest(load_json(folder / "inputs.json")).encode()
-        for path in folder.glob("data/*.parquet"):
+        for name in shards(folder):
+            path = folder / "data" / f"{name}.parquet"
             try:
-                _check_whole(folder, path, expected)
+                companions = _companions(path, read(path).schema, expected)
+                if any(durable.sha256(folder / part / path.name) != sha256 for part, sha256 in companions.items()):
+                    names.add(name)
             except CorpusError:
-                names.add(path.stem)
+                names.add(name)
     discard(folder, names)
     return sorted(names)
 
@@ -247,26 +297,28 @@ def discard(folder: Path, names: Iterable[str]) -> None:
 
 def _shard_files(folder: Path, name: str = "*") -> list[Path]:
     """The paths of the files of the shard `name`, or of all shards. Only the subfolders of a corpus are searched."""
-    patterns = (f"{part}/{name}.parquet" for part in ("data", "rejected", "failures", "logits/**"))
+    patterns = (f"{part}/{name}.parquet" for part in ("data", "rejected", "failures", "logits/*"))
     return sorted(p for pattern in patterns for p in folder.glob(pattern) if not p.name.startswith("."))
 
 
 def failed(folder: Path, kinds: Sequence[str]) -> dict[str, int]:
     """The number of failures of these kinds in each committed shard. Shards without such failures are left out."""
     failures: dict[str, int] = {}
-    for path in sorted(folder.glob("failures/*.parquet")):
-        if not path.name.startswith(".") and (folder / "data" / path.name).exists():
-            count = sum(kind in kinds for kind in _read(path)["kind"].to_pylist())
-            failures |= {path.stem: count} if count else {}
+    for name in shards(folder, "failures"):
+        if (folder / "data" / f"{name}.parquet").exists():
+            table = read_columns(folder / "failures" / f"{name}.parquet", ["kind"])
+            count = sum(kind in kinds for kind in table["kind"].to_pylist())
+            failures |= {name: count} if count else {}
     return failures
 
 
 def shards(folder: Path, part: str = "data", split: str | None = None) -> list[str]:
     """Names of the shards that have a file in the subfolder `part` ('data', 'rejected' or 'failures').
 
-    They are ordered by split and number. With `split`, only shards of this split are named.
+    They are ordered by split and number. Files with other names are not shards. With `split`, only shards of this split
+    are named.
     """
-    names = [p.stem for p in (folder / part).glob("*.parquet") if not p.name.startswith(".")]
+    names = [p.stem for p in (folder / part).glob("*.parquet") if re.fullmatch(SHARD, p.name)]
     names = [name for name in names if split is None or name.startswith(f"{split}-")]
     return sorted(names, key=lambda name: (SPLITS.index(name.rsplit("-", 1)[0]), name))
 
@@ -284,39 +336,12 @@ def batches(
             yield name, batch
 
 
-def read_batches(path: Path, columns: Sequence[str], rows: int = 2048) -> Iterator[pa.RecordBatch]:
-    """Yield batches of at most `rows` rows of one shard, with the named columns in the given order. A shard without
-    rows yields one empty batch. Raises the same errors as `batches`.
-    """
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            missing = [name for name in columns if name not in file.schema_arrow.names]
-            if missing:
-                raise CorpusError(
-                    f"{path} has no column '{missing[0]}'", "make the corpus again, or name another corpus"
-                )
-            count = 0
-            for batch in file.iter_batches(rows, columns=list(columns), use_threads=False):
-                count += batch.num_rows
-                yield batch.select(list(columns))
-            if not count:
-                schema = pa.schema([file.schema_arrow.field(name) for name in columns])
-                yield pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from None
-
-
-def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
-    """Read the named columns of one shard as a table; each column is one chunk. Raises the same errors as `batches`."""
-    return pa.Table.from_batches(read_batches(path, columns, 1 << 20)).combine_chunks()
-
-
 def own_columns(folder: Path) -> pa.Schema:
     """The user's own columns of a corpus, which are the columns not in `SCHEMA`. Empty when there is no shard."""
     if not (names := shards(folder)):
         return pa.schema([])
     path = folder / "data" / f"{names[0]}.parquet"
-    schema = _schema(path)
+    schema, _ = metadata(path)
     check_columns(schema, path)
     return pa.schema([schema.field(name) for name in schema.names[len(SCHEMA) :]])
 
@@ -324,20 +349,7 @@ def own_columns(folder: Path) -> pa.Schema:
 def records(folder: Path, part: str = "data", split: str | None = None) -> Iterator[tuple[str, list[Record]]]:
     """Yield pairs (shard name, its records) of the shards in the subfolder 'data' or 'rejected', in corpus order."""
     for name in shards(folder, part, split):
-        yield name, from_rows(_read(folder / part / f"{name}.parquet").to_pylist())
-
-
-def scan(path: Path, columns: Sequence[str] | None = None, size: int = 1024) -> Iterator[pa.RecordBatch]:
-    """Yield batches of at most `size` rows of one file, with these columns. Raises CorpusError for a damaged file.
-
-    `columns` may also name a field inside a column, in Parquet's notation: `verdicts.list.element.check`.
-    """
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            yield from file.iter_batches(size, columns=None if columns is None else list(columns))
-    except (pa.ArrowException, OSError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise CorpusError(f"{path} is damaged: {reason}", _REPAIR) from None
+        yield name, from_rows(read(folder / part / f"{name}.parquet").to_pylist())
 
 
 def resolve(path: Path, prefer: Sequence[str] = ("curated", "generated")) -> Path:
@@ -360,40 +372,7 @@ def resolve(path: Path, prefer: Sequence[str] = ("curated", "generated")) -> Pat
     )
 
 
-def read_shard(path: Path) -> pa.Table:
-    """Read all columns of one shard. Raises CorpusError when the file is damaged or was written by another version of
-    synthgen.
-    """
-    table = _read(path)
-    check_columns(table.schema, path)
-    return table
-
-
-def _read(path: Path) -> pa.Table:
-    try:
-        return pq.ParquetFile(path, page_checksum_verification=True).read(use_threads=False)  # shards are small
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from None
-
-
-def _schema(path: Path) -> pa.Schema:
-    try:
-        return pq.read_schema(path)
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: Path, error: Exception) -> CorpusError:
-    reason = next(iter(str(error).splitlines()), type(error).__name__)
-    return CorpusError(f"{path} is damaged: {reason}", _REPAIR)
-
-
 def load_json(path: Path) -> Any:
-    """Read a JSON file of a run. Raises CorpusError when the file is damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        flag = "--repair" if path.name == "manifest.json" else "--fresh"
-        raise CorpusError(
-            f"{path} is damaged: {error}", f"repeat the command that made the file and add {flag}"
-        ) from None
+    """Read a JSON file of a run that holds an object. Raises CorpusError when the file is damaged."""
+    flag = "--repair" if path.name == "manifest.json" else "--fresh"
+    return read_object(path, f"repeat the command that made the file and add {flag}")

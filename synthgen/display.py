@@ -11,6 +11,7 @@ from typing import Any
 
 from synthgen import corpus
 from synthgen.errors import UserError
+from synthgen.manifest import Manifest
 from synthgen.records import Record, from_rows
 from synthgen.tally import Cause, causes, tally
 
@@ -99,7 +100,7 @@ def show(
         raise UserError(
             f"{folder} is not a curated corpus, so it has no rejected rows", f"curate the run: `synthgen curate {path}`"
         )
-    records = list(islice(_records(folder, "rejected" if rejected else "data", split), n))
+    records = list(islice(_records(folder, found, "rejected" if rejected else "data", split), n))
     return Shown(folder, found["kind"], found["counts"], found.get("rejected_by", {}), records)
 
 
@@ -119,14 +120,21 @@ def _failures(path: Path, n: int, split: str | None) -> Shown:
         kinds[cause.kind] += cause.count
     first: list[Failed] = []
     for name in corpus.shards(folder, "failures", split):
-        for batch in corpus.scan(folder / "failures" / f"{name}.parquet"):
+        for batch in corpus.scan(_checked(folder, f"failures/{name}.parquet", finished)):
             first += [Failed(**row) for row in batch.slice(0, n - len(first)).to_pylist()]
     by_kind = dict(kinds.most_common())
     return Shown(folder, "generated", counts, {}, [], failures=first, failed_by=by_kind, causes=found)
 
 
-def _records(folder: Path, part: str, split: str | None) -> Iterator[Record]:
-    """Yield the records in one subfolder of a corpus (`part`), reading 16 rows at a time."""
+def _checked(folder: Path, path: str, finished: bool) -> Path:
+    """The path of a file in a corpus. In a finished corpus, it is compared with its hash."""
+    return corpus.check_file(folder, corpus.manifest(folder), path) if finished else folder / path
+
+
+def _records(folder: Path, manifest: Manifest, part: str, split: str | None) -> Iterator[Record]:
+    """Yield the records in one subfolder of a corpus (`part`), reading 16 rows at a time. Each file is compared with
+    its hash before it is read.
+    """
     for name in corpus.shards(folder, part, split):
-        for batch in corpus.scan(folder / part / f"{name}.parquet", size=16):
+        for batch in corpus.scan(corpus.check_file(folder, manifest, f"{part}/{name}.parquet"), size=16):
             yield from from_rows(batch.to_pylist())

@@ -6,15 +6,18 @@ of a folder. `sweep` removes the temporary files of a killed process.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
+import stat
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO
 
 from synthgen.errors import UserError
 
@@ -33,7 +36,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     make_folder(path.parent)
     temporary = path.with_name(TEMPORARY + path.name)
     try:
-        with temporary.open("wb") as file:
+        with new_file(temporary) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -51,8 +54,44 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON with a final newline, using `write_text`. Keys keep their order."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write indented JSON with a final newline. Keys keep their order. Surrogates, which UTF-8 lacks, are escaped."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def new_file(path: Path) -> BinaryIO:
+    """Open a new file for writing. What a killed process or anybody else left at `path` is removed first.
+
+    A link is never followed, because it may lead to a file outside the folder, which would be overwritten.
+    """
+    path.unlink(missing_ok=True)
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), "wb")
+
+
+def new_folder(folder: Path) -> None:
+    """Make a temporary folder and its parents. If it exists, its files stay; a link is removed, not followed."""
+    if folder.is_symlink():
+        folder.unlink()
+    make_folder(folder)
+
+
+def lock_file(folder: Path) -> IO[str]:
+    """Open the file `.lock` in `folder` for reading and writing. Raises UserError when it is a link or no file."""
+    path = folder / ".lock"
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise
+        raise _no_lock(path) from None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise _no_lock(path)
+    return os.fdopen(handle, "r+")
+
+
+def _no_lock(path: Path) -> UserError:
+    return UserError(f"{path} is not a lock file of synthgen, so nothing is written", "move it away")
 
 
 def make_folder(folder: Path) -> None:
@@ -134,7 +173,7 @@ def sha256(path: Path) -> str:
 def digest(value: Any) -> str:
     """Hex sha256 of a JSON value; the order of keys does not matter."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def writes() -> bool:
@@ -146,14 +185,22 @@ def writes() -> bool:
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Lock `folder` for this process. The kernel releases the lock when the process ends for any reason."""
+    """Lock `folder` for this thread. The kernel releases the lock when the process ends for any reason.
+
+    A thread that holds the lock may lock the folder again: the functions of stages lock the folders in which they
+    write, and also run inside functions that hold these locks.
+    """
     make_folder(folder)
-    with (folder / ".lock").open("a+") as file:
+    key = (str(folder.resolve()), os.getpid(), threading.get_ident())
+    if key in _held:
+        yield
+        return
+    with lock_file(folder) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            owner = file.read().strip() or "unknown"
+            owner = "".join(filter(str.isdigit, file.read(20))) or "unknown"
             raise UserError(
                 f"{folder}: another process (pid {owner}) is writing here",
                 "wait until that process ends, or give another folder with -o",
@@ -162,4 +209,12 @@ def lock(folder: Path) -> Iterator[None]:
         file.truncate()
         file.write(str(os.getpid()))
         file.flush()
-        yield
+        _held.add(key)
+        try:
+            yield
+        finally:
+            _held.discard(key)
+
+
+_held: set[tuple[str, int, int]] = set()
+"""The folders that threads have locked: (path, process, thread)."""

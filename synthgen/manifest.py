@@ -5,11 +5,16 @@ file.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NotRequired, TypedDict, cast
+from pathlib import PurePosixPath
+from typing import Any, Literal, NotRequired, cast
+
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic needs this one on Python 3.11
 
 from synthgen.errors import CorpusError
 from synthgen.records import SCHEMA_VERSION
 
+_REPAIR = "repeat the command and add --repair"
 Kind = Literal["generated", "curated"]
 
 
@@ -52,6 +57,18 @@ class Facts(TypedDict):
     cost_usd: NotRequired[float | None]
 
 
+class _Teacher(TypedDict):
+    """What the pages need to know of a teacher; `synthgen.teachers.base.Identity` has more."""
+
+    engine: str
+    model: str
+    revision: str
+    dtype: str
+    tokenizer: str
+    vocab_size: int
+    license: str
+
+
 class Manifest(Facts):
     """The full content of manifest.json."""
 
@@ -71,11 +88,25 @@ def from_json(value: object, where: str) -> Manifest:
     Raises CorpusError, which names `where`, when `value` is not a manifest or comes from an older version.
     """
     if not isinstance(value, Mapping) or not value.keys() >= {"kind", "counts", "files"}:
-        raise CorpusError(f"{where} is damaged: it is not a manifest", "repeat the command and add --repair")
+        raise CorpusError(f"{where} is damaged: it is not a manifest", _REPAIR)
     version = value.get("schema_version")
     if version != SCHEMA_VERSION:
         raise CorpusError(
             f"{where} has schema version {version}; this version of synthgen reads schema version {SCHEMA_VERSION}",
             "make the corpus again with this version, or read it with the version that made it",
         )
+    try:
+        _MANIFEST.validate_python(value, strict=True)
+        _TEACHERS.validate_python(value["teachers"], strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise CorpusError(f"{where} is damaged: '{key}': {first['msg']}", _REPAIR) from None
+    for name in value["files"]:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise CorpusError(f"{where} is damaged: '{name}' is not a file of the corpus", _REPAIR)
     return cast(Manifest, value)
+
+
+_MANIFEST = TypeAdapter(Manifest)
+_TEACHERS = TypeAdapter(dict[str, _Teacher])

@@ -24,14 +24,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from synthgen import corpus, logits
 from synthgen.errors import CorpusError, UserError, nearest
+from synthgen.parquet import metadata
 from synthgen.records import FAILURE_SCHEMA, SCHEMA
+from synthgen.results.audit import read_audit
 from synthgen.results.evaluation import Evaluation, read_evaluation
 from synthgen.results.measures import text_table
 from synthgen.results.training import Training, read_training
+from synthgen.visible import visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -269,7 +271,10 @@ class OpenRun:
     def audit(self) -> dict[str, Any] | None:
         """The latest audit, as audit/report.json holds it; None when the run was not audited yet."""
         path = self._run / "audit" / "report.json"
-        found: dict[str, Any] | None = corpus.load_json(path) if path.exists() else None
+        if not path.exists():
+            return None
+        read_audit(path)  # raises CorpusError for a file of another shape
+        found: dict[str, Any] = corpus.load_json(path)
         return found
 
     # The summary
@@ -299,7 +304,7 @@ class OpenRun:
 
     def __repr__(self) -> str:
         lines = self.summary()
-        return text_table(lines[0], lines[1:])
+        return visible(text_table(lines[0], lines[1:]))
 
     def _repr_html_(self) -> str:
         cells = "".join(
@@ -329,12 +334,7 @@ def _columns(folder: Path, shards: Sequence[str], schema: pa.Schema) -> dict[str
     yet.
     """
     if shards:
-        try:
-            schema = pq.read_schema(folder / f"{shards[0]}.parquet")
-        except (pa.ArrowException, OSError) as error:
-            raise CorpusError(
-                f"{folder / shards[0]}.parquet is damaged: {error}", "repair the run: `synthgen generate … --repair`"
-            ) from None
+        schema, _ = metadata(folder / f"{shards[0]}.parquet")
     return {field.name: field for field in schema}
 
 

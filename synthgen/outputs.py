@@ -13,16 +13,17 @@ A command also never writes into the folder that it reads: `apart` refuses an ou
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from synthgen import durable
 from synthgen.errors import RunChanged, UserError
+from synthgen.files import is_regular, parse_json
 
 SHARD = r"(train|validation|test)-\d{5,}\.parquet"
 STAGES = (
@@ -79,6 +80,8 @@ class Output:
         """Whether the command created this folder, even if the command was killed."""
         for pattern, text in self.signs:
             for path in folder.glob(pattern):
+                if not is_regular(path):
+                    continue
                 try:
                     content = path.read_text(encoding="utf-8", errors="replace")
                 except OSError:
@@ -164,6 +167,18 @@ def sweep(folder: Path, output: Output) -> None:
     durable.sweep(folder, ours)
 
 
+@contextmanager
+def locked(folder: Path, source: Path) -> Iterator[None]:
+    """Lock the output folder of a command that reads the corpus `source`. If the output folder is in the same run, the
+    run is locked too, as by `generate` and `run`. Call `check` and `apart` first, so that no lock is written elsewhere.
+    """
+    with ExitStack() as held:
+        if folder.absolute().parent.resolve() == source.absolute().parent.resolve():
+            held.enter_context(durable.lock(source.absolute().parent))
+        held.enter_context(durable.lock(folder))
+        yield
+
+
 def files_in(folder: Path) -> Iterator[str]:
     """Yield the paths, relative to `folder`, of all files and links below it. Links are not followed."""
     for where, folders, files in os.walk(folder):
@@ -229,7 +244,7 @@ def _remove_empty(folder: Path, top: Path) -> None:
 
 def _is_json(text: str) -> bool:
     try:
-        json.loads(text)
+        parse_json(text)
     except ValueError:
         return False
     return True

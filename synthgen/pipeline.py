@@ -13,9 +13,10 @@ from synthgen import durable
 from synthgen.auditing import audit
 from synthgen.curation import curate
 from synthgen.errors import GateDenied, RunChanged
+from synthgen.files import is_regular
+from synthgen.generation.claim import begin, check_run, keep_recipe
 from synthgen.generation.driver import generate
-from synthgen.recipe import Recipe, deciding, differences, dump_recipe, load_recipe
-from synthgen.recipe.load import is_resolved
+from synthgen.recipe import Recipe, deciding, load_recipe
 from synthgen.reporting.page import report
 from synthgen.tally import Outcome, tally
 from synthgen.ui import UI
@@ -78,51 +79,6 @@ class _Stages:
         return value
 
 
-def check_run(run: Path) -> None:
-    """Raise RunChanged when the folder `run` has files but no recipe.yaml, or when its recipe.yaml was not written by
-    synthgen. Writes nothing.
-    """
-    path = run / "recipe.yaml"
-    names = {p.name for p in run.iterdir()} if run.is_dir() else set()
-    # a run that was killed while it wrote recipe.yaml leaves only the temporary file
-    if not path.exists() and names - {".lock", durable.TEMPORARY + path.name}:
-        raise RunChanged(f"{run} is not empty and is not a run", "give another folder with -o")
-    if path.exists() and not is_resolved(path):
-        raise RunChanged(f"{path} was not written by a run and would be overwritten", "give another folder with -o")
-
-
-def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
-    """Check that the folder `run` belongs to this recipe, or to no recipe yet. Raises RunChanged, which names the
-    differing keys, when the folder belongs to another recipe.
-
-    A run without a shard belongs to no recipe yet, so a recipe with a mistake can be corrected and used again.
-    `generate` writes RUN/recipe.yaml only after it has read all inputs and opened the teachers. If a command fails
-    earlier, the folder can therefore still be used with another recipe. If the recipe differs only in keys that may
-    change, such as the budget, this function writes RUN/recipe.yaml again.
-    """
-    check_run(run)
-    path = run / "recipe.yaml"
-    if path.exists() and any((run / "generated").rglob("*.parquet")):
-        old = load_recipe(path)
-        changed = [] if fresh else differences(deciding(old), deciding(recipe))
-        if changed:
-            raise RunChanged(
-                f"{run} belongs to another recipe: {'; '.join(changed[:5])}"
-                + (f"; and {len(changed) - 5} more" if len(changed) > 5 else ""),
-                "give another folder with -o, or make the changed stages again with --fresh",
-            )
-        if not fresh:
-            _keep_recipe(recipe, run)
-        return
-
-
-def _keep_recipe(recipe: Recipe, run: Path) -> None:
-    """Write `recipe` to RUN/recipe.yaml, unless that file already holds the same recipe."""
-    path = run / "recipe.yaml"
-    if not path.exists() or load_recipe(path) != recipe:
-        durable.write_text(path, dump_recipe(recipe))
-
-
 def run(recipe: Recipe, out: str | Path, *, fresh: bool = False, repair: bool = False, ui: UI | None = None) -> Run:
     """Run all stages in the folder `out`: generate, curate, audit, train, evaluate and report. A repeated call resumes.
 
@@ -139,7 +95,7 @@ def run(recipe: Recipe, out: str | Path, *, fresh: bool = False, repair: bool = 
         begin(recipe, folder, fresh)
         stages = _Stages(folder, fresh, same)
         stages.do("generate", lambda again: generate(recipe, folder, fresh=again, repair=repair, ui=ui))
-        _keep_recipe(recipe, folder)
+        keep_recipe(recipe, folder)
         stages.do("curate", lambda again: curate(recipe, folder, fresh=again, repair=repair, ui=ui))
         verdict = stages.do("audit", lambda again: audit(recipe, folder, ui=ui))
         if recipe.train and verdict.passed:
@@ -180,15 +136,15 @@ def _train(recipe: Recipe, folder: Path, stages: _Stages, ui: UI) -> None:
 
 
 def _state(folder: Path) -> list[tuple[str, int]]:
-    """Paths and modification times of the files that stages make. The files of report and audit are left out, because
-    each call of `run` writes them again.
+    """Paths and modification times of the files that stages make. Locks and the files of report and audit are left out,
+    because each call of `run` writes them again.
     """
     made = ("generated", "curated", "student")
     return [
         (p.as_posix(), p.stat().st_mtime_ns)
         for name in made
         for p in sorted((folder / name).rglob("*"))
-        if p.is_file() and p.name != "README.md"
+        if p.is_file() and p.name not in ("README.md", ".lock")
     ]
 
 
@@ -200,6 +156,6 @@ def _log(path: Path, stage: str, seconds: float, worked: bool) -> None:
         "seconds": seconds,
         "worked": worked,
     }
-    before = path.read_text() if path.exists() else ""
+    before = path.read_bytes().decode(errors="replace") if is_regular(path) else ""
     lines = [*before.splitlines(), json.dumps(line)]  # an incomplete last line also gets a line end
     durable.write_text(path, "\n".join(lines) + "\n")

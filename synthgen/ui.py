@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from synthgen.visible import json_ascii, visible
+
 _LINE_EVERY = 10.0  # number of seconds between two plain progress lines
 
 
@@ -28,9 +30,9 @@ class UI:
         """Print the result of the command."""
         try:
             if self.as_json:
-                sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+                sys.stdout.write(json_ascii(json.dumps(value, ensure_ascii=False, default=str)) + "\n")
             elif text:
-                sys.stdout.write(text.rstrip("\n") + "\n")
+                sys.stdout.write(visible(text).rstrip("\n") + "\n")
             sys.stdout.flush()
         except BrokenPipeError:  # the reader has closed the pipe, as `| head` does; the work itself is finished
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -66,7 +68,7 @@ class UI:
 
 def _tell(text: str) -> None:
     with suppress(BrokenPipeError):  # the reader of stderr has closed the pipe; the command continues
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(visible(text) + "\n")
         sys.stderr.flush()
 
 

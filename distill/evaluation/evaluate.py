@@ -17,6 +17,7 @@ from distill.evaluation.subject import Subject
 from distill.held_out import first_rows
 from synthgen import corpus, durable
 from synthgen.errors import CorpusError, UserError, nearest
+from synthgen.files import read_text
 from synthgen.recipe import Recipe, check_recipe
 from synthgen.results.evaluation import Evaluation, read_evaluation
 from synthgen.results.training import read_training
@@ -26,6 +27,9 @@ from synthgen.ui import UI
 
 if TYPE_CHECKING:
     from synthgen.lm.model import LanguageModel
+
+
+_TRAIN = "train again: `distill train RUN --fresh`"
 
 
 def evaluate(
@@ -54,7 +58,7 @@ def evaluate(
         raise CorpusError(f"there is no trained student at {folder}", f"train one: `distill train {run}`")
     manifest = corpus.verify(source)
     inputs = {
-        "training_sha256": durable.digest((folder / "training.json").read_text(encoding="utf-8")),
+        "training_sha256": durable.digest(read_text(folder / "training.json", _TRAIN)),
         "curated_sha256": durable.digest(manifest["files"]),
         "evaluate": recipe.evaluate.model_dump(mode="json"),
     }

@@ -17,6 +17,7 @@ from distill.outputs import PARTS, exported
 from synthgen import corpus, durable, outputs
 from synthgen.cards import environment, markdown_table
 from synthgen.errors import CorpusError, RunChanged, UserError, missing_extra, nearest
+from synthgen.files import read_text
 from synthgen.recipe import differences
 from synthgen.results.export import Export, read_export
 from synthgen.results.measures import columns
@@ -152,6 +153,7 @@ def _there(target: Path, inputs: dict[str, Any], fresh: bool) -> Export | None:
 def _make(job: Job, write: Reference, target: Path, inputs: dict[str, Any]) -> Export:
     """Write, compare and measure the files in a temporary folder, and then rename the folder to `target`."""
     temporary, format = job.out, MODEL_FORMATS[inputs["to"]]
+    durable.new_folder(temporary)
     with durable.lock(temporary):
         try:
             for left in temporary.iterdir():  # files of an export that was killed
@@ -185,7 +187,7 @@ def _card(result: Export, format: ModelFormat, student: Path) -> str:
             result=result,
             format=format,
             table=table,
-            card=_body(card.read_text(encoding="utf-8")) if card.exists() else "",
+            card=_body(read_text(card, "delete it: `distill eval --fresh` writes it again")) if card.exists() else "",
         )
     )
 

@@ -66,11 +66,13 @@ class _Torch:
 
         torch.set_num_threads(threads())
         where, more = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (path, {})
+        # a GGUF file has no safetensors, but it has no pickles either
+        safe = path.suffix != ".gguf" or None
         with redirect_stderr(io.StringIO()):  # hides the progress bar of transformers
             self.model = loaded(
                 str(path),
                 lambda: AutoModelForCausalLM.from_pretrained(
-                    where, dtype=torch.float32, trust_remote_code=False, **more
+                    where, dtype=torch.float32, use_safetensors=safe, trust_remote_code=False, **more
                 ),
             ).eval()
         self.torch = torch

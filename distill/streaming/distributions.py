@@ -61,11 +61,19 @@ def folders(folder: Path, teachers: Sequence[str]) -> list[Path]:
 
 
 class Shelf:
-    """All logits files of one teacher, with an index of their rows by record id."""
+    """All logits files of one teacher, with an index of their rows by record id.
+
+    `hashes` has the SHA-256 of each of the `paths`. Raises CorpusError unless the files are those that the manifest of
+    their corpus lists, because a student must not learn from distributions that were changed after they were made.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.paths = sorted(p for p in folder.glob("*.parquet") if not p.name.startswith("."))
+        owner, place = folder.parent.parent, f"{folder.parent.name}/{folder.name}/"
+        entries = corpus.manifest(owner)
+        names = [name for name in entries["files"] if name.startswith(place)]
+        self.paths = sorted(corpus.check_file(owner, entries, name) for name in names)
+        self.hashes = [entries["files"][place + path.name]["sha256"] for path in self.paths]
 
     def places(self, record_id: str) -> list[tuple[int, int]]:
         """Return (index of the file in `paths`, row in the file) of all rows whose id has the hash of `record_id`."""

@@ -62,7 +62,7 @@ def write(path: Path, header: dict[str, Any], entries: Entries, blobs: Iterable[
     temporary = path.with_name(f"{durable.TEMPORARY}{path.name}")
     codec = pa.Codec("zstd", compression_level=1)
     try:
-        with temporary.open("wb") as file:
+        with durable.new_file(temporary) as file:
             digest, offset = hashlib.sha256(), 0
 
             def put(data: bytes) -> None:

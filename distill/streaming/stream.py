@@ -266,15 +266,15 @@ def _is_segment(path: Path) -> bool:
 def _prepare(folder: Path, reader: Reader, cache: Path, sources: Sequence[Path], split: str) -> Iterator[Shard]:
     """Yield the segments of every shard of a split. Missing segments are made."""
     shelves = [distributions.Shelf(source) for source in sources]
-    logits_hashes = [[_hash(path) for path in shelf.paths] for shelf in shelves]
     home = cache / f"rows-{durable.digest(reader.key)[:16]}"
     for name in shards(folder, split):
         own = [_hash(folder / part / f"{name}.parquet") for part in PARTS]
         path, key = home / f"{name}.bin", tokencache.key_of(reader, own)
         rows = _ready(path, key, tokencache.ENTRY, partial(tokencache.make, folder, name, reader, path, key))
         targets = []
-        for shelf, others in zip(shelves, logits_hashes, strict=True):
-            path, key = cache / f"distributions-{shelf.folder.name}" / f"{name}.bin", distributions.key_of(own, others)
+        for shelf in shelves:
+            path = cache / f"distributions-{shelf.folder.name}" / f"{name}.bin"
+            key = distributions.key_of(own, shelf.hashes)
             build = partial(distributions.make, folder, name, shelf, path, key)
             targets.append(_ready(path, key, distributions.ENTRY, build))
         yield Shard(name, rows, tuple(targets))
@@ -305,6 +305,6 @@ def _lock(folder: Path) -> Iterator[None]:
     the process ends.
     """
     durable.make_folder(folder)
-    with (folder / ".lock").open("a") as file:
+    with durable.lock_file(folder) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -6,7 +6,6 @@ classifier.predict(["where is my parcel?"])          # (1, labels) probabilities
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import numpy as np
 from distill.intervals import Array
 from synthgen import durable
 from synthgen.errors import CorpusError
+from synthgen.files import check_regular, read_object
 
 if TYPE_CHECKING:
     import torch
@@ -70,13 +70,22 @@ class Classifier:
     @classmethod
     def load(cls, folder: str | Path) -> Classifier:
         """Load a classifier from model.safetensors and config.json. Raises CorpusError when there is no config.json."""
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         folder = Path(folder)
         if not (folder / "config.json").exists():
             raise CorpusError(f"'{folder}' holds no student (no config.json)", "train one: `distill train RUN`")
-        labels = json.loads((folder / "config.json").read_text())["labels"]
-        return cls(labels, **load_file(folder / "model.safetensors"))
+        again = "train again: `distill train RUN --fresh`"
+        labels = read_object(folder / "config.json", again).get("labels")
+        check_regular(folder / "model.safetensors", again)
+        try:
+            tensors = load_file(folder / "model.safetensors")
+            if not isinstance(labels, list) or len(labels) != len(tensors["out_bias"]):
+                raise ValueError("config.json and the weights do not have the same labels")
+            return cls([str(label) for label in labels], **tensors)
+        except (SafetensorError, ValueError, TypeError, LookupError) as error:
+            raise CorpusError(f"the student at {folder} is damaged: {error}", again) from None
 
     def save(self, folder: Path) -> None:
         """Write model.safetensors and config.json."""

@@ -6,7 +6,6 @@ encoder.predict(["where is my parcel?"])             # (1, labels) probabilities
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,8 +213,11 @@ class Encoder:
         if not (Path(folder) / "config.json").exists():
             raise CorpusError(f"'{folder}' holds no student (no config.json)", "train one: `distill train RUN`")
         auto = AutoModelForSequenceClassification
-        model = loaded(str(folder), lambda: auto.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False))
-        names = {int(i): name for i, name in json.loads((Path(folder) / "config.json").read_text())["id2label"].items()}
+        model = loaded(
+            str(folder),
+            lambda: auto.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False),
+        )
+        names = {int(number): str(name) for number, name in (model.config.id2label or {}).items()}
         return cls([names[i] for i in sorted(names)], model.to(device).eval(), load_tokenizer(str(folder)))
 
     @property

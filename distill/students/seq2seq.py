@@ -116,7 +116,9 @@ class Seq2SeqModel:
         """Open a trained student from the folder that training wrote. See `Kind.open`."""
         model = loaded(
             str(folder),
-            lambda: AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False),
+            lambda: AutoModelForSeq2SeqLM.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+            ),
         )
         return cls(model.eval().to(device), load_tokenizer(str(folder)), batch_size)
 

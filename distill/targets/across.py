@@ -29,7 +29,7 @@ from transformers import PreTrainedTokenizerBase
 
 from distill.data import Choice, Example, Part, TrainingSet, in_words, rows
 from distill.output_layer import Head, logits_of
-from distill.streaming.distributions import folders
+from distill.streaming.distributions import Shelf, folders
 from synthgen import corpus, logits
 from synthgen.errors import CorpusError
 from synthgen.lm.files import find_weights
@@ -293,7 +293,7 @@ class Scored:
 def _index(folder: Path) -> dict[str, tuple[Path, logits.Shard, int]]:
     """Map each record id to (path of the logits file, shard, row)."""
     index = {}
-    for path in sorted(p for p in folder.glob("*.parquet") if not p.name.startswith(".")):
+    for path in Shelf(folder).paths:
         shard = logits.read(path)
         for row, record_id in enumerate(shard.ids):
             index[record_id] = (path, shard, row)

@@ -72,6 +72,14 @@ def curate(
     check_recipe(recipe)
     ui = ui or UI(quiet=True)
     source, folder = places(run, out, fresh=fresh)
+    with outputs.locked(folder, source):
+        return _curate(recipe, source, folder, fresh, repair, workers=workers, ui=ui)
+
+
+def _curate(
+    recipe: Recipe, source: Path, folder: Path, fresh: bool, repair: bool, *, workers: int | None, ui: UI
+) -> Curation:
+    """`curate` in a folder that is locked."""
     generated = corpus.verify(source)
     inputs = {
         "curate": recipe.curate.values(),

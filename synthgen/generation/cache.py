@@ -33,6 +33,8 @@ CREATE TABLE reply(key BLOB PRIMARY KEY, failure TEXT, reason TEXT, body BLOB, m
 _PLACES = "(?, ?, ?, ?, ?, ?)"
 _PUT = f"INSERT OR REPLACE INTO reply VALUES {_PLACES}"
 _ROWS = 64  # maximum number of replies in one statement
+_DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+"""SQLite's codes for a file whose content is wrong. With all other codes, the file may be whole."""
 _SMALL = 2048  # bodies with fewer bytes are not compressed
 
 Statement = tuple[str, Sequence[Any]]
@@ -201,10 +203,10 @@ class Cache:
         text = str(error)
         if "full" in text:
             return OSError(errno.ENOSPC, "No space left on device", str(self.path))
-        if "locked" in text or "readonly" in text or "unable to open" in text:
+        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF not in _DAMAGED:
             return UserError(
                 f"the reply cache {self.path} cannot be used: {text}",
-                "check the file, and which processes have it open",
+                "check the file, its disk, and which processes have it open; the replies in it are kept",
             )
         return UserError(
             f"the reply cache {self.path} is damaged: {text}",

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from synthgen import corpus, durable, outputs
+from synthgen.errors import RunChanged
 from synthgen.generation import ledger
 from synthgen.generation.inputs import Inputs
-from synthgen.recipe import deciding, differences, dump_recipe
+from synthgen.recipe import Recipe, deciding, differences, dump_recipe, load_recipe
+from synthgen.recipe.load import is_resolved
 from synthgen.seeds.changes import RowHashes, changed_rows
 
 # The recipe's sections that determine the rows. `seeds` is not among them, because the seeds are compared by a hash of
@@ -72,3 +74,46 @@ class Claim:
         if rows or changed:  # other changes (split, template) also change the hash of the seeds, which contains splits
             return [*rows, *changed]
         return ["the seeds have changed"]
+
+
+def check_run(run: Path) -> None:
+    """Raise RunChanged when the folder `run` has files but no recipe.yaml, or when its recipe.yaml was not written by
+    synthgen. Writes nothing.
+    """
+    path = run / "recipe.yaml"
+    names = {p.name for p in run.iterdir()} if run.is_dir() else set()
+    # a run that was killed while it wrote recipe.yaml leaves only the temporary file
+    if not path.exists() and names - {".lock", durable.TEMPORARY + path.name}:
+        raise RunChanged(f"{run} is not empty and is not a run", "give another folder with -o")
+    if path.exists() and not is_resolved(path):
+        raise RunChanged(f"{path} was not written by a run and would be overwritten", "give another folder with -o")
+
+
+def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
+    """Check that the folder `run` belongs to this recipe, or to no recipe yet. Raises RunChanged, which names the
+    differing keys, when the folder belongs to another recipe.
+
+    A run without a shard belongs to no recipe yet, so a recipe with a mistake can be corrected and used again.
+    Writes nothing: RUN/recipe.yaml is written when the inputs have been read and found to be those of the run, and for
+    a new run when the teachers are open. If a command fails earlier, the folder can still be used with another recipe.
+    """
+    check_run(run)
+    path = run / "recipe.yaml"
+    if path.exists() and any((run / "generated").rglob("*.parquet")):
+        old = load_recipe(path)
+        changed = [] if fresh else differences(deciding(old), deciding(recipe))
+        if changed:
+            raise RunChanged(
+                f"{run} belongs to another recipe: {'; '.join(changed[:5])}"
+                + (f"; and {len(changed) - 5} more" if len(changed) > 5 else ""),
+                "give another folder with -o, or make the changed stages again with --fresh",
+            )
+
+
+def keep_recipe(recipe: Recipe, run: Path) -> None:
+    """Write `recipe` to RUN/recipe.yaml, unless that file already holds the same recipe. The two differ when keys that
+    may change were changed, such as the budget, or when the recipe was moved.
+    """
+    path = run / "recipe.yaml"
+    if not path.exists() or load_recipe(path) != recipe:
+        durable.write_text(path, dump_recipe(recipe))

@@ -10,11 +10,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import cast
 
-from synthgen import corpus, outputs
+from synthgen import corpus, durable, outputs
 from synthgen.errors import UserError
 from synthgen.generation import casting
 from synthgen.generation.batching import Batching
-from synthgen.generation.claim import Claim
+from synthgen.generation.claim import Claim, begin, check_run, keep_recipe
 from synthgen.generation.division import Shard, plan_shards
 from synthgen.generation.filling import Gate, Output
 from synthgen.generation.inputs import first_queries, read_inputs, runner
@@ -57,12 +57,30 @@ def generate(
     the budget, and GateDenied when too many requests fail.
     """
     check_recipe(recipe)
-    ui, began = ui or UI(quiet=True), time.monotonic()
-    folder = Path(run) / "generated"
+    check_run(Path(run))
+    with durable.lock(Path(run)):
+        begin(recipe, Path(run), fresh)
+        return _generate(recipe, Path(run), fresh, repair, retry_failed, part, batch=batch, ui=ui or UI(quiet=True))
+
+
+def _generate(
+    recipe: Recipe,
+    run: Path,
+    fresh: bool,
+    repair: bool,
+    retry_failed: bool,
+    part: tuple[int, int],
+    *,
+    batch: bool,
+    ui: UI,
+) -> Generation:
+    """`generate` in a folder that is locked."""
+    began, folder = time.monotonic(), run / "generated"
     outputs.check(folder, outputs.GENERATED, fresh)
     inputs = read_inputs(recipe)
     claim = Claim(folder, inputs)
     if not fresh and claim.check():
+        keep_recipe(recipe, run)
         _tidy(folder, repair=repair, retry_failed=retry_failed, ui=ui)
         if (folder / "manifest.json").exists():
             manifest = corpus.verify(folder)

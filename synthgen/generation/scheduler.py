@@ -154,14 +154,13 @@ class Scheduler:
         kept = self.account.look_up(item, again)
         if kept is not None:
             self.live.cached += 1
-            self._finish(item, kept)
-            return
+            return self._finish(item, kept)
         if item.call.key in self._flying:
             self._flying[item.call.key].append(item)
-            return
+            return None
         most = await self._admit(item)
         if most is None:
-            return
+            return None
         self.budget.hold(most)
         reserved = self.quota.reserve(item.call.prompt_tokens + item.call.most_completion)
         self._flying[item.call.key] = []

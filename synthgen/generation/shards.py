@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from synthgen import corpus, logits
 from synthgen.errors import CorpusError
@@ -17,6 +16,7 @@ from synthgen.generation.division import Shard
 from synthgen.generation.inputs import Inputs
 from synthgen.generation.rounds import Failure, Outcome, Row
 from synthgen.manifest import Facts, SourceTerms
+from synthgen.parquet import metadata
 from synthgen.recipe import Recipe
 from synthgen.records import FAILURE_SCHEMA, Source, to_table
 from synthgen.tables.strategies import STRATEGIES
@@ -120,13 +120,13 @@ def _counts(folder: Path) -> tuple[dict[str, int], float | None]:
     splits: dict[str, int] = {}
     cost = 0.0
     ids: list[pa.Array] = []
-    for path in sorted(p for p in folder.glob("data/*.parquet") if not p.name.startswith(".")):
-        table = pq.read_table(path, columns=["id", "token_ids", "usage", "cost_usd"])
+    for shard in corpus.shards(folder):
+        table = corpus.read_columns(folder / "data" / f"{shard}.parquet", ["id", "token_ids", "usage", "cost_usd"])
         lengths = pc.list_value_length(table["token_ids"])
         counted = pc.struct_field(table["usage"], "completion_tokens")
         rows += table.num_rows
         tokens += pc.sum(pc.max_element_wise(lengths, counted)).as_py() or 0
-        name = f"rows_{path.stem.rsplit('-', 1)[0]}"
+        name = f"rows_{shard.rsplit('-', 1)[0]}"
         splits[name] = splits.get(name, 0) + table.num_rows
         cost += pc.sum(table["cost_usd"]).as_py() or 0.0
         unknown += table["cost_usd"].null_count
@@ -136,6 +136,7 @@ def _counts(folder: Path) -> tuple[dict[str, int], float | None]:
         raise CorpusError(
             f"{rows - distinct} rows of {folder} occur twice", "this is a bug in synthgen; please report it"
         )
-    failures = sum(pq.read_metadata(path).num_rows for path in folder.glob("failures/*.parquet"))
+    failed = (folder / "failures" / f"{shard}.parquet" for shard in corpus.shards(folder, "failures"))
+    failures = sum(metadata(path)[1] for path in failed)
     kept = {name: count for name, count in sorted(splits.items()) if count}  # a split without rows is left out
     return {"rows": rows, "tokens": tokens, **kept, "failures": failures}, None if unknown else cost

@@ -212,7 +212,7 @@ def _dequantize(path: Path, folder: Path) -> None:
             delattr(owner, name)
     temporary = folder.with_name(f"{durable.TEMPORARY}{folder.name}-{os.getpid()}")
     try:
-        temporary.mkdir(parents=True, exist_ok=True)
+        durable.new_folder(temporary)
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         if not folder.exists():  # another process may have written the same files in the meantime

@@ -14,9 +14,15 @@ _GENERATE_MAY_CHANGE = ("budget", "max_failures")
 
 def deciding(recipe: Recipe) -> dict[str, Any]:
     """The recipe's values that affect the output. Left out are values that only set the speed, addresses, or when a run
-    stops.
+    stops. Left out are also the paths of seeds and templates, because their content is compared by hashes (`Claim`).
+    Other paths inside the folder of the templates are relative to this folder. So a recipe and its run can be moved
+    together.
     """
     values = recipe.model_dump(mode="json")
+    base = values.pop("prompts")
+    for key in ("teacher", "teachers"):
+        values[key] = _relative(values[key], base)
+    values["seeds"] = [_without(seeds, ("path",)) for seeds in values["seeds"]]
     values["teacher"] = _without(values["teacher"], ENGINES[recipe.teacher.engine].may_change)
     values["teachers"] = {
         name: _without(values["teachers"][name], ENGINES[teacher.engine].may_change)
@@ -27,6 +33,15 @@ def deciding(recipe: Recipe) -> dict[str, Any]:
         values["train"] = _without(values["train"], TRAIN_MAY_CHANGE)
         values["train"]["student"] = _without(values["train"]["student"], ("license",))
     return values
+
+
+def _relative(value: object, base: str) -> object:
+    """`value` with each path inside the folder `base` as a path relative to it, such as ./models/mine."""
+    if isinstance(value, dict):
+        return {key: _relative(inner, base) for key, inner in value.items()}
+    if isinstance(value, str) and base.startswith("/") and value.startswith(f"{base}/"):
+        return f"./{value[len(base) + 1 :]}"
+    return value
 
 
 def _without(values: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ _WANTED = {
     "model_type": "it must be a mapping of keys to values",
     "model_attributes_type": "it must be a mapping of keys to values",
     "too_short": "the list is too short",
+    "invalid-json-value": "it must be text, a number, true, false, null, a list or a mapping",
 }
 _MISSING = {
     "seeds.*.license": "key '{key}' is missing: add it, or set `license:` once at the top of the recipe",

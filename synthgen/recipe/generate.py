@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from synthgen.tables.section import Count, Rule, Section
+from synthgen.tables.section import Count, Json, Rule, Section
 
 _AROUND = " \t.!。！\"'“”‘’«»„*_`()[]{}"  # characters around a label that do not distinguish it from another
 
@@ -49,7 +49,7 @@ class GenerateSection(Section):
     labels: tuple[str, ...] = ()
     """Classes of strategy `classify`, exactly as the teacher would write them. They must differ in more than case and
     punctuation."""
-    json_schema: dict[str, Any] | None = None
+    json_schema: dict[str, Json] | None = None
     """A JSON Schema that every answer must match, for engines that support it."""
     regex: str | None = None
     """A regular expression that every whole answer must match, for engines that support it."""
@@ -86,7 +86,7 @@ class GenerateSection(Section):
 
     @field_validator("json_schema")
     @classmethod
-    def _schema(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+    def _schema(cls, value: dict[str, Json] | None) -> dict[str, Json] | None:
         if value is not None:
             from jsonschema.exceptions import SchemaError
             from jsonschema.validators import validator_for

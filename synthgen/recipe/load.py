@@ -10,12 +10,15 @@ from typing import Literal
 import yaml
 
 from synthgen.errors import RecipeError, nearest
+from synthgen.files import is_regular
 from synthgen.recipe.explain import find
 from synthgen.recipe.locate import MEND, Source, parse
 from synthgen.recipe.overrides import HINT, apply, parse_settings, read
 from synthgen.recipe.places import resolve
 from synthgen.recipe.problem import Problem
 from synthgen.recipe.root import Recipe
+from synthgen.recipe.secrets import HINT as HIDE
+from synthgen.recipe.secrets import secret_at
 from synthgen.tables.engines import ENGINES, TeacherSection
 
 MOST_PROBLEMS = 20
@@ -54,7 +57,11 @@ def with_values(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
 
     The copy is checked like a recipe from a file. Raises RecipeError with one line for each problem.
     """
-    written = {key: json.dumps(value, default=str) for key, value in values.items()}
+    try:
+        written = {key: json.dumps(value, default=str) for key, value in values.items()}
+    except (ValueError, RecursionError):
+        key = next(iter(values))
+        raise RecipeError(f"{key}: the values contain themselves, or are nested too deep") from None
     return _checked(apply(_plain(recipe), values), Source(None, None, written, option=""))
 
 
@@ -69,6 +76,11 @@ def with_limits(recipe: Recipe, usd: float | None, max_failures: str | None) -> 
 
 def _checked(values: dict[str, object], source: Source) -> Recipe:
     """Build the recipe from raw values. Raises RecipeError that lists all problems."""
+    hidden = secret_at(values)
+    if hidden is not None:  # checked first, because the messages about other problems show values
+        where = source.where((hidden,))
+        where = where.partition("=")[0] if source.overrides else where  # the text after "=" is the secret
+        raise RecipeError(f"{where + ': ' if where else ''}{hidden}: the value is a secret, such as an API key", HIDE)
     recipe, problems = find(values)
     if recipe is None or problems:
         hint = HINT if source.option and source.overrides else MEND if source.path else "docs/recipe.md lists every key"
@@ -141,7 +153,10 @@ RESOLVED = "# Resolved recipe"
 
 def is_resolved(path: Path) -> bool:
     """Whether a file is the resolved recipe of a run, which `dump_recipe` writes."""
-    head = path.read_bytes()[:4096].decode(errors="replace")
+    if not is_regular(path):
+        return False
+    with path.open("rb") as file:
+        head = file.read(4096).decode(errors="replace")
     return any(line.startswith(RESOLVED) for line in head.splitlines()[:3])
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import yaml
 
 from synthgen.errors import RecipeError
+from synthgen.recipe.secrets import HINT, secret_in
+from synthgen.recipe.yaml_text import YamlProblem, load_yaml
 
 MEND = "change the line of the recipe that the message names; docs/recipe.md lists every key"
 
@@ -59,15 +61,15 @@ def parse(path: Path) -> tuple[yaml.Node | None, object]:
     """Return (node tree, values) of a YAML file. Raises RecipeError, which names the line, when the YAML is invalid."""
     try:
         text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
+        node, values = load_yaml(text)
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not UTF-8 text ({error.reason})", "a recipe is a YAML file") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise RecipeError(f"{path}{where}: not valid YAML: {problem}", MEND) from None
+    except YamlProblem as problem:
+        where = f", line {problem.line}" if problem.line else ""
+        raise RecipeError(f"{path}{where}: {problem.text}", MEND) from None
+    if secret_in(text):
+        line = next((n for n, line in enumerate(text.splitlines(), 1) if secret_in(line)), 1)
+        raise RecipeError(f"{path}, line {line}: this line holds a secret, such as an API key", HINT)
     _refuse_twins(path, node, set())
     return node, values
 

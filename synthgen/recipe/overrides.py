@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 
-import yaml
-
 from synthgen.errors import RecipeError, UserError
+from synthgen.recipe.secrets import HINT as NO_SECRET
+from synthgen.recipe.secrets import secret_in
+from synthgen.recipe.yaml_text import YamlProblem, load_yaml
 
 HINT = 'write --set KEY=VALUE with a dotted key, such as --set train.learning_rate=1e-4 or --set "seeds.0.limit=10"'
 
@@ -32,11 +33,13 @@ def read(settings: Mapping[str, str]) -> dict[str, object]:
     """Parse each value as YAML. Raises RecipeError when a value is not valid YAML."""
     values: dict[str, object] = {}
     for key, text in settings.items():
+        if secret_in(text):
+            raise RecipeError(f"--set {key}: the value holds a secret, such as an API key", NO_SECRET)
         try:
-            values[key] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-            raise RecipeError(f"--set {key}={text}: the value is not valid YAML: {problem}", HINT) from None
+            _, values[key] = load_yaml(text)
+        except YamlProblem as problem:
+            reason = problem.text if "not valid YAML" not in problem.text else f"the value is {problem.text}"
+            raise RecipeError(f"--set {key}={text}: {reason}", HINT) from None
     return values
 
 

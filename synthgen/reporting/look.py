@@ -45,7 +45,7 @@ def look(source: Path, part: str, manifest: Manifest, labels: list[str]) -> Seen
     wanted = sorted({total * i // _ROWS for i in range(_ROWS)})  # positions spread evenly over the part
     begin = 0
     for name in corpus.shards(source, part):
-        path, rows = source / part / f"{name}.parquet", 0
+        path, rows = corpus.check_file(source, manifest, f"{part}/{name}.parquet"), 0
         for batch in corpus.scan(path, _COLUMNS):
             _count(batch, seen, labels)
             rows += batch.num_rows

@@ -7,7 +7,6 @@ The page can be made at any stage of the run. It shows the results that exist.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +16,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from synthgen import corpus, durable
 from synthgen.errors import CorpusError
+from synthgen.files import is_regular, parse_json, read_text
 from synthgen.manifest import Manifest
 from synthgen.records import SPLITS
 from synthgen.reporting.look import Seen, kinds, look
+from synthgen.results.audit import read_audit
 from synthgen.results.curve import read_curve
 from synthgen.results.evaluation import Evaluation, read_evaluation
 from synthgen.results.export import Export, read_export
 from synthgen.results.measures import shown
 from synthgen.results.training import Training, read_training
+from synthgen.visible import finalize
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,11 @@ def report(run: str | Path) -> Report:
             "make one: `synthgen run RECIPE -o RUN`",
         )
     environment = Environment(
-        loader=PackageLoader("synthgen", "templates"), undefined=StrictUndefined, autoescape=True, trim_blocks=True
+        loader=PackageLoader("synthgen", "templates"),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        finalize=finalize,
     )
     environment.filters.update(pct=lambda v: shown(v, "percent"), num=lambda v: shown(v, "rate"))
     html = environment.get_template("report.html.j2").render(**_page(folder))
@@ -88,7 +94,7 @@ def _page(folder: Path) -> dict[str, Any]:
     return {
         "generated": generated,
         "counts": {"generated": _counts(generated), "curated": _counts(curated) if curated else None},
-        "audit": corpus.load_json(audit) if audit.exists() else None,
+        "audit": read_audit(audit) if audit.exists() else None,
         "figures": _figures(generated, curated, student.evaluation),
         "sides": sides,
         "kinds": kinds(*sides.values()),
@@ -99,7 +105,7 @@ def _page(folder: Path) -> dict[str, Any]:
         ],
         "disk": _disk(folder, generated),
         "stages": _stages(folder),
-        "recipe": recipe.read_text(encoding="utf-8") if recipe.exists() else "",
+        "recipe": read_text(recipe, "repeat `synthgen run`, or move the file away") if recipe.exists() else "",
         **_of_student(student, folder),
         **_corpus_plots(curated, sides),
     }
@@ -139,7 +145,7 @@ def _corpus_plots(curated: Manifest | None, sides: dict[str, Seen]) -> dict[str,
     """The plots of rejection reasons and of completion lengths. A plot without data is left out."""
     from synthgen.reporting import plots
 
-    drawn = [plots.rejected_plot(curated["rejected_by"])] if curated and curated["rejected_by"] else []
+    drawn = [plots.rejected_plot(curated["rejected_by"])] if curated and curated.get("rejected_by") else []
     lengths = {name: seen.lengths for name, seen in sides.items()}
     if any(length > 0 for side in lengths.values() for length in side):
         drawn.append(plots.lengths_plot(lengths))
@@ -184,11 +190,11 @@ def _stages(folder: Path) -> list[tuple[str, float]]:
     """How many seconds each stage took when it last did any work."""
     path = folder / "log.jsonl"
     last: dict[str, float] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for line in path.read_bytes().decode(errors="replace").splitlines() if is_regular(path) else []:
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
         except ValueError:
             continue  # the machine crashed while this line was written, so the line is incomplete
-        if entry["worked"]:
-            last[entry["stage"]] = entry["seconds"]
+        if isinstance(entry, dict) and entry.get("worked") is True and isinstance(entry.get("seconds"), int | float):
+            last[str(entry.get("stage"))] = float(entry["seconds"])
     return list(last.items())

@@ -31,6 +31,7 @@ _STYLE = {
     "font.family": "sans-serif",
     "svg.fonttype": "none",
     "svg.hashsalt": "synthgen",
+    "text.parse_math": False,  # a `$` in a label is a dollar, not the beginning of a formula
     "axes.edgecolor": _SOFT,
     "axes.labelcolor": _INK,
     "axes.spines.top": False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from synthgen.errors import CorpusError
+from synthgen.files import read_object
 
 T = TypeVar("T")
 _ADAPTERS: dict[object, TypeAdapter[Any]] = {}
@@ -21,14 +21,15 @@ def read(path: Path, kind: type[T], again: str, rename: Callable[[Any], Any] = l
 
     `rename` converts the values of the JSON document before they are checked.
     """
+    value = read_object(path, again)
     try:
-        return parse(rename(json.loads(path.read_text(encoding="utf-8"))), kind)
+        return parse(rename(value), kind)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         reason = f"'{where}': {first['msg']}" if where else first["msg"]
         raise CorpusError(f"{path} was written by another version, or is damaged: {reason}", again) from None
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:  # errors of `rename`
         raise CorpusError(f"{path} is damaged: {error}", again) from None
 
 

@@ -100,6 +100,7 @@ class Training:
     train: dict[str, Any] = field(default_factory=dict, repr=False)
     """The recipe's settings that determined the student."""
     curated_sha256: str = ""
+    logits_sha256: str | None = None
     across_sha256: str | None = None
     audit_overridden: bool = False
     schema_version: Literal[2] = 2

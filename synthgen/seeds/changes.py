@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synthgen import durable
+from synthgen.files import is_regular, parse_json
 
 FILE = ".seed-rows"
 LIMIT = 100_000
@@ -56,13 +57,16 @@ class RowHashes:
     @classmethod
     def read(cls, folder: Path) -> RowHashes | None:
         """Read the file that `write` wrote. Returns None when the file is missing or cannot be read."""
+        if not is_regular(folder / FILE):
+            return None
         try:
             head, _, body = (folder / FILE).read_bytes().partition(b"\n")
             hashes = cls()
-            hashes.counts = {str(name): int(count) for name, count in json.loads(head)["counts"].items()}
+            about = parse_json(head.decode())
+            hashes.counts = {str(name): int(count) for name, count in about["counts"].items()}  # type: ignore[index]
             hashes.ids.frombytes(body[: len(body) // 2])
             hashes.contents.frombytes(body[len(body) // 2 :])
-        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        except (OSError, ValueError, LookupError, AttributeError, TypeError, OverflowError):
             return None
         return hashes
 

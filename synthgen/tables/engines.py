@@ -4,15 +4,16 @@ capabilities and its functions.
 
 from __future__ import annotations
 
-import math
+import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from synthgen.tables.reference import Reference
-from synthgen.tables.section import Count, ModelName, PathName, Section
+from synthgen.tables.section import Count, Json, ModelName, PathName, Section
 
 
 class AnyTeacher(Section):
@@ -75,12 +76,12 @@ class VllmTeacher(AnyTeacher):
     """Maximum number of completions that one copy of the model generates together. When left out, vLLM decides.
     `synthgen tune` measures the best value.
     """
-    extra: dict[str, Any] = {}
+    extra: dict[str, Json] = {}
     """Further arguments of vLLM's engine, by vLLM's names."""
 
     @field_validator("extra")
     @classmethod
-    def _not_ours(cls, extra: dict[str, Any]) -> dict[str, Any]:
+    def _not_ours(cls, extra: dict[str, Json]) -> dict[str, Json]:
         for key in extra:
             if key in _VLLM_OURS or key in cls.model_fields:
                 raise ValueError(
@@ -106,17 +107,18 @@ def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _between(value: object, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
 # Parameters of `extra` that rows or reservations depend on: a test of the value, and the test in words.
-_EXTRA: dict[str, tuple[Callable[[Any], bool], str]] = {
+_EXTRA: dict[str, tuple[Callable[[object], bool], str]] = {
     **dict.fromkeys(
-        ("max_tokens", "max_completion_tokens"), (lambda v: _whole(v) and v > 0, "a whole number of at least 1")
+        ("max_tokens", "max_completion_tokens"),
+        (lambda v: _whole(v) and _between(v, 1, 2**31), "a whole number of at least 1"),
     ),
-    "temperature": (lambda v: _number(v) and v >= 0, "a number of at least 0"),
-    "top_p": (lambda v: _number(v) and 0 < v <= 1, "a number above 0 and at most 1"),
+    "temperature": (lambda v: _between(v, 0, 1e6), "a number of at least 0"),
+    "top_p": (lambda v: _between(v, 1e-9, 1), "a number above 0 and at most 1"),
     "seed": (_whole, "a whole number"),
     "tools": (lambda v: isinstance(v, list) and all(isinstance(tool, dict) for tool in v), "a list of tools"),
     "service_tier": (lambda v: isinstance(v, str), "the name of a tier"),
@@ -150,12 +152,12 @@ class ApiTeacher(AnyTeacher):
     (429), sending again does not count."""
     prices: Prices | None = None
     """Prices of this model, for estimates and budgets; the prices in data/prices.yaml when left out."""
-    extra: dict[str, Any] = {}
+    extra: dict[str, Json] = {}
     """Additional parameters of the request's body. null removes a parameter that is sent by default."""
 
     @field_validator("extra")
     @classmethod
-    def _not_ours(cls, extra: dict[str, Any]) -> dict[str, Any]:
+    def _not_ours(cls, extra: dict[str, Json]) -> dict[str, Json]:
         for key in ("messages", "model", "stream", "n", "best_of", "logprobs", "top_logprobs", "response_format"):
             if key in extra:
                 raise ValueError(f"'{key}' cannot be set here: synthgen sets it in every request")
@@ -163,6 +165,15 @@ class ApiTeacher(AnyTeacher):
             if key in _EXTRA and value is not None and not _EXTRA[key][0](value):
                 raise ValueError(f"'{key}' is {value!r}, but must be {_EXTRA[key][1]}")
         return extra
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _name(cls, name: str | None) -> str | None:
+        if name is not None and name not in os.environ and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,99}", name):
+            raise ValueError(
+                "it must be the name of an environment variable, such as OPENAI_API_KEY, not the key itself"
+            )
+        return name
 
     @field_validator("base_url")
     @classmethod

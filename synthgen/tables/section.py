@@ -26,9 +26,18 @@ import inspect
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    JsonValue,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, ValidationError, core_schema
@@ -39,6 +48,13 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 Count = Annotated[int, Field(ge=1)]
+
+
+# A value of a mapping whose keys the user chooses. It must be what JSON can hold, because it is sent or stored as JSON.
+if TYPE_CHECKING:
+    Json = object
+else:
+    Json = Annotated[JsonValue, WithJsonSchema({})]
 
 
 # A teacher's name in a recipe. The folder with that teacher's distributions has the same name.

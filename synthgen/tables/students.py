@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from synthgen.tables.reference import Reference
-from synthgen.tables.section import Count, ModelName, Rule, Section, Share
+from synthgen.tables.section import Count, Json, ModelName, Rule, Section, Share
 
 
 class Lora(Section):
@@ -63,7 +63,7 @@ class DecoderStudent(Student):
     license: str | None = None
     """License of `model`: an SPDX id, or a key of data/licenses.yaml. Without it, the audit says UNKNOWN, unless
     `model` is the teacher."""
-    config: dict[str, Any] | None = None
+    config: dict[str, Json] | None = None
     """Start with random weights. The configuration is the teacher's config.json with these keys changed, such as
     hidden_size."""
     lora: Lora | None = None
@@ -96,7 +96,7 @@ class EncoderStudent(Student):
     license: str | None = None
     """License of `model`: an SPDX id, or a key of data/licenses.yaml. Without it, the audit says UNKNOWN, unless
     `model` is the teacher."""
-    config: dict[str, Any] | None = None
+    config: dict[str, Json] | None = None
     """Start with random weights. The keys are `model_type`, such as bert, and those keys of config.json whose values
     differ from the defaults of that type."""
     tokenizer: ModelName | None = None
@@ -120,7 +120,7 @@ class Seq2SeqStudent(Student):
     license: str | None = None
     """License of `model`: an SPDX id, or a key of data/licenses.yaml. Without it, the audit says UNKNOWN, unless
     `model` is the teacher."""
-    config: dict[str, Any] | None = None
+    config: dict[str, Json] | None = None
     """Start with random weights. The keys are `model_type`, such as t5, and those keys of config.json whose values
     differ from the defaults of that type."""
 
@@ -144,7 +144,7 @@ class SentenceStudent(Student):
     license: str | None = None
     """License of `model`: an SPDX id, or a key of data/licenses.yaml. Without it, the audit says UNKNOWN, unless
     `model` is the teacher."""
-    config: dict[str, Any] | None = None
+    config: dict[str, Json] | None = None
     """Start with random weights. The configuration is the teacher's config.json with these keys changed, such as
     hidden_size."""
     distance: Literal["cosine", "mse"] = "cosine"

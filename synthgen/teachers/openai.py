@@ -19,10 +19,9 @@ import os
 import urllib.parse
 import urllib.request
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from synthgen.errors import TeacherError, missing_extra
-from synthgen.records import Sampling
 from synthgen.requests import Request
 from synthgen.tables.engines import ApiTeacher
 from synthgen.teachers.base import Call, Identity, Refused, Reply, TeacherOptions
@@ -32,6 +31,7 @@ from synthgen.teachers.gate import admitted, failed
 from synthgen.teachers.labels import classified
 from synthgen.teachers.reasoning import split_reasoning
 from synthgen.teachers.refusals import error_with_200, refusal
+from synthgen.teachers.sent import LABEL_TOKENS, LIMITS, as_sent, most_completion
 from synthgen.teachers.served import same_model
 from synthgen.teachers.server_tokens import TokenMap, UnknownToken
 from synthgen.teachers.structured import mismatch
@@ -42,21 +42,11 @@ if TYPE_CHECKING:
 
 _PATH = "/chat/completions"
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
-_LABEL_TOKENS = 16  # maximum number of tokens that the model may generate when the answer is a label
 _TEMPLATE_TOKENS = 256  # upper bound of the tokens that a chat template adds to a prompt
 _MESSAGE_TOKENS = 16
 _ERROR_BYTES = 1 << 16
 BATCH_SHARE = 0.5  # the price of a reply from a batch, as a share of the usual price
 _BATCHED = b'"synthgen_batch":true'
-_SAMPLING = {
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "max_tokens": "max_new_tokens",
-    "max_completion_tokens": "max_new_tokens",
-    "seed": "seed",
-}  # maps names in the request's body to keys of `Sampling`
-_LIMITS = ("max_tokens", "max_completion_tokens")
-_UNLIMITED = 1 << 20  # an upper bound of the tokens of a completion without a limit
 INVALID = ("schema", "usage", "server")  # kinds of failures of a response that is not a valid chat completion
 
 
@@ -117,19 +107,10 @@ class ApiModel:
             key,
             len(payload) // 4,
             bound,
-            self._most_completion(request, body),
+            most_completion(request, body),
             alternatives=shown,
             token_ids=self._shows(request) > 0,
         )
-
-    def _most_completion(self, request: Request, body: dict[str, Any]) -> int:
-        """The largest number of tokens that the completion may have. Servers differ in which of the limits they obey,
-        so the largest one counts.
-        """
-        limits = [body[name] for name in _LIMITS if name in body]
-        if not limits:
-            return _UNLIMITED
-        return int(max(*limits, 0 if request.kind == "classify" else request.sampling["max_new_tokens"]))
 
     def _shows(self, request: Request) -> int:
         """The number of the most probable tokens to request for each position of the reply. 0 when the request's
@@ -143,7 +124,7 @@ class ApiModel:
         body: dict[str, Any] = {
             "model": self.section.model,
             "messages": [outgoing(m) for m in request.messages],
-            limit: _LABEL_TOKENS if classifying else sampling["max_new_tokens"],
+            limit: LABEL_TOKENS if classifying else sampling["max_new_tokens"],
         }
         if classifying:
             body |= {"temperature": 0, "logprobs": True, "top_logprobs": 20}
@@ -157,7 +138,7 @@ class ApiModel:
             body["response_format"] = {"type": "json_schema", "json_schema": named}
         if request.tools:
             body["tools"] = list(request.tools)
-        if any(name in self.section.extra for name in _LIMITS):
+        if any(name in self.section.extra for name in LIMITS):
             del body[limit]  # the recipe sets the limit itself, perhaps by its other name
         body |= self.section.extra
         return {key: value for key, value in body.items() if value is not None}
@@ -217,7 +198,7 @@ class ApiModel:
                 return self._failed(reply, "server", reason, invalid=True)
             answer = completion(value, statement)
             other = answer.model is not None and not same_model(self.section.model, answer.model)
-            reply = replace(reply, **self._as_sent(request), served_model=answer.model)
+            reply = replace(reply, **as_sent(request, self.section.extra), served_model=answer.model)
             reply = replace(reply, substitute=answer.model if other else None)
             return self._admitted(request, reply, answer)
         except BadReply as problem:
@@ -230,23 +211,6 @@ class ApiModel:
 
     def _failed(self, reply: Reply, kind: str, reason: str, *, invalid: bool = False) -> Reply:
         return replace(failed(reply, kind, self.clean(reason)[:500]), invalid=invalid)
-
-    def _as_sent(self, request: Request) -> dict[str, Any]:
-        """The sampling parameters and tools that were sent instead of those of the request: those that the recipe sets
-        in `teacher.extra`, and those of requests for labels.
-        """
-        extra = self.section.extra
-        changed: dict[str, Any] = {}
-        if request.kind == "classify":
-            changed = {"temperature": 0.0, "max_new_tokens": _LABEL_TOKENS}
-        changed |= {name: extra[key] for key, name in _SAMPLING.items() if key in extra}
-        limits = [extra[name] for name in _LIMITS if extra.get(name) is not None]
-        if limits:
-            changed["max_new_tokens"] = max(limits)
-        return {
-            "sampling": cast(Sampling, {**request.sampling, **changed}) if changed else None,
-            "tools": json.dumps(extra["tools"] or [], ensure_ascii=False) if "tools" in extra else None,
-        }
 
     def _admitted(self, request: Request, reply: Reply, answer: Completion) -> Reply:
         """The reply with the answer, or with a failure. Raises UnknownToken."""

@@ -28,12 +28,12 @@ FLOORS = [
     {"corpus", "prompts", "seeds", "teachers", "executor"},
     {"lm"},
     {"cards", "logits", "outputs", "verify"},
-    {"manifest", "requests"},
+    {"manifest", "parquet", "requests"},
     {"records"},
     {"recipe"},
     {"durable", "jsonl", "results", "ui", "values"},
-    {"tables"},
-    {"errors"},
+    {"files", "tables"},
+    {"errors", "visible"},
 ]
 FLOORS_OF_DISTILL = [
     {"cli"},

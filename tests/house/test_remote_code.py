@@ -191,6 +191,49 @@ def careless(source: str) -> list[str]:
     return found
 
 
+def unsafe(source: str) -> list[str]:
+    """Returns 'line: code' for every call in Python source that may read weights from a pickle.
+
+    Every model is loaded with use_safetensors, or from a GGUF file. Configs and tokenizers have no weights.
+    """
+    tree = ast.parse(source)
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "from_pretrained":
+            weights = _name(node.func.value) not in (*NO_CODE, "AutoConfig", "AutoTokenizer", "AutoProcessor")
+            if weights and not {word.arg for word in node.keywords} & {"use_safetensors", "gguf_file"}:
+                found.append(f"{node.lineno}: {ast.unparse(node)}")
+    return found
+
+
+def test_no_load_in_the_sources_reads_a_pickle():
+    found = []
+    for folder in ("synthgen", "distill"):
+        for path in sorted((REPOSITORY / folder).rglob("*.py")):
+            found += [f"{path.relative_to(REPOSITORY)}:{one}" for one in unsafe(path.read_text(encoding="utf-8"))]
+    assert found == []
+    assert unsafe("AutoModel.from_pretrained(name, dtype=dtype, trust_remote_code=False)")
+    assert unsafe("auto.from_pretrained(folder)")
+    assert not unsafe("AutoModel.from_pretrained(name, use_safetensors=True)")
+    assert not unsafe("AutoTokenizer.from_pretrained(name)")
+
+
+def test_a_student_of_pickles_is_refused(tmp_path):
+    """The weights of a student's folder were replaced by a pickle."""
+    import torch
+
+    from distill.students.encoder import Encoder
+    from distill.students.seq2seq import Seq2SeqModel
+    from synthgen.errors import UserError
+
+    folder = small_encoder(tmp_path / "encoder")
+    (folder / "model.safetensors").unlink()
+    torch.save({"classifier.bias": torch.zeros(3)}, folder / "pytorch_model.bin")
+    for load in (Encoder.load, lambda at: Seq2SeqModel.open(at, 1, torch.device("cpu"))):
+        with pytest.raises(UserError):
+            load(folder)
+
+
 def _name(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else getattr(node, "attr", "")
 

@@ -175,7 +175,9 @@ def test_a_corpus_folder_is_opened_like_its_run(run):
 
 
 def test_names_are_text_in_the_summary(run):
-    (run / "audit" / "report.json").write_text(json.dumps({"status": "<b>", "intent": {"use": "</table>"}}))
+    audit = json.loads((run / "audit" / "report.json").read_text())
+    audit |= {"status": "<b>", "intent": {**audit["intent"], "use": "</table>"}}
+    (run / "audit" / "report.json").write_text(json.dumps(audit))
     assert "<b>" not in synthgen.open(run)._repr_html_()
 
 

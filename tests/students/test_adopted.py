@@ -118,7 +118,7 @@ def test_rows_without_tokens(made, tmp_path):
     _recipe, run, teacher = made
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     for path in (copy / "curated" / "data").glob("*.parquet"):
-        records = corpus.from_rows(corpus._read(path).to_pylist())
+        records = corpus.from_rows(corpus.read_shard(path).to_pylist())
         schema = pq.read_schema(path)
         for record in records:
             object.__setattr__(record, "token_ids", None)

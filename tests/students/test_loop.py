@@ -12,17 +12,20 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from support.corpora import list_again
 from support.measuring import measured_here
 from support.small import small_task, small_teacher
 from support.training import HELD_OUT, Cut, changed, metrics_of, resumes_everywhere, student_of
 
 from distill import evaluate, train
-from distill.finished import is_trained
-from distill.loop import Checkpoints, Objective, _Trainer, accelerator_of, fit
-from synthgen.errors import RecipeError, RunChanged, UserError
+from distill.finished import is_trained, made_from
+from distill.loop import Checkpoints, Objective, _Trainer, _write, accelerator_of, fit, opened
+from synthgen import corpus
+from synthgen.errors import CorpusError, RecipeError, RunChanged, UserError
 from synthgen.lm.load import pick_device
 from synthgen.recipe import TrainSection, load_recipe
 from synthgen.results.evaluation import Evaluation
@@ -424,7 +427,7 @@ def test_a_checkpoint_with_one_step_for_all_is_taken_up(tmp_path):
     trainer = _Trainer(Objective(), Objective(), optimizer, weights, section, accelerator_of(section, CPU, tmp_path))
     tensors = {"weight.a": torch.zeros(2), "exp_avg.a": torch.full((2,), 3.0), "exp_avg_sq.a": torch.full((2,), 4.0)}
     where = Checkpoints(tmp_path, "x")
-    save_file(tensors, where.at(7), {"step": "7", "metrics": "[]", "state": "null"})
+    _write(tensors, where.at(7), {"step": "7", "metrics": "[]", "state": "null"})
     assert trainer.restored(where) == (7, [])
     state = optimizer.state[weights["a"]]
     assert (float(state["step"]), state["exp_avg"].tolist(), state["exp_avg_sq"].tolist()) == (
@@ -432,3 +435,78 @@ def test_a_checkpoint_with_one_step_for_all_is_taken_up(tmp_path):
         [3.0] * 2,
         [4.0] * 2,
     )
+
+
+def _half(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def _one_bit(data: bytes) -> bytes:
+    return data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]
+
+
+def _other_metrics(data: bytes) -> bytes:
+    return data.replace(b'"metrics":"[]"', b'"metrics":"{}"')
+
+
+DAMAGE = {
+    "half": _half,
+    "one bit": _one_bit,
+    "metadata": _other_metrics,
+    "nothing": lambda data: b"",
+    "no hash": lambda data: data.replace(b'"sha256"', b'"sha255"'),
+    "more": lambda data: data + b"x",
+}
+
+
+@pytest.mark.parametrize("name", list(DAMAGE))
+@pytest.mark.parametrize("best", [False, True])
+def test_a_damaged_checkpoint_is_named_and_never_trains_another_student(tmp_path, name, best):
+    """Weights, moments and metadata have one hash, which is compared when a training resumes."""
+    weights = {"a": torch.nn.Parameter(torch.ones(64))}
+    section = TrainSection()
+    optimizer = torch.optim.AdamW(weights.values())
+    trainer = _Trainer(Objective(), Objective(), optimizer, weights, section, accelerator_of(section, CPU, tmp_path))
+    where = Checkpoints(tmp_path, "x", keep=2)
+    _write({"a": torch.zeros(64)}, where.best, {"metrics": "[]"})
+    trainer.save(3, [], where)
+    trainer.save(7, [], where)
+    path = where.best if best else where.at(7)
+    path.write_bytes(DAMAGE[name](path.read_bytes()))
+    with pytest.raises(CorpusError, match=f"{path.name} is damaged") as caught:
+        trainer.take_best(where) if best else trainer.restored(where)
+    assert "\n" not in caught.value.message
+    assert "delete this file" in caught.value.hint
+    assert torch.equal(weights["a"].data, torch.ones(64)), "nothing of the file was taken"
+    path.unlink()
+    assert trainer.restored(where)[0] == (7 if best else 3)
+
+
+def test_a_checkpoint_is_not_written_through_a_link(tmp_path):
+    (tmp_path / "outside").write_text("mine")
+    where = Checkpoints(tmp_path / "checkpoints", "x")
+    where.folder.mkdir()
+    where.folder.joinpath(".tmp-x-0000001.safetensors").symlink_to(tmp_path / "outside")
+    _write({"a": torch.zeros(2)}, where.at(1), {"step": "1"})
+    assert (tmp_path / "outside").read_text() == "mine"
+    assert not where.at(1).is_symlink()
+    with opened(where.at(1)) as file:
+        assert file.get_tensor("a").tolist() == [0.0, 0.0]
+
+
+def test_a_student_belongs_to_the_distributions_that_it_learned_from(small_run, tmp_path):
+    """The same rows with other distributions make another student, so a finished student is not taken for it."""
+    recipe, run = small_run()
+    copy, out = Path(shutil.copytree(run, tmp_path / "run")), tmp_path / "student"
+    manifest = corpus.manifest(copy / "curated")
+    inputs = made_from(recipe.train, copy / "curated", manifest)
+    (shard, *_) = sorted((copy / "generated" / "logits").rglob("train-*.parquet"))
+    table = pq.read_table(shard)
+    pq.write_table(table.take(list(range(len(table)))[::-1]), shard)
+    with pytest.raises(CorpusError, match=f"{shard.name} is damaged"):
+        train(recipe, copy, out)
+    list_again(copy / "generated")
+    changed_inputs = made_from(recipe.train, copy / "curated", manifest)
+    assert {key for key in inputs if inputs[key] != changed_inputs[key]} == {"logits_sha256"}
+    alone = recipe.train.model_copy(update={"kd_weight": 0.0})
+    assert "logits_sha256" not in made_from(alone, copy / "curated", manifest)

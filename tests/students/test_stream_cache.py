@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.corpora import list_again
 from support.streams import (
     check_same,
     made,
@@ -245,6 +246,9 @@ def swapped(table: pa.Table) -> pa.Table:
 def test_logits_of_another_row_are_refused(run, reader):
     opened(run, reader)
     alter(logits_of(run), swapped)
+    with pytest.raises(CorpusError, match=r"train-00001\.parquet is damaged"):
+        opened(run, reader)
+    list_again(run / "generated")
     with pytest.raises(CorpusError, match="does not belong to record"):
         opened(run, reader)
     assert len(opened(run, reader, labels_alone=True)) > 3
@@ -260,6 +264,7 @@ def test_a_row_without_logits_is_refused_if_it_would_teach(run, reader, teacher)
     )
     gone = table["id"][row].as_py()
     alter(logits_of(run), lambda t: t.filter(pa.array([i != gone for i in t["id"].to_pylist()])))
+    list_again(run / "generated")
     with pytest.raises(CorpusError, match=f"no logits for record {gone}"):
         opened(run, reader)
     shorter = opened(run, reader, max_length=lengths[gone] - 1)
@@ -275,6 +280,7 @@ def test_logits_in_a_file_of_another_name_are_found(run, reader, teacher):
     )
     path.unlink()
     logits_of(run, "train-00002").unlink()
+    list_again(run / "generated")
     check_same(opened(run, reader), wanted)
 
 
@@ -295,10 +301,12 @@ def test_logits_of_another_kind_are_refused(run, reader, changes):
     whole = pq.read_table(path)
     pq.write_table(table.slice(0, 3), path)
     pq.write_table(whole.slice(3), other)
+    list_again(run / "generated")
     with pytest.raises(CorpusError, match="differ from those of the other shards in kind, teacher or temperature"):
         opened(run, reader)
     other.unlink()
     pq.write_table(table, path)
+    list_again(run / "generated")
     with pytest.raises(CorpusError, match="differ from those of the other shards in kind, teacher or temperature"):
         opened(run, reader)
 

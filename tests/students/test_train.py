@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.corpora import list_again
 from support.rows import load
 from support.small import small_task, small_teacher
 from support.training import FULL, resumes_everywhere, training_of
@@ -174,6 +175,8 @@ def test_no_logits(small_run, tmp_path):
     (folder,) = (run / "generated" / "logits").iterdir()
     first = next(folder.glob("train-*.parquet"))
     first.unlink()
+    refused(recipe, run, f"{first.name} is damaged")
+    list_again(run / "generated")
     refused(recipe, run, "no logits for record")
     shutil.rmtree(run / "generated" / "logits")
     refused(recipe, run, "has no stored logits")
@@ -182,6 +185,7 @@ def test_no_logits(small_run, tmp_path):
 def rewrite(path: Path, change) -> None:
     table = pq.read_table(path)
     pq.write_table(change(table), path)
+    list_again(path.parents[2])
 
 
 @pytest.mark.parametrize("column", ["id", "align"])
@@ -285,9 +289,9 @@ def test_a_finished_student_is_left_alone_and_fresh_makes_it_again(small_run, tm
     recipe, run = small_run(logits=FULL)
     trained = train(recipe, run, tmp_path / "student")
     student = trained.folder
-    before = {p: p.stat().st_mtime_ns for p in student.rglob("*")}
+    before = {p: p.stat().st_mtime_ns for p in student.rglob("*") if p.name != ".lock"}
     assert train(recipe, run, student) == trained
-    assert {p: p.stat().st_mtime_ns for p in student.rglob("*")} == before
+    assert {p: p.stat().st_mtime_ns for p in student.rglob("*") if p.name != ".lock"} == before
     weights = (student / "model.safetensors").read_bytes()
     train(recipe, run, student, fresh=True)
     assert (student / "model.safetensors").stat().st_mtime_ns != before[student / "model.safetensors"]

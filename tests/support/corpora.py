@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from synthgen import corpus
+from synthgen import corpus, durable
 from synthgen.recipe import Recipe
 from synthgen.records import SPLITS, Record, schema_with, to_table
 
@@ -65,6 +66,21 @@ def corpus_of(run: Path, records: Sequence[Record], size: int = 3, own: pa.Schem
         names,
     )
     return run
+
+
+def list_again(folder: Path) -> None:
+    """Writes the manifest of a corpus again for the files that are there now, as if they had been made like this."""
+    found = corpus.manifest(folder)
+    paths = [p for p in sorted(folder.glob("**/*.parquet")) if not p.name.startswith(".")]
+    entries = {
+        p.relative_to(folder).as_posix(): {
+            "rows": pq.read_metadata(p).num_rows,
+            "bytes": p.stat().st_size,
+            "sha256": durable.sha256(p),
+        }
+        for p in paths
+    }
+    durable.write_json(folder / "manifest.json", {**found, "files": entries})
 
 
 def curating(**rules: Any) -> Recipe:

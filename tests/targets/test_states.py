@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -226,8 +228,8 @@ def test_parts_are_bounded_by_their_numbers(numbers, monkeypatch):
 
 def test_another_student_that_stores_is_waited_for_not_written_over(teacher, tmp_path):
     there = States(tmp_path, teacher)
-    with durable.lock(there.folder), pytest.raises(UserError, match="another process"):
-        store(there, teacher, [1], rows(), 4, UI(quiet=True))
+    with durable.lock(there.folder), ThreadPoolExecutor(1) as other, pytest.raises(UserError, match="another process"):
+        other.submit(store, there, teacher, [1], rows(), 4, UI(quiet=True)).result()
     store(there, teacher, [1], rows(), 4, UI(quiet=True))
     with durable.lock(there.folder):  # all states exist, so nothing is written
         store(there, teacher, [1], rows(), 4, UI(quiet=True))

@@ -328,7 +328,7 @@ def test_recipes_that_cannot_be_are_refused_with_their_key(tmp_path, change, wor
 
 
 def test_the_resolved_recipe_loads_and_pace_may_change(serve, tmp_path):
-    from synthgen.pipeline import begin
+    from synthgen.generation.claim import begin
 
     server = serve()
     recipe = synthgen.load_recipe(write_recipe(tmp_path / "task", server.url))
@@ -338,6 +338,7 @@ def test_the_resolved_recipe_loads_and_pace_may_change(serve, tmp_path):
     assert synthgen.load_recipe(tmp_path / "run/recipe.yaml") == recipe
     faster = synthgen.load_recipe(write_recipe(tmp_path / "task", server.url, teacher={"rpm": 500, "max_in_flight": 9}))
     begin(faster, tmp_path / "run", False)
+    synthgen.generate(faster, tmp_path / "run")
     assert synthgen.load_recipe(tmp_path / "run/recipe.yaml") == faster
     with pytest.raises(UserError, match="model"):
         begin(

@@ -1,0 +1,47 @@
+"""audit/report.json: the latest audit of a run. `synthgen audit` writes it. Training and the page read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import StrictBool
+
+from synthgen.results import stored
+
+
+@dataclass(frozen=True)
+class Intent:
+    """The intended use that was judged."""
+
+    use: str
+    actions: list[str]
+    competes: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The judgment of one source; see `synthgen.auditing.result`."""
+
+    source: str
+    role: str
+    terms: str
+    status: str
+    reasons: list[str] = field(default_factory=list)
+    obligations: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class StoredAudit:
+    """What others need to know of an audit: whether it passed, its status, the intended use, and the findings."""
+
+    status: str
+    passed: StrictBool
+    intent: Intent
+    findings: list[Finding]
+
+
+def read_audit(path: Path) -> StoredAudit:
+    """Read report.json. Raises CorpusError when the file is damaged or of another version."""
+    return stored.read(path, StoredAudit, "audit again: `synthgen audit RUN`")

@@ -1,0 +1,56 @@
+"""What is sent for a request after the recipe's `teacher.extra`: its sampling parameters, tools, and limit of tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TypedDict, cast
+
+from synthgen.records import Sampling
+from synthgen.requests import Request
+
+LABEL_TOKENS = 16
+"""The maximum number of tokens that the model may generate when the answer is a label."""
+LIMITS = ("max_tokens", "max_completion_tokens")
+"""The names under which servers know the maximum number of tokens of a completion."""
+_UNLIMITED = 1 << 20  # an upper bound of the tokens of a completion without a limit
+# Names in the request's body, and keys of `Sampling`.
+_SAMPLING = {"temperature": "temperature", "top_p": "top_p", "seed": "seed"}
+
+
+class Sent(TypedDict):
+    """Fields of a `Reply`. They are None when the request's own values were sent."""
+
+    sampling: Sampling | None
+    tools: str | None
+
+
+def as_sent(request: Request, extra: Mapping[str, object]) -> Sent:
+    """The sampling parameters and tools that were sent instead of those of the request: those in `extra`, and those of
+    requests for labels.
+    """
+    changed: dict[str, object] = {}
+    if request.kind == "classify":
+        changed = {"temperature": 0.0, "max_new_tokens": LABEL_TOKENS}
+    changed |= {name: extra[key] for key, name in _SAMPLING.items() if key in extra}
+    limits = _limits(extra)
+    if limits:
+        changed["max_new_tokens"] = max(limits)
+    return {
+        "sampling": cast(Sampling, {**request.sampling, **changed}) if changed else None,
+        "tools": json.dumps(extra["tools"] or [], ensure_ascii=False) if "tools" in extra else None,
+    }
+
+
+def most_completion(request: Request, body: Mapping[str, object]) -> int:
+    """The largest number of tokens that the completion may have. Servers differ in which of the limits they obey, so
+    the largest one counts.
+    """
+    limits = _limits(body)
+    if not limits:
+        return _UNLIMITED
+    return max(*limits, 0 if request.kind == "classify" else request.sampling["max_new_tokens"])
+
+
+def _limits(body: Mapping[str, object]) -> list[int]:
+    return [value for name in LIMITS if isinstance(value := body.get(name), int)]
