@@ -154,13 +154,13 @@ class Scheduler:
         kept = self.account.look_up(item, again)
         if kept is not None:
             self.live.cached += 1
-            return self._finish(item, kept)
+            self._finish(item, kept)
+            return
         if item.call.key in self._flying:
             self._flying[item.call.key].append(item)
-            return None
-        most = await self._admit(item)
-        if most is None:
-            return None
+            return
+        if (most := await self._admit(item)) is None:
+            return
         self.budget.hold(most)
         reserved = self.quota.reserve(item.call.prompt_tokens + item.call.most_completion)
         self._flying[item.call.key] = []

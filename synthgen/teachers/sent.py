@@ -1,4 +1,4 @@
-"""What is sent for a request after the recipe's `teacher.extra`: its sampling parameters, tools, and limit of tokens."""
+"""What is sent for a request after `teacher.extra` of the recipe: sampling parameters, tools, and limits of tokens."""
 
 from __future__ import annotations
 
