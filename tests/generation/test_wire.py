@@ -336,7 +336,8 @@ def test_damaged_replies_over_loopback(serve, tmp_path, count):
             if kind == "sample" and b'"error"' not in body:  # errors have tests of their own, and may stop a run
                 break
         replies[f"What is {i}?"] = [{"body": body.decode("latin-1")}]
-    server = serve(answers=replies)
+    server = serve()
+    server.set(answers=replies)
     rows, failures, _ = generated(tmp_path, server, seeds=count, teacher={"max_retries": 0})
     assert len(rows) + len(failures) == count
     for row in rows:

@@ -172,7 +172,7 @@ class FUZZ:
         for count in (reply.usage or {}).values():
             assert count is None or (type(count) is int and 0 <= count < 2**31)
         if reply.label_probs is not None:
-            assert reply.text in LABELS
+            assert (reply.answer or reply.text) in LABELS
             assert abs(sum(reply.label_probs) - 1) < 1e-3
             assert all(0 <= p <= 1 for p in reply.label_probs)
         if reply.token_ids:
