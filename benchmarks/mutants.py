@@ -33,6 +33,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -150,21 +151,22 @@ def sources(room: str) -> dict[str, tuple[str, ...]]:
     }
 
 
-def mutants(room: str) -> list[Mutant]:
+@cache
+def mutants(room: str) -> tuple[Mutant, ...]:
     """Every mutant of a room."""
-    found = []
+    found: list[Mutant] = []
     for file in sources(room):
         text = (REPOSITORY / file).read_bytes()
         source = hashlib.sha256(text).hexdigest()[:16]
         found += [Mutant(room, file, source, *change) for change in changes(text)]
-    return found
+    return tuple(found)
 
 
 def sample(rooms: Iterable[str], seed: int, count: int) -> list[Mutant]:
     """`count` mutants, as many from each room as from every other. The draws of a room depend on no other room."""
     drawn = []
     for room in rooms:
-        found = mutants(room)
+        found = list(mutants(room))
         random.Random(f"{seed} {room}").shuffle(found)
         drawn.append(found)
     longest = max(map(len, drawn))

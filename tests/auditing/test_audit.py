@@ -79,6 +79,10 @@ def test_old_contracts_are_flagged():
     assert judge("x", "generator", "openai", AuditSection(), late).notes
     assert not judge("x", "generator", "openai", AuditSection(), TODAY).notes
     assert not judge("x", "generator", "MIT", AuditSection(), late).notes
+    read = datetime.date.fromisoformat(str(catalog()["openai"]["read_on"]))
+    for days in (180, 181):
+        notes = judge("x", "generator", "openai", AuditSection(), read + datetime.timedelta(days)).notes
+        assert [f"read {days} days ago" in note for note in notes] == [True] * (days - 180)
 
 
 def source(name: str, role: str = "seed", license: str = "MIT") -> dict:
@@ -116,7 +120,9 @@ def test_rows_are_counted_by_the_worst_of_their_sources(tmp_path):
 def test_each_intent_has_its_report_and_the_latest_lies_above(tmp_path):
     run = corpus_of(tmp_path, [row("a", 0, sources=[source("s", license="CC-BY-NC-4.0")])])
     first = synthgen.audit(curating(), run)
+    (run / "audit" / "notes.txt").write_text("a person's own file stays where it is")
     second = synthgen.audit(curating(), run, use="research")
+    assert (run / "audit" / "notes.txt").exists()
     folders = [p for p in (run / "audit").iterdir() if p.is_dir()]
     reports = [json.loads((p / "report.json").read_text()) for p in folders]
     assert {(r["intent"]["use"], r["status"]) for r in reports} == {
