@@ -18,7 +18,7 @@ from jinja2 import TemplateError
 from distill.outputs import ADOPTED
 from synthgen import corpus, durable, outputs
 from synthgen.datasets import Dataset, is_dataset, open_dataset, records, store
-from synthgen.errors import CorpusError
+from synthgen.errors import CorpusError, TeacherError
 from synthgen.lm.tokens import Tokens
 from synthgen.manifest import Facts
 from synthgen.recipe import Recipe, SeedSource
@@ -83,7 +83,7 @@ def _tokenized(dataset: Dataset, recipe: Recipe, tokens: Tokens, counts: Counter
             )
         try:
             record.prompt_token_ids = tokens.render(record.prompt)
-        except (TemplateError, TypeError, ValueError) as error:  # what the template is not made for
+        except (TeacherError, TemplateError, TypeError, ValueError) as error:  # what the template is not made for
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise CorpusError(
                 f"{where}: the chat template of the teacher cannot show the prompt ({first})",

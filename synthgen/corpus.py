@@ -97,7 +97,7 @@ def is_begun(
                 f"give another folder with -o, or use --fresh, which deletes what `{what}` made there",
             )
         return True
-    if (folder / "manifest.json").exists() or any(folder.glob("data/*.parquet")):
+    if (folder / "manifest.json").exists() or any(folder.glob("data/[!.]*.parquet")):
         raise RunChanged(f"{folder} holds a corpus of unknown origin (no inputs.json)", "give another folder with -o")
     return False
 

@@ -78,7 +78,7 @@ class Remotes:
         self.cache = Cache(durable.cache_folder() / "replies.sqlite", retry_failed=retry_failed) if paid else None
         try:
             if paid:
-                self.ledger = Ledger(folder.parent / LEDGER, part, sorted(folder.glob("data/*.parquet")))
+                self.ledger = Ledger(folder.parent / LEDGER, part, sorted(folder.glob("data/[!.]*.parquet")))
             self.budget = open_budget(recipe, self.ledger.before if self.ledger else Spent(), part[1])
         except BaseException:
             self.close()

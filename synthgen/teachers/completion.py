@@ -115,7 +115,7 @@ def completion(value: Mapping[str, object], bill: Bill) -> Completion:
     """Check the object of a chat completion, whose bill is `bill`. Raises BadReply."""
     choice = _choice(value)
     message = choice.get("message")
-    if not isinstance(message, Mapping):
+    if not isinstance(message, dict):
         raise BadReply("schema", "the server's answer is not a chat completion: the choice has no message")
     finish = finish_reason(choice.get("finish_reason"), choice.get("native_finish_reason"))
     text, thoughts = _content(message.get("content"))
@@ -154,18 +154,18 @@ def error_in(value: object) -> ErrorIn | None:
     """The error that a reply with status 200 contains instead of an answer, or None."""
     if isinstance(value, list) and len(value) == 1:  # Gemini: [{"error": …}]
         value = value[0]
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         return None
     choices = value.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     found: object = value.get("error")
-    if not found and isinstance(first, Mapping):
+    if not found and isinstance(first, dict):
         found = first.get("error")
     if not found and first is None and "error" in (value.get("object"), value.get("type")):
         found = value
     if not found:
         return None
-    if not isinstance(found, Mapping):
+    if not isinstance(found, dict):
         return ErrorIn("", str(found)[:_MOST_ERROR], None)
     names = [str(found.get(name) or "") for name in ("code", "status", "type")]
     message = str(found.get("message") or "")[:_MOST_ERROR]
@@ -183,7 +183,7 @@ def _choice(value: Mapping[str, object]) -> Mapping[str, object]:
     if not choices:
         raise BadReply("empty", "no choices in the reply")
     for choice in choices:
-        if isinstance(choice, Mapping) and choice.get("index") in (0, None):
+        if isinstance(choice, dict) and choice.get("index") in (0, None):
             return choice
     raise BadReply("schema", "the server's answer is not a chat completion: it has no choice with index 0")
 
@@ -199,7 +199,7 @@ def _content(value: object) -> tuple[str, list[str]]:
     texts: list[str] = []
     thoughts: list[str] = []
     for part in value:
-        kind = part.get("type") if isinstance(part, Mapping) else None
+        kind = part.get("type") if isinstance(part, dict) else None
         if isinstance(part, str):
             texts.append(part)
         elif kind in _TEXT_PARTS and isinstance(part.get("text"), str):
@@ -220,7 +220,7 @@ def _thought(part: Mapping[str, object]) -> str:
         if isinstance(value, str) and value.strip():
             return value
         if isinstance(value, list):
-            inner = [item.get("text") if isinstance(item, Mapping) else item for item in value]
+            inner = [item.get("text") if isinstance(item, dict) else item for item in value]
             return "\n\n".join(text for text in inner if isinstance(text, str))
     return ""
 
@@ -231,9 +231,9 @@ def _reasoning(message: Mapping[str, object]) -> str | None:
         value = message.get(name)
         if isinstance(value, str) and value.strip():
             return value
-        if isinstance(value, Mapping | list):
+        if isinstance(value, dict | list):
             texts = [
-                _thought(part) for part in (value if isinstance(value, list) else [value]) if isinstance(part, Mapping)
+                _thought(part) for part in (value if isinstance(value, list) else [value]) if isinstance(part, dict)
             ]
             if joined := "\n\n".join(text for text in texts if text):
                 return joined
@@ -247,8 +247,8 @@ def _tool_calls(value: object, *, cut: bool) -> str | None:
     if not isinstance(value, list):
         raise BadReply("schema", "tool_calls is not a list")
     for call in value:
-        function = call.get("function") if isinstance(call, Mapping) else None
-        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
             raise BadReply("tool_call", "a tool call has no function name")
         arguments, name = function.get("arguments"), function["name"][:80]
         if isinstance(arguments, str) and arguments.strip():
@@ -270,7 +270,7 @@ def _model(value: Mapping[str, object]) -> str | None:
 def _logprobs(choice: Mapping[str, object]) -> Sequence[Entry]:
     """The entries of `logprobs.content`. Their log-probabilities are checked."""
     logprobs = choice.get("logprobs")
-    content = logprobs.get("content") if isinstance(logprobs, Mapping) else None
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
     if not content:
         return []
     if not isinstance(content, list):

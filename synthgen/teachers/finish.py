@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 ERROR = "error"
 """The result of `finish_reason` for a reply that the server broke off. Another attempt may succeed."""
 
@@ -55,7 +53,7 @@ def finish_reason(value: object, native: object = None) -> str:
 
 
 def _mapped(value: object) -> str:
-    if isinstance(value, Mapping):  # SGLang: {"type": "length", "length": 16}
+    if isinstance(value, dict):  # SGLang: {"type": "length", "length": 16}
         value = value.get("type")
     if not isinstance(value, str):
         return "unknown"

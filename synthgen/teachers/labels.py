@@ -53,7 +53,7 @@ def too_little(mass: float, said: str) -> tuple[str, str] | None:
     the teacher wrote, or would write.
     """
     if math.isnan(mass):
-        return "schema", "the teacher's probabilities are not numbers"
+        return "engine", "the teacher's probabilities are not numbers"
     if mass >= LEAST_MASS:
         return None
     written = f"; the teacher writes {said[:_SHOWN]!r}" if said else ""

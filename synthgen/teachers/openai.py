@@ -19,9 +19,10 @@ import os
 import urllib.parse
 import urllib.request
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from synthgen.errors import TeacherError, missing_extra
+from synthgen.records import Usage
 from synthgen.requests import Request
 from synthgen.tables.engines import ApiTeacher
 from synthgen.teachers.base import Call, Identity, Refused, Reply, TeacherOptions
@@ -35,7 +36,7 @@ from synthgen.teachers.sent import LABEL_TOKENS, LIMITS, as_sent, most_completio
 from synthgen.teachers.served import same_model
 from synthgen.teachers.server_tokens import TokenMap, UnknownToken
 from synthgen.teachers.structured import mismatch
-from synthgen.teachers.usage import BadReply
+from synthgen.teachers.usage import BadReply, Bill
 
 if TYPE_CHECKING:
     import aiohttp
@@ -48,6 +49,15 @@ _ERROR_BYTES = 1 << 16
 BATCH_SHARE = 0.5  # the price of a reply from a batch, as a share of the usual price
 _BATCHED = b'"synthgen_batch":true'
 INVALID = ("schema", "usage", "server")  # kinds of failures of a response that is not a valid chat completion
+
+
+class Paid(TypedDict, total=False):
+    """Fields of a `Reply` about its cost."""
+
+    cost_usd: float | None
+    price_share: float
+    usage: Usage | None
+    bill: Bill
 
 
 class ApiModel:
@@ -188,44 +198,42 @@ class ApiModel:
 
     def read(self, request: Request, body: bytes) -> Reply:
         """Parse the body of a chat completion into a reply. See `synthgen.teachers.base.RemoteTeacher.read`."""
-        reply = Reply(cost_usd=None, price_share=BATCH_SHARE if body.endswith(_BATCHED + b"}") else 1.0)
+        paid: Paid = {"cost_usd": None, "price_share": BATCH_SHARE if body.endswith(_BATCHED + b"}") else 1.0}
         try:
             value = reply_object(body)
             statement = bill(value, self.section.extra.get("service_tier"))
-            reply = replace(reply, usage=statement.usage, bill=statement)
+            paid |= {"usage": statement.usage, "bill": statement}
             if (error := error_in(value)) is not None:
-                reason = f"the reply contains an error: {error.code} {error.message}"
-                return self._failed(reply, "server", reason, invalid=True)
-            answer = completion(value, statement)
-            other = answer.model is not None and not same_model(self.section.model, answer.model)
-            reply = replace(reply, **as_sent(request, self.section.extra), served_model=answer.model)
-            reply = replace(reply, substitute=answer.model if other else None)
-            return self._admitted(request, reply, answer)
+                raise BadReply("server", f"the reply contains an error: {error.code} {error.message}")
+            return self._admitted(request, paid, completion(value, statement))
         except BadReply as problem:
-            return self._failed(reply, problem.kind, problem.reason, invalid=problem.kind in INVALID)
+            return self._failed(Reply(**paid), problem.kind, problem.reason, invalid=problem.kind in INVALID)
         except UnknownToken as problem:
-            return self._failed(reply, "logprobs", str(problem))
+            return self._failed(Reply(**paid), "logprobs", str(problem))
         except Exception as problem:  # whatever a server sends, only this row fails
             reason = f"the server's answer is not a chat completion ({type(problem).__name__}: {problem})"
-            return self._failed(reply, "schema", reason, invalid=True)
+            return self._failed(Reply(**paid), "schema", reason, invalid=True)
 
     def _failed(self, reply: Reply, kind: str, reason: str, *, invalid: bool = False) -> Reply:
         return replace(failed(reply, kind, self.clean(reason)[:500]), invalid=invalid)
 
-    def _admitted(self, request: Request, reply: Reply, answer: Completion) -> Reply:
+    def _admitted(self, request: Request, paid: Paid, answer: Completion) -> Reply:
         """The reply with the answer, or with a failure. Raises UnknownToken."""
-        usage = reply.usage
+        usage, served = answer.bill.usage, answer.model
         if usage is not None and not (usage["prompt_tokens"] and usage["completion_tokens"]):
-            reply = replace(reply, usage=None)  # no prompt and no answer has 0 tokens, so the counts are not credible
+            paid["usage"] = usage = None  # no prompt and no answer has 0 tokens, so the counts are not credible
         if not answer.text.strip() and not answer.tool_calls:
-            return self._failed(reply, "empty", why_empty(answer.finish, reply.usage))
-        reply = replace(
-            reply,
+            return self._failed(Reply(**paid), "empty", why_empty(answer.finish, usage))
+        reply = Reply(
             text=answer.text,
             finish_reason=answer.finish,
             reasoning=answer.reasoning,
             tool_calls=answer.tool_calls,
-            scores=prompt_was_cut(request.messages, reply.usage),
+            scores=prompt_was_cut(request.messages, usage),
+            served_model=served,
+            substitute=None if served is None or same_model(self.section.model, served) else served,
+            **as_sent(request, self.section.extra),
+            **paid,
         )
         if request.kind == "classify":
             return self._labeled(request, reply, answer)

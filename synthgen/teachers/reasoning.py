@@ -55,6 +55,7 @@ _END = re.compile(
     r"|<end_of_turn>|<start_of_turn>|<｜end▁of▁sentence｜>|<｜User｜>)"
     r"|<\|(?:end|eos|end_of_turn|eot|user|system|assistant)\|>|<eos>|</s>"
 )
+_ROLES = ("<|user|>", "<|system|>", "<|assistant|>")
 _ROLE = re.compile(r"\s*(?:<\||<start_of_turn>|</?s>|<｜|\[INST\]|\Z)")
 # The header of the assistant's turn, at the beginning of the text. It may follow a copy of the prompt.
 _HEADER = re.compile(
@@ -109,7 +110,8 @@ def _end_of_turn(text: str) -> int | None:
             continue
         if tag.group() == "</s>" and text.find("<s>", max(0, tag.start() - _NEAR), tag.start()) >= 0:
             continue  # HTML for text that is struck through
-        if tag["sure"] or _ROLE.match(text, tag.end()):
+        begins_turn = tag.group() in _ROLES and text.startswith("\n", tag.end())
+        if tag["sure"] or begins_turn or _ROLE.match(text, tag.end()):
             return tag.start()
     return None
 

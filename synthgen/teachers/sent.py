@@ -29,6 +29,8 @@ def as_sent(request: Request, extra: Mapping[str, object]) -> Sent:
     """The sampling parameters and tools that were sent instead of those of the request: those in `extra`, and those of
     requests for labels.
     """
+    if not extra and request.kind != "classify":
+        return {"sampling": None, "tools": None}
     changed: dict[str, object] = {}
     if request.kind == "classify":
         changed = {"temperature": 0.0, "max_new_tokens": LABEL_TOKENS}

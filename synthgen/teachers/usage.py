@@ -72,7 +72,7 @@ def bill_of(reply: Mapping[str, object], asked_tier: object = None) -> Bill:
     given = reply.get("usage")
     if given is None:
         return Bill(None, None, unusual, True)
-    if not isinstance(given, Mapping):
+    if not isinstance(given, dict):
         raise BadReply("usage", f"usage is {_shown(given)}, not an object")
     usd = _usd(given)
     try:
@@ -127,7 +127,7 @@ def _nested(given: Mapping[str, object], paths: tuple[tuple[str, ...], ...]) -> 
         for name in path:
             if value is None:
                 break
-            if not isinstance(value, Mapping):
+            if not isinstance(value, dict):
                 raise BadReply("usage", f"usage.{path[0]} is {_shown(value)}, not an object")
             value = value.get(name)
         if (count := _count(value, path[-1])) is not None:
@@ -155,13 +155,13 @@ def _usd(given: Mapping[str, object]) -> float | None:
     billed separately, or `estimated_cost`. Raises BadReply when it is not a possible amount.
     """
     value = given.get("estimated_cost") if given.get("cost") is None else given["cost"]
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         value = value.get("total_cost")
     usd = _amount(value)
     if usd is None or given.get("is_byok") is not True:
         return usd
     details = given.get("cost_details")
-    upstream = _amount(details.get("upstream_inference_cost")) if isinstance(details, Mapping) else None
+    upstream = _amount(details.get("upstream_inference_cost")) if isinstance(details, dict) else None
     return None if upstream is None else usd + upstream
 
 

@@ -112,10 +112,12 @@ def _running() -> subprocess.Popen[bytes] | None:
 def _line(source: int, seconds: float) -> bytes | None:
     """The next line from a file descriptor. None at its end, or if it takes longer than `seconds`."""
     read = b""
+    waiting = select.poll()  # `select.select` takes no file descriptor above 1023
+    waiting.register(source, select.POLLIN)
     deadline = time.monotonic() + seconds
     while not read.endswith(b"\n"):
         left = deadline - time.monotonic()
-        if left <= 0 or not select.select([source], [], [], left)[0]:
+        if left <= 0 or not waiting.poll(left * 1000):
             return None
         chunk = os.read(source, 4096)
         if not chunk:

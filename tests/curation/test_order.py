@@ -164,7 +164,7 @@ def test_a_run_that_failed_goes_on_from_its_steps(tmp_path, monkeypatch):
     seen = log.read_text().split()
     assert seen == [*(f"r{n}" for n in range(10)), *(f"r{n}" for n in range(8, 12))]
     assert sorted(p.name for p in (run / "curated").iterdir()) == [
-        *("README.md", "data", "inputs.json", "manifest.json", "rejected")
+        *(".lock", "README.md", "data", "inputs.json", "manifest.json", "rejected")
     ]
 
 

@@ -65,7 +65,7 @@ def test_a_curve_of_a_decoder(made, monkeypatch):
 
 
 def test_shares_that_are_none(made):
-    recipe, run = made("shares", seeds=40, split={"test": 0.3})
+    recipe, run = made("none", seeds=40, split={"test": 0.3})
     for shares in ([0.0], [1.5], [-1]):
         with pytest.raises(UserError, match="more than 0 and at most 1"):
             curve(recipe, run, shares)

@@ -97,7 +97,7 @@ def test_rationalize_keeps_what_the_teacher_knows(shrunk, tmp_path):
     kept = {r.seed_id for r in rows_of(folder) if scores(r) == {"rationalized": 0.0}}
     assert len(expected) >= 2
     assert kept == expected
-    assert {f["kind"] for f in failures_of(folder)} == {"not_led"}
+    assert {f["kind"] for f in failures_of(folder)} - {"no_reference"} == {"not_led"}  # a blank answer is no reference
 
 
 def test_unparsable_marks_of_a_real_judge_are_failures(shrunk, tmp_path):

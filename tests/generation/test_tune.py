@@ -34,7 +34,7 @@ class Timed:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
         batches = -(-len(requests) // self.batch_size)
         time.sleep(batches * (0.01 + 0.004 * max(0, self.batch_size - 16)))
-        return [Reply("x", token_ids=[1, 2, 3]) for _ in requests]
+        return [Reply("x", token_ids=[1, 2, 3], finish_reason="stop") for _ in requests]
 
     def close(self):
         self.seen.append("closed")

@@ -59,7 +59,7 @@ def test_any_rows_with_prompt_and_completion_train(made, tmp_path):
     assert all(teacher.tokens.tokenizer.decode(r.token_ids) == r.text + "<|im_end|>" for r in found)
     assert {r.split for r in found} == {"train", "test"}
     assert trained.training.rows == sum(r.split == "train" for r in found)
-    assert "rows (unknown)" in (student / "README.md").read_text()
+    assert "rows (dataset, unknown)" in (student / "README.md").read_text()
     assert "cross-entropy on the completions' tokens" in (student / "README.md").read_text()
     assert [row["loss"] for row in metrics_of(student)]
     with measured_here():

@@ -316,13 +316,19 @@ def _plain_write() -> None:
 
 def _data_first() -> None:
     """Breaks the order of a commit: a shard's data file is written before its other files."""
-    from synthgen import corpus
+    from synthgen import corpus, durable
 
-    commit = corpus.commit
+    commit, whole = corpus.commit, durable.write_bytes
 
     def backwards(folder: Path, name: str, tables: dict[str, Any]) -> None:
-        for part in sorted(tables, key=lambda part: part != "data"):
-            commit(folder, name, {part: tables[part]})
+        writes: list[tuple[Path, bytes]] = []
+        durable.write_bytes = lambda path, data: writes.append((path, data))
+        try:
+            commit(folder, name, tables)
+        finally:
+            durable.write_bytes = whole
+        for path, data in reversed(writes):
+            whole(path, data)
 
     corpus.commit = backwards
 

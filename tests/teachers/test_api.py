@@ -359,6 +359,7 @@ def test_parts_of_a_run_merge(serve, tmp_path):
         assert not (folder / "manifest.json").exists()
         shutil.copytree(folder / "data", tmp_path / "merged/generated/data", dirs_exist_ok=True)
     shutil.copy(tmp_path / "part1/generated/inputs.json", tmp_path / "merged/generated/inputs.json")
+    shutil.copy(tmp_path / "part1/recipe.yaml", tmp_path / "merged/recipe.yaml")
     merged = synthgen.generate(recipe, tmp_path / "merged").folder
     assert corpus.manifest(merged) == corpus.manifest(whole)
     assert server.stats()["requests"] == 50

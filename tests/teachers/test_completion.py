@@ -110,7 +110,7 @@ def test_costs_by_tokens_by_the_server_and_by_tier():
     assert account().priced(usage(cost=0.25)).cost_usd == 0.25
     byok = usage(cost=0.01, is_byok=True, cost_details={"upstream_inference_cost": 0.2})
     assert account().priced(byok).cost_usd == pytest.approx(0.21)
-    assert account().priced(usage(cost=0.0, is_byok=True)).cost_usd is None
+    assert account().priced(usage(cost=0.0, is_byok=True)).cost_usd == account().priced(usage()).cost_usd > 0
     assert account().priced(usage(cost=None, estimated_cost=0.5)).cost_usd == 0.5
     for tier, known in (("default", True), ("priority", False), ("flex", False), (None, True)):
         reply = read(service_tier=tier)

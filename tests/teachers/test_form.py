@@ -55,7 +55,7 @@ def test_a_pattern_and_an_answer_that_was_cut(task, tmp_path):
     assert (len(rows), failures) == (8, [])
     assert all(re.fullmatch("(yes|no), [0-9]{2}", r.text) for r in rows)
     short = synthgen.load_recipe(task(8, name="short", generate={**more, "max_new_tokens": 2}, train=None))
-    rows, failures = made(synthgen.generate(short, tmp_path / "short").folder)
+    rows, failures = made(synthgen.generate(short, tmp_path / "cut").folder)
     assert rows == []
     assert {(f["kind"], f["reason"]) for f in failures} == {("schema", "the answer does not match generate.regex")}
 

@@ -104,7 +104,7 @@ def test_an_answer_that_ends_inside_the_reasoning_is_not_complete(text):
     ],
 )
 def test_a_tag_that_is_only_mentioned_stays(text):
-    assert split_reasoning(text) == (text, None, True)
+    assert split_reasoning(text) == (text, None, True, False)
 
 
 def test_a_block_after_a_whole_sentence():
