@@ -93,7 +93,6 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
             "losses/test_stored_targets.py",
             "teachers/test_api_replies.py",
             "losses/test_loss_bugs.py",
-            "curation/test_order.py",
         )
     },
     "targets": {
