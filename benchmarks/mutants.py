@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import hashlib
 import json
 import multiprocessing
@@ -91,7 +92,6 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
         "synthgen/logits.py": (
             "corpus/test_logits.py",
             "losses/test_stored_targets.py",
-            "teachers/test_api_replies.py",
             "losses/test_loss_bugs.py",
         )
     },
@@ -175,8 +175,15 @@ def sample(rooms: Iterable[str], seed: int, count: int) -> list[Mutant]:
 # Tests of a mutant
 
 
+def end_with_parent() -> None:
+    """On Linux, this process is killed when its parent ends in any way."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
 def copy_source(folder: Path) -> None:
     """The copy of this process is named by its process id."""
+    end_with_parent()
     for part in COPIED:
         origin, place = REPOSITORY / part, folder / str(os.getpid()) / part
         if origin.is_dir():
@@ -224,6 +231,7 @@ def run_child(folder: Path, tests: list[str], log: Path) -> None:
     status = 1
     try:
         os.setsid()
+        end_with_parent()
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
         with log.open("wb") as file, Path(os.devnull).open("rb") as nothing:
             os.dup2(nothing.fileno(), 0)
