@@ -45,7 +45,8 @@ COPIED = ("synthgen", "distill", "tests", "prompts", "data", "docs", "benchmarks
 WANTED = 0.9
 MEMORY = 8 << 30  # bytes that a process of a test may allocate
 
-VERIFY = ("verify/test_matches.py", "verify/test_spellings.py", "verify/test_time.py", "verify/test_mathematics.py")
+VERIFY = tuple(f"verify/test_{name}.py" for name in ("matches", "spellings", "arithmetic", "time", "mathematics"))
+MONEY = ("generation/test_money.py", "teachers/test_completion.py")
 API = ("generation/test_wire.py", "teachers/test_api.py")
 SEEDS = ("corpus/test_odd_seeds.py", "corpus/test_seeds.py", "corpus/test_shipped_seeds.py", "fuzz/test_seed_files.py")
 CURATION = ("curation/test_curate.py", "tables/test_curation.py", "curation/test_order.py", "curation/test_killed.py")
@@ -54,7 +55,7 @@ REPLIES = ("teachers/test_completion.py", "teachers/test_reasoning.py", "teacher
 ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
     "verification": {"synthgen/verify/*.py": VERIFY},
     "budget": {
-        f"synthgen/generation/{name}.py": ("teachers/test_completion.py", *API, "generation/test_batch.py")
+        f"synthgen/generation/{name}.py": (*MONEY, *API, "generation/test_batch.py")
         for name in ("budget", "ledger", "account", "prices")
     },
     "pacing": {
