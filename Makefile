@@ -14,6 +14,8 @@
 # `make experiment-NAME` runs the arms of an experiment that have no result file. NAME is logits, rationale, online,
 # mutual, ensemble or hidden.
 # `make loss-bugs` plants nineteen known bugs in copies of the source, and checks that each bug makes a test fail.
+# `make mutants` changes 200 operators and constants, one at a time, in copies of the source, and checks that 90% of the
+# changes make a test fail.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -26,7 +28,7 @@ VLLM_PIP := $(VLLM_VENV)/bin/python -m pip --disable-pip-version-check -q
 LLAMA_VENV ?= .venv-llama
 LLAMA_PIP := $(LLAMA_VENV)/bin/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test test-slow test-vllm bench-vllm test-llama test-gpu bench-gpu check lint types docs bench bench-rivals bench-training loss-bugs clean
+.PHONY: demo test test-slow test-vllm bench-vllm test-llama test-gpu bench-gpu check lint types docs bench bench-rivals bench-training loss-bugs mutants clean
 
 demo: $(VENV)/.demo
 	@began=$$(date +%s); \
@@ -94,6 +96,10 @@ bench-training: $(VENV)/.dev
 
 loss-bugs: $(VENV)/.dev
 	$(BIN)/python benchmarks/loss_bugs.py
+
+# The results are in mutants.jsonl. An interrupted run continues from this file.
+mutants: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mutants.py
 
 $(VENV)/.demo: pyproject.toml constraints.txt requirements-model.txt
 	@began=$$(date +%s); \

@@ -18,6 +18,7 @@ from synthgen.auditing.result import STATUSES, Subject, worst
 from synthgen.recipe import AuditSection
 
 TODAY = datetime.date(2026, 1, 15)
+OUTPUTS = ("generator", "logits", "rewriter", "seed", "dataset")
 
 
 def status(terms: str, role: str = "generator", **intent) -> str:
@@ -55,6 +56,64 @@ def test_golden(terms, role, intent, expected):
     assert status(terms, role, **intent) == expected
 
 
+SHARE = {"actions": ["share_data"]}
+RELEASE = {"actions": ["release_weights"]}
+TRAIN = {"actions": ["train"]}
+
+
+@pytest.mark.parametrize(
+    ("entry", "role", "intent", "expected", "reason"),
+    [
+        ({"commercial_use": "no"}, "seed", SHARE, "DENY", "commercial use is not granted"),
+        ({"commercial_use": "no"}, "seed", {**SHARE, "use": "research"}, "ALLOW", ""),
+        ({"commercial_use": "conditional"}, "seed", SHARE, "CONTESTED", "under conditions"),
+        ({"commercial_use": "unknown"}, "seed", SHARE, "UNKNOWN", "does not say whether commercial use"),
+        *[({"train_on_outputs": "deny"}, role, TRAIN, "DENY", "may not be trained") for role in OUTPUTS],
+        *[({"train_on_outputs": "deny"}, role, TRAIN, "ALLOW", "") for role in ("template", "student_base", "judge")],
+        ({"train_on_outputs": "deny"}, "generator", SHARE, "ALLOW", ""),
+        ({"train_on_outputs": "unknown"}, "generator", TRAIN, "UNKNOWN", "does not say whether models"),
+        ({"train_on_outputs": "silent"}, "generator", TRAIN, "ALLOW", "do not mention training"),
+        ({"train_on_outputs": "silent"}, "seed", TRAIN, "ALLOW", ""),
+        ({"train_on_outputs": "allow"}, "generator", TRAIN, "ALLOW", "allow training explicitly"),
+        ({"train_on_outputs": "allow"}, "dataset", TRAIN, "ALLOW", ""),
+        ({"train_on_outputs": "research"}, "generator", TRAIN, "DENY", "for research only"),
+        ({"train_on_outputs": "research"}, "generator", {**TRAIN, "use": "research"}, "ALLOW", "for research"),
+        ({"train_on_outputs": "deny"}, "generator", {**TRAIN, "use": "research"}, "DENY", "may not be trained"),
+        ({"train_on_outputs": "noncompete"}, "generator", {**TRAIN, "competes": "no"}, "ALLOW", "does not compete"),
+        ({"train_on_outputs": "noncompete"}, "generator", TRAIN, "UNKNOWN", "does not set audit.competes"),
+        (
+            {"train_on_outputs": "family", "family": "f"},
+            "generator",
+            {**TRAIN, "student_family": "F"},
+            "ALLOW",
+            "the f",
+        ),
+        ({"train_on_outputs": "family", "family": "f"}, "generator", TRAIN, "DENY", "of the f family only"),
+        ({"no_redistribution": True}, "generator", SHARE, "DENY", "may not be redistributed"),
+        ({"no_redistribution": True}, "seed", RELEASE, "ALLOW", ""),
+        ({"no_derivatives": True}, "seed", SHARE, "DENY", "rewritten rows"),
+        ({"no_derivatives": True}, "dataset", SHARE, "DENY", "rewritten rows"),
+        ({"no_derivatives": True}, "template", SHARE, "ALLOW", ""),
+        ({"no_derivatives": True}, "seed", RELEASE, "ALLOW", ""),
+        ({"student_terms": "contested"}, "seed", SHARE, "CONTESTED", "inherits these terms"),
+        ({"student_terms": "contested"}, "seed", RELEASE, "CONTESTED", "inherits these terms"),
+        ({"student_terms": "contested"}, "seed", TRAIN, "ALLOW", ""),
+        ({"name_prefix": "P-"}, "seed", {**RELEASE, "student_name": "X"}, "DENY", "does not begin with 'P-'"),
+        ({"name_prefix": "P-"}, "seed", {**RELEASE, "student_name": "P-X"}, "ALLOW", ""),
+        ({"name_prefix": "P-"}, "seed", RELEASE, "ALLOW", ""),
+        ({"name_prefix": "P-"}, "seed", {**SHARE, "student_name": "X"}, "ALLOW", ""),
+    ],
+)
+def test_each_rule_alone(monkeypatch, entry, role, intent, expected, reason):
+    """A license that allows all, with one rule changed."""
+    plain = {"id": "t-1", "instrument": "license", "commercial_use": "yes", "train_on_outputs": "silent"}
+    monkeypatch.setattr("synthgen.auditing.license.catalog", lambda: {"t": {**plain, **entry}})
+    finding = judge("x", role, "T", AuditSection(**{"use": "commercial", **intent}), TODAY)
+    assert finding.status == expected
+    assert (reason in "".join(finding.reasons)) if reason else finding.reasons == ()
+    assert bool(finding.obligations) == ("name_prefix" in entry and intent["actions"] == RELEASE["actions"])
+
+
 def test_laws():
     """The worst of several statuses does not depend on their order. Commercial use never gets a better status than
     research. An unknown license never passes.
@@ -79,6 +138,10 @@ def test_old_contracts_are_flagged():
     assert judge("x", "generator", "openai", AuditSection(), late).notes
     assert not judge("x", "generator", "openai", AuditSection(), TODAY).notes
     assert not judge("x", "generator", "MIT", AuditSection(), late).notes
+    read = datetime.date.fromisoformat(str(catalog()["openai"]["read_on"]))
+    for days in (180, 181):
+        notes = judge("x", "generator", "openai", AuditSection(), read + datetime.timedelta(days)).notes
+        assert [f"read {days} days ago" in note for note in notes] == [True] * (days - 180)
 
 
 def source(name: str, role: str = "seed", license: str = "MIT") -> dict:
@@ -116,7 +179,9 @@ def test_rows_are_counted_by_the_worst_of_their_sources(tmp_path):
 def test_each_intent_has_its_report_and_the_latest_lies_above(tmp_path):
     run = corpus_of(tmp_path, [row("a", 0, sources=[source("s", license="CC-BY-NC-4.0")])])
     first = synthgen.audit(curating(), run)
+    (run / "audit" / "notes.txt").write_text("a person's own file stays where it is")
     second = synthgen.audit(curating(), run, use="research")
+    assert (run / "audit" / "notes.txt").exists()
     folders = [p for p in (run / "audit").iterdir() if p.is_dir()]
     reports = [json.loads((p / "report.json").read_text()) for p in folders]
     assert {(r["intent"]["use"], r["status"]) for r in reports} == {

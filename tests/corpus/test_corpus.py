@@ -14,7 +14,7 @@ from support.corpora import corpus_of, curating, row
 import synthgen
 from synthgen import corpus
 from synthgen.errors import CorpusError
-from synthgen.records import SCHEMA, schema_with, to_table
+from synthgen.records import FAILURE_SCHEMA, SCHEMA, Record, from_rows, own_names, schema_with, to_table
 
 
 def test_batches_have_the_columns_asked_for_in_corpus_order(tmp_path):
@@ -91,3 +91,22 @@ def test_an_older_corpus_is_refused_in_one_line(tmp_path):
         corpus.read_shard(run / "generated" / "data" / "train-00000.parquet")
     with pytest.raises(CorpusError, match="columns of an older version"):
         corpus.own_columns(run / "generated")
+
+
+def test_which_columns_are_never_null():
+    assert {f.name for f in SCHEMA if not f.nullable} == {"id", "seed_id", "teaches"}
+    assert {f.name for f in FAILURE_SCHEMA if not f.nullable} == set(FAILURE_SCHEMA.names)
+
+
+def test_a_column_with_the_name_of_a_column_of_the_record():
+    assert own_names(["a", "id", "source_id"]) == {"a": "a", "id": "source_id", "source_id": "source_source_id"}
+
+
+def test_the_text_of_a_row():
+    prompt = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
+    one = Record("i", "s", "train", "t", None, None, prompt, [], None)
+    assert one.text == "b"
+    one.completion = [{"role": "assistant", "content": None}, {"role": "assistant", "content": "c"}]
+    assert one.text == "\nc"
+    (back,) = from_rows([{**vars(one), "id": "j", "mine": 1}])
+    assert (back.id, back.text, back.own["mine"]) == ("j", "\nc", 1)

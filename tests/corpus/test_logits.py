@@ -5,6 +5,7 @@ its own tokens.
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -50,6 +51,66 @@ def test_topk_is_within_the_stated_error(t, vocabulary):
     assert np.abs(back.log_tail - target.log_tail).max(initial=0) <= logits.STORAGE_ERROR + 1e-6
 
 
+@pytest.mark.parametrize("n", [255, 256, 65_535])
+def test_counts_and_numbers_of_ids_up_to_all_draws(n):
+    meta = logits.meta(logits.LogitsSpec("sampled", 1.0, draws=n), 1 << 17, "t", "k")
+    drawn = np.stack([np.full(n, 9), np.arange(n)])
+    blobs = logits.encode(logits.count_draws(drawn), meta)
+    back = logits.decode(blobs, meta)
+    assert back.uniques.tolist() == [1, n]
+    assert back.counts.tolist() == [n, *[1] * n]
+    assert back.ids.tolist() == [9, *range(n)]
+    assert len(blobs["uniques"]) == (2 if n < 256 else 4), "one byte for each number if it is enough"
+
+
+@pytest.mark.parametrize(("vocabulary", "width"), [(1 << 16, 2), ((1 << 16) + 1, 3), (1 << 24, 3), ((1 << 24) + 1, 4)])
+def test_the_last_id_of_a_vocabulary_and_the_bytes_of_an_id(vocabulary, width):
+    ids = np.array([[vocabulary - 1], [0], [vocabulary - 2]])
+    meta = logits.meta(logits.LogitsSpec("sampled", 1.0, draws=1), vocabulary, "t", "k")
+    blobs = logits.encode(logits.count_draws(ids), meta)
+    assert sorted(blobs) == ["counts", *(f"ids_{byte}" for byte in range(width)), "uniques"]
+    assert logits.decode(blobs, meta).ids.tolist() == ids.ravel().tolist()
+
+
+@pytest.mark.parametrize(("k", "tail"), [(2, -32.0), (3, -np.inf)])
+def test_values_that_are_small_or_equal_and_whole_vocabularies(k, tail):
+    """A top-k of the whole vocabulary leaves no mass, and other values below the floor are stored as the floor."""
+    meta = logits.meta(logits.LogitsSpec("topk", 1.0, k=k), 3, "t", "k")
+    values = np.array([[0.0, -np.inf, -np.inf][:k], [-1.0] * k, [1e-6, -0.001, -31.999][:k]], np.float32)
+    target = logits.TopK(np.tile(np.arange(k), (3, 1)), values, np.full(3, -np.inf), np.array([1.5, -2.5, 0.0]))
+    back = logits.decode(logits.encode(target, meta), meta)
+    assert logits.FLOOR == -32.0
+    assert logits.STORAGE_ERROR == 1 / 1024
+    steps = [[0, 32 * 512, 32 * 512][:k], [512] * k, [0, 1, 32 * 512 - 1][:k]]
+    assert (back.logprobs * -512).tolist() == steps
+    assert back.log_tail.tolist() == [tail] * 3
+    assert back.log_z.tolist() == [1.5, -2.5, 0.0]
+    assert len(back) == 3
+
+
+@pytest.mark.parametrize("spec", [logits.LogitsSpec("sampled", draws=5), logits.LogitsSpec("topk", k=4)])
+def test_a_shard_without_rows_has_the_columns_of_one_with_rows(tmp_path, spec):
+    meta = logits.meta(spec, 300, "t", "k")
+    table = logits.to_table([], [], [], meta)
+    drawn = logits.count_draws(np.zeros((2, 5), np.int64))
+    top = logits.TopK(np.zeros((2, 4), np.int32), np.zeros((2, 4)), np.zeros(2), np.zeros(2))
+    full = logits.to_table(["a"], [b""], [drawn if spec.draws else top], meta)
+    assert table.schema == full.schema
+    assert (table.num_rows, full["tokens"].to_pylist()) == (0, [2])
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert len(logits.read(tmp_path / "a.parquet")) == 0
+    with pytest.raises(CorpusError, match="logits row 0 does not belong"):
+        logits.check_aligned(logits.read(tmp_path / "a.parquet"), 0, "a", [1], tmp_path)
+
+
+def test_row_groups_stay_under_their_size():
+    meta = logits.meta(logits.LogitsSpec("sampled", draws=5), 300, "t", "k")
+    assert logits.row_group_rows(logits.to_table([], [], [], meta)) == 64 << 20
+    wide = pa.table({"a": pa.array([b"x" * (1 << 20)] * 3, pa.large_binary())})
+    assert 60 <= logits.row_group_rows(wide) <= 64
+    assert logits.row_group_rows(pa.table({"a": pa.array([b"x" * (65 << 20)], pa.large_binary())})) == 1
+
+
 def test_unsorted_topk_is_refused():
     meta = logits.meta(logits.LogitsSpec("topk", 1.0, k=2), 300, "t", "k")
     target = logits.TopK(np.array([[1, 2]]), np.array([[-2.0, -1.0]]), np.array([-1.0]), np.array([0.0]))
@@ -80,7 +141,7 @@ def test_a_file_that_is_no_shard_is_named(tmp_path):
         logits.read(path)
 
 
-@pytest.mark.parametrize(("k", "level"), [(20, 15), (64, 9)])
+@pytest.mark.parametrize(("k", "level"), [(32, 15), (33, 9)])
 def test_wide_shards_are_packed_faster(tmp_path, k, level):
     """The compression level is used: the file has the bytes that pyarrow writes at this level, and
     at no other level.

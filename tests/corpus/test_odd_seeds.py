@@ -145,6 +145,14 @@ def test_a_question_of_nothing_is_refused(tmp_path, template, given):
     assert "question" in said
 
 
+@pytest.mark.parametrize("asked", ["", " \u00a0\n"])
+def test_a_question_of_a_template_that_prints_nothing_is_refused(tmp_path, asked):
+    path = written(tmp_path / "a.jsonl", line() + line("Why?"))
+    assert "line 2: the question is empty" in refused(
+        path, text=lambda row: asked if row["question"] == "Why?" else "q"
+    )
+
+
 def test_a_blank_variable_beside_others_is_nothing_and_a_null_is_refused(tmp_path):
     written(tmp_path / "task" / "user.j2", "{{ question }}\n\n{{ context }}")
     asked = load_prompt(str(tmp_path / "task"), "t").question
@@ -407,6 +415,7 @@ def test_mask_hides_names_numbers_spacing_and_punctuation():
         ["Paris - the capital?", "Paris, the capital", "Paris — the (capital)"],
         ["Is the e-mail well-known?", "Is the email well known"],
         ["What is **bold**?", "What is bold?"],
+        ["Is 3, 4 even?", "Is 12 even?"],
         ["フランスの首都はどこですか？", "フランスの首都はどこですか"],
         ["Wie groß ist der cafe\u0301?", "Wie groß ist der caf\u00e9?"],
     ]

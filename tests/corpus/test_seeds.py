@@ -436,6 +436,13 @@ def test_what_changed_is_said_by_file(tmp_path):
     assert changes(tmp_path, before, after, id="id") == words
 
 
+def test_files_with_the_same_path_in_different_folders_have_numbered_names(tmp_path):
+    for number in range(3):
+        (tmp_path / str(number)).mkdir()
+    files = [jsonl(tmp_path / str(n) / "a.jsonl", ROWS[4 * n : 4 * n + 4]) for n in range(3)]
+    assert [*load(*(source(path, id="id") for path in files)).rows.counts] == ["a.jsonl", "a.jsonl (2)", "a.jsonl (3)"]
+
+
 def test_of_many_rows_the_number_alone_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr("synthgen.seeds.changes.LIMIT", 10)
     assert changes(tmp_path, {"a.jsonl": ROWS}, {"a.jsonl": ROWS[:11]}, id="id") == ["a.jsonl: 12 rows became 11"]
