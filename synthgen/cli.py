@@ -11,6 +11,7 @@ import functools
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,7 @@ def report_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(json: bool, quiet: bool, **options: Any) -> None:
         ui = UI(quiet=quiet, as_json=json)
         signal.signal(signal.SIGTERM, _interrupt)
+        sys.unraisablehook = _unraisable
         try:
             command(ui=ui, **options)
         except SynthgenError as error:
@@ -66,6 +68,14 @@ def report_errors(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _unraisable(ignored: sys.UnraisableHookArgs) -> None:
+    """Send an interruption again that Python ignored because it came while an object was deleted."""
+    if issubclass(ignored.exc_type, KeyboardInterrupt):
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    else:
+        sys.__unraisablehook__(ignored)
 
 
 def _unexpected(ui: UI, error: Exception) -> int:

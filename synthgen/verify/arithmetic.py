@@ -35,7 +35,7 @@ def evaluate(text: str) -> Fraction | None:
         return None
     two = _TWO.fullmatch(text)
     try:
-        if two:
+        if two and text.count("(") == text.count(")"):
             left, sign, right = two.groups()
             values: list[Exact] = [_plain(left), _plain(right)]
             _apply(sign, values)

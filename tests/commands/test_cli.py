@@ -177,6 +177,24 @@ def test_an_interrupted_command_goes_on(recipe, tmp_path, finished, number):
     assert files(run / "generated") == files(finished.run / "generated")
 
 
+def test_an_interruption_while_an_object_is_deleted_is_not_lost():
+    code = (
+        "import click, signal, time\n"
+        "from synthgen.cli import report_errors\n"
+        "class Deleted:\n"
+        "    def __del__(self):\n"
+        "        signal.raise_signal(signal.SIGTERM)\n"
+        "@click.command()\n"
+        "@report_errors\n"
+        "def command(ui):\n"
+        "    Deleted()\n"
+        "    time.sleep(20)\n"
+        "command()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=15)
+    assert (done.returncode, "interrupted" in done.stderr) == (130, True)
+
+
 @contextmanager
 def small_disk(folder: Path, size: str):
     """Mounts a file system of `size` on `folder`. Yields a function that makes the file system larger."""
