@@ -20,12 +20,10 @@ import pyarrow.parquet as pq
 
 from synthgen import corpus
 from synthgen.errors import CorpusError, GateDenied
-from synthgen.records import SPLITS
 
 _TOP = 3  # number of reasons that a command prints
 _CUT = "prompt_was_cut"  # the score of a row whose server counted too few tokens for its prompt
 _SHOWN = 200  # number of characters of a reason that are printed
-_SHARD = re.compile(rf"({'|'.join(SPLITS)})-\d+")
 _VARIES = re.compile(r"\S*\d\S*")  # words that differ between failures of the same cause, such as ids and numbers
 
 
@@ -131,12 +129,12 @@ def tally(folder: Path, generated: Path | None = None) -> Outcome:
     is_known = (generated / "data").is_dir()  # the corpus may have been curated into another folder
     return Outcome(
         folder=folder,
-        kept=_rows(folder / "data"),
-        rejected=_rows(folder / "rejected"),
-        failed=_rows(generated / "failures") if is_known else None,
+        kept=_rows(folder, "data"),
+        rejected=_rows(folder, "rejected"),
+        failed=_rows(generated, "failures") if is_known else None,
         causes=causes(generated),
         rejected_by=dict(Counter(rejected_by).most_common()),
-        cut_prompts=sum(_scored(path, _CUT) for part in ("data", "rejected") for path in _shards(folder / part)),
+        cut_prompts=sum(_scored(path, _CUT) for part in ("data", "rejected") for path in _shards(folder, part)),
     )
 
 
@@ -153,9 +151,7 @@ def causes(folder: Path, split: str | None = None) -> tuple[Cause, ...]:
     """The reasons of the failures in a generated corpus, the most frequent first."""
     counts: Counter[tuple[str, str]] = Counter()
     examples: dict[tuple[str, str], str] = {}
-    for path in _shards(folder / "failures"):
-        if split is not None and not path.stem.startswith(f"{split}-"):
-            continue
+    for path in _shards(folder, "failures", split):
         for batch in corpus.scan(path, ["kind", "reason"]):
             for kind, reason in zip(batch["kind"].to_pylist(), batch["reason"].to_pylist(), strict=True):
                 key = (kind, _VARIES.sub("#", reason))
@@ -164,15 +160,15 @@ def causes(folder: Path, split: str | None = None) -> tuple[Cause, ...]:
     return tuple(Cause(key[0], examples[key], count) for key, count in counts.most_common())
 
 
-def _shards(folder: Path) -> list[Path]:
-    """The files of shards in a folder. Files of other names are not ours."""
-    return sorted(path for path in folder.glob("*.parquet") if _SHARD.fullmatch(path.stem))
+def _shards(folder: Path, part: str, split: str | None = None) -> list[Path]:
+    """The files of shards in the subfolder `part` of a corpus."""
+    return [folder / part / f"{name}.parquet" for name in corpus.shards(folder, part, split)]
 
 
-def _rows(folder: Path) -> int:
-    """The number of rows of all shards in a folder. Raises CorpusError when a file is damaged."""
+def _rows(folder: Path, part: str) -> int:
+    """The number of rows of all shards in the subfolder `part` of a corpus. Raises CorpusError for a damaged file."""
     rows = 0
-    for path in _shards(folder):
+    for path in _shards(folder, part):
         try:
             rows += pq.read_metadata(path).num_rows
         except (pa.ArrowException, OSError) as error:

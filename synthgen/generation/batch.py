@@ -387,8 +387,8 @@ def _answer(value: object, body: bytes) -> tuple[Entry | None, Bill]:
         if not isinstance(value, dict):
             raise BadReply("schema", "the body is not an object")
         paid = bill(value)
-        completion(value, paid)
+        paid = completion(value, paid).bill
     except BadReply as problem:
-        known = Bill(None, None, None, False) if paid is None else paid
+        known = Bill(None, None, None) if paid is None else paid
         return (None if problem.kind in INVALID else Entry(body)), known
     return (None if error_in(value) else Entry(body)), paid

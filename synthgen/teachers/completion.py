@@ -16,7 +16,7 @@ import numpy as np
 from pydantic_core import from_json
 
 from synthgen.teachers.finish import ERROR, finish_reason
-from synthgen.teachers.usage import BadReply, Bill, bill_of
+from synthgen.teachers.usage import BadReply, Bill, bill_of, credible
 
 _MOST_LOGPROB = 1e-4  # rounding may make the log-probability of a certain token slightly larger than 0
 _MOST_MASS = 1.02  # the most probable tokens of one position cannot have a larger total probability
@@ -132,8 +132,9 @@ def completion(value: Mapping[str, object], bill: Bill) -> Completion:
     if finish == "tool_calls" and calls is None:
         raise BadReply("tool_call", "finish_reason says that tools are called, but the answer calls none")
     reasoning = _reasoning(message) or "\n\n".join(thoughts) or None
+    paid = credible(bill) if text.strip() or calls else bill
     return Completion(
-        text, reasoning, finish, tool_calls=calls, logprobs=_logprobs(choice), model=_model(value), bill=bill
+        text, reasoning, finish, tool_calls=calls, logprobs=_logprobs(choice), model=_model(value), bill=paid
     )
 
 

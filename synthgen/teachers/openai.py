@@ -220,8 +220,7 @@ class ApiModel:
     def _admitted(self, request: Request, paid: Paid, answer: Completion) -> Reply:
         """The reply with the answer, or with a failure. Raises UnknownToken."""
         usage, served = answer.bill.usage, answer.model
-        if usage is not None and not (usage["prompt_tokens"] and usage["completion_tokens"]):
-            paid["usage"] = usage = None  # no prompt and no answer has 0 tokens, so the counts are not credible
+        paid |= {"usage": usage, "bill": answer.bill}
         if not answer.text.strip() and not answer.tool_calls:
             return self._failed(Reply(**paid), "empty", why_empty(answer.finish, usage))
         reply = Reply(

@@ -1,7 +1,7 @@
 """Reads what a server says about the tokens and the cost of a reply, in the dialects of all known servers.
 
-Counts are checked. A count of the wrong type or size makes the reply invalid. A negative count makes the usage unknown,
-so that the maximum cost of the request counts as spent.
+Counts are checked. A count of the wrong type or size makes the reply invalid. A negative count, or a prompt without
+tokens, makes the usage unknown, so that the maximum cost of the request counts as spent.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ class BadReply(ValueError):
 
 class Bill(NamedTuple):
     """What a server says about the cost of a reply. `usage` is None when the server gave no counts, or impossible ones.
-    Then `honest` tells which: it is False for impossible counts.
 
     `usd` is the price in US dollars that the server itself states, or None. `tier` is the service tier if its price
     differs from the usual price.
@@ -55,7 +54,6 @@ class Bill(NamedTuple):
     usage: Usage | None
     usd: float | None
     tier: str | None
-    honest: bool
 
 
 def bill_of(reply: Mapping[str, object], asked_tier: object = None) -> Bill:
@@ -71,14 +69,23 @@ def bill_of(reply: Mapping[str, object], asked_tier: object = None) -> Bill:
     unusual = unusual_tier(tier or asked_tier)
     given = reply.get("usage")
     if given is None:
-        return Bill(None, None, unusual, True)
+        return Bill(None, None, unusual)
     if not isinstance(given, dict):
         raise BadReply("usage", f"usage is {_shown(given)}, not an object")
     usd = _usd(given)
     try:
-        return Bill(_usage(given), usd, unusual, True)
-    except _Negative:
-        return Bill(None, usd or None, unusual, False)  # with impossible counts, a price of 0 is not credible
+        return Bill(_usage(given), usd, unusual)
+    except _Impossible:
+        return Bill(None, usd or None, unusual)  # with impossible counts, a price of 0 is not credible
+
+
+def credible(bill: Bill) -> Bill:
+    """The bill of a reply that has an answer. An answer has at least one token, so a count of 0 means that the usage is
+    unknown, and then a price of 0 is not credible either.
+    """
+    if bill.usage is None or bill.usage["completion_tokens"]:
+        return bill
+    return bill._replace(usage=None, usd=bill.usd or None)
 
 
 def unusual_tier(name: object) -> str | None:
@@ -87,7 +94,7 @@ def unusual_tier(name: object) -> str | None:
     return tier if tier not in _USUAL_TIERS else None
 
 
-class _Negative(Exception):
+class _Impossible(Exception):
     pass
 
 
@@ -97,6 +104,8 @@ def _usage(given: Mapping[str, object]) -> Usage | None:
     reasoning, cached = _nested(given, _REASONING), _nested(given, _CACHED)
     if prompt is None or completion is None:
         return None
+    if prompt == 0:  # every prompt has a token
+        raise _Impossible
     beside = [_count(given.get(name), name) for name in _BESIDE]
     if cached is None and beside != [None, None]:
         cached = beside[0]
@@ -144,7 +153,7 @@ def _count(value: object, name: str) -> int | None:
     if type(value) is not int:
         raise BadReply("usage", f"usage.{name} is {_shown(value)}, not a number of tokens")
     if value < 0:
-        raise _Negative
+        raise _Impossible
     if value > _MOST:
         raise BadReply("usage", f"usage.{name} is {_shown(value)}: more than {_MOST:,} tokens")
     return value

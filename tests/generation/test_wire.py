@@ -123,6 +123,7 @@ LIES = {
     "wrong type": {"prompt_tokens": True, "completion_tokens": "2"},
     "own price": {"prompt_tokens": 10, "completion_tokens": 2, "cost": 0.002},
     "negative price": {"prompt_tokens": 10, "completion_tokens": 2, "cost": -1},
+    "nothing at no price": {"prompt_tokens": 0, "completion_tokens": 0, "cost": 0},
     "none": None,
 }
 
@@ -284,6 +285,20 @@ def test_a_failed_batch_reply_is_sent_again_with_retry_failed(serve, tmp_path):
         synthgen.generate(recipe, tmp_path / "run", batch=True, retry_failed=True).folder
     )
     assert ([r.text for r in rows], failures) == (["Yes."], [])
+
+
+def test_a_batch_that_counts_no_tokens_costs_its_reservation(serve, tmp_path):
+    server = serve(batch={"polls": 0})
+    recipe = {"seeds": [{"id": "q", "question": QUESTION}]}
+    path = write_recipe(tmp_path / "task", server.url, **recipe)
+    costs = []
+    for name, count in (("honest", 2), ("silent", 0)):
+        answers(server, reply_with(usage={"prompt_tokens": 20, "completion_tokens": count}))
+        changed = synthgen.load_recipe(path, [f"generate.seed={count}"])
+        synthgen.generate(changed, tmp_path / name, batch=True)
+        costs.append(ledger.spent(tmp_path / name / "ledger").tokens)
+    assert costs[0] == 22
+    assert costs[1] > 100  # at most one token for each byte of the request, and max_new_tokens
 
 
 def interrupted(tmp_path, server, *, signals: int, latency: float) -> tuple[int, float, str]:
