@@ -91,6 +91,7 @@ def test_impossible_usage_is_a_failure_and_costs_the_reservation(counts):
         {"completion_tokens": -(10**9)},
         {"total_tokens": -1},
         {"prompt_tokens": 0, "completion_tokens": 0},
+        {"prompt_tokens": 0, "completion_tokens": 6},
         {"prompt_tokens": -5, "cost": 0},
     ],
 )
