@@ -1,10 +1,10 @@
-"""Turns any dataset that has the columns `prompt` and `completion` into a corpus to train on.
+"""Turns the rows of any data set into a corpus to train on.
 
-    source = adopt(Path("my-dataset"), recipe, Path("students/mine/corpus"), tokens)
+    source = adopt(Path("my-dataset"), recipe, Path("students/mine/corpus"))
 
-A run or corpus of synthgen does not need this module. The rows of a dataset are written once as a curated corpus in the
-student's folder. They are tokenized with the teacher's tokenizer, and assigned to splits in the same way as seeds.
-Functions that read a corpus can then read the dataset.
+A run or corpus of synthgen does not need this module. The rows of a data set are written once as a curated corpus in
+the student's folder, and assigned to splits in the same way as seeds. Functions that read a corpus can then read the
+data set. The rows are not tokenized here: each student reads them with its own tokenizer.
 """
 
 from __future__ import annotations
@@ -13,32 +13,44 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from jinja2 import TemplateError
-
 from distill.outputs import ADOPTED
 from synthgen import corpus, durable, outputs
 from synthgen.datasets import Dataset, is_dataset, open_dataset, records, store
-from synthgen.errors import CorpusError, TeacherError
-from synthgen.lm.tokens import Tokens
 from synthgen.manifest import Facts
-from synthgen.recipe import Recipe, SeedSource
+from synthgen.recipe import Recipe, SeedSource, recipe_of_values
 from synthgen.records import Record
 
-__all__ = ["adopt", "is_dataset"]
+__all__ = ["adopt", "is_dataset", "recipe_of_dataset", "with_license"]
 
 
-def adopt(path: Path, recipe: Recipe, folder: Path, tokens: Tokens) -> Path:
-    """Write a dataset's rows as a curated corpus in `folder`, without duplicate rows. Returns `folder`.
+def recipe_of_dataset(path: Path, student: str, license: str | None = None) -> Recipe:
+    """The recipe that trains the checkpoint `student` on the rows of the data set at `path`. `license` states the terms
+    of the rows; "unknown" when left out. All other settings have their defaults. Raises RecipeError.
+    """
+    seeds = [{"path": str(path.resolve()), "license": license or "unknown", "source": path.name}]
+    values = {"task": path.stem, "seeds": seeds, "train": {"student": {"model": student}}}
+    return recipe_of_values(values)
 
-    If an entry of the recipe's `seeds` has the dataset's path, the rows get the license of that entry, otherwise
-    "unknown". Raises CorpusError when a completion is not a single text message.
+
+def with_license(recipe: Recipe, path: Path, license: str | None) -> Recipe:
+    """The recipe with `license` as the terms of the data set at `path`. The recipe itself when `license` is None."""
+    if license is None:
+        return recipe
+    source = SeedSource(path=str(path.resolve()), license=license, source=path.name)
+    return recipe.model_copy(update={"seeds": (source, *recipe.seeds)})
+
+
+def adopt(path: Path, recipe: Recipe, folder: Path) -> Path:
+    """Write a data set's rows as a curated corpus in `folder`, without duplicate rows. Returns `folder`.
+
+    If an entry of the recipe's `seeds` has the data set's path, the rows get the license of that entry, otherwise
+    "unknown". Raises the errors of `synthgen.datasets.open_dataset` and `records`.
     """
     named = next((s for s in recipe.seeds if s.path and Path(s.path).resolve() == path.resolve()), None)
     source = named or SeedSource(path=str(path.resolve()), license="unknown", source=path.name, fields={})
     inputs = {
         "dataset": str(path.resolve()),
         "split": recipe.split.model_dump(mode="json"),
-        "tokenizer": tokens.hash,
     }
     outputs.check(folder, ADOPTED, fresh=False)
     outputs.sweep(folder, ADOPTED)
@@ -60,36 +72,19 @@ def adopt(path: Path, recipe: Recipe, folder: Path, tokens: Tokens) -> Path:
         "rejected_by": {},
         "thresholds": {},
     }
-    store(folder, "curated", _tokenized(dataset, recipe, tokens, counts), dataset.own, facts)
+    store(folder, "curated", _distinct(dataset, recipe, counts), dataset.own, facts)
     return folder
 
 
-def _tokenized(dataset: Dataset, recipe: Recipe, tokens: Tokens, counts: Counter[str]) -> Iterator[Record]:
-    """Yield the dataset's records, tokenized with the teacher's tokenizer. Skips a row that equals an earlier row, and
-    updates `counts`.
-    """
-    seen: set[str] = set()
-    for where, record in records(dataset, recipe.task, recipe.split):
-        key = durable.digest([record.prompt, record.completion])[:32]
+def _distinct(dataset: Dataset, recipe: Recipe, counts: Counter[str]) -> Iterator[Record]:
+    """Yield the data set's records. Skips a row that equals an earlier row, and updates `counts`."""
+    seen: set[bytes] = set()
+    for _, record in records(dataset, recipe.task, recipe.split):
+        content = [record.prompt, record.completion, record.tools, record.pair_role]
+        key = bytes.fromhex(durable.digest(content)[:32])
         if key in seen:
             counts["copies_left_out"] += 1
             continue
         seen.add(key)
-        text = record.completion[0].get("content")
-        if len(record.completion) != 1 or not text or record.completion[0].get("tool_calls"):
-            raise CorpusError(
-                f"{where}: the completion is not one message of text",
-                "each row needs a completion of exactly one text message",
-            )
-        try:
-            record.prompt_token_ids = tokens.render(record.prompt)
-        except (TeacherError, TemplateError, TypeError, ValueError) as error:  # what the template is not made for
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise CorpusError(
-                f"{where}: the chat template of the teacher cannot show the prompt ({first})",
-                "correct the row, or use a teacher whose template has such messages",
-            ) from None
-        record.token_ids = tokens.completion(text)
         counts["kept"] += 1
-        counts["tokens_kept"] += len(record.token_ids)
         yield record

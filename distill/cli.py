@@ -9,7 +9,8 @@ import click
 import synthgen
 from synthgen.cli import SET, conclude, recipe_of, report_errors
 from synthgen.durable import writes
-from synthgen.errors import GateDenied
+from synthgen.errors import GateDenied, UserError
+from synthgen.recipe.overrides import parse_settings, read
 from synthgen.tables.formats import MODEL_FORMATS
 from synthgen.ui import UI
 
@@ -42,35 +43,53 @@ def main() -> None:
 @_OUT
 @_RECIPE
 @_FRESH
+@click.option("--student", metavar="CHECKPOINT", help="Model that the student starts as; train.student.model.")
+@click.option("--license", metavar="ID", help="License of the rows of a data set. Default: unknown.")
 @click.option(
     "--override-audit", is_flag=True, help="Train even if the audit did not pass. The model card will say so."
 )
 @SET
 @report_errors
 def train(
-    run: Path, out: Path | None, recipe: str | None, fresh: bool, override_audit: bool, set: tuple[str, ...], ui: UI
+    run: Path,
+    out: Path | None,
+    recipe: str | None,
+    fresh: bool,
+    student: str | None,
+    license: str | None,
+    override_audit: bool,
+    set: tuple[str, ...],
+    ui: UI,
 ) -> None:
-    """Train the recipe's student on a curated run, or on any rows that have the columns `prompt` and `completion`.
+    """Train the recipe's student on a curated run, or on the rows of a data set.
 
-    Repeat the command to resume.
+    A data set needs no recipe: --student names the checkpoint that learns its rows. Repeat the command to resume.
 
     \b
     distill train runs/first
     distill train runs/first --recipe longer.yaml -o students/longer
     distill train runs/first --set train.learning_rate=1e-4 -o students/slower
-    distill train my-rows/ --recipe tokens-alone.yaml -o students/mine
+    distill train my-rows.jsonl --student HuggingFaceTB/SmolLM2-135M-Instruct --license CC0-1.0 -o students/mine
     """
+    from distill.adopted import is_dataset, recipe_of_dataset, with_license
     from distill.training import places
     from distill.training import train as train_
     from synthgen.tally import tally
 
-    loaded = synthgen.load_recipe(recipe_of(run, recipe), set)
+    rows = is_dataset(run)
+    if license and not rows:
+        raise UserError(f"--license states the license of a data set, and '{run}' is none", "leave it out")
+    if rows and student and not recipe:
+        loaded = synthgen.with_values(recipe_of_dataset(run, student, license), read(parse_settings(set)))
+    else:
+        named = (*set, f"train.student.model={student}") if student else set
+        loaded = with_license(synthgen.load_recipe(recipe_of(run, recipe), named), run, license)
     source, _ = places(run, out, fresh=fresh)
-    student = train_(loaded, run, out, fresh=fresh, override_audit=override_audit, ui=ui if writes() else None)
+    trained = train_(loaded, run, out, fresh=fresh, override_audit=override_audit, ui=ui if writes() else None)
     if not writes():
         return
-    conclude(ui, student.to_dict(), student.text(), tally(source), None)
-    ui.hint(f"distill eval {run}")
+    conclude(ui, trained.to_dict(), trained.text(), tally(source), None)
+    ui.hint(f"distill eval {trained.folder if rows else run}")
 
 
 @main.command("eval")

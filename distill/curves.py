@@ -17,7 +17,7 @@ from distill.training import train
 from synthgen import corpus, durable, outputs
 from synthgen.errors import UserError
 from synthgen.lm.model import LanguageModel
-from synthgen.recipe import Recipe, local_teacher
+from synthgen.recipe import Recipe, has_local_teacher, local_teacher
 from synthgen.results.curve import Curve, Point
 from synthgen.results.evaluation import Evaluation
 from synthgen.results.measures import Interval, Table
@@ -54,7 +54,7 @@ def _curve_of(recipe: Recipe, run: str | Path, student: Path, shares: Sequence[f
     assert recipe.train is not None
     writes = KINDS[recipe.train.student.kind].writes_text
     # one object for all points, so that its weights are loaded only once
-    teacher = LanguageModel.open(local_teacher(recipe), lazy=True) if writes else None
+    teacher = LanguageModel.open(local_teacher(recipe), lazy=True) if writes and has_local_teacher(recipe) else None
     points: list[Point] = []
     for share in shares:
         whole = share == 1.0

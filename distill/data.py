@@ -34,6 +34,7 @@ NO_ROWS = "has no rows to train on"
 REASONS = {
     "too_long": "longer than train.max_length",
     "degenerate": "degenerate",
+    "rejected_side": "of a pair's rejected side",
     "nothing_to_learn": "with no tokens to learn",
     "no_room_to_write": "with no room for max_new_tokens",
     "not_scored": "not scored by the other teacher",
@@ -84,6 +85,9 @@ class Answered(Protocol):
 
     @property
     def prompt(self) -> Sequence[Message]: ...
+
+    @property
+    def completion(self) -> Sequence[Message]: ...
 
     @property
     def answer(self) -> str | None: ...

@@ -6,8 +6,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import torch
+
+from distill.streaming.conversations import written_with
+from distill.students.tokenizer import tokens_of
+from synthgen.lm.load import pick_device
 from synthgen.lm.model import LanguageModel
-from synthgen.recipe import Recipe, TrainSection, local_teacher
+from synthgen.lm.tokens import Tokens
+from synthgen.recipe import Recipe, TrainSection, has_local_teacher, local_teacher
+from synthgen.tables.engines import TeacherSection
 from synthgen.ui import UI
 
 
@@ -33,7 +40,33 @@ class Job:
         """The recipe's teacher as a language model. Its weights are loaded when they are first needed.
 
         Give a function only the part of the teacher that it needs: `teacher.tokens`, `teacher.weights`, or the whole
-        teacher to generate text. Raises the TeacherError of `LanguageModel.open`, and RecipeError when the teacher is
-        not local.
+        teacher to generate text. A student that learns text needs none of them; see `tokens`. Raises the TeacherError
+        of `LanguageModel.open`, and RecipeError when the recipe has no local teacher.
         """
         return self.open_teacher or LanguageModel.open(local_teacher(self.recipe), lazy=True)
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        """The student's own tokenizer, chat template and end tokens. Raises RecipeError and TeacherError."""
+        return tokens_of(self.recipe, self.section, lambda: self.teacher.tokens)
+
+    @cached_property
+    def own_teachers(self) -> frozenset[str]:
+        """The names of the corpus's teachers whose tokenizer and chat template are the student's."""
+        return written_with(self.source, self.tokens)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the student is trained: where the recipe's local teacher runs, otherwise on the first GPU, or on the
+        CPU of a machine without a GPU.
+        """
+        return pick_device(self.runs.device)
+
+    @cached_property
+    def runs(self) -> TeacherSection:
+        """A section with the device and the batch size for the student: those of the recipe's local teacher, or the
+        defaults.
+        """
+        if has_local_teacher(self.recipe):
+            return local_teacher(self.recipe)
+        return TeacherSection(model="")

@@ -31,7 +31,7 @@ _CORPUS = corpus_files("rejected")
 _SEGMENT = SHARD.replace("parquet", "bin")
 
 CHECKPOINTS = Output("distill train", (), (_CHECKPOINT,))
-ADOPTED = Output("distill train", (("inputs.json", '"tokenizer"'),), _CORPUS)
+ADOPTED = Output("distill train", (("inputs.json", '"dataset"'),), _CORPUS)
 
 
 def trained() -> Output:
@@ -50,10 +50,11 @@ def trained() -> Output:
     )
     return Output(
         "distill train",
-        (("inputs.json", '"curated_sha256"'), ("corpus/inputs.json", '"tokenizer"')),
+        (("inputs.json", '"curated_sha256"'), ("corpus/inputs.json", '"dataset"')),
         (*(f"(curve/[^/]+/)?({pattern})" for pattern in files), r"(curve/[^/]+/)?inputs\.json"),
         (
             *(f"corpus/({pattern})" for pattern in _CORPUS),
+            r"recipe\.yaml",
             r"hidden/.+/(layer-\d+/[^/]+\.parquet|\.lock)",
             rf"(curve/[^/]+/)?cache/((rows|distributions)-[^/]+/{_SEGMENT}|\.lock)",
         ),

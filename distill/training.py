@@ -25,7 +25,7 @@ from synthgen.errors import GateDenied, UserError
 from synthgen.lineage import student_sources
 from synthgen.lm.model import LanguageModel
 from synthgen.manifest import SourceTerms
-from synthgen.recipe import Recipe, TrainSection, check_recipe
+from synthgen.recipe import Recipe, TrainSection, check_recipe, dump_recipe, is_resolved
 from synthgen.results.audit import read_audit
 from synthgen.results.training import FILE, Training, read_training
 from synthgen.tables.reference import resolve
@@ -92,6 +92,7 @@ def _train(job: Job, run: Path, fresh: bool, overridden: bool) -> TrainedStudent
     """`train` in a folder that is locked."""
     recipe, section, ui = job.recipe, job.section, job.ui
     if is_dataset(run):
+        _keep_recipe(job)
         _adopt(run, job)
     manifest = corpus.verify(job.source)
     tally(job.source).check(job.source)
@@ -147,9 +148,21 @@ def places(run: str | Path, out: str | Path | None = None, *, fresh: bool = Fals
 def _adopt(rows: Path, job: Job) -> None:
     """Write a dataset's rows as a corpus, or wait until the process that writes files has done so."""
     if durable.writes():
-        adopt(rows, job.recipe, job.source, job.teacher.tokens)
+        adopt(rows, job.recipe, job.source)
     while not (job.source / "manifest.json").exists():
         time.sleep(0.1)
+
+
+def _keep_recipe(job: Job) -> None:
+    """Write the recipe into the folder of a student that is trained on a data set, so that its evaluation finds it.
+
+    Raises UserError when the folder has another file of this name.
+    """
+    path = job.folder / "recipe.yaml"
+    if path.exists() and not is_resolved(path):
+        raise UserError(f"{path} is not a file that `distill train` wrote", "name another folder with -o")
+    if durable.writes():
+        durable.write_text(path, dump_recipe(job.recipe))
 
 
 def _check_processes(section: TrainSection) -> None:
@@ -167,7 +180,8 @@ def _gate(job: Job, run: Path, override: bool) -> bool:
     # A dataset may be a folder inside a run. The run's audit then applies to the dataset's rows too.
     near = (job.source.parent, run, *run.resolve().parents[:2])
     audited = next((f for f in near if (f / "audit").is_dir()), job.source.parent)
-    own = [one for one in student_sources(job.recipe) if one["source"] != job.recipe.teacher.model]
+    teacher = job.recipe.teacher.model if job.recipe.teacher else None
+    own = [one for one in student_sources(job.recipe) if one["source"] != teacher]
     return check_audit(audited, override, own)
 
 

@@ -24,12 +24,12 @@ def student_sources(recipe: Recipe) -> list[SourceTerms]:
     """
     if recipe.train is None:
         return []
-    student = recipe.train.student
+    student, teacher = recipe.train.student, recipe.teacher
     found: list[SourceTerms] = []
-    if KINDS[student.kind].copies_teacher(student):
-        found.append(_base(recipe.teacher.model, recipe.teacher.license))
+    if teacher and KINDS[student.kind].copies_teacher(student):
+        found.append(_base(teacher.model, teacher.license))
     if (model := getattr(student, "model", None)) is not None:
-        same = recipe.teacher.license if model == recipe.teacher.model else "unknown"
+        same = teacher.license if teacher and model == teacher.model else "unknown"
         found.append(_base(model, getattr(student, "license", None) or same))
     if recipe.train.across:
         found += _of_run(Path(recipe.train.across.run))

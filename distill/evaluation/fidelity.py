@@ -22,8 +22,8 @@ from distill.evaluation.subject import Subject
 from distill.held_out import HeldOut
 from distill.intervals import RESAMPLES, interval
 from distill.job import Job
+from distill.streaming.conversations import reader_of, written_with
 from distill.streaming.stream import Stream, cache_folder, open_stream
-from distill.streaming.tokencache import reader_of
 from distill.targets.ensemble import Merge
 from distill.targets.rationale import explaining
 from synthgen.lm.tokens import Tokens
@@ -182,7 +182,7 @@ def _taught(subject: Subject, tokens: Tokens) -> Stream | None:
     if not names:
         return None
     cache = cache_folder(subject.source, subject.folder)
-    return open_stream(subject.source, reader_of(tokens), cache, choice)
+    return open_stream(subject.source, reader_of(tokens, written_with(subject.source, tokens)), cache, choice)
 
 
 def _table(found: Distances, held_out: Sequence[HeldOut], seed: int) -> Table:

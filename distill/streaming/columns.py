@@ -4,8 +4,9 @@
     for row, kept in teaching_rows(folder, "test", [PROMPT, TOKENS]):     # rows in training order
 
 The learnable rows are all kept rows, and the rejected rows without a reason that says `teaches: nothing`. A rejected
-row is used like a kept row ("counts as kept") if all of its reasons say `teaches: all`. The training order is by shard
-name and, within a shard, by record id. At most one shard's columns are in memory at a time.
+row is used like a kept row ("counts as kept") if all of its reasons say `teaches: all`. Of a preference pair, the row
+with the role `rejected` is not learnable. The training order is by shard name and, within a shard, by record id. At
+most one shard's columns are in memory at a time.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ from synthgen import corpus
 
 ID, SEED_ID, VERDICTS, SOURCES = "id", "seed_id", "verdicts", "sources"
 PROMPT, TEACHER_PROMPT, ANSWER, REFERENCE = "prompt", "teacher_prompt", "answer", "reference"
+COMPLETION, TOOLS, TEACHES, TEACHER = "completion", "tools", "teaches", "teacher"
 TOKENS, PROMPT_TOKENS, LABEL_PROBS = "token_ids", "prompt_token_ids", "label_probs"
+RATIONALE, PAIR_ROLE = "rationale", "pair_role"
+REJECTED_SIDE = "rejected"  # the role of the completion of a pair that is not to be learned
 _TEACHES = f"{VERDICTS}.list.element.teaches"  # the field of a verdict that says what may be learned from the row
 
 PARTS = ("data", "rejected")
@@ -55,7 +59,7 @@ class Teaching:
 
     `table` has the column `id` and the requested columns. `kept` says which rows count as kept. `places` has the hash
     of each row's seed as uint64; see `in_share`. `degenerate` counts the rejected rows from which nothing may be
-    learned.
+    learned. `rejected_side` counts the kept rows that are the rejected side of a pair.
     """
 
     shard: str
@@ -63,6 +67,7 @@ class Teaching:
     kept: npt.NDArray[np.bool_]
     places: npt.NDArray[np.uint64]
     degenerate: int
+    rejected_side: int
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -70,8 +75,9 @@ class Teaching:
 
 def teaching(folder: Path, shard: str, names: Sequence[str] = ()) -> Teaching:
     """Read the learnable rows of `shard` with the columns `names`. Raises CorpusError when a file is damaged."""
-    wanted = [ID, SEED_ID, _TEACHES, *(name for name in names if name not in (ID, SEED_ID))]
-    tables, kept, degenerate = [], [], 0
+    beside = (ID, SEED_ID, PAIR_ROLE)
+    wanted = [*beside, _TEACHES, *(name for name in names if name not in beside)]
+    tables, kept, degenerate, rejected_side = [], [], 0, 0
     for part in PARTS:
         path = folder / part / f"{shard}.parquet"
         if not path.exists():
@@ -82,20 +88,22 @@ def teaching(folder: Path, shard: str, names: Sequence[str] = ()) -> Teaching:
         table = pa.Table.from_batches(found)
         nothing, everything = _teaches(table[VERDICTS])
         degenerate += int(nothing.sum()) if part == "rejected" else 0
+        unchosen = np.array([role == REJECTED_SIDE for role in table[PAIR_ROLE].to_pylist()], bool)
+        rejected_side += int((unchosen & ~nothing).sum())
+        nothing |= unchosen
         tables.append(table.drop_columns([VERDICTS]).take(_arrow(np.flatnonzero(~nothing))))
         kept.append(np.ones(tables[-1].num_rows, bool) if part == "data" else everything[~nothing])
     if not tables:
         no_rows = pa.schema([(ID, pa.string())]).empty_table()
-        return Teaching(shard, no_rows, np.zeros(0, bool), np.zeros(0, np.uint64), degenerate)
+        return Teaching(shard, no_rows, np.zeros(0, bool), np.zeros(0, np.uint64), degenerate, rejected_side)
     whole = pa.concat_tables(tables)
     ids = whole[ID].to_pylist()
     # The sort is stable. If a row of data/ and a row of rejected/ have the same id, the row of data/ comes first.
     order = np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)
     whole = whole.take(_arrow(order))
     places = _places(whole[SEED_ID].to_pylist())
-    if SEED_ID not in names:
-        whole = whole.drop_columns([SEED_ID])
-    return Teaching(shard, whole.combine_chunks(), np.concatenate(kept)[order], places, degenerate)
+    whole = whole.drop_columns([name for name in (SEED_ID, PAIR_ROLE) if name not in names])
+    return Teaching(shard, whole.combine_chunks(), np.concatenate(kept)[order], places, degenerate, rejected_side)
 
 
 def teaching_rows(

@@ -1,6 +1,6 @@
 """Training data as a stream: reads any row of a curated corpus by its index, with little of the corpus in memory.
 
-    stream = open_stream(run / "curated", reader_of(tokens), run / "cache", Choice(max_length=512))
+    stream = open_stream(run / "curated", reader_of(tokens, own), run / "cache", Choice(max_length=512))
     order = Order(len(stream), batch_size=16, seed=0)
     stream.rows(order.rows(step))                     # list[Example]
 
@@ -170,14 +170,17 @@ class Stream(Sequence[Example]):
         """Choose the rows of one shard that are used. Raises CorpusError when a row lacks tokens or logits."""
         choice, entries = self.choice, self._files.entries(shard.rows)
         self.left_out["degenerate"] += int(shard.rows.header["degenerate"])
+        if shard.rows.header["rejected_side"]:
+            before = self.left_out.get("rejected_side", 0)
+            self.left_out["rejected_side"] = before + int(shard.rows.header["rejected_side"])
         mask = in_share(entries["place"], choice.share) if choice.split == "train" else np.ones(len(entries), bool)
         if choice.labels_alone:
             mask &= entries["kept"] > 0
         empty = np.flatnonzero(mask & (entries["state"] == NO_TOKENS))
         if len(empty):
             raise CorpusError(
-                f"{self.folder}: record {self._name(shard, empty[0])} has no tokens, because its teacher sent none",
-                f"train on its rows as a dataset (`distill train {self.folder}/data`), or score them: strategy: score",
+                f"{self.folder}: record {self._name(shard, empty[0])} has no completion to learn",
+                "leave out rows without a completion, or train a kind of student that learns from other rows",
             )
         lengths = entries["prompt"].astype(np.int64) + entries["completion"]
         long = mask & (lengths > choice.max_length)

@@ -10,34 +10,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import transformers
 
 from distill.data import Example, Shape
 from distill.streaming import segment
 from distill.streaming.columns import (
     ANSWER,
+    COMPLETION,
     ID,
     LABEL_PROBS,
     PROMPT,
     PROMPT_TOKENS,
+    RATIONALE,
+    TEACHER,
     TEACHER_PROMPT,
+    TEACHES,
     TOKENS,
+    TOOLS,
     Teaching,
     teaching,
 )
 from distill.streaming.segment import Entries
 from synthgen import durable, logits
-from synthgen.lm.render import render_all
 from synthgen.lm.sampling import cut
-from synthgen.lm.tokens import Tokens
 from synthgen.records import Message
 
-FORMAT = "rows-v2"
+FORMAT = "rows-v3"
 _FIELDS_OF_ENTRY = (
     ("place", "<u8"),  # hash of the seed, for `share`
     ("prompt", "<u4"),  # number of prompt tokens before `shape` is applied; compared with `max_length`
@@ -49,7 +50,7 @@ _FIELDS_OF_ENTRY = (
     ("state", "u1"),
 )
 ENTRY = segment.entry_type(*_FIELDS_OF_ENTRY)
-TEACHES, NO_TOKENS, NOTHING_TO_LEARN = range(3)
+LEARNED, NO_TOKENS, NOTHING_TO_LEARN = range(3)
 
 _BATCH = 512  # number of rows that are rendered together
 
@@ -63,7 +64,12 @@ class Row:
     id: str
     kept: bool
     prompt: Sequence[Message] = ()
+    completion: Sequence[Message] = ()
     teacher_prompt: Sequence[Message] | None = None
+    tools: str | None = None
+    teaches: str = "last"
+    teacher: str | None = None
+    rationale: str | None = None
     answer: str | None = None
     token_ids: Sequence[int] = ()
     prompt_token_ids: Sequence[int] = ()
@@ -71,13 +77,25 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """One answer to learn, in the student's tokens: the ids of all that stands before it, and its own ids."""
+
+    prompt: list[int]
+    completion: list[int]
+
+
+@dataclass(frozen=True)
 class Reader:
     """How one kind of student tokenizes rows.
 
     `identity` is a hash of everything that decides the result: tokenizer, template, shape. `columns` are the fields of
-    `Row` that the functions read. `prompts` returns the ids of each row's prompt in the student's tokens. `asked`
-    returns the ids of the prompts that the teacher read, by default those in the column `prompt_token_ids`. `values`
-    returns the float32 values to store with each row.
+    `Row` that the functions read. Either `turns` or `prompts` must be given. `turns` returns the answers that each row
+    teaches: that of its completion first, then those of earlier turns. `prompts` returns the ids of each row's prompt,
+    for students that write nothing. `asked` returns the ids of the prompts that the teacher read, by default those in
+    the column `prompt_token_ids`. `values` returns the float32 values to store with each row.
+
+    `own` names the teachers whose tokens the student shares. The token ids of all other rows are empty, because they
+    are ids of other tokenizers.
 
     `shape` changes a row, or returns None to leave it out. The function may keep the distribution, keep only its first
     positions, or drop it. The function must not read the probabilities in the distribution, because they are not loaded
@@ -86,9 +104,11 @@ class Reader:
 
     identity: str
     columns: tuple[str, ...]
-    prompts: Callable[[Sequence[Row]], Sequence[Sequence[int]]]
+    prompts: Callable[[Sequence[Row]], Sequence[Sequence[int]]] | None = None
+    turns: Callable[[Sequence[Row]], Sequence[Sequence[Turn]]] | None = None
     asked: Callable[[Sequence[Row]], Sequence[Sequence[int]]] | None = None
     values: Callable[[Sequence[Row]], Sequence[Floats]] | None = None
+    own: frozenset[str] = frozenset()
     shape: Shape | None = None
 
     @property
@@ -100,35 +120,14 @@ class Reader:
     @property
     def completes(self) -> bool:
         """Whether the reader needs rows that have a completion."""
-        return TOKENS in self.columns
+        return self.turns is not None
 
-
-def from_messages(
-    render: Callable[[Sequence[Sequence[Message]]], Sequence[list[int]]],
-    identity: str,
-    shape: Shape | None = None,
-) -> Reader:
-    """Return the reader for a student that reads and writes text. `render` returns the ids of each prompt.
-
-    `identity` must identify both `render` and `shape`.
-    """
-
-    def prompts(rows: Sequence[Row]) -> list[list[int]]:
-        keys = [repr(row.prompt) for row in rows]  # the rows of one seed have the same prompt, which is rendered once
-        apart = {key: row.prompt for key, row in zip(keys, rows, strict=True)}
-        ids = dict(zip(apart, render(list(apart.values())), strict=True))
-        return [ids[key] for key in keys]
-
-    return Reader(identity, (PROMPT, TOKENS, PROMPT_TOKENS, ANSWER), prompts, shape=shape)
-
-
-def reader_of(tokens: Tokens, shape: Shape | None = None, identity: object = None) -> Reader:
-    """Return the reader for a student whose tokenizer is `tokens`.
-
-    `identity` is a JSON value with everything that `shape` was made from. Different shapes need different identities.
-    """
-    everything = [tokens.hash, sorted(tokens.eos), transformers.__version__, identity]
-    return from_messages(partial(render_all, tokens.tokenizer), durable.digest(everything), shape)
+    def read(self, rows: Sequence[Row]) -> Sequence[Sequence[Turn]]:
+        """The answers that each row teaches. A student that writes nothing gets prompts without answers."""
+        if self.turns is not None:
+            return self.turns(rows)
+        assert self.prompts is not None
+        return [[Turn(list(prompt), [])] for prompt in self.prompts(rows)]
 
 
 @dataclass(frozen=True)
@@ -149,47 +148,57 @@ def make(folder: Path, shard: str, reader: Reader, path: Path, key: str) -> None
     rows = teaching(folder, shard, reader.columns)
     entries = np.zeros(len(rows), ENTRY)
     entries["kept"], entries["place"] = rows.kept, rows.places
-    segment.write(path, {"key": key, "degenerate": rows.degenerate}, entries, _blobs(rows, reader, entries))
+    header = {"key": key, "degenerate": rows.degenerate, "rejected_side": rows.rejected_side}
+    segment.write(path, header, entries, _blobs(rows, reader, entries))
 
 
 def _blobs(teaching_rows: Teaching, reader: Reader, entries: Entries) -> Iterator[tuple[list[int], bytes]]:
     number = 0
     for batch in teaching_rows.table.to_batches(_BATCH):
         kept = teaching_rows.kept[number : number + batch.num_rows].tolist()
-        rows = [_row(values, keep) for values, keep in zip(batch.to_pylist(), kept, strict=True)]
-        prompts = reader.prompts(rows)
+        rows = [_row(values, keep, reader) for values, keep in zip(batch.to_pylist(), kept, strict=True)]
+        turns = reader.read(rows)
         asked = reader.asked(rows) if reader.asked else [row.prompt_token_ids for row in rows]
         values = reader.values(rows) if reader.values else [_NONE] * len(rows)
-        for row, prompt, teacher_prompt, floats in zip(rows, prompts, asked, values, strict=True):
-            example = Example(row.id, list(prompt), list(row.token_ids), None, row.kept, tuple(teacher_prompt))
-            yield [number], pack(_shaped(entries[number], row, example, reader), floats)
+        for row, (first, *earlier), teacher_prompt, floats in zip(rows, turns, asked, values, strict=True):
+            example = Example(row.id, first.prompt, first.completion, None, row.kept, tuple(teacher_prompt))
+            pieces = _shaped(entries[number], row, example, earlier, reader)
+            yield [number], pack(pieces, floats)
             number += 1
 
 
 _NONE = np.zeros(0, np.float32)
-_FIELDS = (PROMPT, TEACHER_PROMPT, ANSWER, TOKENS, PROMPT_TOKENS, LABEL_PROBS)
+_FIELDS = (
+    *(PROMPT, COMPLETION, TEACHER_PROMPT, TOOLS, TEACHES, TEACHER, RATIONALE, ANSWER),
+    *(TOKENS, PROMPT_TOKENS, LABEL_PROBS),
+)
 
 
-def _row(values: dict[str, object], kept: bool) -> Row:
+def _row(values: dict[str, object], kept: bool, reader: Reader) -> Row:
     given = {name: values[name] for name in _FIELDS if values.get(name) is not None}
+    if reader.completes and values.get(TEACHER) not in reader.own:
+        given = {name: value for name, value in given.items() if name not in (TOKENS, PROMPT_TOKENS)}
     return Row(id=str(values[ID]), kept=kept, **given)  # type: ignore[arg-type]
 
 
-def _shaped(entry: np.void, row: Row, example: Example, reader: Reader) -> tuple[Example, ...]:
+def _shaped(entry: np.void, row: Row, example: Example, earlier: Sequence[Turn], reader: Reader) -> tuple[Example, ...]:
     """Apply the reader's shape to a row. Returns the changed example, followed by the examples in the `also` of that
-    example. Fills the fields of `entry`.
+    example and the row's earlier turns. Fills the fields of `entry`.
     """
     completion = len(example.completion)
-    entry["prompt"], entry["completion"], entry["asked"] = len(example.prompt), completion, len(example.teacher_prompt)
+    entry["completion"], entry["asked"] = completion, len(example.teacher_prompt)
+    entry["prompt"] = len(example.prompt)
     shaped: Example | None = example
     if completion:
-        example = replace(example, target=_positions(completion))
+        example = replace(example, target=_positions(completion) if row.token_ids else None)
         shaped = reader.shape(row, example) if reader.shape else example
     elif reader.completes:
         entry["state"] = NO_TOKENS
     if shaped is None:
         entry["state"], shaped = NOTHING_TO_LEARN, replace(example, prompt=[], completion=[], target=None)
-    pieces = (shaped, *shaped.also)
+        earlier = ()
+    turns = [replace(example, prompt=turn.prompt, completion=turn.completion, target=None) for turn in earlier]
+    pieces = (shaped, *shaped.also, *turns)
     entry["learned"] = sum(len(piece.completion) for piece in pieces)
     entry["longest"] = max(max(len(piece.prompt), len(piece.completion)) for piece in pieces)
     return pieces

@@ -15,9 +15,9 @@ from distill.data import Choice, Example, TrainingSet, validation_rows
 from distill.job import Job
 from distill.loop import Objective
 from distill.streaming.batches import Joined, Order
+from distill.streaming.conversations import reader_of
 from distill.streaming.mapped import Completions
 from distill.streaming.stream import Stream, cache_folder, open_stream
-from distill.streaming.tokencache import reader_of
 from distill.targets import across, ensemble
 from distill.targets.hidden import LayerTerms
 from distill.targets.hidden_states import States, store
@@ -27,7 +27,7 @@ from synthgen.errors import CorpusError
 from synthgen.lm.tokens import Tokens
 from synthgen.lm.weights import Weights
 from synthgen.logits import LogitsMeta
-from synthgen.recipe import TrainSection
+from synthgen.recipe import TrainSection, has_local_teacher
 from synthgen.results.training import Across, Ensemble, Targets, Training
 from synthgen.tables.divergences import refusal
 from synthgen.ui import UI
@@ -108,8 +108,8 @@ def train(job: Job, make: Make, origin: str) -> Training:
             objectives(job.section, lesson.data.meta, terms),
             lesson.rows,
             lesson.validation,
-            job.teacher.tokens.tokenizer,
-            job.teacher.weights.device,
+            job.tokens.tokenizer,
+            job.device,
             batch=lesson.data.batch if isinstance(lesson.data, Stream) else None,
         ),
         job,
@@ -135,7 +135,7 @@ def train(job: Job, make: Make, origin: str) -> Training:
 def _begin(job: Job, make: Make, lesson: Lesson, terms: _Terms | None) -> StudentModel:
     """Make the student. Unloads the teacher's weights if training does not need them."""
     student = make(lesson.longest)
-    if terms is None or terms.stored:
+    if (terms is None or terms.stored) and has_local_teacher(job.recipe):
         job.teacher.weights.unload()
     return student
 
@@ -145,19 +145,20 @@ def read_lesson(job: Job) -> Lesson:
 
     Raises CorpusError when the corpus does not fit the recipe, and UserError when validation rows are missing.
     """
-    section, source, tokens = job.section, job.source, job.teacher.tokens
+    section, source, tokens, own = job.section, job.source, job.tokens, job.own_teachers
     alone = _learns_alone(section)
     cache, marker = cache_folder(source, job.folder), job.recipe.generate.answer_marker
-    plain = partial(open_stream, source, reader_of(tokens), cache)
+    plain = partial(open_stream, source, reader_of(tokens, own), cache)
     names, merge = ((), None) if alone else ensemble.sources(job.recipe, source, plain)
     how = shape(section, tokens, marker)
     identity = [section.rationale.model_dump(mode="json"), marker] if how and section.rationale else None
+    reader = reader_of(tokens, own, how, identity, reasoning=how is None)
 
     def read(split: str) -> Stream | TrainingSet:
         choice = Choice(section.max_length, split, section.share, alone, teachers=names, merge=merge)
         if section.across:
             return across.load_across(source, tokens, section.across, choice)
-        return open_stream(source, reader_of(tokens, how, identity), cache, choice)
+        return open_stream(source, reader, cache, choice)
 
     data = read("train")
     if data.meta is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -9,14 +10,13 @@ import torch
 from distill.arms import StudentModel
 from distill.job import Job
 from distill.students import completions, online
-from distill.students.build import check_vocabulary, from_config, from_layers, in_words, layer_map, with_adapter
+from distill.students.build import from_config, from_layers, in_words, layer_map, with_adapter
 from synthgen.lm.files import ModelFiles
 from synthgen.lm.load import load_model
-from synthgen.lm.tokens import Tokens
 from synthgen.lm.weights import Weights
 from synthgen.results.training import Training
 from synthgen.tables.engines import TeacherSection
-from synthgen.tables.students import DecoderStudent
+from synthgen.tables.students import KINDS, DecoderStudent
 from synthgen.teachers.transformers import LocalModel
 
 DEFAULT_LAYERS = 6
@@ -25,7 +25,9 @@ DEFAULT_LAYERS = 6
 def train(job: Job) -> Training:
     """Train a decoder and its baseline on the same batches. See `Kind.train`."""
     teach = online.train if job.section.online else completions.train
-    return teach(job, lambda longest: _make(job), describe(_section(job), job.teacher.weights.layers))
+    student = _section(job)
+    depth = job.teacher.weights.layers if KINDS[student.kind].copies_teacher(student) else 0
+    return teach(job, lambda longest: _make(job), describe(student, depth))
 
 
 def _section(job: Job) -> DecoderStudent:
@@ -34,23 +36,21 @@ def _section(job: Job) -> DecoderStudent:
 
 
 def _make(job: Job) -> StudentModel:
-    return decoder(_section(job), job.teacher.tokens, job.teacher.weights, job.section.seed)
+    return decoder(_section(job), lambda: job.teacher.weights, job.section.seed)
 
 
-def decoder(student: DecoderStudent, tokens: Tokens, weights: Weights, seed: int) -> StudentModel:
+def decoder(student: DecoderStudent, teacher: Callable[[], Weights], seed: int) -> StudentModel:
     """Build the untrained student of a recipe, with the same weights at every call.
 
-    `tokens` and `weights` are the teacher's. The teacher's weights are loaded only if the student copies layers of the
-    teacher. Raises RecipeError when the student cannot be built, or has another vocabulary than the teacher.
+    `teacher` returns the teacher's weights. It is called only if the student copies layers of the teacher or has the
+    teacher's config. Raises RecipeError when the student cannot be built.
     """
     if student.model is not None:
-        files = ModelFiles.find(student.model)
-        check_vocabulary(Tokens.of_files(files, None).tokenizer, tokens.tokenizer, student.model)
-        model = load_model(files, "float32").float()
+        model = load_model(ModelFiles.find(student.model), "float32").float()
     elif student.config is not None:
-        model = from_config(weights.config, student.config, seed)
+        model = from_config(teacher().config, student.config, seed)
     else:
-        model = from_layers(weights.model, layers_of(student, weights.layers))
+        model = from_layers(teacher().model, layers_of(student, teacher().layers))
     model.train()
     return StudentModel(model) if student.lora is None else with_adapter(model, student.lora, seed)
 
@@ -63,7 +63,9 @@ def layers_of(student: DecoderStudent, depth: int) -> list[int]:
 
 
 def describe(student: DecoderStudent, depth: int) -> str:
-    """Describe what the student was made from, for the model card. `depth` is the teacher's number of layers."""
+    """Describe what the student was made from, for the model card. `depth` is the number of layers of a teacher whose
+    layers the student keeps.
+    """
     if student.model is not None:
         origin = f"the checkpoint {student.model}"
     elif student.config is not None:
@@ -81,5 +83,4 @@ def open_student(folder: str | Path, batch_size: int, device: torch.device) -> L
 
 def untrained(job: Job) -> LocalModel:
     """Build the job's decoder as it is before the first training step. See `Kind.untrained`."""
-    teacher = job.teacher
-    return LocalModel.of(_make(job).model.eval().to(teacher.weights.device), teacher.tokens, teacher.batch_size)
+    return LocalModel.of(_make(job).model.eval().to(job.device), job.tokens, job.runs.batch_size)

@@ -31,11 +31,11 @@ from distill.students.build import in_words, random_weights
 from distill.students.labels import labels_reader, learns_by, tokenizer_identity
 from distill.targets.stored import shape_of
 from synthgen.errors import CorpusError, RecipeError
-from synthgen.lm.load import load_tokenizer, load_weights, loaded, pick_device
+from synthgen.lm.load import load_tokenizer, load_weights, loaded
 from synthgen.recipe import TrainSection, local_teacher
 from synthgen.results.training import Training
 from synthgen.tables.engines import TeacherSection
-from synthgen.tables.students import EncoderStudent
+from synthgen.tables.students import KINDS, EncoderStudent
 from synthgen.teachers.encoder import context_of, padded, token_ids
 
 _BATCH = 64  # number of texts in a batch in `predict`
@@ -101,7 +101,7 @@ def train(job: Job) -> Training:
             rows,
             validation,
             tokenizer,
-            pick_device(local_teacher(job.recipe).device),
+            job.device,
         ),
         job,
     )
@@ -123,7 +123,9 @@ def _section(job: Job) -> EncoderStudent:
 
 
 def _tokenizer(job: Job) -> PreTrainedTokenizerBase:
-    return tokenizer_of(_section(job), local_teacher(job.recipe).model)
+    student = _section(job)
+    needs = KINDS[student.kind].needs_teacher(student)
+    return tokenizer_of(student, local_teacher(job.recipe).model if needs else "")
 
 
 def _make(job: Job, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -150,8 +152,9 @@ def describe(student: EncoderStudent, model_type: str) -> str:
 def tokenizer_of(student: EncoderStudent, teacher: str) -> PreTrainedTokenizerBase:
     """Load the student's tokenizer: that of its checkpoint, the tokenizer that the recipe names, or the teacher's.
 
-    `teacher` is the name of the teacher's model. The tokenizer pads on the right. Raises TeacherError when the
-    tokenizer cannot be loaded, and RecipeError when it has no token to pad with.
+    `teacher` is the name of the teacher's model; "" when the student has a tokenizer of its own. The tokenizer
+    pads on the right. Raises TeacherError when the tokenizer cannot be loaded, and RecipeError when it has no token to
+    pad with.
     """
     tokenizer = load_tokenizer(student.model or student.tokenizer or teacher)
     if tokenizer.pad_token_id is None:

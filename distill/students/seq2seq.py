@@ -16,15 +16,15 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedToken
 from distill.arms import StudentModel
 from distill.job import Job
 from distill.students import completions
-from distill.students.build import check_vocabulary, in_words, random_weights
+from distill.students.build import in_words, random_weights
 from synthgen.errors import RecipeError
-from synthgen.lm.load import load_tokenizer, load_weights, loaded
+from synthgen.lm.files import ModelFiles
+from synthgen.lm.load import load_model, load_tokenizer, loaded
 from synthgen.lm.render import render
 from synthgen.lm.tokens import Tokens
 from synthgen.requests import Request
 from synthgen.results.training import Training
-from synthgen.tables.engines import TeacherSection
-from synthgen.tables.students import Seq2SeqStudent
+from synthgen.tables.students import KINDS, Seq2SeqStudent
 from synthgen.teachers.base import Reply
 
 
@@ -39,7 +39,9 @@ def _section(job: Job) -> Seq2SeqStudent:
 
 
 def _make(job: Job, longest: int = 0) -> StudentModel:
-    return seq2seq(_section(job), job.teacher.tokens, job.teacher.weights.vocab_size, job.section.seed, longest)
+    student = _section(job)
+    size = job.teacher.weights.vocab_size if KINDS[student.kind].needs_teacher(student) else 0
+    return seq2seq(student, job.tokens, size, job.section.seed, longest)
 
 
 def describe(student: Seq2SeqStudent) -> str:
@@ -52,15 +54,15 @@ def describe(student: Seq2SeqStudent) -> str:
 def seq2seq(student: Seq2SeqStudent, tokens: Tokens, vocab_size: int, seed: int, longest: int = 0) -> StudentModel:
     """Build the untrained student of a recipe, with the same weights at every call.
 
-    `tokens` are the teacher's, and `vocab_size` is the width of the teacher's logits. A student with random weights
-    uses the tokenizer's padding token as start and padding token. If the tokenizer has no padding token, the student
-    uses the end token. `longest` is the length, in tokens, of the longest prompt or completion in the training rows.
+    `tokens` are the student's. A student with random weights has the teacher's tokens, and `vocab_size` is the width of
+    the teacher's logits; it uses the tokenizer's padding token as start and padding token. If the tokenizer has no
+    padding token, the student uses the end token. `longest` is the length, in tokens, of the longest prompt or
+    completion in the training rows.
 
-    Raises RecipeError when the student cannot be built, has another vocabulary than the teacher, or has fewer positions
-    than `longest`.
+    Raises RecipeError when the student cannot be built, or has fewer positions than `longest`.
     """
     if student.model is not None:
-        model = _from_checkpoint(student.model, tokens)
+        model = _from_checkpoint(student.model)
     else:
         model = _of_random_weights(student, tokens, vocab_size, seed)
     if not model.config.is_encoder_decoder:
@@ -76,9 +78,8 @@ def seq2seq(student: Seq2SeqStudent, tokens: Tokens, vocab_size: int, seed: int,
     return StudentModel(model.train())
 
 
-def _from_checkpoint(name: str, tokens: Tokens) -> PreTrainedModel:
-    model, tokenizer, _ = load_weights(TeacherSection(model=name), AutoModelForSeq2SeqLM)
-    check_vocabulary(tokenizer, tokens.tokenizer, name)
+def _from_checkpoint(name: str) -> PreTrainedModel:
+    model = load_model(ModelFiles.find(name), "float32", AutoModelForSeq2SeqLM)
     if model.config.decoder_start_token_id is None:
         raise RecipeError(
             f"train.student.model '{name}' has no decoder_start_token_id", "set it in the model's config.json"
@@ -154,9 +155,8 @@ class Seq2SeqModel:
 
 def untrained(job: Job) -> Seq2SeqModel:
     """Build the job's student as it is before the first training step. See `Kind.untrained`."""
-    teacher = job.teacher
-    model = _make(job).model.eval().to(teacher.weights.device)
-    return Seq2SeqModel(model, teacher.tokens.tokenizer, teacher.batch_size)
+    model = _make(job).model.eval().to(job.device)
+    return Seq2SeqModel(model, job.tokens.tokenizer, job.runs.batch_size)
 
 
 def open_student(folder: str | Path, batch_size: int, device: torch.device) -> Seq2SeqModel:

@@ -25,9 +25,10 @@ from distill import losses
 from distill.data import Choice, Example
 from distill.output_layer import Head, completion_states, logits_of, output_head
 from distill.streaming.columns import TEACHER_PROMPT
+from distill.streaming.conversations import reader_of, written_with
 from distill.streaming.mapped import Mapped, outline_of
 from distill.streaming.stream import open_stream
-from distill.streaming.tokencache import Row, reader_of
+from distill.streaming.tokencache import Row
 from distill.targets.stored import FromCompletions, Rows, TargetOf, batch_loss
 from synthgen import corpus
 from synthgen.errors import CorpusError
@@ -240,9 +241,9 @@ def read_texts(
     new = online.max_new_tokens if online.mode == "on_policy" else 0
 
     def asked(rows: Sequence[Row]) -> list[Sequence[int]]:
-        return [row.prompt_token_ids or tokens.render(row.teacher_prompt or row.prompt) for row in rows]
+        return [row.prompt_token_ids or tokens.render(row.teacher_prompt or row.prompt, row.tools) for row in rows]
 
-    reader = reader_of(tokens)
+    reader = reader_of(tokens, written_with(source, tokens))
     reader = replace(reader, columns=(*reader.columns, TEACHER_PROMPT), asked=asked)
     choice = Choice(section.max_length, split, section.share, targets=False, max_prompt=context - new if new else None)
     return Mapped(

@@ -8,6 +8,9 @@
   sum of both.
 - `dropped`: the student learns the answer alone. This is a control that shows the effect of the rationales.
 
+The rationale is the text before `generate.answer_marker`. If the answer has reasoning of its own (the field
+`reasoning_content`, which servers of reasoning models send), the rationale is this reasoning.
+
 The teacher's stored distributions are not valid for an answer without its rationale. Answers are therefore learned by
 cross-entropy, from kept rows only. A rationale keeps its stored distributions.
 """
@@ -22,7 +25,7 @@ from torch import Tensor
 
 from distill.data import Answered, Example, Shape
 from distill.output_layer import completion_states
-from distill.targets.stored import FromStored, Rows, batch_loss
+from distill.targets.stored import FromStored, Rows, batch_loss, expand
 from synthgen.lm.sampling import cut
 from synthgen.lm.tokens import Tokens
 from synthgen.recipe import RationaleSection, TrainSection
@@ -42,22 +45,41 @@ def shape(section: TrainSection, tokens: Tokens, marker: str | None) -> Shape | 
         return None
 
     def answer(record: Answered, example: Example) -> Example | None:
-        if not record.answer or not example.kept:
+        text = record.answer or (text_of(record) if reasoning_of(record) else None)
+        if not text or not example.kept:
             return None
-        return replace(example, completion=tokens.completion(record.answer), target=None, task=LABEL)
+        return replace(example, completion=tokens.completion(text), target=None, task=LABEL)
 
     def both(record: Answered, example: Example) -> Example | None:
         label = answer(record, example)
-        length = rationale_tokens(tokens, example.completion, marker)
-        if length == 0:
+        reasons = _reasons(record, example, tokens, marker)
+        if not reasons.completion:
             return label
         prompt = tokens.render(explaining(record.prompt, rationale))
-        target = None if example.target is None else cut(example.target, length)
         also = () if label is None else (label,)
-        reasons = replace(example, prompt=prompt, completion=example.completion[:length], target=target, task=RATIONALE)
-        return replace(reasons, also=also)
+        return replace(reasons, prompt=prompt, task=RATIONALE, also=also)
 
     return answer if rationale.mode == "dropped" else both
+
+
+def _reasons(record: Answered, example: Example, tokens: Tokens, marker: str | None) -> Example:
+    """The example with the rationale alone as its completion, which is empty when there is no rationale."""
+    reasoning = reasoning_of(record)
+    if reasoning and example.target is None:
+        return replace(example, completion=tokens.completion(reasoning))
+    length = rationale_tokens(tokens, example.completion, marker)
+    target = None if example.target is None else cut(example.target, length)
+    return replace(example, completion=example.completion[:length], target=target)
+
+
+def reasoning_of(record: Answered) -> str:
+    """The reasoning that a server sent beside the answer; "" when there is none."""
+    return "\n\n".join(filter(None, [message.get("reasoning_content") for message in record.completion]))
+
+
+def text_of(record: Answered) -> str:
+    """The text of the answer."""
+    return "\n\n".join(filter(None, [message.get("content") for message in record.completion])).strip()
 
 
 def explaining(prompt: Sequence[Message], rationale: RationaleSection) -> list[Message]:
@@ -111,12 +133,3 @@ class StepByStep(FromStored):
                 parts[task] = float(loss.detach())
         parts["loss"] = float(total.detach())
         return total, parts
-
-    def tokens(self, rows: Sequence[Example]) -> int:
-        """The number of completion tokens of both tasks."""
-        return super().tokens(expand(rows))
-
-
-def expand(rows: Sequence[Example]) -> list[Example]:
-    """Return each row, followed by the examples in its `also`."""
-    return [example for row in rows for example in (row, *row.also)]

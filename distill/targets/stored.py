@@ -21,6 +21,7 @@ from distill.output_layer import Head, completion_states, output_head, through_h
 from distill.targets.across import uld
 from distill.targets.hidden import LayerTerms
 from synthgen import logits
+from synthgen.errors import CorpusError
 from synthgen.logits import LogitsMeta
 from synthgen.recipe import TrainSection
 
@@ -30,12 +31,17 @@ TargetOf = Callable[[tuple[int, int]], losses.Target]
 """Returns the target of the tokens [begin, end) of a batch."""
 
 
+def expand(rows: Sequence[Example]) -> list[Example]:
+    """Return each row, followed by the examples in its `also`."""
+    return [example for row in rows for example in (row, *row.also)]
+
+
 class FromCompletions(Objective[Row]):
     """The base class of objectives on the completions of rows."""
 
     def tokens(self, rows: Sequence[Row]) -> int:
-        """The number of completion tokens of `rows`."""
-        return sum(len(row.completion) for row in rows)
+        """The number of completion tokens of `rows`, those of the turns in `also` included."""
+        return sum(len(example.completion) for example in expand(rows))
 
 
 class FromTokens(FromCompletions[Row]):
@@ -47,8 +53,9 @@ class FromTokens(FromCompletions[Row]):
 
     def forward(self, rows: Sequence[Row], step: Sequence[Row]) -> tuple[Tensor, dict[str, float]]:
         """See `Objective.forward`."""
-        states_ND = completion_states(self.model, self.head, [e.prompt for e in rows], [e.completion for e in rows])
-        return batch_loss(states_ND, self.head, Rows(rows, step), self.section, None)
+        pieces = expand(rows)
+        states_ND = completion_states(self.model, self.head, [e.prompt for e in pieces], [e.completion for e in pieces])
+        return batch_loss(states_ND, self.head, Rows(pieces, expand(step)), self.section, None)
 
 
 class FromStored(FromCompletions[Example]):
@@ -72,6 +79,7 @@ class FromStored(FromCompletions[Example]):
     def forward(self, rows: Sequence[Example], step: Sequence[Example]) -> tuple[Tensor, dict[str, float]]:
         """See `Objective.forward` and `batch_loss`."""
         added, terms = 0.0, dict[str, float]()
+        rows, step = expand(rows), expand(step)
         if self.layer_terms is None:
             states_ND = completion_states(self.model, self.head, [e.prompt for e in rows], [e.completion for e in rows])
         else:
@@ -124,7 +132,13 @@ def batch_loss(
         np.repeat(np.array([e.kept for e in rows], np.float32), [len(e.completion) for e in rows])
     )
     if live is None:
-        live = _stored_targets([e.target for e in rows if e.target is not None], meta, device)
+        targets = [e.target for e in rows if e.target is not None]
+        if sum(map(len, targets)) != len(ids_N):
+            raise CorpusError(
+                "some of the rows' tokens have no stored distributions",
+                "set train.kd_weight: 0 to learn from the tokens alone",
+            )
+        live = _stored_targets(targets, meta, device)
     ids_N, kept_N = ids_N.to(device), kept_N.to(device)
     kept = max(1, sum(len(e.completion) for e in step if e.kept))
     shape = shape_of(section)

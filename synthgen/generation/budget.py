@@ -10,6 +10,7 @@ provider may bill the request.
 from __future__ import annotations
 
 from synthgen.errors import RecipeError
+from synthgen.generation.casting import cast
 from synthgen.generation.ledger import Spent
 from synthgen.generation.prices import PICO, prices
 from synthgen.recipe import Recipe
@@ -70,7 +71,7 @@ def open_budget(recipe: Recipe, spent: Spent, parts: int = 1) -> Budget:
     wanted = recipe.generate.budget
     if wanted is None:
         return Budget(None, None, spent)
-    for teacher in recipe.teachers.values() or (recipe.teacher,):
+    for teacher in cast(recipe).values():
         if wanted.usd is None:
             continue
         known = prices(teacher)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from synthgen.errors import TeacherError
+from synthgen.errors import RecipeError, TeacherError
 from synthgen.logits import LogitsSpec
 from synthgen.manifest import SourceTerms
 from synthgen.prompts import Prompt, load_prompt
-from synthgen.recipe import Recipe, SeedSource
+from synthgen.recipe import NO_TEACHER, Recipe, SeedSource
 from synthgen.records import ROLES, Message, Source
 from synthgen.tables.engines import ENGINES, AnyTeacher
 from synthgen.tables.strategies import REWARDS, STRATEGIES
@@ -26,8 +26,10 @@ def short_name(model: str) -> str:
 
 def cast(recipe: Recipe) -> dict[str, AnyTeacher]:
     """The recipe's sections of all teachers, by the teacher's name. If the recipe has only the section `teacher`, its
-    name is the short name of its model.
+    name is the short name of its model. Raises RecipeError when the recipe has no teacher.
     """
+    if recipe.teacher is None:
+        raise RecipeError(*NO_TEACHER)
     return dict(recipe.teachers) or {short_name(recipe.teacher.model): recipe.teacher}
 
 

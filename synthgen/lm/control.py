@@ -59,6 +59,14 @@ class Control:
         """Whether a part of one of the messages holds the characters of a special token."""
         return any(isinstance(part, str) and self.has(part) for message in messages for part in message.values())
 
+    def in_conversation(self, messages: Sequence[Message], tools: str | None) -> bool:
+        """Whether a part of one of the messages, or the JSON text `tools`, holds the characters of a special token."""
+        return self.in_messages(messages) or (tools is not None and self.has(tools))
+
+    def hidden_text(self, text: str | None) -> str | None:
+        """The text with a mark in place of each text of a special token."""
+        return None if text is None else str(self._marked(text))
+
     def hidden(self, messages: Sequence[Message]) -> list[Message]:
         """The messages with a mark in place of each text of a special token."""
         return [{key: self._marked(part) for key, part in message.items()} for message in messages]  # type: ignore[misc]

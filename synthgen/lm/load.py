@@ -98,6 +98,21 @@ def load_configs(files: ModelFiles) -> tuple[PreTrainedConfig, GenerationConfig 
     return loaded(name, describe)
 
 
+def load_generation_config(files: ModelFiles) -> GenerationConfig:
+    """The generation config of a model of any class: that of its file, or one that is made from the model's config. No
+    weights are read. Raises TeacherError.
+    """
+    name, arguments = files.description()
+
+    def describe() -> GenerationConfig:
+        with suppress(OSError):
+            return GenerationConfig.from_pretrained(name, **arguments)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False, **arguments)
+        return GenerationConfig.from_model_config(config)
+
+    return loaded(name, describe)
+
+
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """Load a tokenizer. `name` is a model's name as in a teacher's section, or a folder with only a tokenizer. Raises
     TeacherError.

@@ -1,12 +1,12 @@
-"""Converts prompts and completions to token ids. Prompts are written with the model's chat template. The last message
-of a prompt may be unfinished, so that the model continues it. Control tokens come from the template alone: in messages
-and completions, their characters are ordinary text (see `synthgen.lm.control`).
+"""Converts prompts to token ids. Prompts are written with the model's chat template. The last message of a prompt may
+be unfinished, so that the model continues it. Control tokens come from the template alone: in messages and texts, their
+characters are ordinary text (see `synthgen.lm.control`). `synthgen.lm.turns` converts answers.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -18,23 +18,28 @@ from synthgen.records import Message
 _MARK = f"end{secrets.token_hex(8)}end"  # a random word, which is in no template and in no message
 
 
-def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """Token ids of a prompt in the tokenizer's chat template, up to the place where the answer begins."""
+def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: str | None = None) -> list[int]:
+    """Token ids of a prompt in the tokenizer's chat template, up to the place where the answer begins. `tools` is JSON
+    text: the list of the tools that the conversation may use.
+    """
     control = control_of(tokenizer)
-    if control.in_messages(messages):
-        return control.rendered_ids(rendered(tokenizer, control.hidden(messages)))
-    return _ids(tokenizer, rendered(tokenizer, messages))
+    if control.in_conversation(messages, tools):
+        hidden, tools = control.hidden(messages), control.hidden_text(tools)
+        return control.rendered_ids(rendered(tokenizer, hidden, tools=tools))
+    return _ids(tokenizer, rendered(tokenizer, messages, tools=tools))
 
 
-def render_open(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
+def render_open(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: str | None = None) -> list[int]:
     """Token ids of a conversation whose last message is unfinished. They end with the last message's text, without the
-    tokens that the template puts after a message.
+    tokens that the template puts after a message. For `tools`, see `render`.
     """
     *before, last = messages
     control = control_of(tokenizer)
     marked: list[Message] = [*before, {**last, "content": f"{last['content']}{_MARK}"}]
-    is_plain = not control.in_messages(marked)
-    text = rendered(tokenizer, marked if is_plain else control.hidden(marked), is_open=True)
+    is_plain = not control.in_conversation(marked, tools)
+    if not is_plain:
+        marked, tools = control.hidden(marked), control.hidden_text(tools)
+    text = rendered(tokenizer, marked, is_open=True, tools=tools)
     before_mark, mark, _ = text.partition(_MARK)
     if not mark:
         raise TeacherError("the model's chat template does not show the last message", "use another model")
@@ -62,23 +67,6 @@ def render_each(
         if key not in known:
             known[key] = (render_open if is_open else render)(tokenizer, messages)
     return [known[id(messages), is_open] for messages, is_open in prompts]
-
-
-def completion_ids(
-    tokenizer: PreTrainedTokenizerBase, eos: Collection[int], text: str, given: Sequence[int] = ()
-) -> list[int]:
-    """The token ids of a completion with its end token.
-
-    `given` are token ids that are stored with the text, perhaps from another tokenizer. They are returned if this
-    tokenizer decodes them to exactly `text`. Otherwise the text is tokenized, and the end token is appended.
-    """
-    if given and max(given) < len(tokenizer):
-        shown = [token for token in given if token not in eos]
-        if tokenizer.decode(shown, skip_special_tokens=True) == text:
-            return list(given)
-    end = tokenizer.eos_token_id
-    ids = plain_ids(tokenizer, text)
-    return ids if end is None else [*ids, int(end)]
 
 
 def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

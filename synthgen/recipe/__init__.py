@@ -23,8 +23,10 @@ from synthgen.recipe.load import (
     check_recipe,
     dump_recipe,
     find_recipe,
+    has_local_teacher,
     load_recipe,
     local_teacher,
+    recipe_of_values,
     schema_comment,
     shipped,
     with_limits,
@@ -37,12 +39,13 @@ from synthgen.recipe.rationale import RationaleSection
 from synthgen.recipe.relations import Relations
 from synthgen.recipe.root import Recipe
 from synthgen.recipe.seeds import SeedSource
-from synthgen.recipe.speakers import speakers
+from synthgen.recipe.speakers import NO_TEACHER, speakers
 from synthgen.recipe.split import Split
 from synthgen.recipe.steps import StepsSection
 from synthgen.recipe.train import TRAIN_MAY_CHANGE, TrainSection
 
 __all__ = [
+    "NO_TEACHER",
     "TRAIN_MAY_CHANGE",
     "Across",
     "AuditSection",
@@ -69,8 +72,10 @@ __all__ = [
     "dump_recipe",
     "find_recipe",
     "gguf_in_package",
+    "has_local_teacher",
     "load_recipe",
     "local_teacher",
+    "recipe_of_values",
     "schema_comment",
     "shipped",
     "speakers",

@@ -23,7 +23,8 @@ def deciding(recipe: Recipe) -> dict[str, Any]:
     for key in ("teacher", "teachers"):
         values[key] = _relative(values[key], base)
     values["seeds"] = [_without(seeds, ("path",)) for seeds in values["seeds"]]
-    values["teacher"] = _without(values["teacher"], ENGINES[recipe.teacher.engine].may_change)
+    if recipe.teacher:
+        values["teacher"] = _without(values["teacher"], ENGINES[recipe.teacher.engine].may_change)
     values["teachers"] = {
         name: _without(values["teachers"][name], ENGINES[teacher.engine].may_change)
         for name, teacher in recipe.teachers.items()

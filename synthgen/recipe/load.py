@@ -19,6 +19,7 @@ from synthgen.recipe.problem import Problem
 from synthgen.recipe.root import Recipe
 from synthgen.recipe.secrets import HINT as HIDE
 from synthgen.recipe.secrets import secret_at
+from synthgen.recipe.speakers import NO_TEACHER
 from synthgen.tables.engines import ENGINES, TeacherSection
 
 MOST_PROBLEMS = 20
@@ -39,6 +40,13 @@ def load_recipe(name: str | Path, settings: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: a recipe is a mapping of keys to values", "prompts/README.md shows an example")
     recipe = _checked(apply(values, read(written)) if written else values, Source(path, node, written))
     return resolve(recipe, path.parent.resolve())
+
+
+def recipe_of_values(values: Mapping[str, object]) -> Recipe:
+    """Build a recipe from its keys and values, and check it. Relative paths are relative to the current folder. Raises
+    RecipeError, whose message has one line for each problem.
+    """
+    return resolve(_checked(dict(values), Source(None, None)), Path.cwd())
 
 
 def check_recipe(recipe: Recipe) -> Recipe:
@@ -103,7 +111,10 @@ def local_teacher(recipe: Recipe) -> TeacherSection:
     """The section with which transformers loads the teacher. For callers that need the teacher's layers or full
     distributions.
 
-    Raises RecipeError when the teacher is not local, or when transformers cannot load its weights."""
+    Raises RecipeError when the recipe has no teacher, when the teacher is not local, or when transformers cannot load
+    its weights."""
+    if recipe.teacher is None:
+        raise RecipeError(*NO_TEACHER)
     weights = ENGINES[recipe.teacher.engine].weights
     if weights is None:
         raise RecipeError(
@@ -111,6 +122,11 @@ def local_teacher(recipe: Recipe) -> TeacherSection:
             "this command needs a local teacher whose weights transformers can load"
         )
     return weights(recipe.teacher)
+
+
+def has_local_teacher(recipe: Recipe) -> bool:
+    """Whether transformers can load the recipe's teacher in this process; see `local_teacher`."""
+    return recipe.teacher is not None and ENGINES[recipe.teacher.engine].weights is not None
 
 
 def shipped(kind: Literal["prompts", "data"]) -> Path:

@@ -18,6 +18,7 @@ from synthgen.recipe.train import TrainSection
 from synthgen.tables.engines import ENGINES, AnyTeacher
 from synthgen.tables.section import Name, PathName, Section, chosen_by, name_in
 from synthgen.tables.strategies import STRATEGIES
+from synthgen.tables.students import KINDS
 
 _ENGINE = chosen_by(ENGINES, "engine", "transformers")
 
@@ -44,8 +45,9 @@ class Recipe(Section):
     """Folder with the templates; the recipe's own folder when left out."""
     split: Split = Split()
     """Which seeds are held out."""
-    teacher: Annotated[AnyTeacher, _ENGINE]
-    """The teacher model. `engine` says what runs or calls it."""
+    teacher: Annotated[AnyTeacher, _ENGINE] | None = None
+    """The teacher model. `engine` says what runs or calls it. Only a recipe that trains on rows of a data set needs no
+    teacher."""
     teachers: dict[Name, Annotated[AnyTeacher, _ENGINE]] = {}
     """Several teachers by name, instead of `teacher`. The first teacher answers, unless `mixture` or the strategy says
     otherwise."""
@@ -73,18 +75,21 @@ class Recipe(Section):
     def _complete(cls, values: Any) -> Any:
         """Fill in values that follow from other keys. `teacher` becomes the first of `teachers`. Seeds inherit the
         recipe's license. If `logits` is left out, it becomes null unless every answering teacher can draw from its full
-        distribution.
+        distribution. If then no distributions are stored, and `train.kd_weight` is left out, it becomes 0: the student
+        learns from the tokens alone.
         """
         if not isinstance(values, dict):
             return values
         named = values.get("teachers")
-        if isinstance(named, dict) and named and "teacher" not in values:
+        if isinstance(named, dict) and named and values.get("teacher") is None:
             values = {**values, "teacher": next(iter(named.values()))}
         if values.get("license") is not None and isinstance(values.get("seeds"), list | tuple):
             inherited = {"license": values["license"]}
             seeds = [{**inherited, **seed} if isinstance(seed, dict) else seed for seed in values["seeds"]]
             values = {**values, "seeds": seeds}
-        return values if _all_draw(values) else {"logits": None, **values}
+        if "logits" in values or _all_draw(values):
+            return values
+        return {**values, "logits": None, **_text_alone(values)}
 
 
 def _all_draw(values: dict[str, Any]) -> bool:
@@ -93,6 +98,8 @@ def _all_draw(values: dict[str, Any]) -> bool:
     `values` are not validated yet. If they are invalid, the result is True, because validation reports them later.
     """
     teachers, mixture = values.get("teachers"), values.get("mixture")
+    if values.get("teacher") is None:
+        return False
     answering = [values.get("teacher")]
     if isinstance(teachers, dict) and teachers:
         strategy = STRATEGIES.get(str(values.get("strategy")))
@@ -107,3 +114,21 @@ def _engine(teacher: object) -> object:
     if isinstance(teacher, AnyTeacher):
         return teacher.engine
     return teacher.get(_ENGINE.key, _ENGINE.default) if isinstance(teacher, dict) else None
+
+
+def _text_alone(values: dict[str, Any]) -> dict[str, Any]:
+    """The section `train` with kd_weight 0, for a recipe that stores no distributions because no teacher draws them.
+    {} when the section is left out, states a weight, or asks for distributions with another key.
+    """
+    train = values.get("train")
+    if not isinstance(train, dict) or any(key in train for key in ("kd_weight", *_DISTRIBUTIONS)):
+        return {}
+    student = train.get("student")
+    kind = KINDS.get(str(student.get("kind", "decoder") if isinstance(student, dict) else "decoder"))
+    strategy = STRATEGIES.get(str(values.get("strategy", "answer")))
+    writes = kind and kind.learns_from_distributions and strategy and strategy.keeps_distributions
+    return {"train": {**train, "kd_weight": 0.0}} if writes else {}
+
+
+_DISTRIBUTIONS = ("online", "across", "teacher", "ensemble", "loss")
+"""Keys of `train` that need distributions."""

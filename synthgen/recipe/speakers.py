@@ -6,6 +6,12 @@ from synthgen.recipe.root import Recipe
 from synthgen.tables.engines import AnyTeacher
 from synthgen.tables.strategies import STRATEGIES
 
+NO_TEACHER = (
+    "key 'teacher' is missing: add it, or name several teachers under 'teachers'",
+    "only training on the rows of a data set needs no teacher",
+)
+"""Message and hint for a command that needs a teacher, when the recipe has none."""
+
 
 def speakers(recipe: Recipe) -> list[str]:
     """The names (in `recipe.teachers`) of the teachers whose completions become rows or whose distributions are stored.
@@ -35,5 +41,5 @@ def scoring(recipe: Recipe) -> tuple[str, ...]:
 def speaking(recipe: Recipe) -> list[tuple[str, AnyTeacher]]:
     """Pairs (dotted key in the recipe, section at this key) for all teachers that `speakers` names."""
     if not recipe.teachers:
-        return [("teacher", recipe.teacher)]
+        return [("teacher", recipe.teacher)] if recipe.teacher else []
     return [(f"teachers.{name}", recipe.teachers[name]) for name in dict.fromkeys(speakers(recipe))]

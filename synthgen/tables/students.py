@@ -196,6 +196,12 @@ class Kind:
     """Whether a student with this section starts with layers of the teacher. If so, the teacher's weights are loaded,
     and the audit treats the teacher as a model whose weights initialize the student.
     """
+    needs_teacher: Callable[[Student], bool] = lambda student: False
+    """Whether a student with this section needs the tokenizer or the config of a local teacher, so that a server or a
+    data set cannot be its teacher.
+    """
+    reads_plain_text: bool = False
+    """Whether a checkpoint without a chat template reads the messages' texts, one after the other."""
     writes_text: bool = False
     evaluate: Reference | None = None
     exports: Mapping[str, Reference] = field(default_factory=dict)
@@ -213,6 +219,17 @@ def _keeps_layers(student: Student) -> bool:
     return student.model is None and student.config is None
 
 
+def _has_no_checkpoint(student: Student) -> bool:
+    """Whether a student with this section takes its tokenizer or its config from the teacher."""
+    return getattr(student, "model", None) is None
+
+
+def _has_no_tokenizer(student: Student) -> bool:
+    """Whether an encoder with this section uses the teacher's tokenizer."""
+    assert isinstance(student, EncoderStudent)
+    return student.model is None and student.tokenizer is None
+
+
 _ENTROPY = "The loss of the distilled student includes the entropy of the teacher, so it does not fall to zero."
 
 KINDS: dict[str, Kind] = {
@@ -222,6 +239,7 @@ KINDS: dict[str, Kind] = {
         open="distill.students.decoder:open_student",
         untrained="distill.students.decoder:untrained",
         copies_teacher=_keeps_layers,
+        needs_teacher=_has_no_checkpoint,
         learns_from="completions",
         learns_from_distributions=True,
         accepts=("kd_weight", "rationale", "online", "teacher", "ensemble", "across", "hidden", "relations"),
@@ -237,6 +255,8 @@ KINDS: dict[str, Kind] = {
         train="distill.students.seq2seq:train",
         open="distill.students.seq2seq:open_student",
         untrained="distill.students.seq2seq:untrained",
+        needs_teacher=_has_no_checkpoint,
+        reads_plain_text=True,
         learns_from="completions",
         learns_from_distributions=True,
         accepts=("kd_weight", "rationale", "teacher", "ensemble", "across"),
@@ -253,6 +273,7 @@ KINDS: dict[str, Kind] = {
         train="distill.students.encoder:train",
         open="distill.students.encoder:open_student",
         untrained="distill.students.encoder:untrained",
+        needs_teacher=_has_no_tokenizer,
         learns_from="label probabilities",
         accepts=("kd_weight",),
         divergences=None,
@@ -265,6 +286,7 @@ KINDS: dict[str, Kind] = {
         open="distill.students.sentence:open_student",
         untrained="distill.students.sentence:untrained",
         copies_teacher=_keeps_layers,
+        needs_teacher=lambda student: True,
         learns_from="texts",
         evaluate="distill.evaluation.similarity:evaluate_sentence",
         not_exported="sentence-transformers loads the student's folder directly and can export it: "

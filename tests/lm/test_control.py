@@ -8,7 +8,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import PreTrainedTokenizerFast
 
 from synthgen.lm.control import control_of
-from synthgen.lm.render import completion_ids, plain_ids, render, render_all, render_open
+from synthgen.lm.render import plain_ids, render, render_all, render_open
+from synthgen.lm.turns import completion_ids
 from synthgen.teachers.encoder import token_ids
 
 PLAIN = ["say hi", "  two  spaces\n\tand é 中 🙂 ", "a | b <| c |> <s", "x" * 40, " "]

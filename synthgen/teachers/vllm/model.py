@@ -25,8 +25,9 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from synthgen.errors import TeacherError
 from synthgen.lm.files import cannot_load, find_weights
-from synthgen.lm.render import completion_ids, render, render_each
+from synthgen.lm.render import render, render_each
 from synthgen.lm.tokens import tokenizer_hash
+from synthgen.lm.turns import completion_ids
 from synthgen.logits import LogitsSpec, Sampled, Target
 from synthgen.records import Message
 from synthgen.requests import Request

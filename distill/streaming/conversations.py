@@ -1,0 +1,151 @@
+"""Token ids of the rows of a corpus for students that read and write text.
+
+    reader = reader_of(tokens, written_with(source, tokens))
+    stream = open_stream(source, reader, cache, choice)
+
+The student's own tokenizer, chat template and end tokens make the ids. Only for rows whose teacher has the very same
+tokenizer are the ids of the corpus used, because these are the ids that the teacher drew and that its distributions
+belong to.
+
+A row teaches its completion. With `teaches: all`, it also teaches the assistant's turns in its prompt; each turn is an
+example of its own in `Example.also`, whose prompt is all that stands before the turn. A row without a prompt is plain
+text, all of which is taught.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import transformers
+
+from distill.data import Shape
+from distill.streaming.columns import (
+    ANSWER,
+    COMPLETION,
+    PROMPT,
+    PROMPT_TOKENS,
+    RATIONALE,
+    TEACHER,
+    TEACHES,
+    TOKENS,
+    TOOLS,
+)
+from distill.streaming.tokencache import Reader, Row, Turn
+from synthgen import corpus, durable
+from synthgen.errors import CorpusError, TeacherError
+from synthgen.lm.render import render_all
+from synthgen.lm.tokens import Tokens
+from synthgen.records import Message
+
+_COLUMNS = (PROMPT, COMPLETION, TOOLS, TEACHES, TEACHER, TOKENS, PROMPT_TOKENS, ANSWER, RATIONALE)
+_QUOTED = 60  # number of characters of a prompt that a message quotes
+
+
+def written_with(source: Path, tokens: Tokens) -> frozenset[str]:
+    """The names of the teachers of a corpus whose tokenizer and chat template are those of `tokens`."""
+    teachers = corpus.manifest(source)["teachers"]
+    return frozenset(name for name, teacher in teachers.items() if teacher.get("tokenizer") == tokens.hash)
+
+
+def reader_of(
+    tokens: Tokens,
+    own: Collection[str],
+    shape: Shape | None = None,
+    identity: object = None,
+    *,
+    reasoning: bool = True,
+) -> Reader:
+    """Return the reader for a student whose tokenizer is `tokens`.
+
+    `own` are the names of the teachers whose rows keep the token ids of the corpus; see `written_with`. `identity` is a
+    JSON value with everything that `shape` was made from. Different shapes need different identities. When `reasoning`
+    is false, the reasoning of answers (`reasoning_content`) is left out.
+    """
+    everything = [tokens.hash, sorted(tokens.eos), sorted(own), reasoning, transformers.__version__, identity]
+
+    def turns(rows: Sequence[Row]) -> list[list[Turn]]:
+        prompts = _prompts(tokens, rows)
+        return [_turns(tokens, row, prompt, reasoning) for row, prompt in zip(rows, prompts, strict=True)]
+
+    return Reader(durable.digest(everything), _COLUMNS, turns=turns, own=frozenset(own), shape=shape)
+
+
+def _prompts(tokens: Tokens, rows: Sequence[Row]) -> list[list[int] | None]:
+    """The ids of each row's prompt. None for a row whose prompt has tools, is unfinished or is empty."""
+    usual = [row for row in rows if not row.tools and row.prompt and row.prompt[-1]["role"] != "assistant"]
+    apart = {repr(row.prompt): row.prompt for row in usual}  # rows of one seed have one prompt, rendered once
+    try:
+        ids = dict(zip(apart, render_all(tokens.tokenizer, list(apart.values())), strict=True))
+    except TeacherError:
+        for row in usual:
+            _render(tokens, row, row.prompt)  # raises the error, with the name of the row
+        raise
+    places = {id(row) for row in usual}
+    return [ids[repr(row.prompt)] if id(row) in places else None for row in rows]
+
+
+def _turns(tokens: Tokens, row: Row, prompt: Sequence[int] | None, reasoning: bool) -> list[Turn]:
+    """The row's completion with its prompt, followed by the earlier turns that the row teaches."""
+    if not row.prompt and row.completion:
+        return [_plain_text(tokens, row)]
+    ids = _render(tokens, row, row.prompt) if prompt is None else list(prompt)
+    if row.token_ids:
+        taught = Turn(ids, list(row.token_ids))
+    elif row.completion:
+        taught = Turn(ids, _answer(tokens, row, row.prompt, row.completion, reasoning))
+    else:
+        return [Turn(ids, [])]
+    earlier = [n for n, message in enumerate(row.prompt) if message["role"] == "assistant"]
+    if row.teaches != "all":
+        earlier = []
+    if earlier and row.prompt[-1]["role"] == "assistant":
+        earlier.pop()  # the completion continues this turn
+    return [
+        taught,
+        *(
+            Turn(_render(tokens, row, row.prompt[:n]), _answer(tokens, row, row.prompt[:n], [row.prompt[n]], reasoning))
+            for n in earlier
+        ),
+    ]
+
+
+def _render(tokens: Tokens, row: Row, prompt: Sequence[Message]) -> list[int]:
+    is_open = bool(prompt) and prompt[-1]["role"] == "assistant"
+    try:
+        return tokens.render_open(prompt, row.tools) if is_open else tokens.render(prompt, row.tools)
+    except TeacherError as error:
+        raise _of_row(row, error) from None
+
+
+def _answer(
+    tokens: Tokens, row: Row, prompt: Sequence[Message], answer: Sequence[Message], reasoning: bool
+) -> list[int]:
+    if not reasoning:
+        answer = [_without_reasoning(message) for message in answer]
+    try:
+        return tokens.answer(prompt, answer, row.tools)
+    except TeacherError as error:
+        raise _of_row(row, error) from None
+
+
+def _without_reasoning(message: Message) -> Message:
+    return {**message, "reasoning_content": None} if message.get("reasoning_content") else message
+
+
+def _of_row(row: Row, error: TeacherError) -> CorpusError:
+    """The error of a template for one row, which the message names and quotes."""
+    texts = [str(message.get("content") or "") for message in (*row.prompt, *row.completion)]
+    quote = " ".join(next(filter(None, reversed(texts[: len(row.prompt)] or texts)), "").split())
+    quote = quote if len(quote) <= _QUOTED else f"{quote[:_QUOTED]}…"
+    return CorpusError(f"row {row.id} ('{quote}'): {error.message}", error.hint)
+
+
+def _plain_text(tokens: Tokens, row: Row) -> Turn:
+    """The ids of a plain text. The first token is the prompt, because nothing stands before it that could predict it;
+    it is the tokenizer's beginning token if the tokenizer puts one before a text.
+    """
+    text = str(row.completion[0].get("content") or "")
+    ids = [*tokens.beginning, *tokens.ids(text)]
+    end = tokens.tokenizer.eos_token_id
+    return Turn(ids[:1], [*ids[1:], *(() if end is None else (int(end),))])

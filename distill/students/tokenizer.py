@@ -1,0 +1,53 @@
+"""Finds the tokenizer of a student that reads and writes text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from distill.students.build import check_vocabulary
+from synthgen.errors import RecipeError
+from synthgen.lm.tokens import Tokens
+from synthgen.recipe import Recipe, TrainSection, has_local_teacher
+from synthgen.tables.students import KINDS
+
+
+def tokens_of(recipe: Recipe, section: TrainSection, teacher: Callable[[], Tokens]) -> Tokens:
+    """The tokenizer, chat template and end tokens of a recipe's student. `teacher` returns those of the local teacher.
+
+    A student that starts as a checkpoint and learns text has the checkpoint's own. A checkpoint without a chat template
+    gets that of a local teacher with the same vocabulary. All other students have the teacher's, because they learn
+    from distributions over its tokens, or keep its layers.
+
+    Raises RecipeError when the checkpoint has no chat template, or another vocabulary than the distributions that the
+    student learns from. Raises TeacherError when a tokenizer cannot be loaded.
+    """
+    name = getattr(section.student, "model", None)
+    if name is None:
+        return teacher()
+    own = Tokens.open(name, any_template=True)
+    if own.tokenizer.chat_template is None and KINDS[section.student.kind].reads_plain_text:
+        own.tokenizer.chat_template = PLAIN
+    if own.tokenizer.chat_template is not None and (learns_text(section) or not has_local_teacher(recipe)):
+        return own
+    if not has_local_teacher(recipe):
+        raise RecipeError(
+            f"the tokenizer of train.student.model '{name}' has no chat template", "name an instruction-tuned model"
+        )
+    check_vocabulary(own.tokenizer, teacher().tokenizer, name)
+    return teacher()
+
+
+PLAIN = (
+    "{% for message in messages %}{{ message['content'] }}{% if not loop.last %}\n\n{% endif %}{% endfor %}"
+    "{{ eos_token }}"
+)
+"""The chat template of an encoder-decoder checkpoint that has none: the texts of the messages, and the end token."""
+
+
+def learns_text(section: TrainSection) -> bool:
+    """Whether a student that writes text learns from the tokens of completions alone, without distributions and without
+    the teacher's layers.
+    """
+    dropped = section.rationale is not None and section.rationale.mode == "dropped"
+    alone = section.kd_weight == 0 or dropped
+    return alone and not (section.online or section.hidden or section.relations)
